@@ -1,0 +1,202 @@
+"""The three values that travel: :class:`Target`, :class:`Detections` and :class:`Batch`.
+
+Pixels are continuous coordinates: the picture spans ``[0, width] x [0, height]`` and a box is ``[x0, y0, x1, y1]``.
+Sizes are always ``(height, width)``. Labels are contiguous, ``0..K-1``; category ids live outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Size = tuple[int, int]  # (height, width)
+
+
+@dataclass
+class Target:
+    """The ground truth of one picture, in the pixels of the picture it travels with.
+
+    Attributes:
+        boxes: (N, 4) float32 xyxy with x1 > x0 and y1 > y0; N may be 0.
+        labels: (N,) int64 in 0..K-1.
+        ignore: (N,) bool, true for crowd regions: neither object nor background.
+        image_id: the id of the picture in its dataset.
+        masks: (N, H, W) uint8 of 0 and 1, or None.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    ignore: Tensor
+    image_id: int = 0
+    masks: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def objects(self) -> Target:
+        """The same target without its ignored rows."""
+        keep = ~self.ignore
+        masks = None if self.masks is None else self.masks[keep]
+        return replace(self, boxes=self.boxes[keep], labels=self.labels[keep], ignore=self.ignore[keep], masks=masks)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Target:
+        """The same target on ``device``."""
+        return replace(
+            self,
+            boxes=self.boxes.to(device, non_blocking=non_blocking),
+            labels=self.labels.to(device, non_blocking=non_blocking),
+            ignore=self.ignore.to(device, non_blocking=non_blocking),
+            masks=None if self.masks is None else self.masks.to(device, non_blocking=non_blocking),
+        )
+
+
+@dataclass
+class Detections:
+    """What a detector found on one picture, best score first.
+
+    Attributes:
+        boxes: (N, 4) float32 xyxy with x1 >= x0 and y1 >= y0, in pixels of the original picture.
+        scores: (N,) float32 in 0..1.
+        labels: (N,) int64 in 0..K-1.
+        masks: (N, H, W) uint8 of 0 and 1 at the size of the original picture, or None.
+        class_names: name of each label; empty when unknown.
+
+    Raises:
+        ValueError: the fields disagree in length or shape, or a box is upside down.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+    class_names: Sequence[str] = field(default=())
+
+    def __post_init__(self) -> None:
+        count = len(self.boxes)
+        if self.boxes.shape != (count, 4):
+            raise ValueError(f"boxes must be (N, 4), not {tuple(self.boxes.shape)}")
+        for name in ("scores", "labels"):
+            shape = tuple(getattr(self, name).shape)
+            if shape != (count,):
+                raise ValueError(f"{name} must be ({count},) like the boxes, not {shape}")
+        if self.masks is not None and (self.masks.ndim != 3 or len(self.masks) != count):
+            raise ValueError(f"masks must be ({count}, H, W), not {tuple(self.masks.shape)}")
+        if count and bool((self.boxes[:, 2:] < self.boxes[:, :2]).any()):
+            row = int((self.boxes[:, 2:] < self.boxes[:, :2]).any(1).nonzero()[0])
+            raise ValueError(f"box {row} is upside down: {self.boxes[row].tolist()}")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, rows: Tensor | slice) -> Detections:
+        """The rows chosen by a bool mask, an index tensor or a slice."""
+        masks = None if self.masks is None else self.masks[rows]
+        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows], masks=masks)
+
+    def above(self, score: float) -> Detections:
+        """The detections that score at least ``score``."""
+        return self[self.scores >= score]
+
+    def to(self, device: torch.device | str) -> Detections:
+        """The same detections on ``device``."""
+        return replace(
+            self,
+            boxes=self.boxes.to(device),
+            scores=self.scores.to(device),
+            labels=self.labels.to(device),
+            masks=None if self.masks is None else self.masks.to(device),
+        )
+
+    def names(self) -> list[str]:
+        """The class name of every row (its number where no names are known)."""
+        known = self.class_names
+        return [known[i] if i < len(known) else str(i) for i in self.labels.tolist()]
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One plain dict a detection: ``box`` (xyxy), ``score``, ``label``, ``name``."""
+        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names(), strict=True)
+        return [{"box": box, "score": score, "label": label, "name": name} for box, score, label, name in rows]
+
+    def to_coco(self, image_id: int | str, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """COCO results records (bbox is ``[x, y, width, height]``), with RLE ``segmentation`` where there are masks.
+
+        Args:
+            image_id: the dataset's own id of the picture.
+            category_ids: the dataset's own category id of each label.
+        """
+        scores, labels = self.scores.tolist(), self.labels.tolist()
+        records: list[dict[str, Any]] = []
+        for row, (x0, y0, x1, y1) in enumerate(self.boxes.double().tolist()):
+            record = {
+                "image_id": image_id,
+                "category_id": category_ids[labels[row]],
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "score": scores[row],
+            }
+            records.append(record)
+        if self.masks is not None:
+            for record, mask in zip(records, self.masks, strict=True):
+                record["segmentation"] = encode_mask(mask)
+        return records
+
+    def to_supervision(self) -> Any:
+        """The same as ``supervision.Detections`` (``pip install supervision``)."""
+        import supervision
+
+        names = self.names()
+        return supervision.Detections(
+            xyxy=self.boxes.cpu().numpy(),
+            confidence=self.scores.cpu().numpy(),
+            class_id=self.labels.cpu().numpy(),
+            mask=None if self.masks is None else self.masks.bool().cpu().numpy(),
+            data={"class_name": names},
+        )
+
+
+def encode_mask(mask: Tensor) -> dict[str, Any]:
+    """COCO RLE of a (H, W) mask of 0 and 1, ``counts`` as text so that it goes into JSON."""
+    import numpy as np
+    from pycocotools import mask as coco_mask
+
+    encoded = coco_mask.encode(np.asfortranarray(mask.to(torch.uint8).cpu().numpy()))
+    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode()}
+
+
+@dataclass
+class Batch:
+    """Pictures of one step, padded at the right and at the bottom to one size.
+
+    Attributes:
+        images: (B, 3, H, W) RGB, uint8 in 0..255 (or float in the same range).
+        sizes: (height, width) of each picture inside the padding.
+        targets: one a picture, in the pixels of ``images``.
+        original_sizes: (height, width) of each picture as stored, upright; boxes are scaled back to it.
+        seed: what random draws of this step (anchors, RoIs) are seeded from, together with the picture's id.
+    """
+
+    images: Tensor
+    sizes: list[Size]
+    targets: list[Target]
+    original_sizes: list[Size]
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_ids(self) -> list[int]:
+        """The dataset's id of each picture."""
+        return [target.image_id for target in self.targets]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on ``device``; copies from pinned memory do not block."""
+        targets = [target.to(device, non_blocking=True) for target in self.targets]
+        return replace(self, images=self.images.to(device, non_blocking=True), targets=targets)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in pinned memory (called by torch's DataLoader)."""
+        return replace(self, images=self.images.pin_memory())

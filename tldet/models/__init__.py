@@ -1,0 +1,1 @@
+"""Backbones, necks, heads and the detector they make; nothing here knows of files, data sets or training."""

@@ -1,0 +1,128 @@
+"""The detector: preprocessing, backbone, neck and head as one module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from tldet.config import build, build_settings
+from tldet.models.boxes import clip
+from tldet.registry import BACKBONES, HEADS, NECKS
+from tldet.structures import Batch, Detections, Size, Target
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What the backbone was trained to see.
+
+    Attributes:
+        mean: of each channel on the scale 0..255, in the order the backbone takes them.
+        std: likewise.
+        bgr: the backbone takes blue first (caffe's order).
+    """
+
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    bgr: bool = False
+
+
+class Detector(nn.Module):
+    """Pictures in, losses or detections out.
+
+    Args:
+        backbone: (B, 3, H, W) to one map a level.
+        neck: these to the pyramid.
+        head: ``forward(features)``, ``loss(raw, targets, sizes, seed)``, ``decode(raw, sizes)``.
+        preprocess: normalisation of the pictures.
+        class_names: name of each label.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        neck: nn.Module,
+        head: nn.Module,
+        preprocess: Preprocess | None = None,
+        class_names: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.head = backbone, neck, head
+        self.preprocess = preprocess or Preprocess()
+        self.class_names = tuple(class_names)
+
+    def normalise(self, batch: Batch) -> Tensor:
+        """(B, 3, H, W) float32 whose padding is zero *after* normalisation, as torchvision and mmdet have it."""
+        p = self.preprocess
+        images = batch.images.float()
+        if p.bgr:
+            images = images.flip(1)
+        mean, std = images.new_tensor(p.mean), images.new_tensor(p.std)
+        x = ((images - mean[:, None, None]) / std[:, None, None]).contiguous(memory_format=torch.channels_last)
+        for row, (height, width) in enumerate(batch.sizes):
+            x[row, :, height:] = 0
+            x[row, :, :, width:] = 0
+        return x
+
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The pyramid of a normalised (B, 3, H, W) tensor."""
+        return cast("tuple[Tensor, ...]", self.neck(self.backbone(x)))
+
+    def losses(self, x: Tensor, targets: Sequence[Target], seed: int = 0) -> dict[str, Tensor]:
+        """The losses on a normalised (B, 3, H, W) tensor without padding."""
+        return self._loss(self.head(self.features(x)), targets, whole_sizes(x), seed)
+
+    @torch.no_grad()
+    def predict_tensor(self, x: Tensor) -> list[Detections]:
+        """The detections on a normalised (B, 3, H, W) tensor without padding, in its pixels."""
+        return cast("list[Detections]", cast(Any, self.head).decode(self.head(self.features(x)), whole_sizes(x)))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Named losses, each a scalar; their sum is what training minimises."""
+        return self._loss(self.head(self.features(self.normalise(batch))), batch.targets, batch.sizes, batch.seed)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> list[Detections]:
+        """Detections in the pixels of the original pictures."""
+        return self._decode(self.head(self.features(self.normalise(batch))), batch)
+
+    @torch.no_grad()
+    def loss_and_predict(self, batch: Batch) -> tuple[dict[str, Tensor], list[Detections]]:
+        """Both from one forward pass, for validation."""
+        raw = self.head(self.features(self.normalise(batch)))
+        return self._loss(raw, batch.targets, batch.sizes, batch.seed), self._decode(raw, batch)
+
+    def forward(self, batch: Batch) -> Any:
+        """``loss(batch)`` while training, else ``predict(batch)``: so that data-parallel wrappers can wrap it."""
+        return self.loss(batch) if self.training else self.predict(batch)
+
+    def _loss(self, raw: Any, targets: Sequence[Target], sizes: Sequence[Size], seed: int) -> dict[str, Tensor]:
+        return cast("dict[str, Tensor]", cast(Any, self.head).loss(raw, targets, sizes, seed))
+
+    def _decode(self, raw: Any, batch: Batch) -> list[Detections]:
+        found = cast("list[Detections]", cast(Any, self.head).decode(raw, batch.sizes))
+        sizes = zip(found, batch.sizes, batch.original_sizes, strict=True)
+        return [rescale(one, size, original, self.class_names) for one, size, original in sizes]
+
+
+def whole_sizes(x: Tensor) -> list[Size]:
+    """The size of every picture of an unpadded tensor."""
+    return [(x.shape[-2], x.shape[-1])] * len(x)
+
+
+def rescale(found: Detections, size: Size, original: Size, class_names: Sequence[str]) -> Detections:
+    """Detections on a picture of ``size`` carried to the ``original`` one and cut to it."""
+    factor = found.boxes.new_tensor([original[1] / size[1], original[0] / size[0]] * 2)
+    return replace(found, boxes=clip(found.boxes * factor, original), class_names=class_names)
+
+
+def build_detector(model: Mapping[str, Any], class_names: Sequence[str] = ()) -> Detector:
+    """The detector a config's ``model`` section describes, with random weights."""
+    backbone = build(BACKBONES, model["backbone"])
+    neck = build(NECKS, model["neck"], in_channels=backbone.channels, in_strides=backbone.strides)
+    head = build(HEADS, model["head"], in_channels=neck.channels, strides=neck.strides)
+    preprocess = build_settings(Preprocess, model.get("preprocess", {}))
+    return Detector(backbone, neck, head, preprocess, class_names)

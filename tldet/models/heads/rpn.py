@@ -1,0 +1,138 @@
+"""Region proposal network (Ren et al. 2015): which places are worth a second look.
+
+Letters for shapes: B pictures, L levels, A anchors a cell, N anchors of a level (H * W * A), M anchors of all levels,
+P proposals of a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import batched_nms
+
+from tldet.models.anchors import AnchorGenerator
+from tldet.models.boxes import clip, decode, encode, wide_enough
+from tldet.models.losses import smooth_l1_sum
+from tldet.models.matching import draw, generator_for, ignore_crowd, match
+from tldet.models.postprocess import flatten_level, top_rows
+from tldet.structures import Size, Target
+
+UNIT = (1.0, 1.0, 1.0, 1.0)
+STAGE = 1  # tells the random draws of this stage from those of the second one
+
+
+@dataclass(frozen=True)
+class RPNSettings:
+    """How proposals are made and learnt; the defaults are torchvision's.
+
+    Attributes:
+        sizes: anchor sizes of every level, in pixels.
+        ratios: anchor height / width.
+        step: see :class:`~tldet.models.anchors.AnchorGenerator`.
+        channels: width of the 3x3 convolution; None for that of the pyramid.
+        positive: overlap from which an anchor is an object.
+        negative: overlap below which it is background.
+        batch: anchors drawn a picture for the loss.
+        positive_fraction: at most this share of them are objects.
+        beta: corner of the smooth L1 loss; 0 for L1.
+        crowd: share of an anchor inside a crowd region from which it is no background.
+        pre_nms: best anchors of each level that go on, in training and in testing.
+        post_nms: proposals of a picture that remain, in training and in testing.
+        nms_iou: overlap above which the lesser of two proposals of a level is dropped.
+        min_size: least side of a proposal in pixels.
+    """
+
+    sizes: Sequence[Sequence[float]] = ((32,), (64,), (128,), (256,), (512,))
+    ratios: Sequence[float] = (0.5, 1.0, 2.0)
+    step: Literal["nominal", "torchvision"] = "nominal"
+    channels: int | None = None
+    positive: float = 0.7
+    negative: float = 0.3
+    batch: int = 256
+    positive_fraction: float = 0.5
+    beta: float = 1 / 9
+    crowd: float = 0.5
+    pre_nms: tuple[int, int] = (2000, 1000)
+    post_nms: tuple[int, int] = (2000, 1000)
+    nms_iou: float = 0.7
+    min_size: float = 1e-3
+
+
+class RPNRaw(NamedTuple):
+    """What the network says: a tensor a level."""
+
+    logits: tuple[Tensor, ...]  # L x (B, A, H, W)
+    deltas: tuple[Tensor, ...]  # L x (B, 4 * A, H, W)
+
+
+class RPN(nn.Module):
+    """Objectness and box of every anchor, from one small convolutional head shared by all levels."""
+
+    def __init__(self, in_channels: int, strides: Sequence[int], settings: RPNSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.anchors = AnchorGenerator(settings.sizes, settings.ratios, strides, step=settings.step)
+        width = settings.channels or in_channels
+        self.conv = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.objectness = nn.Conv2d(width, self.anchors.per_cell, 1)
+        self.deltas = nn.Conv2d(width, 4 * self.anchors.per_cell, 1)
+        for layer in (self.conv, self.objectness, self.deltas):
+            nn.init.normal_(layer.weight, std=0.01)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Sequence[Tensor]) -> RPNRaw:
+        """L x (B, C, H, W) to objectness and deltas of every level."""
+        hidden = [F.relu(self.conv(level)) for level in features]
+        return RPNRaw(tuple(self.objectness(h) for h in hidden), tuple(self.deltas(h) for h in hidden))
+
+    def loss(self, raw: RPNRaw, targets: Sequence[Target], seed: int) -> dict[str, Tensor]:
+        """Binary cross entropy and smooth L1 over the anchors drawn, both divided by their number."""
+        s = self.settings
+        anchors = torch.cat(self.anchors(raw.logits))  # (M, 4)
+        logits = torch.cat([flatten_level(level, 1) for level in raw.logits], 1).squeeze(-1).float()  # (B, M)
+        deltas = torch.cat([flatten_level(level, 4) for level in raw.deltas], 1)  # (B, M, 4)
+        scores, truths, predicted, wanted = [], [], [], []
+        for row, target in enumerate(targets):
+            objects = target.objects()
+            matched = match(anchors, objects.boxes, positive=s.positive, negative=s.negative, low_quality=True)
+            matched = ignore_crowd(matched, anchors, target.boxes[target.ignore], least=s.crowd)
+            generator = generator_for(seed, target.image_id, STAGE)
+            positive, background = draw(matched, s.batch, s.positive_fraction, generator)
+            drawn = torch.cat([positive, background])
+            scores.append(logits[row, drawn])
+            truths.append((matched[drawn] >= 0).float())
+            predicted.append(deltas[row, positive])
+            wanted.append(encode(objects.boxes[matched[positive]], anchors[positive], UNIT))
+        score, truth = torch.cat(scores), torch.cat(truths)
+        count = max(len(score), 1)
+        return {
+            "loss_rpn_cls": F.binary_cross_entropy_with_logits(score, truth, reduction="sum") / count,
+            "loss_rpn_box": smooth_l1_sum(torch.cat(predicted), torch.cat(wanted), beta=s.beta) / count,
+        }
+
+    @torch.no_grad()
+    def propose(self, raw: RPNRaw, sizes: Sequence[Size], *, training: bool) -> list[Tensor]:
+        """The proposals of every picture: B x (P, 4) xyxy pixels, best first."""
+        s, phase = self.settings, 0 if training else 1
+        boxes, scores, levels = [], [], []
+        for number, (anchors, level_logits, level_deltas) in enumerate(
+            zip(self.anchors(raw.logits), raw.logits, raw.deltas, strict=True)
+        ):
+            best, rows = top_rows(flatten_level(level_logits, 1).squeeze(-1).float(), s.pre_nms[phase])  # (B, n)
+            chosen = flatten_level(level_deltas, 4).gather(1, rows[..., None].expand(-1, -1, 4))  # (B, n, 4)
+            boxes.append(decode(chosen, anchors[rows], UNIT))
+            scores.append(best.sigmoid())
+            levels.append(torch.full_like(rows[0], number))
+        box, score, level = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels)
+        return [self._thin(clip(box[b], size), score[b], level, s.post_nms[phase]) for b, size in enumerate(sizes)]
+
+    def _thin(self, boxes: Tensor, scores: Tensor, levels: Tensor, count: int) -> Tensor:
+        wide = wide_enough(boxes, self.settings.min_size).nonzero().flatten()
+        kept = batched_nms(boxes[wide], scores[wide], levels[wide], self.settings.nms_iou)[:count]
+        return boxes[wide[kept]]

@@ -1,0 +1,84 @@
+"""Which anchor or proposal learns which object, and which of them are drawn for the loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from tldet.models.boxes import inside_fraction
+
+BACKGROUND = -1
+IGNORED = -2
+CHUNK = 20_000_000  # cells of an overlap matrix held at once: 80 MB
+
+
+def match(
+    references: Tensor, boxes: Tensor, *, positive: float, negative: float, low_quality: bool = False
+) -> Tensor:
+    """Match every reference to a ground-truth box (Ren et al. 2015, section 3.1.2).
+
+    Args:
+        references: (A, 4) xyxy pixels: anchors or proposals.
+        boxes: (G, 4) xyxy pixels; G may be 0, then everything is background.
+        positive: overlap at or above which a reference takes its best box.
+        negative: overlap below which it is background; between the two it is ignored.
+        low_quality: the references that overlap a box most (ties included) take their own best box
+            whatever the overlap, so that no object goes without.
+
+    Returns:
+        (A,) int64: index into ``boxes``, BACKGROUND, or IGNORED.
+    """
+    if len(boxes) == 0:
+        return torch.full((len(references),), BACKGROUND, dtype=torch.int64, device=references.device)
+    step = max(1, CHUNK // len(boxes))
+    chunks = references.split(step)
+    found = [box_iou(boxes, chunk).max(dim=0) for chunk in chunks]
+    overlap, best = torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+    matched = best.clone()
+    matched[overlap < positive] = IGNORED
+    matched[overlap < negative] = BACKGROUND
+    if low_quality:
+        most = torch.stack([box_iou(boxes, chunk).amax(dim=1) for chunk in chunks]).amax(0)
+        top = torch.cat([(box_iou(boxes, chunk) == most[:, None]).any(0) for chunk in chunks])
+        matched[top] = best[top]
+    return matched
+
+
+def ignore_crowd(matched: Tensor, references: Tensor, crowd: Tensor, *, least: float = 0.5) -> Tensor:
+    """Background references (A, 4) that lie in a crowd region (M, 4) by ``least`` of their area become IGNORED."""
+    if len(crowd) == 0:
+        return matched
+    inside = inside_fraction(references, crowd) >= least
+    return torch.where((matched == BACKGROUND) & inside, torch.full_like(matched, IGNORED), matched)
+
+
+def generator_for(seed: int, image_id: int, stage: int) -> torch.Generator:
+    """Random numbers that depend on the step's seed, the picture and the stage, and on nothing else."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + image_id * 0xBF58476D1CE4E5B9 + stage * 0x94D049BB133111EB) % (1 << 63)
+    return torch.Generator().manual_seed(mixed ^ (mixed >> 31))
+
+
+def draw(matched: Tensor, count: int, positive_fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw positives and background at random (Ren et al. 2015, section 3.1.3).
+
+    Args:
+        matched: (A,) as :func:`match` gives it.
+        count: how many to draw in all; fewer where there are not enough.
+        positive_fraction: at most this share is positive.
+        generator: a generator on the CPU.
+
+    Returns:
+        Indices of positives (P,) and of background (N,) with P + N <= count, each in rising order.
+    """
+    positives = (matched >= 0).nonzero().flatten()
+    background = (matched == BACKGROUND).nonzero().flatten()
+    chosen = _pick(positives, int(count * positive_fraction), generator)
+    return chosen, _pick(background, count - len(chosen), generator)
+
+
+def _pick(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    if len(rows) <= count:
+        return rows
+    order = torch.randperm(len(rows), generator=generator)[:count].sort().values
+    return rows[order.to(rows.device)]

@@ -1,0 +1,60 @@
+"""Feature pyramid network (Lin et al. 2017, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tldet.registry import NECKS
+
+Extra = Literal["maxpool", "p6p7_c5", "p6p7_p5", "none"]
+
+
+@NECKS.register_module()
+class FPN(nn.Module):
+    """Top-down pathway with lateral connections, and extra levels on top.
+
+    Args:
+        in_channels: channels of the backbone's levels, finest first.
+        in_strides: their strides.
+        out_channels: channels of every level given out.
+        extra: "maxpool" adds one level by subsampling the coarsest (Faster R-CNN); "p6p7_c5" adds two by strided
+            convolutions on the backbone's coarsest map, "p6p7_p5" on the pyramid's (RetinaNet: the paper takes C5,
+            torchvision P5); "none" adds nothing.
+    """
+
+    def __init__(
+        self, in_channels: Sequence[int], in_strides: Sequence[int], out_channels: int = 256, extra: Extra = "maxpool"
+    ) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(channels, out_channels, 1) for channels in in_channels)
+        self.output = nn.ModuleList(nn.Conv2d(out_channels, out_channels, 3, padding=1) for _ in in_channels)
+        self.extra = extra
+        added = {"maxpool": 1, "p6p7_c5": 2, "p6p7_p5": 2, "none": 0}[extra]
+        if added == 2:
+            source = in_channels[-1] if extra == "p6p7_c5" else out_channels
+            self.p6 = nn.Conv2d(source, out_channels, 3, stride=2, padding=1)
+            self.p7 = nn.Conv2d(out_channels, out_channels, 3, stride=2, padding=1)
+        self.channels = out_channels
+        self.strides = (*in_strides, *(in_strides[-1] * 2 ** (i + 1) for i in range(added)))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """One (B, C, H, W) a level of the backbone to one (B, out_channels, H, W) a level of ``strides``."""
+        inner = [lateral(level) for lateral, level in zip(self.lateral, features, strict=True)]
+        for i in range(len(inner) - 2, -1, -1):
+            inner[i] = inner[i] + F.interpolate(inner[i + 1], size=inner[i].shape[-2:], mode="nearest")
+        levels = [output(level) for output, level in zip(self.output, inner, strict=True)]
+        if self.extra == "maxpool":
+            levels.append(F.max_pool2d(levels[-1], 1, stride=2))
+        elif self.extra != "none":
+            p6 = self.p6(features[-1] if self.extra == "p6p7_c5" else levels[-1])
+            levels += [p6, self.p7(F.relu(p6))]
+        return tuple(levels)

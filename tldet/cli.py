@@ -98,7 +98,9 @@ def _finetune(args: Arguments, console: Console) -> None:
 
 def _test_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CKPT", help="a tldet checkpoint")
-    parser.add_argument("--data", metavar="JSON", help="COCO annotations (default: what the checkpoint was measured on)")
+    parser.add_argument(
+        "--data", metavar="JSON", help="COCO annotations (default: what the checkpoint was measured on)"
+    )
     parser.add_argument("--images", metavar="DIR", help="picture folder of --data")
     parser.add_argument("--json", metavar="F", help="write the numbers there")
     parser.add_argument("--results", metavar="F", help="write the detections there, as COCO results JSON")
@@ -138,7 +140,9 @@ def _evaluate(args: Arguments, console: Console) -> None:
 
 def _predict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CKPT", help="a tldet checkpoint")
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="pictures, folders, globs, videos, a camera's number")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="pictures, folders, globs, videos, a camera's number"
+    )
     parser.add_argument("--out", metavar="D", help="write drawn pictures and videos there")
     parser.add_argument("--json", metavar="F", help="write COCO results JSON there")
     parser.add_argument("--score", type=float, default=0.3, metavar="T", help="least score (default: %(default)s)")

@@ -37,12 +37,6 @@ class Target:
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def objects(self) -> Target:
-        """The same target without its ignored rows."""
-        keep = ~self.ignore
-        masks = None if self.masks is None else self.masks[keep]
-        return replace(self, boxes=self.boxes[keep], labels=self.labels[keep], ignore=self.ignore[keep], masks=masks)
-
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Target:
         """The same target on ``device``."""
         return replace(

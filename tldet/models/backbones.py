@@ -176,5 +176,3 @@ class TimmBackbone(Backbone):
 def trainable(module: nn.Module) -> int:
     """How many parameters learn."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-

@@ -1,4 +1,4 @@
-"""Loss functions that more than one head uses; all return float32 sums, the caller divides."""
+"""Loss functions that more than one head uses and torch lacks."""
 
 from __future__ import annotations
 
@@ -25,8 +25,3 @@ def focal_loss_sum(logits: Tensor, rows: Tensor, labels: Tensor, *, alpha: float
     there = (1 - alpha) * torch.sigmoid(at) ** gamma * F.softplus(at)
     here = alpha * torch.sigmoid(-at) ** gamma * F.softplus(-at)
     return background + (here - there).sum()
-
-
-def smooth_l1_sum(predicted: Tensor, wanted: Tensor, *, beta: float) -> Tensor:
-    """Smooth L1 (Girshick 2015, equation 3) with its corner at ``beta``, summed; plain L1 where ``beta`` is 0."""
-    return F.smooth_l1_loss(predicted.float(), wanted, beta=beta, reduction="sum")

@@ -7,15 +7,14 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from tldet.models.boxes import inside_fraction
+from tldet.structures import Target
 
 BACKGROUND = -1
 IGNORED = -2
 CHUNK = 20_000_000  # cells of an overlap matrix held at once: 80 MB
 
 
-def match(
-    references: Tensor, boxes: Tensor, *, positive: float, negative: float, low_quality: bool = False
-) -> Tensor:
+def match(references: Tensor, boxes: Tensor, *, positive: float, negative: float, low_quality: bool = False) -> Tensor:
     """Match every reference to a ground-truth box (Ren et al. 2015, section 3.1.2).
 
     Args:
@@ -45,12 +44,37 @@ def match(
     return matched
 
 
-def ignore_crowd(matched: Tensor, references: Tensor, crowd: Tensor, *, least: float = 0.5) -> Tensor:
-    """Background references (A, 4) that lie in a crowd region (M, 4) by ``least`` of their area become IGNORED."""
-    if len(crowd) == 0:
+def assign(
+    references: Tensor,
+    target: Target,
+    *,
+    positive: float,
+    negative: float,
+    low_quality: bool = False,
+    crowd: float = 0.5,
+) -> Tensor:
+    """:func:`match` for one picture's target, its crowd regions taken care of.
+
+    Args:
+        references: (A, 4) xyxy pixels.
+        target: (N,) rows; those with ``ignore`` set are never matched.
+        positive: see :func:`match`.
+        negative: see :func:`match`.
+        low_quality: see :func:`match`.
+        crowd: a background reference with at least this share of its area in a crowd region is IGNORED.
+
+    Returns:
+        (A,) int64: row of ``target``, BACKGROUND, or IGNORED.
+    """
+    rows = (~target.ignore).nonzero().flatten()
+    matched = match(references, target.boxes[rows], positive=positive, negative=negative, low_quality=low_quality)
+    if len(rows) == len(target.boxes):
         return matched
-    inside = inside_fraction(references, crowd) >= least
-    return torch.where((matched == BACKGROUND) & inside, torch.full_like(matched, IGNORED), matched)
+    inside = inside_fraction(references, target.boxes[target.ignore]) >= crowd
+    matched[(matched == BACKGROUND) & inside] = IGNORED
+    hits = matched >= 0
+    matched[hits] = rows[matched[hits]]
+    return matched
 
 
 def generator_for(seed: int, image_id: int, stage: int) -> torch.Generator:

@@ -9,12 +9,6 @@ from torchvision.ops import batched_nms
 from tldet.structures import Detections
 
 
-def flatten_level(raw: Tensor, channels: int) -> Tensor:
-    """(B, A * C, H, W) predictions as (B, H * W * A, C); a view when ``raw`` is channels_last."""
-    batch, _, height, width = raw.shape
-    return raw.permute(0, 2, 3, 1).reshape(batch, height * width * (raw.shape[1] // channels), channels)
-
-
 def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, *, iou: float, keep: int) -> Detections:
     """Non-maximum suppression within each class, the best ``keep`` kept, best first.
 

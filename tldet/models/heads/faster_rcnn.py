@@ -21,8 +21,7 @@ from torchvision.ops import roi_align
 
 from tldet.models.boxes import clip, decode, encode, wide_enough
 from tldet.models.heads.rpn import RPN, RPNRaw, RPNSettings
-from tldet.models.losses import smooth_l1_sum
-from tldet.models.matching import draw, generator_for, ignore_crowd, match
+from tldet.models.matching import assign, draw, generator_for
 from tldet.models.postprocess import suppress
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
@@ -144,22 +143,21 @@ class FasterRCNNHead(nn.Module):
         wanted = torch.cat([d.deltas for d in drawn])
         rows = (labels < self.num_classes).nonzero().flatten()
         count = max(len(labels), 1)
-        box = smooth_l1_sum(deltas[rows, labels[rows]], wanted, beta=self.roi.beta) / count
+        box = F.smooth_l1_loss(deltas[rows, labels[rows]], wanted, beta=self.roi.beta, reduction="sum") / count
         return {**losses, "loss_cls": F.cross_entropy(logits, labels, reduction="sum") / count, "loss_box": box}
 
     @torch.no_grad()
     def _draw(self, proposals: Tensor, target: Target, seed: int) -> Drawn:
         """The ground truth joins the proposals, so that there is something to learn from the start."""
-        s, objects = self.roi, target.objects()
-        rois = torch.cat([proposals, objects.boxes])
-        matched = match(rois, objects.boxes, positive=s.positive, negative=s.positive)
-        matched = ignore_crowd(matched, rois, target.boxes[target.ignore], least=s.crowd)
+        s = self.roi
+        rois = torch.cat([proposals, target.boxes[~target.ignore]])
+        matched = assign(rois, target, positive=s.positive, negative=s.positive, crowd=s.crowd)
         generator = generator_for(seed, target.image_id, STAGE)
         positive, background = draw(matched, s.batch, s.positive_fraction, generator)
         rows = torch.cat([positive, background])
         labels = torch.full_like(rows, self.num_classes)
-        labels[: len(positive)] = objects.labels[matched[positive]]
-        deltas = encode(objects.boxes[matched[positive]], rois[positive], s.weights)
+        labels[: len(positive)] = target.labels[matched[positive]]
+        deltas = encode(target.boxes[matched[positive]], rois[positive], s.weights)
         return Drawn(rois[rows], labels, deltas)
 
     @torch.no_grad()

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tldet.models.anchors import AnchorGenerator
-from tldet.models.boxes import clip, decode, encode
-from tldet.models.losses import focal_loss_sum, smooth_l1_sum
-from tldet.models.matching import IGNORED, ignore_crowd, match
-from tldet.models.postprocess import flatten_level, suppress, top_rows
+from tldet.models.boxes import AnchorGenerator, clip, decode, encode, flatten_level
+from tldet.models.losses import focal_loss_sum
+from tldet.models.matching import IGNORED, assign
+from tldet.models.postprocess import suppress, top_rows
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
@@ -35,7 +35,7 @@ class RetinaSettings:
     Attributes:
         sizes: anchor sizes of every level, in pixels.
         ratios: anchor height / width.
-        step: see :class:`~tldet.models.anchors.AnchorGenerator`.
+        step: see :class:`~tldet.models.boxes.AnchorGenerator`.
         positive: overlap from which an anchor learns an object.
         negative: overlap below which it is background.
         alpha: weight of objects in the focal loss.
@@ -128,15 +128,14 @@ class RetinaNetHead(nn.Module):
         deltas = torch.cat([flatten_level(level, 4) for level in raw.deltas], 1)  # (B, M, 4)
         classes, boxes, counts = [], [], []
         for row, target in enumerate(targets):
-            objects = target.objects()
-            matched = self._match(anchors, target, objects)
+            matched = assign(anchors, target, positive=s.positive, negative=s.negative, low_quality=True, crowd=s.crowd)
             counted = matched != IGNORED
             rows = (matched[counted] >= 0).nonzero().flatten()
             positive = (matched >= 0).nonzero().flatten()
-            labels = objects.labels[matched[positive]]
+            labels = target.labels[matched[positive]]
             classes.append(focal_loss_sum(logits[row][counted], rows, labels, alpha=s.alpha, gamma=s.gamma))
-            wanted = encode(objects.boxes[matched[positive]], anchors[positive], UNIT)
-            boxes.append(smooth_l1_sum(deltas[row, positive], wanted, beta=s.beta))
+            wanted = encode(target.boxes[matched[positive]], anchors[positive], UNIT)
+            boxes.append(F.smooth_l1_loss(deltas[row, positive].float(), wanted, beta=s.beta, reduction="sum"))
             counts.append(max(len(positive), 1) if s.normalise == "picture" else len(positive))
         if s.normalise == "batch":
             share = 1.0 / max(sum(counts), 1)
@@ -145,19 +144,11 @@ class RetinaNetHead(nn.Module):
         return {"loss_cls": torch.stack(classes) @ weight, "loss_box": torch.stack(boxes) @ weight}
 
     @torch.no_grad()
-    def _match(self, anchors: Tensor, target: Target, objects: Target) -> Tensor:
-        s = self.settings
-        matched = match(anchors, objects.boxes, positive=s.positive, negative=s.negative, low_quality=True)
-        return ignore_crowd(matched, anchors, target.boxes[target.ignore], least=s.crowd)
-
-    @torch.no_grad()
     def decode(self, raw: RetinaRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every picture in pixels of the padded batch, best first."""
         s = self.settings
         boxes, scores, labels = [], [], []
-        for anchors, level_logits, level_deltas in zip(
-            self.anchors(raw.logits), raw.logits, raw.deltas, strict=True
-        ):
+        for anchors, level_logits, level_deltas in zip(self.anchors(raw.logits), raw.logits, raw.deltas, strict=True):
             flat = flatten_level(level_logits, self.num_classes).flatten(1).float()  # (B, N * K)
             best, pairs = top_rows(flat, s.pre_nms)
             rows = pairs // self.num_classes  # (B, n)
@@ -179,5 +170,3 @@ def tower(in_channels: int, width: int, depth: int) -> nn.Sequential:
     for i in range(depth):
         layers += [nn.Conv2d(in_channels if i == 0 else width, width, 3, padding=1), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
-
-

@@ -15,11 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from tldet.models.anchors import AnchorGenerator
-from tldet.models.boxes import clip, decode, encode, wide_enough
-from tldet.models.losses import smooth_l1_sum
-from tldet.models.matching import draw, generator_for, ignore_crowd, match
-from tldet.models.postprocess import flatten_level, top_rows
+from tldet.models.boxes import AnchorGenerator, clip, decode, encode, flatten_level, wide_enough
+from tldet.models.matching import assign, draw, generator_for
+from tldet.models.postprocess import top_rows
 from tldet.structures import Size, Target
 
 UNIT = (1.0, 1.0, 1.0, 1.0)
@@ -33,7 +31,7 @@ class RPNSettings:
     Attributes:
         sizes: anchor sizes of every level, in pixels.
         ratios: anchor height / width.
-        step: see :class:`~tldet.models.anchors.AnchorGenerator`.
+        step: see :class:`~tldet.models.boxes.AnchorGenerator`.
         channels: width of the 3x3 convolution; None for that of the pyramid.
         positive: overlap from which an anchor is an object.
         negative: overlap below which it is background.
@@ -99,21 +97,20 @@ class RPN(nn.Module):
         deltas = torch.cat([flatten_level(level, 4) for level in raw.deltas], 1)  # (B, M, 4)
         scores, truths, predicted, wanted = [], [], [], []
         for row, target in enumerate(targets):
-            objects = target.objects()
-            matched = match(anchors, objects.boxes, positive=s.positive, negative=s.negative, low_quality=True)
-            matched = ignore_crowd(matched, anchors, target.boxes[target.ignore], least=s.crowd)
+            matched = assign(anchors, target, positive=s.positive, negative=s.negative, low_quality=True, crowd=s.crowd)
             generator = generator_for(seed, target.image_id, STAGE)
             positive, background = draw(matched, s.batch, s.positive_fraction, generator)
             drawn = torch.cat([positive, background])
             scores.append(logits[row, drawn])
             truths.append((matched[drawn] >= 0).float())
             predicted.append(deltas[row, positive])
-            wanted.append(encode(objects.boxes[matched[positive]], anchors[positive], UNIT))
+            wanted.append(encode(target.boxes[matched[positive]], anchors[positive], UNIT))
         score, truth = torch.cat(scores), torch.cat(truths)
         count = max(len(score), 1)
+        box = F.smooth_l1_loss(torch.cat(predicted).float(), torch.cat(wanted), beta=s.beta, reduction="sum")
         return {
             "loss_rpn_cls": F.binary_cross_entropy_with_logits(score, truth, reduction="sum") / count,
-            "loss_rpn_box": smooth_l1_sum(torch.cat(predicted), torch.cat(wanted), beta=s.beta) / count,
+            "loss_rpn_box": box / count,
         }
 
     @torch.no_grad()

@@ -1,0 +1,7 @@
+"""Configs: loaded without running code, checked key by key, built into parts."""
+
+from tldet.config.build import build, build_settings
+from tldet.config.check import Part, check
+from tldet.config.files import Config, find, load, parse_options
+
+__all__ = ["Config", "Part", "build", "build_settings", "check", "find", "load", "parse_options"]

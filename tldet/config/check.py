@@ -1,0 +1,180 @@
+"""Every key of a config is held against the constructor it reaches, before anything heavy starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+from tldet.config.files import Config
+from tldet.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a section of the config is built into.
+
+    Attributes:
+        target: a registry (the section's ``type`` names the entry) or the callable itself.
+        supplied: parameters that code fills in, never the config.
+        required: the section must be there.
+    """
+
+    target: Any
+    supplied: Collection[str] = ()
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with one key."""
+
+    path: str
+    text: str
+
+
+def check(config: Config, schema: Mapping[str, Part]) -> None:
+    """Hold ``config`` against ``schema``: dotted section to part, ``*`` for every item of a list.
+
+    Raises:
+        ConfigError: one line for each unknown key, missing key, unknown type and wrong type, with the full path, the
+            file that set it, and the nearest right name.
+    """
+    problems = list(_strangers(config.data, "", sorted(schema)))
+    for pattern, part in schema.items():
+        found = list(_sections(config.data, pattern.split(".")))
+        if not found and part.required and "*" not in pattern:
+            problems.append(Problem(pattern, "is missing"))
+        for path, section in found:
+            problems += _check_part(section, path, part)
+    if problems:
+        lines = [f"{p.path}: {p.text} (in {config.origin(p.path)})" for p in problems]
+        raise ConfigError("\n".join(dict.fromkeys(lines)))
+
+
+def parameters(target: Callable[..., Any], supplied: Collection[str] = ()) -> dict[str, tuple[Any, bool]]:
+    """Each parameter a config may set: name to (type hint, required)."""
+    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    hints = typing.get_type_hints(target if dataclasses.is_dataclass(target) else function)
+    named = inspect.signature(target).parameters.values()
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {
+        p.name: (hints.get(p.name, Any), p.default is inspect.Parameter.empty)
+        for p in named
+        if p.name not in supplied and p.kind not in kinds
+    }
+
+
+def nearest(name: object, names: Collection[str]) -> str:
+    """A hint at what may have been meant."""
+    near = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(names))}"
+
+
+def _strangers(data: Mapping[str, Any], prefix: str, patterns: Sequence[str]) -> Iterator[Problem]:
+    """Keys above the parts that no pattern leads through."""
+    depth = prefix.count(".")
+    known = {p.split(".")[depth] for p in patterns if p.startswith(prefix) and len(p.split(".")) > depth}
+    for key, value in data.items():
+        path = f"{prefix}{key}"
+        if key not in known:
+            yield Problem(path, f"unknown key; {nearest(key, known)}")
+        elif not any(p == path or p.startswith(f"{path}.*") for p in patterns):
+            if isinstance(value, Mapping):
+                yield from _strangers(value, path + ".", patterns)
+            else:
+                yield Problem(path, f"must be a section (a dict), not {value!r}")
+
+
+def _sections(node: Any, steps: Sequence[str], path: str = "") -> Iterator[tuple[str, Any]]:
+    if not steps:
+        yield path.rstrip("."), node
+    elif steps[0] == "*" and isinstance(node, (list, tuple)):
+        for number, item in enumerate(node):
+            yield from _sections(item, steps[1:], f"{path}{number}.")
+    elif isinstance(node, Mapping) and node.get(steps[0]) is not None:
+        yield from _sections(node[steps[0]], steps[1:], f"{path}{steps[0]}.")
+
+
+def _check_part(section: Any, path: str, part: Part) -> list[Problem]:
+    if not isinstance(section, Mapping):
+        return [Problem(path, f"must be a dict, not {section!r}")]
+    section, target = dict(section), part.target
+    if hasattr(target, "module_dict"):
+        name = section.pop("type", None)
+        target.import_from_location()
+        if name is None:
+            return [Problem(f"{path}.type", f"is missing; known: {', '.join(sorted(target.module_dict))}")]
+        if name not in target.module_dict:
+            return [
+                Problem(f"{path}.type", f"no {target.name} is called {name!r}; {nearest(name, target.module_dict)}")
+            ]
+        target = target.module_dict[name]
+    return list(_check_arguments(section, path, target, part.supplied))
+
+
+def _check_arguments(
+    section: Mapping[str, Any], path: str, target: Callable[..., Any], supplied: Collection[str]
+) -> Iterator[Problem]:
+    known = parameters(target, supplied)
+    for key, value in section.items():
+        place = f"{path}.{key}"
+        if key not in known:
+            yield Problem(place, f"unknown key; {nearest(key, known)}")
+            continue
+        hint = known[key][0]
+        nested = dataclass_in(hint)
+        if nested is not None and isinstance(value, Mapping):
+            yield from _check_arguments(value, place, nested, ())
+        elif not fits(value, hint):
+            yield Problem(place, f"must be {describe(hint)}, not {value!r}")
+    for key, (_, required) in known.items():
+        if required and key not in section:
+            yield Problem(f"{path}.{key}", "is missing")
+
+
+def dataclass_in(hint: Any) -> type[Any] | None:
+    """The dataclass a hint such as ``X | None`` allows."""
+    options = get_args(hint) or (hint,)
+    return next((o for o in options if inspect.isclass(o) and dataclasses.is_dataclass(o)), None)
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a literal is of a hinted type; an int is a float, a bool is no int, a list is a tuple."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any or isinstance(hint, typing.TypeVar):
+        return True
+    if origin in (Union, types.UnionType):
+        return any(fits(value, option) for option in arguments)
+    if origin is Literal:
+        return value in arguments
+    if hint is None or hint is type(None):
+        return value is None
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        right = isinstance(value, (list, tuple)) and len(value) == len(arguments)
+        return right and all(fits(item, one) for item, one in zip(value, arguments, strict=True))
+    if inspect.isclass(origin) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping) and all(fits(v, arguments[1]) for v in value.values())
+    if inspect.isclass(origin) and issubclass(origin, Collection):
+        return isinstance(value, (list, tuple)) and all(fits(item, arguments[0]) for item in value)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint) if inspect.isclass(hint) else True
+
+
+def describe(hint: Any) -> str:
+    """A type as a user reads it."""
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(repr(a) for a in get_args(hint))
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(describe(a) for a in get_args(hint))
+    if hint is type(None):
+        return "None"
+    return hint.__name__ if inspect.isclass(hint) and not get_args(hint) else str(hint).replace("collections.abc.", "")

@@ -1,0 +1,203 @@
+"""Config files: found by path or name, read as literals, merged by mmengine, every key's origin remembered.
+
+A config is Python text that only assigns literals (``dict(...)`` calls included) and names its parents in ``_base_``.
+mmengine's reader executes the text, so each file is checked before mmengine sees it.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import pprint
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tldet.errors import ConfigError
+
+Origins = dict[str, str]
+FROM_OPTIONS = "--cfg-options"
+
+
+@dataclass
+class Config:
+    """A merged config as plain dicts and lists, and which file each key came from."""
+
+    data: dict[str, Any]
+    origins: Origins = field(default_factory=dict)
+    source: str = "config"
+
+    def __getitem__(self, key: str) -> Any:
+        return self.data[key]
+
+    def get(self, path: str, default: Any = None) -> Any:
+        """The value at a dotted path."""
+        node: Any = self.data
+        for step in path.split("."):
+            if isinstance(node, Mapping) and step in node:
+                node = node[step]
+            elif isinstance(node, list) and step.isdigit() and int(step) < len(node):
+                node = node[int(step)]
+            else:
+                return default
+        return node
+
+    def origin(self, path: str) -> str:
+        """The file that set the key at a dotted path, or its nearest parent."""
+        while path:
+            if path in self.origins:
+                return self.origins[path]
+            path = path.rpartition(".")[0]
+        return self.source
+
+    def dump(self) -> str:
+        """Python text that :func:`load` reads back to the same config."""
+        values = (f"{key} = {pprint.pformat(value, width=110, sort_dicts=False)}" for key, value in self.data.items())
+        return "\n".join(values) + "\n"
+
+
+def config_root() -> Path:
+    """The folder of the shipped configs: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    return next((p for p in (package / "configs", package.parent / "configs") if p.is_dir()), package / "configs")
+
+
+def shipped() -> list[str]:
+    """The names of the shipped configs, without ``.py``."""
+    root = config_root()
+    paths = sorted(p.relative_to(root) for p in root.rglob("*.py") if "_base_" not in p.parts)
+    return [p.with_suffix("").as_posix() for p in paths]
+
+
+def find(name: str | Path) -> Path:
+    """The file of a config given by path, by its name in the shipped configs, or by a recipe's name.
+
+    Raises:
+        ConfigError: nothing has that name; the message lists the nearest.
+    """
+    given = Path(name)
+    if given.is_file():
+        return given
+    for candidate in (config_root() / f"{name}.py", config_root() / "recipes" / f"{name}.py", config_root() / given):
+        if candidate.is_file():
+            return candidate
+    names = [*shipped(), *(n.removeprefix("recipes/") for n in shipped() if n.startswith("recipes/"))]
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.3) or names
+    raise ConfigError(f"no config file or name {str(name)!r}; nearest: {', '.join(near)}")
+
+
+def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """Read a config, its ``_base_`` files first, then ``options`` (dotted path to value) on top.
+
+    Raises:
+        ConfigError: a file is missing, is no valid Python, or holds anything but literals.
+    """
+    from mmengine.config import Config as MMConfig
+
+    path = find(path)
+    origins: Origins = {}
+    for file, values in walk(path):
+        origins.update({key: str(file) for key in dotted_keys(values)})
+    try:
+        merged = MMConfig.fromfile(str(path), lazy_import=False)
+        if options:
+            merged.merge_from_dict(dict(options), allow_list_keys=True)
+    except (KeyError, TypeError, IndexError) as error:
+        raise ConfigError(f"{path}: cannot be merged: {error}") from None
+    data = merged.to_dict()
+    for key in options or {}:
+        origins[key] = FROM_OPTIONS
+        origins = {k: v for k, v in origins.items() if not k.startswith(key + ".")}
+    return Config(data, origins, str(path))
+
+
+def walk(path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Every file a config is made of, parents first, with its own literal values."""
+    path = path.resolve()
+    if path in above:
+        raise ConfigError(f"{path}: is its own _base_")
+    values = read_literals(path)
+    bases = values.pop("_base_", [])
+    for base in [bases] if isinstance(bases, str) else bases:
+        parent = path.parent / base
+        if not parent.is_file():
+            raise ConfigError(f"{path}: _base_ {base!r} does not exist ({parent.resolve()})")
+        yield from walk(parent, (*above, path))
+    yield path, values
+
+
+def read_literals(path: Path) -> dict[str, Any]:
+    """The assignments of a config file, evaluated without running it."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except SyntaxError as error:
+        raise ConfigError(f"{path}:{error.lineno}: is no valid Python: {error.msg}") from None
+    except (UnicodeDecodeError, ValueError) as error:
+        raise ConfigError(f"{path}: is no text file: {error}") from None
+    values: dict[str, Any] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            continue  # a docstring
+        if not (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)):
+            raise _code(path, node)
+        values[node.targets[0].id] = _literal(path, node.value)
+    return values
+
+
+def _literal(path: Path, node: ast.expr) -> Any:
+    if isinstance(node, ast.Dict):
+        keys = [_literal(path, key) if key else None for key in node.keys]
+        if any(not isinstance(key, (str, int)) for key in keys):
+            raise _code(path, node)
+        return dict(zip(keys, (_literal(path, value) for value in node.values), strict=True))
+    if isinstance(node, ast.Call):
+        plain = isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args
+        if not plain or any(word.arg is None for word in node.keywords):
+            raise _code(path, node)
+        return {str(word.arg): _literal(path, word.value) for word in node.keywords}
+    if isinstance(node, ast.List):
+        return [_literal(path, item) for item in node.elts]
+    if isinstance(node, ast.Tuple):
+        return tuple(_literal(path, item) for item in node.elts)
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise _code(path, node) from None
+
+
+def _code(path: Path, node: ast.AST) -> ConfigError:
+    text = ast.unparse(node).splitlines()[0][:60]
+    line = getattr(node, "lineno", 0)
+    return ConfigError(f"{path}:{line}: a config holds literals, dict(...) and _base_ only, not code: {text}")
+
+
+def dotted_keys(value: Any, prefix: str = "") -> Iterator[str]:
+    """Every dotted path in nested dicts and lists."""
+    items: Sequence[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, (list, tuple)):
+        items = list(enumerate(value))
+    for key, item in items:
+        path = f"{prefix}{key}"
+        yield path
+        yield from dotted_keys(item, path + ".")
+
+
+def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """``["a.b=3", "c=[1, 2]"]`` as ``{"a.b": 3, "c": [1, 2]}``; what is no Python literal is a string.
+
+    Raises:
+        ConfigError: a pair has no ``=`` or no key.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--cfg-options {pair!r}: must look like a.b=value")
+        try:
+            options[key.strip()] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            options[key.strip()] = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+    return options

@@ -1,0 +1,1 @@
+"""From annotations and picture files to batches; nothing here knows of torch modules."""

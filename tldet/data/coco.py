@@ -1,0 +1,151 @@
+"""A COCO-format data set: one sample at a time, augmented as a pure function of (seed, epoch, position)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tldet.data.images import read_image
+from tldet.data.index import AnnotationIndex
+from tldet.data.transforms import Labelled, Pipeline
+from tldet.errors import DataError
+from tldet.registry import DATASETS
+from tldet.structures import Size, Target
+
+log = logging.getLogger(__name__)
+SampleKey = tuple[int, int]  # (epoch, position)
+
+
+@dataclass
+class Sample:
+    """One picture on its way into a batch: image (3, H, W) uint8 RGB, its target, its (height, width) as stored."""
+
+    image: Tensor
+    target: Target
+    original_size: Size
+
+
+@DATASETS.register_module()
+class CocoDataset(Dataset[Sample]):
+    """Pictures and objects of a COCO JSON.
+
+    Args:
+        annotations: the JSON.
+        images: the folder its file names are relative to.
+        transforms: steps for :class:`~tldet.data.transforms.Pipeline`.
+        classes: names of the model's classes; None takes the JSON's.
+        keep_empty: keep pictures without an object; they teach what is background.
+        masks: read segmentations too.
+        seed: what augmentation is seeded from.
+    """
+
+    def __init__(
+        self,
+        annotations: str,
+        images: str,
+        transforms: Sequence[Mapping[str, Any]] = (),
+        *,
+        classes: Sequence[str] | None = None,
+        keep_empty: bool = True,
+        masks: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.index = AnnotationIndex.load(annotations, classes, quiet=False)
+        self.folder = Path(images)
+        self.pipeline = Pipeline(transforms)
+        self.masks, self.seed = masks, seed
+        objects = np.diff(self.index.offsets)
+        self.positions = np.arange(len(self.index)) if keep_empty else objects.nonzero()[0]
+        if len(self.positions) < len(self.index):
+            log.info("%s: %d pictures without objects left out", annotations, len(self.index) - len(self.positions))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each label."""
+        return self.index.class_names
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The JSON's own id of each label."""
+        return self.index.category_ids
+
+    @property
+    def sizes(self) -> NDArray[np.int32]:
+        """(I, 2) (height, width) of every picture."""
+        return self.index.sizes[self.positions]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, key: int | SampleKey) -> Sample:
+        """The sample at a position; its augmentation is that of the given epoch."""
+        epoch, number = (0, key) if isinstance(key, int) else key
+        position = int(self.positions[number])
+        image = self._read(position)
+        rows = self.index.rows(position)
+        boxes = np.array(self.index.boxes[rows])
+        original = image.shape[:2]
+        masks = self._masks(rows, original) if self.masks else None
+        sample = Labelled(image, boxes, np.arange(rows.start, rows.stop), masks)
+        sample = self.pipeline(sample, (self.seed, epoch, number))
+        pixels = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))
+        return Sample(pixels, self._target(sample, int(self.index.image_ids[position])), (original[0], original[1]))
+
+    def _read(self, position: int) -> NDArray[np.uint8]:
+        path, stated = self.folder / self.index.file_names[position], self.index.sizes[position]
+        try:
+            image = read_image(path)
+        except DataError as error:
+            raise DataError(f"{error} (image {self.index.image_ids[position]} of {self.index.path})") from None
+        if image.shape[:2] != tuple(stated):
+            raise DataError(
+                f"{path}: is {image.shape[1]} x {image.shape[0]} upright, but {self.index.path} says "
+                f"{stated[1]} x {stated[0]} for image {self.index.image_ids[position]}; its boxes would be off"
+            )
+        return image
+
+    def _target(self, sample: Labelled, image_id: int) -> Target:
+        return Target(
+            boxes=torch.from_numpy(np.ascontiguousarray(sample.boxes, np.float32)),
+            labels=torch.from_numpy(np.array(self.index.labels[sample.rows])),
+            ignore=torch.from_numpy(np.array(self.index.crowd[sample.rows])),
+            image_id=image_id,
+            masks=None if sample.masks is None else torch.from_numpy(sample.masks),
+        )
+
+    def _masks(self, rows: slice, size: tuple[int, ...]) -> NDArray[np.uint8]:
+        masks = [decode_mask(self.index.segmentation(row), (size[0], size[1])) for row in range(rows.start, rows.stop)]
+        return np.stack(masks) if masks else np.zeros((0, *size), np.uint8)
+
+    def check_images(self) -> None:
+        """Raise :class:`DataError` that names the first missing pictures and counts them."""
+        missing = [n for n in (self.index.file_names[p] for p in self.positions) if not (self.folder / n).is_file()]
+        if missing:
+            named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise DataError(
+                f"{self.folder}: {len(missing)} of {len(self)} pictures of {self.index.path} missing: {named}"
+            )
+
+
+def decode_mask(segmentation: Any, size: Size) -> NDArray[np.uint8]:
+    """(H, W) of 0 and 1 from COCO polygons, RLE or compressed RLE; empty where there is none."""
+    from pycocotools import mask as coco_mask
+
+    if not segmentation:
+        return np.zeros(size, np.uint8)
+    if isinstance(segmentation, list):
+        encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
+    elif isinstance(segmentation["counts"], list):
+        encoded = coco_mask.frPyObjects(segmentation, *size)
+    else:
+        encoded = segmentation
+    return np.asarray(coco_mask.decode(encoded), np.uint8)

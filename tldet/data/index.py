@@ -1,0 +1,330 @@
+"""``AnnotationIndex``: a COCO JSON parsed once into flat arrays, cached on disk, shared by workers without copies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tldet.errors import DataError
+
+log = logging.getLogger(__name__)
+CACHE_VERSION = 1
+NAMED = 5  # so many ids are named where something is left out; the rest is counted
+ARRAYS = ("image_ids", "sizes", "offsets", "boxes", "labels", "crowd", "annotation_ids", "areas", "spans", "raw")
+Record = TypeVar("Record", "_Image", "_Category", "_Annotation")
+
+
+class _Image(msgspec.Struct):
+    id: int
+    file_name: str
+    width: int
+    height: int
+
+
+class _Category(msgspec.Struct):
+    id: int
+    name: str
+
+
+class _Annotation(msgspec.Struct):
+    image_id: int
+    category_id: int
+    bbox: list[float]
+    id: int = -1
+    area: float | None = None
+    iscrowd: int = 0
+    segmentation: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Coco(msgspec.Struct):
+    images: list[_Image]
+    categories: list[_Category]
+    annotations: list[_Annotation] = msgspec.field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class AnnotationIndex:
+    """The annotations of one data set; pictures in the JSON's order, each picture's objects side by side.
+
+    Attributes:
+        path: the JSON.
+        class_names: of label 0..K-1, in rising order of category id.
+        category_ids: the JSON's own id of each label.
+        file_names: of every picture.
+        image_ids: (I,) int64.
+        sizes: (I, 2) int32, (height, width).
+        offsets: (I + 1,) int64; the objects of picture i are rows ``offsets[i]:offsets[i + 1]``.
+        boxes: (A, 4) float32 xyxy pixels, cut to the picture.
+        labels: (A,) int64 in 0..K-1.
+        crowd: (A,) bool.
+        annotation_ids: (A,) int64.
+        areas: (A,) float64, the JSON's ``area`` or the box's.
+        spans: (A + 1,) int64 into ``raw``.
+        raw: (bytes,) uint8, the segmentations' JSON text; parsed when a mask is asked for.
+        notes: what was left out or changed, counted, with the first ids.
+    """
+
+    path: Path
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    file_names: Sequence[str]
+    image_ids: NDArray[np.int64]
+    sizes: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    annotation_ids: NDArray[np.int64]
+    areas: NDArray[np.float64]
+    spans: NDArray[np.int64]
+    raw: NDArray[np.uint8]
+    notes: tuple[str, ...] = ()
+    _asked: tuple[Sequence[str] | None, bool] | None = field(default=None, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __reduce__(self) -> Any:
+        """Workers reopen the memory-mapped cache instead of receiving copies of the arrays."""
+        if self._asked is not None and self._asked[1]:
+            return AnnotationIndex.load, (self.path, self._asked[0])
+        return super().__reduce__()
+
+    def rows(self, position: int) -> slice:
+        """The rows of the objects of the picture at ``position``."""
+        return slice(int(self.offsets[position]), int(self.offsets[position + 1]))
+
+    def segmentation(self, row: int) -> Any:
+        """The polygons or RLE of an object as the JSON has them, or None."""
+        return json.loads(bytes(self.raw[self.spans[row] : self.spans[row + 1]]) or b"null") or None
+
+    @classmethod
+    def load(
+        cls, path: str | Path, classes: Sequence[str] | None = None, *, cache: bool = True, quiet: bool = True
+    ) -> AnnotationIndex:
+        """Read a COCO JSON, from the cache where it has not changed.
+
+        Args:
+            path: the JSON.
+            classes: names of a model's classes; labels then follow these, other classes' objects are left out.
+            cache: keep the arrays in ``$TLDET_CACHE`` or ``~/.cache/tldet`` and map them from there.
+            quiet: do not log what was left out.
+
+        Raises:
+            DataError: what is wrong, with the file and the annotation's or picture's id.
+        """
+        path = Path(path)
+        index = (_cached if cache else _parsed)(path)
+        if classes is not None:
+            index = index.for_classes(classes)
+        if not quiet:
+            for note in index.notes:
+                log.warning("%s: %s", path, note)
+        return replace(index, _asked=(classes, cache))
+
+    def for_classes(self, classes: Sequence[str]) -> AnnotationIndex:
+        """The same pictures, labelled by the given class names; objects of other classes are left out and counted."""
+        common = [name for name in classes if name in self.class_names]
+        if not common:
+            ours, theirs = ", ".join(self.class_names[:8]), ", ".join(list(classes)[:8])
+            raise DataError(
+                f"{self.path}: has no class in common with the model: it has {ours}; the model has {theirs}"
+            )
+        if tuple(classes) == self.class_names:
+            return self
+        table = np.array([classes.index(n) if n in classes else -1 for n in self.class_names], np.int64)
+        ids = tuple(self.category_ids[self.class_names.index(n)] if n in self.class_names else -1 for n in classes)
+        labels = table[self.labels]
+        kept = replace(self, labels=labels, class_names=tuple(classes), category_ids=ids)._keep(labels >= 0)
+        left = sorted(set(self.class_names) - set(classes))
+        note = (
+            f"{int((labels < 0).sum())} objects of classes the model does not have left out ({', '.join(left[:NAMED])})"
+        )
+        return replace(kept, notes=(*self.notes, note)) if left else kept
+
+    def _keep(self, rows: NDArray[np.bool_]) -> AnnotationIndex:
+        counts = np.concatenate([[0], np.cumsum(rows)])
+        texts = [self.raw[a:b] for a, b in zip(self.spans[:-1][rows], self.spans[1:][rows], strict=True)]
+        lengths = (self.spans[1:] - self.spans[:-1])[rows]
+        return replace(
+            self,
+            offsets=counts[self.offsets],
+            boxes=self.boxes[rows],
+            labels=self.labels[rows],
+            crowd=self.crowd[rows],
+            annotation_ids=self.annotation_ids[rows],
+            areas=self.areas[rows],
+            spans=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            raw=np.concatenate(texts) if texts else np.zeros(0, np.uint8),
+        )
+
+
+def _read(path: Path) -> _Coco:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if not content.strip():
+        raise DataError(f"{path}: is empty; a COCO JSON holds images, annotations and categories")
+    try:
+        return msgspec.json.decode(content, type=_Coco)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{path}: is not in COCO's layout: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _read_leniently(path, content)
+
+
+def _read_leniently(path: Path, content: bytes) -> _Coco:
+    """Python's own parser accepts NaN, and says where a file breaks off."""
+    try:
+        data = json.loads(content)
+        for record in data.get("annotations", []):
+            if "segmentation" in record:
+                record["segmentation"] = msgspec.Raw(json.dumps(record["segmentation"]).encode())
+        return msgspec.convert(data, _Coco)
+    except json.JSONDecodeError as error:
+        cut = " (the file is cut off)" if error.pos >= len(content.rstrip()) - 1 or "Untermin" in error.msg else ""
+        raise DataError(f"{path}: is no valid JSON at line {error.lineno}, column {error.colno}{cut}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is no JSON text") from None
+    except (msgspec.ValidationError, AttributeError) as error:
+        raise DataError(f"{path}: is not in COCO's layout: {error}") from None
+
+
+def _parsed(path: Path) -> AnnotationIndex:
+    coco = _read(path)
+    if not coco.images or not coco.categories:
+        raise DataError(f"{path}: has no {'images' if not coco.images else 'categories'}")
+    categories = sorted(coco.categories, key=lambda c: c.id)
+    label_of = {c.id: i for i, c in enumerate(categories)}
+    place_of = {image.id: i for i, image in enumerate(coco.images)}
+    _refuse_twins(path, "category id", [c.id for c in categories])
+    _refuse_twins(path, "category name", [c.name for c in categories])
+    _refuse_twins(path, "image id", [i.id for i in coco.images])
+    for image in coco.images:
+        if image.width <= 0 or image.height <= 0:
+            raise DataError(f"{path}: image {image.id} ({image.file_name}) has size {image.width} x {image.height}")
+    for a in coco.annotations:
+        if a.category_id not in label_of:
+            raise DataError(f"{path}: annotation {a.id} has unknown category id {a.category_id}")
+        if a.image_id not in place_of:
+            raise DataError(f"{path}: annotation {a.id} belongs to unknown image id {a.image_id}")
+        if len(a.bbox) != 4:
+            raise DataError(f"{path}: annotation {a.id} has a bbox of {len(a.bbox)} numbers, not 4")
+    places = np.array([place_of[a.image_id] for a in coco.annotations], np.int64)
+    order = np.argsort(places, kind="stable")
+    annotations = [coco.annotations[i] for i in order]
+    xywh = np.array([a.bbox for a in annotations], np.float64).reshape(-1, 4)
+    wrong = ~np.isfinite(xywh).all(1) | (xywh[:, 2:] < 0).any(1)
+    if wrong.any():
+        a = annotations[int(wrong.argmax())]
+        more = f" ({int(wrong.sum())} such annotations)" if wrong.sum() > 1 else ""
+        raise DataError(f"{path}: annotation {a.id} has box {a.bbox}: width and height must be numbers >= 0{more}")
+    sizes = np.array([(i.height, i.width) for i in coco.images], np.int32).reshape(-1, 2)
+    index = AnnotationIndex(
+        path=path,
+        class_names=tuple(c.name for c in categories),
+        category_ids=tuple(c.id for c in categories),
+        file_names=[i.file_name for i in coco.images],
+        image_ids=np.array([i.id for i in coco.images], np.int64),
+        sizes=sizes,
+        offsets=np.searchsorted(places[order], np.arange(len(sizes) + 1)),
+        boxes=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32),
+        labels=np.array([label_of[a.category_id] for a in annotations], np.int64),
+        crowd=np.array([a.iscrowd != 0 for a in annotations], np.bool_),
+        annotation_ids=np.array([a.id for a in annotations], np.int64),
+        areas=np.array([a.bbox[2] * a.bbox[3] if a.area is None else a.area for a in annotations], np.float64),
+        spans=np.cumsum([0, *(len(a.segmentation) for a in annotations)]).astype(np.int64),
+        raw=np.frombuffer(b"".join(bytes(a.segmentation) for a in annotations), np.uint8),
+    )
+    return _cut_to_pictures(index, xywh)
+
+
+def _cut_to_pictures(index: AnnotationIndex, xywh: NDArray[np.float64]) -> AnnotationIndex:
+    """Clip boxes to their pictures; leave out those without extent; count both."""
+    limits = np.repeat(index.sizes[:, ::-1], np.diff(index.offsets), axis=0).astype(np.float32)
+    clipped = np.clip(index.boxes, 0, np.concatenate([limits, limits], 1))
+    flat = (xywh[:, 2:] == 0).any(1) | (index.boxes[:, 2:] <= index.boxes[:, :2]).any(1)
+    outside = ~flat & (clipped[:, 2:] <= clipped[:, :2]).any(1)
+    moved = (np.abs(clipped - index.boxes) > 1).any(1) & ~flat & ~outside
+    notes = [
+        _note(flat, index.annotation_ids, "boxes of zero extent left out"),
+        _note(outside, index.annotation_ids, "boxes outside their picture left out"),
+        _note(moved, index.annotation_ids, "boxes reach over the border of their picture and were cut to it"),
+    ]
+    kept = replace(index, boxes=clipped)
+    kept = kept._keep(~(flat | outside)) if (flat | outside).any() else kept
+    return replace(kept, notes=tuple(note for note in notes if note))
+
+
+def _note(rows: NDArray[np.bool_], ids: NDArray[np.int64], text: str) -> str:
+    named = ", ".join(str(i) for i in ids[rows][:NAMED])
+    more = ", ..." if rows.sum() > NAMED else ""
+    return f"{int(rows.sum())} {text} (annotation {named}{more})" if rows.any() else ""
+
+
+def _refuse_twins(path: Path, what: str, values: Sequence[Any]) -> None:
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
+            raise DataError(f"{path}: {what} {value!r} occurs more than once")
+        seen.add(value)
+
+
+def cache_root() -> Path:
+    """Where parsed annotations are kept."""
+    return Path(os.environ.get("TLDET_CACHE") or Path.home() / ".cache" / "tldet")
+
+
+def _cached(path: Path) -> AnnotationIndex:
+    try:
+        status = path.stat()
+        with path.open("rb") as file:
+            head = file.read(65536)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    stamp = f"{CACHE_VERSION} {path.resolve()} {status.st_size} {status.st_mtime_ns} ".encode()
+    folder = cache_root() / "index" / hashlib.sha256(stamp + head).hexdigest()[:32]
+    try:
+        return _open(folder, path)
+    except (OSError, ValueError, KeyError):
+        index = _parsed(path)
+    try:
+        _store(index, folder)
+        return _open(folder, path)
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("the annotations are not cached in %s: %s", folder, error)
+        return index
+
+
+def _store(index: AnnotationIndex, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        for name in ARRAYS:
+            np.save(temporary / f"{name}.npy", getattr(index, name), allow_pickle=False)
+        words = {name: list(getattr(index, name)) for name in ("class_names", "category_ids", "file_names", "notes")}
+        (temporary / "words.json").write_text(json.dumps(words), encoding="utf-8")
+        if not folder.exists():
+            temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _open(folder: Path, path: Path) -> AnnotationIndex:
+    words = json.loads((folder / "words.json").read_text(encoding="utf-8"))
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+    names, ids, notes = tuple(words["class_names"]), tuple(words["category_ids"]), tuple(words["notes"])
+    return AnnotationIndex(path, names, ids, words["file_names"], notes=notes, **arrays)

@@ -1,0 +1,163 @@
+"""The order of samples, and batches of them from any number of workers.
+
+Batch number s is the same whatever the number of workers and wherever training was taken up again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from tldet.data.coco import CocoDataset, Sample, SampleKey
+from tldet.errors import DataError
+from tldet.structures import Batch
+
+DIVISOR = 32  # the coarsest stride of a backbone
+
+
+class BatchOrder:
+    """Which samples make which batch: a pure function of (seed, epoch).
+
+    Args:
+        sizes: (I, 2) (height, width) of every sample.
+        batch_size: samples a batch; the last batch of an epoch may be smaller when not shuffled.
+        seed: what the order is drawn from.
+        shuffle: draw a new order each epoch, and leave out the samples that fill no batch in it.
+        group_aspect: keep wide and tall pictures apart, so that batches are padded little.
+    """
+
+    def __init__(
+        self,
+        sizes: NDArray[np.int32],
+        batch_size: int,
+        seed: int = 0,
+        *,
+        shuffle: bool = True,
+        group_aspect: bool = True,
+    ) -> None:
+        self.count, self.batch_size, self.seed, self.shuffle = len(sizes), min(batch_size, len(sizes)), seed, shuffle
+        self.tall = sizes[:, 0] > sizes[:, 1] if group_aspect else np.zeros(len(sizes), np.bool_)
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.count, self.batch_size)
+        return full if self.shuffle else full + bool(rest)
+
+    def epoch(self, epoch: int) -> list[list[int]]:
+        """The batches of one epoch, each a list of positions."""
+        if not self.shuffle:
+            return [
+                list(range(start, min(start + self.batch_size, self.count)))
+                for start in range(0, self.count, self.batch_size)
+            ]
+        random = np.random.default_rng([self.seed, epoch])
+        order = random.permutation(self.count)
+        wide, tall = order[~self.tall[order]], order[self.tall[order]]
+        # What is left over of each shape meets in mixed batches: no sample is lost but the epoch's remainder.
+        rest = np.concatenate([group[len(group) - len(group) % self.batch_size :] for group in (wide, tall)])
+        flat = [group[: len(group) - len(group) % self.batch_size] for group in (wide, tall)]
+        rows = np.concatenate([*flat, rest])[: len(self) * self.batch_size].reshape(-1, self.batch_size)
+        return [batch.tolist() for batch in rows[random.permutation(len(rows))]]
+
+
+class _Endless(Sampler[list[SampleKey]]):
+    """Batches of (epoch, position) from batch number ``start`` on, for ever."""
+
+    def __init__(self, order: BatchOrder, start: int) -> None:
+        self.order, self.start = order, start
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        epoch, skip = divmod(self.start, len(self.order))
+        while True:
+            for batch in self.order.epoch(epoch)[skip:]:
+                yield [(epoch, position) for position in batch]
+            epoch, skip = epoch + 1, 0
+
+
+class _Surviving(Dataset["Sample | DataError"]):
+    """Hands a broken sample's error to the main process as a value, so that it arrives as one line."""
+
+    def __init__(self, dataset: CocoDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: Any) -> Sample | DataError:
+        try:
+            return self.dataset[key]
+        except DataError as error:
+            return error
+
+
+def collate(samples: Sequence[Sample], divisor: int = DIVISOR) -> Batch:
+    """Pad pictures at the right and the bottom with zeros to one size, a multiple of ``divisor``."""
+    sizes = [(int(s.image.shape[1]), int(s.image.shape[2])) for s in samples]
+    height, width = (-(-max(side) // divisor) * divisor for side in zip(*sizes, strict=True))
+    images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
+    for row, sample in enumerate(samples):
+        images[row, :, : sizes[row][0], : sizes[row][1]] = sample.image
+    return Batch(images, sizes, [s.target for s in samples], [s.original_size for s in samples])
+
+
+def _collate_or_error(samples: Sequence[Sample | DataError], divisor: int) -> Batch | DataError:
+    good = [s for s in samples if isinstance(s, Sample)]
+    error = next((s for s in samples if isinstance(s, DataError)), None)
+    return error or collate(good, divisor)
+
+
+def _calm_worker(_: int) -> None:
+    """A worker shares its cores with the model: one thread each, no matter what the libraries would take."""
+    import cv2
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def _loader(dataset: CocoDataset, batches: Any, workers: int, divisor: int, pin: bool) -> Iterator[Batch]:
+    if workers:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    loader = DataLoader(
+        _Surviving(dataset),
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=partial(_collate_or_error, divisor=divisor),
+        pin_memory=pin,
+        worker_init_fn=_calm_worker,
+        multiprocessing_context="spawn" if workers else None,
+        generator=torch.Generator(),  # the loader's own draws must not touch the global generator
+    )
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
+
+
+def train_batches(
+    dataset: CocoDataset,
+    order: BatchOrder,
+    *,
+    start: int = 0,
+    workers: int = 0,
+    divisor: int = DIVISOR,
+    pin: bool = False,
+) -> Iterator[Batch]:
+    """Batches without end, from batch number ``start`` on.
+
+    Raises:
+        DataError: a picture is missing or broken; named.
+    """
+    return _loader(dataset, _Endless(order, start), workers, divisor, pin)
+
+
+def eval_batches(
+    dataset: CocoDataset, batch_size: int, *, workers: int = 0, divisor: int = DIVISOR, pin: bool = False
+) -> Iterator[Batch]:
+    """Every sample once, those of like shape together so that little is padded."""
+    ratio = dataset.sizes[:, 0] / dataset.sizes[:, 1]
+    places = np.argsort(ratio, kind="stable").tolist()
+    batches = [places[i : i + batch_size] for i in range(0, len(places), batch_size)]
+    return _loader(dataset, batches, workers, divisor, pin)

@@ -1,0 +1,195 @@
+"""Augmentation through albumentations: the picture, its boxes, flags and masks together.
+
+A config names steps; a :class:`Pipeline` runs them. What a sample becomes is a function of its seed alone. Boxes carry
+their row number through every step, so that labels, ignore flags and masks follow their boxes whatever is dropped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tldet.config import build
+from tldet.registry import TRANSFORMS
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass
+class Labelled:
+    """A picture and its objects: image (H, W, 3) uint8, boxes (N, 4) xyxy, masks (N, H, W) uint8 or None."""
+
+    image: Picture
+    boxes: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    masks: NDArray[np.uint8] | None = None
+
+
+def resize_to(image: Picture, size: tuple[int, int]) -> Picture:
+    """Resize to (height, width): by area when shrinking to less than half, else bilinear."""
+    shrink = min(image.shape[0] / size[0], image.shape[1] / size[1])
+    method = cv2.INTER_AREA if shrink > 2 else cv2.INTER_LINEAR
+    return cast(Picture, cv2.resize(image, (size[1], size[0]), interpolation=method))
+
+
+def fitted_size(size: tuple[int, int], short: int, long: int) -> tuple[int, int]:
+    """The size whose short side is ``short``, or whose long side is ``long`` where it would pass it."""
+    scale = min(short / min(size), long / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+@TRANSFORMS.register_module()
+class Resize:
+    """Scale so that the short side is ``short`` and the long side at most ``long``; the ratio is kept.
+
+    Args:
+        short: pixels, or several to choose from (multi-scale training).
+        long: pixels.
+        mode: "value" draws one of ``short``, "range" any size between its first and last.
+    """
+
+    def __init__(
+        self, short: int | Sequence[int] = 800, long: int = 1333, mode: Literal["value", "range"] = "value"
+    ) -> None:
+        self.short = [short] if isinstance(short, int) else list(short)
+        if not self.short or min(self.short) < 1 or long < 1:
+            raise ValueError(f"short={short} and long={long} must be at least 1")
+        self.long, self.mode = long, mode
+
+    def __call__(self, sample: Labelled, random: np.random.Generator) -> Labelled:
+        """Resize the sample."""
+        if self.mode == "range":
+            short = int(random.integers(self.short[0], self.short[-1] + 1))
+        else:
+            short = self.short[int(random.integers(len(self.short)))]
+        old = sample.image.shape[:2]
+        new = fitted_size(old, short, self.long)
+        factor = np.array([new[1] / old[1], new[0] / old[0]] * 2, np.float32)
+        masks = sample.masks
+        if masks is not None:
+            flat = [cv2.resize(m, (new[1], new[0]), interpolation=cv2.INTER_NEAREST) for m in masks]
+            masks = np.stack(flat) if flat else np.zeros((0, *new), np.uint8)
+        return Labelled(resize_to(sample.image, new), sample.boxes * factor, sample.rows, masks)
+
+
+class Albumentation:
+    """One step of albumentations, its boxes clipped and carried by row number."""
+
+    def __init__(self, transform: Any, *, least_visible: float = 0.1) -> None:
+        params = A.BboxParams("pascal_voc", label_fields=["rows"], clip=True, filter_invalid_bboxes=True, min_area=1.0,
+                              min_visibility=least_visible)  # fmt: skip
+        self.compose = A.Compose([transform], bbox_params=params)
+
+    def __call__(self, sample: Labelled, random: np.random.Generator) -> Labelled:
+        """Run the step with a seed of its own."""
+        self.compose.set_random_seed(int(random.integers(2**31)))
+        places = np.arange(len(sample.boxes))
+        given: dict[str, Any] = {"image": sample.image, "bboxes": sample.boxes, "rows": places}
+        if sample.masks is not None and len(sample.masks):
+            given["masks"] = sample.masks
+        out = self.compose(**given)
+        kept = np.asarray(out["rows"], np.int64)
+        masks = sample.masks
+        if masks is not None:
+            masks = np.asarray(out["masks"])[kept] if len(masks) else np.zeros((0, *out["image"].shape[:2]), np.uint8)
+        boxes = np.asarray(out["bboxes"], np.float32).reshape(-1, 4)
+        return Labelled(out["image"], boxes, sample.rows[kept], masks)
+
+
+@TRANSFORMS.register_module()
+class HorizontalFlip(Albumentation):
+    """Mirror left and right with probability ``p``."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__(A.HorizontalFlip(p=p))
+
+
+@TRANSFORMS.register_module()
+class VerticalFlip(Albumentation):
+    """Mirror top and bottom with probability ``p``; for pictures without an up, such as those of a microscope."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__(A.VerticalFlip(p=p))
+
+
+@TRANSFORMS.register_module()
+class ColorJitter(Albumentation):
+    """Change brightness, contrast, saturation and hue by up to the given share, with probability ``p``."""
+
+    def __init__(
+        self,
+        brightness: float = 0.2,
+        contrast: float = 0.2,
+        saturation: float = 0.2,
+        hue: float = 0.02,
+        p: float = 0.5,
+    ) -> None:
+        jitter = A.ColorJitter(
+            brightness=(max(0.0, 1 - brightness), 1 + brightness),
+            contrast=(max(0.0, 1 - contrast), 1 + contrast),
+            saturation=(max(0.0, 1 - saturation), 1 + saturation),
+            hue=(-hue, hue),
+            p=p,
+        )
+        super().__init__(jitter)
+
+
+@TRANSFORMS.register_module()
+class RandomCrop(Albumentation):
+    """Cut out a part, with probability ``p``.
+
+    Args:
+        scale: least and greatest share of the picture's area.
+        ratio: least and greatest width / height.
+        least_visible: an object of which less than this share remains is dropped.
+        p: probability.
+    """
+
+    def __init__(
+        self,
+        scale: tuple[float, float] = (0.3, 1.0),
+        ratio: tuple[float, float] = (0.75, 1.3333),
+        least_visible: float = 0.3,
+        p: float = 0.5,
+    ) -> None:
+        self.scale, self.ratio, self.p = scale, ratio, p
+        self.least_visible = least_visible
+
+    def __call__(self, sample: Labelled, random: np.random.Generator) -> Labelled:
+        """Cut the sample; pixels keep their size."""
+        height, width = sample.image.shape[:2]
+        if random.random() >= self.p:
+            return sample
+        area = random.uniform(*self.scale) * height * width
+        ratio = float(np.exp(random.uniform(*np.log(self.ratio))))
+        w, h = min(width, max(1, round((area * ratio) ** 0.5))), min(height, max(1, round((area / ratio) ** 0.5)))
+        x, y = int(random.integers(width - w + 1)), int(random.integers(height - h + 1))
+        cut = Albumentation(A.Crop(x, y, x + w, y + h, p=1.0), least_visible=self.least_visible)
+        return cut(sample, random)
+
+
+class Pipeline:
+    """The steps of a config, in order.
+
+    Args:
+        steps: one dict a step; ``type`` names it, the rest are its arguments.
+    """
+
+    def __init__(self, steps: Sequence[Mapping[str, Any]]) -> None:
+        self.steps = [build(TRANSFORMS, step) for step in steps]
+
+    def __call__(self, sample: Labelled, seed: Sequence[int]) -> Labelled:
+        """Run every step; the outcome is a function of the sample and ``seed``."""
+        random = np.random.default_rng(list(seed))
+        for step in self.steps:
+            sample = step(sample, random)
+        return sample

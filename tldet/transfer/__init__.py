@@ -1,0 +1,1 @@
+"""What moves from one task to the next: weights, frozen parts, learning rates."""

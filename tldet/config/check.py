@@ -59,7 +59,7 @@ def check(config: Config, schema: Mapping[str, Part]) -> None:
 
 def parameters(target: Callable[..., Any], supplied: Collection[str] = ()) -> dict[str, tuple[Any, bool]]:
     """Each parameter a config may set: name to (type hint, required)."""
-    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    function = target.__init__ if inspect.isclass(target) else target
     hints = typing.get_type_hints(target if dataclasses.is_dataclass(target) else function)
     named = inspect.signature(target).parameters.values()
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -5,7 +5,6 @@ Batch number s is the same whatever the number of workers and wherever training 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -118,8 +117,6 @@ def _calm_worker(_: int) -> None:
 
 
 def _loader(dataset: CocoDataset, batches: Any, workers: int, divisor: int, pin: bool) -> Iterator[Batch]:
-    if workers:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
     loader = DataLoader(
         _Surviving(dataset),
         batch_sampler=batches,

@@ -92,8 +92,8 @@ class TorchvisionBackbone(Backbone):
         if not isinstance(whole, torchvision.models.ResNet):
             raise ValueError(f"{name} is no ResNet of torchvision; use TimmBackbone for other families")
         self.levels = tuple(levels)
-        for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
-            self.add_module(part, getattr(whole, part))
+        self.conv1, self.bn1, self.relu, self.maxpool = whole.conv1, whole.bn1, whole.relu, whole.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = whole.layer1, whole.layer2, whole.layer3, whole.layer4
         widths = [block_width(getattr(whole, f"layer{level}")) for level in (1, 2, 3, 4)]
         self.channels = tuple(widths[level - 1] for level in self.levels)
         self.strides = tuple(2 ** (level + 1) for level in self.levels)

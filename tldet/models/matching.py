@@ -31,7 +31,7 @@ def match(references: Tensor, boxes: Tensor, *, positive: float, negative: float
     if len(boxes) == 0:
         return torch.full((len(references),), BACKGROUND, dtype=torch.int64, device=references.device)
     step = max(1, CHUNK // len(boxes))
-    chunks = references.split(step)
+    chunks = torch.split(references, step)
     found = [box_iou(boxes, chunk).max(dim=0) for chunk in chunks]
     overlap, best = torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
     matched = best.clone()

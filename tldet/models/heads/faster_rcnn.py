@@ -166,8 +166,8 @@ class FasterRCNNHead(nn.Module):
         rois = self.rpn.propose(raw.rpn, sizes, training=False)
         logits, deltas = self.roi_forward(raw.features, rois)
         counts = [len(r) for r in rois]
-        scores = logits.softmax(-1)[:, :-1].split(counts)
-        parts = zip(rois, scores, deltas.split(counts), sizes, strict=True)
+        scores = torch.split(logits.softmax(-1)[:, :-1], counts)
+        parts = zip(rois, scores, torch.split(deltas, counts), sizes, strict=True)
         return [self._decode_one(*part) for part in parts]
 
     def _decode_one(self, rois: Tensor, scores: Tensor, deltas: Tensor, size: Size) -> Detections:

@@ -1,0 +1,180 @@
+"""Optimizers, and which parameters learn how fast."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tldet.config import build
+from tldet.registry import OPTIMIZERS
+
+log = logging.getLogger(__name__)
+NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
+class Recipe:
+    """What all optimizers share.
+
+    Args:
+        lr: learning rate for a batch of ``base_batch``; it is scaled in proportion to the real one.
+        weight_decay: of all but norms and biases where these say otherwise.
+        base_batch: pictures a step that ``lr`` was chosen for; None leaves ``lr`` as it is.
+        norm_decay: weight decay of norms' scales; None takes ``weight_decay``.
+        bias_decay: weight decay of biases; None takes ``weight_decay``.
+        backbone_lr: the backbone's learning rate as a multiple of the others'.
+        layer_decay: each layer group of the backbone learns this much slower than the one above it.
+    """
+
+    def __init__(
+        self,
+        lr: float,
+        weight_decay: float = 1e-4,
+        *,
+        base_batch: int | None = None,
+        norm_decay: float | None = None,
+        bias_decay: float | None = None,
+        backbone_lr: float = 1.0,
+        layer_decay: float = 1.0,
+    ) -> None:
+        self.lr, self.weight_decay, self.base_batch = lr, weight_decay, base_batch
+        self.norm_decay = weight_decay if norm_decay is None else norm_decay
+        self.bias_decay = weight_decay if bias_decay is None else bias_decay
+        self.backbone_lr, self.layer_decay = backbone_lr, layer_decay
+
+    def groups(self, model: nn.Module, batch_size: int) -> list[dict[str, Any]]:
+        """One group for each learning rate and decay, in the model's order; what does not learn is in none."""
+        lr = self.lr
+        if self.base_batch and batch_size != self.base_batch:
+            lr = self.lr * batch_size / self.base_batch
+            log.info("learning rate %g for batch %d -> %g for batch %d", self.lr, self.base_batch, lr, batch_size)
+        factors = dict(self._factors(model))
+        groups: dict[tuple[str, float, float], dict[str, Any]] = {}
+        for module_name, module in model.named_modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if not parameter.requires_grad:
+                    continue
+                part, factor = self._part(f"{module_name}.{name}", factors)
+                decay = self.weight_decay
+                if isinstance(module, NORMS):
+                    decay = self.norm_decay
+                elif name == "bias":
+                    decay = self.bias_decay
+                key = (part, lr * factor, decay)
+                empty = {
+                    "name": part,
+                    "params": [],
+                    "lr": lr * factor,
+                    "initial_lr": lr * factor,
+                    "weight_decay": decay,
+                }
+                groups.setdefault(key, empty)["params"].append(parameter)
+        return list(groups.values())
+
+    def _factors(self, model: nn.Module) -> Iterator[tuple[str, float]]:
+        backbone: Any = getattr(model, "backbone", None)
+        if backbone is None:
+            return
+        named = backbone.layer_groups()
+        for depth, (_, prefixes) in enumerate(named):
+            for prefix in prefixes:
+                yield f"backbone.{prefix}", self.backbone_lr * self.layer_decay ** (len(named) - 1 - depth)
+
+    def _part(self, name: str, factors: Mapping[str, float]) -> tuple[str, float]:
+        for prefix, factor in factors.items():
+            if name.startswith(prefix + "."):
+                return ("backbone" if self.layer_decay == 1 else prefix), factor
+        return name.partition(".")[0], 1.0
+
+
+@OPTIMIZERS.register_module()
+class SGD(Recipe):
+    """Stochastic gradient descent with momentum.
+
+    Args:
+        lr: see :class:`Recipe`.
+        momentum: share of the last step that goes on.
+        weight_decay: see :class:`Recipe`.
+        nesterov: look ahead.
+        base_batch: see :class:`Recipe`.
+        norm_decay: see :class:`Recipe`.
+        bias_decay: see :class:`Recipe`.
+        backbone_lr: see :class:`Recipe`.
+        layer_decay: see :class:`Recipe`.
+    """
+
+    def __init__(
+        self,
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        *,
+        nesterov: bool = False,
+        base_batch: int | None = None,
+        norm_decay: float | None = None,
+        bias_decay: float | None = None,
+        backbone_lr: float = 1.0,
+        layer_decay: float = 1.0,
+    ) -> None:
+        shared: dict[str, Any] = {"base_batch": base_batch, "norm_decay": norm_decay, "bias_decay": bias_decay}
+        super().__init__(lr, weight_decay, **shared, backbone_lr=backbone_lr, layer_decay=layer_decay)
+        self.momentum, self.nesterov = momentum, nesterov
+
+    def make(self, model: nn.Module, batch_size: int) -> torch.optim.Optimizer:
+        """The optimizer of a model."""
+        groups = self.groups(model, batch_size)
+        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, foreach=True)
+
+
+@OPTIMIZERS.register_module()
+class AdamW(Recipe):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+
+    Args:
+        lr: see :class:`Recipe`.
+        betas: decay of the two running means.
+        weight_decay: see :class:`Recipe`.
+        base_batch: see :class:`Recipe`.
+        norm_decay: see :class:`Recipe`.
+        bias_decay: see :class:`Recipe`.
+        backbone_lr: see :class:`Recipe`.
+        layer_decay: see :class:`Recipe`.
+    """
+
+    def __init__(
+        self,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.05,
+        *,
+        base_batch: int | None = None,
+        norm_decay: float | None = None,
+        bias_decay: float | None = None,
+        backbone_lr: float = 1.0,
+        layer_decay: float = 1.0,
+    ) -> None:
+        shared: dict[str, Any] = {"base_batch": base_batch, "norm_decay": norm_decay, "bias_decay": bias_decay}
+        super().__init__(lr, weight_decay, **shared, backbone_lr=backbone_lr, layer_decay=layer_decay)
+        self.betas = (betas[0], betas[1])
+
+    def make(self, model: nn.Module, batch_size: int) -> torch.optim.Optimizer:
+        """The optimizer of a model."""
+        return torch.optim.AdamW(self.groups(model, batch_size), lr=self.lr, betas=self.betas, fused=True)
+
+
+def build_optimizer(model: nn.Module, settings: Mapping[str, Any], batch_size: int) -> torch.optim.Optimizer:
+    """The optimizer that a config's ``optimizer`` section describes, for steps of ``batch_size`` pictures."""
+    recipe = build(OPTIMIZERS, settings)
+    return recipe.make(model, batch_size)  # type: ignore[no-any-return]
+
+
+def group_table(optimizer: torch.optim.Optimizer) -> list[tuple[str, int, float, float]]:
+    """(name, parameters, learning rate, weight decay) of every group."""
+    return [
+        (g["name"], sum(p.numel() for p in g["params"]), g["initial_lr"], g["weight_decay"])
+        for g in optimizer.param_groups
+    ]

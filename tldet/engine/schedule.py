@@ -41,7 +41,7 @@ class ScheduleSettings:
     minutes: float | None = None
     warmup_steps: int = 500
     warmup_factor: float = 0.001
-    policy: Literal["multistep", "cosine", "constant"] = "multistep"
+    policy: Literal["multistep", "cosine", "constant"] = "cosine"
     milestones: Sequence[float] = ()
     gamma: float = 0.1
     final_factor: float = 0.0

@@ -7,9 +7,16 @@ the run left alone would have ended.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from tldet.engine.progress import duration
+from tldet.engine.schedule import ScheduleSettings
+from tldet.engine.state import TrainState
+
+log = logging.getLogger(__name__)
 
 DROPPED = 3  # first steps of a process, slow for reasons that do not come back (allocation, caches, autotuning)
 LEAST_STEPS = 8  # a mean over fewer says little
@@ -47,6 +54,13 @@ class Budget:
         self._start = start
         self._origin: tuple[int, float] | None = None
 
+    @classmethod
+    def of(cls, schedule: ScheduleSettings, state: TrainState) -> Budget | None:
+        """What measures from here on; None where the number of steps is known."""
+        if schedule.minutes is None or state.total is not None:
+            return None
+        return cls(60 * schedule.minutes, state.step)
+
     def fix(self, step: int, spent: float) -> int | None:
         """The total number of steps, or None while it is too early to say.
 
@@ -65,4 +79,6 @@ class Budget:
         enough = steps >= LEAST_STEPS and elapsed >= min(LONG_ENOUGH, LEAST_SHARE * self.seconds)
         if not enough and elapsed < LONG_ENOUGH:
             return None
-        return step + int((self.seconds - spent) * steps / elapsed)
+        total = step + int((self.seconds - spent) * steps / elapsed)
+        log.info("%.3f s a step: the budget of %s holds %d steps", elapsed / steps, duration(self.seconds), total)
+        return total

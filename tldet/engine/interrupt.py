@@ -27,7 +27,7 @@ class Interrupts:
             self._before = {one: signal.signal(one, self._handle) for one in _SIGNALS}
         return self
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt("stopped at once; steps after the last checkpoint are lost")
         self.requested = True

@@ -55,7 +55,9 @@ class JsonLog:
         try:
             yield
         except OSError as error:
-            raise TrainingError(f"cannot write {self.path}: {error.strerror}; make room or choose another folder") from None
+            raise TrainingError(
+                f"cannot write {self.path}: {error.strerror}; make room or choose another folder"
+            ) from None
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:

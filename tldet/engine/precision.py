@@ -141,7 +141,7 @@ def _seconds(precision: Precision, model: nn.Module, trial: Callable[[], Any]) -
         with precision.autocast():
             out = trial()
         if isinstance(out, torch.Tensor) and out.requires_grad:
-            out.sum().backward()
+            torch.autograd.backward(out.sum())
         model.zero_grad(set_to_none=True)
         if run:
             best = min(best, time.perf_counter() - start)

@@ -17,8 +17,8 @@ class Reporter:
     def start(self, step: int, total: int | None) -> None:
         """Training begins after ``step`` steps."""
 
-    def step(self, step: int, total: int | None, loss: float, lr: float, images_per_second: float) -> None:
-        """One optimizer step was taken."""
+    def step(self, step: int, total: int | None, *, loss: float, lr: float, images: int, seconds: float) -> None:
+        """One optimizer step over ``images`` pictures took ``seconds``, loading included."""
 
     def record(self, record: Mapping[str, Any]) -> None:
         """A line of the log was written."""
@@ -45,7 +45,7 @@ class ConsoleReporter(Reporter):
         self._clock = clock
         self._bar: Progress | None = None
         self._last_line = -float("inf")
-        self._rate = 0.0
+        self._seconds = 0.0  # of a step, smoothed
 
     def start(self, step: int, total: int | None) -> None:
         """Begin the bar."""
@@ -59,15 +59,15 @@ class ConsoleReporter(Reporter):
         self._bar.add_task("training", total=total, completed=step, line=f"step {step}")
         self._bar.start()
 
-    def step(self, step: int, total: int | None, loss: float, lr: float, images_per_second: float) -> None:
+    def step(self, step: int, total: int | None, *, loss: float, lr: float, images: int, seconds: float) -> None:
         """Move the bar, or print a line when the last one is old enough."""
-        self._rate = images_per_second if not self._rate else 0.9 * self._rate + 0.1 * images_per_second
+        self._seconds = 0.9 * self._seconds + 0.1 * seconds if self._seconds else seconds
         due = self._clock() - self._last_line >= self._interval or step == total
         if self._bar is None and not due:
             return
-        left = "" if total is None or not self._rate else f"  eta {self._eta(step, total, images_per_second)}"
-        of = "?" if total is None else total
-        line = f"step {step}/{of}  loss {loss:.3f}  lr {lr:.2e}  {self._rate:.1f} images/s{left}"
+        rate = images / max(self._seconds, 1e-9)
+        left = "measuring speed" if total is None else f"eta {duration((total - step) * self._seconds)}"
+        line = f"step {step}/{total or '?'}  loss {loss:.3f}  lr {lr:.2e}  {rate:.1f} images/s  {left}"
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=step, total=total, line=line)
         else:
@@ -78,7 +78,9 @@ class ConsoleReporter(Reporter):
         """Print the metrics of a validation."""
         if record["type"] == "val":
             skipped = ("type", "step", "epoch", "best", "best_step", "time")
-            shown = [f"{name} {value:.4g}" for name, value in record.items() if name not in skipped and value is not None]
+            shown = [
+                f"{name} {value:.4g}" for name, value in record.items() if name not in skipped and value is not None
+            ]
             best = "" if record.get("best") is None else f"  (best {record['best']:.4g} at step {record['best_step']})"
             self._print(f"validation at step {record['step']}: {', '.join(shown)}{best}")
 
@@ -92,8 +94,12 @@ class ConsoleReporter(Reporter):
             self._bar.stop()
             self._bar = None
 
-    def _eta(self, step: int, total: int, images_per_second: float) -> str:
-        raise NotImplementedError
-
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``m:ss`` or ``h:mm:ss``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

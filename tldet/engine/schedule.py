@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from torch.optim import Optimizer
+
 from tldet.errors import ConfigError
 
 _POLICIES = ("multistep", "cosine", "constant")
@@ -27,7 +29,7 @@ class ScheduleSettings:
         warmup_steps: steps over which the factor rises linearly from ``warmup_factor`` to 1 (Goyal et al. 2017); at
             most a quarter of the run.
         warmup_factor: factor of the very first step.
-        policy: ``multistep`` (times ``gamma`` at each milestone), ``cosine`` (down to ``final_factor``) or ``constant``.
+        policy: ``multistep`` (times ``gamma`` at each milestone), ``cosine`` (to ``final_factor``) or ``constant``.
         milestones: where ``multistep`` drops, in the unit of the length: epochs, steps or minutes.
         gamma: what each milestone multiplies the factor by.
         final_factor: where ``cosine`` ends.
@@ -47,7 +49,9 @@ class ScheduleSettings:
     final_factor: float = 0.0
 
     def __post_init__(self) -> None:
-        given = {name: getattr(self, name) for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None}
+        given = {
+            name: getattr(self, name) for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None
+        }
         if len(given) != 1:
             raise ConfigError(f"schedule: set exactly one of epochs, steps and minutes, not {sorted(given) or 'none'}")
         for name, value in given.items():
@@ -94,10 +98,9 @@ def factor(settings: ScheduleSettings, step: int, total: int | None, steps_per_e
         steps_per_epoch: optimizer steps an epoch.
     """
     warmup = settings.warmup_steps if total is None else min(settings.warmup_steps, total // 4)
+    rise = 1.0
     if step < warmup:
         rise = settings.warmup_factor + (1 - settings.warmup_factor) * step / warmup
-    else:
-        rise = 1.0
     if total is None:
         return rise
     if settings.policy == "multistep":
@@ -105,6 +108,13 @@ def factor(settings: ScheduleSettings, step: int, total: int | None, steps_per_e
     if settings.policy == "cosine" and step >= warmup:
         return _cosine(settings, (step - warmup) / max(1, total - warmup))
     return rise
+
+
+def set_rates(optimizer: Optimizer, now: float) -> float:
+    """Set every group's learning rate to ``now`` times its first one; returns the highest."""
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * now
+    return max(float(group["lr"]) for group in optimizer.param_groups)
 
 
 def _multistep(settings: ScheduleSettings, step: int, total: int, steps_per_epoch: float) -> float:
@@ -121,3 +131,11 @@ def _cosine(settings: ScheduleSettings, progress: float) -> float:
     """Half a cosine from 1 to ``final_factor`` (Loshchilov and Hutter 2017), ``progress`` in 0..1."""
     wave = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return settings.final_factor + (1 - settings.final_factor) * wave
+
+
+def falls_due(step: int, every: float | None, steps_per_epoch: float) -> bool:
+    """Whether the ``step``-th step (the first is 1) passes a multiple of ``every`` epochs."""
+    if every is None:
+        return False
+    period = every * steps_per_epoch
+    return math.floor(step / period + 1e-9) > math.floor((step - 1) / period + 1e-9)

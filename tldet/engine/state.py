@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,9 @@ class TrainState:
         seconds: training time so far, that of earlier processes included.
         best: best value of the best metric, reached at ``best_step``.
         reference: the value a validation must beat by ``min_gain``; ``stale`` validations in a row did not.
-        metrics: what the last validation, at ``validated_step``, returned.
+        lr: highest learning rate of the last step.
+        metrics: what the last validation returned.
+        window: sums since the last line of the log.
     """
 
     step: int = 0
@@ -54,7 +57,7 @@ class TrainState:
     best_step: int | None = None
     reference: float | None = None
     stale: int = 0
-    validated_step: int | None = None
+    lr: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     window: Window = field(default_factory=Window)
 
@@ -80,6 +83,31 @@ class TrainState:
         return cls(**{**known, "metrics": dict(known["metrics"]), "window": Window(**known["window"])})
 
 
+@dataclass(frozen=True)
+class TrainResult:
+    """What came out of a run.
+
+    Attributes:
+        step: optimizer steps taken in all.
+        best: best value of the best metric, reached at ``best_step``; None without validation.
+        lr: highest learning rate of the last step.
+        metrics: what the last validation returned.
+        seconds: training time, evaluation and checkpoints left out.
+        reason: why it ended: ``finished``, ``no gain`` or what :meth:`Trainer.stop` was told.
+        checkpoint: the last checkpoint (None only where files were removed).
+        best_checkpoint: the best one; None without validation.
+    """
+
+    step: int
+    best: float | None
+    best_step: int | None
+    metrics: dict[str, float]
+    seconds: float
+    reason: str
+    checkpoint: Path | None
+    best_checkpoint: Path | None
+
+
 def mix(*numbers: int) -> int:
     """One number in 0..2**63 - 1 from several, without patterns: a seed for (seed, step, ...)."""
     digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
@@ -87,9 +115,9 @@ def mix(*numbers: int) -> int:
 
 
 def seed_all(seed: int) -> None:
-    """Seed torch (every device), numpy's and python's global generators."""
+    """Seed torch's (every device), numpy's and python's global generators, from which libraries draw."""
     torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002: libraries draw from the global one
+    np.random.seed(seed % 2**32)  # noqa: NPY002
     random.seed(seed)
 
 
@@ -100,7 +128,13 @@ def capture_rng() -> dict[str, Any]:
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(gauss)],
+        "numpy": [
+            str(name),
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(gauss),
+        ],
         "python": [version, list(words), next_gauss],
     }
 
@@ -126,11 +160,12 @@ def deterministic(device: torch.device) -> Iterator[None]:
         yield
         return
     mode = torch.get_deterministic_debug_mode()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    aids: Any = torch.utils.deterministic
+    fill = aids.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
+    aids.fill_uninitialized_memory = False  # a debugging aid that costs time
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(mode)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        aids.fill_uninitialized_memory = fill

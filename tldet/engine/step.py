@@ -80,8 +80,8 @@ class Stepper:
         result.image_ids.append(list(batch.image_ids))
         with self.precision.autocast():
             losses = self.model(batch.to(self.device))
-            total: Tensor = sum(losses.values()) * share  # type: ignore[assignment]
-        self.scaler.scale(total).backward()
+            total: Tensor = sum(losses.values()) * share
+        torch.autograd.backward(self.scaler.scale(total))
         for name, loss in losses.items():
             result.parts[name] = result.parts.get(name, 0.0) + loss.detach().double() * share
         return total.detach().float()
@@ -91,13 +91,13 @@ class Stepper:
         looked_at = [result.loss] if self.scaler.is_enabled() else [result.loss, result.norm]
         if all(_finite(looked_at)):
             return
-        rates = sorted({float(group["lr"]) for group in self.optimizer.param_groups})
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         parts = ", ".join(f"{name} {float(value):.4g}" for name, value in result.parts.items())
         what = "loss" if not all(_finite([result.loss])) else "gradient"
         ids = ", ".join(str(one) for ids in result.image_ids for one in ids)
+        rate = f"{max(rates):.3g}" if max(rates) == min(rates) else f"{min(rates):.3g} to {max(rates):.3g}"
         raise TrainingError(
-            f"the {what} is not finite: {parts}; learning rate {' to '.join(f'{lr:.3g}' for lr in rates[:: max(1, len(rates) - 1)])}, "
-            f"gradient norm {result.norm:.4g}, pictures {ids}"
+            f"the {what} is not finite: {parts}; learning rate {rate}, gradient norm {result.norm:.4g}, pictures {ids}"
         )
 
 

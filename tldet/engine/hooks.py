@@ -1,0 +1,89 @@
+"""Hooks: small additions to training, written against mmengine's ``Hook`` interface.
+
+The trainer calls ``before_train``, ``after_train_iter``, ``after_val_epoch``, ``before_save_checkpoint`` and
+``after_train`` with itself as ``runner``. A hook keeps no state of its own between steps, or a resumed run would
+differ; what it needs to remember it puts into the checkpoint in ``before_save_checkpoint``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mmengine.hooks import Hook
+from mmengine.runner.priority import get_priority
+
+from tldet.engine.schedule import falls_due
+from tldet.errors import ConfigError
+from tldet.registry import HOOKS
+
+if TYPE_CHECKING:
+    from tldet.engine.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+def by_priority(hooks: Iterable[Any]) -> list[Any]:
+    """The hooks in the order they are called in: higher priority (mmengine's smaller number) first."""
+    return sorted(hooks, key=lambda hook: int(get_priority(hook.priority)))
+
+
+@HOOKS.register_module()
+class WeightsSnapshot(Hook):  # type: ignore[misc]
+    """Write the weights (the averaged ones where there are any) as safetensors now and then; all of them stay.
+
+    Args:
+        every: epochs between files.
+        folder: where, inside the run's folder.
+    """
+
+    def __init__(self, every: float = 1.0, folder: str = "snapshots") -> None:
+        if not every > 0:
+            raise ConfigError(f"hooks: WeightsSnapshot.every must be above 0, not {every}")
+        self.every = every
+        self.folder = folder
+
+    def after_train_iter(
+        self,
+        runner: Trainer,
+        batch_idx: int,
+        data_batch: Sequence[Any] = (),  # noqa: ARG002
+        outputs: Any = None,  # noqa: ARG002
+    ) -> None:
+        """Write a file when an epoch boundary was just passed."""
+        from tldet import checkpoint
+
+        if not falls_due(batch_idx + 1, self.every, runner.steps_per_epoch):
+            return
+        folder = runner.work_dir / self.folder
+        folder.mkdir(exist_ok=True)
+        weights = {name: tensor.detach().contiguous() for name, tensor in runner.deployed_weights().items()}
+        checkpoint.save_weights(
+            folder / f"weights_{batch_idx + 1:08d}.safetensors", weights, {"step": str(batch_idx + 1)}
+        )
+
+
+@HOOKS.register_module()
+class StopFile(Hook):  # type: ignore[misc]
+    """End training as Ctrl-C does when a file appears in the run's folder: for runs nobody sits in front of.
+
+    Args:
+        name: the file's name; it is removed when it was seen.
+    """
+
+    def __init__(self, name: str = "STOP") -> None:
+        self.name = name
+
+    def after_train_iter(
+        self,
+        runner: Trainer,
+        batch_idx: int,  # noqa: ARG002
+        data_batch: Sequence[Any] = (),  # noqa: ARG002
+        outputs: Any = None,  # noqa: ARG002
+    ) -> None:
+        """Look for the file."""
+        path = runner.work_dir / self.name
+        if path.exists():
+            path.unlink()
+            runner.stop(f"{path} appeared")

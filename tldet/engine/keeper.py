@@ -1,0 +1,113 @@
+"""The checkpoints of a run: their names in its folder, and what of the run goes into them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tldet import checkpoint
+from tldet.engine.precision import Precision
+from tldet.engine.state import TrainState, capture_rng
+from tldet.errors import TrainingError
+
+if TYPE_CHECKING:
+    from tldet.engine.trainer import Trainer
+
+
+class Keeper:
+    """The checkpoint files of a run's folder: ``step_00000123.pt``, the last few of them, and ``best.pt``.
+
+    Args:
+        folder: the run's folder.
+        keep: how many of the last ones stay.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+        self.best_path = folder / "best.pt"
+
+    def step_path(self, step: int) -> Path:
+        """The file of the checkpoint after ``step`` steps."""
+        return self.folder / f"step_{step:08d}.pt"
+
+    def last(self) -> Path | None:
+        """The file of the highest step, readable or not."""
+        return max(self.folder.glob("step_*.pt"), default=None)
+
+    def prepare(self) -> None:
+        """Make the folder.
+
+        Raises:
+            TrainingError: it cannot be made, or a run's checkpoints are in it: a new run must not mix with them.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"cannot write to folder {self.folder}: {error.strerror}; choose another") from None
+        old = self.last() or (self.best_path if self.best_path.exists() else None)
+        if old:
+            raise TrainingError(f"{self.folder} holds an earlier run ({old.name}): resume it, or choose another folder")
+
+    def newest(self) -> tuple[Path, dict[str, Any]]:
+        """The newest readable checkpoint.
+
+        Raises:
+            TrainingError: there is none.
+        """
+        found = checkpoint.newest_readable(self.folder) if self.folder.is_dir() else None
+        if found is None:
+            raise TrainingError(f"nothing to resume: {self.folder} holds no readable checkpoint (step_*.pt)")
+        return found
+
+    def save(self, path: Path, contents: dict[str, Any]) -> None:
+        """Write one file whole or not at all, then drop the oldest ones above ``keep``."""
+        checkpoint.save(path, contents)
+        if path != self.best_path:
+            checkpoint.prune(self.folder, self.keep)
+
+
+def pack(run: Trainer, *, whole: bool) -> dict[str, Any]:
+    """What a checkpoint holds of a run; without the state of training where ``whole`` is false."""
+    training = {
+        **run.state.to_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": run.stepper.scaler.state_dict(),
+        "precision": run.precision.name,
+        "device": run.device.type,
+        "rng": capture_rng(),
+    }
+    return {
+        "model": run.model.state_dict(),
+        "ema": run.ema.state_dict() if run.ema else None,
+        "training": training if whole else None,
+    }
+
+
+def unpack(run: Trainer, saved: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Put a run into the state of a checkpoint; returns the states of the random generators.
+
+    Raises:
+        TrainingError: the checkpoint is of another model or optimizer, or holds weights only.
+    """
+    training = saved.get("training")
+    if training is None:
+        raise TrainingError(f"{path} holds weights only, no state of training; start from it with --init-from")
+    try:
+        run.model.load_state_dict(saved["model"])
+        run.optimizer.load_state_dict(training["optimizer"])
+        if run.ema:
+            run.ema.load_state_dict(saved["ema"] or saved["model"])
+        total, run.state = run.state.total, TrainState.from_dict(training)
+    except (RuntimeError, ValueError, KeyError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise TrainingError(f"{path} is of another model or optimizer, use its own config: {why}") from None
+    if run.schedule.minutes is None:
+        run.state.total = total  # a run may be made longer; a budget's number stays as it was fixed
+    if training["device"] == run.device.type and training["precision"] != run.precision.name:
+        run.set_precision(Precision(training["precision"], run.device.type, reason="as before the interruption"))
+    if run.stepper.scaler.is_enabled():
+        run.stepper.scaler.load_state_dict(training["scaler"])
+    rng: dict[str, Any] = training["rng"]
+    return rng

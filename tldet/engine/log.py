@@ -1,0 +1,72 @@
+"""``log.jsonl``: one JSON object a line, the same in a resumed run as in one left alone but for ``time``."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tldet.errors import TrainingError
+
+
+class JsonLog:
+    """Appends records; every field that depends on the clock lies in a record's ``time``.
+
+    Args:
+        path: the file.
+
+    Raises:
+        TrainingError: (from every method) the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def cut(self, step: int) -> None:
+        """Keep the records up to ``step``: later ones, and a half-written last one, will be written anew."""
+        kept = b""
+        if step > 0 and self.path.exists():
+            for line in self.path.read_bytes().splitlines(keepends=True):
+                if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                    break
+                kept += line
+        with self._naming():
+            spare = self.path.with_suffix(".tmp")
+            spare.write_bytes(kept)
+            spare.replace(self.path)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one record; numbers that are not finite become null."""
+        with self._naming(), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
+
+    def sync(self) -> None:
+        """Push what was written to the disk, before a checkpoint that relies on it."""
+        if self.path.exists():
+            with self._naming(), self.path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write {self.path}: {error.strerror}; make room or choose another folder"
+            ) from None
+
+
+def read_log(path: str | Path) -> list[dict[str, Any]]:
+    """The records of a ``log.jsonl``; a half-written last line is left out."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,148 @@
+"""What to compute in and how tensors lie in memory, decided once from what the processor or GPU can do.
+
+Every entry point (training, testing, predicting) goes through :func:`choose`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from tldet.errors import ConfigError
+
+Name = Literal["fp32", "bf16", "fp16"]
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_WORTH_IT = 0.9  # bf16 must take less than this share of fp32's time
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A number format and a memory layout.
+
+    Attributes:
+        name: ``fp32``, ``bf16`` or ``fp16``; weights stay fp32, the others are autocast.
+        device_type: ``cpu``, ``cuda``, ...
+        channels_last: whether pictures and convolution weights lie with their channels last (faster almost everywhere).
+        reason: why, for the log.
+    """
+
+    name: Name = "fp32"
+    device_type: str = "cpu"
+    channels_last: bool = True
+    reason: str = "default"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of matrix products and convolutions."""
+        return _DTYPES[self.name]
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """A context for forward passes."""
+        if self.name == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device_type, dtype=self.dtype)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Keeps small fp16 gradients from vanishing; does nothing with the other formats."""
+        return torch.amp.GradScaler(self.device_type, enabled=self.name == "fp16")
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Lay the model's weights out as chosen; the parameters stay the same objects."""
+        return model.to(memory_format=torch.channels_last) if self.channels_last else model
+
+    def describe(self) -> str:
+        """One line for people."""
+        layout = ", channels last" if self.channels_last else ""
+        return f"{self.name} on {self.device_type}{layout} ({self.reason})"
+
+
+def choose(
+    model: nn.Module,
+    device: torch.device | str,
+    requested: str = "auto",
+    trial: Callable[[], Any] | None = None,
+) -> Precision:
+    """Choose for ``model`` on ``device``.
+
+    Args:
+        model: the model at hand.
+        device: where it runs.
+        requested: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        trial: runs the model once as it will be used (a forward pass, or a forward pass whose loss it returns); with
+            it, and only on a processor with bf16 instructions, both formats are timed. Without it such a processor
+            stays at fp32. The model is left as it was.
+
+    Raises:
+        ConfigError: the device cannot compute in what was asked for.
+    """
+    kind = torch.device(device).type
+    if requested != "auto":
+        return Precision(_check(requested, kind), kind, reason="as asked")
+    if kind == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Precision("bf16", kind, reason="the GPU computes in bf16")
+        return Precision("fp16", kind, reason="the GPU has no bf16")
+    if kind != "cpu":
+        return Precision("fp32", kind, reason="safe on this device")
+    if not cpu_has_bf16():
+        return Precision("fp32", kind, reason="the processor has no bf16 instructions")
+    if trial is None:
+        return Precision("fp32", kind, reason="bf16 was not measured")
+    return _measure(model, trial)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies in bf16; where it does not, bf16 is hundreds of times slower than fp32."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        return bool(probe()) if probe else False
+    return bool(flags & {"avx512_bf16", "amx_bf16"})
+
+
+def _check(requested: str, kind: str) -> Name:
+    if requested not in _DTYPES:
+        raise ConfigError(f"training.precision must be auto, {', '.join(_DTYPES)}, not {requested!r}")
+    if requested == "fp16" and kind != "cuda":
+        raise ConfigError("training.precision 'fp16' needs a CUDA GPU; use 'auto'")
+    if requested == "bf16" and kind == "cpu" and not cpu_has_bf16():
+        raise ConfigError("training.precision 'bf16': this processor has no bf16 instructions; use 'auto'")
+    if requested == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError("training.precision 'bf16': this GPU has no bf16; use 'auto'")
+    return requested  # type: ignore[return-value]
+
+
+def _measure(model: nn.Module, trial: Callable[[], Any]) -> Precision:
+    """Time one pass in either format, the first of each unmeasured."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    Precision().prepare(model)
+    with torch.random.fork_rng(devices=[]):
+        seconds = {name: _seconds(Precision(name), model, trial) for name in ("fp32", "bf16")}
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
+    name: Name = "bf16" if seconds["bf16"] < _WORTH_IT * seconds["fp32"] else "fp32"
+    reason = f"measured {seconds['fp32']:.2f} s in fp32, {seconds['bf16']:.2f} s in bf16"
+    return Precision(name, "cpu", reason=reason)
+
+
+def _seconds(precision: Precision, model: nn.Module, trial: Callable[[], Any]) -> float:
+    best = float("inf")
+    for run in range(3):
+        start = time.perf_counter()
+        with precision.autocast():
+            out = trial()
+        if isinstance(out, torch.Tensor) and out.requires_grad:
+            torch.autograd.backward(out.sum())
+        model.zero_grad(set_to_none=True)
+        if run:
+            best = min(best, time.perf_counter() - start)
+    return best

@@ -1,0 +1,141 @@
+"""How long training goes on, and the learning-rate factor of every step.
+
+The factor is a pure function of ``(step, total steps, steps an epoch)``: there is no scheduler state to save, and a
+resumed run cannot differ from one left alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch.optim import Optimizer
+
+from tldet.errors import ConfigError
+
+_POLICIES = ("multistep", "cosine", "constant")
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """The ``schedule`` section of a config. Exactly one of ``epochs``, ``steps`` and ``minutes`` is set.
+
+    Attributes:
+        epochs: length in passes over the training pictures; may be a fraction.
+        steps: length in optimizer steps.
+        minutes: length as a budget of training time (see :mod:`tldet.engine.budget`).
+        warmup_steps: steps over which the factor rises linearly from ``warmup_factor`` to 1 (Goyal et al. 2017); at
+            most a quarter of the run.
+        warmup_factor: factor of the very first step.
+        policy: ``multistep`` (times ``gamma`` at each milestone), ``cosine`` (to ``final_factor``) or ``constant``.
+        milestones: where ``multistep`` drops, in the unit of the length: epochs, steps or minutes.
+        gamma: what each milestone multiplies the factor by.
+        final_factor: where ``cosine`` ends.
+
+    Raises:
+        ConfigError: a value is out of range, or the length is missing or given twice.
+    """
+
+    epochs: float | None = None
+    steps: int | None = None
+    minutes: float | None = None
+    warmup_steps: int = 500
+    warmup_factor: float = 0.001
+    policy: Literal["multistep", "cosine", "constant"] = "cosine"
+    milestones: Sequence[float] = ()
+    gamma: float = 0.1
+    final_factor: float = 0.0
+
+    def __post_init__(self) -> None:
+        given = {
+            name: getattr(self, name) for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None
+        }
+        if len(given) != 1:
+            raise ConfigError(f"schedule: set exactly one of epochs, steps and minutes, not {sorted(given) or 'none'}")
+        for name, value in given.items():
+            if not 0 < value < math.inf:
+                raise ConfigError(f"schedule.{name} must be above 0, not {value}")
+        if self.policy not in _POLICIES:
+            raise ConfigError(f"schedule.policy must be one of {', '.join(_POLICIES)}, not {self.policy!r}")
+        if self.warmup_steps < 0:
+            raise ConfigError(f"schedule.warmup_steps must be 0 or more, not {self.warmup_steps}")
+        for name in ("warmup_factor", "gamma", "final_factor"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"schedule.{name} must lie in 0..1, not {getattr(self, name)}")
+        self._check_milestones()
+
+    def _check_milestones(self) -> None:
+        marks = list(self.milestones)
+        if marks != sorted(set(marks)) or any(mark <= 0 for mark in marks):
+            raise ConfigError(f"schedule.milestones must rise and be above 0, not {marks}")
+        if marks and self.policy != "multistep":
+            raise ConfigError(f"schedule.milestones serve policy 'multistep' only; the policy is {self.policy!r}")
+        if self.policy == "multistep" and not marks:
+            raise ConfigError("schedule.milestones is needed with policy 'multistep' (or set policy to 'constant')")
+
+    @property
+    def length(self) -> float:
+        """The one of ``epochs``, ``steps`` and ``minutes`` that is set."""
+        return next(float(value) for value in (self.epochs, self.steps, self.minutes) if value is not None)
+
+    def total_steps(self, steps_per_epoch: float) -> int | None:
+        """Optimizer steps of the whole run, at least 1; None where a budget of minutes decides it later."""
+        if self.minutes is not None:
+            return None
+        return max(1, round(self.length * (steps_per_epoch if self.epochs is not None else 1)))
+
+
+def factor(settings: ScheduleSettings, step: int, total: int | None, steps_per_epoch: float) -> float:
+    """The learning-rate factor of step number ``step`` (the first is 0).
+
+    Args:
+        settings: the schedule.
+        step: 0-based number of the step about to be taken.
+        total: steps of the whole run; None while a budget of minutes is still being measured, then there is only
+            warm-up and after it 1.
+        steps_per_epoch: optimizer steps an epoch.
+    """
+    warmup = settings.warmup_steps if total is None else min(settings.warmup_steps, total // 4)
+    rise = 1.0
+    if step < warmup:
+        rise = settings.warmup_factor + (1 - settings.warmup_factor) * step / warmup
+    if total is None:
+        return rise
+    if settings.policy == "multistep":
+        return rise * _multistep(settings, step, total, steps_per_epoch)
+    if settings.policy == "cosine" and step >= warmup:
+        return _cosine(settings, (step - warmup) / max(1, total - warmup))
+    return rise
+
+
+def set_rates(optimizer: Optimizer, now: float) -> float:
+    """Set every group's learning rate to ``now`` times its first one; returns the highest."""
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * now
+    return max(float(group["lr"]) for group in optimizer.param_groups)
+
+
+def _multistep(settings: ScheduleSettings, step: int, total: int, steps_per_epoch: float) -> float:
+    """``gamma`` to the number of milestones passed."""
+    if settings.minutes is not None:
+        unit = total / settings.minutes
+    else:
+        unit = steps_per_epoch if settings.epochs is not None else 1.0
+    passed = sum(step >= round(mark * unit) for mark in settings.milestones)
+    return float(settings.gamma**passed)
+
+
+def _cosine(settings: ScheduleSettings, progress: float) -> float:
+    """Half a cosine from 1 to ``final_factor`` (Loshchilov and Hutter 2017), ``progress`` in 0..1."""
+    wave = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return settings.final_factor + (1 - settings.final_factor) * wave
+
+
+def falls_due(step: int, every: float | None, steps_per_epoch: float) -> bool:
+    """Whether the ``step``-th step (the first is 1) passes a multiple of ``every`` epochs."""
+    if every is None:
+        return False
+    period = every * steps_per_epoch
+    return math.floor(step / period + 1e-9) > math.floor((step - 1) / period + 1e-9)

@@ -1,0 +1,105 @@
+"""One optimizer step: forward, backward, look, clip, step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tldet.engine.precision import Precision
+from tldet.errors import TrainingError
+
+
+@dataclass
+class StepResult:
+    """What one optimizer step gave.
+
+    Attributes:
+        loss: the mean over the micro-batches of the sum of the losses.
+        norm: L2 norm of all gradients before clipping.
+        parts: each loss by name, mean over the micro-batches, still on the device.
+        image_ids: the pictures of each micro-batch.
+    """
+
+    loss: float = 0.0
+    norm: float = 0.0
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    image_ids: list[list[Any]] = field(default_factory=list)
+
+
+class Stepper:
+    """Turns micro-batches into one optimizer step.
+
+    The host waits for the device once a step: for the loss and the gradient norm, which together say whether the
+    step may be taken.
+
+    Args:
+        model: ``model(batch)`` gives a dict of scalar losses while training.
+        optimizer: steps over (some of) the model's parameters.
+        precision: what the forward pass computes in.
+        clip_norm: greatest L2 norm of the gradients, or None.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, precision: Precision, clip_norm: float | None = None
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.precision = precision
+        self.clip_norm = clip_norm
+        self.scaler = precision.scaler()
+        self.device = next(model.parameters()).device
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def __call__(self, batches: Sequence[Any]) -> StepResult:
+        """Take one step with the mean gradient of ``batches``.
+
+        Raises:
+            TrainingError: the loss or the gradient norm is not finite; the weights are as before the step.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        result = StepResult()
+        losses = [self._backward(batch, 1 / len(batches), result) for batch in batches]
+        self.scaler.unscale_(self.optimizer)
+        grads = [p.grad for p in self._parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads)
+        result.loss, result.norm = torch.stack([sum(losses[1:], losses[0]), norm.to(losses[0])]).tolist()
+        self._check(result)
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return result
+
+    def _backward(self, batch: Any, share: float, result: StepResult) -> Tensor:
+        """Add this micro-batch's gradients; returns its share of the loss, on the device."""
+        result.image_ids.append(list(batch.image_ids))
+        with self.precision.autocast():
+            losses = self.model(batch.to(self.device))
+            total: Tensor = sum(losses.values()) * share
+        torch.autograd.backward(self.scaler.scale(total))
+        for name, loss in losses.items():
+            result.parts[name] = result.parts.get(name, 0.0) + loss.detach().double() * share
+        return total.detach().float()
+
+    def _check(self, result: StepResult) -> None:
+        """Raise before weights are touched. A scaled fp16 gradient may overflow: the scaler then skips the step."""
+        looked_at = [result.loss] if self.scaler.is_enabled() else [result.loss, result.norm]
+        if all(_finite(looked_at)):
+            return
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        parts = ", ".join(f"{name} {float(value):.4g}" for name, value in result.parts.items())
+        what = "loss" if not all(_finite([result.loss])) else "gradient"
+        ids = ", ".join(str(one) for ids in result.image_ids for one in ids)
+        rate = f"{max(rates):.3g}" if max(rates) == min(rates) else f"{min(rates):.3g} to {max(rates):.3g}"
+        raise TrainingError(
+            f"the {what} is not finite: {parts}; learning rate {rate}, gradient norm {result.norm:.4g}, pictures {ids}"
+        )
+
+
+def _finite(values: Iterable[float]) -> list[bool]:
+    return [value - value == 0 for value in values]

@@ -1,0 +1,282 @@
+"""The training loop, plain enough to read aloud.
+
+A step is a pure function of the state before it and of its number: pictures come from ``batches`` by number, random
+numbers are seeded from (seed, step), the learning rate is computed from the step. After a step come, in this order,
+the log, validation and the checkpoint, so what the log holds up to a checkpoint's step was written before it.
+Together this makes a resumed run bit-identical to one left alone (CPU, same number of threads).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tldet.engine.budget import Budget, Stopwatch
+from tldet.engine.ema import Ema
+from tldet.engine.interrupt import Interrupts
+from tldet.engine.keeper import Keeper, pack, unpack
+from tldet.engine.log import JsonLog
+from tldet.engine.precision import Precision
+from tldet.engine.progress import Reporter
+from tldet.engine.recorder import Recorder
+from tldet.engine.schedule import ScheduleSettings, factor, falls_due, set_rates
+from tldet.engine.settings import TrainSettings
+from tldet.engine.state import TrainResult, TrainState, deterministic, mix, restore_rng, seed_all
+from tldet.engine.step import Stepper, StepResult
+from tldet.errors import ConfigError, TrainingError
+
+log = logging.getLogger(__name__)
+
+INTERRUPTED = "interrupted"
+
+
+class Trainer:
+    """Trains anything that gives a dict of losses; knows nothing of boxes.
+
+    Args:
+        model: on its device; while training ``model(batch)`` gives a dict of scalar losses, which are summed.
+        optimizer: its learning rates are the ones that the schedule's factor multiplies.
+        batches: ``batches(n)`` yields micro-batches without end from number ``n``. A micro-batch has ``image_ids``,
+            ``to(device)`` and takes a ``seed``.
+        evaluate: gives metrics (larger is better, among them the best metric) and validation losses
+            (``val_loss...``) of a model in eval mode; None never validates.
+        schedule: length and learning rate.
+        settings: everything else.
+        work_dir: where checkpoints and ``log.jsonl`` go.
+        steps_per_epoch: optimizer steps an epoch; a fraction where accumulation does not divide it.
+        batch_size: pictures in a micro-batch, for images/s.
+        precision: what :func:`tldet.engine.precision.choose` chose; fp32 when None.
+        reporter: shows progress; nothing when None.
+        config: the resolved config, kept in checkpoints.
+        meta: class names, category ids and the like, kept in checkpoints.
+        hooks: objects with mmengine's ``Hook`` interface, called in this order (see
+            :func:`tldet.engine.hooks.by_priority`).
+        clock: seconds, for the budget of minutes.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        batches: Callable[[int], Iterator[Any]],
+        evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
+        schedule: ScheduleSettings,
+        settings: TrainSettings,
+        work_dir: str | Path,
+        *,
+        steps_per_epoch: float,
+        batch_size: int,
+        precision: Precision | None = None,
+        reporter: Reporter | None = None,
+        config: Mapping[str, Any] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        hooks: Sequence[Any] = (),
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self.device = next(model.parameters()).device
+        self.precision = precision or Precision(device_type=self.device.type)
+        self.model = self.precision.prepare(model)
+        self.optimizer = optimizer
+        self.batches = batches
+        self.evaluate = evaluate
+        self.schedule = schedule
+        self.settings = settings
+        self.work_dir = Path(work_dir)
+        self.steps_per_epoch = steps_per_epoch
+        self.images_per_step = batch_size * settings.accumulate
+        self.reporter = reporter or Reporter()
+        self.hooks = list(hooks)
+        self.ema = None if settings.ema is None else Ema(self.model, settings.ema)
+        self.state = TrainState(total=schedule.total_steps(steps_per_epoch))
+        self.contents = {"config": dict(config or {}), "meta": dict(meta or {})}
+        self.keeper = Keeper(self.work_dir, settings.keep)
+        self.recorder = Recorder(JsonLog(self.work_dir / "log.jsonl"), self.reporter, steps_per_epoch)
+        self.stepper = Stepper(self.model, optimizer, self.precision, settings.clip_norm)
+        self.stopwatch = Stopwatch(clock)
+        self._stop_reason: str | None = None
+
+    def run(self, *, resume: bool = False) -> TrainResult:
+        """Train to the end of the schedule.
+
+        Args:
+            resume: go on from the newest readable checkpoint in the run's folder.
+
+        Raises:
+            TrainingError: a loss is not finite; there is nothing to resume, or something that would be overwritten.
+            CheckpointError: a checkpoint cannot be written; earlier ones are whole.
+            KeyboardInterrupt: after Ctrl-C, when the step was finished and saved; the message says how to go on.
+        """
+        rng: Mapping[str, Any] | None = None
+        if resume:
+            rng = self._resume()
+        else:
+            self._begin()
+        with deterministic(self.device), Interrupts(self._on_interrupt) as interrupts:
+            stream = self.batches(self.state.step * self.settings.accumulate)
+            try:
+                reason = self._loop(self._started(stream, rng), interrupts)
+            finally:
+                self.reporter.close()
+                getattr(stream, "close", lambda: None)()
+        self._call("after_train")
+        if reason == INTERRUPTED:
+            raise KeyboardInterrupt(f"stopped after step {self.state.step}, saved in {self.work_dir}; --resume goes on")
+        return self._result(reason)
+
+    def _begin(self) -> None:
+        """Make the run's folder ready for a new run."""
+        self.keeper.prepare()
+        self.recorder.log.cut(0)
+
+    def _resume(self) -> dict[str, Any]:
+        """Take the newest readable checkpoint's state; returns its random generators' states."""
+        path, saved = self.keeper.newest()
+        rng = unpack(self, saved, path)
+        self.stopwatch.seconds = self.state.seconds
+        self.recorder.log.cut(self.state.step)
+        log.info("resuming from %s after step %d", path, self.state.step)
+        return rng
+
+    def _started(self, stream: Iterator[Any], rng: Mapping[str, Any] | None) -> Iterator[Any]:
+        """The stream with its first micro-batch fetched: starting workers is not training time."""
+        self.reporter.start(self.state.step, self.state.total)
+        self.model.train()
+        self._call("before_train")
+        if self._ended() is None:
+            stream = chain([next(stream)], stream)
+        if rng is not None:
+            restore_rng(rng)
+        return stream
+
+    def set_precision(self, precision: Precision) -> None:
+        """Compute in ``precision`` from now on."""
+        self.precision = precision
+        self.stepper = Stepper(self.model, self.optimizer, precision, self.settings.clip_norm)
+
+    def stop(self, reason: str) -> None:
+        """End after the step at hand, with a checkpoint (for hooks)."""
+        self._stop_reason = reason
+
+    def deployed_weights(self) -> dict[str, Tensor]:
+        """The state of the model people will use: the average where there is one."""
+        return self.ema.state_dict() if self.ema else self.model.state_dict()
+
+    def _loop(self, stream: Iterator[Any], interrupts: Interrupts) -> str:
+        """Take steps until there is a reason not to; returns the reason."""
+        budget = Budget.of(self.schedule, self.state)
+        reason = self._ended()
+        while reason is None:
+            self._step(stream, budget)
+            if self._log_due():
+                self.recorder.window(self.state)
+            if self.evaluate is not None and self._due(self.settings.validate_every):
+                self._validate(self.evaluate)
+            reason = self._ended() or (INTERRUPTED if interrupts.requested else None)
+            if reason or self._due(self.settings.checkpoint_every):
+                self._save(self.keeper.step_path(self.state.step))
+        return reason
+
+    def _step(self, stream: Iterator[Any], budget: Budget | None) -> None:
+        """One optimizer step and its bookkeeping."""
+        state, before = self.state, self.stopwatch.seconds
+        with self.stopwatch.running():
+            now = factor(self.schedule, state.step, state.total, self.steps_per_epoch)
+            lr = set_rates(self.optimizer, now)
+            batches = [self._next(stream, micro) for micro in range(self.settings.accumulate)]
+            seed_all(mix(self.settings.seed, state.step))  # dropout and the like, whatever loading drew
+            result = self._take_step(batches)
+            state.step += 1
+            if self.ema:
+                self.ema.update(state.step)
+        state.seconds = self.stopwatch.seconds
+        if budget and state.total is None:
+            state.total = budget.fix(state.step, state.seconds)
+        self.recorder.step(state, result, lr, self.images_per_step, state.seconds - before)
+        outputs = {"loss": result.loss, "grad_norm": result.norm}
+        self._call("after_train_iter", batch_idx=state.step - 1, data_batch=batches, outputs=outputs)
+
+    def _next(self, stream: Iterator[Any], micro: int) -> Any:
+        """The next micro-batch, with the seed that its random draws come from."""
+        batch = next(stream)
+        batch.seed = mix(self.settings.seed, self.state.step, micro)
+        return batch
+
+    def _take_step(self, batches: list[Any]) -> StepResult:
+        """Let the stepper work; its complaint gets the step's number and the way back."""
+        try:
+            return self.stepper(batches)
+        except TrainingError as error:
+            last = self.keeper.last()
+            kept = f"the last checkpoint, {last}, is kept" if last else "there was no checkpoint yet"
+            raise TrainingError(
+                f"step {self.state.step + 1}: {error}; the weights were not touched, {kept}; "
+                "lower optimizer.lr, lengthen schedule.warmup_steps or set training.clip_norm"
+            ) from None
+
+    def _validate(self, evaluate: Callable[[nn.Module], Mapping[str, float]]) -> None:
+        """Measure the weights people will use; keep them when they are the best so far."""
+        start = time.perf_counter()
+        self.model.eval()
+        averaged = self.ema.applied() if self.ema else nullcontext()
+        with averaged, torch.no_grad(), self.precision.autocast():
+            metrics = {name: float(value) for name, value in evaluate(self.model).items()}
+        self.model.train()
+        self.state.metrics = metrics
+        if self.settings.best_metric not in metrics:
+            raise ConfigError(f"training.best_metric {self.settings.best_metric!r} is none of {', '.join(metrics)}")
+        is_best = self.state.take_in(metrics[self.settings.best_metric], self.settings.min_gain)
+        self.recorder.validation(self.state, time.perf_counter() - start)
+        if is_best:
+            self._save(self.keeper.best_path, whole=False)
+        self._call("after_val_epoch", metrics=metrics)
+
+    def _save(self, path: Path, *, whole: bool = True) -> None:
+        """Write a checkpoint: the whole state, or what it takes to use the weights."""
+        self.recorder.log.sync()
+        contents = {**self.contents, **pack(self, whole=whole)}
+        self._call("before_save_checkpoint", checkpoint=contents)
+        self.keeper.save(path, contents)
+
+    def _ended(self) -> str | None:
+        """Why there is no further step to take, or None."""
+        if self.state.total is not None and self.state.step >= self.state.total:
+            return "finished"
+        if self.settings.patience is not None and self.state.stale >= self.settings.patience:
+            return "no gain"
+        return self._stop_reason
+
+    def _due(self, every: float | None) -> bool:
+        """Whether the step just taken passed a multiple of ``every`` epochs or was the last."""
+        return self.state.step == self.state.total or falls_due(self.state.step, every, self.steps_per_epoch)
+
+    def _log_due(self) -> bool:
+        return self.state.step == self.state.total or self.state.step % self.settings.log_every == 0
+
+    def _on_interrupt(self) -> None:
+        self.reporter.say("finishing this step and saving; once more to stop at once")
+
+    def _call(self, name: str, **details: Any) -> None:
+        for hook in self.hooks:
+            getattr(hook, name)(self, **details)
+
+    def _result(self, reason: str) -> TrainResult:
+        state, best = self.state, self.keeper.best_path
+        return TrainResult(
+            step=state.step,
+            best=state.best,
+            best_step=state.best_step,
+            metrics=state.metrics,
+            seconds=state.seconds,
+            reason=reason,
+            checkpoint=self.keeper.last(),
+            best_checkpoint=best if state.best is not None and best.exists() else None,
+        )

@@ -128,7 +128,9 @@ class CocoDataset(Dataset[Sample]):
 
     def check_images(self) -> None:
         """Raise :class:`DataError` that names the first missing pictures and counts them."""
-        missing = [n for n in (self.index.file_names[p] for p in self.positions.tolist()) if not (self.folder / n).is_file()]
+        missing = [
+            n for n in (self.index.file_names[p] for p in self.positions.tolist()) if not (self.folder / n).is_file()
+        ]
         if missing:
             named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             raise DataError(

@@ -6,6 +6,7 @@ Batch number s is the same whatever the number of workers and wherever training 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,10 +16,35 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tldet.data.coco import CocoDataset, Sample, SampleKey
-from tldet.errors import DataError
+from tldet.errors import ConfigError, DataError
 from tldet.structures import Batch
 
 DIVISOR = 32  # the coarsest stride of a backbone
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """The ``data.loader`` section of a config.
+
+    Attributes:
+        batch_size: pictures in a training batch.
+        eval_batch_size: pictures in a batch of validation.
+        workers: processes that load; 0 loads in the main one.
+        group_aspect: keep wide and tall pictures apart.
+
+    Raises:
+        ConfigError: a number is too small.
+    """
+
+    batch_size: int = 4
+    eval_batch_size: int = 4
+    workers: int = 0
+    group_aspect: bool = True
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"data.loader.{name} must be at least {least}, not {getattr(self, name)}")
 
 
 class BatchOrder:

@@ -1,0 +1,23 @@
+# RetinaNet for small machines: EfficientNet-Lite0, a pyramid of 128 channels, two convolutions a tower.
+model = dict(
+    backbone=dict(
+        type='TimmBackbone',
+        name='tf_efficientnet_lite0',
+        weights='package:efficientnet_lite0',
+        levels=[3, 4, 5],
+        frozen_stages=0,
+        norm='frozen',
+    ),
+    neck=dict(type='FPN', out_channels=128, extra='maxpool'),
+    head=dict(
+        type='RetinaNetHead',
+        num_classes=80,
+        stacked_convs=2,
+        settings=dict(
+            sizes=[[16, 20, 25], [32, 40, 51], [64, 81, 102], [128, 161, 203]],
+            ratios=[0.5, 1.0, 2.0],
+            normalise='batch',
+        ),
+    ),
+    preprocess=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
+)

@@ -1,0 +1,9 @@
+# Published: box AP 36.5 on COCO val2017 (mmdet model zoo, retinanet_r50_fpn_1x_coco); torchvision's
+# retinanet_resnet50_fpn reports 36.4.
+_base_ = [
+    '../_base_/models/retinanet_r50_fpn.py',
+    '../_base_/datasets/coco_detection.py',
+    '../_base_/schedules/schedule_1x.py',
+    '../_base_/runtime.py',
+]
+optimizer = dict(lr=0.01)

@@ -1,0 +1,161 @@
+"""Where the annotations and pictures of a COCO-format folder are."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tldet.data.index import AnnotationIndex
+from tldet.errors import DataError
+
+log = logging.getLogger(__name__)
+KINDS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a data set: its JSON and the folder its file names are relative to."""
+
+    annotations: Path
+    images: Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The parts of a data set; what is not there is None."""
+
+    train: Split
+    val: Split | None = None
+    test: Split | None = None
+
+
+def find_layout(folder: Path) -> Layout:
+    """Recognise the usual layouts of COCO-format folders.
+
+    ``train``, ``valid`` and ``test`` folders with a JSON in each (Roboflow); JSON files named by split in the folder,
+    in ``annotations/`` or any other one below it (COCO); or a single JSON.
+
+    Raises:
+        DataError: nothing fits; the message says what was looked for.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    files = [p for depth in ("*.json", "*/*.json") for p in sorted(folder.glob(depth)) if is_coco(p)]
+    if not files:
+        raise DataError(
+            f"{folder}: holds no COCO JSON (looked for annotations/*.json, {{train,valid,test}}/_annotations.coco.json "
+            "and one *.json; a COCO JSON has images, annotations and categories)"
+        )
+    named: dict[str, Path] = {}
+    for path in files:
+        kind = split_of(path)
+        if kind and not (kind in named and "instances" not in path.name):
+            named[kind] = path
+    if "train" not in named:
+        if len(files) > 1:
+            names = ", ".join(str(p.relative_to(folder)) for p in files[:5])
+            raise DataError(f"{folder}: cannot tell which JSON to train on ({names}); give --train and --val")
+        named["train"] = files[0]
+    parts = {kind: Split(path, find_images(path, folder)) for kind, path in named.items()}
+    return Layout(parts["train"], parts.get("val"), parts.get("test"))
+
+
+def is_coco(path: Path) -> bool:
+    """Whether a JSON may be COCO annotations, judged without reading all of it; results and captions are not."""
+    if re.search(r"captions|keypoints|panoptic|image_info|stuff", path.name):
+        return False
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        head = file.read(1 << 16)
+        file.seek(max(0, size - (1 << 16)))
+        ends = head + file.read()
+    return head.lstrip()[:1] == b"{" and any(b'"%s"' % key in ends for key in (b"images", b"annotations"))
+
+
+def split_of(path: Path) -> str | None:
+    """Which part a JSON is by its name, or else by its folder's."""
+    for text in (path.stem.lower(), path.parent.name.lower()):
+        words = re.split(r"[^a-z]+", text)
+        for kind, names in KINDS.items():
+            if any(name in words for name in names):
+                return kind
+    return None
+
+
+def find_images(annotations: Path, root: Path) -> Path:
+    """The folder in which the first pictures of a JSON are.
+
+    Raises:
+        DataError: they are in none of the places looked at.
+    """
+    names = AnnotationIndex.load(annotations).file_names[:3]
+    looked = list(dict.fromkeys(_image_folders(annotations, root)))
+    for folder in looked:
+        if all((folder / name).is_file() for name in names):
+            return folder
+    for folder in looked:
+        if any((folder / name).is_file() for name in names):
+            return folder
+    shown = ", ".join(str(p) for p in looked[:6])
+    raise DataError(f"{annotations}: its pictures ({names[0]}, ...) are in none of {shown}; give --images")
+
+
+def _image_folders(annotations: Path, root: Path) -> Iterator[Path]:
+    beside = annotations.parent
+    kind = split_of(annotations)
+    words = [annotations.stem.replace("instances_", ""), *KINDS.get(kind or "", ())]
+    for base in (beside, beside.parent, root):
+        yield base
+        for word in words:
+            yield from (base / word, base / "images" / word, base / word / "images")
+        yield base / "images"
+    yield from (p for p in sorted(root.iterdir()) if p.is_dir())
+
+
+def split_one(split: Split, out: Path, *, seed: int, share: float = 0.2) -> tuple[Split, Split]:
+    """Split one JSON by pictures into one to train on and one to measure on, the same for the same seed.
+
+    Pictures are dealt out within groups of the same rarest class, so that rare classes come into both parts.
+
+    Args:
+        split: what is split.
+        out: where the two JSON files go.
+        seed: what the draw is made from.
+        share: of the pictures that are measured on.
+
+    Raises:
+        DataError: there are fewer than two pictures.
+    """
+    index = AnnotationIndex.load(split.annotations)
+    if len(index) < 2:
+        raise DataError(f"{split.annotations}: has {len(index)} picture; at least 2 are needed to train and to measure")
+    frequency = np.bincount(index.labels, minlength=len(index.class_names))
+    labels = [index.labels[index.rows(i)] for i in range(len(index))]
+    rarest = np.array([found[frequency[found].argmin()] if len(found) else -1 for found in labels])
+    random = np.random.default_rng([seed, 7])
+    order = random.permutation(len(index))
+    order = order[np.argsort(rarest[order], kind="stable")]
+    count = min(max(1, round(share * len(index))), len(index) - 1)
+    held = set(order[np.linspace(0, len(order) - 1, count).round().astype(int)].tolist())
+    whole = json.loads(split.annotations.read_bytes())
+    parts = []
+    for name, chosen in (("train", set(range(len(index))) - held), ("val", held)):
+        ids = {int(index.image_ids[i]) for i in chosen}
+        part = {
+            **whole,
+            "images": [image for image in whole["images"] if image["id"] in ids],
+            "annotations": [a for a in whole.get("annotations", []) if a["image_id"] in ids],
+        }
+        path = out / f"{name}.json"
+        out.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(part), encoding="utf-8")
+        parts.append(Split(path, split.images))
+    log.info("%s: split into %d pictures to train on, %d to measure on", split.annotations, len(index) - count, count)
+    return parts[0], parts[1]

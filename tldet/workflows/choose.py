@@ -1,0 +1,93 @@
+"""What ``tldet finetune`` chooses from the data and the machine, each with its reason."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from tldet.config import Config
+from tldet.data.index import AnnotationIndex
+
+SMALL_OBJECT = 12.0  # pixels; a tenth of the objects may be smaller than this at the chosen size
+LONGEST_LITE, LONGEST_R50 = 640, 1333
+LEAST_STEPS, MOST_STEPS = 600, 20_000  # a run with no length given
+EPOCHS = 30
+VALIDATIONS = 5
+
+
+@dataclass
+class Choices:
+    """The chosen values, and why: one line each."""
+
+    short: int
+    long: int
+    batch: int
+    length: dict[str, Any]
+    flip_vertical: bool = False
+    reasons: list[str] = field(default_factory=list)
+
+
+def choose_for(
+    recipe: Config, index: AnnotationIndex, *, epochs: int | None, minutes: float | None, steps: int | None
+) -> Choices:
+    """Input size, batch and length for a recipe on a data set."""
+    batch, why_batch = _batch(recipe, len(index))
+    short, long, why_size = _size("lite0" in recipe.source, index)
+    length, why_length = _length(len(index), batch, epochs, minutes, steps)
+    return Choices(short, long, batch, length, reasons=[why_size, why_batch, why_length])
+
+
+def _size(small: bool, index: AnnotationIndex) -> tuple[int, int, str]:
+    """A size at which few objects are too small to find, but no larger than the pictures are."""
+    base, longest = (320, LONGEST_LITE) if small else (800, LONGEST_R50)
+    if not torch.cuda.is_available() and not small:
+        base = 480
+    height, width = np.median(index.sizes, axis=0)
+    native = int(min(height, width))
+    boxes = index.boxes
+    side = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])) if len(boxes) else np.array([64.0])
+    tenth = float(np.quantile(side, 0.1))
+    needed = int(native * SMALL_OBJECT / max(tenth, 1e-6))
+    ratio = max(height, width) / native
+    short = min(max(base, needed), max(base, native), max(base, int(longest / ratio)))
+    short = max(32, round(short / 32) * 32)
+    long = round(short * max(4 / 3, min(2.0, ratio)) / 32) * 32 if small else max(LONGEST_R50 * short // 800, short)
+    why = f"input {short} x {long}: pictures are {int(width)} x {int(height)}, a tenth of the objects under {tenth:.0f} px"
+    return short, long, why
+
+
+def _batch(recipe: Config, pictures: int) -> tuple[int, str]:
+    base = int(recipe.get("data.loader.batch_size", 4))
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        batch = min(16, max(2, int(memory // 4)))
+        return min(batch, pictures), f"batch {min(batch, pictures)}: the GPU has {memory:.0f} GB"
+    batch = min(base if "lite0" in recipe.source else 2, pictures)
+    return batch, f"batch {batch}: {os.cpu_count()} cores and no GPU"
+
+
+def _length(
+    pictures: int, batch: int, epochs: int | None, minutes: float | None, steps: int | None
+) -> tuple[dict[str, Any], str]:
+    if epochs or minutes or steps:
+        key, value = next((k, v) for k, v in (("epochs", epochs), ("minutes", minutes), ("steps", steps)) if v)
+        return {key: value}, f"{key} {value}: as asked"
+    an_epoch = max(1, pictures // batch)
+    total = min(max(EPOCHS * an_epoch, LEAST_STEPS), MOST_STEPS)
+    return {"steps": total}, f"steps {total}: about {total / an_epoch:.0f} passes over {pictures} pictures"
+
+
+def transforms(choices: Choices) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The steps for training and for measuring."""
+    s = choices.short
+    several = [round(s * factor / 32) * 32 for factor in (0.9, 1.0, 1.1)]
+    train: list[dict[str, Any]] = [
+        {"type": "Resize", "short": sorted(set(several)), "long": round(choices.long * 1.1)},
+        {"type": "HorizontalFlip", "p": 0.5},
+        {"type": "ColorJitter", "p": 0.3},
+    ]
+    return train, [{"type": "Resize", "short": s, "long": choices.long}]

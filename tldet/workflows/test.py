@@ -1,0 +1,83 @@
+"""``tldet test``: the COCO numbers of a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tldet.config import build_settings
+from tldet.data.loader import LoaderSettings
+from tldet.engine.precision import choose
+from tldet.errors import DataError
+from tldet.evaluation.report import CocoResult
+from tldet.transfer.restore import restore
+from tldet.workflows.parts import EvalSettings, Validation, build_dataset, pick_device
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def test(
+    checkpoint: str | Path,
+    *,
+    data: str | Path | None = None,
+    images: str | Path | None = None,
+    json_path: str | Path | None = None,
+    results_path: str | Path | None = None,
+    engine: str = "fast",
+    device: str = "auto",
+    console: Console | None = None,
+) -> CocoResult:
+    """Measure a checkpoint on the data of its own config or on another COCO JSON.
+
+    Args:
+        checkpoint: a tldet checkpoint.
+        data: COCO annotations; the classes are matched by name.
+        images: picture folder; by default the folder of ``data``.
+        json_path: where the numbers go.
+        results_path: where the detections go, as COCO results JSON with the data's own ids.
+        engine: "fast" or "pycocotools".
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        console: shows the table.
+
+    Raises:
+        TldetError: the checkpoint or the data is wrong, or they share no class.
+    """
+    model, state = restore(checkpoint)
+    sections = state["config"]["data"]
+    section = dict(sections.get("test") or sections.get("val") or {})
+    if data is not None:
+        transforms = [{"type": "Resize", **state["meta"]["input"]}]
+        folder = str(images or Path(data).parent)
+        section = {"type": "CocoDataset", "annotations": str(data), "images": folder, "transforms": transforms}
+    elif not section:
+        raise DataError(f"{checkpoint}: its config names no data to measure on; give --data and --images")
+    elif images is not None:
+        section["images"] = str(images)
+    dataset = build_dataset(section, 0, tuple(state["meta"]["class_names"]))
+    loader = build_settings(LoaderSettings, sections.get("loader") or {})
+    kind = (state["config"].get("evaluation") or {}).get("type", "bbox")
+    validation = Validation(dataset, loader, EvalSettings(kind, engine), losses=False)  # type: ignore[arg-type]
+    where = pick_device(device)
+    precision = choose(model.to(where), where)
+    with precision.autocast():
+        validation(precision.prepare(model))
+    result = validation.result
+    assert result is not None
+    if results_path:
+        write_json(results_path, validation.evaluator.results)
+    if json_path:
+        result.save(json_path)
+    if console:
+        console.print(result.table())
+    return result
+
+
+def write_json(path: str | Path, content: object) -> None:
+    """Write JSON, folders included; an unwritable place is the user's to mend."""
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from None

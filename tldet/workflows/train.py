@@ -1,0 +1,195 @@
+"""``tldet train``: from a config to a measured detector."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tldet.config import Config, build, load, parse_options
+from tldet.data.coco import CocoDataset
+from tldet.data.loader import BatchOrder, train_batches
+from tldet.engine.hooks import by_priority
+from tldet.engine.precision import choose
+from tldet.engine.progress import ConsoleReporter
+from tldet.engine.state import TrainResult, seed_all
+from tldet.engine.trainer import Trainer
+from tldet.errors import TrainingError
+from tldet.evaluation.report import CocoResult
+from tldet.models.backbones import trainable
+from tldet.models.detector import Detector, build_detector
+from tldet.registry import HOOKS
+from tldet.transfer.param_groups import build_optimizer, group_table
+from tldet.transfer.weights import init_from as init_from_checkpoint
+from tldet.transfer.weights import load_backbone_weights
+from tldet.workflows.parts import (
+    Settings,
+    Validation,
+    build_dataset,
+    check_class_count,
+    checked_settings,
+    pick_device,
+    versions,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+CONFIG_NAME = "config.py"
+
+
+@dataclass
+class Outcome:
+    """What training left.
+
+    Attributes:
+        work_dir: the run's folder.
+        train: steps, seconds, checkpoints.
+        result: the COCO numbers of the last validation; None without one.
+    """
+
+    work_dir: Path
+    train: TrainResult
+    result: CocoResult | None
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint to use: the best one, or the last where none was measured."""
+        return self.train.best_checkpoint or self.train.checkpoint
+
+
+def train(
+    config: str | Path | Config,
+    *,
+    work_dir: str | Path | None = None,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    options: Sequence[str] = (),
+    console: Console | None = None,
+    backbone_weights: bool = True,
+) -> Outcome:
+    """Train what a config describes.
+
+    Args:
+        config: a file, a shipped config's name, or a loaded config.
+        work_dir: where checkpoints and the log go; ``runs/NAME`` by default.
+        resume: go on from the newest readable checkpoint there; excludes ``init_from``.
+        init_from: a tldet checkpoint whose weights are the start.
+        options: ``a.b=c`` on top of the config.
+        console: shows progress and the numbers; silent when None.
+        backbone_weights: load the backbone's pretrained weights.
+
+    Raises:
+        TldetError: the config, the data or a checkpoint is wrong.
+    """
+    if resume and init_from:
+        raise TrainingError("resume and init-from exclude each other: a resumed run brings its own weights")
+    cfg = config if isinstance(config, Config) else load(config, parse_options(options))
+    settings = checked_settings(cfg)
+    folder = Path(work_dir) if work_dir else Path("runs") / Path(cfg.source).stem
+    seed = settings.training.seed
+    data = build_dataset(cfg["data"]["train"], seed)
+    check_class_count(cfg, data)
+    val = build_dataset(cfg["data"]["val"], seed, data.class_names) if cfg.get("data.val") else None
+    seed_all(seed)
+    detector = build_detector(cfg["model"], data.class_names)
+    source = _start_weights(detector, resume, init_from, backbone_weights)
+    validation = Validation(val, settings.loader, settings.evaluation) if val else None
+    trainer = _trainer(cfg, settings, folder, detector, data, validation, source, console)
+    result = trainer.run(resume=resume)
+    outcome = Outcome(folder, result, validation.result if validation else None)
+    _report(outcome, console)
+    return outcome
+
+
+def _start_weights(detector: Detector, resume: bool, init_from: str | Path | None, pretrained: bool) -> str:
+    """Fill the model from where it starts; nothing is fetched when a checkpoint brings the weights."""
+    backbone: Any = detector.backbone
+    source = "random"
+    if resume:
+        source = "resumed"
+    elif init_from:
+        report = init_from_checkpoint(detector, init_from, detector.class_names)
+        log.info("%s", report.summary())
+        source = str(init_from)
+    elif backbone.weights_source and pretrained:
+        log.info("%s", load_backbone_weights(backbone, backbone.weights_source).summary())
+        source = backbone.weights_source
+    backbone.freeze()
+    return source
+
+
+def _trainer(
+    cfg: Config,
+    settings: Settings,
+    folder: Path,
+    detector: Detector,
+    data: CocoDataset,
+    validation: Validation | None,
+    source: str,
+    console: Console | None,
+) -> Trainer:
+    loader, training = settings.loader, settings.training
+    order = BatchOrder(data.sizes, loader.batch_size, training.seed, group_aspect=loader.group_aspect)
+    device = pick_device()
+    detector.to(device).train()
+    pin = device.type == "cuda"
+
+    def batches(start: int) -> Any:
+        return train_batches(data, order, start=start, workers=loader.workers, pin=pin)
+
+    def trial() -> torch.Tensor:
+        batch = next(train_batches(data, order))
+        return torch.stack(list(detector.loss(batch.to(device)).values())).sum()
+
+    precision = choose(detector, device, training.precision, trial)
+    log.info("computing in %s", precision.describe())
+    optimizer = build_optimizer(detector, cfg["optimizer"], order.batch_size * training.accumulate)
+    log.info("%d of %d parameters learn", trainable(detector), sum(p.numel() for p in detector.parameters()))
+    for name, count, lr, decay in group_table(optimizer):
+        log.info("  %s: %d parameters, learning rate %g, weight decay %g", name, count, lr, decay)
+    return Trainer(
+        detector,
+        optimizer,
+        batches,
+        validation,
+        settings.schedule,
+        training,
+        folder,
+        steps_per_epoch=len(order) / training.accumulate,
+        batch_size=order.batch_size,
+        precision=precision,
+        reporter=ConsoleReporter(console) if console else None,
+        config=cfg.data,
+        meta=_meta(cfg, data, source),
+        hooks=by_priority([build(HOOKS, hook) for hook in cfg.get("hooks") or []]),
+    )
+
+
+def _meta(cfg: Config, data: CocoDataset, source: str) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    steps = cfg.get("data.val.transforms") or cfg.get("data.train.transforms") or []
+    resize = next((s for s in steps if s["type"] == "Resize"), {"short": 800, "long": 1333})
+    short = resize.get("short", 800)
+    return {
+        "class_names": list(data.class_names),
+        "category_ids": list(data.category_ids),
+        "input": {"short": short if isinstance(short, int) else max(short), "long": resize.get("long", 1333)},
+        "weights_source": source,
+        "versions": versions(),
+    }
+
+
+def _report(outcome: Outcome, console: Console | None) -> None:
+    if console is None:
+        return
+    if outcome.result is not None:
+        console.print(outcome.result.table())
+    t = outcome.train
+    rate = f", {t.seconds / t.step:.2f} s a step" if t.step else ""
+    console.print(f"{t.step} steps in {t.seconds:.0f} s of training{rate}; checkpoint: {outcome.checkpoint}")

@@ -60,7 +60,7 @@ def segmentations(found: Sequence[Any], sizes: Sequence[Size], who: Who) -> None
 
 def boxes(found: Sequence[Sequence[float] | None], who: Who) -> Floats:
     """(N, 4) xywh; DataError about a box that is missing, not four numbers, not finite or of negative size."""
-    require(np.array([box is not None for box in found], dtype=bool), who, lambda row: "has no bbox")
+    require(np.array([box is not None for box in found], dtype=bool), who, lambda _: "has no bbox")
     rows = [box for box in found if box is not None]
     four = np.array([len(box) == 4 for box in rows], dtype=bool)
     require(four, who, lambda row: f"has bbox {rows[row]}; it must be four numbers [x, y, width, height]")
@@ -71,8 +71,9 @@ def boxes(found: Sequence[Sequence[float] | None], who: Who) -> Floats:
 
 def sound_boxes(values: Floats, who: Who) -> None:
     """DataError about an xywh box that is not finite or of negative size."""
-    require(np.isfinite(values).all(axis=1), who, lambda row: f"has bbox {values[row].tolist()}; it must be finite")
-    upright = (values[:, 2:] >= 0).all(axis=1)
+    known: Bools = np.logical_and.reduce(np.isfinite(values), axis=1)
+    require(known, who, lambda row: f"has bbox {values[row].tolist()}; it must be finite")
+    upright: Bools = (values[:, 2] >= 0) & (values[:, 3] >= 0)
     require(upright, who, lambda row: f"has bbox {values[row].tolist()}: its width or height is negative")
 
 

@@ -72,7 +72,8 @@ def _run_hotcoco(truth: GroundTruth, results: Results, agnostic: bool) -> tuple[
     evaluation.params.use_cats = not agnostic
     evaluation.evaluate()
     evaluation.accumulate()
-    return evaluation.eval["precision"], evaluation.eval["recall"]
+    measured: Any = evaluation.eval
+    return measured["precision"], measured["recall"]
 
 
 def _run_pycocotools(truth: GroundTruth, results: Results, agnostic: bool) -> tuple[Floats, Floats]:

@@ -24,6 +24,8 @@ def load_ground_truth(source: Source, type: Type) -> GroundTruth:
     Raises:
         DataError: one line that names the file and the annotation, picture or category at fault.
     """
+    if type not in ("bbox", "segm"):
+        raise ValueError(f"type must be bbox or segm, not {type!r}")
     name = name_of(source, "the ground truth")
     data: Any = read(source, reading.MaskDataset if type == "segm" else reading.Dataset, name)
     for noun, records in (("image", data.images), ("category", data.categories), ("annotation", data.annotations)):

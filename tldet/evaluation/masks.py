@@ -55,9 +55,10 @@ def areas_and_boxes(rles: Sequence[Rle]) -> tuple[NDArray[np.float64], NDArray[n
     """(N,) pixels covered and (N, 4) xywh bounds of compressed RLEs."""
     from pycocotools import mask
 
-    if not rles:
-        return np.zeros(0), np.zeros((0, 4))
-    return np.asarray(mask.area(list(rles)), dtype=np.float64), np.asarray(mask.toBbox(list(rles)), dtype=np.float64)
+    # `mask.area` of 256 or more RLEs raises OverflowError under numpy 2 (seen with pycocotools 2.0.11)
+    chunks = [list(rles[start : start + 255]) for start in range(0, len(rles), 255)]
+    areas = np.concatenate([np.zeros(0), *map(mask.area, chunks)])
+    return areas, np.concatenate([np.zeros((0, 4)), *map(mask.toBbox, chunks)])
 
 
 def encode(masks: NDArray[np.uint8]) -> list[Rle]:

@@ -78,3 +78,16 @@ def _to_rgb(image: Any) -> Picture:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(image.convert("RGB"))
+
+
+def resize_to(image: Picture, size: tuple[int, int]) -> Picture:
+    """Resize to (height, width): by area when shrinking to less than half, else bilinear."""
+    shrink = min(image.shape[0] / size[0], image.shape[1] / size[1])
+    method = cv2.INTER_AREA if shrink > 2 else cv2.INTER_LINEAR
+    return cast(Picture, cv2.resize(image, (size[1], size[0]), interpolation=method))
+
+
+def fitted_size(size: tuple[int, int], short: int, long: int) -> tuple[int, int]:
+    """The size whose short side is ``short``, or whose long side is ``long`` where it would pass it."""
+    scale = min(short / min(size), long / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

@@ -7,9 +7,10 @@ their row number through every step, so that labels, ignore flags and masks foll
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
@@ -19,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.config import build
+from tldet.data.images import Picture, fitted_size, resize_to
 from tldet.registry import TRANSFORMS
-
-Picture = NDArray[np.uint8]
 
 
 @dataclass
@@ -32,19 +32,6 @@ class Labelled:
     boxes: NDArray[np.float32]
     rows: NDArray[np.int64]
     masks: NDArray[np.uint8] | None = None
-
-
-def resize_to(image: Picture, size: tuple[int, int]) -> Picture:
-    """Resize to (height, width): by area when shrinking to less than half, else bilinear."""
-    shrink = min(image.shape[0] / size[0], image.shape[1] / size[1])
-    method = cv2.INTER_AREA if shrink > 2 else cv2.INTER_LINEAR
-    return cast(Picture, cv2.resize(image, (size[1], size[0]), interpolation=method))
-
-
-def fitted_size(size: tuple[int, int], short: int, long: int) -> tuple[int, int]:
-    """The size whose short side is ``short``, or whose long side is ``long`` where it would pass it."""
-    scale = min(short / min(size), long / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 @TRANSFORMS.register_module()
@@ -87,7 +74,9 @@ class Albumentation:
     def __init__(self, transform: Any, *, least_visible: float = 0.1) -> None:
         params = A.BboxParams("pascal_voc", label_fields=["rows"], clip=True, filter_invalid_bboxes=True, min_area=1.0,
                               min_visibility=least_visible)  # fmt: skip
-        self.compose = A.Compose([transform], bbox_params=params)
+        with warnings.catch_warnings():  # a colour step has no use for boxes, and says so
+            warnings.simplefilter("ignore", UserWarning)
+            self.compose = A.Compose([transform], bbox_params=params)
 
     def __call__(self, sample: Labelled, random: np.random.Generator) -> Labelled:
         """Run the step with a seed of its own."""

@@ -56,7 +56,8 @@ def _size(small: bool, index: AnnotationIndex) -> tuple[int, int, str]:
     short = min(max(base, needed), max(base, native), max(base, int(longest / ratio)))
     short = max(32, round(short / 32) * 32)
     long = round(short * max(4 / 3, min(2.0, ratio)) / 32) * 32 if small else max(LONGEST_R50 * short // 800, short)
-    why = f"input {short} x {long}: pictures are {int(width)} x {int(height)}, a tenth of the objects under {tenth:.0f} px"
+    seen = f"pictures are {int(width)} x {int(height)}, a tenth of the objects under {tenth:.0f} px"
+    why = f"input {short} x {long}: {seen}"
     return short, long, why
 
 

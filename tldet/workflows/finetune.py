@@ -67,10 +67,10 @@ def finetune(
     """
     folder = Path(out)
     if resume:
-        config = folder / CONFIG_NAME
-        if not config.is_file():
-            raise TrainingError(f"nothing to resume: {config} does not exist")
-        return train(load(config, parse_options(options)), work_dir=folder, resume=True, console=console)
+        kept = folder / CONFIG_NAME
+        if not kept.is_file():
+            raise TrainingError(f"nothing to resume: {kept} does not exist")
+        return train(load(kept, parse_options(options)), work_dir=folder, resume=True, console=console)
     if checkpoint.steps_in(folder) or (folder / "best.pt").exists():
         raise TrainingError(f"{folder} holds an earlier run: --resume goes on with it, or choose another --out")
     layout = _layout(data, train_json, val_json, images, folder, seed)
@@ -196,7 +196,10 @@ def _replace_backbone(config: dict[str, Any], name: str, scratch: bool) -> None:
     else:
         raise ConfigError(f"--backbone {name!r}: neither a ResNet of torchvision nor a model of timm")
     config["model"]["backbone"] = {
-        "type": "TimmBackbone", "name": name, "levels": levels, **new,
+        "type": "TimmBackbone",
+        "name": name,
+        "levels": levels,
+        **new,
         "weights": None if scratch else source,
         **norm,
     }

@@ -127,7 +127,10 @@ class Validation:
     ) -> None:
         self.dataset, self.loader, self.losses = dataset, loader, losses
         self.evaluator = CocoEvaluator(
-            dataset.index.path, category_ids=dataset.category_ids, type=settings.type, engine=settings.engine
+            dataset.index.path,
+            category_ids=[None if key < 0 else key for key in dataset.category_ids],
+            type=settings.type,
+            engine=settings.engine,
         )
         self.result: CocoResult | None = None
 
@@ -148,10 +151,8 @@ class Validation:
 
     def _take(self, model: Detector, batch: Any) -> dict[str, Any]:
         losses, found = model.loss_and_predict(batch) if self.losses else ({}, model.predict(batch))
-        known = torch.tensor([category >= 0 for category in self.dataset.category_ids])
         for image_id, one in zip(batch.image_ids, found, strict=True):
-            cpu = one.to("cpu")
-            self.evaluator.update(image_id, cpu[known[cpu.labels]])
+            self.evaluator.update(image_id, one)
         return losses
 
 

@@ -1,0 +1,1 @@
+"""Running a trained detector on pictures and video."""

@@ -1,0 +1,131 @@
+"""A trained detector that takes pictures as people have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tldet.data.coco import Sample
+from tldet.data.images import Picture, fitted_size, read_image, resize_to
+from tldet.data.loader import collate
+from tldet.engine.precision import Precision, choose
+from tldet.errors import ConfigError
+from tldet.models.detector import Detector
+from tldet.structures import Detections, Target
+from tldet.transfer.restore import restore
+
+Input = "str | Path | NDArray[np.uint8] | Tensor | Any"
+
+
+class Predictor:
+    """A detector with the input size, classes and number format it was made for.
+
+    Args:
+        model: the detector, on its device, in eval mode.
+        category_ids: the data set's own category id of each label.
+        short: pictures are scaled so that their short side is this,
+        long: and their long side at most that.
+        precision: number format and memory layout.
+    """
+
+    def __init__(
+        self, model: Detector, category_ids: Sequence[int], *, short: int, long: int, precision: Precision
+    ) -> None:
+        self.precision = precision
+        self.model = model.eval()
+        precision.prepare(model)
+        self.category_ids = tuple(category_ids)
+        self.short, self.long = short, long
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each label."""
+        return self.model.class_names
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.class_names[:5]) + (", ..." if len(self.class_names) > 5 else "")
+        head, size = type(self.model.head).__name__, f"{self.short} x {self.long}"
+        return f"Predictor({head}, {len(self.class_names)} classes: {names}; input {size}; {self.precision.describe()})"
+
+    @overload
+    def predict(
+        self, images: list[Any] | tuple[Any, ...], score: float = ..., batch: int = ...
+    ) -> list[Detections]: ...
+    @overload
+    def predict(self, images: Any, score: float = ..., batch: int = ...) -> Detections: ...
+    def predict(self, images: Any, score: float = 0.05, batch: int = 4) -> Detections | list[Detections]:
+        """Detect.
+
+        Args:
+            images: a path, a (H, W, 3) uint8 RGB array, a PIL picture, a (3, H, W) uint8 RGB tensor, or a list of
+                such.
+            score: least score.
+            batch: pictures at a time.
+
+        Returns:
+            Detections in the pixels of the upright picture; a list for a list.
+
+        Raises:
+            DataError: a picture cannot be read.
+            TypeError: it is none of the above.
+        """
+        if not isinstance(images, (list, tuple)):
+            return self._predict([as_picture(images)])[0].above(score)
+        found: list[Detections] = []
+        for start in range(0, len(images), batch):
+            found += self._predict([as_picture(image) for image in images[start : start + batch]])
+        return [one.above(score) for one in found]
+
+    def _predict(self, pictures: Sequence[Picture]) -> list[Detections]:
+        nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
+        samples = []
+        for picture in pictures:
+            height, width = picture.shape[:2]
+            small = resize_to(picture, fitted_size((height, width), self.short, self.long))
+            pixels = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))
+            samples.append(Sample(pixels, nothing, (height, width)))
+        device = next(self.model.parameters()).device
+        with torch.inference_mode(), self.precision.autocast():
+            return [found.to("cpu") for found in self.model.predict(collate(samples).to(device))]
+
+
+def as_picture(image: Any) -> Picture:
+    """(H, W, 3) uint8 RGB of a path, array, tensor or PIL picture."""
+    if isinstance(image, (str, Path)):
+        return read_image(image)
+    if isinstance(image, Tensor):
+        image = image.cpu().numpy().transpose(1, 2, 0)
+    elif hasattr(image, "convert"):
+        image = np.asarray(image.convert("RGB"))
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        shape = getattr(image, "shape", type(image).__name__)
+        raise TypeError(f"a picture is a path, (H, W, 3) uint8 RGB array, (3, H, W) uint8 tensor or PIL; not {shape}")
+    return image
+
+
+def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Predictor:
+    """The detector of a tldet checkpoint, ready to predict.
+
+    Args:
+        path: the checkpoint.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+
+    Raises:
+        CheckpointError: it cannot be read.
+        ConfigError: there is no such device.
+    """
+    model, state = restore(path)
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        model.to(torch.device(name))
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name}: {str(error).splitlines()[0]}") from None
+    meta = state["meta"]
+    chosen = choose(model, name, precision)
+    return Predictor(model, meta["category_ids"], **meta["input"], precision=chosen)

@@ -1,0 +1,183 @@
+"""``tldet predict``: a detector on pictures and video, from files to files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+
+from tldet.data.images import Picture, read_image
+from tldet.errors import DataError
+from tldet.inference.predictor import Predictor, load
+from tldet.inference.sources import Source, find_sources
+from tldet.inference.video import Video, VideoWriter, camera
+from tldet.structures import Detections
+from tldet.visualize import draw
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+log = logging.getLogger(__name__)
+DRAWABLE = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+
+
+@dataclass
+class Summary:
+    """What was done.
+
+    Attributes:
+        pictures: read and searched.
+        frames: of videos and cameras.
+        detections: found in all.
+        failed: path to reason.
+        seconds: of work.
+        records: COCO results; ``image_id`` counts pictures and frames from 1, ``file_name`` (``#frame`` for video)
+            says which.
+    """
+
+    pictures: int = 0
+    frames: int = 0
+    detections: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+
+def predict(
+    checkpoint: str | Path,
+    inputs: Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    json_path: str | Path | None = None,
+    score: float = 0.3,
+    device: str = "auto",
+    console: Console | None = None,
+) -> Summary:
+    """Run a detector over inputs; what cannot be read is named and counted, and the run goes on.
+
+    Args:
+        checkpoint: a tldet checkpoint.
+        inputs: pictures, folders, globs, video files, a camera's number.
+        out: drawn pictures (under their own names) and videos go there.
+        json_path: COCO results go there.
+        score: least score of a detection.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        console: shows progress and a summary.
+
+    Raises:
+        TldetError: the checkpoint is wrong, an input names nothing, or nothing could be read.
+    """
+    sources = find_sources([str(given) for given in inputs])
+    run = _Run(load(checkpoint, device), Path(out) if out else None, score, console)
+    start = time.perf_counter()
+    try:
+        with run.progress() as progress:
+            for source in progress.track(sources, description="predicting"):
+                run.take(source, progress)
+    finally:
+        run.summary.seconds = time.perf_counter() - start
+        if json_path:
+            _write_json(Path(json_path), run.summary.records)
+        run.report()
+    if run.summary.failed and not run.summary.pictures + run.summary.frames:
+        raise DataError(f"none of {len(run.summary.failed)} inputs could be read")
+    return run.summary
+
+
+class _Run:
+    """One call of :func:`predict`."""
+
+    def __init__(self, predictor: Predictor, out: Path | None, score: float, console: Console | None) -> None:
+        self.predictor, self.out, self.score, self.console = predictor, out, score, console
+        self.summary = Summary()
+
+    def progress(self) -> Progress:
+        from rich.progress import Progress
+
+        return Progress(console=self.console, disable=self.console is None, transient=True)
+
+    def take(self, source: Source, progress: Progress) -> None:
+        """One input."""
+        try:
+            if source.kind == "picture":
+                self._picture(source)
+            elif source.kind == "video":
+                video = Video(source.path)
+                shown = progress.track(video, total=video.frames or None, description=source.path.name)
+                self._film(source, shown, video.rate)
+            else:
+                self._film(source, camera(int(str(source.path))), Fraction(25))
+        except DataError as error:
+            self.summary.failed[str(source.path)] = str(error)
+            log.warning("%s", error)
+
+    def _picture(self, source: Source) -> None:
+        picture = read_image(source.path)
+        found = self._found(picture, str(source.name))
+        self.summary.pictures += 1
+        if self.out:
+            name = source.name if source.name.suffix.lower() in DRAWABLE else source.name.with_suffix(".png")
+            write_picture(self.out / name, draw(picture, found))
+
+    def _film(self, source: Source, frames: Iterable[Picture], rate: Fraction) -> None:
+        writer = VideoWriter(self.out / source.name.with_suffix(".mp4"), rate) if self.out else None
+        try:
+            for number, frame in enumerate(frames):
+                found = self._found(frame, f"{source.name}#{number}")
+                self.summary.frames += 1
+                if writer:
+                    writer.write(draw(frame, found))
+        finally:
+            if writer:
+                writer.close()
+
+    def _found(self, picture: Picture, name: str) -> Detections:
+        found: Detections = self.predictor.predict(picture, self.score)
+        number = self.summary.pictures + self.summary.frames + 1
+        for record in found.to_coco(number, self.predictor.category_ids):
+            self.summary.records.append({**record, "file_name": name})
+        self.summary.detections += len(found)
+        return found
+
+    def report(self) -> None:
+        """The summary in one line, and where the drawings are."""
+        s = self.summary
+        if self.console is None:
+            return
+        counts = [f"{s.pictures} pictures"] if s.pictures else []
+        counts += [f"{s.frames} frames"] if s.frames else []
+        rate = (s.pictures + s.frames) / max(s.seconds, 1e-9)
+        failed = f", {len(s.failed)} could not be read" if s.failed else ""
+        where = f"; drawn in {self.out}" if self.out else ""
+        text = f"{' and '.join(counts) or 'nothing'}: {s.detections} detections, {rate:.1f} a second{failed}{where}"
+        self.console.print(text, markup=False, highlight=False)
+
+
+def write_picture(path: Path, picture: Picture) -> None:
+    """Write a (H, W, 3) uint8 RGB picture by its name's extension.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    _, encoded = cv2.imencode(path.suffix.lower(), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded.tobytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _write_json(path: Path, records: list[dict[str, Any]]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(records), encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from None

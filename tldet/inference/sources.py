@@ -1,0 +1,66 @@
+"""What ``tldet predict`` is given: pictures, folders, globs, videos, a camera."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tldet.data.images import EXTENSIONS
+from tldet.errors import DataError
+
+VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input: ``kind`` is "picture", "video" or "camera"; ``name`` is where its drawing goes, without a folder."""
+
+    kind: str
+    path: Path
+    name: Path
+
+
+def find_sources(inputs: Sequence[str]) -> list[Source]:
+    """The pictures, videos and cameras that arguments name, in order.
+
+    Raises:
+        DataError: an argument names nothing.
+    """
+    found: list[Source] = []
+    for given in inputs:
+        path = Path(given)
+        if given.isdigit() and not path.exists():
+            found.append(Source("camera", path, Path(f"camera_{given}")))
+        elif path.is_dir():
+            inside = [p for p in sorted(path.rglob("*")) if p.is_file() and kind_of(p)]
+            if not inside:
+                raise DataError(f"{path}: holds no picture or video")
+            found += [Source(kind_of(p) or "", p, p.relative_to(path)) for p in inside]
+        elif path.is_file():
+            found.append(Source(kind_of(path) or "picture", path, Path(path.name)))
+        else:
+            matched = sorted(Path(p) for p in glob.glob(given, recursive=True) if Path(p).is_file())  # noqa: PTH207
+            if not matched:
+                raise DataError(f"{given}: no such picture, folder, video or camera")
+            found += [Source(kind_of(p) or "picture", p, Path(p.name)) for p in matched]
+    return _distinct(found)
+
+
+def kind_of(path: Path) -> str | None:
+    """By its extension "picture" or "video", or None."""
+    extension = path.suffix.lower()
+    return "picture" if extension in EXTENSIONS else "video" if extension in VIDEOS else None
+
+
+def _distinct(sources: list[Source]) -> list[Source]:
+    """Inputs of the same name from two folders must not overwrite each other's drawing."""
+    seen: dict[str, int] = {}
+    result = []
+    for source in sources:
+        key = str(source.name.with_suffix("")).lower() if source.kind == "picture" else str(source.name).lower()
+        seen[key] = seen.get(key, 0) + 1
+        name = source.name if seen[key] == 1 else source.name.with_stem(f"{source.name.stem}_{seen[key]}")
+        result.append(Source(source.kind, source.path, name))
+    return result

@@ -1,0 +1,97 @@
+"""Drawing: boxes and masks on pictures, curves of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tldet.structures import Detections
+
+Picture = NDArray[np.uint8]
+# Okabe and Ito 2008, told apart by colour-blind people too; further classes take lighter and darker ones.
+PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def colour_of(label: int) -> tuple[int, int, int]:
+    """The RGB colour of a class."""
+    base, round_ = PALETTE[label % len(PALETTE)], label // len(PALETTE)
+    factor = (1.0, 0.65, 1.3, 0.45)[round_ % 4]
+    red, green, blue = (int(min(255, c * factor)) for c in base)
+    return red, green, blue
+
+
+def draw(image: Picture, found: Detections, *, scores: bool = True) -> Picture:
+    """A copy of a (H, W, 3) uint8 RGB picture with boxes, names and masks; the best detection lies on top."""
+    canvas = image.copy()
+    if found.masks is not None:
+        for mask, label in zip(found.masks.cpu().numpy(), found.labels.tolist(), strict=True):
+            inside = mask.astype(bool)
+            canvas[inside] = (0.55 * canvas[inside] + 0.45 * np.array(colour_of(label))).astype(np.uint8)
+    width = max(1, round(min(image.shape[:2]) / 300))
+    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), found.names(), strict=True)
+    for box, score, label, name in reversed(list(rows)):
+        x0, y0, x1, y1 = (round(v) for v in box)
+        cv2.rectangle(canvas, (x0, y0), (x1, y1), colour_of(label), width, cv2.LINE_AA)
+        _write(canvas, f"{name} {score:.2f}" if scores else name, (x0, y0), colour_of(label))
+    return np.asarray(canvas, np.uint8)
+
+
+def _write(canvas: Picture, text: str, corner: tuple[int, int], colour: tuple[int, int, int]) -> None:
+    """Text on a ground of its own, above the corner where there is room, never outside the picture."""
+    scale = max(0.35, min(canvas.shape[:2]) / 1100)
+    thick = max(1, round(scale * 1.6))
+    plain = text.encode("ascii", "replace").decode()  # the font has no other letters
+    (w, h), below = cv2.getTextSize(plain, FONT, scale, thick)
+    h, height, width = h + below, canvas.shape[0], canvas.shape[1]
+    x = max(0, min(corner[0], width - w))
+    y = corner[1] - h if corner[1] - h >= 0 else max(0, min(corner[1], height - h))
+    cv2.rectangle(canvas, (x, y), (x + w, y + h), colour, cv2.FILLED)
+    ink = (0, 0, 0) if sum(colour) > 330 else (255, 255, 255)
+    cv2.putText(canvas, plain, (x, y + h - below), FONT, scale, ink, thick, cv2.LINE_AA)
+
+
+def grid(images: Sequence[Picture], columns: int = 3, gap: int = 6) -> Picture:
+    """Pictures side by side on white, each in a cell of the largest one's size."""
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    rows = -(-len(images) // columns)
+    shape = (rows * (height + gap) - gap, min(columns, len(images)) * (width + gap) - gap, 3)
+    sheet = np.full(shape, 255, np.uint8)
+    for place, image in enumerate(images):
+        y, x = place // columns * (height + gap), place % columns * (width + gap)
+        sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
+    return sheet
+
+
+def plot_curves(runs: dict[str, Path], out: Path) -> Path:
+    """Loss and AP over the steps of one or more runs.
+
+    Args:
+        runs: name to ``log.jsonl``.
+        out: the PNG.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss, ap = figure.subplots(1, 2)
+    for name, path in runs.items():
+        records: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        train = [r for r in records if r["type"] == "train"]
+        val = [r for r in records if r["type"] == "val"]
+        loss.plot([r["step"] for r in train], [r["loss"] for r in train], label=name)
+        for key, style in (("AP50", "o--"), ("AP", "o-")):
+            ap.plot([r["step"] for r in val], [r[key] for r in val], style, label=f"{name}, {key}")
+    for axes, title in ((loss, "training loss"), (ap, "COCO AP on the validation pictures")):
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(str(out), dpi=110)
+    return out

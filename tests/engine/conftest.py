@@ -12,7 +12,8 @@ import pytest
 def toy() -> ModuleType:
     """``toy_run.py`` as a module."""
     spec = importlib.util.spec_from_file_location("toy_run", Path(__file__).with_name("toy_run.py"))
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules["toy_run"] = module
     spec.loader.exec_module(module)

@@ -59,7 +59,9 @@ def assert_same_run(whole: Path, other: Path) -> None:
             if state["training"]:
                 assert state["training"].pop("seconds") > 0
         assert [key for key in a if not same(a[key], b[key])] == []
-    logs = [[{k: v for k, v in one.items() if k != "time"} for one in read_log(f / "log.jsonl")] for f in (whole, other)]
+    logs = [
+        [{k: v for k, v in one.items() if k != "time"} for one in read_log(f / "log.jsonl")] for f in (whole, other)
+    ]
     assert logs[0] == logs[1]
     assert [one["step"] for one in logs[0] if one["type"] == "val"] == list(range(5, 41, 5))
     assert [one["step"] for one in logs[0] if one["type"] == "train"] == list(range(4, 41, 4))
@@ -74,8 +76,7 @@ def whole(toy: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "hook",
-    [DieAt(step=3), DieAt(step=4), DieAt(step=17), DieAt(step=20), DieAt(step=39), DieAt(step=40)]
-    + [DieAt(save=1), DieAt(save=4), DieAt(save=9)],
+    [*(DieAt(step=n) for n in (3, 4, 17, 20, 39, 40)), *(DieAt(save=n) for n in (1, 4, 9))],
     ids=lambda hook: f"step{hook.step}" if hook.step > 0 else f"save{hook.save}",
 )
 def test_resumed_run_is_the_same(toy: ModuleType, whole: Path, tmp_path: Path, hook: DieAt) -> None:

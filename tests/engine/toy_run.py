@@ -1,12 +1,13 @@
 """A tiny run with everything that can make a resumed one differ; as a script, one that is killed again and again.
 
-``python toy_run.py FOLDER WORKERS KILLS SEED`` trains FOLDER/whole undisturbed and FOLDER/killed under SIGKILL at random
-moments (each third one in the middle of writing a checkpoint), resuming each time. torch is imported once; every run is
-a fork of this process.
+``python toy_run.py FOLDER WORKERS KILLS SEED`` trains FOLDER/whole undisturbed and FOLDER/killed under SIGKILL at
+random moments (each third one in the middle of writing a checkpoint), resuming each time. torch is imported once; every
+run is a fork of this process.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import signal
@@ -98,12 +99,21 @@ def build(folder: str | Path, workers: int = 0, delay: float = 0.0, **changes: A
     torch.manual_seed(0)
     model = changes.pop("model", None) or ToyModel()
     schedule = {"epochs": 8, "warmup_steps": 5, "warmup_factor": 0.1}
-    settings = {"accumulate": 2, "ema": 0.95, "clip_norm": 1.0, "validate_every": 1.0, "checkpoint_every": 0.6, "log_every": 4}
+    settings = {
+        "accumulate": 2,
+        "ema": 0.95,
+        "clip_norm": 1.0,
+        "validate_every": 1.0,
+        "checkpoint_every": 0.6,
+        "log_every": 4,
+    }
     arguments: dict[str, Any] = {"evaluate": evaluate, "batches": lambda start: toy_batches(start, workers, delay)}
     if {"steps", "minutes"} & set(changes):
         del schedule["epochs"]
     for name, value in changes.items():
-        home = next((d for d, t in ((schedule, ScheduleSettings), (settings, TrainSettings)) if hasattr(t, name)), arguments)
+        home = next(
+            (d for d, t in ((schedule, ScheduleSettings), (settings, TrainSettings)) if hasattr(t, name)), arguments
+        )
         home[name] = value
     optimizer = arguments.pop("optimizer", None) or torch.optim.AdamW(model.parameters(), lr=0.01)
     return Trainer(
@@ -118,10 +128,27 @@ def build(folder: str | Path, workers: int = 0, delay: float = 0.0, **changes: A
     )
 
 
+class Ready:
+    """A hook that tells the other end of a pipe that training begins."""
+
+    def __init__(self, pipe: int) -> None:
+        self.pipe = pipe
+
+    def before_train(self, runner: Any) -> None:
+        os.write(self.pipe, b"!")
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_args, **_more: None
+
+
 def _train_child(folder: Path, workers: int, *, die_saving: bool = False) -> int:
-    """Fork a process that trains in ``folder``, resuming where there is something; returns its id."""
+    """Fork a process that trains in ``folder``, resuming where there is something; returns its id when it trains."""
+    hear, tell = os.pipe()
     child = os.fork()
     if child:
+        os.close(tell)
+        os.read(hear, 1)
+        os.close(hear)
         return child
     code = 1
     try:
@@ -129,7 +156,7 @@ def _train_child(folder: Path, workers: int, *, die_saving: bool = False) -> int
         torch.set_num_threads(1)
         if die_saving:
             torch.save = _write_half  # the next checkpoint dies half written
-        build(folder, workers, delay=0.004).run(resume=any(folder.glob("step_*.pt")))
+        build(folder, workers, delay=0.004, hooks=[Ready(tell)]).run(resume=any(folder.glob("step_*.pt")))
         code = 0
     finally:
         os._exit(code)
@@ -146,13 +173,14 @@ def _write_half(_state: Any, file: Any, *_args: Any, **_more: Any) -> None:
 
 def main(folder: Path, workers: int, kills: int, seed: int) -> None:
     chance = random.Random(seed)
+    importlib.import_module("torch._dynamo")  # what the first optimizer step imports, once for all forks
     assert os.waitpid(_train_child(folder / "whole", workers), 0)[1] == 0
     killed, steps = 0, []
     while True:
         saving = killed % 3 == 2
         child = _train_child(folder / "killed", workers, die_saving=saving and killed < kills)
         if killed < kills and not saving:
-            time.sleep(chance.uniform(0.02, 0.25))
+            time.sleep(chance.uniform(0.0, 2.0 / kills))
             os.killpg(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):
@@ -161,7 +189,7 @@ def main(folder: Path, workers: int, kills: int, seed: int) -> None:
         killed += 1
         found = checkpoint.newest_readable(folder / "killed") if (folder / "killed").exists() else None
         steps.append(found[1]["training"]["step"] if found else 0)
-    print("killed", killed, "times, resumed after steps", steps)
+    sys.stdout.write(f"killed {killed} times, resumed after steps {steps}\n")
 
 
 if __name__ == "__main__":

@@ -61,6 +61,15 @@ class Keeper:
             raise TrainingError(f"nothing to resume: {self.folder} holds no readable checkpoint (step_*.pt)")
         return found
 
+    def way_back(self, step: int, error: Exception) -> str:
+        """What to tell a person whose run an error ended after ``step`` steps."""
+        last = self.last()
+        kept = f"the last checkpoint, {last}, is kept" if last else "there was no checkpoint yet"
+        return (
+            f"step {step + 1}: {error}; the weights were not touched, {kept}; "
+            "lower optimizer.lr, lengthen schedule.warmup_steps or set training.clip_norm"
+        )
+
     def save(self, path: Path, contents: dict[str, Any]) -> None:
         """Write one file whole or not at all, then drop the oldest ones above ``keep``."""
         checkpoint.save(path, contents)
@@ -78,7 +87,10 @@ def pack(run: Trainer, *, whole: bool) -> dict[str, Any]:
         "device": run.device.type,
         "rng": capture_rng(),
     }
+    trained = {"steps": run.state.step, "metrics": run.state.metrics}
     return {
+        "config": run.config,
+        "meta": {**run.meta, "trained": trained},
         "model": run.model.state_dict(),
         "ema": run.ema.state_dict() if run.ema else None,
         "training": training if whole else None,

@@ -62,7 +62,10 @@ class TrainState:
     window: Window = field(default_factory=Window)
 
     def take_in(self, value: float, min_gain: float) -> bool:
-        """Count a validation for early stopping; true when it is the best so far."""
+        """Count a validation for early stopping; true when it is the best so far (NaN never is)."""
+        if value != value:
+            self.stale += 1
+            return False
         if self.reference is None or value > self.reference + min_gain:
             self.reference, self.stale = value, 0
         else:
@@ -106,6 +109,12 @@ class TrainResult:
     reason: str
     checkpoint: Path | None
     best_checkpoint: Path | None
+
+    @classmethod
+    def of(cls, state: TrainState, reason: str, last: Path | None, best: Path) -> TrainResult:
+        """From the last state and the files ``last`` and ``best`` (which may not exist)."""
+        found = best if state.best is not None and best.exists() else None
+        return cls(state.step, state.best, state.best_step, state.metrics, state.seconds, reason, last, found)
 
 
 def mix(*numbers: int) -> int:

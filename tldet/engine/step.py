@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,10 @@ from torch.optim import Optimizer
 
 from tldet.engine.precision import Precision
 from tldet.errors import TrainingError
+
+
+class NotFiniteError(TrainingError):
+    """A loss or a gradient is infinite or not a number; the step was not taken."""
 
 
 @dataclass
@@ -59,7 +64,7 @@ class Stepper:
         """Take one step with the mean gradient of ``batches``.
 
         Raises:
-            TrainingError: the loss or the gradient norm is not finite; the weights are as before the step.
+            NotFiniteError: the loss or the gradient norm is not finite; the weights are as before the step.
         """
         self.optimizer.zero_grad(set_to_none=True)
         result = StepResult()
@@ -87,19 +92,16 @@ class Stepper:
         return total.detach().float()
 
     def _check(self, result: StepResult) -> None:
-        """Raise before weights are touched. A scaled fp16 gradient may overflow: the scaler then skips the step."""
-        looked_at = [result.loss] if self.scaler.is_enabled() else [result.loss, result.norm]
-        if all(_finite(looked_at)):
+        """Raise before weights are touched. A scaled fp16 gradient may overflow: then the scaler skips the step."""
+        if math.isfinite(result.loss) and math.isfinite(result.norm):
+            return
+        if math.isfinite(result.loss) and self.scaler.is_enabled() and self.scaler.get_scale() >= 1:
             return
         rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         parts = ", ".join(f"{name} {float(value):.4g}" for name, value in result.parts.items())
-        what = "loss" if not all(_finite([result.loss])) else "gradient"
+        what = "gradient" if math.isfinite(result.loss) else "loss"
         ids = ", ".join(str(one) for ids in result.image_ids for one in ids)
         rate = f"{max(rates):.3g}" if max(rates) == min(rates) else f"{min(rates):.3g} to {max(rates):.3g}"
-        raise TrainingError(
+        raise NotFiniteError(
             f"the {what} is not finite: {parts}; learning rate {rate}, gradient norm {result.norm:.4g}, pictures {ids}"
         )
-
-
-def _finite(values: Iterable[float]) -> list[bool]:
-    return [value - value == 0 for value in values]

@@ -11,12 +11,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -31,8 +29,9 @@ from tldet.engine.recorder import Recorder
 from tldet.engine.schedule import ScheduleSettings, factor, falls_due, set_rates
 from tldet.engine.settings import TrainSettings
 from tldet.engine.state import TrainResult, TrainState, deterministic, mix, restore_rng, seed_all
-from tldet.engine.step import Stepper, StepResult
-from tldet.errors import ConfigError, TrainingError
+from tldet.engine.step import NotFiniteError, Stepper
+from tldet.engine.validation import Evaluate, best_of, measure
+from tldet.errors import TrainingError
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +57,7 @@ class Trainer:
         reporter: shows progress; nothing when None.
         config: the resolved config, kept in checkpoints.
         meta: class names, category ids and the like, kept in checkpoints.
-        hooks: objects with mmengine's ``Hook`` interface, called in this order (see
-            :func:`tldet.engine.hooks.by_priority`).
+        hooks: objects with mmengine's ``Hook`` interface, in the order they are called in.
         clock: seconds, for the budget of minutes.
     """
 
@@ -68,7 +66,7 @@ class Trainer:
         model: nn.Module,
         optimizer: Optimizer,
         batches: Callable[[int], Iterator[Any]],
-        evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
+        evaluate: Evaluate | None,
         schedule: ScheduleSettings,
         settings: TrainSettings,
         work_dir: str | Path,
@@ -97,7 +95,7 @@ class Trainer:
         self.hooks = list(hooks)
         self.ema = None if settings.ema is None else Ema(self.model, settings.ema)
         self.state = TrainState(total=schedule.total_steps(steps_per_epoch))
-        self.contents = {"config": dict(config or {}), "meta": dict(meta or {})}
+        self.config, self.meta = dict(config or {}), dict(meta or {})
         self.keeper = Keeper(self.work_dir, settings.keep)
         self.recorder = Recorder(JsonLog(self.work_dir / "log.jsonl"), self.reporter, steps_per_epoch)
         self.stepper = Stepper(self.model, optimizer, self.precision, settings.clip_norm)
@@ -124,13 +122,15 @@ class Trainer:
             stream = self.batches(self.state.step * self.settings.accumulate)
             try:
                 reason = self._loop(self._started(stream, rng), interrupts)
+            except NotFiniteError as error:
+                raise TrainingError(self.keeper.way_back(self.state.step, error)) from None
             finally:
                 self.reporter.close()
                 getattr(stream, "close", lambda: None)()
         self._call("after_train")
         if reason == INTERRUPTED:
             raise KeyboardInterrupt(f"stopped after step {self.state.step}, saved in {self.work_dir}; --resume goes on")
-        return self._result(reason)
+        return TrainResult.of(self.state, reason, self.keeper.last(), self.keeper.best_path)
 
     def _begin(self) -> None:
         """Make the run's folder ready for a new run."""
@@ -193,7 +193,7 @@ class Trainer:
             lr = set_rates(self.optimizer, now)
             batches = [self._next(stream, micro) for micro in range(self.settings.accumulate)]
             seed_all(mix(self.settings.seed, state.step))  # dropout and the like, whatever loading drew
-            result = self._take_step(batches)
+            result = self.stepper(batches)
             state.step += 1
             if self.ema:
                 self.ema.update(state.step)
@@ -210,39 +210,20 @@ class Trainer:
         batch.seed = mix(self.settings.seed, self.state.step, micro)
         return batch
 
-    def _take_step(self, batches: list[Any]) -> StepResult:
-        """Let the stepper work; its complaint gets the step's number and the way back."""
-        try:
-            return self.stepper(batches)
-        except TrainingError as error:
-            last = self.keeper.last()
-            kept = f"the last checkpoint, {last}, is kept" if last else "there was no checkpoint yet"
-            raise TrainingError(
-                f"step {self.state.step + 1}: {error}; the weights were not touched, {kept}; "
-                "lower optimizer.lr, lengthen schedule.warmup_steps or set training.clip_norm"
-            ) from None
-
-    def _validate(self, evaluate: Callable[[nn.Module], Mapping[str, float]]) -> None:
+    def _validate(self, evaluate: Evaluate) -> None:
         """Measure the weights people will use; keep them when they are the best so far."""
         start = time.perf_counter()
-        self.model.eval()
-        averaged = self.ema.applied() if self.ema else nullcontext()
-        with averaged, torch.no_grad(), self.precision.autocast():
-            metrics = {name: float(value) for name, value in evaluate(self.model).items()}
-        self.model.train()
-        self.state.metrics = metrics
-        if self.settings.best_metric not in metrics:
-            raise ConfigError(f"training.best_metric {self.settings.best_metric!r} is none of {', '.join(metrics)}")
-        is_best = self.state.take_in(metrics[self.settings.best_metric], self.settings.min_gain)
+        self.state.metrics = measure(self.model, evaluate, self.ema, self.precision)
+        is_best = self.state.take_in(best_of(self.state.metrics, self.settings), self.settings.min_gain)
         self.recorder.validation(self.state, time.perf_counter() - start)
         if is_best:
             self._save(self.keeper.best_path, whole=False)
-        self._call("after_val_epoch", metrics=metrics)
+        self._call("after_val_epoch", metrics=self.state.metrics)
 
     def _save(self, path: Path, *, whole: bool = True) -> None:
         """Write a checkpoint: the whole state, or what it takes to use the weights."""
         self.recorder.log.sync()
-        contents = {**self.contents, **pack(self, whole=whole)}
+        contents = pack(self, whole=whole)
         self._call("before_save_checkpoint", checkpoint=contents)
         self.keeper.save(path, contents)
 
@@ -267,16 +248,3 @@ class Trainer:
     def _call(self, name: str, **details: Any) -> None:
         for hook in self.hooks:
             getattr(hook, name)(self, **details)
-
-    def _result(self, reason: str) -> TrainResult:
-        state, best = self.state, self.keeper.best_path
-        return TrainResult(
-            step=state.step,
-            best=state.best,
-            best_step=state.best_step,
-            metrics=state.metrics,
-            seconds=state.seconds,
-            reason=reason,
-            checkpoint=self.keeper.last(),
-            best_checkpoint=best if state.best is not None and best.exists() else None,
-        )

@@ -1,0 +1,104 @@
+"""The choice of number format; bf16 is never run here, only chosen."""
+
+import io
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from tldet.engine import precision
+from tldet.engine.hooks import StopFile, WeightsSnapshot, by_priority
+from tldet.engine.precision import Precision, choose
+from tldet.engine.progress import ConsoleReporter, duration
+from tldet.errors import ConfigError
+
+
+def test_cpu_without_bf16_is_never_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
+    chosen = choose(nn.Linear(1, 1), "cpu", trial=lambda: pytest.fail("was run"))
+    assert (chosen.name, chosen.channels_last) == ("fp32", True)
+    assert chosen.describe() == "fp32 on cpu, channels last (the processor has no bf16 instructions)"
+    with pytest.raises(ConfigError, match="no bf16 instructions"):
+        choose(nn.Linear(1, 1), "cpu", "bf16")
+
+
+@pytest.mark.parametrize(("fast", "expected"), [("fp32", "fp32"), ("bf16", "bf16")])
+def test_cpu_with_bf16_is_measured(monkeypatch: pytest.MonkeyPatch, fast: str, expected: str) -> None:
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "_seconds", lambda one, model, trial: 1.0 if one.name == fast else 2.0)
+    model = nn.Conv2d(3, 3, 1)
+    assert choose(model, "cpu", trial=lambda: None).name == expected
+    assert choose(model, "cpu").reason == "bf16 was not measured"
+
+
+def test_trial_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(Precision, "autocast", lambda self: torch.autocast("cpu", enabled=False))
+    rng = torch.get_rng_state()
+    choose(model, "cpu", trial=lambda: model(torch.randn(2, 3, 4, 4)).sum())
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(rng, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("requested", "says"), [("fp16", "needs a CUDA GPU"), ("tf32", "training.precision must be auto, fp32")]
+)
+def test_impossible_request(requested: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        choose(nn.Linear(1, 1), "cpu", requested)
+
+
+def test_prepare_keeps_the_parameters(toy: ModuleType) -> None:
+    model = toy.ToyModel()
+    before = list(model.parameters())
+    Precision().prepare(model)
+    assert all(a is b for a, b in zip(before, model.parameters(), strict=True))
+    assert (
+        nn.Conv2d(2, 2, 3).to(memory_format=torch.channels_last).weight.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_on_a_console(toy: ModuleType, tmp_path: Path, terminal: bool) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=200, _environ={})
+    toy.build(tmp_path, steps=10, reporter=ConsoleReporter(console)).run()
+    text = out.getvalue()
+    assert "step 10/10  loss" in text
+    assert "images/s  eta 0:00" in text
+    assert "validation at step 5: AP -" in text
+    assert text.count("step 3/10") == 0 or terminal
+
+
+def test_duration() -> None:
+    assert [duration(s) for s in (0, 61.4, 3725)] == ["0:00", "1:01", "1:02:05"]
+
+
+def test_stop_file_ends_like_ctrl_c_and_is_removed(toy: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "STOP").touch()
+    result = toy.build(tmp_path, hooks=[StopFile()]).run()
+    assert (result.step, result.reason) == (1, f"{tmp_path / 'STOP'} appeared")
+    assert toy.build(tmp_path, steps=5, hooks=[StopFile()]).run(resume=True).step == 5
+
+
+def test_snapshots_and_order_of_hooks(toy: ModuleType, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    trainer = toy.build(tmp_path, steps=12, hooks=[WeightsSnapshot(every=1.0)])
+    trainer.run()
+    files = sorted((tmp_path / "snapshots").iterdir())
+    assert [file.name for file in files] == ["weights_00000005.safetensors", "weights_00000010.safetensors"]
+    assert set(load_file(files[-1])) == set(trainer.model.state_dict())
+    first: Any = StopFile()
+    first.priority = "HIGH"
+    last = WeightsSnapshot()
+    assert by_priority([last, first]) == [first, last]
+    with pytest.raises(ConfigError, match=r"WeightsSnapshot.every"):
+        WeightsSnapshot(every=0)

@@ -1,0 +1,166 @@
+"""A run killed and resumed equals the run left alone, bit for bit."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from tldet import checkpoint
+from tldet.engine.log import read_log
+from tldet.errors import TrainingError
+
+
+class Die(Exception):
+    """Stands for a kill inside one process."""
+
+
+class DieAt:
+    """A hook that kills the run after a step, or while a checkpoint is made."""
+
+    def __init__(self, step: int = -1, save: int = -1) -> None:
+        self.step, self.save, self.saves = step, save, 0
+
+    def before_train(self, runner: Any) -> None: ...
+    def after_train(self, runner: Any) -> None: ...
+    def after_val_epoch(self, runner: Any, metrics: Any) -> None: ...
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any, outputs: Any) -> None:
+        if batch_idx + 1 == self.step:
+            raise Die
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: Any) -> None:
+        self.saves += 1
+        if self.saves == self.save:
+            raise Die
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal to the bit, through containers."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return type(a) is type(b) and a == b
+
+
+def assert_same_run(whole: Path, other: Path) -> None:
+    """The last and the best checkpoint and the log are equal but for times."""
+    for name in ("step_00000040.pt", "best.pt"):
+        a, b = checkpoint.load(whole / name), checkpoint.load(other / name)
+        for state in (a, b):
+            if state["training"]:
+                assert state["training"].pop("seconds") > 0
+        assert [key for key in a if not same(a[key], b[key])] == []
+    logs = [
+        [{k: v for k, v in one.items() if k != "time"} for one in read_log(f / "log.jsonl")] for f in (whole, other)
+    ]
+    assert logs[0] == logs[1]
+    assert [one["step"] for one in logs[0] if one["type"] == "val"] == list(range(5, 41, 5))
+    assert [one["step"] for one in logs[0] if one["type"] == "train"] == list(range(4, 41, 4))
+
+
+@pytest.fixture(scope="module")
+def whole(toy: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    toy.build(folder).run()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [*(DieAt(step=n) for n in (3, 4, 17, 20, 39, 40)), *(DieAt(save=n) for n in (1, 4, 9))],
+    ids=lambda hook: f"step{hook.step}" if hook.step > 0 else f"save{hook.save}",
+)
+def test_resumed_run_is_the_same(toy: ModuleType, whole: Path, tmp_path: Path, hook: DieAt) -> None:
+    with pytest.raises(Die):
+        toy.build(tmp_path, hooks=[hook]).run()
+    torch.rand(100)  # another process would have another generator
+    resumable = any(tmp_path.glob("step_*.pt"))
+    result = toy.build(tmp_path).run(resume=resumable)
+    assert (result.step, result.reason) == (40, "finished")
+    assert_same_run(whole, tmp_path)
+
+
+def test_workers_change_nothing(toy: ModuleType, whole: Path, tmp_path: Path) -> None:
+    toy.build(tmp_path, workers=2).run()
+    assert_same_run(whole, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("workers", "kills"),
+    [(0, 6), pytest.param(2, 10, marks=pytest.mark.slow), pytest.param(0, 30, marks=pytest.mark.slow)],
+)
+def test_sigkill_at_random_moments(whole: Path, tmp_path: Path, workers: int, kills: int) -> None:
+    script = Path(__file__).with_name("toy_run.py")
+    command = [sys.executable, str(script), str(tmp_path), str(workers), str(kills), str(workers + kills)]
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[1]) >= min(kills, 3)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(toy: ModuleType, whole: Path, tmp_path: Path) -> None:
+    class CtrlC(DieAt):
+        def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any, outputs: Any) -> None:
+            if batch_idx + 1 == 18:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after step 18.*--resume goes on"):
+        toy.build(tmp_path, hooks=[CtrlC()]).run()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert (tmp_path / "step_00000018.pt").exists()
+    toy.build(tmp_path).run(resume=True)
+    assert_same_run(whole, tmp_path)
+
+
+def test_second_ctrl_c_aborts_at_once(toy: ModuleType, tmp_path: Path) -> None:
+    class Twice(DieAt):
+        def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any, outputs: Any) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="at once"):
+        toy.build(tmp_path, hooks=[Twice()]).run()
+    assert not list(tmp_path.glob("step_*.pt"))
+
+
+def test_broken_newest_checkpoint_is_passed_over(toy: ModuleType, whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(Die):
+        toy.build(tmp_path, hooks=[DieAt(step=20)]).run()
+    newest = max(tmp_path.glob("step_*.pt"))
+    newest.write_bytes(newest.read_bytes()[:1000])
+    toy.build(tmp_path).run(resume=True)
+    assert_same_run(whole, tmp_path)
+
+
+def test_resuming_a_finished_run_changes_nothing(toy: ModuleType, tmp_path: Path) -> None:
+    first = toy.build(tmp_path).run()
+    log = (tmp_path / "log.jsonl").read_bytes()
+    again = toy.build(tmp_path).run(resume=True)
+    assert again == first
+    assert (tmp_path / "log.jsonl").read_bytes() == log
+
+
+def test_what_cannot_be_resumed_is_said(toy: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        toy.build(tmp_path / "none").run(resume=True)
+    toy.build(tmp_path / "run", steps=2).run()
+    with pytest.raises(TrainingError, match="holds an earlier run"):
+        toy.build(tmp_path / "run", steps=2).run()
+    other = torch.nn.Sequential(torch.nn.Linear(3, 3))
+    with pytest.raises(TrainingError, match=r"step_00000002.pt is of another model"):
+        toy.build(tmp_path / "run", model=other).run(resume=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match="cannot write to folder"):
+        toy.build(tmp_path / "file" / "run").run()

@@ -1,0 +1,1 @@
+"""Measuring detections against ground truth the way COCO does."""

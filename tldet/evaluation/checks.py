@@ -1,0 +1,103 @@
+"""What must hold before anything is scored; each error is one line that names the record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from tldet.errors import DataError
+from tldet.evaluation import masks
+from tldet.evaluation.columns import Bools, Floats, Ints, Size
+
+Who = Callable[[int], str]  # row -> what a message calls the record
+
+
+def require(good: Bools, who: Who, what: Callable[[int], str]) -> None:
+    """Raise a DataError about the first row that is not good, and say how many others are not."""
+    if good.all():
+        return
+    first = int(np.flatnonzero(~good)[0])
+    others = int((~good).sum()) - 1
+    raise DataError(f"{who(first)} {what(first)}" + (f" ({others} more like it)" if others else ""))
+
+
+def unique_ids(name: str, noun: str, ids: Sequence[Any]) -> None:
+    """DataError unless ``ids`` are whole numbers, each once."""
+    for value in ids:
+        if value != value or value in (float("inf"), float("-inf")) or value != int(value):
+            raise DataError(f"{name}: {noun} id {value} is not a whole number")
+    if len(set(ids)) == len(ids):
+        return
+    twice = [key for key, count in Counter(ids).items() if count > 1]
+    more = f" ({len(twice) - 1} more ids like it)" if len(twice) > 1 else ""
+    raise DataError(f"{name}: {noun} id {twice[0]} occurs more than once{more}; ids must be unique")
+
+
+def image_ranks(ids: Sequence[Any], known: Mapping[Any, int], who: Who) -> Ints:
+    """(N,) rank of each picture; DataError names an unknown id."""
+    ranks = np.array([known.get(value, -1) for value in ids], dtype=np.int64)
+    require(ranks >= 0, who, lambda row: f"has unknown image_id {ids[row]}: it is not among the {len(known)} pictures")
+    return ranks
+
+
+def category_ranks(ids: Sequence[Any], known: Mapping[Any, int], who: Who) -> Ints:
+    """(N,) rank of each category; DataError names an unknown id."""
+    ranks = np.array([known.get(value, -1) for value in ids], dtype=np.int64)
+    require(ranks >= 0, who, lambda row: f"has unknown category_id {ids[row]}: the ids are {shortened(list(known))}")
+    return ranks
+
+
+def segmentations(found: Sequence[Any], sizes: Sequence[Size], who: Who) -> None:
+    """DataError about the first mask that cannot be scored."""
+    for row, (segmentation, size) in enumerate(zip(found, sizes, strict=True)):
+        if problem := masks.problem_with(segmentation, size):
+            raise DataError(f"{who(row)} {problem}")
+
+
+def boxes(found: Sequence[Sequence[float] | None], who: Who) -> Floats:
+    """(N, 4) xywh; DataError about a box that is missing, not four numbers, not finite or of negative size."""
+    require(np.array([box is not None for box in found], dtype=bool), who, lambda _: "has no bbox")
+    rows = [box for box in found if box is not None]
+    four = np.array([len(box) == 4 for box in rows], dtype=bool)
+    require(four, who, lambda row: f"has bbox {rows[row]}; it must be four numbers [x, y, width, height]")
+    values = np.fromiter(chain.from_iterable(rows), dtype=np.float64, count=4 * len(rows)).reshape(-1, 4)
+    sound_boxes(values, who)
+    return values
+
+
+def sound_boxes(values: Floats, who: Who) -> None:
+    """DataError about an xywh box that is not finite or of negative size."""
+    known: Bools = np.logical_and.reduce(np.isfinite(values), axis=1)
+    require(known, who, lambda row: f"has bbox {values[row].tolist()}; it must be finite")
+    upright: Bools = (values[:, 2] >= 0) & (values[:, 3] >= 0)
+    require(upright, who, lambda row: f"has bbox {values[row].tolist()}: its width or height is negative")
+
+
+def finite(values: Floats, key: str, who: Who) -> None:
+    """DataError about a number that is NaN or infinite."""
+    require(np.isfinite(values), who, lambda row: f"has {key} {values[row]}; it must be a finite number")
+
+
+def common_classes(dataset_names: Collection[str], model_names: Collection[str]) -> list[str]:
+    """The class names that a dataset and a model share, in the dataset's order.
+
+    Raises:
+        DataError: there is none.
+    """
+    shared = [name for name in dataset_names if name in set(model_names)]
+    if not shared:
+        theirs, ours = shortened(list(dataset_names)), shortened(list(model_names))
+        raise DataError(
+            f"the dataset and the model have no class in common: the dataset has {theirs}; the model {ours}"
+        )
+    return shared
+
+
+def shortened(values: Sequence[Any], limit: int = 12) -> str:
+    """``1, 2, 3, ... (80 in all)``."""
+    text = ", ".join(map(str, values[:limit])) or "none"
+    return text if len(values) <= limit else f"{text}, ... ({len(values)} in all)"

@@ -1,0 +1,185 @@
+"""COCO evaluation: of results files, and of detections as a detector gives them out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tldet.errors import DataError
+from tldet.evaluation import checks, masks
+from tldet.evaluation.columns import Floats, Ints, Results, Type
+from tldet.evaluation.engines import Engine, score
+from tldet.evaluation.loading import load_ground_truth, load_results
+from tldet.evaluation.reading import Source
+from tldet.evaluation.report import CocoResult
+
+if TYPE_CHECKING:  # scoring files needs no torch
+    from tldet.structures import Detections
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate_files(
+    gt: Source,
+    dt: Source,
+    *,
+    type: Type = "bbox",
+    engine: Engine = "fast",
+    image_ids: Iterable[int] | None = None,
+    agnostic: bool = False,
+) -> CocoResult:
+    """Score COCO results against COCO annotations.
+
+    Args:
+        gt: annotation file, or a dict of the same layout.
+        dt: results file, or a list of its records.
+        type: compare boxes or masks.
+        engine: "fast" (hotcoco) or "pycocotools"; the numbers are the same.
+        image_ids: score only these pictures; by default all of ``gt``.
+        agnostic: take all classes as one.
+
+    Raises:
+        DataError: one line that names the file and the record that cannot be scored.
+    """
+    truth = load_ground_truth(gt, type)
+    results = load_results(dt, truth)
+    chosen = truth if image_ids is None else truth.on(image_ids)
+    return score(chosen, results.on(chosen, truth), engine, agnostic=agnostic)
+
+
+def check_common_classes(dataset_names: Collection[str], model_names: Collection[str]) -> list[str]:
+    """The class names that a dataset and a model share; DataError naming both lists when there is none."""
+    return checks.common_classes(dataset_names, model_names)
+
+
+class CocoEvaluator:
+    """Collects detections picture by picture and scores the pictures that were run.
+
+    Args:
+        ground_truth: annotation file, or a dict of the same layout.
+        category_ids: the dataset's category id of each label; None for a class that the dataset does not have (its
+            detections are left out and counted in the log).
+        type: compare boxes or masks. As usual for mask AP, the size of a detection is then its mask's and
+            :attr:`results` have no boxes.
+        engine: "fast" (hotcoco) or "pycocotools".
+
+    Raises:
+        DataError: the annotations cannot be used, or a category id is not among theirs.
+    """
+
+    def __init__(
+        self,
+        ground_truth: Source,
+        *,
+        category_ids: Sequence[int | None],
+        type: Type = "bbox",
+        engine: Engine = "fast",
+    ) -> None:
+        self.truth = load_ground_truth(ground_truth, type)
+        self.engine: Engine = engine
+        self.category_ids = list(category_ids)
+        known = self.truth.category_rank()
+        for key in self.category_ids:
+            if key is not None and key not in known:
+                names = checks.shortened(list(known))
+                raise DataError(f"{self.truth.name}: has no category id {key}, which the model knows; it has {names}")
+        self._category_ranks = np.array([-1 if k is None else known[k] for k in self.category_ids], dtype=np.int64)
+        self._image_ranks = self.truth.image_rank()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all detections."""
+        self._images: list[int] = []
+        self._boxes: list[Floats] = []
+        self._scores: list[Floats] = []
+        self._categories: list[Ints] = []
+        self._rles: list[masks.Rle] = []
+        self._left_out = 0
+
+    def update(self, image_id: int, detections: Detections) -> None:
+        """Add what was found on one picture (nothing counts too).
+
+        Raises:
+            DataError: the picture is not in the ground truth, or a score or box is not finite.
+            ValueError: the picture was given before, or masks are to be scored and there are none.
+        """
+        if image_id not in self._image_ranks:
+            raise DataError(f"{self.truth.name}: detections of unknown image_id {image_id}")
+        if self.truth.type == "segm" and detections.masks is None and len(detections):
+            raise ValueError("masks are to be scored, but the detections have none")
+        categories = self._category_ranks[_array(detections.labels)]
+        boxes, scores = _xywh(detections), _array(detections.scores).astype(np.float64)
+        _check(f"detections of image_id {image_id}: row", boxes, scores)
+        known = categories >= 0
+        if self.truth.type == "segm" and detections.masks is not None:
+            self._rles += masks.encode(_array(detections.masks)[known].astype(np.uint8))
+        self._images.append(image_id)
+        self._boxes.append(boxes[known])
+        self._scores.append(scores[known])
+        self._categories.append(categories[known])
+        self._left_out += int((~known).sum())
+
+    def compute(self) -> CocoResult:
+        """Score the pictures given to :meth:`update`."""
+        twice = len(self._images) - len(set(self._images))
+        if twice:
+            raise ValueError(f"{twice} pictures were given more than once; call reset() between two runs")
+        if self._left_out:
+            logger.info("%d detections of classes that %s lacks were left out", self._left_out, self.truth.name)
+        whole = self._columns()
+        truth = self.truth.on(self._images)
+        return score(truth, whole.on(truth, self.truth), self.engine)
+
+    def _columns(self) -> Results:
+        ranks = np.array([self._image_ranks[image_id] for image_id in self._images], dtype=np.int64)
+        boxes = np.concatenate([np.zeros((0, 4)), *self._boxes])
+        areas, rles = boxes[:, 2] * boxes[:, 3], None
+        if self.truth.type == "segm":
+            rles = self._rles
+            areas, boxes = masks.areas_and_boxes(rles)
+        return Results(
+            images=np.repeat(ranks, [len(scores) for scores in self._scores]),
+            categories=np.concatenate([np.zeros(0, np.int64), *self._categories]),
+            boxes=boxes,
+            scores=np.concatenate([np.zeros(0), *self._scores]),
+            areas=areas,
+            segmentations=rles,
+        )
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """COCO results records with the dataset's own ids; scored from a file they give the same numbers."""
+        columns = self._columns()
+        boxes, scores = columns.boxes.tolist(), columns.scores.tolist()
+        pairs = zip(columns.images.tolist(), columns.categories.tolist(), strict=True)
+        records: list[dict[str, Any]] = []
+        for row, (image, category) in enumerate(pairs):
+            record = {"image_id": self.truth.image_ids[image], "category_id": self.truth.category_ids[category]}
+            what = {"bbox": boxes[row]} if columns.segmentations is None else {"segmentation": self._rles[row]}
+            records.append({**record, **what, "score": scores[row]})
+        return records
+
+
+def _array(values: Any) -> NDArray[Any]:
+    """A tensor (or anything like it) as an array in main memory."""
+    array: NDArray[Any] = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+    return array
+
+
+def _xywh(detections: Detections) -> Floats:
+    """(N, 4) xywh; subtracted in double precision, so that a results file holds the very same numbers."""
+    boxes: Floats = _array(detections.boxes).astype(np.float64)
+    boxes[:, 2:] -= boxes[:, :2]
+    return boxes
+
+
+def _check(prefix: str, boxes: Floats, scores: Floats) -> None:
+    def who(row: int) -> str:
+        return f"{prefix} {row}"
+
+    checks.finite(scores, "score", who)
+    checks.sound_boxes(boxes, who)

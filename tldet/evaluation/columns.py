@@ -1,0 +1,132 @@
+"""Ground truth and detections as columns: what the engines score.
+
+Pictures and classes are numbered by their rank among the dataset's sorted ids and annotations by their place, from 1:
+an engine that takes id 0 for "no match", or that wants small positive ids, cannot go wrong on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tldet.errors import DataError
+
+Type = Literal["bbox", "segm"]
+Size = tuple[int, int]  # (height, width)
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """A COCO dataset of I pictures, K classes and A annotations.
+
+    Attributes:
+        name: what messages call it.
+        type: "bbox" or "segm".
+        image_ids: I ids, rising; rank of picture -> id.
+        sizes: (height, width) of each picture, 0 where unknown.
+        category_ids: K ids, rising; rank of class -> id.
+        class_names: K names; equal names carry their id.
+        images: (A,) ranks.
+        categories: (A,) ranks.
+        boxes: (A, 4) xywh.
+        areas: (A,) pixels.
+        crowd: (A,) bool.
+        segmentations: A polygons or RLEs for "segm", else None.
+    """
+
+    name: str
+    type: Type
+    image_ids: Sequence[int]
+    sizes: Sequence[Size]
+    category_ids: Sequence[int]
+    class_names: Sequence[str]
+    images: Ints
+    categories: Ints
+    boxes: Floats
+    areas: Floats
+    crowd: Bools
+    segmentations: Sequence[Any] | None
+
+    def image_rank(self) -> dict[Any, int]:
+        """Id -> rank of each picture."""
+        return {key: rank for rank, key in enumerate(self.image_ids)}
+
+    def category_rank(self) -> dict[Any, int]:
+        """Id -> rank of each class."""
+        return {key: rank for rank, key in enumerate(self.category_ids)}
+
+    def on(self, image_ids: Iterable[int]) -> GroundTruth:
+        """The same with only some pictures; DataError names an id that there is not."""
+        known = self.image_rank()
+        wanted = sorted(set(image_ids))
+        for image_id in wanted:
+            if image_id not in known:
+                raise DataError(f"{self.name}: has no picture with id {image_id!r}, but it is to be scored")
+        if len(wanted) == len(known):
+            return self
+        ranks = [known[image_id] for image_id in wanted]
+        rows, images = _keep(self.images, ranks, len(known))
+        return replace(
+            self,
+            image_ids=wanted,
+            sizes=[self.sizes[rank] for rank in ranks],
+            images=images,
+            categories=self.categories[rows],
+            boxes=self.boxes[rows],
+            areas=self.areas[rows],
+            crowd=self.crowd[rows],
+            segmentations=_take(self.segmentations, rows),
+        )
+
+
+@dataclass(frozen=True)
+class Results:
+    """D detections on the pictures and classes of a :class:`GroundTruth`.
+
+    Attributes:
+        images: (D,) ranks.
+        categories: (D,) ranks.
+        boxes: (D, 4) xywh.
+        scores: (D,) finite.
+        areas: (D,) pixels.
+        segmentations: D compressed RLEs for "segm", else None.
+    """
+
+    images: Ints
+    categories: Ints
+    boxes: Floats
+    scores: Floats
+    areas: Floats
+    segmentations: Sequence[Any] | None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def on(self, kept: GroundTruth, whole: GroundTruth) -> Results:
+        """The detections on the pictures of ``kept``, which is a part of ``whole``."""
+        if kept is whole:
+            return self
+        known = whole.image_rank()
+        rows, images = _keep(self.images, [known[image_id] for image_id in kept.image_ids], len(known))
+        segmentations = _take(self.segmentations, rows)
+        categories, boxes, scores = self.categories[rows], self.boxes[rows], self.scores[rows]
+        return Results(images, categories, boxes, scores, self.areas[rows], segmentations)
+
+
+def _keep(images: Ints, ranks: Sequence[int], count: int) -> tuple[Ints, Ints]:
+    """Rows on the pictures of ``ranks``, and the new rank of the picture of each."""
+    renumbered = np.full(count, -1, dtype=np.int64)
+    renumbered[list(ranks)] = np.arange(len(ranks))
+    rows = np.flatnonzero(renumbered[images] >= 0)
+    return rows, renumbered[images[rows]]
+
+
+def _take(values: Sequence[Any] | None, rows: Ints) -> list[Any] | None:
+    return None if values is None else [values[row] for row in rows]

@@ -1,0 +1,132 @@
+"""What an evaluation found: COCO's twelve numbers and the AP of each class."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tldet.errors import DataError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+_ALL, _SMALL, _MEDIUM, _LARGE = range(4)  # area ranges
+_MOST = 2  # 100 detections a picture
+_IOU50, _IOU75 = slice(0, 1), slice(5, 6)
+
+
+@dataclass
+class CocoResult:
+    """The numbers of one evaluation, at full precision; -1 where there was nothing to measure.
+
+    Attributes:
+        AP: mean over IoU 0.50 to 0.95 and over classes; AP50 and AP75 at one IoU.
+        APs: objects of less than 32**2 pixels; APm up to 96**2, APl above.
+        AR1: best recall with 1 detection a picture; AR10, AR100 with more; ARs, ARm, ARl by size, with 100.
+        per_class: AP of each class of the ground truth, by name, in order of category id.
+        per_class_ap50: AP50 of each class.
+        type: "bbox" or "segm".
+        engine: what measured it, "fast" or "pycocotools".
+        images: pictures that were scored.
+        detections: detections that were scored.
+    """
+
+    AP: float = -1.0
+    AP50: float = -1.0
+    AP75: float = -1.0
+    APs: float = -1.0
+    APm: float = -1.0
+    APl: float = -1.0
+    AR1: float = -1.0
+    AR10: float = -1.0
+    AR100: float = -1.0
+    ARs: float = -1.0
+    ARm: float = -1.0
+    ARl: float = -1.0
+    per_class: dict[str, float] = field(default_factory=dict)
+    per_class_ap50: dict[str, float] = field(default_factory=dict)
+    type: str = "bbox"
+    engine: str = "fast"
+    images: int = 0
+    detections: int = 0
+
+    def numbers(self) -> dict[str, float]:
+        """The twelve numbers by name."""
+        return {name: getattr(self, name) for name in METRICS}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The twelve numbers and ``per_class``: what goes into a JSON file."""
+        return {**self.numbers(), "per_class": dict(self.per_class)}
+
+    def to_json(self) -> str:
+        """:meth:`to_dict` as JSON text; the numbers read back are the same to the last bit."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write :meth:`to_json` to ``path``; DataError when that cannot be done."""
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+
+    def table(self) -> Table:
+        """A rich table: the twelve numbers first, then the classes."""
+        from rich.table import Table
+
+        shown = Table(title=f"COCO {self.type}, {self.images} pictures, {self.detections} detections")
+        shown.add_column("class")
+        shown.add_column("AP", justify="right")
+        shown.add_column("AP50", justify="right")
+        for name, value in self.per_class.items():
+            shown.add_row(name, _shown(value), _shown(self.per_class_ap50.get(name, -1.0)))
+        shown.add_section()
+        shown.add_row("all", _shown(self.AP), _shown(self.AP50), style="bold")
+        shown.add_section()
+        for name in METRICS[2:]:
+            shown.add_row(name, _shown(getattr(self, name)), "")
+        return shown
+
+
+def _shown(value: float) -> str:
+    return "-" if value < 0 else f"{value:.3f}"
+
+
+def summarize(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> dict[str, float]:
+    """The twelve numbers of COCO (``COCOeval.summarize`` of pycocotools, to the bit).
+
+    Args:
+        precision: (IoU, recall, class, area range, most detections); -1 where nothing was to be found.
+        recall: (IoU, class, area range, most detections).
+    """
+    values = [
+        _mean(precision[:, :, :, _ALL, _MOST]),
+        _mean(precision[_IOU50, :, :, _ALL, _MOST]),
+        _mean(precision[_IOU75, :, :, _ALL, _MOST]),
+        *(_mean(precision[:, :, :, size, _MOST]) for size in (_SMALL, _MEDIUM, _LARGE)),
+        *(_mean(recall[:, :, _ALL, most]) for most in range(3)),
+        *(_mean(recall[:, :, size, _MOST]) for size in (_SMALL, _MEDIUM, _LARGE)),
+    ]
+    return dict(zip(METRICS, values, strict=True))
+
+
+def class_precision(
+    precision: NDArray[np.float64], class_names: Sequence[str]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """AP and AP50 of each class, from ``precision`` as in :func:`summarize`."""
+    columns = [precision[:, :, row, _ALL, _MOST] for row in range(len(class_names))]
+    average = {name: _mean(column) for name, column in zip(class_names, columns, strict=True)}
+    return average, {name: _mean(column[_IOU50]) for name, column in zip(class_names, columns, strict=True)}
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    measured = values[values > -1]
+    return float(np.mean(measured)) if len(measured) else -1.0

@@ -113,13 +113,12 @@ def test_json(tmp_path: Path) -> None:
 
 
 def test_table() -> None:
-    console = Console(width=80, record=True, quiet=True)
-    console.quiet = False
+    console = Console(width=80)
     with console.capture() as capture:
-        console.print(CocoResult(AP=0.25, AP50=0.5, AP75=0.125, per_class={"cat": 0.25, "none": -1.0}).table())
+        console.print(CocoResult(AP=0.25, AP50=0.5, AP75=0.125, per_class={"cat": 0.25, "[red]": -1.0}).table())
     lines = [line.replace("│", " ").split() for line in capture.get().splitlines()]
     assert ["cat", "0.250", "-"] in lines
-    assert ["none", "-", "-"] in lines
+    assert ["[red]", "-", "-"] in lines
     assert ["all", "0.250", "0.500"] in lines
     assert ["AP75", "0.125"] in lines
     assert ["APs", "-"] in lines

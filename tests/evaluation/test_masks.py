@@ -16,6 +16,7 @@ MASKS = arrays(
 )
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools.mask.decode
 @given(MASKS)
 def test_encoded_masks(drawn: np.ndarray) -> None:
     size = (int(drawn.shape[1]), int(drawn.shape[2]))

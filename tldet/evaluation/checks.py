@@ -92,7 +92,7 @@ def common_classes(dataset_names: Collection[str], model_names: Collection[str])
     if not shared:
         theirs, ours = shortened(list(dataset_names)), shortened(list(model_names))
         raise DataError(
-            f"the dataset and the model have no class in common: the dataset has {theirs}; the model {ours}"
+            f"the dataset and the model have no class in common: the dataset has {theirs}; the model has {ours}"
         )
     return shared
 

@@ -94,6 +94,7 @@ class CocoEvaluator:
     def reset(self) -> None:
         """Forget all detections."""
         self._images: list[int] = []
+        self._seen: set[int] = set()
         self._boxes: list[Floats] = []
         self._scores: list[Floats] = []
         self._categories: list[Ints] = []
@@ -109,6 +110,8 @@ class CocoEvaluator:
         """
         if image_id not in self._image_ranks:
             raise DataError(f"{self.truth.name}: detections of unknown image_id {image_id}")
+        if image_id in self._seen:
+            raise ValueError(f"picture {image_id} was given before; call reset() between two runs")
         if self.truth.type == "segm" and detections.masks is None and len(detections):
             raise ValueError("masks are to be scored, but the detections have none")
         categories = self._category_ranks[_array(detections.labels)]
@@ -118,6 +121,7 @@ class CocoEvaluator:
         if self.truth.type == "segm" and detections.masks is not None:
             self._rles += masks.encode(_array(detections.masks)[known].astype(np.uint8))
         self._images.append(image_id)
+        self._seen.add(image_id)
         self._boxes.append(boxes[known])
         self._scores.append(scores[known])
         self._categories.append(categories[known])
@@ -125,9 +129,6 @@ class CocoEvaluator:
 
     def compute(self) -> CocoResult:
         """Score the pictures given to :meth:`update`."""
-        twice = len(self._images) - len(set(self._images))
-        if twice:
-            raise ValueError(f"{twice} pictures were given more than once; call reset() between two runs")
         if self._left_out:
             logger.info("%d detections of classes that %s lacks were left out", self._left_out, self.truth.name)
         whole = self._columns()

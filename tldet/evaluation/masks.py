@@ -16,26 +16,58 @@ def problem_with(segmentation: Any, size: Size) -> str | None:
     """Why ``segmentation`` cannot be scored on a picture of ``size``, or None when it can."""
     if not segmentation:
         return "has no segmentation"
-    if isinstance(segmentation, list):
-        return _polygon_problem(segmentation, size)
-    if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
+    try:
+        return (
+            _polygon_problem(segmentation, size) if isinstance(segmentation, list) else _rle_problem(segmentation, size)
+        )
+    except (TypeError, ValueError, KeyError, AttributeError):
         return "has a segmentation that is neither a list of polygons nor an RLE with size and counts"
-    if 0 not in size and list(segmentation["size"]) != list(size):
-        return f"has a mask of size {list(segmentation['size'])}, its picture has {list(size)} (height, width)"
-    counts = segmentation["counts"]
-    if isinstance(counts, list):
-        height, width = segmentation["size"]
-        return None if sum(counts) == height * width else "has an RLE whose counts do not fill its size"
-    return None if isinstance(counts, str | bytes) and counts else "has an RLE without counts"
 
 
 def _polygon_problem(polygons: list[Any], size: Size) -> str | None:
     for polygon in polygons:
-        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        if len(polygon) < 6 or len(polygon) % 2:
             return "has a polygon that is not a flat list of at least three points [x, y, x, y, ...]"
-        if not np.isfinite(np.asarray(polygon, dtype=np.float64)).all():
+        if not np.isfinite(np.array(polygon, dtype=np.float64)).all():
             return "has a polygon with a number that is not finite"
     return "has a polygon, but its picture has no width and height" if 0 in size else None
+
+
+def _rle_problem(rle: Rle, size: Size) -> str | None:
+    height, width = rle["size"]
+    if 0 not in size and (height, width) != size:
+        return f"has a mask of size {[height, width]}, its picture has {list(size)} (height, width)"
+    counts = rle["counts"]
+    if isinstance(counts, list):
+        runs = np.array(counts, dtype=np.int64)
+    else:
+        runs = run_lengths(counts if isinstance(counts, bytes) else counts.encode())
+    if (runs < 0).any() or runs.sum() != height * width:
+        return f"has an RLE whose counts do not fill its size {[height, width]}"
+    return None
+
+
+def run_lengths(counts: bytes) -> NDArray[np.int64]:
+    """The run lengths in a compressed RLE (``rleFrString`` of COCO's maskApi.c).
+
+    Each number is written in groups of 5 bits, lowest first, as characters from 48; bit 6 says that more follow. From
+    the fourth on it is the difference to the number before the last one.
+
+    Raises:
+        ValueError: ``counts`` ends in the middle of a number or has other characters.
+    """
+    digits = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero((digits & 0x20) == 0)
+    if (digits < 0).any() or (digits >= 64).any() or not len(ends) or ends[-1] != len(digits) - 1:
+        raise ValueError("not a compressed RLE")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    shifts = 5 * (np.arange(len(digits)) - np.repeat(starts, lengths))
+    values = np.add.reduceat((digits & 0x1F) << shifts, starts)
+    values -= np.where(digits[ends] & 0x10, np.int64(1) << (5 * lengths), 0)  # a negative difference
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
 
 
 def to_rle(segmentation: Any, size: Size) -> Rle:

@@ -81,13 +81,14 @@ class CocoResult:
     def table(self) -> Table:
         """A rich table: the twelve numbers first, then the classes."""
         from rich.table import Table
+        from rich.text import Text
 
         shown = Table(title=f"COCO {self.type}, {self.images} pictures, {self.detections} detections")
         shown.add_column("class")
         shown.add_column("AP", justify="right")
         shown.add_column("AP50", justify="right")
         for name, value in self.per_class.items():
-            shown.add_row(name, _shown(value), _shown(self.per_class_ap50.get(name, -1.0)))
+            shown.add_row(Text(name), _shown(value), _shown(self.per_class_ap50.get(name, -1.0)))
         shown.add_section()
         shown.add_row("all", _shown(self.AP), _shown(self.AP50), style="bold")
         shown.add_section()

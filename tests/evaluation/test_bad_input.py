@@ -1,0 +1,185 @@
+"""What cannot be scored is refused with one line that names the record."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tldet.errors import DataError
+from tldet.evaluation.coco import check_common_classes, evaluate_files
+
+GT: dict[str, Any] = {
+    "images": [{"id": 7, "width": 100, "height": 80}, {"id": 9, "width": 100, "height": 80}],
+    "categories": [{"id": 3, "name": "cat"}, {"id": 5, "name": "dog"}],
+    "annotations": [
+        {"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 10, 40, 40], "area": 1600, "iscrowd": 0},
+        {"id": 2, "image_id": 9, "category_id": 5, "bbox": [20, 20, 30, 30], "area": 900, "iscrowd": 0},
+    ],
+}
+DT: list[dict[str, Any]] = [
+    {"image_id": 7, "category_id": 3, "bbox": [10, 10, 40, 40], "score": 0.9},
+    {"image_id": 9, "category_id": 5, "bbox": [20, 20, 30, 30], "score": 0.8},
+]
+REMOVE = object()
+RLE = {"size": [80, 100], "counts": [0, 8000]}
+NAN, INF = float("nan"), float("inf")
+
+
+def changed(records: list[dict[str, Any]], **changes: Any) -> list[dict[str, Any]]:
+    """The records with the second one changed."""
+    records = copy.deepcopy(records)
+    for key, value in changes.items():
+        if value is REMOVE:
+            del records[1][key]
+        else:
+            records[1][key] = value
+    return records
+
+
+def refused(tmp_path: Path, gt: Any, dt: Any, type: Any = "bbox") -> str:
+    for name, content in (("gt.json", gt), ("dt.json", dt)):
+        if content is not None:
+            text = content if isinstance(content, str) else json.dumps(content)
+            (tmp_path / name).write_text(text)
+    with pytest.raises(DataError) as caught:
+        evaluate_files(tmp_path / "gt.json", tmp_path / "dt.json", type=type)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+BAD_DETECTIONS = [
+    ({"score": NAN}, ["dt.json: detection 1", "image_id 9", "score nan", "finite"]),
+    ({"score": INF}, ["detection 1", "score inf"]),
+    ({"score": "0.5"}, ["detection 1", "'score' must be a number", "text '0.5'"]),
+    ({"score": None}, ["detection 1", "'score' must be a number", "null"]),
+    ({"score": REMOVE}, ["detection 1", "no 'score'", "keys: image_id, category_id, bbox"]),
+    ({"image_id": 8}, ["detection 1", "unknown image_id 8", "2 pictures"]),
+    ({"image_id": "9"}, ["detection 1", "'image_id' must be a number", "text '9'"]),
+    ({"image_id": 9.5}, ["detection 1", "unknown image_id 9.5"]),
+    ({"image_id": REMOVE}, ["detection 1", "no 'image_id'"]),
+    ({"category_id": 4}, ["detection 1", "unknown category_id 4", "ids are 3, 5"]),
+    ({"category_id": REMOVE, "category": "dog"}, ["detection 1", "no 'category_id'", "keys:", "category"]),
+    ({"bbox": REMOVE}, ["detection 1", "no bbox"]),
+    ({"bbox": [1, 2, 3]}, ["detection 1", "bbox [1.0, 2.0, 3.0]", "four numbers"]),
+    ({"bbox": []}, ["detection 1", "four numbers"]),
+    ({"bbox": None}, ["detection 1", "'bbox' must be a list of four numbers"]),
+    ({"bbox": [1, 2, 3, None]}, ["detection 1", "'bbox' must be a list of four numbers", "[1, 2, 3, null]"]),
+    ({"bbox": {"x": 1}}, ["detection 1", "'bbox' must be a list of four numbers"]),
+    ({"bbox": [1, 2, NAN, 4]}, ["detection 1", "bbox [1.0, 2.0, nan, 4.0]", "finite"]),
+    ({"bbox": [1, 2, -3, 4]}, ["detection 1", "negative"]),
+]
+
+
+@pytest.mark.parametrize(("changes", "parts"), BAD_DETECTIONS)
+def test_bad_detection(tmp_path: Path, changes: dict[str, Any], parts: list[str]) -> None:
+    message = refused(tmp_path, GT, changed(DT, **changes))
+    assert [part for part in parts if part not in message] == [], message
+
+
+BAD_ANNOTATIONS = [
+    ({"id": 1}, ["gt.json: annotation id 1 occurs more than once"]),
+    ({"id": REMOVE}, ["annotation 1 (counted from 0)", "no 'id'"]),
+    ({"id": 1.5}, ["annotation id 1.5", "whole number"]),
+    ({"image_id": 8}, ["annotation id 2", "unknown image_id 8"]),
+    ({"image_id": "9"}, ["annotation id 2", "'image_id' must be a number"]),
+    ({"category_id": 4}, ["annotation id 2", "unknown category_id 4"]),
+    ({"category_id": REMOVE}, ["annotation id 2", "no 'category_id'"]),
+    ({"bbox": REMOVE}, ["annotation id 2", "no bbox"]),
+    ({"bbox": [1, 2, 3]}, ["annotation id 2", "four numbers"]),
+    ({"bbox": [1, 2, INF, 4]}, ["annotation id 2", "finite"]),
+    ({"bbox": [1, 2, -3, 4]}, ["annotation id 2", "negative"]),
+    ({"area": NAN}, ["annotation id 2", "area nan"]),
+]
+
+
+@pytest.mark.parametrize(("changes", "parts"), BAD_ANNOTATIONS)
+def test_bad_annotation(tmp_path: Path, changes: dict[str, Any], parts: list[str]) -> None:
+    message = refused(tmp_path, {**GT, "annotations": changed(GT["annotations"], **changes)}, DT)
+    assert [part for part in parts if part not in message] == [], message
+
+
+BAD_FILES = [
+    (None, DT, ["gt.json: no such file"]),
+    (GT, None, ["dt.json: no such file"]),
+    (GT, "", ["dt.json: is empty"]),
+    (GT, json.dumps(DT)[:-20], ["dt.json: is cut off"]),
+    (GT, json.dumps(changed(DT, score=NAN))[:-2], ["dt.json: is cut off"]),
+    (json.dumps(GT)[:100], DT, ["gt.json: is cut off"]),
+    (GT, "[1, 2, oops]", ["dt.json: is not JSON", "line 1, column 8"]),
+    (GT, GT, ["dt.json", "not a list of detections", "ground truth?"]),
+    (GT, {"a": 1}, ["dt.json", "must be a list of detections, not an object"]),
+    (GT, "null", ["dt.json", "must be a list of detections, not null"]),
+    (GT, [3], ["dt.json: detection 0", "must be an object, not a number"]),
+    (DT, DT, ["gt.json: is a list", "detections?"]),
+    ({"images": []}, DT, ["gt.json: has no 'annotations' list", "keys: images"]),
+    ({**GT, "images": GT["images"] * 2}, DT, ["gt.json: image id 7 occurs more than once", "1 more"]),
+    ({**GT, "categories": GT["categories"] * 2}, DT, ["gt.json: category id 3 occurs more than once"]),
+    ({**GT, "categories": [{"id": 3, "name": 4}]}, DT, ["gt.json: category id 3", "'name' must be text"]),
+    ({**GT, "images": [{"width": 3}]}, DT, ["gt.json: image 0 (counted from 0)", "no 'id'"]),
+]
+
+
+@pytest.mark.parametrize(("gt", "dt", "parts"), BAD_FILES)
+def test_bad_file(tmp_path: Path, gt: Any, dt: Any, parts: list[str]) -> None:
+    message = refused(tmp_path, gt, dt)
+    assert [part for part in parts if part not in message] == [], message
+
+
+BAD_MASKS = [
+    ([{}, {}], ["detection 0", "no segmentation"]),
+    ([{"segmentation": RLE}, {}], ["detection 1", "no segmentation"]),
+    ([{"segmentation": RLE}, {"segmentation": {"size": [100, 80], "counts": "1"}}], ["detection 1", "[100, 80]"]),
+    ([{"segmentation": RLE}, {"segmentation": {"size": [80, 100], "counts": [1, 2]}}], ["do not fill"]),
+    ([{"segmentation": RLE}, {"segmentation": {"counts": [1, 2]}}], ["detection 1", "neither"]),
+    ([{"segmentation": RLE}, {"segmentation": {"size": 4, "counts": "1"}}], ["detection 1", "RLE"]),
+    ([{"segmentation": RLE}, {"segmentation": {"size": [80, 100], "counts": ["x"]}}], ["detection 1", "RLE"]),
+    ([{"segmentation": RLE}, {"segmentation": {"size": [80, 100], "counts": [9000, -1000]}}], ["detection 1", "RLE"]),
+    ([{"segmentation": RLE}, {"segmentation": {"size": [80, 100], "counts": "not an RLE"}}], ["detection 1", "RLE"]),
+    ([{"segmentation": RLE}, {"segmentation": [[1, 2, 3]]}], ["detection 1", "three points"]),
+    ([{"segmentation": RLE}, {"segmentation": [["a"] * 6]}], ["detection 1", "polygon"]),
+    ([{"segmentation": RLE}, {"segmentation": "x"}], ["detection 1", "neither"]),
+]
+
+
+@pytest.mark.parametrize(("additions", "parts"), BAD_MASKS)
+def test_bad_masks(tmp_path: Path, additions: list[dict[str, Any]], parts: list[str]) -> None:
+    gt = {**GT, "annotations": [{**record, "segmentation": RLE} for record in GT["annotations"]]}
+    dt = [{**record, **addition} for record, addition in zip(DT, additions, strict=True)]
+    message = refused(tmp_path, gt, dt, "segm")
+    assert [part for part in parts if part not in message] == [], message
+
+
+def test_annotations_without_masks(tmp_path: Path) -> None:
+    assert "annotation id 1 has no segmentation" in refused(tmp_path, GT, DT, "segm")
+
+
+def test_several_are_counted(tmp_path: Path) -> None:
+    dt = [{**DT[0], "image_id": 100 + number} for number in range(4)]
+    message = refused(tmp_path, GT, dt)
+    assert "unknown image_id 100" in message
+    assert "(3 more like it)" in message
+
+
+def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        evaluate_files(tmp_path, DT)
+
+
+def test_unknown_picture_to_score() -> None:
+    with pytest.raises(DataError, match="no picture with id 8"):
+        evaluate_files(GT, DT, image_ids=[7, 8])
+
+
+def test_common_classes() -> None:
+    assert check_common_classes(["cat", "dog"], ["dog", "bird"]) == ["dog"]
+    with pytest.raises(DataError, match=r"no class in common: the dataset has cat; the model has dog, bird"):
+        check_common_classes(["cat"], ["dog", "bird"])
+
+
+@pytest.mark.parametrize(("keyword", "value"), [("engine", "slow"), ("type", "keypoints")])
+def test_programming_errors_stay_what_they_are(keyword: Any, value: Any) -> None:
+    with pytest.raises(ValueError, match=value):
+        evaluate_files(GT, DT, **{keyword: value})

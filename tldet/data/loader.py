@@ -5,6 +5,7 @@ Batch number s is the same whatever the number of workers and wherever training 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -138,6 +139,7 @@ def _calm_worker(_: int) -> None:
     """A worker shares its cores with the model: one thread each, no matter what the libraries would take."""
     import cv2
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 

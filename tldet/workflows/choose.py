@@ -53,7 +53,7 @@ def _size(small: bool, index: AnnotationIndex) -> tuple[int, int, str]:
     tenth = float(np.quantile(side, 0.1))
     needed = int(native * SMALL_OBJECT / max(tenth, 1e-6))
     ratio = max(height, width) / native
-    short = min(max(base, needed), max(base, native), max(base, int(longest / ratio)))
+    short = min(max(min(base, native), needed), max(base, native), max(base, int(longest / ratio)))
     short = max(32, round(short / 32) * 32)
     long = round(short * max(4 / 3, min(2.0, ratio)) / 32) * 32 if small else max(LONGEST_R50 * short // 800, short)
     seen = f"pictures are {int(width)} x {int(height)}, a tenth of the objects under {tenth:.0f} px"

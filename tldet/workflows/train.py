@@ -13,7 +13,6 @@ import torch
 from tldet.config import Config, build, load, parse_options
 from tldet.data.coco import CocoDataset
 from tldet.data.loader import BatchOrder, train_batches
-from tldet.engine.hooks import by_priority
 from tldet.engine.precision import choose
 from tldet.engine.progress import ConsoleReporter
 from tldet.engine.state import TrainResult, seed_all
@@ -167,8 +166,17 @@ def _trainer(
         reporter=ConsoleReporter(console) if console else None,
         config=cfg.data,
         meta=_meta(cfg, data, source),
-        hooks=by_priority([build(HOOKS, hook) for hook in cfg.get("hooks") or []]),
+        hooks=_hooks(cfg.get("hooks") or []),
     )
+
+
+def _hooks(sections: Sequence[dict[str, Any]]) -> list[Any]:
+    """The hooks of a config, in the order they are called in."""
+    if not sections:
+        return []
+    from tldet.engine.hooks import by_priority  # takes two seconds to import
+
+    return by_priority([build(HOOKS, section) for section in sections])
 
 
 def _meta(cfg: Config, data: CocoDataset, source: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ model = dict(
         name='tf_efficientnet_lite0',
         weights='package:efficientnet_lite0',
         levels=[3, 4, 5],
-        frozen_stages=0,
+        frozen_stages=2,
         norm='frozen',
     ),
     neck=dict(type='FPN', out_channels=128, extra='maxpool'),
@@ -14,7 +14,7 @@ model = dict(
         type='FasterRCNNHead',
         num_classes=80,
         rpn=dict(sizes=[[16, 32], [48, 64], [96, 128], [192, 256]], ratios=[0.5, 1.0, 2.0], pre_nms=[1000, 500], post_nms=[500, 300]),
-        roi=dict(levels=3, batch=128, channels=512),
+        roi=dict(levels=3, batch=128, channels=512, sampling_ratio=1),
     ),
     preprocess=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
 )

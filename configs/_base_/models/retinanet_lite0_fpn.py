@@ -5,7 +5,7 @@ model = dict(
         name='tf_efficientnet_lite0',
         weights='package:efficientnet_lite0',
         levels=[3, 4, 5],
-        frozen_stages=0,
+        frozen_stages=2,
         norm='frozen',
     ),
     neck=dict(type='FPN', out_channels=128, extra='maxpool'),

@@ -117,7 +117,8 @@ def read_tensors(path: str | Path) -> Any:
             raise CheckpointError(f"{path}: holds objects that could run code{what}; it was not loaded") from None
         raise CheckpointError(f"{path}: is no checkpoint") from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: is broken or cut off ({str(error).splitlines()[0][:80]})") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0][:80]
+        raise CheckpointError(f"{path}: is broken or cut off ({reason})") from None
 
 
 def load(path: str | Path) -> dict[str, Any]:

@@ -1,0 +1,161 @@
+"""AnnotationIndex: every way a COCO JSON can be wrong, and what right ones become."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tldet.data.index import AnnotationIndex
+from tldet.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TLDET_CACHE", str(tmp_path / "cache"))
+
+
+def coco(**changes: Any) -> dict[str, Any]:
+    data = {
+        "images": [{"id": 9, "file_name": "a.jpg", "width": 100, "height": 50}],
+        "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}],
+        "annotations": [{"id": 5, "image_id": 9, "category_id": 7, "bbox": [10, 5, 20, 10], "area": 150, "iscrowd": 0}],
+    }
+    return {**data, **changes}
+
+
+def annotation(**changes: Any) -> dict[str, Any]:
+    return {"id": 5, "image_id": 9, "category_id": 7, "bbox": [10, 5, 20, 10], **changes}
+
+
+def write(folder: Path, content: dict[str, Any] | str) -> Path:
+    path = folder / "some.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+BAD = [
+    ("", "is empty"),
+    ("   \n", "is empty"),
+    (json.dumps(coco())[:-40], "no valid JSON at line 1"),
+    ("[1, 2]", "COCO's layout"),
+    (coco(images=[]), "has no images"),
+    (coco(categories=[]), "has no categories"),
+    (coco(annotations=[annotation(category_id=99)]), "annotation 5 has unknown category id 99"),
+    (coco(annotations=[annotation(image_id=1)]), "annotation 5 belongs to unknown image id 1"),
+    (coco(annotations=[annotation(bbox=[1, 2, -3, 4])]), "annotation 5 has box"),
+    (coco(annotations=[annotation(bbox=[1, 2, float("nan"), 4])]), "annotation 5 has box"),
+    (coco(annotations=[annotation(bbox=[1, 2, float("inf"), 4])]), "annotation 5 has box"),
+    (coco(annotations=[annotation(bbox=[1, 2, 3])]), "annotation 5 has a bbox of 3 numbers"),
+    (coco(annotations=[{"id": 5, "image_id": 9, "category_id": 7}]), "bbox"),
+    (coco(annotations=[annotation(image_id="9")]), "Expected `int`, got `str`"),
+    (coco(images=[{"id": 9, "file_name": "a.jpg", "width": 0, "height": 50}]), "image 9 (a.jpg) has size 0 x 50"),
+    (coco(images=coco()["images"] * 2), "image id 9 occurs more than once"),
+]
+
+
+@pytest.mark.parametrize(("content", "expected"), BAD)
+def test_bad_files_are_named_in_one_line(tmp_path: Path, content: Any, expected: str) -> None:
+    path = write(tmp_path, content)
+    with pytest.raises(DataError) as raised:
+        AnnotationIndex.load(path)
+    text = str(raised.value)
+    assert text.startswith(str(path))
+    assert expected in text
+    assert "\n" not in text
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing\.json: cannot be read: No such file"):
+        AnnotationIndex.load(tmp_path / "nothing.json")
+
+
+def test_what_is_left_out_is_counted_and_named(tmp_path: Path) -> None:
+    boxes = [[10, 5, 20, 10], [1, 1, 0, 5], [1, 1, 5, 0], [90, 40, 30, 30], [200, 200, 5, 5]]
+    annotations = [annotation(id=i, bbox=box) for i, box in enumerate(boxes)]
+    index = AnnotationIndex.load(write(tmp_path, coco(annotations=annotations)))
+    assert index.annotation_ids.tolist() == [0, 3]
+    assert index.boxes.tolist() == [[10, 5, 30, 15], [90, 40, 100, 50]]
+    assert index.notes == (
+        "2 boxes of zero extent left out (annotation 1, 2)",
+        "1 boxes outside their picture left out (annotation 4)",
+        "1 boxes reach over the border of their picture and were cut to it (annotation 3)",
+    )
+
+
+def test_labels_follow_rising_category_ids(tmp_path: Path) -> None:
+    index = AnnotationIndex.load(write(tmp_path, coco()))
+    assert index.class_names == ("dog", "cat")
+    assert index.category_ids == (3, 7)
+    assert index.labels.tolist() == [1]
+
+
+def test_labels_can_follow_a_model_s_classes(tmp_path: Path) -> None:
+    path = write(tmp_path, coco())
+    index = AnnotationIndex.load(path, ["bird", "cat"])
+    assert index.labels.tolist() == [1]
+    assert index.category_ids == (-1, 7)
+    with pytest.raises(DataError, match="no class in common with the model: it has dog, cat; the model has bird"):
+        AnnotationIndex.load(path, ["bird"])
+
+
+def test_the_cache_serves_until_the_file_changes(tmp_path: Path) -> None:
+    path = write(tmp_path, coco())
+    first = AnnotationIndex.load(path)
+    assert isinstance(first.boxes, np.memmap)
+    write(tmp_path, coco(annotations=[annotation(id=6, bbox=[0, 0, 1, 1])]))
+    assert AnnotationIndex.load(path).annotation_ids.tolist() == [6]
+
+
+def test_workers_reopen_the_map_instead_of_receiving_copies(tmp_path: Path) -> None:
+    many = [annotation(id=i) for i in range(5000)]
+    index = AnnotationIndex.load(write(tmp_path, coco(annotations=many)))
+    packed = pickle.dumps(index)
+    assert len(packed) < 2000
+    assert pickle.loads(packed).annotation_ids.tolist() == list(range(5000))
+
+
+@settings(max_examples=30, deadline=None)
+@given(counts=st.lists(st.integers(0, 4), min_size=1, max_size=6), seed=st.integers(0, 99))
+def test_offsets_give_each_picture_its_own_objects(
+    tmp_path_factory: pytest.TempPathFactory, counts: list[int], seed: int
+) -> None:
+    images = [{"id": 10 * i, "file_name": f"{i}", "width": 50, "height": 50} for i in range(len(counts))]
+    owners = [10 * i for i, count in enumerate(counts) for _ in range(count)]
+    np.random.default_rng(seed).shuffle(owners)
+    annotations = [annotation(id=i, image_id=owner, bbox=[1, 1, 2, 2]) for i, owner in enumerate(owners)]
+    path = write(tmp_path_factory.mktemp("x"), coco(images=images, annotations=annotations))
+    index = AnnotationIndex.load(path, cache=False)
+    for i, count in enumerate(counts):
+        mine = index.annotation_ids[index.rows(i)].tolist()
+        assert len(mine) == count
+        assert mine == [n for n, owner in enumerate(owners) if owner == 10 * i]
+
+
+def test_coco_mini_equals_pycocotools(shared: Path) -> None:
+    from pycocotools.coco import COCO
+
+    from tldet.data.coco import decode_mask
+
+    path = shared / "data/coco_mini/annotations/instances_val2017.json"
+    index, reference = AnnotationIndex.load(path), COCO(str(path))
+    assert len(index) == 130
+    assert len(index.class_names) == 80
+    assert index.crowd.sum() == 16
+    for position, image_id in enumerate(index.image_ids.tolist()):
+        rows = index.rows(position)
+        for row in range(rows.start, rows.stop):
+            record = reference.anns[int(index.annotation_ids[row])]
+            x, y, w, h = record["bbox"]
+            assert record["image_id"] == image_id
+            assert index.boxes[row] == pytest.approx([x, y, x + w, y + h], abs=0.51)
+            assert index.category_ids[index.labels[row]] == record["category_id"]
+            if row % 40 == 0 or record["iscrowd"]:
+                mask = decode_mask(index.segmentation(row), tuple(index.sizes[position].tolist()))
+                assert (mask == reference.annToMask(record)).all()

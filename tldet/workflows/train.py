@@ -13,6 +13,7 @@ import torch
 from tldet.config import Config, build, load, parse_options
 from tldet.data.coco import CocoDataset
 from tldet.data.loader import BatchOrder, train_batches
+from tldet.engine.memory import keep_freed_memory
 from tldet.engine.precision import choose
 from tldet.engine.progress import ConsoleReporter
 from tldet.engine.state import TrainResult, seed_all
@@ -88,6 +89,7 @@ def train(
     """
     if resume and init_from:
         raise TrainingError("resume and init-from exclude each other: a resumed run brings its own weights")
+    keep_freed_memory()
     cfg = config if isinstance(config, Config) else load(config, parse_options(options))
     settings = checked_settings(cfg)
     folder = Path(work_dir) if work_dir else Path("runs") / Path(cfg.source).stem

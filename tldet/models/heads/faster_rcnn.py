@@ -9,7 +9,6 @@ Letters for shapes: B pictures, R regions of all pictures, K classes, C channels
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,17 +16,16 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from tldet.models.boxes import clip, decode, encode, wide_enough
 from tldet.models.heads.rpn import RPN, RPNRaw, RPNSettings
 from tldet.models.matching import assign, draw, generator_for
+from tldet.models.pooling import Pool, pool_regions
 from tldet.models.postprocess import suppress
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
 STAGE = 2
-CANONICAL_SIZE, CANONICAL_STRIDE = 224, 16  # a 224 pixel box belongs to the level of stride 16
 
 
 @dataclass(frozen=True)
@@ -111,6 +109,7 @@ class FasterRCNNHead(nn.Module):
         self.num_classes = num_classes
         self.roi = roi or RoISettings()
         self.strides = tuple(strides[: self.roi.levels])
+        self.pool = Pool(self.roi.pool, self.roi.sampling_ratio, self.roi.aligned)
         self.rpn = RPN(in_channels, strides, rpn or RPNSettings())
         width = self.roi.channels
         self.fc1 = nn.Linear(in_channels * self.roi.pool**2, width)
@@ -124,7 +123,7 @@ class FasterRCNNHead(nn.Module):
 
     def roi_forward(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """B x (r, 4) regions to class logits (R, K + 1) and deltas (R, K, 4), picture by picture."""
-        pooled = pool_regions(features[: self.roi.levels], rois, self.strides, self.roi)
+        pooled = pool_regions(features[: self.roi.levels], rois, self.strides, self.pool)
         hidden = F.relu(self.fc1(pooled.flatten(1)))
         hidden = F.dropout(hidden, self.roi.dropout, self.training)
         hidden = F.relu(self.fc2(hidden))
@@ -176,38 +175,3 @@ class FasterRCNNHead(nn.Module):
         wide = wide_enough(boxes, self.roi.min_size)
         found = scores[rows, labels]
         return suppress(boxes[wide], found[wide], labels[wide], iou=self.roi.nms_iou, keep=self.roi.keep)
-
-
-def pool_regions(
-    features: Sequence[Tensor], rois: Sequence[Tensor], strides: Sequence[int], settings: RoISettings
-) -> Tensor:
-    """RoIAlign (He et al. 2017) from the level that fits each region (Lin et al. 2017, equation 1).
-
-    Args:
-        features: one (B, C, H, W) a level.
-        rois: B x (r, 4) xyxy pixels.
-        strides: stride of every level.
-        settings: pool, sampling_ratio and aligned are used.
-
-    Returns:
-        (R, C, S, S) float32.
-    """
-    boxes = torch.cat(list(rois))
-    picture = torch.cat([boxes.new_full((len(r), 1), i) for i, r in enumerate(rois)])
-    side = (boxes[:, 2:] - boxes[:, :2]).prod(-1).sqrt()
-    finest = math.log2(strides[0] / CANONICAL_STRIDE)
-    level = torch.floor(torch.log2(side / CANONICAL_SIZE) + 1e-6 - finest).clamp(0, len(strides) - 1)
-    places = [(level == number).nonzero().flatten() for number in range(len(strides))]
-    pooled = [
-        roi_align(
-            feature.float(),
-            torch.cat([picture[rows], boxes[rows]], dim=1),
-            settings.pool,
-            1.0 / stride,
-            settings.sampling_ratio,
-            settings.aligned,
-        )
-        for feature, rows, stride in zip(features, places, strides, strict=True)
-    ]
-    back = torch.cat(places).argsort()
-    return torch.cat(pooled)[back]

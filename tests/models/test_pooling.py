@@ -1,0 +1,55 @@
+"""The gathered RoIAlign is torchvision's, values and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision.ops import roi_align
+
+from tldet.models.pooling import Pool, align, pool_regions
+
+
+def boxes_of(count: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(count)
+    corner = torch.rand(count, 2, generator=generator) * torch.tensor([500.0, 340.0]) - 40
+    extent = torch.rand(count, 2, generator=generator) ** 3 * 300
+    boxes = torch.cat([corner, corner + extent], 1)
+    boxes[0] = torch.tensor([10.0, 10.0, 10.0, 10.0])  # no extent
+    boxes[1] = torch.tensor([-900.0, -900.0, 2000.0, 2000.0])  # mostly outside
+    return boxes
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize(("side", "ratio"), [(7, 1), (7, 2), (14, 2), (3, 3)])
+@pytest.mark.parametrize("shape", [(2, 8, 40, 56), (2, 3, 1, 7), (1, 4, 1, 1)])
+def test_align_equals_torchvision(shape: tuple[int, ...], side: int, ratio: int, aligned: bool) -> None:
+    torch.manual_seed(0)
+    layout = torch.channels_last if side == 7 else torch.contiguous_format
+    feature = torch.randn(shape).contiguous(memory_format=layout).requires_grad_()
+    boxes = boxes_of(60)
+    picture = torch.arange(60).remainder(shape[0]).float()
+    ours = align(feature, picture, boxes, 1 / 8, Pool(side, ratio, aligned))
+    theirs = roi_align(feature, torch.cat([picture[:, None], boxes], 1), side, 1 / 8, ratio, aligned)
+    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-5)
+    grad = torch.randn(ours.shape)
+    got, wanted = (torch.autograd.grad(out, feature, grad)[0] for out in (ours, theirs))
+    torch.testing.assert_close(got, wanted, atol=3e-4, rtol=1e-4)
+    again = align(feature, picture, boxes, 1 / 8, Pool(side, ratio, aligned))
+    assert torch.equal(got, torch.autograd.grad(again, feature, grad)[0]), "the same sums in the same order each time"
+
+
+def test_no_region_gives_no_row_and_no_gradient() -> None:
+    feature = torch.randn(1, 4, 8, 8, requires_grad=True)
+    out = pool_regions([feature], [torch.zeros(0, 4)], [8], Pool(7, 2, False))
+    assert out.shape == (0, 4, 7, 7)
+    out.sum().backward()
+    assert feature.grad is not None
+    assert not feature.grad.any()
+
+
+def test_each_region_comes_from_the_level_that_fits() -> None:
+    levels = [torch.full((2, 1, 640 // s, 640 // s), float(s)) for s in (4, 8, 16, 32)]
+    sides = torch.tensor([20.0, 111.0, 112.0, 223.0, 224.0, 447.0, 448.0, 600.0])
+    rois = torch.stack([torch.zeros(8), torch.zeros(8), sides, sides], 1)
+    pooled = pool_regions(levels, [rois[::2], rois[1::2]], [4, 8, 16, 32], Pool(1, 1, True))
+    assert pooled.flatten().tolist() == [4.0, 8.0, 16.0, 32.0] * 2

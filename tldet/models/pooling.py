@@ -1,0 +1,103 @@
+"""Regions cut out of a feature pyramid at a fixed size: RoIAlign from the level that fits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import roi_align
+
+CANONICAL_SIZE, CANONICAL_STRIDE = 224, 16  # a 224 pixel box belongs to the level of stride 16
+
+
+class Pool(NamedTuple):
+    """How a region is sampled: side of the grid, samples a cell in each direction, shift by half a pixel or not."""
+
+    side: int
+    sampling_ratio: int
+    aligned: bool
+
+
+def pool_regions(features: Sequence[Tensor], rois: Sequence[Tensor], strides: Sequence[int], pool: Pool) -> Tensor:
+    """RoIAlign (He et al. 2017) from the level that fits each region (Lin et al. 2017, equation 1).
+
+    Args:
+        features: one (B, C, H, W) a level.
+        rois: B x (r, 4) xyxy pixels.
+        strides: stride of every level.
+        pool: the grid.
+
+    Returns:
+        (R, C, S, S) float32.
+    """
+    boxes = torch.cat(list(rois))
+    picture = torch.cat([torch.full_like(r[:, 0], i) for i, r in enumerate(rois)])
+    side = (boxes[:, 2:] - boxes[:, :2]).prod(-1).sqrt()
+    finest = math.log2(strides[0] / CANONICAL_STRIDE)
+    level = torch.floor(torch.log2(side / CANONICAL_SIZE) + 1e-6 - finest).clamp(0, len(strides) - 1)
+    places = [(level == number).nonzero().flatten() for number in range(len(strides))]
+    pooled = [
+        align(feature.float(), picture[rows], boxes[rows], 1.0 / stride, pool)
+        for feature, rows, stride in zip(features, places, strides, strict=True)
+    ]
+    back = torch.cat(places).argsort()
+    return torch.cat(pooled)[back]
+
+
+def align(feature: Tensor, picture: Tensor, boxes: Tensor, scale: float, pool: Pool) -> Tensor:
+    """RoIAlign on one level: (R, C, S, S) float32 of a float32 (B, C, H, W), differentiable in ``feature``.
+
+    On a GPU this is torchvision's kernel. On a processor that kernel runs in one thread and scatters gradients channel
+    by channel; the same sums are taken here as a weighted gather of whole channel vectors, several times faster.
+
+    Args:
+        feature: the level.
+        picture: (R,) float, the row of ``feature`` each box lies in.
+        boxes: (R, 4) xyxy pixels.
+        scale: cells a pixel.
+        pool: the grid.
+    """
+    if feature.device.type != "cpu" or pool.sampling_ratio < 1:
+        rois = torch.cat([picture[:, None], boxes], dim=1)
+        sampled: Tensor = roi_align(feature, rois, pool.side, scale, pool.sampling_ratio, pool.aligned)
+        return sampled
+    _, channels, height, width = feature.shape
+    x, left, right = _corners(boxes[:, 0], boxes[:, 2], width, scale, pool)
+    y, above, below = _corners(boxes[:, 1], boxes[:, 3], height, scale, pool)
+    rows = (picture.long()[:, None, None] * height + y) * width  # (R, S * s, 2)
+    cells = rows[:, :, None, :, None] + x[:, None, :, None, :]  # (R, S * s, S * s, 2, 2)
+    weights = torch.stack([above, below], -1)[:, :, None, :, None] * torch.stack([left, right], -1)[:, None, :, None, :]
+    table = feature.permute(0, 2, 3, 1).reshape(-1, channels)  # no copy when channels lie last
+    bag = _bags(cells, pool)
+    share = _bags(weights / pool.sampling_ratio**2, pool)
+    summed = F.embedding_bag(bag, table, per_sample_weights=share, mode="sum")
+    return summed.view(len(boxes), pool.side, pool.side, channels).permute(0, 3, 1, 2)
+
+
+def _corners(low: Tensor, high: Tensor, cells: int, scale: float, pool: Pool) -> tuple[Tensor, Tensor, Tensor]:
+    """Along one axis: the two cells (R, S * s, 2) around every sample and their weights (R, S * s) each."""
+    shift = 0.5 if pool.aligned else 0.0
+    start = low * scale - shift
+    extent = high * scale - shift - start
+    bin_size = (extent if pool.aligned else extent.clamp(min=1.0)) / pool.side
+    number = torch.arange(pool.side * pool.sampling_ratio, dtype=torch.float32)
+    bins = number.div(pool.sampling_ratio, rounding_mode="floor")
+    inner = number % pool.sampling_ratio + 0.5
+    at = start[:, None] + bins * bin_size[:, None] + inner * bin_size[:, None] / pool.sampling_ratio
+    inside = ((at >= -1.0) & (at <= cells)).float()  # a sample further out counts as zero
+    at = at.clamp(0, cells - 1)
+    first = at.floor()
+    rest = at - first
+    second = (first + 1).clamp(max=cells - 1)
+    return torch.stack([first, second], -1).long(), (1 - rest) * inside, rest * inside
+
+
+def _bags(values: Tensor, pool: Pool) -> Tensor:
+    """(R, S * s, S * s, 2, 2) values of the samples' corners as one row (4 * s * s) for each of the R * S * S cells."""
+    side, ratio = pool.side, pool.sampling_ratio
+    split = values.reshape(len(values), side, ratio, side, ratio, 4).transpose(2, 3)
+    return split.reshape(-1, 4 * ratio * ratio)

@@ -13,3 +13,22 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"needs real data in {folder} (set TLDET_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small generated data set: train, valid and test folders of 96 x 128 pictures."""
+    from tldet.data.digits import generate
+
+    return generate(tmp_path_factory.mktemp("digits"), train=16, valid=6, test=6, size=(96, 128))
+
+
+@pytest.fixture(scope="session")
+def run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short fine-tuning of the small RetinaNet on them."""
+    from tldet.workflows.finetune import finetune
+
+    out = tmp_path_factory.mktemp("run") / "out"
+    options = ["data.loader.batch_size=2", "training.log_every=2"]
+    finetune(digits, out=out, model="retinanet_lite0", steps=6, options=options)
+    return out

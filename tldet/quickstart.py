@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SHOWN = 6  # drawn pictures
+NO_MIRROR = ("data.train.transforms.1.p=0.0",)  # a mirrored 3 is no digit
 
 
 def quickstart(
@@ -38,7 +39,7 @@ def quickstart(
         console: shows all of it.
         demo: where the generated data go.
     """
-    folder = Path(out)
+    folder, options = Path(out), () if data is not None else NO_MIRROR
     mine = data is not None
     if data is None:
         from tldet.data import digits
@@ -47,9 +48,11 @@ def quickstart(
         data = digits.generate(Path(demo))
     _clear(folder)
     console.rule("fine-tuning from ImageNet weights")
-    tuned = finetune(data, out=folder / "finetuned", minutes=minutes, console=console)
+    tuned = finetune(data, out=folder / "finetuned", minutes=minutes, options=options, console=console)
     console.rule(f"the same {tuned.train.step} steps from scratch")
-    plain = finetune(data, out=folder / "scratch", steps=tuned.train.step, scratch=True, console=console)
+    plain = finetune(
+        data, out=folder / "scratch", steps=tuned.train.step, scratch=True, options=options, console=console
+    )
     console.rule("results")
     numbers = [_measure(run, console) for run in (tuned, plain)]
     console.print(_beside(numbers))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tldet.data.coco import CocoDataset
+from tldet.data.coco import CocoDataset, SampleKey
 from tldet.data.loader import BatchOrder, eval_batches, train_batches
 from tldet.errors import DataError
 from tldet.structures import Batch
@@ -81,7 +81,7 @@ def test_an_epoch_visits_each_sample_at_most_once_and_groups_by_shape(folder: Pa
 def test_boxes_masks_and_pixels_stay_together(folder: Path, epoch: int) -> None:
     data = dataset(folder, STEPS[:3], masks=True)
     for number in range(len(data)):
-        sample = data[(epoch, number)]
+        sample = data[SampleKey(epoch, number, 0)]
         target = sample.target
         assert target.masks is not None
         assert len(target.masks) == len(target.boxes)
@@ -122,3 +122,16 @@ def test_a_picture_of_another_size_than_stated_is_refused(folder: Path, tmp_path
     cv2.imwrite(str(tmp_path / "0.png"), np.zeros((10, 20, 3), np.uint8))
     with pytest.raises(DataError, match=r"0\.png: is 20 x 10 upright, but .* says 60 x 90 for image 100"):
         dataset(tmp_path)[0]
+
+
+def test_a_size_drawn_for_the_batch_is_that_of_every_picture_in_it(folder: Path) -> None:
+    def shorts(draw: str) -> list[set[int]]:
+        steps: list[dict[str, object]] = [{"type": "Resize", "short": sizes, "long": 999, "draw": draw}]
+        data = dataset(folder, steps)
+        batches = islice(train_batches(data, BatchOrder(data.sizes, 3)), 9)
+        return [{min(size) for size in batch.sizes} for batch in batches]
+
+    together, apart = shorts("batch"), shorts("picture")
+    assert all(len(sizes) == 1 for sizes in together)
+    assert len(set.union(*together)) > 3, "another size for another batch"
+    assert any(len(sizes) > 1 for sizes in apart)

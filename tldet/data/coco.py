@@ -1,4 +1,4 @@
-"""A COCO-format data set: one sample at a time, augmented as a pure function of (seed, epoch, position)."""
+"""A COCO-format data set: one sample at a time, augmented as a pure function of the seed and its key."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,14 @@ from tldet.registry import DATASETS
 from tldet.structures import Size, Target
 
 log = logging.getLogger(__name__)
-SampleKey = tuple[int, int]  # (epoch, position)
+
+
+class SampleKey(NamedTuple):
+    """Which sample, and what its augmentation is drawn from: the epoch, and the number of its batch in the epoch."""
+
+    epoch: int
+    position: int
+    batch: int
 
 
 @dataclass
@@ -87,8 +94,8 @@ class CocoDataset(Dataset[Sample]):
         return len(self.positions)
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
-        """The sample at a position; its augmentation is that of the given epoch."""
-        epoch, number = (0, key) if isinstance(key, int) else key
+        """The sample at a position; its augmentation is that of the given epoch and batch."""
+        epoch, number, batch = SampleKey(0, key, 0) if isinstance(key, int) else key
         position = int(self.positions[number])
         image = self._read(position)
         rows = self.index.rows(position)
@@ -96,7 +103,7 @@ class CocoDataset(Dataset[Sample]):
         original = image.shape[:2]
         masks = self._masks(rows, original) if self.masks else None
         sample = Labelled(image, boxes, np.arange(rows.start, rows.stop), masks)
-        sample = self.pipeline(sample, (self.seed, epoch, number))
+        sample = self.pipeline(sample, (self.seed, epoch, number), (self.seed, epoch, batch, 1))
         pixels = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))
         return Sample(pixels, self._target(sample, int(self.index.image_ids[position])), (original[0], original[1]))
 

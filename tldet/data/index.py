@@ -11,47 +11,18 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.data.parsing import read_coco
 from tldet.errors import DataError
 
 log = logging.getLogger(__name__)
 CACHE_VERSION = 1
 NAMED = 5  # so many ids are named where something is left out; the rest is counted
 ARRAYS = ("image_ids", "sizes", "offsets", "boxes", "labels", "crowd", "annotation_ids", "areas", "spans", "raw")
-Record = TypeVar("Record", "_Image", "_Category", "_Annotation")
-
-
-class _Image(msgspec.Struct):
-    id: int
-    file_name: str
-    width: int
-    height: int
-
-
-class _Category(msgspec.Struct):
-    id: int
-    name: str
-
-
-class _Annotation(msgspec.Struct):
-    image_id: int
-    category_id: int
-    bbox: list[float]
-    id: int = -1
-    area: float | None = None
-    iscrowd: int = 0
-    segmentation: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class _Coco(msgspec.Struct):
-    images: list[_Image]
-    categories: list[_Category]
-    annotations: list[_Annotation] = msgspec.field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -171,58 +142,11 @@ class AnnotationIndex:
         )
 
 
-def _read(path: Path) -> _Coco:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    if not content.strip():
-        raise DataError(f"{path}: is empty; a COCO JSON holds images, annotations and categories")
-    try:
-        return msgspec.json.decode(content, type=_Coco)
-    except msgspec.ValidationError as error:
-        raise DataError(f"{path}: is not in COCO's layout: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return _read_leniently(path, content)
-
-
-def _read_leniently(path: Path, content: bytes) -> _Coco:
-    """Python's own parser accepts NaN, and says where a file breaks off."""
-    try:
-        data = json.loads(content)
-        for record in data.get("annotations", []):
-            if "segmentation" in record:
-                record["segmentation"] = msgspec.Raw(json.dumps(record["segmentation"]).encode())
-        return msgspec.convert(data, _Coco)
-    except json.JSONDecodeError as error:
-        cut = " (the file is cut off)" if error.pos >= len(content.rstrip()) - 1 or "Untermin" in error.msg else ""
-        raise DataError(f"{path}: is no valid JSON at line {error.lineno}, column {error.colno}{cut}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: is no JSON text") from None
-    except (msgspec.ValidationError, AttributeError) as error:
-        raise DataError(f"{path}: is not in COCO's layout: {error}") from None
-
-
 def _parsed(path: Path) -> AnnotationIndex:
-    coco = _read(path)
-    if not coco.images or not coco.categories:
-        raise DataError(f"{path}: has no {'images' if not coco.images else 'categories'}")
+    coco = read_coco(path)
     categories = sorted(coco.categories, key=lambda c: c.id)
     label_of = {c.id: i for i, c in enumerate(categories)}
     place_of = {image.id: i for i, image in enumerate(coco.images)}
-    _refuse_twins(path, "category id", [c.id for c in categories])
-    _refuse_twins(path, "category name", [c.name for c in categories])
-    _refuse_twins(path, "image id", [i.id for i in coco.images])
-    for image in coco.images:
-        if image.width <= 0 or image.height <= 0:
-            raise DataError(f"{path}: image {image.id} ({image.file_name}) has size {image.width} x {image.height}")
-    for a in coco.annotations:
-        if a.category_id not in label_of:
-            raise DataError(f"{path}: annotation {a.id} has unknown category id {a.category_id}")
-        if a.image_id not in place_of:
-            raise DataError(f"{path}: annotation {a.id} belongs to unknown image id {a.image_id}")
-        if len(a.bbox) != 4:
-            raise DataError(f"{path}: annotation {a.id} has a bbox of {len(a.bbox)} numbers, not 4")
     places = np.array([place_of[a.image_id] for a in coco.annotations], np.int64)
     order = np.argsort(places, kind="stable")
     annotations = [coco.annotations[i] for i in order]
@@ -273,14 +197,6 @@ def _note(rows: NDArray[np.bool_], ids: NDArray[np.int64], text: str) -> str:
     named = ", ".join(str(i) for i in ids[rows][:NAMED])
     more = ", ..." if rows.sum() > NAMED else ""
     return f"{int(rows.sum())} {text} (annotation {named}{more})" if rows.any() else ""
-
-
-def _refuse_twins(path: Path, what: str, values: Sequence[Any]) -> None:
-    seen: set[Any] = set()
-    for value in values:
-        if value in seen:
-            raise DataError(f"{path}: {what} {value!r} occurs more than once")
-        seen.add(value)
 
 
 def cache_root() -> Path:

@@ -93,7 +93,7 @@ class BatchOrder:
 
 
 class _Endless(Sampler[list[SampleKey]]):
-    """Batches of (epoch, position) from batch number ``start`` on, for ever."""
+    """Batches of keys from batch number ``start`` on, for ever."""
 
     def __init__(self, order: BatchOrder, start: int) -> None:
         self.order, self.start = order, start
@@ -101,8 +101,9 @@ class _Endless(Sampler[list[SampleKey]]):
     def __iter__(self) -> Iterator[list[SampleKey]]:
         epoch, skip = divmod(self.start, len(self.order))
         while True:
-            for batch in self.order.epoch(epoch)[skip:]:
-                yield [(epoch, position) for position in batch]
+            for number, batch in enumerate(self.order.epoch(epoch)):
+                if number >= skip:
+                    yield [SampleKey(epoch, position, number) for position in batch]
             epoch, skip = epoch + 1, 0
 
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 log = logging.getLogger(__name__)
-DRAWABLE = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 
 @dataclass
@@ -40,8 +39,8 @@ class Summary:
         detections: found in all.
         failed: path to reason.
         seconds: of work.
-        records: COCO results; ``image_id`` counts pictures and frames from 1, ``file_name`` (``#frame`` for video)
-            says which.
+        records: COCO results; ``image_id`` counts pictures and frames from 1, ``file_name`` is the path (and
+            ``#frame`` of a video).
     """
 
     pictures: int = 0
@@ -123,17 +122,16 @@ class _Run:
 
     def _picture(self, source: Source) -> None:
         picture = read_image(source.path)
-        found = self._found(picture, str(source.name))
+        found = self._found(picture, source.path.as_posix())
         self.summary.pictures += 1
         if self.out:
-            name = source.name if source.name.suffix.lower() in DRAWABLE else source.name.with_suffix(".png")
-            write_picture(self.out / name, draw(picture, found))
+            write_picture(self.out / source.name, draw(picture, found))
 
     def _film(self, source: Source, frames: Iterable[Picture], rate: Fraction) -> None:
-        writer = VideoWriter(self.out / source.name.with_suffix(".mp4"), rate) if self.out else None
+        writer = VideoWriter(self.out / source.name, rate) if self.out else None
         try:
             for number, frame in enumerate(frames):
-                found = self._found(frame, f"{source.name}#{number}")
+                found = self._found(frame, f"{source.path.as_posix()}#{number}")
                 self.summary.frames += 1
                 if writer:
                     writer.write(draw(frame, found))

@@ -10,6 +10,7 @@ from pathlib import Path
 from tldet.data.images import EXTENSIONS
 from tldet.errors import DataError
 
+DRAWABLE = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 
 
@@ -59,8 +60,16 @@ def _distinct(sources: list[Source]) -> list[Source]:
     seen: dict[str, int] = {}
     result = []
     for source in sources:
-        key = str(source.name.with_suffix("")).lower() if source.kind == "picture" else str(source.name).lower()
+        drawn = _drawn(source)
+        key = str(drawn).lower()
         seen[key] = seen.get(key, 0) + 1
-        name = source.name if seen[key] == 1 else source.name.with_stem(f"{source.name.stem}_{seen[key]}")
+        name = drawn if seen[key] == 1 else drawn.with_stem(f"{drawn.stem}_{seen[key]}")
         result.append(Source(source.kind, source.path, name))
     return result
+
+
+def _drawn(source: Source) -> Path:
+    """A picture keeps its format where it can be written, video becomes MP4."""
+    if source.kind != "picture":
+        return source.name.with_suffix(".mp4")
+    return source.name if source.name.suffix.lower() in DRAWABLE else source.name.with_suffix(".png")

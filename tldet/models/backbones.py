@@ -23,7 +23,7 @@ class Backbone(nn.Module):
     """What every backbone has.
 
     Args:
-        weights: where the pretrained weights come from (see ``tldet.transfer.weights``), or None for random ones;
+        weights: where the pretrained weights come from (see ``tldet.transfer.sources``), or None for random ones;
             the constructor only keeps the name.
         frozen_stages: how many stages above the stem do not learn: -1 nothing is frozen, 0 the stem, 1 the stem
             and the first stage, ...

@@ -34,7 +34,8 @@ def match(references: Tensor, boxes: Tensor, *, positive: float, negative: float
     whole = box_iou(boxes, references) if len(chunks) == 1 else None  # else never held at once
 
     def overlaps(chunk: Tensor) -> Tensor:
-        return box_iou(boxes, chunk) if whole is None else whole
+        found: Tensor = box_iou(boxes, chunk) if whole is None else whole
+        return found
 
     found = [overlaps(chunk).max(dim=0) for chunk in chunks]
     overlap, best = torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])

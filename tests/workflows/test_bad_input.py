@@ -1,0 +1,218 @@
+"""What is wrong with what was given is said in one line, with exit code 2 and no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tldet.cli import main
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def said(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    """The one line of a command that ends with exit code 2."""
+    code = main(arguments)
+    err = capsys.readouterr().err
+    lines = [line for line in err.splitlines() if "error:" in line]
+    assert code == 2, err
+    assert len(lines) == 1, err
+    assert err.rstrip().splitlines()[-1] == lines[0], "nothing comes after the error"
+    assert "Traceback" not in err
+    return lines[0]
+
+
+def finetune(data: Path, out: Path, *more: str) -> list[str]:
+    return ["finetune", "--data", str(data), "--out", str(out), "--model", "retinanet_lite0", "--steps", "2", *more]
+
+
+@pytest.fixture
+def folder(digits: Path, tmp_path: Path) -> Path:
+    """A data set of one's own to spoil."""
+    shutil.copytree(digits, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def spoil(folder: Path, change: Change) -> Path:
+    path = folder / "train" / "_annotations.coco.json"
+    whole = json.loads(path.read_text())
+    change(whole)
+    path.write_text(json.dumps(whole))
+    return path
+
+
+def test_no_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    line = said(capsys, finetune(tmp_path / "empty", tmp_path / "o"))
+    assert "holds no COCO JSON" in line
+    assert "annotations/*.json" in line
+    assert "no such folder" in said(capsys, finetune(tmp_path / "nowhere", tmp_path / "o"))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "is empty"),
+        ('{"images": [{"id": 1, "file_name": "a.jp', "no valid JSON at line 1"),
+        ("[1, 2]", "not in COCO's layout"),
+        ('{"images": [], "annotations": [], "categories": []}', "has no images"),
+        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "file_name"),
+    ],
+)
+def test_json_empty_or_cut_off(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, expected: str
+) -> None:
+    path = folder / "train" / "_annotations.coco.json"
+    path.write_text(content)
+    arguments = finetune(folder, tmp_path / "o", "--train", str(path), "--val", str(folder / "valid" / path.name))
+    line = said(capsys, arguments)
+    assert expected in line
+    assert str(path) in line
+
+
+def set_box(box: list[float]) -> Change:
+    return lambda whole: whole["annotations"][3].update(bbox=box)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda w: w["annotations"][3].update(category_id=77), "annotation {id} has unknown category id 77"),
+        (lambda w: w["annotations"][3].update(image_id=99999), "annotation {id} belongs to unknown image id 99999"),
+        (set_box([5, 5, -4, 10]), "annotation {id} has box"),
+        (set_box([5, float("nan"), 4, 10]), "annotation {id} has box"),
+        (set_box([5, 5, 4]), "annotation {id} has a bbox of 3 numbers"),
+        (lambda w: w["annotations"][3].update(bbox="5 5 4 4"), "bbox"),
+        (lambda w: w["images"][1].update(id=w["images"][0]["id"]), "occurs more than once"),
+        (lambda w: w["images"][0].update(file_name="gone.jpg"), "gone.jpg"),
+        (lambda w: w["images"][0].update(width=99, height=55), "99 x 55"),
+    ],
+)
+def test_wrong_annotations(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Change, expected: str
+) -> None:
+    path = spoil(folder, change)
+    number = json.loads(path.read_text())["annotations"][3]["id"]
+    line = said(capsys, finetune(folder, tmp_path / "o", "--cfg-options", "data.loader.batch_size=8"))
+    assert expected.format(id=number) in line
+    assert str(folder) in line
+
+
+def test_boxes_without_extent_are_left_out_counted_and_named(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = spoil(folder, set_box([5, 5, 0, 10]))
+    number = json.loads(path.read_text())["annotations"][3]["id"]
+    assert main(finetune(folder, tmp_path / "o")) == 0
+    assert f"1 boxes of zero extent left out (annotation {number})" in capsys.readouterr().err
+
+
+def test_a_broken_picture_is_named(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    victim = sorted((folder / "train").glob("*.jpg"))[2]
+    victim.write_bytes(victim.read_bytes()[:900])
+    line = said(capsys, finetune(folder, tmp_path / "o", "--cfg-options", "data.loader.batch_size=16"))
+    assert str(victim) in line
+    assert "breaks off" in line
+
+
+def test_configs(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["train", str(run / "config.py"), "--work-dir", str(tmp_path / "w"), "--cfg-options"]
+    line = said(capsys, [*given, "optimizer.learning_rate=1"])
+    assert "optimizer.learning_rate" in line
+    assert "lr" in line
+    assert "model.head.num_clases" in said(capsys, [*given, "model.head.num_clases=1"])
+    assert "must look like a.b=value" in said(capsys, [*given, "nonsense"])
+    evil = tmp_path / "evil.py"
+    evil.write_text(f"import os\nos.system('touch {tmp_path / 'ran'}')\n")
+    assert "not code" in said(capsys, ["train", str(evil)])
+    assert not (tmp_path / "ran").exists()
+    assert "nearest: " in said(capsys, ["train", "retinanet/retinanet_r50_1x"])
+
+
+class Evil:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_pickle_that_would_run_code(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], plain: bool
+) -> None:
+    bad = tmp_path / "bad.pt"
+    content = {"format": "tldet", "version": 1, "model": Evil(tmp_path / "ran")}
+    if plain:
+        bad.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, bad)
+    for arguments in (["test", str(bad)], ["predict", str(bad), str(digits)]):
+        assert str(bad) in said(capsys, arguments)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_wrong_checkpoints(run: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other.pth"
+    torch.save({"conv1.weight": torch.zeros(3)}, other)
+    assert "is no tldet checkpoint" in said(capsys, ["test", str(other)])
+    cut = tmp_path / "cut.pt"
+    cut.write_bytes((run / "best.pt").read_bytes()[:100_000])
+    assert "broken or cut off" in said(capsys, ["predict", str(cut), str(digits)])
+    assert "no such file" in said(capsys, ["test", str(tmp_path / "none.pt")])
+    torn = torch.load(run / "best.pt", weights_only=True)
+    name = next(iter(torn["model"]))
+    for part in ("model", "ema"):
+        if torn.get(part):
+            torn[part][name] = torch.zeros(1)
+    torch.save(torn, cut)
+    assert "do not fit" in said(capsys, ["test", str(cut)])
+
+
+def test_folders_that_cannot_be_written(
+    digits: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    inside = tmp_path / "file" / "out"
+    assert str(inside) in said(capsys, finetune(digits, inside))
+    assert str(inside) in said(capsys, ["train", str(run / "config.py"), "--work-dir", str(inside)])
+    picture = str(next((digits / "test").glob("*.jpg")))
+    assert str(inside) in said(capsys, ["predict", str(run / "best.pt"), picture, "--json", str(inside / "r.json")])
+    assert str(inside) in said(capsys, ["test", str(run / "best.pt"), "--json", str(inside / "r.json")])
+
+
+def test_resume_where_there_is_nothing(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nothing to resume" in said(capsys, ["finetune", "--out", str(tmp_path / "no"), "--resume"])
+    arguments = ["train", str(run / "config.py"), "--work-dir", str(tmp_path / "no"), "--resume"]
+    assert "nothing to resume" in said(capsys, arguments)
+
+
+def test_evaluate(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = str(digits / "test" / "_annotations.coco.json")
+    bad = tmp_path / "dt.json"
+    bad.write_text('[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": NaN}]')
+    assert str(bad) in said(capsys, ["evaluate", "--gt", truth, "--dt", str(bad)])
+    assert "nowhere.json" in said(capsys, ["evaluate", "--gt", "nowhere.json", "--dt", str(bad)])
+
+
+def test_names(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = said(capsys, ["finetune", "--data", str(digits), "--out", str(tmp_path / "o"), "--model", "faster_rcn"])
+    assert "faster_rcnn_" in line
+    assert "resnet9999" in said(capsys, finetune(digits, tmp_path / "o", "--backbone", "resnet9999"))
+
+
+def test_a_programming_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, digits: Path, tmp_path: Path) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("tldet.workflows.finetune.choose_for", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(finetune(digits, tmp_path / "o"))

@@ -1,0 +1,64 @@
+"""On real pictures: R50 detectors on COCO's ids, and fine-tuning that learns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tldet import checkpoint
+from tldet.data.digits import generate
+from tldet.engine.log import read_log
+from tldet.inference.run import predict
+from tldet.workflows.finetune import finetune
+from tldet.workflows.test import test as measure
+from tldet.workflows.train import train
+
+SMALL = [{"type": "Resize", "short": 160, "long": 224}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["faster_rcnn/faster_rcnn_r50_fpn_1x_coco", "retinanet/retinanet_r50_fpn_1x_coco"])
+def test_r50_trains_on_coco_and_gives_its_ids_back(shared: Path, tmp_path: Path, config: str) -> None:
+    folder = shared / "data" / "coco_mini"
+    truth = folder / "annotations" / "instances_val2017.json"
+    options = [
+        "schedule.epochs=None",
+        "schedule.steps=20",
+        "schedule.milestones=[1000]",
+        "schedule.warmup_steps=5",
+        "data.loader.batch_size=2",
+        "data.loader.workers=0",
+        f"data.train.transforms={SMALL}",
+        f"data.val.transforms={SMALL}",
+        "training.log_every=5",
+        *(f"data.{part}.annotations={truth}" for part in ("train", "val")),
+        *(f"data.{part}.images={folder / 'val2017'}" for part in ("train", "val")),
+    ]
+    outcome = train(config, work_dir=tmp_path, options=options, backbone_weights=False)
+    assert outcome.train.step == 20
+    losses = [r["loss"] for r in read_log(tmp_path / "log.jsonl") if r["type"] == "train"]
+    assert all(0 < loss < 20 for loss in losses)
+    best = tmp_path / "best.pt"
+    assert len(checkpoint.load(best)["meta"]["class_names"]) == 80
+    measure(best, results_path=tmp_path / "dt.json")
+    known = {c["id"] for c in json.loads(truth.read_text())["categories"]}
+    pictures = sorted((folder / "val2017").glob("*.jpg"))[:6]
+    summary = predict(best, pictures, score=0.0)
+    used = {r["category_id"] for r in summary.records} | {
+        r["category_id"] for r in json.loads((tmp_path / "dt.json").read_text())
+    }
+    assert used <= known
+    assert len(used) > 5
+    assert max(used) > 80, "COCO's own ids run to 90"
+
+
+@pytest.mark.slow
+def test_fine_tuning_learns_digits(tmp_path: Path) -> None:
+    data = generate(tmp_path / "digits", train=200, valid=20, test=40, size=(160, 224))
+    options = ["data.train.transforms.1.p=0.0", "training.validate_every=100"]
+    outcome = finetune(data, out=tmp_path / "out", steps=150, options=options)
+    assert outcome.result is not None
+    result = measure(tmp_path / "out" / "best.pt")
+    assert result.numbers()["AP50"] > 0.5

@@ -1,0 +1,135 @@
+"""From a folder to a measured detector, through the functions the commands call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tldet import checkpoint
+from tldet.engine.log import read_log
+from tldet.errors import ConfigError, DataError, TrainingError
+from tldet.workflows.evaluate import evaluate
+from tldet.workflows.finetune import finetune
+from tldet.workflows.test import test as measure
+from tldet.workflows.train import train
+
+NUMBERS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+
+
+def test_a_run_leaves_config_log_and_checkpoints(run: Path) -> None:
+    assert {p.name for p in run.iterdir()} >= {"config.py", "log.jsonl", "best.pt", "step_00000006.pt"}
+    records = read_log(run / "log.jsonl")
+    assert [r["step"] for r in records if r["type"] == "train"] == [2, 4, 6]
+    last = [r for r in records if r["type"] == "val"][-1]
+    assert set(NUMBERS) <= set(last)
+    assert {"val_loss", "val_loss_cls", "val_loss_box"} <= set(last)
+    meta = checkpoint.load(run / "best.pt")["meta"]
+    assert meta["class_names"] == [str(d) for d in range(10)]
+    assert meta["weights_source"] == "package:efficientnet_lite0"
+
+
+def test_the_written_config_trains_the_same_run(run: Path, tmp_path: Path) -> None:
+    options = ["data.loader.batch_size=2", "training.log_every=2"]
+    again = train(run / "config.py", work_dir=tmp_path / "again", options=options)
+    assert again.train.step == 6
+    ours, theirs = checkpoint.load(run / "step_00000006.pt"), checkpoint.load(tmp_path / "again" / "step_00000006.pt")
+    assert all(torch.equal(ours["model"][key], theirs["model"][key]) for key in ours["model"])
+
+
+def test_test_and_evaluate_give_the_same_json(run: Path, digits: Path, tmp_path: Path) -> None:
+    truth = digits / "test" / "_annotations.coco.json"
+    result = measure(
+        run / "best.pt", json_path=tmp_path / "t.json", results_path=tmp_path / "dt.json", engine="pycocotools"
+    )
+    scored = evaluate(truth, tmp_path / "dt.json", json_path=tmp_path / "e.json")
+    told, said = (json.loads((tmp_path / name).read_text()) for name in ("t.json", "e.json"))
+    assert list(told) == [*NUMBERS, "per_class"]
+    assert told == said
+    assert result.numbers() == scored.numbers()
+    given = measure(run / "best.pt", data=truth, images=digits / "test")
+    assert given.numbers() == result.numbers(), "the same pictures by --data"
+
+
+def test_finetune_from_scratch_learns_everything(digits: Path, tmp_path: Path) -> None:
+    outcome = finetune(digits, out=tmp_path / "out", model="retinanet_lite0", steps=1, scratch=True)
+    config = checkpoint.load(tmp_path / "out" / "best.pt")["config"]
+    assert config["model"]["backbone"]["weights"] is None
+    assert config["model"]["backbone"]["frozen_stages"] == -1
+    assert config["model"]["backbone"]["norm"] == "batch"
+    assert outcome.train.step == 1
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050"])
+def test_another_backbone_in_its_place(digits: Path, tmp_path: Path, name: str) -> None:
+    finetune(digits, out=tmp_path / "out", model="faster_rcnn_lite0", backbone=name, steps=1, scratch=True)
+    state = checkpoint.load(tmp_path / "out" / "best.pt")
+    assert state["config"]["model"]["backbone"]["name"] == name
+    assert measure(tmp_path / "out" / "best.pt").images == 6
+
+
+def test_one_json_is_split(digits: Path, tmp_path: Path) -> None:
+    split = digits / "train" / "_annotations.coco.json"
+    finetune(out=tmp_path / "out", model="retinanet_lite0", steps=1, train_json=split, images=digits / "train")
+    parts = [json.loads((tmp_path / "out" / "split" / f"{n}.json").read_text())["images"] for n in ("train", "val")]
+    ids = [{image["id"] for image in part} for part in parts]
+    assert [len(part) for part in ids] == [13, 3]
+    assert not ids[0] & ids[1]
+
+
+def test_starting_from_a_checkpoint_of_other_classes(run: Path, digits: Path, tmp_path: Path) -> None:
+    truth = json.loads((digits / "train" / "_annotations.coco.json").read_text())
+    chosen = [c for c in truth["categories"] if c["name"] in "37"]
+    ids = {c["id"] for c in chosen}
+    two = {**truth, "categories": chosen, "annotations": [a for a in truth["annotations"] if a["category_id"] in ids]}
+    (tmp_path / "two.json").write_text(json.dumps(two))
+    finetune(
+        out=tmp_path / "out",
+        model="retinanet_lite0",
+        steps=1,
+        train_json=tmp_path / "two.json",
+        val_json=tmp_path / "two.json",
+        images=digits / "train",
+        init_from=run / "best.pt",
+        options=["optimizer.lr=1e-12", "training.ema=None", "schedule.warmup_steps=0"],
+    )
+    old, new = checkpoint.load(run / "best.pt"), checkpoint.load(tmp_path / "out" / "best.pt")
+    assert new["meta"]["class_names"] == ["3", "7"]
+    before, after = old.get("ema") or old["model"], new["model"]
+    counted = ("running_mean", "running_var", "num_batches_tracked")
+    shared = [key for key in after if "cls_score" not in key and not key.endswith(counted)]
+    assert len(shared) > 200
+    assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in shared)
+    new_rows = after["head.cls_score.weight"]
+    assert before["head.cls_score.weight"].shape != new_rows.shape, "the layer that names classes starts new"
+
+
+def test_resume_and_start_exclude_each_other(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="exclude each other"):
+        train(run / "config.py", work_dir=run, resume=True, init_from=run / "best.pt")
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        finetune(out=tmp_path, resume=True)
+    with pytest.raises(TrainingError, match="holds an earlier run"):
+        finetune(run, out=run, steps=1)
+
+
+def test_class_count_and_common_classes_are_checked_before_training(run: Path, digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"num_classes: is 3 .*has 10 classes .*set it to 10"):
+        train(run / "config.py", work_dir=tmp_path / "a", options=["model.head.num_classes=3"])
+    truth = json.loads((digits / "valid" / "_annotations.coco.json").read_text())
+    truth["categories"] = [{**c, "name": f"letter {c['name']}"} for c in truth["categories"]]
+    (tmp_path / "other.json").write_text(json.dumps(truth))
+    with pytest.raises(DataError, match="no class"):
+        train(run / "config.py", work_dir=tmp_path / "b", options=[f"data.val.annotations={tmp_path / 'other.json'}"])
+    with pytest.raises(DataError, match="no class"):
+        measure(run / "best.pt", data=tmp_path / "other.json", images=digits / "valid")
+
+
+def test_a_budget_of_minutes_is_fixed_once(digits: Path, tmp_path: Path) -> None:
+    outcome = finetune(
+        digits, out=tmp_path / "out", model="retinanet_lite0", minutes=0.15, options=["data.loader.batch_size=1"]
+    )
+    assert outcome.train.step >= 8
+    assert checkpoint.load(tmp_path / "out" / "best.pt")["config"]["schedule"]["minutes"] == 0.15

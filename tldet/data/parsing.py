@@ -1,0 +1,114 @@
+"""A COCO JSON as typed records, its faults named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tldet.errors import DataError
+
+
+class Image(msgspec.Struct):
+    """An entry of ``images``."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+
+
+class Category(msgspec.Struct):
+    """An entry of ``categories``."""
+
+    id: int
+    name: str
+
+
+class Annotation(msgspec.Struct):
+    """An entry of ``annotations``; the segmentation stays text until a mask is asked for."""
+
+    image_id: int
+    category_id: int
+    bbox: list[float]
+    id: int = -1
+    area: float | None = None
+    iscrowd: int = 0
+    segmentation: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Coco(msgspec.Struct):
+    """What of a COCO JSON is read."""
+
+    images: list[Image]
+    categories: list[Category]
+    annotations: list[Annotation] = msgspec.field(default_factory=list)
+
+
+def read_coco(path: Path) -> Coco:
+    """A COCO JSON whose every reference leads somewhere.
+
+    Raises:
+        DataError: what is wrong, with the file and the annotation's, picture's or category's id.
+    """
+    coco = _read(path)
+    if not coco.images or not coco.categories:
+        raise DataError(f"{path}: has no {'images' if not coco.images else 'categories'}")
+    categories, images = {c.id for c in coco.categories}, {i.id for i in coco.images}
+    _refuse_twins(path, "category id", [c.id for c in coco.categories])
+    _refuse_twins(path, "category name", [c.name for c in coco.categories])
+    _refuse_twins(path, "image id", [i.id for i in coco.images])
+    for image in coco.images:
+        if image.width <= 0 or image.height <= 0:
+            raise DataError(f"{path}: image {image.id} ({image.file_name}) has size {image.width} x {image.height}")
+    for a in coco.annotations:
+        if a.category_id not in categories:
+            raise DataError(f"{path}: annotation {a.id} has unknown category id {a.category_id}")
+        if a.image_id not in images:
+            raise DataError(f"{path}: annotation {a.id} belongs to unknown image id {a.image_id}")
+        if len(a.bbox) != 4:
+            raise DataError(f"{path}: annotation {a.id} has a bbox of {len(a.bbox)} numbers, not 4")
+    return coco
+
+
+def _read(path: Path) -> Coco:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if not content.strip():
+        raise DataError(f"{path}: is empty; a COCO JSON holds images, annotations and categories")
+    try:
+        return msgspec.json.decode(content, type=Coco)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{path}: is not in COCO's layout: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _read_leniently(path, content)
+
+
+def _read_leniently(path: Path, content: bytes) -> Coco:
+    """Python's own parser accepts NaN, and says where a file breaks off."""
+    try:
+        data = json.loads(content)
+        for record in data.get("annotations", []):
+            if "segmentation" in record:
+                record["segmentation"] = msgspec.Raw(json.dumps(record["segmentation"]).encode())
+        return msgspec.convert(data, Coco)
+    except json.JSONDecodeError as error:
+        cut = " (the file is cut off)" if error.pos >= len(content.rstrip()) - 1 or "Untermin" in error.msg else ""
+        raise DataError(f"{path}: is no valid JSON at line {error.lineno}, column {error.colno}{cut}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is no JSON text") from None
+    except (msgspec.ValidationError, AttributeError) as error:
+        raise DataError(f"{path}: is not in COCO's layout: {error}") from None
+
+
+def _refuse_twins(path: Path, what: str, values: Sequence[Any]) -> None:
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
+            raise DataError(f"{path}: {what} {value!r} occurs more than once")
+        seen.add(value)

@@ -126,6 +126,7 @@ def test_a_picture_of_another_size_than_stated_is_refused(folder: Path, tmp_path
 
 def test_a_size_drawn_for_the_batch_is_that_of_every_picture_in_it(folder: Path) -> None:
     def shorts(draw: str) -> list[set[int]]:
+        sizes = list(range(30, 62, 2))
         steps: list[dict[str, object]] = [{"type": "Resize", "short": sizes, "long": 999, "draw": draw}]
         data = dataset(folder, steps)
         batches = islice(train_batches(data, BatchOrder(data.sizes, 3)), 9)

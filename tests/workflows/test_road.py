@@ -100,7 +100,7 @@ def test_starting_from_a_checkpoint_of_other_classes(run: Path, digits: Path, tm
     before, after = old.get("ema") or old["model"], new["model"]
     counted = ("running_mean", "running_var", "num_batches_tracked")
     shared = [key for key in after if "cls_score" not in key and not key.endswith(counted)]
-    assert len(shared) > 200
+    assert len(shared) > 150
     assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in shared)
     new_rows = after["head.cls_score.weight"]
     assert before["head.cls_score.weight"].shape != new_rows.shape, "the layer that names classes starts new"

@@ -8,7 +8,6 @@ the run left alone would have ended.
 from __future__ import annotations
 
 import logging
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,9 +19,9 @@ from tldet.engine.state import TrainState
 log = logging.getLogger(__name__)
 
 DROPPED = 3  # first steps of a process, slow for reasons that do not come back (allocation, caches, autotuning)
-LEAST_STEPS = 8  # a median over fewer says little
-LONG_ENOUGH = 10.0  # seconds after which slow steps need no further measuring
-LEAST_SHARE = 0.05  # of the budget, for fast steps: eight of 10 ms would be noise
+LEAST_STEPS = 8  # a mean over fewer says little
+LONG_ENOUGH = 30.0  # seconds after which slow steps need no further measuring
+LEAST_SHARE = 0.15  # of the budget, for fast steps: eight of 10 ms, or of one size of picture, would be noise
 
 
 class Stopwatch:
@@ -53,8 +52,7 @@ class Budget:
     def __init__(self, seconds: float, start: int = 0) -> None:
         self.seconds = seconds
         self._start = start
-        self._last: float | None = None
-        self._durations: list[float] = []
+        self._origin: tuple[int, float] | None = None
 
     @classmethod
     def of(cls, schedule: ScheduleSettings, state: TrainState) -> Budget | None:
@@ -74,16 +72,13 @@ class Budget:
             return step
         if step - self._start < DROPPED:
             return None
-        if self._last is None:
-            self._last = spent
+        if self._origin is None:
+            self._origin = (step, spent)
             return None
-        self._durations.append(spent - self._last)
-        self._last = spent
-        elapsed = sum(self._durations)
-        enough = len(self._durations) >= LEAST_STEPS and elapsed >= min(LONG_ENOUGH, LEAST_SHARE * self.seconds)
+        steps, elapsed = step - self._origin[0], spent - self._origin[1]
+        enough = steps >= LEAST_STEPS and elapsed >= min(LONG_ENOUGH, LEAST_SHARE * self.seconds)
         if not enough and elapsed < LONG_ENOUGH:
             return None
-        usual = statistics.median(self._durations)  # one hiccup must not shorten the run
-        total = step + int((self.seconds - spent) / usual)
-        log.info("%.3f s a step: the budget of %s holds %d steps", usual, duration(self.seconds), total)
+        total = step + int((self.seconds - spent) * steps / elapsed)
+        log.info("%.3f s a step: the budget of %s holds %d steps", elapsed / steps, duration(self.seconds), total)
         return total

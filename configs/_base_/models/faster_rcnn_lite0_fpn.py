@@ -9,7 +9,7 @@ model = dict(
         frozen_stages=2,
         norm='frozen',
     ),
-    neck=dict(type='FPN', out_channels=128, extra='maxpool'),
+    neck=dict(type='FPN', out_channels=128, extra='maxpool', norm='batch'),
     head=dict(
         type='FasterRCNNHead',
         num_classes=80,

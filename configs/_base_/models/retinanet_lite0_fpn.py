@@ -8,7 +8,7 @@ model = dict(
         frozen_stages=2,
         norm='frozen',
     ),
-    neck=dict(type='FPN', out_channels=128, extra='maxpool'),
+    neck=dict(type='FPN', out_channels=128, extra='maxpool', norm='batch'),
     head=dict(
         type='RetinaNetHead',
         num_classes=80,

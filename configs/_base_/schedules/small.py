@@ -1,3 +1,11 @@
 # Short fine-tuning of small models: AdamW, the pretrained part slower than the new one, cosine to zero.
-optimizer = dict(type='AdamW', lr=0.0015, backbone_lr=0.3, weight_decay=0.05, base_batch=4, norm_decay=0.0, bias_decay=0.0)
+optimizer = dict(
+    type='AdamW',
+    lr=0.0015,
+    backbone_lr=0.3,
+    weight_decay=0.05,
+    base_batch=4,
+    norm_decay=0.0,
+    bias_decay=0.0,
+)
 schedule = dict(epochs=12, warmup_steps=20, warmup_factor=0.05, policy='cosine')

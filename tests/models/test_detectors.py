@@ -48,7 +48,7 @@ def test_a_batch_without_objects(recipe: str) -> None:
     assert torch.isfinite(total)
     total.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-    assert losses["loss_box"].item() == 0
+    assert losses["loss_bbox"].item() == 0
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -76,14 +76,33 @@ def test_five_thousand_objects(recipe: str) -> None:
     assert all(torch.isfinite(v) for v in losses.values())
 
 
-def test_matching_in_chunks_is_matching_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("rescue", "least", "expected"),
+    [
+        ("none", 0.0, [0, BACKGROUND, BACKGROUND]),
+        ("own", 0.0, [0, 2, BACKGROUND]),  # nobody's best box is box 1
+        ("object", 0.0, [1, 2, BACKGROUND]),
+        ("object", 0.27, [0, 2, BACKGROUND]),  # box 1 overlaps by a quarter only
+        ("object", 0.5, [0, BACKGROUND, BACKGROUND]),
+    ],
+)
+def test_who_is_rescued(rescue: str, least: float, expected: list[int]) -> None:
+    references = torch.tensor([[0.0, 0, 10, 10], [0, 30, 10, 40], [60, 60, 70, 70]])
+    boxes = torch.tensor([[0.0, 0, 10, 9], [6, 0, 16, 10], [0, 30, 10, 32.8]])
+    matched = match(references, boxes, positive=0.7, negative=0.3, low_quality=rescue, least=least)
+    assert matched.tolist() == expected
+
+
+@pytest.mark.parametrize("rescue", ["own", "object"])
+def test_matching_in_chunks_is_matching_at_once(monkeypatch: pytest.MonkeyPatch, rescue: str) -> None:
     generator = torch.Generator().manual_seed(0)
     corner = torch.rand(700, 2, generator=generator) * 50
     references = torch.cat([corner, corner + 4 + 20 * torch.rand(700, 2, generator=generator)], 1)
     boxes = references[:40] + torch.rand(40, 4, generator=generator) * 3
-    whole = match(references, boxes, positive=0.7, negative=0.3, low_quality=True)
+    given = {"positive": 0.7, "negative": 0.3, "low_quality": rescue, "least": 0.1}
+    whole = match(references, boxes, **given)
     monkeypatch.setattr("tldet.models.matching.CHUNK", 1300)
-    assert torch.equal(match(references, boxes, positive=0.7, negative=0.3, low_quality=True), whole)
+    assert torch.equal(match(references, boxes, **given), whole)
     assert len(set(whole[whole >= 0].tolist())) > 30
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
-from tldet.models.pooling import Pool, align, pool_regions
+from tldet.models.pooling import Pool, pool_regions
 
 
 def boxes_of(count: int) -> torch.Tensor:
@@ -22,19 +22,20 @@ def boxes_of(count: int) -> torch.Tensor:
 @pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize(("side", "ratio"), [(7, 1), (7, 2), (14, 2), (3, 3)])
 @pytest.mark.parametrize("shape", [(2, 8, 40, 56), (2, 3, 1, 7), (1, 4, 1, 1)])
-def test_align_equals_torchvision(shape: tuple[int, ...], side: int, ratio: int, aligned: bool) -> None:
+def test_the_gather_equals_torchvisions_kernel(shape: tuple[int, ...], side: int, ratio: int, aligned: bool) -> None:
     torch.manual_seed(0)
     layout = torch.channels_last if side == 7 else torch.contiguous_format
     feature = torch.randn(shape).contiguous(memory_format=layout).requires_grad_()
     boxes = boxes_of(60)
-    picture = torch.arange(60).remainder(shape[0]).float()
-    ours = align(feature, picture, boxes, 1 / 8, Pool(side, ratio, aligned))
+    picture = torch.arange(60).mul(shape[0]).div(60, rounding_mode="floor").float()
+    rois = [boxes[picture == number] for number in range(shape[0])]
+    ours = pool_regions([feature], rois, [8], Pool(side, ratio, aligned))
     theirs = roi_align(feature, torch.cat([picture[:, None], boxes], 1), side, 1 / 8, ratio, aligned)
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-5)
     grad = torch.randn(ours.shape)
     got, wanted = (torch.autograd.grad(out, feature, grad)[0] for out in (ours, theirs))
     torch.testing.assert_close(got, wanted, atol=3e-4, rtol=1e-4)
-    again = align(feature, picture, boxes, 1 / 8, Pool(side, ratio, aligned))
+    again = pool_regions([feature], rois, [8], Pool(side, ratio, aligned))
     assert torch.equal(got, torch.autograd.grad(again, feature, grad)[0]), "the same sums in the same order each time"
 
 
@@ -51,5 +52,21 @@ def test_each_region_comes_from_the_level_that_fits() -> None:
     levels = [torch.full((2, 1, 640 // s, 640 // s), float(s)) for s in (4, 8, 16, 32)]
     sides = torch.tensor([20.0, 111.0, 112.0, 223.0, 224.0, 447.0, 448.0, 600.0])
     rois = torch.stack([torch.zeros(8), torch.zeros(8), sides, sides], 1)
-    pooled = pool_regions(levels, [rois[::2], rois[1::2]], [4, 8, 16, 32], Pool(1, 1, True))
-    assert pooled.flatten().tolist() == [4.0, 8.0, 16.0, 32.0] * 2
+    for ratio in (1, 0):  # the gather, and the kernel, which alone adapts its samples to the region
+        pooled = pool_regions(levels, [rois[::2], rois[1::2]], [4, 8, 16, 32], Pool(1, ratio, True))
+        assert pooled.flatten().tolist() == [4.0, 8.0, 16.0, 32.0] * 2
+
+
+def test_several_levels_equal_the_kernel_on_each() -> None:
+    torch.manual_seed(1)
+    levels = [torch.randn(2, 5, 640 // s, 480 // s) for s in (4, 8, 16, 32)]
+    boxes = boxes_of(80)
+    rois = [boxes[:50], boxes[50:]]
+    ours = pool_regions(levels, rois, [4, 8, 16, 32], Pool(7, 2, False))
+    picture = torch.tensor([0.0] * 50 + [1.0] * 30)
+    side = (boxes[:, 2:] - boxes[:, :2]).prod(-1).sqrt()
+    fits = (torch.log2(side / 224) + 4 + 1e-6).floor().clamp(2, 5)
+    for row, (number, box, level) in enumerate(zip(picture, boxes, fits.int().tolist(), strict=True)):
+        region = torch.cat([number[None], box])[None]
+        theirs = roi_align(levels[level - 2], region, 7, 1 / 2**level, 2, False)[0]
+        torch.testing.assert_close(ours[row], theirs, atol=2e-5, rtol=1e-5)

@@ -120,8 +120,8 @@ def test_losses(pair: tuple[str, nn.Module, Detector]) -> None:
     with torch.no_grad():
         expected = reference(list(images.float() / 255), theirs_in)
     reference.eval()
-    names = {"loss_classifier": "loss_cls", "loss_box_reg": "loss_box", "loss_objectness": "loss_rpn_cls"}
-    names |= {"loss_rpn_box_reg": "loss_rpn_box", "classification": "loss_cls", "bbox_regression": "loss_box"}
+    names = {"loss_classifier": "loss_cls", "loss_box_reg": "loss_bbox", "loss_objectness": "loss_rpn_cls"}
+    names |= {"loss_rpn_bbox_reg": "loss_rpn_bbox", "classification": "loss_cls", "bbox_regression": "loss_bbox"}
     with torch.no_grad():
         mine = ours.loss(Batch(images, [(192, 256)] * 2, targets, [(192, 256)] * 2, seed=1))
     assert {names[key] for key in expected} == set(mine)

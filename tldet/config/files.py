@@ -199,5 +199,5 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
         try:
             options[key.strip()] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
-            options[key.strip()] = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+            options[key.strip()] = {"true": True, "false": False}.get(text.lower(), text)
     return options

@@ -71,8 +71,11 @@ class Detector(nn.Module):
         """The pyramid of a normalised (B, 3, H, W) tensor."""
         return cast("tuple[Tensor, ...]", self.neck(self.backbone(x)))
 
-    def losses(self, x: Tensor, targets: Sequence[Target], seed: int = 0) -> dict[str, Tensor]:
-        """The losses on a normalised (B, 3, H, W) tensor without padding."""
+    def losses(self, x: Tensor, targets: Sequence[Target], seed: int | None = None) -> dict[str, Tensor]:
+        """The losses on a normalised (B, 3, H, W) tensor without padding.
+
+        Without a seed nothing is drawn at random: every anchor and region that could be drawn counts.
+        """
         return self._loss(self.head(self.features(x)), targets, whole_sizes(x), seed)
 
     @torch.no_grad()
@@ -99,7 +102,7 @@ class Detector(nn.Module):
         """``loss(batch)`` while training, else ``predict(batch)``: so that data-parallel wrappers can wrap it."""
         return self.loss(batch) if self.training else self.predict(batch)
 
-    def _loss(self, raw: Any, targets: Sequence[Target], sizes: Sequence[Size], seed: int) -> dict[str, Tensor]:
+    def _loss(self, raw: Any, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None) -> dict[str, Tensor]:
         return cast("dict[str, Tensor]", cast(Any, self.head).loss(raw, targets, sizes, seed))
 
     def _decode(self, raw: Any, batch: Batch) -> list[Detections]:

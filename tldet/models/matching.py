@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torchvision.ops import box_iou
@@ -12,9 +14,18 @@ from tldet.structures import Target
 BACKGROUND = -1
 IGNORED = -2
 CHUNK = 20_000_000  # cells of an overlap matrix held at once: 80 MB
+Rescue = Literal["none", "own", "object"]
 
 
-def match(references: Tensor, boxes: Tensor, *, positive: float, negative: float, low_quality: bool = False) -> Tensor:
+def match(
+    references: Tensor,
+    boxes: Tensor,
+    *,
+    positive: float,
+    negative: float,
+    low_quality: Rescue = "none",
+    least: float = 0.0,
+) -> Tensor:
     """Match every reference to a ground-truth box (Ren et al. 2015, section 3.1.2).
 
     Args:
@@ -22,8 +33,10 @@ def match(references: Tensor, boxes: Tensor, *, positive: float, negative: float
         boxes: (G, 4) xyxy pixels; G may be 0, then everything is background.
         positive: overlap at or above which a reference takes its best box.
         negative: overlap below which it is background; between the two it is ignored.
-        low_quality: the references that overlap a box most (ties included) take their own best box
-            whatever the overlap, so that no object goes without.
+        low_quality: what becomes of the references that overlap a box most (ties included) whatever the overlap, so
+            that no object goes without: with "own" they take their own best box (torchvision), with "object" that
+            very box, of several the last (mmdet); "none" leaves them.
+        least: overlap below which a box is not helped so.
 
     Returns:
         (A,) int64: index into ``boxes``, BACKGROUND, or IGNORED.
@@ -42,10 +55,15 @@ def match(references: Tensor, boxes: Tensor, *, positive: float, negative: float
     matched = best.clone()
     matched[overlap < positive] = IGNORED
     matched[overlap < negative] = BACKGROUND
-    if low_quality:
+    if low_quality != "none":
         most = torch.stack([overlaps(chunk).amax(dim=1) for chunk in chunks]).amax(0)
-        top = torch.cat([(overlaps(chunk) == most[:, None]).any(0) for chunk in chunks])
-        matched[top] = best[top]
+        most[most < least] = torch.inf  # equals no overlap
+        rows = len(chunks[0])
+        for chunk, part, own in zip(chunks, torch.split(matched, rows), torch.split(best, rows), strict=True):
+            top = overlaps(chunk) == most[:, None]  # (G, a)
+            helped = top.any(0)
+            last = len(boxes) - 1 - top.flip(0).byte().argmax(0)
+            part[helped] = (own if low_quality == "own" else last)[helped]
     return matched
 
 
@@ -55,7 +73,8 @@ def assign(
     *,
     positive: float,
     negative: float,
-    low_quality: bool = False,
+    low_quality: Rescue = "none",
+    least: float = 0.0,
     crowd: float = 0.5,
 ) -> Tensor:
     """:func:`match` for one picture's target, its crowd regions taken care of.
@@ -66,13 +85,15 @@ def assign(
         positive: see :func:`match`.
         negative: see :func:`match`.
         low_quality: see :func:`match`.
+        least: see :func:`match`.
         crowd: a background reference with at least this share of its area in a crowd region is IGNORED.
 
     Returns:
         (A,) int64: row of ``target``, BACKGROUND, or IGNORED.
     """
     rows = (~target.ignore).nonzero().flatten()
-    matched = match(references, target.boxes[rows], positive=positive, negative=negative, low_quality=low_quality)
+    thresholds = {"positive": positive, "negative": negative, "least": least}
+    matched = match(references, target.boxes[rows], low_quality=low_quality, **thresholds)
     if len(rows) == len(target.boxes):
         return matched
     inside = inside_fraction(references, target.boxes[target.ignore]) >= crowd
@@ -82,20 +103,24 @@ def assign(
     return matched
 
 
-def generator_for(seed: int, image_id: int, stage: int) -> torch.Generator:
+def generator_for(seed: int | None, image_id: int, stage: int) -> torch.Generator | None:
     """Random numbers that depend on the step's seed, the picture and the stage, and on nothing else."""
+    if seed is None:
+        return None
     mixed = (seed * 0x9E3779B97F4A7C15 + image_id * 0xBF58476D1CE4E5B9 + stage * 0x94D049BB133111EB) % (1 << 63)
     return torch.Generator().manual_seed(mixed ^ (mixed >> 31))
 
 
-def draw(matched: Tensor, count: int, positive_fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw(
+    matched: Tensor, count: int, positive_fraction: float, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
     """Draw positives and background at random (Ren et al. 2015, section 3.1.3).
 
     Args:
         matched: (A,) as :func:`match` gives it.
         count: how many to draw in all; fewer where there are not enough.
         positive_fraction: at most this share is positive.
-        generator: a generator on the CPU.
+        generator: a generator on the CPU; None draws nothing and takes all there are.
 
     Returns:
         Indices of positives (P,) and of background (N,) with P + N <= count, each in rising order.
@@ -106,8 +131,8 @@ def draw(matched: Tensor, count: int, positive_fraction: float, generator: torch
     return chosen, _pick(background, count - len(chosen), generator)
 
 
-def _pick(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    if len(rows) <= count:
+def _pick(rows: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    if len(rows) <= count or generator is None:
         return rows
     order = torch.randperm(len(rows), generator=generator)[:count].sort().values
     return rows[order.to(rows.device)]

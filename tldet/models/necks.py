@@ -69,4 +69,14 @@ class FPN(nn.Module):
 
 def _conv(in_channels: int, out_channels: int, kernel: int, norm: str) -> nn.Module:
     conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=norm == "none")
-    return conv if norm == "none" else nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+    return conv if norm == "none" else nn.Sequential(conv, BatchNorm(out_channels))
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """BatchNorm that takes its running statistics where a batch is one value a channel, which has no variance."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(x)

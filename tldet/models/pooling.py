@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -25,6 +26,10 @@ class Pool(NamedTuple):
 def pool_regions(features: Sequence[Tensor], rois: Sequence[Tensor], strides: Sequence[int], pool: Pool) -> Tensor:
     """RoIAlign (He et al. 2017) from the level that fits each region (Lin et al. 2017, equation 1).
 
+    On a GPU this is torchvision's kernel, level by level. On a processor that kernel runs in one thread and scatters
+    gradients channel by channel; the same sums are taken here as one weighted gather of whole channel vectors from all
+    levels, several times faster.
+
     Args:
         features: one (B, C, H, W) a level.
         rois: B x (r, 4) xyxy pixels.
@@ -32,54 +37,62 @@ def pool_regions(features: Sequence[Tensor], rois: Sequence[Tensor], strides: Se
         pool: the grid.
 
     Returns:
-        (R, C, S, S) float32.
+        (R, C, S, S) float32, differentiable in ``features``.
     """
     boxes = torch.cat(list(rois))
-    picture = torch.cat([torch.full_like(r[:, 0], i) for i, r in enumerate(rois)])
+    picture = torch.cat([torch.full_like(r[:, 0], i, dtype=torch.long) for i, r in enumerate(rois)])
     side = (boxes[:, 2:] - boxes[:, :2]).prod(-1).sqrt()
     finest = math.log2(strides[0] / CANONICAL_STRIDE)
-    level = torch.floor(torch.log2(side / CANONICAL_SIZE) + 1e-6 - finest).clamp(0, len(strides) - 1)
+    level = torch.floor(torch.log2(side / CANONICAL_SIZE) + 1e-6 - finest).clamp(0, len(strides) - 1).long()
+    floats = [feature.float() for feature in features]
+    if boxes.device.type != "cpu" or pool.sampling_ratio < 1:
+        return _by_level(floats, level, picture, boxes, strides, pool)
+    return _gather(floats, level, picture, boxes, strides, pool)
+
+
+def _by_level(
+    features: Sequence[Tensor], level: Tensor, picture: Tensor, boxes: Tensor, strides: Sequence[int], pool: Pool
+) -> Tensor:
     places = [(level == number).nonzero().flatten() for number in range(len(strides))]
+    regions = torch.cat([picture[:, None].to(boxes), boxes], 1)
     pooled = [
-        align(feature.float(), picture[rows], boxes[rows], 1.0 / stride, pool)
+        roi_align(feature, regions[rows], pool.side, 1 / stride, pool.sampling_ratio, pool.aligned)
         for feature, rows, stride in zip(features, places, strides, strict=True)
     ]
     back = torch.cat(places).argsort()
     return torch.cat(pooled)[back]
 
 
-def align(feature: Tensor, picture: Tensor, boxes: Tensor, scale: float, pool: Pool) -> Tensor:
-    """RoIAlign on one level: (R, C, S, S) float32 of a float32 (B, C, H, W), differentiable in ``feature``.
-
-    On a GPU this is torchvision's kernel. On a processor that kernel runs in one thread and scatters gradients channel
-    by channel; the same sums are taken here as a weighted gather of whole channel vectors, several times faster.
-
-    Args:
-        feature: the level.
-        picture: (R,) float, the row of ``feature`` each box lies in.
-        boxes: (R, 4) xyxy pixels.
-        scale: cells a pixel.
-        pool: the grid.
-    """
-    if feature.device.type != "cpu" or pool.sampling_ratio < 1:
-        rois = torch.cat([picture[:, None], boxes], dim=1)
-        sampled: Tensor = roi_align(feature, rois, pool.side, scale, pool.sampling_ratio, pool.aligned)
-        return sampled
-    _, channels, height, width = feature.shape
+def _gather(
+    features: Sequence[Tensor], level: Tensor, picture: Tensor, boxes: Tensor, strides: Sequence[int], pool: Pool
+) -> Tensor:
+    """Every pooled cell is a weighted sum of rows of one table that holds the cells of all levels."""
+    channels = features[0].shape[1]
+    table = torch.cat([f.permute(0, 2, 3, 1).reshape(-1, channels) for f in features])
+    before = itertools.accumulate((f.shape[0] * f.shape[2] * f.shape[3] for f in features), initial=0)
+    shapes = [(f.shape[2], f.shape[3], start) for f, start in zip(features, before, strict=False)]
+    height, width, start = torch.tensor(shapes)[level].unbind(1)  # of each region's level, (R,)
+    scale = torch.tensor([1 / stride for stride in strides])[level]
     x, left, right = _corners(boxes[:, 0], boxes[:, 2], width, scale, pool)
     y, above, below = _corners(boxes[:, 1], boxes[:, 3], height, scale, pool)
-    rows = (picture.long()[:, None, None] * height + y) * width  # (R, S * s, 2)
-    cells = rows[:, :, None, :, None] + x[:, None, :, None, :]  # (R, S * s, S * s, 2, 2)
+    row = ((picture * height)[:, None, None] + y) * width[:, None, None] + start[:, None, None]  # (R, S * s, 2)
+    cells = row[:, :, None, :, None] + x[:, None, :, None, :]  # (R, S * s, S * s, 2, 2)
     weights = torch.stack([above, below], -1)[:, :, None, :, None] * torch.stack([left, right], -1)[:, None, :, None, :]
-    table = feature.permute(0, 2, 3, 1).reshape(-1, channels)  # no copy when channels lie last
-    bag = _bags(cells, pool)
     share = _bags(weights / pool.sampling_ratio**2, pool)
-    summed = F.embedding_bag(bag, table, per_sample_weights=share, mode="sum")
+    summed = F.embedding_bag(_bags(cells, pool), table, per_sample_weights=share, mode="sum")
     return summed.view(len(boxes), pool.side, pool.side, channels).permute(0, 3, 1, 2)
 
 
-def _corners(low: Tensor, high: Tensor, cells: int, scale: float, pool: Pool) -> tuple[Tensor, Tensor, Tensor]:
-    """Along one axis: the two cells (R, S * s, 2) around every sample and their weights (R, S * s) each."""
+def _corners(low: Tensor, high: Tensor, cells: Tensor, scale: Tensor, pool: Pool) -> tuple[Tensor, Tensor, Tensor]:
+    """Along one axis: the two cells (R, S * s, 2) around every sample and their weights (R, S * s) each.
+
+    Args:
+        low: (R,) the regions' near sides in pixels.
+        high: (R,) their far sides.
+        cells: (R,) how many cells the regions' levels have along the axis.
+        scale: (R,) cells a pixel.
+        pool: the grid.
+    """
     shift = 0.5 if pool.aligned else 0.0
     start = low * scale - shift
     extent = high * scale - shift - start
@@ -88,11 +101,12 @@ def _corners(low: Tensor, high: Tensor, cells: int, scale: float, pool: Pool) ->
     bins = number.div(pool.sampling_ratio, rounding_mode="floor")
     inner = number % pool.sampling_ratio + 0.5
     at = start[:, None] + bins * bin_size[:, None] + inner * bin_size[:, None] / pool.sampling_ratio
-    inside = ((at >= -1.0) & (at <= cells)).float()  # a sample further out counts as zero
-    at = at.clamp(0, cells - 1)
+    limit = cells[:, None].to(at)
+    inside = ((at >= -1.0) & (at <= limit)).float()  # a sample further out counts as zero
+    at = at.clamp(min=0.0).minimum(limit - 1)
     first = at.floor()
     rest = at - first
-    second = (first + 1).clamp(max=cells - 1)
+    second = (first + 1).minimum(limit - 1)
     return torch.stack([first, second], -1).long(), (1 - rest) * inside, rest * inside
 
 

@@ -82,8 +82,9 @@ def finetune(
         _replace_backbone(config, backbone, scratch)
     for line in choices.reasons:
         log.info("%s", line)
-    written = _write(folder, config)
-    return train(load(written, parse_options(options)), work_dir=folder, init_from=init_from, console=console)
+    used = load(_write(folder, config), parse_options(options))
+    _write(folder, used.data)  # with the options, which a resumed run needs too
+    return train(used, work_dir=folder, init_from=init_from, console=console)
 
 
 def _layout(

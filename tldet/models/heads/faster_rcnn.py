@@ -133,7 +133,7 @@ class FasterRCNNHead(nn.Module):
         return self.cls_score(hidden).float(), self.bbox_pred(hidden).float().view(-1, self.num_classes, 4)
 
     def loss(
-        self, raw: FasterRCNNRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int
+        self, raw: FasterRCNNRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
     ) -> dict[str, Tensor]:
         """The four losses, each divided by the number of anchors or regions drawn."""
         losses = self.rpn.loss(raw.rpn, targets, seed)
@@ -145,10 +145,10 @@ class FasterRCNNHead(nn.Module):
         rows = (labels < self.num_classes).nonzero().flatten()
         count = max(len(labels), 1)
         box = F.smooth_l1_loss(deltas[rows, labels[rows]], wanted, beta=self.roi.beta, reduction="sum") / count
-        return {**losses, "loss_cls": F.cross_entropy(logits, labels, reduction="sum") / count, "loss_box": box}
+        return {**losses, "loss_cls": F.cross_entropy(logits, labels, reduction="sum") / count, "loss_bbox": box}
 
     @torch.no_grad()
-    def _draw(self, proposals: Tensor, target: Target, seed: int) -> Drawn:
+    def _draw(self, proposals: Tensor, target: Target, seed: int | None) -> Drawn:
         """The ground truth joins the proposals, so that there is something to learn from the start."""
         s = self.roi
         rois = torch.cat([proposals, target.boxes[~target.ignore]])

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.models.boxes import AnchorGenerator, clip, decode, encode, flatten_level
-from tldet.models.matching import IGNORED, assign
+from tldet.models.matching import IGNORED, Rescue, assign
 from tldet.models.postprocess import suppress, top_rows
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
@@ -37,6 +37,8 @@ class RetinaSettings:
         step: see :class:`~tldet.models.boxes.AnchorGenerator`.
         positive: overlap from which an anchor learns an object.
         negative: overlap below which it is background.
+        low_quality: see :func:`~tldet.models.matching.match`.
+        least: see :func:`~tldet.models.matching.match`.
         alpha: weight of objects in the focal loss.
         gamma: its damping of easy anchors.
         beta: corner of the smooth L1 loss; 0 for L1.
@@ -54,6 +56,8 @@ class RetinaSettings:
     step: Literal["nominal", "torchvision"] = "nominal"
     positive: float = 0.5
     negative: float = 0.4
+    low_quality: Rescue = "own"
+    least: float = 0.0
     alpha: float = 0.25
     gamma: float = 2.0
     beta: float = 0.0
@@ -121,7 +125,9 @@ class RetinaNetHead(nn.Module):
         logits = tuple(self.cls_score(self.cls_tower(level)) for level in features)
         return RetinaRaw(logits, tuple(self.bbox_pred(self.box_tower(level)) for level in features))
 
-    def loss(self, raw: RetinaRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int) -> dict[str, Tensor]:  # noqa: ARG002
+    def loss(
+        self, raw: RetinaRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+    ) -> dict[str, Tensor]:
         """Focal loss and box loss, divided by the number of positive anchors."""
         s = self.settings
         anchors = torch.cat(self.anchors(raw.logits))  # (M, 4)
@@ -129,7 +135,8 @@ class RetinaNetHead(nn.Module):
         deltas = torch.cat([flatten_level(level, 4) for level in raw.deltas], 1)  # (B, M, 4)
         classes, boxes, counts = [], [], []
         for row, target in enumerate(targets):
-            matched = assign(anchors, target, positive=s.positive, negative=s.negative, low_quality=True, crowd=s.crowd)
+            limits = {"positive": s.positive, "negative": s.negative, "least": s.least, "crowd": s.crowd}
+            matched = assign(anchors, target, low_quality=s.low_quality, **limits)
             counted = matched != IGNORED
             rows = (matched[counted] >= 0).nonzero().flatten()
             positive = (matched >= 0).nonzero().flatten()
@@ -140,9 +147,9 @@ class RetinaNetHead(nn.Module):
             counts.append(max(len(positive), 1) if s.normalise == "picture" else len(positive))
         if s.normalise == "batch":
             share = 1.0 / max(sum(counts), 1)
-            return {"loss_cls": torch.stack(classes).sum() * share, "loss_box": torch.stack(boxes).sum() * share}
+            return {"loss_cls": torch.stack(classes).sum() * share, "loss_bbox": torch.stack(boxes).sum() * share}
         weight = logits.new_tensor([1 / count / len(targets) for count in counts], dtype=torch.float32)
-        return {"loss_cls": torch.stack(classes) @ weight, "loss_box": torch.stack(boxes) @ weight}
+        return {"loss_cls": torch.stack(classes) @ weight, "loss_bbox": torch.stack(boxes) @ weight}
 
     @torch.no_grad()
     def decode(self, raw: RetinaRaw, sizes: Sequence[Size]) -> list[Detections]:

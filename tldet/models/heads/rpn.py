@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from tldet.models.boxes import AnchorGenerator, clip, decode, encode, flatten_level, wide_enough
-from tldet.models.matching import assign, draw, generator_for
+from tldet.models.matching import Rescue, assign, draw, generator_for
 from tldet.models.postprocess import top_rows
 from tldet.structures import Size, Target
 
@@ -35,6 +35,8 @@ class RPNSettings:
         channels: width of the 3x3 convolution; None for that of the pyramid.
         positive: overlap from which an anchor is an object.
         negative: overlap below which it is background.
+        low_quality: see :func:`~tldet.models.matching.match`.
+        least: see :func:`~tldet.models.matching.match`.
         batch: anchors drawn a picture for the loss.
         positive_fraction: at most this share of them are objects.
         beta: corner of the smooth L1 loss; 0 for L1.
@@ -51,6 +53,8 @@ class RPNSettings:
     channels: int | None = None
     positive: float = 0.7
     negative: float = 0.3
+    low_quality: Rescue = "own"
+    least: float = 0.0
     batch: int = 256
     positive_fraction: float = 0.5
     beta: float = 1 / 9
@@ -89,7 +93,7 @@ class RPN(nn.Module):
         hidden = [F.relu(self.conv(level)) for level in features]
         return RPNRaw(tuple(self.objectness(h) for h in hidden), tuple(self.deltas(h) for h in hidden))
 
-    def loss(self, raw: RPNRaw, targets: Sequence[Target], seed: int) -> dict[str, Tensor]:
+    def loss(self, raw: RPNRaw, targets: Sequence[Target], seed: int | None) -> dict[str, Tensor]:
         """Binary cross entropy and smooth L1 over the anchors drawn, both divided by their number."""
         s = self.settings
         anchors = torch.cat(self.anchors(raw.logits))  # (M, 4)
@@ -97,7 +101,8 @@ class RPN(nn.Module):
         deltas = torch.cat([flatten_level(level, 4) for level in raw.deltas], 1)  # (B, M, 4)
         scores, truths, predicted, wanted = [], [], [], []
         for row, target in enumerate(targets):
-            matched = assign(anchors, target, positive=s.positive, negative=s.negative, low_quality=True, crowd=s.crowd)
+            limits = {"positive": s.positive, "negative": s.negative, "least": s.least, "crowd": s.crowd}
+            matched = assign(anchors, target, low_quality=s.low_quality, **limits)
             generator = generator_for(seed, target.image_id, STAGE)
             positive, background = draw(matched, s.batch, s.positive_fraction, generator)
             drawn = torch.cat([positive, background])
@@ -110,7 +115,7 @@ class RPN(nn.Module):
         box = F.smooth_l1_loss(torch.cat(predicted).float(), torch.cat(wanted), beta=s.beta, reduction="sum")
         return {
             "loss_rpn_cls": F.binary_cross_entropy_with_logits(score, truth, reduction="sum") / count,
-            "loss_rpn_box": box / count,
+            "loss_rpn_bbox": box / count,
         }
 
     @torch.no_grad()

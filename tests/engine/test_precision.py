@@ -27,15 +27,25 @@ def test_cpu_without_bf16_is_never_asked(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(("fast", "expected"), [("fp32", "fp32"), ("bf16", "bf16")])
-def test_cpu_with_bf16_is_measured(monkeypatch: pytest.MonkeyPatch, fast: str, expected: str) -> None:
+def test_cpu_with_bf16_is_measured_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fast: str, expected: str
+) -> None:
+    monkeypatch.setenv("TLDET_CACHE", str(tmp_path))
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
     monkeypatch.setattr(precision, "_seconds", lambda one, model, trial: 1.0 if one.name == fast else 2.0)
     model = nn.Conv2d(3, 3, 1)
-    assert choose(model, "cpu", trial=lambda: None).name == expected
+    first = choose(model, "cpu", trial=lambda: None, work="small")
+    assert first.name == expected
     assert choose(model, "cpu").reason == "bf16 was not measured"
+    again = choose(model, "cpu", trial=lambda: pytest.fail("was run"), work="small")
+    assert (again.name, again.reason) == (expected, f"{first.reason} at an earlier time")
+    with pytest.raises(pytest.fail.Exception, match="was run"):
+        monkeypatch.setattr(precision, "_seconds", lambda one, model, trial: trial())
+        choose(model, "cpu", trial=lambda: pytest.fail("was run"), work="large")
 
 
-def test_trial_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trial_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TLDET_CACHE", str(tmp_path))
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.cache import cache_root
 from tldet.data.parsing import read_coco
 from tldet.errors import DataError
 
@@ -197,11 +197,6 @@ def _note(rows: NDArray[np.bool_], ids: NDArray[np.int64], text: str) -> str:
     named = ", ".join(str(i) for i in ids[rows][:NAMED])
     more = ", ..." if rows.sum() > NAMED else ""
     return f"{int(rows.sum())} {text} (annotation {named}{more})" if rows.any() else ""
-
-
-def cache_root() -> Path:
-    """Where parsed annotations are kept."""
-    return Path(os.environ.get("TLDET_CACHE") or Path.home() / ".cache" / "tldet")
 
 
 def _cached(path: Path) -> AnnotationIndex:

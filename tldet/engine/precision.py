@@ -5,6 +5,7 @@ Every entry point (training, testing, predicting) goes through :func:`choose`.
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -15,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from tldet.cache import remembered
 from tldet.errors import ConfigError
 
 Name = Literal["fp32", "bf16", "fp16"]
@@ -68,6 +70,7 @@ def choose(
     device: torch.device | str,
     requested: str = "auto",
     trial: Callable[[], Any] | None = None,
+    work: str = "",
 ) -> Precision:
     """Choose for ``model`` on ``device``.
 
@@ -77,7 +80,9 @@ def choose(
         requested: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         trial: runs the model once as it will be used (a forward pass, or a forward pass whose loss it returns); with
             it, and only on a processor with bf16 instructions, both formats are timed. Without it such a processor
-            stays at fp32. The model is left as it was.
+            stays at fp32. The model is left as it was. What was found is kept (:mod:`tldet.cache`) for this processor
+            and this model, so that the same run computes in the same format each time.
+        work: what else the times depend on, for example the pictures' size.
 
     Raises:
         ConfigError: the device cannot compute in what was asked for.
@@ -95,14 +100,27 @@ def choose(
         return Precision("fp32", kind, reason="the processor has no bf16 instructions")
     if trial is None:
         return Precision("fp32", kind, reason="bf16 was not measured")
-    return _measure(model, trial)
+    seconds, known = remembered("precision", _key(model, work), lambda: _measure(model, trial))
+    name: Name = "bf16" if seconds["bf16"] < _WORTH_IT * seconds["fp32"] else "fp32"
+    when = " at an earlier time" if known else ""
+    return Precision(
+        name, kind, reason=f"measured {seconds['fp32']:.2f} s in fp32, {seconds['bf16']:.2f} s in bf16{when}"
+    )
+
+
+def _processor() -> str:
+    """What Linux says of the first processor, flags included, but for its changing clock; empty elsewhere."""
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
+    except OSError:
+        return ""
+    return "\n".join(line for line in first.splitlines() if not line.startswith(("cpu MHz", "bogomips")))
 
 
 def cpu_has_bf16() -> bool:
     """Whether the processor multiplies in bf16; where it does not, bf16 is hundreds of times slower than fp32."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:
+    flags = set(_processor().split())
+    if not flags:
         probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
         return bool(probe()) if probe else False
     return bool(flags & {"avx512_bf16", "amx_bf16"})
@@ -120,8 +138,15 @@ def _check(requested: str, kind: str) -> Name:
     return requested  # type: ignore[return-value]
 
 
-def _measure(model: nn.Module, trial: Callable[[], Any]) -> Precision:
-    """Time one pass in either format, the first of each unmeasured."""
+def _key(model: nn.Module, work: str) -> str:
+    """Everything that decides how long a pass takes."""
+    layers = [(name, tuple(p.shape), p.requires_grad) for name, p in model.named_parameters()]
+    machine = (platform.machine(), _processor(), torch.get_num_threads(), str(torch.__version__))
+    return repr((machine, type(model).__name__, model.training, layers, work))
+
+
+def _measure(model: nn.Module, trial: Callable[[], Any]) -> dict[str, float]:
+    """Seconds of one pass in either format, the first of each unmeasured."""
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     Precision().prepare(model)
     with torch.random.fork_rng(devices=[]):
@@ -129,9 +154,7 @@ def _measure(model: nn.Module, trial: Callable[[], Any]) -> Precision:
     with torch.no_grad():
         for buffer, before in buffers:
             buffer.copy_(before)
-    name: Name = "bf16" if seconds["bf16"] < _WORTH_IT * seconds["fp32"] else "fp32"
-    reason = f"measured {seconds['fp32']:.2f} s in fp32, {seconds['bf16']:.2f} s in bf16"
-    return Precision(name, "cpu", reason=reason)
+    return seconds
 
 
 def _seconds(precision: Precision, model: nn.Module, trial: Callable[[], Any]) -> float:

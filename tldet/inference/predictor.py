@@ -64,7 +64,7 @@ class Predictor:
         Args:
             images: a path, a (H, W, 3) uint8 RGB array, a PIL picture, a (3, H, W) uint8 RGB tensor, or a list of
                 such.
-            score: least score.
+            score: least score; below the head's own least score (``score`` in its settings) nothing is found at all.
             batch: pictures at a time.
 
         Returns:

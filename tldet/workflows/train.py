@@ -148,7 +148,8 @@ def _trainer(
         batch = next(train_batches(data, order))
         return torch.stack(list(detector.loss(batch.to(device)).values())).sum()
 
-    precision = choose(detector, device, training.precision, trial)
+    work = repr((loader.batch_size, cfg["data"]["train"].get("transforms")))
+    precision = choose(detector, device, training.precision, trial, work)
     log.info("computing in %s", precision.describe())
     optimizer = build_optimizer(detector, cfg["optimizer"], order.batch_size * training.accumulate)
     log.info("%d of %d parameters learn", trainable(detector), sum(p.numel() for p in detector.parameters()))

@@ -22,6 +22,7 @@ from tldet.errors import CheckpointError
 log = logging.getLogger(__name__)
 FORMAT, VERSION = "tldet", 1
 PLAIN = (str, int, float, bool, type(None), Tensor, bytes)
+ZIP_START, PICKLE_START = b"PK", b"\x80\x02"  # of torch's files, new and old
 STEP_NAME = re.compile(r"^step_(\d+)\.pt$")
 
 
@@ -115,8 +116,10 @@ def read_tensors(path: str | Path) -> Any:
         what = f" ({found[1]})" if found else ""
         if zipfile.is_zipfile(path) or found:
             raise CheckpointError(f"{path}: holds objects that could run code{what}; it was not loaded") from None
-        raise CheckpointError(f"{path}: is no checkpoint") from None
+        raise CheckpointError(f"{path}: is no checkpoint (not a file that torch wrote)") from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+        if not zipfile.is_zipfile(path) and path.open("rb").read(2) not in (b"", ZIP_START, PICKLE_START):
+            raise CheckpointError(f"{path}: is no checkpoint (not a file that torch wrote)") from None
         reason = (str(error) or type(error).__name__).splitlines()[0][:80]
         raise CheckpointError(f"{path}: is broken or cut off ({reason})") from None
 

@@ -199,6 +199,17 @@ def _positive_int(text: str) -> int:
     return value
 
 
+class _Lines(logging.Handler):
+    """A log record is one line, however narrow the terminal."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(self.format(record), markup=False, highlight=False)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the ``tldet`` command."""
     from tldet import __version__
@@ -217,11 +228,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
     args = build_parser().parse_args(argv)
     from rich.console import Console
-    from rich.logging import RichHandler
 
     console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
-    handler = RichHandler(console=errors, show_time=False, show_path=False, show_level=False, markup=False)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler = _Lines(errors)
     logger = logging.getLogger("tldet")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)

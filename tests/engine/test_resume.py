@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 from tldet import checkpoint
 from tldet.engine.log import read_log
-from tldet.errors import TrainingError
+from tldet.errors import DataError, TrainingError
 
 
 class Die(Exception):
@@ -133,6 +134,19 @@ def test_second_ctrl_c_aborts_at_once(toy: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt, match="at once"):
         toy.build(tmp_path, hooks=[Twice()]).run()
     assert not list(tmp_path.glob("step_*.pt"))
+
+
+def test_a_picture_that_cannot_be_read_loses_no_step(toy: ModuleType, whole: Path, tmp_path: Path) -> None:
+    def broken(start: int) -> Iterator[Any]:
+        for number, batch in enumerate(toy.toy_batches(start), start):
+            if number == 15:  # the second micro-batch of step 8, between two checkpoints
+                raise DataError("p.jpg: is an empty file")
+            yield batch
+
+    with pytest.raises(DataError, match=r"^p.jpg: is an empty file; the run is saved after step 7: mend the data"):
+        toy.build(tmp_path, batches=broken).run()
+    toy.build(tmp_path).run(resume=True)
+    assert_same_run(whole, tmp_path)
 
 
 def test_broken_newest_checkpoint_is_passed_over(toy: ModuleType, whole: Path, tmp_path: Path) -> None:

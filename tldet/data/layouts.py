@@ -46,11 +46,15 @@ def find_layout(folder: Path) -> Layout:
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    files = [p for depth in ("*.json", "*/*.json") for p in sorted(folder.glob(depth)) if is_coco(p)]
+    found = [p for depth in ("*.json", "*/*.json") for p in sorted(folder.glob(depth))]
+    files = [p for p in found if is_coco(p)]
     if not files:
+        seen = ", ".join(f"{p.relative_to(folder)}{'' if p.stat().st_size else ' (empty)'}" for p in found[:3])
+        instead = f"; it holds {seen}{', ...' if len(found) > 3 else ''}, which is none" if found else ""
         raise DataError(
-            f"{folder}: holds no COCO JSON (looked for annotations/*.json, {{train,valid,test}}/_annotations.coco.json "
-            "and one *.json; a COCO JSON has images, annotations and categories)"
+            f"{folder}: holds no COCO JSON{instead} (looked for annotations/*.json, "
+            "{train,valid,test}/_annotations.coco.json and one *.json; a COCO JSON has images, annotations and "
+            "categories)"
         )
     named: dict[str, Path] = {}
     for path in files:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +30,11 @@ class Keeper:
 
     def step_path(self, step: int) -> Path:
         """The file of the checkpoint after ``step`` steps."""
-        return self.folder / f"step_{step:08d}.pt"
+        return checkpoint.step_path(self.folder, step)
 
     def last(self) -> Path | None:
         """The file of the highest step, readable or not."""
-        return max(self.folder.glob("step_*.pt"), default=None)
+        return next(iter(checkpoint.steps_in(self.folder)), None)
 
     def prepare(self) -> None:
         """Make the folder.
@@ -69,6 +69,15 @@ class Keeper:
             f"step {step + 1}: {error}; the weights were not touched, {kept}; "
             "lower optimizer.lr, lengthen schedule.warmup_steps or set training.clip_norm"
         )
+
+    def way_on(self, step: int, save: Callable[[Path], None]) -> str:
+        """Save the steps taken before a picture that cannot be read; says how to go on."""
+        if not step:
+            return "no step was taken yet"
+        path = self.step_path(step)
+        if not path.exists():
+            save(path)
+        return f"the run is saved after step {step}: mend the data, then --resume goes on"
 
     def save(self, path: Path, contents: dict[str, Any]) -> None:
         """Write one file whole or not at all, then drop the oldest ones above ``keep``."""

@@ -31,7 +31,7 @@ from tldet.engine.settings import TrainSettings
 from tldet.engine.state import TrainResult, TrainState, deterministic, mix, restore_rng, seed_all
 from tldet.engine.step import NotFiniteError, Stepper
 from tldet.engine.validation import Evaluate, best_of, measure
-from tldet.errors import TrainingError
+from tldet.errors import DataError, TrainingError
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +111,7 @@ class Trainer:
         Raises:
             TrainingError: a loss is not finite; there is nothing to resume, or something that would be overwritten.
             CheckpointError: a checkpoint cannot be written; earlier ones are whole.
+            DataError: a picture cannot be read; the steps before it are saved.
             KeyboardInterrupt: after Ctrl-C, when the step was finished and saved; the message says how to go on.
         """
         rng: Mapping[str, Any] | None = None
@@ -206,7 +207,10 @@ class Trainer:
 
     def _next(self, stream: Iterator[Any], micro: int) -> Any:
         """The next micro-batch, with the seed that its random draws come from."""
-        batch = next(stream)
+        try:
+            batch = next(stream)
+        except DataError as error:
+            raise DataError(f"{error}; {self.keeper.way_on(self.state.step, self._save)}") from None
         batch.seed = mix(self.settings.seed, self.state.step, micro)
         return batch
 

@@ -77,6 +77,9 @@ def predict(
     """
     keep_freed_memory()
     sources = find_sources([str(given) for given in inputs])
+    for folder in (Path(out) if out else None, Path(json_path).parent if json_path else None):
+        if folder:
+            _make(folder)
     run = _Run(load(checkpoint, device), Path(out) if out else None, score, console)
     start = time.perf_counter()
     try:
@@ -175,9 +178,16 @@ def write_picture(path: Path, picture: Picture) -> None:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from None
 
 
+def _make(folder: Path) -> None:
+    """Make a folder before the work, not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another") from None
+
+
 def _write_json(path: Path, records: list[dict[str, Any]]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(records), encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from None

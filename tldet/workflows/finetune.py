@@ -73,8 +73,8 @@ def finetune(
         return train(load(kept, parse_options(options)), work_dir=folder, resume=True, console=console)
     if checkpoint.steps_in(folder) or (folder / "best.pt").exists():
         raise TrainingError(f"{folder} holds an earlier run: --resume goes on with it, or choose another --out")
-    layout = _layout(data, train_json, val_json, images, folder, seed)
     recipe = load(model)
+    layout = _layout(data, train_json, val_json, images, folder, seed)
     index = AnnotationIndex.load(layout.train.annotations)
     choices = choose_for(recipe, index, epochs=epochs, minutes=minutes, steps=steps)
     config = _filled(recipe, layout, index, choices, seed, scratch)

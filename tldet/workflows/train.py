@@ -18,7 +18,7 @@ from tldet.engine.precision import choose
 from tldet.engine.progress import ConsoleReporter
 from tldet.engine.state import TrainResult, seed_all
 from tldet.engine.trainer import Trainer
-from tldet.errors import TrainingError
+from tldet.errors import DataError, TrainingError
 from tldet.evaluation.report import CocoResult
 from tldet.models.backbones import trainable
 from tldet.models.detector import Detector, build_detector
@@ -95,6 +95,8 @@ def train(
     folder = Path(work_dir) if work_dir else Path("runs") / Path(cfg.source).stem
     seed = settings.training.seed
     data = build_dataset(cfg["data"]["train"], seed)
+    if data.index.crowd.all():
+        raise DataError(f"{data.index.path}: holds no object to learn from")
     check_class_count(cfg, data)
     val = build_dataset(cfg["data"]["val"], seed, data.class_names) if cfg.get("data.val") else None
     seed_all(seed)

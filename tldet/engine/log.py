@@ -12,6 +12,8 @@ from typing import Any
 
 from tldet.errors import TrainingError
 
+LOG_NAME = "log.jsonl"  # in a run's folder
+
 
 class JsonLog:
     """Appends records; every field that depends on the clock lies in a record's ``time``.

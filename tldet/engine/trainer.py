@@ -22,7 +22,7 @@ from tldet.engine.budget import Budget, Stopwatch
 from tldet.engine.ema import Ema
 from tldet.engine.interrupt import Interrupts
 from tldet.engine.keeper import Keeper, pack, unpack
-from tldet.engine.log import JsonLog
+from tldet.engine.log import LOG_NAME, JsonLog
 from tldet.engine.precision import Precision
 from tldet.engine.progress import Reporter
 from tldet.engine.recorder import Recorder
@@ -97,7 +97,7 @@ class Trainer:
         self.state = TrainState(total=schedule.total_steps(steps_per_epoch))
         self.config, self.meta = dict(config or {}), dict(meta or {})
         self.keeper = Keeper(self.work_dir, settings.keep)
-        self.recorder = Recorder(JsonLog(self.work_dir / "log.jsonl"), self.reporter, steps_per_epoch)
+        self.recorder = Recorder(JsonLog(self.work_dir / LOG_NAME), self.reporter, steps_per_epoch)
         self.stepper = Stepper(self.model, optimizer, self.precision, settings.clip_norm)
         self.stopwatch = Stopwatch(clock)
         self._stop_reason: str | None = None

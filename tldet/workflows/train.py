@@ -13,11 +13,13 @@ import torch
 from tldet.config import Config, build, load, parse_options
 from tldet.data.coco import CocoDataset
 from tldet.data.loader import BatchOrder, train_batches
+from tldet.engine.log import LOG_NAME, read_log
 from tldet.engine.memory import keep_freed_memory
 from tldet.engine.precision import choose
 from tldet.engine.progress import ConsoleReporter
 from tldet.engine.state import TrainResult, seed_all
 from tldet.engine.trainer import Trainer
+from tldet.engine.verdict import judge
 from tldet.errors import DataError, TrainingError
 from tldet.evaluation.report import CocoResult
 from tldet.models.backbones import trainable
@@ -106,7 +108,7 @@ def train(
     trainer = _trainer(cfg, settings, folder, detector, data, validation, source, console)
     result = trainer.run(resume=resume)
     outcome = Outcome(folder, result, validation.result if validation else None)
-    _report(outcome, console)
+    _report(outcome, settings.training.best_metric, console)
     return outcome
 
 
@@ -198,11 +200,12 @@ def _meta(cfg: Config, data: CocoDataset, source: str) -> dict[str, Any]:
     }
 
 
-def _report(outcome: Outcome, console: Console | None) -> None:
+def _report(outcome: Outcome, metric: str, console: Console | None) -> None:
     if console is None:
         return
     if outcome.result is not None:
         console.print(outcome.result.table())
+        console.print(judge(read_log(outcome.work_dir / LOG_NAME), metric).text, markup=False, highlight=False)
     t = outcome.train
     rate = f", {t.seconds / t.step:.2f} s a step" if t.step else ""
     console.print(f"{t.step} steps in {t.seconds:.0f} s of training{rate}; checkpoint: {outcome.checkpoint}")

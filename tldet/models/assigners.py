@@ -34,18 +34,17 @@ def assign_adaptively(levels: Sequence[Tensor], target: Target, *, topk: int, cr
     """
     rows = (~target.ignore).nonzero().flatten()
     anchors = torch.cat(list(levels))
-    wanted = [
-        _candidates(levels, anchors, part, topk)
-        for part in torch.split(target.boxes[rows], max(1, CHUNK // max(1, *(len(level) for level in levels))))
-    ]
-    place = torch.cat([w[0] for w in wanted])  # (G, C)
-    iou = torch.cat([w[1] for w in wanted])  # (G, C), -1 where the object does not take it
-    matched = _resolve(place, iou, len(anchors))
+    if len(rows):
+        parts = torch.split(target.boxes[rows], max(1, CHUNK // max(len(level) for level in levels)))
+        wanted = [_candidates(levels, anchors, part, topk) for part in parts]
+        matched = _resolve(torch.cat([w[0] for w in wanted]), torch.cat([w[1] for w in wanted]), len(anchors))
+    else:
+        matched = rows.new_full((len(anchors),), BACKGROUND)
     return spare_crowds(matched, rows, anchors, target, crowd)
 
 
 def _candidates(levels: Sequence[Tensor], anchors: Tensor, boxes: Tensor, topk: int) -> tuple[Tensor, Tensor]:
-    """The places (G, C) of each box's candidates, and their overlaps (G, C), -1 where they do not learn it."""
+    """The C candidates of every box: their places (G, C), and their overlaps (G, C), -1 where they do not learn it."""
     places, before = [], 0
     for level in levels:
         apart = (centre_form(boxes)[0][:, None] - centre_form(level)[0][None]).pow(2).sum(-1).sqrt()  # (G, N)

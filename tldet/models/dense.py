@@ -20,10 +20,11 @@ def tower(in_channels: int, width: int, depth: int, *, norm: TowerNorm = "none",
     """``depth`` blocks of 3x3 convolution, GroupNorm where asked for, and ReLU.
 
     Raises:
-        ValueError: the width cannot be cut into the groups of the norm.
+        ValueError: the width cannot be cut into the groups of the norm, or leaves one channel a group, which has no
+            variance on a level of one cell.
     """
-    if norm == "group" and width % GROUPS:
-        raise ValueError(f"channels must be a multiple of {GROUPS} for norm='group', not {width}")
+    if norm == "group" and (width % GROUPS or width == GROUPS):
+        raise ValueError(f"channels must be a multiple of {GROUPS} and more for norm='group', not {width}")
     blocks = []
     for i in range(depth):
         conv = nn.Conv2d(in_channels if i == 0 else width, width, 3, padding=1, bias=bias)

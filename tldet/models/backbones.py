@@ -13,6 +13,7 @@ import timm
 import torchvision
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.models.resnet import Bottleneck
 
 from tldet.registry import BACKBONES
 
@@ -76,6 +77,8 @@ class TorchvisionBackbone(Backbone):
         levels: which stages (1 to 4, strides 4 to 32) are given out.
         frozen_stages: see :class:`Backbone`.
         norm: see :class:`Backbone`.
+        strided_conv: which convolution of a stage's first bottleneck halves the picture: the "3x3" (torchvision) or
+            the first "1x1" (the paper and caffe's weights).
     """
 
     def __init__(
@@ -86,11 +89,14 @@ class TorchvisionBackbone(Backbone):
         levels: Sequence[int] = (1, 2, 3, 4),
         frozen_stages: int = 1,
         norm: Norm = "frozen",
+        strided_conv: Literal["3x3", "1x1"] = "3x3",
     ) -> None:
         super().__init__(weights=weights, frozen_stages=frozen_stages, norm=norm)
         whole = torchvision.models.get_model(name, weights=None)
         if not isinstance(whole, torchvision.models.ResNet):
             raise ValueError(f"{name} is no ResNet of torchvision; use TimmBackbone for other families")
+        if strided_conv == "1x1":
+            stride_first(whole)
         self.levels = tuple(levels)
         self.conv1, self.bn1, self.relu, self.maxpool = whole.conv1, whole.bn1, whole.relu, whole.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = whole.layer1, whole.layer2, whole.layer3, whole.layer4
@@ -111,6 +117,13 @@ class TorchvisionBackbone(Backbone):
             if level in self.levels:
                 outputs.append(x)
         return tuple(outputs)
+
+
+def stride_first(resnet: torchvision.models.ResNet) -> None:
+    """Move the stride of every bottleneck from its 3x3 convolution to the 1x1 before it."""
+    for block in resnet.modules():
+        if isinstance(block, Bottleneck):
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
 
 
 def block_width(stage: nn.Module) -> int:

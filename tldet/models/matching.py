@@ -94,6 +94,22 @@ def assign(
     rows = (~target.ignore).nonzero().flatten()
     thresholds = {"positive": positive, "negative": negative, "least": least}
     matched = match(references, target.boxes[rows], low_quality=low_quality, **thresholds)
+    return spare_crowds(matched, rows, references, target, crowd)
+
+
+def spare_crowds(matched: Tensor, rows: Tensor, references: Tensor, target: Target, crowd: float) -> Tensor:
+    """Matches against the rows of a target that are no crowd, made matches against all; changes ``matched``.
+
+    Args:
+        matched: (A,) index into ``rows``, BACKGROUND, or IGNORED.
+        rows: (G,) rows of ``target`` that are no crowd.
+        references: (A, 4) xyxy pixels.
+        target: the picture's target.
+        crowd: a background reference with at least this share of its area in a crowd region is IGNORED.
+
+    Returns:
+        (A,) int64: row of ``target``, BACKGROUND, or IGNORED.
+    """
     if len(rows) == len(target.boxes):
         return matched
     inside = inside_fraction(references, target.boxes[target.ignore]) >= crowd

@@ -24,22 +24,28 @@ RENAMES = (
     (r"^roi_heads\.box_predictor\.", "head."),
     (r"^head\.classification_head\.cls_logits\.", "head.cls_score."),
     (r"^head\.regression_head\.bbox_reg\.", "head.bbox_pred."),
+    (r"^head\.regression_head\.bbox_ctrness\.", "head.centerness."),
+    (r"^head\.classification_head\.conv\.", "head.cls_tower."),
+    (r"^head\.regression_head\.conv\.", "head.box_tower."),
 )
-TOWER = re.compile(r"^head\.(classification|regression)_head\.conv\.(\d+)\.0\.(.+)")
+FLAT_TOWER = re.compile(r"^(head\.(?:classification|regression)_head\.conv)\.(\d+)\.(weight|bias)$")
 
 
 def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of torchvision's Faster R-CNN or RetinaNet in our names and row order."""
-    renamed = {_rename(key): value for key, value in state.items()}
+    """A state dict of torchvision's Faster R-CNN, RetinaNet or FCOS in our names and row order."""
+    layers = 3 if any("bbox_ctrness" in key for key in state) else 2  # a block, where towers number them through
+    renamed = {_rename(_nest(key, layers)): value for key, value in state.items()}
     two_stage = any(key.startswith("roi_heads.") for key in state)
     return {key: _reorder(key, value) if two_stage else value for key, value in renamed.items()}
 
 
+def _nest(key: str, layers: int) -> str:
+    """A tower's layer that is numbered through (FCOS, the published RetinaNet) by its block and its place there."""
+    flat = FLAT_TOWER.match(key)
+    return key if flat is None else f"{flat[1]}.{int(flat[2]) // layers}.{int(flat[2]) % layers}.{flat[3]}"
+
+
 def _rename(key: str) -> str:
-    tower = TOWER.match(key)
-    if tower:
-        name = "cls_tower" if tower[1] == "classification" else "box_tower"
-        return f"head.{name}.{2 * int(tower[2])}.{tower[3]}"
     for pattern, ours in RENAMES:
         key, done = re.subn(pattern, ours, key)
         if done:

@@ -143,4 +143,5 @@ def _resized(patch: Tensor, box: list[float], size: Size) -> tuple[int, int, Ten
     shape = (max(bottom - top + 1, 1), max(right - left + 1, 1))
     whole = F.interpolate(F.pad(patch, (1, 1, 1, 1))[None, None], shape, mode="bilinear", align_corners=False)[0, 0]
     y, x = max(top, 0), max(left, 0)
-    return y, x, whole[y - top : max(min(bottom + 1, size[0]), y) - top, x - left : max(min(right + 1, size[1]), x) - left]
+    rows, columns = max(min(bottom + 1, size[0]), y) - y, max(min(right + 1, size[1]), x) - x
+    return y, x, whole[y - top :, x - left :][:rows, :columns]

@@ -1,4 +1,4 @@
-"""Our detectors against torchvision's on shared random weights."""
+"""Our one-stage detectors against torchvision's on shared random weights."""
 
 from __future__ import annotations
 
@@ -13,16 +13,6 @@ from tldet.transfer.dialects.torchvision import from_torchvision
 
 CLASSES = 91
 BACKBONE = {"type": "TorchvisionBackbone", "name": "resnet50"}
-FASTER = {
-    "backbone": BACKBONE,
-    "neck": {"type": "FPN", "extra": "maxpool"},
-    "head": {
-        "type": "FasterRCNNHead",
-        "num_classes": CLASSES - 1,
-        "rpn": {"step": "torchvision", "batch": 10**6},
-        "roi": {"batch": 10**6, "positive_fraction": 1.0, "score": 0.012},
-    },
-}
 RETINA = {
     "backbone": {**BACKBONE, "levels": [2, 3, 4]},
     "neck": {"type": "FPN", "extra": "p6p7_p5"},
@@ -46,25 +36,16 @@ def randomise(model: nn.Module) -> None:
             p.data.normal_(0, 0.05, generator=generator)
 
 
-def theirs(kind: str) -> nn.Module:
+@pytest.fixture(scope="module")
+def pair() -> tuple[nn.Module, Detector]:
     options = {"weights": None, "weights_backbone": None, "min_size": 192, "max_size": 256}
-    if kind == "faster_rcnn":
-        sampled = {"rpn_batch_size_per_image": 10**6, "box_batch_size_per_image": 10**6, "box_positive_fraction": 1.0}
-        model = detection.fasterrcnn_resnet50_fpn(**options, **sampled, box_score_thresh=0.012)
-    else:
-        model = detection.retinanet_resnet50_fpn(**options, score_thresh=0.02)
-    randomise(model)
-    return model.eval()
-
-
-@pytest.fixture(scope="module", params=["faster_rcnn", "retinanet"])
-def pair(request: pytest.FixtureRequest) -> tuple[str, nn.Module, Detector]:
-    reference = theirs(request.param)
-    ours = build_detector(FASTER if request.param == "faster_rcnn" else RETINA)
+    reference = detection.retinanet_resnet50_fpn(**options, score_thresh=0.02)
+    randomise(reference)
+    ours = build_detector(RETINA)
     missing, unexpected = ours.load_state_dict(from_torchvision(reference.state_dict()), strict=False)
     assert not unexpected
     assert [key for key in missing if not key.endswith("num_batches_tracked")] == []
-    return request.param, reference, ours.eval()
+    return reference.eval(), ours.eval()
 
 
 def pictures() -> tuple[Tensor, list[Target]]:
@@ -76,8 +57,8 @@ def pictures() -> tuple[Tensor, list[Target]]:
     return images, [first, Target(boxes[2:], torch.tensor([44]), nothing[:1], image_id=8)]
 
 
-def test_raw_outputs_and_detections(pair: tuple[str, nn.Module, Detector]) -> None:
-    kind, reference, ours = pair
+def test_raw_outputs_and_detections(pair: tuple[nn.Module, Detector]) -> None:
+    reference, ours = pair
     images, _ = pictures()
     scaled = images.float() / 255
     with torch.no_grad():
@@ -90,38 +71,30 @@ def test_raw_outputs_and_detections(pair: tuple[str, nn.Module, Detector]) -> No
             torch.testing.assert_close(b, a, atol=1e-4, rtol=1e-4)
         raw = ours.head(mine)
         expected = reference(list(scaled))
-        if kind == "faster_rcnn":
-            logits, deltas = reference.rpn.head(features)
-            for a, b in zip([*logits, *deltas], [*raw.rpn.logits, *raw.rpn.deltas], strict=True):
-                torch.testing.assert_close(b, a, atol=1e-4, rtol=1e-4)
-        else:
-            outputs = reference.head(features)
-            flat = [level.permute(0, 2, 3, 1).reshape(2, -1, CLASSES) for level in raw.logits]
-            torch.testing.assert_close(torch.cat(flat, 1), outputs["cls_logits"], atol=1e-4, rtol=1e-4)
+        outputs = reference.head(features)
+        flat = [level.permute(0, 2, 3, 1).reshape(2, -1, CLASSES) for level in raw.logits]
+        torch.testing.assert_close(torch.cat(flat, 1), outputs["cls_logits"], atol=1e-4, rtol=1e-4)
     found = ours.predict(batch)
-    shift = 1 if kind == "faster_rcnn" else 0
     for a, b in zip(expected, found, strict=True):
         assert len(b) == len(a["scores"]) >= 50
         torch.testing.assert_close(b.scores, a["scores"], atol=1e-4, rtol=1e-4)
         # Scores equal to the last bits may change places, so each of theirs must find its own among ours.
-        same = (b.labels + shift)[:, None] == a["labels"][None]
+        same = b.labels[:, None] == a["labels"][None]
         near = torch.cdist(b.boxes, a["boxes"], p=float("inf")) < 0.02
         close = (b.scores[:, None] - a["scores"][None]).abs() < 1e-4
         assert (same & near & close).any(0).all()
 
 
-def test_losses(pair: tuple[str, nn.Module, Detector]) -> None:
-    kind, reference, ours = pair
+def test_losses(pair: tuple[nn.Module, Detector]) -> None:
+    reference, ours = pair
     images, targets = pictures()
-    shift = 1 if kind == "faster_rcnn" else 0
-    theirs_in = [{"boxes": t.boxes.clone(), "labels": t.labels + shift} for t in targets]
+    theirs_in = [{"boxes": t.boxes.clone(), "labels": t.labels} for t in targets]
     reference.train()
     reference.backbone.eval()
     with torch.no_grad():
         expected = reference(list(images.float() / 255), theirs_in)
     reference.eval()
-    names = {"loss_classifier": "loss_cls", "loss_box_reg": "loss_bbox", "loss_objectness": "loss_rpn_cls"}
-    names |= {"loss_rpn_bbox_reg": "loss_rpn_bbox", "classification": "loss_cls", "bbox_regression": "loss_bbox"}
+    names = {"classification": "loss_cls", "bbox_regression": "loss_bbox"}
     with torch.no_grad():
         mine = ours.loss(Batch(images, [(192, 256)] * 2, targets, [(192, 256)] * 2, seed=1))
     assert {names[key] for key in expected} == set(mine)

@@ -31,6 +31,7 @@ from tldet.workflows.parts import (
     Validation,
     build_dataset,
     check_class_count,
+    check_masks,
     checked_settings,
     pick_device,
     versions,
@@ -99,6 +100,7 @@ def train(
     val = build_dataset(cfg["data"]["val"], seed, data.class_names) if cfg.get("data.val") else None
     seed_all(seed)
     detector = build_detector(cfg["model"], data.class_names)
+    check_masks(cfg, detector, data)
     source = _start_weights(detector, resume, init_from, backbone_weights)
     validation = Validation(val, settings.loader, settings.evaluation) if val else None
     trainer = _trainer(cfg, settings, folder, detector, data, validation, source, console)
@@ -199,7 +201,7 @@ def _report(outcome: Outcome, console: Console | None) -> None:
     if console is None:
         return
     if outcome.result is not None:
-        console.print(outcome.result.table())
+        console.print(*outcome.result.tables(), sep="\n")
     t = outcome.train
     rate = f", {t.seconds / t.step:.2f} s a step" if t.step else ""
     console.print(f"{t.step} steps in {t.seconds:.0f} s of training{rate}; checkpoint: {outcome.checkpoint}")

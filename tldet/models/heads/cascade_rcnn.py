@@ -130,13 +130,13 @@ class CascadeRCNNHead(nn.Module):
     @torch.no_grad()
     def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every picture in pixels of the padded batch, best first."""
-        rois = self.rpn.propose(raw.rpn, sizes, training=False)
+        corrected = self.rpn.propose(raw.rpn, sizes, training=False)
         said = []
         for number, s in enumerate(self.stages):
-            if number:
-                rois = correct(rois, deltas, sizes, self.stages[number - 1])
+            rois = corrected
             logits, deltas = self.box[number](raw.features, rois)
             said.append(logits if self.cascade.average == "logits" else logits.softmax(-1))
+            corrected = correct(rois, deltas, sizes, s)
         scores = torch.stack(said).mean(0)
         scores = scores.softmax(-1) if self.cascade.average == "logits" else scores
         found = detect(rois, scores, deltas, sizes, s)

@@ -175,9 +175,8 @@ def mask_loss(
 
 def mask_pixels(masks: Tensor, objects: Tensor) -> Tensor:
     """(P,) pixels of the masks (N, H, W) of ``objects`` (P,); each object is counted once."""
-    used, place = objects.unique(return_inverse=True)
-    counts = [masks[row].count_nonzero() for row in used.tolist()]
-    return torch.stack(counts)[place] if counts else torch.zeros_like(objects)
+    counts = {row: masks[row].count_nonzero() for row in sorted(set(objects.tolist()))}
+    return torch.stack([counts[row] for row in objects.tolist()]) if counts else torch.zeros_like(objects)
 
 
 @torch.no_grad()

@@ -102,8 +102,12 @@ def _test_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", metavar="JSON", help="COCO annotations (default: what the checkpoint was measured on)"
     )
     parser.add_argument("--images", metavar="DIR", help="picture folder of --data")
-    parser.add_argument("--json", metavar="F", help="write the numbers there")
-    parser.add_argument("--results", metavar="F", help="write the detections there, as COCO results JSON")
+    parser.add_argument(
+        "--json", metavar="F", help="write the numbers there; of a mask model the masks', and the boxes' under 'bbox'"
+    )
+    parser.add_argument(
+        "--results", metavar="F", help="write the detections there, as COCO results JSON; of a mask model its masks"
+    )
     parser.add_argument("--engine", choices=["fast", "pycocotools"], default="fast", help="evaluator")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 
@@ -178,7 +182,7 @@ def _quickstart(args: Arguments, console: Console) -> None:
 COMMANDS = (
     Command("train", "train from a config file", _train_arguments, _train),
     Command("finetune", "fine-tune on your own data, no config to write", _finetune_arguments, _finetune),
-    Command("test", "measure a checkpoint's COCO mAP", _test_arguments, _test),
+    Command("test", "measure a checkpoint's COCO mAP, of masks and of boxes", _test_arguments, _test),
     Command("evaluate", "score a COCO results file", _evaluate_arguments, _evaluate),
     Command("predict", "run a detector on pictures and video", _predict_arguments, _predict),
     Command("quickstart", "the whole road on generated data", _quickstart_arguments, _quickstart),

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.masks import windows
 from tldet.structures import Detections
 
 Picture = NDArray[np.uint8]
@@ -31,9 +32,10 @@ def draw(image: Picture, found: Detections, *, scores: bool = True) -> Picture:
     """A copy of a (H, W, 3) uint8 RGB picture with boxes, names and masks; the best detection lies on top."""
     canvas = image.copy()
     if found.masks is not None:
-        for mask, label in zip(found.masks.cpu().numpy(), found.labels.tolist(), strict=True):
-            inside = mask.astype(bool)
-            canvas[inside] = (0.55 * canvas[inside] + 0.45 * np.array(colour_of(label))).astype(np.uint8)
+        for (top, left, shape), label in zip(windows(found.masks), found.labels.tolist(), strict=True):
+            inside = shape.cpu().numpy()
+            part = canvas[top : top + inside.shape[0], left : left + inside.shape[1]]
+            part[inside] = (0.55 * part[inside] + 0.45 * np.array(colour_of(label))).astype(np.uint8)
     width = max(1, round(min(image.shape[:2]) / 300))
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), found.names(), strict=True)
     for box, score, label, name in reversed(list(rows)):

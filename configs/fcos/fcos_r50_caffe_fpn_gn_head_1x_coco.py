@@ -41,6 +41,7 @@ model = dict(
             nms_iou=0.6,
             keep=100,
             drop_empty=True,
+            eval_loss='mmdet',
         ),
     ),
     preprocess=dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr=True),

@@ -77,6 +77,11 @@ class AnnotationIndex:
         """The rows of the objects of the picture at ``position``."""
         return slice(int(self.offsets[position]), int(self.offsets[position + 1]))
 
+    def has_segmentation(self) -> NDArray[np.bool_]:
+        """(A,) whether an object has polygons or an RLE; ``null`` and ``[]`` are none."""
+        lengths = np.diff(self.spans)
+        return np.asarray(lengths > len("null"), np.bool_)
+
     def segmentation(self, row: int) -> Any:
         """The polygons or RLE of an object as the JSON has them, or None."""
         return json.loads(bytes(self.raw[self.spans[row] : self.spans[row + 1]]) or b"null") or None

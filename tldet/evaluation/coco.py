@@ -118,8 +118,8 @@ class CocoEvaluator:
         boxes, scores = _xywh(detections), _array(detections.scores).astype(np.float64)
         _check(f"detections of image_id {image_id}: row", boxes, scores)
         known = categories >= 0
-        if self.truth.type == "segm" and detections.masks is not None:
-            self._rles += masks.encode(_array(detections.masks)[known].astype(np.uint8))
+        if self.truth.type == "segm":
+            self._rles += [rle for rle, keep in zip(detections.rles() or [], known, strict=True) if keep]
         self._images.append(image_id)
         self._seen.add(image_id)
         self._boxes.append(boxes[known])

@@ -91,11 +91,3 @@ def areas_and_boxes(rles: Sequence[Rle]) -> tuple[NDArray[np.float64], NDArray[n
     chunks = [list(rles[start : start + 255]) for start in range(0, len(rles), 255)]
     areas = np.concatenate([np.zeros(0), *map(mask.area, chunks)])
     return areas, np.concatenate([np.zeros((0, 4)), *map(mask.toBbox, chunks)])
-
-
-def encode(masks: NDArray[np.uint8]) -> list[Rle]:
-    """RLEs of (N, H, W) masks of 0 and 1, ``counts`` as text so that they go into JSON."""
-    from pycocotools import mask
-
-    rles = mask.encode(np.asfortranarray(masks.transpose(1, 2, 0))) if len(masks) else []
-    return [{"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode()} for rle in rles]

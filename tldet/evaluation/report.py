@@ -37,6 +37,7 @@ class CocoResult:
         engine: what measured it, "fast" or "pycocotools".
         images: pictures that were scored.
         detections: detections that were scored.
+        bbox: the boxes' result beside that of the masks, where both were measured.
     """
 
     AP: float = -1.0
@@ -57,14 +58,16 @@ class CocoResult:
     engine: str = "fast"
     images: int = 0
     detections: int = 0
+    bbox: CocoResult | None = None
 
     def numbers(self) -> dict[str, float]:
         """The twelve numbers by name."""
         return {name: getattr(self, name) for name in METRICS}
 
     def to_dict(self) -> dict[str, Any]:
-        """The twelve numbers and ``per_class``: what goes into a JSON file."""
-        return {**self.numbers(), "per_class": dict(self.per_class)}
+        """The twelve numbers, ``per_class``, and the boxes' own under ``bbox``: what goes into a JSON file."""
+        boxes = {} if self.bbox is None else {"bbox": self.bbox.to_dict()}
+        return {**self.numbers(), "per_class": dict(self.per_class), **boxes}
 
     def to_json(self) -> str:
         """:meth:`to_dict` as JSON text; the numbers read back are the same to the last bit."""
@@ -77,6 +80,10 @@ class CocoResult:
             Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+
+    def tables(self) -> list[Table]:
+        """:meth:`table`, and that of the boxes where both were measured."""
+        return [self.table(), *([self.bbox.table()] if self.bbox is not None else [])]
 
     def table(self) -> Table:
         """A rich table: the twelve numbers first, then the classes."""

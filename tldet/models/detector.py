@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tldet.config import build, build_settings
 from tldet.models.boxes import clip
 from tldet.registry import BACKBONES, HEADS, NECKS
-from tldet.structures import Batch, Detections, Size, Target
+from tldet.structures import Batch, Detections, InstanceMasks, Size, Target
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,11 @@ class Detector(nn.Module):
         self.backbone, self.neck, self.head = backbone, neck, head
         self.preprocess = preprocess or Preprocess()
         self.class_names = tuple(class_names)
+
+    @property
+    def predicts_masks(self) -> bool:
+        """Whether the head gives and learns masks."""
+        return bool(getattr(self.head, "predicts_masks", False))
 
     def normalise(self, batch: Batch) -> Tensor:
         """(B, 3, H, W) float32 whose padding is zero *after* normalisation, as torchvision and mmdet have it."""
@@ -119,7 +124,9 @@ def whole_sizes(x: Tensor) -> list[Size]:
 def rescale(found: Detections, size: Size, original: Size, class_names: Sequence[str]) -> Detections:
     """Detections on a picture of ``size`` carried to the ``original`` one and cut to it."""
     factor = found.boxes.new_tensor([original[1] / size[1], original[0] / size[0]] * 2)
-    return replace(found, boxes=clip(found.boxes * factor, original), class_names=class_names)
+    boxes = clip(found.boxes * factor, original)
+    masks = found.masks.placed(boxes, original) if isinstance(found.masks, InstanceMasks) else None
+    return replace(found, boxes=boxes, masks=masks, class_names=class_names)
 
 
 def build_detector(model: Mapping[str, Any], class_names: Sequence[str] = ()) -> Detector:

@@ -41,7 +41,7 @@ def match(
     Returns:
         (A,) int64: index into ``boxes``, BACKGROUND, or IGNORED.
     """
-    if len(boxes) == 0:
+    if len(boxes) == 0 or len(references) == 0:
         return torch.full((len(references),), BACKGROUND, dtype=torch.int64, device=references.device)
     chunks = torch.split(references, max(1, CHUNK // len(boxes)))
     whole = box_iou(boxes, references) if len(chunks) == 1 else None  # else never held at once

@@ -76,10 +76,10 @@ def _conv(in_channels: int, out_channels: int, kernel: int, norm: str) -> nn.Mod
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """BatchNorm that takes its running statistics where a batch is one value a channel, which has no variance."""
+    """BatchNorm that takes its running statistics where a batch has one value a channel or none: no variance."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+        if self.training and x.shape[0] * x.shape[2] * x.shape[3] <= 1:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         return super().forward(x)

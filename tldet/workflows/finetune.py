@@ -47,7 +47,8 @@ def finetune(
     Args:
         data: a folder in one of the usual layouts.
         out: the run's folder; the config that was used is written there.
-        model: ``faster_rcnn_r50``, ``faster_rcnn_lite0``, ``retinanet_r50`` or ``retinanet_lite0``.
+        model: a recipe: ``faster_rcnn``, ``mask_rcnn``, ``cascade_rcnn``, ``cascade_mask_rcnn`` or ``retinanet``
+            with ``_lite0`` or ``_r50``, ``faster_rcnn_r50_v2``, ``mask_rcnn_r50_v2``.
         backbone: a ResNet of torchvision or a model of timm instead of the recipe's.
         epochs: length in passes over the data.
         minutes: length as a budget of training time; start-up and evaluation do not count.
@@ -133,10 +134,11 @@ def _filled(
     config: dict[str, Any] = recipe.data
     steps_train, steps_val = transforms(choices)
     data = config.setdefault("data", {})
-    data["train"] = _section(layout.train, steps_train)
+    masks = config["model"]["head"].get("mask") is not None
+    data["train"] = _section(layout.train, steps_train, masks)
     for name, split in (("val", layout.val), ("test", layout.test)):
         if split is not None:
-            data[name] = _section(split, steps_val)
+            data[name] = _section(split, steps_val, masks)
     loader = data.setdefault("loader", {})
     loader["batch_size"] = choices.batch
     config["model"]["head"]["num_classes"] = len(index.class_names)
@@ -152,9 +154,10 @@ def _filled(
     return config
 
 
-def _section(split: Split, steps: list[dict[str, Any]]) -> dict[str, Any]:
+def _section(split: Split, steps: list[dict[str, Any]], masks: bool) -> dict[str, Any]:
     annotations, images = str(split.annotations.resolve()), str(split.images.resolve())
-    return {"type": "CocoDataset", "annotations": annotations, "images": images, "transforms": steps}
+    read = {"masks": True} if masks else {}
+    return {"type": "CocoDataset", "annotations": annotations, "images": images, "transforms": steps, **read}
 
 
 def _rhythm(choices: Choices, pictures: int) -> dict[str, Any]:

@@ -36,11 +36,12 @@ def test(
         checkpoint: a tldet checkpoint.
         data: COCO annotations; the classes are matched by name.
         images: picture folder; by default the folder of ``data``.
-        json_path: where the numbers go.
-        results_path: where the detections go, as COCO results JSON with the data's own ids.
+        json_path: where the numbers go: those of the masks for a model measured by ``segm``, the boxes' under ``bbox``.
+        results_path: where the detections go, as COCO results JSON with the data's own ids; with masks instead of
+            boxes for a model measured by ``segm``, so that scoring the file gives the same numbers.
         engine: "fast" or "pycocotools".
         device: ``auto``, ``cpu``, ``cuda``, ...
-        console: shows the table.
+        console: shows the table, for a model with masks one of masks and one of boxes.
 
     Raises:
         TldetError: the checkpoint or the data is wrong, or they share no class.
@@ -68,11 +69,11 @@ def test(
     result = validation.result
     assert result is not None
     if results_path:
-        write_json(results_path, validation.evaluator.results)
+        write_json(results_path, validation.evaluators[0].results)
     if json_path:
         result.save(json_path)
     if console:
-        console.print(result.table())
+        console.print(*result.tables(), sep="\n")
     return result
 
 

@@ -33,6 +33,7 @@ from tldet.workflows.parts import (
     Validation,
     build_dataset,
     check_class_count,
+    check_masks,
     checked_settings,
     pick_device,
     versions,
@@ -103,6 +104,7 @@ def train(
     val = build_dataset(cfg["data"]["val"], seed, data.class_names) if cfg.get("data.val") else None
     seed_all(seed)
     detector = build_detector(cfg["model"], data.class_names)
+    check_masks(cfg, detector, data)
     source = _start_weights(detector, resume, init_from, backbone_weights)
     validation = Validation(val, settings.loader, settings.evaluation) if val else None
     trainer = _trainer(cfg, settings, folder, detector, data, validation, source, console)
@@ -204,7 +206,7 @@ def _report(outcome: Outcome, metric: str, console: Console | None) -> None:
     if console is None:
         return
     if outcome.result is not None:
-        console.print(outcome.result.table())
+        console.print(*outcome.result.tables(), sep="\n")
         console.print(judge(read_log(outcome.work_dir / LOG_NAME), metric).text, markup=False, highlight=False)
     t = outcome.train
     rate = f", {t.seconds / t.step:.2f} s a step" if t.step else ""

@@ -60,6 +60,8 @@ class FCOSSettings(SelectSettings):
         scoring: "product": the class score alone picks the candidates, then centerness is multiplied in (mmdet);
             "root": the square root of the product is the score all along (torchvision).
         crowd: share of a location's cell inside a crowd region from which it is no background.
+        eval_loss: "mmdet" takes the distances times the stride once more where the loss is computed in eval mode and
+            without a seed: mmdet's forward scales them in eval mode only, its targets never; for comparing numbers.
     """
 
     nms_iou: float = 0.6
@@ -74,6 +76,7 @@ class FCOSSettings(SelectSettings):
     box_weight: Literal["centerness", "equal"] = "centerness"
     scoring: Literal["product", "root"] = "product"
     crowd: float = 0.5
+    eval_loss: Literal["same", "mmdet"] = "same"
 
 
 class FCOSRaw(NamedTuple):
@@ -162,7 +165,10 @@ class FCOSHead(nn.Module):
         learn = learners([self._assign(cells, target) for target in targets], targets)
         points = centre_form(torch.cat(cells))[0][learn.place]  # (P, 2)
         wanted = centerness(to_distances(points, learn.boxes))
-        boxes = from_distances(points, learn.of(flatten_levels(raw.distances, 4)))
+        said = raw.distances
+        if s.eval_loss == "mmdet" and seed is None and not self.training:
+            said = tuple(level * stride for level, stride in zip(said, self.strides, strict=True))
+        boxes = from_distances(points, learn.of(flatten_levels(said, 4)))
         central = learn.of(flatten_levels(raw.centerness, 1)).squeeze(-1)
         logits = flatten_levels(raw.logits, self.num_classes)[learn.counted]
         weight = wanted if s.box_weight == "centerness" else torch.ones_like(wanted)

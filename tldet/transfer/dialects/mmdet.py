@@ -1,4 +1,7 @@
-"""mmdet's detectors in our key names (names as in mmdet 3.3.0; those of its 2.x checkpoints are the same)."""
+"""mmdet's detectors in our key names (names as in mmdet 3.3.0; those of its 2.x checkpoints are the same).
+
+Rows stay as they are: mmdet too has background as the last class row and (x, y, w, h) deltas class by class.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,22 @@ RENAMES = (
     (r"^bbox_head\.(?:retina_reg|conv_reg|atss_reg|gfl_reg)\.", "head.bbox_pred."),
     (r"^bbox_head\.(?:conv|atss)_centerness\.", "head.centerness."),
     (r"^bbox_head\.scales\.(\d+)\.scale$", r"head.scales.\1"),
+    (r"^rpn_head\.rpn_conv\.", "head.rpn.convs.0."),
+    (r"^rpn_head\.rpn_cls\.", "head.rpn.objectness."),
+    (r"^rpn_head\.rpn_reg\.", "head.rpn.deltas."),
+    (r"^roi_head\.bbox_head\.((?:\d+\.)?)shared_fcs\.", r"head.box.\1fcs."),
+    (r"^roi_head\.bbox_head\.((?:\d+\.)?)fc_cls\.", r"head.box.\1cls_score."),
+    (r"^roi_head\.bbox_head\.((?:\d+\.)?)fc_reg\.", r"head.box.\1bbox_pred."),
+    (r"^roi_head\.mask_head\.((?:\d+\.)?)convs\.(\d+)\.conv\.", r"head.mask.\1convs.\2.0."),
+    (r"^roi_head\.mask_head\.((?:\d+\.)?)upsample\.", r"head.mask.\1upsample."),
+    (r"^roi_head\.mask_head\.((?:\d+\.)?)conv_logits\.", r"head.mask.\1mask_logits."),
 )
 CONSTANTS = re.compile(r"^bbox_head\.integral\.project$")  # of the model, not learnt
 OUTPUT = re.compile(r"^neck\.output\.(\d+)\.")
 
 
 def from_mmdet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of mmdet's RetinaNet, FCOS, ATSS or GFL in our names."""
+    """A state dict of one of mmdet's R50-FPN detectors, one-stage or two-stage, in our names."""
     laterals = len({key.split(".")[2] for key in state if key.startswith("neck.lateral_convs.")})
     return {_rename(key, laterals): value for key, value in state.items() if not CONSTANTS.match(key)}
 

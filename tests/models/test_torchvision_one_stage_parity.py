@@ -28,18 +28,19 @@ class Pair(NamedTuple):
     ours: Detector
 
 
+RECIPES = {
+    "retinanet_resnet50_fpn": "retinanet_r50",
+    "retinanet_resnet50_fpn_v2": "retinanet_r50_v2",
+    "fcos_resnet50_fpn": "fcos_r50",
+}
+
+
 def model_of(name: str) -> dict[str, Any]:
-    """The shipped recipe's model with torchvision's classes, and what the second version changes."""
-    model: dict[str, Any] = load("recipes/fcos_r50" if name.startswith("fcos") else "recipes/retinanet_r50").data[
-        "model"
-    ]
+    """The shipped recipe's model with torchvision's classes."""
+    model: dict[str, Any] = load(RECIPES[name]).data["model"]
     model["backbone"]["weights"] = None
     model["head"]["num_classes"] = CLASSES
     model["head"]["settings"]["score"] = SCORES[name]
-    if name.endswith("v2"):
-        model["neck"]["extra"] = "p6p7_c5"
-        model["head"] |= {"norm": "group", "conv_bias": False}
-        model["head"]["settings"]["box_loss"] = "giou"
     return model
 
 

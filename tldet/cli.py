@@ -57,7 +57,7 @@ def _finetune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="folder with pictures and COCO JSON")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the run goes")
     parser.add_argument("--model", default="faster_rcnn_lite0", metavar="NAME", help="recipe (default: %(default)s)")
-    parser.add_argument("--backbone", metavar="B", help="replace the recipe's backbone, for example resnet18")
+    parser.add_argument("--backbone", metavar="B", help="another backbone, see tldet models")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=_positive_int, metavar="N", help="train for N epochs")
     length.add_argument("--minutes", type=_positive_float, metavar="M", help="budget of training time")
@@ -167,6 +167,20 @@ def _predict(args: Arguments, console: Console) -> None:
     )
 
 
+def _models_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--detectors", action="store_true", help="the detectors only")
+    parser.add_argument(
+        "--backbones", nargs="?", const="", metavar="PATTERN", help="the backbones: a short list, or what fits 'swin*'"
+    )
+    parser.add_argument("--json", metavar="F", help="write the rows there")
+
+
+def _models(args: Arguments, console: Console) -> None:
+    from tldet.workflows.models import models
+
+    models(detectors=args.detectors, backbones=args.backbones, json_path=args.json, console=console)
+
+
 def _quickstart_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="your own folder instead of the generated digits")
     parser.add_argument("--out", default="runs/quickstart", metavar="DIR", help="where it goes (default: %(default)s)")
@@ -185,6 +199,7 @@ COMMANDS = (
     Command("test", "measure a checkpoint's COCO mAP, of masks and of boxes", _test_arguments, _test),
     Command("evaluate", "score a COCO results file", _evaluate_arguments, _evaluate),
     Command("predict", "run a detector on pictures and video", _predict_arguments, _predict),
+    Command("models", "list detectors and backbones with their cost", _models_arguments, _models),
     Command("quickstart", "the whole road on generated data", _quickstart_arguments, _quickstart),
 )
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tldet.config import build
+from tldet.models.backbones import within
 from tldet.registry import OPTIMIZERS
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class Recipe:
 
     def _part(self, name: str, factors: Mapping[str, float]) -> tuple[str, float]:
         for prefix, factor in factors.items():
-            if name.startswith(prefix + "."):
+            if within(name, [prefix]):
                 return ("backbone" if self.layer_decay == 1 else prefix), factor
         return name.partition(".")[0], 1.0
 

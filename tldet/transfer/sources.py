@@ -84,14 +84,24 @@ def find_package(name: str) -> Path:
     return found[0]
 
 
-def fetch_torchvision(name: str) -> Path:
-    """The file of one of torchvision's weights, for example ``ResNet50_Weights.IMAGENET1K_V2``."""
+def cache_path(url: str) -> Path:
+    """Where the file of a URL lies once it was downloaded."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
+def torchvision_url(name: str) -> str:
+    """The URL of one of torchvision's weights, for example ``ResNet50_Weights.IMAGENET1K_V2``."""
     import torchvision
 
     try:
-        url = torchvision.models.get_weight(name).url
+        return str(torchvision.models.get_weight(name).url)
     except (ValueError, KeyError, AttributeError):
         raise CheckpointError(f"torchvision:{name}: torchvision has no such weights") from None
+
+
+def fetch_torchvision(name: str) -> Path:
+    """The file of one of torchvision's weights."""
+    url = torchvision_url(name)
     file = url.rpartition("/")[2]
     short = re.search(r"-([0-9a-f]{8,})\.", file)
     return fetch_url(url, short[1] if short else "")
@@ -114,7 +124,7 @@ def fetch_url(url: str, digest: str) -> Path:
     Raises:
         CheckpointError: no network, or another file came than was meant.
     """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    path = cache_path(url)
     if not path.is_file():
         log.info("downloading %s to %s", url, path)
         partial = path.with_name(path.name + ".part")

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torchvision
-
 from tldet import checkpoint
 from tldet.config import Config, load, parse_options
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Layout, Split, find_images, find_layout, split_one
-from tldet.errors import ConfigError, DataError, TrainingError
+from tldet.errors import DataError, TrainingError
+from tldet.models.replace import replace_backbone
 from tldet.workflows.choose import Choices, choose_for, transforms
 from tldet.workflows.train import CONFIG_NAME, Outcome, train
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
+VIT_LAYER_DECAY = 0.7  # Li et al. 2022 (ViTDet), appendix A.2, for the base size
 
 
 def finetune(
@@ -47,9 +47,8 @@ def finetune(
     Args:
         data: a folder in one of the usual layouts.
         out: the run's folder; the config that was used is written there.
-        model: a recipe: ``faster_rcnn``, ``mask_rcnn``, ``cascade_rcnn``, ``cascade_mask_rcnn`` or ``retinanet``
-            with ``_lite0`` or ``_r50``, ``faster_rcnn_r50_v2``, ``mask_rcnn_r50_v2``.
-        backbone: a ResNet of torchvision or a model of timm instead of the recipe's.
+        model: a recipe, for example ``faster_rcnn_lite0``; ``tldet models --detectors`` lists them.
+        backbone: a network of torchvision or timm instead of the recipe's; ``tldet models --backbones`` lists them.
         epochs: length in passes over the data.
         minutes: length as a budget of training time; start-up and evaluation do not count.
         steps: length in steps.
@@ -79,9 +78,8 @@ def finetune(
     index = AnnotationIndex.load(layout.train.annotations)
     choices = choose_for(recipe, index, epochs=epochs, minutes=minutes, steps=steps)
     config = _filled(recipe, layout, index, choices, seed, scratch)
-    if backbone:
-        _replace_backbone(config, backbone, scratch)
-    for line in choices.reasons:
+    changes = _replace_backbone(config, backbone, scratch) if backbone else []
+    for line in choices.reasons + changes:
         log.info("%s", line)
     used = load(_write(folder, config), parse_options(options))
     _write(folder, used.data)  # with the options, which a resumed run needs too
@@ -177,37 +175,14 @@ def _from_scratch(config: dict[str, Any]) -> None:
     config["model"]["backbone"].update(weights=None, frozen_stages=-1, norm="batch")
 
 
-def _replace_backbone(config: dict[str, Any], name: str, scratch: bool) -> None:
-    """Another network in the backbone's place, at the same levels."""
-    import timm
-
-    old = config["model"]["backbone"]
-    levels = [level + (1 if old["type"] == "TorchvisionBackbone" else 0) for level in old["levels"]]
-    norm = {"frozen_stages": -1, "norm": "batch"} if scratch else {"frozen_stages": 0, "norm": "frozen"}
-    imagenet: dict[str, Any] = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
-    if name in torchvision.models.list_models() and name.startswith(("resnet", "resnext", "wide_resnet")):
-        weights = str(torchvision.models.get_model_weights(name).DEFAULT)
-        new = {"type": "TorchvisionBackbone", "levels": [level - 1 for level in levels]}
-        source = f"torchvision:{weights}"
-    elif name in {"efficientnet_lite0", "tf_efficientnet_lite0"}:
-        name, source, new = "tf_efficientnet_lite0", "package:efficientnet_lite0", {}
-        imagenet = {"mean": [127.5] * 3, "std": [127.5] * 3}
-    elif timm.is_model(name.partition(".")[0]):
-        cfg = timm.get_pretrained_cfg(name)
-        if cfg is not None:
-            imagenet = {"mean": [255 * m for m in cfg.mean], "std": [255 * s for s in cfg.std]}
-        source, new = f"timm:{name}", {}
-    else:
-        raise ConfigError(f"--backbone {name!r}: neither a ResNet of torchvision nor a model of timm")
-    config["model"]["backbone"] = {
-        "type": "TimmBackbone",
-        "name": name,
-        "levels": levels,
-        **new,
-        "weights": None if scratch else source,
-        **norm,
-    }
-    config["model"]["preprocess"] = imagenet
+def _replace_backbone(config: dict[str, Any], name: str, scratch: bool) -> list[str]:
+    """Another network in the backbone's place; the lines that say what that changed."""
+    config["model"], lines = replace_backbone(config["model"], name, scratch=scratch)
+    pretrained = config["model"]["backbone"]["weights"] is not None
+    if config["model"]["backbone"]["type"] == "ViTBackbone" and pretrained:
+        config["optimizer"].setdefault("layer_decay", VIT_LAYER_DECAY)
+        lines.append(f"each block learns {config['optimizer']['layer_decay']} times as fast as the one above it")
+    return lines
 
 
 def _write(folder: Path, config: dict[str, Any]) -> Path:

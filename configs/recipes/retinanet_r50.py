@@ -1,5 +1,17 @@
 # What `tldet finetune --model retinanet_r50` starts from; data and length are filled in from what it finds.
+# Published weights: box AP 36.4 on COCO val2017 (torchvision, retinanet_resnet50_fpn).
 _base_ = ['../_base_/models/retinanet_r50_fpn.py', '../_base_/schedules/small.py', '../_base_/runtime.py']
+model = dict(
+    neck=dict(extra='p6p7_p5'),
+    head=dict(
+        settings=dict(
+            sizes=[[32, 40, 50], [64, 80, 101], [128, 161, 203], [256, 322, 406], [512, 645, 812]],
+            step='torchvision',
+            normalise='picture',
+            keep=300,
+        ),
+    ),
+)
 optimizer = dict(lr=0.0001, base_batch=4)
 data = dict(loader=dict(batch_size=4, eval_batch_size=4, workers=0))
 training = dict(clip_norm=10.0)

@@ -68,6 +68,13 @@ def _finetune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--val", metavar="JSON", help="annotations to measure on")
     parser.add_argument("--images", metavar="DIR", help="picture folder of --train and --val")
     start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--weights",
+        metavar="W",
+        help="start from a whole detector: 'coco' (the recipe's published COCO weights), or the file of one of tldet, "
+        "MMDetection or torchvision, rows of classes carried by name; or from the file of a backbone's weights "
+        "(default: the recipe's ImageNet backbone)",
+    )
     start.add_argument("--resume", action="store_true", help="go on with the run in --out")
     start.add_argument("--init-from", metavar="F", help="start from the weights of this tldet checkpoint")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="a.b=c", help="override config keys")
@@ -86,6 +93,7 @@ def _finetune(args: Arguments, console: Console) -> None:
         steps=args.steps,
         seed=args.seed,
         scratch=args.scratch,
+        weights=args.weights,
         train_json=args.train,
         val_json=args.val,
         images=args.images,
@@ -181,6 +189,20 @@ def _models(args: Arguments, console: Console) -> None:
     models(detectors=args.detectors, backbones=args.backbones, json_path=args.json, console=console)
 
 
+def _import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="CKPT", help="an MMDetection 2.x or 3.x or a torchvision .pth file")
+    parser.add_argument("--out", required=True, metavar="F", help="where the tldet checkpoint goes")
+    parser.add_argument(
+        "--model", metavar="NAME", help="which model it is, for example retinanet (default: told by the keys)"
+    )
+
+
+def _import(args: Arguments, console: Console) -> None:
+    from tldet.workflows.import_checkpoint import import_checkpoint
+
+    import_checkpoint(args.checkpoint, out=args.out, model=args.model, console=console)
+
+
 def _quickstart_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="your own folder instead of the generated digits")
     parser.add_argument("--out", default="runs/quickstart", metavar="DIR", help="where it goes (default: %(default)s)")
@@ -200,6 +222,7 @@ COMMANDS = (
     Command("evaluate", "score a COCO results file", _evaluate_arguments, _evaluate),
     Command("predict", "run a detector on pictures and video", _predict_arguments, _predict),
     Command("models", "list detectors and backbones with their cost", _models_arguments, _models),
+    Command("import", "turn an MMDetection or torchvision checkpoint into one of tldet", _import_arguments, _import),
     Command("quickstart", "the whole road on generated data", _quickstart_arguments, _quickstart),
 )
 

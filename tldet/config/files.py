@@ -141,25 +141,30 @@ def read_literals(path: Path) -> dict[str, Any]:
             continue  # a docstring
         if not (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)):
             raise _code(path, node)
-        values[node.targets[0].id] = _literal(path, node.value)
+        values[node.targets[0].id] = literal(path, node.value)
     return values
 
 
-def _literal(path: Path, node: ast.expr) -> Any:
+def literal(path: Path, node: ast.expr) -> Any:
+    """The value of a literal in a file's text, ``dict(...)`` calls included.
+
+    Raises:
+        ConfigError: it is code.
+    """
     if isinstance(node, ast.Dict):
-        keys = [_literal(path, key) if key else None for key in node.keys]
+        keys = [literal(path, key) if key else None for key in node.keys]
         if any(not isinstance(key, (str, int)) for key in keys):
             raise _code(path, node)
-        return dict(zip(keys, (_literal(path, value) for value in node.values), strict=True))
+        return dict(zip(keys, (literal(path, value) for value in node.values), strict=True))
     if isinstance(node, ast.Call):
         plain = isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args
         if not plain or any(word.arg is None for word in node.keywords):
             raise _code(path, node)
-        return {str(word.arg): _literal(path, word.value) for word in node.keywords}
+        return {str(word.arg): literal(path, word.value) for word in node.keywords}
     if isinstance(node, ast.List):
-        return [_literal(path, item) for item in node.elts]
+        return [literal(path, item) for item in node.elts]
     if isinstance(node, ast.Tuple):
-        return tuple(_literal(path, item) for item in node.elts)
+        return tuple(literal(path, item) for item in node.elts)
     try:
         return ast.literal_eval(node)
     except ValueError:

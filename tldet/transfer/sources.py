@@ -21,33 +21,40 @@ from torch import Tensor
 
 from tldet import checkpoint
 from tldet.errors import CheckpointError
+from tldet.transfer.archives import read_archive
+from tldet.transfer.unpickle import StandIn
 
 log = logging.getLogger(__name__)
 State = Mapping[str, Tensor]
-WRAPPERS = ("state_dict", "model", "model_state", "module")
+WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "module")
 
 
 def read_source(source: str) -> tuple[State, bool]:
     """The tensors of a source, and whether they go by order instead of by name."""
     kind, _, name = source.partition(":")
-    if kind == "torchvision":
-        return unwrap(checkpoint.read_tensors(fetch_torchvision(name))), False
     if kind == "timm":
         return read_timm(name), False
+    return read_file(fetch(source)), kind == "package"
+
+
+def fetch(source: str) -> Path:
+    """The file of a source other than ``timm:``, downloaded where it has to be."""
+    kind, _, name = source.partition(":")
+    if kind == "torchvision":
+        return fetch_torchvision(name)
     if kind == "package":
-        return unwrap(checkpoint.read_tensors(find_package(name))), True
-    if kind in {"http", "https"}:
-        return read_file(fetch_url(*_url_and_hash(source))), False
-    return read_file(Path(source)), False
+        return find_package(name)
+    return fetch_url(*_url_and_hash(source)) if kind in {"http", "https"} else Path(source)
 
 
 def read_file(path: Path) -> State:
     """The tensors of a .safetensors, .pth or .pt file."""
     if path.suffix != ".safetensors":
-        state = checkpoint.read_tensors(path)
-        if isinstance(state, dict) and state.get("format") == checkpoint.FORMAT:
-            return state.get("ema") or state["model"]  # type: ignore[no-any-return]
-        return unwrap(state)
+        archive = read_archive(path)
+        value = archive.value
+        if isinstance(value, Mapping) and value.get("format") == checkpoint.FORMAT:
+            return archive.tensors(value.get("ema") or value["model"])
+        return archive.tensors(unwrap(value, path))
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -59,14 +66,15 @@ def read_file(path: Path) -> State:
         raise CheckpointError(f"{path}: is no safetensors file or is cut off ({error})") from None
 
 
-def unwrap(state: Any) -> State:
+def unwrap(value: Any, path: Path) -> Mapping[Any, Any]:
     """The state dict inside what training scripts commonly save around it."""
     for name in WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
-            state = state[name]
-    if not isinstance(state, Mapping):
-        raise CheckpointError(f"holds a {type(state).__name__} where a state dict was expected")
-    return {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+        if isinstance(value, Mapping) and isinstance(value.get(name), Mapping):
+            value = value[name]
+    if isinstance(value, Mapping):
+        return value
+    what = f"a pickled {value.name}" if isinstance(value, StandIn) else f"a {type(value).__name__}"
+    raise CheckpointError(f"{path}: holds {what} where a state dict was expected; save model.state_dict()")
 
 
 def find_package(name: str) -> Path:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tldet import checkpoint
 from tldet.errors import CheckpointError
 from tldet.models.detector import Detector
+from tldet.transfer.class_rows import carry_rows, common_classes
 from tldet.transfer.sources import State, read_source
 
 log = logging.getLogger(__name__)
@@ -99,18 +100,41 @@ def in_order_of(own: State, state: State, source: str) -> dict[str, Tensor]:
     return {mine: state[other] for mine, other in pairs}
 
 
-def init_from(model: Detector, path: str | Path, class_names: Sequence[str]) -> LoadReport:
-    """Start from a tldet checkpoint: its EMA weights where it has them, all that fits in name and shape.
-
-    Layers whose rows are classes (the head's ``class_layers``) stay new unless both class lists are equal.
-    """
+def init_from(model: Detector, path: str | Path) -> LoadReport:
+    """Start from a tldet checkpoint: its EMA weights where it has them, see :func:`load_detector`."""
     state = checkpoint.load(path)
-    weights = state.get("ema") or state["model"]
-    if list(state["meta"]["class_names"]) != list(class_names):
-        rows = tuple(f"head.{name}." for name in cast(Any, model.head).class_layers)
-        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(rows)}
-        log.info("%s has other classes: the layers that name them start new", path)
-    report = load_state(model, weights, str(path))
+    return load_detector(model, state.get("ema") or state["model"], state["meta"]["class_names"], str(path))
+
+
+def load_detector(model: Detector, weights: State, class_names: Sequence[str], source: str) -> LoadReport:
+    """Fill a detector from another's weights: all that fits in name and shape.
+
+    The rows of layers that name classes (the head's ``class_layers``) go by class name; new classes' rows stay new.
+
+    Raises:
+        CheckpointError: nothing fits.
+    """
+    carried: dict[str, Tensor] = {}
+    if list(class_names) != list(model.class_names):
+        weights, carried = _by_class(model, weights, class_names)
+        common = common_classes(class_names, model.class_names)
+        which = ", ".join(common[:5]) + (", ..." if len(common) > 5 else "") if common else "none"
+        log.info("%s: %d of %d classes known by name (%s)", source, len(common), len(model.class_names), which)
+    report = load_state(model, weights, source)
+    report.adapted = [name for name in report.copied if name in carried]
+    report.copied = [name for name in report.copied if name not in carried]
     if not report.copied:
-        raise CheckpointError(f"{path}: nothing in it fits this model")
+        raise CheckpointError(f"{source}: nothing in it fits this model")
     return report
+
+
+def _by_class(model: Detector, weights: State, class_names: Sequence[str]) -> tuple[State, dict[str, Tensor]]:
+    """The weights with class layers for the model's own classes, and these layers alone."""
+    own, carried, others = model.state_dict(), {}, dict(weights)
+    layers = tuple(f"head.{name}" for name in cast(Any, model.head).class_layers)
+    for name in [name for name in weights if name.rpartition(".")[0] in layers]:
+        old, new = others.pop(name), own.get(name)
+        rows = None if new is None else carry_rows(name.rpartition(".")[0], old, new, class_names, model.class_names)
+        if rows is not None:
+            carried[name] = rows
+    return {**others, **carried}, carried

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from tldet import checkpoint
 from tldet.config import Config, load, parse_options
+from tldet.config.files import shipped
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Layout, Split, find_images, find_layout, split_one
 from tldet.errors import DataError, TrainingError
 from tldet.models.replace import replace_backbone
+from tldet.transfer.known import coco_weights
+from tldet.transfer.start import kind_of
 from tldet.workflows.choose import Choices, choose_for, transforms
 from tldet.workflows.train import CONFIG_NAME, Outcome, train
 
@@ -34,6 +37,7 @@ def finetune(
     steps: int | None = None,
     seed: int = 0,
     scratch: bool = False,
+    weights: str | Path | None = None,
     train_json: str | Path | None = None,
     val_json: str | Path | None = None,
     images: str | Path | None = None,
@@ -54,6 +58,8 @@ def finetune(
         steps: length in steps.
         seed: what every random draw comes from.
         scratch: start from random weights.
+        weights: start from a whole detector instead of an ImageNet backbone: "coco" takes the published one of the
+            recipe, a path a checkpoint of tldet, mmdet or torchvision; a path may also be a backbone's weights.
         train_json: annotations to train on, instead of what ``data`` holds.
         val_json: annotations to measure on.
         images: picture folder of both.
@@ -73,12 +79,15 @@ def finetune(
         return train(load(kept, parse_options(options)), work_dir=folder, resume=True, console=console)
     if checkpoint.steps_in(folder) or (folder / "best.pt").exists():
         raise TrainingError(f"{folder} holds an earlier run: --resume goes on with it, or choose another --out")
+    _check_start(weights, scratch, backbone, init_from)
     recipe = load(model)
     layout = _layout(data, train_json, val_json, images, folder, seed)
     index = AnnotationIndex.load(layout.train.annotations)
     choices = choose_for(recipe, index, epochs=epochs, minutes=minutes, steps=steps)
     config = _filled(recipe, layout, index, choices, seed, scratch)
     changes = _replace_backbone(config, backbone, scratch) if backbone else []
+    if weights is not None:
+        _set_weights(config, str(weights), model)
     for line in choices.reasons + changes:
         log.info("%s", line)
     used = load(_write(folder, config), parse_options(options))
@@ -168,6 +177,25 @@ def _rhythm(choices: Choices, pictures: int) -> dict[str, Any]:
     else:
         every = 2
     return {"validate_every": every, "checkpoint_every": every, "log_every": 10}
+
+
+def _check_start(weights: str | Path | None, scratch: bool, backbone: str | None, init_from: str | Path | None) -> None:
+    """One start only."""
+    given = {"--scratch": scratch, "--init-from": init_from is not None, "--backbone": weights == "coco" and backbone}
+    other = next((name for name, there in given.items() if there), None)
+    if weights is not None and other:
+        raise TrainingError(f"--weights {weights} and {other} exclude each other")
+
+
+def _set_weights(config: dict[str, Any], weights: str, recipe: str) -> None:
+    """Where the detector's weights, or the backbone's, come from."""
+    if weights == "coco":
+        config["model"]["weights"] = {"source": coco_weights(recipe, shipped())}
+    elif kind_of(Path(weights)) == "backbone":
+        log.info("%s: a backbone's weights; pyramid and head start new", weights)
+        config["model"]["backbone"]["weights"] = str(Path(weights).resolve())
+    else:
+        config["model"]["weights"] = {"source": str(Path(weights).resolve())}
 
 
 def _from_scratch(config: dict[str, Any]) -> None:

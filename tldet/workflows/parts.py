@@ -38,7 +38,20 @@ class EvalSettings:
     engine: Literal["fast", "pycocotools"] = "fast"
 
 
+@dataclass(frozen=True)
+class StartWeights:
+    """The ``model.weights`` section of a config: a whole detector that training starts from.
+
+    Attributes:
+        source: ``torchvision:FasterRCNN_ResNet50_FPN_Weights.COCO_V1``, a URL with its hash, or the file of a tldet,
+            mmdet or torchvision detector. The backbone's own ``weights`` are then not fetched.
+    """
+
+    source: str
+
+
 SCHEMA = {
+    "model.weights": Part(StartWeights, required=False),
     "model.backbone": Part(BACKBONES),
     "model.neck": Part(NECKS, supplied=("in_channels", "in_strides")),
     "model.head": Part(HEADS, supplied=("in_channels", "strides")),

@@ -26,6 +26,7 @@ from tldet.models.backbones import trainable
 from tldet.models.detector import Detector, build_detector
 from tldet.registry import HOOKS
 from tldet.transfer.param_groups import build_optimizer, group_table
+from tldet.transfer.start import load_start
 from tldet.transfer.weights import init_from as init_from_checkpoint
 from tldet.transfer.weights import load_backbone_weights
 from tldet.workflows.parts import (
@@ -105,7 +106,7 @@ def train(
     seed_all(seed)
     detector = build_detector(cfg["model"], data.class_names)
     check_masks(cfg, detector, data)
-    source = _start_weights(detector, resume, init_from, backbone_weights)
+    source = _start_weights(detector, resume, init_from, cfg.get("model.weights.source"), backbone_weights)
     validation = Validation(val, settings.loader, settings.evaluation) if val else None
     trainer = _trainer(cfg, settings, folder, detector, data, validation, source, console)
     result = trainer.run(resume=resume)
@@ -114,16 +115,20 @@ def train(
     return outcome
 
 
-def _start_weights(detector: Detector, resume: bool, init_from: str | Path | None, pretrained: bool) -> str:
+def _start_weights(
+    detector: Detector, resume: bool, init_from: str | Path | None, start: str | None, pretrained: bool
+) -> str:
     """Fill the model from where it starts; nothing is fetched when a checkpoint brings the weights."""
     backbone: Any = detector.backbone
     source = "random"
     if resume:
         source = "resumed"
     elif init_from:
-        report = init_from_checkpoint(detector, init_from, detector.class_names)
-        log.info("%s", report.summary())
         source = str(init_from)
+        log.info("%s", init_from_checkpoint(detector, init_from).summary())
+    elif start:
+        source = start
+        log.info("%s", load_start(detector, start).summary())
     elif backbone.weights_source and pretrained:
         log.info("%s", load_backbone_weights(backbone, backbone.weights_source).summary())
         source = backbone.weights_source

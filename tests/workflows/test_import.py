@@ -257,7 +257,7 @@ def test_what_does_not_fit_is_counted_and_named(tmp_path: Path, capsys: pytest.C
     assert "does not fit mmdet's retinanet" in line
     assert "1 missing (neck.output.1.bias)" in line
     assert "1 unexpected (backbone.layer1.0.conv2_offset.weight)" in line
-    assert "1 of another shape (head.cls_tower.2.bias [7] instead of [256])" in line
+    assert "1 of another shape (head.cls_tower.1.0.bias [7] instead of [256])" in line
     line = refused(capsys, path, out, "--model", "faster_rcnn_r50")
     assert "missing (" in line
     assert "unexpected (" in line

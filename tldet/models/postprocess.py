@@ -30,7 +30,7 @@ class SelectSettings:
     pre_nms: int = 1000
     nms_iou: float = 0.5
     keep: int = 100
-    drop_empty: bool = True
+    drop_empty: bool = False
 
 
 class Candidates(NamedTuple):

@@ -18,6 +18,7 @@ model = dict(
         settings=dict(
             scale=4.0,
             topk=9,
+            drop_empty=True,
         ),
     ),
     preprocess=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),

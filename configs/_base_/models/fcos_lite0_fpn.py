@@ -18,6 +18,7 @@ model = dict(
         settings=dict(
             borders=[48, 96, 192],
             radius=1.5,
+            drop_empty=True,
         ),
     ),
     preprocess=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),

@@ -17,6 +17,7 @@ model = dict(
             sizes=[[16, 20, 25], [32, 40, 51], [64, 81, 102], [128, 161, 203]],
             ratios=[0.5, 1.0, 2.0],
             normalise='batch',
+            drop_empty=True,
         ),
     ),
     preprocess=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),

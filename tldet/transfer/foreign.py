@@ -14,13 +14,15 @@ from tldet.errors import CheckpointError
 from tldet.transfer.archives import read_archive
 from tldet.transfer.dialects.mmdet import from_mmdet
 from tldet.transfer.dialects.mmdet_two_stage import from_mmdet_two_stage
-from tldet.transfer.dialects.torchvision import from_torchvision
-from tldet.transfer.dialects.torchvision_old import current_names
+from tldet.transfer.dialects.torchvision import EPS, from_torchvision
 from tldet.transfer.known import Known, Layout, recognise
 from tldet.transfer.sources import unwrap
 from tldet.transfer.weights import COUNTERS, LoadReport
 
 NAMED = 3
+# A name of torchvision before 0.13. Its published weights of that time were trained with norms that add nothing to the
+# variance, and torchvision runs them so (``overwrite_eps(model, 0.0)``).
+OLD_NAME = "backbone.fpn.inner_blocks.0.weight"
 
 
 @dataclass
@@ -70,7 +72,7 @@ def translate(known: Known, state: Mapping[str, Tensor], path: Path) -> dict[str
     """
     try:
         if known.dialect == "torchvision":
-            return from_torchvision(current_names(state))
+            return from_torchvision(state, norm_eps=0.0 if OLD_NAME in state else EPS)
         return from_mmdet_two_stage(state) if "rcnn" in known.case else from_mmdet(state)
     except (IndexError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: cannot be mapped as {known.case}: {' '.join(str(error).split())}") from None

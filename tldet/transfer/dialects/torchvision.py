@@ -52,7 +52,8 @@ def from_torchvision(state: Mapping[str, Tensor], *, norm_eps: float = EPS) -> d
     renamed = {_rename(_nest(key, layers), state): value for key, value in state.items()}
     two_stage = any(key.startswith("roi_heads.") for key in state)
     ordered = {key: _reorder(key, value) if two_stage else value for key, value in renamed.items()}
-    return {key: v + (norm_eps - EPS) if key.endswith("running_var") else v for key, v in ordered.items()}
+    shift = norm_eps - EPS
+    return {key: v + shift if shift and key.endswith("running_var") else v for key, v in ordered.items()}
 
 
 def _nest(key: str, layers: int) -> str:

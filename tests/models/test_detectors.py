@@ -11,6 +11,7 @@ from torch import nn
 from torchvision.ops import box_iou, roi_align
 
 from tldet.config import load
+from tldet.config.files import shipped
 from tldet.errors import ConfigError
 from tldet.models.backbones import TimmBackbone, TorchvisionBackbone, trainable
 from tldet.models.detector import Detector, build_detector
@@ -185,7 +186,7 @@ def test_a_backbone_gives_the_channels_and_strides_it_declares(levels: tuple[int
         assert tuple(64 // o.shape[2] for o in outputs) == backbone.strides
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [pytest.param(r, marks=[pytest.mark.slow] * ("cascade" in r)) for r in RECIPES])
 def test_one_picture_can_be_learnt_by_heart(recipe: str) -> None:
     model = detector(recipe).train()
     one = batch([target([[8, 8, 40, 40], [50, 20, 90, 60]])])
@@ -292,3 +293,16 @@ def test_cascade_settings_must_agree() -> None:
     model["head"]["cascade"]["positive"] = [0.5, 0.6]
     with pytest.raises(ConfigError, match="one value a stage"):
         build_detector(model)
+
+
+@pytest.mark.parametrize("name", [n for n in shipped() if "r50" in n or "mask" in n])
+def test_shipped_models_of_masks_are_measured_by_masks(name: str) -> None:
+    config = load(name)
+    config["model"]["backbone"]["weights"] = None
+    with torch.device("meta"):
+        model = build_detector(config["model"])
+    assert model.predicts_masks == ("mask" in name)
+    assert config.get("evaluation.type") == ("segm" if model.predicts_masks else "bbox")
+    for part in ("train", "val"):
+        if config.get(f"data.{part}"):
+            assert config.get(f"data.{part}.masks", False) == model.predicts_masks

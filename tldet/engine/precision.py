@@ -59,6 +59,16 @@ class Precision:
         """Lay the model's weights out as chosen; the parameters stay the same objects."""
         return model.to(memory_format=torch.channels_last) if self.channels_last else model
 
+    def store_weights(self, model: nn.Module) -> nn.Module:
+        """Keep the weights of convolutions and matrix products in the number format they are multiplied in.
+
+        Only for prediction under :meth:`autocast`, which would cast them anew in every pass: the results are the same.
+        """
+        for module in model.modules():
+            if self.name != "fp32" and isinstance(module, (nn.Conv2d, nn.Linear)):
+                module.to(self.dtype)
+        return model
+
     def describe(self) -> str:
         """One line for people."""
         layout = ", channels last" if self.channels_last else ""

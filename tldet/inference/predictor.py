@@ -13,11 +13,14 @@ from torch import Tensor
 from tldet.data.coco import Sample
 from tldet.data.images import Picture, fitted_size, read_image, resize_to
 from tldet.data.loader import collate
+from tldet.engine.fuse import fuse
 from tldet.engine.precision import Precision, choose
 from tldet.errors import ConfigError
 from tldet.models.detector import Detector
 from tldet.structures import Detections, Target
 from tldet.transfer.restore import restore
+
+TRIAL = 480  # pixels; a picture of at most this long side decides on the number format
 
 Input = "str | Path | NDArray[np.uint8] | Tensor | Any"
 
@@ -39,6 +42,7 @@ class Predictor:
         self.precision = precision
         self.model = model.eval()
         precision.prepare(model)
+        precision.store_weights(model)
         self.category_ids = tuple(category_ids)
         self.short, self.long = short, long
 
@@ -82,16 +86,20 @@ class Predictor:
         return [one.above(score) for one in found]
 
     def _predict(self, pictures: Sequence[Picture]) -> list[Detections]:
-        nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
         samples = []
         for picture in pictures:
             height, width = picture.shape[:2]
             small = resize_to(picture, fitted_size((height, width), self.short, self.long))
             pixels = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))
-            samples.append(Sample(pixels, nothing, (height, width)))
+            samples.append(Sample(pixels, _nothing(), (height, width)))
         device = next(self.model.parameters()).device
         with torch.inference_mode(), self.precision.autocast():
             return [found.to("cpu") for found in self.model.predict(collate(samples).to(device))]
+
+
+def _nothing() -> Target:
+    """The target of a picture of which nothing is known."""
+    return Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
 
 
 def as_picture(image: Any) -> Picture:
@@ -127,5 +135,26 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Pre
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {name}: {str(error).splitlines()[0]}") from None
     meta = state["meta"]
-    chosen = choose(model, name, precision)
+    chosen = choose_for(fuse(model), name, precision, **meta["input"])
     return Predictor(model, meta["category_ids"], **meta["input"], precision=chosen)
+
+
+def choose_for(model: Detector, device: str, requested: str, short: int, long: int) -> Precision:
+    """The number format to predict in, measured where the processor has two to choose from.
+
+    Args:
+        model: in eval mode, on ``device``.
+        device: ``cpu``, ``cuda``, ...
+        requested: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        short: short side of the pictures; the ones of the measurement have at most 480 pixels on
+        long: their long side.
+    """
+    height, width = fitted_size((short, long), min(short, TRIAL), min(long, TRIAL))
+    samples = [Sample(torch.full((3, height, width), 128, dtype=torch.uint8), _nothing(), (height, width))]
+    batch = collate(samples).to(device)
+
+    def trial() -> None:
+        with torch.no_grad():
+            model.predict(batch)
+
+    return choose(model, device, requested, trial, f"predicting {height} x {width}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -23,27 +25,30 @@ def reading_rows(bench: Bench) -> list[Row]:
     pictures = QUICK_PICTURES if bench.quick else PICTURES
     bench.tell(f"writing annotations of {pictures} pictures")
     path = bench.folder / "instances.json"
-    size = write_annotations(path, pictures)
-    rows = []
-    numbers = iter(range(1000))
-    warm = str(bench.folder / "cache")
-    in_child("tldet.benchmarks.annotations:ours", {"TLDET_CACHE": warm}, path=str(path))
-    for name in ("first time", "from the cache"):
-        peaks: dict[str, list[float]] = {"ours": [], "theirs": []}
+    each = f"file of {pictures} pictures, {write_annotations(path, pictures) / 2**20:.0f} MB"
+    warm = bench.folder / "cache"
+    _read("ours", path, warm)
+    fresh = (bench.folder / f"cache_{number}" for number in itertools.count())
+    return [
+        _row(bench, "annotations the first time", path, fresh, each),
+        _row(bench, "annotations from the cache", path, itertools.repeat(warm), each),
+    ]
 
-        def side(which: str, name: str = name, peaks: dict[str, list[float]] = peaks) -> float:
-            cache = warm if name == "from the cache" else str(bench.folder / f"cache_{next(numbers)}")
-            done = in_child(f"tldet.benchmarks.annotations:{which}", {"TLDET_CACHE": cache}, path=str(path))
-            peaks[which].append(done["peak_mb"])
-            return float(done["seconds"])
 
-        compared = bench.compare(
-            f"annotations, {name}", lambda s=side: s("ours"), lambda s=side: s("theirs"), 3, warmup=0, self_timed=True
-        )
-        memory = Memory(max(peaks["ours"]), max(peaks["theirs"]), HOW)
-        each = f"file of {pictures} pictures, {size / 2**20:.0f} MB"
-        rows.append(Row(f"annotations {name}", "pycocotools", compared, each, memory))
-    return rows
+def _row(bench: Bench, name: str, path: Path, caches: Iterator[Path], each: str) -> Row:
+    peaks: dict[str, list[float]] = {"ours": [], "theirs": []}
+
+    def side(which: str) -> float:
+        done = _read(which, path, next(caches))
+        peaks[which].append(done["peak_mb"])
+        return float(done["seconds"])
+
+    compared = bench.compare(name, lambda: side("ours"), lambda: side("theirs"), 3, warmup=0, self_timed=True)
+    return Row(name, "pycocotools", compared, each, Memory(max(peaks["ours"]), max(peaks["theirs"]), HOW))
+
+
+def _read(which: str, path: Path, cache: Path) -> dict[str, Any]:
+    return in_child(f"tldet.benchmarks.annotations:{which}", {"TLDET_CACHE": str(cache)}, path=str(path))
 
 
 def write_annotations(path: Path, pictures: int) -> int:
@@ -87,7 +92,7 @@ def ours(path: str) -> dict[str, Any]:
 
 
 def theirs(path: str) -> dict[str, Any]:
-    """pycocotools' index."""
+    """The index of pycocotools, in a process of its own."""
     from pycocotools.coco import COCO
 
     start = perf_counter()

@@ -52,8 +52,10 @@ def run(bench: Bench) -> Suite:
 def write_files(folder: Path, pictures: int) -> tuple[Path, Path]:
     """Ground truth and detections, the same each time: some near an object, most of them not."""
     random = np.random.default_rng(0)
-    per_picture, images, annotations, results = random.poisson(OBJECTS, pictures), [], [], []
-    for number, count in enumerate(per_picture.tolist(), start=1):
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    for number, count in enumerate(random.poisson(OBJECTS, pictures).tolist(), start=1):
         images.append({"id": number, "file_name": f"{number}.jpg", "height": SIZE[0], "width": SIZE[1]})
         boxes, classes = _boxes(random, count), random.integers(1, CLASSES + 1, count)
         crowd = random.random(count) < 0.01
@@ -103,7 +105,7 @@ def ours(gt: str, dt: str) -> dict[str, Any]:
 
 
 def theirs(gt: str, dt: str) -> dict[str, Any]:
-    """pycocotools as its demo uses it, in a process of its own."""
+    """The twelve numbers of pycocotools as its demo uses it, in a process of its own."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

@@ -32,13 +32,13 @@ def run(bench: Bench) -> Suite:
         _call([*TOOL, "train", str(config), "--work-dir", str(bench.folder / f"run_{next(numbers)}")])
 
     name = "a training run of one step"
-    comparison = bench.compare(name, train, lambda: _call(TORCH), 5)
+    comparison = bench.compare(name, train, lambda: _call(TORCH), 5, warmup=0)  # the rows above have warmed the disk
     rows.append(Row(name, "import torch, torchvision", comparison, "process"))
     return Suite("startup", rows)
 
 
 def _row(bench: Bench, name: str, ours: Sequence[str], theirs: Sequence[str], beside: str) -> Row:
-    comparison = bench.compare(name, lambda: _call(ours), lambda: _call(theirs), 9)
+    comparison = bench.compare(name, lambda: _call(ours), lambda: _call(theirs), 9, warmup=0 if bench.quick else 1)
     return Row(name, beside, comparison, "process")
 
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 LEAST_ROUNDS = 2  # taken even when they pass the limit
 
 
@@ -19,8 +17,12 @@ class Times:
     samples: tuple[float, ...]
 
     def quantile(self, share: float) -> float:
-        """The value that a share of the samples lies below."""
-        return float(np.quantile(self.samples, share))
+        """The value that a share of the samples lies below, between two samples in proportion."""
+        rising = sorted(self.samples)
+        place = share * (len(rising) - 1)
+        below = int(place)
+        above = min(below + 1, len(rising) - 1)
+        return rising[below] + (place - below) * (rising[above] - rising[below])
 
     @property
     def median(self) -> float:

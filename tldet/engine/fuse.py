@@ -93,7 +93,8 @@ def _foldable(module: nn.Module) -> bool:
 
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     """New weights, computed in double precision: y = scale * (W x + b) + shift."""
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     shift = -norm.running_mean.double() * scale
     if norm.affine:

@@ -21,7 +21,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(eval, "QUICK_PICTURES", 12)
     monkeypatch.setattr(annotations, "QUICK_PICTURES", 50)
     monkeypatch.setattr(data_suite, "QUICK_PICTURES", 2)
-    monkeypatch.setattr(data_suite, "STORED", (100, 133))
+    monkeypatch.setattr(data_suite, "STORED", (128, 170))
     monkeypatch.setattr(video, "QUICK_FRAMES", 3)
     monkeypatch.setattr(overhead, "QUICK_STEPS", 2)
 
@@ -66,6 +66,7 @@ def test_video() -> None:
     assert row["checks"]["boxes a frame"] >= 1
 
 
+@pytest.mark.slow
 def test_infer(tmp_path: Path) -> None:
     rows = run("infer", models=["retinanet_r50", "none_such"], size=(96, 128), json_path=tmp_path / "a" / "b.json")
     fp32 = rows[-1]

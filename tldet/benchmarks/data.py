@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torchvision
 from torch import Tensor
 
 from tldet.benchmarks.annotations import reading_rows
@@ -57,6 +58,8 @@ def run(bench: Bench) -> Suite:
             "decoding and scaling alone": lambda: [_scaled(_decoded(path), size) for path in paths],
         }
         rows = []
+        if not hasattr(torchvision.io, "decode_jpeg"):  # later versions leave decoding to torchcodec
+            del sides["torchvision v2 on decode_jpeg"]
         for beside, side in sides.items():
             compared = bench.compare(f"data beside {beside}", ours, side, 10).divided(pictures)
             share = Limit(decoding / pictures / compared.ours.median, "of JPEG decoding alone")

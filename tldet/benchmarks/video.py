@@ -12,7 +12,7 @@ from tldet.benchmarks.report import Row, Suite
 from tldet.benchmarks.suites import Bench
 from tldet.config import load as load_config
 from tldet.data.digits import frames
-from tldet.data.images import Picture
+from tldet.data.images import Picture, resize_to
 from tldet.inference.predictor import Predictor, load
 from tldet.inference.run import predict
 from tldet.inference.video import Video, VideoWriter
@@ -31,8 +31,8 @@ def run(bench: Bench) -> Suite:
     bench.tell(f"{recipe}: writing the clip and the checkpoint")
     clip, count = bench.folder / "clip.mp4", QUICK_FRAMES if bench.quick else FRAMES
     with VideoWriter(clip, Fraction(25)) as writer:
-        for frame in frames(count, size=size):
-            writer.write(frame)
+        for frame in frames(count, size=SIZE):
+            writer.write(resize_to(frame, size))
     saved = write_checkpoint(bench.folder / "random.pt", recipe, size)
     predictor, pictures = load(saved, "cpu"), list(Video(clip))
     score = _score(predictor, pictures[0])

@@ -33,10 +33,10 @@ def fuse(model: Detector) -> Detector:
     pairs = norms_after(model, example)
     if not pairs:
         return model
-    before = model.features(example)
     kept = [(conv, conv.weight, conv.bias) for conv, _ in pairs]
     places = _places(model)
     with torch.no_grad():
+        before = model.features(example)
         for conv, norm in pairs:
             _fold(conv, norm)
             _replace(places[norm], _after(norm))

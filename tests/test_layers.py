@@ -12,6 +12,7 @@ LAYERS = [
     {"transfer"},
     {"engine"},
     {"workflows", "inference", "export"},
+    {"benchmarks"},
     {"cli", "quickstart"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -215,6 +215,38 @@ def _quickstart(args: Arguments, console: Console) -> None:
     quickstart(args.data, out=args.out, minutes=args.minutes, console=console)
 
 
+def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
+    from tldet.benchmarks.suites import QUICK, SUITES
+
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    lines = "\n".join(f"  {name:8} {text}" for name, text in SUITES.items())
+    parser.epilog = f"suites:\n{lines}"
+    parser.add_argument("suites", nargs="+", choices=list(SUITES), metavar="SUITE", help=", ".join(SUITES))
+    parser.add_argument("--json", metavar="F", help="write every number there")
+    parser.add_argument("--repeats", type=_positive_int, metavar="N", help="rounds of each comparison")
+    parser.add_argument("--quick", action="store_true", help=QUICK)
+    parser.add_argument("--model", action="append", default=[], metavar="NAME", help="only this recipe; repeatable")
+    parser.add_argument("--size", type=_positive_int, nargs=2, metavar=("H", "W"), help="pictures of this size")
+    parser.add_argument("--batch", type=_positive_int, metavar="B", help="pictures at a time")
+    parser.add_argument("--data", metavar="DIR", help="read the pictures of this COCO-format folder (suite data)")
+
+
+def _benchmark(args: Arguments, console: Console) -> None:
+    from tldet.benchmarks.run import benchmark
+
+    benchmark(
+        args.suites,
+        json_path=args.json,
+        repeats=args.repeats,
+        quick=args.quick,
+        models=args.model,
+        size=tuple(args.size) if args.size else None,
+        batch=args.batch,
+        data=args.data,
+        console=console,
+    )
+
+
 COMMANDS = (
     Command("train", "train from a config file", _train_arguments, _train),
     Command("finetune", "fine-tune on your own data, no config to write", _finetune_arguments, _finetune),
@@ -223,6 +255,7 @@ COMMANDS = (
     Command("predict", "run a detector on pictures and video", _predict_arguments, _predict),
     Command("models", "list detectors and backbones with their cost", _models_arguments, _models),
     Command("import", "turn an MMDetection or torchvision checkpoint into one of tldet", _import_arguments, _import),
+    Command("benchmark", "time the parts beside what else there is", _benchmark_arguments, _benchmark),
     Command("quickstart", "the whole road on generated data", _quickstart_arguments, _quickstart),
 )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tldet.config import build_settings
 from tldet.data.loader import LoaderSettings
+from tldet.engine.fuse import fuse
 from tldet.engine.memory import keep_freed_memory
 from tldet.engine.precision import choose
 from tldet.errors import DataError
@@ -63,7 +64,7 @@ def test(
     kind = (state["config"].get("evaluation") or {}).get("type", "bbox")
     validation = Validation(dataset, loader, EvalSettings(kind, engine), losses=False)  # type: ignore[arg-type]
     where = pick_device(device)
-    precision = choose(model.to(where), where)
+    precision = choose(fuse(model.to(where)), where)
     with precision.autocast():
         validation(precision.prepare(model))
     result = validation.result

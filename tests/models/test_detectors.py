@@ -174,6 +174,16 @@ def test_norm_batch_trains_the_norms() -> None:
     assert not torch.equal(backbone.bn1.running_mean, before)
 
 
+def test_norm_eval_learns_scales_but_no_statistics() -> None:
+    backbone = TorchvisionBackbone("resnet18", frozen_stages=1, norm="eval").freeze().train()
+    before = backbone.bn1.running_mean.clone(), backbone.layer4[0].bn1.running_mean.clone()
+    backbone(torch.randn(2, 3, 64, 64))
+    assert torch.equal(backbone.bn1.running_mean, before[0])
+    assert torch.equal(backbone.layer4[0].bn1.running_mean, before[1])
+    assert backbone.layer4[0].bn1.weight.requires_grad
+    assert not backbone.bn1.weight.requires_grad
+
+
 @pytest.mark.parametrize("levels", [(1, 2, 3, 4), (2, 3, 4)])
 def test_a_backbone_gives_the_channels_and_strides_it_declares(levels: tuple[int, ...]) -> None:
     backbones = [

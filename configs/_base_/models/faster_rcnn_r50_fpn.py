@@ -8,7 +8,7 @@ model = dict(
         weights='torchvision:ResNet50_Weights.IMAGENET1K_V1',
         levels=[1, 2, 3, 4],
         frozen_stages=1,
-        norm='frozen',
+        norm='eval',
     ),
     neck=dict(type='FPN', out_channels=256, extra='maxpool'),
     head=dict(

@@ -6,7 +6,7 @@ model = dict(
         weights='torchvision:ResNet50_Weights.IMAGENET1K_V1',
         levels=[2, 3, 4],
         frozen_stages=1,
-        norm='frozen',
+        norm='eval',
     ),
     neck=dict(type='FPN', out_channels=256, extra='p6p7_p5', relu_before_p7=False),
     head=dict(

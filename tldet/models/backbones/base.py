@@ -10,7 +10,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-Norm = Literal["frozen", "batch"]
+Norm = Literal["frozen", "eval", "batch"]
 OutNorm = Literal["none", "layer"]
 
 
@@ -22,8 +22,9 @@ class Backbone(nn.Module):
             the constructor only keeps the name.
         frozen_stages: how many stages above the stem do not learn: -1 nothing is frozen, 0 the stem, 1 the stem
             and the first stage, ...
-        norm: "frozen" keeps every BatchNorm's statistics and scale as they are, "batch" trains them. LayerNorms have no
-            statistics of a batch: they learn with the layers around them.
+        norm: "frozen" keeps every BatchNorm's statistics and scale as they are (torchvision), "eval" the statistics only
+            (mmdet's ``norm_eval``), "batch" trains both. LayerNorms have no statistics of a batch: they learn with
+            the layers around them.
     """
 
     channels: tuple[int, ...]
@@ -44,7 +45,7 @@ class Backbone(nn.Module):
         super().train(mode)
         frozen = self._frozen()
         for name, module in self.named_modules():
-            if within(name, frozen) or (self.norm == "frozen" and isinstance(module, _BatchNorm)):
+            if within(name, frozen) or (self.norm != "batch" and isinstance(module, _BatchNorm)):
                 module.training = False
         return self
 

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import urllib.error
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -251,13 +252,13 @@ def test_what_does_not_fit_is_counted_and_named(tmp_path: Path, capsys: pytest.C
     state = mmdet_state("retinanet", 3)
     del state["neck.fpn_convs.1.conv.bias"]
     state["backbone.layer1.0.conv2_offset.weight"] = torch.zeros(2)
-    state["bbox_head.cls_convs.1.conv.bias"] = torch.zeros(7)
+    state["neck.fpn_convs.2.conv.bias"] = torch.zeros(7)
     torch.save(state, path)
     line = refused(capsys, path, out)
     assert "does not fit mmdet's retinanet" in line
     assert "1 missing (neck.output.1.bias)" in line
     assert "1 unexpected (backbone.layer1.0.conv2_offset.weight)" in line
-    assert "1 of another shape (head.cls_tower.1.0.bias [7] instead of [256])" in line
+    assert "1 of another shape (neck.output.2.bias [7] instead of [256])" in line
     line = refused(capsys, path, out, "--model", "faster_rcnn_r50")
     assert "missing (" in line
     assert "unexpected (" in line
@@ -461,13 +462,14 @@ def test_finetuning_from_the_published_detector(
     ours = quick(digits, truth, tmp_path / "out", model=model, weights="coco")
     known = next(k for k in KNOWN if k.config == f"recipes/{model}")
     assert ours["meta"]["weights_source"] == f"torchvision:{known.weights}.COCO_V1"
-    weight = ours["model"]["head.cls_score.weight"]
+    weight, shifts = (
+        next(value for key, value in ours["model"].items() if key.endswith(end))
+        for end in ("cls_score.weight", "bbox_pred.bias")
+    )
     if case == "faster_rcnn":
         old = state["roi_heads.box_predictor.cls_score.weight"]
         taken = [(0, 18), (2, 1), (3, 0)]  # dog, person, background
-        assert torch.allclose(
-            ours["model"]["head.bbox_pred.bias"][8:], state["roi_heads.box_predictor.bbox_pred.bias"][4:8]
-        )
+        assert torch.allclose(shifts[8:], state["roi_heads.box_predictor.bbox_pred.bias"][4:8])
     else:
         old = state["head.classification_head.cls_logits.weight"]
         taken = [(3 * a + row, 91 * a + number) for a in range(9) for row, number in ((0, 18), (2, 1))]
@@ -504,12 +506,18 @@ def test_finetuning_from_files(digits: Path, tmp_path: Path, caplog: pytest.LogC
 
 
 def test_starts_that_cannot_be(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: Any, **__: Any) -> None:
+        raise urllib.error.URLError("no network")
+
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "empty"))
+    monkeypatch.setattr("urllib.request.urlopen", offline)
     with pytest.raises(
         CheckpointError, match=r"no COCO weights are published for retinanet_lite0; .*faster_rcnn_r50 \("
     ):
         finetune(digits, out=tmp_path / "a", model="retinanet_lite0", weights="coco")
-    with pytest.raises(CheckpointError, match=r"cannot download https://.*coco-258fb6c6\.pth .*place the file at"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot download .*258fb6c6\.pth \(no network\); place the file at .*empty"
+    ):
         finetune(digits, out=tmp_path / "b", model="faster_rcnn_r50", weights="coco", steps=1)
     with pytest.raises(TrainingError, match="--weights coco and --scratch exclude each other"):
         finetune(digits, out=tmp_path / "c", model="faster_rcnn_r50", weights="coco", scratch=True)

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from tldet import checkpoint
 from tldet.config import Config, load, parse_options
-from tldet.config.files import shipped
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Layout, Split, find_images, find_layout, split_one
 from tldet.errors import DataError, TrainingError
 from tldet.models.replace import replace_backbone
-from tldet.transfer.known import coco_weights
-from tldet.transfer.start import kind_of
 from tldet.workflows.choose import Choices, choose_for, transforms
+from tldet.workflows.start import check_start, set_weights
 from tldet.workflows.train import CONFIG_NAME, Outcome, train
 
 if TYPE_CHECKING:
@@ -79,7 +77,7 @@ def finetune(
         return train(load(kept, parse_options(options)), work_dir=folder, resume=True, console=console)
     if checkpoint.steps_in(folder) or (folder / "best.pt").exists():
         raise TrainingError(f"{folder} holds an earlier run: --resume goes on with it, or choose another --out")
-    _check_start(weights, scratch, backbone, init_from)
+    check_start(weights, scratch, backbone, init_from)
     recipe = load(model)
     layout = _layout(data, train_json, val_json, images, folder, seed)
     index = AnnotationIndex.load(layout.train.annotations)
@@ -87,7 +85,7 @@ def finetune(
     config = _filled(recipe, layout, index, choices, seed, scratch)
     changes = _replace_backbone(config, backbone, scratch) if backbone else []
     if weights is not None:
-        _set_weights(config, str(weights), model)
+        set_weights(config, str(weights), model)
     for line in choices.reasons + changes:
         log.info("%s", line)
     used = load(_write(folder, config), parse_options(options))
@@ -177,25 +175,6 @@ def _rhythm(choices: Choices, pictures: int) -> dict[str, Any]:
     else:
         every = 2
     return {"validate_every": every, "checkpoint_every": every, "log_every": 10}
-
-
-def _check_start(weights: str | Path | None, scratch: bool, backbone: str | None, init_from: str | Path | None) -> None:
-    """One start only."""
-    given = {"--scratch": scratch, "--init-from": init_from is not None, "--backbone": weights == "coco" and backbone}
-    other = next((name for name, there in given.items() if there), None)
-    if weights is not None and other:
-        raise TrainingError(f"--weights {weights} and {other} exclude each other")
-
-
-def _set_weights(config: dict[str, Any], weights: str, recipe: str) -> None:
-    """Where the detector's weights, or the backbone's, come from."""
-    if weights == "coco":
-        config["model"]["weights"] = {"source": coco_weights(recipe, shipped())}
-    elif kind_of(Path(weights)) == "backbone":
-        log.info("%s: a backbone's weights; pyramid and head start new", weights)
-        config["model"]["backbone"]["weights"] = str(Path(weights).resolve())
-    else:
-        config["model"]["weights"] = {"source": str(Path(weights).resolve())}
 
 
 def _from_scratch(config: dict[str, Any]) -> None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from tldet import checkpoint
 from tldet.config import Config, load
 from tldet.errors import CheckpointError, ConfigError
-from tldet.models.detector import build_detector
+from tldet.models.detector import Detector, build_detector
 from tldet.transfer.adapt import adapted
 from tldet.transfer.classes import Classes, classes_of, coco_ids
 from tldet.transfer.foreign import Foreign, fill, read_foreign, translate
 from tldet.transfer.known import KNOWN, Known, entry, named
 from tldet.transfer.mmdet_config import Policy, find_config, policy_of
+from tldet.transfer.weights import LoadReport
 from tldet.workflows.parts import versions
 
 if TYPE_CHECKING:
@@ -43,17 +44,10 @@ def import_checkpoint(
     """
     foreign = read_foreign(path)
     known = _known(foreign, model)
-    translated = translate(known, foreign.state, foreign.path)
-    policy = policy_of(find_config(foreign.content)) if known.dialect == "mmdet" else Policy()
     config = load(known.config)
-    try:
-        section = adapted(config["model"], foreign.layout, translated, policy)
-        classes = classes_of(known, foreign.content, section["head"]["num_classes"])
-        detector = build_detector(section, classes.names)
-    except (CheckpointError, ConfigError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: {' '.join(str(error).split())}") from None
-    report = fill(detector, translated, foreign, f"{known.dialect}'s {known.case} ({known.config})")
+    policy = policy_of(find_config(foreign.content)) if known.dialect == "mmdet" else Policy()
     size = policy.input or _published_size(config)
+    detector, section, classes, report = _converted(foreign, known, config["model"], policy)
     meta = {
         "class_names": list(classes.names),
         "category_ids": list(classes.ids),
@@ -63,12 +57,26 @@ def import_checkpoint(
     }
     written = {**_sections(config, classes), "model": section}
     checkpoint.save(out, {"config": written, "meta": meta, "model": detector.state_dict(), "ema": None})
-    lines = [f"{path}: {foreign.layout}", report.summary(), *_notes(foreign, classes, policy, size)]
-    for line in lines:
+    for line in (f"{path}: {foreign.layout}", report.summary(), *_notes(foreign, classes, policy, size)):
         log.info("%s", line)
     if console:
         console.print(f"written: {out}", markup=False, highlight=False)
     return Path(out)
+
+
+def _converted(
+    foreign: Foreign, known: Known, shipped: Mapping[str, Any], policy: Policy
+) -> tuple[Detector, dict[str, Any], Classes, LoadReport]:
+    """The detector with the file's weights, its config's ``model`` section, its classes, and what became of each."""
+    translated = translate(known, foreign.state, foreign.path)
+    try:
+        section = adapted(shipped, foreign.layout, translated, policy)
+        classes = classes_of(known, foreign.content, section["head"]["num_classes"])
+        detector = build_detector(section, classes.names)
+    except (CheckpointError, ConfigError, ValueError) as error:
+        raise CheckpointError(f"{foreign.path}: {' '.join(str(error).split())}") from None
+    report = fill(detector, translated, foreign, f"{known.dialect}'s {known.case} ({known.config})")
+    return detector, section, classes, report
 
 
 def _known(foreign: Foreign, model: str | None) -> Known:

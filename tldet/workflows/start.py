@@ -1,0 +1,46 @@
+"""What ``tldet finetune --weights`` means."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from tldet.config.files import shipped
+from tldet.errors import TrainingError
+from tldet.transfer.known import coco_weights
+from tldet.transfer.start import kind_of
+
+log = logging.getLogger(__name__)
+
+
+def check_start(weights: str | Path | None, scratch: bool, backbone: str | None, init_from: str | Path | None) -> None:
+    """Hold the ways to start against each other.
+
+    Raises:
+        TrainingError: more than one is asked for.
+    """
+    given = {"--scratch": scratch, "--init-from": init_from is not None, "--backbone": weights == "coco" and backbone}
+    other = next((name for name, there in given.items() if there), None)
+    if weights is not None and other:
+        raise TrainingError(f"--weights {weights} and {other} exclude each other")
+
+
+def set_weights(config: dict[str, Any], weights: str, recipe: str) -> None:
+    """Write into a config where the detector's weights, or the backbone's, come from.
+
+    Args:
+        config: the recipe, which is changed.
+        weights: "coco" or a file.
+        recipe: its name.
+
+    Raises:
+        CheckpointError: there are no such weights.
+    """
+    if weights == "coco":
+        config["model"]["weights"] = {"source": coco_weights(recipe, shipped())}
+    elif kind_of(Path(weights)) == "backbone":
+        log.info("%s: a backbone's weights; pyramid and head start new", weights)
+        config["model"]["backbone"]["weights"] = str(Path(weights).resolve())
+    else:
+        config["model"]["weights"] = {"source": str(Path(weights).resolve())}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -61,8 +62,8 @@ def benchmark(
         _introduce(found, console)
     keep_freed_memory()
     for name in suites:
-        with tempfile.TemporaryDirectory(prefix="tldet_benchmark_") as folder, _progress(console, name) as tell:
-            bench = Bench(Path(folder), quick, repeats, tuple(models), size, batch, Path(data) if data else None)
+        with _folder() as folder, _progress(console, name) as tell:
+            bench = Bench(folder, quick, repeats, tuple(models), size, batch, Path(data) if data else None)
             bench.tell = tell
             start = time.perf_counter()
             suite = run_suite(name, bench)
@@ -87,6 +88,20 @@ def _introduce(found: dict[str, Any], console: Console) -> None:
     if is_busy(found):
         text = "warning: others use this machine; times and ratios will be off"
         console.print(text, style="yellow", markup=False, highlight=False)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for the suite, its cache in it: number formats are measured anew, in the same run as all else."""
+    before = os.environ.get("TLDET_CACHE")
+    with tempfile.TemporaryDirectory(prefix="tldet_benchmark_") as folder:
+        os.environ["TLDET_CACHE"] = str(Path(folder) / "kept")
+        try:
+            yield Path(folder)
+        finally:
+            del os.environ["TLDET_CACHE"]
+            if before is not None:
+                os.environ["TLDET_CACHE"] = before
 
 
 @contextmanager

@@ -118,12 +118,8 @@ def _progress(console: Console | None, name: str) -> Iterator[Any]:
 
 def _show(suite: Suite, console: Console) -> None:
     console.print(suite.table())
-    for row in suite.rows:
-        if row.memory:
-            console.print(f"memory: {row.memory.how}", style="dim", markup=False, highlight=False)
-            break
-    for line in suite.skipped:
-        console.print(f"left out: {line}", style="yellow", markup=False, highlight=False)
+    for line in suite.notes():
+        console.print(line, markup=False, highlight=False)
     console.print(f"{suite.name} took {suite.seconds:.0f} s", markup=False, highlight=False)
 
 

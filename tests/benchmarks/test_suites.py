@@ -38,7 +38,7 @@ def run(name: str, **options: Any) -> list[dict[str, Any]]:
             assert 0 < values["q1"] <= values["median"] <= values["q3"]
             assert len(values["samples"]) >= 1
         assert row["memory"] is None or min(row["memory"]["ours"], row["memory"]["theirs"]) > 5
-        assert row["limit"] is None or 0 < row["limit"]["share"] < 1.5
+        assert row["limit"] is None or 0 < row["limit"]["share"] < 10  # others may use the machine
     return suite["rows"]
 
 

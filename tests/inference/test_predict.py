@@ -19,7 +19,7 @@ import tldet
 from tldet.data.images import read_image
 from tldet.errors import ConfigError, DataError
 from tldet.inference.predictor import Predictor
-from tldet.inference.run import predict
+from tldet.inference.run import predict, read_ahead
 from tldet.inference.sources import find_sources
 from tldet.inference.video import Video, VideoWriter, ahead
 
@@ -87,6 +87,19 @@ def test_odd_pictures(run: Path, shared: Path, tmp_path: Path) -> None:
             continue
         drawn = tmp_path / "out" / (name if Path(name).suffix != ".gif" else Path(name).stem + ".png")
         assert read_image(drawn).shape[1::-1] == size, f"{name} is drawn upright"
+
+
+def test_pictures_are_read_ahead_in_order_and_broken_ones_as_their_error(digits: Path, tmp_path: Path) -> None:
+    good = sorted((digits / "test").glob("*.jpg"))[:3]
+    (tmp_path / "b.jpg").write_bytes(b"")
+    (tmp_path / "c.mp4").write_bytes(b"x")
+    inputs = [good[0], tmp_path / "b.jpg", good[1], tmp_path / "c.mp4", good[2]]
+    read = list(read_ahead(find_sources([str(path) for path in inputs])))
+    assert [source.path for source, _ in read] == inputs
+    assert isinstance(read[1][1], DataError)
+    assert read[3][1] is None
+    for number in (0, 2, 4):
+        np.testing.assert_array_equal(read[number][1], read_image(inputs[number]))
 
 
 def test_a_run_of_nothing_but_broken_files_fails(run: Path, tmp_path: Path) -> None:

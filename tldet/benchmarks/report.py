@@ -84,16 +84,24 @@ class Suite:
         from rich.text import Text
 
         shown = Table(title=f"{self.name}: median (quartiles); a ratio above 1 says that ours is faster", expand=False)
-        for heading in ("what", "ours", "other", "ratio", "MB ours / other", "of the limit", "checks"):
-            shown.add_column(heading, justify="left" if heading in {"what", "checks"} else "right", overflow="fold")
+        for heading in ("what", "ours", "other", "ratio", "MB ours / other", "of the limit"):
+            shown.add_column(heading, justify="left" if heading == "what" else "right", overflow="fold")
         for row in self.rows:
             memory = f"{row.memory.ours:.0f} / {row.memory.theirs:.0f}" if row.memory else ""
             limit = f"{row.limit.share:.0%} {row.limit.of}" if row.limit else ""
-            checks = ", ".join(f"{name}: {_short(value)}" for name, value in row.checks.items())
             what = f"{row.name} beside {row.beside}, each {row.each}"
             sides = (_seconds(row.comparison.ours), _seconds(row.comparison.theirs), _ratio(row.comparison.ratios))
-            shown.add_row(*(Text(cell) for cell in (what, *sides, memory, limit, checks)))
+            shown.add_row(*(Text(cell) for cell in (what, *sides, memory, limit)))
         return shown
+
+    def notes(self) -> list[str]:
+        """What stands below the table: checks, how memory was measured, what was left out; a line each."""
+        lines = []
+        for row in self.rows:
+            checks = ", ".join(f"{name}: {_short(value)}" for name, value in row.checks.items())
+            lines += [f"{row.name}: {checks}"] if checks else []
+        how = dict.fromkeys(f"MB: {row.memory.how}" for row in self.rows if row.memory)
+        return [*lines, *how, *(f"left out: {line}" for line in self.skipped)]
 
 
 def _seconds(times: Times) -> str:

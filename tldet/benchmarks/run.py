@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -61,8 +62,8 @@ def benchmark(
         _introduce(found, console)
     keep_freed_memory()
     for name in suites:
-        with tempfile.TemporaryDirectory(prefix="tldet_benchmark_") as folder, _progress(console, name) as tell:
-            bench = Bench(Path(folder), quick, repeats, tuple(models), size, batch, Path(data) if data else None)
+        with _folder() as folder, _progress(console, name) as tell:
+            bench = Bench(folder, quick, repeats, tuple(models), size, batch, Path(data) if data else None)
             bench.tell = tell
             start = time.perf_counter()
             suite = run_suite(name, bench)
@@ -90,6 +91,20 @@ def _introduce(found: dict[str, Any], console: Console) -> None:
 
 
 @contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for the suite, its cache in it: number formats are measured anew, in the same run as all else."""
+    before = os.environ.get("TLDET_CACHE")
+    with tempfile.TemporaryDirectory(prefix="tldet_benchmark_") as folder:
+        os.environ["TLDET_CACHE"] = str(Path(folder) / "kept")
+        try:
+            yield Path(folder)
+        finally:
+            del os.environ["TLDET_CACHE"]
+            if before is not None:
+                os.environ["TLDET_CACHE"] = before
+
+
+@contextmanager
 def _progress(console: Console | None, name: str) -> Iterator[Any]:
     """A line that says what is being done; where there is no terminal, nothing."""
     if console is None:
@@ -103,12 +118,8 @@ def _progress(console: Console | None, name: str) -> Iterator[Any]:
 
 def _show(suite: Suite, console: Console) -> None:
     console.print(suite.table())
-    for row in suite.rows:
-        if row.memory:
-            console.print(f"memory: {row.memory.how}", style="dim", markup=False, highlight=False)
-            break
-    for line in suite.skipped:
-        console.print(f"left out: {line}", style="yellow", markup=False, highlight=False)
+    for line in suite.notes():
+        console.print(line, markup=False, highlight=False)
     console.print(f"{suite.name} took {suite.seconds:.0f} s", markup=False, highlight=False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +18,7 @@ from tldet.engine.memory import keep_freed_memory
 from tldet.errors import DataError
 from tldet.inference.predictor import Predictor, load
 from tldet.inference.sources import Source, find_sources
-from tldet.inference.video import Video, VideoWriter, camera
+from tldet.inference.video import Video, VideoWriter, ahead, camera
 from tldet.structures import Detections
 from tldet.visualize import draw
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 log = logging.getLogger(__name__)
+PICTURES_AHEAD = 2  # each may take 100 MB
 
 
 @dataclass
@@ -84,8 +85,8 @@ def predict(
     start = time.perf_counter()
     try:
         with run.progress() as progress:
-            for source in progress.track(sources, description="predicting"):
-                run.take(source, progress)
+            for source, picture in progress.track(read_ahead(sources), len(sources), description="predicting"):
+                run.take(source, picture, progress)
     finally:
         run.summary.seconds = time.perf_counter() - start
         if json_path:
@@ -108,11 +109,13 @@ class _Run:
 
         return Progress(console=self.console, disable=self.console is None, transient=True)
 
-    def take(self, source: Source, progress: Progress) -> None:
-        """One input."""
+    def take(self, source: Source, picture: Picture | DataError | None, progress: Progress) -> None:
+        """One input, a picture already read."""
         try:
-            if source.kind == "picture":
-                self._picture(source)
+            if isinstance(picture, DataError):
+                raise picture
+            if picture is not None:
+                self._picture(source, picture)
             elif source.kind == "video":
                 video = Video(source.path)
                 shown = progress.track(video, total=video.frames or None, description=source.path.name)
@@ -123,8 +126,7 @@ class _Run:
             self.summary.failed[str(source.path)] = str(error)
             log.warning("%s", error)
 
-    def _picture(self, source: Source) -> None:
-        picture = read_image(source.path)
+    def _picture(self, source: Source, picture: Picture) -> None:
         found = self._found(picture, source.path.as_posix())
         self.summary.pictures += 1
         if self.out:
@@ -162,6 +164,23 @@ class _Run:
         where = f"; drawn in {self.out}" if self.out else ""
         text = f"{' and '.join(counts) or 'nothing'}: {s.detections} detections, {rate:.1f} a second{failed}{where}"
         self.console.print(text, markup=False, highlight=False)
+
+
+def read_ahead(sources: Sequence[Source]) -> Iterator[tuple[Source, Picture | DataError | None]]:
+    """Each source with its picture, read by a thread while the detector works on the one before.
+
+    What cannot be read comes as its error, so that the others go on; videos and cameras come with None.
+    """
+
+    def one(source: Source) -> tuple[Source, Picture | DataError | None]:
+        if source.kind != "picture":
+            return source, None
+        try:
+            return source, read_image(source.path)
+        except DataError as error:
+            return source, error
+
+    return ahead(map(one, sources), PICTURES_AHEAD)
 
 
 def write_picture(path: Path, picture: Picture) -> None:

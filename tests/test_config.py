@@ -29,7 +29,7 @@ def test_published_values_of_the_1x_schedule() -> None:
     assert config["schedule"]["epochs"] == 12
     for name in ("retinanet/retinanet", "atss/atss", "gfl/gfl"):
         assert load(f"{name}_r50_fpn_1x_coco")["optimizer"]["lr"] == 0.01
-    fcos = load("fcos/fcos_r50_caffe_fpn_gn_head_1x_coco")
+    fcos = load("fcos/fcos_r50_caffe_fpn_gn_head_center_normbbox_centeronreg_giou_1x_coco")
     assert fcos["optimizer"].items() >= {"lr": 0.01, "bias_lr": 2.0, "bias_decay": 0.0}.items()
     assert fcos["schedule"]["warmup_factor"] == pytest.approx(1 / 3, rel=1e-5)
     assert fcos["model"]["preprocess"] == {"mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0], "bgr": True}

@@ -109,3 +109,11 @@ def test_test_pictures_show_other_digits_on_other_photographs() -> None:
     photos = [set(names) for names in PHOTOS.values()]
     assert not photos[0] & photos[1] | photos[0] & photos[2] | photos[1] & photos[2]
     assert SHARES["train"][1] <= SHARES["valid"][0] <= SHARES["valid"][1] <= SHARES["test"][0]
+
+
+def test_a_folder_that_was_not_generated_is_spared(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "mine.jpg").write_bytes(b"x")
+    with pytest.raises(DataError, match="was not generated here"):
+        generate(tmp_path, train=1, valid=1, test=1, size=(64, 96))
+    assert (tmp_path / "train" / "mine.jpg").exists()

@@ -29,6 +29,18 @@ def predictor(run: Path) -> Predictor:
     return tldet.load(run / "best.pt")
 
 
+def test_drawings_never_go_over_the_pictures_given(run: Path, digits: Path, tmp_path: Path) -> None:
+    for folder, name in (("x", "a.jpg"), ("y", "a.jpg"), ("z", "a_2.jpg")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(sorted((digits / "test").glob("*.jpg"))[0], tmp_path / folder / name)
+    before = (tmp_path / "x" / "a.jpg").read_bytes()
+    with pytest.raises(DataError, match=r"a\.jpg: is an input"):
+        predict(run / "best.pt", [tmp_path / "x"], out=tmp_path / "x")
+    assert (tmp_path / "x" / "a.jpg").read_bytes() == before
+    sources = find_sources([str(tmp_path / folder) for folder in ("x", "y", "z")])
+    assert [str(source.name) for source in sources] == ["a.jpg", "a_2.jpg", "a_2_2.jpg"]
+
+
 def count_frames(path: Path) -> int:
     with av.open(str(path)) as container:
         return sum(1 for _ in container.decode(video=0))

@@ -79,9 +79,10 @@ def test_a_picture_of_one_pixel(recipe: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_picture_full_of_crowd_teaches_no_background(recipe: str) -> None:
-    losses = detector(recipe).train()(batch([target([[0, 0, 96, 64]], crowd=True)]))
-    assert all(torch.isfinite(v) for v in losses.values())
+def test_a_picture_full_of_crowd_teaches_nothing(recipe: str) -> None:
+    """Half a pyramid's anchors lie outside the picture; the crowd is so wide that it takes these in, too."""
+    losses = detector(recipe).train()(batch([target([[-1000, -1000, 1000, 1000]], crowd=True)]))
+    assert {name: v.item() for name, v in losses.items()} == dict.fromkeys(losses, 0.0)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

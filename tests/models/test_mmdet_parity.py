@@ -20,7 +20,7 @@ from tldet.transfer.dialects.mmdet import from_mmdet
 
 CASES = {
     "retinanet": "retinanet/retinanet_r50_fpn_1x_coco",
-    "fcos": "fcos/fcos_r50_caffe_fpn_gn_head_1x_coco",
+    "fcos": "fcos/fcos_r50_caffe_fpn_gn_head_center_normbbox_centeronreg_giou_1x_coco",
     "atss": "atss/atss_r50_fpn_1x_coco",
     "gfl": "gfl/gfl_r50_fpn_1x_coco",
     "faster_rcnn": "faster_rcnn/faster_rcnn_r50_fpn_1x_coco",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -15,7 +14,8 @@ from tldet.benchmarks.machine import environment, is_busy
 from tldet.benchmarks.report import Suite
 from tldet.benchmarks.suites import Bench, run_suite
 from tldet.engine.memory import keep_freed_memory
-from tldet.errors import ConfigError, DataError
+from tldet.errors import ConfigError
+from tldet.output import write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -124,10 +124,5 @@ def _show(suite: Suite, console: Console) -> None:
 
 
 def _write(path: str | Path | None, result: dict[str, Any]) -> None:
-    if path is None:
-        return
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(result, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+    if path is not None:
+        write_json(path, result, indent=1)

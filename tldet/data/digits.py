@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.data.images import Picture, read_image
+from tldet.errors import DataError
 
 PHOTOS = {
     "train": ("astronaut.png", "camera.png", "chelsea.png", "coins.png", "motorcycle_left.png", "brick.png", "ihc.png"),
@@ -60,7 +61,13 @@ def generate(
     done = out / "generated.json"
     if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == wish:
         return out
-    for number, (split, count) in enumerate((("train", train), ("valid", valid), ("test", test))):
+    splits = (("train", train), ("valid", valid), ("test", test))
+    strange = next((out / split for split, _ in splits if (out / split).exists() and not done.is_file()), None)
+    if strange is not None:
+        raise DataError(f"{strange}: was not generated here and would be lost; remove it or choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    done.write_text(json.dumps({"unfinished": wish}), encoding="utf-8")
+    for number, (split, count) in enumerate(splits):
         shutil.rmtree(out / split, ignore_errors=True)
         (out / split).mkdir(parents=True)
         _write_split(out / split, split, count, np.random.default_rng([seed, number]), size)

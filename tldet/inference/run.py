@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from tldet.errors import DataError
 from tldet.inference.predictor import Predictor, load
 from tldet.inference.sources import Source, find_sources
 from tldet.inference.video import Video, VideoWriter, ahead, camera
+from tldet.output import make_folder, write_json
 from tldet.structures import Detections
 from tldet.visualize import draw
 
@@ -78,9 +78,11 @@ def predict(
     """
     keep_freed_memory()
     sources = find_sources([str(given) for given in inputs])
+    if out:
+        _spare_inputs(sources, Path(out))
     for folder in (Path(out) if out else None, Path(json_path).parent if json_path else None):
         if folder:
-            _make(folder)
+            make_folder(folder)
     run = _Run(load(checkpoint, device), Path(out) if out else None, score, console)
     start = time.perf_counter()
     try:
@@ -90,7 +92,7 @@ def predict(
     finally:
         run.summary.seconds = time.perf_counter() - start
         if json_path:
-            _write_json(Path(json_path), run.summary.records)
+            write_json(json_path, run.summary.records)
         run.report()
     if run.summary.failed and not run.summary.pictures + run.summary.frames:
         raise DataError(f"none of {len(run.summary.failed)} inputs could be read")
@@ -197,16 +199,9 @@ def write_picture(path: Path, picture: Picture) -> None:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def _make(folder: Path) -> None:
-    """Make a folder before the work, not after it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another") from None
-
-
-def _write_json(path: Path, records: list[dict[str, Any]]) -> None:
-    try:
-        path.write_text(json.dumps(records), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+def _spare_inputs(sources: Sequence[Source], out: Path) -> None:
+    """No drawing may be written over a picture or video that was given."""
+    given = {source.path.resolve() for source in sources}
+    clash = next((out / source.name for source in sources if (out / source.name).resolve() in given), None)
+    if clash is not None:
+        raise DataError(f"{clash}: is an input, a drawing would be written over it; choose another --out")

@@ -79,7 +79,8 @@ class Detector(nn.Module):
     def losses(self, x: Tensor, targets: Sequence[Target], seed: int | None = None) -> dict[str, Tensor]:
         """The losses on a normalised (B, 3, H, W) tensor without padding.
 
-        Without a seed nothing is drawn at random: every anchor and region that could be drawn counts.
+        Without a seed nothing is drawn at random: every anchor and region that could be drawn counts, so that the
+        numbers can be held against another toolkit's (see also ``eval_loss`` of FCOS's settings).
         """
         return self._loss(self.head(self.features(x)), targets, whole_sizes(x), seed)
 

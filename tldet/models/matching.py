@@ -13,7 +13,7 @@ from tldet.structures import Target
 
 BACKGROUND = -1
 IGNORED = -2
-CHUNK = 20_000_000  # cells of an overlap matrix held at once: 80 MB
+CHUNK = 10_000_000  # pairs of boxes compared at once; torchvision's box_iou takes about 30 bytes for each
 Rescue = Literal["none", "own", "object"]
 
 
@@ -139,7 +139,7 @@ def draw(
         generator: a generator on the CPU; None draws nothing and takes all there are.
 
     Returns:
-        Indices of positives (P,) and of background (N,) with P + N <= count, each in rising order.
+        Indices of positives (P,) and of background (N,), each in rising order; with a generator P + N <= count.
     """
     positives = (matched >= 0).nonzero().flatten()
     background = (matched == BACKGROUND).nonzero().flatten()

@@ -44,7 +44,7 @@ class Known:
 KNOWN = (
     Known("mmdet", "faster_rcnn", "faster_rcnn/faster_rcnn_r50_fpn_1x_coco"),
     Known("mmdet", "retinanet", "retinanet/retinanet_r50_fpn_1x_coco"),
-    Known("mmdet", "fcos", "fcos/fcos_r50_caffe_fpn_gn_head_1x_coco"),
+    Known("mmdet", "fcos", "fcos/fcos_r50_caffe_fpn_gn_head_center_normbbox_centeronreg_giou_1x_coco"),
     Known("mmdet", "atss", "atss/atss_r50_fpn_1x_coco"),
     Known("mmdet", "gfl", "gfl/gfl_r50_fpn_1x_coco"),
     Known("mmdet", "cascade_rcnn", "cascade_rcnn/cascade_rcnn_r50_fpn_1x_coco"),

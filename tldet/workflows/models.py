@@ -20,6 +20,7 @@ from tldet.data.images import fitted_size
 from tldet.errors import ConfigError
 from tldet.models.cost import backbone_cost, detector_cost
 from tldet.models.zoo import CURATED, Found, backbone_names, find_backbone
+from tldet.output import write_json
 from tldet.structures import Size
 from tldet.transfer.cached import is_here
 from tldet.workflows.choose import usual_size
@@ -90,7 +91,7 @@ def models(
     if console is not None:
         _show(rows, console)
     if json_path is not None:
-        _write(Path(json_path), rows)
+        write_json(json_path, {"convention": CONVENTION, "models": [asdict(row) for row in rows]}, indent=2)
     return rows
 
 
@@ -215,12 +216,3 @@ def _weights(row: Row) -> str:
     kind, _, name = row.weights.partition(":")
     tag = name.rpartition(".")[2] if kind in {"torchvision", "timm"} else name
     return f"{kind} {tag}, {'here' if row.here else 'download'}"
-
-
-def _write(path: Path, rows: Sequence[Row]) -> None:
-    content = {"convention": CONVENTION, "models": [asdict(row) for row in rows]}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--json {path}: cannot be written: {error.strerror}") from None

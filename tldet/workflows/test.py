@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from tldet.engine.memory import keep_freed_memory
 from tldet.engine.precision import choose
 from tldet.errors import DataError
 from tldet.evaluation.report import CocoResult
+from tldet.output import make_folder, write_json
 from tldet.transfer.restore import restore
 from tldet.workflows.parts import EvalSettings, Validation, build_dataset, pick_device
 
@@ -48,6 +48,9 @@ def test(
         TldetError: the checkpoint or the data is wrong, or they share no class.
     """
     keep_freed_memory()
+    for wanted in (json_path, results_path):
+        if wanted:
+            make_folder(Path(wanted).parent)  # before the work, not after it
     model, state = restore(checkpoint)
     sections = state["config"]["data"]
     section = dict(sections.get("test") or sections.get("val") or {})
@@ -76,12 +79,3 @@ def test(
     if console:
         console.print(*result.tables(), sep="\n")
     return result
-
-
-def write_json(path: str | Path, content: object) -> None:
-    """Write JSON, folders included; an unwritable place is the user's to mend."""
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(content, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None

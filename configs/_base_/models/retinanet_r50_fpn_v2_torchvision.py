@@ -2,7 +2,7 @@
 # backbone's BatchNorms were trained.
 _base_ = ['retinanet_r50_fpn_torchvision.py']
 model = dict(
-    backbone=dict(weights='torchvision:ResNet50_Weights.IMAGENET1K_V2'),
+    backbone=dict(weights='torchvision:ResNet50_Weights.IMAGENET1K_V2', norm='batch'),
     neck=dict(extra='p6p7_c5'),
     head=dict(norm='group', conv_bias=False, settings=dict(box_loss='giou')),
 )

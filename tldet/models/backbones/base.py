@@ -68,16 +68,21 @@ class Backbone(nn.Module):
 
         Args:
             x: (B, 3, H, W).
-            sides: height and width to pad to, as this backbone can take them.
+            sides: height and width to pad to, as :meth:`maps` can take them.
 
         Returns:
             One (B, C, ceil(H / stride), ceil(W / stride)) a level.
         """
         height, width = x.shape[-2:]
-        padded = F.pad(x, (0, sides[1] - width, 0, sides[0] - height))
-        levels: tuple[Tensor, ...] = self(padded)
+        if sides == (height, width):
+            return self.maps(x)
+        levels = self.maps(F.pad(x, (0, sides[1] - width, 0, sides[0] - height)))
         sizes = [(ceil_div(height, stride), ceil_div(width, stride)) for stride in self.strides]
         return tuple(level[..., :h, :w] for level, (h, w) in zip(levels, sizes, strict=True))
+
+    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """One map a level of a (B, 3, H, W) whose sides the network can take."""
+        raise NotImplementedError
 
 
 def output_norms(channels: Sequence[int], norm: OutNorm) -> nn.ModuleList:

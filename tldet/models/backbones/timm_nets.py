@@ -137,8 +137,10 @@ class TimmBackbone(Backbone):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) to one (B, C, ceil(H / stride), ceil(W / stride)) a level."""
         height, width, multiple = x.shape[-2], x.shape[-1], self.multiple
-        if height % multiple or width % multiple:
-            return self.on_padded(x, (ceil_div(height, multiple) * multiple, ceil_div(width, multiple) * multiple))
+        return self.on_padded(x, (ceil_div(height, multiple) * multiple, ceil_div(width, multiple) * multiple))
+
+    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """See :meth:`Backbone.maps`."""
         shape = {"output_fmt": "NCHW", "intermediates_only": True}
         levels = cast(Any, self.body).forward_intermediates(x, indices=list(self.indices), **shape)
         return tuple(norm(level) for norm, level in zip(self.out_norms, levels, strict=True))
@@ -180,9 +182,10 @@ class ViTBackbone(Backbone):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) to one (B, C, ceil(H / stride), ceil(W / stride))."""
-        sides = (self._side(x.shape[-2]), self._side(x.shape[-1]))
-        if sides != (x.shape[-2], x.shape[-1]):
-            return self.on_padded(x, sides)
+        return self.on_padded(x, (self._side(x.shape[-2]), self._side(x.shape[-1])))
+
+    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """See :meth:`Backbone.maps`."""
         shape = {"norm": True, "output_fmt": "NCHW", "intermediates_only": True}
         (level,) = cast(Any, self.body).forward_intermediates(x, indices=1, **shape)
         if self.patch != self.strides[0]:

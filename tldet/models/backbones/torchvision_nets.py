@@ -206,8 +206,10 @@ class TorchvisionBackbone(Backbone):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) to one (B, C, ceil(H / stride), ceil(W / stride)) a level."""
         height, width, multiple = x.shape[-2], x.shape[-1], self.family.multiple
-        if height % multiple or width % multiple:
-            return self.on_padded(x, (ceil_div(height, multiple) * multiple, ceil_div(width, multiple) * multiple))
+        return self.on_padded(x, (ceil_div(height, multiple) * multiple, ceil_div(width, multiple) * multiple))
+
+    def maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        """See :meth:`Backbone.maps`."""
         outputs = []
         for number, step in enumerate(self.steps):
             x = self.get_submodule(step.path)(x)

@@ -36,7 +36,7 @@ Four = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class CascadeSettings:
-    """What differs from stage to stage; the defaults are the paper's (section 4.3) as Detectron2 and mmdet have them.
+    """What differs from stage to stage; the defaults are the paper's (section 4.3) as mmdet has them.
 
     Attributes:
         positive: overlap from which a region learns an object.

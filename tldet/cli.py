@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tldet.errors import TldetError
 
@@ -304,7 +304,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     from rich.console import Console
 
-    console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+    plain: dict[str, Any] = {"soft_wrap": True, "markup": False, "highlight": False}  # a path with brackets in it stays itself
+    console, errors = Console(**plain), Console(stderr=True, **plain)
     handler = _Lines(errors)
     logger = logging.getLogger("tldet")
     logger.setLevel(logging.INFO)

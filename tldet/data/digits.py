@@ -7,6 +7,7 @@ ones. The same seed gives the same files.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -57,6 +58,9 @@ def generate(
     Returns:
         ``out``.
     """
+    missing = [name for name in ("sklearn", "skimage") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise DataError(f"{out}: generating it needs {' and '.join(missing)}: pip install 'tldet[demo]'")
     wish = {"train": train, "valid": valid, "test": test, "seed": seed, "size": list(size), "version": 1}
     done = out / "generated.json"
     if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == wish:

@@ -22,8 +22,8 @@ class Backbone(nn.Module):
             the constructor only keeps the name.
         frozen_stages: how many stages above the stem do not learn: -1 nothing is frozen, 0 the stem, 1 the stem
             and the first stage, ...
-        norm: "frozen" keeps every BatchNorm's statistics and scale as they are (torchvision), "eval" the statistics only
-            (mmdet's ``norm_eval``), "batch" trains both. LayerNorms have no statistics of a batch: they learn with
+        norm: "frozen" keeps every BatchNorm's statistics and scale as they are (torchvision), "eval" the statistics
+            only (mmdet's ``norm_eval``), "batch" trains both. LayerNorms have no statistics of a batch: they learn with
             the layers around them.
     """
 

@@ -304,7 +304,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     from rich.console import Console
 
-    plain: dict[str, Any] = {"soft_wrap": True, "markup": False, "highlight": False}  # a path with brackets in it stays itself
+    plain: dict[str, Any] = {
+        "soft_wrap": True,
+        "markup": False,
+        "highlight": False,
+    }  # a path with brackets in it stays itself
     console, errors = Console(**plain), Console(stderr=True, **plain)
     handler = _Lines(errors)
     logger = logging.getLogger("tldet")

@@ -77,8 +77,8 @@ def test_a_step_and_a_prediction(name: str, recipe: str) -> None:
     losses = model(one_picture())
     assert torch.isfinite(sum(losses.values()))
     sum(losses.values()).backward()
-    unused = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    assert unused == []
+    unused = {n.split(".")[2] for n, p in model.named_parameters() if p.requires_grad and p.grad is None}
+    assert unused == ({"stage4", "incre_modules"} if name.startswith("hrnet") else set()), "HRNet's own stride 4 branch"
     first = {n: p.clone() for n, p in backbone.named_parameters()}
     torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3).step()
     moved = {n for n, p in backbone.named_parameters() if not torch.equal(p, first[n])}

@@ -17,11 +17,13 @@ import timm
 import torch.nn.functional as F
 from timm.models import group_parameters
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tldet.models.backbones.base import Backbone, Norm, OutNorm, ceil_div, has_batch_norm, output_norms
 from tldet.models.hollow import hollow
 from tldet.registry import BACKBONES
 
+NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 FREE_SIZE = ("strict_img_size", False), ("dynamic_img_size", True)  # timm's two words for: any size of picture
 
 
@@ -63,7 +65,12 @@ def parameter_groups(body: nn.Module) -> list[list[str]]:
         layers = group_parameters(body, {"lists": r"^(?:stages|blocks|layers)\.(\d+)", "stem": "^stem"})
     else:
         layers = group_parameters(body, matcher(coarse=True))
-    return [list(names) for _, names in sorted(layers.items())]
+    groups = [list(names) for _, names in sorted(layers.items())]
+    owners = (body.get_submodule(name.rpartition(".")[0]) for name in groups[-1])
+    if len(groups) > 1 and all(isinstance(owner, NORMS) for owner in owners):
+        *groups, last, norm = groups  # a last norm alone is no layer
+        groups.append([*last, *norm])
+    return groups
 
 
 def prefixes(group: Sequence[str], others: Sequence[str]) -> list[str]:

@@ -28,16 +28,20 @@ class Target:
     Attributes:
         boxes: (N, 4) float32 xyxy with x1 > x0 and y1 > y0; N may be 0.
         labels: (N,) int64 in 0..K-1.
-        ignore: (N,) bool, true for crowd regions: neither object nor background.
+        ignore: (N,) bool, true for crowd regions: neither object nor background; none where it is not given.
         image_id: the id of the picture in its dataset.
         masks: (N, H, W) uint8 of 0 and 1, or None.
     """
 
     boxes: Tensor
     labels: Tensor
-    ignore: Tensor
+    ignore: Tensor = None  # type: ignore[assignment]  # filled below
     image_id: int = 0
     masks: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.ignore is None:
+            self.ignore = torch.zeros_like(self.labels, dtype=torch.bool)
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -76,13 +76,16 @@ class Detector(nn.Module):
         """The pyramid of a normalised (B, 3, H, W) tensor."""
         return cast("tuple[Tensor, ...]", self.neck(self.backbone(x)))
 
-    def losses(self, x: Tensor, targets: Sequence[Target], seed: int | None = None) -> dict[str, Tensor]:
-        """The losses on a normalised (B, 3, H, W) tensor without padding.
+    def losses(
+        self, x: Tensor, targets: Sequence[Target | Mapping[str, Any]], seed: int | None = None
+    ) -> dict[str, Tensor]:
+        """The losses on a normalised (B, 3, H, W) tensor without padding; targets may be dicts with Target's fields.
 
         Without a seed nothing is drawn at random: every anchor and region that could be drawn counts, so that the
         numbers can be held against another toolkit's (see also ``eval_loss`` of FCOS's settings).
         """
-        return self._loss(self.head(self.features(x)), targets, whole_sizes(x), seed)
+        given = [one if isinstance(one, Target) else Target(**one) for one in targets]
+        return self._loss(self.head(self.features(x)), given, whole_sizes(x), seed)
 
     @torch.no_grad()
     def predict_tensor(self, x: Tensor) -> list[Detections]:

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 BACKBONE_SIZE = (224, 224)  # that published costs of classifiers are for
 USUAL_PICTURE = (480, 640)  # most pictures of COCO
 CONVENTION = (
-    "GMAdds: 10^9 multiply-adds of convolutions, matrix products and attention for one picture (papers and model zoos "
-    "often call them GFLOPs; a profiler counts two operations each). Detectors: a 640 x 480 picture resized as for "
+    "GFLOPs as papers and model zoos count them: 10^9 multiply-adds of convolutions, matrix products and attention for "
+    "one picture (a profiler counts two operations each). Detectors: a 640 x 480 picture resized as for "
     "testing, two stages with all proposals, masks left out. Backbones: without their classifier."
 )
-PUBLISHED = re.compile(r"Published: box AP ([\d.]+)(?:, mask AP ([\d.]+))? on COCO val2017 \(([^);]+)")
+PUBLISHED = re.compile(r"Published(?: weights)?: box AP ([\d.]+)(?:, mask AP ([\d.]+))? on COCO val2017 \(([^);]+)")
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _matching(pattern: str) -> Sequence[str]:
 
 
 def _show(rows: Sequence[Row], console: Console) -> None:
-    width = None if console.is_terminal else 150  # a file or a pipe has no width to fit into
+    width = None if console.is_terminal else 190  # a file or a pipe has no width to fit into
     detectors = [row for row in rows if row.kind != "backbone"]
     backbones = [row for row in rows if row.kind == "backbone"]
     if detectors:
@@ -194,7 +194,7 @@ def _table(title: str, rows: Sequence[Row], width: int | None, part: str | None 
     table.add_column("name", overflow="fold", min_width=14)
     if part:
         table.add_column(part, overflow="fold")
-    for column in ("M params", "GMAdds", "at"):
+    for column in ("M params", "GFLOPs", "at"):
         table.add_column(column, justify="right", no_wrap=True)
     for column in ("published", "weights"):
         table.add_column(column, overflow="fold")
@@ -214,5 +214,7 @@ def _weights(row: Row) -> str:
     if row.weights is None:
         return "none"
     kind, _, name = row.weights.partition(":")
+    if kind == "https":
+        return f"{name.rpartition('/')[2].partition('#')[0]}, {'here' if row.here else 'download'}"
     tag = name.rpartition(".")[2] if kind in {"torchvision", "timm"} else name
     return f"{kind} {tag}, {'here' if row.here else 'download'}"

@@ -56,13 +56,13 @@ def _train(args: Arguments, console: Console) -> None:
 def _finetune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="folder with pictures and COCO JSON")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the run goes")
-    parser.add_argument("--model", default="faster_rcnn_lite0", metavar="NAME", help="recipe (default: %(default)s)")
+    parser.add_argument("--model", metavar="NAME", help="recipe (default: faster_rcnn_lite0)")
     parser.add_argument("--backbone", metavar="B", help="another backbone, see tldet models")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=_positive_int, metavar="N", help="train for N epochs")
     length.add_argument("--minutes", type=_positive_float, metavar="M", help="budget of training time")
     length.add_argument("--steps", type=_positive_int, metavar="N", help="train for N steps")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed (default: %(default)s)")
+    parser.add_argument("--seed", type=int, metavar="S", help="seed (default: 0)")
     parser.add_argument("--scratch", action="store_true", help="start from random weights instead of pretrained ones")
     parser.add_argument("--train", metavar="JSON", help="annotations to train on")
     parser.add_argument("--val", metavar="JSON", help="annotations to measure on")
@@ -75,7 +75,7 @@ def _finetune_arguments(parser: argparse.ArgumentParser) -> None:
         "MMDetection or torchvision, rows of classes carried by name; or from the file of a backbone's weights "
         "(default: the recipe's ImageNet backbone)",
     )
-    start.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    start.add_argument("--resume", action="store_true", help="go on with the run in --out and its config.py")
     start.add_argument("--init-from", metavar="F", help="start from the weights of this tldet checkpoint")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="a.b=c", help="override config keys")
 

@@ -62,6 +62,15 @@ def test_every_kind_of_picture_gives_the_same(predictor: Predictor, digits: Path
         predictor.predict(np.zeros((8, 8), np.uint8))
 
 
+def test_a_turned_photograph_opened_by_pillow_is_found_in_as_its_file(predictor: Predictor, shared: Path) -> None:
+    path = shared / "data" / "odd_images" / "exif_orientation_6.jpg"
+    with Image.open(path) as opened:
+        ours, theirs = predictor.predict(path, score=0.0), predictor.predict(opened, score=0.0)
+    assert len(ours) == len(theirs) > 0
+    torch.testing.assert_close(ours.boxes, theirs.boxes, atol=1.0, rtol=0)
+    torch.testing.assert_close(ours.scores, theirs.scores, atol=1e-2, rtol=0)
+
+
 def test_boxes_lie_in_the_pixels_of_the_picture(predictor: Predictor, digits: Path) -> None:
     """The same picture at three times the size has the same boxes, three times as large."""
     array = read_image(sorted((digits / "test").glob("*.jpg"))[0])

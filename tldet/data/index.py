@@ -21,6 +21,7 @@ from tldet.errors import DataError
 
 log = logging.getLogger(__name__)
 CACHE_VERSION = 1
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError)  # what a cache that is not there, or damaged, raises
 NAMED = 5  # so many ids are named where something is left out; the rest is counted
 ARRAYS = ("image_ids", "sizes", "offsets", "boxes", "labels", "crowd", "annotation_ids", "areas", "spans", "raw")
 
@@ -215,12 +216,13 @@ def _cached(path: Path) -> AnnotationIndex:
     folder = cache_root() / "index" / hashlib.sha256(stamp + head).hexdigest()[:32]
     try:
         return _open(folder, path)
-    except (OSError, ValueError, KeyError):
+    except UNREADABLE:
+        shutil.rmtree(folder, ignore_errors=True)  # there is none, or it is damaged
         index = _parsed(path)
     try:
         _store(index, folder)
         return _open(folder, path)
-    except (OSError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         log.warning("the annotations are not cached in %s: %s", folder, error)
         return index
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tldet.data.coco import Sample
-from tldet.data.images import Picture, fitted_size, read_image, resize_to
+from tldet.data.images import Picture, fitted_size, from_pillow, read_image, resize_to
 from tldet.data.loader import collate
 from tldet.engine.fuse import fuse
 from tldet.engine.precision import Precision, choose
@@ -111,7 +111,7 @@ def as_picture(image: Any) -> Picture:
     if isinstance(image, Tensor):
         image = image.cpu().numpy().transpose(1, 2, 0)
     elif hasattr(image, "convert"):
-        image = np.asarray(image.convert("RGB"))
+        image = from_pillow(image)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         shape = getattr(image, "shape", type(image).__name__)
         raise TypeError(f"a picture is a path, (H, W, 3) uint8 RGB array, (3, H, W) uint8 tensor or PIL; not {shape}")

@@ -11,9 +11,10 @@ from tldet import checkpoint
 from tldet.config import Config, load, parse_options
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Layout, Split, find_images, find_layout, split_one
-from tldet.errors import DataError, TrainingError
+from tldet.errors import DataError, TldetError, TrainingError
 from tldet.models.replace import replace_backbone
 from tldet.workflows.choose import Choices, choose_for, transforms
+from tldet.workflows.parts import checked_settings
 from tldet.workflows.start import check_start, set_weights
 from tldet.workflows.train import CONFIG_NAME, Outcome, train
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
+DEFAULT_MODEL = "faster_rcnn_lite0"
 VIT_LAYER_DECAY = 0.7  # Li et al. 2022 (ViTDet), appendix A.2, for the base size
 
 
@@ -28,12 +30,12 @@ def finetune(
     data: str | Path | None = None,
     *,
     out: str | Path,
-    model: str = "faster_rcnn_lite0",
+    model: str | None = None,
     backbone: str | None = None,
     epochs: int | None = None,
     minutes: float | None = None,
     steps: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     scratch: bool = False,
     weights: str | Path | None = None,
     train_json: str | Path | None = None,
@@ -49,19 +51,19 @@ def finetune(
     Args:
         data: a folder in one of the usual layouts.
         out: the run's folder; the config that was used is written there.
-        model: a recipe, for example ``faster_rcnn_lite0``; ``tldet models --detectors`` lists them.
+        model: a recipe, ``faster_rcnn_lite0`` when None; ``tldet models --detectors`` lists them.
         backbone: a network of torchvision or timm instead of the recipe's; ``tldet models --backbones`` lists them.
         epochs: length in passes over the data.
         minutes: length as a budget of training time; start-up and evaluation do not count.
         steps: length in steps.
-        seed: what every random draw comes from.
+        seed: what every random draw comes from; 0 when None.
         scratch: start from random weights.
         weights: start from a whole detector instead of an ImageNet backbone: "coco" takes the published one of the
             recipe, a path a checkpoint of tldet, mmdet or torchvision; a path may also be a backbone's weights.
         train_json: annotations to train on, instead of what ``data`` holds.
         val_json: annotations to measure on.
         images: picture folder of both.
-        resume: go on with the run in ``out``.
+        resume: go on with the run in ``out``, by the config in it; only ``options`` change it.
         init_from: a tldet checkpoint to start from.
         options: ``a.b=c`` on top of what is chosen.
         console: shows what was chosen, progress and the numbers.
@@ -71,10 +73,13 @@ def finetune(
     """
     folder = Path(out)
     if resume:
-        kept = folder / CONFIG_NAME
-        if not kept.is_file():
-            raise TrainingError(f"nothing to resume: {kept} does not exist")
-        return train(load(kept, parse_options(options)), work_dir=folder, resume=True, console=console)
+        given = {"data": data, "model": model, "backbone": backbone, "epochs": epochs, "minutes": minutes}
+        given |= {"steps": steps, "seed": seed, "scratch": scratch or None, "weights": weights, "train": train_json}
+        given |= {"val": val_json, "images": images, "init-from": init_from}
+        return _resume(folder, [f"--{name}" for name, value in given.items() if value is not None], options, console)
+    model, seed = DEFAULT_MODEL if model is None else model, 0 if seed is None else seed
+    if seed < 0:
+        raise TrainingError(f"--seed must be at least 0, not {seed}")
     if checkpoint.steps_in(folder) or (folder / "best.pt").exists():
         raise TrainingError(f"{folder} holds an earlier run: --resume goes on with it, or choose another --out")
     check_start(weights, scratch, backbone, init_from)
@@ -91,6 +96,28 @@ def finetune(
     used = load(_write(folder, config), parse_options(options))
     _write(folder, used.data)  # with the options, which a resumed run needs too
     return train(used, work_dir=folder, init_from=init_from, console=console)
+
+
+def _resume(folder: Path, given: Sequence[str], options: Sequence[str], console: Console | None) -> Outcome:
+    """Go on by the config in the run's folder; options stay in it once a step was saved under them."""
+    kept = folder / CONFIG_NAME
+    if given:
+        raise TrainingError(
+            f"--resume goes on by {kept} and takes no {', '.join(given)}: leave that out, or change the config by "
+            "--cfg-options, such as schedule.steps=2000"
+        )
+    if not kept.is_file():
+        raise TrainingError(f"nothing to resume: {kept} does not exist")
+    used, before, last = load(kept, parse_options(options)), load(kept), checkpoint.steps_in(folder)[:1]
+    checked_settings(used)
+    if options:
+        _write(folder, used.data)
+    try:
+        return train(used, work_dir=folder, resume=True, console=console)
+    except TldetError:
+        if options and checkpoint.steps_in(folder)[:1] == last:
+            _write(folder, before.data)
+        raise
 
 
 def _layout(

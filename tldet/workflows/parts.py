@@ -18,7 +18,7 @@ from tldet.engine.settings import TrainSettings
 from tldet.errors import ConfigError, DataError
 from tldet.evaluation.coco import CocoEvaluator
 from tldet.evaluation.columns import Type
-from tldet.evaluation.report import CocoResult
+from tldet.evaluation.report import METRICS, CocoResult
 from tldet.models.detector import Detector, Preprocess
 from tldet.registry import BACKBONES, DATASETS, HEADS, HOOKS, NECKS, OPTIMIZERS, TRANSFORMS
 
@@ -96,12 +96,14 @@ def checked_settings(config: Config) -> Settings:
     )
 
 
-def build_dataset(section: Mapping[str, Any], seed: int, classes: tuple[str, ...] | None = None) -> CocoDataset:
-    """A data set whose pictures are all there."""
+def build_dataset(
+    section: Mapping[str, Any], seed: int, classes: tuple[str, ...] | None = None, *, path: str = ""
+) -> CocoDataset:
+    """A data set whose pictures are all there; ``path`` is the section's in the config."""
     given = dict(section)
     if classes is not None:
         given["classes"] = list(classes)
-    dataset: CocoDataset = build(DATASETS, given, seed=seed)
+    dataset: CocoDataset = build(DATASETS, given, path, seed=seed)
     dataset.check_images()
     return dataset
 
@@ -177,6 +179,11 @@ class Validation:
             CocoEvaluator(dataset.index.path, category_ids=ids, type=kind, engine=settings.engine) for kind in kinds
         ]
         self.result: CocoResult | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The numbers that say how good a model is: larger is better."""
+        return METRICS + tuple(f"bbox_{name}" for name in METRICS if len(self.evaluators) > 1)
 
     def __call__(self, model: Any) -> dict[str, float]:
         """The twelve numbers, with masks the boxes' as ``bbox_AP...``, and ``val_loss...`` averaged over pictures."""

@@ -20,6 +20,8 @@ def check_start(weights: str | Path | None, scratch: bool, backbone: str | None,
     Raises:
         TrainingError: more than one is asked for.
     """
+    if scratch and init_from is not None:
+        raise TrainingError("--scratch and --init-from exclude each other")
     given = {"--scratch": scratch, "--init-from": init_from is not None, "--backbone": weights == "coco" and backbone}
     other = next((name for name, there in given.items() if there), None)
     if weights is not None and other:

@@ -19,6 +19,7 @@ from tldet.engine.precision import choose
 from tldet.engine.progress import ConsoleReporter
 from tldet.engine.state import TrainResult, seed_all
 from tldet.engine.trainer import Trainer
+from tldet.engine.validation import best_of
 from tldet.engine.verdict import judge
 from tldet.errors import DataError, TrainingError
 from tldet.evaluation.report import CocoResult
@@ -98,16 +99,20 @@ def train(
     settings = checked_settings(cfg)
     folder = Path(work_dir) if work_dir else Path("runs") / Path(cfg.source).stem
     seed = settings.training.seed
-    data = build_dataset(cfg["data"]["train"], seed)
+    data = build_dataset(cfg["data"]["train"], seed, path="data.train")
     if data.index.crowd.all():
         raise DataError(f"{data.index.path}: holds no object to learn from")
     check_class_count(cfg, data)
-    val = build_dataset(cfg["data"]["val"], seed, data.class_names) if cfg.get("data.val") else None
+    val = None
+    if cfg.get("data.val"):
+        val = build_dataset(cfg["data"]["val"], seed, data.class_names, path="data.val")
     seed_all(seed)
     detector = build_detector(cfg["model"], data.class_names)
     check_masks(cfg, detector, data)
     source = _start_weights(detector, resume, init_from, cfg.get("model.weights.source"), backbone_weights)
     validation = Validation(val, settings.loader, settings.evaluation) if val else None
+    if validation:
+        best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training
     trainer = _trainer(cfg, settings, folder, detector, data, validation, source, console)
     result = trainer.run(resume=resume)
     outcome = Outcome(folder, result, validation.result if validation else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +319,13 @@ def test_names_that_cannot_be_used(name: str, said: str) -> None:
         replace_backbone(load("retinanet_lite0").data["model"], name)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_levels_have_no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    gappy = dataclasses.replace(find_backbone("resnet18"), strides=(8, 32))
+    monkeypatch.setattr("tldet.models.replace.find_backbone", lambda _: gappy)
+    with pytest.raises(ConfigError, match=r"levels of stride \[8, 32\] but lacks \[16\] in between"):
+        replace_backbone(load("retinanet_lite0").data["model"], "gappy")
 
 
 def test_levels_that_a_backbone_lacks_go_with_what_the_head_says_of_them() -> None:

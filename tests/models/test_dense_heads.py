@@ -194,6 +194,9 @@ def test_the_stride_in_the_first_convolution() -> None:
     assert [o.shape for o in ours] == [t.shape for t in theirs]
     assert torch.equal(ours[0], theirs[0])  # stride 4 has none of its own
     assert not torch.allclose(ours[1], theirs[1])
+    for name in ("resnet18", "mobilenet_v3_small"):
+        with pytest.raises(ValueError, match="ResNets of bottlenecks"):
+            TorchvisionBackbone(name, strided_conv="1x1")
 
 
 def test_a_head_copies_with_its_scales() -> None:

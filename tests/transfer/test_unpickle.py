@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from tldet.errors import CheckpointError
-from tldet.transfer.archives import Archive, read_archive
+from tldet.transfer.archives import MAGIC, Archive, read_archive
 from tldet.transfer.unpickle import Machine, StandIn
 
 
@@ -209,6 +209,10 @@ def rebuilt(size: tuple[int, ...], stride: tuple[int, ...], offset: int = 0, num
         (rebuilt((4,), (1,), numel=10**12), "claims 4000000000000 bytes and has 16"),
         (rebuilt((4,), (-1,), offset=3), "a tensor that is none"),
         (rebuilt((-4,), (1,)), "a tensor that is none"),
+        (rebuilt((2**63,), (1,)), "a tensor that is none"),
+        (rebuilt((4,), (2**80_000,)), "a tensor that is none"),
+        (rebuilt((4,), (1,), offset=2**80_000), "a tensor that is none"),
+        (rebuilt((4,), (1,), numel=2**80_000), "a storage that is none"),
     ],
 )
 def test_a_tensor_lies_inside_its_storage(tmp_path: Path, claim: bytes, expected: str) -> None:
@@ -245,6 +249,59 @@ def test_memory_grows_no_faster_than_the_pickle(tmp_path: Path, program: bytes) 
             read_archive(path)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert after - before < 300_000, "kilobytes"
+
+
+TEXT = b"X" + struct.pack("<I", 1_000_000) + b"a" * 1_000_000
+PAIRS = b"](" + b"(K\x01K\x02t" * 100_000 + b"e"
+SIDES = b"](" + b"K\x01" * 500_000 + b"e"
+BYTES = b"B" + struct.pack("<I", 1_000_000) + bytes(1_000_000)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"\x80\x02(c_codecs\nencode\nq\x000"
+        + TEXT
+        + b"q\x010"
+        + b"h\x00h\x01X\x06\x00\x00\x00latin1\x86R" * 400
+        + b"l.",
+        b"\x80\x02(ccollections\nOrderedDict\nq\x000" + PAIRS + b"q\x010" + b"h\x00h\x01\x85R" * 400 + b"l.",
+        b"\x80\x02(ctorch\nSize\nq\x000" + SIDES + b"q\x010" + b"h\x00h\x01\x85R" * 400 + b"l.",
+        b"\x80\x04(\x8c\xf0" + b"m" * 240 + b"q\x000" + b"h\x00h\x00\x93" * 20_000 + b"l.",
+    ],
+)
+def test_a_long_object_is_not_copied_again_and_again(tmp_path: Path, program: bytes) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "copies what it holds again and again" in refused(packed(tmp_path / "f.pth", {"a/data.pkl": program}))
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert after - before < 200_000, "kilobytes"
+
+
+def test_arrays_are_copied_once(tmp_path: Path) -> None:
+    array = np.arange(1000.0)
+    (tmp_path / "f.pkl").write_bytes(pickle.dumps({str(i): array for i in range(50)}, protocol=2))
+    found = read_all(tmp_path / "f.pkl")
+    assert len(found) == 50
+    assert len({tensor.data_ptr() for tensor in found.values()}) == 1
+    state = b"(K\x01M\xe8\x03\x85cnumpy\ndtype\nX\x02\x00\x00\x00u1\x85R\x89" + BYTES + b"t"
+    state = state.replace(b"M\xe8\x03", b"J" + struct.pack("<i", 1_000_000))
+    make = b"cnumpy.core.multiarray\n_reconstruct\n)R"
+    program = b"\x80\x03(" + state + b"q\x010" + (make + b"h\x01b") * 100 + b"l."
+    (tmp_path / "g.pkl").write_bytes(program)
+    assert "again and again" in refused(tmp_path / "g.pkl"), "a hundred arrays of the same bytes"
+
+
+def test_a_name_has_an_end(tmp_path: Path) -> None:
+    (tmp_path / "f.pkl").write_bytes(b"\x80\x02c" + b"m" * 501 + b"\nname\n.")
+    assert "without a proper name" in refused(tmp_path / "f.pkl")
+
+
+def test_a_storage_s_key_is_text(tmp_path: Path) -> None:
+    """The older layout's list of keys holds a tuple so deep that hashing it would overflow the stack."""
+    magic, rest = pickle.dumps(MAGIC, protocol=2), pickle.dumps(1001, protocol=2) + pickle.dumps({}, protocol=2)
+    keys = b"\x80\x02](N" + b"\x85" * 200_000 + b"e."
+    (tmp_path / "f.pth").write_bytes(magic + rest + pickle.dumps({}, protocol=2) + keys + bytes(64))
+    assert "a storage whose key is no text" in refused(tmp_path / "f.pth")
 
 
 def test_an_archive_that_unpacks_to_more_than_it_is(tmp_path: Path) -> None:

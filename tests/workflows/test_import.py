@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import urllib.error
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,19 @@ from torchvision.models import detection
 import tldet
 from tldet import checkpoint
 from tldet.cli import main
+from tldet.config import build_settings, load
 from tldet.errors import CheckpointError, ConfigError, TrainingError
+from tldet.models.detector import Preprocess, build_detector
 from tldet.structures import Target
 from tldet.transfer.adapt import adapted
-from tldet.transfer.class_rows import carry_rows
+from tldet.transfer.class_rows import but_for_case, carry_rows
+from tldet.transfer.foreign import Foreign, policy_in
 from tldet.transfer.known import KNOWN, Layout, coco_weights, recognise
 from tldet.transfer.mmdet_config import Policy, find_config, policy_of
+from tldet.transfer.start import init_from, load_start, open_start
 from tldet.workflows.finetune import finetune
 from tldet.workflows.import_checkpoint import import_checkpoint
+from tldet.workflows.start import set_weights
 
 State = dict[str, Tensor]
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
@@ -393,21 +399,135 @@ def test_an_odd_config_text_says_nothing(text: str) -> None:
 
 
 def test_rows_go_by_name_in_each_layout_of_a_layer() -> None:
-    old_names, new_names = ["a", "B", "c"], ["b", "new", "a"]
+    old_names, new_names = ["a", "b", "c"], ["b", "new", "a"]
     zeros = torch.zeros
     boxes = carry_rows("head.bbox_pred", torch.arange(12.0), zeros(12), old_names, new_names)
     assert boxes is not None
     assert boxes.tolist() == [4, 5, 6, 7, 0, 0, 0, 0, 0, 1, 2, 3]
-    with_background = carry_rows("head.cls_score", torch.arange(1.0, 5), zeros(4), old_names, new_names)
+    scores = torch.arange(1.0, 5)
+    with_background = carry_rows("head.cls_score", scores, zeros(4), old_names, new_names, background=True)
     assert with_background is not None
     assert with_background.tolist() == [2, 0, 1, 4]
     anchors = carry_rows("head.cls_score", torch.arange(1.0, 7), zeros(4), old_names, ["b", "x"])
     assert anchors is not None
     assert anchors.tolist() == [2, 0, 5, 0], "two anchors, each with all classes"
+    one_class = carry_rows("head.cls_score", torch.arange(1.0, 3), zeros(2), ["a"], ["a"])
+    assert one_class is not None
+    assert one_class.tolist() == [1, 2], "two anchors of one class, not a class and background"
+    cased = carry_rows("head.cls_score", torch.arange(1.0, 3), zeros(2), ["A", "a"], ["A", "x"])
+    assert cased is not None
+    assert cased.tolist() == [1, 0], "letter case counts"
     one_box = torch.arange(4.0)
     assert carry_rows("head.bbox_pred", one_box, zeros(4), old_names, new_names) is one_box
     assert carry_rows("head.cls_score", torch.arange(4.0), zeros(3), old_names, ["x", "y"]) is None
     assert carry_rows("head.cls_score", zeros(4, 9), zeros(4, 8), old_names, new_names) is None
+    assert but_for_case(["Dog", "cat", None], ["dog", "cat", "bird"]) == ["dog"]
+
+
+def test_numbered_classes_are_nobody_s(tmp_path: Path) -> None:
+    torch.save(mmdet_state("retinanet", 2), tmp_path / "a.pth")
+    start = open_start(tmp_path / "a.pth")
+    assert start is not None
+    assert start.class_names == (None, None), "'class 1' of somebody's data is another"
+
+
+CAFFE = """
+model = dict(
+    data_preprocessor=dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False),
+    backbone=dict(type='ResNet', depth=50, style='caffe'))
+"""
+BLUE_FIRST = {"mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0], "bgr": True}
+
+
+@pytest.mark.parametrize("depth", [50, 18])
+def test_a_start_brings_how_its_weights_see_pictures(
+    depth: int, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    path, state = tmp_path / "mm.pth", mmdet_state("retinanet", 2, depth=depth)
+    torch.save({"meta": {"CLASSES": ("a", "b"), "cfg": CAFFE}, "state_dict": state}, path)
+    config = load("retinanet_r50").data
+    config["model"]["backbone"]["name"] = f"resnet{depth}"
+    with monkeypatch.context() as patch:
+        patch.setattr("tldet.transfer.archives.Archive.tensors", None)  # to be told apart no tensor is read
+        set_weights(config, str(path), "retinanet_r50")
+    assert config["model"]["preprocess"] == BLUE_FIRST
+    assert "model.preprocess {" in caplog.text
+    stride = config["model"]["backbone"].get("strided_conv")
+    assert stride == ("1x1" if depth == 50 else None), "mmdet's basic blocks have no style"
+
+    model = build_detector(load("retinanet_r50").data["model"], ["b"])
+    with pytest.raises(
+        CheckpointError, match=r"trained with model\.preprocess .*103.53.*here it is .*123.675"
+    ) as raised:
+        load_start(model, str(path))
+    assert "\n" not in str(raised.value)
+    if depth == 50:
+        model.preprocess = build_settings(Preprocess, BLUE_FIRST)
+        with pytest.raises(CheckpointError, match=r"strided_conv 1x1, here it is 3x3; set it"):
+            load_start(model, str(path))
+
+
+def test_tldet_s_own_start_brings_them_too(tmp_path: Path) -> None:
+    section = load("retinanet_lite0").data["model"]
+    theirs = {**section, "preprocess": BLUE_FIRST}
+    meta = {"class_names": ["a"]}
+    state = build_detector(section).state_dict()
+    checkpoint.save(tmp_path / "a.pt", {"config": {"model": theirs}, "meta": meta, "model": state, "ema": None})
+    for start in (init_from, load_start):
+        with pytest.raises(CheckpointError, match=r"a\.pt: trained with model\.preprocess"):
+            start(build_detector(section), str(tmp_path / "a.pt"))
+    config = load("retinanet_lite0").data
+    set_weights(config, str(tmp_path / "a.pt"), "retinanet_lite0")
+    assert config["model"]["preprocess"] == BLUE_FIRST
+    report = load_start(build_detector(config["model"], ["b"]), str(tmp_path / "a.pt"))
+    assert report.new == []
+
+    checkpoint.save_weights(tmp_path / "a.safetensors", state, {})
+    with pytest.raises(CheckpointError, match="a detector's weights alone, without its classes"):
+        set_weights(config, str(tmp_path / "a.safetensors"), "retinanet_lite0")
+    body = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
+    checkpoint.save_weights(tmp_path / "b.safetensors", {**body, "head.weight": torch.zeros(2)}, {})
+    assert open_start(tmp_path / "b.safetensors") is None, "a classifier has a head too"
+    (tmp_path / "b.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="no safetensors file"):
+        open_start(tmp_path / "b.safetensors")
+    checkpoint.save(tmp_path / "c.pt", {"meta": meta})
+    with pytest.raises(CheckpointError, match=r"c\.pt: is no checkpoint of a detector \(KeyError: 'config'\)"):
+        open_start(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"test_pipeline": [{"type": "Resize", "scale": (float("inf"), 5.0), "keep_ratio": True}]},
+        {"model": {"data_preprocessor": {"mean": (10**400, 1, 1), "std": (1, 1, 1)}}},
+        {"model": {"bbox_head": {"anchor_generator": {"base_sizes": [8], "scales": [4], "ratios": [1.0]}}}},
+        {
+            "model": {
+                "bbox_head": {"anchor_generator": {"base_sizes": [8], "scales": [4], "ratios": [1.0], "strides": 3}}
+            }
+        },
+        "deep",
+    ],
+)
+def test_odd_values_in_a_file_s_config_are_one_line(
+    config: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if config == "deep":
+        style: Any = ()
+        for _ in range(50_000):
+            style = (style,)
+        config = {"model": {"backbone": {"style": style}}}
+    state = {name: torch.zeros(1) for name in ("bbox_head.atss_cls.bias", "bbox_head.atss_reg.bias")}
+    if config.get("model", {}).get("backbone"):
+        foreign = Foreign(tmp_path / "a", {"meta": {"cfg": config}}, state, recognise(state), [], Counter())
+        with pytest.raises(CheckpointError, match="the config inside it cannot be read"):
+            policy_in(foreign.content, KNOWN[3], foreign.layout, foreign.path)
+        return
+    torch.save({"meta": {"cfg": config}, "state_dict": state}, tmp_path / "a.pth")
+    line = refused(capsys, tmp_path / "a.pth", tmp_path / "out.pt")
+    assert "config inside it cannot be read" in line or "of a kind that ATSSHead does not have" in line
 
 
 def renamed(digits: Path, folder: Path, names: list[str]) -> Path:
@@ -458,7 +578,7 @@ def test_finetuning_from_the_published_detector(
 ) -> None:
     caplog.set_level(logging.INFO)
     state = published(case, tmp_path, monkeypatch)
-    truth = renamed(digits, tmp_path, ["Dog", "unicorn", "person"])
+    truth = renamed(digits, tmp_path, ["dog", "unicorn", "person"])
     ours = quick(digits, truth, tmp_path / "out", model=model, weights="coco")
     known = next(k for k in KNOWN if k.config == f"recipes/{model}")
     assert ours["meta"]["weights_source"] == f"torchvision:{known.weights}.COCO_V1"
@@ -477,7 +597,7 @@ def test_finetuning_from_the_published_detector(
     assert not torch.allclose(weight[1], old[1], atol=1e-3)
     key = "backbone.layer4.2.conv3.weight"
     assert torch.allclose(ours["model"][key], state[key.replace("backbone.", "backbone.body.")], atol=1e-6)
-    assert "2 of 3 classes known by name (Dog, person)" in caplog.text
+    assert "2 of 3 classes known by name (dog, person)" in caplog.text
     assert "0 newly initialised" in caplog.text
     assert "ResNet50_Weights" not in caplog.text, "the backbone's own weights are not fetched"
 

@@ -44,6 +44,9 @@ def replace_backbone(model: dict[str, Any], name: str, *, scratch: bool = False)
         raise ConfigError(
             f"backbone {name!r} has levels of stride {list(found.strides)}, the recipe takes {list(wanted)}"
         )
+    gap = [stride for stride in wanted if kept[0] < stride < kept[-1] and stride not in kept]
+    if gap:
+        raise ConfigError(f"backbone {name!r} has levels of stride {list(kept)} but lacks {gap} in between")
     new = {**model, "backbone": found.config(kept, scratch=scratch)}
     new["preprocess"] = {"mean": list(found.mean), "std": list(found.std)}
     if found.plain:

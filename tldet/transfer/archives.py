@@ -50,8 +50,21 @@ class Archive:
         """
         try:
             whole = self._bytes({item.storage.key for item in state.values() if isinstance(item, Stored)})
-            found = {str(name): _tensor(item, whole) for name, item in state.items()}
+            copies = {id(item): _tensor(item, whole) for item in state.values()}  # an array under two names is one
+            found = {str(name): copies[id(item)] for name, item in state.items()}
         except (*WRONG, zipfile.BadZipFile) as error:
+            raise _broken(self.path, error) from None
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+    def outlines(self, state: Mapping[Any, Any]) -> dict[str, Tensor]:
+        """Shapes and types of the same tensors, as tensors without contents; nothing is read.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        try:
+            found = {str(name): _outline(item) for name, item in state.items()}
+        except WRONG as error:
             raise _broken(self.path, error) from None
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
@@ -76,6 +89,12 @@ def _tensor(item: Any, whole: Mapping[str, bytearray]) -> Tensor | None:
         return torch.empty(item.size, dtype=s.dtype)
     flat = torch.frombuffer(whole[s.key], dtype=s.dtype, count=s.count)
     return flat.as_strided(item.size, item.stride, item.offset)
+
+
+def _outline(item: Any) -> Tensor | None:
+    if isinstance(item, Array) and item.value is not None:
+        return torch.empty(item.value.shape, device="meta")
+    return torch.empty(item.size, dtype=item.storage.dtype, device="meta") if isinstance(item, Stored) else None
 
 
 def _part(file: BinaryIO, start: int, length: int) -> bytearray:
@@ -151,6 +170,8 @@ def _spans(file: BinaryIO, keys: Any, widths: Mapping[str, int], end: int) -> di
     """Where each storage's bytes lie: behind a count of eight bytes."""
     spans = {}
     for key in keys:
+        if not isinstance(key, str):  # a deep tuple would overflow the stack when it is hashed
+            raise ValueError("a storage whose key is no text")
         length = int.from_bytes(file.read(8), "little") * widths[key]
         start = file.tell()
         if start + length > end:

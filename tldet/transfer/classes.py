@@ -20,6 +20,12 @@ class Classes:
     names: tuple[str, ...]
     ids: tuple[int, ...]
     source: str
+    invented: bool = False
+
+    @property
+    def given(self) -> tuple[str | None, ...]:
+        """The names by which its classes can be known again; a number made up for a class is none."""
+        return (None,) * len(self.names) if self.invented else self.names
 
 
 @cache
@@ -49,7 +55,7 @@ def classes_of(known: Known, content: Mapping[Any, Any], count: int) -> Classes:
     unnamed = f"the file names {len(names)} for {count}" if names else "the file names none"
     if count == len(coco_ids()):
         return Classes(tuple(coco_ids()), tuple(coco_ids().values()), f"COCO's ({unnamed})")
-    return Classes(*_numbered(range(1, count + 1)), f"numbered ({unnamed})")
+    return Classes(*_numbered(range(1, count + 1)), f"numbered ({unnamed})", invented=True)
 
 
 def _torchvision_classes(count: int, first: int) -> Classes:
@@ -60,7 +66,7 @@ def _torchvision_classes(count: int, first: int) -> Classes:
     names, numbers = _numbered(ids)
     if first == 0:
         names = (BACKGROUND, *names[1:])
-    return Classes(names, numbers, "numbered (torchvision's files name none)")
+    return Classes(names, numbers, "numbered (torchvision's files name none)", invented=True)
 
 
 def _numbered(ids: Sequence[int]) -> tuple[tuple[str, ...], tuple[int, ...]]:

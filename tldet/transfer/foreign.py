@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from tldet.errors import CheckpointError
-from tldet.transfer.archives import read_archive
+from tldet.transfer.archives import WRONG, Archive, read_archive
 from tldet.transfer.dialects.mmdet import from_mmdet
 from tldet.transfer.dialects.torchvision import EPS, from_torchvision
 from tldet.transfer.known import Known, Layout, recognise
+from tldet.transfer.mmdet_config import Policy, find_config, policy_of
 from tldet.transfer.sources import unwrap
 from tldet.transfer.weights import COUNTERS, LoadReport
 
@@ -51,16 +52,49 @@ def read_foreign(path: str | Path) -> Foreign:
     Raises:
         CheckpointError: it cannot be read, or holds no tensors.
     """
-    path = Path(path)
-    archive = read_archive(path)
-    tensors = archive.tensors(unwrap(archive.value, path))
+    return foreign_in(read_archive(path))
+
+
+def foreign_in(archive: Archive) -> Foreign:
+    """The same of a file that is open already."""
+    tensors = _bare(archive.tensors(unwrap(archive.value, archive.path)))
     if not tensors:
-        raise CheckpointError(f"{path}: holds no tensors")
-    if all(name.startswith("module.") for name in tensors):  # as data-parallel training saves them
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+        raise CheckpointError(f"{archive.path}: holds no tensors")
     averaged = [name for name in tensors if name.startswith("ema_")]
     state = {name: tensor for name, tensor in tensors.items() if not name.startswith("ema_")}
-    return Foreign(path, archive.value, state, recognise(state), averaged, archive.set_aside)
+    return Foreign(archive.path, archive.value, state, recognise(state), averaged, archive.set_aside)
+
+
+def layout_in(archive: Archive) -> Layout:
+    """What its keys and shapes tell; no tensor is read.
+
+    Raises:
+        CheckpointError: it holds no state dict.
+    """
+    return recognise(_bare(archive.outlines(unwrap(archive.value, archive.path))))
+
+
+def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without what data-parallel training puts before every name."""
+    if all(name.startswith("module.") for name in tensors):
+        return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def policy_in(content: Mapping[Any, Any], known: Known, layout: Layout, path: Path) -> Policy:
+    """What the file's own config says of pictures and anchors; torchvision's files hold none.
+
+    Raises:
+        CheckpointError: the config has values that cannot be.
+    """
+    if known.dialect != "mmdet":
+        return Policy()
+    try:
+        policy = policy_of(find_config(content))
+    except WRONG as error:  # a RecursionError is a RuntimeError
+        why = " ".join(str(error).split())[:100]
+        raise CheckpointError(f"{path}: the config inside it cannot be read ({why})") from None
+    return policy if layout.bottlenecks else replace(policy, strided_conv=None)
 
 
 def translate(known: Known, state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -98,6 +98,11 @@ class Layout:
     classes: int
     convs: int
 
+    @property
+    def bottlenecks(self) -> bool:
+        """Whether the backbone is made of bottlenecks: only these have strides that mmdet's ``style`` moves."""
+        return any(deep and name == self.backbone for (_, _, deep), name in RESNETS.items())
+
     def __str__(self) -> str:
         convs = f", {self.convs} convolutions a tower" if self.convs else ""
         what = self.case or "detector (of no known kind)"

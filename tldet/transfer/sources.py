@@ -6,13 +6,14 @@ Sources: ``torchvision:ResNet50_Weights.IMAGENET1K_V2``, ``timm:NAME``, ``packag
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.client
 import importlib.util
 import logging
 import re
-import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,29 @@ def read_file(path: Path) -> State:
         if isinstance(value, Mapping) and value.get("format") == checkpoint.FORMAT:
             return archive.tensors(value.get("ema") or value["model"])
         return archive.tensors(unwrap(value, path))
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    with _safetensors(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+
+
+def safetensors_names(path: Path) -> list[str]:
+    """Names of the tensors of a .safetensors file; none of them is read.
+
+    Raises:
+        CheckpointError: it is missing, cut off or of another kind.
+    """
+    with _safetensors(path) as file:
+        return list(file.keys())
+
+
+@contextlib.contextmanager
+def _safetensors(path: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            yield file
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: is no safetensors file or is cut off ({error})") from None
 
@@ -117,9 +134,11 @@ def fetch_torchvision(name: str) -> Path:
 
 def _url_and_hash(source: str) -> tuple[str, str]:
     url, _, digest = source.partition("#sha256=")
-    if not digest:
-        raise CheckpointError(f"{source}: a URL needs its hash: URL#sha256=...")
-    return url, digest
+    if not re.fullmatch("[0-9a-fA-F]{8,64}", digest):
+        raise CheckpointError(f"{source}: a URL needs its hash, 8 to 64 hexadecimal digits: URL#sha256=...")
+    if url.rpartition("/")[2] in {"", ".", ".."}:
+        raise CheckpointError(f"{source}: the URL does not end in a file's name")
+    return url, digest.lower()
 
 
 def fetch_url(url: str, digest: str) -> Path:
@@ -141,14 +160,19 @@ def fetch_url(url: str, digest: str) -> Path:
             with urllib.request.urlopen(url, timeout=30) as answer, partial.open("wb") as file:
                 while block := answer.read(1 << 20):
                     file.write(block)
-        except (urllib.error.URLError, OSError) as error:
+            _check_hash(partial, digest, url)
+            partial.replace(path)
+        except (OSError, ValueError, http.client.HTTPException) as error:
             partial.unlink(missing_ok=True)
-            reason = getattr(error, "reason", error)
+            reason = getattr(error, "reason", None) or first_line(error)
             raise CheckpointError(f"cannot download {url} ({reason}); place the file at {path} and run again") from None
-        _check_hash(partial, digest, url)
-        partial.replace(path)
     _check_hash(path, digest, url)
     return path
+
+
+def first_line(error: Exception) -> str:
+    """The beginning of what an error says; its name where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _check_hash(path: Path, digest: str, url: str) -> None:
@@ -173,7 +197,7 @@ def read_timm(name: str) -> State:
         config = timm.get_pretrained_cfg(name)
         where = getattr(config, "hf_hub_id", None) or getattr(config, "url", None)
         cache = Path(torch.hub.get_dir()) / "checkpoints"
-        reason = str(error).splitlines()[0][:80]
+        reason = first_line(error)[:80]
         raise CheckpointError(
             f"timm:{name}: cannot get {where} ({reason}); connect once, or give a file placed in {cache} by its path"
         ) from None

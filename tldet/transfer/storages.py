@@ -29,6 +29,11 @@ DTYPES = {
 }
 
 
+def _count(number: Any) -> bool:
+    """Whether it counts something; a longer one than fits a machine's word takes minutes to multiply."""
+    return type(number) is int and 0 <= number < 2**63
+
+
 @dataclass(frozen=True)
 class Storage:
     """The numbers behind one or more tensors: their type, their key in the file, how many the file says there are."""
@@ -81,8 +86,8 @@ class Maker:
         if isinstance(storage, StandIn):
             return StandIn("a tensor", called=True)
         size, stride = tuple(size), tuple(stride)
-        wrong = not isinstance(storage, Storage) or any(type(n) is not int or n < 0 for n in (offset, *size, *stride))
-        if wrong or len(size) > 16:
+        wrong = not isinstance(storage, Storage) or len(size) > 16 or len(stride) > 16
+        if wrong or not all(map(_count, (offset, *size, *stride))):
             raise ValueError("a tensor that is none")
         self.made.append(Stored(storage, offset, size, stride))
         return self.made[-1]
@@ -95,7 +100,7 @@ class Maker:
         dtype = DTYPES.get(kind.name) if isinstance(kind, StandIn) else None
         if dtype is None:
             return StandIn("a storage", called=True)
-        if not isinstance(name, str) or type(count) is not int or count < 0 or any(key[5:6]):
+        if not isinstance(name, str) or not _count(count) or any(key[5:6]):
             raise ValueError("a storage that is none")
         self.widths[name] = dtype.itemsize
         return Storage(dtype, name, count)

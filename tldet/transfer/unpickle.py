@@ -5,7 +5,8 @@ machine knows all instructions but calls nothing of the file's choosing: a handf
 arrays and plain containers (:data:`PLAIN` and what the reader of an archive adds) are its own code, every other class
 or function is a :class:`StandIn` that swallows whatever is done to it and is counted. Nothing is imported by a name
 from the file, no attribute is set, nothing from it is hashed but plain scalars, and memory grows no faster than the
-pickle is long.
+pickle is long: what constructors are given, in all, is held against the bytes that were read so far, since a pickle
+can name a long object again and again with two bytes.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ FRESH: dict[str, Callable[[], Any]] = {
     "EMPTY_SET": list,  # a set would hash what the file puts into it
 }
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+LONGEST_NAME = 500  # characters of a class's or function's
+COPIES, SLACK = 4, 10_000  # what constructors may be given: so many times the bytes read, and so much besides
 NUMBER = re.compile(r"[<|=]?[?biufc]\d{0,2}")  # numpy's names of types, without objects, text and records
 
 
@@ -115,6 +118,7 @@ class Machine:
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []  # stacks under the open marks
         self._memo: dict[int, Any] = {}
+        self._read = self._given = 0  # bytes of pickles, and lengths of what constructors took
         self._steps: dict[str, Callable[[Any], None]] = {
             **dict.fromkeys(("PROTO", "FRAME"), lambda _: None),
             **dict.fromkeys(PUSH, self._push),
@@ -136,13 +140,13 @@ class Machine:
             **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda number: self._push(self._memo[number])),
             **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), self._remember),
             "MEMOIZE": lambda _: self._remember(len(self._memo)),
-            "GLOBAL": lambda name: self._push(StandIn(name.replace(" ", "."))),
-            "STACK_GLOBAL": lambda _: self._push(StandIn(".".join(map(str.strip, self._take(2))))),
+            "GLOBAL": lambda name: self._push(self._global(*name.split(" "))),
+            "STACK_GLOBAL": lambda _: self._push(self._global(*self._take(2))),
             "REDUCE": lambda _: self._push(self._call(*self._take(2))),
             "NEWOBJ": lambda _: self._push(self._call(*self._take(2))),
             "NEWOBJ_EX": lambda _: self._push(self._call(*self._take(3))),
             "OBJ": lambda _: self._object(*self._marked()),
-            "INST": lambda name: self._object(StandIn(name.replace(" ", ".")), *self._marked()),
+            "INST": lambda name: self._object(self._global(*name.split(" ")), *self._marked()),
             "BUILD": lambda _: self._build(self._stack.pop()),
             "PERSID": lambda text: self._push(self.persistent(text)),
             "BINPERSID": lambda _: self._push(self.persistent(self._stack.pop())),
@@ -155,7 +159,9 @@ class Machine:
             ValueError, TypeError, KeyError, IndexError: it is none, is cut off, or asks for what has no place here.
         """
         self._stack, self._below, self._memo = [], [], {}
+        before, start = self._read, file.tell()
         for opcode, argument, _ in pickletools.genops(file):
+            self._read = before + file.tell() - start
             if opcode.name == "STOP":
                 break
             if opcode.name not in self._steps:
@@ -208,11 +214,24 @@ class Machine:
             onto.update(_dict(zip(flat[::2], flat[1::2], strict=True)))
         self._push(onto)
 
+    def _global(self, *parts: Any) -> StandIn:
+        if not all(isinstance(part, str) and len(part) <= LONGEST_NAME for part in parts):
+            raise ValueError("a class or function without a proper name")
+        self._give(*parts)
+        return StandIn(".".join(map(str.strip, parts)))
+
+    def _give(self, *values: Any) -> None:
+        """Count what is copied or kept."""
+        self._given += sum(len(value) for value in values if isinstance(value, (str, bytes, list, tuple, dict)))
+        if self._given > COPIES * self._read + SLACK:
+            raise ValueError("a pickle that copies what it holds again and again")
+
     def _call(self, function: Any, arguments: Any, named: Any = None) -> Any:
         if not isinstance(function, StandIn):
             raise ValueError(f"a pickle that calls a {type(function).__name__}")
         builder = None if function.called or named else self.builders.get(function.name)
         if builder is not None and isinstance(arguments, tuple):
+            self._give(*arguments)
             return builder(*arguments)
         self.set_aside[function.name] += 1
         return StandIn(function.name, called=True)
@@ -224,6 +243,7 @@ class Machine:
         """Give an object its state: arrays take theirs, containers and stand-ins have none."""
         made = self._stack[-1]
         if isinstance(made, Array):
+            self._give(*state)
             made.fill(state)
         elif isinstance(made, np.dtype) and isinstance(state, tuple) and state[1:2] == (">",):
             raise ValueError("numbers with their bytes in big-endian order")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
-from tldet import checkpoint
 from tldet.errors import CheckpointError
 from tldet.models.detector import Detector
-from tldet.transfer.class_rows import carry_rows, common_classes
+from tldet.transfer.class_rows import but_for_case, carry_rows
 from tldet.transfer.sources import State, read_source
 
 log = logging.getLogger(__name__)
@@ -100,16 +98,11 @@ def in_order_of(own: State, state: State, source: str) -> dict[str, Tensor]:
     return {mine: state[other] for mine, other in pairs}
 
 
-def init_from(model: Detector, path: str | Path) -> LoadReport:
-    """Start from a tldet checkpoint: its EMA weights where it has them, see :func:`load_detector`."""
-    state = checkpoint.load(path)
-    return load_detector(model, state.get("ema") or state["model"], state["meta"]["class_names"], str(path))
-
-
-def load_detector(model: Detector, weights: State, class_names: Sequence[str], source: str) -> LoadReport:
+def load_detector(model: Detector, weights: State, class_names: Sequence[str | None], source: str) -> LoadReport:
     """Fill a detector from another's weights: all that fits in name and shape.
 
     The rows of layers that name classes (the head's ``class_layers``) go by class name; new classes' rows stay new.
+    A class of the other detector that has no name is none of ours.
 
     Raises:
         CheckpointError: nothing fits.
@@ -117,9 +110,10 @@ def load_detector(model: Detector, weights: State, class_names: Sequence[str], s
     carried: dict[str, Tensor] = {}
     if list(class_names) != list(model.class_names):
         weights, carried = _by_class(model, weights, class_names)
-        common = common_classes(class_names, model.class_names)
-        which = ", ".join(common[:5]) + (", ..." if len(common) > 5 else "") if common else "none"
-        log.info("%s: %d of %d classes known by name (%s)", source, len(common), len(model.class_names), which)
+        common = [name for name in model.class_names if name in class_names]
+        log.info("%s: %d of %d classes known by name (%s)", source, len(common), len(model.class_names), _few(common))
+        if missed := but_for_case(class_names, model.class_names):
+            log.info("%s: these would be known but for their letter case: %s", source, _few(missed))
     report = load_state(model, weights, source)
     report.adapted = [name for name in report.copied if name in carried]
     report.copied = [name for name in report.copied if name not in carried]
@@ -128,13 +122,20 @@ def load_detector(model: Detector, weights: State, class_names: Sequence[str], s
     return report
 
 
-def _by_class(model: Detector, weights: State, class_names: Sequence[str]) -> tuple[State, dict[str, Tensor]]:
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") or "none"
+
+
+def _by_class(model: Detector, weights: State, class_names: Sequence[str | None]) -> tuple[State, dict[str, Tensor]]:
     """The weights with class layers for the model's own classes, and these layers alone."""
     own, carried, others = model.state_dict(), {}, dict(weights)
-    layers = tuple(f"head.{name}" for name in cast(Any, model.head).class_layers)
+    head: Any = model.head
+    layers = {f"head.{name}": name in getattr(head, "background_layers", ()) for name in head.class_layers}
     for name in [name for name in weights if name.rpartition(".")[0] in layers]:
-        old, new = others.pop(name), own.get(name)
-        rows = None if new is None else carry_rows(name.rpartition(".")[0], old, new, class_names, model.class_names)
+        layer, old, new = name.rpartition(".")[0], others.pop(name), own.get(name)
+        if new is None:
+            continue
+        rows = carry_rows(layer, old, new, class_names, model.class_names, background=layers[layer])
         if rows is not None:
             carried[name] = rows
     return {**others, **carried}, carried

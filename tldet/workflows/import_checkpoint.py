@@ -12,10 +12,11 @@ from tldet.config import Config, load
 from tldet.errors import CheckpointError, ConfigError
 from tldet.models.detector import Detector, build_detector
 from tldet.transfer.adapt import adapted
+from tldet.transfer.archives import WRONG
 from tldet.transfer.classes import Classes, classes_of, coco_ids
-from tldet.transfer.foreign import Foreign, fill, read_foreign, translate
+from tldet.transfer.foreign import Foreign, fill, policy_in, read_foreign, translate
 from tldet.transfer.known import KNOWN, Known, entry, named
-from tldet.transfer.mmdet_config import Policy, find_config, policy_of
+from tldet.transfer.mmdet_config import Policy
 from tldet.transfer.weights import LoadReport
 from tldet.workflows.parts import versions
 
@@ -45,7 +46,7 @@ def import_checkpoint(
     foreign = read_foreign(path)
     known = _known(foreign, model)
     config = load(known.config)
-    policy = policy_of(find_config(foreign.content)) if known.dialect == "mmdet" else Policy()
+    policy = policy_in(foreign.content, known, foreign.layout, foreign.path)
     size = policy.input or _published_size(config)
     detector, section, classes, report = _converted(foreign, known, config["model"], policy)
     meta = {
@@ -73,7 +74,7 @@ def _converted(
         section = adapted(shipped, foreign.layout, translated, policy)
         classes = classes_of(known, foreign.content, section["head"]["num_classes"])
         detector = build_detector(section, classes.names)
-    except (CheckpointError, ConfigError, ValueError) as error:
+    except (CheckpointError, ConfigError, *WRONG) as error:
         raise CheckpointError(f"{foreign.path}: {' '.join(str(error).split())}") from None
     report = fill(detector, translated, foreign, f"{known.dialect}'s {known.case} ({known.config})")
     return detector, section, classes, report

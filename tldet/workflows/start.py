@@ -8,8 +8,9 @@ from typing import Any
 
 from tldet.config.files import shipped
 from tldet.errors import TrainingError
+from tldet.transfer.adapt import set_input
 from tldet.transfer.known import coco_weights
-from tldet.transfer.start import kind_of
+from tldet.transfer.start import open_start
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ def check_start(weights: str | Path | None, scratch: bool, backbone: str | None,
 def set_weights(config: dict[str, Any], weights: str, recipe: str) -> None:
     """Write into a config where the detector's weights, or the backbone's, come from.
 
+    A detector brings how it sees pictures: its normalisation, its channels' order, and where its bottlenecks stride.
+
     Args:
         config: the recipe, which is changed.
         weights: "coco" or a file.
@@ -41,8 +44,15 @@ def set_weights(config: dict[str, Any], weights: str, recipe: str) -> None:
     """
     if weights == "coco":
         config["model"]["weights"] = {"source": coco_weights(recipe, shipped())}
-    elif kind_of(Path(weights)) == "backbone":
+        return
+    start, model = open_start(Path(weights)), config["model"]
+    if start is None:
         log.info("%s: a backbone's weights; pyramid and head start new", weights)
-        config["model"]["backbone"]["weights"] = str(Path(weights).resolve())
-    else:
-        config["model"]["weights"] = {"source": str(Path(weights).resolve())}
+        model["backbone"]["weights"] = str(Path(weights).resolve())
+        return
+    model["weights"] = {"source": str(Path(weights).resolve())}
+    published = start.published
+    stride = start.strided_conv or published.get("backbone", {}).get("strided_conv")
+    same = model["backbone"].get("name") == start.backbone
+    for line in set_input(model, start.preprocess or published.get("preprocess"), stride if same else None):
+        log.info("%s: %s, as its weights were trained", weights, line)

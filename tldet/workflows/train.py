@@ -27,8 +27,8 @@ from tldet.models.backbones import trainable
 from tldet.models.detector import Detector, build_detector
 from tldet.registry import HOOKS
 from tldet.transfer.param_groups import build_optimizer, group_table
+from tldet.transfer.start import init_from as init_from_checkpoint
 from tldet.transfer.start import load_start
-from tldet.transfer.weights import init_from as init_from_checkpoint
 from tldet.transfer.weights import load_backbone_weights
 from tldet.workflows.parts import (
     Settings,

@@ -55,10 +55,16 @@ def mend_alexnet(whole: nn.Module) -> None:
 
 
 def stride_first(resnet: nn.Module) -> None:
-    """Move the stride of every bottleneck from its 3x3 convolution to the 1x1 before it."""
-    for block in resnet.modules():
-        if isinstance(block, Bottleneck):
-            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+    """Move the stride of every bottleneck from its 3x3 convolution to the 1x1 before it.
+
+    Raises:
+        ValueError: there is no bottleneck.
+    """
+    blocks = [block for block in resnet.modules() if isinstance(block, Bottleneck)]
+    if not blocks:
+        raise ValueError("strided_conv='1x1' is for ResNets of bottlenecks (resnet50 and deeper, resnext, wide_resnet)")
+    for block in blocks:
+        block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
 
 
 RESNET = Family(("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"))
@@ -152,7 +158,7 @@ class TorchvisionBackbone(Backbone):
             or the first "1x1" (the paper and caffe's weights).
 
     Raises:
-        ValueError: there is no such network, or it has no such level.
+        ValueError: there is no such network, it has no such level, or no bottleneck to have the stride first.
     """
 
     def __init__(
@@ -177,6 +183,7 @@ class TorchvisionBackbone(Backbone):
         self.steps = trace(name)[: max(self.outputs) + 1]
         self.channels = tuple(self.steps[number].channels for number in self.outputs)
         whole = network(name)
+        self.strided_conv = strided_conv
         if strided_conv == "1x1":
             stride_first(whole)
         self._take(whole)

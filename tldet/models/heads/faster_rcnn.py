@@ -112,6 +112,7 @@ class FasterRCNNHead(nn.Module):
     """
 
     class_layers = ("box.cls_score", "box.bbox_pred")  # whose rows are classes
+    background_layers = ("box.cls_score",)  # of these, whose last row is background
 
     def __init__(
         self,

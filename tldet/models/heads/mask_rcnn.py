@@ -80,6 +80,7 @@ class MaskRCNNHead(nn.Module):
     """
 
     predicts_masks = True
+    background_layers = ("box.cls_score",)  # of the class layers, whose last row is background
 
     def __init__(
         self,

@@ -480,7 +480,7 @@ def test_tldet_s_own_start_brings_them_too(tmp_path: Path) -> None:
     config = load("retinanet_lite0").data
     set_weights(config, str(tmp_path / "a.pt"), "retinanet_lite0")
     assert config["model"]["preprocess"] == BLUE_FIRST
-    report = load_start(build_detector(config["model"], ["b"]), str(tmp_path / "a.pt"))
+    report = load_start(build_detector(config["model"], ["a"]), str(tmp_path / "a.pt"))
     assert report.new == []
 
     checkpoint.save_weights(tmp_path / "a.safetensors", state, {})

@@ -84,7 +84,6 @@ def test_the_file_that_set_a_key_is_named(tmp_path: Path) -> None:
         ("_base_ = ['c.py', 5]", "_base_ must be the path of a file"),
         ("_base_ = 'c.py'", "is its own _base_"),
         ("a = {[1]}", "not code"),
-        ("filename = 'x'", "cannot be merged"),
     ],
 )
 def test_code_in_a_config_is_refused_before_it_runs(text: str, expected: str, tmp_path: Path) -> None:
@@ -127,7 +126,7 @@ def test_text_in_double_braces_stays_text(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "base.py").write_text("b = 1\n", encoding="utf-8")
     mine = tmp_path / "mine.py"
     mine.write_text(f"_base_ = 'base.py'\na = {texts!r}\n{trick}", encoding="utf-8")
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="invalid escape"):
         found = load(mine)
     assert found["a"] == texts
     assert found["b"] == 1
@@ -140,9 +139,9 @@ def test_bases_are_merged_and_the_name_of_a_file_does_not_matter(tmp_path: Path)
     (tmp_path / "b.py").write_text("b = 1\n", encoding="utf-8")
     mine = tmp_path / "mine.cfg"
     mine.write_text("_base_ = ['a.py', 'b.py']\na = dict(y=dict(_delete_=True, w=3), l=[3])\n", encoding="utf-8")
-    found = load(mine, {"a.l.0": 4})
-    assert found.data == {"a": {"x": 1, "y": {"w": 3}, "l": [4]}, "b": 1}
-    assert (found.origin("a.x"), found.origin("a.y.w")) == (str(tmp_path / "a.py"), str(mine))
+    found = load(mine, {"a.x": 4})
+    assert found.data == {"a": {"x": 4, "y": {"w": 3}, "l": [3]}, "b": 1}
+    assert (found.origin("a.x"), found.origin("a.y.w")) == ("--cfg-options", str(mine))
     (tmp_path / "b.py").write_text("a = 1\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"mine\.cfg: a is set by more than one of its _base_ files"):
         load(mine)

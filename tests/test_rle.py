@@ -32,7 +32,7 @@ def test_encoded_masks(drawn: np.ndarray) -> None:
         values = np.arange(len(runs)) % 2
         np.testing.assert_array_equal(np.repeat(values, runs).reshape(size, order="F"), pixels)
         uncompressed = {"size": list(size), "counts": runs.tolist()}
-        for form in (one, uncompressed, {**one, "counts": rle["counts"].encode()}):
+        for form in (one, uncompressed, {**one, "counts": one["counts"].encode()}):
             assert rle.problem_with(form, size) is None
             np.testing.assert_array_equal(coco_mask.decode(rle.to_rle(form, size)), pixels)
 

@@ -61,7 +61,7 @@ def test_what_is_no_mask_is_named(tmp_path: Path, segmentation: Any, expected: s
         ([[]], 0),
         ([SQUARE], 12),
         ({"size": list(SIZE), "counts": [6, 5, 37]}, 5),
-        ({"size": list(SIZE), "counts": "66U1"}, 6),
+        ({"size": list(SIZE), "counts": "66T1"}, 6),
     ],
 )
 def test_masks(tmp_path: Path, segmentation: Any, pixels: int) -> None:

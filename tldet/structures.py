@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,20 +29,16 @@ class Target:
     Attributes:
         boxes: (N, 4) float32 xyxy with x1 > x0 and y1 > y0; N may be 0.
         labels: (N,) int64 in 0..K-1.
-        ignore: (N,) bool, true for crowd regions: neither object nor background; none where it is not given.
+        ignore: (N,) bool, true for crowd regions: neither object nor background.
         image_id: the id of the picture in its dataset.
         masks: (N, H, W) uint8 of 0 and 1, or None.
     """
 
     boxes: Tensor
     labels: Tensor
-    ignore: Tensor = None  # type: ignore[assignment]  # filled below
+    ignore: Tensor = field(default_factory=partial(torch.zeros, 0, dtype=torch.bool))
     image_id: int = 0
     masks: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if self.ignore is None:
-            self.ignore = torch.zeros_like(self.labels, dtype=torch.bool)
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -102,7 +102,7 @@ def test_a_missing_recipe_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) 
     ("arguments", "said"),
     [
         (["eval", "--size", "8", "8"], "--size 8 8"),
-        (["eval", "--json", "/dev/null/x.json"], "cannot be written"),
+        (["eval", "--json", "/dev/null/x.json"], "cannot be made"),
         (["data", "--quick", "--data", "no_such_folder"], "no_such_folder: no such folder"),
     ],
 )

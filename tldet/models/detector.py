@@ -79,12 +79,15 @@ class Detector(nn.Module):
     def losses(
         self, x: Tensor, targets: Sequence[Target | Mapping[str, Any]], seed: int | None = None
     ) -> dict[str, Tensor]:
-        """The losses on a normalised (B, 3, H, W) tensor without padding; targets may be dicts with Target's fields.
+        """The losses on a normalised (B, 3, H, W) tensor without padding.
+
+        Targets may be dicts with the fields of :class:`~tldet.structures.Target`, and may leave ``ignore`` out.
 
         Without a seed nothing is drawn at random: every anchor and region that could be drawn counts, so that the
         numbers can be held against another toolkit's (see also ``eval_loss`` of FCOS's settings).
         """
         given = [one if isinstance(one, Target) else Target(**one) for one in targets]
+        given = [one if len(one.ignore) else replace(one, ignore=one.labels < 0) for one in given]
         return self._loss(self.head(self.features(x)), given, whole_sizes(x), seed)
 
     @torch.no_grad()

@@ -74,8 +74,6 @@ class Backbone(nn.Module):
             One (B, C, ceil(H / stride), ceil(W / stride)) a level.
         """
         height, width = x.shape[-2:]
-        if sides == (height, width):
-            return self.maps(x)
         levels = self.maps(F.pad(x, (0, sides[1] - width, 0, sides[0] - height)))
         sizes = [(ceil_div(height, stride), ceil_div(width, stride)) for stride in self.strides]
         return tuple(level[..., :h, :w] for level, (h, w) in zip(levels, sizes, strict=True))

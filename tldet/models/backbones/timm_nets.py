@@ -144,6 +144,8 @@ class TimmBackbone(Backbone):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) to one (B, C, ceil(H / stride), ceil(W / stride)) a level."""
         height, width, multiple = x.shape[-2], x.shape[-1], self.multiple
+        if height % multiple == 0 and width % multiple == 0:
+            return self.maps(x)
         return self.on_padded(x, (ceil_div(height, multiple) * multiple, ceil_div(width, multiple) * multiple))
 
     def maps(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -189,7 +191,8 @@ class ViTBackbone(Backbone):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) to one (B, C, ceil(H / stride), ceil(W / stride))."""
-        return self.on_padded(x, (self._side(x.shape[-2]), self._side(x.shape[-1])))
+        sides = (self._side(x.shape[-2]), self._side(x.shape[-1]))
+        return self.maps(x) if sides == (x.shape[-2], x.shape[-1]) else self.on_padded(x, sides)
 
     def maps(self, x: Tensor) -> tuple[Tensor, ...]:
         """See :meth:`Backbone.maps`."""

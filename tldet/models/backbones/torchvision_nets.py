@@ -213,6 +213,8 @@ class TorchvisionBackbone(Backbone):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) to one (B, C, ceil(H / stride), ceil(W / stride)) a level."""
         height, width, multiple = x.shape[-2], x.shape[-1], self.family.multiple
+        if height % multiple == 0 and width % multiple == 0:
+            return self.maps(x)
         return self.on_padded(x, (ceil_div(height, multiple) * multiple, ceil_div(width, multiple) * multiple))
 
     def maps(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 DEFAULT_MODEL = "faster_rcnn_lite0"
+LONG_EPOCH = 100  # steps; each of a run of minutes is then worth a measurement
 VIT_LAYER_DECAY = 0.7  # Li et al. 2022 (ViTDet), appendix A.2, for the base size
 
 
@@ -200,7 +201,7 @@ def _rhythm(choices: Choices, pictures: int) -> dict[str, Any]:
     elif "steps" in choices.length:
         every = max(1, round(choices.length["steps"] / an_epoch / 5))
     else:
-        every = 2
+        every = 1 if an_epoch >= LONG_EPOCH else 2
     return {"validate_every": every, "checkpoint_every": every, "log_every": 10}
 
 

@@ -244,7 +244,7 @@ def test_resume_takes_no_choices_but_says_so(run: Path, capsys: pytest.CaptureFi
     assert "--cfg-options" in line
     assert "takes no --model: " in said(capsys, [*resume, "--model", "faster_rcnn_lite0"])
     assert "unknown key" in said(capsys, [*resume, "--cfg-options", "optimizer.rate=1"])
-    assert "another model" in said(capsys, [*resume, "--cfg-options", "model.neck.out_channels=32"])
+    assert "another model" in said(capsys, [*resume, "--cfg-options", "model.neck.out_channels=64"])
     assert (run / "config.py").read_text() == before, "options that do not work are not kept"
 
 

@@ -109,15 +109,16 @@ def _resume(folder: Path, given: Sequence[str], options: Sequence[str], console:
         )
     if not kept.is_file():
         raise TrainingError(f"nothing to resume: {kept} does not exist")
-    used, before, last = load(kept, parse_options(options)), load(kept), checkpoint.steps_in(folder)[:1]
+    used, last = load(kept, parse_options(options)), checkpoint.steps_in(folder)[:1]
     checked_settings(used)
+    before = kept.read_text(encoding="utf-8")
     if options:
         _write(folder, used.data)
     try:
         return train(used, work_dir=folder, resume=True, console=console)
     except TldetError:
         if options and checkpoint.steps_in(folder)[:1] == last:
-            _write(folder, before.data)
+            kept.write_text(before, encoding="utf-8")
         raise
 
 

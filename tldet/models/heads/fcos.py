@@ -139,6 +139,9 @@ class FCOSHead(nn.Module):
         self.centerness = nn.Conv2d(width, 1, 3, padding=1)
         self.scales = level_scales(len(strides)) if scales else None
         start_towers(self, self.cls_score, prior)
+        if s.distances == "relu":  # a side that started below zero would get no gradient
+            assert self.bbox_pred.bias is not None
+            nn.init.ones_(self.bbox_pred.bias)
 
     def forward(self, features: Sequence[Tensor]) -> FCOSRaw:
         """L x (B, C, H, W) to classes, distances and centerness of every level."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
+NOTE = "# Written by `tldet finetune`; `tldet train {path} --work-dir {folder} --resume` goes on.\n"
 
 
 def finetune(
@@ -71,19 +72,18 @@ def finetune(
         if not kept.is_file():
             raise TrainingError(f"nothing to resume: {kept} does not exist")
         return train(load(kept, parse_options(options)), work_dir=folder, resume=True, console=console)
-    if checkpoint.steps_in(folder) or (folder / "best.pt").exists():
-        raise TrainingError(f"{folder} holds an earlier run: --resume goes on with it, or choose another --out")
+    refuse_earlier_run(folder)
     recipe = load(model)
     layout = _layout(data, train_json, val_json, images, folder, seed)
     index = AnnotationIndex.load(layout.train.annotations)
     choices = choose_for(recipe, index, epochs=epochs, minutes=minutes, steps=steps)
     config = _filled(recipe, layout, index, choices, seed, scratch)
     if backbone:
-        _replace_backbone(config, backbone, scratch)
+        replace_backbone(config, backbone, scratch)
     for line in choices.reasons:
         log.info("%s", line)
-    used = load(_write(folder, config), parse_options(options))
-    _write(folder, used.data)  # with the options, which a resumed run needs too
+    used = load(write_config(folder, config, NOTE), parse_options(options))
+    write_config(folder, used.data, NOTE)  # with the options, which a resumed run needs too
     return train(used, work_dir=folder, init_from=init_from, console=console)
 
 
@@ -146,7 +146,7 @@ def _filled(
     schedule.update(choices.length)
     training = config.setdefault("training", {})
     training["seed"] = seed
-    training.update(_rhythm(choices, len(index)))
+    training.update(rhythm(choices.length, max(1, len(index) // choices.batch)))
     if scratch:
         _from_scratch(config)
     return config
@@ -157,13 +157,12 @@ def _section(split: Split, steps: list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "CocoDataset", "annotations": annotations, "images": images, "transforms": steps}
 
 
-def _rhythm(choices: Choices, pictures: int) -> dict[str, Any]:
-    """Measure and save a few times in a short run, each epoch in a long one."""
-    an_epoch = max(1, pictures // choices.batch)
-    if "epochs" in choices.length:
-        every = max(1, choices.length["epochs"] // 10)
-    elif "steps" in choices.length:
-        every = max(1, round(choices.length["steps"] / an_epoch / 5))
+def rhythm(length: Mapping[str, Any], an_epoch: int) -> dict[str, Any]:
+    """Measure and save a few times in a short run, each epoch in a long one; ``an_epoch`` counts steps."""
+    if "epochs" in length:
+        every = max(1, length["epochs"] // 10)
+    elif "steps" in length:
+        every = max(1, round(length["steps"] / an_epoch / 5))
     else:
         every = 2
     return {"validate_every": every, "checkpoint_every": every, "log_every": 10}
@@ -174,7 +173,7 @@ def _from_scratch(config: dict[str, Any]) -> None:
     config["model"]["backbone"].update(weights=None, frozen_stages=-1, norm="batch")
 
 
-def _replace_backbone(config: dict[str, Any], name: str, scratch: bool) -> None:
+def replace_backbone(config: dict[str, Any], name: str, scratch: bool) -> None:
     """Another network in the backbone's place, at the same levels."""
     import timm
 
@@ -207,10 +206,16 @@ def _replace_backbone(config: dict[str, Any], name: str, scratch: bool) -> None:
     config["model"]["preprocess"] = imagenet
 
 
-def _write(folder: Path, config: dict[str, Any]) -> Path:
-    """The config that is used, for reading, changing and resuming."""
+def refuse_earlier_run(folder: Path) -> None:
+    """A new run must not write over an earlier one's config."""
+    if checkpoint.steps_in(folder) or (folder / "best.pt").exists():
+        raise TrainingError(f"{folder} holds an earlier run: --resume goes on with it, or choose another --out")
+
+
+def write_config(folder: Path, config: dict[str, Any], note: str) -> Path:
+    """The config that is used, for reading, changing and resuming; ``note`` is its first line."""
     path = folder / CONFIG_NAME
-    text = f"# Written by `tldet finetune`; `tldet train {path} --work-dir {folder} --resume` goes on.\n"
+    text = note.format(path=path, folder=folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(text + Config(config).dump(), encoding="utf-8")

@@ -211,7 +211,7 @@ def _quickstart(args: Arguments, console: Console) -> None:
 COMMANDS = (
     Command("train", "train from a config file", _train_arguments, _train),
     Command("finetune", "fine-tune on your own data, no config to write", _finetune_arguments, _finetune),
-    Command("pretrain", "train a backbone by classification, for detectors to start from", _pretrain_arguments, _pretrain),
+    Command("pretrain", "train a backbone by classification, for a detector", _pretrain_arguments, _pretrain),
     Command("test", "measure a checkpoint's COCO mAP", _test_arguments, _test),
     Command("evaluate", "score a COCO results file", _evaluate_arguments, _evaluate),
     Command("predict", "run a detector on pictures and video", _predict_arguments, _predict),

@@ -116,7 +116,7 @@ def _crop(stamp: Stamp, photos: list[Picture], random: np.random.Generator, side
     cover = cv2.resize(stamp.cover, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     photo = _background(photos, random, (240, 320))
     y, x = (int(random.integers(length - side + 1)) for length in photo.shape[:2])
-    picture = photo[y : y + side, x : x + side].copy()
+    picture: Picture = np.array(photo[y : y + side, x : x + side])
     y, x = int(random.integers(side - height + 1)), int(random.integers(side - width + 1))
     _paste(picture, cover, x, y, random.integers(0, 256, 3))
     return picture

@@ -110,8 +110,8 @@ def generate_crops(out: Path, *, train: int = 6000, val: int = 500, seed: int = 
 
 
 def _crop(stamp: Stamp, photos: list[Picture], random: np.random.Generator, side: int) -> Picture:
-    """One digit somewhere on a cut of a photograph, of a size between half the picture and all of it."""
-    scale = side * random.uniform(0.5, 1.0) / max(stamp.cover.shape)
+    """One digit somewhere on a cut of a photograph, that spans 0.7 of the picture or more."""
+    scale = side * random.uniform(0.7, 1.0) / max(stamp.cover.shape)
     height, width = (max(1, int(scale * length)) for length in stamp.cover.shape)
     cover = cv2.resize(stamp.cover, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     photo = _background(photos, random, (240, 320))

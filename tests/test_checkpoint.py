@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -99,3 +100,31 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(small_disk: Path) -> None:
     assert "\n" not in str(raised.value)
     assert [p.name for p in small_disk.iterdir()] == [first.name]
     assert checkpoint.load(first)["model"]["w"].shape == (200_000,)
+
+
+def test_no_text_file_gets_past_the_reader(tmp_path: Path) -> None:
+    """torch's unpickler follows whatever the bytes say: junk gives IndexError, struct.error, TypeError, ..."""
+    path = tmp_path / "x.pt"
+    random = np.random.default_rng(0)
+    texts = [bytes(random.integers(32, 127, 40, dtype=np.uint8)) for _ in range(300)]
+    texts += [bytes([first]) + b"\n" for first in range(32, 127)]
+    for text in texts:
+        path.write_bytes(text)
+        with pytest.raises(CheckpointError) as raised:
+            checkpoint.load(path)
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("junk", [b"0", b"G1", b"(a", b"}(1", b"\x80\x02b.", b"Nb."])
+def test_a_damaged_newest_one_is_passed_over(tmp_path: Path, junk: bytes) -> None:
+    checkpoint.save(checkpoint.step_path(tmp_path, 1), {**STATE, "step": 1})
+    checkpoint.step_path(tmp_path, 2).write_bytes(junk)
+    found = checkpoint.newest_readable(tmp_path)
+    assert found is not None
+    assert found[1]["step"] == 1
+
+
+def test_one_without_a_version_is_none_of_ours(tmp_path: Path) -> None:
+    torch.save({"format": "tldet"}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="is no tldet checkpoint"):
+        checkpoint.load(tmp_path / "x.pt")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tldet.config import check, find, load, parse_options
 from tldet.config.files import shipped
+from tldet.data.transforms import Pipeline
 from tldet.errors import ConfigError
 from tldet.workflows.parts import PRETRAIN_SCHEMA, SCHEMA, checked_settings
 
 NAME = "faster_rcnn/faster_rcnn_r50_fpn_1x_coco"
 
 
-@pytest.mark.parametrize("name", [n for n in shipped() if not n.startswith("recipes/")])
+@pytest.mark.parametrize("name", [*(n for n in shipped() if not n.startswith("recipes/")), "pretrain/lite0_imagenet"])
 def test_every_shipped_config_passes_its_own_check_and_survives_a_dump(name: str, tmp_path: Path) -> None:
     config = load(name)
     checked_settings(config, PRETRAIN_SCHEMA if name.startswith("pretrain/") else SCHEMA)
@@ -27,7 +30,12 @@ def test_published_values_of_the_1x_schedule() -> None:
     assert config["optimizer"]["lr"] == 0.02
     assert config["schedule"]["milestones"] == [8, 11]
     assert config["schedule"]["epochs"] == 12
-    assert load("retinanet/retinanet_r50_fpn_1x_coco")["optimizer"]["lr"] == 0.01
+    for name in ("retinanet/retinanet", "atss/atss", "gfl/gfl"):
+        assert load(f"{name}_r50_fpn_1x_coco")["optimizer"]["lr"] == 0.01
+    fcos = load("fcos/fcos_r50_caffe_fpn_gn_head_center_normbbox_centeronreg_giou_1x_coco")
+    assert fcos["optimizer"].items() >= {"lr": 0.01, "bias_lr": 2.0, "bias_decay": 0.0}.items()
+    assert fcos["schedule"]["warmup_factor"] == pytest.approx(1 / 3, rel=1e-5)
+    assert fcos["model"]["preprocess"] == {"mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0], "bgr": True}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +80,10 @@ def test_the_file_that_set_a_key_is_named(tmp_path: Path) -> None:
         ("a = __import__('os').system('true')", "not code"),
         ("a = (", "is no valid Python"),
         ("_base_ = ['nothing.py']", "_base_ 'nothing.py' does not exist"),
+        ("_base_ = 5", "_base_ must be the path of a file, or a list of such, not 5"),
+        ("_base_ = ['c.py', 5]", "_base_ must be the path of a file"),
+        ("_base_ = 'c.py'", "is its own _base_"),
+        ("a = {[1]}", "not code"),
     ],
 )
 def test_code_in_a_config_is_refused_before_it_runs(text: str, expected: str, tmp_path: Path) -> None:
@@ -93,3 +105,69 @@ def test_options() -> None:
     with pytest.raises(ConfigError, match=r"must look like a\.b=value"):
         parse_options(["a.b"])
     assert load(NAME, {"data.train.transforms.0.short": 480})["data"]["train"]["transforms"][0]["short"] == 480
+
+
+def test_custom_imports_are_a_key_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "imported_by_a_config.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    mine = tmp_path / "mine.py"
+    mine.write_text("custom_imports = dict(imports=['imported_by_a_config'])\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="custom_imports: unknown key"):
+        check(load(mine), SCHEMA)
+    assert "imported_by_a_config" not in sys.modules
+    assert not (tmp_path / "ran").exists()
+
+
+def test_text_in_double_braces_stays_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """mmengine's reader would put other text in its place, and run what comes of it."""
+    monkeypatch.setenv("EVIL", f"' + str(open({str(tmp_path / 'ran')!r}, 'w')) + '")
+    texts = ["{{fileBasename}}", "{{$EVIL:x}}", "{{ $EVIL:x }}", "{{_base_.b}}"]
+    trick = f"c = \"x\\{{{{_base_.b}}}} + str(open({str(tmp_path / 'ran')!r}, 'w')) #\"\n"
+    (tmp_path / "base.py").write_text("b = 1\n", encoding="utf-8")
+    mine = tmp_path / "mine.py"
+    mine.write_text(f"_base_ = 'base.py'\na = {texts!r}\n{trick}", encoding="utf-8")
+    with pytest.warns(DeprecationWarning, match="invalid escape"):
+        found = load(mine)
+    assert found["a"] == texts
+    assert found["b"] == 1
+    assert found["c"].startswith("x\\{{_base_.b}} + ")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_bases_are_merged_and_the_name_of_a_file_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("a = dict(x=1, y=dict(z=2), l=[1, 2])\n", encoding="utf-8")
+    (tmp_path / "b.py").write_text("b = 1\n", encoding="utf-8")
+    mine = tmp_path / "mine.cfg"
+    mine.write_text("_base_ = ['a.py', 'b.py']\na = dict(y=dict(_delete_=True, w=3), l=[3])\n", encoding="utf-8")
+    found = load(mine, {"a.x": 4})
+    assert found.data == {"a": {"x": 4, "y": {"w": 3}, "l": [3]}, "b": 1}
+    assert (found.origin("a.x"), found.origin("a.y.w")) == ("--cfg-options", str(mine))
+    (tmp_path / "b.py").write_text("a = 1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.cfg: a is set by more than one of its _base_ files"):
+        load(mine)
+
+
+@pytest.mark.parametrize("option", ["schedule.epochs.x=3", "data.train.transforms.0=5", "data.train.transforms.9.p=1"])
+def test_options_that_lead_nowhere_are_one_line(option: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be merged") as raised:
+        load(NAME, parse_options([option]))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        ({"type": "HorizontalFlip", "p": 7}, r"^transforms\.1\.p: transform HorizontalFlip: .*less than.* 1, not 7$"),
+        (
+            {"type": "Resize", "short": 0},
+            r"^transforms\.1: transform Resize: short=0 and long=1333 must be at least 1$",
+        ),
+        (
+            {"type": "Resize", "short": [800, 640], "mode": "range"},
+            r"^transforms\.1: transform Resize: short=\[800, 640\] must rise .* for mode='range'$",
+        ),
+    ],
+)
+def test_a_step_that_refuses_its_values_is_named_with_its_place(step: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        Pipeline([{"type": "Resize", "short": [640, 800], "mode": "range"}, step])

@@ -7,11 +7,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "tldet"
 LAYERS = [
-    {"errors", "structures", "registry", "config", "checkpoint", "cache", "visualize"},
+    {"errors", "masks", "rle", "structures", "registry", "config", "checkpoint", "cache", "output", "visualize"},
     {"data", "models", "evaluation"},
     {"transfer"},
     {"engine"},
     {"workflows", "inference", "export"},
+    {"benchmarks"},
     {"cli", "quickstart"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -18,7 +18,8 @@ from tldet.models.detector import build_detector
 
 root = Path(sys.argv[1])
 package = str(Path(sys.modules["tldet"].__file__).parent)
-model = load("retinanet_lite0").data["model"]
+model = load("retinanet_r50").data["model"]
+model["backbone"]["weights"] = None
 model["head"]["num_classes"] = 10
 detector = build_detector(model).train()
 section = dict(type="CocoDataset", annotations=str(root / "_annotations.coco.json"), images=str(root))

@@ -37,6 +37,14 @@ def test_names_stay_inside_and_boxes_may_leave_the_picture() -> None:
     assert draw(np.zeros((1, 1, 3), np.uint8), found([0.0, 0.0, 1.0, 1.0])).shape == (1, 1, 3)
 
 
+def test_the_best_lies_on_top() -> None:
+    masks = torch.ones(2, 40, 60, dtype=torch.uint8)
+    two = Detections(torch.tensor([[0.0, 0, 60, 40]] * 2), torch.tensor([0.9, 0.2]), torch.tensor([0, 1]), masks)
+    pixel = draw(np.zeros((40, 60, 3), np.uint8), two)[25, 50].astype(float)
+    under, over = (0.45 * np.array(colour_of(label)) for label in (1, 0))
+    assert np.abs(pixel - (0.55 * under + over)).max() < 4
+
+
 def test_masks_tint_what_they_cover() -> None:
     mask = torch.zeros(1, 50, 50, dtype=torch.uint8)
     mask[0, 10:20, 10:20] = 1

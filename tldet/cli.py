@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tldet.errors import TldetError
 
@@ -56,19 +56,26 @@ def _train(args: Arguments, console: Console) -> None:
 def _finetune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="folder with pictures and COCO JSON")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the run goes")
-    parser.add_argument("--model", default="faster_rcnn_lite0", metavar="NAME", help="recipe (default: %(default)s)")
-    parser.add_argument("--backbone", metavar="B", help="replace the recipe's backbone, for example resnet18")
+    parser.add_argument("--model", metavar="NAME", help="recipe (default: faster_rcnn_lite0)")
+    parser.add_argument("--backbone", metavar="B", help="another backbone, see tldet models")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=_positive_int, metavar="N", help="train for N epochs")
     length.add_argument("--minutes", type=_positive_float, metavar="M", help="budget of training time")
     length.add_argument("--steps", type=_positive_int, metavar="N", help="train for N steps")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed (default: %(default)s)")
+    parser.add_argument("--seed", type=int, metavar="S", help="seed (default: 0)")
     parser.add_argument("--scratch", action="store_true", help="start from random weights instead of pretrained ones")
     parser.add_argument("--train", metavar="JSON", help="annotations to train on")
     parser.add_argument("--val", metavar="JSON", help="annotations to measure on")
     parser.add_argument("--images", metavar="DIR", help="picture folder of --train and --val")
     start = parser.add_mutually_exclusive_group()
-    start.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    start.add_argument(
+        "--weights",
+        metavar="W",
+        help="start from a whole detector: 'coco' (the recipe's published COCO weights), or the file of one of tldet, "
+        "MMDetection or torchvision, rows of classes carried by name; or from the file of a backbone's weights "
+        "(default: the recipe's ImageNet backbone)",
+    )
+    start.add_argument("--resume", action="store_true", help="go on with the run in --out and its config.py")
     start.add_argument("--init-from", metavar="F", help="start from the weights of this tldet checkpoint")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="a.b=c", help="override config keys")
 
@@ -86,6 +93,7 @@ def _finetune(args: Arguments, console: Console) -> None:
         steps=args.steps,
         seed=args.seed,
         scratch=args.scratch,
+        weights=args.weights,
         train_json=args.train,
         val_json=args.val,
         images=args.images,
@@ -101,13 +109,13 @@ def _pretrain_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--data", metavar="DIR", help="folder with train/CLASS/*.jpg and, if there is one, val/CLASS")
     data.add_argument("--demo", action="store_true", help="generate data/digit_crops and train on it")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the run and backbone.safetensors go")
-    parser.add_argument("--backbone", default="efficientnet_lite0", metavar="B", help="default: %(default)s")
+    parser.add_argument("--backbone", metavar="B", help="see tldet models (default: efficientnet_lite0)")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=_positive_int, metavar="N", help="train for N epochs")
     length.add_argument("--minutes", type=_positive_float, metavar="M", help="budget of training time")
     length.add_argument("--steps", type=_positive_int, metavar="N", help="train for N steps")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed (default: %(default)s)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--seed", type=int, metavar="S", help="seed (default: 0)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out and its config.py")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="a.b=c", help="override config keys")
 
 
@@ -135,8 +143,12 @@ def _test_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", metavar="JSON", help="COCO annotations (default: what the checkpoint was measured on)"
     )
     parser.add_argument("--images", metavar="DIR", help="picture folder of --data")
-    parser.add_argument("--json", metavar="F", help="write the numbers there")
-    parser.add_argument("--results", metavar="F", help="write the detections there, as COCO results JSON")
+    parser.add_argument(
+        "--json", metavar="F", help="write the numbers there; of a mask model the masks', and the boxes' under 'bbox'"
+    )
+    parser.add_argument(
+        "--results", metavar="F", help="write the detections there, as COCO results JSON; of a mask model its masks"
+    )
     parser.add_argument("--engine", choices=["fast", "pycocotools"], default="fast", help="evaluator")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 
@@ -196,6 +208,34 @@ def _predict(args: Arguments, console: Console) -> None:
     )
 
 
+def _models_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--detectors", action="store_true", help="the detectors only")
+    parser.add_argument(
+        "--backbones", nargs="?", const="", metavar="PATTERN", help="the backbones: a short list, or what fits 'swin*'"
+    )
+    parser.add_argument("--json", metavar="F", help="write the rows there")
+
+
+def _models(args: Arguments, console: Console) -> None:
+    from tldet.workflows.models import models
+
+    models(detectors=args.detectors, backbones=args.backbones, json_path=args.json, console=console)
+
+
+def _import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="CKPT", help="an MMDetection 2.x or 3.x or a torchvision .pth file")
+    parser.add_argument("--out", required=True, metavar="F", help="where the tldet checkpoint goes")
+    parser.add_argument(
+        "--model", metavar="NAME", help="which model it is, for example retinanet (default: told by the keys)"
+    )
+
+
+def _import(args: Arguments, console: Console) -> None:
+    from tldet.workflows.import_checkpoint import import_checkpoint
+
+    import_checkpoint(args.checkpoint, out=args.out, model=args.model, console=console)
+
+
 def _quickstart_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="your own folder instead of the generated digits")
     parser.add_argument("--out", default="runs/quickstart", metavar="DIR", help="where it goes (default: %(default)s)")
@@ -208,13 +248,48 @@ def _quickstart(args: Arguments, console: Console) -> None:
     quickstart(args.data, out=args.out, minutes=args.minutes, console=console)
 
 
+def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
+    from tldet.benchmarks.suites import QUICK, SUITES
+
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    lines = "\n".join(f"  {name:8} {text}" for name, text in SUITES.items())
+    parser.epilog = f"suites:\n{lines}"
+    parser.add_argument("suites", nargs="+", choices=list(SUITES), metavar="SUITE", help=", ".join(SUITES))
+    parser.add_argument("--json", metavar="F", help="write every number there")
+    parser.add_argument("--repeats", type=_positive_int, metavar="N", help="rounds of each comparison")
+    parser.add_argument("--quick", action="store_true", help=QUICK)
+    parser.add_argument("--model", action="append", default=[], metavar="NAME", help="only this recipe; repeatable")
+    parser.add_argument("--size", type=_positive_int, nargs=2, metavar=("H", "W"), help="pictures of this size")
+    parser.add_argument("--batch", type=_positive_int, metavar="B", help="pictures at a time")
+    parser.add_argument("--data", metavar="DIR", help="read the pictures of this COCO-format folder (suite data)")
+
+
+def _benchmark(args: Arguments, console: Console) -> None:
+    from tldet.benchmarks.run import benchmark
+
+    benchmark(
+        args.suites,
+        json_path=args.json,
+        repeats=args.repeats,
+        quick=args.quick,
+        models=args.model,
+        size=tuple(args.size) if args.size else None,
+        batch=args.batch,
+        data=args.data,
+        console=console,
+    )
+
+
 COMMANDS = (
     Command("train", "train from a config file", _train_arguments, _train),
     Command("finetune", "fine-tune on your own data, no config to write", _finetune_arguments, _finetune),
     Command("pretrain", "train a backbone by classification, for a detector", _pretrain_arguments, _pretrain),
-    Command("test", "measure a checkpoint's COCO mAP", _test_arguments, _test),
+    Command("test", "measure a checkpoint's COCO mAP, of masks and of boxes", _test_arguments, _test),
     Command("evaluate", "score a COCO results file", _evaluate_arguments, _evaluate),
     Command("predict", "run a detector on pictures and video", _predict_arguments, _predict),
+    Command("models", "list detectors and backbones with their cost", _models_arguments, _models),
+    Command("import", "turn an MMDetection or torchvision checkpoint into one of tldet", _import_arguments, _import),
+    Command("benchmark", "time the parts beside what else there is", _benchmark_arguments, _benchmark),
     Command("quickstart", "the whole road on generated data", _quickstart_arguments, _quickstart),
 )
 
@@ -263,7 +338,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     from rich.console import Console
 
-    console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+    plain: dict[str, Any] = {
+        "soft_wrap": True,
+        "markup": False,
+        "highlight": False,
+    }  # a path with brackets in it stays itself
+    console, errors = Console(**plain), Console(stderr=True, **plain)
     handler = _Lines(errors)
     logger = logging.getLogger("tldet")
     logger.setLevel(logging.INFO)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tldet import checkpoint
 from tldet.data.images import read_image
 from tldet.data.index import AnnotationIndex
+from tldet.engine.log import LOG_NAME
 from tldet.errors import CheckpointError
 from tldet.evaluation.report import CocoResult
 from tldet.inference.predictor import load
@@ -56,7 +57,7 @@ def quickstart(
     console.rule("results")
     numbers = [_measure(run, console) for run in (tuned, plain)]
     console.print(_beside(numbers))
-    logs = {"fine-tuned": folder / "finetuned" / "log.jsonl", "from scratch": folder / "scratch" / "log.jsonl"}
+    logs = {"fine-tuned": tuned.work_dir / LOG_NAME, "from scratch": plain.work_dir / LOG_NAME}
     console.print(f"curves: {plot_curves(logs, folder / 'curves.png')}")
     _draw(tuned, folder, console)
     if not mine:

@@ -7,7 +7,7 @@ its folder's ``__init__``.
 from mmengine.registry import Registry
 
 BACKBONES = Registry("backbone", scope="tldet", locations=["tldet.models.backbones"])
-NECKS = Registry("neck", scope="tldet", locations=["tldet.models.necks"])
+NECKS = Registry("neck", scope="tldet", locations=["tldet.models.necks", "tldet.models.simple_pyramid"])
 HEADS = Registry("head", scope="tldet", locations=["tldet.models.heads"])
 DATASETS = Registry("dataset", scope="tldet", locations=["tldet.data.coco", "tldet.data.folder"])
 TRANSFORMS = Registry("transform", scope="tldet", locations=["tldet.data.transforms", "tldet.data.crops"])

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from tldet import masks as instance_masks
+from tldet.masks import InstanceMasks, Masks
+
+__all__ = ["Batch", "Detections", "InstanceMasks", "Size", "Target"]
 
 Size = tuple[int, int]  # (height, width)
 
@@ -30,7 +36,7 @@ class Target:
 
     boxes: Tensor
     labels: Tensor
-    ignore: Tensor
+    ignore: Tensor = field(default_factory=partial(torch.zeros, 0, dtype=torch.bool))
     image_id: int = 0
     masks: Tensor | None = None
 
@@ -56,7 +62,8 @@ class Detections:
         boxes: (N, 4) float32 xyxy with x1 >= x0 and y1 >= y0, in pixels of the original picture.
         scores: (N,) float32 in 0..1.
         labels: (N,) int64 in 0..K-1.
-        masks: (N, H, W) uint8 of 0 and 1 at the size of the original picture, or None.
+        masks: :class:`~tldet.masks.InstanceMasks`, or (N, H, W) uint8 of 0 and 1, at the size of the original picture;
+            None for a detector of boxes. ``dense_masks()`` and ``rles()`` serve both.
         class_names: name of each label; empty when unknown.
 
     Raises:
@@ -66,7 +73,7 @@ class Detections:
     boxes: Tensor
     scores: Tensor
     labels: Tensor
-    masks: Tensor | None = None
+    masks: Masks | None = None
     class_names: Sequence[str] = field(default=())
 
     def __post_init__(self) -> None:
@@ -77,8 +84,10 @@ class Detections:
             shape = tuple(getattr(self, name).shape)
             if shape != (count,):
                 raise ValueError(f"{name} must be ({count},) like the boxes, not {shape}")
-        if self.masks is not None and (self.masks.ndim != 3 or len(self.masks) != count):
-            raise ValueError(f"masks must be ({count}, H, W), not {tuple(self.masks.shape)}")
+        if self.masks is not None:
+            shape = tuple((self.masks if isinstance(self.masks, Tensor) else self.masks.patches).shape)
+            if len(shape) != 3 or shape[0] != count:
+                raise ValueError(f"masks must be ({count}, H, W), not {shape}")
         if count and bool((self.boxes[:, 2:] < self.boxes[:, :2]).any()):
             row = int((self.boxes[:, 2:] < self.boxes[:, :2]).any(1).nonzero()[0])
             raise ValueError(f"box {row} is upside down: {self.boxes[row].tolist()}")
@@ -110,6 +119,14 @@ class Detections:
         known = self.class_names
         return [known[i] if i < len(known) else str(i) for i in self.labels.tolist()]
 
+    def dense_masks(self) -> Tensor | None:
+        """(N, H, W) uint8 of 0 and 1, or None; N * H * W bytes."""
+        return None if self.masks is None else instance_masks.dense(self.masks)
+
+    def rles(self) -> list[dict[str, Any]] | None:
+        """One COCO RLE a mask, or None; made one at a time."""
+        return None if self.masks is None else instance_masks.rles(self.masks)
+
     def to_dicts(self) -> list[dict[str, Any]]:
         """One plain dict a detection: ``box`` (xyxy), ``score``, ``label``, ``name``."""
         rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names(), strict=True)
@@ -132,32 +149,22 @@ class Detections:
                 "score": scores[row],
             }
             records.append(record)
-        if self.masks is not None:
-            for record, mask in zip(records, self.masks, strict=True):
-                record["segmentation"] = encode_mask(mask)
+        for record, rle in zip(records, self.rles() or [], strict=self.masks is not None):
+            record["segmentation"] = rle
         return records
 
     def to_supervision(self) -> Any:
         """The same as ``supervision.Detections`` (``pip install supervision``)."""
         import supervision
 
-        names = self.names()
+        names, masks = self.names(), self.dense_masks()
         return supervision.Detections(
             xyxy=self.boxes.cpu().numpy(),
             confidence=self.scores.cpu().numpy(),
             class_id=self.labels.cpu().numpy(),
-            mask=None if self.masks is None else self.masks.bool().cpu().numpy(),
+            mask=None if masks is None else masks.bool().cpu().numpy(),
             data={"class_name": names},
         )
-
-
-def encode_mask(mask: Tensor) -> dict[str, Any]:
-    """COCO RLE of a (H, W) mask of 0 and 1, ``counts`` as text so that it goes into JSON."""
-    import numpy as np
-    from pycocotools import mask as coco_mask
-
-    encoded = coco_mask.encode(np.asfortranarray(mask.to(torch.uint8).cpu().numpy()))
-    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode()}
 
 
 @dataclass

@@ -9,8 +9,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from tldet.masks import windows
 from tldet.structures import Detections
 
 Picture = NDArray[np.uint8]
@@ -30,13 +32,15 @@ def colour_of(label: int) -> tuple[int, int, int]:
 def draw(image: Picture, found: Detections, *, scores: bool = True) -> Picture:
     """A copy of a (H, W, 3) uint8 RGB picture with boxes, names and masks; the best detection lies on top."""
     canvas = image.copy()
+    found = found[torch.arange(len(found) - 1, -1, -1)]
     if found.masks is not None:
-        for mask, label in zip(found.masks.cpu().numpy(), found.labels.tolist(), strict=True):
-            inside = mask.astype(bool)
-            canvas[inside] = (0.55 * canvas[inside] + 0.45 * np.array(colour_of(label))).astype(np.uint8)
+        for (top, left, shape), label in zip(windows(found.masks), found.labels.tolist(), strict=True):
+            inside = shape.cpu().numpy()
+            part = canvas[top : top + inside.shape[0], left : left + inside.shape[1]]
+            part[inside] = (0.55 * part[inside] + 0.45 * np.array(colour_of(label))).astype(np.uint8)
     width = max(1, round(min(image.shape[:2]) / 300))
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), found.names(), strict=True)
-    for box, score, label, name in reversed(list(rows)):
+    for box, score, label, name in rows:
         x0, y0, x1, y1 = (round(v) for v in box)
         cv2.rectangle(canvas, (x0, y0), (x1, y1), colour_of(label), width, cv2.LINE_AA)
         _write(canvas, f"{name} {score:.2f}" if scores else name, (x0, y0), colour_of(label))

@@ -8,8 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from tldet.data.images import fitted_size, read_image
+from tldet.data.images import fitted_size, from_pillow, read_image
 from tldet.errors import DataError
 
 UNREADABLE = {"truncated_60_percent.jpg", "corrupt_middle.png", "truncated_header.jpg", "empty.jpg", "text.jpg"}
@@ -61,3 +62,59 @@ def test_a_jpeg_equals_opencv_and_a_cut_one_is_refused(tmp_path: Path) -> None:
 )
 def test_fitted_size(size: tuple[int, int], short: int, long: int, expected: tuple[int, int]) -> None:
     assert fitted_size(size, short, long) == expected
+
+
+def jpeg(path: Path) -> Path:
+    picture = cv2.resize(np.random.default_rng(0).integers(0, 255, (4, 6, 3), dtype=np.uint8), (60, 40))
+    cv2.imwrite(str(path), picture)
+    return path
+
+
+def test_a_photograph_with_a_film_behind_it(tmp_path: Path) -> None:
+    path = jpeg(tmp_path / "a.jpg")
+    alone, content = read_image(path), path.read_bytes()
+    film = b"\x00\x00\x00\x18ftypmp42" + bytes(9000)
+    path.write_bytes(content + film)
+    assert np.abs(read_image(path).astype(int) - alone).max() <= 2, "two decoders may round differently"
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"a\.jpg: is a JPEG that breaks off"):
+        read_image(path)
+
+
+def test_what_opencv_will_not_decode_goes_to_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = jpeg(tmp_path / "a.jpg")
+    alone = read_image(path)
+
+    def refuse(*_: object) -> None:
+        raise cv2.error("too many pixels")
+
+    monkeypatch.setattr(cv2, "imdecode", refuse)
+    assert np.abs(read_image(path).astype(int) - alone).max() <= 2
+
+
+def test_broken_exif_data_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 6)).save(path, exif=b"II*\x00")
+    with pytest.raises(DataError, match=r"a\.png: is no readable picture \(.+\)$"):
+        read_image(path)
+
+
+def test_pillow_s_pictures_go_the_same_road(shared: Path) -> None:
+    folder = shared / "data/odd_images"
+    names = [
+        "rgba_alpha_gradient.png",
+        "palette_transparent.png",
+        "gray16.png",
+        "bilevel.png",
+        "photo.webp",
+        "cmyk.jpg",
+    ]
+    for name in names:
+        with Image.open(folder / name) as opened:
+            np.testing.assert_array_equal(from_pillow(opened), read_image(folder / name), err_msg=name)
+    with Image.open(folder / "exif_orientation_6.jpg") as opened:
+        turned, expected = from_pillow(opened), read_image(folder / "exif_orientation_6.jpg")
+    assert turned.shape == expected.shape
+    assert np.abs(turned.astype(int) - expected).mean() < 1
+    with Image.open(folder / "corrupt_middle.png") as opened, pytest.raises(DataError, match=r"corrupt_middle\.png"):
+        from_pillow(opened)

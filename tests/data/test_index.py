@@ -57,6 +57,15 @@ BAD = [
     (coco(annotations=[annotation(image_id="9")]), "Expected `int`, got `str`"),
     (coco(images=[{"id": 9, "file_name": "a.jpg", "width": 0, "height": 50}]), "image 9 (a.jpg) has size 0 x 50"),
     (coco(images=coco()["images"] * 2), "image id 9 occurs more than once"),
+    (coco(annotations=[annotation(id=2**63)]), "$.annotations[0].id"),
+    (coco(annotations=[annotation(id=-(2**63) - 1)]), "$.annotations[0].id"),
+    (coco(annotations=[annotation(image_id=2**70)]), "$.annotations[0].image_id"),
+    (coco(images=[{"id": 2**63, "file_name": "a.jpg", "width": 100, "height": 50}]), "$.images[0].id"),
+    (coco(images=[{"id": 9, "file_name": "a.jpg", "width": 2**31, "height": 50}]), "$.images[0].width"),
+    (coco(categories=[{"id": 2**64, "name": "cat"}]), "$.categories[0].id"),
+    (coco(annotations=None), "Expected `array`, got `null`"),
+    (json.dumps(coco(annotations=None))[:-1] + ', "info": NaN}', "Expected `array`, got `null`"),
+    (json.dumps(coco(annotations=[5]))[:-1] + ', "info": NaN}', "not in COCO's layout"),
 ]
 
 
@@ -159,3 +168,23 @@ def test_coco_mini_equals_pycocotools(shared: Path) -> None:
             if row % 40 == 0 or record["iscrowd"]:
                 mask = decode_mask(index.segmentation(row), tuple(index.sizes[position].tolist()))
                 assert (mask == reference.annToMask(record)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("boxes.npy", b""), ("raw.npy", b"junk"), ("labels.npy", None), ("words.json", b"[]"), ("words.json", b"{")],
+)
+def test_a_damaged_cache_is_made_anew(tmp_path: Path, name: str, content: bytes | None) -> None:
+    path = write(tmp_path, coco())
+    AnnotationIndex.load(path)
+    (victim,) = (tmp_path / "cache" / "index").glob(f"*/{name}")
+    if content is None:
+        victim.unlink()
+    else:
+        victim.write_bytes(content)
+    mended = AnnotationIndex.load(path)
+    assert isinstance(mended.boxes, np.memmap)
+    assert mended.boxes.tolist() == [[10, 5, 30, 15]]
+    assert victim.stat().st_size > 4
+    folders = list((tmp_path / "cache" / "index").iterdir())
+    assert folders == [victim.parent]

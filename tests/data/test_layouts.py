@@ -125,3 +125,13 @@ def test_crops_to_pretrain_on_show_the_training_side_only(tmp_path: Path) -> Non
     assert [sum(part in path.parts for path in files) for part in ("train", "val")] == [12, 4]
     assert all((first / path).read_bytes() == (second / path).read_bytes() for path in files)
     assert read_image(first / files[0]).shape == (32, 32, 3)
+
+
+def test_a_folder_that_was_not_generated_is_spared(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "mine.jpg").write_bytes(b"x")
+    with pytest.raises(DataError, match="was not generated here"):
+        generate(tmp_path, train=1, valid=1, test=1, size=(64, 96))
+    with pytest.raises(DataError, match="was not generated here"):
+        generate_crops(tmp_path, train=1, val=1)
+    assert (tmp_path / "train" / "mine.jpg").exists()

@@ -178,3 +178,49 @@ def test_what_cannot_be_resumed_is_said(toy: ModuleType, tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match="cannot write to folder"):
         toy.build(tmp_path / "file" / "run").run()
+
+
+@pytest.mark.parametrize("step", [5, 20, 40])
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_validation_that_a_broken_picture_ended_is_made_up_for(
+    toy: ModuleType, whole: Path, tmp_path: Path, step: int, kill: bool
+) -> None:
+    class DieSaving(DieAt):
+        def before_save_checkpoint(self, runner: Any, checkpoint: Any) -> None:
+            if checkpoint["training"] is not None:
+                raise Die
+
+    def broken(model: Any) -> Any:
+        if (tmp_path / "log.jsonl").exists() and read_log(tmp_path / "log.jsonl")[-1]["step"] >= step - 1:
+            raise DataError("p.jpg: is an empty file")
+        return toy.evaluate(model)
+
+    for resume in (False, True):  # it is still broken the second time
+        with pytest.raises(DataError, match=rf"^p.jpg: is an empty file; the run is saved after step {step}: mend"):
+            toy.build(tmp_path, evaluate=broken).run(resume=resume)
+    if kill:  # after the validation was logged, before it is saved that it was made
+        with pytest.raises(Die):
+            toy.build(tmp_path, hooks=[DieSaving()]).run(resume=True)
+        assert read_log(tmp_path / "log.jsonl")[-1]["type"] == "val"
+    toy.build(tmp_path).run(resume=True)
+    assert_same_run(whole, tmp_path)
+
+
+def test_checkpoints_of_before_such_a_validation_was_noted_load(toy: ModuleType, tmp_path: Path) -> None:
+    toy.build(tmp_path, steps=2).run()
+    saved = checkpoint.load(tmp_path / "step_00000002.pt")
+    del saved["training"]["unmeasured"]
+    checkpoint.save(tmp_path / "step_00000002.pt", saved)
+    assert toy.build(tmp_path, steps=4).run(resume=True).step == 4
+
+
+def test_a_resumed_run_takes_the_optimizer_options_it_is_given(toy: ModuleType, tmp_path: Path) -> None:
+    toy.build(tmp_path, steps=2).run()
+    model = toy.ToyModel()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.003, weight_decay=0.5, betas=(0.8, 0.9))
+    toy.build(tmp_path, steps=4, model=model, optimizer=optimizer, policy="constant", warmup_steps=0).run(resume=True)
+    saved = checkpoint.load(tmp_path / "step_00000004.pt")["training"]["optimizer"]
+    (group,) = saved["param_groups"]
+    expected = {"lr": 0.003, "initial_lr": 0.003, "weight_decay": 0.5, "betas": (0.8, 0.9)}
+    assert {key: group[key] for key in expected} == expected
+    assert saved["state"][0]["step"] == 4, "its state goes on"

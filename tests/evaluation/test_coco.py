@@ -105,10 +105,10 @@ def test_json(tmp_path: Path) -> None:
     result = evaluate(GT, DT, json_path=tmp_path / "new" / "numbers.json")
     written = json.loads((tmp_path / "new" / "numbers.json").read_text())
     assert list(written) == [*METRICS, "per_class"]
-    assert written == result.to_dict() == json.loads(result.to_json())
+    assert written == result.to_dict()
     assert written["per_class"] == {"cat": 0.0, "dog": ONE}
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"numbers\.json: cannot be written"):
+    with pytest.raises(DataError, match=r"file: cannot be made"):
         evaluate(GT, DT, json_path=tmp_path / "file" / "numbers.json")
 
 

@@ -44,5 +44,5 @@ def test_engines_agree(annotations: Any, detections: Any, type: Any, boxed: bool
     for found in () if boxed else dt:
         del found["bbox"]
     fast, slow = (evaluate_files(gt, dt, type=type, engine=e, agnostic=agnostic) for e in ("fast", "pycocotools"))
-    assert fast.to_json() == slow.to_json()
+    assert fast.to_dict() == slow.to_dict()
     assert fast.per_class_ap50 == slow.per_class_ap50

@@ -19,7 +19,7 @@ import tldet
 from tldet.data.images import read_image
 from tldet.errors import ConfigError, DataError
 from tldet.inference.predictor import Predictor
-from tldet.inference.run import predict
+from tldet.inference.run import predict, read_ahead
 from tldet.inference.sources import find_sources
 from tldet.inference.video import Video, VideoWriter, ahead
 
@@ -27,6 +27,18 @@ from tldet.inference.video import Video, VideoWriter, ahead
 @pytest.fixture(scope="module")
 def predictor(run: Path) -> Predictor:
     return tldet.load(run / "best.pt")
+
+
+def test_drawings_never_go_over_the_pictures_given(run: Path, digits: Path, tmp_path: Path) -> None:
+    for folder, name in (("x", "a.jpg"), ("y", "a.jpg"), ("z", "a_2.jpg")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(sorted((digits / "test").glob("*.jpg"))[0], tmp_path / folder / name)
+    before = (tmp_path / "x" / "a.jpg").read_bytes()
+    with pytest.raises(DataError, match=r"a\.jpg: is an input"):
+        predict(run / "best.pt", [tmp_path / "x"], out=tmp_path / "x")
+    assert (tmp_path / "x" / "a.jpg").read_bytes() == before
+    sources = find_sources([str(tmp_path / folder) for folder in ("x", "y", "z")])
+    assert [str(source.name) for source in sources] == ["a.jpg", "a_2.jpg", "a_2_2.jpg"]
 
 
 def count_frames(path: Path) -> int:
@@ -48,6 +60,15 @@ def test_every_kind_of_picture_gives_the_same(predictor: Predictor, digits: Path
     assert "RetinaNetHead" in repr(predictor)
     with pytest.raises(TypeError, match=r"not \(8, 8\)"):
         predictor.predict(np.zeros((8, 8), np.uint8))
+
+
+def test_a_turned_photograph_opened_by_pillow_is_found_in_as_its_file(predictor: Predictor, shared: Path) -> None:
+    path = shared / "data" / "odd_images" / "exif_orientation_6.jpg"
+    with Image.open(path) as opened:
+        ours, theirs = predictor.predict(path, score=0.0), predictor.predict(opened, score=0.0)
+    assert len(ours) == len(theirs) > 0
+    torch.testing.assert_close(ours.boxes, theirs.boxes, atol=1.0, rtol=0)
+    torch.testing.assert_close(ours.scores, theirs.scores, atol=1e-2, rtol=0)
 
 
 def test_boxes_lie_in_the_pixels_of_the_picture(predictor: Predictor, digits: Path) -> None:
@@ -87,6 +108,19 @@ def test_odd_pictures(run: Path, shared: Path, tmp_path: Path) -> None:
             continue
         drawn = tmp_path / "out" / (name if Path(name).suffix != ".gif" else Path(name).stem + ".png")
         assert read_image(drawn).shape[1::-1] == size, f"{name} is drawn upright"
+
+
+def test_pictures_are_read_ahead_in_order_and_broken_ones_as_their_error(digits: Path, tmp_path: Path) -> None:
+    good = sorted((digits / "test").glob("*.jpg"))[:3]
+    (tmp_path / "b.jpg").write_bytes(b"")
+    (tmp_path / "c.mp4").write_bytes(b"x")
+    inputs = [good[0], tmp_path / "b.jpg", good[1], tmp_path / "c.mp4", good[2]]
+    read = list(read_ahead(find_sources([str(path) for path in inputs])))
+    assert [source.path for source, _ in read] == inputs
+    assert isinstance(read[1][1], DataError)
+    assert read[3][1] is None
+    for number in (0, 2, 4):
+        np.testing.assert_array_equal(read[number][1], read_image(inputs[number]))
 
 
 def test_a_run_of_nothing_but_broken_files_fails(run: Path, tmp_path: Path) -> None:

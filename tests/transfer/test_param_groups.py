@@ -42,6 +42,13 @@ def test_decay_of_norms_and_biases(model: Small) -> None:
     assert [decay[id(p)] for p in (linear.weight, linear.bias, norm.weight, norm.bias)] == [0.01, 0.002, 0.0, 0.0]
 
 
+def test_biases_may_learn_faster_but_norms_do_not(model: Small) -> None:
+    optimizer = build_optimizer(model, {"type": "SGD", "lr": 0.1, "bias_lr": 2.0, "backbone_lr": 0.5}, 4)
+    rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    linear, norm = model.head[0], model.head[1]
+    assert [rate[id(p)] for p in (linear.weight, linear.bias, norm.weight, norm.bias)] == [0.1, 0.2, 0.1, 0.1]
+
+
 def test_layers_learn_slower_the_lower_they_are(model: Small) -> None:
     settings = {"type": "AdamW", "lr": 1.0, "backbone_lr": 0.5, "layer_decay": 0.1}
     rates = {name: rate for name, _, rate, _ in group_table(build_optimizer(model, settings, 4))}

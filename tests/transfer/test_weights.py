@@ -16,6 +16,7 @@ from torchvision.models import resnet18
 
 from tldet.errors import CheckpointError
 from tldet.models.backbones import TimmBackbone, TorchvisionBackbone, trainable
+from tldet.transfer.sources import fetch, first_line
 from tldet.transfer.weights import load_backbone_weights
 
 
@@ -100,8 +101,31 @@ def test_a_url_with_its_hash(
     with pytest.raises(CheckpointError, match="SHA-256"):
         load_backbone_weights(TorchvisionBackbone("resnet18"), f"{url}/r18.pth#sha256={'0' * 64}")
     (cache / "checkpoints" / "r18.pth").unlink(missing_ok=True)
-    report = load_backbone_weights(TorchvisionBackbone("resnet18"), f"{url}/r18.pth#sha256={digest}")
+    report = load_backbone_weights(TorchvisionBackbone("resnet18"), f"{url}/r18.pth#sha256={digest.upper()}")
     assert len(report.copied) == 120
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("http://127.0.0.1:9/w.pth", "8 to 64 hexadecimal digits"),
+        ("http://127.0.0.1:9/w.pth#sha256=a", "8 to 64 hexadecimal digits"),
+        ("http://127.0.0.1:9/w.pth#sha256=zzzzzzzzz", "8 to 64 hexadecimal digits"),
+        ("http://127.0.0.1:9/weights/#sha256=01234567", "does not end in a file's name"),
+        ("http://127.0.0.1:9/..#sha256=01234567", "does not end in a file's name"),
+        ("http://127.0.0.1:port/w.pth#sha256=01234567", "cannot download .*nonnumeric port"),
+        ("http://[::1/w.pth#sha256=01234567", "cannot download .*IPv6"),
+    ],
+)
+def test_odd_urls(source: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(CheckpointError, match=said):
+        fetch(source)
+
+
+def test_an_error_that_says_nothing() -> None:
+    assert first_line(OSError()) == "OSError"
+    assert first_line(ValueError("one\ntwo")) == "one"
 
 
 @pytest.mark.parametrize(

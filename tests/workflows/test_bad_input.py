@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from tldet import checkpoint
 from tldet.cli import main
+from tldet.config import load
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -216,3 +218,65 @@ def test_a_programming_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("tldet.workflows.finetune.choose_for", broken)
     with pytest.raises(ZeroDivisionError):
         main(finetune(digits, tmp_path / "o"))
+
+
+def test_a_wrong_best_metric_is_said_before_training(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = said(capsys, finetune(digits, tmp_path / "o", "--cfg-options", "training.best_metric=APP"))
+    assert "training.best_metric 'APP' is none of AP, AP50" in line
+    assert not (tmp_path / "o" / "log.jsonl").exists()
+
+
+def test_a_value_that_a_library_refuses_is_one_line(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = said(capsys, finetune(digits, tmp_path / "o", "--cfg-options", "data.train.transforms.1.p=7"))
+    assert "data.train.transforms.1.p: transform HorizontalFlip: " in line
+    assert line.endswith("not 7")
+
+
+def test_resume_takes_no_choices_but_says_so(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / "config.py").read_text()
+    resume = ["finetune", "--out", str(run), "--resume"]
+    line = said(capsys, [*resume, "--epochs", "3", "--seed", "0", "--scratch", "--data", "somewhere"])
+    assert "takes no --data, --epochs, --seed, --scratch: " in line
+    assert "--cfg-options" in line
+    assert "takes no --model: " in said(capsys, [*resume, "--model", "faster_rcnn_lite0"])
+    assert "unknown key" in said(capsys, [*resume, "--cfg-options", "optimizer.rate=1"])
+    assert "another model" in said(capsys, [*resume, "--cfg-options", "model.neck.out_channels=64"])
+    assert (run / "config.py").read_text() == before, "options that do not work are not kept"
+
+
+def test_resume_keeps_the_options_it_trained_with(run: Path, tmp_path: Path) -> None:
+    mine = shutil.copytree(run, tmp_path / "run")
+    first = load(mine / "config.py")
+    first_groups = checkpoint.load(mine / "step_00000006.pt")["training"]["optimizer"]["param_groups"]
+    lr = first["optimizer"]["lr"] / 2
+    options = [f"optimizer.lr={lr}", "schedule.steps=8"]
+    assert main(["finetune", "--out", str(mine), "--resume", "--cfg-options", *options]) == 0
+    groups = checkpoint.load(mine / "step_00000008.pt")["training"]["optimizer"]["param_groups"]
+    assert [g["initial_lr"] for g in groups] == pytest.approx([g["initial_lr"] / 2 for g in first_groups])
+    second = load(mine / "config.py")
+    assert (second["optimizer"]["lr"], second["schedule"]["steps"]) == (lr, 8)
+
+
+def test_starts_exclude_each_other(digits: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = finetune(digits, tmp_path / "o", "--init-from", str(run / "best.pt"), "--scratch")
+    assert "--scratch and --init-from exclude each other" in said(capsys, given)
+    assert "--seed must be at least 0, not -1" in said(capsys, finetune(digits, tmp_path / "o", "--seed", "-1"))
+
+
+def test_folders_of_data(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = folder / "train" / "_annotations.coco.json"
+    missing = tmp_path / "missing"
+    assert f"{missing}: no such folder" in said(capsys, finetune(missing, tmp_path / "o", "--train", str(train)))
+    (tmp_path / "file").write_text("")
+    single = folder / "train"
+    (single / "folder.json").mkdir()  # a folder is no JSON
+    line = said(capsys, finetune(single, tmp_path / "file" / "o"))
+    assert f"{tmp_path / 'file' / 'o' / 'split'}" in line
+    assert "choose another --out" in line
+    (single / "instances_train.json").symlink_to(tmp_path / "gone.json")
+    line = said(capsys, finetune(single, tmp_path / "o"))
+    assert "instances_train.json: cannot be read: No such file" in line

@@ -17,9 +17,12 @@ from tldet.config import build, load
 from tldet.data.digits import generate_crops
 from tldet.engine.log import read_log
 from tldet.engine.trainer import Trainer
-from tldet.errors import CheckpointError
+from tldet.errors import CheckpointError, ConfigError, TrainingError
+from tldet.models.detector import build_detector
+from tldet.models.zoo import find_backbone
 from tldet.registry import BACKBONES
 from tldet.transfer.restore import restore
+from tldet.transfer.start import init_from, open_start
 from tldet.transfer.weights import load_backbone_weights
 from tldet.workflows.finetune import finetune
 from tldet.workflows.pretrain import pretrain
@@ -103,8 +106,10 @@ def test_a_run_broken_off_twice_equals_the_run_left_alone(
             step(self, *given)
 
         monkeypatch.setattr(Trainer, "_step", breaking)
+        start: dict[str, Any] = {"data": few, "backbone": NAME, "steps": 8, "seed": 3, "options": FULL}
+        given = {"resume": True} if out.exists() else start
         with pytest.raises(MemoryError):
-            pretrain(few, out=out, backbone=NAME, steps=8, seed=3, options=FULL, resume=out.exists())
+            pretrain(out=out, **given)
     monkeypatch.setattr(Trainer, "_step", step)
     assert not (out / "step_00000008.pt").exists()
     pretrain(out=out, resume=True)
@@ -145,8 +150,9 @@ def test_the_file_says_where_it_comes_from(whole: Path, few: Path) -> None:
 def test_finetuning_starts_from_it(whole: Path, digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "tldet")
     path = whole / "backbone.safetensors"
-    options = [f"model.backbone.weights={path}", "data.loader.batch_size=2", "training.precision=fp32"]
-    finetune(digits, out=tmp_path / "out", model="retinanet_lite0", backbone=NAME, steps=1, options=options)
+    options = ["data.loader.batch_size=2", "training.precision=fp32"]
+    model = {"model": "retinanet_lite0", "backbone": NAME, "weights": path}
+    finetune(digits, out=tmp_path / "out", **model, steps=1, options=options)
     assert f"weights from {path} (pre-trained on" in caplog.text
     assert "0 newly initialised, 0 unused" in caplog.text
     assert checkpoint.load(tmp_path / "out" / "best.pt")["meta"]["weights_source"] == str(path)
@@ -165,6 +171,26 @@ def test_pretraining_goes_on_from_weights(whole: Path, few: Path, tmp_path: Path
 def test_a_classifier_is_no_detector(whole: Path) -> None:
     with pytest.raises(CheckpointError, match=r"is a classifier of `tldet pretrain`, no detector: fine-tune one with"):
         restore(whole / "best.pt")
+    detector = build_detector(load("retinanet_lite0")["model"])
+    with pytest.raises(CheckpointError, match=r"is a classifier of `tldet pretrain`"):
+        init_from(detector, whole / "best.pt")
+    assert open_start(whole / "best.pt") is None, "it holds a backbone's weights"
+
+
+def test_norms_behind_the_given_maps_stay_behind(few: Path, tmp_path: Path) -> None:
+    """A network without BatchNorm trains with a norm on its last map; a detector has others, of other levels."""
+    outcome = pretrain(few, out=tmp_path / "out", backbone="convnext_atto", steps=1, options=FAST)
+    assert outcome.backbone is not None
+    backbone = build(BACKBONES, find_backbone("convnext_atto").config((8, 16, 32)))
+    report = load_backbone_weights(backbone, str(outcome.backbone))
+    assert (report.unused, report.adapted) == ([], [])
+    assert all(name.startswith("out_norms.") for name in report.new)
+    assert {"out_norms.0.weight", "out_norms.2.bias"} <= set(report.new)
+
+
+def test_a_recipe_of_pretraining_is_no_model_to_finetune(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--model pretrain/lite0_imagenet: describes no detector"):
+        finetune(digits, out=tmp_path / "o", model="pretrain/lite0_imagenet", steps=1)
 
 
 def test_no_length_trains_the_recipes_epochs(whole: Path) -> None:
@@ -195,7 +221,7 @@ def test_bad_input_is_said_in_one_line(
     assert "give --data DIR" in said(capsys, "--out", str(tmp_path / "o"))
     assert "nowhere: no such folder" in error(tmp_path / "nowhere")
     assert "train: holds no class folders" in error(digits), "a detection set's pictures lie in no class folders"
-    assert "neither a ResNet of torchvision nor a model of timm" in error(few, "--backbone", "resnet-fifty")
+    assert "neither torchvision nor timm has it; nearest:" in error(few, "--backbone", "resnet-fifty")
     assert "model.classifier.smooth: unknown key; did you mean 'smoothing'?" in error(
         few, "--cfg-options", "model.classifier.smooth=0.1"
     )
@@ -204,9 +230,11 @@ def test_bad_input_is_said_in_one_line(
         few, "--cfg-options", "data.train={'_delete_': True, 'type': 'CocoDataset', 'annotations': 'a', 'images': 'b'}"
     )
     assert "size=0 must be at least 1" in error(few, "--cfg-options", "data.train.transforms.0.size=0")
-    assert "is none of top1, top5, val_loss" in error(few, "--cfg-options", "training.best_metric=AP")
+    assert "is none of top1, top5" in error(few, "--cfg-options", "training.best_metric=AP")
     assert "holds an earlier run" in said(capsys, "--data", str(few), "--out", str(whole))
-    assert "nothing to resume" in said(capsys, "--out", str(tmp_path / "new"), "--resume")
+    assert "takes no --steps: leave that out" in said(capsys, "--out", str(whole), "--resume")
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        pretrain(out=tmp_path / "new", resume=True)
 
 
 def test_a_broken_picture_ends_in_one_line(few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,8 @@
 """Config files: found by path or name, read as literals, merged by mmengine, every key's origin remembered.
 
 A config is Python text that only assigns literals (``dict(...)`` calls included) and names its parents in ``_base_``.
-mmengine's reader executes the text, so each file is checked before mmengine sees it.
+mmengine merges the values but never sees the text: its reader rewrites ``{{...}}`` in it, executes it, and imports
+the modules of ``custom_imports``.
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ def config_root() -> Path:
 
 
 def shipped() -> list[str]:
-    """The names of the shipped configs, without ``.py``."""
+    """The names of the shipped configs of detectors, without ``.py``."""
     root = config_root()
-    paths = sorted(p.relative_to(root) for p in root.rglob("*.py") if "_base_" not in p.parts)
-    return [p.with_suffix("").as_posix() for p in paths]
+    paths = sorted(p.relative_to(root) for p in root.rglob("*.py"))
+    return [p.with_suffix("").as_posix() for p in paths if not {"_base_", "pretrain"} & set(p.parts)]
 
 
 def find(name: str | Path) -> Path:
@@ -93,44 +94,63 @@ def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     Raises:
         ConfigError: a file is missing, is no valid Python, or holds anything but literals.
     """
-    from mmengine.config import Config as MMConfig
-
     path = find(path)
     origins: Origins = {}
-    for file, values in walk(path):
-        origins.update({key: str(file) for key in dotted_keys(values)})
-    try:
-        merged = MMConfig.fromfile(str(path), lazy_import=False)
-        if options:
-            merged.merge_from_dict(dict(options), allow_list_keys=True)
-    except (KeyError, TypeError, IndexError) as error:
-        raise ConfigError(f"{path}: cannot be merged: {error}") from None
-    data = merged.to_dict()
+    data = _merged(path, origins)
+    if options:
+        data = _over(path, data, options, lists=True)
     for key in options or {}:
         origins[key] = FROM_OPTIONS
         origins = {k: v for k, v in origins.items() if not k.startswith(key + ".")}
     return Config(data, origins, str(path))
 
 
-def walk(path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Every file a config is made of, parents first, with its own literal values."""
+def _merged(path: Path, origins: Origins, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A file's values over those of its ``_base_`` files; ``origins`` learns which file set each key."""
     path = path.resolve()
     if path in above:
         raise ConfigError(f"{path}: is its own _base_")
     values = read_literals(path)
-    bases = values.pop("_base_", [])
-    for base in [bases] if isinstance(bases, str) else bases:
-        parent = path.parent / base
+    below: dict[str, Any] = {}
+    for parent in _bases(path, values.pop("_base_", [])):
+        part = _merged(parent, origins, (*above, path))
+        if twice := sorted(below.keys() & part.keys()):
+            raise ConfigError(f"{path}: {', '.join(twice)} is set by more than one of its _base_ files")
+        below.update(part)
+    origins.update({key: str(path) for key in dotted_keys(values)})
+    return _over(path, below, values)
+
+
+def _bases(path: Path, named: Any) -> list[Path]:
+    names = [named] if isinstance(named, str) else named
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{path}: _base_ must be the path of a file, or a list of such, not {named!r}")
+    parents = [path.parent / name for name in names]
+    for name, parent in zip(names, parents, strict=True):
         if not parent.is_file():
-            raise ConfigError(f"{path}: _base_ {base!r} does not exist ({parent.resolve()})")
-        yield from walk(parent, (*above, path))
-    yield path, values
+            raise ConfigError(f"{path}: _base_ {name!r} does not exist ({parent.resolve()})")
+    return parents
+
+
+def _over(path: Path, below: Mapping[str, Any], values: Mapping[str, Any], *, lists: bool = False) -> dict[str, Any]:
+    """``values`` merged into ``below`` by mmengine's rules; with ``lists`` a number names an item of a list."""
+    from mmengine.config import Config as MMConfig
+
+    try:
+        merged = MMConfig(dict(below))
+        merged.merge_from_dict(dict(values), allow_list_keys=lists)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ConfigError(f"{path}: cannot be merged: {' '.join(str(error).split())}") from None
+    data: dict[str, Any] = merged.to_dict()
+    return data
 
 
 def read_literals(path: Path) -> dict[str, Any]:
     """The assignments of a config file, evaluated without running it."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except SyntaxError as error:
         raise ConfigError(f"{path}:{error.lineno}: is no valid Python: {error.msg}") from None
     except (UnicodeDecodeError, ValueError) as error:
@@ -141,28 +161,33 @@ def read_literals(path: Path) -> dict[str, Any]:
             continue  # a docstring
         if not (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)):
             raise _code(path, node)
-        values[node.targets[0].id] = _literal(path, node.value)
+        values[node.targets[0].id] = literal(path, node.value)
     return values
 
 
-def _literal(path: Path, node: ast.expr) -> Any:
+def literal(path: Path, node: ast.expr) -> Any:
+    """The value of a literal in a file's text, ``dict(...)`` calls included.
+
+    Raises:
+        ConfigError: it is code.
+    """
     if isinstance(node, ast.Dict):
-        keys = [_literal(path, key) if key else None for key in node.keys]
+        keys = [literal(path, key) if key else None for key in node.keys]
         if any(not isinstance(key, (str, int)) for key in keys):
             raise _code(path, node)
-        return dict(zip(keys, (_literal(path, value) for value in node.values), strict=True))
+        return dict(zip(keys, (literal(path, value) for value in node.values), strict=True))
     if isinstance(node, ast.Call):
         plain = isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args
         if not plain or any(word.arg is None for word in node.keywords):
             raise _code(path, node)
-        return {str(word.arg): _literal(path, word.value) for word in node.keywords}
+        return {str(word.arg): literal(path, word.value) for word in node.keywords}
     if isinstance(node, ast.List):
-        return [_literal(path, item) for item in node.elts]
+        return [literal(path, item) for item in node.elts]
     if isinstance(node, ast.Tuple):
-        return tuple(_literal(path, item) for item in node.elts)
+        return tuple(literal(path, item) for item in node.elts)
     try:
         return ast.literal_eval(node)
-    except ValueError:
+    except (ValueError, TypeError):  # a set of lists is the latter
         raise _code(path, node) from None
 
 
@@ -198,6 +223,6 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--cfg-options {pair!r}: must look like a.b=value")
         try:
             options[key.strip()] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, TypeError, SyntaxError):
             options[key.strip()] = {"true": True, "false": False}.get(text.lower(), text)
     return options

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from tldet import rle
 from tldet.data.images import read_image
 from tldet.data.index import AnnotationIndex
 from tldet.data.transforms import Labelled, Pipeline
@@ -130,8 +131,14 @@ class CocoDataset(Dataset[Sample]):
         )
 
     def _masks(self, rows: slice, size: tuple[int, ...]) -> NDArray[np.uint8]:
-        masks = [decode_mask(self.index.segmentation(row), (size[0], size[1])) for row in range(rows.start, rows.stop)]
+        masks = [self._mask(row, (size[0], size[1])) for row in range(rows.start, rows.stop)]
         return np.stack(masks) if masks else np.zeros((0, *size), np.uint8)
+
+    def _mask(self, row: int, size: Size) -> NDArray[np.uint8]:
+        try:
+            return decode_mask(self.index.segmentation(row), size)
+        except DataError as error:
+            raise DataError(f"{self.index.path}: annotation {self.index.annotation_ids[row]} {error}") from None
 
     def check_images(self) -> None:
         """Raise :class:`DataError` that names the first missing pictures and counts them."""
@@ -146,15 +153,15 @@ class CocoDataset(Dataset[Sample]):
 
 
 def decode_mask(segmentation: Any, size: Size) -> NDArray[np.uint8]:
-    """(H, W) of 0 and 1 from COCO polygons, RLE or compressed RLE; empty where there is none."""
+    """(H, W) of 0 and 1 from COCO polygons, RLE or compressed RLE; empty where there is none.
+
+    Raises:
+        DataError: it is none of these, or not of a picture of ``size``; the message follows the annotation's name.
+    """
     from pycocotools import mask as coco_mask
 
-    if not segmentation:
+    if rle.is_none(segmentation):
         return np.zeros(size, np.uint8)
-    if isinstance(segmentation, list):
-        encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
-    elif isinstance(segmentation["counts"], list):
-        encoded = coco_mask.frPyObjects(segmentation, *size)
-    else:
-        encoded = segmentation
-    return np.asarray(coco_mask.decode(encoded), np.uint8)
+    if problem := rle.problem_with(segmentation, size):
+        raise DataError(problem)
+    return np.asarray(coco_mask.decode(rle.to_rle(segmentation, size)), np.uint8)

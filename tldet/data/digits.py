@@ -7,9 +7,10 @@ ones. The same seed gives the same files.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.data.images import Picture, read_image
+from tldet.errors import DataError
 
 PHOTOS = {
     "train": ("astronaut.png", "camera.png", "chelsea.png", "coins.png", "motorcycle_left.png", "brick.png", "ihc.png"),
@@ -35,6 +37,7 @@ SHARES = {  # of the digit samples
     "crops/train": (0.0, 0.6),
     "crops/val": (0.6, 0.7),
 }
+MARK = "generated.json"  # in a generated folder: what it was generated from
 DIGITS = (2, 7)
 SIDES = (28, 84)  # pixels
 TURN = 20.0  # degrees
@@ -66,14 +69,12 @@ def generate(
         ``out``.
     """
     wish = {"train": train, "valid": valid, "test": test, "seed": seed, "size": list(size), "version": 1}
-    done = out / "generated.json"
-    if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == wish:
+    splits = (("train", train), ("valid", valid), ("test", test))
+    if _is_there(out, wish, [split for split, _ in splits]):
         return out
-    for number, (split, count) in enumerate((("train", train), ("valid", valid), ("test", test))):
-        shutil.rmtree(out / split, ignore_errors=True)
-        (out / split).mkdir(parents=True)
+    for number, (split, count) in enumerate(splits):
         _write_split(out / split, split, count, np.random.default_rng([seed, number]), size)
-    done.write_text(json.dumps(wish), encoding="utf-8")
+    (out / MARK).write_text(json.dumps(wish), encoding="utf-8")
     return out
 
 
@@ -93,11 +94,9 @@ def generate_crops(out: Path, *, train: int = 6000, val: int = 500, seed: int = 
         ``out``.
     """
     wish = {"train": train, "val": val, "seed": seed, "side": side, "version": 1}
-    done = out / "generated.json"
-    if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == wish:
+    if _is_there(out, wish, ["train", "val"]):
         return out
     for number, (split, count) in enumerate((("train", train), ("val", val))):
-        shutil.rmtree(out / split, ignore_errors=True)
         random = np.random.default_rng([seed, number, 3])
         stamps, photos = _stamps(f"crops/{split}"), _photos(f"crops/{split}")
         for one in range(count):
@@ -105,8 +104,31 @@ def generate_crops(out: Path, *, train: int = 6000, val: int = 500, seed: int = 
             folder = out / split / str(stamp.label)
             folder.mkdir(parents=True, exist_ok=True)
             _write_picture(folder / f"{one:05d}.jpg", _crop(stamp, photos, random, side))
-    done.write_text(json.dumps(wish), encoding="utf-8")
+    (out / MARK).write_text(json.dumps(wish), encoding="utf-8")
     return out
+
+
+def _is_there(out: Path, wish: dict[str, Any], splits: Sequence[str]) -> bool:
+    """Whether ``out`` holds what is wished for; if not, its ``splits`` are made anew, empty.
+
+    Raises:
+        DataError: a folder in their place was not generated here, or a package is missing.
+    """
+    missing = [name for name in ("sklearn", "skimage") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise DataError(f"{out}: generating it needs {' and '.join(missing)}: pip install 'tldet[demo]'")
+    done = out / MARK
+    if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == wish:
+        return True
+    strange = next((out / split for split in splits if (out / split).exists() and not done.is_file()), None)
+    if strange is not None:
+        raise DataError(f"{strange}: was not generated here and would be lost; remove it or choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    done.write_text(json.dumps({"unfinished": wish}), encoding="utf-8")
+    for split in splits:
+        shutil.rmtree(out / split, ignore_errors=True)
+        (out / split).mkdir(parents=True)
+    return False
 
 
 def _crop(stamp: Stamp, photos: list[Picture], random: np.random.Generator, side: int) -> Picture:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,8 +25,9 @@ def read_image(path: str | Path) -> Picture:
     """The picture as (H, W, 3) uint8 RGB, turned upright.
 
     JPEG goes through OpenCV, which decodes fastest and turns by EXIF but does not notice a file that breaks off; so
-    its end is looked at first. Everything else goes through Pillow, which refuses what is broken. Alpha is dropped
-    over white, 16 bits are scaled to 8, of several frames the first is read.
+    its end is looked for first. Everything else, a JPEG followed by much else (a film in a phone's photograph) too,
+    goes through Pillow, which refuses what is broken. Alpha is dropped over white, 16 bits are scaled to 8, of several
+    frames the first is read.
 
     Raises:
         DataError: the file is missing, broken or no picture.
@@ -34,13 +38,18 @@ def read_image(path: str | Path) -> Picture:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     if not content:
         raise DataError(f"{path}: is an empty file")
-    if content.startswith(JPEG_START):
-        if JPEG_END not in content[-END_WITHIN:]:
-            raise DataError(f"{path}: is a JPEG that breaks off before its end")
-        decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-        if decoded is not None and not _is_cmyk(content):
-            return cast(Picture, cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded))
-    return _read_with_pillow(path, content)
+    ends = not content.startswith(JPEG_START) or JPEG_END in content[-END_WITHIN:]
+    if content.startswith(JPEG_START) and ends and not _is_cmyk(content):
+        with contextlib.suppress(cv2.error):  # such as more pixels than it takes; Pillow says so
+            decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+            if decoded is not None:
+                return cast(Picture, cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded))
+    try:
+        return _read_with_pillow(path, content)
+    except DataError:
+        if ends:
+            raise
+        raise DataError(f"{path}: is a JPEG that breaks off before its end") from None
 
 
 def _is_cmyk(content: bytes) -> bool:
@@ -55,15 +64,40 @@ def _is_cmyk(content: bytes) -> bool:
 
 
 def _read_with_pillow(path: str | Path, content: bytes) -> Picture:
-    from PIL import Image, ImageOps
+    from PIL import Image
 
+    with _naming(path), Image.open(io.BytesIO(content)) as opened:
+        return _upright(opened)
+
+
+def from_pillow(image: Any) -> Picture:
+    """A picture that Pillow opened as (H, W, 3) uint8 RGB, turned upright: what :func:`read_image` gives of its file.
+
+    Raises:
+        DataError: its file is broken.
+    """
+    with _naming(getattr(image, "filename", "") or "the picture"):
+        return _upright(image)
+
+
+@contextlib.contextmanager
+def _naming(name: object) -> Iterator[None]:
+    """What Pillow raises about a broken picture, or its broken EXIF data, as one line with its name."""
+    from PIL import Image
+
+    broken = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, struct.error)
     try:
-        with Image.open(io.BytesIO(content)) as opened:
-            opened.load()
-            return _to_rgb(cast(Any, ImageOps.exif_transpose(opened)))
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        text = str(error).split("<")[0].strip() or type(error).__name__
-        raise DataError(f"{path}: is no readable picture ({text})") from None
+        yield
+    except (*broken, Image.DecompressionBombError) as error:
+        text = " ".join(str(error).split("<")[0].split()) or type(error).__name__
+        raise DataError(f"{name}: is no readable picture ({text})") from None
+
+
+def _upright(image: Any) -> Picture:
+    from PIL import ImageOps
+
+    image.load()
+    return _to_rgb(cast(Any, ImageOps.exif_transpose(image)))
 
 
 def _to_rgb(image: Any) -> Picture:

@@ -21,6 +21,7 @@ from tldet.errors import DataError
 
 log = logging.getLogger(__name__)
 CACHE_VERSION = 1
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError)  # what a cache that is not there, or damaged, raises
 NAMED = 5  # so many ids are named where something is left out; the rest is counted
 ARRAYS = ("image_ids", "sizes", "offsets", "boxes", "labels", "crowd", "annotation_ids", "areas", "spans", "raw")
 
@@ -76,6 +77,11 @@ class AnnotationIndex:
     def rows(self, position: int) -> slice:
         """The rows of the objects of the picture at ``position``."""
         return slice(int(self.offsets[position]), int(self.offsets[position + 1]))
+
+    def has_segmentation(self) -> NDArray[np.bool_]:
+        """(A,) whether an object has polygons or an RLE; ``null`` and ``[]`` are none."""
+        lengths = np.diff(self.spans)
+        return np.asarray(lengths > len("null"), np.bool_)
 
     def segmentation(self, row: int) -> Any:
         """The polygons or RLE of an object as the JSON has them, or None."""
@@ -210,12 +216,13 @@ def _cached(path: Path) -> AnnotationIndex:
     folder = cache_root() / "index" / hashlib.sha256(stamp + head).hexdigest()[:32]
     try:
         return _open(folder, path)
-    except (OSError, ValueError, KeyError):
+    except UNREADABLE:
+        shutil.rmtree(folder, ignore_errors=True)  # there is none, or it is damaged
         index = _parsed(path)
     try:
         _store(index, folder)
         return _open(folder, path)
-    except (OSError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         log.warning("the annotations are not cached in %s: %s", folder, error)
         return index
 

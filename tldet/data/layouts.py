@@ -44,9 +44,8 @@ def find_layout(folder: Path) -> Layout:
     Raises:
         DataError: nothing fits; the message says what was looked for.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    found = [p for depth in ("*.json", "*/*.json") for p in sorted(folder.glob(depth))]
+    _require_folder(folder)
+    found = [p for depth in ("*.json", "*/*.json") for p in sorted(folder.glob(depth)) if not p.is_dir()]
     files = [p for p in found if is_coco(p)]
     if not files:
         seen = ", ".join(f"{p.relative_to(folder)}{'' if p.stat().st_size else ' (empty)'}" for p in found[:3])
@@ -70,16 +69,28 @@ def find_layout(folder: Path) -> Layout:
     return Layout(parts["train"], parts.get("val"), parts.get("test"))
 
 
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+
+
 def is_coco(path: Path) -> bool:
-    """Whether a JSON may be COCO annotations, judged without reading all of it; results and captions are not."""
+    """Whether a JSON may be COCO annotations, judged without reading all of it; results and captions are not.
+
+    Raises:
+        DataError: it cannot be read: a link to nothing may be meant for the training annotations.
+    """
     if re.search(r"captions|keypoints|panoptic|image_info|stuff", path.name):
         return False
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(0)
-        head = file.read(1 << 16)
-        file.seek(max(0, size - (1 << 16)))
-        ends = head + file.read()
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            head = file.read(1 << 16)
+            file.seek(max(0, size - (1 << 16)))
+            ends = head + file.read()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     return head.lstrip()[:1] == b"{" and any(b'"%s"' % key in ends for key in (b"images", b"annotations"))
 
 
@@ -97,9 +108,10 @@ def find_images(annotations: Path, root: Path) -> Path:
     """The folder in which the first pictures of a JSON are.
 
     Raises:
-        DataError: they are in none of the places looked at.
+        DataError: they are in none of the places looked at, or ``root`` is no folder.
     """
     names = AnnotationIndex.load(annotations).file_names[:3]
+    _require_folder(root)
     looked = list(dict.fromkeys(_image_folders(annotations, root)))
     for folder in looked:
         if all((folder / name).is_file() for name in names):
@@ -135,7 +147,7 @@ def split_one(split: Split, out: Path, *, seed: int, share: float = 0.2) -> tupl
         share: of the pictures that are measured on.
 
     Raises:
-        DataError: there are fewer than two pictures.
+        DataError: there are fewer than two pictures, or ``out`` cannot be written.
     """
     index = AnnotationIndex.load(split.annotations)
     if len(index) < 2:
@@ -158,8 +170,11 @@ def split_one(split: Split, out: Path, *, seed: int, share: float = 0.2) -> tupl
             "annotations": [a for a in whole.get("annotations", []) if a["image_id"] in ids],
         }
         path = out / f"{name}.json"
-        out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(part), encoding="utf-8")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(part), encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written: {error.strerror}; choose another --out") from None
         parts.append(Split(path, split.images))
     log.info("%s: split into %d pictures to train on, %d to measure on", split.annotations, len(index) - count, count)
     return parts[0], parts[1]

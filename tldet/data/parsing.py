@@ -5,36 +5,39 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from tldet.errors import DataError
 
+Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # kept as int64
+Pixels = Annotated[int, msgspec.Meta(le=2**31 - 1)]  # kept as int32
+
 
 class Image(msgspec.Struct):
     """An entry of ``images``."""
 
-    id: int
+    id: Id
     file_name: str
-    width: int
-    height: int
+    width: Pixels
+    height: Pixels
 
 
 class Category(msgspec.Struct):
     """An entry of ``categories``."""
 
-    id: int
+    id: Id
     name: str
 
 
 class Annotation(msgspec.Struct):
     """An entry of ``annotations``; the segmentation stays text until a mask is asked for."""
 
-    image_id: int
-    category_id: int
+    image_id: Id
+    category_id: Id
     bbox: list[float]
-    id: int = -1
+    id: Id = -1
     area: float | None = None
     iscrowd: int = 0
     segmentation: msgspec.Raw = msgspec.Raw(b"null")
@@ -93,7 +96,7 @@ def _read_leniently(path: Path, content: bytes) -> Coco:
     """Python's own parser accepts NaN, and says where a file breaks off."""
     try:
         data = json.loads(content)
-        for record in data.get("annotations", []):
+        for record in data.get("annotations") or []:
             if "segmentation" in record:
                 record["segmentation"] = msgspec.Raw(json.dumps(record["segmentation"]).encode())
         return msgspec.convert(data, Coco)
@@ -102,7 +105,7 @@ def _read_leniently(path: Path, content: bytes) -> Coco:
         raise DataError(f"{path}: is no valid JSON at line {error.lineno}, column {error.colno}{cut}") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: is no JSON text") from None
-    except (msgspec.ValidationError, AttributeError) as error:
+    except (msgspec.ValidationError, AttributeError, TypeError) as error:
         raise DataError(f"{path}: is not in COCO's layout: {error}") from None
 
 

@@ -62,6 +62,8 @@ class Resize:
         self.short = [short] if isinstance(short, int) else list(short)
         if not self.short or min(self.short) < 1 or long < 1:
             raise ValueError(f"short={short} and long={long} must be at least 1")
+        if mode == "range" and self.short[0] > self.short[-1]:
+            raise ValueError(f"short={short} must rise from its least to its greatest for mode='range'")
         self.long, self.mode, self.draw = long, mode, draw
 
     def __call__(self, sample: Labelled, draws: Draws) -> Labelled:
@@ -188,7 +190,7 @@ class Pipeline:
     """
 
     def __init__(self, steps: Sequence[Mapping[str, Any]]) -> None:
-        self.steps = [build(TRANSFORMS, step) for step in steps]
+        self.steps = [build(TRANSFORMS, step, f"transforms.{number}") for number, step in enumerate(steps)]
 
     def __call__(self, sample: Labelled, seed: Sequence[int], batch_seed: Sequence[int]) -> Labelled:
         """Run every step; the outcome is a function of the sample and the two seeds."""

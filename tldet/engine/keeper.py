@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch.optim import Optimizer
+
 from tldet import checkpoint
 from tldet.engine.precision import Precision
 from tldet.engine.state import TrainState, capture_rng
@@ -106,6 +108,17 @@ def pack(run: Trainer, *, whole: bool) -> dict[str, Any]:
     }
 
 
+def _load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """Load the optimizer's state but keep this run's options: the saved ones are those of the config at that time."""
+    options = [
+        {"initial_lr": group["lr"], **{key: value for key, value in group.items() if key not in ("params", "lr")}}
+        for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(saved)
+    for group, own in zip(optimizer.param_groups, options, strict=True):
+        group.update(own)
+
+
 def unpack(run: Trainer, saved: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Put a run into the state of a checkpoint; returns the states of the random generators.
 
@@ -117,7 +130,7 @@ def unpack(run: Trainer, saved: Mapping[str, Any], path: Path) -> dict[str, Any]
         raise TrainingError(f"{path} holds weights only, no state of training; start from it with --init-from")
     try:
         run.model.load_state_dict(saved["model"])
-        run.optimizer.load_state_dict(training["optimizer"])
+        _load_optimizer(run.optimizer, training["optimizer"])
         if run.ema:
             run.ema.load_state_dict(saved["ema"] or saved["model"])
         total, run.state = run.state.total, TrainState.from_dict(training)

@@ -12,6 +12,8 @@ from typing import Any
 
 from tldet.errors import TrainingError
 
+LOG_NAME = "log.jsonl"  # in a run's folder
+
 
 class JsonLog:
     """Appends records; every field that depends on the clock lies in a record's ``time``.
@@ -26,12 +28,18 @@ class JsonLog:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def cut(self, step: int) -> None:
-        """Keep the records up to ``step``: later ones, and a half-written last one, will be written anew."""
+    def cut(self, step: int, *, unmeasured: bool = False) -> None:
+        """Keep the records up to ``step``: later ones, and a half-written last one, will be written anew.
+
+        Args:
+            step: the last step that was taken.
+            unmeasured: its validation will be written anew too.
+        """
         kept = b""
         if step > 0 and self.path.exists():
             for line in self.path.read_bytes().splitlines(keepends=True):
-                if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                record = json.loads(line) if line.endswith(b"\n") else {"step": step + 1}
+                if record["step"] > step or (unmeasured and record["step"] == step and record["type"] == "val"):
                     break
                 kept += line
         with self._naming():

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from tldet.errors import ConfigError
 
 Name = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+M = TypeVar("M", bound=nn.Module)
 _WORTH_IT = 0.9  # bf16 must take less than this share of fp32's time
 
 
@@ -55,9 +56,19 @@ class Precision:
         """Keeps small fp16 gradients from vanishing; does nothing with the other formats."""
         return torch.amp.GradScaler(self.device_type, enabled=self.name == "fp16")
 
-    def prepare(self, model: nn.Module) -> nn.Module:
+    def prepare(self, model: M) -> M:
         """Lay the model's weights out as chosen; the parameters stay the same objects."""
         return model.to(memory_format=torch.channels_last) if self.channels_last else model
+
+    def store_weights(self, model: M) -> M:
+        """Keep the weights of convolutions and matrix products in the number format they are multiplied in.
+
+        Only for prediction under :meth:`autocast`, which would cast them anew in every pass: the results are the same.
+        """
+        for module in model.modules():
+            if self.name != "fp32" and isinstance(module, (nn.Conv2d, nn.Linear)):
+                module.to(self.dtype)
+        return model
 
     def describe(self) -> str:
         """One line for people."""

@@ -48,6 +48,7 @@ class TrainState:
         lr: highest learning rate of the last step.
         metrics: what the last validation returned.
         window: sums since the last line of the log.
+        unmeasured: the validation after the last step is still to be done: a picture could not be read.
     """
 
     step: int = 0
@@ -60,6 +61,7 @@ class TrainState:
     lr: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     window: Window = field(default_factory=Window)
+    unmeasured: bool = False
 
     def take_in(self, value: float, min_gain: float) -> bool:
         """Count a validation for early stopping; true when it is the best so far (NaN never is)."""
@@ -82,6 +84,7 @@ class TrainState:
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> TrainState:
         """The state :meth:`to_dict` gave; further keys are left alone."""
+        state = {"unmeasured": False, **state}  # older checkpoints do not have it
         known = {one.name: state[one.name] for one in fields(cls)}
         return cls(**{**known, "metrics": dict(known["metrics"]), "window": Window(**known["window"])})
 

@@ -22,7 +22,7 @@ from tldet.engine.budget import Budget, Stopwatch
 from tldet.engine.ema import Ema
 from tldet.engine.interrupt import Interrupts
 from tldet.engine.keeper import Keeper, pack, unpack
-from tldet.engine.log import JsonLog
+from tldet.engine.log import LOG_NAME, JsonLog
 from tldet.engine.precision import Precision
 from tldet.engine.progress import Reporter
 from tldet.engine.recorder import Recorder
@@ -97,7 +97,7 @@ class Trainer:
         self.state = TrainState(total=schedule.total_steps(steps_per_epoch))
         self.config, self.meta = dict(config or {}), dict(meta or {})
         self.keeper = Keeper(self.work_dir, settings.keep)
-        self.recorder = Recorder(JsonLog(self.work_dir / "log.jsonl"), self.reporter, steps_per_epoch)
+        self.recorder = Recorder(JsonLog(self.work_dir / LOG_NAME), self.reporter, steps_per_epoch)
         self.stepper = Stepper(self.model, optimizer, self.precision, settings.clip_norm)
         self.stopwatch = Stopwatch(clock)
         self._stop_reason: str | None = None
@@ -143,7 +143,7 @@ class Trainer:
         path, saved = self.keeper.newest()
         rng = unpack(self, saved, path)
         self.stopwatch.seconds = self.state.seconds
-        self.recorder.log.cut(self.state.step)
+        self.recorder.log.cut(self.state.step, unmeasured=self.state.unmeasured)
         log.info("resuming from %s after step %d", path, self.state.step)
         return rng
 
@@ -174,6 +174,9 @@ class Trainer:
     def _loop(self, stream: Iterator[Any], interrupts: Interrupts) -> str:
         """Take steps until there is a reason not to; returns the reason."""
         budget = Budget.of(self.schedule, self.state)
+        if self.evaluate is not None and self.state.unmeasured:
+            self._validate(self.evaluate)
+            self._save(self.keeper.step_path(self.state.step))
         reason = self._ended()
         while reason is None:
             self._step(stream, budget)
@@ -210,14 +213,23 @@ class Trainer:
         try:
             batch = next(stream)
         except DataError as error:
-            raise DataError(f"{error}; {self.keeper.way_on(self.state.step, self._save)}") from None
+            raise self._unreadable(error) from None
         batch.seed = mix(self.settings.seed, self.state.step, micro)
         return batch
+
+    def _unreadable(self, error: DataError) -> DataError:
+        """The error about a picture with the way on, once the steps before it are saved."""
+        return DataError(f"{error}; {self.keeper.way_on(self.state.step, self._save)}")
 
     def _validate(self, evaluate: Evaluate) -> None:
         """Measure the weights people will use; keep them when they are the best so far."""
         start = time.perf_counter()
-        self.state.metrics = measure(self.model, evaluate, self.ema, self.precision)
+        self.state.unmeasured = True
+        try:
+            self.state.metrics = measure(self.model, evaluate, self.ema, self.precision)
+        except DataError as error:
+            raise self._unreadable(error) from None
+        self.state.unmeasured = False
         is_best = self.state.take_in(best_of(self.state.metrics, self.settings), self.settings.min_gain)
         self.recorder.validation(self.state, time.perf_counter() - start)
         if is_best:

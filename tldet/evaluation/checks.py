@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tldet import rle
 from tldet.errors import DataError
-from tldet.evaluation import masks
 from tldet.evaluation.columns import Bools, Floats, Ints, Size
 
 Who = Callable[[int], str]  # row -> what a message calls the record
@@ -54,7 +54,7 @@ def category_ranks(ids: Sequence[Any], known: Mapping[Any, int], who: Who) -> In
 def segmentations(found: Sequence[Any], sizes: Sequence[Size], who: Who) -> None:
     """DataError about the first mask that cannot be scored."""
     for row, (segmentation, size) in enumerate(zip(found, sizes, strict=True)):
-        if problem := masks.problem_with(segmentation, size):
+        if problem := rle.problem_with(segmentation, size):
             raise DataError(f"{who(row)} {problem}")
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet import rle
 from tldet.errors import DataError
-from tldet.evaluation import checks, masks
+from tldet.evaluation import checks
 from tldet.evaluation.columns import Floats, Ints, Results, Type
 from tldet.evaluation.engines import Engine, score
 from tldet.evaluation.loading import load_ground_truth, load_results
@@ -98,7 +99,7 @@ class CocoEvaluator:
         self._boxes: list[Floats] = []
         self._scores: list[Floats] = []
         self._categories: list[Ints] = []
-        self._rles: list[masks.Rle] = []
+        self._rles: list[rle.Rle] = []
         self._left_out = 0
 
     def update(self, image_id: int, detections: Detections) -> None:
@@ -118,8 +119,8 @@ class CocoEvaluator:
         boxes, scores = _xywh(detections), _array(detections.scores).astype(np.float64)
         _check(f"detections of image_id {image_id}: row", boxes, scores)
         known = categories >= 0
-        if self.truth.type == "segm" and detections.masks is not None:
-            self._rles += masks.encode(_array(detections.masks)[known].astype(np.uint8))
+        if self.truth.type == "segm":
+            self._rles += [rle for rle, keep in zip(detections.rles() or [], known, strict=True) if keep]
         self._images.append(image_id)
         self._seen.add(image_id)
         self._boxes.append(boxes[known])
@@ -141,7 +142,7 @@ class CocoEvaluator:
         areas, rles = boxes[:, 2] * boxes[:, 3], None
         if self.truth.type == "segm":
             rles = self._rles
-            areas, boxes = masks.areas_and_boxes(rles)
+            areas, boxes = rle.areas_and_boxes(rles)
         return Results(
             images=np.repeat(ranks, [len(scores) for scores in self._scores]),
             categories=np.concatenate([np.zeros(0, np.int64), *self._categories]),

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from msgspec import UNSET
 
-from tldet.evaluation import checks, masks, reading
+from tldet import rle
+from tldet.evaluation import checks, reading
 from tldet.evaluation.columns import Floats, GroundTruth, Results, Size, Type
 from tldet.evaluation.reading import Source, name_of, read
 
@@ -79,7 +80,7 @@ def _areas(
     areas = np.array([0.0 if record.area is None else record.area for record in records], dtype=np.float64)
     rows = [row for row, record in enumerate(records) if record.area is None]
     if rows and found is not None:
-        areas[rows] = masks.areas_and_boxes([masks.to_rle(found[row], sizes[row]) for row in rows])[0]
+        areas[rows] = rle.areas_and_boxes([rle.to_rle(found[row], sizes[row]) for row in rows])[0]
     elif rows:
         areas[rows] = boxes[rows, 2] * boxes[rows, 3]
     _say_missing(name, "area", len(rows), "taken from the " + ("box" if found is None else "mask"))
@@ -94,7 +95,7 @@ def _say_missing(name: str, key: str, count: int, instead: str) -> None:
 def _filled(boxes: Sequence[Any], found: Sequence[Any], sizes: Sequence[Size]) -> list[Any]:
     """``boxes`` with the bounds of the mask in place of each None."""
     rows = [row for row, box in enumerate(boxes) if box is None]
-    bounds = masks.areas_and_boxes([masks.to_rle(found[row], sizes[row]) for row in rows])[1]
+    bounds = rle.areas_and_boxes([rle.to_rle(found[row], sizes[row]) for row in rows])[1]
     filled = list(boxes)
     for row, box in zip(rows, bounds.tolist(), strict=True):
         filled[row] = box
@@ -131,14 +132,14 @@ def load_results(source: Source, truth: GroundTruth) -> Results:
     if boxless or masked:
         sizes = [truth.sizes[rank] for rank in images]
         checks.segmentations([record.segmentation for record in records], sizes, who)
-        rles = [masks.to_rle(record.segmentation, size) for record, size in zip(records, sizes, strict=True)]
+        rles = [rle.to_rle(record.segmentation, size) for record, size in zip(records, sizes, strict=True)]
     return _measured(Results(images, categories, np.zeros((0, 4)), scores, scores, rles), raw_boxes, who, masked)
 
 
 def _measured(results: Results, raw_boxes: Sequence[Any], who: checks.Who, masked: bool) -> Results:
     """``results`` with boxes and areas."""
     if results.segmentations is not None and None in raw_boxes:
-        areas, bounds = masks.areas_and_boxes(results.segmentations)
+        areas, bounds = rle.areas_and_boxes(results.segmentations)
         pairs = zip(raw_boxes, bounds.tolist(), strict=True)
         boxes = checks.boxes([bound if box is None else box for box, bound in pairs], who)
     else:

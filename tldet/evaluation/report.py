@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.errors import DataError
+from tldet.output import write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,6 +36,7 @@ class CocoResult:
         engine: what measured it, "fast" or "pycocotools".
         images: pictures that were scored.
         detections: detections that were scored.
+        bbox: the boxes' result beside that of the masks, where both were measured.
     """
 
     AP: float = -1.0
@@ -57,26 +57,24 @@ class CocoResult:
     engine: str = "fast"
     images: int = 0
     detections: int = 0
+    bbox: CocoResult | None = None
 
     def numbers(self) -> dict[str, float]:
         """The twelve numbers by name."""
         return {name: getattr(self, name) for name in METRICS}
 
     def to_dict(self) -> dict[str, Any]:
-        """The twelve numbers and ``per_class``: what goes into a JSON file."""
-        return {**self.numbers(), "per_class": dict(self.per_class)}
-
-    def to_json(self) -> str:
-        """:meth:`to_dict` as JSON text; the numbers read back are the same to the last bit."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+        """The twelve numbers, ``per_class``, and the boxes' own under ``bbox``: what goes into a JSON file."""
+        boxes = {} if self.bbox is None else {"bbox": self.bbox.to_dict()}
+        return {**self.numbers(), "per_class": dict(self.per_class), **boxes}
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write :meth:`to_json` to ``path``; DataError when that cannot be done."""
-        try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+        """Write :meth:`to_dict` as JSON, numbers to the last bit; DataError when that cannot be done."""
+        write_json(Path(path), self.to_dict(), indent=2)
+
+    def tables(self) -> list[Table]:
+        """:meth:`table`, and that of the boxes where both were measured."""
+        return [self.table(), *([self.bbox.table()] if self.bbox is not None else [])]
 
     def table(self) -> Table:
         """A rich table: the twelve numbers first, then the classes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -11,13 +12,16 @@ import torch
 from torch import Tensor
 
 from tldet.data.coco import Sample
-from tldet.data.images import Picture, fitted_size, read_image, resize_to
+from tldet.data.images import Picture, fitted_size, from_pillow, read_image, resize_to
 from tldet.data.loader import collate
+from tldet.engine.fuse import fuse
 from tldet.engine.precision import Precision, choose
 from tldet.errors import ConfigError
 from tldet.models.detector import Detector
 from tldet.structures import Detections, Target
 from tldet.transfer.restore import restore
+
+TRIAL = 480  # pixels; a picture of at most this long side decides on the number format
 
 Input = "str | Path | NDArray[np.uint8] | Tensor | Any"
 
@@ -26,7 +30,9 @@ class Predictor:
     """A detector with the input size, classes and number format it was made for.
 
     Args:
-        model: the detector, on its device, in eval mode.
+        model: the detector, on its device, in eval mode; it stays as it is (``features``, ``losses`` and
+            ``predict_tensor`` in fp32). Prediction runs on a copy made for it: norms folded, weights in its own number
+            format.
         category_ids: the data set's own category id of each label.
         short: pictures are scaled so that their short side is this,
         long: and their long side at most that.
@@ -38,7 +44,7 @@ class Predictor:
     ) -> None:
         self.precision = precision
         self.model = model.eval()
-        precision.prepare(model)
+        self._fast = precision.store_weights(precision.prepare(fuse(copy.deepcopy(model))))
         self.category_ids = tuple(category_ids)
         self.short, self.long = short, long
 
@@ -82,16 +88,20 @@ class Predictor:
         return [one.above(score) for one in found]
 
     def _predict(self, pictures: Sequence[Picture]) -> list[Detections]:
-        nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
         samples = []
         for picture in pictures:
             height, width = picture.shape[:2]
             small = resize_to(picture, fitted_size((height, width), self.short, self.long))
             pixels = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))
-            samples.append(Sample(pixels, nothing, (height, width)))
+            samples.append(Sample(pixels, _nothing(), (height, width)))
         device = next(self.model.parameters()).device
         with torch.inference_mode(), self.precision.autocast():
-            return [found.to("cpu") for found in self.model.predict(collate(samples).to(device))]
+            return [found.to("cpu") for found in self._fast.predict(collate(samples).to(device))]
+
+
+def _nothing() -> Target:
+    """The target of a picture of which nothing is known."""
+    return Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
 
 
 def as_picture(image: Any) -> Picture:
@@ -101,7 +111,7 @@ def as_picture(image: Any) -> Picture:
     if isinstance(image, Tensor):
         image = image.cpu().numpy().transpose(1, 2, 0)
     elif hasattr(image, "convert"):
-        image = np.asarray(image.convert("RGB"))
+        image = from_pillow(image)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         shape = getattr(image, "shape", type(image).__name__)
         raise TypeError(f"a picture is a path, (H, W, 3) uint8 RGB array, (3, H, W) uint8 tensor or PIL; not {shape}")
@@ -127,5 +137,26 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Pre
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {name}: {str(error).splitlines()[0]}") from None
     meta = state["meta"]
-    chosen = choose(model, name, precision)
+    chosen = choose_for(model, name, precision, **meta["input"])
     return Predictor(model, meta["category_ids"], **meta["input"], precision=chosen)
+
+
+def choose_for(model: Detector, device: str, requested: str, short: int, long: int) -> Precision:
+    """The number format to predict in, measured where the processor has two to choose from.
+
+    Args:
+        model: in eval mode, on ``device``.
+        device: ``cpu``, ``cuda``, ...
+        requested: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        short: short side of the pictures; the ones of the measurement have at most 480 pixels on
+        long: their long side.
+    """
+    height, width = fitted_size((short, long), min(short, TRIAL), min(long, TRIAL))
+    samples = [Sample(torch.full((3, height, width), 128, dtype=torch.uint8), _nothing(), (height, width))]
+    batch = collate(samples).to(device)
+
+    def trial() -> None:
+        with torch.no_grad():
+            model.predict(batch)
+
+    return choose(model, device, requested, trial, f"predicting {height} x {width}")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +17,8 @@ from tldet.engine.memory import keep_freed_memory
 from tldet.errors import DataError
 from tldet.inference.predictor import Predictor, load
 from tldet.inference.sources import Source, find_sources
-from tldet.inference.video import Video, VideoWriter, camera
+from tldet.inference.video import Video, VideoWriter, ahead, camera
+from tldet.output import make_folder, write_json
 from tldet.structures import Detections
 from tldet.visualize import draw
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 log = logging.getLogger(__name__)
+PICTURES_AHEAD = 2  # each may take 100 MB
 
 
 @dataclass
@@ -77,19 +78,21 @@ def predict(
     """
     keep_freed_memory()
     sources = find_sources([str(given) for given in inputs])
+    if out:
+        _spare_inputs(sources, Path(out))
     for folder in (Path(out) if out else None, Path(json_path).parent if json_path else None):
         if folder:
-            _make(folder)
+            make_folder(folder)
     run = _Run(load(checkpoint, device), Path(out) if out else None, score, console)
     start = time.perf_counter()
     try:
         with run.progress() as progress:
-            for source in progress.track(sources, description="predicting"):
-                run.take(source, progress)
+            for source, picture in progress.track(read_ahead(sources), len(sources), description="predicting"):
+                run.take(source, picture, progress)
     finally:
         run.summary.seconds = time.perf_counter() - start
         if json_path:
-            _write_json(Path(json_path), run.summary.records)
+            write_json(json_path, run.summary.records)
         run.report()
     if run.summary.failed and not run.summary.pictures + run.summary.frames:
         raise DataError(f"none of {len(run.summary.failed)} inputs could be read")
@@ -108,11 +111,13 @@ class _Run:
 
         return Progress(console=self.console, disable=self.console is None, transient=True)
 
-    def take(self, source: Source, progress: Progress) -> None:
-        """One input."""
+    def take(self, source: Source, picture: Picture | DataError | None, progress: Progress) -> None:
+        """One input, a picture already read."""
         try:
-            if source.kind == "picture":
-                self._picture(source)
+            if isinstance(picture, DataError):
+                raise picture
+            if picture is not None:
+                self._picture(source, picture)
             elif source.kind == "video":
                 video = Video(source.path)
                 shown = progress.track(video, total=video.frames or None, description=source.path.name)
@@ -123,8 +128,7 @@ class _Run:
             self.summary.failed[str(source.path)] = str(error)
             log.warning("%s", error)
 
-    def _picture(self, source: Source) -> None:
-        picture = read_image(source.path)
+    def _picture(self, source: Source, picture: Picture) -> None:
         found = self._found(picture, source.path.as_posix())
         self.summary.pictures += 1
         if self.out:
@@ -164,6 +168,23 @@ class _Run:
         self.console.print(text, markup=False, highlight=False)
 
 
+def read_ahead(sources: Sequence[Source]) -> Iterator[tuple[Source, Picture | DataError | None]]:
+    """Each source with its picture, read by a thread while the detector works on the one before.
+
+    What cannot be read comes as its error, so that the others go on; videos and cameras come with None.
+    """
+
+    def one(source: Source) -> tuple[Source, Picture | DataError | None]:
+        if source.kind != "picture":
+            return source, None
+        try:
+            return source, read_image(source.path)
+        except DataError as error:
+            return source, error
+
+    return ahead(map(one, sources), PICTURES_AHEAD)
+
+
 def write_picture(path: Path, picture: Picture) -> None:
     """Write a (H, W, 3) uint8 RGB picture by its name's extension.
 
@@ -178,16 +199,9 @@ def write_picture(path: Path, picture: Picture) -> None:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def _make(folder: Path) -> None:
-    """Make a folder before the work, not after it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another") from None
-
-
-def _write_json(path: Path, records: list[dict[str, Any]]) -> None:
-    try:
-        path.write_text(json.dumps(records), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+def _spare_inputs(sources: Sequence[Source], out: Path) -> None:
+    """No drawing may be written over a picture or video that was given."""
+    given = {source.path.resolve() for source in sources}
+    clash = next((out / source.name for source in sources if (out / source.name).resolve() in given), None)
+    if clash is not None:
+        raise DataError(f"{clash}: is an input, a drawing would be written over it; choose another --out")

@@ -57,13 +57,15 @@ def kind_of(path: Path) -> str | None:
 
 def _distinct(sources: list[Source]) -> list[Source]:
     """Inputs of the same name from two folders must not overwrite each other's drawing."""
-    seen: dict[str, int] = {}
+    taken: set[str] = set()
     result = []
     for source in sources:
-        drawn = _drawn(source)
-        key = str(drawn).lower()
-        seen[key] = seen.get(key, 0) + 1
-        name = drawn if seen[key] == 1 else drawn.with_stem(f"{drawn.stem}_{seen[key]}")
+        drawn = name = _drawn(source)
+        number = 1
+        while str(name).lower() in taken:
+            number += 1
+            name = drawn.with_stem(f"{drawn.stem}_{number}")
+        taken.add(str(name).lower())
         result.append(Source(source.kind, source.path, name))
     return result
 

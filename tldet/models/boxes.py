@@ -1,4 +1,4 @@
-"""Box geometry: coding boxes against references, clipping, and anchors on the levels of a pyramid."""
+"""Box geometry: coding boxes against references and points, clipping, and anchors on the levels of a pyramid."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 MAX_LOG_SCALE = math.log(1000.0 / 16)  # keeps exp() finite; the constant of Detectron and torchvision
+SHARES = 4_000_000  # (box, region) pairs looked at at once: 32 MB a corner
 GRIDS_KEPT = 16  # multi-scale training meets a few dozen grids; more would only hold memory
 
 
@@ -46,6 +47,30 @@ def decode(deltas: Tensor, references: Tensor, weights: Sequence[float]) -> Tens
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
+def to_distances(points: Tensor, boxes: Tensor) -> Tensor:
+    """(..., 4) distances in pixels from points (..., 2) to the left, top, right and bottom sides of boxes (..., 4).
+
+    All four are positive where the point lies inside its box (Tian et al. 2019, equation 1).
+    """
+    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
+
+
+def from_distances(points: Tensor, distances: Tensor) -> Tensor:
+    """The inverse of :func:`to_distances`: (..., 4) xyxy boxes."""
+    return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
+
+
+def centerness(distances: Tensor) -> Tensor:
+    """(N,) in 0..1: how near to the middle of its box a point lies (Tian et al. 2019, equation 3).
+
+    Args:
+        distances: (N, 4) as :func:`to_distances` gives them, of points inside their boxes.
+    """
+    near = torch.minimum(distances[:, :2], distances[:, 2:])
+    far = torch.maximum(distances[:, :2], distances[:, 2:])
+    return (near / far).prod(-1).sqrt()
+
+
 def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Boxes (..., 4) cut to a picture of ``size`` (height, width)."""
     height, width = size
@@ -69,10 +94,13 @@ def inside_fraction(boxes: Tensor, regions: Tensor) -> Tensor:
     """(N,) the largest share of each box (N, 4) that lies in one of the regions (M, 4); 0 where M is 0."""
     if len(regions) == 0:
         return boxes.new_zeros(len(boxes))
-    low = torch.maximum(boxes[:, None, :2], regions[None, :, :2])
-    high = torch.minimum(boxes[:, None, 2:], regions[None, :, 2:])
-    shared = (high - low).clamp(min=0).prod(-1)
-    return (shared / (boxes[:, 2:] - boxes[:, :2]).prod(-1).clamp(min=1e-6)[:, None]).amax(1)
+    parts = []
+    for some in torch.split(boxes, max(1, SHARES // len(regions))):
+        low = torch.maximum(some[:, None, :2], regions[None, :, :2])
+        high = torch.minimum(some[:, None, 2:], regions[None, :, 2:])
+        shared = (high - low).clamp(min=0).prod(-1)
+        parts.append((shared / (some[:, 2:] - some[:, :2]).prod(-1).clamp(min=1e-6)[:, None]).amax(1))
+    return torch.cat(parts)
 
 
 def flatten_level(raw: Tensor, channels: int) -> Tensor:
@@ -81,8 +109,13 @@ def flatten_level(raw: Tensor, channels: int) -> Tensor:
     return raw.permute(0, 2, 3, 1).reshape(batch, height * width * (raw.shape[1] // channels), channels)
 
 
+def flatten_levels(raw: Sequence[Tensor], channels: int) -> Tensor:
+    """L x (B, A * C, H, W) predictions as one (B, M, C), level after level."""
+    return torch.cat([flatten_level(level, channels) for level in raw], 1)
+
+
 class AnchorGenerator:
-    """Anchors centred on the top left corner of every cell (Ren et al. 2015, section 3.1.1).
+    """Anchors in every cell (Ren et al. 2015, section 3.1.1).
 
     Args:
         sizes: for every level the square roots of the anchors' areas, in pixels.
@@ -91,6 +124,7 @@ class AnchorGenerator:
         rounding: round the base anchors to whole pixels, as torchvision does.
         step: "nominal" steps by the stride; "torchvision" by ``padded size // cells``, which differs
             on the top levels when the padded picture is no multiple of their stride.
+        offset: where in its cell an anchor is centred, as a share of the step: 0 the top left corner, 0.5 the middle.
     """
 
     def __init__(
@@ -101,11 +135,12 @@ class AnchorGenerator:
         *,
         rounding: bool = True,
         step: Literal["nominal", "torchvision"] = "nominal",
+        offset: float = 0.0,
     ) -> None:
         if len(sizes) != len(strides):
             raise ValueError(f"{len(sizes)} levels of anchor sizes for {len(strides)} levels of features")
         self.strides = tuple(strides)
-        self.step = step
+        self.step, self.offset = step, offset
         self.per_cell = len(sizes[0]) * len(ratios)
         self.base = [base_anchors(level, ratios, rounding=rounding) for level in sizes]
         self._grids: OrderedDict[tuple[object, ...], list[Tensor]] = OrderedDict()
@@ -127,7 +162,8 @@ class AnchorGenerator:
         for base, stride, (rows, columns) in zip(self.base, self.strides, cells, strict=True):
             exact = self.step == "torchvision"
             down, right = (padded[0] // rows, padded[1] // columns) if exact else (stride, stride)
-            y, x = torch.meshgrid(torch.arange(rows) * down, torch.arange(columns) * right, indexing="ij")
+            y, x = ((torch.arange(n) + self.offset) * pace for n, pace in ((rows, down), (columns, right)))
+            y, x = torch.meshgrid(y, x, indexing="ij")
             shifts = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)
             grids.append((shifts + base).reshape(-1, 4).float().to(device))
         return grids

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tldet.config import build, build_settings
 from tldet.models.boxes import clip
 from tldet.registry import BACKBONES, HEADS, NECKS
-from tldet.structures import Batch, Detections, Size, Target
+from tldet.structures import Batch, Detections, InstanceMasks, Size, Target
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ class Detector(nn.Module):
         self.preprocess = preprocess or Preprocess()
         self.class_names = tuple(class_names)
 
+    @property
+    def predicts_masks(self) -> bool:
+        """Whether the head gives and learns masks."""
+        return bool(getattr(self.head, "predicts_masks", False))
+
     def normalise(self, batch: Batch) -> Tensor:
         """(B, 3, H, W) float32 whose padding is zero *after* normalisation, as torchvision and mmdet have it."""
         x = normalised(batch.images, self.preprocess)
@@ -75,12 +80,19 @@ class Detector(nn.Module):
         """The pyramid of a normalised (B, 3, H, W) tensor."""
         return cast("tuple[Tensor, ...]", self.neck(self.backbone(x)))
 
-    def losses(self, x: Tensor, targets: Sequence[Target], seed: int | None = None) -> dict[str, Tensor]:
+    def losses(
+        self, x: Tensor, targets: Sequence[Target | Mapping[str, Any]], seed: int | None = None
+    ) -> dict[str, Tensor]:
         """The losses on a normalised (B, 3, H, W) tensor without padding.
 
-        Without a seed nothing is drawn at random: every anchor and region that could be drawn counts.
+        Targets may be dicts with the fields of :class:`~tldet.structures.Target`, and may leave ``ignore`` out.
+
+        Without a seed nothing is drawn at random: every anchor and region that could be drawn counts, so that the
+        numbers can be held against another toolkit's (see also ``eval_loss`` of FCOS's settings).
         """
-        return self._loss(self.head(self.features(x)), targets, whole_sizes(x), seed)
+        given = [one if isinstance(one, Target) else Target(**one) for one in targets]
+        given = [one if len(one.ignore) else replace(one, ignore=one.labels < 0) for one in given]
+        return self._loss(self.head(self.features(x)), given, whole_sizes(x), seed)
 
     @torch.no_grad()
     def predict_tensor(self, x: Tensor) -> list[Detections]:
@@ -123,7 +135,9 @@ def whole_sizes(x: Tensor) -> list[Size]:
 def rescale(found: Detections, size: Size, original: Size, class_names: Sequence[str]) -> Detections:
     """Detections on a picture of ``size`` carried to the ``original`` one and cut to it."""
     factor = found.boxes.new_tensor([original[1] / size[1], original[0] / size[0]] * 2)
-    return replace(found, boxes=clip(found.boxes * factor, original), class_names=class_names)
+    boxes = clip(found.boxes * factor, original)
+    masks = found.masks.placed(boxes, original) if isinstance(found.masks, InstanceMasks) else None
+    return replace(found, boxes=boxes, masks=masks, class_names=class_names)
 
 
 def build_detector(model: Mapping[str, Any], class_names: Sequence[str] = ()) -> Detector:

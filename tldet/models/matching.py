@@ -13,7 +13,7 @@ from tldet.structures import Target
 
 BACKGROUND = -1
 IGNORED = -2
-CHUNK = 20_000_000  # cells of an overlap matrix held at once: 80 MB
+CHUNK = 10_000_000  # pairs of boxes compared at once; torchvision's box_iou takes about 30 bytes for each
 Rescue = Literal["none", "own", "object"]
 
 
@@ -41,7 +41,7 @@ def match(
     Returns:
         (A,) int64: index into ``boxes``, BACKGROUND, or IGNORED.
     """
-    if len(boxes) == 0:
+    if len(boxes) == 0 or len(references) == 0:
         return torch.full((len(references),), BACKGROUND, dtype=torch.int64, device=references.device)
     chunks = torch.split(references, max(1, CHUNK // len(boxes)))
     whole = box_iou(boxes, references) if len(chunks) == 1 else None  # else never held at once
@@ -94,6 +94,22 @@ def assign(
     rows = (~target.ignore).nonzero().flatten()
     thresholds = {"positive": positive, "negative": negative, "least": least}
     matched = match(references, target.boxes[rows], low_quality=low_quality, **thresholds)
+    return spare_crowds(matched, rows, references, target, crowd)
+
+
+def spare_crowds(matched: Tensor, rows: Tensor, references: Tensor, target: Target, crowd: float) -> Tensor:
+    """Matches against the rows of a target that are no crowd, made matches against all; changes ``matched``.
+
+    Args:
+        matched: (A,) index into ``rows``, BACKGROUND, or IGNORED.
+        rows: (G,) rows of ``target`` that are no crowd.
+        references: (A, 4) xyxy pixels.
+        target: the picture's target.
+        crowd: a background reference with at least this share of its area in a crowd region is IGNORED.
+
+    Returns:
+        (A,) int64: row of ``target``, BACKGROUND, or IGNORED.
+    """
     if len(rows) == len(target.boxes):
         return matched
     inside = inside_fraction(references, target.boxes[target.ignore]) >= crowd
@@ -123,7 +139,7 @@ def draw(
         generator: a generator on the CPU; None draws nothing and takes all there are.
 
     Returns:
-        Indices of positives (P,) and of background (N,) with P + N <= count, each in rising order.
+        Indices of positives (P,) and of background (N,), each in rising order; with a generator P + N <= count.
     """
     positives = (matched >= 0).nonzero().flatten()
     background = (matched == BACKGROUND).nonzero().flatten()

@@ -24,6 +24,8 @@ class FPN(nn.Module):
         extra: "maxpool" adds one level by subsampling the coarsest (Faster R-CNN); "p6p7_c5" adds two by strided
             convolutions on the backbone's coarsest map, "p6p7_p5" on the pyramid's (RetinaNet: the paper takes C5,
             torchvision P5); "none" adds nothing.
+        relu_before_p7: put a ReLU between P6 and P7 (the paper, torchvision, FCOS) or not (mmdet's RetinaNet, ATSS
+            and GFL).
         norm: "batch" puts a BatchNorm behind every convolution but those of the extra levels, as torchvision's second
             versions do; a pyramid that starts from random weights then learns in fewer steps.
     """
@@ -34,12 +36,13 @@ class FPN(nn.Module):
         in_strides: Sequence[int],
         out_channels: int = 256,
         extra: Extra = "maxpool",
+        relu_before_p7: bool = True,
         norm: Literal["none", "batch"] = "none",
     ) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(_conv(channels, out_channels, 1, norm) for channels in in_channels)
         self.output = nn.ModuleList(_conv(out_channels, out_channels, 3, norm) for _ in in_channels)
-        self.extra = extra
+        self.extra, self.relu_before_p7 = extra, relu_before_p7
         added = {"maxpool": 1, "p6p7_c5": 2, "p6p7_p5": 2, "none": 0}[extra]
         if added == 2:
             source = in_channels[-1] if extra == "p6p7_c5" else out_channels
@@ -63,7 +66,7 @@ class FPN(nn.Module):
             levels.append(F.max_pool2d(levels[-1], 1, stride=2))
         elif self.extra != "none":
             p6 = self.p6(features[-1] if self.extra == "p6p7_c5" else levels[-1])
-            levels += [p6, self.p7(F.relu(p6))]
+            levels += [p6, self.p7(F.relu(p6) if self.relu_before_p7 else p6)]
         return tuple(levels)
 
 
@@ -73,10 +76,10 @@ def _conv(in_channels: int, out_channels: int, kernel: int, norm: str) -> nn.Mod
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """BatchNorm that takes its running statistics where a batch is one value a channel, which has no variance."""
+    """BatchNorm that takes its running statistics where a batch has one value a channel or none: no variance."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+        if self.training and x.shape[0] * x.shape[2] * x.shape[3] <= 1:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         return super().forward(x)

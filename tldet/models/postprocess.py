@@ -2,11 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from tldet.structures import Detections
+from tldet.models.boxes import clip, wide_enough
+from tldet.structures import Detections, Size
+
+
+@dataclass(frozen=True)
+class SelectSettings:
+    """Which of a one-stage head's many boxes become detections.
+
+    Attributes:
+        score: a (reference, class) pair must score more than this.
+        pre_nms: best pairs of each level that are decoded.
+        nms_iou: overlap above which the lesser of two detections of a class is dropped.
+        keep: at most so many detections a picture.
+        drop_empty: drop boxes of which nothing is left inside the picture (mmdet) or keep them (torchvision).
+    """
+
+    score: float = 0.05
+    pre_nms: int = 1000
+    nms_iou: float = 0.5
+    keep: int = 100
+    drop_empty: bool = False
+
+
+class Candidates(NamedTuple):
+    """The best n (reference, class) pairs of one level."""
+
+    boxes: Tensor  # (B, n, 4) xyxy pixels
+    scores: Tensor  # (B, n) in 0..1
+    labels: Tensor  # (B, n)
+    good: Tensor  # (B, n) bool, those that may become detections
+
+
+def best_pairs(ranks: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best (reference, class) pairs by ``ranks`` (B, N, K): their ranks, references and classes, (B, n) each."""
+    best, pairs = top_rows(ranks.flatten(1).float(), count)
+    classes = ranks.shape[-1]
+    return best, pairs // classes, pairs % classes
+
+
+def take_rows(values: Tensor, rows: Tensor) -> Tensor:
+    """The (B, n, C) of (B, N, C) values at (B, n) rows."""
+    return values.gather(1, rows[..., None].expand(-1, -1, values.shape[-1]))
+
+
+def detections(levels: Sequence[Candidates], sizes: Sequence[Size], settings: SelectSettings) -> list[Detections]:
+    """The detections of every picture, from the candidates of every level, cut to the pictures' sizes."""
+    boxes, scores, labels, good = (torch.cat(part, 1) for part in zip(*levels, strict=True))
+    found = []
+    for row, size in enumerate(sizes):
+        box, kept = clip(boxes[row], size), good[row]
+        if settings.drop_empty:
+            kept = kept & wide_enough(box, torch.finfo(torch.float32).tiny)
+        parts = (box[kept], scores[row][kept], labels[row][kept])
+        found.append(suppress(*parts, iou=settings.nms_iou, keep=settings.keep))
+    return found
 
 
 def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, *, iou: float, keep: int) -> Detections:

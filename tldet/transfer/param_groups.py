@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tldet.config import build
+from tldet.models.backbones import within
 from tldet.registry import OPTIMIZERS
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class Recipe:
         base_batch: pictures a step that ``lr`` was chosen for; None leaves ``lr`` as it is.
         norm_decay: weight decay of norms' scales; None takes ``weight_decay``.
         bias_decay: weight decay of biases; None takes ``weight_decay``.
+        bias_lr: the learning rate of biases, but norms', as a multiple of the others'.
         backbone_lr: the backbone's learning rate as a multiple of the others'.
         layer_decay: each layer group of the backbone learns this much slower than the one above it.
     """
@@ -38,13 +40,14 @@ class Recipe:
         base_batch: int | None = None,
         norm_decay: float | None = None,
         bias_decay: float | None = None,
+        bias_lr: float = 1.0,
         backbone_lr: float = 1.0,
         layer_decay: float = 1.0,
     ) -> None:
         self.lr, self.weight_decay, self.base_batch = lr, weight_decay, base_batch
         self.norm_decay = weight_decay if norm_decay is None else norm_decay
         self.bias_decay = weight_decay if bias_decay is None else bias_decay
-        self.backbone_lr, self.layer_decay = backbone_lr, layer_decay
+        self.bias_lr, self.backbone_lr, self.layer_decay = bias_lr, backbone_lr, layer_decay
 
     def groups(self, model: nn.Module, batch_size: int) -> list[dict[str, Any]]:
         """One group for each learning rate and decay, in the model's order; what does not learn is in none."""
@@ -63,7 +66,7 @@ class Recipe:
                 if isinstance(module, NORMS):
                     decay = self.norm_decay
                 elif name == "bias":
-                    decay = self.bias_decay
+                    decay, factor = self.bias_decay, factor * self.bias_lr
                 key = (part, lr * factor, decay)
                 empty = {
                     "name": part,
@@ -86,7 +89,7 @@ class Recipe:
 
     def _part(self, name: str, factors: Mapping[str, float]) -> tuple[str, float]:
         for prefix, factor in factors.items():
-            if name.startswith(prefix + "."):
+            if within(name, [prefix]):
                 return ("backbone" if self.layer_decay == 1 else prefix), factor
         return name.partition(".")[0], 1.0
 
@@ -103,6 +106,7 @@ class SGD(Recipe):
         base_batch: see :class:`Recipe`.
         norm_decay: see :class:`Recipe`.
         bias_decay: see :class:`Recipe`.
+        bias_lr: see :class:`Recipe`.
         backbone_lr: see :class:`Recipe`.
         layer_decay: see :class:`Recipe`.
     """
@@ -117,11 +121,13 @@ class SGD(Recipe):
         base_batch: int | None = None,
         norm_decay: float | None = None,
         bias_decay: float | None = None,
+        bias_lr: float = 1.0,
         backbone_lr: float = 1.0,
         layer_decay: float = 1.0,
     ) -> None:
         shared: dict[str, Any] = {"base_batch": base_batch, "norm_decay": norm_decay, "bias_decay": bias_decay}
-        super().__init__(lr, weight_decay, **shared, backbone_lr=backbone_lr, layer_decay=layer_decay)
+        shared |= {"bias_lr": bias_lr, "backbone_lr": backbone_lr, "layer_decay": layer_decay}
+        super().__init__(lr, weight_decay, **shared)
         self.momentum, self.nesterov = momentum, nesterov
 
     def make(self, model: nn.Module, batch_size: int) -> torch.optim.Optimizer:
@@ -141,6 +147,7 @@ class AdamW(Recipe):
         base_batch: see :class:`Recipe`.
         norm_decay: see :class:`Recipe`.
         bias_decay: see :class:`Recipe`.
+        bias_lr: see :class:`Recipe`.
         backbone_lr: see :class:`Recipe`.
         layer_decay: see :class:`Recipe`.
     """
@@ -154,11 +161,13 @@ class AdamW(Recipe):
         base_batch: int | None = None,
         norm_decay: float | None = None,
         bias_decay: float | None = None,
+        bias_lr: float = 1.0,
         backbone_lr: float = 1.0,
         layer_decay: float = 1.0,
     ) -> None:
         shared: dict[str, Any] = {"base_batch": base_batch, "norm_decay": norm_decay, "bias_decay": bias_decay}
-        super().__init__(lr, weight_decay, **shared, backbone_lr=backbone_lr, layer_decay=layer_decay)
+        shared |= {"bias_lr": bias_lr, "backbone_lr": backbone_lr, "layer_decay": layer_decay}
+        super().__init__(lr, weight_decay, **shared)
         self.betas = (betas[0], betas[1])
 
     def make(self, model: nn.Module, batch_size: int) -> torch.optim.Optimizer:

@@ -4,11 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tldet import checkpoint
+from tldet.errors import CheckpointError
 
 ABOUT = "pretrained_on"  # the key by which such a file is known
+OUT_NORMS = "out_norms."  # behind the maps that are given out: other ones in a detector
+TASK = "classification"  # in the meta of pre-training's checkpoints
+
+
+def of_classifier(state: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is one of pre-training."""
+    meta = state.get("meta")
+    return isinstance(meta, Mapping) and meta.get("task") == TASK
+
+
+def refuse_classifier(path: str | Path, state: Mapping[str, Any]) -> None:
+    """A checkpoint must be one of a detector.
+
+    Raises:
+        CheckpointError: it is one of pre-training.
+    """
+    if of_classifier(state):
+        raise CheckpointError(
+            f"{path}: is a classifier of `tldet pretrain`, no detector: fine-tune one with --weights {path}"
+        )
 
 
 def export_backbone(source: Path, path: Path) -> Path:
@@ -25,6 +48,7 @@ def export_backbone(source: Path, path: Path) -> Path:
     weights = state["ema"] or state["model"]
     prefix = "backbone."
     tensors = {name.removeprefix(prefix): one for name, one in weights.items() if name.startswith(prefix)}
+    tensors = {name: one for name, one in tensors.items() if not name.startswith(OUT_NORMS)}
     about = {
         ABOUT: config["data"]["train"]["folder"],
         "classes": str(len(meta["class_names"])),

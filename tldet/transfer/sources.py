@@ -6,13 +6,14 @@ Sources: ``torchvision:ResNet50_Weights.IMAGENET1K_V2``, ``timm:NAME``, ``packag
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.client
 import importlib.util
 import logging
 import re
-import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,52 +22,76 @@ from torch import Tensor
 
 from tldet import checkpoint
 from tldet.errors import CheckpointError
+from tldet.transfer.archives import read_archive
+from tldet.transfer.unpickle import StandIn
 
 log = logging.getLogger(__name__)
 State = Mapping[str, Tensor]
-WRAPPERS = ("state_dict", "model", "model_state", "module")
+WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "module")
 
 
 def read_source(source: str) -> tuple[State, bool]:
     """The tensors of a source, and whether they go by order instead of by name."""
     kind, _, name = source.partition(":")
-    if kind == "torchvision":
-        return unwrap(checkpoint.read_tensors(fetch_torchvision(name))), False
     if kind == "timm":
         return read_timm(name), False
+    return read_file(fetch(source)), kind == "package"
+
+
+def fetch(source: str) -> Path:
+    """The file of a source other than ``timm:``, downloaded where it has to be."""
+    kind, _, name = source.partition(":")
+    if kind == "torchvision":
+        return fetch_torchvision(name)
     if kind == "package":
-        return unwrap(checkpoint.read_tensors(find_package(name))), True
-    if kind in {"http", "https"}:
-        return read_file(fetch_url(*_url_and_hash(source))), False
-    return read_file(Path(source)), False
+        return find_package(name)
+    return fetch_url(*_url_and_hash(source)) if kind in {"http", "https"} else Path(source)
 
 
 def read_file(path: Path) -> State:
     """The tensors of a .safetensors, .pth or .pt file."""
     if path.suffix != ".safetensors":
-        state = checkpoint.read_tensors(path)
-        if isinstance(state, dict) and state.get("format") == checkpoint.FORMAT:
-            return state.get("ema") or state["model"]  # type: ignore[no-any-return]
-        return unwrap(state)
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+        archive = read_archive(path)
+        value = archive.value
+        if isinstance(value, Mapping) and value.get("format") == checkpoint.FORMAT:
+            return archive.tensors(value.get("ema") or value["model"])
+        return archive.tensors(unwrap(value, path))
+    with _safetensors(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+
+
+def safetensors_names(path: Path) -> list[str]:
+    """Names of the tensors of a .safetensors file; none of them is read.
+
+    Raises:
+        CheckpointError: it is missing, cut off or of another kind.
+    """
+    with _safetensors(path) as file:
+        return list(file.keys())
+
+
+@contextlib.contextmanager
+def _safetensors(path: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            yield file
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: is no safetensors file or is cut off ({error})") from None
 
 
-def unwrap(state: Any) -> State:
+def unwrap(value: Any, path: Path) -> Mapping[Any, Any]:
     """The state dict inside what training scripts commonly save around it."""
     for name in WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
-            state = state[name]
-    if not isinstance(state, Mapping):
-        raise CheckpointError(f"holds a {type(state).__name__} where a state dict was expected")
-    return {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+        if isinstance(value, Mapping) and isinstance(value.get(name), Mapping):
+            value = value[name]
+    if isinstance(value, Mapping):
+        return value
+    what = f"a pickled {value.name}" if isinstance(value, StandIn) else f"a {type(value).__name__}"
+    raise CheckpointError(f"{path}: holds {what} where a state dict was expected; save model.state_dict()")
 
 
 def find_package(name: str) -> Path:
@@ -84,14 +109,24 @@ def find_package(name: str) -> Path:
     return found[0]
 
 
-def fetch_torchvision(name: str) -> Path:
-    """The file of one of torchvision's weights, for example ``ResNet50_Weights.IMAGENET1K_V2``."""
+def cache_path(url: str) -> Path:
+    """Where the file of a URL lies once it was downloaded."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
+def torchvision_url(name: str) -> str:
+    """The URL of one of torchvision's weights, for example ``ResNet50_Weights.IMAGENET1K_V2``."""
     import torchvision
 
     try:
-        url = torchvision.models.get_weight(name).url
+        return str(torchvision.models.get_weight(name).url)
     except (ValueError, KeyError, AttributeError):
         raise CheckpointError(f"torchvision:{name}: torchvision has no such weights") from None
+
+
+def fetch_torchvision(name: str) -> Path:
+    """The file of one of torchvision's weights."""
+    url = torchvision_url(name)
     file = url.rpartition("/")[2]
     short = re.search(r"-([0-9a-f]{8,})\.", file)
     return fetch_url(url, short[1] if short else "")
@@ -99,9 +134,11 @@ def fetch_torchvision(name: str) -> Path:
 
 def _url_and_hash(source: str) -> tuple[str, str]:
     url, _, digest = source.partition("#sha256=")
-    if not digest:
-        raise CheckpointError(f"{source}: a URL needs its hash: URL#sha256=...")
-    return url, digest
+    if not re.fullmatch("[0-9a-fA-F]{8,64}", digest):
+        raise CheckpointError(f"{source}: a URL needs its hash, 8 to 64 hexadecimal digits: URL#sha256=...")
+    if url.rpartition("/")[2] in {"", ".", ".."}:
+        raise CheckpointError(f"{source}: the URL does not end in a file's name")
+    return url, digest.lower()
 
 
 def fetch_url(url: str, digest: str) -> Path:
@@ -114,7 +151,7 @@ def fetch_url(url: str, digest: str) -> Path:
     Raises:
         CheckpointError: no network, or another file came than was meant.
     """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    path = cache_path(url)
     if not path.is_file():
         log.info("downloading %s to %s", url, path)
         partial = path.with_name(path.name + ".part")
@@ -123,14 +160,19 @@ def fetch_url(url: str, digest: str) -> Path:
             with urllib.request.urlopen(url, timeout=30) as answer, partial.open("wb") as file:
                 while block := answer.read(1 << 20):
                     file.write(block)
-        except (urllib.error.URLError, OSError) as error:
+            _check_hash(partial, digest, url)
+            partial.replace(path)
+        except (OSError, ValueError, http.client.HTTPException) as error:
             partial.unlink(missing_ok=True)
-            reason = getattr(error, "reason", error)
+            reason = getattr(error, "reason", None) or first_line(error)
             raise CheckpointError(f"cannot download {url} ({reason}); place the file at {path} and run again") from None
-        _check_hash(partial, digest, url)
-        partial.replace(path)
     _check_hash(path, digest, url)
     return path
+
+
+def first_line(error: Exception) -> str:
+    """The beginning of what an error says; its name where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _check_hash(path: Path, digest: str, url: str) -> None:
@@ -155,7 +197,7 @@ def read_timm(name: str) -> State:
         config = timm.get_pretrained_cfg(name)
         where = getattr(config, "hf_hub_id", None) or getattr(config, "url", None)
         cache = Path(torch.hub.get_dir()) / "checkpoints"
-        reason = str(error).splitlines()[0][:80]
+        reason = first_line(error)[:80]
         raise CheckpointError(
             f"timm:{name}: cannot get {where} ({reason}); connect once, or give a file placed in {cache} by its path"
         ) from None

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
-from tldet import checkpoint
 from tldet.errors import CheckpointError
 from tldet.models.detector import Detector
+from tldet.transfer.class_rows import but_for_case, carry_rows
 from tldet.transfer.provenance import told_by
 from tldet.transfer.sources import State, read_source
 
@@ -104,18 +103,44 @@ def in_order_of(own: State, state: State, source: str) -> dict[str, Tensor]:
     return {mine: state[other] for mine, other in pairs}
 
 
-def init_from(model: Detector, path: str | Path, class_names: Sequence[str]) -> LoadReport:
-    """Start from a tldet checkpoint: its EMA weights where it has them, all that fits in name and shape.
+def load_detector(model: Detector, weights: State, class_names: Sequence[str | None], source: str) -> LoadReport:
+    """Fill a detector from another's weights: all that fits in name and shape.
 
-    Layers whose rows are classes (the head's ``class_layers``) stay new unless both class lists are equal.
+    The rows of layers that name classes (the head's ``class_layers``) go by class name; new classes' rows stay new.
+    A class of the other detector that has no name is none of ours.
+
+    Raises:
+        CheckpointError: nothing fits.
     """
-    state = checkpoint.load(path)
-    weights = state.get("ema") or state["model"]
-    if list(state["meta"]["class_names"]) != list(class_names):
-        rows = tuple(f"head.{name}." for name in cast(Any, model.head).class_layers)
-        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(rows)}
-        log.info("%s has other classes: the layers that name them start new", path)
-    report = load_state(model, weights, str(path))
+    carried: dict[str, Tensor] = {}
+    if list(class_names) != list(model.class_names):
+        weights, carried = _by_class(model, weights, class_names)
+        common = [name for name in model.class_names if name in class_names]
+        log.info("%s: %d of %d classes known by name (%s)", source, len(common), len(model.class_names), _few(common))
+        if missed := but_for_case(class_names, model.class_names):
+            log.info("%s: these would be known but for their letter case: %s", source, _few(missed))
+    report = load_state(model, weights, source)
+    report.adapted = [name for name in report.copied if name in carried]
+    report.copied = [name for name in report.copied if name not in carried]
     if not report.copied:
-        raise CheckpointError(f"{path}: nothing in it fits this model")
+        raise CheckpointError(f"{source}: nothing in it fits this model")
     return report
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") or "none"
+
+
+def _by_class(model: Detector, weights: State, class_names: Sequence[str | None]) -> tuple[State, dict[str, Tensor]]:
+    """The weights with class layers for the model's own classes, and these layers alone."""
+    own, carried, others = model.state_dict(), {}, dict(weights)
+    head: Any = model.head
+    layers = {f"head.{name}": name in getattr(head, "background_layers", ()) for name in head.class_layers}
+    for name in [name for name in weights if name.rpartition(".")[0] in layers]:
+        layer, old, new = name.rpartition(".")[0], others.pop(name), own.get(name)
+        if new is None:
+            continue
+        rows = carry_rows(layer, old, new, class_names, model.class_names, background=layers[layer])
+        if rows is not None:
+            carried[name] = rows
+    return {**others, **carried}, carried

@@ -41,9 +41,14 @@ def choose_for(
     return Choices(short, long, batch, length, reasons=[why_size, why_batch, why_length])
 
 
+def usual_size(small: bool) -> tuple[int, int]:
+    """Short side, and the most of the long one, that the small and the large recipes are made for."""
+    return (320, LONGEST_LITE) if small else (800, LONGEST_R50)
+
+
 def _size(small: bool, index: AnnotationIndex) -> tuple[int, int, str]:
     """A size at which few objects are too small to find, but no larger than the pictures are."""
-    base, longest = (320, LONGEST_LITE) if small else (800, LONGEST_R50)
+    base, longest = usual_size(small)
     if not torch.cuda.is_available() and not small:
         base = 480
     height, width = np.median(index.sizes, axis=0)

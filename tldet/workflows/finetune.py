@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torchvision
-
-from tldet import checkpoint
 from tldet.config import Config, load, parse_options
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Layout, Split, find_images, find_layout, split_one
 from tldet.errors import ConfigError, DataError, TrainingError
+from tldet.models.replace import replace_backbone
 from tldet.workflows.choose import Choices, choose_for, transforms
-from tldet.workflows.train import CONFIG_NAME, Outcome, train
+from tldet.workflows.parts import SCHEMA
+from tldet.workflows.runs import refuse_earlier_run, resume_run, rhythm, write_config
+from tldet.workflows.start import check_start, set_weights
+from tldet.workflows.train import Outcome, train
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
+DEFAULT_MODEL = "faster_rcnn_lite0"
 NOTE = "# Written by `tldet finetune`; `tldet train {path} --work-dir {folder} --resume` goes on.\n"
+VIT_LAYER_DECAY = 0.7  # Li et al. 2022 (ViTDet), appendix A.2, for the base size
 
 
 def finetune(
     data: str | Path | None = None,
     *,
     out: str | Path,
-    model: str = "faster_rcnn_lite0",
+    model: str | None = None,
     backbone: str | None = None,
     epochs: int | None = None,
     minutes: float | None = None,
     steps: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     scratch: bool = False,
+    weights: str | Path | None = None,
     train_json: str | Path | None = None,
     val_json: str | Path | None = None,
     images: str | Path | None = None,
@@ -48,17 +53,19 @@ def finetune(
     Args:
         data: a folder in one of the usual layouts.
         out: the run's folder; the config that was used is written there.
-        model: ``faster_rcnn_r50``, ``faster_rcnn_lite0``, ``retinanet_r50`` or ``retinanet_lite0``.
-        backbone: a ResNet of torchvision or a model of timm instead of the recipe's.
+        model: a recipe, ``faster_rcnn_lite0`` when None; ``tldet models --detectors`` lists them.
+        backbone: a network of torchvision or timm instead of the recipe's; ``tldet models --backbones`` lists them.
         epochs: length in passes over the data.
         minutes: length as a budget of training time; start-up and evaluation do not count.
         steps: length in steps.
-        seed: what every random draw comes from.
+        seed: what every random draw comes from; 0 when None.
         scratch: start from random weights.
+        weights: start from a whole detector instead of an ImageNet backbone: "coco" takes the published one of the
+            recipe, a path a checkpoint of tldet, mmdet or torchvision; a path may also be a backbone's weights.
         train_json: annotations to train on, instead of what ``data`` holds.
         val_json: annotations to measure on.
         images: picture folder of both.
-        resume: go on with the run in ``out``.
+        resume: go on with the run in ``out``, by the config in it; only ``options`` change it.
         init_from: a tldet checkpoint to start from.
         options: ``a.b=c`` on top of what is chosen.
         console: shows what was chosen, progress and the numbers.
@@ -68,19 +75,27 @@ def finetune(
     """
     folder = Path(out)
     if resume:
-        kept = folder / CONFIG_NAME
-        if not kept.is_file():
-            raise TrainingError(f"nothing to resume: {kept} does not exist")
-        return train(load(kept, parse_options(options)), work_dir=folder, resume=True, console=console)
+        given = {"data": data, "model": model, "backbone": backbone, "epochs": epochs, "minutes": minutes}
+        given |= {"steps": steps, "seed": seed, "scratch": scratch or None, "weights": weights, "train": train_json}
+        given |= {"val": val_json, "images": images, "init-from": init_from}
+        go_on = partial(train, work_dir=folder, resume=True, console=console)
+        return resume_run(folder, given, options, SCHEMA, NOTE, go_on)
+    model, seed = DEFAULT_MODEL if model is None else model, 0 if seed is None else seed
+    if seed < 0:
+        raise TrainingError(f"--seed must be at least 0, not {seed}")
     refuse_earlier_run(folder)
+    check_start(weights, scratch, backbone, init_from)
     recipe = load(model)
+    if not recipe.get("model.head"):
+        raise ConfigError(f"--model {model}: describes no detector, it has no model.head")
     layout = _layout(data, train_json, val_json, images, folder, seed)
     index = AnnotationIndex.load(layout.train.annotations)
     choices = choose_for(recipe, index, epochs=epochs, minutes=minutes, steps=steps)
     config = _filled(recipe, layout, index, choices, seed, scratch)
-    if backbone:
-        replace_backbone(config, backbone, scratch)
-    for line in choices.reasons:
+    changes = _replace_backbone(config, backbone, scratch) if backbone else []
+    if weights is not None:
+        set_weights(config, str(weights), model)
+    for line in choices.reasons + changes:
         log.info("%s", line)
     used = load(write_config(folder, config, NOTE), parse_options(options))
     write_config(folder, used.data, NOTE)  # with the options, which a resumed run needs too
@@ -133,10 +148,11 @@ def _filled(
     config: dict[str, Any] = recipe.data
     steps_train, steps_val = transforms(choices)
     data = config.setdefault("data", {})
-    data["train"] = _section(layout.train, steps_train)
+    masks = config["model"]["head"].get("mask") is not None
+    data["train"] = _section(layout.train, steps_train, masks)
     for name, split in (("val", layout.val), ("test", layout.test)):
         if split is not None:
-            data[name] = _section(split, steps_val)
+            data[name] = _section(split, steps_val, masks)
     loader = data.setdefault("loader", {})
     loader["batch_size"] = choices.batch
     config["model"]["head"]["num_classes"] = len(index.class_names)
@@ -152,20 +168,10 @@ def _filled(
     return config
 
 
-def _section(split: Split, steps: list[dict[str, Any]]) -> dict[str, Any]:
+def _section(split: Split, steps: list[dict[str, Any]], masks: bool) -> dict[str, Any]:
     annotations, images = str(split.annotations.resolve()), str(split.images.resolve())
-    return {"type": "CocoDataset", "annotations": annotations, "images": images, "transforms": steps}
-
-
-def rhythm(length: Mapping[str, Any], an_epoch: int) -> dict[str, Any]:
-    """Measure and save a few times in a short run, each epoch in a long one; ``an_epoch`` counts steps."""
-    if "epochs" in length:
-        every = max(1, length["epochs"] // 10)
-    elif "steps" in length:
-        every = max(1, round(length["steps"] / an_epoch / 5))
-    else:
-        every = 2
-    return {"validate_every": every, "checkpoint_every": every, "log_every": 10}
+    read = {"masks": True} if masks else {}
+    return {"type": "CocoDataset", "annotations": annotations, "images": images, "transforms": steps, **read}
 
 
 def _from_scratch(config: dict[str, Any]) -> None:
@@ -173,52 +179,11 @@ def _from_scratch(config: dict[str, Any]) -> None:
     config["model"]["backbone"].update(weights=None, frozen_stages=-1, norm="batch")
 
 
-def replace_backbone(config: dict[str, Any], name: str, scratch: bool) -> None:
-    """Another network in the backbone's place, at the same levels."""
-    import timm
-
-    old = config["model"]["backbone"]
-    levels = [level + (1 if old["type"] == "TorchvisionBackbone" else 0) for level in old["levels"]]
-    norm = {"frozen_stages": -1, "norm": "batch"} if scratch else {"frozen_stages": 0, "norm": "frozen"}
-    imagenet: dict[str, Any] = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
-    if name in torchvision.models.list_models() and name.startswith(("resnet", "resnext", "wide_resnet")):
-        weights = str(torchvision.models.get_model_weights(name).DEFAULT)
-        new = {"type": "TorchvisionBackbone", "levels": [level - 1 for level in levels]}
-        source = f"torchvision:{weights}"
-    elif name in {"efficientnet_lite0", "tf_efficientnet_lite0"}:
-        name, source, new = "tf_efficientnet_lite0", "package:efficientnet_lite0", {}
-        imagenet = {"mean": [127.5] * 3, "std": [127.5] * 3}
-    elif timm.is_model(name.partition(".")[0]):
-        cfg = timm.get_pretrained_cfg(name)
-        if cfg is not None:
-            imagenet = {"mean": [255 * m for m in cfg.mean], "std": [255 * s for s in cfg.std]}
-        source, new = f"timm:{name}", {}
-    else:
-        raise ConfigError(f"--backbone {name!r}: neither a ResNet of torchvision nor a model of timm")
-    config["model"]["backbone"] = {
-        "type": "TimmBackbone",
-        "name": name,
-        "levels": levels,
-        **new,
-        "weights": None if scratch else source,
-        **norm,
-    }
-    config["model"]["preprocess"] = imagenet
-
-
-def refuse_earlier_run(folder: Path) -> None:
-    """A new run must not write over an earlier one's config."""
-    if checkpoint.steps_in(folder) or (folder / "best.pt").exists():
-        raise TrainingError(f"{folder} holds an earlier run: --resume goes on with it, or choose another --out")
-
-
-def write_config(folder: Path, config: dict[str, Any], note: str) -> Path:
-    """The config that is used, for reading, changing and resuming; ``note`` is its first line."""
-    path = folder / CONFIG_NAME
-    text = note.format(path=path, folder=folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + Config(config).dump(), encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"{folder}: cannot be written: {error.strerror}; choose another --out") from None
-    return path
+def _replace_backbone(config: dict[str, Any], name: str, scratch: bool) -> list[str]:
+    """Another network in the backbone's place; the lines that say what that changed."""
+    config["model"], lines = replace_backbone(config["model"], name, scratch=scratch)
+    pretrained = config["model"]["backbone"]["weights"] is not None
+    if config["model"]["backbone"]["type"] == "ViTBackbone" and pretrained:
+        config["optimizer"].setdefault("layer_decay", VIT_LAYER_DECAY)
+        lines.append(f"each block learns {config['optimizer']['layer_decay']} times as fast as the one above it")
+    return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ from tldet.data.folder import ImageFolderDataset
 from tldet.data.loader import LoaderSettings, eval_batches
 from tldet.engine.schedule import ScheduleSettings
 from tldet.engine.settings import TrainSettings
-from tldet.errors import ConfigError
+from tldet.errors import ConfigError, DataError
 from tldet.evaluation.coco import CocoEvaluator
-from tldet.evaluation.report import CocoResult
+from tldet.evaluation.columns import Type
+from tldet.evaluation.report import METRICS, CocoResult
 from tldet.models.classifier import ClassifierSettings
 from tldet.models.detector import Detector, Preprocess
 from tldet.registry import BACKBONES, DATASETS, HEADS, HOOKS, NECKS, OPTIMIZERS, TRANSFORMS
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,24 @@ class EvalSettings:
     """The ``evaluation`` section of a config.
 
     Attributes:
-        type: what is compared: boxes or masks.
+        type: what is compared: boxes, or masks and, beside them, boxes.
         engine: "fast" (hotcoco) or "pycocotools"; the numbers are the same.
     """
 
     type: Literal["bbox", "segm"] = "bbox"
     engine: Literal["fast", "pycocotools"] = "fast"
+
+
+@dataclass(frozen=True)
+class StartWeights:
+    """The ``model.weights`` section of a config: a whole detector that training starts from.
+
+    Attributes:
+        source: ``torchvision:FasterRCNN_ResNet50_FPN_Weights.COCO_V1``, a URL with its hash, or the file of a tldet,
+            mmdet or torchvision detector. The backbone's own ``weights`` are then not fetched.
+    """
+
+    source: str
 
 
 COMMON = {
@@ -51,6 +67,7 @@ COMMON = {
 }
 SCHEMA = {
     **COMMON,
+    "model.weights": Part(StartWeights, required=False),
     "model.neck": Part(NECKS, supplied=("in_channels", "in_strides")),
     "model.head": Part(HEADS, supplied=("in_channels", "strides")),
     "data.test": Part(DATASETS, supplied=("seed",), required=False),
@@ -89,14 +106,16 @@ def checked_settings(config: Config, schema: Mapping[str, Part] = SCHEMA) -> Set
     )
 
 
-def build_dataset(section: Mapping[str, Any], seed: int, classes: tuple[str, ...] | None = None) -> CocoDataset:
-    """A data set whose pictures are all there."""
+def build_dataset(
+    section: Mapping[str, Any], seed: int, classes: tuple[str, ...] | None = None, *, path: str = ""
+) -> CocoDataset:
+    """A data set whose pictures are all there; ``path`` is the section's in the config."""
     given = dict(section)
     if classes is not None:
         given["classes"] = list(classes)
-    dataset = build(DATASETS, given, seed=seed)
+    dataset = build(DATASETS, given, path, seed=seed)
     if isinstance(dataset, ImageFolderDataset):
-        raise ConfigError(f"data: {given['type']} has whole pictures of a class, no boxes: use `tldet pretrain`")
+        raise ConfigError(f"{path}.type: {given['type']} has whole pictures of a class, no boxes: use `tldet pretrain`")
     dataset.check_images()
     return cast(CocoDataset, dataset)
 
@@ -110,6 +129,34 @@ def check_class_count(config: Config, dataset: CocoDataset) -> None:
             f"model.head.num_classes: is {stated} (in {config.origin('model.head.num_classes')}), but "
             f"{dataset.index.path} has {found} classes ({names}): set it to {found}"
         )
+
+
+def check_masks(config: Config, detector: Detector, train: CocoDataset) -> None:
+    """A model with a mask branch needs masks to learn from, and only such a model has masks to measure.
+
+    Raises:
+        ConfigError: a key of the config does not go with the model.
+        DataError: no object of the data has a segmentation.
+    """
+    head = config.get("model.head.type")
+    if not detector.predicts_masks:
+        if config.get("evaluation.type") == "segm":
+            where = config.origin("evaluation.type")
+            raise ConfigError(f"evaluation.type: is 'segm' (in {where}), but {head} has no masks: set it to 'bbox'")
+        return
+    for part in ("train", "val"):
+        key = f"data.{part}.masks"
+        if config.get(f"data.{part}") and not config.get(key):
+            raise ConfigError(f"{key}: must be True for {head}, which learns masks (in {config.origin(key)})")
+    objects = int((~train.index.crowd).sum())
+    without = objects - int((train.index.has_segmentation() & ~train.index.crowd).sum())
+    if objects and without == objects:
+        raise DataError(
+            f"{train.index.path}: none of its {objects} objects has a segmentation, which {head} learns masks from: "
+            "add polygons or RLEs, or choose a model of boxes such as faster_rcnn_lite0"
+        )
+    if without:
+        log.warning("%s: %d of %d objects have no segmentation; they teach no mask", train.index.path, without, objects)
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -138,17 +185,22 @@ class Validation:
         self, dataset: CocoDataset, loader: LoaderSettings, settings: EvalSettings, *, losses: bool = True
     ) -> None:
         self.dataset, self.loader, self.losses = dataset, loader, losses
-        self.evaluator = CocoEvaluator(
-            dataset.index.path,
-            category_ids=[None if key < 0 else key for key in dataset.category_ids],
-            type=settings.type,
-            engine=settings.engine,
-        )
+        ids = [None if key < 0 else key for key in dataset.category_ids]
+        kinds: list[Type] = ["segm", "bbox"] if settings.type == "segm" else ["bbox"]
+        self.evaluators = [
+            CocoEvaluator(dataset.index.path, category_ids=ids, type=kind, engine=settings.engine) for kind in kinds
+        ]
         self.result: CocoResult | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The numbers that say how good a model is: larger is better."""
+        return METRICS + tuple(f"bbox_{name}" for name in METRICS if len(self.evaluators) > 1)
+
     def __call__(self, model: Any) -> dict[str, float]:
-        """The twelve numbers, and ``val_loss...`` averaged over the pictures."""
-        self.evaluator.reset()
+        """The twelve numbers, with masks the boxes' as ``bbox_AP...``, and ``val_loss...`` averaged over pictures."""
+        for evaluator in self.evaluators:
+            evaluator.reset()
         sums: dict[str, float] = {}
         device = next(model.parameters()).device
         pictures = 0
@@ -157,14 +209,17 @@ class Validation:
             pictures += len(batch)
             for name, value in losses.items():
                 sums[f"val_{name}"] = sums.get(f"val_{name}", 0.0) + float(value) * len(batch)
-        self.result = self.evaluator.compute()
+        self.result, *boxes = [evaluator.compute() for evaluator in self.evaluators]
+        self.result.bbox = boxes[0] if boxes else None
+        numbers = {f"bbox_{name}": value for result in boxes for name, value in result.numbers().items()}
         means = {name: value / max(pictures, 1) for name, value in sums.items()}
-        return {**self.result.numbers(), **({"val_loss": sum(means.values()), **means} if means else {})}
+        return {**self.result.numbers(), **numbers, **({"val_loss": sum(means.values()), **means} if means else {})}
 
     def _take(self, model: Detector, batch: Any) -> dict[str, Any]:
         losses, found = model.loss_and_predict(batch) if self.losses else ({}, model.predict(batch))
         for image_id, one in zip(batch.image_ids, found, strict=True):
-            self.evaluator.update(image_id, one)
+            for evaluator in self.evaluators:
+                evaluator.update(image_id, one)
         return losses
 
 

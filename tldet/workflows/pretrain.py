@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ from tldet.config import load, parse_options
 from tldet.data.folder import find_parts, scan
 from tldet.data.images import read_image
 from tldet.errors import DataError, TrainingError
-from tldet.workflows.finetune import refuse_earlier_run, replace_backbone, rhythm, write_config
-from tldet.workflows.train import CONFIG_NAME
+from tldet.models.zoo import find_backbone
+from tldet.workflows.parts import PRETRAIN_SCHEMA
+from tldet.workflows.runs import refuse_earlier_run, resume_run, rhythm, write_config
 from tldet.workflows.train_classifier import Pretrained, train_classifier
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 RECIPE = "pretrain/lite0_imagenet"
+DEFAULT_BACKBONE = "efficientnet_lite0"
 NOTE = "# Written by `tldet pretrain`; `tldet pretrain --out {folder} --resume` goes on.\n"
 LARGEST, LOOKED_AT = 224, 32  # pixels; pictures
 DEMO, DETECTION_DEMO = "data/digit_crops", "data/digits"
@@ -33,11 +36,11 @@ def pretrain(
     *,
     out: str | Path,
     demo: bool = False,
-    backbone: str = "efficientnet_lite0",
+    backbone: str | None = None,
     epochs: int | None = None,
     minutes: float | None = None,
     steps: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     resume: bool = False,
     options: Sequence[str] = (),
     console: Console | None = None,
@@ -48,12 +51,13 @@ def pretrain(
         data: a folder with ``train/CLASS`` and ``val/CLASS``; without ``val`` a tenth of each class is held out.
         out: the run's folder; the config that was used is written there.
         demo: generate single digits to train on, and the detection data they prepare for, instead of ``data``.
-        backbone: a ResNet of torchvision or a model of timm.
+        backbone: a network of torchvision or timm, ``efficientnet_lite0`` when None; ``tldet models --backbones`` lists
+            them.
         epochs: length in passes over the data; 100 when no length is given.
         minutes: length as a budget of training time.
         steps: length in steps.
-        seed: what every random draw comes from, the held-out part too.
-        resume: go on with the run in ``out``.
+        seed: what every random draw comes from, the held-out part too; 0 when None.
+        resume: go on with the run in ``out``, by the config in it; only ``options`` change it.
         options: ``a.b=c`` on top of what is chosen; ``model.backbone.weights=...`` starts from weights.
         console: shows progress and the numbers.
 
@@ -62,10 +66,13 @@ def pretrain(
     """
     folder = Path(out)
     if resume:
-        kept = folder / CONFIG_NAME
-        if not kept.is_file():
-            raise TrainingError(f"nothing to resume: {kept} does not exist")
-        return train_classifier(load(kept, parse_options(options)), folder, resume=True, console=console)
+        given = {"data": data, "demo": demo or None, "backbone": backbone, "epochs": epochs, "minutes": minutes}
+        given |= {"steps": steps, "seed": seed}
+        go_on = partial(train_classifier, work_dir=folder, resume=True, console=console)
+        return resume_run(folder, given, options, PRETRAIN_SCHEMA, NOTE, go_on)
+    seed = 0 if seed is None else seed
+    if seed < 0:
+        raise TrainingError(f"--seed must be at least 0, not {seed}")
     refuse_earlier_run(folder)
     if demo:
         data = _generate()
@@ -73,7 +80,7 @@ def pretrain(
         raise DataError("give --data DIR with train/CLASS/*.jpg, or --demo")
     length = next(({k: v} for k, v in (("epochs", epochs), ("minutes", minutes), ("steps", steps)) if v), None)
     config = _filled(Path(data), length or {"epochs": 100}, seed, mirror=not demo)
-    replace_backbone(config, backbone, scratch=True)
+    _set_backbone(config["model"], backbone or DEFAULT_BACKBONE)
     used = load(write_config(folder, config, NOTE), parse_options(options))
     write_config(folder, used.data, NOTE)  # with the options, which a resumed run needs too
     return train_classifier(used, folder, console=console)
@@ -110,6 +117,13 @@ def _filled(folder: Path, length: dict[str, Any], seed: int, *, mirror: bool) ->
     an_epoch = max(1, len(names) // data["loader"]["batch_size"])
     config["training"].update(seed=seed, **rhythm(length, an_epoch))
     return config
+
+
+def _set_backbone(model: dict[str, Any], name: str) -> None:
+    """The network of a name with random weights, up to its coarsest level, and its normalisation."""
+    found = find_backbone(name)
+    model["backbone"] = found.config(found.strides[-1:], scratch=True)
+    model["preprocess"] = {"mean": list(found.mean), "std": list(found.std)}
 
 
 def _size(folder: Path, names: Sequence[str]) -> int:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tldet.config import build_settings
 from tldet.data.loader import LoaderSettings
+from tldet.engine.fuse import fuse
 from tldet.engine.memory import keep_freed_memory
 from tldet.engine.precision import choose
 from tldet.errors import DataError
 from tldet.evaluation.report import CocoResult
+from tldet.output import make_folder, write_json
 from tldet.transfer.restore import restore
 from tldet.workflows.parts import EvalSettings, Validation, build_dataset, pick_device
 
@@ -36,16 +37,20 @@ def test(
         checkpoint: a tldet checkpoint.
         data: COCO annotations; the classes are matched by name.
         images: picture folder; by default the folder of ``data``.
-        json_path: where the numbers go.
-        results_path: where the detections go, as COCO results JSON with the data's own ids.
+        json_path: where the numbers go: those of the masks for a model measured by ``segm``, the boxes' under ``bbox``.
+        results_path: where the detections go, as COCO results JSON with the data's own ids; with masks instead of
+            boxes for a model measured by ``segm``, so that scoring the file gives the same numbers.
         engine: "fast" or "pycocotools".
         device: ``auto``, ``cpu``, ``cuda``, ...
-        console: shows the table.
+        console: shows the table, for a model with masks one of masks and one of boxes.
 
     Raises:
         TldetError: the checkpoint or the data is wrong, or they share no class.
     """
     keep_freed_memory()
+    for wanted in (json_path, results_path):
+        if wanted:
+            make_folder(Path(wanted).parent)  # before the work, not after it
     model, state = restore(checkpoint)
     sections = state["config"]["data"]
     section = dict(sections.get("test") or sections.get("val") or {})
@@ -62,24 +67,15 @@ def test(
     kind = (state["config"].get("evaluation") or {}).get("type", "bbox")
     validation = Validation(dataset, loader, EvalSettings(kind, engine), losses=False)  # type: ignore[arg-type]
     where = pick_device(device)
-    precision = choose(model.to(where), where)
+    precision = choose(fuse(model.to(where)), where)
     with precision.autocast():
         validation(precision.prepare(model))
     result = validation.result
     assert result is not None
     if results_path:
-        write_json(results_path, validation.evaluator.results)
+        write_json(results_path, validation.evaluators[0].results)
     if json_path:
         result.save(json_path)
     if console:
-        console.print(result.table())
+        console.print(*result.tables(), sep="\n")
     return result
-
-
-def write_json(path: str | Path, content: object) -> None:
-    """Write JSON, folders included; an unwritable place is the user's to mend."""
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(content, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None

@@ -13,12 +13,14 @@ import torch
 from tldet.config import Config, build, load, parse_options
 from tldet.data.coco import CocoDataset
 from tldet.data.loader import BatchOrder, Collate, Samples, collate, train_batches
+from tldet.engine.log import LOG_NAME, read_log
 from tldet.engine.memory import keep_freed_memory
 from tldet.engine.precision import choose
 from tldet.engine.progress import ConsoleReporter
 from tldet.engine.state import TrainResult, seed_all
 from tldet.engine.trainer import Trainer
-from tldet.engine.validation import Evaluate
+from tldet.engine.validation import Evaluate, best_of
+from tldet.engine.verdict import judge
 from tldet.errors import DataError, TrainingError
 from tldet.evaluation.report import CocoResult
 from tldet.models.backbones import trainable
@@ -26,13 +28,15 @@ from tldet.models.classifier import Classifier
 from tldet.models.detector import Detector, build_detector
 from tldet.registry import HOOKS
 from tldet.transfer.param_groups import build_optimizer, group_table
-from tldet.transfer.weights import init_from as init_from_checkpoint
+from tldet.transfer.start import init_from as init_from_checkpoint
+from tldet.transfer.start import load_start
 from tldet.transfer.weights import load_backbone_weights
 from tldet.workflows.parts import (
     Settings,
     Validation,
     build_dataset,
     check_class_count,
+    check_masks,
     checked_settings,
     pick_device,
     versions,
@@ -42,7 +46,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
-CONFIG_NAME = "config.py"
 
 
 @dataclass
@@ -96,32 +99,39 @@ def train(
     settings = checked_settings(cfg)
     folder = Path(work_dir) if work_dir else Path("runs") / Path(cfg.source).stem
     seed = settings.training.seed
-    data = build_dataset(cfg["data"]["train"], seed)
+    data = build_dataset(cfg["data"]["train"], seed, path="data.train")
     if data.index.crowd.all():
         raise DataError(f"{data.index.path}: holds no object to learn from")
     check_class_count(cfg, data)
-    val = build_dataset(cfg["data"]["val"], seed, data.class_names) if cfg.get("data.val") else None
+    val = None
+    if cfg.get("data.val"):
+        val = build_dataset(cfg["data"]["val"], seed, data.class_names, path="data.val")
     seed_all(seed)
     detector = build_detector(cfg["model"], data.class_names)
-    source = start_weights(detector, resume, init_from, backbone_weights)
+    check_masks(cfg, detector, data)
+    source = start_weights(detector, resume, init_from, cfg.get("model.weights.source"), backbone_weights)
     validation = Validation(val, settings.loader, settings.evaluation) if val else None
+    if validation:
+        best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training
     trainer = assemble(cfg, settings, folder, detector, data, validation, _meta(cfg, data, source), console)
     result = trainer.run(resume=resume)
     outcome = Outcome(folder, result, validation.result if validation else None)
-    _report(outcome, console)
+    _report(outcome, settings.training.best_metric, console)
     return outcome
 
 
-def start_weights(model: Any, resume: bool, init_from: str | Path | None, pretrained: bool) -> str:
+def start_weights(model: Any, resume: bool, init_from: str | Path | None, start: str | None, pretrained: bool) -> str:
     """Fill the model from where it starts; nothing is fetched when a checkpoint brings the weights."""
     backbone: Any = model.backbone
     source = "random"
     if resume:
         source = "resumed"
     elif init_from:
-        report = init_from_checkpoint(model, init_from, model.class_names)
-        log.info("%s", report.summary())
         source = str(init_from)
+        log.info("%s", init_from_checkpoint(model, init_from).summary())
+    elif start:
+        source = start
+        log.info("%s", load_start(model, start).summary())
     elif backbone.weights_source and pretrained:
         log.info("%s", load_backbone_weights(backbone, backbone.weights_source).summary())
         source = backbone.weights_source
@@ -214,11 +224,12 @@ def _meta(cfg: Config, data: CocoDataset, source: str) -> dict[str, Any]:
     }
 
 
-def _report(outcome: Outcome, console: Console | None) -> None:
+def _report(outcome: Outcome, metric: str, console: Console | None) -> None:
     if console is None:
         return
     if outcome.result is not None:
-        console.print(outcome.result.table())
+        console.print(*outcome.result.tables(), sep="\n")
+        console.print(judge(read_log(outcome.work_dir / LOG_NAME), metric).text, markup=False, highlight=False)
     t = outcome.train
     rate = f", {t.seconds / t.step:.2f} s a step" if t.step else ""
     console.print(f"{t.step} steps in {t.seconds:.0f} s of training{rate}; checkpoint: {outcome.checkpoint}")

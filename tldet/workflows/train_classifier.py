@@ -15,10 +15,11 @@ from tldet.data.folder import ImageFolderDataset, collate_pictures
 from tldet.data.loader import LoaderSettings, eval_batches
 from tldet.engine.memory import keep_freed_memory
 from tldet.engine.state import TrainResult, seed_all
+from tldet.engine.validation import best_of
 from tldet.errors import ConfigError
 from tldet.models.classifier import build_classifier
 from tldet.registry import DATASETS
-from tldet.transfer.provenance import export_backbone
+from tldet.transfer.provenance import TASK, export_backbone
 from tldet.workflows.parts import PRETRAIN_SCHEMA, checked_settings, versions
 from tldet.workflows.train import assemble, start_weights
 
@@ -66,8 +67,10 @@ def train_classifier(
     val = _dataset(cfg, "val", seed, data.class_names) if cfg.get("data.val") else None
     seed_all(seed)
     model = build_classifier(cfg["model"], data.class_names)
-    start_weights(model, resume, None, pretrained=True)
+    start_weights(model, resume, None, None, pretrained=True)
     validation = Accuracy(val, settings.loader) if val else None
+    if validation:
+        best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training
     trainer = assemble(cfg, settings, folder, model, data, validation, _meta(cfg, data), console, collate_pictures)
     result = trainer.run(resume=resume)
     best = result.best_checkpoint or result.checkpoint
@@ -82,14 +85,14 @@ def _dataset(cfg: Config, part: str, seed: int, classes: tuple[str, ...] | None 
         raise ConfigError(f"data.{part}.type: pre-training takes ImageFolderDataset, not {section['type']}")
     if classes is not None:
         section["classes"] = list(classes)
-    dataset: ImageFolderDataset = build(DATASETS, section, seed=seed)
+    dataset: ImageFolderDataset = build(DATASETS, section, f"data.{part}", seed=seed)
     return dataset
 
 
 def _meta(cfg: Config, data: ImageFolderDataset) -> dict[str, Any]:
     """What a checkpoint says of itself; the same when a run was resumed."""
     return {
-        "task": "classification",
+        "task": TASK,
         "class_names": list(data.class_names),
         "weights_source": cfg.get("model.backbone.weights") or "random",
         "versions": versions(),
@@ -103,6 +106,8 @@ class Accuracy:
         dataset: what is measured on.
         loader: batch size and workers.
     """
+
+    names = ("top1", "top5")  # the numbers that say how good a model is: larger is better
 
     def __init__(self, dataset: ImageFolderDataset, loader: LoaderSettings) -> None:
         self.dataset, self.loader = dataset, loader

@@ -1,4 +1,5 @@
-# RetinaNet for small machines: EfficientNet-Lite0, a pyramid of 128 channels, two convolutions a tower.
+# RetinaNet for small machines: EfficientNet-Lite0, a pyramid of 128 channels, two convolutions a tower, which learn
+# faster with GroupNorm, and boxes faster with the GIoU loss (both as in torchvision's second version).
 model = dict(
     backbone=dict(
         type='TimmBackbone',
@@ -13,10 +14,14 @@ model = dict(
         type='RetinaNetHead',
         num_classes=80,
         stacked_convs=2,
+        norm='group',
+        conv_bias=False,
         settings=dict(
             sizes=[[16, 20, 25], [32, 40, 51], [64, 81, 102], [128, 161, 203]],
             ratios=[0.5, 1.0, 2.0],
+            box_loss='giou',
             normalise='batch',
+            drop_empty=True,
         ),
     ),
     preprocess=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),

@@ -1,4 +1,5 @@
-# RetinaNet on ResNet-50 (Lin et al. 2017).
+# RetinaNet on ResNet-50 (Lin et al. 2017) as mmdet 3.3.0 has it (configs/_base_/models/retinanet_r50_fpn.py): P6 from
+# C5, no ReLU between P6 and P7, anchors of 4 strides times 2^0, 2^(1/3), 2^(2/3), not rounded.
 model = dict(
     backbone=dict(
         type='TorchvisionBackbone',
@@ -6,17 +7,37 @@ model = dict(
         weights='torchvision:ResNet50_Weights.IMAGENET1K_V1',
         levels=[2, 3, 4],
         frozen_stages=1,
-        norm='frozen',
+        norm='eval',
     ),
-    neck=dict(type='FPN', out_channels=256, extra='p6p7_c5'),
+    neck=dict(type='FPN', out_channels=256, extra='p6p7_c5', relu_before_p7=False),
     head=dict(
         type='RetinaNetHead',
         num_classes=80,
         stacked_convs=4,
         settings=dict(
-            sizes=[[32, 40.32, 50.8], [64, 80.63, 101.59], [128, 161.27, 203.19], [256, 322.54, 406.37], [512, 645.08, 812.75]],
+            sizes=[
+                [32, 40.3175, 50.7968],
+                [64, 80.6349, 101.5937],
+                [128, 161.2699, 203.1873],
+                [256, 322.5398, 406.3747],
+                [512, 645.0796, 812.7493],
+            ],
             ratios=[0.5, 1.0, 2.0],
+            rounding=False,
+            positive=0.5,
+            negative=0.4,
+            low_quality='object',
+            least=0.0,
+            alpha=0.25,
+            gamma=2.0,
+            box_loss='smooth_l1',
+            beta=0.0,
             normalise='batch',
+            score=0.05,
+            pre_nms=1000,
+            nms_iou=0.5,
+            keep=100,
+            drop_empty=True,
         ),
     ),
     preprocess=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),

@@ -1,17 +1,18 @@
 """Faster R-CNN on a feature pyramid (Ren et al. 2015; Lin et al. 2017, section 4.2).
 
-The method in order: the RPN proposes places; each proposal is pooled from the level that fits its size; two fully
-connected layers say its class and correct its box. Proposals that overlap an object by ``positive`` learn its class
-and box, the others learn background; a fixed number is drawn from each picture.
+The method in order: the RPN proposes places; each proposal is pooled from the level that fits its size; a small
+branch says its class and corrects its box. Proposals that overlap an object by ``positive`` learn its class and box,
+the others learn background; a fixed number is drawn from each picture.
 
-Letters for shapes: B pictures, R regions of all pictures, K classes, C channels, S pooled side.
+Letters for shapes: B pictures, R regions of all pictures, r regions of one, P of them positive, K classes, C channels,
+S pooled side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,13 +20,15 @@ from torch import Tensor, nn
 
 from tldet.models.boxes import clip, decode, encode, wide_enough
 from tldet.models.heads.rpn import RPN, RPNRaw, RPNSettings
-from tldet.models.matching import assign, draw, generator_for
+from tldet.models.matching import Rescue, assign, draw, generator_for
+from tldet.models.necks import BatchNorm
 from tldet.models.pooling import Pool, pool_regions
 from tldet.models.postprocess import suppress
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
-STAGE = 2
+STAGE = 2  # tells the random draws of this stage from those of the first one
+Norm = Literal["none", "batch"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,17 @@ class RoISettings:
     Attributes:
         levels: how many levels of the pyramid, finest first, are pooled from.
         pool: side S of the pooled grid.
-        sampling_ratio: samples a pooled cell in each direction.
+        sampling_ratio: samples a pooled cell in each direction; 0 adapts them to the region's size (mmdet).
         aligned: shift by half a pixel (Detectron2, mmdet) or not (torchvision).
-        channels: width of the two fully connected layers.
+        convs: 3x3 convolutions of the pyramid's width before the fully connected layers.
+        norm: "batch" puts a BatchNorm behind each of them.
+        fcs: fully connected layers.
+        channels: their width.
         dropout: share of their outputs dropped in training.
+        class_agnostic: one box for all classes instead of one a class.
         weights: factors of the box deltas.
         positive: overlap from which a proposal learns an object.
+        low_quality: see :func:`~tldet.models.matching.match`.
         batch: proposals drawn a picture for the loss.
         positive_fraction: at most this share of them are objects.
         beta: corner of the smooth L1 loss; 0 for L1.
@@ -55,10 +63,15 @@ class RoISettings:
     pool: int = 7
     sampling_ratio: int = 2
     aligned: bool = False
+    convs: int = 0
+    norm: Norm = "none"
+    fcs: int = 2
     channels: int = 1024
     dropout: float = 0.0
+    class_agnostic: bool = False
     weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     positive: float = 0.5
+    low_quality: Rescue = "none"
     batch: int = 512
     positive_fraction: float = 0.25
     beta: float = 1 / 9
@@ -69,19 +82,21 @@ class RoISettings:
     min_size: float = 1e-2
 
 
-class FasterRCNNRaw(NamedTuple):
-    """The first stage's outputs and the features that the second stage pools from."""
+class TwoStageRaw(NamedTuple):
+    """The first stage's outputs and the features that the later stages pool from."""
 
     rpn: RPNRaw
     features: tuple[Tensor, ...]  # one (B, C, H, W) a level
 
 
 class Drawn(NamedTuple):
-    """The proposals of one picture that the loss sees."""
+    """The regions of one picture that the loss sees, the P positive ones first."""
 
-    rois: Tensor  # (R, 4)
-    labels: Tensor  # (R,) 0..K-1, K for background
-    deltas: Tensor  # (P, 4) of the first P rows, which are the positives
+    rois: Tensor  # (r, 4)
+    labels: Tensor  # (r,) 0..K-1, K for background
+    deltas: Tensor  # (P, 4) what the positives' boxes have to learn
+    objects: Tensor  # (P,) row of the target that each positive learns
+    truths: Tensor  # (r,) bool: the region is a ground-truth box
 
 
 @HEADS.register_module()
@@ -96,7 +111,8 @@ class FasterRCNNHead(nn.Module):
         roi: the second stage.
     """
 
-    class_layers = ("cls_score", "bbox_pred")  # whose rows are classes
+    class_layers = ("box.cls_score", "box.bbox_pred")  # whose rows are classes
+    background_layers = ("box.cls_score",)  # of these, whose last row is background
 
     def __init__(
         self,
@@ -110,70 +126,139 @@ class FasterRCNNHead(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.roi = roi or RoISettings()
-        self.strides = tuple(strides[: self.roi.levels])
-        self.pool = Pool(self.roi.pool, self.roi.sampling_ratio, self.roi.aligned)
         self.rpn = RPN(in_channels, strides, rpn or RPNSettings())
-        width = self.roi.channels
-        self.fc1 = nn.Linear(in_channels * self.roi.pool**2, width)
-        self.fc2 = nn.Linear(width, width)
-        self.cls_score = nn.Linear(width, num_classes + 1)  # background is the last row
-        self.bbox_pred = nn.Linear(width, num_classes * 4)
+        self.box = BoxBranch(in_channels, strides, num_classes, self.roi)
 
-    def forward(self, features: Sequence[Tensor]) -> FasterRCNNRaw:
+    def forward(self, features: Sequence[Tensor]) -> TwoStageRaw:
         """L x (B, C, H, W) to the proposals' raw outputs, and the features themselves."""
-        return FasterRCNNRaw(self.rpn(features), tuple(features))
+        return TwoStageRaw(self.rpn(features), tuple(features))
 
     def roi_forward(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """B x (r, 4) regions to class logits (R, K + 1) and deltas (R, K, 4), picture by picture."""
-        pooled = pool_regions(features[: self.roi.levels], rois, self.strides, self.pool)
-        hidden = F.relu(self.fc1(pooled.flatten(1)))
-        hidden = F.dropout(hidden, self.roi.dropout, self.training)
-        hidden = F.relu(self.fc2(hidden))
-        hidden = F.dropout(hidden, self.roi.dropout, self.training)
-        return self.cls_score(hidden).float(), self.bbox_pred(hidden).float().view(-1, self.num_classes, 4)
+        logits, deltas = self.box(features, rois)
+        return logits, deltas
 
     def loss(
-        self, raw: FasterRCNNRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+        self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
     ) -> dict[str, Tensor]:
         """The four losses, each divided by the number of anchors or regions drawn."""
-        losses = self.rpn.loss(raw.rpn, targets, seed)
+        losses = self.rpn.loss(raw.rpn, targets, sizes, seed)
         proposals = self.rpn.propose(raw.rpn, sizes, training=True)
-        drawn = [self._draw(p, target, seed) for p, target in zip(proposals, targets, strict=True)]
+        drawn = draw_regions(proposals, targets, self.roi, self.num_classes, seed, STAGE)
         logits, deltas = self.roi_forward(raw.features, [d.rois for d in drawn])
-        labels = torch.cat([d.labels for d in drawn])
-        wanted = torch.cat([d.deltas for d in drawn])
-        rows = (labels < self.num_classes).nonzero().flatten()
-        count = max(len(labels), 1)
-        box = F.smooth_l1_loss(deltas[rows, labels[rows]], wanted, beta=self.roi.beta, reduction="sum") / count
-        return {**losses, "loss_cls": F.cross_entropy(logits, labels, reduction="sum") / count, "loss_bbox": box}
+        return {**losses, **box_losses(logits, deltas, drawn, self.roi)}
 
     @torch.no_grad()
-    def _draw(self, proposals: Tensor, target: Target, seed: int | None) -> Drawn:
-        """The ground truth joins the proposals, so that there is something to learn from the start."""
-        s = self.roi
-        rois = torch.cat([proposals, target.boxes[~target.ignore]])
-        matched = assign(rois, target, positive=s.positive, negative=s.positive, crowd=s.crowd)
-        generator = generator_for(seed, target.image_id, STAGE)
-        positive, background = draw(matched, s.batch, s.positive_fraction, generator)
-        rows = torch.cat([positive, background])
-        labels = torch.full_like(rows, self.num_classes)
-        labels[: len(positive)] = target.labels[matched[positive]]
-        deltas = encode(target.boxes[matched[positive]], rois[positive], s.weights)
-        return Drawn(rois[rows], labels, deltas)
-
-    @torch.no_grad()
-    def decode(self, raw: FasterRCNNRaw, sizes: Sequence[Size]) -> list[Detections]:
+    def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every picture in pixels of the padded batch, best first."""
         rois = self.rpn.propose(raw.rpn, sizes, training=False)
         logits, deltas = self.roi_forward(raw.features, rois)
-        counts = [len(r) for r in rois]
-        scores = torch.split(logits.softmax(-1)[:, :-1], counts)
-        parts = zip(rois, scores, torch.split(deltas, counts), sizes, strict=True)
-        return [self._decode_one(*part) for part in parts]
+        return detect(rois, logits.softmax(-1), deltas, sizes, self.roi)
 
-    def _decode_one(self, rois: Tensor, scores: Tensor, deltas: Tensor, size: Size) -> Detections:
-        rows, labels = (scores > self.roi.score).nonzero(as_tuple=True)  # only what can count is decoded
-        boxes = clip(decode(deltas[rows, labels], rois[rows], self.roi.weights), size)
-        wide = wide_enough(boxes, self.roi.min_size)
-        found = scores[rows, labels]
-        return suppress(boxes[wide], found[wide], labels[wide], iou=self.roi.nms_iou, keep=self.roi.keep)
+
+class BoxBranch(nn.Module):
+    """Regions to class logits and box deltas: pooling, convolutions if any, fully connected layers."""
+
+    def __init__(self, in_channels: int, strides: Sequence[int], num_classes: int, settings: RoISettings) -> None:
+        super().__init__()
+        s = self.settings = settings
+        self.strides = tuple(strides[: s.levels])
+        self.pool = Pool(s.pool, s.sampling_ratio, s.aligned)
+        self.convs = conv_stack(in_channels, in_channels, s.convs, s.norm)
+        flat = in_channels * s.pool**2
+        self.fcs = nn.ModuleList(nn.Linear(s.channels if i else flat, s.channels) for i in range(s.fcs))
+        width = s.channels if s.fcs else flat
+        self.cls_score = nn.Linear(width, num_classes + 1)  # background is the last row
+        self.bbox_pred = nn.Linear(width, 4 if s.class_agnostic else num_classes * 4)
+
+    def forward(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """B x (r, 4) regions to class logits (R, K + 1) and deltas (R, K, 4), or (R, 1, 4) for all classes."""
+        pooled = pool_regions(features[: self.settings.levels], rois, self.strides, self.pool)
+        hidden = self.convs(pooled).flatten(1)
+        for fc in self.fcs:
+            hidden = F.dropout(F.relu(fc(hidden)), self.settings.dropout, self.training)
+        deltas = self.bbox_pred(hidden).float()
+        return self.cls_score(hidden).float(), deltas.view(len(deltas), deltas.shape[1] // 4, 4)
+
+
+def conv_stack(in_channels: int, width: int, depth: int, norm: Norm) -> nn.Sequential:
+    """``depth`` times a 3x3 convolution, a BatchNorm where asked for, and ReLU."""
+    layers = nn.Sequential()
+    for i in range(depth):
+        conv = nn.Conv2d(width if i else in_channels, width, 3, padding=1, bias=norm == "none")
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+        between = [BatchNorm(width)] if norm == "batch" else []
+        layers.append(nn.Sequential(conv, *between, nn.ReLU(inplace=True)))
+    return layers
+
+
+@torch.no_grad()
+def draw_regions(
+    proposals: Sequence[Tensor],
+    targets: Sequence[Target],
+    settings: RoISettings,
+    num_classes: int,
+    seed: int | None,
+    stage: int,
+) -> list[Drawn]:
+    """Which regions of each picture the loss sees; see :func:`draw_one`."""
+    drawn = []
+    for boxes, target in zip(proposals, targets, strict=True):
+        generator = generator_for(seed, target.image_id, stage)
+        drawn.append(draw_one(boxes, target, settings, num_classes, generator))
+    return drawn
+
+
+def draw_one(
+    proposals: Tensor, target: Target, s: RoISettings, num_classes: int, generator: torch.Generator | None
+) -> Drawn:
+    """The ground truth joins the proposals, each box for its own object: something to learn from the start."""
+    own = (~target.ignore).nonzero().flatten()
+    limits = {"positive": s.positive, "negative": s.positive, "least": s.positive, "crowd": s.crowd}
+    matched = torch.cat([assign(proposals, target, low_quality=s.low_quality, **limits), own])
+    rois = torch.cat([proposals, target.boxes[own]])
+    positive, background = draw(matched, s.batch, s.positive_fraction, generator)
+    rows, objects = torch.cat([positive, background]), matched[positive]
+    labels = torch.full_like(rows, num_classes)
+    labels[: len(positive)] = target.labels[objects]
+    deltas = encode(target.boxes[objects], rois[positive], s.weights)
+    return Drawn(rois[rows], labels, deltas, objects, rows >= len(proposals))
+
+
+def box_losses(logits: Tensor, deltas: Tensor, drawn: Sequence[Drawn], s: RoISettings) -> dict[str, Tensor]:
+    """Cross entropy of all regions and smooth L1 of the positive ones, both divided by the number of all.
+
+    Args:
+        logits: (R, K + 1).
+        deltas: (R, K, 4) or (R, 1, 4).
+        drawn: what the regions learn.
+        s: the second stage's settings.
+    """
+    labels, wanted = torch.cat([d.labels for d in drawn]), torch.cat([d.deltas for d in drawn])
+    rows = (labels < logits.shape[1] - 1).nonzero().flatten()
+    count = max(len(labels), 1)
+    box = F.smooth_l1_loss(of_class(deltas, rows, labels[rows]), wanted, beta=s.beta, reduction="sum")
+    return {"loss_cls": F.cross_entropy(logits, labels, reduction="sum") / count, "loss_bbox": box / count}
+
+
+def of_class(values: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
+    """(P, ...) of (R, K, ...) at rows and labels (P,); of (R, 1, ...), which serves all classes, at the rows."""
+    return values[rows, labels if values.shape[1] > 1 else torch.zeros_like(labels)]
+
+
+def detect(
+    rois: Sequence[Tensor], scores: Tensor, deltas: Tensor, sizes: Sequence[Size], s: RoISettings
+) -> list[Detections]:
+    """Detections of every picture from regions B x (r, 4), probabilities (R, K + 1) and deltas (R, K or 1, 4)."""
+    counts = [len(r) for r in rois]
+    parts = zip(rois, torch.split(scores[:, :-1], counts), torch.split(deltas, counts), sizes, strict=True)
+    return [_detect_one(*part, s) for part in parts]
+
+
+def _detect_one(rois: Tensor, scores: Tensor, deltas: Tensor, size: Size, s: RoISettings) -> Detections:
+    rows, labels = (scores > s.score).nonzero(as_tuple=True)  # only what can count is decoded
+    boxes = clip(decode(of_class(deltas, rows, labels), rois[rows], s.weights), size)
+    wide, found = wide_enough(boxes, s.min_size), scores[rows, labels]
+    return suppress(boxes[wide], found[wide], labels[wide], iou=s.nms_iou, keep=s.keep)

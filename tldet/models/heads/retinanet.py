@@ -9,7 +9,6 @@ Letters for shapes: B pictures, L levels, A anchors a cell, N anchors of a level
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -18,9 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tldet.models.boxes import AnchorGenerator, clip, decode, encode, flatten_level
+from tldet.models.boxes import AnchorGenerator, decode, encode, flatten_level, flatten_levels
+from tldet.models.dense import TowerNorm, start_towers, tower
+from tldet.models.losses import giou_loss
 from tldet.models.matching import IGNORED, Rescue, assign
-from tldet.models.postprocess import suppress, top_rows
+from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, detections, take_rows
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
@@ -28,12 +29,15 @@ UNIT = (1.0, 1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
-class RetinaSettings:
-    """How anchors learn and how boxes come out; the defaults are torchvision's.
+class RetinaSettings(SelectSettings):
+    """How anchors learn; those of :class:`~tldet.models.postprocess.SelectSettings` say how boxes come out.
+
+    The defaults are torchvision's.
 
     Attributes:
         sizes: anchor sizes of every level, in pixels.
         ratios: anchor height / width.
+        rounding: see :class:`~tldet.models.boxes.AnchorGenerator`; mmdet does not round.
         step: see :class:`~tldet.models.boxes.AnchorGenerator`.
         positive: overlap from which an anchor learns an object.
         negative: overlap below which it is background.
@@ -41,18 +45,16 @@ class RetinaSettings:
         least: see :func:`~tldet.models.matching.match`.
         alpha: weight of objects in the focal loss.
         gamma: its damping of easy anchors.
+        box_loss: "smooth_l1" on the deltas, or "giou" on the boxes they make (torchvision's second version).
         beta: corner of the smooth L1 loss; 0 for L1.
         normalise: "picture" divides by each picture's positives and averages over pictures (torchvision), "batch"
-            divides the batch's sum by the batch's positives (mmdet, Detectron2).
+            divides the batch's sum by the batch's positives (mmdet); a picture without any counts as one.
         crowd: share of an anchor inside a crowd region from which it is no background.
-        score: least score of a detection.
-        pre_nms: best (anchor, class) pairs of each level that are decoded.
-        nms_iou: overlap above which the lesser of two detections of a class is dropped.
-        keep: at most so many detections a picture.
     """
 
     sizes: Sequence[Sequence[float]] = ((32, 40, 50), (64, 80, 101), (128, 161, 203), (256, 322, 406), (512, 645, 812))
     ratios: Sequence[float] = (0.5, 1.0, 2.0)
+    rounding: bool = True
     step: Literal["nominal", "torchvision"] = "nominal"
     positive: float = 0.5
     negative: float = 0.4
@@ -60,13 +62,10 @@ class RetinaSettings:
     least: float = 0.0
     alpha: float = 0.25
     gamma: float = 2.0
+    box_loss: Literal["smooth_l1", "giou"] = "smooth_l1"
     beta: float = 0.0
     normalise: Literal["picture", "batch"] = "picture"
     crowd: float = 0.5
-    score: float = 0.05
-    pre_nms: int = 1000
-    nms_iou: float = 0.5
-    keep: int = 100
 
 
 class RetinaRaw(NamedTuple):
@@ -86,6 +85,8 @@ class RetinaNetHead(nn.Module):
         num_classes: K.
         channels: width of the towers; None for that of the pyramid.
         stacked_convs: convolutions in each tower.
+        norm: "group" puts a GroupNorm behind each of them (torchvision's second version).
+        conv_bias: whether they have a bias.
         prior: probability of an object that the classifier starts from (section 3.3 of the paper).
         settings: everything that is no layer.
     """
@@ -100,6 +101,8 @@ class RetinaNetHead(nn.Module):
         *,
         channels: int | None = None,
         stacked_convs: int = 4,
+        norm: TowerNorm = "none",
+        conv_bias: bool = True,
         prior: float = 0.01,
         settings: RetinaSettings | None = None,
     ) -> None:
@@ -107,18 +110,12 @@ class RetinaNetHead(nn.Module):
         self.num_classes = num_classes
         self.settings = settings or RetinaSettings()
         s, width = self.settings, channels or in_channels
-        self.anchors = AnchorGenerator(s.sizes, s.ratios, strides, step=s.step)
-        self.cls_tower = tower(in_channels, width, stacked_convs)
-        self.box_tower = tower(in_channels, width, stacked_convs)
+        self.anchors = AnchorGenerator(s.sizes, s.ratios, strides, rounding=s.rounding, step=s.step)
+        self.cls_tower = tower(in_channels, width, stacked_convs, norm=norm, bias=conv_bias)
+        self.box_tower = tower(in_channels, width, stacked_convs, norm=norm, bias=conv_bias)
         self.cls_score = nn.Conv2d(width, self.anchors.per_cell * num_classes, 3, padding=1)
         self.bbox_pred = nn.Conv2d(width, self.anchors.per_cell * 4, 3, padding=1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.01)
-                assert module.bias is not None
-                nn.init.zeros_(module.bias)
-        assert self.cls_score.bias is not None
-        nn.init.constant_(self.cls_score.bias, -math.log((1 - prior) / prior))
+        start_towers(self, self.cls_score, prior)
 
     def forward(self, features: Sequence[Tensor]) -> RetinaRaw:
         """L x (B, C, H, W) to the raw classes and deltas of every level."""
@@ -131,8 +128,7 @@ class RetinaNetHead(nn.Module):
         """Focal loss and box loss, divided by the number of positive anchors."""
         s = self.settings
         anchors = torch.cat(self.anchors(raw.logits))  # (M, 4)
-        logits = torch.cat([flatten_level(level, self.num_classes) for level in raw.logits], 1)  # (B, M, K)
-        deltas = torch.cat([flatten_level(level, 4) for level in raw.deltas], 1)  # (B, M, 4)
+        logits, deltas = flatten_levels(raw.logits, self.num_classes), flatten_levels(raw.deltas, 4)  # (B, M, K or 4)
         classes, boxes, counts = [], [], []
         for row, target in enumerate(targets):
             limits = {"positive": s.positive, "negative": s.negative, "least": s.least, "crowd": s.crowd}
@@ -142,42 +138,28 @@ class RetinaNetHead(nn.Module):
             positive = (matched >= 0).nonzero().flatten()
             labels = target.labels[matched[positive]]
             classes.append(focal_loss_sum(logits[row][counted], rows, labels, alpha=s.alpha, gamma=s.gamma))
-            wanted = encode(target.boxes[matched[positive]], anchors[positive], UNIT)
-            boxes.append(F.smooth_l1_loss(deltas[row, positive].float(), wanted, beta=s.beta, reduction="sum"))
-            counts.append(max(len(positive), 1) if s.normalise == "picture" else len(positive))
-        if s.normalise == "batch":
-            share = 1.0 / max(sum(counts), 1)
-            return {"loss_cls": torch.stack(classes).sum() * share, "loss_bbox": torch.stack(boxes).sum() * share}
-        weight = logits.new_tensor([1 / count / len(targets) for count in counts], dtype=torch.float32)
-        return {"loss_cls": torch.stack(classes) @ weight, "loss_bbox": torch.stack(boxes) @ weight}
+            boxes.append(self._box_loss(deltas[row, positive], anchors[positive], target.boxes[matched[positive]]))
+            counts.append(max(len(positive), 1))
+        shares = [1 / count / len(targets) if s.normalise == "picture" else 1 / sum(counts) for count in counts]
+        weight = anchors.new_tensor(shares)
+        return {"loss_cls": (torch.stack(classes) * weight).sum(), "loss_bbox": (torch.stack(boxes) * weight).sum()}
+
+    def _box_loss(self, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
+        if self.settings.box_loss == "giou":
+            return giou_loss(decode(deltas, anchors, UNIT), boxes).sum()
+        wanted = encode(boxes, anchors, UNIT)
+        return F.smooth_l1_loss(deltas.float(), wanted, beta=self.settings.beta, reduction="sum")
 
     @torch.no_grad()
     def decode(self, raw: RetinaRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every picture in pixels of the padded batch, best first."""
-        s = self.settings
-        boxes, scores, labels = [], [], []
-        for anchors, level_logits, level_deltas in zip(self.anchors(raw.logits), raw.logits, raw.deltas, strict=True):
-            flat = flatten_level(level_logits, self.num_classes).flatten(1).float()  # (B, N * K)
-            best, pairs = top_rows(flat, s.pre_nms)
-            rows = pairs // self.num_classes  # (B, n)
-            chosen = flatten_level(level_deltas, 4).gather(1, rows[..., None].expand(-1, -1, 4))
-            boxes.append(decode(chosen, anchors[rows], UNIT))
-            scores.append(best.sigmoid())
-            labels.append(pairs % self.num_classes)
-        box, score, label = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(labels, 1)
-        return [self._keep(clip(box[b], size), score[b], label[b]) for b, size in enumerate(sizes)]
-
-    def _keep(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
-        good = scores > self.settings.score
-        return suppress(boxes[good], scores[good], labels[good], iou=self.settings.nms_iou, keep=self.settings.keep)
-
-
-def tower(in_channels: int, width: int, depth: int) -> nn.Sequential:
-    """``depth`` 3x3 convolutions with ReLU."""
-    layers: list[nn.Module] = []
-    for i in range(depth):
-        layers += [nn.Conv2d(in_channels if i == 0 else width, width, 3, padding=1), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
+        s, levels = self.settings, []
+        for anchors, logits, deltas in zip(self.anchors(raw.logits), raw.logits, raw.deltas, strict=True):
+            best, rows, labels = best_pairs(flatten_level(logits, self.num_classes), s.pre_nms)  # (B, n)
+            boxes = decode(take_rows(flatten_level(deltas, 4), rows), anchors[rows], UNIT)
+            scores = best.sigmoid()
+            levels.append(Candidates(boxes, scores, labels, scores > s.score))
+        return detections(levels, sizes, s)
 
 
 def focal_loss_sum(logits: Tensor, rows: Tensor, labels: Tensor, *, alpha: float, gamma: float) -> Tensor:

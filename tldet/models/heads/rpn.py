@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from tldet.models.boxes import AnchorGenerator, clip, decode, encode, flatten_level, wide_enough
-from tldet.models.matching import Rescue, assign, draw, generator_for
+from tldet.models.matching import IGNORED, Rescue, assign, draw, generator_for
 from tldet.models.postprocess import top_rows
 from tldet.structures import Size, Target
 
@@ -31,12 +31,16 @@ class RPNSettings:
     Attributes:
         sizes: anchor sizes of every level, in pixels.
         ratios: anchor height / width.
+        rounding: see :class:`~tldet.models.boxes.AnchorGenerator`.
         step: see :class:`~tldet.models.boxes.AnchorGenerator`.
-        channels: width of the 3x3 convolution; None for that of the pyramid.
+        channels: width of the 3x3 convolutions; None for that of the pyramid.
+        convs: how many of them.
         positive: overlap from which an anchor is an object.
         negative: overlap below which it is background.
         low_quality: see :func:`~tldet.models.matching.match`.
         least: see :func:`~tldet.models.matching.match`.
+        border: anchors that reach this many pixels or more out of the picture do not learn (mmdet's
+            ``allowed_border``; Ren et al. 2015, section 3.3, leave out all that cross it); None takes all.
         batch: anchors drawn a picture for the loss.
         positive_fraction: at most this share of them are objects.
         beta: corner of the smooth L1 loss; 0 for L1.
@@ -49,12 +53,15 @@ class RPNSettings:
 
     sizes: Sequence[Sequence[float]] = ((32,), (64,), (128,), (256,), (512,))
     ratios: Sequence[float] = (0.5, 1.0, 2.0)
+    rounding: bool = True
     step: Literal["nominal", "torchvision"] = "nominal"
     channels: int | None = None
+    convs: int = 1
     positive: float = 0.7
     negative: float = 0.3
     low_quality: Rescue = "own"
     least: float = 0.0
+    border: float | None = None
     batch: int = 256
     positive_fraction: float = 0.5
     beta: float = 1 / 9
@@ -78,31 +85,35 @@ class RPN(nn.Module):
     def __init__(self, in_channels: int, strides: Sequence[int], settings: RPNSettings) -> None:
         super().__init__()
         self.settings = settings
-        self.anchors = AnchorGenerator(settings.sizes, settings.ratios, strides, step=settings.step)
-        width = settings.channels or in_channels
-        self.conv = nn.Conv2d(in_channels, width, 3, padding=1)
+        s, width = settings, settings.channels or in_channels
+        self.anchors = AnchorGenerator(s.sizes, s.ratios, strides, rounding=s.rounding, step=s.step)
+        self.convs = nn.ModuleList(nn.Conv2d(width if i else in_channels, width, 3, padding=1) for i in range(s.convs))
         self.objectness = nn.Conv2d(width, self.anchors.per_cell, 1)
         self.deltas = nn.Conv2d(width, 4 * self.anchors.per_cell, 1)
-        for layer in (self.conv, self.objectness, self.deltas):
-            nn.init.normal_(layer.weight, std=0.01)
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, std=0.01)
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
 
     def forward(self, features: Sequence[Tensor]) -> RPNRaw:
         """L x (B, C, H, W) to objectness and deltas of every level."""
-        hidden = [F.relu(self.conv(level)) for level in features]
+        hidden = list(features)
+        for conv in self.convs:
+            hidden = [F.relu(conv(level)) for level in hidden]
         return RPNRaw(tuple(self.objectness(h) for h in hidden), tuple(self.deltas(h) for h in hidden))
 
-    def loss(self, raw: RPNRaw, targets: Sequence[Target], seed: int | None) -> dict[str, Tensor]:
+    def loss(
+        self, raw: RPNRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+    ) -> dict[str, Tensor]:
         """Binary cross entropy and smooth L1 over the anchors drawn, both divided by their number."""
         s = self.settings
         anchors = torch.cat(self.anchors(raw.logits))  # (M, 4)
         logits = torch.cat([flatten_level(level, 1) for level in raw.logits], 1).squeeze(-1).float()  # (B, M)
         deltas = torch.cat([flatten_level(level, 4) for level in raw.deltas], 1)  # (B, M, 4)
         scores, truths, predicted, wanted = [], [], [], []
-        for row, target in enumerate(targets):
-            limits = {"positive": s.positive, "negative": s.negative, "least": s.least, "crowd": s.crowd}
-            matched = assign(anchors, target, low_quality=s.low_quality, **limits)
+        for row, (target, size) in enumerate(zip(targets, sizes, strict=True)):
+            matched = self._assign(anchors, target, size)
             generator = generator_for(seed, target.image_id, STAGE)
             positive, background = draw(matched, s.batch, s.positive_fraction, generator)
             drawn = torch.cat([positive, background])
@@ -117,6 +128,18 @@ class RPN(nn.Module):
             "loss_rpn_cls": F.binary_cross_entropy_with_logits(score, truth, reduction="sum") / count,
             "loss_rpn_bbox": box / count,
         }
+
+    def _assign(self, anchors: Tensor, target: Target, size: Size) -> Tensor:
+        """(M,) as :func:`~tldet.models.matching.assign` gives it; anchors beyond the border are IGNORED."""
+        s = self.settings
+        limits = {"positive": s.positive, "negative": s.negative, "least": s.least, "crowd": s.crowd}
+        if s.border is None:
+            return assign(anchors, target, low_quality=s.low_quality, **limits)
+        far = anchors.new_tensor([size[1], size[0]]) + s.border
+        inside = ((anchors[:, :2] >= -s.border) & (anchors[:, 2:] < far)).all(1)
+        matched = torch.full((len(anchors),), IGNORED, dtype=torch.int64, device=anchors.device)
+        matched[inside] = assign(anchors[inside], target, low_quality=s.low_quality, **limits)
+        return matched
 
     @torch.no_grad()
     def propose(self, raw: RPNRaw, sizes: Sequence[Size], *, training: bool) -> list[Tensor]:

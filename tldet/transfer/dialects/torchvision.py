@@ -1,6 +1,7 @@
 """torchvision's detection models in our key names.
 
-Background is torchvision's first class row and our last one; its box rows for background are dropped.
+Background is torchvision's first class row and our last one; its box and mask rows for background are dropped. The
+published files of the first models carry older names than the code now gives; both are understood.
 """
 
 from __future__ import annotations
@@ -11,35 +12,63 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+EPS = 1e-5  # of our BatchNorm
 RENAMES = (
     (r"^backbone\.body\.", "backbone."),
-    (r"^backbone\.fpn\.inner_blocks\.(\d+)\.0\.", r"neck.lateral.\1."),
-    (r"^backbone\.fpn\.layer_blocks\.(\d+)\.0\.", r"neck.output.\1."),
     (r"^backbone\.fpn\.extra_blocks\.", "neck."),
-    (r"^rpn\.head\.conv\.0\.0\.", "head.rpn.conv."),
+    (r"^rpn\.head\.conv\.(weight|bias)$", r"head.rpn.convs.0.\1"),
+    (r"^rpn\.head\.conv\.(\d+)\.0\.", r"head.rpn.convs.\1."),
     (r"^rpn\.head\.cls_logits\.", "head.rpn.objectness."),
     (r"^rpn\.head\.bbox_pred\.", "head.rpn.deltas."),
-    (r"^roi_heads\.box_head\.fc6\.", "head.fc1."),
-    (r"^roi_heads\.box_head\.fc7\.", "head.fc2."),
-    (r"^roi_heads\.box_predictor\.", "head."),
+    (r"^roi_heads\.box_head\.fc6\.", "head.box.fcs.0."),
+    (r"^roi_heads\.box_head\.fc7\.", "head.box.fcs.1."),
+    (r"^roi_heads\.box_head\.(\d+)\.([01])\.", r"head.box.convs.\1.\2."),
+    (r"^roi_heads\.box_head\.\d+\.(weight|bias)$", r"head.box.fcs.0.\1"),
+    (r"^roi_heads\.box_predictor\.", "head.box."),
+    (r"^roi_heads\.mask_head\.(\d+)\.([01])\.", r"head.mask.convs.\1.\2."),
+    (r"^roi_heads\.mask_predictor\.conv5_mask\.", "head.mask.upsample."),
+    (r"^roi_heads\.mask_predictor\.mask_fcn_logits\.", "head.mask.mask_logits."),
     (r"^head\.classification_head\.cls_logits\.", "head.cls_score."),
     (r"^head\.regression_head\.bbox_reg\.", "head.bbox_pred."),
+    (r"^head\.regression_head\.bbox_ctrness\.", "head.centerness."),
+    (r"^head\.classification_head\.conv\.", "head.cls_tower."),
+    (r"^head\.regression_head\.conv\.", "head.box_tower."),
 )
-TOWER = re.compile(r"^head\.(classification|regression)_head\.conv\.(\d+)\.0\.(.+)")
+FLAT_TOWER = re.compile(r"^(head\.(?:classification|regression)_head\.conv)\.(\d+)\.(weight|bias)$")
+FPN = re.compile(r"^backbone\.fpn\.(inner|layer)_blocks\.(\d+)\.(?:([01])\.)?(\w+)$")
+OLD_MASK = re.compile(r"^roi_heads\.mask_head\.mask_fcn(\d+)\.(.+)")
 
 
-def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of torchvision's Faster R-CNN or RetinaNet in our names and row order."""
-    renamed = {_rename(key): value for key, value in state.items()}
+def from_torchvision(state: Mapping[str, Tensor], *, norm_eps: float = EPS) -> dict[str, Tensor]:
+    """A state dict of torchvision's Faster R-CNN, Mask R-CNN, RetinaNet or FCOS in our names and row order.
+
+    Args:
+        state: names to tensors.
+        norm_eps: what its norms add to the variance: 0 for the ``COCO_V1`` weights of the first models (of
+            ``fasterrcnn_resnet50_fpn``, for example), whose builders overwrite it; the variances are shifted so that
+            our norms give the same.
+    """
+    layers = 3 if any("bbox_ctrness" in key for key in state) else 2  # a block, where towers number them through
+    renamed = {_rename(_nest(key, layers), state): value for key, value in state.items()}
     two_stage = any(key.startswith("roi_heads.") for key in state)
-    return {key: _reorder(key, value) if two_stage else value for key, value in renamed.items()}
+    ordered = {key: _reorder(key, value) if two_stage else value for key, value in renamed.items()}
+    shift = norm_eps - EPS
+    return {key: v + shift if shift and key.endswith("running_var") else v for key, v in ordered.items()}
 
 
-def _rename(key: str) -> str:
-    tower = TOWER.match(key)
-    if tower:
-        name = "cls_tower" if tower[1] == "classification" else "box_tower"
-        return f"head.{name}.{2 * int(tower[2])}.{tower[3]}"
+def _nest(key: str, layers: int) -> str:
+    """A tower's layer that is numbered through (FCOS, the published RetinaNet) by its block and its place there."""
+    flat = FLAT_TOWER.match(key)
+    return key if flat is None else f"{flat[1]}.{int(flat[2]) // layers}.{int(flat[2]) % layers}.{flat[3]}"
+
+
+def _rename(key: str, state: Mapping[str, Tensor]) -> str:
+    if level := FPN.match(key):
+        normed = "backbone.fpn.inner_blocks.0.1.weight" in state
+        inner = f"{level[3]}." if normed else ""
+        return f"neck.{'lateral' if level[1] == 'inner' else 'output'}.{level[2]}.{inner}{level[4]}"
+    if old := OLD_MASK.match(key):
+        return f"head.mask.convs.{int(old[1]) - 1}.0.{old[2]}"
     for pattern, ours in RENAMES:
         key, done = re.subn(pattern, ours, key)
         if done:
@@ -48,6 +77,8 @@ def _rename(key: str) -> str:
 
 
 def _reorder(key: str, value: Tensor) -> Tensor:
-    if key.startswith("head.cls_score."):
+    if key.startswith("head.box.cls_score."):
         return torch.cat([value[1:], value[:1]])
-    return value[4:] if key.startswith("head.bbox_pred.") else value
+    if key.startswith("head.mask.mask_logits."):
+        return value[1:]
+    return value[4:] if key.startswith("head.box.bbox_pred.") else value

@@ -12,23 +12,29 @@ Size = tuple[int, int]  # (height, width)
 Rle = dict[str, Any]
 
 
+def is_none(segmentation: Any) -> bool:
+    """Whether there is no mask: ``null``, ``[]`` and ``[[]]``."""
+    return not segmentation or segmentation == [[]]
+
+
 def problem_with(segmentation: Any, size: Size) -> str | None:
-    """Why ``segmentation`` cannot be scored on a picture of ``size``, or None when it can."""
-    if not segmentation:
+    """Why ``segmentation`` is no mask of a picture of ``size``, or None when it is one."""
+    if is_none(segmentation):
         return "has no segmentation"
     try:
         return (
             _polygon_problem(segmentation, size) if isinstance(segmentation, list) else _rle_problem(segmentation, size)
         )
-    except (TypeError, ValueError, KeyError, AttributeError):
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
         return "has a segmentation that is neither a list of polygons nor an RLE with size and counts"
 
 
 def _polygon_problem(polygons: list[Any], size: Size) -> str | None:
     for polygon in polygons:
-        if len(polygon) < 6 or len(polygon) % 2:
+        points = np.array(polygon, dtype=np.float64)
+        if points.ndim != 1 or len(points) < 6 or len(points) % 2:
             return "has a polygon that is not a flat list of at least three points [x, y, x, y, ...]"
-        if not np.isfinite(np.array(polygon, dtype=np.float64)).all():
+        if not np.isfinite(points).all():
             return "has a polygon with a number that is not finite"
     return "has a polygon, but its picture has no width and height" if 0 in size else None
 
@@ -91,11 +97,3 @@ def areas_and_boxes(rles: Sequence[Rle]) -> tuple[NDArray[np.float64], NDArray[n
     chunks = [list(rles[start : start + 255]) for start in range(0, len(rles), 255)]
     areas = np.concatenate([np.zeros(0), *map(mask.area, chunks)])
     return areas, np.concatenate([np.zeros((0, 4)), *map(mask.toBbox, chunks)])
-
-
-def encode(masks: NDArray[np.uint8]) -> list[Rle]:
-    """RLEs of (N, H, W) masks of 0 and 1, ``counts`` as text so that they go into JSON."""
-    from pycocotools import mask
-
-    rles = mask.encode(np.asfortranarray(masks.transpose(1, 2, 0))) if len(masks) else []
-    return [{"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode()} for rle in rles]

@@ -1,0 +1,9 @@
+# Faster R-CNN as torchvision's fasterrcnn_resnet50_fpn_v2 builds it (after Li et al. 2021, Benchmarking detection
+# transfer learning with vision transformers): norms that learn, in the pyramid too, two convolutions in the RPN, four
+# and one fully connected layer in the box branch. Its published COCO weights fit.
+_base_ = ['./faster_rcnn_r50_fpn_torchvision.py']
+model = dict(
+    backbone=dict(weights='torchvision:ResNet50_Weights.IMAGENET1K_V2', norm='batch'),
+    neck=dict(norm='batch'),
+    head=dict(rpn=dict(convs=2), roi=dict(convs=4, norm='batch', fcs=1)),
+)

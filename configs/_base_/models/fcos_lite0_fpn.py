@@ -1,0 +1,25 @@
+# FCOS for small machines: EfficientNet-Lite0, a pyramid of 128 channels from stride 8 up, two convolutions a tower;
+# objects of up to 96 pixels belong to stride 8.
+model = dict(
+    backbone=dict(
+        type='TimmBackbone',
+        name='tf_efficientnet_lite0',
+        weights='package:efficientnet_lite0',
+        levels=[3, 4, 5],
+        frozen_stages=2,
+        norm='frozen',
+    ),
+    neck=dict(type='FPN', out_channels=128, extra='maxpool', norm='batch'),
+    head=dict(
+        type='FCOSHead',
+        num_classes=80,
+        stacked_convs=2,
+        norm='group',
+        settings=dict(
+            borders=[48, 96, 192],
+            radius=1.5,
+            drop_empty=True,
+        ),
+    ),
+    preprocess=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
+)

@@ -1,0 +1,10 @@
+# Mask R-CNN with a feature pyramid on ResNet-50 (He et al. 2017), with the settings of mmdet's
+# mask-rcnn_r50_fpn_1x_coco.
+_base_ = ['./faster_rcnn_r50_fpn.py']
+model = dict(
+    head=dict(
+        type='MaskRCNNHead',
+        roi=dict(low_quality='object'),
+        mask=dict(pool=14, convs=4, channels=256, binary_targets=True, threshold=0.5, paste='sampled'),
+    )
+)

@@ -1,0 +1,8 @@
+# Mask R-CNN as torchvision's maskrcnn_resnet50_fpn builds it; its published COCO weights fit.
+_base_ = ['./faster_rcnn_r50_fpn_torchvision.py']
+model = dict(
+    head=dict(
+        type='MaskRCNNHead',
+        mask=dict(pool=14, convs=4, channels=256, binary_targets=False, threshold=0.5, paste='resized'),
+    )
+)

@@ -1,0 +1,8 @@
+# torchvision's retinanet_resnet50_fpn_v2: P6 from C5, GroupNorm towers without biases, GIoU loss on the boxes; its
+# backbone's BatchNorms were trained.
+_base_ = ['retinanet_r50_fpn_torchvision.py']
+model = dict(
+    backbone=dict(weights='torchvision:ResNet50_Weights.IMAGENET1K_V2', norm='batch'),
+    neck=dict(extra='p6p7_c5'),
+    head=dict(norm='group', conv_bias=False, settings=dict(box_loss='giou')),
+)

@@ -1,0 +1,19 @@
+# For small machines; no published AP. Pictures of 320 x 448.
+_base_ = [
+    '../_base_/models/cascade_mask_rcnn_lite0_fpn.py',
+    '../_base_/datasets/coco_detection.py',
+    '../_base_/schedules/small.py',
+    '../_base_/runtime.py',
+]
+data = dict(
+    train=dict(
+        transforms=[
+            dict(type='Resize', short=[288, 320, 352], long=512),
+            dict(type='HorizontalFlip', p=0.5),
+        ],
+        masks=True,
+    ),
+    val=dict(transforms=[dict(type='Resize', short=320, long=512)], masks=True),
+    loader=dict(batch_size=16, eval_batch_size=16, workers=4),
+)
+evaluation = dict(type='segm')

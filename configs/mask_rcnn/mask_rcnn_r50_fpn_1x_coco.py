@@ -1,0 +1,9 @@
+# Published: box AP 38.2, mask AP 34.7 on COCO val2017 (mmdet model zoo, mask-rcnn_r50_fpn_1x_coco).
+_base_ = [
+    '../_base_/models/mask_rcnn_r50_fpn.py',
+    '../_base_/datasets/coco_detection.py',
+    '../_base_/schedules/schedule_1x.py',
+    '../_base_/runtime.py',
+]
+data = dict(train=dict(masks=True), val=dict(masks=True))
+evaluation = dict(type='segm')

@@ -1,0 +1,113 @@
+"""Each suite at its smallest: the JSON has its fields, and its numbers are possible ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tldet.benchmarks import annotations, eval, overhead, pairs, video
+from tldet.benchmarks import data as data_suite
+from tldet.benchmarks.run import benchmark
+from tldet.cli import main
+
+FIELDS = {"name", "beside", "each", "ours", "theirs", "ratio", "memory", "limit", "checks"}
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eval, "QUICK_PICTURES", 12)
+    monkeypatch.setattr(annotations, "QUICK_PICTURES", 50)
+    monkeypatch.setattr(data_suite, "QUICK_PICTURES", 2)
+    monkeypatch.setattr(data_suite, "STORED", (128, 170))
+    monkeypatch.setattr(video, "QUICK_FRAMES", 3)
+    monkeypatch.setattr(overhead, "QUICK_STEPS", 2)
+
+
+def run(name: str, **options: Any) -> list[dict[str, Any]]:
+    """The suite's rows, after a look at each."""
+    found = benchmark([name], quick=True, repeats=1, **options)
+    suite = json.loads(json.dumps(found))["suites"][name]
+    assert suite["seconds"] > 0
+    for row in suite["rows"]:
+        assert set(row) == FIELDS
+        for side in ("ours", "theirs", "ratio"):
+            values = row[side]
+            assert 0 < values["q1"] <= values["median"] <= values["q3"]
+            assert len(values["samples"]) >= 1
+        assert row["memory"] is None or min(row["memory"]["ours"], row["memory"]["theirs"]) > 5
+        assert row["limit"] is None or 0 < row["limit"]["share"] < 10  # others may use the machine
+    return suite["rows"]
+
+
+def test_eval() -> None:
+    files, scoring = run("eval")
+    assert files["checks"]["twelve numbers bit-identical"] is True
+    assert 0 < files["checks"]["AP"] < 1
+    assert files["memory"]["ours"] > 0
+    assert scoring["ours"]["median"] < files["ours"]["median"]
+
+
+def test_data() -> None:
+    rows = run("data", size=(96, 128), batch=2)
+    assert [row["beside"] for row in rows[:3]] == [
+        "torchvision v2 on Pillow",
+        "torchvision v2 on decode_jpeg",
+        "decoding and scaling alone",
+    ]
+    assert [row["name"] for row in rows[3:]] == ["annotations the first time", "annotations from the cache"]
+
+
+def test_video() -> None:
+    (row,) = run("video", size=(64, 96))
+    assert row["checks"]["frames a second"] == pytest.approx(1 / row["ours"]["median"])
+    assert row["checks"]["boxes a frame"] >= 1
+
+
+@pytest.mark.slow
+def test_infer(tmp_path: Path) -> None:
+    rows = run("infer", models=["retinanet_r50", "none_such"], size=(96, 128), json_path=tmp_path / "a" / "b.json")
+    fp32 = rows[-1]
+    assert fp32["name"] == "retinanet_r50 in fp32"
+    assert fp32["checks"]["weights"] == "shared"
+    assert fp32["checks"]["found again"] > 0.95
+    written = json.loads((tmp_path / "a" / "b.json").read_text())
+    assert written["suites"]["infer"]["rows"][-1] == fp32
+    assert written["suites"]["infer"]["skipped"][0].startswith("none_such: has no counterpart")
+    assert {"processor", "cores", "threads", "bf16", "load", "versions"} <= set(written["environment"])
+
+
+@pytest.mark.slow
+def test_train() -> None:
+    rows = run("train", models=["faster_rcnn_r50"], size=(64, 96))
+    assert rows[-1]["name"] == "trainer"
+    assert any(row["name"] == "faster_rcnn_r50 in fp32" for row in rows)
+
+
+@pytest.mark.slow
+def test_startup() -> None:
+    assert [row["name"] for row in run("startup")][:2] == ["tldet --help", "import tldet"]
+
+
+def test_a_missing_recipe_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "PAIRS", (*pairs.PAIRS, pairs.Pair("later_r50", "x", "y", False)))
+    chosen, skipped = pairs.chosen_pairs(("later_r50", "retinanet_r50"))
+    assert [pair.recipe for pair in chosen] == ["retinanet_r50"]
+    assert skipped == ["later_r50: this version has no such recipe"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["eval", "--size", "8", "8"], "--size 8 8"),
+        (["eval", "--json", "/dev/null/x.json"], "cannot be made"),
+        (["data", "--quick", "--data", "no_such_folder"], "no_such_folder: no such folder"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", *arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert len(error.splitlines()) == 1

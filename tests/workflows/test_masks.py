@@ -1,0 +1,173 @@
+"""Masks all the way: fine-tuned, measured, drawn; and what is said where they are missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from rich.console import Console
+
+from tldet import checkpoint, load
+from tldet.cli import build_parser, main
+from tldet.config import load as load_config
+from tldet.data.coco import CocoDataset
+from tldet.engine.log import read_log
+from tldet.errors import ConfigError, DataError
+from tldet.evaluation.coco import CocoEvaluator, evaluate_files
+from tldet.masks import InstanceMasks
+from tldet.structures import Detections
+from tldet.workflows.evaluate import evaluate
+from tldet.workflows.finetune import finetune
+from tldet.workflows.test import test as measure
+from tldet.workflows.train import train
+
+NUMBERS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+
+
+@pytest.fixture(scope="module")
+def masked(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("masked") / "out"
+    finetune(digits, out=out, model="mask_rcnn_lite0", steps=3, options=["data.loader.batch_size=2"])
+    return out
+
+
+def test_a_mask_recipe_is_set_up_and_measured(masked: Path) -> None:
+    config = load_config(masked / "config.py")
+    assert config.get("evaluation.type") == "segm"
+    assert [config.get(f"data.{part}.masks") for part in ("train", "val", "test")] == [True] * 3
+    val = [r for r in read_log(masked / "log.jsonl") if r["type"] == "val"][-1]
+    assert {*NUMBERS, *(f"bbox_{name}" for name in NUMBERS), "val_loss_mask"} <= set(val)
+
+
+def test_test_gives_masks_and_boxes(masked: Path, digits: Path, tmp_path: Path) -> None:
+    console = Console(record=True, width=100)
+    files = {"json_path": tmp_path / "t.json", "results_path": tmp_path / "dt.json"}
+    result = measure(masked / "best.pt", **files, console=console)
+    said = console.export_text()
+    assert "COCO segm" in said
+    assert "COCO bbox" in said
+    told = json.loads((tmp_path / "t.json").read_text())
+    assert list(told) == [*NUMBERS, "per_class", "bbox"]
+    assert list(told["bbox"]) == [*NUMBERS, "per_class"]
+    assert result.bbox is not None
+    assert told["bbox"] == result.bbox.to_dict()
+    truth = digits / "test" / "_annotations.coco.json"
+    evaluate(truth, tmp_path / "dt.json", type="segm", json_path=tmp_path / "e.json")
+    scored = json.loads((tmp_path / "e.json").read_text())
+    assert scored == {key: value for key, value in told.items() if key != "bbox"}
+
+
+def test_help_says_where_the_boxes_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["test", "--help"])
+    assert "'bbox'" in capsys.readouterr().out
+
+
+def test_prediction_draws_and_encodes_masks(masked: Path, digits: Path, tmp_path: Path) -> None:
+    picture = next((digits / "test").glob("*.jpg"), None) or next((digits / "test").glob("*.png"))
+    (tmp_path / "out").mkdir()
+    arguments = [str(masked / "best.pt"), str(picture), "--score", "0", "--out", str(tmp_path / "out")]
+    assert main(["predict", *arguments, "--json", str(tmp_path / "p.json")]) == 0
+    records = json.loads((tmp_path / "p.json").read_text())
+    assert records
+    assert all(r["segmentation"]["size"] == [96, 128] for r in records)
+    assert len(list((tmp_path / "out").iterdir())) == 1
+    found = load(masked / "best.pt").predict(picture, score=0.0)
+    assert isinstance(found.masks, InstanceMasks)
+    assert found.masks.size == (96, 128)
+
+
+def without_segmentations(source: Path, to: Path, every: int) -> Path:
+    """A copy of a data set in which the first ``every`` objects have none."""
+    to.mkdir(parents=True)
+    truth = json.loads((source / "_annotations.coco.json").read_text())
+    for number, annotation in enumerate(truth["annotations"]):
+        if number < every:
+            annotation["segmentation"] = []
+    path = to / "train.json"
+    path.write_text(json.dumps(truth))
+    return path
+
+
+def test_data_without_any_segmentation(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare = without_segmentations(digits / "train", tmp_path / "d", 10**6)
+    given = ["--train", str(bare), "--val", str(bare), "--images", str(digits / "train"), "--out", str(tmp_path / "o")]
+    assert main(["finetune", *given, "--model", "mask_rcnn_lite0", "--steps", "1"]) == 2
+    said = capsys.readouterr().err
+    assert str(bare) in said
+    assert "has a segmentation" in said
+    assert "Traceback" not in said
+
+
+def test_data_with_some_segmentations(digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    some = without_segmentations(digits / "train", tmp_path / "d", 3)
+    whole = digits / "train" / "_annotations.coco.json"
+    given: dict[str, Any] = {"train_json": some, "val_json": whole, "images": digits / "train"}
+    finetune(**given, out=tmp_path / "o", model="mask_rcnn_lite0", steps=1)
+    assert "have no segmentation; they teach no mask" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["data.train.masks=False"], r"data\.train\.masks: must be True for MaskRCNNHead"),
+        (["data.val.masks=False"], r"data\.val\.masks: must be True"),
+    ],
+)
+def test_a_mask_head_without_masks(masked: Path, tmp_path: Path, options: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        train(masked / "config.py", work_dir=tmp_path, options=options)
+
+
+def test_measuring_masks_of_a_model_of_boxes(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"evaluation\.type: is 'segm' .* RetinaNetHead has no masks"):
+        train(run / "config.py", work_dir=tmp_path, options=["evaluation.type=segm"])
+
+
+def test_testing_masks_on_data_without(masked: Path, digits: Path, tmp_path: Path) -> None:
+    bare = without_segmentations(digits / "test", tmp_path / "d", 10**6)
+    with pytest.raises(DataError, match="has no segmentation"):
+        measure(masked / "best.pt", data=bare, images=digits / "test")
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools.mask.decode
+def test_polygons_and_crowd_rle_are_pycocotools_masks_and_score_the_same(shared: Path) -> None:
+    """Every mask as the data set loads it is the reference's; given as detections they score like its own RLEs."""
+    folder = shared / "data" / "coco_mini"
+    path = folder / "annotations" / "instances_val2017.json"
+    dataset = CocoDataset(str(path), str(folder / "val2017"), masks=True)
+    truth = COCO(str(path))
+    evaluator = CocoEvaluator(path, category_ids=list(dataset.category_ids), type="segm", engine="pycocotools")
+    records, crowds, polygons = [], 0, 0
+    for position in range(len(dataset)):
+        target = dataset[position].target
+        rows = dataset.index.rows(int(dataset.positions[position]))
+        assert target.masks is not None
+        theirs = [truth.anns[int(i)] for i in dataset.index.annotation_ids[rows]]
+        expected = [truth.annToMask(annotation) for annotation in theirs]
+        np.testing.assert_array_equal(
+            target.masks.numpy(), np.stack(expected or [target.masks.numpy()[0:0].sum(0)])[: len(theirs)]
+        )
+        crowds, polygons = crowds + int(target.ignore.sum()), polygons + int((~target.ignore).sum())
+        scores = (target.boxes[:, 2] - target.boxes[:, 0]) / 1000
+        evaluator.update(target.image_id, Detections(target.boxes, scores, target.labels, target.masks))
+        for annotation, score in zip(theirs, scores.tolist(), strict=True):
+            rle = truth.annToRLE(annotation)
+            counts = rle["counts"].decode() if isinstance(rle["counts"], bytes) else rle["counts"]
+            ids = {key: annotation[key] for key in ("image_id", "category_id")}
+            records.append({**ids, "segmentation": {**rle, "counts": counts}, "score": score})
+    assert crowds == 16
+    assert polygons > 1000
+    mine = evaluator.compute().numbers()
+    assert mine == evaluate_files(path, records, type="segm", engine="pycocotools").numbers()
+    assert mine["AP"] > 0.9
+
+
+def test_checkpoint_keeps_the_masks_settings(masked: Path) -> None:
+    head = checkpoint.load(masked / "best.pt")["config"]["model"]["head"]
+    assert head["type"] == "MaskRCNNHead"
+    assert head["mask"]["paste"] == "sampled"

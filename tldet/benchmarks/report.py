@@ -1,0 +1,118 @@
+"""What a suite found, as rows for people and for JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tldet.benchmarks.timing import Comparison, Times
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak memory of both sides in MB, and how it was measured."""
+
+    ours: float
+    theirs: float
+    how: str
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The share of the machine's own limit that our side reached, and what the limit is."""
+
+    share: float
+    of: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing timed on both sides.
+
+    Attributes:
+        name: what was timed.
+        beside: what the other side is.
+        comparison: seconds of both.
+        each: what one number of seconds is for.
+        memory: peak memory, where it was measured.
+        limit: how near our side comes to what the machine can do.
+        checks: what else was looked at, such as whether results agree.
+    """
+
+    name: str
+    beside: str
+    comparison: Comparison
+    each: str = "run"
+    memory: Memory | None = None
+    limit: Limit | None = None
+    checks: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every number, for JSON; times are seconds."""
+        return {
+            "name": self.name,
+            "beside": self.beside,
+            "each": self.each,
+            "ours": self.comparison.ours.to_dict(),
+            "theirs": self.comparison.theirs.to_dict(),
+            "ratio": self.comparison.ratios.to_dict(),
+            "memory": None if self.memory is None else vars(self.memory),
+            "limit": None if self.limit is None else vars(self.limit),
+            "checks": self.checks,
+        }
+
+
+@dataclass
+class Suite:
+    """The rows of a suite, and what was left out and why."""
+
+    name: str
+    rows: list[Row] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"rows": [row.to_dict() for row in self.rows], "skipped": self.skipped, "seconds": self.seconds}
+
+    def table(self) -> Table:
+        """Medians with quartiles, ratios, memory."""
+        from rich.table import Table
+        from rich.text import Text
+
+        shown = Table(title=f"{self.name}: median (quartiles); a ratio above 1 says that ours is faster", expand=False)
+        for heading in ("what", "ours", "other", "ratio", "MB ours / other", "of the limit"):
+            shown.add_column(heading, justify="left" if heading == "what" else "right", overflow="fold")
+        for row in self.rows:
+            memory = f"{row.memory.ours:.0f} / {row.memory.theirs:.0f}" if row.memory else ""
+            limit = f"{row.limit.share:.0%} {row.limit.of}" if row.limit else ""
+            what = f"{row.name} beside {row.beside}, each {row.each}"
+            sides = (_seconds(row.comparison.ours), _seconds(row.comparison.theirs), _ratio(row.comparison.ratios))
+            shown.add_row(*(Text(cell) for cell in (what, *sides, memory, limit)))
+        return shown
+
+    def notes(self) -> list[str]:
+        """What stands below the table: checks, how memory was measured, what was left out; a line each."""
+        lines = []
+        for row in self.rows:
+            checks = ", ".join(f"{name}: {_short(value)}" for name, value in row.checks.items())
+            lines += [f"{row.name}: {checks}"] if checks else []
+        how = dict.fromkeys(f"MB: {row.memory.how}" for row in self.rows if row.memory)
+        return [*lines, *how, *(f"left out: {line}" for line in self.skipped)]
+
+
+def _seconds(times: Times) -> str:
+    unit, factor = ("s", 1.0) if times.median >= 1 else ("ms", 1e3)
+    values = (factor * times.quantile(share) for share in (0.5, 0.25, 0.75))
+    return "{:.3g} ({:.3g} - {:.3g}) ".format(*values) + unit
+
+
+def _ratio(times: Times) -> str:
+    return f"{times.median:.2f} ({times.quantile(0.25):.2f} - {times.quantile(0.75):.2f})"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,78 @@
+"""A video from file to file, beside the detector alone on the same frames already decoded."""
+
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+from pathlib import Path
+
+from tldet import checkpoint
+from tldet.benchmarks.pairs import spread_weights
+from tldet.benchmarks.report import Row, Suite
+from tldet.benchmarks.suites import Bench
+from tldet.config import load as load_config
+from tldet.data.digits import frames
+from tldet.data.images import Picture, resize_to
+from tldet.inference.predictor import Predictor, load
+from tldet.inference.run import predict
+from tldet.inference.video import Video, VideoWriter
+from tldet.models.detector import build_detector
+
+RECIPE = "faster_rcnn_lite0"
+SIZE, QUICK_SIZE = (360, 640), (96, 160)
+FRAMES, QUICK_FRAMES = 60, 6
+SHOWN = 10  # boxes drawn on a frame, as on a street
+
+
+def run(bench: Bench) -> Suite:
+    """Decode, detect, draw and encode, beside detection."""
+    size = bench.size or (QUICK_SIZE if bench.quick else SIZE)
+    recipe = bench.models[0] if bench.models else RECIPE
+    bench.tell(f"{recipe}: writing the clip and the checkpoint")
+    clip, count = bench.folder / "clip.mp4", QUICK_FRAMES if bench.quick else FRAMES
+    with VideoWriter(clip, Fraction(25)) as writer:
+        for frame in frames(count, size=SIZE):
+            writer.write(resize_to(frame, size))
+    saved = write_checkpoint(bench.folder / "random.pt", recipe, size)
+    predictor, pictures = load(saved, "cpu"), list(Video(clip))
+    score = _score(predictor, pictures[0])
+    boxes = [len(predictor.predict(picture, score)) for picture in pictures[:5]]
+
+    def whole() -> float:
+        return predict(saved, [clip], out=bench.folder / "drawn", score=score, device="cpu").seconds
+
+    def alone() -> float:
+        start = time.perf_counter()
+        for picture in pictures:
+            predictor.predict(picture, score)
+        return time.perf_counter() - start
+
+    comparison = bench.compare(recipe, whole, alone, 8, self_timed=True).divided(count)
+    checks = {
+        "frames a second": 1 / comparison.ours.median,
+        "detection alone": 1 / comparison.theirs.median,
+        "boxes a frame": sum(boxes) / len(boxes),
+        "format": predictor.precision.describe(),
+    }
+    row = Row(f"video with {recipe}", "detection alone", comparison, f"frame of {size[0]} x {size[1]}", checks=checks)
+    return Suite("video", [row])
+
+
+def write_checkpoint(path: Path, recipe: str, size: tuple[int, int]) -> Path:
+    """A detector with random weights, for pictures that need no scaling."""
+    config = load_config(recipe).data
+    config["model"]["backbone"]["weights"] = None
+    config["model"]["head"]["num_classes"] = 10
+    model = build_detector(config["model"], [str(digit) for digit in range(10)])
+    spread_weights(model)
+    names = list(model.class_names)
+    sides = {"short": min(size), "long": max(size)}
+    meta = {"class_names": names, "category_ids": list(range(1, len(names) + 1)), "input": sides}
+    checkpoint.save(path, {"config": config, "meta": meta, "model": model.state_dict()})
+    return path
+
+
+def _score(predictor: Predictor, picture: Picture) -> float:
+    """The score of the tenth detection: a random model's scores mean nothing, but drawing them takes time."""
+    scores = predictor.predict(picture, 0.0).scores
+    return float(scores[:SHOWN].min()) if len(scores) else 0.0

@@ -1,0 +1,12 @@
+"""Backbones by name, from torchvision and timm; importing this folder registers them.
+
+A backbone maps (B, 3, H, W) to one (B, C, ceil(H / stride), ceil(W / stride)) a level and knows its ``channels`` and
+``strides`` before it has weights. ``layer_groups`` names its parts from stem to top once, for freezing, layer-wise
+learning rates and tables.
+"""
+
+from tldet.models.backbones.base import Backbone, Norm, OutNorm, trainable, within
+from tldet.models.backbones.timm_nets import TimmBackbone, ViTBackbone
+from tldet.models.backbones.torchvision_nets import TorchvisionBackbone
+
+__all__ = ["Backbone", "Norm", "OutNorm", "TimmBackbone", "TorchvisionBackbone", "ViTBackbone", "trainable", "within"]

@@ -1,0 +1,71 @@
+"""What a network costs: parameters, and multiply-adds of one forward pass, counted without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from tldet.config import build
+from tldet.errors import ConfigError
+from tldet.models.detector import build_detector
+from tldet.models.hollow import hollow
+from tldet.registry import BACKBONES, HEADS
+from tldet.structures import Size
+
+SMALL = 128  # side of the picture on which the second stage's cost for one region is measured
+
+
+def multiply_adds(call: Callable[[], Any]) -> int:
+    """Multiply-adds of convolutions, matrix products and attention inside ``call``."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call()
+    return int(counter.get_total_flops()) // 2  # torch counts a multiply-add as two operations
+
+
+def parameters_of(module: nn.Module) -> int:
+    """How many parameters there are."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def backbone_cost(section: Mapping[str, Any], size: Size) -> tuple[int, int]:
+    """(parameters, multiply-adds) of the backbone of a config's section on a picture of ``size``.
+
+    Raises:
+        ConfigError: it cannot take such a picture.
+    """
+    backbone = hollow(lambda: build(BACKBONES, section)).eval()
+    try:
+        return parameters_of(backbone), multiply_adds(lambda: backbone(_picture(size)))
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"{section['name']}: cannot take a picture of {size}: {error}") from None
+
+
+def detector_cost(model: Mapping[str, Any], size: Size) -> tuple[int, int]:
+    """(parameters, multiply-adds) of the detector of a config's ``model`` section on a picture of ``size``.
+
+    A second stage is counted with as many regions as the first may propose.
+    """
+    detector = hollow(lambda: build_detector(model)).eval()
+    cost = multiply_adds(lambda: detector.head(detector.features(_picture(size))))
+    if hasattr(detector.head, "rpn"):
+        cost += second_stage(model["head"], detector.neck)
+    return parameters_of(detector), cost
+
+
+def second_stage(section: Mapping[str, Any], neck: Any) -> int:
+    """Multiply-adds of all regions together, from those of the few on a small picture; masks are left out."""
+    head = build(HEADS, section, in_channels=neck.channels, strides=neck.strides).eval()
+    features = [torch.zeros(1, neck.channels, *[max(SMALL // stride, 1)] * 2) for stride in neck.strides]
+    with torch.no_grad():
+        raw = head(features)
+        regions = head.rpn.propose(raw.rpn, [(SMALL, SMALL)], training=False)[0]
+    one = multiply_adds(lambda: head.decode(raw, [(SMALL, SMALL)])) // len(regions)
+    return one * int(head.rpn.settings.post_nms[1])
+
+
+def _picture(size: Size) -> torch.Tensor:
+    return torch.zeros(1, 3, *size, device="meta")

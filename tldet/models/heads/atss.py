@@ -1,0 +1,159 @@
+"""ATSS (Zhang et al. 2020, Bridging the Gap Between Anchor-based and Anchor-free Detection).
+
+The method in order: two small convolutional towers, shared by all levels, say class, box and centerness of one square
+anchor a cell. Which anchors learn an object is decided object by object, from the overlaps of the nearest anchors
+themselves (see :mod:`tldet.models.assigners`), not by a fixed threshold; the rest is RetinaNet's focal loss and FCOS's
+centerness.
+
+Letters for shapes: B pictures, L levels, N anchors of a level, M of all levels, K classes, P anchors of the batch that
+hold an object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tldet.models.assigners import assign_adaptively
+from tldet.models.boxes import (
+    AnchorGenerator,
+    centerness,
+    centre_form,
+    decode,
+    flatten_level,
+    flatten_levels,
+    to_distances,
+)
+from tldet.models.dense import TowerNorm, learners, level_scales, start_towers, tower
+from tldet.models.heads.retinanet import focal_loss_sum
+from tldet.models.losses import giou_loss
+from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, detections, take_rows
+from tldet.registry import HEADS
+from tldet.structures import Detections, Size, Target
+
+
+@dataclass(frozen=True)
+class ATSSSettings(SelectSettings):
+    """How anchors learn; those of :class:`~tldet.models.postprocess.SelectSettings` say how boxes come out.
+
+    The defaults are the paper's.
+
+    Attributes:
+        scale: side of the anchor in strides.
+        topk: candidates of each object on every level.
+        weights: factors of the box deltas.
+        alpha: weight of objects in the focal loss.
+        gamma: its damping of easy anchors.
+        box_weight: factor of the box loss.
+        crowd: share of an anchor inside a crowd region from which it is no background.
+    """
+
+    nms_iou: float = 0.6
+    scale: float = 8.0
+    topk: int = 9
+    weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    alpha: float = 0.25
+    gamma: float = 2.0
+    box_weight: float = 2.0
+    crowd: float = 0.5
+
+
+class ATSSRaw(NamedTuple):
+    """What the towers say: a tensor a level."""
+
+    logits: tuple[Tensor, ...]  # L x (B, K, H, W)
+    deltas: tuple[Tensor, ...]  # L x (B, 4, H, W) float32
+    centerness: tuple[Tensor, ...]  # L x (B, 1, H, W) logits
+
+
+@HEADS.register_module()
+class ATSSHead(nn.Module):
+    """Class, box and centerness of one anchor a cell.
+
+    Args:
+        in_channels: channels of the pyramid.
+        strides: its strides, finest first.
+        num_classes: K.
+        channels: width of the towers; None for that of the pyramid.
+        stacked_convs: convolutions in each tower.
+        norm: "group" puts a GroupNorm behind each of them.
+        conv_bias: whether they have a bias (the authors' have one, mmdet's have none beside a norm).
+        prior: probability of an object that the classifier starts from.
+        settings: everything that is no layer.
+    """
+
+    class_layers = ("cls_score",)  # whose rows are classes
+
+    def __init__(
+        self,
+        in_channels: int,
+        strides: Sequence[int],
+        num_classes: int = 80,
+        *,
+        channels: int | None = None,
+        stacked_convs: int = 4,
+        norm: TowerNorm = "group",
+        conv_bias: bool = False,
+        prior: float = 0.01,
+        settings: ATSSSettings | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.settings = s = settings or ATSSSettings()
+        width = channels or in_channels
+        self.anchors = AnchorGenerator([[s.scale * stride] for stride in strides], [1.0], strides, rounding=False)
+        self.cls_tower = tower(in_channels, width, stacked_convs, norm=norm, bias=conv_bias)
+        self.box_tower = tower(in_channels, width, stacked_convs, norm=norm, bias=conv_bias)
+        self.cls_score = nn.Conv2d(width, num_classes, 3, padding=1)
+        self.bbox_pred = nn.Conv2d(width, 4, 3, padding=1)
+        self.centerness = nn.Conv2d(width, 1, 3, padding=1)
+        self.scales = level_scales(len(strides))
+        start_towers(self, self.cls_score, prior)
+
+    def forward(self, features: Sequence[Tensor]) -> ATSSRaw:
+        """L x (B, C, H, W) to classes, deltas and centerness of every level."""
+        logits, deltas, central = [], [], []
+        for scale, level in zip(self.scales, features, strict=True):
+            around = self.box_tower(level)
+            logits.append(self.cls_score(self.cls_tower(level)))
+            deltas.append(self.bbox_pred(around).float() * scale)
+            central.append(self.centerness(around))
+        return ATSSRaw(tuple(logits), tuple(deltas), tuple(central))
+
+    def loss(
+        self, raw: ATSSRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+    ) -> dict[str, Tensor]:
+        """Focal and centerness loss over the anchors that learn, and GIoU loss weighted by their centerness."""
+        s = self.settings
+        levels = self.anchors(raw.logits)
+        matched = [assign_adaptively(levels, target, topk=s.topk, crowd=s.crowd) for target in targets]
+        learn = learners(matched, targets)
+        anchors = torch.cat(levels)[learn.place]  # (P, 4)
+        wanted = centerness(to_distances(centre_form(anchors)[0], learn.boxes))
+        boxes = decode(learn.of(flatten_levels(raw.deltas, 4)), anchors, s.weights)
+        central = learn.of(flatten_levels(raw.centerness, 1)).squeeze(-1)
+        logits = flatten_levels(raw.logits, self.num_classes)[learn.counted]
+        count = learn.per_picture.clamp(min=1).sum()  # a picture without objects counts as one, as in mmdet
+        box = (giou_loss(boxes, learn.boxes) * wanted).sum() / wanted.sum().clamp(min=1)
+        return {
+            "loss_cls": focal_loss_sum(logits, learn.rows, learn.labels, alpha=s.alpha, gamma=s.gamma) / count,
+            "loss_bbox": s.box_weight * box,
+            "loss_centerness": F.binary_cross_entropy_with_logits(central, wanted, reduction="sum") / count,
+        }
+
+    @torch.no_grad()
+    def decode(self, raw: ATSSRaw, sizes: Sequence[Size]) -> list[Detections]:
+        """The detections of every picture in pixels of the padded batch, best first."""
+        s, levels = self.settings, []
+        for anchors, logits, deltas, central in zip(self.anchors(raw.logits), *raw, strict=True):
+            best, rows, labels = best_pairs(flatten_level(logits, self.num_classes), s.pre_nms)  # (B, n)
+            boxes = decode(take_rows(flatten_level(deltas, 4), rows), anchors[rows], s.weights)
+            middle = take_rows(flatten_level(central, 1).float(), rows).squeeze(-1).sigmoid()
+            scores = best.sigmoid()
+            levels.append(Candidates(boxes, scores * middle, labels, scores > s.score))
+        return detections(levels, sizes, s)

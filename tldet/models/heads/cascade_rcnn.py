@@ -1,0 +1,152 @@
+"""Cascade R-CNN (Cai and Vasconcelos 2018), with masks where asked for (Cai and Vasconcelos 2019, section 5).
+
+The method in order: the RPN proposes places; a first stage classifies and corrects them as in Faster R-CNN; its boxes
+are what the next stage starts from, which counts a region as an object only from a higher overlap on and corrects
+smaller errors; and so a third one. In testing the last stage's boxes come out with the stages' scores averaged.
+
+Letters for shapes: B pictures, R regions of all pictures, r regions of one, K classes, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tldet.models.boxes import clip, decode
+from tldet.models.heads.faster_rcnn import (
+    STAGE,
+    BoxBranch,
+    RoISettings,
+    TwoStageRaw,
+    box_losses,
+    detect,
+    draw_regions,
+)
+from tldet.models.heads.mask_rcnn import MaskBranch, MaskSettings, mask_loss, with_masks
+from tldet.models.heads.rpn import RPN, RPNSettings
+from tldet.registry import HEADS
+from tldet.structures import Detections, Size, Target
+
+Four = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class CascadeSettings:
+    """What differs from stage to stage; the defaults are the paper's (section 4.3) as mmdet has them.
+
+    Attributes:
+        positive: overlap from which a region learns an object.
+        stds: standard deviations of the box deltas dx, dy, dw, dh: the errors a stage expects.
+        loss_weights: factor of a stage's losses.
+        average: of the stages' "logits" (mmdet) or "probabilities" (the paper, Detectron2) come the scores.
+
+    Raises:
+        ValueError: the stages are not equally many in all of them.
+    """
+
+    positive: Sequence[float] = (0.5, 0.6, 0.7)
+    stds: Sequence[Four] = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
+    loss_weights: Sequence[float] = (1.0, 0.5, 0.25)
+    average: Literal["logits", "probabilities"] = "probabilities"
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.positive) == len(self.stds) == len(self.loss_weights):
+            raise ValueError("cascade: positive, stds and loss_weights need one value a stage each")
+
+    def stages(self, roi: RoISettings) -> list[RoISettings]:
+        """The settings of each stage's box branch; boxes are class-agnostic, so that they can be handed on."""
+        inverse = [(1 / a, 1 / b, 1 / c, 1 / d) for a, b, c, d in self.stds]
+        pairs = zip(self.positive, inverse, strict=True)
+        return [replace(roi, positive=p, weights=w, class_agnostic=True) for p, w in pairs]
+
+
+@HEADS.register_module()
+class CascadeRCNNHead(nn.Module):
+    """Proposals, corrected and classified stage by stage.
+
+    Args:
+        in_channels: channels of the pyramid.
+        strides: its strides, finest first.
+        num_classes: K, background not counted.
+        rpn: the first stage.
+        roi: what the box branches have in common.
+        cascade: what differs between them.
+        mask: a mask branch at every stage; None for boxes alone.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        strides: Sequence[int],
+        num_classes: int = 80,
+        *,
+        rpn: RPNSettings | None = None,
+        roi: RoISettings | None = None,
+        cascade: CascadeSettings | None = None,
+        mask: MaskSettings | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.predicts_masks = num_classes, mask is not None
+        self.cascade = cascade or CascadeSettings()
+        self.stages = self.cascade.stages(roi or RoISettings())
+        self.rpn = RPN(in_channels, strides, rpn or RPNSettings())
+        self.box = nn.ModuleList(BoxBranch(in_channels, strides, num_classes, s) for s in self.stages)
+        self.mask = nn.ModuleList(
+            MaskBranch(in_channels, strides, num_classes, s, mask) for s in self.stages if mask is not None
+        )
+        rows = [f"box.{i}.cls_score" for i in range(len(self.box))]
+        self.background_layers = tuple(rows)  # of the class layers, whose last row is background
+        if mask is not None and not mask.class_agnostic:
+            rows += [f"mask.{i}.mask_logits" for i in range(len(self.mask))]
+        self.class_layers = tuple(rows)  # whose rows are classes
+
+    def forward(self, features: Sequence[Tensor]) -> TwoStageRaw:
+        """L x (B, C, H, W) to the proposals' raw outputs, and the features themselves."""
+        return TwoStageRaw(self.rpn(features), tuple(features))
+
+    def loss(
+        self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+    ) -> dict[str, Tensor]:
+        """The RPN's losses, and ``s0.loss_cls``, ``s0.loss_bbox``, ``s0.loss_mask``, ``s1...`` of the stages."""
+        losses = self.rpn.loss(raw.rpn, targets, sizes, seed)
+        rois = self.rpn.propose(raw.rpn, sizes, training=True)
+        for number, (s, weight) in enumerate(zip(self.stages, self.cascade.loss_weights, strict=True)):
+            drawn = draw_regions(rois, targets, s, self.num_classes, seed, STAGE + number)
+            regions = [d.rois for d in drawn]
+            logits, deltas = self.box[number](raw.features, regions)
+            own = box_losses(logits, deltas, drawn, s)
+            if self.predicts_masks:
+                branch = self.mask[number]
+                assert isinstance(branch, MaskBranch)
+                own["loss_mask"] = mask_loss(branch, raw.features, drawn, targets)
+            losses.update({f"s{number}.{name}": weight * value for name, value in own.items()})
+            corrected = correct(regions, deltas, sizes, s)  # the ground truth joins each stage anew
+            rois = [boxes[~d.truths] for boxes, d in zip(corrected, drawn, strict=True)]
+        return losses
+
+    @torch.no_grad()
+    def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
+        """The detections of every picture in pixels of the padded batch, best first."""
+        corrected = self.rpn.propose(raw.rpn, sizes, training=False)
+        said = []
+        for number, s in enumerate(self.stages):
+            rois = corrected
+            logits, deltas = self.box[number](raw.features, rois)
+            said.append(logits if self.cascade.average == "logits" else logits.softmax(-1))
+            corrected = correct(rois, deltas, sizes, s)
+        scores = torch.stack(said).mean(0)
+        scores = scores.softmax(-1) if self.cascade.average == "logits" else scores
+        found = detect(rois, scores, deltas, sizes, s)
+        branches = [branch for branch in self.mask if isinstance(branch, MaskBranch)]
+        return with_masks(branches, raw.features, found, sizes) if branches else found
+
+
+@torch.no_grad()
+def correct(rois: Sequence[Tensor], deltas: Tensor, sizes: Sequence[Size], s: RoISettings) -> list[Tensor]:
+    """B x (r, 4) regions moved by their class-agnostic deltas (R, 1, 4) and cut to their pictures."""
+    parts = zip(rois, torch.split(deltas[:, 0], [len(r) for r in rois]), sizes, strict=True)
+    return [clip(decode(delta, boxes, s.weights), size) for boxes, delta, size in parts]

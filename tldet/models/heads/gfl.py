@@ -1,0 +1,170 @@
+"""GFL (Li et al. 2020, Generalized Focal Loss).
+
+The method in order: two small convolutional towers, shared by all levels, say at every anchor's centre how good a box
+of each class would be there, and for each of the box's four sides a distribution over its distance, whose mean is the
+distance. The class score learns the overlap that the box reaches (quality focal loss), so no centerness is needed; the
+distribution learns to be narrow around the true distance (distribution focal loss). Anchors are assigned as in ATSS.
+
+Letters for shapes: B pictures, L levels, N anchors of a level, M of all levels, K classes, P anchors of the batch that
+hold an object, n + 1 bins of a distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tldet.models.assigners import assign_adaptively
+from tldet.models.boxes import (
+    AnchorGenerator,
+    centre_form,
+    flatten_level,
+    flatten_levels,
+    from_distances,
+    to_distances,
+)
+from tldet.models.dense import TowerNorm, learners, level_scales, start_towers, tower
+from tldet.models.losses import distribution_focal_loss, giou_loss, paired_iou, quality_focal_loss_sum
+from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, detections, take_rows
+from tldet.registry import HEADS
+from tldet.structures import Detections, Size, Target
+
+MARGIN = 0.1  # in bins: a distance is cut so far below the last, so that there is a bin above it (the authors' value)
+
+
+@dataclass(frozen=True)
+class GFLSettings(SelectSettings):
+    """How anchors learn; those of :class:`~tldet.models.postprocess.SelectSettings` say how boxes come out.
+
+    The defaults are the paper's.
+
+    Attributes:
+        scale: side of the anchor in strides.
+        topk: candidates of each object on every level.
+        beta: how much the quality focal loss damps what is nearly right.
+        box_weight: factor of the GIoU loss.
+        dfl_weight: factor of the distribution focal loss.
+        crowd: share of an anchor inside a crowd region from which it is no background.
+    """
+
+    nms_iou: float = 0.6
+    scale: float = 8.0
+    topk: int = 9
+    beta: float = 2.0
+    box_weight: float = 2.0
+    dfl_weight: float = 0.25
+    crowd: float = 0.5
+
+
+class GFLRaw(NamedTuple):
+    """What the towers say: a tensor a level."""
+
+    logits: tuple[Tensor, ...]  # L x (B, K, H, W)
+    distributions: tuple[Tensor, ...]  # L x (B, 4 * (n + 1), H, W) float32 logits: left, top, right, bottom
+
+
+@HEADS.register_module()
+class GFLHead(nn.Module):
+    """Quality of every class and distributions of the four distances, at one anchor a cell.
+
+    Args:
+        in_channels: channels of the pyramid.
+        strides: its strides, finest first.
+        num_classes: K.
+        channels: width of the towers; None for that of the pyramid.
+        stacked_convs: convolutions in each tower.
+        norm: "group" puts a GroupNorm behind each of them.
+        conv_bias: whether they have a bias.
+        longest: n, the longest distance in strides.
+        prior: probability of an object that the classifier starts from.
+        settings: everything that is no layer.
+    """
+
+    class_layers = ("cls_score",)  # whose rows are classes
+
+    def __init__(
+        self,
+        in_channels: int,
+        strides: Sequence[int],
+        num_classes: int = 80,
+        *,
+        channels: int | None = None,
+        stacked_convs: int = 4,
+        norm: TowerNorm = "group",
+        conv_bias: bool = False,
+        longest: int = 16,
+        prior: float = 0.01,
+        settings: GFLSettings | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.strides, self.longest = num_classes, tuple(strides), longest
+        self.settings = s = settings or GFLSettings()
+        width = channels or in_channels
+        self.anchors = AnchorGenerator([[s.scale * stride] for stride in strides], [1.0], strides, rounding=False)
+        self.cls_tower = tower(in_channels, width, stacked_convs, norm=norm, bias=conv_bias)
+        self.box_tower = tower(in_channels, width, stacked_convs, norm=norm, bias=conv_bias)
+        self.cls_score = nn.Conv2d(width, num_classes, 3, padding=1)
+        self.bbox_pred = nn.Conv2d(width, 4 * (longest + 1), 3, padding=1)
+        self.scales = level_scales(len(strides))
+        start_towers(self, self.cls_score, prior)
+
+    def forward(self, features: Sequence[Tensor]) -> GFLRaw:
+        """L x (B, C, H, W) to qualities and distributions of every level."""
+        logits = tuple(self.cls_score(self.cls_tower(level)) for level in features)
+        said = (self.bbox_pred(self.box_tower(level)).float() for level in features)
+        return GFLRaw(logits, tuple(level * scale for scale, level in zip(self.scales, said, strict=True)))
+
+    def loss(
+        self, raw: GFLRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+    ) -> dict[str, Tensor]:
+        """Quality focal, GIoU and distribution focal loss; the last two weighted by the best class score so far."""
+        s = self.settings
+        levels = self.anchors(raw.logits)
+        matched = [assign_adaptively(levels, target, topk=s.topk, crowd=s.crowd) for target in targets]
+        learn = learners(matched, targets)
+        stride = self._stride_of(levels)[learn.place]  # (P, 1)
+        points, truth = centre_form(torch.cat(levels)[learn.place])[0] / stride, learn.boxes / stride  # in strides
+        said = learn.of(flatten_levels(raw.distributions, 4 * (self.longest + 1)))
+        boxes = from_distances(points, self._mean(said))  # (P, 4)
+        all_logits = flatten_levels(raw.logits, self.num_classes)
+        trust = learn.of(all_logits).detach().sigmoid().amax(-1)  # (P,)
+        quality = paired_iou(boxes.detach(), truth)
+        count = learn.per_picture.clamp(min=1).sum()  # a picture without objects counts as one, as in mmdet
+        weighed = trust.sum().clamp(min=1)
+        logits = all_logits[learn.counted]
+        return {
+            "loss_cls": quality_focal_loss_sum(logits, learn.rows, learn.labels, quality, beta=s.beta) / count,
+            "loss_bbox": s.box_weight * (giou_loss(boxes, truth) * trust).sum() / weighed,
+            "loss_dfl": s.dfl_weight * (self._side_loss(said, to_distances(points, truth)) * trust).sum() / weighed,
+        }
+
+    def _side_loss(self, said: Tensor, distances: Tensor) -> Tensor:
+        """(P,) distribution focal loss, the mean of the four sides, from (P, 4 * (n + 1)) logits and (P, 4) truth."""
+        sides = distances.clamp(0, self.longest - MARGIN).flatten()
+        return distribution_focal_loss(said.view(len(sides), self.longest + 1), sides).view(-1, 4).mean(-1)
+
+    def _mean(self, said: Tensor) -> Tensor:
+        """(..., 4) mean distances in strides of (..., 4 * (n + 1)) logits."""
+        bins = torch.arange(self.longest + 1, device=said.device)
+        return (said.float().reshape(*said.shape[:-1], 4, len(bins)).softmax(-1) * bins).sum(-1)
+
+    def _stride_of(self, levels: Sequence[Tensor]) -> Tensor:
+        """(M, 1) the stride of every anchor's level."""
+        strides = [level.new_full((len(level), 1), s) for level, s in zip(levels, self.strides, strict=True)]
+        return torch.cat(strides)
+
+    @torch.no_grad()
+    def decode(self, raw: GFLRaw, sizes: Sequence[Size]) -> list[Detections]:
+        """The detections of every picture in pixels of the padded batch, best first."""
+        s, levels = self.settings, []
+        for stride, anchors, logits, said in zip(self.strides, self.anchors(raw.logits), *raw, strict=True):
+            best, rows, labels = best_pairs(flatten_level(logits, self.num_classes), s.pre_nms)  # (B, n)
+            distances = self._mean(take_rows(flatten_level(said, 4 * (self.longest + 1)), rows)) * stride
+            scores = best.sigmoid()
+            boxes = from_distances(centre_form(anchors[rows])[0], distances)
+            levels.append(Candidates(boxes, scores, labels, scores > s.score))
+        return detections(levels, sizes, s)

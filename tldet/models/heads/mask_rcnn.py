@@ -1,0 +1,219 @@
+"""Mask R-CNN (He et al. 2017): Faster R-CNN with a third branch that says which pixels of a box are the object.
+
+The method in order: proposals and boxes as in Faster R-CNN; in training each positive region is pooled on a finer grid
+and a small convolutional network draws one mask a class, of which only that of the true class learns, pixel by pixel;
+in testing the final boxes are pooled and the mask of the class found is kept as a patch on the box.
+
+Letters for shapes: B pictures, R regions of all pictures, P of them positive, K classes, C channels, S pooled side,
+M = 2 S side of a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from tldet.masks import InstanceMasks, Paste
+from tldet.models.heads.faster_rcnn import (
+    STAGE,
+    BoxBranch,
+    Drawn,
+    Norm,
+    RoISettings,
+    TwoStageRaw,
+    box_losses,
+    conv_stack,
+    detect,
+    draw_regions,
+    of_class,
+)
+from tldet.models.heads.rpn import RPN, RPNSettings
+from tldet.models.pooling import Pool, pool_regions
+from tldet.registry import HEADS
+from tldet.structures import Detections, Size, Target
+
+CHUNK = 20_000_000  # pixels of target masks held as float at once: 80 MB
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """The mask branch; the defaults are torchvision's. Levels, samples and shift are those of the box branch.
+
+    Attributes:
+        pool: side S of the pooled grid; a mask has twice as many cells.
+        convs: 3x3 convolutions before the upsampling.
+        channels: their width.
+        norm: "batch" puts a BatchNorm behind each of them.
+        class_agnostic: one mask for all classes instead of one a class.
+        binary_targets: a cell of a target mask is 1 where at least half of it is covered (mmdet); else it is the share
+            that is covered (torchvision).
+        threshold: see :class:`~tldet.masks.InstanceMasks`.
+        paste: see :class:`~tldet.masks.InstanceMasks`.
+    """
+
+    pool: int = 14
+    convs: int = 4
+    channels: int = 256
+    norm: Norm = "none"
+    class_agnostic: bool = False
+    binary_targets: bool = False
+    threshold: float = 0.5
+    paste: Paste = "resized"
+
+
+@HEADS.register_module()
+class MaskRCNNHead(nn.Module):
+    """Proposals, pooled, classified and drawn.
+
+    Args:
+        in_channels: channels of the pyramid.
+        strides: its strides, finest first.
+        num_classes: K, background not counted.
+        mask: the mask branch.
+        rpn: the first stage.
+        roi: the box branch.
+    """
+
+    predicts_masks = True
+    background_layers = ("box.cls_score",)  # of the class layers, whose last row is background
+
+    def __init__(
+        self,
+        in_channels: int,
+        strides: Sequence[int],
+        num_classes: int = 80,
+        *,
+        mask: MaskSettings,
+        rpn: RPNSettings | None = None,
+        roi: RoISettings | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.roi = roi or RoISettings()
+        self.rpn = RPN(in_channels, strides, rpn or RPNSettings())
+        self.box = BoxBranch(in_channels, strides, num_classes, self.roi)
+        self.mask = MaskBranch(in_channels, strides, num_classes, self.roi, mask)
+        per_class = () if mask.class_agnostic else ("mask.mask_logits",)
+        self.class_layers = ("box.cls_score", "box.bbox_pred", *per_class)  # whose rows are classes
+
+    def forward(self, features: Sequence[Tensor]) -> TwoStageRaw:
+        """L x (B, C, H, W) to the proposals' raw outputs, and the features themselves."""
+        return TwoStageRaw(self.rpn(features), tuple(features))
+
+    def loss(
+        self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+    ) -> dict[str, Tensor]:
+        """Faster R-CNN's four losses and ``loss_mask``, the mean over the cells of all positive regions."""
+        losses = self.rpn.loss(raw.rpn, targets, sizes, seed)
+        proposals = self.rpn.propose(raw.rpn, sizes, training=True)
+        drawn = draw_regions(proposals, targets, self.roi, self.num_classes, seed, STAGE)
+        logits, deltas = self.box(raw.features, [d.rois for d in drawn])
+        losses.update(box_losses(logits, deltas, drawn, self.roi))
+        return {**losses, "loss_mask": mask_loss(self.mask, raw.features, drawn, targets)}
+
+    @torch.no_grad()
+    def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
+        """The detections of every picture in pixels of the padded batch, best first, each with its mask."""
+        rois = self.rpn.propose(raw.rpn, sizes, training=False)
+        logits, deltas = self.box(raw.features, rois)
+        found = detect(rois, logits.softmax(-1), deltas, sizes, self.roi)
+        return with_masks([self.mask], raw.features, found, sizes)
+
+
+class MaskBranch(nn.Module):
+    """Regions to mask logits (He et al. 2017, figure 4 right): pooling, convolutions, upsampling by two."""
+
+    def __init__(
+        self, in_channels: int, strides: Sequence[int], num_classes: int, roi: RoISettings, settings: MaskSettings
+    ) -> None:
+        super().__init__()
+        s = self.settings = settings
+        self.strides = tuple(strides[: roi.levels])
+        self.pool = Pool(s.pool, roi.sampling_ratio, roi.aligned)
+        self.convs = conv_stack(in_channels, s.channels, s.convs, s.norm)
+        width = s.channels if s.convs else in_channels
+        self.upsample = nn.ConvTranspose2d(width, s.channels, 2, stride=2)
+        self.mask_logits = nn.Conv2d(s.channels, 1 if s.class_agnostic else num_classes, 1)
+        for layer in (self.upsample, self.mask_logits):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> Tensor:
+        """B x (r, 4) regions to logits (R, K, M, M), or (R, 1, M, M) for all classes."""
+        pooled = pool_regions(features[: len(self.strides)], rois, self.strides, self.pool)
+        logits: Tensor = self.mask_logits(F.relu(self.upsample(self.convs(pooled))))
+        return logits.float()
+
+
+def mask_loss(
+    branch: MaskBranch, features: Sequence[Tensor], drawn: Sequence[Drawn], targets: Sequence[Target]
+) -> Tensor:
+    """Binary cross entropy of the true class's mask (He et al. 2017, section 3), the mean over cells and positives.
+
+    An object whose mask has no pixel (its annotation has none) teaches its box, but no mask.
+
+    Raises:
+        ValueError: a target has no masks.
+    """
+    rois, wanted, labels = [], [], []
+    for one, target in zip(drawn, targets, strict=True):
+        if target.masks is None:
+            raise ValueError("a mask branch needs masks in its targets: set data.train.masks and data.val.masks")
+        rows = (mask_pixels(target.masks, one.objects) > 0).nonzero().flatten()
+        rois.append(one.rois[rows])
+        labels.append(target.labels[one.objects[rows]])
+        wanted.append(mask_targets(target.masks, one.objects[rows], rois[-1], branch))
+    logits, label, truth = branch(features, rois), torch.cat(labels), torch.cat(wanted)
+    chosen = of_class(logits, torch.arange(len(label), device=label.device), label)
+    return F.binary_cross_entropy_with_logits(chosen, truth, reduction="sum") / max(truth.numel(), 1)
+
+
+def mask_pixels(masks: Tensor, objects: Tensor) -> Tensor:
+    """(P,) pixels of the masks (N, H, W) of ``objects`` (P,); each object is counted once."""
+    counts = {row: masks[row].count_nonzero() for row in sorted(set(objects.tolist()))}
+    return torch.stack([counts[row] for row in objects.tolist()]) if counts else torch.zeros_like(objects)
+
+
+@torch.no_grad()
+def mask_targets(masks: Tensor, objects: Tensor, rois: Tensor, branch: MaskBranch) -> Tensor:
+    """(P, M, M) float in 0..1: each region's object, cropped to the region and resized.
+
+    Only the masks of the regions at hand become float, a few at a time: memory does not grow with objects x pixels.
+
+    Args:
+        masks: (N, H, W) uint8 of 0 and 1.
+        objects: (P,) rows of ``masks``.
+        rois: (P, 4) xyxy pixels.
+        branch: its grid, shift and form of targets.
+    """
+    side, at_once = 2 * branch.pool.side, max(1, CHUNK // max(masks[0].numel() if len(masks) else 1, 1))
+    parts = [rois.new_zeros(0, side, side)]
+    for rows, boxes in zip(torch.split(objects, at_once), torch.split(rois, at_once), strict=True):
+        if len(rows):
+            number = torch.arange(len(rows), device=rois.device, dtype=rois.dtype)[:, None]
+            regions = torch.cat([number, boxes], 1)
+            parts.append(roi_align(masks[rows][:, None].float(), regions, side, 1.0, 0, branch.pool.aligned)[:, 0])
+    target = torch.cat(parts)
+    return (target >= 0.5).float() if branch.settings.binary_targets else target
+
+
+def with_masks(
+    branches: Sequence[MaskBranch], features: Sequence[Tensor], found: Sequence[Detections], sizes: Sequence[Size]
+) -> list[Detections]:
+    """The detections with the mask of their class, averaged over the branches' probabilities."""
+    boxes, labels = [one.boxes for one in found], torch.cat([one.labels for one in found])
+    rows = torch.arange(len(labels), device=labels.device)
+    drawn = [of_class(branch(features, boxes), rows, labels).sigmoid() for branch in branches]
+    patches = torch.split(torch.stack(drawn).mean(0), [len(one) for one in found])
+    s = branches[0].settings
+    masks = [
+        InstanceMasks(patch, one.boxes, size, s.threshold, s.paste)
+        for patch, one, size in zip(patches, found, sizes, strict=True)
+    ]
+    return [replace(one, masks=mask) for one, mask in zip(found, masks, strict=True)]

@@ -1,0 +1,35 @@
+"""Folders and JSON files that a person asked for: what cannot be written is theirs to mend."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tldet.errors import DataError
+
+
+def make_folder(folder: str | Path) -> Path:
+    """Make a folder, those above it too.
+
+    Raises:
+        DataError: it cannot be made.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another") from None
+    return Path(folder)
+
+
+def write_json(path: str | Path, content: object, *, indent: int | None = None) -> None:
+    """Write ``content`` as JSON; its folder is made.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    text = json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
+    make_folder(Path(path).parent)
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from None

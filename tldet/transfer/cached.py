@@ -1,0 +1,49 @@
+"""Which pretrained weights are on this machine; nothing is fetched and no weights are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tldet.errors import CheckpointError
+from tldet.transfer.sources import cache_path, find_package, torchvision_url
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def is_here(source: str) -> bool:
+    """Whether the weights of a source (see :mod:`tldet.transfer.sources`) can be had without a network.
+
+    Raises:
+        CheckpointError: there is no such source.
+    """
+    kind, _, name = source.partition(":")
+    if kind == "package":
+        return _package_is_here(name)
+    if kind == "torchvision":
+        return cache_path(torchvision_url(name)).is_file()
+    if kind == "timm":
+        return _timm_is_here(name)
+    if kind in {"http", "https"}:
+        return cache_path(source.partition("#")[0]).is_file()
+    return Path(source).is_file()
+
+
+def _package_is_here(name: str) -> bool:
+    try:
+        return find_package(name).is_file()
+    except CheckpointError:
+        return False
+
+
+def _timm_is_here(name: str) -> bool:
+    """In the hub's cache, or in torch's where they have a URL of their own."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None:
+        raise CheckpointError(f"timm:{name}: timm has no such model")
+    hub = config.hf_hub_id
+    if hub and any(isinstance(try_to_load_from_cache(hub, file), str) for file in HUB_FILES):
+        return True
+    return bool(config.url) and cache_path(config.url).is_file()

@@ -1,0 +1,212 @@
+"""The models of mmdet and torchvision that a shipped config describes: one table, asked from three sides.
+
+By a name that a person gives (``--model``), by the keys of a state dict (:func:`recognise`), and by a recipe's name
+for its published COCO weights (:func:`coco_weights`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from tldet.errors import CheckpointError, ConfigError
+
+Dialect = Literal["mmdet", "torchvision"]
+
+
+@dataclass(frozen=True)
+class Known:
+    """One of them.
+
+    Attributes:
+        dialect: whose key names.
+        case: what it is called, whatever its dialect.
+        config: the shipped config whose ``model`` section is it.
+        weights: torchvision's name of its published weights, of which ``COCO_V1`` is taken.
+        box_ap: their box AP on COCO val2017, in percent, as torchvision's weights state it.
+    """
+
+    dialect: Dialect
+    case: str
+    config: str
+    weights: str | None = None
+    box_ap: float | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What ``--model`` may call it."""
+        return (self.case, self.config, self.config.rpartition("/")[2])
+
+
+KNOWN = (
+    Known("mmdet", "faster_rcnn", "faster_rcnn/faster_rcnn_r50_fpn_1x_coco"),
+    Known("mmdet", "retinanet", "retinanet/retinanet_r50_fpn_1x_coco"),
+    Known("mmdet", "fcos", "fcos/fcos_r50_caffe_fpn_gn_head_center_normbbox_centeronreg_giou_1x_coco"),
+    Known("mmdet", "atss", "atss/atss_r50_fpn_1x_coco"),
+    Known("mmdet", "gfl", "gfl/gfl_r50_fpn_1x_coco"),
+    Known("mmdet", "cascade_rcnn", "cascade_rcnn/cascade_rcnn_r50_fpn_1x_coco"),
+    Known("mmdet", "mask_rcnn", "mask_rcnn/mask_rcnn_r50_fpn_1x_coco"),
+    Known("mmdet", "cascade_mask_rcnn", "cascade_rcnn/cascade_mask_rcnn_r50_fpn_1x_coco"),
+    Known("torchvision", "faster_rcnn", "recipes/faster_rcnn_r50", "FasterRCNN_ResNet50_FPN_Weights", 37.0),
+    Known("torchvision", "faster_rcnn_v2", "recipes/faster_rcnn_r50_v2", "FasterRCNN_ResNet50_FPN_V2_Weights", 46.7),
+    Known("torchvision", "retinanet", "recipes/retinanet_r50", "RetinaNet_ResNet50_FPN_Weights", 36.4),
+    Known("torchvision", "retinanet_v2", "recipes/retinanet_r50_v2", "RetinaNet_ResNet50_FPN_V2_Weights", 41.5),
+    Known("torchvision", "fcos", "recipes/fcos_r50", "FCOS_ResNet50_FPN_Weights", 39.2),
+    Known("torchvision", "mask_rcnn", "recipes/mask_rcnn_r50", "MaskRCNN_ResNet50_FPN_Weights", 37.9),
+    Known("torchvision", "mask_rcnn_v2", "recipes/mask_rcnn_r50_v2", "MaskRCNN_ResNet50_FPN_V2_Weights", 47.4),
+)
+# mmdet's one-stage heads by what their classifier and their box layer are called.
+MMDET_HEADS = {
+    "retinanet": ("bbox_head.retina_cls", "bbox_head.retina_reg"),
+    "atss": ("bbox_head.atss_cls", "bbox_head.atss_reg"),
+    "gfl": ("bbox_head.gfl_cls", "bbox_head.gfl_reg"),
+    "fcos": ("bbox_head.conv_cls", "bbox_head.conv_reg"),
+}
+# torchvision's names of networks by blocks a stage; channels of the first block's conv2 and its inputs a group; conv3.
+RESNETS: dict[tuple[tuple[int, ...], tuple[int, ...], bool], str] = {
+    ((2, 2, 2, 2), (64, 64), False): "resnet18",
+    ((3, 4, 6, 3), (64, 64), False): "resnet34",
+    ((3, 4, 6, 3), (64, 64), True): "resnet50",
+    ((3, 4, 23, 3), (64, 64), True): "resnet101",
+    ((3, 8, 36, 3), (64, 64), True): "resnet152",
+    ((3, 4, 6, 3), (128, 4), True): "resnext50_32x4d",
+    ((3, 4, 23, 3), (256, 8), True): "resnext101_32x8d",
+    ((3, 4, 23, 3), (256, 4), True): "resnext101_64x4d",
+    ((3, 4, 6, 3), (128, 128), True): "wide_resnet50_2",
+    ((3, 4, 23, 3), (128, 128), True): "wide_resnet101_2",
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a state dict's keys and shapes tell; None or 0 where they tell nothing.
+
+    Attributes:
+        dialect: whose key names.
+        case: the model, of those in :data:`KNOWN`.
+        backbone: torchvision's name of the backbone.
+        classes: rows that name classes, torchvision's background row of one-stage models included.
+        convs: convolutions in each tower of a one-stage head; 0 for two stages.
+    """
+
+    dialect: Dialect
+    case: str | None
+    backbone: str | None
+    classes: int
+    convs: int
+
+    @property
+    def bottlenecks(self) -> bool:
+        """Whether the backbone is made of bottlenecks: only these have strides that mmdet's ``style`` moves."""
+        return any(deep and name == self.backbone for (_, _, deep), name in RESNETS.items())
+
+    def __str__(self) -> str:
+        convs = f", {self.convs} convolutions a tower" if self.convs else ""
+        what = self.case or "detector (of no known kind)"
+        return f"{self.dialect}'s {what} on {self.backbone or 'an unknown backbone'}, {self.classes} classes{convs}"
+
+
+def recognise(state: Mapping[str, Tensor]) -> Layout:
+    """The layout of a state dict in mmdet's or torchvision's names."""
+    torchvision = _has(state, "backbone.body.") or _has(state, "roi_heads.")
+    dialect: Dialect = "torchvision" if torchvision else "mmdet"
+    case = _torchvision_case(state) if torchvision else _mmdet_case(state)
+    backbone = _backbone(state, "backbone.body." if torchvision else "backbone.")
+    classes = 0 if case is None else _classes(state, dialect, case)
+    return Layout(dialect, case, backbone, classes, _convs(state))
+
+
+def _has(state: Mapping[str, Tensor], prefix: str) -> bool:
+    return any(key.startswith(prefix) for key in state)
+
+
+def _torchvision_case(state: Mapping[str, Tensor]) -> str | None:
+    if _has(state, "roi_heads.keypoint_predictor."):
+        return None
+    if _has(state, "roi_heads.box_predictor."):
+        second = "_v2" if _has(state, "roi_heads.box_head.0.") else ""
+        return ("mask_rcnn" if _has(state, "roi_heads.mask_predictor.") else "faster_rcnn") + second
+    if _has(state, "head.regression_head.bbox_ctrness."):
+        return "fcos"
+    if _has(state, "head.classification_head.cls_logits."):
+        return "retinanet" + ("_v2" if _has(state, "head.classification_head.conv.0.1.") else "")
+    return None
+
+
+def _mmdet_case(state: Mapping[str, Tensor]) -> str | None:
+    if _has(state, "roi_head.bbox_head."):
+        stages = "cascade_" if _has(state, "roi_head.bbox_head.0.") else ""
+        return stages + ("mask_rcnn" if _has(state, "roi_head.mask_head.") else "rcnn" if stages else "faster_rcnn")
+    return next((case for case, (classifier, _) in MMDET_HEADS.items() if f"{classifier}.bias" in state), None)
+
+
+def _backbone(state: Mapping[str, Tensor], prefix: str) -> str | None:
+    first = state.get(f"{prefix}layer1.0.conv2.weight")
+    if first is None or first.ndim != 4:
+        return None
+    at = prefix.count(".") + 1
+    stages = [{key.split(".")[at] for key in state if key.startswith(f"{prefix}layer{i}.")} for i in (1, 2, 3, 4)]
+    blocks = tuple(len(stage) for stage in stages)
+    return RESNETS.get((blocks, tuple(first.shape[:2]), f"{prefix}layer1.0.conv3.weight" in state))
+
+
+def _classes(state: Mapping[str, Tensor], dialect: Dialect, case: str) -> int:
+    """Rows of the classifier, shared among a cell's anchors; without the background of two-stage models."""
+    if "rcnn" in case:
+        stage = "0." if case.startswith("cascade") else ""
+        name = f"roi_head.bbox_head.{stage}fc_cls" if dialect == "mmdet" else "roi_heads.box_predictor.cls_score"
+        return max(_rows(state, name) - 1, 0)
+    classifier, boxes = MMDET_HEADS.get(case, ("", ""))
+    if dialect == "torchvision":
+        classifier, boxes = "head.classification_head.cls_logits", "head.regression_head.bbox_reg"
+    anchors = 1 if case == "gfl" else _rows(state, boxes) // 4  # gfl's box layer holds distributions
+    return _rows(state, classifier) // anchors if anchors else 0
+
+
+def _rows(state: Mapping[str, Tensor], layer: str) -> int:
+    bias = state.get(f"{layer}.bias")
+    return 0 if bias is None or bias.ndim != 1 else len(bias)
+
+
+def _convs(state: Mapping[str, Tensor]) -> int:
+    """3x3 convolutions of the classification tower."""
+    towers = ("bbox_head.cls_convs.", "head.classification_head.conv.")
+    return sum(1 for key, value in state.items() if key.startswith(towers) and value.ndim == 4)
+
+
+def named(name: str, layout: Layout) -> Known:
+    """The entry that ``--model NAME`` means for a file of this layout.
+
+    Raises:
+        ConfigError: no entry is called so, or none of the file's dialect.
+    """
+    cases = {known.case for known in KNOWN if name in known.names}
+    if not cases:
+        raise ConfigError(f"--model {name!r}: unknown; known: {', '.join(dict.fromkeys(k.case for k in KNOWN))}")
+    found = [known for known in KNOWN if known.case in cases and known.dialect == layout.dialect]
+    if not found:
+        raise ConfigError(f"--model {name!r}: {layout.dialect} has no such model; the file looks like {layout}")
+    return found[0]
+
+
+def entry(layout: Layout) -> Known | None:
+    """The entry of a recognised layout; None where it is of no known kind."""
+    return next((known for known in KNOWN if (known.dialect, known.case) == (layout.dialect, layout.case)), None)
+
+
+def coco_weights(recipe: str, shipped: Iterable[str]) -> str:
+    """The published COCO weights for a recipe, as a source: ``torchvision:NAME``.
+
+    Raises:
+        CheckpointError: there are none; the message names the recipes that have them.
+    """
+    wanted = recipe.removeprefix("recipes/")
+    having = [known for known in KNOWN if known.weights and known.config in set(shipped)]
+    for known in having:
+        if known.config == f"recipes/{wanted}" and known.weights:
+            return f"torchvision:{known.weights}.COCO_V1"
+    others = ", ".join(f"{known.config.removeprefix('recipes/')} (box AP {known.box_ap})" for known in having)
+    raise CheckpointError(f"--weights coco: no COCO weights are published for {wanted}; there are some for {others}")

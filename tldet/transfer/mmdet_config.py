@@ -1,0 +1,158 @@
+"""What the config text inside an mmdet checkpoint says of pictures and anchors, which no key or shape tells."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tldet.config.files import literal
+from tldet.errors import ConfigError
+
+LONGEST = 2_000_000  # characters; mmdet's are some ten thousand
+
+
+@dataclass
+class Policy:
+    """What was found; None where the text does not say.
+
+    Attributes:
+        preprocess: our ``model.preprocess`` section.
+        input: short and long side that pictures are scaled to.
+        strided_conv: our option of the backbone's bottlenecks.
+        anchors: mmdet's ``anchor_generator``, of the only head that has one.
+        deltas: factors of the second stage's box deltas, where there is one such stage.
+        notes: what could not be carried over.
+    """
+
+    preprocess: dict[str, Any] | None = None
+    input: dict[str, int] | None = None
+    strided_conv: str | None = None
+    anchors: Mapping[str, Any] | None = None
+    deltas: list[float] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def find_config(content: Mapping[Any, Any]) -> Mapping[str, Any] | None:
+    """The config of a checkpoint: a dict, or text whose literals are read without running it; None without one."""
+    meta, hub = content.get("meta"), content.get("message_hub")
+    info = hub.get("runtime_info") if isinstance(hub, Mapping) else None
+    for place in (meta, info):
+        for key in ("cfg", "config"):
+            found = place.get(key) if isinstance(place, Mapping) else None
+            if isinstance(found, Mapping):
+                return found
+            if isinstance(found, str) and len(found) < LONGEST:
+                return _literals(found)
+    return None
+
+
+def _literals(text: str) -> dict[str, Any]:
+    """Its top-level assignments of literals; anything else is passed over."""
+    values: dict[str, Any] = {}
+    try:
+        body = ast.parse(text).body
+        for node in body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                values[node.targets[0].id] = literal(Path("config"), node.value)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, ConfigError):
+        return values
+    return values
+
+
+def policy_of(config: Mapping[str, Any] | None) -> Policy:
+    """What a config of mmdet 2.x or 3.x says."""
+    policy = Policy()
+    if config is None:
+        policy.notes.append("the file holds no config: normalisation, size and anchors are the published ones")
+        return policy
+    model = _section(config, "model")
+    steps = list(_steps(_pipeline(config)))
+    policy.preprocess = _preprocess(model, config, steps)
+    policy.input = _input(steps)
+    for what, found in (("normalisation", policy.preprocess), ("size", policy.input)):
+        if found is None:
+            policy.notes.append(f"the file's config states no {what} that can be taken over: it is the published one")
+    style = _section(model, "backbone").get("style")
+    policy.strided_conv = {"caffe": "1x1", "pytorch": "3x3"}.get(str(style))
+    heads = (_section(model, "rpn_head"), _section(model, "bbox_head"))
+    policy.anchors = next(filter(None, (_section(head, "anchor_generator") for head in heads)), None)
+    stds = _numbers(_section(model, "roi_head", "bbox_head", "bbox_coder").get("target_stds"), 4)
+    policy.deltas = [round(1 / std, 6) for std in stds] if stds and min(stds) > 0 else None
+    return policy
+
+
+def _section(node: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
+    for key in path:
+        found = node.get(key)
+        node = found if isinstance(found, Mapping) else {}
+    return node
+
+
+def _pipeline(config: Mapping[str, Any]) -> Any:
+    """Where the steps for testing stand in 3.x, and in 2.x."""
+    for path in (("test_dataloader", "dataset"), ("data", "test"), ()):
+        key = "pipeline" if path else "test_pipeline"
+        found = _section(config, *path).get(key)
+        if isinstance(found, (list, tuple)):
+            return found
+    return ()
+
+
+def _steps(pipeline: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
+    """Every step, those inside a test-time augmentation too."""
+    if not isinstance(pipeline, (list, tuple)) or depth > 4:
+        return
+    for step in pipeline:
+        if isinstance(step, Mapping):
+            yield step
+            yield from _steps(step.get("transforms"), depth + 1)
+        else:
+            yield from _steps(step, depth + 1)
+
+
+def _preprocess(
+    model: Mapping[str, Any], config: Mapping[str, Any], steps: list[Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """Mean and std; mmdet reads pictures blue first, and without a turn to RGB the backbone takes them so."""
+    places = [
+        (_section(model, "data_preprocessor"), "bgr_to_rgb"),
+        *((step, "to_rgb") for step in steps if step.get("type") == "Normalize"),
+        (_section(config, "img_norm_cfg"), "to_rgb"),
+    ]
+    for place, turned in places:
+        mean, std = _numbers(place.get("mean")), _numbers(place.get("std"))
+        if mean and std and min(std) > 0:
+            return {"mean": mean, "std": std, "bgr": not place.get(turned, turned == "to_rgb")}
+    return None
+
+
+def _numbers(value: Any, count: int = 3) -> list[float] | None:
+    right = isinstance(value, (list, tuple)) and len(value) == count and all(type(v) in (int, float) for v in value)
+    return [float(v) for v in value] if right else None
+
+
+def _input(steps: list[Mapping[str, Any]]) -> dict[str, int] | None:
+    """Sides that the picture is fitted into, its proportions kept."""
+    for step in steps:
+        name = str(step.get("type")).rpartition(".")[2]
+        whole = name == "MultiScaleFlipAug"
+        scale = _numbers(step.get("img_scale") if whole else step.get("scale", step.get("img_scale")), 2)
+        if scale and min(scale) >= 1 and (whole or (name == "Resize" and step.get("keep_ratio"))):
+            return {"short": int(min(scale)), "long": int(max(scale))}
+    return None
+
+
+def anchor_sizes(anchors: Mapping[str, Any]) -> tuple[list[list[float]], list[float]] | None:
+    """Square roots of the areas of each level's anchors, and height / width, of mmdet's ``AnchorGenerator``."""
+    scales, octaves = anchors.get("scales"), anchors.get("scales_per_octave")
+    base = anchors.get("octave_base_scale")
+    if isinstance(octaves, int) and 0 < octaves < 100 and isinstance(base, (int, float)):
+        scales = [base * 2 ** (i / octaves) for i in range(octaves)]
+    parts = [anchors.get("base_sizes") or anchors.get("strides"), scales, anchors.get("ratios")]
+    if not all(isinstance(p, (list, tuple)) and p and all(type(n) in (int, float) and n > 0 for n in p) for p in parts):
+        return None
+    levels, factors, ratios = (list(part) for part in parts if part is not None)
+    return [[round(level * factor, 4) for factor in factors] for level in levels], [float(ratio) for ratio in ratios]

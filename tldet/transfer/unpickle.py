@@ -1,0 +1,249 @@
+"""Pickles of other toolkits, read without running anything that is in them.
+
+A pickle is a program for a small stack machine, and one of its instructions calls any importable function. This
+machine knows all instructions but calls nothing of the file's choosing: a handful of named constructors of tensors,
+arrays and plain containers (:data:`PLAIN` and what the reader of an archive adds) are its own code, every other class
+or function is a :class:`StandIn` that swallows whatever is done to it and is counted. Nothing is imported by a name
+from the file, no attribute is set, nothing from it is hashed but plain scalars, and memory grows no faster than the
+pickle is long: what constructors are given, in all, is held against the bytes that were read so far, since a pickle
+can name a long object again and again with two bytes.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+Builder = Callable[..., Any]
+SCALARS = (str, int, float, bool, type(None), bytes)
+PUSH = frozenset(
+    {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
+    | {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
+    | {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
+)
+FRESH: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_SET": list,  # a set would hash what the file puts into it
+}
+TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+LONGEST_NAME = 500  # characters of a class's or function's
+COPIES, SLACK = 4, 10_000  # what constructors may be given: so many times the bytes read, and so much besides
+NUMBER = re.compile(r"[<|=]?[?biufc]\d{0,2}")  # numpy's names of types, without objects, text and records
+
+
+@dataclass(frozen=True, eq=False)
+class StandIn:
+    """In the place of a class or function of the file, or of what calling it would have made.
+
+    Attributes:
+        name: module and name, as the file has them.
+        called: it stands for a result.
+    """
+
+    name: str
+    called: bool = False
+
+
+class Array:
+    """A numpy array; its content comes after it, in a later instruction. ``value`` is None for what is no number."""
+
+    value: NDArray[Any] | None = None
+
+    def fill(self, state: Any) -> None:
+        """Take numpy's ``(version, shape, dtype, fortran order, bytes)``; the bytes must be as many as stated."""
+        _, shape, dtype, fortran, raw = state
+        if isinstance(dtype, np.dtype) and isinstance(raw, bytes):
+            self.value = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _dtype(code: str, *_: Any) -> Any:
+    number = isinstance(code, str) and NUMBER.fullmatch(code)
+    return np.dtype(code) if number else StandIn("numpy.dtype", called=True)
+
+
+def _scalar(dtype: Any, raw: bytes) -> Any:
+    if not isinstance(dtype, np.dtype):
+        return StandIn("numpy.scalar", called=True)
+    return np.frombuffer(raw, dtype, count=1)[0].item()
+
+
+def _encode(text: str, codec: str = "") -> bytes:
+    """How protocol 2 writes bytes."""
+    if codec not in ("latin1", "latin-1"):
+        raise ValueError(f"text in an unusual encoding {codec!r:.20}")
+    return str.encode(text, "latin-1")
+
+
+def _dict(pairs: Iterable[Any] = ()) -> dict[Any, Any]:
+    return {key: value for key, value in pairs if isinstance(key, SCALARS)}
+
+
+PLAIN: dict[str, Builder] = {
+    "collections.OrderedDict": _dict,
+    "_codecs.encode": _encode,
+    "numpy.dtype": _dtype,
+    **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray._reconstruct": lambda *_: Array() for core in ("core", "_core")},
+}
+
+
+class Machine:
+    """Runs the instructions of one pickle after another; what was set aside is counted over all of them.
+
+    Args:
+        builders: constructors by ``module.name``, besides :data:`PLAIN`.
+        persistent: makes the value of a persistent id (torch's storages).
+
+    Attributes:
+        set_aside: how many objects of which foreign class or function.
+    """
+
+    def __init__(self, builders: Mapping[str, Builder], persistent: Callable[[Any], Any]) -> None:
+        self.builders = {**PLAIN, **builders}
+        self.persistent = persistent
+        self.set_aside: Counter[str] = Counter()
+        self._stack: list[Any] = []
+        self._below: list[list[Any]] = []  # stacks under the open marks
+        self._memo: dict[int, Any] = {}
+        self._read = self._given = 0  # bytes of pickles, and lengths of what constructors took
+        self._steps: dict[str, Callable[[Any], None]] = {
+            **dict.fromkeys(("PROTO", "FRAME"), lambda _: None),
+            **dict.fromkeys(PUSH, self._push),
+            **{name: self._pushing(make) for name, make in FRESH.items()},
+            **{name: self._pushing(partial(self._tuple, count)) for name, count in TUPLES.items()},
+            "TUPLE": lambda _: self._push(tuple(self._marked())),
+            "LIST": lambda _: self._push(self._marked()),
+            "FROZENSET": lambda _: self._push(self._marked()),
+            "DICT": lambda _: self._set_items(self._marked(), {}),
+            "APPEND": lambda _: self._extend(self._take(1)),
+            "APPENDS": lambda _: self._extend(self._marked()),
+            "ADDITEMS": lambda _: self._extend(self._marked()),
+            "SETITEM": lambda _: self._set_items(self._take(2), self._stack.pop()),
+            "SETITEMS": lambda _: self._set_items(self._marked(), self._stack.pop()),
+            "MARK": lambda _: self._mark(),
+            "POP": lambda _: self._drop(),
+            "POP_MARK": lambda _: self._drop_marked(),
+            "DUP": lambda _: self._push(self._stack[-1]),
+            **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda number: self._push(self._memo[number])),
+            **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), self._remember),
+            "MEMOIZE": lambda _: self._remember(len(self._memo)),
+            "GLOBAL": lambda name: self._push(self._global(*name.split(" "))),
+            "STACK_GLOBAL": lambda _: self._push(self._global(*self._take(2))),
+            "REDUCE": lambda _: self._push(self._call(*self._take(2))),
+            "NEWOBJ": lambda _: self._push(self._call(*self._take(2))),
+            "NEWOBJ_EX": lambda _: self._push(self._call(*self._take(3))),
+            "OBJ": lambda _: self._object(*self._marked()),
+            "INST": lambda name: self._object(self._global(*name.split(" ")), *self._marked()),
+            "BUILD": lambda _: self._build(self._stack.pop()),
+            "PERSID": lambda text: self._push(self.persistent(text)),
+            "BINPERSID": lambda _: self._push(self.persistent(self._stack.pop())),
+        }
+
+    def run(self, file: BinaryIO) -> Any:
+        """The value of the pickle that ``file`` stands before, the file left behind it.
+
+        Raises:
+            ValueError, TypeError, KeyError, IndexError: it is none, is cut off, or asks for what has no place here.
+        """
+        self._stack, self._below, self._memo = [], [], {}
+        before, start = self._read, file.tell()
+        for opcode, argument, _ in pickletools.genops(file):
+            self._read = before + file.tell() - start
+            if opcode.name == "STOP":
+                break
+            if opcode.name not in self._steps:
+                raise ValueError(f"a pickle with {opcode.name}")
+            self._steps[opcode.name](argument)
+        return self._stack.pop()
+
+    def _push(self, value: Any) -> None:
+        self._stack.append(value)
+
+    def _pushing(self, make: Callable[[], Any]) -> Callable[[Any], None]:
+        return lambda _: self._push(make())
+
+    def _tuple(self, count: int) -> tuple[Any, ...]:
+        return tuple(self._take(count))
+
+    def _drop(self) -> None:
+        if self._stack:
+            self._stack.pop()
+        else:
+            self._marked()
+
+    def _drop_marked(self) -> None:
+        self._marked()
+
+    def _take(self, count: int) -> list[Any]:
+        if len(self._stack) < count:
+            raise ValueError("a pickle that takes more than it gave")
+        taken = self._stack[-count:]
+        del self._stack[-count:]
+        return taken
+
+    def _mark(self) -> None:
+        self._below.append(self._stack)
+        self._stack = []
+
+    def _marked(self) -> list[Any]:
+        items, self._stack = self._stack, self._below.pop()
+        return items
+
+    def _remember(self, number: int) -> None:
+        self._memo[number] = self._stack[-1]
+
+    def _extend(self, items: list[Any]) -> None:
+        if isinstance(self._stack[-1], list):
+            self._stack[-1].extend(items)
+
+    def _set_items(self, flat: list[Any], onto: Any) -> None:
+        if isinstance(onto, dict):
+            onto.update(_dict(zip(flat[::2], flat[1::2], strict=True)))
+        self._push(onto)
+
+    def _global(self, *parts: Any) -> StandIn:
+        if not all(isinstance(part, str) and len(part) <= LONGEST_NAME for part in parts):
+            raise ValueError("a class or function without a proper name")
+        self._give(*parts)
+        return StandIn(".".join(map(str.strip, parts)))
+
+    def _give(self, *values: Any) -> None:
+        """Count what is copied or kept."""
+        self._given += sum(len(value) for value in values if isinstance(value, (str, bytes, list, tuple, dict)))
+        if self._given > COPIES * self._read + SLACK:
+            raise ValueError("a pickle that copies what it holds again and again")
+
+    def _call(self, function: Any, arguments: Any, named: Any = None) -> Any:
+        if not isinstance(function, StandIn):
+            raise ValueError(f"a pickle that calls a {type(function).__name__}")
+        builder = None if function.called or named else self.builders.get(function.name)
+        if builder is not None and isinstance(arguments, tuple):
+            self._give(*arguments)
+            return builder(*arguments)
+        self.set_aside[function.name] += 1
+        return StandIn(function.name, called=True)
+
+    def _object(self, function: Any, *arguments: Any) -> None:
+        self._push(self._call(function, arguments))
+
+    def _build(self, state: Any) -> None:
+        """Give an object its state: arrays take theirs, containers and stand-ins have none."""
+        made = self._stack[-1]
+        if isinstance(made, Array):
+            self._give(*state)
+            made.fill(state)
+        elif isinstance(made, np.dtype) and isinstance(state, tuple) and state[1:2] == (">",):
+            raise ValueError("numbers with their bytes in big-endian order")

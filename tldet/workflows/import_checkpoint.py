@@ -1,0 +1,124 @@
+"""``tldet import``: a detector that mmdet or torchvision trained, as a tldet checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tldet import checkpoint
+from tldet.config import Config, load
+from tldet.errors import CheckpointError, ConfigError
+from tldet.models.detector import Detector, build_detector
+from tldet.transfer.adapt import adapted
+from tldet.transfer.archives import WRONG
+from tldet.transfer.classes import Classes, classes_of, coco_ids
+from tldet.transfer.foreign import Foreign, fill, policy_in, read_foreign, translate
+from tldet.transfer.known import KNOWN, Known, entry, named
+from tldet.transfer.mmdet_config import Policy
+from tldet.transfer.weights import LoadReport
+from tldet.workflows.parts import versions
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+PUBLISHED = {"short": 800, "long": 1333}  # both toolkits' detectors on COCO
+NAMED = 5
+
+
+def import_checkpoint(
+    path: str | Path, *, out: str | Path, model: str | None = None, console: Console | None = None
+) -> Path:
+    """Turn a foreign checkpoint into one that :func:`tldet.load` and every command takes.
+
+    Args:
+        path: an MMDetection 2.x or 3.x checkpoint or a state dict of a torchvision detector. Nothing in it runs.
+        out: where the tldet checkpoint goes.
+        model: which model it is, where the keys do not tell or to make sure: ``faster_rcnn``, a recipe's name, ...
+        console: shows what was recognised and what became of every tensor.
+
+    Raises:
+        CheckpointError: the file cannot be read or does not fit the model; nothing is written.
+        ConfigError: ``model`` is unknown.
+    """
+    foreign = read_foreign(path)
+    known = _known(foreign, model)
+    config = load(known.config)
+    policy = policy_in(foreign.content, known, foreign.layout, foreign.path)
+    size = policy.input or _published_size(config)
+    detector, section, classes, report = _converted(foreign, known, config["model"], policy)
+    meta = {
+        "class_names": list(classes.names),
+        "category_ids": list(classes.ids),
+        "input": size,
+        "weights_source": f"{path} ({known.dialect})",
+        "versions": versions(),
+    }
+    written = {**_sections(config, classes), "model": section}
+    checkpoint.save(out, {"config": written, "meta": meta, "model": detector.state_dict(), "ema": None})
+    for line in (f"{path}: {foreign.layout}", report.summary(), *_notes(foreign, classes, policy, size)):
+        log.info("%s", line)
+    if console:
+        console.print(f"written: {out}", markup=False, highlight=False)
+    return Path(out)
+
+
+def _converted(
+    foreign: Foreign, known: Known, shipped: Mapping[str, Any], policy: Policy
+) -> tuple[Detector, dict[str, Any], Classes, LoadReport]:
+    """The detector with the file's weights, its config's ``model`` section, its classes, and what became of each."""
+    translated = translate(known, foreign.state, foreign.path)
+    try:
+        section = adapted(shipped, foreign.layout, translated, policy)
+        classes = classes_of(known, foreign.content, section["head"]["num_classes"])
+        detector = build_detector(section, classes.names)
+    except (CheckpointError, ConfigError, *WRONG) as error:
+        raise CheckpointError(f"{foreign.path}: {' '.join(str(error).split())}") from None
+    report = fill(detector, translated, foreign, f"{known.dialect}'s {known.case} ({known.config})")
+    return detector, section, classes, report
+
+
+def _known(foreign: Foreign, model: str | None) -> Known:
+    """The table's entry: as asked, else as recognised."""
+    if model is not None:
+        return named(model, foreign.layout)
+    found = entry(foreign.layout)
+    if found is None:
+        cases = ", ".join(dict.fromkeys(known.case for known in KNOWN))
+        keys = list(foreign.state)
+        raise CheckpointError(
+            f"{foreign.path}: its {len(keys)} tensors ({', '.join(keys[:2])}, ..., {keys[-1]}) are none of the models "
+            f"that can be imported ({cases}); --model NAME says what does not fit"
+        )
+    return found
+
+
+def _published_size(config: Config) -> dict[str, int]:
+    resize = next((s for s in config.get("data.val.transforms") or [] if s["type"] == "Resize"), PUBLISHED)
+    return {"short": resize["short"], "long": resize["long"]}
+
+
+def _sections(config: Config, classes: Classes) -> Mapping[str, Any]:
+    """The other sections of the shipped config; its data only where they are the checkpoint's."""
+    data = dict(config.get("data") or {})
+    if set(classes.names) != coco_ids().keys():
+        data = {key: value for key, value in data.items() if key == "loader"}
+    return {**config.data, "data": data}
+
+
+def _notes(foreign: Foreign, classes: Classes, policy: Policy, size: Mapping[str, int]) -> list[str]:
+    """What else one should know of the file."""
+    names = ", ".join(classes.names[:NAMED]) + (", ..." if len(classes.names) > NAMED else "")
+    lines = [f"classes: {len(classes.names)} ({names}): {classes.source}", f"input: {size['short']} x {size['long']}"]
+    lines += policy.notes
+    if "ema_state_dict" in foreign.content:
+        lines.append("the file was trained with an EMA: its state_dict, which was taken, holds the averaged weights")
+    if foreign.averaged:
+        lines.append(f"{len(foreign.averaged)} averaged tensors (ema_...) beside the state_dict's own were left out")
+    if foreign.set_aside:
+        most = foreign.set_aside.most_common()
+        what = ", ".join(f"{count} {name}" for name, count in most[:NAMED]) + (", ..." if len(most) > NAMED else "")
+        lines.append(f"{sum(foreign.set_aside.values())} objects of other code set aside unread: {what}")
+    return lines

@@ -1,0 +1,220 @@
+"""``tldet models``: the detectors and backbones there are, what they cost, and whether their weights are at hand."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torchvision
+
+from tldet.config import Config, load
+from tldet.config.check import nearest
+from tldet.config.files import find, shipped
+from tldet.data.images import fitted_size
+from tldet.errors import ConfigError
+from tldet.models.cost import backbone_cost, detector_cost
+from tldet.models.zoo import CURATED, Found, backbone_names, find_backbone
+from tldet.output import write_json
+from tldet.structures import Size
+from tldet.transfer.cached import is_here
+from tldet.workflows.choose import usual_size
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+BACKBONE_SIZE = (224, 224)  # that published costs of classifiers are for
+USUAL_PICTURE = (480, 640)  # most pictures of COCO
+CONVENTION = (
+    "GFLOPs as papers and model zoos count them: 10^9 multiply-adds of convolutions, matrix products and attention for "
+    "one picture (a profiler counts two operations each). Detectors: a 640 x 480 picture resized as for "
+    "testing, two stages with all proposals, masks left out. Backbones: without their classifier."
+)
+PUBLISHED = re.compile(r"Published(?: weights)?: box AP ([\d.]+)(?:, mask AP ([\d.]+))? on COCO val2017 \(([^);]+)")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table, and of the JSON.
+
+    Attributes:
+        name: what ``--model``, ``--backbone`` or ``tldet train`` takes.
+        kind: "recipe", "config" or "backbone".
+        part: the backbone of a detector, the library of a backbone.
+        parameters: how many.
+        multiply_adds: for one picture of ``size``.
+        size: (height, width).
+        published: a figure from elsewhere with its source, or empty.
+        weights: where the backbone's pretrained weights come from, or None.
+        here: whether these are on this machine.
+    """
+
+    name: str
+    kind: str
+    part: str
+    parameters: int
+    multiply_adds: int
+    size: Size
+    published: str
+    weights: str | None
+    here: bool
+
+
+def models(
+    *,
+    detectors: bool = False,
+    backbones: str | None = None,
+    json_path: str | Path | None = None,
+    console: Console | None = None,
+) -> list[Row]:
+    """What can be trained, with its cost; both kinds when neither is asked for.
+
+    Args:
+        detectors: only the detectors, unless ``backbones`` is given too.
+        backbones: a pattern such as ``convnext*`` of names; empty for a short list of every family.
+        json_path: the rows are written there.
+        console: the tables are shown there.
+
+    Raises:
+        ConfigError: no name fits the pattern, or the file cannot be written.
+    """
+    both = not detectors and backbones is None
+    rows = [detector_row(name) for name in shipped()] if detectors or both else []
+    if backbones is not None or both:
+        rows += list(backbone_rows(_matching(backbones or "")))
+    if console is not None:
+        _show(rows, console)
+    if json_path is not None:
+        write_json(json_path, {"convention": CONVENTION, "models": [asdict(row) for row in rows]}, indent=2)
+    return rows
+
+
+def detector_row(name: str) -> Row:
+    """The line of a shipped config or recipe."""
+    config = load(name)
+    model: dict[str, Any] = config["model"]
+    size = test_size(config)
+    parameters, cost = _cost(json.dumps(model, sort_keys=True), size)
+    recipe = name.startswith("recipes/")
+    source = model["backbone"].get("weights")
+    return Row(
+        name.removeprefix("recipes/"),
+        "recipe" if recipe else "config",
+        model["backbone"]["name"],
+        parameters,
+        cost,
+        size,
+        published_ap(find(name)),
+        source,
+        source is not None and is_here(source),
+    )
+
+
+@lru_cache(maxsize=64)
+def _cost(model: str, size: Size) -> tuple[int, int]:
+    """Of a ``model`` section as JSON: a recipe and the configs beside it share one."""
+    return detector_cost(json.loads(model), size)
+
+
+def backbone_rows(names: Sequence[str]) -> Iterator[Row]:
+    """The lines of backbones; names that cannot be one (a classifier for one size only, ...) have none."""
+    for name in names:
+        try:
+            found = find_backbone(name)
+            parameters, cost = backbone_cost(found.config(found.strides), BACKBONE_SIZE)
+        except ConfigError:
+            continue
+        library = "torchvision" if found.section["type"] == "TorchvisionBackbone" else "timm"
+        here = found.weights is not None and is_here(found.weights)
+        top1 = published_top1(found)
+        yield Row(name, "backbone", library, parameters, cost, BACKBONE_SIZE, top1, found.weights, here)
+
+
+def test_size(config: Config) -> Size:
+    """Height and width of the padded tensor that a usual picture of COCO becomes for testing."""
+    steps = config.get("data.val.transforms") or []
+    resize = next((step for step in steps if step["type"] == "Resize"), None)
+    short, long = (resize["short"], resize["long"]) if resize else usual_size("lite0" in config.source)
+    height, width = fitted_size(USUAL_PICTURE, short, long)
+    return -(-height // 32) * 32, -(-width // 32) * 32
+
+
+def published_ap(path: Path) -> str:
+    """The figure that a config's own comment gives, with its source; empty where there is none."""
+    comment = " ".join(
+        line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")
+    )
+    found = PUBLISHED.search(comment)
+    if found is None:
+        return ""
+    mask = f", mask AP {found[2]}" if found[2] else ""
+    return f"AP {found[1]}{mask} ({found[3]})"
+
+
+def published_top1(found: Found) -> str:
+    """Accuracy on ImageNet that torchvision gives for its weights; timm brings no figures along."""
+    kind, _, name = (found.weights or "").partition(":")
+    if kind != "torchvision":
+        return ""
+    metrics = torchvision.models.get_weight(name).meta["_metrics"]
+    return f"{metrics['ImageNet-1K']['acc@1']:.1f} % (torchvision)"
+
+
+def _matching(pattern: str) -> Sequence[str]:
+    if not pattern:
+        return CURATED
+    names = fnmatch.filter(backbone_names(), pattern)
+    if not names:
+        raise ConfigError(f"--backbones {pattern!r}: no name fits; {nearest(pattern, backbone_names()[:200])}")
+    return names
+
+
+def _show(rows: Sequence[Row], console: Console) -> None:
+    width = None if console.is_terminal else 190  # a file or a pipe has no width to fit into
+    detectors = [row for row in rows if row.kind != "backbone"]
+    backbones = [row for row in rows if row.kind == "backbone"]
+    if detectors:
+        console.print(_table("detectors (published: COCO val2017)", detectors, width, part="backbone"))
+    if backbones:
+        console.print(_table("backbones (published: ImageNet top-1)", backbones, width))
+    console.print(CONVENTION, style="dim")
+
+
+def _table(title: str, rows: Sequence[Row], width: int | None, part: str | None = None) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", width=width)
+    table.add_column("name", overflow="fold", min_width=14)
+    if part:
+        table.add_column(part, overflow="fold")
+    for column in ("M params", "GFLOPs", "at"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for column in ("published", "weights"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        numbers = (f"{row.parameters / 1e6:.1f}", f"{row.multiply_adds / 1e9:.2f}", f"{row.size[0]}x{row.size[1]}")
+        table.add_row(row.name, *([row.part] if part else []), *numbers, _short(row.published), _weights(row))
+    return table
+
+
+def _short(published: str) -> str:
+    """A figure with the name of its source; the JSON has the source whole."""
+    figure, paren, source = published.partition(" (")
+    return f"{figure} ({source.rstrip(')').partition(',')[0]})" if paren else "-"
+
+
+def _weights(row: Row) -> str:
+    if row.weights is None:
+        return "none"
+    kind, _, name = row.weights.partition(":")
+    if kind == "https":
+        return f"{name.rpartition('/')[2].partition('#')[0]}, {'here' if row.here else 'download'}"
+    tag = name.rpartition(".")[2] if kind in {"torchvision", "timm"} else name
+    return f"{kind} {tag}, {'here' if row.here else 'download'}"

@@ -1,0 +1,7 @@
+"""`tldet import` as a script."""
+
+import sys
+
+from tldet.cli import main
+
+sys.exit(main(["import", *sys.argv[1:]]))

@@ -239,7 +239,9 @@ def _import(args: Arguments, console: Console) -> None:
 def _quickstart_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="your own folder instead of the generated digits")
     parser.add_argument("--out", default="runs/quickstart", metavar="DIR", help="where it goes (default: %(default)s)")
-    parser.add_argument("--minutes", type=_positive_float, default=2.0, metavar="M", help="training time each run")
+    parser.add_argument(
+        "--minutes", type=_positive_float, default=2.5, metavar="M", help="training time of the first run"
+    )
 
 
 def _quickstart(args: Arguments, console: Console) -> None:

@@ -31,6 +31,7 @@ FALLING = [2.0, 1.5, 1.2, 1.0, 0.8, 0.6]
         # both losses rise: that is no over-fitting but a run that falls apart
         ([0.1, 0.3, 0.4, 0.39, 0.38, 0.36], [2, 1.5, 1.2, 1.3, 1.4, 1.6], [2, 1.5, 1, 2, 3, 4], "converged", 300, ""),
         ([0.1, 0.3, 0.4, 0.41, 0.412, 0.411], [None] * 6, FALLING, "converged", 400, "best, 0.412"),
+        ([0.001, 0.01, 0.02, 0.02, 0.02, 0.02], [2] * 6, FALLING, "unknown", 600, "hardly learnt"),
         ([0.1, 0.3], [1, 1], [1, 1], "unknown", 200, "2 validations"),
         ([-1, -1, -1, -1], [1, 1, 1, 1], [1, 1, 1, 1], "unknown", 0, "0 validations"),
     ],

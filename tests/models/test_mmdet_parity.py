@@ -1,4 +1,4 @@
-"""Our detectors, built from the shipped configs, against what MMDetection computes on the same weights."""
+"""mmdet's checkpoints, imported, against what MMDetection computes with the same weights."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import tldet
+from tldet import checkpoint
 from tldet.config import load
 from tldet.masks import InstanceMasks
-from tldet.models.detector import Detector, build_detector
+from tldet.models.detector import Detector
 from tldet.structures import Detections, Target
-from tldet.transfer.dialects.mmdet import from_mmdet
+from tldet.workflows.import_checkpoint import import_checkpoint
 
 CASES = {
     "retinanet": "retinanet/retinanet_r50_fpn_1x_coco",
@@ -33,11 +34,11 @@ CASES = {
 class Case:
     """One reference and our detector filled with its weights."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, work: Path) -> None:
         facts = json.loads((folder / "mmdet" / f"{name}.json").read_text())
         self.losses: dict[str, float] = {k: v for k, v in facts["losses"].items() if not k.endswith("acc")}
         self.outputs = dict(np.load(folder / "mmdet" / f"{name}.npz"))
-        self.detector = filled(CASES[name], facts["state"], weights_of(folder))
+        self.detector = imported(name, facts["state"], weights_of(folder), work)
         given = np.load(folder / "mmdet" / "input.npz")
         self.x = torch.from_numpy(given["image"].astype(np.float32))
         self.target = target_of(given["gt_boxes"], given["gt_labels"], tuple(self.x.shape[-2:]))
@@ -52,13 +53,14 @@ def weights_of(folder: Path) -> ModuleType:
     return module
 
 
-def filled(config: str, shapes: dict[str, list[int]], weights: ModuleType) -> Detector:
-    model: dict[str, Any] = load(config).data["model"]
-    model["backbone"]["weights"] = None
-    detector = build_detector(model)
-    state = {name: torch.from_numpy(weights.tensor_for(name, tuple(shape))) for name, shape in shapes.items()}
-    detector.load_state_dict(from_mmdet(state))  # strict: every name of either side has its fellow
-    return detector.eval()
+def imported(name: str, shapes: dict[str, list[int]], weights: ModuleType, folder: Path) -> Detector:
+    """The detector that ``tldet import`` makes of a file with these weights under mmdet's names."""
+    state = {key: torch.from_numpy(np.asarray(weights.tensor_for(key, tuple(shape)))) for key, shape in shapes.items()}
+    torch.save({"state_dict": state, "meta": {}}, folder / "theirs.pth")
+    import_checkpoint(folder / "theirs.pth", out=folder / "ours.pt", model=name)
+    written = checkpoint.load(folder / "ours.pt")["config"]["model"]
+    assert written["head"] == load(CASES[name]).data["model"]["head"], "the shipped config, nothing else"
+    return tldet.load(folder / "ours.pt", device="cpu", precision="fp32").model
 
 
 def target_of(boxes: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> Target:
@@ -71,11 +73,11 @@ def target_of(boxes: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> T
 
 
 @pytest.fixture(scope="module", params=list(CASES))
-def case(request: pytest.FixtureRequest, shared: Path) -> Case:
+def case(request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = shared / "parity"
     if not (folder / "mmdet" / f"{request.param}.json").is_file():
         pytest.skip(f"needs reference outputs in {folder}")
-    return Case(request.param, folder)
+    return Case(request.param, folder, tmp_path_factory.mktemp(request.param))
 
 
 def test_parity_of_features(case: Case) -> None:
@@ -101,10 +103,10 @@ def test_parity_of_losses(case: Case) -> None:
     assert again == pytest.approx(found, rel=1e-6)
 
 
-def test_parity_leaves_the_loss_of_validation_alone(shared: Path) -> None:
+def test_parity_leaves_the_loss_of_validation_alone(shared: Path, tmp_path: Path) -> None:
     """mmdet's FCOS multiplies distances by the stride once too often where its loss is taken in eval mode, as it was
     for the numbers here: so do we, but only where nothing is drawn at random, that is, for a comparison."""
-    case = Case("fcos", shared / "parity")
+    case = Case("fcos", shared / "parity", tmp_path)
     with torch.no_grad():
         compared, validated = (case.detector.losses(case.x, [case.target], seed=seed) for seed in (None, 0))
         trained = case.detector.train().losses(case.x, [case.target])

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 LEAST = 3  # validations that make a curve
 GAIN = 0.01  # of the metric; smaller differences between two validations are noise on the usual few hundred pictures
+HARDLY = 0.05  # of the metric; below it curves say nothing of where they lead
 RISE = 1.05  # the validation loss against its lowest value
 Kind = Literal["unknown", "improving", "converged", "over-fitting"]
 
@@ -42,6 +43,12 @@ def judge(records: Sequence[Mapping[str, Any]], metric: str = "AP") -> Verdict:
     last = curve[-1][0] if curve else 0
     if len(curve) < LEAST:
         text = f"{len(curve)} validations are too few to judge the run by: lower training.validate_every"
+        return Verdict("unknown", text, last)
+    if max(value for _, value, _ in curve) < HARDLY:
+        text = (
+            f"hardly learnt: {metric} has not passed {HARDLY}. Try a longer run, pretrained weights if it started "
+            "without any, or another learning rate; if it stays so, draw the data's own boxes and look"
+        )
         return Verdict("unknown", text, last)
     return _overfitting(curve, records, metric) or _improving(curve, metric) or _converged(curve, metric)
 

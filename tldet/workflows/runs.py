@@ -12,6 +12,7 @@ from tldet.errors import TldetError, TrainingError
 from tldet.workflows.parts import checked_settings
 
 CONFIG_NAME = "config.py"
+LONG_EPOCH = 100  # steps; each of a run of minutes is then worth a measurement
 T = TypeVar("T")
 
 
@@ -32,7 +33,7 @@ def rhythm(length: Mapping[str, Any], an_epoch: int) -> dict[str, Any]:
     elif "steps" in length:
         every = max(1, round(length["steps"] / an_epoch / 5))
     else:
-        every = 2
+        every = 1 if an_epoch >= LONG_EPOCH else 2
     return {"validate_every": every, "checkpoint_every": every, "log_every": 10}
 
 
@@ -86,13 +87,14 @@ def resume_run(
         )
     if not kept.is_file():
         raise TrainingError(f"nothing to resume: {kept} does not exist")
-    used, before, last = load(kept, parse_options(options)), load(kept), checkpoint.steps_in(folder)[:1]
+    used, last = load(kept, parse_options(options)), checkpoint.steps_in(folder)[:1]
     checked_settings(used, schema)
+    before = kept.read_text(encoding="utf-8")
     if options:
         write_config(folder, used.data, note)
     try:
         return go_on(used)
     except TldetError:
         if options and checkpoint.steps_in(folder)[:1] == last:
-            write_config(folder, before.data, note)
+            kept.write_text(before, encoding="utf-8")
         raise

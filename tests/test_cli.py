@@ -32,7 +32,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.split() == ["False", "False"]
 
 
-@pytest.mark.parametrize("name", ["train", "finetune", "test", "evaluate", "predict", "import", "benchmark"])
+@pytest.mark.parametrize(
+    "name", ["train", "finetune", "pretrain", "test", "evaluate", "predict", "import", "benchmark"]
+)
 def test_each_tool_is_the_command(name: str) -> None:
     tool = subprocess.run(
         [sys.executable, str(ROOT / "tools" / f"{name}.py"), "--help"], capture_output=True, text=True, check=True

@@ -12,15 +12,15 @@ from tldet.config import check, find, load, parse_options
 from tldet.config.files import shipped
 from tldet.data.transforms import Pipeline
 from tldet.errors import ConfigError
-from tldet.workflows.parts import SCHEMA, checked_settings
+from tldet.workflows.parts import PRETRAIN_SCHEMA, SCHEMA, checked_settings
 
 NAME = "faster_rcnn/faster_rcnn_r50_fpn_1x_coco"
 
 
-@pytest.mark.parametrize("name", [n for n in shipped() if not n.startswith("recipes/")])
+@pytest.mark.parametrize("name", [*(n for n in shipped() if not n.startswith("recipes/")), "pretrain/lite0_imagenet"])
 def test_every_shipped_config_passes_its_own_check_and_survives_a_dump(name: str, tmp_path: Path) -> None:
     config = load(name)
-    checked_settings(config)
+    checked_settings(config, PRETRAIN_SCHEMA if name.startswith("pretrain/") else SCHEMA)
     (tmp_path / "again.py").write_text(config.dump(), encoding="utf-8")
     assert load(tmp_path / "again.py").data == config.data
 

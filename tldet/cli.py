@@ -104,6 +104,39 @@ def _finetune(args: Arguments, console: Console) -> None:
     )
 
 
+def _pretrain_arguments(parser: argparse.ArgumentParser) -> None:
+    data = parser.add_mutually_exclusive_group()
+    data.add_argument("--data", metavar="DIR", help="folder with train/CLASS/*.jpg and, if there is one, val/CLASS")
+    data.add_argument("--demo", action="store_true", help="generate data/digit_crops and train on it")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the run and backbone.safetensors go")
+    parser.add_argument("--backbone", metavar="B", help="see tldet models (default: efficientnet_lite0)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=_positive_int, metavar="N", help="train for N epochs")
+    length.add_argument("--minutes", type=_positive_float, metavar="M", help="budget of training time")
+    length.add_argument("--steps", type=_positive_int, metavar="N", help="train for N steps")
+    parser.add_argument("--seed", type=int, metavar="S", help="seed (default: 0)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out and its config.py")
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="a.b=c", help="override config keys")
+
+
+def _pretrain(args: Arguments, console: Console) -> None:
+    from tldet.workflows.pretrain import pretrain
+
+    pretrain(
+        args.data,
+        out=args.out,
+        demo=args.demo,
+        backbone=args.backbone,
+        epochs=args.epochs,
+        minutes=args.minutes,
+        steps=args.steps,
+        seed=args.seed,
+        resume=args.resume,
+        options=args.cfg_options,
+        console=console,
+    )
+
+
 def _test_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CKPT", help="a tldet checkpoint")
     parser.add_argument(
@@ -252,6 +285,7 @@ def _benchmark(args: Arguments, console: Console) -> None:
 COMMANDS = (
     Command("train", "train from a config file", _train_arguments, _train),
     Command("finetune", "fine-tune on your own data, no config to write", _finetune_arguments, _finetune),
+    Command("pretrain", "train a backbone by classification, for a detector", _pretrain_arguments, _pretrain),
     Command("test", "measure a checkpoint's COCO mAP, of masks and of boxes", _test_arguments, _test),
     Command("evaluate", "score a COCO results file", _evaluate_arguments, _evaluate),
     Command("predict", "run a detector on pictures and video", _predict_arguments, _predict),

@@ -1,4 +1,4 @@
-"""The three values that travel: :class:`Target`, :class:`Detections` and :class:`Batch`.
+"""The values that travel: :class:`Target`, :class:`Detections`, :class:`Batch`; in pre-training :class:`LabelledBatch`.
 
 Pixels are continuous coordinates: the picture spans ``[0, width] x [0, height]`` and a box is ``[x0, y0, x1, y1]``.
 Sizes are always ``(height, width)``. Labels are contiguous, ``0..K-1``; category ids live outside.
@@ -201,3 +201,32 @@ class Batch:
     def pin_memory(self) -> Batch:
         """The same batch in pinned memory (called by torch's DataLoader)."""
         return replace(self, images=self.images.pin_memory())
+
+
+@dataclass
+class LabelledBatch:
+    """Whole pictures with one class each, for classification.
+
+    Attributes:
+        images: (B, 3, H, W) RGB, uint8 in 0..255.
+        labels: (B,) int64 in 0..K-1.
+        image_ids: the name of each picture.
+        seed: what random draws of this step (mixing) are seeded from; None draws nothing.
+    """
+
+    images: Tensor
+    labels: Tensor
+    image_ids: list[str]
+    seed: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str) -> LabelledBatch:
+        """The same batch on ``device``; copies from pinned memory do not block."""
+        images, labels = (x.to(device, non_blocking=True) for x in (self.images, self.labels))
+        return replace(self, images=images, labels=labels)
+
+    def pin_memory(self) -> LabelledBatch:
+        """The same batch in pinned memory (called by torch's DataLoader)."""
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tldet.data.digits import generate
+from tldet.data.digits import generate, generate_crops
 from tldet.data.images import read_image
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split, find_layout, split_one
@@ -111,9 +111,27 @@ def test_test_pictures_show_other_digits_on_other_photographs() -> None:
     assert SHARES["train"][1] <= SHARES["valid"][0] <= SHARES["valid"][1] <= SHARES["test"][0]
 
 
+def test_crops_to_pretrain_on_show_the_training_side_only(tmp_path: Path) -> None:
+    from tldet.data.digits import PHOTOS, SHARES
+
+    crops = [f"crops/{part}" for part in ("train", "val")]
+    for name in crops:
+        assert set(PHOTOS[name]) <= set(PHOTOS["train"])
+        assert SHARES["train"][0] <= SHARES[name][0] < SHARES[name][1] <= SHARES["train"][1]
+    assert not set(PHOTOS[crops[0]]) & set(PHOTOS[crops[1]])
+    assert SHARES[crops[0]][1] <= SHARES[crops[1]][0]
+    first, second = (generate_crops(tmp_path / n, train=12, val=4, side=32) for n in ("a", "b"))
+    files = [path.relative_to(first) for path in sorted(first.rglob("*.jpg"))]
+    assert [sum(part in path.parts for path in files) for part in ("train", "val")] == [12, 4]
+    assert all((first / path).read_bytes() == (second / path).read_bytes() for path in files)
+    assert read_image(first / files[0]).shape == (32, 32, 3)
+
+
 def test_a_folder_that_was_not_generated_is_spared(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "mine.jpg").write_bytes(b"x")
     with pytest.raises(DataError, match="was not generated here"):
         generate(tmp_path, train=1, valid=1, test=1, size=(64, 96))
+    with pytest.raises(DataError, match="was not generated here"):
+        generate_crops(tmp_path, train=1, val=1)
     assert (tmp_path / "train" / "mine.jpg").exists()

@@ -65,10 +65,10 @@ def config_root() -> Path:
 
 
 def shipped() -> list[str]:
-    """The names of the shipped configs, without ``.py``."""
+    """The names of the shipped configs of detectors, without ``.py``."""
     root = config_root()
-    paths = sorted(p.relative_to(root) for p in root.rglob("*.py") if "_base_" not in p.parts)
-    return [p.with_suffix("").as_posix() for p in paths]
+    paths = sorted(p.relative_to(root) for p in root.rglob("*.py"))
+    return [p.with_suffix("").as_posix() for p in paths if not {"_base_", "pretrain"} & set(p.parts)]
 
 
 def find(name: str | Path) -> Path:

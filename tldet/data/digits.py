@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,18 @@ PHOTOS = {
     "train": ("astronaut.png", "camera.png", "chelsea.png", "coins.png", "motorcycle_left.png", "brick.png", "ihc.png"),
     "valid": ("grass.png", "moon.png"),
     "test": ("coffee.png", "rocket.jpg", "gravel.png"),
+    # To pre-train on: the training side of the above, split once more.
+    "crops/train": ("astronaut.png", "camera.png", "coins.png", "motorcycle_left.png", "brick.png", "ihc.png"),
+    "crops/val": ("chelsea.png",),
 }
-SHARES = {"train": (0.0, 0.7), "valid": (0.7, 0.8), "test": (0.8, 1.0)}  # of the digit samples
+SHARES = {  # of the digit samples
+    "train": (0.0, 0.7),
+    "valid": (0.7, 0.8),
+    "test": (0.8, 1.0),
+    "crops/train": (0.0, 0.6),
+    "crops/val": (0.6, 0.7),
+}
+MARK = "generated.json"  # in a generated folder: what it was generated from
 DIGITS = (2, 7)
 SIDES = (28, 84)  # pixels
 TURN = 20.0  # degrees
@@ -58,25 +68,80 @@ def generate(
     Returns:
         ``out``.
     """
+    wish = {"train": train, "valid": valid, "test": test, "seed": seed, "size": list(size), "version": 1}
+    splits = (("train", train), ("valid", valid), ("test", test))
+    if _is_there(out, wish, [split for split, _ in splits]):
+        return out
+    for number, (split, count) in enumerate(splits):
+        _write_split(out / split, split, count, np.random.default_rng([seed, number]), size)
+    (out / MARK).write_text(json.dumps(wish), encoding="utf-8")
+    return out
+
+
+def generate_crops(out: Path, *, train: int = 6000, val: int = 500, seed: int = 0, side: int = 64) -> Path:
+    """Write a classification data set of single digits, ``train/DIGIT/*.jpg`` and ``val/DIGIT/*.jpg``.
+
+    All digits and photographs are of the training side of :func:`generate`: nothing of its other parts is in them.
+
+    Args:
+        out: the folder; what was generated there with the same numbers is kept.
+        train: pictures to train on.
+        val: pictures to measure on.
+        seed: what everything is drawn from.
+        side: height and width of a picture.
+
+    Returns:
+        ``out``.
+    """
+    wish = {"train": train, "val": val, "seed": seed, "side": side, "version": 1}
+    if _is_there(out, wish, ["train", "val"]):
+        return out
+    for number, (split, count) in enumerate((("train", train), ("val", val))):
+        random = np.random.default_rng([seed, number, 3])
+        stamps, photos = _stamps(f"crops/{split}"), _photos(f"crops/{split}")
+        for one in range(count):
+            stamp = _turned(stamps[int(random.integers(len(stamps)))], random)
+            folder = out / split / str(stamp.label)
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_picture(folder / f"{one:05d}.jpg", _crop(stamp, photos, random, side))
+    (out / MARK).write_text(json.dumps(wish), encoding="utf-8")
+    return out
+
+
+def _is_there(out: Path, wish: dict[str, Any], splits: Sequence[str]) -> bool:
+    """Whether ``out`` holds what is wished for; if not, its ``splits`` are made anew, empty.
+
+    Raises:
+        DataError: a folder in their place was not generated here, or a package is missing.
+    """
     missing = [name for name in ("sklearn", "skimage") if importlib.util.find_spec(name) is None]
     if missing:
         raise DataError(f"{out}: generating it needs {' and '.join(missing)}: pip install 'tldet[demo]'")
-    wish = {"train": train, "valid": valid, "test": test, "seed": seed, "size": list(size), "version": 1}
-    done = out / "generated.json"
+    done = out / MARK
     if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == wish:
-        return out
-    splits = (("train", train), ("valid", valid), ("test", test))
-    strange = next((out / split for split, _ in splits if (out / split).exists() and not done.is_file()), None)
+        return True
+    strange = next((out / split for split in splits if (out / split).exists() and not done.is_file()), None)
     if strange is not None:
         raise DataError(f"{strange}: was not generated here and would be lost; remove it or choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     done.write_text(json.dumps({"unfinished": wish}), encoding="utf-8")
-    for number, (split, count) in enumerate(splits):
+    for split in splits:
         shutil.rmtree(out / split, ignore_errors=True)
         (out / split).mkdir(parents=True)
-        _write_split(out / split, split, count, np.random.default_rng([seed, number]), size)
-    done.write_text(json.dumps(wish), encoding="utf-8")
-    return out
+    return False
+
+
+def _crop(stamp: Stamp, photos: list[Picture], random: np.random.Generator, side: int) -> Picture:
+    """One digit somewhere on a cut of a photograph, that spans 0.7 of the picture or more."""
+    scale = side * random.uniform(0.7, 1.0) / max(stamp.cover.shape)
+    height, width = (max(1, int(scale * length)) for length in stamp.cover.shape)
+    cover = cv2.resize(stamp.cover, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    photo = _background(photos, random, (240, 320))
+    y, x = (int(random.integers(length - side + 1)) for length in photo.shape[:2])
+    picture: Picture = np.array(photo[y : y + side, x : x + side])
+    y, x = int(random.integers(side - height + 1)), int(random.integers(side - width + 1))
+    _paste(picture, cover, x, y, random.integers(0, 256, 3))
+    return picture
 
 
 def frames(count: int = 60, *, seed: int = 0, size: tuple[int, int] = (240, 320)) -> Iterator[Picture]:
@@ -105,7 +170,7 @@ def _write_split(folder: Path, split: str, count: int, random: np.random.Generat
     for number in range(1, count + 1):
         name = f"{number:05d}.jpg"
         picture, objects = _scene(stamps, photos, random, size)
-        cv2.imwrite(str(folder / name), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+        _write_picture(folder / name, picture)
         images.append({"id": number, "file_name": name, "width": size[1], "height": size[0]})
         for label, mask in objects:
             record = _record(mask, label)
@@ -113,6 +178,10 @@ def _write_split(folder: Path, split: str, count: int, random: np.random.Generat
     categories = [{"id": digit + 1, "name": str(digit)} for digit in range(10)]
     whole = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "_annotations.coco.json").write_text(json.dumps(whole), encoding="utf-8")
+
+
+def _write_picture(path: Path, picture: Picture) -> None:
+    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
 
 
 def _stamps(split: str) -> list[Stamp]:

@@ -6,21 +6,35 @@ Batch number s is the same whatever the number of workers and wherever training 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tldet.data.coco import CocoDataset, Sample, SampleKey
+from tldet.data.coco import Sample, SampleKey
 from tldet.errors import ConfigError, DataError
 from tldet.structures import Batch
 
 DIVISOR = 32  # the coarsest stride of a backbone
+Collate = Callable[[Sequence[Any]], Any]  # samples to a batch
+
+
+class Samples(Protocol):
+    """What batches are made of: a data set that says the (height, width) of its pictures."""
+
+    @property
+    def sizes(self) -> NDArray[np.int32]:
+        """(I, 2) (height, width)."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: SampleKey, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -107,13 +121,13 @@ class _Endless(Sampler[list[SampleKey]]):
             epoch, skip = epoch + 1, 0
 
 
-class _Surviving(Dataset["Sample | DataError"]):
+class _Surviving(Dataset[Any]):
     """Hands a broken sample's error to the main process as a value, so that it arrives as one line."""
 
-    def __init__(self, dataset: CocoDataset) -> None:
+    def __init__(self, dataset: Samples) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, key: Any) -> Sample | DataError:
+    def __getitem__(self, key: Any) -> Any:
         try:
             return self.dataset[key]
         except DataError as error:
@@ -130,10 +144,11 @@ def collate(samples: Sequence[Sample], divisor: int = DIVISOR) -> Batch:
     return Batch(images, sizes, [s.target for s in samples], [s.original_size for s in samples])
 
 
-def _collate_or_error(samples: Sequence[Sample | DataError], divisor: int) -> Batch | DataError:
-    good = [s for s in samples if isinstance(s, Sample)]
-    error = next((s for s in samples if isinstance(s, DataError)), None)
-    return error or collate(good, divisor)
+def _collate_or_error(samples: Sequence[Any], collate: Collate) -> Any:
+    try:
+        return next((s for s in samples if isinstance(s, DataError)), None) or collate(samples)
+    except DataError as error:
+        return error
 
 
 def _calm_worker(_: int) -> None:
@@ -145,12 +160,12 @@ def _calm_worker(_: int) -> None:
     cv2.setNumThreads(0)
 
 
-def _loader(dataset: CocoDataset, batches: Any, workers: int, divisor: int, pin: bool) -> Iterator[Batch]:
+def _loader(dataset: Samples, batches: Any, workers: int, collate: Collate, pin: bool) -> Iterator[Any]:
     loader = DataLoader(
         _Surviving(dataset),
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=partial(_collate_or_error, divisor=divisor),
+        collate_fn=partial(_collate_or_error, collate=collate),
         pin_memory=pin,
         worker_init_fn=_calm_worker,
         multiprocessing_context="spawn" if workers else None,
@@ -163,27 +178,27 @@ def _loader(dataset: CocoDataset, batches: Any, workers: int, divisor: int, pin:
 
 
 def train_batches(
-    dataset: CocoDataset,
+    dataset: Samples,
     order: BatchOrder,
     *,
     start: int = 0,
     workers: int = 0,
-    divisor: int = DIVISOR,
+    collate: Collate = collate,
     pin: bool = False,
-) -> Iterator[Batch]:
+) -> Iterator[Any]:
     """Batches without end, from batch number ``start`` on.
 
     Raises:
         DataError: a picture is missing or broken; named.
     """
-    return _loader(dataset, _Endless(order, start), workers, divisor, pin)
+    return _loader(dataset, _Endless(order, start), workers, collate, pin)
 
 
 def eval_batches(
-    dataset: CocoDataset, batch_size: int, *, workers: int = 0, divisor: int = DIVISOR, pin: bool = False
-) -> Iterator[Batch]:
+    dataset: Samples, batch_size: int, *, workers: int = 0, collate: Collate = collate, pin: bool = False
+) -> Iterator[Any]:
     """Every sample once, those of like shape together so that little is padded."""
     ratio = dataset.sizes[:, 0] / dataset.sizes[:, 1]
     places = np.argsort(ratio, kind="stable").tolist()
     batches = [places[i : i + batch_size] for i in range(0, len(places), batch_size)]
-    return _loader(dataset, batches, workers, divisor, pin)
+    return _loader(dataset, batches, workers, collate, pin)

@@ -30,6 +30,15 @@ class Preprocess:
     bgr: bool = False
 
 
+def normalised(images: Tensor, to: Preprocess) -> Tensor:
+    """(B, 3, H, W) RGB in 0..255 as float32 with the mean, the spread and the channel order of ``to``."""
+    images = images.float()
+    if to.bgr:
+        images = images.flip(1)
+    mean, std = images.new_tensor(to.mean), images.new_tensor(to.std)
+    return ((images - mean[:, None, None]) / std[:, None, None]).contiguous(memory_format=torch.channels_last)
+
+
 class Detector(nn.Module):
     """Pictures in, losses or detections out.
 
@@ -61,12 +70,7 @@ class Detector(nn.Module):
 
     def normalise(self, batch: Batch) -> Tensor:
         """(B, 3, H, W) float32 whose padding is zero *after* normalisation, as torchvision and mmdet have it."""
-        p = self.preprocess
-        images = batch.images.float()
-        if p.bgr:
-            images = images.flip(1)
-        mean, std = images.new_tensor(p.mean), images.new_tensor(p.std)
-        x = ((images - mean[:, None, None]) / std[:, None, None]).contiguous(memory_format=torch.channels_last)
+        x = normalised(batch.images, self.preprocess)
         for row, (height, width) in enumerate(batch.sizes):
             x[row, :, height:] = 0
             x[row, :, :, width:] = 0

@@ -8,6 +8,7 @@ from typing import Any
 from tldet import checkpoint
 from tldet.errors import CheckpointError
 from tldet.models.detector import Detector, build_detector
+from tldet.transfer.provenance import refuse_classifier
 
 
 def restore(path: str | Path) -> tuple[Detector, dict[str, Any]]:
@@ -17,6 +18,7 @@ def restore(path: str | Path) -> tuple[Detector, dict[str, Any]]:
         CheckpointError: the file cannot be read, or its weights do not fit its own config.
     """
     state = checkpoint.load(path)
+    refuse_classifier(path, state)
     try:
         detector = build_detector(state["config"]["model"], state["meta"]["class_names"])
         detector.load_state_dict(state.get("ema") or state["model"])

@@ -16,6 +16,7 @@ from tldet.transfer.archives import Archive, read_archive
 from tldet.transfer.classes import classes_of
 from tldet.transfer.foreign import foreign_in, layout_in, policy_in, translate
 from tldet.transfer.known import Known, Layout, entry
+from tldet.transfer.provenance import of_classifier, refuse_classifier
 from tldet.transfer.sources import State, fetch, safetensors_names
 from tldet.transfer.weights import LoadReport, load_detector
 
@@ -56,7 +57,7 @@ def open_start(path: Path) -> Start | None:
         return None
     archive = read_archive(path)
     if isinstance(archive.value, Mapping) and archive.value.get("format") == checkpoint.FORMAT:
-        return _ours(path, archive.value, lambda: checkpoint.load(path))
+        return None if of_classifier(archive.value) else _ours(path, archive.value, lambda: checkpoint.load(path))
     layout = layout_in(archive)
     known = entry(layout)
     return _foreign(archive, layout, known) if known else None
@@ -98,6 +99,7 @@ def init_from(model: Detector, path: str | Path) -> LoadReport:
         CheckpointError: it is none, nothing of it fits, or it was trained on pictures normalised otherwise.
     """
     state = checkpoint.load(path)
+    refuse_classifier(path, state)
     return _fill(model, _ours(Path(path), state, lambda: state), str(path))
 
 

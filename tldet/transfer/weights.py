@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tldet.errors import CheckpointError
 from tldet.models.detector import Detector
 from tldet.transfer.class_rows import but_for_case, carry_rows
+from tldet.transfer.provenance import told_by
 from tldet.transfer.sources import State, read_source
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ class LoadReport:
         adapted: names that were filled from another name or order, and how.
         new: names that keep their random values.
         unused: names of the source that went nowhere.
+        provenance: what the source says of how it came about; empty when it says nothing.
     """
 
     source: str
@@ -35,13 +37,15 @@ class LoadReport:
     adapted: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    provenance: str = ""
 
     def summary(self) -> str:
         """One line."""
         counts = f"{len(self.copied)} tensors copied, {len(self.adapted)} adapted, {len(self.new)} newly initialised"
         named = f" ({', '.join(self.new[:3])}{', ...' if len(self.new) > 3 else ''})" if self.new else ""
         unused = f" ({', '.join(self.unused[:3])}{', ...' if len(self.unused) > 3 else ''})" if self.unused else ""
-        return f"weights from {self.source}: {counts}{named}, {len(self.unused)} unused{unused}"
+        told = f" ({self.provenance})" if self.provenance else ""
+        return f"weights from {self.source}{told}: {counts}{named}, {len(self.unused)} unused{unused}"
 
 
 def load_backbone_weights(backbone: nn.Module, source: str) -> LoadReport:
@@ -54,6 +58,7 @@ def load_backbone_weights(backbone: nn.Module, source: str) -> LoadReport:
     if adapted:
         state = in_order_of(backbone.state_dict(), state, source)
     report = load_state(backbone, state, source)
+    report.provenance = told_by(source)
     if adapted:
         report.copied, report.adapted = [], [f"{name} (by order)" for name in report.copied]
     if not report.copied and not report.adapted:

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tldet import checkpoint
 from tldet.config import Config, load, parse_options
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Layout, Split, find_images, find_layout, split_one
-from tldet.errors import DataError, TldetError, TrainingError
+from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.models.replace import replace_backbone
 from tldet.workflows.choose import Choices, choose_for, transforms
-from tldet.workflows.parts import checked_settings
+from tldet.workflows.parts import SCHEMA
+from tldet.workflows.runs import refuse_earlier_run, resume_run, rhythm, write_config
 from tldet.workflows.start import check_start, set_weights
-from tldet.workflows.train import CONFIG_NAME, Outcome, train
+from tldet.workflows.train import Outcome, train
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
 DEFAULT_MODEL = "faster_rcnn_lite0"
-LONG_EPOCH = 100  # steps; each of a run of minutes is then worth a measurement
+NOTE = "# Written by `tldet finetune`; `tldet train {path} --work-dir {folder} --resume` goes on.\n"
 VIT_LAYER_DECAY = 0.7  # Li et al. 2022 (ViTDet), appendix A.2, for the base size
 
 
@@ -77,14 +78,16 @@ def finetune(
         given = {"data": data, "model": model, "backbone": backbone, "epochs": epochs, "minutes": minutes}
         given |= {"steps": steps, "seed": seed, "scratch": scratch or None, "weights": weights, "train": train_json}
         given |= {"val": val_json, "images": images, "init-from": init_from}
-        return _resume(folder, [f"--{name}" for name, value in given.items() if value is not None], options, console)
+        go_on = partial(train, work_dir=folder, resume=True, console=console)
+        return resume_run(folder, given, options, SCHEMA, NOTE, go_on)
     model, seed = DEFAULT_MODEL if model is None else model, 0 if seed is None else seed
     if seed < 0:
         raise TrainingError(f"--seed must be at least 0, not {seed}")
-    if checkpoint.steps_in(folder) or (folder / "best.pt").exists():
-        raise TrainingError(f"{folder} holds an earlier run: --resume goes on with it, or choose another --out")
+    refuse_earlier_run(folder)
     check_start(weights, scratch, backbone, init_from)
     recipe = load(model)
+    if not recipe.get("model.head"):
+        raise ConfigError(f"--model {model}: describes no detector, it has no model.head")
     layout = _layout(data, train_json, val_json, images, folder, seed)
     index = AnnotationIndex.load(layout.train.annotations)
     choices = choose_for(recipe, index, epochs=epochs, minutes=minutes, steps=steps)
@@ -94,32 +97,9 @@ def finetune(
         set_weights(config, str(weights), model)
     for line in choices.reasons + changes:
         log.info("%s", line)
-    used = load(_write(folder, config), parse_options(options))
-    _write(folder, used.data)  # with the options, which a resumed run needs too
+    used = load(write_config(folder, config, NOTE), parse_options(options))
+    write_config(folder, used.data, NOTE)  # with the options, which a resumed run needs too
     return train(used, work_dir=folder, init_from=init_from, console=console)
-
-
-def _resume(folder: Path, given: Sequence[str], options: Sequence[str], console: Console | None) -> Outcome:
-    """Go on by the config in the run's folder; options stay in it once a step was saved under them."""
-    kept = folder / CONFIG_NAME
-    if given:
-        raise TrainingError(
-            f"--resume goes on by {kept} and takes no {', '.join(given)}: leave that out, or change the config by "
-            "--cfg-options, such as schedule.steps=2000"
-        )
-    if not kept.is_file():
-        raise TrainingError(f"nothing to resume: {kept} does not exist")
-    used, last = load(kept, parse_options(options)), checkpoint.steps_in(folder)[:1]
-    checked_settings(used)
-    before = kept.read_text(encoding="utf-8")
-    if options:
-        _write(folder, used.data)
-    try:
-        return train(used, work_dir=folder, resume=True, console=console)
-    except TldetError:
-        if options and checkpoint.steps_in(folder)[:1] == last:
-            kept.write_text(before, encoding="utf-8")
-        raise
 
 
 def _layout(
@@ -182,7 +162,7 @@ def _filled(
     schedule.update(choices.length)
     training = config.setdefault("training", {})
     training["seed"] = seed
-    training.update(_rhythm(choices, len(index)))
+    training.update(rhythm(choices.length, max(1, len(index) // choices.batch)))
     if scratch:
         _from_scratch(config)
     return config
@@ -192,18 +172,6 @@ def _section(split: Split, steps: list[dict[str, Any]], masks: bool) -> dict[str
     annotations, images = str(split.annotations.resolve()), str(split.images.resolve())
     read = {"masks": True} if masks else {}
     return {"type": "CocoDataset", "annotations": annotations, "images": images, "transforms": steps, **read}
-
-
-def _rhythm(choices: Choices, pictures: int) -> dict[str, Any]:
-    """Measure and save a few times in a short run, each epoch in a long one."""
-    an_epoch = max(1, pictures // choices.batch)
-    if "epochs" in choices.length:
-        every = max(1, choices.length["epochs"] // 10)
-    elif "steps" in choices.length:
-        every = max(1, round(choices.length["steps"] / an_epoch / 5))
-    else:
-        every = 1 if an_epoch >= LONG_EPOCH else 2
-    return {"validate_every": every, "checkpoint_every": every, "log_every": 10}
 
 
 def _from_scratch(config: dict[str, Any]) -> None:
@@ -219,15 +187,3 @@ def _replace_backbone(config: dict[str, Any], name: str, scratch: bool) -> list[
         config["optimizer"].setdefault("layer_decay", VIT_LAYER_DECAY)
         lines.append(f"each block learns {config['optimizer']['layer_decay']} times as fast as the one above it")
     return lines
-
-
-def _write(folder: Path, config: dict[str, Any]) -> Path:
-    """The config that is used, for reading, changing and resuming."""
-    path = folder / CONFIG_NAME
-    text = f"# Written by `tldet finetune`; `tldet train {path} --work-dir {folder} --resume` goes on.\n"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + Config(config).dump(), encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"{folder}: cannot be written: {error.strerror}; choose another --out") from None
-    return path

@@ -6,12 +6,13 @@ import logging
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
 from tldet.config import Config, Part, build, build_settings, check
 from tldet.data.coco import CocoDataset
+from tldet.data.folder import ImageFolderDataset
 from tldet.data.loader import LoaderSettings, eval_batches
 from tldet.engine.schedule import ScheduleSettings
 from tldet.engine.settings import TrainSettings
@@ -19,6 +20,7 @@ from tldet.errors import ConfigError, DataError
 from tldet.evaluation.coco import CocoEvaluator
 from tldet.evaluation.columns import Type
 from tldet.evaluation.report import METRICS, CocoResult
+from tldet.models.classifier import ClassifierSettings
 from tldet.models.detector import Detector, Preprocess
 from tldet.registry import BACKBONES, DATASETS, HEADS, HOOKS, NECKS, OPTIMIZERS, TRANSFORMS
 
@@ -50,25 +52,29 @@ class StartWeights:
     source: str
 
 
-SCHEMA = {
-    "model.weights": Part(StartWeights, required=False),
+COMMON = {
     "model.backbone": Part(BACKBONES),
-    "model.neck": Part(NECKS, supplied=("in_channels", "in_strides")),
-    "model.head": Part(HEADS, supplied=("in_channels", "strides")),
     "model.preprocess": Part(Preprocess, required=False),
     "data.train": Part(DATASETS, supplied=("seed",)),
     "data.train.transforms.*": Part(TRANSFORMS),
     "data.val": Part(DATASETS, supplied=("seed",), required=False),
     "data.val.transforms.*": Part(TRANSFORMS),
-    "data.test": Part(DATASETS, supplied=("seed",), required=False),
-    "data.test.transforms.*": Part(TRANSFORMS),
     "data.loader": Part(LoaderSettings, required=False),
     "optimizer": Part(OPTIMIZERS),
     "schedule": Part(ScheduleSettings),
     "training": Part(TrainSettings, required=False),
-    "evaluation": Part(EvalSettings, required=False),
     "hooks.*": Part(HOOKS),
 }
+SCHEMA = {
+    **COMMON,
+    "model.weights": Part(StartWeights, required=False),
+    "model.neck": Part(NECKS, supplied=("in_channels", "in_strides")),
+    "model.head": Part(HEADS, supplied=("in_channels", "strides")),
+    "data.test": Part(DATASETS, supplied=("seed",), required=False),
+    "data.test.transforms.*": Part(TRANSFORMS),
+    "evaluation": Part(EvalSettings, required=False),
+}
+PRETRAIN_SCHEMA = {**COMMON, "model.classifier": Part(ClassifierSettings, required=False)}
 
 
 @dataclass
@@ -81,13 +87,17 @@ class Settings:
     evaluation: EvalSettings
 
 
-def checked_settings(config: Config) -> Settings:
+def checked_settings(config: Config, schema: Mapping[str, Part] = SCHEMA) -> Settings:
     """Check every key of ``config``; then its plain sections.
+
+    Args:
+        config: as loaded.
+        schema: what it may hold: a detector's training, or ``PRETRAIN_SCHEMA``.
 
     Raises:
         ConfigError: a key or value is wrong.
     """
-    check(config, SCHEMA)
+    check(config, schema)
     return Settings(
         build_settings(LoaderSettings, config.get("data.loader") or {}),
         build_settings(ScheduleSettings, config["schedule"]),
@@ -103,9 +113,11 @@ def build_dataset(
     given = dict(section)
     if classes is not None:
         given["classes"] = list(classes)
-    dataset: CocoDataset = build(DATASETS, given, path, seed=seed)
+    dataset = build(DATASETS, given, path, seed=seed)
+    if isinstance(dataset, ImageFolderDataset):
+        raise ConfigError(f"{path}.type: {given['type']} has whole pictures of a class, no boxes: use `tldet pretrain`")
     dataset.check_images()
-    return dataset
+    return cast(CocoDataset, dataset)
 
 
 def check_class_count(config: Config, dataset: CocoDataset) -> None:

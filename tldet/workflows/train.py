@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,18 +12,19 @@ import torch
 
 from tldet.config import Config, build, load, parse_options
 from tldet.data.coco import CocoDataset
-from tldet.data.loader import BatchOrder, train_batches
+from tldet.data.loader import BatchOrder, Collate, Samples, collate, train_batches
 from tldet.engine.log import LOG_NAME, read_log
 from tldet.engine.memory import keep_freed_memory
 from tldet.engine.precision import choose
 from tldet.engine.progress import ConsoleReporter
 from tldet.engine.state import TrainResult, seed_all
 from tldet.engine.trainer import Trainer
-from tldet.engine.validation import best_of
+from tldet.engine.validation import Evaluate, best_of
 from tldet.engine.verdict import judge
 from tldet.errors import DataError, TrainingError
 from tldet.evaluation.report import CocoResult
 from tldet.models.backbones import trainable
+from tldet.models.classifier import Classifier
 from tldet.models.detector import Detector, build_detector
 from tldet.registry import HOOKS
 from tldet.transfer.param_groups import build_optimizer, group_table
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
-CONFIG_NAME = "config.py"
 
 
 @dataclass
@@ -109,31 +109,29 @@ def train(
     seed_all(seed)
     detector = build_detector(cfg["model"], data.class_names)
     check_masks(cfg, detector, data)
-    source = _start_weights(detector, resume, init_from, cfg.get("model.weights.source"), backbone_weights)
+    source = start_weights(detector, resume, init_from, cfg.get("model.weights.source"), backbone_weights)
     validation = Validation(val, settings.loader, settings.evaluation) if val else None
     if validation:
         best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training
-    trainer = _trainer(cfg, settings, folder, detector, data, validation, source, console)
+    trainer = assemble(cfg, settings, folder, detector, data, validation, _meta(cfg, data, source), console)
     result = trainer.run(resume=resume)
     outcome = Outcome(folder, result, validation.result if validation else None)
     _report(outcome, settings.training.best_metric, console)
     return outcome
 
 
-def _start_weights(
-    detector: Detector, resume: bool, init_from: str | Path | None, start: str | None, pretrained: bool
-) -> str:
+def start_weights(model: Any, resume: bool, init_from: str | Path | None, start: str | None, pretrained: bool) -> str:
     """Fill the model from where it starts; nothing is fetched when a checkpoint brings the weights."""
-    backbone: Any = detector.backbone
+    backbone: Any = model.backbone
     source = "random"
     if resume:
         source = "resumed"
     elif init_from:
         source = str(init_from)
-        log.info("%s", init_from_checkpoint(detector, init_from).summary())
+        log.info("%s", init_from_checkpoint(model, init_from).summary())
     elif start:
         source = start
-        log.info("%s", load_start(detector, start).summary())
+        log.info("%s", load_start(model, start).summary())
     elif backbone.weights_source and pretrained:
         log.info("%s", load_backbone_weights(backbone, backbone.weights_source).summary())
         source = backbone.weights_source
@@ -141,38 +139,52 @@ def _start_weights(
     return source
 
 
-def _trainer(
+def assemble(
     cfg: Config,
     settings: Settings,
     folder: Path,
-    detector: Detector,
-    data: CocoDataset,
-    validation: Validation | None,
-    source: str,
+    model: Detector | Classifier,
+    data: Samples,
+    validation: Evaluate | None,
+    meta: Mapping[str, Any],
     console: Console | None,
+    collate: Collate = collate,
 ) -> Trainer:
+    """The trainer of a checked config: order, precision, optimizer, hooks.
+
+    Args:
+        cfg: the config.
+        settings: its plain sections.
+        folder: the run's folder.
+        model: with its starting weights.
+        data: what it trains on.
+        validation: measures it; None never does.
+        meta: what checkpoints say of the run.
+        console: shows progress; silent when None.
+        collate: samples to a batch.
+    """
     loader, training = settings.loader, settings.training
     order = BatchOrder(data.sizes, loader.batch_size, training.seed, group_aspect=loader.group_aspect)
     device = pick_device()
-    detector.to(device).train()
+    model.to(device).train()
     pin = device.type == "cuda"
 
     def batches(start: int) -> Any:
-        return train_batches(data, order, start=start, workers=loader.workers, pin=pin)
+        return train_batches(data, order, start=start, workers=loader.workers, collate=collate, pin=pin)
 
     def trial() -> torch.Tensor:
-        batch = next(train_batches(data, order))
-        return torch.stack(list(detector.loss(batch.to(device)).values())).sum()
+        batch = next(train_batches(data, order, collate=collate))
+        return torch.stack(list(model.loss(batch.to(device)).values())).sum()
 
     work = repr((loader.batch_size, cfg["data"]["train"].get("transforms")))
-    precision = choose(detector, device, training.precision, trial, work)
+    precision = choose(model, device, training.precision, trial, work)
     log.info("computing in %s", precision.describe())
-    optimizer = build_optimizer(detector, cfg["optimizer"], order.batch_size * training.accumulate)
-    log.info("%d of %d parameters learn", trainable(detector), sum(p.numel() for p in detector.parameters()))
+    optimizer = build_optimizer(model, cfg["optimizer"], order.batch_size * training.accumulate)
+    log.info("%d of %d parameters learn", trainable(model), sum(p.numel() for p in model.parameters()))
     for name, count, lr, decay in group_table(optimizer):
         log.info("  %s: %d parameters, learning rate %g, weight decay %g", name, count, lr, decay)
     return Trainer(
-        detector,
+        model,
         optimizer,
         batches,
         validation,
@@ -184,7 +196,7 @@ def _trainer(
         precision=precision,
         reporter=ConsoleReporter(console) if console else None,
         config=cfg.data,
-        meta=_meta(cfg, data, source),
+        meta=meta,
         hooks=_hooks(cfg.get("hooks") or []),
     )
 

@@ -1,0 +1,14 @@
+# Classification from scratch: AdamW, no decay on norms and biases, cosine after a warm-up, averaged weights.
+optimizer = dict(type='AdamW', lr=0.001, weight_decay=0.05, norm_decay=0.0, bias_decay=0.0)
+schedule = dict(epochs=100, warmup_steps=1000, warmup_factor=0.01, policy='cosine')
+training = dict(
+    seed=0,
+    precision='auto',
+    clip_norm=5.0,
+    ema=0.999,
+    validate_every=1,
+    checkpoint_every=1,
+    keep=2,
+    best_metric='top1',
+    log_every=50,
+)

@@ -1,0 +1,79 @@
+"""A pre-trained backbone as a file of its own that says where it comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tldet import checkpoint
+from tldet.errors import CheckpointError
+
+ABOUT = "pretrained_on"  # the key by which such a file is known
+OUT_NORMS = "out_norms."  # behind the maps that are given out: other ones in a detector
+TASK = "classification"  # in the meta of pre-training's checkpoints
+
+
+def of_classifier(state: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is one of pre-training."""
+    meta = state.get("meta")
+    return isinstance(meta, Mapping) and meta.get("task") == TASK
+
+
+def refuse_classifier(path: str | Path, state: Mapping[str, Any]) -> None:
+    """A checkpoint must be one of a detector.
+
+    Raises:
+        CheckpointError: it is one of pre-training.
+    """
+    if of_classifier(state):
+        raise CheckpointError(
+            f"{path}: is a classifier of `tldet pretrain`, no detector: fine-tune one with --weights {path}"
+        )
+
+
+def export_backbone(source: Path, path: Path) -> Path:
+    """Write the backbone of a pre-training checkpoint as safetensors, with the averaged weights where there are any.
+
+    Its metadata name the data, the number of classes, the starting weights, the accuracy, the steps, a hash of the
+    config, and the versions.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or the file not be written.
+    """
+    state = checkpoint.load(source)
+    config, meta, trained = state["config"], state["meta"], state["meta"]["trained"]
+    weights = state["ema"] or state["model"]
+    prefix = "backbone."
+    tensors = {name.removeprefix(prefix): one for name, one in weights.items() if name.startswith(prefix)}
+    tensors = {name: one for name, one in tensors.items() if not name.startswith(OUT_NORMS)}
+    about = {
+        ABOUT: config["data"]["train"]["folder"],
+        "classes": str(len(meta["class_names"])),
+        "backbone": config["model"]["backbone"]["name"],
+        "weights_source": meta["weights_source"],
+        "preprocess": json.dumps(config["model"].get("preprocess")),
+        **{name: f"{trained['metrics'][name]:.4f}" for name in ("top1", "top5") if name in trained["metrics"]},
+        "steps": str(trained["steps"]),
+        "config_sha256": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
+        "versions": json.dumps(meta["versions"]),
+    }
+    checkpoint.save_weights(path, tensors, about)
+    return path
+
+
+def told_by(source: str) -> str:
+    """What a file of :func:`export_backbone` says of itself, in a few words; empty for every other source."""
+    from safetensors import safe_open
+
+    path = Path(source)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return ""
+    with safe_open(path, framework="pt") as file:
+        told = file.metadata() or {}
+    if ABOUT not in told:
+        return ""
+    accuracy = f", top-1 {told['top1']}" if "top1" in told else ""
+    return f"pre-trained on {told[ABOUT]}: {told['classes']} classes{accuracy}, {told['steps']} steps"

@@ -1,0 +1,100 @@
+"""The folder of a run: its config, the rhythm of its checkpoints, and going on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tldet import checkpoint
+from tldet.config import Config, Part, load, parse_options
+from tldet.errors import TldetError, TrainingError
+from tldet.workflows.parts import checked_settings
+
+CONFIG_NAME = "config.py"
+LONG_EPOCH = 100  # steps; each of a run of minutes is then worth a measurement
+T = TypeVar("T")
+
+
+def refuse_earlier_run(folder: Path) -> None:
+    """A new run must not write over an earlier one.
+
+    Raises:
+        TrainingError: the folder holds checkpoints.
+    """
+    if checkpoint.steps_in(folder) or (folder / "best.pt").exists():
+        raise TrainingError(f"{folder} holds an earlier run: --resume goes on with it, or choose another --out")
+
+
+def rhythm(length: Mapping[str, Any], an_epoch: int) -> dict[str, Any]:
+    """Measure and save a few times in a short run, each epoch in a long one; ``an_epoch`` counts steps."""
+    if "epochs" in length:
+        every = max(1, length["epochs"] // 10)
+    elif "steps" in length:
+        every = max(1, round(length["steps"] / an_epoch / 5))
+    else:
+        every = 1 if an_epoch >= LONG_EPOCH else 2
+    return {"validate_every": every, "checkpoint_every": every, "log_every": 10}
+
+
+def write_config(folder: Path, config: dict[str, Any], note: str) -> Path:
+    """The config that is used, for reading, changing and resuming.
+
+    Args:
+        folder: the run's; it is made.
+        config: what is written.
+        note: the comment on top, in which ``{path}`` and ``{folder}`` are filled in.
+
+    Raises:
+        TrainingError: the folder cannot be written.
+    """
+    path = folder / CONFIG_NAME
+    text = note.format(path=path, folder=folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + Config(config).dump(), encoding="utf-8")
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be written: {error.strerror}; choose another --out") from None
+    return path
+
+
+def resume_run(
+    folder: Path,
+    given: Mapping[str, object],
+    options: Sequence[str],
+    schema: Mapping[str, Part],
+    note: str,
+    go_on: Callable[[Config], T],
+) -> T:
+    """Go on by the config in the run's folder; options stay in it once a step was saved under them.
+
+    Args:
+        folder: the run's.
+        given: what else was asked for, by option; only None goes with resuming.
+        options: ``a.b=c`` on top of the config.
+        schema: what the config may hold.
+        note: see :func:`write_config`.
+        go_on: trains by the config.
+
+    Raises:
+        TrainingError: there is nothing to resume, or more is asked for than the config can take.
+    """
+    kept = folder / CONFIG_NAME
+    if more := [f"--{name}" for name, value in given.items() if value is not None]:
+        raise TrainingError(
+            f"--resume goes on by {kept} and takes no {', '.join(more)}: leave that out, or change the config by "
+            "--cfg-options, such as schedule.steps=2000"
+        )
+    if not kept.is_file():
+        raise TrainingError(f"nothing to resume: {kept} does not exist")
+    used, last = load(kept, parse_options(options)), checkpoint.steps_in(folder)[:1]
+    checked_settings(used, schema)
+    before = kept.read_text(encoding="utf-8")
+    if options:
+        write_config(folder, used.data, note)
+    try:
+        return go_on(used)
+    except TldetError:
+        if options and checkpoint.steps_in(folder)[:1] == last:
+            kept.write_text(before, encoding="utf-8")
+        raise

@@ -1,0 +1,140 @@
+"""Pre-training a backbone by classification: the same trainer and configs as detection, another model and measure."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F
+
+from tldet.config import Config, build
+from tldet.data.folder import ImageFolderDataset, collate_pictures
+from tldet.data.loader import LoaderSettings, eval_batches
+from tldet.engine.memory import keep_freed_memory
+from tldet.engine.state import TrainResult, seed_all
+from tldet.engine.validation import best_of
+from tldet.errors import ConfigError
+from tldet.models.classifier import build_classifier
+from tldet.registry import DATASETS
+from tldet.transfer.provenance import TASK, export_backbone
+from tldet.workflows.parts import PRETRAIN_SCHEMA, checked_settings, versions
+from tldet.workflows.train import assemble, start_weights
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+BACKBONE_NAME = "backbone.safetensors"
+TOP = 5
+
+
+@dataclass
+class Pretrained:
+    """What pre-training left.
+
+    Attributes:
+        work_dir: the run's folder.
+        train: steps, seconds, checkpoints, the last validation's metrics.
+        backbone: the file a detector's ``model.backbone.weights`` takes; None only where checkpoints were removed.
+    """
+
+    work_dir: Path
+    train: TrainResult
+    backbone: Path | None
+
+
+def train_classifier(
+    cfg: Config, work_dir: str | Path, *, resume: bool = False, console: Console | None = None
+) -> Pretrained:
+    """Train what a pre-training config describes, and write the backbone of its best checkpoint.
+
+    Args:
+        cfg: a config of the form of ``configs/pretrain``.
+        work_dir: where checkpoints, the log and ``backbone.safetensors`` go.
+        resume: go on from the newest readable checkpoint there.
+        console: shows progress and the numbers; silent when None.
+
+    Raises:
+        TldetError: the config, the data or a checkpoint is wrong.
+    """
+    keep_freed_memory()
+    settings = checked_settings(cfg, PRETRAIN_SCHEMA)
+    folder, seed = Path(work_dir), settings.training.seed
+    data = _dataset(cfg, "train", seed)
+    val = _dataset(cfg, "val", seed, data.class_names) if cfg.get("data.val") else None
+    seed_all(seed)
+    model = build_classifier(cfg["model"], data.class_names)
+    start_weights(model, resume, None, None, pretrained=True)
+    validation = Accuracy(val, settings.loader) if val else None
+    if validation:
+        best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training
+    trainer = assemble(cfg, settings, folder, model, data, validation, _meta(cfg, data), console, collate_pictures)
+    result = trainer.run(resume=resume)
+    best = result.best_checkpoint or result.checkpoint
+    outcome = Pretrained(folder, result, export_backbone(best, folder / BACKBONE_NAME) if best else None)
+    _report(outcome, console)
+    return outcome
+
+
+def _dataset(cfg: Config, part: str, seed: int, classes: tuple[str, ...] | None = None) -> ImageFolderDataset:
+    section = dict(cfg["data"][part])
+    if section["type"] != ImageFolderDataset.__name__:
+        raise ConfigError(f"data.{part}.type: pre-training takes ImageFolderDataset, not {section['type']}")
+    if classes is not None:
+        section["classes"] = list(classes)
+    dataset: ImageFolderDataset = build(DATASETS, section, f"data.{part}", seed=seed)
+    return dataset
+
+
+def _meta(cfg: Config, data: ImageFolderDataset) -> dict[str, Any]:
+    """What a checkpoint says of itself; the same when a run was resumed."""
+    return {
+        "task": TASK,
+        "class_names": list(data.class_names),
+        "weights_source": cfg.get("model.backbone.weights") or "random",
+        "versions": versions(),
+    }
+
+
+class Accuracy:
+    """Loss, top-1 and top-5 of a classifier on a data set, from one forward pass a batch.
+
+    Args:
+        dataset: what is measured on.
+        loader: batch size and workers.
+    """
+
+    names = ("top1", "top5")  # the numbers that say how good a model is: larger is better
+
+    def __init__(self, dataset: ImageFolderDataset, loader: LoaderSettings) -> None:
+        self.dataset, self.loader = dataset, loader
+
+    def __call__(self, model: Any) -> dict[str, float]:
+        """``top1`` and ``top5`` in 0..1, and ``val_loss``: cross-entropy without smoothing or mixing."""
+        device = next(model.parameters()).device
+        loss, right = 0.0, torch.zeros(TOP, dtype=torch.int64)
+        batches = eval_batches(
+            self.dataset, self.loader.eval_batch_size, workers=self.loader.workers, collate=collate_pictures
+        )
+        for batch in (one.to(device) for one in batches):
+            logits = model.predict(batch)
+            loss += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
+            best = logits.topk(min(TOP, logits.shape[1])).indices  # (B, T)
+            hits = (best == batch.labels[:, None]).sum(0).cpu()
+            right[: len(hits)] += hits
+        top = (right.cumsum(0) / len(self.dataset)).tolist()
+        return {"top1": top[0], "top5": top[-1], "val_loss": loss / len(self.dataset)}
+
+
+def _report(outcome: Pretrained, console: Console | None) -> None:
+    if console is None:
+        return
+    t, best = outcome.train, ""
+    if t.best is not None:
+        best = f", best top-1 {t.best:.4f} at step {t.best_step}"
+    rate = f", {t.seconds / t.step:.2f} s a step" if t.step else ""
+    console.print(f"{t.step} steps in {t.seconds:.0f} s of training{rate}{best}")
+    console.print(f"backbone: {outcome.backbone}; a detector takes it as model.backbone.weights", highlight=False)

@@ -13,7 +13,7 @@ LAYERS = [
     {"engine"},
     {"workflows", "inference", "export"},
     {"benchmarks"},
-    {"cli", "quickstart"},
+    {"cli", "commands", "quickstart"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FLAT = LAYERS[0] | LAYERS[-1]  # files, not folders: they may import each other

@@ -25,8 +25,6 @@ from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, det
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
-UNIT = (1.0, 1.0, 1.0, 1.0)
-
 
 @dataclass(frozen=True)
 class RetinaSettings(SelectSettings):
@@ -47,6 +45,7 @@ class RetinaSettings(SelectSettings):
         gamma: its damping of easy anchors.
         box_loss: "smooth_l1" on the deltas, or "giou" on the boxes they make (torchvision's second version).
         beta: corner of the smooth L1 loss; 0 for L1.
+        weights: factors of the box deltas, as in :func:`~tldet.models.boxes.encode`.
         normalise: "picture" divides by each picture's positives and averages over pictures (torchvision), "batch"
             divides the batch's sum by the batch's positives (mmdet); a picture without any counts as one.
         crowd: share of an anchor inside a crowd region from which it is no background.
@@ -64,6 +63,7 @@ class RetinaSettings(SelectSettings):
     gamma: float = 2.0
     box_loss: Literal["smooth_l1", "giou"] = "smooth_l1"
     beta: float = 0.0
+    weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     normalise: Literal["picture", "batch"] = "picture"
     crowd: float = 0.5
 
@@ -146,8 +146,8 @@ class RetinaNetHead(nn.Module):
 
     def _box_loss(self, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
         if self.settings.box_loss == "giou":
-            return giou_loss(decode(deltas, anchors, UNIT), boxes).sum()
-        wanted = encode(boxes, anchors, UNIT)
+            return giou_loss(decode(deltas, anchors, self.settings.weights), boxes).sum()
+        wanted = encode(boxes, anchors, self.settings.weights)
         return F.smooth_l1_loss(deltas.float(), wanted, beta=self.settings.beta, reduction="sum")
 
     @torch.no_grad()
@@ -156,7 +156,7 @@ class RetinaNetHead(nn.Module):
         s, levels = self.settings, []
         for anchors, logits, deltas in zip(self.anchors(raw.logits), raw.logits, raw.deltas, strict=True):
             best, rows, labels = best_pairs(flatten_level(logits, self.num_classes), s.pre_nms)  # (B, n)
-            boxes = decode(take_rows(flatten_level(deltas, 4), rows), anchors[rows], UNIT)
+            boxes = decode(take_rows(flatten_level(deltas, 4), rows), anchors[rows], s.weights)
             scores = best.sigmoid()
             levels.append(Candidates(boxes, scores, labels, scores > s.score))
         return detections(levels, sizes, s)

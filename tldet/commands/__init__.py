@@ -1,0 +1,32 @@
+"""The sub-commands of ``tldet``, a file each: its ``SUMMARY``, its ``arguments(parser)`` and what it ``run``s.
+
+Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+"""
+
+from types import ModuleType
+
+from tldet.commands import (
+    benchmark,
+    evaluate,
+    finetune,
+    import_checkpoint,
+    models,
+    predict,
+    pretrain,
+    quickstart,
+    test,
+    train,
+)
+
+COMMANDS: dict[str, ModuleType] = {
+    "train": train,
+    "finetune": finetune,
+    "pretrain": pretrain,
+    "test": test,
+    "evaluate": evaluate,
+    "predict": predict,
+    "models": models,
+    "import": import_checkpoint,
+    "benchmark": benchmark,
+    "quickstart": quickstart,
+}

@@ -1,0 +1,47 @@
+"""``tldet benchmark``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from typing import TYPE_CHECKING
+
+from tldet.commands.shared import positive_int
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SUMMARY = "time the parts beside what else there is"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What it takes."""
+    from tldet.benchmarks.suites import QUICK, SUITES
+
+    parser.formatter_class = RawDescriptionHelpFormatter
+    lines = "\n".join(f"  {name:8} {text}" for name, text in SUITES.items())
+    parser.epilog = f"suites:\n{lines}"
+    parser.add_argument("suites", nargs="+", choices=list(SUITES), metavar="SUITE", help=", ".join(SUITES))
+    parser.add_argument("--json", metavar="F", help="write every number there")
+    parser.add_argument("--repeats", type=positive_int, metavar="N", help="rounds of each comparison")
+    parser.add_argument("--quick", action="store_true", help=QUICK)
+    parser.add_argument("--model", action="append", default=[], metavar="NAME", help="only this recipe; repeatable")
+    parser.add_argument("--size", type=positive_int, nargs=2, metavar=("H", "W"), help="pictures of this size")
+    parser.add_argument("--batch", type=positive_int, metavar="B", help="pictures at a time")
+    parser.add_argument("--data", metavar="DIR", help="read the pictures of this COCO-format folder (suite data)")
+
+
+def run(args: Namespace, console: Console) -> None:
+    """Run it."""
+    from tldet.benchmarks.run import benchmark
+
+    benchmark(
+        args.suites,
+        json_path=args.json,
+        repeats=args.repeats,
+        quick=args.quick,
+        models=args.model,
+        size=tuple(args.size) if args.size else None,
+        batch=args.batch,
+        data=args.data,
+        console=console,
+    )

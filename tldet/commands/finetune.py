@@ -1,0 +1,63 @@
+"""``tldet finetune``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from tldet.commands.shared import add_length, add_options, add_seed
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SUMMARY = "fine-tune on your own data, no config to write"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What it takes."""
+    parser.add_argument("--data", metavar="DIR", help="folder with pictures and COCO JSON")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where the run goes")
+    parser.add_argument("--model", metavar="NAME", help="recipe (default: faster_rcnn_lite0)")
+    parser.add_argument("--backbone", metavar="B", help="another backbone, see tldet models")
+    add_length(parser)
+    add_seed(parser)
+    parser.add_argument("--scratch", action="store_true", help="start from random weights instead of pretrained ones")
+    parser.add_argument("--train", metavar="JSON", help="annotations to train on")
+    parser.add_argument("--val", metavar="JSON", help="annotations to measure on")
+    parser.add_argument("--images", metavar="DIR", help="picture folder of --train and --val")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--weights",
+        metavar="W",
+        help="start from a whole detector: 'coco' (the recipe's published COCO weights), or the file of one of tldet, "
+        "MMDetection or torchvision, rows of classes carried by name; or from the file of a backbone's weights "
+        "(default: the recipe's ImageNet backbone)",
+    )
+    start.add_argument("--resume", action="store_true", help="go on with the run in --out and its config.py")
+    start.add_argument("--init-from", metavar="F", help="start from the weights of this tldet checkpoint")
+    add_options(parser)
+
+
+def run(args: Namespace, console: Console) -> None:
+    """Run it."""
+    from tldet.workflows.finetune import finetune
+
+    finetune(
+        args.data,
+        out=args.out,
+        model=args.model,
+        backbone=args.backbone,
+        epochs=args.epochs,
+        minutes=args.minutes,
+        steps=args.steps,
+        seed=args.seed,
+        scratch=args.scratch,
+        weights=args.weights,
+        train_json=args.train,
+        val_json=args.val,
+        images=args.images,
+        resume=args.resume,
+        init_from=args.init_from,
+        options=args.cfg_options,
+        console=console,
+    )

@@ -1,0 +1,40 @@
+"""``tldet predict``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from tldet.commands.shared import add_device
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SUMMARY = "run a detector on pictures and video"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What it takes."""
+    parser.add_argument("checkpoint", metavar="CKPT", help="a tldet checkpoint")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="pictures, folders, globs, videos, a camera's number"
+    )
+    parser.add_argument("--out", metavar="D", help="write drawn pictures and videos there")
+    parser.add_argument("--json", metavar="F", help="write COCO results JSON there")
+    parser.add_argument("--score", type=float, default=0.3, metavar="T", help="least score (default: %(default)s)")
+    add_device(parser)
+
+
+def run(args: Namespace, console: Console) -> None:
+    """Run it."""
+    from tldet.inference.run import predict
+
+    predict(
+        args.checkpoint,
+        args.inputs,
+        out=args.out,
+        json_path=args.json,
+        score=args.score,
+        device=args.device,
+        console=console,
+    )

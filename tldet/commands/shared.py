@@ -1,0 +1,49 @@
+"""Arguments that several commands take."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError
+
+
+def add_length(parser: ArgumentParser) -> None:
+    """How long training is; one of three."""
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=positive_int, metavar="N", help="train for N epochs")
+    length.add_argument("--minutes", type=positive_float, metavar="M", help="budget of training time")
+    length.add_argument("--steps", type=positive_int, metavar="N", help="train for N steps")
+
+
+def add_seed(parser: ArgumentParser) -> None:
+    """What random draws come from."""
+    parser.add_argument("--seed", type=int, metavar="S", help="seed (default: 0)")
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Keys of the config."""
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="a.b=c", help="override config keys")
+
+
+def add_device(parser: ArgumentParser) -> None:
+    """Where a model runs."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
+
+
+def add_engine(parser: ArgumentParser) -> None:
+    """Which evaluator scores."""
+    parser.add_argument("--engine", choices=["fast", "pycocotools"], default="fast", help="evaluator")
+
+
+def positive_float(text: str) -> float:
+    """An argument that must be a finite number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ArgumentTypeError(f"must be above 0, not {text}")
+    return value
+
+
+def positive_int(text: str) -> int:
+    """An argument that must be a whole number above 0."""
+    value = int(text)
+    if value < 1:
+        raise ArgumentTypeError(f"must be at least 1, not {text}")
+    return value

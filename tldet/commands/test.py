@@ -1,0 +1,46 @@
+"""``tldet test``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from tldet.commands.shared import add_device, add_engine
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SUMMARY = "measure a checkpoint's COCO mAP, of masks and of boxes"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What it takes."""
+    parser.add_argument("checkpoint", metavar="CKPT", help="a tldet checkpoint")
+    parser.add_argument(
+        "--data", metavar="JSON", help="COCO annotations (default: what the checkpoint was measured on)"
+    )
+    parser.add_argument("--images", metavar="DIR", help="picture folder of --data")
+    parser.add_argument(
+        "--json", metavar="F", help="write the numbers there; of a mask model the masks', and the boxes' under 'bbox'"
+    )
+    parser.add_argument(
+        "--results", metavar="F", help="write the detections there, as COCO results JSON; of a mask model its masks"
+    )
+    add_engine(parser)
+    add_device(parser)
+
+
+def run(args: Namespace, console: Console) -> None:
+    """Run it."""
+    from tldet.workflows.test import test
+
+    test(
+        args.checkpoint,
+        data=args.data,
+        images=args.images,
+        json_path=args.json,
+        results_path=args.results,
+        engine=args.engine,
+        device=args.device,
+        console=console,
+    )

@@ -1,0 +1,37 @@
+"""``tldet train``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from tldet.commands.shared import add_options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SUMMARY = "train from a config file"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What it takes."""
+    parser.add_argument("config", help="config file, or a name such as faster_rcnn/faster_rcnn_r50_fpn_1x_coco")
+    parser.add_argument("--work-dir", metavar="D", help="where checkpoints and the log go (default: runs/CONFIG)")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--resume", action="store_true", help="go on from the newest readable checkpoint in --work-dir")
+    start.add_argument("--init-from", metavar="F", help="start from the weights of this tldet checkpoint")
+    add_options(parser)
+
+
+def run(args: Namespace, console: Console) -> None:
+    """Run it."""
+    from tldet.workflows.train import train
+
+    train(
+        args.config,
+        work_dir=args.work_dir,
+        resume=args.resume,
+        init_from=args.init_from,
+        options=args.cfg_options,
+        console=console,
+    )

@@ -45,7 +45,6 @@ class RetinaSettings(SelectSettings):
         gamma: its damping of easy anchors.
         box_loss: "smooth_l1" on the deltas, or "giou" on the boxes they make (torchvision's second version).
         beta: corner of the smooth L1 loss; 0 for L1.
-        box_weight: factor of the box loss.
         weights: factors of the box deltas, as in :func:`~tldet.models.boxes.encode`.
         normalise: "picture" divides by each picture's positives and averages over pictures (torchvision), "batch"
             divides the batch's sum by the batch's positives (mmdet); a picture without any counts as one.
@@ -64,7 +63,6 @@ class RetinaSettings(SelectSettings):
     gamma: float = 2.0
     box_loss: Literal["smooth_l1", "giou"] = "smooth_l1"
     beta: float = 0.0
-    box_weight: float = 1.0
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     normalise: Literal["picture", "batch"] = "picture"
     crowd: float = 0.5
@@ -144,8 +142,7 @@ class RetinaNetHead(nn.Module):
             counts.append(max(len(positive), 1))
         shares = [1 / count / len(targets) if s.normalise == "picture" else 1 / sum(counts) for count in counts]
         weight = anchors.new_tensor(shares)
-        box = s.box_weight * (torch.stack(boxes) * weight).sum()
-        return {"loss_cls": (torch.stack(classes) * weight).sum(), "loss_bbox": box}
+        return {"loss_cls": (torch.stack(classes) * weight).sum(), "loss_bbox": (torch.stack(boxes) * weight).sum()}
 
     def _box_loss(self, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
         if self.settings.box_loss == "giou":

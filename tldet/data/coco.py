@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tldet import rle
-from tldet.data.images import read_image
+from tldet.data.images import Reduced, read_reduced
 from tldet.data.index import AnnotationIndex
 from tldet.data.transforms import Labelled, Pipeline
 from tldet.errors import DataError
@@ -102,28 +102,27 @@ class CocoDataset(Dataset[Sample]):
         """The sample at a position; its augmentation is that of the given epoch and batch."""
         epoch, number, batch = SampleKey(0, key, 0) if isinstance(key, int) else key
         position = int(self.positions[number])
-        image = self._read(position)
+        picture = self._read(position)
         rows = self.index.rows(position)
         boxes = np.array(self.index.boxes[rows])
-        original = image.shape[:2]
-        masks = self._masks(rows, original) if self.masks else None
-        sample = Labelled(image, boxes, np.arange(rows.start, rows.stop), masks)
+        masks = self._masks(rows, picture.whole) if self.masks else None
+        sample = Labelled(picture.image, boxes, np.arange(rows.start, rows.stop), masks, picture.factor)
         sample = self.pipeline(sample, (self.seed, epoch, number), (self.seed, epoch, batch, 1))
         pixels = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))
-        return Sample(pixels, self._target(sample, position), (original[0], original[1]))
+        return Sample(pixels, self._target(sample, position), picture.whole)
 
-    def _read(self, position: int) -> NDArray[np.uint8]:
+    def _read(self, position: int) -> Reduced:
         path, stated = self.folder / self.index.file_names[position], self.index.sizes[position]
         try:
-            image = read_image(path)
+            picture = read_reduced(path, self.pipeline.bounds)
         except DataError as error:
             raise DataError(f"{error} (image {self.index.image_ids[position]} of {self.index.path})") from None
-        if image.shape[:2] != tuple(stated):
+        if picture.whole != tuple(stated):
             raise DataError(
-                f"{path}: is {image.shape[1]} x {image.shape[0]} upright, but {self.index.path} says "
+                f"{path}: is {picture.whole[1]} x {picture.whole[0]} upright, but {self.index.path} says "
                 f"{stated[1]} x {stated[0]} for image {self.index.image_ids[position]}; its boxes would be off"
             )
-        return image
+        return picture
 
     def _target(self, sample: Labelled, position: int) -> Target:
         return Target(
@@ -145,13 +144,11 @@ class CocoDataset(Dataset[Sample]):
         if self.index.labelled is None:
             return
         some = int((~self.index.labelled[self.positions].all(1)).sum())
-        then = (
-            "the absence of the others teaches nothing" if self.partial else "taken as labelled for all: partial=False"
-        )
+        then = "the absence of the others teaches nothing" if self.partial else "taken as if they were: partial=False"
         log.info("%s: %d of %d pictures are not labelled for every class; %s", self.index.path, some, len(self), then)
 
-    def _masks(self, rows: slice, size: tuple[int, ...]) -> NDArray[np.uint8]:
-        masks = [self._mask(row, (size[0], size[1])) for row in range(rows.start, rows.stop)]
+    def _masks(self, rows: slice, size: Size) -> NDArray[np.uint8]:
+        masks = [self._mask(row, size) for row in range(rows.start, rows.stop)]
         return np.stack(masks) if masks else np.zeros((0, *size), np.uint8)
 
     def _mask(self, row: int, size: Size) -> NDArray[np.uint8]:

@@ -66,7 +66,7 @@ class CocoResult:
         return {name: getattr(self, name) for name in METRICS}
 
     def to_dict(self) -> dict[str, Any]:
-        """What goes into a JSON file: the twelve numbers, ``per_class``, ``unjudged`` if any, the boxes' own ``bbox``."""
+        """What goes into a JSON file: the numbers, ``per_class``, ``unjudged`` if any, the boxes' under ``bbox``."""
         boxes = {} if self.bbox is None else {"bbox": self.bbox.to_dict()}
         unjudged = {"unjudged": self.unjudged} if self.unjudged else {}
         return {**self.numbers(), "per_class": dict(self.per_class), **unjudged, **boxes}

@@ -255,7 +255,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes.items():
             part.training = mode
-        torch.clear_autocast_cache()  # weights cast while no gradient was kept would get none afterwards
+        torch.clear_autocast_cache()  # torch up to 2.9 would use weights cast under no_grad again: no gradient
 
 
 @torch.no_grad()

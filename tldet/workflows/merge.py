@@ -157,7 +157,7 @@ def _merged(given: Sequence[_Given], out: Path, aliases: Path | None, copy: bool
         path = out / f"{one.part}.json"
         differing = write_joined(path, one.joined, classes, files.names(one))
         rows.append(part_row(one.part, path, one.joined))
-        notes += part_notes(rows[-1], one.joined, differing)
+        notes += part_notes(rows[-1], one.joined, differing, classes.names)
     report = MergeReport(
         inputs=tuple(input_row(source, one.part) for source, one in zip(sources, given, strict=True)),
         parts=tuple(rows),

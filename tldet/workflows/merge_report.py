@@ -15,9 +15,9 @@ from tldet.data.merge.source import Source
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 NAMED = 5  # so many are named; the rest is counted
+WIDTH = 150  # of a table in a file or a pipe
 
 
 @dataclass(frozen=True)
@@ -139,20 +139,21 @@ def class_notes(sources: Sequence[Source], classes: Classes, aliases: Mapping[st
             yield f"{source.path}: {_named(source.left_out)} not carried over"
 
 
-def part_notes(row: PartRow, joined: Joined, differing: int) -> Iterator[str]:
+def part_notes(row: PartRow, joined: Joined, differing: int, names: Mapping[int, str]) -> Iterator[str]:
     """What was changed in a part, with the first ids."""
     if row.united_pictures:
         yield f"{row.file}: {row.united_pictures} pictures are another input's too and were united with it"
     if differing:
         yield f"{row.file}: {differing} of these are described differently; the first input's fields are kept"
     if row.twins:
-        ids = ", ".join(_object(joined, left) for left, _ in joined.twins[:NAMED])
-        more = ", ..." if row.twins > NAMED else ""
-        yield f"{row.file}: {row.twins} objects are annotated twice (one class, IoU > 0.9), kept once; not {ids}{more}"
+        left_out = _named([_object(joined, left) for left, _ in joined.twins])
+        yield f"{row.file}: {row.twins} objects are annotated twice (one class, IoU > 0.9), left out once: {left_out}"
     if row.changed_picture_ids:
         yield f"{row.file}: {row.changed_picture_ids} pictures have a new id, theirs was taken"
     if row.changed_annotation_ids:
         yield f"{row.file}: {row.changed_annotation_ids} objects have a new id, theirs was taken, missing or 0"
+    if absent := [name for category, name in names.items() if not any(category in ids for ids in joined.labelled)]:
+        yield f"{row.file}: no picture is labelled for {_named(absent)}"
     strays = np.flatnonzero(joined.unlabelled)
     if len(strays):
         first = _object(joined, int(strays[0]))
@@ -176,29 +177,31 @@ def _named(names: Sequence[str]) -> str:
 
 def show(report: MergeReport, console: Console) -> None:
     """Print the tables."""
-    width = None if console.is_terminal else 150  # a file or a pipe has no width to fit into
     inputs = [(r.path, r.part, str(r.pictures), str(r.objects), _named(r.classes)) for r in report.inputs]
-    console.print(_table("inputs", ("input", "part", "pictures", "objects", "classes"), inputs, width))
+    _print(console, "inputs", ("input", "part", "pictures", "objects", "classes"), inputs)
     if report.changed_categories:
         rows = [(r.path, f"{r.old_id} {r.old_name}", f"{r.new_id} {r.new_name}") for r in report.changed_categories]
-        console.print(_table("categories with a new id or name", ("input", "was", "is"), rows, width))
+        _print(console, "categories with a new id or name", ("input", "was", "is"), rows)
     pictures = {row.part: row.pictures for row in report.parts}
     found = [
         (str(r.id), r.name, r.part, str(r.objects), f"{r.labelled_pictures} of {pictures[r.part]}")
         for r in report.classes
     ]
-    console.print(_table("classes", ("id", "class", "part", "objects", "labelled on"), found, width))
+    _print(console, "classes", ("id", "class", "part", "objects", "labelled on"), found)
     out = [(r.file, str(r.pictures), str(r.united_pictures), str(r.objects), str(r.twins)) for r in report.parts]
-    console.print(_table("merged", ("file", "pictures", "united", "objects", "twins left out"), out, width))
+    _print(console, "merged", ("file", "pictures", "united", "objects", "left out"), out)
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> Table:
+def _print(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.box import SIMPLE_HEAD
+    from rich.measure import Measurement
     from rich.table import Table
 
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", width=width)
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    return table
+    if not console.is_terminal:  # a file or a pipe has no width to fit into
+        table.width = Measurement.get(console, console.options.update(max_width=WIDTH), table).maximum
+    console.print(table)

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 from torch.utils.data import DataLoader, Dataset
 
 from tldet import checkpoint
@@ -126,6 +127,25 @@ def build(folder: str | Path, workers: int = 0, delay: float = 0.0, **changes: A
         batch_size=6,
         **arguments,
     )
+
+
+class Stop:
+    """A hook that ends the run, saved, after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def after_train_iter(self, runner: Trainer, batch_idx: int, **_: Any) -> None:
+        if batch_idx + 1 == self.step:
+            runner.stop("the test says so")
+
+
+def last(folder: Path, step: int) -> list[Any]:
+    """All that the checkpoint of a step holds but for the time it took, tensors as bytes: equal or not to the bit."""
+    state = checkpoint.load(folder / f"step_{step:08d}.pt")
+    state["training"].pop("seconds")
+    leaves, shape = tree_flatten(state)
+    return [shape, *(one.numpy().tobytes() if isinstance(one, Tensor) else one for one in leaves)]
 
 
 class Ready:

@@ -28,7 +28,6 @@ from tldet.errors import CheckpointError, ConfigError, TrainingError
 from tldet.models.detector import Preprocess, build_detector
 from tldet.structures import Target
 from tldet.transfer.adapt import adapted
-from tldet.transfer.class_rows import but_for_case, carry_rows
 from tldet.transfer.foreign import Foreign, policy_in
 from tldet.transfer.known import KNOWN, Layout, coco_weights, recognise
 from tldet.transfer.mmdet_config import Policy, find_config, policy_of
@@ -398,32 +397,6 @@ def test_what_a_config_text_says_is_taken_over() -> None:
 def test_an_odd_config_text_says_nothing(text: str) -> None:
     found = policy_of(find_config({"meta": {"cfg": text}}))
     assert (found.preprocess, found.input, found.anchors) == (None, None, None)
-
-
-def test_rows_go_by_name_in_each_layout_of_a_layer() -> None:
-    old_names, new_names = ["a", "b", "c"], ["b", "new", "a"]
-    zeros = torch.zeros
-    boxes = carry_rows("head.bbox_pred", torch.arange(12.0), zeros(12), old_names, new_names)
-    assert boxes is not None
-    assert boxes.tolist() == [4, 5, 6, 7, 0, 0, 0, 0, 0, 1, 2, 3]
-    scores = torch.arange(1.0, 5)
-    with_background = carry_rows("head.cls_score", scores, zeros(4), old_names, new_names, background=True)
-    assert with_background is not None
-    assert with_background.tolist() == [2, 0, 1, 4]
-    anchors = carry_rows("head.cls_score", torch.arange(1.0, 7), zeros(4), old_names, ["b", "x"])
-    assert anchors is not None
-    assert anchors.tolist() == [2, 0, 5, 0], "two anchors, each with all classes"
-    one_class = carry_rows("head.cls_score", torch.arange(1.0, 3), zeros(2), ["a"], ["a"])
-    assert one_class is not None
-    assert one_class.tolist() == [1, 2], "two anchors of one class, not a class and background"
-    cased = carry_rows("head.cls_score", torch.arange(1.0, 3), zeros(2), ["A", "a"], ["A", "x"])
-    assert cased is not None
-    assert cased.tolist() == [1, 0], "letter case counts"
-    one_box = torch.arange(4.0)
-    assert carry_rows("head.bbox_pred", one_box, zeros(4), old_names, new_names) is one_box
-    assert carry_rows("head.cls_score", torch.arange(4.0), zeros(3), old_names, ["x", "y"]) is None
-    assert carry_rows("head.cls_score", zeros(4, 9), zeros(4, 8), old_names, new_names) is None
-    assert but_for_case(["Dog", "cat", None], ["dog", "cat", "bird"]) == ["dog"]
 
 
 def test_numbered_classes_are_nobody_s(tmp_path: Path) -> None:

@@ -1,0 +1,181 @@
+"""What of a start stays, through the command: frozen parts, the pull to the start, classes by name."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tldet import checkpoint
+from tldet.cli import main
+from tldet.engine.log import read_log
+from tldet.workflows.finetune import finetune
+from tldet.workflows.test import test as measure
+from tldet.workflows.transfer_options import TransferOptions
+
+SMALL = ["data.loader.batch_size=2", "training.precision=fp32"]
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line of a command that ends with exit code 2."""
+    assert main(list(arguments)) == 2
+    return capsys.readouterr().err.rstrip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def whole(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose backbone learns gradually and is pulled to its start; a checkpoint of each step."""
+    out = tmp_path_factory.mktemp("gradual") / "out"
+    wanted = TransferOptions(freeze=("neck",), gradual=0.5, layer_decay=0.8, l2_sp=0.1)
+    options = [*SMALL, "training.checkpoint_every=0.125", "training.keep=20", "training.validate_every=None"]
+    finetune(digits, out=out, model="retinanet_lite0", steps=8, transfer=wanted, options=options)
+    return out
+
+
+def test_options_are_in_the_config(whole: Path) -> None:
+    config = checkpoint.load(whole / "best.pt")["config"]
+    assert config["freeze"] == {"layers": ["neck"], "gradual": 0.5}
+    assert config["l2_sp"] == {"alpha": 0.1}
+    assert config["optimizer"]["layer_decay"] == 0.8
+
+
+@pytest.mark.parametrize("step", [2, 4])  # groups begin to learn after steps 1, 2, 2, 3 and 4
+def test_a_resumed_run_is_the_same(whole: Path, tmp_path: Path, step: int) -> None:
+    shutil.copytree(whole, tmp_path / "out")
+    for path in (tmp_path / "out").glob("step_*.pt"):
+        if int(path.stem.removeprefix("step_")) > step:
+            path.unlink()
+    finetune(out=tmp_path / "out", resume=True)
+    ours, theirs = (checkpoint.load(folder / "step_00000008.pt") for folder in (tmp_path / "out", whole))
+    for part in ("model", "ema"):
+        assert all(torch.equal(ours[part][name], theirs[part][name]) for name in theirs[part])
+    assert ours["meta"]["weights_source"] == "package:efficientnet_lite0"
+    state, other = (one["training"]["optimizer"]["state"] for one in (ours, theirs))
+    assert state.keys() == other.keys()
+    assert all(torch.equal(state[i][key], other[i][key]) for i in other for key in other[i])
+
+
+def test_what_moved_is_what_learns(whole: Path) -> None:
+    states = [checkpoint.load(whole / f"step_{step:08d}.pt") for step in (1, 2, 8)]
+    parts: list[set[str]] = []
+    for before, after in pairwise(states):
+        moved = {n for n, one in after["model"].items() if not torch.equal(one, before["model"][n])}
+        parts.append({".".join(name.split(".")[: 4 if name.startswith("backbone") else 1]) for name in moved})
+    assert parts[0] == {"backbone.body.blocks.6", "head"}
+    assert parts[1] == {*(f"backbone.body.blocks.{i}" for i in range(2, 7)), "head"}, "the neck's statistics rest too"
+    start = states[2]["training"]["l2_sp"]
+    assert all(torch.equal(start[name], states[0]["model"][name]) for name in start), "nothing of it learnt in step 1"
+
+
+def test_the_table_is_logged_where_nobody_looks(
+    digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.INFO)
+    arguments = ["finetune", "--data", str(digits), "--out", str(tmp_path / "a"), "--model", "retinanet_lite0"]
+    assert main([*arguments, "--steps", "1", "--freeze", "all-but-head", "--cfg-options", *SMALL]) == 0
+    out = capsys.readouterr().out
+    assert "what learns" in out
+    assert "MB of memory at most" in out
+    assert "learn from" not in caplog.text
+    counts = {line.split()[0]: line.split()[2:4] for line in out.splitlines() if line.split()[1:2]}
+    assert counts["neck"][1] == "frozen"
+    finetune(digits, out=tmp_path / "b", model="retinanet_lite0", steps=1, options=SMALL)
+    assert (
+        "neck: 504,320 of 504,320 parameters learn from the start, learning rate 0.00075, decay 0, 0.05" in caplog.text
+    )
+    trained, first = (checkpoint.load(tmp_path / name / "step_00000001.pt") for name in "ab")
+    assert len(trained["training"]["optimizer"]["state"]) < len(first["training"]["optimizer"]["state"]) / 2
+
+
+def two_classes(digits: Path, folder: Path, names: dict[str, str]) -> Path:
+    """The pictures' annotations with these digits only, under other names."""
+    truth = json.loads((digits / "train" / "_annotations.coco.json").read_text())
+    chosen = [{**c, "name": names[c["name"]]} for c in truth["categories"] if c["name"] in names]
+    ids = {c["id"] for c in chosen}
+    objects = [a for a in truth["annotations"] if a["category_id"] in ids]
+    path = folder / "some.json"
+    path.write_text(json.dumps({**truth, "categories": chosen, "annotations": objects}))
+    return path
+
+
+def test_classes_of_other_names(run: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = two_classes(digits, tmp_path, {"3": "three", "7": "7", "9": "new one"})
+    (tmp_path / "aliases.json").write_text('{"three": "3"}')
+    data = ["--train", str(truth), "--val", str(truth), "--images", str(digits / "train")]
+    arguments = ["finetune", *data, "--out", str(tmp_path / "out"), "--model", "retinanet_lite0"]
+    arguments += ["--init-from", str(run / "best.pt"), "--class-aliases", str(tmp_path / "aliases.json")]
+    assert main([*arguments, "--steps", "0", "--cfg-options", *SMALL]) == 0
+    out = capsys.readouterr().out
+    assert "2 of 3 classes carried over" in out
+    assert "carried from 3" in out
+    start = checkpoint.load(tmp_path / "out" / "step_00000000.pt")
+    origin = {"three": "3", "7": "7", "new one": None}
+    assert start["meta"]["class_names"] == list(origin)
+    assert start["meta"]["classes_from"] == origin
+    old = checkpoint.load(run / "best.pt")["ema"]
+    rows, theirs = (s["head.cls_score.weight"].unflatten(0, (9, -1)) for s in (start["model"], old))
+    assert torch.equal(rows[:, :2], theirs[:, [3, 7]])
+    (record,) = read_log(tmp_path / "out" / "log.jsonl")
+    assert (record["type"], record["step"]) == ("val", 0)
+    best = measure(tmp_path / "out" / "best.pt", data=truth, images=digits / "train")
+    assert abs(best.AP - record["AP"]) < 1e-4, "the start can be measured like any run"
+    finetune(out=tmp_path / "out", resume=True, options=["schedule.steps=1"])
+    assert checkpoint.load(tmp_path / "out" / "step_00000001.pt")["meta"]["classes_from"] == origin
+
+
+def test_nothing_in_common_is_said(run: Path, digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    truth = two_classes(digits, tmp_path, {"3": "three", "7": "seven"})
+    (tmp_path / "none").write_text("# nobody\n")
+    wanted = TransferOptions(class_aliases=tmp_path / "none")
+    given: dict[str, Any] = {"train_json": truth, "val_json": truth, "images": digits / "train", "transfer": wanted}
+    finetune(out=tmp_path / "o", model="retinanet_lite0", steps=0, init_from=run / "best.pt", options=SMALL, **given)
+    assert "none of its classes (0, 1, 2, 3, 4, ...) is one of the data (three, seven): all rows" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("more", "error"),
+    [
+        (["--freeze", "backbon"], "freeze.layers: 'backbon' names nothing that has parameters; nearest: backbone"),
+        (["--freeze", "backbone", "--scratch"], "--scratch and --freeze exclude each other"),
+        (["--l2-sp", "1", "--scratch"], "--scratch and --l2-sp exclude each other"),
+        (
+            ["--gradual", "--cfg-options", "schedule.steps=None", "schedule.minutes=1"],
+            "give the length in epochs or steps",
+        ),
+        (["--fold-names", "case"], "class_match: no detector is the start"),
+        (
+            ["--l2-sp", "1", "--cfg-options", "model.backbone.weights=None"],
+            "l2_sp: nothing that learns in backbone came",
+        ),
+        (["--cfg-options", "freeze.layer=['neck']"], "freeze.layer: unknown key; did you mean 'layers'?"),
+        (["--cfg-options", "freeze.layers=neck"], "freeze.layers: must be"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], error: str
+) -> None:
+    arguments = ["finetune", "--data", str(digits), "--out", str(tmp_path / "o"), "--model", "retinanet_lite0"]
+    assert error in said(capsys, *arguments, "--steps", "1", *more)
+
+
+def test_aliases_that_nobody_has(run: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_text("thre: 3\n")
+    arguments = [
+        "train",
+        str(run / "config.py"),
+        "--work-dir",
+        str(tmp_path / "o"),
+        "--init-from",
+        str(run / "best.pt"),
+    ]
+    line = said(capsys, *arguments, "--class-aliases", str(tmp_path / "a.txt"))
+    assert "class alias 'thre' -> '3': the data has no class 'thre'; its classes are 0, 1, 2" in line
+    line = said(capsys, "finetune", "--out", str(run), "--resume", "--freeze", "backbone", "--gradual")
+    assert "takes no --freeze, --gradual" in line

@@ -38,10 +38,9 @@ class Interval:
         """Whether all of it lies on one side of 0."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
-    def __str__(self) -> str:
-        if self.low is None or self.high is None:
-            return f"{self.mean:.3f} (one seed)"
-        return f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
+    def ends(self, form: str = ".3f") -> str:
+        """``0.412 to 0.438``."""
+        return "one seed" if self.low is None or self.high is None else f"{self.low:{form}} to {self.high:{form}}"
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
@@ -141,7 +140,7 @@ class Difference:
         mean = f"{name} - {other}: {self.seeds.mean:+.3f} AP"
         if self.seeds.count < 2:
             return f"{mean}; one seed: cannot tell (run at least 3 seeds)"
-        over = f"{_ends(self.seeds)} over {self.seeds.count} seeds, {_ends(self.pictures)} over pictures"
+        over = f"{self.seeds.ends('+.3f')} over {self.seeds.count} seeds, {self.pictures.ends('+.3f')} over pictures"
         if self.decided:
             better = name if self.seeds.mean > 0 else other
             return f"{mean} ({over}): {better} is better"
@@ -151,10 +150,6 @@ class Difference:
         if not self.pictures.excludes_zero:
             reasons.append("validation pictures")
         return f"{mean} ({over}): cannot tell; needs more {' and more '.join(reasons)}"
-
-
-def _ends(interval: Interval) -> str:
-    return f"{interval.low:+.3f} to {interval.high:+.3f}"
 
 
 def difference(values: Sequence[float], others: Sequence[float], samples: Floats, other_samples: Floats) -> Difference:

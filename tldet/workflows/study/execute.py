@@ -42,7 +42,7 @@ def execute(job: Job, console: Console | None = None) -> dict[str, Any]:
     assert outcome.checkpoint is not None  # there is always a checkpoint at the end
     annotations, images = job.val
     detections = job.folder / DETECTIONS_NAME
-    found = test(outcome.checkpoint, data=annotations, images=images, results_path=detections, console=console)
+    found = test(outcome.checkpoint, data=annotations, images=images, results_path=detections)
     truth = load_ground_truth(annotations, "segm" if found.type == "segm" else "bbox")
     result = write_result(
         job,

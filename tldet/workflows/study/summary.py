@@ -81,7 +81,7 @@ class Compared:
     @property
     def text(self) -> str:
         """The comparison in a line."""
-        return f"{self.fraction:.3g} of the pictures: {self.found.verdict(self.arm, self.reference)}"
+        return f"{100 * self.fraction:.3g} % of the pictures: {self.found.verdict(self.arm, self.reference)}"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -129,7 +129,7 @@ def plot_intervals(
         colour = tuple(c / 255 for c in colour_of(number))
         x, mean, low, high = np.array(one.points).T
         errors = np.maximum([mean - low, high - mean], 0)
-        axes.errorbar(x, mean, errors, fmt="o" if names else "o-", color=colour, capsize=4, label=name)
+        axes.errorbar(x, mean, errors, fmt="o" if names or one.curve else "o-", color=colour, capsize=4, label=name)
         if one.curve:
             x, mean, low, high = np.array(one.curve).T
             axes.plot(x, mean, "--", color=colour)
@@ -138,7 +138,10 @@ def plot_intervals(
         axes.set_xticks(range(len(names)), names)
         axes.margins(x=0.15)
     else:
+        measured = sorted({point[0] for one in series.values() for point in one.points})
         axes.set_xscale("log")
+        axes.set_xticks(measured, [f"{x:g}" for x in measured])
+        axes.minorticks_off()
         axes.legend()
     axes.set(title=title, xlabel=xlabel, ylabel="COCO AP")
     axes.grid(alpha=0.3)

@@ -38,9 +38,11 @@ class Interval:
         """Whether all of it lies on one side of 0."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
-    def ends(self, form: str = ".3f") -> str:
-        """``0.412 to 0.438``."""
-        return "one seed" if self.low is None or self.high is None else f"{self.low:{form}} to {self.high:{form}}"
+    def ends(self, between: str = " to ", sign: str = "-") -> str:
+        """``0.412 to 0.438``; with ``sign`` "+" also ``+0.412``."""
+        if self.low is None or self.high is None:
+            return "one seed"
+        return f"{self.low:{sign}.3f}{between}{self.high:{sign}.3f}"
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
@@ -140,7 +142,8 @@ class Difference:
         mean = f"{name} - {other}: {self.seeds.mean:+.3f} AP"
         if self.seeds.count < 2:
             return f"{mean}; one seed: cannot tell (run at least 3 seeds)"
-        over = f"{self.seeds.ends('+.3f')} over {self.seeds.count} seeds, {self.pictures.ends('+.3f')} over pictures"
+        ends = [one.ends(sign="+") for one in (self.seeds, self.pictures)]
+        over = f"{ends[0]} over {self.seeds.count} seeds, {ends[1]} over pictures"
         if self.decided:
             better = name if self.seeds.mean > 0 else other
             return f"{mean} ({over}): {better} is better"

@@ -63,14 +63,14 @@ class Report:
         from rich.table import Table
         from rich.text import Text
 
-        shown = Table(title="means over seeds, and where AP lies in 95 % over seeds, and over seeds and test pictures")
-        for heading in ("arm", "pictures", "seeds", "steps", "min", "AP50", "AP", "over seeds", "and pictures"):
+        shown = Table(title="means over seeds; 95 % intervals of AP", box=None, padding=(0, 1))
+        for heading in ("arm", "pictures", "seeds", "steps", "AP50", "AP", "over seeds", "and pictures"):
             shown.add_column(heading, justify="left" if heading == "arm" else "right")
         for cell in self.cells:
             found = cell.to_dict()
-            counts = (str(cell.pictures), str(len(cell.runs)), f"{found['steps']:.0f}", f"{found['seconds'] / 60:.1f}")
+            counts = (str(cell.pictures), str(len(cell.runs)), f"{found['steps']:.0f}")
             means = (f"{np.mean(cell.values(metric='AP50')):.3f}", f"{cell.over_seeds.mean:.3f}")
-            shown.add_row(Text(cell.arm), *counts, *means, cell.over_seeds.ends(), cell.over_both.ends())
+            shown.add_row(Text(cell.arm), *counts, *means, cell.over_seeds.ends("-"), cell.over_both.ends("-"))
         return shown
 
 

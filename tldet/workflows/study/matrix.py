@@ -186,7 +186,7 @@ def _look(matrix: Matrix, one: tuple[int, Job, float, Running]) -> bool:
 
 def failed(job: Job, error: TldetError) -> TldetError:
     """The error of a run, with its name; the runs before it stay."""
-    return type(error)(f"run {job.name}: {error}")
+    return type(error)(f"run {job.name}: {error} (once that is mended, the same study command goes on)")
 
 
 def interrupted(matrix: Matrix) -> KeyboardInterrupt:

@@ -14,6 +14,7 @@ from tldet.commands import (
     predict,
     pretrain,
     quickstart,
+    study,
     test,
     train,
 )
@@ -22,6 +23,7 @@ COMMANDS: dict[str, ModuleType] = {
     "train": train,
     "finetune": finetune,
     "pretrain": pretrain,
+    "study": study,
     "test": test,
     "evaluate": evaluate,
     "predict": predict,

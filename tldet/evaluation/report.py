@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -62,6 +62,14 @@ class CocoResult:
     def numbers(self) -> dict[str, float]:
         """The twelve numbers by name."""
         return {name: getattr(self, name) for name in METRICS}
+
+    def over(self, names: Collection[str]) -> dict[str, float]:
+        """AP and AP50 over some of the classes, as if the others were not in the data set; -1 with none of them.
+
+        A class's AP does not depend on the other classes' objects, so one evaluation serves any group of classes.
+        """
+        found = {"AP": self.per_class, "AP50": self.per_class_ap50}
+        return {key: _mean(np.array([v for n, v in by.items() if n in names], np.float64)) for key, by in found.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """The twelve numbers, ``per_class``, and the boxes' own under ``bbox``: what goes into a JSON file."""

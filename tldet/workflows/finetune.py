@@ -88,7 +88,7 @@ def finetune(
     recipe = load(model)
     if not recipe.get("model.head"):
         raise ConfigError(f"--model {model}: describes no detector, it has no model.head")
-    layout = _layout(data, train_json, val_json, images, folder, seed)
+    layout = layout_of(data, train_json, val_json, images, folder, seed)
     index = AnnotationIndex.load(layout.train.annotations)
     choices = choose_for(recipe, index, epochs=epochs, minutes=minutes, steps=steps)
     config = _filled(recipe, layout, index, choices, seed, scratch)
@@ -102,7 +102,7 @@ def finetune(
     return train(used, work_dir=folder, init_from=init_from, console=console)
 
 
-def _layout(
+def layout_of(
     data: str | Path | None,
     train_json: str | Path | None,
     val_json: str | Path | None,
@@ -110,7 +110,11 @@ def _layout(
     out: Path,
     seed: int,
 ) -> Layout:
-    """What to train and to measure on; one JSON alone is split."""
+    """What to train and to measure on; one JSON alone is split, into ``out``.
+
+    Raises:
+        DataError: there is nothing to train on, or it cannot be told what.
+    """
     if train_json is None and data is None:
         raise DataError("give --data DIR, or --train JSON with --images DIR")
     if train_json is None:

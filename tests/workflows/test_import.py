@@ -142,6 +142,7 @@ model = dict(
     backbone=dict(type='ResNet', depth=18, style='pytorch'),
     bbox_head=dict(
         type='RetinaHead',
+        bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[0.1, 0.1, 0.2, 0.2]),
         anchor_generator=dict(
             type='AnchorGenerator', octave_base_scale=2, scales_per_octave=2, ratios=[0.5, 1.0],
             strides=[8, 16, 32, 64, 128])))
@@ -195,6 +196,7 @@ def test_a_file_of_mmdet_3_with_three_classes_and_all_that_mmengine_adds(
     assert model["head"]["stacked_convs"] == 2
     assert model["head"]["settings"]["sizes"][:2] == [[16.0, 22.6274], [32.0, 45.2548]]
     assert model["head"]["settings"]["ratios"] == [0.5, 1.0]
+    assert model["head"]["settings"]["weights"] == [10.0, 10.0, 5.0, 5.0]
     assert model["backbone"]["name"] == "resnet18"
     assert list(ours["config"]["data"]) == ["loader"], "COCO's paths are not theirs"
     assert torch.equal(ours["model"]["head.cls_score.weight"], state["bbox_head.retina_cls.weight"])

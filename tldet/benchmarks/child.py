@@ -14,6 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from tldet.engine.memory import peak_mb
+
 MARK = "\n=== result of the benchmark ===\n"
 HOW = "peak resident memory of a process of its own, imports included"
 
@@ -34,21 +36,6 @@ def in_child(function: str, environment: dict[str, str] | None = None, **argumen
         raise RuntimeError(f"{function} failed in its own process ({done.returncode}): {last}")
     result: dict[str, Any] = json.loads(done.stdout.rpartition(MARK)[2])
     return result
-
-
-def peak_mb() -> float:
-    """The most memory this process has held, in MB.
-
-    Linux counts into ``ru_maxrss`` what the parent held when it started the process; ``VmHWM`` is its own.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
-    except (OSError, StopIteration):
-        import resource
-
-        unit = 2**20 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def main(function: str, arguments: str) -> None:

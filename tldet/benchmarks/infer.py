@@ -60,7 +60,7 @@ def _rows(bench: Bench, pair: Pair, size: tuple[int, int]) -> list[Row]:
     paths = _saved(bench.folder, pair, ours, theirs)
     rows = [_row(bench, pair, fp32, (theirs, pictures, floats), (work, checks, paths, score))]
     bench.tell(f"{pair.recipe}: choosing the number format")
-    chosen = choose_for(ours, "cpu", "auto", min(size), max(size))
+    chosen = choose_for(ours, torch.device("cpu"), "auto", min(size), max(size))
     if chosen.name == "fp32":
         rows[0].checks["chosen format"] = chosen.describe()
         return rows

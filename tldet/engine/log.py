@@ -16,7 +16,7 @@ LOG_NAME = "log.jsonl"  # in a run's folder
 
 
 class JsonLog:
-    """Appends records; every field that depends on the clock lies in a record's ``time``.
+    """Appends records; every field that depends on the clock or the machine lies in a record's ``time``.
 
     Args:
         path: the file.

@@ -25,6 +25,22 @@ M = TypeVar("M", bound=nn.Module)
 _WORTH_IT = 0.9  # bf16 must take less than this share of fp32's time
 
 
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of a name; ``auto`` takes a GPU where there is one.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name}: {str(error).splitlines()[0]}") from None
+    return device
+
+
 @dataclass(frozen=True)
 class Precision:
     """A number format and a memory layout.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from tldet.engine.log import JsonLog
+from tldet.engine.memory import device_peak_mb
 from tldet.engine.progress import Reporter
 from tldet.engine.state import TrainState
 from tldet.engine.step import StepResult
@@ -41,6 +42,7 @@ class Recorder:
         speed = self._images / max(self._seconds, 1e-9)
         self._images, self._seconds = 0, 0.0
         times = {"seconds": round(state.seconds, 3), "images_per_second": round(speed, 3)}
+        times["peak_mb"] = round(device_peak_mb(), 1)  # as little the run's own as the clock is
         self._write("train", state, {"lr": state.lr, **state.window.take()}, times)
 
     def validation(self, state: TrainState, seconds: float) -> None:

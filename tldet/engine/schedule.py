@@ -24,7 +24,7 @@ class ScheduleSettings:
 
     Attributes:
         epochs: length in passes over the training pictures; may be a fraction.
-        steps: length in optimizer steps.
+        steps: length in optimizer steps; 0 measures and saves the start.
         minutes: length as a budget of training time (see :mod:`tldet.engine.budget`).
         warmup_steps: steps over which the factor rises linearly from ``warmup_factor`` to 1 (Goyal et al. 2017); at
             most a quarter of the run.
@@ -55,8 +55,8 @@ class ScheduleSettings:
         if len(given) != 1:
             raise ConfigError(f"schedule: set exactly one of epochs, steps and minutes, not {sorted(given) or 'none'}")
         for name, value in given.items():
-            if not 0 < value < math.inf:
-                raise ConfigError(f"schedule.{name} must be above 0, not {value}")
+            if not 0 < value < math.inf and (name, value) != ("steps", 0):
+                raise ConfigError(f"schedule.{name} must be above 0{' (or 0)' * (name == 'steps')}, not {value}")
         if self.policy not in _POLICIES:
             raise ConfigError(f"schedule.policy must be one of {', '.join(_POLICIES)}, not {self.policy!r}")
         if self.warmup_steps < 0:
@@ -81,10 +81,12 @@ class ScheduleSettings:
         return next(float(value) for value in (self.epochs, self.steps, self.minutes) if value is not None)
 
     def total_steps(self, steps_per_epoch: float) -> int | None:
-        """Optimizer steps of the whole run, at least 1; None where a budget of minutes decides it later."""
+        """Optimizer steps of the whole run, at least 1 unless 0 are asked for; None where a budget of minutes decides it later."""
         if self.minutes is not None:
             return None
-        return max(1, round(self.length * (steps_per_epoch if self.epochs is not None else 1)))
+        return (
+            0 if self.steps == 0 else max(1, round(self.length * (steps_per_epoch if self.epochs is not None else 1)))
+        )
 
 
 def factor(settings: ScheduleSettings, step: int, total: int | None, steps_per_epoch: float) -> float:

@@ -57,7 +57,7 @@ class Trainer:
         reporter: shows progress; nothing when None.
         config: the resolved config, kept in checkpoints.
         meta: class names, category ids and the like, kept in checkpoints.
-        hooks: objects with mmengine's ``Hook`` interface, in the order they are called in.
+        hooks: objects with those methods of mmengine's ``Hook`` that they need, in the order they are called in.
         clock: seconds, for the budget of minutes.
     """
 
@@ -137,6 +137,7 @@ class Trainer:
         """Make the run's folder ready for a new run."""
         self.keeper.prepare()
         self.recorder.log.cut(0)
+        self.state.unmeasured = self.state.total == 0  # then the start is all there is to measure and to save
 
     def _resume(self) -> dict[str, Any]:
         """Take the newest readable checkpoint's state; returns its random generators' states."""
@@ -174,8 +175,9 @@ class Trainer:
     def _loop(self, stream: Iterator[Any], interrupts: Interrupts) -> str:
         """Take steps until there is a reason not to; returns the reason."""
         budget = Budget.of(self.schedule, self.state)
-        if self.evaluate is not None and self.state.unmeasured:
-            self._validate(self.evaluate)
+        if self.state.unmeasured:
+            if self.evaluate is not None:
+                self._validate(self.evaluate)
             self._save(self.keeper.step_path(self.state.step))
         reason = self._ended()
         while reason is None:
@@ -263,4 +265,5 @@ class Trainer:
 
     def _call(self, name: str, **details: Any) -> None:
         for hook in self.hooks:
-            getattr(hook, name)(self, **details)
+            if (method := getattr(hook, name, None)) is not None:
+                method(self, **details)

@@ -15,8 +15,7 @@ from tldet.data.coco import Sample
 from tldet.data.images import Picture, fitted_size, from_pillow, read_image, resize_to
 from tldet.data.loader import collate
 from tldet.engine.fuse import fuse
-from tldet.engine.precision import Precision, choose
-from tldet.errors import ConfigError
+from tldet.engine.precision import Precision, choose, pick_device
 from tldet.models.detector import Detector
 from tldet.structures import Detections, Target
 from tldet.transfer.restore import restore
@@ -131,22 +130,19 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Pre
         ConfigError: there is no such device.
     """
     model, state = restore(path)
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    try:
-        model.to(torch.device(name))
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name}: {str(error).splitlines()[0]}") from None
+    where = pick_device(device)
+    model.to(where)
     meta = state["meta"]
-    chosen = choose_for(model, name, precision, **meta["input"])
+    chosen = choose_for(model, where, precision, **meta["input"])
     return Predictor(model, meta["category_ids"], **meta["input"], precision=chosen)
 
 
-def choose_for(model: Detector, device: str, requested: str, short: int, long: int) -> Precision:
+def choose_for(model: Detector, device: torch.device, requested: str, short: int, long: int) -> Precision:
     """The number format to predict in, measured where the processor has two to choose from.
 
     Args:
-        model: in eval mode, on ``device``.
-        device: ``cpu``, ``cuda``, ...
+        model: in eval mode.
+        device: where the model is.
         requested: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         short: short side of the pictures; the ones of the measurement have at most 480 pixels on
         long: their long side.

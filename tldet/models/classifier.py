@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from tldet.config import build, build_settings
 from tldet.errors import ConfigError
+from tldet.models.backbones.base import rest_frozen
 from tldet.models.detector import Preprocess, normalised
 from tldet.models.mixing import mix
 from tldet.registry import BACKBONES
@@ -68,6 +69,12 @@ class Classifier(nn.Module):
         self.preprocess = preprocess or Preprocess()
         self.dropout = nn.Dropout(self.settings.dropout)
         self.fc = nn.Linear(cast(Any, backbone).channels[-1], len(self.class_names))
+
+    def train(self, mode: bool = True) -> Classifier:
+        """Switch to training; parts of which nothing learns stay as in evaluation."""
+        super().train(mode)
+        rest_frozen(self)
+        return self
 
     def logits(self, x: Tensor) -> Tensor:
         """(B, K) of normalised pictures (B, 3, H, W)."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tldet.config import build, build_settings
+from tldet.models.backbones.base import rest_frozen
 from tldet.models.boxes import clip
 from tldet.registry import BACKBONES, HEADS, NECKS
 from tldet.structures import Batch, Detections, InstanceMasks, Size, Target
@@ -62,6 +63,12 @@ class Detector(nn.Module):
         self.backbone, self.neck, self.head = backbone, neck, head
         self.preprocess = preprocess or Preprocess()
         self.class_names = tuple(class_names)
+
+    def train(self, mode: bool = True) -> Detector:
+        """Switch to training; parts of which nothing learns stay as in evaluation."""
+        super().train(mode)
+        rest_frozen(self)
+        return self
 
     @property
     def predicts_masks(self) -> bool:

@@ -15,6 +15,7 @@ from tldet.models.detector import Preprocess
 from tldet.transfer.known import Layout
 from tldet.transfer.mmdet_config import Policy, anchor_sizes
 
+SINGLE_CODERS = {"RetinaNetHead", "ATSSHead"}  # one-stage heads whose boxes are deltas
 P6 = {True: "p6p7_p5", False: "p6p7_c5"}  # whether the first extra level is made from the pyramid
 
 
@@ -42,8 +43,8 @@ def adapted(
     if p6 is not None and neck.get("extra") in P6.values():
         neck["extra"] = P6[p6.shape[1:2] == p6.shape[:1]]
     set_input(model, policy.preprocess, policy.strided_conv)
-    if policy.deltas and "roi" in head:
-        head["roi"]["weights"] = policy.deltas
+    if policy.deltas and ("roi" in head or head["type"] in SINGLE_CODERS):
+        head["roi" if "roi" in head else "settings"]["weights"] = policy.deltas
     if policy.anchors:
         _set_anchors(head, policy.anchors)
     return model

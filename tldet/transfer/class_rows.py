@@ -1,11 +1,28 @@
-"""Layers whose rows are classes, carried from one list of classes to another by name."""
+"""Layers whose rows are classes, carried from one list of classes to another.
+
+How a class starts that the old detector did not have:
+
+- where classes share one softmax with background (``cls_score`` of two-stage heads), its row is that of background, a
+  little lower: to the old detector the new objects *were* background. The new classes' probability is taken out of
+  background's (Cermelli et al. 2020, Modeling the Background, section 3.3), ``PRIOR`` of it each and at most half for
+  all of them; so the old classes keep their logits to the bit and their probabilities up to rounding, everywhere.
+- where each class has a sigmoid of its own (``cls_score`` of one-stage heads), its weights are zero and its bias is the
+  one that a new head starts from: probability 0.01 in every cell (Lin et al. 2017, section 3.3).
+- its boxes and masks (``bbox_pred``, ``mask_logits``) are the mean of all old classes': what all objects have in common.
+
+None of these rows hides behind another in the forward pass, so equal or zero rows still get gradients of their own.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+PRIOR = 0.01  # of a new class among what was background
+SCORES = "cls_score"
 
 
 def carry_rows(
@@ -13,7 +30,7 @@ def carry_rows(
     old: Tensor,
     new: Tensor,
     old_names: Sequence[str | None],
-    new_names: Sequence[str],
+    new_names: Sequence[str | None],
     *,
     background: bool = False,
 ) -> Tensor | None:
@@ -22,14 +39,15 @@ def carry_rows(
     Args:
         layer: the layer's name; one that ends in ``bbox_pred`` has four rows for each class, class by class, other
             layers have one for each class, repeated for each anchor of a cell.
-        old: (R, ...) weight or bias.
-        new: (S, ...) of the same layer for other classes.
+        old: (R, ...) weight or (R,) bias.
+        new: (S, ...) of the same layer for other classes, as a new head starts.
         old_names: name of each class of ``old``; None where nobody named it.
-        new_names: name of each class of ``new``.
+        new_names: name of each class of ``new`` among the old ones; None for a new class.
         background: whether the layer has a last row for background.
 
     Returns:
-        (S, ...); None where nothing can be taken. A layer that has the same rows for all classes is ``old``.
+        (S, ...), new classes' rows as described above; None where nothing can be taken. A layer that has the same rows
+        for all classes is ``old``.
     """
     if old.shape[1:] != new.shape[1:]:
         return None
@@ -37,16 +55,32 @@ def carry_rows(
     ours = class_rows(layer, len(new), len(new_names), background)
     if theirs is None or ours is None or theirs.shape[1] != ours.shape[1]:
         return old if old.shape == new.shape else None
-    known = {name: number for number, name in enumerate(old_names)}
+    known = {name: number for number, name in enumerate(old_names) if name is not None}
     pairs = [(known[name], i) for i, name in enumerate(new_names) if name in known]
     if not pairs:
         return None
     mixed = new.clone()
+    fresh = [row for row, name in zip(ours, new_names, strict=True) if name not in known]
+    if background:
+        _from_background(mixed, old[-1], fresh)
+    elif not layer.endswith(SCORES):
+        for row in fresh:
+            mixed[row] = old[theirs].mean(0).to(new.dtype)
+    elif new.ndim > 1:
+        for row in fresh:
+            mixed[row] = 0.0  # the bias is a new head's already
     for here, there in pairs:
         mixed[ours[there]] = old[theirs[here]].to(new.dtype)
-    if background:
-        mixed[-1] = old[-1].to(new.dtype)
     return mixed
+
+
+def _from_background(mixed: Tensor, background: Tensor, fresh: Sequence[Tensor]) -> None:
+    """Fill the rows of new classes, and the last one, from the old background's, a row (C,) or a bias ()."""
+    share = min(PRIOR, 0.5 / max(len(fresh), 1))
+    biased = background.ndim == 0
+    for row in fresh:
+        mixed[row] = (background + math.log(share) * biased).to(mixed.dtype)
+    mixed[-1] = (background + math.log1p(-share * len(fresh)) * biased).to(mixed.dtype)
 
 
 def class_rows(layer: str, rows: int, classes: int, background: bool) -> Tensor | None:
@@ -56,9 +90,3 @@ def class_rows(layer: str, rows: int, classes: int, background: bool) -> Tensor 
     if background:
         return torch.arange(classes)[:, None] if rows == classes + 1 else None
     return torch.arange(rows).view(-1, classes).T if classes and rows % classes == 0 else None
-
-
-def but_for_case(old_names: Sequence[str | None], new_names: Sequence[str]) -> list[str]:
-    """The names of ``new_names`` that ``old_names`` has in another letter case only."""
-    known = {name.casefold() for name in old_names if name is not None}
-    return [name for name in new_names if name not in old_names and name.casefold() in known]

@@ -23,7 +23,7 @@ class Policy:
         input: short and long side that pictures are scaled to.
         strided_conv: our option of the backbone's bottlenecks.
         anchors: mmdet's ``anchor_generator``, of the only head that has one.
-        deltas: factors of the second stage's box deltas, where there is one such stage.
+        deltas: factors of the box deltas, of the second stage where there is one such stage.
         notes: what could not be carried over.
     """
 
@@ -79,7 +79,8 @@ def policy_of(config: Mapping[str, Any] | None) -> Policy:
     policy.strided_conv = {"caffe": "1x1", "pytorch": "3x3"}.get(str(style))
     heads = (_section(model, "rpn_head"), _section(model, "bbox_head"))
     policy.anchors = next(filter(None, (_section(head, "anchor_generator") for head in heads)), None)
-    stds = _numbers(_section(model, "roi_head", "bbox_head", "bbox_coder").get("target_stds"), 4)
+    coders = (_section(model, *path, "bbox_head", "bbox_coder") for path in (("roi_head",), ()))
+    stds = next(filter(None, (_numbers(coder.get("target_stds"), 4) for coder in coders)), None)
     policy.deltas = [round(1 / std, 6) for std in stds] if stds and min(stds) > 0 else None
     return policy
 

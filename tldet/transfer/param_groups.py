@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -49,8 +49,14 @@ class Recipe:
         self.bias_decay = weight_decay if bias_decay is None else bias_decay
         self.bias_lr, self.backbone_lr, self.layer_decay = bias_lr, backbone_lr, layer_decay
 
-    def groups(self, model: nn.Module, batch_size: int) -> list[dict[str, Any]]:
-        """One group for each learning rate and decay, in the model's order; what does not learn is in none."""
+    def groups(self, model: nn.Module, batch_size: int, undecayed: Collection[str] = ()) -> list[dict[str, Any]]:
+        """One group for each learning rate and decay, in the model's order; what does not learn is in none.
+
+        Args:
+            model: the model.
+            batch_size: pictures a step.
+            undecayed: names of parameters without weight decay.
+        """
         lr = self.lr
         if self.base_batch and batch_size != self.base_batch:
             lr = self.lr * batch_size / self.base_batch
@@ -67,6 +73,8 @@ class Recipe:
                     decay = self.norm_decay
                 elif name == "bias":
                     decay, factor = self.bias_decay, factor * self.bias_lr
+                if f"{module_name}.{name}".lstrip(".") in undecayed:
+                    decay = 0.0
                 key = (part, lr * factor, decay)
                 empty = {
                     "name": part,
@@ -130,9 +138,9 @@ class SGD(Recipe):
         super().__init__(lr, weight_decay, **shared)
         self.momentum, self.nesterov = momentum, nesterov
 
-    def make(self, model: nn.Module, batch_size: int) -> torch.optim.Optimizer:
-        """The optimizer of a model."""
-        groups = self.groups(model, batch_size)
+    def make(self, model: nn.Module, batch_size: int, undecayed: Collection[str] = ()) -> torch.optim.Optimizer:
+        """The optimizer of a model; see :meth:`Recipe.groups`."""
+        groups = self.groups(model, batch_size, undecayed)
         return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, foreach=True)
 
 
@@ -170,20 +178,22 @@ class AdamW(Recipe):
         super().__init__(lr, weight_decay, **shared)
         self.betas = (betas[0], betas[1])
 
-    def make(self, model: nn.Module, batch_size: int) -> torch.optim.Optimizer:
-        """The optimizer of a model."""
-        return torch.optim.AdamW(self.groups(model, batch_size), lr=self.lr, betas=self.betas, fused=True)
+    def make(self, model: nn.Module, batch_size: int, undecayed: Collection[str] = ()) -> torch.optim.Optimizer:
+        """The optimizer of a model; see :meth:`Recipe.groups`."""
+        groups = self.groups(model, batch_size, undecayed)
+        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=True)
 
 
-def build_optimizer(model: nn.Module, settings: Mapping[str, Any], batch_size: int) -> torch.optim.Optimizer:
-    """The optimizer that a config's ``optimizer`` section describes, for steps of ``batch_size`` pictures."""
+def build_optimizer(
+    model: nn.Module, settings: Mapping[str, Any], batch_size: int, undecayed: Collection[str] = ()
+) -> torch.optim.Optimizer:
+    """The optimizer that a config's ``optimizer`` section describes.
+
+    Args:
+        model: the model; what of it learns is known to the optimizer.
+        settings: the section.
+        batch_size: pictures a step.
+        undecayed: names of parameters without weight decay.
+    """
     recipe = build(OPTIMIZERS, settings)
-    return recipe.make(model, batch_size)  # type: ignore[no-any-return]
-
-
-def group_table(optimizer: torch.optim.Optimizer) -> list[tuple[str, int, float, float]]:
-    """(name, parameters, learning rate, weight decay) of every group."""
-    return [
-        (g["name"], sum(p.numel() for p in g["params"]), g["initial_lr"], g["weight_decay"])
-        for g in optimizer.param_groups
-    ]
+    return recipe.make(model, batch_size, undecayed)  # type: ignore[no-any-return]

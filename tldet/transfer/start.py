@@ -13,6 +13,7 @@ from tldet.errors import CheckpointError
 from tldet.models.detector import Detector, Preprocess
 from tldet.transfer.adapt import same_input
 from tldet.transfer.archives import Archive, read_archive
+from tldet.transfer.class_match import MatchSettings
 from tldet.transfer.classes import classes_of
 from tldet.transfer.foreign import foreign_in, layout_in, policy_in, translate
 from tldet.transfer.known import Known, Layout, entry
@@ -92,7 +93,7 @@ def _foreign(archive: Archive, layout: Layout, known: Known) -> Start:
     return Start(classes.given, policy.preprocess, policy.strided_conv, layout.backbone, weights, published)
 
 
-def init_from(model: Detector, path: str | Path) -> LoadReport:
+def init_from(model: Detector, path: str | Path, match: MatchSettings | None = None) -> LoadReport:
     """Fill a detector from a tldet checkpoint, see :func:`~tldet.transfer.weights.load_detector`.
 
     Raises:
@@ -100,10 +101,10 @@ def init_from(model: Detector, path: str | Path) -> LoadReport:
     """
     state = checkpoint.load(path)
     refuse_classifier(path, state)
-    return _fill(model, _ours(Path(path), state, lambda: state), str(path))
+    return _fill(model, _ours(Path(path), state, lambda: state), str(path), match)
 
 
-def load_start(model: Detector, source: str) -> LoadReport:
+def load_start(model: Detector, source: str, match: MatchSettings | None = None) -> LoadReport:
     """Fill a detector from a source (see :mod:`tldet.transfer.sources`) that holds a whole one.
 
     Raises:
@@ -113,10 +114,10 @@ def load_start(model: Detector, source: str) -> LoadReport:
     start = open_start(fetch(source))
     if start is None:
         raise CheckpointError(f"{source}: holds no detector; a backbone's weights belong into model.backbone.weights")
-    return _fill(model, start, source)
+    return _fill(model, start, source, match)
 
 
-def _fill(model: Detector, start: Start, source: str) -> LoadReport:
+def _fill(model: Detector, start: Start, source: str, match: MatchSettings | None) -> LoadReport:
     ours = asdict(model.preprocess)
     if start.preprocess is not None and not same_input(start.preprocess, ours):
         theirs = dict(start.preprocess)
@@ -125,4 +126,4 @@ def _fill(model: Detector, start: Start, source: str) -> LoadReport:
     if start.strided_conv and stride and start.strided_conv != stride:
         what = f"trained with model.backbone.strided_conv {start.strided_conv}, here it is {stride}"
         raise CheckpointError(f"{source}: {what}; set it to theirs")
-    return load_detector(model, start.weights(), start.class_names, source)
+    return load_detector(model, start.weights(), start.class_names, source, match)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from tldet.errors import CheckpointError
 from tldet.models.detector import Detector
-from tldet.transfer.class_rows import but_for_case, carry_rows
+from tldet.transfer.class_match import MatchSettings, Origins, but_for_case, few, origins
+from tldet.transfer.class_rows import carry_rows
 from tldet.transfer.provenance import told_by
 from tldet.transfer.sources import State, read_source
 
@@ -29,6 +30,7 @@ class LoadReport:
         adapted: names that were filled from another name or order, and how.
         new: names that keep their random values.
         unused: names of the source that went nowhere.
+        classes: the class of the source that each class is, None for a new one; empty for a backbone.
         provenance: what the source says of how it came about; empty when it says nothing.
     """
 
@@ -37,6 +39,7 @@ class LoadReport:
     adapted: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    classes: Origins = field(default_factory=dict)
     provenance: str = ""
 
     def summary(self) -> str:
@@ -103,23 +106,37 @@ def in_order_of(own: State, state: State, source: str) -> dict[str, Tensor]:
     return {mine: state[other] for mine, other in pairs}
 
 
-def load_detector(model: Detector, weights: State, class_names: Sequence[str | None], source: str) -> LoadReport:
+def load_detector(
+    model: Detector,
+    weights: State,
+    class_names: Sequence[str | None],
+    source: str,
+    match: MatchSettings | None = None,
+) -> LoadReport:
     """Fill a detector from another's weights: all that fits in name and shape.
 
-    The rows of layers that name classes (the head's ``class_layers``) go by class name; new classes' rows stay new.
-    A class of the other detector that has no name is none of ours.
+    The rows of layers that name classes (the head's ``class_layers``) go by class; how those of new classes start is
+    told in :mod:`tldet.transfer.class_rows`. A class of the other detector that has no name is none of ours.
+
+    Args:
+        model: it.
+        weights: in our names.
+        class_names: of the other detector.
+        source: where the weights come from.
+        match: how its classes are known again; by their very names when None.
 
     Raises:
+        ConfigError: a class alias or a folded name does not fit.
         CheckpointError: nothing fits.
     """
     carried: dict[str, Tensor] = {}
-    if list(class_names) != list(model.class_names):
-        weights, carried = _by_class(model, weights, class_names)
-        common = [name for name in model.class_names if name in class_names]
-        log.info("%s: %d of %d classes known by name (%s)", source, len(common), len(model.class_names), _few(common))
-        if missed := but_for_case(class_names, model.class_names):
-            log.info("%s: these would be known but for their letter case: %s", source, _few(missed))
+    match = match or MatchSettings()
+    known = origins(class_names, model.class_names, match)
+    if list(class_names) != list(known.values()):
+        weights, carried = _by_class(model, weights, class_names, list(known.values()))
+        _tell(source, class_names, known, match)
     report = load_state(model, weights, source)
+    report.classes = known
     report.adapted = [name for name in report.copied if name in carried]
     report.copied = [name for name in report.copied if name not in carried]
     if not report.copied:
@@ -127,11 +144,23 @@ def load_detector(model: Detector, weights: State, class_names: Sequence[str | N
     return report
 
 
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") or "none"
+def _tell(source: str, class_names: Sequence[str | None], known: Origins, match: MatchSettings) -> None:
+    common = [name for name, old in known.items() if old is not None]
+    log.info("%s: %d of %d classes known by name (%s)", source, len(common), len(known), few(common))
+    missed = [name for name in but_for_case(class_names, list(known)) if known[name] is None]
+    if missed and "case" not in match.fold:
+        log.info("%s: these would be known but for their letter case (--fold-names case): %s", source, few(missed))
+    if not common:
+        theirs = few([name for name in class_names if name is not None])
+        log.warning(
+            "%s: none of its classes (%s) is one of the data (%s): all rows of classes start new; --class-aliases "
+            "says which is which", source, theirs, few(list(known))
+        )  # fmt: skip
 
 
-def _by_class(model: Detector, weights: State, class_names: Sequence[str | None]) -> tuple[State, dict[str, Tensor]]:
+def _by_class(
+    model: Detector, weights: State, old_names: Sequence[str | None], new_names: Sequence[str | None]
+) -> tuple[State, dict[str, Tensor]]:
     """The weights with class layers for the model's own classes, and these layers alone."""
     own, carried, others = model.state_dict(), {}, dict(weights)
     head: Any = model.head
@@ -140,7 +169,7 @@ def _by_class(model: Detector, weights: State, class_names: Sequence[str | None]
         layer, old, new = name.rpartition(".")[0], others.pop(name), own.get(name)
         if new is None:
             continue
-        rows = carry_rows(layer, old, new, class_names, model.class_names, background=layers[layer])
+        rows = carry_rows(layer, old, new, old_names, new_names, background=layers[layer])
         if rows is not None:
             carried[name] = rows
     return {**others, **carried}, carried

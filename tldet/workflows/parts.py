@@ -159,18 +159,6 @@ def check_masks(config: Config, detector: Detector, train: CocoDataset) -> None:
         log.warning("%s: %d of %d objects have no segmentation; they teach no mask", train.index.path, without, objects)
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """The device of a name; ``auto`` takes a GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {name}: {str(error).splitlines()[0]}") from None
-    return device
-
-
 class Validation:
     """Losses and COCO numbers of a model on a data set, from one forward pass a batch.
 

@@ -9,12 +9,12 @@ from tldet.config import build_settings
 from tldet.data.loader import LoaderSettings
 from tldet.engine.fuse import fuse
 from tldet.engine.memory import keep_freed_memory
-from tldet.engine.precision import choose
+from tldet.engine.precision import choose, pick_device
 from tldet.errors import DataError
 from tldet.evaluation.report import CocoResult
 from tldet.output import make_folder, write_json
 from tldet.transfer.restore import restore
-from tldet.workflows.parts import EvalSettings, Validation, build_dataset, pick_device
+from tldet.workflows.parts import EvalSettings, Validation, build_dataset
 
 if TYPE_CHECKING:
     from rich.console import Console

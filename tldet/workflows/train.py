@@ -15,7 +15,7 @@ from tldet.data.coco import CocoDataset
 from tldet.data.loader import BatchOrder, Collate, Samples, collate, train_batches
 from tldet.engine.log import LOG_NAME, read_log
 from tldet.engine.memory import keep_freed_memory
-from tldet.engine.precision import choose
+from tldet.engine.precision import choose, pick_device
 from tldet.engine.progress import ConsoleReporter
 from tldet.engine.state import TrainResult, seed_all
 from tldet.engine.trainer import Trainer
@@ -38,7 +38,6 @@ from tldet.workflows.parts import (
     check_class_count,
     check_masks,
     checked_settings,
-    pick_device,
     versions,
 )
 

@@ -118,8 +118,7 @@ class FasterRCNNHead(nn.Module):
         roi: the second stage.
     """
 
-    class_layers = ("box.cls_score", "box.bbox_pred")  # whose rows are classes
-    background_layers = ("box.cls_score",)  # of these, whose last row is background
+    background_layers = ("box.cls_score",)  # of the class layers, whose last row is background
 
     def __init__(
         self,
@@ -135,6 +134,8 @@ class FasterRCNNHead(nn.Module):
         self.roi = roi or RoISettings()
         self.rpn = RPN(in_channels, strides, rpn or RPNSettings())
         self.box = BoxBranch(in_channels, strides, num_classes, self.roi)
+        boxes = () if self.roi.class_agnostic else ("box.bbox_pred",)
+        self.class_layers = ("box.cls_score", *boxes)  # whose rows are classes
 
     def forward(self, features: Sequence[Tensor]) -> TwoStageRaw:
         """L x (B, C, H, W) to the proposals' raw outputs, and the features themselves."""

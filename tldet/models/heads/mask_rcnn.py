@@ -98,8 +98,9 @@ class MaskRCNNHead(nn.Module):
         self.rpn = RPN(in_channels, strides, rpn or RPNSettings())
         self.box = BoxBranch(in_channels, strides, num_classes, self.roi)
         self.mask = MaskBranch(in_channels, strides, num_classes, self.roi, mask)
-        per_class = () if mask.class_agnostic else ("mask.mask_logits",)
-        self.class_layers = ("box.cls_score", "box.bbox_pred", *per_class)  # whose rows are classes
+        boxes = () if self.roi.class_agnostic else ("box.bbox_pred",)
+        masks = () if mask.class_agnostic else ("mask.mask_logits",)
+        self.class_layers = ("box.cls_score", *boxes, *masks)  # whose rows are classes
 
     def forward(self, features: Sequence[Tensor]) -> TwoStageRaw:
         """L x (B, C, H, W) to the proposals' raw outputs, and the features themselves."""

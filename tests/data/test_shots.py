@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_exactly_k_of_each_class_and_the_pictures_that_carry_them(
 
 def test_smaller_sets_lie_within_larger_ones_and_the_seed_decides(source: Path, tmp_path: Path) -> None:
     sets = [ids(write_shots(source, k, 3, tmp_path / f"{k}.json").path) for k in (1, 2, 3, 4)]
-    assert all(small < large for small, large in zip(sets, sets[1:], strict=False))
+    assert all(small < large for small, large in pairwise(sets))
     assert ids(write_shots(source, 2, 3, tmp_path / "again.json").path) == sets[1]
     others = {frozenset(ids(write_shots(source, 2, seed, tmp_path / "o.json").path)) for seed in range(20)}
     assert len(others) > 10

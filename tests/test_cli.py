@@ -51,7 +51,7 @@ def test_each_tool_is_the_command(name: str) -> None:
         ["train", "x.py", "--resume", "--init-from", "f"],
         ["finetune", "--data", "d", "--out", "o", "--epochs", "1", "--steps", "2"],
         ["finetune", "--data", "d", "--out", "o", "--minutes", "-1"],
-        ["finetune", "--data", "d", "--out", "o", "--steps", "0"],
+        ["finetune", "--data", "d", "--out", "o", "--steps", "-1"],
         ["evaluate", "--gt", "a", "--dt", "b", "--engine", "other"],
         ["predict", "c.pt"],
     ],

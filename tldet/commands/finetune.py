@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_length, add_options, add_seed
+from tldet.commands.shared import add_class_match, add_length, add_options, add_seed, positive_float, share
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,12 +35,36 @@ def arguments(parser: ArgumentParser) -> None:
     )
     start.add_argument("--resume", action="store_true", help="go on with the run in --out and its config.py")
     start.add_argument("--init-from", metavar="F", help="start from the weights of this tldet checkpoint")
+    transfer = parser.add_argument_group("what of the start stays")
+    transfer.add_argument(
+        "--freeze",
+        nargs="+",
+        default=[],
+        metavar="WHAT",
+        help="what does not learn: 'backbone', 'all-but-head', or globs over names of modules and parameters",
+    )
+    transfer.add_argument(
+        "--gradual",
+        nargs="?",
+        const=0.5,
+        type=share,
+        metavar="SHARE",
+        help="freeze the backbone first and let it learn from the top down over this share of the run (0.5)",
+    )
+    transfer.add_argument(
+        "--layer-decay", type=share, metavar="F", help="each layer group learns F times as fast as the one above it"
+    )
+    transfer.add_argument(
+        "--l2-sp", type=positive_float, metavar="A", help="pull the backbone to its start, instead of weight decay"
+    )
+    add_class_match(parser)
     add_options(parser)
 
 
 def run(args: Namespace, console: Console) -> None:
     """Run it."""
     from tldet.workflows.finetune import finetune
+    from tldet.workflows.transfer_options import TransferOptions
 
     finetune(
         args.data,
@@ -58,6 +82,14 @@ def run(args: Namespace, console: Console) -> None:
         images=args.images,
         resume=args.resume,
         init_from=args.init_from,
+        transfer=TransferOptions(
+            freeze=tuple(args.freeze),
+            gradual=args.gradual,
+            layer_decay=args.layer_decay,
+            l2_sp=args.l2_sp,
+            class_aliases=args.class_aliases,
+            fold_names=tuple(args.fold_names),
+        ),
         options=args.cfg_options,
         console=console,
     )

@@ -10,7 +10,7 @@ def add_length(parser: ArgumentParser) -> None:
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=positive_int, metavar="N", help="train for N epochs")
     length.add_argument("--minutes", type=positive_float, metavar="M", help="budget of training time")
-    length.add_argument("--steps", type=positive_int, metavar="N", help="train for N steps")
+    length.add_argument("--steps", type=whole_number, metavar="N", help="train for N steps; 0 measures the start")
 
 
 def add_seed(parser: ArgumentParser) -> None:
@@ -21,6 +21,22 @@ def add_seed(parser: ArgumentParser) -> None:
 def add_options(parser: ArgumentParser) -> None:
     """Keys of the config."""
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="a.b=c", help="override config keys")
+
+
+def add_class_match(parser: ArgumentParser) -> None:
+    """How the classes of a start are known again."""
+    parser.add_argument(
+        "--class-aliases",
+        metavar="FILE",
+        help="start classes of other names: JSON {new name: name in the start}, or lines 'new name: name in the start'",
+    )
+    parser.add_argument(
+        "--fold-names",
+        nargs="+",
+        choices=["case", "plural"],
+        default=[],
+        help="also know classes again that differ in letter case, or in singular and plural",
+    )
 
 
 def add_device(parser: ArgumentParser) -> None:
@@ -38,6 +54,22 @@ def positive_float(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise ArgumentTypeError(f"must be above 0, not {text}")
+    return value
+
+
+def share(text: str) -> float:
+    """An argument above 0 and at most 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise ArgumentTypeError(f"must be above 0 and at most 1, not {text}")
+    return value
+
+
+def whole_number(text: str) -> int:
+    """An argument that must be 0 or a whole number above it."""
+    value = int(text)
+    if value < 0:
+        raise ArgumentTypeError(f"must be at least 0, not {text}")
     return value
 
 

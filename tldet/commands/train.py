@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_options
+from tldet.commands.shared import add_class_match, add_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,18 +20,21 @@ def arguments(parser: ArgumentParser) -> None:
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="go on from the newest readable checkpoint in --work-dir")
     start.add_argument("--init-from", metavar="F", help="start from the weights of this tldet checkpoint")
+    add_class_match(parser)
     add_options(parser)
 
 
 def run(args: Namespace, console: Console) -> None:
     """Run it."""
     from tldet.workflows.train import train
+    from tldet.workflows.transfer_options import TransferOptions
 
     train(
         args.config,
         work_dir=args.work_dir,
         resume=args.resume,
         init_from=args.init_from,
+        transfer=TransferOptions(class_aliases=args.class_aliases, fold_names=tuple(args.fold_names)),
         options=args.cfg_options,
         console=console,
     )

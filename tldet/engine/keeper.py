@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tldet.engine.trainer import Trainer
 
 
+STARTED = frozenset({"weights_source", "classes_from"})  # of a checkpoint's meta: what is known of the run's start
+
+
 class Keeper:
     """The checkpoint files of a run's folder: ``step_00000123.pt``, the last few of them, and ``best.pt``.
 
@@ -137,8 +140,8 @@ def unpack(run: Trainer, saved: Mapping[str, Any], path: Path) -> dict[str, Any]
     except (RuntimeError, ValueError, KeyError) as error:
         why = " ".join(str(error).split())[:300]
         raise TrainingError(f"{path} is of another model or optimizer, use its own config: {why}") from None
-    if "weights_source" in saved["meta"]:
-        run.meta["weights_source"] = saved["meta"]["weights_source"]  # a resumed run started where its first part did
+    for key in STARTED.intersection(saved["meta"]):
+        run.meta[key] = saved["meta"][key]  # a resumed run started where its first part did
     if run.schedule.minutes is None:
         run.state.total = total  # a run may be made longer; a budget's number stays as it was fixed
     if training["device"] == run.device.type and training["precision"] != run.precision.name:

@@ -47,6 +47,6 @@ def device_peak_mb() -> float:
     """The most that tensors have taken on the GPU, in MB, where one is in use; else :func:`peak_mb`."""
     import torch  # not needed by processes that are measured without it
 
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.memory_allocated():
         return torch.cuda.max_memory_allocated() / 2**20
     return peak_mb()

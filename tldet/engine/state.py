@@ -48,7 +48,8 @@ class TrainState:
         lr: highest learning rate of the last step.
         metrics: what the last validation returned.
         window: sums since the last line of the log.
-        unmeasured: the validation after the last step is still to be done: a picture could not be read, or there is no step.
+        unmeasured: the validation after the last step is still to be done: a picture could not be read, or no
+            step is to be taken.
     """
 
     step: int = 0

@@ -10,7 +10,7 @@ How a class starts that the old detector did not have:
   in Wang et al. 2020, section 3.1.
 - where each class has a sigmoid of its own (``cls_score`` of one-stage heads), its weights are zero and its bias is the
   one that a new head starts from: probability 0.01 in every cell (Lin et al. 2017, section 3.3).
-- its boxes and masks (``bbox_pred``, ``mask_logits``) are the mean of all old classes': what all objects have in common.
+- its boxes and masks (``bbox_pred``, ``mask_logits``) are the mean of all old classes': what objects have in common.
 
 None of these rows hides behind another in the forward pass, so equal or zero rows still get gradients of their own.
 """

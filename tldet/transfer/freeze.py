@@ -29,8 +29,8 @@ class FreezeSettings:
 
     Attributes:
         layers: globs of what does not learn.
-        unfreeze_at: glob to the number of epochs, a fraction allowed, after which what it names learns; until then it is
-            frozen, whether ``layers`` names it or not. Where several globs name a parameter, the earliest counts.
+        unfreeze_at: glob to the number of epochs, a fraction allowed, after which what it names learns; until then it
+            is frozen, whether ``layers`` names it or not. Where several globs name a parameter, the earliest counts.
         gradual: the backbone starts frozen and learns layer group by layer group from the top down (Howard and Ruder
             2018, ULMFiT, section 3.3), evenly over this share of the run: of n groups, the k-th from the top from
             ``gradual * k / n`` of all steps on.
@@ -52,6 +52,11 @@ class FreezeSettings:
         if self.unfreeze_at and self.gradual is not None:
             raise ConfigError("freeze: unfreeze_at and gradual both say when things learn; set one of them")
 
+    @property
+    def thaws(self) -> bool:
+        """Whether something learns only later."""
+        return bool(self.unfreeze_at) or self.gradual is not None
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -70,7 +75,7 @@ class Moment:
         if self.epoch is not None:
             return round(self.epoch * steps_per_epoch)
         assert self.share is not None
-        assert total is not None  # runs of minutes are refused, see no_minutes
+        assert total is not None  # runs of minutes are refused
         return max(1, round(self.share * total))
 
     def __str__(self) -> str:
@@ -130,7 +135,7 @@ def _moments(model: nn.Module, settings: FreezeSettings, learning: Sequence[str]
 
 
 def _gradual(model: nn.Module, share: float, learning: Sequence[str]) -> dict[str, Moment]:
-    """A moment for each layer group of the backbone that can learn; what lies above its layers goes with the top one."""
+    """A moment for each layer group of the backbone that can learn; what lies above them goes with the top one."""
     names = [name for name in learning if within(name, ["backbone"])]
     groups = [[f"backbone.{prefix}" for prefix in prefixes] for _, prefixes in backbone_groups(model)]
     members = [[name for name in names if within(name, group)] for group in groups]

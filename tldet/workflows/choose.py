@@ -79,9 +79,9 @@ def _batch(recipe: Config, pictures: int) -> tuple[int, str]:
 def _length(
     pictures: int, batch: int, epochs: int | None, minutes: float | None, steps: int | None
 ) -> tuple[dict[str, Any], str]:
-    if epochs or minutes or steps:
-        key, value = next((k, v) for k, v in (("epochs", epochs), ("minutes", minutes), ("steps", steps)) if v)
-        return {key: value}, f"{key} {value}: as asked"
+    for key, value in (("epochs", epochs), ("minutes", minutes), ("steps", steps)):
+        if value is not None:
+            return {key: value}, f"{key} {value}: as asked"
     an_epoch = max(1, pictures // batch)
     total = min(max(EPOCHS * an_epoch, LEAST_STEPS), MOST_STEPS)
     return {"steps": total}, f"steps {total}: about {total / an_epoch:.0f} passes over {pictures} pictures"

@@ -18,6 +18,7 @@ from tldet.workflows.parts import SCHEMA
 from tldet.workflows.runs import refuse_earlier_run, resume_run, rhythm, write_config
 from tldet.workflows.start import check_start, set_weights
 from tldet.workflows.train import Outcome, train
+from tldet.workflows.transfer_options import TransferOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,6 +46,7 @@ def finetune(
     images: str | Path | None = None,
     resume: bool = False,
     init_from: str | Path | None = None,
+    transfer: TransferOptions | None = None,
     options: Sequence[str] = (),
     console: Console | None = None,
 ) -> Outcome:
@@ -57,7 +59,7 @@ def finetune(
         backbone: a network of torchvision or timm instead of the recipe's; ``tldet models --backbones`` lists them.
         epochs: length in passes over the data.
         minutes: length as a budget of training time; start-up and evaluation do not count.
-        steps: length in steps.
+        steps: length in steps; 0 measures and saves the start.
         seed: what every random draw comes from; 0 when None.
         scratch: start from random weights.
         weights: start from a whole detector instead of an ImageNet backbone: "coco" takes the published one of the
@@ -67,17 +69,18 @@ def finetune(
         images: picture folder of both.
         resume: go on with the run in ``out``, by the config in it; only ``options`` change it.
         init_from: a tldet checkpoint to start from.
+        transfer: what of the start stays, and how its classes are known again.
         options: ``a.b=c`` on top of what is chosen.
         console: shows what was chosen, progress and the numbers.
 
     Raises:
         TldetError: the data, a name or a value is wrong.
     """
-    folder = Path(out)
+    folder, transfer = Path(out), transfer or TransferOptions()
     if resume:
         given = {"data": data, "model": model, "backbone": backbone, "epochs": epochs, "minutes": minutes}
         given |= {"steps": steps, "seed": seed, "scratch": scratch or None, "weights": weights, "train": train_json}
-        given |= {"val": val_json, "images": images, "init-from": init_from}
+        given |= {"val": val_json, "images": images, "init-from": init_from, **transfer.given()}
         go_on = partial(train, work_dir=folder, resume=True, console=console)
         return resume_run(folder, given, options, SCHEMA, NOTE, go_on)
     model, seed = DEFAULT_MODEL if model is None else model, 0 if seed is None else seed
@@ -85,6 +88,8 @@ def finetune(
         raise TrainingError(f"--seed must be at least 0, not {seed}")
     refuse_earlier_run(folder)
     check_start(weights, scratch, backbone, init_from)
+    if scratch:
+        transfer.refuse_scratch()
     recipe = load(model)
     if not recipe.get("model.head"):
         raise ConfigError(f"--model {model}: describes no detector, it has no model.head")
@@ -95,6 +100,7 @@ def finetune(
     changes = _replace_backbone(config, backbone, scratch) if backbone else []
     if weights is not None:
         set_weights(config, str(weights), model)
+    transfer.write(config)
     for line in choices.reasons + changes:
         log.info("%s", line)
     used = load(write_config(folder, config, NOTE), parse_options(options))

@@ -14,6 +14,7 @@ from tldet.config import Config, Part, build, build_settings, check
 from tldet.data.coco import CocoDataset
 from tldet.data.folder import ImageFolderDataset
 from tldet.data.loader import LoaderSettings, eval_batches
+from tldet.engine.l2_sp import L2SPSettings
 from tldet.engine.schedule import ScheduleSettings
 from tldet.engine.settings import TrainSettings
 from tldet.errors import ConfigError, DataError
@@ -23,6 +24,8 @@ from tldet.evaluation.report import METRICS, CocoResult
 from tldet.models.classifier import ClassifierSettings
 from tldet.models.detector import Detector, Preprocess
 from tldet.registry import BACKBONES, DATASETS, HEADS, HOOKS, NECKS, OPTIMIZERS, TRANSFORMS
+from tldet.transfer.class_match import MatchSettings
+from tldet.transfer.freeze import FreezeSettings
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +67,8 @@ COMMON = {
     "schedule": Part(ScheduleSettings),
     "training": Part(TrainSettings, required=False),
     "hooks.*": Part(HOOKS),
+    "freeze": Part(FreezeSettings, required=False),
+    "l2_sp": Part(L2SPSettings, required=False),
 }
 SCHEMA = {
     **COMMON,
@@ -73,6 +78,7 @@ SCHEMA = {
     "data.test": Part(DATASETS, supplied=("seed",), required=False),
     "data.test.transforms.*": Part(TRANSFORMS),
     "evaluation": Part(EvalSettings, required=False),
+    "class_match": Part(MatchSettings, required=False),
 }
 PRETRAIN_SCHEMA = {**COMMON, "model.classifier": Part(ClassifierSettings, required=False)}
 
@@ -85,6 +91,9 @@ class Settings:
     schedule: ScheduleSettings
     training: TrainSettings
     evaluation: EvalSettings
+    freeze: FreezeSettings
+    l2_sp: L2SPSettings | None
+    match: MatchSettings
 
 
 def checked_settings(config: Config, schema: Mapping[str, Part] = SCHEMA) -> Settings:
@@ -98,12 +107,22 @@ def checked_settings(config: Config, schema: Mapping[str, Part] = SCHEMA) -> Set
         ConfigError: a key or value is wrong.
     """
     check(config, schema)
-    return Settings(
+    l2_sp = config.get("l2_sp")
+    settings = Settings(
         build_settings(LoaderSettings, config.get("data.loader") or {}),
         build_settings(ScheduleSettings, config["schedule"]),
         build_settings(TrainSettings, config.get("training") or {}),
         build_settings(EvalSettings, config.get("evaluation") or {}),
+        build_settings(FreezeSettings, config.get("freeze") or {}),
+        build_settings(L2SPSettings, l2_sp) if l2_sp else None,
+        build_settings(MatchSettings, config.get("class_match") or {}),
     )
+    if settings.schedule.minutes is not None and settings.freeze.thaws:
+        raise ConfigError(
+            "freeze: what learns later makes later steps slower, and schedule.minutes measures the first ones: "
+            "give the length in epochs or steps"
+        )
+    return settings
 
 
 def build_dataset(

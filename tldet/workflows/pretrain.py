@@ -78,7 +78,9 @@ def pretrain(
         data = _generate()
     if data is None:
         raise DataError("give --data DIR with train/CLASS/*.jpg, or --demo")
-    length = next(({k: v} for k, v in (("epochs", epochs), ("minutes", minutes), ("steps", steps)) if v), None)
+    length = next(
+        ({k: v} for k, v in (("epochs", epochs), ("minutes", minutes), ("steps", steps)) if v is not None), None
+    )
     config = _filled(Path(data), length or {"epochs": 100}, seed, mirror=not demo)
     _set_backbone(config["model"], backbone or DEFAULT_BACKBONE)
     used = load(write_config(folder, config, NOTE), parse_options(options))

@@ -1,18 +1,93 @@
-"""What ``tldet finetune --weights`` means."""
+"""Where training starts: what ``tldet finetune --weights`` means, and the weights put into the model."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tldet.config.files import shipped
-from tldet.errors import TrainingError
+from tldet.errors import ConfigError, TrainingError
 from tldet.transfer.adapt import set_input
+from tldet.transfer.class_match import MatchSettings
 from tldet.transfer.known import coco_weights
-from tldet.transfer.start import open_start
+from tldet.transfer.start import init_from as init_from_checkpoint
+from tldet.transfer.start import load_start, open_start
+from tldet.transfer.weights import LoadReport, load_backbone_weights
 
 log = logging.getLogger(__name__)
+NAMES = MatchSettings()  # by their very names
+
+
+@dataclass(frozen=True)
+class Started:
+    """What a model's starting weights were.
+
+    Attributes:
+        source: where they came from.
+        carried: names of the tensors that were filled whole.
+        classes: the class of the start that each class is, None for a new one; empty where no detector was the start.
+        resumed: the weights are those of a checkpoint of the same run, and are still to be loaded.
+    """
+
+    source: str = "random"
+    carried: tuple[str, ...] = ()
+    classes: Mapping[str, str | None] = field(default_factory=dict)
+    resumed: bool = False
+
+    @property
+    def renewed(self) -> bool:
+        """Whether some class is not the one of the same name of the start."""
+        return any(name != old for name, old in self.classes.items())
+
+
+def start_weights(
+    model: Any,
+    resume: bool,
+    init_from: str | Path | None,
+    start: str | None,
+    pretrained: bool,
+    match: MatchSettings = NAMES,
+) -> Started:
+    """Fill the model from where it starts; nothing is fetched when a checkpoint brings the weights.
+
+    Args:
+        model: a detector or a classifier; its backbone is frozen as its own settings say.
+        resume: a checkpoint of the run will bring the weights.
+        init_from: a tldet checkpoint.
+        start: the source of a whole detector.
+        pretrained: else load the backbone's own weights.
+        match: how the classes of a detector are known again.
+
+    Raises:
+        TldetError: the weights cannot be had, or do not fit.
+    """
+    backbone: Any = model.backbone
+    started = Started()
+    if match != NAMES and not (resume or init_from or start):
+        raise ConfigError(
+            "class_match: there is no detector whose classes could be matched; give --init-from or --weights"
+        )
+    if resume:
+        started = Started("resumed", resumed=True)
+    elif init_from:
+        started = _detector(str(init_from), init_from_checkpoint(model, init_from, match))
+    elif start:
+        started = _detector(start, load_start(model, start, match))
+    elif backbone.weights_source and pretrained:
+        report = load_backbone_weights(backbone, backbone.weights_source)
+        log.info("%s", report.summary())
+        names = [f"backbone.{name.removesuffix(' (by order)')}" for name in report.copied + report.adapted]
+        started = Started(backbone.weights_source, tuple(names))
+    backbone.freeze()
+    return started
+
+
+def _detector(source: str, report: LoadReport) -> Started:
+    log.info("%s", report.summary())
+    return Started(source, tuple(report.copied), report.classes)
 
 
 def check_start(weights: str | Path | None, scratch: bool, backbone: str | None, init_from: str | Path | None) -> None:

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from tldet.config import Config, build, load, parse_options
+from tldet.config import Config, load, parse_options
 from tldet.data.coco import CocoDataset
-from tldet.data.loader import BatchOrder, Collate, Samples, collate, train_batches
 from tldet.engine.log import LOG_NAME, read_log
 from tldet.engine.memory import keep_freed_memory
-from tldet.engine.precision import choose, pick_device
-from tldet.engine.progress import ConsoleReporter
 from tldet.engine.state import TrainResult, seed_all
-from tldet.engine.trainer import Trainer
-from tldet.engine.validation import Evaluate, best_of
+from tldet.engine.validation import best_of
 from tldet.engine.verdict import judge
 from tldet.errors import CheckpointError, DataError, TrainingError
 from tldet.evaluation.report import CocoResult
-from tldet.models.backbones import trainable
-from tldet.models.classifier import Classifier
-from tldet.models.detector import Detector, build_detector
-from tldet.registry import HOOKS
-from tldet.transfer.param_groups import build_optimizer, group_table
-from tldet.transfer.start import init_from as init_from_checkpoint
-from tldet.transfer.start import load_start
-from tldet.transfer.weights import load_backbone_weights
+from tldet.models.detector import build_detector
+from tldet.transfer.class_match import shown as class_table
+from tldet.workflows.assemble import assemble
 from tldet.workflows.parts import (
-    Settings,
     Validation,
     build_dataset,
     check_class_count,
@@ -40,11 +27,11 @@ from tldet.workflows.parts import (
     checked_settings,
     versions,
 )
+from tldet.workflows.start import Started, start_weights
+from tldet.workflows.transfer_options import TransferOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -83,6 +70,7 @@ def train(
     work_dir: str | Path | None = None,
     resume: bool = False,
     init_from: str | Path | None = None,
+    transfer: TransferOptions | None = None,
     options: Sequence[str] = (),
     console: Console | None = None,
     backbone_weights: bool = True,
@@ -94,6 +82,7 @@ def train(
         work_dir: where checkpoints and the log go; ``runs/NAME`` by default.
         resume: go on from the newest readable checkpoint there; excludes ``init_from``.
         init_from: a tldet checkpoint whose weights are the start.
+        transfer: more to write into the config.
         options: ``a.b=c`` on top of the config.
         console: shows progress and the numbers; silent when None.
         backbone_weights: load the backbone's pretrained weights.
@@ -105,6 +94,8 @@ def train(
         raise TrainingError("resume and init-from exclude each other: a resumed run brings its own weights")
     keep_freed_memory()
     cfg = config if isinstance(config, Config) else load(config, parse_options(options))
+    if transfer:
+        transfer.write(cfg.data)
     settings = checked_settings(cfg)
     folder = Path(work_dir) if work_dir else Path("runs") / Path(cfg.source).stem
     seed = settings.training.seed
@@ -118,108 +109,21 @@ def train(
     seed_all(seed)
     detector = build_detector(cfg["model"], data.class_names)
     check_masks(cfg, detector, data)
-    source = start_weights(detector, resume, init_from, cfg.get("model.weights.source"), backbone_weights)
+    start = cfg.get("model.weights.source")
+    started = start_weights(detector, resume, init_from, start, backbone_weights, settings.match)
+    if console and started.renewed:
+        console.print(class_table(started.classes, started.source))
     validation = Validation(val, settings.loader, settings.evaluation) if val else None
     if validation:
         best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training
-    trainer = assemble(cfg, settings, folder, detector, data, validation, _meta(cfg, data, source), console)
+    trainer = assemble(cfg, settings, folder, detector, data, validation, _meta(cfg, data, started), started, console)
     result = trainer.run(resume=resume)
     outcome = Outcome(folder, result, validation.result if validation else None)
     _report(outcome, settings.training.best_metric, console)
     return outcome
 
 
-def start_weights(model: Any, resume: bool, init_from: str | Path | None, start: str | None, pretrained: bool) -> str:
-    """Fill the model from where it starts; nothing is fetched when a checkpoint brings the weights."""
-    backbone: Any = model.backbone
-    source = "random"
-    if resume:
-        source = "resumed"
-    elif init_from:
-        source = str(init_from)
-        log.info("%s", init_from_checkpoint(model, init_from).summary())
-    elif start:
-        source = start
-        log.info("%s", load_start(model, start).summary())
-    elif backbone.weights_source and pretrained:
-        log.info("%s", load_backbone_weights(backbone, backbone.weights_source).summary())
-        source = backbone.weights_source
-    backbone.freeze()
-    return source
-
-
-def assemble(
-    cfg: Config,
-    settings: Settings,
-    folder: Path,
-    model: Detector | Classifier,
-    data: Samples,
-    validation: Evaluate | None,
-    meta: Mapping[str, Any],
-    console: Console | None,
-    collate: Collate = collate,
-) -> Trainer:
-    """The trainer of a checked config: order, precision, optimizer, hooks.
-
-    Args:
-        cfg: the config.
-        settings: its plain sections.
-        folder: the run's folder.
-        model: with its starting weights.
-        data: what it trains on.
-        validation: measures it; None never does.
-        meta: what checkpoints say of the run.
-        console: shows progress; silent when None.
-        collate: samples to a batch.
-    """
-    loader, training = settings.loader, settings.training
-    order = BatchOrder(data.sizes, loader.batch_size, training.seed, group_aspect=loader.group_aspect)
-    device = pick_device()
-    model.to(device).train()
-    pin = device.type == "cuda"
-
-    def batches(start: int) -> Any:
-        return train_batches(data, order, start=start, workers=loader.workers, collate=collate, pin=pin)
-
-    def trial() -> torch.Tensor:
-        batch = next(train_batches(data, order, collate=collate))
-        return torch.stack(list(model.loss(batch.to(device)).values())).sum()
-
-    work = repr((loader.batch_size, cfg["data"]["train"].get("transforms")))
-    precision = choose(model, device, training.precision, trial, work)
-    log.info("computing in %s", precision.describe())
-    optimizer = build_optimizer(model, cfg["optimizer"], order.batch_size * training.accumulate)
-    log.info("%d of %d parameters learn", trainable(model), sum(p.numel() for p in model.parameters()))
-    for name, count, lr, decay in group_table(optimizer):
-        log.info("  %s: %d parameters, learning rate %g, weight decay %g", name, count, lr, decay)
-    return Trainer(
-        model,
-        optimizer,
-        batches,
-        validation,
-        settings.schedule,
-        training,
-        folder,
-        steps_per_epoch=len(order) / training.accumulate,
-        batch_size=order.batch_size,
-        precision=precision,
-        reporter=ConsoleReporter(console) if console else None,
-        config=cfg.data,
-        meta=meta,
-        hooks=_hooks(cfg.get("hooks") or []),
-    )
-
-
-def _hooks(sections: Sequence[dict[str, Any]]) -> list[Any]:
-    """The hooks of a config, in the order they are called in."""
-    if not sections:
-        return []
-    from tldet.engine.hooks import by_priority  # takes two seconds to import
-
-    return by_priority([build(HOOKS, section) for section in sections])
-
-
-def _meta(cfg: Config, data: CocoDataset, source: str) -> dict[str, Any]:
+def _meta(cfg: Config, data: CocoDataset, started: Started) -> dict[str, Any]:
     """What a checkpoint says of itself."""
     found = (cfg.get(f"data.{part}.transforms") for part in ("val", "test", "train"))
     steps: list[dict[str, Any]] = next((one for one in found if one), [])
@@ -229,7 +133,8 @@ def _meta(cfg: Config, data: CocoDataset, source: str) -> dict[str, Any]:
         "class_names": list(data.class_names),
         "category_ids": list(data.category_ids),
         "input": {"short": short if isinstance(short, int) else max(short), "long": resize.get("long", 1333)},
-        "weights_source": source,
+        "weights_source": started.source,
+        "classes_from": started.classes,
         "versions": versions(),
     }
 
@@ -237,9 +142,12 @@ def _meta(cfg: Config, data: CocoDataset, source: str) -> dict[str, Any]:
 def _report(outcome: Outcome, metric: str, console: Console | None) -> None:
     if console is None:
         return
+    records = read_log(outcome.work_dir / LOG_NAME)
     if outcome.result is not None:
         console.print(*outcome.result.tables(), sep="\n")
-        console.print(judge(read_log(outcome.work_dir / LOG_NAME), metric).text, markup=False, highlight=False)
+        console.print(judge(records, metric).text, markup=False, highlight=False)
     t = outcome.train
     rate = f", {t.seconds / t.step:.2f} s a step" if t.step else ""
-    console.print(f"{t.step} steps in {t.seconds:.0f} s of training{rate}; checkpoint: {outcome.checkpoint}")
+    peak = next((r["time"].get("peak_mb") for r in reversed(records) if r["type"] == "train"), None)
+    most = f", {peak:,.0f} MB of memory at most" if peak else ""
+    console.print(f"{t.step} steps in {t.seconds:.0f} s of training{rate}{most}; checkpoint: {outcome.checkpoint}")

@@ -20,8 +20,9 @@ from tldet.errors import ConfigError
 from tldet.models.classifier import build_classifier
 from tldet.registry import DATASETS
 from tldet.transfer.provenance import TASK, export_backbone
+from tldet.workflows.assemble import assemble
 from tldet.workflows.parts import PRETRAIN_SCHEMA, checked_settings, versions
-from tldet.workflows.train import assemble, start_weights
+from tldet.workflows.start import start_weights
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,11 +68,12 @@ def train_classifier(
     val = _dataset(cfg, "val", seed, data.class_names) if cfg.get("data.val") else None
     seed_all(seed)
     model = build_classifier(cfg["model"], data.class_names)
-    start_weights(model, resume, None, None, pretrained=True)
+    started = start_weights(model, resume, None, None, pretrained=True)
     validation = Accuracy(val, settings.loader) if val else None
     if validation:
         best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training
-    trainer = assemble(cfg, settings, folder, model, data, validation, _meta(cfg, data), console, collate_pictures)
+    meta = _meta(cfg, data)
+    trainer = assemble(cfg, settings, folder, model, data, validation, meta, started, console, collate_pictures)
     result = trainer.run(resume=resume)
     best = result.best_checkpoint or result.checkpoint
     outcome = Pretrained(folder, result, export_backbone(best, folder / BACKBONE_NAME) if best else None)

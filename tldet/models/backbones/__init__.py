@@ -5,18 +5,8 @@ A backbone maps (B, 3, H, W) to one (B, C, ceil(H / stride), ceil(W / stride)) a
 learning rates and tables.
 """
 
-from tldet.models.backbones.base import Backbone, Norm, OutNorm, rest_frozen, trainable, within
+from tldet.models.backbones.base import Backbone, Norm, OutNorm, trainable, within
 from tldet.models.backbones.timm_nets import TimmBackbone, ViTBackbone
 from tldet.models.backbones.torchvision_nets import TorchvisionBackbone
 
-__all__ = [
-    "Backbone",
-    "Norm",
-    "OutNorm",
-    "TimmBackbone",
-    "TorchvisionBackbone",
-    "ViTBackbone",
-    "rest_frozen",
-    "trainable",
-    "within",
-]
+__all__ = ["Backbone", "Norm", "OutNorm", "TimmBackbone", "TorchvisionBackbone", "ViTBackbone", "trainable", "within"]

@@ -47,7 +47,7 @@ def test_what_the_data_cannot_give(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no class 'd'"):
         check(replace(plan, novel=("d",)), cells(["tfa"], [1], [0]))
     few = truth(tmp_path / "few.json", {"a": 1, "b": 1, "c": 0})
-    with pytest.raises(DataError, match=r"few\.json: has no object of class 'c'"):
+    with pytest.raises(DataError, match=r"few\.json: has no object of novel class 'c'"):
         check(replace(plan, measured=few), cells(["tfa"], [1], [0]))
 
 

@@ -31,7 +31,7 @@ def check_arms(plan: Plan, arms: Sequence[str]) -> None:
     Raises:
         TldetError: they do not, or the given base checkpoint is not of the base classes.
     """
-    if plan.base is not None and (given := [name for name, value in plan.phase_one.items() if value]):
+    if plan.base is not None and (given := [name for name, value in plan.phase_one.items() if value not in (None, [])]):
         raise TrainingError(f"--base brings a finished base training: leave out its {', '.join(given)}")
     if plan.base is not None:
         config = open_base(plan.base, plan)["config"]

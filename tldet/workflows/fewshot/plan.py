@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -17,6 +18,7 @@ from tldet.data.shots import check_novel, draw
 from tldet.errors import DataError, TrainingError
 from tldet.output import write_json
 
+log = logging.getLogger(__name__)
 SETTINGS = "settings.json"
 
 
@@ -113,11 +115,13 @@ def check(plan: Plan, wanted: Sequence[Cell]) -> None:
     for shots in {cell.shots for cell in wanted}:
         draw(train, shots, seed=0)  # what a class has does not depend on the seed
     there = {measured.class_names[label] for label in np.unique(measured.labels[~measured.crowd])}
-    if lacking := [name for name in train.class_names if name not in there]:
+    if lacking := [name for name in plan.novel if name not in there]:
         raise DataError(
-            f"{measured.path}: has no object of class {lacking[0]!r}, so nothing of it can be measured: "
-            "measure on annotations with all classes (--val)"
+            f"{measured.path}: has no object of novel class {lacking[0]!r}, so nothing of it can be measured: "
+            "measure on annotations that have some (--val)"
         )
+    if unmeasured := [name for name in plan.base_classes if name not in there]:
+        log.warning("%s: has no object of %s: not in the base AP", measured.path, ", ".join(unmeasured))
 
 
 def remember(plan: Plan, folder: Path) -> None:

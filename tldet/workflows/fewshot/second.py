@@ -52,6 +52,8 @@ def second_config(base: Mapping[str, Any], plan: Plan, cell: Cell, drawn: Subset
         drawn: K objects a class.
     """
     config: dict[str, Any] = copy.deepcopy(base["config"])
+    for key in ("freeze", "l2_sp"):  # the base training's means against forgetting its own start
+        config.pop(key, None)
     config["model"].pop("weights", None)
     config["model"]["head"]["num_classes"] = len(plan.classes)
     set_arm(config, cell.arm)

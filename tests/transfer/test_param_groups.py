@@ -10,7 +10,7 @@ from torch import nn
 
 from tldet.errors import ConfigError
 from tldet.models.backbones import TorchvisionBackbone
-from tldet.transfer.param_groups import build_optimizer, group_table
+from tldet.transfer.param_groups import build_optimizer
 
 
 class Small(nn.Module):
@@ -51,7 +51,7 @@ def test_biases_may_learn_faster_but_norms_do_not(model: Small) -> None:
 
 def test_layers_learn_slower_the_lower_they_are(model: Small) -> None:
     settings = {"type": "AdamW", "lr": 1.0, "backbone_lr": 0.5, "layer_decay": 0.1}
-    rates = {name: rate for name, _, rate, _ in group_table(build_optimizer(model, settings, 4))}
+    rates = {group["name"]: group["lr"] for group in build_optimizer(model, settings, 4).param_groups}
     assert rates["backbone.layer4"] == pytest.approx(0.5)
     assert rates["backbone.layer3"] == pytest.approx(0.05)
     assert rates["backbone.layer2"] == pytest.approx(0.005)

@@ -81,7 +81,7 @@ class ScheduleSettings:
         return next(float(value) for value in (self.epochs, self.steps, self.minutes) if value is not None)
 
     def total_steps(self, steps_per_epoch: float) -> int | None:
-        """Optimizer steps of the run, at least 1 unless 0 are asked for; None where a budget of minutes decides later."""
+        """Optimizer steps of the run, at least 1 unless 0 are asked for; None while minutes are still measured."""
         if self.minutes is not None:
             return None
         return (

@@ -78,7 +78,13 @@ def finetune(
     """
     folder, transfer = Path(out), transfer or TransferOptions()
     if resume:
-        given = {"data": data, "model": model, "backbone": backbone, "epochs": epochs, "minutes": minutes}
+        given: dict[str, object] = {
+            "data": data,
+            "model": model,
+            "backbone": backbone,
+            "epochs": epochs,
+            "minutes": minutes,
+        }
         given |= {"steps": steps, "seed": seed, "scratch": scratch or None, "weights": weights, "train": train_json}
         given |= {"val": val_json, "images": images, "init-from": init_from, **transfer.given()}
         go_on = partial(train, work_dir=folder, resume=True, console=console)

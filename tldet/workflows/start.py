@@ -66,9 +66,9 @@ def start_weights(
     """
     backbone: Any = model.backbone
     started = Started()
-    if match != NAMES and not (resume or init_from or start):
+    if (match.aliases or match.fold) and not (resume or init_from or start):
         raise ConfigError(
-            "class_match: there is no detector whose classes could be matched; give --init-from or --weights"
+            "class_match: no detector is the start; give one by --init-from or --weights, or leave it out"
         )
     if resume:
         started = Started("resumed", resumed=True)

@@ -1,4 +1,4 @@
-"""The options of ``tldet finetune`` that say what of the start stays: each goes into the config, so a resumed run has it."""
+"""Options that say what of the start stays: each goes into the config, where a resumed run finds it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class TransferOptions:
     """What is asked for; None or empty leaves the recipe as it is.
 
     Attributes:
-        freeze: what does not learn: "backbone", "all-but-head", or globs (:class:`~tldet.transfer.freeze.FreezeSettings`).
+        freeze: what does not learn: "backbone", "all-but-head", or globs, see
+            :class:`~tldet.transfer.freeze.FreezeSettings`.
         gradual: share of the run over which the backbone begins to learn, from the top down.
         layer_decay: see :class:`~tldet.transfer.param_groups.Recipe`.
         l2_sp: strength of the backbone's pull to its start (:class:`~tldet.engine.l2_sp.L2SPSettings`).

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Groups = Mapping[str, Mapping[str, float]]  # "base" and "novel" to AP and AP50
 NUMBERS = (("base", "AP"), ("base", "AP50"), ("novel", "AP"), ("novel", "AP50"))
+SHOWN = (("base", "AP"), ("novel", "AP"), ("novel", "AP50"))
 # Student's t at 97.5 % for 1 to 29 degrees of freedom; beyond, the normal distribution's is within 4 %.
 T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
      2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045)  # fmt: skip
@@ -32,7 +33,7 @@ class Spread:
     def __str__(self) -> str:
         if self.interval is None:
             return f"{self.mean:.3f}"
-        return f"{self.mean:.3f} ± {self.interval:.3f} (sd {self.deviation:.3f})"
+        return f"{self.mean:.3f} ± {self.interval:.3f}\nsd {self.deviation:.3f}"
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -67,13 +68,13 @@ def table(before: Groups, runs: Mapping[Cell, Groups]) -> Table:
     """Base and novel AP before and after, a row for each arm and number of shots."""
     from rich.table import Table
 
-    shown = Table(title="mean ± 95 % interval (sd) over seeds")
+    shown = Table(title="mean ± 95 % interval over seeds, sd their standard deviation")
     for name in ("arm", "shots", "seeds"):
         shown.add_column(name)
-    for group, key in NUMBERS:
+    for group, key in SHOWN:
         shown.add_column(f"{group} {key}", justify="right")
-    shown.add_row("base training", "", "", *(f"{v:.3f}" if (v := before[g][k]) >= 0 else "-" for g, k in NUMBERS))
+    shown.add_row("base", "all", "", *(f"{v:.3f}" if (v := before[g][k]) >= 0 else "-" for g, k in SHOWN))
     for entry in summarise(runs):
         seeds = ", ".join(map(str, entry["seeds"]))
-        shown.add_row(entry["arm"], str(entry["shots"]), seeds, *(str(entry[f"{g}_{k}"]) for g, k in NUMBERS))
+        shown.add_row(entry["arm"], str(entry["shots"]), seeds, *(str(entry[f"{g}_{k}"]) for g, k in SHOWN))
     return shown

@@ -140,13 +140,15 @@ def _complete(whole: Record, kept: Collection[int]) -> dict[int, list[int]]:
     """The classes of each picture, by its id, none of whose annotations there is left out; classes without one too."""
     lost = Counter((a["image_id"], a["category_id"]) for a in whole["annotations"] if a.get("id", -1) not in kept)
     categories = [c["id"] for c in whole["categories"]]
-    said = {i["id"]: set(i.get(LABELLED, categories)) for i in whole["images"]}
+    said = {i["id"]: set(categories if i.get(LABELLED) is None else i[LABELLED]) for i in whole["images"]}
     return {image: [c for c in categories if c in ids and not lost[image, c]] for image, ids in said.items()}
 
 
 def _without(image: Record, gone: Collection[int]) -> Record:
     """A picture's record that does not name the categories ``gone``."""
-    return {**image, LABELLED: [c for c in image[LABELLED] if c not in gone]} if LABELLED in image else image
+    if image.get(LABELLED) is None:
+        return image
+    return {**image, LABELLED: [c for c in image[LABELLED] if c not in gone]}
 
 
 def _read(path: Path) -> Record:

@@ -15,6 +15,7 @@ from tldet.commands import (
     predict,
     pretrain,
     quickstart,
+    study,
     test,
     train,
 )
@@ -24,6 +25,7 @@ COMMANDS: dict[str, ModuleType] = {
     "finetune": finetune,
     "fewshot": fewshot,
     "pretrain": pretrain,
+    "study": study,
     "test": test,
     "evaluate": evaluate,
     "predict": predict,

@@ -16,7 +16,7 @@ from tldet.workflows.fewshot.measure import finished, measured
 from tldet.workflows.fewshot.plan import Cell, Plan, cells, check, remember
 from tldet.workflows.fewshot.second import open_base, second_config
 from tldet.workflows.fewshot.summary import Groups, table, to_json
-from tldet.workflows.finetune import layout_of
+from tldet.workflows.finetune import resolve_layout
 from tldet.workflows.runs import CONFIG_NAME, write_config
 from tldet.workflows.train import train
 
@@ -84,7 +84,7 @@ def fewshot(
         TldetError: the data, a name or a value is wrong.
     """
     folder = Path(out)
-    layout = layout_of(data, train_json, val_json, images, folder, 0)
+    layout = resolve_layout(data, train_json, val_json, images, folder, 0)
     phase_one = {"model": model, "epochs": epochs, "minutes": minutes, "steps": steps, "options": list(options)}
     second = (shot_steps, lr_factor, tuple(shot_options))
     assert layout.val is not None  # a lone JSON was split

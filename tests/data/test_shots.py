@@ -63,7 +63,9 @@ def test_exactly_k_of_each_class_and_the_pictures_that_carry_them(
     assert {a["image_id"] for a in whole["annotations"]} == {i["id"] for i in whole["images"]}
     assert whole["info"] == "x"
     assert all(i["license"] == 3 for i in whole["images"])
-    assert whole["few_shot"] == {"source": str(source), "shots": shots, "seed": seed}
+    told = whole["few_shot"]
+    assert (told["source"], told["shots"], told["seed"]) == (str(source), shots, seed)
+    assert told["counts"]["dropped_objects"] == subset.dropped_objects
     assert (subset.objects, subset.pictures) == (3 * shots, len(whole["images"]))
     on_them = sum(len(OBJECTS[i["id"]]) for i in whole["images"])
     assert subset.dropped_objects == on_them - 3 * shots
@@ -156,3 +158,15 @@ def test_annotations_without_ids_of_their_own(source: Path, tmp_path: Path) -> N
     source.write_text(json.dumps(whole))
     with pytest.raises(DataError, match="ids are missing or doubled"):
         write_shots(source, 1, 0, tmp_path / "k.json")
+
+
+def test_a_set_is_drawn_again_only_where_something_changed(source: Path, tmp_path: Path) -> None:
+    first = write_shots(source, 2, 0, tmp_path / "k.json")
+    stamp = first.path.stat().st_mtime_ns
+    assert write_shots(source, 2, 0, first.path) == first
+    assert first.path.stat().st_mtime_ns == stamp
+    source.write_text(source.read_text().replace('"id": 101', '"id": 99'))
+    again = ids(write_shots(source, 4, 0, first.path).path)
+    assert 99 in again
+    first.path.write_text("{")
+    assert write_shots(source, 1, 0, first.path).objects == 3

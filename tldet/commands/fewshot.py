@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tldet.commands.shared import add_length, add_options, positive_float, positive_int
 
@@ -57,26 +57,33 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, console: Console) -> None:
     """Run it."""
-    from tldet.workflows.fewshot.run import fewshot
+    from pathlib import Path
 
-    fewshot(
+    from tldet.workflows.fewshot.fewshot import fewshot
+    from tldet.workflows.fewshot.plan import FewShot
+    from tldet.workflows.study.plan import Wishes
+
+    given: dict[str, Any] = {"model": args.model} if args.model is not None else {}
+    wishes = Wishes(
         args.data,
-        out=args.out,
-        novel=args.novel,
-        shots=args.shots,
-        seeds=args.seeds,
-        arms=args.arms,
-        base=args.base,
-        model=args.model,
-        epochs=args.epochs,
-        minutes=args.minutes,
-        steps=args.steps,
-        shot_steps=args.shot_steps,
-        lr_factor=args.lr_factor,
+        Path(args.out),
         train_json=args.train,
         val_json=args.val,
         images=args.images,
+        epochs=args.epochs,
+        minutes=args.minutes,
+        steps=args.steps,
+        seeds=args.seeds,
         options=args.cfg_options,
-        shot_options=args.shot_options,
-        console=console,
+        **given,
     )
+    asked = FewShot(
+        args.novel,
+        args.shots,
+        args.arms,
+        None if args.base is None else Path(args.base),
+        args.shot_steps,
+        args.lr_factor,
+        args.shot_options,
+    )
+    fewshot(wishes, asked, console)

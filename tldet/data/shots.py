@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from tldet.output import write_json
 
 Record = dict[str, Any]
 LABELLED = "labelled_category_ids"  # of a picture: the classes whose every object there is annotated
+
+TOLD = "few_shot"  # of a JSON of K shots: how it came about
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def write_base(source: Path, novel: Sequence[str], out: Path, *, keep_pictures: 
     index = AnnotationIndex.load(source)
     check_novel(index, novel)
     gone = {index.category_ids[index.class_names.index(name)] for name in novel}
-    whole = _read(source)
+    whole = _parsed(source.read_bytes())
     annotations = [a for a in whole["annotations"] if a["category_id"] not in gone]
     lost = {a["image_id"] for a in whole["annotations"]} - {a["image_id"] for a in annotations}
     images = [_without(image, gone) for image in whole["images"] if keep_pictures or image["id"] not in lost]
@@ -101,15 +104,27 @@ def write_shots(source: Path, shots: int, seed: int, out: Path) -> Subset:
         DataError: ``source`` cannot be used, a class has fewer objects (named, with both numbers), or ``out`` cannot
             be written.
     """
-    index = AnnotationIndex.load(source)
-    drawn = draw(index, shots, seed)
-    whole = _read(source)
+    content = source.read_bytes() if source.is_file() else b""
+    asked = {"source": str(source), "sha256": sha256(content).hexdigest(), "shots": shots, "seed": seed}
+    if (before := _earlier(out, asked)) is not None:
+        return before
+    drawn = draw(AnnotationIndex.load(source), shots, seed)
+    whole = _parsed(content)
     annotations = [a for a in whole["annotations"] if a.get("id", -1) in drawn]
     carrying = {a["image_id"] for a in annotations}
     complete = _complete(whole, drawn)
     images = [{**i, LABELLED: complete[i["id"]]} for i in whole["images"] if i["id"] in carrying]
-    told = {"few_shot": {"source": str(source), "shots": shots, "seed": seed}}
-    return _write(whole, {"images": images, "annotations": annotations, **told}, out)
+    return _write(whole, {"images": images, "annotations": annotations, TOLD: asked}, out)
+
+
+def _earlier(out: Path, asked: Record) -> Subset | None:
+    """The set in ``out`` if it was drawn before by the same numbers from the same bytes: parsing those takes long."""
+    try:
+        told = json.loads(out.read_bytes())[TOLD]
+    except (OSError, ValueError, KeyError):
+        return None
+    counts = told.pop("counts", None)
+    return Subset(out, **counts) if told == asked else None
 
 
 def draw(index: AnnotationIndex, shots: int, seed: int) -> set[int]:
@@ -151,16 +166,22 @@ def _without(image: Record, gone: Collection[int]) -> Record:
     return {**image, LABELLED: [c for c in image[LABELLED] if c not in gone]}
 
 
-def _read(path: Path) -> Record:
+def _parsed(content: bytes) -> Record:
     """A JSON that the index could be made of, with all its fields."""
-    whole: Record = json.loads(path.read_bytes())
+    whole: Record = json.loads(content)
     return {**whole, "annotations": whole.get("annotations") or []}
 
 
 def _write(whole: Record, parts: Record, out: Path) -> Subset:
-    write_json(out, {**whole, **parts})
     images, annotations = parts["images"], parts["annotations"]
     ids = {image["id"] for image in images}
     before = sum(a["image_id"] in ids for a in whole["annotations"])
-    lost = len(whole["images"]) - len(images)
-    return Subset(out, len(images), len(annotations), lost, before - len(annotations))
+    counts = {
+        "pictures": len(images),
+        "objects": len(annotations),
+        "dropped_pictures": len(whole["images"]) - len(images),
+        "dropped_objects": before - len(annotations),
+    }
+    told = {TOLD: {**parts[TOLD], "counts": counts}} if TOLD in parts else {}
+    write_json(out, {**whole, **parts, **told}, whole=True)
+    return Subset(out, **counts)

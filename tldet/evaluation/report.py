@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -62,14 +62,6 @@ class CocoResult:
     def numbers(self) -> dict[str, float]:
         """The twelve numbers by name."""
         return {name: getattr(self, name) for name in METRICS}
-
-    def over(self, names: Collection[str]) -> dict[str, float]:
-        """AP and AP50 over some of the classes, as if the others were not in the data set; -1 with none of them.
-
-        A class's AP does not depend on the other classes' objects, so one evaluation serves any group of classes.
-        """
-        found = {"AP": self.per_class, "AP50": self.per_class_ap50}
-        return {key: _mean(np.array([v for n, v in by.items() if n in names], np.float64)) for key, by in found.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """The twelve numbers, ``per_class``, and the boxes' own under ``bbox``: what goes into a JSON file."""
@@ -132,6 +124,18 @@ def class_precision(
     columns = [precision[:, :, row, _ALL, _MOST] for row in range(len(class_names))]
     average = {name: _mean(column) for name, column in zip(class_names, columns, strict=True)}
     return average, {name: _mean(column[_IOU50]) for name, column in zip(class_names, columns, strict=True)}
+
+
+def mean_over(per_class: Mapping[str, float], names: Sequence[str]) -> float:
+    """The AP over some of the classes, as if the others were not in the data set; -1 where none has been measured.
+
+    A class's AP does not depend on the other classes' objects, so one evaluation serves any group of classes.
+
+    Args:
+        per_class: AP of each class by name, at any IoU; -1 where there was nothing to measure.
+        names: of the classes.
+    """
+    return _mean(np.array([per_class[name] for name in names if name in per_class], np.float64))
 
 
 def _mean(values: NDArray[np.float64]) -> float:

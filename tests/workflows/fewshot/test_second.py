@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tldet.config import load
-from tldet.data.layouts import Split
-from tldet.data.shots import Subset
 from tldet.errors import ConfigError
 from tldet.models.backbones import within
 from tldet.models.detector import build_detector
 from tldet.models.hollow import hollow
-from tldet.workflows.fewshot.plan import Cell, Plan
 from tldet.workflows.fewshot.second import all_but, last_layers, second_config, set_arm
+from tldet.workflows.study.job import Job
 
 
 def recipe(name: str) -> dict[str, Any]:
@@ -58,14 +57,7 @@ def test_a_one_stage_detector_has_no_cosine_classifier() -> None:
     set_arm(recipe("retinanet_lite0"), "full")
 
 
-@pytest.fixture
-def plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
-    monkeypatch.setattr(Plan, "classes", property(lambda self: ("a", "b", "c")))
-    split = [Split(Path(f"/d/{n}.json"), Path(f"/d/{n}")) for n in ("train", "val", "test")]
-    return Plan(split[0], split[1], split[2], ("c",), None, 100, 0.1, (), {})
-
-
-def test_the_config_is_the_base_run_s_but_for_what_few_shots_need(plan: Plan) -> None:
+def test_the_config_is_the_base_run_s_but_for_what_few_shots_need(tmp_path: Path) -> None:
     config = recipe("faster_rcnn_r50")
     steps = [{"type": "Resize", "short": 480, "long": 800}, {"type": "HorizontalFlip"}]
     section = {
@@ -82,8 +74,20 @@ def test_the_config_is_the_base_run_s_but_for_what_few_shots_need(plan: Plan) ->
     config["model"]["weights"] = {"source": "somewhere"}
     before = copy.deepcopy(config)
     base = {"config": config, "meta": {"input": {"short": 480, "long": 800}}}
-    drawn = Subset(Path("/k/train.json"), pictures=20, objects=30, dropped_pictures=0, dropped_objects=0)
-    made = second_config(base, plan, Cell("full", 10, 5), drawn)
+    shots = tmp_path / "shots.json"
+    categories = [{"id": i, "name": name} for i, name in enumerate("abc")]
+    image = {"id": 1, "file_name": "a.jpg", "width": 5, "height": 5}
+    shots.write_text(json.dumps({"images": [image], "categories": categories, "annotations": []}))
+    job = Job(
+        factors={"arm": "full", "shots": 10, "seed": 5},
+        folder=tmp_path,
+        call={"train_json": str(shots), "images": "/d/train", "lr_factor": 0.1},
+        length={"steps": 100},
+        val=("/d/test.json", "/d/test"),
+        pictures=20,
+        data={},
+    )
+    made = second_config(base, job)
     assert config == before, "the base run's own is left alone"
     assert made["model"]["head"]["num_classes"] == 3
     assert "weights" not in made["model"]
@@ -94,7 +98,7 @@ def test_the_config_is_the_base_run_s_but_for_what_few_shots_need(plan: Plan) ->
     assert made["training"]["clip_norm"] == 5.0
     assert made["training"]["checkpoint_every"] == 4, "of 20 epochs of 5 steps: five times"
     assert set(made["data"]) == {"train", "test", "loader"}, "no checkpoint is chosen by labels beyond the shots"
-    assert made["data"]["train"]["annotations"] == "/k/train.json"
+    assert made["data"]["train"]["annotations"] == str(shots)
     assert made["data"]["train"]["images"] == "/d/train"
     assert made["data"]["train"]["transforms"] == steps
     assert "classes" not in made["data"]["train"]

@@ -3,28 +3,67 @@
 from __future__ import annotations
 
 import copy
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from tldet import checkpoint
-from tldet.data.layouts import Split
-from tldet.data.shots import Subset
+from tldet.config import load, parse_options
+from tldet.data.index import AnnotationIndex
+from tldet.data.shots import LABELLED, TOLD
 from tldet.errors import CheckpointError, ConfigError
 from tldet.models.detector import Detector, build_detector
 from tldet.models.heads.faster_rcnn import BoxBranch
 from tldet.models.hollow import hollow
-from tldet.workflows.fewshot.plan import ARMS, Cell, Plan
-from tldet.workflows.runs import rhythm
+from tldet.workflows.fewshot.plan import ARMS
+from tldet.workflows.runs import CONFIG_NAME, rhythm, write_config
+from tldet.workflows.study.job import Job
+from tldet.workflows.train import Outcome, train
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+NOTE = "# Written by `tldet fewshot`: base and novel classes from K objects each.\n"
 BOX_LAYER = "bbox_pred"  # what corrects boxes, in every head
 LAST_DROP = 0.9  # share of a run with milestones after which the learning rate drops (TFA's configs)
 
 
-def open_base(path: Path, plan: Plan) -> dict[str, Any]:
+def second_phase(job: Job, console: Console | None = None) -> Outcome:
+    """Train on K shots, or go on with it.
+
+    Raises:
+        TldetError: the base checkpoint, an option or the data are wrong.
+    """
+    path = job.folder / CONFIG_NAME
+    if checkpoint.steps_in(job.folder):
+        return train(path, work_dir=job.folder, resume=True, console=console)
+    _tell(job)
+    start = checkpoint.load(job.call["base"])
+    write_config(job.folder, second_config(start, job), NOTE)
+    write_config(job.folder, load(path, parse_options(job.call["options"])).data, NOTE)
+    return train(path, work_dir=job.folder, init_from=job.call["base"], console=console)
+
+
+def _tell(job: Job) -> None:
+    counts = json.loads(Path(job.call["train_json"]).read_bytes())[TOLD]["counts"]
+    log.info(
+        "%d objects on %d pictures; %d further objects on these are not given (%s names the classes complete on each)",
+        *(counts["objects"], counts["pictures"], counts["dropped_objects"], LABELLED),
+    )
+
+
+def open_base(path: Path, novel: Sequence[str], base: Sequence[str]) -> dict[str, Any]:
     """A base checkpoint that can be gone on from.
+
+    Args:
+        path: the checkpoint.
+        novel: names of the novel classes.
+        base: names of the others.
 
     Raises:
         CheckpointError: it cannot be read, describes no training, knows a novel class or lacks a base class.
@@ -33,35 +72,33 @@ def open_base(path: Path, plan: Plan) -> dict[str, Any]:
     config, names = state["config"], state["meta"]["class_names"]
     if not config["model"].get("head") or not config["data"].get("train") or not config.get("optimizer"):
         raise CheckpointError(f"{path}: its config describes no training of a detector; give that of a tldet run")
-    if met := [name for name in plan.novel if name in names]:
+    if met := [name for name in novel if name in names]:
         raise CheckpointError(f"{path}: was trained on class {met[0]!r}, which --novel says is new to it")
-    if lacking := [name for name in plan.base_classes if name not in names]:
+    if lacking := [name for name in base if name not in names]:
         raise CheckpointError(
             f"{path}: does not know class {lacking[0]!r}: name it in --novel, or train the base on it"
         )
     return state
 
 
-def second_config(base: Mapping[str, Any], plan: Plan, cell: Cell, drawn: Subset) -> dict[str, Any]:
+def second_config(start: Mapping[str, Any], job: Job) -> dict[str, Any]:
     """The base run's config, but for what the second phase does otherwise.
 
     Args:
-        base: the base run's checkpoint.
-        plan: the experiment.
-        cell: which of its runs.
-        drawn: K objects a class.
+        start: the base run's checkpoint.
+        job: the run.
     """
-    config: dict[str, Any] = copy.deepcopy(base["config"])
+    config: dict[str, Any] = copy.deepcopy(start["config"])
     for key in ("freeze", "l2_sp"):  # the base training's means against forgetting its own start
         config.pop(key, None)
     config["model"].pop("weights", None)
-    config["model"]["head"]["num_classes"] = len(plan.classes)
-    set_arm(config, cell.arm)
-    config["data"] = _data(config["data"], base["meta"]["input"], drawn.path, plan)
-    config["optimizer"]["lr"] *= plan.lr_factor
-    config["schedule"] = _schedule(config["schedule"], plan.shot_steps)
-    epoch = max(1, drawn.pictures // config["data"]["loader"].get("batch_size", 1))
-    rest = {"seed": cell.seed, "patience": None, **rhythm({"steps": plan.shot_steps}, epoch)}
+    config["model"]["head"]["num_classes"] = len(AnnotationIndex.load(job.call["train_json"]).class_names)
+    set_arm(config, job.arm)
+    config["data"] = _data(config["data"], start["meta"]["input"], job)
+    config["optimizer"]["lr"] *= job.call["lr_factor"]
+    config["schedule"] = _schedule(config["schedule"], int(job.length["steps"]))
+    epoch = max(1, job.pictures // config["data"]["loader"].get("batch_size", 1))
+    rest = {"seed": int(job.factors["seed"]), "patience": None, **rhythm(job.length, epoch)}
     config["training"] = {**config.get("training", {}), **rest}
     return config
 
@@ -102,16 +139,14 @@ def all_but(model: nn.Module, spared: Sequence[str], prefix: str = "") -> list[s
     return names
 
 
-def _data(base: Mapping[str, Any], size: Mapping[str, int], shots: Path, plan: Plan) -> dict[str, Any]:
+def _data(base: Mapping[str, Any], size: Mapping[str, int], job: Job) -> dict[str, Any]:
     """K shots to train on, nothing to choose a checkpoint by, and what is measured at the end."""
     train = {key: value for key, value in base["train"].items() if key != "classes"}
-    train.update(_place(Split(shots, plan.train.images)))
-    test = {"type": "CocoDataset", **_place(plan.measured), "transforms": [{"type": "Resize", **size}]}
+    train.update(annotations=job.call["train_json"], images=job.call["images"])
+    annotations, images = job.val
+    test: dict[str, Any] = {"type": "CocoDataset", "annotations": annotations, "images": images}
+    test["transforms"] = [{"type": "Resize", **size}]
     return {"train": train, "test": test, "loader": base.get("loader") or {}}
-
-
-def _place(split: Split) -> dict[str, str]:
-    return {"annotations": str(split.annotations.resolve()), "images": str(split.images.resolve())}
 
 
 def _schedule(base: Mapping[str, Any], steps: int) -> dict[str, Any]:

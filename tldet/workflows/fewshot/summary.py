@@ -1,80 +1,90 @@
-"""What an experiment found: mean, deviation and interval over seeds of the AP of base and of novel classes."""
+"""What an experiment found: mean, interval and deviation over seeds of the AP of base and of novel classes."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import mean, stdev
+from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
-from tldet.workflows.fewshot.plan import Cell
+from tldet.evaluation.report import mean_over
+from tldet.evaluation.statistics import Interval, mean_interval
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-Groups = Mapping[str, Mapping[str, float]]  # "base" and "novel" to AP and AP50
-NUMBERS = (("base", "AP"), ("base", "AP50"), ("novel", "AP"), ("novel", "AP50"))
-SHOWN = (("base", "AP"), ("novel", "AP"), ("novel", "AP50"))
-# Student's t at 97.5 % for 1 to 29 degrees of freedom; beyond, the normal distribution's is within 4 %.
-T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-     2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045)  # fmt: skip
-NORMAL = 1.960
+Result = Mapping[str, Any]  # of a run, as its folder keeps it
+FIELDS = {"AP": "per_class", "AP50": "per_class_ap50"}  # of a result, by what is averaged from it
+SHOWN = ("base_AP", "novel_AP", "novel_AP50")
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean over seeds, sample standard deviation and half a 95 % interval of the mean; None with a single seed."""
+    """A number over the seeds: its mean, the mean's 95 % interval (Student's t), and the sample standard deviation.
 
-    mean: float
+    With one seed there is neither an interval nor a deviation.
+    """
+
+    interval: Interval
     deviation: float | None
-    interval: float | None
 
     def __str__(self) -> str:
-        if self.interval is None:
-            return f"{self.mean:.3f}"
-        return f"{self.mean:.3f} ± {self.interval:.3f}\nsd {self.deviation:.3f}"
+        if self.deviation is None or self.interval.high is None:
+            return f"{self.interval.mean:.3f}"
+        half = self.interval.high - self.interval.mean
+        return f"{self.interval.mean:.3f} ± {half:.3f}\nsd {self.deviation:.3f}"
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """The mean of one number or more, and how far off it may be (Student's t)."""
-    count = len(values)
-    if count < 2:
-        return Spread(mean(values), None, None)
-    deviation, t = stdev(values), T[count - 2] if count - 2 < len(T) else NORMAL
-    return Spread(mean(values), deviation, t * deviation / math.sqrt(count))
+    """Of one value or more."""
+    return Spread(mean_interval(values), stdev(values) if len(values) > 1 else None)
 
 
-def summarise(runs: Mapping[Cell, Groups]) -> list[dict[str, Any]]:
-    """One entry for each arm and number of shots: its seeds, and a :class:`Spread` of each number over them."""
-    entries = []
-    for arm, shots in dict.fromkeys((cell.arm, cell.shots) for cell in runs):
-        same = {cell.seed: groups for cell, groups in runs.items() if (cell.arm, cell.shots) == (arm, shots)}
-        numbers = {f"{group}_{key}": spread([one[group][key] for one in same.values()]) for group, key in NUMBERS}
-        entries.append({"arm": arm, "shots": shots, "seeds": list(same), **numbers})
-    return entries
-
-
-def to_json(before: Groups, runs: Mapping[Cell, Groups]) -> dict[str, Any]:
-    """Everything in plain containers, numbers to the last bit."""
+def groups(result: Result, base: Sequence[str], novel: Sequence[str]) -> dict[str, float]:
+    """``base_AP``, ``base_AP50``, ``novel_AP``, ``novel_AP50`` of a run; -1 where there is nothing to measure."""
+    names = {"base": base, "novel": novel}
     return {
-        "before": before,
-        "summary": [{k: asdict(v) if isinstance(v, Spread) else v for k, v in e.items()} for e in summarise(runs)],
-        "runs": [{**asdict(cell), **groups} for cell, groups in runs.items()],
+        f"{group}_{key}": mean_over(result[field], names[group]) for group in names for key, field in FIELDS.items()
     }
 
 
-def table(before: Groups, runs: Mapping[Cell, Groups]) -> Table:
-    """Base and novel AP before and after, a row for each arm and number of shots."""
-    from rich.table import Table
+@dataclass(frozen=True)
+class Report:
+    """The numbers of an experiment.
 
-    shown = Table(title="mean ± 95 % interval over seeds, sd their standard deviation")
-    for name in ("arm", "shots", "seeds"):
-        shown.add_column(name)
-    for group, key in SHOWN:
-        shown.add_column(f"{group} {key}", justify="right")
-    shown.add_row("base", "all", "", *(f"{v:.3f}" if (v := before[g][k]) >= 0 else "-" for g, k in SHOWN))
-    for entry in summarise(runs):
-        seeds = ", ".join(map(str, entry["seeds"]))
-        shown.add_row(entry["arm"], str(entry["shots"]), seeds, *(str(entry[f"{g}_{k}"]) for g, k in SHOWN))
-    return shown
+    Attributes:
+        before: of the base training (:func:`groups`).
+        runs: of each run on K shots, with its ``arm``, ``shots`` and ``seed``.
+    """
+
+    before: Mapping[str, float]
+    runs: Sequence[Mapping[str, Any]]
+
+    def settings(self) -> list[dict[str, Any]]:
+        """One entry for each arm and number of shots: its seeds, and a :class:`Spread` of each number over them."""
+        entries = []
+        for arm, shots in dict.fromkeys((run["arm"], run["shots"]) for run in self.runs):
+            same = [run for run in self.runs if (run["arm"], run["shots"]) == (arm, shots)]
+            numbers = {key: spread([run[key] for run in same]) for key in self.before}
+            entries.append({"arm": arm, "shots": shots, "seeds": [run["seed"] for run in same], **numbers})
+        return entries
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything in plain containers, numbers to the last bit: what goes into a JSON file."""
+        plain = [{k: asdict(v) if isinstance(v, Spread) else v for k, v in one.items()} for one in self.settings()]
+        return {"before": dict(self.before), "summary": plain, "runs": [dict(run) for run in self.runs]}
+
+    def table(self) -> Table:
+        """Base and novel AP before and after, a row for each arm and number of shots."""
+        from rich.table import Table
+
+        shown = Table(title="mean ± 95 % interval over seeds, sd their standard deviation")
+        for name in ("arm", "shots", "seeds"):
+            shown.add_column(name)
+        for key in SHOWN:
+            shown.add_column(key.replace("_", " "), justify="right")
+        shown.add_row("base", "all", "", *(f"{v:.3f}" if (v := self.before[key]) >= 0 else "-" for key in SHOWN))
+        for one in self.settings():
+            seeds = ", ".join(map(str, one["seeds"]))
+            shown.add_row(one["arm"], str(one["shots"]), seeds, *(str(one[key]) for key in SHOWN))
+        return shown

@@ -8,6 +8,7 @@ from types import ModuleType
 from tldet.commands import (
     benchmark,
     evaluate,
+    fewshot,
     finetune,
     import_checkpoint,
     models,
@@ -22,6 +23,7 @@ from tldet.commands import (
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
     "finetune": finetune,
+    "fewshot": fewshot,
     "pretrain": pretrain,
     "study": study,
     "test": test,

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.models.boxes import clip, decode, encode, wide_enough
+from tldet.models.cosine import CosineClassifier
 from tldet.models.heads.rpn import RPN, RPNRaw, RPNSettings
 from tldet.models.matching import Rescue, assign, draw, generator_for
 from tldet.models.necks import BatchNorm
@@ -29,6 +30,7 @@ from tldet.structures import Detections, Size, Target
 
 STAGE = 2  # tells the random draws of this stage from those of the first one
 Norm = Literal["none", "batch"]
+Cosine = Literal["none", "fixed", "learned"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ class RoISettings:
         channels: their width.
         dropout: share of their outputs dropped in training.
         class_agnostic: one box for all classes instead of one a class.
+        cosine: "fixed" or "learned" classifies by the angle between feature and class (Wang et al. 2020) and says how
+            its scale comes about; "none" is a plain linear layer.
+        cosine_scale: that scale, or where it starts.
         weights: factors of the box deltas.
         positive: overlap from which a proposal learns an object.
         low_quality: see :func:`~tldet.models.matching.match`.
@@ -69,6 +74,8 @@ class RoISettings:
     channels: int = 1024
     dropout: float = 0.0
     class_agnostic: bool = False
+    cosine: Cosine = "none"
+    cosine_scale: float = 20.0
     weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     positive: float = 0.5
     low_quality: Rescue = "none"
@@ -169,7 +176,7 @@ class BoxBranch(nn.Module):
         flat = in_channels * s.pool**2
         self.fcs = nn.ModuleList(nn.Linear(s.channels if i else flat, s.channels) for i in range(s.fcs))
         width = s.channels if s.fcs else flat
-        self.cls_score = nn.Linear(width, num_classes + 1)  # background is the last row
+        self.cls_score = classifier(width, num_classes + 1, s)  # background is the last row
         self.bbox_pred = nn.Linear(width, 4 if s.class_agnostic else num_classes * 4)
 
     def forward(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -180,6 +187,13 @@ class BoxBranch(nn.Module):
             hidden = F.dropout(F.relu(fc(hidden)), self.settings.dropout, self.training)
         deltas = self.bbox_pred(hidden).float()
         return self.cls_score(hidden).float(), deltas.view(len(deltas), deltas.shape[1] // 4, 4)
+
+
+def classifier(in_features: int, rows: int, settings: RoISettings) -> nn.Linear:
+    """The layer from features (R, C) to class logits (R, rows)."""
+    if settings.cosine == "none":
+        return nn.Linear(in_features, rows)
+    return CosineClassifier(in_features, rows, scale=settings.cosine_scale, learned=settings.cosine == "learned")
 
 
 def conv_stack(in_channels: int, width: int, depth: int, norm: Norm) -> nn.Sequential:

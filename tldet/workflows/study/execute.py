@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tldet import checkpoint
@@ -19,7 +20,18 @@ if TYPE_CHECKING:
 DETECTIONS_NAME = "detections.json"  # on the validation pictures, in a run's folder
 
 
-def execute(job: Job, console: Console | None = None) -> dict[str, Any]:
+def finetuned(job: Job, console: Console | None = None) -> Outcome:
+    """Train by :func:`tldet.workflows.finetune.finetune`, or go on with it."""
+    if checkpoint.steps_in(job.folder):
+        return finetune(out=job.folder, resume=True, console=console)
+    (job.folder / "best.pt").unlink(missing_ok=True)  # of a run that was killed before its first whole checkpoint
+    length = {"steps": job.steps} if job.steps is not None else dict(job.length)
+    return finetune(out=job.folder, console=console, **length, **job.call)
+
+
+def execute(
+    job: Job, console: Console | None = None, train: Callable[[Job, Console | None], Outcome] = finetuned
+) -> dict[str, Any]:
     """Make a run, or go on with it where it was begun, and write its result into its folder.
 
     The numbers are those of the weights at the end of the budget, measured once: the best of several validations would
@@ -28,6 +40,7 @@ def execute(job: Job, console: Console | None = None) -> dict[str, Any]:
     Args:
         job: the run.
         console: shows the run's own progress.
+        train: trains it, or goes on with it.
 
     Returns:
         What :func:`~tldet.workflows.study.job.write_result` wrote.
@@ -38,11 +51,11 @@ def execute(job: Job, console: Console | None = None) -> dict[str, Any]:
     """
     job.keep()
     begun = time.monotonic()
-    outcome = _train(job, console)
-    assert outcome.checkpoint is not None  # there is always a checkpoint at the end
+    outcome = train(job, console)
+    trained = outcome.trained()
     annotations, images = job.val
     detections = job.folder / DETECTIONS_NAME
-    found = test(outcome.checkpoint, data=annotations, images=images, results_path=detections)
+    found = test(trained, data=annotations, images=images, results_path=detections)
     truth = load_ground_truth(annotations, "segm" if found.type == "segm" else "bbox")
     result = write_result(
         job,
@@ -52,19 +65,13 @@ def execute(job: Job, console: Console | None = None) -> dict[str, Any]:
             "elapsed": time.monotonic() - begun,
             "numbers": found.numbers(),
             "per_class": found.per_class,
+            "per_class_ap50": found.per_class_ap50,
             "type": found.type,
-            "checkpoint": str(outcome.checkpoint),
+            "checkpoint": str(trained),
             "resampled_ap": resampled_ap(truth, load_results(detections, truth)).tolist(),
         },
     )
     for path in checkpoint.steps_in(job.folder):  # the state to go on from; the weights stay
-        path.unlink()
+        if path != trained:
+            path.unlink()
     return result
-
-
-def _train(job: Job, console: Console | None) -> Outcome:
-    if checkpoint.steps_in(job.folder):
-        return finetune(out=job.folder, resume=True, console=console)
-    (job.folder / "best.pt").unlink(missing_ok=True)  # of a run that was killed before its first whole checkpoint
-    length = {"steps": job.steps} if job.steps is not None else dict(job.length)
-    return finetune(out=job.folder, console=console, **length, **job.call)

@@ -27,7 +27,8 @@ class Job:
         factors: what tells it from the others, in the order of its name; "arm" is always among them, and what is
             measured once an arm (the steps that a budget of minutes holds) holds for all its runs.
         folder: the run's.
-        call: keyword arguments of :func:`tldet.workflows.finetune.finetune` but the length; plain values.
+        call: what it is trained by but for the length, plain values: keyword arguments of
+            :func:`tldet.workflows.finetune.finetune`, or what another way to train takes.
         length: ``{"minutes": 3}``, ``{"steps": 500}`` or ``{"epochs": 12}``.
         val: the annotations and the picture folder that it is measured on.
         pictures: that it trains on.

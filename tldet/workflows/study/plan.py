@@ -87,7 +87,7 @@ def make_plan(kind: str, wishes: Wishes, arms: Mapping[str, Arm], fractions: Seq
     index = AnnotationIndex.load(layout.train.annotations)
     length = {"epochs": wishes.epochs, "minutes": wishes.minutes, "steps": wishes.steps}
     choices = choose_for(load(wishes.model), index, **length)  # type: ignore[arg-type]
-    hashes = {"train": _hash(layout.train.annotations), "val": _hash(layout.val.annotations)}
+    hashes = {"train": file_hash(layout.train.annotations), "val": file_hash(layout.val.annotations)}
     shared = _Shared(wishes, layout, index, choices, hashes)
     order = [(f, s, name) for s in wishes.seeds for f in sorted(fractions, reverse=True) for name in arms]
     jobs = [shared.job(name, arms[name], fraction, seed) for fraction, seed, name in order]
@@ -163,5 +163,6 @@ def _text(path: Path) -> str:
     return str(path.resolve())
 
 
-def _hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file: a result is one of this very file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

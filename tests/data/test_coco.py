@@ -1,4 +1,4 @@
-"""CocoDataset: the masks it reads, and what is said of those that are none."""
+"""CocoDataset: the masks it reads, what is said of those that are none, and what a picture was labelled for."""
 
 from __future__ import annotations
 
@@ -71,6 +71,33 @@ def test_masks(tmp_path: Path, segmentation: Any, pixels: int) -> None:
     assert masks.shape == (1, *SIZE)
     assert int(masks.sum()) == pixels == int(decode_mask(segmentation, SIZE).sum())
     assert found.index.has_segmentation().tolist() == [pixels > 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "first", "said"),
+    [
+        ({}, [False, True], "1 of 2 pictures are not labelled for every class; the absence of the others teaches"),
+        ({"partial": False}, None, "taken as if they were: partial=False"),
+        ({"classes": ["y", "x"]}, [True, False], "1 of 2 pictures"),
+        ({"classes": ["x", "y", "z"]}, [False, True, False], "2 of 2 pictures"),
+    ],
+)
+def test_a_target_says_what_its_picture_was_labelled_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, options: dict[str, Any], first: list[bool] | None, said: str
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((*SIZE, 3), np.uint8))
+    one = {"file_name": "a.png", "width": SIZE[1], "height": SIZE[0]}
+    images = [{"id": 1, "labelled_category_ids": [4], **one}, {"id": 2, **one}]
+    objects = [{"id": i, "image_id": 1, "category_id": 2 * i, "bbox": [1, 1, 4, 3]} for i in (1, 2)]
+    whole = {"images": images, "categories": [{"id": 2, "name": "x"}, {"id": 4, "name": "y"}], "annotations": objects}
+    (tmp_path / "some.json").write_text(json.dumps(whole))
+    caplog.set_level("INFO")
+    data = CocoDataset(str(tmp_path / "some.json"), str(tmp_path), **options)
+    partly, other = data[0].target, data[1].target
+    assert len(partly) == 2, "also the object of a class that was not labelled is learnt"
+    assert (None if partly.labelled is None else partly.labelled.tolist()) == first
+    assert (other.labelled is None) == ("z" not in options.get("classes", []))
+    assert said in caplog.text
 
 
 def test_boxes_fit_a_picture_that_was_decoded_smaller(tmp_path: Path) -> None:

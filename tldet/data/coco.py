@@ -53,6 +53,8 @@ class CocoDataset(Dataset[Sample]):
         classes: names of the model's classes; None takes the JSON's.
         keep_empty: keep pictures without an object; they teach what is background.
         masks: read segmentations too.
+        partial: where the JSON says which classes a picture was labelled for, let the absence of the others teach
+            nothing; False takes every picture as labelled for every class.
         seed: what augmentation is seeded from.
     """
 
@@ -65,16 +67,18 @@ class CocoDataset(Dataset[Sample]):
         classes: Sequence[str] | None = None,
         keep_empty: bool = True,
         masks: bool = False,
+        partial: bool = True,
         seed: int = 0,
     ) -> None:
         self.index = AnnotationIndex.load(annotations, classes, quiet=False)
         self.folder = Path(images)
         self.pipeline = Pipeline(transforms)
-        self.masks, self.seed = masks, seed
+        self.masks, self.partial, self.seed = masks, partial, seed
         objects = np.diff(self.index.offsets)
         self.positions = np.arange(len(self.index)) if keep_empty else objects.nonzero()[0]
         if len(self.positions) < len(self.index):
             log.info("%s: %d pictures without objects left out", annotations, len(self.index) - len(self.positions))
+        self._say_partial()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -105,7 +109,7 @@ class CocoDataset(Dataset[Sample]):
         sample = Labelled(picture.image, boxes, np.arange(rows.start, rows.stop), masks, picture.factor)
         sample = self.pipeline(sample, (self.seed, epoch, number), (self.seed, epoch, batch, 1))
         pixels = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))
-        return Sample(pixels, self._target(sample, int(self.index.image_ids[position])), picture.whole)
+        return Sample(pixels, self._target(sample, position), picture.whole)
 
     def _read(self, position: int) -> Reduced:
         path, stated = self.folder / self.index.file_names[position], self.index.sizes[position]
@@ -120,14 +124,28 @@ class CocoDataset(Dataset[Sample]):
             )
         return picture
 
-    def _target(self, sample: Labelled, image_id: int) -> Target:
+    def _target(self, sample: Labelled, position: int) -> Target:
         return Target(
             boxes=torch.from_numpy(np.ascontiguousarray(sample.boxes, np.float32)),
             labels=torch.from_numpy(np.array(self.index.labels[sample.rows])),
             ignore=torch.from_numpy(np.array(self.index.crowd[sample.rows])),
-            image_id=image_id,
+            image_id=int(self.index.image_ids[position]),
             masks=None if sample.masks is None else torch.from_numpy(sample.masks),
+            labelled=self._labelled(position),
         )
+
+    def _labelled(self, position: int) -> Tensor | None:
+        """(K,) bool where the picture was not labelled for all classes."""
+        if self.index.labelled is None or not self.partial or self.index.labelled[position].all():
+            return None
+        return torch.from_numpy(np.array(self.index.labelled[position]))
+
+    def _say_partial(self) -> None:
+        if self.index.labelled is None:
+            return
+        some = int((~self.index.labelled[self.positions].all(1)).sum())
+        then = "the absence of the others teaches nothing" if self.partial else "taken as if they were: partial=False"
+        log.info("%s: %d of %d pictures are not labelled for every class; %s", self.index.path, some, len(self), then)
 
     def _masks(self, rows: slice, size: Size) -> NDArray[np.uint8]:
         masks = [self._mask(row, size) for row in range(rows.start, rows.stop)]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tldet.evaluation.columns import Floats, GroundTruth, Results
+from tldet.evaluation.columns import Floats, GroundTruth, Results, judged
 from tldet.evaluation.report import CocoResult, class_precision, summarize
 
 Engine = Literal["fast", "pycocotools"]
@@ -26,7 +26,10 @@ def score(truth: GroundTruth, results: Results, engine: Engine = "fast", *, agno
     """
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
-    counts: dict[str, Any] = {"images": len(truth.image_ids), "detections": len(results)}
+    given = len(results)
+    truth, results = judged(truth, results)
+    scored = len(results)
+    counts: dict[str, Any] = {"images": len(truth.image_ids), "detections": scored, "unjudged": given - scored}
     result = CocoResult(type=truth.type, engine=engine, **counts)
     if not truth.image_ids or not truth.category_ids:
         result.per_class = {} if agnostic else dict.fromkeys(truth.class_names, -1.0)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tldet import rle
-from tldet.data.images import Reduced, read_reduced
+from tldet.data.images import Reduced, read_reduced, require_pictures
 from tldet.data.index import AnnotationIndex
 from tldet.data.transforms import Labelled, Pipeline
 from tldet.errors import DataError
@@ -159,14 +159,8 @@ class CocoDataset(Dataset[Sample]):
 
     def check_images(self) -> None:
         """Raise :class:`DataError` that names the first missing pictures and counts them."""
-        missing = [
-            n for n in (self.index.file_names[p] for p in self.positions.tolist()) if not (self.folder / n).is_file()
-        ]
-        if missing:
-            named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-            raise DataError(
-                f"{self.folder}: {len(missing)} of {len(self)} pictures of {self.index.path} missing: {named}"
-            )
+        names = [self.index.file_names[position] for position in self.positions.tolist()]
+        require_pictures(self.folder, names, self.index.path)
 
 
 def decode_mask(segmentation: Any, size: Size) -> NDArray[np.uint8]:

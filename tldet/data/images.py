@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -181,3 +181,11 @@ def fitted_size(size: tuple[int, int], short: int, long: int) -> tuple[int, int]
     """The size whose short side is ``short``, or whose long side is ``long`` where it would pass it."""
     scale = min(short / min(size), long / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def require_pictures(folder: Path, names: Sequence[str], annotations: Path) -> None:
+    """Raise :class:`DataError` that names the first pictures of a JSON missing in its folder and counts them."""
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise DataError(f"{folder}: {len(missing)} of {len(names)} pictures of {annotations} missing: {named}")

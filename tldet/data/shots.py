@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from tldet.data.index import AnnotationIndex
 from tldet.errors import DataError
+from tldet.labelled import LABELLED
 from tldet.output import write_json
 
 Record = dict[str, Any]
-LABELLED = "labelled_category_ids"  # of a picture: the classes whose every object there is annotated
 
 TOLD = "few_shot"  # of a JSON of K shots: how it came about
 

@@ -13,8 +13,9 @@ import numpy as np
 from tldet.data.merge.classes import Classes
 from tldet.data.merge.ids import unclashed
 from tldet.data.merge.join import Joined
-from tldet.data.merge.source import LABELLED, Record, Source
+from tldet.data.merge.source import Record, Source
 from tldet.errors import DataError
+from tldet.labelled import LABELLED
 
 Fields = dict[str, msgspec.Raw]
 _fields = msgspec.json.Decoder(Fields)

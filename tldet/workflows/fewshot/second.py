@@ -14,8 +14,9 @@ from torch import nn
 from tldet import checkpoint
 from tldet.config import load, parse_options
 from tldet.data.index import AnnotationIndex
-from tldet.data.shots import LABELLED, TOLD
+from tldet.data.shots import TOLD
 from tldet.errors import CheckpointError, ConfigError
+from tldet.labelled import LABELLED
 from tldet.models.detector import Detector, build_detector
 from tldet.models.heads.faster_rcnn import BoxBranch
 from tldet.models.hollow import hollow

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from tldet.data.index import AnnotationIndex
-from tldet.data.shots import LABELLED, write_base, write_shots
+from tldet.data.shots import write_base, write_shots
 from tldet.errors import DataError
+from tldet.labelled import LABELLED
 
 CELL, DOG, CAT = 5, 7, 9
 OBJECTS = {  # picture to the categories of its objects, a negative one a crowd region

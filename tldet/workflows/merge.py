@@ -223,7 +223,8 @@ class _Files:
         paths = [split.images / name for split, name in zip(splits, file_names, strict=True)]
         if not self.copy:
             return reference(paths, self.folder)
-        copies = copy_names([one.given[number].label for number, _ in records], file_names, self.taken)
+        folders = [f"{one.part}/{one.given[number].label}" for number, _ in records]
+        copies = copy_names(folders, file_names, self.taken)
         pairs = list(zip(paths, copies, strict=True))
         for path, name in self.progress.track(pairs, description="copying pictures"):
             copy_picture(path, self.folder / name)

@@ -147,7 +147,8 @@ def part_notes(row: PartRow, joined: Joined, differing: int, names: Mapping[int,
         yield f"{row.file}: {differing} of these are described differently; the first input's fields are kept"
     if row.twins:
         left_out = _named([_object(joined, left) for left, _ in joined.twins])
-        yield f"{row.file}: {row.twins} objects are annotated twice (one class, IoU > 0.9), left out once: {left_out}"
+        twice = f"{row.twins} objects are annotated twice (one class, IoU > 0.9) and kept once"
+        yield f"{row.file}: {twice}; left out: {left_out}"
     if row.changed_picture_ids:
         yield f"{row.file}: {row.changed_picture_ids} pictures have a new id, theirs was taken"
     if row.changed_annotation_ids:

@@ -99,7 +99,7 @@ def _merged(given: Sequence[Given], out: Path, aliases: Path | None, copy: bool,
     parts = _join_parts(given, sources, classes, progress)
     files = _Files(make_folder(out), copy, progress)
     rows, notes = [], [*class_notes(sources, classes, renamed)]
-    for one in parts:
+    for one in progress.track(parts, description="writing"):
         path = out / f"{one.part}.json"
         differing = write_joined(path, one.joined, classes, files.names(one))
         rows.append(part_row(one.part, path, one.joined))

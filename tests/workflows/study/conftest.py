@@ -28,10 +28,10 @@ def make_job(tmp_path: Path) -> MakeJob:
     return make
 
 
-def pretend(job: Job, steps: int = 100, ap: float = 0.5) -> dict[str, Any]:
+def pretend(job: Job, steps: int = 100, ap: float = 0.5, seconds: float = 60.0) -> dict[str, Any]:
     """Leave the result of a run that took so many steps, or those that its arm takes."""
     seed = int(job.factors["seed"])
     drawn = ap + np.random.default_rng(seed).normal(0, 0.01, 200)
     numbers = {"AP": ap, "AP50": min(1.0, ap + 0.3)}
-    found = {"steps": job.steps or steps, "seconds": 60.0, "numbers": numbers, "per_class": {}, "type": "bbox"}
+    found = {"steps": job.steps or steps, "seconds": seconds, "numbers": numbers, "per_class": {}, "type": "bbox"}
     return write_result(job, {**found, "checkpoint": "best.pt", "resampled_ap": drawn.tolist()})

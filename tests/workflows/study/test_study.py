@@ -16,7 +16,7 @@ import pytest
 from tldet import checkpoint
 from tldet.cli import main
 from tldet.data.index import AnnotationIndex
-from tldet.errors import ConfigError
+from tldet.errors import ConfigError, DataError
 from tldet.evaluation.coco import evaluate_files
 from tldet.workflows.finetune import finetune
 from tldet.workflows.study.arms import transfer_arms
@@ -91,6 +91,14 @@ def test_other_kinds_say_what_is_wrong(digits: Path, tmp_path: Path, capsys: pyt
     assert "--predict 100: is more than 4 times the 16 pictures there are" in capsys.readouterr().err
     assert main(["study", "data", "--out", str(tmp_path / "s")]) == 2
     assert "give --data DIR" in capsys.readouterr().err
+
+
+def test_nothing_to_measure_on(digits: Path, tmp_path: Path) -> None:
+    truth = json.loads((digits / "valid" / "_annotations.coco.json").read_text())
+    (tmp_path / "val.json").write_text(json.dumps({**truth, "annotations": []}))
+    empty = wishes(digits, tmp_path / "s", val_json=tmp_path / "val.json", images=digits / "valid")
+    with pytest.raises(DataError, match=r"val.json: holds no object to measure on"):
+        make_plan("transfer", empty, transfer_arms(["scratch"]), [1.0])
 
 
 @pytest.mark.slow

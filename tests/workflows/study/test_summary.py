@@ -12,7 +12,7 @@ import pytest
 
 from tldet.data.images import read_image
 from tldet.workflows.study.report import PLOT_NAME, RESULTS_NAME, add_curve, make_report, write
-from tldet.workflows.study.summary import cells_of, compare, resolution
+from tldet.workflows.study.summary import cells_of, compare, resolution, uneven
 
 from .conftest import pretend
 
@@ -79,6 +79,15 @@ def test_what_the_pictures_can_tell(results: Results) -> None:
     assert float(lines[0].split("about ")[1].split()[0]) == pytest.approx(1.96 * 0.01, rel=0.2)
     assert lines[2].startswith("4 comparisons")
     assert len(resolution(cells_of(results)[:1], [], 72, 945)) == 1
+
+
+def test_a_busy_machine_is_named(make_job: Any) -> None:
+    quiet = [pretend(make_job("a", seed), seconds=60 + 5 * seed) for seed in range(3)]
+    busy = [pretend(make_job("b", seed), seconds=60 + 15 * seed) for seed in range(3)]
+    (line,) = uneven(cells_of(quiet + busy))
+    assert "a step of b took 0.60 to 0.90 s" in line
+    steps = [pretend(make_job("c", seed, length={"steps": 9}), seconds=60 + 15 * seed) for seed in range(3)]
+    assert uneven(cells_of(steps)) == [], "a number of steps does not depend on it"
 
 
 def test_what_is_written(results: Results, truth: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tldet.config import load
 from tldet.data.index import AnnotationIndex
-from tldet.data.layouts import Layout
+from tldet.data.layouts import Split
 from tldet.data.subsets import subset_size, write_subset
 from tldet.errors import ConfigError, DataError
 from tldet.workflows.choose import Choices, choose_for
@@ -82,16 +82,18 @@ def make_plan(kind: str, wishes: Wishes, arms: Mapping[str, Arm], fractions: Seq
     settings: dict[str, Any] = {"kind": kind, "model": wishes.model, "options": list(wishes.options)}
     keep_settings(wishes.out, settings)
     layout = resolve_layout(wishes.data, wishes.train_json, wishes.val_json, wishes.images, wishes.out, SPLIT_SEED)
-    if layout.val is None:
-        raise DataError(f"{layout.train.annotations}: there is nothing to measure on; give --val")
-    index = AnnotationIndex.load(layout.train.annotations)
+    train, val = layout.train, layout.val
+    assert val is not None  # a single JSON is split
+    if AnnotationIndex.load(val.annotations).crowd.all():
+        raise DataError(f"{val.annotations}: holds no object to measure on")
+    index = AnnotationIndex.load(train.annotations)
     length = {"epochs": wishes.epochs, "minutes": wishes.minutes, "steps": wishes.steps}
     choices = choose_for(load(wishes.model), index, **length)  # type: ignore[arg-type]
-    hashes = {"train": file_hash(layout.train.annotations), "val": file_hash(layout.val.annotations)}
-    shared = _Shared(wishes, layout, index, choices, hashes)
+    hashes = {"train": file_hash(train.annotations), "val": file_hash(val.annotations)}
+    shared = _Shared(wishes, train, val, index, choices, hashes)
     order = [(f, s, name) for s in wishes.seeds for f in sorted(fractions, reverse=True) for name in arms]
     jobs = [shared.job(name, arms[name], fraction, seed) for fraction, seed, name in order]
-    return Plan(jobs, layout.val.annotations, settings)
+    return Plan(jobs, val.annotations, settings)
 
 
 def _check(wishes: Wishes, fractions: Sequence[float]) -> None:
@@ -110,29 +112,27 @@ class _Shared:
     """What the jobs of a study are made from."""
 
     wishes: Wishes
-    layout: Layout
+    train: Split
+    val: Split
     index: AnnotationIndex
     choices: Choices
     hashes: Mapping[str, str]
 
     def job(self, name: str, arm: Arm, fraction: float, seed: int) -> Job:
         """One run."""
-        assert self.layout.val is not None
         factors: dict[str, str | int | float] = {"arm": name, "fraction": fraction, "seed": seed}
-        val = self.layout.val
         return Job(
             factors=factors,
             folder=self.wishes.out / RUNS / folder_name(factors),
             call={**self._call(seed), **arm.call, "options": self._options(arm, fraction, seed)},
             length=self.choices.length,
-            val=(_text(val.annotations), _text(val.images)),
+            val=(_text(self.val.annotations), _text(self.val.images)),
             pictures=subset_size(len(self.index), fraction),
             data=self.hashes,
         )
 
     def _call(self, seed: int) -> dict[str, Any]:
-        train, val, data = self.layout.train, self.layout.val, self.wishes.data
-        assert val is not None
+        train, val, data = self.train, self.val, self.wishes.data
         return {
             "data": None if data is None else _text(Path(data)),
             "train_json": _text(train.annotations),
@@ -155,7 +155,7 @@ class _Shared:
     def _subset(self, fraction: float, seed: int) -> str:
         path = self.wishes.out / "data" / f"fraction{fraction:g}_seed{seed}.json"
         if not path.is_file():
-            write_subset(self.layout.train, fraction, seed, path)
+            write_subset(self.train, fraction, seed, path)
         return _text(path)
 
 

@@ -14,7 +14,7 @@ from tldet.evaluation.loading import load_ground_truth
 from tldet.evaluation.power_law import FARTHEST, PowerLaw, fit
 from tldet.output import write_json
 from tldet.visualize import Series, plot_intervals
-from tldet.workflows.study.summary import Cell, Compared, cells_of, compare, resolution
+from tldet.workflows.study.summary import Cell, Compared, cells_of, compare, resolution, uneven
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,6 +86,7 @@ def make_report(results: Sequence[Mapping[str, Any]], val: Path) -> Report:
     truth = load_ground_truth(val, "bbox")
     lines = [one.text for one in compared]
     lines += resolution(cells, compared, len(truth.image_ids), int((~truth.crowd).sum()))
+    lines += uneven(cells)
     return Report(results, cells, compared, lines)
 
 

@@ -20,6 +20,7 @@ from tldet.evaluation.statistics import (
 from tldet.workflows.study.arms import REFERENCE
 
 METRIC = "AP"
+UNEVEN = 1.3  # times that a step of one run may take longer than one of another of the same arm
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,20 @@ def resolution(cells: Sequence[Cell], compared: Sequence[Compared], pictures: in
         lines.append(
             f"{len(compared)} comparisons, each at 95 % on its own: the more, the likelier one is wrong by chance"
         )
+    return lines
+
+
+def uneven(cells: Sequence[Cell]) -> list[str]:
+    """A line for each arm whose steps took so unequal time that a budget of minutes was hardly equal for all arms."""
+    lines = []
+    for arm in dict.fromkeys(cell.arm for cell in cells):
+        runs = [run for cell in cells if cell.arm == arm for run in cell.runs.values()]
+        paces = [run["seconds"] / run["steps"] for run in runs if "minutes" in run["settings"]["length"]]
+        if paces and max(paces) > UNEVEN * min(paces):
+            lines.append(
+                f"the machine was not equally quiet: a step of {arm} took {min(paces):.2f} to {max(paces):.2f} s; its "
+                "number of steps may not be what the minutes hold (--steps does not depend on that)"
+            )
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,6 +34,13 @@ def test_minutes_become_steps_once_an_arm(make_job: Any) -> None:
     results = run_here(Matrix(grid(make_job)), runner)
     assert [job.steps for job in runner.asked] == [None, None, 107, 54, 107, 54]
     assert [result["steps"] for result in results] == [107, 54] * 3
+
+
+def test_an_arm_whose_first_steps_are_cheap_takes_anothers_number(make_job: Any) -> None:
+    runner = Runner()
+    jobs = [replace(job, pace="b") if job.arm == "a" else job for job in grid(make_job, 2)]
+    run_here(Matrix(jobs), runner)
+    assert [(job.arm, job.steps) for job in runner.asked] == [("b", None), ("a", 47), ("a", 47), ("b", 47)]
 
 
 def test_steps_and_epochs_are_the_same_for_all(make_job: Any) -> None:

@@ -50,7 +50,7 @@ def test_a_plan_names_every_run_and_changes_only_what_differs(digits: Path, tmp_
         "scratch, fraction 1, seed 5",
     ]
     scratch, frozen, part = plan.jobs[:3]
-    frozen_options = [*scratch.call["options"], "model.backbone.frozen_stages=99"]
+    frozen_options = [*scratch.call["options"], "freeze.layers=['backbone']"]
     assert frozen.call == {**{k: v for k, v in scratch.call.items() if k != "scratch"}, "options": frozen_options}
     assert scratch.call["scratch"] is True
     named = [option for option in part.call["options"] if option.startswith("data.train.annotations=")]
@@ -68,6 +68,7 @@ def test_a_plan_names_every_run_and_changes_only_what_differs(digits: Path, tmp_
         (["--fractions", "0.1"], "leave class '"),
         (["--fractions", "1.5"], "--fractions must be above 0 and at most 1, not 1.5"),
         (["--fractions", "0.5", "0.5"], "--fractions: a value is given twice"),
+        (["--arms", "scratch", "gradual", "--minutes", "1"], "measured on arm 'finetuned': add that to --arms"),
         (["--seeds", "-1"], "--seeds must be at least 0, not -1"),
         (["--cfg-options", "optimizer.layer_decay=0.8"], "is what arm 'layer-decay' is about"),
     ],

@@ -12,7 +12,6 @@ from tldet.errors import ConfigError
 from tldet.models.replace import replace_backbone
 
 REFERENCE = "finetuned"  # what the other arms are compared with, where it is among them
-ALL_STAGES = 99  # more than any backbone has
 
 
 @dataclass(frozen=True)
@@ -22,16 +21,20 @@ class Arm:
     Attributes:
         call: keyword arguments of ``finetune``.
         options: of its config, ``a.b=c``.
+        pace: the arm whose number of steps it takes where the budget is in minutes, because its own first steps do not
+            tell how long the others take; None for itself.
     """
 
     call: Mapping[str, Any] = field(default_factory=dict)
     options: Sequence[str] = ()
+    pace: str | None = None
 
 
 ARMS: dict[str, Arm] = {
     "scratch": Arm({"scratch": True}),
-    "frozen": Arm(options=[f"model.backbone.frozen_stages={ALL_STAGES}"]),
+    "frozen": Arm(options=["freeze.layers=['backbone']"]),
     "finetuned": Arm(),
+    "gradual": Arm(options=["freeze.gradual=0.5"], pace=REFERENCE),
     "layer-decay": Arm(options=["optimizer.layer_decay=0.7"]),
 }
 
@@ -60,6 +63,20 @@ def backbone_arms(names: Sequence[str], model: str) -> dict[str, Arm]:
     for name in names:
         replace_backbone(recipe["model"], name)
     return {name: Arm({"backbone": name}) for name in names}
+
+
+def refuse_unpaced(arms: Mapping[str, Arm], minutes: float | None) -> None:
+    """An arm that takes another's number of steps needs that other in the study.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    for name, arm in arms.items():
+        if minutes is not None and arm.pace is not None and arm.pace not in arms:
+            raise ConfigError(
+                f"--arms {name}: its first steps are the cheap ones, so a budget of minutes is measured on arm "
+                f"{arm.pace!r}: add that to --arms, or give --steps"
+            )
 
 
 def refuse_clash(arms: Mapping[str, Arm], options: Sequence[str]) -> None:

@@ -34,6 +34,7 @@ class Job:
         pictures: that it trains on.
         data: what else its numbers depend on, such as the hashes of its annotation files.
         steps: that its budget of minutes holds, once its arm's are known.
+        pace: the arm whose steps it takes; None for its own.
     """
 
     factors: Mapping[str, Factor]
@@ -44,6 +45,7 @@ class Job:
     pictures: int
     data: Mapping[str, str]
     steps: int | None = None
+    pace: str | None = None
 
     @property
     def arm(self) -> str:

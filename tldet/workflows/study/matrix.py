@@ -65,8 +65,11 @@ class Matrix:
     def next_job(self) -> tuple[int, Job] | None:
         """The first run that can begin now, with its length in steps where its arm's is known; None where none can."""
         for number, job in enumerate(self.jobs):
-            if number not in self._begun and job.arm not in self._measuring:
-                return number, self._with_steps(job)
+            if number in self._begun or job.arm in self._measuring:
+                continue
+            paced = self._with_steps(job)
+            if paced.steps is not None or job.pace is None or "minutes" not in job.length:
+                return number, paced
         return None
 
     def begin(self, number: int, job: Job) -> float:
@@ -93,7 +96,8 @@ class Matrix:
         return [self.results[number] for number in sorted(self.results)]
 
     def _with_steps(self, job: Job) -> Job:
-        steps = next((r["steps"] for n, r in sorted(self.results.items()) if self.jobs[n].arm == job.arm), None)
+        pace = job.pace or job.arm
+        steps = next((r["steps"] for n, r in sorted(self.results.items()) if self.jobs[n].arm == pace), None)
         return replace(job, steps=steps) if "minutes" in job.length else job
 
     def _eta(self) -> str:

@@ -16,7 +16,7 @@ from tldet.errors import ConfigError, DataError
 from tldet.workflows.choose import Choices, choose_for
 from tldet.workflows.finetune import DEFAULT_MODEL, resolve_layout
 from tldet.workflows.runs import rhythm
-from tldet.workflows.study.arms import Arm, refuse_clash
+from tldet.workflows.study.arms import Arm, refuse_clash, refuse_unpaced
 from tldet.workflows.study.job import RUNS, Job, folder_name, keep_settings
 
 SPLIT_SEED = 0  # of a JSON that is split into one to train and one to measure on: the same for every run
@@ -79,6 +79,7 @@ def make_plan(kind: str, wishes: Wishes, arms: Mapping[str, Arm], fractions: Seq
     """
     _check(wishes, fractions)
     refuse_clash(arms, wishes.options)
+    refuse_unpaced(arms, wishes.minutes)
     settings: dict[str, Any] = {"kind": kind, "model": wishes.model, "options": list(wishes.options)}
     keep_settings(wishes.out, settings)
     layout = resolve_layout(wishes.data, wishes.train_json, wishes.val_json, wishes.images, wishes.out, SPLIT_SEED)
@@ -129,6 +130,7 @@ class _Shared:
             val=(_text(self.val.annotations), _text(self.val.images)),
             pictures=subset_size(len(self.index), fraction),
             data=self.hashes,
+            pace=arm.pace,
         )
 
     def _call(self, seed: int) -> dict[str, Any]:

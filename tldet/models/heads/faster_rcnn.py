@@ -32,7 +32,6 @@ from tldet.models.postprocess import suppress
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
-LOOKED_AT = 1000  # the best proposals of a picture, in which confident objects of classes not labelled are looked for
 STAGE = 2  # tells the random draws of this stage from those of the first one
 Norm = Literal["none", "batch"]
 Cosine = Literal["none", "fixed", "learned"]
@@ -66,6 +65,7 @@ class RoISettings:
         spare: overlap with a confident detection of a class that the picture was not labelled for, from which a
             proposal is no background.
         spare_score: score from which such a detection is confident.
+        spare_among: such detections are looked for among so many best proposals (as many as Ren et al. 2015 test).
         score: least score of a detection.
         nms_iou: overlap above which the lesser of two detections of a class is dropped.
         keep: at most so many detections a picture.
@@ -93,6 +93,7 @@ class RoISettings:
     crowd: float = 0.5
     spare: float = 0.5
     spare_score: float = 0.5
+    spare_among: int = 300
     score: float = 0.05
     nms_iou: float = 0.5
     keep: int = 100
@@ -248,7 +249,7 @@ def with_spared(
     if not any(some):
         return list(targets)
     with evaluating(branches):
-        found = find([boxes[: LOOKED_AT if one else 0] for boxes, one in zip(proposals, some, strict=True)])
+        found = find([boxes[: s.spare_among if one else 0] for boxes, one in zip(proposals, some, strict=True)])
     return [_spare(target, one.above(s.spare_score)) for target, one in zip(targets, found, strict=True)]
 
 

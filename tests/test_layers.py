@@ -7,7 +7,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "tldet"
 LAYERS = [
-    {"errors", "masks", "rle", "structures", "registry", "config", "checkpoint", "cache", "output", "visualize"},
+    {
+        "errors",
+        "labelled",
+        "masks",
+        "rle",
+        "structures",
+        "registry",
+        "config",
+        "checkpoint",
+        "cache",
+        "output",
+        "visualize",
+    },
     {"data", "models", "evaluation"},
     {"transfer"},
     {"engine"},

@@ -32,6 +32,10 @@ class Target:
         ignore: (N,) bool, true for crowd regions: neither object nor background.
         image_id: the id of the picture in its dataset.
         masks: (N, H, W) uint8 of 0 and 1, or None.
+        labelled: (K,) bool, the classes whose objects are all among the boxes; that the others are absent says
+            nothing. None for all.
+        spared: (S, 4) xyxy boxes of what probably is an object of another class than the labelled ones, and so no
+            background; a head of two stages finds them itself. None for no box.
     """
 
     boxes: Tensor
@@ -39,19 +43,22 @@ class Target:
     ignore: Tensor = field(default_factory=partial(torch.zeros, 0, dtype=torch.bool))
     image_id: int = 0
     masks: Tensor | None = None
+    labelled: Tensor | None = None
+    spared: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
 
+    @property
+    def partial(self) -> bool:
+        """Whether some class was not labelled on the picture."""
+        return self.labelled is not None and not bool(self.labelled.all())
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Target:
         """The same target on ``device``."""
-        return replace(
-            self,
-            boxes=self.boxes.to(device, non_blocking=non_blocking),
-            labels=self.labels.to(device, non_blocking=non_blocking),
-            ignore=self.ignore.to(device, non_blocking=non_blocking),
-            masks=None if self.masks is None else self.masks.to(device, non_blocking=non_blocking),
-        )
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: t.to(device, non_blocking=non_blocking) for name, t in tensors.items()}
+        return replace(self, **moved)
 
 
 @dataclass

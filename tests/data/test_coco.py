@@ -1,4 +1,4 @@
-"""CocoDataset: the masks it reads, and what is said of those that are none."""
+"""CocoDataset: the masks it reads, what is said of those that are none, and what a picture was labelled for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tldet.data.coco import CocoDataset, decode_mask
+from tldet.data.coco import CocoDataset, SampleKey, decode_mask
 from tldet.errors import DataError
 
 SIZE = (6, 8)
@@ -71,3 +71,58 @@ def test_masks(tmp_path: Path, segmentation: Any, pixels: int) -> None:
     assert masks.shape == (1, *SIZE)
     assert int(masks.sum()) == pixels == int(decode_mask(segmentation, SIZE).sum())
     assert found.index.has_segmentation().tolist() == [pixels > 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "first", "said"),
+    [
+        ({}, [False, True], "1 of 2 pictures are not labelled for every class; the absence of the others teaches"),
+        ({"partial": False}, None, "taken as if they were: partial=False"),
+        ({"classes": ["y", "x"]}, [True, False], "1 of 2 pictures"),
+        ({"classes": ["x", "y", "z"]}, [False, True, False], "2 of 2 pictures"),
+    ],
+)
+def test_a_target_says_what_its_picture_was_labelled_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, options: dict[str, Any], first: list[bool] | None, said: str
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((*SIZE, 3), np.uint8))
+    one = {"file_name": "a.png", "width": SIZE[1], "height": SIZE[0]}
+    images = [{"id": 1, "labelled_category_ids": [4], **one}, {"id": 2, **one}]
+    objects = [{"id": i, "image_id": 1, "category_id": 2 * i, "bbox": [1, 1, 4, 3]} for i in (1, 2)]
+    whole = {"images": images, "categories": [{"id": 2, "name": "x"}, {"id": 4, "name": "y"}], "annotations": objects}
+    (tmp_path / "some.json").write_text(json.dumps(whole))
+    caplog.set_level("INFO")
+    data = CocoDataset(str(tmp_path / "some.json"), str(tmp_path), **options)
+    partly, other = data[0].target, data[1].target
+    assert len(partly) == 2, "also the object of a class that was not labelled is learnt"
+    assert (None if partly.labelled is None else partly.labelled.tolist()) == first
+    assert (other.labelled is None) == ("z" not in options.get("classes", []))
+    assert said in caplog.text
+
+
+def test_boxes_fit_a_picture_that_was_decoded_smaller(tmp_path: Path) -> None:
+    """The box of a square is where the square is, and the same as without the short cut."""
+    picture = np.zeros((960, 1280, 3), np.uint8)
+    picture[240:480, 640:960] = 255
+    cv2.imwrite(str(tmp_path / "a.jpg"), picture)
+    one = {"id": 5, "image_id": 9, "category_id": 1, "bbox": [640, 240, 320, 240]}
+    images = [{"id": 9, "file_name": "a.jpg", "width": 1280, "height": 960}]
+    whole = {"images": images, "categories": [{"id": 1, "name": "x"}], "annotations": [one]}
+    (tmp_path / "some.json").write_text(json.dumps(whole))
+    resize: dict[str, Any] = {"type": "Resize", "short": [180, 210], "long": 400}
+    crop = {"type": "RandomCrop", "p": 0.0}
+    quick, slow = (
+        CocoDataset(str(tmp_path / "some.json"), str(tmp_path), steps) for steps in ([resize], [crop, resize])
+    )
+    assert (quick.pipeline.bounds, slow.pipeline.bounds) == ((210, 400), None)
+    samples = [data[SampleKey(epoch, 0, 0)] for epoch in range(4) for data in (quick, slow)]
+    assert {sample.image.shape[1] for sample in samples} == {180, 210}
+    for ours in samples[::2]:
+        assert ours.original_size == (960, 1280)
+        x0, y0, x1, y1 = ours.target.boxes[0].tolist()
+        scale = ours.image.shape[1] / 960
+        np.testing.assert_allclose((x0, y0, x1, y1), np.array([640, 240, 960, 480]) * scale, rtol=1e-6)
+        shown = ours.image.float().mean(0) > 127
+        columns, rows = shown.any(0).nonzero(), shown.any(1).nonzero()
+        edges = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        np.testing.assert_allclose([float(edge) for edge in edges], (x0, y0, x1, y1), atol=0.75)

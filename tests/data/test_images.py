@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tldet.data.images import fitted_size, from_pillow, read_image
+from tldet.data.images import fitted_size, from_pillow, read_image, read_reduced, reduction
 from tldet.errors import DataError
 
 UNREADABLE = {"truncated_60_percent.jpg", "corrupt_middle.png", "truncated_header.jpg", "empty.jpg", "text.jpg"}
@@ -118,3 +118,54 @@ def test_pillow_s_pictures_go_the_same_road(shared: Path) -> None:
     assert np.abs(turned.astype(int) - expected).mean() < 1
     with Image.open(folder / "corrupt_middle.png") as opened, pytest.raises(DataError, match=r"corrupt_middle\.png"):
         from_pillow(opened)
+
+
+@pytest.mark.parametrize(
+    ("size", "short", "long", "expected"),
+    [
+        ((3000, 4000), 320, 448, 8),
+        ((3000, 4000), 800, 1333, 2),  # 1/4 would be 750 x 1000
+        ((480, 640), 240, 320, 2),
+        ((480, 640), 241, 400, 1),
+        ((960, 1281), 240, 400, 1),  # an odd side would be rounded, and everything shifted
+        ((964, 1284), 120, 200, 4),
+        ((2000, 1000), 500, 300, 4),  # the long side decides
+    ],
+)
+def test_how_much_smaller_a_jpeg_is_decoded(
+    size: tuple[int, int], short: int, long: int, expected: int, tmp_path: Path
+) -> None:
+    assert reduction(size, short, long) == expected
+    path = tmp_path / "a.jpg"
+    cv2.imwrite(str(path), np.zeros((*size, 3), np.uint8))
+    image, factor = read_reduced(path, (short, long))
+    assert factor == expected
+    assert (image.shape[0] * factor, image.shape[1] * factor) == size
+    Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / "a.png")
+    assert read_reduced(tmp_path / "a.png", (short, long))[0].shape[:2] == size, "only JPEG can be read smaller"
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_nothing_moves_in_a_reduced_picture(tmp_path: Path, factor: int) -> None:
+    """Squares on whole blocks keep their edges: the reduced picture is the mean over ``factor`` x ``factor`` pixels."""
+    whole = np.zeros((512, 768, 3), np.uint8)
+    for top, left, side in ((64, 64, 64), (256, 512, 128), (448, 0, 64)):
+        whole[top : top + side, left : left + side] = (250, 30, 60)
+    cv2.imwrite(str(tmp_path / "a.jpg"), whole, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    size = (512 // factor, 768 // factor)
+    image, found = read_reduced(tmp_path / "a.jpg", size)
+    assert found == factor
+    mean = whole.reshape(size[0], factor, size[1], factor, 3).mean((1, 3))[..., ::-1]
+    assert np.abs(image - mean).max() <= 4
+
+
+def test_a_turned_jpeg_is_reduced_and_upright(shared: Path) -> None:
+    folder = shared / "data/odd_images"
+    whole = read_image(folder / "exif_orientation_6.jpg")
+    bounds = (min(whole.shape[:2]) // 2, max(whole.shape[:2]) // 2)
+    image, factor = read_reduced(folder / "exif_orientation_6.jpg", bounds)
+    assert factor == 2, whole.shape
+    height, width = image.shape[:2]
+    assert (height * 2, width * 2) == whole.shape[:2]
+    mean = whole.reshape(height, 2, width, 2, 3).mean((1, 3))
+    assert np.abs(image - mean).mean() < 3

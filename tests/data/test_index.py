@@ -64,6 +64,12 @@ BAD = [
     (coco(images=[{"id": 9, "file_name": "a.jpg", "width": 2**31, "height": 50}]), "$.images[0].width"),
     (coco(categories=[{"id": 2**64, "name": "cat"}]), "$.categories[0].id"),
     (coco(annotations=None), "Expected `array`, got `null`"),
+    (
+        coco(images=[{**coco()["images"][0], "labelled_category_ids": [7, 8]}]),
+        "image 9 (a.jpg) has unknown category id 8 in labelled_category_ids; there are 3, 7",
+    ),
+    (coco(images=[{**coco()["images"][0], "labelled_category_ids": ["cat"]}]), "images[0].labelled_category_ids[0]"),
+    (coco(images=[{**coco()["images"][0], "labelled_category_ids": 7}]), "Expected `array | null`, got `int`"),
     (json.dumps(coco(annotations=None))[:-1] + ', "info": NaN}', "Expected `array`, got `null`"),
     (json.dumps(coco(annotations=[5]))[:-1] + ', "info": NaN}', "not in COCO's layout"),
 ]
@@ -112,6 +118,44 @@ def test_labels_can_follow_a_model_s_classes(tmp_path: Path) -> None:
     assert index.category_ids == (-1, 7)
     with pytest.raises(DataError, match="no class in common with the model: it has dog, cat; the model has bird"):
         AnnotationIndex.load(path, ["bird"])
+
+
+def partly(*stated: list[int] | None) -> dict[str, Any]:
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 100, "height": 50} for i in range(len(stated))]
+    keys = [{} if ids is None else {"labelled_category_ids": ids} for ids in stated]
+    whole = [{**image, **key} for image, key in zip(images, keys, strict=True)]
+    return coco(images=whole, annotations=[annotation(image_id=0)])
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_what_pictures_were_labelled_for(tmp_path: Path, cache: bool) -> None:
+    path = write(tmp_path, partly([7], None, [], [3, 7, 3]))
+    for _ in range(2):  # the second time from the cache
+        index = AnnotationIndex.load(path, cache=cache)
+        assert index.labelled is not None
+        assert index.labelled.tolist() == [[False, True], [True, True], [False, False], [True, True]]
+    assert isinstance(index.labelled, np.memmap) == cache
+    again = pickle.loads(pickle.dumps(index))
+    assert (again.labelled == index.labelled).all()
+
+
+@pytest.mark.parametrize("stated", [[None, None], [[3, 7], None], [[7, 3], [3, 7]]])
+def test_pictures_labelled_for_all_cost_no_memory(tmp_path: Path, stated: list[list[int] | None]) -> None:
+    index = AnnotationIndex.load(write(tmp_path, partly(*stated)))
+    assert index.labelled is None
+    assert index.for_classes(["cat", "dog"]).labelled is None
+    assert not list((tmp_path / "cache").glob("**/labelled.npy"))
+
+
+def test_a_class_that_the_json_lacks_was_not_labelled(tmp_path: Path) -> None:
+    classes = ["bird", "cat", "dog"]
+    some = AnnotationIndex.load(write(tmp_path, partly([7], None)), classes)
+    assert some.labelled is not None
+    assert some.labelled.tolist() == [[False, True, False], [False, True, True]]
+    none_stated = AnnotationIndex.load(write(tmp_path, partly(None, None, None)), classes)
+    assert none_stated.labelled is not None
+    assert none_stated.labelled.tolist() == [[False, True, True]] * 3
+    assert none_stated.labelled.strides[0] == 0, "one row in memory"
 
 
 def test_the_cache_serves_until_the_file_changes(tmp_path: Path) -> None:
@@ -172,10 +216,18 @@ def test_coco_mini_equals_pycocotools(shared: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("boxes.npy", b""), ("raw.npy", b"junk"), ("labels.npy", None), ("words.json", b"[]"), ("words.json", b"{")],
+    [
+        ("labelled.npy", b""),
+        ("labelled.npy", None),
+        ("boxes.npy", b""),
+        ("raw.npy", b"junk"),
+        ("labels.npy", None),
+        ("words.json", b"[]"),
+        ("words.json", b"{"),
+    ],
 )
 def test_a_damaged_cache_is_made_anew(tmp_path: Path, name: str, content: bytes | None) -> None:
-    path = write(tmp_path, coco())
+    path = write(tmp_path, partly([7], None))
     AnnotationIndex.load(path)
     (victim,) = (tmp_path / "cache" / "index").glob(f"*/{name}")
     if content is None:
@@ -185,6 +237,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, name: str, content: bytes 
     mended = AnnotationIndex.load(path)
     assert isinstance(mended.boxes, np.memmap)
     assert mended.boxes.tolist() == [[10, 5, 30, 15]]
+    assert mended.labelled is not None
     assert victim.stat().st_size > 4
     folders = list((tmp_path / "cache" / "index").iterdir())
     assert folders == [victim.parent]

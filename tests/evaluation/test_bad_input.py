@@ -101,6 +101,20 @@ def test_bad_annotation(tmp_path: Path, changes: dict[str, Any], parts: list[str
     assert [part for part in parts if part not in message] == [], message
 
 
+BAD_LISTS = [
+    ([5, 6], ["gt.json: image id 9", "unknown category id 6 in labelled_category_ids", "there are 3, 5"]),
+    ([5.5], ["image id 9", "unknown category id 5.5"]),
+    (["dog"], ["image id 9", "'labelled_category_ids' must be a list of category ids", '["dog"]']),
+    (3, ["image id 9", "'labelled_category_ids' must be a list of category ids, not 3"]),
+]
+
+
+@pytest.mark.parametrize(("ids", "parts"), BAD_LISTS)
+def test_bad_list_of_labelled_categories(tmp_path: Path, ids: Any, parts: list[str]) -> None:
+    message = refused(tmp_path, {**GT, "images": changed(GT["images"], labelled_category_ids=ids)}, DT)
+    assert all(part in message for part in parts), message
+
+
 BAD_FILES = [
     (None, DT, ["gt.json: no such file"]),
     (GT, None, ["dt.json: no such file"]),

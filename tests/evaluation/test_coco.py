@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,67 @@ def test_update_keeps_its_own_copy() -> None:
     found.boxes.zero_(), found.scores.zero_()
     np.testing.assert_array_equal(evaluator.results[0]["bbox"], [10, 10, 40, 40])
     assert evaluator.results[0]["score"] == pytest.approx(0.9)
+
+
+def partly(*stated: list[int] | None) -> dict[str, Any]:
+    """GT with what its pictures 40 and 9 were labelled for."""
+    keys = [{} if ids is None else {"labelled_category_ids": ids} for ids in stated]
+    return {**GT, "images": [{**image, **key} for image, key in zip(GT["images"], keys, strict=True)]}
+
+
+WRONG_CAT = {"image_id": 40, "category_id": 5, "bbox": [60, 10, 20, 20], "score": 0.95}  # before the right one
+RIGHT = [{**record, "score": 0.9} for record in GT["annotations"]]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_what_a_picture_was_not_labelled_for_is_not_judged(
+    engine: Any, agnostic: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    given: Any = {"engine": engine, "agnostic": agnostic}
+    wrong = evaluate_files(GT, [*RIGHT, WRONG_CAT], **given)
+    without = evaluate_files(GT, RIGHT, **given)
+    assert wrong.AP < without.AP == ONE
+    assert "labelled" not in caplog.text
+    caplog.set_level(logging.INFO)
+    left = evaluate_files(partly([30], None), [*RIGHT, WRONG_CAT], **given)
+    assert (left.detections, left.unjudged) == (2, 1)
+    assert replace(left, unjudged=0) == without
+    assert "1 of 2 pictures are not labelled for every class" in caplog.text
+    assert evaluate_files(partly([30, 5], None), [*RIGHT, WRONG_CAT], **given) == wrong
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("type", ["bbox", "segm"])
+def test_a_class_labelled_nowhere_has_nothing_to_measure(engine: Any, type: Any) -> None:
+    """Nor do the annotations of it that there are count as missed."""
+    result = evaluate_files(partly([5], [5]), RIGHT, engine=engine, type=type)
+    assert result.per_class == {"cat": ONE, "dog": -1.0}
+    assert (result.AP, result.unjudged) == (ONE, 1)
+    nothing = evaluate_files(partly([5], [5]), [], engine=engine, type=type)
+    assert nothing.per_class == {"cat": 0.0, "dog": -1.0}
+    nowhere = evaluate_files(partly([], []), RIGHT, engine=engine, type=type)
+    assert set(nowhere.numbers().values()) == {-1.0}
+    assert (nowhere.detections, nowhere.unjudged) == (0, 2)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_only_some_pictures_of_those_partly_labelled(engine: Any) -> None:
+    assert evaluate_files(partly([5], None), RIGHT, engine=engine, image_ids=[40]).per_class == {"cat": -1, "dog": -1}
+    assert evaluate_files(partly([5], None), RIGHT, engine=engine, image_ids=[9]).per_class == {"cat": ONE, "dog": -1}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_evaluator_of_partly_labelled_pictures(engine: Any, tmp_path: Path) -> None:
+    evaluator = CocoEvaluator(partly([30], None), category_ids=[5, 30], engine=engine)
+    evaluator.update(40, detections([[60, 10, 80, 30], [10, 10, 50, 50]], [0.95, 0.9], [0, 1]))
+    alone = evaluator.compute()
+    assert (alone.per_class, alone.detections, alone.unjudged) == ({"cat": -1.0, "dog": ONE}, 1, 1)
+    evaluator.update(9, detections([[20, 20, 50, 50]], [0.8], [0]))
+    both = evaluator.compute()
+    assert both.per_class == {"cat": ONE, "dog": ONE}
+    assert len(evaluator.results) == 3, "the file holds all that was found"
+    assert evaluate_files(partly([30], None), evaluator.results, engine=engine) == both
+    assert both.to_dict()["unjudged"] == 1
+    title = str(both.table().title)
+    assert title == "COCO bbox, 2 pictures, 2 detections; 1 of classes their picture is not labelled for left out"

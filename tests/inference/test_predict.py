@@ -16,7 +16,7 @@ from PIL import Image
 from torchvision.ops import box_iou
 
 import tldet
-from tldet.data.images import read_image
+from tldet.data.images import Reduced, read_image
 from tldet.errors import ConfigError, DataError
 from tldet.inference.predictor import Predictor
 from tldet.inference.run import predict, read_ahead
@@ -65,7 +65,7 @@ def test_every_kind_of_picture_gives_the_same(predictor: Predictor, digits: Path
 def test_a_turned_photograph_opened_by_pillow_is_found_in_as_its_file(predictor: Predictor, shared: Path) -> None:
     path = shared / "data" / "odd_images" / "exif_orientation_6.jpg"
     with Image.open(path) as opened:
-        ours, theirs = predictor.predict(path, score=0.0), predictor.predict(opened, score=0.0)
+        ours, theirs = predictor.predict(read_image(path), score=0.0), predictor.predict(opened, score=0.0)
     assert len(ours) == len(theirs) > 0
     torch.testing.assert_close(ours.boxes, theirs.boxes, atol=1.0, rtol=0)
     torch.testing.assert_close(ours.scores, theirs.scores, atol=1e-2, rtol=0)
@@ -80,6 +80,18 @@ def test_boxes_lie_in_the_pixels_of_the_picture(predictor: Predictor, digits: Pa
     assert big.boxes.max() <= large.shape[1]
     overlap = box_iou(small.boxes * 3, big.boxes)
     assert (overlap.amax(1) > 0.9).float().mean() > 0.9
+
+
+def test_a_large_jpeg_is_decoded_smaller_and_its_boxes_stay(predictor: Predictor, digits: Path, tmp_path: Path) -> None:
+    array = read_image(sorted((digits / "test").glob("*.jpg"))[0])
+    large = cv2.resize(array, (4 * predictor.long, 4 * predictor.long * array.shape[0] // array.shape[1] // 8 * 8))
+    path = tmp_path / "large.jpg"
+    cv2.imwrite(str(path), large[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])
+    assert predictor.open(path).factor == 4
+    ours, whole = predictor.predict(path, 0.0), predictor.predict(large, 0.0)
+    assert ours.boxes.max() > 2 * predictor.long
+    best = box_iou(ours.boxes[:20], whole.boxes).amax(1)
+    assert (best > 0.9).float().mean() > 0.9
 
 
 def test_odd_pictures(run: Path, shared: Path, tmp_path: Path) -> None:
@@ -110,17 +122,21 @@ def test_odd_pictures(run: Path, shared: Path, tmp_path: Path) -> None:
         assert read_image(drawn).shape[1::-1] == size, f"{name} is drawn upright"
 
 
-def test_pictures_are_read_ahead_in_order_and_broken_ones_as_their_error(digits: Path, tmp_path: Path) -> None:
+def test_pictures_are_read_ahead_in_order_and_broken_ones_as_their_error(
+    predictor: Predictor, digits: Path, tmp_path: Path
+) -> None:
     good = sorted((digits / "test").glob("*.jpg"))[:3]
     (tmp_path / "b.jpg").write_bytes(b"")
     (tmp_path / "c.mp4").write_bytes(b"x")
     inputs = [good[0], tmp_path / "b.jpg", good[1], tmp_path / "c.mp4", good[2]]
-    read = list(read_ahead(find_sources([str(path) for path in inputs])))
+    read = list(read_ahead(find_sources([str(path) for path in inputs]), predictor))
     assert [source.path for source, _ in read] == inputs
     assert isinstance(read[1][1], DataError)
     assert read[3][1] is None
     for number in (0, 2, 4):
-        np.testing.assert_array_equal(read[number][1], read_image(inputs[number]))
+        opened = read[number][1]
+        assert isinstance(opened, Reduced)
+        np.testing.assert_array_equal(opened.image, read_image(inputs[number]))
 
 
 def test_a_run_of_nothing_but_broken_files_fails(run: Path, tmp_path: Path) -> None:

@@ -10,7 +10,14 @@ import torch.nn.functional as F
 from torchvision.ops import box_iou, generalized_box_iou_loss, sigmoid_focal_loss
 
 from tldet.models.heads.retinanet import focal_loss_sum
-from tldet.models.losses import distribution_focal_loss, giou_loss, paired_iou, quality_focal_loss_sum
+from tldet.models.losses import (
+    Known,
+    class_loss_sum,
+    distribution_focal_loss,
+    giou_loss,
+    paired_iou,
+    quality_focal_loss_sum,
+)
 
 UNIT = [0.0, 0, 1, 1]
 
@@ -64,6 +71,56 @@ def test_quality_focal_loss() -> None:
     half = torch.zeros(1, 1)
     one = quality_focal_loss_sum(half, torch.tensor([0]), torch.tensor([0]), torch.tensor([1.0]), beta=2.0)
     assert one.item() == pytest.approx(0.25 * math.log(2))  # |1 - 0.5|^2 * -log 0.5
+
+
+# Three references of two pictures, two classes, all scores 1/2; the first picture was labelled for class 0 only.
+HALF = torch.zeros(3, 2)
+SOME = torch.tensor([[True, False], [True, True]])
+
+
+@pytest.mark.parametrize(
+    ("row", "label", "background"),
+    [
+        (0, 1, 4),  # of 6 entries: not (0, 1), (1, 1); the object's was no background anyway
+        (0, 0, 3),
+        (2, 1, 3),
+    ],
+)
+def test_focal_losses_without_the_background_of_classes_not_labelled(row: int, label: int, background: int) -> None:
+    known = Known(SOME, [2, 1], torch.tensor([row // 2]))
+    at = (torch.tensor([row]), torch.tensor([label]))
+    focal = focal_loss_sum(HALF, *at, alpha=0.25, gamma=2.0, known=known)
+    assert focal.item() == pytest.approx((0.75 * background + 0.25) * 0.25 * math.log(2))
+    quality = quality_focal_loss_sum(HALF, *at, torch.tensor([1.0]), beta=2.0, known=known)
+    assert quality.item() == pytest.approx((background + 1) * 0.25 * math.log(2))
+
+
+def test_cross_entropy_of_a_background_that_may_be_a_class_not_labelled() -> None:
+    chances = torch.tensor([[0.125, 0.25, 0.5, 0.125]]).expand(4, 4)
+    labels = torch.tensor([3, 1, 3, 3])  # background and an object of the class not labelled; another picture's two
+    labelled = [torch.tensor([True, False, True]), None, torch.tensor([False, False, False])]
+    logits = (chances.log() + 7).requires_grad_()
+    loss = class_loss_sum(logits, labels, labelled, [2, 1, 1])
+    assert loss.item() == pytest.approx(
+        -math.log(0.125 + 0.25) - math.log(0.25) - math.log(0.125) - math.log(1), rel=1e-5
+    )
+    (gradient,) = torch.autograd.grad(loss, logits)
+    expected = [
+        [0.125, 0.25 - 2 / 3, 0.5, 0.125 - 1 / 3],
+        [0.125, -0.75, 0.5, 0.125],
+        [0.125, 0.25, 0.5, -0.875],
+        [0] * 4,
+    ]
+    torch.testing.assert_close(gradient, torch.tensor(expected), atol=1e-6, rtol=1e-5)
+
+
+def test_cross_entropy_where_all_is_labelled_is_torch_s() -> None:
+    logits = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 3, 3, 3, 0, 1, 3])
+    whole = class_loss_sum(logits, labels, [None, None], [4, 5])
+    assert torch.equal(whole, F.cross_entropy(logits, labels, reduction="sum"))
+    mixed = class_loss_sum(logits, labels, [None, torch.tensor([True, True, True])], [4, 5])
+    torch.testing.assert_close(mixed, whole)
 
 
 @pytest.mark.parametrize(

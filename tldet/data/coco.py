@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tldet import rle
-from tldet.data.images import read_image
+from tldet.data.images import Reduced, read_reduced, require_pictures
 from tldet.data.index import AnnotationIndex
 from tldet.data.transforms import Labelled, Pipeline
 from tldet.errors import DataError
@@ -53,6 +53,8 @@ class CocoDataset(Dataset[Sample]):
         classes: names of the model's classes; None takes the JSON's.
         keep_empty: keep pictures without an object; they teach what is background.
         masks: read segmentations too.
+        partial: where the JSON says which classes a picture was labelled for, let the absence of the others teach
+            nothing; False takes every picture as labelled for every class.
         seed: what augmentation is seeded from.
     """
 
@@ -65,16 +67,18 @@ class CocoDataset(Dataset[Sample]):
         classes: Sequence[str] | None = None,
         keep_empty: bool = True,
         masks: bool = False,
+        partial: bool = True,
         seed: int = 0,
     ) -> None:
         self.index = AnnotationIndex.load(annotations, classes, quiet=False)
         self.folder = Path(images)
         self.pipeline = Pipeline(transforms)
-        self.masks, self.seed = masks, seed
+        self.masks, self.partial, self.seed = masks, partial, seed
         objects = np.diff(self.index.offsets)
         self.positions = np.arange(len(self.index)) if keep_empty else objects.nonzero()[0]
         if len(self.positions) < len(self.index):
             log.info("%s: %d pictures without objects left out", annotations, len(self.index) - len(self.positions))
+        self._say_partial()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -98,40 +102,53 @@ class CocoDataset(Dataset[Sample]):
         """The sample at a position; its augmentation is that of the given epoch and batch."""
         epoch, number, batch = SampleKey(0, key, 0) if isinstance(key, int) else key
         position = int(self.positions[number])
-        image = self._read(position)
+        picture = self._read(position)
         rows = self.index.rows(position)
         boxes = np.array(self.index.boxes[rows])
-        original = image.shape[:2]
-        masks = self._masks(rows, original) if self.masks else None
-        sample = Labelled(image, boxes, np.arange(rows.start, rows.stop), masks)
+        masks = self._masks(rows, picture.whole) if self.masks else None
+        sample = Labelled(picture.image, boxes, np.arange(rows.start, rows.stop), masks, picture.factor)
         sample = self.pipeline(sample, (self.seed, epoch, number), (self.seed, epoch, batch, 1))
         pixels = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))
-        return Sample(pixels, self._target(sample, int(self.index.image_ids[position])), (original[0], original[1]))
+        return Sample(pixels, self._target(sample, position), picture.whole)
 
-    def _read(self, position: int) -> NDArray[np.uint8]:
+    def _read(self, position: int) -> Reduced:
         path, stated = self.folder / self.index.file_names[position], self.index.sizes[position]
         try:
-            image = read_image(path)
+            picture = read_reduced(path, self.pipeline.bounds)
         except DataError as error:
             raise DataError(f"{error} (image {self.index.image_ids[position]} of {self.index.path})") from None
-        if image.shape[:2] != tuple(stated):
+        if picture.whole != tuple(stated):
             raise DataError(
-                f"{path}: is {image.shape[1]} x {image.shape[0]} upright, but {self.index.path} says "
+                f"{path}: is {picture.whole[1]} x {picture.whole[0]} upright, but {self.index.path} says "
                 f"{stated[1]} x {stated[0]} for image {self.index.image_ids[position]}; its boxes would be off"
             )
-        return image
+        return picture
 
-    def _target(self, sample: Labelled, image_id: int) -> Target:
+    def _target(self, sample: Labelled, position: int) -> Target:
         return Target(
             boxes=torch.from_numpy(np.ascontiguousarray(sample.boxes, np.float32)),
             labels=torch.from_numpy(np.array(self.index.labels[sample.rows])),
             ignore=torch.from_numpy(np.array(self.index.crowd[sample.rows])),
-            image_id=image_id,
+            image_id=int(self.index.image_ids[position]),
             masks=None if sample.masks is None else torch.from_numpy(sample.masks),
+            labelled=self._labelled(position),
         )
 
-    def _masks(self, rows: slice, size: tuple[int, ...]) -> NDArray[np.uint8]:
-        masks = [self._mask(row, (size[0], size[1])) for row in range(rows.start, rows.stop)]
+    def _labelled(self, position: int) -> Tensor | None:
+        """(K,) bool where the picture was not labelled for all classes."""
+        if self.index.labelled is None or not self.partial or self.index.labelled[position].all():
+            return None
+        return torch.from_numpy(np.array(self.index.labelled[position]))
+
+    def _say_partial(self) -> None:
+        if self.index.labelled is None:
+            return
+        some = int((~self.index.labelled[self.positions].all(1)).sum())
+        then = "the absence of the others teaches nothing" if self.partial else "taken as if they were: partial=False"
+        log.info("%s: %d of %d pictures are not labelled for every class; %s", self.index.path, some, len(self), then)
+
+    def _masks(self, rows: slice, size: Size) -> NDArray[np.uint8]:
+        masks = [self._mask(row, size) for row in range(rows.start, rows.stop)]
         return np.stack(masks) if masks else np.zeros((0, *size), np.uint8)
 
     def _mask(self, row: int, size: Size) -> NDArray[np.uint8]:
@@ -142,14 +159,8 @@ class CocoDataset(Dataset[Sample]):
 
     def check_images(self) -> None:
         """Raise :class:`DataError` that names the first missing pictures and counts them."""
-        missing = [
-            n for n in (self.index.file_names[p] for p in self.positions.tolist()) if not (self.folder / n).is_file()
-        ]
-        if missing:
-            named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-            raise DataError(
-                f"{self.folder}: {len(missing)} of {len(self)} pictures of {self.index.path} missing: {named}"
-            )
+        names = [self.index.file_names[position] for position in self.positions.tolist()]
+        require_pictures(self.folder, names, self.index.path)
 
 
 def decode_mask(segmentation: Any, size: Size) -> NDArray[np.uint8]:

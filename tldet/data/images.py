@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -19,6 +19,32 @@ Picture = NDArray[np.uint8]
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 END_WITHIN = 4096  # cameras append data after the end marker
+REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+
+class Reduced(NamedTuple):
+    """A picture at 1/``factor`` of its size: image (H, W, 3) uint8 RGB."""
+
+    image: Picture
+    factor: int = 1
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        """(height, width) of the picture itself."""
+        return self.image.shape[0] * self.factor, self.image.shape[1] * self.factor
+
+
+class Frame(NamedTuple):
+    """What a JPEG's frame header says: its sides as stored, before it is turned upright, and its components."""
+
+    height: int
+    width: int
+    components: int
 
 
 def read_image(path: str | Path) -> Picture:
@@ -32,6 +58,23 @@ def read_image(path: str | Path) -> Picture:
     Raises:
         DataError: the file is missing, broken or no picture.
     """
+    return read_reduced(path, None).image
+
+
+def read_reduced(path: str | Path, bounds: tuple[int, int] | None) -> Reduced:
+    """The picture, of a JPEG that will be scaled down much at 1/2, 1/4 or 1/8 of its size.
+
+    That takes a fraction of the time, since a JPEG's blocks of 8 x 8 pixels are decoded as smaller ones. It is done
+    only where the factor divides both sides, so that nothing is shifted, and where what remains is no smaller than
+    what the picture will be scaled to.
+
+    Args:
+        path: the file.
+        bounds: the short and the long side that :func:`fitted_size` will scale it to; None reads it whole.
+
+    Raises:
+        DataError: the file is missing, broken or no picture.
+    """
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -39,28 +82,41 @@ def read_image(path: str | Path) -> Picture:
     if not content:
         raise DataError(f"{path}: is an empty file")
     ends = not content.startswith(JPEG_START) or JPEG_END in content[-END_WITHIN:]
-    if content.startswith(JPEG_START) and ends and not _is_cmyk(content):
+    frame = _frame(content) if content.startswith(JPEG_START) and ends else None
+    if frame and frame.components != 4:  # OpenCV's colours are off there
+        factor = reduction(frame[:2], *bounds) if bounds else 1
         with contextlib.suppress(cv2.error):  # such as more pixels than it takes; Pillow says so
-            decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+            decoded = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED[factor])
             if decoded is not None:
-                return cast(Picture, cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded))
+                return Reduced(cast(Picture, cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)), factor)
     try:
-        return _read_with_pillow(path, content)
+        return Reduced(_read_with_pillow(path, content))
     except DataError:
         if ends:
             raise
         raise DataError(f"{path}: is a JPEG that breaks off before its end") from None
 
 
-def _is_cmyk(content: bytes) -> bool:
-    """Whether a JPEG's frame header counts four components (OpenCV's colours are off there)."""
+def reduction(size: tuple[int, int], short: int, long: int) -> int:
+    """The greatest of 8, 4, 2 and 1 that divides (height, width) and leaves at least :func:`fitted_size` of it."""
+    height, width = fitted_size(size, short, long)
+    for factor in (8, 4, 2):
+        whole = size[0] % factor == 0 and size[1] % factor == 0
+        if whole and size[0] // factor >= height and size[1] // factor >= width:
+            return factor
+    return 1
+
+
+def _frame(content: bytes) -> Frame | None:
+    """The frame header of a JPEG; None where there is none among its first segments."""
     place = 2
     while place + 9 < len(content) and content[place] == 0xFF:
         marker, length = content[place + 1], int.from_bytes(content[place + 2 : place + 4], "big")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return content[place + 9] == 4
+            sides = content[place + 5 : place + 9]
+            return Frame(int.from_bytes(sides[:2], "big"), int.from_bytes(sides[2:], "big"), content[place + 9])
         place += 2 + length
-    return False
+    return None
 
 
 def _read_with_pillow(path: str | Path, content: bytes) -> Picture:
@@ -125,3 +181,11 @@ def fitted_size(size: tuple[int, int], short: int, long: int) -> tuple[int, int]
     """The size whose short side is ``short``, or whose long side is ``long`` where it would pass it."""
     scale = min(short / min(size), long / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def require_pictures(folder: Path, names: Sequence[str], annotations: Path) -> None:
+    """Raise :class:`DataError` that names the first pictures of a JSON missing in its folder and counts them."""
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise DataError(f"{folder}: {len(missing)} of {len(names)} pictures of {annotations} missing: {named}")

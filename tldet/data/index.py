@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.cache import cache_root
-from tldet.data.parsing import read_coco
+from tldet.data.parsing import Image, read_coco
 from tldet.errors import DataError
+from tldet.labelled import labelled_table
 
 log = logging.getLogger(__name__)
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError)  # what a cache that is not there, or damaged, raises
 NAMED = 5  # so many ids are named where something is left out; the rest is counted
+WORDS = ("class_names", "category_ids", "file_names", "notes")
 ARRAYS = ("image_ids", "sizes", "offsets", "boxes", "labels", "crowd", "annotation_ids", "areas", "spans", "raw")
 
 
@@ -45,6 +47,8 @@ class AnnotationIndex:
         areas: (A,) float64, the JSON's ``area`` or the box's.
         spans: (A + 1,) int64 into ``raw``.
         raw: (bytes,) uint8, the segmentations' JSON text; parsed when a mask is asked for.
+        labelled: (I, K) bool, the classes that each picture was labelled for (see
+            :func:`~tldet.labelled.labelled_table`); None where all were.
         notes: what was left out or changed, counted, with the first ids.
     """
 
@@ -62,6 +66,7 @@ class AnnotationIndex:
     areas: NDArray[np.float64]
     spans: NDArray[np.int64]
     raw: NDArray[np.uint8]
+    labelled: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
     _asked: tuple[Sequence[str] | None, bool] | None = field(default=None, compare=False)
 
@@ -112,7 +117,10 @@ class AnnotationIndex:
         return replace(index, _asked=(classes, cache))
 
     def for_classes(self, classes: Sequence[str]) -> AnnotationIndex:
-        """The same pictures, labelled by the given class names; objects of other classes are left out and counted."""
+        """The same pictures, labelled by the given class names; objects of other classes are left out and counted.
+
+        A class that the JSON does not have was not labelled on any of its pictures.
+        """
         common = [name for name in classes if name in self.class_names]
         if not common:
             ours, theirs = ", ".join(self.class_names[:8]), ", ".join(list(classes)[:8])
@@ -124,12 +132,20 @@ class AnnotationIndex:
         table = np.array([classes.index(n) if n in classes else -1 for n in self.class_names], np.int64)
         ids = tuple(self.category_ids[self.class_names.index(n)] if n in self.class_names else -1 for n in classes)
         labels = table[self.labels]
-        kept = replace(self, labels=labels, class_names=tuple(classes), category_ids=ids)._keep(labels >= 0)
+        known = replace(self, labels=labels, labelled=self._labelled_for(classes))
+        kept = replace(known, class_names=tuple(classes), category_ids=ids)._keep(labels >= 0)
         left = sorted(set(self.class_names) - set(classes))
         note = (
             f"{int((labels < 0).sum())} objects of classes the model does not have left out ({', '.join(left[:NAMED])})"
         )
         return replace(kept, notes=(*self.notes, note)) if left else kept
+
+    def _labelled_for(self, classes: Sequence[str]) -> NDArray[np.bool_] | None:
+        there = np.array([name in self.class_names for name in classes])
+        if self.labelled is None:
+            return None if there.all() else np.broadcast_to(there, (len(self), len(there)))
+        columns = [self.class_names.index(name) if name in self.class_names else 0 for name in classes]
+        return np.asarray(self.labelled[:, columns] & there)
 
     def _keep(self, rows: NDArray[np.bool_]) -> AnnotationIndex:
         counts = np.concatenate([[0], np.cumsum(rows)])
@@ -178,8 +194,16 @@ def _parsed(path: Path) -> AnnotationIndex:
         areas=np.array([a.bbox[2] * a.bbox[3] if a.area is None else a.area for a in annotations], np.float64),
         spans=np.cumsum([0, *(len(a.segmentation) for a in annotations)]).astype(np.int64),
         raw=np.frombuffer(b"".join(bytes(a.segmentation) for a in annotations), np.uint8),
+        labelled=_labelled(path, coco.images, label_of),
     )
     return _cut_to_pictures(index, xywh)
+
+
+def _labelled(path: Path, images: Sequence[Image], label_of: Mapping[int, int]) -> NDArray[np.bool_] | None:
+    stated = [image.labelled_category_ids for image in images]
+    if all(ids is None for ids in stated):
+        return None
+    return labelled_table(stated, label_of, lambda row: f"{path}: image {images[row].id} ({images[row].file_name})")
 
 
 def _cut_to_pictures(index: AnnotationIndex, xywh: NDArray[np.float64]) -> AnnotationIndex:
@@ -233,7 +257,10 @@ def _store(index: AnnotationIndex, folder: Path) -> None:
     try:
         for name in ARRAYS:
             np.save(temporary / f"{name}.npy", getattr(index, name), allow_pickle=False)
-        words = {name: list(getattr(index, name)) for name in ("class_names", "category_ids", "file_names", "notes")}
+        words: dict[str, Any] = {name: list(getattr(index, name)) for name in WORDS}
+        words["partial"] = index.labelled is not None
+        if index.labelled is not None:
+            np.save(temporary / "labelled.npy", index.labelled, allow_pickle=False)
         (temporary / "words.json").write_text(json.dumps(words), encoding="utf-8")
         if not folder.exists():
             temporary.rename(folder)
@@ -243,6 +270,7 @@ def _store(index: AnnotationIndex, folder: Path) -> None:
 
 def _open(folder: Path, path: Path) -> AnnotationIndex:
     words = json.loads((folder / "words.json").read_text(encoding="utf-8"))
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+    stored = (*ARRAYS, "labelled") if words["partial"] else ARRAYS
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in stored}
     names, ids, notes = tuple(words["class_names"]), tuple(words["category_ids"]), tuple(words["notes"])
     return AnnotationIndex(path, names, ids, words["file_names"], notes=notes, **arrays)

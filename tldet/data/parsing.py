@@ -22,6 +22,7 @@ class Image(msgspec.Struct):
     file_name: str
     width: Pixels
     height: Pixels
+    labelled_category_ids: list[Id] | None = None  # those annotated on it without a gap; None for all
 
 
 class Category(msgspec.Struct):

@@ -26,12 +26,22 @@ from tldet.registry import TRANSFORMS
 
 @dataclass
 class Labelled:
-    """A picture and its objects: image (H, W, 3) uint8, boxes (N, 4) xyxy, masks (N, H, W) uint8 or None."""
+    """A picture and its objects.
+
+    Attributes:
+        image: (H, W, 3) uint8.
+        boxes: (N, 4) xyxy.
+        rows: (N,) which row of the data set each box is.
+        masks: (N, H, W) uint8, or None.
+        reduced: the picture was read at one nth of the size that its boxes and masks are in (see
+            :func:`~tldet.data.images.read_reduced`); a first step :class:`Resize` brings them together.
+    """
 
     image: Picture
     boxes: NDArray[np.float32]
     rows: NDArray[np.int64]
     masks: NDArray[np.uint8] | None = None
+    reduced: int = 1
 
 
 class Draws(NamedTuple):
@@ -73,7 +83,7 @@ class Resize:
             short = int(generator.integers(self.short[0], self.short[-1] + 1))
         else:
             short = self.short[int(generator.integers(len(self.short)))]
-        old = sample.image.shape[:2]
+        old = (sample.image.shape[0] * sample.reduced, sample.image.shape[1] * sample.reduced)
         new = fitted_size(old, short, self.long)
         factor = np.array([new[1] / old[1], new[0] / old[0]] * 2, np.float32)
         masks = sample.masks
@@ -191,6 +201,12 @@ class Pipeline:
 
     def __init__(self, steps: Sequence[Mapping[str, Any]]) -> None:
         self.steps = [build(TRANSFORMS, step, f"transforms.{number}") for number, step in enumerate(steps)]
+
+    @property
+    def bounds(self) -> tuple[int, int] | None:
+        """The greatest (short side, long side) that pictures are first scaled to; None where a first step does more."""
+        first = self.steps[0] if self.steps else None
+        return (max(first.short), first.long) if isinstance(first, Resize) else None
 
     def __call__(self, sample: Labelled, seed: Sequence[int], batch_seed: Sequence[int]) -> Labelled:
         """Run every step; the outcome is a function of the sample and the two seeds."""

@@ -39,6 +39,7 @@ class GroundTruth:
         areas: (A,) pixels.
         crowd: (A,) bool.
         segmentations: A polygons or RLEs for "segm", else None.
+        labelled: (I, K) bool, the classes each picture was labelled for; None where all were.
     """
 
     name: str
@@ -53,6 +54,7 @@ class GroundTruth:
     areas: Floats
     crowd: Bools
     segmentations: Sequence[Any] | None
+    labelled: Bools | None = None
 
     def image_rank(self) -> dict[Any, int]:
         """Id -> rank of each picture."""
@@ -73,11 +75,15 @@ class GroundTruth:
             return self
         ranks = [known[image_id] for image_id in wanted]
         rows, images = _keep(self.images, ranks, len(known))
+        sizes, labelled = [self.sizes[rank] for rank in ranks], self.labelled
+        labelled = None if labelled is None else labelled[ranks]
+        return replace(self.take(rows), image_ids=wanted, sizes=sizes, images=images, labelled=labelled)
+
+    def take(self, rows: Ints) -> GroundTruth:
+        """The same with only some annotations."""
         return replace(
             self,
-            image_ids=wanted,
-            sizes=[self.sizes[rank] for rank in ranks],
-            images=images,
+            images=self.images[rows],
             categories=self.categories[rows],
             boxes=self.boxes[rows],
             areas=self.areas[rows],
@@ -115,9 +121,22 @@ class Results:
             return self
         known = whole.image_rank()
         rows, images = _keep(self.images, [known[image_id] for image_id in kept.image_ids], len(known))
+        return replace(self.take(rows), images=images)
+
+    def take(self, rows: Ints) -> Results:
+        """Only some of the detections."""
         segmentations = _take(self.segmentations, rows)
-        categories, boxes, scores = self.categories[rows], self.boxes[rows], self.scores[rows]
-        return Results(images, categories, boxes, scores, self.areas[rows], segmentations)
+        images, categories, boxes = self.images[rows], self.categories[rows], self.boxes[rows]
+        return Results(images, categories, boxes, self.scores[rows], self.areas[rows], segmentations)
+
+
+def judged(truth: GroundTruth, results: Results) -> tuple[GroundTruth, Results]:
+    """Both without what is of a class that its picture was not labelled for: it is neither right nor wrong."""
+    if truth.labelled is None:
+        return truth, results
+    objects = np.flatnonzero(truth.labelled[truth.images, truth.categories])
+    found = np.flatnonzero(truth.labelled[results.images, results.categories])
+    return truth.take(objects), results.take(found)
 
 
 def _keep(images: Ints, ranks: Sequence[int], count: int) -> tuple[Ints, Ints]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tldet.evaluation.columns import Floats, GroundTruth, Results
+from tldet.evaluation.columns import Floats, GroundTruth, Results, judged
 from tldet.evaluation.report import CocoResult, class_precision, summarize
 
 Engine = Literal["fast", "pycocotools"]
@@ -26,7 +26,10 @@ def score(truth: GroundTruth, results: Results, engine: Engine = "fast", *, agno
     """
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
-    counts: dict[str, Any] = {"images": len(truth.image_ids), "detections": len(results)}
+    given = len(results)
+    truth, results = judged(truth, results)
+    scored = len(results)
+    counts: dict[str, Any] = {"images": len(truth.image_ids), "detections": scored, "unjudged": given - scored}
     result = CocoResult(type=truth.type, engine=engine, **counts)
     if not truth.image_ids or not truth.category_ids:
         result.per_class = {} if agnostic else dict.fromkeys(truth.class_names, -1.0)
@@ -77,16 +80,34 @@ def _run_hotcoco(truth: GroundTruth, results: Results, agnostic: bool) -> tuple[
 
 
 def _run_pycocotools(truth: GroundTruth, results: Results, agnostic: bool) -> tuple[Floats, Floats]:
-    from pycocotools.cocoeval import COCOeval
-
     with redirect_stdout(io.StringIO()):  # it prints what it does
-        ground = _pycocotools_dataset(truth, truth, truth.crowd)
-        found = _pycocotools_dataset(truth, results, np.zeros(len(results), bool), results.scores)
-        evaluation = COCOeval(ground, found, truth.type)
+        evaluation = _pycocotools_evaluation(truth, results)
         evaluation.params.useCats = int(not agnostic)
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation.eval["precision"], evaluation.eval["recall"]
+
+
+def matched(truth: GroundTruth, results: Results) -> list[dict[str, Any] | None]:
+    """What pycocotools matched on each picture, all sizes of objects: class by class, each with every picture in turn.
+
+    Each holds ``dtScores``, ``dtMatches`` and ``dtIgnore`` (IoU, detection) and ``gtIgnore``; None where a picture
+    has neither an object nor a detection of the class.
+    """
+    with redirect_stdout(io.StringIO()):
+        evaluation = _pycocotools_evaluation(truth, results)
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
+        evaluation.params.maxDets = evaluation.params.maxDets[-1:]
+        evaluation.evaluate()
+    return list(evaluation.evalImgs)
+
+
+def _pycocotools_evaluation(truth: GroundTruth, results: Results) -> Any:
+    from pycocotools.cocoeval import COCOeval
+
+    ground = _pycocotools_dataset(truth, truth, truth.crowd)
+    found = _pycocotools_dataset(truth, results, np.zeros(len(results), bool), results.scores)
+    return COCOeval(ground, found, truth.type)
 
 
 def _pycocotools_dataset(

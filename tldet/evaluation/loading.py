@@ -13,8 +13,9 @@ from msgspec import UNSET
 
 from tldet import rle
 from tldet.evaluation import checks, reading
-from tldet.evaluation.columns import Floats, GroundTruth, Results, Size, Type
+from tldet.evaluation.columns import Bools, Floats, GroundTruth, Results, Size, Type
 from tldet.evaluation.reading import Source, name_of, read
+from tldet.labelled import labelled_table
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,19 @@ def load_ground_truth(source: Source, type: Type) -> GroundTruth:
         crowd=np.zeros(0, bool),
         segmentations=None,
     )
-    return _with_annotations(truth, data.annotations)
+    return _with_annotations(replace(truth, labelled=_labelled(truth, images)), data.annotations)
+
+
+def _labelled(truth: GroundTruth, images: Sequence[reading.Image]) -> Bools | None:
+    """(I, K) bool, the classes each picture was labelled for; None where all were."""
+    stated = [image.labelled_category_ids for image in images]
+    if all(ids is None for ids in stated):
+        return None
+    table = labelled_table(stated, truth.category_rank(), lambda row: f"{truth.name}: image id {truth.image_ids[row]}")
+    if table is not None:
+        some, then = int((~table.all(1)).sum()), "what is found or annotated of the others there is not judged"
+        logger.info("%s: %d of %d pictures are not labelled for every class; %s", truth.name, some, len(images), then)
+    return table
 
 
 def _with_annotations(truth: GroundTruth, records: Sequence[Any]) -> GroundTruth:

@@ -17,6 +17,10 @@ from tldet.errors import DataError
 Source = str | PathLike[str] | Mapping[str, Any] | list[Any]
 Number = int | float  # ids written as 7.0 are the id 7
 T = TypeVar("T")
+LISTS = {
+    "bbox": "a list of four numbers [x, y, width, height]",
+    "labelled_category_ids": "a list of category ids",
+}
 
 
 class Image(msgspec.Struct, gc=False):
@@ -25,6 +29,7 @@ class Image(msgspec.Struct, gc=False):
     id: Number
     width: float | None = None
     height: float | None = None
+    labelled_category_ids: list[Number] | None = None
 
 
 class Category(msgspec.Struct, gc=False):
@@ -149,7 +154,7 @@ def _explain(error: str, values: Any) -> str:
     if key is None:
         return f"{who} must be an object, not {_kind(record)}"
     value = record.get(key) if isinstance(record, Mapping) else record
-    wanted = "a list of four numbers [x, y, width, height]" if key == "bbox" else _wanted(what)
+    wanted = LISTS.get(key) or _wanted(what)
     return f"{who}: '{key}' must be {wanted}, not {_short(value)}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -36,6 +36,7 @@ class CocoResult:
         engine: what measured it, "fast" or "pycocotools".
         images: pictures that were scored.
         detections: detections that were scored.
+        unjudged: detections left out because their picture was not labelled for their class.
         bbox: the boxes' result beside that of the masks, where both were measured.
     """
 
@@ -57,6 +58,7 @@ class CocoResult:
     engine: str = "fast"
     images: int = 0
     detections: int = 0
+    unjudged: int = 0
     bbox: CocoResult | None = None
 
     def numbers(self) -> dict[str, float]:
@@ -64,9 +66,10 @@ class CocoResult:
         return {name: getattr(self, name) for name in METRICS}
 
     def to_dict(self) -> dict[str, Any]:
-        """The twelve numbers, ``per_class``, and the boxes' own under ``bbox``: what goes into a JSON file."""
+        """What goes into a JSON file: the numbers, ``per_class``, ``unjudged`` if any, the boxes' under ``bbox``."""
         boxes = {} if self.bbox is None else {"bbox": self.bbox.to_dict()}
-        return {**self.numbers(), "per_class": dict(self.per_class), **boxes}
+        unjudged = {"unjudged": self.unjudged} if self.unjudged else {}
+        return {**self.numbers(), "per_class": dict(self.per_class), **unjudged, **boxes}
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write :meth:`to_dict` as JSON, numbers to the last bit; DataError when that cannot be done."""
@@ -81,7 +84,8 @@ class CocoResult:
         from rich.table import Table
         from rich.text import Text
 
-        shown = Table(title=f"COCO {self.type}, {self.images} pictures, {self.detections} detections")
+        left = f"; {self.unjudged} of classes their picture is not labelled for left out" if self.unjudged else ""
+        shown = Table(title=f"COCO {self.type}, {self.images} pictures, {self.detections} detections{left}")
         shown.add_column("class")
         shown.add_column("AP", justify="right")
         shown.add_column("AP50", justify="right")
@@ -124,6 +128,18 @@ def class_precision(
     columns = [precision[:, :, row, _ALL, _MOST] for row in range(len(class_names))]
     average = {name: _mean(column) for name, column in zip(class_names, columns, strict=True)}
     return average, {name: _mean(column[_IOU50]) for name, column in zip(class_names, columns, strict=True)}
+
+
+def mean_over(per_class: Mapping[str, float], names: Sequence[str]) -> float:
+    """The AP over some of the classes, as if the others were not in the data set; -1 where none has been measured.
+
+    A class's AP does not depend on the other classes' objects, so one evaluation serves any group of classes.
+
+    Args:
+        per_class: AP of each class by name, at any IoU; -1 where there was nothing to measure.
+        names: of the classes.
+    """
+    return _mean(np.array([per_class[name] for name in names if name in per_class], np.float64))
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tldet.data.coco import Sample
-from tldet.data.images import Picture, fitted_size, from_pillow, read_image, resize_to
+from tldet.data.images import Picture, Reduced, fitted_size, from_pillow, read_reduced, resize_to
 from tldet.data.loader import collate
 from tldet.engine.fuse import fuse
 from tldet.engine.precision import Precision, choose, pick_device
@@ -67,8 +67,8 @@ class Predictor:
         """Detect.
 
         Args:
-            images: a path, a (H, W, 3) uint8 RGB array, a PIL picture, a (3, H, W) uint8 RGB tensor, or a list of
-                such.
+            images: a path, a (H, W, 3) uint8 RGB array, a PIL picture, a (3, H, W) uint8 RGB tensor, what :meth:`open`
+                gave, or a list of such. A large JPEG is best given as a path: only as much of it is decoded as needed.
             score: least score; below the head's own least score (``score`` in its settings) nothing is found at all.
             batch: pictures at a time.
 
@@ -79,20 +79,27 @@ class Predictor:
             DataError: a picture cannot be read.
             TypeError: it is none of the above.
         """
-        if not isinstance(images, (list, tuple)):
-            return self._predict([as_picture(images)])[0].above(score)
+        if isinstance(images, Reduced) or not isinstance(images, (list, tuple)):
+            return self._predict([self.open(images)])[0].above(score)
         found: list[Detections] = []
         for start in range(0, len(images), batch):
-            found += self._predict([as_picture(image) for image in images[start : start + batch]])
+            found += self._predict([self.open(image) for image in images[start : start + batch]])
         return [one.above(score) for one in found]
 
-    def _predict(self, pictures: Sequence[Picture]) -> list[Detections]:
+    def open(self, image: Any) -> Reduced:
+        """A picture as :meth:`predict` takes it, ready for it: a JPEG file is read no larger than it is needed."""
+        if isinstance(image, Reduced):
+            return image
+        if isinstance(image, (str, Path)):
+            return read_reduced(image, (self.short, self.long))
+        return Reduced(as_picture(image))
+
+    def _predict(self, pictures: Sequence[Reduced]) -> list[Detections]:
         samples = []
         for picture in pictures:
-            height, width = picture.shape[:2]
-            small = resize_to(picture, fitted_size((height, width), self.short, self.long))
+            small = resize_to(picture.image, fitted_size(picture.whole, self.short, self.long))
             pixels = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))
-            samples.append(Sample(pixels, _nothing(), (height, width)))
+            samples.append(Sample(pixels, _nothing(), picture.whole))
         device = next(self.model.parameters()).device
         with torch.inference_mode(), self.precision.autocast():
             return [found.to("cpu") for found in self._fast.predict(collate(samples).to(device))]
@@ -104,9 +111,7 @@ def _nothing() -> Target:
 
 
 def as_picture(image: Any) -> Picture:
-    """(H, W, 3) uint8 RGB of a path, array, tensor or PIL picture."""
-    if isinstance(image, (str, Path)):
-        return read_image(image)
+    """(H, W, 3) uint8 RGB of an array, tensor or PIL picture."""
     if isinstance(image, Tensor):
         image = image.cpu().numpy().transpose(1, 2, 0)
     elif hasattr(image, "convert"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from tldet.data.images import Picture, read_image
+from tldet.data.images import Picture, Reduced, read_image
 from tldet.engine.memory import keep_freed_memory
 from tldet.errors import DataError
 from tldet.inference.predictor import Predictor, load
@@ -87,7 +87,9 @@ def predict(
     start = time.perf_counter()
     try:
         with run.progress() as progress:
-            for source, picture in progress.track(read_ahead(sources), len(sources), description="predicting"):
+            for source, picture in progress.track(
+                read_ahead(sources, run.predictor), len(sources), description="predicting"
+            ):
                 run.take(source, picture, progress)
     finally:
         run.summary.seconds = time.perf_counter() - start
@@ -111,7 +113,7 @@ class _Run:
 
         return Progress(console=self.console, disable=self.console is None, transient=True)
 
-    def take(self, source: Source, picture: Picture | DataError | None, progress: Progress) -> None:
+    def take(self, source: Source, picture: Reduced | DataError | None, progress: Progress) -> None:
         """One input, a picture already read."""
         try:
             if isinstance(picture, DataError):
@@ -128,11 +130,12 @@ class _Run:
             self.summary.failed[str(source.path)] = str(error)
             log.warning("%s", error)
 
-    def _picture(self, source: Source, picture: Picture) -> None:
+    def _picture(self, source: Source, picture: Reduced) -> None:
         found = self._found(picture, source.path.as_posix())
         self.summary.pictures += 1
         if self.out:
-            write_picture(self.out / source.name, draw(picture, found))
+            whole = picture.image if picture.factor == 1 else read_image(source.path)
+            write_picture(self.out / source.name, draw(whole, found))
 
     def _film(self, source: Source, frames: Iterable[Picture], rate: Fraction) -> None:
         writer = VideoWriter(self.out / source.name, rate) if self.out else None
@@ -146,7 +149,7 @@ class _Run:
             if writer:
                 writer.close()
 
-    def _found(self, picture: Picture, name: str) -> Detections:
+    def _found(self, picture: Picture | Reduced, name: str) -> Detections:
         found: Detections = self.predictor.predict(picture, self.score)
         number = self.summary.pictures + self.summary.frames + 1
         for record in found.to_coco(number, self.predictor.category_ids):
@@ -168,17 +171,17 @@ class _Run:
         self.console.print(text, markup=False, highlight=False)
 
 
-def read_ahead(sources: Sequence[Source]) -> Iterator[tuple[Source, Picture | DataError | None]]:
+def read_ahead(sources: Sequence[Source], predictor: Predictor) -> Iterator[tuple[Source, Reduced | DataError | None]]:
     """Each source with its picture, read by a thread while the detector works on the one before.
 
     What cannot be read comes as its error, so that the others go on; videos and cameras come with None.
     """
 
-    def one(source: Source) -> tuple[Source, Picture | DataError | None]:
+    def one(source: Source) -> tuple[Source, Reduced | DataError | None]:
         if source.kind != "picture":
             return source, None
         try:
-            return source, read_image(source.path)
+            return source, predictor.open(source.path)
         except DataError as error:
             return source, error
 

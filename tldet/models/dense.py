@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tldet.models.losses import Known
 from tldet.models.matching import IGNORED
 from tldet.structures import Target
 
@@ -59,6 +60,7 @@ class Learners(NamedTuple):
     labels: Tensor  # (P,) 0..K-1
     boxes: Tensor  # (P, 4) xyxy pixels
     per_picture: Tensor  # (B,) how many there are
+    known: Known | None  # None where every picture was labelled for every class
 
     def of(self, values: Tensor) -> Tensor:
         """(B, M, ...) predictions to the (P, ...) float32 of those that hold an object."""
@@ -74,4 +76,21 @@ def learners(matched: Sequence[Tensor], targets: Sequence[Target]) -> Learners:
     labels = torch.cat([target.labels[c] for target, c in zip(targets, chosen, strict=True)])
     boxes = torch.cat([target.boxes[c] for target, c in zip(targets, chosen, strict=True)])
     rows = positive[counted].nonzero().flatten()
-    return Learners(counted, rows, picture, place, labels, boxes, positive.sum(1))
+    known = known_of(targets, counted, picture)
+    return Learners(counted, rows, picture, place, labels, boxes, positive.sum(1), known)
+
+
+def known_of(targets: Sequence[Target], counted: Tensor, picture: Tensor) -> Known | None:
+    """Which classes the pictures were labelled for; None where every one was for all.
+
+    Args:
+        targets: of the B pictures.
+        counted: (B, M) bool, the references that are object or background.
+        picture: (P,) the picture of every object.
+    """
+    stated = [target.labelled if target.partial else None for target in targets]
+    some = next((classes for classes in stated if classes is not None), None)
+    if some is None:
+        return None
+    classes = torch.stack([torch.ones_like(some) if one is None else one for one in stated])
+    return Known(classes, counted.sum(1).tolist(), picture)

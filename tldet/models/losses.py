@@ -1,15 +1,38 @@
 """Losses that several heads share. All are computed in float32, whatever the network ran in.
 
-Letters for shapes: N boxes or sides of boxes, P places that hold an object, A references, K classes, n + 1 bins.
+Letters for shapes: N boxes or sides of boxes, P places that hold an object, A references, K classes, n + 1 bins,
+B pictures, R regions.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 EPS = 1e-7  # keeps the division finite where a box has no area; torchvision's constant
+
+
+class Known(NamedTuple):
+    """For a batch of which some picture was not labelled for all classes: where the absence of an object means one."""
+
+    classes: Tensor  # (B, K) bool
+    rows: Sequence[int]  # B; how many rows of the logits are each picture's, in this order
+    picture: Tensor  # (P,) the picture of every place that holds an object
+
+
+def background_sum(entries: Tensor, known: Known) -> Tensor:
+    """The sum of the background loss (A, K) over the entries whose class was labelled on their picture."""
+    columns = torch.stack([part.sum(0) for part in torch.split(entries, list(known.rows))])  # (B, K)
+    return (columns * known.classes).sum()
+
+
+def counted_at(values: Tensor, labels: Tensor, known: Known) -> Tensor:
+    """The background losses (P,) at the objects of ``labels`` (P,), 0 where :func:`background_sum` left them out."""
+    return values * known.classes[known.picture, labels]
 
 
 def overlap(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,7 +64,9 @@ def giou_loss(boxes: Tensor, others: Tensor) -> Tensor:
     return 1 - shared / (union + EPS) + (hull - union) / (hull + EPS)
 
 
-def quality_focal_loss_sum(logits: Tensor, rows: Tensor, labels: Tensor, quality: Tensor, *, beta: float) -> Tensor:
+def quality_focal_loss_sum(
+    logits: Tensor, rows: Tensor, labels: Tensor, quality: Tensor, *, beta: float, known: Known | None = None
+) -> Tensor:
     """Quality focal loss (Li et al. 2020, equation 2), summed: the class score learns how good the box is.
 
     Args:
@@ -51,12 +76,15 @@ def quality_focal_loss_sum(logits: Tensor, rows: Tensor, labels: Tensor, quality
         labels: (P,) its class.
         quality: (P,) what the score should be, in 0..1.
         beta: how much entries that are nearly right are damped.
+        known: leaves out the background of classes that a picture was not labelled for; None counts all.
     """
     logits = logits.float()
-    background = (torch.sigmoid(logits) ** beta * F.softplus(logits)).sum()
+    entries = torch.sigmoid(logits) ** beta * F.softplus(logits)
+    background = entries.sum() if known is None else background_sum(entries, known)
     at = logits[rows, labels]
     score = torch.sigmoid(at)
     there = score**beta * F.softplus(at)
+    there = there if known is None else counted_at(there, labels, known)
     here = (quality - score).abs() ** beta * F.binary_cross_entropy_with_logits(at, quality, reduction="none")
     return background + (here - there).sum()
 
@@ -73,3 +101,33 @@ def distribution_focal_loss(logits: Tensor, distances: Tensor) -> Tensor:
     share = distances - below  # of the bin above
     around = torch.stack([below, below + 1], -1)
     return -(log_probability.gather(-1, around) * torch.stack([1 - share, share], -1)).sum(-1)
+
+
+def class_loss_sum(logits: Tensor, labels: Tensor, labelled: Sequence[Tensor | None], rows: Sequence[int]) -> Tensor:
+    """Cross entropy, summed; background means "background or a class that the picture was not labelled for".
+
+    A background region of such a picture learns -log(p_background + the sum of p_k over these classes k), an object
+    -log(p_class) as ever (Zhao et al. 2020, Object detection with a unified label space from multiple datasets,
+    section 3.3; Cermelli et al. 2020, Modeling the background for incremental learning, equation 5). The gradient of
+    the first with respect to the logit of such a class is at most 0: no step pushes it down.
+
+    Args:
+        logits: (R, K + 1), background last.
+        labels: (R,) 0..K-1, K for background.
+        labelled: of each of the B pictures (K,) bool, or None for all classes.
+        rows: B; how many of the regions are each picture's, in this order.
+    """
+    if all(classes is None for classes in labelled):
+        return F.cross_entropy(logits, labels, reduction="sum")
+    background = logits.shape[1] - 1
+    parts = zip(
+        *(torch.split(values, list(rows)) for values in (logits.log_softmax(-1), labels)), labelled, strict=True
+    )
+    said = []  # the log probabilities of what is known
+    for chance, label, classes in parts:
+        own = chance.gather(1, label[:, None]).squeeze(1)
+        if classes is not None:
+            open_to = torch.cat([~classes, classes.new_ones(1)])  # (K + 1,) what background may be
+            own = torch.where(label == background, chance[:, open_to].logsumexp(1), own)
+        said.append(own)
+    return -torch.cat(said).sum()

@@ -76,8 +76,9 @@ def assign(
     low_quality: Rescue = "none",
     least: float = 0.0,
     crowd: float = 0.5,
+    spare: float = 0.5,
 ) -> Tensor:
-    """:func:`match` for one picture's target, its crowd regions taken care of.
+    """:func:`match` for one picture's target, its crowd regions and spared boxes taken care of.
 
     Args:
         references: (A, 4) xyxy pixels.
@@ -87,6 +88,7 @@ def assign(
         low_quality: see :func:`match`.
         least: see :func:`match`.
         crowd: a background reference with at least this share of its area in a crowd region is IGNORED.
+        spare: a background reference that overlaps a spared box by at least this is IGNORED.
 
     Returns:
         (A,) int64: row of ``target``, BACKGROUND, or IGNORED.
@@ -94,7 +96,11 @@ def assign(
     rows = (~target.ignore).nonzero().flatten()
     thresholds = {"positive": positive, "negative": negative, "least": least}
     matched = match(references, target.boxes[rows], low_quality=low_quality, **thresholds)
-    return spare_crowds(matched, rows, references, target, crowd)
+    matched = spare_crowds(matched, rows, references, target, crowd)
+    if target.spared is not None:
+        near = match(references, target.spared, positive=spare, negative=spare) >= 0
+        matched[(matched == BACKGROUND) & near] = IGNORED
+    return matched
 
 
 def spare_crowds(matched: Tensor, rows: Tensor, references: Tensor, target: Target, crowd: float) -> Tensor:

@@ -137,11 +137,11 @@ class ATSSHead(nn.Module):
         wanted = centerness(to_distances(centre_form(anchors)[0], learn.boxes))
         boxes = decode(learn.of(flatten_levels(raw.deltas, 4)), anchors, s.weights)
         central = learn.of(flatten_levels(raw.centerness, 1)).squeeze(-1)
-        logits = flatten_levels(raw.logits, self.num_classes)[learn.counted]
+        given = (flatten_levels(raw.logits, self.num_classes)[learn.counted], learn.rows, learn.labels)
         count = learn.per_picture.clamp(min=1).sum()  # a picture without objects counts as one, as in mmdet
         box = (giou_loss(boxes, learn.boxes) * wanted).sum() / wanted.sum().clamp(min=1)
         return {
-            "loss_cls": focal_loss_sum(logits, learn.rows, learn.labels, alpha=s.alpha, gamma=s.gamma) / count,
+            "loss_cls": focal_loss_sum(*given, alpha=s.alpha, gamma=s.gamma, known=learn.known) / count,
             "loss_bbox": s.box_weight * box,
             "loss_centerness": F.binary_cross_entropy_with_logits(central, wanted, reduction="sum") / count,
         }

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -25,6 +26,7 @@ from tldet.models.heads.faster_rcnn import (
     box_losses,
     detect,
     draw_regions,
+    with_spared,
 )
 from tldet.models.heads.mask_rcnn import MaskBranch, MaskSettings, mask_loss, with_masks
 from tldet.models.heads.rpn import RPN, RPNSettings
@@ -112,8 +114,9 @@ class CascadeRCNNHead(nn.Module):
         self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
     ) -> dict[str, Tensor]:
         """The RPN's losses, and ``s0.loss_cls``, ``s0.loss_bbox``, ``s0.loss_mask``, ``s1...`` of the stages."""
-        losses = self.rpn.loss(raw.rpn, targets, sizes, seed)
         rois = self.rpn.propose(raw.rpn, sizes, training=True)
+        targets = with_spared(partial(self._find, raw.features, sizes=sizes), self.box, rois, targets, self.stages[-1])
+        losses = self.rpn.loss(raw.rpn, targets, sizes, seed)
         for number, (s, weight) in enumerate(zip(self.stages, self.cascade.loss_weights, strict=True)):
             drawn = draw_regions(rois, targets, s, self.num_classes, seed, STAGE + number)
             regions = [d.rois for d in drawn]
@@ -131,18 +134,20 @@ class CascadeRCNNHead(nn.Module):
     @torch.no_grad()
     def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every picture in pixels of the padded batch, best first."""
-        corrected = self.rpn.propose(raw.rpn, sizes, training=False)
+        found = self._find(raw.features, self.rpn.propose(raw.rpn, sizes, training=False), sizes)
+        branches = [branch for branch in self.mask if isinstance(branch, MaskBranch)]
+        return with_masks(branches, raw.features, found, sizes) if branches else found
+
+    def _find(self, features: Sequence[Tensor], corrected: Sequence[Tensor], sizes: Sequence[Size]) -> list[Detections]:
         said = []
         for number, s in enumerate(self.stages):
             rois = corrected
-            logits, deltas = self.box[number](raw.features, rois)
+            logits, deltas = self.box[number](features, rois)
             said.append(logits if self.cascade.average == "logits" else logits.softmax(-1))
             corrected = correct(rois, deltas, sizes, s)
         scores = torch.stack(said).mean(0)
         scores = scores.softmax(-1) if self.cascade.average == "logits" else scores
-        found = detect(rois, scores, deltas, sizes, s)
-        branches = [branch for branch in self.mask if isinstance(branch, MaskBranch)]
-        return with_masks(branches, raw.features, found, sizes) if branches else found
+        return detect(rois, scores, deltas, sizes, s)
 
 
 @torch.no_grad()

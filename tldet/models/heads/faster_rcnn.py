@@ -2,7 +2,8 @@
 
 The method in order: the RPN proposes places; each proposal is pooled from the level that fits its size; a small
 branch says its class and corrects its box. Proposals that overlap an object by ``positive`` learn its class and box,
-the others learn background; a fixed number is drawn from each picture.
+the others learn background; a fixed number is drawn from each picture. On a picture that was not labelled for every
+class, background may be one of the others, and what is confidently found to be one is no background in either stage.
 
 Letters for shapes: B pictures, R regions of all pictures, r regions of one, P of them positive, K classes, C channels,
 S pooled side.
@@ -10,8 +11,10 @@ S pooled side.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,7 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.models.boxes import clip, decode, encode, wide_enough
+from tldet.models.cosine import CosineClassifier
 from tldet.models.heads.rpn import RPN, RPNRaw, RPNSettings
+from tldet.models.losses import class_loss_sum
 from tldet.models.matching import Rescue, assign, draw, generator_for
 from tldet.models.necks import BatchNorm
 from tldet.models.pooling import Pool, pool_regions
@@ -27,8 +32,10 @@ from tldet.models.postprocess import suppress
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
+LOOKED_AT = 1000  # the best proposals of a picture, in which confident objects of classes not labelled are looked for
 STAGE = 2  # tells the random draws of this stage from those of the first one
 Norm = Literal["none", "batch"]
+Cosine = Literal["none", "fixed", "learned"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,9 @@ class RoISettings:
         channels: their width.
         dropout: share of their outputs dropped in training.
         class_agnostic: one box for all classes instead of one a class.
+        cosine: "fixed" or "learned" classifies by the angle between feature and class (Wang et al. 2020) and says how
+            its scale comes about; "none" is a plain linear layer.
+        cosine_scale: that scale, or where it starts.
         weights: factors of the box deltas.
         positive: overlap from which a proposal learns an object.
         low_quality: see :func:`~tldet.models.matching.match`.
@@ -53,6 +63,9 @@ class RoISettings:
         positive_fraction: at most this share of them are objects.
         beta: corner of the smooth L1 loss; 0 for L1.
         crowd: share of a proposal inside a crowd region from which it is no background.
+        spare: overlap with a confident detection of a class that the picture was not labelled for, from which a
+            proposal is no background.
+        spare_score: score from which such a detection is confident.
         score: least score of a detection.
         nms_iou: overlap above which the lesser of two detections of a class is dropped.
         keep: at most so many detections a picture.
@@ -69,6 +82,8 @@ class RoISettings:
     channels: int = 1024
     dropout: float = 0.0
     class_agnostic: bool = False
+    cosine: Cosine = "none"
+    cosine_scale: float = 20.0
     weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     positive: float = 0.5
     low_quality: Rescue = "none"
@@ -76,6 +91,8 @@ class RoISettings:
     positive_fraction: float = 0.25
     beta: float = 1 / 9
     crowd: float = 0.5
+    spare: float = 0.5
+    spare_score: float = 0.5
     score: float = 0.05
     nms_iou: float = 0.5
     keep: int = 100
@@ -97,6 +114,7 @@ class Drawn(NamedTuple):
     deltas: Tensor  # (P, 4) what the positives' boxes have to learn
     objects: Tensor  # (P,) row of the target that each positive learns
     truths: Tensor  # (r,) bool: the region is a ground-truth box
+    labelled: Tensor | None  # (K,) bool: what the picture was labelled for; None for every class
 
 
 @HEADS.register_module()
@@ -143,8 +161,10 @@ class FasterRCNNHead(nn.Module):
         self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
     ) -> dict[str, Tensor]:
         """The four losses, each divided by the number of anchors or regions drawn."""
-        losses = self.rpn.loss(raw.rpn, targets, sizes, seed)
         proposals = self.rpn.propose(raw.rpn, sizes, training=True)
+        find = partial(self._find, raw.features, sizes=sizes)
+        targets = with_spared(find, self.box, proposals, targets, self.roi)
+        losses = self.rpn.loss(raw.rpn, targets, sizes, seed)
         drawn = draw_regions(proposals, targets, self.roi, self.num_classes, seed, STAGE)
         logits, deltas = self.roi_forward(raw.features, [d.rois for d in drawn])
         return {**losses, **box_losses(logits, deltas, drawn, self.roi)}
@@ -152,8 +172,10 @@ class FasterRCNNHead(nn.Module):
     @torch.no_grad()
     def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every picture in pixels of the padded batch, best first."""
-        rois = self.rpn.propose(raw.rpn, sizes, training=False)
-        logits, deltas = self.roi_forward(raw.features, rois)
+        return self._find(raw.features, self.rpn.propose(raw.rpn, sizes, training=False), sizes)
+
+    def _find(self, features: Sequence[Tensor], rois: Sequence[Tensor], sizes: Sequence[Size]) -> list[Detections]:
+        logits, deltas = self.roi_forward(features, rois)
         return detect(rois, logits.softmax(-1), deltas, sizes, self.roi)
 
 
@@ -169,7 +191,7 @@ class BoxBranch(nn.Module):
         flat = in_channels * s.pool**2
         self.fcs = nn.ModuleList(nn.Linear(s.channels if i else flat, s.channels) for i in range(s.fcs))
         width = s.channels if s.fcs else flat
-        self.cls_score = nn.Linear(width, num_classes + 1)  # background is the last row
+        self.cls_score = classifier(width, num_classes + 1, s)  # background is the last row
         self.bbox_pred = nn.Linear(width, 4 if s.class_agnostic else num_classes * 4)
 
     def forward(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -180,6 +202,13 @@ class BoxBranch(nn.Module):
             hidden = F.dropout(F.relu(fc(hidden)), self.settings.dropout, self.training)
         deltas = self.bbox_pred(hidden).float()
         return self.cls_score(hidden).float(), deltas.view(len(deltas), deltas.shape[1] // 4, 4)
+
+
+def classifier(in_features: int, rows: int, settings: RoISettings) -> nn.Linear:
+    """The layer from features (R, C) to class logits (R, rows)."""
+    if settings.cosine == "none":
+        return nn.Linear(in_features, rows)
+    return CosineClassifier(in_features, rows, scale=settings.cosine_scale, learned=settings.cosine == "learned")
 
 
 def conv_stack(in_channels: int, width: int, depth: int, norm: Norm) -> nn.Sequential:
@@ -193,6 +222,54 @@ def conv_stack(in_channels: int, width: int, depth: int, norm: Norm) -> nn.Seque
         between = [BatchNorm(width)] if norm == "batch" else []
         layers.append(nn.Sequential(conv, *between, nn.ReLU(inplace=True)))
     return layers
+
+
+@torch.no_grad()
+def with_spared(
+    find: Callable[[Sequence[Tensor]], list[Detections]],
+    branches: nn.Module,
+    proposals: Sequence[Tensor],
+    targets: Sequence[Target],
+    s: RoISettings,
+) -> list[Target]:
+    """The targets, with what the detector now takes for objects of classes that a picture was not labelled for.
+
+    Such places are no background to learn (see ``spared`` of :class:`~tldet.structures.Target`). Nothing is computed
+    where every picture was labelled for every class.
+
+    Args:
+        find: B x (r, 4) regions to the detections of every picture.
+        branches: the layers it runs, put into eval mode meanwhile.
+        proposals: B x (r, 4), best first.
+        targets: of the pictures.
+        s: the second stage's settings.
+    """
+    some = [target.partial for target in targets]
+    if not any(some):
+        return list(targets)
+    with evaluating(branches):
+        found = find([boxes[: LOOKED_AT if one else 0] for boxes, one in zip(proposals, some, strict=True)])
+    return [_spare(target, one.above(s.spare_score)) for target, one in zip(targets, found, strict=True)]
+
+
+def _spare(target: Target, found: Detections) -> Target:
+    if target.labelled is None:
+        return target
+    boxes = found.boxes[~target.labelled[found.labels]]
+    return replace(target, spared=boxes if target.spared is None else torch.cat([target.spared, boxes]))
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """A module in eval mode for a while: no dropout is drawn and no statistics are learnt."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+        torch.clear_autocast_cache()  # torch up to 2.9 would use weights cast under no_grad again: no gradient
 
 
 @torch.no_grad()
@@ -217,7 +294,7 @@ def draw_one(
 ) -> Drawn:
     """The ground truth joins the proposals, each box for its own object: something to learn from the start."""
     own = (~target.ignore).nonzero().flatten()
-    limits = {"positive": s.positive, "negative": s.positive, "least": s.positive, "crowd": s.crowd}
+    limits = {"positive": s.positive, "negative": s.positive, "least": s.positive, "crowd": s.crowd, "spare": s.spare}
     matched = torch.cat([assign(proposals, target, low_quality=s.low_quality, **limits), own])
     rois = torch.cat([proposals, target.boxes[own]])
     positive, background = draw(matched, s.batch, s.positive_fraction, generator)
@@ -225,11 +302,14 @@ def draw_one(
     labels = torch.full_like(rows, num_classes)
     labels[: len(positive)] = target.labels[objects]
     deltas = encode(target.boxes[objects], rois[positive], s.weights)
-    return Drawn(rois[rows], labels, deltas, objects, rows >= len(proposals))
+    labelled = target.labelled if target.partial else None
+    return Drawn(rois[rows], labels, deltas, objects, rows >= len(proposals), labelled)
 
 
 def box_losses(logits: Tensor, deltas: Tensor, drawn: Sequence[Drawn], s: RoISettings) -> dict[str, Tensor]:
     """Cross entropy of all regions and smooth L1 of the positive ones, both divided by the number of all.
+
+    The first is that of :func:`~tldet.models.losses.class_loss_sum`.
 
     Args:
         logits: (R, K + 1).
@@ -241,7 +321,8 @@ def box_losses(logits: Tensor, deltas: Tensor, drawn: Sequence[Drawn], s: RoISet
     rows = (labels < logits.shape[1] - 1).nonzero().flatten()
     count = max(len(labels), 1)
     box = F.smooth_l1_loss(of_class(deltas, rows, labels[rows]), wanted, beta=s.beta, reduction="sum")
-    return {"loss_cls": F.cross_entropy(logits, labels, reduction="sum") / count, "loss_bbox": box / count}
+    classes = class_loss_sum(logits, labels, [d.labelled for d in drawn], [len(d.rois) for d in drawn])
+    return {"loss_cls": classes / count, "loss_bbox": box / count}
 
 
 def of_class(values: Tensor, rows: Tensor, labels: Tensor) -> Tensor:

@@ -173,11 +173,11 @@ class FCOSHead(nn.Module):
             said = tuple(level * stride for level, stride in zip(said, self.strides, strict=True))
         boxes = from_distances(points, learn.of(flatten_levels(said, 4)))
         central = learn.of(flatten_levels(raw.centerness, 1)).squeeze(-1)
-        logits = flatten_levels(raw.logits, self.num_classes)[learn.counted]
+        given = (flatten_levels(raw.logits, self.num_classes)[learn.counted], learn.rows, learn.labels)
         weight = wanted if s.box_weight == "centerness" else torch.ones_like(wanted)
         count = max(len(learn.labels), 1)
         return {
-            "loss_cls": focal_loss_sum(logits, learn.rows, learn.labels, alpha=s.alpha, gamma=s.gamma) / count,
+            "loss_cls": focal_loss_sum(*given, alpha=s.alpha, gamma=s.gamma, known=learn.known) / count,
             "loss_bbox": (giou_loss(boxes, learn.boxes) * weight).sum() / weight.sum().clamp(min=1e-6),
             "loss_centerness": F.binary_cross_entropy_with_logits(central, wanted, reduction="sum") / count,
         }

@@ -135,9 +135,9 @@ class GFLHead(nn.Module):
         quality = paired_iou(boxes.detach(), truth)
         count = learn.per_picture.clamp(min=1).sum()  # a picture without objects counts as one, as in mmdet
         weighed = trust.sum().clamp(min=1)
-        logits = all_logits[learn.counted]
+        given = (all_logits[learn.counted], learn.rows, learn.labels, quality)
         return {
-            "loss_cls": quality_focal_loss_sum(logits, learn.rows, learn.labels, quality, beta=s.beta) / count,
+            "loss_cls": quality_focal_loss_sum(*given, beta=s.beta, known=learn.known) / count,
             "loss_bbox": s.box_weight * (giou_loss(boxes, truth) * trust).sum() / weighed,
             "loss_dfl": s.dfl_weight * (self._side_loss(said, to_distances(points, truth)) * trust).sum() / weighed,
         }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,7 @@ from tldet.models.heads.faster_rcnn import (
     detect,
     draw_regions,
     of_class,
+    with_spared,
 )
 from tldet.models.heads.rpn import RPN, RPNSettings
 from tldet.models.pooling import Pool, pool_regions
@@ -110,8 +112,10 @@ class MaskRCNNHead(nn.Module):
         self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
     ) -> dict[str, Tensor]:
         """Faster R-CNN's four losses and ``loss_mask``, the mean over the cells of all positive regions."""
-        losses = self.rpn.loss(raw.rpn, targets, sizes, seed)
         proposals = self.rpn.propose(raw.rpn, sizes, training=True)
+        find = partial(self._find, raw.features, sizes=sizes)
+        targets = with_spared(find, self.box, proposals, targets, self.roi)
+        losses = self.rpn.loss(raw.rpn, targets, sizes, seed)
         drawn = draw_regions(proposals, targets, self.roi, self.num_classes, seed, STAGE)
         logits, deltas = self.box(raw.features, [d.rois for d in drawn])
         losses.update(box_losses(logits, deltas, drawn, self.roi))
@@ -120,10 +124,12 @@ class MaskRCNNHead(nn.Module):
     @torch.no_grad()
     def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every picture in pixels of the padded batch, best first, each with its mask."""
-        rois = self.rpn.propose(raw.rpn, sizes, training=False)
-        logits, deltas = self.box(raw.features, rois)
-        found = detect(rois, logits.softmax(-1), deltas, sizes, self.roi)
+        found = self._find(raw.features, self.rpn.propose(raw.rpn, sizes, training=False), sizes)
         return with_masks([self.mask], raw.features, found, sizes)
+
+    def _find(self, features: Sequence[Tensor], rois: Sequence[Tensor], sizes: Sequence[Size]) -> list[Detections]:
+        logits, deltas = self.box(features, rois)
+        return detect(rois, logits.softmax(-1), deltas, sizes, self.roi)
 
 
 class MaskBranch(nn.Module):

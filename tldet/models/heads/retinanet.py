@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.models.boxes import AnchorGenerator, decode, encode, flatten_level, flatten_levels
-from tldet.models.dense import TowerNorm, start_towers, tower
-from tldet.models.losses import giou_loss
+from tldet.models.dense import TowerNorm, known_of, start_towers, tower
+from tldet.models.losses import Known, background_sum, counted_at, giou_loss
 from tldet.models.matching import IGNORED, Rescue, assign
 from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, detections, take_rows
 from tldet.registry import HEADS
@@ -137,7 +137,10 @@ class RetinaNetHead(nn.Module):
             rows = (matched[counted] >= 0).nonzero().flatten()
             positive = (matched >= 0).nonzero().flatten()
             labels = target.labels[matched[positive]]
-            classes.append(focal_loss_sum(logits[row][counted], rows, labels, alpha=s.alpha, gamma=s.gamma))
+            stated = target.labelled is not None
+            known = known_of([target], counted[None], torch.zeros_like(rows)) if stated else None
+            given = (logits[row][counted], rows, labels)
+            classes.append(focal_loss_sum(*given, alpha=s.alpha, gamma=s.gamma, known=known))
             boxes.append(self._box_loss(deltas[row, positive], anchors[positive], target.boxes[matched[positive]]))
             counts.append(max(len(positive), 1))
         shares = [1 / count / len(targets) if s.normalise == "picture" else 1 / sum(counts) for count in counts]
@@ -162,7 +165,9 @@ class RetinaNetHead(nn.Module):
         return detections(levels, sizes, s)
 
 
-def focal_loss_sum(logits: Tensor, rows: Tensor, labels: Tensor, *, alpha: float, gamma: float) -> Tensor:
+def focal_loss_sum(
+    logits: Tensor, rows: Tensor, labels: Tensor, *, alpha: float, gamma: float, known: Known | None = None
+) -> Tensor:
     """Sigmoid focal loss (Lin et al. 2017, equation 5), summed.
 
     Every entry is background but those at ``(rows, labels)``: so no one-hot target of the logits' size is made.
@@ -173,10 +178,13 @@ def focal_loss_sum(logits: Tensor, rows: Tensor, labels: Tensor, *, alpha: float
         labels: (P,) its class.
         alpha: weight of positives (1 - alpha for background).
         gamma: how much easy entries are damped.
+        known: leaves out the background of classes that a picture was not labelled for; None counts all.
     """
     logits = logits.float()
-    background = (1 - alpha) * (torch.sigmoid(logits) ** gamma * F.softplus(logits)).sum()
+    entries = torch.sigmoid(logits) ** gamma * F.softplus(logits)
+    background = (1 - alpha) * (entries.sum() if known is None else background_sum(entries, known))
     at = logits[rows, labels]
     there = (1 - alpha) * torch.sigmoid(at) ** gamma * F.softplus(at)
+    there = there if known is None else counted_at(there, labels, known)
     here = alpha * torch.sigmoid(-at) ** gamma * F.softplus(-at)
     return background + (here - there).sum()

@@ -45,6 +45,8 @@ class RPNSettings:
         positive_fraction: at most this share of them are objects.
         beta: corner of the smooth L1 loss; 0 for L1.
         crowd: share of an anchor inside a crowd region from which it is no background.
+        spare: overlap with a confident detection of a class that the picture was not labelled for, from which an
+            anchor is no background.
         pre_nms: best anchors of each level that go on, in training and in testing.
         post_nms: proposals of a picture that remain, in training and in testing.
         nms_iou: overlap above which the lesser of two proposals of a level is dropped.
@@ -66,6 +68,7 @@ class RPNSettings:
     positive_fraction: float = 0.5
     beta: float = 1 / 9
     crowd: float = 0.5
+    spare: float = 0.3
     pre_nms: tuple[int, int] = (2000, 1000)
     post_nms: tuple[int, int] = (2000, 1000)
     nms_iou: float = 0.7
@@ -132,7 +135,7 @@ class RPN(nn.Module):
     def _assign(self, anchors: Tensor, target: Target, size: Size) -> Tensor:
         """(M,) as :func:`~tldet.models.matching.assign` gives it; anchors beyond the border are IGNORED."""
         s = self.settings
-        limits = {"positive": s.positive, "negative": s.negative, "least": s.least, "crowd": s.crowd}
+        limits = {"positive": s.positive, "negative": s.negative, "least": s.least, "crowd": s.crowd, "spare": s.spare}
         if s.border is None:
             return assign(anchors, target, low_quality=s.low_quality, **limits)
         far = anchors.new_tensor([size[1], size[0]]) + s.border

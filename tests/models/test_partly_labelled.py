@@ -1,0 +1,226 @@
+"""Pictures that were labelled for some classes only: what every head learns there, and what it must not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
+from tldet.config import load
+from tldet.models.boxes import flatten_levels
+from tldet.models.detector import Detector, build_detector
+from tldet.models.heads.faster_rcnn import LOOKED_AT, RoISettings, evaluating, with_spared
+from tldet.models.matching import BACKGROUND, IGNORED, assign
+from tldet.structures import Batch, Detections, Target
+
+DENSE = ["retinanet_lite0", "fcos_lite0", "atss_lite0", "gfl_lite0"]
+BOXES = ["faster_rcnn_lite0", "cascade_rcnn_lite0"]
+TWO_STAGE = [*BOXES, "mask_rcnn_lite0", "cascade_mask_rcnn_lite0"]
+SIZE = (64, 96)
+EVERY, NOT_2 = torch.tensor([True, True, True]), torch.tensor([True, True, False])
+
+
+def detector(recipe: str) -> Detector:
+    torch.manual_seed(0)
+    model: dict[str, Any] = load(recipe).data["model"]
+    model["backbone"]["weights"] = None
+    model["head"]["num_classes"] = 3
+    built = build_detector(model, ["a", "b", "c"])
+    built.backbone.freeze()  # type: ignore[operator]
+    return built
+
+
+def target(*objects: tuple[list[float], int], image_id: int = 1) -> Target:
+    boxes = torch.tensor([box for box, _ in objects], dtype=torch.float32).reshape(-1, 4)
+    masks = torch.zeros(len(objects), *SIZE, dtype=torch.uint8)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes.int().tolist(), strict=True):
+        mask[y0:y1, x0:x1] = 1
+    labels = torch.tensor([label for _, label in objects], dtype=torch.int64)
+    return Target(boxes, labels, torch.zeros(len(objects), dtype=torch.bool), image_id, masks)
+
+
+def batch(*targets: Target) -> Batch:
+    images = torch.randint(0, 255, (len(targets), 3, *SIZE), generator=torch.Generator().manual_seed(1)).byte()
+    return Batch(images, [SIZE] * len(targets), list(targets), [SIZE] * len(targets), seed=5)
+
+
+def losses_and_logits(model: Detector, one: Batch) -> tuple[dict[str, Tensor], Tensor]:
+    """The losses of a dense detector, and the gradient of its class loss at every reference and class: (B, M, K)."""
+    raw: Any = model.head(model.features(model.normalise(one)))
+    logits = [level.detach().requires_grad_() for level in raw.logits]
+    losses = model.head.loss(raw._replace(logits=tuple(logits)), one.targets, one.sizes, one.seed)  # type: ignore[operator]
+    grads = torch.autograd.grad(losses["loss_cls"], logits)
+    return losses, flatten_levels(grads, 3)
+
+
+def class_scores(model: Detector) -> list[Tensor]:
+    """Collects what the second stage's classifiers say while gradients are kept: (R, K + 1) a stage."""
+    said: list[Tensor] = []
+
+    def note(_: nn.Module, __: Any, logits: Tensor) -> None:
+        if logits.requires_grad:
+            logits.retain_grad()
+            said.append(logits)
+
+    for name, module in model.named_modules():
+        if name.endswith("cls_score"):
+            module.register_forward_hook(note)
+    return said
+
+
+@pytest.mark.parametrize("recipe", [*DENSE, *TWO_STAGE])
+def test_labelled_for_all_is_as_nothing_said(recipe: str) -> None:
+    model = detector(recipe).train()
+    plain = batch(target(([8, 8, 40, 40], 1), ([50, 20, 90, 60], 2)), target(image_id=2))
+    said = replace(plain, targets=[replace(one, labelled=EVERY) for one in plain.targets])
+    with torch.no_grad():
+        assert model(said) == model(plain)
+
+
+@pytest.mark.parametrize("recipe", DENSE)
+def test_a_dense_head_learns_nothing_about_a_class_not_labelled_but_from_its_objects(recipe: str) -> None:
+    model = detector(recipe).train()
+    whole = batch(target(([8, 8, 40, 40], 1), ([50, 20, 90, 60], 0)), target(([20, 10, 70, 60], 2), image_id=2))
+    first, second = whole.targets
+    losses, expected = losses_and_logits(model, whole)
+    some, grads = losses_and_logits(model, replace(whole, targets=[replace(first, labelled=NOT_2), second]))
+    assert torch.equal(grads[0, :, 2], torch.zeros_like(grads[0, :, 2]))
+    assert torch.equal(grads[0, :, :2], expected[0, :, :2]), "the classes that were labelled learn as ever"
+    assert torch.equal(grads[1], expected[1]), "and so does the other picture"
+    assert (expected[0, :, 2] > 0).any()
+    assert {name for name in losses if losses[name] != some[name]} == {"loss_cls"}
+    _, grads = losses_and_logits(model, replace(whole, targets=[first, replace(second, labelled=NOT_2)]))
+    pushed = grads[1, :, 2]
+    assert (pushed <= 0).all(), "an object of the class is learnt all the same"
+    assert (pushed < 0).any()
+    assert torch.equal(pushed < 0, expected[1, :, 2] < 0)
+
+
+@pytest.mark.parametrize("recipe", TWO_STAGE)
+def test_background_of_a_two_stage_head_does_not_push_down_a_class_not_labelled(recipe: str) -> None:
+    """Without objects every region is background, and the gradient at class k is p_k - [k in S] p_k / p_S."""
+    model = detector(recipe).train()
+    said = class_scores(model)
+    for labelled, background in ((None, [False, False, False, True]), (NOT_2, [False, False, True, True])):
+        said.clear()
+        losses = model(batch(replace(target(), labelled=labelled)))
+        weights = model.head.cascade.loss_weights if "cascade" in recipe else [1.0]  # type: ignore[union-attr]
+        sum(losses.values()).backward()
+        assert len(said) == len(weights)
+        for logits, weight in zip(said, weights, strict=True):
+            chance = logits.detach().softmax(-1)
+            own = torch.where(torch.tensor(background), chance, 0.0)
+            expected = (chance - own / own.sum(-1, keepdim=True)) * weight / len(logits)
+            assert logits.grad is not None
+            torch.testing.assert_close(logits.grad, expected, atol=1e-7, rtol=1e-4)
+            assert ((logits.grad[:, 2] <= 0) == (labelled is not None)).all()
+
+
+@pytest.mark.parametrize("recipe", BOXES)
+def test_what_is_confidently_found_is_no_background_in_either_stage(recipe: str) -> None:
+    model = detector(recipe).train()
+    head: Any = model.head
+    sure = torch.tensor([[16.0, 8, 48, 40], [48.0, 8, 80, 40], [8.0, 30, 30, 60]])
+    found = Detections(sure, torch.tensor([0.9, 0.49, 0.8]), torch.tensor([2, 2, 1]))  # one unsure, one labelled
+    head._find = lambda *_, **__: [found]
+    one = batch(replace(target(), labelled=NOT_2))
+    raw = head(model.features(model.normalise(one)))
+    logits = [level.detach().requires_grad_() for level in raw.rpn.logits]
+    said = class_scores(model)
+    losses = head.loss(raw._replace(rpn=raw.rpn._replace(logits=tuple(logits))), one.targets, one.sizes, None)
+    grads = flatten_levels(torch.autograd.grad(losses["loss_rpn_cls"], logits), 1)[0, :, 0]
+    anchors = torch.cat(head.rpn.anchors(raw.rpn.logits))
+    overlap = box_iou(anchors, sure)
+    assert torch.equal(grads == 0, overlap[:, 0] >= 0.3)
+    assert (overlap[:, 1:].amax(0) >= 0.3).all(), "the others hold anchors too, which do learn"
+    proposals = head.rpn.propose(raw.rpn, one.sizes, training=True)[0]
+    near = box_iou(proposals, sure[:1])[:, 0] >= 0.5
+    assert near.any()
+    assert len(said[0]) == len(proposals) - near.sum()
+
+
+def test_a_head_spares_what_it_finds_itself() -> None:
+    """A second stage that calls everything class 2."""
+    model = detector("faster_rcnn_lite0").train()
+    head: Any = model.head
+    head.box.cls_score.bias.data[2] = 20
+    one = batch(replace(target(), labelled=NOT_2))
+    with torch.no_grad():
+        raw = head(model.features(model.normalise(one)))
+        proposals = head.rpn.propose(raw.rpn, one.sizes, training=True)
+        (found,) = head._find(raw.features, proposals, one.sizes)
+    near = box_iou(proposals[0], found.boxes).amax(1) >= 0.5
+    assert near.sum() > 50
+    said = class_scores(model)
+    head.loss(raw, one.targets, one.sizes, None)
+    assert [len(logits) for logits in said] == [int((~near).sum())]
+
+
+def test_who_is_spared() -> None:
+    calls: list[list[int]] = []
+
+    def find(rois: Sequence[Tensor]) -> list[Detections]:
+        calls.append([len(r) for r in rois])
+        boxes = torch.arange(16.0).reshape(4, 4)
+        return [Detections(boxes, torch.tensor([0.9, 0.5, 0.4, 0.8]), torch.tensor([2, 2, 2, 0])) for _ in rois]
+
+    branch, proposals = nn.Linear(1, 1), [torch.zeros(LOOKED_AT + 5, 4), torch.zeros(7, 4), torch.zeros(3, 4)]
+    spare = partial(with_spared, find, branch)
+    plain = [target(), replace(target(), labelled=EVERY), target()]
+    assert all(one.spared is None for one in spare(proposals, plain, RoISettings()))
+    assert calls == [], "nothing is computed where all is labelled"
+    given = [replace(target(), labelled=NOT_2), target(), replace(target(), labelled=NOT_2, spared=torch.ones(1, 4))]
+    first, second, third = spare(proposals, given, RoISettings())
+    assert calls == [[LOOKED_AT, 0, 3]]
+    assert first.spared is not None
+    assert first.spared.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert second.spared is None
+    assert third.spared is not None
+    assert third.spared.tolist() == [[1, 1, 1, 1], [0, 1, 2, 3], [4, 5, 6, 7]]
+    (eager, *_) = spare(proposals, given, RoISettings(spare_score=0.85))
+    assert eager.spared is not None
+    assert eager.spared.tolist() == [[0, 1, 2, 3]]
+
+
+def test_only_background_is_spared() -> None:
+    references = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6], [0, 0, 10, 4], [40, 40, 50, 50]])
+    truth = replace(target(([40, 40, 50, 50], 0)), spared=torch.tensor([[0.0, 0, 10, 10], [40, 40, 50, 50]]))
+    for spare, expected in ((0.5, [IGNORED, IGNORED, BACKGROUND, 0]), (0.3, [IGNORED, IGNORED, IGNORED, 0])):
+        assert assign(references, truth, positive=0.7, negative=0.3, spare=spare).tolist() == expected
+    none = replace(truth, spared=torch.zeros(0, 4))
+    assert assign(references, none, positive=0.7, negative=0.3).tolist() == [BACKGROUND] * 3 + [0]
+
+
+@pytest.mark.parametrize("recipe", TWO_STAGE)
+def test_every_parameter_still_gets_a_gradient_under_autocast(recipe: str) -> None:
+    """Looking for objects casts the weights first, under no_grad; torch up to 2.9 then went on with these casts."""
+    model = detector(recipe).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model(batch(replace(target(([8, 8, 40, 40], 1)), labelled=NOT_2)))
+    sum(losses.values()).backward()
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert {name for name, p in model.named_parameters() if p.grad is not None} == learning
+
+
+def test_looking_for_objects_draws_nothing_and_learns_no_statistics() -> None:
+    branch = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5), nn.BatchNorm1d(3).eval())
+    before = {name: value.clone() for name, value in branch.state_dict().items()}
+    drawn = torch.random.get_rng_state()
+    with evaluating(branch):
+        branch(torch.ones(4, 3))
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+    assert all(torch.equal(value, before[name]) for name, value in branch.state_dict().items())
+    assert [part.training for part in branch.modules()] == [True, True, True, False]
+
+
+def test_a_target_moves_with_all_it_holds() -> None:
+    one = replace(target(([8, 8, 40, 40], 1)), labelled=NOT_2, spared=torch.zeros(2, 4)).to("meta")
+    fields = (one.boxes, one.labels, one.ignore, one.masks, one.labelled, one.spared)
+    assert all(value is not None and value.device.type == "meta" for value in fields)
+    assert one.image_id == 1

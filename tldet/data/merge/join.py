@@ -1,0 +1,150 @@
+"""The pictures and objects of several data sets as one: what stays, under which ids, labelled for which classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tldet.data.merge.classes import labelled_classes
+from tldet.data.merge.ids import unclashed
+from tldet.data.merge.objects import find_twins
+from tldet.data.merge.source import Source
+from tldet.errors import DataError
+
+NO_ID = (-1, 0)  # what a record without an id is read as; pycocotools takes annotation 0 for "no match"
+
+
+@dataclass(frozen=True)
+class Joined:
+    """One part of a merged data set: P picture records and A objects of its sources, one after the other.
+
+    Attributes:
+        sources: what it is made of.
+        tables: for every source, its own category ids to merged ones.
+        picture_of: (P,) int64, the merged picture 0..M-1 of every record, in order of first appearance.
+        firsts: (M,) int64, the first record of every merged picture.
+        picture_ids: (M,) int64.
+        labelled: (M) merged ids of the classes labelled on it.
+        places: (A,) int64, the merged picture of every object.
+        category_ids: (A,) int64, merged.
+        twins: (left out, kept) objects, annotated twice.
+        kept: (A,) bool.
+        annotation_ids: (A,) int64, of those kept.
+    """
+
+    sources: Sequence[Source]
+    tables: Sequence[Mapping[int, int]]
+    picture_of: NDArray[np.int64]
+    firsts: NDArray[np.int64]
+    picture_ids: NDArray[np.int64]
+    labelled: Sequence[frozenset[int]]
+    places: NDArray[np.int64]
+    category_ids: NDArray[np.int64]
+    twins: Sequence[tuple[int, int]]
+    kept: NDArray[np.bool_]
+    annotation_ids: NDArray[np.int64]
+
+    def record(self, position: int) -> tuple[int, int]:
+        """(source, place in it) of picture record ``position``."""
+        return _within(position, [len(source.pictures) for source in self.sources])
+
+    def object(self, position: int) -> tuple[int, int]:
+        """(source, place in it) of object ``position``."""
+        return _within(position, [len(source.objects) for source in self.sources])
+
+    @property
+    def unlabelled(self) -> NDArray[np.bool_]:
+        """(A,) whether an object that is kept is of a class not labelled on its picture."""
+        of = zip(self.places.tolist(), self.category_ids.tolist(), strict=True)
+        return self.kept & ~np.fromiter((c in self.labelled[p] for p, c in of), np.bool_, len(self.places))
+
+
+def join(sources: Sequence[Source], tables: Sequence[Mapping[int, int]], same: NDArray[np.int64]) -> Joined:
+    """Unite pictures that are the same, keep objects annotated twice once, give ids.
+
+    Args:
+        sources: one or more; the earlier ones keep their ids and their pictures' fields.
+        tables: for every source, its own category ids to merged ones.
+        same: (P,) int64, equal for records of one picture.
+
+    Raises:
+        DataError: two records of one picture state different sizes.
+    """
+    firsts, picture_of = _unite(same)
+    _check_sizes(sources, firsts, picture_of)
+    starts = np.cumsum([0, *(len(source.pictures) for source in sources)])
+    records = np.concatenate([source.places + start for source, start in zip(sources, starts, strict=False)])
+    places = picture_of[records]
+    category_ids = _mapped(sources, tables)
+    groups = 2 * np.unique(category_ids, return_inverse=True)[1] + _all(sources, "crowd")
+    twins = find_twins(places, records, groups, _all(sources, "boxes"), _all(sources, "outlined"))
+    kept = np.ones(len(places), np.bool_)
+    kept[[left for left, _ in twins]] = False
+    annotation_ids = _all(sources, "annotation_ids").copy()
+    annotation_ids[kept] = unclashed(annotation_ids[kept], NO_ID)
+    picture_ids = unclashed(_all(sources, "image_ids")[firsts])
+    labelled = _labelled(sources, tables, picture_of)
+    return Joined(
+        sources, tables, picture_of, firsts, picture_ids, labelled, places, category_ids, twins, kept, annotation_ids
+    )
+
+
+def _within(position: int, lengths: Sequence[int]) -> tuple[int, int]:
+    for number, length in enumerate(lengths):
+        if position < length:
+            return number, position
+        position -= length
+    raise IndexError(position)
+
+
+def _all(sources: Sequence[Source], name: str) -> NDArray[Any]:
+    return np.concatenate([getattr(source, name) for source in sources])
+
+
+def _unite(same: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first record of every picture, and every record's picture, pictures in order of first appearance."""
+    _, firsts, picture_of = np.unique(same, return_index=True, return_inverse=True)
+    order = np.argsort(firsts)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return firsts[order], rank[picture_of]
+
+
+def _check_sizes(sources: Sequence[Source], firsts: NDArray[np.int64], picture_of: NDArray[np.int64]) -> None:
+    sizes = _all(sources, "sizes")
+    wrong = np.flatnonzero((sizes != sizes[firsts[picture_of]]).any(1))
+    if not len(wrong):
+        return
+    said = []
+    for record in (int(wrong[0]), int(firsts[picture_of[wrong[0]]])):
+        number, place = _within(record, [len(source.pictures) for source in sources])
+        height, width = sizes[record]
+        said.append(f"{sources[number].path} says {width} x {height} for {sources[number].picture(place)}")
+    raise DataError(f"{said[0]}, but {said[1]}, which is the same picture; correct one of them")
+
+
+def _mapped(sources: Sequence[Source], tables: Sequence[Mapping[int, int]]) -> NDArray[np.int64]:
+    """(A,) merged category ids."""
+    pairs = zip(sources, tables, strict=True)
+    return np.array([table[old] for source, table in pairs for old in source.category_ids.tolist()], np.int64)
+
+
+def _labelled(
+    sources: Sequence[Source], tables: Sequence[Mapping[int, int]], picture_of: NDArray[np.int64]
+) -> list[frozenset[int]]:
+    """A merged picture is labelled for what any of its records is labelled for."""
+    merged: list[frozenset[int]] = [frozenset()] * (int(picture_of.max()) + 1)
+    stated = chain.from_iterable(((t, one) for one in s.labelled) for s, t in zip(sources, tables, strict=True))
+    alike: dict[frozenset[int], frozenset[int]] = {}  # hundreds of thousands of pictures share a few sets
+    known: dict[tuple[int, frozenset[int] | None], frozenset[int]] = {}
+    for picture, (table, one) in zip(picture_of.tolist(), stated, strict=True):
+        if (id(table), one) not in known:
+            known[id(table), one] = labelled_classes(table, one)
+        union = merged[picture] | known[id(table), one]
+        merged[picture] = alike.setdefault(union, union)
+    return merged

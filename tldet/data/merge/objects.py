@@ -1,0 +1,75 @@
+"""Objects that two data sets have annotated on one picture."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+SAME = 0.9  # IoU above which two boxes of one class are one object
+
+
+def find_twins(
+    pictures: NDArray[np.int64],
+    entries: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    boxes: NDArray[np.float64],
+    outlined: NDArray[np.bool_],
+) -> list[tuple[int, int]]:
+    """Pairs of objects that are one: of one picture and group, from two entries, with an IoU above 0.9.
+
+    An object has at most one twin in an entry. The earlier one stays, unless only the later one has a segmentation.
+
+    Args:
+        pictures: (A,) int64, the picture of every object.
+        entries: (A,) int64, which record of that picture it hangs on.
+        groups: (A,) int64; only objects of one group (class, crowd or not) are compared.
+        boxes: (A, 4) float64, [x, y, width, height] in pixels.
+        outlined: (A,) bool, whether it has a segmentation.
+
+    Returns:
+        (left out, kept) positions, in rising order of the first.
+    """
+    order = np.lexsort((entries, groups, pictures))
+    cuts = np.flatnonzero((np.diff(pictures[order]) != 0) | (np.diff(groups[order]) != 0)) + 1
+    starts, ends = [0, *cuts.tolist()], [*cuts.tolist(), len(order)]
+    pairs: list[tuple[int, int]] = []
+    for start, end in zip(starts, ends, strict=True):
+        if end - start > 1 and entries[order[start]] != entries[order[end - 1]]:
+            pairs += _twins_of(order[start:end], entries, boxes, outlined)
+    return sorted(pairs)
+
+
+def _twins_of(
+    rows: NDArray[np.int64], entries: NDArray[np.int64], boxes: NDArray[np.float64], outlined: NDArray[np.bool_]
+) -> list[tuple[int, int]]:
+    """Pairs among the objects of one picture and group, in rising order of entry."""
+    by_entry: defaultdict[int, list[int]] = defaultdict(list)
+    for row in rows.tolist():
+        by_entry[int(entries[row])].append(row)
+    first, *others = by_entry.values()
+    pairs, standing = [], list(first)
+    for later in others:
+        matched = _matches(boxes[standing], boxes[later])
+        for i, j in matched:
+            one, two = standing[i], later[j]
+            stays, goes = (two, one) if outlined[two] and not outlined[one] else (one, two)
+            pairs.append((goes, stays))
+            standing[i] = stays
+        seen = {j for _, j in matched}
+        standing += [row for j, row in enumerate(later) if j not in seen]
+    return pairs
+
+
+def _matches(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Sequence[tuple[int, int]]:
+    """Pairs of rows with an IoU above ``SAME``, each row once, the best pair first."""
+    iou = np.asarray(coco_mask.iou(ours, theirs, [0] * len(theirs)))
+    found = [(int(i), int(j)) for i, j in np.argwhere(iou > SAME)]
+    matched: dict[int, int] = {}
+    for i, j in sorted(found, key=lambda pair: -iou[pair]):
+        if i not in matched and j not in matched.values():
+            matched[i] = j
+    return list(matched.items())

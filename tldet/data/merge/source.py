@@ -1,0 +1,141 @@
+"""A data set to merge: its records as the JSON's own text, and as arrays what of them decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tldet.data.layouts import Split
+from tldet.data.parsing import Coco, read_coco
+from tldet.errors import DataError
+from tldet.labelled import LABELLED
+
+Record = dict[str, Any]
+KNOWN = ("images", "annotations", "categories", "licenses", "info")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One COCO JSON; I pictures and A objects in its order.
+
+    Attributes:
+        split: the JSON and the folder of its pictures.
+        categories: its records.
+        licenses: its records; a picture's ``license`` is the id of one.
+        pictures: (I) records as text.
+        file_names: (I).
+        image_ids: (I,) int64.
+        sizes: (I, 2) int32, (height, width).
+        labelled: (I) the stated ids of the categories labelled on a picture, None where it states none.
+        objects: (A) records as text.
+        annotation_ids: (A,) int64; -1 where there is none.
+        places: (A,) int64, position of an object's picture.
+        category_ids: (A,) int64.
+        boxes: (A, 4) float64, [x, y, width, height] in pixels.
+        crowd: (A,) bool.
+        outlined: (A,) bool, whether it has a segmentation.
+        left_out: top-level fields that a merged file cannot carry.
+    """
+
+    split: Split
+    categories: list[Record]
+    licenses: list[Record]
+    pictures: list[msgspec.Raw]
+    file_names: list[str]
+    image_ids: NDArray[np.int64]
+    sizes: NDArray[np.int32]
+    labelled: list[frozenset[int] | None]
+    objects: list[msgspec.Raw]
+    annotation_ids: NDArray[np.int64]
+    places: NDArray[np.int64]
+    category_ids: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    crowd: NDArray[np.bool_]
+    outlined: NDArray[np.bool_]
+    left_out: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        """The JSON."""
+        return self.split.annotations
+
+    def picture(self, place: int) -> str:
+        """A picture's name in a message."""
+        return f"image {self.image_ids[place]} ({self.file_names[place]})"
+
+
+def read_source(split: Split) -> Source:
+    """Read a COCO JSON whose every reference leads somewhere.
+
+    Raises:
+        DataError: what is wrong, with the file and the annotation's, picture's or category's id.
+    """
+    path = split.annotations
+    coco = read_coco(path)
+    texts = _texts(path)
+    place_of = {image.id: i for i, image in enumerate(coco.images)}
+    pictures = msgspec.json.decode(texts["images"], type=list[msgspec.Raw])
+    return Source(
+        split=split,
+        categories=msgspec.json.decode(texts["categories"], type=list[Record]),
+        licenses=_licenses(path, texts),
+        pictures=pictures,
+        file_names=[image.file_name for image in coco.images],
+        image_ids=np.array([image.id for image in coco.images], np.int64),
+        sizes=np.array([(image.height, image.width) for image in coco.images], np.int32),
+        labelled=_labelled(path, coco, pictures),
+        objects=msgspec.json.decode(texts.get("annotations", b"[]"), type=list[msgspec.Raw]),
+        annotation_ids=np.array([a.id for a in coco.annotations], np.int64),
+        places=np.array([place_of[a.image_id] for a in coco.annotations], np.int64),
+        category_ids=np.array([a.category_id for a in coco.annotations], np.int64),
+        boxes=np.array([a.bbox for a in coco.annotations], np.float64).reshape(-1, 4),
+        crowd=np.array([a.iscrowd != 0 for a in coco.annotations], np.bool_),
+        outlined=np.array([len(a.segmentation) > len("null") for a in coco.annotations], np.bool_),
+        left_out=tuple(key for key in texts if key not in KNOWN),
+    )
+
+
+def _texts(path: Path) -> dict[str, msgspec.Raw]:
+    """The text of every top-level field; views of one buffer, nothing is copied."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError as error:  # what Python's parser lets pass: NaN and Infinity
+        raise DataError(f"{path}: is no strict JSON ({error}): write numbers instead of NaN and Infinity") from None
+
+
+def _licenses(path: Path, texts: Mapping[str, msgspec.Raw]) -> list[Record]:
+    try:
+        records = msgspec.json.decode(texts.get("licenses", b"[]"), type=list[Record] | None) or []
+    except msgspec.ValidationError as error:
+        raise DataError(f"{path}: licenses are not in COCO's layout: {error}") from None
+    wrong = [record for record in records if not isinstance(record.get("id"), int)]
+    if wrong:
+        raise DataError(f"{path}: a license has no whole number as id: {wrong[0]}")
+    return records
+
+
+class _Stated(msgspec.Struct):
+    labelled_category_ids: list[int] | None = None
+
+
+def _labelled(path: Path, coco: Coco, pictures: list[msgspec.Raw]) -> list[frozenset[int] | None]:
+    """What every picture states; ids that are no category's are refused."""
+    known = {category.id for category in coco.categories}
+    decoder = msgspec.json.Decoder(_Stated)
+    found: list[frozenset[int] | None] = []
+    for image, text in zip(coco.images, pictures, strict=True):
+        try:
+            stated = decoder.decode(text).labelled_category_ids
+        except msgspec.ValidationError as error:
+            raise DataError(f"{path}: image {image.id}: {LABELLED} is no list of category ids ({error})") from None
+        unknown = sorted(set(stated or ()) - known)
+        if unknown:
+            raise DataError(f"{path}: image {image.id}: {LABELLED} has unknown category id {unknown[0]}")
+        found.append(None if stated is None else frozenset(stated))
+    return found

@@ -1,0 +1,131 @@
+"""A merged data set as a COCO JSON; what a record holds beyond its ids goes over as it is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import numpy as np
+
+from tldet.data.merge.classes import Classes
+from tldet.data.merge.ids import unclashed
+from tldet.data.merge.join import Joined
+from tldet.data.merge.source import Record, Source
+from tldet.errors import DataError
+from tldet.labelled import LABELLED
+
+Fields = dict[str, Any]  # a value is its text, or one that is written anew
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def merge_licenses(sources: Sequence[Source]) -> tuple[list[Record], list[dict[int, int]]]:
+    """One list of licences, and for every source its own ids to those of the list; equal records are one."""
+    records: list[Record] = []
+    for record in (record for source in sources for record in source.licenses):
+        if record not in records:
+            records.append(record)
+    ids = unclashed(np.array([record["id"] for record in records], np.int64)).tolist()
+    tables = [{r["id"]: ids[records.index(r)] for r in source.licenses} for source in sources]
+    return [{**record, "id": new} for record, new in zip(records, ids, strict=True)], tables
+
+
+def write_joined(path: Path, joined: Joined, classes: Classes, file_names: Sequence[str]) -> int:
+    """Write a part of a merged data set.
+
+    Args:
+        path: the JSON; its folder exists.
+        joined: what is written.
+        classes: the merged classes.
+        file_names: (M) of the merged pictures, relative to the folder of ``path``.
+
+    Returns:
+        how many pictures were united whose records differ in other fields; the first one's are kept.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    licenses, license_tables = merge_licenses(joined.sources)
+    pictures = _Pictures(joined, classes, file_names, license_tables)
+    made_of = ", ".join(str(source.path) for source in joined.sources)
+    tail = {"categories": classes.records, "licenses": licenses, "info": {"description": f"merged from {made_of}"}}
+    try:
+        with path.open("wb") as file:
+            _write_list(file, b'{"images": [\n', pictures.texts())
+            _write_list(file, b'\n],\n"annotations": [\n', _object_texts(joined))
+            file.write(b"\n],\n" + msgspec.json.encode(tail)[1:] + b"\n")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
+    return pictures.differing
+
+
+def _write_list(file: IO[bytes], head: bytes, texts: Iterator[bytes]) -> None:
+    file.write(head)
+    for number, text in enumerate(texts):
+        file.write(b",\n" + text if number else text)
+
+
+class _Pictures:
+    """The texts of the merged pictures, and how many of them their sources describe differently."""
+
+    def __init__(
+        self, joined: Joined, classes: Classes, file_names: Sequence[str], licenses: Sequence[dict[int, int]]
+    ) -> None:
+        self.joined, self.file_names, self.licenses = joined, file_names, licenses
+        self.all = frozenset(classes.names)
+        self.differing = 0
+        self.records: defaultdict[int, list[int]] = defaultdict(list)
+        for record, picture in enumerate(joined.picture_of.tolist()):
+            self.records[picture].append(record)
+
+    def texts(self) -> Iterator[bytes]:
+        """One a picture."""
+        for picture, picture_id in enumerate(self.joined.picture_ids.tolist()):
+            fields = self._united(picture)
+            fields |= {"id": picture_id, "file_name": self.file_names[picture]}
+            labelled = self.joined.labelled[picture]
+            if labelled != self.all:
+                fields[LABELLED] = sorted(labelled)
+            yield msgspec.json.encode(fields)
+
+    def _united(self, picture: int) -> Fields:
+        """The fields of all records of a picture, the first one's where they differ."""
+        first, *others = (self._own(record) for record in self.records[picture])
+        if any(first.get(key, value) != value for fields in others for key, value in fields.items()):
+            self.differing += 1
+        united = dict(first)
+        for fields in others:
+            united = {**fields, **united}
+        return united
+
+    def _own(self, record: int) -> Fields:
+        """A picture's fields in its source, those left out that are written anew."""
+        number, place = self.joined.record(record)
+        fields: Fields = dict(_fields.decode(self.joined.sources[number].pictures[place]))
+        if "license" in fields and isinstance(old := msgspec.json.decode(fields["license"]), int):
+            table = self.licenses[number]
+            fields["license"] = table.get(old, old)
+        return {key: value for key, value in fields.items() if key not in ("id", "file_name", LABELLED)}
+
+
+def _object_texts(joined: Joined) -> Iterator[bytes]:
+    """The texts of the objects kept; one whose ids all stay goes over to the letter."""
+    pictures = joined.picture_ids[joined.places].tolist()
+    ids, categories, kept = joined.annotation_ids.tolist(), joined.category_ids.tolist(), joined.kept.tolist()
+    position = -1
+    for source in joined.sources:
+        old_pictures = source.image_ids[source.places].tolist()
+        old = zip(source.annotation_ids.tolist(), old_pictures, source.category_ids.tolist(), strict=True)
+        for text, before in zip(source.objects, old, strict=True):
+            position += 1
+            after = (ids[position], pictures[position], categories[position])
+            if kept[position]:
+                yield bytes(text) if after == before else _with_ids(text, after)
+
+
+def _with_ids(text: msgspec.Raw, ids: tuple[int, int, int]) -> bytes:
+    fields: Fields = dict(_fields.decode(text))
+    fields |= {"id": ids[0], "image_id": ids[1], "category_id": ids[2]}
+    return msgspec.json.encode(fields)

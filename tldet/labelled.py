@@ -1,0 +1,43 @@
+"""Which classes were annotated on which picture: ``labelled_category_ids``, which an entry of ``images`` may state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tldet.errors import DataError
+
+LABELLED = "labelled_category_ids"  # of a picture: the categories annotated exhaustively on it; absent: all
+NAMED = 8  # so many known ids are named beside an unknown one
+
+
+def labelled_table(
+    stated: Sequence[Sequence[Any] | None], columns: Mapping[Any, int], who: Callable[[int], str]
+) -> NDArray[np.bool_] | None:
+    """The classes whose objects are all annotated, picture by picture; the absence of the others says nothing.
+
+    Args:
+        stated: the category ids that each of I pictures lists, None where it lists none: all are labelled.
+        columns: category id -> column.
+        who: row -> what a message calls the picture, its file first.
+
+    Returns:
+        (I, K) bool, or None where every picture is labelled for every class.
+
+    Raises:
+        DataError: an id is no category.
+    """
+    table = np.ones((len(stated), len(columns)), np.bool_)
+    for row, ids in enumerate(stated):
+        if ids is None:
+            continue
+        for one in ids:
+            if one not in columns:
+                known = ", ".join(map(str, list(columns)[:NAMED])) + (", ..." if len(columns) > NAMED else "")
+                raise DataError(f"{who(row)} has unknown category id {one} in {LABELLED}; there are {known}")
+        table[row] = False
+        table[row, [columns[one] for one in ids]] = True
+    return None if table.all() else table

@@ -1,0 +1,113 @@
+"""What ``tldet merge`` reports in numbers: the inputs, the classes, what came out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tldet.data.merge.classes import Classes
+from tldet.data.merge.join import Joined
+from tldet.data.merge.source import Source
+
+
+@dataclass(frozen=True)
+class InputRow:
+    """One JSON that went in, and the part of the merged data set it went to."""
+
+    path: str
+    part: str
+    pictures: int
+    objects: int
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PartRow:
+    """One JSON that came out; its pictures and those united, its objects and their twins add up to what went in."""
+
+    part: str
+    file: str
+    pictures: int
+    united_pictures: int
+    objects: int
+    twins: int
+    changed_picture_ids: int
+    changed_annotation_ids: int
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class in a part: its objects, and the pictures on which it is labelled."""
+
+    id: int
+    name: str
+    part: str
+    objects: int
+    labelled_pictures: int
+
+
+@dataclass(frozen=True)
+class ChangedId:
+    """A category that has another id or name than in its input."""
+
+    path: str
+    old_id: int
+    old_name: str
+    new_id: int
+    new_name: str
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What went in, what came out, and ``notes``: a line for everything that one should know of."""
+
+    inputs: tuple[InputRow, ...]
+    parts: tuple[PartRow, ...]
+    classes: tuple[ClassRow, ...]
+    changed_categories: tuple[ChangedId, ...]
+    notes: tuple[str, ...]
+
+
+def input_row(source: Source, part: str) -> InputRow:
+    """Counts of one JSON."""
+    names = tuple(record["name"] for record in source.categories)
+    return InputRow(str(source.path), part, len(source.pictures), len(source.objects), names)
+
+
+def part_row(part: str, path: Path, joined: Joined) -> PartRow:
+    """Counts of one JSON that was written."""
+    old_pictures = np.concatenate([source.image_ids for source in joined.sources])[joined.firsts]
+    old_objects = np.concatenate([source.annotation_ids for source in joined.sources])
+    return PartRow(
+        part,
+        path.name,
+        pictures=len(joined.firsts),
+        united_pictures=len(joined.picture_of) - len(joined.firsts),
+        objects=int(joined.kept.sum()),
+        twins=len(joined.twins),
+        changed_picture_ids=int((joined.picture_ids != old_pictures).sum()),
+        changed_annotation_ids=int((joined.annotation_ids != old_objects)[joined.kept].sum()),
+    )
+
+
+def class_rows(part: str, joined: Joined, classes: Classes) -> Iterator[ClassRow]:
+    """A row for every class."""
+    categories = joined.category_ids[joined.kept]
+    labels = Counter(joined.labelled)  # a few sets, each of many pictures
+    for category, name in classes.names.items():
+        labelled = sum(count for ids, count in labels.items() if category in ids)
+        yield ClassRow(category, name, part, int((categories == category).sum()), labelled)
+
+
+def changed_ids(sources: Sequence[Source], classes: Classes) -> Iterator[ChangedId]:
+    """Every category whose id or name is not its input's."""
+    for source, table in zip(sources, classes.tables, strict=True):
+        for record in source.categories:
+            new = table[record["id"]]
+            changed = ChangedId(str(source.path), record["id"], record["name"], new, classes.names[new])
+            if (changed.old_id, changed.old_name) != (changed.new_id, changed.new_name):
+                yield changed

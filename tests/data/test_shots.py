@@ -105,6 +105,15 @@ def test_a_picture_says_which_classes_are_complete_on_it(source: Path, tmp_path:
     assert any(len(image[LABELLED]) < 3 for image in whole["images"])
 
 
+def test_as_in_the_papers_the_rest_is_background(source: Path, tmp_path: Path) -> None:
+    write_shots(source, 2, 0, tmp_path / "k.json")
+    stated = AnnotationIndex.load(tmp_path / "k.json").labelled
+    assert stated is not None
+    assert not stated.all()
+    write_shots(source, 2, 0, tmp_path / "k.json", as_background=True)
+    assert AnnotationIndex.load(tmp_path / "k.json").labelled is None
+
+
 def test_what_a_picture_said_before_stays_true(source: Path, tmp_path: Path) -> None:
     whole = read(source)
     for image in whole["images"]:

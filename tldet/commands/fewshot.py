@@ -46,6 +46,11 @@ def arguments(parser: ArgumentParser) -> None:
         metavar="F",
         help="its learning rate as a multiple of the base training's (default: %(default)s)",
     )
+    parser.add_argument(
+        "--as-background",
+        action="store_true",
+        help="have objects that are not among the K count as background, as in the papers, instead of teaching nothing",
+    )
     parser.add_argument("--train", metavar="JSON", help="annotations to train on")
     parser.add_argument("--val", metavar="JSON", help="annotations to measure on")
     parser.add_argument("--images", metavar="DIR", help="picture folder of --train and --val")
@@ -85,5 +90,6 @@ def run(args: Namespace, console: Console) -> None:
         args.shot_steps,
         args.lr_factor,
         args.shot_options,
+        args.as_background,
     )
     fewshot(wishes, asked, console)

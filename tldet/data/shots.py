@@ -3,8 +3,9 @@
 The protocol is that of Kang et al. 2019 and Wang et al. 2020 (TFA): a detector learns the base classes from all their
 objects, then base and novel classes together from K objects each, drawn by a fixed seed.
 
-Whatever is not drawn is still to be seen on the pictures. In the papers it counts as background; here each picture also
-says, under ``labelled_category_ids``, of which classes all its objects are kept, for losses that leave the others out.
+Whatever is not drawn is still to be seen on the pictures. In the papers it counts as background; here each picture
+says, under ``labelled_category_ids``, of which classes all its objects are kept, and the absence of others teaches
+nothing.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def write_base(source: Path, novel: Sequence[str], out: Path, *, keep_pictures: 
     return _write(whole, {"images": images, "annotations": annotations, "categories": categories}, out)
 
 
-def write_shots(source: Path, shots: int, seed: int, out: Path) -> Subset:
+def write_shots(source: Path, shots: int, seed: int, out: Path, *, as_background: bool = False) -> Subset:
     """Write a COCO JSON with exactly ``shots`` objects of every class, and the pictures that carry them.
 
     Each class's objects, in order of their ids, are shuffled by (seed, category id) and the first ones taken: a pure
@@ -99,21 +100,25 @@ def write_shots(source: Path, shots: int, seed: int, out: Path) -> Subset:
         shots: K, objects a class.
         seed: what is drawn from.
         out: the JSON that is written; under ``few_shot`` it says how it came about.
+        as_background: have what is not drawn count as background, as in the papers.
 
     Raises:
         DataError: ``source`` cannot be used, a class has fewer objects (named, with both numbers), or ``out`` cannot
             be written.
     """
     content = source.read_bytes() if source.is_file() else b""
-    asked = {"source": str(source), "sha256": sha256(content).hexdigest(), "shots": shots, "seed": seed}
+    asked: Record = {"source": str(source), "sha256": sha256(content).hexdigest(), "shots": shots, "seed": seed}
+    asked["as_background"] = as_background
     if (before := _earlier(out, asked)) is not None:
         return before
     drawn = draw(AnnotationIndex.load(source), shots, seed)
     whole = _parsed(content)
     annotations = [a for a in whole["annotations"] if a.get("id", -1) in drawn]
     carrying = {a["image_id"] for a in annotations}
-    complete = _complete(whole, drawn)
-    images = [{**i, LABELLED: complete[i["id"]]} for i in whole["images"] if i["id"] in carrying]
+    images = [image for image in whole["images"] if image["id"] in carrying]
+    if not as_background:
+        complete = _complete(whole, drawn)
+        images = [{**image, LABELLED: complete[image["id"]]} for image in images]
     return _write(whole, {"images": images, "annotations": annotations, TOLD: asked}, out)
 
 

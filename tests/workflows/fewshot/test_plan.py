@@ -46,6 +46,9 @@ def test_a_run_for_each_arm_number_and_seed(wishes: Wishes, tmp_path: Path) -> N
     assert jobs[-1].folder.name == "full_shots3_seed1"
     assert jobs[2].call["train_json"] == jobs[6].call["train_json"], "arms learn from the same shots"
     assert np.bincount(AnnotationIndex.load(jobs[2].call["train_json"]).labels).tolist() == [3, 3, 3]
+    paper = shot_jobs(replace(setup, asked=replace(ASKED, as_background=True)), tmp_path / "base.pt")
+    assert AnnotationIndex.load(jobs[2].call["train_json"]).labelled is not None
+    assert AnnotationIndex.load(paper[2].call["train_json"]).labelled is None
     (tmp_path / "base.pt").write_bytes(b"others")
     changed = shot_jobs(setup, tmp_path / "base.pt")
     write_result(jobs[0], {})

@@ -55,6 +55,7 @@ class FewShot:
         steps: length of a run on K shots.
         lr_factor: its learning rate as a multiple of the base training's.
         options: ``a.b=c`` on top of its config.
+        as_background: see :func:`~tldet.data.shots.write_shots`.
     """
 
     novel: Sequence[str]
@@ -64,6 +65,7 @@ class FewShot:
     steps: int = 300
     lr_factor: float = 0.1
     options: Sequence[str] = ()
+    as_background: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,9 @@ def shot_jobs(setup: Setup, start: Path) -> list[Job]:
 def _shot_job(setup: Setup, start: Path, arm: str, shots: int, seed: int, data: dict[str, str]) -> Job:
     asked, out, measured = setup.asked, setup.wishes.out, setup.measured
     factors: dict[str, Factor] = {"arm": arm, "shots": shots, "seed": seed}
-    subset = write_shots(setup.train.annotations, shots, seed, out / DATA / f"{shots}shot_seed{seed}.json")
+    name = f"{shots}shot_seed{seed}{'_background' if asked.as_background else ''}.json"
+    annotations, path = setup.train.annotations, out / DATA / name
+    subset = write_shots(annotations, shots, seed, path, as_background=asked.as_background)
     call: dict[str, Any] = {"base": str(start.resolve()), "train_json": str(subset.path.resolve())}
     call |= {"images": str(setup.train.images.resolve()), "lr_factor": asked.lr_factor, "options": list(asked.options)}
     return Job(

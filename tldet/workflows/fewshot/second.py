@@ -51,11 +51,11 @@ def second_phase(job: Job, console: Console | None = None) -> Outcome:
 
 
 def _tell(job: Job) -> None:
-    counts = json.loads(Path(job.call["train_json"]).read_bytes())[TOLD]["counts"]
-    log.info(
-        "%d objects on %d pictures; %d further objects on these are not given (%s names the classes complete on each)",
-        *(counts["objects"], counts["pictures"], counts["dropped_objects"], LABELLED),
-    )
+    told = json.loads(Path(job.call["train_json"]).read_bytes())[TOLD]
+    meaning = "count as background" if told["as_background"] else f"teach nothing ({LABELLED} of each picture)"
+    counts = told["counts"]
+    numbers = (counts["objects"], counts["pictures"], counts["dropped_objects"])
+    log.info("%d objects on %d pictures; %d further objects on these are not given and %s", *numbers, meaning)
 
 
 def open_base(path: Path, novel: Sequence[str], base: Sequence[str]) -> dict[str, Any]:

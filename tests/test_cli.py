@@ -33,7 +33,20 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["train", "finetune", "pretrain", "test", "evaluate", "predict", "import", "merge", "benchmark"]
+    "name",
+    [
+        "train",
+        "finetune",
+        "fewshot",
+        "pretrain",
+        "study",
+        "test",
+        "evaluate",
+        "predict",
+        "import",
+        "merge",
+        "benchmark",
+    ],
 )
 def test_each_tool_is_the_command(name: str) -> None:
     tool = subprocess.run(

@@ -10,7 +10,7 @@ import torch
 
 from tldet.data.images import read_image
 from tldet.structures import Detections
-from tldet.visualize import PALETTE, colour_of, draw, grid, plot_curves
+from tldet.visualize import PALETTE, Series, colour_of, draw, grid, plot_curves, plot_intervals
 
 
 def found(box: list[float], label: int = 0, masks: torch.Tensor | None = None) -> Detections:
@@ -66,3 +66,13 @@ def test_grid_and_curves(tmp_path: Path) -> None:
     log.write_text("\n".join(json.dumps(r) for r in records))
     picture = read_image(plot_curves({"one": log}, tmp_path / "c.png"))
     assert picture.std() > 5
+
+
+def test_intervals_of_arms_and_of_numbers_of_pictures(tmp_path: Path) -> None:
+    rows = [(10.0, 0.3, 0.2, 0.35), (40.0, 0.5, 0.45, 0.55)]
+    by_number = plot_intervals({"a": Series(rows), "b": Series(rows, rows)}, tmp_path / "n.png", title="t", xlabel="n")
+    by_arm = plot_intervals({"a": Series([(0.0, 0.3, 0.2, 0.4)])}, tmp_path / "a.png", title="t", names=["a"])
+    for path in (by_number, by_arm):
+        colours = {tuple(pixel) for pixel in read_image(path).reshape(-1, 3).tolist()}
+        assert PALETTE[0] in colours, "the first one's own"
+        assert (PALETTE[1] in colours) == (path == by_number)

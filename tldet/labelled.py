@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tldet.errors import DataError
 
+LABELLED = "labelled_category_ids"  # of a picture: the categories annotated exhaustively on it; absent: all
 NAMED = 8  # so many known ids are named beside an unknown one
 
 
@@ -36,7 +37,7 @@ def labelled_table(
         for one in ids:
             if one not in columns:
                 known = ", ".join(map(str, list(columns)[:NAMED])) + (", ..." if len(columns) > NAMED else "")
-                raise DataError(f"{who(row)} has unknown category id {one} in labelled_category_ids; there are {known}")
+                raise DataError(f"{who(row)} has unknown category id {one} in {LABELLED}; there are {known}")
         table[row] = False
         table[row, [columns[one] for one in ids]] = True
     return None if table.all() else table

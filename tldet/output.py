@@ -21,15 +21,25 @@ def make_folder(folder: str | Path) -> Path:
     return Path(folder)
 
 
-def write_json(path: str | Path, content: object, *, indent: int | None = None) -> None:
+def write_json(path: str | Path, content: object, *, indent: int | None = None, whole: bool = False) -> None:
     """Write ``content`` as JSON; its folder is made.
+
+    Args:
+        path: the file.
+        content: what it holds.
+        indent: spaces a level; None writes one line.
+        whole: by way of a second file beside it, so that ``path`` is at any moment the old file or the new one.
 
     Raises:
         DataError: it cannot be written.
     """
     text = json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
-    make_folder(Path(path).parent)
+    path = Path(path)
+    make_folder(path.parent)
+    written = path.with_name(f".{path.name}.tmp") if whole else path
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        written.write_text(text, encoding="utf-8")
+        if whole:
+            written.replace(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from None

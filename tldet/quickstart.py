@@ -11,7 +11,6 @@ from tldet import checkpoint
 from tldet.data.images import read_image
 from tldet.data.index import AnnotationIndex
 from tldet.engine.log import LOG_NAME
-from tldet.errors import CheckpointError
 from tldet.evaluation.report import CocoResult
 from tldet.inference.predictor import load
 from tldet.inference.run import predict, write_picture
@@ -71,16 +70,10 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(folder / name)
 
 
-def _trained(run: Outcome) -> Path:
-    if run.checkpoint is None:
-        raise CheckpointError(f"{run.work_dir}: training left no checkpoint")
-    return run.checkpoint
-
-
 def _measure(run: Outcome, console: Console) -> CocoResult:
     """On the test split where there is one, else on the validation split."""
-    console.print(f"measuring {_trained(run)}")
-    return test(_trained(run), json_path=run.work_dir / "test.json")
+    console.print(f"measuring {run.trained()}")
+    return test(run.trained(), json_path=run.work_dir / "test.json")
 
 
 def _beside(results: list[CocoResult]) -> object:
@@ -97,11 +90,11 @@ def _beside(results: list[CocoResult]) -> object:
 
 def _draw(run: Outcome, folder: Path, console: Console) -> None:
     """The first pictures of the test split with what was found on them."""
-    sections = checkpoint.load(_trained(run))["config"]["data"]
+    sections = checkpoint.load(run.trained())["config"]["data"]
     section = sections.get("test") or sections["val"]
     names = AnnotationIndex.load(section["annotations"]).file_names[:SHOWN]
     pictures = [read_image(Path(section["images"]) / name) for name in names]
-    found = load(_trained(run)).predict(pictures, score=0.3)
+    found = load(run.trained()).predict(pictures, score=0.3)
     drawn = [draw(picture, one) for picture, one in zip(pictures, found, strict=True)]
     for name, picture in zip(names, drawn, strict=True):
         write_picture(folder / "pictures" / Path(name).with_suffix(".png").name, picture)
@@ -116,4 +109,4 @@ def _film(run: Outcome, folder: Path, console: Console) -> None:
     with VideoWriter(plain, Fraction(15)) as writer:
         for frame in digits.frames():
             writer.write(frame)
-    predict(_trained(run), [plain], out=folder / "video", console=console)
+    predict(run.trained(), [plain], out=folder / "video", console=console)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,7 @@ def plot_curves(runs: dict[str, Path], out: Path) -> Path:
         runs: name to ``log.jsonl``.
         out: the PNG.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(10, 4)
     loss, ap = figure.subplots(1, 2)
     for name, path in runs.items():
         records: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -99,3 +96,64 @@ def plot_curves(runs: dict[str, Path], out: Path) -> Path:
         axes.legend()
     figure.savefig(str(out), dpi=110)
     return out
+
+
+@dataclass(frozen=True)
+class Series:
+    """Measured points of one kind, and perhaps a curve through them.
+
+    Attributes:
+        points: (x, mean, low, high) of each.
+        curve: (x, mean, low, high) along a fitted curve.
+    """
+
+    points: Sequence[tuple[float, float, float, float]]
+    curve: Sequence[tuple[float, float, float, float]] = field(default=())
+
+
+def plot_intervals(
+    series: Mapping[str, Series], out: Path, *, title: str, xlabel: str = "", names: Sequence[str] = ()
+) -> Path:
+    """Means with their intervals.
+
+    Args:
+        series: by name.
+        out: the PNG.
+        title: above it.
+        xlabel: what x counts; its axis is then logarithmic.
+        names: of x = 0, 1, 2, ... where it counts nothing.
+    """
+    figure = _figure(7, 4.5)
+    axes = figure.subplots()
+    for number, (name, one) in enumerate(series.items()):
+        colour = tuple(c / 255 for c in colour_of(number))
+        x, mean, low, high = np.array(one.points).T
+        errors = np.maximum([mean - low, high - mean], 0)
+        axes.errorbar(x, mean, errors, fmt="o" if names or one.curve else "o-", color=colour, capsize=4, label=name)
+        if one.curve:
+            x, mean, low, high = np.array(one.curve).T
+            axes.plot(x, mean, "--", color=colour)
+            axes.fill_between(x, low, high, color=colour, alpha=0.2)
+    if names:
+        axes.set_xticks(range(len(names)), names)
+        axes.margins(x=0.15)
+    else:
+        measured = sorted({point[0] for one in series.values() for point in one.points})
+        axes.set_xscale("log")
+        axes.set_xticks(measured, [f"{x:g}" for x in measured])
+        axes.minorticks_off()
+        axes.legend()
+    axes.set(title=title, xlabel=xlabel, ylabel="COCO AP")
+    axes.grid(alpha=0.3)
+    figure.savefig(str(out), dpi=110)
+    return out
+
+
+def _figure(width: float, height: float) -> Any:
+    """An empty figure of so many inches, drawn without a screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure

@@ -15,7 +15,7 @@ from torchvision.ops import box_iou
 from tldet.config import load
 from tldet.models.boxes import flatten_levels
 from tldet.models.detector import Detector, build_detector
-from tldet.models.heads.faster_rcnn import LOOKED_AT, RoISettings, evaluating, with_spared
+from tldet.models.heads.faster_rcnn import RoISettings, evaluating, with_spared
 from tldet.models.matching import BACKGROUND, IGNORED, assign
 from tldet.structures import Batch, Detections, Target
 
@@ -154,7 +154,7 @@ def test_a_head_spares_what_it_finds_itself() -> None:
     with torch.no_grad():
         raw = head(model.features(model.normalise(one)))
         proposals = head.rpn.propose(raw.rpn, one.sizes, training=True)
-        (found,) = head._find(raw.features, proposals, one.sizes)
+        (found,) = head._find(raw.features, [proposals[0][:300]], one.sizes)
     near = box_iou(proposals[0], found.boxes).amax(1) >= 0.5
     assert near.sum() > 50
     said = class_scores(model)
@@ -170,20 +170,21 @@ def test_who_is_spared() -> None:
         boxes = torch.arange(16.0).reshape(4, 4)
         return [Detections(boxes, torch.tensor([0.9, 0.5, 0.4, 0.8]), torch.tensor([2, 2, 2, 0])) for _ in rois]
 
-    branch, proposals = nn.Linear(1, 1), [torch.zeros(LOOKED_AT + 5, 4), torch.zeros(7, 4), torch.zeros(3, 4)]
+    branch, proposals = nn.Linear(1, 1), [torch.zeros(305, 4), torch.zeros(7, 4), torch.zeros(3, 4)]
     spare = partial(with_spared, find, branch)
     plain = [target(), replace(target(), labelled=EVERY), target()]
     assert all(one.spared is None for one in spare(proposals, plain, RoISettings()))
     assert calls == [], "nothing is computed where all is labelled"
     given = [replace(target(), labelled=NOT_2), target(), replace(target(), labelled=NOT_2, spared=torch.ones(1, 4))]
     first, second, third = spare(proposals, given, RoISettings())
-    assert calls == [[LOOKED_AT, 0, 3]]
+    assert calls == [[300, 0, 3]]
     assert first.spared is not None
     assert first.spared.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert second.spared is None
     assert third.spared is not None
     assert third.spared.tolist() == [[1, 1, 1, 1], [0, 1, 2, 3], [4, 5, 6, 7]]
-    (eager, *_) = spare(proposals, given, RoISettings(spare_score=0.85))
+    (eager, *_) = spare(proposals, given, RoISettings(spare_score=0.85, spare_among=4))
+    assert calls[1:] == [[4, 0, 3]]
     assert eager.spared is not None
     assert eager.spared.tolist() == [[0, 1, 2, 3]]
 

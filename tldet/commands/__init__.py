@@ -8,6 +8,7 @@ from types import ModuleType
 from tldet.commands import (
     benchmark,
     evaluate,
+    fewshot,
     finetune,
     import_checkpoint,
     merge,
@@ -15,6 +16,7 @@ from tldet.commands import (
     predict,
     pretrain,
     quickstart,
+    study,
     test,
     train,
 )
@@ -22,7 +24,9 @@ from tldet.commands import (
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
     "finetune": finetune,
+    "fewshot": fewshot,
     "pretrain": pretrain,
+    "study": study,
     "test": test,
     "evaluate": evaluate,
     "predict": predict,

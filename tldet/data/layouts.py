@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tldet.data.index import AnnotationIndex
 from tldet.errors import DataError
+from tldet.output import write_json
 
 log = logging.getLogger(__name__)
 KINDS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
@@ -152,29 +154,39 @@ def split_one(split: Split, out: Path, *, seed: int, share: float = 0.2) -> tupl
     index = AnnotationIndex.load(split.annotations)
     if len(index) < 2:
         raise DataError(f"{split.annotations}: has {len(index)} picture; at least 2 are needed to train and to measure")
-    frequency = np.bincount(index.labels, minlength=len(index.class_names))
-    labels = [index.labels[index.rows(i)] for i in range(len(index))]
-    rarest = np.array([found[frequency[found].argmin()] if len(found) else -1 for found in labels])
+    rarest = rarest_classes(index)
     random = np.random.default_rng([seed, 7])
     order = random.permutation(len(index))
     order = order[np.argsort(rarest[order], kind="stable")]
     count = min(max(1, round(share * len(index))), len(index) - 1)
     held = set(order[np.linspace(0, len(order) - 1, count).round().astype(int)].tolist())
-    whole = json.loads(split.annotations.read_bytes())
-    parts = []
-    for name, chosen in (("train", set(range(len(index))) - held), ("val", held)):
-        ids = {int(index.image_ids[i]) for i in chosen}
-        part = {
-            **whole,
-            "images": [image for image in whole["images"] if image["id"] in ids],
-            "annotations": [a for a in whole.get("annotations", []) if a["image_id"] in ids],
-        }
-        path = out / f"{name}.json"
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(part), encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written: {error.strerror}; choose another --out") from None
-        parts.append(Split(path, split.images))
+    parts = {"train": set(range(len(index))) - held, "val": held}
+    written = [
+        write_part(split, {int(index.image_ids[i]) for i in chosen}, out / f"{name}.json")
+        for name, chosen in parts.items()
+    ]
     log.info("%s: split into %d pictures to train on, %d to measure on", split.annotations, len(index) - count, count)
-    return parts[0], parts[1]
+    return written[0], written[1]
+
+
+def rarest_classes(index: AnnotationIndex) -> NDArray[np.int64]:
+    """(I,) of every picture the label of its rarest class; -1 where it shows nothing."""
+    frequency = np.bincount(index.labels, minlength=len(index.class_names))
+    labels = [index.labels[index.rows(i)] for i in range(len(index))]
+    return np.array([found[frequency[found].argmin()] if len(found) else -1 for found in labels], np.int64)
+
+
+def write_part(split: Split, image_ids: Collection[int], path: Path) -> Split:
+    """Write some pictures of a JSON, with their annotations as they are, as a JSON of their own.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    whole = json.loads(split.annotations.read_bytes())
+    part = {
+        **whole,
+        "images": [image for image in whole["images"] if image["id"] in image_ids],
+        "annotations": [a for a in whole.get("annotations", []) if a["image_id"] in image_ids],
+    }
+    write_json(path, part, whole=True)
+    return Split(path, split.images)

@@ -80,16 +80,34 @@ def _run_hotcoco(truth: GroundTruth, results: Results, agnostic: bool) -> tuple[
 
 
 def _run_pycocotools(truth: GroundTruth, results: Results, agnostic: bool) -> tuple[Floats, Floats]:
-    from pycocotools.cocoeval import COCOeval
-
     with redirect_stdout(io.StringIO()):  # it prints what it does
-        ground = _pycocotools_dataset(truth, truth, truth.crowd)
-        found = _pycocotools_dataset(truth, results, np.zeros(len(results), bool), results.scores)
-        evaluation = COCOeval(ground, found, truth.type)
+        evaluation = _pycocotools_evaluation(truth, results)
         evaluation.params.useCats = int(not agnostic)
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation.eval["precision"], evaluation.eval["recall"]
+
+
+def matched(truth: GroundTruth, results: Results) -> list[dict[str, Any] | None]:
+    """What pycocotools matched on each picture, all sizes of objects: class by class, each with every picture in turn.
+
+    Each holds ``dtScores``, ``dtMatches`` and ``dtIgnore`` (IoU, detection) and ``gtIgnore``; None where a picture
+    has neither an object nor a detection of the class.
+    """
+    with redirect_stdout(io.StringIO()):
+        evaluation = _pycocotools_evaluation(truth, results)
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
+        evaluation.params.maxDets = evaluation.params.maxDets[-1:]
+        evaluation.evaluate()
+    return list(evaluation.evalImgs)
+
+
+def _pycocotools_evaluation(truth: GroundTruth, results: Results) -> Any:
+    from pycocotools.cocoeval import COCOeval
+
+    ground = _pycocotools_dataset(truth, truth, truth.crowd)
+    found = _pycocotools_dataset(truth, results, np.zeros(len(results), bool), results.scores)
+    return COCOeval(ground, found, truth.type)
 
 
 def _pycocotools_dataset(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -128,6 +128,18 @@ def class_precision(
     columns = [precision[:, :, row, _ALL, _MOST] for row in range(len(class_names))]
     average = {name: _mean(column) for name, column in zip(class_names, columns, strict=True)}
     return average, {name: _mean(column[_IOU50]) for name, column in zip(class_names, columns, strict=True)}
+
+
+def mean_over(per_class: Mapping[str, float], names: Sequence[str]) -> float:
+    """The AP over some of the classes, as if the others were not in the data set; -1 where none has been measured.
+
+    A class's AP does not depend on the other classes' objects, so one evaluation serves any group of classes.
+
+    Args:
+        per_class: AP of each class by name, at any IoU; -1 where there was nothing to measure.
+        names: of the classes.
+    """
+    return _mean(np.array([per_class[name] for name in names if name in per_class], np.float64))
 
 
 def _mean(values: NDArray[np.float64]) -> float:

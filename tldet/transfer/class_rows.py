@@ -6,6 +6,8 @@ How a class starts that the old detector did not have:
   little lower: to the old detector the new objects *were* background. The new classes' probability is taken out of
   background's (Cermelli et al. 2020, Modeling the Background, section 3.3), ``PRIOR`` of it each and at most half for
   all of them; so the old classes keep their logits to the bit and their probabilities up to rounding, everywhere.
+  Without a bias (a cosine classifier) nothing can be "a little lower": its row stays the random one of a new head, as
+  in Wang et al. 2020, section 3.1.
 - where each class has a sigmoid of its own (``cls_score`` of one-stage heads), its weights are zero and its bias is the
   one that a new head starts from: probability 0.01 in every cell (Lin et al. 2017, section 3.3).
 - its boxes and masks (``bbox_pred``, ``mask_logits``) are the mean of all old classes': what objects have in common.
@@ -33,6 +35,7 @@ def carry_rows(
     new_names: Sequence[str | None],
     *,
     background: bool = False,
+    biased: bool = True,
 ) -> Tensor | None:
     """``new`` with the rows of the classes that both lists name, letter for letter, taken from ``old``.
 
@@ -44,6 +47,7 @@ def carry_rows(
         old_names: name of each class of ``old``; None where nobody named it.
         new_names: name of each class of ``new`` among the old ones; None for a new class.
         background: whether the layer has a last row for background.
+        biased: whether the new layer has a bias.
 
     Returns:
         (S, ...), new classes' rows as described above; None where nothing can be taken. A layer that has the same rows
@@ -62,7 +66,7 @@ def carry_rows(
     mixed = new.clone()
     fresh = [row for row, name in zip(ours, new_names, strict=True) if name not in known]
     if background:
-        _from_background(mixed, old[-1], fresh)
+        _from_background(mixed, old[-1], fresh if biased else [])
     elif not layer.endswith(SCORES):
         for row in fresh:
             mixed[row] = old[theirs].mean(0).to(new.dtype)

@@ -169,7 +169,8 @@ def _by_class(
         layer, old, new = name.rpartition(".")[0], others.pop(name), own.get(name)
         if new is None:
             continue
-        rows = carry_rows(layer, old, new, old_names, new_names, background=layers[layer])
+        kind = {"background": layers[layer], "biased": f"{layer}.bias" in own}
+        rows = carry_rows(layer, old, new, old_names, new_names, **kind)
         if rows is not None:
             carried[name] = rows
     return {**others, **carried}, carried

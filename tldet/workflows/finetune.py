@@ -99,7 +99,7 @@ def finetune(
     recipe = load(model)
     if not recipe.get("model.head"):
         raise ConfigError(f"--model {model}: describes no detector, it has no model.head")
-    layout = _layout(data, train_json, val_json, images, folder, seed)
+    layout = resolve_layout(data, train_json, val_json, images, folder, seed)
     index = AnnotationIndex.load(layout.train.annotations)
     choices = choose_for(recipe, index, epochs=epochs, minutes=minutes, steps=steps)
     config = _filled(recipe, layout, index, choices, seed, scratch)
@@ -114,7 +114,7 @@ def finetune(
     return train(used, work_dir=folder, init_from=init_from, console=console)
 
 
-def _layout(
+def resolve_layout(
     data: str | Path | None,
     train_json: str | Path | None,
     val_json: str | Path | None,
@@ -122,7 +122,11 @@ def _layout(
     out: Path,
     seed: int,
 ) -> Layout:
-    """What to train and to measure on; one JSON alone is split."""
+    """What to train and to measure on; one JSON alone is split, the parts go to ``out/split``.
+
+    Raises:
+        DataError: there is nothing to train on, or pictures are not found.
+    """
     if train_json is None and data is None:
         raise DataError("give --data DIR, or --train JSON with --images DIR")
     if train_json is None:

@@ -14,26 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.data.images import require_pictures
-from tldet.data.layouts import KINDS, Split, find_images, find_layout
+from tldet.data.layouts import KINDS, Split
 from tldet.data.merge.classes import Classes, merge_classes, read_aliases
 from tldet.data.merge.files import copy_names, copy_picture, reference
+from tldet.data.merge.inputs import Given, find_inputs
 from tldet.data.merge.join import Joined, join
 from tldet.data.merge.pictures import same_pictures
 from tldet.data.merge.source import Source, read_source
 from tldet.data.merge.writing import write_joined
 from tldet.errors import DataError
 from tldet.output import make_folder, write_json
-from tldet.workflows.merge_report import (
-    MergeReport,
-    changed_ids,
-    class_notes,
-    class_rows,
-    input_row,
-    part_notes,
-    part_row,
-    shared_note,
-    show,
-)
+from tldet.workflows.merge_notes import class_notes, part_notes, shared_note
+from tldet.workflows.merge_report import MergeReport, changed_ids, class_rows, input_row, part_row
+from tldet.workflows.merge_tables import show
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,15 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 REPORT = "merge_report.json"
-
-
-@dataclass(frozen=True)
-class _Given:
-    """One JSON of an input: what its copies' folder is called, the part it goes to, and where it is."""
-
-    label: str
-    part: str
-    split: Split
 
 
 def merge(
@@ -79,7 +63,7 @@ def merge(
         DataError: an input, an alias or a folder is wrong; nothing is written.
     """
     folder = Path(out)
-    given = _givens([Path(path) for path in inputs], [Path(path) for path in images])
+    given = find_inputs([Path(path) for path in inputs], [Path(path) for path in images])
     _refuse_earlier(folder)
     with _progress(console) as progress:
         try:
@@ -100,51 +84,13 @@ def _progress(console: Console | None) -> Progress:
     return Progress(console=console, disable=console is None, transient=True)
 
 
-def _givens(inputs: Sequence[Path], images: Sequence[Path]) -> list[_Given]:
-    """Every JSON of the inputs."""
-    if len(inputs) < 2:
-        raise DataError("give two data sets or more to merge")
-    files = [path for path in inputs if not path.is_dir()]
-    if images and len(images) not in (1, len(files)):
-        raise DataError(f"--images is given {len(images)} times for {len(files)} JSON files: give it once, or for each")
-    folder_of = dict(zip(files, [*images] * len(files) if len(images) == 1 else images, strict=False))
-    found = []
-    for number, path in enumerate(inputs, start=1):
-        label = f"{number}_{path.resolve().stem}"
-        splits = _folder_splits(path) if path.is_dir() else [("train", _file_split(path, folder_of.get(path)))]
-        found += [_Given(label, part, split) for part, split in splits]
-    _refuse_twice([one.split.annotations for one in found])
-    return found
-
-
-def _folder_splits(folder: Path) -> list[tuple[str, Split]]:
-    layout = find_layout(folder)
-    named = zip(KINDS, (layout.train, layout.val, layout.test), strict=True)
-    return [(part, split) for part, split in named if split is not None]
-
-
-def _file_split(path: Path, images: Path | None) -> Split:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file or folder")
-    if images is not None and not images.is_dir():
-        raise DataError(f"{images}: no such folder")
-    return Split(path, images or find_images(path, path.parent))
-
-
-def _refuse_twice(paths: Sequence[Path]) -> None:
-    real = [path.resolve() for path in paths]
-    for number, path in enumerate(real):
-        if path in real[:number]:
-            raise DataError(f"{paths[number]}: is given twice")
-
-
 def _refuse_earlier(folder: Path) -> None:
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         what = "holds an earlier merge" if (folder / REPORT).is_file() else "is not empty"
         raise DataError(f"{folder}: {what}; choose another --out or remove it")
 
 
-def _merged(given: Sequence[_Given], out: Path, aliases: Path | None, copy: bool, progress: Progress) -> MergeReport:
+def _merged(given: Sequence[Given], out: Path, aliases: Path | None, copy: bool, progress: Progress) -> MergeReport:
     sources = [_read(one.split) for one in progress.track(given, description="reading")]
     lists = [source.categories for source in sources]
     names = {record["name"]: None for records in lists for record in records}
@@ -153,7 +99,7 @@ def _merged(given: Sequence[_Given], out: Path, aliases: Path | None, copy: bool
     parts = _join_parts(given, sources, classes, progress)
     files = _Files(make_folder(out), copy, progress)
     rows, notes = [], [*class_notes(sources, classes, renamed)]
-    for one in parts:
+    for one in progress.track(parts, description="writing"):
         path = out / f"{one.part}.json"
         differing = write_joined(path, one.joined, classes, files.names(one))
         rows.append(part_row(one.part, path, one.joined))
@@ -180,14 +126,12 @@ class _Part:
     """What becomes one JSON: its inputs, and of every picture record the first one anywhere that is the same."""
 
     part: str
-    given: Sequence[_Given]
+    given: Sequence[Given]
     joined: Joined
     same: NDArray[np.int64]
 
 
-def _join_parts(
-    given: Sequence[_Given], sources: Sequence[Source], classes: Classes, progress: Progress
-) -> list[_Part]:
+def _join_parts(given: Sequence[Given], sources: Sequence[Source], classes: Classes, progress: Progress) -> list[_Part]:
     paths = [one.split.images / name for one, s in zip(given, sources, strict=True) for name in s.file_names]
     owners = np.repeat(np.arange(len(sources)), [len(source.pictures) for source in sources])
     same = same_pictures(paths, owners, partial(progress.track, description="comparing pictures"))
@@ -223,7 +167,8 @@ class _Files:
         paths = [split.images / name for split, name in zip(splits, file_names, strict=True)]
         if not self.copy:
             return reference(paths, self.folder)
-        copies = copy_names([one.given[number].label for number, _ in records], file_names, self.taken)
+        folders = [f"{one.part}/{one.given[number].label}" for number, _ in records]
+        copies = copy_names(folders, file_names, self.taken)
         pairs = list(zip(paths, copies, strict=True))
         for path, name in self.progress.track(pairs, description="copying pictures"):
             copy_picture(path, self.folder / name)

@@ -14,7 +14,7 @@ from tldet.engine.memory import keep_freed_memory
 from tldet.engine.state import TrainResult, seed_all
 from tldet.engine.validation import best_of
 from tldet.engine.verdict import judge
-from tldet.errors import DataError, TrainingError
+from tldet.errors import CheckpointError, DataError, TrainingError
 from tldet.evaluation.report import CocoResult
 from tldet.models.detector import build_detector
 from tldet.transfer.class_match import shown as class_table
@@ -52,6 +52,16 @@ class Outcome:
     def checkpoint(self) -> Path | None:
         """The checkpoint to use: the best one, or the last where none was measured."""
         return self.train.best_checkpoint or self.train.checkpoint
+
+    def trained(self) -> Path:
+        """The checkpoint to use.
+
+        Raises:
+            CheckpointError: there is none, its file was removed.
+        """
+        if self.checkpoint is None:
+            raise CheckpointError(f"{self.work_dir}: training left no checkpoint")
+        return self.checkpoint
 
 
 def train(
@@ -115,7 +125,8 @@ def train(
 
 def _meta(cfg: Config, data: CocoDataset, started: Started) -> dict[str, Any]:
     """What a checkpoint says of itself."""
-    steps = cfg.get("data.val.transforms") or cfg.get("data.train.transforms") or []
+    found = (cfg.get(f"data.{part}.transforms") for part in ("val", "test", "train"))
+    steps: list[dict[str, Any]] = next((one for one in found if one), [])
     resize = next((s for s in steps if s["type"] == "Resize"), {"short": 800, "long": 1333})
     short = resize.get("short", 800)
     return {

@@ -33,19 +33,19 @@ def _seen_from(base: Path, folder: Path) -> Path:
         return folder
 
 
-def copy_names(labels: Sequence[str], file_names: Sequence[str], taken: set[str]) -> list[str]:
-    """Names for copies, ``images/LABEL/FILE_NAME``, inside the folder and no two alike, whatever the case.
+def copy_names(folders: Sequence[str], file_names: Sequence[str], taken: set[str]) -> list[str]:
+    """Names for copies, ``images/FOLDER/FILE_NAME``, inside the folder and no two alike, whatever the case.
 
     Args:
-        labels: of every picture's input.
+        folders: for every picture, of its part and input.
         file_names: of every picture in its input.
         taken: lower-case names of earlier copies; the new ones are added.
     """
     names = []
-    for label, file_name in zip(labels, file_names, strict=True):
+    for folder, file_name in zip(folders, file_names, strict=True):
         parts = PurePosixPath(Path(file_name).as_posix()).parts
         inside = [part.replace(":", "_") for part in parts if part.strip("/") not in ("", "..")]
-        wanted = PurePosixPath("images", label, *inside)
+        wanted = PurePosixPath("images", folder, *inside)
         name, number = wanted, 1
         while str(name).lower() in taken:
             number += 1

@@ -140,9 +140,11 @@ def _labelled(
     """A merged picture is labelled for what any of its records is labelled for."""
     merged: list[frozenset[int]] = [frozenset()] * (int(picture_of.max()) + 1)
     stated = chain.from_iterable(((t, one) for one in s.labelled) for s, t in zip(sources, tables, strict=True))
+    alike: dict[frozenset[int], frozenset[int]] = {}  # hundreds of thousands of pictures share a few sets
     known: dict[tuple[int, frozenset[int] | None], frozenset[int]] = {}
     for picture, (table, one) in zip(picture_of.tolist(), stated, strict=True):
         if (id(table), one) not in known:
             known[id(table), one] = labelled_classes(table, one)
-        merged[picture] |= known[id(table), one]
+        union = merged[picture] | known[id(table), one]
+        merged[picture] = alike.setdefault(union, union)
     return merged

@@ -39,7 +39,7 @@ def same_pictures(paths: Sequence[Path], owners: NDArray[np.int64], track: Track
     alone = np.flatnonzero(same == np.arange(len(paths))).tolist()
     sizes = [stat.st_size for stat in stats]
     by_size = _across(alone, owners, lambda i: sizes[i])
-    by_tail = _across(by_size, owners, lambda i: (sizes[i], _digest(paths[i], sizes[i] - TAIL)))
+    by_tail = _across(track(by_size), owners, lambda i: (sizes[i], _digest(paths[i], sizes[i] - TAIL)))
     turns: defaultdict[tuple[str, int], int] = defaultdict(int)
     firsts: dict[tuple[str, int], int] = {}
     to = np.arange(len(paths))

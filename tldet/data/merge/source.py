@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from tldet.data.layouts import Split
 from tldet.data.parsing import Coco, read_coco
 from tldet.errors import DataError
+from tldet.labelled import LABELLED
 
 Record = dict[str, Any]
-LABELLED = "labelled_category_ids"  # of a picture: the categories annotated exhaustively on it; absent: all
 KNOWN = ("images", "annotations", "categories", "licenses", "info")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 import numpy as np
@@ -13,11 +13,12 @@ import numpy as np
 from tldet.data.merge.classes import Classes
 from tldet.data.merge.ids import unclashed
 from tldet.data.merge.join import Joined
-from tldet.data.merge.source import LABELLED, Record, Source
+from tldet.data.merge.source import Record, Source
 from tldet.errors import DataError
+from tldet.labelled import LABELLED
 
-Fields = dict[str, msgspec.Raw]
-_fields = msgspec.json.Decoder(Fields)
+Fields = dict[str, Any]  # a value is its text, or one that is written anew
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def merge_licenses(sources: Sequence[Source]) -> tuple[list[Record], list[dict[int, int]]]:
@@ -66,10 +67,6 @@ def _write_list(file: IO[bytes], head: bytes, texts: Iterator[bytes]) -> None:
         file.write(b",\n" + text if number else text)
 
 
-def _raw(value: object) -> msgspec.Raw:
-    return msgspec.Raw(msgspec.json.encode(value))
-
-
 class _Pictures:
     """The texts of the merged pictures, and how many of them their sources describe differently."""
 
@@ -87,10 +84,10 @@ class _Pictures:
         """One a picture."""
         for picture, picture_id in enumerate(self.joined.picture_ids.tolist()):
             fields = self._united(picture)
-            fields |= {"id": _raw(picture_id), "file_name": _raw(self.file_names[picture])}
+            fields |= {"id": picture_id, "file_name": self.file_names[picture]}
             labelled = self.joined.labelled[picture]
             if labelled != self.all:
-                fields[LABELLED] = _raw(sorted(labelled))
+                fields[LABELLED] = sorted(labelled)
             yield msgspec.json.encode(fields)
 
     def _united(self, picture: int) -> Fields:
@@ -106,10 +103,10 @@ class _Pictures:
     def _own(self, record: int) -> Fields:
         """A picture's fields in its source, those left out that are written anew."""
         number, place = self.joined.record(record)
-        fields = _fields.decode(self.joined.sources[number].pictures[place])
-        if "license" in fields:
-            table, old = self.licenses[number], msgspec.json.decode(fields["license"])
-            fields["license"] = _raw(table.get(old, old) if isinstance(old, int) else old)
+        fields: Fields = dict(_fields.decode(self.joined.sources[number].pictures[place]))
+        if "license" in fields and isinstance(old := msgspec.json.decode(fields["license"]), int):
+            table = self.licenses[number]
+            fields["license"] = table.get(old, old)
         return {key: value for key, value in fields.items() if key not in ("id", "file_name", LABELLED)}
 
 
@@ -129,6 +126,6 @@ def _object_texts(joined: Joined) -> Iterator[bytes]:
 
 
 def _with_ids(text: msgspec.Raw, ids: tuple[int, int, int]) -> bytes:
-    fields = _fields.decode(text)
-    fields |= {"id": _raw(ids[0]), "image_id": _raw(ids[1]), "category_id": _raw(ids[2])}
+    fields: Fields = dict(_fields.decode(text))
+    fields |= {"id": ids[0], "image_id": ids[1], "category_id": ids[2]}
     return msgspec.json.encode(fields)

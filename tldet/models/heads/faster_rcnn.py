@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.models.boxes import clip, decode, encode, wide_enough
+from tldet.models.cosine import CosineClassifier
 from tldet.models.heads.rpn import RPN, RPNRaw, RPNSettings
 from tldet.models.losses import class_loss_sum
 from tldet.models.matching import Rescue, assign, draw, generator_for
@@ -31,9 +32,9 @@ from tldet.models.postprocess import suppress
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
-LOOKED_AT = 1000  # the best proposals of a picture, in which confident objects of classes not labelled are looked for
 STAGE = 2  # tells the random draws of this stage from those of the first one
 Norm = Literal["none", "batch"]
+Cosine = Literal["none", "fixed", "learned"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class RoISettings:
         channels: their width.
         dropout: share of their outputs dropped in training.
         class_agnostic: one box for all classes instead of one a class.
+        cosine: "fixed" or "learned" classifies by the angle between feature and class (Wang et al. 2020) and says how
+            its scale comes about; "none" is a plain linear layer.
+        cosine_scale: that scale, or where it starts.
         weights: factors of the box deltas.
         positive: overlap from which a proposal learns an object.
         low_quality: see :func:`~tldet.models.matching.match`.
@@ -61,6 +65,7 @@ class RoISettings:
         spare: overlap with a confident detection of a class that the picture was not labelled for, from which a
             proposal is no background.
         spare_score: score from which such a detection is confident.
+        spare_among: such detections are looked for among so many best proposals (as many as Ren et al. 2015 test).
         score: least score of a detection.
         nms_iou: overlap above which the lesser of two detections of a class is dropped.
         keep: at most so many detections a picture.
@@ -77,6 +82,8 @@ class RoISettings:
     channels: int = 1024
     dropout: float = 0.0
     class_agnostic: bool = False
+    cosine: Cosine = "none"
+    cosine_scale: float = 20.0
     weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     positive: float = 0.5
     low_quality: Rescue = "none"
@@ -86,6 +93,7 @@ class RoISettings:
     crowd: float = 0.5
     spare: float = 0.5
     spare_score: float = 0.5
+    spare_among: int = 300
     score: float = 0.05
     nms_iou: float = 0.5
     keep: int = 100
@@ -184,7 +192,7 @@ class BoxBranch(nn.Module):
         flat = in_channels * s.pool**2
         self.fcs = nn.ModuleList(nn.Linear(s.channels if i else flat, s.channels) for i in range(s.fcs))
         width = s.channels if s.fcs else flat
-        self.cls_score = nn.Linear(width, num_classes + 1)  # background is the last row
+        self.cls_score = classifier(width, num_classes + 1, s)  # background is the last row
         self.bbox_pred = nn.Linear(width, 4 if s.class_agnostic else num_classes * 4)
 
     def forward(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -195,6 +203,13 @@ class BoxBranch(nn.Module):
             hidden = F.dropout(F.relu(fc(hidden)), self.settings.dropout, self.training)
         deltas = self.bbox_pred(hidden).float()
         return self.cls_score(hidden).float(), deltas.view(len(deltas), deltas.shape[1] // 4, 4)
+
+
+def classifier(in_features: int, rows: int, settings: RoISettings) -> nn.Linear:
+    """The layer from features (R, C) to class logits (R, rows)."""
+    if settings.cosine == "none":
+        return nn.Linear(in_features, rows)
+    return CosineClassifier(in_features, rows, scale=settings.cosine_scale, learned=settings.cosine == "learned")
 
 
 def conv_stack(in_channels: int, width: int, depth: int, norm: Norm) -> nn.Sequential:
@@ -234,7 +249,7 @@ def with_spared(
     if not any(some):
         return list(targets)
     with evaluating(branches):
-        found = find([boxes[: LOOKED_AT if one else 0] for boxes, one in zip(proposals, some, strict=True)])
+        found = find([boxes[: s.spare_among if one else 0] for boxes, one in zip(proposals, some, strict=True)])
     return [_spare(target, one.above(s.spare_score)) for target, one in zip(targets, found, strict=True)]
 
 

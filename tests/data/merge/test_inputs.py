@@ -1,0 +1,46 @@
+"""The JSON files of what is to be merged, and their pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tldet.data.layouts import Split
+from tldet.data.merge.inputs import Given, find_inputs
+from tldet.errors import DataError
+
+
+def write(path: Path, pictures: Path) -> Path:
+    for folder in (path.parent, pictures):
+        folder.mkdir(parents=True, exist_ok=True)
+    (pictures / "a.jpg").write_bytes(b"x")
+    image = {"id": 1, "file_name": "a.jpg", "width": 8, "height": 8}
+    path.write_text(json.dumps({"images": [image], "categories": [{"id": 1, "name": "x"}]}))
+    return path
+
+
+def test_folders_bring_their_parts_and_files_are_to_train_on(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        write(tmp_path / "lab" / f"{part}.json", tmp_path / "lab" / "images")
+    alone, other = (write(tmp_path / name, tmp_path / "elsewhere") for name in ("val.json", "b.json"))
+    lab, elsewhere = tmp_path / "lab", tmp_path / "elsewhere"
+    expected = [
+        Given("1_val", "train", Split(alone, elsewhere)),
+        Given("2_lab", "train", Split(lab / "train.json", lab / "images")),
+        Given("2_lab", "val", Split(lab / "val.json", lab / "images")),
+        Given("3_b", "train", Split(other, elsewhere)),
+    ]
+    assert find_inputs([alone, lab, other], []) == expected
+    assert find_inputs([alone, lab, other], [elsewhere]) == expected
+    chosen = find_inputs([alone, lab, other], [lab, elsewhere])
+    assert [one.split.images for one in chosen] == [lab, lab / "images", lab / "images", elsewhere]
+
+
+def test_images_without_a_file_to_belong_to(tmp_path: Path) -> None:
+    labs = [tmp_path / "a", tmp_path / "b"]
+    for lab in labs:
+        write(lab / "train.json", lab)
+    with pytest.raises(DataError, match="--images is given 1 times for 0 JSON files"):
+        find_inputs(labs, [tmp_path])

@@ -1,0 +1,80 @@
+"""What of a COCO JSON is read to merge it, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tldet.data.layouts import Split
+from tldet.data.merge.source import Source, read_source
+from tldet.errors import DataError
+
+
+def whole(**more: Any) -> dict[str, Any]:
+    return {
+        "images": [{"id": 7, "file_name": "a.jpg", "width": 60, "height": 40, "camera": "left"}],
+        "annotations": [
+            {"id": 3, "image_id": 7, "category_id": 2, "bbox": [1, 2, 3, 4], "score_by": {"who": [1, 2]}},
+            {"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4], "segmentation": [[1, 2, 3, 4, 5, 6]], "iscrowd": 1},
+        ],
+        "categories": [{"id": 1, "name": "x", "keypoints": ["nose"]}, {"id": 2, "name": "y"}],
+        **more,
+    }
+
+
+def read(tmp_path: Path, content: Any) -> Source:
+    path = tmp_path / "a.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return read_source(Split(path, tmp_path))
+
+
+def test_records_keep_every_field(tmp_path: Path) -> None:
+    given = whole(videos=[], licenses=[{"id": 1, "name": "CC"}], info={})
+    source = read(tmp_path, given)
+    assert [msgspec.json.decode(text) for text in source.pictures] == given["images"]
+    assert [msgspec.json.decode(text) for text in source.objects] == given["annotations"]
+    assert (source.categories, source.licenses) == (given["categories"], given["licenses"])
+    assert source.left_out == ("videos",)
+    assert source.annotation_ids.tolist() == [3, -1]
+    assert source.sizes.tolist() == [[40, 60]]
+    assert (source.crowd.tolist(), source.outlined.tolist()) == ([False, True], [False, True])
+    assert source.labelled == [None]
+
+
+def test_what_a_picture_is_labelled_for(tmp_path: Path) -> None:
+    given = whole()
+    given["images"][0]["labelled_category_ids"] = [2]
+    assert read(tmp_path, given).labelled == [frozenset({2})]
+    given["images"][0]["labelled_category_ids"] = []
+    assert read(tmp_path, given).labelled == [frozenset()]
+
+
+def labelled(value: Any) -> dict[str, Any]:
+    content = whole()
+    content["images"][0]["labelled_category_ids"] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "a.json: is empty"),
+        ('{"images": [', "no valid JSON at line 1"),
+        (whole(categories=[{"id": 1, "name": "x"}]), "annotation 3 has unknown category id 2"),
+        (whole(categories=[{"id": 1, "name": "x"}, {"id": 2, "name": "x"}]), "category name 'x' occurs more than once"),
+        (labelled([1, 9]), "image 7: labelled_category_ids has unknown category id 9"),
+        (labelled("all"), "image 7: labelled_category_ids is no list of category ids"),
+        (json.dumps(whole(info={"mean": float("nan")})), r"no strict JSON \(.*write numbers instead of NaN"),
+        (whole(licenses=[{"id": "CC"}]), "a license has no whole number as id: {'id': 'CC'}"),
+        (whole(licenses=[1]), "licenses are not in COCO's layout"),
+    ],
+)
+def test_what_is_wrong_is_one_line(tmp_path: Path, content: Any, expected: str) -> None:
+    with pytest.raises(DataError, match=expected) as raised:
+        read(tmp_path, content)
+    assert str(tmp_path / "a.json") in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,95 @@
+"""AP on weighted pictures is the evaluator's own AP on pictures chosen so."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tldet.evaluation.coco import evaluate_files
+from tldet.evaluation.loading import load_ground_truth, load_results
+from tldet.evaluation.resample import draws, resampled_ap
+
+PICTURES, CLASSES = 12, 3
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Objects of three classes on twelve pictures, crowds among them, and detections near and far."""
+    random = np.random.default_rng(3)
+    truth, found = [], []
+    for picture in range(PICTURES):
+        for _ in range(int(random.integers(0, 6))):
+            x, y, w, h = (float(v) for v in random.uniform([0, 0, 20, 20], [200, 200, 80, 80]))
+            what = {"image_id": picture, "category_id": int(random.integers(CLASSES))}
+            crowd = int(random.random() < 0.15)
+            truth.append({**what, "id": len(truth) + 1, "bbox": [x, y, w, h], "area": w * h, "iscrowd": crowd})
+            for shift in random.uniform(0, 25, int(random.integers(0, 3))):
+                box = [x + float(shift), y, w, h]
+                found.append({**what, "bbox": box, "score": round(float(random.random()), 1)})
+    images = [{"id": number, "width": 300, "height": 300} for number in range(PICTURES)]
+    return {
+        "images": images,
+        "categories": [{"id": k, "name": str(k)} for k in range(CLASSES)],
+        "annotations": truth,
+    }, found
+
+
+def ap_of(scene: Any, weights: Any) -> list[float]:
+    truth = load_ground_truth(scene[0], "bbox")
+    return [float(v) for v in resampled_ap(truth, load_results(scene[1], truth), np.array(weights))]
+
+
+def test_each_picture_once_is_the_evaluation_itself(scene: Any) -> None:
+    whole = evaluate_files(*scene).AP
+    assert 0.2 < whole < 0.9
+    assert ap_of(scene, [[1] * PICTURES]) == pytest.approx([whole], abs=1e-12)
+
+
+def test_some_pictures_are_the_evaluation_of_them(scene: Any) -> None:
+    chosen = [[0, 3, 4, 7], [1], [2, 5, 8, 9, 10, 11], list(range(1, PICTURES))]
+    weights = [[int(i in one) for i in range(PICTURES)] for one in chosen]
+    assert ap_of(scene, weights) == pytest.approx(
+        [evaluate_files(*scene, image_ids=one).AP for one in chosen], abs=1e-12
+    )
+
+
+def test_a_picture_drawn_twice_counts_as_two(scene: Any) -> None:
+    """Nearly: two detections of one score are a step of the curve of their own where the pictures are two."""
+    twice = copy.deepcopy(scene)
+    twice[0]["images"] += [{"id": 100 + i, "width": 300, "height": 300} for i in (2, 6)]
+    extra = [a for a in scene[0]["annotations"] if a["image_id"] in (2, 6)]
+    assert extra
+    twice[0]["annotations"] += [{**a, "id": 1000 + a["id"], "image_id": 100 + a["image_id"]} for a in extra]
+    twice[1].extend({**d, "image_id": 100 + d["image_id"]} for d in scene[1] if d["image_id"] in (2, 6))
+    weights = [1 + (i in (2, 6)) for i in range(PICTURES)]
+    assert ap_of(scene, [weights]) == pytest.approx([evaluate_files(*twice).AP], abs=0.01)
+
+
+def test_nothing_to_find_is_not_measured_and_nothing_found_is_zero(scene: Any) -> None:
+    bare = {**scene[0], "annotations": []}
+    assert ap_of((bare, scene[1]), [[1] * PICTURES]) == [-1.0]
+    assert ap_of((scene[0], []), [[1] * PICTURES]) == [0.0]
+
+
+def test_draws_are_the_same_each_time_and_as_many_as_there_are_pictures() -> None:
+    first = draws(30, 50)
+    assert (first == draws(30, 50)).all()
+    assert (first.sum(1) == 30).all()
+    assert first.std() == pytest.approx(1, abs=0.1)  # binomial with mean 1
+
+
+@pytest.mark.parametrize("folder", ["coco_fake100", "voc100_detector"])
+def test_real_detections(shared: Path, folder: str) -> None:
+    root = shared / "data" / "eval" / folder
+    detections = root / json.loads((root / "expected.json").read_text())["results"]["bbox"]["detections"]
+    truth = load_ground_truth(root / "gt.json", "bbox")
+    results = load_results(detections, truth)
+    once = np.ones((1, len(truth.image_ids)), np.int64)
+    assert resampled_ap(truth, results, once) == pytest.approx(
+        [evaluate_files(root / "gt.json", detections).AP], abs=1e-12
+    )

@@ -1,0 +1,125 @@
+"""A small experiment, start to end: what learns, what is measured, and going on after an interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tldet import checkpoint
+from tldet.engine.trainer import Trainer
+from tldet.errors import CheckpointError, TrainingError
+from tldet.workflows.fewshot.fewshot import fewshot
+from tldet.workflows.fewshot.plan import FewShot
+from tldet.workflows.fewshot.summary import Report
+from tldet.workflows.study.job import RUNS
+from tldet.workflows.study.plan import Wishes
+from tldet.workflows.test import test as measure
+
+LAST = ("head.box.cls_score.", "head.box.bbox_pred.")
+SMALL = ("training.precision=fp32", "data.loader.batch_size=2", "model.head.roi.score=0.001", "model.head.roi.keep=20",
+         "data.train.transforms.0.short=96", "data.train.transforms.0.long=128",
+         "data.val.transforms.0.short=96", "data.val.transforms.0.long=128")  # fmt: skip
+
+
+def experiment(data: Path, out: Path, seeds: tuple[int, ...] = (0,), **changed: Any) -> Report:
+    base: dict[str, Any] = {"steps": 2, "options": SMALL}
+    base = {key: changed.pop(key, value) for key, value in base.items()}
+    asked = FewShot(("4", "9"), shots=(1,), arms=("tfa",), steps=3, lr_factor=1.0)
+    return fewshot(Wishes(data, out, seeds=seeds, **base), replace(asked, **changed))
+
+
+@pytest.fixture(scope="module")
+def out(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fewshot") / "out"
+    experiment(digits, folder, arms=("tfa", "full"))
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state = checkpoint.load(json.loads((folder / "result.json").read_text())["checkpoint"])
+    return state["model"]  # type: ignore[no-any-return]
+
+
+def test_the_base_training_knows_nothing_of_novel_classes(out: Path) -> None:
+    state = checkpoint.load(out / RUNS / "base" / "best.pt")
+    assert state["meta"]["class_names"] == [c for c in "0123456789" if c not in "49"]
+    told = json.loads((out / RUNS / "base" / "result.json").read_text())
+    assert list(told["per_class"]) == list(state["meta"]["class_names"])
+    before = json.loads((out / "fewshot.json").read_text())["before"]
+    assert before["novel_AP"] == before["novel_AP50"] == -1.0
+
+
+def test_tfa_moves_the_last_layers_only_and_full_all_that_the_recipe_lets_learn(out: Path) -> None:
+    base = checkpoint.load(out / RUNS / "base" / "best.pt")
+    start = base.get("ema") or base["model"]
+    tfa, full = (weights(out / RUNS / f"{arm}_shots1_seed0") for arm in ("tfa", "full"))
+    assert tfa["head.box.cls_score.weight"].shape == (11, 512)
+    assert "head.box.cls_score.bias" not in tfa
+    shared = [name for name in tfa if not name.startswith(LAST) and not name.endswith("num_batches_tracked")]
+    assert len(shared) == 280
+    assert all(torch.equal(tfa[name], start[name]) for name in shared), "statistics of norms too"
+    moved = [name for name in shared if not torch.equal(full[name], start[name])]
+    assert {name.partition(".")[0] for name in moved} == {"backbone", "neck", "head"}
+    row, theirs = tfa["head.box.bbox_pred.weight"][:4], start["head.box.bbox_pred.weight"][:4]
+    assert not torch.equal(row, theirs)
+    assert torch.allclose(row, theirs, atol=0.02), "class 0 began as the base training left it"
+
+
+def test_the_numbers_are_those_of_the_last_checkpoint_on_the_test_split(out: Path, digits: Path) -> None:
+    told = json.loads((out / "fewshot.json").read_text())
+    assert [(r["arm"], r["shots"], r["seed"]) for r in told["runs"]] == [("tfa", 1, 0), ("full", 1, 0)]
+    folder = out / RUNS / "tfa_shots1_seed0"
+    assert [p.name for p in folder.glob("*.pt")] == ["step_00000003.pt"]
+    result = measure(folder / "step_00000003.pt", data=digits / "test/_annotations.coco.json", images=digits / "test")
+    by_class = {n: v for n, v in result.per_class.items() if v >= 0}
+    novel = [by_class[n] for n in "49"]
+    assert told["runs"][0]["novel_AP"] == pytest.approx(sum(novel) / 2)
+    base = [v for n, v in by_class.items() if n not in "49"]
+    assert told["runs"][0]["base_AP"] == pytest.approx(sum(base) / len(base))
+    assert measure(folder / "step_00000003.pt").numbers() == result.numbers(), "its own config says what to measure on"
+    assert len(json.loads((out / "data" / "1shot_seed0.json").read_text())["annotations"]) == 10
+
+
+def test_what_is_done_is_not_done_again_and_an_interrupted_run_goes_on(
+    out: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, step = json.loads((out / "fewshot.json").read_text()), Trainer._step
+    steps: list[str] = []
+
+    def interrupted(self: Trainer, *given: Any) -> None:
+        step(self, *given)
+        steps.append(self.work_dir.name)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+        experiment(digits, out, arms=("tfa", "full"), seeds=(0, 1))
+    assert steps == ["tfa_shots1_seed1"], "the base and seed 0 were done"
+    monkeypatch.setattr(Trainer, "_step", step)
+    after = experiment(digits, out, arms=("tfa",), seeds=(0, 1))
+    assert after.runs[0] == before["runs"][0]
+    assert after.settings()[0]["seeds"] == [0, 1]
+    alone = tmp_path / "alone"
+    experiment(digits, alone, seeds=(1,), steps=None, options=(), base=out / RUNS / "base" / "best.pt")
+    ours, theirs = weights(out / RUNS / "tfa_shots1_seed1"), weights(alone / RUNS / "tfa_shots1_seed1")
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours), "as if it had been left alone"
+
+
+def test_a_base_of_other_classes_or_settings_is_refused(out: Path, run: Path, digits: Path, tmp_path: Path) -> None:
+    nothing: dict[str, Any] = {"steps": None, "options": ()}
+    with pytest.raises(CheckpointError, match=r"was trained on class '4', which --novel says is new"):
+        experiment(digits, tmp_path, base=run / "best.pt", **nothing)
+    with pytest.raises(CheckpointError, match=r"does not know class '9': name it in --novel"):
+        experiment(digits, tmp_path, base=out / RUNS / "base" / "best.pt", novel=("4",), **nothing)
+    with pytest.raises(TrainingError, match=r"--base brings a finished base training: leave out its --steps"):
+        experiment(digits, tmp_path, base=out / RUNS / "base" / "best.pt", options=())
+    with pytest.raises(TrainingError, match=r"other settings: call\.lr_factor was 1\.0 and is 0\.5"):
+        experiment(digits, out, lr_factor=0.5)
+    assert not (tmp_path / RUNS).exists()

@@ -1,0 +1,87 @@
+"""What is asked for is checked before anything is trained, and remembered."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tldet.data.index import AnnotationIndex
+from tldet.errors import DataError, TrainingError
+from tldet.workflows.fewshot.plan import FewShot, prepare, shot_jobs
+from tldet.workflows.study.job import write_result
+from tldet.workflows.study.plan import Wishes
+
+
+def truth(path: Path, counts: dict[str, int]) -> Path:
+    categories = [{"id": i, "name": name} for i, name in enumerate(counts, 1)]
+    names = [i for i, name in enumerate(counts, 1) for _ in range(counts[name])]
+    annotations = [{"id": n, "image_id": 1, "category_id": c, "bbox": [0, 0, 5, 5]} for n, c in enumerate(names, 1)]
+    whole: dict[str, Any] = {"images": [{"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}]}
+    path.write_text(json.dumps({**whole, "categories": categories, "annotations": annotations}))
+    return path
+
+
+ASKED = FewShot(("c",), shots=(1, 3), arms=("tfa", "full"))
+
+
+@pytest.fixture
+def wishes(tmp_path: Path) -> Wishes:
+    train = truth(tmp_path / "train.json", {"a": 9, "b": 3, "c": 5})
+    val = truth(tmp_path / "val.json", {"a": 1, "b": 1, "c": 1})
+    return Wishes(None, tmp_path / "out", train_json=train, val_json=val, images=tmp_path, seeds=(0, 1))
+
+
+def test_a_run_for_each_arm_number_and_seed(wishes: Wishes, tmp_path: Path) -> None:
+    setup = prepare(wishes, replace(ASKED, shots=(1, 3, 1)))
+    assert setup.base_classes == ("a", "b")
+    (tmp_path / "base.pt").write_bytes(b"weights")
+    jobs = shot_jobs(setup, tmp_path / "base.pt")
+    assert [tuple(job.factors.values()) for job in jobs[:3]] == [("tfa", 1, 0), ("tfa", 1, 1), ("tfa", 3, 0)]
+    assert len(jobs) == 8
+    assert jobs[-1].folder.name == "full_shots3_seed1"
+    assert jobs[2].call["train_json"] == jobs[6].call["train_json"], "arms learn from the same shots"
+    assert np.bincount(AnnotationIndex.load(jobs[2].call["train_json"]).labels).tolist() == [3, 3, 3]
+    paper = shot_jobs(replace(setup, asked=replace(ASKED, as_background=True)), tmp_path / "base.pt")
+    assert AnnotationIndex.load(jobs[2].call["train_json"]).labelled is not None
+    assert AnnotationIndex.load(paper[2].call["train_json"]).labelled is None
+    (tmp_path / "base.pt").write_bytes(b"others")
+    changed = shot_jobs(setup, tmp_path / "base.pt")
+    write_result(jobs[0], {})
+    with pytest.raises(TrainingError, match=r"holds a result of other settings: data\.base"):
+        changed[0].result()
+
+
+def test_what_the_data_cannot_give(wishes: Wishes, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train\.json: 4 shots of class 'b' asked for, but it has only 3 objects"):
+        prepare(wishes, replace(ASKED, shots=(1, 4)))
+    with pytest.raises(DataError, match="has no class 'd'"):
+        prepare(wishes, replace(ASKED, novel=("d",)))
+    few = truth(tmp_path / "few.json", {"a": 1, "b": 1, "c": 0})
+    with pytest.raises(DataError, match=r"few\.json: has no object of novel class 'c'"):
+        prepare(replace(wishes, val_json=few), ASKED)
+    with pytest.raises(TrainingError, match="--seeds must be at least 0, not -1"):
+        prepare(replace(wishes, seeds=(0, -1)), ASKED)
+
+
+def test_a_base_class_that_cannot_be_measured_is_named(
+    wishes: Wishes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = truth(tmp_path / "few.json", {"a": 1, "b": 0, "c": 1})
+    prepare(replace(wishes, val_json=few), ASKED)
+    assert "few.json: has no object of b: not in the base AP" in caplog.text
+
+
+def test_a_folder_holds_one_experiment(wishes: Wishes, tmp_path: Path) -> None:
+    setup = prepare(wishes, ASKED)
+    (tmp_path / "base.pt").write_bytes(b"weights")
+    write_result(shot_jobs(setup, tmp_path / "base.pt")[0], {})
+    prepare(replace(wishes, seeds=(7,)), replace(ASKED, shots=(2,), arms=("fc",)))
+    with pytest.raises(TrainingError, match="other settings: novel was"):
+        prepare(wishes, replace(ASKED, novel=("b",)))
+    with pytest.raises(TrainingError, match="other settings: model was"):
+        prepare(replace(wishes, model="mask_rcnn_lite0"), ASKED)

@@ -1,0 +1,181 @@
+"""A real study, small; what is wrong with one is said in a line before anything is trained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tldet import checkpoint
+from tldet.cli import main
+from tldet.data.index import AnnotationIndex
+from tldet.errors import ConfigError, DataError
+from tldet.evaluation.coco import evaluate_files
+from tldet.workflows.finetune import finetune
+from tldet.workflows.study.arms import transfer_arms
+from tldet.workflows.study.execute import DETECTIONS_NAME, execute
+from tldet.workflows.study.job import RESULT_NAME
+from tldet.workflows.study.matrix import Matrix, run_beside
+from tldet.workflows.study.plan import Wishes, make_plan
+from tldet.workflows.study.study import study_data, study_transfer
+from tldet.workflows.study.workers import Worker
+
+OPTIONS = ["training.precision=fp32", "data.loader.batch_size=2", "model.head.settings.score=0.001"]
+
+
+def wishes(digits: Path, out: Path, **more: Any) -> Wishes:
+    usual: dict[str, Any] = {"model": "retinanet_lite0", "steps": 3, "seeds": [0], "options": OPTIONS}
+    return Wishes(digits, out, **{**usual, **more})
+
+
+def command(digits: Path, out: Path, *more: str) -> list[str]:
+    return ["study", "transfer", "--data", str(digits), "--out", str(out), "--model", "retinanet_lite0", *more]
+
+
+def test_a_plan_names_every_run_and_changes_only_what_differs(digits: Path, tmp_path: Path) -> None:
+    arms = transfer_arms(["scratch", "frozen"])
+    plan = make_plan("transfer", wishes(digits, tmp_path / "s", seeds=[0, 5]), arms, [0.6, 1.0])
+    assert [job.name for job in plan.jobs[:5]] == [
+        "scratch, fraction 1, seed 0",
+        "frozen, fraction 1, seed 0",
+        "scratch, fraction 0.6, seed 0",
+        "frozen, fraction 0.6, seed 0",
+        "scratch, fraction 1, seed 5",
+    ]
+    scratch, frozen, part = plan.jobs[:3]
+    frozen_options = [*scratch.call["options"], "freeze.layers=['backbone']"]
+    assert frozen.call == {**{k: v for k, v in scratch.call.items() if k != "scratch"}, "options": frozen_options}
+    assert scratch.call["scratch"] is True
+    named = [option for option in part.call["options"] if option.startswith("data.train.annotations=")]
+    subset = AnnotationIndex.load(named[0].partition("=")[2])
+    assert len(subset) == part.pictures == 10
+    assert [job.data for job in plan.jobs] == [scratch.data] * 8
+    again = make_plan("transfer", wishes(digits, tmp_path / "s", seeds=[0, 5]), arms, [0.6, 1.0])
+    assert [job.settings() for job in again.jobs] == [job.settings() for job in plan.jobs]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--arms", "scratch", "frosen"], "--arms frosen: no such arm; did you mean 'frozen'?"),
+        (["--fractions", "0.1"], "leave class '"),
+        (["--fractions", "1.5"], "--fractions must be above 0 and at most 1, not 1.5"),
+        (["--fractions", "0.5", "0.5"], "--fractions: a value is given twice"),
+        (["--arms", "scratch", "gradual", "--minutes", "1"], "measured on arm 'finetuned': add that to --arms"),
+        (["--seeds", "-1"], "--seeds must be at least 0, not -1"),
+        (["--cfg-options", "optimizer.layer_decay=0.8"], "is what arm 'layer-decay' is about"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    assert main(command(digits, tmp_path / "s", *more)) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[0].startswith("tldet study: error: ")
+    assert said in lines[0]
+    assert len(lines) == 1
+    assert not (tmp_path / "s" / "runs").exists()
+
+
+def test_other_kinds_say_what_is_wrong(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shared = ["--data", str(digits), "--out", str(tmp_path / "s"), "--model", "retinanet_lite0"]
+    assert main(["study", "backbones", "resnet18", *shared]) == 2
+    assert "give two backbones or more to compare" in capsys.readouterr().err
+    assert main(["study", "data", "--fractions", "1", "--predict", "100", *shared]) == 2
+    assert "--predict 100: is more than 4 times the 16 pictures there are" in capsys.readouterr().err
+    assert main(["study", "data", "--out", str(tmp_path / "s")]) == 2
+    assert "give --data DIR" in capsys.readouterr().err
+
+
+def test_nothing_to_measure_on(digits: Path, tmp_path: Path) -> None:
+    truth = json.loads((digits / "valid" / "_annotations.coco.json").read_text())
+    (tmp_path / "val.json").write_text(json.dumps({**truth, "annotations": []}))
+    empty = wishes(digits, tmp_path / "s", val_json=tmp_path / "val.json", images=digits / "valid")
+    with pytest.raises(DataError, match=r"val.json: holds no object to measure on"):
+        make_plan("transfer", empty, transfer_arms(["scratch"]), [1.0])
+
+
+@pytest.mark.slow
+def test_a_study(digits: Path, tmp_path: Path) -> None:
+    out = tmp_path / "s"
+    report = study_transfer(wishes(digits, out), ["scratch", "frozen"])
+    assert [run["steps"] for run in report.runs] == [3, 3]
+    assert "one seed: cannot tell" in report.lines[0]
+    for run in json.loads((out / "results.json").read_text())["runs"]:
+        folder = Path(run["checkpoint"]).parent
+        scored = evaluate_files(digits / "valid" / "_annotations.coco.json", folder / DETECTIONS_NAME)
+        assert run["numbers"] == scored.numbers()
+        assert checkpoint.steps_in(folder) == []
+    frozen = checkpoint.load(out / "runs" / "frozen_fraction1_seed0" / "best.pt")
+    assert frozen["config"]["model"]["backbone"]["frozen_stages"] == 99
+    before = {path: path.stat().st_mtime_ns for path in out.rglob(RESULT_NAME)}
+    assert len(before) == 2
+    study_transfer(wishes(digits, out), ["scratch", "frozen"])
+    assert {path: path.stat().st_mtime_ns for path in out.rglob(RESULT_NAME)} == before
+
+
+@pytest.mark.slow
+def test_one_json_is_split_once_for_all_runs(digits: Path, tmp_path: Path) -> None:
+    single = tmp_path / "data"
+    shutil.copytree(digits / "train", single)
+    report = study_data(wishes(single, tmp_path / "s", seeds=[0, 1], steps=1), [1.0, 0.9])
+    assert {run["pictures"] for run in report.runs} == {13, 12}
+    vals = {run["settings"]["val"][0] for run in report.runs}
+    assert vals == {str(tmp_path / "s" / "split" / "val.json")}
+    assert report.lines[0].startswith("no learning curve: 2 numbers of pictures")
+
+
+@pytest.mark.slow
+def test_a_run_killed_before_its_result_goes_on(digits: Path, tmp_path: Path) -> None:
+    job = make_plan("transfer", wishes(digits, tmp_path / "s"), transfer_arms(["frozen"]), [1.0]).jobs[0]
+    job.keep()
+    finetune(out=job.folder, steps=3, **job.call)
+    log = (job.folder / "log.jsonl").read_bytes()
+    assert execute(job)["steps"] == 3
+    assert (job.folder / "log.jsonl").read_bytes() == log, "nothing was trained again"
+
+
+@pytest.mark.slow
+def test_a_study_that_is_stopped_goes_on_to_the_same_numbers(digits: Path, tmp_path: Path) -> None:
+    given = ["--arms", "finetuned", "scratch", "--steps", "8", "--seeds", "0", "--cfg-options", *OPTIONS]
+    options = [*given, "training.checkpoint_every=0.125"]
+    assert main(command(digits, tmp_path / "whole", *options)) == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tldet.cli", *command(digits, tmp_path / "cut", *options)], stderr=subprocess.PIPE
+    )
+    while not any((tmp_path / "cut").rglob("step_*.pt")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[1].decode()
+    assert process.returncode == 130
+    assert "runs are finished, the same command goes on with the rest" in said
+    assert not (tmp_path / "cut" / "results.json").exists()
+    assert main(command(digits, tmp_path / "cut", *options)) == 0
+    whole, cut = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "cut"))
+    assert [run["numbers"] for run in whole["runs"]] == [run["numbers"] for run in cut["runs"]]
+
+
+@pytest.mark.slow
+def test_runs_in_processes_of_their_own(digits: Path, tmp_path: Path) -> None:
+    plan = make_plan("transfer", wishes(digits, tmp_path / "s"), transfer_arms(["scratch", "frozen"]), [1.0])
+    results = run_beside(Matrix(plan.jobs), lambda job, slot: Worker(job, str(slot)), 2)
+    assert [result["arm"] for result in results] == ["scratch", "frozen"]
+    here = make_plan("transfer", wishes(digits, tmp_path / "h"), transfer_arms(["frozen"]), [1.0]).jobs[0]
+    assert execute(here)["numbers"] == results[1]["numbers"]
+    assert all("step 3/3" in path.read_text() for path in (tmp_path / "s").rglob("worker.log"))
+
+
+@pytest.mark.slow
+def test_what_a_process_could_not_do_is_one_line(digits: Path, tmp_path: Path) -> None:
+    broken = wishes(digits, tmp_path / "s", options=[*OPTIONS, "optimizer.lrr=1"])
+    plan = make_plan("transfer", broken, transfer_arms(["scratch"]), [1.0])
+    with pytest.raises(ConfigError, match=r"run scratch, fraction 1, seed 0: optimizer.lrr: unknown key"):
+        run_beside(Matrix(plan.jobs), lambda job, slot: Worker(job, "0"), 1)

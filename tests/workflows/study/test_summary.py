@@ -1,0 +1,134 @@
+"""Results put together by hand-made numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tldet.data.images import read_image
+from tldet.workflows.study.report import PLOT_NAME, RESULTS_NAME, add_curve, make_report, write
+from tldet.workflows.study.summary import cells_of, compare, resolution, uneven
+
+from .conftest import pretend
+
+Results = list[dict[str, Any]]
+AP = {"scratch": (0.30, 0.31, 0.32), "finetuned": (0.56, 0.57, 0.58), "frozen": (0.50, 0.60, 0.57)}
+
+
+@pytest.fixture
+def results(make_job: Any) -> Results:
+    return [
+        pretend(make_job(arm, seed, fraction), ap=values[seed] * fraction**0.1)
+        for fraction in (1.0, 0.5)
+        for seed in (2, 0, 1)
+        for arm, values in AP.items()
+    ]
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> Path:
+    """Three pictures with two objects, one of them a crowd."""
+    boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": n} for n in (0, 1)]
+    content = {"images": [{"id": n, "width": 20, "height": 20} for n in range(3)], "annotations": boxes}
+    path = tmp_path / "val.json"
+    path.write_text(json.dumps({**content, "categories": [{"id": 1, "name": "cell"}]}))
+    return path
+
+
+def test_cells(results: Results) -> None:
+    cells = cells_of(results)
+    assert [(cell.arm, cell.fraction) for cell in cells] == [(arm, f) for arm in AP for f in (0.5, 1.0)]
+    whole = cells[1]
+    assert (whole.values(), whole.pictures) == ([0.30, 0.31, 0.32], 200)
+    assert whole.over_seeds.mean == pytest.approx(0.31)
+    assert whole.over_seeds.high == pytest.approx(0.31 + 4.3026527 * 0.01 / np.sqrt(3))
+    assert whole.samples().shape == (3, 200)
+
+
+def test_every_arm_is_compared_with_the_fine_tuned_one(results: Results) -> None:
+    compared = compare(cells_of(results))
+    assert [(one.arm, one.reference, one.fraction) for one in compared] == [
+        (arm, "finetuned", f) for arm in ("scratch", "frozen") for f in (0.5, 1.0)
+    ]
+    assert "100 % of the pictures: scratch - finetuned: -0.260 AP" in compared[1].text
+    assert compared[1].text.endswith("finetuned is better")
+    assert "cannot tell" in compared[3].text
+    assert [one.found.decided for one in compared] == [True, True, False, False]
+
+
+def test_only_seeds_that_both_have_are_compared(results: Results) -> None:
+    less = [r for r in results if r["arm"] == "finetuned" or r["seed"] != 1]
+    assert compare(cells_of(less))[0].found.seeds.count == 2
+    apart = [r for r in results if (r["arm"] == "finetuned") == (r["seed"] == 1)]
+    assert compare(cells_of(apart)) == []
+
+
+def test_without_a_fine_tuned_arm_the_first_is_compared_with(results: Results) -> None:
+    others = [r for r in results if r["arm"] != "finetuned"]
+    assert {one.reference for one in compare(cells_of(others))} == {"scratch"}
+
+
+def test_what_the_pictures_can_tell(results: Results) -> None:
+    lines = resolution(cells_of(results), compare(cells_of(results)), 72, 945)
+    assert lines[0].startswith("validation: 72 pictures, 945 objects; other pictures would move the AP of a run by")
+    assert float(lines[0].split("about ")[1].split()[0]) == pytest.approx(1.96 * 0.01, rel=0.2)
+    assert lines[2].startswith("4 comparisons")
+    assert len(resolution(cells_of(results)[:1], [], 72, 945)) == 1
+
+
+def test_a_busy_machine_is_named(make_job: Any) -> None:
+    quiet = [pretend(make_job("a", seed), seconds=60 + 5 * seed) for seed in range(3)]
+    busy = [pretend(make_job("b", seed), seconds=60 + 15 * seed) for seed in range(3)]
+    (line,) = uneven(cells_of(quiet + busy))
+    assert "a step of b took 0.60 to 0.90 s" in line
+    steps = [pretend(make_job("c", seed, length={"steps": 9}), seconds=60 + 15 * seed) for seed in range(3)]
+    assert uneven(cells_of(steps)) == [], "a number of steps does not depend on it"
+
+
+def test_what_is_written(results: Results, truth: Path, tmp_path: Path) -> None:
+    report = make_report(results, truth)
+    write(report, tmp_path / "out", {"kind": "transfer"})
+    found = json.loads((tmp_path / "out" / RESULTS_NAME).read_text())
+    assert len(found["runs"]) == 18
+    assert set(found["runs"][0]) >= {
+        "arm",
+        "fraction",
+        "seed",
+        "steps",
+        "seconds",
+        "numbers",
+        "per_class",
+        "checkpoint",
+    }
+    assert found["verdict"] == report.lines
+    assert any("3 pictures, 1 objects" in line for line in report.lines)
+    assert found["comparisons"][0]["decided"] is True
+    assert read_image(tmp_path / "out" / PLOT_NAME).std() > 5
+    assert report.table().row_count == 6
+
+
+def test_a_learning_curve(make_job: Any, truth: Path, tmp_path: Path) -> None:
+    fractions = (0.05, 0.1, 0.25, 0.5, 1.0)
+    ap: Callable[[float, int], float] = lambda f, seed: 0.62 - 1.1 * (200 * f) ** -0.6 + 0.004 * (seed - 1)  # noqa: E731
+    results = [pretend(make_job("finetuned", s, f), ap=ap(f, s)) for f in fractions for s in range(3)]
+    report = make_report(results, truth)
+    add_curve(report, [100, 800])
+    write(report, tmp_path / "out", {})
+    curve = json.loads((tmp_path / "out" / RESULTS_NAME).read_text())["curve"]
+    assert curve["a"] == pytest.approx(0.62, abs=0.01)
+    expected = curve["expected"]["800"]
+    assert expected["low"] < 0.62 - 1.1 * 800**-0.6 < expected["high"]
+    assert report.lines[1].startswith("with 100 pictures expect AP 0.")
+    assert report.lines[2].startswith("with 600 more pictures (800 in all) expect AP 0.")
+
+
+def test_too_few_fractions_carry_no_curve(results: Results, truth: Path) -> None:
+    report = make_report([r for r in results if r["arm"] == "finetuned"], truth)
+    add_curve(report, [400])
+    assert report.curve is None
+    assert report.lines[0].startswith("no learning curve: 2 numbers of pictures cannot carry a curve")

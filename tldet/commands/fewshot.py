@@ -1,0 +1,95 @@
+"""``tldet fewshot``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
+from tldet.commands.shared import add_length, add_options, positive_float, positive_int
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SUMMARY = "few-shot detection: train on base classes, then learn novel ones from K objects each"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What it takes."""
+    parser.add_argument("--data", metavar="DIR", help="folder with pictures and COCO JSON")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where all runs go; the same command goes on there")
+    parser.add_argument("--novel", required=True, nargs="+", metavar="CLASS", help="names of the novel classes")
+    parser.add_argument(
+        "--shots", type=positive_int, nargs="+", default=[1, 5, 10], metavar="K", help="objects a class"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help="of draw and training")
+    parser.add_argument(
+        "--arms",
+        nargs="+",
+        default=["tfa"],
+        choices=["tfa", "fc", "full"],
+        help="tfa: only the last layers learn, cosine classifier; fc: the same with a plain one; full: all learns",
+    )
+    parser.add_argument("--base", metavar="CKPT", help="a checkpoint of the base classes, instead of training one")
+    parser.add_argument("--model", metavar="NAME", help="recipe of the base training (default: faster_rcnn_lite0)")
+    add_length(parser)
+    parser.add_argument(
+        "--shot-steps",
+        type=positive_int,
+        default=300,
+        metavar="N",
+        help="steps of a run on K shots (the other lengths are the base training's; default: %(default)s)",
+    )
+    parser.add_argument(
+        "--lr-factor",
+        type=positive_float,
+        default=0.1,
+        metavar="F",
+        help="its learning rate as a multiple of the base training's (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--as-background",
+        action="store_true",
+        help="have objects that are not among the K count as background, as in the papers, instead of teaching nothing",
+    )
+    parser.add_argument("--train", metavar="JSON", help="annotations to train on")
+    parser.add_argument("--val", metavar="JSON", help="annotations to measure on")
+    parser.add_argument("--images", metavar="DIR", help="picture folder of --train and --val")
+    add_options(parser)
+    parser.add_argument(
+        "--shot-options", nargs="+", default=[], metavar="a.b=c", help="override config keys of the runs on K shots"
+    )
+
+
+def run(args: Namespace, console: Console) -> None:
+    """Run it."""
+    from pathlib import Path
+
+    from tldet.workflows.fewshot.fewshot import fewshot
+    from tldet.workflows.fewshot.plan import FewShot
+    from tldet.workflows.study.plan import Wishes
+
+    given: dict[str, Any] = {"model": args.model} if args.model is not None else {}
+    wishes = Wishes(
+        args.data,
+        Path(args.out),
+        train_json=args.train,
+        val_json=args.val,
+        images=args.images,
+        epochs=args.epochs,
+        minutes=args.minutes,
+        steps=args.steps,
+        seeds=args.seeds,
+        options=args.cfg_options,
+        **given,
+    )
+    asked = FewShot(
+        args.novel,
+        args.shots,
+        args.arms,
+        None if args.base is None else Path(args.base),
+        args.shot_steps,
+        args.lr_factor,
+        args.shot_options,
+        args.as_background,
+    )
+    fewshot(wishes, asked, console)

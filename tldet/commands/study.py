@@ -1,0 +1,76 @@
+"""``tldet study``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
+from tldet.commands.shared import add_length, add_options, positive_float, positive_int
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SUMMARY = "compare ways to start, backbones or amounts of data at an equal budget"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """What it takes."""
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    help_transfer = "scratch, frozen, fine-tuned, ... on the same data"
+    transfer = kinds.add_parser("transfer", help=help_transfer, description=help_transfer)
+    transfer.add_argument("--arms", nargs="+", metavar="ARM", help="what is compared (default: all there are)")
+    help_backbones = "backbones in one recipe on the same data"
+    backbones = kinds.add_parser("backbones", help=help_backbones, description=help_backbones)
+    backbones.add_argument("names", nargs="+", metavar="BACKBONE", help="see tldet models --backbones")
+    help_data = "AP by the number of training pictures, and what more would bring"
+    data = kinds.add_parser("data", help=help_data, description=help_data)
+    text = "training pictures to expect the AP of; repeatable (default: 2 and 4 times as many as there are)"
+    data.add_argument("--predict", type=positive_int, action="append", default=[], metavar="N", help=text)
+    for one, usual in ((transfer, "1"), (backbones, "1"), (data, "0.05 0.1 0.25 0.5 1")):
+        _add_shared(one, usual)
+
+
+def _add_shared(parser: ArgumentParser, fractions: str) -> None:
+    parser.add_argument("--data", metavar="DIR", help="folder with pictures and COCO JSON")
+    parser.add_argument("--train", metavar="JSON", help="annotations to train on")
+    parser.add_argument("--val", metavar="JSON", help="annotations to measure on")
+    parser.add_argument("--images", metavar="DIR", help="picture folder of --train and --val")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where runs, numbers and plot go")
+    parser.add_argument("--model", metavar="NAME", help="recipe (default: faster_rcnn_lite0)")
+    text = f"of the training pictures, nested and by class (default: {fractions})"
+    usual = [float(value) for value in fractions.split()]
+    parser.add_argument("--fractions", type=positive_float, nargs="+", default=usual, metavar="F", help=text)
+    text = "of training and of the subsets (default: 0 1 2)"
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help=text)
+    add_length(parser)
+    add_options(parser)
+
+
+def run(args: Namespace, console: Console) -> None:
+    """Run it."""
+    from pathlib import Path
+
+    from tldet.workflows.study.plan import Wishes
+    from tldet.workflows.study.study import study_backbones, study_data, study_transfer
+
+    given: dict[str, Any] = {"model": args.model} if args.model is not None else {}
+    wishes = Wishes(
+        args.data,
+        Path(args.out),
+        train_json=args.train,
+        val_json=args.val,
+        images=args.images,
+        epochs=args.epochs,
+        minutes=args.minutes,
+        steps=args.steps,
+        seeds=args.seeds,
+        options=args.cfg_options,
+        **given,
+    )
+    if args.kind == "transfer":
+        arms = {} if args.arms is None else {"arms": args.arms}
+        study_transfer(wishes, fractions=args.fractions, console=console, **arms)
+    elif args.kind == "backbones":
+        study_backbones(wishes, args.names, args.fractions, console)
+    else:
+        study_data(wishes, args.fractions, args.predict, console)

@@ -1,0 +1,65 @@
+"""The JSON files of the data sets to merge, and where their pictures are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tldet.data.layouts import KINDS, Split, find_images, find_layout
+from tldet.errors import DataError
+
+
+@dataclass(frozen=True)
+class Given:
+    """One JSON of an input: what its copies' folder is called, the part it goes to, and where it is."""
+
+    label: str
+    part: str
+    split: Split
+
+
+def find_inputs(inputs: Sequence[Path], images: Sequence[Path]) -> list[Given]:
+    """Every JSON of the inputs: a folder's parts, or the file itself, which is to train on.
+
+    Args:
+        inputs: COCO JSON files and data folders in one of the usual layouts.
+        images: picture folder of the files: one for all or one for each; none looks around them.
+
+    Raises:
+        DataError: there are fewer than two inputs, one is not there or given twice, or ``images`` do not fit.
+    """
+    if len(inputs) < 2:
+        raise DataError("give two data sets or more to merge")
+    files = [path for path in inputs if not path.is_dir()]
+    if images and (not files or len(images) not in (1, len(files))):
+        raise DataError(f"--images is given {len(images)} times for {len(files)} JSON files: give it once, or for each")
+    folder_of = dict(zip(files, [*images] * len(files) if len(images) == 1 else images, strict=False))
+    found = []
+    for number, path in enumerate(inputs, start=1):
+        label = f"{number}_{path.resolve().stem}"
+        splits = _folder_splits(path) if path.is_dir() else [("train", _file_split(path, folder_of.get(path)))]
+        found += [Given(label, part, split) for part, split in splits]
+    _refuse_twice([one.split.annotations for one in found])
+    return found
+
+
+def _folder_splits(folder: Path) -> list[tuple[str, Split]]:
+    layout = find_layout(folder)
+    named = zip(KINDS, (layout.train, layout.val, layout.test), strict=True)
+    return [(part, split) for part, split in named if split is not None]
+
+
+def _file_split(path: Path, images: Path | None) -> Split:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file or folder")
+    if images is not None and not images.is_dir():
+        raise DataError(f"{images}: no such folder")
+    return Split(path, images or find_images(path, path.parent))
+
+
+def _refuse_twice(paths: Sequence[Path]) -> None:
+    real = [path.resolve() for path in paths]
+    for number, path in enumerate(real):
+        if path in real[:number]:
+            raise DataError(f"{paths[number]}: is given twice")

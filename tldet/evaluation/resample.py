@@ -1,0 +1,119 @@
+"""How AP would vary with other pictures to measure on: the evaluation repeated on resampled pictures.
+
+The pictures are drawn with replacement (Efron and Tibshirani 1993, chapter 6), the same draws for every model, so that
+two models are compared on equal pictures. Each detection is matched once; a draw only weights the pictures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tldet.evaluation.columns import Bools, Floats, GroundTruth, Ints, Results
+from tldet.evaluation.engines import matched
+
+DRAWS = 200
+AT_ONCE = 2_000_000  # numbers held at a time
+RECALLS = np.linspace(0, 1, 101)  # COCO's
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The detections of one class, best first, on I pictures.
+
+    Attributes:
+        pictures: (D,) where each is.
+        hits: (T, D) whether it found an object, at each IoU.
+        counted: (T, D) false where it is on a crowd region and counts neither way.
+        objects: (I,) to be found on each picture.
+    """
+
+    pictures: Ints
+    hits: Bools
+    counted: Bools
+    objects: Ints
+
+
+def draws(pictures: int, count: int = DRAWS) -> Ints:
+    """(count, pictures) how often each picture is drawn; the same for the same numbers."""
+    return np.random.default_rng([pictures, count]).multinomial(pictures, np.full(pictures, 1 / pictures), size=count)
+
+
+def resampled_ap(truth: GroundTruth, results: Results, weights: Ints | None = None) -> Floats:
+    """(B,) AP of COCO (IoU 0.50 to 0.95, all sizes, 100 detections a picture) on each draw of pictures.
+
+    Args:
+        truth: I pictures.
+        results: the detections on them.
+        weights: (B, I) how often each picture is drawn; those of :func:`draws` when None.
+    """
+    weights = draws(len(truth.image_ids)) if weights is None else weights
+    of_class = np.array([_class_ap(one, weights) for one in class_matches(truth, results)])
+    measured = of_class >= 0
+    total = np.where(measured, of_class, 0.0).sum(0)
+    return np.where(measured.any(0), total / np.maximum(measured.sum(0), 1), -1.0)
+
+
+def class_matches(truth: GroundTruth, results: Results) -> list[Matches]:
+    """The matches of every class, by the reference evaluator."""
+    pictures = len(truth.image_ids)
+    found = matched(truth, results)
+    return [_of_class(found[start : start + pictures]) for start in range(0, len(found), pictures)]
+
+
+def _of_class(found: list[dict[str, Any] | None]) -> Matches:
+    """One class from what the evaluator found on each picture; None where there was nothing to compare."""
+    there = [(number, one) for number, one in enumerate(found) if one is not None]
+    objects = np.zeros(len(found), np.int64)
+    for number, one in there:
+        objects[number] = np.count_nonzero(np.asarray(one["gtIgnore"]) == 0)
+    scores = np.concatenate([np.zeros(0), *(one["dtScores"] for _, one in there)])
+    pictures = np.repeat([number for number, _ in there], [len(one["dtScores"]) for _, one in there]).astype(np.int64)
+    levels = there[0][1]["dtMatches"].shape[0] if there else 0
+    empty = np.zeros((levels, 0), np.bool_)
+    hits = np.concatenate([empty, *(one["dtMatches"] > 0 for _, one in there)], 1)
+    ignored = np.concatenate([empty, *(one["dtIgnore"].astype(bool) for _, one in there)], 1)
+    order = np.argsort(-scores, kind="mergesort")  # the evaluator's, for equal scores
+    return Matches(pictures[order], hits[:, order], ~ignored[:, order], objects)
+
+
+def _class_ap(matches: Matches, weights: Ints) -> Floats:
+    """(B,) AP of one class on each draw; -1 where no object of it was drawn."""
+    objects = weights @ matches.objects
+    ap = np.full(len(weights), -1.0)
+    there = np.flatnonzero(objects)
+    for some in np.array_split(there, 1 + len(there) * matches.hits.size // AT_ONCE):
+        weight = weights[some][:, None, matches.pictures]  # (b, 1, D)
+        true = np.cumsum(weight * (matches.hits & matches.counted), 2)
+        false = np.cumsum(weight * (~matches.hits & matches.counted), 2)
+        ap[some] = _average_precision(true, false, objects[some])
+    return ap
+
+
+def _average_precision(true: Ints, false: Ints, objects: Ints) -> Floats:
+    """(b,) mean of the interpolated precision at COCO's 101 recalls and T overlaps.
+
+    Args:
+        true: (b, T, D) hits up to each detection.
+        false: (b, T, D) misses.
+        objects: (b,) to be found.
+    """
+    draws, levels, count = true.shape
+    if true.size == 0:
+        return np.zeros(draws)
+    precision = np.maximum.accumulate((true / np.maximum(true + false, 1))[..., ::-1], 2)[..., ::-1].reshape(-1, count)
+    precision = np.pad(precision, ((0, 0), (0, 1)))  # a recall that is not reached
+    # All rows are searched at once: those of later ones are moved beyond the greatest number of the row before.
+    step = (objects.max() + 1) * np.arange(draws * levels)[:, None]
+    needed = np.repeat(_needed(objects), levels, axis=0)
+    found = np.searchsorted((true.reshape(-1, count) + step).ravel(), (needed + step).ravel()).reshape(needed.shape)
+    reached = np.take_along_axis(precision, found - count * np.arange(draws * levels)[:, None], 1)
+    return np.asarray(reached.reshape(draws, levels, -1).mean((1, 2)))
+
+
+def _needed(objects: Ints) -> Ints:
+    """(b, 101) how many hits each recall takes, as the evaluator's own division has it."""
+    hits, whole = np.ceil(objects[:, None] * RECALLS), objects[:, None]
+    return np.asarray(hits - ((hits - 1) / whole >= RECALLS) + (hits / whole < RECALLS), np.int64)

@@ -1,0 +1,169 @@
+"""Intervals for means and differences of a few runs, and what they can decide; pure functions of numbers.
+
+Runs of different seeds vary for two reasons: chance in training, which more seeds average out, and the choice of
+pictures that are measured on, which they do not. So a difference counts only where it holds against both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean, and where it may lie.
+
+    Attributes:
+        mean: of the values.
+        low: lower end; None where one value cannot tell.
+        high: upper end.
+        count: of values.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    count: int
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether all of it lies on one side of 0."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+    def ends(self, between: str = " to ", sign: str = "-") -> str:
+        """``0.412 to 0.438``; with ``sign`` "+" also ``+0.412``."""
+        if self.low is None or self.high is None:
+            return "one seed"
+        return f"{self.low:{sign}.3f}{between}{self.high:{sign}.3f}"
+
+
+def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """Student's t-interval of the mean of independent values.
+
+    Args:
+        values: at least one; with one there is a mean but no interval.
+        level: share of such intervals that hold the true mean.
+    """
+    count, mean = len(values), math.fsum(values) / len(values)
+    if count < 2:
+        return Interval(mean, None, None, count)
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    half = t_quantile((1 + level) / 2, count - 1) * spread / math.sqrt(count)
+    return Interval(mean, mean - half, mean + half, count)
+
+
+def t_quantile(probability: float, freedom: int) -> float:
+    """The quantile of Student's t, by bisection.
+
+    Args:
+        probability: above 0.5 and below 1.
+        freedom: degrees of freedom, at least 1.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    if not 0.5 < probability < 1 or freedom < 1:
+        raise ValueError(f"t_quantile({probability}, {freedom}): need 0.5 < probability < 1 and freedom >= 1")
+    low, high = 0.0, 1.0
+    while t_within(high, freedom) < 2 * probability - 1:
+        low, high = high, 2 * high
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_within(middle, freedom) < 2 * probability - 1 else (low, middle)
+    return (low + high) / 2
+
+
+def t_within(bound: float, freedom: int) -> float:
+    """The probability that Student's t lies within ``-bound..bound`` (Abramowitz and Stegun 1964, 26.7.3, 26.7.4)."""
+    angle = math.atan(bound / math.sqrt(freedom))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    if freedom == 1:
+        return 2 * angle / math.pi
+    odd = freedom % 2
+    term = total = cosine if odd else 1.0
+    for k in range(2 + odd, freedom - 1, 2):
+        term *= cosine * cosine * (k - 1) / k
+        total += term
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total
+
+
+def percentile_interval(samples: Floats, mean: float, count: int, level: float = LEVEL) -> Interval:
+    """The percentile interval of bootstrap samples (Efron and Tibshirani 1993, chapter 13).
+
+    Args:
+        samples: (B,) of the bootstrap.
+        mean: of the values themselves.
+        count: of values.
+        level: share of the samples inside.
+    """
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(mean, float(low), float(high), count)
+
+
+def both_ways(samples: Floats, random: np.random.Generator) -> Floats:
+    """(B,) means over seeds drawn with replacement too (Owen 2007, the pigeonhole bootstrap).
+
+    Args:
+        samples: (S, B) of each seed on each draw of pictures.
+        random: draws the seeds.
+    """
+    seeds, count = samples.shape
+    drawn = random.integers(seeds, size=(seeds, count))
+    return np.asarray(np.take_along_axis(samples, drawn, 0).mean(0))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two arms compared on the same seeds and pictures.
+
+    Attributes:
+        seeds: interval of the mean difference over seeds (t, paired by seed).
+        pictures: interval of the same mean over other pictures to measure on (bootstrap, paired by picture).
+    """
+
+    seeds: Interval
+    pictures: Interval
+
+    @property
+    def decided(self) -> bool:
+        """Whether the difference holds against chance in training and against the choice of pictures."""
+        return self.seeds.excludes_zero and self.pictures.excludes_zero
+
+    def verdict(self, name: str, other: str) -> str:
+        """The comparison in a line."""
+        mean = f"{name} - {other}: {self.seeds.mean:+.3f} AP"
+        if self.seeds.count < 2:
+            return f"{mean}; one seed: cannot tell (run at least 3 seeds)"
+        ends = [one.ends(sign="+") for one in (self.seeds, self.pictures)]
+        over = f"{ends[0]} over {self.seeds.count} seeds, {ends[1]} over pictures"
+        if self.decided:
+            better = name if self.seeds.mean > 0 else other
+            return f"{mean} ({over}): {better} is better"
+        reasons = []
+        if not self.seeds.excludes_zero:
+            reasons.append("seeds" if self.seeds.count > 2 else "seeds (two are too few for nearly anything)")
+        if not self.pictures.excludes_zero:
+            reasons.append("validation pictures")
+        return f"{mean} ({over}): cannot tell; needs more {' and more '.join(reasons)}"
+
+
+def difference(values: Sequence[float], others: Sequence[float], samples: Floats, other_samples: Floats) -> Difference:
+    """Compare two arms, run by run of the same seed.
+
+    Args:
+        values: (S,) of one arm.
+        others: (S,) of the other, the same seeds in the same order.
+        samples: (S, B) of the first arm on each draw of pictures.
+        other_samples: (S, B) of the other, on the same draws.
+    """
+    apart = mean_interval([a - b for a, b in zip(values, others, strict=True)])
+    drawn = (samples - other_samples).mean(0)
+    return Difference(apart, percentile_interval(drawn, apart.mean, apart.count))

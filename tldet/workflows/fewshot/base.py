@@ -1,0 +1,87 @@
+"""The first phase: a detector of the base classes."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tldet.config import load
+from tldet.data.shots import write_base
+from tldet.engine.state import TrainResult, TrainState
+from tldet.errors import TrainingError
+from tldet.workflows.fewshot.plan import DATA, Setup
+from tldet.workflows.fewshot.second import open_base, set_arm
+from tldet.workflows.finetune import DEFAULT_MODEL
+from tldet.workflows.study.job import RUNS, Job
+from tldet.workflows.study.plan import file_hash
+from tldet.workflows.train import Outcome
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+
+
+def check_arms(setup: Setup) -> None:
+    """Whether base training and arms go together.
+
+    Raises:
+        TldetError: they do not, or the given base checkpoint is not of the base classes.
+    """
+    wishes, given = setup.wishes, setup.asked.base
+    if given is None:
+        config = load(wishes.model).data
+    else:
+        named = {"--model": wishes.model != DEFAULT_MODEL, "--cfg-options": bool(wishes.options)}
+        named |= {f"--{name}": True for name in setup.length()}
+        if clash := [name for name, there in named.items() if there]:
+            raise TrainingError(f"--base brings a finished base training: leave out its {clash[0]}")
+        config = open_base(given, setup.asked.novel, setup.base_classes)["config"]
+    for arm in setup.asked.arms:
+        set_arm(copy.deepcopy(config), arm)
+
+
+def base_job(setup: Setup) -> Job:
+    """The base training, or the given checkpoint's measurement; its JSON files are written."""
+    novel, folder = setup.asked.novel, setup.wishes.out / DATA
+    measured = write_base(setup.measured.annotations, novel, folder / "base_measured.json", keep_pictures=True)
+    train = write_base(setup.train.annotations, novel, folder / "base_train.json")
+    call, data = _call(setup, train.path, folder / "base_val.json"), setup.hashes()
+    if setup.asked.base is not None:
+        call, data = {"checkpoint": str(setup.asked.base)}, {**data, "base": file_hash(setup.asked.base)}
+    else:
+        log.info(
+            "base training without %s: %d objects on %d pictures; %d pictures with novel objects only are left out, "
+            "%d novel objects on the others are background",
+            *(", ".join(novel), train.objects, train.pictures, train.dropped_pictures, train.dropped_objects),
+        )
+    return Job(
+        factors={"arm": "base"},
+        folder=setup.wishes.out / RUNS / "base",
+        call=call,
+        length=setup.length(),
+        val=(str(measured.path.resolve()), str(setup.measured.images.resolve())),
+        pictures=train.pictures,
+        data=data,
+    )
+
+
+def _call(setup: Setup, train: Path, val: Path) -> dict[str, Any]:
+    """The arguments of ``finetune``; no checkpoint is chosen by what is measured on, as in the second phase."""
+    write_base(setup.val.annotations, setup.asked.novel, val, keep_pictures=True)
+    own = ["training.validate_every=None", f"data.val.images={str(setup.val.images.resolve())!r}"]
+    return {
+        "train_json": str(train.resolve()),
+        "val_json": str(val.resolve()),
+        "images": str(setup.train.images.resolve()),
+        "model": setup.wishes.model,
+        "options": [*own, *setup.wishes.options],
+    }
+
+
+def as_given(job: Job, _: Console | None) -> Outcome:
+    """A finished base training, in the place of one that is to be done."""
+    path = Path(job.call["checkpoint"])
+    return Outcome(job.folder, TrainResult.of(TrainState(), "given", path, path), None)

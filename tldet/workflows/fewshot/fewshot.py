@@ -1,0 +1,60 @@
+"""``tldet fewshot``, start to end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tldet.output import write_json
+from tldet.workflows.fewshot.base import as_given, base_job, check_arms
+from tldet.workflows.fewshot.plan import FewShot, Setup, prepare, shot_jobs
+from tldet.workflows.fewshot.second import open_base, second_phase
+from tldet.workflows.fewshot.summary import Report, groups
+from tldet.workflows.study.execute import execute, finetuned
+from tldet.workflows.study.matrix import Matrix, Result, run_here
+from tldet.workflows.study.plan import Wishes
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+RESULTS_NAME = "fewshot.json"  # in the experiment's folder
+
+
+def fewshot(wishes: Wishes, asked: FewShot, console: Console | None = None) -> Report:
+    """Train on the base classes, fine-tune on K shots of all classes, measure both groups apart (Wang et al. 2020).
+
+    Called again with the same arguments it goes on: finished runs are taken as they are, and arms, shots and seeds may
+    be added. All numbers are those of the weights at the end of a run: to choose among checkpoints takes labels that
+    few-shot learning does not have.
+
+    Args:
+        wishes: data, base training, seeds (of the draw of the shots and of the training on them).
+        asked: novel classes, shots, arms.
+        console: shows progress and the table.
+
+    Raises:
+        TldetError: the data, a name or a value is wrong, or a run failed.
+        KeyboardInterrupt: the message says how to go on.
+    """
+    setup = prepare(wishes, replace(asked, novel=tuple(dict.fromkeys(asked.novel))))
+    check_arms(setup)
+    say = (lambda line: console.rule(line)) if console is not None else (lambda _: None)
+    learn = finetuned if asked.base is None else as_given
+    before = run_here(Matrix([base_job(setup)], say), lambda job: execute(job, console, learn))[0]
+    start = Path(before["checkpoint"])
+    open_base(start, setup.asked.novel, setup.base_classes)  # it may have gone since
+    jobs = shot_jobs(setup, start)
+    runs = run_here(Matrix(jobs, say), lambda job: execute(job, console, second_phase))
+    report = _report(setup, before, runs)
+    write_json(wishes.out / RESULTS_NAME, report.to_dict(), indent=1, whole=True)
+    if console is not None:
+        console.print(report.table())
+        console.print(f"numbers: {wishes.out / RESULTS_NAME}")
+    return report
+
+
+def _report(setup: Setup, before: Result, runs: list[Result]) -> Report:
+    names = (setup.base_classes, setup.asked.novel)
+    factors = ("arm", "shots", "seed")
+    return Report(groups(before, *names), [{**{f: run[f] for f in factors}, **groups(run, *names)} for run in runs])

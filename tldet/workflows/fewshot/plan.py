@@ -1,0 +1,173 @@
+"""What an experiment consists of, checked before anything is trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tldet.data.index import AnnotationIndex
+from tldet.data.layouts import Split
+from tldet.data.shots import check_novel, draw, write_shots
+from tldet.errors import DataError, TrainingError
+from tldet.workflows.finetune import resolve_layout
+from tldet.workflows.study.job import RUNS, Factor, Job, folder_name, keep_settings
+from tldet.workflows.study.plan import SPLIT_SEED, Wishes, file_hash
+
+log = logging.getLogger(__name__)
+DATA = "data"  # in the experiment's folder, what was cut from the data set
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to fine-tune on K shots.
+
+    Attributes:
+        frozen: all but the layers that classify and correct boxes stay as the base training left them.
+        cosine: the classifier goes by directions, see :class:`~tldet.models.cosine.CosineClassifier`.
+    """
+
+    frozen: bool
+    cosine: bool
+
+
+ARMS = {  # Wang et al. 2020: TFA with cosine similarity, TFA with a plain classifier, and FRCN+ft-full
+    "tfa": Arm(frozen=True, cosine=True),
+    "fc": Arm(frozen=True, cosine=False),
+    "full": Arm(frozen=False, cosine=False),
+}
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """What is asked for beside the data, the base training and the seeds.
+
+    Attributes:
+        novel: names of the novel classes.
+        shots: numbers K of objects a class.
+        arms: names of :data:`ARMS`.
+        base: a tldet checkpoint of the base classes; None has them learnt first.
+        steps: length of a run on K shots.
+        lr_factor: its learning rate as a multiple of the base training's.
+        options: ``a.b=c`` on top of its config.
+        as_background: see :func:`~tldet.data.shots.write_shots`.
+    """
+
+    novel: Sequence[str]
+    shots: Sequence[int] = (1, 5, 10)
+    arms: Sequence[str] = ("tfa",)
+    base: Path | None = None
+    steps: int = 300
+    lr_factor: float = 0.1
+    options: Sequence[str] = ()
+    as_background: bool = False
+
+
+@dataclass(frozen=True)
+class Setup:
+    """An experiment and its data.
+
+    Attributes:
+        wishes: data, base training, seeds, folder.
+        asked: the rest.
+        train: what K shots and base classes are drawn from.
+        val: what the base training measures itself on.
+        measured: what all numbers are measured on: the test split where there is one, else ``val``.
+        classes: all class names.
+    """
+
+    wishes: Wishes
+    asked: FewShot
+    train: Split
+    val: Split
+    measured: Split
+    classes: tuple[str, ...]
+
+    @property
+    def base_classes(self) -> tuple[str, ...]:
+        """The classes that are not novel."""
+        return tuple(name for name in self.classes if name not in self.asked.novel)
+
+    def length(self) -> dict[str, float]:
+        """Of the base training; empty where its recipe chooses."""
+        given = {name: getattr(self.wishes, name) for name in ("epochs", "minutes", "steps")}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def hashes(self) -> dict[str, str]:
+        """Of the annotation files that the numbers depend on."""
+        files = {"train": self.train.annotations, "measured": self.measured.annotations}
+        return {name: file_hash(path) for name, path in files.items()}
+
+
+def prepare(wishes: Wishes, asked: FewShot) -> Setup:
+    """Find the data and hold what is asked for against them; keep it in the experiment's folder.
+
+    Raises:
+        TldetError: the data cannot give it, a value is wrong, or the folder holds another experiment.
+    """
+    if min(wishes.seeds) < 0:
+        raise TrainingError(f"--seeds must be at least 0, not {min(wishes.seeds)}")
+    keep_settings(wishes.out, _settings(wishes, asked))
+    layout = resolve_layout(wishes.data, wishes.train_json, wishes.val_json, wishes.images, wishes.out, SPLIT_SEED)
+    assert layout.val is not None  # a lone JSON was split
+    index = AnnotationIndex.load(layout.train.annotations)
+    setup = Setup(wishes, asked, layout.train, layout.val, layout.test or layout.val, index.class_names)
+    check_novel(index, asked.novel)
+    draw(index, max(asked.shots), seed=0)  # how many there are does not depend on the seed
+    _check_measured(setup)
+    return setup
+
+
+def _settings(wishes: Wishes, asked: FewShot) -> dict[str, Any]:
+    """What an experiment must not mix; arms, shots and seeds may be added."""
+    settings = {"kind": "fewshot", "novel": sorted(set(asked.novel)), "base": asked.base and str(asked.base)}
+    return {**settings, "model": wishes.model, "options": list(wishes.options)}
+
+
+def _check_measured(setup: Setup) -> None:
+    """Each novel class must have objects to be found; base classes that have none are named."""
+    index = AnnotationIndex.load(setup.measured.annotations)
+    there = {index.class_names[label] for label in np.unique(index.labels[~index.crowd])}
+    if lacking := [name for name in setup.asked.novel if name not in there]:
+        raise DataError(
+            f"{index.path}: has no object of novel class {lacking[0]!r}, so nothing of it can be measured: "
+            "measure on annotations that have some (--val)"
+        )
+    if unmeasured := [name for name in setup.base_classes if name not in there]:
+        log.warning("%s: has no object of %s: not in the base AP", index.path, ", ".join(unmeasured))
+
+
+def shot_jobs(setup: Setup, start: Path) -> list[Job]:
+    """The runs on K shots, all seeds of one setting side by side; their JSON files are written.
+
+    Args:
+        setup: the experiment.
+        start: the checkpoint of the base training.
+    """
+    data = {**setup.hashes(), "base": file_hash(start)}
+    combinations = dict.fromkeys(product(setup.asked.arms, setup.asked.shots, setup.wishes.seeds))
+    return [_shot_job(setup, start, *one, data) for one in combinations]
+
+
+def _shot_job(setup: Setup, start: Path, arm: str, shots: int, seed: int, data: dict[str, str]) -> Job:
+    asked, out, measured = setup.asked, setup.wishes.out, setup.measured
+    factors: dict[str, Factor] = {"arm": arm, "shots": shots, "seed": seed}
+    name = f"{shots}shot_seed{seed}{'_background' if asked.as_background else ''}.json"
+    annotations, path = setup.train.annotations, out / DATA / name
+    subset = write_shots(annotations, shots, seed, path, as_background=asked.as_background)
+    call: dict[str, Any] = {"base": str(start.resolve()), "train_json": str(subset.path.resolve())}
+    call |= {"images": str(setup.train.images.resolve()), "lr_factor": asked.lr_factor, "options": list(asked.options)}
+    return Job(
+        factors=factors,
+        folder=out / RUNS / folder_name(factors),
+        call=call,
+        length={"steps": asked.steps},
+        val=(str(measured.annotations.resolve()), str(measured.images.resolve())),
+        pictures=subset.pictures,
+        data=data,
+    )

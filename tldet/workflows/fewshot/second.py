@@ -1,0 +1,158 @@
+"""The second phase: base and novel classes from K objects each, from where the base training left off."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from tldet import checkpoint
+from tldet.config import load, parse_options
+from tldet.data.index import AnnotationIndex
+from tldet.data.shots import TOLD
+from tldet.errors import CheckpointError, ConfigError
+from tldet.labelled import LABELLED
+from tldet.models.detector import Detector, build_detector
+from tldet.models.heads.faster_rcnn import BoxBranch
+from tldet.models.hollow import hollow
+from tldet.workflows.fewshot.plan import ARMS
+from tldet.workflows.runs import CONFIG_NAME, rhythm, write_config
+from tldet.workflows.study.job import Job
+from tldet.workflows.train import Outcome, train
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+NOTE = "# Written by `tldet fewshot`: base and novel classes from K objects each.\n"
+BOX_LAYER = "bbox_pred"  # what corrects boxes, in every head
+LAST_DROP = 0.9  # share of a run with milestones after which the learning rate drops (TFA's configs)
+
+
+def second_phase(job: Job, console: Console | None = None) -> Outcome:
+    """Train on K shots, or go on with it.
+
+    Raises:
+        TldetError: the base checkpoint, an option or the data are wrong.
+    """
+    path = job.folder / CONFIG_NAME
+    if checkpoint.steps_in(job.folder):
+        return train(path, work_dir=job.folder, resume=True, console=console)
+    _tell(job)
+    start = checkpoint.load(job.call["base"])
+    write_config(job.folder, second_config(start, job), NOTE)
+    write_config(job.folder, load(path, parse_options(job.call["options"])).data, NOTE)
+    return train(path, work_dir=job.folder, init_from=job.call["base"], console=console)
+
+
+def _tell(job: Job) -> None:
+    told = json.loads(Path(job.call["train_json"]).read_bytes())[TOLD]
+    meaning = "count as background" if told["as_background"] else f"teach nothing ({LABELLED} of each picture)"
+    counts = told["counts"]
+    numbers = (counts["objects"], counts["pictures"], counts["dropped_objects"])
+    log.info("%d objects on %d pictures; %d further objects on these are not given and %s", *numbers, meaning)
+
+
+def open_base(path: Path, novel: Sequence[str], base: Sequence[str]) -> dict[str, Any]:
+    """A base checkpoint that can be gone on from.
+
+    Args:
+        path: the checkpoint.
+        novel: names of the novel classes.
+        base: names of the others.
+
+    Raises:
+        CheckpointError: it cannot be read, describes no training, knows a novel class or lacks a base class.
+    """
+    state = checkpoint.load(path)
+    config, names = state["config"], state["meta"]["class_names"]
+    if not config["model"].get("head") or not config["data"].get("train") or not config.get("optimizer"):
+        raise CheckpointError(f"{path}: its config describes no training of a detector; give that of a tldet run")
+    if met := [name for name in novel if name in names]:
+        raise CheckpointError(f"{path}: was trained on class {met[0]!r}, which --novel says is new to it")
+    if lacking := [name for name in base if name not in names]:
+        raise CheckpointError(
+            f"{path}: does not know class {lacking[0]!r}: name it in --novel, or train the base on it"
+        )
+    return state
+
+
+def second_config(start: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    """The base run's config, but for what the second phase does otherwise.
+
+    Args:
+        start: the base run's checkpoint.
+        job: the run.
+    """
+    config: dict[str, Any] = copy.deepcopy(start["config"])
+    for key in ("freeze", "l2_sp"):  # the base training's means against forgetting its own start
+        config.pop(key, None)
+    config["model"].pop("weights", None)
+    config["model"]["head"]["num_classes"] = len(AnnotationIndex.load(job.call["train_json"]).class_names)
+    set_arm(config, job.arm)
+    config["data"] = _data(config["data"], start["meta"]["input"], job)
+    config["optimizer"]["lr"] *= job.call["lr_factor"]
+    config["schedule"] = _schedule(config["schedule"], int(job.length["steps"]))
+    epoch = max(1, job.pictures // config["data"]["loader"].get("batch_size", 1))
+    rest = {"seed": int(job.factors["seed"]), "patience": None, **rhythm(job.length, epoch)}
+    config["training"] = {**config.get("training", {}), **rest}
+    return config
+
+
+def set_arm(config: dict[str, Any], name: str) -> None:
+    """Change a config to a way of fine-tuning.
+
+    Raises:
+        ConfigError: the way does not go with the detector.
+    """
+    arm, model = ARMS[name], config["model"]
+    detector = hollow(lambda: build_detector(model))
+    if arm.cosine:
+        if not any(isinstance(part, BoxBranch) for part in detector.modules()):
+            kind = model["head"]["type"]
+            raise ConfigError(f"--arms {name}: needs a two-stage detector for its cosine classifier, not {kind}")
+        model["head"].setdefault("roi", {})["cosine"] = "fixed"
+    if arm.frozen:
+        config["freeze"] = {"layers": all_but(detector, last_layers(detector))}
+
+
+def last_layers(detector: Detector) -> list[str]:
+    """The layers that classify and correct boxes (and masks): what TFA fine-tunes."""
+    head: Any = detector.head
+    boxes = [name for name, _ in head.named_modules() if name.rpartition(".")[2] == BOX_LAYER]
+    return [f"head.{name}" for name in dict.fromkeys([*head.class_layers, *boxes])]
+
+
+def all_but(model: nn.Module, spared: Sequence[str], prefix: str = "") -> list[str]:
+    """The fewest modules and parameters, by their dotted names, that hold all of a model but the ``spared`` modules."""
+    names = [prefix + name for name, _ in model.named_parameters(recurse=False)]
+    for name, part in model.named_children():
+        path = prefix + name
+        if path in spared or next(part.parameters(), None) is None:
+            continue
+        inside = any(one.startswith(f"{path}.") for one in spared)
+        names += all_but(part, spared, f"{path}.") if inside else [path]
+    return names
+
+
+def _data(base: Mapping[str, Any], size: Mapping[str, int], job: Job) -> dict[str, Any]:
+    """K shots to train on, nothing to choose a checkpoint by, and what is measured at the end."""
+    train = {key: value for key, value in base["train"].items() if key != "classes"}
+    train.update(annotations=job.call["train_json"], images=job.call["images"])
+    annotations, images = job.val
+    test: dict[str, Any] = {"type": "CocoDataset", "annotations": annotations, "images": images}
+    test["transforms"] = [{"type": "Resize", **size}]
+    return {"train": train, "test": test, "loader": base.get("loader") or {}}
+
+
+def _schedule(base: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """The base run's course over so many steps; its milestones become one, near the end."""
+    schedule = {key: value for key, value in base.items() if key not in ("epochs", "minutes", "steps", "milestones")}
+    if schedule.get("policy") == "multistep":
+        schedule["milestones"] = [max(1, round(LAST_DROP * steps))]
+    return {**schedule, "steps": steps}

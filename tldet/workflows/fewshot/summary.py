@@ -1,0 +1,90 @@
+"""What an experiment found: mean, interval and deviation over seeds of the AP of base and of novel classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import stdev
+from typing import TYPE_CHECKING, Any
+
+from tldet.evaluation.report import mean_over
+from tldet.evaluation.statistics import Interval, mean_interval
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Result = Mapping[str, Any]  # of a run, as its folder keeps it
+FIELDS = {"AP": "per_class", "AP50": "per_class_ap50"}  # of a result, by what is averaged from it
+SHOWN = ("base_AP", "novel_AP", "novel_AP50")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number over the seeds: its mean, the mean's 95 % interval (Student's t), and the sample standard deviation.
+
+    With one seed there is neither an interval nor a deviation.
+    """
+
+    interval: Interval
+    deviation: float | None
+
+    def __str__(self) -> str:
+        if self.deviation is None or self.interval.high is None:
+            return f"{self.interval.mean:.3f}"
+        half = self.interval.high - self.interval.mean
+        return f"{self.interval.mean:.3f} ± {half:.3f}\nsd {self.deviation:.3f}"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Of one value or more."""
+    return Spread(mean_interval(values), stdev(values) if len(values) > 1 else None)
+
+
+def groups(result: Result, base: Sequence[str], novel: Sequence[str]) -> dict[str, float]:
+    """``base_AP``, ``base_AP50``, ``novel_AP``, ``novel_AP50`` of a run; -1 where there is nothing to measure."""
+    names = {"base": base, "novel": novel}
+    return {
+        f"{group}_{key}": mean_over(result[field], names[group]) for group in names for key, field in FIELDS.items()
+    }
+
+
+@dataclass(frozen=True)
+class Report:
+    """The numbers of an experiment.
+
+    Attributes:
+        before: of the base training (:func:`groups`).
+        runs: of each run on K shots, with its ``arm``, ``shots`` and ``seed``.
+    """
+
+    before: Mapping[str, float]
+    runs: Sequence[Mapping[str, Any]]
+
+    def settings(self) -> list[dict[str, Any]]:
+        """One entry for each arm and number of shots: its seeds, and a :class:`Spread` of each number over them."""
+        entries = []
+        for arm, shots in dict.fromkeys((run["arm"], run["shots"]) for run in self.runs):
+            same = [run for run in self.runs if (run["arm"], run["shots"]) == (arm, shots)]
+            numbers = {key: spread([run[key] for run in same]) for key in self.before}
+            entries.append({"arm": arm, "shots": shots, "seeds": [run["seed"] for run in same], **numbers})
+        return entries
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything in plain containers, numbers to the last bit: what goes into a JSON file."""
+        plain = [{k: asdict(v) if isinstance(v, Spread) else v for k, v in one.items()} for one in self.settings()]
+        return {"before": dict(self.before), "summary": plain, "runs": [dict(run) for run in self.runs]}
+
+    def table(self) -> Table:
+        """Base and novel AP before and after, a row for each arm and number of shots."""
+        from rich.table import Table
+
+        shown = Table(title="mean ± 95 % interval over seeds, sd their standard deviation")
+        for name in ("arm", "shots", "seeds"):
+            shown.add_column(name)
+        for key in SHOWN:
+            shown.add_column(key.replace("_", " "), justify="right")
+        shown.add_row("base", "all", "", *(f"{v:.3f}" if (v := self.before[key]) >= 0 else "-" for key in SHOWN))
+        for one in self.settings():
+            seeds = ", ".join(map(str, one["seeds"]))
+            shown.add_row(one["arm"], str(one["shots"]), seeds, *(str(one[key]) for key in SHOWN))
+        return shown

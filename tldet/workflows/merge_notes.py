@@ -1,0 +1,74 @@
+"""A line for everything one should know of a merge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from tldet.data.merge.classes import Classes, differing_fields, near_clashes, uneven_folds
+from tldet.data.merge.join import Joined
+from tldet.data.merge.source import Source
+from tldet.workflows.merge_report import PartRow
+
+NAMED = 5  # so many are named; the rest is counted
+
+
+def class_notes(sources: Sequence[Source], classes: Classes, aliases: Mapping[str, str]) -> Iterator[str]:
+    """What one should know of names."""
+    for group in near_clashes(classes.names.values()):
+        quoted = " and ".join(repr(name) for name in group)
+        yield f"classes {quoted} are kept apart; if they are one, say so with --aliases"
+    lists = [source.categories for source in sources]
+    for name, most, fewer in uneven_folds(lists, aliases):
+        yield (
+            f"class {name!r} is made of several of {sources[most].path}, but {sources[fewer].path} lacks some of "
+            "these: it counts as labelled there all the same"
+        )
+    if differing := differing_fields(lists, aliases):
+        yield f"{named(differing)}: inputs differ in fields other than name and id; the first input's are kept"
+    for source in sources:
+        used = set(source.category_ids.tolist())
+        if empty := [record["name"] for record in source.categories if record["id"] not in used]:
+            yield f"{source.path} lists {named(empty)} without an object: its pictures count as free of them"
+        if source.left_out:
+            yield f"{source.path}: {named(source.left_out)} not carried over"
+
+
+def part_notes(row: PartRow, joined: Joined, differing: int, names: Mapping[int, str]) -> Iterator[str]:
+    """What was changed in a part, with the first ids."""
+    labels = set(joined.labelled)
+    if row.united_pictures:
+        yield f"{row.file}: {row.united_pictures} pictures are another input's too and were united with it"
+    if differing:
+        yield f"{row.file}: {differing} of these are described differently; the first input's fields are kept"
+    if row.twins:
+        left_out = named([_object(joined, left) for left, _ in joined.twins])
+        twice = f"{row.twins} objects are annotated twice (one class, IoU > 0.9) and kept once"
+        yield f"{row.file}: {twice}; left out: {left_out}"
+    if row.changed_picture_ids:
+        yield f"{row.file}: {row.changed_picture_ids} pictures have a new id, theirs was taken"
+    if row.changed_annotation_ids:
+        yield f"{row.file}: {row.changed_annotation_ids} objects have a new id, theirs was taken, missing or 0"
+    if absent := [name for category, name in names.items() if not any(category in ids for ids in labels)]:
+        yield f"{row.file}: no picture is labelled for {named(absent)}"
+    strays = np.flatnonzero(joined.unlabelled)
+    if len(strays):
+        first = _object(joined, int(strays[0]))
+        yield f"{row.file}: {len(strays)} objects are of a class not labelled on their picture (first: {first})"
+
+
+def shared_note(one: str, two: str, count: int) -> str:
+    """Pictures that are learnt and measured on alike."""
+    return f"{count} pictures are in {one} and in {two}: what is measured on them was trained on"
+
+
+def _object(joined: Joined, position: int) -> str:
+    number, place = joined.object(position)
+    source = joined.sources[number]
+    return f"annotation {source.annotation_ids[place]} of {source.path}"
+
+
+def named(names: Sequence[str]) -> str:
+    """The first few, and how many more there are."""
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

@@ -1,0 +1,77 @@
+"""A run of a study made: fine-tuned, measured on the validation pictures, written down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tldet import checkpoint
+from tldet.evaluation.loading import load_ground_truth, load_results
+from tldet.evaluation.resample import resampled_ap
+from tldet.workflows.finetune import finetune
+from tldet.workflows.study.job import Job, write_result
+from tldet.workflows.test import test
+from tldet.workflows.train import Outcome
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DETECTIONS_NAME = "detections.json"  # on the validation pictures, in a run's folder
+
+
+def finetuned(job: Job, console: Console | None = None) -> Outcome:
+    """Train by :func:`tldet.workflows.finetune.finetune`, or go on with it."""
+    if checkpoint.steps_in(job.folder):
+        return finetune(out=job.folder, resume=True, console=console)
+    (job.folder / "best.pt").unlink(missing_ok=True)  # of a run that was killed before its first whole checkpoint
+    length = {"steps": job.steps} if job.steps is not None else dict(job.length)
+    return finetune(out=job.folder, console=console, **length, **job.call)
+
+
+def execute(
+    job: Job, console: Console | None = None, train: Callable[[Job, Console | None], Outcome] = finetuned
+) -> dict[str, Any]:
+    """Make a run, or go on with it where it was begun, and write its result into its folder.
+
+    The numbers are those of the weights at the end of the budget, measured once: the best of several validations would
+    be chosen by the very pictures that it is measured on.
+
+    Args:
+        job: the run.
+        console: shows the run's own progress.
+        train: trains it, or goes on with it.
+
+    Returns:
+        What :func:`~tldet.workflows.study.job.write_result` wrote.
+
+    Raises:
+        TldetError: the data or a setting is wrong, or a run of other settings was begun in the folder.
+        KeyboardInterrupt: the run is saved.
+    """
+    job.keep()
+    begun = time.monotonic()
+    outcome = train(job, console)
+    trained = outcome.trained()
+    annotations, images = job.val
+    detections = job.folder / DETECTIONS_NAME
+    found = test(trained, data=annotations, images=images, results_path=detections)
+    truth = load_ground_truth(annotations, "segm" if found.type == "segm" else "bbox")
+    result = write_result(
+        job,
+        {
+            "steps": outcome.train.step,
+            "seconds": outcome.train.seconds,
+            "elapsed": time.monotonic() - begun,
+            "numbers": found.numbers(),
+            "per_class": found.per_class,
+            "per_class_ap50": found.per_class_ap50,
+            "type": found.type,
+            "checkpoint": str(trained),
+            "resampled_ap": resampled_ap(truth, load_results(detections, truth)).tolist(),
+        },
+    )
+    for path in checkpoint.steps_in(job.folder):  # the state to go on from; the weights stay
+        if path != trained:
+            path.unlink()
+    return result

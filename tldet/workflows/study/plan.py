@@ -1,0 +1,170 @@
+"""From what is asked for to the runs of a study."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tldet.config import load
+from tldet.data.index import AnnotationIndex
+from tldet.data.layouts import Split
+from tldet.data.subsets import subset_size, write_subset
+from tldet.errors import ConfigError, DataError
+from tldet.workflows.choose import Choices, choose_for
+from tldet.workflows.finetune import DEFAULT_MODEL, resolve_layout
+from tldet.workflows.runs import rhythm
+from tldet.workflows.study.arms import Arm, refuse_clash, refuse_unpaced
+from tldet.workflows.study.job import RUNS, Job, folder_name, keep_settings
+
+SPLIT_SEED = 0  # of a JSON that is split into one to train and one to measure on: the same for every run
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What all runs of a study share, as it was asked for.
+
+    Attributes:
+        data: see :func:`tldet.workflows.finetune.finetune`, as with all but ``out`` and ``seeds``.
+        out: the study's folder.
+        train_json: annotations to train on.
+        val_json: annotations to measure on.
+        images: picture folder of both.
+        model: a recipe.
+        epochs: length of each run, in passes over its own pictures.
+        minutes: length of each run in training time, made a number of steps once an arm.
+        steps: length of each run in steps.
+        seeds: of the runs, and of the subsets they train on.
+        options: ``a.b=c`` for every run.
+    """
+
+    data: str | Path | None
+    out: Path
+    train_json: str | Path | None = None
+    val_json: str | Path | None = None
+    images: str | Path | None = None
+    model: str = DEFAULT_MODEL
+    epochs: int | None = None
+    minutes: float | None = None
+    steps: int | None = None
+    seeds: Sequence[int] = (0, 1, 2)
+    options: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a study.
+
+    Attributes:
+        jobs: the largest fraction first, seed by seed, so that a study cut short still compares all arms.
+        val: the annotations that all are measured on.
+        settings: what all runs share.
+    """
+
+    jobs: Sequence[Job]
+    val: Path
+    settings: Mapping[str, Any]
+
+
+def make_plan(kind: str, wishes: Wishes, arms: Mapping[str, Arm], fractions: Sequence[float]) -> Plan:
+    """The runs of every arm, fraction and seed; subsets are written, the settings kept in the study's folder.
+
+    Size of the input, batch and length without a wish are chosen from all the pictures, so that they are the same at
+    every fraction; the numbers are measured once, at the end.
+
+    Raises:
+        TldetError: the data, a name or a value is wrong, or the folder holds another study.
+    """
+    _check(wishes, fractions)
+    refuse_clash(arms, wishes.options)
+    refuse_unpaced(arms, wishes.minutes)
+    settings: dict[str, Any] = {"kind": kind, "model": wishes.model, "options": list(wishes.options)}
+    keep_settings(wishes.out, settings)
+    layout = resolve_layout(wishes.data, wishes.train_json, wishes.val_json, wishes.images, wishes.out, SPLIT_SEED)
+    train, val = layout.train, layout.val
+    assert val is not None  # a single JSON is split
+    if AnnotationIndex.load(val.annotations).crowd.all():
+        raise DataError(f"{val.annotations}: holds no object to measure on")
+    index = AnnotationIndex.load(train.annotations)
+    length = {"epochs": wishes.epochs, "minutes": wishes.minutes, "steps": wishes.steps}
+    choices = choose_for(load(wishes.model), index, **length)  # type: ignore[arg-type]
+    hashes = {"train": file_hash(train.annotations), "val": file_hash(val.annotations)}
+    shared = _Shared(wishes, train, val, index, choices, hashes)
+    order = [(f, s, name) for s in wishes.seeds for f in sorted(fractions, reverse=True) for name in arms]
+    jobs = [shared.job(name, arms[name], fraction, seed) for fraction, seed, name in order]
+    return Plan(jobs, val.annotations, settings)
+
+
+def _check(wishes: Wishes, fractions: Sequence[float]) -> None:
+    for option, values in (("--seeds", wishes.seeds), ("--fractions", fractions)):
+        if len(set(values)) != len(values):
+            raise ConfigError(f"{option}: a value is given twice")
+    if min(wishes.seeds) < 0:
+        raise ConfigError(f"--seeds must be at least 0, not {min(wishes.seeds)}")
+    for fraction in fractions:
+        if not 0 < fraction <= 1:
+            raise ConfigError(f"--fractions must be above 0 and at most 1, not {fraction:g}")
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the jobs of a study are made from."""
+
+    wishes: Wishes
+    train: Split
+    val: Split
+    index: AnnotationIndex
+    choices: Choices
+    hashes: Mapping[str, str]
+
+    def job(self, name: str, arm: Arm, fraction: float, seed: int) -> Job:
+        """One run."""
+        factors: dict[str, str | int | float] = {"arm": name, "fraction": fraction, "seed": seed}
+        return Job(
+            factors=factors,
+            folder=self.wishes.out / RUNS / folder_name(factors),
+            call={**self._call(seed), **arm.call, "options": self._options(arm, fraction, seed)},
+            length=self.choices.length,
+            val=(_text(self.val.annotations), _text(self.val.images)),
+            pictures=subset_size(len(self.index), fraction),
+            data=self.hashes,
+            pace=arm.pace,
+        )
+
+    def _call(self, seed: int) -> dict[str, Any]:
+        train, val, data = self.train, self.val, self.wishes.data
+        return {
+            "data": None if data is None else _text(Path(data)),
+            "train_json": _text(train.annotations),
+            "val_json": _text(val.annotations),
+            "images": _text(train.images) if train.images == val.images else None,
+            "model": self.wishes.model,
+            "seed": seed,
+        }
+
+    def _options(self, arm: Arm, fraction: float, seed: int) -> list[str]:
+        an_epoch = max(1, len(self.index) // self.choices.batch)
+        every = rhythm(self.choices.length, an_epoch)["checkpoint_every"]
+        if "epochs" not in self.choices.length:
+            every /= fraction  # as many steps between two checkpoints, whatever the number of pictures
+        options = ["training.validate_every=None", f"training.checkpoint_every={every:g}"]
+        if fraction < 1:
+            options.append(f"data.train.annotations={self._subset(fraction, seed)}")
+        return [*options, *self.wishes.options, *arm.options]
+
+    def _subset(self, fraction: float, seed: int) -> str:
+        path = self.wishes.out / "data" / f"fraction{fraction:g}_seed{seed}.json"
+        if not path.is_file():
+            write_subset(self.train, fraction, seed, path)
+        return _text(path)
+
+
+def _text(path: Path) -> str:
+    return str(path.resolve())
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file: a result is one of this very file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

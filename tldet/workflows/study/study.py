@@ -1,0 +1,109 @@
+"""``tldet study``: start, backbone or data compared at an equal budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tldet.errors import ConfigError, DataError
+from tldet.evaluation.power_law import FARTHEST
+from tldet.workflows.study.arms import ARMS, REFERENCE, Arm, backbone_arms, transfer_arms
+from tldet.workflows.study.execute import execute
+from tldet.workflows.study.matrix import Matrix, Result, run_beside, run_here
+from tldet.workflows.study.plan import Plan, Wishes, make_plan
+from tldet.workflows.study.report import Report, add_curve, make_report, show, write
+from tldet.workflows.study.workers import Worker, gpus
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FRACTIONS = (0.05, 0.1, 0.25, 0.5, 1.0)  # of a learning curve
+TIMES = (2, 4)  # as many pictures as there are, that a learning curve says something of
+
+
+def study_transfer(
+    wishes: Wishes,
+    arms: Sequence[str] = tuple(ARMS),
+    fractions: Sequence[float] = (1.0,),
+    console: Console | None = None,
+) -> Report:
+    """Compare ways to start and to train.
+
+    Args:
+        wishes: data, budget, seeds.
+        arms: names from :data:`tldet.workflows.study.arms.ARMS`.
+        fractions: of the training pictures.
+        console: shows progress and what was found.
+
+    Raises:
+        TldetError: the data, a name or a value is wrong, or a run failed.
+        KeyboardInterrupt: the message says how to go on.
+    """
+    return _study("transfer", wishes, transfer_arms(arms), fractions, console)
+
+
+def study_backbones(
+    wishes: Wishes, names: Sequence[str], fractions: Sequence[float] = (1.0,), console: Console | None = None
+) -> Report:
+    """Compare backbones in one recipe; the arguments and errors are those of :func:`study_transfer`."""
+    if len(names) < 2:
+        raise ConfigError(f"study backbones {' '.join(names)}: give two backbones or more to compare")
+    return _study("backbones", wishes, backbone_arms(names, wishes.model), fractions, console)
+
+
+def study_data(
+    wishes: Wishes,
+    fractions: Sequence[float] = FRACTIONS,
+    predict: Sequence[int] = (),
+    console: Console | None = None,
+) -> Report:
+    """Measure AP by the number of training pictures, and expect what more would bring.
+
+    Args:
+        wishes: data, budget, seeds.
+        fractions: of the training pictures; each seed draws other pictures, nested from fraction to fraction.
+        predict: numbers of pictures to expect the AP of; twice and four times the most measured when empty.
+        console: shows progress and what was found.
+
+    Raises:
+        TldetError: the data or a value is wrong, or a run failed.
+        KeyboardInterrupt: the message says how to go on.
+    """
+    return _study("data", wishes, {REFERENCE: ARMS[REFERENCE]}, fractions, console, predict)
+
+
+def _study(
+    kind: str,
+    wishes: Wishes,
+    arms: Mapping[str, Arm],
+    fractions: Sequence[float],
+    console: Console | None,
+    predict: Sequence[int] | None = None,
+) -> Report:
+    plan = make_plan(kind, wishes, arms, fractions)
+    numbers = None if predict is None else _numbers(plan, predict)
+    report = make_report(_run(plan, console), plan.val)
+    if numbers is not None:
+        add_curve(report, numbers)
+    write(report, wishes.out, plan.settings)
+    if console is not None:
+        show(report, wishes.out, console)
+    return report
+
+
+def _numbers(plan: Plan, predict: Sequence[int]) -> list[int]:
+    """The numbers of pictures to expect the AP of; one too far is refused before the runs."""
+    most = max(job.pictures for job in plan.jobs)
+    for number in predict:
+        if number > FARTHEST * most:
+            raise DataError(f"--predict {number}: is more than {FARTHEST:g} times the {most} pictures there are")
+    return list(predict) or [times * most for times in TIMES]
+
+
+def _run(plan: Plan, console: Console | None) -> list[Result]:
+    """All runs: one a GPU where there are several, else one after the other in this process."""
+    say = (lambda line: console.rule(line)) if console is not None else (lambda _: None)
+    matrix, devices = Matrix(plan.jobs, say), gpus()
+    if len(devices) > 1:
+        return run_beside(matrix, lambda job, slot: Worker(job, devices[slot]), len(devices))
+    return run_here(matrix, lambda job: execute(job, console))

@@ -1,0 +1,107 @@
+"""Runs of a study in processes of their own, one a GPU."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tldet import errors
+from tldet.errors import TldetError, TrainingError
+from tldet.output import write_json
+from tldet.workflows.study.execute import execute
+from tldet.workflows.study.job import Job
+
+FAILED_NAME = "failed.json"  # in a run's folder, what its process could not do
+LOG_NAME = "worker.log"  # in a run's folder, what its process showed
+PATIENCE = 600  # seconds that a process may take to finish its step and save
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [name.strip() for name in visible.split(",")] if visible else []
+    count = torch.cuda.device_count()
+    return names[:count] if names else [str(number) for number in range(count)]
+
+
+class Worker:
+    """A run under way in a process of its own.
+
+    Args:
+        job: the run.
+        gpu: the one GPU that its process sees.
+    """
+
+    def __init__(self, job: Job, gpu: str) -> None:
+        self.job = job
+        job.keep()
+        (job.folder / FAILED_NAME).unlink(missing_ok=True)
+        command = [sys.executable, "-m", "tldet.workflows.study.workers", str(job.folder)]
+        # Its own session: Ctrl-C in the terminal reaches the parent, which has each process saved once.
+        with (job.folder / LOG_NAME).open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=_environment(gpu), start_new_session=True
+            )
+
+    def poll(self) -> dict[str, Any] | None:
+        """The result once the process has ended.
+
+        Raises:
+            TldetError: the run failed.
+        """
+        if self._process.poll() is None:
+            return None
+        if (result := self.job.result()) is not None:
+            return result
+        raise _error_of(self.job.folder, self._process.returncode)
+
+    def stop(self) -> None:
+        """Have the process finish its step, save and end."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+
+def _environment(gpu: str) -> dict[str, str]:
+    root = str(Path(__file__).resolve().parents[3])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": gpu, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _error_of(folder: Path, code: int) -> TldetError:
+    """What the process wrote down, or that it ended without a word."""
+    try:
+        found = json.loads((folder / FAILED_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return TrainingError(f"its process ended with code {code} and left no result; see {folder / LOG_NAME}")
+    kind: type[TldetError] = getattr(errors, found["kind"])
+    return kind(found["message"])
+
+
+def main(folder: str) -> int:
+    """Make the run that is written down in a folder; returns the exit code."""
+    from rich.console import Console
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        execute(Job.kept(Path(folder)), Console(soft_wrap=True))
+    except TldetError as error:
+        write_json(Path(folder) / FAILED_NAME, {"kind": type(error).__name__, "message": str(error)})
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

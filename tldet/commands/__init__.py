@@ -8,6 +8,7 @@ from types import ModuleType
 from tldet.commands import (
     benchmark,
     evaluate,
+    extend,
     fewshot,
     finetune,
     import_checkpoint,
@@ -24,6 +25,7 @@ from tldet.commands import (
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
     "finetune": finetune,
+    "extend": extend,
     "fewshot": fewshot,
     "pretrain": pretrain,
     "study": study,

@@ -175,13 +175,19 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-def _check_hash(path: Path, digest: str, url: str) -> None:
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file, 64 hexadecimal digits."""
+    found = hashlib.sha256()
     with path.open("rb") as file:
-        found = hashlib.sha256()
         while block := file.read(1 << 20):
             found.update(block)
-    if not found.hexdigest().startswith(digest):
-        message = f"{path}: its SHA-256 is {found.hexdigest()[:16]}..., {url} should have {digest}; remove it and retry"
+    return found.hexdigest()
+
+
+def _check_hash(path: Path, digest: str, url: str) -> None:
+    found = file_hash(path)
+    if not found.startswith(digest):
+        message = f"{path}: its SHA-256 is {found[:16]}..., {url} should have {digest}; remove it and retry"
         raise CheckpointError(message)
 
 

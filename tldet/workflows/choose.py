@@ -37,7 +37,7 @@ def choose_for(
     """Input size, batch and length for a recipe on a data set."""
     batch, why_batch = _batch(recipe, len(index))
     short, long, why_size = _size("lite0" in recipe.source, index)
-    length, why_length = _length(len(index), batch, epochs, minutes, steps)
+    length, why_length = choose_length(len(index), batch, epochs, minutes, steps)
     return Choices(short, long, batch, length, reasons=[why_size, why_batch, why_length])
 
 
@@ -76,9 +76,10 @@ def _batch(recipe: Config, pictures: int) -> tuple[int, str]:
     return batch, f"batch {batch}: {os.cpu_count()} cores and no GPU"
 
 
-def _length(
+def choose_length(
     pictures: int, batch: int, epochs: int | None, minutes: float | None, steps: int | None
 ) -> tuple[dict[str, Any], str]:
+    """What is asked for, or about thirty passes over the pictures; with the reason."""
     for key, value in (("epochs", epochs), ("minutes", minutes), ("steps", steps)):
         if value is not None:
             return {key: value}, f"{key} {value}: as asked"

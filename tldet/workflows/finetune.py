@@ -165,10 +165,10 @@ def _filled(
     steps_train, steps_val = transforms(choices)
     data = config.setdefault("data", {})
     masks = config["model"]["head"].get("mask") is not None
-    data["train"] = _section(layout.train, steps_train, masks)
+    data["train"] = section_of(layout.train, steps_train, masks)
     for name, split in (("val", layout.val), ("test", layout.test)):
         if split is not None:
-            data[name] = _section(split, steps_val, masks)
+            data[name] = section_of(split, steps_val, masks)
     loader = data.setdefault("loader", {})
     loader["batch_size"] = choices.batch
     config["model"]["head"]["num_classes"] = len(index.class_names)
@@ -184,7 +184,8 @@ def _filled(
     return config
 
 
-def _section(split: Split, steps: list[dict[str, Any]], masks: bool) -> dict[str, Any]:
+def section_of(split: Split, steps: list[dict[str, Any]], masks: bool) -> dict[str, Any]:
+    """The section of a config for a JSON and its pictures."""
     annotations, images = str(split.annotations.resolve()), str(split.images.resolve())
     read = {"masks": True} if masks else {}
     return {"type": "CocoDataset", "annotations": annotations, "images": images, "transforms": steps, **read}

@@ -161,12 +161,11 @@ class _Files:
 
     def names(self, one: _Part) -> list[str]:
         """File names of a part's pictures, seen from the folder."""
-        records = [one.joined.record(record) for record in one.joined.firsts.tolist()]
-        file_names = [one.joined.sources[number].file_names[place] for number, place in records]
-        splits = [one.given[number].split for number, _ in records]
-        paths = [split.images / name for split, name in zip(splits, file_names, strict=True)]
+        paths = one.joined.paths()
         if not self.copy:
             return reference(paths, self.folder)
+        records = [one.joined.record(record) for record in one.joined.firsts.tolist()]
+        file_names = [one.joined.sources[number].file_names[place] for number, place in records]
         folders = [f"{one.part}/{one.given[number].label}" for number, _ in records]
         copies = copy_names(folders, file_names, self.taken)
         pairs = list(zip(paths, copies, strict=True))

@@ -26,6 +26,7 @@ from tldet.models.detector import Detector, Preprocess
 from tldet.registry import BACKBONES, DATASETS, HEADS, HOOKS, NECKS, OPTIMIZERS, TRANSFORMS
 from tldet.transfer.class_match import MatchSettings
 from tldet.transfer.freeze import FreezeSettings
+from tldet.transfer.teacher import TeacherSettings
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ SCHEMA = {
     "data.test.transforms.*": Part(TRANSFORMS),
     "evaluation": Part(EvalSettings, required=False),
     "class_match": Part(MatchSettings, required=False),
+    "distill": Part(TeacherSettings, required=False),
 }
 PRETRAIN_SCHEMA = {**COMMON, "model.classifier": Part(ClassifierSettings, required=False)}
 
@@ -94,6 +96,7 @@ class Settings:
     freeze: FreezeSettings
     l2_sp: L2SPSettings | None
     match: MatchSettings
+    distill: TeacherSettings | None
 
 
 def checked_settings(config: Config, schema: Mapping[str, Part] = SCHEMA) -> Settings:
@@ -107,7 +110,7 @@ def checked_settings(config: Config, schema: Mapping[str, Part] = SCHEMA) -> Set
         ConfigError: a key or value is wrong.
     """
     check(config, schema)
-    l2_sp = config.get("l2_sp")
+    l2_sp, distill = config.get("l2_sp"), config.get("distill")
     settings = Settings(
         build_settings(LoaderSettings, config.get("data.loader") or {}),
         build_settings(ScheduleSettings, config["schedule"]),
@@ -116,6 +119,7 @@ def checked_settings(config: Config, schema: Mapping[str, Part] = SCHEMA) -> Set
         build_settings(FreezeSettings, config.get("freeze") or {}),
         build_settings(L2SPSettings, l2_sp) if l2_sp else None,
         build_settings(MatchSettings, config.get("class_match") or {}),
+        build_settings(TeacherSettings, distill) if distill else None,
     )
     if settings.schedule.minutes is not None and settings.freeze.thaws:
         raise ConfigError(

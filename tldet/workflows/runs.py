@@ -13,6 +13,7 @@ from tldet.workflows.parts import checked_settings
 
 CONFIG_NAME = "config.py"
 LONG_EPOCH = 100  # steps; each of a run of minutes is then worth a measurement
+LAST_DROP = 0.9  # share of a run with milestones after which the learning rate drops (the configs of TFA)
 T = TypeVar("T")
 
 
@@ -35,6 +36,20 @@ def rhythm(length: Mapping[str, Any], an_epoch: int) -> dict[str, Any]:
     else:
         every = 1 if an_epoch >= LONG_EPOCH else 2
     return {"validate_every": every, "checkpoint_every": every, "log_every": 10}
+
+
+def course_over(schedule: Mapping[str, Any], length: Mapping[str, Any]) -> dict[str, Any]:
+    """An earlier run's ``schedule`` over another length; its milestones become one, near the end.
+
+    Args:
+        schedule: the section of the earlier run.
+        length: ``epochs``, ``steps`` or ``minutes`` of the new one.
+    """
+    course = {key: v for key, v in schedule.items() if key not in ("epochs", "minutes", "steps", "milestones")}
+    if course.get("policy") == "multistep":
+        last = LAST_DROP * next(iter(length.values()))
+        course["milestones"] = [max(1, round(last)) if "steps" in length else last]
+    return {**course, **length}
 
 
 def write_config(folder: Path, config: dict[str, Any], note: str) -> Path:

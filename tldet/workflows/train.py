@@ -18,6 +18,7 @@ from tldet.errors import CheckpointError, DataError, TrainingError
 from tldet.evaluation.report import CocoResult
 from tldet.models.detector import build_detector
 from tldet.transfer.class_match import shown as class_table
+from tldet.transfer.teacher import distilled
 from tldet.workflows.assemble import assemble
 from tldet.workflows.parts import (
     Validation,
@@ -113,6 +114,8 @@ def train(
     started = start_weights(detector, resume, init_from, start, backbone_weights, settings.match)
     if console and started.renewed:
         console.print(class_table(started.classes, started.source))
+    if settings.distill:
+        detector = distilled(detector, settings.distill)
     validation = Validation(val, settings.loader, settings.evaluation) if val else None
     if validation:
         best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training

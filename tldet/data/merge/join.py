@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,11 @@ class Joined:
     def object(self, position: int) -> tuple[int, int]:
         """(source, place in it) of object ``position``."""
         return _within(position, [len(source.objects) for source in self.sources])
+
+    def paths(self) -> list[Path]:
+        """(M) where the merged pictures are."""
+        records = [self.record(position) for position in self.firsts.tolist()]
+        return [self.sources[n].split.images / self.sources[n].file_names[place] for n, place in records]
 
     @property
     def unlabelled(self) -> NDArray[np.bool_]:

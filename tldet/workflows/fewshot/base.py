@@ -11,11 +11,11 @@ from tldet.config import load
 from tldet.data.shots import write_base
 from tldet.engine.state import TrainResult, TrainState
 from tldet.errors import TrainingError
+from tldet.transfer.sources import file_hash
 from tldet.workflows.fewshot.plan import DATA, Setup
 from tldet.workflows.fewshot.second import open_base, set_arm
 from tldet.workflows.finetune import DEFAULT_MODEL
 from tldet.workflows.study.job import RUNS, Job
-from tldet.workflows.study.plan import file_hash
 from tldet.workflows.train import Outcome
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.shots import check_novel, draw, write_shots
 from tldet.errors import DataError, TrainingError
+from tldet.transfer.sources import file_hash
 from tldet.workflows.finetune import resolve_layout
 from tldet.workflows.study.job import RUNS, Factor, Job, folder_name, keep_settings
-from tldet.workflows.study.plan import SPLIT_SEED, Wishes, file_hash
+from tldet.workflows.study.plan import SPLIT_SEED, Wishes
 
 log = logging.getLogger(__name__)
 DATA = "data"  # in the experiment's folder, what was cut from the data set

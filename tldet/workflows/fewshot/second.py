@@ -21,7 +21,7 @@ from tldet.models.detector import Detector, build_detector
 from tldet.models.heads.faster_rcnn import BoxBranch
 from tldet.models.hollow import hollow
 from tldet.workflows.fewshot.plan import ARMS
-from tldet.workflows.runs import CONFIG_NAME, rhythm, write_config
+from tldet.workflows.runs import CONFIG_NAME, course_over, rhythm, write_config
 from tldet.workflows.study.job import Job
 from tldet.workflows.train import Outcome, train
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 NOTE = "# Written by `tldet fewshot`: base and novel classes from K objects each.\n"
 BOX_LAYER = "bbox_pred"  # what corrects boxes, in every head
-LAST_DROP = 0.9  # share of a run with milestones after which the learning rate drops (TFA's configs)
 
 
 def second_phase(job: Job, console: Console | None = None) -> Outcome:
@@ -97,7 +96,7 @@ def second_config(start: Mapping[str, Any], job: Job) -> dict[str, Any]:
     set_arm(config, job.arm)
     config["data"] = _data(config["data"], start["meta"]["input"], job)
     config["optimizer"]["lr"] *= job.call["lr_factor"]
-    config["schedule"] = _schedule(config["schedule"], int(job.length["steps"]))
+    config["schedule"] = course_over(config["schedule"], job.length)
     epoch = max(1, job.pictures // config["data"]["loader"].get("batch_size", 1))
     rest = {"seed": int(job.factors["seed"]), "patience": None, **rhythm(job.length, epoch)}
     config["training"] = {**config.get("training", {}), **rest}
@@ -148,11 +147,3 @@ def _data(base: Mapping[str, Any], size: Mapping[str, int], job: Job) -> dict[st
     test: dict[str, Any] = {"type": "CocoDataset", "annotations": annotations, "images": images}
     test["transforms"] = [{"type": "Resize", **size}]
     return {"train": train, "test": test, "loader": base.get("loader") or {}}
-
-
-def _schedule(base: Mapping[str, Any], steps: int) -> dict[str, Any]:
-    """The base run's course over so many steps; its milestones become one, near the end."""
-    schedule = {key: value for key, value in base.items() if key not in ("epochs", "minutes", "steps", "milestones")}
-    if schedule.get("policy") == "multistep":
-        schedule["milestones"] = [max(1, round(LAST_DROP * steps))]
-    return {**schedule, "steps": steps}

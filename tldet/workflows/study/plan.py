@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.subsets import subset_size, write_subset
 from tldet.errors import ConfigError, DataError
+from tldet.transfer.sources import file_hash
 from tldet.workflows.choose import Choices, choose_for
 from tldet.workflows.finetune import DEFAULT_MODEL, resolve_layout
 from tldet.workflows.runs import rhythm
@@ -163,8 +163,3 @@ class _Shared:
 
 def _text(path: Path) -> str:
     return str(path.resolve())
-
-
-def file_hash(path: Path) -> str:
-    """The SHA-256 of a file: a result is one of this very file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

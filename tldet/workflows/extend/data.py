@@ -1,0 +1,182 @@
+"""What an extended detector learns from and is measured on: old and new pictures as one data set.
+
+Each picture states the classes it was labelled for, so that no class is background where nobody looked for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tldet.data.images import require_pictures
+from tldet.data.layouts import Split
+from tldet.data.merge.classes import Classes, merge_classes
+from tldet.data.merge.files import reference
+from tldet.data.merge.join import Joined, join
+from tldet.data.merge.pictures import Track, same_pictures
+from tldet.data.merge.source import Source, read_source
+from tldet.data.merge.writing import write_joined
+from tldet.errors import DataError
+from tldet.output import make_folder
+from tldet.transfer.class_match import MatchSettings, but_for_case, few, origins
+from tldet.workflows.merge_notes import part_notes, shared_note
+from tldet.workflows.merge_report import changed_ids, part_row
+
+log = logging.getLogger(__name__)
+TRAIN, VAL = "train.json", "val.json"
+
+
+@dataclass(frozen=True)
+class Given:
+    """The data sets that were given.
+
+    Attributes:
+        new: pictures with objects of new classes.
+        replay: pictures on which old classes are labelled, or None.
+        val: what is measured on.
+        old_val: what old classes are measured on besides; None where ``val`` serves, or ``own``.
+        own: what the old detector was measured on, taken where old classes could not be measured otherwise.
+    """
+
+    new: Split
+    replay: Split | None
+    val: Split
+    old_val: Split | None
+    own: Split | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data sets that were written, and the classes, old and new ones, in the order of the labels."""
+
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+    train: Split
+    val: Split
+    pictures: int
+
+
+def prepare(given: Given, old: Mapping[str, int], match: MatchSettings, out: Path, track: Track = iter) -> Prepared:
+    """Write ``train.json`` and ``val.json`` into a folder.
+
+    A class that a JSON lists without one object counts as not labelled there, unless a picture states it: a list of
+    categories that was left as it was is no promise that somebody looked.
+
+    Args:
+        given: what goes in.
+        old: category id of each class of the old detector, in the order of its labels.
+        match: how old classes are known again in the data.
+        out: the folder.
+        track: shows progress over the pictures that are compared.
+
+    Raises:
+        DataError: the data have no new class, or one without objects, or the old pictures one that nobody knows.
+        ConfigError: the classes cannot be matched.
+    """
+    learnt = [_read(one) for one in (given.new, given.replay) if one is not None]
+    measured = [_read(given.val), *([_read(given.old_val)] if given.old_val else [])]
+    renamed = _renamed([*learnt, *measured], list(old), match)
+    missing = set(old) - {renamed.get(name, name) for source in measured for name in _used(source)}
+    if missing and given.own and given.old_val is None:
+        log.info("%s: the old detector's own data, to measure %s", given.own.annotations, few(sorted(missing)))
+        measured.append(_read(given.own))
+    sources = [*learnt, *measured]
+    records = [{"id": key, "name": name} for name, key in old.items()]
+    whole = merge_classes([records, *(source.categories for source in sources)], renamed)
+    classes = Classes(whole.records, whole.tables[1:])
+    new = _new_classes(sources[0], classes, old)
+    if given.replay:
+        _check_replay(sources[1], classes, [*old, *new])
+    known = {key for key, name in classes.names.items() if name in old or name in new}
+    sources = [_stating(source, table, known) for source, table in zip(sources, classes.tables, strict=True)]
+    for one in changed_ids(sources, classes):
+        log.info("%s: category %d %r is %d %r here", one.path, one.old_id, one.old_name, one.new_id, one.new_name)
+    pictures = _write(sources, len(learnt), classes, make_folder(out), track)
+    return Prepared(tuple(old), tuple(new), Split(out / TRAIN, out), Split(out / VAL, out), pictures)
+
+
+def _read(split: Split) -> Source:
+    source = read_source(split)
+    require_pictures(split.images, source.file_names, split.annotations)
+    return source
+
+
+def _used(source: Source) -> set[str]:
+    """Names of the categories that have objects, crowd regions not counted."""
+    ids = set(source.category_ids[~source.crowd].tolist())
+    return {record["name"] for record in source.categories if record["id"] in ids}
+
+
+def _renamed(sources: Sequence[Source], old: Sequence[str], match: MatchSettings) -> dict[str, str]:
+    """The old class that each differently named class of the data is."""
+    names = list(dict.fromkeys(record["name"] for source in sources for record in source.categories))
+    found = {name: origin for name, origin in origins(old, names, match).items() if origin not in (None, name)}
+    if missed := [name for name in but_for_case(old, names) if name not in found]:
+        log.warning("these would be old classes but for their letter case (--fold-names case): %s", few(missed))
+    return {name: origin for name, origin in found.items() if origin is not None}
+
+
+def _new_classes(source: Source, classes: Classes, old: Collection[str]) -> list[str]:
+    """The classes that the new data add, in the order of their own ids.
+
+    Raises:
+        DataError: there are none, or none of them has an object.
+    """
+    table, used = classes.tables[0], _used(source)
+    own = sorted(source.categories, key=lambda record: int(record["id"]))
+    new = {record["name"]: record["name"] in used for record in own if classes.names[table[record["id"]]] not in old}
+    if not new:
+        raise DataError(
+            f"{source.path}: has no class that the checkpoint does not know ({few(list(old))}); "
+            "`tldet finetune --init-from` goes on with known ones"
+        )
+    if not any(new.values()):
+        raise DataError(f"{source.path}: no object of its new classes ({few(list(new))}) is labelled: nothing to learn")
+    if empty := [name for name, there in new.items() if not there]:
+        log.warning("%s: new classes without an object, which cannot be learnt: %s", source.path, few(empty))
+    return list(new)
+
+
+def _check_replay(source: Source, classes: Classes, known: Collection[str]) -> None:
+    table = classes.tables[1]
+    if strange := [r["name"] for r in source.categories if classes.names[table[r["id"]]] not in known]:
+        raise DataError(
+            f"{source.path}: class {strange[0]!r} of the old pictures is none of the checkpoint's and not new "
+            f"({few(list(known))}): take it out, or say by --class-aliases which one it is"
+        )
+
+
+def _stating(source: Source, table: Mapping[int, int], known: Collection[int]) -> Source:
+    """The source with what each picture was labelled for, among the ``known`` merged categories."""
+    own = frozenset(key for key, merged in table.items() if merged in known)
+    used = own & set(source.category_ids.tolist())
+    silent = [record["name"] for record in source.categories if record["id"] in own - used]
+    if silent and None in source.labelled:
+        log.info("%s: lists %s without an object: taken as not labelled there", source.path, few(silent))
+    return replace(source, labelled=[used if one is None else one & own for one in source.labelled])
+
+
+def _write(sources: Sequence[Source], learnt: int, classes: Classes, out: Path, track: Track) -> int:
+    """Both files; how many pictures are learnt from."""
+    paths = [source.split.images / name for source in sources for name in source.file_names]
+    owners = np.repeat(np.arange(len(sources)), [len(source.file_names) for source in sources])
+    same = same_pictures(paths, owners, track)
+    counts = []
+    for name, chosen in ((TRAIN, range(learnt)), (VAL, range(learnt, len(sources)))):
+        ours = same[np.isin(owners, list(chosen))]
+        joined = join([sources[n] for n in chosen], [classes.tables[n] for n in chosen], ours)
+        for note in _write_one(out / name, joined, classes):
+            log.info("%s", note)
+        counts.append((len(joined.firsts), ours))
+    if both := len(np.intersect1d(counts[0][1], counts[1][1])):
+        log.warning("%s", shared_note(TRAIN, VAL, both))
+    return counts[0][0]
+
+
+def _write_one(path: Path, joined: Joined, classes: Classes) -> Iterator[str]:
+    differing = write_joined(path, joined, classes, reference(joined.paths(), path.parent))
+    return part_notes(part_row(path.name, path, joined), joined, differing, classes.names)

@@ -1,0 +1,186 @@
+"""``tldet extend``: further classes for a detector that keeps those it has."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tldet.config import load, parse_options
+from tldet.data.layouts import Split, find_images
+from tldet.errors import TrainingError
+from tldet.transfer.class_match import Fold, MatchSettings, few, read_aliases
+from tldet.transfer.restore import restore
+from tldet.workflows.choose import choose_length
+from tldet.workflows.extend.data import VAL, Given, Prepared, prepare
+from tldet.workflows.extend.report import NOTHING, ExtendReport, Measured, read_report
+from tldet.workflows.extend.settings import extended_config, trained_config
+from tldet.workflows.finetune import resolve_layout
+from tldet.workflows.parts import SCHEMA, checked_settings
+from tldet.workflows.runs import refuse_earlier_run, resume_run, write_config
+from tldet.workflows.test import test
+from tldet.workflows.train import Outcome, train
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+DATA = "data"  # in the run's folder
+NOTE = "# Written by `tldet extend`; `tldet extend --out {folder} --resume` goes on.\n"
+
+
+@dataclass(frozen=True)
+class ExtendData:
+    """What is learnt from and measured on, as it was asked for.
+
+    Attributes:
+        data: a folder in one of the usual layouts, with new classes.
+        train_json: new pictures' annotations, instead of what ``data`` holds.
+        val_json: annotations to measure on: new classes, and old ones where they are labelled.
+        images: picture folder of both.
+        replay: annotations of old pictures that are mixed in, with old classes labelled.
+        replay_images: their folder; looked for around ``replay`` when None.
+        old_val: annotations to measure old classes on, beside ``val_json``.
+        old_val_images: their pictures' folder.
+    """
+
+    data: str | Path | None = None
+    train_json: str | Path | None = None
+    val_json: str | Path | None = None
+    images: str | Path | None = None
+    replay: str | Path | None = None
+    replay_images: str | Path | None = None
+    old_val: str | Path | None = None
+    old_val_images: str | Path | None = None
+
+    def given(self) -> dict[str, object]:
+        """Each option's value, None where it was not given."""
+        values = {name.removesuffix("_json").replace("_", "-"): value for name, value in vars(self).items()}
+        return dict(values)
+
+
+def extend(
+    checkpoint: str | Path | None = None,
+    wanted: ExtendData | None = None,
+    *,
+    out: str | Path,
+    epochs: int | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    distill: bool = True,
+    class_aliases: str | Path | None = None,
+    fold_names: Sequence[Fold] = (),
+    resume: bool = False,
+    options: Sequence[str] = (),
+    console: Console | None = None,
+) -> ExtendReport:
+    """Teach a detector the new classes of some data, and measure old and new ones before and after.
+
+    Args:
+        checkpoint: a tldet checkpoint of the old detector.
+        wanted: the data.
+        out: the run's folder: config, data, checkpoints, and the numbers as ``extend.json``.
+        epochs: length in passes over the pictures.
+        minutes: length as a budget of training time.
+        steps: length in steps; 0 measures and saves the start.
+        seed: what every random draw comes from; 0 when None.
+        distill: learn from the old detector too; without it this is plain fine-tuning, for comparison.
+        class_aliases: a file that says which class of the data is an old one of another name.
+        fold_names: see :class:`~tldet.transfer.class_match.MatchSettings`.
+        resume: go on with the run in ``out``, by the config in it; only ``options`` change it.
+        options: ``a.b=c`` on top of the config.
+        console: shows progress and the numbers.
+
+    Raises:
+        TldetError: the checkpoint, the data or a value is wrong.
+    """
+    folder, wanted = Path(out), wanted or ExtendData()
+    if resume and checkpoint is not None:
+        raise TrainingError(f"--resume goes on with the run in {folder}, which knows its checkpoint: leave CKPT out")
+    if resume:
+        given = {**wanted.given(), "epochs": epochs, "minutes": minutes, "steps": steps}
+        given |= {"seed": seed, "no-distill": None if distill else True, "class-aliases": class_aliases}
+        return _go_on(folder, {**given, "fold-names": fold_names or None}, options, console)
+    if checkpoint is None:
+        raise TrainingError("give the checkpoint of a detector to extend, or --resume to go on with the run in --out")
+    if (seed := seed or 0) < 0:
+        raise TrainingError(f"--seed must be at least 0, not {seed}")
+    refuse_earlier_run(folder)
+    path, (_, state) = Path(checkpoint), restore(checkpoint)
+    before_config, meta = trained_config(path, state), state["meta"]
+    match = MatchSettings(read_aliases(class_aliases) if class_aliases else {}, tuple(fold_names))
+    old = dict(zip(meta["class_names"], meta["category_ids"], strict=True))
+    data = _prepared(_given(wanted, before_config, folder, seed), old, match, folder, console)
+    batch = (before_config.get("data") or {}).get("loader", {}).get("batch_size", 1)
+    length, why = choose_length(data.pictures, batch, epochs, minutes, steps)
+    for line in (f"{len(data.old)} old classes ({few(data.old)}), {len(data.new)} new ({few(data.new)})", why):
+        log.info("%s", line)
+    config = extended_config(path, state, data, length, seed, distill=distill)
+    used = load(write_config(folder, config, NOTE), parse_options(options))
+    write_config(folder, used.data, NOTE)  # with the options, which a resumed run needs too
+    checked_settings(used)  # a wrong option is said before anything is measured
+    report = ExtendReport(data.old, data.new, _before(path, data))
+    report.save(folder)
+    return _finish(report, train(used, work_dir=folder, console=console), console)
+
+
+def _prepared(
+    given: Given, old: Mapping[str, int], match: MatchSettings, folder: Path, console: Console | None
+) -> Prepared:
+    from rich.progress import Progress
+
+    with Progress(console=console, disable=console is None, transient=True) as progress:
+        return prepare(given, old, match, folder / DATA, partial(progress.track, description="comparing pictures"))
+
+
+def _given(wanted: ExtendData, config: Mapping[str, Any], folder: Path, seed: int) -> Given:
+    """The data sets that were asked for, and what the old detector was measured on where it is still there."""
+    layout = resolve_layout(wanted.data, wanted.train_json, wanted.val_json, wanted.images, folder, seed)
+    assert layout.val is not None
+    replay, old_val = _split(wanted.replay, wanted.replay_images), _split(wanted.old_val, wanted.old_val_images)
+    return Given(layout.train, replay, layout.val, old_val, _own(config.get("data") or {}))
+
+
+def _split(annotations: str | Path | None, images: str | Path | None) -> Split | None:
+    if annotations is None:
+        return None
+    path = Path(annotations)
+    return Split(path, Path(images) if images is not None else find_images(path, path.parent))
+
+
+def _own(data: Mapping[str, Any]) -> Split | None:
+    for section in (data.get("test"), data.get("val")):
+        if section and Path(section.get("annotations", "")).is_file() and Path(section.get("images", "")).is_dir():
+            return Split(Path(section["annotations"]), Path(section["images"]))
+    return None
+
+
+def _before(path: Path, data: Prepared) -> Measured:
+    """The old detector's numbers on its own classes."""
+    result = test(path, data=data.val.annotations, images=data.val.images)
+    measured = Measured.of(result)
+    found = Measured(*({name: one.get(name, NOTHING) for name in data.old} for one in (measured.AP, measured.AP50)))
+    if lost := [name for name, value in found.AP.items() if value == NOTHING]:
+        log.warning("%s: no picture to measure %s on; --old-val JSON gives some", data.val.annotations, few(lost))
+    return found
+
+
+def _go_on(folder: Path, given: Mapping[str, object], options: Sequence[str], console: Console | None) -> ExtendReport:
+    report = read_report(folder)
+    go_on = partial(train, work_dir=folder, resume=True, console=console)
+    return _finish(report, resume_run(folder, given, options, SCHEMA, NOTE, go_on), console)
+
+
+def _finish(report: ExtendReport, outcome: Outcome, console: Console | None) -> ExtendReport:
+    """Measure the new detector as the old one was, save and show both."""
+    folder, path = outcome.work_dir, outcome.trained()
+    after = Measured.of(test(path, data=folder / DATA / VAL, images=folder / DATA))
+    report = replace(report, after=after, checkpoint=str(path))
+    report.save(folder)
+    if console:
+        console.print(report.table())
+    return report

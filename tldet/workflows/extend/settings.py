@@ -1,0 +1,80 @@
+"""The config of an extended detector: the old one's, with more classes, other data and a teacher."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tldet.errors import CheckpointError
+from tldet.registry import HEADS
+from tldet.transfer.sources import file_hash
+from tldet.workflows.choose import Choices, transforms
+from tldet.workflows.extend.data import Prepared
+from tldet.workflows.finetune import section_of
+from tldet.workflows.runs import course_over, rhythm
+
+OWN = ("freeze", "l2_sp", "class_match", "hooks", "distill")  # of the old run, about its own start
+# (score, unsure): softmax scores of a second stage, and those of one-stage heads, which focal losses keep lower
+TWO_STAGE, ONE_STAGE = (0.5, 0.2), (0.35, 0.1)
+
+
+def trained_config(path: Path, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The config in a checkpoint, which must say how it was trained.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    config: dict[str, Any] = copy.deepcopy(state["config"])
+    if not config.get("optimizer") or not config.get("schedule"):
+        raise CheckpointError(f"{path}: its config describes no training, which could be gone on with")
+    return config
+
+
+def extended_config(
+    path: Path, state: Mapping[str, Any], data: Prepared, length: Mapping[str, Any], seed: int, *, distill: bool
+) -> dict[str, Any]:
+    """What ``tldet train`` is to do.
+
+    Args:
+        path: the old detector's checkpoint.
+        state: what it holds.
+        data: what is learnt and measured on.
+        length: ``epochs``, ``steps`` or ``minutes``.
+        seed: of the run.
+        distill: with a teacher; else every picture counts as labelled for every class: plain fine-tuning.
+
+    Raises:
+        CheckpointError: the checkpoint does not say how it was trained.
+    """
+    config = trained_config(path, state)
+    for key in OWN:
+        config.pop(key, None)
+    config["model"]["weights"] = {"source": str(path.resolve())}
+    config["model"]["head"]["num_classes"] = len(data.old) + len(data.new)
+    config["data"] = _data(config, state["meta"]["input"], data)
+    config["schedule"] = course_over(config["schedule"], length)
+    an_epoch = max(1, data.pictures // config["data"]["loader"].get("batch_size", 1))
+    config["training"] = {**config.get("training", {}), "seed": seed, "patience": None, **rhythm(length, an_epoch)}
+    if distill:
+        config["distill"] = _teacher(path, config["model"]["head"]["type"])
+    else:
+        config["data"]["train"]["partial"] = False
+    return config
+
+
+def _data(config: Mapping[str, Any], size: Mapping[str, int], data: Prepared) -> dict[str, Any]:
+    """Pictures as large and as augmented as the old detector's were."""
+    before = config.get("data") or {}
+    usual, test = transforms(Choices(size["short"], size["long"], 1, {}))
+    steps = (before.get("train") or {}).get("transforms") or usual
+    masks = config["model"]["head"].get("mask") is not None
+    train = {**section_of(data.train, steps, masks), "classes": [*data.old, *data.new]}
+    return {"train": train, "val": section_of(data.val, test, masks), "loader": before.get("loader") or {}}
+
+
+def _teacher(path: Path, head: str) -> dict[str, Any]:
+    HEADS.import_from_location()
+    score, unsure = TWO_STAGE if hasattr(HEADS.get(head), "background_layers") else ONE_STAGE
+    return {"teacher": str(path.resolve()), "sha256": file_hash(path), "score": score, "unsure": unsure}

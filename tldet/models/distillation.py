@@ -44,8 +44,8 @@ class DistillSettings:
     """
 
     score: float = 0.5
-    unsure: float = 0.2
-    features: float = 1.0
+    unsure: float = 0.1
+    features: float = 2.0
 
     def __post_init__(self) -> None:
         if not 0 < self.unsure <= self.score <= 1:

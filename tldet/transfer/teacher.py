@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from tldet.models.detector import Detector
 from tldet.models.distillation import DistilledDetector, DistillSettings
 from tldet.transfer.restore import restore
 from tldet.transfer.sources import file_hash
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,11 @@ def distilled(student: Detector, settings: TeacherSettings) -> DistilledDetector
             f"{settings.sha256[:12]}...): put the old file back, or start a new run"
         )
     teacher, _ = restore(path)
+    log.info(
+        "%s teaches: what it finds with a score of %g or more of classes that a picture was not labelled for is an "
+        "object there, from %g on neither object nor background",
+        *(path, settings.score, settings.unsure),
+    )
     try:
         return DistilledDetector(student, teacher, settings)
     except ValueError as error:

@@ -161,6 +161,7 @@ def _own(data: Mapping[str, Any]) -> Split | None:
 
 def _before(path: Path, data: Prepared) -> Measured:
     """The old detector's numbers on its own classes."""
+    log.info("measuring the old detector on %s", data.val.annotations)
     result = test(path, data=data.val.annotations, images=data.val.images)
     measured = Measured.of(result)
     found = Measured(*({name: one.get(name, NOTHING) for name in data.old} for one in (measured.AP, measured.AP50)))
@@ -178,6 +179,7 @@ def _go_on(folder: Path, given: Mapping[str, object], options: Sequence[str], co
 def _finish(report: ExtendReport, outcome: Outcome, console: Console | None) -> ExtendReport:
     """Measure the new detector as the old one was, save and show both."""
     folder, path = outcome.work_dir, outcome.trained()
+    log.info("measuring %s likewise", path)
     after = Measured.of(test(path, data=folder / DATA / VAL, images=folder / DATA))
     report = replace(report, after=after, checkpoint=str(path))
     report.save(folder)

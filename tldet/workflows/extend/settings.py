@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from tldet.errors import CheckpointError
+from tldet.models.distillation import DistillSettings
 from tldet.registry import HEADS
 from tldet.transfer.sources import file_hash
 from tldet.workflows.choose import Choices, transforms
@@ -16,8 +18,7 @@ from tldet.workflows.finetune import section_of
 from tldet.workflows.runs import course_over, rhythm
 
 OWN = ("freeze", "l2_sp", "class_match", "hooks", "distill")  # of the old run, about its own start
-# (score, unsure): softmax scores of a second stage, and those of one-stage heads, which focal losses keep lower
-TWO_STAGE, ONE_STAGE = (0.5, 0.2), (0.35, 0.1)
+SURE = {True: 0.5, False: 0.35}  # score of a teacher with a softmax or without: focal losses keep scores lower
 
 
 def trained_config(path: Path, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,5 +77,6 @@ def _data(config: Mapping[str, Any], size: Mapping[str, int], data: Prepared) ->
 
 def _teacher(path: Path, head: str) -> dict[str, Any]:
     HEADS.import_from_location()
-    score, unsure = TWO_STAGE if hasattr(HEADS.get(head), "background_layers") else ONE_STAGE
-    return {"teacher": str(path.resolve()), "sha256": file_hash(path), "score": score, "unsure": unsure}
+    own = {field.name: field.default for field in fields(DistillSettings)}  # written down, to be seen and changed
+    own["score"] = SURE[hasattr(HEADS.get(head), "background_layers")]
+    return {"teacher": str(path.resolve()), "sha256": file_hash(path), **own}

@@ -1,0 +1,199 @@
+"""A detector taught by an older one: what joins the targets, what is held to what, and that the teacher rests."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tldet.config import load
+from tldet.errors import ConfigError
+from tldet.masks import InstanceMasks
+from tldet.models.boxes import flatten_levels
+from tldet.models.detector import Detector, build_detector
+from tldet.models.distillation import (
+    DistilledDetector,
+    DistillSettings,
+    annotated,
+    completed,
+    feature_distance,
+)
+from tldet.structures import Batch, Detections, Target
+
+SIZE = (64, 96)
+KNOWN = torch.tensor([True, True, False])  # of three classes the teacher knows two
+ONLY_NEW = torch.tensor([False, False, True])
+SETTINGS = DistillSettings(score=0.5, unsure=0.2)
+OBJECT = [10.0, 10, 30, 30]
+
+
+def found(*rows: tuple[list[float], float, int], masks: Any = None) -> Detections:
+    boxes = torch.tensor([box for box, _, _ in rows], dtype=torch.float32).reshape(-1, 4)
+    return Detections(boxes, torch.tensor([s for _, s, _ in rows]), torch.tensor([k for _, _, k in rows]).long(), masks)
+
+
+def target(labelled: Tensor | None = ONLY_NEW, *, label: int = 2, crowd: bool = False, masks: bool = False) -> Target:
+    drawn = torch.ones(1, *SIZE, dtype=torch.uint8) if masks else None
+    return Target(torch.tensor([OBJECT]), torch.tensor([label]), torch.tensor([crowd]), 7, drawn, labelled)
+
+
+def test_sure_ones_are_objects_and_unsure_ones_are_ignored() -> None:
+    seen = found(
+        ([40, 40, 60, 60], 0.9, 0), ([0, 40, 20, 60], 0.3, 1), ([60, 0, 80, 20], 0.5, 1), ([0, 0, 9, 9], 0.19, 0)
+    )
+    whole = completed(target(), seen, KNOWN, SETTINGS)
+    assert whole.boxes.tolist() == [OBJECT, [40, 40, 60, 60], [60, 0, 80, 20], [0, 40, 20, 60]]
+    assert whole.labels.tolist() == [2, 0, 1, 1]
+    assert whole.ignore.tolist() == [False, False, False, True]
+    assert whole.labelled is not None
+    assert whole.labelled.tolist() == [True, True, True], "where the teacher sees nothing there is nothing"
+    assert whole.image_id == 7
+
+
+@pytest.mark.parametrize(
+    ("box", "label", "kept"),
+    [
+        ([10.0, 10, 30, 30], 0, False),
+        ([10.0, 10, 30, 24.2], 0, False),  # IoU 0.71 with an object of another class
+        ([10.0, 10, 30, 23.8], 0, True),  # 0.69
+        ([10.0, 10, 30, 20.2], 2, False),  # 0.51 with one of its own
+        ([10.0, 10, 30, 19.8], 2, True),  # 0.49
+    ],
+)
+def test_what_is_annotated_is_not_added_again(box: list[float], label: int, kept: bool) -> None:
+    assert annotated(target(), found((box, 0.9, label))).tolist() == [not kept]
+    unlabelled = torch.tensor([False, False, False])
+    whole = completed(target(unlabelled), found((box, 0.9, label)), torch.tensor([True] * 3), SETTINGS)
+    assert len(whole) == 1 + kept
+
+
+def test_a_crowd_region_annotates_no_object() -> None:
+    assert annotated(target(crowd=True), found((OBJECT, 0.9, 2))).tolist() == [False]
+
+
+@pytest.mark.parametrize("labelled", [None, torch.tensor([True, True, False]), torch.tensor([True, True, True])])
+def test_labels_go_before_the_teacher(labelled: Tensor | None) -> None:
+    """Also on an old picture, which is not labelled for the new class: the teacher does not know it either."""
+    one = target(labelled)
+    assert completed(one, found(([40, 40, 60, 60], 0.9, 0)), KNOWN, SETTINGS) is one
+
+
+def test_of_labelled_classes_nothing_is_added() -> None:
+    seen = found(([40, 40, 60, 60], 0.9, 0), ([0, 40, 20, 60], 0.9, 1))
+    whole = completed(target(torch.tensor([True, False, True])), seen, KNOWN, SETTINGS)
+    assert whole.labels.tolist() == [2, 1]
+
+
+def test_masks_and_boxes_without_extent() -> None:
+    boxes = torch.tensor([[40.0, 40, 60, 60], [5, 5, 5, 9]])
+    patches = InstanceMasks(torch.ones(2, 28, 28), boxes, SIZE, paste="sampled")
+    seen = found(([40, 40, 60, 60], 0.9, 0), ([5, 5, 5, 9], 0.9, 0), masks=patches)
+    whole = completed(target(masks=True), seen, KNOWN, SETTINGS)
+    assert whole.masks is not None
+    assert whole.masks.shape == (2, *SIZE)
+    assert whole.masks.dtype == torch.uint8
+    assert int(whole.masks[1].sum()) == 400 == int(whole.masks[1, 40:60, 40:60].sum())
+
+
+def test_feature_distance() -> None:
+    one = (torch.full((1, 2, 2, 2), 3.0), torch.full((1, 2, 1, 1), 5.0))
+    assert float(feature_distance(one, one)) == 0
+    assert float(feature_distance([torch.zeros_like(level) for level in one], one)) == pytest.approx(1)
+    assert float(feature_distance((one[0] * 1.5, one[1]), one)) == pytest.approx(0.25 / 2)
+
+
+@pytest.mark.parametrize(("score", "unsure"), [(0.2, 0.5), (1.1, 0.2), (0.5, 0.0)])
+def test_thresholds_out_of_range(score: float, unsure: float) -> None:
+    with pytest.raises(ConfigError, match="distill: needs 0 < unsure <= score <= 1"):
+        DistillSettings(score=score, unsure=unsure)
+
+
+def detector(recipe: str, *names: str) -> Detector:
+    torch.manual_seed(0)
+    model: dict[str, Any] = load(recipe).data["model"]
+    model["backbone"]["weights"] = None
+    model["head"]["num_classes"] = len(names)
+    built = build_detector(model, names)
+    built.backbone.freeze()  # type: ignore[operator]
+    return built
+
+
+def batch(*targets: Target) -> Batch:
+    images = torch.randint(0, 255, (len(targets), 3, *SIZE), generator=torch.Generator().manual_seed(1)).byte()
+    return Batch(images, [SIZE] * len(targets), list(targets), [SIZE] * len(targets), seed=5)
+
+
+def taught(recipe: str, **given: float) -> DistilledDetector:
+    student, teacher = detector(recipe, "b", "a", "new"), detector(recipe, "a", "b")
+    return DistilledDetector(student, teacher, DistillSettings(**given)).train()
+
+
+@pytest.mark.parametrize("recipe", ["fcos_lite0", "mask_rcnn_lite0"])
+def test_the_teacher_is_no_part_and_rests(recipe: str) -> None:
+    model = taught(recipe, score=0.011, unsure=0.01)
+    before = copy.deepcopy(model.teacher.state_dict())
+    plain = detector(recipe, "b", "a", "new")
+    assert list(model.state_dict()) == list(plain.state_dict())
+    assert [n for n, _ in model.named_parameters()] == [n for n, _ in plain.named_parameters()]
+    losses = model(batch(target(masks=True), target(masks=True)))
+    total = torch.stack(list(losses.values())).sum()
+    torch.autograd.backward(total)
+    assert torch.isfinite(total)
+    assert float(losses["loss_distill"].detach()) > 0
+    gradient = next(model.neck.parameters()).grad
+    assert gradient is not None
+    assert bool(gradient.any())
+    assert [model.teacher.training, model.training] == [False, True]
+    assert all(p.grad is None and not p.requires_grad for p in model.teacher.parameters())
+    assert all(torch.equal(one, before[name]) for name, one in model.teacher.state_dict().items())
+    model.eval()
+    one = batch(target(masks=True))
+    plain.load_state_dict(model.state_dict())
+    for mine, other in zip(model(one), plain.eval()(one), strict=True):
+        assert torch.equal(mine.boxes, other.boxes), "predicts as an ordinary detector"
+
+
+def test_the_teacher_s_labels_are_the_student_s() -> None:
+    model = taught("retinanet_lite0")
+    says = found(([40, 40, 60, 60], 0.9, 0), ([0, 40, 20, 60], 0.9, 1))
+    model.teacher.head.decode = lambda raw, sizes: [says for _ in sizes]  # type: ignore[method-assign]
+    one = batch(target())
+    _, (whole,) = model.ask(model.normalise(one), one)
+    assert [model.class_names[i] for i in whole.labels.tolist()] == ["new", "a", "b"]
+    assert says.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("recipe", ["retinanet_lite0", "fcos_lite0"])
+def test_no_gradient_where_the_teacher_is_unsure(recipe: str) -> None:
+    """The place of an unsure detection, as large as the picture: no class there is pushed down."""
+    model = taught(recipe)
+    whole = [-200.0, -200, 300, 300]
+    gradients = []
+    for score in (0.3, 0.05):  # unsure, and not worth a look
+        model.teacher.head.decode = lambda raw, sizes, s=score: [found((whole, s, 0)) for _ in sizes]  # type: ignore[method-assign, misc]
+        empty = Target(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0).bool(), 1, labelled=ONLY_NEW)
+        one = batch(empty)
+        raw: Any = model.head(model.features(model.normalise(one)))
+        logits = [level.detach().requires_grad_() for level in raw.logits]
+        _, targets = model.ask(model.normalise(one), one)
+        losses: Any = model.head.loss(raw._replace(logits=tuple(logits)), targets, one.sizes, 5)  # type: ignore[operator]
+        gradients.append(flatten_levels(torch.autograd.grad(losses["loss_cls"], logits), 3))  # (1, M, 3)
+    assert not gradients[0].any()
+    assert bool((gradients[1] > 0).all()), "of all three classes: what the teacher does not see is background"
+
+
+def test_a_teacher_of_other_classes_or_eyes() -> None:
+    with pytest.raises(ValueError, match="knows class 'c', the student does not"):
+        DistilledDetector(detector("retinanet_lite0", "a", "b"), detector("retinanet_lite0", "c"), SETTINGS)
+    blind = detector("retinanet_lite0", "a")
+    blind.preprocess = type(blind.preprocess)(mean=(1.0, 2.0, 3.0))
+    with pytest.raises(ValueError, match="normalise pictures differently"):
+        DistilledDetector(detector("retinanet_lite0", "a", "b"), blind, SETTINGS)
+
+
+def test_it_follows_to_another_format() -> None:
+    model = taught("retinanet_lite0").double()
+    assert next(model.teacher.parameters()).dtype == torch.float64

@@ -1,0 +1,155 @@
+"""What an extended detector learns from: labels of old and new pictures, ids, names; and what cannot be."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from tldet.data.index import AnnotationIndex
+from tldet.data.layouts import Split
+from tldet.errors import DataError, TldetError
+from tldet.transfer.class_match import MatchSettings
+from tldet.workflows.extend.data import Given, Prepared, prepare
+
+OLD = {"cat": 1, "dog": 5}
+
+
+def write(folder: Path, name: str, categories: dict[str, int], pictures: list[list[str]], **keys: Any) -> Split:
+    """A JSON and its pictures, each with one object of the classes named; ``stated``: what it was labelled for."""
+    images, objects = [], []
+    stated = keys.get("stated", [None] * len(pictures))
+    for number, (names, labelled) in enumerate(zip(pictures, stated, strict=True), start=1):
+        file = f"{name}_{number}.png"
+        pixels = np.random.default_rng([*name.encode(), number]).integers(0, 255, (24, 32, 3), np.uint8)
+        cv2.imwrite(str(folder / keys.get("file", file)), pixels)
+        image = {"id": number, "file_name": keys.get("file", file), "width": 32, "height": 24}
+        images.append(image if labelled is None else {**image, "labelled_category_ids": labelled})
+        for place, one in enumerate(names):
+            box = {"bbox": [4 * place, 2, 8, 9], "area": 72, "iscrowd": 0}
+            objects.append({"id": len(objects) + 1, "image_id": number, "category_id": categories[one], **box})
+    records = [{"id": key, "name": one} for one, key in categories.items()]
+    (folder / f"{name}.json").write_text(json.dumps({"images": images, "annotations": objects, "categories": records}))
+    return Split(folder / f"{name}.json", folder)
+
+
+def prepared(out: Path, new: Split, val: Split, match: MatchSettings | None = None, **more: Split) -> Prepared:
+    given = Given(new, more.get("replay"), val, more.get("old_val"), more.get("own"))
+    return prepare(given, OLD, match or MatchSettings(), out / "out", iter)
+
+
+def labelled(split: Split, names: tuple[str, ...]) -> list[list[str]]:
+    """Names of the classes that each picture was labelled for."""
+    index = AnnotationIndex.load(split.annotations, names)
+    rows = np.ones((len(index), len(names)), bool) if index.labelled is None else index.labelled
+    return [[name for name, there in zip(names, row, strict=True) if there] for row in rows.tolist()]
+
+
+def test_classes_ids_and_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    new = write(tmp_path, "new", {"owl": 5, "bee": 2, "cat": 7}, [["owl", "bee"], ["owl"]])
+    replay = write(tmp_path, "replay", {"cat": 1, "dog": 2, "owl": 9}, [["cat", "dog"]])
+    val = write(tmp_path, "val", {"owl": 1, "cat": 2, "dog": 3, "cow": 4}, [["owl", "cat", "dog", "cow"]])
+    data = prepared(tmp_path, new, val, replay=replay)
+    assert (data.old, data.new, data.pictures) == (("cat", "dog"), ("bee", "owl"), 3)
+    categories = {c["name"]: c["id"] for c in json.loads(data.train.annotations.read_bytes())["categories"]}
+    assert {name: categories[name] for name in OLD} == OLD, "old classes keep their ids"
+    assert categories["bee"] == 2
+    assert categories["owl"] not in (1, 2, 5), "5 is the dog's"
+    assert f"category 5 'owl' is {categories['owl']} 'owl' here" in caplog.text
+    names = (*data.old, *data.new)
+    assert labelled(data.train, names) == [["bee", "owl"], ["bee", "owl"], ["cat", "dog"]]
+    assert "new.json: lists cat without an object: taken as not labelled there" in caplog.text
+    assert labelled(data.val, names) == [["cat", "dog", "owl"]]
+    index = AnnotationIndex.load(data.train.annotations, names)
+    assert index.labels.tolist() == [3, 2, 3, 0, 1]
+    assert len(set(index.image_ids.tolist())) == 3
+    assert all((data.train.images / name).is_file() for name in index.file_names)
+
+
+def test_old_classes_in_the_new_data_are_labelled_there(tmp_path: Path) -> None:
+    new = write(tmp_path, "new", {"owl": 9, "cat": 3}, [["owl", "cat"], ["owl"], ["owl"]], stated=[None, [9], [3]])
+    data = prepared(tmp_path, new, new)
+    assert labelled(data.train, (*data.old, *data.new)) == [["cat", "owl"], ["owl"], ["cat"]]
+
+
+def test_a_picture_in_old_and_new_data_is_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    new = write(tmp_path, "new", {"owl": 9}, [["owl"]], file="same.png")
+    replay = write(tmp_path, "replay", {"dog": 5}, [["dog"]], file="same.png")
+    data = prepared(tmp_path, new, new, replay=replay)
+    assert data.pictures == 1
+    assert labelled(data.train, (*data.old, *data.new)) == [["dog", "owl"]]
+    assert "1 pictures are in train.json and in val.json: what is measured on them was trained on" in caplog.text
+
+
+def test_old_classes_are_measured_on_what_there_is(tmp_path: Path) -> None:
+    new = write(tmp_path, "new", {"owl": 9}, [["owl"]])
+    val = write(tmp_path, "val", {"owl": 9}, [["owl"]])
+    old_val = write(tmp_path, "old", {"cat": 3}, [["cat"]])
+    own = write(tmp_path, "own", OLD, [["cat"], ["dog"]])
+    names = ("cat", "dog", "owl")
+    assert labelled(prepared(tmp_path, new, val).val, names) == [["owl"]]
+    assert labelled(prepared(tmp_path, new, val, old_val=old_val, own=own).val, names) == [["owl"], ["cat"]]
+    assert labelled(prepared(tmp_path, new, val, own=own).val, names) == [["owl"], ["cat", "dog"], ["cat", "dog"]]
+    whole = write(tmp_path, "whole", {"owl": 9, **OLD}, [["owl", "cat", "dog"]])
+    assert labelled(prepared(tmp_path, new, whole, own=own).val, names) == [["cat", "dog", "owl"]]
+
+
+def test_old_classes_of_other_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    new = write(tmp_path, "new", {"owl": 9, "Cat": 3, "puppy": 4}, [["owl", "Cat", "puppy"]])
+    data = prepared(tmp_path, new, new, MatchSettings({"puppy": "dog"}, ("case",)))
+    assert (data.old, data.new) == (("cat", "dog"), ("owl",))
+    assert labelled(data.train, (*data.old, *data.new)) == [["cat", "dog", "owl"]]
+    data = prepared(tmp_path, new, new)
+    assert data.new == ("Cat", "puppy", "owl")
+    assert "old classes but for their letter case (--fold-names case): Cat" in caplog.text
+
+
+def test_a_new_class_without_objects(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    new = write(tmp_path, "new", {"owl": 9, "bee": 3}, [["owl"]])
+    data = prepared(tmp_path, new, new)
+    assert data.new == ("bee", "owl")
+    assert "new classes without an object, which cannot be learnt: bee" in caplog.text
+    assert labelled(data.train, data.new) == [["owl"]]
+
+
+def empty_new(folder: Path) -> dict[str, Split]:
+    return {"new": write(folder, "new", {"owl": 9, "cat": 1}, [["cat"]])}
+
+
+def known_only(folder: Path) -> dict[str, Split]:
+    return {"new": write(folder, "new", {"cat": 1}, [["cat"]])}
+
+
+def strange_replay(folder: Path) -> dict[str, Split]:
+    return {"replay": write(folder, "replay", {"cat": 1, "cow": 2}, [["cat", "cow"]])}
+
+
+def missing_picture(folder: Path) -> dict[str, Split]:
+    new = write(folder, "new", {"owl": 9}, [["owl"]])
+    (folder / "new_1.png").unlink()
+    return {"new": new}
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (known_only, "new.json: has no class that the checkpoint does not know (cat, dog); `tldet finetune"),
+        (empty_new, "new.json: no object of its new classes (owl) is labelled: nothing to learn"),
+        (strange_replay, "replay.json: class 'cow' of the old pictures is none of the checkpoint's and not new (cat"),
+        (missing_picture, "1 of 1 pictures of"),
+    ],
+)
+def test_what_cannot_be(tmp_path: Path, make: Any, error: str) -> None:
+    val = write(tmp_path, "val", {"owl": 9}, [["owl"]])
+    given: dict[str, Split] = {"new": val, "val": val, **make(tmp_path)}
+    with pytest.raises(TldetError) as caught:
+        prepared(tmp_path, **given)
+    assert error in str(caught.value)
+    assert isinstance(caught.value, DataError)
+    assert "\n" not in str(caught.value)

@@ -89,7 +89,7 @@ def read_source(split: Split) -> Source:
         file_names=[image.file_name for image in coco.images],
         image_ids=np.array([image.id for image in coco.images], np.int64),
         sizes=np.array([(image.height, image.width) for image in coco.images], np.int32),
-        labelled=_labelled(path, coco, pictures),
+        labelled=_labelled(path, coco),
         objects=msgspec.json.decode(texts.get("annotations", b"[]"), type=list[msgspec.Raw]),
         annotation_ids=np.array([a.id for a in coco.annotations], np.int64),
         places=np.array([place_of[a.image_id] for a in coco.annotations], np.int64),
@@ -120,20 +120,12 @@ def _licenses(path: Path, texts: Mapping[str, msgspec.Raw]) -> list[Record]:
     return records
 
 
-class _Stated(msgspec.Struct):
-    labelled_category_ids: list[int] | None = None
-
-
-def _labelled(path: Path, coco: Coco, pictures: list[msgspec.Raw]) -> list[frozenset[int] | None]:
+def _labelled(path: Path, coco: Coco) -> list[frozenset[int] | None]:
     """What every picture states; ids that are no category's are refused."""
     known = {category.id for category in coco.categories}
-    decoder = msgspec.json.Decoder(_Stated)
     found: list[frozenset[int] | None] = []
-    for image, text in zip(coco.images, pictures, strict=True):
-        try:
-            stated = decoder.decode(text).labelled_category_ids
-        except msgspec.ValidationError as error:
-            raise DataError(f"{path}: image {image.id}: {LABELLED} is no list of category ids ({error})") from None
+    for image in coco.images:
+        stated = image.labelled_category_ids
         unknown = sorted(set(stated or ()) - known)
         if unknown:
             raise DataError(f"{path}: image {image.id}: {LABELLED} has unknown category id {unknown[0]}")

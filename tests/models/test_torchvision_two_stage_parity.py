@@ -20,6 +20,7 @@ from tldet.structures import Batch, Target
 from tldet.transfer.dialects.torchvision import from_torchvision
 
 SIZE, CLASSES = (192, 256), 91
+PROPOSALS = 250  # a picture in training; with the usual 2000 the second stage takes minutes
 MODELS: dict[str, tuple[str, Callable[..., nn.Module]]] = {
     "faster": ("faster_rcnn_r50", detection.fasterrcnn_resnet50_fpn),
     "faster_v2": ("faster_rcnn_r50_v2", detection.fasterrcnn_resnet50_fpn_v2),
@@ -42,6 +43,7 @@ def randomise(model: nn.Module) -> None:
 
 def theirs(build: Callable[..., nn.Module]) -> Any:
     drawn = {"rpn_batch_size_per_image": 10**6, "box_batch_size_per_image": 10**6, "box_positive_fraction": 1.0}
+    drawn |= {"rpn_post_nms_top_n_train": PROPOSALS}
     sizes = {"min_size": SIZE[0], "max_size": SIZE[1], "box_score_thresh": 0.012}
     model = build(weights=None, weights_backbone=None, **sizes, **drawn)
     randomise(model)
@@ -52,7 +54,7 @@ def ours(recipe: str) -> Detector:
     model: dict[str, Any] = load(recipe).data["model"]
     model["backbone"]["weights"] = None
     model["head"]["num_classes"] = CLASSES - 1
-    model["head"]["rpn"]["batch"] = 10**6
+    model["head"]["rpn"].update(batch=10**6, post_nms=[PROPOSALS, 1000])
     model["head"]["roi"].update(batch=10**6, positive_fraction=1.0, score=0.012)
     return build_detector(model).eval()
 

@@ -23,19 +23,22 @@ def make_data(source: Path, out: Path) -> None:
     """The three JSON files; pictures without an object stay in all of them."""
     for part, names, file in (("train", NEW, "old_train"), ("test", NEW, "old_test"), ("train", OLD, "new_train")):
         made = write_base(source / "coco" / f"{part}.json", names, out / f"{file}.json", keep_pictures=True)
-        print(f"{made.path}: {made.pictures} pictures, {made.objects} objects")
+        sys.stdout.write(f"{made.path}: {made.pictures} pictures, {made.objects} objects" + "\n")
 
 
 def show_table(joint: Path, folders: list[Path]) -> None:
     """A line for each run: the old classes' AP, its change, the new class's AP, its distance from joint training."""
     together = json.loads(joint.read_bytes())["per_class"]
     old = sum(together[name] for name in OLD) / len(OLD)
-    print(f"{'run':30s}  {'old AP':>7s} {'change':>7s} {'new AP':>7s} {'to joint':>8s}")
-    print(f"{joint.stem:30s}  {old:7.3f} {'':7s} {together[NEW[0]]:7.3f}")
+    sys.stdout.write(f"{'run':30s}  {'old AP':>7s} {'change':>7s} {'new AP':>7s} {'to joint':>8s}" + "\n")
+    sys.stdout.write(f"{joint.stem:30s}  {old:7.3f} {'':7s} {together[NEW[0]]:7.3f}" + "\n")
     for folder in folders:
         found = read_report(folder).to_dict()["AP"]
         new, change = found["new_after"], found["old_change"]
-        print(f"{folder.name:30s}  {found['old_after']:7.3f} {change:+7.3f} {new:7.3f} {new - together[NEW[0]]:+8.3f}")
+        sys.stdout.write(
+            f"{folder.name:30s}  {found['old_after']:7.3f} {change:+7.3f} {new:7.3f} {new - together[NEW[0]]:+8.3f}"
+            + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def test_help_imports_nothing_heavy() -> None:
     [
         "train",
         "finetune",
+        "extend",
         "fewshot",
         "pretrain",
         "study",

@@ -43,7 +43,7 @@ class DistillSettings:
         ConfigError: a value is out of range.
     """
 
-    score: float = 0.5
+    score: float = 0.7
     unsure: float = 0.1
     features: float = 2.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -12,12 +13,15 @@ import torch
 
 from tldet import checkpoint
 from tldet.cli import main
+from tldet.data.layouts import Split
 from tldet.data.shots import write_base
 from tldet.engine.log import read_log
 from tldet.evaluation.report import mean_over
 from tldet.transfer.restore import restore
+from tldet.workflows.extend.data import Prepared
 from tldet.workflows.extend.extend import ExtendData, extend
 from tldet.workflows.extend.report import ExtendReport, Measured
+from tldet.workflows.extend.settings import extended_config
 from tldet.workflows.finetune import finetune
 from tldet.workflows.test import test as measure
 
@@ -182,3 +186,26 @@ def test_what_was_not_measured_is_no_number() -> None:
         ["-", "-", "-", "-"],
         ["-", "-", "0.500", "0.500"],
     ]
+
+
+@pytest.mark.parametrize(("head", "score"), [("MaskRCNNHead", 0.7), ("CascadeRCNNHead", 0.7), ("GFLHead", 0.3)])
+def test_the_config_says_how_the_teacher_is_listened_to(tmp_path: Path, head: str, score: float) -> None:
+    (tmp_path / "old.pt").write_bytes(b"old")
+    config: dict[str, Any] = {"model": {"head": {"type": head}}, "optimizer": {"lr": 1}, "hooks": [1], "l2_sp": {}}
+    config["schedule"] = {"policy": "multistep", "epochs": 12, "milestones": [8, 11]}
+    state = {"config": config, "meta": {"input": {"short": 64, "long": 96}}}
+    data = Prepared(("a",), ("b", "c"), Split(tmp_path, tmp_path), Split(tmp_path, tmp_path), 10)
+    made = extended_config(tmp_path / "old.pt", state, data, {"steps": 100}, 7, distill=True)
+    assert made["distill"] == {
+        "teacher": str((tmp_path / "old.pt").resolve()),
+        "sha256": hashlib.sha256(b"old").hexdigest(),
+        "score": score,
+        "unsure": 0.1,
+        "features": 2.0,
+    }
+    assert made["model"]["head"]["num_classes"] == 3
+    assert made["data"]["train"]["classes"] == ["a", "b", "c"]
+    assert made["schedule"] == {"policy": "multistep", "milestones": [90], "steps": 100}
+    assert made["training"]["seed"] == 7
+    assert made.keys() & {"hooks", "l2_sp"} == set()
+    assert config["hooks"] == [1], "the checkpoint's own config stays"

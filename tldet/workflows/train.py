@@ -17,6 +17,7 @@ from tldet.engine.log import LOG_NAME, read_log
 from tldet.engine.memory import keep_freed_memory
 from tldet.engine.precision import choose
 from tldet.engine.progress import ConsoleReporter
+from tldet.engine.settings import TrainSettings
 from tldet.engine.state import TrainResult, seed_all
 from tldet.engine.trainer import Trainer
 from tldet.engine.validation import Evaluate, best_of
@@ -116,7 +117,7 @@ def train(
     trainer = assemble(cfg, settings, folder, detector, data, validation, _meta(cfg, data, source), console)
     result = trainer.run(resume=resume)
     outcome = Outcome(folder, result, validation.result if validation else None)
-    _report(outcome, settings.training.best_metric, console)
+    _report(outcome, settings.training, console)
     return outcome
 
 
@@ -224,12 +225,14 @@ def _meta(cfg: Config, data: CocoDataset, source: str) -> dict[str, Any]:
     }
 
 
-def _report(outcome: Outcome, metric: str, console: Console | None) -> None:
+def _report(outcome: Outcome, training: TrainSettings, console: Console | None) -> None:
     if console is None:
         return
     if outcome.result is not None:
         console.print(*outcome.result.tables(), sep="\n")
-        console.print(judge(read_log(outcome.work_dir / LOG_NAME), metric).text, markup=False, highlight=False)
+    if outcome.result is not None and training.validate_every is not None:  # one validation is no curve
+        text = judge(read_log(outcome.work_dir / LOG_NAME), training.best_metric).text
+        console.print(text, markup=False, highlight=False)
     t = outcome.train
     rate = f", {t.seconds / t.step:.2f} s a step" if t.step else ""
     console.print(f"{t.step} steps in {t.seconds:.0f} s of training{rate}; checkpoint: {outcome.checkpoint}")

@@ -11,6 +11,7 @@ from tldet.config import Config, load, parse_options
 from tldet.data.coco import CocoDataset
 from tldet.engine.log import LOG_NAME, read_log
 from tldet.engine.memory import keep_freed_memory
+from tldet.engine.settings import TrainSettings
 from tldet.engine.state import TrainResult, seed_all
 from tldet.engine.validation import best_of
 from tldet.engine.verdict import judge
@@ -122,7 +123,7 @@ def train(
     trainer = assemble(cfg, settings, folder, detector, data, validation, _meta(cfg, data, started), started, console)
     result = trainer.run(resume=resume)
     outcome = Outcome(folder, result, validation.result if validation else None)
-    _report(outcome, settings.training.best_metric, console)
+    _report(outcome, settings.training, console)
     return outcome
 
 
@@ -142,13 +143,14 @@ def _meta(cfg: Config, data: CocoDataset, started: Started) -> dict[str, Any]:
     }
 
 
-def _report(outcome: Outcome, metric: str, console: Console | None) -> None:
+def _report(outcome: Outcome, training: TrainSettings, console: Console | None) -> None:
     if console is None:
         return
     records = read_log(outcome.work_dir / LOG_NAME)
     if outcome.result is not None:
         console.print(*outcome.result.tables(), sep="\n")
-        console.print(judge(records, metric).text, markup=False, highlight=False)
+    if outcome.result is not None and training.validate_every is not None:  # one validation is no curve
+        console.print(judge(records, training.best_metric).text, markup=False, highlight=False)
     t = outcome.train
     rate = f", {t.seconds / t.step:.2f} s a step" if t.step else ""
     peak = next((r["time"].get("peak_mb") for r in reversed(records) if r["type"] == "train"), None)

@@ -72,6 +72,7 @@ def test_the_config_is_the_base_run_s_but_for_what_few_shots_need(tmp_path: Path
     config["optimizer"] = {"type": "SGD", "lr": 0.02, "momentum": 0.9}
     config["training"] = {"seed": 0, "patience": 3, "clip_norm": 5.0}
     config["model"]["weights"] = {"source": "somewhere"}
+    config.update(freeze={"layers": ["backbone"]}, l2_sp={"alpha": 0.1}, class_match={"fold": ["case"]})
     before = copy.deepcopy(config)
     base = {"config": config, "meta": {"input": {"short": 480, "long": 800}}}
     shots = tmp_path / "shots.json"
@@ -91,6 +92,7 @@ def test_the_config_is_the_base_run_s_but_for_what_few_shots_need(tmp_path: Path
     assert config == before, "the base run's own is left alone"
     assert made["model"]["head"]["num_classes"] == 3
     assert "weights" not in made["model"]
+    assert not {"freeze", "l2_sp", "class_match"} & made.keys()
     assert made["optimizer"] == {"type": "SGD", "lr": pytest.approx(0.002), "momentum": 0.9}
     assert made["schedule"] == {"steps": 100, "policy": "multistep", "milestones": [90], "warmup_steps": 7}
     assert made["training"]["seed"] == 5

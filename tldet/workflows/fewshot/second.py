@@ -89,7 +89,7 @@ def second_config(start: Mapping[str, Any], job: Job) -> dict[str, Any]:
         job: the run.
     """
     config: dict[str, Any] = copy.deepcopy(start["config"])
-    for key in ("freeze", "l2_sp"):  # the base training's means against forgetting its own start
+    for key in ("freeze", "l2_sp", "class_match"):  # how the base training went on from its own start
         config.pop(key, None)
     config["model"].pop("weights", None)
     config["model"]["head"]["num_classes"] = len(AnnotationIndex.load(job.call["train_json"]).class_names)

@@ -18,7 +18,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="your own folder instead of the generated digits")
     parser.add_argument("--out", default="runs/quickstart", metavar="DIR", help="where it goes (default: %(default)s)")
     parser.add_argument(
-        "--minutes", type=positive_float, default=2.25, metavar="M", help="training time of the first run"
+        "--minutes", type=positive_float, default=2.75, metavar="M", help="training time of the first run"
     )
 
 

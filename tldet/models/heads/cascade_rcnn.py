@@ -80,6 +80,8 @@ class CascadeRCNNHead(nn.Module):
         mask: a mask branch at every stage; None for boxes alone.
     """
 
+    background_layers: tuple[str, ...] = ()  # of the class layers, whose last row is background: one a stage
+
     def __init__(
         self,
         in_channels: int,
@@ -101,7 +103,7 @@ class CascadeRCNNHead(nn.Module):
             MaskBranch(in_channels, strides, num_classes, s, mask) for s in self.stages if mask is not None
         )
         rows = [f"box.{i}.cls_score" for i in range(len(self.box))]
-        self.background_layers = tuple(rows)  # of the class layers, whose last row is background
+        self.background_layers = tuple(rows)
         if mask is not None and not mask.class_agnostic:
             rows += [f"mask.{i}.mask_logits" for i in range(len(self.mask))]
         self.class_layers = tuple(rows)  # whose rows are classes

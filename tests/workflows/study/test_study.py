@@ -114,7 +114,7 @@ def test_a_study(digits: Path, tmp_path: Path) -> None:
         assert run["numbers"] == scored.numbers()
         assert checkpoint.steps_in(folder) == []
     frozen = checkpoint.load(out / "runs" / "frozen_fraction1_seed0" / "best.pt")
-    assert frozen["config"]["model"]["backbone"]["frozen_stages"] == 99
+    assert frozen["config"]["freeze"] == {"layers": ["backbone"]}
     before = {path: path.stat().st_mtime_ns for path in out.rglob(RESULT_NAME)}
     assert len(before) == 2
     study_transfer(wishes(digits, out), ["scratch", "frozen"])

@@ -138,11 +138,11 @@ def test_how_much_smaller_a_jpeg_is_decoded(
     assert reduction(size, short, long) == expected
     path = tmp_path / "a.jpg"
     cv2.imwrite(str(path), np.zeros((*size, 3), np.uint8))
-    image, factor = read_reduced(path, (short, long))
-    assert factor == expected
-    assert (image.shape[0] * factor, image.shape[1] * factor) == size
+    read = read_reduced(path, (short, long))
+    assert read.factor == expected
+    assert (read.image.shape[0] * read.factor, read.image.shape[1] * read.factor) == read.whole == size
     Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / "a.png")
-    assert read_reduced(tmp_path / "a.png", (short, long))[0].shape[:2] == size, "only JPEG can be read smaller"
+    assert read_reduced(tmp_path / "a.png", (short, long)).image.shape[:2] == size, "only JPEG can be read smaller"
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
@@ -153,19 +153,19 @@ def test_nothing_moves_in_a_reduced_picture(tmp_path: Path, factor: int) -> None
         whole[top : top + side, left : left + side] = (250, 30, 60)
     cv2.imwrite(str(tmp_path / "a.jpg"), whole, [cv2.IMWRITE_JPEG_QUALITY, 100])
     size = (512 // factor, 768 // factor)
-    image, found = read_reduced(tmp_path / "a.jpg", size)
-    assert found == factor
+    read = read_reduced(tmp_path / "a.jpg", size)
+    assert read.factor == factor
     mean = whole.reshape(size[0], factor, size[1], factor, 3).mean((1, 3))[..., ::-1]
-    assert np.abs(image - mean).max() <= 4
+    assert np.abs(read.image - mean).max() <= 4
 
 
 def test_a_turned_jpeg_is_reduced_and_upright(shared: Path) -> None:
     folder = shared / "data/odd_images"
     whole = read_image(folder / "exif_orientation_6.jpg")
     bounds = (min(whole.shape[:2]) // 2, max(whole.shape[:2]) // 2)
-    image, factor = read_reduced(folder / "exif_orientation_6.jpg", bounds)
-    assert factor == 2, whole.shape
-    height, width = image.shape[:2]
+    read = read_reduced(folder / "exif_orientation_6.jpg", bounds)
+    assert read.factor == 2, whole.shape
+    height, width = read.image.shape[:2]
     assert (height * 2, width * 2) == whole.shape[:2]
     mean = whole.reshape(height, 2, width, 2, 3).mean((1, 3))
-    assert np.abs(image - mean).mean() < 3
+    assert np.abs(read.image - mean).mean() < 3

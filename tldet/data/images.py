@@ -6,6 +6,7 @@ import contextlib
 import io
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -27,7 +28,8 @@ REDUCED = {
 }
 
 
-class Reduced(NamedTuple):
+@dataclass(frozen=True)
+class Reduced:
     """A picture at 1/``factor`` of its size: image (H, W, 3) uint8 RGB."""
 
     image: Picture

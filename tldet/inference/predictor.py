@@ -79,7 +79,7 @@ class Predictor:
             DataError: a picture cannot be read.
             TypeError: it is none of the above.
         """
-        if isinstance(images, Reduced) or not isinstance(images, (list, tuple)):
+        if not isinstance(images, (list, tuple)):
             return self._predict([self.open(images)])[0].above(score)
         found: list[Detections] = []
         for start in range(0, len(images), batch):

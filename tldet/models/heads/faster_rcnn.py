@@ -163,7 +163,7 @@ class FasterRCNNHead(nn.Module):
     ) -> dict[str, Tensor]:
         """The four losses, each divided by the number of anchors or regions drawn."""
         proposals = self.rpn.propose(raw.rpn, sizes, training=True)
-        find = partial(self._find, raw.features, sizes=sizes)
+        find = partial(find_in, self.box, raw.features, sizes=sizes)
         targets = with_spared(find, self.box, proposals, targets, self.roi)
         losses = self.rpn.loss(raw.rpn, targets, sizes, seed)
         drawn = draw_regions(proposals, targets, self.roi, self.num_classes, seed, STAGE)
@@ -173,11 +173,7 @@ class FasterRCNNHead(nn.Module):
     @torch.no_grad()
     def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every picture in pixels of the padded batch, best first."""
-        return self._find(raw.features, self.rpn.propose(raw.rpn, sizes, training=False), sizes)
-
-    def _find(self, features: Sequence[Tensor], rois: Sequence[Tensor], sizes: Sequence[Size]) -> list[Detections]:
-        logits, deltas = self.roi_forward(features, rois)
-        return detect(rois, logits.softmax(-1), deltas, sizes, self.roi)
+        return find_in(self.box, raw.features, self.rpn.propose(raw.rpn, sizes, training=False), sizes)
 
 
 class BoxBranch(nn.Module):
@@ -329,6 +325,14 @@ def box_losses(logits: Tensor, deltas: Tensor, drawn: Sequence[Drawn], s: RoISet
 def of_class(values: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
     """(P, ...) of (R, K, ...) at rows and labels (P,); of (R, 1, ...), which serves all classes, at the rows."""
     return values[rows, labels if values.shape[1] > 1 else torch.zeros_like(labels)]
+
+
+def find_in(
+    box: BoxBranch, features: Sequence[Tensor], rois: Sequence[Tensor], sizes: Sequence[Size]
+) -> list[Detections]:
+    """What a box branch finds in the regions B x (r, 4) of the pyramid L x (B, C, H, W)."""
+    logits, deltas = box(features, rois)
+    return detect(rois, logits.softmax(-1), deltas, sizes, box.settings)
 
 
 def detect(

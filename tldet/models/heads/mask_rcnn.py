@@ -29,8 +29,8 @@ from tldet.models.heads.faster_rcnn import (
     TwoStageRaw,
     box_losses,
     conv_stack,
-    detect,
     draw_regions,
+    find_in,
     of_class,
     with_spared,
 )
@@ -113,7 +113,7 @@ class MaskRCNNHead(nn.Module):
     ) -> dict[str, Tensor]:
         """Faster R-CNN's four losses and ``loss_mask``, the mean over the cells of all positive regions."""
         proposals = self.rpn.propose(raw.rpn, sizes, training=True)
-        find = partial(self._find, raw.features, sizes=sizes)
+        find = partial(find_in, self.box, raw.features, sizes=sizes)
         targets = with_spared(find, self.box, proposals, targets, self.roi)
         losses = self.rpn.loss(raw.rpn, targets, sizes, seed)
         drawn = draw_regions(proposals, targets, self.roi, self.num_classes, seed, STAGE)
@@ -124,12 +124,8 @@ class MaskRCNNHead(nn.Module):
     @torch.no_grad()
     def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every picture in pixels of the padded batch, best first, each with its mask."""
-        found = self._find(raw.features, self.rpn.propose(raw.rpn, sizes, training=False), sizes)
+        found = find_in(self.box, raw.features, self.rpn.propose(raw.rpn, sizes, training=False), sizes)
         return with_masks([self.mask], raw.features, found, sizes)
-
-    def _find(self, features: Sequence[Tensor], rois: Sequence[Tensor], sizes: Sequence[Size]) -> list[Detections]:
-        logits, deltas = self.box(features, rois)
-        return detect(rois, logits.softmax(-1), deltas, sizes, self.roi)
 
 
 class MaskBranch(nn.Module):

@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.data.images import require_pictures
-from tldet.data.layouts import KINDS, Split
+from tldet.data.layouts import KINDS
 from tldet.data.merge.classes import Classes, merge_classes, read_aliases
 from tldet.data.merge.files import copy_names, copy_picture, reference
 from tldet.data.merge.inputs import Given, find_inputs
-from tldet.data.merge.join import Joined, join
-from tldet.data.merge.pictures import same_pictures
-from tldet.data.merge.source import Source, read_source
+from tldet.data.merge.join import Joined, alike, join
+from tldet.data.merge.source import Source, open_source
 from tldet.data.merge.writing import write_joined
 from tldet.errors import DataError
 from tldet.output import make_folder, write_json
@@ -91,7 +89,7 @@ def _refuse_earlier(folder: Path) -> None:
 
 
 def _merged(given: Sequence[Given], out: Path, aliases: Path | None, copy: bool, progress: Progress) -> MergeReport:
-    sources = [_read(one.split) for one in progress.track(given, description="reading")]
+    sources = [open_source(one.split) for one in progress.track(given, description="reading")]
     lists = [source.categories for source in sources]
     names = {record["name"]: None for records in lists for record in records}
     renamed = read_aliases(aliases, list(names)) if aliases else {}
@@ -115,12 +113,6 @@ def _merged(given: Sequence[Given], out: Path, aliases: Path | None, copy: bool,
     return report
 
 
-def _read(split: Split) -> Source:
-    source = read_source(split)
-    require_pictures(split.images, source.file_names, split.annotations)
-    return source
-
-
 @dataclass(frozen=True)
 class _Part:
     """What becomes one JSON: its inputs, and of every picture record the first one anywhere that is the same."""
@@ -132,14 +124,12 @@ class _Part:
 
 
 def _join_parts(given: Sequence[Given], sources: Sequence[Source], classes: Classes, progress: Progress) -> list[_Part]:
-    paths = [one.split.images / name for one, s in zip(given, sources, strict=True) for name in s.file_names]
-    owners = np.repeat(np.arange(len(sources)), [len(source.pictures) for source in sources])
-    same = same_pictures(paths, owners, partial(progress.track, description="comparing pictures"))
+    same = alike(sources, partial(progress.track, description="comparing pictures"))
     parts = []
     for part in KINDS:
         numbers = [number for number, one in enumerate(given) if one.part == part]
         if numbers:
-            ours = same[np.isin(owners, numbers)]
+            ours = np.concatenate([same[n] for n in numbers])
             joined = join([sources[n] for n in numbers], [classes.tables[n] for n in numbers], ours)
             parts.append(_Part(part, [given[n] for n in numbers], joined, ours))
     return parts

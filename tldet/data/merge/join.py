@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tldet.data.merge.classes import labelled_classes
 from tldet.data.merge.ids import unclashed
 from tldet.data.merge.objects import find_twins
+from tldet.data.merge.pictures import Track, same_pictures
 from tldet.data.merge.source import Source
 from tldet.errors import DataError
 
@@ -98,6 +99,19 @@ def join(sources: Sequence[Source], tables: Sequence[Mapping[int, int]], same: N
     return Joined(
         sources, tables, picture_of, firsts, picture_ids, labelled, places, category_ids, twins, kept, annotation_ids
     )
+
+
+def alike(sources: Sequence[Source], track: Track = iter) -> list[NDArray[np.int64]]:
+    """For every source (I,) int64, equal for records of one picture in whatever source.
+
+    Args:
+        sources: those to compare.
+        track: see :func:`~tldet.data.merge.pictures.same_pictures`, as for the errors.
+    """
+    lengths = [len(source.pictures) for source in sources]
+    paths = [path for source in sources for path in source.paths]
+    same = same_pictures(paths, np.repeat(np.arange(len(sources)), lengths), track)
+    return np.split(same, np.cumsum(lengths)[:-1])
 
 
 def _within(position: int, lengths: Sequence[int]) -> tuple[int, int]:

@@ -11,10 +11,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.data.images import require_pictures
 from tldet.data.layouts import Split
 from tldet.data.parsing import Coco, read_coco
 from tldet.errors import DataError
-from tldet.labelled import LABELLED
+from tldet.labelled import labelled_table
 
 Record = dict[str, Any]
 KNOWN = ("images", "annotations", "categories", "licenses", "info")
@@ -65,9 +66,21 @@ class Source:
         """The JSON."""
         return self.split.annotations
 
+    @property
+    def paths(self) -> list[Path]:
+        """(I) of its pictures."""
+        return [self.split.images / name for name in self.file_names]
+
     def picture(self, place: int) -> str:
         """A picture's name in a message."""
         return f"image {self.image_ids[place]} ({self.file_names[place]})"
+
+
+def open_source(split: Split) -> Source:
+    """:func:`read_source` of a data set whose pictures must be there too."""
+    source = read_source(split)
+    require_pictures(split.images, source.file_names, split.annotations)
+    return source
 
 
 def read_source(split: Split) -> Source:
@@ -121,13 +134,8 @@ def _licenses(path: Path, texts: Mapping[str, msgspec.Raw]) -> list[Record]:
 
 
 def _labelled(path: Path, coco: Coco) -> list[frozenset[int] | None]:
-    """What every picture states; ids that are no category's are refused."""
-    known = {category.id for category in coco.categories}
-    found: list[frozenset[int] | None] = []
-    for image in coco.images:
-        stated = image.labelled_category_ids
-        unknown = sorted(set(stated or ()) - known)
-        if unknown:
-            raise DataError(f"{path}: image {image.id}: {LABELLED} has unknown category id {unknown[0]}")
-        found.append(None if stated is None else frozenset(stated))
-    return found
+    """What every picture states."""
+    columns = {category.id: column for column, category in enumerate(coco.categories)}
+    stated = [image.labelled_category_ids for image in coco.images]
+    labelled_table(stated, columns, lambda row: f"{path}: image {coco.images[row].id}")  # refuses unknown ids
+    return [None if ids is None else frozenset(ids) for ids in stated]

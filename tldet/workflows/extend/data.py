@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tldet.data.images import require_pictures
 from tldet.data.layouts import Split
 from tldet.data.merge.classes import Classes, merge_classes
 from tldet.data.merge.files import reference
-from tldet.data.merge.join import Joined, join
-from tldet.data.merge.pictures import Track, same_pictures
-from tldet.data.merge.source import Source, read_source
+from tldet.data.merge.join import Joined, alike, join
+from tldet.data.merge.pictures import Track
+from tldet.data.merge.source import Source, open_source
 from tldet.data.merge.writing import write_joined
 from tldet.errors import DataError
 from tldet.output import make_folder
@@ -77,13 +76,13 @@ def prepare(given: Given, old: Mapping[str, int], match: MatchSettings, out: Pat
         DataError: the data have no new class, or one without objects, or the old pictures one that nobody knows.
         ConfigError: the classes cannot be matched.
     """
-    learnt = [_read(one) for one in (given.new, given.replay) if one is not None]
-    measured = [_read(given.val), *([_read(given.old_val)] if given.old_val else [])]
+    learnt = [open_source(one) for one in (given.new, given.replay) if one is not None]
+    measured = [open_source(given.val), *([open_source(given.old_val)] if given.old_val else [])]
     renamed = _renamed([*learnt, *measured], list(old), match)
     missing = set(old) - {renamed.get(name, name) for source in measured for name in _used(source)}
     if missing and given.own and given.old_val is None:
         log.info("%s: the old detector's own data, to measure %s", given.own.annotations, few(sorted(missing)))
-        measured.append(_read(given.own))
+        measured.append(open_source(given.own))
     sources = [*learnt, *measured]
     records = [{"id": key, "name": name} for name, key in old.items()]
     whole = merge_classes([records, *(source.categories for source in sources)], renamed)
@@ -97,12 +96,6 @@ def prepare(given: Given, old: Mapping[str, int], match: MatchSettings, out: Pat
         log.info("%s: category %d %r is %d %r here", one.path, one.old_id, one.old_name, one.new_id, one.new_name)
     pictures = _write(sources, len(learnt), classes, make_folder(out), track)
     return Prepared(tuple(old), tuple(new), Split(out / TRAIN, out), Split(out / VAL, out), pictures)
-
-
-def _read(split: Split) -> Source:
-    source = read_source(split)
-    require_pictures(split.images, source.file_names, split.annotations)
-    return source
 
 
 def _used(source: Source) -> set[str]:
@@ -162,12 +155,10 @@ def _stating(source: Source, table: Mapping[int, int], known: Collection[int]) -
 
 def _write(sources: Sequence[Source], learnt: int, classes: Classes, out: Path, track: Track) -> int:
     """Both files; how many pictures are learnt from."""
-    paths = [source.split.images / name for source in sources for name in source.file_names]
-    owners = np.repeat(np.arange(len(sources)), [len(source.file_names) for source in sources])
-    same = same_pictures(paths, owners, track)
+    same = alike(sources, track)
     counts = []
     for name, chosen in ((TRAIN, range(learnt)), (VAL, range(learnt, len(sources)))):
-        ours = same[np.isin(owners, list(chosen))]
+        ours = np.concatenate([same[n] for n in chosen])
         joined = join([sources[n] for n in chosen], [classes.tables[n] for n in chosen], ours)
         for note in _write_one(out / name, joined, classes):
             log.info("%s", note)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_length, add_options, positive_float, positive_int
+from tldet.commands.shared import add_data, add_length, add_options, positive_float, positive_int, wishes_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,7 +15,7 @@ SUMMARY = "few-shot detection: train on base classes, then learn novel ones from
 
 def arguments(parser: ArgumentParser) -> None:
     """What it takes."""
-    parser.add_argument("--data", metavar="DIR", help="folder with pictures and COCO JSON")
+    add_data(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="where all runs go; the same command goes on there")
     parser.add_argument("--novel", required=True, nargs="+", metavar="CLASS", help="names of the novel classes")
     parser.add_argument(
@@ -51,9 +51,6 @@ def arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="have objects that are not among the K count as background, as in the papers, instead of teaching nothing",
     )
-    parser.add_argument("--train", metavar="JSON", help="annotations to train on")
-    parser.add_argument("--val", metavar="JSON", help="annotations to measure on")
-    parser.add_argument("--images", metavar="DIR", help="picture folder of --train and --val")
     add_options(parser)
     parser.add_argument(
         "--shot-options", nargs="+", default=[], metavar="a.b=c", help="override config keys of the runs on K shots"
@@ -66,22 +63,7 @@ def run(args: Namespace, console: Console) -> None:
 
     from tldet.workflows.fewshot.fewshot import fewshot
     from tldet.workflows.fewshot.plan import FewShot
-    from tldet.workflows.study.plan import Wishes
 
-    given: dict[str, Any] = {"model": args.model} if args.model is not None else {}
-    wishes = Wishes(
-        args.data,
-        Path(args.out),
-        train_json=args.train,
-        val_json=args.val,
-        images=args.images,
-        epochs=args.epochs,
-        minutes=args.minutes,
-        steps=args.steps,
-        seeds=args.seeds,
-        options=args.cfg_options,
-        **given,
-    )
     asked = FewShot(
         args.novel,
         args.shots,
@@ -92,4 +74,4 @@ def run(args: Namespace, console: Console) -> None:
         args.shot_options,
         args.as_background,
     )
-    fewshot(wishes, asked, console)
+    fewshot(wishes_of(args), asked, console)

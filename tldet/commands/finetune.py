@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_class_match, add_length, add_options, add_seed, positive_float, share
+from tldet.commands.shared import add_class_match, add_data, add_length, add_options, add_seed, positive_float, share
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,16 +15,13 @@ SUMMARY = "fine-tune on your own data, no config to write"
 
 def arguments(parser: ArgumentParser) -> None:
     """What it takes."""
-    parser.add_argument("--data", metavar="DIR", help="folder with pictures and COCO JSON")
+    add_data(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="where the run goes")
     parser.add_argument("--model", metavar="NAME", help="recipe (default: faster_rcnn_lite0)")
     parser.add_argument("--backbone", metavar="B", help="another backbone, see tldet models")
     add_length(parser)
     add_seed(parser)
     parser.add_argument("--scratch", action="store_true", help="start from random weights instead of pretrained ones")
-    parser.add_argument("--train", metavar="JSON", help="annotations to train on")
-    parser.add_argument("--val", metavar="JSON", help="annotations to measure on")
-    parser.add_argument("--images", metavar="DIR", help="picture folder of --train and --val")
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         "--weights",

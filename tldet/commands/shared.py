@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tldet.workflows.study.plan import Wishes
+
+
+def add_data(parser: ArgumentParser) -> None:
+    """A folder, or its parts one by one."""
+    parser.add_argument("--data", metavar="DIR", help="folder with pictures and COCO JSON")
+    parser.add_argument("--train", metavar="JSON", help="annotations to train on")
+    parser.add_argument("--val", metavar="JSON", help="annotations to measure on")
+    parser.add_argument("--images", metavar="DIR", help="picture folder of --train and --val")
 
 
 def add_length(parser: ArgumentParser) -> None:
@@ -79,3 +91,25 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise ArgumentTypeError(f"must be at least 1, not {text}")
     return value
+
+
+def wishes_of(args: Namespace) -> Wishes:
+    """What all runs of a study share."""
+    from pathlib import Path
+
+    from tldet.workflows.study.plan import Wishes
+
+    given: dict[str, Any] = {"model": args.model} if args.model is not None else {}
+    return Wishes(
+        args.data,
+        Path(args.out),
+        train_json=args.train,
+        val_json=args.val,
+        images=args.images,
+        epochs=args.epochs,
+        minutes=args.minutes,
+        steps=args.steps,
+        seeds=args.seeds,
+        options=args.cfg_options,
+        **given,
+    )

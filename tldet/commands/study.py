@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_length, add_options, positive_float, positive_int
+from tldet.commands.shared import add_data, add_length, add_options, positive_float, positive_int, wishes_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,10 +31,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def _add_shared(parser: ArgumentParser, fractions: str) -> None:
-    parser.add_argument("--data", metavar="DIR", help="folder with pictures and COCO JSON")
-    parser.add_argument("--train", metavar="JSON", help="annotations to train on")
-    parser.add_argument("--val", metavar="JSON", help="annotations to measure on")
-    parser.add_argument("--images", metavar="DIR", help="picture folder of --train and --val")
+    add_data(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="where runs, numbers and plot go")
     parser.add_argument("--model", metavar="NAME", help="recipe (default: faster_rcnn_lite0)")
     text = f"of the training pictures, nested and by class (default: {fractions})"
@@ -48,25 +45,9 @@ def _add_shared(parser: ArgumentParser, fractions: str) -> None:
 
 def run(args: Namespace, console: Console) -> None:
     """Run it."""
-    from pathlib import Path
-
-    from tldet.workflows.study.plan import Wishes
     from tldet.workflows.study.study import study_backbones, study_data, study_transfer
 
-    given: dict[str, Any] = {"model": args.model} if args.model is not None else {}
-    wishes = Wishes(
-        args.data,
-        Path(args.out),
-        train_json=args.train,
-        val_json=args.val,
-        images=args.images,
-        epochs=args.epochs,
-        minutes=args.minutes,
-        steps=args.steps,
-        seeds=args.seeds,
-        options=args.cfg_options,
-        **given,
-    )
+    wishes = wishes_of(args)
     if args.kind == "transfer":
         arms = {} if args.arms is None else {"arms": args.arms}
         study_transfer(wishes, fractions=args.fractions, console=console, **arms)

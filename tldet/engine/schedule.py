@@ -84,9 +84,9 @@ class ScheduleSettings:
         """Optimizer steps of the run, at least 1 unless 0 are asked for; None while minutes are still measured."""
         if self.minutes is not None:
             return None
-        return (
-            0 if self.steps == 0 else max(1, round(self.length * (steps_per_epoch if self.epochs is not None else 1)))
-        )
+        if self.steps == 0:
+            return 0
+        return max(1, round(self.length * (steps_per_epoch if self.epochs is not None else 1)))
 
 
 def factor(settings: ScheduleSettings, step: int, total: int | None, steps_per_epoch: float) -> float:

@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tldet.config import Config, load, parse_options
+from tldet.config import Config, load
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Layout, Split, find_images, find_layout, split_one
 from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.models.replace import replace_backbone
 from tldet.workflows.choose import Choices, choose_for, transforms
 from tldet.workflows.parts import SCHEMA
-from tldet.workflows.runs import refuse_earlier_run, resume_run, rhythm, write_config
+from tldet.workflows.runs import refuse_earlier_run, resume_run, rhythm, settle_config
 from tldet.workflows.start import check_start, set_weights
 from tldet.workflows.train import Outcome, train
 from tldet.workflows.transfer_options import TransferOptions
@@ -109,8 +109,7 @@ def finetune(
     transfer.write(config)
     for line in choices.reasons + changes:
         log.info("%s", line)
-    used = load(write_config(folder, config, NOTE), parse_options(options))
-    write_config(folder, used.data, NOTE)  # with the options, which a resumed run needs too
+    used = settle_config(folder, config, options, NOTE)
     return train(used, work_dir=folder, init_from=init_from, console=console)
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tldet.config import load, parse_options
+from tldet.config import load
 from tldet.data.folder import find_parts, scan
 from tldet.data.images import read_image
 from tldet.errors import DataError, TrainingError
 from tldet.models.zoo import find_backbone
 from tldet.workflows.parts import PRETRAIN_SCHEMA
-from tldet.workflows.runs import refuse_earlier_run, resume_run, rhythm, write_config
+from tldet.workflows.runs import refuse_earlier_run, resume_run, rhythm, settle_config
 from tldet.workflows.train_classifier import Pretrained, train_classifier
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def pretrain(
     )
     config = _filled(Path(data), length or {"epochs": 100}, seed, mirror=not demo)
     _set_backbone(config["model"], backbone or DEFAULT_BACKBONE)
-    used = load(write_config(folder, config, NOTE), parse_options(options))
-    write_config(folder, used.data, NOTE)  # with the options, which a resumed run needs too
+    used = settle_config(folder, config, options, NOTE)
     return train_classifier(used, folder, console=console)
 
 

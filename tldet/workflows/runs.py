@@ -13,6 +13,7 @@ from tldet.workflows.parts import checked_settings
 
 CONFIG_NAME = "config.py"
 LONG_EPOCH = 100  # steps; each of a run of minutes is then worth a measurement
+OF_A_START = ("freeze", "l2_sp", "class_match", "distill")  # sections about where a run starts
 LAST_DROP = 0.9  # share of a run with milestones after which the learning rate drops (the configs of TFA)
 T = TypeVar("T")
 
@@ -36,6 +37,24 @@ def rhythm(length: Mapping[str, Any], an_epoch: int) -> dict[str, Any]:
     else:
         every = 1 if an_epoch >= LONG_EPOCH else 2
     return {"validate_every": every, "checkpoint_every": every, "log_every": 10}
+
+
+def renew(config: dict[str, Any], data: dict[str, Any], length: Mapping[str, Any], seed: int, pictures: int) -> None:
+    """Make an earlier run's config that of a further run, which starts from the earlier one's weights.
+
+    Args:
+        config: it is changed; how the earlier run went on from its own start is taken out.
+        data: its new section.
+        length: ``epochs``, ``steps`` or ``minutes``.
+        seed: of the further run.
+        pictures: how many it learns from.
+    """
+    for key in OF_A_START:
+        config.pop(key, None)
+    config["data"] = data
+    config["schedule"] = course_over(config["schedule"], length)
+    an_epoch = max(1, pictures // data["loader"].get("batch_size", 1))
+    config["training"] = {**config.get("training", {}), "seed": seed, "patience": None, **rhythm(length, an_epoch)}
 
 
 def course_over(schedule: Mapping[str, Any], length: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,6 +90,23 @@ def write_config(folder: Path, config: dict[str, Any], note: str) -> Path:
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written: {error.strerror}; choose another --out") from None
     return path
+
+
+def settle_config(folder: Path, config: dict[str, Any], options: Sequence[str], note: str) -> Config:
+    """Write a new run's config with the options in it, which a resumed run needs too; it as it is then loaded.
+
+    Args:
+        folder: the run's; it is made.
+        config: without the options.
+        options: ``a.b=c`` on top.
+        note: see :func:`write_config`.
+
+    Raises:
+        TldetError: the folder cannot be written, or an option is wrong.
+    """
+    used = load(write_config(folder, config, note), parse_options(options))
+    write_config(folder, used.data, note)
+    return used
 
 
 def resume_run(

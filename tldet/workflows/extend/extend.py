@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tldet.config import load, parse_options
 from tldet.data.layouts import Split, find_images
 from tldet.errors import TrainingError
 from tldet.transfer.class_match import Fold, MatchSettings, few, read_aliases
@@ -20,7 +19,7 @@ from tldet.workflows.extend.report import NOTHING, ExtendReport, Measured, read_
 from tldet.workflows.extend.settings import extended_config, trained_config
 from tldet.workflows.finetune import resolve_layout
 from tldet.workflows.parts import SCHEMA, checked_settings
-from tldet.workflows.runs import refuse_earlier_run, resume_run, write_config
+from tldet.workflows.runs import refuse_earlier_run, resume_run, settle_config
 from tldet.workflows.test import test
 from tldet.workflows.train import Outcome, train
 
@@ -120,8 +119,7 @@ def extend(
     for line in (f"{len(data.old)} old classes ({few(data.old)}), {len(data.new)} new ({few(data.new)})", why):
         log.info("%s", line)
     config = extended_config(path, state, data, length, seed, distill=distill)
-    used = load(write_config(folder, config, NOTE), parse_options(options))
-    write_config(folder, used.data, NOTE)  # with the options, which a resumed run needs too
+    used = settle_config(folder, config, options, NOTE)
     checked_settings(used)  # a wrong option is said before anything is measured
     report = ExtendReport(data.old, data.new, _before(path, data))
     report.save(folder)

@@ -15,9 +15,8 @@ from tldet.transfer.sources import file_hash
 from tldet.workflows.choose import Choices, transforms
 from tldet.workflows.extend.data import Prepared
 from tldet.workflows.finetune import section_of
-from tldet.workflows.runs import course_over, rhythm
+from tldet.workflows.runs import renew
 
-OWN = ("freeze", "l2_sp", "class_match", "hooks", "distill")  # of the old run, about its own start
 SURE = {True: 0.7, False: 0.3}  # score of a teacher with a softmax or without it (docs/extend.md has the figures)
 
 
@@ -50,14 +49,10 @@ def extended_config(
         CheckpointError: the checkpoint does not say how it was trained.
     """
     config = trained_config(path, state)
-    for key in OWN:
-        config.pop(key, None)
+    config.pop("hooks", None)
+    renew(config, _data(config, state["meta"]["input"], data), length, seed, data.pictures)
     config["model"]["weights"] = {"source": str(path.resolve())}
     config["model"]["head"]["num_classes"] = len(data.old) + len(data.new)
-    config["data"] = _data(config, state["meta"]["input"], data)
-    config["schedule"] = course_over(config["schedule"], length)
-    an_epoch = max(1, data.pictures // config["data"]["loader"].get("batch_size", 1))
-    config["training"] = {**config.get("training", {}), "seed": seed, "patience": None, **rhythm(length, an_epoch)}
     if distill:
         config["distill"] = _teacher(path, config["model"]["head"]["type"])
     else:

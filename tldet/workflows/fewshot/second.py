@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from tldet import checkpoint
-from tldet.config import load, parse_options
 from tldet.data.index import AnnotationIndex
 from tldet.data.shots import TOLD
 from tldet.errors import CheckpointError, ConfigError
@@ -21,7 +20,7 @@ from tldet.models.detector import Detector, build_detector
 from tldet.models.heads.faster_rcnn import BoxBranch
 from tldet.models.hollow import hollow
 from tldet.workflows.fewshot.plan import ARMS
-from tldet.workflows.runs import CONFIG_NAME, course_over, rhythm, write_config
+from tldet.workflows.runs import CONFIG_NAME, renew, settle_config
 from tldet.workflows.study.job import Job
 from tldet.workflows.train import Outcome, train
 
@@ -44,9 +43,8 @@ def second_phase(job: Job, console: Console | None = None) -> Outcome:
         return train(path, work_dir=job.folder, resume=True, console=console)
     _tell(job)
     start = checkpoint.load(job.call["base"])
-    write_config(job.folder, second_config(start, job), NOTE)
-    write_config(job.folder, load(path, parse_options(job.call["options"])).data, NOTE)
-    return train(path, work_dir=job.folder, init_from=job.call["base"], console=console)
+    used = settle_config(job.folder, second_config(start, job), job.call["options"], NOTE)
+    return train(used, work_dir=job.folder, init_from=job.call["base"], console=console)
 
 
 def _tell(job: Job) -> None:
@@ -89,17 +87,12 @@ def second_config(start: Mapping[str, Any], job: Job) -> dict[str, Any]:
         job: the run.
     """
     config: dict[str, Any] = copy.deepcopy(start["config"])
-    for key in ("freeze", "l2_sp", "class_match"):  # how the base training went on from its own start
-        config.pop(key, None)
+    data = _data(config["data"], start["meta"]["input"], job)
+    renew(config, data, job.length, int(job.factors["seed"]), job.pictures)
     config["model"].pop("weights", None)
     config["model"]["head"]["num_classes"] = len(AnnotationIndex.load(job.call["train_json"]).class_names)
     set_arm(config, job.arm)
-    config["data"] = _data(config["data"], start["meta"]["input"], job)
     config["optimizer"]["lr"] *= job.call["lr_factor"]
-    config["schedule"] = course_over(config["schedule"], job.length)
-    epoch = max(1, job.pictures // config["data"]["loader"].get("batch_size", 1))
-    rest = {"seed": int(job.factors["seed"]), "patience": None, **rhythm(job.length, epoch)}
-    config["training"] = {**config.get("training", {}), **rest}
     return config
 
 

@@ -57,9 +57,7 @@ def test_trial_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert torch.equal(rng, torch.get_rng_state())
 
 
-@pytest.mark.parametrize(
-    ("requested", "says"), [("fp16", "needs a CUDA GPU"), ("tf32", "training.precision must be auto, fp32")]
-)
+@pytest.mark.parametrize(("requested", "says"), [("fp16", "needs a CUDA GPU"), ("tf32", "must be auto, fp32, bf16")])
 def test_impossible_request(requested: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         choose(nn.Linear(1, 1), "cpu", requested)

@@ -17,6 +17,7 @@ from torchvision.ops import box_iou
 
 import tldet
 from tldet.data.images import Reduced, read_image
+from tldet.engine.precision import cpu_has_bf16
 from tldet.errors import ConfigError, DataError
 from tldet.inference.predictor import Predictor
 from tldet.inference.run import predict, read_ahead
@@ -228,6 +229,17 @@ def test_sources(digits: Path, tmp_path: Path) -> None:
 def test_an_unknown_device(run: Path) -> None:
     with pytest.raises(ConfigError, match="device"):
         tldet.load(run / "best.pt", device="tpu9")
+
+
+def test_the_number_format_can_be_asked_for(run: Path, digits: Path, tmp_path: Path) -> None:
+    picture = sorted((digits / "test").glob("*.jpg"))[0]
+    with pytest.raises(ConfigError, match=r"'fp16'.*--precision.*needs a CUDA GPU"):
+        predict(run / "best.pt", [picture], device="cpu", precision="fp16")
+    assert tldet.load(run / "best.pt", precision="fp32").precision.name == "fp32"
+    if cpu_has_bf16():
+        found = predict(run / "best.pt", [picture], score=0.05, device="cpu", precision="bf16")
+        same = predict(run / "best.pt", [picture], score=0.05, device="cpu", precision="fp32")
+        assert found.records != same.records, "bf16 rounds"
 
 
 def test_camera_that_is_not_there(run: Path) -> None:

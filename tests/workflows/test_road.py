@@ -49,7 +49,7 @@ def test_test_and_evaluate_give_the_same_json(run: Path, digits: Path, tmp_path:
     assert list(told) == [*NUMBERS, "per_class"]
     assert told == said
     assert result.numbers() == scored.numbers()
-    given = measure(run / "best.pt", data=truth, images=digits / "test")
+    given = measure(run / "best.pt", data=truth, images=digits / "test", device="cpu", precision="fp32")
     assert given.numbers() == result.numbers(), "the same pictures by --data"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_device
+from tldet.commands.shared import add_device, add_precision
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +23,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", metavar="F", help="write COCO results JSON there")
     parser.add_argument("--score", type=float, default=0.3, metavar="T", help="least score (default: %(default)s)")
     add_device(parser)
+    add_precision(parser, "the faster one")
 
 
 def run(args: Namespace, console: Console) -> None:
@@ -36,5 +37,6 @@ def run(args: Namespace, console: Console) -> None:
         json_path=args.json,
         score=args.score,
         device=args.device,
+        precision=args.precision,
         console=console,
     )

@@ -56,6 +56,12 @@ def add_device(parser: ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 
 
+def add_precision(parser: ArgumentParser, auto: str) -> None:
+    """What a model computes in; ``auto`` says what is chosen by itself."""
+    choices = ["auto", "fp32", "bf16", "fp16"]
+    parser.add_argument("--precision", choices=choices, default="auto", help=f"number format (default: {auto})")
+
+
 def add_engine(parser: ArgumentParser) -> None:
     """Which evaluator scores."""
     parser.add_argument("--engine", choices=["fast", "pycocotools"], default="fast", help="evaluator")

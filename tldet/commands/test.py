@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_device, add_engine
+from tldet.commands.shared import add_device, add_engine, add_precision
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +28,7 @@ def arguments(parser: ArgumentParser) -> None:
     )
     add_engine(parser)
     add_device(parser)
+    add_precision(parser, "bf16 on a GPU, else fp32")
 
 
 def run(args: Namespace, console: Console) -> None:
@@ -42,5 +43,6 @@ def run(args: Namespace, console: Console) -> None:
         results_path=args.results,
         engine=args.engine,
         device=args.device,
+        precision=args.precision,
         console=console,
     )

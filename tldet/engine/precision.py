@@ -154,14 +154,15 @@ def cpu_has_bf16() -> bool:
 
 
 def _check(requested: str, kind: str) -> Name:
+    asked = f"precision {requested!r} (training.precision, --precision)"
     if requested not in _DTYPES:
-        raise ConfigError(f"training.precision must be auto, {', '.join(_DTYPES)}, not {requested!r}")
+        raise ConfigError(f"{asked}: must be auto, {', '.join(_DTYPES)}")
     if requested == "fp16" and kind != "cuda":
-        raise ConfigError("training.precision 'fp16' needs a CUDA GPU; use 'auto'")
+        raise ConfigError(f"{asked}: needs a CUDA GPU; use 'auto'")
     if requested == "bf16" and kind == "cpu" and not cpu_has_bf16():
-        raise ConfigError("training.precision 'bf16': this processor has no bf16 instructions; use 'auto'")
+        raise ConfigError(f"{asked}: this processor has no bf16 instructions; use 'auto'")
     if requested == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise ConfigError("training.precision 'bf16': this GPU has no bf16; use 'auto'")
+        raise ConfigError(f"{asked}: this GPU has no bf16; use 'auto'")
     return requested  # type: ignore[return-value]
 
 

@@ -60,6 +60,7 @@ def predict(
     json_path: str | Path | None = None,
     score: float = 0.3,
     device: str = "auto",
+    precision: str = "auto",
     console: Console | None = None,
 ) -> Summary:
     """Run a detector over inputs; what cannot be read is named and counted, and the run goes on.
@@ -71,6 +72,7 @@ def predict(
         json_path: COCO results go there.
         score: least score of a detection.
         device: ``auto``, ``cpu``, ``cuda``, ...
+        precision: ``auto`` (measured), ``fp32``, ``bf16`` or ``fp16``.
         console: shows progress and a summary.
 
     Raises:
@@ -83,7 +85,7 @@ def predict(
     for folder in (Path(out) if out else None, Path(json_path).parent if json_path else None):
         if folder:
             make_folder(folder)
-    run = _Run(load(checkpoint, device), Path(out) if out else None, score, console)
+    run = _Run(load(checkpoint, device, precision), Path(out) if out else None, score, console)
     start = time.perf_counter()
     try:
         with run.progress() as progress:

@@ -29,6 +29,7 @@ def test(
     results_path: str | Path | None = None,
     engine: str = "fast",
     device: str = "auto",
+    precision: str = "auto",
     console: Console | None = None,
 ) -> CocoResult:
     """Measure a checkpoint on the data of its own config or on another COCO JSON.
@@ -42,6 +43,7 @@ def test(
             boxes for a model measured by ``segm``, so that scoring the file gives the same numbers.
         engine: "fast" or "pycocotools".
         device: ``auto``, ``cpu``, ``cuda``, ...
+        precision: ``auto`` (fp32 on a processor), ``fp32``, ``bf16`` or ``fp16``.
         console: shows the table, for a model with masks one of masks and one of boxes.
 
     Raises:
@@ -67,9 +69,9 @@ def test(
     kind = (state["config"].get("evaluation") or {}).get("type", "bbox")
     validation = Validation(dataset, loader, EvalSettings(kind, engine), losses=False)  # type: ignore[arg-type]
     where = pick_device(device)
-    precision = choose(fuse(model.to(where)), where)
-    with precision.autocast():
-        validation(precision.prepare(model))
+    chosen = choose(fuse(model.to(where)), where, precision)
+    with chosen.autocast():
+        validation(chosen.prepare(model))
     result = validation.result
     assert result is not None
     if results_path:

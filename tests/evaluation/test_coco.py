@@ -173,6 +173,45 @@ def test_evaluator_of_masks(engine: Any) -> None:
     assert evaluate_files(GT, json.loads(json.dumps(evaluator.results)), type="segm", engine=engine) == result
 
 
+@pytest.mark.parametrize("type", ["bbox", "segm"])
+def test_pictures_in_any_order_and_equal_scores_give_the_reference_s_numbers(type: Any) -> None:
+    random = np.random.default_rng(3)
+
+    def boxes(count: int) -> Any:
+        corner, side = random.integers(0, 60, (count, 2)), random.integers(4, 40, (count, 2))
+        return np.concatenate([corner, side], 1)
+
+    annotations = []
+    for image in range(1, 31):
+        for x, y, w, h in boxes(int(random.integers(0, 6))).tolist():
+            outline = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            about = {"id": len(annotations) + 1, "image_id": image, "category_id": int(random.integers(1, 4))}
+            about |= {"bbox": [x, y, w, h], "area": w * h, "iscrowd": 0, "segmentation": outline}
+            annotations.append(about)
+    gt = {
+        "images": [{"id": image, "height": 100, "width": 100} for image in range(1, 31)],
+        "annotations": annotations,
+        "categories": [{"id": key, "name": f"class {key}"} for key in (1, 2, 3)],
+    }
+    evaluators = [CocoEvaluator(gt, category_ids=[1, 2, 3], type=type, engine=engine) for engine in ENGINES]
+    for image in random.permutation(np.arange(1, 31))[:25].tolist():
+        own = [a["bbox"] for a in annotations if a["image_id"] == image]
+        xywh = np.concatenate(
+            [np.array(own, np.int64).reshape(-1, 4) + random.integers(-3, 4, (len(own), 4)), boxes(9)]
+        )
+        xywh[:, :2], xywh[:, 2:] = xywh[:, :2].clip(0), xywh[:, 2:].clip(1)
+        masks = torch.zeros(len(xywh), 100, 100, dtype=torch.uint8)
+        for mask, (x, y, w, h) in zip(masks, xywh.tolist(), strict=True):
+            mask[y : y + h, x : x + w] = 1
+        corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
+        scores, labels = random.integers(1, 5, len(xywh)) / 8, random.integers(0, 3, len(xywh))
+        for evaluator in evaluators:
+            evaluator.update(image, detections(corners.tolist(), scores.tolist(), labels.tolist(), masks))
+    ours, reference = (evaluator.compute() for evaluator in evaluators)
+    assert 0 < ours.AP < 1
+    assert replace(ours, engine="pycocotools") == reference
+
+
 def test_evaluator_refuses() -> None:
     with pytest.raises(DataError, match=r"no category id 6.*it has 5, 30"):
         CocoEvaluator(GT, category_ids=[5, 6])

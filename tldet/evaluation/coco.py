@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tldet import rle
 from tldet.errors import DataError
 from tldet.evaluation import checks
-from tldet.evaluation.columns import Floats, Ints, Results, Type
-from tldet.evaluation.engines import Engine, score
+from tldet.evaluation.columns import Floats, Results, Type, joined
+from tldet.evaluation.engines import Engine, Stream, score
 from tldet.evaluation.loading import load_ground_truth, load_results
 from tldet.evaluation.reading import Source
 from tldet.evaluation.report import CocoResult
@@ -94,16 +94,12 @@ class CocoEvaluator:
 
     def reset(self) -> None:
         """Forget all detections."""
-        self._images: list[int] = []
-        self._seen: set[int] = set()
-        self._boxes: list[Floats] = []
-        self._scores: list[Floats] = []
-        self._categories: list[Ints] = []
-        self._rles: list[rle.Rle] = []
+        self._found: dict[int, Results] = {}
         self._left_out = 0
+        self._stream = Stream(self.truth) if self.engine == "fast" else None
 
     def update(self, image_id: int, detections: Detections) -> None:
-        """Add what was found on one picture (nothing counts too).
+        """Add what was found on one picture (nothing counts too); the fast engine matches it at once.
 
         Raises:
             DataError: the picture is not in the ground truth, or a score or box is not finite.
@@ -111,57 +107,43 @@ class CocoEvaluator:
         """
         if image_id not in self._image_ranks:
             raise DataError(f"{self.truth.name}: detections of unknown image_id {image_id}")
-        if image_id in self._seen:
+        if image_id in self._found:
             raise ValueError(f"picture {image_id} was given before; call reset() between two runs")
         if self.truth.type == "segm" and detections.masks is None and len(detections):
             raise ValueError("masks are to be scored, but the detections have none")
-        categories = self._category_ranks[_array(detections.labels)]
+        rank, categories = self._image_ranks[image_id], self._category_ranks[_array(detections.labels)]
         boxes, scores = _xywh(detections), _array(detections.scores).astype(np.float64)
         _check(f"detections of image_id {image_id}: row", boxes, scores)
-        known = categories >= 0
+        areas, rles = boxes[:, 2] * boxes[:, 3], None
         if self.truth.type == "segm":
-            self._rles += [rle for rle, keep in zip(detections.rles() or [], known, strict=True) if keep]
-        self._images.append(image_id)
-        self._seen.add(image_id)
-        self._boxes.append(boxes[known])
-        self._scores.append(scores[known])
-        self._categories.append(categories[known])
-        self._left_out += int((~known).sum())
+            rles = detections.rles() or []
+            areas, boxes = rle.areas_and_boxes(rles)
+        known = np.flatnonzero(categories >= 0)
+        found = Results(np.full(len(scores), rank), categories, boxes, scores, areas, rles).take(known)
+        self._found[image_id] = found
+        self._left_out += len(scores) - len(known)
+        if self._stream:
+            self._stream.add(rank, found)
 
     def compute(self) -> CocoResult:
         """Score the pictures given to :meth:`update`."""
         if self._left_out:
             logger.info("%d detections of classes that %s lacks were left out", self._left_out, self.truth.name)
-        whole = self._columns()
-        truth = self.truth.on(self._images)
-        return score(truth, whole.on(truth, self.truth), self.engine)
-
-    def _columns(self) -> Results:
-        ranks = np.array([self._image_ranks[image_id] for image_id in self._images], dtype=np.int64)
-        boxes = np.concatenate([np.zeros((0, 4)), *self._boxes])
-        areas, rles = boxes[:, 2] * boxes[:, 3], None
-        if self.truth.type == "segm":
-            rles = self._rles
-            areas, boxes = rle.areas_and_boxes(rles)
-        return Results(
-            images=np.repeat(ranks, [len(scores) for scores in self._scores]),
-            categories=np.concatenate([np.zeros(0, np.int64), *self._categories]),
-            boxes=boxes,
-            scores=np.concatenate([np.zeros(0), *self._scores]),
-            areas=areas,
-            segmentations=rles,
-        )
+        if self._stream:
+            return self._stream.compute()
+        truth = self.truth.on(self._found)
+        return score(truth, joined(self.truth.type, list(self._found.values())).on(truth, self.truth), self.engine)
 
     @property
     def results(self) -> list[dict[str, Any]]:
         """COCO results records with the dataset's own ids; scored from a file they give the same numbers."""
-        columns = self._columns()
-        boxes, scores = columns.boxes.tolist(), columns.scores.tolist()
+        columns = joined(self.truth.type, list(self._found.values()))
+        boxes, scores, masks = columns.boxes.tolist(), columns.scores.tolist(), columns.segmentations
         pairs = zip(columns.images.tolist(), columns.categories.tolist(), strict=True)
         records: list[dict[str, Any]] = []
         for row, (image, category) in enumerate(pairs):
             record = {"image_id": self.truth.image_ids[image], "category_id": self.truth.category_ids[category]}
-            what = {"bbox": boxes[row]} if columns.segmentations is None else {"segmentation": self._rles[row]}
+            what = {"bbox": boxes[row]} if masks is None else {"segmentation": masks[row]}
             records.append({**record, **what, "score": scores[row]})
         return records
 

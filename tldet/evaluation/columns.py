@@ -130,6 +130,18 @@ class Results:
         return Results(images, categories, boxes, self.scores[rows], self.areas[rows], segmentations)
 
 
+def joined(type: Type, parts: Sequence[Results]) -> Results:
+    """The detections of all ``parts``, in their order."""
+    empty = {name: np.zeros(0, np.int64) for name in ("images", "categories")}
+    nothing = Results(**empty, boxes=np.zeros((0, 4)), scores=np.zeros(0), areas=np.zeros(0), segmentations=None)
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in (nothing, *parts)])
+        for name in ("images", "categories", "boxes", "scores", "areas")
+    }
+    masks = None if type == "bbox" else [mask for part in parts for mask in part.segmentations or []]
+    return Results(**columns, segmentations=masks)
+
+
 def judged(truth: GroundTruth, results: Results) -> tuple[GroundTruth, Results]:
     """Both without what is of a class that its picture was not labelled for: it is neither right nor wrong."""
     if truth.labelled is None:

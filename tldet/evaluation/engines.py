@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import Any, Literal
 
@@ -28,20 +29,90 @@ def score(truth: GroundTruth, results: Results, engine: Engine = "fast", *, agno
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     given = len(results)
     truth, results = judged(truth, results)
-    scored = len(results)
-    counts: dict[str, Any] = {"images": len(truth.image_ids), "detections": scored, "unjudged": given - scored}
-    result = CocoResult(type=truth.type, engine=engine, **counts)
+    result = _unmeasured(truth, engine, len(truth.image_ids), given, len(results))
+    if agnostic:
+        result.per_class, result.per_class_ap50 = {}, {}
     if not truth.image_ids or not truth.category_ids:
-        result.per_class = {} if agnostic else dict.fromkeys(truth.class_names, -1.0)
-        result.per_class_ap50 = dict(result.per_class)
         return result
     run = _run_hotcoco if engine == "fast" else _run_pycocotools
-    precision, recall = run(truth, results, agnostic)
+    return _filled(result, *run(truth, results, agnostic), () if agnostic else truth.class_names)
+
+
+def _unmeasured(truth: GroundTruth, engine: Engine, pictures: int, given: int, scored: int) -> CocoResult:
+    """A result that counts what there is and has no numbers yet."""
+    none = dict.fromkeys(truth.class_names, -1.0)
+    about: dict[str, Any] = {"type": truth.type, "engine": engine, "per_class": none, "per_class_ap50": dict(none)}
+    return CocoResult(images=pictures, detections=scored, unjudged=given - scored, **about)
+
+
+def _filled(result: CocoResult, precision: Floats, recall: Floats, class_names: Sequence[str]) -> CocoResult:
+    """With the twelve numbers, and those of each class."""
     for name, value in summarize(precision, recall).items():
         setattr(result, name, value)
-    if not agnostic:
-        result.per_class, result.per_class_ap50 = class_precision(precision, truth.class_names)
+    if class_names:
+        result.per_class, result.per_class_ap50 = class_precision(precision, class_names)
     return result
+
+
+class Stream:
+    """The fast engine, matching picture by picture as detections come in: at the end it only accumulates.
+
+    Args:
+        truth: the whole dataset; what counts in the end are the pictures given to :meth:`add`.
+    """
+
+    def __init__(self, truth: GroundTruth) -> None:
+        import hotcoco
+
+        self._truth = truth
+        self._stream = hotcoco.StreamingEval(_categories(truth), truth.type)
+        self._order = np.argsort(truth.images, kind="stable")
+        self._starts = np.searchsorted(truth.images[self._order], np.arange(len(truth.image_ids) + 1))
+        self._pictures = self._scored = self._given = 0
+
+    def add(self, rank: int, found: Results) -> None:
+        """Match the detections of one picture, ``found.images`` being its rank, with its objects."""
+        rows = self._order[self._starts[rank] : self._starts[rank + 1]]
+        self._given += len(found)
+        truth, found = judged(self._truth.take(rows), found)
+        self._pictures += 1
+        self._scored += len(found)
+        height, width = truth.sizes[rank]
+        self._stream.update([{"id": rank + 1, "height": height, "width": width}], _objects(truth), _found(found))
+
+    def compute(self) -> CocoResult:
+        """Score the pictures there are so far."""
+        import hotcoco
+
+        result = _unmeasured(self._truth, "fast", self._pictures, self._given, self._scored)
+        if not self._pictures or not self._truth.category_ids:
+            return result
+        evaluation = hotcoco.StreamingEval.merge([self._stream]).finalize()  # of a copy: this one can go on
+        evaluation.accumulate()
+        measured: Any = evaluation.eval
+        return _filled(result, measured["precision"], measured["recall"], self._truth.class_names)
+
+
+def _objects(truth: GroundTruth) -> list[dict[str, Any]]:
+    """Annotation records."""
+    keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
+    columns = (truth.images + 1, truth.categories + 1, truth.boxes, truth.areas, truth.crowd.astype(int))
+    values = zip(*(column.tolist() for column in columns), strict=True)
+    records = [dict(zip(keys, row, strict=True), id=number) for number, row in enumerate(values, start=1)]
+    for record, segmentation in zip(records, truth.segmentations or [], strict=False):
+        record["segmentation"] = segmentation
+    return records
+
+
+def _found(results: Results) -> Any:
+    """Rows as results files have them; records for masks, whose size is not their box's."""
+    images, categories = results.images + 1, results.categories + 1
+    if results.segmentations is None:
+        return np.column_stack([images, results.boxes, results.scores, categories])
+    keys = ("image_id", "category_id", "score")
+    values = zip(*(column.tolist() for column in (images, categories, results.scores)), strict=True)
+    pairs = zip(values, results.segmentations, strict=True)
+    return [dict(zip(keys, row, strict=True), segmentation=mask) for row, mask in pairs]
 
 
 def _images(truth: GroundTruth) -> list[dict[str, Any]]:

@@ -149,6 +149,29 @@ def plot_intervals(
     return out
 
 
+def draw_growth(sides: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], out: Path) -> Path:
+    """Curves over growing work, each as multiples of its first point, beside a line as steep as the work.
+
+    Args:
+        sides: what was measured -> curve's name -> (work, value) in rising order; one plot each, side by side.
+        out: the PNG.
+    """
+    figure = _figure(6 * len(sides), 5)
+    for axes, (unit, curves) in zip(figure.subplots(1, len(sides), squeeze=False)[0], sides.items(), strict=True):
+        most = max(points[-1][0] / points[0][0] for points in curves.values())
+        axes.plot([1, most], [1, most], "k:", label="the work itself")
+        for number, (name, points) in enumerate(curves.items()):
+            x, y = np.array(points, np.float64).T
+            colour = tuple(c / 255 for c in colour_of(number))
+            label = f"{name}: {y[0]:.3g} to {y[-1]:.3g}"
+            axes.plot(x / x[0], y / max(y[0], 1e-9), "o-", color=colour, label=label, markersize=3)
+        axes.set(xscale="log", yscale="log", xlabel="times the smallest work", ylabel=f"times the smallest's {unit}")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7, title=unit)
+    figure.savefig(str(out), dpi=110)
+    return out
+
+
 def _figure(width: float, height: float) -> Any:
     """An empty figure of so many inches, drawn without a screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 
-from tldet.benchmarks import annotations, eval, overhead, pairs, video
+from tldet.benchmarks import annotations, eval, growth, overhead, pairs, video
 from tldet.benchmarks import data as data_suite
 from tldet.benchmarks.run import benchmark
+from tldet.benchmarks.timing import Times
 from tldet.cli import main
 
 FIELDS = {"name", "beside", "each", "ours", "theirs", "ratio", "memory", "limit", "checks"}
@@ -64,6 +67,25 @@ def test_video() -> None:
     (row,) = run("video", size=(64, 96))
     assert row["checks"]["frames a second"] == pytest.approx(1 / row["ours"]["median"])
     assert row["checks"]["boxes a frame"] >= 1
+
+
+@pytest.mark.slow
+def test_growth(tmp_path: Path) -> None:
+    found = benchmark(["growth"], quick=True, repeats=1, models=["fcos_lite0"], json_path=tmp_path / "grown.json")
+    curves = json.loads((tmp_path / "grown.json").read_text())["suites"]["growth"]["curves"]
+    assert curves == found["suites"]["growth"]["curves"]
+    names = [curve["name"] for curve in curves]
+    assert names == [*(f"fcos_lite0, {name}" for name in ("predicting", "batch", "objects", "classes")), "reading"]
+    for curve in curves:
+        assert all(point["seconds"]["median"] > 0 and point["memory_mb"] >= 0 for point in curve["points"])
+    assert cv2.imread(str(tmp_path / "grown.png")) is not None
+
+
+def test_a_curve_s_slope_is_the_steepest_between_neighbours() -> None:
+    values = ((1, 1.0, 1.0), (10, 2.0, 20.0), (100, 40.0, 3000.0))
+    curve = growth.Curve("a", "things", tuple(growth.Point(x, Times((t,)), mb) for x, t, mb in values))
+    assert curve.of_time == pytest.approx(math.log10(20))
+    assert curve.of_memory == pytest.approx(2.0), "from 30 MB on"
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tldet.benchmarks.timing import Comparison, Times
@@ -77,6 +78,10 @@ class Suite:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {"rows": [row.to_dict() for row in self.rows], "skipped": self.skipped, "seconds": self.seconds}
+
+    def draw(self, path: Path) -> Path | None:
+        """Write a plot; None where the suite has none."""
+        return None
 
     def table(self) -> Table:
         """Medians with quartiles, ratios, memory."""

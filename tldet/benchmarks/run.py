@@ -37,7 +37,8 @@ def benchmark(
 
     Args:
         suites: names, from :data:`tldet.benchmarks.suites.SUITES`.
-        json_path: where every number goes; it is rewritten after each suite.
+        json_path: where every number goes; it is rewritten after each suite. A suite that has a plot leaves it beside
+            it, as PNG.
         repeats: rounds of each comparison.
         quick: small sizes and two rounds.
         models: recipes; by default all that have a counterpart.
@@ -70,8 +71,9 @@ def benchmark(
             suite.seconds = time.perf_counter() - start
         result["suites"][name] = suite.to_dict()
         _write(json_path, result)
+        plot = suite.draw(Path(json_path).with_suffix(".png")) if json_path else None
         if console:
-            _show(suite, console)
+            _show(suite, console, plot)
     return result
 
 
@@ -116,10 +118,12 @@ def _progress(console: Console | None, name: str) -> Iterator[Any]:
         yield lambda text: status.update(Text(f"{name}: {text}"))
 
 
-def _show(suite: Suite, console: Console) -> None:
+def _show(suite: Suite, console: Console, plot: Path | None) -> None:
     console.print(suite.table())
     for line in suite.notes():
         console.print(line, markup=False, highlight=False)
+    if plot:
+        console.print(f"plot: {plot}", markup=False, highlight=False)
     console.print(f"{suite.name} took {suite.seconds:.0f} s", markup=False, highlight=False)
 
 

@@ -99,17 +99,19 @@ def _frozen(theirs: nn.Module) -> None:
             parameter.requires_grad_(False)
 
 
-def make_batch(size: tuple[int, int], count: int, *, with_masks: bool = False) -> Batch:
-    """Pictures with 8 objects each, of random places, sizes and classes."""
+def make_batch(
+    size: tuple[int, int], count: int, *, objects: int = OBJECTS, classes: int = 80, with_masks: bool = False
+) -> Batch:
+    """Pictures with objects of random places, sizes and classes."""
     random = np.random.default_rng(0)
     targets = []
     for number in range(count):
-        side = np.exp(random.uniform(np.log(0.05), np.log(0.6), (OBJECTS, 2))) * (size[1], size[0])
-        corner = random.uniform(0, 1, (OBJECTS, 2)) * ((size[1], size[0]) - side)
+        side = np.exp(random.uniform(np.log(0.05), np.log(0.6), (objects, 2))) * (size[1], size[0])
+        corner = random.uniform(0, 1, (objects, 2)) * ((size[1], size[0]) - side)
         boxes = torch.from_numpy(np.concatenate([corner, corner + side], 1)).float()
-        labels = torch.from_numpy(random.integers(0, 80, OBJECTS))
+        labels = torch.from_numpy(random.integers(0, classes, objects))
         masks = torch.stack([_inside(box, size) for box in boxes]) if with_masks else None
-        targets.append(Target(boxes, labels, torch.zeros(OBJECTS, dtype=torch.bool), number, masks))
+        targets.append(Target(boxes, labels, torch.zeros(objects, dtype=torch.bool), number, masks))
     pictures = np.stack([random_picture(size, number).transpose(2, 0, 1) for number in range(count)])
     return Batch(torch.from_numpy(pictures), [size] * count, targets, [size] * count)
 

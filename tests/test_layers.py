@@ -82,3 +82,8 @@ def test_imports_go_down(path: Path) -> None:
 def test_the_check_can_fail(place: str, source: str, expected: str | None) -> None:
     wrong = [complaint(place, part) for part in imports_of(source)]
     assert next((line for line in wrong if line), None) == expected
+
+
+def test_a_head_is_whole_in_one_file_of_at_most_350_lines() -> None:
+    for path in (ROOT / "models" / "heads").glob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path.name

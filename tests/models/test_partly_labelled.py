@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,7 @@ from torchvision.ops import box_iou
 from tldet.config import load
 from tldet.models.boxes import flatten_levels
 from tldet.models.detector import Detector, build_detector
-from tldet.models.heads.faster_rcnn import RoISettings, evaluating, with_spared
+from tldet.models.heads.faster_rcnn import RoISettings, evaluating, find_in, with_spared
 from tldet.models.matching import BACKGROUND, IGNORED, assign
 from tldet.structures import Batch, Detections, Target
 
@@ -123,12 +124,15 @@ def test_background_of_a_two_stage_head_does_not_push_down_a_class_not_labelled(
 
 
 @pytest.mark.parametrize("recipe", BOXES)
-def test_what_is_confidently_found_is_no_background_in_either_stage(recipe: str) -> None:
+def test_what_is_confidently_found_is_no_background_in_either_stage(
+    recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = detector(recipe).train()
     head: Any = model.head
     sure = torch.tensor([[16.0, 8, 48, 40], [48.0, 8, 80, 40], [8.0, 30, 30, 60]])
     found = Detections(sure, torch.tensor([0.9, 0.49, 0.8]), torch.tensor([2, 2, 1]))  # one unsure, one labelled
-    head._find = lambda *_, **__: [found]
+    where, name = (head, "_find") if "cascade" in recipe else (sys.modules[type(head).__module__], "find_in")
+    monkeypatch.setattr(where, name, lambda *_, **__: [found])
     one = batch(replace(target(), labelled=NOT_2))
     raw = head(model.features(model.normalise(one)))
     logits = [level.detach().requires_grad_() for level in raw.rpn.logits]
@@ -154,7 +158,7 @@ def test_a_head_spares_what_it_finds_itself() -> None:
     with torch.no_grad():
         raw = head(model.features(model.normalise(one)))
         proposals = head.rpn.propose(raw.rpn, one.sizes, training=True)
-        (found,) = head._find(raw.features, [proposals[0][:300]], one.sizes)
+        (found,) = find_in(head.box, raw.features, [proposals[0][:300]], one.sizes)
     near = box_iou(proposals[0], found.boxes).amax(1) >= 0.5
     assert near.sum() > 50
     said = class_scores(model)

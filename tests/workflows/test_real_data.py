@@ -19,8 +19,14 @@ SMALL = [{"type": "Resize", "short": 160, "long": 224}]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", ["faster_rcnn/faster_rcnn_r50_fpn_1x_coco", "retinanet/retinanet_r50_fpn_1x_coco"])
-def test_r50_trains_on_coco_and_gives_its_ids_back(shared: Path, tmp_path: Path, config: str) -> None:
+@pytest.mark.parametrize(
+    ("config", "score"),
+    [
+        ("faster_rcnn/faster_rcnn_r50_fpn_1x_coco", "model.head.roi.score"),
+        ("retinanet/retinanet_r50_fpn_1x_coco", "model.head.settings.score"),
+    ],
+)
+def test_r50_trains_on_coco_and_gives_its_ids_back(shared: Path, tmp_path: Path, config: str, score: str) -> None:
     folder = shared / "data" / "coco_mini"
     truth = folder / "annotations" / "instances_val2017.json"
     options = [
@@ -30,6 +36,9 @@ def test_r50_trains_on_coco_and_gives_its_ids_back(shared: Path, tmp_path: Path,
         "schedule.warmup_steps=5",
         "data.loader.batch_size=2",
         "data.loader.workers=0",
+        "model.backbone.norm=batch",  # random weights: frozen statistics would normalise nothing
+        "model.backbone.frozen_stages=-1",
+        f"{score}=0.0",  # after 20 steps nothing is sure
         f"data.train.transforms={SMALL}",
         f"data.val.transforms={SMALL}",
         "training.log_every=5",

@@ -79,7 +79,7 @@ class Suite:
         """For JSON."""
         return {"rows": [row.to_dict() for row in self.rows], "skipped": self.skipped, "seconds": self.seconds}
 
-    def draw(self, path: Path) -> Path | None:
+    def draw(self, path: Path) -> Path | None:  # noqa: ARG002  # of a suite that has one
         """Write a plot; None where the suite has none."""
         return None
 

@@ -98,7 +98,6 @@ class Detector(nn.Module):
         numbers can be held against another toolkit's (see also ``eval_loss`` of FCOS's settings).
         """
         given = [one if isinstance(one, Target) else Target(**one) for one in targets]
-        given = [one if len(one.ignore) else replace(one, ignore=one.labels < 0) for one in given]
         return self._loss(self.head(self.features(x)), given, whole_sizes(x), seed)
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from typing import Any
 
 from tldet.config.files import shipped
 from tldet.errors import ConfigError, TrainingError
+from tldet.models.backbones.base import has_batch_norm
 from tldet.transfer.adapt import set_input
 from tldet.transfer.class_match import MatchSettings
 from tldet.transfer.known import coco_weights
@@ -19,6 +20,11 @@ from tldet.transfer.weights import LoadReport, load_backbone_weights
 
 log = logging.getLogger(__name__)
 NAMES = MatchSettings()  # by their very names
+RANDOM = (
+    "the backbone starts at random, but parts of it are frozen (model.backbone.frozen_stages=%d, norm='%s'): they "
+    "never learn, and a frozen BatchNorm normalises nothing then, so that losses may grow without bound; set "
+    "model.backbone.norm=batch and model.backbone.frozen_stages=-1"
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,8 @@ def start_weights(
         log.info("%s", report.summary())
         names = [f"backbone.{name.removesuffix(' (by order)')}" for name in report.copied + report.adapted]
         started = Started(backbone.weights_source, tuple(names))
+    elif backbone.frozen_stages >= 0 or (backbone.norm == "frozen" and has_batch_norm(backbone)):
+        log.warning(RANDOM, backbone.frozen_stages, backbone.norm)
     backbone.freeze()
     return started
 

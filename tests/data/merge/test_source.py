@@ -66,7 +66,7 @@ def labelled(value: Any) -> dict[str, Any]:
         ('{"images": [', "no valid JSON at line 1"),
         (whole(categories=[{"id": 1, "name": "x"}]), "annotation 3 has unknown category id 2"),
         (whole(categories=[{"id": 1, "name": "x"}, {"id": 2, "name": "x"}]), "category name 'x' occurs more than once"),
-        (labelled([1, 9]), "image 7: labelled_category_ids has unknown category id 9"),
+        (labelled([1, 9]), "image 7 has unknown category id 9 in labelled_category_ids; there are 1, 2"),
         (labelled("all"), r"not in COCO's layout: .*images\[0\]\.labelled_category_ids"),
         (json.dumps(whole(info={"mean": float("nan")})), r"no strict JSON \(.*write numbers instead of NaN"),
         (whole(licenses=[{"id": "CC"}]), "a license has no whole number as id: {'id': 'CC'}"),

@@ -279,11 +279,10 @@ def draw_regions(
     stage: int,
 ) -> list[Drawn]:
     """Which regions of each picture the loss sees; see :func:`draw_one`."""
-    drawn = []
-    for boxes, target in zip(proposals, targets, strict=True):
-        generator = generator_for(seed, target.image_id, stage)
-        drawn.append(draw_one(boxes, target, settings, num_classes, generator))
-    return drawn
+    return [
+        draw_one(boxes, target, settings, num_classes, generator_for(seed, target.image_id, stage))
+        for boxes, target in zip(proposals, targets, strict=True)
+    ]
 
 
 def draw_one(

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from tldet import checkpoint
+from tldet.data.layouts import Layout
 from tldet.engine.log import read_log
 from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.workflows.evaluate import evaluate
-from tldet.workflows.finetune import finetune
+from tldet.workflows.finetune import finetune, resolve_layout
 from tldet.workflows.test import test as measure
 from tldet.workflows.train import train
 
@@ -77,6 +78,74 @@ def test_one_json_is_split(digits: Path, tmp_path: Path) -> None:
     ids = [{image["id"] for image in part} for part in parts]
     assert [len(part) for part in ids] == [13, 3]
     assert not ids[0] & ids[1]
+
+
+def coco(path: Path, pictures: Path, name: str, count: int = 4) -> Path:
+    """A COCO JSON and its (unreadable) pictures."""
+    for folder in (path.parent, pictures):
+        folder.mkdir(parents=True, exist_ok=True)
+    images = [{"id": i, "file_name": f"{name}{i}.jpg", "width": 8, "height": 8} for i in range(count)]
+    for image in images:
+        (pictures / str(image["file_name"])).write_bytes(b"x")
+    boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [0, 0, 4, 4], "area": 16} for i in range(count)]
+    path.write_text(json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "c"}]}))
+    return path
+
+
+def parts(layout: Layout) -> list[tuple[Path, Path] | None]:
+    found = (layout.train, layout.val, layout.test)
+    return [(part.annotations, part.images) if part else None for part in found]
+
+
+def test_images_serve_every_part_of_a_folder(tmp_path: Path) -> None:
+    data, apart = tmp_path / "data", tmp_path / "apart" / "pictures"
+    files = [coco(data / f"{part}.json", apart, part) for part in ("train", "val", "test")]
+    with pytest.raises(DataError, match="give --images"):
+        resolve_layout(data, None, None, None, tmp_path / "out", 0)
+    assert parts(resolve_layout(data, None, None, apart, tmp_path / "out", 0)) == [(file, apart) for file in files]
+    with pytest.raises(DataError, match=r"--images nowhere: no such folder"):
+        resolve_layout(data, None, None, "nowhere", tmp_path / "out", 0)
+
+
+def test_parts_that_no_option_names_come_from_the_folder(tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    train, val, test = (coco(data / f"{part}.json", data / "images", part) for part in ("train", "val", "test"))
+    mine = coco(data / "mine.json", data / "images", "mine")
+    pictures = data / "images"
+    layout = resolve_layout(data, mine, None, None, out, 0)
+    assert parts(layout) == [(mine, pictures), (val, pictures), (test, pictures)]
+    layout = resolve_layout(data, None, mine, None, out, 0)
+    assert parts(layout) == [(train, pictures), (mine, pictures), (test, pictures)]
+    assert parts(resolve_layout(data, val, None, None, out, 0))[1] == (test, pictures), "not what is trained on"
+    assert parts(resolve_layout(data, train, test, None, out, 0))[2] is None
+    train.write_text('{"images": [')  # a part that is not used may be broken, one that is may not
+    assert parts(resolve_layout(data, mine, None, None, out, 0))[0] == (mine, pictures)
+    val.write_text('{"images": [')
+    with pytest.raises(DataError, match=r"val\.json: is no valid JSON"):
+        resolve_layout(data, mine, None, None, out, 0)
+    assert not out.exists()
+
+
+def test_a_folder_may_be_there_for_its_pictures(tmp_path: Path) -> None:
+    mine = coco(tmp_path / "mine.json", tmp_path / "data", "mine")
+    layout = resolve_layout(tmp_path / "data", mine, None, None, tmp_path / "out", 0)
+    assert [part and part.images for part in (layout.train, layout.val, layout.test)] == [tmp_path / "data"] * 2 + [
+        None
+    ]
+    assert layout.train.annotations == tmp_path / "out" / "split" / "train.json"
+
+
+def test_relative_paths_are_looked_for_in_the_folder_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, here = tmp_path / "data", tmp_path / "here"
+    for folder in (data, here):
+        coco(folder / "train.json", folder / "pictures", "a")
+        coco(folder / "val.json", folder / "pictures", "a")
+    coco(here / "own.json", here / "pictures", "a")
+    monkeypatch.chdir(here)
+    layout = resolve_layout("../data", "train.json", "val.json", "pictures", tmp_path / "out", 0)
+    where = Path("../data/pictures")
+    assert parts(layout) == [(Path("../data/train.json"), where), (Path("../data/val.json"), where), None]
+    assert resolve_layout(data, "own.json", None, None, tmp_path / "out", 0).train.annotations == Path("own.json")
 
 
 def test_starting_from_a_checkpoint_of_other_classes(run: Path, digits: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ def add_data(parser: ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="folder with pictures and COCO JSON")
     parser.add_argument("--train", metavar="JSON", help="annotations to train on")
     parser.add_argument("--val", metavar="JSON", help="annotations to measure on")
-    parser.add_argument("--images", metavar="DIR", help="picture folder of --train and --val")
+    parser.add_argument("--images", metavar="DIR", help="picture folder of every part")
 
 
 def add_length(parser: ArgumentParser) -> None:

@@ -66,7 +66,7 @@ def finetune(
             recipe, a path a checkpoint of tldet, mmdet or torchvision; a path may also be a backbone's weights.
         train_json: annotations to train on, instead of what ``data`` holds.
         val_json: annotations to measure on.
-        images: picture folder of both.
+        images: picture folder of every part.
         resume: go on with the run in ``out``, by the config in it; only ``options`` change it.
         init_from: a tldet checkpoint to start from.
         transfer: what of the start stays, and how its classes are known again.
@@ -121,39 +121,64 @@ def resolve_layout(
     out: Path,
     seed: int,
 ) -> Layout:
-    """What to train and to measure on; one JSON alone is split, the parts go to ``out/split``.
+    """What to train and to measure on.
+
+    Args:
+        data: a folder in one of the usual layouts; relative paths are looked for in it first.
+        train_json: annotations to train on; by default those of ``data``.
+        val_json: annotations to measure on; by default those of ``data``. Where there are none, what is to train on is
+            split.
+        images: picture folder of every part; by default looked for.
+        out: the two parts of what is split go to its ``split``.
+        seed: what the split is drawn from.
 
     Raises:
         DataError: there is nothing to train on, or pictures are not found.
     """
     if train_json is None and data is None:
         raise DataError("give --data DIR, or --train JSON with --images DIR")
-    if train_json is None:
-        layout = find_layout(Path(str(data)))
-    else:
-        layout = Layout(_split(_inside(data, train_json), images, data))
-    if val_json is not None:
-        layout = Layout(layout.train, _split(_inside(data, val_json), images, data), None)
-    if layout.val is None and layout.test is not None:
-        layout = Layout(layout.train, layout.test, None)
-    if layout.val is None:
-        part, held = split_one(layout.train, out / "split", seed=seed)
-        layout = Layout(part, held)
-    return layout
+    root = None if data is None else Path(data)
+    if root is not None and not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    folder = None if images is None else _inside(root, images)
+    if folder is not None and not folder.is_dir():
+        raise DataError(f"--images {images}: no such folder")
+    paths = [None if one is None else _inside(root, one) for one in (train_json, val_json)]
+    train, val, test = (
+        None if path is None else Split(path, folder or find_images(path, root or path.parent))
+        for path in _with_data(root, paths)
+    )
+    assert train is not None
+    if val is None:
+        val, test = test, None
+    if val is None:
+        train, val = split_one(train, out / "split", seed=seed)
+    return Layout(train, val, test)
 
 
-def _inside(data: str | Path | None, name: str | Path) -> Path:
-    """A path as given, or inside the data folder."""
-    given = Path(name)
-    inside = Path(data) / given if data is not None else given
-    return inside if inside.is_file() and not given.is_file() else given
+def _inside(root: Path | None, name: str | Path) -> Path:
+    """A path inside the data folder where it is there, else as given."""
+    inside = Path(name) if root is None else root / name
+    return inside if inside.exists() else Path(name)
 
 
-def _split(path: Path, images: str | Path | None, data: str | Path | None) -> Split:
-    if images is None:
-        return Split(path, find_images(path, Path(data) if data is not None else path.parent))
-    inside = Path(data) / images if data is not None else Path(images)
-    return Split(path, inside if inside.is_dir() and not Path(images).is_dir() else Path(images))
+def _with_data(root: Path | None, paths: Sequence[Path | None]) -> list[Path | None]:
+    """The JSON files to train on, to measure on and to test on: as named, the others those of the data folder."""
+    train, val = paths
+    if root is None:
+        return [train, val, None]
+    try:
+        layout = find_layout(root, root)  # where the pictures are is only asked of the parts that are used
+    except DataError as error:
+        if train is None:
+            raise
+        log.info("%s; no part is taken from there", error)  # it may be there for its pictures
+        return [train, val, None]
+    train = train or layout.train.annotations
+    named = {path.resolve() for path in (train, val) if path is not None}
+    rest = [part.annotations if part else None for part in (layout.val, layout.test)]
+    found_val, test = (None if path is None or path.resolve() in named else path for path in rest)
+    return [train, val or found_val, test]
 
 
 def _filled(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tldet import checkpoint
+from tldet.config import load
 from tldet.data.layouts import Layout
 from tldet.engine.log import read_log
 from tldet.errors import ConfigError, DataError, TrainingError
@@ -146,6 +148,28 @@ def test_relative_paths_are_looked_for_in_the_folder_first(tmp_path: Path, monke
     where = Path("../data/pictures")
     assert parts(layout) == [(Path("../data/train.json"), where), (Path("../data/val.json"), where), None]
     assert resolve_layout(data, "own.json", None, None, tmp_path / "out", 0).train.annotations == Path("own.json")
+
+
+def filled(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, **choices: Any) -> dict[str, Any]:
+    """The config that a fine-tuning would train by."""
+    with monkeypatch.context() as patched:
+        patched.setattr("tldet.workflows.finetune.train", lambda used, **_: used)
+        return finetune(data, out=out, **choices).data  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("length", "milestones"), [({"steps": 200}, [180]), ({"minutes": 5.0}, [4.5]), ({"epochs": 36}, [32.4])]
+)
+def test_milestones_are_those_of_the_length(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: dict[str, Any], milestones: list[float]
+) -> None:
+    name = "faster_rcnn/faster_rcnn_r50_fpn_1x_coco"
+    before = load(name)["schedule"]
+    after = filled(monkeypatch, digits, tmp_path / "out", model=name, **length)["schedule"]
+    kept = {key: value for key, value in before.items() if key not in ("epochs", "milestones")}
+    assert after == {**kept, "milestones": milestones, **length}
+    smooth = filled(monkeypatch, digits, tmp_path / "smooth", **length)["schedule"]
+    assert smooth == {"warmup_steps": 20, "warmup_factor": 0.05, "policy": "cosine", **length}
 
 
 def test_starting_from_a_checkpoint_of_other_classes(run: Path, digits: Path, tmp_path: Path) -> None:

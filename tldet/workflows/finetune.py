@@ -15,7 +15,7 @@ from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.models.replace import replace_backbone
 from tldet.workflows.choose import Choices, choose_for, transforms
 from tldet.workflows.parts import SCHEMA
-from tldet.workflows.runs import refuse_earlier_run, resume_run, rhythm, settle_config
+from tldet.workflows.runs import course_over, refuse_earlier_run, resume_run, rhythm, settle_config
 from tldet.workflows.start import check_start, set_weights
 from tldet.workflows.train import Outcome, train
 from tldet.workflows.transfer_options import TransferOptions
@@ -196,13 +196,9 @@ def _filled(
     loader = data.setdefault("loader", {})
     loader["batch_size"] = choices.batch
     config["model"]["head"]["num_classes"] = len(index.class_names)
-    schedule = config["schedule"]
-    for key in ("epochs", "steps", "minutes"):
-        schedule.pop(key, None)
-    schedule.update(choices.length)
-    training = config.setdefault("training", {})
-    training["seed"] = seed
-    training.update(rhythm(choices.length, max(1, len(index) // choices.batch)))
+    config["schedule"] = course_over(config["schedule"], choices.length)
+    course = rhythm(choices.length, max(1, len(index) // choices.batch))
+    config["training"] = {**(config.get("training") or {}), "seed": seed, **course}
     if scratch:
         _from_scratch(config)
     return config

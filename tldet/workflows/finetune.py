@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 DEFAULT_MODEL = "faster_rcnn_lite0"
 NOTE = "# Written by `tldet finetune`; `tldet train {path} --work-dir {folder} --resume` goes on.\n"
+NEEDED = ("model.head", "model.backbone", "schedule", "optimizer")  # sections of a recipe
+OPTIONAL = ("data", "data.loader", "training", "freeze", "class_match")  # those that it may leave out
 VIT_LAYER_DECAY = 0.7  # Li et al. 2022 (ViTDet), appendix A.2, for the base size
 
 
@@ -96,9 +98,7 @@ def finetune(
     check_start(weights, scratch, backbone, init_from)
     if scratch:
         transfer.refuse_scratch()
-    recipe = load(model)
-    if not recipe.get("model.head"):
-        raise ConfigError(f"--model {model}: describes no detector, it has no model.head")
+    recipe = load_recipe(model)
     layout = resolve_layout(data, train_json, val_json, images, folder, seed)
     index = AnnotationIndex.load(layout.train.annotations)
     choices = choose_for(recipe, index, epochs=epochs, minutes=minutes, steps=steps)
@@ -111,6 +111,24 @@ def finetune(
         log.info("%s", line)
     used = settle_config(folder, config, options, NOTE)
     return train(used, work_dir=folder, init_from=init_from, console=console)
+
+
+def load_recipe(model: str) -> Config:
+    """The config that ``--model`` names, if data, length and options can be written into it.
+
+    Raises:
+        ConfigError: there is none of that name, or a section is missing or no section.
+    """
+    recipe = load(model)
+    for key in NEEDED + OPTIONAL:
+        section = recipe.get(key)
+        if not section and key in NEEDED:
+            raise ConfigError(
+                f"--model {model}: describes no detector to train, it has no {key}; see `tldet models --detectors`"
+            )
+        if section is not None and not isinstance(section, dict):
+            raise ConfigError(f"{key}: must be a section (a dict), not {section!r} (in {recipe.origin(key)})")
+    return recipe
 
 
 def resolve_layout(
@@ -187,14 +205,13 @@ def _filled(
     """The recipe with data, classes, sizes and length filled in."""
     config: dict[str, Any] = recipe.data
     steps_train, steps_val = transforms(choices)
-    data = config.setdefault("data", {})
+    data = config["data"] = config.get("data") or {}
     masks = config["model"]["head"].get("mask") is not None
     data["train"] = section_of(layout.train, steps_train, masks)
     for name, split in (("val", layout.val), ("test", layout.test)):
         if split is not None:
             data[name] = section_of(split, steps_val, masks)
-    loader = data.setdefault("loader", {})
-    loader["batch_size"] = choices.batch
+    data["loader"] = {**(data.get("loader") or {}), "batch_size": choices.batch}
     config["model"]["head"]["num_classes"] = len(index.class_names)
     config["schedule"] = course_over(config["schedule"], choices.length)
     course = rhythm(choices.length, max(1, len(index) // choices.batch))

@@ -16,6 +16,7 @@ from tldet.engine.log import read_log
 from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.workflows.evaluate import evaluate
 from tldet.workflows.finetune import finetune, resolve_layout
+from tldet.workflows.models import test_size as model_size
 from tldet.workflows.test import test as measure
 from tldet.workflows.train import train
 
@@ -170,6 +171,25 @@ def test_milestones_are_those_of_the_length(
     assert after == {**kept, "milestones": milestones, **length}
     smooth = filled(monkeypatch, digits, tmp_path / "smooth", **length)["schedule"]
     assert smooth == {"warmup_steps": 20, "warmup_factor": 0.05, "policy": "cosine", **length}
+
+
+def test_the_size_is_chosen_by_the_backbone_not_by_the_path(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lite0").mkdir()
+    batches, rows = {}, {}
+    for name in ("faster_rcnn_r50", "faster_rcnn_lite0"):
+        path = tmp_path / "lite0" / f"{name[-3:]}.py"
+        path.write_text(load(name).dump())
+        shipped, mine = (
+            filled(monkeypatch, digits, tmp_path / f"{path.stem}_{i}", model=str(model), steps=1)["data"]
+            for i, model in enumerate((name, path))
+        )
+        assert mine == shipped
+        batches[name] = mine["loader"]["batch_size"]
+        rows[name] = model_size(load(path))
+    assert batches == {"faster_rcnn_r50": 2, "faster_rcnn_lite0": 4} or torch.cuda.is_available()
+    assert rows == {"faster_rcnn_r50": (800, 1088), "faster_rcnn_lite0": (320, 448)}
 
 
 def test_starting_from_a_checkpoint_of_other_classes(run: Path, digits: Path, tmp_path: Path) -> None:

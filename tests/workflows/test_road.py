@@ -12,11 +12,14 @@ import torch
 from tldet import checkpoint
 from tldet.config import load
 from tldet.data.layouts import Layout
+from tldet.data.loader import LoaderSettings
 from tldet.engine.log import read_log
 from tldet.errors import ConfigError, DataError, TrainingError
+from tldet.structures import Batch, Detections
 from tldet.workflows.evaluate import evaluate
 from tldet.workflows.finetune import finetune, resolve_layout
 from tldet.workflows.models import test_size as model_size
+from tldet.workflows.parts import EvalSettings, Validation, build_dataset
 from tldet.workflows.test import test as measure
 from tldet.workflows.train import train
 
@@ -190,6 +193,27 @@ def test_the_size_is_chosen_by_the_backbone_not_by_the_path(
         rows[name] = model_size(load(path))
     assert batches == {"faster_rcnn_r50": 2, "faster_rcnn_lite0": 4} or torch.cuda.is_available()
     assert rows == {"faster_rcnn_r50": (800, 1088), "faster_rcnn_lite0": (320, 448)}
+
+
+def test_validation_blames_the_model_for_its_own_detections(digits: Path) -> None:
+    section = {"type": "CocoDataset", "annotations": str(digits / "valid" / "_annotations.coco.json")}
+    section |= {"images": str(digits / "valid"), "transforms": []}
+    validation = Validation(build_dataset(section, 0), LoaderSettings(), EvalSettings(), losses=False)
+
+    def measured(y1: float, score: float) -> dict[str, float]:
+        class Model(torch.nn.Linear):
+            def predict(self, batch: Batch) -> list[Detections]:
+                box, label = torch.tensor([[1.0, 1.0, 5.0, y1]]), torch.zeros(1, dtype=torch.int64)
+                return [Detections(box, torch.tensor([score]), label) for _ in range(len(batch))]
+
+        return validation(Model(1, 1))
+
+    assert measured(5.0, 0.5).keys() >= set(NUMBERS)
+    for y1, score in ((float("nan"), 0.5), (float("inf"), 0.5), (5.0, float("nan"))):
+        with pytest.raises(
+            TrainingError, match=r"the model's detections on picture \d+ are not finite: .*optimizer.lr"
+        ):
+            measured(y1, score)
 
 
 def test_starting_from_a_checkpoint_of_other_classes(run: Path, digits: Path, tmp_path: Path) -> None:

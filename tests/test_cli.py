@@ -46,6 +46,7 @@ def test_help_imports_nothing_heavy() -> None:
         "predict",
         "import",
         "merge",
+        "models",
         "benchmark",
     ],
 )
@@ -68,6 +69,15 @@ def test_each_tool_is_the_command(name: str) -> None:
         ["finetune", "--data", "d", "--out", "o", "--steps", "-1"],
         ["evaluate", "--gt", "a", "--dt", "b", "--engine", "other"],
         ["predict", "c.pt"],
+        ["predict", "c.pt", "a.jpg", "--score", "nan"],
+        ["predict", "c.pt", "a.jpg", "--score", "5"],
+        ["predict", "c.pt", "a.jpg", "--score", "-0.1"],
+        ["predict", "c.pt", "a.jpg", "--json", "."],
+        ["test", "c.pt", "--json", "."],
+        ["test", "c.pt", "--results", "."],
+        ["evaluate", "--gt", "a", "--dt", "b", "--json", "."],
+        ["models", "--json", "."],
+        ["benchmark", "--json", "."],
     ],
 )
 def test_arguments_that_exclude_each_other_or_make_no_sense(

@@ -14,7 +14,7 @@ from tldet.engine import precision
 from tldet.engine.hooks import StopFile, WeightsSnapshot, by_priority
 from tldet.engine.precision import Precision, choose
 from tldet.engine.progress import ConsoleReporter, duration
-from tldet.errors import ConfigError
+from tldet.errors import ConfigError, DataError
 
 
 def test_cpu_without_bf16_is_never_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +104,10 @@ def test_snapshots_and_order_of_hooks(toy: ModuleType, tmp_path: Path) -> None:
     files = sorted((tmp_path / "snapshots").iterdir())
     assert [file.name for file in files] == ["weights_00000005.safetensors", "weights_00000010.safetensors"]
     assert set(load_file(files[-1])) == set(trainer.model.state_dict())
+    (tmp_path / "file").touch()
+    trainer.work_dir = tmp_path / "file"
+    with pytest.raises(DataError, match=r"file/snapshots: cannot be made"):
+        WeightsSnapshot(every=1.0).after_train_iter(trainer, 4)
     first: Any = StopFile()
     first.priority = "HIGH"
     last = WeightsSnapshot()

@@ -23,6 +23,7 @@ from tldet.inference.predictor import Predictor
 from tldet.inference.run import predict, read_ahead
 from tldet.inference.sources import find_sources
 from tldet.inference.video import Video, VideoWriter, ahead
+from tldet.structures import Detections
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +187,75 @@ def test_video_of_odd_size_and_turned(tmp_path: Path) -> None:
     assert video.rate == Fraction(30000, 1001)
     assert frames[0].shape == (62, 100, 3)
     assert [round(float(f.mean()) / 30) for f in frames] == list(range(7))
+
+
+def test_a_video_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    full = tmp_path / "full.mp4"
+    full.symlink_to("/dev/full")
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+
+    def write(frames: int) -> None:
+        with VideoWriter(full, Fraction(25)) as writer:
+            for _ in range(frames):
+                writer.write(noise)
+
+    for frames in (200, 1):  # of a single one nothing is written before the end
+        with pytest.raises(DataError, match=r"full\.mp4: cannot be written \(No space left"):
+            write(frames)
+
+
+class Stand:
+    """In the place of a predictor: it finds nothing."""
+
+    category_ids = (1,)
+
+    def __init__(self, factor: int = 1) -> None:
+        self.factor = factor
+
+    def open(self, path: Path) -> Reduced:
+        return Reduced(read_image(path)[:: self.factor, :: self.factor], self.factor)
+
+    def predict(self, *_: object) -> Detections:
+        return Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+
+
+@pytest.fixture
+def stand(monkeypatch: pytest.MonkeyPatch) -> Stand:
+    found = Stand()
+    monkeypatch.setattr("tldet.inference.run.load", lambda *_: found)
+    return found
+
+
+def test_a_drawing_that_cannot_be_written_ends_the_run(stand: Stand, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "out" / "a.png").mkdir(parents=True)
+    records = tmp_path / "r.json"
+    with pytest.raises(DataError, match=r"out/a\.png: cannot be written"):
+        predict("c.pt", [tmp_path / "a.png", tmp_path / "b.png"], out=tmp_path / "out", json_path=records)
+    assert not (tmp_path / "out" / "b.png").exists()
+    with VideoWriter(tmp_path / "v.mp4", Fraction(25)) as writer:
+        writer.write(np.zeros((64, 64, 3), np.uint8))
+    (tmp_path / "out" / "v.mp4").symlink_to("/dev/full")
+    with pytest.raises(DataError, match=r"out/v\.mp4: cannot be written"):
+        predict("c.pt", [tmp_path / "v.mp4"], out=tmp_path / "out")
+
+
+def test_what_cannot_be_read_is_counted_once(stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "c.mp4").write_bytes(b"words")
+
+    def broken(path: Path) -> None:
+        raise DataError(f"{path}: is broken")
+
+    summary = predict("c.pt", [tmp_path / "a.png", tmp_path / "c.mp4"], out=tmp_path / "out")
+    assert (summary.pictures, list(summary.failed)) == (1, [str(tmp_path / "c.mp4")])
+    stand.factor = 2  # then it is read whole for the drawing
+    with monkeypatch.context() as patched:
+        patched.setattr("tldet.inference.run.read_image", broken)
+        with pytest.raises(DataError, match="none of 1 inputs"):
+            predict("c.pt", [tmp_path / "a.png"], out=tmp_path / "out")
 
 
 def test_what_is_no_video(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torchvision.models import resnet18
 
 from tldet.errors import CheckpointError
 from tldet.models.backbones import TimmBackbone, TorchvisionBackbone, trainable
-from tldet.transfer.sources import fetch, first_line
+from tldet.transfer.sources import fetch, first_line, read_source
 from tldet.transfer.weights import load_backbone_weights
 
 
@@ -39,6 +40,41 @@ def test_a_torchvision_file_from_the_cache_without_a_network(
         load_backbone_weights(backbone, "torchvision:ResNet18_Weights.IMAGENET1K_V1")
     with pytest.raises(CheckpointError, match="has no such weights"):
         load_backbone_weights(backbone, "torchvision:ResNet18_Weights.NOTHING")
+
+
+def test_a_file_of_timm_s_weights_placed_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, torch.Tensor]
+) -> None:
+    import timm
+
+    def offline(name: str, pretrained_cfg_overlay: Any = None, **given: Any) -> Any:
+        if pretrained_cfg_overlay is None:
+            raise OSError("no network")
+        return create(name, pretrained_cfg_overlay=pretrained_cfg_overlay, **given)
+
+    create = timm.create_model
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(timm, "create_model", offline)
+    place = tmp_path / "checkpoints" / "resnet18.a1_in1k.safetensors"
+    with pytest.raises(CheckpointError) as said:
+        read_source("timm:resnet18")
+    assert "download https://huggingface.co/timm/resnet18.a1_in1k/resolve/main/model.safetensors" in str(said.value)
+    assert f"place the file at {place} and run again" in str(said.value)
+    place.parent.mkdir()
+    save_file(state, place)
+    for name in ("timm:resnet18", "timm:resnet18.a1_in1k"):
+        read, by_order = read_source(name)
+        assert not by_order
+        assert all(torch.equal(read[key], tensor) for key, tensor in state.items())
+    save_file({"conv1.weight": torch.zeros(3)}, place)
+    with pytest.raises(CheckpointError, match=r"resnet18.a1_in1k.safetensors: is not of timm:resnet18 .*https://"):
+        read_source("timm:resnet18")
+    place.write_bytes(b"<html>")
+    with pytest.raises(CheckpointError, match=r"resnet18.a1_in1k.safetensors: is no safetensors file"):
+        read_source("timm:resnet18")
+    for wrong in ("timm:resnet18.nothing", "timm:resnet9999"):
+        with pytest.raises(CheckpointError, match=f"{wrong}: timm has no such"):
+            read_source(wrong)
 
 
 @pytest.mark.parametrize("wrap", ["plain", "state_dict", "module", "safetensors"])

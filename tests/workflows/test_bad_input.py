@@ -15,7 +15,8 @@ import torch
 
 from tldet import checkpoint
 from tldet.cli import main
-from tldet.config import load
+from tldet.config import find, load
+from tldet.workflows.transfer_options import TransferOptions
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -137,6 +138,47 @@ def test_configs(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "not code" in said(capsys, ["train", str(evil)])
     assert not (tmp_path / "ran").exists()
     assert "nearest: " in said(capsys, ["train", "retinanet/retinanet_r50_1x"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("_base_ = {recipe!r}\nclass_match = 3", "class_match: must be a section (a dict), not 3 (in {path})"),
+        ("_base_ = {recipe!r}\ntraining = 3", "training: must be a section (a dict), not 3 (in {path})"),
+        ("_base_ = {recipe!r}\nschedule = 3", "schedule: must be a section (a dict), not 3 (in {path})"),
+        ("model = 3", "--model {path}: describes no detector to train, it has no model.head"),
+    ],
+)
+def test_recipes_that_cannot_be_filled(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, expected: str
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(text.format(recipe=str(find("retinanet_lite0"))))
+    given = ["finetune", "--data", str(digits), "--out", str(tmp_path / "o"), "--model", str(path)]
+    assert expected.format(path=path) in said(capsys, [*given, "--fold-names", "case"])
+
+
+def test_half_a_recipe(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "_base_/models/faster_rcnn_r50_fpn"
+    line = said(capsys, ["finetune", "--data", str(digits), "--out", str(tmp_path / "o"), "--model", name])
+    assert f"--model {name}: describes no detector to train, it has no schedule" in line
+    line = said(capsys, ["study", "data", "--data", str(digits), "--out", str(tmp_path / "s"), "--model", name])
+    assert "it has no schedule" in line
+
+
+def test_a_section_of_another_kind_is_found_before_it_is_written_into(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(load("faster_rcnn/faster_rcnn_r50_fpn_1x_coco").dump() + "class_match = 3\n")
+    line = said(capsys, ["train", str(path), "--work-dir", str(tmp_path / "w"), "--fold-names", "case"])
+    assert f"class_match: must be a dict, not 3 (in {path})" in line
+
+
+def test_a_section_of_none_is_written_into_as_an_empty_one() -> None:
+    config: dict[str, Any] = {"class_match": None, "freeze": {"layers": ["neck"]}}
+    TransferOptions(fold_names=("case",), gradual=0.5).write(config)
+    assert config == {"class_match": {"fold": ["case"]}, "freeze": {"layers": ["neck"], "gradual": 0.5}}
 
 
 class Evil:

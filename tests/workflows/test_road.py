@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tldet import checkpoint
+from tldet.config import load
+from tldet.data.layouts import Layout
+from tldet.data.loader import LoaderSettings
 from tldet.engine.log import read_log
 from tldet.errors import ConfigError, DataError, TrainingError
+from tldet.structures import Batch, Detections
 from tldet.workflows.evaluate import evaluate
-from tldet.workflows.finetune import finetune
+from tldet.workflows.finetune import finetune, resolve_layout
+from tldet.workflows.models import test_size as model_size
+from tldet.workflows.parts import EvalSettings, Validation, build_dataset
 from tldet.workflows.test import test as measure
 from tldet.workflows.train import train
 
@@ -77,6 +84,136 @@ def test_one_json_is_split(digits: Path, tmp_path: Path) -> None:
     ids = [{image["id"] for image in part} for part in parts]
     assert [len(part) for part in ids] == [13, 3]
     assert not ids[0] & ids[1]
+
+
+def coco(path: Path, pictures: Path, name: str, count: int = 4) -> Path:
+    """A COCO JSON and its (unreadable) pictures."""
+    for folder in (path.parent, pictures):
+        folder.mkdir(parents=True, exist_ok=True)
+    images = [{"id": i, "file_name": f"{name}{i}.jpg", "width": 8, "height": 8} for i in range(count)]
+    for image in images:
+        (pictures / str(image["file_name"])).write_bytes(b"x")
+    boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [0, 0, 4, 4], "area": 16} for i in range(count)]
+    path.write_text(json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "c"}]}))
+    return path
+
+
+def parts(layout: Layout) -> list[tuple[Path, Path] | None]:
+    found = (layout.train, layout.val, layout.test)
+    return [(part.annotations, part.images) if part else None for part in found]
+
+
+def test_images_serve_every_part_of_a_folder(tmp_path: Path) -> None:
+    data, apart = tmp_path / "data", tmp_path / "apart" / "pictures"
+    files = [coco(data / f"{part}.json", apart, part) for part in ("train", "val", "test")]
+    with pytest.raises(DataError, match="give --images"):
+        resolve_layout(data, None, None, None, tmp_path / "out", 0)
+    assert parts(resolve_layout(data, None, None, apart, tmp_path / "out", 0)) == [(file, apart) for file in files]
+    with pytest.raises(DataError, match=r"--images nowhere: no such folder"):
+        resolve_layout(data, None, None, "nowhere", tmp_path / "out", 0)
+
+
+def test_parts_that_no_option_names_come_from_the_folder(tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    train, val, test = (coco(data / f"{part}.json", data / "images", part) for part in ("train", "val", "test"))
+    mine = coco(data / "mine.json", data / "images", "mine")
+    pictures = data / "images"
+    layout = resolve_layout(data, mine, None, None, out, 0)
+    assert parts(layout) == [(mine, pictures), (val, pictures), (test, pictures)]
+    layout = resolve_layout(data, None, mine, None, out, 0)
+    assert parts(layout) == [(train, pictures), (mine, pictures), (test, pictures)]
+    assert parts(resolve_layout(data, val, None, None, out, 0))[1] == (test, pictures), "not what is trained on"
+    assert parts(resolve_layout(data, train, test, None, out, 0))[2] is None
+    train.write_text('{"images": [')  # a part that is not used may be broken, one that is may not
+    assert parts(resolve_layout(data, mine, None, None, out, 0))[0] == (mine, pictures)
+    val.write_text('{"images": [')
+    with pytest.raises(DataError, match=r"val\.json: is no valid JSON"):
+        resolve_layout(data, mine, None, None, out, 0)
+    assert not out.exists()
+
+
+def test_a_folder_may_be_there_for_its_pictures(tmp_path: Path) -> None:
+    mine = coco(tmp_path / "mine.json", tmp_path / "data", "mine")
+    layout = resolve_layout(tmp_path / "data", mine, None, None, tmp_path / "out", 0)
+    assert [part and part.images for part in (layout.train, layout.val, layout.test)] == [tmp_path / "data"] * 2 + [
+        None
+    ]
+    assert layout.train.annotations == tmp_path / "out" / "split" / "train.json"
+
+
+def test_relative_paths_are_looked_for_in_the_folder_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, here = tmp_path / "data", tmp_path / "here"
+    for folder in (data, here):
+        coco(folder / "train.json", folder / "pictures", "a")
+        coco(folder / "val.json", folder / "pictures", "a")
+    coco(here / "own.json", here / "pictures", "a")
+    monkeypatch.chdir(here)
+    layout = resolve_layout("../data", "train.json", "val.json", "pictures", tmp_path / "out", 0)
+    where = Path("../data/pictures")
+    assert parts(layout) == [(Path("../data/train.json"), where), (Path("../data/val.json"), where), None]
+    assert resolve_layout(data, "own.json", None, None, tmp_path / "out", 0).train.annotations == Path("own.json")
+
+
+def filled(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, **choices: Any) -> dict[str, Any]:
+    """The config that a fine-tuning would train by."""
+    with monkeypatch.context() as patched:
+        patched.setattr("tldet.workflows.finetune.train", lambda used, **_: used)
+        return finetune(data, out=out, **choices).data  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("length", "milestones"), [({"steps": 200}, [180]), ({"minutes": 5.0}, [4.5]), ({"epochs": 36}, [32.4])]
+)
+def test_milestones_are_those_of_the_length(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: dict[str, Any], milestones: list[float]
+) -> None:
+    name = "faster_rcnn/faster_rcnn_r50_fpn_1x_coco"
+    before = load(name)["schedule"]
+    after = filled(monkeypatch, digits, tmp_path / "out", model=name, **length)["schedule"]
+    kept = {key: value for key, value in before.items() if key not in ("epochs", "milestones")}
+    assert after == {**kept, "milestones": milestones, **length}
+    smooth = filled(monkeypatch, digits, tmp_path / "smooth", **length)["schedule"]
+    assert smooth == {"warmup_steps": 20, "warmup_factor": 0.05, "policy": "cosine", **length}
+
+
+def test_the_size_is_chosen_by_the_backbone_not_by_the_path(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lite0").mkdir()
+    batches, rows = {}, {}
+    for name in ("faster_rcnn_r50", "faster_rcnn_lite0"):
+        path = tmp_path / "lite0" / f"{name[-3:]}.py"
+        path.write_text(load(name).dump())
+        shipped, mine = (
+            filled(monkeypatch, digits, tmp_path / f"{path.stem}_{i}", model=str(model), steps=1)["data"]
+            for i, model in enumerate((name, path))
+        )
+        assert mine == shipped
+        batches[name] = mine["loader"]["batch_size"]
+        rows[name] = model_size(load(path))
+    assert batches == {"faster_rcnn_r50": 2, "faster_rcnn_lite0": 4} or torch.cuda.is_available()
+    assert rows == {"faster_rcnn_r50": (800, 1088), "faster_rcnn_lite0": (320, 448)}
+
+
+def test_validation_blames_the_model_for_its_own_detections(digits: Path) -> None:
+    section = {"type": "CocoDataset", "annotations": str(digits / "valid" / "_annotations.coco.json")}
+    section |= {"images": str(digits / "valid"), "transforms": []}
+    validation = Validation(build_dataset(section, 0), LoaderSettings(), EvalSettings(), losses=False)
+
+    def measured(y1: float, score: float) -> dict[str, float]:
+        class Model(torch.nn.Linear):
+            def predict(self, batch: Batch) -> list[Detections]:
+                box, label = torch.tensor([[1.0, 1.0, 5.0, y1]]), torch.zeros(1, dtype=torch.int64)
+                return [Detections(box, torch.tensor([score]), label) for _ in range(len(batch))]
+
+        return validation(Model(1, 1))
+
+    assert measured(5.0, 0.5).keys() >= set(NUMBERS)
+    for y1, score in ((float("nan"), 0.5), (float("inf"), 0.5), (5.0, float("nan"))):
+        with pytest.raises(
+            TrainingError, match=r"the model's detections on picture \d+ are not finite: .*optimizer.lr"
+        ):
+            measured(y1, score)
 
 
 def test_starting_from_a_checkpoint_of_other_classes(run: Path, digits: Path, tmp_path: Path) -> None:

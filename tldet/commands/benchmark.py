@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import positive_int
+from tldet.commands.shared import file_name, positive_int
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +21,7 @@ def arguments(parser: ArgumentParser) -> None:
     lines = "\n".join(f"  {name:8} {text}" for name, text in SUITES.items())
     parser.epilog = f"suites:\n{lines}"
     parser.add_argument("suites", nargs="+", choices=list(SUITES), metavar="SUITE", help=", ".join(SUITES))
-    parser.add_argument("--json", metavar="F", help="write every number there")
+    parser.add_argument("--json", type=file_name, metavar="F", help="write every number there")
     parser.add_argument("--repeats", type=positive_int, metavar="N", help="rounds of each comparison")
     parser.add_argument("--quick", action="store_true", help=QUICK)
     parser.add_argument("--model", action="append", default=[], metavar="NAME", help="only this recipe; repeatable")

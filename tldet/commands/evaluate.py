@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_engine
+from tldet.commands.shared import add_engine, file_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +19,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--dt", required=True, metavar="D", help="detections, COCO results JSON")
     parser.add_argument("--type", choices=["bbox", "segm"], default="bbox", help="what is compared")
     add_engine(parser)
-    parser.add_argument("--json", metavar="F", help="write the twelve numbers there at full precision")
+    parser.add_argument("--json", type=file_name, metavar="F", help="write the twelve numbers there at full precision")
 
 
 def run(args: Namespace, console: Console) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
+from tldet.commands.shared import file_name
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -17,7 +19,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--backbones", nargs="?", const="", metavar="PATTERN", help="the backbones: a short list, or what fits 'swin*'"
     )
-    parser.add_argument("--json", metavar="F", help="write the rows there")
+    parser.add_argument("--json", type=file_name, metavar="F", help="write the rows there")
 
 
 def run(args: Namespace, console: Console) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_device, add_precision
+from tldet.commands.shared import add_device, add_precision, file_name, score
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,8 +20,8 @@ def arguments(parser: ArgumentParser) -> None:
         "inputs", nargs="+", metavar="INPUT", help="pictures, folders, globs, videos, a camera's number"
     )
     parser.add_argument("--out", metavar="D", help="write drawn pictures and videos there")
-    parser.add_argument("--json", metavar="F", help="write COCO results JSON there")
-    parser.add_argument("--score", type=float, default=0.3, metavar="T", help="least score (default: %(default)s)")
+    parser.add_argument("--json", type=file_name, metavar="F", help="write COCO results JSON there")
+    parser.add_argument("--score", type=score, default=0.3, metavar="T", help="least score (default: %(default)s)")
     add_device(parser)
     add_precision(parser, "the faster one")
 

@@ -14,7 +14,7 @@ def add_data(parser: ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="folder with pictures and COCO JSON")
     parser.add_argument("--train", metavar="JSON", help="annotations to train on")
     parser.add_argument("--val", metavar="JSON", help="annotations to measure on")
-    parser.add_argument("--images", metavar="DIR", help="picture folder of --train and --val")
+    parser.add_argument("--images", metavar="DIR", help="picture folder of every part")
 
 
 def add_length(parser: ArgumentParser) -> None:
@@ -83,6 +83,14 @@ def share(text: str) -> float:
     return value
 
 
+def score(text: str) -> float:
+    """An argument from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ArgumentTypeError(f"must be from 0 to 1, not {text}")
+    return value
+
+
 def whole_number(text: str) -> int:
     """An argument that must be 0 or a whole number above it."""
     value = int(text)
@@ -97,6 +105,15 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise ArgumentTypeError(f"must be at least 1, not {text}")
     return value
+
+
+def file_name(text: str) -> str:
+    """An argument that names a file to write, found out before the work that fills it."""
+    from pathlib import Path
+
+    if Path(text).is_dir():
+        raise ArgumentTypeError(f"{text} is a folder; give the name of a file")
+    return text
 
 
 def wishes_of(args: Namespace) -> Wishes:

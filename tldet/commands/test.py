@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_device, add_engine, add_precision
+from tldet.commands.shared import add_device, add_engine, add_precision, file_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,10 +21,16 @@ def arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--images", metavar="DIR", help="picture folder of --data")
     parser.add_argument(
-        "--json", metavar="F", help="write the numbers there; of a mask model the masks', and the boxes' under 'bbox'"
+        "--json",
+        type=file_name,
+        metavar="F",
+        help="write the numbers there; of a mask model the masks', and the boxes' under 'bbox'",
     )
     parser.add_argument(
-        "--results", metavar="F", help="write the detections there, as COCO results JSON; of a mask model its masks"
+        "--results",
+        type=file_name,
+        metavar="F",
+        help="write the detections there, as COCO results JSON; of a mask model its masks",
     )
     add_engine(parser)
     add_device(parser)

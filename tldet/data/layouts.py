@@ -37,11 +37,15 @@ class Layout:
     test: Split | None = None
 
 
-def find_layout(folder: Path) -> Layout:
+def find_layout(folder: Path, images: Path | None = None) -> Layout:
     """Recognise the usual layouts of COCO-format folders.
 
     ``train``, ``valid`` and ``test`` folders with a JSON in each (Roboflow); JSON files named by split in the folder,
     in ``annotations/`` or any other one below it (COCO); or a single JSON.
+
+    Args:
+        folder: what is looked through.
+        images: where the pictures of every part are; they are looked for when None.
 
     Raises:
         DataError: nothing fits; the message says what was looked for.
@@ -67,7 +71,7 @@ def find_layout(folder: Path) -> Layout:
             names = ", ".join(str(p.relative_to(folder)) for p in files[:5])
             raise DataError(f"{folder}: cannot tell which JSON to train on ({names}); give --train and --val")
         named["train"] = files[0]
-    parts = {kind: Split(path, find_images(path, folder)) for kind, path in named.items()}
+    parts = {kind: Split(path, images or find_images(path, folder)) for kind, path in named.items()}
     return Layout(parts["train"], parts.get("val"), parts.get("test"))
 
 

@@ -16,6 +16,7 @@ from mmengine.runner.priority import get_priority
 
 from tldet.engine.schedule import falls_due
 from tldet.errors import ConfigError
+from tldet.output import make_folder
 from tldet.registry import HOOKS
 
 if TYPE_CHECKING:
@@ -56,8 +57,7 @@ class WeightsSnapshot(Hook):  # type: ignore[misc]
 
         if not falls_due(batch_idx + 1, self.every, runner.steps_per_epoch):
             return
-        folder = runner.work_dir / self.folder
-        folder.mkdir(exist_ok=True)
+        folder = make_folder(runner.work_dir / self.folder)
         weights = {name: tensor.detach().contiguous() for name, tensor in runner.deployed_weights().items()}
         checkpoint.save_weights(
             folder / f"weights_{batch_idx + 1:08d}.safetensors", weights, {"step": str(batch_idx + 1)}

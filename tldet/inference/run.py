@@ -65,6 +65,8 @@ def predict(
 ) -> Summary:
     """Run a detector over inputs; what cannot be read is named and counted, and the run goes on.
 
+    What cannot be written ends it.
+
     Args:
         checkpoint: a tldet checkpoint.
         inputs: pictures, folders, globs, video files, a camera's number.
@@ -76,7 +78,8 @@ def predict(
         console: shows progress and a summary.
 
     Raises:
-        TldetError: the checkpoint is wrong, an input names nothing, or nothing could be read.
+        TldetError: the checkpoint is wrong, an input names nothing, nothing could be read, or a drawing or the JSON
+            cannot be written.
     """
     keep_freed_memory()
     sources = find_sources([str(given) for given in inputs])
@@ -116,33 +119,45 @@ class _Run:
         return Progress(console=self.console, disable=self.console is None, transient=True)
 
     def take(self, source: Source, picture: Reduced | DataError | None, progress: Progress) -> None:
-        """One input, a picture already read."""
-        try:
-            if isinstance(picture, DataError):
-                raise picture
-            if picture is not None:
-                self._picture(source, picture)
-            elif source.kind == "video":
+        """One input, a picture already read.
+
+        Raises:
+            DataError: its drawing cannot be written.
+        """
+        if isinstance(picture, DataError):
+            self._unreadable(source, picture)
+        elif picture is not None:
+            self._picture(source, picture)
+        elif source.kind == "video":
+            try:
                 video = Video(source.path)
-                shown = progress.track(video, total=video.frames or None, description=source.path.name)
-                self._film(source, shown, video.rate)
-            else:
-                self._film(source, camera(int(str(source.path))), Fraction(25))
-        except DataError as error:
-            self.summary.failed[str(source.path)] = str(error)
-            log.warning("%s", error)
+            except DataError as error:
+                self._unreadable(source, error)
+                return
+            shown = progress.track(video, total=video.frames or None, description=source.path.name)
+            self._film(source, shown, video.rate)
+        else:
+            self._film(source, camera(int(str(source.path))), Fraction(25))
+
+    def _unreadable(self, source: Source, error: DataError) -> None:
+        self.summary.failed[str(source.path)] = str(error)
+        log.warning("%s", error)
 
     def _picture(self, source: Source, picture: Reduced) -> None:
+        try:
+            drawn_on = picture.image if picture.factor == 1 or not self.out else read_image(source.path)
+        except DataError as error:
+            self._unreadable(source, error)
+            return
         found = self._found(picture, source.path.as_posix())
         self.summary.pictures += 1
         if self.out:
-            whole = picture.image if picture.factor == 1 else read_image(source.path)
-            write_picture(self.out / source.name, draw(whole, found))
+            write_picture(self.out / source.name, draw(drawn_on, found))
 
     def _film(self, source: Source, frames: Iterable[Picture], rate: Fraction) -> None:
         writer = VideoWriter(self.out / source.name, rate) if self.out else None
         try:
-            for number, frame in enumerate(frames):
+            for number, frame in enumerate(self._readable(source, frames)):
                 found = self._found(frame, f"{source.path.as_posix()}#{number}")
                 self.summary.frames += 1
                 if writer:
@@ -150,6 +165,13 @@ class _Run:
         finally:
             if writer:
                 writer.close()
+
+    def _readable(self, source: Source, frames: Iterable[Picture]) -> Iterator[Picture]:
+        """The frames up to where they cannot be read."""
+        try:
+            yield from frames
+        except DataError as error:
+            self._unreadable(source, error)
 
     def _found(self, picture: Picture | Reduced, name: str) -> Detections:
         found: Detections = self.predictor.predict(picture, self.score)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterable, Iterator
@@ -83,17 +84,18 @@ class VideoWriter:
     Args:
         path: an .mp4 file.
         rate: frames a second.
+
+    Raises:
+        DataError: the file cannot be made; :meth:`write` and :meth:`close` say so too when the disk is full.
     """
 
     def __init__(self, path: Path, rate: Fraction) -> None:
         self.path, self.rate = path, rate
         self.count = 0
         self._stream: Any = None
-        try:
+        with self._naming():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._container = av.open(str(path), "w", options={"movflags": "faststart"})
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written ({error})") from None
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -114,16 +116,34 @@ class VideoWriter:
             self._stream.height, self._stream.width = even.shape[:2]
             self._stream.pix_fmt = "yuv420p"
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-        for packet in self._stream.encode(frame):
-            self._container.mux(packet)
+        self._mux(frame)
         self.count += 1
 
     def close(self) -> None:
         """Finish the file; what was written so far plays."""
-        if self._stream is not None:
-            for packet in self._stream.encode():
+        try:
+            if self._stream is not None:
+                self._mux(None)
+        finally:
+            with self._naming():
+                self._container.close()
+
+    def _mux(self, frame: av.VideoFrame | None) -> None:
+        """Write what the encoder gives out after one more frame, after the last one (None) all that it holds back."""
+        stream, self._stream = self._stream, None
+        with self._naming():
+            for packet in stream.encode(frame):
                 self._container.mux(packet)
-        self._container.close()
+        self._stream = stream  # a stream that could not be written is gone: FFmpeg crashes when it is tried again
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        """What goes wrong in writing as one line with the file's name."""
+        try:
+            yield
+        except (av.error.FFmpegError, OSError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"{self.path}: cannot be written ({reason}); make room or choose another --out") from None
 
 
 def ahead(items: Iterable[T], depth: int) -> Iterator[T]:

@@ -191,20 +191,42 @@ def _check_hash(path: Path, digest: str, url: str) -> None:
         raise CheckpointError(message)
 
 
-def read_timm(name: str) -> State:
-    """The pretrained weights of a model of timm, from its cache or the network."""
+def timm_place(name: str) -> tuple[str, Path]:
+    """The URL of the weights of a model of timm, and the place where their file, put there by hand, is found.
+
+    Raises:
+        CheckpointError: timm has no such model, or no weights for it.
+    """
     import timm
 
     if not timm.is_model(name.partition(".")[0]):
         raise CheckpointError(f"timm:{name}: timm has no such model")
     try:
-        model = timm.create_model(name, pretrained=True)
-    except Exception as error:  # whatever the hub's client raises without a network or on a damaged file
-        config = timm.get_pretrained_cfg(name)
-        where = getattr(config, "hf_hub_id", None) or getattr(config, "url", None)
-        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:
+        raise CheckpointError(f"timm:{name}: timm has no such weights") from None
+    if config.hf_hub_id:
+        file = config.hf_hub_filename or "model.safetensors"
+        url = f"https://huggingface.co/{config.hf_hub_id}/resolve/main/{file}"
+        return url, cache_path(config.hf_hub_id + Path(file).suffix)
+    if not config.url:
+        raise CheckpointError(f"timm:{name}: timm has no weights for it")
+    return str(config.url), cache_path(config.url)
+
+
+def read_timm(name: str) -> State:
+    """The pretrained weights of a model of timm: from the file placed by hand, else from its cache or the network."""
+    import timm
+
+    url, place = timm_place(name)
+    placed = {"state_dict": dict(read_file(place))} if place.is_file() else None
+    try:
+        model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=placed)
+    except Exception as error:  # whatever the hub's client raises without a network, or a file of another model
         reason = first_line(error)[:80]
+        if placed:
+            raise CheckpointError(f"{place}: is not of timm:{name} ({reason}); replace it by {url}") from None
         raise CheckpointError(
-            f"timm:{name}: cannot get {where} ({reason}); connect once, or give a file placed in {cache} by its path"
+            f"timm:{name}: cannot download {url} ({reason}); place the file at {place} and run again"
         ) from None
     return dict(model.state_dict())

@@ -36,9 +36,14 @@ def choose_for(
 ) -> Choices:
     """Input size, batch and length for a recipe on a data set."""
     batch, why_batch = _batch(recipe, len(index))
-    short, long, why_size = _size("lite0" in recipe.source, index)
+    short, long, why_size = _size(is_small(recipe), index)
     length, why_length = choose_length(len(index), batch, epochs, minutes, steps)
     return Choices(short, long, batch, length, reasons=[why_size, why_batch, why_length])
+
+
+def is_small(recipe: Config) -> bool:
+    """Whether a recipe is one of the small ones, by its own backbone."""
+    return "efficientnet_lite0" in str(recipe.get("model.backbone.name"))
 
 
 def usual_size(small: bool) -> tuple[int, int]:
@@ -72,7 +77,7 @@ def _batch(recipe: Config, pictures: int) -> tuple[int, str]:
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         batch = min(16, max(2, int(memory // 4)))
         return min(batch, pictures), f"batch {min(batch, pictures)}: the GPU has {memory:.0f} GB"
-    batch = min(base if "lite0" in recipe.source else 2, pictures)
+    batch = min(base if is_small(recipe) else 2, pictures)
     return batch, f"batch {batch}: {os.cpu_count()} cores and no GPU"
 
 

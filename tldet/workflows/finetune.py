@@ -15,7 +15,7 @@ from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.models.replace import replace_backbone
 from tldet.workflows.choose import Choices, choose_for, transforms
 from tldet.workflows.parts import SCHEMA
-from tldet.workflows.runs import refuse_earlier_run, resume_run, rhythm, settle_config
+from tldet.workflows.runs import course_over, refuse_earlier_run, resume_run, rhythm, settle_config
 from tldet.workflows.start import check_start, set_weights
 from tldet.workflows.train import Outcome, train
 from tldet.workflows.transfer_options import TransferOptions
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 DEFAULT_MODEL = "faster_rcnn_lite0"
 NOTE = "# Written by `tldet finetune`; `tldet train {path} --work-dir {folder} --resume` goes on.\n"
+NEEDED = ("model.head", "model.backbone", "schedule", "optimizer")  # sections of a recipe
+OPTIONAL = ("data", "data.loader", "training", "freeze", "class_match")  # those that it may leave out
 VIT_LAYER_DECAY = 0.7  # Li et al. 2022 (ViTDet), appendix A.2, for the base size
 
 
@@ -66,7 +68,7 @@ def finetune(
             recipe, a path a checkpoint of tldet, mmdet or torchvision; a path may also be a backbone's weights.
         train_json: annotations to train on, instead of what ``data`` holds.
         val_json: annotations to measure on.
-        images: picture folder of both.
+        images: picture folder of every part.
         resume: go on with the run in ``out``, by the config in it; only ``options`` change it.
         init_from: a tldet checkpoint to start from.
         transfer: what of the start stays, and how its classes are known again.
@@ -96,9 +98,7 @@ def finetune(
     check_start(weights, scratch, backbone, init_from)
     if scratch:
         transfer.refuse_scratch()
-    recipe = load(model)
-    if not recipe.get("model.head"):
-        raise ConfigError(f"--model {model}: describes no detector, it has no model.head")
+    recipe = load_recipe(model)
     layout = resolve_layout(data, train_json, val_json, images, folder, seed)
     index = AnnotationIndex.load(layout.train.annotations)
     choices = choose_for(recipe, index, epochs=epochs, minutes=minutes, steps=steps)
@@ -113,6 +113,24 @@ def finetune(
     return train(used, work_dir=folder, init_from=init_from, console=console)
 
 
+def load_recipe(model: str) -> Config:
+    """The config that ``--model`` names, if data, length and options can be written into it.
+
+    Raises:
+        ConfigError: there is none of that name, or a section is missing or no section.
+    """
+    recipe = load(model)
+    for key in NEEDED + OPTIONAL:
+        section = recipe.get(key)
+        if not section and key in NEEDED:
+            raise ConfigError(
+                f"--model {model}: describes no detector to train, it has no {key}; see `tldet models --detectors`"
+            )
+        if section is not None and not isinstance(section, dict):
+            raise ConfigError(f"{key}: must be a section (a dict), not {section!r} (in {recipe.origin(key)})")
+    return recipe
+
+
 def resolve_layout(
     data: str | Path | None,
     train_json: str | Path | None,
@@ -121,39 +139,64 @@ def resolve_layout(
     out: Path,
     seed: int,
 ) -> Layout:
-    """What to train and to measure on; one JSON alone is split, the parts go to ``out/split``.
+    """What to train and to measure on.
+
+    Args:
+        data: a folder in one of the usual layouts; relative paths are looked for in it first.
+        train_json: annotations to train on; by default those of ``data``.
+        val_json: annotations to measure on; by default those of ``data``. Where there are none, what is to train on is
+            split.
+        images: picture folder of every part; by default looked for.
+        out: the two parts of what is split go to its ``split``.
+        seed: what the split is drawn from.
 
     Raises:
         DataError: there is nothing to train on, or pictures are not found.
     """
     if train_json is None and data is None:
         raise DataError("give --data DIR, or --train JSON with --images DIR")
-    if train_json is None:
-        layout = find_layout(Path(str(data)))
-    else:
-        layout = Layout(_split(_inside(data, train_json), images, data))
-    if val_json is not None:
-        layout = Layout(layout.train, _split(_inside(data, val_json), images, data), None)
-    if layout.val is None and layout.test is not None:
-        layout = Layout(layout.train, layout.test, None)
-    if layout.val is None:
-        part, held = split_one(layout.train, out / "split", seed=seed)
-        layout = Layout(part, held)
-    return layout
+    root = None if data is None else Path(data)
+    if root is not None and not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    folder = None if images is None else _inside(root, images)
+    if folder is not None and not folder.is_dir():
+        raise DataError(f"--images {images}: no such folder")
+    paths = [None if one is None else _inside(root, one) for one in (train_json, val_json)]
+    train, val, test = (
+        None if path is None else Split(path, folder or find_images(path, root or path.parent))
+        for path in _with_data(root, paths)
+    )
+    assert train is not None
+    if val is None:
+        val, test = test, None
+    if val is None:
+        train, val = split_one(train, out / "split", seed=seed)
+    return Layout(train, val, test)
 
 
-def _inside(data: str | Path | None, name: str | Path) -> Path:
-    """A path as given, or inside the data folder."""
-    given = Path(name)
-    inside = Path(data) / given if data is not None else given
-    return inside if inside.is_file() and not given.is_file() else given
+def _inside(root: Path | None, name: str | Path) -> Path:
+    """A path inside the data folder where it is there, else as given."""
+    inside = Path(name) if root is None else root / name
+    return inside if inside.exists() else Path(name)
 
 
-def _split(path: Path, images: str | Path | None, data: str | Path | None) -> Split:
-    if images is None:
-        return Split(path, find_images(path, Path(data) if data is not None else path.parent))
-    inside = Path(data) / images if data is not None else Path(images)
-    return Split(path, inside if inside.is_dir() and not Path(images).is_dir() else Path(images))
+def _with_data(root: Path | None, paths: Sequence[Path | None]) -> list[Path | None]:
+    """The JSON files to train on, to measure on and to test on: as named, the others those of the data folder."""
+    train, val = paths
+    if root is None:
+        return [train, val, None]
+    try:
+        layout = find_layout(root, root)  # where the pictures are is only asked of the parts that are used
+    except DataError as error:
+        if train is None:
+            raise
+        log.info("%s; no part is taken from there", error)  # it may be there for its pictures
+        return [train, val, None]
+    train = train or layout.train.annotations
+    named = {path.resolve() for path in (train, val) if path is not None}
+    rest = [part.annotations if part else None for part in (layout.val, layout.test)]
+    found_val, test = (None if path is None or path.resolve() in named else path for path in rest)
+    return [train, val or found_val, test]
 
 
 def _filled(
@@ -162,22 +205,17 @@ def _filled(
     """The recipe with data, classes, sizes and length filled in."""
     config: dict[str, Any] = recipe.data
     steps_train, steps_val = transforms(choices)
-    data = config.setdefault("data", {})
+    data = config["data"] = config.get("data") or {}
     masks = config["model"]["head"].get("mask") is not None
     data["train"] = section_of(layout.train, steps_train, masks)
     for name, split in (("val", layout.val), ("test", layout.test)):
         if split is not None:
             data[name] = section_of(split, steps_val, masks)
-    loader = data.setdefault("loader", {})
-    loader["batch_size"] = choices.batch
+    data["loader"] = {**(data.get("loader") or {}), "batch_size": choices.batch}
     config["model"]["head"]["num_classes"] = len(index.class_names)
-    schedule = config["schedule"]
-    for key in ("epochs", "steps", "minutes"):
-        schedule.pop(key, None)
-    schedule.update(choices.length)
-    training = config.setdefault("training", {})
-    training["seed"] = seed
-    training.update(rhythm(choices.length, max(1, len(index) // choices.batch)))
+    config["schedule"] = course_over(config["schedule"], choices.length)
+    course = rhythm(choices.length, max(1, len(index) // choices.batch))
+    config["training"] = {**(config.get("training") or {}), "seed": seed, **course}
     if scratch:
         _from_scratch(config)
     return config

@@ -23,7 +23,7 @@ from tldet.models.zoo import CURATED, Found, backbone_names, find_backbone
 from tldet.output import write_json
 from tldet.structures import Size
 from tldet.transfer.cached import is_here
-from tldet.workflows.choose import usual_size
+from tldet.workflows.choose import is_small, usual_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -140,7 +140,7 @@ def test_size(config: Config) -> Size:
     """Height and width of the padded tensor that a usual picture of COCO becomes for testing."""
     steps = config.get("data.val.transforms") or []
     resize = next((step for step in steps if step["type"] == "Resize"), None)
-    short, long = (resize["short"], resize["long"]) if resize else usual_size("lite0" in config.source)
+    short, long = (resize["short"], resize["long"]) if resize else usual_size(is_small(config))
     height, width = fitted_size(USUAL_PICTURE, short, long)
     return -(-height // 32) * 32, -(-width // 32) * 32
 

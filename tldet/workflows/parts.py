@@ -17,7 +17,7 @@ from tldet.data.loader import LoaderSettings, eval_batches
 from tldet.engine.l2_sp import L2SPSettings
 from tldet.engine.schedule import ScheduleSettings
 from tldet.engine.settings import TrainSettings
-from tldet.errors import ConfigError, DataError
+from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.evaluation.coco import CocoEvaluator
 from tldet.evaluation.columns import Type
 from tldet.evaluation.report import METRICS, CocoResult
@@ -209,7 +209,12 @@ class Validation:
         return METRICS + tuple(f"bbox_{name}" for name in METRICS if len(self.evaluators) > 1)
 
     def __call__(self, model: Any) -> dict[str, float]:
-        """The twelve numbers, with masks the boxes' as ``bbox_AP...``, and ``val_loss...`` averaged over pictures."""
+        """The twelve numbers, with masks the boxes' as ``bbox_AP...``, and ``val_loss...`` averaged over pictures.
+
+        Raises:
+            DataError: a picture cannot be read.
+            TrainingError: a score or box that the model gives is not finite.
+        """
         for evaluator in self.evaluators:
             evaluator.reset()
         sums: dict[str, float] = {}
@@ -229,6 +234,12 @@ class Validation:
     def _take(self, model: Detector, batch: Any) -> dict[str, Any]:
         losses, found = model.loss_and_predict(batch) if self.losses else ({}, model.predict(batch))
         for image_id, one in zip(batch.image_ids, found, strict=True):
+            if not bool(torch.isfinite(one.scores).all() & torch.isfinite(one.boxes).all()):
+                raise TrainingError(
+                    f"the model's detections on picture {image_id} are not finite: it has diverged, or its number "
+                    "format is too narrow; lower optimizer.lr, lengthen schedule.warmup_steps, set training.clip_norm "
+                    "or take fp32"
+                )
             for evaluator in self.evaluators:
                 evaluator.update(image_id, one)
         return losses

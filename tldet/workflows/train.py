@@ -97,6 +97,7 @@ def train(
     keep_freed_memory()
     cfg = config if isinstance(config, Config) else load(config, parse_options(options))
     if transfer:
+        checked_settings(cfg)  # before anything is written into it
         transfer.write(cfg.data)
     settings = checked_settings(cfg)
     folder = Path(work_dir) if work_dir else Path("runs") / Path(cfg.source).stem

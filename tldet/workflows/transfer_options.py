@@ -40,24 +40,24 @@ class TransferOptions:
         return {name: value if value != () else None for name, value in values.items()}
 
     def write(self, config: dict[str, Any]) -> None:
-        """Write what is asked for into a config.
+        """Write what is asked for into a config, whose sections are sections.
 
         Raises:
             ConfigError: the file of aliases cannot be read.
         """
         if self.freeze:
             layers = [glob for word in self.freeze for glob in WORDS.get(word, [word])]
-            config.setdefault("freeze", {})["layers"] = layers
+            _write(config, "freeze", "layers", layers)
         if self.gradual is not None:
-            config.setdefault("freeze", {})["gradual"] = self.gradual
+            _write(config, "freeze", "gradual", self.gradual)
         if self.layer_decay is not None:
-            config["optimizer"]["layer_decay"] = self.layer_decay
+            _write(config, "optimizer", "layer_decay", self.layer_decay)
         if self.l2_sp is not None:
             config["l2_sp"] = {"alpha": self.l2_sp}
         if self.class_aliases is not None:
-            config.setdefault("class_match", {})["aliases"] = read_aliases(self.class_aliases)
+            _write(config, "class_match", "aliases", read_aliases(self.class_aliases))
         if self.fold_names:
-            config.setdefault("class_match", {})["fold"] = list(self.fold_names)
+            _write(config, "class_match", "fold", list(self.fold_names))
 
     def refuse_scratch(self) -> None:
         """Random weights are nothing to keep.
@@ -68,3 +68,8 @@ class TransferOptions:
         kept = [name for name in ("freeze", "gradual", "l2-sp") if self.given()[name] is not None]
         if kept:
             raise TrainingError(f"--scratch and --{kept[0]} exclude each other: random weights are nothing to keep")
+
+
+def _write(config: dict[str, Any], name: str, key: str, value: object) -> None:
+    """A key of a section, which may be absent or None."""
+    config[name] = {**(config.get(name) or {}), key: value}

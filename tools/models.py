@@ -1,0 +1,7 @@
+"""`tldet models` as a script."""
+
+import sys
+
+from tldet.cli import main
+
+sys.exit(main(["models", *sys.argv[1:]]))

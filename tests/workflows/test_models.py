@@ -86,6 +86,7 @@ def test_weights_are_here_once_their_file_is(tmp_path: Path, monkeypatch: pytest
     files = {
         "torchvision:ResNet18_Weights.IMAGENET1K_V1": "resnet18-f37072fd.pth",
         "timm:resnet50.a1_in1k": "resnet50_a1_0-14fe96d1.pth",
+        "timm:resnet18.a1_in1k": "resnet18.a1_in1k.safetensors",  # placed by hand
         f"https://example.org/w.pth#sha256={'0' * 64}": "w.pth",
     }
     for source, file in files.items():

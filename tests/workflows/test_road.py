@@ -162,7 +162,8 @@ def filled(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, **choices: An
 
 
 @pytest.mark.parametrize(
-    ("length", "milestones"), [({"steps": 200}, [180]), ({"minutes": 5.0}, [4.5]), ({"epochs": 36}, [32.4])]
+    ("length", "milestones"),
+    [({"steps": 200}, [180]), ({"minutes": 5.0}, [4.5]), ({"epochs": 36}, [32.4]), ({"epochs": 12}, [8, 11])],
 )
 def test_milestones_are_those_of_the_length(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: dict[str, Any], milestones: list[float]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tldet.errors import CheckpointError
-from tldet.transfer.sources import cache_path, find_package, torchvision_url
+from tldet.transfer.sources import cache_path, find_package, timm_place, torchvision_url
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -36,14 +36,13 @@ def _package_is_here(name: str) -> bool:
 
 
 def _timm_is_here(name: str) -> bool:
-    """In the hub's cache, or in torch's where they have a URL of their own."""
+    """Where a file placed by hand is found, in the hub's cache, or in torch's where they have a URL of their own."""
     import timm
     from huggingface_hub import try_to_load_from_cache
 
+    _, place = timm_place(name)
     config = timm.get_pretrained_cfg(name)
-    if config is None:
-        raise CheckpointError(f"timm:{name}: timm has no such model")
     hub = config.hf_hub_id
-    if hub and any(isinstance(try_to_load_from_cache(hub, file), str) for file in HUB_FILES):
+    if place.is_file() or (hub and any(isinstance(try_to_load_from_cache(hub, file), str) for file in HUB_FILES)):
         return True
     return bool(config.url) and cache_path(config.url).is_file()

@@ -27,7 +27,6 @@ class Choices:
     long: int
     batch: int
     length: dict[str, Any]
-    flip_vertical: bool = False
     reasons: list[str] = field(default_factory=list)
 
 

@@ -58,12 +58,14 @@ def renew(config: dict[str, Any], data: dict[str, Any], length: Mapping[str, Any
 
 
 def course_over(schedule: Mapping[str, Any], length: Mapping[str, Any]) -> dict[str, Any]:
-    """An earlier run's ``schedule`` over another length; its milestones become one, near the end.
+    """An earlier run's ``schedule`` over another length, for which its milestones become one, near the end.
 
     Args:
         schedule: the section of the earlier run.
         length: ``epochs``, ``steps`` or ``minutes`` of the new one.
     """
+    if all(schedule.get(unit) == value for unit, value in length.items()):
+        return dict(schedule)
     course = {key: v for key, v in schedule.items() if key not in ("epochs", "minutes", "steps", "milestones")}
     if course.get("policy") == "multistep":
         last = LAST_DROP * next(iter(length.values()))

@@ -53,6 +53,17 @@ def test_published_values_of_the_1x_schedule() -> None:
         ("trainig.seed=3", "trainig: unknown key; did you mean 'training'?"),
         ("data.loader=7", "data.loader: must be a dict, not 7"),
         ("schedule=None", "schedule: is missing"),
+        ("hooks=StopFile", "hooks: must be a list of dicts, not 'StopFile' (in --cfg-options)"),
+        ("hooks=[dict(type='X')]", "hooks.0.type: no hook is called 'X'; known: "),
+        ("hooks=[dict(type=X)]", "hooks: must be a list of dicts, not '[dict(type=X)]'"),
+        ("data.train.transforms=3", "data.train.transforms: must be Sequence"),
+        ("optimizer.type=[1]", "optimizer.type: must be a name, not [1]; known: AdamW, SGD (in --cfg-options)"),
+        ("hooks=[dict(type=dict(a=1))]", "hooks.0.type: must be a name, not {'a': 1}; known: "),
+        ("model.head.nope.deeper=1", "model.head.nope: unknown key; known: num_classes, roi, rpn (in --cfg-options)"),
+        ("datta.train.x=1", "datta: unknown key; did you mean 'data'? (in --cfg-options)"),
+        ("training.ema.x=1", "training.ema: must be float or None, not {'x': 1} (in --cfg-options)"),
+        ("transforms.0=3", "transforms: unknown key"),
+        ("transforms.0=3", "(in --cfg-options)"),
     ],
 )
 def test_wrong_keys_are_named_with_path_origin_and_nearest_name(option: str, expected: str) -> None:
@@ -107,6 +118,24 @@ def test_options() -> None:
     assert load(NAME, {"data.train.transforms.0.short": 480})["data"]["train"]["transforms"][0]["short"] == 480
 
 
+def test_options_are_read_as_files_are() -> None:
+    given = ["a=dict(b=[dict(c=1)])", "b=open('x')", "c={'d': (1, 2)}", "d= 3", "e=TRUE", "f=-1e999"]
+    expected = {"a": {"b": [{"c": 1}]}, "b": "open('x')", "c": {"d": (1, 2)}, "d": 3, "e": True, "f": -float("inf")}
+    assert parse_options(given) == expected
+
+
+@pytest.mark.parametrize("text", ["-" * 3000 + "1", "[" * 90 + "-" * 3000 + "1" + "]" * 90, "f" + ".f" * 3000])
+def test_values_nested_too_deeply_are_one_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.py"
+    path.write_text(f"a = {text}\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as raised:
+        load(path)
+    assert str(raised.value) == f"{path}: is nested too deeply"
+    with pytest.raises(ConfigError) as raised:
+        parse_options([f"a={text}"])
+    assert str(raised.value) == "--cfg-options a: is nested too deeply"
+
+
 def test_custom_imports_are_a_key_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "imported_by_a_config.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -149,7 +178,8 @@ def test_bases_are_merged_and_the_name_of_a_file_does_not_matter(tmp_path: Path)
 
 @pytest.mark.parametrize("option", ["schedule.epochs.x=3", "data.train.transforms.0=5", "data.train.transforms.9.p=1"])
 def test_options_that_lead_nowhere_are_one_line(option: str) -> None:
-    with pytest.raises(ConfigError, match="cannot be merged") as raised:
+    key = option.partition("=")[0]
+    with pytest.raises(ConfigError, match=f"^--cfg-options {key}: cannot be merged: ") as raised:
         load(NAME, parse_options([option]))
     assert "\n" not in str(raised.value)
 

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tldet.config import require_ranges
 from tldet.models.boxes import clip, decode, encode, wide_enough
 from tldet.models.cosine import CosineClassifier
 from tldet.models.heads.rpn import RPN, RPNRaw, RPNSettings
@@ -70,6 +71,9 @@ class RoISettings:
         nms_iou: overlap above which the lesser of two detections of a class is dropped.
         keep: at most so many detections a picture.
         min_size: least side of a detection in pixels.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     levels: int = 4
@@ -98,6 +102,14 @@ class RoISettings:
     nms_iou: float = 0.5
     keep: int = 100
     min_size: float = 1e-2
+
+    def __post_init__(self) -> None:
+        require_ranges(self, levels="[1, inf]", pool="[1, inf]", sampling_ratio="[0, inf]", convs="[0, inf]")
+        require_ranges(self, fcs="[0, inf]", channels="[1, inf]", dropout="[0, 1]", cosine_scale="(0, inf)")
+        require_ranges(self, weights="(0, inf)", positive="[0, 1]", batch="[1, inf]", positive_fraction="[0, 1]")
+        require_ranges(self, beta="[0, inf)", crowd="[0, inf]", spare="[0, inf]", spare_score="[0, inf]")
+        require_ranges(self, spare_among="[0, inf]", score="[0, 1]", nms_iou="[0, 1]", keep="[1, inf]")
+        require_ranges(self, min_size="[0, inf)")
 
 
 class TwoStageRaw(NamedTuple):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from tldet.config import check, find, load, parse_options
 from tldet.config.files import shipped
 from tldet.data.transforms import Pipeline
+from tldet.engine.settings import TrainSettings
 from tldet.errors import ConfigError
+from tldet.models.detector import build_detector
+from tldet.models.hollow import hollow
+from tldet.transfer.param_groups import build_optimizer
 from tldet.workflows.parts import PRETRAIN_SCHEMA, SCHEMA, checked_settings
 
 NAME = "faster_rcnn/faster_rcnn_r50_fpn_1x_coco"
@@ -53,6 +59,17 @@ def test_published_values_of_the_1x_schedule() -> None:
         ("trainig.seed=3", "trainig: unknown key; did you mean 'training'?"),
         ("data.loader=7", "data.loader: must be a dict, not 7"),
         ("schedule=None", "schedule: is missing"),
+        ("hooks=StopFile", "hooks: must be a list of dicts, not 'StopFile' (in --cfg-options)"),
+        ("hooks=[dict(type='X')]", "hooks.0.type: no hook is called 'X'; known: "),
+        ("hooks=[dict(type=X)]", "hooks: must be a list of dicts, not '[dict(type=X)]'"),
+        ("data.train.transforms=3", "data.train.transforms: must be Sequence"),
+        ("optimizer.type=[1]", "optimizer.type: must be a name, not [1]; known: AdamW, SGD (in --cfg-options)"),
+        ("hooks=[dict(type=dict(a=1))]", "hooks.0.type: must be a name, not {'a': 1}; known: "),
+        ("model.head.nope.deeper=1", "model.head.nope: unknown key; known: num_classes, roi, rpn (in --cfg-options)"),
+        ("datta.train.x=1", "datta: unknown key; did you mean 'data'? (in --cfg-options)"),
+        ("training.ema.x=1", "training.ema: must be float or None, not {'x': 1} (in --cfg-options)"),
+        ("transforms.0=3", "transforms: unknown key"),
+        ("transforms.0=3", "(in --cfg-options)"),
     ],
 )
 def test_wrong_keys_are_named_with_path_origin_and_nearest_name(option: str, expected: str) -> None:
@@ -107,6 +124,24 @@ def test_options() -> None:
     assert load(NAME, {"data.train.transforms.0.short": 480})["data"]["train"]["transforms"][0]["short"] == 480
 
 
+def test_options_are_read_as_files_are() -> None:
+    given = ["a=dict(b=[dict(c=1)])", "b=open('x')", "c={'d': (1, 2)}", "d= 3", "e=TRUE", "f=-1e999"]
+    expected = {"a": {"b": [{"c": 1}]}, "b": "open('x')", "c": {"d": (1, 2)}, "d": 3, "e": True, "f": -float("inf")}
+    assert parse_options(given) == expected
+
+
+@pytest.mark.parametrize("text", ["-" * 3000 + "1", "[" * 90 + "-" * 3000 + "1" + "]" * 90, "f" + ".f" * 3000])
+def test_values_nested_too_deeply_are_one_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.py"
+    path.write_text(f"a = {text}\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as raised:
+        load(path)
+    assert str(raised.value) == f"{path}: is nested too deeply"
+    with pytest.raises(ConfigError) as raised:
+        parse_options([f"a={text}"])
+    assert str(raised.value) == "--cfg-options a: is nested too deeply"
+
+
 def test_custom_imports_are_a_key_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "imported_by_a_config.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -149,7 +184,8 @@ def test_bases_are_merged_and_the_name_of_a_file_does_not_matter(tmp_path: Path)
 
 @pytest.mark.parametrize("option", ["schedule.epochs.x=3", "data.train.transforms.0=5", "data.train.transforms.9.p=1"])
 def test_options_that_lead_nowhere_are_one_line(option: str) -> None:
-    with pytest.raises(ConfigError, match="cannot be merged") as raised:
+    key = option.partition("=")[0]
+    with pytest.raises(ConfigError, match=f"^--cfg-options {key}: cannot be merged: ") as raised:
         load(NAME, parse_options([option]))
     assert "\n" not in str(raised.value)
 
@@ -171,3 +207,77 @@ def test_options_that_lead_nowhere_are_one_line(option: str) -> None:
 def test_a_step_that_refuses_its_values_is_named_with_its_place(step: dict[str, Any], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         Pipeline([{"type": "Resize", "short": [640, 800], "mode": "range"}, step])
+
+
+OUT_OF_RANGE = [
+    ("model.neck.out_channels=-3", "model.neck.out_channels must be at least 1, not -3"),
+    ("model.neck.out_channels=0", "model.neck.out_channels must be at least 1, not 0"),
+    ("model.preprocess.std=(0,1,1)", "model.preprocess.std must be above 0 and finite, not (0, 1, 1)"),
+    ("model.preprocess.mean=(0,1,1e999)", "model.preprocess.mean must be above -inf and finite, not (0, 1, inf)"),
+    ("model.head.prior=0", "model.head.prior must be above 0 and below 1, not 0"),
+    ("model.head.stacked_convs=-1", "model.head.stacked_convs must be at least 0, not -1"),
+    ("model.head.channels=-4", "model.head.channels must be at least 1, not -4"),
+    ("model.head.settings.score=5", "model.head.settings.score must be at least 0 and at most 1, not 5"),
+    ("model.head.settings.keep=0", "model.head.settings.keep must be at least 1, not 0"),
+]
+OF_HEADS = [
+    (
+        "retinanet_lite0",
+        "model.head.settings.ratios=[0]",
+        "model.head.settings.ratios must be above 0 and finite, not [0]",
+    ),
+    ("retinanet_lite0", "model.head.settings.ratios=[]", "model.head.settings.ratios must hold at least one number"),
+    ("retinanet_lite0", "model.head.settings.sizes=[[8], [-1], [9], [9]]", "model.head.settings.sizes must be above 0"),
+    ("atss_lite0", "model.head.settings.topk=0", "model.head.settings.topk must be at least 1, not 0"),
+    ("gfl_lite0", "model.head.longest=0", "model.head.longest must be at least 1, not 0"),
+    ("fcos_lite0", "model.head.settings.borders=[48, 96, -1]", "model.head.settings.borders must be above 0"),
+    ("faster_rcnn_lite0", "model.head.rpn.ratios=[0]", "model.head.rpn.ratios must be above 0 and finite, not [0]"),
+    ("faster_rcnn_lite0", "model.head.roi.score=-1", "model.head.roi.score must be at least 0 and at most 1, not -1"),
+    ("retinanet_lite0", "model.head.stacked_convs=0", None),
+    (
+        "retinanet_lite0",
+        "model.head.channels=64 model.head.stacked_convs=0",
+        "model.head.stacked_convs must be at least 1",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"), [*(("retinanet_lite0", *one) for one in OUT_OF_RANGE), *OF_HEADS]
+)
+def test_values_out_of_range_are_named_by_their_key(name: str, options: str, expected: str | None) -> None:
+    model = load(name, parse_options(re.split(r" (?=model\.)", options)))["model"]
+    model["backbone"]["weights"] = None
+    if expected is None:
+        hollow(lambda: build_detector(model))
+        return
+    with pytest.raises(ConfigError) as raised:
+        hollow(lambda: build_detector(model))
+    assert str(raised.value).startswith(expected)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"type": "SGD", "lr": -1}, "optimizer.lr must be at least 0 and finite, not -1"),
+        ({"type": "SGD", "lr": float("inf")}, "optimizer.lr must be at least 0 and finite, not inf"),
+        ({"type": "SGD", "lr": float("nan")}, "optimizer.lr must be at least 0 and finite, not nan"),
+        ({"type": "SGD", "lr": 1, "momentum": 1.5}, "optimizer.momentum must be at least 0 and below 1, not 1.5"),
+        ({"type": "SGD", "lr": 1, "momentum": 0, "nesterov": True}, "optimizer.momentum must be above 0 with nesterov"),
+        ({"type": "SGD", "lr": 1, "base_batch": 0}, "optimizer.base_batch must be at least 1, not 0"),
+        ({"type": "SGD", "lr": 1, "layer_decay": 0}, "optimizer.layer_decay must be above 0 and finite, not 0"),
+        ({"type": "AdamW", "lr": 1, "betas": (2, 0.9)}, "optimizer.betas must be at least 0 and below 1, not (2, 0.9)"),
+        ({"type": "AdamW", "lr": 1, "weight_decay": -1}, "optimizer.weight_decay must be at least 0"),
+    ],
+)
+def test_an_optimizer_out_of_range_is_named_by_its_key(section: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        build_optimizer(nn.Linear(1, 1), section, 4)
+    assert str(raised.value).startswith(expected)
+
+
+def test_a_seed_that_no_generator_takes() -> None:
+    assert TrainSettings(seed=2**63 - 1).seed
+    with pytest.raises(ConfigError, match=rf"^training\.seed must be below 2\*\*63, not {10**20}$"):
+        TrainSettings(seed=10**20)

@@ -11,6 +11,7 @@ LAYERS = [
         "errors",
         "labelled",
         "masks",
+        "records",
         "rle",
         "structures",
         "registry",

@@ -29,7 +29,8 @@ class Target:
     Attributes:
         boxes: (N, 4) float32 xyxy with x1 > x0 and y1 > y0; N may be 0.
         labels: (N,) int64 in 0..K-1.
-        ignore: (N,) bool, true for crowd regions: neither object nor background; by default there are none.
+        ignore: (N,) bool, true for crowd regions and what a crop hardly shows: neither object nor background. By
+            default nothing is.
         image_id: the id of the picture in its dataset.
         masks: (N, H, W) uint8 of 0 and 1, or None.
         labelled: (K,) bool, the classes whose objects are all among the boxes; that the others are absent says

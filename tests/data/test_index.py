@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tldet.data.index import AnnotationIndex
 from tldet.errors import DataError
+from tldet.evaluation.loading import load_ground_truth
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +41,7 @@ def write(folder: Path, content: dict[str, Any] | str) -> Path:
     return path
 
 
+DEEP = "[" * 100_000 + "]" * 100_000
 BAD = [
     ("", "is empty"),
     ("   \n", "is empty"),
@@ -54,27 +56,55 @@ BAD = [
     (coco(annotations=[annotation(bbox=[1, 2, float("inf"), 4])]), "annotation 5 has box"),
     (coco(annotations=[annotation(bbox=[1, 2, 3])]), "annotation 5 has a bbox of 3 numbers"),
     (coco(annotations=[{"id": 5, "image_id": 9, "category_id": 7}]), "bbox"),
-    (coco(annotations=[annotation(image_id="9")]), "Expected `int`, got `str`"),
+    (
+        coco(annotations=[annotation(image_id="9")]),
+        "annotation id 5: 'image_id' must be a whole number, not the text '9'",
+    ),
     (coco(images=[{"id": 9, "file_name": "a.jpg", "width": 0, "height": 50}]), "image 9 (a.jpg) has size 0 x 50"),
     (coco(images=coco()["images"] * 2), "image id 9 occurs more than once"),
-    (coco(annotations=[annotation(id=2**63)]), "$.annotations[0].id"),
-    (coco(annotations=[annotation(id=-(2**63) - 1)]), "$.annotations[0].id"),
-    (coco(annotations=[annotation(image_id=2**70)]), "$.annotations[0].image_id"),
-    (coco(images=[{"id": 2**63, "file_name": "a.jpg", "width": 100, "height": 50}]), "$.images[0].id"),
-    (coco(images=[{"id": 9, "file_name": "a.jpg", "width": 2**31, "height": 50}]), "$.images[0].width"),
-    (coco(categories=[{"id": 2**64, "name": "cat"}]), "$.categories[0].id"),
-    (coco(annotations=None), "Expected `array`, got `null`"),
+    (coco(annotations=[annotation(id=2**63)]), "'id' must be a whole number <= 9223372036854775807"),
+    (coco(annotations=[annotation(id=-(2**63) - 1)]), "'id' must be a whole number >= -9223372036854775808"),
+    (
+        coco(annotations=[annotation(image_id=2**70)]),
+        "annotation id 5: 'image_id' must be a whole number <= 9223372036854775807",
+    ),
+    (
+        coco(images=[{"id": 2**63, "file_name": "a.jpg", "width": 100, "height": 50}]),
+        "'id' must be a whole number <= 9223372036854775807",
+    ),
+    (
+        coco(images=[{"id": 9, "file_name": "a.jpg", "width": 2**31, "height": 50}]),
+        "image id 9: 'width' must be a whole number <= 2147483647",
+    ),
+    (coco(categories=[{"id": 2**64, "name": "cat"}]), "'id' must be a whole number <= 9223372036854775807"),
+    (coco(annotations=None), "'annotations' must be a list, not null"),
     (
         coco(images=[{**coco()["images"][0], "labelled_category_ids": [7, 8]}]),
         "image 9 (a.jpg) has unknown category id 8 in labelled_category_ids; there are 3, 7",
     ),
-    (coco(images=[{**coco()["images"][0], "labelled_category_ids": ["cat"]}]), "images[0].labelled_category_ids[0]"),
-    (coco(images=[{**coco()["images"][0], "labelled_category_ids": 7}]), "Expected `array | null`, got `int`"),
-    (json.dumps(coco(annotations=None))[:-1] + ', "info": NaN}', "Expected `array`, got `null`"),
-    (json.dumps(coco(annotations=[5]))[:-1] + ', "info": NaN}', "not in COCO's layout"),
+    (
+        coco(images=[{**coco()["images"][0], "labelled_category_ids": ["cat"]}]),
+        "image id 9: 'labelled_category_ids' must be a list of category ids, not [\"cat\"]",
+    ),
+    (
+        coco(images=[{**coco()["images"][0], "labelled_category_ids": 7}]),
+        "'labelled_category_ids' must be a list of category ids, not 7",
+    ),
+    (json.dumps(coco(annotations=None))[:-1] + ', "info": NaN}', "'annotations' must be a list, not null"),
+    (json.dumps(coco(annotations=[5]))[:-1] + ', "info": NaN}', "annotation 0 (counted from 0) must be an object"),
+    (coco(annotations=[annotation(), annotation(id=8, image_id=9.5)]), "annotation id 8: 'image_id' must be a whole"),
+    (coco(annotations=[annotation(iscrowd="0")]), "annotation id 5: 'iscrowd' must be a whole number, not the text"),
+    (coco(annotations=[{"id": 5, "image_id": 9, "bbox": [1, 2, 3, 4]}]), "annotation id 5 has no 'category_id'"),
+    (coco(annotations=[annotation(bbox=[1e300, 0, 1e300, 5])]), "annotation 5 has box [1e+300, 0.0, 1e+300, 5.0]"),
+    (coco(annotations=[annotation(bbox=[1e308, 0, 1e308, 5])]), "corners must be finite"),
+    (coco(categories=[{"id": -1, "name": "cat"}]), "category id -1 (cat) is negative"),
+    pytest.param(json.dumps(coco())[:-1] + f', "info": {DEEP}}}', "is nested too deeply", id="deep"),
+    pytest.param('{"info": ' + "[" * 100_000 + "NaN", "is nested too deeply", id="deep with NaN"),
+    pytest.param("[" * 100_000 + "NaN", "is nested too deeply", id="nothing but deep"),
 ]
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("content", "expected"), BAD)
 def test_bad_files_are_named_in_one_line(tmp_path: Path, content: Any, expected: str) -> None:
     path = write(tmp_path, content)
@@ -84,6 +114,38 @@ def test_bad_files_are_named_in_one_line(tmp_path: Path, content: Any, expected:
     assert text.startswith(str(path))
     assert expected in text
     assert "\n" not in text
+
+
+def test_what_evaluation_reads_is_read_too(tmp_path: Path) -> None:
+    flags = [False, True, None, 1.0, 0, 1]
+    boxes = [annotation(id=float(i), image_id=9.0, category_id=7.0, iscrowd=flag) for i, flag in enumerate(flags)]
+    image = {"id": 9.0, "file_name": "a.jpg", "width": 100.0, "height": 50.0, "labelled_category_ids": [7.0]}
+    categories = [{"id": 7.0, "name": "cat"}, {"id": 3, "name": "dog"}]
+    segmentation = [[1, 1, 5, 1, 5, 4]]
+    boxes[1]["segmentation"] = segmentation
+    path = write(tmp_path, coco(images=[image], categories=categories, annotations=boxes))
+    index = AnnotationIndex.load(path)
+    assert index.crowd.tolist() == [False, True, False, True, False, True]
+    assert index.annotation_ids.tolist() == [0, 1, 2, 3, 4, 5]
+    assert (index.image_ids.tolist(), index.sizes.tolist(), index.category_ids) == ([9], [[50, 100]], (3, 7))
+    assert index.labelled is not None
+    assert index.labelled.tolist() == [[False, True]]
+    assert (index.segmentation(0), index.segmentation(1)) == (None, segmentation)
+    truth = load_ground_truth(path, "bbox")
+    assert truth.crowd.tolist() == index.crowd.tolist()
+    assert truth.image_ids == index.image_ids.tolist()
+
+
+def test_both_readers_say_the_same(tmp_path: Path) -> None:
+    for wrong in ({"image_id": "9"}, {"bbox": "1 2 3 4"}, {"area": "big"}):
+        path = write(tmp_path, coco(annotations=[annotation(id=8, **wrong)]))
+        said = []
+        for reader in (AnnotationIndex.load, lambda path: load_ground_truth(path, "bbox")):
+            with pytest.raises(DataError) as raised:
+                reader(path)
+            said.append(str(raised.value).replace("a whole number", "a number"))
+        assert said[0] == said[1]
+        assert said[0].startswith(f"{path}: annotation id 8: ")
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -118,6 +180,15 @@ def test_labels_can_follow_a_model_s_classes(tmp_path: Path) -> None:
     assert index.category_ids == (-1, 7)
     with pytest.raises(DataError, match="no class in common with the model: it has dog, cat; the model has bird"):
         AnnotationIndex.load(path, ["bird"])
+
+
+def test_another_order_of_classes_copies_nothing_but_labels(tmp_path: Path) -> None:
+    path = write(tmp_path, coco(annotations=[annotation(id=i, category_id=3 + 4 * (i % 2)) for i in range(4)]))
+    index = AnnotationIndex.load(path)
+    other = index.for_classes(["cat", "bird", "dog"])
+    assert other.labels.tolist() == [2, 0, 2, 0]
+    assert other.boxes is index.boxes
+    assert other.raw is index.raw
 
 
 def partly(*stated: list[int] | None) -> dict[str, Any]:

@@ -73,6 +73,13 @@ def test_one_json_alone(tmp_path: Path) -> None:
     assert [p.annotations.read_text() for p in again] == [p.annotations.read_text() for p in parts]
 
 
+def test_a_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    write(tmp_path / "labels.json", "a", tmp_path / "pictures")
+    content = (tmp_path / "labels.json").read_bytes()
+    (tmp_path / "labels.json").write_bytes(b"\xef\xbb\xbf" + content)
+    assert find_layout(tmp_path).train == Split(tmp_path / "labels.json", tmp_path / "pictures")
+
+
 def test_what_cannot_be_told(tmp_path: Path) -> None:
     for name in ("first", "second"):
         write(tmp_path / f"{name}.json", name, tmp_path)

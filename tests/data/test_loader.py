@@ -77,9 +77,25 @@ def test_an_epoch_visits_each_sample_at_most_once_and_groups_by_shape(folder: Pa
     assert order.epoch(0) != order.epoch(1)
 
 
+@pytest.mark.parametrize(("wide", "tall"), [(200, 3), (3, 200), (7, 5), (5, 0)])
+def test_what_fills_no_batch_is_of_any_shape(wide: int, tall: int) -> None:
+    sizes = np.array([[60, 90]] * wide + [[90, 60]] * tall, np.int32)
+    order = BatchOrder(sizes, 4, seed=0)
+    seen = {i for epoch in range(300) for batch in order.epoch(epoch) for i in batch}
+    assert seen == set(range(wide + tall))
+    assert all(len({i for batch in order.epoch(e) for i in batch}) == 4 * len(order) for e in range(5))
+
+
+def test_pictures_of_one_shape_keep_their_order() -> None:
+    order = BatchOrder(np.array([[60, 90]] * 10, np.int32), 4, seed=5)
+    random = np.random.default_rng([5, 2])
+    rows = random.permutation(10)[:8].reshape(2, 4)
+    assert order.epoch(2) == rows[random.permutation(2)].tolist()
+
+
 @pytest.mark.parametrize("epoch", range(6))
 def test_boxes_masks_and_pixels_stay_together(folder: Path, epoch: int) -> None:
-    data = dataset(folder, STEPS[:3], masks=True)
+    data = dataset(folder, [*STEPS[:2], {**STEPS[2], "least_visible": 0.0}], masks=True)
     for number in range(len(data)):
         sample = data[SampleKey(epoch, number, 0)]
         target = sample.target

@@ -115,6 +115,7 @@ def test_bad_list_of_labelled_categories(tmp_path: Path, ids: Any, parts: list[s
     assert all(part in message for part in parts), message
 
 
+DEEP = "[" * 100_000 + "]" * 100_000
 BAD_FILES = [
     (None, DT, ["gt.json: no such file"]),
     (GT, None, ["dt.json: no such file"]),
@@ -126,6 +127,10 @@ BAD_FILES = [
     (GT, GT, ["dt.json", "not a list of detections", "ground truth?"]),
     (GT, {"a": 1}, ["dt.json", "must be a list of detections, not an object"]),
     (GT, "null", ["dt.json", "must be a list of detections, not null"]),
+    ("null", DT, ["gt.json: must be an object with images, annotations and categories, not null"]),
+    ({**GT, "annotations": None}, DT, ["gt.json: 'annotations' must be a list, not null"]),
+    pytest.param(GT, DEEP, ["dt.json", "nested too deeply"], id="deep"),
+    pytest.param(json.dumps(GT)[:-1] + f', "info": {DEEP}}}', DT, ["gt.json: is nested too deeply"], id="deep truth"),
     (GT, [3], ["dt.json: detection 0", "must be an object, not a number"]),
     (DT, DT, ["gt.json: is a list", "detections?"]),
     ({"images": []}, DT, ["gt.json: has no 'annotations' list", "keys: images"]),

@@ -51,7 +51,11 @@ def _refusal(error: ValueError) -> tuple[str, str]:
 
 
 def build_settings(settings: Callable[..., T], section: Mapping[str, Any]) -> T:
-    """A settings dataclass from its section, nested ones included."""
+    """A settings dataclass from its section, nested ones included.
+
+    Raises:
+        ConfigError: it refuses its values; a nested one is named by its key.
+    """
     return settings(**_convert(settings, section))
 
 
@@ -61,5 +65,8 @@ def _convert(target: Callable[..., Any], values: Mapping[str, Any]) -> dict[str,
     for key, value in values.items():
         nested = dataclass_in(hints[key][0]) if key in hints else None
         if nested is not None and isinstance(value, Mapping):
-            converted[key] = build_settings(nested, value)
+            try:
+                converted[key] = build_settings(nested, value)
+            except ConfigError as error:
+                raise ConfigError(f"{key}.{error}") from error
     return converted

@@ -52,6 +52,7 @@ def check(config: Config, schema: Mapping[str, Part]) -> None:
             problems.append(Problem(pattern, "is missing"))
         for path, section in found:
             problems += _check_part(section, path, part)
+        problems += _no_lists(config.data, pattern, {p.path for p in problems})
     if problems:
         lines = [f"{p.path}: {p.text} (in {config.origin(p.path)})" for p in problems]
         raise ConfigError("\n".join(dict.fromkeys(lines)))
@@ -102,6 +103,14 @@ def _sections(node: Any, steps: Sequence[str], path: str = "") -> Iterator[tuple
         yield from _sections(node[steps[0]], steps[1:], f"{path}{steps[0]}.")
 
 
+def _no_lists(data: Mapping[str, Any], pattern: str, known: Collection[str]) -> Iterator[Problem]:
+    """What stands where ``*`` in a pattern asks for a list, and is none; ``known`` was said already."""
+    above, star, _ = pattern.partition(".*")
+    for path, node in _sections(data, above.split(".")) if star else ():
+        if not isinstance(node, (list, tuple)) and path not in known:
+            yield Problem(path, f"must be a list of dicts, not {node!r}")
+
+
 def _check_part(section: Any, path: str, part: Part) -> list[Problem]:
     if not isinstance(section, Mapping):
         return [Problem(path, f"must be a dict, not {section!r}")]
@@ -109,8 +118,9 @@ def _check_part(section: Any, path: str, part: Part) -> list[Problem]:
     if hasattr(target, "module_dict"):
         name = section.pop("type", None)
         target.import_from_location()
-        if name is None:
-            return [Problem(f"{path}.type", f"is missing; known: {', '.join(sorted(target.module_dict))}")]
+        if not isinstance(name, str):
+            wrong = "is missing" if name is None else f"must be a name, not {name!r}"
+            return [Problem(f"{path}.type", f"{wrong}; known: {', '.join(sorted(target.module_dict))}")]
         if name not in target.module_dict:
             return [
                 Problem(f"{path}.type", f"no {target.name} is called {name!r}; {nearest(name, target.module_dict)}")

@@ -19,6 +19,7 @@ from tldet.errors import ConfigError
 
 Origins = dict[str, str]
 FROM_OPTIONS = "--cfg-options"
+TOO_DEEP = (RecursionError, MemoryError)  # what Python's parser raises
 
 
 @dataclass
@@ -46,11 +47,7 @@ class Config:
 
     def origin(self, path: str) -> str:
         """The file that set the key at a dotted path, or its nearest parent."""
-        while path:
-            if path in self.origins:
-                return self.origins[path]
-            path = path.rpartition(".")[0]
-        return self.source
+        return next((self.origins[key] for key in (path, *_above(path)) if key in self.origins), self.source)
 
     def dump(self) -> str:
         """Python text that :func:`load` reads back to the same config."""
@@ -98,11 +95,19 @@ def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     origins: Origins = {}
     data = _merged(path, origins)
     if options:
-        data = _over(path, data, options, lists=True)
+        data = _over(f"{FROM_OPTIONS} {', '.join(options)}", data, options, lists=True)
     for key in options or {}:
-        origins[key] = FROM_OPTIONS
         origins = {k: v for k, v in origins.items() if not k.startswith(key + ".")}
+        origins[key] = FROM_OPTIONS
+        for above in _above(key):  # a section that only the option made is its own too
+            origins.setdefault(above, FROM_OPTIONS)
     return Config(data, origins, str(path))
+
+
+def _above(key: str) -> Iterator[str]:
+    """The dotted paths above a key, nearest first."""
+    while key := key.rpartition(".")[0]:
+        yield key
 
 
 def _merged(path: Path, origins: Origins, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -118,7 +123,7 @@ def _merged(path: Path, origins: Origins, above: tuple[Path, ...] = ()) -> dict[
             raise ConfigError(f"{path}: {', '.join(twice)} is set by more than one of its _base_ files")
         below.update(part)
     origins.update({key: str(path) for key in dotted_keys(values)})
-    return _over(path, below, values)
+    return _over(str(path), below, values)
 
 
 def _bases(path: Path, named: Any) -> list[Path]:
@@ -132,15 +137,15 @@ def _bases(path: Path, named: Any) -> list[Path]:
     return parents
 
 
-def _over(path: Path, below: Mapping[str, Any], values: Mapping[str, Any], *, lists: bool = False) -> dict[str, Any]:
-    """``values`` merged into ``below`` by mmengine's rules; with ``lists`` a number names an item of a list."""
+def _over(giver: str, below: Mapping[str, Any], values: Mapping[str, Any], *, lists: bool = False) -> dict[str, Any]:
+    """What ``giver`` says over ``below``, by mmengine's rules; with ``lists`` a number names an item of a list."""
     from mmengine.config import Config as MMConfig
 
     try:
         merged = MMConfig(dict(below))
         merged.merge_from_dict(dict(values), allow_list_keys=lists)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ConfigError(f"{path}: cannot be merged: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{giver}: cannot be merged: {' '.join(str(error).split())}") from None
     data: dict[str, Any] = merged.to_dict()
     return data
 
@@ -148,13 +153,18 @@ def _over(path: Path, below: Mapping[str, Any], values: Mapping[str, Any], *, li
 def read_literals(path: Path) -> dict[str, Any]:
     """The assignments of a config file, evaluated without running it."""
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+        return _assignments(path, ast.parse(path.read_text(encoding="utf-8"), filename=str(path)))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except SyntaxError as error:
         raise ConfigError(f"{path}:{error.lineno}: is no valid Python: {error.msg}") from None
     except (UnicodeDecodeError, ValueError) as error:
         raise ConfigError(f"{path}: is no text file: {error}") from None
+    except TOO_DEEP:
+        raise ConfigError(f"{path}: is nested too deeply") from None
+
+
+def _assignments(path: Path, tree: ast.Module) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for node in tree.body:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
@@ -165,11 +175,12 @@ def read_literals(path: Path) -> dict[str, Any]:
     return values
 
 
-def literal(path: Path, node: ast.expr) -> Any:
-    """The value of a literal in a file's text, ``dict(...)`` calls included.
+def literal(path: str | Path, node: ast.expr) -> Any:
+    """The value of a literal in the text of ``path``, ``dict(...)`` calls included.
 
     Raises:
         ConfigError: it is code.
+        RecursionError: it is nested too deeply.
     """
     if isinstance(node, ast.Dict):
         keys = [literal(path, key) if key else None for key in node.keys]
@@ -191,7 +202,7 @@ def literal(path: Path, node: ast.expr) -> Any:
         raise _code(path, node) from None
 
 
-def _code(path: Path, node: ast.AST) -> ConfigError:
+def _code(path: str | Path, node: ast.AST) -> ConfigError:
     text = ast.unparse(node).splitlines()[0][:60]
     line = getattr(node, "lineno", 0)
     return ConfigError(f"{path}:{line}: a config holds literals, dict(...) and _base_ only, not code: {text}")
@@ -211,18 +222,24 @@ def dotted_keys(value: Any, prefix: str = "") -> Iterator[str]:
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """``["a.b=3", "c=[1, 2]"]`` as ``{"a.b": 3, "c": [1, 2]}``; what is no Python literal is a string.
+    """``["a.b=3", "c=[1, 2]"]`` as ``{"a.b": 3, "c": [1, 2]}``; what is no literal of a config file is a string.
 
     Raises:
-        ConfigError: a pair has no ``=`` or no key.
+        ConfigError: a pair has no ``=`` or no key, or a value is nested too deeply.
     """
     options: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"--cfg-options {pair!r}: must look like a.b=value")
-        try:
-            options[key.strip()] = ast.literal_eval(text)
-        except (ValueError, TypeError, SyntaxError):
-            options[key.strip()] = {"true": True, "false": False}.get(text.lower(), text)
+            raise ConfigError(f"{FROM_OPTIONS} {pair!r}: must look like a.b=value")
+        options[key.strip()] = _option(key.strip(), text)
     return options
+
+
+def _option(key: str, text: str) -> Any:
+    try:
+        return literal(FROM_OPTIONS, ast.parse(text.strip(), mode="eval").body)
+    except (ConfigError, SyntaxError, ValueError):
+        return {"true": True, "false": False}.get(text.lower(), text)
+    except TOO_DEEP:
+        raise ConfigError(f"{FROM_OPTIONS} {key}: is nested too deeply") from None

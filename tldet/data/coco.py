@@ -106,7 +106,8 @@ class CocoDataset(Dataset[Sample]):
         rows = self.index.rows(position)
         boxes = np.array(self.index.boxes[rows])
         masks = self._masks(rows, picture.whole) if self.masks else None
-        sample = Labelled(picture.image, boxes, np.arange(rows.start, rows.stop), masks, picture.factor)
+        ignore = np.array(self.index.crowd[rows])
+        sample = Labelled(picture.image, boxes, np.arange(rows.start, rows.stop), ignore, masks, picture.factor)
         sample = self.pipeline(sample, (self.seed, epoch, number), (self.seed, epoch, batch, 1))
         pixels = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))
         return Sample(pixels, self._target(sample, position), picture.whole)
@@ -128,7 +129,7 @@ class CocoDataset(Dataset[Sample]):
         return Target(
             boxes=torch.from_numpy(np.ascontiguousarray(sample.boxes, np.float32)),
             labels=torch.from_numpy(np.array(self.index.labels[sample.rows])),
-            ignore=torch.from_numpy(np.array(self.index.crowd[sample.rows])),
+            ignore=torch.from_numpy(sample.ignore),
             image_id=int(self.index.image_ids[position]),
             masks=None if sample.masks is None else torch.from_numpy(sample.masks),
             labelled=self._labelled(position),

@@ -49,7 +49,7 @@ class CenterCrop(Albumentation):
         if not 0 < share <= 1:
             raise ValueError(f"share={share} must lie above 0 and be at most 1")
         scale = A.SmallestMaxSize(max(size, round(size / share)), area_for_downscale="image")
-        super().__init__(A.Sequential([scale, A.CenterCrop(size, size)], p=1.0))
+        super().__init__(A.Sequential([scale, A.CenterCrop(size, size)], p=1.0), least_visible=0.1)
 
 
 def _check_size(size: int) -> None:

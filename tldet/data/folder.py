@@ -97,7 +97,7 @@ class ImageFolderDataset(Dataset[LabelledPicture]):
         """The picture at a position; its augmentation is that of the given epoch and batch."""
         epoch, number, batch = SampleKey(0, key, 0) if isinstance(key, int) else key
         image = read_image(self.folder / self.names[number])
-        sample = Labelled(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+        sample = Labelled(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_))
         sample = self.pipeline(sample, (self.seed, epoch, number), (self.seed, epoch, batch, 1))
         pixels = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))
         return LabelledPicture(pixels, int(self.labels[number]), self.names[number])

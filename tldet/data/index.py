@@ -21,7 +21,7 @@ from tldet.errors import DataError
 from tldet.labelled import labelled_table
 
 log = logging.getLogger(__name__)
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError)  # what a cache that is not there, or damaged, raises
 NAMED = 5  # so many ids are named where something is left out; the rest is counted
 WORDS = ("class_names", "category_ids", "file_names", "notes")
@@ -133,7 +133,8 @@ class AnnotationIndex:
         ids = tuple(self.category_ids[self.class_names.index(n)] if n in self.class_names else -1 for n in classes)
         labels = table[self.labels]
         known = replace(self, labels=labels, labelled=self._labelled_for(classes))
-        kept = replace(known, class_names=tuple(classes), category_ids=ids)._keep(labels >= 0)
+        kept = replace(known, class_names=tuple(classes), category_ids=ids)
+        kept = kept if (labels >= 0).all() else kept._keep(labels >= 0)
         left = sorted(set(self.class_names) - set(classes))
         note = (
             f"{int((labels < 0).sum())} objects of classes the model does not have left out ({', '.join(left[:NAMED])})"
@@ -173,11 +174,16 @@ def _parsed(path: Path) -> AnnotationIndex:
     order = np.argsort(places, kind="stable")
     annotations = [coco.annotations[i] for i in order]
     xywh = np.array([a.bbox for a in annotations], np.float64).reshape(-1, 4)
-    wrong = ~np.isfinite(xywh).all(1) | (xywh[:, 2:] < 0).any(1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32)
+    wrong = ~np.isfinite(boxes).all(1) | (xywh[:, 2:] < 0).any(1)
     if wrong.any():
         a = annotations[int(wrong.argmax())]
         more = f" ({int(wrong.sum())} such annotations)" if wrong.sum() > 1 else ""
-        raise DataError(f"{path}: annotation {a.id} has box {a.bbox}: width and height must be numbers >= 0{more}")
+        raise DataError(
+            f"{path}: annotation {a.id} has box {a.bbox}: its corners must be finite in single precision, its "
+            f"width and height at least 0{more}"
+        )
     sizes = np.array([(i.height, i.width) for i in coco.images], np.int32).reshape(-1, 2)
     index = AnnotationIndex(
         path=path,
@@ -187,7 +193,7 @@ def _parsed(path: Path) -> AnnotationIndex:
         image_ids=np.array([i.id for i in coco.images], np.int64),
         sizes=sizes,
         offsets=np.searchsorted(places[order], np.arange(len(sizes) + 1)),
-        boxes=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32),
+        boxes=boxes,
         labels=np.array([label_of[a.category_id] for a in annotations], np.int64),
         crowd=np.array([a.iscrowd != 0 for a in annotations], np.bool_),
         annotation_ids=np.array([a.id for a in annotations], np.int64),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import logging
 import re
@@ -97,7 +98,8 @@ def is_coco(path: Path) -> bool:
             ends = head + file.read()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    return head.lstrip()[:1] == b"{" and any(b'"%s"' % key in ends for key in (b"images", b"annotations"))
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    return text[:1] == b"{" and any(b'"%s"' % key in ends for key in (b"images", b"annotations"))
 
 
 def split_of(path: Path) -> str | None:

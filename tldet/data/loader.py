@@ -97,12 +97,12 @@ class BatchOrder:
                 for start in range(0, self.count, self.batch_size)
             ]
         random = np.random.default_rng([self.seed, epoch])
-        order = random.permutation(self.count)
+        order = random.permutation(self.count)[: len(self) * self.batch_size]  # the epoch's remainder is of any shape
         wide, tall = order[~self.tall[order]], order[self.tall[order]]
-        # What is left over of each shape meets in mixed batches: no sample is lost but the epoch's remainder.
+        # What is left over of each shape meets in a mixed batch: no sample is lost but the epoch's remainder.
         rest = np.concatenate([group[len(group) - len(group) % self.batch_size :] for group in (wide, tall)])
         flat = [group[: len(group) - len(group) % self.batch_size] for group in (wide, tall)]
-        rows = np.concatenate([*flat, rest])[: len(self) * self.batch_size].reshape(-1, self.batch_size)
+        rows = np.concatenate([*flat, rest]).reshape(-1, self.batch_size)
         return [batch.tolist() for batch in rows[random.permutation(len(rows))]]
 
 

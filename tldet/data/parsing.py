@@ -10,9 +10,16 @@ from typing import Annotated, Any
 import msgspec
 
 from tldet.errors import DataError
+from tldet.labelled import LABELLED
+from tldet.records import explain
 
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # kept as int64
 Pixels = Annotated[int, msgspec.Meta(le=2**31 - 1)]  # kept as int32
+WHOLE = {  # the whole numbers of each record; they may be written 7.0
+    "images": ("id", "width", "height"),
+    "categories": ("id",),
+    "annotations": ("id", "image_id", "category_id"),
+}
 
 
 class Image(msgspec.Struct):
@@ -65,6 +72,12 @@ def read_coco(path: Path) -> Coco:
     _refuse_twins(path, "category id", [c.id for c in coco.categories])
     _refuse_twins(path, "category name", [c.name for c in coco.categories])
     _refuse_twins(path, "image id", [i.id for i in coco.images])
+    for category in coco.categories:
+        if category.id < 0:
+            raise DataError(
+                f"{path}: category id {category.id} ({category.name}) is negative, and would never be scored: "
+                "number the categories from 0 up"
+            )
     for image in coco.images:
         if image.width <= 0 or image.height <= 0:
             raise DataError(f"{path}: image {image.id} ({image.file_name}) has size {image.width} x {image.height}")
@@ -87,27 +100,47 @@ def _read(path: Path) -> Coco:
         raise DataError(f"{path}: is empty; a COCO JSON holds images, annotations and categories")
     try:
         return msgspec.json.decode(content, type=Coco)
-    except msgspec.ValidationError as error:
-        raise DataError(f"{path}: is not in COCO's layout: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _read_leniently(path, content)
 
 
 def _read_leniently(path: Path, content: bytes) -> Coco:
-    """Python's own parser accepts NaN, and says where a file breaks off."""
+    """What msgspec refuses: Python's own parser accepts NaN, and says where a file breaks off; whole floats are ids."""
     try:
         data = json.loads(content)
-        for record in data.get("annotations") or []:
-            if "segmentation" in record:
-                record["segmentation"] = msgspec.Raw(json.dumps(record["segmentation"]).encode())
+        for section, keys in WHOLE.items():
+            _loosen(data, section, keys)
         return msgspec.convert(data, Coco)
     except json.JSONDecodeError as error:
         cut = " (the file is cut off)" if error.pos >= len(content.rstrip()) - 1 or "Untermin" in error.msg else ""
         raise DataError(f"{path}: is no valid JSON at line {error.lineno}, column {error.colno}{cut}") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: is no JSON text") from None
-    except (msgspec.ValidationError, AttributeError, TypeError) as error:
-        raise DataError(f"{path}: is not in COCO's layout: {error}") from None
+    except RecursionError:
+        raise DataError(f"{path}: is nested too deeply") from None
+    except msgspec.ValidationError as error:
+        raise DataError(f"{path}: {explain(str(error), data)}") from None
+
+
+def _loosen(data: Any, section: str, keys: Sequence[str]) -> None:
+    """Records as they may also be written (7.0 for 7, false or null for no crowd), made those of :class:`Coco`."""
+    found = data.get(section) if isinstance(data, dict) else None
+    for record in found if isinstance(found, list) else ():
+        if not isinstance(record, dict):
+            continue
+        for key in keys:
+            if key in record:
+                record[key] = _whole(record[key])
+        if isinstance(record.get(LABELLED), list):
+            record[LABELLED] = [_whole(one) for one in record[LABELLED]]
+        if isinstance(record.get("iscrowd", 0), float | bool | None):
+            record["iscrowd"] = int(bool(record["iscrowd"]))
+        if "segmentation" in record:
+            record["segmentation"] = msgspec.Raw(json.dumps(record["segmentation"]).encode())
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _refuse_twins(path: Path, what: str, values: Sequence[Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -23,6 +23,8 @@ from tldet.config import build
 from tldet.data.images import Picture, fitted_size, resize_to
 from tldet.registry import TRANSFORMS
 
+LEAST_AREA = 1e-6  # square pixels: albumentations takes less for no box
+
 
 @dataclass
 class Labelled:
@@ -32,6 +34,7 @@ class Labelled:
         image: (H, W, 3) uint8.
         boxes: (N, 4) xyxy.
         rows: (N,) which row of the data set each box is.
+        ignore: (N,) bool, true for what is neither object nor background.
         masks: (N, H, W) uint8, or None.
         reduced: the picture was read at one nth of the size that its boxes and masks are in (see
             :func:`~tldet.data.images.read_reduced`); a first step :class:`Resize` brings them together.
@@ -40,6 +43,7 @@ class Labelled:
     image: Picture
     boxes: NDArray[np.float32]
     rows: NDArray[np.int64]
+    ignore: NDArray[np.bool_]
     masks: NDArray[np.uint8] | None = None
     reduced: int = 1
 
@@ -90,15 +94,20 @@ class Resize:
         if masks is not None:
             flat = [cv2.resize(m, (new[1], new[0]), interpolation=cv2.INTER_NEAREST) for m in masks]
             masks = np.stack(flat) if flat else np.zeros((0, *new), np.uint8)
-        return Labelled(resize_to(sample.image, new), sample.boxes * factor, sample.rows, masks)
+        return replace(sample, image=resize_to(sample.image, new), boxes=sample.boxes * factor, masks=masks, reduced=1)
 
 
 class Albumentation:
-    """One step of albumentations, its boxes clipped and carried by row number."""
+    """One step of albumentations, its boxes clipped and carried by row number; those that keep any extent stay.
 
-    def __init__(self, transform: Any, *, least_visible: float = 0.1) -> None:
-        params = A.BboxParams("pascal_voc", label_fields=["rows"], clip=True, filter_invalid_bboxes=True, min_area=1.0,
-                              min_visibility=least_visible)  # fmt: skip
+    Args:
+        transform: the step.
+        least_visible: a step that cuts drops objects of which less than this share remains.
+    """
+
+    def __init__(self, transform: Any, *, least_visible: float = 0.0) -> None:
+        params = A.BboxParams("pascal_voc", label_fields=["rows"], clip=True, filter_invalid_bboxes=True,
+                              min_area=LEAST_AREA, min_visibility=least_visible)  # fmt: skip
         with warnings.catch_warnings():  # a colour step has no use for boxes, and says so
             warnings.simplefilter("ignore", UserWarning)
             self.compose = A.Compose([transform], bbox_params=params)
@@ -116,7 +125,7 @@ class Albumentation:
         if masks is not None:
             masks = np.asarray(out["masks"])[kept] if len(masks) else np.zeros((0, *out["image"].shape[:2]), np.uint8)
         boxes = np.asarray(out["bboxes"], np.float32).reshape(-1, 4)
-        return Labelled(out["image"], boxes, sample.rows[kept], masks)
+        return Labelled(out["image"], boxes, sample.rows[kept], sample.ignore[kept], masks)
 
 
 @TRANSFORMS.register_module()
@@ -164,7 +173,7 @@ class RandomCrop(Albumentation):
     Args:
         scale: least and greatest share of the picture's area.
         ratio: least and greatest width / height.
-        least_visible: an object of which less than this share remains is dropped.
+        least_visible: an object of which less than this share remains is no object to find, and no background.
         p: probability.
     """
 
@@ -188,8 +197,23 @@ class RandomCrop(Albumentation):
         ratio = float(np.exp(random.uniform(*np.log(self.ratio))))
         w, h = min(width, max(1, round((area * ratio) ** 0.5))), min(height, max(1, round((area / ratio) ** 0.5)))
         x, y = int(random.integers(width - w + 1)), int(random.integers(height - h + 1))
-        cut = Albumentation(A.Crop(x, y, x + w, y + h, p=1.0), least_visible=self.least_visible)
-        return cut(sample, draws)
+        return _cut(sample, (x, y, x + w, y + h), self.least_visible)
+
+
+def _cut(sample: Labelled, window: tuple[int, int, int, int], least_visible: float) -> Labelled:
+    """The part of a sample inside an xyxy window; objects less visible than that are ignored from then on."""
+    x0, y0, x1, y1 = window
+    boxes = np.clip(sample.boxes, (x0, y0, x0, y0), (x1, y1, x1, y1)).astype(np.float32)
+    seen, whole = ((b[:, 2:] - b[:, :2]).prod(1, dtype=np.float64) for b in (boxes, sample.boxes))
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    ignore = sample.ignore | (seen < least_visible * whole)
+    return Labelled(
+        image=np.ascontiguousarray(sample.image[y0:y1, x0:x1]),
+        boxes=boxes[kept] - np.array((x0, y0, x0, y0), np.float32),
+        rows=sample.rows[kept],
+        ignore=ignore[kept],
+        masks=None if sample.masks is None else sample.masks[kept, y0:y1, x0:x1],
+    )
 
 
 class Pipeline:

@@ -50,6 +50,8 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"training.{name} must be at least {least}, not {value}")
+        if self.seed >= 2**63:
+            raise ConfigError(f"training.seed must be below 2**63, not {self.seed}")
         for name in ("clip_norm", "validate_every", "checkpoint_every"):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tldet.config import require_range
+from tldet.errors import ConfigError
 from tldet.models.losses import Known
 from tldet.models.matching import IGNORED
 from tldet.structures import Target
@@ -23,7 +25,12 @@ def tower(in_channels: int, width: int, depth: int, *, norm: TowerNorm = "none",
     Raises:
         ValueError: the width cannot be cut into the groups of the norm, or leaves one channel a group, which has no
             variance on a level of one cell.
+        ConfigError: there are no channels, fewer than no convolutions, or none to come to another width.
     """
+    require_range("channels", width, "[1, inf]")
+    require_range("stacked_convs", depth, "[0, inf]")
+    if not depth and width != in_channels:
+        raise ConfigError(f"stacked_convs must be at least 1 for channels={width} behind a pyramid of {in_channels}")
     if norm == "group" and (width % GROUPS or width == GROUPS):
         raise ValueError(f"channels must be a multiple of {GROUPS} and more for norm='group', not {width}")
     blocks = []
@@ -35,7 +42,12 @@ def tower(in_channels: int, width: int, depth: int, *, norm: TowerNorm = "none",
 
 
 def start_towers(head: nn.Module, classifier: nn.Conv2d, prior: float) -> None:
-    """Start a head small, and every class at probability ``prior`` (Lin et al. 2017, section 3.3)."""
+    """Start a head small, and every class at probability ``prior`` (Lin et al. 2017, section 3.3).
+
+    Raises:
+        ConfigError: it is no probability, or is sure.
+    """
+    require_range("prior", prior, "(0, 1)")
     for module in head.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=0.01)

@@ -9,9 +9,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tldet.config import build, build_settings
-from tldet.models.backbones.base import rest_frozen
+from tldet.config import build, build_settings, require_ranges
 from tldet.models.boxes import clip
+from tldet.models.modes import rest_frozen
 from tldet.registry import BACKBONES, HEADS, NECKS
 from tldet.structures import Batch, Detections, InstanceMasks, Size, Target
 
@@ -24,11 +24,17 @@ class Preprocess:
         mean: of each channel on the scale 0..255, in the order the backbone takes them.
         std: likewise.
         bgr: the backbone takes blue first (caffe's order).
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     bgr: bool = False
+
+    def __post_init__(self) -> None:
+        require_ranges(self, "model.preprocess.", mean="(-inf, inf)", std="(0, inf)")
 
 
 def normalised(images: Tensor, to: Preprocess) -> Tensor:
@@ -147,9 +153,13 @@ def rescale(found: Detections, size: Size, original: Size, class_names: Sequence
 
 
 def build_detector(model: Mapping[str, Any], class_names: Sequence[str] = ()) -> Detector:
-    """The detector a config's ``model`` section describes, with random weights."""
+    """The detector a config's ``model`` section describes, with random weights.
+
+    Raises:
+        ConfigError: a part refuses its values.
+    """
     backbone = build(BACKBONES, model["backbone"])
-    neck = build(NECKS, model["neck"], in_channels=backbone.channels, in_strides=backbone.strides)
-    head = build(HEADS, model["head"], in_channels=neck.channels, strides=neck.strides)
+    neck = build(NECKS, model["neck"], "model.neck", in_channels=backbone.channels, in_strides=backbone.strides)
+    head = build(HEADS, model["head"], "model.head", in_channels=neck.channels, strides=neck.strides)
     preprocess = build_settings(Preprocess, model.get("preprocess", {}))
     return Detector(backbone, neck, head, preprocess, class_names)

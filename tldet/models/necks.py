@@ -8,6 +8,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tldet.config import require_range
 from tldet.registry import NECKS
 
 Extra = Literal["maxpool", "p6p7_c5", "p6p7_p5", "none"]
@@ -28,6 +29,9 @@ class FPN(nn.Module):
             and GFL).
         norm: "batch" puts a BatchNorm behind every convolution but those of the extra levels, as torchvision's second
             versions do; a pyramid that starts from random weights then learns in fewer steps.
+
+    Raises:
+        ConfigError: there are no channels.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class FPN(nn.Module):
         norm: Literal["none", "batch"] = "none",
     ) -> None:
         super().__init__()
+        require_range("out_channels", out_channels, "[1, inf]")
         self.lateral = nn.ModuleList(_conv(channels, out_channels, 1, norm) for channels in in_channels)
         self.output = nn.ModuleList(_conv(out_channels, out_channels, 3, norm) for _ in in_channels)
         self.extra, self.relu_before_p7 = extra, relu_before_p7

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from tldet.config import require_ranges
 from tldet.models.boxes import clip, wide_enough
 from tldet.structures import Detections, Size
 
@@ -24,6 +25,9 @@ class SelectSettings:
         nms_iou: overlap above which the lesser of two detections of a class is dropped.
         keep: at most so many detections a picture.
         drop_empty: drop boxes of which nothing is left inside the picture (mmdet) or keep them (torchvision).
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     score: float = 0.05
@@ -31,6 +35,9 @@ class SelectSettings:
     nms_iou: float = 0.5
     keep: int = 100
     drop_empty: bool = False
+
+    def __post_init__(self) -> None:
+        require_ranges(self, score="[0, 1]", pre_nms="[1, inf]", nms_iou="[0, 1]", keep="[1, inf]")
 
 
 class Candidates(NamedTuple):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
+from tldet.config import require_range
 from tldet.registry import NECKS
 
 
@@ -27,6 +28,7 @@ class SimpleFeaturePyramid(nn.Module):
 
     Raises:
         ValueError: the backbone gives more than one level.
+        ConfigError: there are no channels or no levels, or a level lies below 1.
     """
 
     def __init__(
@@ -39,6 +41,8 @@ class SimpleFeaturePyramid(nn.Module):
         super().__init__()
         if len(in_channels) != 1:
             raise ValueError(f"takes a backbone with one level, not {len(in_channels)}; use FPN")
+        require_range("out_channels", out_channels, "[1, inf]")
+        require_range("levels", levels, "[1, inf]")
         self.strides = tuple(2**level for level in levels)
         self.channels = out_channels
         self.levels = nn.ModuleList(

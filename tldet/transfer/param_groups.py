@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tldet.config import build
+from tldet.config import build, require_range, require_ranges
+from tldet.errors import ConfigError
 from tldet.models.backbones import within
 from tldet.registry import OPTIMIZERS
 
@@ -30,6 +31,9 @@ class Recipe:
         bias_lr: the learning rate of biases, but norms', as a multiple of the others'.
         backbone_lr: the backbone's learning rate as a multiple of the others'.
         layer_decay: each layer group of the backbone learns this much slower than the one above it.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     def __init__(
@@ -48,6 +52,8 @@ class Recipe:
         self.norm_decay = weight_decay if norm_decay is None else norm_decay
         self.bias_decay = weight_decay if bias_decay is None else bias_decay
         self.bias_lr, self.backbone_lr, self.layer_decay = bias_lr, backbone_lr, layer_decay
+        require_ranges(self, lr="[0, inf)", weight_decay="[0, inf)", norm_decay="[0, inf)", bias_decay="[0, inf)")
+        require_ranges(self, base_batch="[1, inf]", bias_lr="[0, inf)", backbone_lr="[0, inf)", layer_decay="(0, inf)")
 
     def groups(self, model: nn.Module, batch_size: int, undecayed: Collection[str] = ()) -> list[dict[str, Any]]:
         """One group for each learning rate and decay, in the model's order; what does not learn is in none.
@@ -137,6 +143,9 @@ class SGD(Recipe):
         shared |= {"bias_lr": bias_lr, "backbone_lr": backbone_lr, "layer_decay": layer_decay}
         super().__init__(lr, weight_decay, **shared)
         self.momentum, self.nesterov = momentum, nesterov
+        require_range("momentum", momentum, "[0, 1)")
+        if nesterov and not momentum:
+            raise ConfigError("momentum must be above 0 with nesterov=True, not 0")
 
     def make(self, model: nn.Module, batch_size: int, undecayed: Collection[str] = ()) -> torch.optim.Optimizer:
         """The optimizer of a model; see :meth:`Recipe.groups`."""
@@ -177,6 +186,7 @@ class AdamW(Recipe):
         shared |= {"bias_lr": bias_lr, "backbone_lr": backbone_lr, "layer_decay": layer_decay}
         super().__init__(lr, weight_decay, **shared)
         self.betas = (betas[0], betas[1])
+        require_range("betas", betas, "[0, 1)")
 
     def make(self, model: nn.Module, batch_size: int, undecayed: Collection[str] = ()) -> torch.optim.Optimizer:
         """The optimizer of a model; see :meth:`Recipe.groups`."""
@@ -194,6 +204,9 @@ def build_optimizer(
         settings: the section.
         batch_size: pictures a step.
         undecayed: names of parameters without weight decay.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
-    recipe = build(OPTIMIZERS, settings)
+    recipe = build(OPTIMIZERS, settings, "optimizer")
     return recipe.make(model, batch_size, undecayed)  # type: ignore[no-any-return]

@@ -45,6 +45,10 @@ def test_records_keep_every_field(tmp_path: Path) -> None:
     assert source.labelled == [None]
 
 
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    assert read(tmp_path, "\ufeff" + json.dumps(whole())).file_names == ["a.jpg"]
+
+
 def test_what_a_picture_is_labelled_for(tmp_path: Path) -> None:
     given = whole()
     given["images"][0]["labelled_category_ids"] = [2]
@@ -66,8 +70,8 @@ def labelled(value: Any) -> dict[str, Any]:
         ('{"images": [', "no valid JSON at line 1"),
         (whole(categories=[{"id": 1, "name": "x"}]), "annotation 3 has unknown category id 2"),
         (whole(categories=[{"id": 1, "name": "x"}, {"id": 2, "name": "x"}]), "category name 'x' occurs more than once"),
-        (labelled([1, 9]), "image 7 has unknown category id 9 in labelled_category_ids; there are 1, 2"),
-        (labelled("all"), r"not in COCO's layout: .*images\[0\]\.labelled_category_ids"),
+        (labelled([1, 9]), "image 7 has unknown category id 9 in labelled_category_ids"),
+        (labelled("all"), "image id 7: 'labelled_category_ids' must be a list of category ids, not the text 'all'"),
         (json.dumps(whole(info={"mean": float("nan")})), r"no strict JSON \(.*write numbers instead of NaN"),
         (whole(licenses=[{"id": "CC"}]), "a license has no whole number as id: {'id': 'CC'}"),
         (whole(licenses=[1]), "licenses are not in COCO's layout"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ def read_source(split: Split) -> Source:
 def _texts(path: Path) -> dict[str, msgspec.Raw]:
     """The text of every top-level field; views of one buffer, nothing is copied."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
+        return msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8), type=dict[str, msgspec.Raw])
     except msgspec.DecodeError as error:  # what Python's parser lets pass: NaN and Infinity
         raise DataError(f"{path}: is no strict JSON ({error}): write numbers instead of NaN and Infinity") from None
 

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tldet.config import require_ranges
 from tldet.models.assigners import assign_adaptively
 from tldet.models.boxes import (
     AnchorGenerator,
@@ -61,6 +62,11 @@ class ATSSSettings(SelectSettings):
     gamma: float = 2.0
     box_weight: float = 2.0
     crowd: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_ranges(self, scale="(0, inf)", topk="[1, inf]", weights="(0, inf)", alpha="[0, 1]", gamma="[0, inf)")
+        require_ranges(self, box_weight="[0, inf)", crowd="[0, inf]")
 
 
 class ATSSRaw(NamedTuple):

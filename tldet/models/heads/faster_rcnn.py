@@ -11,8 +11,7 @@ S pooled side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, NamedTuple
@@ -21,11 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tldet.config import require_ranges
 from tldet.models.boxes import clip, decode, encode, wide_enough
 from tldet.models.cosine import CosineClassifier
 from tldet.models.heads.rpn import RPN, RPNRaw, RPNSettings
 from tldet.models.losses import class_loss_sum
 from tldet.models.matching import Rescue, assign, draw, generator_for
+from tldet.models.modes import evaluating
 from tldet.models.necks import BatchNorm
 from tldet.models.pooling import Pool, pool_regions
 from tldet.models.postprocess import suppress
@@ -70,6 +71,9 @@ class RoISettings:
         nms_iou: overlap above which the lesser of two detections of a class is dropped.
         keep: at most so many detections a picture.
         min_size: least side of a detection in pixels.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     levels: int = 4
@@ -98,6 +102,14 @@ class RoISettings:
     nms_iou: float = 0.5
     keep: int = 100
     min_size: float = 1e-2
+
+    def __post_init__(self) -> None:
+        require_ranges(self, levels="[1, inf]", pool="[1, inf]", sampling_ratio="[0, inf]", convs="[0, inf]")
+        require_ranges(self, fcs="[0, inf]", channels="[1, inf]", dropout="[0, 1]", cosine_scale="(0, inf)")
+        require_ranges(self, weights="(0, inf)", positive="[0, 1]", batch="[1, inf]", positive_fraction="[0, 1]")
+        require_ranges(self, beta="[0, inf)", crowd="[0, inf]", spare="[0, inf]", spare_score="[0, inf]")
+        require_ranges(self, spare_among="[0, inf]", score="[0, 1]", nms_iou="[0, 1]", keep="[1, inf]")
+        require_ranges(self, min_size="[0, inf)")
 
 
 class TwoStageRaw(NamedTuple):
@@ -254,19 +266,6 @@ def _spare(target: Target, found: Detections) -> Target:
         return target
     boxes = found.boxes[~target.labelled[found.labels]]
     return replace(target, spared=boxes if target.spared is None else torch.cat([target.spared, boxes]))
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """A module in eval mode for a while: no dropout is drawn and no statistics are learnt."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-        torch.clear_autocast_cache()  # torch up to 2.9 would use weights cast under no_grad again: no gradient
 
 
 @torch.no_grad()

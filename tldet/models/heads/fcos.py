@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tldet.config import require_range, require_ranges
 from tldet.models.boxes import (
     AnchorGenerator,
     centerness,
@@ -77,6 +78,12 @@ class FCOSSettings(SelectSettings):
     scoring: Literal["product", "root"] = "product"
     crowd: float = 0.5
     eval_loss: Literal["same", "mmdet"] = "same"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_ranges(self, radius="(0, inf]", offset="[0, 1]", alpha="[0, 1]", gamma="[0, inf)", crowd="[0, inf]")
+        if self.borders:  # one level has none
+            require_range("borders", self.borders, "(0, inf]")
 
 
 class FCOSRaw(NamedTuple):

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tldet.config import require_range, require_ranges
 from tldet.models.assigners import assign_adaptively
 from tldet.models.boxes import (
     AnchorGenerator,
@@ -58,6 +59,11 @@ class GFLSettings(SelectSettings):
     box_weight: float = 2.0
     dfl_weight: float = 0.25
     crowd: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_ranges(self, scale="(0, inf)", topk="[1, inf]", beta="[0, inf)", crowd="[0, inf]")
+        require_ranges(self, box_weight="[0, inf)", dfl_weight="[0, inf)")
 
 
 class GFLRaw(NamedTuple):
@@ -101,6 +107,7 @@ class GFLHead(nn.Module):
         settings: GFLSettings | None = None,
     ) -> None:
         super().__init__()
+        require_range("longest", longest, "[1, inf]")
         self.num_classes, self.strides, self.longest = num_classes, tuple(strides), longest
         self.settings = s = settings or GFLSettings()
         width = channels or in_channels

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tldet.config import require_ranges
 from tldet.models.boxes import AnchorGenerator, decode, encode, flatten_level, flatten_levels
 from tldet.models.dense import TowerNorm, known_of, start_towers, tower
 from tldet.models.losses import Known, background_sum, counted_at, giou_loss
@@ -66,6 +67,11 @@ class RetinaSettings(SelectSettings):
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     normalise: Literal["picture", "batch"] = "picture"
     crowd: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_ranges(self, sizes="(0, inf)", ratios="(0, inf)", positive="[0, 1]", negative="[0, 1]", least="[0, 1]")
+        require_ranges(self, alpha="[0, 1]", gamma="[0, inf)", beta="[0, inf)", weights="(0, inf)", crowd="[0, inf]")
 
 
 class RetinaRaw(NamedTuple):

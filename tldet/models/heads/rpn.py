@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
+from tldet.config import require_ranges
 from tldet.models.boxes import AnchorGenerator, clip, decode, encode, flatten_level, wide_enough
 from tldet.models.matching import IGNORED, Rescue, assign, draw, generator_for
 from tldet.models.postprocess import top_rows
@@ -51,6 +52,9 @@ class RPNSettings:
         post_nms: proposals of a picture that remain, in training and in testing.
         nms_iou: overlap above which the lesser of two proposals of a level is dropped.
         min_size: least side of a proposal in pixels.
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     sizes: Sequence[Sequence[float]] = ((32,), (64,), (128,), (256,), (512,))
@@ -73,6 +77,13 @@ class RPNSettings:
     post_nms: tuple[int, int] = (2000, 1000)
     nms_iou: float = 0.7
     min_size: float = 1e-3
+
+    def __post_init__(self) -> None:
+        require_ranges(self, sizes="(0, inf)", ratios="(0, inf)", channels="[1, inf]", convs="[0, inf]")
+        require_ranges(self, positive="[0, 1]", negative="[0, 1]", least="[0, 1]", border="[0, inf]")
+        require_ranges(self, batch="[1, inf]", positive_fraction="[0, 1]", beta="[0, inf)", crowd="[0, inf]")
+        require_ranges(self, spare="[0, inf]", pre_nms="[1, inf]", post_nms="[1, inf]", nms_iou="[0, 1]")
+        require_ranges(self, min_size="[0, inf)")
 
 
 class RPNRaw(NamedTuple):

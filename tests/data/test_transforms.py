@@ -1,0 +1,89 @@
+"""What becomes of boxes, flags and masks in the steps: nothing that is on a picture turns into background."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tldet.data.transforms import Labelled, Pipeline
+
+SIZE = (50, 60)
+SEED = (3, 1)
+
+
+def sample(*boxes: list[float], ignore: list[bool] | None = None) -> Labelled:
+    corners = np.array(boxes, np.float32)
+    masks = np.zeros((len(boxes), *SIZE), np.uint8)
+    for mask, (x0, y0, x1, y1) in zip(masks, np.round(corners).astype(int), strict=True):
+        mask[y0:y1, x0:x1] = 1
+    flags = np.array(ignore or [False] * len(boxes))
+    return Labelled(np.zeros((*SIZE, 3), np.uint8), corners, 70 + np.arange(len(boxes)), flags, masks)
+
+
+def run(step: dict[str, Any], given: Labelled) -> Labelled:
+    return Pipeline([step])(given, SEED, SEED)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "HorizontalFlip", "p": 0.0},
+        {"type": "HorizontalFlip", "p": 1.0},
+        {"type": "VerticalFlip", "p": 1.0},
+        {"type": "ColorJitter", "p": 1.0},
+        {"type": "Resize", "short": 25, "long": 100},
+        {"type": "RandomCrop", "p": 1.0, "scale": (1.0, 1.0), "ratio": (1.2, 1.2)},
+    ],
+)
+def test_small_boxes_stay_where_nothing_is_cut(step: dict[str, Any]) -> None:
+    given = sample([10, 10, 10.8, 10.8], [3, 4, 30, 4.1], [20, 20, 40, 40], ignore=[False, True, False])
+    found = run(step, given)
+    assert found.rows.tolist() == [70, 71, 72]
+    assert found.ignore.tolist() == [False, True, False]
+    assert found.masks is not None
+    assert len(found.masks) == 3
+    assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
+
+
+def cropped(*boxes: list[float], ignore: list[bool] | None = None, least_visible: float = 0.3) -> tuple[Labelled, Any]:
+    """A crop, and the window it took, told from a picture whose pixels say where they lie."""
+    given = sample(*boxes, ignore=ignore)
+    given.image[..., 0] = np.arange(SIZE[1])
+    given.image[..., 1] = np.arange(SIZE[0])[:, None]
+    step = {"type": "RandomCrop", "p": 1.0, "scale": (0.3, 0.5), "least_visible": least_visible}
+    found = run(step, given)
+    (x0, y0), (x1, y1) = found.image[0, 0, :2].tolist(), found.image[-1, -1, :2].tolist()
+    return found, (x0, y0, x1 + 1, y1 + 1)
+
+
+def test_a_crop_turns_what_it_hardly_shows_into_ignored_rows_and_keeps_crowds() -> None:
+    _, (x0, y0, x1, y1) = cropped([0, 0, 60, 50])
+    assert min(x0, y0) >= 3
+    assert x1 - x0 >= 12
+    boxes = [
+        [0, 0, 1, 1],  # outside
+        [x0 - 3, y0, x0 + 1, y0 + 4],  # a quarter is inside
+        [x0 - 1, y0, x0 + 3, y0 + 4],  # three quarters are
+        [x0 - 3, y0 - 3, x0 + 1, y0 + 1],  # a crowd of which a sixteenth is inside
+        [x0 - 3, y0 - 3, x0, y0],  # a crowd that only touches
+        [x0 + 5, y0 + 5, x0 + 5.5, y0 + 5.5],  # small, but whole
+    ]
+    found, window = cropped(*boxes, ignore=[False, False, False, True, True, False])
+    assert window == (x0, y0, x1, y1)
+    assert found.rows.tolist() == [71, 72, 73, 75]
+    assert found.ignore.tolist() == [True, False, True, False]
+    assert found.boxes.tolist() == [[0, 0, 1, 4], [0, 0, 3, 4], [0, 0, 1, 1], [5, 5, 5.5, 5.5]]
+    assert found.masks is not None
+    assert found.masks.shape == (4, y1 - y0, x1 - x0)
+    assert [int(mask.sum()) for mask in found.masks[:3]] == [4, 12, 1]
+
+
+def test_a_crop_of_a_picture_without_objects() -> None:
+    empty = Labelled(
+        np.zeros((*SIZE, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    )
+    found = run({"type": "RandomCrop", "p": 1.0, "scale": (0.3, 0.5)}, empty)
+    assert found.boxes.shape == (0, 4)
+    assert found.image.shape != (*SIZE, 3)

@@ -1,0 +1,76 @@
+"""What is wrong with a record of a COCO JSON, in the words of the file: which record, which key, what stands there."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+LISTS = {
+    "bbox": "a list of four numbers [x, y, width, height]",
+    "labelled_category_ids": "a list of category ids",
+}
+
+
+def explain(error: str, values: Any) -> str:
+    """A decoding error of msgspec in the words of the file.
+
+    Args:
+        error: its text.
+        values: what was decoded: a dict in COCO's layout, or a list of detections.
+    """
+    what, _, path = error.partition(" - at `$")
+    place = re.match(r"(?:\.(images|annotations|categories))?\[(\d+)\](?:\.(\w+))?", path)
+    if place is None:
+        return _explain_layout(what, path, values)
+    section, row, key = place.groups()
+    record = (values[section] if section else values)[int(row)]
+    who = record_name(section or "detections", int(row), record)
+    if missing := re.search(r"missing required field `(\w+)`", what):
+        return f"{who} has no '{missing[1]}' (its keys: {', '.join(map(str, record)) or 'none'})"
+    if key is None:
+        return f"{who} must be an object, not {_kind(record)}"
+    value = record.get(key) if isinstance(record, Mapping) else record
+    wanted = LISTS.get(key) or _wanted(what)
+    return f"{who}: '{key}' must be {wanted}, not {_short(value)}"
+
+
+def _explain_layout(what: str, path: str, values: Any) -> str:
+    if section := re.match(r"\.(images|annotations|categories)`", path):
+        return f"'{section[1]}' must be a list, not {_kind(values[section[1]])}"
+    if isinstance(values, list):
+        return "is a list, not in COCO's layout of images, annotations and categories (are these detections?)"
+    if missing := re.search(r"missing required field `(\w+)`", what):
+        return f"has no '{missing[1]}' list: not in COCO's layout (its keys: {', '.join(map(str, values)) or 'none'})"
+    if isinstance(values, Mapping) and "images" in values:
+        return "is an object with images, not a list of detections (is it the ground truth?)"
+    listed = what.startswith("Expected `array`")
+    wanted = "a list of detections" if listed else "an object with images, annotations and categories"
+    return f"must be {wanted}, not {_kind(values)}"
+
+
+def record_name(section: str, row: int, record: Any) -> str:
+    """How a message points at one record: by its id, or by its place in the list."""
+    known = record.get("id") if isinstance(record, Mapping) else None
+    noun = {"images": "image", "annotations": "annotation", "categories": "category"}.get(section, "detection")
+    return f"{noun} {row} (counted from 0)" if known is None or section == "detections" else f"{noun} id {known}"
+
+
+def _wanted(what: str) -> str:
+    _, expected, rest = (*what.split("`"), "", "")[:3]
+    if "str" in expected:
+        return "text"
+    if "float" in expected:
+        return "a number"
+    return f"a whole number{rest.partition(',')[0]}" if "int" in expected else expected or "something else"
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
+def _short(value: Any) -> str:
+    text = f"the text {value!r}" if isinstance(value, str) else json.dumps(value, default=repr)
+    return text if len(text) <= 60 else text[:57] + "..."

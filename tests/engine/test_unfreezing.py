@@ -12,7 +12,7 @@ from torch import nn
 
 from tldet.engine.trainer import Trainer
 from tldet.engine.unfreezing import Unfreezing
-from tldet.models.modes import rest_frozen
+from tldet.models.backbones.base import rest_frozen
 from tldet.transfer.freeze import Moment, Release
 
 RELEASES = [

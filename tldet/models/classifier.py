@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from tldet.config import build, build_settings
 from tldet.errors import ConfigError
+from tldet.models.backbones.base import rest_frozen
 from tldet.models.detector import Preprocess, normalised
 from tldet.models.mixing import mix
-from tldet.models.modes import rest_frozen
 from tldet.registry import BACKBONES
 from tldet.structures import LabelledBatch
 

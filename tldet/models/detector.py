@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tldet.config import build, build_settings, require_ranges
+from tldet.models.backbones.base import rest_frozen
 from tldet.models.boxes import clip
-from tldet.models.modes import rest_frozen
 from tldet.registry import BACKBONES, HEADS, NECKS
 from tldet.structures import Batch, Detections, InstanceMasks, Size, Target
 

@@ -97,6 +97,19 @@ def has_batch_norm(module: nn.Module) -> bool:
     return any(isinstance(layer, _BatchNorm) for layer in module.modules())
 
 
+def rest_frozen(module: nn.Module) -> None:
+    """Have every part inside ``module`` of which nothing learns run as in evaluation.
+
+    Its norms then keep their statistics and its dropout drops nothing: what the parts above see of it stays the same.
+    """
+    for part in module.children():
+        learning = [parameter.requires_grad for parameter in part.parameters()]
+        if learning and not any(learning):
+            part.eval()
+        else:
+            rest_frozen(part)
+
+
 def within(name: str, prefixes: Sequence[str]) -> bool:
     """Whether a dotted module or parameter name is, or lies in, one of ``prefixes``."""
     return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tldet.commands import COMMANDS
-from tldet.errors import TldetError
+from tldet.errors import ConfigError, TldetError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+TOGETHER = ("train", "finetune", "pretrain")  # commands that several processes may run
 
 
 class _Lines(logging.Handler):
@@ -49,17 +52,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     from rich.console import Console
 
+    several = int(os.environ.get("WORLD_SIZE") or 1) > 1  # as torchrun sets it
+    beside = several and os.environ.get("RANK", "0") != "0"  # the main process speaks for all
     plain: dict[str, Any] = {
         "soft_wrap": True,
         "markup": False,
         "highlight": False,
     }  # a path with brackets in it stays itself
-    console, errors = Console(**plain), Console(stderr=True, **plain)
+    console, errors = Console(quiet=beside, **plain), Console(stderr=True, **plain)
     handler = _Lines(errors)
     logger = logging.getLogger("tldet")
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.WARNING if beside else logging.INFO)
     logger.addHandler(handler)
     try:
+        if several and args.command not in TOGETHER:
+            raise ConfigError(f"runs in one process; torchrun is for {', '.join(TOGETHER)}")
         args.run(args, console)
     except TldetError as error:
         errors.print(f"tldet {args.command}: error: {error}", style="red", markup=False, highlight=False)

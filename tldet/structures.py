@@ -29,8 +29,8 @@ class Target:
     Attributes:
         boxes: (N, 4) float32 xyxy with x1 > x0 and y1 > y0; N may be 0.
         labels: (N,) int64 in 0..K-1.
-        ignore: (N,) bool, true for crowd regions and what a crop hardly shows: neither object nor background. By
-            default nothing is.
+        ignore: (N,) bool, true for crowd regions and what a crop hardly shows: neither object nor background. A
+            detector takes none for nothing.
         image_id: the id of the picture in its dataset.
         masks: (N, H, W) uint8 of 0 and 1, or None.
         labelled: (K,) bool, the classes whose objects are all among the boxes; that the others are absent says
@@ -46,10 +46,6 @@ class Target:
     masks: Tensor | None = None
     labelled: Tensor | None = None
     spared: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if not len(self.ignore):
-            self.ignore = self.boxes.new_zeros(len(self.boxes), dtype=torch.bool)
 
     def __len__(self) -> int:
         return len(self.boxes)

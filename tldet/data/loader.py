@@ -5,6 +5,7 @@ Batch number s is the same whatever the number of workers and wherever training 
 
 from __future__ import annotations
 
+import itertools
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -107,18 +108,19 @@ class BatchOrder:
 
 
 class _Endless(Sampler[list[SampleKey]]):
-    """Batches of keys from batch number ``start`` on, for ever."""
+    """Batches of keys, number ``start`` and each ``every``-th behind it, for ever."""
 
-    def __init__(self, order: BatchOrder, start: int) -> None:
-        self.order, self.start = order, start
+    def __init__(self, order: BatchOrder, start: int, every: int) -> None:
+        self.order, self.start, self.every = order, start, every
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        epoch, skip = divmod(self.start, len(self.order))
-        while True:
-            for number, batch in enumerate(self.order.epoch(epoch)):
-                if number >= skip:
-                    yield [SampleKey(epoch, position, number) for position in batch]
-            epoch, skip = epoch + 1, 0
+        drawn = -1
+        batches: list[list[int]] = []
+        for place in itertools.count(self.start, self.every):
+            epoch, number = divmod(place, len(self.order))
+            if epoch != drawn:
+                drawn, batches = epoch, self.order.epoch(epoch)
+            yield [SampleKey(epoch, position, number) for position in batches[number]]
 
 
 class _Surviving(Dataset[Any]):
@@ -182,16 +184,17 @@ def train_batches(
     order: BatchOrder,
     *,
     start: int = 0,
+    every: int = 1,
     workers: int = 0,
     collate: Collate = collate,
     pin: bool = False,
 ) -> Iterator[Any]:
-    """Batches without end, from batch number ``start`` on.
+    """Batches without end: number ``start`` and each ``every``-th behind it (the others are other processes').
 
     Raises:
         DataError: a picture is missing or broken; named.
     """
-    return _loader(dataset, _Endless(order, start), workers, collate, pin)
+    return _loader(dataset, _Endless(order, start, every), workers, collate, pin)
 
 
 def eval_batches(

@@ -55,7 +55,7 @@ class WeightsSnapshot(Hook):  # type: ignore[misc]
         """Write a file when an epoch boundary was just passed."""
         from tldet import checkpoint
 
-        if not falls_due(batch_idx + 1, self.every, runner.steps_per_epoch):
+        if not (runner.world.main and falls_due(batch_idx + 1, self.every, runner.steps_per_epoch)):
             return
         folder = make_folder(runner.work_dir / self.folder)
         weights = {name: tensor.detach().contiguous() for name, tensor in runner.deployed_weights().items()}
@@ -85,5 +85,5 @@ class StopFile(Hook):  # type: ignore[misc]
         """Look for the file."""
         path = runner.work_dir / self.name
         if path.exists():
-            path.unlink()
+            path.unlink(missing_ok=True)  # another process may have seen it too
             runner.stop(f"{path} appeared")

@@ -20,13 +20,14 @@ class JsonLog:
 
     Args:
         path: the file.
+        quiet: write nothing, as in a process beside the main one.
 
     Raises:
         TrainingError: (from every method) the file cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, quiet: bool = False) -> None:
+        self.path, self.quiet = path, quiet
 
     def cut(self, step: int, *, unmeasured: bool = False) -> None:
         """Keep the records up to ``step``: later ones, and a half-written last one, will be written anew.
@@ -35,6 +36,8 @@ class JsonLog:
             step: the last step that was taken.
             unmeasured: its validation will be written anew too.
         """
+        if self.quiet:
+            return
         kept = b""
         if step > 0 and self.path.exists():
             for line in self.path.read_bytes().splitlines(keepends=True):
@@ -49,12 +52,14 @@ class JsonLog:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record; numbers that are not finite become null."""
+        if self.quiet:
+            return
         with self._naming(), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
 
     def sync(self) -> None:
         """Push what was written to the disk, before a checkpoint that relies on it."""
-        if self.path.exists():
+        if self.path.exists() and not self.quiet:
             with self._naming(), self.path.open("rb+") as file:
                 os.fsync(file.fileno())
 

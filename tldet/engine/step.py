@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tldet.engine.distributed import World
 from tldet.engine.precision import Precision
 from tldet.errors import TrainingError
 
@@ -26,7 +28,7 @@ class StepResult:
     Attributes:
         loss: the mean over the micro-batches of the sum of the losses.
         norm: L2 norm of all gradients before clipping.
-        parts: each loss by name, mean over the micro-batches, still on the device.
+        parts: each loss by name, mean over the micro-batches of this process, still on the device.
         image_ids: the pictures of each micro-batch.
     """
 
@@ -47,18 +49,27 @@ class Stepper:
         optimizer: steps over (some of) the model's parameters.
         precision: what the forward pass computes in.
         clip_norm: greatest L2 norm of the gradients, or None.
+        world: the processes that train together; losses and gradients are means over them.
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: Optimizer, precision: Precision, clip_norm: float | None = None
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        precision: Precision,
+        clip_norm: float | None = None,
+        world: World | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.precision = precision
         self.clip_norm = clip_norm
+        self.world = world or World()
         self.scaler = precision.scaler()
         self.device = next(model.parameters()).device
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._wrapped: nn.Module = model
+        self._learning: list[bool] = []
 
     def __call__(self, batches: Sequence[Any]) -> StepResult:
         """Take one step with the mean gradient of ``batches``.
@@ -68,11 +79,17 @@ class Stepper:
         """
         self.optimizer.zero_grad(set_to_none=True)
         result = StepResult()
-        losses = [self._backward(batch, 1 / len(batches), result) for batch in batches]
+        module = self._module()
+        losses = []
+        for left, batch in zip(reversed(range(len(batches))), batches, strict=True):
+            with module.no_sync() if left and self.world.size > 1 else nullcontext():
+                losses.append(self._backward(module, batch, 1 / len(batches), result))
         self.scaler.unscale_(self.optimizer)
         grads = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads)
-        result.loss, result.norm = torch.stack([sum(losses[1:], losses[0]), norm.to(losses[0])]).tolist()
+        result.loss, result.norm = self.world.mean(
+            torch.stack([sum(losses[1:], losses[0]), norm.to(losses[0])])
+        ).tolist()
         self._check(result)
         if self.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
@@ -80,11 +97,19 @@ class Stepper:
         self.scaler.update()
         return result
 
-    def _backward(self, batch: Any, share: float, result: StepResult) -> Tensor:
+    def _module(self) -> Any:
+        """What the forward pass goes through: the model, or what averages the gradients of that which learns now."""
+        if self.world.size > 1:
+            learning = [p.requires_grad for p in self._parameters]
+            if learning != self._learning:
+                self._wrapped, self._learning = self.world.wrapped(self.model), learning
+        return self._wrapped
+
+    def _backward(self, module: Any, batch: Any, share: float, result: StepResult) -> Tensor:
         """Add this micro-batch's gradients; returns its share of the loss, on the device."""
         result.image_ids.append(list(batch.image_ids))
         with self.precision.autocast():
-            losses = self.model(batch.to(self.device))
+            losses = module(batch.to(self.device))
             total: Tensor = sum(losses.values()) * share
         torch.autograd.backward(self.scaler.scale(total))
         for name, loss in losses.items():

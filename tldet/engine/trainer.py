@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tldet.engine.budget import Budget, Stopwatch
+from tldet.engine.distributed import World
 from tldet.engine.ema import Ema
 from tldet.engine.interrupt import Interrupts
 from tldet.engine.keeper import Keeper, pack, unpack
@@ -44,8 +46,8 @@ class Trainer:
     Args:
         model: on its device; while training ``model(batch)`` gives a dict of scalar losses, which are summed.
         optimizer: its learning rates are the ones that the schedule's factor multiplies.
-        batches: ``batches(n)`` yields micro-batches without end from number ``n``. A micro-batch has ``image_ids``,
-            ``to(device)`` and takes a ``seed``.
+        batches: ``batches(n)`` yields this process's micro-batches without end from its number ``n``. A micro-batch
+            has ``image_ids``, ``to(device)`` and takes a ``seed``.
         evaluate: gives metrics (larger is better, among them the best metric) and validation losses
             (``val_loss...``) of a model in eval mode; None never validates.
         schedule: length and learning rate.
@@ -53,6 +55,7 @@ class Trainer:
         work_dir: where checkpoints and ``log.jsonl`` go.
         steps_per_epoch: optimizer steps an epoch; a fraction where accumulation does not divide it.
         batch_size: pictures in a micro-batch, for images/s.
+        world: the processes that train together; the main one measures and writes.
         precision: what :func:`tldet.engine.precision.choose` chose; fp32 when None.
         reporter: shows progress; nothing when None.
         config: the resolved config, kept in checkpoints.
@@ -73,6 +76,7 @@ class Trainer:
         *,
         steps_per_epoch: float,
         batch_size: int,
+        world: World | None = None,
         precision: Precision | None = None,
         reporter: Reporter | None = None,
         config: Mapping[str, Any] | None = None,
@@ -90,15 +94,17 @@ class Trainer:
         self.settings = settings
         self.work_dir = Path(work_dir)
         self.steps_per_epoch = steps_per_epoch
-        self.images_per_step = batch_size * settings.accumulate
+        self.world = world or World()
+        self.images_per_step = batch_size * settings.accumulate * self.world.size
         self.reporter = reporter or Reporter()
         self.hooks = list(hooks)
         self.ema = None if settings.ema is None else Ema(self.model, settings.ema)
         self.state = TrainState(total=schedule.total_steps(steps_per_epoch))
         self.config, self.meta = dict(config or {}), dict(meta or {})
         self.keeper = Keeper(self.work_dir, settings.keep)
-        self.recorder = Recorder(JsonLog(self.work_dir / LOG_NAME), self.reporter, steps_per_epoch)
-        self.stepper = Stepper(self.model, optimizer, self.precision, settings.clip_norm)
+        lines = JsonLog(self.work_dir / LOG_NAME, quiet=not self.world.main)
+        self.recorder = Recorder(lines, self.reporter, steps_per_epoch)
+        self.stepper = Stepper(self.model, optimizer, self.precision, settings.clip_norm, self.world)
         self.stopwatch = Stopwatch(clock)
         self._stop_reason: str | None = None
 
@@ -135,7 +141,8 @@ class Trainer:
 
     def _begin(self) -> None:
         """Make the run's folder ready for a new run."""
-        self.keeper.prepare()
+        if self.world.main:
+            self.keeper.prepare()
         self.recorder.log.cut(0)
         self.state.unmeasured = self.state.total == 0  # then the start is all there is to measure and to save
 
@@ -162,7 +169,7 @@ class Trainer:
     def set_precision(self, precision: Precision) -> None:
         """Compute in ``precision`` from now on."""
         self.precision = precision
-        self.stepper = Stepper(self.model, self.optimizer, precision, self.settings.clip_norm)
+        self.stepper = Stepper(self.model, self.optimizer, precision, self.settings.clip_norm, self.world)
 
     def stop(self, reason: str) -> None:
         """End after the step at hand, with a checkpoint (for hooks)."""
@@ -186,10 +193,18 @@ class Trainer:
                 self.recorder.window(self.state)
             if self.evaluate is not None and self._due(self.settings.validate_every):
                 self._validate(self.evaluate)
-            reason = self._ended() or (INTERRUPTED if interrupts.requested else None)
+            interrupted = self._agree(interrupts)
+            reason = self._ended() or (INTERRUPTED if interrupted else None)
             if reason or self._due(self.settings.checkpoint_every):
                 self._save(self.keeper.step_path(self.state.step))
         return reason
+
+    def _agree(self, interrupts: Interrupts) -> bool:
+        """Whether some process was interrupted; what stops one of them stops all."""
+        stopped, interrupted = self.world.any(self._stop_reason is not None, interrupts.requested)
+        if stopped and self._stop_reason is None:
+            self._stop_reason = "stopped by another process"
+        return interrupted
 
     def _step(self, stream: Iterator[Any], budget: Budget | None) -> None:
         """One optimizer step and its bookkeeping."""
@@ -198,14 +213,15 @@ class Trainer:
             now = factor(self.schedule, state.step, state.total, self.steps_per_epoch)
             lr = set_rates(self.optimizer, now)
             batches = [self._next(stream, micro) for micro in range(self.settings.accumulate)]
-            seed_all(mix(self.settings.seed, state.step))  # dropout and the like, whatever loading drew
+            rank = [self.world.rank] if self.world.rank else []
+            seed_all(mix(self.settings.seed, state.step, *rank))  # dropout and the like, whatever loading drew
             result = self.stepper(batches)
             state.step += 1
             if self.ema:
                 self.ema.update(state.step)
         state.seconds = self.stopwatch.seconds
         if budget and state.total is None:
-            state.total = budget.fix(state.step, state.seconds)
+            state.total = self.world.first(partial(budget.fix, state.step, state.seconds))
         self.recorder.step(state, result, lr, self.images_per_step, state.seconds - before)
         outputs = {"loss": result.loss, "grad_norm": result.norm}
         self._call("after_train_iter", batch_idx=state.step - 1, data_batch=batches, outputs=outputs)
@@ -216,19 +232,20 @@ class Trainer:
             batch = next(stream)
         except DataError as error:
             raise self._unreadable(error) from None
-        batch.seed = mix(self.settings.seed, self.state.step, micro)
+        batch.seed = mix(self.settings.seed, self.state.step, micro * self.world.size + self.world.rank)
         return batch
 
     def _unreadable(self, error: DataError) -> DataError:
         """The error about a picture with the way on, once the steps before it are saved."""
-        return DataError(f"{error}; {self.keeper.way_on(self.state.step, self._save)}")
+        return DataError(f"{error}; {self.keeper.way_on(self.state.step, self._write)}")
 
     def _validate(self, evaluate: Evaluate) -> None:
         """Measure the weights people will use; keep them when they are the best so far."""
         start = time.perf_counter()
         self.state.unmeasured = True
         try:
-            self.state.metrics = measure(self.model, evaluate, self.ema, self.precision)
+            call = partial(measure, self.model, evaluate, self.ema, self.precision)
+            self.state.metrics = self.world.first(call)
         except DataError as error:
             raise self._unreadable(error) from None
         self.state.unmeasured = False
@@ -239,7 +256,11 @@ class Trainer:
         self._call("after_val_epoch", metrics=self.state.metrics)
 
     def _save(self, path: Path, *, whole: bool = True) -> None:
-        """Write a checkpoint: the whole state, or what it takes to use the weights."""
+        """Write a checkpoint in the main process: the whole state, or what it takes to use the weights."""
+        if self.world.main:
+            self._write(path, whole=whole)
+
+    def _write(self, path: Path, *, whole: bool = True) -> None:
         self.recorder.log.sync()
         contents = pack(self, whole=whole)
         self._call("before_save_checkpoint", checkpoint=contents)

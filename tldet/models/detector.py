@@ -131,7 +131,8 @@ class Detector(nn.Module):
         return self.loss(batch) if self.training else self.predict(batch)
 
     def _loss(self, raw: Any, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None) -> dict[str, Tensor]:
-        return cast("dict[str, Tensor]", cast(Any, self.head).loss(raw, targets, sizes, seed))
+        whole = [t if len(t.ignore) == len(t.boxes) else replace(t, ignore=t.labels < 0) for t in targets]
+        return cast("dict[str, Tensor]", cast(Any, self.head).loss(raw, whole, sizes, seed))
 
     def _decode(self, raw: Any, batch: Batch) -> list[Detections]:
         found = cast("list[Detections]", cast(Any, self.head).decode(raw, batch.sizes))

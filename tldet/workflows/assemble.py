@@ -11,6 +11,7 @@ import torch
 
 from tldet.config import Config, build
 from tldet.data.loader import BatchOrder, Collate, Samples, collate, train_batches
+from tldet.engine.distributed import current
 from tldet.engine.l2_sp import L2SP, L2SPSettings, anchored, saved_start
 from tldet.engine.precision import choose, pick_device
 from tldet.engine.progress import ConsoleReporter
@@ -58,7 +59,7 @@ def assemble(
         console: shows progress; silent when None.
         collate: samples to a batch.
     """
-    loader, training = settings.loader, settings.training
+    loader, training, world = settings.loader, settings.training, current()
     releases = freeze(model, settings.freeze)
     order = BatchOrder(data.sizes, loader.batch_size, training.seed, group_aspect=loader.group_aspect)
     device = pick_device()
@@ -66,16 +67,18 @@ def assemble(
     pin = device.type == "cuda"
 
     def batches(start: int) -> Any:
-        return train_batches(data, order, start=start, workers=loader.workers, collate=collate, pin=pin)
+        own = start * world.size + world.rank
+        workers = loader.workers
+        return train_batches(data, order, start=own, every=world.size, workers=workers, collate=collate, pin=pin)
 
     def trial() -> torch.Tensor:
         batch = next(train_batches(data, order, collate=collate))
         return torch.stack(list(model.loss(batch.to(device)).values())).sum()
 
     work = repr((loader.batch_size, cfg["data"]["train"].get("transforms")))
-    precision = choose(model, device, training.precision, trial, work)
+    precision = world.first(lambda: choose(model, device, training.precision, trial, work))
     log.info("computing in %s", precision.describe())
-    batch = order.batch_size * training.accumulate
+    batch = order.batch_size * training.accumulate * world.size
     optimizer, own = _learning(cfg["optimizer"], settings, model, releases, batch, started, folder, console)
     return Trainer(
         model,
@@ -85,8 +88,9 @@ def assemble(
         settings.schedule,
         training,
         folder,
-        steps_per_epoch=len(order) / training.accumulate,
+        steps_per_epoch=len(order) / (training.accumulate * world.size),
         batch_size=order.batch_size,
+        world=world,
         precision=precision,
         reporter=ConsoleReporter(console) if console else None,
         config=cfg.data,

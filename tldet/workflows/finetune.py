@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tldet.config import Config, load
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Layout, Split, find_images, find_layout, split_one
+from tldet.engine.distributed import joined
 from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.models.replace import replace_backbone
 from tldet.workflows.choose import Choices, choose_for, transforms
@@ -94,23 +95,27 @@ def finetune(
     model, seed = DEFAULT_MODEL if model is None else model, 0 if seed is None else seed
     if seed < 0:
         raise TrainingError(f"--seed must be at least 0, not {seed}")
-    refuse_earlier_run(folder)
-    check_start(weights, scratch, backbone, init_from)
-    if scratch:
-        transfer.refuse_scratch()
-    recipe = load_recipe(model)
-    layout = resolve_layout(data, train_json, val_json, images, folder, seed)
-    index = AnnotationIndex.load(layout.train.annotations)
-    choices = choose_for(recipe, index, epochs=epochs, minutes=minutes, steps=steps)
-    config = _filled(recipe, layout, index, choices, seed, scratch)
-    changes = _replace_backbone(config, backbone, scratch) if backbone else []
-    if weights is not None:
-        set_weights(config, str(weights), model)
-    transfer.write(config)
-    for line in choices.reasons + changes:
-        log.info("%s", line)
-    used = settle_config(folder, config, options, NOTE)
-    return train(used, work_dir=folder, init_from=init_from, console=console)
+
+    def chosen() -> Config:
+        refuse_earlier_run(folder)
+        check_start(weights, scratch, backbone, init_from)
+        if scratch:
+            transfer.refuse_scratch()
+        recipe = load_recipe(model)
+        layout = resolve_layout(data, train_json, val_json, images, folder, seed)
+        index = AnnotationIndex.load(layout.train.annotations)
+        choices = choose_for(recipe, index, epochs=epochs, minutes=minutes, steps=steps)
+        config = _filled(recipe, layout, index, choices, seed, scratch)
+        changes = _replace_backbone(config, backbone, scratch) if backbone else []
+        if weights is not None:
+            set_weights(config, str(weights), model)
+        transfer.write(config)
+        for line in choices.reasons + changes:
+            log.info("%s", line)
+        return settle_config(folder, config, options, NOTE)
+
+    with joined() as world:
+        return train(world.first(chosen), work_dir=folder, init_from=init_from, console=console)
 
 
 def load_recipe(model: str) -> Config:

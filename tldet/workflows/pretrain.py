@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tldet.config import load
+from tldet.config import Config, load
 from tldet.data.folder import find_parts, scan
 from tldet.data.images import read_image
+from tldet.engine.distributed import joined
 from tldet.errors import DataError, TrainingError
 from tldet.models.zoo import find_backbone
 from tldet.workflows.parts import PRETRAIN_SCHEMA
@@ -73,18 +74,21 @@ def pretrain(
     seed = 0 if seed is None else seed
     if seed < 0:
         raise TrainingError(f"--seed must be at least 0, not {seed}")
-    refuse_earlier_run(folder)
-    if demo:
-        data = _generate()
-    if data is None:
-        raise DataError("give --data DIR with train/CLASS/*.jpg, or --demo")
     length = next(
         ({k: v} for k, v in (("epochs", epochs), ("minutes", minutes), ("steps", steps)) if v is not None), None
     )
-    config = _filled(Path(data), length or {"epochs": 100}, seed, mirror=not demo)
-    _set_backbone(config["model"], backbone or DEFAULT_BACKBONE)
-    used = settle_config(folder, config, options, NOTE)
-    return train_classifier(used, folder, console=console)
+
+    def chosen() -> Config:
+        refuse_earlier_run(folder)
+        source = _generate() if demo else data
+        if source is None:
+            raise DataError("give --data DIR with train/CLASS/*.jpg, or --demo")
+        config = _filled(Path(source), length or {"epochs": 100}, seed, mirror=not demo)
+        _set_backbone(config["model"], backbone or DEFAULT_BACKBONE)
+        return settle_config(folder, config, options, NOTE)
+
+    with joined() as world:
+        return train_classifier(world.first(chosen), folder, console=console)
 
 
 def _generate() -> Path:

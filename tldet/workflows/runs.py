@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from tldet import checkpoint
 from tldet.config import Config, Part, load, parse_options
+from tldet.engine.distributed import joined
 from tldet.errors import TldetError, TrainingError
 from tldet.workflows.parts import checked_settings
 
@@ -133,6 +134,20 @@ def resume_run(
         TrainingError: there is nothing to resume, or more is asked for than the config can take.
     """
     kept = folder / CONFIG_NAME
+    with joined() as world:
+        used, last, before = world.first(lambda: _kept_config(kept, given, options, schema, note))
+        try:
+            return go_on(used)
+        except TldetError:
+            if options and world.main and checkpoint.steps_in(folder)[:1] == last:
+                kept.write_text(before, encoding="utf-8")
+            raise
+
+
+def _kept_config(
+    kept: Path, given: Mapping[str, object], options: Sequence[str], schema: Mapping[str, Part], note: str
+) -> tuple[Config, list[Path], str]:
+    """The config to go on by, with the options in its file; the newest checkpoint, and the file's text before."""
     if more := [f"--{name}" for name, value in given.items() if value is not None]:
         raise TrainingError(
             f"--resume goes on by {kept} and takes no {', '.join(more)}: leave that out, or change the config by "
@@ -140,14 +155,9 @@ def resume_run(
         )
     if not kept.is_file():
         raise TrainingError(f"nothing to resume: {kept} does not exist")
-    used, last = load(kept, parse_options(options)), checkpoint.steps_in(folder)[:1]
+    used, last = load(kept, parse_options(options)), checkpoint.steps_in(kept.parent)[:1]
     checked_settings(used, schema)
     before = kept.read_text(encoding="utf-8")
     if options:
-        write_config(folder, used.data, note)
-    try:
-        return go_on(used)
-    except TldetError:
-        if options and checkpoint.steps_in(folder)[:1] == last:
-            kept.write_text(before, encoding="utf-8")
-        raise
+        write_config(kept.parent, used.data, note)
+    return used, last, before

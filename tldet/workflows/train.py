@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tldet.config import Config, load, parse_options
 from tldet.data.coco import CocoDataset
+from tldet.engine.distributed import joined
 from tldet.engine.log import LOG_NAME, read_log
 from tldet.engine.memory import keep_freed_memory
 from tldet.engine.settings import TrainSettings
@@ -22,6 +23,7 @@ from tldet.transfer.class_match import shown as class_table
 from tldet.transfer.teacher import distilled
 from tldet.workflows.assemble import assemble
 from tldet.workflows.parts import (
+    Settings,
     Validation,
     build_dataset,
     check_class_count,
@@ -77,7 +79,7 @@ def train(
     console: Console | None = None,
     backbone_weights: bool = True,
 ) -> Outcome:
-    """Train what a config describes.
+    """Train what a config describes; with the processes that ``torchrun`` started, where it did.
 
     Args:
         config: a file, a shipped config's name, or a loaded config.
@@ -95,12 +97,39 @@ def train(
     if resume and init_from:
         raise TrainingError("resume and init-from exclude each other: a resumed run brings its own weights")
     keep_freed_memory()
-    cfg = config if isinstance(config, Config) else load(config, parse_options(options))
-    if transfer:
-        checked_settings(cfg)  # before anything is written into it
-        transfer.write(cfg.data)
-    settings = checked_settings(cfg)
-    folder = Path(work_dir) if work_dir else Path("runs") / Path(cfg.source).stem
+    with joined() as world:
+        cfg = config if isinstance(config, Config) else load(config, parse_options(options))
+        if transfer:
+            checked_settings(cfg)  # before anything is written into it
+            transfer.write(cfg.data)
+        settings = checked_settings(cfg)
+        folder = Path(work_dir) if work_dir else Path("runs") / Path(cfg.source).stem
+        ways = _Start(resume, init_from, backbone_weights)
+        with world.main_first():  # the first to come parses, fetches and caches
+            detector, started, data, val = _ready(cfg, settings, ways, console)
+        validation = Validation(val, settings.loader, settings.evaluation) if val else None
+        if validation:
+            best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training
+        meta = _meta(cfg, data, started)
+        trainer = assemble(cfg, settings, folder, detector, data, validation, meta, started, console)
+        result = trainer.run(resume=resume)
+    outcome = Outcome(folder, result, validation.result if validation else None)
+    _report(outcome, settings.training, console)
+    return outcome
+
+
+class _Start(NamedTuple):
+    """Where training starts: see :func:`train`."""
+
+    resume: bool
+    init_from: str | Path | None
+    backbone_weights: bool
+
+
+def _ready(
+    cfg: Config, settings: Settings, ways: _Start, console: Console | None
+) -> tuple[Any, Started, CocoDataset, CocoDataset | None]:
+    """The detector with its starting weights, where they came from, and the data."""
     seed = settings.training.seed
     data = build_dataset(cfg["data"]["train"], seed, path="data.train")
     if data.index.crowd.all():
@@ -113,19 +142,10 @@ def train(
     detector = build_detector(cfg["model"], data.class_names)
     check_masks(cfg, detector, data)
     start = cfg.get("model.weights.source")
-    started = start_weights(detector, resume, init_from, start, backbone_weights, settings.match)
+    started = start_weights(detector, ways.resume, ways.init_from, start, ways.backbone_weights, settings.match)
     if console and started.renewed:
         console.print(class_table(started.classes, started.source))
-    if settings.distill:
-        detector = distilled(detector, settings.distill)
-    validation = Validation(val, settings.loader, settings.evaluation) if val else None
-    if validation:
-        best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training
-    trainer = assemble(cfg, settings, folder, detector, data, validation, _meta(cfg, data, started), started, console)
-    result = trainer.run(resume=resume)
-    outcome = Outcome(folder, result, validation.result if validation else None)
-    _report(outcome, settings.training, console)
-    return outcome
+    return distilled(detector, settings.distill) if settings.distill else detector, started, data, val
 
 
 def _meta(cfg: Config, data: CocoDataset, started: Started) -> dict[str, Any]:

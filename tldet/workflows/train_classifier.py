@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from tldet.config import Config, build
 from tldet.data.folder import ImageFolderDataset, collate_pictures
 from tldet.data.loader import LoaderSettings, eval_batches
+from tldet.engine.distributed import joined
 from tldet.engine.memory import keep_freed_memory
 from tldet.engine.state import TrainResult, seed_all
 from tldet.engine.validation import best_of
@@ -62,21 +63,24 @@ def train_classifier(
         TldetError: the config, the data or a checkpoint is wrong.
     """
     keep_freed_memory()
-    settings = checked_settings(cfg, PRETRAIN_SCHEMA)
-    folder, seed = Path(work_dir), settings.training.seed
-    data = _dataset(cfg, "train", seed)
-    val = _dataset(cfg, "val", seed, data.class_names) if cfg.get("data.val") else None
-    seed_all(seed)
-    model = build_classifier(cfg["model"], data.class_names)
-    started = start_weights(model, resume, None, None, pretrained=True)
-    validation = Accuracy(val, settings.loader) if val else None
-    if validation:
-        best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training
-    meta = _meta(cfg, data)
-    trainer = assemble(cfg, settings, folder, model, data, validation, meta, started, console, collate_pictures)
-    result = trainer.run(resume=resume)
-    best = result.best_checkpoint or result.checkpoint
-    outcome = Pretrained(folder, result, export_backbone(best, folder / BACKBONE_NAME) if best else None)
+    with joined() as world:
+        settings = checked_settings(cfg, PRETRAIN_SCHEMA)
+        folder, seed = Path(work_dir), settings.training.seed
+        with world.main_first():  # the first to come fetches and caches
+            data = _dataset(cfg, "train", seed)
+            val = _dataset(cfg, "val", seed, data.class_names) if cfg.get("data.val") else None
+            seed_all(seed)
+            model = build_classifier(cfg["model"], data.class_names)
+            started = start_weights(model, resume, None, None, pretrained=True)
+        validation = Accuracy(val, settings.loader) if val else None
+        if validation:
+            best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training
+        meta = _meta(cfg, data)
+        trainer = assemble(cfg, settings, folder, model, data, validation, meta, started, console, collate_pictures)
+        result = trainer.run(resume=resume)
+        best = result.best_checkpoint or result.checkpoint
+        backbone = world.first(lambda: export_backbone(best, folder / BACKBONE_NAME) if best else None)
+    outcome = Pretrained(folder, result, backbone)
     _report(outcome, console)
     return outcome
 

@@ -1,0 +1,114 @@
+"""Several processes train one model: what comes out is what one process with more accumulation gives."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tldet import checkpoint
+from tldet.cli import main
+from tldet.data.loader import BatchOrder, train_batches
+from tldet.engine.distributed import joined
+from tldet.engine.log import read_log
+from tldet.errors import ConfigError
+from tldet.workflows.finetune import finetune
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = [
+    "data.loader.batch_size=2",
+    "data.loader.workers=0",
+    "data.train.transforms.0.short=64",
+    "data.train.transforms.0.long=96",
+    "data.val.transforms.0.short=64",
+    "data.val.transforms.0.long=96",
+    "optimizer=dict(type='SGD', lr=0.05, momentum=0.9, _delete_=True)",
+    "schedule.warmup_steps=0",
+    "training.precision=fp32",
+    "training.ema=None",
+    "training.log_every=1",
+    "training.checkpoint_every=0.5",
+    "training.keep=10",
+]
+
+
+def together(command: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """A command run by two processes."""
+    given = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    given += [str(ROOT / "tools" / f"{command}.py"), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(given, capture_output=True, text=True, env=environment, check=False)
+
+
+def finetuned(digits: Path, out: Path, *more: str) -> dict[str, Any]:
+    """Four steps of two processes; the last checkpoint."""
+    given = ["--data", digits, "--model", "retinanet_lite0", "--steps", "4", "--out", out]
+    done = together("finetune", *given, *more, "--cfg-options", *OPTIONS)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("steps in") == 1, "only the main process speaks"
+    return checkpoint.load(out / "step_00000004.pt")
+
+
+def test_two_processes_are_one_with_twice_the_accumulation(digits: Path, tmp_path: Path) -> None:
+    both = finetuned(digits, tmp_path / "both")
+    options = [*OPTIONS, "training.accumulate=2"]
+    finetune(digits, out=tmp_path / "one", model="retinanet_lite0", steps=4, options=options)
+    one = checkpoint.load(tmp_path / "one" / "step_00000004.pt")
+    start = checkpoint.load(tmp_path / "one" / "step_00000002.pt")["model"]
+    apart = moved = 0.0
+    for name, tensor in one["model"].items():
+        if tensor.is_floating_point() and "running" not in name:  # statistics are the main process's own
+            apart = max(apart, float((tensor - both["model"][name]).abs().max()))
+            moved = max(moved, float((tensor - start[name]).abs().max()))
+    assert moved > 1e-3
+    assert apart < 0.01 * moved
+    losses = [
+        [r["loss"] for r in read_log(tmp_path / name / "log.jsonl") if r["type"] == "train"] for name in ("both", "one")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert both["training"]["metrics"].keys() == one["training"]["metrics"].keys()
+
+
+@pytest.mark.slow
+def test_resumed_in_two_processes_is_bit_identical(digits: Path, tmp_path: Path) -> None:
+    whole = finetuned(digits, tmp_path / "run")
+    for path in (tmp_path / "run").glob("*.pt"):
+        if path.name > "step_00000002.pt" or path.name == "best.pt":
+            path.unlink()
+    done = together("finetune", "--out", tmp_path / "run", "--resume")
+    assert done.returncode == 0, done.stderr[-2000:]
+    again = checkpoint.load(tmp_path / "run" / "step_00000004.pt")
+    assert all(torch.equal(tensor, again["model"][name]) for name, tensor in whole["model"].items())
+
+
+def test_what_is_wrong_is_one_line_of_the_main_process(digits: Path, tmp_path: Path) -> None:
+    done = together("finetune", "--data", digits / "none", "--out", tmp_path / "out")
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("tldet finetune: error:")]
+    assert len(lines) == 1
+    assert "no such folder" in lines[0]
+
+
+def test_processes_take_turns_in_the_batches(digits: Path) -> None:
+    from tldet.data.coco import CocoDataset
+
+    data = CocoDataset(str(digits / "train" / "_annotations.coco.json"), str(digits / "train"))
+    order = BatchOrder(data.sizes, 4, seed=1)
+    ours = [train_batches(data, order, start=7 + rank, every=2) for rank in (0, 1)]
+    alone = train_batches(data, order, start=7)
+    for number in range(6):
+        assert next(ours[number % 2]).image_ids == next(alone).image_ids
+
+
+def test_started_without_torchrun(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(ConfigError, match=r"WORLD_SIZE is 2 but .*MASTER_ADDR.* start it by torchrun"), joined():
+        pass
+    assert main(["models"]) == 2
+    assert "runs in one process; torchrun is for train, finetune, pretrain" in capsys.readouterr().err

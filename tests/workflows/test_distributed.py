@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 
 from tldet import checkpoint
 from tldet.cli import main
+from tldet.data.coco import CocoDataset
+from tldet.data.index import AnnotationIndex
 from tldet.data.loader import BatchOrder, train_batches
 from tldet.engine.distributed import joined
 from tldet.engine.log import read_log
@@ -89,14 +92,29 @@ def test_resumed_in_two_processes_is_bit_identical(digits: Path, tmp_path: Path)
 def test_what_is_wrong_is_one_line_of_the_main_process(digits: Path, tmp_path: Path) -> None:
     done = together("finetune", "--data", digits / "none", "--out", tmp_path / "out")
     assert done.returncode != 0
+    assert done.stderr.count("Traceback") <= 1, "torchrun's own"
+    assert "RuntimeError" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("tldet finetune: error:")]
     assert len(lines) == 1
     assert "no such folder" in lines[0]
 
 
-def test_processes_take_turns_in_the_batches(digits: Path) -> None:
-    from tldet.data.coco import CocoDataset
+def test_a_picture_that_one_process_cannot_read_is_named_once(digits: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(digits, tmp_path / "digits")
+    order = BatchOrder(CocoDataset(str(broken / "train" / "_annotations.coco.json"), str(broken / "train")).sizes, 2, 0)
+    index = AnnotationIndex.load(broken / "train" / "_annotations.coco.json")
+    name = index.file_names[order.epoch(0)[3][1]]  # of the second process's second step
+    (broken / "train" / name).write_bytes(b"no picture")
+    given = ["--data", broken, "--model", "retinanet_lite0", "--steps", "4", "--out", tmp_path / "out"]
+    done = together("finetune", *given, "--cfg-options", *OPTIONS)
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("tldet finetune: error:")]
+    assert name in line
+    assert "the run is saved after step 1: mend the data, then --resume goes on" in line
+    assert [path.name for path in (tmp_path / "out").glob("step_*.pt")] == ["step_00000001.pt"]
 
+
+def test_processes_take_turns_in_the_batches(digits: Path) -> None:
     data = CocoDataset(str(digits / "train" / "_annotations.coco.json"), str(digits / "train"))
     order = BatchOrder(data.sizes, 4, seed=1)
     ours = [train_batches(data, order, start=7 + rank, every=2) for rank in (0, 1)]

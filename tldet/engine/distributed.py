@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tldet.errors import ConfigError
+from tldet.errors import ConfigError, TldetError
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=6)  # the others wait for the main process, which measures
@@ -42,21 +42,34 @@ class World:
         return self.rank == 0
 
     def first(self, call: Callable[[], T]) -> T:
-        """What ``call`` gives in the main process, in all of them; the others wait for it."""
+        """What ``call`` gives in the main process, in all of them; the others wait for it.
+
+        Raises:
+            TldetError: of ``call``; in all of them too.
+        """
         if self.size == 1:
             return call()
-        box: list[T | None] = [call() if self.main else None]
+        box: list[tuple[T | None, TldetError | None]] = [(None, None)]
+        if self.main:
+            try:
+                box = [(call(), None)]
+            except TldetError as error:
+                box = [(None, error)]
         distributed.broadcast_object_list(box, src=0)
-        return box[0]  # type: ignore[return-value]
+        value, raised = box[0]
+        if raised is not None:
+            raise raised
+        return value  # type: ignore[return-value]
 
-    @contextmanager
-    def main_first(self) -> Iterator[None]:
-        """The main process goes through the block before the others do: it fetches and caches, they find."""
-        if self.size > 1 and not self.main:
-            distributed.barrier()
-        yield
-        if self.size > 1 and self.main:
-            distributed.barrier()
+    def main_first(self, call: Callable[[], T]) -> T:
+        """What ``call`` gives in each process, in the main one before the others: it fetches and caches, they find.
+
+        Raises:
+            TldetError: of ``call``; where it fails in the main process, in all of them.
+        """
+        found: list[T] = []
+        self.first(lambda: found.append(call()))
+        return found[0] if found else call()
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes."""
@@ -73,6 +86,14 @@ class World:
         votes = torch.tensor(flags, dtype=torch.int32, device=device)
         distributed.all_reduce(votes)
         return [vote > 0 for vote in votes.tolist()]
+
+    def raised(self, error: TldetError | None) -> TldetError | None:
+        """The error of the first process that has one, in all of them."""
+        if self.size == 1 or not self.any(error is not None)[0]:
+            return error
+        found: list[TldetError | None] = [None] * self.size
+        distributed.all_gather_object(found, error)
+        return next(one for one in found if one is not None)
 
     def wrapped(self, model: nn.Module) -> DistributedDataParallel:
         """The model, its gradients averaged over the processes; it learns what it does now."""
@@ -93,7 +114,10 @@ def joined() -> Iterator[World]:
     Raises:
         ConfigError: the variables that torchrun sets are not all there.
     """
-    size = int(os.environ.get("WORLD_SIZE") or 1)
+    given = os.environ.get("WORLD_SIZE") or "1"
+    if not given.isdecimal():
+        raise ConfigError(f"WORLD_SIZE is {given!r}, no number of processes: unset it, or start it by torchrun")
+    size = int(given)
     if size == 1 or current().size > 1:
         yield current()
         return
@@ -102,7 +126,10 @@ def joined() -> Iterator[World]:
         raise ConfigError(f"WORLD_SIZE is {size} but {', '.join(missing)} is not set: start it by torchrun")
     on_gpu = torch.cuda.is_available()
     if on_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        place, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if place >= there:
+            raise ConfigError(f"more processes than GPUs: there are {there}; start {there} or fewer")
+        torch.cuda.set_device(place)
     distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
     try:
         yield current()

@@ -191,10 +191,12 @@ class Trainer:
             self._step(stream, budget)
             if self._log_due():
                 self.recorder.window(self.state)
-            if self.evaluate is not None and self._due(self.settings.validate_every):
-                self._validate(self.evaluate)
             interrupted = self._agree(interrupts)
-            reason = self._ended() or (INTERRUPTED if interrupted else None)
+            if self.evaluate is not None and self._due(self.settings.validate_every):
+                self.state.unmeasured = interrupted  # who stops it should not wait; it is measured when it goes on
+                if not interrupted:
+                    self._validate(self.evaluate)
+            reason = INTERRUPTED if interrupted else self._ended()
             if reason or self._due(self.settings.checkpoint_every):
                 self._save(self.keeper.step_path(self.state.step))
         return reason
@@ -212,7 +214,7 @@ class Trainer:
         with self.stopwatch.running():
             now = factor(self.schedule, state.step, state.total, self.steps_per_epoch)
             lr = set_rates(self.optimizer, now)
-            batches = [self._next(stream, micro) for micro in range(self.settings.accumulate)]
+            batches = self._fetch(stream)
             rank = [self.world.rank] if self.world.rank else []
             seed_all(mix(self.settings.seed, state.step, *rank))  # dropout and the like, whatever loading drew
             result = self.stepper(batches)
@@ -226,18 +228,28 @@ class Trainer:
         outputs = {"loss": result.loss, "grad_norm": result.norm}
         self._call("after_train_iter", batch_idx=state.step - 1, data_batch=batches, outputs=outputs)
 
-    def _next(self, stream: Iterator[Any], micro: int) -> Any:
-        """The next micro-batch, with the seed that its random draws come from."""
-        try:
-            batch = next(stream)
-        except DataError as error:
-            raise self._unreadable(error) from None
-        batch.seed = mix(self.settings.seed, self.state.step, micro * self.world.size + self.world.rank)
-        return batch
+    def _fetch(self, stream: Iterator[Any]) -> list[Any]:
+        """The step's micro-batches, each with the seed that its random draws come from.
 
-    def _unreadable(self, error: DataError) -> DataError:
+        Raises:
+            DataError: some process cannot read a picture; the steps before it are saved.
+        """
+        batches: list[Any] = []
+        error: DataError | None = None
+        try:
+            for micro in range(self.settings.accumulate):
+                batches.append(next(stream))
+                number = micro * self.world.size + self.world.rank
+                batches[-1].seed = mix(self.settings.seed, self.state.step, number)
+        except DataError as unreadable:
+            error = unreadable
+        if (found := self.world.raised(error)) is not None:
+            raise self._unreadable(found) from None
+        return batches
+
+    def _unreadable(self, error: Exception) -> DataError:
         """The error about a picture with the way on, once the steps before it are saved."""
-        return DataError(f"{error}; {self.keeper.way_on(self.state.step, self._write)}")
+        return DataError(f"{error}; {self.keeper.way_on(self.state.step, self._save)}")
 
     def _validate(self, evaluate: Evaluate) -> None:
         """Measure the weights people will use; keep them when they are the best so far."""
@@ -257,10 +269,8 @@ class Trainer:
 
     def _save(self, path: Path, *, whole: bool = True) -> None:
         """Write a checkpoint in the main process: the whole state, or what it takes to use the weights."""
-        if self.world.main:
-            self._write(path, whole=whole)
-
-    def _write(self, path: Path, *, whole: bool = True) -> None:
+        if not self.world.main:
+            return
         self.recorder.log.sync()
         contents = pack(self, whole=whole)
         self._call("before_save_checkpoint", checkpoint=contents)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
+FEW = 10  # pictures with objects; drawing from fewer says nothing of other pictures
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,10 @@ class Interval:
         """Whether all of it lies on one side of 0."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
-    def ends(self, between: str = " to ", sign: str = "-") -> str:
-        """``0.412 to 0.438``; with ``sign`` "+" also ``+0.412``."""
+    def ends(self, between: str = " to ", sign: str = "-", untold: str = "one seed") -> str:
+        """``0.412 to 0.438``; with ``sign`` "+" also ``+0.412``; ``untold`` where there is no interval."""
         if self.low is None or self.high is None:
-            return "one seed"
+            return untold
         return f"{self.low:{sign}.3f}{between}{self.high:{sign}.3f}"
 
 
@@ -99,11 +100,14 @@ def percentile_interval(samples: Floats, mean: float, count: int, level: float =
     """The percentile interval of bootstrap samples (Efron and Tibshirani 1993, chapter 13).
 
     Args:
-        samples: (B,) of the bootstrap.
+        samples: (B,) of the bootstrap; NaN where a draw had nothing to measure. There is no interval where all are.
         mean: of the values themselves.
         count: of values.
         level: share of the samples inside.
     """
+    samples = samples[~np.isnan(samples)]
+    if not len(samples):
+        return Interval(mean, None, None, count)
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high), count)
 
@@ -142,8 +146,8 @@ class Difference:
         mean = f"{name} - {other}: {self.seeds.mean:+.3f} AP"
         if self.seeds.count < 2:
             return f"{mean}; one seed: cannot tell (run at least 3 seeds)"
-        ends = [one.ends(sign="+") for one in (self.seeds, self.pictures)]
-        over = f"{ends[0]} over {self.seeds.count} seeds, {ends[1]} over pictures"
+        pictures = self.pictures.ends(sign="+", untold="unknown")
+        over = f"{self.seeds.ends(sign='+')} over {self.seeds.count} seeds, {pictures} over pictures"
         if self.decided:
             better = name if self.seeds.mean > 0 else other
             return f"{mean} ({over}): {better} is better"

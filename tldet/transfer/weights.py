@@ -13,11 +13,12 @@ from tldet.errors import CheckpointError
 from tldet.models.detector import Detector
 from tldet.transfer.class_match import MatchSettings, Origins, but_for_case, few, origins
 from tldet.transfer.class_rows import carry_rows
-from tldet.transfer.provenance import told_by
+from tldet.transfer.provenance import OUT_NORMS, told_by
 from tldet.transfer.sources import State, read_source
 
 log = logging.getLogger(__name__)
 COUNTERS = "num_batches_tracked"
+MOST = 0.9  # of its tensors a backbone must find; a classifier has them all
 
 
 @dataclass
@@ -30,6 +31,7 @@ class LoadReport:
         adapted: names that were filled from another name or order, and how.
         new: names that keep their random values.
         unused: names of the source that went nowhere.
+        misshapen: names that both have, with unlike shapes, in words.
         classes: the class of the source that each class is, None for a new one; empty for a backbone.
         provenance: what the source says of how it came about; empty when it says nothing.
     """
@@ -39,6 +41,7 @@ class LoadReport:
     adapted: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    misshapen: dict[str, str] = field(default_factory=dict)
     classes: Origins = field(default_factory=dict)
     provenance: str = ""
 
@@ -55,7 +58,8 @@ def load_backbone_weights(backbone: nn.Module, source: str) -> LoadReport:
     """Fill a backbone from a source.
 
     Raises:
-        CheckpointError: the source cannot be had (the message names the URL and the cache path), or nothing matched.
+        CheckpointError: the source cannot be had (the message names the URL and the cache path), or it is of another
+            architecture: a tensor has another shape, or most are missing.
     """
     state, adapted = read_source(source)
     if adapted:
@@ -67,7 +71,21 @@ def load_backbone_weights(backbone: nn.Module, source: str) -> LoadReport:
     if not report.copied and not report.adapted:
         theirs = ", ".join(list(state)[:3])
         raise CheckpointError(f"{source}: none of its {len(state)} tensors fits this backbone (it holds {theirs}, ...)")
+    _refuse_another(report)
     return report
+
+
+def _refuse_another(report: LoadReport) -> None:
+    """Networks of one family share names: what fits by chance is no pretraining."""
+    fitting = len(report.copied) + len(report.adapted)
+    missing = [name for name in report.new if not name.startswith(OUT_NORMS)]
+    whole, other = fitting + len(missing), next(iter(report.misshapen), None)
+    beyond = report.unused if report.provenance else []  # such a file holds a backbone and nothing else
+    if other or beyond or fitting < MOST * whole:
+        why = f"{fitting} of the backbone's {whole} tensors fit"
+        why += f", {other} is {report.misshapen[other]}" if other else ""
+        why += f", it has {beyond[0]} besides" if beyond else ""
+        raise CheckpointError(f"{report.source}: is of another architecture: {why}; give the --backbone that it is of")
 
 
 def load_state(model: nn.Module, state: State, source: str) -> LoadReport:
@@ -82,6 +100,9 @@ def load_state(model: nn.Module, state: State, source: str) -> LoadReport:
             report.copied.append(name)
         elif not name.endswith(COUNTERS):
             report.new.append(name)
+            if name in state:
+                theirs, ours = (" x ".join(map(str, one.shape)) or "a number" for one in (state[name], tensor))
+                report.misshapen[name] = f"{theirs} there and {ours} here"
     report.unused = [name for name in state if name not in fitting and not name.endswith(COUNTERS)]
     model.load_state_dict(fitting, strict=False)
     return report
@@ -141,6 +162,9 @@ def load_detector(
     report.copied = [name for name in report.copied if name not in carried]
     if not report.copied:
         raise CheckpointError(f"{source}: nothing in it fits this model")
+    here, new = (sum(name.startswith("backbone.") for name in names) for names in (report.copied, report.new))
+    if here < new:
+        log.warning("%s: its backbone is another one: %d of %d tensors start new", source, new, here + new)
     return report
 
 

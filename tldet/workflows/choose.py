@@ -11,6 +11,7 @@ import torch
 
 from tldet.config import Config
 from tldet.data.index import AnnotationIndex
+from tldet.workflows.runs import steps_in_epoch
 
 SMALL_OBJECT = 12.0  # pixels; a tenth of the objects may be smaller than this at the chosen size
 LONGEST_LITE, LONGEST_R50 = 640, 1333
@@ -87,7 +88,7 @@ def choose_length(
     for key, value in (("epochs", epochs), ("minutes", minutes), ("steps", steps)):
         if value is not None:
             return {key: value}, f"{key} {value}: as asked"
-    an_epoch = max(1, pictures // batch)
+    an_epoch = steps_in_epoch(pictures, batch)
     total = min(max(EPOCHS * an_epoch, LEAST_STEPS), MOST_STEPS)
     return {"steps": total}, f"steps {total}: about {total / an_epoch:.0f} passes over {pictures} pictures"
 

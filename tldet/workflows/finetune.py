@@ -16,7 +16,7 @@ from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.models.replace import replace_backbone
 from tldet.workflows.choose import Choices, choose_for, transforms
 from tldet.workflows.parts import SCHEMA
-from tldet.workflows.runs import course_over, refuse_earlier_run, resume_run, rhythm, settle_config
+from tldet.workflows.runs import course_over, refuse_earlier_run, resume_run, rhythm, settle_config, steps_in_epoch
 from tldet.workflows.start import check_start, set_weights
 from tldet.workflows.train import Outcome, train
 from tldet.workflows.transfer_options import TransferOptions
@@ -219,7 +219,7 @@ def _filled(
     data["loader"] = {**(data.get("loader") or {}), "batch_size": choices.batch}
     config["model"]["head"]["num_classes"] = len(index.class_names)
     config["schedule"] = course_over(config["schedule"], choices.length)
-    course = rhythm(choices.length, max(1, len(index) // choices.batch))
+    course = rhythm(choices.length, steps_in_epoch(len(index), choices.batch))
     config["training"] = {**(config.get("training") or {}), "seed": seed, **course}
     if scratch:
         _from_scratch(config)

@@ -18,7 +18,7 @@ from tldet.engine.distributed import joined
 from tldet.errors import DataError, TrainingError
 from tldet.models.zoo import find_backbone
 from tldet.workflows.parts import PRETRAIN_SCHEMA
-from tldet.workflows.runs import refuse_earlier_run, resume_run, rhythm, settle_config
+from tldet.workflows.runs import refuse_earlier_run, resume_run, rhythm, settle_config, steps_in_epoch
 from tldet.workflows.train_classifier import Pretrained, train_classifier
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _filled(folder: Path, length: dict[str, Any], seed: int, *, mirror: bool) ->
         data["loader"]["workers"] = 0  # the cores are busy with the model
     config["schedule"].pop("epochs")
     config["schedule"].update(length)
-    an_epoch = max(1, len(names) // data["loader"]["batch_size"])
+    an_epoch = steps_in_epoch(len(names), data["loader"]["batch_size"])
     config["training"].update(seed=seed, **rhythm(length, an_epoch))
     return config
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from tldet import checkpoint
 from tldet.config import Config, Part, load, parse_options
-from tldet.engine.distributed import joined
+from tldet.engine.distributed import current, joined
 from tldet.errors import TldetError, TrainingError
 from tldet.workflows.parts import checked_settings
 
@@ -27,6 +27,11 @@ def refuse_earlier_run(folder: Path) -> None:
     """
     if checkpoint.steps_in(folder) or (folder / "best.pt").exists():
         raise TrainingError(f"{folder} holds an earlier run: --resume goes on with it, or choose another --out")
+
+
+def steps_in_epoch(pictures: int, batch: int) -> int:
+    """Steps in a pass over the pictures, with the processes there are."""
+    return max(1, pictures // (batch * current().size))
 
 
 def rhythm(length: Mapping[str, Any], an_epoch: int) -> dict[str, Any]:
@@ -54,7 +59,7 @@ def renew(config: dict[str, Any], data: dict[str, Any], length: Mapping[str, Any
         config.pop(key, None)
     config["data"] = data
     config["schedule"] = course_over(config["schedule"], length)
-    an_epoch = max(1, pictures // data["loader"].get("batch_size", 1))
+    an_epoch = steps_in_epoch(pictures, data["loader"].get("batch_size", 1))
     config["training"] = {**config.get("training", {}), "seed": seed, "patience": None, **rhythm(length, an_epoch)}
 
 

@@ -105,8 +105,7 @@ def train(
         settings = checked_settings(cfg)
         folder = Path(work_dir) if work_dir else Path("runs") / Path(cfg.source).stem
         ways = _Start(resume, init_from, backbone_weights)
-        with world.main_first():  # the first to come parses, fetches and caches
-            detector, started, data, val = _ready(cfg, settings, ways, console)
+        detector, started, data, val = world.main_first(lambda: _ready(cfg, settings, ways, console))
         validation = Validation(val, settings.loader, settings.evaluation) if val else None
         if validation:
             best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training
@@ -173,7 +172,17 @@ def _report(outcome: Outcome, training: TrainSettings, console: Console | None) 
     if outcome.result is not None and training.validate_every is not None:  # one validation is no curve
         console.print(judge(records, training.best_metric).text, markup=False, highlight=False)
     t = outcome.train
+    if stopped := early(t, training):
+        console.print(stopped, markup=False, highlight=False)
     rate = f", {t.seconds / t.step:.2f} s a step" if t.step else ""
     peak = next((r["time"].get("peak_mb") for r in reversed(records) if r["type"] == "train"), None)
     most = f", {peak:,.0f} MB of memory at most" if peak else ""
     console.print(f"{t.step} steps in {t.seconds:.0f} s of training{rate}{most}; checkpoint: {outcome.checkpoint}")
+
+
+def early(result: TrainResult, training: TrainSettings) -> str:
+    """A line on a run that ended before its length; empty for every other one."""
+    if result.reason == "finished":
+        return ""
+    why = f"no gain in {training.patience} validations" if result.reason == "no gain" else result.reason
+    return f"stopped after step {result.step}, before its end: {why}"

@@ -14,9 +14,12 @@ from tldet.config import Config, build
 from tldet.data.folder import ImageFolderDataset, collate_pictures
 from tldet.data.loader import LoaderSettings, eval_batches
 from tldet.engine.distributed import joined
+from tldet.engine.log import LOG_NAME, read_log
 from tldet.engine.memory import keep_freed_memory
+from tldet.engine.settings import TrainSettings
 from tldet.engine.state import TrainResult, seed_all
 from tldet.engine.validation import best_of
+from tldet.engine.verdict import judge
 from tldet.errors import ConfigError
 from tldet.models.classifier import build_classifier
 from tldet.registry import DATASETS
@@ -24,6 +27,7 @@ from tldet.transfer.provenance import TASK, export_backbone
 from tldet.workflows.assemble import assemble
 from tldet.workflows.parts import PRETRAIN_SCHEMA, checked_settings, versions
 from tldet.workflows.start import start_weights
+from tldet.workflows.train import early
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,12 +70,11 @@ def train_classifier(
     with joined() as world:
         settings = checked_settings(cfg, PRETRAIN_SCHEMA)
         folder, seed = Path(work_dir), settings.training.seed
-        with world.main_first():  # the first to come fetches and caches
-            data = _dataset(cfg, "train", seed)
-            val = _dataset(cfg, "val", seed, data.class_names) if cfg.get("data.val") else None
-            seed_all(seed)
-            model = build_classifier(cfg["model"], data.class_names)
-            started = start_weights(model, resume, None, None, pretrained=True)
+        data = world.main_first(lambda: _dataset(cfg, "train", seed))
+        val = _dataset(cfg, "val", seed, data.class_names) if cfg.get("data.val") else None
+        seed_all(seed)
+        model = build_classifier(cfg["model"], data.class_names)
+        started = world.main_first(lambda: start_weights(model, resume, None, None, pretrained=True))
         validation = Accuracy(val, settings.loader) if val else None
         if validation:
             best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training
@@ -81,7 +84,7 @@ def train_classifier(
         best = result.best_checkpoint or result.checkpoint
         backbone = world.first(lambda: export_backbone(best, folder / BACKBONE_NAME) if best else None)
     outcome = Pretrained(folder, result, backbone)
-    _report(outcome, console)
+    _report(outcome, settings.training, console)
     return outcome
 
 
@@ -135,10 +138,15 @@ class Accuracy:
         return {"top1": top[0], "top5": top[-1], "val_loss": loss / len(self.dataset)}
 
 
-def _report(outcome: Pretrained, console: Console | None) -> None:
+def _report(outcome: Pretrained, training: TrainSettings, console: Console | None) -> None:
     if console is None:
         return
     t, best = outcome.train, ""
+    if t.metrics and training.validate_every is not None:
+        records = read_log(outcome.work_dir / LOG_NAME)
+        console.print(judge(records, training.best_metric).text, markup=False, highlight=False)
+    if stopped := early(t, training):
+        console.print(stopped, markup=False, highlight=False)
     if t.best is not None:
         best = f", best top-1 {t.best:.4f} at step {t.best_step}"
     rate = f", {t.seconds / t.step:.2f} s a step" if t.step else ""

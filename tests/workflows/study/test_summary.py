@@ -41,7 +41,7 @@ def truth(tmp_path: Path) -> Path:
 
 
 def test_cells(results: Results) -> None:
-    cells = cells_of(results)
+    cells = cells_of(results, 70)
     assert [(cell.arm, cell.fraction) for cell in cells] == [(arm, f) for arm in AP for f in (0.5, 1.0)]
     whole = cells[1]
     assert (whole.values(), whole.pictures) == ([0.30, 0.31, 0.32], 200)
@@ -51,7 +51,7 @@ def test_cells(results: Results) -> None:
 
 
 def test_every_arm_is_compared_with_the_fine_tuned_one(results: Results) -> None:
-    compared = compare(cells_of(results))
+    compared = compare(cells_of(results, 70))
     assert [(one.arm, one.reference, one.fraction) for one in compared] == [
         (arm, "finetuned", f) for arm in ("scratch", "frozen") for f in (0.5, 1.0)
     ]
@@ -63,31 +63,31 @@ def test_every_arm_is_compared_with_the_fine_tuned_one(results: Results) -> None
 
 def test_only_seeds_that_both_have_are_compared(results: Results) -> None:
     less = [r for r in results if r["arm"] == "finetuned" or r["seed"] != 1]
-    assert compare(cells_of(less))[0].found.seeds.count == 2
+    assert compare(cells_of(less, 70))[0].found.seeds.count == 2
     apart = [r for r in results if (r["arm"] == "finetuned") == (r["seed"] == 1)]
-    assert compare(cells_of(apart)) == []
+    assert compare(cells_of(apart, 70)) == []
 
 
 def test_without_a_fine_tuned_arm_the_first_is_compared_with(results: Results) -> None:
     others = [r for r in results if r["arm"] != "finetuned"]
-    assert {one.reference for one in compare(cells_of(others))} == {"scratch"}
+    assert {one.reference for one in compare(cells_of(others, 70))} == {"scratch"}
 
 
 def test_what_the_pictures_can_tell(results: Results) -> None:
-    lines = resolution(cells_of(results), compare(cells_of(results)), 72, 945)
+    lines = resolution(cells_of(results, 70), compare(cells_of(results, 70)), 72, 945)
     assert lines[0].startswith("validation: 72 pictures, 945 objects; other pictures would move the AP of a run by")
     assert float(lines[0].split("about ")[1].split()[0]) == pytest.approx(1.96 * 0.01, rel=0.2)
     assert lines[2].startswith("4 comparisons")
-    assert len(resolution(cells_of(results)[:1], [], 72, 945)) == 1
+    assert len(resolution(cells_of(results, 70)[:1], [], 72, 945)) == 1
 
 
 def test_a_busy_machine_is_named(make_job: Any) -> None:
     quiet = [pretend(make_job("a", seed), seconds=60 + 5 * seed) for seed in range(3)]
     busy = [pretend(make_job("b", seed), seconds=60 + 15 * seed) for seed in range(3)]
-    (line,) = uneven(cells_of(quiet + busy))
+    (line,) = uneven(cells_of(quiet + busy, 70))
     assert "a step of b took 0.60 to 0.90 s" in line
     steps = [pretend(make_job("c", seed, length={"steps": 9}), seconds=60 + 15 * seed) for seed in range(3)]
-    assert uneven(cells_of(steps)) == [], "a number of steps does not depend on it"
+    assert uneven(cells_of(steps, 70)) == [], "a number of steps does not depend on it"
 
 
 def test_what_is_written(results: Results, truth: Path, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_what_is_written(results: Results, truth: Path, tmp_path: Path) -> None:
         "checkpoint",
     }
     assert found["verdict"] == report.lines
-    assert any("3 pictures, 1 objects" in line for line in report.lines)
+    assert any("3 pictures, 1 of them with objects: too few" in line for line in report.lines)
     assert found["comparisons"][0]["decided"] is True
     assert read_image(tmp_path / "out" / PLOT_NAME).std() > 5
     assert report.table().row_count == 6
@@ -132,3 +132,18 @@ def test_too_few_fractions_carry_no_curve(results: Results, truth: Path) -> None
     add_curve(report, [400])
     assert report.curve is None
     assert report.lines[0].startswith("no learning curve: 2 numbers of pictures cannot carry a curve")
+
+
+def test_too_few_pictures_to_measure_on_decide_nothing(results: Results) -> None:
+    """One picture drawn with replacement is always the same picture: that says nothing of other ones."""
+    cells = cells_of(results, 9)
+    assert all(cell.over_both.low is None for cell in cells)
+    assert not any(one.found.decided for one in compare(cells))
+    assert "unknown over pictures): cannot tell; needs more" in compare(cells)[0].text
+    (line,) = resolution(cells, compare(cells), 12, 945)
+    assert line.startswith("validation: 12 pictures, 9 of them with objects: too few to tell")
+
+
+def test_draws_without_an_object_do_not_count(results: Results) -> None:
+    some = [{**one, "resampled_ap": [-1.0, *one["resampled_ap"][1:]]} for one in results]
+    assert all(cell.over_both.low > 0 for cell in cells_of(some, 70))

@@ -7,14 +7,14 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tldet.config import load
+from tldet.data.index import AnnotationIndex
 from tldet.data.shots import write_base
 from tldet.engine.state import TrainResult, TrainState
 from tldet.errors import TrainingError
 from tldet.transfer.sources import file_hash
 from tldet.workflows.fewshot.plan import DATA, Setup
 from tldet.workflows.fewshot.second import open_base, set_arm
-from tldet.workflows.finetune import DEFAULT_MODEL
+from tldet.workflows.finetune import DEFAULT_MODEL, load_recipe
 from tldet.workflows.study.job import RUNS, Job
 from tldet.workflows.train import Outcome
 
@@ -32,7 +32,7 @@ def check_arms(setup: Setup) -> None:
     """
     wishes, given = setup.wishes, setup.asked.base
     if given is None:
-        config = load(wishes.model).data
+        config = load_recipe(wishes.model).data
     else:
         named = {"--model": wishes.model != DEFAULT_MODEL, "--cfg-options": bool(wishes.options)}
         named |= {f"--{name}": True for name in setup.length()}
@@ -70,7 +70,11 @@ def base_job(setup: Setup) -> Job:
 
 def _call(setup: Setup, train: Path, val: Path) -> dict[str, Any]:
     """The arguments of ``finetune``; no checkpoint is chosen by what is measured on, as in the second phase."""
-    write_base(setup.val.annotations, setup.asked.novel, val, keep_pictures=True)
+    there = AnnotationIndex.load(setup.val.annotations).class_names
+    if novel := [name for name in setup.asked.novel if name in there]:
+        write_base(setup.val.annotations, novel, val, keep_pictures=True)
+    else:
+        val = setup.val.annotations
     own = ["training.validate_every=None", f"data.val.images={str(setup.val.images.resolve())!r}"]
     return {
         "train_json": str(train.resolve()),

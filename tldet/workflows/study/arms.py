@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tldet.config import load, parse_options
+from tldet.config import parse_options
 from tldet.config.check import nearest
 from tldet.errors import ConfigError
 from tldet.models.replace import replace_backbone
+from tldet.workflows.finetune import load_recipe
 
 REFERENCE = "finetuned"  # what the other arms are compared with, where it is among them
 
@@ -59,7 +60,7 @@ def backbone_arms(names: Sequence[str], model: str) -> dict[str, Arm]:
         ConfigError: a name is unknown or given twice, or the backbone cannot serve the recipe.
     """
     _refuse_twice("backbones", names)
-    recipe = load(model)
+    recipe = load_recipe(model)
     for name in names:
         replace_backbone(recipe["model"], name)
     return {name: Arm({"backbone": name}) for name in names}
@@ -86,6 +87,8 @@ def refuse_clash(arms: Mapping[str, Arm], options: Sequence[str]) -> None:
         ConfigError: it would, or it is no option.
     """
     given = parse_options(options)
+    if given.get("training.patience") is not None:
+        raise ConfigError("--cfg-options training.patience: the runs of a study are equally long; leave it out")
     for name, arm in arms.items():
         if clash := sorted(parse_options(arm.options).keys() & given.keys()):
             raise ConfigError(f"--cfg-options {clash[0]}: is what arm {name!r} is about; leave out one of them")

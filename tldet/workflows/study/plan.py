@@ -14,7 +14,7 @@ from tldet.errors import ConfigError, DataError
 from tldet.transfer.sources import file_hash
 from tldet.workflows.choose import Choices, choose_for
 from tldet.workflows.finetune import DEFAULT_MODEL, load_recipe, resolve_layout
-from tldet.workflows.runs import rhythm
+from tldet.workflows.runs import rhythm, steps_in_epoch
 from tldet.workflows.study.arms import Arm, refuse_clash, refuse_unpaced
 from tldet.workflows.study.job import RUNS, Job, folder_name, keep_settings
 
@@ -144,7 +144,7 @@ class _Shared:
         }
 
     def _options(self, arm: Arm, fraction: float, seed: int) -> list[str]:
-        an_epoch = max(1, len(self.index) // self.choices.batch)
+        an_epoch = steps_in_epoch(len(self.index), self.choices.batch)
         every = rhythm(self.choices.length, an_epoch)["checkpoint_every"]
         if "epochs" not in self.choices.length:
             every /= fraction  # as many steps between two checkpoints, whatever the number of pictures
@@ -155,8 +155,7 @@ class _Shared:
 
     def _subset(self, fraction: float, seed: int) -> str:
         path = self.wishes.out / "data" / f"fraction{fraction:g}_seed{seed}.json"
-        if not path.is_file():
-            write_subset(self.train, fraction, seed, path)
+        write_subset(self.train, fraction, seed, path)  # the same for the same data
         return _text(path)
 
 

@@ -70,7 +70,9 @@ class Report:
             found = cell.to_dict()
             counts = (str(cell.pictures), str(len(cell.runs)), f"{found['steps']:.0f}")
             means = (f"{np.mean(cell.values(metric='AP50')):.3f}", f"{cell.over_seeds.mean:.3f}")
-            shown.add_row(Text(cell.arm), *counts, *means, cell.over_seeds.ends("-"), cell.over_both.ends("-"))
+            shown.add_row(
+                Text(cell.arm), *counts, *means, cell.over_seeds.ends("-"), cell.over_both.ends("-", untold="unknown")
+            )
         return shown
 
 
@@ -81,9 +83,9 @@ def make_report(results: Sequence[Mapping[str, Any]], val: Path) -> Report:
         results: of all runs.
         val: the annotations that they were measured on.
     """
-    cells = cells_of(results)
-    compared = compare(cells)
     truth = load_ground_truth(val, "bbox")
+    cells = cells_of(results, len(np.unique(truth.images[~truth.crowd])))
+    compared = compare(cells)
     lines = [one.text for one in compared]
     lines += resolution(cells, compared, len(truth.image_ids), int((~truth.crowd).sum()))
     lines += uneven(cells)
@@ -140,7 +142,8 @@ def write(report: Report, out: Path, settings: Mapping[str, Any]) -> None:
 
 def _point(cell: Cell, x: float) -> tuple[float, float, float, float]:
     found = cell.over_both
-    return x, found.mean, found.low or 0.0, found.high or 0.0
+    low, high = (found.mean if end is None else end for end in (found.low, found.high))
+    return x, found.mean, low, high
 
 
 def _by_pictures(report: Report) -> dict[str, Series]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tldet.evaluation.statistics import (
+    FEW,
     Difference,
     Floats,
     Interval,
@@ -31,11 +32,13 @@ class Cell:
         arm: its name.
         fraction: of the training pictures.
         runs: results by seed, seeds rising.
+        judges: validation pictures with objects.
     """
 
     arm: str
     fraction: float
     runs: Mapping[int, Mapping[str, Any]]
+    judges: int
 
     @property
     def pictures(self) -> int:
@@ -47,8 +50,9 @@ class Cell:
         return [float(self.runs[seed]["numbers"][metric]) for seed in (self.runs if seeds is None else seeds)]
 
     def samples(self, seeds: Sequence[int] | None = None) -> Floats:
-        """(S, B) AP of each run on each draw of pictures."""
-        return np.array([self.runs[seed]["resampled_ap"] for seed in (self.runs if seeds is None else seeds)])
+        """(S, B) AP of each run on each draw of pictures; NaN where a draw had nothing to find, or too few pictures."""
+        drawn = np.array([self.runs[seed]["resampled_ap"] for seed in (self.runs if seeds is None else seeds)])
+        return np.where((drawn < 0) | (self.judges < FEW), np.nan, drawn)
 
     @property
     def over_seeds(self) -> Interval:
@@ -91,14 +95,20 @@ class Compared:
         return {**names, **intervals, "decided": self.found.decided, "text": self.text}
 
 
-def cells_of(results: Sequence[Mapping[str, Any]]) -> list[Cell]:
-    """Results by arm and fraction, arms in the order of the results, fractions rising."""
+def cells_of(results: Sequence[Mapping[str, Any]], judges: int) -> list[Cell]:
+    """Results by arm and fraction, arms in the order of the results, fractions rising.
+
+    Args:
+        results: of all runs.
+        judges: validation pictures with objects.
+    """
     arms = list(dict.fromkeys(str(result["arm"]) for result in results))
     keys = sorted({(arms.index(result["arm"]), float(result["fraction"])) for result in results})
     cells = []
     for place, fraction in keys:
         mine = [r for r in results if r["arm"] == arms[place] and r["fraction"] == fraction]
-        cells.append(Cell(arms[place], fraction, {r["seed"]: r for r in sorted(mine, key=lambda r: int(r["seed"]))}))
+        runs = {r["seed"]: r for r in sorted(mine, key=lambda r: int(r["seed"]))}
+        cells.append(Cell(arms[place], fraction, runs, judges))
     return cells
 
 
@@ -120,6 +130,12 @@ def compare(cells: Sequence[Cell]) -> list[Compared]:
 
 def resolution(cells: Sequence[Cell], compared: Sequence[Compared], pictures: int, objects: int) -> list[str]:
     """What the validation pictures can tell apart at best, whatever the number of seeds."""
+    judges = cells[0].judges
+    if judges < FEW:
+        return [
+            f"validation: {pictures} pictures, {judges} of them with objects: too few to tell how other pictures would "
+            f"move the AP; measure on at least {FEW}, better on a hundred"
+        ]
     alone = [percentile_interval(row, 0.0, 1) for cell in cells for row in cell.samples()]
     lines = [
         f"validation: {pictures} pictures, {objects} objects; other pictures would move the AP of a run by about "

@@ -32,9 +32,10 @@ def results(make_job: Any) -> Results:
 
 @pytest.fixture
 def truth(tmp_path: Path) -> Path:
-    """Three pictures with two objects, one of them a crowd."""
-    boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": n} for n in (0, 1)]
-    content = {"images": [{"id": n, "width": 20, "height": 20} for n in range(3)], "annotations": boxes}
+    """Thirteen pictures; on twelve of them an object, one of these a crowd."""
+    one = {"category_id": 1, "bbox": [0, 0, 9, 9], "area": 81}
+    boxes = [{**one, "id": n, "image_id": n, "iscrowd": int(n == 3)} for n in range(12)]
+    content = {"images": [{"id": n, "width": 20, "height": 20} for n in range(13)], "annotations": boxes}
     path = tmp_path / "val.json"
     path.write_text(json.dumps({**content, "categories": [{"id": 1, "name": "cell"}]}))
     return path
@@ -106,7 +107,7 @@ def test_what_is_written(results: Results, truth: Path, tmp_path: Path) -> None:
         "checkpoint",
     }
     assert found["verdict"] == report.lines
-    assert any("3 pictures, 1 of them with objects: too few" in line for line in report.lines)
+    assert any("13 pictures, 11 objects" in line for line in report.lines)
     assert found["comparisons"][0]["decided"] is True
     assert read_image(tmp_path / "out" / PLOT_NAME).std() > 5
     assert report.table().row_count == 6

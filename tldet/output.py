@@ -17,7 +17,7 @@ def make_folder(folder: str | Path) -> Path:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another") from None
+        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from None
     return Path(folder)
 
 

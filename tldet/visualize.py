@@ -88,8 +88,9 @@ def plot_curves(runs: dict[str, Path], out: Path) -> Path:
         train = [r for r in records if r["type"] == "train"]
         val = [r for r in records if r["type"] == "val"]
         loss.plot([r["step"] for r in train], [r["loss"] for r in train], label=name)
+        colour = loss.lines[-1].get_color()
         for key, style in (("AP50", "o--"), ("AP", "o-")):
-            ap.plot([r["step"] for r in val], [r[key] for r in val], style, label=f"{name}, {key}")
+            ap.plot([r["step"] for r in val], [r[key] for r in val], style, color=colour, label=f"{name}, {key}")
     for axes, title in ((loss, "training loss"), (ap, "COCO AP on the validation pictures")):
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)

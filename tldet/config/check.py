@@ -73,7 +73,7 @@ def parameters(target: Callable[..., Any], supplied: Collection[str] = ()) -> di
 
 def nearest(name: object, names: Collection[str]) -> str:
     """A hint at what may have been meant."""
-    near = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.55)
     near = [n for n in names if n == "".join(word[:1] for word in str(name).split("_"))] or near  # learning_rate is lr
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(names))}"
 

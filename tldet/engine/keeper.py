@@ -50,7 +50,7 @@ class Keeper:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise TrainingError(f"cannot write to folder {self.folder}: {error.strerror}; choose another") from None
+            raise TrainingError(f"cannot write to folder {self.folder}: {error.strerror}; choose another one") from None
         old = self.last() or (self.best_path if self.best_path.exists() else None)
         if old:
             raise TrainingError(f"{self.folder} holds an earlier run ({old.name}): resume it, or choose another folder")

@@ -130,6 +130,7 @@ def choose(
     seconds, known = remembered("precision", _key(model, work), lambda: _measure(model, trial))
     name: Name = "bf16" if seconds["bf16"] < _WORTH_IT * seconds["fp32"] else "fp32"
     when = " at an earlier time" if known else ""
+    when += ", too near to change it" if name == "fp32" and seconds["bf16"] < seconds["fp32"] else ""
     return Precision(
         name, kind, reason=f"measured {seconds['fp32']:.2f} s in fp32, {seconds['bf16']:.2f} s in bf16{when}"
     )

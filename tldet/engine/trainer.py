@@ -153,6 +153,8 @@ class Trainer:
         self.stopwatch.seconds = self.state.seconds
         self.recorder.log.cut(self.state.step, unmeasured=self.state.unmeasured)
         log.info("resuming from %s after step %d", path, self.state.step)
+        if self._ended() == "finished" and not self.state.unmeasured:
+            log.info("all steps are taken, nothing is left to do; schedule.steps=N (or epochs=N) makes the run longer")
         return rng
 
     def _started(self, stream: Iterator[Any], rng: Mapping[str, Any] | None) -> Iterator[Any]:

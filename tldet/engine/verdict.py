@@ -42,7 +42,8 @@ def judge(records: Sequence[Mapping[str, Any]], metric: str = "AP") -> Verdict:
     curve = [(r["step"], r[metric], r.get("val_loss")) for r in records if _measured(r, metric)]
     last = curve[-1][0] if curve else 0
     if len(curve) < LEAST:
-        text = f"{len(curve)} validations are too few to judge the run by: lower training.validate_every"
+        count = "1 validation is" if len(curve) == 1 else f"{len(curve)} validations are"
+        text = f"{count} too few to judge the run by: train longer, or measure more often (training.validate_every)"
         return Verdict("unknown", text, last)
     if max(value for _, value, _ in curve) < HARDLY:
         text = (

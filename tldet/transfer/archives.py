@@ -68,6 +68,12 @@ class Archive:
             raise _broken(self.path, error) from None
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
+    def empty(self) -> CheckpointError:
+        """What to say of a file without tensors."""
+        names = ", ".join(name for name, _ in self.set_aside.most_common(3))
+        code = f", but objects of other code, which was not run ({names})" if names else ""
+        return CheckpointError(f"{self.path}: holds no tensors{code}")
+
     def _bytes(self, keys: set[str]) -> dict[str, bytearray]:
         if self.spans:
             with self.path.open("rb") as file:

@@ -59,7 +59,7 @@ def foreign_in(archive: Archive) -> Foreign:
     """The same of a file that is open already."""
     tensors = _bare(archive.tensors(unwrap(archive.value, archive.path)))
     if not tensors:
-        raise CheckpointError(f"{archive.path}: holds no tensors")
+        raise archive.empty()
     averaged = [name for name in tensors if name.startswith("ema_")]
     state = {name: tensor for name, tensor in tensors.items() if not name.startswith("ema_")}
     return Foreign(archive.path, archive.value, state, recognise(state), averaged, archive.set_aside)

@@ -55,7 +55,10 @@ def read_file(path: Path) -> State:
         value = archive.value
         if isinstance(value, Mapping) and value.get("format") == checkpoint.FORMAT:
             return archive.tensors(value.get("ema") or value["model"])
-        return archive.tensors(unwrap(value, path))
+        tensors = archive.tensors(unwrap(value, path))
+        if not tensors:
+            raise archive.empty()
+        return tensors
     with _safetensors(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
 
@@ -90,7 +93,7 @@ def unwrap(value: Any, path: Path) -> Mapping[Any, Any]:
             value = value[name]
     if isinstance(value, Mapping):
         return value
-    what = f"a pickled {value.name}" if isinstance(value, StandIn) else f"a {type(value).__name__}"
+    what = f"a pickled {value.name}, which was not run," if isinstance(value, StandIn) else f"a {type(value).__name__}"
     raise CheckpointError(f"{path}: holds {what} where a state dict was expected; save model.state_dict()")
 
 

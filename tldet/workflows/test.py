@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ from tldet.workflows.parts import EvalSettings, Validation, build_dataset
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+log = logging.getLogger(__name__)
 
 
 def test(
@@ -70,6 +74,7 @@ def test(
     validation = Validation(dataset, loader, EvalSettings(kind, engine), losses=False)  # type: ignore[arg-type]
     where = pick_device(device)
     chosen = choose(fuse(model.to(where)), where, precision)
+    log.info("measuring on %s", dataset.index.path)
     with chosen.autocast():
         validation(chosen.prepare(model))
     result = validation.result

@@ -141,11 +141,9 @@ class Growth(Suite):
         """Time and memory over the work."""
         from tldet.visualize import draw_growth
 
-        sides = (
-            {c.name: [(p.x, p.seconds.median) for p in c.points] for c in self.curves},
-            {c.name: [(p.x, p.memory_mb) for p in c.points] for c in self.curves},
-        )
-        return draw_growth(dict(zip(("seconds", "MB"), sides, strict=True)), path)
+        seconds = {c.name: [(p.x, p.seconds.median) for p in c.points] for c in self.curves}
+        memory = {c.name: [(p.x, p.memory_mb) for p in c.points] for c in self.curves}
+        return draw_growth({"seconds": seconds, "MB": memory}, path)
 
 
 def run(bench: Bench) -> Suite:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tldet.config import Config, load, parse_options
 from tldet.data.coco import CocoDataset
@@ -104,8 +105,10 @@ def train(
             transfer.write(cfg.data)
         settings = checked_settings(cfg)
         folder = Path(work_dir) if work_dir else Path("runs") / Path(cfg.source).stem
-        ways = _Start(resume, init_from, backbone_weights)
-        detector, started, data, val = world.main_first(lambda: _ready(cfg, settings, ways, console))
+        source = cfg.get("model.weights.source")
+        ways = {"resume": resume, "init_from": init_from, "start": source, "pretrained": backbone_weights}
+        begin = partial(start_weights, match=settings.match, **ways)
+        detector, started, data, val = world.main_first(lambda: _ready(cfg, settings, begin, console))
         validation = Validation(val, settings.loader, settings.evaluation) if val else None
         if validation:
             best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training
@@ -117,16 +120,8 @@ def train(
     return outcome
 
 
-class _Start(NamedTuple):
-    """Where training starts: see :func:`train`."""
-
-    resume: bool
-    init_from: str | Path | None
-    backbone_weights: bool
-
-
 def _ready(
-    cfg: Config, settings: Settings, ways: _Start, console: Console | None
+    cfg: Config, settings: Settings, begin: Callable[[Any], Started], console: Console | None
 ) -> tuple[Any, Started, CocoDataset, CocoDataset | None]:
     """The detector with its starting weights, where they came from, and the data."""
     seed = settings.training.seed
@@ -140,8 +135,7 @@ def _ready(
     seed_all(seed)
     detector = build_detector(cfg["model"], data.class_names)
     check_masks(cfg, detector, data)
-    start = cfg.get("model.weights.source")
-    started = start_weights(detector, ways.resume, ways.init_from, start, ways.backbone_weights, settings.match)
+    started = begin(detector)
     if console and started.renewed:
         console.print(class_table(started.classes, started.source))
     return distilled(detector, settings.distill) if settings.distill else detector, started, data, val

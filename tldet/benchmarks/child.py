@@ -1,7 +1,8 @@
-"""A function run in a fresh process, for its peak memory and for times without anything warm.
+"""A function run in a fresh process, for its peak memory and for times without anything that another side has warmed.
 
-``python -m tldet.benchmarks.child MODULE:FUNCTION ARGUMENTS`` calls the function with the JSON arguments and prints
-what it returned (a dict of numbers) and the process's peak of memory.
+``python -m tldet.benchmarks.child MODULE:FUNCTION ARGUMENTS`` calls the function with the JSON arguments. Where it
+returns a dict of numbers, that is printed with the process's peak of memory; where it returns a callable, that is
+called once for each line of the standard input, and its seconds are printed.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from time import perf_counter
+from types import TracebackType
 from typing import Any
 
 from tldet.engine.memory import peak_mb
 
-MARK = "\n=== result of the benchmark ===\n"
+MARK = "=== result of the benchmark === "
 HOW = "peak resident memory of a process of its own, imports included"
 
 
@@ -26,23 +31,97 @@ def in_child(function: str, environment: dict[str, str] | None = None, **argumen
     Raises:
         RuntimeError: the process failed; its last lines.
     """
-    command = [sys.executable, "-m", "tldet.benchmarks.child", function, json.dumps(arguments)]
-    root = str(Path(__file__).resolve().parents[2])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    given = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(environment or {})}
-    done = subprocess.run(command, capture_output=True, text=True, env=given, check=False)
+    given = {**_environment(), **(environment or {})}
+    done = subprocess.run(_command(function, arguments), capture_output=True, text=True, env=given, check=False)
     if done.returncode:
-        last = "\n".join(done.stderr.splitlines()[-5:])
-        raise RuntimeError(f"{function} failed in its own process ({done.returncode}): {last}")
-    result: dict[str, Any] = json.loads(done.stdout.rpartition(MARK)[2])
+        raise RuntimeError(_failed(function, done.returncode, done.stderr))
+    marked = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
+    result: dict[str, Any] = json.loads(marked[-1].removeprefix(MARK))
     return result
 
 
+class Served:
+    """What ``module:function`` returned, called in a fresh process again and again; gives the seconds of each call.
+
+    Two of them can take turns, and each side has the imports, the memory allocator and the threads it would have alone.
+
+    Raises:
+        RuntimeError: the process failed; its last lines.
+    """
+
+    def __init__(self, function: str, **arguments: Any) -> None:
+        self.peak_mb = 0.0
+        self._function = function
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by __exit__
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
+        self._process = subprocess.Popen(_command(function, arguments), text=True, env=_environment(), **pipes)  # type: ignore[call-overload]
+        self._answer()
+
+    def __call__(self) -> float:
+        """Seconds of one more call."""
+        try:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # _answer says why
+        return float(self._answer()["seconds"])
+
+    def _answer(self) -> dict[str, Any]:
+        for line in self._process.stdout:
+            if line.startswith(MARK):
+                answer: dict[str, Any] = json.loads(line.removeprefix(MARK))
+                self.peak_mb = answer["peak_mb"]
+                return answer
+        code = self._process.wait()
+        self._errors.seek(0)
+        raise RuntimeError(_failed(self._function, code, self._errors.read()))
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if kind is not None:
+            self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+
+def _command(function: str, arguments: dict[str, Any]) -> list[str]:
+    return [sys.executable, "-m", "tldet.benchmarks.child", function, json.dumps(arguments)]
+
+
+def _environment() -> dict[str, str]:
+    root = str(Path(__file__).resolve().parents[2])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _failed(function: str, code: int, stderr: str) -> str:
+    last = "\n".join(stderr.splitlines()[-5:])
+    return f"{function} failed in its own process ({code}): {last}"
+
+
 def main(function: str, arguments: str) -> None:
-    """Call, and print the result for :func:`in_child`."""
+    """Call, and print the result for :func:`in_child` or, call by call, for :class:`Served`."""
     module, _, name = function.partition(":")
-    result = getattr(import_module(module), name)(**json.loads(arguments)) or {}
-    sys.stdout.write(MARK + json.dumps({**result, "peak_mb": peak_mb()}))
+    result = getattr(import_module(module), name)(**json.loads(arguments))
+    if callable(result):
+        _serve(result)
+    else:
+        _print(result or {})
+
+
+def _serve(call: Callable[[], object]) -> None:
+    _print({})
+    for _ in sys.stdin:
+        start = perf_counter()
+        call()
+        _print({"seconds": perf_counter() - start})
+
+
+def _print(result: dict[str, Any]) -> None:
+    sys.stdout.write(f"\n{MARK}{json.dumps({**result, 'peak_mb': peak_mb()})}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

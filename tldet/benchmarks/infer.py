@@ -1,10 +1,12 @@
-"""One picture through a detector, beside torchvision's as it is shipped (fp32).
+"""One picture through a detector, beside torchvision's as it is shipped (fp32), each in a process of its own.
 
 Both have the same random weights, and a least score at which as many detections come out as a picture may have.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tldet.benchmarks.child import HOW, in_child
-from tldet.benchmarks.machine import product_peak
-from tldet.benchmarks.pairs import PAIRS, Pair, chosen_pairs, share_weights, spread_weights
+from tldet.benchmarks.child import HOW, Served
+from tldet.benchmarks.machine import PEAK, machine_peak
+from tldet.benchmarks.pairs import CLASSES, Pair, chosen_pairs, share_weights, write_checkpoint
+from tldet.benchmarks.peer import detect, set_score
 from tldet.benchmarks.report import Limit, Memory, Row, Suite
 from tldet.benchmarks.suites import Bench
 from tldet.data.images import Picture
-from tldet.engine.fuse import fuse
+from tldet.engine.memory import give_back_memory, keep_freed_memory
 from tldet.engine.precision import Precision
-from tldet.inference.predictor import Predictor, choose_for
+from tldet.inference.predictor import Predictor, choose_for, load
 from tldet.models.detector import Detector
 from tldet.structures import Detections
 
@@ -43,70 +46,103 @@ def run(bench: Bench) -> Suite:
 
 def _rows(bench: Bench, pair: Pair, size: tuple[int, int]) -> list[Row]:
     bench.tell(f"{pair.recipe}: building both sides")
+    pictures = [random_picture(size, seed) for seed in range(bench.batch or 1)]
     theirs, score = lively(pair, size)
-    ours = pair.ours(score)
-    weights = share_weights(theirs, ours)
-    count = bench.batch or 1
-    pictures = [random_picture(size, seed) for seed in range(count)]
-    floats = [torch.from_numpy(picture).permute(2, 0, 1).float().div(255).contiguous() for picture in pictures]
-    reference = detect(theirs, floats)
-    work = flops(ours, size) * count
-    fp32 = Predictor(fuse(ours.eval()), (), short=min(size), long=max(size), precision=Precision(reason="as asked"))
-    checks: dict[str, Any] = {"weights": weights, "detections": f"{len(fp32.predict(pictures[0], 0.0))} and "}
-    checks["detections"] += str(len(reference[0]["scores"]))
-    if weights == "shared":
-        shares = [agreement(a, b, pair) for a, b in zip(reference, fp32.predict(pictures, 0.0, count), strict=True)]
-        checks["found again"] = min(shares)
-    paths = _saved(bench.folder, pair, ours, theirs)
-    rows = [_row(bench, pair, fp32, (theirs, pictures, floats), (work, checks, paths, score))]
+    ours = pair.ours(score).eval()
+    work = Work(pair, score, flops(ours, size) * len(pictures), share_weights(theirs, ours), pictures, bench.folder)
+    work.save(ours, theirs)
     bench.tell(f"{pair.recipe}: choosing the number format")
     chosen = choose_for(ours, torch.device("cpu"), "auto", min(size), max(size))
+    told = {"chosen format": chosen.describe()}
+    checks = _checks(work, ours, theirs)
     if chosen.name == "fp32":
-        rows[0].checks["chosen format"] = chosen.describe()
-        return rows
-    best = Predictor(ours, (), short=min(size), long=max(size), precision=chosen)
-    about = {"weights": weights, "chosen format": chosen.describe()}
-    return [_row(bench, pair, best, (theirs, pictures, floats), (work, about, paths, score)), *rows]
+        return [_row(bench, work, chosen, {**checks, **told})]
+    return [_row(bench, work, chosen, told), _row(bench, work, Precision(), checks)]
 
 
-def _row(bench: Bench, pair: Pair, ours: Predictor, inputs: Any, about: Any) -> Row:
-    theirs, pictures, floats = inputs
-    work, checks, paths, score = about
-    name, count = f"{pair.recipe} in {ours.precision.name}", len(pictures)
-    comparison = bench.compare(
-        name, lambda: ours.predict(pictures, 0.0, count), lambda: detect(theirs, floats), 12, warmup=2
-    )
-    share = work / comparison.ours.median / product_peak(ours.precision.dtype)
-    bench.tell(f"{name}: peak memory")
-    size = list(pictures[0].shape[:2])
-    shared = {"recipe": pair.recipe, "size": size, "score": score, "folder": str(paths), "count": count}
-    peaks = [
-        in_child("tldet.benchmarks.infer:peak", side=side, precision=ours.precision.name, **shared)["peak_mb"]
-        for side in ("ours", "theirs")
-    ]
-    memory = Memory(peaks[0], peaks[1], HOW)
-    each = f"picture of {size[0]} x {size[1]}" if count == 1 else f"batch of {count} pictures"
-    limit = Limit(share, f"of the {ours.precision.name} matrix product")
+@dataclass(frozen=True)
+class Work:
+    """What both sides do.
+
+    Attributes:
+        pair: the detectors.
+        score: least score of a detection.
+        flops: floating-point operations of our side.
+        weights: whether both have the same.
+        pictures: what is predicted on.
+        folder: where the processes of both sides find weights and pictures.
+    """
+
+    pair: Pair
+    score: float
+    flops: int
+    weights: str
+    pictures: list[Picture]
+    folder: Path
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the pictures."""
+        height, width, _ = self.pictures[0].shape
+        return height, width
+
+    @property
+    def floats(self) -> list[Tensor]:
+        """The pictures as torchvision takes them."""
+        return [as_tensor(picture).float() / 255 for picture in self.pictures]
+
+    def path(self, what: str) -> str:
+        """Of a file of this pair."""
+        return str(self.folder / f"{self.pair.recipe}_{what}.pt")
+
+    def save(self, ours: Detector, theirs: nn.Module) -> None:
+        """Write both sides' weights and the pictures."""
+        write_checkpoint(Path(self.path("ours")), self.pair.config(self.score), ours, self.size)
+        torch.save(theirs.state_dict(), self.path("theirs"))
+        torch.save({"pictures": [as_tensor(picture) for picture in self.pictures]}, self.path("pictures"))
+
+
+def _checks(work: Work, ours: Detector, theirs: nn.Module) -> dict[str, Any]:
+    """Whether both find the same in fp32."""
+    short, long = sorted(work.size)
+    predictor = Predictor(ours, (), short=short, long=long, precision=Precision())
+    found, reference = predictor.predict(work.pictures, 0.0), detect(theirs, work.floats)
+    checks: dict[str, Any] = {"weights": work.weights}
+    checks["detections"] = f"{sum(map(len, found))} and {sum(len(one['scores']) for one in reference)}"
+    if work.weights == "shared":
+        checks["found again"] = min(agreement(a, b, work.pair) for a, b in zip(reference, found, strict=True))
+    return checks
+
+
+def _row(bench: Bench, work: Work, precision: Precision, checks: dict[str, Any]) -> Row:
+    name, (height, width) = f"{work.pair.recipe} in {precision.name}", work.size
+    given = {"checkpoint": work.path("ours"), "precision": precision.name, "inputs": work.path("pictures")}
+    other = {"factory": work.pair.factory, "size": [height, width], "classes": CLASSES, "score": work.score}
+    other |= {"weights": work.path("theirs"), "inputs": work.path("pictures")}
+    with (
+        Served("tldet.benchmarks.infer:predicting", **given) as ours,
+        Served("tldet.benchmarks.peer:predicting", **other) as theirs,
+    ):
+        comparison = bench.compare(name, ours, theirs, 12, warmup=2, self_timed=True)
+    memory = Memory(ours.peak_mb, theirs.peak_mb, HOW)
+    limit = Limit(work.flops / comparison.ours.median / machine_peak(precision.dtype), PEAK)
+    each = f"picture of {height} x {width}" if len(work.pictures) == 1 else f"batch of {len(work.pictures)} pictures"
     return Row(name, "torchvision in fp32", comparison, each, memory, limit, checks)
 
 
 def lively(pair: Pair, size: tuple[int, int]) -> tuple[nn.Module, float]:
-    """Torchvision's detector with spread weights, and the least score at which 100 detections come out."""
+    """Torchvision's detector, and the least score at which 100 detections come out on a random picture."""
     theirs = pair.theirs(size).eval()
-    spread_weights(theirs)
-    return theirs, set_score(theirs, size)
+    set_score(theirs, 0.0)
+    scores = detect(theirs, [as_tensor(random_picture(size, 0)).float() / 255])[0]["scores"]
+    score = 0.999 * float(scores[:INSTANCES].min()) if len(scores) else 0.0
+    set_score(theirs, score)
+    return theirs, score
 
 
-def set_score(theirs: nn.Module, size: tuple[int, int], score: float | None = None) -> float:
-    """Set torchvision's least score, to one found on a random picture where none is given."""
-    head: Any = getattr(theirs, "roi_heads", theirs)
-    if score is None:
-        head.score_thresh = 0.0
-        picture = torch.from_numpy(random_picture(size, 0)).permute(2, 0, 1).float().div(255)
-        scores = detect(theirs, [picture])[0]["scores"]
-        score = 0.999 * float(scores[: max(INSTANCES, 1)].min()) if len(scores) else 0.0
-    head.score_thresh = score
-    return score
+def as_tensor(picture: Picture) -> Tensor:
+    """(3, H, W) uint8."""
+    return torch.from_numpy(picture).permute(2, 0, 1).contiguous()
 
 
 def random_picture(size: tuple[int, int], seed: int) -> Picture:
@@ -115,13 +151,6 @@ def random_picture(size: tuple[int, int], seed: int) -> Picture:
 
     coarse = np.random.default_rng(seed).integers(0, 256, (size[0] // 8 + 1, size[1] // 8 + 1, 3), np.uint8)
     return np.asarray(cv2.resize(coarse, (size[1], size[0]), interpolation=cv2.INTER_CUBIC), np.uint8)
-
-
-@torch.inference_mode()
-def detect(theirs: nn.Module, pictures: list[Tensor]) -> list[dict[str, Tensor]]:
-    """What torchvision's detector finds."""
-    found: list[dict[str, Tensor]] = theirs(pictures)
-    return found
 
 
 def agreement(theirs: dict[str, Tensor], ours: Detections, pair: Pair) -> float:
@@ -142,25 +171,10 @@ def flops(model: Detector, size: tuple[int, int]) -> int:
     return int(counter.get_total_flops())
 
 
-def _saved(folder: Path, pair: Pair, ours: Detector, theirs: nn.Module) -> Path:
-    """Both sides' weights, for the processes that measure memory."""
-    for name, model in (("ours", ours), ("theirs", theirs)):
-        torch.save(model.state_dict(), folder / f"{pair.recipe}_{name}.pt")
-    return folder
-
-
-def peak(recipe: str, side: str, size: list[int], score: float, folder: str, count: int, precision: str) -> None:
-    """Two predictions in a process of their own, for :func:`in_child`."""
-    pair = next(pair for pair in PAIRS if pair.recipe == recipe)
-    sides = (size[0], size[1])
-    pictures = [random_picture(sides, seed) for seed in range(count)]
-    model: Any = fuse(pair.ours(score).eval()) if side == "ours" else pair.theirs(sides).eval()
-    model.load_state_dict(torch.load(Path(folder) / f"{recipe}_{side}.pt", weights_only=True))
-    if side == "ours":
-        chosen = Precision(precision)  # type: ignore[arg-type]
-        predictor = Predictor(model, (), short=min(size), long=max(size), precision=chosen)
-    else:
-        set_score(model, sides, score)
-        floats = [torch.from_numpy(picture).permute(2, 0, 1).float().div(255) for picture in pictures]
-    for _ in range(2):
-        predictor.predict(pictures, 0.0, count) if side == "ours" else detect(model, floats)
+def predicting(checkpoint: str, precision: str, inputs: str) -> Callable[[], object]:
+    """Prediction as ``tldet predict`` makes it, for :class:`Served`."""
+    keep_freed_memory()
+    predictor = load(checkpoint, "cpu", precision)
+    give_back_memory()
+    pictures = list(torch.load(inputs, weights_only=True)["pictures"])
+    return lambda: predictor.predict(pictures, 0.0, len(pictures))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
+from tldet import checkpoint
+from tldet.benchmarks import peer
 from tldet.config import load
 from tldet.config.files import shipped
 from tldet.models.detector import Detector, build_detector
@@ -39,19 +41,23 @@ class Pair:
     options: Mapping[str, Any] = field(default_factory=dict)
     masks: bool = False
 
-    def theirs(self, size: tuple[int, int], **options: Any) -> nn.Module:
-        """Torchvision's, with random weights, for pictures that need no scaling."""
-        build = getattr(torchvision.models.detection, self.factory)
-        sides = {"min_size": min(size), "max_size": max(size)}
-        return cast(nn.Module, build(weights=None, weights_backbone=None, num_classes=CLASSES, **sides, **options))
+    def theirs(self, size: tuple[int, int]) -> nn.Module:
+        """Torchvision's, with spread weights, for pictures that need no scaling."""
+        model = peer.build(self.factory, size, CLASSES)
+        spread_weights(model)
+        return model
 
-    def ours(self, score: float | None = None) -> Detector:
-        """Ours, with random weights and torchvision's settings."""
+    def config(self, score: float | None = None) -> dict[str, Any]:
+        """Ours, without weights, with torchvision's settings and a least score of a detection."""
         options: dict[str, Any] = {f"model.{key}": value for key, value in self.options.items()}
-        options["model.head.num_classes"] = CLASSES - self.background
+        options |= {"model.head.num_classes": CLASSES - self.background, "model.backbone.weights": None}
         if score is not None:
             options[f"model.{self.score}"] = score
-        return build_detector(load(self.recipe, options)["model"])
+        return load(self.recipe, options).data
+
+    def ours(self, score: float | None = None) -> Detector:
+        """Ours, with random weights."""
+        return build_detector(self.config(score)["model"])
 
 
 PAIRS = (
@@ -114,3 +120,12 @@ def share_weights(theirs: nn.Module, ours: Detector) -> str:
         return f"not shared ({len(wrong)} tensors differ, such as {wrong[0]})"
     ours.load_state_dict(state, strict=False)
     return "shared"
+
+
+def write_checkpoint(path: Path, config: dict[str, Any], model: Detector, size: tuple[int, int]) -> Path:
+    """A detector's checkpoint, for pictures that need no scaling."""
+    names = [f"class {number}" for number in range(config["model"]["head"]["num_classes"])]
+    sides = {"short": min(size), "long": max(size)}
+    meta = {"class_names": names, "category_ids": list(range(1, len(names) + 1)), "input": sides}
+    checkpoint.save(path, {"config": config, "meta": meta, "model": model.state_dict()})
+    return path

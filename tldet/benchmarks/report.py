@@ -84,35 +84,33 @@ class Suite:
         return None
 
     def table(self) -> Table:
-        """Medians with quartiles, ratios, memory."""
+        """Medians, ratios with quartiles, memory, the share of the limit."""
         from rich.table import Table
         from rich.text import Text
 
-        shown = Table(title=f"{self.name}: median (quartiles); a ratio above 1 says that ours is faster", expand=False)
-        for heading in ("what", "ours", "other", "ratio", "MB ours / other", "of the limit"):
+        shown = Table(title=f"{self.name}: medians; a ratio above 1 says that ours is faster", box=None, padding=(0, 1))
+        for heading in ("what", "ours", "other", "ratio (quartiles)", "MB ours / other", "limit"):
             shown.add_column(heading, justify="left" if heading == "what" else "right", overflow="fold")
         for row in self.rows:
             memory = f"{row.memory.ours:.0f} / {row.memory.theirs:.0f}" if row.memory else ""
-            limit = f"{row.limit.share:.0%} {row.limit.of}" if row.limit else ""
-            what = f"{row.name} beside {row.beside}, each {row.each}"
+            limit = f"{row.limit.share:.0%}" if row.limit else ""
             sides = (_seconds(row.comparison.ours), _seconds(row.comparison.theirs), _ratio(row.comparison.ratios))
-            shown.add_row(*(Text(cell) for cell in (what, *sides, memory, limit)))
+            shown.add_row(*(Text(cell) for cell in (row.name, *sides, memory, limit)))
         return shown
 
     def notes(self) -> list[str]:
-        """What stands below the table: checks, how memory was measured, what was left out; a line each."""
+        """What stands below the table: what was compared, checks, how memory was measured, what was left out."""
         lines = []
         for row in self.rows:
-            checks = ", ".join(f"{name}: {_short(value)}" for name, value in row.checks.items())
-            lines += [f"{row.name}: {checks}"] if checks else []
+            limit = {"limit": row.limit.of} if row.limit else {}
+            about = ", ".join(f"{name}: {_short(value)}" for name, value in {**limit, **row.checks}.items())
+            lines.append(f"{row.name}: beside {row.beside}, each {row.each}" + (f"; {about}" if about else ""))
         how = dict.fromkeys(f"MB: {row.memory.how}" for row in self.rows if row.memory)
         return [*lines, *how, *(f"left out: {line}" for line in self.skipped)]
 
 
 def _seconds(times: Times) -> str:
-    unit, factor = ("s", 1.0) if times.median >= 1 else ("ms", 1e3)
-    values = (factor * times.quantile(share) for share in (0.5, 0.25, 0.75))
-    return "{:.3g} ({:.3g} - {:.3g}) ".format(*values) + unit
+    return f"{times.median:.3g} s" if times.median >= 1 else f"{1e3 * times.median:.3g} ms"
 
 
 def _ratio(times: Times) -> str:

@@ -5,22 +5,23 @@ Stem and layer1 are frozen and every BatchNorm keeps its statistics, on both sid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.ops import FrozenBatchNorm2d
 
-from tldet.benchmarks.child import HOW, in_child
+from tldet.benchmarks.child import HOW, Served
 from tldet.benchmarks.infer import random_picture
-from tldet.benchmarks.machine import product_peak
+from tldet.benchmarks.machine import PEAK, machine_peak
 from tldet.benchmarks.overhead import trainer_row
-from tldet.benchmarks.pairs import PAIRS, Pair, chosen_pairs, share_weights, spread_weights
+from tldet.benchmarks.pairs import CLASSES, PAIRS, Pair, chosen_pairs, share_weights
+from tldet.benchmarks.peer import RATE
 from tldet.benchmarks.report import Limit, Memory, Row, Suite
 from tldet.benchmarks.suites import Bench
+from tldet.engine.memory import keep_freed_memory
 from tldet.engine.precision import Precision, choose
 from tldet.engine.state import deterministic
 from tldet.engine.step import Stepper
@@ -29,8 +30,6 @@ from tldet.structures import Batch, Target
 
 SIZE, QUICK_SIZE, BATCH = (480, 640), (96, 128), 2
 OBJECTS = 8  # a picture
-RATE = 1e-9  # so small that every step is the same work
-FROZEN = ("conv1", "bn1", "layer1")
 
 
 def run(bench: Bench) -> Suite:
@@ -46,57 +45,50 @@ def run(bench: Bench) -> Suite:
 
 def _rows(bench: Bench, pair: Pair, size: tuple[int, int]) -> list[Row]:
     bench.tell(f"{pair.recipe}: building both sides")
-    count = bench.batch or BATCH
-    theirs, ours = _theirs(pair, size), pair.ours()
-    weights = share_weights(theirs, ours)
-    _frozen(theirs)
+    theirs, ours = pair.theirs(size), pair.ours()
+    checks = {"weights": share_weights(theirs, ours)}
     ours.backbone.freeze()  # type: ignore[operator]
-    batch = make_batch(size, count, with_masks=pair.masks)
+    given: dict[str, Any] = {"size": list(size), "count": bench.batch or BATCH, "masks": pair.masks}
+    batch = make_batch(size, given["count"], with_masks=pair.masks)
     bench.tell(f"{pair.recipe}: choosing the number format")
     ours.train()
-    chosen = choose(ours, "cpu", "auto", lambda: _loss(ours, batch), f"training {size} {count}")
-    checks = {"weights": weights, "chosen format": chosen.describe()}
-    fp32 = Precision(reason="as asked")
-    precisions = [chosen] if chosen.name == "fp32" else [chosen, fp32]
+    chosen = choose(ours, "cpu", "auto", lambda: _loss(ours, batch), f"training {size} {given['count']}")
+    checks["chosen format"] = chosen.describe()
     work = _flops(ours, batch)
-    step = their_step(theirs, batch, pair)
-    return [_row(bench, pair, (our_step(ours, batch, p), step, p), (work, size, count, checks)) for p in precisions]
+    paths = [str(bench.folder / f"{pair.recipe}_{side}.pt") for side in ("ours", "theirs", "batch")]
+    torch.save(ours.state_dict(), paths[0])
+    torch.save(theirs.state_dict(), paths[1])
+    torch.save(_as_theirs(batch, int(pair.background)), paths[2])
+    peer = {"factory": pair.factory, "size": list(size), "classes": CLASSES, "weights": paths[1], "inputs": paths[2]}
+    formats = [chosen] if chosen.name == "fp32" else [chosen, Precision()]
+    rows = []
+    for precision in formats:
+        own = {"recipe": pair.recipe, "weights": paths[0], "precision": precision.name, **given}
+        rows.append(_row(bench, f"{pair.recipe} in {precision.name}", (own, peer), (work, precision, checks)))
+    return rows
 
 
-def _row(bench: Bench, pair: Pair, sides: Any, about: Any) -> Row:
-    ours, theirs, precision = sides
-    work, size, count, checks = about
-    name = f"{pair.recipe} in {precision.name}"
-    comparison = bench.compare(name, ours, theirs, 10, warmup=2)
-    share = work / comparison.ours.median / product_peak(precision.dtype)
-    bench.tell(f"{name}: peak memory")
-    given = {"recipe": pair.recipe, "size": list(size), "count": count, "precision": precision.name}
-    ours_mb, theirs_mb = (
-        in_child("tldet.benchmarks.train:peak", side=side, **given)["peak_mb"] for side in ("ours", "theirs")
-    )
-    limit = Limit(share, f"of the {precision.name} matrix product")
-    each = f"step of {count} x {size[0]} x {size[1]}"
-    return Row(name, "torchvision in fp32", comparison, each, Memory(ours_mb, theirs_mb, HOW), limit, checks)
+def _row(bench: Bench, name: str, sides: Any, about: Any) -> Row:
+    work, precision, checks = about
+    own, peer = sides
+    with (
+        Served("tldet.benchmarks.train:training", **own) as ours,
+        Served("tldet.benchmarks.peer:training", **peer) as theirs,
+    ):
+        comparison = bench.compare(name, ours, theirs, 10, warmup=2, self_timed=True)
+    memory = Memory(ours.peak_mb, theirs.peak_mb, HOW)
+    limit = Limit(work / comparison.ours.median / machine_peak(precision.dtype), PEAK)
+    each = f"step of {own['count']} x {own['size'][0]} x {own['size'][1]}"
+    return Row(name, "torchvision in fp32", comparison, each, memory, limit, checks)
 
 
-def _theirs(pair: Pair, size: tuple[int, int]) -> nn.Module:
-    theirs = pair.theirs(size)
-    spread_weights(theirs)
-    return theirs
-
-
-def _frozen(theirs: nn.Module) -> None:
-    """What torchvision does to a pretrained backbone: norms that do not learn, stem and layer1 frozen."""
-    body: Any = theirs.backbone.body  # type: ignore[union-attr]
-    for parent in list(body.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.BatchNorm2d):
-                norm = FrozenBatchNorm2d(child.num_features, child.eps)
-                norm.load_state_dict(child.state_dict(), strict=False)
-                setattr(parent, name, norm)
-    for name, parameter in body.named_parameters():
-        if name.startswith(FROZEN):
-            parameter.requires_grad_(False)
+def _as_theirs(batch: Batch, first: int) -> dict[str, Any]:
+    """The batch as torchvision's detectors take it, for :mod:`tldet.benchmarks.peer`."""
+    targets = []
+    for target in batch.targets:
+        entry = {"boxes": target.boxes, "labels": target.labels + first}
+        targets.append(entry if target.masks is None else {**entry, "masks": target.masks})
+    return {"pictures": batch.images, "targets": targets}
 
 
 def make_batch(
@@ -137,25 +129,6 @@ def our_step(ours: Detector, batch: Batch, precision: Precision) -> Callable[[],
     return step
 
 
-def their_step(theirs: nn.Module, batch: Batch, pair: Pair) -> Callable[[], None]:
-    """The same as torchvision's reference script takes it."""
-    theirs.train()
-    images = [image.float() / 255 for image in batch.images]
-    targets = []
-    for target in batch.targets:
-        entry = {"boxes": target.boxes, "labels": target.labels + int(pair.background)}
-        targets.append(entry if target.masks is None else {**entry, "masks": target.masks})
-    optimizer = torch.optim.SGD([p for p in theirs.parameters() if p.requires_grad], RATE, 0.9)
-
-    def step() -> None:
-        losses: Mapping[str, Tensor] = theirs(images, [dict(target) for target in targets])
-        optimizer.zero_grad()
-        torch.autograd.backward(torch.stack(list(losses.values())).sum())
-        optimizer.step()
-
-    return step
-
-
 def _loss(ours: Detector, batch: Batch) -> Tensor:
     return torch.stack(list(ours.loss(batch).values())).sum()
 
@@ -167,19 +140,11 @@ def _flops(ours: Detector, batch: Batch) -> int:
     return int(counter.get_total_flops())
 
 
-def peak(recipe: str, side: str, size: list[int], count: int, precision: str) -> None:
-    """Two steps in a process of their own, for :func:`in_child`."""
-    pair = next(pair for pair in PAIRS if pair.recipe == recipe)
-    sides = (size[0], size[1])
-    batch = make_batch(sides, count, with_masks=pair.masks)
-    if side == "ours":
-        ours = pair.ours()
-        spread_weights(ours)
-        ours.backbone.freeze()  # type: ignore[operator]
-        step = our_step(ours, batch, Precision(precision))  # type: ignore[arg-type]
-    else:
-        theirs = _theirs(pair, sides)
-        _frozen(theirs)
-        step = their_step(theirs, batch, pair)
-    for _ in range(2):
-        step()
+def training(recipe: str, weights: str, precision: str, size: list[int], count: int, masks: bool) -> Callable[[], None]:
+    """A step as ``tldet train`` takes it, for :class:`Served`."""
+    keep_freed_memory()
+    ours = next(pair for pair in PAIRS if pair.recipe == recipe).ours()
+    ours.load_state_dict(torch.load(weights, weights_only=True))
+    ours.backbone.freeze()  # type: ignore[operator]
+    batch = make_batch((size[0], size[1]), count, with_masks=masks)
+    return our_step(ours, batch, Precision(precision))  # type: ignore[arg-type]

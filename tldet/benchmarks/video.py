@@ -6,8 +6,7 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
-from tldet import checkpoint
-from tldet.benchmarks.pairs import spread_weights
+from tldet.benchmarks.pairs import spread_weights, write_checkpoint
 from tldet.benchmarks.report import Row, Suite
 from tldet.benchmarks.suites import Bench
 from tldet.config import load as load_config
@@ -33,7 +32,7 @@ def run(bench: Bench) -> Suite:
     with VideoWriter(clip, Fraction(25)) as writer:
         for frame in frames(count, size=SIZE):
             writer.write(resize_to(frame, size))
-    saved = write_checkpoint(bench.folder / "random.pt", recipe, size)
+    saved = _saved(bench.folder / "random.pt", recipe, size)
     predictor, pictures = load(saved, "cpu"), list(Video(clip))
     score = _score(predictor, pictures[0])
     boxes = [len(predictor.predict(picture, score)) for picture in pictures[:5]]
@@ -58,18 +57,12 @@ def run(bench: Bench) -> Suite:
     return Suite("video", [row])
 
 
-def write_checkpoint(path: Path, recipe: str, size: tuple[int, int]) -> Path:
-    """A detector with random weights, for pictures that need no scaling."""
-    config = load_config(recipe).data
-    config["model"]["backbone"]["weights"] = None
-    config["model"]["head"]["num_classes"] = 10
-    model = build_detector(config["model"], [str(digit) for digit in range(10)])
+def _saved(path: Path, recipe: str, size: tuple[int, int]) -> Path:
+    """A detector with random weights."""
+    config = load_config(recipe, {"model.backbone.weights": None, "model.head.num_classes": 10}).data
+    model = build_detector(config["model"])
     spread_weights(model)
-    names = list(model.class_names)
-    sides = {"short": min(size), "long": max(size)}
-    meta = {"class_names": names, "category_ids": list(range(1, len(names) + 1)), "input": sides}
-    checkpoint.save(path, {"config": config, "meta": meta, "model": model.state_dict()})
-    return path
+    return write_checkpoint(path, config, model, size)
 
 
 def _score(predictor: Predictor, picture: Picture) -> float:

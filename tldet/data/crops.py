@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tldet.data.transforms import Albumentation
+from tldet.data.transforms import Albumentation, albumentations
 from tldet.registry import TRANSFORMS
 
 
@@ -24,12 +24,11 @@ class RandomResizedCrop(Albumentation):
         ratio: tuple[float, float] = (0.75, 1.3333),
         least_visible: float = 0.3,
     ) -> None:
-        import albumentations as A
-
         _check_size(size)
         if not (0 < scale[0] <= scale[1] <= 1 and 0 < ratio[0] <= ratio[1]):
             raise ValueError(f"scale={scale} must rise within 0..1 and ratio={ratio} must rise above 0")
-        cut = A.RandomResizedCrop((size, size), tuple(scale), tuple(ratio), area_for_downscale="image")
+        library = albumentations()
+        cut = library.RandomResizedCrop((size, size), tuple(scale), tuple(ratio), area_for_downscale="image")
         super().__init__(cut, least_visible=least_visible)
 
 
@@ -43,13 +42,12 @@ class CenterCrop(Albumentation):
     """
 
     def __init__(self, size: int = 224, share: float = 0.875) -> None:
-        import albumentations as A
-
         _check_size(size)
         if not 0 < share <= 1:
             raise ValueError(f"share={share} must lie above 0 and be at most 1")
-        scale = A.SmallestMaxSize(max(size, round(size / share)), area_for_downscale="image")
-        super().__init__(A.Sequential([scale, A.CenterCrop(size, size)], p=1.0), least_visible=0.1)
+        library = albumentations()
+        scale = library.SmallestMaxSize(max(size, round(size / share)), area_for_downscale="image")
+        super().__init__(library.Sequential([scale, library.CenterCrop(size, size)], p=1.0), least_visible=0.1)
 
 
 def _check_size(size: int) -> None:

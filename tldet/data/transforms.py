@@ -12,9 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-
-import albumentations as A
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +94,14 @@ class Resize:
         return replace(sample, image=resize_to(sample.image, new), boxes=sample.boxes * factor, masks=masks, reduced=1)
 
 
+def albumentations() -> Any:
+    """The library, imported when a step of it is built: prediction has none, and it takes time and memory."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations as library
+
+    return library
+
+
 class Albumentation:
     """One step of albumentations, its boxes clipped and carried by row number; those that keep any extent stay.
 
@@ -106,11 +111,12 @@ class Albumentation:
     """
 
     def __init__(self, transform: Any, *, least_visible: float = 0.0) -> None:
-        params = A.BboxParams("pascal_voc", label_fields=["rows"], clip=True, filter_invalid_bboxes=True,
-                              min_area=LEAST_AREA, min_visibility=least_visible)  # fmt: skip
+        library = albumentations()
+        sane = {"clip": True, "filter_invalid_bboxes": True, "min_area": LEAST_AREA, "min_visibility": least_visible}
+        params = library.BboxParams("pascal_voc", label_fields=["rows"], **sane)
         with warnings.catch_warnings():  # a colour step has no use for boxes, and says so
             warnings.simplefilter("ignore", UserWarning)
-            self.compose = A.Compose([transform], bbox_params=params)
+            self.compose = library.Compose([transform], bbox_params=params)
 
     def __call__(self, sample: Labelled, draws: Draws) -> Labelled:
         """Run the step with a seed of its own."""
@@ -133,7 +139,7 @@ class HorizontalFlip(Albumentation):
     """Mirror left and right with probability ``p``."""
 
     def __init__(self, p: float = 0.5) -> None:
-        super().__init__(A.HorizontalFlip(p=p))
+        super().__init__(albumentations().HorizontalFlip(p=p))
 
 
 @TRANSFORMS.register_module()
@@ -141,7 +147,7 @@ class VerticalFlip(Albumentation):
     """Mirror top and bottom with probability ``p``; for pictures without an up, such as those of a microscope."""
 
     def __init__(self, p: float = 0.5) -> None:
-        super().__init__(A.VerticalFlip(p=p))
+        super().__init__(albumentations().VerticalFlip(p=p))
 
 
 @TRANSFORMS.register_module()
@@ -156,7 +162,7 @@ class ColorJitter(Albumentation):
         hue: float = 0.02,
         p: float = 0.5,
     ) -> None:
-        jitter = A.ColorJitter(
+        jitter = albumentations().ColorJitter(
             brightness=(max(0.0, 1 - brightness), 1 + brightness),
             contrast=(max(0.0, 1 - contrast), 1 + contrast),
             saturation=(max(0.0, 1 - saturation), 1 + saturation),

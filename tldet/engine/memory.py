@@ -20,10 +20,23 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether it was done; only glibc is known to need it.
     """
-    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
+    if not _is_glibc():
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(M_MMAP_THRESHOLD, LARGEST // 2) and mallopt(M_TRIM_THRESHOLD, LARGEST))
+
+
+def give_back_memory() -> bool:
+    """Give what is free now back to the system: after :func:`keep_freed_memory`, what loading has left.
+
+    Returns:
+        Whether it was done; see there.
+    """
+    return _is_glibc() and bool(ctypes.CDLL(None).malloc_trim(0))
+
+
+def _is_glibc() -> bool:
+    return sys.platform.startswith("linux") and platform.libc_ver()[0] == "glibc"
 
 
 def peak_mb() -> float:

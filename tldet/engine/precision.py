@@ -80,10 +80,12 @@ class Precision:
         """Keep the weights of convolutions and matrix products in the number format they are multiplied in.
 
         Only for prediction under :meth:`autocast`, which would cast them anew in every pass: the results are the same.
+        The parameters are other objects afterwards.
         """
         for module in model.modules():
             if self.name != "fp32" and isinstance(module, (nn.Conv2d, nn.Linear)):
-                module.to(self.dtype)
+                for name, weight in list(module.named_parameters(recurse=False)):
+                    setattr(module, name, nn.Parameter(weight.detach().to(self.dtype), requires_grad=False))
         return model
 
     def describe(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -29,9 +28,8 @@ class Predictor:
     """A detector with the input size, classes and number format it was made for.
 
     Args:
-        model: the detector, on its device, in eval mode; it stays as it is (``features``, ``losses`` and
-            ``predict_tensor`` in fp32). Prediction runs on a copy made for it: norms folded, weights in its own number
-            format.
+        model: the detector, on its device. It becomes the predictor's own, made for prediction: norms folded, weights
+            laid out and stored in its number format. ``restore`` of a checkpoint gives a detector as it was trained.
         category_ids: the data set's own category id of each label.
         short: pictures are scaled so that their short side is this,
         long: and their long side at most that.
@@ -42,8 +40,7 @@ class Predictor:
         self, model: Detector, category_ids: Sequence[int], *, short: int, long: int, precision: Precision
     ) -> None:
         self.precision = precision
-        self.model = model.eval()
-        self._fast = precision.store_weights(precision.prepare(fuse(copy.deepcopy(model))))
+        self.model = precision.store_weights(precision.prepare(fuse(model.eval())))
         self.category_ids = tuple(category_ids)
         self.short, self.long = short, long
 
@@ -102,7 +99,7 @@ class Predictor:
             samples.append(Sample(pixels, _nothing(), picture.whole))
         device = next(self.model.parameters()).device
         with torch.inference_mode(), self.precision.autocast():
-            return [found.to("cpu") for found in self._fast.predict(collate(samples).to(device))]
+            return [found.to("cpu") for found in self.model.predict(collate(samples).to(device))]
 
 
 def _nothing() -> Target:

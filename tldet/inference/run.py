@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 from tldet.data.images import Picture, Reduced, read_image
-from tldet.engine.memory import keep_freed_memory
+from tldet.engine.memory import give_back_memory, keep_freed_memory
 from tldet.errors import DataError
 from tldet.inference.predictor import Predictor, load
 from tldet.inference.sources import Source, find_sources
@@ -89,6 +89,7 @@ def predict(
         if folder:
             make_folder(folder)
     run = _Run(load(checkpoint, device, precision), Path(out) if out else None, score, console)
+    give_back_memory()
     start = time.perf_counter()
     try:
         with run.progress() as progress:

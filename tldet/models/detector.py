@@ -39,11 +39,11 @@ class Preprocess:
 
 def normalised(images: Tensor, to: Preprocess) -> Tensor:
     """(B, 3, H, W) RGB in 0..255 as float32 with the mean, the spread and the channel order of ``to``."""
-    images = images.float()
     if to.bgr:
         images = images.flip(1)
-    mean, std = images.new_tensor(to.mean), images.new_tensor(to.std)
-    return ((images - mean[:, None, None]) / std[:, None, None]).contiguous(memory_format=torch.channels_last)
+    x = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
+    mean, std = x.new_tensor(to.mean), x.new_tensor(to.std)
+    return x.sub_(mean[:, None, None]).div_(std[:, None, None])
 
 
 class Detector(nn.Module):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 M = TypeVar("M", bound=nn.Module)
@@ -35,3 +36,21 @@ def hollow(build: Callable[[], M]) -> M:
     with _NoStorage():
         module = build()
     return module.to("meta")
+
+
+def filled(build: Callable[[], M], state: Mapping[str, Tensor]) -> M:
+    """The module that ``build`` makes with the weights of ``state``; weights of its own are not drawn first.
+
+    The module holds the tensors of ``state`` themselves where their number format fits.
+
+    Raises:
+        RuntimeError: ``state`` does not fit, as of ``load_state_dict``.
+    """
+    with _NoStorage():
+        module = build()
+    own = module.state_dict()
+    module.load_state_dict({k: v.to(own[k].dtype) if k in own else v for k, v in state.items()}, assign=True)
+    if any(tensor.is_meta for tensor in chain(module.parameters(), module.buffers())):  # made, but no part of the state
+        module = build()
+        module.load_state_dict(state)
+    return module

@@ -50,10 +50,14 @@ class Candidates(NamedTuple):
 
 
 def best_pairs(ranks: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best (reference, class) pairs by ``ranks`` (B, N, K): their ranks, references and classes, (B, n) each."""
-    best, pairs = top_rows(ranks.flatten(1).float(), count)
+    """The best (reference, class) pairs by ranks (B, N, K): their ranks, references and classes, (B, n) each.
+
+    The best n pairs are among the pairs of the n references whose best class ranks highest: only those are sorted.
+    """
+    _, rows = top_rows(ranks.amax(-1), count)
+    best, pairs = top_rows(take_rows(ranks, rows).flatten(1).float(), count)
     classes = ranks.shape[-1]
-    return best, pairs // classes, pairs % classes
+    return best, rows.gather(1, pairs // classes), pairs % classes
 
 
 def take_rows(values: Tensor, rows: Tensor) -> Tensor:

@@ -8,11 +8,14 @@ from typing import Any
 from tldet import checkpoint
 from tldet.errors import CheckpointError
 from tldet.models.detector import Detector, build_detector
+from tldet.models.hollow import filled
 from tldet.transfer.provenance import refuse_classifier
 
 
 def restore(path: str | Path) -> tuple[Detector, dict[str, Any]]:
     """The detector of a checkpoint, in eval mode with its EMA weights where it has them, and the checkpoint.
+
+    Both hold the same tensors.
 
     Raises:
         CheckpointError: the file cannot be read, or its weights do not fit its own config.
@@ -20,8 +23,8 @@ def restore(path: str | Path) -> tuple[Detector, dict[str, Any]]:
     state = checkpoint.load(path)
     refuse_classifier(path, state)
     try:
-        detector = build_detector(state["config"]["model"], state["meta"]["class_names"])
-        detector.load_state_dict(state.get("ema") or state["model"])
+        model, names = state["config"]["model"], state["meta"]["class_names"]
+        detector = filled(lambda: build_detector(model, names), state.get("ema") or state["model"])
     except (RuntimeError, KeyError, TypeError) as error:
         why = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: its weights do not fit the model it describes: {why}") from None

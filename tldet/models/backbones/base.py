@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch.nn.functional as F
-from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -89,7 +88,11 @@ def output_norms(channels: Sequence[int], norm: OutNorm) -> nn.ModuleList:
     Networks without BatchNorm give out unnormalised sums of many blocks; detectors on Swin and ConvNeXt put a new
     LayerNorm behind each level (Liu et al. 2021, Swin Transformer, the detection configs of its authors).
     """
-    return nn.ModuleList(LayerNorm2d(c) if norm == "layer" else nn.Identity() for c in channels)
+    if norm == "none":
+        return nn.ModuleList(nn.Identity() for _ in channels)
+    from timm.layers import LayerNorm2d  # takes time and memory that few networks need
+
+    return nn.ModuleList(LayerNorm2d(c) for c in channels)
 
 
 def has_batch_norm(module: nn.Module) -> bool:

@@ -13,9 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
-import timm
 import torch.nn.functional as F
-from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -44,6 +42,8 @@ def outline(name: str) -> Outline:
     Raises:
         ValueError: timm has no such network, or it gives no features.
     """
+    import timm  # takes time and memory that other backbones do not need
+
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
         raise ValueError(f"timm knows no model {name!r}; nearest: {', '.join(near) or 'see timm.list_models()'}")
@@ -60,6 +60,8 @@ def outline(name: str) -> Outline:
 
 def parameter_groups(body: nn.Module) -> list[list[str]]:
     """Names of the parameters of each layer from stem to top, as the network itself declares them."""
+    from timm.models import group_parameters
+
     matcher = getattr(body, "group_matcher", None)
     if matcher is None:  # a few networks declare none: each child is a layer then, or each of a list's children
         layers = group_parameters(body, {"lists": r"^(?:stages|blocks|layers)\.(\d+)", "stem": "^stem"})
@@ -94,6 +96,12 @@ def body_groups(body: nn.Module) -> list[tuple[str, list[str]]]:
         inside = prefixes(group, [name for name in everything if name not in mine])
         found.append(("stem" if number == 0 else inside[0], [f"body.{prefix}" for prefix in inside]))
     return found
+
+
+def _create(name: str, **options: Any) -> Any:
+    import timm
+
+    return timm.create_model(name, pretrained=False, **options)
 
 
 @BACKBONES.register_module()
@@ -131,7 +139,7 @@ class TimmBackbone(Backbone):
             raise ValueError(f"{name} has levels of stride {list(known.strides)}, not all of {list(self.strides)}")
         wanted = tuple(known.strides.index(stride) for stride in self.strides)
         features = {"features_only": True, "feature_cls": "getter", "out_indices": wanted}
-        net = timm.create_model(name, pretrained=False, **features, **known.options)
+        net = _create(name, **features, **known.options)
         self.body, self.indices = net.model, tuple(net.out_indices)
         self.channels = tuple(known.channels[index] for index in wanted)
         self.multiple = max(known.strides)
@@ -179,7 +187,7 @@ class ViTBackbone(Backbone):
             raise ValueError(f"{name} has levels of stride {list(known.strides)}: use TimmBackbone")
         if not known.options:
             raise ValueError(f"{name} takes pictures of one size only")
-        self.body = timm.create_model(name, pretrained=False, num_classes=0, **known.options)
+        self.body = _create(name, num_classes=0, **known.options)
         cast(Any, self.body).prune_intermediate_layers(1, prune_norm=False, prune_head=True)
         self.patch = known.strides[-1]
         self.strides = (2 ** round(math.log2(self.patch)),)

@@ -32,14 +32,14 @@ def test_cpu_with_bf16_is_measured_once(
 ) -> None:
     monkeypatch.setenv("TLDET_CACHE", str(tmp_path))
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
-    monkeypatch.setattr(precision, "_seconds", lambda one, model, trial: 1.0 if one.name == fast else 2.0)
+    monkeypatch.setattr(precision, "pass_seconds", lambda one, model, trial: 1.0 if one.name == fast else 2.0)
     model = nn.Conv2d(3, 3, 1)
     first = choose(model, "cpu", trial=lambda: None, work="small")
     assert first.name == expected
     assert choose(model, "cpu").reason == "bf16 was not measured"
     again = choose(model, "cpu", trial=lambda: pytest.fail("was run"), work="small")
     assert (again.name, again.reason) == (expected, f"{first.reason} at an earlier time")
-    monkeypatch.setattr(precision, "_seconds", lambda one, model, trial: trial())
+    monkeypatch.setattr(precision, "pass_seconds", lambda one, model, trial: trial())
     with pytest.raises(pytest.fail.Exception, match="was run"):
         choose(model, "cpu", trial=lambda: pytest.fail("was run"), work="large")
 

@@ -7,16 +7,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torchvision.ops import box_iou, generalized_box_iou_loss, sigmoid_focal_loss
+from torchvision.ops import box_iou, generalized_box_iou_loss
 
-from tldet.models.heads.retinanet import focal_loss_sum
 from tldet.models.losses import (
-    Known,
     class_loss_sum,
     distribution_focal_loss,
     giou_loss,
     paired_iou,
-    quality_focal_loss_sum,
 )
 
 UNIT = [0.0, 0, 1, 1]
@@ -50,49 +47,6 @@ def test_giou_and_its_gradient_are_torchvision_s() -> None:
     expected.sum().backward()
     torch.testing.assert_close(ours.grad, theirs.grad)
     torch.testing.assert_close(paired_iou(boxes[0], boxes[1]), box_iou(boxes[0], boxes[1]).diagonal())
-
-
-def test_focal_loss_is_torchvision_s() -> None:
-    logits = torch.randn(40, 7, generator=torch.Generator().manual_seed(0)) * 4
-    rows, labels = torch.tensor([0, 3, 17]), torch.tensor([6, 0, 2])
-    truth = torch.zeros(40, 7)
-    truth[rows, labels] = 1
-    expected = sigmoid_focal_loss(logits, truth, alpha=0.25, gamma=2.0, reduction="sum")
-    torch.testing.assert_close(focal_loss_sum(logits, rows, labels, alpha=0.25, gamma=2.0), expected)
-
-
-def test_quality_focal_loss() -> None:
-    logits = torch.tensor([[0.0, 2.0], [-1.0, 0.5]])
-    rows, labels, quality = torch.tensor([0]), torch.tensor([1]), torch.tensor([0.7])
-    truth = torch.tensor([[0.0, 0.7], [0.0, 0.0]])
-    damped = (truth - logits.sigmoid()).abs() ** 2 * F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    found = quality_focal_loss_sum(logits, rows, labels, quality, beta=2.0)
-    torch.testing.assert_close(found, damped.sum())
-    half = torch.zeros(1, 1)
-    one = quality_focal_loss_sum(half, torch.tensor([0]), torch.tensor([0]), torch.tensor([1.0]), beta=2.0)
-    assert one.item() == pytest.approx(0.25 * math.log(2))  # |1 - 0.5|^2 * -log 0.5
-
-
-# Three references of two pictures, two classes, all scores 1/2; the first picture was labelled for class 0 only.
-HALF = torch.zeros(3, 2)
-SOME = torch.tensor([[True, False], [True, True]])
-
-
-@pytest.mark.parametrize(
-    ("row", "label", "background"),
-    [
-        (0, 1, 4),  # of 6 entries: not (0, 1), (1, 1); the object's was no background anyway
-        (0, 0, 3),
-        (2, 1, 3),
-    ],
-)
-def test_focal_losses_without_the_background_of_classes_not_labelled(row: int, label: int, background: int) -> None:
-    known = Known(SOME, [2, 1], torch.tensor([row // 2]))
-    at = (torch.tensor([row]), torch.tensor([label]))
-    focal = focal_loss_sum(HALF, *at, alpha=0.25, gamma=2.0, known=known)
-    assert focal.item() == pytest.approx((0.75 * background + 0.25) * 0.25 * math.log(2))
-    quality = quality_focal_loss_sum(HALF, *at, torch.tensor([1.0]), beta=2.0, known=known)
-    assert quality.item() == pytest.approx((background + 1) * 0.25 * math.log(2))
 
 
 def test_cross_entropy_of_a_background_that_may_be_a_class_not_labelled() -> None:

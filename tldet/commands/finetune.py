@@ -5,7 +5,17 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_class_match, add_data, add_length, add_options, add_seed, positive_float, share
+from tldet.commands.shared import (
+    add_class_match,
+    add_compile,
+    add_data,
+    add_length,
+    add_options,
+    add_seed,
+    options_of,
+    positive_float,
+    share,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,6 +65,7 @@ def arguments(parser: ArgumentParser) -> None:
         "--l2-sp", type=positive_float, metavar="A", help="pull the backbone to its start, instead of weight decay"
     )
     add_class_match(parser)
+    add_compile(parser)
     add_options(parser)
 
 
@@ -87,6 +98,6 @@ def run(args: Namespace, console: Console) -> None:
             class_aliases=args.class_aliases,
             fold_names=tuple(args.fold_names),
         ),
-        options=args.cfg_options,
+        options=options_of(args),
         console=console,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_length, add_options, add_seed
+from tldet.commands.shared import add_compile, add_length, add_options, add_seed, options_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +23,7 @@ def arguments(parser: ArgumentParser) -> None:
     add_length(parser)
     add_seed(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out and its config.py")
+    add_compile(parser)
     add_options(parser)
 
 
@@ -40,6 +41,6 @@ def run(args: Namespace, console: Console) -> None:
         steps=args.steps,
         seed=args.seed,
         resume=args.resume,
-        options=args.cfg_options,
+        options=options_of(args),
         console=console,
     )

@@ -35,6 +35,16 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="a.b=c", help="override config keys")
 
 
+def add_compile(parser: ArgumentParser) -> None:
+    """The compiler; see :func:`options_of`."""
+    parser.add_argument("--compile", action="store_true", help="use torch.compile where it is measured to pay")
+
+
+def options_of(args: Namespace) -> list[str]:
+    """The keys of the config that ``--cfg-options`` and :func:`add_compile` give."""
+    return [*(["training.compile=True"] if args.compile else []), *args.cfg_options]
+
+
 def add_class_match(parser: ArgumentParser) -> None:
     """How the classes of a start are known again."""
     parser.add_argument(

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -129,7 +129,7 @@ def choose(
         return Precision("fp32", kind, reason="the processor has no bf16 instructions")
     if trial is None:
         return Precision("fp32", kind, reason="bf16 was not measured")
-    seconds, known = remembered("precision", _key(model, work), lambda: _measure(model, trial))
+    seconds, known = remembered("precision", timing_key(model, work), lambda: _measure(model, trial))
     name: Name = "bf16" if seconds["bf16"] < _WORTH_IT * seconds["fp32"] else "fp32"
     when = " at an earlier time" if known else ""
     when += ", too near to change it" if name == "fp32" and seconds["bf16"] < seconds["fp32"] else ""
@@ -169,7 +169,7 @@ def _check(requested: str, kind: str) -> Name:
     return requested  # type: ignore[return-value]
 
 
-def _key(model: nn.Module, work: str) -> str:
+def timing_key(model: nn.Module, work: str) -> str:
     """Everything that decides how long a pass takes."""
     layers = [(name, tuple(p.shape), p.requires_grad) for name, p in model.named_parameters()]
     machine = (platform.machine(), _processor(), torch.get_num_threads(), str(torch.__version__))
@@ -177,18 +177,25 @@ def _key(model: nn.Module, work: str) -> str:
 
 
 def _measure(model: nn.Module, trial: Callable[[], Any]) -> dict[str, float]:
-    """Seconds of one pass in either format, the first of each unmeasured."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    """Seconds of one pass in either format."""
     Precision().prepare(model)
+    with undisturbed(model):
+        return {name: pass_seconds(Precision(name), model, trial) for name in ("fp32", "bf16")}
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Leave the model's statistics and the random numbers as they were before."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     with torch.random.fork_rng(devices=[]):
-        seconds = {name: _seconds(Precision(name), model, trial) for name in ("fp32", "bf16")}
+        yield
     with torch.no_grad():
         for buffer, before in buffers:
             buffer.copy_(before)
-    return seconds
 
 
-def _seconds(precision: Precision, model: nn.Module, trial: Callable[[], Any]) -> float:
+def pass_seconds(precision: Precision, model: nn.Module, trial: Callable[[], Any]) -> float:
+    """Seconds of a forward pass, and of the backward pass of a loss it returns; the first run does not count."""
     best = float("inf")
     for run in range(3):
         start = time.perf_counter()

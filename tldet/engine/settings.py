@@ -20,6 +20,7 @@ class TrainSettings:
         clip_norm: gradients longer than this (L2 over all parameters) are scaled down to it; None leaves them.
         ema: decay of the exponential moving average of the weights that is validated and deployed; None for none.
         precision: ``fp32``, ``bf16``, ``fp16`` or ``auto`` (see :mod:`tldet.engine.precision`).
+        compile: compile the model's parts with torch.compile where a step then is measured to take less time.
         validate_every: epochs between validations; None: at the end only. There is always one at the end.
         checkpoint_every: epochs between checkpoints; None: at the end only.
         keep: how many of the last checkpoints stay, at least 2; ``best.pt`` stays beside them.
@@ -37,6 +38,7 @@ class TrainSettings:
     clip_norm: float | None = None
     ema: float | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False
     validate_every: float | None = 1.0
     checkpoint_every: float | None = 1.0
     keep: int = 2

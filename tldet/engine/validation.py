@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
+from tldet.engine.compiling import as_written
 from tldet.engine.ema import Ema
 from tldet.engine.precision import Precision
 from tldet.engine.settings import TrainSettings
@@ -20,7 +21,8 @@ def measure(model: nn.Module, evaluate: Evaluate, ema: Ema | None, precision: Pr
     """What ``evaluate`` says of the model in eval mode, with averaged weights where there are any."""
     model.eval()
     try:
-        with ema.applied() if ema else nullcontext(), torch.no_grad(), precision.autocast():
+        averaged = ema.applied() if ema else nullcontext()
+        with averaged, as_written(model), torch.no_grad(), precision.autocast():
             return {name: float(value) for name, value in evaluate(model).items()}
     finally:
         model.train()

@@ -7,32 +7,12 @@ B pictures, R regions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 EPS = 1e-7  # keeps the division finite where a box has no area; torchvision's constant
-
-
-class Known(NamedTuple):
-    """For a batch of which some picture was not labelled for all classes: where the absence of an object means one."""
-
-    classes: Tensor  # (B, K) bool
-    rows: Sequence[int]  # B; how many rows of the logits are each picture's, in this order
-    picture: Tensor  # (P,) the picture of every place that holds an object
-
-
-def background_sum(entries: Tensor, known: Known) -> Tensor:
-    """The sum of the background loss (A, K) over the entries whose class was labelled on their picture."""
-    columns = torch.stack([part.sum(0) for part in torch.split(entries, list(known.rows))])  # (B, K)
-    return (columns * known.classes).sum()
-
-
-def counted_at(values: Tensor, labels: Tensor, known: Known) -> Tensor:
-    """The background losses (P,) at the objects of ``labels`` (P,), 0 where :func:`background_sum` left them out."""
-    return values * known.classes[known.picture, labels]
 
 
 def overlap(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,31 +42,6 @@ def giou_loss(boxes: Tensor, others: Tensor) -> Tensor:
     high = torch.maximum(boxes[:, 2:], others[:, 2:])
     hull = (high - low).prod(-1)
     return 1 - shared / (union + EPS) + (hull - union) / (hull + EPS)
-
-
-def quality_focal_loss_sum(
-    logits: Tensor, rows: Tensor, labels: Tensor, quality: Tensor, *, beta: float, known: Known | None = None
-) -> Tensor:
-    """Quality focal loss (Li et al. 2020, equation 2), summed: the class score learns how good the box is.
-
-    Args:
-        logits: (A, K) raw scores of the references that count; all entries are background but those at
-            ``(rows, labels)``.
-        rows: (P,) rows that hold an object.
-        labels: (P,) its class.
-        quality: (P,) what the score should be, in 0..1.
-        beta: how much entries that are nearly right are damped.
-        known: leaves out the background of classes that a picture was not labelled for; None counts all.
-    """
-    logits = logits.float()
-    entries = torch.sigmoid(logits) ** beta * F.softplus(logits)
-    background = entries.sum() if known is None else background_sum(entries, known)
-    at = logits[rows, labels]
-    score = torch.sigmoid(at)
-    there = score**beta * F.softplus(at)
-    there = there if known is None else counted_at(there, labels, known)
-    here = (quality - score).abs() ** beta * F.binary_cross_entropy_with_logits(at, quality, reduction="none")
-    return background + (here - there).sum()
 
 
 def distribution_focal_loss(logits: Tensor, distances: Tensor) -> Tensor:

@@ -62,8 +62,9 @@ def match(
         for chunk, part, own in zip(chunks, torch.split(matched, rows), torch.split(best, rows), strict=True):
             top = overlaps(chunk) == most[:, None]  # (G, a)
             helped = top.any(0)
-            last = len(boxes) - 1 - top.flip(0).byte().argmax(0)
-            part[helped] = (own if low_quality == "own" else last)[helped]
+            if low_quality == "object":
+                own = len(boxes) - 1 - top.flip(0).byte().argmax(0)  # the last of several
+            part[helped] = own[helped]
     return matched
 
 

@@ -11,6 +11,7 @@ import torch
 
 from tldet.config import Config, build
 from tldet.data.loader import BatchOrder, Collate, Samples, collate, train_batches
+from tldet.engine.compiling import compile_where_it_pays
 from tldet.engine.distributed import current
 from tldet.engine.l2_sp import L2SP, L2SPSettings, anchored, saved_start
 from tldet.engine.precision import choose, pick_device
@@ -78,6 +79,8 @@ def assemble(
     work = repr((loader.batch_size, cfg["data"]["train"].get("transforms")))
     precision = world.first(lambda: choose(model, device, training.precision, trial, work))
     log.info("computing in %s", precision.describe())
+    if training.compile:
+        log.info("%s", compile_where_it_pays(model, trial, precision, work))
     batch = order.batch_size * training.accumulate * world.size
     optimizer, own = _learning(cfg["optimizer"], settings, model, releases, batch, started, folder, console)
     return Trainer(

@@ -31,7 +31,7 @@ from tldet.models.boxes import (
     to_distances,
 )
 from tldet.models.dense import TowerNorm, learners, level_scales, start_towers, tower
-from tldet.models.heads.retinanet import focal_loss_sum
+from tldet.models.focal import focal_loss_sums
 from tldet.models.losses import giou_loss
 from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, detections, take_rows
 from tldet.registry import HEADS
@@ -143,11 +143,11 @@ class ATSSHead(nn.Module):
         wanted = centerness(to_distances(centre_form(anchors)[0], learn.boxes))
         boxes = decode(learn.of(flatten_levels(raw.deltas, 4)), anchors, s.weights)
         central = learn.of(flatten_levels(raw.centerness, 1)).squeeze(-1)
-        given = (flatten_levels(raw.logits, self.num_classes)[learn.counted], learn.rows, learn.labels)
+        logits = flatten_levels(raw.logits, self.num_classes)
         count = learn.per_picture.clamp(min=1).sum()  # a picture without objects counts as one, as in mmdet
         box = (giou_loss(boxes, learn.boxes) * wanted).sum() / wanted.sum().clamp(min=1)
         return {
-            "loss_cls": focal_loss_sum(*given, alpha=s.alpha, gamma=s.gamma, known=learn.known) / count,
+            "loss_cls": focal_loss_sums(logits, learn, alpha=s.alpha, gamma=s.gamma).sum() / count,
             "loss_bbox": s.box_weight * box,
             "loss_centerness": F.binary_cross_entropy_with_logits(central, wanted, reduction="sum") / count,
         }

@@ -30,7 +30,7 @@ from tldet.models.boxes import (
     to_distances,
 )
 from tldet.models.dense import TowerNorm, learners, level_scales, start_towers, tower
-from tldet.models.heads.retinanet import focal_loss_sum
+from tldet.models.focal import focal_loss_sums
 from tldet.models.losses import giou_loss
 from tldet.models.matching import BACKGROUND, spare_crowds
 from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, detections, take_rows
@@ -180,11 +180,11 @@ class FCOSHead(nn.Module):
             said = tuple(level * stride for level, stride in zip(said, self.strides, strict=True))
         boxes = from_distances(points, learn.of(flatten_levels(said, 4)))
         central = learn.of(flatten_levels(raw.centerness, 1)).squeeze(-1)
-        given = (flatten_levels(raw.logits, self.num_classes)[learn.counted], learn.rows, learn.labels)
+        logits = flatten_levels(raw.logits, self.num_classes)
         weight = wanted if s.box_weight == "centerness" else torch.ones_like(wanted)
         count = max(len(learn.labels), 1)
         return {
-            "loss_cls": focal_loss_sum(*given, alpha=s.alpha, gamma=s.gamma, known=learn.known) / count,
+            "loss_cls": focal_loss_sums(logits, learn, alpha=s.alpha, gamma=s.gamma).sum() / count,
             "loss_bbox": (giou_loss(boxes, learn.boxes) * weight).sum() / weight.sum().clamp(min=1e-6),
             "loss_centerness": F.binary_cross_entropy_with_logits(central, wanted, reduction="sum") / count,
         }

@@ -29,7 +29,8 @@ from tldet.models.boxes import (
     to_distances,
 )
 from tldet.models.dense import TowerNorm, learners, level_scales, start_towers, tower
-from tldet.models.losses import distribution_focal_loss, giou_loss, paired_iou, quality_focal_loss_sum
+from tldet.models.focal import quality_focal_loss_sums
+from tldet.models.losses import distribution_focal_loss, giou_loss, paired_iou
 from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, detections, take_rows
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
@@ -137,14 +138,13 @@ class GFLHead(nn.Module):
         points, truth = centre_form(torch.cat(levels)[learn.place])[0] / stride, learn.boxes / stride  # in strides
         said = learn.of(flatten_levels(raw.distributions, 4 * (self.longest + 1)))
         boxes = from_distances(points, self._mean(said))  # (P, 4)
-        all_logits = flatten_levels(raw.logits, self.num_classes)
-        trust = learn.of(all_logits).detach().sigmoid().amax(-1)  # (P,)
+        logits = flatten_levels(raw.logits, self.num_classes)
+        trust = learn.of(logits).detach().sigmoid().amax(-1)  # (P,)
         quality = paired_iou(boxes.detach(), truth)
         count = learn.per_picture.clamp(min=1).sum()  # a picture without objects counts as one, as in mmdet
         weighed = trust.sum().clamp(min=1)
-        given = (all_logits[learn.counted], learn.rows, learn.labels, quality)
         return {
-            "loss_cls": quality_focal_loss_sum(*given, beta=s.beta, known=learn.known) / count,
+            "loss_cls": quality_focal_loss_sums(logits, learn, quality, beta=s.beta).sum() / count,
             "loss_bbox": s.box_weight * (giou_loss(boxes, truth) * trust).sum() / weighed,
             "loss_dfl": s.dfl_weight * (self._side_loss(said, to_distances(points, truth)) * trust).sum() / weighed,
         }

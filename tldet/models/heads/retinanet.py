@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from tldet.config import require_ranges
 from tldet.models.boxes import AnchorGenerator, decode, encode, flatten_level, flatten_levels
-from tldet.models.dense import TowerNorm, known_of, start_towers, tower
-from tldet.models.losses import Known, background_sum, counted_at, giou_loss
-from tldet.models.matching import IGNORED, Rescue, assign
+from tldet.models.dense import TowerNorm, learners, start_towers, tower
+from tldet.models.focal import focal_loss_sums
+from tldet.models.losses import giou_loss
+from tldet.models.matching import Rescue, assign
 from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, detections, take_rows
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
@@ -134,30 +135,22 @@ class RetinaNetHead(nn.Module):
         """Focal loss and box loss, divided by the number of positive anchors."""
         s = self.settings
         anchors = torch.cat(self.anchors(raw.logits))  # (M, 4)
-        logits, deltas = flatten_levels(raw.logits, self.num_classes), flatten_levels(raw.deltas, 4)  # (B, M, K or 4)
-        classes, boxes, counts = [], [], []
-        for row, target in enumerate(targets):
-            limits = {"positive": s.positive, "negative": s.negative, "least": s.least, "crowd": s.crowd}
-            matched = assign(anchors, target, low_quality=s.low_quality, **limits)
-            counted = matched != IGNORED
-            rows = (matched[counted] >= 0).nonzero().flatten()
-            positive = (matched >= 0).nonzero().flatten()
-            labels = target.labels[matched[positive]]
-            stated = target.labelled is not None
-            known = known_of([target], counted[None], torch.zeros_like(rows)) if stated else None
-            given = (logits[row][counted], rows, labels)
-            classes.append(focal_loss_sum(*given, alpha=s.alpha, gamma=s.gamma, known=known))
-            boxes.append(self._box_loss(deltas[row, positive], anchors[positive], target.boxes[matched[positive]]))
-            counts.append(max(len(positive), 1))
-        shares = [1 / count / len(targets) if s.normalise == "picture" else 1 / sum(counts) for count in counts]
-        weight = anchors.new_tensor(shares)
-        return {"loss_cls": (torch.stack(classes) * weight).sum(), "loss_bbox": (torch.stack(boxes) * weight).sum()}
+        limits = {"positive": s.positive, "negative": s.negative, "least": s.least, "crowd": s.crowd}
+        matched = [assign(anchors, target, low_quality=s.low_quality, **limits) for target in targets]
+        learn = learners(matched, targets)
+        logits = flatten_levels(raw.logits, self.num_classes)
+        classes = focal_loss_sums(logits, learn, alpha=s.alpha, gamma=s.gamma)  # (B,)
+        boxes = self._box_loss(learn.of(flatten_levels(raw.deltas, 4)), anchors[learn.place], learn.boxes)  # (P,)
+        counts = learn.per_picture.clamp(min=1)
+        shares = 1 / counts / len(targets) if s.normalise == "picture" else (1 / counts.sum()).expand(len(targets))
+        return {"loss_cls": (classes * shares).sum(), "loss_bbox": (boxes * shares[learn.picture]).sum()}
 
     def _box_loss(self, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """(P,) loss of each object."""
         if self.settings.box_loss == "giou":
-            return giou_loss(decode(deltas, anchors, self.settings.weights), boxes).sum()
+            return giou_loss(decode(deltas, anchors, self.settings.weights), boxes)
         wanted = encode(boxes, anchors, self.settings.weights)
-        return F.smooth_l1_loss(deltas.float(), wanted, beta=self.settings.beta, reduction="sum")
+        return F.smooth_l1_loss(deltas, wanted, beta=self.settings.beta, reduction="none").sum(-1)
 
     @torch.no_grad()
     def decode(self, raw: RetinaRaw, sizes: Sequence[Size]) -> list[Detections]:
@@ -169,28 +162,3 @@ class RetinaNetHead(nn.Module):
             scores = best.sigmoid()
             levels.append(Candidates(boxes, scores, labels, scores > s.score))
         return detections(levels, sizes, s)
-
-
-def focal_loss_sum(
-    logits: Tensor, rows: Tensor, labels: Tensor, *, alpha: float, gamma: float, known: Known | None = None
-) -> Tensor:
-    """Sigmoid focal loss (Lin et al. 2017, equation 5), summed.
-
-    Every entry is background but those at ``(rows, labels)``: so no one-hot target of the logits' size is made.
-
-    Args:
-        logits: (A, K) raw scores of the references that count.
-        rows: (P,) rows that hold an object.
-        labels: (P,) its class.
-        alpha: weight of positives (1 - alpha for background).
-        gamma: how much easy entries are damped.
-        known: leaves out the background of classes that a picture was not labelled for; None counts all.
-    """
-    logits = logits.float()
-    entries = torch.sigmoid(logits) ** gamma * F.softplus(logits)
-    background = (1 - alpha) * (entries.sum() if known is None else background_sum(entries, known))
-    at = logits[rows, labels]
-    there = (1 - alpha) * torch.sigmoid(at) ** gamma * F.softplus(at)
-    there = there if known is None else counted_at(there, labels, known)
-    here = alpha * torch.sigmoid(-at) ** gamma * F.softplus(-at)
-    return background + (here - there).sum()

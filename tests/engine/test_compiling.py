@@ -1,0 +1,80 @@
+"""Compiled only where it pays, whole again where it fails, and as written while it is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tldet.engine import compiling
+from tldet.engine.compiling import as_written, compile_where_it_pays
+from tldet.engine.precision import Precision
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Sequential:
+    monkeypatch.setenv("TLDET_CACHE", str(tmp_path))
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+
+
+def is_compiled(model: nn.Module) -> list[bool]:
+    return [part._compiled_call_impl is not None for part in model.children()]
+
+
+def timed(monkeypatch: pytest.MonkeyPatch, *found: float | Exception) -> list[bool]:
+    """Passes that seem to take so long; which of them were compiled."""
+    compiled, left = [], list(found)
+
+    def seconds(_: Precision, model: nn.Module, __: object) -> float:
+        compiled.append(all(is_compiled(model)))
+        value = left.pop(0)
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    monkeypatch.setattr(compiling, "pass_seconds", seconds)
+    return compiled
+
+
+@pytest.mark.parametrize(
+    ("found", "kept", "said"),
+    [
+        ((1.0, 0.5), True, "compiled: measured 1.00 s as written, 0.50 s compiled"),
+        ((1.0, 0.99), False, "not compiled: measured 1.00 s as written, 0.99 s compiled"),
+        ((1.0, RuntimeError("no C++ compiler\nmore")), False, "not compiled: torch.compile failed: no C++ compiler"),
+    ],
+)
+def test_kept_where_it_pays(
+    model: nn.Sequential, monkeypatch: pytest.MonkeyPatch, found: tuple[float, float], kept: bool, said: str
+) -> None:
+    passes = timed(monkeypatch, *found)
+    assert compile_where_it_pays(model, lambda: None, Precision(), "some work") == said
+    assert passes == [False, True]
+    assert is_compiled(model) == [kept] * 3
+    with as_written(model):
+        assert is_compiled(model) == [False] * 3
+    assert is_compiled(model) == [kept] * 3
+    again = compile_where_it_pays(model, lambda: None, Precision(), "some work")
+    assert "at an earlier time" in again, "a resumed run computes in the same way, and measures nothing"
+    assert len(passes) == 2
+
+
+@pytest.mark.slow
+def test_a_compiled_model_computes_the_same_and_saves_the_same(
+    model: nn.Sequential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(8, 3)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    monkeypatch.setattr(compiling, "WORTH_IT", 1e9)
+    said = compile_where_it_pays(model, lambda: model(x).sum(), Precision(), "some work")
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), "the measurement leaves the model as it was"
+    if not said.startswith("compiled"):
+        pytest.skip(said)  # no C++ compiler
+    assert all(is_compiled(model))
+    with as_written(model):
+        expected = model.eval()(x)
+    torch.testing.assert_close(model(x), expected)

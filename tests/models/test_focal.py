@@ -1,0 +1,117 @@
+"""The focal losses and their gradients against torchvision's, the plain formula, and values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import sigmoid_focal_loss
+
+from tldet.models import focal
+from tldet.models.dense import GroupNorm, Learners
+from tldet.models.focal import focal_loss_sums, quality_focal_loss_sums
+
+
+def learn(
+    at: list[tuple[int, int, int]], shape: tuple[int, int], ignored: tuple[tuple[int, int], ...] = (), **more: Tensor
+) -> Learners:
+    """Objects at (picture, place, label) among ``shape`` = (B, M) references."""
+    counted = torch.ones(shape, dtype=torch.bool)
+    for place in ignored:
+        counted[place] = False
+    picture, place, labels = torch.tensor(at, dtype=torch.int64).reshape(-1, 3).unbind(1)
+    classes = more.get("classes")
+    return Learners(counted, picture, place, labels, torch.zeros(len(at), 4), picture.bincount(), classes)
+
+
+def truth_of(places: Learners, shape: tuple[int, ...], values: Tensor | float = 1.0) -> Tensor:
+    truth = torch.zeros(shape)
+    truth[places.picture, places.place, places.labels] = torch.as_tensor(values)
+    return truth
+
+
+def counts(places: Learners, shape: tuple[int, ...]) -> Tensor:
+    """(B, M, K) whether an entry is in the loss."""
+    entries = places.counted[..., None].expand(shape)
+    entries = entries if places.classes is None else entries & places.classes[:, None]
+    return entries | (truth_of(places, shape) > 0)
+
+
+SHAPE = (2, 40, 7)
+PLACES = learn([(0, 0, 6), (0, 3, 0), (1, 17, 2)], (2, 40), ignored=((0, 5), (1, 39)))
+SOME = torch.tensor([[True] * 6 + [False], [True] * 7])
+CASES = [PLACES, PLACES._replace(classes=SOME), learn([], (2, 40))]
+
+
+@pytest.mark.parametrize("block", [1, 30, 2**18])
+@pytest.mark.parametrize("places", CASES, ids=["all classes", "some classes", "no object"])
+@pytest.mark.parametrize("kind", ["focal", "quality"])
+def test_values_and_gradients(places: Learners, block: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(focal, "BLOCK", block)
+    ours = (torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)) * 4).requires_grad_()
+    theirs = ours.detach().clone().requires_grad_()
+    if kind == "focal":
+        found = focal_loss_sums(ours, places, alpha=0.25, gamma=2.0)
+        entries = sigmoid_focal_loss(theirs, truth_of(places, SHAPE), alpha=0.25, gamma=2.0)
+    else:
+        quality = torch.linspace(0.1, 0.9, len(places.labels))
+        found = quality_focal_loss_sums(ours, places, quality, beta=1.5)
+        truth = truth_of(places, SHAPE, quality)
+        raw = F.binary_cross_entropy_with_logits(theirs, truth, reduction="none")
+        entries = (truth - theirs.sigmoid()).abs() ** 1.5 * raw
+    expected = (entries * counts(places, SHAPE)).sum((1, 2))
+    torch.testing.assert_close(found, expected)
+    shares = torch.tensor([0.3, 2.0])
+    (found * shares).sum().backward()
+    (expected * shares).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_without_a_gradient_none_is_made() -> None:
+    logits = torch.zeros(1, 2, 3)
+    assert not focal_loss_sums(logits, learn([], (1, 2)), alpha=0.25, gamma=2.0).requires_grad
+
+
+def test_values_by_hand() -> None:
+    """Three references of two pictures, two classes, all scores 1/2; the first was labelled for class 0 only."""
+    some = torch.tensor([[True, False], [True, True]])
+    half, each = torch.zeros(2, 2, 2), 0.25 * math.log(2)
+    for (row, place, label), background in (((0, 0, 1), (2, 4)), ((0, 0, 0), (1, 4)), ((1, 0, 1), (2, 3))):
+        places = learn([(row, place, label)], (2, 2), classes=some)
+        found = focal_loss_sums(half, places, alpha=0.25, gamma=2.0)
+        expected = torch.tensor([0.75 * count * each for count in background])
+        expected[row] += 0.25 * each
+        torch.testing.assert_close(found, expected)
+    one = quality_focal_loss_sums(half[:1, :1, :1], learn([(0, 0, 0)], (1, 1)), torch.tensor([1.0]), beta=2.0)
+    assert one.item() == pytest.approx(each)  # |1 - 0.5|^2 * -log 0.5
+
+
+def test_half_precision_logits_get_half_precision_gradients() -> None:
+    logits = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)).bfloat16().requires_grad_()
+    whole = logits.detach().float().requires_grad_()
+    focal_loss_sums(logits, PLACES, alpha=0.25, gamma=2.0).sum().backward()
+    focal_loss_sums(whole, PLACES, alpha=0.25, gamma=2.0).sum().backward()
+    assert logits.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(logits.grad.float(), whole.grad, rtol=0.01, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_group_norm_is_torch_s_in_bf16(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    own, other = GroupNorm(4, 16), nn.GroupNorm(4, 16)
+    other.load_state_dict(own.state_dict())
+    x = torch.randn(2, 16, 5, 7).bfloat16().to(memory_format=layout)
+    slope = torch.randn(2, 16, 5, 7).bfloat16()
+    found = []
+    for norm in (own, other):
+        leaf = x.clone().requires_grad_()
+        y = norm(leaf)
+        y.backward(slope)
+        found.append((y, leaf.grad, norm.weight.grad, norm.bias.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    for a, b in zip(*found, strict=True):
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(a, b, rtol=0.02, atol=0.02)

@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torchvision.transforms import functional
 
-from tldet.data.transforms import Labelled, Pipeline
+from tldet.data.transforms import ColorJitter, Draws, Labelled, Pipeline
+from tldet.errors import ConfigError
 
 SIZE = (50, 60)
 SEED = (3, 1)
@@ -45,6 +48,65 @@ def test_small_boxes_stay_where_nothing_is_cut(step: dict[str, Any]) -> None:
     assert found.masks is not None
     assert len(found.masks) == 3
     assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
+
+
+@pytest.mark.parametrize("name", ["HorizontalFlip", "VerticalFlip"])
+def test_a_mirrored_box_lies_on_the_same_pixels(name: str) -> None:
+    given = sample([3, 4, 30, 41], [50, 0, 60, 50])
+    given.image[4:41, 3:30] = 7
+    found = run({"type": name, "p": 1.0}, given)
+    x0, y0, x1, y1 = found.boxes[0].astype(int).tolist()
+    assert (found.image[y0:y1, x0:x1] == 7).all()
+    assert int((found.image == 7).sum()) == 3 * 27 * 37
+    assert found.masks is not None
+    assert (found.masks[0] == (found.image[..., 0] == 7)).all()
+    assert found.boxes[1].tolist() == ([0, 0, 10, 50] if name == "HorizontalFlip" else [50, 0, 60, 50])
+    twice = run({"type": name, "p": 1.0}, found)
+    assert (twice.image == given.image).all()
+    assert twice.boxes.tolist() == given.boxes.tolist()
+
+
+COLOURED = np.random.default_rng(0).integers(60, 160, (*SIZE, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+NO_BOXES = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_))
+KEPT = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "p": 1.0}
+
+
+class Drawn:
+    """Draws the high end of every span."""
+
+    def random(self) -> float:
+        return 0.0
+
+    def uniform(self, _: float, high: float) -> float:
+        return high
+
+
+def recoloured(**spans: float) -> Any:
+    step = ColorJitter(**{**KEPT, **spans})
+    return step(Labelled(COLOURED, *NO_BOXES), Draws(Drawn(), Drawn())).image  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+def test_colours_change_as_torchvision_s_do(name: str) -> None:
+    adjust = getattr(functional, f"adjust_{name}")
+    expected = adjust(torch.from_numpy(COLOURED).permute(2, 0, 1), 1.3).permute(1, 2, 0).numpy()
+    assert np.abs(recoloured(**{name: 0.3}).astype(int) - expected).max() <= 2  # theirs rounds the grey
+
+
+def test_hue_turns_colours_and_keeps_their_brightness() -> None:
+    turned = recoloured(hue=0.02)
+    expected = functional.adjust_hue(torch.from_numpy(COLOURED).permute(2, 0, 1), 0.02).permute(1, 2, 0).numpy()
+    moved = turned.astype(float) - COLOURED
+    theirs = expected.astype(float) - COLOURED
+    grey = np.array([0.299, 0.587, 0.114])
+    assert np.abs(moved @ grey).max() < 1.5
+    assert np.corrcoef(moved.ravel(), theirs.ravel())[0, 1] > 0.6, "the same way round as theirs"
+    assert (recoloured() == COLOURED).all()
+
+
+def test_a_colour_jitter_out_of_range_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"transforms\.0.*hue"):
+        Pipeline([{"type": "ColorJitter", "hue": 0.7}])
 
 
 def cropped(*boxes: list[float], ignore: list[bool] | None = None, least_visible: float = 0.3) -> tuple[Labelled, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from tldet.errors import ConfigError, DataError
 from tldet.inference.predictor import Predictor
 from tldet.inference.run import predict, read_ahead
 from tldet.inference.sources import find_sources
-from tldet.inference.video import Video, VideoWriter, ahead
+from tldet.inference.video import Behind, Video, VideoWriter, ahead
 from tldet.structures import Detections
 
 
@@ -324,3 +325,32 @@ def test_pictures_are_drawn_in_their_own_format(run: Path, digits: Path, tmp_pat
     predict(run / "best.pt", [picture, gif], out=tmp_path / "out")
     assert {p.name for p in (tmp_path / "out").iterdir()} == {picture.name, "a.png"}
     assert cv2.imread(str(tmp_path / "out" / "a.png")) is not None
+
+
+def test_work_behind_the_caller_is_done_in_order_and_its_error_comes_up() -> None:
+    done: list[int] = []
+    with Behind(done.append, 2) as behind:
+        for number in range(20):
+            behind.put(number)
+    assert done == list(range(20))
+
+    def fail(number: int) -> None:
+        raise DataError(f"disk full at {number}")
+
+    tried: list[int] = []
+
+    def feed(count: int, error: Exception | None = None) -> None:
+        with Behind(fail, 1) as failing:
+            for number in range(count):
+                tried.append(number)
+                failing.put(number)
+                time.sleep(0.01)
+            if error:
+                raise error
+
+    for count in (100, 1):
+        with pytest.raises(DataError, match="disk full at 0"):
+            feed(count)
+    assert len(tried) < 50, "it comes up soon, not at the end"
+    with pytest.raises(ValueError, match="own"):
+        feed(1, ValueError("the caller's own error"))

@@ -18,11 +18,13 @@ import torchvision
 from torch import Tensor
 
 from tldet.benchmarks.annotations import reading_rows
+from tldet.benchmarks.infer import random_picture
 from tldet.benchmarks.report import Limit, Row, Suite
 from tldet.benchmarks.suites import Bench
 from tldet.benchmarks.timing import best_of
 from tldet.data.coco import CocoDataset, SampleKey
 from tldet.data.digits import generate
+from tldet.data.images import fitted_size, read_reduced, reduction, resize_to
 from tldet.data.layouts import find_layout
 from tldet.data.loader import collate
 from tldet.structures import Batch
@@ -30,6 +32,7 @@ from tldet.structures import Batch
 SIZE, BATCH = (480, 640), 8
 STORED = (500, 667)  # of generated pictures, about those of COCO
 PICTURES, QUICK_PICTURES = 64, 8
+PHOTO, QUICK_PHOTO, INPUT = (3024, 4032), (2016, 2688), (800, 1333)
 COLOUR = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.02}
 JPEG = frozenset({".jpg", ".jpeg"})
 
@@ -66,7 +69,24 @@ def run(bench: Bench) -> Suite:
             rate = {"pictures a second a core": 1 / compared.ours.median}
             name = f"JPEG to batches of {batch} x {size[0]} x {size[1]}"
             rows.append(Row(name, beside, compared, "picture", limit=share, checks=rate))
+        rows.append(_reduced_row(bench))
     return Suite("data", rows + reading_rows(bench))
+
+
+def _reduced_row(bench: Bench) -> Row:
+    """A photograph much larger than the detector's input."""
+    size, (short, long) = QUICK_PHOTO if bench.quick else PHOTO, INPUT
+    path = bench.folder / "photograph.jpg"
+    cv2.imwrite(str(path), random_picture(size, 0), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    height, width = fitted_size(size, short, long)
+    compared = bench.compare(
+        "a photograph",
+        lambda: resize_to(read_reduced(path, INPUT).image, (height, width)),
+        lambda: resize_to(_decoded(path), (height, width)),
+        10,
+    )
+    name = f"JPEG of {size[0]} x {size[1]} to {height} x {width}"
+    return Row(name, "decoding it whole", compared, "picture", checks={"read at 1 /": reduction(size, short, long)})
 
 
 def _dataset(bench: Bench, size: tuple[int, int]) -> CocoDataset:

@@ -18,7 +18,7 @@ SUITES = {
     "train": "one training step, beside torchvision's; the trainer's own part (about 5 minutes a model)",
     "data": "JPEG to batch, beside torchvision's transforms; reading annotations (about 6 minutes)",
     "eval": "COCO numbers of 500,000 detections, beside pycocotools (about 5 minutes)",
-    "startup": "the command line, the import, the first step (about 2 minutes)",
+    "startup": "the command line, the import, the first step (about 3 minutes)",
     "growth": "time and memory over the size of the work, with a plot beside --json (about 5 minutes)",
     "video": "decode, detect, draw and encode, beside detection alone (about 2 minutes)",
 }

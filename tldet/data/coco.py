@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tldet import rle
-from tldet.data.images import Reduced, read_reduced, require_pictures
+from tldet.data.images import Picture, Reduced, read_reduced, require_pictures
 from tldet.data.index import AnnotationIndex
 from tldet.data.transforms import Labelled, Pipeline
 from tldet.errors import DataError
@@ -31,6 +31,11 @@ class SampleKey(NamedTuple):
     epoch: int
     position: int
     batch: int
+
+
+def as_pixels(picture: Picture) -> Tensor:
+    """(3, H, W) uint8 of a (H, W, 3) picture; the same memory where that is contiguous."""
+    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
 
 
 @dataclass
@@ -109,7 +114,7 @@ class CocoDataset(Dataset[Sample]):
         ignore = np.array(self.index.crowd[rows])
         sample = Labelled(picture.image, boxes, np.arange(rows.start, rows.stop), ignore, masks, picture.factor)
         sample = self.pipeline(sample, (self.seed, epoch, number), (self.seed, epoch, batch, 1))
-        pixels = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))
+        pixels = as_pixels(sample.image)
         return Sample(pixels, self._target(sample, position), picture.whole)
 
     def _read(self, position: int) -> Reduced:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tldet.data.coco import SampleKey
+from tldet.data.coco import SampleKey, as_pixels
 from tldet.data.images import EXTENSIONS, read_image
 from tldet.data.layouts import KINDS
 from tldet.data.transforms import Labelled, Pipeline
@@ -99,7 +99,7 @@ class ImageFolderDataset(Dataset[LabelledPicture]):
         image = read_image(self.folder / self.names[number])
         sample = Labelled(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_))
         sample = self.pipeline(sample, (self.seed, epoch, number), (self.seed, epoch, batch, 1))
-        pixels = torch.from_numpy(np.ascontiguousarray(sample.image.transpose(2, 0, 1)))
+        pixels = as_pixels(sample.image)
         return LabelledPicture(pixels, int(self.labels[number]), self.names[number])
 
 

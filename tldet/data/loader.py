@@ -137,10 +137,10 @@ class _Surviving(Dataset[Any]):
 
 
 def collate(samples: Sequence[Sample], divisor: int = DIVISOR) -> Batch:
-    """Pad pictures at the right and the bottom with zeros to one size, a multiple of ``divisor``."""
+    """Pad pictures at the right and the bottom with zeros to one size, a multiple of ``divisor``; channels lie last."""
     sizes = [(int(s.image.shape[1]), int(s.image.shape[2])) for s in samples]
     height, width = (-(-max(side) // divisor) * divisor for side in zip(*sizes, strict=True))
-    images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
+    images = torch.zeros(len(samples), height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
     for row, sample in enumerate(samples):
         images[row, :, : sizes[row][0], : sizes[row][1]] = sample.image
     return Batch(images, sizes, [s.target for s in samples], [s.original_size for s in samples])

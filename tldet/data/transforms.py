@@ -1,4 +1,4 @@
-"""Augmentation through albumentations: the picture, its boxes, flags and masks together.
+"""Augmentation: the picture, its boxes, flags and masks together, through OpenCV or albumentations.
 
 A config names steps; a :class:`Pipeline` runs them. What a sample becomes is a function of its seed alone. Boxes carry
 their row number through every step, so that labels, ignore flags and masks follow their boxes whatever is dropped.
@@ -7,19 +7,20 @@ their row number through every step, so that labels, ignore flags and masks foll
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.config import build
+from tldet.config import build, require_ranges
 from tldet.data.images import Picture, fitted_size, resize_to
 from tldet.registry import TRANSFORMS
 
+TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])  # NTSC, from RGB
+FROM_YIQ = np.linalg.inv(TO_YIQ)
 LEAST_AREA = 1e-6  # square pixels: albumentations takes less for no box
 
 
@@ -114,9 +115,7 @@ class Albumentation:
         library = albumentations()
         sane = {"clip": True, "filter_invalid_bboxes": True, "min_area": LEAST_AREA, "min_visibility": least_visible}
         params = library.BboxParams("pascal_voc", label_fields=["rows"], **sane)
-        with warnings.catch_warnings():  # a colour step has no use for boxes, and says so
-            warnings.simplefilter("ignore", UserWarning)
-            self.compose = library.Compose([transform], bbox_params=params)
+        self.compose = library.Compose([transform], bbox_params=params)
 
     def __call__(self, sample: Labelled, draws: Draws) -> Labelled:
         """Run the step with a seed of its own."""
@@ -134,25 +133,55 @@ class Albumentation:
         return Labelled(out["image"], boxes, sample.rows[kept], sample.ignore[kept], masks)
 
 
+class _Flip:
+    """Mirror along an axis of the picture (0 the rows, 1 the columns) with probability ``p``."""
+
+    axis: int
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = p
+        require_ranges(self, p="[0, 1]")
+
+    def __call__(self, sample: Labelled, draws: Draws) -> Labelled:
+        """Mirror the sample or leave it."""
+        if draws.picture.random() >= self.p:
+            return sample
+        low, high = 1 - self.axis, 3 - self.axis  # of the boxes' columns
+        boxes = sample.boxes.copy()
+        boxes[:, [low, high]] = sample.image.shape[self.axis] - sample.boxes[:, [high, low]]
+        masks = None if sample.masks is None else np.ascontiguousarray(np.flip(sample.masks, self.axis + 1))
+        return replace(sample, image=cast(Picture, cv2.flip(sample.image, self.axis)), boxes=boxes, masks=masks)
+
+
 @TRANSFORMS.register_module()
-class HorizontalFlip(Albumentation):
+class HorizontalFlip(_Flip):
     """Mirror left and right with probability ``p``."""
 
-    def __init__(self, p: float = 0.5) -> None:
-        super().__init__(albumentations().HorizontalFlip(p=p))
+    axis = 1
 
 
 @TRANSFORMS.register_module()
-class VerticalFlip(Albumentation):
+class VerticalFlip(_Flip):
     """Mirror top and bottom with probability ``p``; for pictures without an up, such as those of a microscope."""
 
-    def __init__(self, p: float = 0.5) -> None:
-        super().__init__(albumentations().VerticalFlip(p=p))
+    axis = 0
 
 
 @TRANSFORMS.register_module()
-class ColorJitter(Albumentation):
-    """Change brightness, contrast, saturation and hue by up to the given share, with probability ``p``."""
+class ColorJitter:
+    """Change brightness, contrast, saturation and hue with probability ``p``.
+
+    All four are one matrix on the colours of a pixel, so that a picture is passed over once: brightness is a factor,
+    contrast a factor of the distance from the picture's mean grey, saturation one of the distance from the pixel's own,
+    hue a turn of the two colour axes of YIQ.
+
+    Args:
+        brightness: the factor lies within 1 minus and plus this, as do those of
+        contrast: and
+        saturation: below.
+        hue: turns within minus and plus this, as a share of the whole circle.
+        p: probability.
+    """
 
     def __init__(
         self,
@@ -162,14 +191,25 @@ class ColorJitter(Albumentation):
         hue: float = 0.02,
         p: float = 0.5,
     ) -> None:
-        jitter = albumentations().ColorJitter(
-            brightness=(max(0.0, 1 - brightness), 1 + brightness),
-            contrast=(max(0.0, 1 - contrast), 1 + contrast),
-            saturation=(max(0.0, 1 - saturation), 1 + saturation),
-            hue=(-hue, hue),
-            p=p,
-        )
-        super().__init__(jitter)
+        self.brightness, self.contrast, self.saturation, self.hue, self.p = brightness, contrast, saturation, hue, p
+        factors = dict.fromkeys(("brightness", "contrast", "saturation"), "[0, inf)")
+        require_ranges(self, hue="[0, 0.5]", p="[0, 1]", **factors)
+
+    def __call__(self, sample: Labelled, draws: Draws) -> Labelled:
+        """Recolour the sample or leave it."""
+        random = draws.picture
+        if random.random() >= self.p:
+            return sample
+        spans = (self.brightness, self.contrast, self.saturation)
+        bright, contrast, saturation = (random.uniform(max(0.0, 1 - span), 1 + span) for span in spans)
+        turn = 2 * np.pi * random.uniform(-self.hue, self.hue)
+        cos, sin = np.cos(turn), np.sin(turn)
+        turned = FROM_YIQ @ np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]]) @ TO_YIQ
+        colours = turned @ (saturation * np.eye(3) + (1 - saturation) * TO_YIQ[0])  # a grey stays what it is
+        grey = float(sample.image[::8, ::8].mean((0, 1)) @ TO_YIQ[0])
+        matrix = np.empty((3, 4))
+        matrix[:, :3], matrix[:, 3] = bright * contrast * colours, bright * (1 - contrast) * grey
+        return replace(sample, image=cast(Picture, cv2.transform(sample.image, matrix)))
 
 
 @TRANSFORMS.register_module()

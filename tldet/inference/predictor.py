@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tldet.data.coco import Sample
+from tldet.data.coco import Sample, as_pixels
 from tldet.data.images import Picture, Reduced, fitted_size, from_pillow, read_reduced, resize_to
 from tldet.data.loader import collate
 from tldet.engine.fuse import fuse
@@ -95,8 +95,7 @@ class Predictor:
         samples = []
         for picture in pictures:
             small = resize_to(picture.image, fitted_size(picture.whole, self.short, self.long))
-            pixels = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))
-            samples.append(Sample(pixels, _nothing(), picture.whole))
+            samples.append(Sample(as_pixels(small), _nothing(), picture.whole))
         device = next(self.model.parameters()).device
         with torch.inference_mode(), self.precision.autocast():
             return [found.to("cpu") for found in self.model.predict(collate(samples).to(device))]

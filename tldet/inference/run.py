@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +18,7 @@ from tldet.engine.memory import give_back_memory, keep_freed_memory
 from tldet.errors import DataError
 from tldet.inference.predictor import Predictor, load
 from tldet.inference.sources import Source, find_sources
-from tldet.inference.video import Video, VideoWriter, ahead, camera
+from tldet.inference.video import AHEAD, Behind, Video, VideoWriter, ahead, camera
 from tldet.output import make_folder, write_json
 from tldet.structures import Detections
 from tldet.visualize import draw
@@ -156,16 +157,25 @@ class _Run:
             write_picture(self.out / source.name, draw(drawn_on, found))
 
     def _film(self, source: Source, frames: Iterable[Picture], rate: Fraction) -> None:
-        writer = VideoWriter(self.out / source.name, rate) if self.out else None
-        try:
+        with self._drawing(source, rate) as draw_on:
             for number, frame in enumerate(self._readable(source, frames)):
                 found = self._found(frame, f"{source.path.as_posix()}#{number}")
                 self.summary.frames += 1
-                if writer:
-                    writer.write(draw(frame, found))
-        finally:
-            if writer:
-                writer.close()
+                draw_on((frame, found))
+
+    @contextmanager
+    def _drawing(self, source: Source, rate: Fraction) -> Iterator[Callable[[tuple[Picture, Detections]], None]]:
+        """What takes frames and detections and writes them as a film, in a thread of its own; nothing without --out."""
+        if self.out is None:
+            yield lambda _: None
+            return
+        with VideoWriter(self.out / source.name, rate) as writer:
+
+            def write(given: tuple[Picture, Detections]) -> None:
+                writer.write(draw(*given))
+
+            with Behind(write, AHEAD) as drawing:
+                yield drawing.put
 
     def _readable(self, source: Source, frames: Iterable[Picture]) -> Iterator[Picture]:
         """The frames up to where they cannot be read."""

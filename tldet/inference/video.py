@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import av
 import cv2
@@ -18,7 +18,7 @@ import numpy as np
 from tldet.data.images import Picture
 from tldet.errors import DataError
 
-AHEAD = 8  # frames decoded before they are asked for
+AHEAD = 8  # frames decoded before they are asked for, and drawn on after they were given
 T = TypeVar("T")
 
 
@@ -180,3 +180,45 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
             yield item
     finally:
         stopped.set()
+
+
+class Behind(Generic[T]):
+    """Calls a function with one item after the other in a thread, while the caller goes on; its error comes up there.
+
+    Args:
+        work: the function.
+        depth: so many items may wait before :meth:`put` does.
+    """
+
+    def __init__(self, work: Callable[[T], object], depth: int) -> None:
+        self._work = work
+        self._waiting: queue.Queue[T | None] = queue.Queue(depth)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def put(self, item: T) -> None:
+        """Hand an item over; raises what an earlier one has raised."""
+        self._raise()
+        self._waiting.put(item)
+
+    def __enter__(self) -> Behind[T]:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+        if kind is None:
+            self._raise()
+
+    def _run(self) -> None:
+        while (item := self._waiting.get()) is not None:
+            if self._error is None:
+                try:
+                    self._work(item)
+                except BaseException as error:  # raised where it can be dealt with
+                    self._error = error
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error

@@ -65,7 +65,7 @@ class FPN(nn.Module):
         """One (B, C, H, W) a level of the backbone to one (B, out_channels, H, W) a level of ``strides``."""
         inner = [lateral(level) for lateral, level in zip(self.lateral, features, strict=True)]
         for i in range(len(inner) - 2, -1, -1):
-            inner[i] = inner[i] + F.interpolate(inner[i + 1], size=inner[i].shape[-2:], mode="nearest")
+            inner[i] = F.interpolate(inner[i + 1], size=inner[i].shape[-2:], mode="nearest").add_(inner[i])
         levels = [output(level) for output, level in zip(self.output, inner, strict=True)]
         if self.extra == "maxpool":
             levels.append(F.max_pool2d(levels[-1], 1, stride=2))

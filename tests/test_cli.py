@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tldet.cli import COMMANDS, main
+from tldet.cli import COMMANDS, build_parser, main
+from tldet.commands.shared import options_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -87,3 +88,10 @@ def test_arguments_that_exclude_each_other_or_make_no_sense(
         main(arguments)
     assert stopped.value.code == 2
     assert "error:" in capsys.readouterr().err
+
+
+def test_compile_is_an_option_of_the_config() -> None:
+    parse = build_parser().parse_args
+    assert options_of(parse(["train", "some_config"])) == []
+    given = parse(["finetune", "--out", "o", "--compile", "--cfg-options", "training.ema=0.9"])
+    assert options_of(given) == ["training.compile=True", "training.ema=0.9"]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
-from tldet.benchmarks.child import in_child
+from tldet.benchmarks.child import Served, in_child
 from tldet.benchmarks.timing import Comparison, Times, alternate, best_of
 
 
@@ -82,8 +86,6 @@ def grab(megabytes: int) -> dict[str, int]:
 
 def test_a_process_of_its_own_says_its_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     """A parent that holds much must not show in it, as it would in ru_maxrss."""
-    from pathlib import Path
-
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     held = bytearray(300 * 2**20)
     small, large = (in_child("test_timing:grab", megabytes=size) for size in (1, 200))
@@ -92,3 +94,36 @@ def test_a_process_of_its_own_says_its_peak(monkeypatch: pytest.MonkeyPatch) -> 
     assert small["peak_mb"] < len(held) / 2**20
     with pytest.raises(RuntimeError, match="no_such"):
         in_child("test_timing:no_such")
+
+
+def counting(fail_at: int = 0) -> Callable[[], object]:
+    """What a process serves: calls that take memory, and one that fails."""
+    held: list[bytearray] = []
+
+    def call() -> None:
+        held.append(bytearray(20 * 2**20))
+        sys.stdout.write("words of a library\n")
+        if len(held) == fail_at:
+            raise ValueError("the third call")
+
+    if fail_at < 0:
+        raise ValueError("at the start")
+    return call
+
+
+def test_a_served_call_is_made_again_and_again_and_says_its_seconds_and_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    with Served("test_timing:counting") as served:
+        first = served.peak_mb
+        assert all(0 < served() < 1 for _ in range(3))
+        assert 55 < served.peak_mb - first < 80
+    with pytest.raises(RuntimeError, match="at the start"):
+        Served("test_timing:counting", fail_at=-1)
+    with Served("test_timing:counting", fail_at=3) as served:
+        served(), served()
+        with pytest.raises(RuntimeError, match="the third call"):
+            served()
+        with pytest.raises(RuntimeError, match="failed in its own process"):
+            served()

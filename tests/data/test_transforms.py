@@ -94,13 +94,16 @@ def test_colours_change_as_torchvision_s_do(name: str) -> None:
 
 
 def test_hue_turns_colours_and_keeps_their_brightness() -> None:
-    turned = recoloured(hue=0.02)
-    expected = functional.adjust_hue(torch.from_numpy(COLOURED).permute(2, 0, 1), 0.02).permute(1, 2, 0).numpy()
-    moved = turned.astype(float) - COLOURED
-    theirs = expected.astype(float) - COLOURED
-    grey = np.array([0.299, 0.587, 0.114])
+    turned = recoloured(hue=0.02).astype(float)
+    grey, ahead, aside = [0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]
+    moved = turned - COLOURED
     assert np.abs(moved @ grey).max() < 1.5
-    assert np.corrcoef(moved.ravel(), theirs.ravel())[0, 1] > 0.6, "the same way round as theirs"
+    before, after = (np.arctan2(image @ aside, image @ ahead) for image in (COLOURED.astype(float), turned))
+    strong = np.hypot(COLOURED @ np.array(ahead), COLOURED @ np.array(aside)) > 20
+    angles = (before - after + np.pi)[strong] % (2 * np.pi) - np.pi
+    assert np.rad2deg(angles).mean() == pytest.approx(0.02 * 360, abs=0.1)
+    expected = functional.adjust_hue(torch.from_numpy(COLOURED).permute(2, 0, 1), 0.02).permute(1, 2, 0).numpy()
+    assert np.corrcoef(moved.ravel(), (expected.astype(float) - COLOURED).ravel())[0, 1] > 0.6, "the same way round"
     assert (recoloured() == COLOURED).all()
 
 

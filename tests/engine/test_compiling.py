@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from tldet.engine import compiling
-from tldet.engine.compiling import as_written, compile_where_it_pays
+from tldet.engine.compiling import as_written, compile_where_it_pays, measure_compiled
 from tldet.engine.precision import Precision
 
 
@@ -39,6 +41,10 @@ def timed(monkeypatch: pytest.MonkeyPatch, *found: float | Exception) -> list[bo
     return compiled
 
 
+def chosen(model: nn.Module, trial: Callable[[], Any] = lambda: None) -> str:
+    return compile_where_it_pays(model, measure_compiled(model, trial, Precision(), "some work"))
+
+
 @pytest.mark.parametrize(
     ("found", "kept", "said"),
     [
@@ -51,15 +57,26 @@ def test_kept_where_it_pays(
     model: nn.Sequential, monkeypatch: pytest.MonkeyPatch, found: tuple[float, float], kept: bool, said: str
 ) -> None:
     passes = timed(monkeypatch, *found)
-    assert compile_where_it_pays(model, lambda: None, Precision(), "some work") == said
+    assert chosen(model) == said
     assert passes == [False, True]
     assert is_compiled(model) == [kept] * 3
     with as_written(model):
         assert is_compiled(model) == [False] * 3
     assert is_compiled(model) == [kept] * 3
-    again = compile_where_it_pays(model, lambda: None, Precision(), "some work")
+    again = chosen(model)
     assert "at an earlier time" in again, "a resumed run computes in the same way, and measures nothing"
     assert len(passes) == 2
+
+
+def test_a_python_that_cannot_compile_is_said(model: nn.Sequential, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: nn.Module) -> None:
+        raise RuntimeError("Dynamo is not supported here")
+
+    monkeypatch.setattr(nn.Linear, "compile", refuse)
+    assert chosen(model, lambda: model(torch.randn(8, 3)).sum()).startswith(
+        "not compiled: torch.compile failed: Dynamo"
+    )
+    assert is_compiled(model) == [False] * 3
 
 
 @pytest.mark.slow
@@ -69,7 +86,7 @@ def test_a_compiled_model_computes_the_same_and_saves_the_same(
     x = torch.randn(8, 3)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     monkeypatch.setattr(compiling, "WORTH_IT", 1e9)
-    said = compile_where_it_pays(model, lambda: model(x).sum(), Precision(), "some work")
+    said = chosen(model, lambda: model(x).sum())
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key]), "the measurement leaves the model as it was"
     if not said.startswith("compiled"):

@@ -89,13 +89,17 @@ def test_values_by_hand() -> None:
     assert one.item() == pytest.approx(each)  # |1 - 0.5|^2 * -log 0.5
 
 
-def test_half_precision_logits_get_half_precision_gradients() -> None:
-    logits = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)).bfloat16().requires_grad_()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_logits_get_half_precision_gradients(dtype: torch.dtype) -> None:
+    """Also of entries so easy that float16 holds their gradient only once the loss is scaled."""
+    raw = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)) - 6
+    logits = raw.to(dtype).requires_grad_()
     whole = logits.detach().float().requires_grad_()
-    focal_loss_sums(logits, PLACES, alpha=0.25, gamma=2.0).sum().backward()
-    focal_loss_sums(whole, PLACES, alpha=0.25, gamma=2.0).sum().backward()
-    assert logits.grad.dtype == torch.bfloat16
-    torch.testing.assert_close(logits.grad.float(), whole.grad, rtol=0.01, atol=1e-4)
+    for leaf in (logits, whole):
+        (2**14 * focal_loss_sums(leaf, PLACES, alpha=0.25, gamma=2.0).sum() / 3).backward()
+    assert logits.grad.dtype == dtype
+    torch.testing.assert_close(logits.grad.float(), whole.grad, rtol=0.02, atol=1e-6)
+    assert (logits.grad[whole.grad.abs() > 1e-6] != 0).all()
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])

@@ -51,10 +51,11 @@ class Served:
 
     def __init__(self, function: str, **arguments: Any) -> None:
         self.peak_mb = 0.0
-        self._function = function
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by __exit__
+        self._function, self._last = function, ""
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # closed by __exit__
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
-        self._process = subprocess.Popen(_command(function, arguments), text=True, env=_environment(), **pipes)  # type: ignore[call-overload]
+        text = {"text": True, "errors": "replace", "env": _environment()}
+        self._process = subprocess.Popen(_command(function, arguments), **text, **pipes)  # type: ignore[call-overload]
         self._answer()
 
     def __call__(self) -> float:
@@ -62,8 +63,8 @@ class Served:
         try:
             self._process.stdin.write("\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # _answer says why
+        except OSError:
+            pass  # it is gone: _answer says why
         return float(self._answer()["seconds"])
 
     def _answer(self) -> dict[str, Any]:
@@ -73,8 +74,11 @@ class Served:
                 self.peak_mb = answer["peak_mb"]
                 return answer
         code = self._process.wait()
-        self._errors.seek(0)
-        raise RuntimeError(_failed(self._function, code, self._errors.read()))
+        if not self._errors.closed:
+            self._errors.seek(0)
+            self._last = self._errors.read()
+            self._errors.close()
+        raise RuntimeError(_failed(self._function, code, self._last))
 
     def __enter__(self) -> Served:
         return self

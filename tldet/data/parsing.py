@@ -22,7 +22,7 @@ WHOLE = {  # the whole numbers of each record; they may be written 7.0
 }
 
 
-class Image(msgspec.Struct):
+class Image(msgspec.Struct, gc=False):
     """An entry of ``images``."""
 
     id: Id
@@ -32,14 +32,14 @@ class Image(msgspec.Struct):
     labelled_category_ids: list[Id] | None = None  # those annotated on it without a gap; None for all
 
 
-class Category(msgspec.Struct):
+class Category(msgspec.Struct, gc=False):
     """An entry of ``categories``."""
 
     id: Id
     name: str
 
 
-class Annotation(msgspec.Struct):
+class Annotation(msgspec.Struct, gc=False):
     """An entry of ``annotations``; the segmentation stays text until a mask is asked for."""
 
     image_id: Id

@@ -10,12 +10,16 @@ from torch import nn
 
 from tldet.cache import remembered
 from tldet.engine.precision import Precision, pass_seconds, timing_key, undisturbed
+from tldet.engine.state import deterministic
 
 WORTH_IT = 0.95  # a compiled step must take less than this share of the other's time
+FAULTS = (RuntimeError, OSError)  # no compiler, or a model it cannot take
 
 
-def compile_where_it_pays(model: nn.Module, trial: Callable[[], Any], precision: Precision, work: str) -> str:
-    """Time a pass forward and backward as written and compiled, and keep the faster way.
+def measure_compiled(
+    model: nn.Module, trial: Callable[[], Any], precision: Precision, work: str
+) -> tuple[dict[str, Any], bool]:
+    """Time a pass forward and backward as written and compiled; the model is left as it was.
 
     Args:
         model: its children (backbone, pyramid, head) are compiled one by one.
@@ -24,11 +28,16 @@ def compile_where_it_pays(model: nn.Module, trial: Callable[[], Any], precision:
         work: what else the times depend on.
 
     Returns:
-        What was chosen and why, for the log. The answer is kept (:mod:`tldet.cache`), so that a resumed run computes in
-        the same way.
+        For :func:`compile_where_it_pays`. It is kept (:mod:`tldet.cache`), so that a resumed run computes in the same
+        way.
     """
     key = repr((timing_key(model, work), precision.name))
-    seconds, known = remembered("compile", key, lambda: _measure(model, trial, precision))
+    return remembered("compile", key, lambda: _measure(model, trial, precision))
+
+
+def compile_where_it_pays(model: nn.Module, measured: tuple[dict[str, Any], bool]) -> str:
+    """Compile the parts if that was faster; returns what was chosen and why, for the log."""
+    seconds, known = measured
     when = " at an earlier time" if known else ""
     if "failed" in seconds:
         return f"not compiled: torch.compile failed{when}: {seconds['failed']}"
@@ -53,12 +62,13 @@ def as_written(model: nn.Module) -> Iterator[None]:
 
 def _measure(model: nn.Module, trial: Callable[[], Any], precision: Precision) -> dict[str, Any]:
     precision.prepare(model)
-    with undisturbed(model):
-        found: dict[str, Any] = {"eager": pass_seconds(precision, model, trial)}
-        _compile(model)
+    found: dict[str, Any] = {}
+    with deterministic(next(model.parameters()).device), undisturbed(model):
+        found["eager"] = pass_seconds(precision, model, trial)
         try:
+            _compile(model)
             found["compiled"] = pass_seconds(precision, model, trial)
-        except (RuntimeError, OSError) as error:  # no compiler, or a model it cannot take
+        except FAULTS as error:
             found["failed"] = (str(error).splitlines() or [type(error).__name__])[0]
         finally:
             _forget(model)

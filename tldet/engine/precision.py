@@ -172,7 +172,9 @@ def _check(requested: str, kind: str) -> Name:
 def timing_key(model: nn.Module, work: str) -> str:
     """Everything that decides how long a pass takes."""
     layers = [(name, tuple(p.shape), p.requires_grad) for name, p in model.named_parameters()]
-    machine = (platform.machine(), _processor(), torch.get_num_threads(), str(torch.__version__))
+    device = next(model.parameters()).device
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    machine = (platform.machine(), _processor(), torch.get_num_threads(), str(torch.__version__), device.type, gpu)
     return repr((machine, type(model).__name__, model.training, layers, work))
 
 
@@ -187,7 +189,8 @@ def _measure(model: nn.Module, trial: Callable[[], Any]) -> dict[str, float]:
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Leave the model's statistics and the random numbers as they were before."""
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with torch.random.fork_rng(devices=[]):
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
     with torch.no_grad():
         for buffer, before in buffers:
@@ -196,14 +199,22 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 def pass_seconds(precision: Precision, model: nn.Module, trial: Callable[[], Any]) -> float:
     """Seconds of a forward pass, and of the backward pass of a loss it returns; the first run does not count."""
-    best = float("inf")
+    best, device = float("inf"), next(model.parameters()).device
     for run in range(3):
+        _wait(device)
         start = time.perf_counter()
         with precision.autocast():
             out = trial()
         if isinstance(out, torch.Tensor) and out.requires_grad:
             torch.autograd.backward(out.sum())
+        _wait(device)
         model.zero_grad(set_to_none=True)
         if run:
             best = min(best, time.perf_counter() - start)
     return best
+
+
+def _wait(device: torch.device) -> None:
+    """For what a GPU was given to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -58,6 +58,8 @@ class GroupNorm(nn.GroupNorm):
 class _GroupNormFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        x = x if last else x.contiguous()  # the kernel reads one of the two
         batch, channels, height, width = x.shape
         ctx.shape = (batch, channels, height * width, groups)
         y, mean, spread = torch.ops.aten.native_group_norm(x, weight, bias, *ctx.shape, eps)

@@ -61,7 +61,9 @@ class _Background(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, power: float, learn: Learners) -> tuple[Tensor, Tensor]:
         """Also the gradient of the sums, where one is wanted."""
-        slope = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
+        # float16 would lose the slope of an easy entry before the loss is scaled; bfloat16 has float32's range
+        kept = torch.float32 if logits.dtype == torch.float16 else logits.dtype
+        slope = torch.empty_like(logits, dtype=kept) if ctx.needs_input_grad[0] else None
         rows = max(1, BLOCK // logits.shape[-1]) if logits.device.type == "cpu" else max(1, logits.shape[1])
         sums = []
         for picture, counted in enumerate(learn.counted):
@@ -75,6 +77,7 @@ class _Background(torch.autograd.Function):
         if learn.classes is not None:
             there = there * learn.classes[learn.picture, learn.labels]  # the others are not in the sums
         ctx.save_for_backward(slope, *objects)
+        ctx.dtype = logits.dtype
         return torch.stack(sums).index_add(0, learn.picture, -there), at
 
     @staticmethod
@@ -82,8 +85,9 @@ class _Background(torch.autograd.Function):
     def backward(ctx: Any, of_sums: Tensor, of_at: Tensor) -> tuple[Tensor, None, None]:
         """An object's entry has the gradient of ``at`` alone."""
         slope, *objects = ctx.saved_tensors
-        gradient = slope * of_sums[:, None, None].to(slope)
-        return gradient.index_put_(tuple(objects), of_at.to(slope)), None, None
+        gradient = torch.empty_like(slope, dtype=ctx.dtype)
+        torch.mul(slope, of_sums[:, None, None], out=gradient)
+        return gradient.index_put_(tuple(objects), of_at.to(ctx.dtype)), None, None
 
 
 def _add_block(x: Tensor, power: float, spared: Tensor, slope: Tensor | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -46,11 +46,23 @@ def filled(build: Callable[[], M], state: Mapping[str, Tensor]) -> M:
     Raises:
         RuntimeError: ``state`` does not fit, as of ``load_state_dict``.
     """
-    with _NoStorage():
+    try:
+        with _NoStorage():
+            module = build()
+        own = module.state_dict()
+        fitting = {k: v.to(own[k].dtype) if k in own and isinstance(v, Tensor) else v for k, v in state.items()}
+        module.load_state_dict(fitting, assign=True)
+    except RuntimeError:  # a constructor computes with its weights, or the state does not fit: then said below
         module = build()
-    own = module.state_dict()
-    module.load_state_dict({k: v.to(own[k].dtype) if k in own else v for k, v in state.items()}, assign=True)
-    if any(tensor.is_meta for tensor in chain(module.parameters(), module.buffers())):  # made, but no part of the state
+        module.load_state_dict(state)
+    if any(tensor.is_meta for tensor in _tensors(module)):  # made, but no part of the state
         module = build()
         module.load_state_dict(state)
     return module
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Parameters, buffers, and tensors that are plain attributes."""
+    yield from chain(module.parameters(), module.buffers())
+    for part in module.modules():
+        yield from (value for value in vars(part).values() if isinstance(value, Tensor))

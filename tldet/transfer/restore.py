@@ -25,7 +25,7 @@ def restore(path: str | Path) -> tuple[Detector, dict[str, Any]]:
     try:
         model, names = state["config"]["model"], state["meta"]["class_names"]
         detector = filled(lambda: build_detector(model, names), state.get("ema") or state["model"])
-    except (RuntimeError, KeyError, TypeError) as error:
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: its weights do not fit the model it describes: {why}") from None
     return detector.eval(), state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import torch
 
 from tldet.config import Config, build
 from tldet.data.loader import BatchOrder, Collate, Samples, collate, train_batches
-from tldet.engine.compiling import compile_where_it_pays
+from tldet.engine.compiling import compile_where_it_pays, measure_compiled
 from tldet.engine.distributed import current
 from tldet.engine.l2_sp import L2SP, L2SPSettings, anchored, saved_start
 from tldet.engine.precision import choose, pick_device
@@ -72,15 +73,20 @@ def assemble(
         workers = loader.workers
         return train_batches(data, order, start=own, every=world.size, workers=workers, collate=collate, pin=pin)
 
+    @cache
+    def example() -> Any:
+        return next(train_batches(data, order, collate=collate)).to(device)
+
     def trial() -> torch.Tensor:
-        batch = next(train_batches(data, order, collate=collate))
-        return torch.stack(list(model.loss(batch.to(device)).values())).sum()
+        return torch.stack(list(model.loss(example()).values())).sum()
 
     work = repr((loader.batch_size, cfg["data"]["train"].get("transforms")))
     precision = world.first(lambda: choose(model, device, training.precision, trial, work))
     log.info("computing in %s", precision.describe())
     if training.compile:
-        log.info("%s", compile_where_it_pays(model, trial, precision, work))
+        measured = world.first(lambda: measure_compiled(model, trial, precision, work))
+        log.info("%s", compile_where_it_pays(model, measured))
+    example.cache_clear()
     batch = order.batch_size * training.accumulate * world.size
     optimizer, own = _learning(cfg["optimizer"], settings, model, releases, batch, started, folder, console)
     return Trainer(

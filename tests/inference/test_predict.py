@@ -216,7 +216,9 @@ class Stand:
     def open(self, path: Path) -> Reduced:
         return Reduced(read_image(path)[:: self.factor, :: self.factor], self.factor)
 
-    def predict(self, *_: object) -> Detections:
+    def predict(self, images: object, *_: object) -> Detections | list[Detections]:
+        if isinstance(images, list):
+            return [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64)) for _ in images]
         return Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
 
 

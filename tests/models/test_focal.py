@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
-from tldet.models import focal
-from tldet.models.dense import GroupNorm, Learners
-from tldet.models.focal import focal_loss_sums, quality_focal_loss_sums
+from tldet.models.dense import GroupNorm
+from tldet.models.heads import retinanet
+from tldet.models.heads.gfl import quality_focal_loss_sums
+from tldet.models.heads.retinanet import focal_loss_sums
+from tldet.models.matching import Learners
 
 
 def learn(
@@ -50,7 +52,7 @@ CASES = [PLACES, PLACES._replace(classes=SOME), learn([], (2, 40))]
 @pytest.mark.parametrize("places", CASES, ids=["all classes", "some classes", "no object"])
 @pytest.mark.parametrize("kind", ["focal", "quality"])
 def test_values_and_gradients(places: Learners, block: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(focal, "BLOCK", block)
+    monkeypatch.setattr(retinanet, "BLOCK", block)
     ours = (torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)) * 4).requires_grad_()
     theirs = ours.detach().clone().requires_grad_()
     if kind == "focal":

@@ -1,10 +1,9 @@
-"""What the one-stage heads share: their towers, and the references of a batch that learn an object."""
+"""What the one-stage heads share: their towers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +11,6 @@ from torch.autograd.function import once_differentiable
 
 from tldet.config import require_range
 from tldet.errors import ConfigError
-from tldet.models.matching import IGNORED
-from tldet.structures import Target
 
 GROUPS = 32  # of a GroupNorm (Wu and He 2018)
 TowerNorm = Literal["none", "group"]
@@ -98,39 +95,3 @@ def start_towers(head: nn.Module, classifier: nn.Conv2d, prior: float) -> None:
 def level_scales(levels: int) -> nn.ParameterList:
     """One learnt factor a level for what the shared box tower says (Tian et al. 2019, section 3.2)."""
     return nn.ParameterList(nn.Parameter(torch.ones(())) for _ in range(levels))
-
-
-class Learners(NamedTuple):
-    """Which references of a batch learn what; P of them hold an object, picture by picture."""
-
-    counted: Tensor  # (B, M) bool, false for references that are neither object nor background
-    picture: Tensor  # (P,)
-    place: Tensor  # (P,) 0..M-1
-    labels: Tensor  # (P,) 0..K-1
-    boxes: Tensor  # (P, 4) xyxy pixels
-    per_picture: Tensor  # (B,) how many there are
-    classes: Tensor | None  # (B, K) bool, what each picture was labelled for; None where every one was for all
-
-    def of(self, values: Tensor) -> Tensor:
-        """(B, M, ...) predictions to the (P, ...) float32 of those that hold an object."""
-        return values[self.picture, self.place].float()
-
-
-def learners(matched: Sequence[Tensor], targets: Sequence[Target]) -> Learners:
-    """The references that learn, from B x (M,) rows of the pictures' targets, BACKGROUND or IGNORED."""
-    found = torch.stack(list(matched))
-    counted, positive = found != IGNORED, found >= 0
-    picture, place = positive.nonzero(as_tuple=True)
-    chosen = [m[p] for m, p in zip(matched, positive, strict=True)]
-    labels = torch.cat([target.labels[c] for target, c in zip(targets, chosen, strict=True)])
-    boxes = torch.cat([target.boxes[c] for target, c in zip(targets, chosen, strict=True)])
-    return Learners(counted, picture, place, labels, boxes, positive.sum(1), labelled_classes(targets))
-
-
-def labelled_classes(targets: Sequence[Target]) -> Tensor | None:
-    """(B, K) bool, the classes that the pictures were labelled for; None where every one was for all."""
-    stated = [target.labelled if target.partial else None for target in targets]
-    some = next((classes for classes in stated if classes is not None), None)
-    if some is None:
-        return None
-    return torch.stack([torch.ones_like(some) if one is None else one for one in stated])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -159,3 +160,39 @@ def _pick(rows: Tensor, count: int, generator: torch.Generator | None) -> Tensor
         return rows
     order = torch.randperm(len(rows), generator=generator)[:count].sort().values
     return rows[order.to(rows.device)]
+
+
+class Learners(NamedTuple):
+    """Which references of a batch learn what; P of them hold an object, picture by picture."""
+
+    counted: Tensor  # (B, M) bool, false for references that are neither object nor background
+    picture: Tensor  # (P,)
+    place: Tensor  # (P,) 0..M-1
+    labels: Tensor  # (P,) 0..K-1
+    boxes: Tensor  # (P, 4) xyxy pixels
+    per_picture: Tensor  # (B,) how many there are
+    classes: Tensor | None  # (B, K) bool, what each picture was labelled for; None where every one was for all
+
+    def of(self, values: Tensor) -> Tensor:
+        """(B, M, ...) predictions to the (P, ...) float32 of those that hold an object."""
+        return values[self.picture, self.place].float()
+
+
+def learners(matched: Sequence[Tensor], targets: Sequence[Target]) -> Learners:
+    """The references that learn, from B x (M,) rows of the pictures' targets, BACKGROUND or IGNORED."""
+    found = torch.stack(list(matched))
+    counted, positive = found != IGNORED, found >= 0
+    picture, place = positive.nonzero(as_tuple=True)
+    chosen = [m[p] for m, p in zip(matched, positive, strict=True)]
+    labels = torch.cat([target.labels[c] for target, c in zip(targets, chosen, strict=True)])
+    boxes = torch.cat([target.boxes[c] for target, c in zip(targets, chosen, strict=True)])
+    return Learners(counted, picture, place, labels, boxes, positive.sum(1), labelled_classes(targets))
+
+
+def labelled_classes(targets: Sequence[Target]) -> Tensor | None:
+    """(B, K) bool, the classes that the pictures were labelled for; None where every one was for all."""
+    stated = [None if target.labelled is None or not target.partial else target.labelled for target in targets]
+    some = next((classes for classes in stated if classes is not None), None)
+    if some is None:
+        return None
+    return torch.stack([torch.ones_like(some) if one is None else one for one in stated])

@@ -30,9 +30,10 @@ from tldet.models.boxes import (
     flatten_levels,
     to_distances,
 )
-from tldet.models.dense import TowerNorm, learners, level_scales, start_towers, tower
-from tldet.models.focal import focal_loss_sums
+from tldet.models.dense import TowerNorm, level_scales, start_towers, tower
+from tldet.models.heads.retinanet import focal_loss_sums
 from tldet.models.losses import giou_loss
+from tldet.models.matching import learners
 from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, detections, take_rows
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target

@@ -29,10 +29,10 @@ from tldet.models.boxes import (
     from_distances,
     to_distances,
 )
-from tldet.models.dense import TowerNorm, learners, level_scales, start_towers, tower
-from tldet.models.focal import focal_loss_sums
+from tldet.models.dense import TowerNorm, level_scales, start_towers, tower
+from tldet.models.heads.retinanet import focal_loss_sums
 from tldet.models.losses import giou_loss
-from tldet.models.matching import BACKGROUND, spare_crowds
+from tldet.models.matching import BACKGROUND, learners, spare_crowds
 from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, detections, take_rows
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.config import require_range, require_ranges
@@ -28,9 +29,10 @@ from tldet.models.boxes import (
     from_distances,
     to_distances,
 )
-from tldet.models.dense import TowerNorm, learners, level_scales, start_towers, tower
-from tldet.models.focal import quality_focal_loss_sums
+from tldet.models.dense import TowerNorm, level_scales, start_towers, tower
+from tldet.models.heads.retinanet import Background, per_picture
 from tldet.models.losses import distribution_focal_loss, giou_loss, paired_iou
+from tldet.models.matching import Learners, learners
 from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, detections, take_rows
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
@@ -175,3 +177,18 @@ class GFLHead(nn.Module):
             boxes = from_distances(centre_form(anchors[rows])[0], distances)
             levels.append(Candidates(boxes, scores, labels, scores > s.score))
         return detections(levels, sizes, s)
+
+
+def quality_focal_loss_sums(logits: Tensor, learn: Learners, quality: Tensor, *, beta: float) -> Tensor:
+    """(B,) quality focal loss (Li et al. 2020, equation 2), summed: the class score learns how good the box is.
+
+    Args:
+        logits: (B, M, K) raw scores.
+        learn: see :func:`focal_loss_sums`.
+        quality: (P,) what the score of each object should be, in 0..1.
+        beta: how much entries that are nearly right are damped.
+    """
+    background, at = Background.apply(logits, beta, learn)
+    damping = (quality - torch.sigmoid(at)).abs() ** beta
+    here = damping * F.binary_cross_entropy_with_logits(at, quality, reduction="none")
+    return torch.as_tensor(background + per_picture(here, learn))

@@ -60,7 +60,7 @@ def test_data() -> None:
         "torchvision v2 on decode_jpeg",
         "decoding and scaling alone",
     ]
-    assert rows[3]["checks"]["read at 1 /"] == 2
+    assert rows[3]["checks"]["read at"] == "1/2"
     assert [row["name"] for row in rows[4:]] == ["annotations the first time", "annotations from the cache"]
 
 
@@ -100,7 +100,7 @@ def test_infer(tmp_path: Path) -> None:
     fp32 = rows[-1]
     assert fp32["name"] == "retinanet_r50 in fp32"
     assert fp32["checks"]["weights"] == "shared"
-    assert fp32["checks"]["found again"] > 0.95
+    assert fp32["checks"]["share found again"] > 0.95
     written = json.loads((tmp_path / "a" / "b.json").read_text())
     assert written["suites"]["infer"]["rows"][-1] == fp32
     assert written["suites"]["infer"]["skipped"][0].startswith("none_such: has no counterpart")
@@ -130,6 +130,7 @@ def test_a_missing_recipe_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) 
     ("arguments", "said"),
     [
         (["eval", "--size", "8", "8"], "--size 8 8"),
+        (["infer", "--quick", "--model", "nonsense"], "--model nonsense: has no counterpart in torchvision; known are"),
         (["eval", "--json", "/dev/null/x.json"], "cannot be made"),
         (["data", "--quick", "--data", "no_such_folder"], "no_such_folder: no such folder"),
     ],

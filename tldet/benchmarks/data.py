@@ -66,7 +66,7 @@ def run(bench: Bench) -> Suite:
         for beside, side in sides.items():
             compared = bench.compare(f"data beside {beside}", ours, side, 10).divided(pictures)
             share = Limit(decoding / pictures / compared.ours.median, "of JPEG decoding alone")
-            rate = {"pictures a second a core": 1 / compared.ours.median}
+            rate = {"pictures a second on a core": 1 / compared.ours.median}
             name = f"JPEG to batches of {batch} x {size[0]} x {size[1]}"
             rows.append(Row(name, beside, compared, "picture", limit=share, checks=rate))
         rows.append(_reduced_row(bench))
@@ -86,7 +86,7 @@ def _reduced_row(bench: Bench) -> Row:
         10,
     )
     name = f"JPEG of {size[0]} x {size[1]} to {height} x {width}"
-    return Row(name, "decoding it whole", compared, "picture", checks={"read at 1 /": reduction(size, short, long)})
+    return Row(name, "decoding it whole", compared, "picture", checks={"read at": f"1/{reduction(size, short, long)}"})
 
 
 def _dataset(bench: Bench, size: tuple[int, int]) -> CocoDataset:

@@ -110,7 +110,7 @@ def _checks(work: Work, ours: Detector, theirs: nn.Module) -> dict[str, Any]:
     checks: dict[str, Any] = {"weights": work.weights}
     checks["detections"] = f"{sum(map(len, found))} and {sum(len(one['scores']) for one in reference)}"
     if work.weights == "shared":
-        checks["found again"] = min(agreement(a, b, work.pair) for a, b in zip(reference, found, strict=True))
+        checks["share found again"] = min(agreement(a, b, work.pair) for a, b in zip(reference, found, strict=True))
     return checks
 
 

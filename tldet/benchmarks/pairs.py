@@ -14,6 +14,7 @@ from tldet import checkpoint
 from tldet.benchmarks import peer
 from tldet.config import load
 from tldet.config.files import shipped
+from tldet.errors import ConfigError
 from tldet.models.detector import Detector, build_detector
 from tldet.transfer.dialects.torchvision import from_torchvision
 from tldet.transfer.weights import COUNTERS
@@ -81,7 +82,11 @@ PAIRS = (
 
 
 def chosen_pairs(models: tuple[str, ...]) -> tuple[list[Pair], list[str]]:
-    """The pairs of the named recipes (of all, where none is named), and why the others are left out."""
+    """The pairs of the named recipes (of all, where none is named), and why the others are left out.
+
+    Raises:
+        ConfigError: none of those that are named can be compared.
+    """
     known = {pair.recipe: pair for pair in PAIRS}
     there = set(shipped())
     chosen: list[Pair] = []
@@ -93,6 +98,8 @@ def chosen_pairs(models: tuple[str, ...]) -> tuple[list[Pair], list[str]]:
             skipped.append(f"{name}: this version has no such recipe")
         else:
             chosen.append(known[name])
+    if not chosen:
+        raise ConfigError(f"--model {skipped[0]}")
     return chosen, skipped
 
 

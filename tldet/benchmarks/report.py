@@ -91,11 +91,13 @@ class Suite:
         shown = Table(title=f"{self.name}: medians; a ratio above 1 says that ours is faster", box=None, padding=(0, 1))
         for heading in ("what", "ours", "other", "ratio (quartiles)", "MB ours / other", "limit"):
             shown.add_column(heading, justify="left" if heading == "what" else "right", overflow="fold")
+        names = [row.name for row in self.rows]
         for row in self.rows:
+            what = row.name if names.count(row.name) == 1 else f"{row.name}, beside {row.beside}"
             memory = f"{row.memory.ours:.0f} / {row.memory.theirs:.0f}" if row.memory else ""
             limit = f"{row.limit.share:.0%}" if row.limit else ""
             sides = (_seconds(row.comparison.ours), _seconds(row.comparison.theirs), _ratio(row.comparison.ratios))
-            shown.add_row(*(Text(cell) for cell in (row.name, *sides, memory, limit)))
+            shown.add_row(*(Text(cell) for cell in (what, *sides, memory, limit)))
         return shown
 
     def notes(self) -> list[str]:

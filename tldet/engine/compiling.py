@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from tldet.cache import remembered
 from tldet.engine.precision import Precision, pass_seconds, timing_key, undisturbed
 from tldet.engine.state import deterministic
 
+log = logging.getLogger(__name__)
 WORTH_IT = 0.95  # a compiled step must take less than this share of the other's time
 FAULTS = (RuntimeError, OSError)  # no compiler, or a model it cannot take
 
@@ -61,6 +63,7 @@ def as_written(model: nn.Module) -> Iterator[None]:
 
 
 def _measure(model: nn.Module, trial: Callable[[], Any], precision: Precision) -> dict[str, Any]:
+    log.info("measuring torch.compile, which takes a minute or two; the answer is kept for the next run")
     precision.prepare(model)
     found: dict[str, Any] = {}
     with deterministic(next(model.parameters()).device), undisturbed(model):

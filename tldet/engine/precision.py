@@ -134,7 +134,7 @@ def choose(
     when = " at an earlier time" if known else ""
     when += ", too near to change it" if name == "fp32" and seconds["bf16"] < seconds["fp32"] else ""
     return Precision(
-        name, kind, reason=f"measured {seconds['fp32']:.2f} s in fp32, {seconds['bf16']:.2f} s in bf16{when}"
+        name, kind, reason=f"measured {seconds['fp32']:.3f} s in fp32, {seconds['bf16']:.3f} s in bf16{when}"
     )
 
 

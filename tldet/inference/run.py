@@ -204,7 +204,7 @@ class _Run:
         counts += [f"{s.frames} frames"] if s.frames else []
         rate = (s.pictures + s.frames) / max(s.seconds, 1e-9)
         failed = f", {len(s.failed)} could not be read" if s.failed else ""
-        where = f"; drawn in {self.out}" if self.out else ""
+        where = f"; drawn in {self.out}" if self.out and counts else ""
         text = f"{' and '.join(counts) or 'nothing'}: {s.detections} detections, {rate:.1f} a second{failed}{where}"
         self.console.print(text, markup=False, highlight=False)
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-import tldet
 from tldet import checkpoint
 from tldet.config import load
 from tldet.masks import InstanceMasks
 from tldet.models.detector import Detector
 from tldet.structures import Detections, Target
+from tldet.transfer.restore import restore
 from tldet.workflows.import_checkpoint import import_checkpoint
 
 CASES = {
@@ -60,7 +60,7 @@ def imported(name: str, shapes: dict[str, list[int]], weights: ModuleType, folde
     import_checkpoint(folder / "theirs.pth", out=folder / "ours.pt", model=name)
     written = checkpoint.load(folder / "ours.pt")["config"]["model"]
     assert written["head"] == load(CASES[name]).data["model"]["head"], "the shipped config, nothing else"
-    return tldet.load(folder / "ours.pt", device="cpu", precision="fp32").model
+    return restore(folder / "ours.pt")[0]
 
 
 def target_of(boxes: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> Target:

@@ -31,6 +31,7 @@ from tldet.transfer.adapt import adapted
 from tldet.transfer.foreign import Foreign, policy_in
 from tldet.transfer.known import KNOWN, Layout, coco_weights, recognise
 from tldet.transfer.mmdet_config import Policy, find_config, policy_of
+from tldet.transfer.restore import restore
 from tldet.transfer.start import init_from, load_start, open_start
 from tldet.workflows.finetune import finetune
 from tldet.workflows.import_checkpoint import import_checkpoint
@@ -95,7 +96,7 @@ def test_torchvision_s_detections_are_ours_after_the_import(
     near = torch.cdist(found.boxes, expected["boxes"], p=float("inf")) < 0.05
     assert (same & near).any(0).float().mean() >= 0.97, "the rest are ties at the border of the kept ones"
 
-    model, normal = predictor.model, torch.randn(1, 3, 64, 96)
+    (model, _), normal = restore(tmp_path / "ours.pt"), torch.randn(1, 3, 64, 96)
     assert [level.shape[1] for level in model.features(normal)] == [256] * 5
     target = Target(torch.tensor([[8.0, 8, 60, 50]]), torch.tensor([2]), torch.tensor([False]))
     assert all(torch.isfinite(v) for v in model.losses(normal, [target]).values())
@@ -363,7 +364,7 @@ def test_older_names_of_torchvision_and_the_norms_of_its_published_weights(case:
         if isinstance(module, nn.BatchNorm2d):
             module.eps = 0.0
     imported(tmp_path / "a.pth", old, tmp_path / "ours.pt")
-    ours = tldet.load(tmp_path / "ours.pt", device="cpu", precision="fp32").model
+    ours, _ = restore(tmp_path / "ours.pt")
     x = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         levels = zip(ours.features(x), reference.backbone(x).values(), strict=True)

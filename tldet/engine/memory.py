@@ -7,7 +7,7 @@ import platform
 import sys
 from pathlib import Path
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
 LARGEST = 2**31 - 1
 
 
@@ -15,7 +15,8 @@ def keep_freed_memory() -> bool:
     """Have the C library reuse large blocks instead of giving each back to the system.
 
     By default glibc maps every block over 32 MB anew, and the system clears it page by page: on a processor a fifth of
-    a training step. Only for whole commands: it holds for the process, which then keeps its peak of memory.
+    a training step. What is kept lies in one arena, so that every thread finds what another has freed. Only for whole
+    commands: it holds for the process, which then keeps its peak of memory.
 
     Returns:
         Whether it was done; only glibc is known to need it.
@@ -23,7 +24,8 @@ def keep_freed_memory() -> bool:
     if not _is_glibc():
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST // 2) and mallopt(M_TRIM_THRESHOLD, LARGEST))
+    wishes = ((M_MMAP_THRESHOLD, LARGEST // 2), (M_TRIM_THRESHOLD, LARGEST), (M_ARENA_MAX, 1))
+    return all(mallopt(option, value) for option, value in wishes)
 
 
 def give_back_memory() -> bool:

@@ -21,6 +21,7 @@ from tldet.benchmarks.pairs import CLASSES, Pair, chosen_pairs, share_weights, w
 from tldet.benchmarks.peer import detect, set_score
 from tldet.benchmarks.report import Limit, Memory, Row, Suite
 from tldet.benchmarks.suites import Bench
+from tldet.data.coco import as_pixels
 from tldet.data.images import Picture
 from tldet.engine.memory import give_back_memory, keep_freed_memory
 from tldet.engine.precision import Precision
@@ -89,7 +90,7 @@ class Work:
     @property
     def floats(self) -> list[Tensor]:
         """The pictures as torchvision takes them."""
-        return [as_tensor(picture).float() / 255 for picture in self.pictures]
+        return [as_floats(picture) for picture in self.pictures]
 
     def path(self, what: str) -> str:
         """Of a file of this pair."""
@@ -99,7 +100,7 @@ class Work:
         """Write both sides' weights and the pictures."""
         write_checkpoint(Path(self.path("ours")), self.pair.config(self.score), ours, self.size)
         torch.save(theirs.state_dict(), self.path("theirs"))
-        torch.save({"pictures": [as_tensor(picture) for picture in self.pictures]}, self.path("pictures"))
+        torch.save({"pictures": [as_pixels(picture).contiguous() for picture in self.pictures]}, self.path("pictures"))
 
 
 def _checks(work: Work, ours: Detector, theirs: nn.Module) -> dict[str, Any]:
@@ -134,15 +135,15 @@ def lively(pair: Pair, size: tuple[int, int]) -> tuple[nn.Module, float]:
     """Torchvision's detector, and the least score at which 100 detections come out on a random picture."""
     theirs = pair.theirs(size).eval()
     set_score(theirs, 0.0)
-    scores = detect(theirs, [as_tensor(random_picture(size, 0)).float() / 255])[0]["scores"]
+    scores = detect(theirs, [as_floats(random_picture(size, 0))])[0]["scores"]
     score = 0.999 * float(scores[:INSTANCES].min()) if len(scores) else 0.0
     set_score(theirs, score)
     return theirs, score
 
 
-def as_tensor(picture: Picture) -> Tensor:
-    """(3, H, W) uint8."""
-    return torch.from_numpy(picture).permute(2, 0, 1).contiguous()
+def as_floats(picture: Picture) -> Tensor:
+    """(3, H, W) float32 in 0..1, as torchvision's detectors take pictures."""
+    return as_pixels(picture).contiguous().float() / 255
 
 
 def random_picture(size: tuple[int, int], seed: int) -> Picture:

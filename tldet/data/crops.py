@@ -1,9 +1,54 @@
-"""Cuts of a fixed size, as classification takes them."""
+"""Cuts of a fixed size, as classification takes them, through albumentations."""
 
 from __future__ import annotations
 
-from tldet.data.transforms import Albumentation, albumentations
+import os
+from typing import Any
+
+import numpy as np
+
+from tldet.data.transforms import Draws, Labelled
 from tldet.registry import TRANSFORMS
+
+LEAST_AREA = 1e-6  # square pixels: albumentations takes less for no box
+
+
+def albumentations() -> Any:
+    """The library, imported when a step of it is built: prediction has none, and it takes time and memory."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations as library
+
+    return library
+
+
+class Albumentation:
+    """One step of albumentations, its boxes clipped and carried by row number; those that keep any extent stay.
+
+    Args:
+        transform: the step.
+        least_visible: a step that cuts drops objects of which less than this share remains.
+    """
+
+    def __init__(self, transform: Any, *, least_visible: float = 0.0) -> None:
+        library = albumentations()
+        sane = {"clip": True, "filter_invalid_bboxes": True, "min_area": LEAST_AREA, "min_visibility": least_visible}
+        params = library.BboxParams("pascal_voc", label_fields=["rows"], **sane)
+        self.compose = library.Compose([transform], bbox_params=params)
+
+    def __call__(self, sample: Labelled, draws: Draws) -> Labelled:
+        """Run the step with a seed of its own."""
+        self.compose.set_random_seed(int(draws.picture.integers(2**31)))
+        places = np.arange(len(sample.boxes))
+        given: dict[str, Any] = {"image": sample.image, "bboxes": sample.boxes, "rows": places}
+        if sample.masks is not None and len(sample.masks):
+            given["masks"] = sample.masks
+        out = self.compose(**given)
+        kept = np.asarray(out["rows"], np.int64)
+        masks = sample.masks
+        if masks is not None:
+            masks = np.asarray(out["masks"])[kept] if len(masks) else np.zeros((0, *out["image"].shape[:2]), np.uint8)
+        boxes = np.asarray(out["bboxes"], np.float32).reshape(-1, 4)
+        return Labelled(out["image"], boxes, sample.rows[kept], sample.ignore[kept], masks)
 
 
 @TRANSFORMS.register_module()

@@ -1,4 +1,4 @@
-"""Augmentation: the picture, its boxes, flags and masks together, through OpenCV or albumentations.
+"""Augmentation: the picture, its boxes, flags and masks together.
 
 A config names steps; a :class:`Pipeline` runs them. What a sample becomes is a function of its seed alone. Boxes carry
 their row number through every step, so that labels, ignore flags and masks follow their boxes whatever is dropped.
@@ -6,7 +6,6 @@ their row number through every step, so that labels, ignore flags and masks foll
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, cast
@@ -21,7 +20,6 @@ from tldet.registry import TRANSFORMS
 
 TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])  # NTSC, from RGB
 FROM_YIQ = np.linalg.inv(TO_YIQ)
-LEAST_AREA = 1e-6  # square pixels: albumentations takes less for no box
 
 
 @dataclass
@@ -93,44 +91,6 @@ class Resize:
             flat = [cv2.resize(m, (new[1], new[0]), interpolation=cv2.INTER_NEAREST) for m in masks]
             masks = np.stack(flat) if flat else np.zeros((0, *new), np.uint8)
         return replace(sample, image=resize_to(sample.image, new), boxes=sample.boxes * factor, masks=masks, reduced=1)
-
-
-def albumentations() -> Any:
-    """The library, imported when a step of it is built: prediction has none, and it takes time and memory."""
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    import albumentations as library
-
-    return library
-
-
-class Albumentation:
-    """One step of albumentations, its boxes clipped and carried by row number; those that keep any extent stay.
-
-    Args:
-        transform: the step.
-        least_visible: a step that cuts drops objects of which less than this share remains.
-    """
-
-    def __init__(self, transform: Any, *, least_visible: float = 0.0) -> None:
-        library = albumentations()
-        sane = {"clip": True, "filter_invalid_bboxes": True, "min_area": LEAST_AREA, "min_visibility": least_visible}
-        params = library.BboxParams("pascal_voc", label_fields=["rows"], **sane)
-        self.compose = library.Compose([transform], bbox_params=params)
-
-    def __call__(self, sample: Labelled, draws: Draws) -> Labelled:
-        """Run the step with a seed of its own."""
-        self.compose.set_random_seed(int(draws.picture.integers(2**31)))
-        places = np.arange(len(sample.boxes))
-        given: dict[str, Any] = {"image": sample.image, "bboxes": sample.boxes, "rows": places}
-        if sample.masks is not None and len(sample.masks):
-            given["masks"] = sample.masks
-        out = self.compose(**given)
-        kept = np.asarray(out["rows"], np.int64)
-        masks = sample.masks
-        if masks is not None:
-            masks = np.asarray(out["masks"])[kept] if len(masks) else np.zeros((0, *out["image"].shape[:2]), np.uint8)
-        boxes = np.asarray(out["bboxes"], np.float32).reshape(-1, 4)
-        return Labelled(out["image"], boxes, sample.rows[kept], sample.ignore[kept], masks)
 
 
 class _Flip:
@@ -213,7 +173,7 @@ class ColorJitter:
 
 
 @TRANSFORMS.register_module()
-class RandomCrop(Albumentation):
+class RandomCrop:
     """Cut out a part, with probability ``p``.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -46,18 +47,16 @@ def filled(build: Callable[[], M], state: Mapping[str, Tensor]) -> M:
     Raises:
         RuntimeError: ``state`` does not fit, as of ``load_state_dict``.
     """
-    try:
+    with suppress(RuntimeError):  # a constructor computes with its weights, or the state does not fit: then said below
         with _NoStorage():
             module = build()
         own = module.state_dict()
         fitting = {k: v.to(own[k].dtype) if k in own and isinstance(v, Tensor) else v for k, v in state.items()}
         module.load_state_dict(fitting, assign=True)
-    except RuntimeError:  # a constructor computes with its weights, or the state does not fit: then said below
-        module = build()
-        module.load_state_dict(state)
-    if any(tensor.is_meta for tensor in _tensors(module)):  # made, but no part of the state
-        module = build()
-        module.load_state_dict(state)
+        if not any(tensor.is_meta for tensor in _tensors(module)):  # all that was made is part of the state
+            return module
+    module = build()
+    module.load_state_dict(state)
     return module
 
 

@@ -171,7 +171,7 @@ class Learners(NamedTuple):
     labels: Tensor  # (P,) 0..K-1
     boxes: Tensor  # (P, 4) xyxy pixels
     per_picture: Tensor  # (B,) how many there are
-    classes: Tensor | None  # (B, K) bool, what each picture was labelled for; None where every one was for all
+    classes: Tensor | None  # (B, K) bool, what each picture was labelled for; None for all
 
     def of(self, values: Tensor) -> Tensor:
         """(B, M, ...) predictions to the (P, ...) float32 of those that hold an object."""
@@ -190,8 +190,8 @@ def learners(matched: Sequence[Tensor], targets: Sequence[Target]) -> Learners:
 
 
 def labelled_classes(targets: Sequence[Target]) -> Tensor | None:
-    """(B, K) bool, the classes that the pictures were labelled for; None where every one was for all."""
-    stated = [None if target.labelled is None or not target.partial else target.labelled for target in targets]
+    """(B, K) bool, the classes that the pictures were labelled for; None where none says."""
+    stated = [target.labelled for target in targets]
     some = next((classes for classes in stated if classes is not None), None)
     if some is None:
         return None

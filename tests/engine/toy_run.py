@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -148,35 +149,35 @@ def last(folder: Path, step: int) -> list[Any]:
     return [shape, *(one.numpy().tobytes() if isinstance(one, Tensor) else one for one in leaves)]
 
 
-class Ready:
-    """A hook that tells the other end of a pipe that training begins."""
+class Dying:
+    """A hook that kills the process and its workers so many seconds after training begins, wherever they are then.
 
-    def __init__(self, pipe: int) -> None:
-        self.pipe = pipe
+    The clock runs in the process itself: where the machine stands still, so do both.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.timer = threading.Timer(seconds, os.killpg, (0, signal.SIGKILL))
+        self.timer.daemon = True
 
     def before_train(self, runner: Any) -> None:
-        os.write(self.pipe, b"!")
+        self.timer.start()
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_args, **_more: None
 
 
-def _train_child(folder: Path, workers: int, *, die_saving: bool = False) -> int:
-    """Fork a process that trains in ``folder``, resuming where there is something; returns its id when it trains."""
-    hear, tell = os.pipe()
-    child = os.fork()
-    if child:
-        os.close(tell)
-        os.read(hear, 1)
-        os.close(hear)
-        return child
+def _trained_child(folder: Path, workers: int, *, die_after: float | None = None, die_saving: bool = False) -> int:
+    """Fork a process that trains in ``folder``, resuming where there is something; returns how it ended."""
+    if child := os.fork():
+        return os.waitpid(child, 0)[1]
     code = 1
     try:
         os.setpgid(0, 0)
         torch.set_num_threads(1)
         if die_saving:
             torch.save = _write_half  # the next checkpoint dies half written
-        build(folder, workers, delay=0.004, hooks=[Ready(tell)]).run(resume=any(folder.glob("step_*.pt")))
+        hooks = [] if die_after is None else [Dying(die_after)]
+        build(folder, workers, delay=0.004, hooks=hooks).run(resume=any(folder.glob("step_*.pt")))
         code = 0
     finally:
         os._exit(code)
@@ -194,15 +195,12 @@ def _write_half(_state: Any, file: Any, *_args: Any, **_more: Any) -> None:
 def main(folder: Path, workers: int, kills: int, seed: int) -> None:
     chance = random.Random(seed)
     importlib.import_module("torch._dynamo")  # what the first optimizer step imports, once for all forks
-    assert os.waitpid(_train_child(folder / "whole", workers), 0)[1] == 0
+    assert _trained_child(folder / "whole", workers) == 0
     killed, steps = 0, []
     while True:
-        saving = killed % 3 == 2
-        child = _train_child(folder / "killed", workers, die_saving=saving and killed < kills)
-        if killed < kills and not saving:
-            time.sleep(chance.uniform(0.0, 2.0 / kills))
-            os.killpg(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
+        saving = killed < kills and killed % 3 == 2
+        moment = chance.uniform(0.0, 2.0 / kills) if killed < kills and not saving else None
+        status = _trained_child(folder / "killed", workers, die_after=moment, die_saving=saving)
         if not os.WIFSIGNALED(status):
             assert os.waitstatus_to_exitcode(status) == 0, "a run failed"
             break

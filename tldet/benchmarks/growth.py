@@ -202,9 +202,10 @@ def predicting(recipe: str, size: list[int], rounds: int) -> dict[str, Any]:
 def training(recipe: str, size: list[int], count: int, objects: int, classes: int, rounds: int) -> dict[str, Any]:
     """Training steps, in a process of its own."""
     from tldet.benchmarks.train import make_batch, our_step
+    from tldet.engine.frozen_norms import fold_frozen_norms
 
     model = _detector(recipe, classes)
-    model.backbone.freeze()
+    fold_frozen_norms(model.backbone.freeze())
     batch = make_batch((size[0], size[1]), count, objects=objects, classes=classes)
     return _timed(our_step(model, batch, _precision()), rounds)
 

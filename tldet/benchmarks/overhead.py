@@ -12,6 +12,7 @@ import torch
 from tldet.benchmarks.report import Row
 from tldet.benchmarks.suites import Bench
 from tldet.config import load
+from tldet.engine.frozen_norms import fold_frozen_norms
 from tldet.engine.progress import Reporter
 from tldet.engine.schedule import ScheduleSettings
 from tldet.engine.settings import TrainSettings
@@ -46,7 +47,7 @@ def trainer_row(bench: Bench) -> Row:
     from tldet.benchmarks.train import make_batch
 
     model = build_detector(load(RECIPE)["model"])
-    model.backbone.freeze()  # type: ignore[operator]
+    fold_frozen_norms(model.backbone.freeze())  # type: ignore[operator]
     batch = make_batch(SIZE, COUNT)
     steps = SKIPPED + (QUICK_STEPS if bench.quick else STEPS)
     folders = (bench.folder / f"overhead_{number}" for number in itertools.count())

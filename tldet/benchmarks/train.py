@@ -21,6 +21,7 @@ from tldet.benchmarks.pairs import CLASSES, PAIRS, Pair, chosen_pairs, share_wei
 from tldet.benchmarks.peer import RATE
 from tldet.benchmarks.report import Limit, Memory, Row, Suite
 from tldet.benchmarks.suites import Bench
+from tldet.engine.frozen_norms import fold_frozen_norms
 from tldet.engine.memory import keep_freed_memory
 from tldet.engine.precision import Precision, choose
 from tldet.engine.state import deterministic
@@ -47,7 +48,7 @@ def _rows(bench: Bench, pair: Pair, size: tuple[int, int]) -> list[Row]:
     bench.tell(f"{pair.recipe}: building both sides")
     theirs, ours = pair.theirs(size), pair.ours()
     checks = {"weights": share_weights(theirs, ours)}
-    ours.backbone.freeze()  # type: ignore[operator]
+    fold_frozen_norms(ours.backbone.freeze())  # type: ignore[operator]
     given: dict[str, Any] = {"size": list(size), "count": bench.batch or BATCH, "masks": pair.masks}
     batch = make_batch(size, given["count"], with_masks=pair.masks)
     bench.tell(f"{pair.recipe}: choosing the number format")
@@ -145,6 +146,6 @@ def training(recipe: str, weights: str, precision: str, size: list[int], count: 
     keep_freed_memory()
     ours = next(pair for pair in PAIRS if pair.recipe == recipe).ours()
     ours.load_state_dict(torch.load(weights, weights_only=True))
-    ours.backbone.freeze()  # type: ignore[operator]
+    fold_frozen_norms(ours.backbone.freeze())  # type: ignore[operator]
     batch = make_batch((size[0], size[1]), count, with_masks=masks)
     return our_step(ours, batch, Precision(precision))  # type: ignore[arg-type]

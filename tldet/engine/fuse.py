@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -29,8 +30,8 @@ def fuse(model: Detector) -> Detector:
     Returns:
         ``model``. Its state no longer fits an unfused model's.
     """
-    example = _example(model)
-    pairs = norms_after(model, example)
+    example = probe(model)
+    pairs = norms_after(model, lambda: model.features(example))
     if not pairs:
         return model
     kept = [(conv, conv.weight, conv.bias) for conv, _ in pairs]
@@ -39,8 +40,8 @@ def fuse(model: Detector) -> Detector:
         before = model.features(example)
         for conv, norm in pairs:
             _fold(conv, norm)
-            _replace(places[norm], _after(norm))
-        same = _close(before, model.features(example))
+            _replace(places[norm], activation_of(norm))
+        same = same_maps(before, model.features(example))
     if not same:
         log.warning("BatchNorm is not folded: %s would give other outputs", type(model.backbone).__name__)
         for (conv, weight, bias), (_, norm) in zip(kept, pairs, strict=True):
@@ -49,12 +50,12 @@ def fuse(model: Detector) -> Detector:
     return model
 
 
-def norms_after(model: Detector, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+def norms_after(model: nn.Module, run: Callable[[], object]) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """The pairs of a convolution and the BatchNorm that takes its output as it is, each run once.
 
     Args:
         model: in eval mode.
-        example: (B, 3, H, W), normalised.
+        run: takes something through the model.
     """
     produced: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}
     pairs: dict[nn.BatchNorm2d, nn.Conv2d] = {}
@@ -74,14 +75,15 @@ def norms_after(model: Detector, example: Tensor) -> list[tuple[nn.Conv2d, nn.Ba
     hooks += [m.register_forward_pre_hook(normed) for m in model.modules() if _foldable(m)]
     try:
         with torch.no_grad():
-            model.features(example)
+            run()
     finally:
         for hook in hooks:
             hook.remove()
     return [(conv, norm) for norm, conv in pairs.items() if runs[norm] == runs[conv] == 1]
 
 
-def _example(model: Detector) -> Tensor:
+def probe(model: nn.Module) -> Tensor:
+    """(1, 3, 64, 64) of random numbers, on which outputs are compared."""
     weight = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
     return torch.randn(1, 3, PROBE, PROBE, generator=generator).to(weight)
@@ -112,7 +114,7 @@ def _layout(weight: Tensor) -> torch.memory_format:
     return torch.channels_last if last and not weight.is_contiguous() else torch.contiguous_format
 
 
-def _after(norm: nn.BatchNorm2d) -> nn.Module:
+def activation_of(norm: nn.BatchNorm2d) -> nn.Module:
     """What a norm does besides: timm's carry their dropout and activation."""
     steps = [step for name in ("drop", "act") if isinstance(step := getattr(norm, name, None), nn.Module)]
     steps = [step for step in steps if not isinstance(step, nn.Identity)]
@@ -128,6 +130,7 @@ def _replace(place: tuple[nn.Module, str], module: nn.Module) -> None:
     parent._modules[name] = module
 
 
-def _close(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> bool:
+def same_maps(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> bool:
+    """Whether they differ by rounding only."""
     pairs = zip(before, after, strict=True)
     return all(bool((b - a).abs().max() <= TOLERANCE * b.abs().max().clamp(min=1e-6)) for b, a in pairs)

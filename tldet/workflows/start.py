@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tldet.config.files import shipped
+from tldet.engine.frozen_norms import fold_frozen_norms
 from tldet.errors import ConfigError, TrainingError
 from tldet.models.backbones.base import has_batch_norm
 from tldet.transfer.adapt import set_input
@@ -89,7 +90,7 @@ def start_weights(
         started = Started(backbone.weights_source, tuple(names))
     elif backbone.frozen_stages >= 0 or (backbone.norm == "frozen" and has_batch_norm(backbone)):
         log.warning(RANDOM, backbone.frozen_stages, backbone.norm)
-    backbone.freeze()
+    fold_frozen_norms(backbone.freeze())
     return started
 
 

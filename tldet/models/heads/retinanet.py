@@ -211,7 +211,7 @@ class Background(torch.autograd.Function):
         if learn.classes is not None:
             there = there * learn.classes[learn.picture, learn.labels]  # the others are not in the sums
         ctx.save_for_backward(slope, *objects)
-        ctx.dtype = logits.dtype
+        ctx.dtype, ctx.rows = logits.dtype, rows
         return torch.stack(sums).index_add(0, learn.picture, -there), at
 
     @staticmethod
@@ -220,7 +220,10 @@ class Background(torch.autograd.Function):
         """An object's entry has the gradient of ``at`` alone."""
         slope, *objects = ctx.saved_tensors
         gradient = torch.empty_like(slope, dtype=ctx.dtype)
-        torch.mul(slope, of_sums[:, None, None], out=gradient)
+        for picture, factor in enumerate(of_sums):
+            blocks = zip(torch.split(slope[picture], ctx.rows), torch.split(gradient[picture], ctx.rows), strict=True)
+            for block, out in blocks:
+                out.copy_(block.to(factor.dtype).mul_(factor) if block.dtype != factor.dtype else block * factor)
         return gradient.index_put_(tuple(objects), of_at.to(ctx.dtype)), None, None
 
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tldet.data.index import AnnotationIndex
+from tldet.data.parsing import BLOCK
 from tldet.errors import DataError
 from tldet.evaluation.loading import load_ground_truth
 
@@ -134,6 +135,42 @@ def test_what_evaluation_reads_is_read_too(tmp_path: Path) -> None:
     truth = load_ground_truth(path, "bbox")
     assert truth.crowd.tolist() == index.crowd.tolist()
     assert truth.image_ids == index.image_ids.tolist()
+
+
+MANY = 2 * BLOCK + 100  # annotations; the last block is not full
+
+
+def many(**odd: Any) -> dict[str, Any]:
+    """Annotations of two pictures by turns, one of them, far back, with other fields."""
+    images = [{"id": id, "file_name": f"{id}.jpg", "width": 100, "height": 50} for id in (9, 4)]
+    entries = [annotation(id=n, image_id=(9, 4)[n % 2], segmentation=[[n, 1, 5, 1, 5, 4]]) for n in range(MANY)]
+    entries[BLOCK + 7].update(odd)
+    return coco(images=images, annotations=entries)
+
+
+@pytest.mark.parametrize("odd", [{}, {"category_id": 7.0, "iscrowd": None}])
+def test_more_than_a_block_of_annotations(tmp_path: Path, odd: dict[str, Any]) -> None:
+    index = AnnotationIndex.load(write(tmp_path, many(**odd)))
+    assert index.annotation_ids.tolist() == [*range(0, MANY, 2), *range(1, MANY, 2)]
+    assert index.offsets.tolist() == [0, MANY // 2, MANY]
+    for row in (0, 1, MANY // 2, MANY - 1, MANY // 2 + (BLOCK + 7) // 2):
+        assert index.segmentation(row) == [[int(index.annotation_ids[row]), 1, 5, 1, 5, 4]]
+    assert set(index.labels.tolist()) == {1}
+    assert not index.crowd.any()
+
+
+@pytest.mark.parametrize(
+    ("odd", "expected"),
+    [
+        ({"image_id": 5}, "belongs to unknown image id 5"),
+        ({"category_id": 8}, "has unknown category id 8"),
+        ({"bbox": [1, 2, 3]}, "has a bbox of 3 numbers, not 4"),
+        ({"area": "big"}, "'area' must be a number"),
+    ],
+)
+def test_what_is_wrong_far_back_is_found(tmp_path: Path, odd: dict[str, Any], expected: str) -> None:
+    with pytest.raises(DataError, match=f"annotation (id )?{BLOCK + 7}.*{expected}"):
+        AnnotationIndex.load(write(tmp_path, many(**odd)))
 
 
 def test_both_readers_say_the_same(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.cache import cache_root
-from tldet.data.parsing import Image, read_coco
+from tldet.data.parsing import Image, Objects, read_coco
 from tldet.errors import DataError
 from tldet.labelled import labelled_table
 
@@ -169,20 +169,18 @@ def _parsed(path: Path) -> AnnotationIndex:
     coco = read_coco(path)
     categories = sorted(coco.categories, key=lambda c: c.id)
     label_of = {c.id: i for i, c in enumerate(categories)}
-    place_of = {image.id: i for i, image in enumerate(coco.images)}
-    places = np.array([place_of[a.image_id] for a in coco.annotations], np.int64)
-    order = np.argsort(places, kind="stable")
-    annotations = [coco.annotations[i] for i in order]
-    xywh = np.array([a.bbox for a in annotations], np.float64).reshape(-1, 4)
+    found = coco.objects
+    order = np.argsort(found.places, kind="stable")
+    xywh, ids = found.boxes[order], found.ids[order]
     with np.errstate(over="ignore", invalid="ignore"):
         boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32)
     wrong = ~np.isfinite(boxes).all(1) | (xywh[:, 2:] < 0).any(1)
     if wrong.any():
-        a = annotations[int(wrong.argmax())]
+        row = int(wrong.argmax())
         more = f" ({int(wrong.sum())} such annotations)" if wrong.sum() > 1 else ""
         raise DataError(
-            f"{path}: annotation {a.id} has box {a.bbox}: its corners must be finite in single precision, its "
-            f"width and height at least 0{more}"
+            f"{path}: annotation {ids[row]} has box {xywh[row].tolist()}: its corners must be finite in single "
+            f"precision, its width and height at least 0{more}"
         )
     sizes = np.array([(i.height, i.width) for i in coco.images], np.int32).reshape(-1, 2)
     index = AnnotationIndex(
@@ -192,17 +190,28 @@ def _parsed(path: Path) -> AnnotationIndex:
         file_names=[i.file_name for i in coco.images],
         image_ids=np.array([i.id for i in coco.images], np.int64),
         sizes=sizes,
-        offsets=np.searchsorted(places[order], np.arange(len(sizes) + 1)),
+        offsets=np.searchsorted(found.places[order], np.arange(len(sizes) + 1)),
         boxes=boxes,
-        labels=np.array([label_of[a.category_id] for a in annotations], np.int64),
-        crowd=np.array([a.iscrowd != 0 for a in annotations], np.bool_),
-        annotation_ids=np.array([a.id for a in annotations], np.int64),
-        areas=np.array([a.bbox[2] * a.bbox[3] if a.area is None else a.area for a in annotations], np.float64),
-        spans=np.cumsum([0, *(len(a.segmentation) for a in annotations)]).astype(np.int64),
-        raw=np.frombuffer(b"".join(bytes(a.segmentation) for a in annotations), np.uint8),
+        labels=np.searchsorted([c.id for c in categories], found.category_ids[order]),
+        crowd=found.crowd[order],
+        annotation_ids=ids,
+        areas=found.areas[order],
+        spans=np.concatenate([[0], np.cumsum(found.lengths[order])]).astype(np.int64),
+        raw=_in_order(found, order),
         labelled=_labelled(path, coco.images, label_of),
     )
     return _cut_to_pictures(index, xywh)
+
+
+def _in_order(found: Objects, order: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The segmentations' texts, one behind the other, with the objects in the given order."""
+    text: bytes | bytearray = found.text
+    if (np.diff(order) < 0).any():
+        ends = np.cumsum(found.lengths)[order]
+        spans = zip((ends - found.lengths[order]).tolist(), ends.tolist(), strict=True)
+        view = memoryview(text)
+        text = b"".join([view[start:end] for start, end in spans])
+    return np.frombuffer(text, np.uint8)
 
 
 def _labelled(path: Path, images: Sequence[Image], label_of: Mapping[int, int]) -> NDArray[np.bool_] | None:

@@ -1,13 +1,16 @@
-"""A COCO JSON as typed records, its faults named."""
+"""A COCO JSON as typed records and columns, its faults named."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from tldet.errors import DataError
 from tldet.labelled import LABELLED
@@ -20,6 +23,7 @@ WHOLE = {  # the whole numbers of each record; they may be written 7.0
     "categories": ("id",),
     "annotations": ("id", "image_id", "category_id"),
 }
+BLOCK = 4096  # annotations that are records at the same time: they stay in the processor's cache
 
 
 class Image(msgspec.Struct, gc=False):
@@ -51,12 +55,54 @@ class Annotation(msgspec.Struct, gc=False):
     segmentation: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class Coco(msgspec.Struct):
-    """What of a COCO JSON is read."""
+class _Document(msgspec.Struct):
+    """What of a COCO JSON is read; annotations as text."""
+
+    images: list[Image]
+    categories: list[Category]
+    annotations: list[msgspec.Raw] = msgspec.field(default_factory=list)
+
+
+class _Loose(msgspec.Struct):
+    """The same with annotations as records."""
 
     images: list[Image]
     categories: list[Category]
     annotations: list[Annotation] = msgspec.field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The annotations of a file in its order, column by column.
+
+    Attributes:
+        ids: (A,) int64.
+        places: (A,) int64, which of the pictures.
+        category_ids: (A,) int64.
+        boxes: (A, 4) float64 x, y, width, height in pixels.
+        crowd: (A,) bool.
+        areas: (A,) float64, the stated ones or the boxes'.
+        lengths: (A,) int64, of the segmentations' JSON texts.
+        text: these texts, one behind the other.
+    """
+
+    ids: NDArray[np.int64]
+    places: NDArray[np.int64]
+    category_ids: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    crowd: NDArray[np.bool_]
+    areas: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+    text: bytearray
+
+
+@dataclass(frozen=True)
+class Coco:
+    """What of a COCO JSON is read."""
+
+    images: list[Image]
+    categories: list[Category]
+    objects: Objects
 
 
 def read_coco(path: Path) -> Coco:
@@ -65,10 +111,24 @@ def read_coco(path: Path) -> Coco:
     Raises:
         DataError: what is wrong, with the file and the annotation's, picture's or category's id.
     """
-    coco = _read(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if not content.strip():
+        raise DataError(f"{path}: is empty; a COCO JSON holds images, annotations and categories")
+    try:
+        found: _Document | _Loose = msgspec.json.decode(content, type=_Document)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = _read_leniently(path, content)
+    _check(path, found)
+    return Coco(found.images, found.categories, _objects(path, _blocks(path, content, found.annotations), found))
+
+
+def _check(path: Path, coco: _Document | _Loose) -> None:
+    """Refuse pictures and categories that cannot be."""
     if not coco.images or not coco.categories:
         raise DataError(f"{path}: has no {'images' if not coco.images else 'categories'}")
-    categories, images = {c.id for c in coco.categories}, {i.id for i in coco.images}
     _refuse_twins(path, "category id", [c.id for c in coco.categories])
     _refuse_twins(path, "category name", [c.name for c in coco.categories])
     _refuse_twins(path, "image id", [i.id for i in coco.images])
@@ -81,36 +141,64 @@ def read_coco(path: Path) -> Coco:
     for image in coco.images:
         if image.width <= 0 or image.height <= 0:
             raise DataError(f"{path}: image {image.id} ({image.file_name}) has size {image.width} x {image.height}")
-    for a in coco.annotations:
-        if a.category_id not in categories:
-            raise DataError(f"{path}: annotation {a.id} has unknown category id {a.category_id}")
-        if a.image_id not in images:
-            raise DataError(f"{path}: annotation {a.id} belongs to unknown image id {a.image_id}")
-        if len(a.bbox) != 4:
-            raise DataError(f"{path}: annotation {a.id} has a bbox of {len(a.bbox)} numbers, not 4")
-    return coco
 
 
-def _read(path: Path) -> Coco:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    if not content.strip():
-        raise DataError(f"{path}: is empty; a COCO JSON holds images, annotations and categories")
-    try:
-        return msgspec.json.decode(content, type=Coco)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _read_leniently(path, content)
+def _blocks(
+    path: Path, content: bytes, annotations: list[msgspec.Raw] | list[Annotation]
+) -> Iterator[list[Annotation]]:
+    """The annotations as records, some at a time; at least one block."""
+    decode = msgspec.json.Decoder(Annotation).decode
+    for start in range(0, max(1, len(annotations)), BLOCK):
+        block: Any = annotations[start : start + BLOCK]
+        try:
+            yield [one if isinstance(one, Annotation) else decode(one) for one in block]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            yield _read_leniently(path, content).annotations[start:]
+            return
 
 
-def _read_leniently(path: Path, content: bytes) -> Coco:
+def _objects(path: Path, blocks: Iterator[list[Annotation]], coco: _Document | _Loose) -> Objects:
+    parts, text = [], bytearray()
+    for block in blocks:
+        odd = next((a for a in block if len(a.bbox) != 4), None)
+        if odd is not None:
+            raise DataError(f"{path}: annotation {odd.id} has a bbox of {len(odd.bbox)} numbers, not 4")
+        columns: list[NDArray[Any]] = [
+            np.array([a.id for a in block], np.int64),
+            np.array([a.image_id for a in block], np.int64),
+            np.array([a.category_id for a in block], np.int64),
+            np.array([a.bbox for a in block], np.float64).reshape(-1, 4),
+            np.array([a.iscrowd != 0 for a in block], np.bool_),
+            np.array([a.bbox[2] * a.bbox[3] if a.area is None else a.area for a in block], np.float64),
+            np.array([len(a.segmentation) for a in block], np.int64),
+        ]
+        parts.append(columns)
+        text += b"".join([a.segmentation for a in block])
+    ids, image_ids, category_ids, boxes, crowd, areas, lengths = map(np.concatenate, zip(*parts, strict=True))
+    places, strange = _places(image_ids, [image.id for image in coco.images])
+    unknown = _places(category_ids, [category.id for category in coco.categories])[1]
+    if (strange | unknown).any():
+        row = int((strange | unknown).argmax())
+        what = f"has unknown category id {category_ids[row]}" if unknown[row] else ""
+        raise DataError(f"{path}: annotation {ids[row]} {what or f'belongs to unknown image id {image_ids[row]}'}")
+    return Objects(ids, places, category_ids, boxes, crowd, areas, lengths, text)
+
+
+def _places(wanted: NDArray[np.int64], known: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Where each of the wanted stands among the known, and which stand nowhere."""
+    table = np.array(known, np.int64)
+    order = np.argsort(table)
+    places = order[np.searchsorted(table, wanted, sorter=order).clip(max=len(table) - 1)]
+    return places, table[places] != wanted
+
+
+def _read_leniently(path: Path, content: bytes) -> _Loose:
     """What msgspec refuses: Python's own parser accepts NaN, and says where a file breaks off; whole floats are ids."""
     try:
         data = json.loads(content)
         for section, keys in WHOLE.items():
             _loosen(data, section, keys)
-        return msgspec.convert(data, Coco)
+        return msgspec.convert(data, _Loose)
     except json.JSONDecodeError as error:
         cut = " (the file is cut off)" if error.pos >= len(content.rstrip()) - 1 or "Untermin" in error.msg else ""
         raise DataError(f"{path}: is no valid JSON at line {error.lineno}, column {error.colno}{cut}") from None
@@ -123,7 +211,7 @@ def _read_leniently(path: Path, content: bytes) -> Coco:
 
 
 def _loosen(data: Any, section: str, keys: Sequence[str]) -> None:
-    """Records as they may also be written (7.0 for 7, false or null for no crowd), made those of :class:`Coco`."""
+    """Records as they may also be written (7.0 for 7, false or null for no crowd), made those that are read."""
     found = data.get(section) if isinstance(data, dict) else None
     for record in found if isinstance(found, list) else ():
         if not isinstance(record, dict):

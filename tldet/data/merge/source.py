@@ -93,7 +93,6 @@ def read_source(split: Split) -> Source:
     path = split.annotations
     coco = read_coco(path)
     texts = _texts(path)
-    place_of = {image.id: i for i, image in enumerate(coco.images)}
     pictures = msgspec.json.decode(texts["images"], type=list[msgspec.Raw])
     return Source(
         split=split,
@@ -105,12 +104,12 @@ def read_source(split: Split) -> Source:
         sizes=np.array([(image.height, image.width) for image in coco.images], np.int32),
         labelled=_labelled(path, coco),
         objects=msgspec.json.decode(texts.get("annotations", b"[]"), type=list[msgspec.Raw]),
-        annotation_ids=np.array([a.id for a in coco.annotations], np.int64),
-        places=np.array([place_of[a.image_id] for a in coco.annotations], np.int64),
-        category_ids=np.array([a.category_id for a in coco.annotations], np.int64),
-        boxes=np.array([a.bbox for a in coco.annotations], np.float64).reshape(-1, 4),
-        crowd=np.array([a.iscrowd != 0 for a in coco.annotations], np.bool_),
-        outlined=np.array([len(a.segmentation) > len("null") for a in coco.annotations], np.bool_),
+        annotation_ids=coco.objects.ids,
+        places=coco.objects.places,
+        category_ids=coco.objects.category_ids,
+        boxes=coco.objects.boxes,
+        crowd=coco.objects.crowd,
+        outlined=coco.objects.lengths > len("null"),
         left_out=tuple(key for key in texts if key not in KNOWN),
     )
 

@@ -9,11 +9,10 @@ less forward and once less backward, and keeps one map less; the gradient of ``W
 from __future__ import annotations
 
 import logging
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from tldet.engine.fuse import activation_of, norms_after, probe, same_maps
 from tldet.models.modes import evaluating
@@ -69,8 +68,7 @@ class FoldedConv2d(nn.Conv2d):
             return super().forward(x)
         scale = torch.rsqrt(cast(Tensor, norm.running_var) + norm.eps) * norm.weight
         shift = norm.bias - cast(Tensor, norm.running_mean) * scale
-        where = (self.stride, self.padding, self.dilation, self.groups)
-        return cast(Tensor, _Folded.apply(x, self.weight, scale[:, None, None, None], shift, where))
+        return cast(Tensor, self._conv_forward(x, self.weight * scale[:, None, None, None], shift))
 
 
 class _FoldedNorm(nn.BatchNorm2d):
@@ -82,32 +80,3 @@ class _FoldedNorm(nn.BatchNorm2d):
 
 def _folded_class(kind: type[nn.BatchNorm2d]) -> type[nn.BatchNorm2d]:
     return type(f"Folded{kind.__name__}", (_FoldedNorm, kind), {})
-
-
-class _Folded(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor, where: tuple[Any, ...]) -> Tensor:
-        kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        ctx.given, ctx.where = x.dtype, where
-        x, scaled = x.to(dtype), (weight * scale).to(dtype)
-        ctx.save_for_backward(x, scaled, scale)
-        return torch.conv2d(x, scaled, shift.to(dtype), *where)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, of_y: Tensor) -> tuple[Tensor | None, ...]:
-        x, scaled, scale = ctx.saved_tensors
-        stride, padding, dilation, groups = ctx.where
-        of_x_too, of_weight_too = ctx.needs_input_grad[:2]
-        # oneDNN's bfloat16 gradient of a 1x1 convolution's weights takes a quarter longer than the matrix product it is
-        as_product = x.device.type == "cpu" and x.dtype == torch.bfloat16 and (stride, groups) == ((1, 1), 1)
-        as_product &= scaled.shape[2:] == (1, 1) and padding == (0, 0) and of_weight_too
-        wanted = (of_x_too, of_weight_too and not as_product, False)
-        given = (of_y, x, scaled, None, stride, padding, dilation, False, (0, 0), groups, wanted)
-        of_x, of_scaled, _ = torch.ops.aten.convolution_backward(*given) if any(wanted) else (None, None, None)
-        if as_product:
-            rows = [maps.permute(0, 2, 3, 1).flatten(0, 2) for maps in (of_y, x)]  # (cells, channels)
-            of_scaled = (rows[0].t() @ rows[1])[:, :, None, None]
-        of_weight = None if of_scaled is None else of_scaled.to(scale.dtype).mul_(scale)
-        return (None if of_x is None else of_x.to(ctx.given)), of_weight, None, None, None

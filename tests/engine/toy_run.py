@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import random
+import shutil
 import signal
 import sys
 import threading
@@ -30,6 +31,7 @@ from tldet.engine.settings import TrainSettings
 from tldet.engine.trainer import Trainer
 
 PER_EPOCH = 10  # micro-batches
+LEAST = 3  # kills that a run must survive
 
 
 @dataclass
@@ -196,18 +198,26 @@ def main(folder: Path, workers: int, kills: int, seed: int) -> None:
     chance = random.Random(seed)
     importlib.import_module("torch._dynamo")  # what the first optimizer step imports, once for all forks
     assert _trained_child(folder / "whole", workers) == 0
-    killed, steps = 0, []
+    for attempt in range(10):  # a machine that has become faster ends the run before it is killed often enough
+        shutil.rmtree(folder / "killed", ignore_errors=True)
+        steps = _killed_again_and_again(folder / "killed", workers, kills, max(2.0 / kills, 0.2) / 2**attempt, chance)
+        if len(steps) >= LEAST:
+            break
+    sys.stdout.write(f"killed {len(steps)} times, resumed after steps {steps}\n")
+
+
+def _killed_again_and_again(folder: Path, workers: int, kills: int, longest: float, chance: random.Random) -> list[int]:
+    """Train to the end in spite of so many kills, if it lives for them; returns the step each of them left."""
+    steps: list[int] = []
     while True:
-        saving = killed < kills and killed % 3 == 2
-        moment = chance.uniform(0.0, 2.0 / kills) if killed < kills and not saving else None
-        status = _trained_child(folder / "killed", workers, die_after=moment, die_saving=saving)
+        saving = len(steps) < kills and len(steps) % 3 == 2
+        moment = chance.uniform(0.0, longest) if len(steps) < kills and not saving else None
+        status = _trained_child(folder, workers, die_after=moment, die_saving=saving)
         if not os.WIFSIGNALED(status):
             assert os.waitstatus_to_exitcode(status) == 0, "a run failed"
-            break
-        killed += 1
-        found = checkpoint.newest_readable(folder / "killed") if (folder / "killed").exists() else None
+            return steps
+        found = checkpoint.newest_readable(folder) if folder.exists() else None
         steps.append(found[1]["training"]["step"] if found else 0)
-    sys.stdout.write(f"killed {killed} times, resumed after steps {steps}\n")
 
 
 if __name__ == "__main__":

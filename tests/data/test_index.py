@@ -143,20 +143,24 @@ MANY = 2 * BLOCK + 100  # annotations; the last block is not full
 def many(**odd: Any) -> dict[str, Any]:
     """Annotations of two pictures by turns, one of them, far back, with other fields."""
     images = [{"id": id, "file_name": f"{id}.jpg", "width": 100, "height": 50} for id in (9, 4)]
-    entries = [annotation(id=n, image_id=(9, 4)[n % 2], segmentation=[[n, 1, 5, 1, 5, 4]]) for n in range(MANY)]
+    changing = [{"category_id": (7, 3, 3)[n % 3], "bbox": [n % 50, 1, 9, n % 11 + 1]} for n in range(MANY)]
+    changing = [{**one, "iscrowd": int(n % 7 == 0), "area": n + 0.5} for n, one in enumerate(changing)]
+    outlines = [{"image_id": (9, 4)[n % 2], "segmentation": [[n, 1, 5, 1, 5, 4]]} for n in range(MANY)]
+    entries = [annotation(id=n, **changing[n], **outlines[n]) for n in range(MANY)]
     entries[BLOCK + 7].update(odd)
     return coco(images=images, annotations=entries)
 
 
-@pytest.mark.parametrize("odd", [{}, {"category_id": 7.0, "iscrowd": None}])
+@pytest.mark.parametrize("odd", [{}, {"image_id": 4.0}, {"area": float("nan")}])
 def test_more_than_a_block_of_annotations(tmp_path: Path, odd: dict[str, Any]) -> None:
     index = AnnotationIndex.load(write(tmp_path, many(**odd)))
     assert index.annotation_ids.tolist() == [*range(0, MANY, 2), *range(1, MANY, 2)]
     assert index.offsets.tolist() == [0, MANY // 2, MANY]
-    for row in (0, 1, MANY // 2, MANY - 1, MANY // 2 + (BLOCK + 7) // 2):
-        assert index.segmentation(row) == [[int(index.annotation_ids[row]), 1, 5, 1, 5, 4]]
-    assert set(index.labels.tolist()) == {1}
-    assert not index.crowd.any()
+    for row, n in enumerate(index.annotation_ids.tolist()):
+        assert index.segmentation(row) == [[n, 1, 5, 1, 5, 4]]
+        assert index.boxes[row].tolist() == [n % 50, 1, n % 50 + 9, n % 11 + 2]
+        assert (index.labels[row], index.crowd[row]) == ((1, 0, 0)[n % 3], n % 7 == 0)
+        assert index.areas[row] == n + 0.5 or (n == BLOCK + 7 and odd.get("area"))
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from tldet.config import load
 from tldet.engine.frozen_norms import FoldedConv2d, fold_frozen_norms
+from tldet.engine.fuse import fuse
 from tldet.engine.precision import cpu_has_bf16
 from tldet.models.backbones.torchvision_nets import TorchvisionBackbone
 from tldet.models.detector import build_detector
+from tldet.workflows.start import start_weights
 
 Spread = Callable[[nn.Module], None]
 
@@ -115,27 +117,94 @@ def test_a_norm_that_begins_to_learn_does(spread: Spread) -> None:
     torch.testing.assert_close(statistics[1], statistics[0], rtol=1e-3, atol=1e-4)
 
 
-class Shared(nn.Module):
-    """A convolution whose output something else takes too."""
+class Pair(nn.Module):
+    """A convolution and its frozen norm; something else may take the convolution's output too."""
 
-    def __init__(self) -> None:
+    def __init__(self, conv: nn.Conv2d, shared: bool = False) -> None:
         super().__init__()
-        self.conv, self.norm = nn.Conv2d(3, 3, 1, bias=False), nn.BatchNorm2d(3).eval().requires_grad_(False)
+        self.conv, self.norm, self.shared = conv, nn.BatchNorm2d(3).eval().requires_grad_(False), shared
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         y = self.conv(x)
-        return (self.norm(y) + y,)
+        return (self.norm(y) + y if self.shared else self.norm(y),)
 
 
+@pytest.mark.parametrize("neutral", [False, True])
 def test_where_outputs_would_change_nothing_is_folded_and_it_is_said(
-    spread: Spread, caplog: pytest.LogCaptureFixture
+    spread: Spread, neutral: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Nor where norms are neutral still: the weights of a resumed run come later."""
     torch.manual_seed(0)
-    model, x = Shared(), torch.randn(1, 3, 8, 8)
-    spread(model)
-    before = model(x)[0]
+    model, x = Pair(nn.Conv2d(3, 3, 1, bias=False), shared=True), torch.randn(1, 3, 8, 8)
+    if not neutral:
+        spread(model)
+    before, state = model(x)[0], copy.deepcopy(model.state_dict())
     with caplog.at_level(logging.WARNING, "tldet"):
         assert fold_frozen_norms(model) == 0
-    assert "not folded: Shared" in caplog.text
+    assert "not folded: Pair would give other outputs" in caplog.text
     assert torch.equal(model(x)[0], before)
-    assert not any(isinstance(module, FoldedConv2d) for module in model.modules())
+    assert [type(part) for part in model.children()] == [nn.Conv2d, nn.BatchNorm2d]
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+def test_folding_leaves_every_value_as_it_was(spread: Spread) -> None:
+    model = frozen_backbone("faster_rcnn_lite0", spread)
+    state = copy.deepcopy(model.state_dict())
+    fold_frozen_norms(model)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(3, 3, 3, padding=1, bias=True),
+        nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(3, 3, 3, padding="same", groups=3),
+    ],
+    ids=["bias", "reflected", "depthwise"],
+)
+def test_every_kind_of_convolution(spread: Spread, conv: nn.Conv2d) -> None:
+    torch.manual_seed(0)
+    plain = Pair(conv).double()
+    spread(plain)
+    folded, x = copy.deepcopy(plain), torch.randn(2, 3, 8, 8).double()
+    assert fold_frozen_norms(folded) == 1
+    (maps, wanted), (same, found) = slopes(plain, x), slopes(folded, x)
+    assert wanted.keys() == found.keys() == {name for name, _ in conv.named_parameters(prefix="conv")}
+    assert distance(same[0], maps[0]) < 1e-6
+    assert all(distance(found[name], wanted[name]) < 1e-6 for name in wanted)
+
+
+def test_a_network_of_one_size_stays_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    class Fixed(Pair):
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            assert x.shape[-1] == 224, "224 pixels only"
+            return super().forward(x)
+
+    with caplog.at_level(logging.WARNING, "tldet"):
+        assert fold_frozen_norms(Fixed(nn.Conv2d(3, 3, 1))) == 0
+    assert "not folded: Fixed takes no small pictures (224 pixels only)" in caplog.text
+
+
+def test_prediction_leaves_what_is_folded(spread: Spread, caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    model = build_detector(load("faster_rcnn_lite0", {"model.backbone.weights": None}).data["model"])
+    spread(model)
+    x = torch.randn(1, 3, 64, 64)
+    folded = fold_frozen_norms(model.backbone.freeze())  # type: ignore[operator]
+    model.eval()
+    with torch.no_grad(), caplog.at_level(logging.WARNING, "tldet"):
+        before = model.features(x)
+        kept = sum(isinstance(module, nn.BatchNorm2d) for module in fuse(model).modules())
+        after = model.features(x)
+    assert kept == folded
+    assert not caplog.records
+    for a, b in zip(after, before, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_starts_folded(resume: bool) -> None:
+    model = build_detector(load("faster_rcnn_lite0", {"model.backbone.weights": None}).data["model"])
+    start_weights(model, resume, None, None, pretrained=False)
+    assert sum(isinstance(module, FoldedConv2d) for module in model.backbone.modules()) >= 40

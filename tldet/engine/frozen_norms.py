@@ -9,6 +9,8 @@ less forward and once less backward, and keeps one map less; the gradient of ``W
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -23,30 +25,49 @@ log = logging.getLogger(__name__)
 def fold_frozen_norms(backbone: nn.Module) -> int:
     """Have the convolutions of a backbone compute the frozen norms behind them, in place.
 
-    A norm that learns again, or its statistics, is computed by itself from then on. Where the outputs would change, the
-    backbone stays as it was, and the log says so.
+    A norm that learns again, or its statistics, is computed by itself from then on. Where the outputs would change, or
+    the backbone takes no small pictures, it stays as it was, and the log says so. A folded one can be copied and its
+    state saved, but it cannot be pickled.
 
     Returns:
         How many norms were folded.
     """
     if not any(_is_frozen(norm) for norm in backbone.modules()):
         return 0
-    example = probe(backbone)
+    example, name = probe(backbone), type(backbone).__name__
     with evaluating(backbone), torch.no_grad():
-        found = norms_after(backbone, lambda: backbone(example))
-        pairs = [(conv, norm) for conv, norm in found if type(conv) is nn.Conv2d and conv.bias is None]
-        pairs = [(conv, norm) for conv, norm in pairs if _is_frozen(norm) and conv.padding_mode == "zeros"]
-        before, classes = backbone(example), [(module, type(module)) for pair in pairs for module in pair]
-        folded = {kind: _folded_class(kind) for kind in {type(norm) for _, norm in pairs}}
-        for conv, norm in pairs:
-            conv.__class__, norm.__class__ = FoldedConv2d, folded[type(norm)]
-            cast(FoldedConv2d, conv).norm_behind = (norm,)
-        if same_maps(before, backbone(example)):
-            return len(pairs)
-    log.warning("frozen BatchNorm is not folded: %s would give other outputs", type(backbone).__name__)
-    for module, kind in classes:
-        module.__class__ = kind
-    return 0
+        try:
+            found = norms_after(backbone, lambda: backbone(example))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            log.warning("frozen BatchNorm is not folded: %s takes no small pictures (%s)", name, why)
+            return 0
+        pairs = [(conv, norm) for conv, norm in found if type(conv) is nn.Conv2d and _is_frozen(norm)]
+        with _lively([norm for _, norm in pairs]):
+            before = backbone(example)
+            for conv, norm in pairs:
+                _fold(conv, norm)
+            same = same_maps(before, backbone(example))
+        if not same:
+            log.warning("frozen BatchNorm is not folded: %s would give other outputs", name)
+            for conv, norm in pairs:
+                _unfold(cast(FoldedConv2d, conv), cast(_FoldedNorm, norm))
+    return len(pairs) if same else 0
+
+
+@contextmanager
+def _lively(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
+    """Let norms change their input for a while: neutral ones, filled later, would hide what folding does."""
+    tensors = [t for norm in norms for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias)]
+    values = [(cast(Tensor, tensor), cast(Tensor, tensor).clone()) for tensor in tensors]
+    generator = torch.Generator().manual_seed(0)
+    for tensor, before in values:
+        tensor.copy_(torch.rand(before.shape, generator=generator) + 0.5)
+    try:
+        yield
+    finally:
+        for tensor, before in values:
+            tensor.copy_(before)
 
 
 def _is_frozen(norm: nn.Module) -> bool:
@@ -57,7 +78,7 @@ def _is_frozen(norm: nn.Module) -> bool:
 
 
 class FoldedConv2d(nn.Conv2d):
-    """A convolution without a bias that computes the norm behind it too, while that is frozen."""
+    """A convolution that computes the norm behind it too, while that is frozen."""
 
     norm_behind: tuple[nn.BatchNorm2d]  # in a tuple, so that it is no part of this module
 
@@ -67,16 +88,28 @@ class FoldedConv2d(nn.Conv2d):
         if not _is_frozen(norm):
             return super().forward(x)
         scale = torch.rsqrt(cast(Tensor, norm.running_var) + norm.eps) * norm.weight
-        shift = norm.bias - cast(Tensor, norm.running_mean) * scale
+        mean = cast(Tensor, norm.running_mean)
+        shift = norm.bias - (mean if self.bias is None else mean - self.bias) * scale
         return cast(Tensor, self._conv_forward(x, self.weight * scale[:, None, None, None], shift))
 
 
 class _FoldedNorm(nn.BatchNorm2d):
     """A norm whose convolution computes it while it is frozen."""
 
+    folded = True
+    rest: tuple[nn.Module]  # what it does besides
+
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, activation_of(self)(x)) if _is_frozen(self) else super().forward(x)
+        return cast(Tensor, self.rest[0](x)) if _is_frozen(self) else super().forward(x)
 
 
-def _folded_class(kind: type[nn.BatchNorm2d]) -> type[nn.BatchNorm2d]:
-    return type(f"Folded{kind.__name__}", (_FoldedNorm, kind), {})
+def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    kind = type(norm)
+    conv.__class__, norm.__class__ = FoldedConv2d, type(f"Folded{kind.__name__}", (_FoldedNorm, kind), {})
+    cast(FoldedConv2d, conv).norm_behind, cast(_FoldedNorm, norm).rest = (norm,), (activation_of(norm),)
+
+
+def _unfold(conv: FoldedConv2d, norm: _FoldedNorm) -> None:
+    del conv.norm_behind, norm.rest
+    conv.__class__ = nn.Conv2d  # type: ignore[assignment]
+    norm.__class__ = type(norm).__bases__[1]

@@ -90,7 +90,9 @@ def probe(model: nn.Module) -> Tensor:
 
 
 def _foldable(module: nn.Module) -> bool:
-    return isinstance(module, nn.BatchNorm2d) and module.track_running_stats and not module.training
+    if not isinstance(module, nn.BatchNorm2d) or getattr(module, "folded", False):  # see frozen_norms
+        return False
+    return module.track_running_stats and not module.training
 
 
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:

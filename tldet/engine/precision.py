@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -172,10 +173,11 @@ def _check(requested: str, kind: str) -> Name:
 def timing_key(model: nn.Module, work: str) -> str:
     """Everything that decides how long a pass takes."""
     layers = [(name, tuple(p.shape), p.requires_grad) for name, p in model.named_parameters()]
+    kinds = sorted(Counter(type(module).__name__ for module in model.modules()).items())
     device = next(model.parameters()).device
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     machine = (platform.machine(), _processor(), torch.get_num_threads(), str(torch.__version__), device.type, gpu)
-    return repr((machine, type(model).__name__, model.training, layers, work))
+    return repr((machine, kinds, model.training, layers, work))
 
 
 def _measure(model: nn.Module, trial: Callable[[], Any]) -> dict[str, float]:

@@ -61,7 +61,7 @@ def start_weights(
     """Fill the model from where it starts; nothing is fetched when a checkpoint brings the weights.
 
     Args:
-        model: a detector or a classifier; its backbone is frozen as its own settings say.
+        model: a detector or a classifier; its backbone is frozen as its own settings say, frozen norms are folded.
         resume: a checkpoint of the run will bring the weights.
         init_from: a tldet checkpoint.
         start: the source of a whole detector.

@@ -211,7 +211,7 @@ class Background(torch.autograd.Function):
         if learn.classes is not None:
             there = there * learn.classes[learn.picture, learn.labels]  # the others are not in the sums
         ctx.save_for_backward(slope, *objects)
-        ctx.dtype, ctx.rows = logits.dtype, rows
+        ctx.dtype = logits.dtype
         return torch.stack(sums).index_add(0, learn.picture, -there), at
 
     @staticmethod
@@ -220,10 +220,11 @@ class Background(torch.autograd.Function):
         """An object's entry has the gradient of ``at`` alone."""
         slope, *objects = ctx.saved_tensors
         gradient = torch.empty_like(slope, dtype=ctx.dtype)
-        for picture, factor in enumerate(of_sums):
-            blocks = zip(torch.split(slope[picture], ctx.rows), torch.split(gradient[picture], ctx.rows), strict=True)
-            for block, out in blocks:
-                out.copy_(block.to(factor.dtype).mul_(factor) if block.dtype != factor.dtype else block * factor)
+        if slope.device.type == "cpu":
+            for picture, factor in enumerate(of_sums):  # a number: by a tensor all would be copied to float32 and back
+                torch.mul(slope[picture], factor, out=gradient[picture])
+        else:
+            torch.mul(slope, of_sums[:, None, None], out=gradient)
         return gradient.index_put_(tuple(objects), of_at.to(ctx.dtype)), None, None
 
 

@@ -80,6 +80,18 @@ def test_what_may_be_folded(spread: Spread, kind: str, left: int, said: int, cap
         torch.testing.assert_close(b, a)
 
 
+def test_a_network_of_one_size_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    class Fixed(Odd):
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            assert x.shape[-1] == 224, "224 pixels only"
+            return super().forward(x)
+
+    model = Detector(Fixed("plain"), nn.Identity(), nn.Identity()).eval()
+    with caplog.at_level(logging.WARNING, "tldet"):
+        assert norms(fuse(model)) == 1
+    assert "takes no small pictures (224 pixels only)" in caplog.text
+
+
 def test_a_training_model_is_left_alone() -> None:
     model = Detector(Odd("plain"), nn.Identity(), nn.Identity()).train()
     fuse(model)

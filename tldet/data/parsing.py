@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -55,20 +55,18 @@ class Annotation(msgspec.Struct, gc=False):
     segmentation: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class _Document(msgspec.Struct):
-    """What of a COCO JSON is read; annotations as text."""
+A = TypeVar("A", msgspec.Raw, Annotation)
+
+
+class _Document(msgspec.Struct, Generic[A]):
+    """What of a COCO JSON is read; annotations as text or as records."""
 
     images: list[Image]
     categories: list[Category]
-    annotations: list[msgspec.Raw] = msgspec.field(default_factory=list)
+    annotations: list[A] = msgspec.field(default_factory=list)
 
 
-class _Loose(msgspec.Struct):
-    """The same with annotations as records."""
-
-    images: list[Image]
-    categories: list[Category]
-    annotations: list[Annotation] = msgspec.field(default_factory=list)
+_Read = _Document[msgspec.Raw] | _Document[Annotation]
 
 
 @dataclass(frozen=True)
@@ -118,14 +116,14 @@ def read_coco(path: Path) -> Coco:
     if not content.strip():
         raise DataError(f"{path}: is empty; a COCO JSON holds images, annotations and categories")
     try:
-        found: _Document | _Loose = msgspec.json.decode(content, type=_Document)
+        found: _Read = msgspec.json.decode(content, type=_Document[msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         found = _read_leniently(path, content)
     _check(path, found)
     return Coco(found.images, found.categories, _objects(path, _blocks(path, content, found.annotations), found))
 
 
-def _check(path: Path, coco: _Document | _Loose) -> None:
+def _check(path: Path, coco: _Read) -> None:
     """Refuse pictures and categories that cannot be."""
     if not coco.images or not coco.categories:
         raise DataError(f"{path}: has no {'images' if not coco.images else 'categories'}")
@@ -157,7 +155,7 @@ def _blocks(
             return
 
 
-def _objects(path: Path, blocks: Iterator[list[Annotation]], coco: _Document | _Loose) -> Objects:
+def _objects(path: Path, blocks: Iterator[list[Annotation]], coco: _Read) -> Objects:
     parts, text = [], bytearray()
     for block in blocks:
         odd = next((a for a in block if len(a.bbox) != 4), None)
@@ -192,13 +190,13 @@ def _places(wanted: NDArray[np.int64], known: Sequence[int]) -> tuple[NDArray[np
     return places, table[places] != wanted
 
 
-def _read_leniently(path: Path, content: bytes) -> _Loose:
+def _read_leniently(path: Path, content: bytes) -> _Document[Annotation]:
     """What msgspec refuses: Python's own parser accepts NaN, and says where a file breaks off; whole floats are ids."""
     try:
         data = json.loads(content)
         for section, keys in WHOLE.items():
             _loosen(data, section, keys)
-        return msgspec.convert(data, _Loose)
+        return msgspec.convert(data, _Document[Annotation])
     except json.JSONDecodeError as error:
         cut = " (the file is cut off)" if error.pos >= len(content.rstrip()) - 1 or "Untermin" in error.msg else ""
         raise DataError(f"{path}: is no valid JSON at line {error.lineno}, column {error.colno}{cut}") from None

@@ -34,22 +34,19 @@ def fold_frozen_norms(backbone: nn.Module) -> int:
     """
     if not any(_is_frozen(norm) for norm in backbone.modules()):
         return 0
-    example, name = probe(backbone), type(backbone).__name__
+    example = probe(backbone)
     with evaluating(backbone), torch.no_grad():
-        try:
-            found = norms_after(backbone, lambda: backbone(example))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            why = (str(error).splitlines() or [type(error).__name__])[0]
-            log.warning("frozen BatchNorm is not folded: %s takes no small pictures (%s)", name, why)
-            return 0
+        found = norms_after(backbone, lambda: backbone(example))
         pairs = [(conv, norm) for conv, norm in found if type(conv) is nn.Conv2d and _is_frozen(norm)]
+        if not pairs:
+            return 0
         with _lively([norm for _, norm in pairs]):
             before = backbone(example)
             for conv, norm in pairs:
                 _fold(conv, norm)
             same = same_maps(before, backbone(example))
         if not same:
-            log.warning("frozen BatchNorm is not folded: %s would give other outputs", name)
+            log.warning("frozen BatchNorm is not folded: %s would give other outputs", type(backbone).__name__)
             for conv, norm in pairs:
                 _unfold(cast(FoldedConv2d, conv), cast(_FoldedNorm, norm))
     return len(pairs) if same else 0

@@ -53,6 +53,8 @@ def fuse(model: Detector) -> Detector:
 def norms_after(model: nn.Module, run: Callable[[], object]) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """The pairs of a convolution and the BatchNorm that takes its output as it is, each run once.
 
+    Where ``run`` fails, as in a network of one size of picture, there are none, and the log says so.
+
     Args:
         model: in eval mode.
         run: takes something through the model.
@@ -76,6 +78,10 @@ def norms_after(model: nn.Module, run: Callable[[], object]) -> list[tuple[nn.Co
     try:
         with torch.no_grad():
             run()
+    except (RuntimeError, AssertionError, ValueError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        log.warning("BatchNorm is not folded: %s takes no small pictures (%s)", type(model).__name__, why)
+        return []
     finally:
         for hook in hooks:
             hook.remove()

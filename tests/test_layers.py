@@ -19,6 +19,7 @@ LAYERS = [
         "checkpoint",
         "cache",
         "output",
+        "vision",
         "visualize",
     },
     {"data", "models", "evaluation"},

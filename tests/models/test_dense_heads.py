@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from tldet.config import load
@@ -170,7 +171,7 @@ def test_selection() -> None:
 
 
 def test_relu_before_p7() -> None:
-    features = [torch.randn(1, 4, s, s) for s in (8, 4, 2)]
+    features = tuple(torch.randn(1, 4, s, s) for s in (8, 4, 2))
     with_relu = FPN([4, 4, 4], [8, 16, 32], 8, extra="p6p7_p5")
     without = FPN([4, 4, 4], [8, 16, 32], 8, extra="p6p7_p5", relu_before_p7=False)
     without.load_state_dict(with_relu.state_dict())
@@ -179,6 +180,24 @@ def test_relu_before_p7() -> None:
     torch.testing.assert_close(bare[4], without.p7(bare[3]))
     torch.testing.assert_close(plain[4], without.p7(plain[3].relu()))
     assert not torch.equal(plain[4], bare[4])
+
+
+@pytest.mark.parametrize("extra", ["maxpool", "p6p7_c5", "p6p7_p5", "none"])
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_a_list_of_maps_is_emptied_and_a_tuple_is_not(extra: Any, norm: Any) -> None:
+    torch.manual_seed(0)
+    features = tuple(torch.randn(1, c, s, s + 1) for c, s in ((4, 9), (6, 5), (8, 3)))
+    kept, given = [level.clone() for level in features], list(features)
+    neck = FPN([4, 6, 8], [8, 16, 32], 8, extra=extra, norm=norm).eval()
+    first, second = neck(features), neck(given)
+    assert not given
+    assert [level.shape[-2:] for level in first[:3]] == [level.shape[-2:] for level in kept]
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(features, kept, strict=True)), "the maps themselves stay"
+    top = neck.lateral[2](kept[2])
+    middle = neck.lateral[1](kept[1]) + F.interpolate(top, size=(5, 6), mode="nearest")
+    finest = neck.lateral[0](kept[0]) + F.interpolate(middle, size=(9, 10), mode="nearest")
+    torch.testing.assert_close(first[0], neck.output[0](finest))
 
 
 def test_the_stride_in_the_first_convolution() -> None:

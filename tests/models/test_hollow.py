@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from tldet.config import build
+from tldet.models.backbones.torchvision_nets import network
 from tldet.models.cosine import CosineClassifier
-from tldet.models.hollow import filled
+from tldet.models.hollow import blank, filled, hollow
 from tldet.registry import BACKBONES
 
 NETWORKS = [
@@ -60,3 +61,20 @@ def test_other_number_formats_are_converted_and_what_does_not_fit_is_refused() -
         filled(lambda: nn.Linear(3, 2), state)
     with pytest.raises(RuntimeError, match="Missing key"):
         filled(lambda: nn.Linear(2, 2), {"weight": state["weight"]})
+
+
+@pytest.mark.parametrize("name", ["resnet18", "regnet_y_400mf", "convnext_tiny", "swin_t", "vgg11"])
+def test_a_blank_network_runs_and_takes_no_memory(name: str) -> None:
+    torch.manual_seed(0)
+    whole, empty = network(name).eval(), blank(lambda: network(name)).eval()
+    assert {k: v.shape for k, v in empty.state_dict().items()} == {k: v.shape for k, v in whole.state_dict().items()}
+    assert sum(t.untyped_storage().nbytes() for t in empty.state_dict().values()) < 8 * len(empty.state_dict()) + 8
+    with torch.no_grad():
+        assert empty(torch.ones(1, 3, 64, 64)).shape == whole(torch.ones(1, 3, 64, 64)).shape
+
+
+def test_weights_without_memory_draw_nothing() -> None:
+    before = torch.get_rng_state()
+    module = hollow(lambda: nn.Sequential(nn.Linear(3, 2), network("vgg11")))
+    assert all(parameter.is_meta for parameter in module.parameters())
+    assert torch.equal(torch.get_rng_state(), before)

@@ -5,7 +5,6 @@ Both have the same random weights, and a least score at which as many detections
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,8 @@ from tldet.benchmarks.report import Limit, Memory, Row, Suite
 from tldet.benchmarks.suites import Bench
 from tldet.data.coco import as_pixels
 from tldet.data.images import Picture
-from tldet.engine.memory import give_back_memory, keep_freed_memory
 from tldet.engine.precision import Precision
-from tldet.inference.predictor import Predictor, choose_for, load
+from tldet.inference.predictor import Predictor, choose_for
 from tldet.models.detector import Detector
 from tldet.structures import Detections
 
@@ -121,7 +119,7 @@ def _row(bench: Bench, work: Work, precision: Precision, checks: dict[str, Any])
     other = {"factory": work.pair.factory, "size": [height, width], "classes": CLASSES, "score": work.score}
     other |= {"weights": work.path("theirs"), "inputs": work.path("pictures")}
     with (
-        Served("tldet.benchmarks.infer:predicting", **given) as ours,
+        Served("tldet.benchmarks.own:predicting", **given) as ours,
         Served("tldet.benchmarks.peer:predicting", **other) as theirs,
     ):
         comparison = bench.compare(name, ours, theirs, 12, warmup=2, self_timed=True)
@@ -170,12 +168,3 @@ def flops(model: Detector, size: tuple[int, int]) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval().predict_tensor(torch.randn(1, 3, height, width))
     return int(counter.get_total_flops())
-
-
-def predicting(checkpoint: str, precision: str, inputs: str) -> Callable[[], object]:
-    """Prediction as ``tldet predict`` makes it, for :class:`Served`."""
-    keep_freed_memory()
-    predictor = load(checkpoint, "cpu", precision)
-    give_back_memory()
-    pictures = list(torch.load(inputs, weights_only=True)["pictures"])
-    return lambda: predictor.predict(pictures, 0.0, len(pictures))

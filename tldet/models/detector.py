@@ -51,7 +51,7 @@ class Detector(nn.Module):
 
     Args:
         backbone: (B, 3, H, W) to one map a level.
-        neck: these to the pyramid.
+        neck: these to the pyramid; it may empty the list that it is given.
         head: ``forward(features)``, ``loss(raw, targets, sizes, seed)``, ``decode(raw, sizes)``.
         preprocess: normalisation of the pictures.
         class_names: name of each label.
@@ -91,7 +91,7 @@ class Detector(nn.Module):
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """The pyramid of a normalised (B, 3, H, W) tensor."""
-        return cast("tuple[Tensor, ...]", self.neck(self.backbone(x)))
+        return cast("tuple[Tensor, ...]", self.neck(list(self.backbone(x))))
 
     def losses(
         self, x: Tensor, targets: Sequence[Target | Mapping[str, Any]], seed: int | None = None

@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from tldet.errors import ConfigError
 from tldet.models.detector import Detector
 from tldet.structures import Batch, Detections, Target
+from tldet.vision import torchvision
 
 SAME_CLASS = 0.5  # IoU with an object of its own class from which a detection is that object
 ANY_CLASS = 0.7  # with an object of another class: the label is right and the detection wrong
@@ -156,7 +156,7 @@ def annotated(target: Target, found: Detections) -> Tensor:
     boxes, labels = target.boxes[~target.ignore], target.labels[~target.ignore]
     if not len(boxes) or not len(found):
         return torch.zeros(len(found), dtype=torch.bool, device=found.boxes.device)
-    overlap: Tensor = box_iou(found.boxes, boxes)  # (D, G)
+    overlap: Tensor = torchvision.ops.box_iou(found.boxes, boxes)  # (D, G)
     alike = found.labels[:, None] == labels
     return ((overlap >= ANY_CLASS) | (alike & (overlap >= SAME_CLASS))).any(1)
 

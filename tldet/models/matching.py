@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from tldet.models.boxes import inside_fraction
 from tldet.structures import Target
+from tldet.vision import torchvision
 
 BACKGROUND = -1
 IGNORED = -2
@@ -45,10 +45,10 @@ def match(
     if len(boxes) == 0 or len(references) == 0:
         return torch.full((len(references),), BACKGROUND, dtype=torch.int64, device=references.device)
     chunks = torch.split(references, max(1, CHUNK // len(boxes)))
-    whole = box_iou(boxes, references) if len(chunks) == 1 else None  # else never held at once
+    whole = torchvision.ops.box_iou(boxes, references) if len(chunks) == 1 else None  # else never held at once
 
     def overlaps(chunk: Tensor) -> Tensor:
-        found: Tensor = box_iou(boxes, chunk) if whole is None else whole
+        found: Tensor = torchvision.ops.box_iou(boxes, chunk) if whole is None else whole
         return found
 
     found = [overlaps(chunk).max(dim=0) for chunk in chunks]

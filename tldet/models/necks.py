@@ -62,15 +62,24 @@ class FPN(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """One (B, C, H, W) a level of the backbone to one (B, out_channels, H, W) a level of ``strides``."""
-        inner = [lateral(level) for lateral, level in zip(self.lateral, features, strict=True)]
-        for i in range(len(inner) - 2, -1, -1):
-            inner[i] = F.interpolate(inner[i + 1], size=inner[i].shape[-2:], mode="nearest").add_(inner[i])
-        levels = [output(level) for output, level in zip(self.output, inner, strict=True)]
+        """One (B, C, H, W) a level of the backbone to one (B, out_channels, H, W) a level of ``strides``.
+
+        A list is emptied on the way, so that the memory of each map serves the finer levels in prediction.
+        """
+        left = features if isinstance(features, list) else list(features)
+        top = left[-1] if self.extra == "p6p7_c5" else None
+        levels: list[Tensor] = []
+        coarser: Tensor | None = None
+        for lateral, output in zip(reversed(self.lateral), reversed(self.output), strict=True):
+            inner = lateral(left.pop())
+            if coarser is not None:
+                inner = inner.add_(F.interpolate(coarser, size=inner.shape[-2:], mode="nearest"))
+            levels.insert(0, output(inner))
+            coarser = inner
         if self.extra == "maxpool":
             levels.append(F.max_pool2d(levels[-1], 1, stride=2))
         elif self.extra != "none":
-            p6 = self.p6(features[-1] if self.extra == "p6p7_c5" else levels[-1])
+            p6 = self.p6(levels[-1] if top is None else top)
             levels += [p6, self.p7(F.relu(p6) if self.relu_before_p7 else p6)]
         return tuple(levels)
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import roi_align
+
+from tldet.vision import torchvision
 
 CANONICAL_SIZE, CANONICAL_STRIDE = 224, 16  # a 224 pixel box belongs to the level of stride 16
 
@@ -56,7 +57,7 @@ def _by_level(
     places = [(level == number).nonzero().flatten() for number in range(len(strides))]
     regions = torch.cat([picture[:, None].to(boxes), boxes], 1)
     pooled = [
-        roi_align(feature, regions[rows], pool.side, 1 / stride, pool.sampling_ratio, pool.aligned)
+        torchvision.ops.roi_align(feature, regions[rows], pool.side, 1 / stride, pool.sampling_ratio, pool.aligned)
         for feature, rows, stride in zip(features, places, strides, strict=True)
     ]
     back = torch.cat(places).argsort()

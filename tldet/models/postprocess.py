@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from tldet.config import require_ranges
 from tldet.models.boxes import clip, wide_enough
 from tldet.structures import Detections, Size
+from tldet.vision import torchvision
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, *, iou: float, keep:
         iou: a box that overlaps a better one of its class by more than this is dropped.
         keep: at most so many detections.
     """
-    rows = batched_nms(boxes, scores, labels, iou)[:keep]
+    rows = torchvision.ops.batched_nms(boxes, scores, labels, iou)[:keep]
     return Detections(boxes[rows], scores[rows], labels[rows])
 
 

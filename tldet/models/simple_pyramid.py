@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from tldet.config import require_range
@@ -57,6 +56,8 @@ class SimpleFeaturePyramid(nn.Module):
 
 def _level(in_channels: int, out_channels: int, doublings: int) -> nn.Sequential:
     """``doublings`` of resolution (halvings where negative), then the two convolutions."""
+    from timm.layers import LayerNorm2d  # takes time and memory that few networks need
+
     width, layers = in_channels, []
     for number in range(doublings):
         if number:

@@ -9,13 +9,12 @@ from itertools import groupby
 from typing import Literal, NamedTuple
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck
 
 from tldet.models.backbones.base import Backbone, Norm, OutNorm, ceil_div, has_batch_norm, output_norms
-from tldet.models.hollow import hollow
+from tldet.models.hollow import blank
 from tldet.registry import BACKBONES
+from tldet.vision import torchvision
 
 TRACED = 256  # side of the picture that tells strides and channels; a multiple of every stride
 
@@ -60,7 +59,7 @@ def stride_first(resnet: nn.Module) -> None:
     Raises:
         ValueError: there is no bottleneck.
     """
-    blocks = [block for block in resnet.modules() if isinstance(block, Bottleneck)]
+    blocks = [block for block in resnet.modules() if isinstance(block, torchvision.models.resnet.Bottleneck)]
     if not blocks:
         raise ValueError("strided_conv='1x1' is for ResNets of bottlenecks (resnet50 and deeper, resnext, wide_resnet)")
     for block in blocks:
@@ -119,11 +118,12 @@ def network(name: str) -> nn.Module:
 
 
 @lru_cache(maxsize=32)
+@torch.no_grad()
 def trace(name: str) -> tuple[Step, ...]:
-    """The steps of a network with their strides and channels, seen on a picture without contents."""
+    """The steps of a network with their strides and channels, seen on a black picture."""
     family = family_of(name)
-    whole = hollow(lambda: network(name)).eval()
-    x = torch.zeros(1, 3, TRACED, TRACED, device="meta")
+    whole = blank(lambda: network(name)).eval()
+    x = torch.zeros(1, 3, TRACED, TRACED, device="cpu")
     steps = []
     for path in _paths(whole, family):
         module = whole.get_submodule(path)

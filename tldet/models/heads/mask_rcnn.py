@@ -17,7 +17,6 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from tldet.masks import InstanceMasks, Paste
 from tldet.models.heads.faster_rcnn import (
@@ -38,6 +37,7 @@ from tldet.models.heads.rpn import RPN, RPNSettings
 from tldet.models.pooling import Pool, pool_regions
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
+from tldet.vision import torchvision
 
 CHUNK = 20_000_000  # pixels of target masks held as float at once: 80 MB
 
@@ -201,7 +201,8 @@ def mask_targets(masks: Tensor, objects: Tensor, rois: Tensor, branch: MaskBranc
         if len(rows):
             number = torch.arange(len(rows), device=rois.device, dtype=rois.dtype)[:, None]
             regions = torch.cat([number, boxes], 1)
-            parts.append(roi_align(masks[rows][:, None].float(), regions, side, 1.0, 0, branch.pool.aligned)[:, 0])
+            cropped = masks[rows][:, None].float()
+            parts.append(torchvision.ops.roi_align(cropped, regions, side, 1.0, 0, branch.pool.aligned)[:, 0])
     target = torch.cat(parts)
     return (target >= 0.5).float() if branch.settings.binary_targets else target
 

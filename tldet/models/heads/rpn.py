@@ -13,13 +13,13 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 from tldet.config import require_ranges
 from tldet.models.boxes import AnchorGenerator, clip, decode, encode, flatten_level, wide_enough
 from tldet.models.matching import IGNORED, Rescue, assign, draw, generator_for
 from tldet.models.postprocess import top_rows
 from tldet.structures import Size, Target
+from tldet.vision import torchvision
 
 UNIT = (1.0, 1.0, 1.0, 1.0)
 STAGE = 1  # tells the random draws of this stage from those of the second one
@@ -112,10 +112,14 @@ class RPN(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> RPNRaw:
         """L x (B, C, H, W) to objectness and deltas of every level."""
-        hidden = list(features)
-        for conv in self.convs:
-            hidden = [F.relu(conv(level)) for level in hidden]
-        return RPNRaw(tuple(self.objectness(h) for h in hidden), tuple(self.deltas(h) for h in hidden))
+        logits, deltas = [], []
+        for level in features:
+            hidden = level
+            for conv in self.convs:
+                hidden = F.relu(conv(hidden), inplace=True)
+            logits.append(self.objectness(hidden))
+            deltas.append(self.deltas(hidden))
+        return RPNRaw(tuple(logits), tuple(deltas))
 
     def loss(
         self, raw: RPNRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
@@ -173,5 +177,5 @@ class RPN(nn.Module):
 
     def _thin(self, boxes: Tensor, scores: Tensor, levels: Tensor, count: int) -> Tensor:
         wide = wide_enough(boxes, self.settings.min_size).nonzero().flatten()
-        kept = batched_nms(boxes[wide], scores[wide], levels[wide], self.settings.nms_iou)[:count]
+        kept = torchvision.ops.batched_nms(boxes[wide], scores[wide], levels[wide], self.settings.nms_iou)[:count]
         return boxes[wide[kept]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from tldet.cli import COMMANDS, build_parser, main
 from tldet.commands.shared import options_of
+from tldet.engine.memory import TUNABLES, is_glibc
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -95,3 +97,31 @@ def test_compile_is_an_option_of_the_config() -> None:
     assert options_of(parse(["train", "some_config"])) == []
     given = parse(["finetune", "--out", "o", "--compile", "--cfg-options", "training.ema=0.9"])
     assert options_of(given) == ["training.compile=True", "training.ema=0.9"]
+
+
+def told_by(code: str, **environment: str) -> str:
+    given = {k: v for k, v in os.environ.items() if k != TUNABLES}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**given, **environment})
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(not is_glibc(), reason="the setting is glibc's")
+def test_what_predicts_starts_over_once_with_its_arguments() -> None:
+    code = f"import os, sys; from tldet import cli; cli.main = lambda a: print(os.environ.get({TUNABLES!r}), a)"
+    asked = code + "; cli.entry(['predict', 'a b.pt', '--out', ''])"
+    assert told_by(asked) == "glibc.malloc.tcache_count=0 ['predict', 'a b.pt', '--out', '']"
+    both = "glibc.malloc.check=0:glibc.malloc.tcache_count=0"
+    assert told_by(asked, GLIBC_TUNABLES="glibc.malloc.check=0").startswith(both)
+    own = "glibc.malloc.tcache_count=5"
+    assert told_by(asked, GLIBC_TUNABLES=own).startswith(own), "the user's own choice stays"
+    assert told_by(code + "; cli.entry(['train', 'x'])") == "None ['train', 'x']"
+    assert told_by(code + "; cli.entry([])") == "None []"
+
+
+def test_a_restarted_command_says_what_is_wrong(tmp_path: Path) -> None:
+    for how in (["-m", "tldet.cli", "predict"], [str(Path(__file__).parents[1] / "tools" / "predict.py")]):
+        command = [sys.executable, *how, "no such.pt", "x.jpg", "--out", str(tmp_path / "out")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.strip() == "tldet predict: error: x.jpg: no such picture, folder, video or camera"

@@ -11,14 +11,16 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tldet.commands import COMMANDS
+from tldet.engine.memory import restart_without_caches
 from tldet.errors import ConfigError, TldetError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+PREDICTING = ("predict", "test")
 TOGETHER = ("train", "finetune", "pretrain")  # commands that several processes may run
 
 
@@ -45,6 +47,14 @@ def build_parser() -> argparse.ArgumentParser:
         command.arguments(one)
         one.set_defaults(run=command.run)
     return parser
+
+
+def entry(argv: Sequence[str] | None = None) -> NoReturn:
+    """A whole process: what predicts is started over in the environment that keeps its memory small."""
+    given = sys.argv[1:] if argv is None else list(argv)
+    if given[:1] and given[0] in PREDICTING:
+        restart_without_caches()
+    sys.exit(main(given))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,4 +92,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

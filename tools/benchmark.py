@@ -2,6 +2,6 @@
 
 import sys
 
-from tldet.cli import main
+from tldet.cli import entry
 
-sys.exit(main(["benchmark", *sys.argv[1:]]))
+entry(["benchmark", *sys.argv[1:]])

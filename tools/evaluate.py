@@ -2,6 +2,6 @@
 
 import sys
 
-from tldet.cli import main
+from tldet.cli import entry
 
-sys.exit(main(["evaluate", *sys.argv[1:]]))
+entry(["evaluate", *sys.argv[1:]])

@@ -2,6 +2,6 @@
 
 import sys
 
-from tldet.cli import main
+from tldet.cli import entry
 
-sys.exit(main(["import", *sys.argv[1:]]))
+entry(["import", *sys.argv[1:]])

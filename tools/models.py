@@ -2,6 +2,6 @@
 
 import sys
 
-from tldet.cli import main
+from tldet.cli import entry
 
-sys.exit(main(["models", *sys.argv[1:]]))
+entry(["models", *sys.argv[1:]])

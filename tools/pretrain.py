@@ -2,6 +2,6 @@
 
 import sys
 
-from tldet.cli import main
+from tldet.cli import entry
 
-sys.exit(main(["pretrain", *sys.argv[1:]]))
+entry(["pretrain", *sys.argv[1:]])

@@ -2,6 +2,6 @@
 
 import sys
 
-from tldet.cli import main
+from tldet.cli import entry
 
-sys.exit(main(["train", *sys.argv[1:]]))
+entry(["train", *sys.argv[1:]])

@@ -5,6 +5,7 @@ Both have the same random weights, and a least score at which as many detections
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tldet.benchmarks.report import Limit, Memory, Row, Suite
 from tldet.benchmarks.suites import Bench
 from tldet.data.coco import as_pixels
 from tldet.data.images import Picture
+from tldet.engine.memory import without_caches
 from tldet.engine.precision import Precision
 from tldet.inference.predictor import Predictor, choose_for
 from tldet.models.detector import Detector
@@ -116,10 +118,10 @@ def _checks(work: Work, ours: Detector, theirs: nn.Module) -> dict[str, Any]:
 def _row(bench: Bench, work: Work, precision: Precision, checks: dict[str, Any]) -> Row:
     name, (height, width) = f"{work.pair.recipe} in {precision.name}", work.size
     given = {"checkpoint": work.path("ours"), "precision": precision.name, "inputs": work.path("pictures")}
-    other = {"factory": work.pair.factory, "size": [height, width], "classes": CLASSES, "score": work.score}
-    other |= {"weights": work.path("theirs"), "inputs": work.path("pictures")}
+    other: dict[str, Any] = {"factory": work.pair.factory, "size": [height, width], "classes": CLASSES}
+    other |= {"score": work.score, "weights": work.path("theirs"), "inputs": work.path("pictures")}
     with (
-        Served("tldet.benchmarks.own:predicting", **given) as ours,
+        Served("tldet.benchmarks.own:predicting", without_caches(os.environ), **given) as ours,
         Served("tldet.benchmarks.peer:predicting", **other) as theirs,
     ):
         comparison = bench.compare(name, ours, theirs, 12, warmup=2, self_timed=True)

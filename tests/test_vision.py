@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from tldet import checkpoint
@@ -29,14 +30,22 @@ def test_the_compiler_comes_when_torchvision_asks_for_it() -> None:
     assert told(code) == ["[]", "False", "True"]
 
 
-def test_a_torchvision_that_wants_more_gets_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "wants",
+    [
+        "from torch._dynamo.utils import is_compile_supported, counters",
+        "from torch._dynamo import utils; counters, is_compile_supported = utils.counters, utils.is_compile_supported",
+        "import torch._dynamo; from torch._dynamo.utils import counters, is_compile_supported",
+    ],
+)
+def test_a_torchvision_that_wants_more_gets_it(tmp_path: Path, wants: str) -> None:
     package = tmp_path / "torchvision"
     package.mkdir()
-    (package / "__init__.py").write_text("from torch._dynamo.utils import counters, is_compile_supported\n")
+    (package / "__init__.py").write_text(wants + "\n")
     paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
     code = "from tldet.vision import torchvision as t; import torch._dynamo.utils as u"
-    code += "; print(t.counters is u.counters, t.is_compile_supported is u.is_compile_supported)"
-    assert told(code, PYTHONPATH=paths) == ["True True"]
+    code += "; print(t.counters is u.counters, t.is_compile_supported('meta'))"
+    assert told(code, PYTHONPATH=paths) == ["True False"]
 
 
 def test_the_compiler_that_is_there_stays() -> None:

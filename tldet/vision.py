@@ -2,7 +2,8 @@
 
 ``torchvision.ops.roi_align`` imports ``torch._dynamo`` for one question, which it asks in deterministic runs on a GPU
 only; with it come sympy, triton and torch's compiler: three seconds and 140 MB at the start of every process. Here the
-question imports them when it is asked. Every module of tldet takes torchvision from here.
+question imports them when it is asked. Every module of tldet takes torchvision from here. timm imports the compiler by
+itself, and so does an optimizer.
 """
 
 from __future__ import annotations
@@ -15,19 +16,31 @@ from typing import Any
 NAME, QUESTION = "torch._dynamo.utils", "is_compile_supported"
 
 
+class _StandIn(ModuleType):
+    """Knows the question; whoever wants more of the module gets the real one."""
+
+    @staticmethod
+    def is_compile_supported(device: str) -> Any:
+        """Ask the real module."""
+        return getattr(import_module(NAME), QUESTION)(device)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get(NAME) is self:
+            del sys.modules[NAME]
+        return getattr(import_module(NAME), name)
+
+
 def _without_compiler() -> Any:
     if "torchvision" in sys.modules or NAME in sys.modules:
         return import_module("torchvision")
-    stand_in = ModuleType(NAME)
-    setattr(stand_in, QUESTION, lambda device: getattr(import_module(NAME), QUESTION)(device))
-    sys.modules[NAME] = stand_in
+    stand_in = sys.modules[NAME] = _StandIn(NAME)
     try:
         return import_module("torchvision")
-    except ImportError:  # another version of torchvision, which wants more of it
-        pass
     finally:
-        del sys.modules[NAME]
-    return import_module("torchvision")
+        if sys.modules.get(NAME) is stand_in:
+            del sys.modules[NAME]
 
 
 torchvision = _without_compiler()

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
@@ -41,27 +42,32 @@ def give_back_memory() -> bool:
 
 
 def restart_without_caches() -> None:
-    """Start this process over, where needed, in the environment of :func:`without_caches`; before anything is done."""
-    environment = without_caches(os.environ)
-    if environment and sys.executable:
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    """Start this process over, where needed, with what :func:`without_caches` says; before anything is done.
+
+    Not where the program cannot be run again, because it was typed or came through a pipe.
+    """
+    change = without_caches(os.environ)
+    if change and sys.executable and sys.argv[0] not in ("", "-") and not hasattr(sys, "ps1"):
+        with suppress(OSError):  # then it runs as it is, with more memory
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **change})
 
 
 def without_caches(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment in which threads of the C library keep no small blocks of their own; for whole commands.
+    """The variable with which threads of the C library keep no small blocks of their own; for whole commands.
 
     torch asks for aligned memory, behind which glibc leaves a gap of about 100 bytes; a tensor's record is put there.
     Kept by its thread when the tensor is gone, it holds the gap, and the next map of the same size no longer fits into
     the place of the last: predicting on large pictures takes 50 to 250 MB more. The setting is read when a process
-    starts, and at no other time.
+    starts, and at no other time; processes started from there have it too.
 
     Returns:
-        Empty where that is so already, was decided by the user, or means nothing because there is no glibc.
+        What to add to ``environment``; empty where it is so already, was decided by the user, or means nothing because
+        there is no glibc.
     """
     given = environment.get(TUNABLES, "")
     if not is_glibc() or "tcache_count" in given:
         return {}
-    return {**environment, TUNABLES: ":".join([*filter(None, [given]), "glibc.malloc.tcache_count=0"])}
+    return {TUNABLES: ":".join([*filter(None, [given]), "glibc.malloc.tcache_count=0"])}
 
 
 def is_glibc() -> bool:

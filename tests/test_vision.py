@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tldet import checkpoint
+from tldet.benchmarks.pairs import write_checkpoint
 from tldet.config import load
 from tldet.models.detector import build_detector
 
@@ -36,6 +36,8 @@ def test_the_compiler_comes_when_torchvision_asks_for_it() -> None:
         "from torch._dynamo.utils import is_compile_supported, counters",
         "from torch._dynamo import utils; counters, is_compile_supported = utils.counters, utils.is_compile_supported",
         "import torch._dynamo; from torch._dynamo.utils import counters, is_compile_supported",
+        "from torch._dynamo.utils import is_compile_supported as ask; ask('cpu')\n"
+        "from torch._dynamo.utils import counters, is_compile_supported",
     ],
 )
 def test_a_torchvision_that_wants_more_gets_it(tmp_path: Path, wants: str) -> None:
@@ -57,11 +59,7 @@ def test_the_compiler_that_is_there_stays() -> None:
 def test_prediction_does_without_the_compiler(tmp_path: Path) -> None:
     config = load("faster_rcnn_r50", {"model.backbone.weights": None, "model.backbone.name": "resnet18"}).data
     torch.manual_seed(0)
-    names = [f"class {n}" for n in range(config["model"]["head"]["num_classes"])]
-    meta = {"class_names": names, "category_ids": list(range(len(names))), "input": {"short": 64, "long": 96}}
-    model = build_detector(config["model"], names)
-    checkpoint.save(tmp_path / "model.pt", {"config": config, "meta": meta, "model": model.state_dict()})
-    code = "import sys, numpy, tldet; found = tldet.load(sys.argv[1], 'cpu', 'fp32')"
-    code = code.replace("sys.argv[1]", repr(str(tmp_path / "model.pt")))
+    path = write_checkpoint(tmp_path / "model.pt", config, build_detector(config["model"]), (64, 96))
+    code = f"import sys, numpy, tldet; found = tldet.load({str(path)!r}, 'cpu', 'fp32')"
     code += f".predict(numpy.zeros((64, 96, 3), 'uint8')); print(type(found).__name__); {ASK}"
     assert told(code) == ["Detections", "[]"]

@@ -20,7 +20,7 @@ from tldet.errors import ConfigError, TldetError
 if TYPE_CHECKING:
     from rich.console import Console
 
-PREDICTING = ("predict", "test")
+PREDICTING = ("predict", "test")  # commands whose memory the restart makes smaller
 TOGETHER = ("train", "finetune", "pretrain")  # commands that several processes may run
 
 
@@ -50,9 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def entry(argv: Sequence[str] | None = None) -> NoReturn:
-    """A whole process: what predicts is started over in the environment that keeps its memory small."""
+    """A whole process: what predicts is started over first, see :func:`restart_without_caches`."""
     given = sys.argv[1:] if argv is None else list(argv)
-    if given[:1] and given[0] in PREDICTING:
+    if given and given[0] in PREDICTING:
         restart_without_caches()
     sys.exit(main(given))
 

@@ -13,23 +13,30 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-NAME, QUESTION = "torch._dynamo.utils", "is_compile_supported"
+NAME = "torch._dynamo.utils"
 
 
 class _StandIn(ModuleType):
     """Knows the question; whoever wants more of the module gets the real one."""
 
-    @staticmethod
-    def is_compile_supported(device: str) -> Any:
+    def is_compile_supported(self, device: str) -> Any:
         """Ask the real module."""
-        return getattr(import_module(NAME), QUESTION)(device)
+        return self.real().is_compile_supported(device)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        return getattr(self.real(), name)
+
+    def real(self) -> Any:
+        """The module this one stands for, in its place from now on."""
+        self.leave()
+        return import_module(NAME)
+
+    def leave(self) -> None:
+        """Be imported by no one any more."""
         if sys.modules.get(NAME) is self:
             del sys.modules[NAME]
-        return getattr(import_module(NAME), name)
 
 
 def _without_compiler() -> Any:
@@ -39,8 +46,7 @@ def _without_compiler() -> Any:
     try:
         return import_module("torchvision")
     finally:
-        if sys.modules.get(NAME) is stand_in:
-            del sys.modules[NAME]
+        stand_in.leave()
 
 
 torchvision = _without_compiler()

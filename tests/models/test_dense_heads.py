@@ -198,6 +198,9 @@ def test_a_list_of_maps_is_emptied_and_a_tuple_is_not(extra: Any, norm: Any) -> 
     middle = neck.lateral[1](kept[1]) + F.interpolate(top, size=(5, 6), mode="nearest")
     finest = neck.lateral[0](kept[0]) + F.interpolate(middle, size=(9, 10), mode="nearest")
     torch.testing.assert_close(first[0], neck.output[0](finest))
+    for wrong in (features[1:], (*features, features[-1])):
+        with pytest.raises(ValueError, match=f"takes 3 maps, not {len(wrong)}"):
+            neck(wrong)
 
 
 def test_the_stride_in_the_first_convolution() -> None:

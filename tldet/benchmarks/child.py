@@ -31,7 +31,7 @@ def in_child(function: str, environment: dict[str, str] | None = None, **argumen
     Raises:
         RuntimeError: the process failed; its last lines.
     """
-    given = {**_environment(), **(environment or {})}
+    given = _environment(environment)
     done = subprocess.run(_command(function, arguments), capture_output=True, text=True, env=given, check=False)
     if done.returncode:
         raise RuntimeError(_failed(function, done.returncode, done.stderr))
@@ -54,7 +54,7 @@ class Served:
         self._function, self._last = function, ""
         self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # closed by __exit__
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
-        text = {"text": True, "errors": "replace", "env": {**_environment(), **(environment or {})}}
+        text = {"text": True, "errors": "replace", "env": _environment(environment)}
         self._process = subprocess.Popen(_command(function, arguments), **text, **pipes)  # type: ignore[call-overload]
         self._answer()
 
@@ -94,10 +94,10 @@ def _command(function: str, arguments: dict[str, Any]) -> list[str]:
     return [sys.executable, "-m", "tldet.benchmarks.child", function, json.dumps(arguments)]
 
 
-def _environment() -> dict[str, str]:
+def _environment(more: dict[str, str] | None) -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(more or {})}
 
 
 def _failed(function: str, code: int, stderr: str) -> str:

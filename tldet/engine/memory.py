@@ -67,7 +67,8 @@ def without_caches(environment: Mapping[str, str]) -> dict[str, str]:
     given = environment.get(TUNABLES, "")
     if not is_glibc() or "tcache_count" in given:
         return {}
-    return {TUNABLES: ":".join([*filter(None, [given]), "glibc.malloc.tcache_count=0"])}
+    setting = "glibc.malloc.tcache_count=0"
+    return {TUNABLES: f"{given}:{setting}" if given else setting}
 
 
 def is_glibc() -> bool:

@@ -45,21 +45,15 @@ def hollow(build: Callable[[], M]) -> M:
 
 
 def blank(build: Callable[[], M]) -> M:
-    """The module that ``build`` makes with weights of nothing but zeros, which take no memory; for processors.
+    """The module that ``build`` makes with weights of nothing but zeros, which take no memory until they are used.
 
-    It runs, where a :func:`hollow` one would need torch's compiler, which takes seconds and 140 MB to import.
+    It runs on a processor, where a :func:`hollow` one would need torch's compiler: seconds and 140 MB to import.
     """
     module = hollow(build)
-    for part in module.modules():
-        for name, parameter in list(part.named_parameters(recurse=False)):
-            setattr(part, name, nn.Parameter(_zeros(parameter), requires_grad=False))
-        for name, buffer in list(part.named_buffers(recurse=False)):
-            setattr(part, name, _zeros(buffer))
+    like = module.state_dict()
+    state = {key: torch.zeros((), dtype=t.dtype, device="cpu").expand(t.shape) for key, t in like.items()}
+    module.load_state_dict(state, assign=True)
     return module
-
-
-def _zeros(like: Tensor) -> Tensor:
-    return torch.zeros((), dtype=like.dtype, device="cpu").expand(like.shape)
 
 
 def filled(build: Callable[[], M], state: Mapping[str, Tensor]) -> M:

@@ -65,8 +65,13 @@ class FPN(nn.Module):
         """One (B, C, H, W) a level of the backbone to one (B, out_channels, H, W) a level of ``strides``.
 
         A list is emptied on the way, so that the memory of each map serves the finer levels in prediction.
+
+        Raises:
+            ValueError: there are more maps or fewer than levels.
         """
         left = features if isinstance(features, list) else list(features)
+        if len(left) != len(self.lateral):
+            raise ValueError(f"takes {len(self.lateral)} maps, not {len(left)}")
         top = left[-1] if self.extra == "p6p7_c5" else None
         levels: list[Tensor] = []
         coarser: Tensor | None = None

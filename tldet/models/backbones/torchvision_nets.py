@@ -16,7 +16,7 @@ from tldet.models.hollow import blank
 from tldet.registry import BACKBONES
 from tldet.vision import torchvision
 
-TRACED = 256  # side of the picture that tells strides and channels; a multiple of every stride
+TRACED = 64  # side of the picture that tells strides and channels; a multiple of every stride
 
 
 @dataclass(frozen=True)

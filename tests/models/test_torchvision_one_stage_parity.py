@@ -41,6 +41,8 @@ def model_of(name: str) -> dict[str, Any]:
     model["backbone"]["weights"] = None
     model["head"]["num_classes"] = CLASSES
     model["head"]["settings"]["score"] = SCORES[name]
+    if name.startswith("retinanet"):
+        model["head"]["settings"]["loss_normalizer"] = "image"
     return model
 
 

@@ -73,7 +73,7 @@ PAIRS = (
             "head.settings.step": "torchvision",
             "head.settings.sizes": [[s, int(s * 2 ** (1 / 3)), int(s * 2 ** (2 / 3))] for s in (32, 64, 128, 256, 512)],
             "head.settings.keep": 300,
-            "head.settings.normalise": "picture",
+            "head.settings.loss_normalizer": "image",
         },
     ),
     Pair("fcos_r50", "fcos_resnet50_fpn", "head.settings.score", False),

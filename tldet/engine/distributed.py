@@ -71,29 +71,31 @@ class World:
         self.first(lambda: found.append(call()))
         return found[0] if found else call()
 
-    def mean(self, values: Tensor) -> Tensor:
-        """The mean over the processes."""
+    def sum(self, values: Tensor) -> Tensor:
+        """Sums over the processes; changes ``values``."""
         if self.size > 1:
-            values = values / self.size
             distributed.all_reduce(values)
         return values
 
+    def totals(self, *numbers: int) -> list[int]:
+        """Sum of each number over the processes."""
+        if self.size == 1:
+            return list(numbers)
+        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        totals: list[int] = self.sum(torch.tensor(numbers, dtype=torch.int64, device=device)).tolist()
+        return totals
+
     def any(self, *flags: bool) -> list[bool]:
         """Of each flag whether some process has it."""
-        if self.size == 1:
-            return list(flags)
-        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-        votes = torch.tensor(flags, dtype=torch.int32, device=device)
-        distributed.all_reduce(votes)
-        return [vote > 0 for vote in votes.tolist()]
+        return [total > 0 for total in self.totals(*flags)]
 
-    def raised(self, error: TldetError | None) -> TldetError | None:
+    def first_error(self, error: TldetError | None) -> TldetError | None:
         """The error of the first process that has one, in all of them."""
-        if self.size == 1 or not self.any(error is not None)[0]:
+        if self.size == 1:
             return error
         found: list[TldetError | None] = [None] * self.size
         distributed.all_gather_object(found, error)
-        return next(one for one in found if one is not None)
+        return next((one for one in found if one is not None), None)
 
     def wrapped(self, model: nn.Module) -> DistributedDataParallel:
         """The model, its gradients averaged over the processes; it learns what it does now."""

@@ -97,6 +97,7 @@ def pack(run: Trainer, *, whole: bool) -> dict[str, Any]:
         **run.state.to_dict(),
         "optimizer": run.optimizer.state_dict(),
         "scaler": run.stepper.scaler.state_dict(),
+        "normalizers": run.stepper.normalizers.state_dict(),
         "precision": run.precision.name,
         "device": run.device.type,
         "rng": capture_rng(),
@@ -134,6 +135,7 @@ def unpack(run: Trainer, saved: Mapping[str, Any], path: Path) -> dict[str, Any]
     try:
         run.model.load_state_dict(saved["model"])
         _load_optimizer(run.optimizer, training["optimizer"])
+        run.stepper.normalizers.load_state_dict(training["normalizers"])
         if run.ema:
             run.ema.load_state_dict(saved["ema"] or saved["model"])
         total, run.state = run.state.total, TrainState.from_dict(training)

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from tldet.engine.distributed import World
 from tldet.engine.precision import Precision
 from tldet.errors import TrainingError
+from tldet.models.normalizers import RunningNormalizers
 
 
 class NotFiniteError(TrainingError):
@@ -26,9 +27,9 @@ class StepResult:
     """What one optimizer step gave.
 
     Attributes:
-        loss: the mean over the micro-batches of the sum of the losses.
+        loss: the sum of the losses, mean over all images of the step.
         norm: L2 norm of all gradients before clipping.
-        parts: each loss by name, mean over the micro-batches of this process, still on the device.
+        parts: each loss by name, mean over the images of this process, still on the device.
         image_ids: the pictures of each micro-batch.
     """
 
@@ -36,6 +37,11 @@ class StepResult:
     norm: float = 0.0
     parts: dict[str, Tensor] = field(default_factory=dict)
     image_ids: list[list[Any]] = field(default_factory=list)
+
+
+def count_images(batches: Sequence[Any]) -> int:
+    """Images in all of them."""
+    return sum(len(batch.image_ids) for batch in batches)
 
 
 class Stepper:
@@ -49,7 +55,7 @@ class Stepper:
         optimizer: steps over (some of) the model's parameters.
         precision: what the forward pass computes in.
         clip_norm: greatest L2 norm of the gradients, or None.
-        world: the processes that train together; losses and gradients are means over them.
+        world: the processes that train together; losses and gradients are means over all their images.
     """
 
     def __init__(
@@ -66,36 +72,52 @@ class Stepper:
         self.clip_norm = clip_norm
         self.world = world or World()
         self.scaler = precision.scaler()
+        self.normalizers = RunningNormalizers(model)
         self.device = next(model.parameters()).device
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._wrapped: nn.Module = model
         self._learning: list[bool] = []
 
-    def __call__(self, batches: Sequence[Any]) -> StepResult:
-        """Take one step with the mean gradient of ``batches``.
+    def __call__(self, batches: Sequence[Any], images: int | None = None) -> StepResult:
+        """Take one step with the mean gradient of the images in ``batches``.
+
+        Args:
+            batches: this process's micro-batches, of any sizes.
+            images: how many images the micro-batches of all processes have; None asks them.
 
         Raises:
             NotFiniteError: the loss or the gradient norm is not finite; the weights are as before the step.
         """
+        images = images or self.world.totals(count_images(batches))[0]
         self.optimizer.zero_grad(set_to_none=True)
         result = StepResult()
-        module = self._module()
-        losses = []
-        for left, batch in zip(reversed(range(len(batches))), batches, strict=True):
-            with module.no_sync() if left and self.world.size > 1 else nullcontext():
-                losses.append(self._backward(module, batch, 1 / len(batches), result))
+        loss = self._accumulate(batches, self.world.size / images, result)
         self.scaler.unscale_(self.optimizer)
-        grads = [p.grad for p in self._parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads)
-        result.loss, result.norm = self.world.mean(
-            torch.stack([sum(losses[1:], losses[0]), norm.to(losses[0])])
-        ).tolist()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        counts = self._reduce(result, loss, norm)
         self._check(result)
+        self.normalizers.update(counts, images)
         if self.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return result
+
+    def _accumulate(self, batches: Sequence[Any], share: float, result: StepResult) -> Tensor:
+        """Add the gradients of all micro-batches, ``share`` for each image; returns the loss."""
+        module, losses = self._module(), []
+        with self.normalizers.counting():
+            for left, batch in zip(reversed(range(len(batches))), batches, strict=True):
+                with module.no_sync() if left and self.world.size > 1 else nullcontext():
+                    losses.append(self._backward(module, batch, len(batch.image_ids) * share, result))
+        return sum(losses[1:], losses[0])
+
+    def _reduce(self, result: StepResult, loss: Tensor, norm: Tensor) -> list[float]:
+        """Fill in the loss and norm of all processes; returns what the normalizers counted in all of them."""
+        values = [loss.double(), norm.to(loss.device).double(), *self.normalizers.counted(loss.device)]
+        loss_sum, norm_sum, *counts = self.world.sum(torch.stack(values)).tolist()
+        result.loss, result.norm = loss_sum / self.world.size, norm_sum / self.world.size
+        return counts
 
     def _module(self) -> Any:
         """What the forward pass goes through: the model, or what averages the gradients of that which learns now."""

@@ -31,7 +31,7 @@ from tldet.engine.recorder import Recorder
 from tldet.engine.schedule import ScheduleSettings, factor, falls_due, set_rates
 from tldet.engine.settings import TrainSettings
 from tldet.engine.state import TrainResult, TrainState, deterministic, mix, restore_rng, seed_all
-from tldet.engine.step import NotFiniteError, Stepper
+from tldet.engine.step import NotFiniteError, Stepper, count_images
 from tldet.engine.validation import Evaluate, best_of, measure
 from tldet.errors import DataError, TrainingError
 
@@ -216,10 +216,10 @@ class Trainer:
         with self.stopwatch.running():
             now = factor(self.schedule, state.step, state.total, self.steps_per_epoch)
             lr = set_rates(self.optimizer, now)
-            batches = self._fetch(stream)
+            batches, images = self._fetch(stream)
             rank = [self.world.rank] if self.world.rank else []
             seed_all(mix(self.settings.seed, state.step, *rank))  # dropout and the like, whatever loading drew
-            result = self.stepper(batches)
+            result = self.stepper(batches, images)
             state.step += 1
             if self.ema:
                 self.ema.update(state.step)
@@ -230,8 +230,8 @@ class Trainer:
         outputs = {"loss": result.loss, "grad_norm": result.norm}
         self._call("after_train_iter", batch_idx=state.step - 1, data_batch=batches, outputs=outputs)
 
-    def _fetch(self, stream: Iterator[Any]) -> list[Any]:
-        """The step's micro-batches, each with the seed that its random draws come from.
+    def _fetch(self, stream: Iterator[Any]) -> tuple[list[Any], int]:
+        """This process's micro-batches, with the seed of the step's random draws, and how many images all have.
 
         Raises:
             DataError: some process cannot read a picture; the steps before it are saved.
@@ -239,15 +239,15 @@ class Trainer:
         batches: list[Any] = []
         error: DataError | None = None
         try:
-            for micro in range(self.settings.accumulate):
+            for _ in range(self.settings.accumulate):
                 batches.append(next(stream))
-                number = micro * self.world.size + self.world.rank
-                batches[-1].seed = mix(self.settings.seed, self.state.step, number)
+                batches[-1].seed = mix(self.settings.seed, self.state.step)
         except DataError as unreadable:
             error = unreadable
-        if (found := self.world.raised(error)) is not None:
+        failed, images = self.world.totals(error is not None, count_images(batches))
+        if failed and (found := self.world.first_error(error)) is not None:
             raise self._unreadable(found) from None
-        return batches
+        return batches, images
 
     def _unreadable(self, error: Exception) -> DataError:
         """The error about a picture with the way on, once the steps before it are saved."""

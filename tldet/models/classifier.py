@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +86,8 @@ class Classifier(nn.Module):
         """Cross-entropy with smoothed and, where the batch has a seed, mixed targets, as ``loss_cls``."""
         x, targets = normalised(batch.images, self.preprocess), self._targets(batch.labels)
         if batch.seed is not None:
-            x, targets = mix(x, targets, batch.seed, mixup=self.settings.mixup, cutmix=self.settings.cutmix)
+            seed = (batch.seed, crc32("/".join(batch.image_ids).encode()))  # micro-batches of a step share its seed
+            x, targets = mix(x, targets, seed, mixup=self.settings.mixup, cutmix=self.settings.cutmix)
         return {"loss_cls": F.cross_entropy(self.logits(x), targets)}
 
     def _targets(self, labels: Tensor) -> Tensor:

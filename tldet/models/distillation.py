@@ -170,14 +170,14 @@ def _masks(found: Detections, like: Tensor) -> Tensor:
 def feature_distance(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
     """How far a pyramid is from the teacher's: the squared distance as a share of the teacher's squared length.
 
-    0 for the same pyramid and 1 for one of zeros, whatever the scale of a level; the mean over the levels.
+    0 for the same pyramid and 1 for one of zeros, whatever the scale of a level; the mean over levels and images.
 
     Args:
         ours: L x (B, C, H, W).
         theirs: likewise.
     """
     gaps = [
-        (mine.float() - other.float()).square().sum() / (other.float().square().sum() + EPS)
+        (mine.float() - other.float()).square().sum((1, 2, 3)) / (other.float().square().sum((1, 2, 3)) + EPS)
         for mine, other in zip(ours, theirs, strict=True)
     ]
     return torch.stack(gaps).mean()

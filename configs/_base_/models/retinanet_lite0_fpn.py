@@ -23,7 +23,6 @@ model = dict(
             ratios=[0.5, 1.0, 2.0],
             box_loss='giou',
             weights=[10.0, 10.0, 5.0, 5.0],
-            normalise='batch',
             drop_empty=True,
         ),
     ),

@@ -32,7 +32,6 @@ model = dict(
             gamma=2.0,
             box_loss='smooth_l1',
             beta=0.0,
-            normalise='batch',
             score=0.05,
             pre_nms=1000,
             nms_iou=0.5,

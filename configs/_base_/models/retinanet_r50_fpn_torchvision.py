@@ -1,5 +1,6 @@
 # torchvision's retinanet_resnet50_fpn: P6 from P5, a ReLU between P6 and P7, rounded anchors that step by the padded
-# picture's share, each picture's losses divided by its own positives.
+# picture's share. Torchvision divides each image's losses by its own positives (loss_normalizer='image'); here they are
+# divided by a running mean, which does not make an image without objects outweigh all others.
 model = dict(
     backbone=dict(
         type='TorchvisionBackbone',
@@ -20,7 +21,6 @@ model = dict(
             rounding=True,
             step='torchvision',
             low_quality='own',
-            normalise='picture',
             keep=300,
             drop_empty=False,
         ),

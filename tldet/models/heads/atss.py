@@ -34,9 +34,12 @@ from tldet.models.dense import TowerNorm, level_scales, start_towers, tower
 from tldet.models.heads.retinanet import focal_loss_sums
 from tldet.models.losses import giou_loss
 from tldet.models.matching import learners
+from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, detections, take_rows
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
+
+POSITIVES = 100.0  # per image, before the first step counts them
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class ATSSSettings(SelectSettings):
         alpha: weight of objects in the focal loss.
         gamma: its damping of easy anchors.
         box_weight: factor of the box loss.
+        loss_normalizer: "running": running mean of the positives per image, the same for every split of a batch into
+            micro-batches; "batch": the positives of the micro-batch (mmdet).
         crowd: share of an anchor inside a crowd region from which it is no background.
     """
 
@@ -62,6 +67,7 @@ class ATSSSettings(SelectSettings):
     alpha: float = 0.25
     gamma: float = 2.0
     box_weight: float = 2.0
+    loss_normalizer: Normalizer = "running"
     crowd: float = 0.5
 
     def __post_init__(self) -> None:
@@ -120,6 +126,7 @@ class ATSSHead(nn.Module):
         self.bbox_pred = nn.Conv2d(width, 4, 3, padding=1)
         self.centerness = nn.Conv2d(width, 1, 3, padding=1)
         self.scales = level_scales(len(strides))
+        self.normalizers = LossNormalizers(s.loss_normalizer, positives=POSITIVES, weights=POSITIVES / 2)
         start_towers(self, self.cls_score, prior)
 
     def forward(self, features: Sequence[Tensor]) -> ATSSRaw:
@@ -145,11 +152,12 @@ class ATSSHead(nn.Module):
         boxes = decode(learn.of(flatten_levels(raw.deltas, 4)), anchors, s.weights)
         central = learn.of(flatten_levels(raw.centerness, 1)).squeeze(-1)
         logits = flatten_levels(raw.logits, self.num_classes)
-        count = learn.per_picture.clamp(min=1).sum()  # a picture without objects counts as one, as in mmdet
-        box = (giou_loss(boxes, learn.boxes) * wanted).sum() / wanted.sum().clamp(min=1)
+        ones = learn.per_picture.clamp(min=1).sum()  # an image without objects counts as one, as in mmdet
+        count = self.normalizers.divisor("positives", len(learn.labels), len(targets), batch=ones)
+        box = (giou_loss(boxes, learn.boxes) * wanted).sum()
         return {
             "loss_cls": focal_loss_sums(logits, learn, alpha=s.alpha, gamma=s.gamma).sum() / count,
-            "loss_bbox": s.box_weight * box,
+            "loss_bbox": s.box_weight * box / self.normalizers.divisor("weights", wanted.sum(), len(targets)),
             "loss_centerness": F.binary_cross_entropy_with_logits(central, wanted, reduction="sum") / count,
         }
 

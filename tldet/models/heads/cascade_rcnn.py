@@ -122,8 +122,10 @@ class CascadeRCNNHead(nn.Module):
         for number, (s, weight) in enumerate(zip(self.stages, self.cascade.loss_weights, strict=True)):
             drawn = draw_regions(rois, targets, s, self.num_classes, seed, STAGE + number)
             regions = [d.rois for d in drawn]
-            logits, deltas = self.box[number](raw.features, regions)
-            own = box_losses(logits, deltas, drawn, s)
+            box = self.box[number]
+            assert isinstance(box, BoxBranch)
+            logits, deltas = box(raw.features, regions)
+            own = box_losses(logits, deltas, drawn, s, box.normalizers)
             if self.predicts_masks:
                 branch = self.mask[number]
                 assert isinstance(branch, MaskBranch)

@@ -28,6 +28,7 @@ from tldet.models.losses import class_loss_sum
 from tldet.models.matching import Rescue, assign, draw, generator_for
 from tldet.models.modes import evaluating
 from tldet.models.necks import BatchNorm
+from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.pooling import Pool, pool_regions
 from tldet.models.postprocess import suppress
 from tldet.registry import HEADS
@@ -62,6 +63,8 @@ class RoISettings:
         batch: proposals drawn a picture for the loss.
         positive_fraction: at most this share of them are objects.
         beta: corner of the smooth L1 loss; 0 for L1.
+        loss_normalizer: "running": running mean of the regions drawn per image, the same for every split of a batch
+            into micro-batches; "batch": those drawn in the micro-batch (torchvision, mmdet).
         crowd: share of a proposal inside a crowd region from which it is no background.
         spare: overlap with a confident detection of a class that the picture was not labelled for, from which a
             proposal is no background.
@@ -94,6 +97,7 @@ class RoISettings:
     batch: int = 512
     positive_fraction: float = 0.25
     beta: float = 1 / 9
+    loss_normalizer: Normalizer = "running"
     crowd: float = 0.5
     spare: float = 0.5
     spare_score: float = 0.5
@@ -180,7 +184,7 @@ class FasterRCNNHead(nn.Module):
         losses = self.rpn.loss(raw.rpn, targets, sizes, seed)
         drawn = draw_regions(proposals, targets, self.roi, self.num_classes, seed, STAGE)
         logits, deltas = self.roi_forward(raw.features, [d.rois for d in drawn])
-        return {**losses, **box_losses(logits, deltas, drawn, self.roi)}
+        return {**losses, **box_losses(logits, deltas, drawn, self.roi, self.box.normalizers)}
 
     @torch.no_grad()
     def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
@@ -202,6 +206,7 @@ class BoxBranch(nn.Module):
         width = s.channels if s.fcs else flat
         self.cls_score = classifier(width, num_classes + 1, s)  # background is the last row
         self.bbox_pred = nn.Linear(width, 4 if s.class_agnostic else num_classes * 4)
+        self.normalizers = LossNormalizers(s.loss_normalizer, regions=s.batch)
 
     def forward(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """B x (r, 4) regions to class logits (R, K + 1) and deltas (R, K, 4), or (R, 1, 4) for all classes."""
@@ -301,7 +306,9 @@ def draw_one(
     return Drawn(rois[rows], labels, deltas, objects, rows >= len(proposals), labelled)
 
 
-def box_losses(logits: Tensor, deltas: Tensor, drawn: Sequence[Drawn], s: RoISettings) -> dict[str, Tensor]:
+def box_losses(
+    logits: Tensor, deltas: Tensor, drawn: Sequence[Drawn], s: RoISettings, normalizers: LossNormalizers
+) -> dict[str, Tensor]:
     """Cross entropy of all regions and smooth L1 of the positive ones, both divided by the number of all.
 
     The first is that of :func:`~tldet.models.losses.class_loss_sum`.
@@ -311,10 +318,11 @@ def box_losses(logits: Tensor, deltas: Tensor, drawn: Sequence[Drawn], s: RoISet
         deltas: (R, K, 4) or (R, 1, 4).
         drawn: what the regions learn.
         s: the second stage's settings.
+        normalizers: of "regions".
     """
     labels, wanted = torch.cat([d.labels for d in drawn]), torch.cat([d.deltas for d in drawn])
     rows = (labels < logits.shape[1] - 1).nonzero().flatten()
-    count = max(len(labels), 1)
+    count = normalizers.divisor("regions", len(labels), len(drawn))
     box = F.smooth_l1_loss(of_class(deltas, rows, labels[rows]), wanted, beta=s.beta, reduction="sum")
     classes = class_loss_sum(logits, labels, [d.labelled for d in drawn], [len(d.rois) for d in drawn])
     return {"loss_cls": classes / count, "loss_bbox": box / count}

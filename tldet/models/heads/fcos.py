@@ -33,12 +33,14 @@ from tldet.models.dense import TowerNorm, level_scales, start_towers, tower
 from tldet.models.heads.retinanet import focal_loss_sums
 from tldet.models.losses import giou_loss
 from tldet.models.matching import BACKGROUND, learners, spare_crowds
+from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, detections, take_rows
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
 CHUNK = 2_000_000  # (location, object) pairs looked at at once: 32 MB of distances
 MAX_LOG_DISTANCE = 10.0  # keeps exp() finite: 22,000 pixels
+POSITIVES = 100.0  # per image, before the first step counts them
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class FCOSSettings(SelectSettings):
         box_weight: each box's share in the loss: its "centerness" (the paper, mmdet), or "equal" (torchvision).
         scoring: "product": the class score alone picks the candidates, then centerness is multiplied in (mmdet);
             "root": the square root of the product is the score all along (torchvision).
+        loss_normalizer: "running": running mean of the positives per image, the same for every split of a batch into
+            micro-batches; "batch": the positives of the micro-batch (mmdet, torchvision).
         crowd: share of a location's cell inside a crowd region from which it is no background.
         eval_loss: "mmdet" takes the distances times the stride once more where the loss is computed in eval mode and
             without a seed: mmdet's forward scales them in eval mode only, its targets never; for comparing numbers.
@@ -76,6 +80,7 @@ class FCOSSettings(SelectSettings):
     gamma: float = 2.0
     box_weight: Literal["centerness", "equal"] = "centerness"
     scoring: Literal["product", "root"] = "product"
+    loss_normalizer: Normalizer = "running"
     crowd: float = 0.5
     eval_loss: Literal["same", "mmdet"] = "same"
 
@@ -145,6 +150,7 @@ class FCOSHead(nn.Module):
         self.bbox_pred = nn.Conv2d(width, 4, 3, padding=1)
         self.centerness = nn.Conv2d(width, 1, 3, padding=1)
         self.scales = level_scales(len(strides)) if scales else None
+        self.normalizers = LossNormalizers(s.loss_normalizer, positives=POSITIVES, weights=POSITIVES / 2)
         start_towers(self, self.cls_score, prior)
         if s.distances == "relu":  # a side that started below zero would get no gradient
             assert self.bbox_pred.bias is not None
@@ -169,7 +175,7 @@ class FCOSHead(nn.Module):
     def loss(
         self, raw: FCOSRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
     ) -> dict[str, Tensor]:
-        """Focal, GIoU and centerness loss; the first and the last are divided by the number of locations that learn."""
+        """Focal and centerness loss over the number of positive locations, GIoU loss over the sum of their weights."""
         s = self.settings
         cells = self.cells(raw.logits)
         learn = learners([self._assign(cells, target) for target in targets], targets)
@@ -182,10 +188,12 @@ class FCOSHead(nn.Module):
         central = learn.of(flatten_levels(raw.centerness, 1)).squeeze(-1)
         logits = flatten_levels(raw.logits, self.num_classes)
         weight = wanted if s.box_weight == "centerness" else torch.ones_like(wanted)
-        count = max(len(learn.labels), 1)
+        total, images = weight.sum(), len(targets)
+        count = self.normalizers.divisor("positives", len(learn.labels), images)
+        weighted = self.normalizers.divisor("weights", total, images, batch=total.clamp(min=1e-6))
         return {
             "loss_cls": focal_loss_sums(logits, learn, alpha=s.alpha, gamma=s.gamma).sum() / count,
-            "loss_bbox": (giou_loss(boxes, learn.boxes) * weight).sum() / weight.sum().clamp(min=1e-6),
+            "loss_bbox": (giou_loss(boxes, learn.boxes) * weight).sum() / weighted,
             "loss_centerness": F.binary_cross_entropy_with_logits(central, wanted, reduction="sum") / count,
         }
 

@@ -33,10 +33,13 @@ from tldet.models.dense import TowerNorm, level_scales, start_towers, tower
 from tldet.models.heads.retinanet import Background, per_picture
 from tldet.models.losses import distribution_focal_loss, giou_loss, paired_iou
 from tldet.models.matching import Learners, learners
+from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, detections, take_rows
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
+POSITIVES = 100.0  # per image, before the first step counts them
+SCORE = 0.1  # mean class score of a positive before the first step: 0.01 with a new classifier, 0.4 with a trained one
 MARGIN = 0.1  # in bins: a distance is cut so far below the last, so that there is a bin above it (the authors' value)
 
 
@@ -52,6 +55,8 @@ class GFLSettings(SelectSettings):
         beta: how much the quality focal loss damps what is nearly right.
         box_weight: factor of the GIoU loss.
         dfl_weight: factor of the distribution focal loss.
+        loss_normalizer: "running": running mean of the positives per image, the same for every split of a batch into
+            micro-batches; "batch": the positives of the micro-batch (mmdet).
         crowd: share of an anchor inside a crowd region from which it is no background.
     """
 
@@ -61,6 +66,7 @@ class GFLSettings(SelectSettings):
     beta: float = 2.0
     box_weight: float = 2.0
     dfl_weight: float = 0.25
+    loss_normalizer: Normalizer = "running"
     crowd: float = 0.5
 
     def __post_init__(self) -> None:
@@ -120,6 +126,7 @@ class GFLHead(nn.Module):
         self.cls_score = nn.Conv2d(width, num_classes, 3, padding=1)
         self.bbox_pred = nn.Conv2d(width, 4 * (longest + 1), 3, padding=1)
         self.scales = level_scales(len(strides))
+        self.normalizers = LossNormalizers(s.loss_normalizer, positives=POSITIVES, weights=POSITIVES * SCORE)
         start_towers(self, self.cls_score, prior)
 
     def forward(self, features: Sequence[Tensor]) -> GFLRaw:
@@ -143,8 +150,9 @@ class GFLHead(nn.Module):
         logits = flatten_levels(raw.logits, self.num_classes)
         trust = learn.of(logits).detach().sigmoid().amax(-1)  # (P,)
         quality = paired_iou(boxes.detach(), truth)
-        count = learn.per_picture.clamp(min=1).sum()  # a picture without objects counts as one, as in mmdet
-        weighed = trust.sum().clamp(min=1)
+        ones = learn.per_picture.clamp(min=1).sum()  # an image without objects counts as one, as in mmdet
+        count = self.normalizers.divisor("positives", len(learn.labels), len(targets), batch=ones)
+        weighed = self.normalizers.divisor("weights", trust.sum(), len(targets))
         return {
             "loss_cls": quality_focal_loss_sums(logits, learn, quality, beta=s.beta).sum() / count,
             "loss_bbox": s.box_weight * (giou_loss(boxes, truth) * trust).sum() / weighed,

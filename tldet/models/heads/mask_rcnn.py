@@ -34,6 +34,7 @@ from tldet.models.heads.faster_rcnn import (
     with_spared,
 )
 from tldet.models.heads.rpn import RPN, RPNSettings
+from tldet.models.normalizers import LossNormalizers
 from tldet.models.pooling import Pool, pool_regions
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
@@ -118,7 +119,7 @@ class MaskRCNNHead(nn.Module):
         losses = self.rpn.loss(raw.rpn, targets, sizes, seed)
         drawn = draw_regions(proposals, targets, self.roi, self.num_classes, seed, STAGE)
         logits, deltas = self.box(raw.features, [d.rois for d in drawn])
-        losses.update(box_losses(logits, deltas, drawn, self.roi))
+        losses.update(box_losses(logits, deltas, drawn, self.roi, self.box.normalizers))
         return {**losses, "loss_mask": mask_loss(self.mask, raw.features, drawn, targets)}
 
     @torch.no_grad()
@@ -142,6 +143,7 @@ class MaskBranch(nn.Module):
         width = s.channels if s.convs else in_channels
         self.upsample = nn.ConvTranspose2d(width, s.channels, 2, stride=2)
         self.mask_logits = nn.Conv2d(s.channels, 1 if s.class_agnostic else num_classes, 1)
+        self.normalizers = LossNormalizers(roi.loss_normalizer, positives=max(1.0, roi.batch * roi.positive_fraction))
         for layer in (self.upsample, self.mask_logits):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             assert layer.bias is not None
@@ -174,7 +176,8 @@ def mask_loss(
         wanted.append(mask_targets(target.masks, one.objects[rows], rois[-1], branch))
     logits, label, truth = branch(features, rois), torch.cat(labels), torch.cat(wanted)
     chosen = of_class(logits, torch.arange(len(label), device=label.device), label)
-    return F.binary_cross_entropy_with_logits(chosen, truth, reduction="sum") / max(truth.numel(), 1)
+    cells = truth.shape[1] * truth.shape[2] * branch.normalizers.divisor("positives", len(truth), len(targets))
+    return F.binary_cross_entropy_with_logits(chosen, truth, reduction="sum") / cells
 
 
 def mask_pixels(masks: Tensor, objects: Tensor) -> Tensor:

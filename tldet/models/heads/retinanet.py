@@ -24,10 +24,12 @@ from tldet.models.boxes import AnchorGenerator, decode, encode, flatten_level, f
 from tldet.models.dense import TowerNorm, start_towers, tower
 from tldet.models.losses import giou_loss
 from tldet.models.matching import Learners, Rescue, assign, learners
+from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, detections, take_rows
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
+POSITIVES = 100.0  # per image, before the first step counts them
 BLOCK = 2**18  # logits looked at together on a processor: what is computed from them stays in its cache
 
 
@@ -51,8 +53,9 @@ class RetinaSettings(SelectSettings):
         box_loss: "smooth_l1" on the deltas, or "giou" on the boxes they make (torchvision's second version).
         beta: corner of the smooth L1 loss; 0 for L1.
         weights: factors of the box deltas, as in :func:`~tldet.models.boxes.encode`.
-        normalise: "picture" divides by each picture's positives and averages over pictures (torchvision), "batch"
-            divides the batch's sum by the batch's positives (mmdet); a picture without any counts as one.
+        loss_normalizer: "running": running mean of the positives per image, the same for every split of a batch into
+            micro-batches; "batch": the positives of the micro-batch (mmdet), "image": the positives of each image,
+            averaged over images (torchvision). In the last two an image without positives counts as one.
         crowd: share of an anchor inside a crowd region from which it is no background.
     """
 
@@ -69,7 +72,7 @@ class RetinaSettings(SelectSettings):
     box_loss: Literal["smooth_l1", "giou"] = "smooth_l1"
     beta: float = 0.0
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
-    normalise: Literal["picture", "batch"] = "picture"
+    loss_normalizer: Literal["running", "batch", "image"] = "running"
     crowd: float = 0.5
 
     def __post_init__(self) -> None:
@@ -125,6 +128,8 @@ class RetinaNetHead(nn.Module):
         self.box_tower = tower(in_channels, width, stacked_convs, norm=norm, bias=conv_bias)
         self.cls_score = nn.Conv2d(width, self.anchors.per_cell * num_classes, 3, padding=1)
         self.bbox_pred = nn.Conv2d(width, self.anchors.per_cell * 4, 3, padding=1)
+        kind: Normalizer = "running" if s.loss_normalizer == "running" else "batch"
+        self.normalizers = LossNormalizers(kind, positives=POSITIVES)
         start_towers(self, self.cls_score, prior)
 
     def forward(self, features: Sequence[Tensor]) -> RetinaRaw:
@@ -145,8 +150,11 @@ class RetinaNetHead(nn.Module):
         classes = focal_loss_sums(logits, learn, alpha=s.alpha, gamma=s.gamma)  # (B,)
         boxes = self._box_loss(learn.of(flatten_levels(raw.deltas, 4)), anchors[learn.place], learn.boxes)  # (P,)
         counts = learn.per_picture.clamp(min=1)
-        shares = 1 / counts / len(targets) if s.normalise == "picture" else (1 / counts.sum()).expand(len(targets))
-        return {"loss_cls": (classes * shares).sum(), "loss_bbox": (boxes * shares[learn.picture]).sum()}
+        if s.loss_normalizer == "image":
+            shares = 1 / counts / len(targets)
+            return {"loss_cls": (classes * shares).sum(), "loss_bbox": (boxes * shares[learn.picture]).sum()}
+        count = self.normalizers.divisor("positives", len(learn.labels), len(targets), batch=counts.sum())
+        return {"loss_cls": classes.sum() / count, "loss_bbox": boxes.sum() / count}
 
     def _box_loss(self, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
         """(P,) loss of each object."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tldet.config import require_ranges
 from tldet.models.boxes import AnchorGenerator, clip, decode, encode, flatten_level, wide_enough
 from tldet.models.matching import IGNORED, Rescue, assign, draw, generator_for
+from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.postprocess import top_rows
 from tldet.structures import Size, Target
 from tldet.vision import torchvision
@@ -45,6 +46,8 @@ class RPNSettings:
         batch: anchors drawn a picture for the loss.
         positive_fraction: at most this share of them are objects.
         beta: corner of the smooth L1 loss; 0 for L1.
+        loss_normalizer: "running": running mean of the anchors drawn per image, the same for every split of a batch
+            into micro-batches; "batch": those drawn in the micro-batch (torchvision, mmdet).
         crowd: share of an anchor inside a crowd region from which it is no background.
         spare: overlap with a confident detection of a class that the picture was not labelled for, from which an
             anchor is no background.
@@ -71,6 +74,7 @@ class RPNSettings:
     batch: int = 256
     positive_fraction: float = 0.5
     beta: float = 1 / 9
+    loss_normalizer: Normalizer = "running"
     crowd: float = 0.5
     spare: float = 0.3
     pre_nms: tuple[int, int] = (2000, 1000)
@@ -104,6 +108,7 @@ class RPN(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(width if i else in_channels, width, 3, padding=1) for i in range(s.convs))
         self.objectness = nn.Conv2d(width, self.anchors.per_cell, 1)
         self.deltas = nn.Conv2d(width, 4 * self.anchors.per_cell, 1)
+        self.normalizers = LossNormalizers(s.loss_normalizer, anchors=s.batch)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.normal_(layer.weight, std=0.01)
@@ -140,7 +145,7 @@ class RPN(nn.Module):
             predicted.append(deltas[row, positive])
             wanted.append(encode(target.boxes[matched[positive]], anchors[positive], UNIT))
         score, truth = torch.cat(scores), torch.cat(truths)
-        count = max(len(score), 1)
+        count = self.normalizers.divisor("anchors", len(score), len(targets))
         box = F.smooth_l1_loss(torch.cat(predicted).float(), torch.cat(wanted), beta=s.beta, reduction="sum")
         return {
             "loss_rpn_cls": F.binary_cross_entropy_with_logits(score, truth, reduction="sum") / count,

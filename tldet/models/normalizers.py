@@ -1,0 +1,130 @@
+"""Divisors of losses: running means, so that the gradient of an image does not depend on the rest of its batch.
+
+A loss summed over a batch and divided by the batch's own count of positives gives a few images another weight than
+many, and an image without objects a weight hundreds of times too large. Here the divisor is a running mean of the count
+per image over previous optimizer steps (as in Detectron2's dense detectors), times the number of images: the loss of a
+batch is the mean over its images. What drives the training counts over all micro-batches and processes, and updates the
+means once per step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+MOMENTUM = 0.9  # of the running means: about the last ten steps count
+Normalizer = Literal["running", "batch"]
+
+
+class LossNormalizers(nn.Module):
+    """The divisors of a head's losses, one for each count.
+
+    Outside of a training run (nothing has started them) the batch's own count is the divisor, as with "batch".
+    Validation during a run uses the current running means and does not change them. They are no part of the model's
+    weights: a checkpoint holds them in its training state.
+
+    Args:
+        kind: "running", or "batch" for the batch's own count (mmdet, torchvision).
+        initial: for each name the count per image assumed before the first step. It has the weight of one step, so
+            that a first step with hardly any positives does not inflate the loss of the second. Rather too high than
+            too low: a high value costs one weak step, a low one disturbs Adam's second moments for many.
+    """
+
+    def __init__(self, kind: Normalizer, **initial: float) -> None:
+        super().__init__()
+        self.kind = kind
+        self.started = self.counting = False
+        self.sums, self.weights = dict(initial), dict.fromkeys(initial, 1.0)
+        self.counted: dict[str, float | Tensor] = dict.fromkeys(initial, 0.0)
+
+    def divisor(
+        self, name: str, count: float | Tensor, images: int, *, batch: float | Tensor | None = None
+    ) -> float | Tensor:
+        """What a loss summed over a batch is divided by.
+
+        Args:
+            name: of the count.
+            count: of this batch.
+            images: how many the batch has.
+            batch: the divisor by the batch's own count; None for the count, at least 1.
+        """
+        if self.kind == "running" and self.counting:
+            self.counted[name] = self.counted[name] + (count.detach() if isinstance(count, Tensor) else count)
+        if self.kind == "running" and self.started:
+            return self.mean(name) * images
+        if batch is not None:
+            return batch
+        return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
+
+    def mean(self, name: str) -> float:
+        """The running mean of a count per image."""
+        return self.sums[name] / self.weights[name]
+
+    def update(self, name: str, count: float) -> None:
+        """Take in the count per image of one step. A step that counted nothing is left out.
+
+        So the mean does not sink, and the loss rise, while no image has an object.
+        """
+        if count > 0:
+            self.sums[name] = MOMENTUM * self.sums[name] + count
+            self.weights[name] = MOMENTUM * self.weights[name] + 1
+
+
+class RunningNormalizers:
+    """All running means of a model, for what drives its training.
+
+    Args:
+        model: any model; its parts that are :class:`LossNormalizers` take part. They are started here.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        found = {name: part for name, part in model.named_modules() if isinstance(part, LossNormalizers)}
+        self.parts = {name: part for name, part in found.items() if part.kind == "running"}
+        self.names = [(part, name) for part in self.parts.values() for name in part.sums]
+        for part in self.parts.values():
+            part.started = True
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count from zero what is trained on inside the ``with`` block."""
+        for part in self.parts.values():
+            part.counting, part.counted = True, dict.fromkeys(part.counted, 0.0)
+        try:
+            yield
+        finally:
+            for part in self.parts.values():
+                part.counting = False
+
+    def counted(self, device: torch.device) -> list[Tensor]:
+        """What was counted, a float64 scalar for each count."""
+        return [
+            torch.as_tensor(part.counted[name], dtype=torch.float64, device=device).reshape(())
+            for part, name in self.names
+        ]
+
+    def update(self, counts: Sequence[float], images: int) -> None:
+        """Take in the counts of a step over all its micro-batches and processes, which had so many images."""
+        for (part, name), count in zip(self.names, counts, strict=True):
+            part.update(name, count / images)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain containers, for a checkpoint."""
+        return {
+            key: {"sums": dict(part.sums), "weights": dict(part.weights)} for key, part in sorted(self.parts.items())
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the means back from what :meth:`state_dict` gave.
+
+        Raises:
+            ValueError: they are of another model, or of one with other normalizers.
+        """
+        wanted = {key: set(part.sums) for key, part in self.parts.items()}
+        if {key: set(one["sums"]) for key, one in state.items()} != wanted:
+            raise ValueError(f"loss normalizers {sorted(state)} in the checkpoint, {sorted(wanted)} in the model")
+        for key, part in self.parts.items():
+            part.sums, part.weights = dict(state[key]["sums"]), dict(state[key]["weights"])

@@ -7,6 +7,7 @@ the weight first.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -17,7 +18,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from tldet.models.ops.depthwise import Call, Part, call_of, depthwise_conv2d
+from tldet.models.ops.depthwise import (
+    PARTS,
+    Call,
+    Part,
+    call_of,
+    depthwise_conv2d,
+    input_gradient,
+    native_gradients,
+    supports,
+    weight_gradient,
+)
+
+WORTH_IT = 0.8  # a rewritten gradient must take less than this share of the native one's time
+ROUNDS, LIMIT = 5, 0.1  # timed rounds of one gradient, and the seconds after which no further round begins
 
 
 class _Intercept(TorchFunctionMode):
@@ -113,3 +127,46 @@ def _tracked(model: nn.Module, inside: list[str]) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def has_depthwise(model: nn.Module) -> bool:
+    """Whether a parameter or buffer has the shape of a depthwise kernel."""
+    tensors = (t for module in model.modules() for t in [*module._parameters.values(), *module._buffers.values()])
+    return any(t is not None and t.dim() == 4 and t.shape[1] == 1 and max(t.shape[2:]) > 1 for t in tensors)
+
+
+def faster_parts(calls: Mapping[str, Call], dtype: torch.dtype) -> dict[str, list[Part]]:
+    """The gradients that are faster in rewritten form on this machine, by module name, for :func:`rewrite`.
+
+    Args:
+        calls: from :func:`depthwise_calls`.
+        dtype: what the convolutions are computed in.
+    """
+    found = {call: [p for p in PARTS if _is_faster(p, call, dtype)] for call in dict.fromkeys(calls.values())}
+    return {name: found[call] for name, call in calls.items() if found[call]}
+
+
+def _is_faster(part: Part, call: Call, dtype: torch.dtype) -> bool:
+    """Time both forms in turns on random channels_last tensors; the first round does not count."""
+    g = call.geometry
+    if not supports(part, call.kernel, g):
+        return False
+    x = torch.randn(call.shape).to(dtype, memory_format=torch.channels_last)
+    weight = torch.randn(call.shape[1], 1, *call.kernel).to(dtype)
+    grad = torch.randn_like(F.conv2d(x, weight, None, g.stride, g.padding, g.dilation, x.shape[1]))
+    rewritten = {
+        "input": lambda: input_gradient(grad, x.shape, weight, g),
+        "weight": lambda: weight_gradient(grad, x, weight, g),
+    }
+    forms = (lambda: native_gradients(grad, x, weight, g, (part,)), rewritten[part])
+    best = [float("inf")] * 2
+    begin = time.perf_counter()
+    for number in range(ROUNDS + 1):
+        if number > 1 and time.perf_counter() - begin > LIMIT:
+            break
+        for form, run in enumerate(forms):
+            start = time.perf_counter()
+            run()
+            if number:
+                best[form] = min(best[form], time.perf_counter() - start)
+    return best[1] < WORTH_IT * best[0]

@@ -33,7 +33,7 @@ def measure_compiled(
         For :func:`compile_where_it_pays`. It is kept (:mod:`tldet.cache`), so that a resumed run computes in the same
         way.
     """
-    key = repr((timing_key(model, work), precision.name))
+    key = repr((timing_key(model, work), precision.name, *sorted(precision.rewrites)))
     return remembered("compile", key, lambda: _measure(model, trial, precision))
 
 

@@ -99,6 +99,7 @@ def pack(run: Trainer, *, whole: bool) -> dict[str, Any]:
         "scaler": run.stepper.scaler.state_dict(),
         "normalizers": run.stepper.normalizers.state_dict(),
         "precision": run.precision.name,
+        "rewrites": {name: list(parts) for name, parts in run.precision.rewrites.items()},
         "device": run.device.type,
         "rng": capture_rng(),
     }
@@ -146,8 +147,10 @@ def unpack(run: Trainer, saved: Mapping[str, Any], path: Path) -> dict[str, Any]
         run.meta[key] = saved["meta"][key]  # a resumed run started where its first part did
     if run.schedule.minutes is None:
         run.state.total = total  # a run may be made longer; a budget's number stays as it was fixed
-    if training["device"] == run.device.type and training["precision"] != run.precision.name:
-        run.set_precision(Precision(training["precision"], run.device.type, reason="as before the interruption"))
+    before = {"name": training["precision"], "rewrites": training.get("rewrites", {})}
+    now = {"name": run.precision.name, "rewrites": run.precision.rewrites}
+    if training["device"] == run.device.type and before != now:
+        run.set_precision(Precision(device_type=run.device.type, reason="as before the interruption", **before))
     if run.stepper.scaler.is_enabled():
         run.stepper.scaler.load_state_dict(training["scaler"])
     rng: dict[str, Any] = training["rng"]

@@ -8,9 +8,9 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,6 +19,8 @@ from torch import nn
 
 from tldet.cache import remembered
 from tldet.errors import ConfigError
+from tldet.models.ops.depthwise import Part
+from tldet.models.ops.rewriting import depthwise_calls, faster_parts, has_depthwise, rewrite
 
 Name = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -51,12 +53,15 @@ class Precision:
         device_type: ``cpu``, ``cuda``, ...
         channels_last: whether pictures and convolution weights lie with their channels last (faster almost everywhere).
         reason: why, for the log.
+        rewrites: by module name, the gradients of depthwise convolutions that are faster in rewritten form
+            (:mod:`tldet.models.ops.depthwise`).
     """
 
     name: Name = "fp32"
     device_type: str = "cpu"
     channels_last: bool = True
     reason: str = "default"
+    rewrites: Mapping[str, Sequence[Part]] = field(default_factory=dict)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -74,7 +79,8 @@ class Precision:
         return torch.amp.GradScaler(self.device_type, enabled=self.name == "fp16")
 
     def prepare(self, model: M) -> M:
-        """Lay the model's weights out as chosen; the parameters stay the same objects."""
+        """Lay the model's weights out and pick its backward kernels; the parameters stay the same objects."""
+        rewrite(model, self.rewrites)
         return model.to(memory_format=torch.channels_last) if self.channels_last else model
 
     def store_weights(self, model: M) -> M:
@@ -92,6 +98,8 @@ class Precision:
     def describe(self) -> str:
         """One line for people."""
         layout = ", channels last" if self.channels_last else ""
+        if self.rewrites:
+            layout += f", {len(self.rewrites)} depthwise convolutions with a rewritten backward pass"
         return f"{self.name} on {self.device_type}{layout} ({self.reason})"
 
 
@@ -110,7 +118,8 @@ def choose(
         requested: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         trial: runs the model once as it will be used (a forward pass, or a forward pass whose loss it returns); with
             it, and only on a processor with bf16 instructions, both formats are timed. Without it such a processor
-            stays at fp32. The model is left as it was. What was found is kept (:mod:`tldet.cache`) for this processor
+            stays at fp32. For a model in training mode on CPU the backward kernels of depthwise convolutions are
+            timed too. The model is left as it was. What was found is kept (:mod:`tldet.cache`) for this processor
             and this model, so that the same run computes in the same format each time.
         work: what else the times depend on, for example the pictures' size.
 
@@ -119,24 +128,44 @@ def choose(
     """
     kind = torch.device(device).type
     if requested != "auto":
-        return Precision(_check(requested, kind), kind, reason="as asked")
+        name = _check(requested, kind)
+        rewrites = _rewrites(model, kind, [name], trial, work).get(name, {})
+        return Precision(name, kind, reason="as asked", rewrites=rewrites)
     if kind == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Precision("bf16", kind, reason="the GPU computes in bf16")
         return Precision("fp16", kind, reason="the GPU has no bf16")
     if kind != "cpu":
         return Precision("fp32", kind, reason="safe on this device")
-    if not cpu_has_bf16():
-        return Precision("fp32", kind, reason="the processor has no bf16 instructions")
-    if trial is None:
-        return Precision("fp32", kind, reason="bf16 was not measured")
-    seconds, known = remembered("precision", timing_key(model, work), lambda: _measure(model, trial))
-    name: Name = "bf16" if seconds["bf16"] < _WORTH_IT * seconds["fp32"] else "fp32"
+    has_bf16 = cpu_has_bf16()
+    rewritten = _rewrites(model, kind, ["fp32", "bf16"] if has_bf16 else ["fp32"], trial, work)
+    if not has_bf16 or trial is None:
+        why = "bf16 was not measured" if has_bf16 else "the processor has no bf16 instructions"
+        return Precision("fp32", kind, reason=why, rewrites=rewritten.get("fp32", {}))
+    key = timing_key(model, f"{work} {rewritten}" if rewritten else work)
+    seconds, known = remembered("precision", key, lambda: _measure(model, trial, rewritten))
+    name = "bf16" if seconds["bf16"] < _WORTH_IT * seconds["fp32"] else "fp32"
     when = " at an earlier time" if known else ""
     when += ", too near to change it" if name == "fp32" and seconds["bf16"] < seconds["fp32"] else ""
-    return Precision(
-        name, kind, reason=f"measured {seconds['fp32']:.3f} s in fp32, {seconds['bf16']:.3f} s in bf16{when}"
-    )
+    reason = f"measured {seconds['fp32']:.3f} s in fp32, {seconds['bf16']:.3f} s in bf16{when}"
+    return Precision(name, kind, reason=reason, rewrites=rewritten.get(name, {}))
+
+
+def _rewrites(
+    model: nn.Module, kind: str, names: Sequence[Name], trial: Callable[[], Any] | None, work: str
+) -> dict[str, dict[str, list[Part]]]:
+    """The ``rewrites`` of a :class:`Precision` for each of ``names``; empty where nothing can be rewritten."""
+    if kind != "cpu" or trial is None or not model.training or not has_depthwise(model):
+        return {}
+
+    def measure() -> dict[str, dict[str, list[Part]]]:
+        Precision().prepare(model)
+        with undisturbed(model):
+            calls = depthwise_calls(model, trial)
+            return {name: faster_parts(calls, _DTYPES[name]) for name in names}
+
+    found: dict[str, dict[str, list[Part]]] = remembered("depthwise", timing_key(model, f"{work} {names}"), measure)[0]
+    return found
 
 
 def _processor() -> str:
@@ -180,11 +209,18 @@ def timing_key(model: nn.Module, work: str) -> str:
     return repr((machine, kinds, model.training, layers, work))
 
 
-def _measure(model: nn.Module, trial: Callable[[], Any]) -> dict[str, float]:
+def _measure(
+    model: nn.Module, trial: Callable[[], Any], rewritten: Mapping[str, Mapping[str, Sequence[Part]]]
+) -> dict[str, float]:
     """Seconds of one pass in either format."""
-    Precision().prepare(model)
+    formats: tuple[Name, ...] = ("fp32", "bf16")
+    seconds = {}
     with undisturbed(model):
-        return {name: pass_seconds(Precision(name), model, trial) for name in ("fp32", "bf16")}
+        for name in formats:
+            precision = Precision(name, rewrites=rewritten.get(name, {}))
+            seconds[name] = pass_seconds(precision, precision.prepare(model), trial)
+    rewrite(model, {})
+    return seconds
 
 
 @contextmanager

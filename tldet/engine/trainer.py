@@ -171,6 +171,7 @@ class Trainer:
     def set_precision(self, precision: Precision) -> None:
         """Compute in ``precision`` from now on."""
         self.precision = precision
+        precision.prepare(self.model)
         self.stepper = Stepper(self.model, self.optimizer, precision, self.settings.clip_norm, self.world)
 
     def stop(self, reason: str) -> None:

@@ -1,0 +1,1 @@
+"""Hand-written kernels, each next to its reference version."""

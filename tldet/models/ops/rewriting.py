@@ -1,0 +1,172 @@
+"""Modules whose depthwise convolutions take their backward pass from :mod:`tldet.models.ops.depthwise`.
+
+The class of a module is replaced; parameters, buffers and the state dict stay the same objects. The convolution is
+found in the calls of ``torch.conv2d``, so that any module works: timm's SAME padding pads first, a folded norm scales
+the weight first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from tldet.models.ops.depthwise import (
+    PARTS,
+    Call,
+    Part,
+    call_of,
+    depthwise_conv2d,
+    input_gradient,
+    native_gradients,
+    supports,
+    weight_gradient,
+)
+
+WORTH_IT = 0.8  # a rewritten gradient must take less than this share of the native one's time
+ROUNDS, LIMIT = 5, 0.1  # timed rounds of one gradient, and the seconds after which no further round begins
+
+
+class _Intercept(TorchFunctionMode):
+    """Pass every ``torch.conv2d`` inside the ``with`` block to ``replacement``."""
+
+    def __init__(self, replacement: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.replacement = replacement
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return (self.replacement if func is torch.conv2d else func)(*args, **(kwargs or {}))
+
+
+class Rewritten(nn.Module):
+    """Mixin of a module whose depthwise convolution has a rewritten backward pass.
+
+    Without gradients, in export and in compilation, the module does exactly what it did before.
+    """
+
+    rewritten_parts: list[Part]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Outputs of the original module."""
+        exported = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.jit.is_scripting()
+        if exported or not torch.is_grad_enabled():
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        parts = self.rewritten_parts
+        with _Intercept(lambda *conv, **named: depthwise_conv2d(parts, *conv, **named)):
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+
+    def __reduce_ex__(self, _: Any) -> Any:
+        return _blank, (_original(self),), self.__dict__
+
+
+def _original(module: Rewritten) -> type[nn.Module]:
+    return cast("type[nn.Module]", type(module).__bases__[1])
+
+
+def _blank(kind: type[nn.Module]) -> nn.Module:
+    """A module of the rewritten ``kind`` without state, for copying and pickling."""
+    made = _rewritten(kind)
+    return made.__new__(made)
+
+
+@cache
+def _rewritten(kind: type[nn.Module]) -> type[nn.Module]:
+    return type(f"Rewritten{kind.__name__}", (Rewritten, kind), {"__module__": kind.__module__})
+
+
+def rewrite(model: nn.Module, rewrites: Mapping[str, Sequence[Part]]) -> None:
+    """Rewrite the backward passes of the named modules, in place; all others get their own back.
+
+    Parameters, buffers and the state dict stay the same objects.
+
+    Args:
+        model: the model.
+        rewrites: which gradients to rewrite, by module name.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, Rewritten):
+            module.__class__ = _original(module)
+            del module.rewritten_parts
+        if parts := rewrites.get(name):
+            module.__class__ = _rewritten(type(module))
+            cast(Rewritten, module).rewritten_parts = list(parts)
+
+
+def depthwise_calls(model: nn.Module, run: Callable[[], object]) -> dict[str, Call]:
+    """The depthwise convolutions that ``run`` takes through ``model``, by module name."""
+    calls: dict[str, Call] = {}
+    inside: list[str] = []
+
+    def convolve(*args: Any, **kwargs: Any) -> Tensor:
+        if inside and (call := call_of(*args, **kwargs)):
+            calls.setdefault(inside[-1], call)
+        return F.conv2d(*args, **kwargs)
+
+    with _tracked(model, inside), _Intercept(convolve), torch.no_grad():
+        run()
+    return calls
+
+
+@contextmanager
+def _tracked(model: nn.Module, inside: list[str]) -> Iterator[None]:
+    """Keep in ``inside`` the names of the modules without children that are running."""
+    hooks = []
+    for name, module in model.named_modules():
+        if not any(True for _ in module.children()):
+            hooks.append(module.register_forward_pre_hook(lambda *_, name=name: inside.append(name)))
+            hooks.append(module.register_forward_hook(lambda *_: (inside.pop(), None)[1], always_call=True))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def has_depthwise(model: nn.Module) -> bool:
+    """Whether a parameter or buffer has the shape of a depthwise kernel."""
+    tensors = (t for module in model.modules() for t in [*module._parameters.values(), *module._buffers.values()])
+    return any(t is not None and t.dim() == 4 and t.shape[1] == 1 and max(t.shape[2:]) > 1 for t in tensors)
+
+
+def faster_parts(calls: Mapping[str, Call], dtype: torch.dtype) -> dict[str, list[Part]]:
+    """The gradients that are faster in rewritten form on this machine, by module name, for :func:`rewrite`.
+
+    Args:
+        calls: from :func:`depthwise_calls`.
+        dtype: what the convolutions are computed in.
+    """
+    found = {call: [p for p in PARTS if _is_faster(p, call, dtype)] for call in dict.fromkeys(calls.values())}
+    return {name: found[call] for name, call in calls.items() if found[call]}
+
+
+def _is_faster(part: Part, call: Call, dtype: torch.dtype) -> bool:
+    """Time both forms in turns on random channels_last tensors; the first round does not count."""
+    g = call.geometry
+    if not supports(part, call.kernel, g):
+        return False
+    x = torch.randn(call.shape).to(dtype, memory_format=torch.channels_last)
+    weight = torch.randn(call.shape[1], 1, *call.kernel).to(dtype)
+    grad = torch.randn_like(F.conv2d(x, weight, None, g.stride, g.padding, g.dilation, x.shape[1]))
+    rewritten = {
+        "input": lambda: input_gradient(grad, x.shape, weight, g),
+        "weight": lambda: weight_gradient(grad, x, weight, g),
+    }
+    forms = (lambda: native_gradients(grad, x, weight, g, (part,)), rewritten[part])
+    best = [float("inf")] * 2
+    begin = time.perf_counter()
+    for number in range(ROUNDS + 1):
+        if number > 1 and time.perf_counter() - begin > LIMIT:
+            break
+        for form, run in enumerate(forms):
+            start = time.perf_counter()
+            run()
+            if number:
+                best[form] = min(best[form], time.perf_counter() - start)
+    return best[1] < WORTH_IT * best[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tldet import checkpoint
+from tldet.config import Config
 from tldet.config.files import shipped
 from tldet.engine.frozen_norms import fold_frozen_norms
 from tldet.errors import CheckpointError, ConfigError, TrainingError
@@ -159,6 +160,73 @@ def check_start(weights: str | Path | None, scratch: bool, backbone: str | None,
     other = next((name for name, there in given.items() if there), None)
     if weights is not None and other:
         raise TrainingError(f"--weights {weights} and {other} exclude each other")
+
+
+OF_WEIGHTS: dict[str, tuple[Any, ...]] = {  # config keys that need pretrained weights, with the values that mean none
+    "model.weights": (None, {}),
+    "model.backbone.weights": (None,),
+    "model.backbone.frozen_stages": (None, -1),
+    "model.backbone.norm": (None, "batch"),
+    "freeze": (None, {}),
+    "l2_sp": (None, {}),
+    "class_match": (None, {}),
+    "distill": (None, {}),
+    "optimizer.layer_decay": (None, 1.0),
+}
+
+
+def from_scratch(config: dict[str, Any]) -> list[str]:
+    """Take every source of weights out of a recipe, and all settings that preserve or depend on such weights.
+
+    Returns:
+        A line on each setting that was dropped beside the usual ones of the backbone.
+    """
+    usual = [key for key in OF_WEIGHTS if key.startswith("model.backbone.")]
+    dropped = {key: value for key, value in _of_weights(config).items() if key not in usual}
+    for key in dropped:
+        section, _, name = key.rpartition(".")
+        (config[section] if section else config).pop(name)
+    config["model"]["backbone"].update(weights=None, frozen_stages=-1, norm="batch")
+    return [f"--scratch: dropped {key} = {value!r} of the recipe" for key, value in dropped.items()]
+
+
+def check_scratch(config: Config) -> None:
+    """Compare the settled config of a run from scratch with the options that were written into it.
+
+    Raises:
+        TrainingError: an option brings weights, or preserves those that are not there.
+    """
+    if found := _of_weights(config.data):
+        key, value = next(iter(found.items()))
+        raise TrainingError(
+            f"--scratch and {key}={value!r} exclude each other: the initial weights are random; leave one of them out"
+        )
+
+
+def refuse_scratch_options(options: Mapping[str, Any], who: str) -> None:
+    """Compare dotted config options with a run from scratch, before any run.
+
+    Raises:
+        ConfigError: an option brings weights, or preserves those that are not there.
+    """
+    for key, value in options.items():
+        inside = any(key.startswith(f"{name}.") and value for name in OF_WEIGHTS)
+        if inside or value not in OF_WEIGHTS.get(key, (value,)):
+            raise ConfigError(f"--cfg-options {key}={value!r}: {who} has random initial weights; leave one of them out")
+
+
+def _of_weights(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of :data:`OF_WEIGHTS` that have a value, with it."""
+    found = {}
+    for key, none in OF_WEIGHTS.items():
+        value: Any = config
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if isinstance(value, Mapping):
+            value = {name: one for name, one in value.items() if one}
+        if value not in none:
+            found[key] = value
+    return found
 
 
 def set_weights(config: dict[str, Any], weights: str, recipe: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -26,6 +28,7 @@ from tldet.transfer.start import init_from, open_start
 from tldet.transfer.weights import load_backbone_weights
 from tldet.workflows.finetune import finetune
 from tldet.workflows.pretrain import pretrain
+from tldet.workflows.train_classifier import Accuracy
 
 NAME = "mobilenetv3_small_050"
 FAST = ["data.loader.batch_size=4", "training.precision=fp32", "training.log_every=1"]
@@ -253,3 +256,21 @@ def test_a_detector_does_not_train_on_class_folders(
     code = main(["train", name, "--work-dir", str(tmp_path / "o"), "--cfg-options", f"data.train={section}"])
     assert code == 2
     assert "no boxes: use `tldet pretrain`" in capsys.readouterr().err
+
+
+def test_the_reported_metrics_are_those_of_the_exported_weights(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose first validation was the best one, by top-5."""
+    scores = iter([(0.5, 0.9), (0.6, 0.7), (0.1, 0.2), (0.1, 0.1)])
+    monkeypatch.setattr(
+        Accuracy, "__call__", lambda *_: {**dict(zip(("top1", "top5"), next(scores), strict=True)), "val_loss": 1.0}
+    )
+    text = io.StringIO()
+    options = [*FULL, "training.best_metric='top5'", "training.validate_every=0.5"]
+    console = Console(file=text, width=200)
+    outcome = pretrain(few, out=tmp_path / "out", backbone=NAME, steps=8, options=options, console=console)
+    assert outcome.metrics["top5"] == 0.9 > outcome.train.metrics["top5"]
+    assert f"weights of step {outcome.train.best_step}: top-1 0.5000, top-5 0.9000" in text.getvalue()
+    assert about(tmp_path / "out")["top1"] == "0.5000"
+    assert f"collapsed: top5 fell from 0.900 at step {outcome.train.best_step}" in text.getvalue()

@@ -103,7 +103,8 @@ def pack(run: Trainer, *, whole: bool) -> dict[str, Any]:
         "device": run.device.type,
         "rng": capture_rng(),
     }
-    trained = {"steps": run.state.step, "metrics": run.state.metrics}
+    metrics = run.state.metrics if run.state.measured == run.state.step else {}  # of these weights, or none
+    trained = {"steps": run.state.step, "metrics": metrics, "precision": run.precision.name}
     return {
         "config": run.config,
         "meta": {**run.meta, "trained": trained},

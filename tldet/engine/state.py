@@ -46,7 +46,7 @@ class TrainState:
         best: best value of the best metric, reached at ``best_step``.
         reference: the value a validation must beat by ``min_gain``; ``stale`` validations in a row did not.
         lr: highest learning rate of the last step.
-        metrics: what the last validation returned.
+        metrics: what the last validation returned, after step ``measured``.
         window: sums since the last line of the log.
         unmeasured: the validation after the last step is still to be done: a picture could not be read, or no
             step is to be taken.
@@ -63,9 +63,15 @@ class TrainState:
     metrics: dict[str, float] = field(default_factory=dict)
     window: Window = field(default_factory=Window)
     unmeasured: bool = False
+    measured: int | None = None
 
-    def take_in(self, value: float, min_gain: float) -> bool:
-        """Count a validation for early stopping; true when it is the best so far (NaN never is)."""
+    def take_in(self, value: float | None, min_gain: float) -> bool:
+        """Count a validation for early stopping; true when it is the best so far.
+
+        NaN never is, and None, the value where there is nothing to evaluate, is no validation without a gain either.
+        """
+        if value is None:
+            return False
         if value != value:
             self.stale += 1
             return False
@@ -85,7 +91,7 @@ class TrainState:
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> TrainState:
         """The state :meth:`to_dict` gave; further keys are left alone."""
-        state = {"unmeasured": False, **state}  # older checkpoints do not have it
+        state = {"unmeasured": False, "measured": None, **state}  # older checkpoints do not have them
         known = {one.name: state[one.name] for one in fields(cls)}
         return cls(**{**known, "metrics": dict(known["metrics"]), "window": Window(**known["window"])})
 
@@ -96,13 +102,14 @@ class TrainResult:
 
     Attributes:
         step: optimizer steps taken in all.
-        best: best value of the best metric, reached at ``best_step``; None without validation.
+        best: best value of the best metric, reached at ``best_step``; None where no validation gave a value.
         lr: highest learning rate of the last step.
-        metrics: what the last validation returned.
+        metrics: what the last validation returned; those of ``best_checkpoint`` are in its file.
         seconds: training time, evaluation and checkpoints left out.
         reason: why it ended: ``finished``, ``no gain`` or what :meth:`Trainer.stop` was told.
         checkpoint: the last checkpoint (None only where files were removed).
-        best_checkpoint: the best one; None without validation.
+        best_checkpoint: ``best.pt``: that of ``best_step``, or the last weights where no validation gave a value; None
+            without validation.
     """
 
     step: int
@@ -117,7 +124,7 @@ class TrainResult:
     @classmethod
     def of(cls, state: TrainState, reason: str, last: Path | None, best: Path) -> TrainResult:
         """From the last state and the files ``last`` and ``best`` (which may not exist)."""
-        found = best if state.best is not None and best.exists() else None
+        found = best if best.exists() else None
         return cls(state.step, state.best, state.best_step, state.metrics, state.seconds, reason, last, found)
 
 

@@ -189,7 +189,7 @@ class Trainer:
             if self.evaluate is not None:
                 self._validate(self.evaluate)
             self._save(self.keeper.step_path(self.state.step))
-        reason = self._ended()
+        reason, begun = self._ended(), self.state.step
         while reason is None:
             self._step(stream, budget)
             if self._log_due():
@@ -202,7 +202,15 @@ class Trainer:
             reason = INTERRUPTED if interrupted else self._ended()
             if reason or self._due(self.settings.checkpoint_every):
                 self._save(self.keeper.step_path(self.state.step))
+        if reason != INTERRUPTED:
+            self._keep_last(begun)
         return reason
+
+    def _keep_last(self, begun: int) -> None:
+        """Make the last weights ``best.pt`` where no validation gave a value to choose by."""
+        path = self.keeper.best_path
+        if self.evaluate is not None and self.state.best is None and (self.state.step > begun or not path.exists()):
+            self._save(path, whole=False)
 
     def _agree(self, interrupts: Interrupts) -> bool:
         """Whether some process was interrupted; what stops one of them stops all."""
@@ -263,7 +271,7 @@ class Trainer:
             self.state.metrics = self.world.first(call)
         except DataError as error:
             raise self._unreadable(error) from None
-        self.state.unmeasured = False
+        self.state.unmeasured, self.state.measured = False, self.state.step
         is_best = self.state.take_in(best_of(self.state.metrics, self.settings), self.settings.min_gain)
         self.recorder.validation(self.state, time.perf_counter() - start)
         if is_best:

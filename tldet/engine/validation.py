@@ -15,6 +15,7 @@ from tldet.engine.settings import TrainSettings
 from tldet.errors import ConfigError
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
+NOTHING = -1.0  # a metric without ground truth, as COCO has it
 
 
 def measure(model: nn.Module, evaluate: Evaluate, ema: Ema | None, precision: Precision) -> dict[str, float]:
@@ -28,8 +29,8 @@ def measure(model: nn.Module, evaluate: Evaluate, ema: Ema | None, precision: Pr
         model.train()
 
 
-def best_of(metrics: Mapping[str, float], settings: TrainSettings) -> float:
-    """The metric that chooses ``best.pt``.
+def best_of(metrics: Mapping[str, float], settings: TrainSettings) -> float | None:
+    """The metric that chooses ``best.pt``; None where there was nothing to evaluate.
 
     Raises:
         ConfigError: the evaluator gives no such metric.
@@ -37,4 +38,4 @@ def best_of(metrics: Mapping[str, float], settings: TrainSettings) -> float:
     name = settings.best_metric
     if name not in metrics:
         raise ConfigError(f"training.best_metric {name!r} is none of {', '.join(metrics)}")
-    return metrics[name]
+    return None if metrics[name] == NOTHING else metrics[name]

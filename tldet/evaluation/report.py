@@ -75,6 +75,12 @@ class CocoResult:
         """Write :meth:`to_dict` as JSON, numbers to the last bit; DataError when that cannot be done."""
         write_json(Path(path), self.to_dict(), indent=2)
 
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> CocoResult:
+        """The result that :func:`dataclasses.asdict` made plain."""
+        boxes = kept.get("bbox")
+        return cls(**{**kept, "bbox": None if boxes is None else cls.of(boxes)})
+
     def tables(self) -> list[Table]:
         """:meth:`table`, and that of the boxes where both were measured."""
         return [self.table(), *([self.bbox.table()] if self.bbox is not None else [])]

@@ -10,6 +10,7 @@ from typing import Any
 
 from tldet import checkpoint
 from tldet.errors import CheckpointError
+from tldet.transfer.archives import read_archive
 
 ABOUT = "pretrained_on"  # the key by which such a file is known
 OUT_NORMS = "out_norms."  # behind the maps that are given out: other ones in a detector
@@ -32,6 +33,18 @@ def refuse_classifier(path: str | Path, state: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"{path}: is a classifier of `tldet pretrain`, no detector: fine-tune one with --weights {path}"
         )
+
+
+def outline(path: Path) -> dict[str, Any]:
+    """A checkpoint with stand-ins for its tensors, none of which is read.
+
+    Raises:
+        CheckpointError: it cannot be read, or is no tldet checkpoint.
+    """
+    value = read_archive(path).value
+    if not isinstance(value, Mapping) or value.get("format") != checkpoint.FORMAT:
+        raise CheckpointError(f"{path}: is no tldet checkpoint")
+    return dict(value)
 
 
 def export_backbone(source: Path, path: Path) -> Path:

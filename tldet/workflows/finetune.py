@@ -17,7 +17,7 @@ from tldet.models.replace import replace_backbone
 from tldet.workflows.choose import Choices, choose_for, transforms
 from tldet.workflows.parts import SCHEMA
 from tldet.workflows.runs import course_over, refuse_earlier_run, resume_run, rhythm, settle_config, steps_in_epoch
-from tldet.workflows.start import check_start, set_weights
+from tldet.workflows.start import check_scratch, check_start, from_scratch, set_weights
 from tldet.workflows.train import Outcome, train
 from tldet.workflows.transfer_options import TransferOptions
 
@@ -105,14 +105,18 @@ def finetune(
         layout = resolve_layout(data, train_json, val_json, images, folder, seed)
         index = AnnotationIndex.load(layout.train.annotations)
         choices = choose_for(recipe, index, epochs=epochs, minutes=minutes, steps=steps)
-        config = _filled(recipe, layout, index, choices, seed, scratch)
+        config = _filled(recipe, layout, index, choices, seed)
+        dropped = from_scratch(config) if scratch else []
         changes = _replace_backbone(config, backbone, scratch) if backbone else []
         if weights is not None:
             set_weights(config, str(weights), model)
         transfer.write(config)
-        for line in choices.reasons + changes:
+        for line in choices.reasons + dropped + changes:
             log.info("%s", line)
-        return settle_config(folder, config, options, NOTE)
+        used = settle_config(folder, config, options, NOTE)
+        if scratch:
+            check_scratch(used)
+        return used
 
     with joined() as world:
         return train(world.first(chosen), work_dir=folder, init_from=init_from, console=console)
@@ -204,9 +208,7 @@ def _with_data(root: Path | None, paths: Sequence[Path | None]) -> list[Path | N
     return [train, val or found_val, test]
 
 
-def _filled(
-    recipe: Config, layout: Layout, index: AnnotationIndex, choices: Choices, seed: int, scratch: bool
-) -> dict[str, Any]:
+def _filled(recipe: Config, layout: Layout, index: AnnotationIndex, choices: Choices, seed: int) -> dict[str, Any]:
     """The recipe with data, classes, sizes and length filled in."""
     config: dict[str, Any] = recipe.data
     steps_train, steps_val = transforms(choices)
@@ -221,8 +223,6 @@ def _filled(
     config["schedule"] = course_over(config["schedule"], choices.length)
     course = rhythm(choices.length, steps_in_epoch(len(index), choices.batch))
     config["training"] = {**(config.get("training") or {}), "seed": seed, **course}
-    if scratch:
-        _from_scratch(config)
     return config
 
 
@@ -233,14 +233,12 @@ def section_of(split: Split, steps: list[dict[str, Any]], masks: bool) -> dict[s
     return {"type": "CocoDataset", "annotations": annotations, "images": images, "transforms": steps, **read}
 
 
-def _from_scratch(config: dict[str, Any]) -> None:
-    """Random weights learn nothing with frozen layers and the statistics of nothing."""
-    config["model"]["backbone"].update(weights=None, frozen_stages=-1, norm="batch")
-
-
 def _replace_backbone(config: dict[str, Any], name: str, scratch: bool) -> list[str]:
     """Another network in the backbone's place; the lines that say what that changed."""
+    weights = config["model"].pop("weights", None)
     config["model"], lines = replace_backbone(config["model"], name, scratch=scratch)
+    if weights:
+        lines.append(f"--backbone: dropped model.weights = {weights!r} of the recipe, which are of another backbone")
     pretrained = config["model"]["backbone"]["weights"] is not None
     if config["model"]["backbone"]["type"] == "ViTBackbone" and pretrained:
         config["optimizer"].setdefault("layer_decay", VIT_LAYER_DECAY)

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 
 from tldet.config import Config, Part, build, build_settings, check
 from tldet.data.coco import CocoDataset
 from tldet.data.folder import ImageFolderDataset
+from tldet.data.index import AnnotationIndex
 from tldet.data.loader import LoaderSettings, eval_batches
 from tldet.engine.l2_sp import L2SPSettings
 from tldet.engine.schedule import ScheduleSettings
@@ -24,7 +26,7 @@ from tldet.evaluation.report import METRICS, CocoResult
 from tldet.models.classifier import ClassifierSettings
 from tldet.models.detector import Detector, Preprocess
 from tldet.registry import BACKBONES, DATASETS, HEADS, HOOKS, NECKS, OPTIMIZERS, TRANSFORMS
-from tldet.transfer.class_match import MatchSettings
+from tldet.transfer.class_match import MatchSettings, few
 from tldet.transfer.freeze import FreezeSettings
 from tldet.transfer.teacher import TeacherSettings
 
@@ -180,6 +182,30 @@ def check_masks(config: Config, detector: Detector, train: CocoDataset) -> None:
         )
     if without:
         log.warning("%s: %d of %d objects have no segmentation; they teach no mask", train.index.path, without, objects)
+
+
+def check_objects(dataset: CocoDataset, consequence: str) -> None:
+    """Report data on which no metric can be computed: crowd regions and unlabeled classes are not objects.
+
+    Raises:
+        DataError: there are objects, but only of classes that the model does not have.
+    """
+    index = dataset.index
+    counted = ~index.crowd
+    if index.labelled is not None:
+        images = np.repeat(np.arange(len(index)), np.diff(index.offsets))
+        counted = counted & index.labelled[images, index.labels]
+    if counted.any():
+        return
+    whole = AnnotationIndex.load(index.path)
+    there = [whole.class_names[label] for label in np.unique(whole.labels[~whole.crowd])]
+    if foreign := [name for name in there if name not in index.class_names]:
+        raise DataError(
+            f"{index.path}: no object to evaluate on: all are of classes that the model does not have ({few(foreign)})"
+        )
+    annotations = f"{len(index.crowd)} annotations, all of crowd regions or of classes not labeled on their image"
+    what = annotations if len(index.crowd) else "no annotations"
+    log.warning("%s: no object to evaluate on (%s): %s", index.path, what, consequence)
 
 
 class Validation:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tldet import checkpoint
+from tldet.config import Config
 from tldet.config.files import shipped
 from tldet.engine.frozen_norms import fold_frozen_norms
-from tldet.errors import ConfigError, TrainingError
+from tldet.errors import CheckpointError, ConfigError, TrainingError
 from tldet.models.backbones.base import has_batch_norm
 from tldet.transfer.adapt import set_input
-from tldet.transfer.class_match import MatchSettings
+from tldet.transfer.class_match import MatchSettings, few
 from tldet.transfer.known import coco_weights
+from tldet.transfer.provenance import outline
 from tldet.transfer.start import init_from as init_from_checkpoint
 from tldet.transfer.start import load_start, open_start
 from tldet.transfer.weights import LoadReport, load_backbone_weights
@@ -94,6 +98,51 @@ def start_weights(
     return started
 
 
+def refuse_changed_classes(folder: Path, names: Sequence[str], ids: Sequence[int] | None, data: Path, way: str) -> None:
+    """Compare the classes of a run's data with those of its checkpoints, whose classifier weights are in their order.
+
+    Args:
+        folder: the run's.
+        names: class names of the data now, in the order of the labels.
+        ids: their category ids; None where the data have none.
+        data: the annotations or the image folder.
+        way: how to train on from the run's weights, with ``{weights}`` for the file.
+
+    Raises:
+        TrainingError: the classes differ.
+    """
+    meta = next(_metas(folder), None)
+    if meta is None:  # nothing to resume, which the trainer reports
+        return
+    before, now = list(meta["class_names"]), list(names)
+    change = _change(before, now)
+    if not change and ids is not None and list(meta["category_ids"]) != list(ids):
+        change = f"category ids {list(meta['category_ids'])}, now {list(ids)}"
+    if change:
+        best = folder / "best.pt"
+        weights = best if best.exists() else checkpoint.steps_in(folder)[0]
+        raise TrainingError(
+            f"{data}: its classes have changed since the run in {folder} was started ({change}). Restore the data to "
+            f"resume, or {way.format(weights=weights)}"
+        )
+
+
+def _metas(folder: Path) -> Iterator[dict[str, Any]]:
+    """The ``meta`` section of each readable step checkpoint, newest first."""
+    for path in checkpoint.steps_in(folder):
+        with suppress(CheckpointError):
+            yield outline(path)["meta"]
+
+
+def _change(before: Sequence[str], now: Sequence[str]) -> str:
+    """The difference between two lists of class names; empty where there is none."""
+    gone, new = ([name for name in one if name not in other] for one, other in ((before, now), (now, before)))
+    notes = [f"{word} {few(names)}" for word, names in (("removed:", gone), ("new:", new)) if names]
+    if not notes and before != now:
+        notes.append(f"order {few(before)}, now {few(now)}")
+    return ", ".join(notes)
+
+
 def _detector(source: str, report: LoadReport) -> Started:
     log.info("%s", report.summary())
     return Started(source, tuple(report.copied), report.classes)
@@ -111,6 +160,73 @@ def check_start(weights: str | Path | None, scratch: bool, backbone: str | None,
     other = next((name for name, there in given.items() if there), None)
     if weights is not None and other:
         raise TrainingError(f"--weights {weights} and {other} exclude each other")
+
+
+OF_WEIGHTS: dict[str, tuple[Any, ...]] = {  # config keys that need pretrained weights, with the values that mean none
+    "model.weights": (None, {}),
+    "model.backbone.weights": (None,),
+    "model.backbone.frozen_stages": (None, -1),
+    "model.backbone.norm": (None, "batch"),
+    "freeze": (None, {}),
+    "l2_sp": (None, {}),
+    "class_match": (None, {}),
+    "distill": (None, {}),
+    "optimizer.layer_decay": (None, 1.0),
+}
+
+
+def from_scratch(config: dict[str, Any]) -> list[str]:
+    """Take every source of weights out of a recipe, and all settings that preserve or depend on such weights.
+
+    Returns:
+        A line on each setting that was dropped beside the usual ones of the backbone.
+    """
+    usual = [key for key in OF_WEIGHTS if key.startswith("model.backbone.")]
+    dropped = {key: value for key, value in _of_weights(config).items() if key not in usual}
+    for key in dropped:
+        section, _, name = key.rpartition(".")
+        (config[section] if section else config).pop(name)
+    config["model"]["backbone"].update(weights=None, frozen_stages=-1, norm="batch")
+    return [f"--scratch: dropped {key} = {value!r} of the recipe" for key, value in dropped.items()]
+
+
+def check_scratch(config: Config) -> None:
+    """Compare the settled config of a run from scratch with the options that were written into it.
+
+    Raises:
+        TrainingError: an option brings weights, or preserves those that are not there.
+    """
+    if found := _of_weights(config.data):
+        key, value = next(iter(found.items()))
+        raise TrainingError(
+            f"--scratch and {key}={value!r} exclude each other: the initial weights are random; leave one of them out"
+        )
+
+
+def refuse_scratch_options(options: Mapping[str, Any], who: str) -> None:
+    """Compare dotted config options with a run from scratch, before any run.
+
+    Raises:
+        ConfigError: an option brings weights, or preserves those that are not there.
+    """
+    for key, value in options.items():
+        inside = any(key.startswith(f"{name}.") and value for name in OF_WEIGHTS)
+        if inside or value not in OF_WEIGHTS.get(key, (value,)):
+            raise ConfigError(f"--cfg-options {key}={value!r}: {who} has random initial weights; leave one of them out")
+
+
+def _of_weights(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of :data:`OF_WEIGHTS` that have a value, with it."""
+    found = {}
+    for key, none in OF_WEIGHTS.items():
+        value: Any = config
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if isinstance(value, Mapping):
+            value = {name: one for name, one in value.items() if one}
+        if value not in none:
+            found[key] = value
+    return found
 
 
 def set_weights(config: dict[str, Any], weights: str, recipe: str) -> None:

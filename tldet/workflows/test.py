@@ -15,7 +15,7 @@ from tldet.errors import DataError
 from tldet.evaluation.report import CocoResult
 from tldet.output import make_folder, write_json
 from tldet.transfer.restore import restore
-from tldet.workflows.parts import EvalSettings, Validation, build_dataset
+from tldet.workflows.parts import EvalSettings, Validation, build_dataset, check_objects
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,6 +69,7 @@ def test(
     elif images is not None:
         section["images"] = str(images)
     dataset = build_dataset(section, 0, tuple(state["meta"]["class_names"]))
+    check_objects(dataset, "metrics are -1")
     loader = build_settings(LoaderSettings, sections.get("loader") or {})
     kind = (state["config"].get("evaluation") or {}).get("type", "bbox")
     validation = Validation(dataset, loader, EvalSettings(kind, engine), losses=False)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from tldet.errors import CheckpointError, DataError, TrainingError
 from tldet.evaluation.report import CocoResult
 from tldet.models.detector import build_detector
 from tldet.transfer.class_match import shown as class_table
+from tldet.transfer.provenance import outline
 from tldet.transfer.teacher import distilled
 from tldet.workflows.assemble import assemble
 from tldet.workflows.parts import (
@@ -29,14 +30,23 @@ from tldet.workflows.parts import (
     build_dataset,
     check_class_count,
     check_masks,
+    check_objects,
     checked_settings,
     versions,
 )
-from tldet.workflows.start import Started, start_weights
+from tldet.workflows.start import Started, refuse_changed_classes, start_weights
 from tldet.workflows.transfer_options import TransferOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from tldet.engine.trainer import Trainer
+
+
+NEW_RUN = (
+    "start a new run from its weights: --init-from {weights} with another --out (--work-dir for `tldet train`) and the "
+    "same --model; classifier weights are copied by class name"
+)
 
 
 @dataclass
@@ -46,7 +56,7 @@ class Outcome:
     Attributes:
         work_dir: the run's folder.
         train: steps, seconds, checkpoints.
-        result: the COCO numbers of the last validation; None without one.
+        result: the COCO metrics of ``checkpoint`` on the validation data; None where it was not evaluated.
     """
 
     work_dir: Path
@@ -55,7 +65,7 @@ class Outcome:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint to use: the best one, or the last where none was measured."""
+        """The checkpoint to use: ``best.pt``, or the last one without validation."""
         return self.train.best_checkpoint or self.train.checkpoint
 
     def trained(self) -> Path:
@@ -108,30 +118,56 @@ def train(
         source = cfg.get("model.weights.source")
         ways = {"resume": resume, "init_from": init_from, "start": source, "pretrained": backbone_weights}
         begin = partial(start_weights, match=settings.match, **ways)
-        detector, started, data, val = world.main_first(lambda: _ready(cfg, settings, begin, console))
+        detector, started, data, val = world.main_first(
+            lambda: _ready(cfg, settings, begin, folder if resume else None, console)
+        )
         validation = Validation(val, settings.loader, settings.evaluation) if val else None
         if validation:
             best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training
         meta = _meta(cfg, data, started)
         trainer = assemble(cfg, settings, folder, detector, data, validation, meta, started, console)
+        if validation:
+            trainer.hooks.insert(0, _ResultKeeper(validation))
         result = trainer.run(resume=resume)
-    outcome = Outcome(folder, result, validation.result if validation else None)
-    _report(outcome, settings.training, console)
+        outcome = Outcome(folder, result, None)
+        outcome.result = world.first(lambda: kept_result(outcome.checkpoint))
+    _report(outcome, settings.training, validation, console)
     return outcome
 
 
+class _ResultKeeper:
+    """A hook that stores the COCO result of the weights in their checkpoint, where they were just evaluated."""
+
+    def __init__(self, validation: Validation) -> None:
+        self.validation = validation
+
+    def before_save_checkpoint(self, runner: Trainer, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+        """Add ``meta.trained.result``."""
+        if self.validation.result is not None and checkpoint["meta"]["trained"]["metrics"]:
+            checkpoint["meta"]["trained"]["result"] = asdict(self.validation.result)
+
+
+def kept_result(path: Path | None) -> CocoResult | None:
+    """The COCO result stored in a checkpoint; None where its weights were not evaluated."""
+    kept = None if path is None else outline(path)["meta"]["trained"].get("result")
+    return None if kept is None else CocoResult.of(kept)
+
+
 def _ready(
-    cfg: Config, settings: Settings, begin: Callable[[Any], Started], console: Console | None
+    cfg: Config, settings: Settings, begin: Callable[[Any], Started], resumed: Path | None, console: Console | None
 ) -> tuple[Any, Started, CocoDataset, CocoDataset | None]:
     """The detector with its starting weights, where they came from, and the data."""
     seed = settings.training.seed
     data = build_dataset(cfg["data"]["train"], seed, path="data.train")
     if data.index.crowd.all():
         raise DataError(f"{data.index.path}: holds no object to learn from")
+    if resumed is not None:
+        refuse_changed_classes(resumed, data.class_names, data.category_ids, data.index.path, NEW_RUN)
     check_class_count(cfg, data)
     val = None
     if cfg.get("data.val"):
         val = build_dataset(cfg["data"]["val"], seed, data.class_names, path="data.val")
+        check_objects(val, "metrics are -1, and best.pt will be the last weights")
     seed_all(seed)
     detector = build_detector(cfg["model"], data.class_names)
     check_masks(cfg, detector, data)
@@ -157,15 +193,18 @@ def _meta(cfg: Config, data: CocoDataset, started: Started) -> dict[str, Any]:
     }
 
 
-def _report(outcome: Outcome, training: TrainSettings, console: Console | None) -> None:
+def _report(outcome: Outcome, training: TrainSettings, validation: Validation | None, console: Console | None) -> None:
     if console is None:
         return
-    records = read_log(outcome.work_dir / LOG_NAME)
-    if outcome.result is not None:
+    records, t = read_log(outcome.work_dir / LOG_NAME), outcome.train
+    if outcome.result is not None and outcome.checkpoint is not None:
+        found = outline(outcome.checkpoint)
+        trained, val = found["meta"]["trained"], found["config"]["data"]["val"]["annotations"]
+        where = f"step {trained['steps']} of {t.step}, evaluated on {val} in {trained['precision']}"
+        console.print(f"{outcome.checkpoint}: {where}", markup=False, highlight=False)
         console.print(*outcome.result.tables(), sep="\n")
-    if outcome.result is not None and training.validate_every is not None:  # one validation is no curve
+    if validation and training.validate_every is not None:  # one validation is no curve
         console.print(judge(records, training.best_metric).text, markup=False, highlight=False)
-    t = outcome.train
     if stopped := early(t, training):
         console.print(stopped, markup=False, highlight=False)
     rate = f", {t.seconds / t.step:.2f} s a step" if t.step else ""

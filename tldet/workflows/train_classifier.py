@@ -23,10 +23,10 @@ from tldet.engine.verdict import judge
 from tldet.errors import ConfigError
 from tldet.models.classifier import build_classifier
 from tldet.registry import DATASETS
-from tldet.transfer.provenance import TASK, export_backbone
+from tldet.transfer.provenance import TASK, export_backbone, outline
 from tldet.workflows.assemble import assemble
 from tldet.workflows.parts import PRETRAIN_SCHEMA, checked_settings, versions
-from tldet.workflows.start import start_weights
+from tldet.workflows.start import refuse_changed_classes, start_weights
 from tldet.workflows.train import early
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 BACKBONE_NAME = "backbone.safetensors"
 TOP = 5
+NEW_RUN = "start a new run from its weights: another --out and --cfg-options model.backbone.weights={weights}"
 
 
 @dataclass
@@ -45,11 +46,13 @@ class Pretrained:
         work_dir: the run's folder.
         train: steps, seconds, checkpoints, the last validation's metrics.
         backbone: the file a detector's ``model.backbone.weights`` takes; None only where checkpoints were removed.
+        metrics: of the checkpoint that ``backbone`` was exported from; empty where it was not evaluated.
     """
 
     work_dir: Path
     train: TrainResult
     backbone: Path | None
+    metrics: dict[str, float]
 
 
 def train_classifier(
@@ -72,6 +75,8 @@ def train_classifier(
         folder, seed = Path(work_dir), settings.training.seed
         data = world.main_first(lambda: _dataset(cfg, "train", seed))
         val = _dataset(cfg, "val", seed, data.class_names) if cfg.get("data.val") else None
+        if resume:
+            refuse_changed_classes(folder, data.class_names, None, data.folder, NEW_RUN)
         seed_all(seed)
         model = build_classifier(cfg["model"], data.class_names)
         started = world.main_first(lambda: start_weights(model, resume, None, None, pretrained=True))
@@ -83,7 +88,8 @@ def train_classifier(
         result = trainer.run(resume=resume)
         best = result.best_checkpoint or result.checkpoint
         backbone = world.first(lambda: export_backbone(best, folder / BACKBONE_NAME) if best else None)
-    outcome = Pretrained(folder, result, backbone)
+        metrics = world.first(lambda: dict(outline(best)["meta"]["trained"]["metrics"]) if best else {})
+    outcome = Pretrained(folder, result, backbone, metrics)
     _report(outcome, settings.training, console)
     return outcome
 
@@ -141,14 +147,16 @@ class Accuracy:
 def _report(outcome: Pretrained, training: TrainSettings, console: Console | None) -> None:
     if console is None:
         return
-    t, best = outcome.train, ""
+    t, shown = outcome.train, ""
     if t.metrics and training.validate_every is not None:
         records = read_log(outcome.work_dir / LOG_NAME)
         console.print(judge(records, training.best_metric).text, markup=False, highlight=False)
     if stopped := early(t, training):
         console.print(stopped, markup=False, highlight=False)
-    if t.best is not None:
-        best = f", best top-1 {t.best:.4f} at step {t.best_step}"
+    if outcome.metrics:
+        top1, top5 = (outcome.metrics[name] for name in Accuracy.names)
+        at = t.step if t.best_step is None else t.best_step
+        shown = f"; weights of step {at}: top-1 {top1:.4f}, top-5 {top5:.4f}"
     rate = f", {t.seconds / t.step:.2f} s a step" if t.step else ""
-    console.print(f"{t.step} steps in {t.seconds:.0f} s of training{rate}{best}")
+    console.print(f"{t.step} steps in {t.seconds:.0f} s of training{rate}{shown}")
     console.print(f"backbone: {outcome.backbone}; a detector takes it as model.backbone.weights", highlight=False)

@@ -60,13 +60,12 @@ class TransferOptions:
             _write(config, "class_match", "fold", list(self.fold_names))
 
     def refuse_scratch(self) -> None:
-        """Random weights are nothing to keep.
+        """Refuse every option for a run from scratch: each of them needs pretrained weights.
 
         Raises:
-            TrainingError: something is to be kept.
+            TrainingError: one is given.
         """
-        kept = [name for name in ("freeze", "gradual", "l2-sp") if self.given()[name] is not None]
-        if kept:
+        if kept := [name for name, value in self.given().items() if value is not None]:
             raise TrainingError(f"--scratch and --{kept[0]} exclude each other: random weights are nothing to keep")
 
 

@@ -11,6 +11,7 @@ from tldet.config.check import nearest
 from tldet.errors import ConfigError
 from tldet.models.replace import replace_backbone
 from tldet.workflows.finetune import load_recipe
+from tldet.workflows.start import refuse_scratch_options
 
 REFERENCE = "finetuned"  # what the other arms are compared with, where it is among them
 
@@ -90,6 +91,8 @@ def refuse_clash(arms: Mapping[str, Arm], options: Sequence[str]) -> None:
     if given.get("training.patience") is not None:
         raise ConfigError("--cfg-options training.patience: the runs of a study are equally long; leave it out")
     for name, arm in arms.items():
+        if arm.call.get("scratch"):
+            refuse_scratch_options(given, f"arm {name!r}")
         if clash := sorted(parse_options(arm.options).keys() & given.keys()):
             raise ConfigError(f"--cfg-options {clash[0]}: is what arm {name!r} is about; leave out one of them")
 

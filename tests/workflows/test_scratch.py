@@ -1,0 +1,107 @@
+"""``--scratch``: no weights from anywhere, and nothing that needs some."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tldet import checkpoint
+from tldet.config import Config, load
+from tldet.errors import ConfigError, TrainingError
+from tldet.workflows.finetune import _replace_backbone, finetune
+from tldet.workflows.start import check_scratch, from_scratch
+from tldet.workflows.study.arms import refuse_clash, transfer_arms
+from tldet.workflows.train import train
+from tldet.workflows.transfer_options import TransferOptions
+
+
+def recipe(folder: Path, run: Path) -> Path:
+    """A config with every kind of pretrained weights, as earlier runs leave them."""
+    config: dict[str, Any] = load("retinanet_lite0").data
+    config["model"]["weights"] = {"source": str(run / "best.pt")}
+    config["freeze"] = {"layers": ["backbone"]}
+    config["l2_sp"] = {"alpha": 0.1}
+    config["class_match"] = {"fold": ["case"]}
+    config["distill"] = {"teacher": str(run / "best.pt"), "sha256": "0" * 64}
+    config["optimizer"]["layer_decay"] = 0.7
+    path = folder / "recipe.py"
+    path.write_text(Config(config).dump())
+    return path
+
+
+def test_every_source_of_weights_is_dropped_and_reported(
+    digits: Path, run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given: dict[str, Any] = {"model": str(recipe(tmp_path, run)), "steps": 0, "scratch": True}
+    with caplog.at_level(logging.INFO):
+        finetune(digits, out=tmp_path / "scratch", **given)
+    told = {r.getMessage().split(" ")[2] for r in caplog.records if r.getMessage().startswith("--scratch: dropped")}
+    assert told == {"model.weights", "freeze", "l2_sp", "class_match", "distill", "optimizer.layer_decay"}
+    made, start = (checkpoint.load(path / "best.pt") for path in (tmp_path / "scratch", run))
+    assert made["meta"]["weights_source"] == "random"
+    assert "distill" not in made["config"]
+    weights = [name for name, one in made["model"].items() if name.endswith("weight") and one.ndim > 1]
+    assert weights
+    assert not [n for n in weights if torch.equal(made["model"][n], (start["ema"] or start["model"])[n])]
+    check_scratch(Config(made["config"]))
+    train(tmp_path / "scratch" / "config.py", work_dir=tmp_path / "scratch", resume=True, options=["schedule.steps=1"])
+    assert checkpoint.load(tmp_path / "scratch" / "step_00000001.pt")["meta"]["weights_source"] == "random"
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "model.weights.source='x.pt'",
+        "model.backbone.weights='package:efficientnet_lite0'",
+        "model.backbone.frozen_stages=1",
+        "model.backbone.norm=frozen",
+        "freeze.layers=['backbone']",
+        "freeze.gradual=0.5",
+        "l2_sp.alpha=0.1",
+        "class_match.fold=['case']",
+        "optimizer.layer_decay=0.7",
+    ],
+)
+def test_options_that_need_weights(digits: Path, tmp_path: Path, option: str) -> None:
+    with pytest.raises(TrainingError, match=f"--scratch and {option.split('=')[0].rpartition('.')[0]}.* exclude"):
+        finetune(digits, out=tmp_path / "out", model="retinanet_lite0", steps=0, scratch=True, options=[option])
+    assert not checkpoint.steps_in(tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"arm 'scratch' has random initial weights"):
+        refuse_clash(transfer_arms(["scratch", "finetuned"]), [option])
+    refuse_clash(transfer_arms(["finetuned"]), [option])
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (TransferOptions(freeze=("backbone",)), "freeze"),
+        (TransferOptions(gradual=0.5), "gradual"),
+        (TransferOptions(l2_sp=0.1), "l2-sp"),
+        (TransferOptions(layer_decay=0.7), "layer-decay"),
+        (TransferOptions(class_aliases="a.json"), "class-aliases"),
+        (TransferOptions(fold_names=("case",)), "fold-names"),
+    ],
+)
+def test_transfer_options(digits: Path, tmp_path: Path, options: TransferOptions, name: str) -> None:
+    with pytest.raises(TrainingError, match=f"--scratch and --{name} exclude each other"):
+        finetune(digits, out=tmp_path / "out", model="retinanet_lite0", steps=0, scratch=True, transfer=options)
+
+
+def test_sections_that_ask_for_nothing_are_no_clash() -> None:
+    config: dict[str, Any] = load("retinanet_lite0").data
+    config["freeze"] = {"layers": []}
+    assert from_scratch(config) == []
+    check_scratch(Config(config))
+
+
+def test_another_backbone_does_not_keep_a_detector_s_weights(run: Path) -> None:
+    config: dict[str, Any] = load("retinanet_lite0").data
+    config["model"]["weights"] = {"source": str(run / "best.pt")}
+    lines = _replace_backbone(config, "resnet18", False)
+    assert "weights" not in config["model"]
+    assert config["model"]["backbone"]["weights"] is not None
+    assert [line for line in lines if line.startswith("--backbone: dropped model.weights")]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tldet import rle
+from tldet.data.file_names import resolve_names
 from tldet.data.images import Picture, Reduced, read_reduced, require_pictures
 from tldet.data.index import AnnotationIndex
 from tldet.data.transforms import Labelled, Pipeline
@@ -77,6 +78,7 @@ class CocoDataset(Dataset[Sample]):
     ) -> None:
         self.index = AnnotationIndex.load(annotations, classes, quiet=False)
         self.folder = Path(images)
+        self.file_names = resolve_names(self.folder, self.index.file_names, self.index.path)
         self.pipeline = Pipeline(transforms)
         self.masks, self.partial, self.seed = masks, partial, seed
         objects = np.diff(self.index.offsets)
@@ -118,7 +120,7 @@ class CocoDataset(Dataset[Sample]):
         return Sample(pixels, self._target(sample, position), picture.whole)
 
     def _read(self, position: int) -> Reduced:
-        path, stated = self.folder / self.index.file_names[position], self.index.sizes[position]
+        path, stated = self.folder / self.file_names[position], self.index.sizes[position]
         try:
             picture = read_reduced(path, self.pipeline.bounds)
         except DataError as error:
@@ -165,7 +167,7 @@ class CocoDataset(Dataset[Sample]):
 
     def check_images(self) -> None:
         """Raise :class:`DataError` that names the first missing pictures and counts them."""
-        names = [self.index.file_names[position] for position in self.positions.tolist()]
+        names = [self.file_names[position] for position in self.positions.tolist()]
         require_pictures(self.folder, names, self.index.path)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tldet.coco.reader import Coco, read_coco
 from tldet.coco.text import read_json_text, top_level
+from tldet.data.file_names import resolve_names
 from tldet.data.images import require_pictures
 from tldet.data.layouts import Split
 from tldet.errors import DataError
@@ -80,6 +81,8 @@ class Source:
 def open_source(split: Split) -> Source:
     """:func:`read_source` of a data set whose pictures must be there too."""
     source = read_source(split)
+    names = resolve_names(split.images, source.file_names, split.annotations)
+    source = replace(source, file_names=list(names))
     require_pictures(split.images, source.file_names, split.annotations)
     return source
 

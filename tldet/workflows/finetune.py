@@ -17,7 +17,7 @@ from tldet.engine.distributed import joined
 from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.models.replace import replace_backbone
 from tldet.workflows.choose import Choices, choose_for, transforms
-from tldet.workflows.parts import SCHEMA
+from tldet.workflows.parts import SCHEMA, set_bad_image
 from tldet.workflows.runs import course_over, refuse_earlier_run, resume_run, rhythm, settle_config, steps_in_epoch
 from tldet.workflows.start import check_start, set_weights
 from tldet.workflows.train import Outcome, train
@@ -52,6 +52,7 @@ def finetune(
     resume: bool = False,
     init_from: str | Path | None = None,
     transfer: TransferOptions | None = None,
+    on_bad_image: str | None = None,
     options: Sequence[str] = (),
     console: Console | None = None,
 ) -> Outcome:
@@ -75,6 +76,8 @@ def finetune(
         resume: go on with the run in ``out``, by the config in it; only ``options`` change it.
         init_from: a tldet checkpoint to start from.
         transfer: what of the start stays, and how its classes are known again.
+        on_bad_image: images that are missing, unreadable, cut off or of another size than stated: "error" (when None)
+            or "skip".
         options: ``a.b=c`` on top of what is chosen.
         console: shows what was chosen, progress and the numbers.
 
@@ -91,7 +94,13 @@ def finetune(
             "minutes": minutes,
         }
         given |= {"steps": steps, "seed": seed, "scratch": scratch or None, "weights": weights, "train": train_json}
-        given |= {"val": val_json, "images": images, "init-from": init_from, **transfer.given()}
+        given |= {
+            "val": val_json,
+            "images": images,
+            "init-from": init_from,
+            "on-bad-image": on_bad_image,
+            **transfer.given(),
+        }
         go_on = partial(train, work_dir=folder, resume=True, console=console)
         return resume_run(folder, given, options, SCHEMA, NOTE, go_on)
     model, seed = DEFAULT_MODEL if model is None else model, 0 if seed is None else seed
@@ -112,6 +121,7 @@ def finetune(
         if weights is not None:
             set_weights(config, str(weights), model)
         transfer.write(config)
+        set_bad_image(config, on_bad_image)
         for line in choices.reasons + changes:
             log.info("%s", line)
         return settle_config(folder, config, options, NOTE)

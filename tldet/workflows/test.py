@@ -30,6 +30,7 @@ def test(
     *,
     data: str | Path | None = None,
     images: str | Path | None = None,
+    on_bad_image: str | None = None,
     json_path: str | Path | None = None,
     results_path: str | Path | None = None,
     engine: str = "fast",
@@ -43,6 +44,8 @@ def test(
         checkpoint: a tldet checkpoint.
         data: COCO annotations; the classes are matched by name.
         images: image folder; by default looked for around ``data``.
+        on_bad_image: images that are missing, unreadable, cut off or of another size than stated: "error" or "skip"
+            (not evaluated); None leaves it to the config, "error" for ``data``.
         json_path: where the numbers go: those of the masks for a model measured by ``segm``, the boxes' under ``bbox``.
         results_path: where the detections go, as COCO results JSON with the data's own ids; with masks instead of
             boxes for a model measured by ``segm``, so that scoring the file gives the same numbers.
@@ -69,6 +72,7 @@ def test(
         raise DataError(f"{checkpoint}: its config names no data to measure on; give --data and --images")
     elif images is not None:
         section["images"] = str(images)
+    section |= {"on_bad_image": on_bad_image} if on_bad_image else {}
     dataset = build_dataset(section, 0, tuple(state["meta"]["class_names"]))
     loader = build_settings(LoaderSettings, sections.get("loader") or {})
     kind = (state["config"].get("evaluation") or {}).get("type", "bbox")

@@ -9,9 +9,9 @@ ROOT = Path(__file__).resolve().parents[1] / "tldet"
 LAYERS = [
     {
         "errors",
+        "coco",
         "labelled",
         "masks",
-        "records",
         "rle",
         "structures",
         "registry",

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tldet.coco.reader import BLOCK
 from tldet.data.index import AnnotationIndex
-from tldet.data.parsing import BLOCK
 from tldet.errors import DataError
 from tldet.evaluation.loading import load_ground_truth
 
@@ -46,7 +46,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
 BAD = [
     ("", "is empty"),
     ("   \n", "is empty"),
-    (json.dumps(coco())[:-40], "no valid JSON at line 1"),
+    (json.dumps(coco())[:-40], "is cut off at line 1"),
     ("[1, 2]", "COCO's layout"),
     (coco(images=[]), "has no images"),
     (coco(categories=[]), "has no categories"),

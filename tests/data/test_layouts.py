@@ -11,7 +11,7 @@ import pytest
 from tldet.data.digits import generate, generate_crops
 from tldet.data.images import read_image
 from tldet.data.index import AnnotationIndex
-from tldet.data.layouts import Split, find_layout, split_one
+from tldet.data.layouts import Split, find_layout
 from tldet.errors import DataError
 
 
@@ -20,7 +20,7 @@ def write(path: Path, name: str, pictures: Path, count: int = 4) -> None:
     pictures.mkdir(parents=True, exist_ok=True)
     images = [{"id": i, "file_name": f"{name}{i}.jpg", "width": 8, "height": 8} for i in range(count)]
     for image in images:
-        (pictures / str(image["file_name"])).write_bytes(b"x")
+        (pictures / str(image["file_name"])).write_bytes(str(image["file_name"]).encode())
     boxes = [{"id": i, "image_id": i, "category_id": i % 2, "bbox": [0, 0, 4, 4], "area": 16} for i in range(count)]
     categories = [{"id": i, "name": f"c{i}"} for i in range(2)]
     path.write_text(json.dumps({"images": images, "annotations": boxes, "categories": categories}))
@@ -60,19 +60,6 @@ def test_bccd(shared: Path) -> None:
     assert layout.test == Split(folder / "coco" / "test.json", folder / "JPEGImages")
 
 
-def test_one_json_alone(tmp_path: Path) -> None:
-    write(tmp_path / "labels.json", "a", tmp_path / "pictures", count=40)
-    layout = find_layout(tmp_path)
-    assert layout.val is None
-    parts = split_one(layout.train, tmp_path / "out", seed=0)
-    train, val = (AnnotationIndex.load(part.annotations) for part in parts)
-    assert (len(train), len(val)) == (32, 8)
-    assert not set(train.image_ids) & set(val.image_ids)
-    assert len(set(val.labels.tolist())) == 2
-    again = split_one(layout.train, tmp_path / "again", seed=0)
-    assert [p.annotations.read_text() for p in again] == [p.annotations.read_text() for p in parts]
-
-
 def test_a_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     write(tmp_path / "labels.json", "a", tmp_path / "pictures")
     content = (tmp_path / "labels.json").read_bytes()
@@ -86,11 +73,124 @@ def test_what_cannot_be_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot tell .*first.json, second.json.* give --train"):
         find_layout(tmp_path)
     (tmp_path / "first.json").unlink()
-    (tmp_path / "second0.jpg").unlink()
-    for picture in tmp_path.glob("*.jpg"):
-        picture.unlink()
+    for image in tmp_path.glob("*.jpg"):
+        image.unlink()
     with pytest.raises(DataError, match="give --images"):
         find_layout(tmp_path)
+
+
+DAMAGED = {
+    "empty": (b"", "is empty"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+    "page": (b"<!doctype html><html>", "HTML page"),
+    "cut off": (b'{"images": [{"id": 1, "file_na', "is cut off"),
+    "results": (b'[{"image_id": 1}]', "is a list"),
+    "captions": (b'{"images": [], "annotations": [{"caption": "x"}], "categories": []}', "neither bbox"),
+}
+
+
+@pytest.mark.parametrize("name", ["train.json", "train/_annotations.coco.json", "annotations/captions_train.json"])
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_another_split_never_takes_the_place_of_a_file_that_cannot_be_used(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    """The validation annotations were trained on."""
+    content, problem = DAMAGED[kind]
+    write(tmp_path / "val.json", "val", tmp_path / "images")
+    write(tmp_path / name, "train", tmp_path / "images")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}: .*{problem}.*remove it"):
+        find_layout(tmp_path)
+    (tmp_path / name).rename(tmp_path / "validation.json")
+    (tmp_path / "val.json").rename(tmp_path / "train.json")
+    with pytest.raises(DataError, match=f"validation.json: .*{problem}"):
+        find_layout(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["val.json", "test.json", "valid/_annotations.coco.json", "instances_val2017.json"])
+def test_a_validation_or_test_json_alone_is_not_trained_on(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, "a", tmp_path / "images")
+    with pytest.raises(DataError, match=f"no training annotations, only {name}"):
+        find_layout(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_encodings_of_a_training_json(tmp_path: Path, encoding: str) -> None:
+    for part in ("train", "val"):
+        write(tmp_path / f"{part}.json", part, tmp_path / "images")
+    text = (tmp_path / "train.json").read_text()
+    (tmp_path / "train.json").write_bytes(text.encode(encoding))
+    layout = find_layout(tmp_path)
+    assert layout.train == Split(tmp_path / "train.json", tmp_path / "images")
+    assert len(AnnotationIndex.load(layout.train.annotations)) == 4
+
+
+@pytest.mark.parametrize("name", ["person_keypoints_train.json", "stuff_train.json", "captions_train.json"])
+def test_content_decides_and_not_the_name(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "annotations" / name, "train", tmp_path / "images")
+    write(tmp_path / "annotations" / "instances_val.json", "val", tmp_path / "images")
+    assert find_layout(tmp_path).train.annotations.name == name
+
+
+def test_foodstuff(tmp_path: Path) -> None:
+    write(tmp_path / "foodstuff.json", "a", tmp_path / "images")
+    assert find_layout(tmp_path).train.annotations.name == "foodstuff.json"
+
+
+def test_the_other_files_of_coco_are_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "annotations"
+    for part in ("train2017", "val2017"):
+        for kind in ("instances", "person_keypoints", "stuff"):
+            write(folder / f"{kind}_{part}.json", part, tmp_path / part)
+        for kind in ("captions", "panoptic"):
+            (folder / f"{kind}_{part}.json").write_text('{"images": [], "annotations": []}')
+    for part in ("test2017", "test-dev2017"):
+        (folder / f"image_info_{part}.json").write_text('{"images": [], "categories": []}')
+    layout = find_layout(tmp_path)
+    assert layout.train.annotations.name == "instances_train2017.json"
+    assert layout.val == Split(folder / "instances_val2017.json", tmp_path / "val2017")
+    assert layout.test is None
+
+
+@pytest.mark.parametrize(
+    ("names", "listed"),
+    [
+        (("old_train.json", "train.json", "val.json"), "old_train.json, train.json; choose one with --train"),
+        (("instances_train2014.json", "instances_train2017.json"), "2014.json, instances_train2017.json; choose one"),
+        (("train/part1.json", "train/part2.json"), "train/part1.json, train/part2.json; choose one with --train"),
+        (("train.json", "old/train.json"), "train.json, old/train.json; choose one with --train"),
+        (("train.json", "val.json", "dev.json"), "dev.json, val.json; choose one with --val"),
+        (("train.json", "val.json", "test.json", "test2.json"), "test.json, test2.json; leave one of them"),
+        (("part1.json", "part2.json"), "cannot tell which JSON to train on .part1.json, part2.json"),
+        (("train.json", "more.json"), "cannot tell which split more.json is of"),
+        (("labels.json", "val.json"), "cannot tell which JSON to train on .labels.json, val.json"),
+    ],
+)
+def test_several_files_for_one_split_are_listed(tmp_path: Path, names: tuple[str, ...], listed: str) -> None:
+    for name in names:
+        write(tmp_path / name, "a", tmp_path / "images")
+    with pytest.raises(DataError, match=listed):
+        find_layout(tmp_path)
+
+
+def test_hidden_copies_are_skipped_and_a_link_is_no_second_file(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        write(tmp_path / f"{part}.json", part, tmp_path / "images")
+    content = (tmp_path / "train.json").read_bytes()
+    for name in (".ipynb_checkpoints/train-checkpoint.json", ".git/train.json", "__MACOSX/train.json", "._train.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / "train.json").symlink_to(tmp_path / "train.json")
+    assert find_layout(tmp_path).train == Split(tmp_path / "train.json", tmp_path / "images")
+
+
+def test_dev_is_validation(tmp_path: Path) -> None:
+    for part in ("train", "dev"):
+        write(tmp_path / f"{part}.json", part, tmp_path / "images")
+    layout = find_layout(tmp_path)
+    assert layout.val is not None
+    assert layout.val.annotations.name == "dev.json"
 
 
 def test_generated_digits_are_the_same_each_time_and_fit_their_masks(tmp_path: Path) -> None:

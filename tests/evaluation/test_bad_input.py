@@ -123,7 +123,7 @@ BAD_FILES = [
     (GT, json.dumps(DT)[:-20], ["dt.json: is cut off"]),
     (GT, json.dumps(changed(DT, score=NAN))[:-2], ["dt.json: is cut off"]),
     (json.dumps(GT)[:100], DT, ["gt.json: is cut off"]),
-    (GT, "[1, 2, oops]", ["dt.json: is not JSON", "line 1, column 8"]),
+    (GT, "[1, 2, oops]", ["dt.json: is not valid JSON", "line 1, column 8"]),
     (GT, GT, ["dt.json", "not a list of detections", "ground truth?"]),
     (GT, {"a": 1}, ["dt.json", "must be a list of detections, not an object"]),
     (GT, "null", ["dt.json", "must be a list of detections, not null"]),

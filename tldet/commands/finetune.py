@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from tldet.commands.shared import (
+    add_bad_image,
     add_class_match,
     add_compile,
     add_data,
@@ -65,6 +66,7 @@ def arguments(parser: ArgumentParser) -> None:
         "--l2-sp", type=positive_float, metavar="A", help="pull the backbone to its start, instead of weight decay"
     )
     add_class_match(parser)
+    add_bad_image(parser)
     add_compile(parser)
     add_options(parser)
 
@@ -98,6 +100,7 @@ def run(args: Namespace, console: Console) -> None:
             class_aliases=args.class_aliases,
             fold_names=tuple(args.fold_names),
         ),
+        on_bad_image=args.on_bad_image,
         options=options_of(args),
         console=console,
     )

@@ -45,6 +45,16 @@ def options_of(args: Namespace) -> list[str]:
     return [*(["training.compile=True"] if args.compile else []), *args.cfg_options]
 
 
+def add_bad_image(parser: ArgumentParser) -> None:
+    """Add ``--on-bad-image``."""
+    parser.add_argument(
+        "--on-bad-image",
+        choices=["error", "skip"],
+        help="images that are missing, unreadable, cut off or of another size than stated: stop before training "
+        "(default), or skip and list them",
+    )
+
+
 def add_class_match(parser: ArgumentParser) -> None:
     """How the classes of a start are known again."""
     parser.add_argument(

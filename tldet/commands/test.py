@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_device, add_engine, add_precision, file_name
+from tldet.commands.shared import add_bad_image, add_device, add_engine, add_precision, file_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,6 +32,7 @@ def arguments(parser: ArgumentParser) -> None:
         metavar="F",
         help="write the detections there, as COCO results JSON; of a mask model its masks",
     )
+    add_bad_image(parser)
     add_engine(parser)
     add_device(parser)
     add_precision(parser, "bf16 on a GPU, else fp32")
@@ -45,6 +46,7 @@ def run(args: Namespace, console: Console) -> None:
         args.checkpoint,
         data=args.data,
         images=args.images,
+        on_bad_image=args.on_bad_image,
         json_path=args.json,
         results_path=args.results,
         engine=args.engine,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_class_match, add_compile, add_options, options_of
+from tldet.commands.shared import add_bad_image, add_class_match, add_compile, add_options, options_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +21,7 @@ def arguments(parser: ArgumentParser) -> None:
     start.add_argument("--resume", action="store_true", help="go on from the newest readable checkpoint in --work-dir")
     start.add_argument("--init-from", metavar="F", help="start from the weights of this tldet checkpoint")
     add_class_match(parser)
+    add_bad_image(parser)
     add_compile(parser)
     add_options(parser)
 
@@ -36,6 +37,7 @@ def run(args: Namespace, console: Console) -> None:
         resume=args.resume,
         init_from=args.init_from,
         transfer=TransferOptions(class_aliases=args.class_aliases, fold_names=tuple(args.fold_names)),
+        on_bad_image=args.on_bad_image,
         options=options_of(args),
         console=console,
     )

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tldet import rle
-from tldet.data.images import Picture, Reduced, read_reduced, require_pictures
+from tldet.data.checks import MISSING, Fault, find_faults, log_all
+from tldet.data.file_names import resolve_names
+from tldet.data.images import Picture, Reduced, missing_images, read_reduced
 from tldet.data.index import AnnotationIndex
 from tldet.data.transforms import Labelled, Pipeline
 from tldet.errors import DataError
@@ -61,6 +63,8 @@ class CocoDataset(Dataset[Sample]):
         partial: where the JSON says which classes a picture was labelled for, let the absence of the others teach
             nothing; False takes every picture as labelled for every class.
         seed: what augmentation is seeded from.
+        on_bad_image: "error" refuses images that are missing, unreadable, cut off or of another size than the JSON
+            states; "skip" leaves them out and lists them. See :meth:`check_images`.
     """
 
     def __init__(
@@ -74,9 +78,12 @@ class CocoDataset(Dataset[Sample]):
         masks: bool = False,
         partial: bool = True,
         seed: int = 0,
+        on_bad_image: Literal["error", "skip"] = "error",
     ) -> None:
-        self.index = AnnotationIndex.load(annotations, classes, quiet=False)
+        self.index = AnnotationIndex.load(annotations, classes)
+        self.on_bad_image = on_bad_image
         self.folder = Path(images)
+        self.file_names = resolve_names(self.folder, self.index.file_names, self.index.path)
         self.pipeline = Pipeline(transforms)
         self.masks, self.partial, self.seed = masks, partial, seed
         objects = np.diff(self.index.offsets)
@@ -118,7 +125,7 @@ class CocoDataset(Dataset[Sample]):
         return Sample(pixels, self._target(sample, position), picture.whole)
 
     def _read(self, position: int) -> Reduced:
-        path, stated = self.folder / self.index.file_names[position], self.index.sizes[position]
+        path, stated = self.folder / self.file_names[position], self.index.sizes[position]
         try:
             picture = read_reduced(path, self.pipeline.bounds)
         except DataError as error:
@@ -164,9 +171,44 @@ class CocoDataset(Dataset[Sample]):
             raise DataError(f"{self.index.path}: annotation {self.index.annotation_ids[row]} {error}") from None
 
     def check_images(self) -> None:
-        """Raise :class:`DataError` that names the first missing pictures and counts them."""
-        names = [self.index.file_names[position] for position in self.positions.tolist()]
-        require_pictures(self.folder, names, self.index.path)
+        """List the images that cannot be used, and refuse or skip them; then report what the JSON's boxes lack.
+
+        Raises:
+            DataError: images are bad and are not to be skipped, or none is left; it names the first and counts them.
+        """
+        sizes, path = self.index.sizes, self.index.path
+        faults = find_faults(self.folder, self.file_names, sizes, path, self.positions.tolist())
+        if faults and self.on_bad_image == "error":
+            self._refuse(faults)
+        if faults:
+            self._skip(faults)
+        for note in self.index.notes:
+            log.warning("%s: %s", path, note)
+
+    def _refuse(self, faults: Sequence[Fault]) -> None:
+        missing = [self.file_names[one.position] for one in faults if one.problem == MISSING]
+        if missing:
+            raise missing_images(self.folder, missing, len(self), self.index.path)
+        lines = [self._fault(one) for one in faults]
+        if len(lines) > 1:
+            log_all(lines)
+        more = f" (and {len(lines) - 1} more, listed above)" if len(lines) > 1 else ""
+        raise DataError(
+            f"{self.index.path}: {len(lines)} of {len(self)} images cannot be used: {lines[0]}{more}; mend or replace "
+            "them, or leave them out with --on-bad-image skip"
+        )
+
+    def _skip(self, faults: Sequence[Fault]) -> None:
+        log_all([self._fault(one) for one in faults])
+        total = len(self)
+        self.positions = np.setdiff1d(self.positions, [one.position for one in faults])
+        if not total - len(faults):
+            raise DataError(f"{self.index.path}: none of its {total} images can be used")
+        log.warning("%s: %d of %d images skipped", self.index.path, len(faults), total)
+
+    def _fault(self, one: Fault) -> str:
+        image = f"image {self.index.image_ids[one.position]}"
+        return f"{self.folder / self.file_names[one.position]}: {one.problem} ({image})"
 
 
 def decode_mask(segmentation: Any, size: Size) -> NDArray[np.uint8]:

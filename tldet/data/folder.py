@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from tldet.data.coco import SampleKey, as_pixels
 from tldet.data.images import EXTENSIONS, read_image
-from tldet.data.layouts import KINDS
+from tldet.data.split_names import KINDS
 from tldet.data.transforms import Labelled, Pipeline
 from tldet.errors import DataError
 from tldet.registry import DATASETS

@@ -84,7 +84,7 @@ def read_reduced(path: str | Path, bounds: tuple[int, int] | None) -> Reduced:
     if not content:
         raise DataError(f"{path}: is an empty file")
     ends = not content.startswith(JPEG_START) or JPEG_END in content[-END_WITHIN:]
-    frame = _frame(content) if content.startswith(JPEG_START) and ends else None
+    frame = frame_of(content) if content.startswith(JPEG_START) and ends else None
     if frame and frame.components != 4:  # OpenCV's colours are off there
         factor = reduction(frame[:2], *bounds) if bounds else 1
         with contextlib.suppress(cv2.error):  # such as more pixels than it takes; Pillow says so
@@ -109,8 +109,8 @@ def reduction(size: tuple[int, int], short: int, long: int) -> int:
     return 1
 
 
-def _frame(content: bytes) -> Frame | None:
-    """The frame header of a JPEG; None where there is none among its first segments."""
+def frame_of(content: bytes) -> Frame | None:
+    """Frame header of a JPEG, given its beginning; None if it is not among the first segments."""
     place = 2
     while place + 9 < len(content) and content[place] == 0xFF:
         marker, length = content[place + 1], int.from_bytes(content[place + 2 : place + 4], "big")
@@ -189,5 +189,10 @@ def require_pictures(folder: Path, names: Sequence[str], annotations: Path) -> N
     """Raise :class:`DataError` that names the first pictures of a JSON missing in its folder and counts them."""
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise DataError(f"{folder}: {len(missing)} of {len(names)} pictures of {annotations} missing: {named}")
+        raise missing_images(folder, missing, len(names), annotations)
+
+
+def missing_images(folder: Path, missing: Sequence[str], total: int, annotations: Path) -> DataError:
+    """The error that names the first missing images of a JSON and counts them."""
+    named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    return DataError(f"{folder}: {len(missing)} of {total} pictures of {annotations} missing: {named}")

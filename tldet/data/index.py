@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.cache import cache_root
-from tldet.data.parsing import Image, Objects, read_coco
+from tldet.coco.reader import Image, Objects, read_coco
 from tldet.errors import DataError
 from tldet.labelled import labelled_table
 

@@ -1,29 +1,35 @@
-"""Where the annotations and pictures of a COCO-format folder are."""
+"""Annotation files and image folders of the splits of a COCO-format folder."""
 
 from __future__ import annotations
 
-import codecs
-import json
 import logging
-import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tldet.data.index import AnnotationIndex
+from tldet.data.file_names import is_hidden
+from tldet.data.image_folders import find_images
+from tldet.data.recognize import Content, examine
+from tldet.data.split_names import split_of
 from tldet.errors import DataError
-from tldet.output import write_json
 
 log = logging.getLogger(__name__)
-KINDS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+SHOWN = 8  # files in a message
+VARIANTS = ("person_keypoints_", "stuff_")  # COCO's other annotations of the images of an instances_*.json
+LOOKED_FOR = (
+    "looked for annotations/*.json, {train,valid,test}/_annotations.coco.json and one *.json; a COCO JSON has images, "
+    "annotations and categories"
+)
+OPTIONS = {
+    "train": "choose one with --train",
+    "val": "choose one with --val",
+    "test": "leave one of them in the folder, or give --train, --val and --images instead of the folder",
+}
 
 
 @dataclass(frozen=True)
 class Split:
-    """One part of a data set: its JSON and the folder its file names are relative to."""
+    """One split of a data set: its JSON and the folder its file names are relative to."""
 
     annotations: Path
     images: Path
@@ -31,168 +37,190 @@ class Split:
 
 @dataclass(frozen=True)
 class Layout:
-    """The parts of a data set; what is not there is None."""
+    """The splits of a data set; None for one that is not there."""
 
     train: Split
     val: Split | None = None
     test: Split | None = None
 
 
-def find_layout(folder: Path, images: Path | None = None) -> Layout:
-    """Recognise the usual layouts of COCO-format folders.
+@dataclass(frozen=True)
+class Candidate:
+    """A JSON file of a data folder: the split that its name states, and what its content is."""
+
+    path: Path
+    split: str | None
+    content: Content
+
+    @property
+    def usable(self) -> bool:
+        """Whether it holds object annotations."""
+        return not self.content.problem
+
+
+@dataclass(frozen=True)
+class AnnotationFiles:
+    """The annotation files of a folder, by split.
+
+    A split is never served by a file of another one, and a file that is damaged is never passed over in silence.
+
+    Attributes:
+        folder: the data folder.
+        candidates: its JSON files.
+        options: what to do if several files fit, by split, for messages.
+    """
+
+    folder: Path
+    candidates: Sequence[Candidate]
+    options: Mapping[str, str]
+
+    @classmethod
+    def find(cls, folder: Path, chosen: Collection[Path] = (), options: Mapping[str, str] = OPTIONS) -> AnnotationFiles:
+        """Look through a folder and its subfolders; hidden files and folders and ``__MACOSX`` are skipped.
+
+        Args:
+            folder: the data folder.
+            chosen: files that the user has assigned to a split; they are no candidates for others.
+            options: see the class.
+        """
+        taken = {path.resolve() for path in chosen}
+        paths = {path.resolve(): path for path in reversed(list(_json_files(folder)))}
+        found = [path for real, path in reversed(paths.items()) if real not in taken]
+        candidates = [Candidate(path, split_of(path, folder), examine(path)) for path in found]
+        return cls(folder, candidates, options)
+
+    def train(self) -> Path:
+        """The training annotations: the file whose name states this, or the only file.
+
+        Raises:
+            DataError: there are none, they are damaged, or several files fit.
+        """
+        if path := self._named("train"):
+            return path
+        damaged = [one for one in self.candidates if one.split is None and one.content.damaged]
+        if damaged:
+            raise DataError(f"{self._found(damaged[0])}; mend or remove it, or give --train")
+        usable = [one for one in self.candidates if one.usable]
+        if not usable:
+            raise DataError(f"{self.folder}: holds no COCO JSON{self._instead()} ({LOOKED_FOR})")
+        if len(usable) > 1 and any(one.split is None for one in usable):
+            names = self._list(usable)
+            raise DataError(f"{self.folder}: cannot tell which JSON to train on ({names}); give --train and --val")
+        if usable[0].split is not None:
+            raise DataError(
+                f"{self.folder}: holds no training annotations, only {self._list(usable)} of other splits; give --train"
+            )
+        return usable[0].path
+
+    def val(self, train: Path | None = None) -> Path | None:
+        """The validation annotations; None if there are none.
+
+        Args:
+            train: the training annotations where they were found in this folder.
+
+        Raises:
+            DataError: they are damaged, several files fit, or a further file may be meant for them.
+        """
+        if path := self._named("val"):
+            return path
+        rest = [one for one in self.candidates if one.split is None and (one.usable or one.content.damaged)]
+        unclear = [] if train is None else [one for one in rest if one.path != train]
+        if unclear:
+            raise DataError(
+                f"{self.folder}: cannot tell which split {self._list(unclear)} is of; name it after its split, remove "
+                "it, or give --val"
+            )
+        return None
+
+    def test(self) -> Path | None:
+        """The test annotations; None if there are none.
+
+        Raises:
+            DataError: they are damaged, or several files fit.
+        """
+        return self._named("test")
+
+    def _named(self, split: str) -> Path | None:
+        own = [one for one in self.candidates if one.split == split]
+        for one in own:
+            if one.content.damaged:
+                raise DataError(f"{self._found(one)}; mend or remove it")
+        usable = self._instances([one for one in own if one.usable])
+        if len(usable) > 1:
+            named = self._list(usable)
+            raise DataError(f"{self.folder}: several files hold {split} annotations: {named}; {self.options[split]}")
+        for one in own:
+            if not one.usable and (usable or split == "test"):
+                log.info("%s", self._found(one))
+            elif not one.usable:
+                raise DataError(f"{self._found(one)}; put COCO annotations in its place or remove it")
+        return usable[0].path if usable else None
+
+    def _instances(self, found: Sequence[Candidate]) -> list[Candidate]:
+        """Drop COCO's other annotations of the same images beside ``instances_*.json``."""
+        paths, kept = {one.path for one in found}, []
+        for one in found:
+            start = next((start for start in VARIANTS if one.path.name.startswith(start)), None)
+            twin = start and one.path.with_name(f"instances_{one.path.name.removeprefix(start)}")
+            if twin in paths:
+                log.info("%s: not used, %s holds the objects of the same images", one.path, twin)
+            else:
+                kept.append(one)
+        return kept
+
+    def _list(self, found: Sequence[Candidate]) -> str:
+        names = [one.path.relative_to(self.folder).as_posix() for one in found]
+        return ", ".join(names[:SHOWN]) + (f", ... ({len(names)} files)" if len(names) > SHOWN else "")
+
+    def _instead(self) -> str:
+        others = [f"{one.path.relative_to(self.folder)} {one.content.problem}" for one in self.candidates]
+        return f"; {'; '.join(others[:3])}{'; ...' if len(others) > 3 else ''}" if others else ""
+
+    @staticmethod
+    def _found(one: Candidate) -> str:
+        return f"{one.path}: {one.content.problem}"
+
+
+def _json_files(folder: Path) -> Iterator[Path]:
+    """JSON files of a folder, then of each of its subfolders, sorted."""
+    below = []
+    for path in _visible(folder):
+        if path.is_dir():
+            below.append(path)
+        elif path.suffix.lower() == ".json":
+            yield path
+    for one in below:
+        yield from (path for path in _visible(one) if path.suffix.lower() == ".json" and not path.is_dir())
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
+
+
+def find_layout(folder: Path, images: Path | None = None, options: Mapping[str, str] = OPTIONS) -> Layout:
+    """Find the splits of a COCO-format folder.
 
     ``train``, ``valid`` and ``test`` folders with a JSON in each (Roboflow); JSON files named by split in the folder,
-    in ``annotations/`` or any other one below it (COCO); or a single JSON.
+    in ``annotations/`` or any other one below it (COCO); or a single JSON. Files are recognized by their content.
 
     Args:
-        folder: what is looked through.
-        images: where the pictures of every part are; they are looked for when None.
+        folder: the data folder.
+        images: image folder of all splits; found if None.
+        options: what to do if several files fit, by split, for messages; ``images`` for several image folders.
 
     Raises:
-        DataError: nothing fits; the message says what was looked for.
+        DataError: nothing fits or too much does, or a file is damaged; the message names the files.
     """
-    _require_folder(folder)
-    found = [p for depth in ("*.json", "*/*.json") for p in sorted(folder.glob(depth)) if not p.is_dir()]
-    files = [p for p in found if is_coco(p)]
-    if not files:
-        seen = ", ".join(f"{p.relative_to(folder)}{'' if p.stat().st_size else ' (empty)'}" for p in found[:3])
-        instead = f"; it holds {seen}{', ...' if len(found) > 3 else ''}, which is none" if found else ""
-        raise DataError(
-            f"{folder}: holds no COCO JSON{instead} (looked for annotations/*.json, "
-            "{train,valid,test}/_annotations.coco.json and one *.json; a COCO JSON has images, annotations and "
-            "categories)"
-        )
-    named: dict[str, Path] = {}
-    for path in files:
-        kind = split_of(path)
-        if kind and not (kind in named and "instances" not in path.name):
-            named[kind] = path
-    if "train" not in named:
-        if len(files) > 1:
-            names = ", ".join(str(p.relative_to(folder)) for p in files[:5])
-            raise DataError(f"{folder}: cannot tell which JSON to train on ({names}); give --train and --val")
-        named["train"] = files[0]
-    parts = {kind: Split(path, images or find_images(path, folder)) for kind, path in named.items()}
-    return Layout(parts["train"], parts.get("val"), parts.get("test"))
-
-
-def _require_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-
-
-def is_coco(path: Path) -> bool:
-    """Whether a JSON may be COCO annotations, judged without reading all of it; results and captions are not.
-
-    Raises:
-        DataError: it cannot be read: a link to nothing may be meant for the training annotations.
-    """
-    if re.search(r"captions|keypoints|panoptic|image_info|stuff", path.name):
-        return False
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(0)
-            head = file.read(1 << 16)
-            file.seek(max(0, size - (1 << 16)))
-            ends = head + file.read()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
-    return text[:1] == b"{" and any(b'"%s"' % key in ends for key in (b"images", b"annotations"))
-
-
-def split_of(path: Path) -> str | None:
-    """Which part a JSON is by its name, or else by its folder's."""
-    for text in (path.stem.lower(), path.parent.name.lower()):
-        words = re.split(r"[^a-z]+", text)
-        for kind, names in KINDS.items():
-            if any(name in words for name in names):
-                return kind
-    return None
-
-
-def find_images(annotations: Path, root: Path) -> Path:
-    """The folder in which the first pictures of a JSON are.
-
-    Raises:
-        DataError: they are in none of the places looked at, or ``root`` is no folder.
-    """
-    names = AnnotationIndex.load(annotations).file_names[:3]
-    _require_folder(root)
-    looked = list(dict.fromkeys(_image_folders(annotations, root)))
-    for folder in looked:
-        if all((folder / name).is_file() for name in names):
-            return folder
-    for folder in looked:
-        if any((folder / name).is_file() for name in names):
-            return folder
-    shown = ", ".join(str(p) for p in looked[:6])
-    raise DataError(f"{annotations}: its pictures ({names[0]}, ...) are in none of {shown}; give --images")
-
-
-def _image_folders(annotations: Path, root: Path) -> Iterator[Path]:
-    beside = annotations.parent
-    kind = split_of(annotations)
-    words = [annotations.stem.replace("instances_", ""), *KINDS.get(kind or "", ())]
-    for base in (beside, beside.parent, root):
-        yield base
-        for word in words:
-            yield from (base / word, base / "images" / word, base / word / "images")
-        yield base / "images"
-    yield from (p for p in sorted(root.iterdir()) if p.is_dir())
-
-
-def split_one(split: Split, out: Path, *, seed: int, share: float = 0.2) -> tuple[Split, Split]:
-    """Split one JSON by pictures into one to train on and one to measure on, the same for the same seed.
-
-    Pictures are dealt out within groups of the same rarest class, so that rare classes come into both parts.
-
-    Args:
-        split: what is split.
-        out: where the two JSON files go.
-        seed: what the draw is made from.
-        share: of the pictures that are measured on.
-
-    Raises:
-        DataError: there are fewer than two pictures, or ``out`` cannot be written.
-    """
-    index = AnnotationIndex.load(split.annotations)
-    if len(index) < 2:
-        raise DataError(f"{split.annotations}: has {len(index)} picture; at least 2 are needed to train and to measure")
-    rarest = rarest_classes(index)
-    random = np.random.default_rng([seed, 7])
-    order = random.permutation(len(index))
-    order = order[np.argsort(rarest[order], kind="stable")]
-    count = min(max(1, round(share * len(index))), len(index) - 1)
-    held = set(order[np.linspace(0, len(order) - 1, count).round().astype(int)].tolist())
-    parts = {"train": set(range(len(index))) - held, "val": held}
-    written = [
-        write_part(split, {int(index.image_ids[i]) for i in chosen}, out / f"{name}.json")
-        for name, chosen in parts.items()
-    ]
-    log.info("%s: split into %d pictures to train on, %d to measure on", split.annotations, len(index) - count, count)
-    return written[0], written[1]
-
-
-def rarest_classes(index: AnnotationIndex) -> NDArray[np.int64]:
-    """(I,) of every picture the label of its rarest class; -1 where it shows nothing."""
-    frequency = np.bincount(index.labels, minlength=len(index.class_names))
-    labels = [index.labels[index.rows(i)] for i in range(len(index))]
-    return np.array([found[frequency[found].argmin()] if len(found) else -1 for found in labels], np.int64)
-
-
-def write_part(split: Split, image_ids: Collection[int], path: Path) -> Split:
-    """Write some pictures of a JSON, with their annotations as they are, as a JSON of their own.
-
-    Raises:
-        DataError: it cannot be written.
-    """
-    whole = json.loads(split.annotations.read_bytes())
-    part = {
-        **whole,
-        "images": [image for image in whole["images"] if image["id"] in image_ids],
-        "annotations": [a for a in whole.get("annotations", []) if a["image_id"] in image_ids],
+    files = AnnotationFiles.find(folder, options=options)
+    train = files.train()
+    paths = {"train": train, "val": files.val(train), "test": files.test()}
+    advice = options.get("images", "choose one with --images")
+    splits = {
+        name: Split(path, images or find_images(path, folder, advice=advice)) for name, path in paths.items() if path
     }
-    write_json(path, part, whole=True)
-    return Split(path, split.images)
+    return Layout(splits["train"], splits.get("val"), splits.get("test"))

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.data.index import AnnotationIndex
-from tldet.data.layouts import Split, rarest_classes, write_part
+from tldet.data.layouts import Split
+from tldet.data.splits import rarest_classes, shown_classes, write_part
 from tldet.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def deal(index: AnnotationIndex, seed: int) -> NDArray[np.int64]:
     Raises:
         DataError: a class has no picture.
     """
-    shown = _shown(index)
+    shown = shown_classes(index)
     _refuse_empty(index, shown)
     random = np.random.default_rng([seed, STREAM])
     place = np.empty(len(index))
@@ -78,7 +79,7 @@ def write_subset(split: Split, fraction: float, seed: int, path: Path) -> Split:
     index = AnnotationIndex.load(split.annotations)
     order = deal(index, seed)
     chosen = order[: subset_size(len(index), fraction)]
-    shown = _shown(index)
+    shown = shown_classes(index)
     if left := _absent(index, shown[chosen]):
         least = len(_cover(order, shown))
         raise DataError(
@@ -86,14 +87,6 @@ def write_subset(split: Split, fraction: float, seed: int, path: Path) -> Split:
             f"without any: take a fraction of at least {np.ceil(1000 * least / len(index)) / 1000:g} ({least} pictures)"
         )
     return write_part(split, set(index.image_ids[chosen].tolist()), path)
-
-
-def _shown(index: AnnotationIndex) -> NDArray[np.bool_]:
-    """(I, K) whether a picture shows an object of a class that can be learnt from."""
-    shown = np.zeros((len(index), len(index.class_names)), np.bool_)
-    pictures = np.repeat(np.arange(len(index)), np.diff(index.offsets))
-    shown[pictures[~index.crowd], index.labels[~index.crowd]] = True
-    return shown
 
 
 def _refuse_empty(index: AnnotationIndex, shown: NDArray[np.bool_]) -> None:

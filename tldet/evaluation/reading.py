@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from tldet.coco.explain import explain
+from tldet.coco.text import parse, read_json_text
 from tldet.errors import DataError
-from tldet.records import explain
 
 Source = str | PathLike[str] | Mapping[str, Any] | list[Any]
 Number = int | float  # ids written as 7.0 are the id 7
@@ -96,36 +96,11 @@ def read(source: Source, schema: type[T], name: str) -> T:
     """
     if not isinstance(source, str | PathLike):
         return _convert(source, schema, name)
-    content = _bytes_of(Path(source), name)
+    content = read_json_text(Path(source), name)
     try:
         return msgspec.json.decode(content, type=schema)
-    except (msgspec.DecodeError, RecursionError) as error:  # NaN and a byte-order mark too: Python's parser decides
-        return _convert(_parse(content, name, truncated="truncated" in str(error)), schema, name)
-
-
-def _bytes_of(path: Path, name: str) -> bytes:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{name}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror})") from None
-    if not content.strip():
-        raise DataError(f"{name}: is empty")
-    return content
-
-
-def _parse(content: bytes, name: str, truncated: bool = False) -> Any:
-    try:
-        return json.loads(content)
-    except json.JSONDecodeError as error:
-        if truncated or error.pos >= len(error.doc.rstrip()):
-            raise DataError(f"{name}: is cut off after {len(content)} bytes; write or copy it again") from None
-        raise DataError(f"{name}: is not JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
-    except ValueError as error:
-        raise DataError(f"{name}: is not JSON ({error})") from None
-    except RecursionError:
-        raise DataError(f"{name}: is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # NaN too: Python's parser decides
+        return _convert(parse(content, name), schema, name)
 
 
 def _convert(values: Any, schema: type[T], name: str) -> T:

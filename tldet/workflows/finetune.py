@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tldet.config import Config, load
+from tldet.data.image_folders import find_images
 from tldet.data.index import AnnotationIndex
-from tldet.data.layouts import Layout, Split, find_images, find_layout, split_one
+from tldet.data.layouts import AnnotationFiles, Layout, Split
+from tldet.data.splits import split_one
 from tldet.engine.distributed import joined
 from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.models.replace import replace_backbone
 from tldet.workflows.choose import Choices, choose_for, transforms
-from tldet.workflows.parts import SCHEMA
+from tldet.workflows.parts import SCHEMA, set_bad_image
 from tldet.workflows.runs import course_over, refuse_earlier_run, resume_run, rhythm, settle_config, steps_in_epoch
 from tldet.workflows.start import check_scratch, check_start, from_scratch, set_weights
 from tldet.workflows.train import Outcome, train
@@ -50,6 +52,7 @@ def finetune(
     resume: bool = False,
     init_from: str | Path | None = None,
     transfer: TransferOptions | None = None,
+    on_bad_image: str | None = None,
     options: Sequence[str] = (),
     console: Console | None = None,
 ) -> Outcome:
@@ -73,6 +76,8 @@ def finetune(
         resume: go on with the run in ``out``, by the config in it; only ``options`` change it.
         init_from: a tldet checkpoint to start from.
         transfer: what of the start stays, and how its classes are known again.
+        on_bad_image: images that are missing, unreadable, cut off or of another size than stated: "error" (when None)
+            or "skip".
         options: ``a.b=c`` on top of what is chosen.
         console: shows what was chosen, progress and the numbers.
 
@@ -89,7 +94,13 @@ def finetune(
             "minutes": minutes,
         }
         given |= {"steps": steps, "seed": seed, "scratch": scratch or None, "weights": weights, "train": train_json}
-        given |= {"val": val_json, "images": images, "init-from": init_from, **transfer.given()}
+        given |= {
+            "val": val_json,
+            "images": images,
+            "init-from": init_from,
+            "on-bad-image": on_bad_image,
+            **transfer.given(),
+        }
         go_on = partial(train, work_dir=folder, resume=True, console=console)
         return resume_run(folder, given, options, SCHEMA, NOTE, go_on)
     model, seed = DEFAULT_MODEL if model is None else model, 0 if seed is None else seed
@@ -111,6 +122,7 @@ def finetune(
         if weights is not None:
             set_weights(config, str(weights), model)
         transfer.write(config)
+        set_bad_image(config, on_bad_image)
         for line in choices.reasons + dropped + changes:
             log.info("%s", line)
         used = settle_config(folder, config, options, NOTE)
@@ -148,64 +160,66 @@ def resolve_layout(
     out: Path,
     seed: int,
 ) -> Layout:
-    """What to train and to measure on.
+    """Find the training, validation and test splits.
 
     Args:
         data: a folder in one of the usual layouts; relative paths are looked for in it first.
-        train_json: annotations to train on; by default those of ``data``.
-        val_json: annotations to measure on; by default those of ``data``. Where there are none, what is to train on is
-            split.
-        images: picture folder of every part; by default looked for.
-        out: the two parts of what is split go to its ``split``.
-        seed: what the split is drawn from.
+        train_json: training annotations; by default those of ``data``.
+        val_json: validation annotations; by default those of ``data``. If there are none, the test split is used, or
+            the training split is divided.
+        images: image folder of all splits, or the name of each split's own (``images`` for ``train/images`` and
+            ``val/images``); found by default.
+        out: a divided split is written to its ``split`` folder.
+        seed: seed of the division.
 
     Raises:
-        DataError: there is nothing to train on, or pictures are not found.
+        DataError: there is nothing to train on, or images are not found.
     """
     if train_json is None and data is None:
         raise DataError("give --data DIR, or --train JSON with --images DIR")
     root = None if data is None else Path(data)
     if root is not None and not root.is_dir():
         raise DataError(f"{root}: no such folder")
-    folder = None if images is None else _inside(root, images)
-    if folder is not None and not folder.is_dir():
-        raise DataError(f"--images {images}: no such folder")
-    paths = [None if one is None else _inside(root, one) for one in (train_json, val_json)]
-    train, val, test = (
-        None if path is None else Split(path, folder or find_images(path, root or path.parent))
-        for path in _with_data(root, paths)
-    )
-    assert train is not None
-    if val is None:
+    train, val, test = _annotations(root, *(None if p is None else _inside(root, p) for p in (train_json, val_json)))
+    if val is None and test is not None:
+        log.warning("no validation annotations: the test split (%s) is used for validation", test)
         val, test = test, None
-    if val is None:
-        train, val = split_one(train, out / "split", seed=seed)
-    return Layout(train, val, test)
+    find = partial(_split, root=root, images=images)
+    found = {name: find(path) for name, path in (("train", train), ("val", val), ("test", test)) if path is not None}
+    for name, split in found.items():
+        log.info("%s: %s, images in %s", name, split.annotations, split.images)
+    if "val" not in found:
+        found["train"], found["val"] = split_one(found["train"], out / "split", seed=seed)
+    return Layout(found["train"], found["val"], found.get("test"))
+
+
+def _split(annotations: Path, root: Path | None, images: str | Path | None) -> Split:
+    """The split of a JSON, with its images below ``root`` or around it."""
+    folder = None if images is None else _inside(root, images)
+    if folder is not None and folder.is_dir():
+        return Split(annotations, folder)
+    if images is not None and root is None:
+        raise DataError(f"--images {images}: no such folder")
+    ending = None if images is None else Path(images)
+    return Split(annotations, find_images(annotations, root or annotations.parent, ending=ending))
 
 
 def _inside(root: Path | None, name: str | Path) -> Path:
-    """A path inside the data folder where it is there, else as given."""
+    """A path inside the data folder if it exists there, else as given."""
     inside = Path(name) if root is None else root / name
     return inside if inside.exists() else Path(name)
 
 
-def _with_data(root: Path | None, paths: Sequence[Path | None]) -> list[Path | None]:
-    """The JSON files to train on, to measure on and to test on: as named, the others those of the data folder."""
-    train, val = paths
+def _annotations(root: Path | None, train: Path | None, val: Path | None) -> tuple[Path, Path | None, Path | None]:
+    """Annotations of the three splits: those given, the others from the data folder."""
     if root is None:
-        return [train, val, None]
-    try:
-        layout = find_layout(root, root)  # where the pictures are is only asked of the parts that are used
-    except DataError as error:
-        if train is None:
-            raise
-        log.info("%s; no part is taken from there", error)  # it may be there for its pictures
-        return [train, val, None]
-    train = train or layout.train.annotations
-    named = {path.resolve() for path in (train, val) if path is not None}
-    rest = [part.annotations if part else None for part in (layout.val, layout.test)]
-    found_val, test = (None if path is None or path.resolve() in named else path for path in rest)
-    return [train, val or found_val, test]
+        assert train is not None
+        return train, val, None
+    files = AnnotationFiles.find(root, chosen=[path for path in (train, val) if path is not None])
+    if train is None:
+        train = files.train()
+        return train, val or files.val(train), files.test()
+    return train, val or files.val(), files.test()
 
 
 def _filled(recipe: Config, layout: Layout, index: AnnotationIndex, choices: Choices, seed: int) -> dict[str, Any]:

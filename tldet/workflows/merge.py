@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.data.layouts import KINDS
 from tldet.data.merge.classes import Classes, merge_classes, read_aliases
 from tldet.data.merge.files import copy_names, copy_picture, reference
 from tldet.data.merge.inputs import Given, find_inputs
 from tldet.data.merge.join import Joined, alike, join
 from tldet.data.merge.source import Source, open_source
 from tldet.data.merge.writing import write_joined
+from tldet.data.split_names import KINDS
 from tldet.errors import DataError
 from tldet.output import make_folder, write_json
 from tldet.workflows.merge_notes import class_notes, part_notes, shared_note

@@ -131,6 +131,14 @@ def checked_settings(config: Config, schema: Mapping[str, Part] = SCHEMA) -> Set
     return settings
 
 
+def set_bad_image(config: dict[str, Any], value: str | None) -> None:
+    """Write what happens to images that cannot be used into every split of a config; None leaves it."""
+    sections = [section for section in (config.get("data") or {}).values() if isinstance(section, dict)]
+    for section in sections if value is not None else ():
+        if "annotations" in section:
+            section["on_bad_image"] = value
+
+
 def build_dataset(
     section: Mapping[str, Any], seed: int, classes: tuple[str, ...] | None = None, *, path: str = ""
 ) -> CocoDataset:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tldet.config import build_settings
+from tldet.data.image_folders import find_images
 from tldet.data.loader import LoaderSettings
 from tldet.engine.fuse import fuse
 from tldet.engine.memory import keep_freed_memory
@@ -29,6 +30,7 @@ def test(
     *,
     data: str | Path | None = None,
     images: str | Path | None = None,
+    on_bad_image: str | None = None,
     json_path: str | Path | None = None,
     results_path: str | Path | None = None,
     engine: str = "fast",
@@ -41,7 +43,9 @@ def test(
     Args:
         checkpoint: a tldet checkpoint.
         data: COCO annotations; the classes are matched by name.
-        images: picture folder; by default the folder of ``data``.
+        images: image folder; by default looked for around ``data``.
+        on_bad_image: images that are missing, unreadable, cut off or of another size than stated: "error" or "skip"
+            (not evaluated); None leaves it to the config, "error" for ``data``.
         json_path: where the numbers go: those of the masks for a model measured by ``segm``, the boxes' under ``bbox``.
         results_path: where the detections go, as COCO results JSON with the data's own ids; with masks instead of
             boxes for a model measured by ``segm``, so that scoring the file gives the same numbers.
@@ -62,12 +66,13 @@ def test(
     section = dict(sections.get("test") or sections.get("val") or {})
     if data is not None:
         transforms = [{"type": "Resize", **state["meta"]["input"]}]
-        folder = str(images or Path(data).parent)
+        folder = str(images or find_images(Path(data), Path(data).parent))
         section = {"type": "CocoDataset", "annotations": str(data), "images": folder, "transforms": transforms}
     elif not section:
         raise DataError(f"{checkpoint}: its config names no data to measure on; give --data and --images")
     elif images is not None:
         section["images"] = str(images)
+    section |= {"on_bad_image": on_bad_image} if on_bad_image else {}
     dataset = build_dataset(section, 0, tuple(state["meta"]["class_names"]))
     check_objects(dataset, "metrics are -1")
     loader = build_settings(LoaderSettings, sections.get("loader") or {})

@@ -32,6 +32,7 @@ from tldet.workflows.parts import (
     check_masks,
     check_objects,
     checked_settings,
+    set_bad_image,
     versions,
 )
 from tldet.workflows.start import Started, refuse_changed_classes, start_weights
@@ -86,6 +87,7 @@ def train(
     resume: bool = False,
     init_from: str | Path | None = None,
     transfer: TransferOptions | None = None,
+    on_bad_image: str | None = None,
     options: Sequence[str] = (),
     console: Console | None = None,
     backbone_weights: bool = True,
@@ -98,6 +100,7 @@ def train(
         resume: go on from the newest readable checkpoint there; excludes ``init_from``.
         init_from: a tldet checkpoint whose weights are the start.
         transfer: more to write into the config.
+        on_bad_image: "error" or "skip" for all splits; None leaves it to the config.
         options: ``a.b=c`` on top of the config.
         console: shows progress and the numbers; silent when None.
         backbone_weights: load the backbone's pretrained weights.
@@ -113,6 +116,7 @@ def train(
         if transfer:
             checked_settings(cfg)  # before anything is written into it
             transfer.write(cfg.data)
+        set_bad_image(cfg.data, on_bad_image)
         settings = checked_settings(cfg)
         folder = Path(work_dir) if work_dir else Path("runs") / Path(cfg.source).stem
         source = cfg.get("model.weights.source")

@@ -12,18 +12,18 @@ from tldet.data.merge.inputs import Given, find_inputs
 from tldet.errors import DataError
 
 
-def write(path: Path, pictures: Path) -> Path:
-    for folder in (path.parent, pictures):
+def write(path: Path, images: Path, name: str = "a.jpg") -> Path:
+    for folder in (path.parent, images):
         folder.mkdir(parents=True, exist_ok=True)
-    (pictures / "a.jpg").write_bytes(b"x")
-    image = {"id": 1, "file_name": "a.jpg", "width": 8, "height": 8}
-    path.write_text(json.dumps({"images": [image], "categories": [{"id": 1, "name": "x"}]}))
+    (images / name).write_bytes(b"x")
+    image = {"id": 1, "file_name": name, "width": 8, "height": 8}
+    path.write_text(json.dumps({"images": [image], "annotations": [], "categories": [{"id": 1, "name": "x"}]}))
     return path
 
 
 def test_folders_bring_their_parts_and_files_are_to_train_on(tmp_path: Path) -> None:
     for part in ("train", "val"):
-        write(tmp_path / "lab" / f"{part}.json", tmp_path / "lab" / "images")
+        write(tmp_path / "lab" / f"{part}.json", tmp_path / "lab" / "images", "b.jpg")
     alone, other = (write(tmp_path / name, tmp_path / "elsewhere") for name in ("val.json", "b.json"))
     lab, elsewhere = tmp_path / "lab", tmp_path / "elsewhere"
     expected = [

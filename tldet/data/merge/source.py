@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.coco.reader import Coco, read_coco
+from tldet.coco.text import read_json_text, top_level
+from tldet.data.file_names import resolve_names
 from tldet.data.images import require_pictures
 from tldet.data.layouts import Split
-from tldet.data.parsing import Coco, read_coco
 from tldet.errors import DataError
 from tldet.labelled import labelled_table
 
@@ -80,6 +81,8 @@ class Source:
 def open_source(split: Split) -> Source:
     """:func:`read_source` of a data set whose pictures must be there too."""
     source = read_source(split)
+    names = resolve_names(split.images, source.file_names, split.annotations)
+    source = replace(source, file_names=list(names))
     require_pictures(split.images, source.file_names, split.annotations)
     return source
 
@@ -92,18 +95,17 @@ def read_source(split: Split) -> Source:
     """
     path = split.annotations
     coco = read_coco(path)
-    texts = _texts(path)
-    pictures = msgspec.json.decode(texts["images"], type=list[msgspec.Raw])
+    texts = top_level(read_json_text(path), str(path))
     return Source(
         split=split,
-        categories=msgspec.json.decode(texts["categories"], type=list[Record]),
+        categories=[msgspec.json.decode(one) for one in _records(path, texts, "categories")],
         licenses=_licenses(path, texts),
-        pictures=pictures,
+        pictures=_records(path, texts, "images"),
         file_names=[image.file_name for image in coco.images],
         image_ids=np.array([image.id for image in coco.images], np.int64),
         sizes=np.array([(image.height, image.width) for image in coco.images], np.int32),
         labelled=_labelled(path, coco),
-        objects=msgspec.json.decode(texts.get("annotations", b"[]"), type=list[msgspec.Raw]),
+        objects=_records(path, texts, "annotations"),
         annotation_ids=coco.objects.ids,
         places=coco.objects.places,
         category_ids=coco.objects.category_ids,
@@ -114,12 +116,16 @@ def read_source(split: Split) -> Source:
     )
 
 
-def _texts(path: Path) -> dict[str, msgspec.Raw]:
-    """The text of every top-level field; views of one buffer, nothing is copied."""
+def _records(path: Path, texts: Mapping[str, msgspec.Raw], section: str) -> list[msgspec.Raw]:
+    """The records of a section as text.
+
+    Raises:
+        DataError: one holds NaN or Infinity, which must not get into the merged JSON.
+    """
     try:
-        return msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8), type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError as error:  # what Python's parser lets pass: NaN and Infinity
-        raise DataError(f"{path}: is no strict JSON ({error}): write numbers instead of NaN and Infinity") from None
+        return msgspec.json.decode(texts.get(section, b"[]"), type=list[msgspec.Raw])
+    except msgspec.DecodeError as error:
+        raise DataError(f"{path}: {section} hold NaN or Infinity ({error}); write numbers instead") from None
 
 
 def _licenses(path: Path, texts: Mapping[str, msgspec.Raw]) -> list[Record]:

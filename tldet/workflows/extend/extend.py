@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tldet.data.layouts import Split, find_images
+from tldet.data.image_folders import find_images
+from tldet.data.layouts import Split
 from tldet.errors import TrainingError
 from tldet.transfer.class_match import Fold, MatchSettings, few, read_aliases
 from tldet.transfer.restore import restore

@@ -138,7 +138,7 @@ class _Shared:
             "data": None if data is None else _text(Path(data)),
             "train_json": _text(train.annotations),
             "val_json": _text(val.annotations),
-            "images": _text(train.images) if train.images == val.images else None,
+            "images": _text(train.images) if train.images == val.images else self.wishes.images,
             "model": self.wishes.model,
             "seed": seed,
         }

@@ -12,9 +12,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.coco.explain import explain
+from tldet.coco.text import parse, read_json_text
 from tldet.errors import DataError
 from tldet.labelled import LABELLED
-from tldet.records import explain
 
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # kept as int64
 Pixels = Annotated[int, msgspec.Meta(le=2**31 - 1)]  # kept as int32
@@ -109,12 +110,7 @@ def read_coco(path: Path) -> Coco:
     Raises:
         DataError: what is wrong, with the file and the annotation's, picture's or category's id.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    if not content.strip():
-        raise DataError(f"{path}: is empty; a COCO JSON holds images, annotations and categories")
+    content = read_json_text(path)
     try:
         found: _Read = msgspec.json.decode(content, type=_Document[msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -191,17 +187,12 @@ def _places(wanted: NDArray[np.int64], known: Sequence[int]) -> tuple[NDArray[np
 
 
 def _read_leniently(path: Path, content: bytes) -> _Document[Annotation]:
-    """What msgspec refuses: Python's own parser accepts NaN, and says where a file breaks off; whole floats are ids."""
+    """Read what msgspec refuses: NaN and whole floats as ids; name what is wrong."""
+    data = parse(content, str(path))
     try:
-        data = json.loads(content)
         for section, keys in WHOLE.items():
             _loosen(data, section, keys)
         return msgspec.convert(data, _Document[Annotation])
-    except json.JSONDecodeError as error:
-        cut = " (the file is cut off)" if error.pos >= len(content.rstrip()) - 1 or "Untermin" in error.msg else ""
-        raise DataError(f"{path}: is no valid JSON at line {error.lineno}, column {error.colno}{cut}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: is no JSON text") from None
     except RecursionError:
         raise DataError(f"{path}: is nested too deeply") from None
     except msgspec.ValidationError as error:

@@ -1,0 +1,207 @@
+"""Images that cannot be used are found by header and end marker, listed before step 1, and refused or skipped."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tldet.data import checks
+from tldet.data.checks import check_file, read_header
+from tldet.data.coco import CocoDataset
+from tldet.data.images import read_image
+from tldet.errors import DataError
+
+WIDTH, HEIGHT = 60, 40
+BOX = [2, 2, 30, 20]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TLDET_CACHE", str(tmp_path / "cache"))
+
+
+def photo(path: Path, orientation: int = 1, **options: Any) -> Path:
+    """A random image of WIDTH x HEIGHT as stored."""
+    pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    exif = Image.Exif()
+    if orientation != 1:
+        exif[0x0112] = orientation
+        options["exif"] = exif
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def data(folder: Path, boxes: Sequence[Sequence[float]], size: tuple[int, int] = (WIDTH, HEIGHT)) -> Path:
+    """A JSON of the files of a folder, with a box on each."""
+    names = sorted(path.name for path in folder.iterdir())
+    whole = {
+        "images": [{"id": 10 + i, "file_name": n, "width": size[0], "height": size[1]} for i, n in enumerate(names)],
+        "annotations": [
+            {"id": i, "image_id": 10 + i, "category_id": 1, "bbox": box}
+            for i, box in zip(range(len(names)), boxes, strict=False)
+        ],
+        "categories": [{"id": 1, "name": "x"}],
+    }
+    path = folder.parent / f"{folder.name}.json"
+    path.write_text(json.dumps(whole))
+    return path
+
+
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+ENDINGS = ["jpg", "png", "bmp", "webp", "tif", "gif"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_complete_files_are_accepted_without_decoding(tmp_path: Path, ending: str) -> None:
+    path = photo(tmp_path / f"a.{ending}")
+    header = read_header(path)
+    assert header is not None
+    assert header.upright == (HEIGHT, WIDTH) == read_image(path).shape[:2]
+    path.write_bytes(path.read_bytes() + b"\0" * 100)
+    assert check_file(0, path, (HEIGHT, WIDTH)) is None
+
+
+@pytest.mark.parametrize("ending", [one for one in ENDINGS if one != "gif"])
+def test_files_that_are_cut_off(tmp_path: Path, ending: str) -> None:
+    path = photo(tmp_path / f"a.{ending}")
+    half(path)
+    with pytest.raises(DataError):
+        read_image(path)
+    fault = check_file(3, path, (HEIGHT, WIDTH))
+    assert fault is not None
+    assert fault.position == 3
+    assert ("breaks off" if ending == "jpg" else "no readable picture") in fault.problem
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+def test_orientation_agrees_with_reading(tmp_path: Path, orientation: int, ending: str) -> None:
+    path = photo(tmp_path / f"a.{ending}", orientation)
+    height, width = read_image(path).shape[:2]
+    assert (height, width) == ((WIDTH, HEIGHT) if orientation >= 5 else (HEIGHT, WIDTH))
+    assert check_file(0, path, (height, width)) is None
+    assert (check_file(0, path, (width, height)) is None) == (width == height)
+
+
+def test_odd_images(shared: Path) -> None:
+    """What is accepted by its header is read at this size; the PNG damaged in its middle is found by decoding only."""
+    folder = shared / "data" / "odd_images"
+    refused = set()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".md", ".json"):
+            continue
+        try:
+            size = read_image(path).shape[:2]
+        except DataError:
+            size = (1, 2)
+        fault = check_file(0, path, size)
+        if fault is not None and fault.header is None:
+            refused.add(path.name)
+        elif path.name != "corrupt_middle.png":
+            assert fault is None, path.name
+    assert refused == {"empty.jpg", "text.jpg", "truncated_60_percent.jpg", "truncated_header.jpg"}
+
+
+def test_metadata_longer_than_the_first_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = photo(tmp_path / "a.jpg", 6, comment=b"x" * 60_000, icc_profile=b"x" * 30_000)
+    monkeypatch.setattr(checks, "read_image", None)
+    assert check_file(0, path, (WIDTH, HEIGHT)) is None
+
+
+def make_bad(folder: Path, count: int = 10) -> Path:
+    folder.mkdir()
+    for i in range(count):
+        photo(folder / f"{i}.jpg")
+    half(folder / "2.jpg")
+    half(folder / "5.jpg")
+    (folder / "7.jpg").write_bytes(b"")
+    return data(folder, [BOX] * count)
+
+
+def test_all_are_listed_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They were found one at a time, at the step that reads them."""
+    path = make_bad(tmp_path / "d")
+    with pytest.raises(DataError, match=r"3 of 10 images cannot be used: .*2\.jpg: is a JPEG .* --on-bad-image skip"):
+        CocoDataset(str(path), str(tmp_path / "d")).check_images()
+    for name in ("2.jpg", "5.jpg", "7.jpg"):
+        assert str(tmp_path / "d" / name) in caplog.text
+
+
+def test_skip(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = make_bad(tmp_path / "d")
+    (tmp_path / "d" / "9.jpg").unlink()
+    dataset = CocoDataset(str(path), str(tmp_path / "d"), on_bad_image="skip")
+    dataset.check_images()
+    assert dataset.positions.tolist() == [0, 1, 3, 4, 6, 8]
+    assert [dataset[i].target.image_id for i in range(len(dataset))] == [10, 11, 13, 14, 16, 18]
+    assert "4 of 10 images skipped" in caplog.text
+    assert "9.jpg: no such file (image 19)" in caplog.text
+    for name in ("0.jpg", "1.jpg", "3.jpg", "4.jpg", "6.jpg", "8.jpg"):
+        half(tmp_path / "d" / name)
+    with pytest.raises(DataError, match="none of its 10 images can be used"):
+        CocoDataset(str(path), str(tmp_path / "d"), on_bad_image="skip").check_images()
+
+
+def test_a_second_check_opens_only_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened = make_bad(tmp_path / "d"), list[str]()
+    whole: Callable[[Path], Any] = checks.read_header
+
+    def counted(path: Path) -> Any:
+        opened.append(path.name)
+        return whole(path)
+
+    monkeypatch.setattr(checks, "read_header", counted)
+    for expected in (10, 3):
+        opened.clear()
+        CocoDataset(str(path), str(tmp_path / "d"), on_bad_image="skip").check_images()
+        assert len(opened) == expected, "bad files are looked at again"
+    half(tmp_path / "d" / "0.jpg")
+    photo(tmp_path / "d" / "2.jpg")
+    dataset = CocoDataset(str(path), str(tmp_path / "d"), on_bad_image="skip")
+    dataset.check_images()
+    assert dataset.positions.tolist() == [1, 2, 3, 4, 6, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("orientation", "stated", "box", "verdict"),
+    [
+        (1, (30, 20), [35, 5, 20, 30], "60 x 40, the JSON says 30 x 20; its boxes fit the file only: correct width"),
+        (
+            1,
+            (120, 80),
+            [70, 5, 20, 30],
+            "60 x 40, the JSON says 120 x 80; its boxes fit the JSON only, so the image was",
+        ),
+        (1, (120, 80), BOX, "its boxes fit both"),
+        (1, (50, 50), [70, 70, 20, 30], "its boxes fit neither"),
+        (1, (40, 60), [45, 5, 10, 10], "60 x 40, the JSON says 40 x 60; its boxes fit the file only"),
+        (6, (60, 40), [45, 5, 10, 10], r"40 x 60 \(EXIF orientation 6\), the JSON says 60 x 40, its size before the"),
+        (6, (60, 40), [45, 5, 10, 10], "annotated before the rotation: remove the EXIF orientation"),
+        (6, (60, 40), [5, 45, 10, 10], "its boxes fit the file only: correct width and height"),
+    ],
+)
+def test_the_json_states_another_size(
+    tmp_path: Path,
+    orientation: int,
+    stated: tuple[int, int],
+    box: list[float],
+    verdict: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Boxes were dropped as outside the image."""
+    (tmp_path / "d").mkdir()
+    photo(tmp_path / "d" / "a.jpg", orientation)
+    path = data(tmp_path / "d", [box], stated)
+    with caplog.at_level(logging.INFO), pytest.raises(DataError, match=f"file and JSON disagree: .*{verdict}"):
+        CocoDataset(str(path), str(tmp_path / "d")).check_images()
+    assert "outside" not in caplog.text

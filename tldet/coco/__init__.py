@@ -1,0 +1,1 @@
+"""COCO JSON files: one reader, one set of rules and messages."""

@@ -1,0 +1,152 @@
+"""The text of a JSON file, in every encoding that JSON allows, and what a file holds that is none."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tldet.errors import DataError
+
+MAGIC = {  # first bytes -> what the file is
+    b"\x1f\x8b": "is gzip-compressed; unpack it first",
+    b"PK\x03\x04": "is a zip archive; unpack it first",
+    b"BZh": "is bzip2-compressed; unpack it first",
+    b"\xfd7zXZ\x00": "is xz-compressed; unpack it first",
+    b"\x28\xb5\x2f\xfd": "is zstd-compressed; unpack it first",
+    b"7z\xbc\xaf\x27\x1c": "is a 7z archive; unpack it first",
+    b"Rar!": "is a rar archive; unpack it first",
+    b"\x89PNG": "is a PNG image, not JSON",
+    b"\xff\xd8\xff": "is a JPEG image, not JSON",
+    b"%PDF": "is a PDF file, not JSON",
+    b"\x80\x02": "is a pickle file, not JSON",
+    b"\x80\x04": "is a pickle file, not JSON",
+    b"version https://git-lfs": "is a Git LFS pointer, not the file itself; fetch it with 'git lfs pull'",
+}
+BLANK = b"\x00\xef\xbb\xbf\xff\xfe \t\r\n\f\v"  # byte-order marks too
+LONE = re.compile("[\ud800-\udfff]")
+
+
+def read_json_text(path: Path, name: str | None = None) -> bytes:
+    """Read a JSON file as UTF-8 without a byte-order mark.
+
+    Args:
+        path: the file, in UTF-8, UTF-16 or UTF-32, with or without a byte-order mark.
+        name: name of the file in messages; None takes its path.
+
+    Raises:
+        DataError: the file is missing, empty, or holds something else, which the message names.
+    """
+    name = str(path) if name is None else name
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{name}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror}") from None
+    return as_utf8(content, name)
+
+
+def as_utf8(content: bytes, name: str) -> bytes:
+    """Convert the content of a JSON file to UTF-8 without a byte-order mark.
+
+    Raises:
+        DataError: ``content`` is empty or no text of JSON.
+    """
+    if problem := not_json(content):
+        raise DataError(f"{name}: {problem}")
+    encoding = json.detect_encoding(content)
+    if encoding == "utf-8":
+        return content
+    if encoding == "utf-8-sig":
+        return content.removeprefix(codecs.BOM_UTF8)
+    try:
+        return content.decode(encoding).encode()
+    except UnicodeError:
+        raise DataError(f"{name}: is damaged {encoding.upper()} text; save it as UTF-8") from None
+
+
+def not_json(content: bytes) -> str | None:
+    """Name what a file holds instead of JSON, judged by its first bytes; None if it may be JSON.
+
+    Args:
+        content: the whole file or its beginning.
+    """
+    if not content.strip(BLANK):
+        return "holds nothing but zero bytes; copy it again" if content and not content.strip(b"\x00") else "is empty"
+    for magic, problem in MAGIC.items():
+        if content.startswith(magic):
+            return problem
+    start = content[:512].removeprefix(codecs.BOM_UTF8).replace(b"\x00", b"").lstrip(b"\xff\xfe \t\r\n")[:64].lower()
+    if start.startswith(b"<"):
+        html = start.startswith((b"<!doctype html", b"<html"))
+        return "is an HTML page (a failed download?), not JSON" if html else "is XML, not JSON"
+    return None
+
+
+def parse(content: bytes, name: str) -> Any:
+    """Parse UTF-8 JSON text with Python's parser, which accepts NaN and Infinity.
+
+    Raises:
+        DataError: the text is not JSON, cut off, not UTF-8, or holds half of a UTF-16 pair (a lone surrogate).
+    """
+    try:
+        text = content.decode()
+        values = json.loads(text)
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data":
+            raise DataError(f"{name}: is cut off in the middle of a character; write or copy it again") from None
+        line = content.count(b"\n", 0, error.start) + 1
+        what = f"byte 0x{content[error.start]:02x} in line {line}"
+        raise DataError(f"{name}: is not UTF-8 ({what}; Latin-1 or another encoding?); save it as UTF-8") from None
+    except json.JSONDecodeError as error:
+        where, end = f"line {error.lineno}, column {error.colno}", error.doc.rstrip()
+        if error.pos >= len(end) - (not end.endswith(("}", "]"))) or "Unterminated" in error.msg:
+            raise DataError(f"{name}: is cut off at {where}; write or copy it again") from None
+        raise DataError(f"{name}: is not valid JSON ({where}: {error.msg})") from None
+    except RecursionError:
+        raise DataError(f"{name}: is nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{name}: is not valid JSON ({error})") from None
+    if "\\u" in text and (path := lone_surrogate(values)) is not None:
+        raise DataError(f"{name}: {path} holds half of a UTF-16 pair (a lone surrogate); correct this text")
+    return values
+
+
+def lone_surrogate(values: Any) -> str | None:
+    """Name the first text with a lone surrogate, by its path in the JSON and escaped; None if there is none."""
+    pending: list[tuple[str, Any]] = [("", values)]
+    while pending:
+        path, value = pending.pop()
+        if isinstance(value, str) and LONE.search(value):
+            return f"{path.lstrip('.') or 'text'} {value!a}"
+        if isinstance(value, dict):
+            if (key := next((key for key in value if LONE.search(key)), None)) is not None:
+                return f"key {key!a}"
+            pending += [(f"{path}.{key}", one) for key, one in reversed(value.items())]
+        elif isinstance(value, list):
+            pending += [(f"{path}[{row}]", value[row]) for row in range(len(value) - 1, -1, -1)]
+    return None
+
+
+def top_level(content: bytes, name: str) -> dict[str, msgspec.Raw]:
+    """Split the text of a JSON object into the texts of its fields; views of one buffer, nothing is copied.
+
+    Args:
+        content: UTF-8 without a byte-order mark, as :func:`read_json_text` gives it.
+        name: name of the file in messages.
+
+    Raises:
+        DataError: the text is not JSON or no object.
+    """
+    try:
+        return msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        values = parse(content, name)
+    if not isinstance(values, dict):
+        raise DataError(f"{name}: is not an object with images, annotations and categories")
+    return {key: msgspec.Raw(json.dumps(value).encode()) for key, value in values.items()}

@@ -1,0 +1,198 @@
+"""File names as annotation tools write them, and the files on disk that they mean.
+
+Names are tried unchanged first, then with these rules in this order: backslashes as slashes, ``%20`` and other percent
+escapes decoded, the folders of another machine dropped from absolute paths, letter case ignored. Rules add up. The
+first combination that fits all images of a JSON is used and logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product, takewhile
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+log = logging.getLogger(__name__)
+ABSOLUTE = re.compile(r"[A-Za-z][\w+.-]*:/|/")  # a drive, a URL or a path from the root, with slashes
+
+
+class Listing:
+    """Files and subfolders of folders, each listed once. Hidden entries and ``__MACOSX`` are no subfolders."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[frozenset[str], tuple[str, ...]]] = {}
+        self._folded: dict[str, dict[str, str]] = {}
+
+    def files(self, folder: str) -> frozenset[str]:
+        """Names of the files in a folder; none if there is no such folder."""
+        return self._entries(folder)[0]
+
+    def folders(self, folder: str) -> tuple[str, ...]:
+        """Sorted names of its subfolders."""
+        return self._entries(folder)[1]
+
+    def _entries(self, folder: str) -> tuple[frozenset[str], tuple[str, ...]]:
+        if folder not in self._known:
+            files: list[str] = []
+            folders: list[str] = []
+            try:
+                with os.scandir(folder or ".") as entries:
+                    for entry in entries:
+                        (folders if entry.is_dir() else files if entry.is_file() else []).append(entry.name)
+            except (OSError, ValueError):  # ValueError: a zero byte in the name
+                pass
+            visible = sorted(name for name in folders if not is_hidden(name))
+            self._known[folder] = frozenset(files), tuple(visible)
+        return self._known[folder]
+
+    def count(self, folder: Path, names: Names) -> int:
+        """Number of names that are files in ``folder``."""
+        groups = ((os.path.normpath(folder / parent), bases) for parent, bases in names.by_parent.items())
+        return sum(len(self._found(place, bases, names.fold)) for place, bases in groups)
+
+    def on_disk(self, folder: Path, names: Names) -> list[str]:
+        """The names as they are on disk; those without a file are unchanged."""
+        if not names.fold:
+            return names.names
+        found: dict[str, str] = {}
+        for parent, bases in names.by_parent.items():
+            place = self._real(os.path.normpath(folder / parent))
+            files = self._fold(place)
+            inside = os.path.relpath(place, folder)
+            for base in bases:
+                if fold(base) in files:
+                    found[f"{parent}/{base}" if parent else base] = PurePosixPath(inside, files[fold(base)]).as_posix()
+        return [found.get(name, name) for name in names.names]
+
+    def _found(self, place: str, bases: frozenset[str], folded: bool) -> set[str] | frozenset[str]:
+        if not folded:
+            return bases & self.files(place)
+        files = self._fold(self._real(place))
+        return {base for base in bases if fold(base) in files}
+
+    def _fold(self, place: str) -> dict[str, str]:
+        """Folded names of the files to their names; names that differ in letter case only are left out."""
+        if place not in self._folded:
+            groups: defaultdict[str, list[str]] = defaultdict(list)
+            for name in self.files(place):
+                groups[fold(name)].append(name)
+            self._folded[place] = {key: found[0] for key, found in groups.items() if len(found) == 1}
+        return self._folded[place]
+
+    def _real(self, place: str) -> str:
+        """A folder, or the one that differs from it in letter case only."""
+        path = Path(place)
+        if path.is_dir() or path.parent == path:
+            return place
+        parent = self._real(os.fspath(path.parent))
+        alike = [name for name in self.folders(parent) if fold(name) == fold(path.name)]
+        return os.fspath(Path(parent) / (alike[0] if len(alike) == 1 else path.name))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is left by a system or an editor: ``.git``, ``._train.json``, ``__MACOSX``."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def fold(name: str) -> str:
+    """A name without letter case and Unicode form (macOS decomposes accents)."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+@dataclass(frozen=True)
+class Names:
+    """File names after some rules.
+
+    Attributes:
+        names: of every image.
+        rules: what was done to them; empty if nothing.
+        fold: ignore letter case.
+        by_parent: distinct names, by their folder.
+    """
+
+    names: list[str]
+    rules: tuple[str, ...]
+    fold: bool
+    by_parent: dict[str, frozenset[str]]
+
+    @classmethod
+    def of(cls, names: list[str], rules: Sequence[str] = (), *, fold: bool = False) -> Names:
+        """Group names by their folder."""
+        groups: defaultdict[str, set[str]] = defaultdict(set)
+        for name in names:
+            parent, _, base = name.rpartition("/")
+            groups[parent or ("/" if name.startswith("/") else "")].add(base)
+        return cls(names, tuple(rules), fold, {parent: frozenset(bases) for parent, bases in groups.items()})
+
+    @property
+    def distinct(self) -> int:
+        """Number of distinct names."""
+        return sum(map(len, self.by_parent.values()))
+
+
+def variants(names: Sequence[str]) -> Iterator[Names]:
+    """Yield the names unchanged, then after each combination of rules that changes them, later rules last."""
+    tried: set[tuple[bool, int]] = set()
+    distinct = len(set(names))
+    for folded, machine, escapes, slashes in product((False, True), repeat=4):
+        changed, rules = list(names), []
+        if slashes:
+            changed = [name.replace("\\", "/") for name in changed]
+            rules.append("backslashes read as slashes")
+        if escapes:
+            changed = [unquote(name) for name in changed]
+            rules.append("percent escapes decoded")
+        for inside, dropped in _without_machine(changed) if machine else [(changed, [])]:
+            key = folded, hash(tuple(inside))
+            apart = len({fold(name) for name in inside} if folded else set(inside))
+            if key not in tried and apart == distinct:  # two images never become one
+                tried.add(key)
+                yield Names.of(inside, [*rules, *dropped, *["letter case ignored"] * folded], fold=folded)
+
+
+def _without_machine(names: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
+    """Absolute names without 1, 2, ... of the folders that they share, then without all folders; with the rule."""
+    absolute = [name for name in names if ABSOLUTE.match(name)]
+    if not absolute:
+        return
+    parts = {name: [part for part in name.split("/") if part] for name in absolute}
+    levels = zip(*(one[:-1] for one in parts.values()), strict=False)
+    common = [one[0] for one in takewhile(lambda level: len(set(level)) == 1, levels)]
+    for count in [*range(1, len(common) + 1), None]:
+        kept = slice(-1, None) if count is None else slice(count, None)
+        rule = "folders dropped" if count is None else f"{'/'.join(common[:count])}/ dropped"
+        short = {name: "/".join(one[kept]) for name, one in parts.items()}
+        yield [short.get(name, name) for name in names], [f"absolute paths: {rule}"]
+
+
+def resolve_names(folder: Path, names: Sequence[str], annotations: Path) -> Sequence[str]:
+    """Find the files that the names of a JSON mean in its image folder; log the rule if it takes one.
+
+    The rule is the first that fits all images, or else the one that fits most.
+
+    Args:
+        folder: the image folder.
+        names: file names as the JSON has them.
+        annotations: the JSON, for the log.
+
+    Returns:
+        The names on disk; an image that is missing keeps its name.
+    """
+    listing = Listing()
+    best, most = Names.of(list(names)), -1
+    for one in variants(names):
+        count = listing.count(folder, one)
+        if count > most:
+            best, most = one, count
+        if count == one.distinct:
+            break
+    if best.rules and most > 0:
+        log.info("%s: file names matched to %s with %s", annotations, folder, ", ".join(best.rules))
+        return listing.on_disk(folder, best)
+    return names

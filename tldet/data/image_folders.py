@@ -1,0 +1,134 @@
+"""The image folder of an annotation file: the one that holds all images of the file."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from tldet.data.file_names import Listing, variants
+from tldet.data.index import AnnotationIndex
+from tldet.data.split_names import KINDS, split_of, splits_in
+from tldet.errors import DataError
+
+log = logging.getLogger(__name__)
+DEPTH = 3  # levels of folders searched below the data folder
+SHOWN = 6  # folders in a message
+PARTIAL = 0.5  # share of the images that a folder must hold to be taken if none holds all
+
+
+def find_images(
+    annotations: Path, root: Path, *, ending: Path | None = None, advice: str = "choose one with --images"
+) -> Path:
+    """Find the folder that holds all images of a JSON.
+
+    Folders below ``root`` and around the JSON are searched, then those beside the JSON's folder. A folder named after
+    another split counts only if no other one holds all images.
+
+    Args:
+        annotations: the JSON.
+        root: the data folder.
+        ending: end of the folder's path (``images`` for ``train/images``); None takes any folder.
+        advice: what to do if several folders fit, for the message.
+
+    Raises:
+        DataError: no folder holds the images, or several do and none is preferred.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    names = AnnotationIndex.load(annotations).file_names
+    return _Search(annotations, root, names, advice).run(ending)
+
+
+class _Search:
+    """A search for the images of one JSON."""
+
+    def __init__(self, annotations: Path, root: Path, names: Sequence[str], advice: str) -> None:
+        self.annotations, self.root, self.names, self.advice = annotations, root, names, advice
+        self.listing = Listing()
+        self.split = split_of(annotations, root)
+
+    def run(self, ending: Path | None) -> Path:
+        inside = list(self._tree(self.root, DEPTH))
+        if not self.annotations.resolve().is_relative_to(self.root.resolve()):
+            inside += self._tree(self.annotations.parent, DEPTH)
+        stages = [inside, list(self._around(self.annotations.parent.parent))]
+        if all(Path(name).is_absolute() for name in self.names):
+            stages = [[self.annotations.parent], *stages]
+        if ending is not None:
+            parts = ending.parts
+            stages = [[folder for folder in stage if folder.parts[-len(parts) :] == parts] for stage in stages]
+            if not any(stages):
+                raise DataError(f"--images {ending}: no such folder")
+        for stage in stages:
+            if folder := self._whole(stage):
+                return folder
+        return self._partial([folder for stage in stages for folder in stage])
+
+    def _tree(self, folder: Path, depth: int) -> Iterator[Path]:
+        yield folder
+        if depth:
+            for name in self.listing.folders(os.fspath(folder)):
+                yield from self._tree(folder / name, depth - 1)
+
+    def _around(self, parent: Path) -> Iterator[Path]:
+        """A folder above the JSON, its subfolders, and the usual places below them."""
+        yield from self._tree(parent, 1)
+        for word in (self._stem(), *KINDS.get(self.split or "", ())):
+            yield from (parent / "images" / word, parent / word / "images")
+
+    def _stem(self) -> str:
+        return self.annotations.stem.removeprefix("instances_")
+
+    def _whole(self, folders: Sequence[Path]) -> Path | None:
+        for names in variants(self.names):
+            found = [folder for folder in folders if self.listing.count(folder, names) == names.distinct]
+            if found:
+                return self._only(found, f"all {names.distinct} images")
+        return None
+
+    def _partial(self, folders: Sequence[Path]) -> Path:
+        """The folder that holds most images, if that is most of them; what is missing is reported by its reader."""
+        most, best, total = 0, list[Path](), 1
+        for names in variants(self.names):
+            counts = {folder: self.listing.count(folder, names) for folder in folders}
+            if (highest := max(counts.values(), default=0)) > most:
+                most, total = highest, names.distinct
+                best = [folder for folder, count in counts.items() if count == highest]
+        if most >= PARTIAL * total:
+            return self._only(best, f"{most} of {total} images")
+        held = f" (at most {most} of {len(set(self.names))}, in {best[0]})" if most else ""
+        raise DataError(
+            f"{self.annotations}: its images ({self.names[0]}, ...) are in none of {_named(folders)}{held}; "
+            "give --images"
+        )
+
+    def _only(self, folders: Sequence[Path], what: str) -> Path:
+        """The one of the folders that hold the images; folders of other splits and years do not count if they can."""
+        real = list({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
+        own = [folder for folder in real if not self._of_other(folder)] or real
+        best = [folder for folder in own if not any(self._replaces(other, folder) for other in own)]
+        if len(best) > 1:
+            raise DataError(f"{self.annotations}: several folders hold {what}: {_named(best)}; {self.advice}")
+        if self._of_other(best[0]):
+            log.warning("%s: its images are in %s, a folder named after another split", self.annotations, best[0])
+        return best[0]
+
+    def _of_other(self, folder: Path) -> bool:
+        """Whether a folder is named after another split than the JSON's."""
+        stated = set[str]().union(*(splits_in(part) for part in self._parts(folder)))
+        return bool(stated) and self.split is not None and self.split not in stated
+
+    def _replaces(self, one: Path, other: Path) -> bool:
+        """Whether ``one`` is the other folder but for the JSON's own name: ``train2017`` and ``train2014``."""
+        pairs = [(a, b) for a, b in zip(self._parts(one), self._parts(other), strict=False) if a != b]
+        alike = len(self._parts(one)) == len(self._parts(other)) and len(pairs) == 1
+        return alike and pairs[0][0] == self._stem() and bool(splits_in(pairs[0][1]))
+
+    def _parts(self, folder: Path) -> tuple[str, ...]:
+        return folder.relative_to(self.root).parts if folder.is_relative_to(self.root) else (folder.name,)
+
+
+def _named(folders: Collection[Path]) -> str:
+    return ", ".join(str(folder) for folder in list(folders)[:SHOWN]) + (", ..." if len(folders) > SHOWN else "")

@@ -1,0 +1,69 @@
+"""Recognition of COCO object annotations by the content of a file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tldet.cache import remembered
+from tldet.coco.text import read_json_text, top_level
+from tldet.errors import DataError
+
+NEEDED = ("images", "annotations", "categories")
+LARGE = 1 << 25  # bytes; the result for a larger file is cached, since it has to be read in full
+VERSION = 1  # of the cached results
+
+
+@dataclass(frozen=True)
+class Content:
+    """Result of :func:`examine`.
+
+    Attributes:
+        problem: why the file cannot be used as object annotations; empty if it can.
+        damaged: the file is not even JSON (missing, empty, cut off, an HTML page, a Git LFS pointer, ...).
+    """
+
+    problem: str = ""
+    damaged: bool = False
+
+
+def examine(path: Path) -> Content:
+    """Find out whether a file holds COCO object annotations, in whatever encoding and whatever its name."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        return Content(f"cannot be read: {error.strerror}", damaged=True)
+    if status.st_size < LARGE:
+        return _examine(path)
+    key = f"{VERSION} {path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    problem, damaged = remembered("content", key, lambda: [*vars(_examine(path)).values()])[0]
+    return Content(str(problem), bool(damaged))
+
+
+def _examine(path: Path) -> Content:
+    try:
+        text = read_json_text(path, "")
+        if text.lstrip().startswith(b"["):
+            return Content("is a list (detections?), not an object with images, annotations and categories")
+        fields = top_level(text, "")
+    except DataError as error:
+        return Content(str(error).removeprefix(": "), damaged=True)
+    if missing := [key for key in NEEDED if key not in fields]:
+        return Content(f"has no {' and no '.join(missing)}")
+    keys = _first_keys(bytes(memoryview(fields["annotations"])[: 1 << 20]))
+    if "segments_info" in keys:
+        return Content("holds panoptic annotations (segments_info), not objects")
+    if keys and not keys & {"bbox", "segmentation"}:
+        return Content("holds no objects: its first annotation has neither bbox nor segmentation (captions?)")
+    return Content()
+
+
+def _first_keys(text: bytes) -> set[str]:
+    """Keys of the first record of a list, given its beginning; none if the list is empty or holds something else."""
+    start = text.decode(errors="ignore").lstrip().removeprefix("[").lstrip()
+    try:
+        record, _ = json.JSONDecoder().raw_decode(start)
+    except (ValueError, RecursionError):
+        return set()
+    return set(record) if isinstance(record, dict) else set()

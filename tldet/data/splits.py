@@ -1,0 +1,162 @@
+"""Splitting one COCO JSON into a training and a validation split."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tldet.coco.text import parse, read_json_text
+from tldet.data.file_names import resolve_names
+from tldet.data.index import AnnotationIndex
+from tldet.data.layouts import Split
+from tldet.data.merge.pictures import same_pictures
+from tldet.errors import DataError
+from tldet.output import write_json
+
+log = logging.getLogger(__name__)
+NAMED = 10  # classes in a message
+
+
+def split_one(split: Split, out: Path, *, seed: int, share: float = 0.2) -> tuple[Split, Split]:
+    """Split one JSON by images into a training and a validation split, the same for the same seed.
+
+    Equal images (one file, or files with the same bytes) stay together. Validation gets an image of every class that
+    has several, while there is room, and otherwise the same share of every group of images with the same rarest class.
+    The only image of a class stays in training.
+
+    Args:
+        split: what is split.
+        out: folder of the two JSON files.
+        seed: seed of the draw.
+        share: of the images that go to validation.
+
+    Raises:
+        DataError: the images cannot be split, or ``out`` cannot be written.
+    """
+    index = AnnotationIndex.load(split.annotations)
+    if len(index) < 2:
+        raise DataError(
+            f"{split.annotations}: has {len(index)} image; at least 2 are needed for training and validation"
+        )
+    shown = shown_classes(index)
+    groups = _equal_images(split, index)
+    sizes = np.bincount(groups)
+    shown_in = np.zeros((len(sizes), shown.shape[1]), np.bool_)
+    np.logical_or.at(shown_in, groups, shown)
+    val = _draw(shown_in, sizes, min(max(1, round(share * len(index))), len(index) - 1), seed)[groups]
+    if not val.any():
+        why = "all its images are equal" if len(sizes) == 1 else "every image is the only one of one of its classes"
+        raise DataError(f"{split.annotations}: cannot be split into training and validation: {why}; give --val")
+    chosen = {"train": index.image_ids[~val], "val": index.image_ids[val]}
+    written = [write_part(split, set(ids.tolist()), out / f"{name}.json") for name, ids in chosen.items()]
+    counts = split.annotations, int((~val).sum()), int(val.sum())
+    log.info("%s: split into %d images for training and %d for validation", *counts)
+    _report_absent(split, index, shown, val)
+    return written[0], written[1]
+
+
+def _equal_images(split: Split, index: AnnotationIndex) -> NDArray[np.int64]:
+    """(I,) number of the group of equal images that each image is in."""
+    paths = [split.images / name for name in resolve_names(split.images, index.file_names, split.annotations)]
+    there = np.array([path.is_file() for path in paths])
+    first_of: dict[Path, int] = {}  # equal names of missing images are equal too
+    same = np.array([first_of.setdefault(path, i) for i, path in enumerate(paths)], np.int64)
+    found = np.flatnonzero(there)
+    same[found] = found[same_pictures([paths[i] for i in found.tolist()], np.arange(len(found)))]
+    return np.unique(same, return_inverse=True)[1].astype(np.int64)
+
+
+def _draw(shown: NDArray[np.bool_], sizes: NDArray[np.int64], wanted: int, seed: int) -> NDArray[np.bool_]:
+    """Choose groups for validation.
+
+    Args:
+        shown: (G, K) whether a group of equal images shows a class.
+        sizes: (G,) its number of images.
+        wanted: number of images for validation.
+        seed: seed of the draw.
+
+    Returns:
+        (G,) bool; all False if no group can be spared.
+    """
+    order = _spread(shown, np.random.default_rng([seed, 7]))
+    left, taken = shown.sum(0), np.zeros(len(sizes), np.bool_)
+
+    def take(group: int, room: int) -> bool:
+        spared = not taken[group] and sizes[group] <= room and bool((left[shown[group]] > 1).all())
+        if spared:
+            taken[group] = True
+            left[shown[group]] -= 1
+        return spared
+
+    for label in np.argsort(shown.sum(0), kind="stable").tolist():
+        if not (shown[:, label] & taken).any():
+            next((g for g in order[shown[order, label]].tolist() if take(g, wanted - int(sizes[taken].sum()))), None)
+    room = wanted - int(sizes[taken].sum())
+    for group in order.tolist():
+        if not room:
+            break
+        room -= int(sizes[group]) * take(group, room)
+    if not taken.any():  # every group is larger than the share
+        next(
+            (g for g in order[np.argsort(sizes[order], kind="stable")].tolist() if take(g, int(sizes.sum()) - 1)), None
+        )
+    return taken
+
+
+def _spread(shown: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np.int64]:
+    """A random order in which the groups of every rarest class are spread evenly."""
+    frequency = shown.sum(0)
+    rarest = np.where(shown, frequency, np.iinfo(np.int64).max).argmin(1) if shown.shape[1] else np.zeros(len(shown))
+    rarest = np.where(shown.any(1), rarest, -1)
+    place = np.empty(len(shown))
+    for label in np.unique(rarest):
+        rows = random.permutation(np.flatnonzero(rarest == label))
+        place[rows] = (np.arange(len(rows)) + random.random()) / len(rows)
+    return np.argsort(place, kind="stable")
+
+
+def _report_absent(split: Split, index: AnnotationIndex, shown: NDArray[np.bool_], val: NDArray[np.bool_]) -> None:
+    """Name the classes that only the training split shows."""
+    absent = np.flatnonzero(shown.any(0) & ~shown[val].any(0))
+    if not len(absent):
+        return
+    counts = shown.sum(0)
+    names = [f"{index.class_names[k]} ({counts[k]} image{'s' * int(counts[k] > 1)})" for k in absent[:NAMED].tolist()]
+    more = f", ... ({len(absent)} classes)" if len(absent) > NAMED else ""
+    text = "%s: no image in the validation split, so not evaluated: %s%s"
+    log.warning(text, split.annotations, ", ".join(names), more)
+
+
+def shown_classes(index: AnnotationIndex) -> NDArray[np.bool_]:
+    """(I, K) whether an image shows an object of a class; crowd regions do not count, they cannot be trained on."""
+    shown = np.zeros((len(index), len(index.class_names)), np.bool_)
+    images = np.repeat(np.arange(len(index)), np.diff(index.offsets))
+    shown[images[~index.crowd], index.labels[~index.crowd]] = True
+    return shown
+
+
+def rarest_classes(index: AnnotationIndex) -> NDArray[np.int64]:
+    """(I,) label of the rarest class of every image; -1 if it shows none."""
+    frequency = np.bincount(index.labels, minlength=len(index.class_names))
+    labels = [index.labels[index.rows(i)] for i in range(len(index))]
+    return np.array([found[frequency[found].argmin()] if len(found) else -1 for found in labels], np.int64)
+
+
+def write_part(split: Split, image_ids: Collection[int], path: Path) -> Split:
+    """Write some images of a JSON with their annotations, unchanged, as a JSON of their own.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    whole = parse(read_json_text(split.annotations), str(split.annotations))
+    part = {
+        **whole,
+        "images": [image for image in whole["images"] if image["id"] in image_ids],
+        "annotations": [a for a in whole.get("annotations") or [] if a["image_id"] in image_ids],
+    }
+    write_json(path, part, whole=True)
+    return Split(path, split.images)

@@ -14,7 +14,7 @@ from tldet.engine.log import LOG_NAME
 from tldet.evaluation.report import CocoResult
 from tldet.inference.predictor import load
 from tldet.inference.run import predict, write_picture
-from tldet.inference.video import VideoWriter
+from tldet.inference.writer import VideoWriter
 from tldet.visualize import draw, grid, plot_curves
 from tldet.workflows.finetune import finetune
 from tldet.workflows.test import test

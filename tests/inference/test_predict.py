@@ -23,7 +23,9 @@ from tldet.errors import ConfigError, DataError
 from tldet.inference.predictor import Predictor
 from tldet.inference.run import predict, read_ahead
 from tldet.inference.sources import find_sources
-from tldet.inference.video import Behind, Video, VideoWriter, ahead
+from tldet.inference.threads import Behind, ahead
+from tldet.inference.video import Video
+from tldet.inference.writer import VideoWriter
 from tldet.structures import Detections
 
 
@@ -40,7 +42,7 @@ def test_drawings_never_go_over_the_pictures_given(run: Path, digits: Path, tmp_
     with pytest.raises(DataError, match=r"a\.jpg: is an input"):
         predict(run / "best.pt", [tmp_path / "x"], out=tmp_path / "x")
     assert (tmp_path / "x" / "a.jpg").read_bytes() == before
-    sources = find_sources([str(tmp_path / folder) for folder in ("x", "y", "z")])
+    sources = find_sources([str(tmp_path / folder) for folder in ("x", "y", "z")]).sources
     assert [str(source.name) for source in sources] == ["a.jpg", "a_2.jpg", "a_2_2.jpg"]
 
 
@@ -132,7 +134,7 @@ def test_pictures_are_read_ahead_in_order_and_broken_ones_as_their_error(
     (tmp_path / "b.jpg").write_bytes(b"")
     (tmp_path / "c.mp4").write_bytes(b"x")
     inputs = [good[0], tmp_path / "b.jpg", good[1], tmp_path / "c.mp4", good[2]]
-    read = list(read_ahead(find_sources([str(path) for path in inputs]), predictor))
+    read = list(read_ahead(find_sources([str(path) for path in inputs]).sources, predictor))
     assert [source.path for source, _ in read] == inputs
     assert isinstance(read[1][1], DataError)
     assert read[3][1] is None
@@ -183,7 +185,7 @@ def test_video_of_odd_size_and_turned(tmp_path: Path) -> None:
         for shade in range(7):
             writer.write(np.full((61, 99, 3), 30 * shade, np.uint8))
     video = Video(tmp_path / "odd.mp4")
-    frames = list(video)
+    frames = [frame.image for frame in video]
     assert len(frames) == 7
     assert video.rate == Fraction(30000, 1001)
     assert frames[0].shape == (62, 100, 3)
@@ -263,7 +265,7 @@ def test_what_cannot_be_read_is_counted_once(stand: Stand, tmp_path: Path, monke
 
 def test_what_is_no_video(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"words")
-    with pytest.raises(DataError, match="no readable video"):
+    with pytest.raises(DataError, match="not a readable video"):
         Video(tmp_path / "a.mp4")
 
 
@@ -283,19 +285,19 @@ def test_ahead_hands_over_errors_and_stops() -> None:
 
 def test_sources(digits: Path, tmp_path: Path) -> None:
     pictures = sorted((digits / "test").glob("*.jpg"))
-    assert [s.path for s in find_sources([str(digits / "test" / "*.jpg")])] == pictures
-    assert len(find_sources([str(digits / "test")])) == len(pictures)
-    assert find_sources(["0"])[0].kind == "camera"
+    assert [s.path for s in find_sources([str(digits / "test" / "*.jpg")]).sources] == pictures
+    assert len(find_sources([str(digits / "test")]).sources) == len(pictures)
+    assert find_sources(["0"]).sources[0].kind == "camera"
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         shutil.copy(pictures[0], tmp_path / folder / "x.jpg")
-    names = [str(s.name) for s in find_sources([str(tmp_path / "a"), str(tmp_path / "b")])]
+    names = [str(s.name) for s in find_sources([str(tmp_path / "a"), str(tmp_path / "b")]).sources]
     assert names == ["x.jpg", "x_2.jpg"], "one drawing must not overwrite the other"
     for wrong in (tmp_path / "none.jpg", tmp_path / "*.gif"):
         with pytest.raises(DataError, match="no such"):
             find_sources([str(wrong)])
     (tmp_path / "c").mkdir()
-    with pytest.raises(DataError, match="holds no picture"):
+    with pytest.raises(DataError, match="contains no image or video"):
         find_sources([str(tmp_path / "c")])
 
 

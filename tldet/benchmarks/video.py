@@ -14,7 +14,8 @@ from tldet.data.digits import frames
 from tldet.data.images import Picture, resize_to
 from tldet.inference.predictor import Predictor, load
 from tldet.inference.run import TOGETHER, grouped, predict
-from tldet.inference.video import Video, VideoWriter
+from tldet.inference.video import Video
+from tldet.inference.writer import VideoWriter
 from tldet.models.detector import build_detector
 
 RECIPE = "faster_rcnn_lite0"
@@ -33,7 +34,7 @@ def run(bench: Bench) -> Suite:
         for frame in frames(count, size=SIZE):
             writer.write(resize_to(frame, size))
     saved = _saved(bench.folder / "random.pt", recipe, size)
-    predictor, pictures = load(saved, "cpu"), list(Video(clip))
+    predictor, pictures = load(saved, "cpu"), [frame.image for frame in Video(clip)]
     score = _score(predictor, pictures[0])
     boxes = [len(predictor.predict(picture, score)) for picture in pictures[:5]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import struct
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,16 @@ from numpy.typing import NDArray
 from tldet.errors import DataError
 
 Picture = NDArray[np.uint8]
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
+EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
+    | {".avif", ".heic", ".heif", ".jp2", ".j2k"}
+)
+SIGNATURES = (
+    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51",
+)  # fmt: skip
+HEIF, AVIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), (b"avif", b"avis")
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+START = 4096  # bytes of a file that tell its format
 END_WITHIN = 4096  # cameras append data after the end marker
 REDUCED = {
     1: cv2.IMREAD_COLOR,
@@ -99,6 +108,36 @@ def read_reduced(path: str | Path, bounds: tuple[int, int] | None) -> Reduced:
         raise DataError(f"{path}: is a JPEG that breaks off before its end") from None
 
 
+def is_image(start: bytes) -> bool:
+    """Whether a file's first bytes are those of an image format, TIFF excepted (see :func:`is_tiff`)."""
+    bmp = start[:2] == b"BM" and start[6:10] == bytes(4) and start[14:15] in b"\x0c\x28\x6c\x7c"
+    webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+    return start.startswith(SIGNATURES) or bmp or webp or bool(_brands(start) & {*HEIF, *AVIF})
+
+
+def is_tiff(start: bytes) -> bool:
+    """Whether a file's first bytes are those of TIFF, or of a camera's raw format."""
+    return start.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
+
+
+def is_heif(start: bytes) -> bool:
+    """Whether a file's first bytes are those of HEIF (.heic) and not of AVIF."""
+    return bool(_brands(start) & {*HEIF}) and not _brands(start) & {*AVIF}
+
+
+def _brands(start: bytes) -> set[bytes]:
+    """The formats that the first box of an ISO media file names."""
+    if start[4:8] != b"ftyp":
+        return set()
+    end = min(int.from_bytes(start[:4], "big"), len(start))
+    return {start[8:12], *(start[at : at + 4] for at in range(16, end, 4))}
+
+
+def heif_readable() -> bool:
+    """Whether HEIF (.heic) can be read: Pillow needs the package pillow-heif for it."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
 def reduction(size: tuple[int, int], short: int, long: int) -> int:
     """The greatest of 8, 4, 2 and 1 that divides (height, width) and leaves at least :func:`fitted_size` of it."""
     height, width = fitted_size(size, short, long)
@@ -122,10 +161,18 @@ def frame_of(content: bytes) -> Frame | None:
 
 
 def _read_with_pillow(path: str | Path, content: bytes) -> Picture:
+    if is_heif(content[:START]) and not heif_readable():
+        raise DataError(f"{path}: is a HEIF image, which Pillow reads with the package pillow-heif; install it")
+    with _naming(path), _opened(content) as opened:
+        return _upright(opened)
+
+
+def _opened(content: bytes) -> Any:
     from PIL import Image
 
-    with _naming(path), Image.open(io.BytesIO(content)) as opened:
-        return _upright(opened)
+    if is_heif(content[:START]):
+        return importlib.import_module("pillow_heif").HeifImageFile(io.BytesIO(content))
+    return Image.open(io.BytesIO(content))
 
 
 def from_pillow(image: Any) -> Picture:

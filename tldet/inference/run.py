@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 
@@ -19,7 +19,9 @@ from tldet.engine.memory import give_back_memory, keep_freed_memory
 from tldet.errors import DataError
 from tldet.inference.predictor import Predictor, load
 from tldet.inference.sources import Source, find_sources
-from tldet.inference.video import AHEAD, Behind, Video, VideoWriter, ahead, camera
+from tldet.inference.threads import AHEAD, Behind, ahead
+from tldet.inference.video import STANDARD, Frame, Video, camera
+from tldet.inference.writer import VideoWriter
 from tldet.output import make_folder, write_json
 from tldet.structures import Detections
 from tldet.visualize import draw
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 PICTURES_AHEAD = 2  # each may take 100 MB
 TOGETHER = 4  # frames of a film predicted at once, in four fifths of the time
 
@@ -42,6 +45,8 @@ class Summary:
         frames: of videos and cameras.
         detections: found in all.
         failed: path to reason.
+        skipped: reason to the number of files and folders inside the inputs that were passed over.
+        damaged: path of a video to the number of its packets that could not be decoded.
         seconds: of work.
         records: COCO results; ``image_id`` counts pictures and frames from 1, ``file_name`` is the path (and
             ``#frame`` of a video).
@@ -51,6 +56,8 @@ class Summary:
     frames: int = 0
     detections: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    damaged: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     records: list[dict[str, Any]] = field(default_factory=list)
 
@@ -85,13 +92,14 @@ def predict(
             cannot be written.
     """
     keep_freed_memory()
-    sources = find_sources([str(given) for given in inputs])
+    sources, skipped = find_sources([str(given) for given in inputs])
     if out:
         _spare_inputs(sources, Path(out))
     for folder in (Path(out) if out else None, Path(json_path).parent if json_path else None):
         if folder:
             make_folder(folder)
     run = _Run(load(checkpoint, device, precision), Path(out) if out else None, score, console)
+    run.summary.skipped = skipped
     give_back_memory()
     start = time.perf_counter()
     try:
@@ -140,8 +148,10 @@ class _Run:
                 return
             shown = progress.track(video, total=video.frames or None, description=source.path.name)
             self._film(source, shown, video.rate, TOGETHER)
+            self._check(source, video)
         else:
-            self._film(source, camera(int(str(source.path))), Fraction(25), 1)  # nobody waits for later frames
+            shots = camera(int(str(source.path)))
+            self._film(source, shots, STANDARD, 1)  # nobody waits for later frames
 
     def _unreadable(self, source: Source, error: DataError) -> None:
         self.summary.failed[str(source.path)] = str(error)
@@ -159,30 +169,39 @@ class _Run:
         if self.out:
             write_picture(self.out / source.name, draw(drawn_on, found))
 
-    def _film(self, source: Source, frames: Iterable[Picture], rate: Fraction, together: int) -> None:
+    def _check(self, source: Source, video: Video) -> None:
+        """Report damage of a video that did not keep its other frames from being read."""
+        if video.damaged:
+            self.summary.damaged[str(source.path)] = video.damaged
+        if problems := video.problems():
+            log.warning("%s: %s", source.path, problems)
+
+    def _film(self, source: Source, frames: Iterable[Frame], rate: Fraction, together: int) -> None:
         numbers = count()
         with self._drawing(source, rate) as draw_on:
             for some in grouped(self._readable(source, frames), together):
-                for frame, found in zip(some, self.predictor.predict(some, self.score, together), strict=True):
+                images = [frame.image for frame in some]
+                for frame, found in zip(some, self.predictor.predict(images, self.score, together), strict=True):
                     self._record(found, f"{source.path.as_posix()}#{next(numbers)}")
                     self.summary.frames += 1
                     draw_on((frame, found))
 
     @contextmanager
-    def _drawing(self, source: Source, rate: Fraction) -> Iterator[Callable[[tuple[Picture, Detections]], None]]:
+    def _drawing(self, source: Source, rate: Fraction) -> Iterator[Callable[[tuple[Frame, Detections]], None]]:
         """What takes frames and detections and writes them as a film, in a thread of its own; nothing without --out."""
         if self.out is None:
             yield lambda _: None
             return
         with VideoWriter(self.out / source.name, rate) as writer:
 
-            def write(given: tuple[Picture, Detections]) -> None:
-                writer.write(draw(*given))
+            def write(given: tuple[Frame, Detections]) -> None:
+                frame, found = given
+                writer.write(draw(frame.image, found), frame.start, frame.duration)
 
             with Behind(write, AHEAD) as drawing:
                 yield drawing.put
 
-    def _readable(self, source: Source, frames: Iterable[Picture]) -> Iterator[Picture]:
+    def _readable(self, source: Source, frames: Iterable[Frame]) -> Iterator[Frame]:
         """The frames up to where they cannot be read."""
         try:
             yield from frames
@@ -204,12 +223,14 @@ class _Run:
         counts += [f"{s.frames} frames"] if s.frames else []
         rate = (s.pictures + s.frames) / max(s.seconds, 1e-9)
         failed = f", {len(s.failed)} could not be read" if s.failed else ""
+        failed += f", {sum(s.skipped.values())} files skipped" if s.skipped else ""
+        failed += f", {sum(s.damaged.values())} damaged packets skipped" if s.damaged else ""
         where = f"; drawn in {self.out}" if self.out and counts else ""
         text = f"{' and '.join(counts) or 'nothing'}: {s.detections} detections, {rate:.1f} a second{failed}{where}"
         self.console.print(text, markup=False, highlight=False)
 
 
-def grouped(frames: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
+def grouped(frames: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of ``size`` frames; the last may be shorter."""
     left = iter(frames)
     while some := list(islice(left, size)):

@@ -1,58 +1,176 @@
-"""What ``tldet predict`` is given: pictures, folders, globs, videos, a camera."""
+"""Inputs of ``tldet predict``: images, folders, globs, videos, a camera."""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from tldet.data.images import EXTENSIONS
+from tldet.data.images import EXTENSIONS, START, heif_readable, is_heif, is_image, is_tiff
 from tldet.errors import DataError
+from tldet.inference.video import open_video
 
+log = logging.getLogger(__name__)
 DRAWABLE = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
+VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
 
 
 @dataclass(frozen=True)
 class Source:
-    """One input: ``kind`` is "picture", "video" or "camera"; ``name`` is where its drawing goes, without a folder."""
+    """One input.
+
+    Attributes:
+        kind: "picture", "video" or "camera".
+        path: the file; the number of a camera.
+        name: path of its drawing inside the output folder.
+    """
 
     kind: str
     path: Path
     name: Path
 
 
-def find_sources(inputs: Sequence[str]) -> list[Source]:
-    """The pictures, videos and cameras that arguments name, in order.
+class Found(NamedTuple):
+    """Inputs, and the number of files and folders inside them that were passed over, by reason."""
+
+    sources: list[Source]
+    skipped: dict[str, int]
+
+
+def find_sources(inputs: Sequence[str]) -> Found:
+    """Find the images, videos and cameras that arguments name, in order.
+
+    Folders are searched with their subfolders; linked subfolders are followed, each folder once. Files are recognized
+    by content, hidden ones are passed over.
 
     Raises:
         DataError: an argument names nothing.
     """
     found: list[Source] = []
+    skipped: Counter[str] = Counter()
     for given in inputs:
         path = Path(given)
         if given.isdigit() and not path.exists():
             found.append(Source("camera", path, Path(f"camera_{given}")))
         elif path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.is_file() and kind_of(p)]
-            if not inside:
-                raise DataError(f"{path}: holds no picture or video")
-            found += [Source(kind_of(p) or "", p, p.relative_to(path)) for p in inside]
+            found += _inside(path, skipped)
         elif path.is_file():
-            found.append(Source(kind_of(path) or "picture", path, Path(path.name)))
+            found.append(_named_file(path))
         else:
             matched = sorted(Path(p) for p in glob.glob(given, recursive=True) if Path(p).is_file())  # noqa: PTH207
             if not matched:
-                raise DataError(f"{given}: no such picture, folder, video or camera")
-            found += [Source(kind_of(p) or "picture", p, Path(p.name)) for p in matched]
-    return _distinct(found)
+                raise DataError(f"{given}: no such image, folder, video or camera")
+            found += map(_named_file, matched)
+    return Found(_distinct(found), dict(skipped.most_common()))
+
+
+def _named_file(path: Path) -> Source:
+    """A file named by the user: an image unless it is a video, so that reading it reports what is wrong with it."""
+    return Source(kind_of(path) or "picture", path, Path(path.name))
+
+
+def _inside(folder: Path, skipped: Counter[str]) -> list[Source]:
+    """The images and videos of a folder; others are counted in ``skipped`` and reported."""
+    found: list[Source] = []
+    passed: Counter[str] = Counter()
+    for path in _files(folder, passed):
+        kind, reason = ("", "hidden") if path.name.startswith(".") else _kind_or_reason(path)
+        if kind:
+            found.append(Source(kind, path, path.relative_to(folder)))
+        else:
+            passed[reason] += 1
+    listed = ", ".join(f"{number} {reason}" for reason, number in passed.most_common())
+    if not found:
+        raise DataError(f"{folder}: contains no image or video" + (f" (skipped: {listed})" if passed else ""))
+    if passed:
+        log.info("%s: skipped %s", folder, listed)
+    skipped.update(passed)
+    return sorted(found, key=lambda source: source.path)
+
+
+def _files(folder: Path, passed: Counter[str]) -> Iterator[Path]:
+    """The files below a folder. Links are followed last, so that a folder keeps its own path where it has one."""
+    waiting, seen = [folder], set()
+    while waiting:
+        place = waiting.pop(0)
+        identity = (place.stat().st_dev, place.stat().st_ino)
+        if identity in seen:
+            passed["linked folder already searched"] += 1
+            continue
+        seen.add(identity)
+        try:
+            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+        except OSError:
+            passed["folder that cannot be read"] += 1
+            continue
+        plain: list[Path] = []
+        for entry in entries:
+            if not os.path.isdir(entry.path):  # noqa: PTH112  (is_dir() raises for a link to itself)
+                yield Path(entry.path)
+            elif entry.name.startswith("."):
+                passed["hidden folder"] += 1
+            elif entry.is_symlink():
+                waiting.append(Path(entry.path))
+            else:
+                plain.append(Path(entry.path))
+        waiting[:0] = plain
+
+
+def _kind_or_reason(path: Path) -> tuple[str, str]:
+    """The kind of a file in a folder, or why it is none: "" stands for the other."""
+    if not path.exists():
+        return "", "broken link"
+    if not path.is_file():
+        return "", "special file"
+    kind = kind_of(path)
+    if kind == "picture" and not heif_readable() and is_heif(_start(path)):
+        return "", f"{path.suffix.lower()} (install pillow-heif to read it)"
+    return kind or "", path.suffix.lower() or "without extension"
 
 
 def kind_of(path: Path) -> str | None:
-    """By its extension "picture" or "video", or None."""
+    """By content "picture" or "video"; by extension where the content tells nothing; else None."""
     extension = path.suffix.lower()
-    return "picture" if extension in EXTENSIONS else "video" if extension in VIDEOS else None
+    by_name = "picture" if extension in EXTENSIONS else "video" if extension in VIDEOS else None
+    start = _start(path)
+    if is_image(start) or (not extension and is_tiff(start)):  # cameras' raw formats look like TIFF
+        return "picture"
+    if by_name == "video" or _is_text(start):
+        return by_name
+    return "video" if _is_video(path) else by_name
+
+
+def _start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(START)
+    except OSError:
+        return b""
+
+
+def _is_text(start: bytes) -> bool:
+    """Whether a file begins like text, or is empty: no container of video does."""
+    if b"\0" in start:
+        return False
+    try:
+        start.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.end >= START  # a letter cut off by the end of what was read
+    return True
+
+
+def _is_video(path: Path) -> bool:
+    try:
+        container, _ = open_video(path)
+    except DataError:
+        return False
+    container.close()
+    return True
 
 
 def _distinct(sources: list[Source]) -> list[Source]:
@@ -71,7 +189,7 @@ def _distinct(sources: list[Source]) -> list[Source]:
 
 
 def _drawn(source: Source) -> Path:
-    """A picture keeps its format where it can be written, video becomes MP4."""
+    """Path of the drawing: an image keeps its format if it can be written, a video becomes MP4."""
     if source.kind != "picture":
         return source.name.with_suffix(".mp4")
     return source.name if source.name.suffix.lower() in DRAWABLE else source.name.with_suffix(".png")

@@ -1,15 +1,13 @@
-"""Video in and out through PyAV: every frame once, upright, and H.264 that browsers play."""
+"""Reading video through PyAV: upright frames with their times."""
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import av
 import cv2
@@ -17,50 +15,150 @@ import numpy as np
 
 from tldet.data.images import Picture
 from tldet.errors import DataError
+from tldet.inference.threads import AHEAD, ahead
+from tldet.inference.timing import Span, spans
 
-AHEAD = 8  # frames decoded before they are asked for, and drawn on after they were given
-T = TypeVar("T")
+# Containers and raw streams of video. The list keeps FFmpeg from reading images, subtitles and playlists: the last
+# may name other files and addresses.
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "asf", "flv", "mpegts", "mpeg", "ogg", "nut", "mxf", "gxf", "dv",
+    "rm", "ivf", "nsv", "wtv", "h264", "hevc", "vvc", "obu", "av1", "mpegvideo", "m4v", "mjpeg", "yuv4mpegpipe",
+)  # fmt: skip
+RATES = (Fraction(1, 100), Fraction(240))  # frames per second that a file may state; some state their clock's ticks
+STANDARD = Fraction(25)  # frames per second where a file states none
+SHORT = Fraction(1, 5)  # seconds by which a video may end before the time it states
+RETRIES = 50  # failed reads in a row after which the rest of a file is given up
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A video frame: image (H, W, 3) uint8 RGB; start and duration in seconds, the first frame at 0."""
+
+    image: Picture
+    start: Fraction
+    duration: Fraction
+
+
+def open_video(path: Path) -> tuple[Any, Any]:
+    """The container and the first video stream (not a cover image) of a file, recognized by content.
+
+    Raises:
+        DataError: the file is not a readable video.
+    """
+    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+    try:
+        container = av.open(f"file:{path}", container_options=options)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise DataError(f"{path}: is not a readable video ({reason_of(error)})") from None
+    cover = av.stream.Disposition.attached_pic
+    stream = next((s for s in container.streams.video if s.codec_context and not s.disposition & cover), None)
+    if stream is None or not stream.codec_context.width:
+        container.close()
+        raise DataError(f"{path}: is not a readable video (it has no video stream that can be decoded)")
+    return container, stream
+
+
+def reason_of(error: Exception) -> str:
+    """The message of an FFmpeg or system error without its number."""
+    return str(getattr(error, "strerror", None) or error)
 
 
 class Video:
-    """A video file's frames.
+    """The frames of a video file.
 
     Attributes:
-        rate: frames a second.
-        frames: how many the file says it holds; 0 where it does not say.
+        rate: nominal frames per second.
+        frames: number of frames that the file states; 0 if it states none.
+        damaged: packets skipped because they could not be read or decoded, so far.
+        faulty: frames whose decoder reported errors in the image, so far.
 
     Raises:
-        DataError: it cannot be read as video.
+        DataError: the file is not a readable video.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            with av.open(str(path)) as container:
-                stream = container.streams.video[0]
-                self.rate = Fraction(stream.average_rate or 25)
-                self.frames = int(stream.frames or 0)
-        except (av.error.FFmpegError, IndexError, OSError) as error:
-            raise DataError(f"{path}: is no readable video ({error})") from None
+        self.damaged = self.faulty = 0
+        self._decoded, self._length = 0, Fraction(0)
+        container, stream = open_video(path)
+        with container:
+            stated = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+            self.rate = next((Fraction(rate) for rate in stated if rate and RATES[0] <= rate <= RATES[1]), STANDARD)
+            self.frames = int(stream.frames or 0)
+            base, length = Fraction(stream.time_base or 0), stream.duration or 0
+            self._end = (length + (stream.start_time or 0)) * base or None
+            alone = len(container.streams) == 1  # the container's duration is that of its longest stream
+            self._stated = length * base or Fraction(container.duration or 0, av.time_base) * alone
 
-    def __iter__(self) -> Iterator[Picture]:
-        """(H, W, 3) uint8 RGB, decoded ahead in a thread."""
-        return ahead(self._decode(), AHEAD)
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames, decoded ahead in a thread."""
+        return ahead(self._timed(), AHEAD)
 
-    def _decode(self) -> Iterator[Picture]:
-        try:
-            with av.open(str(self.path)) as container:
-                stream = container.streams.video[0]
-                stream.thread_type = "AUTO"
-                for frame in container.decode(stream):
-                    turns = round(getattr(frame, "rotation", 0) / 90) % 4
-                    yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
-        except av.error.FFmpegError as error:
-            raise DataError(f"{self.path}: breaks off ({error})") from None
+    def problems(self) -> str:
+        """A line on damage found while the frames were read, and on a file that is shorter than it states."""
+        found = [f"{self.damaged} damaged packets skipped"] if self.damaged else []
+        found += [f"{self.faulty} frames with errors in the image"] if self.faulty else []
+        missing = self._stated - self._length
+        if missing > max(SHORT, self._stated / 20) and self._decoded < (self.frames or self._decoded + 1):
+            stated = f"{self.frames} frames, " if self.frames else ""
+            read = f"{self._decoded} frames, {float(self._length):.2f} s"
+            found.append(f"shorter than the file states ({read} of {stated}{float(self._stated):.2f} s)")
+        return "; ".join(found)
+
+    def _timed(self) -> Iterator[Frame]:
+        stamped = ((frame, _span(frame)) for frame in self._frames())
+        for frame, start, duration in spans(stamped, 1 / self.rate, self._stated_end):
+            turns = round(getattr(frame, "rotation", 0) / 90) % 4
+            image = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+            self._decoded, self._length = self._decoded + 1, start + duration
+            yield Frame(image, start, duration)
+        if not self._decoded:
+            raise DataError(f"{self.path}: is not a readable video (none of its frames could be decoded)")
+
+    def _stated_end(self) -> Fraction | None:
+        """End of the last frame; None if frames are missing before it."""
+        return None if self._decoded + 1 < self.frames else self._end
+
+    def _frames(self) -> Iterator[Any]:
+        """Every frame that can be decoded; damaged packets are skipped and counted."""
+        self.damaged = self.faulty = self._decoded = 0
+        container, stream = open_video(self.path)
+        with container:
+            stream.thread_type = "AUTO"
+            for packet in self._packets(container, stream):
+                try:
+                    frames, broken = packet.decode(), packet.is_corrupt
+                except av.error.FFmpegError:
+                    frames, broken = [], True
+                self.damaged += broken
+                self.faulty += sum(frame.is_corrupt for frame in frames)
+                yield from frames
+
+    def _packets(self, container: Any, stream: Any) -> Iterator[Any]:
+        """The packets up to the end of the file, the empty one that ends a stream included."""
+        failures = 0
+        while failures < RETRIES:
+            try:
+                for packet in container.demux(stream):
+                    failures = 0
+                    yield packet
+                return
+            except av.error.FFmpegError:
+                failures += 1
+                self.damaged += failures == 1  # reading on from the same place may fail many times
 
 
-def camera(number: int) -> Iterator[Picture]:
-    """Frames of a camera until it stops or the user does.
+def _span(frame: Any) -> Span:
+    """Time and duration of a decoded frame in seconds, each None if not stated."""
+    base = frame.time_base
+    if not base:
+        return None, None
+    start = None if frame.pts is None else frame.pts * Fraction(base)
+    return start, frame.duration * Fraction(base) if frame.duration else None
+
+
+def camera(number: int) -> Iterator[Frame]:
+    """Frames of a camera until it stops or the user does, timed at the standard rate.
 
     Raises:
         DataError: there is no such camera.
@@ -69,170 +167,11 @@ def camera(number: int) -> Iterator[Picture]:
     try:
         if not capture.isOpened():
             raise DataError(f"camera {number}: cannot be opened")
-        while True:
+        for taken in count():
             there, frame = capture.read()
             if not there:
                 return
-            yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
+            image = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
+            yield Frame(image, taken / STANDARD, 1 / STANDARD)
     finally:
         capture.release()
-
-
-class VideoWriter:
-    """Writes H.264 (yuv420p, index in front) frame by frame; odd sizes get one more row or column.
-
-    Args:
-        path: an .mp4 file.
-        rate: frames a second.
-
-    Raises:
-        DataError: the file cannot be made; :meth:`write` and :meth:`close` say so too when the disk is full.
-    """
-
-    def __init__(self, path: Path, rate: Fraction) -> None:
-        self.path, self.rate = path, rate
-        self.count = 0
-        self._stream: Any = None
-        with self._naming():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = av.open(str(path), "w", options={"movflags": "faststart"})
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def write(self, picture: Picture) -> None:
-        """Append one (H, W, 3) uint8 RGB frame."""
-        height, width = picture.shape[:2]
-        even = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-        if self._stream is None:
-            self._stream = self._container.add_stream(
-                "libx264", rate=self.rate, options={"crf": "20", "preset": "veryfast"}
-            )
-            self._stream.height, self._stream.width = even.shape[:2]
-            self._stream.pix_fmt = "yuv420p"
-        yuv = cv2.cvtColor(even, cv2.COLOR_RGB2YUV_I420)  # in a third of swscale's time
-        self._mux(av.VideoFrame.from_ndarray(np.asarray(yuv, np.uint8), format="yuv420p"))
-        self.count += 1
-
-    def close(self) -> None:
-        """Finish the file; what was written so far plays."""
-        try:
-            if self._stream is not None:
-                self._mux(None)
-        finally:
-            with self._naming():
-                self._container.close()
-
-    def _mux(self, frame: av.VideoFrame | None) -> None:
-        """Write what the encoder gives out after one more frame, after the last one (None) all that it holds back."""
-        stream, self._stream = self._stream, None
-        with self._naming():
-            for packet in stream.encode(frame):
-                self._container.mux(packet)
-        self._stream = stream  # a stream that could not be written is gone: FFmpeg crashes when it is tried again
-
-    @contextlib.contextmanager
-    def _naming(self) -> Iterator[None]:
-        """What goes wrong in writing as one line with the file's name."""
-        try:
-            yield
-        except (av.error.FFmpegError, OSError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise DataError(f"{self.path}: cannot be written ({reason}); make room or choose another --out") from None
-
-
-def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
-    """The same items, fetched ahead by a thread; its error arrives where the items are taken."""
-    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
-    stopped = threading.Event()
-
-    def put(entry: tuple[bool, Any]) -> bool:
-        while not stopped.is_set():
-            try:
-                ready.put(entry, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def fetch() -> None:
-        try:
-            for item in items:
-                if not put((True, item)):
-                    return
-            put((False, None))
-        except BaseException as error:  # handed over, raised where it can be dealt with
-            put((False, error))
-
-    threading.Thread(target=fetch, daemon=True).start()
-    try:
-        while True:
-            more, item = ready.get()
-            if not more:
-                if item is not None:
-                    raise item
-                return
-            yield item
-    finally:
-        stopped.set()
-
-
-class Behind(Generic[T]):
-    """Calls a function with one item after the other in a thread, while the caller goes on; its error comes up there.
-
-    Args:
-        work: the function.
-        depth: so many items may wait before :meth:`put` does.
-    """
-
-    def __init__(self, work: Callable[[T], object], depth: int) -> None:
-        self._work = work
-        self._waiting: queue.Queue[T | None] = queue.Queue(depth)
-        self._error: BaseException | None = None
-        self._dropping = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def put(self, item: T) -> None:
-        """Hand an item over; raises what an earlier one has raised."""
-        self._raise()
-        self._waiting.put(item)
-
-    def __enter__(self) -> Behind[T]:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        try:
-            self._waiting.put(None)
-            self._thread.join()
-        except BaseException:  # Ctrl-C: what waits is dropped, but the thread is done before what it works on is closed
-            self._dropping = True
-            self._thread.join()
-            raise
-        if kind is None:
-            self._raise()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                item = self._waiting.get(timeout=0.1)
-            except queue.Empty:
-                if self._dropping:
-                    return
-                continue
-            if item is None:
-                return
-            if self._error is None and not self._dropping:
-                try:
-                    self._work(item)
-                except BaseException as error:  # raised where it can be dealt with
-                    self._error = error
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error

@@ -1,0 +1,107 @@
+"""Folders and files given to ``tldet predict``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image, features
+
+from tldet.data.images import read_image
+from tldet.errors import DataError
+from tldet.inference.sources import find_sources, kind_of
+
+
+def image(path: Path, form: str = "PNG", color: str = "red") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 48), color).save(path, form)
+    return path
+
+
+def inside(folder: Path) -> list[str]:
+    return [source.path.relative_to(folder).as_posix() for source in find_sources([str(folder)]).sources]
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    image(tmp_path / "data" / "b" / "1.png")
+    image(tmp_path / "elsewhere" / "deep" / "2.png")
+    folder = tmp_path / "data"
+    (folder / "a").symlink_to(folder / "b")
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "link2").symlink_to(tmp_path / "elsewhere")
+    (folder / "b" / "up").symlink_to(folder)
+    (folder / "b" / "self").symlink_to(folder / "b" / "self")
+    (tmp_path / "elsewhere" / "deep" / "back").symlink_to(tmp_path / "elsewhere")
+    found = find_sources([str(folder)])
+    assert [s.path.relative_to(folder).as_posix() for s in found.sources] == ["b/1.png", "link/deep/2.png"]
+    assert [s.name.as_posix() for s in found.sources] == ["b/1.png", "link/deep/2.png"]
+    assert found.skipped == {"linked folder already searched": 4, "broken link": 1}
+
+
+def test_what_is_skipped_in_a_folder_is_counted_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "tldet")
+    image(tmp_path / "a.png")
+    for name in ("a.txt", "b.txt", "c.JSON", "LICENSE", "._a.png", "app.ts"):
+        (tmp_path / name).write_text("BM words\n" * 90)
+    (tmp_path / "photo.dng").write_bytes(b"II*\0" + bytes(60000))
+    image(tmp_path / ".cache" / "x.png")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    found = find_sources([str(tmp_path)])
+    assert [source.path.name for source in found.sources] == ["a.png"]
+    assert found.skipped == {
+        ".txt": 2, ".json": 1, "without extension": 1, "hidden": 1, ".ts": 1, ".dng": 1, "hidden folder": 1,
+        "special file": 1,
+    }  # fmt: skip
+    assert f"{tmp_path}: skipped 2 .txt, " in caplog.text
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "x.csv").write_text("a,b")
+    with pytest.raises(DataError, match=r"none: contains no image or video \(skipped: 1 \.csv\)"):
+        find_sources([str(tmp_path / "none")])
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("a.jfif", "JPEG"), ("a.jpe", "JPEG"), ("a.avif", "AVIF"), ("a.jp2", "JPEG2000"), ("a", "WEBP"), ("a", "TIFF"),
+        ("a.mp4", "JPEG"), ("a.dat", "GIF"), ("a.bin", "BMP"),
+    ],
+)  # fmt: skip
+def test_images_are_recognized_by_content(tmp_path: Path, name: str, form: str) -> None:
+    if form == "AVIF" and not features.check("avif"):
+        pytest.skip("Pillow was built without AVIF")
+    path = image(tmp_path / name, form)
+    assert kind_of(path) == "picture"
+    assert inside(tmp_path) == [name]
+    read = read_image(path)
+    assert read.shape == (48, 64, 3)
+    assert abs(read.reshape(-1, 3).mean(0) - (255, 0, 0)).max() < 8
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500)
+
+
+def test_heic_needs_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tldet.data.images.importlib.util.find_spec", lambda _: None)
+    image(tmp_path / "a.png")
+    (tmp_path / "b.heic").write_bytes(HEIC)
+    (tmp_path / "c.jpg").write_bytes(HEIC)  # as phones name it after a transfer
+    found = find_sources([str(tmp_path)])
+    assert [source.path.name for source in found.sources] == ["a.png"]
+    need = "(install pillow-heif to read it)"
+    assert found.skipped == {f".heic {need}": 1, f".jpg {need}": 1}
+    with pytest.raises(DataError, match=r"b\.heic: is a HEIF image.*pillow-heif"):
+        read_image(tmp_path / "b.heic")
+
+
+def test_heic_is_read_where_it_can_be(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    heif.from_pillow(Image.new("RGB", (64, 48), "red")).save(tmp_path / "a.heic")
+    assert inside(tmp_path) == ["a.heic"]
+    assert read_image(tmp_path / "a.heic").shape == (48, 64, 3)
+
+
+def test_a_broken_image_is_left_to_be_reported(tmp_path: Path) -> None:
+    for name, content in (("a.jpg", b""), ("b.png", b"words"), ("c.jpg", b"\xff\xd8\xff\xe0")):
+        (tmp_path / name).write_bytes(content)
+    assert inside(tmp_path) == ["a.jpg", "b.png", "c.jpg"]

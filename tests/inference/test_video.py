@@ -1,0 +1,271 @@
+"""Video files of every kind, timed, turned and damaged."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from tldet.errors import DataError
+from tldet.inference.run import Summary, predict
+from tldet.inference.sources import kind_of
+from tldet.inference.video import Video
+from tldet.inference.writer import VideoWriter
+from tldet.structures import Detections
+
+UNEVEN = [0, 0.5, 0.6, 1.2, 1.3, 2, 2.04, 2.08, 2.12, 2.2, 3, 3.5, 4, 4.1, 4.2, 4.5, 4.82]
+EVEN = [number / 25 for number in range(25)]
+Change = Callable[[Any, int], None]
+
+
+def film(
+    path: Path,
+    times: Sequence[float] = EVEN,
+    codec: str = "libx264",
+    form: str | None = None,
+    change: Change | None = None,
+    turn: int = 0,
+) -> Path:
+    """A video whose frame n has shade 9 n, with frames at the times given in seconds."""
+    options = {"g": "5"} if codec == "libx264" else {}
+    with av.open(str(path), "w", format=form) as made:
+        stream: Any = made.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        if codec == "libx264":
+            stream.codec_context.time_base = Fraction(1, 1000)
+        base = stream.codec_context.time_base or Fraction(1, 25)
+        if turn:
+            stream.set_display_rotation(turn)
+        sent = 0
+        for number, time in enumerate([*times, None]):
+            frame = None if time is None else av.VideoFrame.from_ndarray(shade(number), format="rgb24")
+            if frame is not None and time is not None:
+                frame.pts, frame.time_base = round(time / base), base
+            for packet in stream.encode(frame):
+                if change:
+                    change(packet, sent)
+                sent += 1
+                made.mux(packet)
+    return path
+
+
+def shade(number: int) -> NDArray[np.uint8]:
+    image = np.full((64, 96, 3), 9 * number, np.uint8)
+    image[:16, :24] = 255  # the upper left
+    return image
+
+
+class Stand:
+    """In the place of a predictor: it finds nothing."""
+
+    category_ids = (1,)
+
+    def predict(self, images: list[object], *_: object) -> list[Detections]:
+        return [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64)) for _ in images]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path], tuple[Summary, Path]]:
+    """What :func:`predict` makes of a video."""
+    monkeypatch.setattr("tldet.inference.run.load", lambda *_: Stand())
+
+    def one(path: Path) -> tuple[Summary, Path]:
+        summary = predict("c.pt", [path], out=tmp_path / "out")
+        return summary, tmp_path / "out" / path.with_suffix(".mp4").name
+
+    return one
+
+
+def timed(path: Path) -> tuple[list[float], float]:
+    """Times of a written video's frames, and its duration."""
+    with av.open(str(path)) as made:
+        stream = made.streams.video[0]
+        assert stream.duration is not None
+        times = [frame.time for frame in made.decode(stream)]
+        return [time for time in times if time is not None], float(stream.duration * (stream.time_base or 0))
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "v.ts"])
+def test_frames_keep_their_times(run: Callable[[Path], tuple[Summary, Path]], tmp_path: Path, name: str) -> None:
+    summary, made = run(film(tmp_path / name, UNEVEN))
+    times, duration = timed(made)
+    assert summary.frames == len(UNEVEN)
+    assert times == pytest.approx(UNEVEN, abs=0.002)
+    assert duration == pytest.approx(4.86, abs=0.03)
+    assert not summary.failed
+    assert not summary.damaged
+
+
+@pytest.mark.parametrize("longest", [3.0, 30.0])
+def test_a_last_frame_that_stays_keeps_its_duration(
+    run: Callable[[Path], tuple[Summary, Path]], tmp_path: Path, longest: float
+) -> None:
+    path = tmp_path / "v.mp4"
+    with VideoWriter(path, Fraction(25)) as writer:
+        for number in range(3):
+            writer.write(shade(number), Fraction(number, 25), Fraction(longest) if number == 2 else Fraction(1, 25))
+    assert timed(path)[1] == pytest.approx(longest + 0.08, abs=0.001)
+    assert timed(run(path)[1])[1] == pytest.approx(longest + 0.08, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "form"),
+    [
+        ("v.ts", "libx264", "mpegts"),
+        ("v.wmv", "wmv2", "asf"),
+        ("v.flv", "libx264", "flv"),
+        ("v.3gp", "mpeg4", "3gp"),
+        ("v.m2ts", "mpeg2video", "mpegts"),
+        ("v.vob", "mpeg2video", "vob"),
+        ("v.ogv", "libtheora", "ogg"),
+        ("v.h264", "libx264", "h264"),
+        ("v", "libx264", "mp4"),
+        ("v.jpg", "libx264", "matroska"),
+        ("v%d.dat", "mpeg4", "avi"),
+        ("concat:v", "libx264", "mov"),
+    ],
+)
+def test_containers_are_recognized_by_content(
+    run: Callable[[Path], tuple[Summary, Path]], tmp_path: Path, name: str, codec: str, form: str
+) -> None:
+    if codec not in av.codecs_available or _encoder_missing(codec):
+        pytest.skip(f"FFmpeg was built without {codec}")
+    (tmp_path / "in").mkdir()
+    film(tmp_path / "in" / name, EVEN, codec, form)
+    assert kind_of(tmp_path / "in" / name) == "video"
+    summary, made = run(tmp_path / "in" / name)
+    assert (summary.frames, summary.pictures) == (25, 0)
+    assert timed(made)[1] == pytest.approx(1.0, abs=0.05)
+    assert predict("c.pt", [tmp_path / "in"]).frames == 25, "likewise in a folder"
+
+
+def _encoder_missing(codec: str) -> bool:
+    try:
+        av.Codec(codec, "w")
+    except ValueError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"const a: number = 1;\n" * 400,
+        b"#EXTM3U\n#EXTINF:1,\n{}\n",
+        b"ffconcat version 1.0\nfile '{}'\n",
+        "subtitle\n".encode("utf-16") * 90,
+        "caf\u00e9\n".encode("latin-1") * 900,
+        bytes(70000),
+        random.Random(3).randbytes(200_000),
+    ],
+)
+def test_other_files_are_no_videos(tmp_path: Path, content: bytes) -> None:
+    target = film(tmp_path / "target.mp4")
+    path = tmp_path / "x.ts"
+    path.write_bytes(content.replace(b"{}", str(target).encode()))
+    assert kind_of(path) is None
+    path = path.rename(tmp_path / "x.mp4")
+    with pytest.raises(DataError, match=r"x\.mp4: is not a readable video"):
+        list(Video(path))
+
+
+def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "sound.ogg"
+    with av.open(str(path), "w") as made:
+        stream = made.add_stream("libopus", rate=48000)
+        sound: Any = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.float32), format="flt", layout="mono")
+        sound.sample_rate = 48000
+        made.mux(stream.encode(sound))
+        made.mux(stream.encode(None))
+    assert kind_of(path) is None
+
+
+def test_damaged_packets_are_skipped_and_counted(
+    run: Callable[[Path], tuple[Summary, Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = film(tmp_path / "v.mp4", EVEN)
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as opened:
+        packets = [(packet.pos, packet.size) for packet in opened.demux(video=0) if packet.size]
+    for number in (4, 9, 16):
+        at, size = packets[number]
+        assert at is not None
+        content[at : at + size] = bytes(size)
+    path.write_bytes(content)
+    summary, made = run(path)
+    times, duration = timed(made)
+    assert summary.damaged == {str(path): 3}
+    assert not summary.failed
+    assert "v.mp4: 3 damaged packets skipped" in caplog.text
+    assert 22 <= summary.frames == len(times)
+    assert duration == pytest.approx(1.0, abs=0.05), "the others keep their times"
+
+
+def test_a_video_that_ends_early_is_reported(
+    run: Callable[[Path], tuple[Summary, Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with VideoWriter(tmp_path / "v.mp4", Fraction(25)) as writer:
+        noise = np.random.default_rng(0)
+        for _ in range(50):
+            writer.write(noise.integers(0, 255, (64, 96, 3), np.uint8))
+    content = (tmp_path / "v.mp4").read_bytes()
+    (tmp_path / "empty.mp4").write_bytes(content[: content.index(b"mdat") + 9])
+    with pytest.raises(DataError, match="none of 1 inputs"):
+        run(tmp_path / "empty.mp4")
+    (tmp_path / "v.mp4").write_bytes(content[: len(content) // 2])
+    summary, made = run(tmp_path / "v.mp4")
+    assert 0 < summary.frames < 50
+    assert f"shorter than the file states ({summary.frames} frames" in caplog.text
+    assert "of 50 frames, 2.00 s" in caplog.text
+    assert timed(made)[1] == pytest.approx(summary.frames / 25, abs=0.05)
+
+
+def restamp(times: Sequence[int]) -> Change:
+    def change(packet: Any, number: int) -> None:
+        packet.pts = packet.dts = times[number % len(times)] + number // len(times) * 200
+        packet.time_base = Fraction(1, 1000)
+
+    return change
+
+
+@pytest.mark.parametrize(("times", "duration"), [([0, 40, 40, 80, 160], 1.0), ([0, 0, 0, 0, 0], 1.0)])
+def test_times_that_repeat(
+    run: Callable[[Path], tuple[Summary, Path]], tmp_path: Path, times: list[int], duration: float
+) -> None:
+    summary, made = run(film(tmp_path / "v.mkv", EVEN, "mpeg4", change=restamp(times)))
+    found, lasted = timed(made)
+    assert summary.frames == 25
+    assert lasted == pytest.approx(duration, abs=0.05)
+    assert min(np.diff(found)) > 0.01
+
+
+def test_a_turned_video_comes_out_upright(run: Callable[[Path], tuple[Summary, Path]], tmp_path: Path) -> None:
+    for turn, (rows, columns) in {
+        90: (slice(-16, None), slice(0, 16)),
+        180: (slice(-16, None), slice(-16, None)),
+    }.items():
+        path = film(tmp_path / f"turned{turn}.mp4", turn=turn)
+        image = next(iter(Video(path))).image
+        assert image.shape == ((96, 64, 3) if turn == 90 else (64, 96, 3))
+        assert image[rows, columns].mean() > 230
+        with av.open(str(run(path)[1])) as made:
+            frame = next(made.decode(video=0))
+            assert (frame.height, frame.width, frame.rotation) == (*image.shape[:2], 0)
+
+
+def test_frames_of_another_size_are_scaled(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "v.mp4", Fraction(25)) as writer:
+        for size in ((64, 96), (120, 160), (31, 33)):
+            writer.write(np.full((*size, 3), 200, np.uint8))
+    images = [frame.image for frame in Video(tmp_path / "v.mp4")]
+    assert [image.shape for image in images] == [(64, 96, 3)] * 3
+    assert all(abs(float(image.mean()) - 200) < 4 for image in images)

@@ -1,0 +1,104 @@
+"""Work in threads: items fetched ahead of their use, and work done behind the caller."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+AHEAD = 8  # video frames decoded ahead of the detector, and waiting to be drawn
+T = TypeVar("T")
+
+
+def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
+    """The same items, fetched ahead by a thread; its error arrives where the items are taken."""
+    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(entry: tuple[bool, Any]) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(entry, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def fetch() -> None:
+        try:
+            for item in items:
+                if not put((True, item)):
+                    return
+            put((False, None))
+        except BaseException as error:  # handed over, raised where it can be dealt with
+            put((False, error))
+
+    threading.Thread(target=fetch, daemon=True).start()
+    try:
+        while True:
+            more, item = ready.get()
+            if not more:
+                if item is not None:
+                    raise item
+                return
+            yield item
+    finally:
+        stopped.set()
+
+
+class Behind(Generic[T]):
+    """Calls a function with one item after the other in a thread, while the caller goes on; its error comes up there.
+
+    Args:
+        work: the function.
+        depth: so many items may wait before :meth:`put` does.
+    """
+
+    def __init__(self, work: Callable[[T], object], depth: int) -> None:
+        self._work = work
+        self._waiting: queue.Queue[T | None] = queue.Queue(depth)
+        self._error: BaseException | None = None
+        self._dropping = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def put(self, item: T) -> None:
+        """Hand an item over; raises what an earlier one has raised."""
+        self._raise()
+        self._waiting.put(item)
+
+    def __enter__(self) -> Behind[T]:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            self._waiting.put(None)
+            self._thread.join()
+        except BaseException:  # Ctrl-C: what waits is dropped, but the thread is done before what it works on is closed
+            self._dropping = True
+            self._thread.join()
+            raise
+        if kind is None:
+            self._raise()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                item = self._waiting.get(timeout=0.1)
+            except queue.Empty:
+                if self._dropping:
+                    return
+                continue
+            if item is None:
+                return
+            if self._error is None and not self._dropping:
+                try:
+                    self._work(item)
+                except BaseException as error:  # raised where it can be dealt with
+                    self._error = error
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error

@@ -1,16 +1,31 @@
-"""Cuts of a fixed size, as classification takes them, through albumentations."""
+"""Steps of albumentations: image, boxes and masks together; crops of a fixed size, as in classification."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
+from tldet.data.images import Picture
+from tldet.data.masks import (
+    Boxes,
+    MaskPixels,
+    areas,
+    clip_boxes,
+    extents,
+    fit_to_masks,
+    from_gray,
+    pixel_counts,
+    to_gray,
+)
 from tldet.data.transforms import Draws, Labelled
 from tldet.registry import TRANSFORMS
 
-LEAST_AREA = 1e-6  # square pixels: albumentations takes less for no box
+SLACK = 1.0  # pixels by which a resampled mask may differ from its resampled box; rounding alone accounts for that
+TINY = 1e-6  # square pixels
 
 
 def albumentations() -> Any:
@@ -21,34 +36,98 @@ def albumentations() -> Any:
     return library
 
 
+class _Moved(NamedTuple):
+    """Output of a step: N rows go in, and M boxes come out, not clipped."""
+
+    image: Picture
+    rows: NDArray[np.int64]  # (M,) of each box
+    boxes: Boxes  # (M, 4)
+    expected: Boxes  # (N, 4) extents of the masks, transformed as boxes; NaN without a mask
+    masks: MaskPixels | None  # (N, H, W)
+
+
 class Albumentation:
-    """One step of albumentations, its boxes clipped and carried by row number; those that keep any extent stay.
+    """One step of albumentations. Boxes and masks are carried by row number; an object outside the image is dropped.
+
+    Masks are interpolated like the image, which shifts nothing. The box of an object that is cut, rotated or distorted
+    is that of its mask, or if it has none the clipped box.
 
     Args:
         transform: the step.
-        least_visible: a step that cuts drops objects of which less than this share remains.
+        least_visible: an object of which less than this share remains becomes ignored.
     """
 
     def __init__(self, transform: Any, *, least_visible: float = 0.0) -> None:
-        library = albumentations()
-        sane = {"clip": True, "filter_invalid_bboxes": True, "min_area": LEAST_AREA, "min_visibility": least_visible}
-        params = library.BboxParams("pascal_voc", label_fields=["rows"], **sane)
-        self.compose = library.Compose([transform], bbox_params=params)
+        library, self.least_visible = albumentations(), least_visible
+        from tldet.data.box_carrier import BoxCarrier
+
+        params = library.BboxParams("pascal_voc", label_fields=["rows"], check_each_transform=False)
+        self.compose = library.Compose([transform], bbox_params=params, mask_interpolation=cv2.INTER_LINEAR)
+        self.compose.processors["bboxes"] = BoxCarrier(params)
+        self.compose._set_processors_for_transforms(self.compose.transforms)
 
     def __call__(self, sample: Labelled, draws: Draws) -> Labelled:
         """Run the step with a seed of its own."""
         self.compose.set_random_seed(int(draws.picture.integers(2**31)))
-        places = np.arange(len(sample.boxes))
-        given: dict[str, Any] = {"image": sample.image, "bboxes": sample.boxes, "rows": places}
-        if sample.masks is not None and len(sample.masks):
-            given["masks"] = sample.masks
-        out = self.compose(**given)
-        kept = np.asarray(out["rows"], np.int64)
-        masks = sample.masks
+        moved = self._run(sample)
+        rows, window = moved.rows, (0, 0, moved.image.shape[1], moved.image.shape[0])
+        boxes = clip_boxes(moved.boxes, window)
+        share, masks = areas(boxes) / np.maximum(areas(moved.boxes), TINY), None
+        if moved.masks is not None and sample.masks is not None:
+            masks = _copies(moved.masks[rows], boxes, rows)
+            whole = moved.expected[rows]
+            boxes, shown = _follow(boxes, whole, masks, window)
+            pixels = pixel_counts(sample.masks) / np.maximum(areas(extents(sample.masks)), TINY)  # of a whole box
+            share = np.where(shown, pixel_counts(masks) / np.maximum(pixels[rows] * areas(whole), TINY), share)
+        kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        ignore = sample.ignore[rows] | (share < self.least_visible)
+        masks = None if masks is None else masks[kept]
+        return Labelled(moved.image, boxes[kept], sample.rows[rows[kept]], ignore[kept], masks)
+
+    def _run(self, sample: Labelled) -> _Moved:
+        """Run the step on the image, the masks, and as boxes both the objects' boxes and the extents of the masks."""
+        count, masks = len(sample.boxes), sample.masks
+        before = np.zeros((count, 4), np.float32) if masks is None else extents(masks)
+        own = np.flatnonzero(areas(before) > 0)
+        given = {"image": sample.image, "bboxes": np.concatenate([sample.boxes, before[own]])}
+        if masks is not None and count:
+            given["masks"] = to_gray(masks)
+        out = self.compose(**given, rows=np.concatenate([np.arange(count), count + own]))
+        boxes, rows = np.asarray(out["bboxes"], np.float32).reshape(-1, 4), np.asarray(out["rows"], np.int64)
+        objects = rows < count
+        expected = np.full((count, 4), np.nan, np.float32)
+        expected[rows[~objects] - count] = boxes[~objects]
         if masks is not None:
-            masks = np.asarray(out["masks"])[kept] if len(masks) else np.zeros((0, *out["image"].shape[:2]), np.uint8)
-        boxes = np.asarray(out["bboxes"], np.float32).reshape(-1, 4)
-        return Labelled(out["image"], boxes, sample.rows[kept], sample.ignore[kept], masks)
+            changed = np.asarray(out["masks"]) if count else np.zeros((0, *out["image"].shape[:2]), np.uint8)
+            masks = from_gray(changed)
+        return _Moved(out["image"], rows[objects], boxes[objects], expected, masks)
+
+
+def _copies(masks: MaskPixels, boxes: Boxes, rows: NDArray[np.int64]) -> MaskPixels:
+    """The masks (M, H, W), of a row that occurs more than once (a border that mirrors) each copy in its own box."""
+    counts = np.bincount(rows, minlength=1)
+    for mask, box, row in zip(masks, boxes, rows, strict=True):
+        if counts[row] > 1:
+            (x0, y0), (x1, y1) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
+            part = mask[y0:y1, x0:x1].copy()
+            mask[:] = 0
+            mask[y0:y1, x0:x1] = part
+    return masks
+
+
+def _follow(
+    boxes: Boxes, expected: Boxes, masks: MaskPixels, window: tuple[int, int, int, int]
+) -> tuple[Boxes, NDArray[np.bool_]]:
+    """Boxes (M, 4) that follow the masks, and which of the objects (M,) have any pixel of a mask.
+
+    An object whose mask vanishes keeps its box if that is whole (the mask has become too small) or never had a mask; of
+    a cut one nothing is shown.
+    """
+    after, inside = extents(masks), clip_boxes(expected, window)
+    shown = areas(after) > 0
+    gone = ~shown & (areas(inside) < 0.999 * areas(expected))
+    fitted = np.where(shown[:, None], fit_to_masks(boxes, inside, after, SLACK), boxes)
+    return fitted * ~gone[:, None], shown
 
 
 @TRANSFORMS.register_module()
@@ -59,7 +138,7 @@ class RandomResizedCrop(Albumentation):
         size: pixels of the side that comes out.
         scale: least and greatest share of the picture's area.
         ratio: least and greatest width / height before scaling.
-        least_visible: an object of which less than this share remains is dropped.
+        least_visible: an object of which less than this share remains is no object to find, and no background.
     """
 
     def __init__(
@@ -73,7 +152,7 @@ class RandomResizedCrop(Albumentation):
         if not (0 < scale[0] <= scale[1] <= 1 and 0 < ratio[0] <= ratio[1]):
             raise ValueError(f"scale={scale} must rise within 0..1 and ratio={ratio} must rise above 0")
         library = albumentations()
-        cut = library.RandomResizedCrop((size, size), tuple(scale), tuple(ratio), area_for_downscale="image")
+        cut = library.RandomResizedCrop((size, size), tuple(scale), tuple(ratio), area_for_downscale="image_mask")
         super().__init__(cut, least_visible=least_visible)
 
 
@@ -91,7 +170,7 @@ class CenterCrop(Albumentation):
         if not 0 < share <= 1:
             raise ValueError(f"share={share} must lie above 0 and be at most 1")
         library = albumentations()
-        scale = library.SmallestMaxSize(max(size, round(size / share)), area_for_downscale="image")
+        scale = library.SmallestMaxSize(max(size, round(size / share)), area_for_downscale="image_mask")
         super().__init__(library.Sequential([scale, library.CenterCrop(size, size)], p=1.0), least_visible=0.1)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tldet.config import build, require_ranges
 from tldet.data.images import Picture, fitted_size, resize_to
+from tldet.data.masks import cut_boxes, resize_masks
 from tldet.registry import TRANSFORMS
 
 TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])  # NTSC, from RGB
@@ -86,10 +87,7 @@ class Resize:
         old = (sample.image.shape[0] * sample.reduced, sample.image.shape[1] * sample.reduced)
         new = fitted_size(old, short, self.long)
         factor = np.array([new[1] / old[1], new[0] / old[0]] * 2, np.float32)
-        masks = sample.masks
-        if masks is not None:
-            flat = [cv2.resize(m, (new[1], new[0]), interpolation=cv2.INTER_NEAREST) for m in masks]
-            masks = np.stack(flat) if flat else np.zeros((0, *new), np.uint8)
+        masks = None if sample.masks is None else resize_masks(sample.masks, new)
         return replace(sample, image=resize_to(sample.image, new), boxes=sample.boxes * factor, masks=masks, reduced=1)
 
 
@@ -207,17 +205,15 @@ class RandomCrop:
 
 
 def _cut(sample: Labelled, window: tuple[int, int, int, int], least_visible: float) -> Labelled:
-    """The part of a sample inside an xyxy window; objects less visible than that are ignored from then on."""
+    """Cut an xyxy window out of a sample; an object of which less than ``least_visible`` remains becomes ignored."""
     x0, y0, x1, y1 = window
-    boxes = np.clip(sample.boxes, (x0, y0, x0, y0), (x1, y1, x1, y1)).astype(np.float32)
-    seen, whole = ((b[:, 2:] - b[:, :2]).prod(1, dtype=np.float64) for b in (boxes, sample.boxes))
+    boxes, share = cut_boxes(sample.boxes, sample.masks, window)
     kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
-    ignore = sample.ignore | (seen < least_visible * whole)
     return Labelled(
         image=np.ascontiguousarray(sample.image[y0:y1, x0:x1]),
         boxes=boxes[kept] - np.array((x0, y0, x0, y0), np.float32),
         rows=sample.rows[kept],
-        ignore=ignore[kept],
+        ignore=(sample.ignore | (share < least_visible))[kept],
         masks=None if sample.masks is None else sample.masks[kept, y0:y1, x0:x1],
     )
 

@@ -5,6 +5,6 @@ model = dict(
     head=dict(
         type='MaskRCNNHead',
         roi=dict(low_quality='object'),
-        mask=dict(pool=14, convs=4, channels=256, binary_targets=True, threshold=0.5, paste='sampled'),
+        mask=dict(pool=14, convs=4, channels=256, targets='mmdet', threshold=0.5, paste='sampled'),
     )
 )

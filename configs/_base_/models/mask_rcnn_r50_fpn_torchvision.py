@@ -3,6 +3,6 @@ _base_ = ['./faster_rcnn_r50_fpn_torchvision.py']
 model = dict(
     head=dict(
         type='MaskRCNNHead',
-        mask=dict(pool=14, convs=4, channels=256, binary_targets=False, threshold=0.5, paste='resized'),
+        mask=dict(pool=14, convs=4, channels=256, targets='torchvision', threshold=0.5, paste='resized'),
     )
 )

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,8 @@ CHUNK = 20_000_000  # pixels of target masks held as float at once: 80 MB
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """The mask branch; the defaults are torchvision's. Levels, samples and shift are those of the box branch.
+    """The mask branch; the defaults are torchvision's. Levels, samples and shift of
+    the pooled features are those of the box branch.
 
     Attributes:
         pool: side S of the pooled grid; a mask has twice as many cells.
@@ -53,8 +55,8 @@ class MaskSettings:
         channels: their width.
         norm: "batch" puts a BatchNorm behind each of them.
         class_agnostic: one mask for all classes instead of one a class.
-        binary_targets: a cell of a target mask is 1 where at least half of it is covered (mmdet); else it is the share
-            that is covered (torchvision).
+        targets: target value of a mask cell. "coverage": the share of the cell that the object covers; "mmdet": 1 if
+            that share is at least 0.5, else 0; "torchvision": the share, sampled half a pixel further right and down.
         threshold: see :class:`~tldet.masks.InstanceMasks`.
         paste: see :class:`~tldet.masks.InstanceMasks`.
     """
@@ -64,7 +66,7 @@ class MaskSettings:
     channels: int = 256
     norm: Norm = "none"
     class_agnostic: bool = False
-    binary_targets: bool = False
+    targets: Literal["coverage", "mmdet", "torchvision"] = "coverage"
     threshold: float = 0.5
     paste: Paste = "resized"
 
@@ -196,18 +198,19 @@ def mask_targets(masks: Tensor, objects: Tensor, rois: Tensor, branch: MaskBranc
         masks: (N, H, W) uint8 of 0 and 1.
         objects: (P,) rows of ``masks``.
         rois: (P, 4) xyxy pixels.
-        branch: its grid, shift and form of targets.
+        branch: its grid and form of targets.
     """
-    side, at_once = 2 * branch.pool.side, max(1, CHUNK // max(masks[0].numel() if len(masks) else 1, 1))
+    side, form = 2 * branch.pool.side, branch.settings.targets
+    at_once = max(1, CHUNK // max(masks[0].numel() if len(masks) else 1, 1))
     parts = [rois.new_zeros(0, side, side)]
     for rows, boxes in zip(torch.split(objects, at_once), torch.split(rois, at_once), strict=True):
         if len(rows):
             number = torch.arange(len(rows), device=rois.device, dtype=rois.dtype)[:, None]
             regions = torch.cat([number, boxes], 1)
             cropped = masks[rows][:, None].float()
-            parts.append(torchvision.ops.roi_align(cropped, regions, side, 1.0, 0, branch.pool.aligned)[:, 0])
+            parts.append(torchvision.ops.roi_align(cropped, regions, side, 1.0, 0, form != "torchvision")[:, 0])
     target = torch.cat(parts)
-    return (target >= 0.5).float() if branch.settings.binary_targets else target
+    return (target >= 0.5).float() if form == "mmdet" else target
 
 
 def with_masks(

@@ -1,0 +1,101 @@
+"""Instance masks as pixels: resampled without a shift, and the boxes that they imply."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tldet.data.images import resize_to
+
+Boxes = NDArray[np.float32]
+MaskPixels = NDArray[np.uint8]
+Shares = NDArray[np.float64]
+FULL = 254  # gray value of an object while its mask is resampled; a pixel that is half covered has 127
+
+
+def to_gray(masks: MaskPixels) -> MaskPixels:
+    """Masks of 0 and 1 as gray images, for interpolation."""
+    return masks * np.uint8(FULL)
+
+
+def from_gray(gray: MaskPixels) -> MaskPixels:
+    """Masks of 0 and 1: a pixel is 1 if more than half of it is covered."""
+    return (gray > FULL // 2).view(np.uint8)
+
+
+def resize_masks(masks: MaskPixels, size: tuple[int, int]) -> MaskPixels:
+    """Resize masks (N, H, W) to (height, width) as their image is resized.
+
+    Nearest-neighbor interpolation would shift them: cv2's by half a pixel, its exact variant by half a source pixel
+    where the image shrinks by an even factor.
+    """
+    if masks.shape[1:] == size:
+        return masks
+    resized = [from_gray(resize_to(to_gray(mask), size)) for mask in masks]
+    return np.stack(resized) if resized else np.zeros((0, *size), np.uint8)
+
+
+def extents(masks: MaskPixels) -> Boxes:
+    """(N, 4) xyxy boxes around the pixels of masks (N, H, W); all zero for a mask without pixels."""
+    rectangles = np.array([cv2.boundingRect(mask) for mask in masks], np.float32).reshape(-1, 4)
+    rectangles[:, 2:] += rectangles[:, :2]
+    return rectangles
+
+
+def pixel_counts(masks: MaskPixels) -> Shares:
+    """(N,) pixels of masks (N, H, W)."""
+    return np.array([cv2.countNonZero(mask) for mask in masks], np.float64)
+
+
+def areas(boxes: NDArray[np.floating]) -> Shares:
+    """(N,) areas of xyxy boxes (N, 4)."""
+    return np.asarray((boxes[:, 2:] - boxes[:, :2]).prod(1, dtype=np.float64))
+
+
+def clip_boxes(boxes: Boxes, window: Sequence[float]) -> Boxes:
+    """Boxes (N, 4) cut to an xyxy window."""
+    x0, y0, x1, y1 = window
+    return np.clip(boxes, (x0, y0, x0, y0), (x1, y1, x1, y1)).astype(np.float32)
+
+
+def fit_to_masks(boxes: Boxes, expected: Boxes, found: Boxes, tolerance: float = 0.0) -> Boxes:
+    """Boxes (N, 4) of which each side follows the mask where the mask is not where its box would have it.
+
+    A cut or a rotated object is smaller than its cut or rotated box. The other sides keep the annotation, which is
+    more precise than whole pixels.
+
+    Args:
+        boxes: (N, 4) boxes after a transform.
+        expected: (N, 4) extents of the masks before the transform, transformed as boxes.
+        found: (N, 4) extents of the transformed masks.
+        tolerance: distance in pixels up to which the two agree.
+    """
+    fitted = np.where(np.abs(expected - found) <= tolerance, boxes, found)
+    upright = (fitted[:, 2:] > fitted[:, :2]).all(1, keepdims=True)
+    return np.where(upright, fitted, found).astype(np.float32)
+
+
+def cut_boxes(boxes: Boxes, masks: MaskPixels | None, window: tuple[int, int, int, int]) -> tuple[Boxes, Shares]:
+    """Boxes (N, 4) of what an xyxy window shows of each object, and the share (N,) of the object that this is.
+
+    Box and share are those of the mask, or of the box if the object has no mask. A box without area: nothing is shown.
+
+    Args:
+        boxes: (N, 4) of the whole objects.
+        masks: (N, H, W) of the whole objects, or None. A mask without pixels is no mask.
+        window: whole pixels.
+    """
+    clipped = clip_boxes(boxes, window)
+    share = areas(clipped) / areas(boxes)
+    if masks is None:
+        return clipped, share
+    x0, y0, x1, y1 = window
+    part = masks[:, y0:y1, x0:x1]
+    before, after = extents(masks), extents(part) + np.array((x0, y0, x0, y0), np.float32)
+    own, shown = areas(before) > 0, areas(after) > 0
+    fitted = fit_to_masks(clipped, clip_boxes(before, window), after) * shown[:, None]
+    share = np.where(own, pixel_counts(part) / np.maximum(pixel_counts(masks), 1), share)
+    return np.where(own[:, None], fitted, clipped), share

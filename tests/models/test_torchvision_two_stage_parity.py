@@ -54,6 +54,8 @@ def ours(recipe: str) -> Detector:
     model: dict[str, Any] = load(recipe).data["model"]
     model["backbone"]["weights"] = None
     model["head"]["num_classes"] = CLASSES - 1
+    if "mask" in model["head"]:
+        model["head"]["mask"].update(targets="torchvision", paste="resized")
     model["head"]["rpn"].update(batch=10**6, post_nms=[PROPOSALS, 1000])
     model["head"]["roi"].update(batch=10**6, positive_fraction=1.0, score=0.012)
     return build_detector(model).eval()

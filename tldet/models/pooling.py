@@ -17,7 +17,7 @@ CANONICAL_SIZE, CANONICAL_STRIDE = 224, 16  # a 224 pixel box belongs to the lev
 
 
 class Pool(NamedTuple):
-    """How a region is sampled: side of the grid, samples a cell in each direction, shift by half a pixel or not."""
+    """Sampling of a region: side of the grid, samples per cell and axis, level cells centered at i + 0.5 or at i."""
 
     side: int
     sampling_ratio: int

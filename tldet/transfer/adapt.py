@@ -35,6 +35,8 @@ def adapted(
     """
     model: dict[str, Any] = copy.deepcopy(dict(section))
     backbone, neck, head = model["backbone"], model["neck"], model["head"]
+    if layout.dialect == "torchvision" and "mask" in head:
+        head["mask"].update(targets="torchvision", paste="resized")
     head["num_classes"] = layout.classes or head["num_classes"]
     backbone["name"] = layout.backbone or backbone["name"]
     if "stacked_convs" in head and layout.convs:

@@ -1,3 +1,3 @@
 # Cascade Mask R-CNN for small machines.
 _base_ = ['./cascade_rcnn_lite0_fpn.py']
-model = dict(head=dict(mask=dict(pool=14, convs=2, channels=64, paste='sampled')))
+model = dict(head=dict(mask=dict(pool=14, convs=2, channels=64, targets='coverage', paste='sampled')))

@@ -47,7 +47,7 @@ class RoISettings:
         levels: how many levels of the pyramid, finest first, are pooled from.
         pool: side S of the pooled grid.
         sampling_ratio: samples a pooled cell in each direction; 0 adapts them to the region's size (mmdet).
-        aligned: shift by half a pixel (Detectron2, mmdet) or not (torchvision).
+        aligned: cell i of a level is centered at (i + 0.5) strides (Detectron2, mmdet) or at i strides (torchvision).
         convs: 3x3 convolutions of the pyramid's width before the fully connected layers.
         norm: "batch" puts a BatchNorm behind each of them.
         fcs: fully connected layers.

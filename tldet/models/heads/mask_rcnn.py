@@ -46,8 +46,7 @@ CHUNK = 20_000_000  # pixels of target masks held as float at once: 80 MB
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """The mask branch; the defaults are torchvision's. Levels, samples and shift of
-    the pooled features are those of the box branch.
+    """The mask branch. Levels, sampling and alignment of the pooled features are those of the box branch.
 
     Attributes:
         pool: side S of the pooled grid; a mask has twice as many cells.
@@ -68,7 +67,7 @@ class MaskSettings:
     class_agnostic: bool = False
     targets: Literal["coverage", "mmdet", "torchvision"] = "coverage"
     threshold: float = 0.5
-    paste: Paste = "resized"
+    paste: Paste = "sampled"
 
 
 @HEADS.register_module()

@@ -35,6 +35,7 @@ class RPNSettings:
         ratios: anchor height / width.
         rounding: see :class:`~tldet.models.boxes.AnchorGenerator`.
         step: see :class:`~tldet.models.boxes.AnchorGenerator`.
+        offset: see :class:`~tldet.models.boxes.AnchorGenerator`; 0.5 goes with ``aligned`` in the second stage.
         channels: width of the 3x3 convolutions; None for that of the pyramid.
         convs: how many of them.
         positive: overlap from which an anchor is an object.
@@ -64,6 +65,7 @@ class RPNSettings:
     ratios: Sequence[float] = (0.5, 1.0, 2.0)
     rounding: bool = True
     step: Literal["nominal", "torchvision"] = "nominal"
+    offset: float = 0.0
     channels: int | None = None
     convs: int = 1
     positive: float = 0.7
@@ -84,7 +86,7 @@ class RPNSettings:
 
     def __post_init__(self) -> None:
         require_ranges(self, sizes="(0, inf)", ratios="(0, inf)", channels="[1, inf]", convs="[0, inf]")
-        require_ranges(self, positive="[0, 1]", negative="[0, 1]", least="[0, 1]", border="[0, inf]")
+        require_ranges(self, offset="[0, 1]", positive="[0, 1]", negative="[0, 1]", least="[0, 1]", border="[0, inf]")
         require_ranges(self, batch="[1, inf]", positive_fraction="[0, 1]", beta="[0, inf)", crowd="[0, inf]")
         require_ranges(self, spare="[0, inf]", pre_nms="[1, inf]", post_nms="[1, inf]", nms_iou="[0, 1]")
         require_ranges(self, min_size="[0, inf)")
@@ -104,7 +106,7 @@ class RPN(nn.Module):
         super().__init__()
         self.settings = settings
         s, width = settings, settings.channels or in_channels
-        self.anchors = AnchorGenerator(s.sizes, s.ratios, strides, rounding=s.rounding, step=s.step)
+        self.anchors = AnchorGenerator(s.sizes, s.ratios, strides, rounding=s.rounding, step=s.step, offset=s.offset)
         self.convs = nn.ModuleList(nn.Conv2d(width if i else in_channels, width, 3, padding=1) for i in range(s.convs))
         self.objectness = nn.Conv2d(width, self.anchors.per_cell, 1)
         self.deltas = nn.Conv2d(width, 4 * self.anchors.per_cell, 1)

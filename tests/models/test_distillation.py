@@ -111,10 +111,12 @@ def test_thresholds_out_of_range(score: float, unsure: float) -> None:
         DistillSettings(score=score, unsure=unsure)
 
 
-def detector(recipe: str, *names: str) -> Detector:
+def detector(recipe: str, *names: str, norm: str | None = None) -> Detector:
     torch.manual_seed(0)
     model: dict[str, Any] = load(recipe).data["model"]
     model["backbone"]["weights"] = None
+    if norm is not None:
+        model["backbone"].update(norm=norm, frozen_stages=-1)
     model["head"]["num_classes"] = len(names)
     built = build_detector(model, names)
     built.backbone.freeze()  # type: ignore[operator]
@@ -138,6 +140,8 @@ def test_the_teacher_is_no_part_and_rests(recipe: str) -> None:
     plain = detector(recipe, "b", "a", "new")
     assert list(model.state_dict()) == list(plain.state_dict())
     assert [n for n, _ in model.named_parameters()] == [n for n, _ in plain.named_parameters()]
+    with torch.no_grad():
+        next(model.neck.parameters()).mul_(1.1)
     losses = model(batch(target(masks=True), target(masks=True)))
     total = torch.stack(list(losses.values())).sum()
     torch.autograd.backward(total)
@@ -154,6 +158,31 @@ def test_the_teacher_is_no_part_and_rests(recipe: str) -> None:
     plain.load_state_dict(model.state_dict())
     for mine, other in zip(model(one), plain.eval()(one), strict=True):
         assert torch.equal(mine.boxes, other.boxes), "predicts as an ordinary detector"
+
+
+@pytest.mark.parametrize("norm", ["frozen", "eval", "batch"])
+@pytest.mark.parametrize("recipe", ["fcos_lite0", "faster_rcnn_lite0", "retinanet_r50", "faster_rcnn_r50_v2"])
+def test_the_pyramids_of_equal_weights_are_at_distance_0(recipe: str, norm: str) -> None:
+    """Also when the backbone's BatchNorms are trained, and again after a validation; statistics stay as they are."""
+    student, teacher = (detector(recipe, *names, norm=norm) for names in (("b", "a", "new"), ("a", "b")))
+    for one in (student, teacher):
+        for place, module in enumerate(m for m in one.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+            generator = torch.Generator().manual_seed(place)
+            module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)  # type: ignore[union-attr]
+    model = DistilledDetector(student, teacher, DistillSettings()).train().eval().train()
+    before = {name: one.clone() for name, one in model.neck.state_dict().items()}
+    for _ in range(2):
+        loss = model(batch(target(), target()))["loss_distill"]
+        assert float(loss.detach()) < 1e-9
+    assert all(torch.equal(one, before[name]) for name, one in model.neck.state_dict().items())
+    if trainable := [p for m in model.neck.modules() if isinstance(m, torch.nn.BatchNorm2d) for p in m.parameters()]:
+        assert all(p.requires_grad for p in trainable)
+
+
+def test_without_feature_distillation_norms_are_trained() -> None:
+    norms = [m for m in taught("fcos_lite0", features=0.0).neck.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms
+    assert all(one.training for one in norms)
 
 
 def test_the_teacher_s_labels_are_the_student_s() -> None:

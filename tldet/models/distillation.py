@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tldet.errors import ConfigError
 from tldet.models.detector import Detector
@@ -83,6 +84,19 @@ class DistilledDetector(Detector):
     def teacher(self) -> Detector:
         """The older detector."""
         return self._beside[0]
+
+    def train(self, mode: bool = True) -> DistilledDetector:
+        """Switch to training; the BatchNorms of backbone and pyramid keep the running statistics, as the teacher's do.
+
+        The statistics of a batch would put a distance between the pyramids of a student and a teacher of equal weights.
+        """
+        super().train(mode)
+        if self.settings.features:
+            for part in (self.backbone, self.neck):
+                for module in part.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.training = False
+        return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DistilledDetector:
         """What ``to`` and its kin do to the tensors of a module, done to the teacher's as well."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
-from tldet.errors import DataError, TldetError
+from tldet.errors import ConfigError, DataError, TldetError
 from tldet.transfer.class_match import MatchSettings
 from tldet.workflows.extend.data import Given, Prepared, prepare
 
@@ -108,6 +109,39 @@ def test_old_classes_of_other_names(tmp_path: Path, caplog: pytest.LogCaptureFix
     data = prepared(tmp_path, new, new)
     assert data.new == ("Cat", "puppy", "owl")
     assert "old classes but for their letter case (--fold-names case): Cat" in caplog.text
+
+
+def test_aliases_apply_to_the_new_data_only(tmp_path: Path) -> None:
+    """The old detector's own data keep their names, even one that is an alias in the new data."""
+    new = write(tmp_path, "new", {"owl": 9, "puppy": 4}, [["owl", "puppy"]])
+    old_val = write(tmp_path, "old", {"cat": 1, "dog": 5, "puppy": 6}, [["cat", "dog", "puppy"]])
+    own = write(tmp_path, "own", {"cat": 1, "Dog": 5}, [["cat", "Dog"]])
+    match = MatchSettings({"puppy": "dog"}, ("case",))
+    data = prepared(tmp_path, new, new, match, old_val=old_val)
+    assert (data.old, data.new) == (("cat", "dog"), ("owl",))
+    assert counts(data.train) == {"dog": 1, "owl": 1}
+    assert counts(data.val) == {"dog": 1 + 1, "owl": 1, "cat": 1, "puppy": 1}
+    assert counts(prepared(tmp_path, new, new, match, own=own).val) == {"dog": 1, "owl": 1, "cat": 1, "Dog": 1}
+    replay = write(tmp_path, "replay", {"puppy": 5}, [["puppy"]])
+    with pytest.raises(DataError, match=r"class 'puppy' of the old pictures .* --class-aliases apply to the new data"):
+        prepared(tmp_path, new, new, match, replay=replay)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_an_alias_for_another_old_class_is_refused(tmp_path: Path, own: bool) -> None:
+    new = write(tmp_path, "new", {"owl": 9, "dog": 4}, [["owl", "dog"]])
+    old = {"own": write(tmp_path, "own", OLD, [["cat", "dog"]])} if own else {}
+    with pytest.raises(ConfigError, match="class alias 'dog' -> 'cat': 'dog' is a class of the checkpoint itself"):
+        prepared(tmp_path, new, new, MatchSettings({"dog": "cat"}), **old)
+    assert not (tmp_path / "out").exists()
+    assert prepared(tmp_path, new, new, MatchSettings({"dog": "dog"}), **old).new == ("owl",)
+
+
+def counts(split: Split) -> dict[str, int]:
+    """Objects of each class of a written JSON."""
+    content = json.loads(split.annotations.read_bytes())
+    names = {one["id"]: one["name"] for one in content["categories"]}
+    return dict(Counter(names[one["category_id"]] for one in content["annotations"]))
 
 
 def test_a_new_class_without_objects(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

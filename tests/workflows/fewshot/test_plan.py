@@ -68,6 +68,21 @@ def test_what_the_data_cannot_give(wishes: Wishes, tmp_path: Path) -> None:
         prepare(replace(wishes, seeds=(0, -1)), ASKED)
 
 
+def test_the_advice_beside_a_test_split_works(tmp_path: Path) -> None:
+    """With a test split --val changes nothing that is evaluated on."""
+    for split, novel in (("train", 5), ("valid", 1), ("test", 0)):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        path = truth(tmp_path / "data" / split / "_annotations.coco.json", {"a": 9, "b": 3, "c": novel})
+        (path.parent / "a.jpg").touch()
+    given = Wishes(tmp_path / "data", tmp_path / "out")
+    val = tmp_path / "data" / "valid" / "_annotations.coco.json"
+    for wishes in (given, replace(given, val_json=val)):
+        with pytest.raises(DataError, match=r"test.*'c'.* the test split is evaluated; .* --val without --data"):
+            prepare(wishes, ASKED)
+    train = tmp_path / "data" / "train" / "_annotations.coco.json"
+    assert prepare(Wishes(None, tmp_path / "new", train_json=train, val_json=val), ASKED).measured.annotations == val
+
+
 def test_a_base_class_that_cannot_be_measured_is_named(
     wishes: Wishes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

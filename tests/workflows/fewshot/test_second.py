@@ -57,6 +57,15 @@ def test_a_one_stage_detector_has_no_cosine_classifier() -> None:
     set_arm(recipe("retinanet_lite0"), "full")
 
 
+def test_a_cosine_classifier_is_not_fine_tuned_as_a_plain_one() -> None:
+    config = recipe("faster_rcnn_lite0")
+    config["model"]["head"]["roi"]["cosine"] = "fixed"
+    set_arm(copy.deepcopy(config), "tfa")
+    for arm in ("fc", "full"):
+        with pytest.raises(ConfigError, match=f"--arms {arm}: needs a plain classifier"):
+            set_arm(copy.deepcopy(config), arm)
+
+
 def test_the_config_is_the_base_run_s_but_for_what_few_shots_need(tmp_path: Path) -> None:
     config = recipe("faster_rcnn_r50")
     steps = [{"type": "Resize", "short": 480, "long": 800}, {"type": "HorizontalFlip"}]
@@ -66,6 +75,9 @@ def test_the_config_is_the_base_run_s_but_for_what_few_shots_need(tmp_path: Path
         "images": "x",
         "transforms": steps,
         "classes": ["a", "b"],
+        "partial": False,
+        "keep_empty": False,
+        "masks": True,
     }
     config["data"] = {"train": section, "val": section, "loader": {"batch_size": 4}}
     config["schedule"] = {"epochs": 12, "policy": "multistep", "milestones": [8, 11], "warmup_steps": 7}
@@ -73,6 +85,7 @@ def test_the_config_is_the_base_run_s_but_for_what_few_shots_need(tmp_path: Path
     config["training"] = {"seed": 0, "patience": 3, "clip_norm": 5.0}
     config["model"]["weights"] = {"source": "somewhere"}
     config.update(freeze={"layers": ["backbone"]}, l2_sp={"alpha": 0.1}, class_match={"fold": ["case"]})
+    config.update(distill={"teacher": "x.pt", "sha256": "0"}, hooks=[{"type": "StopFile"}])
     before = copy.deepcopy(config)
     base = {"config": config, "meta": {"input": {"short": 480, "long": 800}}}
     shots = tmp_path / "shots.json"
@@ -92,7 +105,7 @@ def test_the_config_is_the_base_run_s_but_for_what_few_shots_need(tmp_path: Path
     assert config == before, "the base run's own is left alone"
     assert made["model"]["head"]["num_classes"] == 3
     assert "weights" not in made["model"]
-    assert not {"freeze", "l2_sp", "class_match"} & made.keys()
+    assert not {"freeze", "l2_sp", "class_match", "distill", "hooks"} & made.keys()
     assert made["optimizer"] == {"type": "SGD", "lr": pytest.approx(0.002), "momentum": 0.9}
     assert made["schedule"] == {"steps": 100, "policy": "multistep", "milestones": [90], "warmup_steps": 7}
     assert made["training"]["seed"] == 5
@@ -103,6 +116,6 @@ def test_the_config_is_the_base_run_s_but_for_what_few_shots_need(tmp_path: Path
     assert made["data"]["train"]["annotations"] == str(shots)
     assert made["data"]["train"]["images"] == "/d/train"
     assert made["data"]["train"]["transforms"] == steps
-    assert "classes" not in made["data"]["train"]
+    assert made["data"]["train"].keys() == {"type", "annotations", "images", "transforms", "masks"}
     assert made["data"]["test"]["annotations"] == "/d/test.json"
     assert made["data"]["test"]["transforms"] == steps[:1]

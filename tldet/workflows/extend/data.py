@@ -17,9 +17,9 @@ from tldet.data.merge.classes import Classes, merge_classes
 from tldet.data.merge.files import reference
 from tldet.data.merge.join import Joined, alike, join
 from tldet.data.merge.pictures import Track
-from tldet.data.merge.source import Source, open_source
+from tldet.data.merge.source import Record, Source, open_source
 from tldet.data.merge.writing import write_joined
-from tldet.errors import DataError
+from tldet.errors import ConfigError, DataError
 from tldet.output import make_folder
 from tldet.transfer.class_match import MatchSettings, but_for_case, few, origins
 from tldet.workflows.merge_notes import part_notes, shared_note
@@ -68,7 +68,8 @@ def prepare(given: Given, old: Mapping[str, int], match: MatchSettings, out: Pat
     Args:
         given: what goes in.
         old: category id of each class of the old detector, in the order of its labels.
-        match: how old classes are known again in the data.
+        match: aliases and folding by which old classes are recognized in the new data, ``given.new`` and ``given.val``.
+            Replay, ``old_val`` and ``own`` are data of the old detector: their classes have its names exactly.
         out: the folder.
         track: shows progress over the pictures that are compared.
 
@@ -78,14 +79,16 @@ def prepare(given: Given, old: Mapping[str, int], match: MatchSettings, out: Pat
     """
     learnt = [open_source(one) for one in (given.new, given.replay) if one is not None]
     measured = [open_source(given.val), *([open_source(given.old_val)] if given.old_val else [])]
-    renamed = _renamed([*learnt, *measured], list(old), match)
-    missing = set(old) - {renamed.get(name, name) for source in measured for name in _used(source)}
+    renamed = _renamed([learnt[0], measured[0]], list(old), match)
+    there = {renamed.get(name, name) for name in _used(measured[0])}.union(*(_used(one) for one in measured[1:]))
+    missing = set(old) - there
     if missing and given.own and given.old_val is None:
         log.info("%s: the old detector's own data, to measure %s", given.own.annotations, few(sorted(missing)))
         measured.append(open_source(given.own))
     sources = [*learnt, *measured]
     records = [{"id": key, "name": name} for name, key in old.items()]
-    whole = merge_classes([records, *(source.categories for source in sources)], renamed)
+    lists = [_named(one, renamed if one is learnt[0] or one is measured[0] else {}) for one in sources]
+    whole = merge_classes([records, *lists], {})
     classes = Classes(whole.records, whole.tables[1:])
     new = _new_classes(sources[0], classes, old)
     if given.replay:
@@ -104,8 +107,22 @@ def _used(source: Source) -> set[str]:
     return {record["name"] for record in source.categories if record["id"] in ids}
 
 
+def _named(source: Source, renamed: Mapping[str, str]) -> list[Record]:
+    """The categories of a source under other names."""
+    return [{**record, "name": renamed.get(record["name"], record["name"])} for record in source.categories]
+
+
 def _renamed(sources: Sequence[Source], old: Sequence[str], match: MatchSettings) -> dict[str, str]:
-    """The old class that each differently named class of the data is."""
+    """The old class that each differently named class of the new data is.
+
+    Raises:
+        ConfigError: an alias would make one old class another, or the classes cannot be matched.
+    """
+    if taken := [name for name, target in match.aliases.items() if name in old and target != name]:
+        raise ConfigError(
+            f"class alias {taken[0]!r} -> {match.aliases[taken[0]]!r}: {taken[0]!r} is a class of the checkpoint "
+            "itself; if the new data mean another class by it, rename the category there"
+        )
     names = list(dict.fromkeys(record["name"] for source in sources for record in source.categories))
     found = {name: origin for name, origin in origins(old, names, match).items() if origin not in (None, name)}
     if missed := [name for name in but_for_case(old, names) if name not in found]:
@@ -139,7 +156,7 @@ def _check_replay(source: Source, classes: Classes, known: Collection[str]) -> N
     if strange := [r["name"] for r in source.categories if classes.names[table[r["id"]]] not in known]:
         raise DataError(
             f"{source.path}: class {strange[0]!r} of the old pictures is none of the checkpoint's and not new "
-            f"({few(list(known))}): take it out, or say by --class-aliases which one it is"
+            f"({few(list(known))}): remove it or rename the category; --class-aliases apply to the new data only"
         )
 
 

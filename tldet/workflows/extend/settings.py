@@ -49,7 +49,6 @@ def extended_config(
         CheckpointError: the checkpoint does not say how it was trained.
     """
     config = trained_config(path, state)
-    config.pop("hooks", None)
     renew(config, _data(config, state["meta"]["input"], data), length, seed, data.pictures)
     config["model"]["weights"] = {"source": str(path.resolve())}
     config["model"]["head"]["num_classes"] = len(data.old) + len(data.new)

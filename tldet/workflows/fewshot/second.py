@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 NOTE = "# Written by `tldet fewshot`: base and novel classes from K objects each.\n"
+INHERITED = ("transforms", "masks")  # keys of data.train; the others describe the base run's images, not the shots
 BOX_LAYER = "bbox_pred"  # what corrects boxes, in every head
 
 
@@ -103,6 +104,8 @@ def set_arm(config: dict[str, Any], name: str) -> None:
         ConfigError: the way does not go with the detector.
     """
     arm, model = ARMS[name], config["model"]
+    if not arm.cosine and (model["head"].get("roi") or {}).get("cosine"):
+        raise ConfigError(f"--arms {name}: needs a plain classifier, but the base checkpoint has a cosine one; use tfa")
     detector = hollow(lambda: build_detector(model))
     if arm.cosine:
         if not any(isinstance(part, BoxBranch) for part in detector.modules()):
@@ -134,8 +137,8 @@ def all_but(model: nn.Module, spared: Sequence[str], prefix: str = "") -> list[s
 
 def _data(base: Mapping[str, Any], size: Mapping[str, int], job: Job) -> dict[str, Any]:
     """K shots to train on, nothing to choose a checkpoint by, and what is measured at the end."""
-    train = {key: value for key, value in base["train"].items() if key != "classes"}
-    train.update(annotations=job.call["train_json"], images=job.call["images"])
+    train = {key: value for key, value in base["train"].items() if key in INHERITED}
+    train.update(type="CocoDataset", annotations=job.call["train_json"], images=job.call["images"])
     annotations, images = job.val
     test: dict[str, Any] = {"type": "CocoDataset", "annotations": annotations, "images": images}
     test["transforms"] = [{"type": "Resize", **size}]

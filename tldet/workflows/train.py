@@ -28,6 +28,7 @@ from tldet.workflows.parts import (
     Validation,
     build_dataset,
     check_class_count,
+    check_images,
     check_masks,
     checked_settings,
     set_bad_image,
@@ -136,6 +137,7 @@ def _ready(
     val = None
     if cfg.get("data.val"):
         val = build_dataset(cfg["data"]["val"], seed, data.class_names, path="data.val")
+    check_images(data, val)
     seed_all(seed)
     detector = build_detector(cfg["model"], data.class_names)
     check_masks(cfg, detector, data)

@@ -144,3 +144,12 @@ def test_absolute_names_of_this_machine(tmp_path: Path) -> None:
     path = annotations(tmp_path / "data" / "train.json", names)
     fill(tmp_path / "data" / "more", numbered(2))
     assert find_images(path, tmp_path / "data") == tmp_path / "data"
+
+
+@pytest.mark.parametrize("own", ["valid/labels.json", "valid.json"])
+def test_a_missing_image_is_not_taken_from_another_split(tmp_path: Path, own: str) -> None:
+    path = annotations(tmp_path / own, numbered(6))
+    fill(tmp_path / "train", numbered(8))
+    fill(tmp_path / "valid", numbered(5))
+    for root in (tmp_path, path.parent):
+        assert find_images(path, root) == tmp_path / "valid"

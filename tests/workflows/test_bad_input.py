@@ -64,7 +64,7 @@ def test_no_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("content", "expected"),
     [
         ("", "is empty"),
-        ('{"images": [{"id": 1, "file_name": "a.jp', "no valid JSON at line 1"),
+        ('{"images": [{"id": 1, "file_name": "a.jp', "is cut off at line 1"),
         ("[1, 2]", "not in COCO's layout"),
         ('{"images": [], "annotations": [], "categories": []}', "has no images"),
         ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "file_name"),
@@ -321,3 +321,58 @@ def test_folders_of_data(folder: Path, tmp_path: Path, capsys: pytest.CaptureFix
     (single / "instances_train.json").symlink_to(tmp_path / "gone.json")
     line = said(capsys, finetune(single, tmp_path / "o"))
     assert "instances_train.json: cannot be read: No such file" in line
+
+
+def test_bad_images_are_listed_before_step_1_or_skipped(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = [sorted((folder / part).glob("*.jpg"))[2] for part in ("train", "train", "valid")]
+    bad[1] = sorted((folder / "train").glob("*.jpg"))[4]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:900])
+    assert main(finetune(folder, tmp_path / "o")) == 2
+    err = capsys.readouterr().err
+    assert all(str(path) in err for path in bad)
+    assert "2 of 16 images cannot be used" in err
+    assert main(finetune(folder, tmp_path / "o", "--on-bad-image", "skip")) == 0
+    err = capsys.readouterr().err
+    assert all(str(path) in err for path in bad)
+    assert "2 of 16 images skipped" in err
+    assert "1 of 6 images skipped" in err
+    checkpoint, data = str(tmp_path / "o" / "best.pt"), str(folder / "valid" / "_annotations.coco.json")
+    assert main(["test", checkpoint, "--data", data]) == 0, "as in training"
+    assert "1 of 6 images skipped" in capsys.readouterr().err
+    assert main(["test", checkpoint, "--data", data, "--on-bad-image", "error"]) == 2
+
+
+def test_the_validation_json_is_not_trained_on(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder / "train" / "_annotations.coco.json"
+    content = path.read_text()
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+    line = said(capsys, finetune(folder, tmp_path / "o"))
+    assert f"{path}: is a Git LFS pointer" in line
+    path.write_bytes(content.encode("utf-16"))
+    assert main(finetune(folder, tmp_path / "o")) == 0
+    assert f"train: {path}, images in {folder / 'train'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["finetune", "merge"])
+def test_paths_of_another_machine(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    for part in ("train", "valid", "test"):
+        path = folder / part / "_annotations.coco.json"
+        whole = json.loads(path.read_text())
+        for image in whole["images"]:
+            image["file_name"] = f"C:\\Users\\Ann\\my%20data\\{image['file_name'].upper()}"
+        path.write_text(json.dumps(whole))
+    twin = tmp_path / "twin"
+    shutil.copytree(folder, twin)
+    merging = ["merge", str(folder), str(twin), "--out", str(tmp_path / "o")]
+    assert main(finetune(folder, tmp_path / "o") if command == "finetune" else merging) == 0
+    err = capsys.readouterr().err
+    assert "backslashes read as slashes" in err
+    assert "C:/Users/Ann/my%20data/ dropped, letter case ignored" in err
+    assert f"images in {folder / 'valid'}" in err

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_class_match, add_length, add_options, add_seed
+from tldet.commands.shared import add_bad_image, add_class_match, add_length, add_options, add_seed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,6 +38,7 @@ def arguments(parser: ArgumentParser) -> None:
     add_seed(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out and its config.py")
     add_class_match(parser)
+    add_bad_image(parser)
     add_options(parser)
 
 
@@ -66,6 +67,7 @@ def run(args: Namespace, console: Console) -> None:
         class_aliases=args.class_aliases,
         fold_names=tuple(args.fold_names),
         resume=args.resume,
+        on_bad_image=args.on_bad_image,
         options=args.cfg_options,
         console=console,
     )

@@ -5,7 +5,15 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_data, add_length, add_options, positive_float, positive_int, wishes_of
+from tldet.commands.shared import (
+    add_bad_image,
+    add_data,
+    add_length,
+    add_options,
+    positive_float,
+    positive_int,
+    wishes_of,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +59,7 @@ def arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="have objects that are not among the K count as background, as in the papers, instead of teaching nothing",
     )
+    add_bad_image(parser)
     add_options(parser)
     parser.add_argument(
         "--shot-options", nargs="+", default=[], metavar="a.b=c", help="override config keys of the runs on K shots"

@@ -149,6 +149,7 @@ def wishes_of(args: Namespace) -> Wishes:
         train_json=args.train,
         val_json=args.val,
         images=args.images,
+        on_bad_image=args.on_bad_image,
         epochs=args.epochs,
         minutes=args.minutes,
         steps=args.steps,

@@ -5,7 +5,15 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_data, add_length, add_options, positive_float, positive_int, wishes_of
+from tldet.commands.shared import (
+    add_bad_image,
+    add_data,
+    add_length,
+    add_options,
+    positive_float,
+    positive_int,
+    wishes_of,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,6 +48,7 @@ def _add_shared(parser: ArgumentParser, fractions: str) -> None:
     text = "of training and of the subsets (default: 0 1 2)"
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help=text)
     add_length(parser)
+    add_bad_image(parser)
     add_options(parser)
 
 

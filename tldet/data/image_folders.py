@@ -24,7 +24,8 @@ def find_images(
     """Find the folder that holds all images of a JSON.
 
     Folders below ``root`` and around the JSON are searched, then those beside the JSON's folder. A folder named after
-    another split counts only if no other one holds all images.
+    another split counts only if no other one holds the images. A folder that lacks some of them counts if none holds
+    all.
 
     Args:
         annotations: the JSON.
@@ -47,7 +48,9 @@ class _Search:
     def __init__(self, annotations: Path, root: Path, names: Sequence[str], advice: str) -> None:
         self.annotations, self.root, self.names, self.advice = annotations, root, names, advice
         self.listing = Listing()
-        self.split = split_of(annotations, root)
+        self.split = split_of(annotations, root) or next(
+            (kind for kind, words in KINDS.items() if annotations.parent.name.lower() in words), None
+        )
 
     def run(self, ending: Path | None) -> Path:
         inside = list(self._tree(self.root, DEPTH))
@@ -61,10 +64,12 @@ class _Search:
             stages = [[folder for folder in stage if folder.parts[-len(parts) :] == parts] for stage in stages]
             if not any(stages):
                 raise DataError(f"--images {ending}: no such folder")
-        for stage in stages:
-            if folder := self._whole(stage):
-                return folder
-        return self._partial([folder for stage in stages for folder in stage])
+        for others in (False, True):
+            for stage in stages:
+                chosen = [folder for folder in stage if others or not self._of_other(folder)]
+                if found := self._whole(chosen) or self._most(chosen):
+                    return found
+        raise self._nowhere([folder for stage in stages for folder in stage])
 
     def _tree(self, folder: Path, depth: int) -> Iterator[Path]:
         yield folder
@@ -88,27 +93,32 @@ class _Search:
                 return self._only(found, f"all {names.distinct} images")
         return None
 
-    def _partial(self, folders: Sequence[Path]) -> Path:
-        """The folder that holds most images, if that is most of them; what is missing is reported by its reader."""
-        most, best, total = 0, list[Path](), 1
+    def _most(self, folders: Sequence[Path]) -> Path | None:
+        """The folder that lacks some images only; its reader reports them."""
+        most, total, best = self._best(folders)
+        return self._only(best, f"{most} of {total} images") if most >= PARTIAL * total else None
+
+    def _best(self, folders: Sequence[Path]) -> tuple[int, int, list[Path]]:
+        """The most images that a folder holds, of how many, and the folders that hold so many."""
+        most, total, best = 0, len(set(self.names)), list[Path]()
         for names in variants(self.names):
             counts = {folder: self.listing.count(folder, names) for folder in folders}
             if (highest := max(counts.values(), default=0)) > most:
-                most, total = highest, names.distinct
-                best = [folder for folder, count in counts.items() if count == highest]
-        if most >= PARTIAL * total:
-            return self._only(best, f"{most} of {total} images")
-        held = f" (at most {most} of {len(set(self.names))}, in {best[0]})" if most else ""
-        raise DataError(
+                most, best = highest, [folder for folder, count in counts.items() if count == highest]
+        return most, total, best
+
+    def _nowhere(self, folders: Sequence[Path]) -> DataError:
+        most, total, best = self._best(folders)
+        held = f" (at most {most} of {total}, in {best[0]})" if most else ""
+        return DataError(
             f"{self.annotations}: its images ({self.names[0]}, ...) are in none of {_named(folders)}{held}; "
             "give --images"
         )
 
     def _only(self, folders: Sequence[Path], what: str) -> Path:
-        """The one of the folders that hold the images; folders of other splits and years do not count if they can."""
+        """The one of the folders that hold the images, but for folders of other years; several are an error."""
         real = list({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
-        own = [folder for folder in real if not self._of_other(folder)] or real
-        best = [folder for folder in own if not any(self._replaces(other, folder) for other in own)]
+        best = [folder for folder in real if not any(self._replaces(other, folder) for other in real)]
         if len(best) > 1:
             raise DataError(f"{self.annotations}: several folders hold {what}: {_named(best)}; {self.advice}")
         if self._of_other(best[0]):

@@ -68,6 +68,8 @@ def merge(
             report = _merged(given, folder, Path(aliases) if aliases else None, copy, progress)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; remove {folder}, if it is there, and merge again") from None
+    for one in given:
+        log.info("%s: %s, images in %s", one.part, one.split.annotations, one.split.images)
     if console:
         show(report, console)
     for note in report.notes:

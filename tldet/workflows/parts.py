@@ -142,15 +142,31 @@ def set_bad_image(config: dict[str, Any], value: str | None) -> None:
 def build_dataset(
     section: Mapping[str, Any], seed: int, classes: tuple[str, ...] | None = None, *, path: str = ""
 ) -> CocoDataset:
-    """A data set whose pictures are all there; ``path`` is the section's in the config."""
+    """Build the dataset of a section of a config; ``path`` is the section's there. See :func:`check_images`."""
     given = dict(section)
     if classes is not None:
         given["classes"] = list(classes)
     dataset = build(DATASETS, given, path, seed=seed)
     if isinstance(dataset, ImageFolderDataset):
         raise ConfigError(f"{path}.type: {given['type']} has whole pictures of a class, no boxes: use `tldet pretrain`")
-    dataset.check_images()
     return cast(CocoDataset, dataset)
+
+
+def check_images(*datasets: CocoDataset | None) -> None:
+    """Check the image files of all splits before any is refused, so that all bad images are listed at once.
+
+    Raises:
+        DataError: images cannot be used; of every split the first is named.
+    """
+    problems = []
+    for dataset in datasets:
+        try:
+            if dataset is not None:
+                dataset.check_images()
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError("; ".join(problems))
 
 
 def check_class_count(config: Config, dataset: CocoDataset) -> None:

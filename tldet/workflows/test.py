@@ -16,7 +16,7 @@ from tldet.errors import DataError
 from tldet.evaluation.report import CocoResult
 from tldet.output import make_folder, write_json
 from tldet.transfer.restore import restore
-from tldet.workflows.parts import EvalSettings, Validation, build_dataset, check_objects
+from tldet.workflows.parts import EvalSettings, Validation, build_dataset, check_images, check_objects
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +45,7 @@ def test(
         data: COCO annotations; the classes are matched by name.
         images: image folder; by default looked for around ``data``.
         on_bad_image: images that are missing, unreadable, cut off or of another size than stated: "error" or "skip"
-            (not evaluated); None leaves it to the config, "error" for ``data``.
+            (not evaluated); None takes that of the checkpoint's config.
         json_path: where the numbers go: those of the masks for a model measured by ``segm``, the boxes' under ``bbox``.
         results_path: where the detections go, as COCO results JSON with the data's own ids; with masks instead of
             boxes for a model measured by ``segm``, so that scoring the file gives the same numbers.
@@ -64,6 +64,7 @@ def test(
     model, state = restore(checkpoint)
     sections = state["config"]["data"]
     section = dict(sections.get("test") or sections.get("val") or {})
+    on_bad_image = on_bad_image or section.get("on_bad_image", "error")
     if data is not None:
         transforms = [{"type": "Resize", **state["meta"]["input"]}]
         folder = str(images or find_images(Path(data), Path(data).parent))
@@ -72,8 +73,9 @@ def test(
         raise DataError(f"{checkpoint}: its config names no data to measure on; give --data and --images")
     elif images is not None:
         section["images"] = str(images)
-    section |= {"on_bad_image": on_bad_image} if on_bad_image else {}
+    section["on_bad_image"] = on_bad_image
     dataset = build_dataset(section, 0, tuple(state["meta"]["class_names"]))
+    check_images(dataset)
     check_objects(dataset, "metrics are -1")
     loader = build_settings(LoaderSettings, sections.get("loader") or {})
     kind = (state["config"].get("evaluation") or {}).get("type", "bbox")

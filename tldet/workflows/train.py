@@ -29,6 +29,7 @@ from tldet.workflows.parts import (
     Validation,
     build_dataset,
     check_class_count,
+    check_images,
     check_masks,
     check_objects,
     checked_settings,
@@ -172,6 +173,7 @@ def _ready(
     if cfg.get("data.val"):
         val = build_dataset(cfg["data"]["val"], seed, data.class_names, path="data.val")
         check_objects(val, "metrics are -1, and best.pt will be the last weights")
+    check_images(data, val)
     seed_all(seed)
     detector = build_detector(cfg["model"], data.class_names)
     check_masks(cfg, detector, data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from tldet.data.layouts import Split, find_layout
 from tldet.data.split_names import KINDS
 from tldet.errors import DataError
 
-log = logging.getLogger(__name__)
 OPTIONS = {
     **dict.fromkeys(KINDS, "leave one of them in the folder, or give the JSON files instead of the folder"),
     "images": "give the JSON files instead of the folder, each with --images",
@@ -49,8 +47,6 @@ def find_inputs(inputs: Sequence[Path], images: Sequence[Path]) -> list[Given]:
         label = f"{number}_{path.resolve().stem}"
         splits = _folder_splits(path) if path.is_dir() else [("train", _file_split(path, folder_of.get(path)))]
         found += [Given(label, part, split) for part, split in splits]
-    for one in found:
-        log.info("%s: %s, images in %s", one.part, one.split.annotations, one.split.images)
     _refuse_twice([one.split.annotations for one in found])
     return found
 

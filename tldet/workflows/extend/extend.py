@@ -19,7 +19,7 @@ from tldet.workflows.extend.data import VAL, Given, Prepared, prepare
 from tldet.workflows.extend.report import NOTHING, ExtendReport, Measured, read_report
 from tldet.workflows.extend.settings import extended_config, trained_config
 from tldet.workflows.finetune import resolve_layout
-from tldet.workflows.parts import SCHEMA, checked_settings
+from tldet.workflows.parts import SCHEMA, checked_settings, set_bad_image
 from tldet.workflows.runs import refuse_earlier_run, resume_run, settle_config
 from tldet.workflows.test import test
 from tldet.workflows.train import Outcome, train
@@ -75,6 +75,7 @@ def extend(
     class_aliases: str | Path | None = None,
     fold_names: Sequence[Fold] = (),
     resume: bool = False,
+    on_bad_image: str | None = None,
     options: Sequence[str] = (),
     console: Console | None = None,
 ) -> ExtendReport:
@@ -92,6 +93,7 @@ def extend(
         class_aliases: a file that says which class of the data is an old one of another name.
         fold_names: see :class:`~tldet.transfer.class_match.MatchSettings`.
         resume: go on with the run in ``out``, by the config in it; only ``options`` change it.
+        on_bad_image: "error" (when None) or "skip" for images that are unreadable, cut off or of another size.
         options: ``a.b=c`` on top of the config.
         console: shows progress and the numbers.
 
@@ -104,7 +106,9 @@ def extend(
     if resume:
         given = {**wanted.given(), "epochs": epochs, "minutes": minutes, "steps": steps}
         given |= {"seed": seed, "no-distill": None if distill else True, "class-aliases": class_aliases}
-        return _go_on(folder, {**given, "fold-names": fold_names or None}, options, console)
+        return _go_on(
+            folder, {**given, "fold-names": fold_names or None, "on-bad-image": on_bad_image}, options, console
+        )
     if checkpoint is None:
         raise TrainingError("give the checkpoint of a detector to extend, or --resume to go on with the run in --out")
     if (seed := seed or 0) < 0:
@@ -120,9 +124,10 @@ def extend(
     for line in (f"{len(data.old)} old classes ({few(data.old)}), {len(data.new)} new ({few(data.new)})", why):
         log.info("%s", line)
     config = extended_config(path, state, data, length, seed, distill=distill)
+    set_bad_image(config, on_bad_image)
     used = settle_config(folder, config, options, NOTE)
     checked_settings(used)  # a wrong option is said before anything is measured
-    report = ExtendReport(data.old, data.new, _before(path, data))
+    report = ExtendReport(data.old, data.new, _before(path, data, on_bad_image))
     report.save(folder)
     return _finish(report, train(used, work_dir=folder, console=console), console)
 
@@ -158,10 +163,10 @@ def _own(data: Mapping[str, Any]) -> Split | None:
     return None
 
 
-def _before(path: Path, data: Prepared) -> Measured:
+def _before(path: Path, data: Prepared, on_bad_image: str | None) -> Measured:
     """The old detector's numbers on its own classes."""
     log.info("measuring the old detector on %s", data.val.annotations)
-    result = test(path, data=data.val.annotations, images=data.val.images)
+    result = test(path, data=data.val.annotations, images=data.val.images, on_bad_image=on_bad_image)
     measured = Measured.of(result)
     found = Measured(*({name: one.get(name, NOTHING) for name in data.old} for one in (measured.AP, measured.AP50)))
     if lost := [name for name, value in found.AP.items() if value == NOTHING]:

@@ -82,6 +82,7 @@ def _call(setup: Setup, train: Path, val: Path) -> dict[str, Any]:
         "images": str(setup.train.images.resolve()),
         "model": setup.wishes.model,
         "options": [*own, *setup.wishes.options],
+        **setup.wishes.bad_images(),
     }
 
 

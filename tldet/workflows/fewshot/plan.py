@@ -170,7 +170,7 @@ def _shot_job(setup: Setup, start: Path, arm: str, shots: int, seed: int, data: 
     return Job(
         factors=factors,
         folder=out / RUNS / folder_name(factors),
-        call=call,
+        call={**call, **setup.wishes.bad_images()},
         length={"steps": asked.steps},
         val=(str(measured.annotations.resolve()), str(measured.images.resolve())),
         pictures=subset.pictures,

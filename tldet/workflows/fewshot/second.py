@@ -20,6 +20,7 @@ from tldet.models.detector import Detector, build_detector
 from tldet.models.heads.faster_rcnn import BoxBranch
 from tldet.models.hollow import hollow
 from tldet.workflows.fewshot.plan import ARMS
+from tldet.workflows.parts import set_bad_image
 from tldet.workflows.runs import CONFIG_NAME, renew, settle_config
 from tldet.workflows.study.job import Job
 from tldet.workflows.train import Outcome, train
@@ -142,4 +143,6 @@ def _data(base: Mapping[str, Any], size: Mapping[str, int], job: Job) -> dict[st
     annotations, images = job.val
     test: dict[str, Any] = {"type": "CocoDataset", "annotations": annotations, "images": images}
     test["transforms"] = [{"type": "Resize", **size}]
-    return {"train": train, "test": test, "loader": base.get("loader") or {}}
+    data = {"train": train, "test": test, "loader": base.get("loader") or {}}
+    set_bad_image({"data": data}, job.call.get("on_bad_image") or train.get("on_bad_image"))
+    return data

@@ -31,6 +31,7 @@ class Wishes:
         train_json: annotations to train on.
         val_json: annotations to measure on.
         images: picture folder of both.
+        on_bad_image: "error" or "skip" for images that cannot be used, of both.
         model: a recipe.
         epochs: length of each run, in passes over its own pictures.
         minutes: length of each run in training time, made a number of steps once an arm.
@@ -44,12 +45,17 @@ class Wishes:
     train_json: str | Path | None = None
     val_json: str | Path | None = None
     images: str | Path | None = None
+    on_bad_image: str | None = None
     model: str = DEFAULT_MODEL
     epochs: int | None = None
     minutes: float | None = None
     steps: int | None = None
     seeds: Sequence[int] = (0, 1, 2)
     options: Sequence[str] = ()
+
+    def bad_images(self) -> dict[str, str]:
+        """The argument of a run that says what happens to images that cannot be used; none by default."""
+        return {"on_bad_image": self.on_bad_image} if self.on_bad_image else {}
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,7 @@ class _Shared:
             "images": _text(train.images) if train.images == val.images else self.wishes.images,
             "model": self.wishes.model,
             "seed": seed,
+            **self.wishes.bad_images(),
         }
 
     def _options(self, arm: Arm, fraction: float, seed: int) -> list[str]:

@@ -499,7 +499,7 @@ def test_odd_values_in_a_file_s_config_are_one_line(
         config = {"model": {"backbone": {"style": style}}}
     state = {name: torch.zeros(1) for name in ("bbox_head.atss_cls.bias", "bbox_head.atss_reg.bias")}
     if config.get("model", {}).get("backbone"):
-        foreign = Foreign(tmp_path / "a", {"meta": {"cfg": config}}, state, recognise(state), [], Counter())
+        foreign = Foreign(tmp_path / "a", {"meta": {"cfg": config}}, state, recognise(state), [], [], Counter())
         with pytest.raises(CheckpointError, match="the config inside it cannot be read"):
             policy_in(foreign.content, KNOWN[3], foreign.layout, foreign.path)
         return

@@ -13,10 +13,21 @@ SUMMARY = "turn an MMDetection or torchvision checkpoint into one of tldet"
 
 def arguments(parser: ArgumentParser) -> None:
     """What it takes."""
-    parser.add_argument("checkpoint", metavar="CKPT", help="an MMDetection 2.x or 3.x or a torchvision .pth file")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CKPT",
+        help="an MMDetection 2.x or 3.x or a torchvision detector (.pth, .ckpt or .safetensors)",
+    )
     parser.add_argument("--out", required=True, metavar="F", help="where the tldet checkpoint goes")
     parser.add_argument(
         "--model", metavar="NAME", help="which model it is, for example retinanet (default: told by the keys)"
+    )
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="class names in order, or a file: a name per line, or COCO JSON (default: those in the checkpoint)",
     )
 
 
@@ -24,4 +35,4 @@ def run(args: Namespace, console: Console) -> None:
     """Run it."""
     from tldet.workflows.import_checkpoint import import_checkpoint
 
-    import_checkpoint(args.checkpoint, out=args.out, model=args.model, console=console)
+    import_checkpoint(args.checkpoint, out=args.out, model=args.model, classes=args.classes, console=console)

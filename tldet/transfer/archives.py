@@ -1,4 +1,4 @@
-"""Files that ``torch.save`` and ``pickle.dump`` wrote, whatever classes they mention.
+"""Files that ``torch.save``, ``pickle.dump`` and safetensors wrote, whatever classes they mention.
 
 Three layouts: torch's zip archive (since 1.6), torch's older run of pickles with the storages behind them, and a plain
 pickle. What can be said without trusting the file is checked before a byte of a tensor is read: that a tensor lies
@@ -7,11 +7,12 @@ inside its storage and the storage inside the file.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import mmap
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -85,6 +86,40 @@ class Archive:
             return {key: bytearray(file.read(f"{root}data/{key}")) for key in sorted(keys)}
 
 
+class SafeArchive(Archive):
+    """A safetensors file: ``value`` maps the name of each tensor to itself."""
+
+    def tensors(self, state: Mapping[Any, Any]) -> dict[str, Tensor]:
+        """The tensors of the names in ``state``, read from the file."""
+        with _safetensors(self.path) as file:
+            return {str(name): file.get_tensor(place) for name, place in state.items()}
+
+    def outlines(self, state: Mapping[Any, Any]) -> dict[str, Tensor]:
+        """Shapes of the same tensors, as tensors without contents."""
+        with _safetensors(self.path) as file:
+            shapes = {str(name): file.get_slice(place).get_shape() for name, place in state.items()}
+        return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+@contextlib.contextmanager
+def _safetensors(path: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: is no safetensors file or is cut off ({error})") from None
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By content: the length of a JSON header, and its brace; a file so called is one in any case."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    length = int.from_bytes(start[:8], "little")
+    return path.suffix == ".safetensors" or (start[8:] == b"{" and 2 <= length <= path.stat().st_size - 8)
+
+
 def _tensor(item: Any, whole: Mapping[str, bytearray]) -> Tensor | None:
     if isinstance(item, Array):
         return None if item.value is None else torch.from_numpy(item.value.copy())
@@ -109,7 +144,7 @@ def _part(file: BinaryIO, start: int, length: int) -> bytearray:
 
 
 def read_archive(path: str | Path) -> Archive:
-    """Read a file of :func:`torch.save` or a pickle; nothing in it is run, nothing unpacked to the disk.
+    """Read a file of :func:`torch.save`, a pickle or safetensors; nothing in it is run or unpacked to the disk.
 
     Raises:
         CheckpointError: it is missing, neither of these, cut off, or claims what it does not hold.
@@ -118,6 +153,9 @@ def read_archive(path: str | Path) -> Archive:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
+        if _is_safetensors(path):
+            with _safetensors(path) as opened:
+                return SafeArchive(path, {name: name for name in opened.keys()}, Counter(), {})  # noqa: SIM118
         with path.open("rb") as file:
             zipped = file.read(4) == b"PK\3\4"
         return _read_zip(path) if zipped else _read_pickles(path)

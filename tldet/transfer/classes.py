@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from tldet.errors import ConfigError
 from tldet.transfer.known import Known
 
 BACKGROUND = "__background__"
@@ -45,8 +49,20 @@ def coco_ids() -> dict[str, int]:
     return {name: i for i, name in enumerate(coco_rows()) if i and not name.startswith("N/A ")}
 
 
-def classes_of(known: Known, content: Mapping[Any, Any], count: int) -> Classes:
-    """The classes of a file with ``count`` of them, background not counted where it is no row of ours."""
+def classes_of(known: Known, content: Mapping[Any, Any], count: int, given: Sequence[str] = ()) -> Classes:
+    """The classes of a file with ``count`` of them, background not counted where it is no row of ours.
+
+    Args:
+        known: the model.
+        content: plain values of the file.
+        count: its classes.
+        given: their names by the user, in the order of the classifier's rows.
+
+    Raises:
+        ConfigError: ``given`` are not so many.
+    """
+    if given:
+        return _given_classes(given, count, background=known.dialect == "torchvision" and "rcnn" not in known.case)
     if known.dialect == "torchvision":
         return _torchvision_classes(count, first=1 if "rcnn" in known.case else 0)
     names = _mmdet_names(content)
@@ -56,6 +72,52 @@ def classes_of(known: Known, content: Mapping[Any, Any], count: int) -> Classes:
     if count == len(coco_ids()):
         return Classes(tuple(coco_ids()), tuple(coco_ids().values()), f"COCO's ({unnamed})")
     return Classes(*_numbered(range(1, count + 1)), f"numbered ({unnamed})", invented=True)
+
+
+def _given_classes(names: Sequence[str], count: int, *, background: bool) -> Classes:
+    """The user's names; of torchvision's one-stage models the first row is background, named or not."""
+    if background and len(names) == count - 1:
+        named = _with_ids(tuple(names))
+        return Classes((BACKGROUND, *named.names), (0, *named.ids), "--classes, after a row for background")
+    if len(names) != count:
+        besides = f" (or {count - 1} after background)" if background else ""
+        raise ConfigError(f"--classes: {len(names)} names for a model with {count} classes{besides}")
+    return replace(_with_ids(tuple(names)), source="--classes")
+
+
+def read_names(given: Sequence[str]) -> tuple[str, ...]:
+    """Class names from the command line: the names, or one file with a name per line or COCO JSON.
+
+    The order is that of the classifier's rows; in COCO JSON, of the category ids.
+
+    Raises:
+        ConfigError: the file cannot be read, or a name is empty or comes twice.
+    """
+    names = _file_names(Path(given[0])) if len(given) == 1 and Path(given[0]).is_file() else tuple(given)
+    twice = [name for name, number in Counter(names).items() if number > 1]
+    if twice or not all(names):
+        raise ConfigError(f"--classes: {f'{twice[0]!r} comes twice' if twice else 'a name is empty'}")
+    if not names:
+        raise ConfigError(f"--classes: {given[0]} names no class")
+    return names
+
+
+def _file_names(path: Path) -> tuple[str, ...]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if not text.lstrip().startswith(("[", "{")):
+            return tuple(line.strip() for line in text.splitlines() if line.strip())
+        value = json.loads(text)
+        listed = value["categories"] if isinstance(value, dict) else value
+        if listed and all(isinstance(one, dict) for one in listed):
+            listed = [one["name"] for one in sorted(listed, key=lambda one: int(one["id"]))]
+        if not all(isinstance(name, str) for name in listed):
+            raise ValueError("a class name must be a string")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"--classes: {path}: expected a name per line, a JSON list of names or COCO JSON with categories ({error})"
+        ) from None
+    return tuple(listed)
 
 
 def _torchvision_classes(count: int, first: int) -> Classes:

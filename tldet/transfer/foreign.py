@@ -11,13 +11,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from tldet.errors import CheckpointError
-from tldet.transfer.archives import WRONG, Archive, read_archive
+from tldet.transfer.archives import WRONG, Archive, SafeArchive, read_archive
 from tldet.transfer.dialects.mmdet import from_mmdet
 from tldet.transfer.dialects.torchvision import EPS, from_torchvision
 from tldet.transfer.known import Known, Layout, recognise
 from tldet.transfer.mmdet_config import Policy, find_config, policy_of
-from tldet.transfer.sources import unwrap
 from tldet.transfer.weights import COUNTERS, LoadReport
+from tldet.transfer.wrapped import detector_prefix, state_in
 
 NAMED = 3
 # A name of torchvision before 0.13. Its published weights of that time, but FCOS's, were trained with norms that add
@@ -35,6 +35,7 @@ class Foreign:
         state: name to tensor, in the names of the file.
         layout: what these tell.
         averaged: names of averaged weights beside the others (mmdet 2.x's ``ema_...``), left out of ``state``.
+        others: names of tensors beside the detector, left out of ``state`` too.
         set_aside: how many objects of which foreign class or function.
     """
 
@@ -43,6 +44,7 @@ class Foreign:
     state: dict[str, Tensor]
     layout: Layout
     averaged: list[str]
+    others: list[str]
     set_aside: Counter[str]
 
 
@@ -57,12 +59,17 @@ def read_foreign(path: str | Path) -> Foreign:
 
 def foreign_in(archive: Archive) -> Foreign:
     """The same of a file that is open already."""
-    tensors = _bare(archive.tensors(unwrap(archive.value, archive.path)))
+    whole = state_in(archive)
+    bare = _bare(whole)
+    tensors = archive.tensors(bare)
     if not tensors:
         raise archive.empty()
     averaged = [name for name in tensors if name.startswith("ema_")]
     state = {name: tensor for name, tensor in tensors.items() if not name.startswith("ema_")}
-    return Foreign(archive.path, archive.value, state, recognise(state), averaged, archive.set_aside)
+    prefix = detector_prefix(whole)
+    others = [name for name in archive.outlines(whole) if not name.startswith(prefix)]
+    content = {} if isinstance(archive, SafeArchive) else archive.value
+    return Foreign(archive.path, content, state, recognise(state), averaged, others, archive.set_aside)
 
 
 def layout_in(archive: Archive) -> Layout:
@@ -71,14 +78,13 @@ def layout_in(archive: Archive) -> Layout:
     Raises:
         CheckpointError: it holds no state dict.
     """
-    return recognise(_bare(archive.outlines(unwrap(archive.value, archive.path))))
+    return recognise(archive.outlines(_bare(state_in(archive))))
 
 
-def _bare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without what data-parallel training puts before every name."""
-    if all(name.startswith("module.") for name in tensors):
-        return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    return tensors
+def _bare(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The detector's entries, without what stands before the names of its parts."""
+    prefix = detector_prefix(state)
+    return {name.removeprefix(prefix): item for name, item in state.items() if name.startswith(prefix)}
 
 
 def policy_in(content: Mapping[Any, Any], known: Known, layout: Layout, path: Path) -> Policy:
@@ -134,7 +140,7 @@ def fill(model: nn.Module, translated: Mapping[str, Tensor], foreign: Foreign, w
     model.load_state_dict({name: translated[name] for name in both}, strict=False)
     same = [name for name in both if translated[name] is foreign.state.get(name)]
     adapted = [name for name in both if translated[name] is not foreign.state.get(name)]
-    return LoadReport(str(foreign.path), copied=same, adapted=adapted, unused=foreign.averaged)
+    return LoadReport(str(foreign.path), copied=same, adapted=adapted, unused=foreign.averaged + foreign.others)
 
 
 def _named(what: str, names: Sequence[str]) -> str:

@@ -6,16 +6,14 @@ Sources: ``torchvision:ResNet50_Weights.IMAGENET1K_V2``, ``timm:NAME``, ``packag
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import importlib.util
 import logging
 import re
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,11 +21,10 @@ from torch import Tensor
 from tldet import checkpoint
 from tldet.errors import CheckpointError
 from tldet.transfer.archives import read_archive
-from tldet.transfer.unpickle import StandIn
+from tldet.transfer.wrapped import state_in
 
 log = logging.getLogger(__name__)
 State = Mapping[str, Tensor]
-WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "module")
 
 
 def read_source(source: str) -> tuple[State, bool]:
@@ -49,52 +46,19 @@ def fetch(source: str) -> Path:
 
 
 def read_file(path: Path) -> State:
-    """The tensors of a .safetensors, .pth or .pt file."""
-    if path.suffix != ".safetensors":
-        archive = read_archive(path)
-        value = archive.value
-        if isinstance(value, Mapping) and value.get("format") == checkpoint.FORMAT:
-            return archive.tensors(value.get("ema") or value["model"])
-        tensors = archive.tensors(unwrap(value, path))
-        if not tensors:
-            raise archive.empty()
-        return tensors
-    with _safetensors(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
-
-
-def safetensors_names(path: Path) -> list[str]:
-    """Names of the tensors of a .safetensors file; none of them is read.
+    """The tensors of a .safetensors, .pth or .pt file.
 
     Raises:
         CheckpointError: it is missing, cut off or of another kind.
     """
-    with _safetensors(path) as file:
-        return list(file.keys())
-
-
-@contextlib.contextmanager
-def _safetensors(path: Path) -> Iterator[Any]:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: is no safetensors file or is cut off ({error})") from None
-
-
-def unwrap(value: Any, path: Path) -> Mapping[Any, Any]:
-    """The state dict inside what training scripts commonly save around it."""
-    for name in WRAPPERS:
-        if isinstance(value, Mapping) and isinstance(value.get(name), Mapping):
-            value = value[name]
-    if isinstance(value, Mapping):
-        return value
-    what = f"a pickled {value.name}, which was not run," if isinstance(value, StandIn) else f"a {type(value).__name__}"
-    raise CheckpointError(f"{path}: holds {what} where a state dict was expected; save model.state_dict()")
+    archive = read_archive(path)
+    value = archive.value
+    if isinstance(value, Mapping) and value.get("format") == checkpoint.FORMAT:
+        return archive.tensors(value.get("ema") or value["model"])
+    tensors = archive.tensors(state_in(archive))
+    if not tensors:
+        raise archive.empty()
+    return tensors
 
 
 def find_package(name: str) -> Path:

@@ -12,13 +12,13 @@ from tldet.config import build_settings, load
 from tldet.errors import CheckpointError
 from tldet.models.detector import Detector, Preprocess
 from tldet.transfer.adapt import same_input
-from tldet.transfer.archives import Archive, read_archive
+from tldet.transfer.archives import Archive, SafeArchive, read_archive
 from tldet.transfer.class_match import MatchSettings
 from tldet.transfer.classes import classes_of
 from tldet.transfer.foreign import foreign_in, layout_in, policy_in, translate
 from tldet.transfer.known import Known, Layout, entry
 from tldet.transfer.provenance import of_classifier, refuse_classifier
-from tldet.transfer.sources import State, fetch, safetensors_names
+from tldet.transfer.sources import State, fetch
 from tldet.transfer.weights import LoadReport, load_detector
 
 
@@ -49,14 +49,13 @@ def open_start(path: Path) -> Start | None:
     Raises:
         CheckpointError: it cannot be read, or is a detector that does not say its classes.
     """
-    if path.suffix == ".safetensors":
-        names = safetensors_names(path)
-        if all(any(name.startswith(part) for name in names) for part in ("backbone.", "neck.", "head.")):
+    archive = read_archive(path)
+    if isinstance(archive, SafeArchive):
+        parts = ("backbone.", "neck.", "head.")
+        if all(any(name.startswith(part) for name in archive.value) for part in parts):
             raise CheckpointError(
                 f"{path}: a detector's weights alone, without its classes; give a .pt file of its run"
             )
-        return None
-    archive = read_archive(path)
     if isinstance(archive.value, Mapping) and archive.value.get("format") == checkpoint.FORMAT:
         return None if of_classifier(archive.value) else _ours(path, archive.value, lambda: checkpoint.load(path))
     layout = layout_in(archive)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ from tldet.errors import CheckpointError, ConfigError
 from tldet.models.detector import Detector, build_detector
 from tldet.transfer.adapt import adapted
 from tldet.transfer.archives import WRONG
-from tldet.transfer.classes import Classes, classes_of, coco_ids
+from tldet.transfer.class_match import few
+from tldet.transfer.classes import Classes, classes_of, coco_ids, read_names
 from tldet.transfer.foreign import Foreign, fill, policy_in, read_foreign, translate
 from tldet.transfer.known import KNOWN, Known, entry, named
 from tldet.transfer.mmdet_config import Policy
@@ -29,36 +30,45 @@ NAMED = 5
 
 
 def import_checkpoint(
-    path: str | Path, *, out: str | Path, model: str | None = None, console: Console | None = None
+    path: str | Path,
+    *,
+    out: str | Path,
+    model: str | None = None,
+    classes: Sequence[str] = (),
+    console: Console | None = None,
 ) -> Path:
     """Turn a foreign checkpoint into one that :func:`tldet.load` and every command takes.
 
     Args:
-        path: an MMDetection 2.x or 3.x checkpoint or a state dict of a torchvision detector. Nothing in it runs.
+        path: an MMDetection 2.x or 3.x checkpoint or a state dict of a torchvision detector, also inside a checkpoint
+            of a training script or as safetensors. Nothing in it runs.
         out: where the tldet checkpoint goes.
         model: which model it is, where the keys do not tell or to make sure: ``faster_rcnn``, a recipe's name, ...
+        classes: class names in the order of the classifier's rows, or one file with them; by default those that the
+            file states.
         console: shows what was recognised and what became of every tensor.
 
     Raises:
         CheckpointError: the file cannot be read or does not fit the model; nothing is written.
-        ConfigError: ``model`` is unknown.
+        ConfigError: ``model`` is unknown, or ``classes`` do not fit.
     """
+    given = read_names(classes) if classes else ()
     foreign = read_foreign(path)
     known = _known(foreign, model)
     config = load(known.config)
     policy = policy_in(foreign.content, known, foreign.layout, foreign.path)
     size = policy.input or _published_size(config)
-    detector, section, classes, report = _converted(foreign, known, config["model"], policy)
+    detector, section, named_classes, report = _converted(foreign, known, config["model"], policy, given)
     meta = {
-        "class_names": list(classes.names),
-        "category_ids": list(classes.ids),
+        "class_names": list(named_classes.names),
+        "category_ids": list(named_classes.ids),
         "input": size,
         "weights_source": f"{path} ({known.dialect})",
         "versions": versions(),
     }
-    written = {**_sections(config, classes), "model": section}
+    written = {**_sections(config, named_classes), "model": section}
     checkpoint.save(out, {"config": written, "meta": meta, "model": detector.state_dict(), "ema": None})
-    for line in (f"{path}: {foreign.layout}", report.summary(), *_notes(foreign, classes, policy, size)):
+    for line in (f"{path}: {foreign.layout}", report.summary(), *_notes(foreign, named_classes, policy, size)):
         log.info("%s", line)
     if console:
         console.print(f"written: {out}", markup=False, highlight=False)
@@ -66,13 +76,13 @@ def import_checkpoint(
 
 
 def _converted(
-    foreign: Foreign, known: Known, shipped: Mapping[str, Any], policy: Policy
+    foreign: Foreign, known: Known, shipped: Mapping[str, Any], policy: Policy, given: Sequence[str]
 ) -> tuple[Detector, dict[str, Any], Classes, LoadReport]:
     """The detector with the file's weights, its config's ``model`` section, its classes, and what became of each."""
     translated = translate(known, foreign.state, foreign.path)
     try:
         section = adapted(shipped, foreign.layout, translated, policy)
-        classes = classes_of(known, foreign.content, section["head"]["num_classes"])
+        classes = classes_of(known, foreign.content, section["head"]["num_classes"], given)
         detector = build_detector(section, classes.names)
     except (CheckpointError, ConfigError, *WRONG) as error:
         raise CheckpointError(f"{foreign.path}: {' '.join(str(error).split())}") from None
@@ -117,6 +127,8 @@ def _notes(foreign: Foreign, classes: Classes, policy: Policy, size: Mapping[str
         lines.append("the file was trained with an EMA: its state_dict, which was taken, holds the averaged weights")
     if foreign.averaged:
         lines.append(f"{len(foreign.averaged)} averaged tensors (ema_...) beside the state_dict's own were left out")
+    if foreign.others:
+        lines.append(f"{len(foreign.others)} tensors beside the detector left out: {few(foreign.others)}")
     if foreign.set_aside:
         most = foreign.set_aside.most_common()
         what = ", ".join(f"{count} {name}" for name, count in most[:NAMED]) + (", ..." if len(most) > NAMED else "")

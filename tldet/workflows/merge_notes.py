@@ -31,6 +31,7 @@ def class_notes(sources: Sequence[Source], classes: Classes, aliases: Mapping[st
         used = set(source.category_ids.tolist())
         if empty := [record["name"] for record in source.categories if record["id"] not in used]:
             yield f"{source.path} lists {named(empty)} without an object: its pictures count as free of them"
+        yield from (f"{source.path}: {line}" for line in source.notes)
         if source.left_out:
             yield f"{source.path}: {named(source.left_out)} not carried over"
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +20,10 @@ PLAIN[list(b"0123456789.+-eE[], \t\r\n")] = True
 
 def parse_outline(text: bytes) -> Any:
     """Parse the JSON text of a segmentation; None if there is none."""
-    found = json.loads(text or b"null")
+    try:
+        found = msgspec.json.decode(text or b"null")
+    except msgspec.DecodeError:  # NaN
+        found = json.loads(text)
     return None if rle.is_none(found) else found
 
 
@@ -29,7 +33,7 @@ def drop_degenerate(segmentation: Any) -> tuple[Any, int]:
     Returns:
         the segmentation without them, None if nothing remains, and their number.
     """
-    if not isinstance(segmentation, list):
+    if not isinstance(segmentation, list) or not any(_degenerate(one) for one in segmentation):
         return segmentation, 0
     kept = [one for one in segmentation if not _degenerate(one)]
     return kept or None, len(segmentation) - len(kept)

@@ -7,7 +7,6 @@ supercategory entry is dropped. Everything that is changed or left out is counte
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -103,7 +102,7 @@ def read_coco(source: Source, name: str | None = None) -> Coco:
     checks.unique_ids(name, "image", [image.id for image in found.images])
     checks.unique_ids(name, "category", [category.id for category in found.categories])
     objects, notes = _objects(name, blocks, found.images, [category.id for category in found.categories])
-    categories, unused = drop_unused(found.categories, set(np.unique(objects.category_ids).tolist()))
+    categories, unused = drop_unused(found.categories, set(objects.category_ids.tolist()))
     if unused is not None:
         notes.append(f"category {unused.id} {unused.name!r} dropped: an unused supercategory entry, as Roboflow writes")
     sizes = np.array([(i.height or 0, i.width or 0) for i in found.images], np.int64).reshape(-1, 2)
@@ -145,10 +144,9 @@ def drop_unused(categories: Sequence[Category], used: set[int]) -> tuple[list[Ca
     Returns:
         the remaining categories and the dropped one.
     """
-    parents = {category.id: json.loads(bytes(category.supercategory) or b"null") for category in categories}
     for one in categories:
-        others = [parents[other.id] for other in categories if other is not one]
-        root = parents[one.id] in ("none", "", None) and one.name is not None
+        others = [other.supercategory for other in categories if other is not one]
+        root = one.supercategory in ("none", "", None) and one.name is not None
         if root and one.id not in used and others and all(parent == one.name for parent in others):
             return [other for other in categories if other is not one], one
     return list(categories), None

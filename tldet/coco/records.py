@@ -45,7 +45,7 @@ class Category(msgspec.Struct, gc=False):
 
     id: Id
     name: str | None = None
-    supercategory: msgspec.Raw = msgspec.Raw(b"null")
+    supercategory: Any = None
 
 
 class Annotation(msgspec.Struct, gc=False):
@@ -160,8 +160,6 @@ def _loosen(section: str, keys: Sequence[str], record: dict[str, Any]) -> dict[s
             record[key] = _whole(record[key])
     if isinstance(record.get(LABELLED), list):
         record[LABELLED] = [_whole(one) for one in record[LABELLED]]
-    if section == "categories" and "supercategory" in record:
-        record["supercategory"] = _raw(record["supercategory"])
     if section == "annotations":
         record["id"] = _annotation_id(record.get("id"))
         if isinstance(record.get("iscrowd", 0), float | bool | None):

@@ -17,6 +17,8 @@ class Detection(msgspec.Struct):
     category_id: Number
     score: float
     bbox: list[float] | UnsetType = UNSET
+    file_name: str | None = None
+    category_name: str | None = None
 
 
 class MaskDetection(Detection):

@@ -13,12 +13,14 @@ from msgspec import UNSET
 
 from tldet import rle
 from tldet.coco import checks
+from tldet.coco.formats import require_coco_boxes
 from tldet.coco.outlines import drop_degenerate, parse_outline
 from tldet.coco.reader import Objects, note, read_coco
 from tldet.coco.records import Category, Source, name_of, read_list
 from tldet.coco.results import Detection, MaskDetection
 from tldet.errors import DataError
 from tldet.evaluation.columns import Bools, GroundTruth, Results, Type
+from tldet.evaluation.matching import match_categories, match_images
 from tldet.labelled import labelled_table
 
 logger = logging.getLogger(__name__)
@@ -139,14 +141,16 @@ def load_results(source: Source, truth: GroundTruth) -> Results:
     if boxless and not masked:  # masks scored as boxes: their bounds
         records = read_list(source, list[MaskDetection], name)
 
-    if truth.unused is not None:
-        records = _without_unused(name, records, truth.unused)
-
-    def who(row: int) -> str:
+    def named(row: int) -> str:
         return f"{name}: detection {row} (counted from 0, image_id {records[row].image_id})"
 
-    images = checks.ranks([record.image_id for record in records], truth.image_ids, "image_id", who)
-    categories = checks.ranks([record.category_id for record in records], truth.category_ids, "category_id", who)
+    images = match_images(name, records, truth, named)
+    categories, kept = match_categories(name, records, truth, named)
+    images, records = images[kept], [records[row] for row in kept]
+
+    def who(row: int) -> str:
+        return f"{name}: detection {kept[row]} (counted from 0, image_id {records[row].image_id})"
+
     raw_boxes = [None if record.bbox is UNSET else record.bbox for record in records]
     scores = np.array([record.score for record in records], dtype=np.float64)
     checks.finite(scores, "score", who)
@@ -157,14 +161,11 @@ def load_results(source: Source, truth: GroundTruth) -> Results:
         sizes = [truth.sizes[rank] for rank in images]
         checks.segmentations([record.segmentation for record in records], sizes, who)
         rles = [rle.to_rle(record.segmentation, size) for record, size in zip(records, sizes, strict=True)]
-    return _measured(Results(images, categories, np.zeros((0, 4)), scores, scores, rles), raw_boxes, who, masked)
-
-
-def _without_unused(name: str, records: Sequence[Any], unused: int) -> list[Any]:
-    kept = [record for record in records if record.category_id != unused]
-    if count := len(records) - len(kept):
-        logger.warning("%s: %d detections of the dropped category %d left out", name, count, unused)
-    return kept
+    found = _measured(Results(images, categories, np.zeros((0, 4)), scores, scores, rles), raw_boxes, who, masked)
+    if not boxless:
+        for line in require_coco_boxes(name, "boxes", found.boxes, np.array(truth.sizes).reshape(-1, 2)[images]):
+            logger.warning("%s: %s", name, line)
+    return found
 
 
 def _measured(results: Results, raw_boxes: Sequence[Any], who: checks.Who, masked: bool) -> Results:

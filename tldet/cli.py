@@ -7,6 +7,7 @@ line and exit code 2; any other exception is a programming error and keeps its t
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -51,6 +52,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def entry(argv: Sequence[str] | None = None) -> NoReturn:
     """A whole process: what predicts is started over first, see :func:`restart_without_caches`."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is escaped
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if argv is None else list(argv)
     if given and given[0] in PREDICTING:
         restart_without_caches()

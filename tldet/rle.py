@@ -31,8 +31,9 @@ def problem_with(segmentation: Any, size: Size) -> str | None:
 
 def _polygon_problem(polygons: list[Any], size: Size) -> str | None:
     for polygon in polygons:
-        points = np.array(polygon, dtype=np.float64)
-        if points.ndim != 1 or len(points) < 6 or len(points) % 2:
+        given = np.array(polygon)
+        points = given.astype(np.float64)
+        if given.dtype.kind == "U" or points.ndim != 1 or len(points) < 6 or len(points) % 2:
             return "has a polygon that is not a flat list of at least three points [x, y, x, y, ...]"
         if not np.isfinite(points).all():
             return "has a polygon with a number that is not finite"

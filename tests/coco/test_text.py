@@ -53,7 +53,7 @@ def test_every_encoding_of_json_is_read_everywhere(
     assert (index.class_names, index.boxes.tolist()) == ((NAME,), [[10, 5, 30, 15]])
     assert list(top_level(read_json_text(gt), str(gt))) == list(COCO)
     result = evaluate_files(gt, dt)
-    assert result.AP == pytest.approx(1)
+    assert pytest.approx(1) == result.AP
 
 
 TEXT = encoded(COCO, "utf-8")

@@ -88,11 +88,11 @@ def set_box(box: list[float]) -> Change:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda w: w["annotations"][3].update(category_id=77), "annotation {id} has unknown category id 77"),
-        (lambda w: w["annotations"][3].update(image_id=99999), "annotation {id} belongs to unknown image id 99999"),
-        (set_box([5, 5, -4, 10]), "annotation {id} has box"),
-        (set_box([5, float("nan"), 4, 10]), "annotation {id} has box"),
-        (set_box([5, 5, 4]), "annotation {id} has a bbox of 3 numbers"),
+        (lambda w: w["annotations"][3].update(category_id=77), "annotation id {id} has unknown category_id 77"),
+        (lambda w: w["annotations"][3].update(image_id=99999), "annotation id {id} has unknown image_id 99999"),
+        (set_box([5, 5, -4, 10]), "annotation id {id} has bbox"),
+        (set_box([5, float("nan"), 4, 10]), "annotation id {id} has bbox"),
+        (set_box([5, 5, 4]), "annotation id {id} has bbox [5.0, 5.0, 4.0]; it must be four numbers"),
         (lambda w: w["annotations"][3].update(bbox="5 5 4 4"), "bbox"),
         (lambda w: w["images"][1].update(id=w["images"][0]["id"]), "occurs more than once"),
         (lambda w: w["images"][0].update(file_name="gone.jpg"), "gone.jpg"),

@@ -166,6 +166,7 @@ def test_everything_odd_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert report.notes == (
         "classes 'cell' and 'Cells' are kept apart; if they are one, say so with --aliases",
         f"{paths[1]} lists ring without an object: its pictures count as free of them",
+        f"{paths[1]}: 1 annotations repeat an earlier id and were renumbered (annotation 1)",
         f"{paths[1]}: videos not carried over",
         "train.json: 2 pictures are another input's too and were united with it",
         "train.json: 2 objects have a new id, theirs was taken, missing or 0",

@@ -1,73 +1,30 @@
-"""A COCO JSON as typed records and columns, its faults named."""
+"""The reader of COCO JSON: one set of rules for training, validation, evaluation and merging.
+
+Rules: every reference must lead somewhere; image and category ids must be unique. Annotation ids refer to nothing:
+missing, repeated and odd ones are renumbered. A missing bbox is derived from the segmentation. Roboflow's unused
+supercategory entry is dropped. Everything that is changed or left out is counted in :attr:`Coco.notes`.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Any
 
-import msgspec
 import numpy as np
+from msgspec import UNSET
 from numpy.typing import NDArray
 
-from tldet.coco.explain import explain
+from tldet.coco import checks
+from tldet.coco.formats import require_coco_boxes
+from tldet.coco.ids import unclashed
+from tldet.coco.outlines import bounds_of, drop_degenerate, parse_outline
+from tldet.coco.records import NO_FLAG, NO_ID, ODD_ID, Annotation, Category, Image, Source, read_document
 from tldet.coco.text import parse, read_json_text
 from tldet.errors import DataError
-from tldet.labelled import LABELLED
 
-Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # kept as int64
-Pixels = Annotated[int, msgspec.Meta(le=2**31 - 1)]  # kept as int32
-WHOLE = {  # the whole numbers of each record; they may be written 7.0
-    "images": ("id", "width", "height"),
-    "categories": ("id",),
-    "annotations": ("id", "image_id", "category_id"),
-}
-BLOCK = 4096  # annotations that are records at the same time: they stay in the processor's cache
-
-
-class Image(msgspec.Struct, gc=False):
-    """An entry of ``images``."""
-
-    id: Id
-    file_name: str
-    width: Pixels
-    height: Pixels
-    labelled_category_ids: list[Id] | None = None  # those annotated on it without a gap; None for all
-
-
-class Category(msgspec.Struct, gc=False):
-    """An entry of ``categories``."""
-
-    id: Id
-    name: str
-
-
-class Annotation(msgspec.Struct, gc=False):
-    """An entry of ``annotations``; the segmentation stays text until a mask is asked for."""
-
-    image_id: Id
-    category_id: Id
-    bbox: list[float]
-    id: Id = -1
-    area: float | None = None
-    iscrowd: int = 0
-    segmentation: msgspec.Raw = msgspec.Raw(b"null")
-
-
-A = TypeVar("A", msgspec.Raw, Annotation)
-
-
-class _Document(msgspec.Struct, Generic[A]):
-    """What of a COCO JSON is read; annotations as text or as records."""
-
-    images: list[Image]
-    categories: list[Category]
-    annotations: list[A] = msgspec.field(default_factory=list)
-
-
-_Read = _Document[msgspec.Raw] | _Document[Annotation]
+NAMED = 5  # ids named in a note; the others are counted
 
 
 @dataclass(frozen=True)
@@ -75,21 +32,29 @@ class Objects:
     """The annotations of a file in its order, column by column.
 
     Attributes:
-        ids: (A,) int64.
-        places: (A,) int64, which of the pictures.
+        rows: (A,) int64, position of each annotation in the file.
+        ids: (A,) int64, no two alike.
+        stated_ids: (A,) int64, the ids in the file; ``NO_ID`` or ``ODD_ID`` for an annotation without one.
+        places: (A,) int64, position of its image.
         category_ids: (A,) int64.
         boxes: (A, 4) float64 x, y, width, height in pixels.
-        crowd: (A,) bool.
-        areas: (A,) float64, the stated ones or the boxes'.
-        lengths: (A,) int64, of the segmentations' JSON texts.
-        text: these texts, one behind the other.
+        derived: (A,) bool, whether the box is derived from the segmentation.
+        crowd: (A,) bool; False for an annotation without ``iscrowd``.
+        flagged: (A,) bool, whether ``iscrowd`` is there.
+        areas: (A,) float64; NaN for an annotation without a positive one.
+        lengths: (A,) int64, bytes of each segmentation's JSON text.
+        text: these texts, concatenated.
     """
 
+    rows: NDArray[np.int64]
     ids: NDArray[np.int64]
+    stated_ids: NDArray[np.int64]
     places: NDArray[np.int64]
     category_ids: NDArray[np.int64]
     boxes: NDArray[np.float64]
+    derived: NDArray[np.bool_]
     crowd: NDArray[np.bool_]
+    flagged: NDArray[np.bool_]
     areas: NDArray[np.float64]
     lengths: NDArray[np.int64]
     text: bytearray
@@ -97,132 +62,229 @@ class Objects:
 
 @dataclass(frozen=True)
 class Coco:
-    """What of a COCO JSON is read."""
+    """A COCO JSON.
+
+    Attributes:
+        images: its images.
+        categories: its categories, without ``unused``.
+        unused: the supercategory entry that was dropped.
+        objects: its annotations.
+        notes: what was changed or left out, counted.
+    """
 
     images: list[Image]
     categories: list[Category]
+    unused: Category | None
     objects: Objects
+    notes: tuple[str, ...]
+
+    def labelled(self) -> list[list[int] | None]:
+        """The categories that each image is labelled for, None for all of them."""
+        dropped = None if self.unused is None else self.unused.id
+        stated = [image.labelled_category_ids for image in self.images]
+        return [None if ids is None else [one for one in ids if one != dropped] for ids in stated]
 
 
-def read_coco(path: Path) -> Coco:
-    """A COCO JSON whose every reference leads somewhere.
+def read_coco(source: Source, name: str | None = None) -> Coco:
+    """Read a COCO JSON whose every reference leads somewhere.
+
+    Args:
+        source: the file, or Python values of the same layout.
+        name: name of the source in messages; None takes the path.
 
     Raises:
-        DataError: what is wrong, with the file and the annotation's, picture's or category's id.
+        DataError: one line with the file and the id of the annotation, image or category at fault.
     """
-    content = read_json_text(path)
-    try:
-        found: _Read = msgspec.json.decode(content, type=_Document[msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        found = _read_leniently(path, content)
-    _check(path, found)
-    return Coco(found.images, found.categories, _objects(path, _blocks(path, content, found.annotations), found))
+    name = str(source) if name is None else name
+    found, blocks = read_document(source, name)
+    if found.annotations and not (found.images and found.categories):
+        raise DataError(f"{name}: has no {'categories' if found.images else 'images'}")
+    checks.unique_ids(name, "image", [image.id for image in found.images])
+    checks.unique_ids(name, "category", [category.id for category in found.categories])
+    objects, notes = _objects(name, blocks, found.images, [category.id for category in found.categories])
+    categories, unused = drop_unused(found.categories, set(objects.category_ids.tolist()))
+    if unused is not None:
+        notes.append(f"category {unused.id} {unused.name!r} dropped: an unused supercategory entry, as Roboflow writes")
+    sizes = np.array([(i.height or 0, i.width or 0) for i in found.images], np.int64).reshape(-1, 2)
+    if found.annotations is UNSET:
+        notes.append("has no 'annotations' list; its images are taken to show no object")
+    notes += require_coco_boxes(name, "boxes", objects.boxes, sizes[objects.places], objects.areas)
+    return Coco(found.images, categories, unused, objects, tuple(notes))
 
 
-def _check(path: Path, coco: _Read) -> None:
-    """Refuse pictures and categories that cannot be."""
-    if not coco.images or not coco.categories:
-        raise DataError(f"{path}: has no {'images' if not coco.images else 'categories'}")
-    _refuse_twins(path, "category id", [c.id for c in coco.categories])
-    _refuse_twins(path, "category name", [c.name for c in coco.categories])
-    _refuse_twins(path, "image id", [i.id for i in coco.images])
+def require_training_fields(coco: Coco, name: str) -> None:
+    """Raise DataError unless every image has a file name and a size, and every category a name of its own."""
+    if not coco.images:
+        raise DataError(f"{name}: has no images")
+    for image in coco.images:
+        if image.file_name is None:
+            raise DataError(f"{name}: image id {image.id} has no 'file_name'")
+        if image.width is None or image.height is None:
+            raise DataError(f"{name}: image id {image.id} has no '{'width' if image.width is None else 'height'}'")
+        if image.width <= 0 or image.height <= 0:
+            raise DataError(f"{name}: image {image.id} ({image.file_name}) has size {image.width} x {image.height}")
+    if not coco.categories:
+        raise DataError(f"{name}: has no categories")
+    seen: dict[str, int] = {}
     for category in coco.categories:
+        if category.name is None:
+            raise DataError(f"{name}: category id {category.id} has no 'name'")
         if category.id < 0:
             raise DataError(
-                f"{path}: category id {category.id} ({category.name}) is negative, and would never be scored: "
-                "number the categories from 0 up"
+                f"{name}: category id {category.id} ({category.name}) is negative: number the categories from 0 up"
             )
-    for image in coco.images:
-        if image.width <= 0 or image.height <= 0:
-            raise DataError(f"{path}: image {image.id} ({image.file_name}) has size {image.width} x {image.height}")
+        if seen.setdefault(category.name, category.id) != category.id:
+            ids = f"category ids {seen[category.name]} and {category.id}"
+            raise DataError(f"{name}: category name {category.name!r} occurs more than once ({ids}); rename one")
 
 
-def _blocks(
-    path: Path, content: bytes, annotations: list[msgspec.Raw] | list[Annotation]
-) -> Iterator[list[Annotation]]:
-    """The annotations as records, some at a time; at least one block."""
-    decode = msgspec.json.Decoder(Annotation).decode
-    for start in range(0, max(1, len(annotations)), BLOCK):
-        block: Any = annotations[start : start + BLOCK]
-        try:
-            yield [one if isinstance(one, Annotation) else decode(one) for one in block]
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            yield _read_leniently(path, content).annotations[start:]
-            return
+def drop_unused(categories: Sequence[Category], used: set[int]) -> tuple[list[Category], Category | None]:
+    """Drop the entry that Roboflow writes for the supercategory: no annotation has it, all others name it.
+
+    Returns:
+        the remaining categories and the dropped one.
+    """
+    for one in categories:
+        others = [other.supercategory for other in categories if other is not one]
+        root = one.supercategory in ("none", "", None) and one.name is not None
+        if root and one.id not in used and others and all(parent == one.name for parent in others):
+            return [other for other in categories if other is not one], one
+    return list(categories), None
 
 
-def _objects(path: Path, blocks: Iterator[list[Annotation]], coco: _Read) -> Objects:
+def _objects(
+    name: str, blocks: Iterator[list[Annotation]], images: Sequence[Image], categories: Sequence[int]
+) -> tuple[Objects, list[str]]:
     parts, text = [], bytearray()
     for block in blocks:
-        odd = next((a for a in block if len(a.bbox) != 4), None)
-        if odd is not None:
-            raise DataError(f"{path}: annotation {odd.id} has a bbox of {len(odd.bbox)} numbers, not 4")
-        columns: list[NDArray[Any]] = [
-            np.array([a.id for a in block], np.int64),
-            np.array([a.image_id for a in block], np.int64),
-            np.array([a.category_id for a in block], np.int64),
-            np.array([a.bbox for a in block], np.float64).reshape(-1, 4),
-            np.array([a.iscrowd != 0 for a in block], np.bool_),
-            np.array([a.bbox[2] * a.bbox[3] if a.area is None else a.area for a in block], np.float64),
-            np.array([len(a.segmentation) for a in block], np.int64),
-        ]
-        parts.append(columns)
+        parts.append(_columns(name, block))
         text += b"".join([a.segmentation for a in block])
-    ids, image_ids, category_ids, boxes, crowd, areas, lengths = map(np.concatenate, zip(*parts, strict=True))
-    places, strange = _places(image_ids, [image.id for image in coco.images])
-    unknown = _places(category_ids, [category.id for category in coco.categories])[1]
-    if (strange | unknown).any():
-        row = int((strange | unknown).argmax())
-        what = f"has unknown category id {category_ids[row]}" if unknown[row] else ""
-        raise DataError(f"{path}: annotation {ids[row]} {what or f'belongs to unknown image id {image_ids[row]}'}")
-    return Objects(ids, places, category_ids, boxes, crowd, areas, lengths, text)
+    stated, image_ids, category_ids, boxes, lacking, flags, areas, lengths = map(
+        np.concatenate, zip(*parts, strict=True)
+    )
+
+    def who(row: int) -> str:
+        return f"{name}: {_called(stated, row)}"
+
+    places = checks.ranks(image_ids, [image.id for image in images], "image_id", who)
+    checks.ranks(category_ids, categories, "category_id", who)
+    ids, notes = _numbered(stated)
+    areas = np.where(np.isfinite(areas) & (areas > 0), areas, np.nan)
+    flagged = flags != NO_FLAG
+    columns = (ids, stated, places, category_ids, boxes, lacking, (flags != 0) & flagged, flagged, areas, lengths)
+    found = Objects(np.arange(len(ids)), *columns, text)
+    if lacking.any():
+        found, told = _with_boxes(found, images, who)
+        notes += told
+    checks.sound_boxes(found.boxes, lambda row: who(int(found.rows[row])))
+    return found, notes
 
 
-def _places(wanted: NDArray[np.int64], known: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Where each of the wanted stands among the known, and which stand nowhere."""
-    table = np.array(known, np.int64)
-    order = np.argsort(table)
-    places = order[np.searchsorted(table, wanted, sorter=order).clip(max=len(table) - 1)]
-    return places, table[places] != wanted
-
-
-def _read_leniently(path: Path, content: bytes) -> _Document[Annotation]:
-    """Read what msgspec refuses: NaN and whole floats as ids; name what is wrong."""
-    data = parse(content, str(path))
+def _columns(name: str, block: list[Annotation]) -> list[NDArray[Any]]:
+    found: list[Any] = [a.bbox for a in block]
     try:
-        for section, keys in WHOLE.items():
-            _loosen(data, section, keys)
-        return msgspec.convert(data, _Document[Annotation])
-    except RecursionError:
-        raise DataError(f"{path}: is nested too deeply") from None
-    except msgspec.ValidationError as error:
-        raise DataError(f"{path}: {explain(str(error), data)}") from None
+        boxes = np.array(found, np.float64).reshape(-1, 4)
+        lacking = np.zeros(len(block), np.bool_)
+        uneven = len(boxes) != len(block)
+    except (TypeError, ValueError):
+        uneven = True
+    if uneven:
+        lacking = np.array([not box for box in found], np.bool_)
+        odd = next((a for a in block if a.bbox and len(a.bbox) != 4), None)
+        if odd is not None:
+            row = block.index(odd)
+            called = _called(np.array([a.id for a in block], np.int64), row)
+            raise DataError(f"{name}: {called} has bbox {odd.bbox}; it must be four numbers [x, y, width, height]")
+        boxes = np.array([box or [np.nan] * 4 for box in found], np.float64).reshape(-1, 4)
+    return [
+        np.array([a.id for a in block], np.int64),
+        np.array([a.image_id for a in block], np.int64),
+        np.array([a.category_id for a in block], np.int64),
+        boxes,
+        lacking,
+        np.array([a.iscrowd for a in block], np.int64),
+        np.array([a.area for a in block], np.float64),
+        np.array([len(a.segmentation) for a in block], np.int64),
+    ]
 
 
-def _loosen(data: Any, section: str, keys: Sequence[str]) -> None:
-    """Records as they may also be written (7.0 for 7, false or null for no crowd), made those that are read."""
-    found = data.get(section) if isinstance(data, dict) else None
-    for record in found if isinstance(found, list) else ():
-        if not isinstance(record, dict):
-            continue
-        for key in keys:
-            if key in record:
-                record[key] = _whole(record[key])
-        if isinstance(record.get(LABELLED), list):
-            record[LABELLED] = [_whole(one) for one in record[LABELLED]]
-        if isinstance(record.get("iscrowd", 0), float | bool | None):
-            record["iscrowd"] = int(bool(record["iscrowd"]))
-        if "segmentation" in record:
-            record["segmentation"] = msgspec.Raw(json.dumps(record["segmentation"]).encode())
+def _called(stated: NDArray[np.int64], row: int) -> str:
+    known = stated[row] not in (NO_ID, ODD_ID)
+    return f"annotation id {stated[row]}" if known else f"annotation {row} (counted from 0)"
 
 
-def _whole(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _numbered(stated: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
+    """Number annotations without an id of their own; the first holder of a repeated id keeps it."""
+    if len(stated) == 0 or (stated[0] > ODD_ID and (stated[1:] > stated[:-1]).all()):
+        return stated, []
+    ids = unclashed(stated, (NO_ID, ODD_ID))
+    missing, odd = stated == NO_ID, stated == ODD_ID
+    repeated = (ids != stated) & ~missing & ~odd
+    notes = [
+        f"{int(missing.sum())} annotations have no id and were numbered" if missing.any() else "",
+        f"{int(odd.sum())} annotations have an id that is no whole number and were renumbered" if odd.any() else "",
+        note(repeated, stated, "annotations repeat an earlier id and were renumbered"),
+    ]
+    return ids, [one for one in notes if one]
 
 
-def _refuse_twins(path: Path, what: str, values: Sequence[Any]) -> None:
-    seen: set[Any] = set()
-    for value in values:
-        if value in seen:
-            raise DataError(f"{path}: {what} {value!r} occurs more than once")
-        seen.add(value)
+def _with_boxes(found: Objects, images: Sequence[Image], who: checks.Who) -> tuple[Objects, list[str]]:
+    """Derive missing boxes from the segmentations; leave out annotations that have only degenerate polygons."""
+    boxes, ends = found.boxes.copy(), np.cumsum(found.lengths)
+    left_out = np.zeros(len(boxes), np.bool_)
+    for row in np.flatnonzero(found.derived).tolist():
+        image = images[int(found.places[row])]
+        outline, dropped = drop_degenerate(parse_outline(bytes(found.text[ends[row] - found.lengths[row] : ends[row]])))
+        if outline is None and not dropped:
+            raise DataError(f"{who(row)} has no bbox, and no segmentation to derive it from")
+        left_out[row] = outline is None
+        if outline is not None:
+            try:
+                boxes[row] = bounds_of(outline, (image.height or 0, image.width or 0))
+            except DataError as error:
+                raise DataError(f"{who(row)} has no bbox and {error}") from None
+    notes = [
+        note(found.derived & ~left_out, found.ids, "boxes are missing and were derived from the segmentation"),
+        note(left_out, found.ids, "annotations have no bbox and no polygon of three points and were left out"),
+    ]
+    return _taken(replace(found, boxes=boxes), ~left_out), [one for one in notes if one]
+
+
+def _taken(found: Objects, kept: NDArray[np.bool_]) -> Objects:
+    if kept.all():
+        return found
+    starts = np.cumsum(found.lengths) - found.lengths
+    spans = zip(starts[kept].tolist(), found.lengths[kept].tolist(), strict=True)
+    text = bytearray(b"".join(found.text[start : start + length] for start, length in spans))
+    columns = [field.name for field in fields(found) if field.name != "text"]
+    return Objects(**{name: getattr(found, name)[kept] for name in columns}, text=text)
+
+
+def note(rows: NDArray[np.bool_], ids: NDArray[np.int64], text: str) -> str:
+    """Count annotations and name the first; nothing if there is none."""
+    named = ", ".join(str(i) for i in ids[rows][:NAMED])
+    more = ", ..." if rows.sum() > NAMED else ""
+    return f"{int(rows.sum())} {text} (annotation {named}{more})" if rows.any() else ""
+
+
+def read_repaired(path: Path) -> dict[str, Any]:
+    """Read a COCO JSON with all its fields, its records as :func:`read_coco` understands them.
+
+    Raises:
+        DataError: as :func:`read_coco`.
+    """
+    coco = read_coco(path)
+    whole: dict[str, Any] = parse(read_json_text(path), str(path))
+    found, records = coco.objects, whole["annotations"]
+    columns = (found.rows, found.ids, found.places, found.category_ids, found.boxes, found.derived)
+    annotations = []
+    for row, key, place, category, box, derived in zip(*(column.tolist() for column in columns), strict=True):
+        ids = {"id": key, "image_id": coco.images[place].id, "category_id": category}
+        annotations.append({**records[row], **ids, **({"bbox": box} if derived else {})})
+    kept = {category.id for category in coco.categories}
+    return {
+        **whole,
+        "images": [{**record, "id": image.id} for record, image in zip(whole["images"], coco.images, strict=True)],
+        "annotations": annotations,
+        "categories": [{**one, "id": int(one["id"])} for one in whole["categories"] if one["id"] in kept],
+    }

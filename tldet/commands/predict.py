@@ -21,6 +21,9 @@ def arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--out", metavar="D", help="write drawn pictures and videos there")
     parser.add_argument("--json", type=file_name, metavar="F", help="write COCO results JSON there")
+    parser.add_argument(
+        "--annotations", metavar="JSON", help="take image and category ids of the results from this COCO JSON"
+    )
     parser.add_argument("--score", type=score, default=0.3, metavar="T", help="least score (default: %(default)s)")
     add_device(parser)
     add_precision(parser, "the faster one")
@@ -35,6 +38,7 @@ def run(args: Namespace, console: Console) -> None:
         args.inputs,
         out=args.out,
         json_path=args.json,
+        annotations=args.annotations,
         score=args.score,
         device=args.device,
         precision=args.precision,

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tldet import rle
+from tldet.coco.reader import NAMED
 from tldet.data.checks import MISSING, Fault, find_faults, log_all
 from tldet.data.file_names import resolve_names
 from tldet.data.images import Picture, Reduced, missing_images, read_reduced
@@ -86,6 +87,7 @@ class CocoDataset(Dataset[Sample]):
         self.file_names = resolve_names(self.folder, self.index.file_names, self.index.path)
         self.pipeline = Pipeline(transforms)
         self.masks, self.partial, self.seed = masks, partial, seed
+        self.outlines = self._read_outlines() if masks else {}
         objects = np.diff(self.index.offsets)
         self.positions = np.arange(len(self.index)) if keep_empty else objects.nonzero()[0]
         if len(self.positions) < len(self.index):
@@ -160,15 +162,31 @@ class CocoDataset(Dataset[Sample]):
         then = "the absence of the others teaches nothing" if self.partial else "taken as if they were: partial=False"
         log.info("%s: %d of %d pictures are not labelled for every class; %s", self.index.path, some, len(self), then)
 
+    def _read_outlines(self) -> dict[int, Any]:
+        changed = self.index.outlines()
+        if changed:
+            ids = ", ".join(str(one) for one in self.index.annotation_ids[list(changed)[:NAMED]])
+            more = ", ..." if len(changed) > NAMED else ""
+            text = "polygons of fewer than three points dropped from %d segmentations (annotation %s%s)"
+            log.warning(f"%s: {text}", self.index.path, len(changed), ids, more)
+        return changed
+
+    def outlined(self) -> NDArray[np.bool_]:
+        """(A,) whether an object of :attr:`index` has a mask."""
+        found = self.index.has_segmentation()
+        found[[row for row, outline in self.outlines.items() if outline is None]] = False
+        return found
+
     def _masks(self, rows: slice, size: Size) -> NDArray[np.uint8]:
         masks = [self._mask(row, size) for row in range(rows.start, rows.stop)]
         return np.stack(masks) if masks else np.zeros((0, *size), np.uint8)
 
     def _mask(self, row: int, size: Size) -> NDArray[np.uint8]:
         try:
-            return decode_mask(self.index.segmentation(row), size)
+            found = self.outlines[row] if row in self.outlines else self.index.segmentation(row)
+            return decode_mask(found, size)
         except DataError as error:
-            raise DataError(f"{self.index.path}: annotation {self.index.annotation_ids[row]} {error}") from None
+            raise DataError(f"{self.index.path}: annotation id {self.index.annotation_ids[row]} {error}") from None
 
     def check_images(self) -> None:
         """List the images that cannot be used, and refuse or skip them; then report what the JSON's boxes lack.

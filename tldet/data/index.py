@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet import rle
 from tldet.cache import cache_root
-from tldet.coco.reader import Image, Objects, read_coco
+from tldet.coco import checks, outlines
+from tldet.coco.reader import NAMED, Coco, Objects, note, read_coco, require_training_fields
 from tldet.errors import DataError
 from tldet.labelled import labelled_table
 
 log = logging.getLogger(__name__)
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError)  # what a cache that is not there, or damaged, raises
-NAMED = 5  # so many ids are named where something is left out; the rest is counted
 WORDS = ("class_names", "category_ids", "file_names", "notes")
 ARRAYS = ("image_ids", "sizes", "offsets", "boxes", "labels", "crowd", "annotation_ids", "areas", "spans", "raw")
 
@@ -50,6 +51,7 @@ class AnnotationIndex:
         labelled: (I, K) bool, the classes that each picture was labelled for (see
             :func:`~tldet.labelled.labelled_table`); None where all were.
         notes: what was left out or changed, counted, with the first ids.
+        unused: name and id of a dropped supercategory entry; a class of that name has no object here.
     """
 
     path: Path
@@ -68,6 +70,7 @@ class AnnotationIndex:
     raw: NDArray[np.uint8]
     labelled: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
+    unused: tuple[tuple[str, int], ...] = ()
     _asked: tuple[Sequence[str] | None, bool] | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
@@ -87,6 +90,24 @@ class AnnotationIndex:
         """(A,) whether an object has polygons or an RLE; ``null`` and ``[]`` are none."""
         lengths = np.diff(self.spans)
         return np.asarray(lengths > len("null"), np.bool_)
+
+    def outlines(self) -> dict[int, Any]:
+        """The segmentations that are not as the JSON has them: without polygons of fewer than three points.
+
+        Raises:
+            DataError: one is neither polygons nor an RLE; its annotation is named.
+        """
+        images = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        found: dict[int, Any] = {}
+        for row in outlines.odd_rows(self.raw, self.spans):
+            whole = outlines.parse_outline(bytes(self.raw[self.spans[row] : self.spans[row + 1]]))
+            kept, dropped = outlines.drop_degenerate(whole)
+            height, width = self.sizes[images[row]].tolist()
+            if kept is not None and (problem := rle.problem_with(kept, (height, width))):
+                raise DataError(f"{self.path}: annotation id {self.annotation_ids[row]} {problem}")
+            if dropped:
+                found[row] = kept
+        return found
 
     def segmentation(self, row: int) -> Any:
         """The polygons or RLE of an object as the JSON has them, or None."""
@@ -112,8 +133,8 @@ class AnnotationIndex:
         if classes is not None:
             index = index.for_classes(classes)
         if not quiet:
-            for note in index.notes:
-                log.warning("%s: %s", path, note)
+            for line in index.notes:
+                log.warning("%s: %s", path, line)
         return replace(index, _asked=(classes, cache))
 
     def for_classes(self, classes: Sequence[str]) -> AnnotationIndex:
@@ -121,6 +142,8 @@ class AnnotationIndex:
 
         A class that the JSON does not have was not labelled on any of its pictures.
         """
+        if any(name in classes and name not in self.class_names for name, _ in self.unused):
+            return self._with_unused().for_classes(classes)
         common = [name for name in classes if name in self.class_names]
         if not common:
             ours, theirs = ", ".join(self.class_names[:8]), ", ".join(list(classes)[:8])
@@ -136,10 +159,22 @@ class AnnotationIndex:
         kept = replace(known, class_names=tuple(classes), category_ids=ids)
         kept = kept if (labels >= 0).all() else kept._keep(labels >= 0)
         left = sorted(set(self.class_names) - set(classes))
-        note = (
-            f"{int((labels < 0).sum())} objects of classes the model does not have left out ({', '.join(left[:NAMED])})"
+        count, named = int((labels < 0).sum()), ", ".join(left[:NAMED])
+        line = f"{count} objects of classes the model does not have left out ({named})"
+        return replace(kept, notes=(*self.notes, line)) if left else kept
+
+    def _with_unused(self) -> AnnotationIndex:
+        """The same with the dropped supercategory entry as a class without objects, for a model that has this class."""
+        names, ids = zip(*self.unused, strict=True)
+        column = np.ones((len(self), len(names)), np.bool_)
+        labelled = None if self.labelled is None else np.concatenate([self.labelled, column], 1)
+        return replace(
+            self,
+            class_names=(*self.class_names, *names),
+            category_ids=(*self.category_ids, *ids),
+            labelled=labelled,
+            unused=(),
         )
-        return replace(kept, notes=(*self.notes, note)) if left else kept
 
     def _labelled_for(self, classes: Sequence[str]) -> NDArray[np.bool_] | None:
         there = np.array([name in self.class_names for name in classes])
@@ -167,27 +202,25 @@ class AnnotationIndex:
 
 def _parsed(path: Path) -> AnnotationIndex:
     coco = read_coco(path)
+    require_training_fields(coco, str(path))
     categories = sorted(coco.categories, key=lambda c: c.id)
-    label_of = {c.id: i for i, c in enumerate(categories)}
     found = coco.objects
     order = np.argsort(found.places, kind="stable")
     xywh, ids = found.boxes[order], found.ids[order]
     with np.errstate(over="ignore", invalid="ignore"):
         boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32)
-    wrong = ~np.isfinite(boxes).all(1) | (xywh[:, 2:] < 0).any(1)
-    if wrong.any():
-        row = int(wrong.argmax())
-        more = f" ({int(wrong.sum())} such annotations)" if wrong.sum() > 1 else ""
-        raise DataError(
-            f"{path}: annotation {ids[row]} has box {xywh[row].tolist()}: its corners must be finite in single "
-            f"precision, its width and height at least 0{more}"
-        )
+    checks.require(
+        np.asarray(np.isfinite(boxes).all(1)),
+        lambda row: f"{path}: annotation id {ids[row]}",
+        lambda row: f"has bbox {xywh[row].tolist()}: its corners must be finite in single precision",
+    )
     sizes = np.array([(i.height, i.width) for i in coco.images], np.int32).reshape(-1, 2)
+    areas = found.areas[order]
     index = AnnotationIndex(
         path=path,
-        class_names=tuple(c.name for c in categories),
+        class_names=tuple(str(c.name) for c in categories),
         category_ids=tuple(c.id for c in categories),
-        file_names=[i.file_name for i in coco.images],
+        file_names=[str(i.file_name) for i in coco.images],
         image_ids=np.array([i.id for i in coco.images], np.int64),
         sizes=sizes,
         offsets=np.searchsorted(found.places[order], np.arange(len(sizes) + 1)),
@@ -195,10 +228,12 @@ def _parsed(path: Path) -> AnnotationIndex:
         labels=np.searchsorted([c.id for c in categories], found.category_ids[order]),
         crowd=found.crowd[order],
         annotation_ids=ids,
-        areas=found.areas[order],
+        areas=np.where(np.isnan(areas), xywh[:, 2] * xywh[:, 3], areas),
         spans=np.concatenate([[0], np.cumsum(found.lengths[order])]).astype(np.int64),
         raw=_in_order(found, order),
-        labelled=_labelled(path, coco.images, label_of),
+        labelled=_labelled(path, coco),
+        notes=coco.notes,
+        unused=((str(coco.unused.name), coco.unused.id),) if coco.unused else (),
     )
     return _cut_to_pictures(index, xywh)
 
@@ -214,11 +249,11 @@ def _in_order(found: Objects, order: NDArray[np.int64]) -> NDArray[np.uint8]:
     return np.frombuffer(text, np.uint8)
 
 
-def _labelled(path: Path, images: Sequence[Image], label_of: Mapping[int, int]) -> NDArray[np.bool_] | None:
-    stated = [image.labelled_category_ids for image in images]
-    if all(ids is None for ids in stated):
-        return None
-    return labelled_table(stated, label_of, lambda row: f"{path}: image {images[row].id} ({images[row].file_name})")
+def _labelled(path: Path, coco: Coco) -> NDArray[np.bool_] | None:
+    label_of = {key: label for label, key in enumerate(sorted(c.id for c in coco.categories))}
+    return labelled_table(
+        coco.labelled(), label_of, lambda row: f"{path}: image {coco.images[row].id} ({coco.images[row].file_name})"
+    )
 
 
 def _cut_to_pictures(index: AnnotationIndex, xywh: NDArray[np.float64]) -> AnnotationIndex:
@@ -229,19 +264,13 @@ def _cut_to_pictures(index: AnnotationIndex, xywh: NDArray[np.float64]) -> Annot
     outside = ~flat & (clipped[:, 2:] <= clipped[:, :2]).any(1)
     moved = (np.abs(clipped - index.boxes) > 1).any(1) & ~flat & ~outside
     notes = [
-        _note(flat, index.annotation_ids, "boxes of zero extent left out"),
-        _note(outside, index.annotation_ids, "boxes outside their picture left out"),
-        _note(moved, index.annotation_ids, "boxes reach over the border of their picture and were cut to it"),
+        note(flat, index.annotation_ids, "boxes of zero extent left out"),
+        note(outside, index.annotation_ids, "boxes outside their picture left out"),
+        note(moved, index.annotation_ids, "boxes reach over the border of their picture and were cut to it"),
     ]
     kept = replace(index, boxes=clipped)
     kept = kept._keep(~(flat | outside)) if (flat | outside).any() else kept
-    return replace(kept, notes=tuple(note for note in notes if note))
-
-
-def _note(rows: NDArray[np.bool_], ids: NDArray[np.int64], text: str) -> str:
-    named = ", ".join(str(i) for i in ids[rows][:NAMED])
-    more = ", ..." if rows.sum() > NAMED else ""
-    return f"{int(rows.sum())} {text} (annotation {named}{more})" if rows.any() else ""
+    return replace(kept, notes=(*kept.notes, *(one for one in notes if one)))
 
 
 def _cached(path: Path) -> AnnotationIndex:
@@ -273,6 +302,7 @@ def _store(index: AnnotationIndex, folder: Path) -> None:
         for name in ARRAYS:
             np.save(temporary / f"{name}.npy", getattr(index, name), allow_pickle=False)
         words: dict[str, Any] = {name: list(getattr(index, name)) for name in WORDS}
+        words["unused"] = [list(one) for one in index.unused]
         words["partial"] = index.labelled is not None
         if index.labelled is not None:
             np.save(temporary / "labelled.npy", index.labelled, allow_pickle=False)
@@ -288,4 +318,5 @@ def _open(folder: Path, path: Path) -> AnnotationIndex:
     stored = (*ARRAYS, "labelled") if words["partial"] else ARRAYS
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in stored}
     names, ids, notes = tuple(words["class_names"]), tuple(words["category_ids"]), tuple(words["notes"])
-    return AnnotationIndex(path, names, ids, words["file_names"], notes=notes, **arrays)
+    unused = tuple((name, key) for name, key in words["unused"])
+    return AnnotationIndex(path, names, ids, words["file_names"], notes=notes, unused=unused, **arrays)

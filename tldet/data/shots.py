@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.coco.reader import read_repaired
 from tldet.data.index import AnnotationIndex
 from tldet.errors import DataError
 from tldet.labelled import LABELLED
@@ -81,7 +82,7 @@ def write_base(source: Path, novel: Sequence[str], out: Path, *, keep_pictures: 
     index = AnnotationIndex.load(source)
     check_novel(index, novel)
     gone = {index.category_ids[index.class_names.index(name)] for name in novel}
-    whole = _parsed(source.read_bytes())
+    whole = read_repaired(source)
     annotations = [a for a in whole["annotations"] if a["category_id"] not in gone]
     lost = {a["image_id"] for a in whole["annotations"]} - {a["image_id"] for a in annotations}
     images = [_without(image, gone) for image in whole["images"] if keep_pictures or image["id"] not in lost]
@@ -112,8 +113,8 @@ def write_shots(source: Path, shots: int, seed: int, out: Path, *, as_background
     if (before := _earlier(out, asked)) is not None:
         return before
     drawn = draw(AnnotationIndex.load(source), shots, seed)
-    whole = _parsed(content)
-    annotations = [a for a in whole["annotations"] if a.get("id", -1) in drawn]
+    whole = read_repaired(source)
+    annotations = [a for a in whole["annotations"] if a["id"] in drawn]
     carrying = {a["image_id"] for a in annotations}
     images = [image for image in whole["images"] if image["id"] in carrying]
     if not as_background:
@@ -136,10 +137,8 @@ def draw(index: AnnotationIndex, shots: int, seed: int) -> set[int]:
     """The annotation ids of ``shots`` objects of each class; see :func:`write_shots`.
 
     Raises:
-        DataError: a class has fewer, or annotation ids are missing or doubled.
+        DataError: a class has fewer.
     """
-    if len(np.unique(index.annotation_ids)) < len(index.annotation_ids):
-        raise DataError(f"{index.path}: annotation ids are missing or doubled; shots are drawn by them: number them")
     pools = [_pool(index, label) for label in range(len(index.class_names))]
     for name, pool in zip(index.class_names, pools, strict=True):
         if len(pool) < shots:
@@ -158,7 +157,7 @@ def _shuffled(pool: NDArray[np.int64], seed: int, index: AnnotationIndex, label:
 
 def _complete(whole: Record, kept: Collection[int]) -> dict[int, list[int]]:
     """The classes of each picture, by its id, none of whose annotations there is left out; classes without one too."""
-    lost = Counter((a["image_id"], a["category_id"]) for a in whole["annotations"] if a.get("id", -1) not in kept)
+    lost = Counter((a["image_id"], a["category_id"]) for a in whole["annotations"] if a["id"] not in kept)
     categories = [c["id"] for c in whole["categories"]]
     said = {i["id"]: set(categories if i.get(LABELLED) is None else i[LABELLED]) for i in whole["images"]}
     return {image: [c for c in categories if c in ids and not lost[image, c]] for image, ids in said.items()}
@@ -169,12 +168,6 @@ def _without(image: Record, gone: Collection[int]) -> Record:
     if image.get(LABELLED) is None:
         return image
     return {**image, LABELLED: [c for c in image[LABELLED] if c not in gone]}
-
-
-def _parsed(content: bytes) -> Record:
-    """A JSON that the index could be made of, with all its fields."""
-    whole: Record = json.loads(content)
-    return {**whole, "annotations": whole.get("annotations") or []}
 
 
 def _write(whole: Record, parts: Record, out: Path) -> Subset:

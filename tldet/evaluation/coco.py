@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet import rle
+from tldet.coco import checks
+from tldet.coco.records import Source
 from tldet.errors import DataError
-from tldet.evaluation import checks
 from tldet.evaluation.columns import Floats, Results, Type, joined
 from tldet.evaluation.engines import Engine, Stream, score
 from tldet.evaluation.loading import load_ground_truth, load_results
-from tldet.evaluation.reading import Source
 from tldet.evaluation.report import CocoResult
 
 if TYPE_CHECKING:  # scoring files needs no torch
@@ -67,6 +67,7 @@ class CocoEvaluator:
         type: compare boxes or masks. As usual for mask AP, the size of a detection is then its mask's and
             :attr:`results` have no boxes.
         engine: "fast" (hotcoco) or "pycocotools".
+        quiet: do not log what was changed on reading.
 
     Raises:
         DataError: the annotations cannot be used, or a category id is not among theirs.
@@ -79,16 +80,19 @@ class CocoEvaluator:
         category_ids: Sequence[int | None],
         type: Type = "bbox",
         engine: Engine = "fast",
+        quiet: bool = False,
     ) -> None:
-        self.truth = load_ground_truth(ground_truth, type)
+        self.truth = load_ground_truth(ground_truth, type, quiet=quiet)
         self.engine: Engine = engine
         self.category_ids = list(category_ids)
         known = self.truth.category_rank()
         for key in self.category_ids:
-            if key is not None and key not in known:
+            if key is not None and key not in known and key != self.truth.unused:
                 names = checks.shortened(list(known))
                 raise DataError(f"{self.truth.name}: has no category id {key}, which the model knows; it has {names}")
-        self._category_ranks = np.array([-1 if k is None else known[k] for k in self.category_ids], dtype=np.int64)
+        self._category_ranks = np.array(
+            [-1 if k is None else known.get(k, -1) for k in self.category_ids], dtype=np.int64
+        )
         self._image_ranks = self.truth.image_rank()
         self.reset()
 

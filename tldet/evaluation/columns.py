@@ -40,6 +40,8 @@ class GroundTruth:
         crowd: (A,) bool.
         segmentations: A polygons or RLEs for "segm", else None.
         labelled: (I, K) bool, the classes each picture was labelled for; None where all were.
+        file_names: I names, None for an unknown one.
+        unused: id of the supercategory entry that was dropped; detections of it are left out.
     """
 
     name: str
@@ -55,6 +57,8 @@ class GroundTruth:
     crowd: Bools
     segmentations: Sequence[Any] | None
     labelled: Bools | None = None
+    file_names: Sequence[str | None] = ()
+    unused: int | None = None
 
     def image_rank(self) -> dict[Any, int]:
         """Id -> rank of each picture."""
@@ -77,7 +81,9 @@ class GroundTruth:
         rows, images = _keep(self.images, ranks, len(known))
         sizes, labelled = [self.sizes[rank] for rank in ranks], self.labelled
         labelled = None if labelled is None else labelled[ranks]
-        return replace(self.take(rows), image_ids=wanted, sizes=sizes, images=images, labelled=labelled)
+        names = [self.file_names[rank] for rank in ranks] if self.file_names else ()
+        kept = self.take(rows)
+        return replace(kept, image_ids=wanted, sizes=sizes, images=images, labelled=labelled, file_names=names)
 
     def take(self, rows: Ints) -> GroundTruth:
         """The same with only some annotations."""

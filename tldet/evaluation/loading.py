@@ -12,107 +12,117 @@ import numpy as np
 from msgspec import UNSET
 
 from tldet import rle
-from tldet.evaluation import checks, reading
-from tldet.evaluation.columns import Bools, Floats, GroundTruth, Results, Size, Type
-from tldet.evaluation.reading import Source, name_of, read
+from tldet.coco import checks
+from tldet.coco.formats import require_coco_boxes
+from tldet.coco.outlines import drop_degenerate, parse_outline
+from tldet.coco.reader import Objects, note, read_coco
+from tldet.coco.records import Category, Source, name_of, read_list
+from tldet.coco.results import Detection, MaskDetection
+from tldet.errors import DataError
+from tldet.evaluation.columns import Bools, GroundTruth, Results, Type
+from tldet.evaluation.matching import match_categories, match_images
 from tldet.labelled import labelled_table
 
 logger = logging.getLogger(__name__)
 
 
-def load_ground_truth(source: Source, type: Type) -> GroundTruth:
+def load_ground_truth(source: Source, type: Type, *, quiet: bool = False) -> GroundTruth:
     """Read and check annotations, from a file or from a dict of the same layout.
 
+    Args:
+        source: the annotations.
+        type: "bbox" or "segm".
+        quiet: do not log what was changed on reading.
+
     Raises:
-        DataError: one line that names the file and the annotation, picture or category at fault.
+        DataError: one line that names the file and the annotation, image or category at fault.
     """
     if type not in ("bbox", "segm"):
         raise ValueError(f"type must be bbox or segm, not {type!r}")
     name = name_of(source, "the ground truth")
-    data: Any = read(source, reading.MaskDataset if type == "segm" else reading.Dataset, name)
-    for noun, records in (("image", data.images), ("category", data.categories), ("annotation", data.annotations)):
-        checks.unique_ids(name, noun, [record.id for record in records])
-    images = sorted(data.images, key=lambda image: image.id)
-    categories = sorted(data.categories, key=lambda category: category.id)
+    coco = read_coco(source, name)
+    for line in () if quiet else coco.notes:
+        logger.warning("%s: %s", name, line)
+    if count := int((~coco.objects.flagged).sum()):
+        logger.warning("%s: %d annotations have no iscrowd; taken as 0", name, count)
+    images, categories = np.argsort([one.id for one in coco.images]), sorted(coco.categories, key=lambda one: one.id)
+    ordered, objects = [coco.images[place] for place in images], coco.objects
+    rank = np.empty_like(images)
+    rank[images] = np.arange(len(images))
+    category_ids = [category.id for category in categories]
     truth = GroundTruth(
         name=name,
         type=type,
-        image_ids=[int(image.id) for image in images],
-        sizes=[(int(image.height or 0), int(image.width or 0)) for image in images],
-        category_ids=[int(category.id) for category in categories],
+        image_ids=[image.id for image in ordered],
+        sizes=[(image.height or 0, image.width or 0) for image in ordered],
+        category_ids=category_ids,
         class_names=_class_names(categories),
-        images=np.zeros(0, np.int64),
-        categories=np.zeros(0, np.int64),
-        boxes=np.zeros((0, 4)),
-        areas=np.zeros(0),
-        crowd=np.zeros(0, bool),
+        images=rank[objects.places],
+        categories=np.searchsorted(category_ids, objects.category_ids),
+        boxes=objects.boxes,
+        areas=objects.areas,
+        crowd=objects.crowd,
         segmentations=None,
+        file_names=[image.file_name for image in ordered],
+        unused=coco.unused.id if coco.unused else None,
     )
-    return _with_annotations(replace(truth, labelled=_labelled(truth, images)), data.annotations)
+    stated = coco.labelled()
+    truth = replace(truth, labelled=_labelled(truth, [stated[place] for place in images]))
+    return _with_areas(truth if type == "bbox" else _with_masks(truth, objects))
 
 
-def _labelled(truth: GroundTruth, images: Sequence[reading.Image]) -> Bools | None:
-    """(I, K) bool, the classes each picture was labelled for; None where all were."""
-    stated = [image.labelled_category_ids for image in images]
+def _labelled(truth: GroundTruth, stated: Sequence[Sequence[int] | None]) -> Bools | None:
+    """(I, K) bool, the classes each image was labelled for; None if all were."""
     if all(ids is None for ids in stated):
         return None
     table = labelled_table(stated, truth.category_rank(), lambda row: f"{truth.name}: image id {truth.image_ids[row]}")
     if table is not None:
         some, then = int((~table.all(1)).sum()), "what is found or annotated of the others there is not judged"
-        logger.info("%s: %d of %d pictures are not labelled for every class; %s", truth.name, some, len(images), then)
+        logger.info("%s: %d of %d pictures are not labelled for every class; %s", truth.name, some, len(stated), then)
     return table
 
 
-def _with_annotations(truth: GroundTruth, records: Sequence[Any]) -> GroundTruth:
-    def who(row: int) -> str:
-        return f"{truth.name}: annotation id {records[row].id}"
+def _with_masks(truth: GroundTruth, objects: Objects) -> GroundTruth:
+    """Add the masks; an object without one becomes a region to ignore, as large as its box.
 
-    images = checks.image_ranks([record.image_id for record in records], truth.image_rank(), who)
-    categories = checks.category_ranks([record.category_id for record in records], truth.category_rank(), who)
-    found = [record.segmentation for record in records] if truth.type == "segm" else None
-    sizes = [truth.sizes[rank] for rank in images]
-    if found is not None:
-        checks.segmentations(found, sizes, who)
-    raw_boxes = [record.bbox for record in records]
-    if found is not None and None in raw_boxes:
-        raw_boxes = _filled(raw_boxes, found, sizes)
-    boxes = checks.boxes(raw_boxes, who)
-    areas = _areas(truth.name, records, boxes, found, sizes)
-    checks.finite(areas, "area", who)
-    _say_missing(truth.name, "iscrowd", sum(record.iscrowd is None for record in records), "taken as 0")
-    crowd = np.array([bool(record.iscrowd) for record in records], dtype=bool)
-    return replace(
-        truth, images=images, categories=categories, boxes=boxes, areas=areas, crowd=crowd, segmentations=found
-    )
-
-
-def _areas(
-    name: str, records: Sequence[Any], boxes: Floats, found: Sequence[Any] | None, sizes: Sequence[Size]
-) -> Floats:
-    """(A,) pixels as annotated; where that is missing, of the mask when masks are scored, else of the box."""
-    areas = np.array([0.0 if record.area is None else record.area for record in records], dtype=np.float64)
-    rows = [row for row, record in enumerate(records) if record.area is None]
-    if rows and found is not None:
-        areas[rows] = rle.areas_and_boxes([rle.to_rle(found[row], sizes[row]) for row in rows])[0]
-    elif rows:
-        areas[rows] = boxes[rows, 2] * boxes[rows, 3]
-    _say_missing(name, "area", len(rows), "taken from the " + ("box" if found is None else "mask"))
-    return areas
+    Raises:
+        DataError: a segmentation is malformed, or no object has one.
+    """
+    ends = np.cumsum(objects.lengths).tolist()
+    starts = [0, *ends][: len(ends)]
+    found: list[Any] = []
+    dropped, bare = np.zeros(len(ends), np.bool_), np.zeros(len(ends), np.bool_)
+    for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        outline, count = drop_degenerate(parse_outline(bytes(objects.text[start:end])))
+        dropped[row], bare[row] = count > 0, outline is None
+        x, y, width, height = objects.boxes[row].tolist()
+        corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+        found.append([corners] if outline is None else outline)
+    if len(bare) and bare.all():
+        raise DataError(f"{truth.name}: annotation id {objects.ids[0]} has no segmentation, nor has any other")
+    sizes = [truth.sizes[rank] for rank in truth.images]
+    checks.segmentations(found, sizes, lambda row: f"{truth.name}: annotation id {objects.ids[row]}")
+    for line in (
+        note(dropped, objects.ids, "segmentations have polygons of fewer than three points, which were dropped"),
+        note(bare & ~truth.crowd, objects.ids, f"of {len(bare)} objects have no segmentation; their boxes are ignored"),
+    ):
+        if line:
+            logger.warning("%s: %s", truth.name, line)
+    return replace(truth, segmentations=found, crowd=truth.crowd | bare)
 
 
-def _say_missing(name: str, key: str, count: int, instead: str) -> None:
-    if count:
-        logger.warning("%s: %d annotations have no %s; %s", name, count, key, instead)
-
-
-def _filled(boxes: Sequence[Any], found: Sequence[Any], sizes: Sequence[Size]) -> list[Any]:
-    """``boxes`` with the bounds of the mask in place of each None."""
-    rows = [row for row, box in enumerate(boxes) if box is None]
-    bounds = rle.areas_and_boxes([rle.to_rle(found[row], sizes[row]) for row in rows])[1]
-    filled = list(boxes)
-    for row, box in zip(rows, bounds.tolist(), strict=True):
-        filled[row] = box
-    return filled
+def _with_areas(truth: GroundTruth) -> GroundTruth:
+    """Fill in missing areas: the mask's when masks are scored, else the box's."""
+    rows, areas = np.flatnonzero(np.isnan(truth.areas)), truth.areas.copy()
+    if len(rows) and truth.segmentations is not None:
+        masks = [rle.to_rle(truth.segmentations[row], truth.sizes[truth.images[row]]) for row in rows.tolist()]
+        areas[rows] = rle.areas_and_boxes(masks)[0]
+    elif len(rows):
+        areas[rows] = truth.boxes[rows, 2] * truth.boxes[rows, 3]
+    if len(rows):
+        instead = "box" if truth.segmentations is None else "mask"
+        logger.warning("%s: %d annotations have no area; taken from the %s", truth.name, len(rows), instead)
+    return replace(truth, areas=areas)
 
 
 def load_results(source: Source, truth: GroundTruth) -> Results:
@@ -126,16 +136,21 @@ def load_results(source: Source, truth: GroundTruth) -> Results:
     """
     name = name_of(source, "the detections")
     masked = truth.type == "segm"
-    records: list[Any] = read(source, list[reading.MaskDetection] if masked else list[reading.Detection], name)
+    records: list[Any] = read_list(source, list[MaskDetection] if masked else list[Detection], name)
     boxless = any(record.bbox is UNSET for record in records)
     if boxless and not masked:  # masks scored as boxes: their bounds
-        records = read(source, list[reading.MaskDetection], name)
+        records = read_list(source, list[MaskDetection], name)
 
-    def who(row: int) -> str:
+    def named(row: int) -> str:
         return f"{name}: detection {row} (counted from 0, image_id {records[row].image_id})"
 
-    images = checks.image_ranks([record.image_id for record in records], truth.image_rank(), who)
-    categories = checks.category_ranks([record.category_id for record in records], truth.category_rank(), who)
+    images = match_images(name, records, truth, named)
+    categories, kept = match_categories(name, records, truth, named)
+    images, records = images[kept], [records[row] for row in kept]
+
+    def who(row: int) -> str:
+        return f"{name}: detection {kept[row]} (counted from 0, image_id {records[row].image_id})"
+
     raw_boxes = [None if record.bbox is UNSET else record.bbox for record in records]
     scores = np.array([record.score for record in records], dtype=np.float64)
     checks.finite(scores, "score", who)
@@ -146,7 +161,11 @@ def load_results(source: Source, truth: GroundTruth) -> Results:
         sizes = [truth.sizes[rank] for rank in images]
         checks.segmentations([record.segmentation for record in records], sizes, who)
         rles = [rle.to_rle(record.segmentation, size) for record, size in zip(records, sizes, strict=True)]
-    return _measured(Results(images, categories, np.zeros((0, 4)), scores, scores, rles), raw_boxes, who, masked)
+    found = _measured(Results(images, categories, np.zeros((0, 4)), scores, scores, rles), raw_boxes, who, masked)
+    if not boxless:
+        for line in require_coco_boxes(name, "boxes", found.boxes, np.array(truth.sizes).reshape(-1, 2)[images]):
+            logger.warning("%s: %s", name, line)
+    return found
 
 
 def _measured(results: Results, raw_boxes: Sequence[Any], who: checks.Who, masked: bool) -> Results:
@@ -161,7 +180,7 @@ def _measured(results: Results, raw_boxes: Sequence[Any], who: checks.Who, maske
     return replace(results, boxes=boxes, areas=areas, segmentations=results.segmentations if masked else None)
 
 
-def _class_names(categories: Sequence[reading.Category]) -> list[str]:
+def _class_names(categories: Sequence[Category]) -> list[str]:
     """Names for a table; categories of one name are told apart by their ids."""
     ids = [int(category.id) for category in categories]
     names = [category.name or str(key) for category, key in zip(categories, ids, strict=True)]

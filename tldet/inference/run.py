@@ -17,6 +17,7 @@ import cv2
 from tldet.data.images import Picture, Reduced, read_image
 from tldet.engine.memory import give_back_memory, keep_freed_memory
 from tldet.errors import DataError
+from tldet.inference.numbering import Numbering
 from tldet.inference.predictor import Predictor, load
 from tldet.inference.sources import Source, find_sources
 from tldet.inference.threads import AHEAD, Behind, ahead
@@ -48,8 +49,8 @@ class Summary:
         skipped: reason to the number of files and folders inside the inputs that were passed over.
         damaged: path of a video to the number of its packets that could not be decoded.
         seconds: of work.
-        records: COCO results; ``image_id`` counts pictures and frames from 1, ``file_name`` is the path (and
-            ``#frame`` of a video).
+        records: COCO results with ``file_name`` and ``category_name``. Without annotations, ``image_id`` counts images
+            and frames from 1 and ``file_name`` is the path (and ``#frame`` of a video).
     """
 
     pictures: int = 0
@@ -68,6 +69,7 @@ def predict(
     *,
     out: str | Path | None = None,
     json_path: str | Path | None = None,
+    annotations: str | Path | None = None,
     score: float = 0.3,
     device: str = "auto",
     precision: str = "auto",
@@ -82,6 +84,7 @@ def predict(
         inputs: pictures, folders, globs, video files, a camera's number.
         out: drawn pictures (under their own names) and videos go there.
         json_path: COCO results go there.
+        annotations: COCO JSON with the input images; the results take image ids, file names and category ids from it.
         score: least score of a detection.
         device: ``auto``, ``cpu``, ``cuda``, ...
         precision: ``auto`` (measured), ``fp32``, ``bf16`` or ``fp16``.
@@ -95,10 +98,14 @@ def predict(
     sources, skipped = find_sources([str(given) for given in inputs])
     if out:
         _spare_inputs(sources, Path(out))
+    numbering = Numbering(Path(annotations), sources) if annotations else None
     for folder in (Path(out) if out else None, Path(json_path).parent if json_path else None):
         if folder:
             make_folder(folder)
-    run = _Run(load(checkpoint, device, precision), Path(out) if out else None, score, console)
+    predictor = load(checkpoint, device, precision)
+    if numbering:
+        numbering.take_classes(predictor.class_names)
+    run = _Run(predictor, Path(out) if out else None, score, console, numbering)
     run.summary.skipped = skipped
     give_back_memory()
     start = time.perf_counter()
@@ -112,6 +119,8 @@ def predict(
         run.summary.seconds = time.perf_counter() - start
         if json_path:
             write_json(json_path, run.summary.records)
+        if numbering and numbering.left_out:
+            log.warning("%d detections of classes that %s does not have left out", numbering.left_out, annotations)
         run.report()
     if run.summary.failed and not run.summary.pictures + run.summary.frames:
         raise DataError(f"none of {len(run.summary.failed)} inputs could be read")
@@ -121,8 +130,16 @@ def predict(
 class _Run:
     """One call of :func:`predict`."""
 
-    def __init__(self, predictor: Predictor, out: Path | None, score: float, console: Console | None) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        out: Path | None,
+        score: float,
+        console: Console | None,
+        numbering: Numbering | None = None,
+    ) -> None:
         self.predictor, self.out, self.score, self.console = predictor, out, score, console
+        self.numbering = numbering
         self.summary = Summary()
 
     def progress(self) -> Progress:
@@ -209,10 +226,13 @@ class _Run:
             self._unreadable(source, error)
 
     def _record(self, found: Detections, name: str) -> None:
-        number = self.summary.pictures + self.summary.frames + 1
-        for record in found.to_coco(number, self.predictor.category_ids):
-            self.summary.records.append({**record, "file_name": name})
         self.summary.detections += len(found)
+        if self.numbering:
+            self.summary.records += self.numbering.records(found, name)
+            return
+        number = self.summary.pictures + self.summary.frames + 1
+        for record, category in zip(found.to_coco(number, self.predictor.category_ids), found.names(), strict=True):
+            self.summary.records.append({**record, "file_name": name, "category_name": category})
 
     def report(self) -> None:
         """The summary in one line, and where the drawings are."""

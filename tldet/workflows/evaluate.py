@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from os import PathLike
 
+from tldet.coco.records import Source
 from tldet.evaluation.coco import evaluate_files
 from tldet.evaluation.columns import Type
 from tldet.evaluation.engines import Engine
-from tldet.evaluation.reading import Source
 from tldet.evaluation.report import CocoResult
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from tldet.coco.records import NO_ID, ODD_ID
 from tldet.data.merge.classes import Classes, differing_fields, near_clashes, uneven_folds
 from tldet.data.merge.join import Joined
 from tldet.data.merge.source import Source
@@ -31,6 +32,7 @@ def class_notes(sources: Sequence[Source], classes: Classes, aliases: Mapping[st
         used = set(source.category_ids.tolist())
         if empty := [record["name"] for record in source.categories if record["id"] not in used]:
             yield f"{source.path} lists {named(empty)} without an object: its pictures count as free of them"
+        yield from (f"{source.path}: {line}" for line in source.notes)
         if source.left_out:
             yield f"{source.path}: {named(source.left_out)} not carried over"
 
@@ -66,7 +68,8 @@ def shared_note(one: str, two: str, count: int) -> str:
 def _object(joined: Joined, position: int) -> str:
     number, place = joined.object(position)
     source = joined.sources[number]
-    return f"annotation {source.annotation_ids[place]} of {source.path}"
+    stated, own = source.stated_ids[place], source.annotation_ids[place]
+    return f"annotation {own if stated in (NO_ID, ODD_ID) else stated} of {source.path}"
 
 
 def named(names: Sequence[str]) -> str:

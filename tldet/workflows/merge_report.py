@@ -81,7 +81,7 @@ def input_row(source: Source, part: str) -> InputRow:
 def part_row(part: str, path: Path, joined: Joined) -> PartRow:
     """Counts of one JSON that was written."""
     old_pictures = np.concatenate([source.image_ids for source in joined.sources])[joined.firsts]
-    old_objects = np.concatenate([source.annotation_ids for source in joined.sources])
+    old_objects = np.concatenate([source.stated_ids for source in joined.sources])
     return PartRow(
         part,
         path.name,

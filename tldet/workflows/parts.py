@@ -198,7 +198,7 @@ def check_masks(config: Config, detector: Detector, train: CocoDataset) -> None:
         if config.get(f"data.{part}") and not config.get(key):
             raise ConfigError(f"{key}: must be True for {head}, which learns masks (in {config.origin(key)})")
     objects = int((~train.index.crowd).sum())
-    without = objects - int((train.index.has_segmentation() & ~train.index.crowd).sum())
+    without = objects - int((train.outlined() & ~train.index.crowd).sum())
     if objects and without == objects:
         raise DataError(
             f"{train.index.path}: none of its {objects} objects has a segmentation, which {head} learns masks from: "
@@ -249,7 +249,8 @@ class Validation:
         ids = [None if key < 0 else key for key in dataset.category_ids]
         kinds: list[Type] = ["segm", "bbox"] if settings.type == "segm" else ["bbox"]
         self.evaluators = [
-            CocoEvaluator(dataset.index.path, category_ids=ids, type=kind, engine=settings.engine) for kind in kinds
+            CocoEvaluator(dataset.index.path, category_ids=ids, type=kind, engine=settings.engine, quiet=True)
+            for kind in kinds
         ]
         self.result: CocoResult | None = None
 

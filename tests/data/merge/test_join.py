@@ -15,14 +15,22 @@ from tldet.data.merge.join import Joined, join
 from tldet.data.merge.source import Source, read_source
 from tldet.errors import DataError
 
+NONE = -1  # stands for an annotation without an id
+
 
 def source(path: Path, images: list[dict[str, Any]], objects: list[tuple[int, int, int]], names: list[str]) -> Source:
     """Objects are (id, image, category); each has a box of its own place unless its id is 100 or above."""
     pictures = [{"file_name": f"{i['id']}.jpg", "width": 60, "height": 40, **i} for i in images]
     boxes = [
-        {"id": n, "image_id": i, "category_id": c, "bbox": [n % 100, 0, 0.5 if n < 100 else 30, 9]}
+        {
+            "id": None if n == NONE else n,
+            "image_id": i,
+            "category_id": c,
+            "bbox": [n % 100, 0, 0.5 if n < 100 else 30, 9],
+        }
         for n, i, c in objects
     ]
+    boxes = [{**one, "id": None} if one["id"] == NONE else one for one in boxes]
     categories = [{"id": n, "name": name} for n, name in enumerate(names, start=1)]
     path.write_text(json.dumps({"images": pictures, "annotations": boxes, "categories": categories}))
     return read_source(Split(path, path.parent))
@@ -51,7 +59,7 @@ def test_two_label_sets_on_shared_pictures(tmp_path: Path) -> None:
 
 
 def test_annotation_ids_that_are_missing_or_0_are_given(tmp_path: Path) -> None:
-    one = source(tmp_path / "a.json", [{"id": 0}], [(0, 0, 1), (-1, 0, 1), (1, 0, 1)], ["x"])
+    one = source(tmp_path / "a.json", [{"id": 0}], [(0, 0, 1), (NONE, 0, 1), (1, 0, 1)], ["x"])
     two = source(tmp_path / "b.json", [{"id": 0}], [(1, 0, 1)], ["x"])
     merged = joined([one, two], [0, 1])
     assert merged.annotation_ids.tolist() == [2, 3, 1, 4]

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tldet.coco.records import NO_ID
 from tldet.data.layouts import Split
 from tldet.data.merge.source import Source, read_source
 from tldet.errors import DataError
@@ -39,7 +40,7 @@ def test_records_keep_every_field(tmp_path: Path) -> None:
     assert [msgspec.json.decode(text) for text in source.objects] == given["annotations"]
     assert (source.categories, source.licenses) == (given["categories"], given["licenses"])
     assert source.left_out == ("videos",)
-    assert source.annotation_ids.tolist() == [3, -1]
+    assert (source.annotation_ids.tolist(), source.stated_ids.tolist()) == ([3, 1], [3, NO_ID])
     assert source.sizes.tolist() == [[40, 60]]
     assert (source.crowd.tolist(), source.outlined.tolist()) == ([False, True], [False, True])
     assert source.labelled == [None]
@@ -68,7 +69,7 @@ def labelled(value: Any) -> dict[str, Any]:
     [
         ("", "a.json: is empty"),
         ('{"images": [', "is cut off at line 1, column 13"),
-        (whole(categories=[{"id": 1, "name": "x"}]), "annotation 3 has unknown category id 2"),
+        (whole(categories=[{"id": 1, "name": "x"}]), "annotation id 3 has unknown category_id 2"),
         (whole(categories=[{"id": 1, "name": "x"}, {"id": 2, "name": "x"}]), "category name 'x' occurs more than once"),
         (labelled([1, 9]), "image 7 has unknown category id 9 in labelled_category_ids"),
         (labelled("all"), "image id 7: 'labelled_category_ids' must be a list of category ids, not the text 'all'"),

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from tldet.coco.ids import unclashed
 from tldet.config.check import nearest
-from tldet.data.merge.ids import unclashed
 from tldet.data.merge.source import Record
 from tldet.errors import DataError
 

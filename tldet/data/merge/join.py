@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.coco.ids import unclashed
+from tldet.coco.records import NO_ID, ODD_ID
 from tldet.data.merge.classes import labelled_classes
-from tldet.data.merge.ids import unclashed
 from tldet.data.merge.objects import find_twins
 from tldet.data.merge.pictures import Track, same_pictures
 from tldet.data.merge.source import Source
 from tldet.errors import DataError
 
-NO_ID = (-1, 0)  # what a record without an id is read as; pycocotools takes annotation 0 for "no match"
+REFUSED = (0, NO_ID, ODD_ID)  # pycocotools takes annotation 0 for "no match"
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ def join(sources: Sequence[Source], tables: Sequence[Mapping[int, int]], same: N
     twins = find_twins(places, records, groups, _all(sources, "boxes"), _all(sources, "outlined"))
     kept = np.ones(len(places), np.bool_)
     kept[[left for left, _ in twins]] = False
-    annotation_ids = _all(sources, "annotation_ids").copy()
-    annotation_ids[kept] = unclashed(annotation_ids[kept], NO_ID)
+    annotation_ids = _all(sources, "stated_ids").copy()
+    annotation_ids[kept] = unclashed(annotation_ids[kept], REFUSED)
     picture_ids = unclashed(_all(sources, "image_ids")[firsts])
     labelled = _labelled(sources, tables, picture_of)
     return Joined(

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.coco.reader import Coco, read_coco
+from tldet.coco.reader import Coco, read_coco, require_training_fields
 from tldet.coco.text import read_json_text, top_level
 from tldet.data.file_names import resolve_names
 from tldet.data.images import require_pictures
@@ -37,13 +37,16 @@ class Source:
         sizes: (I, 2) int32, (height, width).
         labelled: (I) the stated ids of the categories labelled on a picture, None where it states none.
         objects: (A) records as text.
-        annotation_ids: (A,) int64; -1 where there is none.
+        annotation_ids: (A,) int64, no two alike.
+        stated_ids: (A,) int64, as they are in the JSON.
         places: (A,) int64, position of an object's picture.
         category_ids: (A,) int64.
         boxes: (A, 4) float64, [x, y, width, height] in pixels.
+        derived: (A,) bool, whether the box is derived from the segmentation.
         crowd: (A,) bool.
         outlined: (A,) bool, whether it has a segmentation.
         left_out: top-level fields that a merged file cannot carry.
+        notes: what was changed on reading, counted.
     """
 
     split: Split
@@ -56,12 +59,15 @@ class Source:
     labelled: list[frozenset[int] | None]
     objects: list[msgspec.Raw]
     annotation_ids: NDArray[np.int64]
+    stated_ids: NDArray[np.int64]
     places: NDArray[np.int64]
     category_ids: NDArray[np.int64]
     boxes: NDArray[np.float64]
+    derived: NDArray[np.bool_]
     crowd: NDArray[np.bool_]
     outlined: NDArray[np.bool_]
     left_out: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def path(self) -> Path:
@@ -95,24 +101,30 @@ def read_source(split: Split) -> Source:
     """
     path = split.annotations
     coco = read_coco(path)
+    require_training_fields(coco, str(path))
+    found, kept = coco.objects, {category.id for category in coco.categories}
     texts = top_level(read_json_text(path), str(path))
+    objects = _records(path, texts, "annotations")
     return Source(
         split=split,
-        categories=[msgspec.json.decode(one) for one in _records(path, texts, "categories")],
+        categories=[one for one in map(msgspec.json.decode, _records(path, texts, "categories")) if one["id"] in kept],
         licenses=_licenses(path, texts),
         pictures=_records(path, texts, "images"),
-        file_names=[image.file_name for image in coco.images],
+        file_names=[str(image.file_name) for image in coco.images],
         image_ids=np.array([image.id for image in coco.images], np.int64),
         sizes=np.array([(image.height, image.width) for image in coco.images], np.int32),
         labelled=_labelled(path, coco),
-        objects=_records(path, texts, "annotations"),
-        annotation_ids=coco.objects.ids,
-        places=coco.objects.places,
-        category_ids=coco.objects.category_ids,
-        boxes=coco.objects.boxes,
-        crowd=coco.objects.crowd,
-        outlined=coco.objects.lengths > len("null"),
+        objects=[objects[row] for row in found.rows.tolist()],
+        annotation_ids=found.ids,
+        stated_ids=found.stated_ids,
+        places=found.places,
+        category_ids=found.category_ids,
+        boxes=found.boxes,
+        derived=found.derived,
+        crowd=found.crowd,
+        outlined=found.lengths > len("null"),
         left_out=tuple(key for key in texts if key not in KNOWN),
+        notes=coco.notes,
     )
 
 
@@ -142,6 +154,6 @@ def _licenses(path: Path, texts: Mapping[str, msgspec.Raw]) -> list[Record]:
 def _labelled(path: Path, coco: Coco) -> list[frozenset[int] | None]:
     """What every picture states."""
     columns = {category.id: column for column, category in enumerate(coco.categories)}
-    stated = [image.labelled_category_ids for image in coco.images]
+    stated = coco.labelled()
     labelled_table(stated, columns, lambda row: f"{path}: image {coco.images[row].id}")  # refuses unknown ids
     return [None if ids is None else frozenset(ids) for ids in stated]

@@ -10,8 +10,8 @@ from typing import IO, Any
 import msgspec
 import numpy as np
 
+from tldet.coco.ids import unclashed
 from tldet.data.merge.classes import Classes
-from tldet.data.merge.ids import unclashed
 from tldet.data.merge.join import Joined
 from tldet.data.merge.source import Record, Source
 from tldet.errors import DataError
@@ -111,21 +111,17 @@ class _Pictures:
 
 
 def _object_texts(joined: Joined) -> Iterator[bytes]:
-    """The texts of the objects kept; one whose ids all stay goes over to the letter."""
+    """The texts of the objects kept; one whose fields all stay goes over to the letter."""
     pictures = joined.picture_ids[joined.places].tolist()
     ids, categories, kept = joined.annotation_ids.tolist(), joined.category_ids.tolist(), joined.kept.tolist()
     position = -1
     for source in joined.sources:
         old_pictures = source.image_ids[source.places].tolist()
-        old = zip(source.annotation_ids.tolist(), old_pictures, source.category_ids.tolist(), strict=True)
-        for text, before in zip(source.objects, old, strict=True):
+        old = zip(source.stated_ids.tolist(), old_pictures, source.category_ids.tolist(), strict=True)
+        for row, (text, before) in enumerate(zip(source.objects, old, strict=True)):
             position += 1
             after = (ids[position], pictures[position], categories[position])
             if kept[position]:
-                yield bytes(text) if after == before else _with_ids(text, after)
-
-
-def _with_ids(text: msgspec.Raw, ids: tuple[int, int, int]) -> bytes:
-    fields: Fields = dict(_fields.decode(text))
-    fields |= {"id": ids[0], "image_id": ids[1], "category_id": ids[2]}
-    return msgspec.json.encode(fields)
+                new = dict(zip(("id", "image_id", "category_id"), after, strict=True)) if after != before else {}
+                new |= {"bbox": source.boxes[row].tolist()} if source.derived[row] else {}
+                yield msgspec.json.encode(_fields.decode(text) | new) if new else bytes(text)

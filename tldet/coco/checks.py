@@ -1,18 +1,22 @@
-"""What must hold before anything is scored; each error is one line that names the record."""
+"""Checks of records; each error is one line that names the record."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tldet import rle
 from tldet.errors import DataError
-from tldet.evaluation.columns import Bools, Floats, Ints, Size
 
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Size = tuple[int, int]  # (height, width)
 Who = Callable[[int], str]  # row -> what a message calls the record
 
 
@@ -26,10 +30,7 @@ def require(good: Bools, who: Who, what: Callable[[int], str]) -> None:
 
 
 def unique_ids(name: str, noun: str, ids: Sequence[Any]) -> None:
-    """DataError unless ``ids`` are whole numbers, each once."""
-    for value in ids:
-        if value != value or value in (float("inf"), float("-inf")) or value != int(value):
-            raise DataError(f"{name}: {noun} id {value} is not a whole number")
+    """Raise DataError unless each id occurs once."""
     if len(set(ids)) == len(ids):
         return
     twice = [key for key, count in Counter(ids).items() if count > 1]
@@ -37,18 +38,23 @@ def unique_ids(name: str, noun: str, ids: Sequence[Any]) -> None:
     raise DataError(f"{name}: {noun} id {twice[0]} occurs more than once{more}; ids must be unique")
 
 
-def image_ranks(ids: Sequence[Any], known: Mapping[Any, int], who: Who) -> Ints:
-    """(N,) rank of each picture; DataError names an unknown id."""
-    ranks = np.array([known.get(value, -1) for value in ids], dtype=np.int64)
-    require(ranks >= 0, who, lambda row: f"has unknown image_id {ids[row]}: it is not among the {len(known)} pictures")
-    return ranks
+def ranks(wanted: Ints | Sequence[Any], known: Sequence[int], key: str, who: Who) -> Ints:
+    """Find the position of each of the wanted ids (N,) among the known ones.
 
-
-def category_ranks(ids: Sequence[Any], known: Mapping[Any, int], who: Who) -> Ints:
-    """(N,) rank of each category; DataError names an unknown id."""
-    ranks = np.array([known.get(value, -1) for value in ids], dtype=np.int64)
-    require(ranks >= 0, who, lambda row: f"has unknown category_id {ids[row]}: the ids are {shortened(list(known))}")
-    return ranks
+    Raises:
+        DataError: one is not among them; the message names it.
+    """
+    if isinstance(wanted, np.ndarray) and known:
+        table = np.array(known, np.int64)
+        order = np.argsort(table)
+        places: Ints = order[np.searchsorted(table, wanted, sorter=order).clip(max=len(table) - 1)]
+        places = np.where(table[places] == wanted, places, -1)
+    else:  # numbers of a results file: 7.0 is the id 7
+        rank = {value: place for place, value in enumerate(known)}
+        places = np.array([rank.get(value, -1) for value in wanted], np.int64)
+    there = f"it is not among the {len(known)} images" if key == "image_id" else f"the ids are {shortened(known)}"
+    require(places >= 0, who, lambda row: f"has unknown {key} {wanted[row]}: {there}")
+    return places
 
 
 def segmentations(found: Sequence[Any], sizes: Sequence[Size], who: Who) -> None:

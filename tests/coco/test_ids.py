@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tldet.data.merge.ids import unclashed
+from tldet.coco.ids import unclashed
 
 
 @pytest.mark.parametrize(

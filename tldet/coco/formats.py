@@ -1,0 +1,76 @@
+"""Boxes in another format than COCO's [x, y, width, height] in pixels: normalized to 0..1, or [x0, y0, x1, y1]."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tldet.errors import DataError
+
+UNIT = 1.01  # largest number of a normalized box
+LEAST_SIDE = 10  # pixels; a smaller image may well have objects of a pixel
+SURE_NORMALIZED, SURE_CORNERS = 3, 10  # boxes from which on the format is an error, not only a warning
+OVER = 0.05  # of the image's side; a box that ends farther outside is wrong, not inexact
+SHARE = 0.2  # of the boxes end outside if corners are read as widths
+NOT_COCO = "must be [x, y, width, height] in pixels"
+
+
+def require_coco_boxes(
+    name: str, noun: str, boxes: NDArray[np.float64], sizes: NDArray[np.int64], areas: NDArray[np.float64] | None = None
+) -> list[str]:
+    """Refuse boxes that are all normalized or corners; report those that may be.
+
+    Args:
+        name: name of the file in messages.
+        noun: what the boxes are of.
+        boxes: (N, 4) as they are in the file.
+        sizes: (N, 2) int64, (height, width) of each box's image; 0 for an unknown size.
+        areas: (N,) stated areas, NaN for none.
+
+    Returns:
+        Warnings about boxes that are too few to be sure.
+
+    Raises:
+        DataError: the boxes are in another format.
+    """
+    rows = (boxes[:, 2:] > 0).all(1) & (sizes.max(1, initial=0) > LEAST_SIDE)
+    boxes, sizes = boxes[rows], sizes[rows]
+    unit = (np.abs(boxes) <= UNIT).all(1)
+    count = int(unit.sum())
+    if len(boxes) and count == len(boxes):
+        return _told(
+            name,
+            f"all {count} {noun} lie within 0..1: they seem to be normalized and {NOT_COCO}",
+            count >= SURE_NORMALIZED,
+        )
+    warnings = []
+    if count:
+        warnings.append(f"{count} of {len(boxes)} {noun} lie within 0..1 and may be normalized; they {NOT_COCO}")
+    if (what := _corners(boxes, sizes, None if areas is None else areas[rows])) is not None:
+        text = f"{noun} seem to be corners [x0, y0, x1, y1] ({what}) and {NOT_COCO}"
+        warnings += _told(name, text, len(boxes) >= SURE_CORNERS)
+    return warnings
+
+
+def _told(name: str, text: str, sure: bool) -> list[str]:
+    if sure:
+        raise DataError(f"{name}: {text}; convert them")
+    return [text]
+
+
+def _corners(boxes: NDArray[np.float64], sizes: NDArray[np.int64], areas: NDArray[np.float64] | None) -> str | None:
+    """Say why boxes seem to be corners; None if they do not."""
+    known = (sizes > 0).all(1)
+    boxes, sides = boxes[known], sizes[known][:, ::-1].astype(np.float64)
+    inside = (boxes[:, 2:] > boxes[:, :2]).all(1) & (boxes[:, 2:] <= sides + 1).all(1) & (boxes >= -1).all(1)
+    if not len(boxes) or not inside.all():
+        return None
+    over = (boxes[:, :2] + boxes[:, 2:] > sides * (1 + OVER) + 1).any(1)
+    if over.mean() > SHARE:
+        return f"{int(over.sum())} of {len(boxes)} would end outside their image, as corners all lie inside"
+    if areas is None:
+        return None
+    stated = areas[known]
+    as_corners, as_sides = (boxes[:, 2:] - boxes[:, :2]).prod(1), boxes[:, 2:].prod(1)
+    fits = np.isclose(stated, as_corners, rtol=1e-3) & ~np.isclose(stated, as_sides, rtol=1e-2)
+    return "every area is that of corners" if fits.all() else None

@@ -1,0 +1,100 @@
+"""Segmentations: polygons of fewer than three points are dropped, boxes are derived from the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tldet import rle
+from tldet.errors import DataError
+
+CHUNK = 1 << 24  # bytes that are searched at once
+PLAIN = np.zeros(256, np.bool_)  # characters of polygons
+PLAIN[list(b"0123456789.+-eE[], \t\r\n")] = True
+
+
+def parse_outline(text: bytes) -> Any:
+    """Parse the JSON text of a segmentation; None if there is none."""
+    try:
+        found = msgspec.json.decode(text or b"null")
+    except msgspec.DecodeError:  # NaN
+        found = json.loads(text)
+    return None if rle.is_none(found) else found
+
+
+def drop_degenerate(segmentation: Any) -> tuple[Any, int]:
+    """Drop the polygons that enclose nothing: those of fewer than three points.
+
+    Returns:
+        the segmentation without them, None if nothing remains, and their number.
+    """
+    if not isinstance(segmentation, list) or not any(_degenerate(one) for one in segmentation):
+        return segmentation, 0
+    kept = [one for one in segmentation if not _degenerate(one)]
+    return kept or None, len(segmentation) - len(kept)
+
+
+def _degenerate(polygon: Any) -> bool:
+    return isinstance(polygon, list) and len(polygon) < 6 and len(polygon) % 2 == 0
+
+
+def bounds_of(segmentation: Any, size: tuple[int, int]) -> list[float]:
+    """Derive the box of a segmentation without degenerate polygons: x, y, width and height in pixels.
+
+    Raises:
+        DataError: it is no segmentation of an image of ``size``; the message follows the annotation's name.
+    """
+    whole = size if isinstance(segmentation, dict) or 0 not in size else (1, 1)
+    if problem := rle.problem_with(segmentation, whole):
+        raise DataError(problem)
+    if isinstance(segmentation, list):
+        points = np.concatenate([np.array(one, np.float64).reshape(-1, 2) for one in segmentation])
+        low, high = points.min(0), points.max(0)
+        return [*low.tolist(), *(high - low).tolist()]
+    box: list[float] = rle.areas_and_boxes([rle.to_rle(segmentation, size)])[1][0].tolist()
+    return box
+
+
+def odd_rows(raw: NDArray[np.uint8], spans: NDArray[np.int64]) -> Iterator[int]:
+    """Find the rows whose text holds anything but polygons of three points or more, without parsing the others.
+
+    RLEs are not among them.
+
+    Args:
+        raw: texts, concatenated.
+        spans: (A + 1,) int64 into ``raw``.
+    """
+    start = 0
+    while start < len(spans) - 1:
+        end = max(start + 1, int(np.searchsorted(spans, spans[start] + CHUNK, side="right")) - 1)
+        end = min(end, len(spans) - 1)
+        text = np.asarray(raw[spans[start] : spans[end]])
+        yield from (start + row for row in _odd_in(text, spans[start : end + 1] - spans[start]))
+        start = end
+
+
+def _odd_in(text: NDArray[np.uint8], spans: NDArray[np.int64]) -> list[int]:
+    odd = np.zeros(len(spans), np.bool_)
+    rows = np.searchsorted(spans, np.flatnonzero(~PLAIN[text]), side="right") - 1
+    odd[rows] = True
+    commas = np.concatenate([[0], np.cumsum(text == ord(","))])
+    brackets = np.flatnonzero((text == ord("[")) | (text == ord("]")))
+    opening = text[brackets] == ord("[")
+    inner = np.flatnonzero(opening[:-1] & ~opening[1:]) if len(brackets) else np.zeros(0, np.int64)
+    starts, ends = brackets[inner], brackets[inner + 1] if len(inner) else inner
+    count = commas[ends] - commas[starts] + 1  # numbers in each innermost list
+    odd[np.searchsorted(spans, starts[(count < 6) | (count % 2 == 1)], side="right") - 1] = True
+    owners = np.searchsorted(spans, brackets[opening], side="right") - 1
+    inside = np.searchsorted(spans, starts, side="right") - 1
+    odd |= np.bincount(owners, minlength=len(odd)) != np.bincount(inside, minlength=len(odd)) + 1  # nested otherwise
+    lengths = np.diff(spans)
+    whole = np.flatnonzero(odd[:-1] & (lengths > 0))
+    first = text[spans[whole]]
+    null = (first == ord("n")) & (lengths[whole] == len("null"))
+    empty = (first == ord("[")) & (lengths[whole] == len("[]"))
+    return [int(row) for row in whole[(first != ord("{")) & ~null & ~empty]]

@@ -1,0 +1,190 @@
+"""Typed records of a COCO JSON, read block by block, with errors in the words of the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from tldet.coco.explain import explain
+from tldet.coco.text import parse, read_json_text
+from tldet.errors import DataError
+from tldet.labelled import LABELLED
+
+Source = str | PathLike[str] | Mapping[str, Any] | list[Any]
+Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # kept as int64
+Pixels = Annotated[int, msgspec.Meta(le=2**31 - 1)]  # kept as int32
+NO_ID, ODD_ID = -(2**63), -(2**63) + 1  # an annotation without an id; one whose id is no whole number of 64 bits
+NO_FLAG = -(2**31)  # an annotation without ``iscrowd``
+WHOLE = {  # the whole numbers of each record; they may be written 7.0
+    "images": ("id", "width", "height"),
+    "categories": ("id",),
+    "annotations": ("image_id", "category_id"),
+}
+BLOCK = 4096  # annotations that are records at the same time: they stay in the processor's cache
+T = TypeVar("T")
+
+
+class Image(msgspec.Struct, gc=False):
+    """An entry of ``images``."""
+
+    id: Id
+    file_name: str | None = None
+    width: Pixels | None = None
+    height: Pixels | None = None
+    labelled_category_ids: list[Id] | None = None  # categories annotated exhaustively on it; None for all
+
+
+class Category(msgspec.Struct, gc=False):
+    """An entry of ``categories``."""
+
+    id: Id
+    name: str | None = None
+    supercategory: Any = None
+
+
+class Annotation(msgspec.Struct, gc=False):
+    """An entry of ``annotations``; the segmentation stays text until a mask is needed."""
+
+    image_id: Id
+    category_id: Id
+    bbox: list[float] | None = None
+    id: Id = NO_ID
+    area: float | None = None
+    iscrowd: int = NO_FLAG
+    segmentation: msgspec.Raw = msgspec.Raw(b"null")
+
+
+A = TypeVar("A", msgspec.Raw, Annotation)
+
+
+class Document(msgspec.Struct, Generic[A]):
+    """The three lists of a COCO JSON; annotations as text or as records, or not there."""
+
+    images: list[Image]
+    categories: list[Category]
+    annotations: list[A] | UnsetType = UNSET
+
+
+AnyDocument = Document[msgspec.Raw] | Document[Annotation]
+
+
+def name_of(source: Source, otherwise: str) -> str:
+    """Name ``source`` in messages: by its path, or as ``otherwise`` for values in memory."""
+    return str(source) if isinstance(source, str | PathLike) else otherwise
+
+
+def read_document(source: Source, name: str) -> tuple[AnyDocument, Iterator[list[Annotation]]]:
+    """Read the lists of a COCO JSON, its annotations in blocks, of which there is at least one.
+
+    Args:
+        source: the file, or Python values of the same layout.
+        name: name of the source in messages.
+
+    Raises:
+        DataError: the file cannot be read, or a record does not fit; the message names it.
+    """
+    if not isinstance(source, str | PathLike):
+        whole = _from_values(source, name)
+        return whole, iter([whole.annotations or []])
+    content = read_json_text(Path(source), name)
+    try:
+        found: AnyDocument = msgspec.json.decode(content, type=Document[msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = _from_values(parse(content, name), name)
+    return found, _blocks(name, content, found.annotations or [])
+
+
+def _blocks(name: str, content: bytes, annotations: list[msgspec.Raw] | list[Annotation]) -> Iterator[list[Annotation]]:
+    decode = msgspec.json.Decoder(Annotation).decode
+    for start in range(0, max(1, len(annotations)), BLOCK):
+        block: Any = annotations[start : start + BLOCK]
+        try:
+            yield [one if isinstance(one, Annotation) else decode(one) for one in block]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            yield (_from_values(parse(content, name), name).annotations or [])[start:]
+            return
+
+
+def read_list(source: Source, schema: type[T], name: str) -> T:
+    """Decode ``source`` as ``schema``, such as a list of detections.
+
+    Raises:
+        DataError: the file cannot be read, or a record does not fit; the message names it.
+    """
+    if not isinstance(source, str | PathLike):
+        return _convert(source, schema, name)
+    content = read_json_text(Path(source), name)
+    try:
+        return msgspec.json.decode(content, type=schema)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # NaN too: Python's parser decides
+        return _convert(parse(content, name), schema, name)
+
+
+def _convert(values: Any, schema: type[T], name: str) -> T:
+    try:
+        return msgspec.convert(values, schema)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{name}: {explain(str(error), values)}") from None
+
+
+def _from_values(values: Any, name: str) -> Document[Annotation]:
+    """Convert parsed values, of which msgspec refuses some: NaN, ids like 7.0, ``iscrowd`` of true or null."""
+    try:
+        loosened: Any = values
+        if isinstance(values, Mapping):
+            loosened = {key: _loosened(key, value) for key, value in values.items()}
+        return msgspec.convert(loosened, Document[Annotation])
+    except RecursionError:
+        raise DataError(f"{name}: is nested too deeply") from None
+    except msgspec.ValidationError as error:
+        raise DataError(f"{name}: {explain(str(error), values)}") from None
+
+
+def _loosened(section: str, records: Any) -> Any:
+    if section not in WHOLE or not isinstance(records, list):
+        return records
+    keys = WHOLE[section]
+    return [_loosen(section, keys, dict(one)) if isinstance(one, Mapping) else one for one in records]
+
+
+def _loosen(section: str, keys: Sequence[str], record: dict[str, Any]) -> dict[str, Any]:
+    """Convert a record as it may also be written to the form that is read."""
+    for key in keys:
+        if key in record:
+            record[key] = _whole(record[key])
+    if isinstance(record.get(LABELLED), list):
+        record[LABELLED] = [_whole(one) for one in record[LABELLED]]
+    if section == "annotations":
+        record["id"] = _annotation_id(record.get("id"))
+        if isinstance(record.get("iscrowd", 0), float | bool | None):
+            record["iscrowd"] = NO_FLAG if record["iscrowd"] is None else int(bool(record["iscrowd"]))
+        if "segmentation" in record:
+            record["segmentation"] = _raw(record["segmentation"])
+    return record
+
+
+def _annotation_id(value: Any) -> int:
+    value = _whole(value)
+    if value is None:
+        return NO_ID
+    whole = isinstance(value, int) and not isinstance(value, bool) and ODD_ID < value < 2**63
+    return value if whole else ODD_ID
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _raw(value: Any) -> msgspec.Raw:
+    """Text of a value; an RLE in memory may hold its counts as bytes."""
+    return msgspec.Raw(json.dumps(value, default=_plain).encode())
+
+
+def _plain(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value.tolist()

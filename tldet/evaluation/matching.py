@@ -1,0 +1,125 @@
+"""Records of a results file matched with a dataset: by ids, or by names if the ids disagree with them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tldet.coco import checks
+from tldet.coco.names import FileNames
+from tldet.coco.results import Detection
+from tldet.errors import DataError
+from tldet.evaluation.columns import GroundTruth, Ints
+
+logger = logging.getLogger(__name__)
+Key = tuple[int | float, str | None]  # id and name in a record
+BY_ID = "or remove {key} from the records to match by {id}"
+
+
+def match_images(name: str, records: Sequence[Detection], truth: GroundTruth, who: checks.Who) -> Ints:
+    """Find the image of each record.
+
+    A record's ``file_name`` must fit the image of its ``image_id``; if one does not, all are matched by file name.
+
+    Returns:
+        (N,) int64 ranks.
+
+    Raises:
+        DataError: an id is unknown, or ids disagree with file names that do not fit exactly one image each.
+    """
+    known, names = truth.image_rank(), FileNames(truth.file_names)
+    pairs: dict[tuple[int | float, str], None] = {}
+    if any(one is not None for one in truth.file_names):
+        pairs = {(one.image_id, one.file_name): None for one in records if one.file_name is not None}
+    wrong = [one for one in pairs if one[0] not in known or not names.agrees(known[one[0]], str(one[1]))]
+    if not wrong:
+        return checks.ranks([one.image_id for one in records], truth.image_ids, "image_id", who)
+    keys: list[Key] = [(one.image_id, one.file_name) for one in records]
+    found = {one: names.find(str(one[1])) for one in pairs}
+    for row, key in enumerate(keys):
+        fitting = found.get(key, [])
+        if len(fitting) != 1:
+            raise DataError(f"{who(row)} {_misfit(key, known, truth)} {_fits(fitting, truth)}")
+    logger.warning(
+        "%s: the image ids of %d images are other images' in %s; all records are matched by file_name",
+        name,
+        len(wrong),
+        truth.name,
+    )
+    return np.array([found[key][0] for key in keys], np.int64)
+
+
+def _misfit(key: Key, known: dict[Any, int], truth: GroundTruth) -> str:
+    image, file_name = key
+    if file_name is None:
+        return "has no file_name, but image ids of other records disagree with their file names:"
+    its = f"is {truth.file_names[known[image]]!r}" if image in known else "is unknown"
+    return f"has file_name {file_name!r}, but this image_id {its} in {truth.name}, and the file name fits"
+
+
+def _fits(fitting: Sequence[int], truth: GroundTruth) -> str:
+    advice = "predict with --annotations to take the ids from the dataset"
+    if not fitting:
+        return f"none of its images; {advice}, {BY_ID.format(key='file_name', id='image_id')}"
+    ids = ", ".join(str(truth.image_ids[rank]) for rank in fitting[:5])
+    return f"several of its images (ids {ids}); {advice}"
+
+
+def match_categories(
+    name: str, records: Sequence[Detection], truth: GroundTruth, who: checks.Who
+) -> tuple[Ints, Sequence[int]]:
+    """Find the class of each record.
+
+    A record's ``category_name`` must be the name of its ``category_id``; if one is not, all are matched by name.
+    Detections of classes that the dataset does not have are left out, as ``tldet test`` does.
+
+    Returns:
+        (N,) int64 ranks of the rows that remain, and these rows.
+
+    Raises:
+        DataError: an id is unknown, or no class name is the dataset's.
+    """
+    pairs = {(one.category_id, one.category_name): None for one in records if one.category_name is not None}
+    wrong = [one for one in pairs if not _is_named(truth, *one)]
+    if not wrong:
+        kept = [row for row, one in enumerate(records) if truth.unused is None or one.category_id != truth.unused]
+        _left_out(name, len(records) - len(kept), [f"category id {truth.unused}"])
+        ids = [records[row].category_id for row in kept]
+        return checks.ranks(ids, truth.category_ids, "category_id", lambda row: who(kept[row])), kept
+    keys: list[Key] = [(one.category_id, one.category_name) for one in records]
+    rank_of = {one: rank for rank, one in enumerate(truth.class_names)}
+    nameless = next((row for row, key in enumerate(keys) if key[1] is None), None)
+    if nameless is not None:
+        raise DataError(f"{who(nameless)} has no category_name, but category ids of other records disagree with theirs")
+    if not any(one[1] in rank_of for one in pairs):
+        theirs = checks.shortened([repr(one) for one in dict.fromkeys(key[1] for key in pairs)])
+        ours = checks.shortened([repr(one) for one in truth.class_names])
+        raise DataError(f"{name}: has no category_name of {truth.name}: it has {theirs}; the dataset has {ours}")
+    moved = [one for one in wrong if one[1] in rank_of]
+    if moved:
+        logger.warning(
+            "%s: category id %s is %r here and another class in %s; all records are matched by category_name",
+            name,
+            *moved[0],
+            truth.name,
+        )
+    kept = [row for row, key in enumerate(keys) if key[1] in rank_of]
+    _left_out(name, len(keys) - len(kept), sorted({str(one[1]) for one in pairs if one[1] not in rank_of}))
+    return np.array([rank_of[str(keys[row][1])] for row in kept], np.int64), kept
+
+
+def _is_named(truth: GroundTruth, category: int | float, name: str) -> bool:
+    """Tell whether a category of the dataset has a name; one without a name of its own has any."""
+    if category not in truth.category_ids:
+        return category == truth.unused
+    own = truth.class_names[truth.category_ids.index(category)]  # type: ignore[arg-type]
+    return own in (name, f"{name} (id {category})", str(category))
+
+
+def _left_out(name: str, count: int, classes: Sequence[str]) -> None:
+    if count:
+        named = checks.shortened(classes, 5)
+        logger.warning("%s: %d detections of classes that the dataset does not have left out (%s)", name, count, named)

@@ -1,0 +1,69 @@
+"""Image ids, file names and category ids of predictions, taken from a COCO JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tldet.coco import checks
+from tldet.coco.names import FileNames
+from tldet.coco.reader import read_coco
+from tldet.errors import DataError
+from tldet.inference.sources import Source
+from tldet.structures import Detections
+
+
+class Numbering:
+    """The ids of a dataset for the images that are predicted.
+
+    Args:
+        path: the COCO JSON.
+        sources: the inputs; each must be one image of the JSON.
+
+    Raises:
+        DataError: the JSON cannot be read, or an input is none of its images, several, or one that another input is.
+    """
+
+    def __init__(self, path: Path, sources: Sequence[Source]) -> None:
+        self.path, self.coco, self.left_out = path, read_coco(path), 0
+        names = FileNames([image.file_name for image in self.coco.images])
+        self._rank_of: dict[str, int] = {}
+        owners: dict[int, str] = {}
+        for source in sources:
+            name = source.path.as_posix()
+            fitting = names.find(name) if source.kind == "picture" else []
+            if len(fitting) != 1:
+                what = f"fits {len(fitting)} images of" if fitting else "is not an image of"
+                raise DataError(f"{name}: {what} {path}; give images of this JSON only, or leave out --annotations")
+            if owners.setdefault(fitting[0], name) != name:
+                raise DataError(
+                    f"{name}: is image id {self.coco.images[fitting[0]].id} of {path}, as is {owners[fitting[0]]}"
+                )
+            self._rank_of[name] = fitting[0]
+
+    def take_classes(self, names: Sequence[str]) -> None:
+        """Match the classes of a model by name.
+
+        Raises:
+            DataError: none of them is in the JSON.
+        """
+        ids = {category.name: category.id for category in self.coco.categories}
+        try:
+            checks.common_classes([str(name) for name in ids], names)
+        except DataError as error:
+            raise DataError(f"{self.path}: {error}") from None
+        self._category_ids = [ids.get(name) for name in names]
+
+    def records(self, found: Detections, name: str) -> list[dict[str, Any]]:
+        """COCO results of an input; those of classes that the JSON does not have are counted and left out."""
+        image = self.coco.images[self._rank_of[name]]
+        rows = found.to_coco(image.id, [-1 if key is None else key for key in self._category_ids])
+        labels = [self._category_ids[label] for label in found.labels.tolist()]
+        kept = [
+            {**record, "file_name": image.file_name, "category_name": category}
+            for record, category, key in zip(rows, found.names(), labels, strict=True)
+            if key is not None
+        ]
+        self.left_out += len(rows) - len(kept)
+        return kept

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -52,7 +53,10 @@ def notes_of(path: Path, command: str, caplog: pytest.LogCaptureFixture) -> tupl
     caplog.clear()
     with caplog.at_level(logging.WARNING, "tldet"):
         if command == "train":
-            corners = np.array(CocoDataset(str(path), str(path.parent)).index.boxes, np.float64)
+            cv2.imwrite(str(path.parent / "a.jpg"), np.zeros((*SIZE, 3), np.uint8))
+            dataset = CocoDataset(str(path), str(path.parent))
+            dataset.check_images()
+            corners = np.array(dataset.index.boxes, np.float64)
             boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
         elif command == "evaluate":
             boxes = load_ground_truth(path, "bbox").boxes

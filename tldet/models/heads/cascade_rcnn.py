@@ -125,7 +125,7 @@ class CascadeRCNNHead(nn.Module):
             box = self.box[number]
             assert isinstance(box, BoxBranch)
             logits, deltas = box(raw.features, regions)
-            own = box_losses(logits, deltas, drawn, s, box.normalizers)
+            own = box_losses(logits, deltas, drawn, box)
             if self.predicts_masks:
                 branch = self.mask[number]
                 assert isinstance(branch, MaskBranch)

@@ -63,8 +63,7 @@ class RoISettings:
         batch: proposals drawn a picture for the loss.
         positive_fraction: at most this share of them are objects.
         beta: corner of the smooth L1 loss; 0 for L1.
-        loss_normalizer: "running": running mean of the regions drawn per image, the same for every split of a batch
-            into micro-batches; "batch": those drawn in the micro-batch (torchvision, mmdet).
+        loss_normalizer: see :class:`~tldet.models.heads.rpn.RPNSettings`; of the regions drawn.
         crowd: share of a proposal inside a crowd region from which it is no background.
         spare: overlap with a confident detection of a class that the picture was not labelled for, from which a
             proposal is no background.
@@ -169,11 +168,6 @@ class FasterRCNNHead(nn.Module):
         """L x (B, C, H, W) to the proposals' raw outputs, and the features themselves."""
         return TwoStageRaw(self.rpn(features), tuple(features))
 
-    def roi_forward(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """B x (r, 4) regions to class logits (R, K + 1) and deltas (R, K, 4), picture by picture."""
-        logits, deltas = self.box(features, rois)
-        return logits, deltas
-
     def loss(
         self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
     ) -> dict[str, Tensor]:
@@ -183,8 +177,8 @@ class FasterRCNNHead(nn.Module):
         targets = with_spared(find, self.box, proposals, targets, self.roi)
         losses = self.rpn.loss(raw.rpn, targets, sizes, seed)
         drawn = draw_regions(proposals, targets, self.roi, self.num_classes, seed, STAGE)
-        logits, deltas = self.roi_forward(raw.features, [d.rois for d in drawn])
-        return {**losses, **box_losses(logits, deltas, drawn, self.roi, self.box.normalizers)}
+        logits, deltas = self.box(raw.features, [d.rois for d in drawn])
+        return {**losses, **box_losses(logits, deltas, drawn, self.box)}
 
     @torch.no_grad()
     def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
@@ -306,9 +300,7 @@ def draw_one(
     return Drawn(rois[rows], labels, deltas, objects, rows >= len(proposals), labelled)
 
 
-def box_losses(
-    logits: Tensor, deltas: Tensor, drawn: Sequence[Drawn], s: RoISettings, normalizers: LossNormalizers
-) -> dict[str, Tensor]:
+def box_losses(logits: Tensor, deltas: Tensor, drawn: Sequence[Drawn], branch: BoxBranch) -> dict[str, Tensor]:
     """Cross entropy of all regions and smooth L1 of the positive ones, both divided by the number of all.
 
     The first is that of :func:`~tldet.models.losses.class_loss_sum`.
@@ -317,13 +309,12 @@ def box_losses(
         logits: (R, K + 1).
         deltas: (R, K, 4) or (R, 1, 4).
         drawn: what the regions learn.
-        s: the second stage's settings.
-        normalizers: of "regions".
+        branch: its settings and normalizers.
     """
     labels, wanted = torch.cat([d.labels for d in drawn]), torch.cat([d.deltas for d in drawn])
     rows = (labels < logits.shape[1] - 1).nonzero().flatten()
-    count = normalizers.divisor("regions", len(labels), len(drawn))
-    box = F.smooth_l1_loss(of_class(deltas, rows, labels[rows]), wanted, beta=s.beta, reduction="sum")
+    count = branch.normalizers.divisor("regions", len(labels), len(drawn))
+    box = F.smooth_l1_loss(of_class(deltas, rows, labels[rows]), wanted, beta=branch.settings.beta, reduction="sum")
     classes = class_loss_sum(logits, labels, [d.labelled for d in drawn], [len(d.rois) for d in drawn])
     return {"loss_cls": classes / count, "loss_bbox": box / count}
 

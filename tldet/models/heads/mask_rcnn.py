@@ -120,7 +120,7 @@ class MaskRCNNHead(nn.Module):
         losses = self.rpn.loss(raw.rpn, targets, sizes, seed)
         drawn = draw_regions(proposals, targets, self.roi, self.num_classes, seed, STAGE)
         logits, deltas = self.box(raw.features, [d.rois for d in drawn])
-        losses.update(box_losses(logits, deltas, drawn, self.roi, self.box.normalizers))
+        losses.update(box_losses(logits, deltas, drawn, self.box))
         return {**losses, "loss_mask": mask_loss(self.mask, raw.features, drawn, targets)}
 
     @torch.no_grad()

@@ -317,3 +317,28 @@ def test_shipped_models_of_masks_are_measured_by_masks(name: str) -> None:
     for part in ("train", "val"):
         if config.get(f"data.{part}"):
             assert config.get(f"data.{part}.masks", False) == model.predicts_masks
+
+
+@pytest.mark.parametrize("recipe", ["faster_rcnn_lite0", "mask_rcnn_lite0", "fcos_lite0"])
+def test_offsets_are_config_keys(recipe: str) -> None:
+    """Half a stride in the anchors and in what is pooled, in every branch; the values of the recipes are unchanged."""
+    model: dict[str, Any] = load(recipe).data["model"]
+    model["backbone"]["weights"] = None
+    before = build_detector(model).head
+    if recipe == "fcos_lite0":
+        assert before.cells.offset == 0.5  # type: ignore[union-attr]
+        model["head"].setdefault("settings", {})["offset"] = 0.0
+        assert build_detector(model).head.cells.offset == 0.0  # type: ignore[union-attr]
+        return
+    model["head"]["rpn"]["offset"] = model["head"]["roi"]["offset"] = 0.5
+    after: Any = build_detector(model).head
+    levels = [torch.zeros(1, 1, 4, 4)] * 4
+    pairs = zip(before.rpn.anchors(levels), after.rpn.anchors(levels), after.rpn.anchors.strides, strict=True)  # type: ignore
+    assert all(torch.equal(one + stride / 2, other) for one, other, stride in pairs)
+    assert before.box.pool.offset == 0.0  # type: ignore[union-attr]
+    assert after.box.pool.offset == 0.5
+    if recipe == "mask_rcnn_lite0":
+        assert after.mask.pool.offset == 0.5
+    model["head"]["roi"]["offset"] = 1.5
+    with pytest.raises(ConfigError, match="offset"):
+        build_detector(model)

@@ -70,3 +70,20 @@ def test_several_levels_equal_the_kernel_on_each() -> None:
         region = torch.cat([number[None], box])[None]
         theirs = roi_align(levels[level - 2], region, 7, 1 / 2**level, 2, False)[0]
         torch.testing.assert_close(ours[row], theirs, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [0, 2])
+@pytest.mark.parametrize("offset", [0.5, 1.0])
+def test_an_offset_moves_the_cells_of_every_level(ratio: int, offset: float) -> None:
+    """A level whose cell i is centered at (i + offset) strides and holds its own position gives back the position."""
+    strides = (8, 16)
+    levels = []
+    for stride in strides:
+        at = (torch.arange(512 // stride) + offset) * stride
+        levels.append(torch.stack(torch.meshgrid(at, at, indexing="ij"))[None])  # y and x
+    boxes = torch.tensor([[100.0, 60, 180, 110], [50, 90, 390, 420]])
+    pooled = pool_regions(levels, [boxes], strides, Pool(7, ratio, False, offset))
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    torch.testing.assert_close(pooled[:, :, 3, 3], middle.flip(1), atol=0.01, rtol=0)
+    half = pool_regions(levels, [boxes], strides, Pool(7, ratio, True, offset - 0.5))
+    torch.testing.assert_close(half, pooled, atol=0.01, rtol=1e-4)

@@ -18,7 +18,7 @@ FULL = 254  # gray value of an object while its mask is resampled; a pixel that 
 
 def to_gray(masks: MaskPixels) -> MaskPixels:
     """Masks of 0 and 1 as gray images, for interpolation."""
-    return masks * np.uint8(FULL)
+    return np.multiply(masks, FULL, dtype=np.uint8)
 
 
 def from_gray(gray: MaskPixels) -> MaskPixels:

@@ -17,11 +17,15 @@ CANONICAL_SIZE, CANONICAL_STRIDE = 224, 16  # a 224 pixel box belongs to the lev
 
 
 class Pool(NamedTuple):
-    """Sampling of a region: side of the grid, samples per cell and axis, level cells centered at i + 0.5 or at i."""
+    """Sampling of a region: side of the grid, samples per cell and axis, and where the cells of a level are centered.
+
+    Cell i is centered at (i + 0.5 + offset) strides if ``aligned``, else at (i + offset) strides.
+    """
 
     side: int
     sampling_ratio: int
     aligned: bool
+    offset: float = 0.0
 
 
 def pool_regions(features: Sequence[Tensor], rois: Sequence[Tensor], strides: Sequence[int], pool: Pool) -> Tensor:
@@ -45,6 +49,8 @@ def pool_regions(features: Sequence[Tensor], rois: Sequence[Tensor], strides: Se
     side = (boxes[:, 2:] - boxes[:, :2]).prod(-1).sqrt()
     finest = math.log2(strides[0] / CANONICAL_STRIDE)
     level = torch.floor(torch.log2(side / CANONICAL_SIZE) + 1e-6 - finest).clamp(0, len(strides) - 1).long()
+    if pool.offset:
+        boxes = boxes - pool.offset * boxes.new_tensor(list(strides))[level, None]
     floats = [feature.float() for feature in features]
     if boxes.device.type != "cpu" or pool.sampling_ratio < 1:
         return _by_level(floats, level, picture, boxes, strides, pool)

@@ -48,14 +48,14 @@ class RoISettings:
         pool: side S of the pooled grid.
         sampling_ratio: samples a pooled cell in each direction; 0 adapts them to the region's size (mmdet).
         aligned: cell i of a level is centered at (i + 0.5) strides (Detectron2, mmdet) or at i strides (torchvision).
+        offset: added to these centers, in strides; SAME padding in a backbone moves them right and down.
         convs: 3x3 convolutions of the pyramid's width before the fully connected layers.
         norm: "batch" puts a BatchNorm behind each of them.
         fcs: fully connected layers.
         channels: their width.
         dropout: share of their outputs dropped in training.
         class_agnostic: one box for all classes instead of one a class.
-        cosine: "fixed" or "learned" classifies by the angle between feature and class (Wang et al. 2020) and says how
-            its scale comes about; "none" is a plain linear layer.
+        cosine: classify by the angle of feature and class (Wang et al. 2020), with a "fixed" or a "learned" scale.
         cosine_scale: that scale, or where it starts.
         weights: factors of the box deltas.
         positive: overlap from which a proposal learns an object.
@@ -82,6 +82,7 @@ class RoISettings:
     pool: int = 7
     sampling_ratio: int = 2
     aligned: bool = False
+    offset: float = 0.0
     convs: int = 0
     norm: Norm = "none"
     fcs: int = 2
@@ -112,7 +113,7 @@ class RoISettings:
         require_ranges(self, weights="(0, inf)", positive="[0, 1]", batch="[1, inf]", positive_fraction="[0, 1]")
         require_ranges(self, beta="[0, inf)", crowd="[0, inf]", spare="[0, inf]", spare_score="[0, inf]")
         require_ranges(self, spare_among="[0, inf]", score="[0, 1]", nms_iou="[0, 1]", keep="[1, inf]")
-        require_ranges(self, min_size="[0, inf)")
+        require_ranges(self, min_size="[0, inf)", offset="[0, 1]")
 
 
 class TwoStageRaw(NamedTuple):
@@ -193,7 +194,7 @@ class BoxBranch(nn.Module):
         super().__init__()
         s = self.settings = settings
         self.strides = tuple(strides[: s.levels])
-        self.pool = Pool(s.pool, s.sampling_ratio, s.aligned)
+        self.pool = Pool(s.pool, s.sampling_ratio, s.aligned, s.offset)
         self.convs = conv_stack(in_channels, in_channels, s.convs, s.norm)
         flat = in_channels * s.pool**2
         self.fcs = nn.ModuleList(nn.Linear(s.channels if i else flat, s.channels) for i in range(s.fcs))

@@ -139,7 +139,7 @@ class MaskBranch(nn.Module):
         super().__init__()
         s = self.settings = settings
         self.strides = tuple(strides[: roi.levels])
-        self.pool = Pool(s.pool, roi.sampling_ratio, roi.aligned)
+        self.pool = Pool(s.pool, roi.sampling_ratio, roi.aligned, roi.offset)
         self.convs = conv_stack(in_channels, s.channels, s.convs, s.norm)
         width = s.channels if s.convs else in_channels
         self.upsample = nn.ConvTranspose2d(width, s.channels, 2, stride=2)

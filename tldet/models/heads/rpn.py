@@ -35,7 +35,7 @@ class RPNSettings:
         ratios: anchor height / width.
         rounding: see :class:`~tldet.models.boxes.AnchorGenerator`.
         step: see :class:`~tldet.models.boxes.AnchorGenerator`.
-        offset: see :class:`~tldet.models.boxes.AnchorGenerator`; 0.5 goes with ``aligned`` in the second stage.
+        offset: see :class:`~tldet.models.boxes.AnchorGenerator`; use the same in ``roi``.
         channels: width of the 3x3 convolutions; None for that of the pyramid.
         convs: how many of them.
         positive: overlap from which an anchor is an object.

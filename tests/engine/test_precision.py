@@ -15,6 +15,7 @@ from tldet.engine.hooks import StopFile, WeightsSnapshot, by_priority
 from tldet.engine.precision import Precision, choose
 from tldet.engine.progress import ConsoleReporter, duration
 from tldet.errors import ConfigError, DataError
+from tldet.models.ops.rewriting import Rewritten
 
 
 def test_cpu_without_bf16_is_never_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +56,48 @@ def test_trial_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
     assert torch.equal(rng, torch.get_rng_state())
+
+
+def depthwise() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 5, stride=2, padding=2, groups=4))
+
+
+def loss_of(model: nn.Module) -> torch.Tensor:
+    result: torch.Tensor = model(torch.randn(2, 3, 9, 9)).square().sum()
+    return result
+
+
+def test_depthwise_kernels_are_timed_once_and_picked_for_each_precision(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TLDET_CACHE", str(tmp_path))
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    timed: list[tuple[str, list[str]]] = []
+
+    def faster(calls: dict[str, Any], dtype: torch.dtype) -> dict[str, list[str]]:
+        timed.append((str(dtype), list(calls)))
+        return {"1": ["input", "weight"]} if dtype == torch.bfloat16 else {}
+
+    def seconds(one: Precision, model: nn.Module, trial: Any) -> float:
+        assert [isinstance(m, Rewritten) for m in model.modules()] == [False, False, one.name == "bf16"]
+        return {"fp32": 2.0, "bf16": 1.0}[one.name]
+
+    monkeypatch.setattr(precision, "faster_parts", faster)
+    monkeypatch.setattr(precision, "pass_seconds", seconds)
+    model = depthwise()
+    first = choose(model, "cpu", trial=lambda: loss_of(model))
+    assert (first.name, first.rewrites) == ("bf16", {"1": ["input", "weight"]})
+    assert "1 depthwise convolutions with a rewritten backward pass" in first.describe()
+    assert [type(m) for m in model] == [nn.Conv2d, nn.Conv2d]
+    again = choose(model, "cpu", trial=lambda: pytest.fail("was run"))
+    assert (again.name, again.rewrites) == ("bf16", first.rewrites)
+    assert timed == [("torch.float32", ["1"]), ("torch.bfloat16", ["1"])]
+    assert choose(model, "cpu", "fp32", lambda: loss_of(model)).rewrites == {}
+    assert choose(model, "cpu", "bf16", lambda: loss_of(model)).rewrites == first.rewrites
+    assert choose(model.eval(), "cpu", "bf16", lambda: pytest.fail("was run")).rewrites == {}
+    assert isinstance(first.prepare(model)[1], Rewritten)
+    assert type(Precision().prepare(model)[1]) is nn.Conv2d
 
 
 @pytest.mark.parametrize(("requested", "says"), [("fp16", "needs a CUDA GPU"), ("tf32", "must be auto, fp32, bf16")])

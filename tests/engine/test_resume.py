@@ -14,7 +14,9 @@ import torch
 
 from tldet import checkpoint
 from tldet.engine.log import read_log
+from tldet.engine.precision import Precision
 from tldet.errors import DataError, TrainingError
+from tldet.models.ops.rewriting import Rewritten
 
 
 class Die(Exception):
@@ -224,3 +226,45 @@ def test_a_resumed_run_takes_the_optimizer_options_it_is_given(toy: ModuleType, 
     expected = {"lr": 0.003, "initial_lr": 0.003, "weight_decay": 0.5, "betas": (0.8, 0.9)}
     assert {key: group[key] for key in expected} == expected
     assert saved["state"][0]["step"] == 4, "its state goes on"
+
+
+def depthwise_model(toy: ModuleType) -> torch.nn.Module:
+    torch.manual_seed(1)
+    model: torch.nn.Module = toy.ToyModel()
+    model.norm = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 5, 1, 2, groups=8), torch.nn.BatchNorm2d(8))
+    return model
+
+
+def test_a_resumed_run_keeps_its_backward_kernels(toy: ModuleType, tmp_path: Path) -> None:
+    """Another measurement, or none, must not change the weights of a resumed run."""
+    rewritten = Precision(rewrites={"norm.0": ["input", "weight"]})
+
+    def run(folder: Path, precision: Precision, resume: bool = False, **more: Any) -> Any:
+        trainer = toy.build(folder, epochs=4, model=depthwise_model(toy), **more)
+        trainer.set_precision(precision)
+        trainer.run(resume=resume)
+        return trainer
+
+    run(tmp_path / "whole", rewritten)
+    with pytest.raises(Die):
+        run(tmp_path / "killed", rewritten, hooks=[DieAt(step=11)])
+    assert isinstance(run(tmp_path / "killed", Precision(), resume=True).model.norm[0], Rewritten)
+    assert toy.last(tmp_path / "whole", 20) == toy.last(tmp_path / "killed", 20)
+    run(tmp_path / "native", Precision())
+    weights = [checkpoint.load(tmp_path / name / "step_00000020.pt")["model"] for name in ("whole", "native")]
+    assert not same(*weights)  # else the test would show nothing
+
+
+def test_a_run_of_native_kernels_stays_native(toy: ModuleType, tmp_path: Path) -> None:
+    """Checkpoints without a record of kernels, too."""
+    with pytest.raises(Die):
+        toy.build(tmp_path, epochs=4, model=depthwise_model(toy), hooks=[DieAt(step=11)]).run()
+    for path in tmp_path.glob("step_*.pt"):
+        state = checkpoint.load(path)
+        assert state["training"].pop("rewrites") == {}
+        torch.save(state, path)
+    rewritten = Precision(rewrites={"norm.0": ["input"]})
+    trainer = toy.build(tmp_path, epochs=4, model=depthwise_model(toy))
+    trainer.set_precision(rewritten)
+    trainer.run(resume=True)
+    assert type(trainer.model.norm[0]) is torch.nn.Conv2d

@@ -214,7 +214,7 @@ def _measure(
 ) -> dict[str, float]:
     """Seconds of one pass in either format."""
     formats: tuple[Name, ...] = ("fp32", "bf16")
-    seconds = {}
+    seconds: dict[str, float] = {}
     with undisturbed(model):
         for name in formats:
             precision = Precision(name, rewrites=rewritten.get(name, {}))

@@ -117,8 +117,8 @@ def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry)
     result = torch.zeros_like(weight)
     for u, v in product(rows, columns):
         shifted = x[:, :, u : u + height, v : v + width]
-        part = native_gradients(grad, shifted, block, Geometry(stride), ("weight",))[1]
-        result[:, :, u : u + size[0], v : v + size[1]] = part
+        part = native_gradients(grad, shifted, block, Geometry(stride), PARTS[1:])[1]
+        result[:, :, u : u + size[0], v : v + size[1]] = cast(Tensor, part)
     return result
 
 
@@ -215,10 +215,10 @@ def depthwise_conv2d(parts: Collection[Part], x: Tensor, weight: Tensor, *args: 
     if not wanted:
         return F.conv2d(x, weight, *args, **kwargs)
     bias = kwargs["bias"] if "bias" in kwargs else next(iter(args), None)
-    tensors = (x, weight, bias)
+    tensors: tuple[Tensor | None, ...] = (x, weight, bias)
     if torch.is_autocast_enabled("cpu"):
         tensors = tuple(_as_autocast(tensor) for tensor in tensors)
-    return cast(Tensor, _DepthwiseConv2d.apply(*tensors, call.geometry, wanted))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _DepthwiseConv2d.apply(*tensors, call.geometry, wanted))
 
 
 def _as_autocast(tensor: Tensor | None) -> Tensor | None:

@@ -31,7 +31,7 @@ from tldet.models.ops.depthwise import (
 )
 
 WORTH_IT = 0.8  # a rewritten gradient must take less than this share of the native one's time
-ROUNDS, LIMIT = 5, 0.1  # timed rounds of one gradient, and the seconds after which no further round begins
+ROUNDS, LIMIT = 5, 0.3  # timed rounds of one gradient, and the seconds after which no further round begins
 
 
 class _Intercept(TorchFunctionMode):
@@ -55,30 +55,32 @@ class Rewritten(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Outputs of the original module."""
-        exported = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.jit.is_scripting()
-        if exported or not torch.is_grad_enabled():
-            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if traced or not torch.is_grad_enabled():
+            return super().forward(*args, **kwargs)
         parts = self.rewritten_parts
         with _Intercept(lambda *conv, **named: depthwise_conv2d(parts, *conv, **named)):
-            return super().forward(*args, **kwargs)  # type: ignore[misc]
+            return super().forward(*args, **kwargs)
 
     def __reduce_ex__(self, _: Any) -> Any:
         return _blank, (_original(self),), self.__dict__
 
 
-def _original(module: Rewritten) -> type[nn.Module]:
-    return cast("type[nn.Module]", type(module).__bases__[1])
+def _original(module: Rewritten) -> Any:
+    return type(module).__bases__[1]
 
 
-def _blank(kind: type[nn.Module]) -> nn.Module:
+def _blank(kind: type[nn.Module]) -> Any:
     """A module of the rewritten ``kind`` without state, for copying and pickling."""
     made = _rewritten(kind)
     return made.__new__(made)
 
 
-@cache
-def _rewritten(kind: type[nn.Module]) -> type[nn.Module]:
+def _combined(kind: type[nn.Module]) -> Any:
     return type(f"Rewritten{kind.__name__}", (Rewritten, kind), {"__module__": kind.__module__})
+
+
+_rewritten: Callable[[type[nn.Module]], Any] = cache(_combined)  # one class per kind
 
 
 def rewrite(model: nn.Module, rewrites: Mapping[str, Sequence[Part]]) -> None:
@@ -166,7 +168,7 @@ def _is_faster(part: Part, call: Call, dtype: torch.dtype) -> bool:
             break
         for form, run in enumerate(forms):
             start = time.perf_counter()
-            run()
+            run()  # type: ignore[no-untyped-call]
             if number:
                 best[form] = min(best[form], time.perf_counter() - start)
     return best[1] < WORTH_IT * best[0]

@@ -224,3 +224,21 @@ def test_a_resumed_run_takes_the_optimizer_options_it_is_given(toy: ModuleType, 
     expected = {"lr": 0.003, "initial_lr": 0.003, "weight_decay": 0.5, "betas": (0.8, 0.9)}
     assert {key: group[key] for key in expected} == expected
     assert saved["state"][0]["step"] == 4, "its state goes on"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "best"),
+    [
+        ({"training": {"best_metric": "AP"}}, {"training": {"best_metric": "AP"}}, 0.9),
+        ({"training": {"best_metric": "AP50"}}, {"training": {"best_metric": "AP"}}, 0.3),
+        ({"data": {"val": {"annotations": "a"}}}, {"data": {"val": {"annotations": "b"}}}, 0.3),
+        ({"data": {"train": {}}}, {"data": {"train": {"annotations": "b"}}}, 0.9),
+    ],
+)
+def test_values_of_another_validation_are_not_compared(
+    toy: ModuleType, tmp_path: Path, before: dict[str, Any], after: dict[str, Any], best: float
+) -> None:
+    toy.build(tmp_path, steps=5, config=before, evaluate=lambda model: {"AP": 0.9}).run()
+    result = toy.build(tmp_path, steps=10, config=after, evaluate=lambda model: {"AP": 0.3}).run(resume=True)
+    assert result.best == best
+    assert checkpoint.load(tmp_path / "best.pt")["meta"]["trained"]["metrics"] == {"AP": best}

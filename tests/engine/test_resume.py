@@ -268,3 +268,21 @@ def test_a_run_of_native_kernels_stays_native(toy: ModuleType, tmp_path: Path) -
     trainer.set_precision(rewritten)
     trainer.run(resume=True)
     assert type(trainer.model.norm[0]) is torch.nn.Conv2d
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "best"),
+    [
+        ({"training": {"best_metric": "AP"}}, {"training": {"best_metric": "AP"}}, 0.9),
+        ({"training": {"best_metric": "AP50"}}, {"training": {"best_metric": "AP"}}, 0.3),
+        ({"data": {"val": {"annotations": "a"}}}, {"data": {"val": {"annotations": "b"}}}, 0.3),
+        ({"data": {"train": {}}}, {"data": {"train": {"annotations": "b"}}}, 0.9),
+    ],
+)
+def test_values_of_another_validation_are_not_compared(
+    toy: ModuleType, tmp_path: Path, before: dict[str, Any], after: dict[str, Any], best: float
+) -> None:
+    toy.build(tmp_path, steps=5, config=before, evaluate=lambda model: {"AP": 0.9}).run()
+    result = toy.build(tmp_path, steps=10, config=after, evaluate=lambda model: {"AP": 0.3}).run(resume=True)
+    assert result.best == best
+    assert checkpoint.load(tmp_path / "best.pt")["meta"]["trained"]["metrics"] == {"AP": best}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from tldet.engine.trainer import Trainer
 
 
+log = logging.getLogger(__name__)
+COMPARED = (("data", "val"), ("evaluation", "type"), ("training", "best_metric"))  # what a metric's value depends on
 STARTED = frozenset({"weights_source", "classes_from"})  # of a checkpoint's meta: what is known of the run's start
 
 
@@ -125,6 +128,19 @@ def _load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
         group.update(own)
 
 
+def _compare_anew(run: Trainer, before: Mapping[str, Any]) -> None:
+    """Forget the best value if the resumed run validates otherwise: on other data, or by another metric."""
+    changed = [
+        f"{section}.{key}"
+        for section, key in COMPARED
+        if (before.get(section) or {}).get(key) != (run.config.get(section) or {}).get(key)
+    ]
+    if changed and run.state.best is not None:
+        log.info("%s changed: earlier validations no longer count for best.pt and patience", ", ".join(changed))
+        run.state.best = run.state.best_step = run.state.reference = None
+        run.state.stale = 0
+
+
 def unpack(run: Trainer, saved: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Put a run into the state of a checkpoint; returns the states of the random generators.
 
@@ -144,6 +160,7 @@ def unpack(run: Trainer, saved: Mapping[str, Any], path: Path) -> dict[str, Any]
     except (RuntimeError, ValueError, KeyError) as error:
         why = " ".join(str(error).split())[:300]
         raise TrainingError(f"{path} is of another model or optimizer, use its own config: {why}") from None
+    _compare_anew(run, saved["config"])
     for key in STARTED.intersection(saved["meta"]):
         run.meta[key] = saved["meta"][key]  # a resumed run started where its first part did
     if run.schedule.minutes is None:

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
 def add_data(parser: ArgumentParser) -> None:
     """A folder, or its parts one by one."""
-    parser.add_argument("--data", metavar="DIR", help="folder with pictures and COCO JSON")
-    parser.add_argument("--train", metavar="JSON", help="annotations to train on")
-    parser.add_argument("--val", metavar="JSON", help="annotations to measure on")
-    parser.add_argument("--images", metavar="DIR", help="picture folder of every part")
+    parser.add_argument("--data", metavar="DIR", help="folder with images and COCO JSON")
+    parser.add_argument("--train", metavar="JSON", help="training annotations")
+    parser.add_argument("--val", metavar="JSON", help="validation annotations")
+    images = "image directory of all splits, or the name of each split's own (default: found)"
+    parser.add_argument("--images", metavar="DIR", help=images)
 
 
 def add_length(parser: ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,21 +184,22 @@ class AnnotationFiles:
 
 def _json_files(folder: Path) -> Iterator[Path]:
     """JSON files of a folder, then of each of its subfolders, sorted."""
-    below = []
-    for path in _visible(folder):
-        if path.is_dir():
-            below.append(path)
-        elif path.suffix.lower() == ".json":
-            yield path
-    for one in below:
-        yield from (path for path in _visible(one) if path.suffix.lower() == ".json" and not path.is_dir())
+    files, folders = _entries(folder)
+    yield from files
+    for below in folders:
+        yield from _entries(below)[0]
 
 
-def _visible(folder: Path) -> list[Path]:
+def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Sorted JSON files and subfolders of a folder, hidden ones left out."""
     try:
-        return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
+        with os.scandir(folder) as entries:
+            visible = [entry for entry in entries if not is_hidden(entry.name)]
+            folders = {entry.name for entry in visible if entry.is_dir()}
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
+    files = [entry.name for entry in visible if entry.name.lower().endswith(".json") and entry.name not in folders]
+    return [folder / name for name in sorted(files)], [folder / name for name in sorted(folders)]
 
 
 def find_layout(folder: Path, images: Path | None = None, options: Mapping[str, str] = OPTIONS) -> Layout:

@@ -10,6 +10,7 @@ LAYERS = [
     {
         "errors",
         "labelled",
+        "labels",
         "masks",
         "records",
         "rle",

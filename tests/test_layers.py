@@ -11,6 +11,7 @@ LAYERS = [
         "errors",
         "coco",
         "labelled",
+        "labels",
         "masks",
         "rle",
         "structures",

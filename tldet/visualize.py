@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tldet import labels
 from tldet.masks import windows
 from tldet.structures import Detections
 
 Picture = NDArray[np.uint8]
 # Okabe and Ito 2008, told apart by colour-blind people too; further classes take lighter and darker ones.
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
-FONT = cv2.FONT_HERSHEY_SIMPLEX
+TEXT_SIZE = 1 / 36  # of the image's short side, per em
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
@@ -31,7 +32,10 @@ def colour_of(label: int) -> tuple[int, int, int]:
 
 
 def draw(image: Picture, found: Detections, *, scores: bool = True) -> Picture:
-    """A copy of a (H, W, 3) uint8 RGB picture with boxes, names and masks; the best detection lies on top."""
+    """A copy of a (H, W, 3) uint8 RGB image with boxes, masks, and labels that avoid each other.
+
+    The best detection lies on top.
+    """
     canvas = image.copy()
     found = found[torch.arange(len(found) - 1, -1, -1)]
     if found.masks is not None:
@@ -40,26 +44,28 @@ def draw(image: Picture, found: Detections, *, scores: bool = True) -> Picture:
             part = canvas[top : top + inside.shape[0], left : left + inside.shape[1]]
             part[inside] = (0.55 * part[inside] + 0.45 * np.array(colour_of(label))).astype(np.uint8)
     width = max(1, round(min(image.shape[:2]) / 300))
-    rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), found.names(), strict=True)
-    for box, score, label, name in rows:
+    for box, label in zip(found.boxes.tolist(), found.labels.tolist(), strict=True):
         x0, y0, x1, y1 = (round(v) for v in box)
         cv2.rectangle(canvas, (x0, y0), (x1, y1), colour_of(label), width, cv2.LINE_AA)
-        _write(canvas, f"{name} {score:.2f}" if scores else name, (x0, y0), colour_of(label))
+    _write_labels(canvas, found[torch.arange(len(found) - 1, -1, -1)], scores=scores)
     return np.asarray(canvas, np.uint8)
 
 
-def _write(canvas: Picture, text: str, corner: tuple[int, int], colour: tuple[int, int, int]) -> None:
-    """Text on a ground of its own, above the corner where there is room, never outside the picture."""
-    scale = max(0.35, min(canvas.shape[:2]) / 1100)
-    thick = max(1, round(scale * 1.6))
-    plain = text.encode("ascii", "replace").decode()  # the font has no other letters
-    (w, h), below = cv2.getTextSize(plain, FONT, scale, thick)
-    h, height, width = h + below, canvas.shape[0], canvas.shape[1]
-    x = max(0, min(corner[0], width - w))
-    y = corner[1] - h if corner[1] - h >= 0 else max(0, min(corner[1], height - h))
-    cv2.rectangle(canvas, (x, y), (x + w, y + h), colour, cv2.FILLED)
-    ink = (0, 0, 0) if sum(colour) > 330 else (255, 255, 255)
-    cv2.putText(canvas, plain, (x, y + h - below), FONT, scale, ink, thick, cv2.LINE_AA)
+def _write_labels(canvas: Picture, found: Detections, *, scores: bool) -> None:
+    """Write names and scores on grounds of their class's color, the best detection first."""
+    size = max(11, round(min(canvas.shape[:2]) * TEXT_SIZE))
+    grounds = [colour_of(label) for label in found.labels.tolist()]
+    texts = [[name] for name in found.names()]
+    if scores:
+        texts = [[name, f"{score:.2f}"] for (name,), score in zip(texts, found.scores.tolist(), strict=True)]
+    painted = [[labels.paint(text, size, ground) for text in row] for row, ground in zip(texts, grounds, strict=True)]
+    sizes = [(parts[0].shape[0], sum(part.shape[1] for part in parts)) for parts in painted]
+    corners = labels.place(sizes, found.boxes.numpy(), canvas.shape[:2])
+    for parts, (x, y) in reversed(list(zip(painted, corners, strict=True))):
+        for part in parts:
+            spot = canvas[y : y + part.shape[0], x : x + part.shape[1]]
+            spot[...] = part[: spot.shape[0], : spot.shape[1]]
+            x += part.shape[1]
 
 
 def grid(images: Sequence[Picture], columns: int = 3, gap: int = 6) -> Picture:

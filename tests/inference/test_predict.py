@@ -211,6 +211,7 @@ class Stand:
     """In the place of a predictor: it finds nothing."""
 
     category_ids = (1,)
+    class_names = ("thing",)
 
     def __init__(self, factor: int = 1) -> None:
         self.factor = factor
@@ -227,7 +228,7 @@ class Stand:
 @pytest.fixture
 def stand(monkeypatch: pytest.MonkeyPatch) -> Stand:
     found = Stand()
-    monkeypatch.setattr("tldet.inference.run.load", lambda *_: found)
+    monkeypatch.setattr("tldet.inference.run.load", lambda *_, **__: found)
     return found
 
 

@@ -67,6 +67,7 @@ class Stand:
     """In the place of a predictor: it finds nothing."""
 
     category_ids = (1,)
+    class_names = ("thing",)
 
     def predict(self, images: list[object], *_: object) -> list[Detections]:
         return [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64)) for _ in images]
@@ -75,7 +76,7 @@ class Stand:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path], tuple[Summary, Path]]:
     """What :func:`predict` makes of a video."""
-    monkeypatch.setattr("tldet.inference.run.load", lambda *_: Stand())
+    monkeypatch.setattr("tldet.inference.run.load", lambda *_, **__: Stand())
 
     def one(path: Path) -> tuple[Summary, Path]:
         summary = predict("c.pt", [path], out=tmp_path / "out")

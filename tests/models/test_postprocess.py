@@ -1,25 +1,70 @@
-"""The best pairs of a level against a search among all of them."""
+"""Non-maximum suppression within classes and across them."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from torch import nn
+from torchvision.ops import box_iou
 
-from tldet.models.postprocess import best_pairs
+from tldet.config import load
+from tldet.errors import ConfigError
+from tldet.inference.predictor import load as load_predictor
+from tldet.models.detector import build_detector
+from tldet.models.postprocess import SelectSettings, set_nms, suppress
+
+BOXES = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10.5], [0, 0, 10, 9], [50, 50, 60, 60]])
+SCORES, LABELS = torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([0, 1, 0, 1])
 
 
-@pytest.mark.parametrize(
-    ("references", "classes", "count"), [(300, 7, 50), (300, 1, 50), (20, 7, 50), (3, 4, 50), (0, 7, 50)]
-)
-@pytest.mark.parametrize("ties", [False, True])
-def test_best_pairs_are_those_of_all(references: int, classes: int, count: int, ties: bool) -> None:
-    ranks = torch.randn(2, references, classes, generator=torch.Generator().manual_seed(0))
-    ranks = ranks.round() if ties else ranks
-    best, rows, labels = best_pairs(ranks, count)
-    flat = torch.topk(ranks.flatten(1), min(count, references * classes), dim=1)
-    assert torch.equal(best, flat.values)
-    for picture in range(2):
-        assert torch.equal(ranks[picture, rows[picture], labels[picture]], best[picture])
-        assert len(set(zip(rows[picture].tolist(), labels[picture].tolist(), strict=True))) == best.shape[1]
-    if not ties:
-        assert torch.equal(rows * classes + labels, flat.indices)
+def test_near_duplicates_of_two_classes() -> None:
+    both = suppress(BOXES, SCORES, LABELS, SelectSettings())
+    assert both.scores.tolist() == pytest.approx([0.9, 0.8, 0.6])
+    one = suppress(BOXES, SCORES, LABELS, SelectSettings(nms_per_class=False))
+    assert one.scores.tolist() == pytest.approx([0.9, 0.6])
+    assert one.labels.tolist() == [0, 1]
+    assert len(suppress(BOXES, SCORES, LABELS, SelectSettings(nms_per_class=False, keep=1))) == 1
+    assert len(suppress(BOXES[:0], SCORES[:0], LABELS[:0], SelectSettings(nms_per_class=False))) == 0
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(Path("configs/recipes").glob("*lite0*.py"))])
+def test_every_head_s_detections_obey_the_setting(name: str) -> None:
+    section = load(f"recipes/{name}")["model"]
+    section["backbone"]["weights"] = None
+    torch.manual_seed(0)
+    model = build_detector(section, ["a", "b", "c"]).eval()
+    for part in model.modules():
+        if hasattr(getattr(part, "settings", None), "nms_per_class"):
+            object.__setattr__(part.settings, "score", 0.0)
+    from tldet.data.coco import Sample
+    from tldet.data.loader import collate
+    from tldet.inference.predictor import _nothing
+
+    batch = collate([Sample(torch.randint(0, 255, (3, 96, 128), dtype=torch.uint8), _nothing(), (96, 128))])
+
+    def overlapping() -> int:
+        with torch.inference_mode():
+            found = model.predict(batch)[0]
+        iou = box_iou(found.boxes, found.boxes).triu(1)
+        same = found.labels[:, None] == found.labels
+        assert not (iou[same] > 0.71).any(), "never within a class"
+        return int((iou > 0.71).sum())
+
+    assert overlapping() > 0, "two classes at one place"
+    set_nms(model, per_class=False)
+    assert overlapping() == 0
+    set_nms(model, per_class=True)
+    assert overlapping() > 0
+
+
+def test_a_model_without_the_setting_is_named() -> None:
+    with pytest.raises(ConfigError, match="--nms-agnostic"):
+        set_nms(nn.Linear(2, 2), per_class=False)
+
+
+def test_the_setting_is_chosen_when_a_checkpoint_is_loaded(run: Path) -> None:
+    for chosen, expected in ((None, True), (False, False), (True, True)):
+        head = load_predictor(run / "best.pt", "cpu", "fp32", nms_per_class=chosen).model.head
+        assert head.settings.nms_per_class is expected

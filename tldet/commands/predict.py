@@ -16,15 +16,27 @@ SUMMARY = "run a detector on pictures and video"
 def arguments(parser: ArgumentParser) -> None:
     """What it takes."""
     parser.add_argument("checkpoint", metavar="CKPT", help="a tldet checkpoint")
-    parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="pictures, folders, globs, videos, a camera's number"
-    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, folders, globs, videos, a camera number")
     parser.add_argument("--out", metavar="D", help="write drawn pictures and videos there")
     parser.add_argument("--json", type=file_name, metavar="F", help="write COCO results JSON there")
     parser.add_argument(
         "--annotations", metavar="JSON", help="take image and category ids of the results from this COCO JSON"
     )
     parser.add_argument("--score", type=score, default=0.3, metavar="T", help="least score (default: %(default)s)")
+    nms = parser.add_mutually_exclusive_group()
+    nms.add_argument(
+        "--nms-per-class",
+        dest="nms_per_class",
+        action="store_true",
+        default=None,
+        help="NMS among boxes of the same class (default: the setting in the checkpoint, which is this unless changed)",
+    )
+    nms.add_argument(
+        "--nms-agnostic",
+        dest="nms_per_class",
+        action="store_false",
+        help="NMS among boxes of all classes: of two near-duplicate boxes the better one stays",
+    )
     add_device(parser)
     add_precision(parser, "the faster one")
 
@@ -42,5 +54,6 @@ def run(args: Namespace, console: Console) -> None:
         score=args.score,
         device=args.device,
         precision=args.precision,
+        nms_per_class=args.nms_per_class,
         console=console,
     )

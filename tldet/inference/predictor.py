@@ -16,6 +16,7 @@ from tldet.data.loader import collate
 from tldet.engine.fuse import fuse
 from tldet.engine.precision import Precision, choose, pick_device
 from tldet.models.detector import Detector
+from tldet.models.postprocess import set_nms
 from tldet.structures import Detections, Target
 from tldet.transfer.restore import restore
 
@@ -34,11 +35,21 @@ class Predictor:
         short: pictures are scaled so that their short side is this,
         long: and their long side at most that.
         precision: number format and memory layout.
+        nms_per_class: whether NMS compares only boxes of the same class; None leaves the model's own setting.
     """
 
     def __init__(
-        self, model: Detector, category_ids: Sequence[int], *, short: int, long: int, precision: Precision
+        self,
+        model: Detector,
+        category_ids: Sequence[int],
+        *,
+        short: int,
+        long: int,
+        precision: Precision,
+        nms_per_class: bool | None = None,
     ) -> None:
+        if nms_per_class is not None:
+            set_nms(model, per_class=nms_per_class)
         self.precision = precision
         self.model = precision.store_weights(precision.prepare(fuse(model.eval())))
         self.category_ids = tuple(category_ids)
@@ -118,24 +129,27 @@ def as_picture(image: Any) -> Picture:
     return image
 
 
-def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Predictor:
+def load(
+    path: str | Path, device: str = "auto", precision: str = "auto", *, nms_per_class: bool | None = None
+) -> Predictor:
     """The detector of a tldet checkpoint, ready to predict.
 
     Args:
         path: the checkpoint.
         device: ``auto``, ``cpu``, ``cuda``, ...
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        nms_per_class: see :class:`Predictor`.
 
     Raises:
         CheckpointError: it cannot be read.
-        ConfigError: there is no such device.
+        ConfigError: there is no such device, or the model has no NMS to set.
     """
     model, state = restore(path)
     where = pick_device(device)
     model.to(where)
     meta = state["meta"]
     chosen = choose_for(model, where, precision, **meta["input"])
-    return Predictor(model, meta["category_ids"], **meta["input"], precision=chosen)
+    return Predictor(model, meta["category_ids"], **meta["input"], precision=chosen, nms_per_class=nms_per_class)
 
 
 def choose_for(model: Detector, device: torch.device, requested: str, short: int, long: int) -> Precision:

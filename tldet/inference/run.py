@@ -23,6 +23,7 @@ from tldet.inference.sources import Source, find_sources
 from tldet.inference.threads import AHEAD, Behind, ahead
 from tldet.inference.video import STANDARD, Frame, Video, camera
 from tldet.inference.writer import VideoWriter
+from tldet.labels import without_font
 from tldet.output import make_folder, write_json
 from tldet.structures import Detections
 from tldet.visualize import draw
@@ -73,6 +74,7 @@ def predict(
     score: float = 0.3,
     device: str = "auto",
     precision: str = "auto",
+    nms_per_class: bool | None = None,
     console: Console | None = None,
 ) -> Summary:
     """Run a detector over inputs; what cannot be read is named and counted, and the run goes on.
@@ -88,6 +90,7 @@ def predict(
         score: least score of a detection.
         device: ``auto``, ``cpu``, ``cuda``, ...
         precision: ``auto`` (measured), ``fp32``, ``bf16`` or ``fp16``.
+        nms_per_class: whether NMS compares only boxes of the same class; None leaves the checkpoint's setting.
         console: shows progress and a summary.
 
     Raises:
@@ -102,9 +105,11 @@ def predict(
     for folder in (Path(out) if out else None, Path(json_path).parent if json_path else None):
         if folder:
             make_folder(folder)
-    predictor = load(checkpoint, device, precision)
+    predictor = load(checkpoint, device, precision, nms_per_class=nms_per_class)
     if numbering:
         numbering.take_classes(predictor.class_names)
+    if out:
+        _report_fonts(predictor.class_names)
     run = _Run(predictor, Path(out) if out else None, score, console, numbering)
     run.summary.skipped = skipped
     give_back_memory()
@@ -125,6 +130,16 @@ def predict(
     if run.summary.failed and not run.summary.pictures + run.summary.frames:
         raise DataError(f"none of {len(run.summary.failed)} inputs could be read")
     return run.summary
+
+
+def _report_fonts(class_names: Sequence[str]) -> None:
+    if names := without_font(class_names):
+        log.warning(
+            "no installed font has all characters of %d class names (%s): they are drawn in ASCII; install a font, "
+            "for example Noto Sans CJK",
+            len(names),
+            ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""),
+        )
 
 
 class _Run:

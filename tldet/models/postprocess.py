@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tldet.config import require_ranges
+from tldet.errors import ConfigError
 from tldet.models.boxes import clip, wide_enough
 from tldet.structures import Detections, Size
 from tldet.vision import torchvision
@@ -23,6 +24,7 @@ class SelectSettings:
         score: a (reference, class) pair must score more than this.
         pre_nms: best pairs of each level that are decoded.
         nms_iou: overlap above which the lesser of two detections of a class is dropped.
+        nms_per_class: whether NMS compares only boxes of the same class, or boxes of all classes.
         keep: at most so many detections a picture.
         drop_empty: drop boxes of which nothing is left inside the picture (mmdet) or keep them (torchvision).
 
@@ -33,11 +35,28 @@ class SelectSettings:
     score: float = 0.05
     pre_nms: int = 1000
     nms_iou: float = 0.5
+    nms_per_class: bool = True
     keep: int = 100
     drop_empty: bool = False
 
     def __post_init__(self) -> None:
         require_ranges(self, score="[0, 1]", pre_nms="[1, inf]", nms_iou="[0, 1]", keep="[1, inf]")
+
+
+class NMSSettings(Protocol):
+    """The settings of :func:`suppress`."""
+
+    @property
+    def nms_iou(self) -> float:
+        """Overlap above which the lesser of two boxes is dropped."""
+
+    @property
+    def nms_per_class(self) -> bool:
+        """Whether only boxes of the same class are compared."""
+
+    @property
+    def keep(self) -> int:
+        """At most so many detections."""
 
 
 class Candidates(NamedTuple):
@@ -74,22 +93,36 @@ def detections(levels: Sequence[Candidates], sizes: Sequence[Size], settings: Se
         if settings.drop_empty:
             kept = kept & wide_enough(box, torch.finfo(torch.float32).tiny)
         parts = (box[kept], scores[row][kept], labels[row][kept])
-        found.append(suppress(*parts, iou=settings.nms_iou, keep=settings.keep))
+        found.append(suppress(*parts, settings))
     return found
 
 
-def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, *, iou: float, keep: int) -> Detections:
-    """Non-maximum suppression within each class, the best ``keep`` kept, best first.
+def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, settings: NMSSettings) -> Detections:
+    """Non-maximum suppression; the best ``keep`` are kept, best first.
 
     Args:
         boxes: (N, 4) xyxy pixels.
         scores: (N,).
         labels: (N,) int64.
-        iou: a box that overlaps a better one of its class by more than this is dropped.
-        keep: at most so many detections.
+        settings: see :class:`SelectSettings`.
     """
-    rows = torchvision.ops.batched_nms(boxes, scores, labels, iou)[:keep]
+    groups = labels if settings.nms_per_class else torch.zeros_like(labels)
+    rows = torchvision.ops.batched_nms(boxes, scores, groups, settings.nms_iou)[: settings.keep]
     return Detections(boxes[rows], scores[rows], labels[rows])
+
+
+def set_nms(model: nn.Module, *, per_class: bool) -> None:
+    """Set ``nms_per_class`` in the settings of every part of a detector that suppresses detections.
+
+    Raises:
+        ConfigError: there is no such part.
+    """
+    parts = [part for part in model.modules() if hasattr(getattr(part, "settings", None), "nms_per_class")]
+    if not parts:
+        raise ConfigError("--nms-per-class, --nms-agnostic: this model has no setting nms_per_class")
+    for part in parts:
+        settings: Any = part.settings
+        part.settings = replace(settings, nms_per_class=per_class)
 
 
 def top_rows(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -96,17 +96,22 @@ class CascadeRCNNHead(nn.Module):
         super().__init__()
         self.num_classes, self.predicts_masks = num_classes, mask is not None
         self.cascade = cascade or CascadeSettings()
-        self.stages = self.cascade.stages(roi or RoISettings())
+        stages = self.cascade.stages(roi or RoISettings())
         self.rpn = RPN(in_channels, strides, rpn or RPNSettings())
-        self.box = nn.ModuleList(BoxBranch(in_channels, strides, num_classes, s) for s in self.stages)
+        self.box = nn.ModuleList(BoxBranch(in_channels, strides, num_classes, s) for s in stages)
         self.mask = nn.ModuleList(
-            MaskBranch(in_channels, strides, num_classes, s, mask) for s in self.stages if mask is not None
+            MaskBranch(in_channels, strides, num_classes, s, mask) for s in stages if mask is not None
         )
         rows = [f"box.{i}.cls_score" for i in range(len(self.box))]
         self.background_layers = tuple(rows)
         if mask is not None and not mask.class_agnostic:
             rows += [f"mask.{i}.mask_logits" for i in range(len(self.mask))]
         self.class_layers = tuple(rows)  # whose rows are classes
+
+    @property
+    def stages(self) -> list[RoISettings]:
+        """The settings of each stage."""
+        return [branch.settings for branch in self.box if isinstance(branch, BoxBranch)]
 
     def forward(self, features: Sequence[Tensor]) -> TwoStageRaw:
         """L x (B, C, H, W) to the proposals' raw outputs, and the features themselves."""

@@ -70,7 +70,7 @@ class RoISettings:
         spare_score: score from which such a detection is confident.
         spare_among: such detections are looked for among so many best proposals (as many as Ren et al. 2015 test).
         score: least score of a detection.
-        nms_iou: overlap above which the lesser of two detections of a class is dropped.
+        nms_iou, nms_per_class: see :class:`~tldet.models.postprocess.SelectSettings`.
         keep: at most so many detections a picture.
         min_size: least side of a detection in pixels.
 
@@ -104,6 +104,7 @@ class RoISettings:
     spare_among: int = 300
     score: float = 0.05
     nms_iou: float = 0.5
+    nms_per_class: bool = True
     keep: int = 100
     min_size: float = 1e-2
 
@@ -346,4 +347,4 @@ def _detect_one(rois: Tensor, scores: Tensor, deltas: Tensor, size: Size, s: RoI
     rows, labels = (scores > s.score).nonzero(as_tuple=True)  # only what can count is decoded
     boxes = clip(decode(of_class(deltas, rows, labels), rois[rows], s.weights), size)
     wide, found = wide_enough(boxes, s.min_size), scores[rows, labels]
-    return suppress(boxes[wide], found[wide], labels[wide], iou=s.nms_iou, keep=s.keep)
+    return suppress(boxes[wide], found[wide], labels[wide], s)

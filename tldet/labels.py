@@ -1,0 +1,193 @@
+"""Class names on images: text in any script, and positions where labels cover little."""
+
+from __future__ import annotations
+
+import importlib.util
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.uint8]
+Boxes = NDArray[np.float32]
+PAD = 2  # pixels around a text
+ON_LABEL, ON_BOX, ON_EDGE = 30.0, 1.0, 0.5  # cost of covering labels, boxes, and edges of boxes
+PREFERENCE = 0.02  # cost of each later position
+
+
+@lru_cache(maxsize=1024)
+def paint(text: str, size: int, ground: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Draw one line of text, black or white, on a ground of its own: (height, width, 3), see :func:`render`."""
+    ink = 0 if sum(ground) > 330 else 255
+    share = render(text, size)[..., None].astype(np.uint16)
+    return np.asarray((share * ink + (255 - share) * np.array(ground, np.uint16)) // 255, np.uint8)
+
+
+def render(text: str, size: int) -> Mask:
+    """Draw one line of text as (height, width) coverage from 0 to 255.
+
+    Args:
+        text: in any script; a character that no installed font has is written in ASCII.
+        size: pixels per em, on which alone the height depends.
+    """
+    from PIL import Image, ImageDraw
+
+    ascent, descent = _font(_default_font(), size).getmetrics()
+    runs = [("".join(part), _font(path, size)) for path, part in groupby(_readable(text), _font_with)]
+    widths = [font.getlength(part) for part, font in runs]
+    image = Image.new("L", (max(1, round(sum(widths))) + 2 * PAD, ascent + descent))
+    pen, x = ImageDraw.Draw(image), float(PAD)
+    for (part, font), width in zip(runs, widths, strict=True):
+        pen.text((x, ascent), part, fill=255, font=font, anchor="ls")
+        x += width
+    return np.asarray(image)
+
+
+def _readable(text: str) -> str:
+    """The text with ASCII for what no font has."""
+    return "".join(c if _font_with(c) else "" if _invisible(c) else _plain(c) for c in _spaced(text))
+
+
+def _spaced(text: str) -> str:
+    """The text with spaces for control characters and the like."""
+    return "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp", "Cs"} else c for c in text)
+
+
+def _invisible(character: str) -> bool:
+    """Joiners and selectors of variants, which need no glyph."""
+    return unicodedata.category(character) == "Cf" or 0xFE00 <= ord(character) <= 0xFE0F
+
+
+def _plain(character: str) -> str:
+    near = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode().strip()
+    return near or character.encode("ascii", "backslashreplace").decode()
+
+
+def without_font(texts: Iterable[str]) -> list[str]:
+    """The texts with a character that no installed font has; it is drawn in ASCII."""
+    return [text for text in texts if not all(_font_with(c) or _invisible(c) for c in _spaced(text))]
+
+
+@cache
+def _font_with(character: str) -> str:
+    """Path of the first font that has a glyph for a character; empty if none has."""
+    if " " <= character <= "~":
+        return _default_font()
+    if _has_glyph(_default_font(), character):
+        return _default_font()
+    return next((path for path in _system_fonts() if _has_glyph(path, character)), "")
+
+
+@cache
+def _default_font() -> str:
+    """DejaVu Sans, which comes with matplotlib."""
+    spec = importlib.util.find_spec("matplotlib")
+    assert spec is not None
+    assert spec.origin is not None
+    return str(Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf")
+
+
+@cache
+def _system_fonts() -> tuple[str, ...]:
+    """The installed fonts: upright sans-serif ones of Noto first, the others by name."""
+    from matplotlib.font_manager import findSystemFonts
+
+    def rank(path: str) -> tuple[bool, bool, str]:
+        name = Path(path).stem.lower()
+        styled = any(word in name for word in ("italic", "oblique", "bold", "black", "thin", "lastresort"))
+        return styled, "notosans" not in name, path
+
+    return tuple(sorted(findSystemFonts(), key=rank))
+
+
+def _has_glyph(path: str, character: str) -> bool:
+    codes = _charmap(path)
+    at = int(np.searchsorted(codes, ord(character)))
+    return at < len(codes) and int(codes[at]) == ord(character)
+
+
+@cache
+def _charmap(path: str) -> NDArray[np.int32]:
+    """Sorted character codes of a font; none for a file that cannot be read or drawn at any size (color bitmaps)."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        _font(path, 16)
+        return np.array(sorted(FT2Font(path).get_charmap()), np.int32)
+    except (OSError, RuntimeError, ValueError):
+        return np.zeros(0, np.int32)
+
+
+@lru_cache(maxsize=64)
+def _font(path: str, size: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.truetype(path, size)
+
+
+def place(sizes: Sequence[tuple[int, int]], boxes: Boxes, shape: tuple[int, int]) -> list[tuple[int, int]]:
+    """Choose the upper left corner (x, y) of each box's label.
+
+    Each label takes the position at its box, inside the image, that covers least of the labels placed before it, of
+    boxes and of their edges; above the left corner if nothing speaks against it.
+
+    Args:
+        sizes: (height, width) of each label, the most important first.
+        boxes: (N, 4) xyxy pixels.
+        shape: (height, width) of the image.
+    """
+    if not len(sizes):
+        return []
+    spots = _candidates(np.asarray(sizes, np.float32), boxes, shape)  # (N, C, 4)
+    cost = _covering(spots, boxes) + PREFERENCE * np.arange(spots.shape[1], dtype=np.float32)
+    placed = np.zeros((len(sizes), 4), np.float32)
+    for row, choices in enumerate(spots):
+        if row:
+            cost[row] += ON_LABEL * _overlap(choices, placed[:row]).sum(1) / _area(choices)
+        placed[row] = choices[int(cost[row].argmin())]
+    return [(int(x), int(y)) for x, y in placed[:, :2]]
+
+
+def _candidates(sizes: Boxes, boxes: Boxes, shape: tuple[int, int]) -> Boxes:
+    """(N, C, 4): above the box, below, inside at the top and bottom, and beside; each clamped into the image."""
+    h, w = sizes.T
+    x0, y0, x1, y1 = boxes.round().T
+    left, right, above, bottom = x0, x1 - w, y0 - h, y1 - h
+    corners = (
+        (left, above), (right, above), (left, y1), (right, y1), (left, y0), (right, y0), (left, bottom),
+        (right, bottom), (x1, y0), (x0 - w, y0), (x1, bottom), (x0 - w, bottom), (left, above - h),
+    )  # fmt: skip
+    x = np.stack([corner[0] for corner in corners], 1).clip(0, np.maximum(shape[1] - w, 0)[:, None]).round()
+    y = np.stack([corner[1] for corner in corners], 1).clip(0, np.maximum(shape[0] - h, 0)[:, None]).round()
+    return np.stack([x, y, x + w[:, None], y + h[:, None]], 2).astype(np.float32)
+
+
+def _covering(spots: Boxes, boxes: Boxes) -> NDArray[np.float32]:
+    """(N, C) cost of covering boxes: the share of each box or of the label that is covered, and edges crossed."""
+    flat = spots.reshape(-1, 4)
+    area = _area(flat)[:, None]
+    inside = _overlap(flat, boxes)  # (N * C, N)
+    crossed = np.count_nonzero((inside > 0) & (inside < area), axis=1)
+    inside /= np.minimum(_area(boxes), area)
+    cost = ON_BOX * inside.sum(1) + ON_EDGE * crossed
+    return np.asarray(cost.reshape(spots.shape[:2]), np.float32)
+
+
+def _area(boxes: Boxes) -> Boxes:
+    return np.asarray(np.maximum((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]), 1), np.float32)
+
+
+def _overlap(spots: Boxes, boxes: Boxes) -> Boxes:
+    """(S, B) areas of intersection."""
+    width = np.minimum(spots[:, 2, None], boxes[:, 2])
+    width -= np.maximum(spots[:, 0, None], boxes[:, 0])
+    height = np.minimum(spots[:, 3, None], boxes[:, 3])
+    height -= np.maximum(spots[:, 1, None], boxes[:, 1])
+    np.maximum(width, 0, out=width)
+    width *= np.maximum(height, 0, out=height)
+    return np.asarray(width, np.float32)

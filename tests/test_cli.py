@@ -154,7 +154,7 @@ def test_names_outside_the_terminal_s_encoding_are_escaped(tmp_path: Path, encod
     (tmp_path / "dt.json").write_text("[]")
     for dt, code in ((tmp_path / "dt.json", 0), (os.fsencode(tmp_path) + b"/\xff.json", 2)):
         done = subprocess.run(
-            [sys.executable, "-m", "tldet", "evaluate", "--gt", tmp_path / "gt.json", "--dt", dt],
+            [sys.executable, "-m", "tldet.cli", "evaluate", "--gt", tmp_path / "gt.json", "--dt", dt],
             capture_output=True,
             env={**os.environ, "PYTHONIOENCODING": encoding},
             check=False,

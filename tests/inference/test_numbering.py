@@ -36,12 +36,8 @@ def test_ids_and_names_come_from_the_json(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", ["x/a.jpg", "x/b.jpg"], {7: "cat", 3: "dog"})
     numbering = Numbering(path, inputs("/d/x/b.jpg"))
     numbering.take_classes(["dog", "bird", "cat"])
-    found = Detections(
-        torch.tensor([[0.0, 0, 9, 9]] * 3),
-        torch.tensor([0.9, 0.8, 0.7]),
-        torch.tensor([0, 1, 2]),
-        ("dog", "bird", "cat"),
-    )
+    boxes, scores = torch.tensor([[0.0, 0, 9, 9]] * 3), torch.tensor([0.9, 0.8, 0.7])
+    found = Detections(boxes, scores, torch.tensor([0, 1, 2]), class_names=("dog", "bird", "cat"))
     records = numbering.records(found, "/d/x/b.jpg")
     assert [(r["image_id"], r["file_name"], r["category_id"], r["category_name"]) for r in records] == [
         (99, "x/b.jpg", 3, "dog"),

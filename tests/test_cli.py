@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -142,3 +143,22 @@ def test_a_restarted_command_says_what_is_wrong(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain())
         assert done.returncode == 2
         assert done.stderr.strip() == "tldet predict: error: x.jpg: no such picture, folder, video or camera"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_names_outside_the_terminal_s_encoding_are_escaped(tmp_path: Path, encoding: str) -> None:
+    image = {"id": 1, "file_name": "a.jpg", "width": 50, "height": 50}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}
+    whole = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "猫 café"}]}
+    (tmp_path / "gt.json").write_text(json.dumps(whole))
+    (tmp_path / "dt.json").write_text("[]")
+    for dt, code in ((tmp_path / "dt.json", 0), (os.fsencode(tmp_path) + b"/\xff.json", 2)):
+        done = subprocess.run(
+            [sys.executable, "-m", "tldet.cli", "evaluate", "--gt", tmp_path / "gt.json", "--dt", dt],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+            check=False,
+        )
+        assert done.returncode == code
+        assert b"Traceback" not in done.stderr
+        assert (rb"\udcff.json: no such file" in done.stderr) == (code == 2)

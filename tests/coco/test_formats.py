@@ -130,7 +130,7 @@ def test_tiny_images_may_have_boxes_of_a_pixel() -> None:
     assert require_coco_boxes("x", "boxes", boxes, np.full((20, 2), 8)) == []
 
 
-@pytest.mark.parametrize("split", ["train", "valid", "test", "coco_mini"])
+@pytest.mark.parametrize("split", ["train", "val", "test", "coco_mini"])
 def test_real_data_pass(shared: Path, split: str) -> None:
     folder = shared / "data"
     mini = folder / "coco_mini/annotations/instances_val2017.json"

@@ -127,7 +127,7 @@ def test_parts_that_no_option_names_come_from_the_folder(tmp_path: Path) -> None
     train.write_text('{"images": [')  # a part that is not used may be broken, one that is may not
     assert parts(resolve_layout(data, mine, None, None, out, 0))[0] == (mine, pictures)
     val.write_text('{"images": [')
-    with pytest.raises(DataError, match=r"val\.json: is no valid JSON"):
+    with pytest.raises(DataError, match=r"val\.json: is cut off"):
         resolve_layout(data, mine, None, None, out, 0)
     assert not out.exists()
 

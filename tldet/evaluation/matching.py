@@ -31,7 +31,7 @@ def match_images(name: str, records: Sequence[Detection], truth: GroundTruth, wh
         DataError: an id is unknown, or ids disagree with file names that do not fit exactly one image each.
     """
     known, names = truth.image_rank(), FileNames(truth.file_names)
-    pairs: dict[tuple[int | float, str], None] = {}
+    pairs: dict[Key, None] = {}
     if any(one is not None for one in truth.file_names):
         pairs = {(one.image_id, one.file_name): None for one in records if one.file_name is not None}
     wrong = [one for one in pairs if one[0] not in known or not names.agrees(known[one[0]], str(one[1]))]
@@ -115,7 +115,7 @@ def _is_named(truth: GroundTruth, category: int | float, name: str) -> bool:
     """Tell whether a category of the dataset has a name; one without a name of its own has any."""
     if category not in truth.category_ids:
         return category == truth.unused
-    own = truth.class_names[truth.category_ids.index(category)]  # type: ignore[arg-type]
+    own = truth.class_names[truth.category_ids.index(category)]
     return own in (name, f"{name} (id {category})", str(category))
 
 

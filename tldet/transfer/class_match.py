@@ -126,7 +126,7 @@ def read_aliases(path: str | Path) -> dict[str, str]:
         ConfigError: it cannot be read, or something in it is no pair of names, or a name comes twice.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     pairs = _json_pairs(path, text) if text.lstrip().startswith("{") else list(_line_pairs(path, text))

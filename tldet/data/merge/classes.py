@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from tldet.coco.ids import unclashed
+from tldet.coco.text import parse, read_json_text
 from tldet.config.check import nearest
 from tldet.data.merge.source import Record
 from tldet.errors import DataError
@@ -48,11 +49,10 @@ def read_aliases(path: Path, names: Collection[str]) -> dict[str, str]:
     Raises:
         DataError: it is no such JSON, an old name is no input's or stands under two new ones.
     """
+    values = parse(read_json_text(path), str(path))
     try:
-        given = msgspec.json.decode(path.read_bytes(), type=dict[str, list[str]])
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        given = msgspec.convert(values, type=dict[str, list[str]])
+    except msgspec.ValidationError as error:
         raise DataError(f"{path}: aliases have the form {FORM}: {error}") from None
     aliases: dict[str, str] = {}
     for new, olds in given.items():

@@ -114,7 +114,7 @@ def read_source(split: Split) -> Source:
         image_ids=np.array([image.id for image in coco.images], np.int64),
         sizes=np.array([(image.height, image.width) for image in coco.images], np.int32),
         labelled=_labelled(path, coco),
-        objects=[objects[row] for row in found.rows.tolist()],
+        objects=objects if len(found.rows) == len(objects) else [objects[row] for row in found.rows.tolist()],
         annotation_ids=found.ids,
         stated_ids=found.stated_ids,
         places=found.places,

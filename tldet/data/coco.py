@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tldet import rle
-from tldet.data.images import Picture, Reduced, read_reduced, require_pictures
+from tldet.data.images import Picture, Reduced, fitted_size, read_reduced, require_pictures
 from tldet.data.index import AnnotationIndex
 from tldet.data.transforms import Labelled, Pipeline
 from tldet.errors import DataError
@@ -99,6 +99,15 @@ class CocoDataset(Dataset[Sample]):
     def sizes(self) -> NDArray[np.int32]:
         """(I, 2) (height, width) of every picture."""
         return self.index.sizes[self.positions]
+
+    @property
+    def input_sizes(self) -> NDArray[np.int32]:
+        """(I, 2) (height, width) of every image after a first step ``Resize``; later steps may change it."""
+        bounds = self.pipeline.bounds
+        if bounds is None:
+            return self.sizes
+        fitted = [fitted_size((height, width), *bounds) for height, width in self.sizes.tolist()]
+        return np.array(fitted, np.int32).reshape(-1, 2)
 
     def __len__(self) -> int:
         return len(self.positions)

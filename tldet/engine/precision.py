@@ -19,6 +19,7 @@ from torch import nn
 
 from tldet.cache import remembered
 from tldet.errors import ConfigError
+from tldet.models.cosine import CosineClassifier
 
 Name = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -81,10 +82,11 @@ class Precision:
         """Keep the weights of convolutions and matrix products in the number format they are multiplied in.
 
         Only for prediction under :meth:`autocast`, which would cast them anew in every pass: the results are the same.
+        The weights of a cosine classifier stay fp32, which it computes in.
         The parameters are other objects afterwards.
         """
         for module in model.modules():
-            if self.name != "fp32" and isinstance(module, (nn.Conv2d, nn.Linear)):
+            if self.name != "fp32" and _casts_weights(module):
                 for name, weight in list(module.named_parameters(recurse=False)):
                     setattr(module, name, nn.Parameter(weight.detach().to(self.dtype), requires_grad=False))
         return model
@@ -93,6 +95,11 @@ class Precision:
         """One line for people."""
         layout = ", channels last" if self.channels_last else ""
         return f"{self.name} on {self.device_type}{layout} ({self.reason})"
+
+
+def _casts_weights(module: nn.Module) -> bool:
+    """Whether autocast casts the weights of a module."""
+    return isinstance(module, (nn.Conv2d, nn.Linear)) and not isinstance(module, CosineClassifier)
 
 
 def choose(

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tldet.data.coco import SampleKey
-from tldet.data.folder import ImageFolderDataset, collate_pictures, find_parts, held_out
+from tldet.data.folder import ImageFolderDataset, collate_pictures, collate_whole, find_parts, held_out
 from tldet.data.loader import BatchOrder, eval_batches, train_batches
 from tldet.errors import DataError
 
@@ -97,21 +97,21 @@ def test_batches_do_not_depend_on_workers_or_start(folder: Path) -> None:
         assert torch.equal(a.images, b.images)
         assert torch.equal(a.labels, b.labels)
         assert a.image_ids == b.image_ids
-    seen = [name for batch in eval_batches(data, 5, collate=collate_pictures) for name in batch.image_ids]
+    seen = [name for batch in eval_batches(data, 5, collate=collate_whole) for name in batch.image_ids]
     assert seen == data.names
 
 
 def test_pictures_of_different_sizes_are_refused(folder: Path) -> None:
     data = ImageFolderDataset(str(folder), [{"type": "Resize", "short": 20, "long": 40}])
     with pytest.raises(DataError, match=r"sizes 20 x 30, 30 x 20: end with RandomResizedCrop or CenterCrop"):
-        list(eval_batches(data, 4, collate=collate_pictures))
+        list(eval_batches(data, 4, collate=collate_whole))
 
 
 def test_a_broken_picture_is_named(folder: Path) -> None:
     (folder / "bee" / "3.png").write_bytes(b"\x89PNG but no more")
     data = ImageFolderDataset(str(folder), MIDDLE)
     with pytest.raises(DataError, match=r"bee/3\.png: is no readable picture"):
-        list(eval_batches(data, 4, collate=collate_pictures))
+        list(eval_batches(data, 4, collate=collate_whole))
 
 
 def test_folders_that_do_not_serve_are_named(folder: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tldet.config import load
 from tldet.engine.fuse import fuse
 from tldet.engine.precision import Precision
+from tldet.models.cosine import CosineClassifier
 from tldet.models.detector import Detector, build_detector
 
 Spread = Callable[[nn.Module], None]
@@ -106,4 +107,16 @@ def test_weights_kept_in_bf16_give_what_autocast_gives() -> None:
         before = model(x)
         precision.store_weights(model)
         assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+        assert torch.equal(model(x), before)
+
+
+def test_the_weights_of_a_cosine_classifier_stay_fp32() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), CosineClassifier(8, 4)).eval()
+    x, precision = torch.randn(5, 8), Precision("bf16")
+    with torch.inference_mode(), precision.autocast():
+        before = model(x)
+        precision.store_weights(model)
+        assert [p.dtype for p in model[1].parameters()] == [torch.float32]
+        assert model[0].weight.dtype == torch.bfloat16
         assert torch.equal(model(x), before)

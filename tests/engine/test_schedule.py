@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from tldet.engine.budget import Budget
 from tldet.engine.schedule import ScheduleSettings, factor, falls_due, set_rates
 from tldet.engine.settings import TrainSettings
 from tldet.errors import ConfigError
@@ -101,3 +102,20 @@ def test_wrong_schedule_names_its_key(settings: dict[str, Any], key: str) -> Non
 def test_wrong_training_setting_names_its_key(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"training.{key} "):
         TrainSettings(**{key: value})
+
+
+@pytest.mark.parametrize("seconds_per_step", [0.05, 0.5, 2.0])
+def test_warm_up_under_a_budget_of_minutes_does_not_jump(seconds_per_step: float) -> None:
+    """The rate before the number of steps is known is that of a run of as many steps from the start."""
+    schedule, budget = ScheduleSettings(minutes=1, warmup_steps=500), Budget(60)
+    total, rates = None, []
+    for step in range(40):
+        expected = budget.expected(step, step * seconds_per_step)
+        rates.append(factor(schedule, step, total, 10, expected))
+        if total is None:
+            total = budget.fix(step + 1, (step + 1) * seconds_per_step)
+        if step + 1 >= round(60 / seconds_per_step):
+            break
+    known = ScheduleSettings(steps=round(60 / seconds_per_step), warmup_steps=500)
+    wanted = [factor(known, step, round(60 / seconds_per_step), 10) for step in range(len(rates))]
+    assert rates == pytest.approx(wanted, rel=0.2, abs=0.01)

@@ -93,3 +93,17 @@ def test_real_detections(shared: Path, folder: str) -> None:
     assert resampled_ap(truth, results, once) == pytest.approx(
         [evaluate_files(root / "gt.json", detections).AP], abs=1e-12
     )
+
+
+def test_each_image_once_with_partial_labels(scene: Any) -> None:
+    """What an image was not labeled for is neither right nor wrong, as in the evaluation itself."""
+    partial = copy.deepcopy(scene)
+    for number, image in enumerate(partial[0]["images"]):
+        if number % 3:
+            image["labelled_category_ids"] = [number % CLASSES]
+    whole, ignored = evaluate_files(*partial).AP, evaluate_files(*scene).AP
+    assert abs(whole - ignored) > 0.02
+    assert ap_of(partial, [[1] * PICTURES]) == pytest.approx([whole], abs=1e-12)
+    chosen = [1, 2, 6]
+    weights = [[int(i in chosen) for i in range(PICTURES)]]
+    assert ap_of(partial, weights) == pytest.approx([evaluate_files(*partial, image_ids=chosen).AP], abs=1e-12)

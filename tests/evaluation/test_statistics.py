@@ -122,3 +122,13 @@ def test_what_both_arms_share_is_no_noise() -> None:
     found = difference((0.52 + seeds[:, 0]).tolist(), (0.5 + seeds[:, 0]).tolist(), better, base)
     assert found.decided
     assert found.seeds.mean == pytest.approx(0.02)
+
+
+def test_seeds_without_scatter_decide_nothing() -> None:
+    samples = np.full((3, 50), 0.5)
+    for gap in (0.1, 1e-17, 0.0):
+        found = difference([0.4 + gap] * 3, [0.4] * 3, samples, samples - 0.1)
+        assert not found.decided
+        assert "every seed gave the same AP" in found.verdict("a", "b")
+    same = [0.41, 0.43, 0.45]
+    assert not difference(same, same, samples, samples).decided

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tldet.errors import ConfigError
-from tldet.models.backbones import TorchvisionBackbone
+from tldet.models.backbones import TorchvisionBackbone, ViTBackbone
 from tldet.transfer.param_groups import build_optimizer
 
 
@@ -52,9 +52,9 @@ def test_biases_may_learn_faster_but_norms_do_not(model: Small) -> None:
 def test_layers_learn_slower_the_lower_they_are(model: Small) -> None:
     settings = {"type": "AdamW", "lr": 1.0, "backbone_lr": 0.5, "layer_decay": 0.1}
     rates = {group["name"]: group["lr"] for group in build_optimizer(model, settings, 4).param_groups}
-    assert rates["backbone.layer4"] == pytest.approx(0.5)
-    assert rates["backbone.layer3"] == pytest.approx(0.05)
-    assert rates["backbone.layer2"] == pytest.approx(0.005)
+    assert rates["backbone.layer4"] == pytest.approx(0.05)
+    assert rates["backbone.layer3"] == pytest.approx(0.005)
+    assert rates["backbone.layer2"] == pytest.approx(0.0005)
     assert rates["head"] == 1.0
     assert not any(name.startswith("backbone.layer1") for name in rates), "frozen"
 
@@ -66,6 +66,64 @@ def test_the_rate_follows_the_batch_and_says_so(model: Small, caplog: pytest.Log
     assert "learning rate 0.02 for batch 16 -> 0.005 for batch 4" in caplog.text
     same = build_optimizer(model, {"type": "SGD", "lr": 0.02}, 4)
     assert {group["lr"] for group in same.param_groups} == {0.02}
+
+
+class Scales(nn.Module):
+    """What has no weight decay beside a layer that has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.scales = nn.ParameterList(nn.Parameter(torch.ones(())) for _ in range(2))
+        self.layer_scale = nn.Parameter(torch.ones(4, 1, 1))
+        self.relative_position_bias_table = nn.Parameter(torch.ones(9, 2))
+        self.class_token = nn.Parameter(torch.ones(1, 1, 4))
+        self.layer = nn.Linear(4, 4)
+        self.act = nn.PReLU()
+        self.table = nn.Embedding(3, 4)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"table.weight"}
+
+
+def decays(model: nn.Module) -> dict[str, float]:
+    settings = {"type": "AdamW", "lr": 0.1, "weight_decay": 0.05}
+    groups = build_optimizer(model, settings, 4).param_groups
+    found = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    return {name: found[id(p)] for name, p in model.named_parameters() if id(p) in found}
+
+
+def test_only_the_weights_of_layers_decay() -> None:
+    found = decays(nn.Sequential(Scales()))
+    assert {name for name, decay in found.items() if decay} == {"0.layer.weight", "0.layer.bias"}
+    assert len(found) == 10
+
+
+@pytest.mark.parametrize("name", ["swin_t", "convnext_tiny"])
+def test_tables_and_layer_scales_of_torchvision_do_not_decay(name: str) -> None:
+    found = decays(TorchvisionBackbone(name, frozen_stages=-1, norm="batch"))
+    special = {key for key in found if key.endswith(("relative_position_bias_table", "layer_scale"))}
+    assert len(special) >= 12
+    assert not any(found[key] for key in special)
+    assert any(found.values())
+
+
+def test_embeddings_and_tokens_of_timm_do_not_decay() -> None:
+    found = decays(ViTBackbone("vit_tiny_patch16_224"))
+    special = {key for key in found if key.endswith(("pos_embed", "cls_token"))}
+    assert len(special) == 2
+    assert not any(found[key] for key in special)
+
+
+def test_layer_decay_of_a_vision_transformer_is_vitdet_s() -> None:
+    model = nn.Module()
+    model.backbone = ViTBackbone("vit_tiny_patch16_224")
+    groups = build_optimizer(model, {"type": "AdamW", "lr": 1.0, "layer_decay": 0.7}, 4).param_groups
+    rate = {id(p): group["lr"] for group in groups for p in group["params"]}
+    body = model.backbone.body
+    assert rate[id(body.pos_embed)] == pytest.approx(0.7**13)
+    assert rate[id(body.blocks[0].mlp.fc1.weight)] == pytest.approx(0.7**12)
+    assert rate[id(body.blocks[11].mlp.fc1.weight)] == pytest.approx(0.7)
 
 
 def test_it_steps(model: Small) -> None:

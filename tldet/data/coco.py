@@ -18,7 +18,7 @@ from tldet import rle
 from tldet.coco.reader import NAMED
 from tldet.data.checks import MISSING, Fault, find_faults, log_all
 from tldet.data.file_names import resolve_names
-from tldet.data.images import Picture, Reduced, missing_images, read_reduced
+from tldet.data.images import Picture, Reduced, fitted_size, missing_images, read_reduced
 from tldet.data.index import AnnotationIndex
 from tldet.data.transforms import Labelled, Pipeline
 from tldet.errors import DataError
@@ -108,6 +108,15 @@ class CocoDataset(Dataset[Sample]):
     def sizes(self) -> NDArray[np.int32]:
         """(I, 2) (height, width) of every picture."""
         return self.index.sizes[self.positions]
+
+    @property
+    def input_sizes(self) -> NDArray[np.int32]:
+        """(I, 2) (height, width) of every image after a first step ``Resize``; later steps may change it."""
+        bounds = self.pipeline.bounds
+        if bounds is None:
+            return self.sizes
+        fitted = [fitted_size((height, width), *bounds) for height, width in self.sizes.tolist()]
+        return np.array(fitted, np.int32).reshape(-1, 2)
 
     def __len__(self) -> int:
         return len(self.positions)

@@ -90,6 +90,11 @@ class ImageFolderDataset(Dataset[LabelledPicture]):
         """(I, 2) relative (height, width): pictures leave the transforms alike, no shape is kept apart."""
         return np.ones((len(self), 2), np.int32)
 
+    @property
+    def input_sizes(self) -> NDArray[np.int32]:
+        """(I, 2) (height, width) after the transforms, relative: the same for every image."""
+        return self.sizes
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -186,6 +191,15 @@ def held_out(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.b
         rows = random.permutation(np.flatnonzero(labels == label))
         held[rows[: min(max(1, round(share * len(rows))), len(rows) - 1)]] = True
     return held
+
+
+def collate_whole(samples: Sequence[LabelledPicture]) -> list[LabelledBatch]:
+    """Stack images of one size as the only batch, for evaluation.
+
+    Raises:
+        DataError: the sizes differ.
+    """
+    return [collate_pictures(samples)]
 
 
 def collate_pictures(samples: Sequence[LabelledPicture]) -> LabelledBatch:

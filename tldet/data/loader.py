@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tldet.data.coco import Sample, SampleKey
 from tldet.errors import ConfigError, DataError
-from tldet.structures import Batch
+from tldet.structures import Batch, Size
 
 DIVISOR = 32  # the coarsest stride of a backbone
 Collate = Callable[[Sequence[Any]], Any]  # samples to a batch
@@ -31,6 +31,11 @@ class Samples(Protocol):
     @property
     def sizes(self) -> NDArray[np.int32]:
         """(I, 2) (height, width)."""
+        ...
+
+    @property
+    def input_sizes(self) -> NDArray[np.int32]:
+        """(I, 2) (height, width) after the transforms, as far as it is known before they run."""
         ...
 
     def __len__(self) -> int: ...
@@ -136,14 +141,51 @@ class _Surviving(Dataset[Any]):
             return error
 
 
+def padded_size(size: Size, divisor: int = DIVISOR) -> Size:
+    """(height, width) rounded up to multiples of ``divisor``: the input size of an image in a batch of its own."""
+    return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
+
+
+def _size(sample: Sample) -> Size:
+    return int(sample.image.shape[1]), int(sample.image.shape[2])
+
+
 def collate(samples: Sequence[Sample], divisor: int = DIVISOR) -> Batch:
     """Pad pictures at the right and the bottom with zeros to one size, a multiple of ``divisor``; channels lie last."""
-    sizes = [(int(s.image.shape[1]), int(s.image.shape[2])) for s in samples]
-    height, width = (-(-max(side) // divisor) * divisor for side in zip(*sizes, strict=True))
+    sizes = [_size(sample) for sample in samples]
+    height, width = (max(sides) for sides in zip(*(padded_size(size, divisor) for size in sizes), strict=True))
     images = torch.zeros(len(samples), height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
     for row, sample in enumerate(samples):
         images[row, :, : sizes[row][0], : sizes[row][1]] = sample.image
     return Batch(images, sizes, [s.target for s in samples], [s.original_size for s in samples])
+
+
+def by_padded_size(samples: Iterable[Sample], batch_size: int, waiting: int) -> Iterator[list[tuple[int, Sample]]]:
+    """Group samples of the same padded size, so that the detections of an image do not depend on its batch.
+
+    Args:
+        samples: read one after the other.
+        batch_size: samples in a full group.
+        waiting: at most so many samples are held back until their group is full; then the largest group is given out.
+
+    Returns:
+        (number, sample) pairs of one group at a time; the number is the sample's place among ``samples``.
+    """
+    groups: dict[Size, list[tuple[int, Sample]]] = {}
+    for number, sample in enumerate(samples):
+        size = padded_size(_size(sample))
+        groups.setdefault(size, []).append((number, sample))
+        if len(groups[size]) >= batch_size:
+            yield groups.pop(size)
+        elif sum(len(group) for group in groups.values()) >= waiting:
+            yield groups.pop(max(groups, key=lambda key: len(groups[key])))
+    yield from groups.values()
+
+
+def collate_by_size(samples: Sequence[Sample]) -> list[Batch]:
+    """One batch for each padded size among the samples."""
+    groups = by_padded_size(samples, len(samples), len(samples))
+    return [collate([sample for _, sample in group]) for group in groups]
 
 
 def _collate_or_error(samples: Sequence[Any], collate: Collate) -> Any:
@@ -198,10 +240,31 @@ def train_batches(
 
 
 def eval_batches(
-    dataset: Samples, batch_size: int, *, workers: int = 0, collate: Collate = collate, pin: bool = False
+    dataset: Samples,
+    batch_size: int,
+    *,
+    workers: int = 0,
+    collate: Callable[[Sequence[Any]], Sequence[Any]] = collate_by_size,
+    pin: bool = False,
 ) -> Iterator[Any]:
-    """Every sample once, those of like shape together so that little is padded."""
-    ratio = dataset.sizes[:, 0] / dataset.sizes[:, 1]
-    places = np.argsort(ratio, kind="stable").tolist()
-    batches = [places[i : i + batch_size] for i in range(0, len(places), batch_size)]
-    return _loader(dataset, batches, workers, collate, pin)
+    """Every sample once, in batches of one padded size: the detections of an image do not depend on its batch.
+
+    Args:
+        dataset: the samples.
+        batch_size: samples in a batch.
+        workers: loader processes; 0 loads in the main process.
+        collate: samples to a list of batches. Samples whose padded size is known beforehand come sorted by it.
+        pin: copy batches to pinned memory.
+
+    Raises:
+        DataError: a picture is missing or broken; named.
+    """
+    groups: dict[Size, list[int]] = {}
+    for position, (height, width) in enumerate(dataset.input_sizes.tolist()):
+        groups.setdefault(padded_size((height, width)), []).append(position)
+    batches = [
+        group[start : start + batch_size]
+        for _, group in sorted(groups.items())
+        for start in range(0, len(group), batch_size)
+    ]
+    return itertools.chain.from_iterable(_loader(dataset, batches, workers, collate, pin))

@@ -19,6 +19,7 @@ from torch import nn
 
 from tldet.cache import remembered
 from tldet.errors import ConfigError
+from tldet.models.cosine import CosineClassifier
 from tldet.models.ops.depthwise import Part
 from tldet.models.ops.rewriting import depthwise_calls, faster_parts, has_depthwise, rewrite
 
@@ -87,10 +88,11 @@ class Precision:
         """Keep the weights of convolutions and matrix products in the number format they are multiplied in.
 
         Only for prediction under :meth:`autocast`, which would cast them anew in every pass: the results are the same.
+        The weights of a cosine classifier stay fp32, which it computes in.
         The parameters are other objects afterwards.
         """
         for module in model.modules():
-            if self.name != "fp32" and isinstance(module, (nn.Conv2d, nn.Linear)):
+            if self.name != "fp32" and _casts_weights(module):
                 for name, weight in list(module.named_parameters(recurse=False)):
                     setattr(module, name, nn.Parameter(weight.detach().to(self.dtype), requires_grad=False))
         return model
@@ -101,6 +103,11 @@ class Precision:
         if self.rewrites:
             layout += f", {len(self.rewrites)} depthwise convolutions with a rewritten backward pass"
         return f"{self.name} on {self.device_type}{layout} ({self.reason})"
+
+
+def _casts_weights(module: nn.Module) -> bool:
+    """Whether autocast casts the weights of a module."""
+    return isinstance(module, (nn.Conv2d, nn.Linear)) and not isinstance(module, CosineClassifier)
 
 
 def choose(

@@ -89,7 +89,9 @@ class ScheduleSettings:
         return max(1, round(self.length * (steps_per_epoch if self.epochs is not None else 1)))
 
 
-def factor(settings: ScheduleSettings, step: int, total: int | None, steps_per_epoch: float) -> float:
+def factor(
+    settings: ScheduleSettings, step: int, total: int | None, steps_per_epoch: float, expected: int | None = None
+) -> float:
     """The learning-rate factor of step number ``step`` (the first is 0).
 
     Args:
@@ -98,8 +100,10 @@ def factor(settings: ScheduleSettings, step: int, total: int | None, steps_per_e
         total: steps of the whole run; None while a budget of minutes is still being measured, then there is only
             warm-up and after it 1.
         steps_per_epoch: optimizer steps an epoch.
+        expected: estimate of the total while that is not known; it limits the warm-up as the total does.
     """
-    warmup = settings.warmup_steps if total is None else min(settings.warmup_steps, total // 4)
+    known = expected if total is None else total
+    warmup = settings.warmup_steps if known is None else min(settings.warmup_steps, known // 4)
     rise = 1.0
     if step < warmup:
         rise = settings.warmup_factor + (1 - settings.warmup_factor) * step / warmup

@@ -223,7 +223,10 @@ class Trainer:
         """One optimizer step and its bookkeeping."""
         state, before = self.state, self.stopwatch.seconds
         with self.stopwatch.running():
-            now = factor(self.schedule, state.step, state.total, self.steps_per_epoch)
+            expected = None
+            if budget and state.total is None:
+                expected = self.world.first(partial(budget.expected, state.step, state.seconds))
+            now = factor(self.schedule, state.step, state.total, self.steps_per_epoch, expected)
             lr = set_rates(self.optimizer, now)
             batches, images = self._fetch(stream)
             rank = [self.world.rank] if self.world.rank else []

@@ -148,6 +148,14 @@ def joined(type: Type, parts: Sequence[Results]) -> Results:
     return Results(**columns, segmentations=masks)
 
 
+def labeled_objects(truth: GroundTruth) -> GroundTruth:
+    """The ground truth without crowd regions and without objects of classes that their image was not labeled for."""
+    kept = ~truth.crowd
+    if truth.labelled is not None:
+        kept &= truth.labelled[truth.images, truth.categories]
+    return truth.take(np.flatnonzero(kept))
+
+
 def judged(truth: GroundTruth, results: Results) -> tuple[GroundTruth, Results]:
     """Both without what is of a class that its picture was not labelled for: it is neither right nor wrong."""
     if truth.labelled is None:

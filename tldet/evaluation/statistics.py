@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
+EQUAL = 1e-9  # AP; less is rounding
 FEW = 10  # pictures with objects; drawing from fewer says nothing of other pictures
 
 
@@ -131,15 +132,18 @@ class Difference:
     Attributes:
         seeds: interval of the mean difference over seeds (t, paired by seed).
         pictures: interval of the same mean over other pictures to measure on (bootstrap, paired by picture).
+        scatter: range of AP over the seeds, of the arm where it is larger.
     """
 
     seeds: Interval
     pictures: Interval
+    scatter: float
 
     @property
     def decided(self) -> bool:
         """Whether the difference holds against chance in training and against the choice of pictures."""
-        return self.seeds.excludes_zero and self.pictures.excludes_zero
+        apart = self.scatter > EQUAL and abs(self.seeds.mean) > EQUAL
+        return apart and self.seeds.excludes_zero and self.pictures.excludes_zero
 
     def verdict(self, name: str, other: str) -> str:
         """The comparison in a line."""
@@ -151,6 +155,8 @@ class Difference:
         if self.decided:
             better = name if self.seeds.mean > 0 else other
             return f"{mean} ({over}): {better} is better"
+        if self.scatter <= EQUAL:
+            return f"{mean} ({over}): cannot decide; every seed gave the same AP, so nothing tells chance in training"
         reasons = []
         if not self.seeds.excludes_zero:
             reasons.append("seeds" if self.seeds.count > 2 else "seeds (two are too few for nearly anything)")
@@ -170,4 +176,5 @@ def difference(values: Sequence[float], others: Sequence[float], samples: Floats
     """
     apart = mean_interval([a - b for a, b in zip(values, others, strict=True)])
     drawn = (samples - other_samples).mean(0)
-    return Difference(apart, percentile_interval(drawn, apart.mean, apart.count))
+    scatter = max(max(values) - min(values), max(others) - min(others))
+    return Difference(apart, percentile_interval(drawn, apart.mean, apart.count), scatter)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tldet.data.coco import Sample, as_pixels
 from tldet.data.images import Picture, Reduced, fitted_size, from_pillow, read_reduced, resize_to
-from tldet.data.loader import collate
+from tldet.data.loader import by_padded_size, collate
 from tldet.engine.fuse import fuse
 from tldet.engine.precision import Precision, choose, pick_device
 from tldet.models.detector import Detector
@@ -20,6 +20,7 @@ from tldet.models.postprocess import set_nms
 from tldet.structures import Detections, Target
 from tldet.transfer.restore import restore
 
+WAITING = 4  # batches of images that wait for others of their size, at most
 TRIAL = 480  # pixels; a picture of at most this long side decides on the number format
 
 Input = "str | Path | NDArray[np.uint8] | Tensor | Any"
@@ -78,21 +79,26 @@ class Predictor:
             images: a path, a (H, W, 3) uint8 RGB array, a PIL picture, a (3, H, W) uint8 RGB tensor, what :meth:`open`
                 gave, or a list of such. A large JPEG is best given as a path: only as much of it is decoded as needed.
             score: least score; below the head's own least score (``score`` in its settings) nothing is found at all.
-            batch: pictures at a time.
+            batch: images in a batch, at most. Only images of the same padded size share one, so that the detections
+                of an image do not depend on the others.
 
         Returns:
-            Detections in the pixels of the upright picture; a list for a list.
+            Detections in the pixels of the upright picture; a list in the order of the images for a list.
 
         Raises:
             DataError: a picture cannot be read.
             TypeError: it is none of the above.
+            ValueError: ``batch`` is less than 1.
         """
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, not {batch}")
         if not isinstance(images, (list, tuple)):
-            return self._predict([self.open(images)])[0].above(score)
-        found: list[Detections] = []
-        for start in range(0, len(images), batch):
-            found += self._predict([self.open(image) for image in images[start : start + batch]])
-        return [one.above(score) for one in found]
+            return self._predict([self._sample(images)])[0].above(score)
+        found: dict[int, Detections] = {}
+        for group in by_padded_size(map(self._sample, images), batch, WAITING * batch):
+            numbers, samples = zip(*group, strict=True)
+            found.update(zip(numbers, (one.above(score) for one in self._predict(samples)), strict=True))
+        return [found[number] for number in range(len(images))]
 
     def open(self, image: Any) -> Reduced:
         """A picture as :meth:`predict` takes it, ready for it: a JPEG file is read no larger than it is needed."""
@@ -102,11 +108,12 @@ class Predictor:
             return read_reduced(image, (self.short, self.long))
         return Reduced(as_picture(image))
 
-    def _predict(self, pictures: Sequence[Reduced]) -> list[Detections]:
-        samples = []
-        for picture in pictures:
-            small = resize_to(picture.image, fitted_size(picture.whole, self.short, self.long))
-            samples.append(Sample(as_pixels(small), _nothing(), picture.whole))
+    def _sample(self, image: Any) -> Sample:
+        picture = self.open(image)
+        small = resize_to(picture.image, fitted_size(picture.whole, self.short, self.long))
+        return Sample(as_pixels(small), _nothing(), picture.whole)
+
+    def _predict(self, samples: Sequence[Sample]) -> list[Detections]:
         device = next(self.model.parameters()).device
         with torch.inference_mode(), self.precision.autocast():
             return [found.to("cpu") for found in self.model.predict(collate(samples).to(device))]

@@ -116,7 +116,11 @@ class DistilledDetector(Detector):
 
     @torch.no_grad()
     def ask(self, x: Tensor, batch: Batch) -> tuple[tuple[Tensor, ...], list[Target]]:
-        """The teacher's pyramid of a normalised (B, 3, H, W), and the batch's targets with what it finds."""
+        """The teacher's pyramid of a normalised (B, 3, H, W), and the batch's targets with what it finds.
+
+        The teacher gets the training batch as it is padded for the student: both pyramids have to be of one size, so
+        its detections, like the student's loss, depend on the padding of the batch.
+        """
         head: Any = self.teacher.head
         features = self.teacher.features(x)
         found: list[Detections] = head.decode(head(features), batch.sizes)

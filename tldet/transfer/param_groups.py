@@ -24,13 +24,16 @@ class Recipe:
 
     Args:
         lr: learning rate for a batch of ``base_batch``; it is scaled in proportion to the real one.
-        weight_decay: of all but norms and biases where these say otherwise.
+        weight_decay: of the weights of layers. Scales, position embeddings, tokens, tables of relative positions and
+            what ``no_weight_decay()`` of a backbone names have none.
         base_batch: pictures a step that ``lr`` was chosen for; None leaves ``lr`` as it is.
         norm_decay: weight decay of norms' scales; None takes ``weight_decay``.
         bias_decay: weight decay of biases; None takes ``weight_decay``.
         bias_lr: the learning rate of biases, but norms', as a multiple of the others'.
         backbone_lr: the backbone's learning rate as a multiple of the others'.
-        layer_decay: each layer group of the backbone learns this much slower than the one above it.
+        layer_decay: the learning rate of layer group n of the backbone's L + 1 (0 holds the embeddings or the stem) is
+            multiplied by ``layer_decay ** (L + 1 - n)`` (Li et al. 2022, ViTDet), and by ``backbone_lr``, which is 1
+            there.
 
     Raises:
         ConfigError: a value is out of range.
@@ -68,6 +71,7 @@ class Recipe:
             lr = self.lr * batch_size / self.base_batch
             log.info("learning rate %g for batch %d -> %g for batch %d", self.lr, self.base_batch, lr, batch_size)
         factors = dict(self._factors(model))
+        exempt = {*undecayed, *_exempt(model)}
         groups: dict[tuple[str, float, float], dict[str, Any]] = {}
         for module_name, module in model.named_modules():
             for name, parameter in module.named_parameters(recurse=False):
@@ -77,9 +81,11 @@ class Recipe:
                 decay = self.weight_decay
                 if isinstance(module, NORMS):
                     decay = self.norm_decay
-                elif name == "bias":
+                elif name.endswith("bias") and parameter.ndim == 1:
                     decay, factor = self.bias_decay, factor * self.bias_lr
-                if f"{module_name}.{name}".lstrip(".") in undecayed:
+                elif parameter.ndim < 2 or not name.endswith("weight"):
+                    decay = 0.0
+                if f"{module_name}.{name}".lstrip(".") in exempt:
                     decay = 0.0
                 key = (part, lr * factor, decay)
                 empty = {
@@ -98,14 +104,23 @@ class Recipe:
             return
         named = backbone.layer_groups()
         for depth, (_, prefixes) in enumerate(named):
+            exponent = len(named) - depth if self.layer_decay != 1 else 0
             for prefix in prefixes:
-                yield f"backbone.{prefix}", self.backbone_lr * self.layer_decay ** (len(named) - 1 - depth)
+                yield f"backbone.{prefix}", self.backbone_lr * self.layer_decay**exponent
 
     def _part(self, name: str, factors: Mapping[str, float]) -> tuple[str, float]:
         for prefix, factor in factors.items():
             if within(name, [prefix]):
                 return ("backbone" if self.layer_decay == 1 else prefix), factor
         return name.partition(".")[0], 1.0
+
+
+def _exempt(model: nn.Module) -> Iterator[str]:
+    """Names of the parameters that a module declares to have no weight decay, as timm's models do."""
+    for prefix, module in model.named_modules():
+        declared = getattr(module, "no_weight_decay", None)
+        if callable(declared):
+            yield from (f"{prefix}.{name}".lstrip(".") for name in declared())
 
 
 @OPTIMIZERS.register_module()

@@ -255,6 +255,7 @@ def _replace_backbone(config: dict[str, Any], name: str, scratch: bool) -> list[
         lines.append(f"--backbone: dropped model.weights = {weights!r} of the recipe, which are of another backbone")
     pretrained = config["model"]["backbone"]["weights"] is not None
     if config["model"]["backbone"]["type"] == "ViTBackbone" and pretrained:
-        config["optimizer"].setdefault("layer_decay", VIT_LAYER_DECAY)
+        if "layer_decay" not in config["optimizer"]:
+            config["optimizer"].update(layer_decay=VIT_LAYER_DECAY, backbone_lr=1.0)  # Li et al. 2022
         lines.append(f"each block learns {config['optimizer']['layer_decay']} times as fast as the one above it")
     return lines

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from tldet.config import Config, build
-from tldet.data.folder import ImageFolderDataset, collate_pictures
+from tldet.data.folder import ImageFolderDataset, collate_pictures, collate_whole
 from tldet.data.loader import LoaderSettings, eval_batches
 from tldet.engine.distributed import joined
 from tldet.engine.log import LOG_NAME, read_log
@@ -132,7 +132,7 @@ class Accuracy:
         device = next(model.parameters()).device
         loss, right = 0.0, torch.zeros(TOP, dtype=torch.int64)
         batches = eval_batches(
-            self.dataset, self.loader.eval_batch_size, workers=self.loader.workers, collate=collate_pictures
+            self.dataset, self.loader.eval_batch_size, workers=self.loader.workers, collate=collate_whole
         )
         for batch in (one.to(device) for one in batches):
             logits = model.predict(batch)

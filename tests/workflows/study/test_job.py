@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
-from tldet.errors import DataError, TrainingError
-from tldet.workflows.study.job import JOB_NAME, RESULT_NAME, Job, folder_name, keep_settings
+from tldet.errors import ConfigError, DataError, TrainingError
+from tldet.evaluation.resample import VERSION
+from tldet.workflows.study.execute import DETECTIONS_NAME, up_to_date
+from tldet.workflows.study.job import JOB_NAME, RESULT_NAME, Job, folder_name, keep_settings, write_result
+from tldet.workflows.study.matrix import Matrix
 
 from .conftest import pretend
 
@@ -83,3 +86,52 @@ def test_the_folder_of_a_study(make_job: Any, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "study.json").read_text())["model"] == "n"
     with pytest.raises(TrainingError, match="holds something else than a study"):
         keep_settings(tmp_path / "runs", {"kind": "data"})
+
+
+def test_folder_names_are_exact() -> None:
+    def name(**factors: Any) -> str:
+        return folder_name({"arm": "a", **factors})
+
+    assert name(fraction=1.0, seed=0) == "a_fraction1_seed0"
+    assert name(fraction=0.1, seed=20240101) == "a_fraction0.1_seed20240101"
+    values: list[Any] = [20240101, 20240102, 10**17, 10**17 + 1, 0.1234567, 0.1234568, 0.1 + 0.2, 0.3]
+    assert len({name(seed=value) for value in values}) == len(values)
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
+    def job(arm: str) -> Job:
+        factors: dict[str, Any] = {"arm": arm, "seed": 0}
+        return Job(factors, tmp_path / folder_name(factors), {}, {"steps": 1}, ("a", "b"), 1, {})
+
+    Matrix([job("a-b"), job("a-c")])
+    with pytest.raises(ConfigError, match=r"a-b_seed0: is the folder of two runs, 'a/b, seed 0' and 'a-b, seed 0'"):
+        Matrix([job("a/b"), job("a-b")])
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_intervals_of_an_older_version_are_computed_again(tmp_path: Path, partial: bool) -> None:
+    images = [{"id": i, "width": 99, "height": 99, "file_name": f"{i}"} for i in range(4)]
+    if partial:
+        images[1]["labelled_category_ids"] = [2]
+    box = {"category_id": 1, "bbox": [5, 5, 20, 20], "area": 400, "iscrowd": 0}
+    truth = {
+        "images": images,
+        "annotations": [{**box, "id": i + 1, "image_id": i} for i in (0, 2)],
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+    }
+    found = [{"image_id": i, "category_id": 1, "bbox": box["bbox"], "score": 0.9 - i / 10} for i in (1, 0, 2)]
+    val = tmp_path / "val.json"
+    val.write_text(json.dumps(truth), encoding="utf-8")
+    job = Job({"arm": "a", "seed": 0}, tmp_path / "run", {}, {"steps": 1}, (str(val), "b"), 1, {})
+    job.folder.mkdir()
+    (job.folder / DETECTIONS_NAME).write_text(json.dumps(found), encoding="utf-8")
+    stored = write_result(job, {"steps": 1, "type": "bbox", "resampled_ap": [0.0] * 200})
+    renewed = up_to_date(job, stored)
+    assert renewed["resampling"] == VERSION
+    assert {key: renewed[key] for key in stored if key != "resampled_ap"} == {
+        key: value for key, value in stored.items() if key != "resampled_ap"
+    }
+    assert max(renewed["resampled_ap"]) == 1.0
+    assert (min(v for v in renewed["resampled_ap"] if v >= 0) == 1.0) == partial
+    assert job.result() == renewed
+    assert up_to_date(job, renewed) is renewed

@@ -17,6 +17,7 @@ from tldet.data.shots import check_novel, draw, write_shots
 from tldet.errors import DataError, TrainingError
 from tldet.transfer.sources import file_hash
 from tldet.workflows.finetune import resolve_layout
+from tldet.workflows.study.arms import refuse_controlled
 from tldet.workflows.study.job import RUNS, Factor, Job, folder_name, keep_settings
 from tldet.workflows.study.plan import SPLIT_SEED, Wishes
 
@@ -113,6 +114,7 @@ def prepare(wishes: Wishes, asked: FewShot) -> Setup:
     """
     if min(wishes.seeds) < 0:
         raise TrainingError(f"--seeds must be at least 0, not {min(wishes.seeds)}")
+    refuse_controlled(asked.options)
     keep_settings(wishes.out, _settings(wishes, asked))
     layout = resolve_layout(wishes.data, wishes.train_json, wishes.val_json, wishes.images, wishes.out, SPLIT_SEED)
     assert layout.val is not None  # a lone JSON was split

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tldet.config import parse_options
+from tldet.config import Config, parse_options
 from tldet.config.check import nearest
 from tldet.errors import ConfigError
 from tldet.models.replace import replace_backbone
 from tldet.workflows.finetune import load_recipe
 from tldet.workflows.start import refuse_scratch_options
 
+CONTROLLED = {
+    "training.seed": "give --seeds",
+    "data.train.annotations": "give --train",
+    "data.val.annotations": "give --val",
+    "data.train.images": "give --images",
+    "data.val.images": "give --images",
+    "schedule.epochs": "give --epochs",
+    "schedule.steps": "give --steps",
+    "schedule.minutes": "give --minutes",
+    "training.validate_every": "runs are evaluated once, at the end",
+}
 REFERENCE = "finetuned"  # what the other arms are compared with, where it is among them
 
 
@@ -23,21 +34,23 @@ class Arm:
     Attributes:
         call: keyword arguments of ``finetune``.
         options: of its config, ``a.b=c``.
+        controls: config keys that no option for all runs may set, besides those of ``options``.
         pace: the arm whose number of steps it takes where the budget is in minutes, because its own first steps do not
             tell how long the others take; None for itself.
     """
 
     call: Mapping[str, Any] = field(default_factory=dict)
     options: Sequence[str] = ()
+    controls: Sequence[str] = ()
     pace: str | None = None
 
 
 ARMS: dict[str, Arm] = {
-    "scratch": Arm({"scratch": True}),
-    "frozen": Arm(options=["freeze.layers=['backbone']"]),
+    "scratch": Arm({"scratch": True}, controls=["model.weights", "model.backbone.weights", "freeze", "l2_sp"]),
+    "frozen": Arm(options=["freeze.layers=['backbone']"], controls=["freeze"]),
     "finetuned": Arm(),
-    "gradual": Arm(options=["freeze.gradual=0.5"], pace=REFERENCE),
-    "layer-decay": Arm(options=["optimizer.layer_decay=0.7"]),
+    "gradual": Arm(options=["freeze.gradual=0.5"], controls=["freeze"], pace=REFERENCE),
+    "layer-decay": Arm(options=["optimizer.layer_decay=0.7", "optimizer.backbone_lr=1.0"]),
 }
 
 
@@ -64,7 +77,7 @@ def backbone_arms(names: Sequence[str], model: str) -> dict[str, Arm]:
     recipe = load_recipe(model)
     for name in names:
         replace_backbone(recipe["model"], name)
-    return {name: Arm({"backbone": name}) for name in names}
+    return {name: Arm({"backbone": name}, controls=["model.backbone", "model.weights"]) for name in names}
 
 
 def refuse_unpaced(arms: Mapping[str, Arm], minutes: float | None) -> None:
@@ -82,19 +95,59 @@ def refuse_unpaced(arms: Mapping[str, Arm], minutes: float | None) -> None:
 
 
 def refuse_clash(arms: Mapping[str, Arm], options: Sequence[str]) -> None:
-    """An option for all runs must not undo what an arm is about.
+    """Refuse options for all runs that would undo a variant or make runs unequal, by parent or child key too.
 
     Raises:
-        ConfigError: it would, or it is no option.
+        ConfigError: an option would, or is no option.
     """
+    refuse_controlled(options)
     given = parse_options(options)
     if given.get("training.patience") is not None:
         raise ConfigError("--cfg-options training.patience: the runs of a study are equally long; leave it out")
     for name, arm in arms.items():
         if arm.call.get("scratch"):
             refuse_scratch_options(given, f"arm {name!r}")
-        if clash := sorted(parse_options(arm.options).keys() & given.keys()):
-            raise ConfigError(f"--cfg-options {clash[0]}: is what arm {name!r} is about; leave out one of them")
+        if clash := _overlap(given, [*parse_options(arm.options), *arm.controls]):
+            raise ConfigError(f"--cfg-options {clash}: is what arm {name!r} is about; leave out one of them")
+
+
+def refuse_controlled(options: Sequence[str]) -> None:
+    """Refuse options that set what each run of a study or few-shot experiment has its own value of.
+
+    Raises:
+        ConfigError: an option sets the seed, the data or the length, by parent or child key too.
+    """
+    given = parse_options(options)
+    if clash := _overlap(given, CONTROLLED):
+        use = next(use for key, use in CONTROLLED.items() if _related(clash, key))
+        raise ConfigError(f"--cfg-options {clash}: is set for every run by the study; {use}")
+
+
+def _overlap(given: Iterable[str], controlled: Iterable[str]) -> str | None:
+    """The first given key that is a controlled one, or above or below one."""
+    keys = list(controlled)
+    return next((key for key in sorted(given) if any(_related(key, other) for other in keys)), None)
+
+
+def _related(key: str, other: str) -> bool:
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
+
+
+def refuse_same(arms: Mapping[str, Arm], recipe: Config) -> None:
+    """Refuse a variant that the recipe already is, which would be compared with itself.
+
+    Raises:
+        ConfigError: every option of the variant has its value in the recipe, or the recipe has a layer-wise decay.
+    """
+    for name, arm in arms.items():
+        options = parse_options(arm.options)
+        decays = "optimizer.layer_decay" in options and recipe.get("optimizer.layer_decay", 1.0) != 1.0
+        if options and (decays or all(recipe.get(key) == value for key, value in options.items())):
+            key = next(iter(options))
+            raise ConfigError(
+                f"--arms {name}: the recipe sets {key} = {recipe.get(key)!r} itself (in {recipe.origin(key)}), so that "
+                f"{REFERENCE!r} is such a variant already: leave the arm out or choose another --model"
+            )
 
 
 def _refuse_twice(what: str, names: Sequence[str]) -> None:

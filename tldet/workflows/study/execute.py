@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tldet import checkpoint
 from tldet.evaluation.loading import load_ground_truth, load_results
-from tldet.evaluation.resample import resampled_ap
+from tldet.evaluation.resample import VERSION, resampled_ap
 from tldet.workflows.finetune import finetune
 from tldet.workflows.study.job import Job, write_result
 from tldet.workflows.test import test
@@ -17,6 +18,7 @@ from tldet.workflows.train import Outcome
 if TYPE_CHECKING:
     from rich.console import Console
 
+log = logging.getLogger(__name__)
 DETECTIONS_NAME = "detections.json"  # on the validation pictures, in a run's folder
 
 
@@ -56,7 +58,6 @@ def execute(
     annotations, images = job.val
     detections = job.folder / DETECTIONS_NAME
     found = test(trained, data=annotations, images=images, results_path=detections)
-    truth = load_ground_truth(annotations, "segm" if found.type == "segm" else "bbox")
     result = write_result(
         job,
         {
@@ -68,10 +69,30 @@ def execute(
             "per_class_ap50": found.per_class_ap50,
             "type": found.type,
             "checkpoint": str(trained),
-            "resampled_ap": resampled_ap(truth, load_results(detections, truth)).tolist(),
+            **_resampled(job, found.type),
         },
     )
     for path in checkpoint.steps_in(job.folder):  # the state to go on from; the weights stay
         if path != trained:
             path.unlink()
     return result
+
+
+def _resampled(job: Job, kind: str) -> dict[str, Any]:
+    """AP on every draw of validation images, from the stored detections, and the version of its computation."""
+    truth = load_ground_truth(job.val[0], "segm" if kind == "segm" else "bbox")
+    drawn = resampled_ap(truth, load_results(job.folder / DETECTIONS_NAME, truth))
+    return {"resampled_ap": drawn.tolist(), "resampling": VERSION}
+
+
+def up_to_date(job: Job, result: dict[str, Any]) -> dict[str, Any]:
+    """The result of a finished run; AP on the draws is computed again where an older version wrote it.
+
+    Raises:
+        DataError: the stored detections that this needs cannot be read.
+    """
+    if "resampled_ap" not in result or result.get("resampling", 1) == VERSION:
+        return result
+    log.info("%s: intervals over images computed again (written by an older version)", job.folder)
+    settings = {name: value for name, value in result.items() if name not in (*job.factors, "pictures", "settings")}
+    return write_result(job, {**settings, **_resampled(job, str(result.get("type", "bbox")))})

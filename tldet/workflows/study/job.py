@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tldet import checkpoint
-from tldet.errors import DataError, TrainingError
+from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.output import write_json
 
 RESULT_NAME = "result.json"  # in a run's folder, once it is finished
@@ -55,7 +55,7 @@ class Job:
     @property
     def name(self) -> str:
         """What people call it: ``finetuned, fraction 0.1, seed 0``."""
-        return ", ".join(f"{v}" if key == "arm" else f"{key} {float(v):g}" for key, v in self.factors.items())
+        return ", ".join(f"{v}" if key == "arm" else f"{key} {exact(v)}" for key, v in self.factors.items())
 
     def settings(self) -> dict[str, Any]:
         """All that a result depends on, as JSON has it."""
@@ -95,9 +95,31 @@ class Job:
         return cls(**{**settings, "val": tuple(settings["val"])}, folder=folder, steps=found["steps"])
 
 
+def exact(value: Factor) -> str:
+    """A factor as text that no other value has: ``0.1``, ``1`` for 1.0, ``20240101``."""
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else repr(value)
+    return str(value)
+
+
+def refuse_shared_folders(jobs: Sequence[Job]) -> None:
+    """Refuse runs that would overwrite each other.
+
+    Raises:
+        ConfigError: two runs have the same folder, on a file system that ignores letter case too.
+    """
+    taken: dict[str, Job] = {}
+    for job in jobs:
+        other = taken.setdefault(str(job.folder).casefold(), job)
+        if other is not job:
+            raise ConfigError(
+                f"{job.folder}: is the folder of two runs, {other.name!r} and {job.name!r}: leave out one"
+            )
+
+
 def folder_name(factors: Mapping[str, Factor]) -> str:
     """The folder of a run by its factors: ``finetuned_fraction0.1_seed0``."""
-    parts = (str(v).replace("/", "-") if key == "arm" else f"{key}{float(v):g}" for key, v in factors.items())
+    parts = (str(v).replace("/", "-") if key == "arm" else f"{key}{exact(v)}" for key, v in factors.items())
     return "_".join(parts)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from tldet.engine.progress import duration
 from tldet.errors import TldetError
-from tldet.workflows.study.job import Job
+from tldet.workflows.study.job import Job, refuse_shared_folders
 
 Result = dict[str, Any]
 
@@ -53,8 +53,10 @@ class Matrix:
         """Take in what is finished.
 
         Raises:
+            ConfigError: two runs have the same folder.
             TrainingError: a result there is one of other settings.
         """
+        refuse_shared_folders(self.jobs)
         for number, job in enumerate(self.jobs):
             if (found := job.result()) is not None:
                 self.results[number] = found

@@ -15,8 +15,8 @@ from tldet.transfer.sources import file_hash
 from tldet.workflows.choose import Choices, choose_for
 from tldet.workflows.finetune import DEFAULT_MODEL, load_recipe, resolve_layout
 from tldet.workflows.runs import rhythm, steps_in_epoch
-from tldet.workflows.study.arms import Arm, refuse_clash, refuse_unpaced
-from tldet.workflows.study.job import RUNS, Job, folder_name, keep_settings
+from tldet.workflows.study.arms import Arm, refuse_clash, refuse_same, refuse_unpaced
+from tldet.workflows.study.job import RUNS, Job, exact, folder_name, keep_settings
 
 SPLIT_SEED = 0  # of a JSON that is split into one to train and one to measure on: the same for every run
 
@@ -85,6 +85,7 @@ def make_plan(kind: str, wishes: Wishes, arms: Mapping[str, Arm], fractions: Seq
     _check(wishes, fractions)
     refuse_clash(arms, wishes.options)
     refuse_unpaced(arms, wishes.minutes)
+    refuse_same(arms, load_recipe(wishes.model))
     settings: dict[str, Any] = {"kind": kind, "model": wishes.model, "options": list(wishes.options)}
     keep_settings(wishes.out, settings)
     layout = resolve_layout(wishes.data, wishes.train_json, wishes.val_json, wishes.images, wishes.out, SPLIT_SEED)
@@ -161,7 +162,7 @@ class _Shared:
         return [*options, *self.wishes.options, *arm.options]
 
     def _subset(self, fraction: float, seed: int) -> str:
-        path = self.wishes.out / "data" / f"fraction{fraction:g}_seed{seed}.json"
+        path = self.wishes.out / "data" / f"fraction{exact(fraction)}_seed{seed}.json"
         write_subset(self.train, fraction, seed, path)  # the same for the same data
         return _text(path)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tldet.errors import DataError
+from tldet.evaluation.columns import labeled_objects
 from tldet.evaluation.loading import load_ground_truth
 from tldet.evaluation.power_law import FARTHEST, PowerLaw, fit
 from tldet.output import write_json
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 RESULTS_NAME, PLOT_NAME = "results.json", "study.png"  # in the study's folder
-PER_RUN_ONLY = ("settings", "resampled_ap")  # stays in the runs' own files
+PER_RUN_ONLY = ("settings", "resampled_ap", "resampling")  # stays in the runs' own files
 ALONG = 60  # points of a drawn curve
 
 
@@ -83,11 +84,11 @@ def make_report(results: Sequence[Mapping[str, Any]], val: Path) -> Report:
         results: of all runs.
         val: the annotations that they were measured on.
     """
-    truth = load_ground_truth(val, "bbox")
-    cells = cells_of(results, len(np.unique(truth.images[~truth.crowd])))
+    objects = labeled_objects(load_ground_truth(val, "bbox"))
+    cells = cells_of(results, len(np.unique(objects.images)))
     compared = compare(cells)
     lines = [one.text for one in compared]
-    lines += resolution(cells, compared, len(truth.image_ids), int((~truth.crowd).sum()))
+    lines += resolution(cells, compared, len(objects.image_ids), len(objects.images))
     lines += uneven(cells)
     return Report(results, cells, compared, lines)
 

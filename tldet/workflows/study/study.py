@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tldet.errors import ConfigError, DataError
 from tldet.evaluation.power_law import FARTHEST
 from tldet.workflows.study.arms import ARMS, REFERENCE, Arm, backbone_arms, transfer_arms
-from tldet.workflows.study.execute import execute
+from tldet.workflows.study.execute import execute, up_to_date
 from tldet.workflows.study.matrix import Matrix, Result, run_beside, run_here
 from tldet.workflows.study.plan import Plan, Wishes, make_plan
 from tldet.workflows.study.report import Report, add_curve, make_report, show, write
@@ -82,7 +82,8 @@ def _study(
 ) -> Report:
     plan = make_plan(kind, wishes, arms, fractions)
     numbers = None if predict is None else _numbers(plan, predict)
-    report = make_report(_run(plan, console), plan.val)
+    results = [up_to_date(job, result) for job, result in zip(plan.jobs, _run(plan, console), strict=True)]
+    report = make_report(results, plan.val)
     if numbers is not None:
         add_curve(report, numbers)
     write(report, wishes.out, plan.settings)

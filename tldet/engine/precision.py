@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from tldet.models.ops.rewriting import depthwise_calls, faster_parts, has_depthw
 
 Name = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+Rewrites = Mapping[str, Sequence[Part]]  # gradients by module name
 M = TypeVar("M", bound=nn.Module)
 _WORTH_IT = 0.9  # bf16 must take less than this share of fp32's time
 
@@ -54,15 +55,14 @@ class Precision:
         device_type: ``cpu``, ``cuda``, ...
         channels_last: whether pictures and convolution weights lie with their channels last (faster almost everywhere).
         reason: why, for the log.
-        rewrites: by module name, the gradients of depthwise convolutions that are faster in rewritten form
-            (:mod:`tldet.models.ops.depthwise`).
+        rewrites: the gradients that :mod:`tldet.models.ops.depthwise` computes faster than torch.
     """
 
     name: Name = "fp32"
     device_type: str = "cpu"
     channels_last: bool = True
     reason: str = "default"
-    rewrites: Mapping[str, Sequence[Part]] = field(default_factory=dict)
+    rewrites: Rewrites = field(default_factory=dict)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -127,7 +127,7 @@ def choose(
             it, and only on a processor with bf16 instructions, both formats are timed. Without it such a processor
             stays at fp32. For a model in training mode on CPU the backward kernels of depthwise convolutions are
             timed too. The model is left as it was. What was found is kept (:mod:`tldet.cache`) for this processor
-            and this model, so that the same run computes in the same format each time.
+            and this model, so that the same run computes in the same way each time.
         work: what else the times depend on, for example the pictures' size.
 
     Raises:
@@ -136,8 +136,7 @@ def choose(
     kind = torch.device(device).type
     if requested != "auto":
         name = _check(requested, kind)
-        rewrites = _rewrites(model, kind, [name], trial, work).get(name, {})
-        return Precision(name, kind, reason="as asked", rewrites=rewrites)
+        return Precision(name, kind, True, "as asked", _rewrites(model, kind, [name], trial, work).get(name, {}))
     if kind == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Precision("bf16", kind, reason="the GPU computes in bf16")
@@ -148,7 +147,7 @@ def choose(
     rewritten = _rewrites(model, kind, ["fp32", "bf16"] if has_bf16 else ["fp32"], trial, work)
     if not has_bf16 or trial is None:
         why = "bf16 was not measured" if has_bf16 else "the processor has no bf16 instructions"
-        return Precision("fp32", kind, reason=why, rewrites=rewritten.get("fp32", {}))
+        return Precision("fp32", kind, True, why, rewritten.get("fp32", {}))
     key = timing_key(model, f"{work} {rewritten}" if rewritten else work)
     seconds, known = remembered("precision", key, lambda: _measure(model, trial, rewritten))
     name = "bf16" if seconds["bf16"] < _WORTH_IT * seconds["fp32"] else "fp32"
@@ -160,19 +159,17 @@ def choose(
 
 def _rewrites(
     model: nn.Module, kind: str, names: Sequence[Name], trial: Callable[[], Any] | None, work: str
-) -> dict[str, dict[str, list[Part]]]:
+) -> dict[str, Rewrites]:
     """The ``rewrites`` of a :class:`Precision` for each of ``names``; empty where nothing can be rewritten."""
     if kind != "cpu" or trial is None or not model.training or not has_depthwise(model):
         return {}
 
-    def measure() -> dict[str, dict[str, list[Part]]]:
-        Precision().prepare(model)
-        with undisturbed(model):
+    def measure() -> dict[str, Rewrites]:
+        with undisturbed(Precision().prepare(model)):
             calls = depthwise_calls(model, trial)
             return {name: faster_parts(calls, _DTYPES[name]) for name in names}
 
-    found: dict[str, dict[str, list[Part]]] = remembered("depthwise", timing_key(model, f"{work} {names}"), measure)[0]
-    return found
+    return cast("dict[str, Rewrites]", remembered("depthwise", timing_key(model, f"{work} {names}"), measure)[0])
 
 
 def _processor() -> str:
@@ -216,16 +213,11 @@ def timing_key(model: nn.Module, work: str) -> str:
     return repr((machine, kinds, model.training, layers, work))
 
 
-def _measure(
-    model: nn.Module, trial: Callable[[], Any], rewritten: Mapping[str, Mapping[str, Sequence[Part]]]
-) -> dict[str, float]:
+def _measure(model: nn.Module, trial: Callable[[], Any], rewritten: Mapping[str, Rewrites]) -> dict[str, float]:
     """Seconds of one pass in either format."""
-    formats: tuple[Name, ...] = ("fp32", "bf16")
-    seconds: dict[str, float] = {}
+    formats = [Precision(name, rewrites=rewritten.get(name, {})) for name in ("fp32", "bf16")]
     with undisturbed(model):
-        for name in formats:
-            precision = Precision(name, rewrites=rewritten.get(name, {}))
-            seconds[name] = pass_seconds(precision, precision.prepare(model), trial)
+        seconds: dict[str, float] = {one.name: pass_seconds(one, one.prepare(model), trial) for one in formats}
     rewrite(model, {})
     return seconds
 

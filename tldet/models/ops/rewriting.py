@@ -80,7 +80,7 @@ def _combined(kind: type[nn.Module]) -> Any:
     return type(f"Rewritten{kind.__name__}", (Rewritten, kind), {"__module__": kind.__module__})
 
 
-_rewritten = cast("Callable[[type[nn.Module]], Any]", cache(_combined))  # one class per kind
+_rewritten: Any = cache(_combined)  # one class per kind
 
 
 def rewrite(model: nn.Module, rewrites: Mapping[str, Sequence[Part]]) -> None:

@@ -22,6 +22,8 @@ SCRIPT = Path(__file__).with_name("split_steps.py")
 ROOT = SCRIPT.parents[2]
 DENSE = ["fcos_lite0", "atss_lite0", "gfl_lite0", "retinanet_lite0"]
 RECIPES = [*DENSE, "faster_rcnn_lite0", "mask_rcnn_lite0", "cascade_rcnn_lite0", "cascade_mask_rcnn_lite0"]
+QUICK = ("fcos_lite0", "gfl_lite0", "faster_rcnn_lite0")  # of the tests with two processes
+OTHERS = tuple(one for one in RECIPES if one not in QUICK)
 CLOSE = 1e-4
 
 
@@ -52,20 +54,26 @@ def test_accumulated_micro_batches_are_one_batch(recipe: str) -> None:
             assert distance(parts, one) < CLOSE, (split, step)
 
 
-@pytest.fixture(scope="module")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("gradients")
+@cache
+def two_processes(folder: Path, recipes: tuple[str, ...]) -> Path:
+    """Have two processes write the gradients of these recipes into a folder."""
     given = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    given += [str(SCRIPT), str(folder), *RECIPES]
+    given += [str(SCRIPT), str(folder), *recipes]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(given, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_processes_are_one_batch(two_processes: Path, recipe: str) -> None:
-    found = torch.load(two_processes / f"{recipe}.pt", weights_only=True)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gradients")
+
+
+@pytest.mark.parametrize("recipe", [*QUICK, *(pytest.param(one, marks=pytest.mark.slow) for one in OTHERS)])
+def test_processes_are_one_batch(folder: Path, recipe: str) -> None:
+    written = two_processes(folder, QUICK if recipe in QUICK else OTHERS)
+    found = torch.load(written / f"{recipe}.pt", weights_only=True)
     assert (4, 4) in found
     for split, ours in found.items():
         for step, (one, parts) in enumerate(zip(whole(recipe), ours, strict=True)):

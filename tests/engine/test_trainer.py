@@ -16,6 +16,7 @@ from tldet.engine.precision import Precision
 from tldet.engine.state import capture_rng, mix, restore_rng, seed_all
 from tldet.engine.step import Stepper
 from tldet.errors import ConfigError, TrainingError
+from tldet.models.normalizers import RunningNormalizers
 
 
 def poisoned(toy: ModuleType, number: int, value: float) -> Any:
@@ -72,6 +73,7 @@ def test_accumulation_is_the_mean_over_the_window(toy: ModuleType) -> None:
     whole = toy.ToyModel().eval()
     whole.load_state_dict(model.state_dict())
     result = Stepper(model, torch.optim.SGD(model.parameters(), lr=0.5), Precision())(batches)
+    RunningNormalizers(whole)  # starts them
     loss = sum(sum(whole(batch).values()) for batch in batches) / 2
     loss.backward()
     assert result.loss == pytest.approx(loss.item())

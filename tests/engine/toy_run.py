@@ -29,6 +29,7 @@ from tldet import checkpoint
 from tldet.engine.schedule import ScheduleSettings
 from tldet.engine.settings import TrainSettings
 from tldet.engine.trainer import Trainer
+from tldet.models.normalizers import LossNormalizers
 
 PER_EPOCH = 10  # micro-batches
 LEAST = 3  # kills that a run must survive
@@ -69,7 +70,7 @@ def toy_batches(start: int, workers: int = 0, delay: float = 0.0) -> Iterator[To
 
 
 class ToyModel(nn.Module):
-    """Convolution, batch norm, dropout, a seeded draw, and indexing with repeated indices."""
+    """Convolution, batch norm, dropout, a seeded draw, indexing with repeated indices, and a loss normalizer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,11 +79,13 @@ class ToyModel(nn.Module):
         self.drop = nn.Dropout(0.3)
         self.table = nn.Parameter(torch.randn(5, 8))
         self.fc = nn.Linear(8, 4)
+        self.normalizers = LossNormalizers("running", positives=4.0)
 
     def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
         logits = self.logits(batch.images, batch.seed)
-        spread = (logits.logsumexp(1) ** 2).mean()
-        return {"loss_cls": nn.functional.cross_entropy(logits, batch.labels), "loss_reg": 0.01 * spread}
+        spread = (logits.logsumexp(1) ** 2).sum()
+        count = self.normalizers.divisor("positives", (batch.labels > 0).sum(), len(batch.labels))
+        return {"loss_cls": nn.functional.cross_entropy(logits, batch.labels), "loss_reg": 0.01 * spread / count}
 
     def logits(self, images: Tensor, seed: int = 0) -> Tensor:
         x = self.drop(self.norm(self.conv(images)).relu()).mean((2, 3))

@@ -1,0 +1,70 @@
+"""The running means that losses are divided by."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tldet.models.normalizers import LossNormalizers, RunningNormalizers
+
+
+def model(kind: str = "running") -> nn.Module:
+    part = LossNormalizers(kind, positives=100.0, weights=50.0)  # type: ignore[arg-type]
+    return nn.ModuleDict({"head": part})
+
+
+def test_outside_of_a_training_run_the_batch_s_own_count_divides() -> None:
+    part = LossNormalizers("running", positives=100.0)
+    assert part.divisor("positives", 7, 2) == 7
+    assert part.divisor("positives", 0, 2) == 1
+    assert part.divisor("positives", torch.tensor(0.25), 2) == 1
+    assert part.divisor("positives", torch.tensor(0.25), 2, batch=torch.tensor(0.25)) == 0.25
+
+
+def test_a_step_is_divided_by_the_mean_of_earlier_steps() -> None:
+    whole = model()
+    part = whole["head"]  # type: ignore[index]
+    running = RunningNormalizers(whole)
+    with running.counting():
+        assert part.divisor("positives", 30, 2) == 200, "100 per image before the first step"
+        assert part.divisor("positives", 10, 2) == 200, "a micro-batch does not see the one before it"
+        part.divisor("weights", torch.tensor(6.0), 4)
+    counts = [float(one) for one in running.counted(torch.device("cpu"))]
+    assert counts == [40, 6]
+    running.update(counts, 4)
+    assert part.mean("positives") == pytest.approx((0.9 * 100 + 10) / 1.9)
+    assert part.mean("weights") == pytest.approx((0.9 * 50 + 1.5) / 1.9)
+    for _ in range(100):
+        running.update([40, 6], 4)
+    assert part.mean("positives") == pytest.approx(10, rel=1e-3)
+
+
+def test_only_what_is_trained_on_counts() -> None:
+    whole = model()
+    running = RunningNormalizers(whole)
+    with running.counting():
+        pass
+    whole["head"].divisor("positives", 30, 2)  # type: ignore[index]
+    assert [float(one) for one in running.counted(torch.device("cpu"))] == [0, 0]
+
+
+def test_a_step_without_any_is_left_out() -> None:
+    running = RunningNormalizers(model())
+    before = running.state_dict()
+    running.update([0.0, 0.0], 4)
+    assert running.state_dict() == before
+    running.update([8.0, 0.0], 4)
+    assert running.state_dict()["head"]["sums"] == {"positives": 92.0, "weights": 50.0}
+
+
+def test_the_state_is_that_of_the_same_normalizers() -> None:
+    running, other = RunningNormalizers(model()), RunningNormalizers(model())
+    running.update([12.0, 3.0], 4)
+    other.load_state_dict(running.state_dict())
+    assert other.state_dict() == running.state_dict()
+    for wrong in ({}, {"head": {"sums": {"positives": 1.0}, "weights": {"positives": 1.0}}}):
+        with pytest.raises(ValueError, match="loss normalizers"):
+            other.load_state_dict(wrong)
+    assert not RunningNormalizers(model("batch")).parts
+    assert not model().state_dict(), "no weights of the model"

@@ -91,10 +91,10 @@ def refuse_clash(arms: Mapping[str, Arm], options: Sequence[str]) -> None:
     if given.get("training.patience") is not None:
         raise ConfigError("--cfg-options training.patience: the runs of a study are equally long; leave it out")
     for name, arm in arms.items():
-        if arm.call.get("scratch"):
-            refuse_scratch_options(given, f"arm {name!r}")
         if clash := sorted(parse_options(arm.options).keys() & given.keys()):
             raise ConfigError(f"--cfg-options {clash[0]}: is what arm {name!r} is about; leave out one of them")
+    for name in (name for name, arm in arms.items() if arm.call.get("scratch")):
+        refuse_scratch_options(given, f"arm {name!r}")
 
 
 def _refuse_twice(what: str, names: Sequence[str]) -> None:

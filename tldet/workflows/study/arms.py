@@ -105,10 +105,10 @@ def refuse_clash(arms: Mapping[str, Arm], options: Sequence[str]) -> None:
     if given.get("training.patience") is not None:
         raise ConfigError("--cfg-options training.patience: the runs of a study are equally long; leave it out")
     for name, arm in arms.items():
-        if arm.call.get("scratch"):
-            refuse_scratch_options(given, f"arm {name!r}")
         if clash := _overlap(given, [*parse_options(arm.options), *arm.controls]):
             raise ConfigError(f"--cfg-options {clash}: is what arm {name!r} is about; leave out one of them")
+    for name in (name for name, arm in arms.items() if arm.call.get("scratch")):
+        refuse_scratch_options(given, f"arm {name!r}")
 
 
 def refuse_controlled(options: Sequence[str]) -> None:

@@ -92,7 +92,7 @@ def coco(path: Path, pictures: Path, name: str, count: int = 4) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     images = [{"id": i, "file_name": f"{name}{i}.jpg", "width": 8, "height": 8} for i in range(count)]
     for image in images:
-        (pictures / str(image["file_name"])).write_bytes(b"x")
+        (pictures / str(image["file_name"])).write_bytes(str(image["file_name"]).encode())
     boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [0, 0, 4, 4], "area": 16} for i in range(count)]
     path.write_text(json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "c"}]}))
     return path
@@ -151,7 +151,7 @@ def test_relative_paths_are_looked_for_in_the_folder_first(tmp_path: Path, monke
     layout = resolve_layout("../data", "train.json", "val.json", "pictures", tmp_path / "out", 0)
     where = Path("../data/pictures")
     assert parts(layout) == [(Path("../data/train.json"), where), (Path("../data/val.json"), where), None]
-    assert resolve_layout(data, "own.json", None, None, tmp_path / "out", 0).train.annotations == Path("own.json")
+    assert resolve_layout(data, "own.json", None, "pictures", tmp_path / "out", 0).train.annotations == Path("own.json")
 
 
 def filled(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, **choices: Any) -> dict[str, Any]:

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from tldet.cache import cache_root
 from tldet.coco.reader import read_coco
+from tldet.data.image_size import Header, Size, disagreement
 from tldet.data.images import END_WITHIN, JPEG_END, JPEG_START, frame_of, read_image
 from tldet.errors import DataError
 
 log = logging.getLogger(__name__)
 HEAD, MOST = 8192, 1 << 18  # bytes read at the beginning of a file, and more of a JPEG if that is all metadata
 ORIENTATION = 0x0112  # EXIF tag
-UPRIGHT_FIRST = 5  # EXIF orientations from here on swap width and height
 OFFSETS, COUNTS = (273, 324), (279, 325)  # TIFF tags of the places and lengths of strips and tiles
 THREADS = 8
 CHUNK = 512
@@ -34,20 +34,6 @@ LISTED = 500  # images
 MISSING = "no such file"  # problem of an image
 EVERY = 10.0  # seconds between two lines about progress
 CACHE_VERSION = 1
-
-Size = tuple[int, int]
-
-
-class Header(NamedTuple):
-    """Size of an image as stored, and its EXIF orientation."""
-
-    stored: Size
-    orientation: int = 1
-
-    @property
-    def upright(self) -> Size:
-        """(height, width) after the EXIF rotation."""
-        return self.stored[::-1] if self.orientation >= UPRIGHT_FIRST else self.stored
 
 
 class Fault(NamedTuple):
@@ -247,33 +233,6 @@ def _explained(faults: Sequence[Fault], sizes: NDArray[np.int32], annotations: P
         if fault.header is not None:
             boxes = objects.boxes[objects.places == fault.position]
             stated = int(sizes[fault.position][0]), int(sizes[fault.position][1])
-            fault = fault._replace(problem=_disagreement(fault.header, stated, boxes))
+            fault = fault._replace(problem=disagreement(fault.header, stated, boxes))
         found.append(fault)
     return found
-
-
-def _disagreement(header: Header, stated: Size, boxes: NDArray[np.float64]) -> str:
-    upright = header.upright
-    turned = f" (EXIF orientation {header.orientation})" if header.orientation > 1 else ""
-    same = ", its size before the EXIF rotation" if stated == header.stored else ""
-    what = f"file and JSON disagree: the file is {_text(upright)}{turned}, the JSON says {_text(stated)}{same}; "
-    fits_file, fits_json = _fit(boxes, upright), _fit(boxes, stated)
-    if not len(boxes):
-        return what + "it has no boxes: correct width and height in the JSON"
-    if fits_file and not fits_json:
-        return what + "its boxes fit the file only: correct width and height in the JSON"
-    if fits_json and not fits_file:
-        cause = "annotated before the rotation: remove the EXIF orientation" if same else "resized later: restore it"
-        return what + f"its boxes fit the JSON only, so the image was {cause}"
-    if fits_json:
-        return what + "its boxes fit both: look which one is right, and correct the JSON or replace the file"
-    return what + "its boxes fit neither: correct the annotations"
-
-
-def _fit(boxes: NDArray[np.float64], size: Size) -> bool:
-    ends = boxes[:, :2] + boxes[:, 2:]
-    return bool((boxes[:, :2] >= -1).all() and (ends <= np.array([size[1], size[0]]) + 1).all())
-
-
-def _text(size: Size) -> str:
-    return f"{size[1]} x {size[0]}"

@@ -17,6 +17,7 @@ from PIL import Image
 from torchvision.ops import box_iou
 
 import tldet
+from tldet.cli import main
 from tldet.data.images import Reduced, read_image
 from tldet.engine.precision import cpu_has_bf16
 from tldet.errors import ConfigError, DataError
@@ -359,3 +360,29 @@ def test_work_behind_the_caller_is_done_in_order_and_its_error_comes_up() -> Non
     assert len(tried) < 50, "it comes up soon, not at the end"
     with pytest.raises(ValueError, match="own"):
         feed(1, ValueError("the caller's own error"))
+
+
+@pytest.mark.parametrize(("flag", "chosen"), [([], None), (["--nms-per-class"], True), (["--nms-agnostic"], False)])
+def test_the_command_passes_the_choice_of_nms_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flag: list[str], chosen: bool | None
+) -> None:
+    given: list[object] = []
+
+    def loaded(*_: object, nms_per_class: bool | None) -> Stand:
+        given.append(nms_per_class)
+        return Stand()
+
+    monkeypatch.setattr("tldet.inference.run.load", loaded)
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    assert main(["predict", "c.pt", str(tmp_path / "a.png"), *flag]) == 0
+    assert given == [chosen]
+
+
+def test_class_names_without_a_font_are_reported_once(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stand, "class_names", ("cat", "\ue001", "\ue002"), raising=False)
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
+    predict("c.pt", [tmp_path / "a.png", tmp_path / "b.png"], out=tmp_path / "out")
+    assert caplog.text.count("no installed font has all characters of 2 class names") == 1

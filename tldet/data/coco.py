@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tldet import rle
-from tldet.coco.reader import NAMED
+from tldet.coco.objects import NAMED
 from tldet.data.images import Picture, Reduced, read_reduced, require_pictures
 from tldet.data.index import AnnotationIndex
 from tldet.data.transforms import Labelled, Pipeline

@@ -128,6 +128,11 @@ REFUSED = [
     ([box(category_id=...)], {}, "annotation id 1 has no 'category_id'"),
     ([box()], {"categories": [{"id": 3, "name": "a"}, {"id": 3, "name": "b"}]}, "category id 3 occurs more than once"),
     ([box()], {"images": [{"id": 7, "file_name": n, "width": 9, "height": 9} for n in "ab"]}, "image id 7 occurs more"),
+    (
+        [box()],
+        {"images": [{"id": 7, "file_name": "a", "width": -5, "height": 9}]},
+        "'width' must be a whole number >= 0",
+    ),
     ([box()], {"annotations": None}, "'annotations' must be a list, not null"),
     ([box()], {"images": []}, "has no images"),
 ]

@@ -270,3 +270,27 @@ def test_as_large_as_coco(tmp_path: Path) -> None:
     assert (pictures, united) == (2 * PICTURES - PICTURES // 10, PICTURES // 10)
     assert objects == 2 * len(AnnotationIndex.load(tmp_path / "a" / "train.json").labels)
     assert peak < 3500
+
+
+def test_what_is_repaired_on_reading_is_written(tmp_path: Path) -> None:
+    """A derived box, a new id and classes without Roboflow's supercategory; then the merged file needs no repair."""
+    images = [{"id": 1, "file_name": "a.jpg", "width": 60, "height": 40}]
+    box = {"image_id": 1, "category_id": 1, "id": 1, "area": 50, "iscrowd": 0}
+    objects = [{**box, "bbox": [1, 1, 9, 9]}, {**box, "segmentation": [[10, 10, 30, 10, 30, 20]]}]
+    categories = [{"id": 0, "name": "x", "supercategory": "none"}, {"id": 1, "name": "x", "supercategory": "x"}]
+    inputs = []
+    for name in "pq":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jpg").write_bytes(name.encode())
+        whole: Coco = {"images": images, "annotations": objects, "categories": categories}
+        inputs.append(save(tmp_path / name / "some.json", whole))
+    inputs[1].write_bytes(inputs[1].read_text().encode("utf-16"))
+    report = merge(inputs, out=tmp_path / "out")
+    for path in inputs:
+        assert f"{path}: 1 annotations repeat an earlier id and were renumbered (annotation 1)" in report.notes
+        assert any(f"{path}: 1 boxes are missing and were derived" in note for note in report.notes)
+        assert any(f"{path}: category 0 'x' dropped" in note for note in report.notes)
+    index = AnnotationIndex.load(tmp_path / "out" / "train.json")
+    assert (index.notes, index.class_names) == ((), ("x",))
+    assert index.boxes.tolist() == [[1, 1, 10, 10], [10, 10, 30, 20]] * 2
+    assert sorted(index.annotation_ids.tolist()) == [1, 2, 3, 4]

@@ -18,7 +18,7 @@ from tldet.labelled import LABELLED
 
 Source = str | PathLike[str] | Mapping[str, Any] | list[Any]
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # kept as int64
-Pixels = Annotated[int, msgspec.Meta(le=2**31 - 1)]  # kept as int32
+Pixels = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]  # kept as int32
 NO_ID, ODD_ID = -(2**63), -(2**63) + 1  # an annotation without an id; one whose id is no whole number of 64 bits
 NO_FLAG = -(2**31)  # an annotation without ``iscrowd``
 WHOLE = {  # the whole numbers of each record; they may be written 7.0

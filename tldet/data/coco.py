@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tldet import rle
-from tldet.coco.reader import NAMED
+from tldet.coco.objects import NAMED
 from tldet.data.checks import MISSING, Fault, find_faults, log_all
 from tldet.data.file_names import resolve_names
 from tldet.data.images import Picture, Reduced, fitted_size, missing_images, read_reduced

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from tldet import rle
 from tldet.cache import cache_root
 from tldet.coco import checks, outlines
-from tldet.coco.reader import NAMED, Coco, Objects, note, read_coco, require_training_fields
+from tldet.coco.objects import NAMED, Objects, note
+from tldet.coco.reader import Coco, read_coco, require_training_fields
 from tldet.errors import DataError
 from tldet.labelled import labelled_table
 

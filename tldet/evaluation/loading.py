@@ -14,8 +14,9 @@ from msgspec import UNSET
 from tldet import rle
 from tldet.coco import checks
 from tldet.coco.formats import require_coco_boxes
+from tldet.coco.objects import Objects, note
 from tldet.coco.outlines import drop_degenerate, parse_outline
-from tldet.coco.reader import Objects, note, read_coco
+from tldet.coco.reader import read_coco
 from tldet.coco.records import Category, Source, name_of, read_list
 from tldet.coco.results import Detection, MaskDetection
 from tldet.errors import DataError

@@ -104,7 +104,7 @@ def _with_masks(truth: GroundTruth, objects: Objects) -> GroundTruth:
     sizes = [truth.sizes[rank] for rank in truth.images]
     checks.segmentations(found, sizes, lambda row: f"{truth.name}: annotation id {objects.ids[row]}")
     for line in (
-        note(dropped, objects.ids, "segmentations have polygons of fewer than three points, which were dropped"),
+        note(dropped, objects.ids, "segmentations have polygons with fewer than 3 points, which were dropped"),
         note(bare & ~truth.crowd, objects.ids, f"of {len(bare)} objects have no segmentation; their boxes are ignored"),
     ):
         if line:

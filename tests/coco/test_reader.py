@@ -275,4 +275,4 @@ def test_detections_of_the_dropped_entry_are_left_out(tmp_path: Path, caplog: py
     with caplog.at_level(logging.INFO, "tldet"):
         result = evaluate_files(path, found)
     assert (result.AP, set(result.per_class)) == (pytest.approx(1), {"cat", "dog"})
-    assert "1 detections of classes that the dataset does not have left out (category id 0)" in caplog.text
+    assert "1 detections left out: the dataset does not have their classes (category id 0)" in caplog.text

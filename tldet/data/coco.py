@@ -169,7 +169,7 @@ class CocoDataset(Dataset[Sample]):
             return
         some = int((~self.index.labelled[self.positions].all(1)).sum())
         then = "the absence of the others teaches nothing" if self.partial else "taken as if they were: partial=False"
-        log.info("%s: %d of %d pictures are not labelled for every class; %s", self.index.path, some, len(self), then)
+        log.info("%s: %d of %d images are annotated for some classes only; %s", self.index.path, some, len(self), then)
 
     def _read_outlines(self) -> dict[int, Any]:
         changed = self.index.outlines()

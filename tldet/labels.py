@@ -1,4 +1,4 @@
-"""Class names on images: text in any script, and positions where labels cover little."""
+"""Labels on images: text in any script, at positions with little overlap."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 Mask = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
 PAD = 2  # pixels around a text
-ON_LABEL, ON_BOX, ON_EDGE = 30.0, 1.0, 0.5  # cost of covering labels, boxes, and edges of boxes
-PREFERENCE = 0.02  # cost of each later position
+ON_LABEL, ON_BOX, ON_EDGE = 30.0, 1.0, 0.5  # cost of covering labels, boxes, and box edges
+PREFERENCE = 0.02  # added cost of each further candidate position
 
 
 @lru_cache(maxsize=1024)
 def paint(text: str, size: int, ground: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Draw one line of text, black or white, on a ground of its own: (height, width, 3), see :func:`render`."""
+    """Draw one line of black or white text on a colored background: (height, width, 3), see :func:`render`."""
     ink = 0 if sum(ground) > 330 else 255
     share = render(text, size)[..., None].astype(np.uint16)
     return np.asarray((share * ink + (255 - share) * np.array(ground, np.uint16)) // 255, np.uint8)
@@ -32,8 +32,8 @@ def render(text: str, size: int) -> Mask:
     """Draw one line of text as (height, width) coverage from 0 to 255.
 
     Args:
-        text: in any script; a character that no installed font has is written in ASCII.
-        size: pixels per em, on which alone the height depends.
+        text: text in any script; a character that no installed font has is written in ASCII.
+        size: pixels per em, which alone determines the height.
     """
     from PIL import Image, ImageDraw
 
@@ -49,17 +49,17 @@ def render(text: str, size: int) -> Mask:
 
 
 def _readable(text: str) -> str:
-    """The text with ASCII for what no font has."""
+    """Replace characters that no font has by ASCII."""
     return "".join(c if _font_with(c) else "" if _invisible(c) else _plain(c) for c in _spaced(text))
 
 
 def _spaced(text: str) -> str:
-    """The text with spaces for control characters and the like."""
+    """Replace control characters, line separators and surrogates by spaces."""
     return "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp", "Cs"} else c for c in text)
 
 
 def _invisible(character: str) -> bool:
-    """Joiners and selectors of variants, which need no glyph."""
+    """Return True for joiners and variation selectors, which need no glyph."""
     return unicodedata.category(character) == "Cf" or 0xFE00 <= ord(character) <= 0xFE0F
 
 
@@ -69,13 +69,13 @@ def _plain(character: str) -> str:
 
 
 def without_font(texts: Iterable[str]) -> list[str]:
-    """The texts with a character that no installed font has; it is drawn in ASCII."""
+    """Return the texts with a character that no installed font has and that is drawn in ASCII."""
     return [text for text in texts if not all(_font_with(c) or _invisible(c) for c in _spaced(text))]
 
 
 @cache
 def _font_with(character: str) -> str:
-    """Path of the first font that has a glyph for a character; empty if none has."""
+    """Return the path of the first font that has a glyph for a character; empty if there is none."""
     if " " <= character <= "~":
         return _default_font()
     if _has_glyph(_default_font(), character):
@@ -85,7 +85,7 @@ def _font_with(character: str) -> str:
 
 @cache
 def _default_font() -> str:
-    """DejaVu Sans, which comes with matplotlib."""
+    """Return the path of DejaVu Sans, which comes with matplotlib."""
     spec = importlib.util.find_spec("matplotlib")
     assert spec is not None
     assert spec.origin is not None
@@ -94,7 +94,7 @@ def _default_font() -> str:
 
 @cache
 def _system_fonts() -> tuple[str, ...]:
-    """The installed fonts: upright sans-serif ones of Noto first, the others by name."""
+    """List the installed fonts: regular Noto Sans first, then other regular fonts, then bold and italic ones."""
     from matplotlib.font_manager import findSystemFonts
 
     def rank(path: str) -> tuple[bool, bool, str]:
@@ -113,7 +113,7 @@ def _has_glyph(path: str, character: str) -> bool:
 
 @cache
 def _charmap(path: str) -> NDArray[np.int32]:
-    """Sorted character codes of a font; none for a file that cannot be read or drawn at any size (color bitmaps)."""
+    """Return the sorted character codes of a font; none if the file cannot be read or scaled (color bitmaps)."""
     from matplotlib.ft2font import FT2Font
 
     try:
@@ -133,11 +133,11 @@ def _font(path: str, size: int) -> Any:
 def place(sizes: Sequence[tuple[int, int]], boxes: Boxes, shape: tuple[int, int]) -> list[tuple[int, int]]:
     """Choose the upper left corner (x, y) of each box's label.
 
-    Each label takes the position at its box, inside the image, that covers least of the labels placed before it, of
-    boxes and of their edges; above the left corner if nothing speaks against it.
+    Each label gets the candidate position at its box, inside the image, that overlaps least with labels placed before,
+    boxes and box edges. Without overlap, the position is above the upper left corner.
 
     Args:
-        sizes: (height, width) of each label, the most important first.
+        sizes: (height, width) of each label, most important first.
         boxes: (N, 4) xyxy pixels.
         shape: (height, width) of the image.
     """
@@ -154,7 +154,7 @@ def place(sizes: Sequence[tuple[int, int]], boxes: Boxes, shape: tuple[int, int]
 
 
 def _candidates(sizes: Boxes, boxes: Boxes, shape: tuple[int, int]) -> Boxes:
-    """(N, C, 4): above the box, below, inside at the top and bottom, and beside; each clamped into the image."""
+    """Return candidates (N, C, 4): above, below, inside at top and bottom, beside the box; moved into the image."""
     h, w = sizes.T
     x0, y0, x1, y1 = boxes.round().T
     left, right, above, bottom = x0, x1 - w, y0 - h, y1 - h
@@ -168,7 +168,7 @@ def _candidates(sizes: Boxes, boxes: Boxes, shape: tuple[int, int]) -> Boxes:
 
 
 def _covering(spots: Boxes, boxes: Boxes) -> NDArray[np.float32]:
-    """(N, C) cost of covering boxes: the share of each box or of the label that is covered, and edges crossed."""
+    """Compute the cost (N, C) of covering boxes: covered fraction of each box or of the label, and crossed edges."""
     flat = spots.reshape(-1, 4)
     area = _area(flat)[:, None]
     inside = _overlap(flat, boxes)  # (N * C, N)
@@ -183,7 +183,7 @@ def _area(boxes: Boxes) -> Boxes:
 
 
 def _overlap(spots: Boxes, boxes: Boxes) -> Boxes:
-    """(S, B) areas of intersection."""
+    """Compute the areas (S, B) of intersection."""
     width = np.minimum(spots[:, 2, None], boxes[:, 2])
     width -= np.maximum(spots[:, 0, None], boxes[:, 0])
     height = np.minimum(spots[:, 3, None], boxes[:, 3])

@@ -32,9 +32,9 @@ def colour_of(label: int) -> tuple[int, int, int]:
 
 
 def draw(image: Picture, found: Detections, *, scores: bool = True) -> Picture:
-    """A copy of a (H, W, 3) uint8 RGB image with boxes, masks, and labels that avoid each other.
+    """Draw boxes, masks and labels that avoid each other on a copy of a (H, W, 3) uint8 RGB image.
 
-    The best detection lies on top.
+    The best detection is drawn on top.
     """
     canvas = image.copy()
     found = found[torch.arange(len(found) - 1, -1, -1)]
@@ -52,7 +52,7 @@ def draw(image: Picture, found: Detections, *, scores: bool = True) -> Picture:
 
 
 def _write_labels(canvas: Picture, found: Detections, *, scores: bool) -> None:
-    """Write names and scores on grounds of their class's color, the best detection first."""
+    """Draw names and scores on the color of their class; the best detection is placed first."""
     size = max(11, round(min(canvas.shape[:2]) * TEXT_SIZE))
     grounds = [colour_of(label) for label in found.labels.tolist()]
     texts = [[name] for name in found.names()]

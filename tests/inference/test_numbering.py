@@ -53,7 +53,7 @@ def test_ids_and_names_come_from_the_json(tmp_path: Path) -> None:
     [
         (["/d/x/c.jpg"], "/d/x/c.jpg: is not an image of"),
         (["/d/clip.mp4"], "/d/clip.mp4: is not an image of"),
-        (["/d/a.jpg"], "/d/a.jpg: fits 2 images of"),
+        (["/d/a.jpg"], "/d/a.jpg: matches 2 images of"),
         (["/d/x/a.jpg", "/e/x/a.jpg"], "/e/x/a.jpg: is image id 100 of"),
     ],
 )

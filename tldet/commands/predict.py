@@ -16,12 +16,10 @@ SUMMARY = "run a detector on pictures and video"
 def arguments(parser: ArgumentParser) -> None:
     """What it takes."""
     parser.add_argument("checkpoint", metavar="CKPT", help="a tldet checkpoint")
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, folders, globs, videos, a camera number")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, folders, globs, videos or a camera number")
     parser.add_argument("--out", metavar="D", help="write drawn pictures and videos there")
     parser.add_argument("--json", type=file_name, metavar="F", help="write COCO results JSON there")
-    parser.add_argument(
-        "--annotations", metavar="JSON", help="take image and category ids of the results from this COCO JSON"
-    )
+    parser.add_argument("--annotations", metavar="JSON", help="COCO JSON whose image and category ids --json uses")
     parser.add_argument("--score", type=score, default=0.3, metavar="T", help="least score (default: %(default)s)")
     nms = parser.add_mutually_exclusive_group()
     nms.add_argument(
@@ -29,13 +27,13 @@ def arguments(parser: ArgumentParser) -> None:
         dest="nms_per_class",
         action="store_true",
         default=None,
-        help="NMS among boxes of the same class (default: the setting in the checkpoint, which is this unless changed)",
+        help="apply NMS within each class (default: setting of the checkpoint, normally this)",
     )
     nms.add_argument(
         "--nms-agnostic",
         dest="nms_per_class",
         action="store_false",
-        help="NMS among boxes of all classes: of two near-duplicate boxes the better one stays",
+        help="apply NMS across classes: of two near-duplicate boxes, keep the one with the higher score",
     )
     add_device(parser)
     add_precision(parser, "the faster one")

@@ -213,7 +213,7 @@ def test_pictures_in_any_order_and_equal_scores_give_the_reference_s_numbers(typ
 
 
 def test_evaluator_refuses() -> None:
-    with pytest.raises(DataError, match=r"no category id 6.*it has 5, 30"):
+    with pytest.raises(DataError, match=r"no category id 6.*only 5, 30"):
         CocoEvaluator(GT, category_ids=[5, 6])
     evaluator = CocoEvaluator(GT, category_ids=[5, 30])
     with pytest.raises(DataError, match="unknown image_id 41"):

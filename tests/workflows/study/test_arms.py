@@ -88,5 +88,5 @@ def test_a_recipe_that_decays_itself_is_refused() -> None:
     refuse_same(ARMS, recipe)
     for value in (0.7, 0.9):
         recipe["optimizer"]["layer_decay"] = value
-        with pytest.raises(ConfigError, match=r"--arms layer-decay: the recipe sets optimizer\.layer_decay"):
+        with pytest.raises(ConfigError, match=r"--arms layer-decay: the recipe already sets optimizer\.layer_decay"):
             refuse_same(ARMS, recipe)

@@ -48,13 +48,13 @@ def pick_device(name: str = "auto") -> torch.device:
 
 @dataclass(frozen=True)
 class Precision:
-    """A number format and a memory layout.
+    """Precision and memory layout.
 
     Attributes:
-        name: ``fp32``, ``bf16`` or ``fp16``; weights stay fp32, the others are autocast.
+        name: ``fp32``, ``bf16`` or ``fp16``; weights stay fp32; bf16 and fp16 use autocast.
         device_type: ``cpu``, ``cuda``, ...
-        channels_last: whether pictures and convolution weights lie with their channels last (faster almost everywhere).
-        reason: why, for the log.
+        channels_last: store images and convolution weights in channels-last memory (almost always faster).
+        reason: reason of the choice, for the log.
         rewrites: gradients computed by :mod:`tldet.models.ops.depthwise`, where it is faster than torch.
     """
 
@@ -117,21 +117,20 @@ def choose(
     trial: Callable[[], Any] | None = None,
     work: str = "",
 ) -> Precision:
-    """Choose for ``model`` on ``device``.
+    """Choose the precision of ``model`` on ``device``.
 
     Args:
-        model: the model at hand.
-        device: where it runs.
+        model: the model.
+        device: the device.
         requested: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        trial: runs the model once as it will be used (a forward pass, or a forward pass whose loss it returns); with
-            it, and only on a processor with bf16 instructions, both formats are timed. Without it such a processor
-            stays at fp32. For a model in training mode on CPU, the backward kernels of depthwise convolutions are
-            timed too. The model is not changed. Results are cached (:mod:`tldet.cache`) for this processor and this
-            model, so that the same run always computes the same way.
-        work: what else the times depend on, for example the pictures' size.
+        trial: runs one forward pass (and returns the loss, for training). With a trial, fp32 and bf16 are timed on a
+            CPU with bf16 instructions; without a trial, such a CPU uses fp32. For a model in training mode on CPU,
+            the backward kernels of depthwise convolutions are timed too. The model is not changed. Results are cached
+            (:mod:`tldet.cache`) for this processor and this model, so that the same run always computes the same way.
+        work: further properties that times depend on, such as the image size.
 
     Raises:
-        ConfigError: the device cannot compute in what was asked for.
+        ConfigError: the device does not support the requested precision.
     """
     kind = torch.device(device).type
     if requested != "auto":

@@ -150,9 +150,9 @@ def choose(
     key = timing_key(model, f"{work} {rewritten}" if rewritten else work)
     seconds, known = remembered("precision", key, lambda: _measure(model, trial, rewritten))
     name = "bf16" if seconds["bf16"] < _WORTH_IT * seconds["fp32"] else "fp32"
-    when = " at an earlier time" if known else ""
-    when += ", too near to change it" if name == "fp32" and seconds["bf16"] < seconds["fp32"] else ""
-    reason = f"measured {seconds['fp32']:.3f} s in fp32, {seconds['bf16']:.3f} s in bf16{when}"
+    when = "; cached" if known else ""
+    when += ", difference too small for bf16" if name == "fp32" and seconds["bf16"] < seconds["fp32"] else ""
+    reason = f"step time: fp32 {seconds['fp32']:.3f} s, bf16 {seconds['bf16']:.3f} s{when}"
     return Precision(name, kind, reason=reason, rewrites=rewritten.get(name, {}))
 
 

@@ -123,7 +123,7 @@ def test_aliases_apply_to_the_new_data_only(tmp_path: Path) -> None:
     assert counts(data.val) == {"dog": 1 + 1, "owl": 1, "cat": 1, "puppy": 1}
     assert counts(prepared(tmp_path, new, new, match, own=own).val) == {"dog": 1, "owl": 1, "cat": 1, "Dog": 1}
     replay = write(tmp_path, "replay", {"puppy": 5}, [["puppy"]])
-    with pytest.raises(DataError, match=r"class 'puppy' of the old pictures .* --class-aliases apply to the new data"):
+    with pytest.raises(DataError, match=r"class 'puppy' of the replay images .* --class-aliases apply to the new data"):
         prepared(tmp_path, new, new, match, replay=replay)
 
 
@@ -179,7 +179,7 @@ def missing_picture(folder: Path) -> dict[str, Split]:
             strange_replay,
             "replay.json: class 'cow' of the replay images is neither a class of the checkpoint nor new (cat",
         ),
-        (missing_picture, "1 of 1 pictures of"),
+        (missing_picture, "1 of 1 images of"),
     ],
 )
 def test_what_cannot_be(tmp_path: Path, make: Any, error: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_device, add_precision, file_name, score
+from tldet.commands.shared import add_device, add_nms, add_precision, file_name, score
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,20 +23,7 @@ def arguments(parser: ArgumentParser) -> None:
         "--annotations", metavar="JSON", help="take image and category ids of the results from this COCO JSON"
     )
     parser.add_argument("--score", type=score, default=0.3, metavar="T", help="least score (default: %(default)s)")
-    nms = parser.add_mutually_exclusive_group()
-    nms.add_argument(
-        "--nms-per-class",
-        dest="nms_per_class",
-        action="store_true",
-        default=None,
-        help="NMS among boxes of the same class (default: the setting in the checkpoint, which is this unless changed)",
-    )
-    nms.add_argument(
-        "--nms-agnostic",
-        dest="nms_per_class",
-        action="store_false",
-        help="NMS among boxes of all classes: of two near-duplicate boxes the better one stays",
-    )
+    add_nms(parser)
     add_device(parser)
     add_precision(parser, "the faster one")
 

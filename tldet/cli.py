@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def entry(argv: Sequence[str] | None = None) -> NoReturn:
     """A whole process: what predicts is started over first, see :func:`restart_without_caches`."""
-    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is escaped
+    for stream in (sys.stdout, sys.stderr):  # escape characters that the terminal's encoding lacks
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if argv is None else list(argv)

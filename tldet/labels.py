@@ -1,4 +1,4 @@
-"""Class names on images: text in any script, and positions where labels cover little."""
+"""Labels on images: text in any script, at positions with little overlap."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROWS = [0, 0, 1, 1, 2, 2, 3, 3, 2, 2, 3, 3, 4]
 
 @lru_cache(maxsize=1024)
 def paint(text: str, size: int, ground: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Draw one line of text, black or white, on a ground of its own: (height, width, 3), see :func:`render`."""
+    """Draw one line of black or white text on a colored background: (height, width, 3), see :func:`render`."""
     ink = 0 if sum(ground) > 330 else 255
     share = render(text, size)[..., None].astype(np.uint16)
     return np.asarray((share * ink + (255 - share) * np.array(ground, np.uint16)) // 255, np.uint8)
@@ -38,8 +38,8 @@ def render(text: str, size: int) -> Mask:
     """Draw one line of text as (height, width) coverage from 0 to 255.
 
     Args:
-        text: in any script; a character that no installed font has is written in ASCII.
-        size: pixels per em, on which alone the height depends.
+        text: text in any script; a character that no installed font has is written in ASCII.
+        size: pixels per em, which alone determines the height.
     """
     from PIL import Image, ImageDraw
 
@@ -55,17 +55,17 @@ def render(text: str, size: int) -> Mask:
 
 
 def _readable(text: str) -> str:
-    """The text with ASCII for what no font has."""
+    """Replace characters that no font has by ASCII."""
     return "".join(c if _font_with(c) else "" if _invisible(c) else _plain(c) for c in _spaced(text))
 
 
 def _spaced(text: str) -> str:
-    """The text with spaces for control characters and the like."""
+    """Replace control characters, line separators and surrogates by spaces."""
     return "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp", "Cs"} else c for c in text)
 
 
 def _invisible(character: str) -> bool:
-    """Joiners and selectors of variants, which need no glyph."""
+    """Return True for joiners and variation selectors, which need no glyph."""
     return unicodedata.category(character) == "Cf" or 0xFE00 <= ord(character) <= 0xFE0F
 
 
@@ -75,13 +75,13 @@ def _plain(character: str) -> str:
 
 
 def without_font(texts: Iterable[str]) -> list[str]:
-    """The texts with a character that no installed font has; it is drawn in ASCII."""
+    """Return the texts with a character that no installed font has and that is drawn in ASCII."""
     return [text for text in texts if not all(_font_with(c) or _invisible(c) for c in _spaced(text))]
 
 
 @cache
 def _font_with(character: str) -> str:
-    """Path of the first font that has a glyph for a character; empty if none has."""
+    """Return the path of the first font that has a glyph for a character; empty if there is none."""
     if " " <= character <= "~":
         return _default_font()
     if _has_glyph(_default_font(), character):
@@ -91,7 +91,7 @@ def _font_with(character: str) -> str:
 
 @cache
 def _default_font() -> str:
-    """DejaVu Sans, which comes with matplotlib."""
+    """Return the path of DejaVu Sans, which comes with matplotlib."""
     spec = importlib.util.find_spec("matplotlib")
     assert spec is not None
     assert spec.origin is not None
@@ -100,7 +100,7 @@ def _default_font() -> str:
 
 @cache
 def _system_fonts() -> tuple[str, ...]:
-    """The installed fonts: upright sans-serif ones of Noto first, the others by name."""
+    """List the installed fonts: regular Noto Sans first, then other regular fonts, then bold and italic ones."""
     from matplotlib.font_manager import findSystemFonts
 
     def rank(path: str) -> tuple[bool, bool, str]:
@@ -119,7 +119,7 @@ def _has_glyph(path: str, character: str) -> bool:
 
 @cache
 def _charmap(path: str) -> NDArray[np.int32]:
-    """Sorted character codes of a font; none for a file that cannot be read or drawn at any size (color bitmaps)."""
+    """Return the sorted character codes of a font; none if the file cannot be read or scaled (color bitmaps)."""
     from matplotlib.ft2font import FT2Font
 
     try:
@@ -139,11 +139,11 @@ def _font(path: str, size: int) -> Any:
 def place(sizes: Sequence[tuple[int, int]], boxes: Boxes, shape: tuple[int, int]) -> list[tuple[int, int]]:
     """Choose the upper left corner (x, y) of each box's label.
 
-    Each label takes the position at its box, inside the image, that covers least of the labels placed before it, of
-    boxes and of their edges; above the left corner if nothing speaks against it.
+    Each label gets the candidate position at its box, inside the image, that overlaps least with labels placed before,
+    boxes and box edges. Without overlap, the position is above the upper left corner.
 
     Args:
-        sizes: (height, width) of each label, the most important first.
+        sizes: (height, width) of each label, most important first.
         boxes: (N, 4) xyxy pixels.
         shape: (height, width) of the image.
     """
@@ -175,18 +175,19 @@ def _cheapest(spots: Iterable[tuple[float, list[int]]], taken: Mask, height: int
 
 
 def _candidates(sizes: Boxes, boxes: Boxes, shape: tuple[int, int]) -> Boxes:
-    """(N, C, 4): above the box, below, inside at the top and bottom, and beside; each clamped into the image."""
+    """Return candidates (N, C, 4): above, below, inside at top and bottom, beside the box; moved into the image."""
     h, w = sizes.T
     x0, y0, x1, y1 = boxes.round().T
     x = np.array((x0, x1 - w, x1, x0 - w))[COLUMNS]  # (C, N)
     y = np.array((y0 - h, y1, y0, y1 - h, y0 - 2 * h))[ROWS]
     x = x.clip(0, np.maximum(shape[1] - w, 0))
     y = y.clip(0, np.maximum(shape[0] - h, 0))
-    return np.array((x, y, x + w, y + h)).transpose(2, 1, 0)
+    corners: Boxes = np.array((x, y, x + w, y + h), np.float32).transpose(2, 1, 0)
+    return corners
 
 
 def _covering(spots: Boxes, boxes: Boxes) -> NDArray[np.float32]:
-    """(N, C) cost of covering boxes: the share of each box or of the label that is covered, and edges crossed."""
+    """Compute the cost (N, C) of covering boxes: covered fraction of each box or of the label, and crossed edges."""
     flat = spots.reshape(-1, 4)
     area = _area(flat)[:, None]
     inside = _overlap(flat, boxes)  # (N * C, N)
@@ -201,7 +202,7 @@ def _area(boxes: Boxes) -> Boxes:
 
 
 def _overlap(spots: Boxes, boxes: Boxes) -> Boxes:
-    """(S, B) areas of intersection."""
+    """Compute the areas (S, B) of intersection."""
     width = np.minimum(spots[:, 2, None], boxes[:, 2])
     width -= np.maximum(spots[:, 0, None], boxes[:, 0])
     height = np.minimum(spots[:, 3, None], boxes[:, 3])

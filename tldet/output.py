@@ -38,7 +38,8 @@ def write_json(path: str | Path, content: object, *, indent: int | None = None, 
     make_folder(path.parent)
     written = path.with_name(f".{path.name}.tmp") if whole else path
     try:
-        written.write_text(text, encoding="utf-8", errors="backslashreplace")  # half of a UTF-16 pair: its JSON escape
+        # A lone surrogate becomes its JSON escape.
+        written.write_text(text, encoding="utf-8", errors="backslashreplace")
         if whole:
             written.replace(path)
     except OSError as error:

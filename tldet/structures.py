@@ -184,7 +184,7 @@ class Batch:
         sizes: (height, width) of each picture inside the padding.
         targets: one a picture, in the pixels of ``images``.
         original_sizes: (height, width) of each picture as stored, upright; boxes are scaled back to it.
-        seed: of the step; anchors and RoIs of an image are drawn from it and the image's id.
+        seed: seed of the step; with the image id it determines the sampled anchors and RoIs of an image.
     """
 
     images: Tensor

@@ -35,9 +35,9 @@ def colour_of(label: int) -> Color:
 
 
 def draw(image: Picture, found: Detections, *, scores: bool = True) -> Picture:
-    """A copy of a (H, W, 3) uint8 RGB image with boxes, masks, and labels that avoid each other.
+    """Draw boxes, masks and labels that avoid each other on a copy of a (H, W, 3) uint8 RGB image.
 
-    The best detection lies on top.
+    The best detection is drawn on top.
     """
     canvas = image.copy()
     colors = [colour_of(label) for label in found.labels.tolist()]

@@ -2,7 +2,7 @@
 _base_ = ['../_base_/models/cascade_mask_rcnn_r50_fpn.py', '../_base_/schedules/small.py', '../_base_/runtime.py']
 model = dict(
     head=dict(
-        roi=dict(sampling_ratio=2),  # several times faster on a processor than adapted samples
+        roi=dict(sampling_ratio=2),  # several times faster on CPU than adaptive sampling
         mask=dict(targets='coverage'),
     )
 )

@@ -2,8 +2,8 @@
 # Published weights: box AP 47.4, mask AP 41.8 on COCO val2017 (torchvision, maskrcnn_resnet50_fpn_v2).
 _base_ = ['../_base_/models/mask_rcnn_r50_fpn_v2_torchvision.py', '../_base_/schedules/small.py', '../_base_/runtime.py']
 model = dict(
-    backbone=dict(norm='frozen'),  # a few pictures a batch have no statistics worth learning
-    head=dict(mask=dict(targets='coverage', paste='sampled')),  # no half-pixel shifts; torchvision's are options
+    backbone=dict(norm='frozen'),  # batch statistics of a few images are too noisy
+    head=dict(mask=dict(targets='coverage', paste='sampled')),  # without torchvision's half-pixel shifts
 )
 optimizer = dict(lr=0.0001, base_batch=4)
 data = dict(loader=dict(batch_size=4, eval_batch_size=4, workers=0))

@@ -121,7 +121,7 @@ def test_areas_tell_corners_near_the_origin() -> None:
     sizes = np.tile([[H, W]], (len(boxes), 1))
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     assert require_coco_boxes("x", "boxes", boxes, sizes) == []
-    with pytest.raises(DataError, match="every area is that of corners"):
+    with pytest.raises(DataError, match="every 'area' fits corners only"):
         require_coco_boxes("x", "boxes", boxes, sizes, areas)
 
 

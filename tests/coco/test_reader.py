@@ -72,9 +72,9 @@ RULES = [
     ([box(), box(id=...)], TWICE, "1 annotations have no id and were numbered"),
     ([box(id=...), box(id=...)], TWICE, "2 annotations have no id and were numbered"),
     ([box(), box(id=None)], TWICE, "1 annotations have no id and were numbered"),
-    ([box(id="a1"), box(id="a1")], TWICE, "2 annotations have an id that is no whole number and were renumbered"),
-    ([box(id=1.5), box(id=2**70)], TWICE, "2 annotations have an id that is no whole number and were renumbered"),
-    ([box(id=True), box(id=[1])], TWICE, "2 annotations have an id that is no whole number and were renumbered"),
+    ([box(id="a1"), box(id="a1")], TWICE, "2 annotations have an id that is not an integer and were renumbered"),
+    ([box(id=1.5), box(id=2**70)], TWICE, "2 annotations have an id that is not an integer and were renumbered"),
+    ([box(id=True), box(id=[1])], TWICE, "2 annotations have an id that is not an integer and were renumbered"),
     ([box(id=0), box(id=-5)], TWICE, ""),
     ([box(id=7.0), box(id=8)], TWICE, ""),
     ([box(bbox=..., segmentation=[TRIANGLE])], TWICE[:1], "1 boxes are missing and were derived from the segmentation"),
@@ -84,7 +84,7 @@ RULES = [
     (
         [box(), box(id=2, bbox=..., segmentation=[[1, 1, 5, 5]])],
         TWICE[:1],
-        "no polygon of three points and were left out (annotation 2)",
+        "a polygon of 3 or more points were left out (annotation 2)",
     ),
     ([box(area=..., iscrowd=...)], TWICE[:1], ""),
     ([box(area=-3), box(id=2, area=None)], TWICE, ""),
@@ -112,7 +112,7 @@ def test_the_first_holder_keeps_its_id(tmp_path: Path) -> None:
 
 
 REFUSED = [
-    ([box(bbox=...)], {}, "annotation id 1 has no bbox, and no segmentation to derive it from"),
+    ([box(bbox=...)], {}, "annotation id 1 has no bbox, and no segmentation to derive one from"),
     ([box(bbox=..., segmentation=[])], {}, "annotation id 1 has no bbox, and no segmentation"),
     ([box(bbox=..., segmentation="x")], {}, "annotation id 1 has no bbox and has a segmentation that is neither"),
     ([box(bbox=..., segmentation={"size": [1, 1], "counts": [1]})], {}, "has no bbox and has a mask of size [1, 1]"),
@@ -120,7 +120,7 @@ REFUSED = [
     ([box(bbox=["1", 2, 3, 4])], {}, "annotation id 1: 'bbox' must be a list of four numbers"),
     ([box(bbox=[1, 2, 3, float("inf")])], {}, "annotation id 1 has bbox [1.0, 2.0, 3.0, inf]; it must be finite"),
     ([box(bbox=[1, 2, -3, 4])], {}, "annotation id 1 has bbox [1.0, 2.0, -3.0, 4.0]: its width or height is negative"),
-    ([box(image_id=8)], {}, "annotation id 1 has unknown image_id 8: it is not among the 1 images"),
+    ([box(image_id=8)], {}, "annotation id 1 has unknown image_id 8: none of the 1 images has this id"),
     ([box(image_id="7")], {}, "annotation id 1: 'image_id' must be a whole number, not the text '7'"),
     ([box(image_id=7.5)], {}, "annotation id 1: 'image_id' must be a whole number"),
     ([box(image_id=2**70)], {}, "annotation id 1: 'image_id' must be a whole number <= 9223372036854775807"),
@@ -158,9 +158,9 @@ def test_every_command_refuses_the_same(
 
 
 MASKS = [
-    ([box(segmentation=[TRIANGLE, [1, 1, 5, 5]])], 1, "polygons of fewer than three points"),
-    ([box(segmentation=[[1, 1, 5, 5], TRIANGLE, []])], 1, "polygons of fewer than three points"),
-    ([box(segmentation=[[1, 1, 5, 5]]), box(id=2, segmentation=[TRIANGLE])], 1, "polygons of fewer than three points"),
+    ([box(segmentation=[TRIANGLE, [1, 1, 5, 5]])], 1, "polygons with fewer than 3 points"),
+    ([box(segmentation=[[1, 1, 5, 5], TRIANGLE, []])], 1, "polygons with fewer than 3 points"),
+    ([box(segmentation=[[1, 1, 5, 5]]), box(id=2, segmentation=[TRIANGLE])], 1, "polygons with fewer than 3 points"),
     ([box(segmentation=[TRIANGLE]), box(id=2, segmentation=RLE)], 2, ""),
     ([box(segmentation=[TRIANGLE]), box(id=2, segmentation=None), box(id=3, segmentation=[])], 1, ""),
 ]
@@ -232,7 +232,7 @@ def roboflow(**other: Any) -> list[dict[str, Any]]:
     ]
 
 
-DROPPED = "category 0 'cells' dropped: an unused supercategory entry"
+DROPPED = "category 0 'cells' dropped: unused supercategory entry"
 CATEGORIES = [
     (roboflow(), [box()], ["cat", "dog"], True),
     (roboflow(name="cells"), [box()], ["cells", "dog"], True),
@@ -275,4 +275,4 @@ def test_detections_of_the_dropped_entry_are_left_out(tmp_path: Path, caplog: py
     with caplog.at_level(logging.INFO, "tldet"):
         result = evaluate_files(path, found)
     assert (result.AP, set(result.per_class)) == (pytest.approx(1), {"cat", "dog"})
-    assert "1 detections of classes that the dataset does not have left out (category id 0)" in caplog.text
+    assert "1 detections left out: the dataset does not have their classes (category id 0)" in caplog.text

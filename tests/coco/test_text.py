@@ -64,7 +64,7 @@ NO_TEXT = [
     (b" \r\n", "is empty"),
     (b"\xef\xbb\xbf", "is empty"),
     ("\ufeff\n".encode("utf-16"), "is empty"),
-    (bytes(4096), "holds nothing but zero bytes"),
+    (bytes(4096), "contains only zero bytes"),
     (LFS, "is a Git LFS pointer, not the file itself; fetch it with 'git lfs pull'"),
     (b"\n <!DOCTYPE html>\n<html></html>", "is an HTML page"),
     ("<HTML></HTML>".encode("utf-16"), "is an HTML page"),

@@ -148,7 +148,7 @@ def test_skip(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert "9.jpg: no such file (image 19)" in caplog.text
     for name in ("0.jpg", "1.jpg", "3.jpg", "4.jpg", "6.jpg", "8.jpg"):
         half(tmp_path / "d" / name)
-    with pytest.raises(DataError, match="none of its 10 images can be used"):
+    with pytest.raises(DataError, match="none of the 10 images can be used"):
         CocoDataset(str(path), str(tmp_path / "d"), on_bad_image="skip").check_images()
 
 
@@ -175,19 +175,19 @@ def test_a_second_check_opens_only_what_changed(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("orientation", "stated", "box", "verdict"),
     [
-        (1, (30, 20), [35, 5, 20, 30], "60 x 40, the JSON says 30 x 20; its boxes fit the file only: correct width"),
+        (1, (30, 20), [35, 5, 20, 30], "60 x 40, JSON 30 x 20; the boxes fit only the file: correct width"),
         (
             1,
             (120, 80),
             [70, 5, 20, 30],
-            "60 x 40, the JSON says 120 x 80; its boxes fit the JSON only, so the image was",
+            "60 x 40, JSON 120 x 80; the boxes fit only the JSON, so the image was",
         ),
-        (1, (120, 80), BOX, "its boxes fit both"),
-        (1, (50, 50), [70, 70, 20, 30], "its boxes fit neither"),
-        (1, (40, 60), [45, 5, 10, 10], "60 x 40, the JSON says 40 x 60; its boxes fit the file only"),
-        (6, (60, 40), [45, 5, 10, 10], r"40 x 60 \(EXIF orientation 6\), the JSON says 60 x 40, its size before the"),
+        (1, (120, 80), BOX, "the boxes fit both"),
+        (1, (50, 50), [70, 70, 20, 30], "the boxes fit neither"),
+        (1, (40, 60), [45, 5, 10, 10], "60 x 40, JSON 40 x 60; the boxes fit only the file"),
+        (6, (60, 40), [45, 5, 10, 10], r"40 x 60 \(EXIF orientation 6\), JSON 60 x 40 \(the size before the"),
         (6, (60, 40), [45, 5, 10, 10], "annotated before the rotation: remove the EXIF orientation"),
-        (6, (60, 40), [5, 45, 10, 10], "its boxes fit the file only: correct width and height"),
+        (6, (60, 40), [5, 45, 10, 10], "the boxes fit only the file: correct width and height"),
     ],
 )
 def test_the_json_states_another_size(
@@ -202,6 +202,6 @@ def test_the_json_states_another_size(
     (tmp_path / "d").mkdir()
     photo(tmp_path / "d" / "a.jpg", orientation)
     path = data(tmp_path / "d", [box], stated)
-    with caplog.at_level(logging.INFO), pytest.raises(DataError, match=f"file and JSON disagree: .*{verdict}"):
+    with caplog.at_level(logging.INFO), pytest.raises(DataError, match=f"sizes differ: file .*{verdict}"):
         CocoDataset(str(path), str(tmp_path / "d")).check_images()
     assert "outside" not in caplog.text

@@ -74,10 +74,10 @@ def test_masks(tmp_path: Path, segmentation: Any, pixels: int) -> None:
 @pytest.mark.parametrize(
     ("options", "first", "said"),
     [
-        ({}, [False, True], "1 of 2 pictures are not labelled for every class; the absence of the others teaches"),
+        ({}, [False, True], "1 of 2 images are annotated for some classes only; the absence of the others teaches"),
         ({"partial": False}, None, "taken as if they were: partial=False"),
-        ({"classes": ["y", "x"]}, [True, False], "1 of 2 pictures"),
-        ({"classes": ["x", "y", "z"]}, [False, True, False], "2 of 2 pictures"),
+        ({"classes": ["y", "x"]}, [True, False], "1 of 2 images"),
+        ({"classes": ["x", "y", "z"]}, [False, True, False], "2 of 2 images"),
     ],
 )
 def test_a_target_says_what_its_picture_was_labelled_for(

@@ -162,7 +162,7 @@ def test_the_other_files_of_coco_are_passed_over(tmp_path: Path) -> None:
         (("train.json", "val.json", "dev.json"), "dev.json, val.json; choose one with --val"),
         (("train.json", "val.json", "test.json", "test2.json"), "test.json, test2.json; leave one of them"),
         (("part1.json", "part2.json"), "cannot tell which JSON to train on .part1.json, part2.json"),
-        (("train.json", "more.json"), "cannot tell which split more.json is of"),
+        (("train.json", "more.json"), "cannot tell which split more.json belongs to"),
         (("labels.json", "val.json"), "cannot tell which JSON to train on .labels.json, val.json"),
     ],
 )

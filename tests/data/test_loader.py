@@ -128,7 +128,7 @@ def test_a_broken_picture_arrives_as_one_line_from_any_worker(folder: Path, tmp_
 
 def test_missing_pictures_are_counted(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes((folder / "a.json").read_bytes())
-    with pytest.raises(DataError, match=r"9 of 9 pictures of .* missing: 0\.png, 1\.png, 2\.png, \.\.\."):
+    with pytest.raises(DataError, match=r"9 of 9 images of .* missing: 0\.png, 1\.png, 2\.png, \.\.\."):
         dataset(tmp_path).check_images()
 
 

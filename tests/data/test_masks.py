@@ -81,7 +81,7 @@ def check(found: Labelled, gap: float = SLACK, shift: float = 0.4) -> None:
         if mask.any():
             assert np.abs(box - around).max() <= gap + 1e-3, row
         white = found.image[..., 0] - float(found.image[..., 0].min())
-        if row == 0 and mask.sum() > 60:
+        if row == 0 and mask.sum() > 60 and white.max() > 64:  # ColorJitter may leave no contrast
             assert np.abs(center(mask) - center(white)).max() < shift
 
 

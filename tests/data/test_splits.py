@@ -104,9 +104,9 @@ def test_equal_images_stay_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("classes_of", "same", "problem"),
     [
-        ([[0]], [], "has 1 image; at least 2"),
+        ([[0]], [], "at least 2 images are needed for training and validation, found 1"),
         ([[0]] * 5, [range(5)], "all its images are equal"),
-        ([[0], [1], [2]], [], "every image is the only one of one of its classes; give --val"),
+        ([[0], [1], [2]], [], "every image is the only image of some class; give --val"),
     ],
 )
 def test_what_cannot_be_split(

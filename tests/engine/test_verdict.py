@@ -58,9 +58,9 @@ def log(ap: Values, val: Values, train: Sequence[float], metric: str = "AP") -> 
         ([0.1, 0.2, 0.3, 0.395, 0.395, 0.404], [1] * 6, FALLING, "converged", 400, "since step 400"),
         ([0.1, 0.3, 0.4, 0.2, 0.4, 0.405], [1] * 6, FALLING, "converged", 500, "since step 500"),
         # no basis for a verdict
-        ([0.001, 0.01, 0.02, 0.02, 0.02, 0.02], [2] * 6, FALLING, "unknown", 600, "hardly learned"),
-        ([0.0] * 6, [2] * 6, FALLING, "unknown", 600, "hardly learned"),
-        ([NAN] * 6, [2] * 6, FALLING, "unknown", 600, "hardly learned"),
+        ([0.001, 0.01, 0.02, 0.02, 0.02, 0.02], [2] * 6, FALLING, "unknown", 600, "hardly any progress"),
+        ([0.0] * 6, [2] * 6, FALLING, "unknown", 600, "hardly any progress"),
+        ([NAN] * 6, [2] * 6, FALLING, "unknown", 600, "hardly any progress"),
         ([0.1, 0.3], [1, 1], [1, 1], "unknown", 200, "2 validations are too few"),
         ([0.3], [1], [1], "unknown", 100, "1 validation is too few"),
         ([-1, -1, -1, -1], [1, 1, 1, 1], [1, 1, 1, 1], "unknown", 0, "no validation gave a value"),

@@ -213,7 +213,7 @@ def test_pictures_in_any_order_and_equal_scores_give_the_reference_s_numbers(typ
 
 
 def test_evaluator_refuses() -> None:
-    with pytest.raises(DataError, match=r"no category id 6.*it has 5, 30"):
+    with pytest.raises(DataError, match=r"no category id 6.*only 5, 30"):
         CocoEvaluator(GT, category_ids=[5, 6])
     evaluator = CocoEvaluator(GT, category_ids=[5, 30])
     with pytest.raises(DataError, match="unknown image_id 41"):
@@ -263,7 +263,7 @@ def test_what_a_picture_was_not_labelled_for_is_not_judged(
     left = evaluate_files(partly([30], None), [*RIGHT, WRONG_CAT], **given)
     assert (left.detections, left.unjudged) == (2, 1)
     assert replace(left, unjudged=0) == without
-    assert "1 of 2 pictures are not labelled for every class" in caplog.text
+    assert "1 of 2 images are annotated for some classes only" in caplog.text
     assert evaluate_files(partly([30, 5], None), [*RIGHT, WRONG_CAT], **given) == wrong
 
 

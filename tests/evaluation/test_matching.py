@@ -59,11 +59,11 @@ def test_images(gt: Any, dt: Any, by_name: bool, engine: Any, caplog: pytest.Log
 
 
 STOPPED = [
-    (truth(), found(COUNTED, ["a.jpg", "b.jpg", "z.jpg"]), ["detection 2", "'z.jpg'", "none of its images"]),
+    (truth(), found(COUNTED, ["a.jpg", "b.jpg", "z.jpg"]), ["detection 2", "'z.jpg'", "no image of the dataset"]),
     (truth(), found(REVERSED, ["a.jpg", "b.jpg", None]), ["detection 2", "has no file_name"]),
     (truth(), found(RIGHT, ["a.jpg", "b.jpg", "z.jpg"]), ["detection 2", "is 'c.jpg' in the ground truth"]),
     (truth(["a.jpg", "b.jpg", "a.jpg"]), found(COUNTED, ["a.jpg", "b.jpg", "a.jpg"]), ["ids 10, 30", "several"]),
-    (truth(), found(RIGHT, ["clip.mp4#0"] * 3), ["'clip.mp4#0'", "none of its images", "remove file_name"]),
+    (truth(), found(RIGHT, ["clip.mp4#0"] * 3), ["'clip.mp4#0'", "no image of the dataset", "remove file_name"]),
     (truth(), found(COUNTED, file_name=...), ["detection 0", "unknown image_id 1"]),
     (truth([None] * 3), found(COUNTED), ["detection 0", "unknown image_id 1"]),
 ]
@@ -88,8 +88,8 @@ def named(*pairs: tuple[int, str | None]) -> list[dict[str, Any]]:
 CLASSES = [
     (truth(), named((2, "dog"), (1, "cat"), (2, "dog")), 1, ""),
     (truth(), named((1, "dog"), (0, "cat"), (1, "dog")), 1, "all records are matched by category_name"),
-    (truth(), named((2, "dog"), (7, "bird"), (2, "dog")), 0.5, "1 detections of classes that the dataset does not"),
-    (truth(), named((2, "dog"), (1, "bird"), (2, "dog")), 0.5, "does not have left out (bird)"),
+    (truth(), named((2, "dog"), (7, "bird"), (2, "dog")), 0.5, "1 detections left out: the dataset does not"),
+    (truth(), named((2, "dog"), (1, "bird"), (2, "dog")), 0.5, "does not have their classes (bird)"),
     (truth(classes=(None, None)), named((2, "dog"), (1, "cat"), (2, "dog")), 1, ""),
     (truth(classes=("x", "x")), named((2, "x"), (1, "x"), (2, "x")), 1, ""),
 ]
@@ -103,7 +103,10 @@ def test_classes(gt: Any, dt: Any, ap: float, expected: str, caplog: pytest.LogC
 
 
 NO_CLASSES = [
-    (named((2, "bird"), (1, "fish"), (2, "bird")), "has no category_name of the ground truth: it has 'bird', 'fish'"),
+    (
+        named((2, "bird"), (1, "fish"), (2, "bird")),
+        "no category_name is a class of the ground truth (file: 'bird', 'fish'",
+    ),
     (named((1, "dog"), (1, None), (1, "dog")), "detection 1 (counted from 0, image_id 20) has no category_name"),
     (named((2, None), (5, None), (2, None)), "detection 1 (counted from 0, image_id 20) has unknown category_id 5"),
 ]

@@ -225,7 +225,7 @@ def test_a_video_that_ends_early_is_reported(
     (tmp_path / "v.mp4").write_bytes(content[: len(content) // 2])
     summary, made = run(tmp_path / "v.mp4")
     assert 0 < summary.frames < 50
-    assert f"shorter than the file states ({summary.frames} frames" in caplog.text
+    assert f"shorter than stated in the file ({summary.frames} frames" in caplog.text
     assert "of 50 frames, 2.00 s" in caplog.text
     assert timed(made)[1] == pytest.approx(summary.frames / 25, abs=0.05)
 

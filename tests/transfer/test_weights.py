@@ -70,7 +70,7 @@ def test_a_file_of_timm_s_weights_placed_by_hand(
     with pytest.raises(CheckpointError, match=r"resnet18.a1_in1k.safetensors: is not of timm:resnet18 .*https://"):
         read_source("timm:resnet18")
     place.write_bytes(b"<html>")
-    with pytest.raises(CheckpointError, match=r"resnet18.a1_in1k.safetensors: is no safetensors file"):
+    with pytest.raises(CheckpointError, match=r"resnet18.a1_in1k.safetensors: is not a safetensors file"):
         read_source("timm:resnet18")
     for wrong in ("timm:resnet18.nothing", "timm:resnet9999"):
         with pytest.raises(CheckpointError, match=f"{wrong}: timm has no such"):

@@ -110,7 +110,7 @@ def test_an_import_of_lightning_s_file_with_class_names(
     assert ours["meta"]["category_ids"] == [1, 2, 3]
     assert plain["meta"]["class_names"] == ["class 1", "class 2", "class 3"]
     assert all(torch.equal(plain["model"][name], one) for name, one in ours["model"].items())
-    assert "2 tensors beside the detector left out: map_metric.total, loss.weight" in caplog.text
+    assert "2 tensors outside the detector left out: map_metric.total, loss.weight" in caplog.text
 
 
 @pytest.mark.parametrize("prefix", ["", "model.", "module._orig_mod."])
@@ -127,7 +127,7 @@ def test_safetensors(theirs: nn.Module, tmp_path: Path, prefix: str, name: str) 
 def test_a_broken_safetensors_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"w\.safetensors: is no safetensors file or is cut off"):
+    with pytest.raises(CheckpointError, match=r"w\.safetensors: is not a safetensors file or is cut off"):
         read_foreign(path)
 
 
@@ -153,7 +153,9 @@ def test_class_names_of_one_stage_models_may_leave_background_out(tmp_path: Path
         meta = checkpoint.load(written)["meta"]
         assert meta["class_names"] == ([BACKGROUND, *names] if len(names) == 2 else names)
         assert len(meta["category_ids"]) == 3
-    with pytest.raises(CheckpointError, match=r"--classes: 1 names for a model with 3 classes \(or 2 after background"):
+    with pytest.raises(
+        CheckpointError, match=r"--classes: 1 names for a model with 3 classes \(or 2 without background"
+    ):
         import_checkpoint(tmp_path / "f.pth", out=tmp_path / "none.pt", classes=["a"])
     assert not (tmp_path / "none.pt").exists()
 
@@ -176,7 +178,7 @@ def test_class_names_from_files(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\xfd")
     with pytest.raises(ConfigError, match="--classes"):
         read_names([str(path)])
-    with pytest.raises(ConfigError, match="'a' comes twice"):
+    with pytest.raises(ConfigError, match="'a' is repeated"):
         read_names(["a", "a"])
 
 

@@ -468,7 +468,7 @@ def test_tldet_s_own_start_brings_them_too(tmp_path: Path) -> None:
     checkpoint.save_weights(tmp_path / "b.safetensors", {**body, "head.weight": torch.zeros(2)}, {})
     assert open_start(tmp_path / "b.safetensors") is None, "a classifier has a head too"
     (tmp_path / "b.safetensors").write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match="no safetensors file"):
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
         open_start(tmp_path / "b.safetensors")
     checkpoint.save(tmp_path / "c.pt", {"meta": meta})
     with pytest.raises(CheckpointError, match=r"c\.pt: is no checkpoint of a detector \(KeyError: 'config'\)"):

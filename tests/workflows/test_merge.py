@@ -217,7 +217,7 @@ def test_what_is_wrong_is_one_line(
     assert "--images is given 2 times for 1 JSON" in said(capsys, digits, valid, "--images", "a", "--images", "b", *out)
     assert "gone: no such folder" in said(capsys, digits, valid, "--images", tmp_path / "gone", *out)
     (twin / "valid" / "00003.jpg").unlink()
-    assert f"1 of 6 pictures of {valid} missing: 00003.jpg" in said(capsys, digits, valid, *out)
+    assert f"1 of 6 images of {valid} missing: 00003.jpg" in said(capsys, digits, valid, *out)
     assert not (tmp_path / "out").exists(), "nothing is written before all is read"
     whole = json.loads(valid.read_text())
     whole["images"] = [image for image in whole["images"] if image["file_name"] != "00003.jpg"]

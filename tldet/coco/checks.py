@@ -21,7 +21,7 @@ Who = Callable[[int], str]  # row -> what a message calls the record
 
 
 def require(good: Bools, who: Who, what: Callable[[int], str]) -> None:
-    """Raise a DataError about the first row that is not good, and say how many others are not."""
+    """Raise DataError for the first bad row; the message counts the others."""
     if good.all():
         return
     first = int(np.flatnonzero(~good)[0])
@@ -39,10 +39,10 @@ def unique_ids(name: str, noun: str, ids: Sequence[Any]) -> None:
 
 
 def ranks(wanted: Ints | Sequence[Any], known: Sequence[int], key: str, who: Who) -> Ints:
-    """Find the position of each of the wanted ids (N,) among the known ones.
+    """Return the position of each wanted id (N,) in the known ids.
 
     Raises:
-        DataError: one is not among them; the message names it.
+        DataError: an id is unknown; the message names it.
     """
     if isinstance(wanted, np.ndarray) and known:
         table = np.array(known, np.int64)
@@ -52,20 +52,20 @@ def ranks(wanted: Ints | Sequence[Any], known: Sequence[int], key: str, who: Who
     else:  # numbers of a results file: 7.0 is the id 7
         rank = {value: place for place, value in enumerate(known)}
         places = np.array([rank.get(value, -1) for value in wanted], np.int64)
-    there = f"it is not among the {len(known)} images" if key == "image_id" else f"the ids are {shortened(known)}"
+    there = f"none of the {len(known)} images has this id" if key == "image_id" else f"the ids are {shortened(known)}"
     require(places >= 0, who, lambda row: f"has unknown {key} {wanted[row]}: {there}")
     return places
 
 
 def segmentations(found: Sequence[Any], sizes: Sequence[Size], who: Who) -> None:
-    """DataError about the first mask that cannot be scored."""
+    """Raise DataError for the first invalid mask."""
     for row, (segmentation, size) in enumerate(zip(found, sizes, strict=True)):
         if problem := rle.problem_with(segmentation, size):
             raise DataError(f"{who(row)} {problem}")
 
 
 def boxes(found: Sequence[Sequence[float] | None], who: Who) -> Floats:
-    """(N, 4) xywh; DataError about a box that is missing, not four numbers, not finite or of negative size."""
+    """Convert boxes to (N, 4) xywh; raise DataError for one that is missing or malformed."""
     require(np.array([box is not None for box in found], dtype=bool), who, lambda _: "has no bbox")
     rows = [box for box in found if box is not None]
     four = np.array([len(box) == 4 for box in rows], dtype=bool)
@@ -76,7 +76,7 @@ def boxes(found: Sequence[Sequence[float] | None], who: Who) -> Floats:
 
 
 def sound_boxes(values: Floats, who: Who) -> None:
-    """DataError about an xywh box that is not finite or of negative size."""
+    """Raise DataError for an xywh box that is not finite or has a negative size."""
     known: Bools = np.logical_and.reduce(np.isfinite(values), axis=1)
     require(known, who, lambda row: f"has bbox {values[row].tolist()}; it must be finite")
     upright: Bools = (values[:, 2] >= 0) & (values[:, 3] >= 0)
@@ -84,15 +84,15 @@ def sound_boxes(values: Floats, who: Who) -> None:
 
 
 def finite(values: Floats, key: str, who: Who) -> None:
-    """DataError about a number that is NaN or infinite."""
+    """Raise DataError for a number that is NaN or infinite."""
     require(np.isfinite(values), who, lambda row: f"has {key} {values[row]}; it must be a finite number")
 
 
 def common_classes(dataset_names: Collection[str], model_names: Collection[str]) -> list[str]:
-    """The class names that a dataset and a model share, in the dataset's order.
+    """Return the class names that a dataset and a model share, in the dataset's order.
 
     Raises:
-        DataError: there is none.
+        DataError: they share no class.
     """
     shared = [name for name in dataset_names if name in set(model_names)]
     if not shared:

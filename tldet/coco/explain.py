@@ -1,4 +1,4 @@
-"""What is wrong with a record of a COCO JSON, in the words of the file: which record, which key, what stands there."""
+"""Error messages about records of a COCO JSON: record, key and the value found."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LISTS = {
 
 
 def explain(error: str, values: Any) -> str:
-    """A decoding error of msgspec in the words of the file.
+    """Turn a decoding error of msgspec into a message that names record and key.
 
     Args:
-        error: its text.
-        values: what was decoded: a dict in COCO's layout, or a list of detections.
+        error: text of the error.
+        values: the decoded values: a dict in COCO's layout, or a list of detections.
     """
     what, _, path = error.partition(" - at `$")
     place = re.match(r"(?:\.(images|annotations|categories))?\[(\d+)\](?:\.(\w+))?", path)
@@ -51,7 +51,7 @@ def _explain_layout(what: str, path: str, values: Any) -> str:
 
 
 def record_name(section: str, row: int, record: Any) -> str:
-    """How a message points at one record: by its id, or by its place in the list."""
+    """Name a record in messages: by its id, or by its position in the list."""
     known = record.get("id") if isinstance(record, Mapping) else None
     noun = {"images": "image", "annotations": "annotation", "categories": "category"}.get(section, "detection")
     return f"{noun} {row} (counted from 0)" if known is None or section == "detections" else f"{noun} id {known}"

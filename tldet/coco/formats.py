@@ -1,4 +1,4 @@
-"""Boxes in another format than COCO's [x, y, width, height] in pixels: normalized to 0..1, or [x0, y0, x1, y1]."""
+"""Detection of boxes that are not [x, y, width, height] in pixels: normalized boxes and corners [x0, y0, x1, y1]."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from numpy.typing import NDArray
 
 from tldet.errors import DataError
 
-UNIT = 1.01  # largest number of a normalized box
-LEAST_SIDE = 10  # pixels; a smaller image may well have objects of a pixel
-SURE_NORMALIZED, SURE_CORNERS = 3, 10  # boxes from which on the format is an error, not only a warning
-OVER = 0.05  # of the image's side; a box that ends farther outside is wrong, not inexact
-SHARE = 0.2  # of the boxes end outside if corners are read as widths
+UNIT = 1.01  # largest coordinate of a normalized box, with some tolerance
+LEAST_SIDE = 10  # pixels; boxes of smaller images are not checked, they may really be one pixel large
+SURE_NORMALIZED, SURE_CORNERS = 3, 10  # number of boxes from which a wrong format is an error, not a warning
+OVER = 0.05  # fraction of the image side; a box that extends farther outside is wrong, not just imprecise
+SHARE = 0.2  # fraction of boxes extending outside their image above which they are taken for corners
 NOT_COCO = "must be [x, y, width, height] in pixels"
 
 
 def require_coco_boxes(
     name: str, noun: str, boxes: NDArray[np.float64], sizes: NDArray[np.int64], areas: NDArray[np.float64] | None = None
 ) -> list[str]:
-    """Refuse boxes that are all normalized or corners; report those that may be.
+    """Reject boxes that are all normalized or corners; warn if only some may be.
 
     Args:
         name: name of the file in messages.
-        noun: what the boxes are of.
+        noun: plural noun for the boxes in messages.
         boxes: (N, 4) as they are in the file.
         sizes: (N, 2) int64, (height, width) of each box's image; 0 for an unknown size.
-        areas: (N,) stated areas, NaN for none.
+        areas: (N,) areas in the file, NaN if missing.
 
     Returns:
-        Warnings about boxes that are too few to be sure.
+        Warnings about suspicious boxes that are too few to be sure.
 
     Raises:
         DataError: the boxes are in another format.
@@ -40,14 +40,14 @@ def require_coco_boxes(
     if len(boxes) and count == len(boxes):
         return _told(
             name,
-            f"all {count} {noun} lie within 0..1: they seem to be normalized and {NOT_COCO}",
+            f"all {count} {noun} lie within 0..1: they seem to be normalized but {NOT_COCO}",
             count >= SURE_NORMALIZED,
         )
     warnings = []
     if count:
         warnings.append(f"{count} of {len(boxes)} {noun} lie within 0..1 and may be normalized; they {NOT_COCO}")
     if (what := _corners(boxes, sizes, None if areas is None else areas[rows])) is not None:
-        text = f"{noun} seem to be corners [x0, y0, x1, y1] ({what}) and {NOT_COCO}"
+        text = f"{noun} seem to be corners [x0, y0, x1, y1] ({what}) but {NOT_COCO}"
         warnings += _told(name, text, len(boxes) >= SURE_CORNERS)
     return warnings
 
@@ -59,7 +59,7 @@ def _told(name: str, text: str, sure: bool) -> list[str]:
 
 
 def _corners(boxes: NDArray[np.float64], sizes: NDArray[np.int64], areas: NDArray[np.float64] | None) -> str | None:
-    """Say why boxes seem to be corners; None if they do not."""
+    """Return the reason why boxes seem to be corners; None if they do not."""
     known = (sizes > 0).all(1)
     boxes, sides = boxes[known], sizes[known][:, ::-1].astype(np.float64)
     inside = (boxes[:, 2:] > boxes[:, :2]).all(1) & (boxes[:, 2:] <= sides + 1).all(1) & (boxes >= -1).all(1)
@@ -67,10 +67,10 @@ def _corners(boxes: NDArray[np.float64], sizes: NDArray[np.int64], areas: NDArra
         return None
     over = (boxes[:, :2] + boxes[:, 2:] > sides * (1 + OVER) + 1).any(1)
     if over.mean() > SHARE:
-        return f"{int(over.sum())} of {len(boxes)} would end outside their image, as corners all lie inside"
+        return f"as widths and heights, {int(over.sum())} of {len(boxes)} extend outside their image; as corners, none"
     if areas is None:
         return None
     stated = areas[known]
     as_corners, as_sides = (boxes[:, 2:] - boxes[:, :2]).prod(1), boxes[:, 2:].prod(1)
     fits = np.isclose(stated, as_corners, rtol=1e-3) & ~np.isclose(stated, as_sides, rtol=1e-2)
-    return "every area is that of corners" if fits.all() else None
+    return "every 'area' fits corners only" if fits.all() else None

@@ -1,4 +1,4 @@
-"""Ids that stay what they are where they can."""
+"""Renumbering of repeated ids."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 
 def unclashed(ids: NDArray[np.int64], refused: Collection[int] = ()) -> NDArray[np.int64]:
-    """Ids that differ from each other: the first holder keeps its id, the others get the smallest free ones from 1 on.
+    """Make ids unique: the first occurrence keeps its id, the others get the smallest free ids from 1.
 
     Args:
         ids: (N,) in order of precedence.
-        refused: ids that nobody keeps.
+        refused: ids that are always replaced.
 
     Returns:
-        (N,) int64, no two alike, none of ``refused`` kept.
+        (N,) int64, unique and not in ``refused``.
     """
     _, first = np.unique(ids, return_index=True)
     moves = np.ones(len(ids), np.bool_)

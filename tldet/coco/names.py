@@ -1,4 +1,4 @@
-"""Images of a dataset found by paths, as other folders, tools and systems write them."""
+"""Lookup of a dataset's images by paths from other folders, tools and operating systems."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ Parts = tuple[str, ...]
 
 
 def parts_of(name: str) -> Parts:
-    """Split a path into folders and file name, whichever system wrote it."""
+    """Split a POSIX or Windows path into folders and file name."""
     return tuple(part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", ".", ".."))
 
 
 class FileNames:
-    """Finds the images of a dataset by paths.
+    """Lookup of the images of a dataset by path.
 
     Args:
         names: file name of each image, None for an unknown one.
@@ -29,14 +29,14 @@ class FileNames:
                 self._ranks[parts[-1]].append(rank)
 
     def find(self, path: str) -> list[int]:
-        """Positions of the images that ``path`` may be: those whose folders agree too, else those of the same name."""
+        """Return the positions of the images ``path`` may refer to: same name and folders if any, else same name."""
         parts = parts_of(path)
         same = self._ranks.get(parts[-1], []) if parts else []
         closest = [rank for rank in same if self._agree(rank, parts)]
         return closest or same
 
     def agrees(self, rank: int, path: str) -> bool:
-        """Tell whether ``path`` may be the image at position ``rank``."""
+        """Return True if ``path`` may refer to the image at position ``rank``."""
         own, parts = self._parts[rank], parts_of(path)
         return not own or bool(parts and self._agree(rank, parts)) or rank in self.find(path)
 

@@ -1,4 +1,4 @@
-"""The annotations of a COCO JSON as columns, repaired where that is safe."""
+"""The annotations of a COCO JSON as columns, with safe repairs."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ NAMED = 5  # ids named in a note; the others are counted
 
 @dataclass(frozen=True)
 class Objects:
-    """The annotations of a file in its order, column by column.
+    """The annotations of a file in file order, column by column.
 
     Attributes:
         rows: (A,) int64, position of each annotation in the file.
-        ids: (A,) int64, no two alike.
+        ids: (A,) int64, unique.
         stated_ids: (A,) int64, the ids in the file; ``NO_ID`` or ``ODD_ID`` for an annotation without one.
-        places: (A,) int64, position of its image.
+        places: (A,) int64, position of the annotation's image.
         category_ids: (A,) int64.
         boxes: (A, 4) float64 x, y, width, height in pixels.
         derived: (A,) bool, whether the box is derived from the segmentation.
         crowd: (A,) bool; False for an annotation without ``iscrowd``.
-        flagged: (A,) bool, whether ``iscrowd`` is there.
-        areas: (A,) float64; NaN for an annotation without a positive one.
+        flagged: (A,) bool, whether ``iscrowd`` is present.
+        areas: (A,) float64; NaN for an annotation without a positive area.
         lengths: (A,) int64, bytes of each segmentation's JSON text.
-        text: these texts, concatenated.
+        text: the JSON texts of all segmentations, concatenated.
     """
 
     rows: NDArray[np.int64]
@@ -54,10 +54,10 @@ class Objects:
 def read_objects(
     name: str, blocks: Iterator[list[Annotation]], images: Sequence[Image], categories: Sequence[int]
 ) -> tuple[Objects, list[str]]:
-    """Collect blocks of annotations, and notes on what was changed or left out.
+    """Collect annotations into columns, with notes on those that were changed or left out.
 
     Raises:
-        DataError: an annotation refers to nothing, or has no usable box.
+        DataError: an annotation has an unknown image or category id, or no usable box.
     """
     parts, text = [], bytearray()
     for block in blocks:
@@ -118,7 +118,7 @@ def _called(stated: NDArray[np.int64], row: int) -> str:
 
 
 def _numbered(stated: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
-    """Number annotations without an id of their own; the first holder of a repeated id keeps it."""
+    """Number annotations without a valid id; the first annotation with a repeated id keeps it."""
     if len(stated) == 0 or (stated[0] > ODD_ID and (stated[1:] > stated[:-1]).all()):
         return stated, []
     ids = unclashed(stated, (NO_ID, ODD_ID))
@@ -126,7 +126,7 @@ def _numbered(stated: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
     repeated = (ids != stated) & ~missing & ~odd
     notes = [
         f"{int(missing.sum())} annotations have no id and were numbered" if missing.any() else "",
-        f"{int(odd.sum())} annotations have an id that is no whole number and were renumbered" if odd.any() else "",
+        f"{int(odd.sum())} annotations have an id that is not an integer and were renumbered" if odd.any() else "",
         note(repeated, stated, "annotations repeat an earlier id and were renumbered"),
     ]
     return ids, [one for one in notes if one]
@@ -140,7 +140,7 @@ def _with_boxes(found: Objects, images: Sequence[Image], who: checks.Who) -> tup
         image = images[int(found.places[row])]
         outline, dropped = drop_degenerate(parse_outline(bytes(found.text[ends[row] - found.lengths[row] : ends[row]])))
         if outline is None and not dropped:
-            raise DataError(f"{who(row)} has no bbox, and no segmentation to derive it from")
+            raise DataError(f"{who(row)} has no bbox, and no segmentation to derive one from; add a bbox")
         left_out[row] = outline is None
         if outline is not None:
             try:
@@ -149,7 +149,7 @@ def _with_boxes(found: Objects, images: Sequence[Image], who: checks.Who) -> tup
                 raise DataError(f"{who(row)} has no bbox and {error}") from None
     notes = [
         note(found.derived & ~left_out, found.ids, "boxes are missing and were derived from the segmentation"),
-        note(left_out, found.ids, "annotations have no bbox and no polygon of three points and were left out"),
+        note(left_out, found.ids, "annotations with neither a bbox nor a polygon of 3 or more points were left out"),
     ]
     return _taken(replace(found, boxes=boxes), ~left_out), [one for one in notes if one]
 
@@ -165,7 +165,7 @@ def _taken(found: Objects, kept: NDArray[np.bool_]) -> Objects:
 
 
 def note(rows: NDArray[np.bool_], ids: NDArray[np.int64], text: str) -> str:
-    """Count annotations and name the first; nothing if there is none."""
+    """Count annotations and name the first; an empty text if there are none."""
     named = ", ".join(str(i) for i in ids[rows][:NAMED])
     more = ", ..." if rows.sum() > NAMED else ""
     return f"{int(rows.sum())} {text} (annotation {named}{more})" if rows.any() else ""

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tldet import rle
 from tldet.errors import DataError
 
-CHUNK = 1 << 24  # bytes that are searched at once
-PLAIN = np.zeros(256, np.bool_)  # characters of polygons
+CHUNK = 1 << 24  # bytes searched at once
+PLAIN = np.zeros(256, np.bool_)  # True for the characters that occur in polygons
 PLAIN[list(b"0123456789.+-eE[], \t\r\n")] = True
 
 
@@ -31,7 +31,7 @@ def drop_degenerate(segmentation: Any) -> tuple[Any, int]:
     """Drop the polygons that enclose nothing: those of fewer than three points.
 
     Returns:
-        the segmentation without them, None if nothing remains, and their number.
+        The remaining segmentation (None if nothing remains) and the number of dropped polygons.
     """
     if not isinstance(segmentation, list) or not any(_degenerate(one) for one in segmentation):
         return segmentation, 0
@@ -47,7 +47,7 @@ def bounds_of(segmentation: Any, size: tuple[int, int]) -> list[float]:
     """Derive the box of a segmentation without degenerate polygons: x, y, width and height in pixels.
 
     Raises:
-        DataError: it is no segmentation of an image of ``size``; the message follows the annotation's name.
+        DataError: the segmentation is invalid for ``size``; the caller puts the annotation's name before the message.
     """
     whole = size if isinstance(segmentation, dict) or 0 not in size else (1, 1)
     if problem := rle.problem_with(segmentation, whole):
@@ -61,13 +61,13 @@ def bounds_of(segmentation: Any, size: tuple[int, int]) -> list[float]:
 
 
 def odd_rows(raw: NDArray[np.uint8], spans: NDArray[np.int64]) -> Iterator[int]:
-    """Find the rows whose text holds anything but polygons of three points or more, without parsing the others.
+    """Find segmentations that need a closer look: neither RLE, null, empty, nor only polygons of at least three points.
 
-    RLEs are not among them.
+    Only the texts are searched; nothing is parsed.
 
     Args:
-        raw: texts, concatenated.
-        spans: (A + 1,) int64 into ``raw``.
+        raw: JSON texts of the segmentations, concatenated.
+        spans: (A + 1,) int64 start of each text in ``raw``, and the end.
     """
     start = 0
     while start < len(spans) - 1:
@@ -91,7 +91,7 @@ def _odd_in(text: NDArray[np.uint8], spans: NDArray[np.int64]) -> list[int]:
     odd[np.searchsorted(spans, starts[(count < 6) | (count % 2 == 1)], side="right") - 1] = True
     owners = np.searchsorted(spans, brackets[opening], side="right") - 1
     inside = np.searchsorted(spans, starts, side="right") - 1
-    odd |= np.bincount(owners, minlength=len(odd)) != np.bincount(inside, minlength=len(odd)) + 1  # nested otherwise
+    odd |= np.bincount(owners, minlength=len(odd)) != np.bincount(inside, minlength=len(odd)) + 1  # unusual nesting
     lengths = np.diff(spans)
     whole = np.flatnonzero(odd[:-1] & (lengths > 0))
     first = text[spans[whole]]

@@ -1,8 +1,8 @@
 """The reader of COCO JSON: one set of rules for training, validation, evaluation and merging.
 
-Rules: every reference must lead somewhere; image and category ids must be unique. Annotation ids refer to nothing:
-missing, repeated and odd ones are renumbered. A missing bbox is derived from the segmentation. Roboflow's unused
-supercategory entry is dropped. Everything that is changed or left out is counted in :attr:`Coco.notes`.
+Every ``image_id`` and ``category_id`` must exist; image and category ids must be unique. Missing, repeated and
+non-integer annotation ids are replaced, since nothing refers to them. A missing bbox is derived from the segmentation.
+Roboflow's unused supercategory entry is dropped. :attr:`Coco.notes` counts everything that was changed or left out.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from tldet.errors import DataError
 
 @dataclass(frozen=True)
 class Coco:
-    """A COCO JSON.
+    """Contents of a COCO JSON.
 
     Attributes:
-        images: its images.
-        categories: its categories, without ``unused``.
-        unused: the supercategory entry that was dropped.
-        objects: its annotations.
-        notes: what was changed or left out, counted.
+        images: the images.
+        categories: the categories, without ``unused``.
+        unused: the dropped supercategory entry, if any.
+        objects: the annotations.
+        notes: messages that count what was changed or left out.
     """
 
     images: list[Image]
@@ -42,21 +42,21 @@ class Coco:
     notes: tuple[str, ...]
 
     def labelled(self) -> list[list[int] | None]:
-        """The categories that each image is labelled for, None for all of them."""
+        """Return the ids of the categories annotated on each image; None for all categories."""
         dropped = None if self.unused is None else self.unused.id
         stated = [image.labelled_category_ids for image in self.images]
         return [None if ids is None else [one for one in ids if one != dropped] for ids in stated]
 
 
 def read_coco(source: Source, name: str | None = None) -> Coco:
-    """Read a COCO JSON whose every reference leads somewhere.
+    """Read and check a COCO JSON.
 
     Args:
         source: the file, or Python values of the same layout.
         name: name of the source in messages; None takes the path.
 
     Raises:
-        DataError: one line with the file and the id of the annotation, image or category at fault.
+        DataError: the file is invalid; the message names the file and the id of the annotation, image or category.
     """
     name = str(source) if name is None else name
     found, blocks = read_document(source, name)
@@ -67,16 +67,16 @@ def read_coco(source: Source, name: str | None = None) -> Coco:
     objects, notes = read_objects(name, blocks, found.images, [category.id for category in found.categories])
     categories, unused = drop_unused(found.categories, set(objects.category_ids.tolist()))
     if unused is not None:
-        notes.append(f"category {unused.id} {unused.name!r} dropped: an unused supercategory entry, as Roboflow writes")
+        notes.append(f"category {unused.id} {unused.name!r} dropped: unused supercategory entry of a Roboflow export")
     sizes = np.array([(i.height or 0, i.width or 0) for i in found.images], np.int64).reshape(-1, 2)
     if found.annotations is UNSET:
-        notes.append("has no 'annotations' list; its images are taken to show no object")
+        notes.append("has no 'annotations' list; all images count as images without objects")
     notes += require_coco_boxes(name, "boxes", objects.boxes, sizes[objects.places], objects.areas)
     return Coco(found.images, categories, unused, objects, tuple(notes))
 
 
 def require_training_fields(coco: Coco, name: str) -> None:
-    """Raise DataError unless every image has a file name and a size, and every category a name of its own."""
+    """Raise DataError unless every image has a file name and a size, and every category a unique name."""
     if not coco.images:
         raise DataError(f"{name}: has no images")
     for image in coco.images:
@@ -102,10 +102,10 @@ def require_training_fields(coco: Coco, name: str) -> None:
 
 
 def drop_unused(categories: Sequence[Category], used: set[int]) -> tuple[list[Category], Category | None]:
-    """Drop the entry that Roboflow writes for the supercategory: no annotation has it, all others name it.
+    """Drop Roboflow's entry for the supercategory: unused, and the supercategory of all other categories.
 
     Returns:
-        the remaining categories and the dropped one.
+        The remaining categories, and the dropped one or None.
     """
     for one in categories:
         others = [other.supercategory for other in categories if other is not one]
@@ -116,10 +116,10 @@ def drop_unused(categories: Sequence[Category], used: set[int]) -> tuple[list[Ca
 
 
 def read_repaired(path: Path) -> dict[str, Any]:
-    """Read a COCO JSON with all its fields, its records as :func:`read_coco` understands them.
+    """Read a COCO JSON with all its fields and the repairs of :func:`read_coco`.
 
     Raises:
-        DataError: as :func:`read_coco`.
+        DataError: see :func:`read_coco`.
     """
     coco = read_coco(path)
     whole: dict[str, Any] = parse(read_json_text(path), str(path))

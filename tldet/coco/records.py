@@ -1,4 +1,4 @@
-"""Typed records of a COCO JSON, read block by block, with errors in the words of the file."""
+"""Typed records of a COCO JSON, read block by block; errors name the record and its key."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tldet.labelled import LABELLED
 Source = str | PathLike[str] | Mapping[str, Any] | list[Any]
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # kept as int64
 Pixels = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]  # kept as int32
-NO_ID, ODD_ID = -(2**63), -(2**63) + 1  # an annotation without an id; one whose id is no whole number of 64 bits
+NO_ID, ODD_ID = -(2**63), -(2**63) + 1  # an annotation without an id; one whose id is not a 64-bit integer
 NO_FLAG = -(2**31)  # an annotation without ``iscrowd``
-WHOLE = {  # the whole numbers of each record; they may be written 7.0
+WHOLE = {  # integer fields of each record; 7.0 is read as 7
     "images": ("id", "width", "height"),
     "categories": ("id",),
     "annotations": ("image_id", "category_id"),
 }
-BLOCK = 4096  # annotations that are records at the same time: they stay in the processor's cache
+BLOCK = 4096  # annotations decoded at a time, few enough for the CPU cache
 T = TypeVar("T")
 
 
@@ -37,7 +37,7 @@ class Image(msgspec.Struct, gc=False):
     file_name: str | None = None
     width: Pixels | None = None
     height: Pixels | None = None
-    labelled_category_ids: list[Id] | None = None  # categories annotated exhaustively on it; None for all
+    labelled_category_ids: list[Id] | None = None  # categories annotated exhaustively on the image; None for all
 
 
 class Category(msgspec.Struct, gc=False):
@@ -49,7 +49,7 @@ class Category(msgspec.Struct, gc=False):
 
 
 class Annotation(msgspec.Struct, gc=False):
-    """An entry of ``annotations``; the segmentation stays text until a mask is needed."""
+    """An entry of ``annotations``; the segmentation stays JSON text until a mask is needed."""
 
     image_id: Id
     category_id: Id
@@ -64,7 +64,7 @@ A = TypeVar("A", msgspec.Raw, Annotation)
 
 
 class Document(msgspec.Struct, Generic[A]):
-    """The three lists of a COCO JSON; annotations as text or as records, or not there."""
+    """The three lists of a COCO JSON; annotations as text or as records, UNSET if missing."""
 
     images: list[Image]
     categories: list[Category]
@@ -80,14 +80,14 @@ def name_of(source: Source, otherwise: str) -> str:
 
 
 def read_document(source: Source, name: str) -> tuple[AnyDocument, Iterator[list[Annotation]]]:
-    """Read the lists of a COCO JSON, its annotations in blocks, of which there is at least one.
+    """Read the lists of a COCO JSON, and its annotations in one or more blocks.
 
     Args:
         source: the file, or Python values of the same layout.
         name: name of the source in messages.
 
     Raises:
-        DataError: the file cannot be read, or a record does not fit; the message names it.
+        DataError: the file cannot be read, or a record is invalid; the message names it.
     """
     if not isinstance(source, str | PathLike):
         whole = _from_values(source, name)
@@ -115,7 +115,7 @@ def read_list(source: Source, schema: type[T], name: str) -> T:
     """Decode ``source`` as ``schema``, such as a list of detections.
 
     Raises:
-        DataError: the file cannot be read, or a record does not fit; the message names it.
+        DataError: the file cannot be read, or a record is invalid; the message names it.
     """
     if not isinstance(source, str | PathLike):
         return _convert(source, schema, name)
@@ -134,7 +134,7 @@ def _convert(values: Any, schema: type[T], name: str) -> T:
 
 
 def _from_values(values: Any, name: str) -> Document[Annotation]:
-    """Convert parsed values, of which msgspec refuses some: NaN, ids like 7.0, ``iscrowd`` of true or null."""
+    """Convert parsed values, also those that msgspec rejects: NaN, ids like 7.0, ``iscrowd`` true or null."""
     try:
         loosened: Any = values
         if isinstance(values, Mapping):
@@ -154,7 +154,7 @@ def _loosened(section: str, records: Any) -> Any:
 
 
 def _loosen(section: str, keys: Sequence[str], record: dict[str, Any]) -> dict[str, Any]:
-    """Convert a record as it may also be written to the form that is read."""
+    """Convert the accepted variants of a record's values (such as the id 7.0) to the types of the schema."""
     for key in keys:
         if key in record:
             record[key] = _whole(record[key])
@@ -182,7 +182,7 @@ def _whole(value: Any) -> Any:
 
 
 def _raw(value: Any) -> msgspec.Raw:
-    """Text of a value; an RLE in memory may hold its counts as bytes."""
+    """Encode a value as JSON text; an RLE in memory may hold its counts as bytes."""
     return msgspec.Raw(json.dumps(value, default=_plain).encode())
 
 

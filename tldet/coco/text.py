@@ -1,4 +1,4 @@
-"""The text of a JSON file, in every encoding that JSON allows, and what a file holds that is none."""
+"""Reading of JSON files in any Unicode encoding, with clear errors for files that are not JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 
 from tldet.errors import DataError
 
-MAGIC = {  # first bytes -> what the file is
+MAGIC = {  # first bytes -> problem in a message
     b"\x1f\x8b": "is gzip-compressed; unpack it first",
     b"PK\x03\x04": "is a zip archive; unpack it first",
     b"BZh": "is bzip2-compressed; unpack it first",
@@ -39,7 +39,7 @@ def read_json_text(path: Path, name: str | None = None) -> bytes:
         name: name of the file in messages; None takes its path.
 
     Raises:
-        DataError: the file is missing, empty, or holds something else, which the message names.
+        DataError: the file is missing, empty or not JSON; the message names the problem.
     """
     name = str(path) if name is None else name
     try:
@@ -55,7 +55,7 @@ def as_utf8(content: bytes, name: str) -> bytes:
     """Convert the content of a JSON file to UTF-8 without a byte-order mark.
 
     Raises:
-        DataError: ``content`` is empty or no text of JSON.
+        DataError: ``content`` is empty or not JSON.
     """
     if problem := not_json(content):
         raise DataError(f"{name}: {problem}")
@@ -71,13 +71,13 @@ def as_utf8(content: bytes, name: str) -> bytes:
 
 
 def not_json(content: bytes) -> str | None:
-    """Name what a file holds instead of JSON, judged by its first bytes; None if it may be JSON.
+    """Describe a file that is not JSON, judged by its first bytes; None if it may be JSON.
 
     Args:
         content: the whole file or its beginning.
     """
     if not content.strip(BLANK):
-        return "holds nothing but zero bytes; copy it again" if content and not content.strip(b"\x00") else "is empty"
+        return "contains only zero bytes; copy it again" if content and not content.strip(b"\x00") else "is empty"
     for magic, problem in MAGIC.items():
         if content.startswith(magic):
             return problem
@@ -118,7 +118,7 @@ def parse(content: bytes, name: str) -> Any:
 
 
 def lone_surrogate(values: Any) -> str | None:
-    """Name the first text with a lone surrogate, by its path in the JSON and escaped; None if there is none."""
+    """Return path and escaped value of the first text with a lone surrogate; None if there is none."""
     pending: list[tuple[str, Any]] = [("", values)]
     while pending:
         path, value = pending.pop()
@@ -134,14 +134,14 @@ def lone_surrogate(values: Any) -> str | None:
 
 
 def top_level(content: bytes, name: str) -> dict[str, msgspec.Raw]:
-    """Split the text of a JSON object into the texts of its fields; views of one buffer, nothing is copied.
+    """Split the text of a JSON object into the texts of its fields, without copying.
 
     Args:
-        content: UTF-8 without a byte-order mark, as :func:`read_json_text` gives it.
+        content: UTF-8 without a byte-order mark, as returned by :func:`read_json_text`.
         name: name of the file in messages.
 
     Raises:
-        DataError: the text is not JSON or no object.
+        DataError: the text is not a JSON object.
     """
     try:
         return msgspec.json.decode(content, type=dict[str, msgspec.Raw])

@@ -16,7 +16,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
         metavar="CKPT",
-        help="an MMDetection 2.x or 3.x or a torchvision detector (.pth, .ckpt or .safetensors)",
+        help="checkpoint of an MMDetection 2.x or 3.x or torchvision detector (.pth, .ckpt or .safetensors)",
     )
     parser.add_argument("--out", required=True, metavar="F", help="where the tldet checkpoint goes")
     parser.add_argument(
@@ -27,7 +27,7 @@ def arguments(parser: ArgumentParser) -> None:
         nargs="+",
         default=(),
         metavar="NAME",
-        help="class names in order, or a file: a name per line, or COCO JSON (default: those in the checkpoint)",
+        help="class names in label order, or a file with one name per line or COCO JSON (default: from the checkpoint)",
     )
 
 

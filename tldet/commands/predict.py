@@ -16,12 +16,10 @@ SUMMARY = "run a detector on pictures and video"
 def arguments(parser: ArgumentParser) -> None:
     """What it takes."""
     parser.add_argument("checkpoint", metavar="CKPT", help="a tldet checkpoint")
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, folders, globs, videos, a camera number")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, folders, globs, videos or a camera number")
     parser.add_argument("--out", metavar="D", help="write drawn pictures and videos there")
     parser.add_argument("--json", type=file_name, metavar="F", help="write COCO results JSON there")
-    parser.add_argument(
-        "--annotations", metavar="JSON", help="take image and category ids of the results from this COCO JSON"
-    )
+    parser.add_argument("--annotations", metavar="JSON", help="COCO JSON whose image and category ids --json uses")
     parser.add_argument("--score", type=score, default=0.3, metavar="T", help="least score (default: %(default)s)")
     add_nms(parser)
     add_device(parser)

@@ -14,7 +14,7 @@ def add_data(parser: ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="folder with images and COCO JSON")
     parser.add_argument("--train", metavar="JSON", help="training annotations")
     parser.add_argument("--val", metavar="JSON", help="validation annotations")
-    images = "image directory of all splits, or the name of each split's own (default: found)"
+    images = "image directory of all splits, or its name within each split (default: searched)"
     parser.add_argument("--images", metavar="DIR", help=images)
 
 
@@ -51,8 +51,8 @@ def add_bad_image(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--on-bad-image",
         choices=["error", "skip"],
-        help="images that are missing, unreadable, cut off or of another size than stated: stop before training "
-        "(default), or skip and list them",
+        help="images that are missing, unreadable, truncated or of another size than in the JSON: stop before the "
+        "run (error, default) or list and skip them",
     )
 
 
@@ -64,13 +64,13 @@ def add_nms(parser: ArgumentParser) -> None:
         dest="nms_per_class",
         action="store_true",
         default=None,
-        help="NMS among boxes of the same class (default: the setting in the checkpoint, which is this unless changed)",
+        help="apply NMS within each class (default: setting of the checkpoint, normally this)",
     )
     nms.add_argument(
         "--nms-agnostic",
         dest="nms_per_class",
         action="store_false",
-        help="NMS among boxes of all classes: of two near-duplicate boxes the better one stays",
+        help="apply NMS across classes: of two near-duplicate boxes, keep the one with the higher score",
     )
 
 

@@ -19,7 +19,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="JSON", help="COCO annotations (default: what the checkpoint was measured on)"
     )
-    parser.add_argument("--images", metavar="DIR", help="image directory of --data (default: found)")
+    parser.add_argument("--images", metavar="DIR", help="image directory of --data (default: searched)")
     parser.add_argument(
         "--json",
         type=file_name,

@@ -1,4 +1,4 @@
-"""Albumentations' processing of boxes without its clipping and filtering; imported only when a step is built."""
+"""Box processing of albumentations without clipping and filtering; imported only when a transform is built."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from albumentations.core import bbox_utils
 
 
 class BoxCarrier(bbox_utils.BboxProcessor):  # type: ignore[misc]
-    """Boxes come out where the step puts them, inside the image or not."""
+    """Box processor that returns boxes exactly as the transform moves them, inside the image or not."""
 
     def filter(self, boxes: Any, _shape: Any) -> Any:
-        """Keep all of them."""
+        """Keep all boxes."""
         return boxes
 
     def check(self, _boxes: Any, _shape: Any) -> None:

@@ -1,7 +1,7 @@
-"""Checks of image files before training: their headers and end markers only, nothing is decoded.
+"""Checks of image files before training, by their headers and end markers.
 
-A file that is complete and has the size stated in the JSON is accepted by its first and last bytes. Only what looks
-unusual is read like a training image, so that both agree on what is readable.
+A complete file of the size in the JSON is accepted by its first and last bytes. Only unusual files are decoded, with
+the function that reads training images.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from tldet.data.images import END_WITHIN, JPEG_END, JPEG_START, frame_of, read_i
 from tldet.errors import DataError
 
 log = logging.getLogger(__name__)
-HEAD, MOST = 8192, 1 << 18  # bytes read at the beginning of a file, and more of a JPEG if that is all metadata
+HEAD, MOST = 8192, 1 << 18  # bytes read at the start of a file; further bytes for a JPEG with long metadata
 ORIENTATION = 0x0112  # EXIF tag
-OFFSETS, COUNTS = (273, 324), (279, 325)  # TIFF tags of the places and lengths of strips and tiles
+OFFSETS, COUNTS = (273, 324), (279, 325)  # TIFF tags: offsets and byte counts of strips and tiles
 THREADS = 8
 CHUNK = 512
-LISTED = 500  # images
+LISTED = 500  # images logged at most
 MISSING = "no such file"  # problem of an image
 EVERY = 10.0  # seconds between two lines about progress
 CACHE_VERSION = 1
 
 
 class Fault(NamedTuple):
-    """One image that cannot be used: its position, the reason, and its header if only its size is wrong."""
+    """An unusable image: its position, the problem, and its header if only the size is wrong."""
 
     position: int
     problem: str
@@ -47,16 +47,16 @@ class Fault(NamedTuple):
 def find_faults(
     folder: Path, names: Sequence[str], sizes: NDArray[np.int32], annotations: Path, positions: Sequence[int]
 ) -> list[Fault]:
-    """Find the images that are missing, unreadable, cut off, or of another size than the JSON states.
+    """Find the images that are missing, unreadable, truncated, or of another size than in the JSON.
 
-    Files that were found in order before and have not changed are not opened again.
+    Files that passed an earlier check and have not changed since are not opened again.
 
     Args:
         folder: the image folder.
         names: (I) file names on disk.
-        sizes: (I, 2) stated (height, width).
+        sizes: (I, 2) (height, width) in the JSON.
         annotations: the JSON.
-        positions: images to check.
+        positions: indices of the images to check.
     """
     paths = [os.path.join(folder, names[i]) for i in positions]  # noqa: PTH118  (several times as fast as Path)
     stamps = np.array([_stamp(path) for path in paths], np.int64).reshape(-1, 2)
@@ -72,7 +72,7 @@ def find_faults(
 
 
 def log_all(lines: Sequence[str]) -> None:
-    """Log one line for each image, up to a number that can be read."""
+    """Log one line per image, up to ``LISTED`` lines."""
     for line in lines[:LISTED]:
         log.warning("%s", line)
     if len(lines) > LISTED:
@@ -80,7 +80,7 @@ def log_all(lines: Sequence[str]) -> None:
 
 
 def _stamp(path: str) -> tuple[int, int]:
-    """Size and time of change of a file; -1 if it is missing."""
+    """Return size and modification time of a file; -1 for a missing one."""
     try:
         status = os.stat(path)  # noqa: PTH116
     except (OSError, ValueError):
@@ -89,7 +89,7 @@ def _stamp(path: str) -> tuple[int, int]:
 
 
 class _Kept:
-    """Size and time of change of the files that were in order at an earlier check; -1 for others."""
+    """Cached size and modification time of the files that passed an earlier check; negative for the others."""
 
     def __init__(self, folder: Path, names: Sequence[str], sizes: NDArray[np.int32]) -> None:
         text = "\n".join([str(CACHE_VERSION), str(folder.resolve()), *names]).encode(errors="surrogatepass")
@@ -103,7 +103,7 @@ class _Kept:
         self.stamps: NDArray[np.int64] = found if found.shape == nothing.shape else nothing
 
     def save(self, stamps: NDArray[np.int64]) -> None:
-        """Keep the stamps for the next check; a cache that cannot be written costs time only."""
+        """Save the stamps for the next check; if that fails, the next check only takes longer."""
         partial = self.path.with_name(f"{self.path.stem}.{os.getpid()}.tmp")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ class _Kept:
 
 
 def _checked(work: Sequence[tuple[int, Path, Size]], annotations: Path) -> Iterator[Fault | None]:
-    """Check files in parallel; log progress where it takes long."""
+    """Check files in parallel; log progress if it takes long."""
     started = said = time.monotonic()
     with ThreadPoolExecutor(THREADS) as pool:
         chunks = [work[start : start + CHUNK] for start in range(0, len(work), CHUNK)]
@@ -130,12 +130,12 @@ def _checked(work: Sequence[tuple[int, Path, Size]], annotations: Path) -> Itera
 
 
 def check_file(position: int, path: Path, stated: Size) -> Fault | None:
-    """Check one image file against its stated (height, width); None if it is in order."""
+    """Check one image file against its stated (height, width); None if the file is valid."""
     if not path.is_file():
         return Fault(position, MISSING)
     try:
         header = read_header(path)
-        if header is None:  # unusual: only reading it tells
+        if header is None:  # unusual file: decode it
             height, width = read_image(path).shape[:2]
             header = Header((height, width))
     except DataError as error:
@@ -144,7 +144,7 @@ def check_file(position: int, path: Path, stated: Size) -> Fault | None:
 
 
 def read_header(path: Path) -> Header | None:
-    """Read the size and orientation of an image that is complete; None if its first and last bytes cannot tell.
+    """Read size and orientation of a complete image; None if its first and last bytes are not enough to decide.
 
     Raises:
         DataError: the file cannot be read or is empty.
@@ -189,13 +189,13 @@ def _orientation(exif: bytes) -> int | None:
     try:
         values.load(exif)
         found = values.get(ORIENTATION, 1)
-    except Exception:  # Pillow raises whatever its parser stumbles over
+    except Exception:  # damaged EXIF raises many kinds of errors in Pillow
         return None
     return found if isinstance(found, int) and 1 <= found <= 8 else None
 
 
 def _other(path: Path, head: bytes, tail: bytes, size: int) -> Header | None:
-    """Header of a GIF, BMP, WebP or TIFF that is complete."""
+    """Return the header of a complete GIF, BMP, WebP or TIFF; None if decoding must decide."""
     from PIL import Image
 
     try:
@@ -208,14 +208,14 @@ def _other(path: Path, head: bytes, tail: bytes, size: int) -> Header | None:
             }.get(str(image.format), False)
             orientation = image.getexif().get(ORIENTATION, 1)
             width, height = image.size
-    except Exception:  # reading it whole names what is wrong
+    except Exception:  # decoding the file reports the problem
         return None
-    turned = orientation != 1  # Pillow's size of a turned TIFF is that before or after, depending on its version
+    turned = orientation != 1  # Pillow versions differ in whether a TIFF's size includes its rotation
     return Header((height, width)) if complete and not turned else None
 
 
 def _tiff_end(image: object) -> float:
-    """End of the last strip or tile of a TIFF; infinity where it cannot be told."""
+    """Return the end of the last strip or tile of a TIFF; infinity if unknown."""
     tags = getattr(image, "tag_v2", {})
     for offsets, counts in zip(OFFSETS, COUNTS, strict=True):
         if offsets in tags and counts in tags:
@@ -224,7 +224,7 @@ def _tiff_end(image: object) -> float:
 
 
 def _explained(faults: Sequence[Fault], sizes: NDArray[np.int32], annotations: Path) -> list[Fault]:
-    """Add to images of another size what the JSON says and which of the two the boxes fit."""
+    """Describe size mismatches: file size, JSON size, and which of the two the boxes fit."""
     if all(fault.header is None for fault in faults):
         return list(faults)
     objects = read_coco(annotations).objects

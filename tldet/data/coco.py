@@ -64,8 +64,8 @@ class CocoDataset(Dataset[Sample]):
         partial: where the JSON says which classes a picture was labelled for, let the absence of the others teach
             nothing; False takes every picture as labelled for every class.
         seed: what augmentation is seeded from.
-        on_bad_image: "error" refuses images that are missing, unreadable, cut off or of another size than the JSON
-            states; "skip" leaves them out and lists them. See :meth:`check_images`.
+        on_bad_image: "error" rejects images that are missing, unreadable, truncated or of another size than in the
+            JSON; "skip" leaves them out and logs them. See :meth:`check_images`.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class CocoDataset(Dataset[Sample]):
 
     @property
     def input_sizes(self) -> NDArray[np.int32]:
-        """(I, 2) (height, width) of every image after a first step ``Resize``; later steps may change it."""
+        """(I, 2) (height, width) of every image after ``Resize`` as the first transform; later ones may change it."""
         bounds = self.pipeline.bounds
         if bounds is None:
             return self.sizes
@@ -169,19 +169,19 @@ class CocoDataset(Dataset[Sample]):
             return
         some = int((~self.index.labelled[self.positions].all(1)).sum())
         then = "the absence of the others teaches nothing" if self.partial else "taken as if they were: partial=False"
-        log.info("%s: %d of %d pictures are not labelled for every class; %s", self.index.path, some, len(self), then)
+        log.info("%s: %d of %d images are annotated for some classes only; %s", self.index.path, some, len(self), then)
 
     def _read_outlines(self) -> dict[int, Any]:
         changed = self.index.outlines()
         if changed:
             ids = ", ".join(str(one) for one in self.index.annotation_ids[list(changed)[:NAMED]])
             more = ", ..." if len(changed) > NAMED else ""
-            text = "polygons of fewer than three points dropped from %d segmentations (annotation %s%s)"
+            text = "polygons with fewer than 3 points dropped from %d segmentations (annotation %s%s)"
             log.warning(f"%s: {text}", self.index.path, len(changed), ids, more)
         return changed
 
     def outlined(self) -> NDArray[np.bool_]:
-        """(A,) whether an object of :attr:`index` has a mask."""
+        """Return (A,) bool: True for objects of :attr:`index` that have a mask."""
         found = self.index.has_segmentation()
         found[[row for row, outline in self.outlines.items() if outline is None]] = False
         return found
@@ -198,10 +198,11 @@ class CocoDataset(Dataset[Sample]):
             raise DataError(f"{self.index.path}: annotation id {self.index.annotation_ids[row]} {error}") from None
 
     def check_images(self) -> None:
-        """List the images that cannot be used, and refuse or skip them; then report what the JSON's boxes lack.
+        """Check all image files; reject or skip the unusable ones, and log the notes of the index.
 
         Raises:
-            DataError: images are bad and are not to be skipped, or none is left; it names the first and counts them.
+            DataError: unusable images with ``on_bad_image="error"``, or no usable image is left. The message names the
+                first image and counts the others.
         """
         sizes, path = self.index.sizes, self.index.path
         faults = find_faults(self.folder, self.file_names, sizes, path, self.positions.tolist())
@@ -221,8 +222,8 @@ class CocoDataset(Dataset[Sample]):
             log_all(lines)
         more = f" (and {len(lines) - 1} more, listed above)" if len(lines) > 1 else ""
         raise DataError(
-            f"{self.index.path}: {len(lines)} of {len(self)} images cannot be used: {lines[0]}{more}; mend or replace "
-            "them, or leave them out with --on-bad-image skip"
+            f"{self.index.path}: {len(lines)} of {len(self)} images cannot be used: {lines[0]}{more}; repair or "
+            "replace them, or skip them with --on-bad-image skip"
         )
 
     def _skip(self, faults: Sequence[Fault]) -> None:
@@ -230,7 +231,7 @@ class CocoDataset(Dataset[Sample]):
         total = len(self)
         self.positions = np.setdiff1d(self.positions, [one.position for one in faults])
         if not total - len(faults):
-            raise DataError(f"{self.index.path}: none of its {total} images can be used")
+            raise DataError(f"{self.index.path}: none of the {total} images can be used; check the files")
         log.warning("%s: %d of %d images skipped", self.index.path, len(faults), total)
 
     def _fault(self, one: Fault) -> str:

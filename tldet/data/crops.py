@@ -1,4 +1,4 @@
-"""Steps of albumentations: image, boxes and masks together; crops of a fixed size, as in classification."""
+"""Albumentations transforms of image, boxes and masks; fixed-size crops for classification."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tldet.data.masks import (
 from tldet.data.transforms import Draws, Labelled
 from tldet.registry import TRANSFORMS
 
-SLACK = 1.0  # pixels by which a resampled mask may differ from its resampled box; rounding alone accounts for that
+SLACK = 1.0  # pixels by which a resampled mask may differ from its resampled box through rounding
 TINY = 1e-6  # square pixels
 
 
@@ -37,24 +37,24 @@ def albumentations() -> Any:
 
 
 class _Moved(NamedTuple):
-    """Output of a step: N rows go in, and M boxes come out, not clipped."""
+    """Output of a transform of N objects: M boxes, not clipped."""
 
     image: Picture
-    rows: NDArray[np.int64]  # (M,) of each box
+    rows: NDArray[np.int64]  # (M,) object of each box
     boxes: Boxes  # (M, 4)
     expected: Boxes  # (N, 4) extents of the masks, transformed as boxes; NaN without a mask
     masks: MaskPixels | None  # (N, H, W)
 
 
 class Albumentation:
-    """One step of albumentations. Boxes and masks are carried by row number; an object outside the image is dropped.
+    """An albumentations transform. Objects that end up outside the image are dropped.
 
-    Masks are interpolated like the image, which shifts nothing. The box of an object that is cut, rotated or distorted
-    is that of its mask, or if it has none the clipped box.
+    Masks are interpolated like the image, so they do not shift against it. The box of a cropped, rotated or distorted
+    object is computed from its mask; without a mask, the transformed box is clipped.
 
     Args:
-        transform: the step.
-        least_visible: an object of which less than this share remains becomes ignored.
+        transform: the albumentations transform.
+        least_visible: objects with a smaller visible fraction than this are ignored in training.
     """
 
     def __init__(self, transform: Any, *, least_visible: float = 0.0) -> None:
@@ -85,7 +85,7 @@ class Albumentation:
         return Labelled(moved.image, boxes[kept], sample.rows[rows[kept]], ignore[kept], masks)
 
     def _run(self, sample: Labelled) -> _Moved:
-        """Run the step on the image, the masks, and as boxes both the objects' boxes and the extents of the masks."""
+        """Transform the image, the masks, the objects' boxes and the boxes around the masks."""
         count, masks = len(sample.boxes), sample.masks
         before = np.zeros((count, 4), np.float32) if masks is None else extents(masks)
         own = np.flatnonzero(areas(before) > 0)
@@ -104,7 +104,7 @@ class Albumentation:
 
 
 def _copies(masks: MaskPixels, boxes: Boxes, rows: NDArray[np.int64]) -> MaskPixels:
-    """The masks (M, H, W), of a row that occurs more than once (a border that mirrors) each copy in its own box."""
+    """Restrict the masks (M, H, W) of objects with several copies (mirrored borders) to the box of each copy."""
     counts = np.bincount(rows, minlength=1)
     for mask, box, row in zip(masks, boxes, rows, strict=True):
         if counts[row] > 1:
@@ -118,10 +118,10 @@ def _copies(masks: MaskPixels, boxes: Boxes, rows: NDArray[np.int64]) -> MaskPix
 def _follow(
     boxes: Boxes, expected: Boxes, masks: MaskPixels, window: tuple[int, int, int, int]
 ) -> tuple[Boxes, NDArray[np.bool_]]:
-    """Boxes (M, 4) that follow the masks, and which of the objects (M,) have any pixel of a mask.
+    """Return boxes (M, 4) fitted to the masks, and (M,) bool: True for objects whose mask has a pixel.
 
-    An object whose mask vanishes keeps its box if that is whole (the mask has become too small) or never had a mask; of
-    a cut one nothing is shown.
+    An object without a mask keeps its box. If a mask vanishes, the object keeps its box if that lies in the image (the
+    mask has become too small), and gets an empty box if it was cropped.
     """
     after, inside = extents(masks), clip_boxes(expected, window)
     shown = areas(after) > 0
@@ -138,7 +138,7 @@ class RandomResizedCrop(Albumentation):
         size: pixels of the side that comes out.
         scale: least and greatest share of the picture's area.
         ratio: least and greatest width / height before scaling.
-        least_visible: an object of which less than this share remains is no object to find, and no background.
+        least_visible: objects with a smaller visible fraction than this are ignored in training.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""File names as annotation tools write them, and the files on disk that they mean.
+"""Matching of the file names in a JSON, as annotation tools write them, to files on disk.
 
 Names are tried unchanged first, then with these rules in this order: backslashes as slashes, ``%20`` and other percent
-escapes decoded, the folders of another machine dropped from absolute paths, letter case ignored. Rules add up. The
-first combination that fits all images of a JSON is used and logged.
+escapes decoded, the folders of another machine dropped from absolute paths, letter case ignored. Rules are
+combined. The first combination that fits all images of a JSON is used and logged.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ ABSOLUTE = re.compile(r"[A-Za-z][\w+.-]*:/|/")  # a drive, a URL or a path from 
 
 
 class Listing:
-    """Files and subfolders of folders, each listed once. Hidden entries and ``__MACOSX`` are no subfolders."""
+    """Cached directory listings. Hidden folders and ``__MACOSX`` are left out."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[frozenset[str], tuple[str, ...]]] = {}
         self._folded: dict[str, dict[str, str]] = {}
 
     def files(self, folder: str) -> frozenset[str]:
-        """Names of the files in a folder; none if there is no such folder."""
+        """Return the file names in a folder; none if it does not exist."""
         return self._entries(folder)[0]
 
     def folders(self, folder: str) -> tuple[str, ...]:
-        """Sorted names of its subfolders."""
+        """Return the sorted names of the subfolders of a folder."""
         return self._entries(folder)[1]
 
     def _entries(self, folder: str) -> tuple[frozenset[str], tuple[str, ...]]:
@@ -52,12 +52,12 @@ class Listing:
         return self._known[folder]
 
     def count(self, folder: Path, names: Names) -> int:
-        """Number of names that are files in ``folder``."""
+        """Count the names that are files in ``folder``."""
         groups = ((os.path.normpath(folder / parent), bases) for parent, bases in names.by_parent.items())
         return sum(len(self._found(place, bases, names.fold)) for place, bases in groups)
 
     def on_disk(self, folder: Path, names: Names) -> list[str]:
-        """The names as they are on disk; those without a file are unchanged."""
+        """Return the names as they are on disk; names without a file are unchanged."""
         if not names.fold:
             return names.names
         found: dict[str, str] = {}
@@ -77,7 +77,7 @@ class Listing:
         return {base for base in bases if fold(base) in files}
 
     def _fold(self, place: str) -> dict[str, str]:
-        """Folded names of the files to their names; names that differ in letter case only are left out."""
+        """Map folded file names to file names, without names that differ only in letter case."""
         if place not in self._folded:
             groups: defaultdict[str, list[str]] = defaultdict(list)
             for name in self.files(place):
@@ -86,7 +86,7 @@ class Listing:
         return self._folded[place]
 
     def _real(self, place: str) -> str:
-        """A folder, or the one that differs from it in letter case only."""
+        """Return the path of a folder on disk, ignoring letter case if it does not exist."""
         path = Path(place)
         if path.is_dir() or path.parent == path:
             return place
@@ -96,24 +96,24 @@ class Listing:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is left by a system or an editor: ``.git``, ``._train.json``, ``__MACOSX``."""
+    """Return True for files and folders of systems and editors: ``.git``, ``._train.json``, ``__MACOSX``."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def fold(name: str) -> str:
-    """A name without letter case and Unicode form (macOS decomposes accents)."""
+    """Normalize letter case and Unicode form (macOS decomposes accents)."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 @dataclass(frozen=True)
 class Names:
-    """File names after some rules.
+    """File names after applying some rules.
 
     Attributes:
-        names: of every image.
-        rules: what was done to them; empty if nothing.
+        names: file name of every image.
+        rules: descriptions of the applied rules; empty if the names are unchanged.
         fold: ignore letter case.
-        by_parent: distinct names, by their folder.
+        by_parent: distinct file names by folder.
     """
 
     names: list[str]
@@ -123,7 +123,7 @@ class Names:
 
     @classmethod
     def of(cls, names: list[str], rules: Sequence[str] = (), *, fold: bool = False) -> Names:
-        """Group names by their folder."""
+        """Group names by folder."""
         groups: defaultdict[str, set[str]] = defaultdict(set)
         for name in names:
             parent, _, base = name.rpartition("/")
@@ -137,7 +137,7 @@ class Names:
 
 
 def variants(names: Sequence[str]) -> Iterator[Names]:
-    """Yield the names unchanged, then after each combination of rules that changes them, later rules last."""
+    """Yield the names unchanged, then after each combination of rules that changes them."""
     tried: set[tuple[bool, int]] = set()
     distinct = len(set(names))
     for folded, machine, escapes, slashes in product((False, True), repeat=4):
@@ -151,13 +151,13 @@ def variants(names: Sequence[str]) -> Iterator[Names]:
         for inside, dropped in _without_machine(changed) if machine else [(changed, [])]:
             key = folded, hash(tuple(inside))
             apart = len({fold(name) for name in inside} if folded else set(inside))
-            if key not in tried and apart == distinct:  # two images never become one
+            if key not in tried and apart == distinct:  # distinct names stay distinct
                 tried.add(key)
                 yield Names.of(inside, [*rules, *dropped, *["letter case ignored"] * folded], fold=folded)
 
 
 def _without_machine(names: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
-    """Absolute names without 1, 2, ... of the folders that they share, then without all folders; with the rule."""
+    """Yield names and rule: without the first 1, 2, ... shared folders of absolute paths, then without folders."""
     absolute = [name for name in names if ABSOLUTE.match(name)]
     if not absolute:
         return
@@ -172,17 +172,17 @@ def _without_machine(names: Sequence[str]) -> Iterator[tuple[list[str], list[str
 
 
 def resolve_names(folder: Path, names: Sequence[str], annotations: Path) -> Sequence[str]:
-    """Find the files that the names of a JSON mean in its image folder; log the rule if it takes one.
+    """Match the file names of a JSON to the files in its image folder; log the rules that are needed.
 
-    The rule is the first that fits all images, or else the one that fits most.
+    The first combination of rules that fits all images is used, or else the one that fits most.
 
     Args:
         folder: the image folder.
-        names: file names as the JSON has them.
+        names: file names in the JSON.
         annotations: the JSON, for the log.
 
     Returns:
-        The names on disk; an image that is missing keeps its name.
+        The names on disk; a missing image keeps its name.
     """
     listing = Listing()
     best, most = Names.of(list(names)), -1

@@ -92,7 +92,7 @@ class ImageFolderDataset(Dataset[LabelledPicture]):
 
     @property
     def input_sizes(self) -> NDArray[np.int32]:
-        """(I, 2) (height, width) after the transforms, relative: the same for every image."""
+        """(I, 2) relative (height, width) after the transforms: the same for every image."""
         return self.sizes
 
     def __len__(self) -> int:
@@ -194,7 +194,7 @@ def held_out(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.b
 
 
 def collate_whole(samples: Sequence[LabelledPicture]) -> list[LabelledBatch]:
-    """Stack images of one size as the only batch, for evaluation.
+    """Stack images of one size into a single batch for evaluation.
 
     Raises:
         DataError: the sizes differ.

@@ -1,4 +1,4 @@
-"""The image folder of an annotation file: the one that holds all images of the file."""
+"""Search for the image folder of an annotation file: the folder that holds all its images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tldet.errors import DataError
 log = logging.getLogger(__name__)
 DEPTH = 3  # levels of folders searched below the data folder
 SHOWN = 6  # folders in a message
-PARTIAL = 0.5  # share of the images that a folder must hold to be taken if none holds all
+PARTIAL = 0.5  # least fraction of the images in a folder that is chosen because no folder holds all
 
 
 def find_images(
@@ -23,9 +23,9 @@ def find_images(
 ) -> Path:
     """Find the folder that holds all images of a JSON.
 
-    Folders below ``root`` and around the JSON are searched, then those beside the JSON's folder. A folder named after
-    another split counts only if no other one holds the images. A folder that lacks some of them counts if none holds
-    all.
+    Folders below ``root`` and around the JSON are searched, then the siblings of the JSON's folder. A folder named
+    after another split is used only if no other folder holds the images, and a folder that lacks some images only if no
+    folder holds all.
 
     Args:
         annotations: the JSON.
@@ -78,7 +78,7 @@ class _Search:
                 yield from self._tree(folder / name, depth - 1)
 
     def _around(self, parent: Path) -> Iterator[Path]:
-        """A folder above the JSON, its subfolders, and the usual places below them."""
+        """Yield a folder above the JSON, its subfolders, and the usual image folders below it."""
         yield from self._tree(parent, 1)
         for word in (self._stem(), *KINDS.get(self.split or "", ())):
             yield from (parent / "images" / word, parent / word / "images")
@@ -94,12 +94,12 @@ class _Search:
         return None
 
     def _most(self, folders: Sequence[Path]) -> Path | None:
-        """The folder that lacks some images only; its reader reports them."""
+        """Return the folder with most of the images; the dataset reports the missing ones."""
         most, total, best = self._best(folders)
         return self._only(best, f"{most} of {total} images") if most >= PARTIAL * total else None
 
     def _best(self, folders: Sequence[Path]) -> tuple[int, int, list[Path]]:
-        """The most images that a folder holds, of how many, and the folders that hold so many."""
+        """Return the most images in one folder, the number of all images, and the folders with the most images."""
         most, total, best = 0, len(set(self.names)), list[Path]()
         for names in variants(self.names):
             counts = {folder: self.listing.count(folder, names) for folder in folders}
@@ -109,29 +109,28 @@ class _Search:
 
     def _nowhere(self, folders: Sequence[Path]) -> DataError:
         most, total, best = self._best(folders)
-        held = f" (at most {most} of {total}, in {best[0]})" if most else ""
+        held = f" (best: {most} of {total} images in {best[0]})" if most else ""
         return DataError(
-            f"{self.annotations}: its images ({self.names[0]}, ...) are in none of {_named(folders)}{held}; "
-            "give --images"
+            f"{self.annotations}: images ({self.names[0]}, ...) not found in {_named(folders)}{held}; give --images"
         )
 
     def _only(self, folders: Sequence[Path], what: str) -> Path:
-        """The one of the folders that hold the images, but for folders of other years; several are an error."""
+        """Return the only folder, ignoring folders of other years; raise DataError if several remain."""
         real = list({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
         best = [folder for folder in real if not any(self._replaces(other, folder) for other in real)]
         if len(best) > 1:
             raise DataError(f"{self.annotations}: several folders hold {what}: {_named(best)}; {self.advice}")
         if self._of_other(best[0]):
-            log.warning("%s: its images are in %s, a folder named after another split", self.annotations, best[0])
+            log.warning("%s: images found in %s, a folder named after another split", self.annotations, best[0])
         return best[0]
 
     def _of_other(self, folder: Path) -> bool:
-        """Whether a folder is named after another split than the JSON's."""
+        """Return True if a folder is named after another split than the JSON."""
         stated = set[str]().union(*(splits_in(part) for part in self._parts(folder)))
         return bool(stated) and self.split is not None and self.split not in stated
 
     def _replaces(self, one: Path, other: Path) -> bool:
-        """Whether ``one`` is the other folder but for the JSON's own name: ``train2017`` and ``train2014``."""
+        """Return True if only one part of the paths differs, and ``one`` has the JSON's name there (``train2017``)."""
         pairs = [(a, b) for a, b in zip(self._parts(one), self._parts(other), strict=False) if a != b]
         alike = len(self._parts(one)) == len(self._parts(other)) and len(pairs) == 1
         return alike and pairs[0][0] == self._stem() and bool(splits_in(pairs[0][1]))

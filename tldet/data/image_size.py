@@ -1,4 +1,4 @@
-"""The size of an image file against the one stated in a JSON."""
+"""Comparison of the size of an image file with the size in the JSON."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ class Header(NamedTuple):
 
 
 def disagreement(header: Header, stated: Size, boxes: NDArray[np.float64]) -> str:
-    """Say that file and JSON disagree, and which of the two the boxes (N, 4) xywh fit."""
+    """Describe a size mismatch of file and JSON, and which of the two sizes the boxes (N, 4) xywh fit."""
     upright = header.upright
     turned = f" (EXIF orientation {header.orientation})" if header.orientation > 1 else ""
-    same = ", its size before the EXIF rotation" if stated == header.stored else ""
-    what = f"file and JSON disagree: the file is {_text(upright)}{turned}, the JSON says {_text(stated)}{same}; "
+    same = " (the size before the EXIF rotation)" if stated == header.stored else ""
+    what = f"sizes differ: file {_text(upright)}{turned}, JSON {_text(stated)}{same}; "
     fits_file, fits_json = _fit(boxes, upright), _fit(boxes, stated)
     if not len(boxes):
-        return what + "it has no boxes: correct width and height in the JSON"
+        return what + "the image has no boxes: correct width and height in the JSON"
     if fits_file and not fits_json:
-        return what + "its boxes fit the file only: correct width and height in the JSON"
+        return what + "the boxes fit only the file: correct width and height in the JSON"
     if fits_json and not fits_file:
         cause = "annotated before the rotation: remove the EXIF orientation" if same else "resized later: restore it"
-        return what + f"its boxes fit the JSON only, so the image was {cause}"
+        return what + f"the boxes fit only the JSON, so the image was {cause}"
     if fits_json:
-        return what + "its boxes fit both: look which one is right, and correct the JSON or replace the file"
-    return what + "its boxes fit neither: correct the annotations"
+        return what + "the boxes fit both: check which size is right, then correct the JSON or replace the file"
+    return what + "the boxes fit neither: correct the annotations"
 
 
 def _fit(boxes: NDArray[np.float64], size: Size) -> bool:

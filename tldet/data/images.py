@@ -27,7 +27,7 @@ SIGNATURES = (
 )  # fmt: skip
 HEIF, AVIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), (b"avif", b"avis")
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
-START = 4096  # bytes of a file that tell its format
+START = 4096  # bytes at the start of a file that show its format
 END_WITHIN = 4096  # cameras append data after the end marker
 REDUCED = {
     1: cv2.IMREAD_COLOR,
@@ -109,24 +109,24 @@ def read_reduced(path: str | Path, bounds: tuple[int, int] | None) -> Reduced:
 
 
 def is_image(start: bytes) -> bool:
-    """Whether a file's first bytes are those of an image format, TIFF excepted (see :func:`is_tiff`)."""
+    """Recognize image formats by a file's first bytes, except TIFF (see :func:`is_tiff`)."""
     bmp = start[:2] == b"BM" and start[6:10] == bytes(4) and start[14:15] in b"\x0c\x28\x6c\x7c"
     webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
     return start.startswith(SIGNATURES) or bmp or webp or bool(_brands(start) & {*HEIF, *AVIF})
 
 
 def is_tiff(start: bytes) -> bool:
-    """Whether a file's first bytes are those of TIFF, or of a camera's raw format."""
+    """Recognize TIFF and camera raw formats by a file's first bytes."""
     return start.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
 
 
 def is_heif(start: bytes) -> bool:
-    """Whether a file's first bytes are those of HEIF (.heic) and not of AVIF."""
+    """Recognize HEIF (.heic, not AVIF) by a file's first bytes."""
     return bool(_brands(start) & {*HEIF}) and not _brands(start) & {*AVIF}
 
 
 def _brands(start: bytes) -> set[bytes]:
-    """The formats that the first box of an ISO media file names."""
+    """Return the brands in the first box of an ISO media file."""
     if start[4:8] != b"ftyp":
         return set()
     end = min(int.from_bytes(start[:4], "big"), len(start))
@@ -134,7 +134,7 @@ def _brands(start: bytes) -> set[bytes]:
 
 
 def heif_readable() -> bool:
-    """Whether HEIF (.heic) can be read: Pillow needs the package pillow-heif for it."""
+    """Return True if HEIF (.heic) can be read, which needs the package pillow-heif."""
     return importlib.util.find_spec("pillow_heif") is not None
 
 
@@ -149,7 +149,7 @@ def reduction(size: tuple[int, int], short: int, long: int) -> int:
 
 
 def frame_of(content: bytes) -> Frame | None:
-    """Frame header of a JPEG, given its beginning; None if it is not among the first segments."""
+    """Find the frame header of a JPEG, given its first bytes; None if it lies farther back."""
     place = 2
     while place + 9 < len(content) and content[place] == 0xFF:
         marker, length = content[place + 1], int.from_bytes(content[place + 2 : place + 4], "big")
@@ -162,7 +162,7 @@ def frame_of(content: bytes) -> Frame | None:
 
 def _read_with_pillow(path: str | Path, content: bytes) -> Picture:
     if is_heif(content[:START]) and not heif_readable():
-        raise DataError(f"{path}: is a HEIF image, which Pillow reads with the package pillow-heif; install it")
+        raise DataError(f"{path}: is a HEIF image; install the package pillow-heif to read it, or convert it to JPEG")
     with _naming(path), _opened(content) as opened:
         return _upright(opened)
 
@@ -240,6 +240,6 @@ def require_pictures(folder: Path, names: Sequence[str], annotations: Path) -> N
 
 
 def missing_images(folder: Path, missing: Sequence[str], total: int, annotations: Path) -> DataError:
-    """The error that names the first missing images of a JSON and counts them."""
+    """Create the error for missing images; it counts them and names the first."""
     named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-    return DataError(f"{folder}: {len(missing)} of {total} pictures of {annotations} missing: {named}")
+    return DataError(f"{folder}: {len(missing)} of {total} images of {annotations} missing: {named}")

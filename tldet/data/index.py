@@ -52,7 +52,7 @@ class AnnotationIndex:
         labelled: (I, K) bool, the classes that each picture was labelled for (see
             :func:`~tldet.labelled.labelled_table`); None where all were.
         notes: what was left out or changed, counted, with the first ids.
-        unused: name and id of a dropped supercategory entry; a class of that name has no object here.
+        unused: name and id of the dropped supercategory entry, a class without objects.
     """
 
     path: Path
@@ -93,10 +93,10 @@ class AnnotationIndex:
         return np.asarray(lengths > len("null"), np.bool_)
 
     def outlines(self) -> dict[int, Any]:
-        """The segmentations that are not as the JSON has them: without polygons of fewer than three points.
+        """Return, by row, segmentations whose polygons of fewer than 3 points were dropped; None if nothing is left.
 
         Raises:
-            DataError: one is neither polygons nor an RLE; its annotation is named.
+            DataError: a segmentation is neither polygons nor an RLE; the message names its annotation.
         """
         images = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         found: dict[int, Any] = {}
@@ -161,11 +161,11 @@ class AnnotationIndex:
         kept = kept if (labels >= 0).all() else kept._keep(labels >= 0)
         left = sorted(set(self.class_names) - set(classes))
         count, named = int((labels < 0).sum()), ", ".join(left[:NAMED])
-        line = f"{count} objects of classes the model does not have left out ({named})"
+        line = f"{count} objects left out: the model does not have their classes ({named})"
         return replace(kept, notes=(*self.notes, line)) if left else kept
 
     def _with_unused(self) -> AnnotationIndex:
-        """The same with the dropped supercategory entry as a class without objects, for a model that has this class."""
+        """Add the dropped supercategory entry as a class without objects, for a model that has this class."""
         names, ids = zip(*self.unused, strict=True)
         column = np.ones((len(self), len(names)), np.bool_)
         labelled = None if self.labelled is None else np.concatenate([self.labelled, column], 1)
@@ -266,8 +266,8 @@ def _cut_to_pictures(index: AnnotationIndex, xywh: NDArray[np.float64]) -> Annot
     moved = (np.abs(clipped - index.boxes) > 1).any(1) & ~flat & ~outside
     notes = [
         note(flat, index.annotation_ids, "boxes of zero extent left out"),
-        note(outside, index.annotation_ids, "boxes outside their picture left out"),
-        note(moved, index.annotation_ids, "boxes reach over the border of their picture and were cut to it"),
+        note(outside, index.annotation_ids, "boxes outside their image left out"),
+        note(moved, index.annotation_ids, "boxes extend over the image border and were clipped"),
     ]
     kept = replace(index, boxes=clipped)
     kept = kept._keep(~(flat | outside)) if (flat | outside).any() else kept

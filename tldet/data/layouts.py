@@ -30,7 +30,7 @@ OPTIONS = {
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a data set: its JSON and the folder its file names are relative to."""
+    """One split of a dataset: its JSON and the image folder."""
 
     annotations: Path
     images: Path
@@ -38,7 +38,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Layout:
-    """The splits of a data set; None for one that is not there."""
+    """The splits of a dataset; None for a missing split."""
 
     train: Split
     val: Split | None = None
@@ -47,7 +47,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A JSON file of a data folder: the split that its name states, and what its content is."""
+    """A JSON file of a data folder, the split in its name, and the result of examining its content."""
 
     path: Path
     split: str | None
@@ -55,7 +55,7 @@ class Candidate:
 
     @property
     def usable(self) -> bool:
-        """Whether it holds object annotations."""
+        """True if the file holds object annotations."""
         return not self.content.problem
 
 
@@ -63,12 +63,12 @@ class Candidate:
 class AnnotationFiles:
     """The annotation files of a folder, by split.
 
-    A split is never served by a file of another one, and a file that is damaged is never passed over in silence.
+    A file of one split is never used for another split, and a damaged file is never skipped silently.
 
     Attributes:
         folder: the data folder.
-        candidates: its JSON files.
-        options: what to do if several files fit, by split, for messages.
+        candidates: the JSON files in the folder.
+        options: advice in messages if several files fit, by split.
     """
 
     folder: Path
@@ -77,12 +77,12 @@ class AnnotationFiles:
 
     @classmethod
     def find(cls, folder: Path, chosen: Collection[Path] = (), options: Mapping[str, str] = OPTIONS) -> AnnotationFiles:
-        """Look through a folder and its subfolders; hidden files and folders and ``__MACOSX`` are skipped.
+        """Search a folder and its subfolders; hidden files and folders and ``__MACOSX`` are skipped.
 
         Args:
             folder: the data folder.
-            chosen: files that the user has assigned to a split; they are no candidates for others.
-            options: see the class.
+            chosen: files that the user has assigned to a split, which are not candidates for other splits.
+            options: advice in messages; see the class.
         """
         taken = {path.resolve() for path in chosen}
         paths = {path.resolve(): path for path in reversed(list(_json_files(folder)))}
@@ -91,16 +91,16 @@ class AnnotationFiles:
         return cls(folder, candidates, options)
 
     def train(self) -> Path:
-        """The training annotations: the file whose name states this, or the only file.
+        """Return the training annotations: the file named after this split, or the only file.
 
         Raises:
-            DataError: there are none, they are damaged, or several files fit.
+            DataError: no file or several files fit, or the file is damaged.
         """
         if path := self._named("train"):
             return path
         damaged = [one for one in self.candidates if one.split is None and one.content.damaged]
         if damaged:
-            raise DataError(f"{self._found(damaged[0])}; mend or remove it, or give --train")
+            raise DataError(f"{self._found(damaged[0])}; repair or remove it, or give --train")
         usable = [one for one in self.candidates if one.usable]
         if not usable:
             raise DataError(f"{self.folder}: holds no COCO JSON{self._instead()} ({LOOKED_FOR})")
@@ -114,13 +114,13 @@ class AnnotationFiles:
         return usable[0].path
 
     def val(self, train: Path | None = None) -> Path | None:
-        """The validation annotations; None if there are none.
+        """Return the validation annotations; None if there are none.
 
         Args:
-            train: the training annotations where they were found in this folder.
+            train: the training annotations if found in this folder.
 
         Raises:
-            DataError: they are damaged, several files fit, or a further file may be meant for them.
+            DataError: the file is damaged, several files fit, or the split of a further file is unclear.
         """
         if path := self._named("val"):
             return path
@@ -128,16 +128,16 @@ class AnnotationFiles:
         unclear = [] if train is None else [one for one in rest if one.path != train]
         if unclear:
             raise DataError(
-                f"{self.folder}: cannot tell which split {self._list(unclear)} is of; name it after its split, remove "
-                "it, or give --val"
+                f"{self.folder}: cannot tell which split {self._list(unclear)} belongs to; name it after its "
+                "split, remove it, or give --val"
             )
         return None
 
     def test(self) -> Path | None:
-        """The test annotations; None if there are none.
+        """Return the test annotations; None if there are none.
 
         Raises:
-            DataError: they are damaged, or several files fit.
+            DataError: the file is damaged, or several files fit.
         """
         return self._named("test")
 
@@ -145,7 +145,7 @@ class AnnotationFiles:
         own = [one for one in self.candidates if one.split == split]
         for one in own:
             if one.content.damaged:
-                raise DataError(f"{self._found(one)}; mend or remove it")
+                raise DataError(f"{self._found(one)}; repair or remove it")
         usable = self._instances([one for one in own if one.usable])
         if len(usable) > 1:
             named = self._list(usable)
@@ -154,7 +154,7 @@ class AnnotationFiles:
             if not one.usable and (usable or split == "test"):
                 log.info("%s", self._found(one))
             elif not one.usable:
-                raise DataError(f"{self._found(one)}; put COCO annotations in its place or remove it")
+                raise DataError(f"{self._found(one)}; replace it with COCO annotations or remove it")
         return usable[0].path if usable else None
 
     def _instances(self, found: Sequence[Candidate]) -> list[Candidate]:
@@ -164,7 +164,7 @@ class AnnotationFiles:
             start = next((start for start in VARIANTS if one.path.name.startswith(start)), None)
             twin = start and one.path.with_name(f"instances_{one.path.name.removeprefix(start)}")
             if twin in paths:
-                log.info("%s: not used, %s holds the objects of the same images", one.path, twin)
+                log.info("%s: not used, because %s holds the objects of the same images", one.path, twin)
             else:
                 kept.append(one)
         return kept
@@ -210,11 +210,11 @@ def find_layout(folder: Path, images: Path | None = None, options: Mapping[str, 
 
     Args:
         folder: the data folder.
-        images: image folder of all splits; found if None.
-        options: what to do if several files fit, by split, for messages; ``images`` for several image folders.
+        images: image folder of all splits; None searches for it.
+        options: advice in messages if several files fit, by split; ``images`` for several image folders.
 
     Raises:
-        DataError: nothing fits or too much does, or a file is damaged; the message names the files.
+        DataError: no file or several files fit, or a file is damaged; the message names the files.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")

@@ -35,7 +35,7 @@ class Samples(Protocol):
 
     @property
     def input_sizes(self) -> NDArray[np.int32]:
-        """(I, 2) (height, width) after the transforms, as far as it is known before they run."""
+        """(I, 2) (height, width) after the transforms, as far as known before they run."""
         ...
 
     def __len__(self) -> int: ...
@@ -142,7 +142,7 @@ class _Surviving(Dataset[Any]):
 
 
 def padded_size(size: Size, divisor: int = DIVISOR) -> Size:
-    """(height, width) rounded up to multiples of ``divisor``: the input size of an image in a batch of its own."""
+    """(height, width) rounded up to multiples of ``divisor``: the input size of an image that is alone in its batch."""
     return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
 
 
@@ -151,7 +151,7 @@ def _size(sample: Sample) -> Size:
 
 
 def collate(samples: Sequence[Sample], divisor: int = DIVISOR) -> Batch:
-    """Pad pictures at the right and the bottom with zeros to one size, a multiple of ``divisor``; channels lie last."""
+    """Pad images with zeros at the right and bottom to one size, a multiple of ``divisor``, in channels-last memory."""
     sizes = [_size(sample) for sample in samples]
     height, width = (max(sides) for sides in zip(*(padded_size(size, divisor) for size in sizes), strict=True))
     images = torch.zeros(len(samples), height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
@@ -164,12 +164,12 @@ def by_padded_size(samples: Iterable[Sample], batch_size: int, waiting: int) -> 
     """Group samples of the same padded size, so that the detections of an image do not depend on its batch.
 
     Args:
-        samples: read one after the other.
+        samples: consumed one after the other.
         batch_size: samples in a full group.
-        waiting: at most so many samples are held back until their group is full; then the largest group is given out.
+        waiting: largest number of samples held back; when reached, the largest group is yielded although not full.
 
     Returns:
-        (number, sample) pairs of one group at a time; the number is the sample's place among ``samples``.
+        (number, sample) pairs of one group at a time; the number is the sample's index in ``samples``.
     """
     groups: dict[Size, list[tuple[int, Sample]]] = {}
     for number, sample in enumerate(samples):
@@ -183,7 +183,7 @@ def by_padded_size(samples: Iterable[Sample], batch_size: int, waiting: int) -> 
 
 
 def collate_by_size(samples: Sequence[Sample]) -> list[Batch]:
-    """One batch for each padded size among the samples."""
+    """Collate samples into one batch per padded size."""
     groups = by_padded_size(samples, len(samples), len(samples))
     return [collate([sample for _, sample in group]) for group in groups]
 
@@ -247,17 +247,17 @@ def eval_batches(
     collate: Callable[[Sequence[Any]], Sequence[Any]] = collate_by_size,
     pin: bool = False,
 ) -> Iterator[Any]:
-    """Every sample once, in batches of one padded size: the detections of an image do not depend on its batch.
+    """Yield every sample once, in batches of one padded size, so that detections do not depend on the batch.
 
     Args:
         dataset: the samples.
-        batch_size: samples in a batch.
+        batch_size: samples per batch.
         workers: loader processes; 0 loads in the main process.
-        collate: samples to a list of batches. Samples whose padded size is known beforehand come sorted by it.
+        collate: turns samples into a list of batches. Samples of equal ``input_sizes`` come together.
         pin: copy batches to pinned memory.
 
     Raises:
-        DataError: a picture is missing or broken; named.
+        DataError: an image is missing or damaged; the message names it.
     """
     groups: dict[Size, list[int]] = {}
     for position, (height, width) in enumerate(dataset.input_sizes.tolist()):

@@ -1,4 +1,4 @@
-"""Instance masks as pixels: resampled without a shift, and the boxes that they imply."""
+"""Resampling of instance masks without a shift, and boxes around masks."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ FULL = 254  # gray value of an object while its mask is resampled; a pixel that 
 
 
 def to_gray(masks: MaskPixels) -> MaskPixels:
-    """Masks of 0 and 1 as gray images, for interpolation."""
+    """Convert masks of 0 and 1 to gray images for interpolation."""
     return np.multiply(masks, FULL, dtype=np.uint8)
 
 
 def from_gray(gray: MaskPixels) -> MaskPixels:
-    """Masks of 0 and 1: a pixel is 1 if more than half of it is covered."""
+    """Convert gray images to masks of 0 and 1: a pixel is 1 if more than half of it is covered."""
     return (gray > FULL // 2).view(np.uint8)
 
 
 def resize_masks(masks: MaskPixels, size: tuple[int, int]) -> MaskPixels:
-    """Resize masks (N, H, W) to (height, width) as their image is resized.
+    """Resize masks (N, H, W) to (height, width) with the interpolation of their image.
 
-    Nearest-neighbor interpolation would shift them: cv2's by half a pixel, its exact variant by half a source pixel
-    where the image shrinks by an even factor.
+    Nearest-neighbor interpolation would shift them: ``cv2.INTER_NEAREST`` by half a pixel,
+    ``INTER_NEAREST_EXACT`` by half a source pixel if the image shrinks by an even factor.
     """
     if masks.shape[1:] == size:
         return masks
@@ -39,39 +39,39 @@ def resize_masks(masks: MaskPixels, size: tuple[int, int]) -> MaskPixels:
 
 
 def extents(masks: MaskPixels) -> Boxes:
-    """(N, 4) xyxy boxes around the pixels of masks (N, H, W); all zero for a mask without pixels."""
+    """Return (N, 4) xyxy boxes around the pixels of masks (N, H, W); all zero for a mask without pixels."""
     rectangles = np.array([cv2.boundingRect(mask) for mask in masks], np.float32).reshape(-1, 4)
     rectangles[:, 2:] += rectangles[:, :2]
     return rectangles
 
 
 def pixel_counts(masks: MaskPixels) -> Shares:
-    """(N,) pixels of masks (N, H, W)."""
+    """Count the pixels of masks (N, H, W): (N,)."""
     return np.array([cv2.countNonZero(mask) for mask in masks], np.float64)
 
 
 def areas(boxes: NDArray[np.floating]) -> Shares:
-    """(N,) areas of xyxy boxes (N, 4)."""
+    """Compute the areas (N,) of xyxy boxes (N, 4)."""
     return np.asarray((boxes[:, 2:] - boxes[:, :2]).prod(1, dtype=np.float64))
 
 
 def clip_boxes(boxes: Boxes, window: Sequence[float]) -> Boxes:
-    """Boxes (N, 4) cut to an xyxy window."""
+    """Clip boxes (N, 4) to an xyxy window."""
     x0, y0, x1, y1 = window
     return np.clip(boxes, (x0, y0, x0, y0), (x1, y1, x1, y1)).astype(np.float32)
 
 
 def fit_to_masks(boxes: Boxes, expected: Boxes, found: Boxes, tolerance: float = 0.0) -> Boxes:
-    """Boxes (N, 4) of which each side follows the mask where the mask is not where its box would have it.
+    """Move the sides of boxes (N, 4) to the mask if the transformed mask does not reach the transformed box.
 
-    A cut or a rotated object is smaller than its cut or rotated box. The other sides keep the annotation, which is
-    more precise than whole pixels.
+    A cropped or rotated object is smaller than its cropped or rotated box. Sides on which mask and box agree keep the
+    annotated value, which is more precise than whole pixels.
 
     Args:
         boxes: (N, 4) boxes after a transform.
         expected: (N, 4) extents of the masks before the transform, transformed as boxes.
         found: (N, 4) extents of the transformed masks.
-        tolerance: distance in pixels up to which the two agree.
+        tolerance: distance in pixels up to which ``expected`` and ``found`` agree.
     """
     fitted = np.where(np.abs(expected - found) <= tolerance, boxes, found)
     upright = (fitted[:, 2:] > fitted[:, :2]).all(1, keepdims=True)
@@ -79,14 +79,15 @@ def fit_to_masks(boxes: Boxes, expected: Boxes, found: Boxes, tolerance: float =
 
 
 def cut_boxes(boxes: Boxes, masks: MaskPixels | None, window: tuple[int, int, int, int]) -> tuple[Boxes, Shares]:
-    """Boxes (N, 4) of what an xyxy window shows of each object, and the share (N,) of the object that this is.
+    """Return the box (N, 4) of each object's visible part in an xyxy window, and its visible fraction (N,).
 
-    Box and share are those of the mask, or of the box if the object has no mask. A box without area: nothing is shown.
+    Both are computed from the mask, or from the box if the object has no mask. A box without area means that the object
+    is not visible.
 
     Args:
         boxes: (N, 4) of the whole objects.
-        masks: (N, H, W) of the whole objects, or None. A mask without pixels is no mask.
-        window: whole pixels.
+        masks: (N, H, W) of the whole objects, or None. An empty mask counts as no mask.
+        window: integer pixels.
     """
     clipped = clip_boxes(boxes, window)
     share = areas(clipped) / areas(boxes)

@@ -1,4 +1,4 @@
-"""Recognition of COCO object annotations by the content of a file."""
+"""Recognition of COCO object annotations by file content."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tldet.errors import DataError
 
 NEEDED = ("images", "annotations", "categories")
 LARGE = 1 << 25  # bytes; the result for a larger file is cached, since it has to be read in full
-VERSION = 1  # of the cached results
+VERSION = 1  # version of the cached results
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Content:
 
 
 def examine(path: Path) -> Content:
-    """Find out whether a file holds COCO object annotations, in whatever encoding and whatever its name."""
+    """Check if a file holds COCO object annotations, in any encoding and with any name."""
     try:
         status = path.stat()
     except OSError as error:
@@ -60,7 +60,7 @@ def _examine(path: Path) -> Content:
 
 
 def _first_keys(text: bytes) -> set[str]:
-    """Keys of the first record of a list, given its beginning; none if the list is empty or holds something else."""
+    """Return the keys of a list's first record, given the start of the list; none if the record is not an object."""
     start = text.decode(errors="ignore").lstrip().removeprefix("[").lstrip()
     try:
         record, _ = json.JSONDecoder().raw_decode(start)

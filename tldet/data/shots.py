@@ -137,7 +137,7 @@ def draw(index: AnnotationIndex, shots: int, seed: int) -> set[int]:
     """The annotation ids of ``shots`` objects of each class; see :func:`write_shots`.
 
     Raises:
-        DataError: a class has fewer.
+        DataError: a class has fewer objects.
     """
     pools = [_pool(index, label) for label in range(len(index.class_names))]
     for name, pool in zip(index.class_names, pools, strict=True):

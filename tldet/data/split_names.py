@@ -1,4 +1,4 @@
-"""Names of splits, and the split that a file or folder name states."""
+"""Names of splits, and their recognition in file and folder names."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _WORDS = {kind: re.compile(f"(?:{'|'.join(names)}){ENDINGS}") for kind, names in
 
 
 def splits_in(text: str) -> set[str]:
-    """Splits that the words of a name state: ``{"train"}`` for ``instances_train2017``.
+    """Return the splits in a file or folder name: ``{"train"}`` for ``instances_train2017``.
 
-    ``test-dev`` is a test split; ``trainval`` states none.
+    ``test-dev`` is a test split; ``trainval`` names no split.
     """
     words = [word for word in re.split(r"[^a-z]+", text.lower()) if word]
     found = {kind for kind, pattern in _WORDS.items() if any(pattern.fullmatch(word) for word in words)}
@@ -25,9 +25,9 @@ def splits_in(text: str) -> set[str]:
 
 
 def split_of(path: Path, root: Path) -> str | None:
-    """Split of an annotation file by its name, or else by its folder's name below ``root``.
+    """Return the split named by an annotation file and its folder below ``root``.
 
-    None if they state no split, several, or contradict each other.
+    None if the two names contain no split, several, or different ones.
     """
     stated = [splits_in(path.stem)]
     if path.parent != root:

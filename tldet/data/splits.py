@@ -22,17 +22,17 @@ NAMED = 10  # classes in a message
 
 
 def split_one(split: Split, out: Path, *, seed: int, share: float = 0.2) -> tuple[Split, Split]:
-    """Split one JSON by images into a training and a validation split, the same for the same seed.
+    """Split one JSON by images into a training and a validation split, reproducible by ``seed``.
 
-    Equal images (one file, or files with the same bytes) stay together. Validation gets an image of every class that
-    has several, while there is room, and otherwise the same share of every group of images with the same rarest class.
+    Equal images (the same file, or files with the same bytes) stay together. Validation gets at least one image of
+    every class that has several, as far as there is room; the remaining images are stratified by their rarest class.
     The only image of a class stays in training.
 
     Args:
-        split: what is split.
-        out: folder of the two JSON files.
-        seed: seed of the draw.
-        share: of the images that go to validation.
+        split: the dataset to split.
+        out: output directory of the two JSON files.
+        seed: random seed.
+        share: fraction of the images for validation.
 
     Raises:
         DataError: the images cannot be split, or ``out`` cannot be written.
@@ -40,7 +40,7 @@ def split_one(split: Split, out: Path, *, seed: int, share: float = 0.2) -> tupl
     index = AnnotationIndex.load(split.annotations)
     if len(index) < 2:
         raise DataError(
-            f"{split.annotations}: has {len(index)} image; at least 2 are needed for training and validation"
+            f"{split.annotations}: at least 2 images are needed for training and validation, found {len(index)}"
         )
     shown = shown_classes(index)
     groups = _equal_images(split, index)
@@ -49,7 +49,7 @@ def split_one(split: Split, out: Path, *, seed: int, share: float = 0.2) -> tupl
     np.logical_or.at(shown_in, groups, shown)
     val = _draw(shown_in, sizes, min(max(1, round(share * len(index))), len(index) - 1), seed)[groups]
     if not val.any():
-        why = "all its images are equal" if len(sizes) == 1 else "every image is the only one of one of its classes"
+        why = "all its images are equal" if len(sizes) == 1 else "every image is the only image of some class"
         raise DataError(f"{split.annotations}: cannot be split into training and validation: {why}; give --val")
     chosen = {"train": index.image_ids[~val], "val": index.image_ids[val]}
     written = [write_part(split, set(ids.tolist()), out / f"{name}.json") for name, ids in chosen.items()]
@@ -60,10 +60,10 @@ def split_one(split: Split, out: Path, *, seed: int, share: float = 0.2) -> tupl
 
 
 def _equal_images(split: Split, index: AnnotationIndex) -> NDArray[np.int64]:
-    """(I,) number of the group of equal images that each image is in."""
+    """Return the number (I,) of each image's group; equal images share a group."""
     paths = [split.images / name for name in resolve_names(split.images, index.file_names, split.annotations)]
     there = np.array([path.is_file() for path in paths])
-    first_of: dict[Path, int] = {}  # equal names of missing images are equal too
+    first_of: dict[Path, int] = {}  # missing images are equal if their names are
     same = np.array([first_of.setdefault(path, i) for i, path in enumerate(paths)], np.int64)
     found = np.flatnonzero(there)
     same[found] = found[same_pictures([paths[i] for i in found.tolist()], np.arange(len(found)))]
@@ -74,10 +74,10 @@ def _draw(shown: NDArray[np.bool_], sizes: NDArray[np.int64], wanted: int, seed:
     """Choose groups for validation.
 
     Args:
-        shown: (G, K) whether a group of equal images shows a class.
-        sizes: (G,) its number of images.
+        shown: (G, K) bool, True if a group of equal images shows a class.
+        sizes: (G,) number of images of each group.
         wanted: number of images for validation.
-        seed: seed of the draw.
+        seed: random seed.
 
     Returns:
         (G,) bool; all False if no group can be spared.
@@ -100,7 +100,7 @@ def _draw(shown: NDArray[np.bool_], sizes: NDArray[np.int64], wanted: int, seed:
         if not room:
             break
         room -= int(sizes[group]) * take(group, room)
-    if not taken.any():  # every group is larger than the share
+    if not taken.any():  # every group is larger than the validation split
         next(
             (g for g in order[np.argsort(sizes[order], kind="stable")].tolist() if take(g, int(sizes.sum()) - 1)), None
         )
@@ -108,7 +108,7 @@ def _draw(shown: NDArray[np.bool_], sizes: NDArray[np.int64], wanted: int, seed:
 
 
 def _spread(shown: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np.int64]:
-    """A random order in which the groups of every rarest class are spread evenly."""
+    """Return a random order of groups that spreads the groups of each rarest class evenly."""
     frequency = shown.sum(0)
     rarest = np.where(shown, frequency, np.iinfo(np.int64).max).argmin(1) if shown.shape[1] else np.zeros(len(shown))
     rarest = np.where(shown.any(1), rarest, -1)
@@ -120,19 +120,19 @@ def _spread(shown: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np
 
 
 def _report_absent(split: Split, index: AnnotationIndex, shown: NDArray[np.bool_], val: NDArray[np.bool_]) -> None:
-    """Name the classes that only the training split shows."""
+    """Warn about classes without an image in the validation split."""
     absent = np.flatnonzero(shown.any(0) & ~shown[val].any(0))
     if not len(absent):
         return
     counts = shown.sum(0)
     names = [f"{index.class_names[k]} ({counts[k]} image{'s' * int(counts[k] > 1)})" for k in absent[:NAMED].tolist()]
     more = f", ... ({len(absent)} classes)" if len(absent) > NAMED else ""
-    text = "%s: no image in the validation split, so not evaluated: %s%s"
+    text = "%s: classes without a validation image, which are not evaluated: %s%s"
     log.warning(text, split.annotations, ", ".join(names), more)
 
 
 def shown_classes(index: AnnotationIndex) -> NDArray[np.bool_]:
-    """(I, K) whether an image shows an object of a class; crowd regions do not count, they cannot be trained on."""
+    """Return (I, K) bool: True if an image shows an object of a class. Crowd regions do not count."""
     shown = np.zeros((len(index), len(index.class_names)), np.bool_)
     images = np.repeat(np.arange(len(index)), np.diff(index.offsets))
     shown[images[~index.crowd], index.labels[~index.crowd]] = True
@@ -140,17 +140,17 @@ def shown_classes(index: AnnotationIndex) -> NDArray[np.bool_]:
 
 
 def rarest_classes(index: AnnotationIndex) -> NDArray[np.int64]:
-    """(I,) label of the rarest class of every image; -1 if it shows none."""
+    """Return the label (I,) of the rarest class on every image; -1 for an image without objects."""
     frequency = np.bincount(index.labels, minlength=len(index.class_names))
     labels = [index.labels[index.rows(i)] for i in range(len(index))]
     return np.array([found[frequency[found].argmin()] if len(found) else -1 for found in labels], np.int64)
 
 
 def write_part(split: Split, image_ids: Collection[int], path: Path) -> Split:
-    """Write some images of a JSON with their annotations, unchanged, as a JSON of their own.
+    """Write some images of a JSON and their annotations, unchanged, to a new JSON.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: the file cannot be written.
     """
     whole = parse(read_json_text(split.annotations), str(split.annotations))
     part = {

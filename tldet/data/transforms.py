@@ -205,7 +205,7 @@ class RandomCrop:
 
 
 def _cut(sample: Labelled, window: tuple[int, int, int, int], least_visible: float) -> Labelled:
-    """Cut an xyxy window out of a sample; an object of which less than ``least_visible`` remains becomes ignored."""
+    """Crop a sample to an xyxy window; objects with a visible fraction below ``least_visible`` are ignored."""
     x0, y0, x1, y1 = window
     boxes, share = cut_boxes(sample.boxes, sample.masks, window)
     kept = (boxes[:, 2:] > boxes[:, :2]).all(1)

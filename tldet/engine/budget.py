@@ -62,7 +62,7 @@ class Budget:
         return cls(60 * schedule.minutes, state.step)
 
     def expected(self, step: int, spent: float) -> int | None:
-        """The total number of steps if all take as long as those so far on average; None before the first step."""
+        """Estimate the total number of steps from the average step time so far; None before the first step."""
         return int(self.seconds * step / spent) if step and spent > 0 else None
 
     def fix(self, step: int, spent: float) -> int | None:

@@ -72,13 +72,13 @@ class World:
         return found[0] if found else call()
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sums over the processes; changes ``values``."""
+        """Sum ``values`` over all processes, in place."""
         if self.size > 1:
             distributed.all_reduce(values)
         return values
 
     def totals(self, *numbers: int) -> list[int]:
-        """Sum of each number over the processes."""
+        """Sum each number over all processes."""
         if self.size == 1:
             return list(numbers)
         device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
@@ -86,11 +86,11 @@ class World:
         return totals
 
     def any(self, *flags: bool) -> list[bool]:
-        """Of each flag whether some process has it."""
+        """Return for each flag True if it is set in any process."""
         return [total > 0 for total in self.totals(*flags)]
 
     def first_error(self, error: TldetError | None) -> TldetError | None:
-        """The error of the first process that has one, in all of them."""
+        """Return the error of the first process that has one, in all processes."""
         if self.size == 1:
             return error
         found: list[TldetError | None] = [None] * self.size

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-COMPARED = (("data", "val"), ("evaluation", "type"), ("training", "best_metric"))  # what a metric's value depends on
+# Config keys that decide the value of the best metric.
+COMPARED = (("data", "val"), ("evaluation", "type"), ("training", "best_metric"))
 STARTED = frozenset({"weights_source", "classes_from"})  # of a checkpoint's meta: what is known of the run's start
 
 
@@ -106,7 +107,7 @@ def pack(run: Trainer, *, whole: bool) -> dict[str, Any]:
         "device": run.device.type,
         "rng": capture_rng(),
     }
-    metrics = run.state.metrics if run.state.measured == run.state.step else {}  # of these weights, or none
+    metrics = run.state.metrics if run.state.measured == run.state.step else {}  # only if they belong to these weights
     trained = {"steps": run.state.step, "metrics": metrics, "precision": run.precision.name}
     return {
         "config": run.config,
@@ -141,7 +142,7 @@ def _load_normalizers(run: Trainer, training: Mapping[str, Any], path: Path) -> 
 
 
 def _compare_anew(run: Trainer, before: Mapping[str, Any]) -> None:
-    """Forget the best value if the resumed run validates otherwise: on other data, or by another metric."""
+    """Reset the best value if the resumed run validates on other data or with another metric."""
     changed = [
         f"{section}.{key}"
         for section, key in COMPARED
@@ -180,7 +181,7 @@ def unpack(run: Trainer, saved: Mapping[str, Any], path: Path) -> dict[str, Any]
     before = {"name": training["precision"], "rewrites": training.get("rewrites", {})}
     now = {"name": run.precision.name, "rewrites": run.precision.rewrites}
     if training["device"] == run.device.type and before != now:
-        run.set_precision(Precision(device_type=run.device.type, reason="as before the interruption", **before))
+        run.set_precision(Precision(device_type=run.device.type, reason="as in the checkpoint", **before))
     if run.stepper.scaler.is_enabled():
         run.stepper.scaler.load_state_dict(training["scaler"])
     rng: dict[str, Any] = training["rng"]

@@ -26,7 +26,7 @@ from tldet.models.ops.rewriting import depthwise_calls, faster_parts, has_depthw
 
 Name = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-Rewrites = Mapping[str, Sequence[Part]]  # gradients by module name
+Rewrites = Mapping[str, Sequence[Part]]  # module name -> gradients to rewrite
 M = TypeVar("M", bound=nn.Module)
 _WORTH_IT = 0.9  # bf16 must take less than this share of fp32's time
 TURNS, NEAR = 4, 1.25  # times each format is measured at most; twice where a factor of ``NEAR`` lies between
@@ -57,7 +57,7 @@ class Precision:
         device_type: ``cpu``, ``cuda``, ...
         channels_last: whether pictures and convolution weights lie with their channels last (faster almost everywhere).
         reason: why, for the log.
-        rewrites: the gradients that :mod:`tldet.models.ops.depthwise` computes faster than torch.
+        rewrites: gradients computed by :mod:`tldet.models.ops.depthwise`, where it is faster than torch.
     """
 
     name: Name = "fp32"
@@ -82,7 +82,7 @@ class Precision:
         return torch.amp.GradScaler(self.device_type, enabled=self.name == "fp16")
 
     def prepare(self, model: M) -> M:
-        """Lay the model's weights out and pick its backward kernels; the parameters stay the same objects."""
+        """Set the memory layout and the backward kernels of a model; its parameters stay the same objects."""
         rewrite(model, self.rewrites)
         return model.to(memory_format=torch.channels_last) if self.channels_last else model
 
@@ -90,7 +90,7 @@ class Precision:
         """Keep the weights of convolutions and matrix products in the number format they are multiplied in.
 
         Only for prediction under :meth:`autocast`, which would cast them anew in every pass: the results are the same.
-        The weights of a cosine classifier stay fp32, which it computes in.
+        The weights of a cosine classifier stay in fp32, since it computes in fp32.
         The parameters are other objects afterwards.
         """
         for module in model.modules():
@@ -108,7 +108,7 @@ class Precision:
 
 
 def _casts_weights(module: nn.Module) -> bool:
-    """Whether autocast casts the weights of a module."""
+    """Return True if autocast casts the weights of a module."""
     return isinstance(module, (nn.Conv2d, nn.Linear)) and not isinstance(module, CosineClassifier)
 
 
@@ -127,9 +127,9 @@ def choose(
         requested: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         trial: runs the model once as it will be used (a forward pass, or a forward pass whose loss it returns); with
             it, and only on a processor with bf16 instructions, both formats are timed. Without it such a processor
-            stays at fp32. For a model in training mode on CPU the backward kernels of depthwise convolutions are
-            timed too. The model is left as it was. What was found is kept (:mod:`tldet.cache`) for this processor
-            and this model, so that the same run computes in the same way each time.
+            stays at fp32. For a model in training mode on CPU, the backward kernels of depthwise convolutions are
+            timed too. The model is not changed. Results are cached (:mod:`tldet.cache`) for this processor and this
+            model, so that the same run always computes the same way.
         work: what else the times depend on, for example the pictures' size.
 
     Raises:
@@ -138,7 +138,7 @@ def choose(
     kind = torch.device(device).type
     if requested != "auto":
         name = _check(requested, kind)
-        return Precision(name, kind, True, "as asked", _rewrites(model, kind, [name], trial, work).get(name, {}))
+        return Precision(name, kind, True, "user-specified", _rewrites(model, kind, [name], trial, work).get(name, {}))
     if kind == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Precision("bf16", kind, reason="the GPU computes in bf16")
@@ -162,7 +162,7 @@ def choose(
 def _rewrites(
     model: nn.Module, kind: str, names: Sequence[Name], trial: Callable[[], Any] | None, work: str
 ) -> dict[str, Rewrites]:
-    """The ``rewrites`` of a :class:`Precision` for each of ``names``; empty where nothing can be rewritten."""
+    """Measure the ``rewrites`` of a :class:`Precision` for each name; empty if nothing can be rewritten."""
     if kind != "cpu" or trial is None or not model.training or not has_depthwise(model):
         return {}
 

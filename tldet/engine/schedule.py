@@ -100,7 +100,7 @@ def factor(
         total: steps of the whole run; None while a budget of minutes is still being measured, then there is only
             warm-up and after it 1.
         steps_per_epoch: optimizer steps an epoch.
-        expected: estimate of the total while that is not known; it limits the warm-up as the total does.
+        expected: estimate of ``total`` while that is None, used to limit the warm-up.
     """
     known = expected if total is None else total
     warmup = settings.warmup_steps if known is None else min(settings.warmup_steps, known // 4)

@@ -46,7 +46,7 @@ class TrainState:
         best: best value of the best metric, reached at ``best_step``.
         reference: the value a validation must beat by ``min_gain``; ``stale`` validations in a row did not.
         lr: highest learning rate of the last step.
-        metrics: what the last validation returned, after step ``measured``.
+        metrics: metrics of the last validation, which followed step ``measured``.
         window: sums since the last line of the log.
         unmeasured: the validation after the last step is still to be done: a picture could not be read, or no
             step is to be taken.
@@ -66,9 +66,9 @@ class TrainState:
     measured: int | None = None
 
     def take_in(self, value: float | None, min_gain: float) -> bool:
-        """Count a validation for early stopping; true when it is the best so far.
+        """Count a validation for early stopping; return True if it is the best so far.
 
-        NaN never is, and None, the value where there is nothing to evaluate, is no validation without a gain either.
+        NaN is never the best. None (nothing to evaluate) is not counted.
         """
         if value is None:
             return False
@@ -91,7 +91,7 @@ class TrainState:
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> TrainState:
         """The state :meth:`to_dict` gave; further keys are left alone."""
-        state = {"unmeasured": False, "measured": None, **state}  # older checkpoints do not have them
+        state = {"unmeasured": False, "measured": None, **state}  # missing in older checkpoints
         known = {one.name: state[one.name] for one in fields(cls)}
         return cls(**{**known, "metrics": dict(known["metrics"]), "window": Window(**known["window"])})
 
@@ -102,14 +102,14 @@ class TrainResult:
 
     Attributes:
         step: optimizer steps taken in all.
-        best: best value of the best metric, reached at ``best_step``; None where no validation gave a value.
+        best: best value of the best metric, reached at ``best_step``; None if no validation gave a value.
         lr: highest learning rate of the last step.
-        metrics: what the last validation returned; those of ``best_checkpoint`` are in its file.
+        metrics: metrics of the last validation; those of ``best_checkpoint`` are stored in its file.
         seconds: training time, evaluation and checkpoints left out.
         reason: why it ended: ``finished``, ``no gain`` or what :meth:`Trainer.stop` was told.
         checkpoint: the last checkpoint (None only where files were removed).
-        best_checkpoint: ``best.pt``: that of ``best_step``, or the last weights where no validation gave a value; None
-            without validation.
+        best_checkpoint: ``best.pt`` with the weights of ``best_step``, or the last weights if no validation gave a
+            value; None without validation.
     """
 
     step: int

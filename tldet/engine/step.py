@@ -29,7 +29,7 @@ class StepResult:
     Attributes:
         loss: the sum of the losses, mean over all images of the step.
         norm: L2 norm of all gradients before clipping.
-        parts: each loss by name, mean over the images of this process, still on the device.
+        parts: each loss by name, mean over the images of this process, as tensors on the device.
         image_ids: the pictures of each micro-batch.
     """
 
@@ -40,7 +40,7 @@ class StepResult:
 
 
 def count_images(batches: Sequence[Any]) -> int:
-    """Images in all of them."""
+    """Count the images in all batches."""
     return sum(len(batch.image_ids) for batch in batches)
 
 
@@ -55,7 +55,7 @@ class Stepper:
         optimizer: steps over (some of) the model's parameters.
         precision: what the forward pass computes in.
         clip_norm: greatest L2 norm of the gradients, or None.
-        world: the processes that train together; losses and gradients are means over all their images.
+        world: the processes of the run; losses and gradients are means over the images of all processes.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Stepper:
 
         Args:
             batches: this process's micro-batches, of any sizes.
-            images: how many images the micro-batches of all processes have; None asks them.
+            images: number of images in the micro-batches of all processes; None counts them.
 
         Raises:
             NotFiniteError: the loss or the gradient norm is not finite; the weights are as before the step.
@@ -104,7 +104,7 @@ class Stepper:
         return result
 
     def _accumulate(self, batches: Sequence[Any], share: float, result: StepResult) -> Tensor:
-        """Add the gradients of all micro-batches, ``share`` for each image; returns the loss."""
+        """Accumulate the gradients of all micro-batches, each image weighted by ``share``; return the loss."""
         module, losses = self._module(), []
         with self.normalizers.counting():
             for left, batch in zip(reversed(range(len(batches))), batches, strict=True):
@@ -113,7 +113,7 @@ class Stepper:
         return sum(losses[1:], losses[0])
 
     def _reduce(self, result: StepResult, loss: Tensor, norm: Tensor) -> list[float]:
-        """Fill in the loss and norm of all processes; returns what the normalizers counted in all of them."""
+        """Set loss and norm to the means over processes; return the summed counts of the loss normalizers."""
         values = [loss.double(), norm.to(loss.device).double(), *self.normalizers.counted(loss.device)]
         loss_sum, norm_sum, *counts = self.world.sum(torch.stack(values)).tolist()
         result.loss, result.norm = loss_sum / self.world.size, norm_sum / self.world.size

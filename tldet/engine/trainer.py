@@ -207,7 +207,7 @@ class Trainer:
         return reason
 
     def _keep_last(self, begun: int) -> None:
-        """Make the last weights ``best.pt`` where no validation gave a value to choose by."""
+        """Save the last weights as ``best.pt`` if no validation gave a value to choose by."""
         path = self.keeper.best_path
         if self.evaluate is not None and self.state.best is None and (self.state.step > begun or not path.exists()):
             self._save(path, whole=False)
@@ -230,7 +230,7 @@ class Trainer:
             lr = set_rates(self.optimizer, now)
             batches, images = self._fetch(stream)
             rank = [self.world.rank] if self.world.rank else []
-            seed_all(mix(self.settings.seed, state.step, *rank))  # dropout and the like, whatever loading drew
+            seed_all(mix(self.settings.seed, state.step, *rank))  # dropout must not depend on data loading
             result = self.stepper(batches, images)
             state.step += 1
             if self.ema:
@@ -243,7 +243,7 @@ class Trainer:
         self._call("after_train_iter", batch_idx=state.step - 1, data_batch=batches, outputs=outputs)
 
     def _fetch(self, stream: Iterator[Any]) -> tuple[list[Any], int]:
-        """This process's micro-batches, with the seed of the step's random draws, and how many images all have.
+        """Fetch this process's micro-batches, with the step's seed, and count the images of all processes.
 
         Raises:
             DataError: some process cannot read a picture; the steps before it are saved.

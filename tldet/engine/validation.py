@@ -15,7 +15,7 @@ from tldet.engine.settings import TrainSettings
 from tldet.errors import ConfigError
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
-NOTHING = -1.0  # a metric without ground truth, as COCO has it
+NOTHING = -1.0  # COCO's value of a metric without ground truth
 
 
 def measure(model: nn.Module, evaluate: Evaluate, ema: Ema | None, precision: Precision) -> dict[str, float]:
@@ -30,7 +30,7 @@ def measure(model: nn.Module, evaluate: Evaluate, ema: Ema | None, precision: Pr
 
 
 def best_of(metrics: Mapping[str, float], settings: TrainSettings) -> float | None:
-    """The metric that chooses ``best.pt``; None where there was nothing to evaluate.
+    """Return the metric that selects ``best.pt``; None if there was nothing to evaluate.
 
     Raises:
         ConfigError: the evaluator gives no such metric.

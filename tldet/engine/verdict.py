@@ -1,4 +1,4 @@
-"""Verdict on the curves of a finished run: improving, converged, over-fitting or collapsed, and what to try next."""
+"""Assessment of a finished run by its curves (improving, converged, over-fitting, ...), with advice."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-LEAST = 3  # validations that make a curve
+LEAST = 3  # validations needed for a verdict
 GAIN = 0.01  # of the metric; smaller differences are noise for validation sets of a few hundred images
-HARDLY = 0.05  # of the metric; below it curves are no basis for advice
+HARDLY = 0.05  # of the metric; lower curves are too noisy for advice
 RISE = 1.05  # final validation loss relative to its minimum
 LOST = 0.5  # of the best value; a run that ends below this has collapsed
 NEAR = 0.9  # of the best value; a run that ends below this is not improving
@@ -21,9 +21,9 @@ class Verdict:
     """State of a run at its end.
 
     Attributes:
-        kind: the verdict in a word.
-        text: the verdict with its numbers, and what to try next.
-        since: the step from which it holds; for "collapsed" and "declined" the step of the best value.
+        kind: the verdict as one word.
+        text: the verdict with numbers and advice.
+        since: first step of this state; for "collapsed" and "declined" the step of the best value.
     """
 
     kind: Kind
@@ -32,7 +32,7 @@ class Verdict:
 
 
 class Point(NamedTuple):
-    """A validation; ``value`` is 0 and ``finite`` False where the metric was not finite."""
+    """One validation; ``value`` is 0 and ``finite`` False if the metric was not finite."""
 
     step: int
     value: float
@@ -46,15 +46,15 @@ Curve = Sequence[Point]
 def judge(records: Sequence[Mapping[str, Any]], metric: str = "AP") -> Verdict:
     """Judge a run from its log (:func:`tldet.engine.log.read_log`).
 
-    In this order:
+    The first verdict that applies, in this order:
 
     - collapsed: the last value is below half of the best one, or not finite.
     - over-fitting: the training loss still falls, the validation loss ended 5 % above its minimum, and the metric
-      gained nothing after that minimum.
-    - improving: the last value is 0.01 above all values of the first two thirds of the run, and near the best one.
+      did not improve after that minimum.
+    - improving: the last value is at least 0.01 above all values of the first two thirds, and near the best one.
     - declined: the last value is more than 0.01 below the best one.
-    - converged: the last two validations or more lie within 0.01 of the best value.
-    - unstable: only the last one does, and an earlier one did.
+    - converged: at least the last two values are within 0.01 of the best one.
+    - unstable: only the last value is near the best one, after an earlier drop.
 
     Args:
         records: "val" records with ``metric`` and ``val_loss``, "train" records with ``loss``.
@@ -72,8 +72,8 @@ def judge(records: Sequence[Mapping[str, Any]], metric: str = "AP") -> Verdict:
         return Verdict("unknown", text, curve[-1].step)
     if best.value < HARDLY:
         text = (
-            f"hardly learned anything: {metric} has not exceeded {HARDLY}. Try a longer run, pretrained weights or "
-            "another learning rate; if that does not help, check the annotations by drawing them"
+            f"hardly any progress: {metric} stayed below {HARDLY}. Try a longer run, pretrained weights or "
+            "another learning rate; if that does not help, draw the annotations on the images to check them"
         )
         return Verdict("unknown", text, curve[-1].step)
     return (
@@ -85,7 +85,7 @@ def judge(records: Sequence[Mapping[str, Any]], metric: str = "AP") -> Verdict:
 
 
 def _point(record: Mapping[str, Any], metric: str) -> Point:
-    """A validation of the log, in which null stands for a number that is not finite."""
+    """Read a validation of the log, where null stands for a number that is not finite."""
     value, loss = record[metric], record.get("val_loss")
     if "val_loss" in record and loss is None:
         loss = math.nan
@@ -105,13 +105,13 @@ def _collapsed(curve: Curve, best: Point, metric: str) -> Verdict:
 
 
 def _lowest(curve: Curve) -> Point | None:
-    """The validation of lowest loss."""
+    """Return the validation of lowest loss."""
     finite = [point for point in curve if point.loss is not None and math.isfinite(point.loss)]
     return min(finite, key=lambda point: (point.loss, point.step)) if finite else None
 
 
 def _risen(curve: Curve) -> Point | None:
-    """The validation of lowest loss, if the loss has risen since."""
+    """Return the validation of lowest loss if the loss has risen since, else None."""
     lowest, last = _lowest(curve), curve[-1].loss
     if lowest is None or lowest.loss is None or last is None:
         return None
@@ -119,7 +119,7 @@ def _risen(curve: Curve) -> Point | None:
 
 
 def _loss_note(curve: Curve) -> str:
-    """A note on a validation loss that has risen; empty where it has not."""
+    """Return a note on a risen validation loss; empty if it has not risen."""
     lowest, last = _risen(curve), curve[-1].loss
     if lowest is None or last is None:
         return ""
@@ -158,7 +158,7 @@ def _improving(curve: Curve, best: Point, metric: str) -> Verdict | None:
         return None
     text = (
         f"still improving: {metric} {before:.3f} -> {last.value:.3f} in the last third{_loss_note(curve)}; a longer "
-        "run is likely to gain more (start a new run of twice the length: a schedule that has ended cannot be extended)"
+        "run is likely to gain more (start a new run of twice the length; a finished schedule cannot be extended)"
     )
     return Verdict("improving", text, early[-1].step if early else 0)
 
@@ -176,13 +176,13 @@ def _declined(curve: Curve, best: Point, metric: str) -> Verdict | None:
 
 
 def _settled(curve: Curve, best: Point, metric: str) -> Verdict:
-    """Converged where the values stayed near the best one until the end, else unstable."""
+    """Return "converged" if the values stayed near the best one until the end, else "unstable"."""
     outside = [i for i, point in enumerate(curve) if point.value <= best.value - GAIN]
     since = curve[outside[-1] + 1 if outside else 0]
     peak = max(curve[:-1], key=lambda point: point.value)
     lowest = min(point.value for point in curve if point.step >= peak.step)
     if since.step == curve[-1].step and lowest > peak.value - GAIN:
-        since = peak  # the last value is the best by less than a gain over a level that held
+        since = peak  # the last value is the best, but within GAIN of a plateau
     if since.step == curve[-1].step:
         text = (
             f"unstable: {metric} fell from {peak.value:.3f} at step {peak.step} to {lowest:.3f} and ended at "

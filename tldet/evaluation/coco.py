@@ -67,7 +67,7 @@ class CocoEvaluator:
         type: compare boxes or masks. As usual for mask AP, the size of a detection is then its mask's and
             :attr:`results` have no boxes.
         engine: "fast" (hotcoco) or "pycocotools".
-        quiet: do not log what was changed on reading.
+        quiet: do not log changes made to the annotations on reading.
 
     Raises:
         DataError: the annotations cannot be used, or a category id is not among theirs.
@@ -89,7 +89,7 @@ class CocoEvaluator:
         for key in self.category_ids:
             if key is not None and key not in known and key != self.truth.unused:
                 names = checks.shortened(list(known))
-                raise DataError(f"{self.truth.name}: has no category id {key}, which the model knows; it has {names}")
+                raise DataError(f"{self.truth.name}: has no category id {key} of the model, only {names}")
         self._category_ranks = np.array(
             [-1 if k is None else known.get(k, -1) for k in self.category_ids], dtype=np.int64
         )

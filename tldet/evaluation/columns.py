@@ -40,8 +40,8 @@ class GroundTruth:
         crowd: (A,) bool.
         segmentations: A polygons or RLEs for "segm", else None.
         labelled: (I, K) bool, the classes each picture was labelled for; None where all were.
-        file_names: I names, None for an unknown one.
-        unused: id of the supercategory entry that was dropped; detections of it are left out.
+        file_names: I file names, None if unknown.
+        unused: id of a dropped supercategory entry; its detections are left out.
     """
 
     name: str
@@ -149,7 +149,7 @@ def joined(type: Type, parts: Sequence[Results]) -> Results:
 
 
 def labeled_objects(truth: GroundTruth) -> GroundTruth:
-    """The ground truth without crowd regions and without objects of classes that their image was not labeled for."""
+    """Return the ground truth without crowd regions and without classes that are not annotated on their image."""
     kept = ~truth.crowd
     if truth.labelled is not None:
         kept &= truth.labelled[truth.images, truth.categories]

@@ -163,8 +163,8 @@ def matched(truth: GroundTruth, results: Results) -> list[dict[str, Any] | None]
     """What pycocotools matched on each picture, all sizes of objects: class by class, each with every picture in turn.
 
     Each holds ``dtScores``, ``dtMatches`` and ``dtIgnore`` (IoU, detection) and ``gtIgnore``; None where a picture
-    has neither an object nor a detection of the class. As in :func:`score`, objects and detections of classes that an
-    image was not labeled for are left out.
+    has neither an object nor a detection of the class. As in :func:`score`, classes that are not annotated on an
+    image are left out there.
     """
     truth, results = judged(truth, results)
     with redirect_stdout(io.StringIO()):

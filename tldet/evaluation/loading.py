@@ -33,10 +33,10 @@ def load_ground_truth(source: Source, type: Type, *, quiet: bool = False) -> Gro
     Args:
         source: the annotations.
         type: "bbox" or "segm".
-        quiet: do not log what was changed on reading.
+        quiet: do not log changes made on reading.
 
     Raises:
-        DataError: one line that names the file and the annotation, image or category at fault.
+        DataError: the annotations are invalid; the message names the file and the annotation, image or category.
     """
     if type not in ("bbox", "segm"):
         raise ValueError(f"type must be bbox or segm, not {type!r}")
@@ -73,18 +73,18 @@ def load_ground_truth(source: Source, type: Type, *, quiet: bool = False) -> Gro
 
 
 def _labelled(truth: GroundTruth, stated: Sequence[Sequence[int] | None]) -> Bools | None:
-    """(I, K) bool, the classes each image was labelled for; None if all were."""
+    """Return (I, K) bool, True for classes annotated on an image; None if all classes are annotated on all images."""
     if all(ids is None for ids in stated):
         return None
     table = labelled_table(stated, truth.category_rank(), lambda row: f"{truth.name}: image id {truth.image_ids[row]}")
     if table is not None:
-        some, then = int((~table.all(1)).sum()), "what is found or annotated of the others there is not judged"
-        logger.info("%s: %d of %d pictures are not labelled for every class; %s", truth.name, some, len(stated), then)
+        some, then = int((~table.all(1)).sum()), "detections and objects of the other classes are ignored there"
+        logger.info("%s: %d of %d images are annotated for some classes only; %s", truth.name, some, len(stated), then)
     return table
 
 
 def _with_masks(truth: GroundTruth, objects: Objects) -> GroundTruth:
-    """Add the masks; an object without one becomes a region to ignore, as large as its box.
+    """Add the masks; an object without a mask becomes an ignored region of the size of its box.
 
     Raises:
         DataError: a segmentation is malformed, or no object has one.
@@ -104,7 +104,7 @@ def _with_masks(truth: GroundTruth, objects: Objects) -> GroundTruth:
     sizes = [truth.sizes[rank] for rank in truth.images]
     checks.segmentations(found, sizes, lambda row: f"{truth.name}: annotation id {objects.ids[row]}")
     for line in (
-        note(dropped, objects.ids, "segmentations have polygons of fewer than three points, which were dropped"),
+        note(dropped, objects.ids, "segmentations have polygons with fewer than 3 points, which were dropped"),
         note(bare & ~truth.crowd, objects.ids, f"of {len(bare)} objects have no segmentation; their boxes are ignored"),
     ):
         if line:
@@ -113,7 +113,7 @@ def _with_masks(truth: GroundTruth, objects: Objects) -> GroundTruth:
 
 
 def _with_areas(truth: GroundTruth) -> GroundTruth:
-    """Fill in missing areas: the mask's when masks are scored, else the box's."""
+    """Fill in missing areas: of the mask if masks are evaluated, else of the box."""
     rows, areas = np.flatnonzero(np.isnan(truth.areas)), truth.areas.copy()
     if len(rows) and truth.segmentations is not None:
         masks = [rle.to_rle(truth.segmentations[row], truth.sizes[truth.images[row]]) for row in rows.tolist()]

@@ -1,4 +1,4 @@
-"""Records of a results file matched with a dataset: by ids, or by names if the ids disagree with them."""
+"""Matching of a results file to a dataset: by ids, or by names if ids and names disagree."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ BY_ID = "or remove {key} from the records to match by {id}"
 def match_images(name: str, records: Sequence[Detection], truth: GroundTruth, who: checks.Who) -> Ints:
     """Find the image of each record.
 
-    A record's ``file_name`` must fit the image of its ``image_id``; if one does not, all are matched by file name.
+    If the ``file_name`` of any record is not that of its ``image_id``, all records are matched by file name.
 
     Returns:
         (N,) int64 ranks.
 
     Raises:
-        DataError: an id is unknown, or ids disagree with file names that do not fit exactly one image each.
+        DataError: an id is unknown, or ids and file names disagree and a file name does not fit exactly one image.
     """
     known, names = truth.image_rank(), FileNames(truth.file_names)
     pairs: dict[Key, None] = {}
@@ -44,7 +44,7 @@ def match_images(name: str, records: Sequence[Detection], truth: GroundTruth, wh
         if len(fitting) != 1:
             raise DataError(f"{who(row)} {_misfit(key, known, truth)} {_fits(fitting, truth)}")
     logger.warning(
-        "%s: the image ids of %d images are other images' in %s; all records are matched by file_name",
+        "%s: %d image ids belong to other images in %s; all records are matched by file_name",
         name,
         len(wrong),
         truth.name,
@@ -55,7 +55,7 @@ def match_images(name: str, records: Sequence[Detection], truth: GroundTruth, wh
 def _misfit(key: Key, known: dict[Any, int], truth: GroundTruth) -> str:
     image, file_name = key
     if file_name is None:
-        return "has no file_name, but image ids of other records disagree with their file names:"
+        return "has no file_name, but image ids and file names of other records disagree; it fits"
     its = f"is {truth.file_names[known[image]]!r}" if image in known else "is unknown"
     return f"has file_name {file_name!r}, but this image_id {its} in {truth.name}, and the file name fits"
 
@@ -63,9 +63,9 @@ def _misfit(key: Key, known: dict[Any, int], truth: GroundTruth) -> str:
 def _fits(fitting: Sequence[int], truth: GroundTruth) -> str:
     advice = "predict with --annotations to take the ids from the dataset"
     if not fitting:
-        return f"none of its images; {advice}, {BY_ID.format(key='file_name', id='image_id')}"
+        return f"no image of the dataset; {advice}, {BY_ID.format(key='file_name', id='image_id')}"
     ids = ", ".join(str(truth.image_ids[rank]) for rank in fitting[:5])
-    return f"several of its images (ids {ids}); {advice}"
+    return f"several images of the dataset (ids {ids}); {advice}"
 
 
 def match_categories(
@@ -73,14 +73,14 @@ def match_categories(
 ) -> tuple[Ints, Sequence[int]]:
     """Find the class of each record.
 
-    A record's ``category_name`` must be the name of its ``category_id``; if one is not, all are matched by name.
-    Detections of classes that the dataset does not have are left out, as ``tldet test`` does.
+    If the ``category_name`` of any record is not that of its ``category_id``, all records are matched by name.
+    Detections of classes that the dataset does not have are left out, as in ``tldet test``.
 
     Returns:
-        (N,) int64 ranks of the rows that remain, and these rows.
+        Ranks (N,) int64 of the kept rows, and the kept rows.
 
     Raises:
-        DataError: an id is unknown, or no class name is the dataset's.
+        DataError: an id is unknown, or the dataset has none of the class names.
     """
     pairs = {(one.category_id, one.category_name): None for one in records if one.category_name is not None}
     wrong = [one for one in pairs if not _is_named(truth, *one)]
@@ -93,15 +93,15 @@ def match_categories(
     rank_of = {one: rank for rank, one in enumerate(truth.class_names)}
     nameless = next((row for row, key in enumerate(keys) if key[1] is None), None)
     if nameless is not None:
-        raise DataError(f"{who(nameless)} has no category_name, but category ids of other records disagree with theirs")
+        raise DataError(f"{who(nameless)} has no category_name; add it, as ids and names of other records disagree")
     if not any(one[1] in rank_of for one in pairs):
         theirs = checks.shortened([repr(one) for one in dict.fromkeys(key[1] for key in pairs)])
         ours = checks.shortened([repr(one) for one in truth.class_names])
-        raise DataError(f"{name}: has no category_name of {truth.name}: it has {theirs}; the dataset has {ours}")
+        raise DataError(f"{name}: no category_name is a class of {truth.name} (file: {theirs}; dataset: {ours})")
     moved = [one for one in wrong if one[1] in rank_of]
     if moved:
         logger.warning(
-            "%s: category id %s is %r here and another class in %s; all records are matched by category_name",
+            "%s: category id %s is %r here but another class in %s; all records are matched by category_name",
             name,
             *moved[0],
             truth.name,
@@ -112,7 +112,7 @@ def match_categories(
 
 
 def _is_named(truth: GroundTruth, category: int | float, name: str) -> bool:
-    """Tell whether a category of the dataset has a name; one without a name of its own has any."""
+    """Return True if ``name`` is that of the category; a category without a name matches any."""
     if category not in truth.category_ids:
         return category == truth.unused
     own = truth.class_names[truth.category_ids.index(category)]
@@ -122,4 +122,4 @@ def _is_named(truth: GroundTruth, category: int | float, name: str) -> bool:
 def _left_out(name: str, count: int, classes: Sequence[str]) -> None:
     if count:
         named = checks.shortened(classes, 5)
-        logger.warning("%s: %d detections of classes that the dataset does not have left out (%s)", name, count, named)
+        logger.warning("%s: %d detections left out: the dataset does not have their classes (%s)", name, count, named)

@@ -77,7 +77,7 @@ class CocoResult:
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> CocoResult:
-        """The result that :func:`dataclasses.asdict` made plain."""
+        """Restore a result from the output of :func:`dataclasses.asdict`."""
         boxes = kept.get("bbox")
         return cls(**{**kept, "bbox": None if boxes is None else cls.of(boxes)})
 

@@ -14,7 +14,7 @@ import numpy as np
 from tldet.evaluation.columns import Bools, Floats, GroundTruth, Ints, Results
 from tldet.evaluation.engines import matched
 
-VERSION = 2  # of the numbers: 1 counted detections of classes that an image was not labeled for as wrong
+VERSION = 2  # of cached results; version 1 counted detections of classes not annotated on an image as false
 DRAWS = 200
 AT_ONCE = 2_000_000  # numbers held at a time
 RECALLS = np.linspace(0, 1, 101)  # COCO's

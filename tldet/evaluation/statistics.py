@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
-EQUAL = 1e-9  # AP; less is rounding
+EQUAL = 1e-9  # AP; smaller differences are rounding errors
 FEW = 10  # pictures with objects; drawing from fewer says nothing of other pictures
 
 
@@ -132,7 +132,7 @@ class Difference:
     Attributes:
         seeds: interval of the mean difference over seeds (t, paired by seed).
         pictures: interval of the same mean over other pictures to measure on (bootstrap, paired by picture).
-        scatter: range of AP over the seeds, of the arm where it is larger.
+        scatter: range of AP over the seeds, the larger of the two variants.
     """
 
     seeds: Interval
@@ -156,7 +156,9 @@ class Difference:
             better = name if self.seeds.mean > 0 else other
             return f"{mean} ({over}): {better} is better"
         if self.scatter <= EQUAL:
-            return f"{mean} ({over}): cannot decide; every seed gave the same AP, so nothing tells chance in training"
+            return (
+                f"{mean} ({over}): not significant; every seed gave the same AP, so nothing shows the effect of chance"
+            )
         reasons = []
         if not self.seeds.excludes_zero:
             reasons.append("seeds" if self.seeds.count > 2 else "seeds (two are too few for nearly anything)")

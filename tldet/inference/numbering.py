@@ -1,4 +1,4 @@
-"""Image ids, file names and category ids of predictions, taken from a COCO JSON."""
+"""Image ids, file names and category ids for predictions, taken from a COCO JSON."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tldet.structures import Detections
 
 
 class Numbering:
-    """The ids of a dataset for the images that are predicted.
+    """Assignment of a dataset's image and category ids to predictions.
 
     Args:
         path: the COCO JSON.
-        sources: the inputs; each must be one image of the JSON.
+        sources: the inputs; each must match exactly one image of the JSON.
 
     Raises:
-        DataError: the JSON cannot be read, or an input is none of its images, several, or one that another input is.
+        DataError: the JSON cannot be read, an input matches none or several of its images, or two inputs the same one.
     """
 
     def __init__(self, path: Path, sources: Sequence[Source]) -> None:
@@ -34,11 +34,12 @@ class Numbering:
             name = source.path.as_posix()
             fitting = names.find(name) if source.kind == "picture" else []
             if len(fitting) != 1:
-                what = f"fits {len(fitting)} images of" if fitting else "is not an image of"
-                raise DataError(f"{name}: {what} {path}; give images of this JSON only, or leave out --annotations")
+                what = f"matches {len(fitting)} images of" if fitting else "is not an image of"
+                raise DataError(f"{name}: {what} {path}; give only images of this JSON, or leave out --annotations")
             if owners.setdefault(fitting[0], name) != name:
                 raise DataError(
-                    f"{name}: is image id {self.coco.images[fitting[0]].id} of {path}, as is {owners[fitting[0]]}"
+                    f"{name}: is image id {self.coco.images[fitting[0]].id} of {path}, as is {owners[fitting[0]]}; "
+                    "give only one of them"
                 )
             self._rank_of[name] = fitting[0]
 
@@ -46,7 +47,7 @@ class Numbering:
         """Match the classes of a model by name.
 
         Raises:
-            DataError: none of them is in the JSON.
+            DataError: the JSON has none of the classes.
         """
         ids = {category.name: category.id for category in self.coco.categories}
         try:
@@ -56,7 +57,7 @@ class Numbering:
         self._category_ids = [ids.get(name) for name in names]
 
     def records(self, found: Detections, name: str) -> list[dict[str, Any]]:
-        """COCO results of an input; those of classes that the JSON does not have are counted and left out."""
+        """Return the COCO results of an input; classes missing in the JSON are counted and left out."""
         image = self.coco.images[self._rank_of[name]]
         rows = found.to_coco(image.id, [-1 if key is None else key for key in self._category_ids])
         labels = [self._category_ids[label] for label in found.labels.tolist()]

@@ -20,7 +20,7 @@ from tldet.models.postprocess import set_nms
 from tldet.structures import Detections, Target
 from tldet.transfer.restore import restore
 
-WAITING = 4  # batches of images that wait for others of their size, at most
+WAITING = 4  # number of batches of images held back until images of the same size fill a batch
 TRIAL = 480  # pixels; a picture of at most this long side decides on the number format
 
 Input = "str | Path | NDArray[np.uint8] | Tensor | Any"
@@ -36,7 +36,7 @@ class Predictor:
         short: pictures are scaled so that their short side is this,
         long: and their long side at most that.
         precision: number format and memory layout.
-        nms_per_class: whether NMS compares only boxes of the same class; None leaves the model's own setting.
+        nms_per_class: apply NMS per class (True) or across classes (False); None keeps the setting of the model.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class Predictor:
             images: a path, a (H, W, 3) uint8 RGB array, a PIL picture, a (3, H, W) uint8 RGB tensor, what :meth:`open`
                 gave, or a list of such. A large JPEG is best given as a path: only as much of it is decoded as needed.
             score: least score; below the head's own least score (``score`` in its settings) nothing is found at all.
-            batch: images in a batch, at most. Only images of the same padded size share one, so that the detections
-                of an image do not depend on the others.
+            batch: largest number of images per batch. A batch contains images of one padded size only, so that the
+                detections of an image do not depend on the others.
 
         Returns:
-            Detections in the pixels of the upright picture; a list in the order of the images for a list.
+            Detections in pixels of the upright image; for a list, a list in the same order.
 
         Raises:
             DataError: a picture cannot be read.
@@ -149,7 +149,7 @@ def load(
 
     Raises:
         CheckpointError: it cannot be read.
-        ConfigError: there is no such device, or the model has no NMS to set.
+        ConfigError: there is no such device, or the model does not apply NMS.
     """
     model, state = restore(path)
     where = pick_device(device)

@@ -47,11 +47,11 @@ class Summary:
         frames: of videos and cameras.
         detections: found in all.
         failed: path to reason.
-        skipped: reason to the number of files and folders inside the inputs that were passed over.
-        damaged: path of a video to the number of its packets that could not be decoded.
+        skipped: number of skipped files and folders inside the inputs, by reason.
+        damaged: number of packets that could not be decoded, by video path.
         seconds: of work.
-        records: COCO results with ``file_name`` and ``category_name``. Without annotations, ``image_id`` counts images
-            and frames from 1 and ``file_name`` is the path (and ``#frame`` of a video).
+        records: COCO results with ``file_name`` and ``category_name``. Without ``annotations``, ``image_id`` counts
+            images and frames from 1, and ``file_name`` is the path (with ``#frame`` for videos).
     """
 
     pictures: int = 0
@@ -86,11 +86,11 @@ def predict(
         inputs: pictures, folders, globs, video files, a camera's number.
         out: drawn pictures (under their own names) and videos go there.
         json_path: COCO results go there.
-        annotations: COCO JSON with the input images; the results take image ids, file names and category ids from it.
+        annotations: COCO JSON of the input images; the results take image ids, file names and category ids from it.
         score: least score of a detection.
         device: ``auto``, ``cpu``, ``cuda``, ...
         precision: ``auto`` (measured), ``fp32``, ``bf16`` or ``fp16``.
-        nms_per_class: whether NMS compares only boxes of the same class; None leaves the checkpoint's setting.
+        nms_per_class: apply NMS per class (True) or across classes (False); None keeps the checkpoint's setting.
         console: shows progress and a summary.
 
     Raises:
@@ -125,7 +125,7 @@ def predict(
         if json_path:
             write_json(json_path, run.summary.records)
         if numbering and numbering.left_out:
-            log.warning("%d detections of classes that %s does not have left out", numbering.left_out, annotations)
+            log.warning("%d detections left out: %s does not have their classes", numbering.left_out, annotations)
         run.report()
     if run.summary.failed and not run.summary.pictures + run.summary.frames:
         raise DataError(f"none of {len(run.summary.failed)} inputs could be read")
@@ -135,8 +135,8 @@ def predict(
 def _report_fonts(class_names: Sequence[str]) -> None:
     if names := without_font(class_names):
         log.warning(
-            "no installed font has all characters of %d class names (%s): they are drawn in ASCII; install a font, "
-            "for example Noto Sans CJK",
+            "no installed font has all characters of %d class names (%s), so missing characters are drawn in ASCII; "
+            "install a font such as Noto Sans CJK",
             len(names),
             ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""),
         )
@@ -183,7 +183,7 @@ class _Run:
             self._check(source, video)
         else:
             shots = camera(int(str(source.path)))
-            self._film(source, shots, STANDARD, 1)  # nobody waits for later frames
+            self._film(source, shots, STANDARD, 1)  # batches of 1: a live image must not wait for the next one
 
     def _unreadable(self, source: Source, error: DataError) -> None:
         self.summary.failed[str(source.path)] = str(error)
@@ -202,7 +202,7 @@ class _Run:
             write_picture(self.out / source.name, draw(drawn_on, found))
 
     def _check(self, source: Source, video: Video) -> None:
-        """Report damage of a video that did not keep its other frames from being read."""
+        """Report damage of a video that could still be read."""
         if video.damaged:
             self.summary.damaged[str(source.path)] = video.damaged
         if problems := video.problems():

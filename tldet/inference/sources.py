@@ -27,7 +27,7 @@ class Source:
     Attributes:
         kind: "picture", "video" or "camera".
         path: the file; the number of a camera.
-        name: path of its drawing inside the output folder.
+        name: path of the drawn image or video inside the output folder.
     """
 
     kind: str
@@ -36,17 +36,17 @@ class Source:
 
 
 class Found(NamedTuple):
-    """Inputs, and the number of files and folders inside them that were passed over, by reason."""
+    """Inputs, and the number of skipped files and folders inside them by reason."""
 
     sources: list[Source]
     skipped: dict[str, int]
 
 
 def find_sources(inputs: Sequence[str]) -> Found:
-    """Find the images, videos and cameras that arguments name, in order.
+    """Find the images, videos and cameras of the command-line arguments, in order.
 
-    Folders are searched with their subfolders; linked subfolders are followed, each folder once. Files are recognized
-    by content, hidden ones are passed over.
+    Folders are searched with their subfolders. Links to folders are followed; each folder is searched once. Files are
+    recognized by content; hidden files are skipped.
 
     Raises:
         DataError: an argument names nothing.
@@ -70,12 +70,12 @@ def find_sources(inputs: Sequence[str]) -> Found:
 
 
 def _named_file(path: Path) -> Source:
-    """A file named by the user: an image unless it is a video, so that reading it reports what is wrong with it."""
+    """Create the source of a file named by the user; an unknown file is taken as an image and fails on reading."""
     return Source(kind_of(path) or "picture", path, Path(path.name))
 
 
 def _inside(folder: Path, skipped: Counter[str]) -> list[Source]:
-    """The images and videos of a folder; others are counted in ``skipped`` and reported."""
+    """Find the images and videos of a folder; other files are counted in ``skipped`` and logged."""
     found: list[Source] = []
     passed: Counter[str] = Counter()
     for path in _files(folder, passed):
@@ -94,7 +94,7 @@ def _inside(folder: Path, skipped: Counter[str]) -> list[Source]:
 
 
 def _files(folder: Path, passed: Counter[str]) -> Iterator[Path]:
-    """The files below a folder. Links are followed last, so that a folder keeps its own path where it has one."""
+    """Yield the files below a folder. Links are followed last, so that real paths are preferred to linked ones."""
     waiting, seen = [folder], set()
     while waiting:
         place = waiting.pop(0)
@@ -122,7 +122,7 @@ def _files(folder: Path, passed: Counter[str]) -> Iterator[Path]:
 
 
 def _kind_or_reason(path: Path) -> tuple[str, str]:
-    """The kind of a file in a folder, or why it is none: "" stands for the other."""
+    """Return the kind of a file and "", or "" and the reason for skipping it."""
     if not path.exists():
         return "", "broken link"
     if not path.is_file():
@@ -134,11 +134,11 @@ def _kind_or_reason(path: Path) -> tuple[str, str]:
 
 
 def kind_of(path: Path) -> str | None:
-    """By content "picture" or "video"; by extension where the content tells nothing; else None."""
+    """Return "picture" or "video" by content, or by extension if the content is inconclusive; else None."""
     extension = path.suffix.lower()
     by_name = "picture" if extension in EXTENSIONS else "video" if extension in VIDEOS else None
     start = _start(path)
-    if is_image(start) or (not extension and is_tiff(start)):  # cameras' raw formats look like TIFF
+    if is_image(start) or (not extension and is_tiff(start)):  # raw formats of cameras look like TIFF
         return "picture"
     if by_name == "video" or _is_text(start):
         return by_name
@@ -154,13 +154,13 @@ def _start(path: Path) -> bytes:
 
 
 def _is_text(start: bytes) -> bool:
-    """Whether a file begins like text, or is empty: no container of video does."""
+    """Return True if a file begins like text or is empty, which no video does."""
     if b"\0" in start:
         return False
     try:
         start.decode("utf-8")
     except UnicodeDecodeError as error:
-        return error.end >= START  # a letter cut off by the end of what was read
+        return error.end >= START  # a character cut off at the end of the bytes read
     return True
 
 
@@ -189,7 +189,7 @@ def _distinct(sources: list[Source]) -> list[Source]:
 
 
 def _drawn(source: Source) -> Path:
-    """Path of the drawing: an image keeps its format if it can be written, a video becomes MP4."""
+    """Return the output path: images keep their format if it can be written, videos become MP4."""
     if source.kind != "picture":
         return source.name.with_suffix(".mp4")
     return source.name if source.name.suffix.lower() in DRAWABLE else source.name.with_suffix(".png")

@@ -1,4 +1,4 @@
-"""Work in threads: items fetched ahead of their use, and work done behind the caller."""
+"""Background threads: prefetching of items, and processing of items behind the caller."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-AHEAD = 8  # video frames decoded ahead of the detector, and waiting to be drawn
+AHEAD = 8  # video frames decoded ahead of the detector; also frames waiting to be drawn
 T = TypeVar("T")
 
 
 def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
-    """The same items, fetched ahead by a thread; its error arrives where the items are taken."""
+    """Yield the items while a thread fetches the next ones; its errors are raised here."""
     ready: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
     stopped = threading.Event()
 
@@ -32,7 +32,7 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
                 if not put((True, item)):
                     return
             put((False, None))
-        except BaseException as error:  # handed over, raised where it can be dealt with
+        except BaseException as error:  # passed on and raised in the consumer
             put((False, error))
 
     threading.Thread(target=fetch, daemon=True).start()
@@ -49,11 +49,11 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
 
 
 class Behind(Generic[T]):
-    """Calls a function with one item after the other in a thread, while the caller goes on; its error comes up there.
+    """A thread that calls a function with one item after the other; its errors are raised in the caller.
 
     Args:
         work: the function.
-        depth: so many items may wait before :meth:`put` does.
+        depth: number of waiting items at which :meth:`put` blocks.
     """
 
     def __init__(self, work: Callable[[T], object], depth: int) -> None:
@@ -65,7 +65,7 @@ class Behind(Generic[T]):
         self._thread.start()
 
     def put(self, item: T) -> None:
-        """Hand an item over; raises what an earlier one has raised."""
+        """Queue an item; raise the error of an earlier one."""
         self._raise()
         self._waiting.put(item)
 
@@ -76,7 +76,7 @@ class Behind(Generic[T]):
         try:
             self._waiting.put(None)
             self._thread.join()
-        except BaseException:  # Ctrl-C: what waits is dropped, but the thread is done before what it works on is closed
+        except BaseException:  # Ctrl-C: drop waiting items, but end the thread before its output is closed
             self._dropping = True
             self._thread.join()
             raise
@@ -96,7 +96,7 @@ class Behind(Generic[T]):
             if self._error is None and not self._dropping:
                 try:
                     self._work(item)
-                except BaseException as error:  # raised where it can be dealt with
+                except BaseException as error:  # raised in the caller
                     self._error = error
 
     def _raise(self) -> None:

@@ -1,4 +1,4 @@
-"""Times of video frames: increasing, whatever the file states."""
+"""Increasing times of video frames, also for files with missing, repeated or wrong time stamps."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import TypeVar
 T = TypeVar("T")
 Span = tuple[Fraction | None, Fraction | None]  # start and duration in seconds, None if not stated
 
-CLOCK = Fraction(90000)  # ticks per second of written video
-NEAR, FORWARD = Fraction(1), Fraction(3600)  # seconds; larger steps back and forward are breaks in a file's clock
+CLOCK = Fraction(90000)  # time base of written videos, ticks per second
+NEAR, FORWARD = Fraction(1), Fraction(3600)  # seconds; larger steps backward or forward are breaks in a file's clock
 
 
 def spans(
     frames: Iterable[tuple[T, Span]], period: Fraction, end: Callable[[], Fraction | None] = lambda: None
 ) -> Iterator[tuple[T, Fraction, Fraction]]:
-    """Give frames in order of presentation a start and a duration in seconds.
+    """Assign a start and a duration in seconds to frames in presentation order.
 
-    The first frame starts at 0. A frame without a time follows the previous one after ``period``. A time that repeats
-    or is out of line with its neighbors is replaced by one between them, or by one a period later where there is no
-    room. After a break in the file's clock, the following times count from one period after the break.
+    The first frame starts at 0. A frame without a time follows the previous one after ``period``. A repeated time, or
+    one that is inconsistent with its neighbors, is replaced by a time between them, or by one a period later if there
+    is no room. After a break in the file's clock, times continue one ``period`` after the last frame before the break.
 
     Args:
-        frames: with the start and duration that the file states.
+        frames: frames with start and duration according to the file.
         period: duration of a frame at the nominal rate.
-        end: gives the end of the last frame as the file states it, called when that frame is reached.
+        end: returns the end of the last frame according to the file; called when that frame is reached.
     """
     clock = _Clock(period)
     held: tuple[T, Fraction] | None = None
@@ -44,22 +44,22 @@ def spans(
 
 
 def _last(start: Fraction | None, duration: Fraction, end: Fraction | None) -> Fraction:
-    """Duration of the last frame: up to the stated end, if that can be."""
+    """Compute the duration of the last frame: up to the stated end if that is plausible."""
     left = end - start if end is not None and start is not None else duration
     return left if 1 / CLOCK <= left <= FORWARD else min(duration, FORWARD)
 
 
 class _Clock:
-    """The time of each frame from what the file states of it and of the next one."""
+    """Computes the time of each frame from the stated times of this frame and the next one."""
 
     def __init__(self, period: Fraction) -> None:
         self._period = period
         self._stated: Fraction | None = None  # the last time the file stated
         self._time: Fraction | None = None  # of the previous frame
-        self._offset = Fraction(0)  # what is added to the times that the file states
+        self._offset = Fraction(0)  # added to the times in the file
 
     def place(self, stated: Fraction | None, coming: Fraction | None) -> Fraction:
-        """The time of a frame, from the time stated for it and for the frame after it."""
+        """Return the time of a frame, given the stated times of this frame and the next one."""
         previous, last = self._time, self._stated
         if previous is None:
             self._time, self._stated, self._offset = Fraction(0), stated, -(stated or Fraction(0))

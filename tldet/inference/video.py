@@ -1,4 +1,4 @@
-"""Reading video through PyAV: upright frames with their times."""
+"""Video reading with PyAV: upright frames with their times."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tldet.errors import DataError
 from tldet.inference.threads import AHEAD, ahead
 from tldet.inference.timing import Span, spans
 
-# Containers and raw streams of video. The list keeps FFmpeg from reading images, subtitles and playlists: the last
-# may name other files and addresses.
+# Video containers and raw streams. FFmpeg must not read other formats: images, subtitles, and playlists, which may
+# refer to other files and addresses.
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "asf", "flv", "mpegts", "mpeg", "ogg", "nut", "mxf", "gxf", "dv",
     "rm", "ivf", "nsv", "wtv", "h264", "hevc", "vvc", "obu", "av1", "mpegvideo", "m4v", "mjpeg", "yuv4mpegpipe",
 )  # fmt: skip
-RATES = (Fraction(1, 100), Fraction(240))  # frames per second that a file may state; some state their clock's ticks
-STANDARD = Fraction(25)  # frames per second where a file states none
-SHORT = Fraction(1, 5)  # seconds by which a video may end before the time it states
-RETRIES = 50  # failed reads in a row after which the rest of a file is given up
+RATES = (Fraction(1, 100), Fraction(240))  # plausible frames per second; some files state ticks of their clock instead
+STANDARD = Fraction(25)  # frames per second of a file without a plausible rate
+SHORT = Fraction(1, 5)  # seconds by which a video may be shorter than stated
+RETRIES = 50  # consecutive failed reads after which reading stops
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Frame:
 
 
 def open_video(path: Path) -> tuple[Any, Any]:
-    """The container and the first video stream (not a cover image) of a file, recognized by content.
+    """Open a file, recognized by content; return the container and its first video stream (no cover image).
 
     Raises:
         DataError: the file is not a readable video.
@@ -54,12 +54,12 @@ def open_video(path: Path) -> tuple[Any, Any]:
     stream = next((s for s in container.streams.video if s.codec_context and not s.disposition & cover), None)
     if stream is None or not stream.codec_context.width:
         container.close()
-        raise DataError(f"{path}: is not a readable video (it has no video stream that can be decoded)")
+        raise DataError(f"{path}: is not a readable video (no video stream that can be decoded)")
     return container, stream
 
 
 def reason_of(error: Exception) -> str:
-    """The message of an FFmpeg or system error without its number."""
+    """Return the message of an FFmpeg or system error without its number."""
     return str(getattr(error, "strerror", None) or error)
 
 
@@ -68,9 +68,9 @@ class Video:
 
     Attributes:
         rate: nominal frames per second.
-        frames: number of frames that the file states; 0 if it states none.
-        damaged: packets skipped because they could not be read or decoded, so far.
-        faulty: frames whose decoder reported errors in the image, so far.
+        frames: number of frames stated in the file; 0 if not stated.
+        damaged: number of packets so far that could not be read or decoded and were skipped.
+        faulty: number of frames so far with image errors reported by the decoder.
 
     Raises:
         DataError: the file is not a readable video.
@@ -91,18 +91,18 @@ class Video:
             self._stated = length * base or Fraction(container.duration or 0, av.time_base) * alone
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames, decoded ahead in a thread."""
+        """Yield the frames, which a thread decodes ahead."""
         return ahead(self._timed(), AHEAD)
 
     def problems(self) -> str:
-        """A line on damage found while the frames were read, and on a file that is shorter than it states."""
+        """Describe damage found while reading, and a file that is shorter than stated; empty if there is none."""
         found = [f"{self.damaged} damaged packets skipped"] if self.damaged else []
         found += [f"{self.faulty} frames with errors in the image"] if self.faulty else []
         missing = self._stated - self._length
         if missing > max(SHORT, self._stated / 20) and self._decoded < (self.frames or self._decoded + 1):
             stated = f"{self.frames} frames, " if self.frames else ""
             read = f"{self._decoded} frames, {float(self._length):.2f} s"
-            found.append(f"shorter than the file states ({read} of {stated}{float(self._stated):.2f} s)")
+            found.append(f"shorter than stated in the file ({read} of {stated}{float(self._stated):.2f} s)")
         return "; ".join(found)
 
     def _timed(self) -> Iterator[Frame]:
@@ -116,11 +116,11 @@ class Video:
             raise DataError(f"{self.path}: is not a readable video (none of its frames could be decoded)")
 
     def _stated_end(self) -> Fraction | None:
-        """End of the last frame; None if frames are missing before it."""
+        """Return the stated end of the last frame; None if frames are missing."""
         return None if self._decoded + 1 < self.frames else self._end
 
     def _frames(self) -> Iterator[Any]:
-        """Every frame that can be decoded; damaged packets are skipped and counted."""
+        """Yield every frame that can be decoded; damaged packets are skipped and counted."""
         self.damaged = self.faulty = self._decoded = 0
         container, stream = open_video(self.path)
         with container:
@@ -135,7 +135,7 @@ class Video:
                 yield from frames
 
     def _packets(self, container: Any, stream: Any) -> Iterator[Any]:
-        """The packets up to the end of the file, the empty one that ends a stream included."""
+        """Yield all packets of the file, including the empty packet that ends the stream."""
         failures = 0
         while failures < RETRIES:
             try:
@@ -145,11 +145,11 @@ class Video:
                 return
             except av.error.FFmpegError:
                 failures += 1
-                self.damaged += failures == 1  # reading on from the same place may fail many times
+                self.damaged += failures == 1  # further failures at the same position are one damage
 
 
 def _span(frame: Any) -> Span:
-    """Time and duration of a decoded frame in seconds, each None if not stated."""
+    """Return time and duration of a decoded frame in seconds, each None if not stated."""
     base = frame.time_base
     if not base:
         return None, None
@@ -158,7 +158,7 @@ def _span(frame: Any) -> Span:
 
 
 def camera(number: int) -> Iterator[Frame]:
-    """Frames of a camera until it stops or the user does, timed at the standard rate.
+    """Yield frames of a camera until it or the user stops, timed at the standard rate.
 
     Raises:
         DataError: there is no such camera.

@@ -1,4 +1,4 @@
-"""Writing video through PyAV: H.264 that browsers play."""
+"""Video writing with PyAV: H.264 that browsers play."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from tldet.inference.video import reason_of
 class VideoWriter:
     """Writer of H.264 video (yuv420p, index in front), frame by frame.
 
-    Without B-frames, so that every frame has its own duration in the file. An odd height or width is extended by one
-    row or column. Frames of another size than the first are scaled to it.
+    B-frames are off, so that every frame keeps its own duration. An odd height or width is extended by one row or
+    column. Frames of another size than the first one are resized to it.
 
     Args:
         path: an .mp4 file.
         rate: nominal frames per second.
 
     Raises:
-        DataError: the file cannot be created; :meth:`write` and :meth:`close` raise it too, if the disk is full.
+        DataError: the file cannot be created; :meth:`write` and :meth:`close` raise it too (full disk).
     """
 
     def __init__(self, path: Path, rate: Fraction) -> None:
@@ -56,7 +56,7 @@ class VideoWriter:
         Args:
             image: (H, W, 3) uint8 RGB.
             start: seconds; after the previous frame by default.
-            duration: seconds; by default that of a frame at the nominal rate.
+            duration: seconds; one frame at the nominal rate by default.
         """
         height, width = image.shape[:2]
         even = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
@@ -65,7 +65,7 @@ class VideoWriter:
         size = (self._stream.width, self._stream.height)
         if size != even.shape[1::-1]:
             even = cv2.resize(even, size, interpolation=cv2.INTER_AREA)
-        yuv = cv2.cvtColor(even, cv2.COLOR_RGB2YUV_I420)  # in a third of swscale's time
+        yuv = cv2.cvtColor(even, cv2.COLOR_RGB2YUV_I420)  # three times as fast as swscale
         frame = av.VideoFrame.from_ndarray(np.asarray(yuv, np.uint8), format="yuv420p")
         frame.time_base, frame.pts = 1 / CLOCK, self._end if start is None else round(start * CLOCK)
         self._durations[frame.pts] = max(1, round((1 / self.rate if duration is None else duration) * CLOCK))
@@ -81,7 +81,7 @@ class VideoWriter:
         self._stream = stream
 
     def close(self) -> None:
-        """Complete the file; the frames written so far play."""
+        """Finish the file, which then contains the frames written so far."""
         try:
             if self._stream is not None:
                 self._mux(None)
@@ -90,20 +90,20 @@ class VideoWriter:
                 self._container.close()
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
-        """Write the packets that the encoder returns for a frame; for None those that it held back."""
+        """Encode a frame and write the packets; None flushes the encoder."""
         stream, self._stream = self._stream, None
         with self._naming():
             for packet in stream.encode(frame):
                 packet.duration = self._durations.pop(packet.pts, packet.duration)
                 self._container.mux(packet)
-        self._stream = stream  # a stream that could not be written is gone: FFmpeg crashes when it is tried again
+        self._stream = stream  # not restored after an error: FFmpeg crashes if the stream is used again
 
     @contextlib.contextmanager
     def _naming(self) -> Iterator[None]:
-        """Report a failure to write in one line with the file's name."""
+        """Turn write errors into a DataError with the file name."""
         try:
             yield
         except (av.error.FFmpegError, OSError) as error:
             raise DataError(
-                f"{self.path}: cannot be written ({reason_of(error)}); make room or choose another --out"
+                f"{self.path}: cannot be written ({reason_of(error)}); free disk space or choose another --out"
             ) from None

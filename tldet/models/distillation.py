@@ -86,9 +86,9 @@ class DistilledDetector(Detector):
         return self._beside[0]
 
     def train(self, mode: bool = True) -> DistilledDetector:
-        """Switch to training; the BatchNorms of backbone and pyramid keep the running statistics, as the teacher's do.
+        """Set training mode; BatchNorms of backbone and neck use running statistics, like those of the teacher.
 
-        The statistics of a batch would put a distance between the pyramids of a student and a teacher of equal weights.
+        With batch statistics, the features of student and teacher would differ even with equal weights.
         """
         super().train(mode)
         if self.settings.features:
@@ -118,8 +118,8 @@ class DistilledDetector(Detector):
     def ask(self, x: Tensor, batch: Batch) -> tuple[tuple[Tensor, ...], list[Target]]:
         """The teacher's pyramid of a normalised (B, 3, H, W), and the batch's targets with what it finds.
 
-        The teacher gets the training batch as it is padded for the student: both pyramids have to be of one size, so
-        its detections, like the student's loss, depend on the padding of the batch.
+        The teacher gets the padded training batch, so that both pyramids have the same size. Its detections therefore
+        depend on the padding of the batch, as the student's loss does.
         """
         head: Any = self.teacher.head
         features = self.teacher.features(x)

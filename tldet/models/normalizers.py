@@ -1,9 +1,9 @@
-"""Divisors of losses: running means, so that the gradient of an image does not depend on the rest of its batch.
+"""Loss normalizers by running means, so that the gradient of an image does not depend on the rest of its batch.
 
-A loss summed over a batch and divided by the batch's own count of positives gives a few images another weight than
-many, and an image without objects a weight hundreds of times too large. Here the divisor is a running mean of the count
-per image over previous optimizer steps (as in Detectron2's dense detectors), times the number of images: the loss of a
-batch is the mean over its images. What drives the training counts over all micro-batches and processes, and updates the
+If a loss is divided by the number of positives in its batch, the weight of an image depends on the batch size, and an
+image without objects can outweigh others by a factor of hundreds. Here the divisor is a running mean of the positives
+per image over previous optimizer steps (as in Detectron2's dense detectors), times the number of images, so that the
+loss of a batch is a mean over images. The training loop counts over all micro-batches and processes and updates the
 means once per step.
 """
 
@@ -17,8 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-MOMENTUM = 0.9  # of the running means: about the last ten steps count
-SLOW = 0.99  # in validation, whose losses are compared over a run: those of ten steps vary by several percent
+MOMENTUM = 0.9  # of the running means, which cover about ten steps
+SLOW = 0.99  # in validation, whose losses are compared over a run: means over ten steps vary by several percent
 STATE = ("sums", "weights", "slow_sums", "slow_weights")
 Normalizer = Literal["running", "batch"]
 
@@ -26,15 +26,15 @@ Normalizer = Literal["running", "batch"]
 class LossNormalizers(nn.Module):
     """The divisors of a head's losses, one for each count.
 
-    Outside of a training run (nothing has started them) the batch's own count is the divisor, as with "batch".
-    Validation during a run (eval mode) uses means over about the last hundred steps and does not change them. The
-    means are no part of the model's weights: a checkpoint holds them in its training state.
+    Outside of a training run, the count of the batch is the divisor, as with "batch". Validation during a run (eval
+    mode) uses means over about a hundred steps and does not change them. The means are not part of the model's state
+    dict: a checkpoint stores them in its training state.
 
     Args:
-        kind: "running", or "batch" for the batch's own count (mmdet, torchvision).
-        initial: for each name the count per image assumed before the first step. It has the weight of one step, so
-            that a first step with hardly any positives does not inflate the loss of the second. Rather too high than
-            too low: a high value costs one weak step, a low one disturbs Adam's second moments for many.
+        kind: "running", or "batch" for the count of the batch (mmdet, torchvision).
+        initial: count per image assumed before the first step, by name. It has the weight of one step, so that a first
+            step with few positives does not inflate the loss of the second one. Choose it rather too high: a high
+            value weakens one step, a low one disturbs Adam's second moments for many steps.
     """
 
     def __init__(self, kind: Normalizer, **initial: float) -> None:
@@ -48,13 +48,13 @@ class LossNormalizers(nn.Module):
     def divisor(
         self, name: str, count: float | Tensor, images: int, *, batch: float | Tensor | None = None
     ) -> float | Tensor:
-        """What a loss summed over a batch is divided by.
+        """Return the divisor of a loss that is summed over a batch.
 
         Args:
-            name: of the count.
-            count: of this batch.
-            images: how many the batch has.
-            batch: the divisor by the batch's own count; None for the count, at least 1.
+            name: name of the count.
+            count: count in this batch.
+            images: number of images in this batch.
+            batch: divisor for kind "batch"; None takes the count, at least 1.
         """
         if self.kind == "running" and self.counting:
             self.counted[name] = self.counted[name] + (count.detach() if isinstance(count, Tensor) else count)
@@ -65,15 +65,15 @@ class LossNormalizers(nn.Module):
         return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
 
     def mean(self, name: str) -> float:
-        """The running mean of a count per image: in eval mode the slow one, once a step has been counted."""
+        """Return the running mean of a count per image; in eval mode the slow one, once a step has been counted."""
         if self.slow_weights[name] and not self.training:
             return self.slow_sums[name] / self.slow_weights[name]
         return self.sums[name] / self.weights[name]
 
     def update(self, name: str, count: float) -> None:
-        """Take in the count per image of one step. A step that counted nothing is left out.
+        """Update a running mean with the count per image of one step, unless that is 0.
 
-        So the mean does not sink, and the loss rise, while no image has an object.
+        Steps without any object would lower the mean and so inflate later losses.
         """
         if not 0 < count < math.inf:
             return
@@ -90,10 +90,10 @@ class LossNormalizers(nn.Module):
 
 
 class RunningNormalizers:
-    """All running means of a model, for what drives its training.
+    """All running means of a model, for the training loop.
 
     Args:
-        model: any model; its parts that are :class:`LossNormalizers` take part. They are started here.
+        model: any model. Its :class:`LossNormalizers` switch to their running means.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -105,7 +105,7 @@ class RunningNormalizers:
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """Count from zero what is trained on inside the ``with`` block."""
+        """Count from zero, for the losses computed inside the ``with`` block."""
         for part in self.parts.values():
             part.counting, part.counted = True, dict.fromkeys(part.counted, 0.0)
         try:
@@ -115,26 +115,26 @@ class RunningNormalizers:
                 part.counting = False
 
     def counted(self, device: torch.device) -> list[Tensor]:
-        """What was counted, a float64 scalar for each count."""
+        """Return the counts as float64 scalars."""
         return [
             torch.as_tensor(part.counted[name], dtype=torch.float64, device=device).reshape(())
             for part, name in self.names
         ]
 
     def update(self, counts: Sequence[float], images: int) -> None:
-        """Take in the counts of a step over all its micro-batches and processes, which had so many images."""
+        """Update the means with a step's counts and number of images over all micro-batches and processes."""
         for (part, name), count in zip(self.names, counts, strict=True):
             part.update(name, count / images)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain containers, for a checkpoint."""
+        """Return the means as plain containers, for a checkpoint."""
         return {key: part.means_state() for key, part in sorted(self.parts.items())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the means back from what :meth:`state_dict` gave.
+        """Restore the means from the output of :meth:`state_dict`.
 
         Raises:
-            ValueError: they are of another model, or of one with other normalizers.
+            ValueError: the state belongs to a model with other normalizers.
         """
         wanted = {key: set(part.sums) for key, part in self.parts.items()}
         if {key: set(one["sums"]) for key, one in state.items()} != wanted:

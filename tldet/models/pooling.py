@@ -17,7 +17,7 @@ CANONICAL_SIZE, CANONICAL_STRIDE = 224, 16  # a 224 pixel box belongs to the lev
 
 
 class Pool(NamedTuple):
-    """Sampling of a region: side of the grid, samples per cell and axis, and where the cells of a level are centered.
+    """Sampling of a region: grid size, samples per cell and axis, and position of the cell centers of a level.
 
     Cell i is centered at (i + 0.5 + offset) strides if ``aligned``, else at (i + offset) strides.
     """

@@ -24,7 +24,7 @@ class SelectSettings:
         score: a (reference, class) pair must score more than this.
         pre_nms: best pairs of each level that are decoded.
         nms_iou: overlap above which the lesser of two detections of a class is dropped.
-        nms_per_class: whether NMS compares only boxes of the same class, or boxes of all classes.
+        nms_per_class: compare only boxes of the same class in NMS (True) or boxes of all classes (False).
         keep: at most so many detections a picture.
         drop_empty: drop boxes of which nothing is left inside the picture (mmdet) or keep them (torchvision).
 
@@ -44,19 +44,19 @@ class SelectSettings:
 
 
 class NMSSettings(Protocol):
-    """The settings of :func:`suppress`."""
+    """Settings of :func:`suppress`."""
 
     @property
     def nms_iou(self) -> float:
-        """Overlap above which the lesser of two boxes is dropped."""
+        """IoU above which the box with the lower score is dropped."""
 
     @property
     def nms_per_class(self) -> bool:
-        """Whether only boxes of the same class are compared."""
+        """Compare only boxes of the same class (True) or of all classes (False)."""
 
     @property
     def keep(self) -> int:
-        """At most so many detections."""
+        """Largest number of detections."""
 
 
 class Candidates(NamedTuple):
@@ -98,7 +98,7 @@ def detections(levels: Sequence[Candidates], sizes: Sequence[Size], settings: Se
 
 
 def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, settings: NMSSettings) -> Detections:
-    """Non-maximum suppression; the best ``keep`` are kept, best first.
+    """Apply non-maximum suppression and keep the best ``keep`` detections, best first.
 
     Args:
         boxes: (N, 4) xyxy pixels.
@@ -112,14 +112,14 @@ def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, settings: NMSSetting
 
 
 def set_nms(model: nn.Module, *, per_class: bool) -> None:
-    """Set ``nms_per_class`` in the settings of every part of a detector that suppresses detections.
+    """Set ``nms_per_class`` in every part of a detector that applies NMS.
 
     Raises:
-        ConfigError: there is no such part.
+        ConfigError: the detector applies no NMS.
     """
     parts = [part for part in model.modules() if hasattr(getattr(part, "settings", None), "nms_per_class")]
     if not parts:
-        raise ConfigError("--nms-per-class, --nms-agnostic: this model has no setting nms_per_class")
+        raise ConfigError("--nms-per-class, --nms-agnostic: this model does not apply NMS; leave the option out")
     for part in parts:
         settings: Any = part.settings
         part.settings = replace(settings, nms_per_class=per_class)

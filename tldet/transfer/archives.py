@@ -1,4 +1,4 @@
-"""Files that ``torch.save``, ``pickle.dump`` and safetensors wrote, whatever classes they mention.
+"""Reading of files by ``torch.save``, ``pickle.dump`` and safetensors without running their code.
 
 Three layouts: torch's zip archive (since 1.6), torch's older run of pickles with the storages behind them, and a plain
 pickle. What can be said without trusting the file is checked before a byte of a tensor is read: that a tensor lies
@@ -87,15 +87,15 @@ class Archive:
 
 
 class SafeArchive(Archive):
-    """A safetensors file: ``value`` maps the name of each tensor to itself."""
+    """A safetensors file; ``value`` maps each tensor name to itself."""
 
     def tensors(self, state: Mapping[Any, Any]) -> dict[str, Tensor]:
-        """The tensors of the names in ``state``, read from the file."""
+        """Read the tensors in ``state``: new names to names in the file."""
         with _safetensors(self.path) as file:
             return {str(name): file.get_tensor(place) for name, place in state.items()}
 
     def outlines(self, state: Mapping[Any, Any]) -> dict[str, Tensor]:
-        """Shapes of the same tensors, as tensors without contents."""
+        """Read only the shapes of the same tensors, as meta tensors."""
         with _safetensors(self.path) as file:
             shapes = {str(name): file.get_slice(place).get_shape() for name, place in state.items()}
         return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
@@ -109,11 +109,11 @@ def _safetensors(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: is no safetensors file or is cut off ({error})") from None
+        raise CheckpointError(f"{path}: is not a safetensors file or is cut off ({error})") from None
 
 
 def _is_safetensors(path: Path) -> bool:
-    """By content: the length of a JSON header, and its brace; a file so called is one in any case."""
+    """Recognize safetensors by the file extension, or by the length and first character of its JSON header."""
     with path.open("rb") as file:
         start = file.read(9)
     length = int.from_bytes(start[:8], "little")
@@ -144,7 +144,7 @@ def _part(file: BinaryIO, start: int, length: int) -> bytearray:
 
 
 def read_archive(path: str | Path) -> Archive:
-    """Read a file of :func:`torch.save`, a pickle or safetensors; nothing in it is run or unpacked to the disk.
+    """Read a file of :func:`torch.save`, a pickle or safetensors; no code in it is run, nothing is unpacked to disk.
 
     Raises:
         CheckpointError: it is missing, neither of these, cut off, or claims what it does not hold.

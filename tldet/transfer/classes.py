@@ -50,16 +50,16 @@ def coco_ids() -> dict[str, int]:
 
 
 def classes_of(known: Known, content: Mapping[Any, Any], count: int, given: Sequence[str] = ()) -> Classes:
-    """The classes of a file with ``count`` of them, background not counted where it is no row of ours.
+    """Return the classes of a foreign checkpoint.
 
     Args:
         known: the model.
         content: plain values of the file.
-        count: its classes.
-        given: their names by the user, in the order of the classifier's rows.
+        count: number of classes, with background only if our classifier has a row for it.
+        given: class names by the user, in the order of the classifier's rows; empty takes those of the file.
 
     Raises:
-        ConfigError: ``given`` are not so many.
+        ConfigError: the number of names in ``given`` is wrong.
     """
     if given:
         return _given_classes(given, count, background=known.dialect == "torchvision" and "rcnn" not in known.case)
@@ -75,30 +75,30 @@ def classes_of(known: Known, content: Mapping[Any, Any], count: int, given: Sequ
 
 
 def _given_classes(names: Sequence[str], count: int, *, background: bool) -> Classes:
-    """The user's names; of torchvision's one-stage models the first row is background, named or not."""
+    """Return the user's names; background, the first row of torchvision's one-stage models, may be left out."""
     if background and len(names) == count - 1:
         named = _with_ids(tuple(names))
         return Classes((BACKGROUND, *named.names), (0, *named.ids), "--classes, after a row for background")
     if len(names) != count:
-        besides = f" (or {count - 1} after background)" if background else ""
+        besides = f" (or {count - 1} without background)" if background else ""
         raise ConfigError(f"--classes: {len(names)} names for a model with {count} classes{besides}")
     return replace(_with_ids(tuple(names)), source="--classes")
 
 
 def read_names(given: Sequence[str]) -> tuple[str, ...]:
-    """Class names from the command line: the names, or one file with a name per line or COCO JSON.
+    """Read class names from the command line: names, or a file with one name per line or COCO JSON.
 
-    The order is that of the classifier's rows; in COCO JSON, of the category ids.
+    The names must be in the order of the classifier's rows; those of COCO JSON are sorted by category id.
 
     Raises:
-        ConfigError: the file cannot be read, or a name is empty or comes twice.
+        ConfigError: the file cannot be read, or a name is empty or repeated.
     """
     names = _file_names(Path(given[0])) if len(given) == 1 and Path(given[0]).is_file() else tuple(given)
     twice = [name for name, number in Counter(names).items() if number > 1]
     if twice or not all(names):
-        raise ConfigError(f"--classes: {f'{twice[0]!r} comes twice' if twice else 'a name is empty'}")
+        raise ConfigError(f"--classes: {f'{twice[0]!r} is repeated' if twice else 'a name is empty'}")
     if not names:
-        raise ConfigError(f"--classes: {given[0]} names no class")
+        raise ConfigError(f"--classes: {given[0]} contains no class names")
     return names
 
 

@@ -35,7 +35,7 @@ class Foreign:
         state: name to tensor, in the names of the file.
         layout: what these tell.
         averaged: names of averaged weights beside the others (mmdet 2.x's ``ema_...``), left out of ``state``.
-        others: names of tensors beside the detector, left out of ``state`` too.
+        others: names of tensors outside the detector, also left out of ``state``.
         set_aside: how many objects of which foreign class or function.
     """
 
@@ -82,7 +82,7 @@ def layout_in(archive: Archive) -> Layout:
 
 
 def _bare(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The detector's entries, without what stands before the names of its parts."""
+    """Select the detector's entries and remove the prefix of their names."""
     prefix = detector_prefix(state)
     return {name.removeprefix(prefix): item for name, item in state.items() if name.startswith(prefix)}
 

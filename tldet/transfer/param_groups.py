@@ -24,8 +24,8 @@ class Recipe:
 
     Args:
         lr: learning rate for a batch of ``base_batch``; it is scaled in proportion to the real one.
-        weight_decay: of the weights of layers. Scales, position embeddings, tokens, tables of relative positions and
-            what ``no_weight_decay()`` of a backbone names have none.
+        weight_decay: weight decay of layer weights. It is 0 for scales, position embeddings, tokens, relative position
+            tables and the parameters that ``no_weight_decay()`` of a backbone lists.
         base_batch: pictures a step that ``lr`` was chosen for; None leaves ``lr`` as it is.
         norm_decay: weight decay of norms' scales; None takes ``weight_decay``.
         bias_decay: weight decay of biases; None takes ``weight_decay``.
@@ -33,7 +33,7 @@ class Recipe:
         backbone_lr: the backbone's learning rate as a multiple of the others'.
         layer_decay: the learning rate of layer group n of the backbone's L + 1 (0 holds the embeddings or the stem) is
             multiplied by ``layer_decay ** (L + 1 - n)`` (Li et al. 2022, ViTDet), and by ``backbone_lr``, which is 1
-            there.
+            in ViTDet.
 
     Raises:
         ConfigError: a value is out of range.
@@ -116,7 +116,7 @@ class Recipe:
 
 
 def _exempt(model: nn.Module) -> Iterator[str]:
-    """Names of the parameters that a module declares to have no weight decay, as timm's models do."""
+    """Yield the names of parameters without weight decay, as declared by modules (timm's ``no_weight_decay``)."""
     for prefix, module in model.named_modules():
         declared = getattr(module, "no_weight_decay", None)
         if callable(declared):

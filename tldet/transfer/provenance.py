@@ -36,10 +36,10 @@ def refuse_classifier(path: str | Path, state: Mapping[str, Any]) -> None:
 
 
 def outline(path: Path) -> dict[str, Any]:
-    """A checkpoint with stand-ins for its tensors, none of which is read.
+    """Read a tldet checkpoint without its tensors (placeholders take their place).
 
     Raises:
-        CheckpointError: it cannot be read, or is no tldet checkpoint.
+        CheckpointError: the file cannot be read, or is not a tldet checkpoint.
     """
     value = read_archive(path).value
     if not isinstance(value, Mapping) or value.get("format") != checkpoint.FORMAT:

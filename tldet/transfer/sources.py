@@ -46,10 +46,10 @@ def fetch(source: str) -> Path:
 
 
 def read_file(path: Path) -> State:
-    """The tensors of a .safetensors, .pth or .pt file.
+    """Read the tensors of a .safetensors, .pth or .pt file.
 
     Raises:
-        CheckpointError: it is missing, cut off or of another kind.
+        CheckpointError: the file is missing, truncated or of another format.
     """
     archive = read_archive(path)
     value = archive.value

@@ -1,4 +1,4 @@
-"""The state dict inside a checkpoint, and its names without what training tools put around and before them."""
+"""The state dict inside a checkpoint, without the wrappers and name prefixes of training tools."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "module", 
 # Names that torch.compile, FSDP and activation checkpointing put in front of the modules they wrap, at any depth.
 WRAPPING = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 PARTS = ("backbone", "neck", "head", "rpn", "roi_heads", "bbox_head", "rpn_head", "roi_head", "mask_head")
-DEEPEST = 6  # dictionaries inside one another
+DEEPEST = 6  # nested dictionaries
 
 
 def state_in(archive: Archive) -> dict[str, Any]:
-    """The state dict of a file, without the names that :data:`WRAPPING` lists.
+    """Find the state dict of a file and remove the prefixes in :data:`WRAPPING` from its names.
 
-    Averaged weights (``ema``) are preferred to the ones they average, as in prediction.
+    Averaged weights (``ema``) are preferred to the raw ones, as in prediction.
 
     Raises:
-        CheckpointError: the file holds none.
+        CheckpointError: the file holds no state dict.
     """
     value, trail = archive.value, list[str]()
     while isinstance(value, Mapping) and len(trail) < DEEPEST and (name := _wrapper(value)) is not None:
@@ -38,12 +38,12 @@ def state_in(archive: Archive) -> dict[str, Any]:
             what = f"a pickled {value.name}, which was not run,"
         raise CheckpointError(f"{archive.path}: holds {what} where a state dict was expected; save model.state_dict()")
     if any(name in AVERAGED for name in trail):
-        log.info("%s: the averaged weights are taken (%s)", archive.path, ".".join(trail))
+        log.info("%s: using the averaged weights (%s)", archive.path, ".".join(trail))
     return {_unwrapped(str(name)): item for name, item in value.items() if isinstance(name, (str, int))}
 
 
 def _wrapper(value: Mapping[Any, Any]) -> str | None:
-    """The entry of a checkpoint that holds the weights; None where the checkpoint itself does."""
+    """Return the key under which a checkpoint holds the weights; None if it holds them itself."""
     inner = [name for name, item in value.items() if isinstance(name, str) and _holds_tensors(item, DEEPEST)]
     known = next((name for name in (*AVERAGED, *WRAPPERS) if name in inner), None)
     if known is not None or any(isinstance(item, (Stored, Array)) for item in value.values()):
@@ -53,7 +53,7 @@ def _wrapper(value: Mapping[Any, Any]) -> str | None:
 
 
 def _holds_tensors(item: Any, depth: int) -> bool:
-    """Whether a dictionary has tensors under names, or holds another that does."""
+    """Return True if a dictionary holds named tensors, directly or in nested dictionaries."""
     if not isinstance(item, Mapping) or depth == 0:
         return False
     return any(
@@ -69,7 +69,7 @@ def _unwrapped(name: str) -> str:
 
 
 def detector_prefix(names: Iterable[str]) -> str:
-    """What stands before the names of a detector's parts: ``model.``, ``module.``, ...; of several, the fullest."""
+    """Return the prefix of the detector's part names (``model.``, ``module.``, ...); of several, the most frequent."""
     fitting: Counter[str] = Counter()
     for name in names:
         parts = name.split(".")

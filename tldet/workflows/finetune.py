@@ -76,8 +76,8 @@ def finetune(
         resume: go on with the run in ``out``, by the config in it; only ``options`` change it.
         init_from: a tldet checkpoint to start from.
         transfer: what of the start stays, and how its classes are known again.
-        on_bad_image: images that are missing, unreadable, cut off or of another size than stated: "error" (when None)
-            or "skip".
+        on_bad_image: "error" (default) or "skip" for images that are missing, unreadable, truncated or of another size
+            than in the JSON.
         options: ``a.b=c`` on top of what is chosen.
         console: shows what was chosen, progress and the numbers.
 
@@ -165,15 +165,15 @@ def resolve_layout(
     Args:
         data: a folder in one of the usual layouts; relative paths are looked for in it first.
         train_json: training annotations; by default those of ``data``.
-        val_json: validation annotations; by default those of ``data``. If there are none, the test split is used, or
-            the training split is divided.
-        images: image folder of all splits, or the name of each split's own (``images`` for ``train/images`` and
-            ``val/images``); found by default.
-        out: a divided split is written to its ``split`` folder.
-        seed: seed of the division.
+        val_json: validation annotations; by default those of ``data``. If there are none, the test split is used;
+            without a test split, the training split is divided.
+        images: image folder of all splits, or its path within each split (``images`` for ``train/images`` and
+            ``val/images``); searched by default.
+        out: output directory; a divided training split is written to its subfolder ``split``.
+        seed: random seed of the division.
 
     Raises:
-        DataError: there is nothing to train on, or images are not found.
+        DataError: training annotations or image folders are not found.
     """
     if train_json is None and data is None:
         raise DataError("give --data DIR, or --train JSON with --images DIR")
@@ -194,7 +194,7 @@ def resolve_layout(
 
 
 def _split(annotations: Path, root: Path | None, images: str | Path | None) -> Split:
-    """The split of a JSON, with its images below ``root`` or around it."""
+    """Return the split of a JSON, with its images below ``root`` or around the JSON."""
     folder = None if images is None else _inside(root, images)
     if folder is not None and folder.is_dir():
         return Split(annotations, folder)
@@ -205,13 +205,13 @@ def _split(annotations: Path, root: Path | None, images: str | Path | None) -> S
 
 
 def _inside(root: Path | None, name: str | Path) -> Path:
-    """A path inside the data folder if it exists there, else as given."""
+    """Return a path inside the data folder if it exists there, else the path itself."""
     inside = Path(name) if root is None else root / name
     return inside if inside.exists() else Path(name)
 
 
 def _annotations(root: Path | None, train: Path | None, val: Path | None) -> tuple[Path, Path | None, Path | None]:
-    """Annotations of the three splits: those given, the others from the data folder."""
+    """Return the annotations of the three splits; those not given are searched in the data folder."""
     if root is None:
         assert train is not None
         return train, val, None
@@ -248,11 +248,11 @@ def section_of(split: Split, steps: list[dict[str, Any]], masks: bool) -> dict[s
 
 
 def _replace_backbone(config: dict[str, Any], name: str, scratch: bool) -> list[str]:
-    """Another network in the backbone's place; the lines that say what that changed."""
+    """Replace the backbone; return a log line for each change."""
     weights = config["model"].pop("weights", None)
     config["model"], lines = replace_backbone(config["model"], name, scratch=scratch)
     if weights:
-        lines.append(f"--backbone: dropped model.weights = {weights!r} of the recipe, which are of another backbone")
+        lines.append(f"--backbone: dropped model.weights = {weights!r} of the recipe, which belong to another backbone")
     pretrained = config["model"]["backbone"]["weights"] is not None
     if config["model"]["backbone"]["type"] == "ViTBackbone" and pretrained:
         if "layer_decay" not in config["optimizer"]:

@@ -40,17 +40,17 @@ def import_checkpoint(
     """Turn a foreign checkpoint into one that :func:`tldet.load` and every command takes.
 
     Args:
-        path: an MMDetection 2.x or 3.x checkpoint or a state dict of a torchvision detector, also inside a checkpoint
-            of a training script or as safetensors. Nothing in it runs.
+        path: an MMDetection 2.x or 3.x checkpoint or a state dict of a torchvision detector, also inside the
+            checkpoint of a training script or as safetensors. No code in it is run.
         out: where the tldet checkpoint goes.
         model: which model it is, where the keys do not tell or to make sure: ``faster_rcnn``, a recipe's name, ...
-        classes: class names in the order of the classifier's rows, or one file with them; by default those that the
-            file states.
+        classes: class names in the order of the classifier's rows, or one file with them; by default those in the
+            checkpoint.
         console: shows what was recognised and what became of every tensor.
 
     Raises:
         CheckpointError: the file cannot be read or does not fit the model; nothing is written.
-        ConfigError: ``model`` is unknown, or ``classes`` do not fit.
+        ConfigError: ``model`` is unknown, or ``classes`` do not fit the checkpoint.
     """
     given = read_names(classes) if classes else ()
     foreign = read_foreign(path)
@@ -78,7 +78,7 @@ def import_checkpoint(
 def _converted(
     foreign: Foreign, known: Known, shipped: Mapping[str, Any], policy: Policy, given: Sequence[str]
 ) -> tuple[Detector, dict[str, Any], Classes, LoadReport]:
-    """The detector with the file's weights, its config's ``model`` section, its classes, and what became of each."""
+    """Return the detector with the file's weights, the ``model`` section, the classes, and the load report."""
     translated = translate(known, foreign.state, foreign.path)
     try:
         section = adapted(shipped, foreign.layout, translated, policy)
@@ -128,7 +128,7 @@ def _notes(foreign: Foreign, classes: Classes, policy: Policy, size: Mapping[str
     if foreign.averaged:
         lines.append(f"{len(foreign.averaged)} averaged tensors (ema_...) beside the state_dict's own were left out")
     if foreign.others:
-        lines.append(f"{len(foreign.others)} tensors beside the detector left out: {few(foreign.others)}")
+        lines.append(f"{len(foreign.others)} tensors outside the detector left out: {few(foreign.others)}")
     if foreign.set_aside:
         most = foreign.set_aside.most_common()
         what = ", ".join(f"{count} {name}" for name, count in most[:NAMED]) + (", ..." if len(most) > NAMED else "")

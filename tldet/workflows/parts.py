@@ -132,7 +132,7 @@ def checked_settings(config: Config, schema: Mapping[str, Part] = SCHEMA) -> Set
 
 
 def set_bad_image(config: dict[str, Any], value: str | None) -> None:
-    """Write what happens to images that cannot be used into every split of a config; None leaves it."""
+    """Set ``on_bad_image`` of every split of a config; None changes nothing."""
     sections = [section for section in (config.get("data") or {}).values() if isinstance(section, dict)]
     for section in sections if value is not None else ():
         if "annotations" in section:
@@ -142,7 +142,7 @@ def set_bad_image(config: dict[str, Any], value: str | None) -> None:
 def build_dataset(
     section: Mapping[str, Any], seed: int, classes: tuple[str, ...] | None = None, *, path: str = ""
 ) -> CocoDataset:
-    """Build the dataset of a section of a config; ``path`` is the section's there. See :func:`check_images`."""
+    """Build the dataset of a config section with key ``path``. Images are not checked: see :func:`check_images`."""
     given = dict(section)
     if classes is not None:
         given["classes"] = list(classes)
@@ -153,10 +153,10 @@ def build_dataset(
 
 
 def check_images(*datasets: CocoDataset | None) -> None:
-    """Check the image files of all splits before any is refused, so that all bad images are listed at once.
+    """Check the image files of all splits, so that all bad images are listed at once.
 
     Raises:
-        DataError: images cannot be used; of every split the first is named.
+        DataError: images cannot be used; the message names the first one of each split.
     """
     problems = []
     for dataset in datasets:
@@ -209,10 +209,10 @@ def check_masks(config: Config, detector: Detector, train: CocoDataset) -> None:
 
 
 def check_objects(dataset: CocoDataset, consequence: str) -> None:
-    """Report data on which no metric can be computed: crowd regions and unlabeled classes are not objects.
+    """Warn if a split has no object to evaluate on, not counting crowd regions and classes not annotated on an image.
 
     Raises:
-        DataError: there are objects, but only of classes that the model does not have.
+        DataError: the split has objects, but only of classes that the model does not have.
     """
     index = dataset.index
     counted = ~index.crowd
@@ -224,12 +224,10 @@ def check_objects(dataset: CocoDataset, consequence: str) -> None:
     whole = AnnotationIndex.load(index.path)
     there = [whole.class_names[label] for label in np.unique(whole.labels[~whole.crowd])]
     if foreign := [name for name in there if name not in index.class_names]:
-        raise DataError(
-            f"{index.path}: no object to evaluate on: all are of classes that the model does not have ({few(foreign)})"
-        )
-    annotations = f"{len(index.crowd)} annotations, all of crowd regions or of classes not labeled on their image"
+        raise DataError(f"{index.path}: no object to evaluate on: the model has none of the classes ({few(foreign)})")
+    annotations = f"{len(index.crowd)} annotations, all crowd regions or of classes not annotated on their image"
     what = annotations if len(index.crowd) else "no annotations"
-    log.warning("%s: no object to evaluate on (%s): %s", index.path, what, consequence)
+    log.warning("%s: no object to evaluate on (%s); %s", index.path, what, consequence)
 
 
 class Validation:

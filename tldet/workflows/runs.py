@@ -14,7 +14,8 @@ from tldet.workflows.parts import checked_settings
 
 CONFIG_NAME = "config.py"
 LONG_EPOCH = 100  # steps; each of a run of minutes is then worth a measurement
-OF_A_START = ("freeze", "l2_sp", "class_match", "distill", "hooks")  # sections that a further run does not inherit
+# Sections that a run started from the config of another run does not inherit.
+OF_A_START = ("freeze", "l2_sp", "class_match", "distill", "hooks")
 LAST_DROP = 0.9  # share of a run with milestones after which the learning rate drops (the configs of TFA)
 T = TypeVar("T")
 

@@ -99,20 +99,20 @@ def start_weights(
 
 
 def refuse_changed_classes(folder: Path, names: Sequence[str], ids: Sequence[int] | None, data: Path, way: str) -> None:
-    """Compare the classes of a run's data with those of its checkpoints, whose classifier weights are in their order.
+    """Refuse to resume a run whose classes differ from those of its checkpoints.
 
     Args:
-        folder: the run's.
-        names: class names of the data now, in the order of the labels.
-        ids: their category ids; None where the data have none.
+        folder: folder of the run.
+        names: current class names of the data, in label order.
+        ids: category ids of the classes; None if the data have none.
         data: the annotations or the image folder.
-        way: how to train on from the run's weights, with ``{weights}`` for the file.
+        way: advice on starting a new run from the weights, with ``{weights}`` for the file.
 
     Raises:
         TrainingError: the classes differ.
     """
     meta = next(_metas(folder), None)
-    if meta is None:  # nothing to resume, which the trainer reports
+    if meta is None:  # nothing to resume; the trainer reports this
         return
     before, now = list(meta["class_names"]), list(names)
     change = _change(before, now)
@@ -128,14 +128,14 @@ def refuse_changed_classes(folder: Path, names: Sequence[str], ids: Sequence[int
 
 
 def _metas(folder: Path) -> Iterator[dict[str, Any]]:
-    """The ``meta`` section of each readable step checkpoint, newest first."""
+    """Yield the ``meta`` section of each readable step checkpoint, newest first."""
     for path in checkpoint.steps_in(folder):
         with suppress(CheckpointError):
             yield outline(path)["meta"]
 
 
 def _change(before: Sequence[str], now: Sequence[str]) -> str:
-    """The difference between two lists of class names; empty where there is none."""
+    """Describe the difference between two lists of class names; empty if they are equal."""
     gone, new = ([name for name in one if name not in other] for one, other in ((before, now), (now, before)))
     notes = [f"{word} {few(names)}" for word, names in (("removed:", gone), ("new:", new)) if names]
     if not notes and before != now:
@@ -162,7 +162,7 @@ def check_start(weights: str | Path | None, scratch: bool, backbone: str | None,
         raise TrainingError(f"--weights {weights} and {other} exclude each other")
 
 
-OF_WEIGHTS: dict[str, tuple[Any, ...]] = {  # config keys that need pretrained weights, with the values that mean none
+OF_WEIGHTS: dict[str, tuple[Any, ...]] = {  # config keys that need pretrained weights, with their neutral values
     "model.weights": (None, {}),
     "model.backbone.weights": (None,),
     "model.backbone.frozen_stages": (None, -1),
@@ -176,10 +176,10 @@ OF_WEIGHTS: dict[str, tuple[Any, ...]] = {  # config keys that need pretrained w
 
 
 def from_scratch(config: dict[str, Any]) -> list[str]:
-    """Take every source of weights out of a recipe, and all settings that preserve or depend on such weights.
+    """Remove all pretrained weights from a recipe, and all settings that depend on such weights.
 
     Returns:
-        A line on each setting that was dropped beside the usual ones of the backbone.
+        A log line for each dropped setting except the usual ones of the backbone.
     """
     usual = [key for key in OF_WEIGHTS if key.startswith("model.backbone.")]
     dropped = {key: value for key, value in _of_weights(config).items() if key not in usual}
@@ -191,10 +191,10 @@ def from_scratch(config: dict[str, Any]) -> list[str]:
 
 
 def check_scratch(config: Config) -> None:
-    """Compare the settled config of a run from scratch with the options that were written into it.
+    """Refuse pretrained weights, and settings that depend on them, in the final config of a run from scratch.
 
     Raises:
-        TrainingError: an option brings weights, or preserves those that are not there.
+        TrainingError: an option sets such a key.
     """
     if found := _of_weights(config.data):
         key, value = next(iter(found.items()))
@@ -204,10 +204,10 @@ def check_scratch(config: Config) -> None:
 
 
 def refuse_scratch_options(options: Mapping[str, Any], who: str) -> None:
-    """Compare dotted config options with a run from scratch, before any run.
+    """Refuse dotted config options that contradict a variant from scratch, before any run.
 
     Raises:
-        ConfigError: an option brings weights, or preserves those that are not there.
+        ConfigError: an option sets pretrained weights, or a key that depends on them.
     """
     for key, value in options.items():
         inside = any(key.startswith(f"{name}.") and value for name in OF_WEIGHTS)
@@ -216,7 +216,7 @@ def refuse_scratch_options(options: Mapping[str, Any], who: str) -> None:
 
 
 def _of_weights(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of :data:`OF_WEIGHTS` that have a value, with it."""
+    """Return the keys of :data:`OF_WEIGHTS` that are set, with their values."""
     found = {}
     for key, none in OF_WEIGHTS.items():
         value: Any = config

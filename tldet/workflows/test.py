@@ -45,9 +45,9 @@ def test(
     Args:
         checkpoint: a tldet checkpoint.
         data: COCO annotations; the classes are matched by name.
-        images: image folder; by default looked for around ``data``.
-        on_bad_image: images that are missing, unreadable, cut off or of another size than stated: "error" or "skip"
-            (not evaluated); None takes that of the checkpoint's config.
+        images: image folder; by default searched around ``data``.
+        on_bad_image: "error" or "skip" (do not evaluate) for images that are missing, unreadable, truncated or of
+            another size than in the JSON; None takes the setting of the checkpoint's config.
         json_path: where the numbers go: those of the masks for a model measured by ``segm``, the boxes' under ``bbox``.
         results_path: where the detections go, as COCO results JSON with the data's own ids; with masks instead of
             boxes for a model measured by ``segm``, so that scoring the file gives the same numbers.

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 NEW_RUN = (
     "start a new run from its weights: --init-from {weights} with another --out (--work-dir for `tldet train`) and the "
-    "same --model; classifier weights are copied by class name"
+    "same --model, which copies classifier weights by class name"
 )
 
 
@@ -58,7 +58,7 @@ class Outcome:
     Attributes:
         work_dir: the run's folder.
         train: steps, seconds, checkpoints.
-        result: the COCO metrics of ``checkpoint`` on the validation data; None where it was not evaluated.
+        result: COCO metrics of ``checkpoint`` on the validation split; None if it was not evaluated.
     """
 
     work_dir: Path
@@ -67,7 +67,7 @@ class Outcome:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint to use: ``best.pt``, or the last one without validation."""
+        """The checkpoint to use: ``best.pt``, or without validation the last checkpoint."""
         return self.train.best_checkpoint or self.train.checkpoint
 
     def trained(self) -> Path:
@@ -141,7 +141,7 @@ def train(
 
 
 class _ResultKeeper:
-    """A hook that stores the COCO result of the weights in their checkpoint, where they were just evaluated."""
+    """Hook that stores the COCO result in the checkpoint of weights that were just evaluated."""
 
     def __init__(self, validation: Validation) -> None:
         self.validation = validation
@@ -153,7 +153,7 @@ class _ResultKeeper:
 
 
 def kept_result(path: Path | None) -> CocoResult | None:
-    """The COCO result stored in a checkpoint; None where its weights were not evaluated."""
+    """Read the COCO result stored in a checkpoint; None if its weights were not evaluated."""
     kept = None if path is None else outline(path)["meta"]["trained"].get("result")
     return None if kept is None else CocoResult.of(kept)
 
@@ -161,7 +161,7 @@ def kept_result(path: Path | None) -> CocoResult | None:
 def _ready(
     cfg: Config, settings: Settings, begin: Callable[[Any], Started], resumed: Path | None, console: Console | None
 ) -> tuple[Any, Started, CocoDataset, CocoDataset | None]:
-    """The detector with its starting weights, where they came from, and the data."""
+    """Return the detector with its initial weights, their source, and the training and validation data."""
     seed = settings.training.seed
     data = build_dataset(cfg["data"]["train"], seed, path="data.train")
     if data.index.crowd.all():
@@ -172,7 +172,7 @@ def _ready(
     val = None
     if cfg.get("data.val"):
         val = build_dataset(cfg["data"]["val"], seed, data.class_names, path="data.val")
-        check_objects(val, "metrics are -1, and best.pt will be the last weights")
+        check_objects(val, "metrics are -1, and best.pt gets the last weights")
     check_images(data, val)
     seed_all(seed)
     detector = build_detector(cfg["model"], data.class_names)

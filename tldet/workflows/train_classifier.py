@@ -46,7 +46,7 @@ class Pretrained:
         work_dir: the run's folder.
         train: steps, seconds, checkpoints, the last validation's metrics.
         backbone: the file a detector's ``model.backbone.weights`` takes; None only where checkpoints were removed.
-        metrics: of the checkpoint that ``backbone`` was exported from; empty where it was not evaluated.
+        metrics: metrics of the checkpoint that ``backbone`` was exported from; empty if it was not evaluated.
     """
 
     work_dir: Path

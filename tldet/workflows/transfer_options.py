@@ -63,7 +63,7 @@ class TransferOptions:
         """Refuse every option for a run from scratch: each of them needs pretrained weights.
 
         Raises:
-            TrainingError: one is given.
+            TrainingError: an option is given.
         """
         if kept := [name for name, value in self.given().items() if value is not None]:
             raise TrainingError(f"--scratch and --{kept[0]} exclude each other: random weights are nothing to keep")

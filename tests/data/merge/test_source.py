@@ -73,7 +73,7 @@ def labelled(value: Any) -> dict[str, Any]:
         (whole(categories=[{"id": 1, "name": "x"}, {"id": 2, "name": "x"}]), "category name 'x' occurs more than once"),
         (labelled([1, 9]), "image 7 has unknown category id 9 in labelled_category_ids"),
         (labelled("all"), "image id 7: 'labelled_category_ids' must be a list of category ids, not the text 'all'"),
-        (json.dumps(whole(categories=[{"id": n, "name": str(n), "mean": float("nan")} for n in (1, 2)])), "hold NaN"),
+        (json.dumps(whole(categories=[{"id": n, "name": str(n), "mean": float("nan")} for n in (1, 2)])), "NaN or"),
         (whole(licenses=[{"id": "CC"}]), "a license has no whole number as id: {'id': 'CC'}"),
         (whole(licenses=[1]), "licenses are not in COCO's layout"),
     ],

@@ -175,7 +175,10 @@ def missing_picture(folder: Path) -> dict[str, Split]:
     [
         (known_only, "new.json: has no class that the checkpoint does not know (cat, dog); `tldet finetune"),
         (empty_new, "new.json: no object of its new classes (owl) is labelled: nothing to learn"),
-        (strange_replay, "replay.json: class 'cow' of the old pictures is none of the checkpoint's and not new (cat"),
+        (
+            strange_replay,
+            "replay.json: class 'cow' of the replay images is neither a class of the checkpoint nor new (cat",
+        ),
         (missing_picture, "1 of 1 pictures of"),
     ],
 )

@@ -77,7 +77,9 @@ def test_the_advice_beside_a_test_split_works(tmp_path: Path) -> None:
     given = Wishes(tmp_path / "data", tmp_path / "out")
     val = tmp_path / "data" / "valid" / "_annotations.coco.json"
     for wishes in (given, replace(given, val_json=val)):
-        with pytest.raises(DataError, match=r"test.*'c'.* the test split is evaluated; .* --val without --data"):
+        with pytest.raises(
+            DataError, match=r"test.*'c'.* runs are evaluated on the test split; .* --val without --data"
+        ):
             prepare(wishes, ASKED)
     train = tmp_path / "data" / "train" / "_annotations.coco.json"
     assert prepare(Wishes(None, tmp_path / "new", train_json=train, val_json=val), ASKED).measured.annotations == val

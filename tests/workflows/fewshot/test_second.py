@@ -62,7 +62,7 @@ def test_a_cosine_classifier_is_not_fine_tuned_as_a_plain_one() -> None:
     config["model"]["head"]["roi"]["cosine"] = "fixed"
     set_arm(copy.deepcopy(config), "tfa")
     for arm in ("fc", "full"):
-        with pytest.raises(ConfigError, match=f"--arms {arm}: needs a plain classifier"):
+        with pytest.raises(ConfigError, match=f"--arms {arm}: needs a linear classifier"):
             set_arm(copy.deepcopy(config), arm)
 
 

@@ -33,7 +33,7 @@ def test_wrong_names() -> None:
 
 
 def test_an_option_for_all_does_not_undo_an_arm() -> None:
-    with pytest.raises(ConfigError, match=r"optimizer.layer_decay: is what arm 'layer-decay' is about"):
+    with pytest.raises(ConfigError, match=r"optimizer.layer_decay: arm 'layer-decay' sets this key"):
         refuse_clash(ARMS, ["optimizer.layer_decay=1.0"])
     refuse_clash(transfer_arms(["scratch", "finetuned"]), ["optimizer.layer_decay=1.0"])
 
@@ -51,7 +51,7 @@ def test_an_option_for_all_does_not_undo_an_arm() -> None:
     ],
 )
 def test_what_every_run_has_of_its_own_is_refused(option: str) -> None:
-    with pytest.raises(ConfigError, match="is set for every run by the study"):
+    with pytest.raises(ConfigError, match="sets this key for each run"):
         refuse_clash(transfer_arms(["finetuned"]), [option])
 
 
@@ -69,13 +69,13 @@ def test_what_every_run_has_of_its_own_is_refused(option: str) -> None:
     ],
 )
 def test_what_an_arm_is_about_is_refused(arm: str, option: str) -> None:
-    with pytest.raises(ConfigError, match=f"is what arm '{arm}' is about"):
+    with pytest.raises(ConfigError, match=f"arm '{arm}' sets this key"):
         refuse_clash(transfer_arms([arm, "finetuned"]), [option])
 
 
 def test_backbones_control_the_whole_backbone() -> None:
     for option in ("model.backbone.frozen_stages=1", "model={}", "model.weights='coco'"):
-        with pytest.raises(ConfigError, match="is what arm 'resnet18' is about"):
+        with pytest.raises(ConfigError, match="arm 'resnet18' sets this key"):
             refuse_clash(backbone_arms(["resnet18"], "fcos_lite0"), [option])
 
 
@@ -88,5 +88,5 @@ def test_a_recipe_that_decays_itself_is_refused() -> None:
     refuse_same(ARMS, recipe)
     for value in (0.7, 0.9):
         recipe["optimizer"]["layer_decay"] = value
-        with pytest.raises(ConfigError, match=r"--arms layer-decay: the recipe sets optimizer\.layer_decay"):
+        with pytest.raises(ConfigError, match=r"--arms layer-decay: the recipe already sets optimizer\.layer_decay"):
             refuse_same(ARMS, recipe)

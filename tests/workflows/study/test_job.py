@@ -104,7 +104,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
         return Job(factors, tmp_path / folder_name(factors), {}, {"steps": 1}, ("a", "b"), 1, {})
 
     Matrix([job("a-b"), job("a-c")])
-    with pytest.raises(ConfigError, match=r"a-b_seed0: is the folder of two runs, 'a/b, seed 0' and 'a-b, seed 0'"):
+    with pytest.raises(ConfigError, match=r"a-b_seed0: runs 'a/b, seed 0' and 'a-b, seed 0' have the same folder"):
         Matrix([job("a/b"), job("a-b")])
 
 

@@ -70,7 +70,7 @@ def test_a_plan_names_every_run_and_changes_only_what_differs(digits: Path, tmp_
         (["--fractions", "0.5", "0.5"], "--fractions: a value is given twice"),
         (["--arms", "scratch", "gradual", "--minutes", "1"], "measured on arm 'finetuned': add that to --arms"),
         (["--seeds", "-1"], "--seeds must be at least 0, not -1"),
-        (["--cfg-options", "optimizer.layer_decay=0.8"], "is what arm 'layer-decay' is about"),
+        (["--cfg-options", "optimizer.layer_decay=0.8"], "arm 'layer-decay' sets this key"),
     ],
 )
 def test_what_is_wrong_is_one_line(

@@ -19,7 +19,7 @@ from tldet.data.merge.pictures import Track, same_pictures
 from tldet.data.merge.source import Source
 from tldet.errors import DataError
 
-REFUSED = (0, NO_ID, ODD_ID)  # pycocotools takes annotation 0 for "no match"
+REFUSED = (0, NO_ID, ODD_ID)  # pycocotools treats annotation id 0 as "no match"
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ class Source:
         sizes: (I, 2) int32, (height, width).
         labelled: (I) the stated ids of the categories labelled on a picture, None where it states none.
         objects: (A) records as text.
-        annotation_ids: (A,) int64, no two alike.
-        stated_ids: (A,) int64, as they are in the JSON.
+        annotation_ids: (A,) int64, unique.
+        stated_ids: (A,) int64, the ids in the JSON.
         places: (A,) int64, position of an object's picture.
         category_ids: (A,) int64.
         boxes: (A, 4) float64, [x, y, width, height] in pixels.
@@ -46,7 +46,7 @@ class Source:
         crowd: (A,) bool.
         outlined: (A,) bool, whether it has a segmentation.
         left_out: top-level fields that a merged file cannot carry.
-        notes: what was changed on reading, counted.
+        notes: messages that count what was changed on reading.
     """
 
     split: Split
@@ -129,15 +129,15 @@ def read_source(split: Split) -> Source:
 
 
 def _records(path: Path, texts: Mapping[str, msgspec.Raw], section: str) -> list[msgspec.Raw]:
-    """The records of a section as text.
+    """Return the records of a section as JSON texts.
 
     Raises:
-        DataError: one holds NaN or Infinity, which must not get into the merged JSON.
+        DataError: a record contains NaN or Infinity, which must not be copied to the merged JSON.
     """
     try:
         return msgspec.json.decode(texts.get(section, b"[]"), type=list[msgspec.Raw])
     except msgspec.DecodeError as error:
-        raise DataError(f"{path}: {section} hold NaN or Infinity ({error}); write numbers instead") from None
+        raise DataError(f"{path}: '{section}' contains NaN or Infinity ({error}); replace it by a number") from None
 
 
 def _licenses(path: Path, texts: Mapping[str, msgspec.Raw]) -> list[Record]:

@@ -111,7 +111,7 @@ class _Pictures:
 
 
 def _object_texts(joined: Joined) -> Iterator[bytes]:
-    """The texts of the objects kept; one whose fields all stay goes over to the letter."""
+    """Yield the kept objects as JSON texts; an unchanged object is copied byte for byte."""
     pictures = joined.picture_ids[joined.places].tolist()
     ids, categories, kept = joined.annotation_ids.tolist(), joined.category_ids.tolist(), joined.kept.tolist()
     position = -1

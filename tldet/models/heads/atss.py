@@ -39,7 +39,7 @@ from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, det
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
-POSITIVES = 100.0  # per image, before the first step counts them
+POSITIVES = 100.0  # assumed per image before the first step
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ATSSSettings(SelectSettings):
         alpha: weight of objects in the focal loss.
         gamma: its damping of easy anchors.
         box_weight: factor of the box loss.
-        loss_normalizer: "running": running mean of the positives per image, the same for every split of a batch into
+        loss_normalizer: "running": running mean of the positives per image, independent of the split into
             micro-batches; "batch": the positives of the micro-batch (mmdet).
         crowd: share of an anchor inside a crowd region from which it is no background.
     """

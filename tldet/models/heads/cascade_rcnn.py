@@ -110,7 +110,7 @@ class CascadeRCNNHead(nn.Module):
 
     @property
     def stages(self) -> list[RoISettings]:
-        """The settings of each stage."""
+        """Return the settings of each stage."""
         return [branch.settings for branch in self.box if isinstance(branch, BoxBranch)]
 
     def forward(self, features: Sequence[Tensor]) -> TwoStageRaw:

@@ -48,7 +48,7 @@ class RoISettings:
         pool: side S of the pooled grid.
         sampling_ratio: samples a pooled cell in each direction; 0 adapts them to the region's size (mmdet).
         aligned: cell i of a level is centered at (i + 0.5) strides (Detectron2, mmdet) or at i strides (torchvision).
-        offset: added to these centers, in strides; SAME padding in a backbone moves them right and down.
+        offset: shift of these centers in strides, for backbones whose SAME padding moves them right and down.
         convs: 3x3 convolutions of the pyramid's width before the fully connected layers.
         norm: "batch" puts a BatchNorm behind each of them.
         fcs: fully connected layers.
@@ -63,7 +63,7 @@ class RoISettings:
         batch: proposals drawn a picture for the loss.
         positive_fraction: at most this share of them are objects.
         beta: corner of the smooth L1 loss; 0 for L1.
-        loss_normalizer: see :class:`~tldet.models.heads.rpn.RPNSettings`; of the regions drawn.
+        loss_normalizer: see :class:`~tldet.models.heads.rpn.RPNSettings`; counts the sampled regions.
         crowd: share of a proposal inside a crowd region from which it is no background.
         spare: overlap with a confident detection of a class that the picture was not labelled for, from which a
             proposal is no background.
@@ -311,7 +311,7 @@ def box_losses(logits: Tensor, deltas: Tensor, drawn: Sequence[Drawn], branch: B
         logits: (R, K + 1).
         deltas: (R, K, 4) or (R, 1, 4).
         drawn: what the regions learn.
-        branch: its settings and normalizers.
+        branch: the branch with its settings and normalizers.
     """
     labels, wanted = torch.cat([d.labels for d in drawn]), torch.cat([d.deltas for d in drawn])
     rows = (labels < logits.shape[1] - 1).nonzero().flatten()

@@ -40,7 +40,7 @@ from tldet.structures import Detections, Size, Target
 
 CHUNK = 2_000_000  # (location, object) pairs looked at at once: 32 MB of distances
 MAX_LOG_DISTANCE = 10.0  # keeps exp() finite: 22,000 pixels
-POSITIVES = 100.0  # per image, before the first step counts them
+POSITIVES = 100.0  # assumed per image before the first step
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class FCOSSettings(SelectSettings):
         box_weight: each box's share in the loss: its "centerness" (the paper, mmdet), or "equal" (torchvision).
         scoring: "product": the class score alone picks the candidates, then centerness is multiplied in (mmdet);
             "root": the square root of the product is the score all along (torchvision).
-        loss_normalizer: "running": running mean of the positives per image, the same for every split of a batch into
+        loss_normalizer: "running": running mean of the positives per image, independent of the split into
             micro-batches; "batch": the positives of the micro-batch (mmdet, torchvision).
         crowd: share of a location's cell inside a crowd region from which it is no background.
         eval_loss: "mmdet" takes the distances times the stride once more where the loss is computed in eval mode and

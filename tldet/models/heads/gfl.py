@@ -38,8 +38,8 @@ from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, det
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
-POSITIVES = 100.0  # per image, before the first step counts them
-SCORE = 0.1  # mean class score of a positive before the first step: 0.01 with a new classifier, 0.4 with a trained one
+POSITIVES = 100.0  # assumed per image before the first step
+SCORE = 0.1  # assumed class score of a positive before the first step; really 0.01 (new classifier) to 0.4 (trained)
 MARGIN = 0.1  # in bins: a distance is cut so far below the last, so that there is a bin above it (the authors' value)
 
 
@@ -55,7 +55,7 @@ class GFLSettings(SelectSettings):
         beta: how much the quality focal loss damps what is nearly right.
         box_weight: factor of the GIoU loss.
         dfl_weight: factor of the distribution focal loss.
-        loss_normalizer: "running": running mean of the positives per image, the same for every split of a batch into
+        loss_normalizer: "running": running mean of the positives per image, independent of the split into
             micro-batches; "batch": the positives of the micro-batch (mmdet).
         crowd: share of an anchor inside a crowd region from which it is no background.
     """

@@ -46,7 +46,7 @@ CHUNK = 20_000_000  # pixels of target masks held as float at once: 80 MB
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """The mask branch. Levels, sampling and alignment of the pooled features are those of the box branch.
+    """Settings of the mask branch; levels, sampling and alignment of the pooled features are those of the box branch.
 
     Attributes:
         pool: side S of the pooled grid; a mask has twice as many cells.
@@ -54,8 +54,8 @@ class MaskSettings:
         channels: their width.
         norm: "batch" puts a BatchNorm behind each of them.
         class_agnostic: one mask for all classes instead of one a class.
-        targets: target value of a mask cell. "coverage": the share of the cell that the object covers; "mmdet": 1 if
-            that share is at least 0.5, else 0; "torchvision": the share, sampled half a pixel further right and down.
+        targets: target value of a mask cell. "coverage": fraction of the cell that the object covers; "mmdet": 1 if the
+            fraction is at least 0.5, else 0; "torchvision": the fraction, sampled half a pixel further right and down.
         threshold: see :class:`~tldet.masks.InstanceMasks`.
         paste: see :class:`~tldet.masks.InstanceMasks`.
     """
@@ -197,7 +197,7 @@ def mask_targets(masks: Tensor, objects: Tensor, rois: Tensor, branch: MaskBranc
         masks: (N, H, W) uint8 of 0 and 1.
         objects: (P,) rows of ``masks``.
         rois: (P, 4) xyxy pixels.
-        branch: its grid and form of targets.
+        branch: the branch, for its grid size and kind of targets.
     """
     side, form = 2 * branch.pool.side, branch.settings.targets
     at_once = max(1, CHUNK // max(masks[0].numel() if len(masks) else 1, 1))

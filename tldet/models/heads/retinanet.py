@@ -29,7 +29,7 @@ from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, det
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
-POSITIVES = 100.0  # per image, before the first step counts them
+POSITIVES = 100.0  # assumed per image before the first step
 BLOCK = 2**18  # logits looked at together on a processor: what is computed from them stays in its cache
 
 
@@ -53,9 +53,9 @@ class RetinaSettings(SelectSettings):
         box_loss: "smooth_l1" on the deltas, or "giou" on the boxes they make (torchvision's second version).
         beta: corner of the smooth L1 loss; 0 for L1.
         weights: factors of the box deltas, as in :func:`~tldet.models.boxes.encode`.
-        loss_normalizer: "running": running mean of the positives per image, the same for every split of a batch into
+        loss_normalizer: "running": running mean of the positives per image, independent of the split into
             micro-batches; "batch": the positives of the micro-batch (mmdet), "image": the positives of each image,
-            averaged over images (torchvision). In the last two an image without positives counts as one.
+            averaged over images (torchvision). In the last two, images without positives count as one.
         crowd: share of an anchor inside a crowd region from which it is no background.
     """
 

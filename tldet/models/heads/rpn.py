@@ -47,8 +47,8 @@ class RPNSettings:
         batch: anchors drawn a picture for the loss.
         positive_fraction: at most this share of them are objects.
         beta: corner of the smooth L1 loss; 0 for L1.
-        loss_normalizer: "running": running mean of the anchors drawn per image, the same for every split of a batch
-            into micro-batches; "batch": those drawn in the micro-batch (torchvision, mmdet).
+        loss_normalizer: "running": running mean of the anchors sampled per image, independent of the split into
+            micro-batches; "batch": the anchors sampled in the micro-batch (torchvision, mmdet).
         crowd: share of an anchor inside a crowd region from which it is no background.
         spare: overlap with a confident detection of a class that the picture was not labelled for, from which an
             anchor is no background.

@@ -39,7 +39,7 @@ class Geometry:
 
     @classmethod
     def of(cls, kernel: Sequence[int], stride: Any, padding: Any, dilation: Any) -> Geometry | None:
-        """Geometry from the arguments of ``torch.conv2d``; None if the padding is not symmetric."""
+        """Create the geometry from arguments of ``torch.conv2d``; None if the padding is not symmetric."""
         stride, dilation = _pair(stride), _pair(dilation)
         if isinstance(padding, str):
             reach = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
@@ -61,13 +61,13 @@ class Call:
 def native_gradients(
     grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, wanted: Collection[Part] = PARTS
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of a depthwise convolution by torch's own kernels (the reference).
+    """Compute the gradients of a depthwise convolution with torch's own kernels (the reference).
 
     Args:
         grad: (B, C, P, Q) output gradient.
         x: (B, C, H, W) input.
         weight: (C, 1, U, V).
-        geometry: of the convolution.
+        geometry: geometry of the convolution.
         wanted: the gradients to compute; the others are None.
     """
     g, mask = geometry, ["input" in wanted, "weight" in wanted, False]
@@ -78,13 +78,13 @@ def native_gradients(
 
 
 def input_gradient(grad: Tensor, shape: Sequence[int], weight: Tensor, geometry: Geometry) -> Tensor:
-    """Input gradient as a depthwise convolution of stride 1; the result of :func:`native_gradients`.
+    """Compute the input gradient as a depthwise convolution of stride 1; same result as :func:`native_gradients`.
 
     Args:
         grad: (B, C, P, Q) output gradient.
         shape: (B, C, H, W) of the input.
         weight: (C, 1, U, V).
-        geometry: of the convolution; :func:`supports` must hold.
+        geometry: geometry of the convolution; :func:`supports` must hold.
     """
     g = geometry
     reach = _reach(weight.shape[2:], g)
@@ -98,13 +98,13 @@ def input_gradient(grad: Tensor, shape: Sequence[int], weight: Tensor, geometry:
 
 
 def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    """Weight gradient in 3x3 blocks over shifted inputs; the result of :func:`native_gradients`.
+    """Compute the weight gradient in 3x3 blocks over shifted inputs; same result as :func:`native_gradients`.
 
     Args:
         grad: (B, C, P, Q) output gradient.
         x: (B, C, H, W) input.
         weight: (C, 1, U, V); only its shape and dtype are used.
-        geometry: of the convolution; stride or dilation must be 1 along each axis.
+        geometry: geometry of the convolution; stride or dilation must be 1 along each axis.
     """
     (top, left), stride = geometry.padding, geometry.stride
     x = F.pad(x, (left, left, top, top))
@@ -123,7 +123,7 @@ def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry)
 
 
 def supports(part: Part, kernel: Sequence[int], geometry: Geometry) -> bool:
-    """Whether a gradient can be rewritten, and the rewritten form differs from the native one."""
+    """Return True if a gradient can be rewritten and the rewritten form differs from the native one."""
     if part == "input":
         return all(pad <= reach for pad, reach in zip(geometry.padding, _reach(kernel, geometry), strict=True))
     per_axis = zip(geometry.stride, geometry.dilation, strict=True)
@@ -153,8 +153,8 @@ def _offsets(side: int) -> list[int]:
 def _undilated(x: Tensor, grad: Tensor, kernel: Sequence[int], geometry: Geometry) -> tuple[Tensor, Tensor]:
     """Padded input and output gradient of the undilated convolution with the same weight gradient.
 
-    Output (p, q) only sees inputs whose position is congruent to it modulo the dilation. Each of these grids becomes a
-    batch element. Padding the gradient with zeros to whole grids adds nothing.
+    Output (p, q) depends only on inputs whose position is congruent to it modulo the dilation. Each of these grids
+    becomes a batch element. Zero padding of the gradient to whole grids does not change the result.
     """
     dilation, stride = geometry.dilation, geometry.stride
     cells = [-(-grad.shape[2 + i] // dilation[i]) for i in (0, 1)]
@@ -205,7 +205,7 @@ class _DepthwiseConv2d(torch.autograd.Function):
 def depthwise_conv2d(parts: Collection[Part], x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """``torch.conv2d`` with the ``parts`` of its backward pass rewritten where possible.
 
-    Anything but a depthwise convolution on CPU that needs a gradient goes to torch unchanged.
+    Other calls (not depthwise, not on CPU, no gradient needed) go to torch unchanged.
     """
     call = call_of(x, weight, *args, **kwargs)
     if call is None or x.device.type != "cpu" or not x.numel():
@@ -235,7 +235,7 @@ def call_of(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Call | None:
-    """The convolution with these arguments of ``torch.conv2d`` if it is depthwise, one filter per channel."""
+    """Return the shapes of a ``torch.conv2d`` call if it is depthwise with one filter per channel, else None."""
     if not isinstance(x, Tensor) or not isinstance(weight, Tensor) or x.dim() != 4:
         return None
     if groups == 1 or not groups == x.shape[1] == weight.shape[0]:

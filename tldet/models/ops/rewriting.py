@@ -1,8 +1,8 @@
-"""Modules whose depthwise convolutions take their backward pass from :mod:`tldet.models.ops.depthwise`.
+"""Replacement of the backward pass of depthwise convolutions by :mod:`tldet.models.ops.depthwise`.
 
-The class of a module is replaced; parameters, buffers and the state dict stay the same objects. The convolution is
-found in the calls of ``torch.conv2d``, so that any module works: timm's SAME padding pads first, a folded norm scales
-the weight first.
+The class of a module is replaced; parameters, buffers and the state dict stay the same objects. Calls of
+``torch.conv2d`` inside the module are intercepted, so that any module works, also if it pads (timm's SAME padding) or
+scales the weight (folded norm) before the call.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from tldet.models.ops.depthwise import (
     weight_gradient,
 )
 
-WORTH_IT = 0.8  # a rewritten gradient must take less than this share of the native one's time
-ROUNDS, LIMIT = 5, 0.3  # timed rounds of one gradient, and the seconds after which no further round begins
+WORTH_IT = 0.8  # largest time of a rewritten gradient that is used, relative to the native one
+ROUNDS, LIMIT = 5, 0.3  # timed rounds per gradient; no new round after LIMIT seconds
 
 
 class _Intercept(TorchFunctionMode):
@@ -48,13 +48,13 @@ class _Intercept(TorchFunctionMode):
 class Rewritten(nn.Module):
     """Mixin of a module whose depthwise convolution has a rewritten backward pass.
 
-    Without gradients, in export and in compilation, the module does exactly what it did before.
+    Without gradients, in export and in compilation, the module behaves exactly as before.
     """
 
     rewritten_parts: list[Part]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Outputs of the original module."""
+        """Run the original module."""
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         if traced or not torch.is_grad_enabled():
             return super().forward(*args, **kwargs)
@@ -71,7 +71,7 @@ def _original(module: Rewritten) -> Any:
 
 
 def _blank(kind: type[nn.Module]) -> Any:
-    """A module of the rewritten ``kind`` without state, for copying and pickling."""
+    """Create a module of the rewritten ``kind`` without state, for copying and pickling."""
     made = _rewritten(kind)
     return made.__new__(made)
 
@@ -84,13 +84,13 @@ _rewritten: Any = cache(_combined)  # one class per kind
 
 
 def rewrite(model: nn.Module, rewrites: Mapping[str, Sequence[Part]]) -> None:
-    """Rewrite the backward passes of the named modules, in place; all others get their own back.
+    """Rewrite the backward passes of the named modules in place, and restore those of all others.
 
     Parameters, buffers and the state dict stay the same objects.
 
     Args:
         model: the model.
-        rewrites: which gradients to rewrite, by module name.
+        rewrites: gradients to rewrite, by module name.
     """
     for name, module in model.named_modules():
         if isinstance(module, Rewritten):
@@ -102,7 +102,7 @@ def rewrite(model: nn.Module, rewrites: Mapping[str, Sequence[Part]]) -> None:
 
 
 def depthwise_calls(model: nn.Module, run: Callable[[], object]) -> dict[str, Call]:
-    """The depthwise convolutions that ``run`` takes through ``model``, by module name."""
+    """Record the depthwise convolutions of ``model`` while ``run`` runs it, by module name."""
     calls: dict[str, Call] = {}
     inside: list[str] = []
 
@@ -118,7 +118,7 @@ def depthwise_calls(model: nn.Module, run: Callable[[], object]) -> dict[str, Ca
 
 @contextmanager
 def _tracked(model: nn.Module, inside: list[str]) -> Iterator[None]:
-    """Keep in ``inside`` the names of the modules without children that are running."""
+    """Keep a stack of the names of the running leaf modules in ``inside``."""
     hooks = []
     for name, module in model.named_modules():
         if not any(True for _ in module.children()):
@@ -132,24 +132,24 @@ def _tracked(model: nn.Module, inside: list[str]) -> Iterator[None]:
 
 
 def has_depthwise(model: nn.Module) -> bool:
-    """Whether a parameter or buffer has the shape of a depthwise kernel."""
+    """Return True if a parameter or buffer has the shape of a depthwise kernel."""
     tensors = (t for module in model.modules() for t in [*module._parameters.values(), *module._buffers.values()])
     return any(t is not None and t.dim() == 4 and t.shape[1] == 1 and max(t.shape[2:]) > 1 for t in tensors)
 
 
 def faster_parts(calls: Mapping[str, Call], dtype: torch.dtype) -> dict[str, list[Part]]:
-    """The gradients that are faster in rewritten form on this machine, by module name, for :func:`rewrite`.
+    """Find the gradients that are faster in rewritten form on this machine, by module name, for :func:`rewrite`.
 
     Args:
-        calls: from :func:`depthwise_calls`.
-        dtype: what the convolutions are computed in.
+        calls: output of :func:`depthwise_calls`.
+        dtype: data type of the convolutions.
     """
     found = {call: [p for p in PARTS if _is_faster(p, call, dtype)] for call in dict.fromkeys(calls.values())}
     return {name: found[call] for name, call in calls.items() if found[call]}
 
 
 def _is_faster(part: Part, call: Call, dtype: torch.dtype) -> bool:
-    """Time both forms in turns on random channels_last tensors; the first round does not count."""
+    """Time both forms alternately on random channels_last tensors, without the first round."""
     g = call.geometry
     if not supports(part, call.kernel, g):
         return False

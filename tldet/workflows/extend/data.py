@@ -68,8 +68,8 @@ def prepare(given: Given, old: Mapping[str, int], match: MatchSettings, out: Pat
     Args:
         given: what goes in.
         old: category id of each class of the old detector, in the order of its labels.
-        match: aliases and folding by which old classes are recognized in the new data, ``given.new`` and ``given.val``.
-            Replay, ``old_val`` and ``own`` are data of the old detector: their classes have its names exactly.
+        match: class aliases and name folding, which apply to the new data (``given.new`` and ``given.val``). In replay,
+            ``old_val`` and ``own``, the classes must have exactly the names of the old detector.
         out: the folder.
         track: shows progress over the pictures that are compared.
 
@@ -108,20 +108,20 @@ def _used(source: Source) -> set[str]:
 
 
 def _named(source: Source, renamed: Mapping[str, str]) -> list[Record]:
-    """The categories of a source under other names."""
+    """Return the categories of a source with renamed classes."""
     return [{**record, "name": renamed.get(record["name"], record["name"])} for record in source.categories]
 
 
 def _renamed(sources: Sequence[Source], old: Sequence[str], match: MatchSettings) -> dict[str, str]:
-    """The old class that each differently named class of the new data is.
+    """Map differently named classes of the new data to old classes.
 
     Raises:
-        ConfigError: an alias would make one old class another, or the classes cannot be matched.
+        ConfigError: an alias maps one old class to another, or the classes cannot be matched.
     """
     if taken := [name for name, target in match.aliases.items() if name in old and target != name]:
         raise ConfigError(
             f"class alias {taken[0]!r} -> {match.aliases[taken[0]]!r}: {taken[0]!r} is a class of the checkpoint "
-            "itself; if the new data mean another class by it, rename the category there"
+            "itself; if it means another class in the new data, rename the category there"
         )
     names = list(dict.fromkeys(record["name"] for source in sources for record in source.categories))
     found = {name: origin for name, origin in origins(old, names, match).items() if origin not in (None, name)}
@@ -155,7 +155,7 @@ def _check_replay(source: Source, classes: Classes, known: Collection[str]) -> N
     table = classes.tables[1]
     if strange := [r["name"] for r in source.categories if classes.names[table[r["id"]]] not in known]:
         raise DataError(
-            f"{source.path}: class {strange[0]!r} of the old pictures is none of the checkpoint's and not new "
+            f"{source.path}: class {strange[0]!r} of the replay images is neither a class of the checkpoint nor new "
             f"({few(list(known))}): remove it or rename the category; --class-aliases apply to the new data only"
         )
 

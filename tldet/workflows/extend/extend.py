@@ -93,7 +93,7 @@ def extend(
         class_aliases: a file that says which class of the data is an old one of another name.
         fold_names: see :class:`~tldet.transfer.class_match.MatchSettings`.
         resume: go on with the run in ``out``, by the config in it; only ``options`` change it.
-        on_bad_image: "error" (when None) or "skip" for images that are unreadable, cut off or of another size.
+        on_bad_image: "error" (default) or "skip" for images that are missing, unreadable, truncated or of another size.
         options: ``a.b=c`` on top of the config.
         console: shows progress and the numbers.
 

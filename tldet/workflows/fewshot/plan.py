@@ -138,12 +138,12 @@ def _check_measured(setup: Setup) -> None:
     there = {index.class_names[label] for label in np.unique(index.labels[~index.crowd])}
     if lacking := [name for name in setup.asked.novel if name not in there]:
         advice = "give annotations that have some (--val)"
-        if setup.measured is not setup.val:  # --val would not be evaluated on beside a test split
+        if setup.measured is not setup.val:  # with a test split, --val is not evaluated
             advice = (
-                "the test split is evaluated; to evaluate on a validation split, give --train and --val without --data"
+                "runs are evaluated on the test split; to use a validation split, give --train and --val without --data"
             )
         raise DataError(
-            f"{index.path}: has no object of novel class {lacking[0]!r}, so its AP cannot be computed: {advice}"
+            f"{index.path}: has no object of novel class {lacking[0]!r}, so its AP cannot be computed; {advice}"
         )
     if unmeasured := [name for name in setup.base_classes if name not in there]:
         log.warning("%s: has no object of %s: not in the base AP", index.path, ", ".join(unmeasured))

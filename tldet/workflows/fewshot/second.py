@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 NOTE = "# Written by `tldet fewshot`: base and novel classes from K objects each.\n"
-INHERITED = ("transforms", "masks")  # keys of data.train; the others describe the base run's images, not the shots
+INHERITED = ("transforms", "masks")  # keys of data.train that K-shot runs inherit
 BOX_LAYER = "bbox_pred"  # what corrects boxes, in every head
 
 
@@ -106,7 +106,9 @@ def set_arm(config: dict[str, Any], name: str) -> None:
     """
     arm, model = ARMS[name], config["model"]
     if not arm.cosine and (model["head"].get("roi") or {}).get("cosine"):
-        raise ConfigError(f"--arms {name}: needs a plain classifier, but the base checkpoint has a cosine one; use tfa")
+        raise ConfigError(
+            f"--arms {name}: needs a linear classifier, but the base checkpoint has a cosine classifier; use --arms tfa"
+        )
     detector = hollow(lambda: build_detector(model))
     if arm.cosine:
         if not any(isinstance(part, BoxBranch) for part in detector.modules()):
@@ -137,7 +139,7 @@ def all_but(model: nn.Module, spared: Sequence[str], prefix: str = "") -> list[s
 
 
 def _data(base: Mapping[str, Any], size: Mapping[str, int], job: Job) -> dict[str, Any]:
-    """K shots to train on, nothing to choose a checkpoint by, and what is measured at the end."""
+    """Return the ``data`` section: K shots for training, no validation split, and the split evaluated at the end."""
     train = {key: value for key, value in base["train"].items() if key in INHERITED}
     train.update(type="CocoDataset", annotations=job.call["train_json"], images=job.call["images"])
     annotations, images = job.val

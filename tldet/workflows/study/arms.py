@@ -34,7 +34,7 @@ class Arm:
     Attributes:
         call: keyword arguments of ``finetune``.
         options: of its config, ``a.b=c``.
-        controls: config keys that no option for all runs may set, besides those of ``options``.
+        controls: further config keys that ``--cfg-options`` must not set because the variant does.
         pace: the arm whose number of steps it takes where the budget is in minutes, because its own first steps do not
             tell how long the others take; None for itself.
     """
@@ -95,10 +95,10 @@ def refuse_unpaced(arms: Mapping[str, Arm], minutes: float | None) -> None:
 
 
 def refuse_clash(arms: Mapping[str, Arm], options: Sequence[str]) -> None:
-    """Refuse options for all runs that would undo a variant or make runs unequal, by parent or child key too.
+    """Refuse ``--cfg-options`` that override a variant or make runs unequal, including parent and child keys.
 
     Raises:
-        ConfigError: an option would, or is no option.
+        ConfigError: an option does so, or is malformed.
     """
     refuse_controlled(options)
     given = parse_options(options)
@@ -106,25 +106,25 @@ def refuse_clash(arms: Mapping[str, Arm], options: Sequence[str]) -> None:
         raise ConfigError("--cfg-options training.patience: the runs of a study are equally long; leave it out")
     for name, arm in arms.items():
         if clash := _overlap(given, [*parse_options(arm.options), *arm.controls]):
-            raise ConfigError(f"--cfg-options {clash}: is what arm {name!r} is about; leave out one of them")
+            raise ConfigError(f"--cfg-options {clash}: arm {name!r} sets this key; leave out one of them")
     for name in (name for name, arm in arms.items() if arm.call.get("scratch")):
         refuse_scratch_options(given, f"arm {name!r}")
 
 
 def refuse_controlled(options: Sequence[str]) -> None:
-    """Refuse options that set what each run of a study or few-shot experiment has its own value of.
+    """Refuse ``--cfg-options`` that a study or few-shot experiment sets per run.
 
     Raises:
-        ConfigError: an option sets the seed, the data or the length, by parent or child key too.
+        ConfigError: an option sets the seed, the data or the length, also through a parent or child key.
     """
     given = parse_options(options)
     if clash := _overlap(given, CONTROLLED):
         use = next(use for key, use in CONTROLLED.items() if _related(clash, key))
-        raise ConfigError(f"--cfg-options {clash}: is set for every run by the study; {use}")
+        raise ConfigError(f"--cfg-options {clash}: the experiment sets this key for each run; {use}")
 
 
 def _overlap(given: Iterable[str], controlled: Iterable[str]) -> str | None:
-    """The first given key that is a controlled one, or above or below one."""
+    """Return the first given key that equals, contains or lies inside a controlled key."""
     keys = list(controlled)
     return next((key for key in sorted(given) if any(_related(key, other) for other in keys)), None)
 
@@ -134,10 +134,10 @@ def _related(key: str, other: str) -> bool:
 
 
 def refuse_same(arms: Mapping[str, Arm], recipe: Config) -> None:
-    """Refuse a variant that the recipe already is, which would be compared with itself.
+    """Refuse a variant that equals the recipe and would be compared with itself.
 
     Raises:
-        ConfigError: every option of the variant has its value in the recipe, or the recipe has a layer-wise decay.
+        ConfigError: the recipe already has all settings of the variant, or another layer-wise decay.
     """
     for name, arm in arms.items():
         options = parse_options(arm.options)
@@ -145,8 +145,8 @@ def refuse_same(arms: Mapping[str, Arm], recipe: Config) -> None:
         if options and (decays or all(recipe.get(key) == value for key, value in options.items())):
             key = next(iter(options))
             raise ConfigError(
-                f"--arms {name}: the recipe sets {key} = {recipe.get(key)!r} itself (in {recipe.origin(key)}), so that "
-                f"{REFERENCE!r} is such a variant already: leave the arm out or choose another --model"
+                f"--arms {name}: the recipe already sets {key} = {recipe.get(key)!r} (in {recipe.origin(key)}), so "
+                f"{REFERENCE!r} is the same variant; leave out {name!r} or choose another --model"
             )
 
 

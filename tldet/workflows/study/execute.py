@@ -79,20 +79,20 @@ def execute(
 
 
 def _resampled(job: Job, kind: str) -> dict[str, Any]:
-    """AP on every draw of validation images, from the stored detections, and the version of its computation."""
+    """Compute AP on every bootstrap sample of validation images from the stored detections, with its version."""
     truth = load_ground_truth(job.val[0], "segm" if kind == "segm" else "bbox")
     drawn = resampled_ap(truth, load_results(job.folder / DETECTIONS_NAME, truth))
     return {"resampled_ap": drawn.tolist(), "resampling": VERSION}
 
 
 def up_to_date(job: Job, result: dict[str, Any]) -> dict[str, Any]:
-    """The result of a finished run; AP on the draws is computed again where an older version wrote it.
+    """Return the result of a finished run; bootstrap AP of an older version is recomputed.
 
     Raises:
-        DataError: the stored detections that this needs cannot be read.
+        DataError: the stored detections cannot be read.
     """
     if "resampled_ap" not in result or result.get("resampling", 1) == VERSION:
         return result
-    log.info("%s: intervals over images computed again (written by an older version)", job.folder)
+    log.info("%s: intervals over images recomputed (the stored ones are of an older version)", job.folder)
     settings = {name: value for name, value in result.items() if name not in (*job.factors, "pictures", "settings")}
     return write_result(job, {**settings, **_resampled(job, str(result.get("type", "bbox")))})

@@ -54,7 +54,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What people call it: ``finetuned, fraction 0.1, seed 0``."""
+        """Name of the run in messages: ``finetuned, fraction 0.1, seed 0``."""
         return ", ".join(f"{v}" if key == "arm" else f"{key} {exact(v)}" for key, v in self.factors.items())
 
     def settings(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class Job:
 
 
 def exact(value: Factor) -> str:
-    """A factor as text that no other value has: ``0.1``, ``1`` for 1.0, ``20240101``."""
+    """Format a factor as unique text: ``0.1``, ``1`` for 1.0, ``20240101``."""
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else repr(value)
     return str(value)
@@ -106,19 +106,19 @@ def refuse_shared_folders(jobs: Sequence[Job]) -> None:
     """Refuse runs that would overwrite each other.
 
     Raises:
-        ConfigError: two runs have the same folder, on a file system that ignores letter case too.
+        ConfigError: two runs have the same folder, ignoring letter case as some file systems do.
     """
     taken: dict[str, Job] = {}
     for job in jobs:
         other = taken.setdefault(str(job.folder).casefold(), job)
         if other is not job:
             raise ConfigError(
-                f"{job.folder}: is the folder of two runs, {other.name!r} and {job.name!r}: leave out one"
+                f"{job.folder}: runs {other.name!r} and {job.name!r} have the same folder; leave out one of them"
             )
 
 
 def folder_name(factors: Mapping[str, Factor]) -> str:
-    """The folder of a run by its factors: ``finetuned_fraction0.1_seed0``."""
+    """Build the folder name of a run from its factors: ``finetuned_fraction0.1_seed0``."""
     parts = (str(v).replace("/", "-") if key == "arm" else f"{key}{exact(v)}" for key, v in factors.items())
     return "_".join(parts)
 

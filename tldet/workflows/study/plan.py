@@ -31,7 +31,7 @@ class Wishes:
         train_json: annotations to train on.
         val_json: annotations to measure on.
         images: picture folder of both.
-        on_bad_image: "error" or "skip" for images that cannot be used, of both.
+        on_bad_image: "error" or "skip" for images that cannot be used, in both splits; None means "error".
         model: a recipe.
         epochs: length of each run, in passes over its own pictures.
         minutes: length of each run in training time, made a number of steps once an arm.
@@ -54,7 +54,7 @@ class Wishes:
     options: Sequence[str] = ()
 
     def bad_images(self) -> dict[str, str]:
-        """The argument of a run that says what happens to images that cannot be used; none by default."""
+        """Return ``on_bad_image`` as keyword argument of a run; empty by default."""
         return {"on_bad_image": self.on_bad_image} if self.on_bad_image else {}
 
 

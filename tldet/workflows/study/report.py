@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 RESULTS_NAME, PLOT_NAME = "results.json", "study.png"  # in the study's folder
-PER_RUN_ONLY = ("settings", "resampled_ap", "resampling")  # stays in the runs' own files
+PER_RUN_ONLY = ("settings", "resampled_ap", "resampling")  # kept only in the files of the runs
 ALONG = 60  # points of a drawn curve
 
 

@@ -39,7 +39,7 @@ def test_cpu_with_bf16_is_measured_once(
     assert first.name == expected
     assert choose(model, "cpu").reason == "bf16 was not measured"
     again = choose(model, "cpu", trial=lambda: pytest.fail("was run"), work="small")
-    assert (again.name, again.reason) == (expected, f"{first.reason} at an earlier time")
+    assert (again.name, again.reason) == (expected, f"{first.reason}; cached")
     monkeypatch.setattr(precision, "pass_seconds", lambda one, model, trial: trial())
     with pytest.raises(pytest.fail.Exception, match="was run"):
         choose(model, "cpu", trial=lambda: pytest.fail("was run"), work="large")

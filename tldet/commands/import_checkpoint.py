@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "turn an MMDetection or torchvision checkpoint into one of tldet"
+SUMMARY = "convert an MMDetection or torchvision checkpoint to a tldet checkpoint"
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -18,9 +18,9 @@ def arguments(parser: ArgumentParser) -> None:
         metavar="CKPT",
         help="checkpoint of an MMDetection 2.x or 3.x or torchvision detector (.pth, .ckpt or .safetensors)",
     )
-    parser.add_argument("--out", required=True, metavar="F", help="where the tldet checkpoint goes")
+    parser.add_argument("--out", required=True, metavar="F", help="output file, a tldet checkpoint")
     parser.add_argument(
-        "--model", metavar="NAME", help="which model it is, for example retinanet (default: told by the keys)"
+        "--model", metavar="NAME", help="name of the model, for example retinanet (default: recognized by the keys)"
     )
     parser.add_argument(
         "--classes",

@@ -10,17 +10,17 @@ from tldet.commands.shared import add_device, add_nms, add_precision, file_name,
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "run a detector on pictures and video"
+SUMMARY = "run a detector on images and video"
 
 
 def arguments(parser: ArgumentParser) -> None:
     """What it takes."""
     parser.add_argument("checkpoint", metavar="CKPT", help="a tldet checkpoint")
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, folders, globs, videos or a camera number")
-    parser.add_argument("--out", metavar="D", help="write drawn pictures and videos there")
-    parser.add_argument("--json", type=file_name, metavar="F", help="write COCO results JSON there")
+    parser.add_argument("--out", metavar="D", help="output directory of images and videos with drawn detections")
+    parser.add_argument("--json", type=file_name, metavar="F", help="output file, COCO results JSON")
     parser.add_argument("--annotations", metavar="JSON", help="COCO JSON whose image and category ids --json uses")
-    parser.add_argument("--score", type=score, default=0.3, metavar="T", help="least score (default: %(default)s)")
+    parser.add_argument("--score", type=score, default=0.3, metavar="T", help="score threshold (default: %(default)s)")
     add_nms(parser)
     add_device(parser)
     add_precision(parser, "the faster one")

@@ -10,27 +10,27 @@ from tldet.commands.shared import add_bad_image, add_device, add_engine, add_nms
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "measure a checkpoint's COCO mAP, of masks and of boxes"
+SUMMARY = "evaluate a checkpoint (COCO box and mask mAP)"
 
 
 def arguments(parser: ArgumentParser) -> None:
     """What it takes."""
     parser.add_argument("checkpoint", metavar="CKPT", help="a tldet checkpoint")
     parser.add_argument(
-        "--data", metavar="JSON", help="COCO annotations (default: what the checkpoint was measured on)"
+        "--data", metavar="JSON", help="COCO annotations (default: test or validation split of the checkpoint's config)"
     )
     parser.add_argument("--images", metavar="DIR", help="image directory of --data (default: searched)")
     parser.add_argument(
         "--json",
         type=file_name,
         metavar="F",
-        help="write the numbers there; of a mask model the masks', and the boxes' under 'bbox'",
+        help="output file of the metrics; for a mask model the mask metrics, with the box metrics under 'bbox'",
     )
     parser.add_argument(
         "--results",
         type=file_name,
         metavar="F",
-        help="write the detections there, as COCO results JSON; of a mask model its masks",
+        help="output file of the detections, COCO results JSON; for a mask model with masks",
     )
     add_bad_image(parser)
     add_nms(parser)

@@ -52,18 +52,18 @@ class Sample:
 
 @DATASETS.register_module()
 class CocoDataset(Dataset[Sample]):
-    """Pictures and objects of a COCO JSON.
+    """Images and objects of a COCO JSON.
 
     Args:
         annotations: the JSON.
-        images: the folder its file names are relative to.
-        transforms: steps for :class:`~tldet.data.transforms.Pipeline`.
-        classes: names of the model's classes; None takes the JSON's.
-        keep_empty: keep pictures without an object; they teach what is background.
+        images: the image folder.
+        transforms: transforms for :class:`~tldet.data.transforms.Pipeline`.
+        classes: class names of the model; None takes those of the JSON.
+        keep_empty: keep images without objects as background.
         masks: read segmentations too.
-        partial: where the JSON says which classes a picture was labelled for, let the absence of the others teach
-            nothing; False takes every picture as labelled for every class.
-        seed: what augmentation is seeded from.
+        partial: do not train classes as background on images that are not annotated for them, if the JSON states this;
+            False treats every image as annotated for all classes.
+        seed: random seed of augmentation.
         on_bad_image: "error" rejects images that are missing, unreadable, truncated or of another size than in the
             JSON; "skip" leaves them out and logs them. See :meth:`check_images`.
     """

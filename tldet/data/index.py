@@ -32,26 +32,26 @@ ARRAYS = ("image_ids", "sizes", "offsets", "boxes", "labels", "crowd", "annotati
 
 @dataclass(frozen=True)
 class AnnotationIndex:
-    """The annotations of one data set; pictures in the JSON's order, each picture's objects side by side.
+    """The annotations of one dataset; images in the order of the JSON, the objects of an image in consecutive rows.
 
     Attributes:
         path: the JSON.
-        class_names: of label 0..K-1, in rising order of category id.
-        category_ids: the JSON's own id of each label.
-        file_names: of every picture.
+        class_names: names of labels 0..K-1, in ascending order of category id.
+        category_ids: category id of each label.
+        file_names: file name of every image in the JSON.
         image_ids: (I,) int64.
         sizes: (I, 2) int32, (height, width).
-        offsets: (I + 1,) int64; the objects of picture i are rows ``offsets[i]:offsets[i + 1]``.
-        boxes: (A, 4) float32 xyxy pixels, cut to the picture.
+        offsets: (I + 1,) int64; the objects of image i are rows ``offsets[i]:offsets[i + 1]``.
+        boxes: (A, 4) float32 xyxy pixels, clipped to the image.
         labels: (A,) int64 in 0..K-1.
         crowd: (A,) bool.
         annotation_ids: (A,) int64.
-        areas: (A,) float64, the JSON's ``area`` or the box's.
+        areas: (A,) float64, ``area`` in the JSON, or the area of the box.
         spans: (A + 1,) int64 into ``raw``.
-        raw: (bytes,) uint8, the segmentations' JSON text; parsed when a mask is asked for.
-        labelled: (I, K) bool, the classes that each picture was labelled for (see
-            :func:`~tldet.labelled.labelled_table`); None where all were.
-        notes: what was left out or changed, counted, with the first ids.
+        raw: (bytes,) uint8, JSON text of the segmentations, parsed when a mask is needed.
+        labelled: (I, K) bool, True for classes annotated on an image (see :func:`~tldet.labelled.labelled_table`);
+            None if all are annotated on all images.
+        notes: messages that count what was left out or changed, with the first ids.
         unused: name and id of the dropped supercategory entry, a class without objects.
     """
 

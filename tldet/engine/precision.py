@@ -50,13 +50,13 @@ def pick_device(name: str = "auto") -> torch.device:
 
 @dataclass(frozen=True)
 class Precision:
-    """A number format and a memory layout.
+    """Precision and memory layout.
 
     Attributes:
-        name: ``fp32``, ``bf16`` or ``fp16``; weights stay fp32, the others are autocast.
+        name: ``fp32``, ``bf16`` or ``fp16``; weights stay fp32; bf16 and fp16 use autocast.
         device_type: ``cpu``, ``cuda``, ...
-        channels_last: whether pictures and convolution weights lie with their channels last (faster almost everywhere).
-        reason: why, for the log.
+        channels_last: store images and convolution weights in channels-last memory (almost always faster).
+        reason: reason of the choice, for the log.
         rewrites: gradients computed by :mod:`tldet.models.ops.depthwise`, where it is faster than torch.
     """
 
@@ -119,21 +119,20 @@ def choose(
     trial: Callable[[], Any] | None = None,
     work: str = "",
 ) -> Precision:
-    """Choose for ``model`` on ``device``.
+    """Choose the precision of ``model`` on ``device``.
 
     Args:
-        model: the model at hand.
-        device: where it runs.
+        model: the model.
+        device: the device.
         requested: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        trial: runs the model once as it will be used (a forward pass, or a forward pass whose loss it returns); with
-            it, and only on a processor with bf16 instructions, both formats are timed. Without it such a processor
-            stays at fp32. For a model in training mode on CPU, the backward kernels of depthwise convolutions are
-            timed too. The model is not changed. Results are cached (:mod:`tldet.cache`) for this processor and this
-            model, so that the same run always computes the same way.
-        work: what else the times depend on, for example the pictures' size.
+        trial: runs one forward pass (and returns the loss, for training). With a trial, fp32 and bf16 are timed on a
+            CPU with bf16 instructions; without a trial, such a CPU uses fp32. For a model in training mode on CPU,
+            the backward kernels of depthwise convolutions are timed too. The model is not changed. Results are cached
+            (:mod:`tldet.cache`) for this processor and this model, so that the same run always computes the same way.
+        work: further properties that times depend on, such as the image size.
 
     Raises:
-        ConfigError: the device cannot compute in what was asked for.
+        ConfigError: the device does not support the requested precision.
     """
     kind = torch.device(device).type
     if requested != "auto":
@@ -153,9 +152,9 @@ def choose(
     key = timing_key(model, f"{work} {rewritten}" if rewritten else work)
     seconds, known = remembered("precision", key, lambda: _measure(model, trial, rewritten))
     name = "bf16" if seconds["bf16"] < _WORTH_IT * seconds["fp32"] else "fp32"
-    when = " at an earlier time" if known else ""
-    when += ", too near to change it" if name == "fp32" and seconds["bf16"] < seconds["fp32"] else ""
-    reason = f"measured {seconds['fp32']:.3f} s in fp32, {seconds['bf16']:.3f} s in bf16{when}"
+    when = "; cached" if known else ""
+    when += ", difference too small for bf16" if name == "fp32" and seconds["bf16"] < seconds["fp32"] else ""
+    reason = f"step time: fp32 {seconds['fp32']:.3f} s, bf16 {seconds['bf16']:.3f} s{when}"
     return Precision(name, kind, reason=reason, rewrites=rewritten.get(name, {}))
 
 

@@ -98,16 +98,16 @@ class TrainState:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What came out of a run.
+    """Result of a run.
 
     Attributes:
-        step: optimizer steps taken in all.
+        step: total number of optimizer steps.
         best: best value of the best metric, reached at ``best_step``; None if no validation gave a value.
         lr: highest learning rate of the last step.
         metrics: metrics of the last validation; those of ``best_checkpoint`` are stored in its file.
-        seconds: training time, evaluation and checkpoints left out.
-        reason: why it ended: ``finished``, ``no gain`` or what :meth:`Trainer.stop` was told.
-        checkpoint: the last checkpoint (None only where files were removed).
+        seconds: training time without evaluation and checkpoints.
+        reason: reason for the end: ``finished``, ``no gain`` or the reason passed to :meth:`Trainer.stop`.
+        checkpoint: the last checkpoint (None only if files were removed).
         best_checkpoint: ``best.pt`` with the weights of ``best_step``, or the last weights if no validation gave a
             value; None without validation.
     """

@@ -24,13 +24,13 @@ class NotFiniteError(TrainingError):
 
 @dataclass
 class StepResult:
-    """What one optimizer step gave.
+    """Result of one optimizer step.
 
     Attributes:
         loss: the sum of the losses, mean over all images of the step.
         norm: L2 norm of all gradients before clipping.
         parts: each loss by name, mean over the images of this process, as tensors on the device.
-        image_ids: the pictures of each micro-batch.
+        image_ids: image ids of each micro-batch.
     """
 
     loss: float = 0.0
@@ -51,10 +51,10 @@ class Stepper:
     step may be taken.
 
     Args:
-        model: ``model(batch)`` gives a dict of scalar losses while training.
-        optimizer: steps over (some of) the model's parameters.
-        precision: what the forward pass computes in.
-        clip_norm: greatest L2 norm of the gradients, or None.
+        model: ``model(batch)`` returns a dict of scalar losses in training mode.
+        optimizer: optimizer of (some of) the model's parameters.
+        precision: precision of the forward pass.
+        clip_norm: largest L2 norm of the gradients; None does not clip.
         world: the processes of the run; losses and gradients are means over the images of all processes.
     """
 

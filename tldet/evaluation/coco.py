@@ -58,19 +58,19 @@ def check_common_classes(dataset_names: Collection[str], model_names: Collection
 
 
 class CocoEvaluator:
-    """Collects detections picture by picture and scores the pictures that were run.
+    """Collects detections image by image and evaluates the images that were run.
 
     Args:
         ground_truth: annotation file, or a dict of the same layout.
         category_ids: the dataset's category id of each label; None for a class that the dataset does not have (its
             detections are left out and counted in the log).
-        type: compare boxes or masks. As usual for mask AP, the size of a detection is then its mask's and
+        type: "bbox" or "segm". For "segm", the size of a detection is that of its mask, as usual for mask AP, and
             :attr:`results` have no boxes.
         engine: "fast" (hotcoco) or "pycocotools".
         quiet: do not log changes made to the annotations on reading.
 
     Raises:
-        DataError: the annotations cannot be used, or a category id is not among theirs.
+        DataError: the annotations cannot be used, or lack a category id.
     """
 
     def __init__(

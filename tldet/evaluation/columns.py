@@ -24,22 +24,22 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """A COCO dataset of I pictures, K classes and A annotations.
+    """A COCO dataset of I images, K classes and A annotations.
 
     Attributes:
-        name: what messages call it.
+        name: name in messages.
         type: "bbox" or "segm".
-        image_ids: I ids, rising; rank of picture -> id.
-        sizes: (height, width) of each picture, 0 where unknown.
-        category_ids: K ids, rising; rank of class -> id.
-        class_names: K names; equal names carry their id.
-        images: (A,) ranks.
-        categories: (A,) ranks.
+        image_ids: I ids in ascending order.
+        sizes: (height, width) of each image, 0 if unknown.
+        category_ids: K ids in ascending order.
+        class_names: K names; equal names get their id appended.
+        images: (A,) indices into ``image_ids``.
+        categories: (A,) indices into ``category_ids``.
         boxes: (A, 4) xywh.
         areas: (A,) pixels.
         crowd: (A,) bool.
         segmentations: A polygons or RLEs for "segm", else None.
-        labelled: (I, K) bool, the classes each picture was labelled for; None where all were.
+        labelled: (I, K) bool, True for classes annotated on an image; None if all are annotated on all images.
         file_names: I file names, None if unknown.
         unused: id of a dropped supercategory entry; its detections are left out.
     """

@@ -27,15 +27,15 @@ Input = "str | Path | NDArray[np.uint8] | Tensor | Any"
 
 
 class Predictor:
-    """A detector with the input size, classes and number format it was made for.
+    """A detector with its input size, classes and precision.
 
     Args:
-        model: the detector, on its device. It becomes the predictor's own, made for prediction: norms folded, weights
-            laid out and stored in its number format. ``restore`` of a checkpoint gives a detector as it was trained.
-        category_ids: the data set's own category id of each label.
-        short: pictures are scaled so that their short side is this,
-        long: and their long side at most that.
-        precision: number format and memory layout.
+        model: the detector, on its device. It is changed for inference: norms are folded, and weights are stored in the
+            memory layout and precision. ``restore`` of a checkpoint returns an unchanged detector.
+        category_ids: category id of each label in the dataset.
+        short: length of the short side to which images are resized.
+        long: largest length of the long side.
+        precision: precision and memory layout.
         nms_per_class: apply NMS per class (True) or across classes (False); None keeps the setting of the model.
     """
 

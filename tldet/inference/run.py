@@ -43,13 +43,13 @@ class Summary:
     """What was done.
 
     Attributes:
-        pictures: read and searched.
-        frames: of videos and cameras.
-        detections: found in all.
-        failed: path to reason.
+        pictures: number of images.
+        frames: number of frames of videos and cameras.
+        detections: number of all detections.
+        failed: reason of each failed input, by path.
         skipped: number of skipped files and folders inside the inputs, by reason.
         damaged: number of packets that could not be decoded, by video path.
-        seconds: of work.
+        seconds: total time.
         records: COCO results with ``file_name`` and ``category_name``. Without ``annotations``, ``image_id`` counts
             images and frames from 1, and ``file_name`` is the path (with ``#frame`` for videos).
     """
@@ -77,25 +77,25 @@ def predict(
     nms_per_class: bool | None = None,
     console: Console | None = None,
 ) -> Summary:
-    """Run a detector over inputs; what cannot be read is named and counted, and the run goes on.
+    """Run a detector on images, videos and cameras.
 
-    What cannot be written ends it.
+    Inputs that cannot be read are logged, counted and skipped; an output that cannot be written ends the run.
 
     Args:
         checkpoint: a tldet checkpoint.
-        inputs: pictures, folders, globs, video files, a camera's number.
-        out: drawn pictures (under their own names) and videos go there.
-        json_path: COCO results go there.
+        inputs: images, folders, globs, videos or a camera number.
+        out: output directory of images (under their own names) and videos with drawn detections.
+        json_path: output file of the COCO results.
         annotations: COCO JSON of the input images; the results take image ids, file names and category ids from it.
-        score: least score of a detection.
+        score: score threshold.
         device: ``auto``, ``cpu``, ``cuda``, ...
         precision: ``auto`` (measured), ``fp32``, ``bf16`` or ``fp16``.
         nms_per_class: apply NMS per class (True) or across classes (False); None keeps the checkpoint's setting.
         console: shows progress and a summary.
 
     Raises:
-        TldetError: the checkpoint is wrong, an input names nothing, nothing could be read, or a drawing or the JSON
-            cannot be written.
+        TldetError: the checkpoint is invalid, an input does not exist, no input can be read, or an output cannot be
+            written.
     """
     keep_freed_memory()
     sources, skipped = find_sources([str(given) for given in inputs])

@@ -116,7 +116,7 @@ class DistilledDetector(Detector):
 
     @torch.no_grad()
     def ask(self, x: Tensor, batch: Batch) -> tuple[tuple[Tensor, ...], list[Target]]:
-        """The teacher's pyramid of a normalised (B, 3, H, W), and the batch's targets with what it finds.
+        """Return the teacher's features of normalized images (B, 3, H, W), and the targets with its detections.
 
         The teacher gets the padded training batch, so that both pyramids have the same size. Its detections therefore
         depend on the padding of the batch, as the student's loss does.

@@ -20,17 +20,17 @@ NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 class Recipe:
-    """What all optimizers share.
+    """Parameter groups and settings that all optimizers share.
 
     Args:
-        lr: learning rate for a batch of ``base_batch``; it is scaled in proportion to the real one.
+        lr: learning rate for batch size ``base_batch``; it is scaled linearly to the actual batch size.
         weight_decay: weight decay of layer weights. It is 0 for scales, position embeddings, tokens, relative position
             tables and the parameters that ``no_weight_decay()`` of a backbone lists.
-        base_batch: pictures a step that ``lr`` was chosen for; None leaves ``lr`` as it is.
-        norm_decay: weight decay of norms' scales; None takes ``weight_decay``.
+        base_batch: images per step for which ``lr`` was chosen; None does not scale ``lr``.
+        norm_decay: weight decay of the scales of norms; None takes ``weight_decay``.
         bias_decay: weight decay of biases; None takes ``weight_decay``.
-        bias_lr: the learning rate of biases, but norms', as a multiple of the others'.
-        backbone_lr: the backbone's learning rate as a multiple of the others'.
+        bias_lr: factor on the learning rate of biases, except those of norms.
+        backbone_lr: factor on the learning rate of the backbone.
         layer_decay: the learning rate of layer group n of the backbone's L + 1 (0 holds the embeddings or the stem) is
             multiplied by ``layer_decay ** (L + 1 - n)`` (Li et al. 2022, ViTDet), and by ``backbone_lr``, which is 1
             in ViTDet.

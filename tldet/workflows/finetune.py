@@ -56,30 +56,30 @@ def finetune(
     options: Sequence[str] = (),
     console: Console | None = None,
 ) -> Outcome:
-    """Fine-tune a recipe on COCO-format data and measure it.
+    """Fine-tune a recipe on COCO-format data and evaluate the result.
 
     Args:
         data: a folder in one of the usual layouts.
-        out: the run's folder; the config that was used is written there.
+        out: output directory; the final config is written there.
         model: a recipe, ``faster_rcnn_lite0`` when None; ``tldet models --detectors`` lists them.
-        backbone: a network of torchvision or timm instead of the recipe's; ``tldet models --backbones`` lists them.
-        epochs: length in passes over the data.
-        minutes: length as a budget of training time; start-up and evaluation do not count.
-        steps: length in steps; 0 measures and saves the start.
-        seed: what every random draw comes from; 0 when None.
-        scratch: start from random weights.
-        weights: start from a whole detector instead of an ImageNet backbone: "coco" takes the published one of the
-            recipe, a path a checkpoint of tldet, mmdet or torchvision; a path may also be a backbone's weights.
-        train_json: annotations to train on, instead of what ``data`` holds.
-        val_json: annotations to measure on.
-        images: picture folder of every part.
-        resume: go on with the run in ``out``, by the config in it; only ``options`` change it.
-        init_from: a tldet checkpoint to start from.
-        transfer: what of the start stays, and how its classes are known again.
+        backbone: a torchvision or timm network instead of the recipe's; ``tldet models --backbones`` lists them.
+        epochs: number of epochs.
+        minutes: training time, without start-up and evaluation.
+        steps: number of training steps; 0 evaluates and saves the initial weights.
+        seed: random seed; 0 when None.
+        scratch: random initial weights.
+        weights: initial weights: "coco" (the recipe's published COCO weights), a detector checkpoint (tldet,
+            MMDetection, torchvision) or a backbone file; by default an ImageNet backbone.
+        train_json: training annotations, instead of those in ``data``.
+        val_json: validation annotations, instead of those in ``data``.
+        images: image folder of all splits; see :func:`resolve_layout`.
+        resume: resume the run in ``out`` with its config, changed only by ``options``.
+        init_from: a tldet checkpoint with the initial weights.
+        transfer: freezing, learning-rate decay and matching of classes.
         on_bad_image: "error" (default) or "skip" for images that are missing, unreadable, truncated or of another size
             than in the JSON.
-        options: ``a.b=c`` on top of what is chosen.
-        console: shows what was chosen, progress and the numbers.
+        options: config overrides ``a.b=c``.
+        console: shows the choices, progress and metrics.
 
     Raises:
         TldetError: the data, a name or a value is wrong.

@@ -37,16 +37,16 @@ def import_checkpoint(
     classes: Sequence[str] = (),
     console: Console | None = None,
 ) -> Path:
-    """Turn a foreign checkpoint into one that :func:`tldet.load` and every command takes.
+    """Convert a foreign checkpoint to a tldet checkpoint, for :func:`tldet.load` and all commands.
 
     Args:
         path: an MMDetection 2.x or 3.x checkpoint or a state dict of a torchvision detector, also inside the
             checkpoint of a training script or as safetensors. No code in it is run.
-        out: where the tldet checkpoint goes.
-        model: which model it is, where the keys do not tell or to make sure: ``faster_rcnn``, a recipe's name, ...
+        out: output file.
+        model: name of the model (``faster_rcnn``, a recipe, ...), if the keys do not identify it or to verify it.
         classes: class names in the order of the classifier's rows, or one file with them; by default those in the
             checkpoint.
-        console: shows what was recognised and what became of every tensor.
+        console: shows the recognized model and how each tensor was used.
 
     Raises:
         CheckpointError: the file cannot be read or does not fit the model; nothing is written.

@@ -40,7 +40,7 @@ def test(
     nms_per_class: bool | None = None,
     console: Console | None = None,
 ) -> CocoResult:
-    """Measure a checkpoint on the data of its own config or on another COCO JSON.
+    """Evaluate a checkpoint on the data of its config or on another COCO JSON.
 
     Args:
         checkpoint: a tldet checkpoint.
@@ -48,14 +48,14 @@ def test(
         images: image folder; by default searched around ``data``.
         on_bad_image: "error" or "skip" (do not evaluate) for images that are missing, unreadable, truncated or of
             another size than in the JSON; None takes the setting of the checkpoint's config.
-        json_path: where the numbers go: those of the masks for a model measured by ``segm``, the boxes' under ``bbox``.
-        results_path: where the detections go, as COCO results JSON with the data's own ids; with masks instead of
-            boxes for a model measured by ``segm``, so that scoring the file gives the same numbers.
+        json_path: output file of the metrics; for a mask model the mask metrics, with the box metrics under ``bbox``.
+        results_path: output file of the detections, a COCO results JSON with the ids of the dataset; for a mask model
+            with masks instead of boxes, so that evaluating the file gives the same metrics.
         engine: "fast" or "pycocotools".
         device: ``auto``, ``cpu``, ``cuda``, ...
-        precision: ``auto`` (fp32 on a processor), ``fp32``, ``bf16`` or ``fp16``.
-        nms_per_class: whether NMS compares only boxes of the same class; None leaves the checkpoint's setting.
-        console: shows the table, for a model with masks one of masks and one of boxes.
+        precision: ``auto`` (fp32 on CPU), ``fp32``, ``bf16`` or ``fp16``.
+        nms_per_class: apply NMS within each class only; None uses the setting of the checkpoint.
+        console: shows the table of metrics; for a mask model one table for masks and one for boxes.
 
     Raises:
         TldetError: the checkpoint or the data is wrong, or they share no class.

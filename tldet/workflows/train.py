@@ -93,17 +93,17 @@ def train(
     console: Console | None = None,
     backbone_weights: bool = True,
 ) -> Outcome:
-    """Train what a config describes; with the processes that ``torchrun`` started, where it did.
+    """Train by a config, distributed if started by ``torchrun``.
 
     Args:
-        config: a file, a shipped config's name, or a loaded config.
-        work_dir: where checkpoints and the log go; ``runs/NAME`` by default.
-        resume: go on from the newest readable checkpoint there; excludes ``init_from``.
-        init_from: a tldet checkpoint whose weights are the start.
-        transfer: more to write into the config.
+        config: a file, the name of a shipped config, or a loaded config.
+        work_dir: directory of checkpoints and log; ``runs/NAME`` by default.
+        resume: resume from the newest readable checkpoint there; excludes ``init_from``.
+        init_from: a tldet checkpoint with the initial weights.
+        transfer: transfer options to write into the config.
         on_bad_image: "error" or "skip" for all splits; None leaves it to the config.
-        options: ``a.b=c`` on top of the config.
-        console: shows progress and the numbers; silent when None.
+        options: config overrides ``a.b=c``.
+        console: shows progress and metrics; silent when None.
         backbone_weights: load the backbone's pretrained weights.
 
     Raises:

@@ -79,23 +79,23 @@ def extend(
     options: Sequence[str] = (),
     console: Console | None = None,
 ) -> ExtendReport:
-    """Teach a detector the new classes of some data, and measure old and new ones before and after.
+    """Add the classes of new data to a detector; evaluate old and new classes before and after.
 
     Args:
         checkpoint: a tldet checkpoint of the old detector.
         wanted: the data.
-        out: the run's folder: config, data, checkpoints, and the numbers as ``extend.json``.
-        epochs: length in passes over the pictures.
-        minutes: length as a budget of training time.
-        steps: length in steps; 0 measures and saves the start.
-        seed: what every random draw comes from; 0 when None.
-        distill: learn from the old detector too; without it this is plain fine-tuning, for comparison.
-        class_aliases: a file that says which class of the data is an old one of another name.
+        out: output directory: config, data, checkpoints, and the metrics as ``extend.json``.
+        epochs: number of epochs.
+        minutes: training time.
+        steps: number of training steps; 0 evaluates and saves the initial weights.
+        seed: random seed; 0 when None.
+        distill: distill the old detector; False is plain fine-tuning, for comparison.
+        class_aliases: a file that maps class names of the data to differently named old classes.
         fold_names: see :class:`~tldet.transfer.class_match.MatchSettings`.
-        resume: go on with the run in ``out``, by the config in it; only ``options`` change it.
+        resume: resume the run in ``out`` with its config, changed only by ``options``.
         on_bad_image: "error" (default) or "skip" for images that are missing, unreadable, truncated or of another size.
-        options: ``a.b=c`` on top of the config.
-        console: shows progress and the numbers.
+        options: config overrides ``a.b=c``.
+        console: shows progress and metrics.
 
     Raises:
         TldetError: the checkpoint, the data or a value is wrong.

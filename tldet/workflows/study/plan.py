@@ -23,21 +23,21 @@ SPLIT_SEED = 0  # of a JSON that is split into one to train and one to measure o
 
 @dataclass(frozen=True)
 class Wishes:
-    """What all runs of a study share, as it was asked for.
+    """Settings that all runs of a study share.
 
     Attributes:
-        data: see :func:`tldet.workflows.finetune.finetune`, as with all but ``out`` and ``seeds``.
-        out: the study's folder.
-        train_json: annotations to train on.
-        val_json: annotations to measure on.
-        images: picture folder of both.
+        data: see :func:`tldet.workflows.finetune.finetune`, as for all others but ``out`` and ``seeds``.
+        out: output directory of the study.
+        train_json: training annotations.
+        val_json: validation annotations.
+        images: image folder of both splits.
         on_bad_image: "error" or "skip" for images that cannot be used, in both splits; None means "error".
         model: a recipe.
-        epochs: length of each run, in passes over its own pictures.
-        minutes: length of each run in training time, made a number of steps once an arm.
-        steps: length of each run in steps.
-        seeds: of the runs, and of the subsets they train on.
-        options: ``a.b=c`` for every run.
+        epochs: number of epochs of each run over its own images.
+        minutes: training time of each run, converted to a number of steps once per variant.
+        steps: number of steps of each run.
+        seeds: seeds of the runs and of their training subsets.
+        options: config overrides ``a.b=c`` for every run.
     """
 
     data: str | Path | None

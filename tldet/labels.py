@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
@@ -10,14 +11,19 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
 PAD = 2  # pixels around a text
-ON_LABEL, ON_BOX, ON_EDGE = 30.0, 1.0, 0.5  # cost of covering labels, boxes, and box edges
-PREFERENCE = 0.02  # added cost of each further candidate position
+ON_LABEL, ON_BOX, ON_EDGE = 30.0, 1.0, 0.5  # cost of covering labels, boxes, and edges of boxes
+PREFERENCE = 0.02  # cost of each later position
+# The positions: x is one of (left edge, ending at the right edge, beside on the right, on the left),
+# y one of (above, below, inside at the top, inside at the bottom, one line higher).
+COLUMNS = [0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 0]
+ROWS = [0, 0, 1, 1, 2, 2, 3, 3, 2, 2, 3, 3, 4]
 
 
 @lru_cache(maxsize=1024)
@@ -145,26 +151,39 @@ def place(sizes: Sequence[tuple[int, int]], boxes: Boxes, shape: tuple[int, int]
         return []
     spots = _candidates(np.asarray(sizes, np.float32), boxes, shape)  # (N, C, 4)
     cost = _covering(spots, boxes) + PREFERENCE * np.arange(spots.shape[1], dtype=np.float32)
-    placed = np.zeros((len(sizes), 4), np.float32)
-    for row, choices in enumerate(spots):
-        if row:
-            cost[row] += ON_LABEL * _overlap(choices, placed[:row]).sum(1) / _area(choices)
-        placed[row] = choices[int(cost[row].argmin())]
-    return [(int(x), int(y)) for x, y in placed[:, :2]]
+    taken = np.zeros(shape, np.uint8)  # 1 under the labels placed so far
+    corners = []
+    rows = zip(sizes, cost.tolist(), cost.argsort(1).tolist(), spots[..., :2].astype(int).tolist(), strict=True)
+    for (height, width), costs, order, choices in rows:
+        left, top = _cheapest(((costs[i], choices[i]) for i in order), taken, height, width)
+        taken[top : top + height, left : left + width] = 1
+        corners.append((left, top))
+    return corners
+
+
+def _cheapest(spots: Iterable[tuple[float, list[int]]], taken: Mask, height: int, width: int) -> list[int]:
+    """The corner of least cost, from those in order of their cost without other labels."""
+    least, best, scale = math.inf, list[int](), ON_LABEL / (height * width)
+    for cost, corner in spots:
+        if cost >= least:
+            break
+        left, top = corner
+        cost += scale * cv2.countNonZero(taken[top : top + height, left : left + width])
+        if cost < least:
+            least, best = cost, corner
+    return best
 
 
 def _candidates(sizes: Boxes, boxes: Boxes, shape: tuple[int, int]) -> Boxes:
     """Return candidates (N, C, 4): above, below, inside at top and bottom, beside the box; moved into the image."""
     h, w = sizes.T
     x0, y0, x1, y1 = boxes.round().T
-    left, right, above, bottom = x0, x1 - w, y0 - h, y1 - h
-    corners = (
-        (left, above), (right, above), (left, y1), (right, y1), (left, y0), (right, y0), (left, bottom),
-        (right, bottom), (x1, y0), (x0 - w, y0), (x1, bottom), (x0 - w, bottom), (left, above - h),
-    )  # fmt: skip
-    x = np.stack([corner[0] for corner in corners], 1).clip(0, np.maximum(shape[1] - w, 0)[:, None]).round()
-    y = np.stack([corner[1] for corner in corners], 1).clip(0, np.maximum(shape[0] - h, 0)[:, None]).round()
-    return np.stack([x, y, x + w[:, None], y + h[:, None]], 2).astype(np.float32)
+    x = np.array((x0, x1 - w, x1, x0 - w))[COLUMNS]  # (C, N)
+    y = np.array((y0 - h, y1, y0, y1 - h, y0 - 2 * h))[ROWS]
+    x = x.clip(0, np.maximum(shape[1] - w, 0))
+    y = y.clip(0, np.maximum(shape[0] - h, 0))
+    corners: Boxes = np.array((x, y, x + w, y + h), np.float32).transpose(2, 1, 0)
+    return corners
 
 
 def _covering(spots: Boxes, boxes: Boxes) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from tldet.masks import windows
 from tldet.structures import Detections
 
 Picture = NDArray[np.uint8]
+Color = tuple[int, int, int]
 # Okabe and Ito 2008, told apart by colour-blind people too; further classes take lighter and darker ones.
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 TEXT_SIZE = 1 / 36  # of the image's short side, per em
 
 
-def colour_of(label: int) -> tuple[int, int, int]:
+@cache
+def colour_of(label: int) -> Color:
     """The RGB colour of a class."""
     base, round_ = PALETTE[label % len(PALETTE)], label // len(PALETTE)
     factor = (1.0, 0.65, 1.3, 0.45)[round_ % 4]
@@ -37,30 +40,29 @@ def draw(image: Picture, found: Detections, *, scores: bool = True) -> Picture:
     The best detection is drawn on top.
     """
     canvas = image.copy()
-    found = found[torch.arange(len(found) - 1, -1, -1)]
+    colors = [colour_of(label) for label in found.labels.tolist()]
     if found.masks is not None:
-        for (top, left, shape), label in zip(windows(found.masks), found.labels.tolist(), strict=True):
+        masks = found.masks[torch.arange(len(found) - 1, -1, -1)]
+        for (top, left, shape), color in zip(windows(masks), reversed(colors), strict=True):
             inside = shape.cpu().numpy()
             part = canvas[top : top + inside.shape[0], left : left + inside.shape[1]]
-            part[inside] = (0.55 * part[inside] + 0.45 * np.array(colour_of(label))).astype(np.uint8)
+            part[inside] = (0.55 * part[inside] + 0.45 * np.array(color)).astype(np.uint8)
     width = max(1, round(min(image.shape[:2]) / 300))
-    for box, label in zip(found.boxes.tolist(), found.labels.tolist(), strict=True):
-        x0, y0, x1, y1 = (round(v) for v in box)
-        cv2.rectangle(canvas, (x0, y0), (x1, y1), colour_of(label), width, cv2.LINE_AA)
-    _write_labels(canvas, found[torch.arange(len(found) - 1, -1, -1)], scores=scores)
+    for (x0, y0, x1, y1), color in zip(reversed(found.boxes.round().int().tolist()), reversed(colors), strict=True):
+        cv2.rectangle(canvas, (x0, y0), (x1, y1), color, width, cv2.LINE_AA)
+    _write_labels(canvas, found, colors, scores=scores)
     return np.asarray(canvas, np.uint8)
 
 
-def _write_labels(canvas: Picture, found: Detections, *, scores: bool) -> None:
-    """Draw names and scores on the color of their class; the best detection is placed first."""
+def _write_labels(canvas: Picture, found: Detections, grounds: Sequence[Color], *, scores: bool) -> None:
+    """Write names and scores on the ``grounds``; positions are chosen for the best detection first."""
     size = max(11, round(min(canvas.shape[:2]) * TEXT_SIZE))
-    grounds = [colour_of(label) for label in found.labels.tolist()]
     texts = [[name] for name in found.names()]
     if scores:
         texts = [[name, f"{score:.2f}"] for (name,), score in zip(texts, found.scores.tolist(), strict=True)]
     painted = [[labels.paint(text, size, ground) for text in row] for row, ground in zip(texts, grounds, strict=True)]
     sizes = [(parts[0].shape[0], sum(part.shape[1] for part in parts)) for parts in painted]
-    corners = labels.place(sizes, found.boxes.numpy(), canvas.shape[:2])
+    corners = labels.place(sizes, found.boxes.cpu().numpy(), canvas.shape[:2])
     for parts, (x, y) in reversed(list(zip(painted, corners, strict=True))):
         for part in parts:
             spot = canvas[y : y + part.shape[0], x : x + part.shape[1]]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tldet.data.crops import Albumentation, albumentations
+from tldet.data.crops import SLACK, Albumentation, albumentations
 from tldet.data.masks import extents, fit_to_masks, resize_masks
 from tldet.data.transforms import Draws, Labelled, Pipeline
 from tldet.registry import TRANSFORMS
@@ -54,11 +54,11 @@ def ellipse(size: tuple[int, int], x: float, y: float, across: float, down: floa
 
 
 def objects(seed: int) -> Labelled:
-    """Two ellipses, the first white on a black image."""
+    """Two ellipses with the boxes of their pixels, the first white on a black image."""
     random = np.random.default_rng(seed)
     shapes = [(*random.uniform((30, 30), (130, 90)), *random.uniform(8, 30, 2)) for _ in range(2)]
     masks = np.stack([ellipse(SIZE, *shape) for shape in shapes])
-    boxes = np.array([(x - a, y - d, x + a, y + d) for x, y, a, d in shapes], np.float32).clip(0, (160, 120) * 2)
+    boxes = extents(masks)
     image = np.repeat(masks[0][..., None] * np.uint8(255), 3, 2)
     return Labelled(image, boxes, np.arange(2), np.zeros(2, bool), masks)
 
@@ -69,15 +69,19 @@ def center(weights: NDArray[Any]) -> NDArray[np.float64]:
     return np.array([(weights.sum(1 - i) * axis).sum() / total for i, axis in enumerate(axes)])
 
 
-def check(found: Labelled, gap: float = 2.2, shift: float = 0.4) -> None:
-    """No box further than ``gap`` pixels from the extent of its mask; the first mask over the white of the image."""
+def check(found: Labelled, gap: float = SLACK, shift: float = 0.4) -> None:
+    """No box further than ``gap`` pixels from the extent of its mask; the first mask over the white of the image.
+
+    The tip of a curved outline covers less than half of a pixel, or a corner does after a rotation: there the box is
+    right and the mask is up to a pixel shorter. For straight sides see the test of rectangles.
+    """
     assert found.masks is not None
     assert found.masks.shape == (len(found.boxes), *found.image.shape[:2])
     for row, mask, box, around in zip(found.rows, found.masks, found.boxes, extents(found.masks), strict=True):
         if mask.any():
-            assert np.abs(box - around).max() < gap, row
-        white = found.image[..., 0] / 255.0
-        if row == 0 and mask.sum() > 60:
+            assert np.abs(box - around).max() <= gap + 1e-3, row
+        white = found.image[..., 0] - float(found.image[..., 0].min())
+        if row == 0 and mask.sum() > 60 and white.max() > 64:  # ColorJitter may leave no contrast
             assert np.abs(center(mask) - center(white)).max() < shift
 
 
@@ -94,9 +98,8 @@ def test_every_transform_is_tested() -> None:
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 10**6))
 def test_masks_stay_aligned_in_every_transform(name: str, seed: int) -> None:
-    recolored = name == "ColorJitter"
     found = Pipeline([{"type": name, **EVERY[name]}])(objects(seed), (seed,), (seed,))
-    check(found, gap=1.01 if name in WHOLE_PIXELS else 2.2, shift=9 if recolored else 0.4)
+    check(found, gap=0 if name in WHOLE_PIXELS else SLACK)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -105,6 +108,32 @@ def test_masks_stay_aligned_in_transforms_of_albumentations(name: str) -> None:
     step = Albumentation(getattr(albumentations(), name)(**GEOMETRIC[name], p=1.0))
     for seed in range(12):
         check(step(objects(seed), seeded(seed)), shift=0.6)
+
+
+def rectangle(seed: int) -> Labelled:
+    random = np.random.default_rng(seed)
+    (x0, y0), (w, h) = random.integers((5, 5), (60, 40)), random.integers(14, 90, 2)
+    mask = np.zeros(SIZE, np.uint8)
+    mask[y0 : y0 + h, x0 : x0 + w] = 1
+    return one(mask, [x0, y0, min(x0 + w, SIZE[1]), min(y0 + h, SIZE[0])])
+
+
+STRAIGHT = [*(set(EVERY) - WHOLE_PIXELS), "RandomScale", "LongestMaxSize", "SmallestMaxSize", "RandomSizedCrop"]
+
+
+@pytest.mark.parametrize("name", sorted(STRAIGHT))
+def test_sides_of_resampled_rectangles_are_rounded_and_not_shifted(name: str) -> None:
+    """Each side of the mask is that of its box rounded to pixels: no further than 0.5 away, and 0 on average."""
+    own = None if name in EVERY else Albumentation(getattr(albumentations(), name)(**GEOMETRIC[name], p=1.0))
+    gaps = []
+    for seed in range(120):
+        given = rectangle(seed)
+        found = own(given, seeded(seed)) if own else Pipeline([{"type": name, **EVERY[name]}])(given, (seed,), (seed,))
+        if len(found.boxes) and found.masks is not None and found.masks.any():
+            gaps.append(found.boxes[0] - extents(found.masks)[0])
+    assert len(gaps) > 80
+    assert np.abs(gaps).max() < 0.52
+    assert np.abs(np.mean(gaps, 0)).max() < 0.1
 
 
 @pytest.mark.parametrize("factor", [0.25, 0.5, 0.65, 2 / 3, 0.83, 1.39, 2.0])

@@ -157,3 +157,24 @@ def test_snapshots_and_order_of_hooks(toy: ModuleType, tmp_path: Path) -> None:
     assert by_priority([last, first]) == [first, last]
     with pytest.raises(ConfigError, match=r"WeightsSnapshot.every"):
         WeightsSnapshot(every=0)
+
+
+@pytest.mark.parametrize(
+    ("bf16", "turns", "expected"),
+    [([0.9, 0.6], 2, "bf16"), ([1.5, 0.95, 0.95, 0.85], 4, "bf16"), ([2.0, 2.0], 2, "fp32")],
+)
+def test_formats_are_measured_in_turns_until_the_difference_is_clear(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bf16: list[float], turns: int, expected: str
+) -> None:
+    """A pass that something else slowed down must not decide."""
+    monkeypatch.setenv("TLDET_CACHE", str(tmp_path))
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    order: list[str] = []
+
+    def seconds(one: Precision, *_: object) -> float:
+        order.append(one.name)
+        return 1.0 if one.name == "fp32" else bf16[order.count("bf16") - 1]
+
+    monkeypatch.setattr(precision, "pass_seconds", seconds)
+    assert choose(nn.Conv2d(3, 3, 1), "cpu", trial=lambda: None).name == expected
+    assert order == ["fp32", "bf16"] * turns

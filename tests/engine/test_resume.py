@@ -16,6 +16,7 @@ from tldet import checkpoint
 from tldet.engine.log import read_log
 from tldet.engine.precision import Precision
 from tldet.errors import DataError, TrainingError
+from tldet.models.normalizers import LossNormalizers
 from tldet.models.ops.rewriting import Rewritten
 
 
@@ -286,3 +287,20 @@ def test_values_of_another_validation_are_not_compared(
     result = toy.build(tmp_path, steps=10, config=after, evaluate=lambda model: {"AP": 0.3}).run(resume=True)
     assert result.best == best
     assert checkpoint.load(tmp_path / "best.pt")["meta"]["trained"]["metrics"] == {"AP": best}
+
+
+def test_checkpoints_of_before_running_means_go_on_with_a_warning(
+    toy: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def model() -> torch.nn.Module:
+        made: torch.nn.Module = toy.ToyModel()
+        made.normalizers = LossNormalizers("running", positives=10.0)
+        return made
+
+    toy.build(tmp_path, steps=2, model=model()).run()
+    path = tmp_path / "step_00000002.pt"
+    saved = checkpoint.load(path)
+    del saved["training"]["normalizers"]
+    checkpoint.save(path, saved)
+    assert toy.build(tmp_path, steps=4, model=model()).run(resume=True).step == 4
+    assert [r.message for r in caplog.records if "running means" in r.message and path.name in r.message]

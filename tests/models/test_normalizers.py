@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -63,8 +65,33 @@ def test_the_state_is_that_of_the_same_normalizers() -> None:
     running.update([12.0, 3.0], 4)
     other.load_state_dict(running.state_dict())
     assert other.state_dict() == running.state_dict()
-    for wrong in ({}, {"head": {"sums": {"positives": 1.0}, "weights": {"positives": 1.0}}}):
+    for wrong in ({}, {"head": {"sums": {"positives": 1.0}}}):
         with pytest.raises(ValueError, match="loss normalizers"):
             other.load_state_dict(wrong)
     assert not RunningNormalizers(model("batch")).parts
     assert not model().state_dict(), "no weights of the model"
+
+
+def test_validation_divides_by_a_slow_mean() -> None:
+    """Losses of validations are compared: the images of the last few steps must not move them."""
+    whole = model()
+    part, running = whole["head"], RunningNormalizers(whole)  # type: ignore[index]
+    whole.eval()
+    assert part.mean("positives") == 100, "no step has been counted"
+    random, validated, trained = torch.Generator().manual_seed(0), [], []
+    for step in range(400):
+        running.update([float(torch.randint(0, 160, (), generator=random)), 1.0], 4)
+        if step >= 200:
+            validated.append(whole.eval()["head"].mean("positives"))  # type: ignore[index]
+            trained.append(whole.train()["head"].mean("positives"))  # type: ignore[index]
+    assert max(validated) < 1.2 * min(validated)
+    assert max(trained) > 1.6 * min(trained), "else the test would show nothing"
+    assert sum(validated) == pytest.approx(sum(trained), rel=0.05)
+
+
+@pytest.mark.parametrize("count", [0.0, math.inf, math.nan])
+def test_counts_that_are_no_count_are_left_out(count: float) -> None:
+    running = RunningNormalizers(model())
+    before = running.state_dict()
+    running.update([count, count], 4)
+    assert running.state_dict() == before

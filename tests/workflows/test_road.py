@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from torchvision.ops import box_convert, box_iou
 
 from tldet import checkpoint
+from tldet.cli import main
 from tldet.config import load
 from tldet.data.layouts import Layout
 from tldet.data.loader import LoaderSettings
@@ -58,6 +60,20 @@ def test_test_and_evaluate_give_the_same_json(run: Path, digits: Path, tmp_path:
     assert result.numbers() == scored.numbers()
     given = measure(run / "best.pt", data=truth, images=digits / "test", device="cpu", precision="fp32")
     assert given.numbers() == result.numbers(), "the same pictures by --data"
+
+
+@pytest.mark.parametrize(("flag", "alone"), [([], False), (["--nms-per-class"], False), (["--nms-agnostic"], True)])
+def test_test_chooses_among_which_boxes_nms_works(run: Path, tmp_path: Path, flag: list[str], alone: bool) -> None:
+    path = tmp_path / "found.json"
+    assert main(["test", str(run / "best.pt"), "--device", "cpu", "--results", str(path), *flag]) == 0
+    by_image: dict[int, list[list[float]]] = {}
+    for record in json.loads(path.read_text()):
+        by_image.setdefault(record["image_id"], []).append(record["bbox"])
+    most = 0.0
+    for boxes in by_image.values():
+        corners = box_convert(torch.tensor(boxes), "xywh", "xyxy")
+        most = max(most, float(box_iou(corners, corners).triu(1).max()))
+    assert (most < 0.72) == alone, "boxes of two classes at one place"
 
 
 def test_finetune_from_scratch_learns_everything(digits: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_options_that_need_weights(digits: Path, tmp_path: Path, option: str) ->
     with pytest.raises(TrainingError, match=f"--scratch and {option.split('=')[0].rpartition('.')[0]}.* exclude"):
         finetune(digits, out=tmp_path / "out", model="retinanet_lite0", steps=0, scratch=True, options=[option])
     assert not checkpoint.steps_in(tmp_path / "out")
-    with pytest.raises(ConfigError, match=r"arm 'scratch' (has random initial weights|sets this key)"):
+    with pytest.raises(ConfigError, match="arm 'scratch'"):
         refuse_clash(transfer_arms(["scratch", "finetuned"]), [option])
     refuse_clash(transfer_arms(["finetuned"]), [option])
 

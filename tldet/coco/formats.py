@@ -12,6 +12,7 @@ LEAST_SIDE = 10  # pixels; boxes of smaller images are not checked, they may rea
 SURE_NORMALIZED, SURE_CORNERS = 3, 10  # number of boxes from which a wrong format is an error, not a warning
 OVER = 0.05  # fraction of the image side; a box that extends farther outside is wrong, not just imprecise
 SHARE = 0.2  # fraction of boxes extending outside their image above which they are taken for corners
+MOST = 0.9  # fraction of boxes that lie inside as corners; the others may be damaged
 NOT_COCO = "must be [x, y, width, height] in pixels"
 
 
@@ -33,10 +34,12 @@ def require_coco_boxes(
     Raises:
         DataError: the boxes are in another format.
     """
-    rows = (boxes[:, 2:] > 0).all(1) & (sizes.max(1, initial=0) > LEAST_SIDE)
-    boxes, sizes = boxes[rows], sizes[rows]
-    unit = (np.abs(boxes) <= UNIT).all(1)
-    count = int(unit.sum())
+    longest, sides = np.maximum(*sizes.T), boxes[:, 2:].T
+    rows = (sides[0] > 0) & (sides[1] > 0) & ((longest > LEAST_SIDE) | (longest == 0))
+    if not rows.all():
+        boxes, sizes, areas = boxes[rows], sizes[rows], None if areas is None else areas[rows]
+    small = np.flatnonzero((boxes[:, 2] <= UNIT) & (boxes[:, 3] <= UNIT))
+    count = int((np.abs(boxes[small]) <= UNIT).all(1).sum())
     if len(boxes) and count == len(boxes):
         return _told(
             name,
@@ -46,7 +49,7 @@ def require_coco_boxes(
     warnings = []
     if count:
         warnings.append(f"{count} of {len(boxes)} {noun} lie within 0..1 and may be normalized; they {NOT_COCO}")
-    if (what := _corners(boxes, sizes, None if areas is None else areas[rows])) is not None:
+    if (what := _corners(boxes, sizes, areas)) is not None:
         text = f"{noun} seem to be corners [x0, y0, x1, y1] ({what}) but {NOT_COCO}"
         warnings += _told(name, text, len(boxes) >= SURE_CORNERS)
     return warnings
@@ -60,15 +63,20 @@ def _told(name: str, text: str, sure: bool) -> list[str]:
 
 def _corners(boxes: NDArray[np.float64], sizes: NDArray[np.int64], areas: NDArray[np.float64] | None) -> str | None:
     """Return the reason why boxes seem to be corners; None if they do not."""
-    known = (sizes > 0).all(1)
+    known = (sizes[:, 0] > 0) & (sizes[:, 1] > 0)
+    if ((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))[known].sum() < MOST * known.sum():
+        return None
     boxes, sides = boxes[known], sizes[known][:, ::-1].astype(np.float64)
     inside = (boxes[:, 2:] > boxes[:, :2]).all(1) & (boxes[:, 2:] <= sides + 1).all(1) & (boxes >= -1).all(1)
-    if not len(boxes) or not inside.all():
+    if not len(boxes) or inside.mean() < MOST:
         return None
     over = (boxes[:, :2] + boxes[:, 2:] > sides * (1 + OVER) + 1).any(1)
     if over.mean() > SHARE:
-        return f"as widths and heights, {int(over.sum())} of {len(boxes)} extend outside their image; as corners, none"
-    if areas is None:
+        count = "none" if inside.all() else str(int((~inside).sum()))
+        return (
+            f"as widths and heights, {int(over.sum())} of {len(boxes)} extend outside their image; as corners, {count}"
+        )
+    if areas is None or not inside.all():
         return None
     stated = areas[known]
     as_corners, as_sides = (boxes[:, 2:] - boxes[:, :2]).prod(1), boxes[:, 2:].prod(1)

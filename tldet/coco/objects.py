@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from tldet.coco.outlines import bounds_of, drop_degenerate, parse_outline
 from tldet.coco.records import NO_FLAG, NO_ID, ODD_ID, Annotation, Image
 from tldet.errors import DataError
 
+LACKING = 4  # position of the column of missing boxes in _columns
 NAMED = 5  # ids named in a note; the others are counted
 
 
@@ -34,7 +35,7 @@ class Objects:
         flagged: (A,) bool, whether ``iscrowd`` is present.
         areas: (A,) float64; NaN for an annotation without a positive area.
         lengths: (A,) int64, bytes of each segmentation's JSON text.
-        text: the JSON texts of all segmentations, concatenated.
+        text: the JSON texts of all segmentations, concatenated; empty if they were not kept.
     """
 
     rows: NDArray[np.int64]
@@ -52,17 +53,28 @@ class Objects:
 
 
 def read_objects(
-    name: str, blocks: Iterator[list[Annotation]], images: Sequence[Image], categories: Sequence[int]
+    name: str,
+    blocks: Iterator[list[Annotation]],
+    images: Sequence[Image],
+    categories: Sequence[int],
+    *,
+    outlines: bool,
 ) -> tuple[Objects, list[str]]:
     """Collect annotations into columns, with notes on those that were changed or left out.
+
+    Segmentations are kept if ``outlines``.
 
     Raises:
         DataError: an annotation has an unknown image or category id, or no usable box.
     """
-    parts, text = [], bytearray()
+    parts, text, boxless, count = [], bytearray(), dict[int, bytes](), 0
     for block in blocks:
         parts.append(_columns(name, block))
-        text += b"".join([a.segmentation for a in block])
+        for row in np.flatnonzero(parts[-1][LACKING]).tolist():
+            boxless[count + row] = bytes(block[row].segmentation)
+        count += len(block)
+        if outlines:
+            text += b"".join([a.segmentation for a in block])
     stated, image_ids, category_ids, boxes, lacking, flags, areas, lengths = map(
         np.concatenate, zip(*parts, strict=True)
     )
@@ -78,7 +90,7 @@ def read_objects(
     columns = (ids, stated, places, category_ids, boxes, lacking, (flags != 0) & flagged, flagged, areas, lengths)
     found = Objects(np.arange(len(ids)), *columns, text)
     if lacking.any():
-        found, told = _with_boxes(found, images, who)
+        found, told = _with_boxes(found, boxless, images, who)
         notes += told
     checks.sound_boxes(found.boxes, lambda row: who(int(found.rows[row])))
     return found, notes
@@ -132,13 +144,15 @@ def _numbered(stated: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
     return ids, [one for one in notes if one]
 
 
-def _with_boxes(found: Objects, images: Sequence[Image], who: checks.Who) -> tuple[Objects, list[str]]:
+def _with_boxes(
+    found: Objects, texts: Mapping[int, bytes], images: Sequence[Image], who: checks.Who
+) -> tuple[Objects, list[str]]:
     """Derive missing boxes from the segmentations; leave out annotations that have only degenerate polygons."""
-    boxes, ends = found.boxes.copy(), np.cumsum(found.lengths)
+    boxes = found.boxes.copy()
     left_out = np.zeros(len(boxes), np.bool_)
-    for row in np.flatnonzero(found.derived).tolist():
+    for row, text in texts.items():
         image = images[int(found.places[row])]
-        outline, dropped = drop_degenerate(parse_outline(bytes(found.text[ends[row] - found.lengths[row] : ends[row]])))
+        outline, dropped = drop_degenerate(parse_outline(text))
         if outline is None and not dropped:
             raise DataError(f"{who(row)} has no bbox, and no segmentation to derive one from; add a bbox")
         left_out[row] = outline is None

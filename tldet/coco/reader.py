@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from msgspec import UNSET
+from numpy.typing import NDArray
 
 from tldet.coco import checks
 from tldet.coco.formats import require_coco_boxes
@@ -48,28 +48,30 @@ class Coco:
         return [None if ids is None else [one for one in ids if one != dropped] for ids in stated]
 
 
-def read_coco(source: Source, name: str | None = None) -> Coco:
+def read_coco(source: Source, name: str | None = None, *, outlines: bool = False) -> Coco:
     """Read and check a COCO JSON.
 
     Args:
         source: the file, or Python values of the same layout.
         name: name of the source in messages; None takes the path.
+        outlines: keep the text of the segmentations.
 
     Raises:
         DataError: the file is invalid; the message names the file and the id of the annotation, image or category.
     """
     name = str(source) if name is None else name
-    found, blocks = read_document(source, name)
-    if found.annotations and not (found.images and found.categories):
+    found, count, blocks = read_document(source, name)
+    if count and not (found.images and found.categories):
         raise DataError(f"{name}: has no {'categories' if found.images else 'images'}")
     checks.unique_ids(name, "image", [image.id for image in found.images])
     checks.unique_ids(name, "category", [category.id for category in found.categories])
-    objects, notes = read_objects(name, blocks, found.images, [category.id for category in found.categories])
-    categories, unused = drop_unused(found.categories, set(objects.category_ids.tolist()))
+    category_ids = [category.id for category in found.categories]
+    objects, notes = read_objects(name, blocks, found.images, category_ids, outlines=outlines)
+    categories, unused = drop_unused(found.categories, objects.category_ids)
     if unused is not None:
         notes.append(f"category {unused.id} {unused.name!r} dropped: unused supercategory entry of a Roboflow export")
     sizes = np.array([(i.height or 0, i.width or 0) for i in found.images], np.int64).reshape(-1, 2)
-    if found.annotations is UNSET:
+    if count is None:
         notes.append("has no 'annotations' list; all images count as images without objects")
     notes += require_coco_boxes(name, "boxes", objects.boxes, sizes[objects.places], objects.areas)
     return Coco(found.images, categories, unused, objects, tuple(notes))
@@ -101,7 +103,7 @@ def require_training_fields(coco: Coco, name: str) -> None:
             raise DataError(f"{name}: category name {category.name!r} occurs more than once ({ids}); rename one")
 
 
-def drop_unused(categories: Sequence[Category], used: set[int]) -> tuple[list[Category], Category | None]:
+def drop_unused(categories: Sequence[Category], used: NDArray[np.int64]) -> tuple[list[Category], Category | None]:
     """Drop Roboflow's entry for the supercategory: unused, and the supercategory of all other categories.
 
     Returns:
@@ -110,7 +112,8 @@ def drop_unused(categories: Sequence[Category], used: set[int]) -> tuple[list[Ca
     for one in categories:
         others = [other.supercategory for other in categories if other is not one]
         root = one.supercategory in ("none", "", None) and one.name is not None
-        if root and one.id not in used and others and all(parent == one.name for parent in others):
+        named = root and others and all(parent == one.name for parent in others)
+        if named and not (used == one.id).any():
             return [other for other in categories if other is not one], one
     return list(categories), None
 
@@ -123,7 +126,7 @@ def read_repaired(path: Path) -> dict[str, Any]:
     """
     coco = read_coco(path)
     whole: dict[str, Any] = parse(read_json_text(path), str(path))
-    found, records = coco.objects, whole["annotations"]
+    found, records = coco.objects, whole.get("annotations") or []
     columns = (found.rows, found.ids, found.places, found.category_ids, found.boxes, found.derived)
     annotations = []
     for row, key, place, category, box, derived in zip(*(column.tolist() for column in columns), strict=True):

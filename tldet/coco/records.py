@@ -79,25 +79,38 @@ def name_of(source: Source, otherwise: str) -> str:
     return str(source) if isinstance(source, str | PathLike) else otherwise
 
 
-def read_document(source: Source, name: str) -> tuple[AnyDocument, Iterator[list[Annotation]]]:
+def read_document(source: Source, name: str) -> tuple[AnyDocument, int | None, Iterator[list[Annotation]]]:
     """Read the lists of a COCO JSON, and its annotations in one or more blocks.
+
+    The text of the file is freed with the last block.
 
     Args:
         source: the file, or Python values of the same layout.
         name: name of the source in messages.
+
+    Returns:
+        the document without its annotations, their number (None if it has no such list), and the blocks.
 
     Raises:
         DataError: the file cannot be read, or a record is invalid; the message names it.
     """
     if not isinstance(source, str | PathLike):
         whole = _from_values(source, name)
-        return whole, iter([whole.annotations or []])
+        records = _taken_from(whole)
+        return whole, None if records is None else len(records), iter([records or []])
     content = read_json_text(Path(source), name)
     try:
         found: AnyDocument = msgspec.json.decode(content, type=Document[msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         found = _from_values(parse(content, name), name)
-    return found, _blocks(name, content, found.annotations or [])
+    texts = _taken_from(found)
+    return found, None if texts is None else len(texts), _blocks(name, content, texts or [])
+
+
+def _taken_from(document: AnyDocument) -> list[Any] | None:
+    """Take the annotations out of a document, to free their memory; None if it has no such list."""
+    taken, document.annotations = document.annotations, UNSET
+    return None if isinstance(taken, UnsetType) else taken
 
 
 def _blocks(name: str, content: bytes, annotations: list[msgspec.Raw] | list[Annotation]) -> Iterator[list[Annotation]]:
@@ -105,7 +118,7 @@ def _blocks(name: str, content: bytes, annotations: list[msgspec.Raw] | list[Ann
     for start in range(0, max(1, len(annotations)), BLOCK):
         block: Any = annotations[start : start + BLOCK]
         try:
-            yield [one if isinstance(one, Annotation) else decode(one) for one in block]
+            yield block if block and isinstance(block[0], Annotation) else [decode(one) for one in block]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             yield (_from_values(parse(content, name), name).annotations or [])[start:]
             return

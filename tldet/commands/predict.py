@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_device, add_precision, file_name, score
+from tldet.commands.shared import add_device, add_nms, add_precision, file_name, score
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,20 +21,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", type=file_name, metavar="F", help="output file, COCO results JSON")
     parser.add_argument("--annotations", metavar="JSON", help="COCO JSON whose image and category ids --json uses")
     parser.add_argument("--score", type=score, default=0.3, metavar="T", help="score threshold (default: %(default)s)")
-    nms = parser.add_mutually_exclusive_group()
-    nms.add_argument(
-        "--nms-per-class",
-        dest="nms_per_class",
-        action="store_true",
-        default=None,
-        help="apply NMS within each class (default: setting of the checkpoint, normally this)",
-    )
-    nms.add_argument(
-        "--nms-agnostic",
-        dest="nms_per_class",
-        action="store_false",
-        help="apply NMS across classes: of two near-duplicate boxes, keep the one with the higher score",
-    )
+    add_nms(parser)
     add_device(parser)
     add_precision(parser, "the faster one")
 

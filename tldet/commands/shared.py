@@ -56,6 +56,24 @@ def add_bad_image(parser: ArgumentParser) -> None:
     )
 
 
+def add_nms(parser: ArgumentParser) -> None:
+    """Add ``--nms-per-class`` and ``--nms-agnostic``."""
+    nms = parser.add_mutually_exclusive_group()
+    nms.add_argument(
+        "--nms-per-class",
+        dest="nms_per_class",
+        action="store_true",
+        default=None,
+        help="apply NMS within each class (default: setting of the checkpoint, normally this)",
+    )
+    nms.add_argument(
+        "--nms-agnostic",
+        dest="nms_per_class",
+        action="store_false",
+        help="apply NMS across classes: of two near-duplicate boxes, keep the one with the higher score",
+    )
+
+
 def add_class_match(parser: ArgumentParser) -> None:
     """How the classes of a start are known again."""
     parser.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_bad_image, add_device, add_engine, add_precision, file_name
+from tldet.commands.shared import add_bad_image, add_device, add_engine, add_nms, add_precision, file_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +33,7 @@ def arguments(parser: ArgumentParser) -> None:
         help="output file of the detections, COCO results JSON; for a mask model with masks",
     )
     add_bad_image(parser)
+    add_nms(parser)
     add_engine(parser)
     add_device(parser)
     add_precision(parser, "bf16 on a GPU, else fp32")
@@ -52,5 +53,6 @@ def run(args: Namespace, console: Console) -> None:
         engine=args.engine,
         device=args.device,
         precision=args.precision,
+        nms_per_class=args.nms_per_class,
         console=console,
     )

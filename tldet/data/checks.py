@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tldet.cache import cache_root
 from tldet.coco.reader import read_coco
 from tldet.data.image_size import Header, Size, disagreement
-from tldet.data.images import END_WITHIN, JPEG_END, JPEG_START, frame_of, read_image
+from tldet.data.images import END_WITHIN, JPEG_END, JPEG_START, frame_of, read_image, scan_start
 from tldet.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -155,14 +155,15 @@ def read_header(path: Path) -> Header | None:
             if head.startswith(JPEG_START) and frame_of(head) is None:
                 head += file.read(MOST)  # long metadata, such as a preview image
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - END_WITHIN))
+            before = file.seek(max(0, size - END_WITHIN))
             tail = file.read()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     if not head:
         raise DataError(f"{path}: is an empty file")
     if head.startswith(JPEG_START):
-        return _jpeg(head) if JPEG_END in tail else None
+        start, end = scan_start(head), tail.rfind(JPEG_END)
+        return _jpeg(head) if start is not None and end >= 0 and before + end > start else None
     if head.startswith(b"\x89PNG\r\n\x1a\n") and b"IEND" in tail and b"eXIf" not in head + tail:
         return Header((int.from_bytes(head[20:24], "big"), int.from_bytes(head[16:20], "big")))
     return _other(path, head, tail, size)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import os
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product, takewhile
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
+
+from tldet.coco.names import fold
 
 log = logging.getLogger(__name__)
 ABSOLUTE = re.compile(r"[A-Za-z][\w+.-]*:/|/")  # a drive, a URL or a path from the root, with slashes
@@ -98,11 +99,6 @@ class Listing:
 def is_hidden(name: str) -> bool:
     """Return True for files and folders of systems and editors: ``.git``, ``._train.json``, ``__MACOSX``."""
     return name.startswith(".") or name == "__MACOSX"
-
-
-def fold(name: str) -> str:
-    """Normalize letter case and Unicode form (macOS decomposes accents)."""
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 @dataclass(frozen=True)

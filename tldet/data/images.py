@@ -26,7 +26,7 @@ SIGNATURES = (
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51",
 )  # fmt: skip
 HEIF, AVIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), (b"avif", b"avis")
-JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+JPEG_START, JPEG_END, SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 START = 4096  # bytes at the start of a file that show its format
 END_WITHIN = 4096  # cameras append data after the end marker
 REDUCED = {
@@ -92,20 +92,18 @@ def read_reduced(path: str | Path, bounds: tuple[int, int] | None) -> Reduced:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     if not content:
         raise DataError(f"{path}: is an empty file")
-    ends = not content.startswith(JPEG_START) or JPEG_END in content[-END_WITHIN:]
-    frame = frame_of(content) if content.startswith(JPEG_START) and ends else None
+    jpeg = content.startswith(JPEG_START)
+    end = content.rfind(JPEG_END) if jpeg else 0
+    if jpeg and end < (scan_start(content) or 0):
+        raise DataError(f"{path}: is a JPEG that breaks off before its end")
+    frame = frame_of(content) if jpeg and len(content) - end <= END_WITHIN else None
     if frame and frame.components != 4:  # OpenCV's colours are off there
         factor = reduction(frame[:2], *bounds) if bounds else 1
         with contextlib.suppress(cv2.error):  # such as more pixels than it takes; Pillow says so
             decoded = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED[factor])
             if decoded is not None:
                 return Reduced(cast(Picture, cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)), factor)
-    try:
-        return Reduced(_read_with_pillow(path, content))
-    except DataError:
-        if ends:
-            raise
-        raise DataError(f"{path}: is a JPEG that breaks off before its end") from None
+    return Reduced(_read_with_pillow(path, content))
 
 
 def is_image(start: bytes) -> bool:
@@ -150,14 +148,28 @@ def reduction(size: tuple[int, int], short: int, long: int) -> int:
 
 def frame_of(content: bytes) -> Frame | None:
     """Find the frame header of a JPEG, given its first bytes; None if it lies farther back."""
-    place = 2
-    while place + 9 < len(content) and content[place] == 0xFF:
-        marker, length = content[place + 1], int.from_bytes(content[place + 2 : place + 4], "big")
+    for marker, place in _segments(content):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             sides = content[place + 5 : place + 9]
             return Frame(int.from_bytes(sides[:2], "big"), int.from_bytes(sides[2:], "big"), content[place + 9])
-        place += 2 + length
     return None
+
+
+def scan_start(content: bytes) -> int | None:
+    """Position of the compressed pixels of a JPEG, given its beginning; None if they are not reached.
+
+    An end marker before it is that of a thumbnail in the metadata.
+    """
+    return next((place for marker, place in _segments(content) if marker == SCAN), None)
+
+
+def _segments(content: bytes) -> Iterator[tuple[int, int]]:
+    """Marker and position of the segments at the beginning of a JPEG, up to the compressed pixels."""
+    place, marker = 2, 0
+    while place + 9 < len(content) and content[place] == 0xFF and marker != SCAN:
+        marker = content[place + 1]
+        yield marker, place
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
 
 
 def _read_with_pillow(path: str | Path, content: bytes) -> Picture:

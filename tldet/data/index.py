@@ -202,7 +202,7 @@ class AnnotationIndex:
 
 
 def _parsed(path: Path) -> AnnotationIndex:
-    coco = read_coco(path)
+    coco = read_coco(path, outlines=True)
     require_training_fields(coco, str(path))
     categories = sorted(coco.categories, key=lambda c: c.id)
     found = coco.objects

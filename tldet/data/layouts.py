@@ -16,6 +16,9 @@ from tldet.errors import DataError
 
 log = logging.getLogger(__name__)
 SHOWN = 8  # files in a message
+DEPTH = 2  # levels of folders searched below the data folder
+RUN = "config.py"  # a folder that holds it is that of a training run, whose split/ is no data
+PACKED = (".json.gz", ".json.zip", ".json.bz2", ".json.xz", ".json.zst")
 VARIANTS = ("person_keypoints_", "stuff_")  # COCO's other annotations of the images of an instances_*.json
 LOOKED_FOR = (
     "looked for annotations/*.json, {train,valid,test}/_annotations.coco.json and one *.json; a COCO JSON has images, "
@@ -79,16 +82,22 @@ class AnnotationFiles:
     def find(cls, folder: Path, chosen: Collection[Path] = (), options: Mapping[str, str] = OPTIONS) -> AnnotationFiles:
         """Search a folder and its subfolders; hidden files and folders and ``__MACOSX`` are skipped.
 
+        A file with several names (links) counts once.
+
         Args:
             folder: the data folder.
             chosen: files that the user has assigned to a split, which are not candidates for other splits.
             options: advice in messages; see the class.
+
+        Raises:
+            DataError: the name of a file states different splits.
         """
         taken = {path.resolve() for path in chosen}
-        paths = {path.resolve(): path for path in reversed(list(_json_files(folder)))}
-        found = [path for real, path in reversed(paths.items()) if real not in taken]
-        candidates = [Candidate(path, split_of(path, folder), examine(path)) for path in found]
-        return cls(folder, candidates, options)
+        names: dict[Path, list[Path]] = {}
+        for path in _json_files(folder, DEPTH):
+            names.setdefault(path.resolve(), []).append(path)
+        chosen_names = [_name_of(folder, paths) for real, paths in names.items() if real not in taken]
+        return cls(folder, [Candidate(path, split_of(path, folder), examine(path)) for path in chosen_names], options)
 
     def train(self) -> Path:
         """Return the training annotations: the file named after this split, or the only file.
@@ -182,12 +191,22 @@ class AnnotationFiles:
         return f"{one.path}: {one.content.problem}"
 
 
-def _json_files(folder: Path) -> Iterator[Path]:
-    """JSON files of a folder, then of each of its subfolders, sorted."""
+def _name_of(folder: Path, paths: Sequence[Path]) -> Path:
+    """The first name of a file that states its split, or else the first."""
+    stated = {split: path for path in reversed(paths) if (split := split_of(path, folder))}
+    if len(stated) > 1:
+        named = ", ".join(f"{path} ({split})" for split, path in reversed(stated.items()))
+        raise DataError(f"{folder}: one file is linked as several splits: {named}; give each split a file of its own")
+    return next(iter(stated.values()), paths[0])
+
+
+def _json_files(folder: Path, depth: int) -> Iterator[Path]:
+    """JSON files of a folder, then those of its subfolders, sorted; packed ones too unless they are unpacked beside."""
     files, folders = _entries(folder)
     yield from files
-    for below in folders:
-        yield from _entries(below)[0]
+    for below in folders if depth else ():
+        if not (below / RUN).is_file():
+            yield from _json_files(below, depth - 1)
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -198,7 +217,8 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
             folders = {entry.name for entry in visible if entry.is_dir()}
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
-    files = [entry.name for entry in visible if entry.name.lower().endswith(".json") and entry.name not in folders]
+    files = {entry.name for entry in visible if entry.name.lower().endswith((".json", *PACKED))} - folders
+    files -= {name for name in files if name.lower().endswith(PACKED) and name.rpartition(".")[0] in files}
     return [folder / name for name in sorted(files)], [folder / name for name in sorted(folders)]
 
 

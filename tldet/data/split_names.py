@@ -11,26 +11,30 @@ KINDS = {
     "test": ("test", "testing"),
 }
 ENDINGS = "(?:set|data|split|images|imgs|annotations|labels|coco)?"
-_WORDS = {kind: re.compile(f"(?:{'|'.join(names)}){ENDINGS}") for kind, names in KINDS.items()}
+FURTHER = {  # not names of folders
+    "train": ("trains", "minitrain"),
+    "val": ("vals", "validate", "validating", "minival", "heldout"),
+    "test": ("tests", "minitest"),
+}
+_WORDS = {kind: re.compile(f"(?:{'|'.join(names + FURTHER[kind])}){ENDINGS}") for kind, names in KINDS.items()}
 
 
 def splits_in(text: str) -> set[str]:
-    """Return the splits in a file or folder name: ``{"train"}`` for ``instances_train2017``.
+    """Return the splits in a file or folder name: ``{"train"}`` for ``instances_train2017`` and ``myTrainA``.
 
     ``test-dev`` is a test split; ``trainval`` names no split.
     """
-    words = [word for word in re.split(r"[^a-z]+", text.lower()) if word]
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower()
+    words = [word for part in (text.lower(), apart) for word in re.split(r"[^a-z]+", part) if word]
     found = {kind for kind, pattern in _WORDS.items() if any(pattern.fullmatch(word) for word in words)}
     return found - {"val"} if "test" in found and "dev" in words else found
 
 
 def split_of(path: Path, root: Path) -> str | None:
-    """Return the split named by an annotation file and its folder below ``root``.
+    """Return the split named by an annotation file and its folders below ``root``.
 
     None if the two names contain no split, several, or different ones.
     """
-    stated = [splits_in(path.stem)]
-    if path.parent != root:
-        stated.append(splits_in(path.parent.name))
-    found = set().union(*stated)
+    folders = path.parent.relative_to(root).parts if path.is_relative_to(root) else (path.parent.name,)
+    found = set().union(*(splits_in(name) for name in (path.name.partition(".json")[0], *folders)))
     return found.pop() if len(found) == 1 else None

@@ -129,6 +129,18 @@ def _load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
         group.update(own)
 
 
+def _load_normalizers(run: Trainer, training: Mapping[str, Any], path: Path) -> None:
+    """Load the running means of the losses; older checkpoints have none."""
+    if "normalizers" in training:
+        run.stepper.normalizers.load_state_dict(training["normalizers"])
+    elif run.stepper.normalizers.parts:
+        log.warning(
+            "%s was written before losses were divided by running means: they start anew, so losses before and after "
+            "this step differ in scale",
+            path,
+        )
+
+
 def _compare_anew(run: Trainer, before: Mapping[str, Any]) -> None:
     """Reset the best value if the resumed run validates on other data or with another metric."""
     changed = [
@@ -154,7 +166,7 @@ def unpack(run: Trainer, saved: Mapping[str, Any], path: Path) -> dict[str, Any]
     try:
         run.model.load_state_dict(saved["model"])
         _load_optimizer(run.optimizer, training["optimizer"])
-        run.stepper.normalizers.load_state_dict(training["normalizers"])
+        _load_normalizers(run, training, path)
         if run.ema:
             run.ema.load_state_dict(saved["ema"] or saved["model"])
         total, run.state = run.state.total, TrainState.from_dict(training)

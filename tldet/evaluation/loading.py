@@ -41,7 +41,7 @@ def load_ground_truth(source: Source, type: Type, *, quiet: bool = False) -> Gro
     if type not in ("bbox", "segm"):
         raise ValueError(f"type must be bbox or segm, not {type!r}")
     name = name_of(source, "the ground truth")
-    coco = read_coco(source, name)
+    coco = read_coco(source, name, outlines=type == "segm")
     for line in () if quiet else coco.notes:
         logger.warning("%s: %s", name, line)
     if count := int((~coco.objects.flagged).sum()):
@@ -147,7 +147,8 @@ def load_results(source: Source, truth: GroundTruth) -> Results:
 
     images = match_images(name, records, truth, named)
     categories, kept = match_categories(name, records, truth, named)
-    images, records = images[kept], [records[row] for row in kept]
+    if len(kept) < len(records):
+        images, records = images[kept], [records[row] for row in kept]
 
     def who(row: int) -> str:
         return f"{name}: detection {kept[row]} (counted from 0, image_id {records[row].image_id})"

@@ -39,8 +39,11 @@ def match_images(name: str, records: Sequence[Detection], truth: GroundTruth, wh
         return checks.ranks([one.image_id for one in records], truth.image_ids, "image_id", who)
     keys: list[Key] = [(one.image_id, one.file_name) for one in records]
     found = {one: names.find(str(one[1])) for one in pairs}
+    nameless = next((row for row, key in enumerate(keys) if key[1] is None), None)
+    if nameless is not None:
+        raise DataError(f"{who(nameless)} has no file_name, but image ids of other records disagree with theirs")
     for row, key in enumerate(keys):
-        fitting = found.get(key, [])
+        fitting = found[key]
         if len(fitting) != 1:
             raise DataError(f"{who(row)} {_misfit(key, known, truth)} {_fits(fitting, truth)}")
     logger.warning(
@@ -54,8 +57,6 @@ def match_images(name: str, records: Sequence[Detection], truth: GroundTruth, wh
 
 def _misfit(key: Key, known: dict[Any, int], truth: GroundTruth) -> str:
     image, file_name = key
-    if file_name is None:
-        return "has no file_name, but image ids and file names of other records disagree; it fits"
     its = f"is {truth.file_names[known[image]]!r}" if image in known else "is unknown"
     return f"has file_name {file_name!r}, but this image_id {its} in {truth.name}, and the file name fits"
 
@@ -85,7 +86,9 @@ def match_categories(
     pairs = {(one.category_id, one.category_name): None for one in records if one.category_name is not None}
     wrong = [one for one in pairs if not _is_named(truth, *one)]
     if not wrong:
-        kept = [row for row, one in enumerate(records) if truth.unused is None or one.category_id != truth.unused]
+        kept: Sequence[int] = range(len(records))
+        if truth.unused is not None:
+            kept = [row for row, one in enumerate(records) if one.category_id != truth.unused]
         _left_out(name, len(records) - len(kept), [f"category id {truth.unused}"])
         ids = [records[row].category_id for row in kept]
         return checks.ranks(ids, truth.category_ids, "category_id", lambda row: who(kept[row])), kept

@@ -8,7 +8,9 @@ import numpy as np
 from torch import Tensor
 
 
-def mix(images: Tensor, targets: Tensor, seed: Sequence[int], *, mixup: float, cutmix: float) -> tuple[Tensor, Tensor]:
+def mix(
+    images: Tensor, targets: Tensor, seed: int | Sequence[int], *, mixup: float, cutmix: float
+) -> tuple[Tensor, Tensor]:
     """Blend every picture with another of its batch: by mixup or by CutMix, which are equally likely.
 
     Args:

@@ -9,6 +9,7 @@ means once per step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -17,15 +18,17 @@ import torch
 from torch import Tensor, nn
 
 MOMENTUM = 0.9  # of the running means, which cover about ten steps
+SLOW = 0.99  # in validation, whose losses are compared over a run: means over ten steps vary by several percent
+STATE = ("sums", "weights", "slow_sums", "slow_weights")
 Normalizer = Literal["running", "batch"]
 
 
 class LossNormalizers(nn.Module):
     """The divisors of a head's losses, one for each count.
 
-    Outside of a training run, the count of the batch is the divisor, as with "batch". Validation during a run uses the
-    current running means and does not change them. The means are not part of the model's state dict: a checkpoint
-    stores them in its training state.
+    Outside of a training run, the count of the batch is the divisor, as with "batch". Validation during a run (eval
+    mode) uses means over about a hundred steps and does not change them. The means are not part of the model's state
+    dict: a checkpoint stores them in its training state.
 
     Args:
         kind: "running", or "batch" for the count of the batch (mmdet, torchvision).
@@ -39,6 +42,7 @@ class LossNormalizers(nn.Module):
         self.kind = kind
         self.started = self.counting = False
         self.sums, self.weights = dict(initial), dict.fromkeys(initial, 1.0)
+        self.slow_sums, self.slow_weights = dict.fromkeys(initial, 0.0), dict.fromkeys(initial, 0.0)
         self.counted: dict[str, float | Tensor] = dict.fromkeys(initial, 0.0)
 
     def divisor(
@@ -61,7 +65,9 @@ class LossNormalizers(nn.Module):
         return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
 
     def mean(self, name: str) -> float:
-        """Return the running mean of a count per image."""
+        """Return the running mean of a count per image; in eval mode the slow one, once a step has been counted."""
+        if self.slow_weights[name] and not self.training:
+            return self.slow_sums[name] / self.slow_weights[name]
         return self.sums[name] / self.weights[name]
 
     def update(self, name: str, count: float) -> None:
@@ -69,9 +75,18 @@ class LossNormalizers(nn.Module):
 
         Steps without any object would lower the mean and so inflate later losses.
         """
-        if count > 0:
-            self.sums[name] = MOMENTUM * self.sums[name] + count
-            self.weights[name] = MOMENTUM * self.weights[name] + 1
+        if not 0 < count < math.inf:
+            return
+        for keep, sums, weights in (
+            (MOMENTUM, self.sums, self.weights),
+            (SLOW, self.slow_sums, self.slow_weights),
+        ):
+            sums[name] = keep * sums[name] + count
+            weights[name] = keep * weights[name] + 1
+
+    def means_state(self) -> dict[str, dict[str, float]]:
+        """The running means as plain containers."""
+        return {part: dict(getattr(self, part)) for part in STATE}
 
 
 class RunningNormalizers:
@@ -113,9 +128,7 @@ class RunningNormalizers:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the means as plain containers, for a checkpoint."""
-        return {
-            key: {"sums": dict(part.sums), "weights": dict(part.weights)} for key, part in sorted(self.parts.items())
-        }
+        return {key: part.means_state() for key, part in sorted(self.parts.items())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the means from the output of :meth:`state_dict`.
@@ -127,4 +140,5 @@ class RunningNormalizers:
         if {key: set(one["sums"]) for key, one in state.items()} != wanted:
             raise ValueError(f"loss normalizers {sorted(state)} in the checkpoint, {sorted(wanted)} in the model")
         for key, part in self.parts.items():
-            part.sums, part.weights = dict(state[key]["sums"]), dict(state[key]["weights"])
+            for name in STATE:
+                setattr(part, name, dict(state[key][name]))

@@ -14,6 +14,7 @@ from tldet.engine.memory import keep_freed_memory
 from tldet.engine.precision import choose, pick_device
 from tldet.errors import DataError
 from tldet.evaluation.report import CocoResult
+from tldet.models.postprocess import set_nms
 from tldet.output import make_folder, write_json
 from tldet.transfer.restore import restore
 from tldet.workflows.parts import EvalSettings, Validation, build_dataset, check_images, check_objects
@@ -36,6 +37,7 @@ def test(
     engine: str = "fast",
     device: str = "auto",
     precision: str = "auto",
+    nms_per_class: bool | None = None,
     console: Console | None = None,
 ) -> CocoResult:
     """Evaluate a checkpoint on the data of its config or on another COCO JSON.
@@ -52,6 +54,7 @@ def test(
         engine: "fast" or "pycocotools".
         device: ``auto``, ``cpu``, ``cuda``, ...
         precision: ``auto`` (fp32 on CPU), ``fp32``, ``bf16`` or ``fp16``.
+        nms_per_class: apply NMS within each class only; None uses the setting of the checkpoint.
         console: shows the table of metrics; for a mask model one table for masks and one for boxes.
 
     Raises:
@@ -62,6 +65,8 @@ def test(
         if wanted:
             make_folder(Path(wanted).parent)  # before the work, not after it
     model, state = restore(checkpoint)
+    if nms_per_class is not None:
+        set_nms(model, per_class=nms_per_class)
     sections = state["config"]["data"]
     section = dict(sections.get("test") or sections.get("val") or {})
     on_bad_image = on_bad_image or section.get("on_bad_image", "error")

@@ -142,7 +142,7 @@ def test_a_restarted_command_says_what_is_wrong(tmp_path: Path) -> None:
         command = [sys.executable, *how, "no such.pt", "x.jpg", "--out", str(tmp_path / "out")]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain())
         assert done.returncode == 2
-        assert done.stderr.strip() == "tldet predict: error: x.jpg: no such picture, folder, video or camera"
+        assert done.stderr.strip() == "tldet predict: error: x.jpg: no such image, folder, video or camera"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

@@ -41,7 +41,7 @@ def test_what_a_row_says(rows: dict[str, Part]) -> None:
     assert rows["stem"].cells() == ("stem", "9,536", "0", "frozen", "-", "-")
     assert rows["stem"].line() == "stem: 9,536 parameters, frozen"
     assert rows["layer2"].cells()[3:] == ("epoch 2", "0.0125", "0.01")
-    assert rows["layer4"].cells()[3:] == ("the start", "0.1", "L2-SP 0.3")
+    assert rows["layer4"].cells()[3:] == ("the start", "0.05", "L2-SP 0.3")
     assert rows["head"].line() == "head: 20 of 20 parameters learn from the start, learning rate 0.1, decay 0, 0.01"
 
 

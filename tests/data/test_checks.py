@@ -83,6 +83,50 @@ def test_files_that_are_cut_off(tmp_path: Path, ending: str) -> None:
     assert ("breaks off" if ending == "jpg" else "no readable picture") in fault.problem
 
 
+def with_thumbnail(path: Path) -> bytes:
+    """A JPEG with a smaller one in its metadata, which has an end marker of its own."""
+    thumbnail = photo(path.with_name("small.jpg"), quality=30).read_bytes()
+    content = photo(path).read_bytes()
+    segment = b"\xff\xe2" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    return content[:2] + segment + content[2:]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda whole: whole,
+        lambda whole: whole + bytes(100),
+        lambda whole: whole + bytes(10_000),
+        lambda whole: whole + whole,
+    ],
+)
+def test_jpegs_with_a_thumbnail_or_further_data_are_accepted(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(change(with_thumbnail(path)))
+    assert check_file(0, path, (HEIGHT, WIDTH)) is None
+    assert read_image(path).shape[:2] == (HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda whole: whole[: whole.rindex(b"\xff\xda") + 40],
+        lambda whole: whole[: whole.index(b"\xff\xd9") + 10],
+        lambda whole: whole[:-400] + bytes(400),
+        lambda whole: whole[:-400] + bytes(20_000),
+    ],
+)
+def test_a_jpeg_cut_off_behind_its_thumbnail_or_filled_with_zeros(
+    tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(change(with_thumbnail(path)))
+    fault = check_file(0, path, (HEIGHT, WIDTH))
+    assert fault is not None
+    with pytest.raises(DataError):
+        read_image(path)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
 def test_orientation_agrees_with_reading(tmp_path: Path, orientation: int, ending: str) -> None:

@@ -17,6 +17,7 @@ from tldet.data.checks import check_file, read_header
 from tldet.data.coco import CocoDataset
 from tldet.data.images import read_image
 from tldet.errors import DataError
+from tldet.workflows.parts import check_images, check_objects
 
 WIDTH, HEIGHT = 60, 40
 BOX = [2, 2, 30, 20]
@@ -249,3 +250,17 @@ def test_the_json_states_another_size(
     with caplog.at_level(logging.INFO), pytest.raises(DataError, match=f"file and JSON disagree: .*{verdict}"):
         CocoDataset(str(path), str(tmp_path / "d")).check_images()
     assert "outside" not in caplog.text
+
+
+def test_objects_on_skipped_images_are_not_evaluated(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in "ab":
+        photo(folder / f"{name}.jpg")
+    half(folder / "a.jpg")
+    dataset = CocoDataset(str(data(folder, [BOX])), str(folder), on_bad_image="skip")
+    check_objects(dataset, "metrics are -1")
+    assert "no object to evaluate on" not in caplog.text
+    check_images(dataset)
+    check_objects(dataset, "metrics are -1")
+    assert "no object to evaluate on (no annotations): metrics are -1" in caplog.text

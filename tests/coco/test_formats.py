@@ -41,6 +41,8 @@ REFUSED = [
     (right(3) / SCALE, NORMALIZED),
     (corners(right(40)), CORNERS),
     (corners(right(400)), CORNERS),
+    (np.concatenate([corners(right(40)), [[600.0, 400, W + 30, H]]]), CORNERS),
+    (np.concatenate([corners(right(40)), [[300.0, 300, 200, 200]]]), CORNERS),
 ]
 WARNED = [
     (right(2) / SCALE, "seem to be normalized"),
@@ -95,6 +97,13 @@ def test_another_format_is_refused_in_every_command(
         assert said.startswith(f"tldet evaluate: error: {named}: ")
         assert expected in said
         assert "\n" not in said
+
+
+def test_normalized_boxes_on_images_of_unknown_size() -> None:
+    sizes = np.zeros((40, 2), np.int64)
+    with pytest.raises(DataError, match=NORMALIZED):
+        require_coco_boxes("a.json", "boxes", right(40) / SCALE, sizes)
+    assert require_coco_boxes("a.json", "boxes", right(40), sizes) == []
 
 
 @pytest.mark.parametrize(("boxes", "expected"), WARNED, ids=range(len(WARNED)))

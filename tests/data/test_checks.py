@@ -17,6 +17,7 @@ from tldet.data.checks import check_file, read_header
 from tldet.data.coco import CocoDataset
 from tldet.data.images import read_image
 from tldet.errors import DataError
+from tldet.workflows.parts import check_images, check_objects
 
 WIDTH, HEIGHT = 60, 40
 BOX = [2, 2, 30, 20]
@@ -81,6 +82,50 @@ def test_files_that_are_cut_off(tmp_path: Path, ending: str) -> None:
     assert fault is not None
     assert fault.position == 3
     assert ("breaks off" if ending == "jpg" else "no readable picture") in fault.problem
+
+
+def with_thumbnail(path: Path) -> bytes:
+    """A JPEG with a smaller one in its metadata, which has an end marker of its own."""
+    thumbnail = photo(path.with_name("small.jpg"), quality=30).read_bytes()
+    content = photo(path).read_bytes()
+    segment = b"\xff\xe2" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    return content[:2] + segment + content[2:]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda whole: whole,
+        lambda whole: whole + bytes(100),
+        lambda whole: whole + bytes(10_000),
+        lambda whole: whole + whole,
+    ],
+)
+def test_jpegs_with_a_thumbnail_or_further_data_are_accepted(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(change(with_thumbnail(path)))
+    assert check_file(0, path, (HEIGHT, WIDTH)) is None
+    assert read_image(path).shape[:2] == (HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda whole: whole[: whole.rindex(b"\xff\xda") + 40],
+        lambda whole: whole[: whole.index(b"\xff\xd9") + 10],
+        lambda whole: whole[:-400] + bytes(400),
+        lambda whole: whole[:-400] + bytes(20_000),
+    ],
+)
+def test_a_jpeg_cut_off_behind_its_thumbnail_or_filled_with_zeros(
+    tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(change(with_thumbnail(path)))
+    fault = check_file(0, path, (HEIGHT, WIDTH))
+    assert fault is not None
+    with pytest.raises(DataError):
+        read_image(path)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -205,3 +250,17 @@ def test_the_json_states_another_size(
     with caplog.at_level(logging.INFO), pytest.raises(DataError, match=f"sizes differ: file .*{verdict}"):
         CocoDataset(str(path), str(tmp_path / "d")).check_images()
     assert "outside" not in caplog.text
+
+
+def test_objects_on_skipped_images_are_not_evaluated(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in "ab":
+        photo(folder / f"{name}.jpg")
+    half(folder / "a.jpg")
+    dataset = CocoDataset(str(data(folder, [BOX])), str(folder), on_bad_image="skip")
+    check_objects(dataset, "metrics are -1")
+    assert "no object to evaluate on" not in caplog.text
+    check_images(dataset)
+    check_objects(dataset, "metrics are -1")
+    assert "no object to evaluate on (no annotations): metrics are -1" in caplog.text

@@ -50,6 +50,14 @@ def test_what_is_no_mask_is_named(tmp_path: Path, segmentation: Any, expected: s
     assert "\n" not in text
 
 
+@pytest.mark.parametrize(
+    "segmentation", [{"size": [8, 6], "counts": [48]}, {"size": list(SIZE)}, {"size": None, "counts": "P"}, {"a": 1}]
+)
+def test_a_mask_of_another_size_is_found_before_training(tmp_path: Path, segmentation: Any) -> None:
+    with pytest.raises(DataError, match="annotation id 5 has a "):
+        dataset(tmp_path, segmentation)
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools.mask.decode
 @pytest.mark.parametrize(
     ("segmentation", "pixels"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -183,6 +184,46 @@ def test_hidden_copies_are_skipped_and_a_link_is_no_second_file(tmp_path: Path) 
     (tmp_path / "link").mkdir()
     (tmp_path / "link" / "train.json").symlink_to(tmp_path / "train.json")
     assert find_layout(tmp_path).train == Split(tmp_path / "train.json", tmp_path / "images")
+
+
+@pytest.mark.parametrize("name", ["validate.json", "testA.json", "instances_minival2014.json", "val/labels/coco.json"])
+def test_further_names_of_splits_that_are_not_trained_on(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, "a", tmp_path / "images")
+    with pytest.raises(DataError, match=f"no training annotations, only {name}"):
+        find_layout(tmp_path)
+
+
+def test_deeper_folders(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        write(tmp_path / part / "annotations" / "coco.json", part, tmp_path / part / "images")
+    layout = find_layout(tmp_path)
+    assert layout.train == Split(tmp_path / "train/annotations/coco.json", tmp_path / "train/images")
+    assert layout.val == Split(tmp_path / "val/annotations/coco.json", tmp_path / "val/images")
+    (tmp_path / "run" / "split").mkdir(parents=True)
+    (tmp_path / "run" / "config.py").write_text("")
+    (tmp_path / "run" / "split" / "train.json").write_bytes(layout.train.annotations.read_bytes())
+    assert find_layout(tmp_path) == layout, "the split of an earlier run is no data"
+
+
+def test_a_packed_training_json_is_not_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "labels.json", "a", tmp_path / "images")
+    packed = gzip.compress((tmp_path / "labels.json").read_bytes())
+    (tmp_path / "train.json.gz").write_bytes(packed)
+    with pytest.raises(DataError, match=r"train\.json\.gz: is gzip-compressed; unpack it"):
+        find_layout(tmp_path)
+    (tmp_path / "labels.json").rename(tmp_path / "train.json")
+    assert find_layout(tmp_path).train.annotations == tmp_path / "train.json", "unpacked beside it"
+
+
+def test_names_of_a_linked_file(tmp_path: Path) -> None:
+    write(tmp_path / "train.json", "a", tmp_path / "images")
+    write(tmp_path / "val.json", "b", tmp_path / "images")
+    (tmp_path / "latest.json").symlink_to(tmp_path / "train.json")
+    assert find_layout(tmp_path).train.annotations == tmp_path / "train.json"
+    (tmp_path / "val.json").unlink()
+    (tmp_path / "val.json").symlink_to(tmp_path / "train.json")
+    with pytest.raises(DataError, match=r"one file is linked as several splits: .*train\.json \(train\), .*val\.json"):
+        find_layout(tmp_path)
 
 
 def test_dev_is_validation(tmp_path: Path) -> None:

@@ -43,6 +43,10 @@ MATCHED = [
     (truth(), found(COUNTED, PATHS), True),
     (truth(["x/a.jpg", "x/b.jpg", "y/a.jpg"]), found(REVERSED, ["/d/x/a.jpg", "/d/x/b.jpg", "/d/y/a.jpg"]), True),
     (truth(["x/a.jpg", "x/b.jpg", "y/a.jpg"]), found(RIGHT, ["/d/a.jpg", "/d/b.jpg", "/d/a.jpg"]), False),
+    (truth(), found(RIGHT, ["A.JPG", "B.jpg", "c.jpg"]), False),
+    (truth(), found(REVERSED, ["A.JPG", "B.jpg", "c.jpg"]), True),
+    (truth(["x%20y/a.jpg", "%C3%A9.jpg", "c.jpg"]), found(RIGHT, ["/d/x y/a.jpg", "/d/\u00e9.jpg", "c.jpg"]), False),
+    (truth(["x%20y/a.jpg", "\u00e9.jpg", "C.JPG"]), found(REVERSED, ["x y/a.jpg", "e\u0301.jpg", "c.jpg"]), True),
     (truth([None] * 3), found(RIGHT), False),
     (truth(), found(RIGHT, file_name=...), False),
     (truth(), found(RIGHT, file_name=None), False),
@@ -131,6 +135,9 @@ def test_classes_that_cannot_be_told(dt: Any, expected: str) -> None:
         ([None, "a.jpg"], "c.jpg", []),
         (["a.jpg"], "", []),
         (["a.jpg"], "ba.jpg", []),
+        (["a.jpg", "A.jpg"], "x/A.jpg", [1]),
+        (["a.jpg", "A.jpg"], "x/A.JPG", [0, 1]),
+        (["Images\\A%20b.JPG"], "d/images/a b.jpg", [0]),
     ],
 )
 def test_file_names(names: Any, path: str, expected: list[int]) -> None:

@@ -27,6 +27,21 @@ def parse_outline(text: bytes) -> Any:
     return None if rle.is_none(found) else found
 
 
+class _Rle(msgspec.Struct):
+    size: tuple[int, int]
+    counts: msgspec.Raw
+
+
+def is_rle_of(text: bytes, size: tuple[int, int]) -> bool:
+    """Tell whether the JSON text of a segmentation is an RLE of the size (height, width); counts are not checked."""
+    if not text.startswith(b"{"):
+        return False
+    try:
+        return msgspec.json.decode(text, type=_Rle).size == size
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
 def drop_degenerate(segmentation: Any) -> tuple[Any, int]:
     """Drop the polygons that enclose nothing: those of fewer than three points.
 
@@ -97,4 +112,4 @@ def _odd_in(text: NDArray[np.uint8], spans: NDArray[np.int64]) -> list[int]:
     first = text[spans[whole]]
     null = (first == ord("n")) & (lengths[whole] == len("null"))
     empty = (first == ord("[")) & (lengths[whole] == len("[]"))
-    return [int(row) for row in whole[(first != ord("{")) & ~null & ~empty]]
+    return [int(row) for row in whole[~null & ~empty]]

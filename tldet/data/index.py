@@ -101,9 +101,11 @@ class AnnotationIndex:
         images = np.repeat(np.arange(len(self)), np.diff(self.offsets))
         found: dict[int, Any] = {}
         for row in outlines.odd_rows(self.raw, self.spans):
-            whole = outlines.parse_outline(bytes(self.raw[self.spans[row] : self.spans[row + 1]]))
-            kept, dropped = outlines.drop_degenerate(whole)
+            text = bytes(self.raw[self.spans[row] : self.spans[row + 1]])
             height, width = self.sizes[images[row]].tolist()
+            if outlines.is_rle_of(text, (height, width)):
+                continue
+            kept, dropped = outlines.drop_degenerate(outlines.parse_outline(text))
             if kept is not None and (problem := rle.problem_with(kept, (height, width))):
                 raise DataError(f"{self.path}: annotation id {self.annotation_ids[row]} {problem}")
             if dropped:

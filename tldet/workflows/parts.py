@@ -215,9 +215,10 @@ def check_objects(dataset: CocoDataset, consequence: str) -> None:
         DataError: the split has objects, but only of classes that the model does not have.
     """
     index = dataset.index
-    counted = ~index.crowd
+    images = np.repeat(np.arange(len(index)), np.diff(index.offsets))
+    used = np.isin(images, dataset.positions)  # skipped images are not evaluated
+    counted = used & ~index.crowd
     if index.labelled is not None:
-        images = np.repeat(np.arange(len(index)), np.diff(index.offsets))
         counted = counted & index.labelled[images, index.labels]
     if counted.any():
         return
@@ -225,8 +226,8 @@ def check_objects(dataset: CocoDataset, consequence: str) -> None:
     there = [whole.class_names[label] for label in np.unique(whole.labels[~whole.crowd])]
     if foreign := [name for name in there if name not in index.class_names]:
         raise DataError(f"{index.path}: no object to evaluate on: the model has none of the classes ({few(foreign)})")
-    annotations = f"{len(index.crowd)} annotations, all crowd regions or of classes not annotated on their image"
-    what = annotations if len(index.crowd) else "no annotations"
+    annotations = f"{int(used.sum())} annotations, all crowd regions or of classes not annotated on their image"
+    what = annotations if used.any() else "no annotations"
     log.warning("%s: no object to evaluate on (%s); %s", index.path, what, consequence)
 
 

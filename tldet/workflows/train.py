@@ -172,8 +172,9 @@ def _ready(
     val = None
     if cfg.get("data.val"):
         val = build_dataset(cfg["data"]["val"], seed, data.class_names, path="data.val")
-        check_objects(val, "metrics are -1, and best.pt gets the last weights")
     check_images(data, val)
+    if val is not None:
+        check_objects(val, "metrics are -1, and best.pt gets the last weights")
     seed_all(seed)
     detector = build_detector(cfg["model"], data.class_names)
     check_masks(cfg, detector, data)

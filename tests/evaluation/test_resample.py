@@ -132,9 +132,11 @@ def test_intervals_hold_the_ap_where_most_images_are_labeled_for_one_class() -> 
         loaded = load_ground_truth(data, "bbox")
         samples.append(resampled_ap(loaded, load_results(results, loaded)))
         interval = percentile_interval(samples[-1], ap[-1], 1)
-        assert interval.low is not None and interval.high is not None
+        assert interval.low is not None
+        assert interval.high is not None
         assert interval.low < ap[-1] < interval.high
     apart = ap[0] - ap[1]
     paired = percentile_interval(samples[0] - samples[1], apart, 1)
-    assert paired.low is not None and paired.high is not None
+    assert paired.low is not None
+    assert paired.high is not None
     assert paired.low < apart < paired.high

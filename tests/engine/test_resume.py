@@ -217,6 +217,57 @@ def test_checkpoints_of_before_such_a_validation_was_noted_load(toy: ModuleType,
     assert toy.build(tmp_path, steps=4).run(resume=True).step == 4
 
 
+def test_the_validation_of_initial_weights_stays_in_the_log(toy: ModuleType, tmp_path: Path) -> None:
+    toy.build(tmp_path, steps=0).run()
+    (first,) = read_log(tmp_path / "log.jsonl")
+    assert (first["type"], first["step"]) == ("val", 0)
+    for steps in (0, 2):  # finished, then made longer
+        toy.build(tmp_path, steps=steps).run(resume=True)
+        assert read_log(tmp_path / "log.jsonl")[0] == first
+        assert len([r for r in read_log(tmp_path / "log.jsonl") if r["step"] == 0]) == 1
+
+
+def test_a_new_run_clears_the_log_of_one_that_left_no_checkpoint(toy: ModuleType, tmp_path: Path) -> None:
+    toy.build(tmp_path, steps=0).run()
+    for path in tmp_path.glob("*.pt"):
+        path.unlink()
+    toy.build(tmp_path, steps=2).run()
+    assert all(record["step"] > 0 for record in read_log(tmp_path / "log.jsonl"))
+
+
+OF_THIS_VERSION = ("normalizers", "rewrites", "measured", "unmeasured")  # keys that older checkpoints do not have
+
+
+def make_older(path: Path) -> dict[str, Any]:
+    saved = checkpoint.load(path)
+    for key in OF_THIS_VERSION:
+        del saved["training"][key]
+    checkpoint.save(path, saved)
+    return saved
+
+
+def test_a_checkpoint_of_an_older_version_is_resumed_with_new_running_means(
+    toy: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    toy.build(tmp_path, steps=2).run()
+    make_older(tmp_path / "step_00000002.pt")
+    run = toy.build(tmp_path, steps=4)
+    assert run.run(resume=True).step == 4
+    assert "written by an older version, whose losses had no running means: they start anew" in caplog.text
+    (means,) = checkpoint.load(tmp_path / "step_00000004.pt")["training"]["normalizers"].values()
+    assert means["weights"]["positives"] == pytest.approx(0.9 * (0.9 + 1) + 1), "of two steps"
+
+
+def test_a_checkpoint_of_an_older_version_whose_optimizer_grouped_otherwise(toy: ModuleType, tmp_path: Path) -> None:
+    toy.build(tmp_path, steps=2).run()
+    make_older(tmp_path / "step_00000002.pt")
+    model = toy.ToyModel()
+    decayed, others = ([p for p in model.parameters() if (p.ndim > 1) is many] for many in (True, False))
+    optimizer = torch.optim.AdamW([{"params": decayed}, {"params": others, "weight_decay": 0.0}], lr=0.003)
+    with pytest.raises(TrainingError, match=r"written by an older version.*--init-from"):
+        toy.build(tmp_path, steps=4, model=model, optimizer=optimizer).run(resume=True)
+
+
 def test_a_resumed_run_takes_the_optimizer_options_it_is_given(toy: ModuleType, tmp_path: Path) -> None:
     toy.build(tmp_path, steps=2).run()
     model = toy.ToyModel()

@@ -13,6 +13,7 @@ import pytest
 from tldet.evaluation.coco import evaluate_files
 from tldet.evaluation.loading import load_ground_truth, load_results
 from tldet.evaluation.resample import draws, resampled_ap
+from tldet.evaluation.statistics import percentile_interval
 
 PICTURES, CLASSES = 12, 3
 
@@ -107,3 +108,35 @@ def test_each_image_once_with_partial_labels(scene: Any) -> None:
     chosen = [1, 2, 6]
     weights = [[int(i in chosen) for i in range(PICTURES)]]
     assert ap_of(partial, weights) == pytest.approx([evaluate_files(*partial, image_ids=chosen).AP], abs=1e-12)
+
+
+def test_intervals_hold_the_ap_where_most_images_are_labeled_for_one_class() -> None:
+    """40 images, 30 of them labeled for one class only, two detectors: the second misses every third object."""
+    random = np.random.default_rng(0)
+    truth, found = [], []
+    for image in range(40):
+        for number in range(6):
+            box = [10.0 + 45 * number, *(float(v) for v in random.uniform([10, 20, 20], [200, 40, 60]))]
+            what = {"image_id": image, "category_id": number % CLASSES, "bbox": box}
+            if image >= 30 or number % CLASSES == 0:  # objects of unlabeled classes are there, but not in the file
+                truth.append({**what, "id": len(truth) + 1, "area": box[2] * box[3], "iscrowd": 0})
+            moved = [box[0] + float(random.uniform(0, 8)), *box[1:]]
+            found.append({**what, "bbox": moved, "score": float(random.random())})
+    images: list[dict[str, Any]] = [{"id": number, "width": 300, "height": 300} for number in range(40)]
+    for image in images[:30]:
+        image["labelled_category_ids"] = [0]
+    data = {"images": images, "annotations": truth, "categories": [{"id": k, "name": str(k)} for k in range(CLASSES)]}
+    ap, samples = [], []
+    for results in (found, found[::3] + found[1::3]):
+        ap.append(evaluate_files(data, results).AP)
+        loaded = load_ground_truth(data, "bbox")
+        samples.append(resampled_ap(loaded, load_results(results, loaded)))
+        interval = percentile_interval(samples[-1], ap[-1], 1)
+        assert interval.low is not None
+        assert interval.high is not None
+        assert interval.low < ap[-1] < interval.high
+    apart = ap[0] - ap[1]
+    paired = percentile_interval(samples[0] - samples[1], apart, 1)
+    assert paired.low is not None
+    assert paired.high is not None
+    assert paired.low < apart < paired.high

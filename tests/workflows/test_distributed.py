@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -104,7 +106,11 @@ def test_a_picture_that_one_process_cannot_read_is_named_once(digits: Path, tmp_
     order = BatchOrder(CocoDataset(str(broken / "train" / "_annotations.coco.json"), str(broken / "train")).sizes, 2, 0)
     index = AnnotationIndex.load(broken / "train" / "_annotations.coco.json")
     name = index.file_names[order.epoch(0)[3][1]]  # of the second process's second step
-    (broken / "train" / name).write_bytes(b"no picture")
+    height, width, _ = cv2.imread(str(broken / "train" / name)).shape
+    noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    content = bytearray(cv2.imencode(".png", noise)[1])
+    content[len(content) // 2] ^= 255  # header and end are whole, so only decoding finds it
+    (broken / "train" / name).write_bytes(content)
     given = ["--data", broken, "--model", "retinanet_lite0", "--steps", "4", "--out", tmp_path / "out"]
     done = together("finetune", *given, "--cfg-options", *OPTIONS)
     assert done.returncode != 0

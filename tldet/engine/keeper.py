@@ -13,6 +13,7 @@ from tldet import checkpoint
 from tldet.engine.precision import Precision
 from tldet.engine.state import TrainState, capture_rng
 from tldet.errors import TrainingError
+from tldet.models.normalizers import RunningNormalizers
 
 if TYPE_CHECKING:
     from tldet.engine.trainer import Trainer
@@ -129,16 +130,26 @@ def _load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
         group.update(own)
 
 
-def _load_normalizers(run: Trainer, training: Mapping[str, Any], path: Path) -> None:
-    """Load the running means of the losses; older checkpoints have none."""
+def _load_normalizers(normalizers: RunningNormalizers, training: Mapping[str, Any], path: Path) -> None:
+    """Load the running means of the losses, which checkpoints of older versions do not have."""
     if "normalizers" in training:
-        run.stepper.normalizers.load_state_dict(training["normalizers"])
-    elif run.stepper.normalizers.parts:
+        normalizers.load_state_dict(training["normalizers"])
+    elif normalizers.parts:
         log.warning(
             "%s was written before losses were divided by running means: they start anew, so losses before and after "
             "this step differ in scale",
             path,
         )
+
+
+def _misfit(training: Mapping[str, Any]) -> str:
+    """Describe a training state that does not fit, with advice."""
+    if "normalizers" in training:
+        return "is of another model or optimizer, use its own config"
+    return (
+        "was written by an older version and its training state does not fit; start a new run from its weights "
+        "(--init-from with another folder)"
+    )
 
 
 def _compare_anew(run: Trainer, before: Mapping[str, Any]) -> None:
@@ -166,13 +177,13 @@ def unpack(run: Trainer, saved: Mapping[str, Any], path: Path) -> dict[str, Any]
     try:
         run.model.load_state_dict(saved["model"])
         _load_optimizer(run.optimizer, training["optimizer"])
-        _load_normalizers(run, training, path)
+        _load_normalizers(run.stepper.normalizers, training, path)
         if run.ema:
             run.ema.load_state_dict(saved["ema"] or saved["model"])
         total, run.state = run.state.total, TrainState.from_dict(training)
     except (RuntimeError, ValueError, KeyError) as error:
         why = " ".join(str(error).split())[:300]
-        raise TrainingError(f"{path} is of another model or optimizer, use its own config: {why}") from None
+        raise TrainingError(f"{path} {_misfit(training)}: {why}") from None
     _compare_anew(run, saved["config"])
     for key in STARTED.intersection(saved["meta"]):
         run.meta[key] = saved["meta"][key]  # a resumed run started where its first part did

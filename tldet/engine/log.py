@@ -39,7 +39,7 @@ class JsonLog:
         if self.quiet:
             return
         kept = b""
-        if step > 0 and self.path.exists():
+        if self.path.exists():
             for line in self.path.read_bytes().splitlines(keepends=True):
                 record = json.loads(line) if line.endswith(b"\n") else {"step": step + 1}
                 if record["step"] > step or (unmeasured and record["step"] == step and record["type"] == "val"):

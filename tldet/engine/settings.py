@@ -7,6 +7,7 @@ from typing import Literal
 
 from tldet.errors import ConfigError
 
+SEEDS = 2**63  # how many there are
 _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -52,7 +53,7 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"training.{name} must be at least {least}, not {value}")
-        if self.seed >= 2**63:
+        if self.seed >= SEEDS:
             raise ConfigError(f"training.seed must be below 2**63, not {self.seed}")
         for name in ("clip_norm", "validate_every", "checkpoint_every"):
             value = getattr(self, name)

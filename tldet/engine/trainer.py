@@ -143,7 +143,7 @@ class Trainer:
         """Make the run's folder ready for a new run."""
         if self.world.main:
             self.keeper.prepare()
-        self.recorder.log.cut(0)
+        self.recorder.log.cut(0, unmeasured=True)
         self.state.unmeasured = self.state.total == 0  # then the start is all there is to measure and to save
 
     def _resume(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tldet.data.index import AnnotationIndex
-from tldet.errors import DataError, TrainingError
+from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.workflows.fewshot.plan import FewShot, prepare, shot_jobs
 from tldet.workflows.study.job import write_result
 from tldet.workflows.study.plan import Wishes
@@ -64,7 +64,7 @@ def test_what_the_data_cannot_give(wishes: Wishes, tmp_path: Path) -> None:
     few = truth(tmp_path / "few.json", {"a": 1, "b": 1, "c": 0})
     with pytest.raises(DataError, match=r"few\.json: has no object of novel class 'c'"):
         prepare(replace(wishes, val_json=few), ASKED)
-    with pytest.raises(TrainingError, match="--seeds must be at least 0, not -1"):
+    with pytest.raises(ConfigError, match=r"--seeds must be at least 0 and below 2\*\*63, not -1"):
         prepare(replace(wishes, seeds=(0, -1)), ASKED)
 
 

@@ -69,7 +69,8 @@ def test_a_plan_names_every_run_and_changes_only_what_differs(digits: Path, tmp_
         (["--fractions", "1.5"], "--fractions must be above 0 and at most 1, not 1.5"),
         (["--fractions", "0.5", "0.5"], "--fractions: a value is given twice"),
         (["--arms", "scratch", "gradual", "--minutes", "1"], "measured on arm 'finetuned': add that to --arms"),
-        (["--seeds", "-1"], "--seeds must be at least 0, not -1"),
+        (["--seeds", "-1"], "--seeds must be at least 0 and below 2**63, not -1"),
+        (["--seeds", "0", str(2**63)], f"--seeds must be at least 0 and below 2**63, not {2**63}"),
         (["--cfg-options", "optimizer.layer_decay=0.8"], "arm 'layer-decay' sets this key"),
     ],
 )

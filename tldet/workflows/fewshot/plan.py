@@ -14,12 +14,12 @@ import numpy as np
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.shots import check_novel, draw, write_shots
-from tldet.errors import DataError, TrainingError
+from tldet.errors import DataError
 from tldet.transfer.sources import file_hash
 from tldet.workflows.finetune import resolve_layout
 from tldet.workflows.study.arms import refuse_controlled
 from tldet.workflows.study.job import RUNS, Factor, Job, folder_name, keep_settings
-from tldet.workflows.study.plan import SPLIT_SEED, Wishes
+from tldet.workflows.study.plan import SPLIT_SEED, Wishes, check_seeds
 
 log = logging.getLogger(__name__)
 DATA = "data"  # in the experiment's folder, what was cut from the data set
@@ -112,8 +112,7 @@ def prepare(wishes: Wishes, asked: FewShot) -> Setup:
     Raises:
         TldetError: the data cannot give it, a value is wrong, or the folder holds another experiment.
     """
-    if min(wishes.seeds) < 0:
-        raise TrainingError(f"--seeds must be at least 0, not {min(wishes.seeds)}")
+    check_seeds(wishes.seeds)
     refuse_controlled(asked.options)
     keep_settings(wishes.out, _settings(wishes, asked))
     layout = resolve_layout(wishes.data, wishes.train_json, wishes.val_json, wishes.images, wishes.out, SPLIT_SEED)

@@ -10,6 +10,7 @@ from typing import Any
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.subsets import subset_size, write_subset
+from tldet.engine.settings import SEEDS
 from tldet.errors import ConfigError, DataError
 from tldet.transfer.sources import file_hash
 from tldet.workflows.choose import Choices, choose_for
@@ -107,11 +108,21 @@ def _check(wishes: Wishes, fractions: Sequence[float]) -> None:
     for option, values in (("--seeds", wishes.seeds), ("--fractions", fractions)):
         if len(set(values)) != len(values):
             raise ConfigError(f"{option}: a value is given twice")
-    if min(wishes.seeds) < 0:
-        raise ConfigError(f"--seeds must be at least 0, not {min(wishes.seeds)}")
+    check_seeds(wishes.seeds)
     for fraction in fractions:
         if not 0 < fraction <= 1:
             raise ConfigError(f"--fractions must be above 0 and at most 1, not {fraction:g}")
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse seeds that a run would refuse, before anything is written.
+
+    Raises:
+        ConfigError: a seed is out of range.
+    """
+    for seed in seeds:
+        if not 0 <= seed < SEEDS:
+            raise ConfigError(f"--seeds must be at least 0 and below 2**63, not {seed}")
 
 
 @dataclass(frozen=True)

@@ -381,10 +381,10 @@ def test_layer_decay_reaches_tokens_and_positions() -> None:
     optimizer = build_optimizer(model, {"type": "AdamW", "lr": 1.0, "layer_decay": 0.5}, 4)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     body = model.backbone.body
-    assert rates[id(body.norm.weight)] == 1.0
-    assert rates[id(body.blocks[11].mlp.fc1.weight)] == 1.0
-    assert rates[id(body.blocks[10].mlp.fc1.weight)] == 0.5
-    assert rates[id(body.pos_embed)] == rates[id(body.patch_embed.proj.weight)] == pytest.approx(0.5**12)
+    assert rates[id(body.norm.weight)] == 0.5
+    assert rates[id(body.blocks[11].mlp.fc1.weight)] == 0.5
+    assert rates[id(body.blocks[10].mlp.fc1.weight)] == 0.25
+    assert rates[id(body.pos_embed)] == rates[id(body.patch_embed.proj.weight)] == pytest.approx(0.5**13)
 
 
 def test_layer_norms_learn_where_batch_norms_are_frozen() -> None:

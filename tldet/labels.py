@@ -182,7 +182,7 @@ def _candidates(sizes: Boxes, boxes: Boxes, shape: tuple[int, int]) -> Boxes:
     y = np.array((y0 - h, y1, y0, y1 - h, y0 - 2 * h))[ROWS]
     x = x.clip(0, np.maximum(shape[1] - w, 0))
     y = y.clip(0, np.maximum(shape[0] - h, 0))
-    return np.array((x, y, x + w, y + h)).transpose(2, 1, 0)
+    return np.asarray(np.array((x, y, x + w, y + h)).transpose(2, 1, 0), np.float32)
 
 
 def _covering(spots: Boxes, boxes: Boxes) -> NDArray[np.float32]:

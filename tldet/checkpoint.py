@@ -24,6 +24,13 @@ log = logging.getLogger(__name__)
 FORMAT, VERSION = "tldet", 1
 PLAIN = (str, int, float, bool, type(None), Tensor, bytes)
 ZIP_START, PICKLE_START = b"PK", b"\x80\x02"  # of torch's files, new and old
+# Settings of a head in older checkpoints (section, name, value), and name and value of the same meaning now.
+OLDER: Mapping[tuple[str, str, Any], tuple[str, Any]] = {
+    ("settings", "normalise", "batch"): ("loss_normalizer", "batch"),
+    ("settings", "normalise", "picture"): ("loss_normalizer", "image"),
+    ("mask", "binary_targets", True): ("targets", "mmdet"),
+    ("mask", "binary_targets", False): ("targets", "torchvision"),
+}
 STEP_NAME = re.compile(r"^step_(\d+)\.pt$")
 
 
@@ -131,7 +138,7 @@ def read_tensors(path: str | Path) -> Any:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """A tldet checkpoint.
+    """A tldet checkpoint, with the settings of older ones under their present names.
 
     Raises:
         CheckpointError: it cannot be read, is none of ours, or is newer than this program.
@@ -143,7 +150,19 @@ def load(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: has format version {state['version']}; this tldet reads {VERSION}: update tldet"
         )
+    _rename_older(state)
     return state
+
+
+def _rename_older(state: Mapping[str, Any]) -> None:
+    value: Any = state
+    for key in ("config", "model", "head"):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    for (part, name, given), (now, meaning) in OLDER.items():
+        section = value.get(part) if isinstance(value, Mapping) else None
+        if isinstance(section, dict) and section.get(name) == given:
+            del section[name]
+            section.setdefault(now, meaning)
 
 
 def steps_in(folder: Path) -> list[Path]:

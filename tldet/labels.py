@@ -191,7 +191,7 @@ def _covering(spots: Boxes, boxes: Boxes) -> NDArray[np.float32]:
     flat = spots.reshape(-1, 4)
     area = _area(flat)[:, None]
     inside = _overlap(flat, boxes)  # (N * C, N)
-    crossed = np.count_nonzero((inside > 0) & (inside < area), axis=1)
+    crossed = np.count_nonzero(inside, axis=1) - np.count_nonzero(inside >= area, axis=1)
     inside /= np.minimum(_area(boxes), area)
     cost = ON_BOX * inside.sum(1) + ON_EDGE * crossed
     return np.asarray(cost.reshape(spots.shape[:2]), np.float32)

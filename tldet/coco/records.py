@@ -107,7 +107,7 @@ def read_document(source: Source, name: str) -> tuple[AnyDocument, int | None, I
     return found, None if texts is None else len(texts), _blocks(name, content, texts or [])
 
 
-def _taken_from(document: AnyDocument) -> list[msgspec.Raw] | list[Annotation] | None:
+def _taken_from(document: AnyDocument) -> list[Any] | None:
     """Take the annotations out of a document, to free their memory; None if it has no such list."""
     taken, document.annotations = document.annotations, UNSET
     return None if isinstance(taken, UnsetType) else taken

@@ -96,7 +96,7 @@ def read_document(source: Source, name: str) -> tuple[AnyDocument, int | None, I
     """
     if not isinstance(source, str | PathLike):
         whole = _from_values(source, name)
-        records = _taken_from(whole)
+        records: Any = _taken_from(whole)
         return whole, None if records is None else len(records), iter([records or []])
     content = read_json_text(Path(source), name)
     try:

@@ -263,7 +263,8 @@ def test_a_checkpoint_of_an_older_version_whose_optimizer_grouped_otherwise(toy:
     make_older(tmp_path / "step_00000002.pt")
     model = toy.ToyModel()
     decayed, others = ([p for p in model.parameters() if (p.ndim > 1) is many] for many in (True, False))
-    optimizer = torch.optim.AdamW([{"params": decayed}, {"params": others, "weight_decay": 0.0}], lr=0.003)
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=0.003)
     with pytest.raises(TrainingError, match=r"written by an older version.*--init-from"):
         toy.build(tmp_path, steps=4, model=model, optimizer=optimizer).run(resume=True)
 

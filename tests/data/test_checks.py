@@ -263,4 +263,4 @@ def test_objects_on_skipped_images_are_not_evaluated(tmp_path: Path, caplog: pyt
     assert "no object to evaluate on" not in caplog.text
     check_images(dataset)
     check_objects(dataset, "metrics are -1")
-    assert "no object to evaluate on (no annotations): metrics are -1" in caplog.text
+    assert "no object to evaluate on (no annotations); metrics are -1" in caplog.text

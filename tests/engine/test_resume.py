@@ -253,7 +253,7 @@ def test_a_checkpoint_of_an_older_version_is_resumed_with_new_running_means(
     make_older(tmp_path / "step_00000002.pt")
     run = toy.build(tmp_path, steps=4)
     assert run.run(resume=True).step == 4
-    assert "written by an older version, whose losses had no running means: they start anew" in caplog.text
+    assert "was written before losses were divided by running means: they start anew" in caplog.text
     (means,) = checkpoint.load(tmp_path / "step_00000004.pt")["training"]["normalizers"].values()
     assert means["weights"]["positives"] == pytest.approx(0.9 * (0.9 + 1) + 1), "of two steps"
 

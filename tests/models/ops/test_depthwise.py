@@ -110,7 +110,9 @@ def test_error_is_no_worse_than_that_of_native_kernels(
         assert true is not None
         assert mine.dtype == dtype
         error, allowed = ((t.double() - true).norm() for t in (mine, theirs))
-        assert error <= 1.1 * allowed + 1e-6 * true.norm()
+        assert error <= (1e-5 if dtype == torch.float32 else 1e-2) * true.norm()
+        if allowed.isfinite():  # torch's bf16 kernel for dilated convolutions has returned NaN in rare runs
+            assert error <= 1.1 * allowed + 1e-6 * true.norm()
 
 
 def test_only_what_needs_a_gradient_gets_one() -> None:

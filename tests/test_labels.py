@@ -54,6 +54,7 @@ def test_two_boxes_at_one_place_get_labels_apart() -> None:
 def test_a_label_stands_above_its_box_where_there_is_room_and_below_where_there_is_none() -> None:
     sizes = [(16, 60)]
     assert place(sizes, np.array([[50, 60, 250, 180]], np.float32), (400, 300)) == [(50, 44)]
+    assert place(sizes, np.array([[49.6, 59.6, 250.3, 180.4]], np.float32), (400, 300)) == [(50, 44)]
     assert place(sizes, np.array([[50, 4, 250, 180]], np.float32), (400, 300)) == [(50, 180)]
     beside = np.array([[50, 60, 250, 180], [40, 30, 130, 58]], np.float32)  # a box where the label would be
     assert place([*sizes, (16, 20)], beside, (400, 300))[0] == (190, 44)

@@ -149,6 +149,7 @@ def place(sizes: Sequence[tuple[int, int]], boxes: Boxes, shape: tuple[int, int]
     """
     if not len(sizes):
         return []
+    boxes = boxes.round()  # as they are drawn; a label that touches its box does not cover it
     spots = _candidates(np.asarray(sizes, np.float32), boxes, shape)  # (N, C, 4)
     cost = _covering(spots, boxes) + PREFERENCE * np.arange(spots.shape[1], dtype=np.float32)
     taken = np.zeros(shape, np.uint8)  # 1 under the labels placed so far
@@ -177,7 +178,7 @@ def _cheapest(spots: Iterable[tuple[float, list[int]]], taken: Mask, height: int
 def _candidates(sizes: Boxes, boxes: Boxes, shape: tuple[int, int]) -> Boxes:
     """Return candidates (N, C, 4): above, below, inside at top and bottom, beside the box; moved into the image."""
     h, w = sizes.T
-    x0, y0, x1, y1 = boxes.round().T
+    x0, y0, x1, y1 = boxes.T
     x = np.array((x0, x1 - w, x1, x0 - w))[COLUMNS]  # (C, N)
     y = np.array((y0 - h, y1, y0, y1 - h, y0 - 2 * h))[ROWS]
     x = x.clip(0, np.maximum(shape[1] - w, 0))

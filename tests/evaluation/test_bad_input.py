@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from tldet.coco.checks import common_classes
 from tldet.errors import DataError
-from tldet.evaluation.coco import check_common_classes, evaluate_files
+from tldet.evaluation.coco import evaluate_files
 
 GT: dict[str, Any] = {
     "images": [{"id": 7, "width": 100, "height": 80}, {"id": 9, "width": 100, "height": 80}],
@@ -189,9 +190,9 @@ def test_unknown_picture_to_score() -> None:
 
 
 def test_common_classes() -> None:
-    assert check_common_classes(["cat", "dog"], ["dog", "bird"]) == ["dog"]
+    assert common_classes(["cat", "dog"], ["dog", "bird"]) == ["dog"]
     with pytest.raises(DataError, match=r"no class in common: the dataset has cat; the model has dog, bird"):
-        check_common_classes(["cat"], ["dog", "bird"])
+        common_classes(["cat"], ["dog", "bird"])
 
 
 @pytest.mark.parametrize(("keyword", "value"), [("engine", "slow"), ("type", "keypoints")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,11 +50,6 @@ def evaluate_files(
     results = load_results(dt, truth)
     chosen = truth if image_ids is None else truth.on(image_ids)
     return score(chosen, results.on(chosen, truth), engine, agnostic=agnostic)
-
-
-def check_common_classes(dataset_names: Collection[str], model_names: Collection[str]) -> list[str]:
-    """The class names that a dataset and a model share; DataError naming both lists when there is none."""
-    return checks.common_classes(dataset_names, model_names)
 
 
 class CocoEvaluator:

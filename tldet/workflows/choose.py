@@ -17,7 +17,6 @@ SMALL_OBJECT = 12.0  # pixels; a tenth of the objects may be smaller than this a
 LONGEST_LITE, LONGEST_R50 = 640, 1333
 LEAST_STEPS, MOST_STEPS = 600, 20_000  # a run with no length given
 EPOCHS = 30
-VALIDATIONS = 5
 
 
 @dataclass

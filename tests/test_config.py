@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from tldet.config import check, find, load, parse_options
+from tldet.config import check, files, find, load, parse_options
 from tldet.config.files import shipped
 from tldet.data.transforms import Pipeline
 from tldet.engine.settings import TrainSettings
@@ -96,7 +97,7 @@ def test_the_file_that_set_a_key_is_named(tmp_path: Path) -> None:
         ("a = dict(**b)", "not code"),
         ("a = __import__('os').system('true')", "not code"),
         ("a = (", "is no valid Python"),
-        ("_base_ = ['nothing.py']", "_base_ 'nothing.py' does not exist"),
+        ("_base_ = ['nothing.py']", "_base_ 'nothing.py' ("),
         ("_base_ = 5", "_base_ must be the path of a file, or a list of such, not 5"),
         ("_base_ = ['c.py', 5]", "_base_ must be the path of a file"),
         ("_base_ = 'c.py'", "is its own _base_"),
@@ -281,3 +282,88 @@ def test_a_seed_that_no_generator_takes() -> None:
     assert TrainSettings(seed=2**63 - 1).seed
     with pytest.raises(ConfigError, match=rf"^training\.seed must be below 2\*\*63, not {10**20}$"):
         TrainSettings(seed=10**20)
+
+
+def bases(*names: str) -> str:
+    return f"_base_ = {list(names)!r}\n"
+
+
+def test_a_base_of_many_files_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty levels of two files each, both with both of the next level as their bases, have 2**40 paths."""
+    for level in range(40):
+        for name in "ab":
+            below = bases(f"a{level + 1}.py", f"b{level + 1}.py") if level < 39 else ""
+            (tmp_path / f"{name}{level}.py").write_text(below)
+    read = []
+    literals = files.read_literals
+    monkeypatch.setattr(files, "read_literals", lambda path: [read.append(path), literals(path)][1])
+    (tmp_path / "top.py").write_text(bases("a0.py", "b0.py") + "x = 3")
+    assert load(tmp_path / "top.py").data == {"x": 3}
+    assert len(read) == 81
+
+
+def test_a_key_of_a_base_that_is_reached_twice_is_set_twice(tmp_path: Path) -> None:
+    (tmp_path / "c.py").write_text("x = dict(y=1)")
+    for name in "ab":
+        (tmp_path / f"{name}.py").write_text(bases("c.py"))
+    (tmp_path / "top.py").write_text(bases("a.py", "b.py"))
+    with pytest.raises(ConfigError, match=r"top\.py: x is set by more than one of its _base_ files"):
+        load(tmp_path / "top.py")
+    (tmp_path / "top.py").write_text(bases("a.py"))
+    config = load(tmp_path / "top.py")
+    assert (config.data, config.origin("x.y")) == ({"x": {"y": 1}}, str(tmp_path / "c.py"))
+
+
+def test_bases_that_go_round_or_too_deep(tmp_path: Path) -> None:
+    for level in range(2000):
+        (tmp_path / f"a{level}.py").write_text(bases(f"a{level + 1}.py"))
+    (tmp_path / "a2000.py").write_text("x = 1")
+    with pytest.raises(ConfigError, match=r"a100\.py: is the _base_ of more than 100 files in a row"):
+        load(tmp_path / "a0.py")
+    assert load(tmp_path / "a1990.py").data == {"x": 1}
+    (tmp_path / "a2000.py").write_text(bases("a1995.py"))
+    with pytest.raises(ConfigError, match=r"a1995\.py: is its own _base_"):
+        load(tmp_path / "a1990.py")
+
+
+@pytest.mark.parametrize(
+    "text", ["x = 0x" + "f" * 5000, "x = [dict(y={-1: (1, -0x1" + "0" * 4000 + ")})]", "x = 1 << 9"]
+)
+def test_integers_that_cannot_be_printed_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.py").write_text(text)
+    with pytest.raises(ConfigError, match=r"c\.py:1: (holds an integer of more than 64 bits|a config holds literals)"):
+        load(tmp_path / "c.py")
+    (tmp_path / "c.py").write_text(f"x = {2**64 - 1}, {-(2**63)}, True, 1j, b'a'")
+    assert load(tmp_path / "c.py")["x"][:2] == (2**64 - 1, -(2**63))
+    value = text.partition("= ")[2]
+    assert parse_options([f"a={value}"]) == {"a": value}
+
+
+def test_long_keys_are_shortened_in_messages(tmp_path: Path) -> None:
+    (tmp_path / "c.py").write_text(f"{'k' * 100_000} = 1\nmodel = dict({'q' * 100_000}='v{' v' * 100_000}')")
+    with pytest.raises(ConfigError, match=r"\[100001 characters\]\.\.\.") as raised:
+        check(load(tmp_path / "c.py"), SCHEMA)
+    assert len(str(raised.value)) < 11_000
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_configs_that_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "loop.py").symlink_to("loop.py")
+    (tmp_path / "folder.py").mkdir()
+    for name, expected in {
+        str(tmp_path / "pipe.py"): "is a pipe, not a regular file",
+        str(tmp_path / "folder.py"): "is a folder, not a regular file",
+        str(tmp_path / "loop.py"): "no config",
+        "/dev/zero": "is a device, not a regular file",
+        "x" * 5000: "no config",
+        "a\0b": "no config",
+    }.items():
+        with pytest.raises(ConfigError, match=expected):
+            load(name)
+        (tmp_path / "top.py").write_text(bases(name))
+        with pytest.raises(
+            ConfigError,
+            match=r"top\.py: _base_ .*(no such file|not a regular file|symbolic links|too long|null character)",
+        ):
+            load(tmp_path / "top.py")

@@ -55,3 +55,102 @@ def test_many_areas() -> None:
     areas, boxes = rle.areas_and_boxes(rles(torch.ones(300, 2, 3, dtype=torch.uint8)))
     assert areas.tolist() == [6.0] * 300
     assert boxes.tolist() == [[0, 0, 3, 2]] * 300
+
+
+SQUARE = [1, 1, 5, 1, 5, 4, 1, 4]
+FAR = [
+    [[0, 0, 1e9, 0, 1e9, 1e9]],
+    [[0, 0, 5e7, 0, 5e7, 5e7]],
+    [[-3e9, 2, 4, 2, 4, 5]],
+    [[1e9, 1e9, 1e9 + 4, 1e9, 1e9, 1e9 + 4]],  # small, but beyond 32 bits once it is scaled
+    [[1e300, 0, -1e300, 5, 0, 1e300]],
+    [SQUARE, [0, 0, 2**40, 0, 0, 2**40]],
+    [[0, 0, 20_000, 3] * 100],  # a zigzag
+]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("polygons", FAR, ids=lambda polygons: str(polygons)[:40])
+def test_polygons_far_larger_than_their_image(polygons: list[list[float]]) -> None:
+    assert "has a polygon far larger than its image" in str(rle.problem_with(polygons, (480, 640)))
+
+
+@pytest.mark.parametrize(
+    "polygon",
+    [
+        [-10_000, -10_000, 10_000, -10_000, 10_000, 10_000, -10_000, 10_000],  # a tile of a large image
+        [0, 0, 640.4, 0, 640.4, 480.4, 0, 480.4],
+        [100_000, 100_000, 100_004, 100_000, 100_000, 100_004],
+        [0, 0, 60, 3] * 200,
+        [x for n in range(2000) for x in (300 + 200 * np.cos(n / 320), 200 + 200 * np.sin(n / 320))],
+    ],
+    ids=["around", "border", "outside", "zigzag", "fine"],
+)
+def test_polygons_over_the_border_are_those_of_pycocotools(polygon: list[float]) -> None:
+    assert rle.problem_with([polygon], (480, 640)) is None
+    expected = coco_mask.merge(coco_mask.frPyObjects([polygon], 480, 640))
+    assert rle.to_rle([polygon], (480, 640)) == expected
+
+
+WRAPS = {"size": [6, 8], "counts": [2**63 - 1, 2**63 - 1, 2, 48]}  # the sum is 48 in 64 bits
+BAD_RLES = [
+    ({"size": [6.0, 8.0], "counts": [48]}, (6, 8), "has an RLE of size [6.0, 8.0]; it must be two integers"),
+    ({"size": [True, 48], "counts": [48]}, (0, 0), "two integers"),
+    ({"size": [6, 8, 1], "counts": [48]}, (6, 8), "two integers"),
+    ({"size": [[6], [8]], "counts": [48]}, (6, 8), "two integers"),
+    ({"size": "68", "counts": [48]}, (6, 8), "two integers"),
+    ({"size": {"6": 8}, "counts": [48]}, (6, 8), "two integers"),
+    ({"size": [-6, -8], "counts": [48]}, (0, 0), "between 1 and 4294967295 pixels"),
+    ({"size": [0, 0], "counts": []}, (0, 0), "between 1 and 4294967295 pixels"),
+    ({"size": [2**16, 2**16], "counts": [2**32]}, (0, 0), "between 1 and 4294967295 pixels"),
+    ({"size": [2**63, 2**63], "counts": [2**126]}, (0, 0), "between 1 and 4294967295 pixels"),
+    ({"size": [10**5000, 1], "counts": [1]}, (0, 0), "neither a list of polygons nor an RLE"),
+    ({"size": [2**31, 2**31], "counts": [2**62]}, (2**31, 2**31), "too large for masks"),
+    ({"size": [6, 8], "counts": [[48]]}, (6, 8), "counts are not a flat list of integers"),
+    ({"size": [6, 8], "counts": [[40], [8]]}, (6, 8), "counts are not a flat list of integers"),
+    ({"size": [6, 8], "counts": [[40], [8, 1]]}, (6, 8), "neither a list of polygons nor an RLE"),
+    ({"size": [6, 8], "counts": [47.5, 0.5]}, (6, 8), "counts are not a flat list of integers"),
+    ({"size": [6, 8], "counts": [True] * 48}, (6, 8), "counts are not a flat list of integers"),
+    ({"size": [6, 8], "counts": [None]}, (6, 8), "counts are not a flat list of integers"),
+    ({"size": [6, 8], "counts": ["48"]}, (6, 8), "counts are not a flat list of integers"),
+    ({"size": [6, 8], "counts": []}, (6, 8), "counts"),
+    (WRAPS, (6, 8), "counts do not fill its size [6, 8]"),
+    ({"size": [6, 8], "counts": [2**64 - 1, 49]}, (6, 8), "counts"),
+    ({"size": [6, 8], "counts": [2**70]}, (6, 8), "counts"),
+    ({"size": [6, 8], "counts": "oooooooooooooooo0"}, (6, 8), "neither a list of polygons nor an RLE"),
+    ({"size": [6, 8], "counts": "é"}, (6, 8), "neither a list of polygons nor an RLE"),
+    ({"size": [6, 8], "counts": "\ud800"}, (6, 8), "neither a list of polygons nor an RLE"),
+    ({"size": [6, 8], "counts": {"a": 1}}, (6, 8), "neither a list of polygons nor an RLE"),
+    ({"size": [6, 8], "counts": None}, (6, 8), "neither a list of polygons nor an RLE"),
+    (3, (6, 8), "neither a list of polygons nor an RLE"),
+    (["a"], (6, 8), "neither a list of polygons nor an RLE"),
+    ([[1, 2, 3, 4, 5, [6]]], (6, 8), "neither a list of polygons nor an RLE"),
+    ([[1, 2, 3, 4, 5, 10**5000]], (6, 8), "neither a list of polygons nor an RLE"),
+    ([[1, 2, 3, 4, 5, None]], (6, 8), "not finite"),
+    ([[True] * 6], (6, 8), None),
+]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("segmentation", "size", "expected"), BAD_RLES, ids=range(len(BAD_RLES)))
+def test_malformed_segmentations(segmentation: object, size: tuple[int, int], expected: str | None) -> None:
+    problem = rle.problem_with(segmentation, size)
+    assert problem is None if expected is None else expected in str(problem)
+
+
+def _values(draw: st.DrawFn) -> object:
+    scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4)
+    numbers = st.lists(scalars, max_size=9)
+    rles = st.fixed_dictionaries(
+        {"size": numbers | scalars | st.just([3, 4]), "counts": numbers | scalars | st.binary()}
+    )
+    return draw(scalars | st.lists(numbers | scalars, max_size=3) | rles)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@given(st.composite(_values)(), st.sampled_from([(0, 0), (3, 4)]))
+def test_whatever_is_valid_is_safe_for_pycocotools(segmentation: object, size: tuple[int, int]) -> None:
+    if rle.problem_with(segmentation, size) is None and (size != (0, 0) or isinstance(segmentation, dict)):
+        found = rle.to_rle(segmentation, size)
+        if found["size"][0] * found["size"][1] < 10**6:
+            assert coco_mask.decode(found).shape == tuple(found["size"])

@@ -1,42 +1,96 @@
-"""Where what is costly to find out is kept between runs: ``$TLDET_CACHE``, or ``~/.cache/tldet``."""
+"""Results of long computations cached between runs, in ``$TLDET_CACHE`` or ``~/.cache/tldet``.
+
+Each entry has a checksum; a damaged entry is computed anew.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
+import logging
 import os
+import shutil
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from tldet.errors import DataError
+from tldet.inputs import read_file
+
+log = logging.getLogger(__name__)
+VERSION = 2  # of the format of entries
+
 
 def cache_root() -> Path:
-    """The folder of everything kept; removing it loses time and nothing else."""
+    """Return the folder of the cache; removing it loses time and nothing else."""
     return Path(os.environ.get("TLDET_CACHE") or Path.home() / ".cache" / "tldet")
 
 
 def remembered(kind: str, key: str, find_out: Callable[[], Any]) -> tuple[Any, bool]:
-    """A small answer (anything JSON holds), found out once for each key.
+    """Return a small result from the cache, or compute and cache it.
 
     Args:
-        kind: what sort of answer; a folder in the cache.
-        key: everything the answer depends on.
-        find_out: gives the answer; called where none is kept.
+        kind: kind of result; a folder in the cache.
+        key: everything the result depends on.
+        find_out: computes the result, a JSON value.
 
     Returns:
-        The answer, and whether it was kept from an earlier time. Where the folder cannot be used, it is found out anew.
+        The result, and whether it was cached. If the folder cannot be written, the result is computed each time.
     """
-    path = cache_root() / kind / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8")), True
-    except (OSError, ValueError):
-        answer = find_out()
+    path = cache_root() / kind / f"{hashlib.sha256(f'{VERSION} {key}'.encode()).hexdigest()[:32]}.json"
+    if os.path.lexists(path):
+        try:
+            return read_entry(path), True
+        except DataError as error:
+            log.warning("%s; computed anew", error)
+            discard(path)
+    answer = find_out()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, partial = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(answer, file)
-        Path(partial).replace(path)
+        os.close(handle)
+        try:
+            write_entry(Path(partial), answer)
+            Path(partial).replace(path)
+        finally:
+            discard(Path(partial))
     return answer, False
+
+
+def write_entry(path: Path, value: Any) -> None:
+    """Write a JSON value behind its checksum."""
+    text = json.dumps(value).encode()
+    path.write_bytes(_checksum(text) + b"\n" + text)
+
+
+def read_entry(path: Path) -> Any:
+    """Read a value of :func:`write_entry`.
+
+    Raises:
+        DataError: the file cannot be read or is damaged.
+    """
+    checksum, _, text = read_file(path, DataError).partition(b"\n")
+    try:
+        if checksum == _checksum(text):
+            return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        pass
+    raise DataError(f"{path}: is a damaged cache entry")
+
+
+def discard(path: Path) -> None:
+    """Remove a file or folder of the cache, if there is one and it can be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _checksum(text: bytes) -> bytes:
+    return f"{zlib.crc32(text):08x}".encode()

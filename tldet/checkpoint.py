@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from tldet.errors import CheckpointError
+from tldet.inputs import is_folder, require_file
 
 log = logging.getLogger(__name__)
 FORMAT, VERSION = "tldet", 1
@@ -115,8 +116,7 @@ def read_tensors(path: str | Path) -> Any:
         CheckpointError: the file is missing, cut off, or holds more than tensors and plain containers.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+    require_file(path, CheckpointError)
     head = b""
     try:
         with path.open("rb") as file:
@@ -167,7 +167,7 @@ def _rename_older(state: Mapping[str, Any]) -> None:
 
 def steps_in(folder: Path) -> list[Path]:
     """The step checkpoints of a folder, newest first."""
-    found = [p for p in folder.glob("step_*.pt") if STEP_NAME.match(p.name)] if folder.is_dir() else []
+    found = [p for p in folder.glob("step_*.pt") if STEP_NAME.match(p.name)] if is_folder(folder) else []
     return sorted(found, key=lambda p: int(p.stem.removeprefix("step_")), reverse=True)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tldet.commands import COMMANDS
 from tldet.engine.memory import restart_without_caches
-from tldet.errors import ConfigError, TldetError
+from tldet.errors import ConfigError, TldetError, shorten
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +33,7 @@ class _Lines(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(self.format(record), markup=False, highlight=False)
+        self._console.print(shorten(self.format(record)), markup=False, highlight=False)
 
 
 def build_parser() -> argparse.ArgumentParser:

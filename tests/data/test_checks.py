@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from tldet.data import checks
-from tldet.data.checks import check_file, read_header
+from tldet.data.checks import check_file, find_faults, read_header
 from tldet.data.coco import CocoDataset
-from tldet.data.images import read_image
+from tldet.data.file_names import resolve_names
+from tldet.data.images import read_image, require_pictures
 from tldet.errors import DataError
 from tldet.workflows.parts import check_images, check_objects
 
@@ -264,3 +265,32 @@ def test_objects_on_skipped_images_are_not_evaluated(tmp_path: Path, caplog: pyt
     check_images(dataset)
     check_objects(dataset, "metrics are -1")
     assert "no object to evaluate on (no annotations); metrics are -1" in caplog.text
+
+
+def test_names_that_no_file_has(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    names = ["x" * 5000 + ".jpg", "a\0.jpg", "y" * 5000 + "/a.jpg", "loop/a.jpg", "a.jpg/b.jpg", "a.jpg"]
+    (tmp_path / "loop").symlink_to("loop")
+    sizes = np.array([[HEIGHT, WIDTH]] * len(names), np.int32)
+    for one in (names, resolve_names(tmp_path, names, tmp_path / "some.json")):
+        faults = find_faults(tmp_path, one, sizes, tmp_path / "some.json", range(len(names)))
+        assert [(fault.position, fault.problem) for fault in faults] == [(n, "no such file") for n in range(5)]
+    with pytest.raises(DataError, match=r"5 of 6 images of .* missing: xxx"):
+        require_pictures(tmp_path, names, tmp_path / "some.json")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"junk" * 100, np.full((2, 2), -5, np.int32), np.zeros(3)]
+)
+def test_a_damaged_list_of_checked_files_is_made_anew(tmp_path: Path, content: bytes | np.ndarray) -> None:
+    names = [photo(tmp_path / name).name for name in ("a.jpg", "b.jpg")]
+    arguments = (tmp_path, names, np.array([[HEIGHT, WIDTH]] * 2, np.int32), tmp_path / "some.json", [0, 1])
+    assert find_faults(*arguments) == []
+    (kept,) = (tmp_path / "cache" / "images").iterdir()
+    good = kept.read_bytes()
+    if isinstance(content, bytes):
+        kept.write_bytes(content)
+    else:
+        np.save(kept, content)
+    assert find_faults(*arguments) == []
+    assert kept.read_bytes() == good

@@ -35,7 +35,7 @@ def dataset(folder: Path, segmentation: Any) -> CocoDataset:
         ([[1, 1, 5, 1, 5, 10**400]], "neither a list of polygons nor an RLE"),
         (["1, 1, 5, 4"], "neither a list of polygons nor an RLE"),
         ({"size": list(SIZE)}, "neither a list of polygons nor an RLE"),
-        ({"size": [8, 6], "counts": [48]}, "has a mask of size [8, 6], its picture has [6, 8]"),
+        ({"size": [8, 6], "counts": [48]}, "has a mask of size [8, 6], but its image is [6, 8]"),
         ({"size": list(SIZE), "counts": [40]}, "counts do not fill"),
         ({"size": list(SIZE), "counts": "P"}, "neither a list of polygons nor an RLE"),
         ("mask.png", "neither a list of polygons nor an RLE"),

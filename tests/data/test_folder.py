@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tldet.data.coco import SampleKey
-from tldet.data.folder import ImageFolderDataset, collate_pictures, collate_whole, find_parts, held_out
+from tldet.data.folder import ImageFolderDataset, collate_pictures, collate_whole, find_parts, held_out, scan
 from tldet.data.loader import BatchOrder, eval_batches, train_batches
 from tldet.errors import DataError
 
@@ -155,3 +155,15 @@ def test_parts_of_a_folder_are_found(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "other" / "val").mkdir(parents=True)
     with pytest.raises(DataError, match="holds val but no train folder"):
         find_parts(tmp_path / "other")
+
+
+def test_links_that_form_loops(folder: Path) -> None:
+    """Two links to the folder above make 2**40 paths."""
+    before = scan(folder)
+    name = next(iter(before))
+    for link, target in (("up", ".."), ("here", "."), ("self", "self")):
+        (folder / name / link).symlink_to(target)
+    (folder / "loop").symlink_to("loop")
+    after = scan(folder)
+    assert after.keys() == before.keys()
+    assert after[name] == before[name]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tldet.coco.records import BLOCK
-from tldet.data.index import AnnotationIndex
+from tldet.data.index import ARRAYS, AnnotationIndex
 from tldet.errors import DataError
 from tldet.evaluation.loading import load_ground_truth
 
@@ -197,7 +200,7 @@ def test_both_readers_say_the_same(tmp_path: Path) -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nothing\.json: cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"nothing\.json: no such file"):
         AnnotationIndex.load(tmp_path / "nothing.json")
 
 
@@ -360,3 +363,56 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, name: str, content: bytes 
     assert victim.stat().st_size > 4
     folders = list((tmp_path / "cache" / "index").iterdir())
     assert folders == [victim.parent]
+
+
+def test_changed_files_of_the_cache_are_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path, partly([7], None))
+    before = AnnotationIndex.load(path)
+    values = {name: np.array(getattr(before, name)).tolist() for name in (*ARRAYS, "labelled")}
+    (folder,) = (tmp_path / "cache" / "index").iterdir()
+    names = sorted(one.name for one in folder.iterdir())
+    assert len(names) == len(ARRAYS) + 2
+    for name in names:
+        content = bytearray((folder / name).read_bytes())
+        content[-1] ^= 1
+        time.sleep(0.01)  # the clock of a file system may be coarse
+        (folder / name).write_bytes(content)
+        caplog.clear()
+        index = AnnotationIndex.load(path)
+        assert {key: np.array(getattr(index, key)).tolist() for key in values} == values, name
+        assert (index.class_names, index.file_names) == (before.class_names, before.file_names)
+        assert [line for line in caplog.messages if "damaged and are rebuilt" in line], name
+        caplog.clear()
+        AnnotationIndex.load(path)
+        assert caplog.messages == []
+
+
+def test_a_file_in_place_of_the_cached_folder(tmp_path: Path) -> None:
+    path = write(tmp_path, partly([7], None))
+    AnnotationIndex.load(path)
+    (folder,) = (tmp_path / "cache" / "index").iterdir()
+    shutil.rmtree(folder)
+    folder.write_text("junk")
+    assert isinstance(AnnotationIndex.load(path).boxes, np.memmap)
+    assert folder.is_dir()
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize(
+    "polygon", ["[0, 0, 1e9, 0, 1e9, 1e9]", "[0, 0, 50000000, 0, 5e7, 5e7]", "[1, 2, 3, 4, 5, 1e999]"]
+)
+def test_far_polygons_are_found_before_training(tmp_path: Path, polygon: str) -> None:
+    whole = json.dumps(coco(annotations=[annotation(segmentation="here")]))
+    index = AnnotationIndex.load(write(tmp_path, whole.replace('"here"', f"[{polygon}]")))
+    with pytest.raises(DataError, match=r"some\.json: annotation id 5 has a (polygon|segmentation)"):
+        index.outlines()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_paths_that_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("pipe", "loop", "nothing", "x" * 5000, "a\0b", "cache"):
+        (tmp_path / "cache").mkdir(exist_ok=True)
+        with pytest.raises(DataError, match=r"pipe|symbolic links|no such file|too long|null|folder"):
+            AnnotationIndex.load(tmp_path / name)

@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tldet.coco.checks import common_classes
 from tldet.errors import DataError
 from tldet.evaluation.coco import evaluate_files
+from tldet.evaluation.loading import load_ground_truth
 
 GT: dict[str, Any] = {
     "images": [{"id": 7, "width": 100, "height": 80}, {"id": 9, "width": 100, "height": 80}],
@@ -26,6 +28,7 @@ DT: list[dict[str, Any]] = [
 REMOVE = object()
 RLE = {"size": [80, 100], "counts": [0, 8000]}
 NAN, INF = float("nan"), float("inf")
+HUGE = "an integer of 5000 digits"
 
 
 def changed(records: list[dict[str, Any]], **changes: Any) -> list[dict[str, Any]]:
@@ -42,12 +45,13 @@ def changed(records: list[dict[str, Any]], **changes: Any) -> list[dict[str, Any
 def refused(tmp_path: Path, gt: Any, dt: Any, type: Any = "bbox") -> str:
     for name, content in (("gt.json", gt), ("dt.json", dt)):
         if content is not None:
-            text = content if isinstance(content, str) else json.dumps(content)
+            text = content if isinstance(content, str) else json.dumps(content).replace(f'"{HUGE}"', "9" * 5000)
             (tmp_path / name).write_text(text)
     with pytest.raises(DataError) as caught:
         evaluate_files(tmp_path / "gt.json", tmp_path / "dt.json", type=type)
     message = str(caught.value)
     assert "\n" not in message
+    assert len(message) < 1000
     return message
 
 
@@ -71,6 +75,13 @@ BAD_DETECTIONS = [
     ({"bbox": {"x": 1}}, ["detection 1", "'bbox' must be a list of four numbers"]),
     ({"bbox": [1, 2, NAN, 4]}, ["detection 1", "bbox [1.0, 2.0, nan, 4.0]", "finite"]),
     ({"bbox": [1, 2, -3, 4]}, ["detection 1", "negative"]),
+    ({"score": 10**400}, ["detection 1", "'score' is an integer of more than 308 digits"]),
+    ({"bbox": [1, 2, 10**400, 4]}, ["detection 1", "'bbox' is an integer of more than 308 digits"]),
+    ({"bbox": [1, 2, HUGE, 4]}, ["detection 1", "'bbox' is an integer of more than 308 digits"]),
+    ({"image_id": HUGE}, ["detection 1", "'image_id' is an integer of more than 308 digits"]),
+    ({"image_id": 10**300}, ["detection 1", "unknown image_id 1"]),
+    ({"category_id": 2**63}, ["detection 1", "unknown category_id 9223372036854775808"]),
+    ({"k" * 100_000: 1, "score": REMOVE}, ["detection 1", "no 'score'", "[100001 characters]"]),
 ]
 
 
@@ -89,6 +100,12 @@ BAD_ANNOTATIONS = [
     ({"bbox": [1, 2, 3]}, ["annotation id 2", "four numbers"]),
     ({"bbox": [1, 2, INF, 4]}, ["annotation id 2", "finite"]),
     ({"bbox": [1, 2, -3, 4]}, ["annotation id 2", "negative"]),
+    ({"bbox": [1, 2, 10**400, 4]}, ["annotation id 2", "'bbox' is an integer of more than 308 digits"]),
+    ({"bbox": [1, 2, 3, HUGE]}, ["annotation id 2", "'bbox' is an integer of more than 308 digits"]),
+    ({"area": HUGE}, ["annotation id 2", "'area' is an integer of more than 308 digits"]),
+    ({"id": HUGE}, ["annotation", "'id' is an integer of more than 308 digits"]),
+    ({"iscrowd": 2**70}, ["annotation id 2", "'iscrowd' must be a whole number", "2147483647"]),
+    ({"image_id": 2**63}, ["annotation id 2", "'image_id' must be a whole number"]),
 ]
 
 
@@ -110,6 +127,28 @@ BAD_LISTS = [
 def test_bad_list_of_labelled_categories(tmp_path: Path, ids: Any, parts: list[str]) -> None:
     message = refused(tmp_path, {**GT, "images": changed(GT["images"], labelled_category_ids=ids)}, DT)
     assert all(part in message for part in parts), message
+
+
+BAD_SIZES = [
+    ({"width": -1}, ["image id 9", "'width' must be a whole number >= 0, not -1"]),
+    ({"height": NAN}, ["image id 9", "'height' must be a whole number", "NaN"]),
+    ({"height": INF}, ["image id 9", "'height' must be a whole number", "Infinity"]),
+    ({"width": -INF}, ["image id 9", "'width' must be a whole number", "-Infinity"]),
+    ({"width": 2**63}, ["image id 9", "'width' must be a whole number <= 2147483647", "9223372036854775808"]),
+    ({"width": 1.5}, ["image id 9", "'width' must be a whole number", "1.5"]),
+    ({"width": "100"}, ["image id 9", "'width' must be a whole number", "text '100'"]),
+    ({"width": [100]}, ["image id 9", "'width' must be a whole number", "[100]"]),
+    ({"width": True}, ["image id 9", "'width' must be a whole number", "true"]),
+    ({"width": 1e300}, ["image id 9", "'width' must be a whole number"]),
+    ({"height": HUGE}, ["image id 9", "'height' is an integer of more than 308 digits"]),
+]
+
+
+@pytest.mark.parametrize("type", ["bbox", "segm"])
+@pytest.mark.parametrize(("changes", "parts"), BAD_SIZES)
+def test_bad_size_of_an_image(tmp_path: Path, changes: dict[str, Any], parts: list[str], type: str) -> None:
+    message = refused(tmp_path, {**GT, "images": changed(GT["images"], **changes)}, DT, type)
+    assert [part for part in parts if part not in message] == [], message
 
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -157,6 +196,14 @@ BAD_MASKS = [
     ([{"segmentation": RLE}, {"segmentation": [[1, 2, 3]]}], ["detection 1", "three points"]),
     ([{"segmentation": RLE}, {"segmentation": [["a"] * 6]}], ["detection 1", "polygon"]),
     ([{"segmentation": RLE}, {"segmentation": "x"}], ["detection 1", "neither"]),
+    ([{"segmentation": RLE}, {"segmentation": ["a"]}], ["detection 1", "neither"]),
+    ([{"segmentation": RLE}, {"segmentation": [[0, 0, 1e9, 0, 1e9, 1e9]]}], ["detection 1", "far larger"]),
+    ([{"segmentation": RLE}, {"segmentation": {"size": [80.0, 100.0], "counts": [8000]}}], ["detection 1", "integers"]),
+    ([{"segmentation": RLE}, {"segmentation": {"size": [80, 100], "counts": [[8000]]}}], ["detection 1", "flat list"]),
+    (
+        [{"segmentation": RLE}, {"segmentation": [[1, 2, 3, 4, 5, HUGE]]}],
+        ["detection 1", "'segmentation' is an integer"],
+    ),
 ]
 
 
@@ -180,7 +227,7 @@ def test_several_are_counted(tmp_path: Path) -> None:
 
 
 def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is a folder, not a regular file"):
         evaluate_files(tmp_path, DT)
 
 
@@ -199,3 +246,56 @@ def test_common_classes() -> None:
 def test_programming_errors_stay_what_they_are(keyword: Any, value: Any) -> None:
     with pytest.raises(ValueError, match=value):
         evaluate_files(GT, DT, **{keyword: value})
+
+
+BAD_TRUTH_MASKS = [
+    (["a"], "neither"),
+    ([[0, 0, 1e9, 0, 1e9, 1e9]], "far larger than its image"),
+    ([[0, 0, 5e7, 0, 5e7, 5e7]], "far larger than its image"),
+    ([[1, 2, 3, 4, 5, HUGE]], "neither"),
+    ({"size": [80.0, 100.0], "counts": [8000]}, "two integers"),
+    ({"size": [80, 100], "counts": [[8000]]}, "flat list of integers"),
+    ({"size": [80, 100], "counts": [2**63 - 1, 2**63 - 1, 2, 8000]}, "do not fill"),
+    ({"size": [2**31, 2**31], "counts": [2**62]}, "of size [2147483648, 2147483648]"),
+]
+
+
+@pytest.mark.parametrize("boxes", [True, False])
+@pytest.mark.parametrize("sizes", [True, False])
+@pytest.mark.parametrize(("segmentation", "expected"), BAD_TRUTH_MASKS)
+def test_bad_masks_of_the_ground_truth(
+    tmp_path: Path, segmentation: Any, expected: str, sizes: bool, boxes: bool
+) -> None:
+    """Also for images of unknown size, and for annotations whose box is derived from the mask."""
+    gt = copy.deepcopy(GT)
+    for record in gt["annotations"]:
+        record["segmentation"] = RLE
+    gt["annotations"][1]["segmentation"] = segmentation
+    if not boxes:
+        del gt["annotations"][1]["bbox"]
+    if not sizes:
+        gt["images"] = [{"id": 7}, {"id": 9}]
+    message = refused(tmp_path, gt, [{**one, "segmentation": RLE} for one in DT], "segm")
+    assert "gt.json: annotation id 2 has " in message
+    assert expected in message or not sizes, message
+
+
+@pytest.mark.parametrize("engine", ["fast", "pycocotools"])
+def test_masks_of_different_sizes_on_images_of_unknown_size(engine: Any) -> None:
+    images = [{"id": 7}, {"id": 9}]
+    gt = {**GT, "images": images, "annotations": [{**one, "segmentation": RLE} for one in GT["annotations"]]}
+    dt = [{**one, "segmentation": {"size": [4, 5], "counts": [0, 20]}} for one in DT]
+    assert evaluate_files(gt, dt, type="segm", engine=engine).AP == 0
+
+
+def test_too_many_categories() -> None:
+    categories = [{"id": number, "name": str(number)} for number in range(100_000)]
+    with pytest.raises(DataError, match="has 100000 categories; more than 20000 are not supported"):
+        evaluate_files({**GT, "categories": categories}, DT)
+
+
+def test_twenty_thousand_categories_are_read_at_once() -> None:
+    categories = [{"id": number, "name": str(number), "supercategory": "none"} for number in range(20_000)]
+    started = perf_counter()
+    assert len(load_ground_truth({**GT, "categories": categories}, "bbox").category_ids) == 20_000
+    assert perf_counter() - started < 5

@@ -11,6 +11,11 @@ LISTS = {
     "bbox": "a list of four numbers [x, y, width, height]",
     "labelled_category_ids": "a list of category ids",
 }
+LONGEST = 60  # characters of a value in a message
+ID_BITS = 64  # of the ids named in messages
+DIGITS = 308  # of an integer that a float can hold
+LARGE = f"is an integer of more than {DIGITS} digits; correct it"
+RECORD = r"(?:\.(images|annotations|categories))?\[(\d+)\](?:\.(\w+))?"
 
 
 def explain(error: str, values: Any) -> str:
@@ -21,7 +26,7 @@ def explain(error: str, values: Any) -> str:
         values: the decoded values: a dict in COCO's layout, or a list of detections.
     """
     what, _, path = error.partition(" - at `$")
-    place = re.match(r"(?:\.(images|annotations|categories))?\[(\d+)\](?:\.(\w+))?", path)
+    place = re.match(RECORD, path)
     if place is None:
         return _explain_layout(what, path, values)
     section, row, key = place.groups()
@@ -32,6 +37,8 @@ def explain(error: str, values: Any) -> str:
     if key is None:
         return f"{who} must be an object, not {_kind(record)}"
     value = record.get(key) if isinstance(record, Mapping) else record
+    if any(is_large(one) for one in (value if isinstance(value, list) else [value])):
+        return f"{who}: '{key}' {LARGE}"
     wanted = LISTS.get(key) or _wanted(what)
     return f"{who}: '{key}' must be {wanted}, not {_short(value)}"
 
@@ -53,8 +60,28 @@ def _explain_layout(what: str, path: str, values: Any) -> str:
 def record_name(section: str, row: int, record: Any) -> str:
     """Name a record in messages: by its id, or by its position in the list."""
     known = record.get("id") if isinstance(record, Mapping) else None
+    known = None if isinstance(known, int) and known.bit_length() > ID_BITS else known
     noun = {"images": "image", "annotations": "annotation", "categories": "category"}.get(section, "detection")
     return f"{noun} {row} (counted from 0)" if known is None or section == "detections" else f"{noun} id {known}"
+
+
+class LargeInteger(float):
+    """Infinity in place of an integer with more digits than Python converts."""
+
+
+def is_large(value: Any) -> bool:
+    """Return True for an integer that a float cannot hold."""
+    return isinstance(value, LargeInteger) or (isinstance(value, int) and abs(value) > 10**DIGITS)
+
+
+def describe_path(path: str, values: Any) -> str:
+    """Describe a path such as ``annotations[3].bbox[0]`` by the id of its record and its key."""
+    place = re.match(RECORD, f".{path}" if path[:1] != "[" else path)
+    if place is None:
+        return f"'{path}'"
+    section, row, key = place.groups()
+    record = (values[section] if section else values)[int(row)]
+    return record_name(section or "detections", int(row), record) + (f": '{key}'" if key else "")
 
 
 def _wanted(what: str) -> str:
@@ -73,4 +100,4 @@ def _kind(value: Any) -> str:
 
 def _short(value: Any) -> str:
     text = f"the text {value!r}" if isinstance(value, str) else json.dumps(value, default=repr)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."

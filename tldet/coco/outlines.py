@@ -14,16 +14,24 @@ from tldet import rle
 from tldet.errors import DataError
 
 CHUNK = 1 << 24  # bytes searched at once
-PLAIN = np.zeros(256, np.bool_)  # True for the characters that occur in polygons
-PLAIN[list(b"0123456789.+-eE[], \t\r\n")] = True
+PLAIN = np.zeros(256, np.bool_)  # True for the characters of polygons without exponents
+PLAIN[list(b"0123456789.-[], \t\r\n")] = True
+DIGITS = 5  # before the point of a number that may lie far outside its image
+LONG = 10_000  # bytes of a segmentation that may be far larger than its image
 
 
 def parse_outline(text: bytes) -> Any:
-    """Parse the JSON text of a segmentation; None if there is none."""
+    """Parse the JSON text of a segmentation; None if there is none.
+
+    Text that cannot be parsed is returned as it is; :func:`tldet.rle.problem_with` rejects it.
+    """
     try:
         found = msgspec.json.decode(text or b"null")
-    except msgspec.DecodeError:  # NaN
-        found = json.loads(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        try:
+            found = json.loads(text)  # NaN
+        except (ValueError, RecursionError):  # such as an integer of thousands of digits
+            return text.decode(errors="replace")
     return None if rle.is_none(found) else found
 
 
@@ -76,9 +84,9 @@ def bounds_of(segmentation: Any, size: tuple[int, int]) -> list[float]:
 
 
 def odd_rows(raw: NDArray[np.uint8], spans: NDArray[np.int64]) -> Iterator[int]:
-    """Find segmentations that need a closer look: neither RLE, null, empty, nor only polygons of at least three points.
+    """Find segmentations that need a closer look: neither null, empty, nor only polygons of at least three points.
 
-    Only the texts are searched; nothing is parsed.
+    Polygons that may lie far outside their image are included. Only the texts are searched; nothing is parsed.
 
     Args:
         raw: JSON texts of the segmentations, concatenated.
@@ -108,8 +116,21 @@ def _odd_in(text: NDArray[np.uint8], spans: NDArray[np.int64]) -> list[int]:
     inside = np.searchsorted(spans, starts, side="right") - 1
     odd |= np.bincount(owners, minlength=len(odd)) != np.bincount(inside, minlength=len(odd)) + 1  # unusual nesting
     lengths = np.diff(spans)
+    odd[np.searchsorted(spans, _large_numbers(text), side="right") - 1] = True
+    odd[:-1] |= lengths > LONG
     whole = np.flatnonzero(odd[:-1] & (lengths > 0))
     first = text[spans[whole]]
     null = (first == ord("n")) & (lengths[whole] == len("null"))
     empty = (first == ord("[")) & (lengths[whole] == len("[]"))
     return [int(row) for row in whole[~null & ~empty]]
+
+
+def _large_numbers(text: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the positions of the numbers with at least ``DIGITS`` digits before the point."""
+    digit = text - np.uint8(ord("0")) < 10
+    count = max(0, len(text) - DIGITS + 1)
+    run = digit[:count].copy()
+    for shift in range(1, DIGITS):
+        run &= digit[shift : shift + count]
+    run[1:] &= ~(digit | (text == ord(".")))[: max(0, count - 1)]  # neither later digits nor those after a point
+    return np.flatnonzero(run)

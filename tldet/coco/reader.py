@@ -7,6 +7,7 @@ Roboflow's unused supercategory entry is dropped. :attr:`Coco.notes` counts ever
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from tldet.coco.objects import Objects, read_objects
 from tldet.coco.records import Category, Image, Source, read_document
 from tldet.coco.text import parse, read_json_text
 from tldet.errors import DataError
+
+MOST_CATEGORIES = 20_000  # evaluation takes 97 kB for each, a classifier thousands of weights
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,10 @@ def read_coco(source: Source, name: str | None = None, *, outlines: bool = False
     found, count, blocks = read_document(source, name)
     if count and not (found.images and found.categories):
         raise DataError(f"{name}: has no {'categories' if found.images else 'images'}")
+    if len(found.categories) > MOST_CATEGORIES:
+        raise DataError(
+            f"{name}: has {len(found.categories)} categories; more than {MOST_CATEGORIES} are not supported"
+        )
     checks.unique_ids(name, "image", [image.id for image in found.images])
     checks.unique_ids(name, "category", [category.id for category in found.categories])
     category_ids = [category.id for category in found.categories]
@@ -109,11 +116,11 @@ def drop_unused(categories: Sequence[Category], used: NDArray[np.int64]) -> tupl
     Returns:
         The remaining categories, and the dropped one or None.
     """
+    parents = Counter(one.supercategory for one in categories if isinstance(one.supercategory, str))
     for one in categories:
-        others = [other.supercategory for other in categories if other is not one]
         root = one.supercategory in ("none", "", None) and one.name is not None
-        named = root and others and all(parent == one.name for parent in others)
-        if named and not (used == one.id).any():
+        children = parents[one.name] - (one.supercategory == one.name) if root else 0
+        if root and 0 < children == len(categories) - 1 and not (used == one.id).any():
             return [other for other in categories if other is not one], one
     return list(categories), None
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from tldet.coco.explain import explain
-from tldet.coco.text import parse, read_json_text
+from tldet.coco.text import large_integer, parse, read_json_text
 from tldet.errors import DataError
 from tldet.labelled import LABELLED
 
@@ -20,12 +20,14 @@ Source = str | PathLike[str] | Mapping[str, Any] | list[Any]
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # kept as int64
 Pixels = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]  # kept as int32
 NO_ID, ODD_ID = -(2**63), -(2**63) + 1  # an annotation without an id; one whose id is not a 64-bit integer
+Flag = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 NO_FLAG = -(2**31)  # an annotation without ``iscrowd``
 WHOLE = {  # integer fields of each record; 7.0 is read as 7
     "images": ("id", "width", "height"),
     "categories": ("id",),
     "annotations": ("image_id", "category_id"),
 }
+INVALID = (msgspec.ValidationError, RecursionError, OverflowError)  # raised by msgspec.convert
 BLOCK = 4096  # annotations decoded at a time, few enough for the CPU cache
 T = TypeVar("T")
 
@@ -56,7 +58,7 @@ class Annotation(msgspec.Struct, gc=False):
     bbox: list[float] | None = None
     id: Id = NO_ID
     area: float | None = None
-    iscrowd: int = NO_FLAG
+    iscrowd: Flag = NO_FLAG
     segmentation: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -142,8 +144,8 @@ def read_list(source: Source, schema: type[T], name: str) -> T:
 def _convert(values: Any, schema: type[T], name: str) -> T:
     try:
         return msgspec.convert(values, schema)
-    except msgspec.ValidationError as error:
-        raise DataError(f"{name}: {explain(str(error), values)}") from None
+    except INVALID as error:
+        raise _invalid(error, values, name) from None
 
 
 def _from_values(values: Any, name: str) -> Document[Annotation]:
@@ -153,10 +155,16 @@ def _from_values(values: Any, name: str) -> Document[Annotation]:
         if isinstance(values, Mapping):
             loosened = {key: _loosened(key, value) for key, value in values.items()}
         return msgspec.convert(loosened, Document[Annotation])
-    except RecursionError:
-        raise DataError(f"{name}: is nested too deeply") from None
-    except msgspec.ValidationError as error:
-        raise DataError(f"{name}: {explain(str(error), values)}") from None
+    except INVALID as error:
+        raise _invalid(error, values, name) from None
+
+
+def _invalid(error: Exception, values: Any, name: str) -> DataError:
+    if isinstance(error, RecursionError):
+        return DataError(f"{name}: is nested too deeply")
+    if isinstance(error, OverflowError):
+        return large_integer(values, name)
+    return DataError(f"{name}: {explain(str(error), values)}")
 
 
 def _loosened(section: str, records: Any) -> Any:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from tldet.coco.explain import DIGITS, LARGE, LargeInteger, describe_path, is_large
 from tldet.errors import DataError
+from tldet.inputs import read_file
 
 MAGIC = {  # first bytes -> problem in a message
     b"\x1f\x8b": "is gzip-compressed; unpack it first",
@@ -42,13 +45,7 @@ def read_json_text(path: Path, name: str | None = None) -> bytes:
         DataError: the file is missing, empty or not JSON; the message names the problem.
     """
     name = str(path) if name is None else name
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{name}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read: {error.strerror}") from None
-    return as_utf8(content, name)
+    return as_utf8(read_file(path, DataError, name), name)
 
 
 def as_utf8(content: bytes, name: str) -> bytes:
@@ -96,7 +93,7 @@ def parse(content: bytes, name: str) -> Any:
     """
     try:
         text = content.decode()
-        values = json.loads(text)
+        values = _loads(text, name)
     except UnicodeDecodeError as error:
         if error.reason == "unexpected end of data":
             raise DataError(f"{name}: is cut off in the middle of a character; write or copy it again") from None
@@ -110,27 +107,47 @@ def parse(content: bytes, name: str) -> Any:
         raise DataError(f"{name}: is not valid JSON ({where}: {error.msg})") from None
     except RecursionError:
         raise DataError(f"{name}: is nested too deeply") from None
-    except ValueError as error:  # a number of thousands of digits
-        raise DataError(f"{name}: is not valid JSON ({error})") from None
     if "\\u" in text and (path := lone_surrogate(values)) is not None:
         raise DataError(f"{name}: {path} holds half of a UTF-16 pair (a lone surrogate); correct this text")
     return values
 
 
+def _loads(text: str, name: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # an integer of more digits than Python converts
+        values = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < DIGITS else LargeInteger("inf"))
+        raise large_integer(values, name) from None
+
+
 def lone_surrogate(values: Any) -> str | None:
     """Return path and escaped value of the first text with a lone surrogate; None if there is none."""
+    for path, value in walk(values):
+        if isinstance(value, str) and LONE.search(value):
+            return f"{path or 'text'} {value!a}"
+        if isinstance(value, dict) and (key := next((key for key in value if LONE.search(key)), None)) is not None:
+            return f"key {key!a}"
+    return None
+
+
+def large_integer(values: Any, name: str) -> DataError:
+    """Create the error for the first integer in ``values`` that a float cannot hold."""
+    path = next((path for path, one in walk(values) if is_large(one)), "")
+    return DataError(f"{name}: {describe_path(path, values)} {LARGE}")
+
+
+def walk(values: Any) -> Iterator[tuple[str, Any]]:
+    """Yield path and value of all parts of nested dicts and lists, in order, such as ``annotations[3].bbox[0]``."""
     pending: list[tuple[str, Any]] = [("", values)]
     while pending:
         path, value = pending.pop()
-        if isinstance(value, str) and LONE.search(value):
-            return f"{path.lstrip('.') or 'text'} {value!a}"
+        yield path.lstrip("."), value
         if isinstance(value, dict):
-            if (key := next((key for key in value if LONE.search(key)), None)) is not None:
-                return f"key {key!a}"
             pending += [(f"{path}.{key}", one) for key, one in reversed(value.items())]
         elif isinstance(value, list):
             pending += [(f"{path}[{row}]", value[row]) for row in range(len(value) - 1, -1, -1)]
-    return None
 
 
 def top_level(content: bytes, name: str) -> dict[str, msgspec.Raw]:

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tldet.config.literals import TOO_DEEP, literal, read_literals
 from tldet.errors import ConfigError
+from tldet.inputs import exists, is_file, real_path, require_file
 
 Origins = dict[str, str]
 FROM_OPTIONS = "--cfg-options"
-TOO_DEEP = (RecursionError, MemoryError)  # what Python's parser raises
+MOST_LEVELS = 100  # of _base_ files
 
 
 @dataclass
@@ -75,11 +77,13 @@ def find(name: str | Path) -> Path:
         ConfigError: nothing has that name; the message lists the nearest.
     """
     given = Path(name)
-    if given.is_file():
+    if is_file(given):
         return given
     for candidate in (config_root() / f"{name}.py", config_root() / "recipes" / f"{name}.py", config_root() / given):
-        if candidate.is_file():
+        if is_file(candidate):
             return candidate
+    if exists(given):
+        require_file(given, ConfigError)
     names = [*shipped(), *(n.removeprefix("recipes/") for n in shipped() if n.startswith("recipes/"))]
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.3) or names
     raise ConfigError(f"no config file or name {str(name)!r}; nearest: {', '.join(near)}")
@@ -93,7 +97,7 @@ def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """
     path = find(path)
     origins: Origins = {}
-    data = _merged(path, origins)
+    data = _merged(path, origins, {})
     if options:
         data = _over(f"{FROM_OPTIONS} {', '.join(options)}", data, options, lists=True)
     for key in options or {}:
@@ -110,15 +114,26 @@ def _above(key: str) -> Iterator[str]:
         yield key
 
 
-def _merged(path: Path, origins: Origins, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A file's values over those of its ``_base_`` files; ``origins`` learns which file set each key."""
-    path = path.resolve()
+def _merged(path: Path, origins: Origins, known: dict[Path, dict[str, Any]], *above: Path) -> dict[str, Any]:
+    """Merge a file's values over those of its ``_base_`` files; set the file of each key in ``origins``.
+
+    Each file is read once, however many files have it as their base; its values are kept in ``known``.
+    """
+    path = real_path(path)
     if path in above:
         raise ConfigError(f"{path}: is its own _base_")
+    if len(above) == MOST_LEVELS:
+        raise ConfigError(f"{path}: is the _base_ of more than {MOST_LEVELS} files in a row")
+    if path not in known:
+        known[path] = _over_bases(path, origins, known, *above)
+    return known[path]
+
+
+def _over_bases(path: Path, origins: Origins, known: dict[Path, dict[str, Any]], *above: Path) -> dict[str, Any]:
     values = read_literals(path)
     below: dict[str, Any] = {}
     for parent in _bases(path, values.pop("_base_", [])):
-        part = _merged(parent, origins, (*above, path))
+        part = _merged(parent, origins, known, *above, path)
         if twice := sorted(below.keys() & part.keys()):
             raise ConfigError(f"{path}: {', '.join(twice)} is set by more than one of its _base_ files")
         below.update(part)
@@ -132,8 +147,7 @@ def _bases(path: Path, named: Any) -> list[Path]:
         raise ConfigError(f"{path}: _base_ must be the path of a file, or a list of such, not {named!r}")
     parents = [path.parent / name for name in names]
     for name, parent in zip(names, parents, strict=True):
-        if not parent.is_file():
-            raise ConfigError(f"{path}: _base_ {name!r} does not exist ({parent.resolve()})")
+        require_file(parent, ConfigError, f"{path}: _base_ {name!r} ({real_path(parent)})")
     return parents
 
 
@@ -148,64 +162,6 @@ def _over(giver: str, below: Mapping[str, Any], values: Mapping[str, Any], *, li
         raise ConfigError(f"{giver}: cannot be merged: {' '.join(str(error).split())}") from None
     data: dict[str, Any] = merged.to_dict()
     return data
-
-
-def read_literals(path: Path) -> dict[str, Any]:
-    """The assignments of a config file, evaluated without running it."""
-    try:
-        return _assignments(path, ast.parse(path.read_text(encoding="utf-8"), filename=str(path)))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except SyntaxError as error:
-        raise ConfigError(f"{path}:{error.lineno}: is no valid Python: {error.msg}") from None
-    except (UnicodeDecodeError, ValueError) as error:
-        raise ConfigError(f"{path}: is no text file: {error}") from None
-    except TOO_DEEP:
-        raise ConfigError(f"{path}: is nested too deeply") from None
-
-
-def _assignments(path: Path, tree: ast.Module) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for node in tree.body:
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            continue  # a docstring
-        if not (isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)):
-            raise _code(path, node)
-        values[node.targets[0].id] = literal(path, node.value)
-    return values
-
-
-def literal(path: str | Path, node: ast.expr) -> Any:
-    """The value of a literal in the text of ``path``, ``dict(...)`` calls included.
-
-    Raises:
-        ConfigError: it is code.
-        RecursionError: it is nested too deeply.
-    """
-    if isinstance(node, ast.Dict):
-        keys = [literal(path, key) if key else None for key in node.keys]
-        if any(not isinstance(key, (str, int)) for key in keys):
-            raise _code(path, node)
-        return dict(zip(keys, (literal(path, value) for value in node.values), strict=True))
-    if isinstance(node, ast.Call):
-        plain = isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args
-        if not plain or any(word.arg is None for word in node.keywords):
-            raise _code(path, node)
-        return {str(word.arg): literal(path, word.value) for word in node.keywords}
-    if isinstance(node, ast.List):
-        return [literal(path, item) for item in node.elts]
-    if isinstance(node, ast.Tuple):
-        return tuple(literal(path, item) for item in node.elts)
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError):  # a set of lists is the latter
-        raise _code(path, node) from None
-
-
-def _code(path: str | Path, node: ast.AST) -> ConfigError:
-    text = ast.unparse(node).splitlines()[0][:60]
-    line = getattr(node, "lineno", 0)
-    return ConfigError(f"{path}:{line}: a config holds literals, dict(...) and _base_ only, not code: {text}")
 
 
 def dotted_keys(value: Any, prefix: str = "") -> Iterator[str]:

@@ -23,6 +23,7 @@ from tldet.coco.reader import read_coco
 from tldet.data.image_size import Header, Size, disagreement
 from tldet.data.images import END_WITHIN, JPEG_END, JPEG_START, frame_of, read_image, scan_start
 from tldet.errors import DataError
+from tldet.inputs import is_file, real_path
 
 log = logging.getLogger(__name__)
 HEAD, MOST = 8192, 1 << 18  # bytes read at the start of a file; further bytes for a JPEG with long metadata
@@ -92,15 +93,16 @@ class _Kept:
     """Cached size and modification time of the files that passed an earlier check; negative for the others."""
 
     def __init__(self, folder: Path, names: Sequence[str], sizes: NDArray[np.int32]) -> None:
-        text = "\n".join([str(CACHE_VERSION), str(folder.resolve()), *names]).encode(errors="surrogatepass")
+        text = "\n".join([str(CACHE_VERSION), str(real_path(folder)), *names]).encode(errors="surrogatepass")
         key = hashlib.sha256(text + sizes.tobytes()).hexdigest()[:32]
         self.path = cache_root() / "images" / f"{key}.npy"
         nothing = np.full((len(names), 2), -2, np.int64)
         try:
-            found = np.load(self.path, allow_pickle=False)
+            found = np.array(np.lib.format.open_memmap(self.path, mode="r"))
         except (OSError, ValueError, EOFError):
             found = nothing
-        self.stamps: NDArray[np.int64] = found if found.shape == nothing.shape else nothing
+        fits = (found.shape, found.dtype) == (nothing.shape, nothing.dtype)
+        self.stamps: NDArray[np.int64] = found if fits else nothing
 
     def save(self, stamps: NDArray[np.int64]) -> None:
         """Save the stamps for the next check; if that fails, the next check only takes longer."""
@@ -131,7 +133,7 @@ def _checked(work: Sequence[tuple[int, Path, Size]], annotations: Path) -> Itera
 
 def check_file(position: int, path: Path, stated: Size) -> Fault | None:
     """Check one image file against its stated (height, width); None if the file is valid."""
-    if not path.is_file():
+    if not is_file(path):
         return Fault(position, MISSING)
     try:
         header = read_header(path)

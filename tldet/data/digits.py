@@ -11,6 +11,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,9 @@ def _is_there(out: Path, wish: dict[str, Any], splits: Sequence[str]) -> bool:
     if missing:
         raise DataError(f"{out}: generating it needs {' and '.join(missing)}: pip install 'tldet[demo]'")
     done = out / MARK
-    if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == wish:
-        return True
+    with suppress(OSError, ValueError):  # missing or damaged
+        if json.loads(done.read_text(encoding="utf-8")) == wish:
+            return True
     strange = next((out / split for split in splits if (out / split).exists() and not done.is_file()), None)
     if strange is not None:
         raise DataError(f"{strange}: was not generated here and would be lost; remove it or choose another folder")

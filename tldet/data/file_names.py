@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from tldet.coco.names import fold
+from tldet.inputs import Kind, is_folder, kind_of
 
 log = logging.getLogger(__name__)
 ABSOLUTE = re.compile(r"[A-Za-z][\w+.-]*:/|/")  # a drive, a URL or a path from the root, with slashes
@@ -40,16 +41,15 @@ class Listing:
 
     def _entries(self, folder: str) -> tuple[frozenset[str], tuple[str, ...]]:
         if folder not in self._known:
-            files: list[str] = []
-            folders: list[str] = []
+            found: dict[Kind, list[str]] = {"file": [], "folder": [], "other": []}
             try:
                 with os.scandir(folder or ".") as entries:
                     for entry in entries:
-                        (folders if entry.is_dir() else files if entry.is_file() else []).append(entry.name)
+                        found[kind_of(entry)].append(entry.name)
             except (OSError, ValueError):  # ValueError: a zero byte in the name
                 pass
-            visible = sorted(name for name in folders if not is_hidden(name))
-            self._known[folder] = frozenset(files), tuple(visible)
+            visible = sorted(name for name in found["folder"] if not is_hidden(name))
+            self._known[folder] = frozenset(found["file"]), tuple(visible)
         return self._known[folder]
 
     def count(self, folder: Path, names: Names) -> int:
@@ -89,7 +89,7 @@ class Listing:
     def _real(self, place: str) -> str:
         """Return the path of a folder on disk, ignoring letter case if it does not exist."""
         path = Path(place)
-        if path.is_dir() or path.parent == path:
+        if is_folder(path) or path.parent == path:
             return place
         parent = self._real(os.fspath(path.parent))
         alike = [name for name in self.folders(parent) if fold(name) == fold(path.name)]

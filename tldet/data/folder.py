@@ -22,6 +22,7 @@ from tldet.data.images import EXTENSIONS, read_image
 from tldet.data.split_names import KINDS
 from tldet.data.transforms import Labelled, Pipeline
 from tldet.errors import DataError
+from tldet.inputs import is_folder, kind_of, real_path
 from tldet.registry import DATASETS
 from tldet.structures import LabelledBatch
 
@@ -116,9 +117,9 @@ def find_parts(folder: Path) -> tuple[Path, Path | None]:
     Raises:
         DataError: there is no such folder, or one to measure on and none to train on.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DataError(f"{folder}: no such folder")
-    found = {kind: next((folder / n for n in names if (folder / n).is_dir()), None) for kind, names in KINDS.items()}
+    found = {kind: next((folder / n for n in names if is_folder(folder / n)), None) for kind, names in KINDS.items()}
     measured = found["val"] or found["test"]
     if found["train"] is None and measured is not None:
         raise DataError(f"{folder}: holds {measured.name} but no train folder")
@@ -132,9 +133,11 @@ def scan(folder: Path) -> dict[str, list[str]]:
         DataError: the folder or a class folder cannot be read, or there is no class folder.
     """
     try:
-        below = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if entry.name[0] != "."]
+        below = sorted(entry.name for entry in found if kind_of(entry) == "folder")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: cannot be read: {getattr(error, 'strerror', error)}") from None
     if not below:
         raise DataError(f"{folder}: holds no class folders (looked for {folder.name}/CLASS/*.jpg)")
     return {name: sorted(_pictures(folder, name)) for name in below}
@@ -144,7 +147,12 @@ def _pictures(folder: Path, name: str) -> Iterator[str]:
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from None
 
-    for place, _, files in os.walk(folder / name, onerror=refuse, followlinks=True):
+    root = real_path(folder / name)
+    seen = {root, *root.parents}
+    for place, below, files in os.walk(folder / name, onerror=refuse, followlinks=True):
+        links = {real_path(Path(place, one)): one for one in sorted(below, reverse=True)}
+        below[:] = [one for real, one in links.items() if real not in seen]  # links may form a loop
+        seen.update(links)
         inside = Path(place).relative_to(folder)
         yield from ((inside / file).as_posix() for file in files if Path(file).suffix.lower() in EXTENSIONS)
 

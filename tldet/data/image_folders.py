@@ -11,6 +11,7 @@ from tldet.data.file_names import Listing, variants
 from tldet.data.index import AnnotationIndex
 from tldet.data.split_names import KINDS, split_of, splits_in
 from tldet.errors import DataError
+from tldet.inputs import is_folder, real_path
 
 log = logging.getLogger(__name__)
 DEPTH = 3  # levels of folders searched below the data folder
@@ -36,7 +37,7 @@ def find_images(
     Raises:
         DataError: no folder holds the images, or several do and none is preferred.
     """
-    if not root.is_dir():
+    if not is_folder(root):
         raise DataError(f"{root}: no such folder")
     names = AnnotationIndex.load(annotations).file_names
     return _Search(annotations, root, names, advice).run(ending)
@@ -54,7 +55,7 @@ class _Search:
 
     def run(self, ending: Path | None) -> Path:
         inside = list(self._tree(self.root, DEPTH))
-        if not self.annotations.resolve().is_relative_to(self.root.resolve()):
+        if not real_path(self.annotations).is_relative_to(real_path(self.root)):
             inside += self._tree(self.annotations.parent, DEPTH)
         stages = [inside, list(self._around(self.annotations.parent.parent))]
         if all(Path(name).is_absolute() for name in self.names):
@@ -116,7 +117,7 @@ class _Search:
 
     def _only(self, folders: Sequence[Path], what: str) -> Path:
         """Return the only folder, ignoring folders of other years; raise DataError if several remain."""
-        real = list({folder.resolve(): folder for folder in reversed(folders)}.values())[::-1]
+        real = list({real_path(folder): folder for folder in reversed(folders)}.values())[::-1]
         best = [folder for folder in real if not any(self._replaces(other, folder) for other in real)]
         if len(best) > 1:
             raise DataError(f"{self.annotations}: several folders hold {what}: {_named(best)}; {self.advice}")

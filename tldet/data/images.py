@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.errors import DataError
+from tldet.inputs import is_file
 
 Picture = NDArray[np.uint8]
 EXTENSIONS = frozenset(
@@ -246,7 +247,7 @@ def fitted_size(size: tuple[int, int], short: int, long: int) -> tuple[int, int]
 
 def require_pictures(folder: Path, names: Sequence[str], annotations: Path) -> None:
     """Raise :class:`DataError` that names the first pictures of a JSON missing in its folder and counts them."""
-    missing = [name for name in names if not (folder / name).is_file()]
+    missing = [name for name in names if not is_file(folder / name)]
     if missing:
         raise missing_images(folder, missing, len(names), annotations)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import shutil
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,16 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet import rle
-from tldet.cache import cache_root
+from tldet.cache import cache_root, discard, read_entry, write_entry
 from tldet.coco import checks, outlines
 from tldet.coco.objects import NAMED, Objects, note
 from tldet.coco.reader import Coco, read_coco, require_training_fields
 from tldet.errors import DataError
+from tldet.inputs import real_path, require_file
 from tldet.labelled import labelled_table
 
 log = logging.getLogger(__name__)
-CACHE_VERSION = 4
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError)  # what a cache that is not there, or damaged, raises
+CACHE_VERSION = 5
+UNREADABLE = (DataError, OSError, ValueError, KeyError, TypeError, EOFError)  # raised for a missing or damaged cache
+WORDS_FILE = "words.json"
 WORDS = ("class_names", "category_ids", "file_names", "notes")
 ARRAYS = ("image_ids", "sizes", "offsets", "boxes", "labels", "crowd", "annotation_ids", "areas", "spans", "raw")
 
@@ -114,7 +115,7 @@ class AnnotationIndex:
 
     def segmentation(self, row: int) -> Any:
         """The polygons or RLE of an object as the JSON has them, or None."""
-        return json.loads(bytes(self.raw[self.spans[row] : self.spans[row + 1]]) or b"null") or None
+        return outlines.parse_outline(bytes(self.raw[self.spans[row] : self.spans[row + 1]]))
 
     @classmethod
     def load(
@@ -277,18 +278,20 @@ def _cut_to_pictures(index: AnnotationIndex, xywh: NDArray[np.float64]) -> Annot
 
 
 def _cached(path: Path) -> AnnotationIndex:
+    status = require_file(path, DataError)
     try:
-        status = path.stat()
         with path.open("rb") as file:
             head = file.read(65536)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    stamp = f"{CACHE_VERSION} {path.resolve()} {status.st_size} {status.st_mtime_ns} ".encode()
+    stamp = f"{CACHE_VERSION} {real_path(path)} {status.st_size} {status.st_mtime_ns} ".encode()
     folder = cache_root() / "index" / hashlib.sha256(stamp + head).hexdigest()[:32]
     try:
         return _open(folder, path)
-    except UNREADABLE:
-        shutil.rmtree(folder, ignore_errors=True)  # there is none, or it is damaged
+    except UNREADABLE as error:
+        if os.path.lexists(folder):
+            log.warning("%s: the cached annotations in %s are damaged and are rebuilt (%s)", path, folder, error)
+        discard(folder)
         index = _parsed(path)
     try:
         _store(index, folder)
@@ -309,15 +312,25 @@ def _store(index: AnnotationIndex, folder: Path) -> None:
         words["partial"] = index.labelled is not None
         if index.labelled is not None:
             np.save(temporary / "labelled.npy", index.labelled, allow_pickle=False)
-        (temporary / "words.json").write_text(json.dumps(words), encoding="utf-8")
+        words["arrays"] = {one.name: _stamp(one) for one in sorted(temporary.glob("*.npy"))}
+        write_entry(temporary / WORDS_FILE, words)
         if not folder.exists():
             temporary.rename(folder)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        discard(temporary)
+
+
+def _stamp(path: Path) -> list[int]:
+    """Return size and modification time of a cached array; a checksum would read all of it at every start."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _open(folder: Path, path: Path) -> AnnotationIndex:
-    words = json.loads((folder / "words.json").read_text(encoding="utf-8"))
+    words = read_entry(folder / WORDS_FILE)
+    for name, stamp in words["arrays"].items():
+        if _stamp(folder / name) != stamp:
+            raise DataError(f"{name} has changed")
     stored = (*ARRAYS, "labelled") if words["partial"] else ARRAYS
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in stored}
     names, ids, notes = tuple(words["class_names"]), tuple(words["category_ids"]), tuple(words["notes"])

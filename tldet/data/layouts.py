@@ -13,6 +13,7 @@ from tldet.data.image_folders import find_images
 from tldet.data.recognize import Content, examine
 from tldet.data.split_names import split_of
 from tldet.errors import DataError
+from tldet.inputs import is_file, is_folder, kind_of, real_path
 
 log = logging.getLogger(__name__)
 SHOWN = 8  # files in a message
@@ -92,10 +93,10 @@ class AnnotationFiles:
         Raises:
             DataError: the name of a file states different splits.
         """
-        taken = {path.resolve() for path in chosen}
+        taken = {real_path(path) for path in chosen}
         names: dict[Path, list[Path]] = {}
         for path in _json_files(folder, DEPTH):
-            names.setdefault(path.resolve(), []).append(path)
+            names.setdefault(real_path(path), []).append(path)
         chosen_names = [_name_of(folder, paths) for real, paths in names.items() if real not in taken]
         return cls(folder, [Candidate(path, split_of(path, folder), examine(path)) for path in chosen_names], options)
 
@@ -205,7 +206,7 @@ def _json_files(folder: Path, depth: int) -> Iterator[Path]:
     files, folders = _entries(folder)
     yield from files
     for below in folders if depth else ():
-        if not (below / RUN).is_file():
+        if not is_file(below / RUN):
             yield from _json_files(below, depth - 1)
 
 
@@ -214,7 +215,7 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
     try:
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not is_hidden(entry.name)]
-            folders = {entry.name for entry in visible if entry.is_dir()}
+            folders = {entry.name for entry in visible if kind_of(entry) == "folder"}
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
     files = {entry.name for entry in visible if entry.name.lower().endswith((".json", *PACKED))} - folders
@@ -236,7 +237,7 @@ def find_layout(folder: Path, images: Path | None = None, options: Mapping[str, 
     Raises:
         DataError: no file or several files fit, or a file is damaged; the message names the files.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DataError(f"{folder}: no such folder")
     files = AnnotationFiles.find(folder, options=options)
     train = files.train()

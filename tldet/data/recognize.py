@@ -9,6 +9,7 @@ from pathlib import Path
 from tldet.cache import remembered
 from tldet.coco.text import read_json_text, top_level
 from tldet.errors import DataError
+from tldet.inputs import real_path, require_file
 
 NEEDED = ("images", "annotations", "categories")
 LARGE = 1 << 25  # bytes; the result for a larger file is cached, since it has to be read in full
@@ -31,12 +32,12 @@ class Content:
 def examine(path: Path) -> Content:
     """Check if a file holds COCO object annotations, in any encoding and with any name."""
     try:
-        status = path.stat()
-    except OSError as error:
-        return Content(f"cannot be read: {error.strerror}", damaged=True)
+        status = require_file(path, DataError, "")
+    except DataError as error:
+        return Content(str(error).removeprefix(": "), damaged=True)
     if status.st_size < LARGE:
         return _examine(path)
-    key = f"{VERSION} {path.resolve()} {status.st_size} {status.st_mtime_ns}"
+    key = f"{VERSION} {real_path(path)} {status.st_size} {status.st_mtime_ns}"
     problem, damaged = remembered("content", key, lambda: [*vars(_examine(path)).values()])[0]
     return Content(str(problem), bool(damaged))
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tldet.coco.reader import read_repaired
 from tldet.data.index import AnnotationIndex
 from tldet.errors import DataError
+from tldet.inputs import read_file
 from tldet.labelled import LABELLED
 from tldet.output import write_json
 
@@ -107,8 +108,8 @@ def write_shots(source: Path, shots: int, seed: int, out: Path, *, as_background
         DataError: ``source`` cannot be used, a class has fewer objects (named, with both numbers), or ``out`` cannot
             be written.
     """
-    content = source.read_bytes() if source.is_file() else b""
-    asked: Record = {"source": str(source), "sha256": sha256(content).hexdigest(), "shots": shots, "seed": seed}
+    digest = sha256(read_file(source, DataError)).hexdigest()
+    asked: Record = {"source": str(source), "sha256": digest, "shots": shots, "seed": seed}
     asked["as_background"] = as_background
     if (before := _earlier(out, asked)) is not None:
         return before
@@ -126,11 +127,11 @@ def write_shots(source: Path, shots: int, seed: int, out: Path, *, as_background
 def _earlier(out: Path, asked: Record) -> Subset | None:
     """The set in ``out`` if it was drawn before by the same numbers from the same bytes: parsing those takes long."""
     try:
-        told = json.loads(out.read_bytes())[TOLD]
-    except (OSError, ValueError, KeyError):
+        told = json.loads(read_file(out, DataError))[TOLD]
+        counts = told.pop("counts")
+        return Subset(out, **counts) if told == asked else None
+    except (DataError, ValueError, KeyError, TypeError, AttributeError):  # missing, damaged or another file
         return None
-    counts = told.pop("counts", None)
-    return Subset(out, **counts) if told == asked else None
 
 
 def draw(index: AnnotationIndex, shots: int, seed: int) -> set[int]:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from tldet.errors import CheckpointError
+from tldet.inputs import require_file
 from tldet.transfer.storages import Maker, Stored
 from tldet.transfer.unpickle import Array, Machine
 
@@ -150,8 +151,7 @@ def read_archive(path: str | Path) -> Archive:
         CheckpointError: it is missing, neither of these, cut off, or claims what it does not hold.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+    require_file(path, CheckpointError)
     try:
         if _is_safetensors(path):
             with _safetensors(path) as opened:

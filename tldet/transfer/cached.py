@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tldet.errors import CheckpointError
+from tldet.inputs import is_file
 from tldet.transfer.sources import cache_path, find_package, timm_place, torchvision_url
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -20,12 +19,12 @@ def is_here(source: str) -> bool:
     if kind == "package":
         return _package_is_here(name)
     if kind == "torchvision":
-        return cache_path(torchvision_url(name)).is_file()
+        return is_file(cache_path(torchvision_url(name)))
     if kind == "timm":
         return _timm_is_here(name)
     if kind in {"http", "https"}:
-        return cache_path(source.partition("#")[0]).is_file()
-    return Path(source).is_file()
+        return is_file(cache_path(source.partition("#")[0]))
+    return is_file(source)
 
 
 def _package_is_here(name: str) -> bool:

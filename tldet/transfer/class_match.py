@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tldet.errors import ConfigError
+from tldet.inputs import read_file
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -126,9 +127,9 @@ def read_aliases(path: str | Path) -> dict[str, str]:
         ConfigError: it cannot be read, or something in it is no pair of names, or a name comes twice.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        text = read_file(path, ConfigError).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text: {error}") from None
     pairs = _json_pairs(path, text) if text.lstrip().startswith("{") else list(_line_pairs(path, text))
     aliases: dict[str, str] = {}
     for mine, theirs in pairs:
@@ -145,7 +146,7 @@ def read_aliases(path: str | Path) -> dict[str, str]:
 def _json_pairs(path: str | Path, text: str) -> list[tuple[str, Any]]:
     try:
         pairs: list[tuple[str, Any]] = json.loads(text, object_pairs_hook=list)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: no valid JSON: {error}") from None
     return pairs
 

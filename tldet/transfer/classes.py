@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tldet.errors import ConfigError
+from tldet.inputs import exists, is_folder, read_file
 from tldet.transfer.known import Known
 
 BACKGROUND = "__background__"
@@ -93,7 +94,8 @@ def read_names(given: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ConfigError: the file cannot be read, or a name is empty or repeated.
     """
-    names = _file_names(Path(given[0])) if len(given) == 1 and Path(given[0]).is_file() else tuple(given)
+    listed = len(given) == 1 and exists(given[0]) and not is_folder(given[0])
+    names = _file_names(Path(given[0])) if listed else tuple(given)
     twice = [name for name, number in Counter(names).items() if number > 1]
     if twice or not all(names):
         raise ConfigError(f"--classes: {f'{twice[0]!r} is repeated' if twice else 'a name is empty'}")
@@ -103,8 +105,9 @@ def read_names(given: Sequence[str]) -> tuple[str, ...]:
 
 
 def _file_names(path: Path) -> tuple[str, ...]:
+    content = read_file(path, ConfigError)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = content.decode("utf-8-sig")
         if not text.lstrip().startswith(("[", "{")):
             return tuple(line.strip() for line in text.splitlines() if line.strip())
         value = json.loads(text)
@@ -113,7 +116,7 @@ def _file_names(path: Path) -> tuple[str, ...]:
             listed = [one["name"] for one in sorted(listed, key=lambda one: int(one["id"]))]
         if not all(isinstance(name, str) for name in listed):
             raise ValueError("a class name must be a string")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"--classes: {path}: expected a name per line, a JSON list of names or COCO JSON with categories ({error})"
         ) from None

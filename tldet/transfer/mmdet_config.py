@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tldet.config.files import literal
+from tldet.config.literals import literal
 from tldet.errors import ConfigError
 
 LONGEST = 2_000_000  # characters; mmdet's are some ten thousand

@@ -10,6 +10,7 @@ from typing import Any
 
 from tldet import checkpoint
 from tldet.errors import CheckpointError
+from tldet.inputs import is_file
 from tldet.transfer.archives import read_archive
 
 ABOUT = "pretrained_on"  # the key by which such a file is known
@@ -82,7 +83,7 @@ def told_by(source: str) -> str:
     from safetensors import safe_open
 
     path = Path(source)
-    if path.suffix != ".safetensors" or not path.is_file():
+    if path.suffix != ".safetensors" or not is_file(path):
         return ""
     with safe_open(path, framework="pt") as file:
         told = file.metadata() or {}

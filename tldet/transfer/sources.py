@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tldet import checkpoint
 from tldet.errors import CheckpointError
+from tldet.inputs import is_file
 from tldet.transfer.archives import read_archive
 from tldet.transfer.wrapped import state_in
 
@@ -119,7 +120,7 @@ def fetch_url(url: str, digest: str) -> Path:
         CheckpointError: no network, or another file came than was meant.
     """
     path = cache_path(url)
-    if not path.is_file():
+    if not is_file(path):
         log.info("downloading %s to %s", url, path)
         partial = path.with_name(path.name + ".part")
         try:

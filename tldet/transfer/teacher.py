@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tldet.errors import CheckpointError
+from tldet.inputs import is_file
 from tldet.models.detector import Detector
 from tldet.models.distillation import DistilledDetector, DistillSettings
 from tldet.transfer.restore import restore
@@ -35,7 +36,7 @@ def distilled(student: Detector, settings: TeacherSettings) -> DistilledDetector
         CheckpointError: the file is missing, has changed, or does not hold a detector that can teach this one.
     """
     path = Path(settings.teacher)
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(
             f"distill.teacher: {path} is missing: put the detector that was extended back there, "
             "or say by distill.teacher where it is now"

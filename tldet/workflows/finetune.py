@@ -15,6 +15,7 @@ from tldet.data.layouts import AnnotationFiles, Layout, Split
 from tldet.data.splits import split_one
 from tldet.engine.distributed import joined
 from tldet.errors import ConfigError, DataError, TrainingError
+from tldet.inputs import exists, is_folder, real_path
 from tldet.models.replace import replace_backbone
 from tldet.workflows.choose import Choices, choose_for, transforms
 from tldet.workflows.parts import SCHEMA, set_bad_image
@@ -178,7 +179,7 @@ def resolve_layout(
     if train_json is None and data is None:
         raise DataError("give --data DIR, or --train JSON with --images DIR")
     root = None if data is None else Path(data)
-    if root is not None and not root.is_dir():
+    if root is not None and not is_folder(root):
         raise DataError(f"{root}: no such folder")
     train, val, test = _annotations(root, *(None if p is None else _inside(root, p) for p in (train_json, val_json)))
     if val is None and test is not None:
@@ -196,7 +197,7 @@ def resolve_layout(
 def _split(annotations: Path, root: Path | None, images: str | Path | None) -> Split:
     """Return the split of a JSON, with its images below ``root`` or around the JSON."""
     folder = None if images is None else _inside(root, images)
-    if folder is not None and folder.is_dir():
+    if folder is not None and is_folder(folder):
         return Split(annotations, folder)
     if images is not None and root is None:
         raise DataError(f"--images {images}: no such folder")
@@ -207,7 +208,7 @@ def _split(annotations: Path, root: Path | None, images: str | Path | None) -> S
 def _inside(root: Path | None, name: str | Path) -> Path:
     """Return a path inside the data folder if it exists there, else the path itself."""
     inside = Path(name) if root is None else root / name
-    return inside if inside.exists() else Path(name)
+    return inside if exists(inside) else Path(name)
 
 
 def _annotations(root: Path | None, train: Path | None, val: Path | None) -> tuple[Path, Path | None, Path | None]:
@@ -242,7 +243,7 @@ def _filled(recipe: Config, layout: Layout, index: AnnotationIndex, choices: Cho
 
 def section_of(split: Split, steps: list[dict[str, Any]], masks: bool) -> dict[str, Any]:
     """The section of a config for a JSON and its pictures."""
-    annotations, images = str(split.annotations.resolve()), str(split.images.resolve())
+    annotations, images = str(real_path(split.annotations)), str(real_path(split.images))
     read = {"masks": True} if masks else {}
     return {"type": "CocoDataset", "annotations": annotations, "images": images, "transforms": steps, **read}
 

@@ -21,6 +21,7 @@ from tldet.data.merge.source import Source, open_source
 from tldet.data.merge.writing import write_joined
 from tldet.data.split_names import KINDS
 from tldet.errors import DataError
+from tldet.inputs import is_file, is_folder
 from tldet.output import make_folder, write_json
 from tldet.workflows.merge_notes import class_notes, part_notes, shared_note
 from tldet.workflows.merge_report import MergeReport, changed_ids, class_rows, input_row, part_row
@@ -85,8 +86,8 @@ def _progress(console: Console | None) -> Progress:
 
 
 def _refuse_earlier(folder: Path) -> None:
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        what = "holds an earlier merge" if (folder / REPORT).is_file() else "is not empty"
+    if is_file(folder) or (is_folder(folder) and any(folder.iterdir())):
+        what = "holds an earlier merge" if is_file(folder / REPORT) else "is not empty"
         raise DataError(f"{folder}: {what}; choose another --out or remove it")
 
 

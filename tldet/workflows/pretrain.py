@@ -16,6 +16,7 @@ from tldet.data.folder import find_parts, scan
 from tldet.data.images import read_image
 from tldet.engine.distributed import joined
 from tldet.errors import DataError, TrainingError
+from tldet.inputs import real_path
 from tldet.models.zoo import find_backbone
 from tldet.workflows.parts import PRETRAIN_SCHEMA
 from tldet.workflows.runs import refuse_earlier_run, resume_run, rhythm, settle_config, steps_in_epoch
@@ -108,7 +109,7 @@ def _filled(folder: Path, length: dict[str, Any], seed: int, *, mirror: bool) ->
     size = _size(train, names)
     data = config["data"]
     for part, place in (("train", train), ("val", val or train)):
-        data[part]["folder"] = str(place.resolve())
+        data[part]["folder"] = str(real_path(place))
         data[part]["transforms"][0]["size"] = size
     if val is None:
         log.info("%s: has no val folder: a tenth of each class is held out to measure on", folder)

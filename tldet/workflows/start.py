@@ -14,6 +14,7 @@ from tldet.config import Config
 from tldet.config.files import shipped
 from tldet.engine.frozen_norms import fold_frozen_norms
 from tldet.errors import CheckpointError, ConfigError, TrainingError
+from tldet.inputs import real_path
 from tldet.models.backbones.base import has_batch_norm
 from tldet.transfer.adapt import set_input
 from tldet.transfer.class_match import MatchSettings, few
@@ -248,9 +249,9 @@ def set_weights(config: dict[str, Any], weights: str, recipe: str) -> None:
     start, model = open_start(Path(weights)), config["model"]
     if start is None:
         log.info("%s: a backbone's weights; pyramid and head start new", weights)
-        model["backbone"]["weights"] = str(Path(weights).resolve())
+        model["backbone"]["weights"] = str(real_path(weights))
         return
-    model["weights"] = {"source": str(Path(weights).resolve())}
+    model["weights"] = {"source": str(real_path(weights))}
     published = start.published
     stride = start.strided_conv or published.get("backbone", {}).get("strided_conv")
     same = model["backbone"].get("name") == start.backbone

@@ -56,3 +56,21 @@ def test_several_files_or_image_folders_of_a_folder_are_listed(tmp_path: Path) -
     write(labs[0] / "old_train.json", labs[0] / "images")
     with pytest.raises(DataError, match=r"old_train.json, train.json; leave one of them in the folder, or give the"):
         find_inputs(labs, [])
+
+
+def test_links_that_form_loops(tmp_path: Path) -> None:
+    labs = [tmp_path / "a", tmp_path / "b"]
+    for lab in labs:
+        write(lab / "train.json", lab / "images")
+        (lab / "here").symlink_to(".")
+        (lab / "images" / "loop").symlink_to("loop")
+        (lab / "loop").symlink_to("loop")
+    (tmp_path / "loop.json").symlink_to("loop.json")
+    assert [one.split.images for one in find_inputs(labs, [])] == [lab / "images" for lab in labs]
+    with pytest.raises(DataError, match=r"loop\.json: cannot be read: Too many levels of symbolic links"):
+        find_inputs([labs[0], tmp_path / "loop.json"], [])
+    with pytest.raises(DataError, match=r"too long"):
+        find_inputs([labs[0], tmp_path / ("x" * 5000)], [])
+    (labs[0] / "val.json").symlink_to("val.json")
+    with pytest.raises(DataError, match=r"val\.json: cannot be read: Too many levels of symbolic links; repair or"):
+        find_inputs(labs, [])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from tldet.errors import DataError
+from tldet.inputs import real_path
 from tldet.output import make_folder
 
 
@@ -16,12 +17,12 @@ def reference(paths: Sequence[Path], folder: Path) -> list[str]:
 
     Relative, with all links followed: ``..`` leads out of a folder's real place. On another drive of Windows absolute.
     """
-    base = folder.resolve()
+    base = real_path(folder)
     real: dict[Path, Path] = {}  # a picture's own link is no matter, its folder's is
     names = []
     for path in paths:
         if path.parent not in real:
-            real[path.parent] = _seen_from(base, path.parent.resolve())
+            real[path.parent] = _seen_from(base, real_path(path.parent))
         names.append((real[path.parent] / path.name).as_posix())
     return names
 

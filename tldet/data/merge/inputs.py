@@ -10,6 +10,7 @@ from tldet.data.image_folders import find_images
 from tldet.data.layouts import Split, find_layout
 from tldet.data.split_names import KINDS
 from tldet.errors import DataError
+from tldet.inputs import is_folder, real_path, require_file
 
 OPTIONS = {
     **dict.fromkeys(KINDS, "leave one of them in the folder, or give the JSON files instead of the folder"),
@@ -38,14 +39,14 @@ def find_inputs(inputs: Sequence[Path], images: Sequence[Path]) -> list[Given]:
     """
     if len(inputs) < 2:
         raise DataError("give two data sets or more to merge")
-    files = [path for path in inputs if not path.is_dir()]
+    files = [path for path in inputs if not is_folder(path)]
     if images and (not files or len(images) not in (1, len(files))):
         raise DataError(f"--images is given {len(images)} times for {len(files)} JSON files: give it once, or for each")
     folder_of = dict(zip(files, [*images] * len(files) if len(images) == 1 else images, strict=False))
     found = []
     for number, path in enumerate(inputs, start=1):
-        label = f"{number}_{path.resolve().stem}"
-        splits = _folder_splits(path) if path.is_dir() else [("train", _file_split(path, folder_of.get(path)))]
+        label = f"{number}_{real_path(path).stem}"
+        splits = _folder_splits(path) if is_folder(path) else [("train", _file_split(path, folder_of.get(path)))]
         found += [Given(label, part, split) for part, split in splits]
     _refuse_twice([one.split.annotations for one in found])
     return found
@@ -58,15 +59,14 @@ def _folder_splits(folder: Path) -> list[tuple[str, Split]]:
 
 
 def _file_split(path: Path, images: Path | None) -> Split:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file or folder")
-    if images is not None and not images.is_dir():
+    require_file(path, DataError)
+    if images is not None and not is_folder(images):
         raise DataError(f"{images}: no such folder")
     return Split(path, images or find_images(path, path.parent))
 
 
 def _refuse_twice(paths: Sequence[Path]) -> None:
-    real = [path.resolve() for path in paths]
+    real = [real_path(path) for path in paths]
     for number, path in enumerate(real):
         if path in real[:number]:
             raise DataError(f"{paths[number]}: is given twice")

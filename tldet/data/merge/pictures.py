@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.errors import DataError
+from tldet.inputs import real_path, require_file
 
 TAIL = 4096  # bytes at a file's end: cheap to read, and JPEG and PNG files of one size differ there
 Track = Callable[[Sequence[int]], Iterable[int]]
@@ -34,7 +35,7 @@ def same_pictures(paths: Sequence[Path], owners: NDArray[np.int64], track: Track
     Raises:
         DataError: a file cannot be read.
     """
-    stats = [_stat(path) for path in paths]
+    stats = [require_file(path, DataError) for path in paths]
     same = _firsts([_file(path, stat) for path, stat in zip(paths, stats, strict=True)])
     alone = np.flatnonzero(same == np.arange(len(paths))).tolist()
     sizes = [stat.st_size for stat in stats]
@@ -51,16 +52,9 @@ def same_pictures(paths: Sequence[Path], owners: NDArray[np.int64], track: Track
     return to[same]
 
 
-def _stat(path: Path) -> os.stat_result:
-    try:
-        return path.stat()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-
-
 def _file(path: Path, stat: os.stat_result) -> Hashable:
     """What two names of one file share; some file systems number no files."""
-    return (stat.st_dev, stat.st_ino) if stat.st_ino else path.resolve()
+    return (stat.st_dev, stat.st_ino) if stat.st_ino else real_path(path)
 
 
 def _firsts(keys: Sequence[Hashable]) -> NDArray[np.int64]:

@@ -107,7 +107,7 @@ def read_source(split: Split) -> Source:
     objects = _records(path, texts, "annotations")
     return Source(
         split=split,
-        categories=[one for one in map(msgspec.json.decode, _records(path, texts, "categories")) if one["id"] in kept],
+        categories=[one for one in _values(path, texts, "categories") if one["id"] in kept],
         licenses=_licenses(path, texts),
         pictures=_records(path, texts, "images"),
         file_names=[str(image.file_name) for image in coco.images],
@@ -140,12 +140,27 @@ def _records(path: Path, texts: Mapping[str, msgspec.Raw], section: str) -> list
         raise DataError(f"{path}: '{section}' contains NaN or Infinity ({error}); replace it by a number") from None
 
 
-def _licenses(path: Path, texts: Mapping[str, msgspec.Raw]) -> list[Record]:
+def _values(path: Path, texts: Mapping[str, msgspec.Raw], section: str) -> list[Record]:
+    """Decode the records of a section, which must be such that they can be written again."""
     try:
-        records = msgspec.json.decode(texts.get("licenses", b"[]"), type=list[Record] | None) or []
+        records = msgspec.json.decode(texts.get(section, b"[]"), type=list[Record] | None) or []
+        msgspec.json.encode(records)
     except msgspec.ValidationError as error:
-        raise DataError(f"{path}: licenses are not in COCO's layout: {error}") from None
-    wrong = [record for record in records if not isinstance(record.get("id"), int)]
+        raise DataError(f"{path}: {section} are not in COCO's layout: {error}") from None
+    except msgspec.DecodeError as error:
+        raise DataError(f"{path}: '{section}' contains NaN or Infinity ({error}); replace it by a number") from None
+    except (ValueError, OverflowError):
+        raise DataError(f"{path}: '{section}' contains an integer of more than 64 bits") from None
+    return records
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and -(2**63) <= value < 2**63
+
+
+def _licenses(path: Path, texts: Mapping[str, msgspec.Raw]) -> list[Record]:
+    records = _values(path, texts, "licenses")
+    wrong = [record for record in records if not _is_id(record.get("id"))]
     if wrong:
         raise DataError(f"{path}: a license has no whole number as id: {wrong[0]}")
     return records

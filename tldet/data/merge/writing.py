@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,14 +24,18 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def merge_licenses(sources: Sequence[Source]) -> tuple[list[Record], list[dict[int, int]]]:
-    """One list of licences, and for every source its own ids to those of the list; equal records are one."""
-    records: list[Record] = []
+    """Join the licenses, equal ones once; return them, and for each source a table from its ids to the new ones."""
+    firsts: dict[str, Record] = {}
     for record in (record for source in sources for record in source.licenses):
-        if record not in records:
-            records.append(record)
-    ids = unclashed(np.array([record["id"] for record in records], np.int64)).tolist()
-    tables = [{r["id"]: ids[records.index(r)] for r in source.licenses} for source in sources]
-    return [{**record, "id": new} for record, new in zip(records, ids, strict=True)], tables
+        firsts.setdefault(_text(record), record)
+    ids = unclashed(np.array([record["id"] for record in firsts.values()], np.int64)).tolist()
+    id_of = dict(zip(firsts, ids, strict=True))
+    tables = [{record["id"]: id_of[_text(record)] for record in source.licenses} for source in sources]
+    return [{**record, "id": id_of[text]} for text, record in firsts.items()], tables
+
+
+def _text(record: Record) -> str:
+    return json.dumps(record, sort_keys=True)
 
 
 def write_joined(path: Path, joined: Joined, classes: Classes, file_names: Sequence[str]) -> int:
@@ -104,9 +110,9 @@ class _Pictures:
         """A picture's fields in its source, those left out that are written anew."""
         number, place = self.joined.record(record)
         fields: Fields = dict(_fields.decode(self.joined.sources[number].pictures[place]))
-        if "license" in fields and isinstance(old := msgspec.json.decode(fields["license"]), int):
-            table = self.licenses[number]
-            fields["license"] = table.get(old, old)
+        if "license" in fields:
+            with suppress(msgspec.DecodeError, KeyError):  # not an id of a license: the text is copied
+                fields["license"] = self.licenses[number][msgspec.json.decode(fields["license"], type=int)]
         return {key: value for key, value in fields.items() if key not in ("id", "file_name", LABELLED)}
 
 

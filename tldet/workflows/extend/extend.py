@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tldet.data.image_folders import find_images
 from tldet.data.layouts import Split
 from tldet.errors import TrainingError
+from tldet.inputs import is_file, is_folder
 from tldet.transfer.class_match import Fold, MatchSettings, few, read_aliases
 from tldet.transfer.restore import restore
 from tldet.workflows.choose import choose_length
@@ -158,7 +159,7 @@ def _split(annotations: str | Path | None, images: str | Path | None) -> Split |
 
 def _own(data: Mapping[str, Any]) -> Split | None:
     for section in (data.get("test"), data.get("val")):
-        if section and Path(section.get("annotations", "")).is_file() and Path(section.get("images", "")).is_dir():
+        if section and is_file(section.get("annotations", "")) and is_folder(section.get("images", "")):
             return Split(Path(section["annotations"]), Path(section["images"]))
     return None
 

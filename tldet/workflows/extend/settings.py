@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tldet.errors import CheckpointError
+from tldet.inputs import real_path
 from tldet.models.distillation import DistillSettings
 from tldet.registry import HEADS
 from tldet.transfer.sources import file_hash
@@ -50,7 +51,7 @@ def extended_config(
     """
     config = trained_config(path, state)
     renew(config, _data(config, state["meta"]["input"], data), length, seed, data.pictures)
-    config["model"]["weights"] = {"source": str(path.resolve())}
+    config["model"]["weights"] = {"source": str(real_path(path))}
     config["model"]["head"]["num_classes"] = len(data.old) + len(data.new)
     if distill:
         config["distill"] = _teacher(path, config["model"]["head"]["type"])
@@ -73,4 +74,4 @@ def _teacher(path: Path, head: str) -> dict[str, Any]:
     HEADS.import_from_location()
     own = {field.name: field.default for field in fields(DistillSettings)}  # written down, to be seen and changed
     own["score"] = SURE[hasattr(HEADS.get(head), "background_layers")]
-    return {"teacher": str(path.resolve()), "sha256": file_hash(path), **own}
+    return {"teacher": str(real_path(path)), "sha256": file_hash(path), **own}

@@ -12,6 +12,7 @@ from tldet.data.layouts import Split
 from tldet.data.subsets import subset_size, write_subset
 from tldet.engine.settings import SEEDS
 from tldet.errors import ConfigError, DataError
+from tldet.inputs import real_path
 from tldet.transfer.sources import file_hash
 from tldet.workflows.choose import Choices, choose_for
 from tldet.workflows.finetune import DEFAULT_MODEL, load_recipe, resolve_layout
@@ -179,4 +180,4 @@ class _Shared:
 
 
 def _text(path: Path) -> str:
-    return str(path.resolve())
+    return str(real_path(path))

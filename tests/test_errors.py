@@ -1,0 +1,26 @@
+"""Messages stay readable, whatever the input holds."""
+
+import pytest
+
+from tldet.errors import ConfigError, DataError, shorten
+
+
+def test_usual_messages_stay_as_they_are() -> None:
+    text = "data.json: annotation id 5 has no bbox\nmodel.head: unknown key; " + "known: a, b, " * 100
+    assert str(DataError(text)) == text
+
+
+def test_long_words_are_shortened() -> None:
+    text = str(ConfigError(f"config.py: {'k' * 100_000}: unknown key; did you mean 'lr'?"))
+    assert len(text) < 400
+    assert text.startswith("config.py: kkk")
+    assert "...[100001 characters]..." in text  # its colon too
+    assert text.endswith("unknown key; did you mean 'lr'?")
+
+
+@pytest.mark.parametrize("key", ["a b " * 100_000, "a\n" * 100_000, "é" * 100_000, " " * 100_000])
+def test_long_messages_are_shortened(key: str) -> None:
+    text = shorten(f"data.json: has {key} instead of a number")
+    assert len(text) < 10_100
+    assert text.startswith("data.json: has ")
+    assert text.endswith(" instead of a number")

@@ -1,0 +1,80 @@
+"""Pipes, devices, loops of links and paths that are too long, as inputs of every command: one line, at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tldet.cli import main
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+JSON = "{digits}/test/_annotations.coco.json"
+COMMANDS = [
+    "evaluate --gt {bad} --dt {json}",
+    "evaluate --gt {json} --dt {bad}",
+    "merge {bad} {json} --out {out}",
+    "merge {digits} {json} --aliases {bad} --out {out}",
+    "finetune --data {bad} --out {out}",
+    "finetune --train {bad} --images {digits}/test --out {out}",
+    "finetune --data {digits} --val {bad} --out {out}",
+    "finetune --data {digits} --weights {bad} --out {out}",
+    "finetune --data {digits} --init-from {bad} --out {out}",
+    "finetune --data {digits} --init-from {run}/best.pt --class-aliases {bad} --out {out}",
+    "train {bad} --work-dir {out}",
+    "train retinanet/retinanet_r50_fpn_1x_coco --work-dir {out} --cfg-options data.train.annotations={bad}",
+    "train {run}/config.py --work-dir {out} --init-from {bad}",
+    "test {bad}",
+    "test {run}/best.pt --data {bad}",
+    "predict {bad} {digits}/test",
+    "predict {run}/best.pt {digits}/test --annotations {bad} --json {out}.json",
+    "extend {bad} --data {digits} --out {out}",
+    "extend {run}/best.pt --train {bad} --images {digits}/test --out {out}",
+    "extend {run}/best.pt --data {digits} --replay {bad} --out {out}",
+    "import {bad} --out {out}",
+    "pretrain --data {bad} --out {out}",
+    "study data --data {bad} --out {out} --steps 1",
+    "fewshot --data {bad} --novel 1 --out {out} --steps 1",
+    "fewshot --data {digits} --novel 1 --base {bad} --out {out} --steps 1",
+]
+
+
+@pytest.fixture(autouse=True)
+def _no_hang() -> Iterator[None]:
+    """Fail instead of waiting forever for a pipe."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(params=["pipe", "device", "loop", "long"])
+def bad(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    return {"device": "/dev/zero", "long": str(tmp_path / ("x" * 5000))}.get(
+        request.param, str(tmp_path / request.param)
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_one_line(
+    command: str, bad: str, digits: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"bad": bad, "digits": digits, "run": run, "out": tmp_path / "out", "json": JSON.format(digits=digits)}
+    code = main([word.format(**places) for word in command.split()])
+    err = capsys.readouterr().err
+    lines = [line for line in err.splitlines() if "error:" in line]
+    assert code == 2, err
+    assert len(lines) == 1, err
+    assert err.rstrip().splitlines()[-1] == lines[0]
+    assert len(lines[0]) < 2100
+    assert bad[:60] in lines[0]

@@ -17,7 +17,7 @@ COMMANDS = [
     "evaluate --gt {bad} --dt {json}",
     "evaluate --gt {json} --dt {bad}",
     "merge {bad} {json} --out {out}",
-    "merge {digits} {json} --aliases {bad} --out {out}",
+    "merge {digits}/train/_annotations.coco.json {json} --aliases {bad} --out {out}",
     "finetune --data {bad} --out {out}",
     "finetune --train {bad} --images {digits}/test --out {out}",
     "finetune --data {digits} --val {bad} --out {out}",
@@ -38,7 +38,7 @@ COMMANDS = [
     "pretrain --data {bad} --out {out}",
     "study data --data {bad} --out {out} --steps 1",
     "fewshot --data {bad} --novel 1 --out {out} --steps 1",
-    "fewshot --data {digits} --novel 1 --base {bad} --out {out} --steps 1",
+    "fewshot --data {digits} --novel 1 --shots 1 --base {bad} --out {out}",
 ]
 
 

@@ -119,7 +119,7 @@ def drop_unused(categories: Sequence[Category], used: NDArray[np.int64]) -> tupl
     parents = Counter(one.supercategory for one in categories if isinstance(one.supercategory, str))
     for one in categories:
         root = one.supercategory in ("none", "", None) and one.name is not None
-        children = parents[one.name] - (one.supercategory == one.name) if root else 0
+        children = parents[one.name or ""] - (one.supercategory == one.name) if root else 0
         if root and 0 < children == len(categories) - 1 and not (used == one.id).any():
             return [other for other in categories if other is not one], one
     return list(categories), None

@@ -49,7 +49,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("nothing", "nothing: no such file"),
         ("file/below", "file/below: no such file"),
-        ("broken", "broken: no such file"),
+        ("broken", "broken: is a link to a missing file"),
         ("folder", "folder: is a folder, not a regular file"),
         ("pipe", "pipe: is a pipe, not a regular file"),
         ("to_pipe", "to_pipe: is a pipe, not a regular file"),

@@ -38,7 +38,8 @@ def require_file(path: PathName, error: type[TldetError], name: str | None = Non
     try:
         status = os.stat(path)  # noqa: PTH116  (also takes the name of a descriptor)
     except (FileNotFoundError, NotADirectoryError):
-        raise error(f"{name}: no such file") from None
+        broken = os.path.islink(path)  # noqa: PTH114
+        raise error(f"{name}: {'is a link to a missing file' if broken else 'no such file'}") from None
     except OSError as problem:
         raise error(f"{name}: cannot be read: {problem.strerror}") from None
     except ValueError:

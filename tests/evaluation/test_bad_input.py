@@ -75,6 +75,7 @@ BAD_DETECTIONS = [
     ({"bbox": {"x": 1}}, ["detection 1", "'bbox' must be a list of four numbers"]),
     ({"bbox": [1, 2, NAN, 4]}, ["detection 1", "bbox [1.0, 2.0, nan, 4.0]", "finite"]),
     ({"bbox": [1, 2, -3, 4]}, ["detection 1", "negative"]),
+    ({"bbox": [1, 2, 1e308, 1e308]}, ["detection 1", "its area and corners must be finite"]),
     ({"score": 10**400}, ["detection 1", "'score' is an integer of more than 308 digits"]),
     ({"bbox": [1, 2, 10**400, 4]}, ["detection 1", "'bbox' is an integer of more than 308 digits"]),
     ({"bbox": [1, 2, HUGE, 4]}, ["detection 1", "'bbox' is an integer of more than 308 digits"]),

@@ -346,7 +346,7 @@ def test_a_file_cut_off_anywhere_is_refused_in_one_line(tmp_path: Path, layout: 
     path.write_text("version https://git-lfs.github.com/spec/v1\n")
     refused(path)
     assert "no such file" in refused(tmp_path / "none.pth")
-    assert "no such file" in refused(tmp_path)
+    assert "is a folder" in refused(tmp_path)
 
 
 def test_a_damaged_storage_is_named(tmp_path: Path) -> None:

@@ -320,7 +320,7 @@ def test_folders_of_data(folder: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "choose another" in line
     (single / "instances_train.json").symlink_to(tmp_path / "gone.json")
     line = said(capsys, finetune(single, tmp_path / "o"))
-    assert "instances_train.json: cannot be read: No such file" in line
+    assert "instances_train.json: is a link to a missing file" in line
 
 
 def test_bad_images_are_listed_before_step_1_or_skipped(

@@ -209,7 +209,7 @@ def test_what_is_wrong_is_one_line(
     out = ("--out", tmp_path / "out")
     valid = twin / "valid" / "_annotations.coco.json"
     assert "give two data sets or more" in said(capsys, digits, *out)
-    assert "nowhere: no such file or folder" in said(capsys, digits, tmp_path / "nowhere", *out)
+    assert "nowhere: no such file" in said(capsys, digits, tmp_path / "nowhere", *out)
     assert "is given twice" in said(capsys, digits, digits, *out)
     assert "is given twice" in said(capsys, digits, digits / "valid" / valid.name, *out)
     (tmp_path / "empty").mkdir()

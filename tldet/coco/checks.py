@@ -76,11 +76,14 @@ def boxes(found: Sequence[Sequence[float] | None], who: Who) -> Floats:
 
 
 def sound_boxes(values: Floats, who: Who) -> None:
-    """Raise DataError for an xywh box that is not finite or has a negative size."""
+    """Raise DataError for an xywh box that is not finite, has a negative size, or too large ones for its area."""
     known: Bools = np.logical_and.reduce(np.isfinite(values), axis=1)
     require(known, who, lambda row: f"has bbox {values[row].tolist()}; it must be finite")
     upright: Bools = (values[:, 2] >= 0) & (values[:, 3] >= 0)
     require(upright, who, lambda row: f"has bbox {values[row].tolist()}: its width or height is negative")
+    with np.errstate(over="ignore"):
+        fits = np.isfinite(values[:, 2] * values[:, 3] + values[:, 0] + values[:, 1])
+    require(fits, who, lambda row: f"has bbox {values[row].tolist()}: its area and corners must be finite")
 
 
 def finite(values: Floats, key: str, who: Who) -> None:

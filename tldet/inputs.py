@@ -46,7 +46,7 @@ def require_file(path: PathName, error: type[TldetError], name: str | None = Non
         raise error(f"{name!r}: is not a valid path: it contains a null character") from None
     if not stat.S_ISREG(status.st_mode):
         what = next((text for test, text in OTHERS if test(status.st_mode)), "is a device")
-        raise error(f"{name}: {what}, not a regular file; give the path of a file")
+        raise error(f"{name}: {what}, not a regular file")
     return status
 
 

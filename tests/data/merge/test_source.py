@@ -75,6 +75,8 @@ def labelled(value: Any) -> dict[str, Any]:
         (labelled("all"), "image id 7: 'labelled_category_ids' must be a list of category ids, not the text 'all'"),
         (json.dumps(whole(categories=[{"id": n, "name": str(n), "mean": float("nan")} for n in (1, 2)])), "NaN or"),
         (whole(licenses=[{"id": "CC"}]), "a license has no whole number as id: {'id': 'CC'}"),
+        (whole(licenses=[{"id": 2**63}]), "a license has no whole number as id: {'id': 9223372036854775808}"),
+        (json.dumps(whole(licenses=[{"id": 1, "x": float("nan")}])), "'licenses' contains NaN or Infinity"),
         (whole(licenses=[1]), "licenses are not in COCO's layout"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,12 @@ def picture(number: int, **more: Any) -> dict[str, Any]:
     return {"id": number, "file_name": "x.jpg", "width": 60, "height": 40, **more}
 
 
-def write(tmp_path: Path, *contents: dict[str, Any], same: list[int]) -> tuple[int, str]:
+def write(tmp_path: Path, *contents: dict[str, Any] | str, same: list[int]) -> tuple[int, str]:
     sources = []
     for number, content in enumerate(contents):
         path = tmp_path / f"{number}.json"
-        path.write_text(json.dumps(content).replace('"ODD"', ODD), encoding="utf-8")
+        whole = content if isinstance(content, str) else json.dumps(content).replace('"ODD"', ODD)
+        path.write_text(whole, encoding="utf-8")
         sources.append(read_source(Split(path, tmp_path)))
     classes = merge_classes([s.categories for s in sources], {})
     merged = join(sources, classes.tables, np.array(same, np.int64))
@@ -89,3 +91,23 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "out.json").mkdir()
     with pytest.raises(DataError, match=r"out.json: cannot be written .*choose another --out"):
         write(tmp_path, content, same=[0])
+
+
+def test_licenses_that_are_no_ids_stay_as_they_are(tmp_path: Path) -> None:
+    content = {"categories": [{"id": 1, "name": "x"}], "licenses": [{"id": 1, "name": "CC"}]}
+    texts = ["1", '"MIT"', "null", "1.5", str(2**70), "9" * 5000, '{"id":1}', "7"]
+    images = [picture(number + 1, license=f"license {number}") for number in range(len(texts))]
+    raw = json.dumps({**content, "images": images})
+    for number, text in enumerate(texts):
+        raw = raw.replace(f'"license {number}"', text)
+    _, merged = write(tmp_path, raw, same=list(range(len(texts))))
+    assert [line.partition('"license":')[2].partition(',"id":')[0] for line in merged.splitlines()[1:9]] == texts
+
+
+def test_many_licenses(tmp_path: Path) -> None:
+    licenses = [{"id": number, "name": str(number)} for number in range(1, 10_001)]
+    content = {"categories": [{"id": 1, "name": "x"}], "images": [picture(1, license=10_000)], "licenses": licenses}
+    started = perf_counter()
+    _, text = write(tmp_path, content, content, same=[0, 0])
+    assert perf_counter() - started < 10
+    assert json.loads(text)["licenses"] == licenses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -162,3 +163,17 @@ def test_names_outside_the_terminal_s_encoding_are_escaped(tmp_path: Path, encod
         assert done.returncode == code
         assert b"Traceback" not in done.stderr
         assert (rb"\udcff.json: no such file" in done.stderr) == (code == 2)
+
+
+def test_long_names_are_shortened_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*_: object) -> None:
+        logging.getLogger("tldet.data").warning("no object of class %s", "c" * 100_000)
+
+    monkeypatch.setattr("tldet.commands.models.run", run)
+    assert main(["models"]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("no object of class ccc")
+    assert "[100000 characters]" in err
+    assert len(err) < 500

@@ -180,3 +180,18 @@ def test_a_set_is_drawn_again_only_where_something_changed(source: Path, tmp_pat
     assert 99 in again
     first.path.write_text("{")
     assert write_shots(source, 1, 0, first.path).objects == 3
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"few_shot": 3}', '{"few_shot": {"counts": {"a": 1}}}', "[" * 5000]
+)
+def test_another_file_in_the_place_of_a_set_is_replaced(source: Path, tmp_path: Path, content: str) -> None:
+    expected = write_shots(source, 2, 0, tmp_path / "whole.json")
+    (tmp_path / "set.json").write_text(content)
+    assert write_shots(source, 2, 0, tmp_path / "set.json").objects == expected.objects
+    assert read(tmp_path / "set.json") == read(tmp_path / "whole.json")
+
+
+def test_a_source_that_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder, not a regular file"):
+        write_shots(tmp_path, 2, 0, tmp_path / "set.json")

@@ -130,7 +130,14 @@ def _earlier(out: Path, asked: Record) -> Subset | None:
         told = json.loads(read_file(out, DataError))[TOLD]
         counts = told.pop("counts")
         return Subset(out, **counts) if told == asked else None
-    except (DataError, ValueError, KeyError, TypeError, AttributeError):  # missing, damaged or another file
+    except (
+        DataError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ):  # missing, damaged or another file
         return None
 
 

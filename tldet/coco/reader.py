@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.coco import checks
-from tldet.coco.formats import require_coco_boxes
 from tldet.coco.objects import Objects, read_objects
 from tldet.coco.records import Category, Image, Source, read_document
 from tldet.coco.text import parse, read_json_text
@@ -80,7 +79,7 @@ def read_coco(source: Source, name: str | None = None, *, outlines: bool = False
     sizes = np.array([(i.height or 0, i.width or 0) for i in found.images], np.int64).reshape(-1, 2)
     if count is None:
         notes.append("has no 'annotations' list; all images count as images without objects")
-    notes += require_coco_boxes(name, "boxes", objects.boxes, sizes[objects.places], objects.areas)
+    notes += checks.require_coco_boxes(name, "boxes", objects.boxes, sizes[objects.places], objects.areas)
     return Coco(found.images, categories, unused, objects, tuple(notes))
 
 

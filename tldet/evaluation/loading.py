@@ -13,7 +13,6 @@ from msgspec import UNSET
 
 from tldet import rle
 from tldet.coco import checks
-from tldet.coco.formats import require_coco_boxes
 from tldet.coco.objects import Objects, note
 from tldet.coco.outlines import drop_degenerate, parse_outline
 from tldet.coco.reader import read_coco
@@ -165,7 +164,7 @@ def load_results(source: Source, truth: GroundTruth) -> Results:
         rles = [rle.to_rle(record.segmentation, size) for record, size in zip(records, sizes, strict=True)]
     found = _measured(Results(images, categories, np.zeros((0, 4)), scores, scores, rles), raw_boxes, who, masked)
     if not boxless:
-        for line in require_coco_boxes(name, "boxes", found.boxes, np.array(truth.sizes).reshape(-1, 2)[images]):
+        for line in checks.require_coco_boxes(name, "boxes", found.boxes, np.array(truth.sizes).reshape(-1, 2)[images]):
             logger.warning("%s: %s", name, line)
     return found
 

@@ -17,6 +17,10 @@ class DataError(TldetError):
     """An annotation file, a picture or a results file is wrong."""
 
 
+class OutputError(DataError):
+    """A file or folder cannot be written."""
+
+
 class CheckpointError(TldetError):
     """A checkpoint or weights file cannot be read, written or used here."""
 

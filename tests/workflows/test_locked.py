@@ -39,7 +39,7 @@ COMMANDS: dict[str, Callable[[Path, Path], Any]] = {
     "study backbones": lambda data, out: study_backbones(Wishes(data, out), ["resnet18", "resnet34"]),
     "study data": lambda data, out: study_data(Wishes(data, out)),
     "fewshot": lambda data, out: fewshot(Wishes(data, out), FewShot(["1"])),
-    "merge": lambda data, out: merge([data, data], out=out),
+    "merge": lambda data, out: merge([data / part / "_annotations.coco.json" for part in ("train", "valid")], out=out),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tldet.errors import CheckpointError
 from tldet.inference.predictor import load as load_predictor
 from tldet.models.backbones import TorchvisionBackbone
 from tldet.models.detector import build_detector
+from tldet.transfer.foreign import Foreign, fill
 from tldet.transfer.provenance import outline
 from tldet.transfer.restore import restore
 from tldet.transfer.start import init_from, open_start
@@ -115,3 +117,16 @@ def test_half_precision_is_no_other_kind(tmp_path: Path, whole: dict[str, Any]) 
     path = tmp_path / "a.pt"
     checkpoint.save(path, {**whole, "model": {name: tensor.half() for name, tensor in whole["model"].items()}})
     assert next(restore(path)[0].parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_tensors_of_a_foreign_detector(change: str) -> None:
+    make, said = CHANGES[change]
+    model = torch.nn.Linear(2, 2)
+    before = model.weight.clone()
+    state = {"weight": make(torch.randn(2, 2)), "bias": torch.zeros(2)}
+    foreign = Foreign(Path("a.pth"), {}, state, layout=None, averaged=[], others=[], set_aside=Counter())  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match=r"^a\.pth: tensor weight ") as raised:
+        fill(model, state, foreign, "a model")
+    assert said in str(raised.value)
+    assert torch.equal(model.weight, before)

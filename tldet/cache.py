@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +18,9 @@ from typing import Any
 
 import msgspec
 
-from tldet.errors import DataError
+from tldet.errors import DataError, OutputError
 from tldet.inputs import read_file
+from tldet.output import write_bytes
 
 log = logging.getLogger(__name__)
 VERSION = 2  # of the format of entries
@@ -50,22 +50,15 @@ def remembered(kind: str, key: str, find_out: Callable[[], Any]) -> tuple[Any, b
             log.warning("%s; computed anew", error)
             discard(path)
     answer = find_out()
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent)
-        os.close(handle)
-        try:
-            write_entry(Path(partial), answer)
-            Path(partial).replace(path)
-        finally:
-            discard(Path(partial))
+    with contextlib.suppress(OutputError):
+        write_entry(path, answer)
     return answer, False
 
 
 def write_entry(path: Path, value: Any) -> None:
     """Write a JSON value behind its checksum."""
     text = json.dumps(value).encode()
-    path.write_bytes(_checksum(text) + b"\n" + text)
+    write_bytes(path, _checksum(text) + b"\n" + text, sync=False)
 
 
 def read_entry(path: Path) -> Any:

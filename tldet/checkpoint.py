@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
-import os
 import pickle
 import re
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -18,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tldet import integrity
 from tldet.errors import CheckpointError
 from tldet.inputs import is_folder, require_file
+from tldet.output import remove_leftovers, replacing, shown, write_bytes
 
 log = logging.getLogger(__name__)
 FORMAT, VERSION = "tldet", 1
@@ -41,61 +40,33 @@ def step_path(folder: Path, step: int) -> Path:
 
 
 def save(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Write ``state`` so that ``path`` is at any moment the old file or the new one, whole.
+    """Write a checkpoint with a checksum; see :func:`~tldet.output.replacing`.
 
     Args:
-        path: the file; its folder is made.
+        path: the file; its folder is created.
         state: tensors and plain containers; ``format`` and ``version`` are added.
 
     Raises:
-        CheckpointError: the folder cannot be written, or the disk is full; nothing that was there is lost.
-        TypeError: ``state`` holds something that is no tensor or plain container.
+        OutputError: the file cannot be written; earlier files are unchanged.
+        TypeError: ``state`` contains something that is not a tensor or plain container.
     """
-    path = Path(path)
     whole = {"format": FORMAT, "version": VERSION, **state}
     _refuse_objects(whole, "state")
-    _write(path, lambda file: torch.save(whole, file))
+    with replacing(path) as file:
+        try:
+            torch.save(whole, file)
+        except RuntimeError as error:
+            raise _system_error(error) from None
+        if file.readable():  # else a pipe or device
+            integrity.seal(file)
 
 
-def _write(path: Path, dump: Any) -> None:
-    temporary: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            dump(file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-        temporary = None
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:
-        raise _write_error(path, error) from None
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-
-
-def _write_error(path: Path, error: OSError | RuntimeError) -> CheckpointError:
-    """Torch reports a failed write as RuntimeError, with the system's reason only in its context."""
+def _system_error(error: BaseException) -> BaseException:
+    """Return the error of the system behind torch's RuntimeError about a failed write; the error itself if none."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__context__
-    number = cause.errno if isinstance(cause, OSError) else None
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        return CheckpointError(f"{path}: the disk is full; earlier checkpoints are kept. Free some space and resume")
-    reason = cause.strerror if isinstance(cause, OSError) else str(error).splitlines()[0]
-    return CheckpointError(f"{path}: cannot be written: {reason}")
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    return cause or error
 
 
 def _refuse_objects(value: Any, place: str) -> None:
@@ -110,10 +81,11 @@ def _refuse_objects(value: Any, place: str) -> None:
 
 
 def read_tensors(path: str | Path) -> Any:
-    """What a .pt or .pth file holds, by torch's restricted reader: code in the file never runs.
+    """Read a .pt or .pth file with torch's restricted unpickler: code in the file never runs.
 
     Raises:
-        CheckpointError: the file is missing, cut off, or holds more than tensors and plain containers.
+        CheckpointError: the file is missing, truncated, does not match its checksums, or holds more
+            than tensors and plain containers.
     """
     path = Path(path)
     require_file(path, CheckpointError)
@@ -121,6 +93,8 @@ def read_tensors(path: str | Path) -> Any:
     try:
         with path.open("rb") as file:
             head = file.read(2)
+        if head == ZIP_START:
+            integrity.check_zip(path)
         with warnings.catch_warnings():  # of pickle protocols, which are nobody's concern here
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -138,10 +112,11 @@ def read_tensors(path: str | Path) -> Any:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """A tldet checkpoint, with the settings of older ones under their present names.
+    """Read a tldet checkpoint; settings of older ones get their present names.
 
     Raises:
-        CheckpointError: it cannot be read, is none of ours, or is newer than this program.
+        CheckpointError: it cannot be read, is not a tldet checkpoint, is newer than this program, or contains tensors
+            that are not plain arrays of finite numbers.
     """
     state = read_tensors(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("version"), int):
@@ -150,8 +125,23 @@ def load(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: has format version {state['version']}; this tldet reads {VERSION}: update tldet"
         )
+    _check_tensors(path, state)
     _rename_older(state)
     return state
+
+
+def _check_tensors(path: str | Path, state: Mapping[str, Any]) -> None:
+    for name, tensor in integrity.named_tensors(state):
+        if form := integrity.form_of(tensor):
+            raise CheckpointError(f"{path}: tensor {shown(name)} {form}")
+    training = state.get("training")
+    parts = {"model": state.get("model"), "ema": state.get("ema")}
+    if isinstance(training, Mapping):
+        parts |= {key: value for key, value in training.items() if key != "window"}  # losses and gradient norms
+    for section, value in parts.items():
+        for name, tensor in integrity.named_tensors(value, section):
+            if not integrity.is_finite(tensor):
+                raise CheckpointError(f"{path}: tensor {shown(name)} contains NaN or infinite values")
 
 
 def _rename_older(state: Mapping[str, Any]) -> None:
@@ -160,7 +150,7 @@ def _rename_older(state: Mapping[str, Any]) -> None:
         value = value.get(key) if isinstance(value, Mapping) else None
     for (part, name, given), (now, meaning) in OLDER.items():
         section = value.get(part) if isinstance(value, Mapping) else None
-        if isinstance(section, dict) and section.get(name) == given:
+        if isinstance(section, dict) and type(section.get(name)) is type(given) and section[name] == given:
             del section[name]
             section.setdefault(now, meaning)
 
@@ -182,16 +172,16 @@ def newest_readable(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def prune(folder: str | Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` step checkpoints (at least two), and what interrupted writes left."""
+    """Remove all but the newest ``keep`` step checkpoints (at least two), and the remains of interrupted writes."""
     for path in steps_in(Path(folder))[max(keep, 2) :]:
-        path.unlink(missing_ok=True)
-    for path in Path(folder).glob(".*.pt.*.tmp"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(PermissionError):  # on Windows, of a file that is being read: next time
+            path.unlink(missing_ok=True)
+    remove_leftovers(Path(folder), ".pt")
 
 
 def save_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """The model's weights alone, as safetensors."""
+    """Write weights as safetensors with a checksum; see :func:`~tldet.output.replacing`."""
     from safetensors.torch import save as to_bytes
 
     content = to_bytes({k: v.contiguous() for k, v in tensors.items()}, dict(metadata))
-    _write(Path(path), lambda file: file.write(content))
+    write_bytes(path, integrity.with_crc(content))

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tldet.commands import COMMANDS
 from tldet.engine.memory import restart_without_caches
-from tldet.errors import ConfigError, TldetError, shorten
+from tldet.errors import ConfigError, OutputError, TldetError, shorten
+from tldet.streams import error_stream, output_stream
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +59,22 @@ def entry(argv: Sequence[str] | None = None) -> NoReturn:
     given = sys.argv[1:] if argv is None else list(argv)
     if given and given[0] in PREDICTING:
         restart_without_caches()
-    sys.exit(main(given))
+    sys.exit(_ended(given))
+
+
+def _ended(argv: Sequence[str]) -> Any:
+    """Run :func:`main` and flush standard output, which Python would do later, with a traceback if it fails."""
+    code: Any
+    try:
+        code = main(argv)
+    except SystemExit as stop:  # of argparse, after a help text or a usage error
+        code = stop.code
+    try:
+        output_stream().flush()
+    except OutputError as error:
+        error_stream().write(f"tldet: error: {error}\n")
+        code = 2
+    return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "markup": False,
         "highlight": False,
     }  # a path with brackets in it stays itself
-    console, errors = Console(quiet=beside, **plain), Console(stderr=True, **plain)
+    console = Console(file=output_stream(), quiet=beside, **plain)
+    errors = Console(file=error_stream(), stderr=True, **plain)
     handler = _Lines(errors)
     logger = logging.getLogger("tldet")
     logger.setLevel(logging.WARNING if beside else logging.INFO)

@@ -28,6 +28,10 @@ class DataError(TldetError):
     """An annotation file, an image or a results file is wrong."""
 
 
+class OutputError(DataError):
+    """A file or folder cannot be written."""
+
+
 class CheckpointError(TldetError):
     """A checkpoint or weights file cannot be read, written or used here."""
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tldet import labels
 from tldet.masks import windows
+from tldet.output import replacing
 from tldet.structures import Detections
 
 Picture = NDArray[np.uint8]
@@ -103,8 +104,7 @@ def plot_curves(runs: dict[str, Path], out: Path) -> Path:
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(str(out), dpi=110)
-    return out
+    return _save(figure, out)
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,7 @@ def plot_intervals(
         axes.legend()
     axes.set(title=title, xlabel=xlabel, ylabel="COCO AP")
     axes.grid(alpha=0.3)
-    figure.savefig(str(out), dpi=110)
-    return out
+    return _save(figure, out)
 
 
 def draw_growth(sides: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], out: Path) -> Path:
@@ -177,7 +176,13 @@ def draw_growth(sides: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
         axes.set(xscale="log", yscale="log", xlabel="times the smallest work", ylabel=f"times the smallest's {unit}")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7, title=unit)
-    figure.savefig(str(out), dpi=110)
+    return _save(figure, out)
+
+
+def _save(figure: Any, out: Path) -> Path:
+    """Write a figure as PNG."""
+    with replacing(out) as file:
+        figure.savefig(file, format="png", dpi=110)
     return out
 
 

@@ -149,7 +149,7 @@ def test_snapshots_and_order_of_hooks(toy: ModuleType, tmp_path: Path) -> None:
     assert set(load_file(files[-1])) == set(trainer.model.state_dict())
     (tmp_path / "file").touch()
     trainer.work_dir = tmp_path / "file"
-    with pytest.raises(DataError, match=r"file/snapshots: cannot be made"):
+    with pytest.raises(DataError, match=r"file/snapshots: cannot be created"):
         WeightsSnapshot(every=1.0).after_train_iter(trainer, 4)
     first: Any = StopFile()
     first.priority = "HIGH"

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from tldet import checkpoint
+from tldet.engine import precision
 from tldet.engine.log import read_log
 from tldet.engine.precision import Precision
-from tldet.errors import DataError, TrainingError
+from tldet.errors import DataError, OutputError, TrainingError
 from tldet.models.normalizers import LossNormalizers
 from tldet.models.ops.rewriting import Rewritten
 
@@ -179,7 +180,7 @@ def test_what_cannot_be_resumed_is_said(toy: ModuleType, tmp_path: Path) -> None
     with pytest.raises(TrainingError, match=r"step_00000002.pt is of another model"):
         toy.build(tmp_path / "run", model=other).run(resume=True)
     (tmp_path / "file").write_text("")
-    with pytest.raises(TrainingError, match="cannot write to folder"):
+    with pytest.raises(OutputError, match="cannot be created"):
         toy.build(tmp_path / "file" / "run").run()
 
 
@@ -356,3 +357,102 @@ def test_checkpoints_of_before_running_means_go_on_with_a_warning(
     checkpoint.save(path, saved)
     assert toy.build(tmp_path, steps=4, model=model()).run(resume=True).step == 4
     assert [r.message for r in caplog.records if "running means" in r.message and path.name in r.message]
+
+
+def saved_as(path: Path, **training: Any) -> None:
+    """Change what a checkpoint states of its training."""
+    saved = checkpoint.load(path)
+    saved["training"].update(training)
+    checkpoint.save(path, saved)
+
+
+FP16 = Precision("fp16", "cpu", reason="the GPU has no bf16")  # a gradient scaler works on the CPU too
+
+
+def test_a_run_of_another_device_continues_in_the_precision_of_this_one(
+    toy: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A CPU run resumed on a GPU without bf16: the checkpoint has no state of a gradient scaler."""
+    toy.build(tmp_path, steps=2).run()
+    path = tmp_path / "step_00000002.pt"
+    saved_as(path, device="another")
+    run = toy.build(tmp_path, steps=4)
+    run.set_precision(FP16)
+    assert run.run(resume=True).step == 4
+    assert run.precision == FP16
+    assert f"{path} was trained in fp32 on another; the run continues in fp16 on cpu" in caplog.text
+    saved = checkpoint.load(tmp_path / "step_00000004.pt")["training"]
+    assert (saved["precision"], saved["device"], saved["scaler"]["scale"] > 0) == ("fp16", "cpu", True)
+    caplog.clear()
+    saved_as(tmp_path / "step_00000004.pt", device="another")
+    assert toy.build(tmp_path, steps=6).run(resume=True).step == 6, "and back, without a scaler"
+    assert "trained in fp16 on another; the run continues in fp32 on cpu" in caplog.text
+
+
+@pytest.mark.parametrize(("has_bf16", "expected"), [(False, "fp32"), (True, "bf16")])
+def test_a_precision_that_the_device_does_not_have_is_converted(
+    toy: ModuleType,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    has_bf16: bool,
+    expected: str,
+) -> None:
+    """A bf16 run resumed on a device of the same type without bf16."""
+    toy.build(tmp_path, steps=2).run()
+    saved_as(tmp_path / "step_00000002.pt", precision="bf16")
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: has_bf16)
+    run = toy.build(tmp_path, steps=4)
+    assert run.run(resume=True).step == 4
+    assert run.precision.name == expected
+    assert ("was trained in bf16 on cpu; the run continues in fp32" in caplog.text) is not has_bf16
+
+
+def test_a_precision_of_the_user_is_taken(
+    toy: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    toy.build(tmp_path, steps=2).run()
+    run = toy.build(tmp_path, steps=4)
+    run.set_precision(Precision("bf16", "cpu", reason=precision.USER_SPECIFIED))
+    assert run.run(resume=True).step == 4
+    assert run.precision.name == "bf16"
+    assert "was trained in fp32 on cpu; the run continues in bf16 on cpu" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rng", None),
+        ("rng", {"torch": 1}),
+        ("precision", None),
+        ("device", None),
+        ("step", None),
+        ("optimizer", None),
+        ("optimizer", {"state": 1}),
+        ("window", 3),
+        ("metrics", 3),
+        ("normalizers", [1]),
+    ],
+)
+def test_a_malformed_training_state_is_one_line(toy: ModuleType, tmp_path: Path, key: str, value: Any) -> None:
+    toy.build(tmp_path, steps=2).run()
+    path = tmp_path / "step_00000002.pt"
+    saved = checkpoint.load(path)
+    saved["training"][key] = value
+    if value is None:
+        del saved["training"][key]
+    checkpoint.save(path, saved)
+    with pytest.raises(TrainingError, match=rf"{path.name} is of another model or optimizer") as raised:
+        toy.build(tmp_path, steps=4).run(resume=True)
+    assert "\n" not in str(raised.value)
+
+
+def test_resumed_weights_of_another_kind(toy: ModuleType, tmp_path: Path) -> None:
+    toy.build(tmp_path, steps=2).run()
+    path = tmp_path / "step_00000002.pt"
+    saved = checkpoint.load(path)
+    saved["model"]["fc.bias"] = saved["model"]["fc.bias"].long()
+    checkpoint.save(path, saved)
+    with pytest.raises(TrainingError, match=r"tensor fc\.bias is integer \(torch\.int64\), in the model float"):
+        toy.build(tmp_path, steps=4).run(resume=True)

@@ -18,8 +18,8 @@ NAN = math.nan
 def log(ap: Values, val: Values, train: Sequence[float], metric: str = "AP") -> list[dict[str, object]]:
     records: list[dict[str, object]] = []
     for number, (a, v, t) in enumerate(zip(ap, val, train, strict=True), 1):
-        records.append({"type": "train", "step": 100 * number, "loss": t})
-        records.append({"type": "val", "step": 100 * number, metric: a, "val_loss": v})
+        records.append({"type": "train", "step": 100 * number, "loss": t, "time": {}})
+        records.append({"type": "val", "step": 100 * number, metric: a, "val_loss": v, "time": {}})
     return records
 
 

@@ -109,7 +109,7 @@ def test_json(tmp_path: Path) -> None:
     assert written == result.to_dict()
     assert written["per_class"] == {"cat": 0.0, "dog": ONE}
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"file: cannot be made"):
+    with pytest.raises(DataError, match=r"numbers.json: cannot be written \(Not a directory\)"):
         evaluate(GT, DT, json_path=tmp_path / "file" / "numbers.json")
 
 

@@ -316,7 +316,7 @@ def test_folders_of_data(folder: Path, tmp_path: Path, capsys: pytest.CaptureFix
     single = folder / "train"
     (single / "folder.json").mkdir()  # a folder is no JSON
     line = said(capsys, finetune(single, tmp_path / "file" / "o"))
-    assert f"{tmp_path / 'file' / 'o' / 'split'}" in line
+    assert f"{tmp_path / 'file' / 'o'}: cannot be created" in line
     assert "choose another" in line
     (single / "instances_train.json").symlink_to(tmp_path / "gone.json")
     line = said(capsys, finetune(single, tmp_path / "o"))

@@ -449,7 +449,7 @@ def test_a_start_brings_how_its_weights_see_pictures(
 def test_tldet_s_own_start_brings_them_too(tmp_path: Path) -> None:
     section = load("retinanet_lite0").data["model"]
     theirs = {**section, "preprocess": BLUE_FIRST}
-    meta = {"class_names": ["a"]}
+    meta = {"class_names": ["a"], "category_ids": [1], "input": {"short": 64, "long": 64}}
     state = build_detector(section).state_dict()
     checkpoint.save(tmp_path / "a.pt", {"config": {"model": theirs}, "meta": meta, "model": state, "ema": None})
     for start in (init_from, load_start):

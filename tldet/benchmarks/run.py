@@ -69,11 +69,13 @@ def benchmark(
             start = time.perf_counter()
             suite = run_suite(name, bench)
             suite.seconds = time.perf_counter() - start
+        if console:
+            _show(suite, console)
         result["suites"][name] = suite.to_dict()
         _write(json_path, result)
         plot = suite.draw(Path(json_path).with_suffix(".png")) if json_path else None
-        if console:
-            _show(suite, console, plot)
+        if plot and console:
+            console.print(f"plot: {plot}", markup=False, highlight=False)
     return result
 
 
@@ -118,12 +120,10 @@ def _progress(console: Console | None, name: str) -> Iterator[Any]:
         yield lambda text: status.update(Text(f"{name}: {text}"))
 
 
-def _show(suite: Suite, console: Console, plot: Path | None) -> None:
+def _show(suite: Suite, console: Console) -> None:
     console.print(suite.table())
     for line in suite.notes():
         console.print(line, markup=False, highlight=False)
-    if plot:
-        console.print(f"plot: {plot}", markup=False, highlight=False)
     console.print(f"{suite.name} took {suite.seconds:.0f} s", markup=False, highlight=False)
 
 

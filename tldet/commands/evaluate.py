@@ -26,5 +26,4 @@ def run(args: Namespace, console: Console) -> None:
     """Run it."""
     from tldet.workflows.evaluate import evaluate
 
-    result = evaluate(args.gt, args.dt, type=args.type, engine=args.engine, json_path=args.json)
-    console.print(result.table())
+    evaluate(args.gt, args.dt, type=args.type, engine=args.engine, json_path=args.json, console=console)

@@ -22,8 +22,9 @@ from tldet.cache import cache_root
 from tldet.coco.reader import read_coco
 from tldet.data.image_size import Header, Size, disagreement
 from tldet.data.images import END_WITHIN, JPEG_END, JPEG_START, frame_of, read_image, scan_start
-from tldet.errors import DataError
+from tldet.errors import DataError, OutputError
 from tldet.inputs import is_file, real_path
+from tldet.output import replacing
 
 log = logging.getLogger(__name__)
 HEAD, MOST = 8192, 1 << 18  # bytes read at the start of a file; further bytes for a JPEG with long metadata
@@ -106,14 +107,11 @@ class _Kept:
 
     def save(self, stamps: NDArray[np.int64]) -> None:
         """Save the stamps for the next check; if that fails, the next check only takes longer."""
-        partial = self.path.with_name(f"{self.path.stem}.{os.getpid()}.tmp")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with replacing(self.path, sync=False) as file:
                 np.save(file, stamps, allow_pickle=False)
-            partial.replace(self.path)
-        except OSError as error:
-            log.debug("%s: not written: %s", self.path, error)
+        except OutputError as error:
+            log.debug("not cached: %s", error)
 
 
 def _checked(work: Sequence[tuple[int, Path, Size]], annotations: Path) -> Iterator[Fault | None]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from tldet.data.images import Picture, read_image
 from tldet.errors import DataError
+from tldet.output import write_bytes, write_json
 
 PHOTOS = {
     "train": ("astronaut.png", "camera.png", "chelsea.png", "coins.png", "motorcycle_left.png", "brick.png", "ihc.png"),
@@ -75,7 +76,7 @@ def generate(
         return out
     for number, (split, count) in enumerate(splits):
         _write_split(out / split, split, count, np.random.default_rng([seed, number]), size)
-    (out / MARK).write_text(json.dumps(wish), encoding="utf-8")
+    write_json(out / MARK, wish)
     return out
 
 
@@ -105,7 +106,7 @@ def generate_crops(out: Path, *, train: int = 6000, val: int = 500, seed: int = 
             folder = out / split / str(stamp.label)
             folder.mkdir(parents=True, exist_ok=True)
             _write_picture(folder / f"{one:05d}.jpg", _crop(stamp, photos, random, side))
-    (out / MARK).write_text(json.dumps(wish), encoding="utf-8")
+    write_json(out / MARK, wish)
     return out
 
 
@@ -126,7 +127,7 @@ def _is_there(out: Path, wish: dict[str, Any], splits: Sequence[str]) -> bool:
     if strange is not None:
         raise DataError(f"{strange}: was not generated here and would be lost; remove it or choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    done.write_text(json.dumps({"unfinished": wish}), encoding="utf-8")
+    write_json(done, {"unfinished": wish})
     for split in splits:
         shutil.rmtree(out / split, ignore_errors=True)
         (out / split).mkdir(parents=True)
@@ -179,11 +180,12 @@ def _write_split(folder: Path, split: str, count: int, random: np.random.Generat
             annotations.append({"id": len(annotations) + 1, "image_id": number, **record})
     categories = [{"id": digit + 1, "name": str(digit)} for digit in range(10)]
     whole = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / "_annotations.coco.json").write_text(json.dumps(whole), encoding="utf-8")
+    write_json(folder / "_annotations.coco.json", whole)
 
 
 def _write_picture(path: Path, picture: Picture) -> None:
-    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    write_bytes(path, encoded.tobytes(), sync=False)
 
 
 def _stamps(split: str) -> list[Stamp]:

@@ -189,5 +189,5 @@ def _write(whole: Record, parts: Record, out: Path) -> Subset:
         "dropped_objects": before - len(annotations),
     }
     told = {TOLD: {**parts[TOLD], "counts": counts}} if TOLD in parts else {}
-    write_json(out, {**whole, **parts, **told}, whole=True)
+    write_json(out, {**whole, **parts, **told})
     return Subset(out, **counts)

@@ -159,5 +159,5 @@ def write_part(split: Split, image_ids: Collection[int], path: Path) -> Split:
         "images": [image for image in whole["images"] if image["id"] in image_ids],
         "annotations": [a for a in whole.get("annotations") or [] if a["image_id"] in image_ids],
     }
-    write_json(path, part, whole=True)
+    write_json(path, part)
     return Split(path, split.images)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 
-from tldet import checkpoint
-from tldet.engine.precision import Precision
-from tldet.engine.state import TrainState, capture_rng
-from tldet.errors import TrainingError
+from tldet import checkpoint, integrity
+from tldet.engine.precision import USER_SPECIFIED, Precision, choose
+from tldet.engine.state import TrainState, capture_rng, restore_rng
+from tldet.errors import ConfigError, TrainingError
 from tldet.models.normalizers import RunningNormalizers
+from tldet.output import make_folder
 
 if TYPE_CHECKING:
     from tldet.engine.trainer import Trainer
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 # Config keys that decide the value of the best metric.
 COMPARED = (("data", "val"), ("evaluation", "type"), ("training", "best_metric"))
 STARTED = frozenset({"weights_source", "classes_from"})  # of a checkpoint's meta: what is known of the run's start
+MALFORMED = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)  # contents of a checkpoint
 
 
 class Keeper:
@@ -50,12 +52,10 @@ class Keeper:
         """Make the folder.
 
         Raises:
-            TrainingError: it cannot be made, or a run's checkpoints are in it: a new run must not mix with them.
+            OutputError: it cannot be created.
+            TrainingError: it contains the checkpoints of another run.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TrainingError(f"cannot write to folder {self.folder}: {error.strerror}; choose another one") from None
+        make_folder(self.folder)
         old = self.last() or (self.best_path if self.best_path.exists() else None)
         if old:
             raise TrainingError(f"{self.folder} holds an earlier run ({old.name}): resume it, or choose another folder")
@@ -144,7 +144,7 @@ def _load_normalizers(normalizers: RunningNormalizers, training: Mapping[str, An
 
 def _misfit(training: Mapping[str, Any]) -> str:
     """Describe a training state that does not fit, with advice."""
-    if "normalizers" in training:
+    if not isinstance(training, Mapping) or "normalizers" in training:
         return "is of another model or optimizer, use its own config"
     return (
         "was written by an older version and its training state does not fit; start a new run from its weights "
@@ -175,25 +175,50 @@ def unpack(run: Trainer, saved: Mapping[str, Any], path: Path) -> dict[str, Any]
     if training is None:
         raise TrainingError(f"{path} holds weights only, no state of training; start from it with --init-from")
     try:
-        run.model.load_state_dict(saved["model"])
-        _load_optimizer(run.optimizer, training["optimizer"])
-        _load_normalizers(run.stepper.normalizers, training, path)
-        if run.ema:
-            run.ema.load_state_dict(saved["ema"] or saved["model"])
-        total, run.state = run.state.total, TrainState.from_dict(training)
-    except (RuntimeError, ValueError, KeyError) as error:
+        _load(run, saved, training, path)
+        rng: dict[str, Any] = training["rng"]
+        restore_rng(rng)  # again before the first step; here it would report malformed states
+    except MALFORMED as error:
         why = " ".join(str(error).split())[:300]
-        raise TrainingError(f"{path} {_misfit(training)}: {why}") from None
+        raise TrainingError(f"{path} {_misfit(training)}: {why or type(error).__name__}") from None
+    return rng
+
+
+def _load(run: Trainer, saved: Mapping[str, Any], training: Mapping[str, Any], path: Path) -> None:
+    if problem := integrity.problem_of(run.model.state_dict(), saved["model"], values=False):
+        raise ValueError(f"tensor {problem}")
+    run.model.load_state_dict(saved["model"])
+    _load_optimizer(run.optimizer, training["optimizer"])
+    _load_normalizers(run.stepper.normalizers, training, path)
+    if run.ema:
+        run.ema.load_state_dict(saved["ema"] or saved["model"])
+    total, run.state = run.state.total, TrainState.from_dict(training)
     _compare_anew(run, saved["config"])
     for key in STARTED.intersection(saved["meta"]):
         run.meta[key] = saved["meta"][key]  # a resumed run started where its first part did
     if run.schedule.minutes is None:
         run.state.total = total  # a run may be made longer; a budget's number stays as it was fixed
-    before = {"name": training["precision"], "rewrites": training.get("rewrites", {})}
-    now = {"name": run.precision.name, "rewrites": run.precision.rewrites}
-    if training["device"] == run.device.type and before != now:
-        run.set_precision(Precision(device_type=run.device.type, reason="as in the checkpoint", **before))
-    if run.stepper.scaler.is_enabled():
+    _set_precision(run, training, path)
+
+
+def _set_precision(run: Trainer, training: Mapping[str, Any], path: Path) -> None:
+    """Continue in the precision of the checkpoint, if this device has it and the user did not choose another one."""
+    name, rewrites, device = training["precision"], training.get("rewrites", {}), training["device"]
+    chosen = run.precision.reason == USER_SPECIFIED and run.precision.name != name
+    if device == run.device.type and not chosen and _has_precision(run, name):
+        if (name, rewrites) != (run.precision.name, run.precision.rewrites):
+            kept = Precision(name, device, reason="as in the checkpoint", rewrites=rewrites)
+            run.set_precision(kept)
+    else:
+        text = "%s was trained in %s on %s; the run continues in %s, so its weights differ from an uninterrupted run's"
+        log.warning(text, path, name, device, run.precision.describe())
+    if run.stepper.scaler.is_enabled() and training.get("scaler"):  # empty unless the checkpoint is of an fp16 run
         run.stepper.scaler.load_state_dict(training["scaler"])
-    rng: dict[str, Any] = training["rng"]
-    return rng
+
+
+def _has_precision(run: Trainer, name: str) -> bool:
+    try:
+        choose(run.model, run.device, name)
+    except ConfigError:
+        return False
+    return True

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tldet.errors import TrainingError
+from tldet.output import naming, write_bytes
 
+log = logging.getLogger(__name__)
 LOG_NAME = "log.jsonl"  # in a run's folder
 
 
@@ -23,60 +24,72 @@ class JsonLog:
         quiet: write nothing, as in a process beside the main one.
 
     Raises:
-        TrainingError: (from every method) the file cannot be written.
+        OutputError: (from every method) the file cannot be written.
     """
 
     def __init__(self, path: Path, *, quiet: bool = False) -> None:
         self.path, self.quiet = path, quiet
 
     def cut(self, step: int, *, unmeasured: bool = False) -> None:
-        """Keep the records up to ``step``: later ones, and a half-written last one, will be written anew.
+        """Keep the records up to ``step`` and before the first damaged line; the others are removed.
 
         Args:
             step: the last step that was taken.
-            unmeasured: its validation will be written anew too.
+            unmeasured: its validation will be repeated, so its record is removed too.
         """
         if self.quiet:
             return
         kept = b""
-        if self.path.exists():
-            for line in self.path.read_bytes().splitlines(keepends=True):
-                record = json.loads(line) if line.endswith(b"\n") else {"step": step + 1}
-                if record["step"] > step or (unmeasured and record["step"] == step and record["type"] == "val"):
-                    break
-                kept += line
-        with self._naming():
-            spare = self.path.with_suffix(".tmp")
-            spare.write_bytes(kept)
-            spare.replace(self.path)
+        with naming(self.path):
+            content = self.path.read_bytes() if self.path.exists() else b""
+        for line, record in _records(content, self.path):
+            if record["step"] > step or (unmeasured and record["step"] == step and record["type"] == "val"):
+                break
+            kept += line
+        write_bytes(self.path, kept)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record; numbers that are not finite become null."""
         if self.quiet:
             return
-        with self._naming(), self.path.open("a", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
 
     def sync(self) -> None:
         """Push what was written to the disk, before a checkpoint that relies on it."""
         if self.path.exists() and not self.quiet:
-            with self._naming(), self.path.open("rb+") as file:
+            with naming(self.path), self.path.open("rb+") as file:
                 os.fsync(file.fileno())
-
-    @contextmanager
-    def _naming(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise TrainingError(
-                f"cannot write {self.path}: {error.strerror}; make room or choose another folder"
-            ) from None
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """The records of a ``log.jsonl``; a half-written last line is left out."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """Read the records of a ``log.jsonl`` up to its end or the first damaged line."""
+    path = Path(path)
+    return [record for _, record in _records(path.read_bytes(), path)]
+
+
+def _records(content: bytes, path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield each line with its record; stop at a damaged line with a warning, and at a half-written last line."""
+    lines = content.splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        record = _parsed(line)
+        if record is None:
+            if number < len(lines) or line.endswith(b"\n"):
+                text = "%s: line %d is damaged; this line and %d after it are ignored"
+                log.warning(text, path, number, len(lines) - number)
+            return
+        yield line, record
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or type(record.get("step")) is not int or not {"type", "time"} <= record.keys():
+        return None
+    numbers = (value for key, value in record.items() if key not in ("type", "time"))
+    return record if all(value is None or isinstance(value, (int, float)) for value in numbers) else None
 
 
 def _plain(value: Any) -> Any:

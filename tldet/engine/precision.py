@@ -28,6 +28,7 @@ Name = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Rewrites = Mapping[str, Sequence[Part]]  # module name -> gradients to rewrite
 M = TypeVar("M", bound=nn.Module)
+USER_SPECIFIED = "user-specified"  # reason of a precision
 _WORTH_IT = 0.9  # bf16 must take less than this share of fp32's time
 TURNS, NEAR = 4, 1.25  # times each format is measured at most; twice where a factor of ``NEAR`` lies between
 
@@ -137,7 +138,7 @@ def choose(
     kind = torch.device(device).type
     if requested != "auto":
         name = _check(requested, kind)
-        return Precision(name, kind, True, "user-specified", _rewrites(model, kind, [name], trial, work).get(name, {}))
+        return Precision(name, kind, True, USER_SPECIFIED, _rewrites(model, kind, [name], trial, work).get(name, {}))
     if kind == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Precision("bf16", kind, reason="the GPU computes in bf16")

@@ -24,7 +24,7 @@ from tldet.inference.threads import AHEAD, Behind, ahead
 from tldet.inference.video import STANDARD, Frame, Video, camera
 from tldet.inference.writer import VideoWriter
 from tldet.labels import without_font
-from tldet.output import make_folder, write_json
+from tldet.output import make_folder, write_bytes, write_json
 from tldet.structures import Detections
 from tldet.visualize import draw
 
@@ -293,14 +293,10 @@ def write_picture(path: Path, picture: Picture) -> None:
     """Write a (H, W, 3) uint8 RGB picture by its name's extension.
 
     Raises:
-        DataError: it cannot be written.
+        OutputError: it cannot be written.
     """
     _, encoded = cv2.imencode(path.suffix.lower(), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded.tobytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+    write_bytes(path, encoded.tobytes(), sync=False)
 
 
 def _spare_inputs(sources: Sequence[Source], out: Path) -> None:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from tldet.integrity import problem_of
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -63,18 +65,26 @@ def filled(build: Callable[[], M], state: Mapping[str, Tensor]) -> M:
 
     Raises:
         RuntimeError: ``state`` does not fit, as of ``load_state_dict``.
+        TypeError: a tensor of ``state`` is of another kind of dtype than the module's, or not a plain array.
     """
     with suppress(RuntimeError):  # a constructor computes with its weights, or the state does not fit: then said below
         with _NoStorage():
             module = build()
         own = module.state_dict()
+        _refuse_misfit(own, state)
         fitting = {k: v.to(own[k].dtype) if k in own and isinstance(v, Tensor) else v for k, v in state.items()}
         module.load_state_dict(fitting, assign=True)
         if not any(tensor.is_meta for tensor in _tensors(module)):  # all that was made is part of the state
             return module
     module = build()
+    _refuse_misfit(module.state_dict(), state)
     module.load_state_dict(state)
     return module
+
+
+def _refuse_misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    if problem := problem_of(own, state, values=False):
+        raise TypeError(problem)
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:

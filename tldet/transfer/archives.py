@@ -20,12 +20,24 @@ from typing import Any, BinaryIO, cast
 import torch
 from torch import Tensor
 
+from tldet import integrity
 from tldet.errors import CheckpointError
 from tldet.inputs import require_file
+from tldet.output import shown
 from tldet.transfer.storages import Maker, Stored
-from tldet.transfer.unpickle import Array, Machine
+from tldet.transfer.unpickle import Array, Machine, StandIn
 
 MAGIC = 0x1950A86A20F9469CFC6C  # what torch's older layout begins with
+# Functions by which torch restores tensors that are not plain arrays, and what such a tensor is.
+FORMS = {
+    "torch._utils._rebuild_sparse_tensor": "sparse",
+    "torch._utils._rebuild_qtensor": "quantized",
+    "torch._utils._rebuild_meta_tensor_no_storage": "without values (it was saved from the meta device)",
+    "torch._utils._rebuild_nested_tensor": "nested",
+    "torch._utils._rebuild_wrapper_subclass": "of a tensor subclass",
+    "torch._utils._rebuild_tensor_v3": "of a dtype that is not supported",
+    "a tensor": "of a dtype that is not supported",
+}
 WRONG = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, OSError, EOFError, RuntimeError)
 
 
@@ -48,8 +60,9 @@ class Archive:
         """The tensors and arrays among the values of ``state``, read from the file.
 
         Raises:
-            CheckpointError: the file is damaged.
+            CheckpointError: the file is damaged, or a tensor is not a plain array.
         """
+        _refuse_forms(self.path, state)
         try:
             whole = self._bytes({item.storage.key for item in state.values() if isinstance(item, Stored)})
             copies = {id(item): _tensor(item, whole) for item in state.values()}  # an array under two names is one
@@ -92,6 +105,10 @@ class SafeArchive(Archive):
 
     def tensors(self, state: Mapping[Any, Any]) -> dict[str, Tensor]:
         """Read the tensors in ``state``: new names to names in the file."""
+        try:
+            integrity.check_safetensors(self.path)
+        except ValueError as error:
+            raise _broken(self.path, error) from None
         with _safetensors(self.path) as file:
             return {str(name): file.get_tensor(place) for name, place in state.items()}
 
@@ -119,6 +136,13 @@ def _is_safetensors(path: Path) -> bool:
         start = file.read(9)
     length = int.from_bytes(start[:8], "little")
     return path.suffix == ".safetensors" or (start[8:] == b"{" and 2 <= length <= path.stat().st_size - 8)
+
+
+def _refuse_forms(path: Path, state: Mapping[Any, Any]) -> None:
+    for name, item in state.items():
+        form = FORMS.get(item.name) if isinstance(item, StandIn) and item.called else None
+        if form:
+            raise CheckpointError(f"{path}: tensor {shown(str(name))} is {form}; save it as a plain tensor")
 
 
 def _tensor(item: Any, whole: Mapping[str, bytearray]) -> Tensor | None:
@@ -170,6 +194,7 @@ def _broken(path: Path, error: Exception) -> CheckpointError:
 
 def _read_zip(path: Path) -> Archive:
     with zipfile.ZipFile(path) as file:
+        integrity.check_digest(file)
         root = _root(file)
         entries = {info.filename: info for info in file.infolist()}
         if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):

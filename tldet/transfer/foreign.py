@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tldet.errors import CheckpointError
+from tldet.integrity import problem_of
 from tldet.transfer.archives import WRONG, Archive, SafeArchive, read_archive
 from tldet.transfer.dialects.mmdet import from_mmdet
 from tldet.transfer.dialects.torchvision import EPS, from_torchvision
@@ -122,7 +123,8 @@ def fill(model: nn.Module, translated: Mapping[str, Tensor], foreign: Foreign, w
     """Put all of ``translated`` into ``model``, or nothing.
 
     Raises:
-        CheckpointError: a tensor is missing, too many, or of another shape; counted, the first few named.
+        CheckpointError: a tensor is missing, too many, or of another shape (counted, the first few named), or of
+            another kind of dtype, or contains NaN or infinite values.
     """
     own = model.state_dict()
     missing = [name for name in own if name not in translated and not name.endswith(COUNTERS)]
@@ -137,6 +139,8 @@ def fill(model: nn.Module, translated: Mapping[str, Tensor], foreign: Foreign, w
     problems = [_named(kind, names) for kind, names in found.items() if names]
     if problems:
         raise CheckpointError(f"{foreign.path}: does not fit {what}: {'; '.join(problems)}")
+    if problem := problem_of(own, translated):
+        raise CheckpointError(f"{foreign.path}: tensor {problem}")
     model.load_state_dict({name: translated[name] for name in both}, strict=False)
     same = [name for name in both if translated[name] is foreign.state.get(name)]
     adapted = [name for name in both if translated[name] is not foreign.state.get(name)]

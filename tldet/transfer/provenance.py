@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tldet.transfer.archives import read_archive
 ABOUT = "pretrained_on"  # the key by which such a file is known
 OUT_NORMS = "out_norms."  # behind the maps that are given out: other ones in a detector
 TASK = "classification"  # in the meta of pre-training's checkpoints
+LARGEST = 1 << 15  # pixels of an input side
 
 
 def of_classifier(state: Mapping[str, Any]) -> bool:
@@ -36,15 +38,53 @@ def refuse_classifier(path: str | Path, state: Mapping[str, Any]) -> None:
         )
 
 
+def check_meta(path: str | Path, state: Mapping[Any, Any]) -> None:
+    """Check what a checkpoint states about its classes and, for a detector, about category ids and input size.
+
+    Raises:
+        CheckpointError: a value is missing or malformed; the message names its key.
+    """
+    meta = state.get("meta")
+    if not isinstance(meta, Mapping):
+        raise _malformed(path, "meta", "must be a dict", meta)
+    names: Any = meta.get("class_names")
+    ids: Any = meta.get("category_ids")
+    size: Any = meta.get("input")
+    if not _distinct(names, str):
+        raise _malformed(path, "meta.class_names", "must be a list of different names", names)
+    if of_classifier(state):
+        return
+    if not _distinct(ids, int) or len(ids) != len(names):
+        raise _malformed(path, "meta.category_ids", f"must be a list of {len(names)} different integers", ids)
+    sides = list(size.values()) if isinstance(size, Mapping) and size.keys() == {"short", "long"} else []
+    if not sides or not all(type(side) is int and 0 < side <= LARGEST for side in sides):
+        what = f"must be a dict of 'short' and 'long', integers from 1 to {LARGEST}"
+        raise _malformed(path, "meta.input", what, size)
+
+
+def _distinct(values: Any, kind: type) -> bool:
+    fitting = isinstance(values, (list, tuple)) and all(type(value) is kind for value in values)
+    return fitting and 0 < len(values) == len(set(values))
+
+
+def _malformed(path: str | Path, key: str, what: str, value: Any) -> CheckpointError:
+    try:
+        found = reprlib.repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits
+        found = type(value).__name__
+    return CheckpointError(f"{path}: {key} {what}, not {found}")
+
+
 def outline(path: Path) -> dict[str, Any]:
     """Read a tldet checkpoint without its tensors (placeholders take their place).
 
     Raises:
-        CheckpointError: the file cannot be read, or is not a tldet checkpoint.
+        CheckpointError: the file cannot be read, is not a tldet checkpoint, or its ``meta`` is malformed.
     """
     value = read_archive(path).value
     if not isinstance(value, Mapping) or value.get("format") != checkpoint.FORMAT:
         raise CheckpointError(f"{path}: is no tldet checkpoint")
+    check_meta(path, value)
     return dict(value)
 
 

@@ -1,4 +1,4 @@
-"""A detector as a checkpoint left it."""
+"""A detector and its data from a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from tldet import checkpoint
 from tldet.errors import CheckpointError
 from tldet.models.detector import Detector, build_detector
 from tldet.models.hollow import filled
-from tldet.transfer.provenance import refuse_classifier
+from tldet.transfer.provenance import check_meta, refuse_classifier
 
 
 def restore(path: str | Path) -> tuple[Detector, dict[str, Any]]:
-    """The detector of a checkpoint, in eval mode with its EMA weights where it has them, and the checkpoint.
+    """Restore the detector of a checkpoint in eval mode, with its EMA weights if there are any, and the checkpoint.
 
     Both hold the same tensors.
 
     Raises:
-        CheckpointError: the file cannot be read, or its weights do not fit its own config.
+        CheckpointError: the file cannot be read, its ``meta`` is malformed, or its weights do not fit its own config.
     """
     state = checkpoint.load(path)
     refuse_classifier(path, state)
+    check_meta(path, state)
     try:
         model, names = state["config"]["model"], state["meta"]["class_names"]
         detector = filled(lambda: build_detector(model, names), state.get("ema") or state["model"])

@@ -21,6 +21,7 @@ from torch import Tensor
 from tldet import checkpoint
 from tldet.errors import CheckpointError
 from tldet.inputs import is_file
+from tldet.output import Replacement
 from tldet.transfer.archives import read_archive
 from tldet.transfer.wrapped import state_in
 
@@ -122,20 +123,21 @@ def fetch_url(url: str, digest: str) -> Path:
     path = cache_path(url)
     if not is_file(path):
         log.info("downloading %s to %s", url, path)
-        partial = path.with_name(path.name + ".part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with urllib.request.urlopen(url, timeout=30) as answer, partial.open("wb") as file:
-                while block := answer.read(1 << 20):
-                    file.write(block)
-            _check_hash(partial, digest, url)
-            partial.replace(path)
+            with Replacement(path) as new:
+                _download(url, new.name)
+                _check_hash(new.name, digest, url)
         except (OSError, ValueError, http.client.HTTPException) as error:
-            partial.unlink(missing_ok=True)
             reason = getattr(error, "reason", None) or first_line(error)
             raise CheckpointError(f"cannot download {url} ({reason}); place the file at {path} and run again") from None
     _check_hash(path, digest, url)
     return path
+
+
+def _download(url: str, path: Path) -> None:
+    with urllib.request.urlopen(url, timeout=30) as answer, path.open("wb") as file:
+        while block := answer.read(1 << 20):
+            file.write(block)
 
 
 def first_line(error: Exception) -> str:

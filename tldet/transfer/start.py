@@ -17,7 +17,7 @@ from tldet.transfer.class_match import MatchSettings
 from tldet.transfer.classes import classes_of
 from tldet.transfer.foreign import foreign_in, layout_in, policy_in, translate
 from tldet.transfer.known import Known, Layout, entry
-from tldet.transfer.provenance import of_classifier, refuse_classifier
+from tldet.transfer.provenance import check_meta, of_classifier, refuse_classifier
 from tldet.transfer.sources import State, fetch
 from tldet.transfer.weights import LoadReport, load_detector
 
@@ -65,6 +65,7 @@ def open_start(path: Path) -> Start | None:
 
 def _ours(path: Path, outline: Mapping[str, Any], read: Callable[[], Mapping[str, Any]]) -> Start:
     """A tldet checkpoint, of which all but the tensors is here: its EMA weights where it has them."""
+    check_meta(path, outline)
     try:
         names, model = outline["meta"]["class_names"], outline["config"]["model"]
         backbone, seen = model["backbone"], build_settings(Preprocess, model.get("preprocess", {}))

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tldet.errors import CheckpointError
+from tldet.integrity import problem_of
 from tldet.models.detector import Detector
 from tldet.transfer.class_match import MatchSettings, Origins, but_for_case, few, origins
 from tldet.transfer.class_rows import carry_rows
@@ -89,7 +90,11 @@ def _refuse_another(report: LoadReport) -> None:
 
 
 def load_state(model: nn.Module, state: State, source: str) -> LoadReport:
-    """Copy every tensor whose name and shape fit; the prefix under which most names fit is taken off or put on."""
+    """Copy every tensor whose name and shape fit; the prefix under which most names fit is removed or added.
+
+    Raises:
+        CheckpointError: such a tensor is of another kind of dtype, or contains NaN or infinite values.
+    """
     own = model.state_dict()
     state = _best_prefix(own, state)
     report = LoadReport(source)
@@ -104,6 +109,8 @@ def load_state(model: nn.Module, state: State, source: str) -> LoadReport:
                 theirs, ours = (" x ".join(map(str, one.shape)) or "a number" for one in (state[name], tensor))
                 report.misshapen[name] = f"{theirs} there and {ours} here"
     report.unused = [name for name in state if name not in fitting and not name.endswith(COUNTERS)]
+    if problem := problem_of(own, fitting):
+        raise CheckpointError(f"{source}: tensor {problem}")
     model.load_state_dict(fitting, strict=False)
     return report
 
@@ -154,6 +161,8 @@ def load_detector(
     match = match or MatchSettings()
     known = origins(class_names, model.class_names, match)
     if list(class_names) != list(known.values()):
+        if problem := problem_of(model.state_dict(), weights):  # before rows of classes are copied
+            raise CheckpointError(f"{source}: tensor {problem}")
         weights, carried = _by_class(model, weights, class_names, list(known.values()))
         _tell(source, class_names, known, match)
     report = load_state(model, weights, source)

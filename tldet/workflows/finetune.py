@@ -13,13 +13,20 @@ from tldet.data.image_folders import find_images
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import AnnotationFiles, Layout, Split
 from tldet.data.splits import split_one
-from tldet.engine.distributed import joined
 from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.inputs import exists, is_folder, real_path
 from tldet.models.replace import replace_backbone
 from tldet.workflows.choose import Choices, choose_for, transforms
 from tldet.workflows.parts import SCHEMA, set_bad_image
-from tldet.workflows.runs import course_over, refuse_earlier_run, resume_run, rhythm, settle_config, steps_in_epoch
+from tldet.workflows.runs import (
+    course_over,
+    refuse_earlier_run,
+    resume_run,
+    rhythm,
+    settle_config,
+    steps_in_epoch,
+    using,
+)
 from tldet.workflows.start import check_scratch, check_start, from_scratch, set_weights
 from tldet.workflows.train import Outcome, train
 from tldet.workflows.transfer_options import TransferOptions
@@ -131,7 +138,7 @@ def finetune(
             check_scratch(used)
         return used
 
-    with joined() as world:
+    with using(folder) as world:
         return train(world.first(chosen), work_dir=folder, init_from=init_from, console=console)
 
 

@@ -22,6 +22,7 @@ from tldet.data.merge.writing import write_joined
 from tldet.data.split_names import KINDS
 from tldet.errors import DataError
 from tldet.inputs import is_file, is_folder
+from tldet.locks import is_unused, locked
 from tldet.output import make_folder, write_json
 from tldet.workflows.merge_notes import class_notes, part_notes, shared_note
 from tldet.workflows.merge_report import MergeReport, changed_ids, class_rows, input_row, part_row
@@ -64,7 +65,8 @@ def merge(
     folder = Path(out)
     given = find_inputs([Path(path) for path in inputs], [Path(path) for path in images])
     _refuse_earlier(folder)
-    with _progress(console) as progress:
+    with locked(folder), _progress(console) as progress:
+        _refuse_earlier(folder)  # again: another merge may have ended just now
         try:
             report = _merged(given, folder, Path(aliases) if aliases else None, copy, progress)
         except KeyboardInterrupt:
@@ -86,7 +88,7 @@ def _progress(console: Console | None) -> Progress:
 
 
 def _refuse_earlier(folder: Path) -> None:
-    if is_file(folder) or (is_folder(folder) and any(folder.iterdir())):
+    if is_file(folder) or (is_folder(folder) and not is_unused(folder)):
         what = "holds an earlier merge" if is_file(folder / REPORT) else "is not empty"
         raise DataError(f"{folder}: {what}; choose another --out or remove it")
 

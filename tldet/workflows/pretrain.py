@@ -14,12 +14,11 @@ import torch
 from tldet.config import Config, load
 from tldet.data.folder import find_parts, scan
 from tldet.data.images import read_image
-from tldet.engine.distributed import joined
 from tldet.errors import DataError, TrainingError
 from tldet.inputs import real_path
 from tldet.models.zoo import find_backbone
 from tldet.workflows.parts import PRETRAIN_SCHEMA
-from tldet.workflows.runs import refuse_earlier_run, resume_run, rhythm, settle_config, steps_in_epoch
+from tldet.workflows.runs import refuse_earlier_run, resume_run, rhythm, settle_config, steps_in_epoch, using
 from tldet.workflows.train_classifier import Pretrained, train_classifier
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def pretrain(
         _set_backbone(config["model"], backbone or DEFAULT_BACKBONE)
         return settle_config(folder, config, options, NOTE)
 
-    with joined() as world:
+    with using(folder) as world:
         return train_classifier(world.first(chosen), folder, console=console)
 
 

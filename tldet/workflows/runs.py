@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tldet import checkpoint
 from tldet.config import Config, Part, load, parse_options
-from tldet.engine.distributed import current, joined
+from tldet.engine.distributed import World, current, joined
 from tldet.errors import TldetError, TrainingError
+from tldet.locks import locked
+from tldet.output import write_text
 from tldet.workflows.parts import checked_settings
 
 CONFIG_NAME = "config.py"
@@ -18,6 +21,19 @@ LONG_EPOCH = 100  # steps; each of a run of minutes is then worth a measurement
 OF_A_START = ("freeze", "l2_sp", "class_match", "distill", "hooks")
 LAST_DROP = 0.9  # share of a run with milestones after which the learning rate drops (the configs of TFA)
 T = TypeVar("T")
+
+
+@contextmanager
+def using(folder: str | Path) -> Iterator[World]:
+    """Join the processes of a run and lock its folder.
+
+    Raises:
+        OutputError: another run uses the folder, or it cannot be written.
+        ConfigError: see :func:`~tldet.engine.distributed.joined`.
+    """
+    with joined() as world, ExitStack() as stack:
+        world.first(lambda: stack.enter_context(locked(folder)))
+        yield world
 
 
 def refuse_earlier_run(folder: Path) -> None:
@@ -89,15 +105,11 @@ def write_config(folder: Path, config: dict[str, Any], note: str) -> Path:
         note: the comment on top, in which ``{path}`` and ``{folder}`` are filled in.
 
     Raises:
-        TrainingError: the folder cannot be written.
+        OutputError: the file cannot be written.
     """
     path = folder / CONFIG_NAME
     text = note.format(path=path, folder=folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + Config(config).dump(), encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(f"{folder}: cannot be written: {error.strerror}; choose another --out") from None
+    write_text(path, text + Config(config).dump(), sync=True)
     return path
 
 
@@ -140,13 +152,13 @@ def resume_run(
         TrainingError: there is nothing to resume, or more is asked for than the config can take.
     """
     kept = folder / CONFIG_NAME
-    with joined() as world:
+    with using(folder) as world:
         used, last, before = world.first(lambda: _kept_config(kept, given, options, schema, note))
         try:
             return go_on(used)
         except TldetError:
             if options and world.main and checkpoint.steps_in(folder)[:1] == last:
-                kept.write_text(before, encoding="utf-8")
+                write_text(kept, before, sync=True)
             raise
 
 

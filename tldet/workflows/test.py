@@ -15,7 +15,7 @@ from tldet.engine.precision import choose, pick_device
 from tldet.errors import DataError
 from tldet.evaluation.report import CocoResult
 from tldet.models.postprocess import set_nms
-from tldet.output import make_folder, write_json
+from tldet.output import check_output, write_json
 from tldet.transfer.restore import restore
 from tldet.workflows.parts import EvalSettings, Validation, build_dataset, check_images, check_objects
 
@@ -63,7 +63,7 @@ def test(
     keep_freed_memory()
     for wanted in (json_path, results_path):
         if wanted:
-            make_folder(Path(wanted).parent)  # before the work, not after it
+            check_output(wanted)
     model, state = restore(checkpoint)
     if nms_per_class is not None:
         set_nms(model, per_class=nms_per_class)
@@ -92,10 +92,12 @@ def test(
         validation(chosen.prepare(model))
     result = validation.result
     assert result is not None
-    if results_path:
-        write_json(results_path, validation.evaluators[0].results)
-    if json_path:
-        result.save(json_path)
-    if console:
-        console.print(*result.tables(), sep="\n")
+    try:
+        if console:
+            console.print(*result.tables(), sep="\n")
+    finally:  # either may fail, standard output or a file
+        if results_path:
+            write_json(results_path, validation.evaluators[0].results)
+        if json_path:
+            result.save(json_path)
     return result

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from tldet.config import Config, load, parse_options
 from tldet.data.coco import CocoDataset
-from tldet.engine.distributed import joined
 from tldet.engine.log import LOG_NAME, read_log
 from tldet.engine.memory import keep_freed_memory
 from tldet.engine.settings import TrainSettings
@@ -36,6 +35,7 @@ from tldet.workflows.parts import (
     set_bad_image,
     versions,
 )
+from tldet.workflows.runs import using
 from tldet.workflows.start import Started, refuse_changed_classes, start_weights
 from tldet.workflows.transfer_options import TransferOptions
 
@@ -112,14 +112,14 @@ def train(
     if resume and init_from:
         raise TrainingError("resume and init-from exclude each other: a resumed run brings its own weights")
     keep_freed_memory()
-    with joined() as world:
-        cfg = config if isinstance(config, Config) else load(config, parse_options(options))
+    cfg = config if isinstance(config, Config) else load(config, parse_options(options))
+    folder = Path(work_dir) if work_dir else Path("runs") / Path(cfg.source).stem
+    with using(folder) as world:
         if transfer:
             checked_settings(cfg)  # before anything is written into it
             transfer.write(cfg.data)
         set_bad_image(cfg.data, on_bad_image)
         settings = checked_settings(cfg)
-        folder = Path(work_dir) if work_dir else Path("runs") / Path(cfg.source).stem
         source = cfg.get("model.weights.source")
         ways = {"resume": resume, "init_from": init_from, "start": source, "pretrained": backbone_weights}
         begin = partial(start_weights, match=settings.match, **ways)

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from tldet.config import Config, build
 from tldet.data.folder import ImageFolderDataset, collate_pictures, collate_whole
 from tldet.data.loader import LoaderSettings, eval_batches
-from tldet.engine.distributed import joined
 from tldet.engine.log import LOG_NAME, read_log
 from tldet.engine.memory import keep_freed_memory
 from tldet.engine.settings import TrainSettings
@@ -26,6 +25,7 @@ from tldet.registry import DATASETS
 from tldet.transfer.provenance import TASK, export_backbone, outline
 from tldet.workflows.assemble import assemble
 from tldet.workflows.parts import PRETRAIN_SCHEMA, checked_settings, versions
+from tldet.workflows.runs import using
 from tldet.workflows.start import refuse_changed_classes, start_weights
 from tldet.workflows.train import early
 
@@ -70,9 +70,10 @@ def train_classifier(
         TldetError: the config, the data or a checkpoint is wrong.
     """
     keep_freed_memory()
-    with joined() as world:
+    folder = Path(work_dir)
+    with using(folder) as world:
         settings = checked_settings(cfg, PRETRAIN_SCHEMA)
-        folder, seed = Path(work_dir), settings.training.seed
+        seed = settings.training.seed
         data = world.main_first(lambda: _dataset(cfg, "train", seed))
         val = _dataset(cfg, "val", seed, data.class_names) if cfg.get("data.val") else None
         if resume:

@@ -49,5 +49,5 @@ def test_what_cannot_be_copied_is_named(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "copy.jpg").read_bytes() == b"x"
     with pytest.raises(DataError, match=r"copied from .*gone.jpg"):
         copy_picture(tmp_path / "gone.jpg", tmp_path / "new" / "gone.jpg")
-    with pytest.raises(DataError, match="cannot be made"):
+    with pytest.raises(DataError, match="cannot be created"):
         copy_picture(tmp_path / "file", tmp_path / "file" / "below" / "x.jpg")

@@ -89,7 +89,7 @@ def test_licences_keep_belonging_to_their_pictures(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     content = {"images": [picture(1)], "categories": [{"id": 1, "name": "x"}]}
     (tmp_path / "out.json").mkdir()
-    with pytest.raises(DataError, match=r"out.json: cannot be written .*choose another --out"):
+    with pytest.raises(DataError, match=r"out.json: cannot be written .*choose another path"):
         write(tmp_path, content, same=[0])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from tldet.errors import DataError
 from tldet.inputs import real_path
-from tldet.output import make_folder
+from tldet.output import Replacement, make_folder
 
 
 def reference(paths: Sequence[Path], folder: Path) -> list[str]:
@@ -64,6 +64,7 @@ def copy_picture(path: Path, target: Path) -> None:
     """
     make_folder(target.parent)
     try:
-        shutil.copyfile(path, target)
+        with Replacement(target, sync=False) as copy:
+            shutil.copyfile(path, copy.name)
     except OSError as error:
         raise DataError(f"{target}: cannot be copied from {path} ({error.strerror}); mend it and merge again") from None

@@ -16,8 +16,8 @@ from tldet.coco.ids import unclashed
 from tldet.data.merge.classes import Classes
 from tldet.data.merge.join import Joined
 from tldet.data.merge.source import Record, Source
-from tldet.errors import DataError
 from tldet.labelled import LABELLED
+from tldet.output import replacing
 
 Fields = dict[str, Any]  # a value is its text, or one that is written anew
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -51,19 +51,16 @@ def write_joined(path: Path, joined: Joined, classes: Classes, file_names: Seque
         how many pictures were united whose records differ in other fields; the first one's are kept.
 
     Raises:
-        DataError: it cannot be written.
+        OutputError: it cannot be written.
     """
     licenses, license_tables = merge_licenses(joined.sources)
     pictures = _Pictures(joined, classes, file_names, license_tables)
     made_of = ", ".join(str(source.path) for source in joined.sources)
     tail = {"categories": classes.records, "licenses": licenses, "info": {"description": f"merged from {made_of}"}}
-    try:
-        with path.open("wb") as file:
-            _write_list(file, b'{"images": [\n', pictures.texts())
-            _write_list(file, b'\n],\n"annotations": [\n', _object_texts(joined))
-            file.write(b"\n],\n" + msgspec.json.encode(tail)[1:] + b"\n")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
+    with replacing(path) as file:
+        _write_list(file, b'{"images": [\n', pictures.texts())
+        _write_list(file, b'\n],\n"annotations": [\n', _object_texts(joined))
+        file.write(b"\n],\n" + msgspec.json.encode(tail)[1:] + b"\n")
     return pictures.differing
 
 

@@ -13,6 +13,7 @@ from tldet.data.image_folders import find_images
 from tldet.data.layouts import Split
 from tldet.errors import TrainingError
 from tldet.inputs import is_file, is_folder
+from tldet.locks import locked
 from tldet.transfer.class_match import Fold, MatchSettings, few, read_aliases
 from tldet.transfer.restore import restore
 from tldet.workflows.choose import choose_length
@@ -114,23 +115,24 @@ def extend(
         raise TrainingError("give the checkpoint of a detector to extend, or --resume to go on with the run in --out")
     if (seed := seed or 0) < 0:
         raise TrainingError(f"--seed must be at least 0, not {seed}")
-    refuse_earlier_run(folder)
-    path, (_, state) = Path(checkpoint), restore(checkpoint)
-    before_config, meta = trained_config(path, state), state["meta"]
-    match = MatchSettings(read_aliases(class_aliases) if class_aliases else {}, tuple(fold_names))
-    old = dict(zip(meta["class_names"], meta["category_ids"], strict=True))
-    data = _prepared(_given(wanted, before_config, folder, seed), old, match, folder, console)
-    batch = (before_config.get("data") or {}).get("loader", {}).get("batch_size", 1)
-    length, why = choose_length(data.pictures, batch, epochs, minutes, steps)
-    for line in (f"{len(data.old)} old classes ({few(data.old)}), {len(data.new)} new ({few(data.new)})", why):
-        log.info("%s", line)
-    config = extended_config(path, state, data, length, seed, distill=distill)
-    set_bad_image(config, on_bad_image)
-    used = settle_config(folder, config, options, NOTE)
-    checked_settings(used)  # a wrong option is said before anything is measured
-    report = ExtendReport(data.old, data.new, _before(path, data, on_bad_image))
-    report.save(folder)
-    return _finish(report, train(used, work_dir=folder, console=console), console)
+    with locked(folder):
+        refuse_earlier_run(folder)
+        path, (_, state) = Path(checkpoint), restore(checkpoint)
+        before_config, meta = trained_config(path, state), state["meta"]
+        match = MatchSettings(read_aliases(class_aliases) if class_aliases else {}, tuple(fold_names))
+        old = dict(zip(meta["class_names"], meta["category_ids"], strict=True))
+        data = _prepared(_given(wanted, before_config, folder, seed), old, match, folder, console)
+        batch = (before_config.get("data") or {}).get("loader", {}).get("batch_size", 1)
+        length, why = choose_length(data.pictures, batch, epochs, minutes, steps)
+        for line in (f"{len(data.old)} old classes ({few(data.old)}), {len(data.new)} new ({few(data.new)})", why):
+            log.info("%s", line)
+        config = extended_config(path, state, data, length, seed, distill=distill)
+        set_bad_image(config, on_bad_image)
+        used = settle_config(folder, config, options, NOTE)
+        checked_settings(used)  # a wrong option is said before anything is measured
+        report = ExtendReport(data.old, data.new, _before(path, data, on_bad_image))
+        report.save(folder)
+        return _finish(report, train(used, work_dir=folder, console=console), console)
 
 
 def _prepared(
@@ -176,9 +178,10 @@ def _before(path: Path, data: Prepared, on_bad_image: str | None) -> Measured:
 
 
 def _go_on(folder: Path, given: Mapping[str, object], options: Sequence[str], console: Console | None) -> ExtendReport:
-    report = read_report(folder)
     go_on = partial(train, work_dir=folder, resume=True, console=console)
-    return _finish(report, resume_run(folder, given, options, SCHEMA, NOTE, go_on), console)
+    with locked(folder):
+        report = read_report(folder)
+        return _finish(report, resume_run(folder, given, options, SCHEMA, NOTE, go_on), console)
 
 
 def _finish(report: ExtendReport, outcome: Outcome, console: Console | None) -> ExtendReport:
@@ -187,7 +190,7 @@ def _finish(report: ExtendReport, outcome: Outcome, console: Console | None) -> 
     log.info("measuring %s likewise", path)
     after = Measured.of(test(path, data=folder / DATA / VAL, images=folder / DATA))
     report = replace(report, after=after, checkpoint=str(path))
-    report.save(folder)
     if console:
         console.print(report.table())
+    report.save(folder)
     return report

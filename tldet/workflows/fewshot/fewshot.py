@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tldet.locks import locked
 from tldet.output import write_json
 from tldet.workflows.fewshot.base import as_given, base_job, check_arms
 from tldet.workflows.fewshot.plan import FewShot, Setup, prepare, shot_jobs
@@ -37,6 +38,18 @@ def fewshot(wishes: Wishes, asked: FewShot, console: Console | None = None) -> R
         TldetError: the data, a name or a value is wrong, or a run failed.
         KeyboardInterrupt: the message says how to go on.
     """
+    with locked(wishes.out):
+        report = _made(wishes, asked, console)
+        if console is not None:
+            console.print(report.table())
+        write_json(wishes.out / RESULTS_NAME, report.to_dict(), indent=1)
+    if console is not None:
+        console.print(f"numbers: {wishes.out / RESULTS_NAME}")
+    return report
+
+
+def _made(wishes: Wishes, asked: FewShot, console: Console | None) -> Report:
+    """Train and evaluate what is missing."""
     setup = prepare(wishes, replace(asked, novel=tuple(dict.fromkeys(asked.novel))))
     check_arms(setup)
     say = (lambda line: console.rule(line)) if console is not None else (lambda _: None)
@@ -46,12 +59,7 @@ def fewshot(wishes: Wishes, asked: FewShot, console: Console | None = None) -> R
     open_base(start, setup.asked.novel, setup.base_classes)  # it may have gone since
     jobs = shot_jobs(setup, start)
     runs = run_here(Matrix(jobs, say), lambda job: execute(job, console, second_phase))
-    report = _report(setup, before, runs)
-    write_json(wishes.out / RESULTS_NAME, report.to_dict(), indent=1, whole=True)
-    if console is not None:
-        console.print(report.table())
-        console.print(f"numbers: {wishes.out / RESULTS_NAME}")
-    return report
+    return _report(setup, before, runs)
 
 
 def _report(setup: Setup, before: Result, runs: list[Result]) -> Report:

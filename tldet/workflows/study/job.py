@@ -10,6 +10,7 @@ from typing import Any
 
 from tldet import checkpoint
 from tldet.errors import ConfigError, DataError, TrainingError
+from tldet.locks import is_unused
 from tldet.output import write_json
 
 RESULT_NAME = "result.json"  # in a run's folder, once it is finished
@@ -85,7 +86,7 @@ class Job:
         path = self.folder / JOB_NAME
         if path.is_file() and checkpoint.steps_in(self.folder):
             refuse_changed(path, read_object(path)["settings"], self.settings())
-        write_json(path, {"settings": self.settings(), "steps": self.steps}, indent=1, whole=True)
+        write_json(path, {"settings": self.settings(), "steps": self.steps}, indent=1)
 
     @classmethod
     def kept(cls, folder: Path) -> Job:
@@ -126,7 +127,7 @@ def folder_name(factors: Mapping[str, Factor]) -> str:
 def write_result(job: Job, found: Mapping[str, Any]) -> dict[str, Any]:
     """Write down what a finished run found, with the settings it was found by; whole or not at all."""
     result = {**job.factors, "pictures": job.pictures, **found, "settings": job.settings()}
-    write_json(job.folder / RESULT_NAME, result, indent=1, whole=True)
+    write_json(job.folder / RESULT_NAME, result, indent=1)
     return result
 
 
@@ -177,7 +178,7 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     path, known = folder / STUDY_NAME, json.loads(json.dumps(settings))
     if path.is_file() and any(folder.glob(f"{RUNS}/*/{RESULT_NAME}")):
         refuse_changed(path, read_object(path), known)
-    elif not path.is_file() and folder.is_dir() and any(folder.iterdir()):
+    elif not path.is_file() and folder.is_dir() and not is_unused(folder):
         raise TrainingError(f"{folder}: holds something else than a study (no {STUDY_NAME}); choose another --out")
     else:
-        write_json(path, known, indent=1, whole=True)
+        write_json(path, known, indent=1)

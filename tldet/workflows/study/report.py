@@ -126,19 +126,16 @@ def write(report: Report, out: Path, settings: Mapping[str, Any]) -> None:
     """Write ``results.json`` and ``study.png``.
 
     Raises:
-        DataError: they cannot be written.
+        OutputError: they cannot be written.
     """
-    write_json(out / RESULTS_NAME, {"settings": settings, **report.to_dict()}, indent=1, whole=True)
+    write_json(out / RESULTS_NAME, {"settings": settings, **report.to_dict()}, indent=1)
     title = "mean over seeds, 95 % over seeds and pictures"
     fractions = {cell.fraction for cell in report.cells}
-    try:
-        if len(fractions) == 1:
-            series = {cell.arm: Series([_point(cell, place)]) for place, cell in enumerate(report.cells)}
-            plot_intervals(series, out / PLOT_NAME, title=title, names=list(series))
-        else:
-            plot_intervals(_by_pictures(report), out / PLOT_NAME, title=title, xlabel="training pictures")
-    except OSError as error:
-        raise DataError(f"{out / PLOT_NAME}: cannot be written ({error.strerror})") from None
+    if len(fractions) == 1:
+        series = {cell.arm: Series([_point(cell, place)]) for place, cell in enumerate(report.cells)}
+        plot_intervals(series, out / PLOT_NAME, title=title, names=list(series))
+    else:
+        plot_intervals(_by_pictures(report), out / PLOT_NAME, title=title, xlabel="training pictures")
 
 
 def _point(cell: Cell, x: float) -> tuple[float, float, float, float]:
@@ -162,8 +159,8 @@ def _along(curve: PowerLaw, smallest: float) -> list[tuple[float, float, float, 
     return [(n, one.mean, one.low or 0.0, one.high or 0.0) for n, one in found]
 
 
-def show(report: Report, out: Path, console: Console) -> None:
-    """Print the table, the verdict and where the rest is."""
+def show(report: Report, console: Console) -> None:
+    """Print the table and the verdict."""
     console.print(report.table())
-    for line in [*report.lines, f"all numbers: {out / RESULTS_NAME}, drawn: {out / PLOT_NAME}"]:
+    for line in report.lines:
         console.print(line, markup=False, highlight=False)

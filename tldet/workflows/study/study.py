@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from tldet.errors import ConfigError, DataError
 from tldet.evaluation.power_law import FARTHEST
+from tldet.locks import locked
 from tldet.workflows.study.arms import ARMS, REFERENCE, Arm, backbone_arms, transfer_arms
 from tldet.workflows.study.execute import execute, up_to_date
 from tldet.workflows.study.matrix import Matrix, Result, run_beside, run_here
 from tldet.workflows.study.plan import Plan, Wishes, make_plan
-from tldet.workflows.study.report import Report, add_curve, make_report, show, write
+from tldet.workflows.study.report import PLOT_NAME, RESULTS_NAME, Report, add_curve, make_report, show, write
 from tldet.workflows.study.workers import Worker, gpus
 
 if TYPE_CHECKING:
@@ -80,15 +81,19 @@ def _study(
     console: Console | None,
     predict: Sequence[int] | None = None,
 ) -> Report:
-    plan = make_plan(kind, wishes, arms, fractions)
-    numbers = None if predict is None else _numbers(plan, predict)
-    results = [up_to_date(job, result) for job, result in zip(plan.jobs, _run(plan, console), strict=True)]
-    report = make_report(results, plan.val)
-    if numbers is not None:
-        add_curve(report, numbers)
-    write(report, wishes.out, plan.settings)
+    with locked(wishes.out):
+        plan = make_plan(kind, wishes, arms, fractions)
+        numbers = None if predict is None else _numbers(plan, predict)
+        results = [up_to_date(job, result) for job, result in zip(plan.jobs, _run(plan, console), strict=True)]
+        report = make_report(results, plan.val)
+        if numbers is not None:
+            add_curve(report, numbers)
+        if console is not None:
+            show(report, console)
+        write(report, wishes.out, plan.settings)
     if console is not None:
-        show(report, wishes.out, console)
+        out = wishes.out
+        console.print(f"all numbers: {out / RESULTS_NAME}, drawn: {out / PLOT_NAME}", markup=False, highlight=False)
     return report
 
 

@@ -1,0 +1,67 @@
+"""Standard output and standard error of a command, which may be a full disk."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from typing import IO, Any, TextIO, cast
+
+from tldet.errors import OutputError
+
+
+class Stream:
+    """A stream whose failed writes become a one-line error.
+
+    After a failure the rest of the output is discarded, including what Python flushes at the end of the process.
+
+    Args:
+        stream: standard output or standard error.
+        name: name in the message; None ignores failures, as for standard error, where nobody would read it.
+    """
+
+    def __init__(self, stream: TextIO, name: str | None = None) -> None:
+        self._stream, self._name = stream, name
+
+    def write(self, text: str) -> int:
+        """Write a text.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._fail(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered; see :meth:`write`."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._fail(error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _fail(self, error: OSError) -> None:
+        if isinstance(error, BrokenPipeError):  # rich ends the command quietly
+            raise error
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
+        if self._name is not None:
+            raise OutputError(f"{self._name}: cannot be written ({error.strerror})") from None
+
+
+def output_stream() -> IO[str]:
+    """Return standard output as a :class:`Stream`."""
+    return cast("IO[str]", Stream(sys.stdout or io.StringIO(), "standard output"))
+
+
+def error_stream() -> IO[str]:
+    """Return standard error as a :class:`Stream`."""
+    return cast("IO[str]", Stream(sys.stderr or io.StringIO()))

@@ -19,6 +19,7 @@ LAYERS = [
         "config",
         "checkpoint",
         "cache",
+        "device",
         "output",
         "vision",
         "visualize",

@@ -1,4 +1,4 @@
-"""The CUDA rehearsal as the module ``rehearsal``, where it works."""
+"""The CUDA rehearsal as the module ``rehearsal``, and ``sync_table``."""
 
 import importlib.util
 import os
@@ -22,6 +22,7 @@ def _load(name: str, path: Path) -> None:
 
 
 _load("rehearsal", HERE / "rehearsal" / "__init__.py")
+_load("sync_table", HERE / "sync_table.py")
 
 
 def verified() -> bool:

@@ -1,6 +1,6 @@
 """Synchronizations per training step of two images and per prediction of two images, for each recipe.
 
-    python tests/cuda/table.py [--sites] [RECIPE ...]
+    python tests/cuda/sync_table.py [--sites] [RECIPE ...]
 
 Without recipes, all are counted. ``--sites`` lists the call sites. A first step and a first prediction are not counted:
 they create anchors and the state of the optimizer.
@@ -9,10 +9,12 @@ they create anchors and the state of the optimizer.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+if "rehearsal" not in sys.modules:
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import torch
@@ -26,7 +28,7 @@ from tldet.engine.precision import Precision
 from tldet.engine.step import Stepper
 from tldet.inference.predictor import Predictor
 from tldet.models.detector import Detector, build_detector
-from tldet.structures import Batch, Target
+from tldet.structures import Batch, Size, Target
 
 SIZE = (128, 160)
 CLASSES = 3
@@ -44,20 +46,23 @@ def detector(recipe: str) -> tuple[Detector, dict[str, Any]]:
     return built, config.get("training") or {}
 
 
-def target(image_id: int) -> Target:
-    """Return two objects and, on every second image, a crowd region."""
-    boxes = torch.tensor([[10.0, 10, 60, 70], [50, 30, 150, 110], [0, 80, 60, 128]])[: 2 + image_id % 2]
-    masks = torch.zeros(len(boxes), *SIZE, dtype=torch.uint8)
+def target(image_id: int, size: Size = SIZE) -> Target:
+    """Return two objects for images 0 and 1, and a crowd region for images 1 and 3 (modulo 4)."""
+    height, width = size
+    shares = torch.tensor([[0.1, 0.1, 0.4, 0.6], [0.3, 0.2, 0.9, 0.9], [0.0, 0.6, 0.4, 1.0]])
+    rows = {0: [0, 1], 1: [0, 1, 2], 2: [], 3: [2]}[image_id % 4]
+    boxes = (shares * torch.tensor([width, height] * 2)).round()[rows]
+    masks = torch.zeros(len(rows), *size, dtype=torch.uint8)
     for mask, (x0, y0, x1, y1) in zip(masks, boxes.int().tolist(), strict=True):
         mask[y0:y1, x0:x1] = 1
-    labels = torch.arange(len(boxes)) % CLASSES
-    return Target(boxes, labels, torch.arange(len(boxes)) == 2, image_id, masks)
+    crowd = torch.tensor([row == 2 for row in rows], dtype=torch.bool)
+    return Target(boxes, torch.arange(len(rows)) % CLASSES, crowd, image_id, masks)
 
 
-def batch(step: int) -> Batch:
-    """Return two images with targets on the host."""
-    images = torch.randint(0, 256, (2, 3, *SIZE), dtype=torch.uint8)
-    return Batch(images, [SIZE, SIZE], [target(0), target(1)], [SIZE, SIZE], seed=step)
+def batch(ids: Sequence[int], seed: int = 0, size: Size = SIZE) -> Batch:
+    """Return images with targets on the host."""
+    images = torch.randint(0, 256, (len(ids), 3, *size), dtype=torch.uint8)
+    return Batch(images, [size] * len(ids), [target(i, size) for i in ids], [size] * len(ids), seed=seed)
 
 
 def count(gpu: Gpu, recipe: str) -> tuple[int, int, str]:
@@ -71,7 +76,7 @@ def count(gpu: Gpu, recipe: str) -> tuple[int, int, str]:
     ema = Ema(model, training["ema"]) if training.get("ema") else None
     for step in range(2):
         gpu.reset()
-        stepper([batch(step)])
+        stepper([batch([0, 1], step)])
         if ema:
             ema.update(step + 1)
     train, table = gpu.total(), gpu.table()

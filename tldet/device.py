@@ -62,7 +62,7 @@ def true_rows(masks: Sequence[Tensor]) -> list[Tensor]:
     if len(masks) < 3 or masks[0].device.type == "cpu":
         return [mask.nonzero().flatten() for mask in masks]
     counts = torch.stack([mask.count_nonzero() for mask in masks]).tolist()
-    rows = torch.cat(list(masks)).nonzero().flatten().split(counts)
+    rows = torch.split(torch.cat(list(masks)).nonzero().flatten(), counts)
     starts = accumulate((len(mask) for mask in masks), initial=0)
     return [part - start for part, start in zip(rows, starts, strict=False)]
 
@@ -74,6 +74,6 @@ def fetch(tensors: Sequence[Tensor], device: torch.device | str = "cpu") -> list
     there = [place for place, tensor in enumerate(tensors) if tensor.device.type != "cpu"]
     there.sort(key=lambda place: -tensors[place].element_size())  # each part starts at a multiple of its element size
     flat = [tensors[place].flatten().view(torch.uint8) for place in there]
-    parts = torch.cat(flat).cpu().split([len(part) for part in flat]) if flat else ()
+    parts = torch.split(torch.cat(flat).cpu(), [len(part) for part in flat]) if flat else ()
     found = dict(zip(there, parts, strict=True))
     return [found[place].view(t.dtype).view(t.shape) if place in found else t for place, t in enumerate(tensors)]

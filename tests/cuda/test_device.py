@@ -7,15 +7,19 @@ from dataclasses import replace
 import pytest
 import torch
 from rehearsal import Gpu
-from torch import Tensor
+from torch import Tensor, nn
 
-from tldet.device import constant, fetch, send, true_rows
+from tldet.device import constant, fetch, send, sum_dtype, true_rows
+from tldet.engine.precision import Precision
+from tldet.engine.state import Window
+from tldet.engine.step import Stepper
 from tldet.masks import InstanceMasks
 from tldet.models.assigners import assign_adaptively
 from tldet.models.matching import BACKGROUND, IGNORED, assign, draw
+from tldet.models.normalizers import LossNormalizers
 from tldet.models.pooling import Pool, pool_regions
 from tldet.models.postprocess import batched_nms
-from tldet.structures import Detections, Target
+from tldet.structures import Detections, LabelledBatch, Target
 
 CPU = torch.device("cpu")
 
@@ -168,3 +172,30 @@ def test_regions_are_pooled_with_one_wait(ratio: int) -> None:
         pooled = pool_regions(there, regions, strides, pool)
         assert gpu.total() == 1
         torch.testing.assert_close(pooled.cpu(), expected)
+
+
+class Sum(nn.Module):
+    """A model with one loss and one counted normalizer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.normalizers = nn.Linear(3, 1), LossNormalizers("running", positives=2.0)
+
+    def forward(self, one: LabelledBatch) -> dict[str, Tensor]:
+        total = self.fc(one.images).sum()
+        return {"loss": total / self.normalizers.divisor("positives", len(one), len(one))}
+
+
+def test_a_training_step_needs_no_float64_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [sum_dtype(torch.device(name)) for name in ("mps", "cuda", "cpu")] == [torch.float32] + [torch.float64] * 2
+    for module in ("engine.step", "engine.state", "models.normalizers"):
+        monkeypatch.setattr(f"tldet.{module}.sum_dtype", lambda _: torch.float32)
+    window = Window()
+    with Gpu() as gpu:
+        model = Sum().to("cuda")
+        stepper = Stepper(model, torch.optim.AdamW(model.parameters()), Precision("fp32", "cuda"), clip_norm=1.0)
+        window.add(stepper([LabelledBatch(torch.ones(2, 3), torch.zeros(2), ["a", "b"])]).parts)
+        assert gpu.total() == 1
+        means = window.take()
+    assert gpu.doubles == {}
+    assert means.keys() == {"loss"}

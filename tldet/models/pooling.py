@@ -72,7 +72,7 @@ def _by_level(
     counts = torch.stack([(level == number).sum() for number in range(len(strides))]).tolist()
     pooled = [
         torchvision.ops.roi_align(feature, some, pool.side, 1 / stride, pool.sampling_ratio, pool.aligned)
-        for feature, some, stride in zip(features, regions[order].split(counts), strides, strict=True)
+        for feature, some, stride in zip(features, torch.split(regions[order], counts), strides, strict=True)
     ]
     return torch.cat(pooled)[order.argsort()]
 

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 from .counts import Counts
-from .rules import FIXED, INDEXING, NO_LAUNCH, SCALAR_FRIENDLY, SHAPES, UNDETERMINISTIC, is_cuda
+from .rules import FIXED, INDEXING, NO_LAUNCH, SCALAR_FRIENDLY, SHAPES, UNDETERMINISTIC, is_cuda, leaves, mapped
 from .tensors import CudaTensor, DeviceMixError, count_sync
 
 
@@ -55,7 +54,7 @@ class Dispatcher(Counts):
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Compute one aten or custom operation."""
         name = func._schema.name.split("::")[-1]
-        flat, _ = tree_flatten((args, kwargs))
+        flat = [*leaves(args), *leaves(kwargs.values())]
         tensors = [x for x in flat if isinstance(x, Tensor)]
         ours = [t for t in tensors if isinstance(t, CudaTensor)]
         requested = next((x for x in flat if isinstance(x, torch.device)), None)
@@ -217,7 +216,7 @@ class Dispatcher(Counts):
                 return x.inner
             return torch.device("cpu") if isinstance(x, torch.device) else x
 
-        plain, named = tree_map(bare, args), tree_map(bare, kwargs)
+        plain, named = mapped(bare, args), {key: mapped(bare, value) for key, value in kwargs.items()}
         if "device" in named:
             named["device"] = torch.device("cpu")
         named.pop("pin_memory", None)
@@ -235,7 +234,7 @@ class Dispatcher(Counts):
         # A view of a tensor that was created outside of inference mode is not an inference tensor.
         normal = func.is_view and torch.is_inference_mode_enabled() and not args[0].is_inference()
         with torch.inference_mode(False) if normal else contextlib.nullcontext():
-            return tree_map(wrapped, out)
+            return mapped(wrapped, out)
 
     @contextlib.contextmanager
     def _random_numbers(self, func: Any, target: torch.device | None) -> Any:

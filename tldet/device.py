@@ -42,9 +42,9 @@ class Known(NamedTuple):
         return self.ignore is ignore and self.labelled is labelled
 
 
-def send(tensor: Tensor, device: torch.device | str) -> Tensor:
+def send(tensor: Tensor, device: torch.device) -> Tensor:
     """Return a host tensor on ``device``; the host does not wait for a CUDA device to finish its earlier work."""
-    return tensor.to(device, non_blocking=torch.device(device).type == "cuda")
+    return tensor if device.type == "cpu" else tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def constant(values: Sequence[float], like: Tensor) -> Tensor:

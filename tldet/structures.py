@@ -68,8 +68,8 @@ class Target:
         """The same target on ``device``."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         moved: dict[str, Any] = {name: t.to(device, non_blocking=non_blocking) for name, t in tensors.items()}
-        rows = [one.to(device, non_blocking=non_blocking) for one in (self.known.objects, self.known.crowds)]
-        known = Known(moved["ignore"], moved.get("labelled"), *rows, self.partial)
+        objects, crowds = (one.to(device, non_blocking=non_blocking) for one in self.known[2:4])
+        known = Known(moved["ignore"], moved.get("labelled"), objects, crowds, self.partial)
         return replace(self, **moved, _known=known)
 
 

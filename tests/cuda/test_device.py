@@ -194,6 +194,7 @@ def test_a_training_step_needs_no_float64_where_there_is_none(monkeypatch: pytes
     with Gpu() as gpu:
         model = Sum().to("cuda")
         stepper = Stepper(model, torch.optim.AdamW(model.parameters()), Precision("fp32", "cuda"), clip_norm=1.0)
+        gpu.reset()
         window.add(stepper([LabelledBatch(torch.ones(2, 3), torch.zeros(2), ["a", "b"])]).parts)
         assert gpu.total() == 1
         means = window.take()

@@ -23,6 +23,7 @@ LAYERS = [
         "locks",
         "streams",
         "cache",
+        "device",
         "output",
         "vision",
         "visualize",

@@ -5,7 +5,7 @@ A hundred masks of a 12 megapixel picture are 1.2 GB as pixels and 0.3 MB as pat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -52,10 +52,6 @@ class InstanceMasks:
         """The masks chosen by a bool mask, an index tensor or a slice."""
         return replace(self, patches=self.patches[rows], boxes=self.boxes[rows])
 
-    def to(self, device: torch.device | str) -> InstanceMasks:
-        """The same masks on ``device``."""
-        return replace(self, patches=self.patches.to(device), boxes=self.boxes.to(device))
-
     def placed(self, boxes: Tensor, size: Size) -> InstanceMasks:
         """The same patches on other boxes, in a picture of another size."""
         return replace(self, boxes=boxes, size=size)
@@ -90,6 +86,16 @@ Masks: TypeAlias = "Tensor | InstanceMasks"  # a tensor is (N, H, W) uint8 of 0 
 def dense(masks: Masks) -> Tensor:
     """(N, H, W) uint8 of 0 and 1."""
     return masks if isinstance(masks, Tensor) else masks.dense()
+
+
+def tensors(masks: Masks) -> list[Tensor]:
+    """Return all tensors of ``masks``."""
+    return [masks] if isinstance(masks, Tensor) else [masks.patches, masks.boxes]
+
+
+def with_tensors(masks: Masks, given: Sequence[Tensor]) -> Masks:
+    """Return ``masks`` with other tensors in the order of :func:`tensors`."""
+    return given[0] if isinstance(masks, Tensor) else replace(masks, patches=given[0], boxes=given[1])
 
 
 def rles(masks: Masks) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tldet import masks as instance_masks
+from tldet.device import Known, fetch
 from tldet.masks import InstanceMasks, Masks
 
 __all__ = ["Batch", "Detections", "InstanceMasks", "Size", "Target"]
@@ -46,20 +47,30 @@ class Target:
     masks: Tensor | None = None
     labelled: Tensor | None = None
     spared: Tensor | None = None
+    _known: Known | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     @property
+    def known(self) -> Known:
+        """Facts about ``ignore`` and ``labelled``, read before :meth:`to` copied them or now."""
+        if self._known is None or not self._known.describes(self.ignore, self.labelled):
+            return Known.of(self.ignore, self.labelled)
+        return self._known
+
+    @property
     def partial(self) -> bool:
         """Whether some class was not labelled on the picture."""
-        return self.labelled is not None and not bool(self.labelled.all())
+        return self.labelled is not None and self.known.partial
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Target:
         """The same target on ``device``."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         moved: dict[str, Any] = {name: t.to(device, non_blocking=non_blocking) for name, t in tensors.items()}
-        return replace(self, **moved)
+        objects, crowds = (one.to(device, non_blocking=non_blocking) for one in self.known[2:4])
+        known = Known(moved["ignore"], moved.get("labelled"), objects, crowds, self.partial)
+        return replace(self, **moved, _known=known)
 
 
 @dataclass
@@ -75,7 +86,7 @@ class Detections:
         class_names: name of each label; empty when unknown.
 
     Raises:
-        ValueError: the fields disagree in length or shape, or a box is upside down.
+        ValueError: the fields disagree in length or shape, or a box is upside down (checked on the host only).
     """
 
     boxes: Tensor
@@ -96,7 +107,7 @@ class Detections:
             shape = tuple((self.masks if isinstance(self.masks, Tensor) else self.masks.patches).shape)
             if len(shape) != 3 or shape[0] != count:
                 raise ValueError(f"masks must be ({count}, H, W), not {shape}")
-        if count and bool((self.boxes[:, 2:] < self.boxes[:, :2]).any()):
+        if count and self.boxes.device.type == "cpu" and bool((self.boxes[:, 2:] < self.boxes[:, :2]).any()):
             row = int((self.boxes[:, 2:] < self.boxes[:, :2]).any(1).nonzero()[0])
             raise ValueError(f"box {row} is upside down: {self.boxes[row].tolist()}")
 
@@ -105,6 +116,8 @@ class Detections:
 
     def __getitem__(self, rows: Tensor | slice) -> Detections:
         """The rows chosen by a bool mask, an index tensor or a slice."""
+        if isinstance(rows, Tensor) and rows.dtype == torch.bool:
+            rows = rows.nonzero().flatten()  # once, not for every field
         masks = None if self.masks is None else self.masks[rows]
         return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows], masks=masks)
 
@@ -114,13 +127,10 @@ class Detections:
 
     def to(self, device: torch.device | str) -> Detections:
         """The same detections on ``device``."""
-        return replace(
-            self,
-            boxes=self.boxes.to(device),
-            scores=self.scores.to(device),
-            labels=self.labels.to(device),
-            masks=None if self.masks is None else self.masks.to(device),
-        )
+        held = [] if self.masks is None else instance_masks.tensors(self.masks)
+        boxes, scores, labels, *held = fetch([self.boxes, self.scores, self.labels, *held], device)
+        masks = None if self.masks is None else instance_masks.with_tensors(self.masks, held)
+        return replace(self, boxes=boxes, scores=scores, labels=labels, masks=masks)
 
     def names(self) -> list[str]:
         """The class name of every row (its number where no names are known)."""

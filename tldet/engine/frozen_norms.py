@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from tldet.engine.fuse import activation_of, norms_after, probe, same_maps
+from tldet.engine.fuse import activation_of, norms_after, on_cpu, probe, same_maps
 from tldet.models.modes import evaluating
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ def fold_frozen_norms(backbone: nn.Module) -> int:
     """
     if not any(_is_frozen(norm) for norm in backbone.modules()):
         return 0
-    example = probe(backbone)
-    with evaluating(backbone), torch.no_grad():
+    with on_cpu(backbone), evaluating(backbone), torch.no_grad():
+        example = probe(backbone)
         found = norms_after(backbone, lambda: backbone(example))
         pairs = [(conv, norm) for conv, norm in found if type(conv) is nn.Conv2d and _is_frozen(norm)]
         if not pairs:

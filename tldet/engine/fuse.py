@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -30,10 +31,30 @@ def fuse(model: Detector) -> Detector:
     Returns:
         ``model``. Its state no longer fits an unfused model's.
     """
+    with on_cpu(model):
+        _fuse(model)
+    return model
+
+
+@contextmanager
+def on_cpu(model: nn.Module) -> Iterator[None]:
+    """Move a model to the CPU inside the ``with`` block, to fold norms and to compare outputs.
+
+    On a GPU, TF32 changes outputs more than the tolerance allows, and MPS has no float64.
+    """
+    device = next(model.parameters()).device
+    model.to("cpu")
+    try:
+        yield
+    finally:
+        model.to(device)
+
+
+def _fuse(model: Detector) -> None:
     example = probe(model)
     pairs = norms_after(model, lambda: model.features(example))
     if not pairs:
-        return model
+        return
     kept = [(conv, conv.weight, conv.bias) for conv, _ in pairs]
     places = _places(model)
     with torch.no_grad():
@@ -47,7 +68,6 @@ def fuse(model: Detector) -> Detector:
         for (conv, weight, bias), (_, norm) in zip(kept, pairs, strict=True):
             conv.weight, conv.bias = weight, bias
             _replace(places[norm], norm)
-    return model
 
 
 def norms_after(model: nn.Module, run: Callable[[], object]) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tldet.device import fetch, sum_dtype
+
 
 @dataclass
 class Window:
@@ -26,11 +28,12 @@ class Window:
         """Take in scalars of one step; they stay on their device, so nothing waits."""
         self.count += 1
         for name, value in values.items():
-            self.sums[name] = value.double() + self.sums.get(name, 0.0)
+            self.sums[name] = value.to(sum_dtype(value.device)) + self.sums.get(name, 0.0)
 
     def take(self) -> dict[str, float]:
         """The means, and start anew."""
-        means = {name: float(total) / self.count for name, total in self.sums.items()}
+        totals = zip(self.sums, fetch(list(self.sums.values())), strict=True)
+        means = {name: float(total) / self.count for name, total in totals}
         self.count, self.sums = 0, {}
         return means
 

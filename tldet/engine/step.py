@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tldet.device import sum_dtype
 from tldet.engine.distributed import World
 from tldet.engine.precision import Precision
 from tldet.errors import TrainingError
@@ -114,7 +115,8 @@ class Stepper:
 
     def _reduce(self, result: StepResult, loss: Tensor, norm: Tensor) -> list[float]:
         """Set loss and norm to the means over processes; return the summed counts of the loss normalizers."""
-        values = [loss.double(), norm.to(loss.device).double(), *self.normalizers.counted(loss.device)]
+        dtype = sum_dtype(loss.device)
+        values = [loss.to(dtype), norm.to(loss.device, dtype), *self.normalizers.counted(loss.device)]
         loss_sum, norm_sum, *counts = self.world.sum(torch.stack(values)).tolist()
         result.loss, result.norm = loss_sum / self.world.size, norm_sum / self.world.size
         return counts
@@ -135,7 +137,7 @@ class Stepper:
             total: Tensor = sum(losses.values()) * share
         torch.autograd.backward(self.scaler.scale(total))
         for name, loss in losses.items():
-            result.parts[name] = result.parts.get(name, 0.0) + loss.detach().double() * share
+            result.parts[name] = result.parts.get(name, 0.0) + loss.detach().to(sum_dtype(loss.device)) * share
         return total.detach().float()
 
     def _check(self, result: StepResult) -> None:

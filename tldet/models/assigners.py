@@ -32,7 +32,7 @@ def assign_adaptively(levels: Sequence[Tensor], target: Target, *, topk: int, cr
     Returns:
         (M,) int64: row of ``target``, BACKGROUND, or IGNORED.
     """
-    rows = (~target.ignore).nonzero().flatten()
+    rows = target.known.objects
     anchors = torch.cat(list(levels))
     if len(rows):
         parts = torch.split(target.boxes[rows], max(1, CHUNK // max(len(level) for level in levels)))
@@ -61,10 +61,10 @@ def _candidates(levels: Sequence[Tensor], anchors: Tensor, boxes: Tensor, topk: 
 
 def _resolve(place: Tensor, iou: Tensor, count: int) -> Tensor:
     """(count,) the object each place takes, from (G, C) places wanted and their overlaps."""
-    objects, candidates = (iou >= 0).nonzero(as_tuple=True)
-    place, iou = place[objects, candidates], iou[objects, candidates]
+    objects = torch.arange(len(place), device=place.device).repeat_interleave(place.shape[1])
+    place, iou = place.flatten(), iou.flatten()
     most = iou.new_full((count,), -1).scatter_reduce(0, place, iou, "amax")
-    best = iou == most[place]
-    first = objects.new_full((count,), torch.iinfo(torch.int64).max)
-    first = first.scatter_reduce(0, place[best], objects[best], "amin")
+    none = torch.iinfo(torch.int64).max
+    best = objects.masked_fill(iou < most[place], none)
+    first = torch.full_like(most, none, dtype=torch.int64).scatter_reduce(0, place, best, "amin")
     return first.masked_fill(most < 0, BACKGROUND)

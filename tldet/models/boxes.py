@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tldet.device import constant, send
+
 MAX_LOG_SCALE = math.log(1000.0 / 16)  # keeps exp() finite; the constant of Detectron and torchvision
 SHARES = 4_000_000  # (box, region) pairs looked at at once: 32 MB a corner
 GRIDS_KEPT = 16  # multi-scale training meets a few dozen grids; more would only hold memory
@@ -21,13 +23,23 @@ def centre_form(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return boxes[..., :2] + 0.5 * extent, extent
 
 
-def encode(boxes: Tensor, references: Tensor, weights: Sequence[float]) -> Tensor:
+def area(boxes: Tensor) -> Tensor:
+    """(...,) areas of xyxy boxes (..., 4)."""
+    return product(boxes[..., 2:] - boxes[..., :2])
+
+
+def product(sides: Tensor) -> Tensor:
+    """(...,) products of the two numbers of (..., 2); unlike that of ``prod``, the gradient makes no host wait."""
+    return sides[..., 0] * sides[..., 1]
+
+
+def encode(boxes: Tensor, references: Tensor, weights: Sequence[float] | None = None) -> Tensor:
     """Deltas that carry ``references`` to ``boxes`` (Girshick et al. 2014, appendix C).
 
     Args:
         boxes: (N, 4) xyxy pixels.
         references: (N, 4) xyxy pixels with a positive extent: anchors or proposals.
-        weights: four factors of dx, dy, dw, dh (the inverse of their standard deviations).
+        weights: four factors of dx, dy, dw, dh (the inverse of their standard deviations); None for ones.
 
     Returns:
         (N, 4) float32.
@@ -35,12 +47,12 @@ def encode(boxes: Tensor, references: Tensor, weights: Sequence[float]) -> Tenso
     centre, extent = centre_form(boxes)
     origin, unit = centre_form(references)
     deltas = torch.cat([(centre - origin) / unit, torch.log(extent / unit)], dim=-1)
-    return deltas * deltas.new_tensor(weights)
+    return deltas if weights is None else deltas * constant(weights, deltas)
 
 
-def decode(deltas: Tensor, references: Tensor, weights: Sequence[float]) -> Tensor:
+def decode(deltas: Tensor, references: Tensor, weights: Sequence[float] | None = None) -> Tensor:
     """The inverse of :func:`encode`; (..., 4) deltas and references give (..., 4) xyxy boxes in float32."""
-    deltas = deltas.float() / deltas.new_tensor(weights, dtype=torch.float32)
+    deltas = deltas.float() if weights is None else deltas.float() / constant(weights, deltas)
     origin, unit = centre_form(references)
     centre = deltas[..., :2] * unit + origin
     half = 0.5 * torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE)) * unit
@@ -68,7 +80,7 @@ def centerness(distances: Tensor) -> Tensor:
     """
     near = torch.minimum(distances[:, :2], distances[:, 2:])
     far = torch.maximum(distances[:, :2], distances[:, 2:])
-    return (near / far).prod(-1).sqrt()
+    return product(near / far).sqrt()
 
 
 def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -98,8 +110,8 @@ def inside_fraction(boxes: Tensor, regions: Tensor) -> Tensor:
     for some in torch.split(boxes, max(1, SHARES // len(regions))):
         low = torch.maximum(some[:, None, :2], regions[None, :, :2])
         high = torch.minimum(some[:, None, 2:], regions[None, :, 2:])
-        shared = (high - low).clamp(min=0).prod(-1)
-        parts.append((shared / (some[:, 2:] - some[:, :2]).prod(-1).clamp(min=1e-6)[:, None]).amax(1))
+        shared = product((high - low).clamp(min=0))
+        parts.append((shared / area(some).clamp(min=1e-6)[:, None]).amax(1))
     return torch.cat(parts)
 
 
@@ -165,8 +177,8 @@ class AnchorGenerator:
             y, x = ((torch.arange(n) + self.offset) * pace for n, pace in ((rows, down), (columns, right)))
             y, x = torch.meshgrid(y, x, indexing="ij")
             shifts = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)
-            grids.append((shifts + base).reshape(-1, 4).float().to(device))
-        return grids
+            grids.append((shifts + base).reshape(-1, 4).float())
+        return [send(grid, device) for grid in grids]
 
 
 def base_anchors(sizes: Sequence[float], ratios: Sequence[float], *, rounding: bool) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tldet.config import build, build_settings, require_ranges
+from tldet.device import constant
 from tldet.models.backbones.base import rest_frozen
 from tldet.models.boxes import clip
 from tldet.registry import BACKBONES, HEADS, NECKS
@@ -42,7 +43,7 @@ def normalised(images: Tensor, to: Preprocess) -> Tensor:
     if to.bgr:
         images = images.flip(1)
     x = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
-    mean, std = x.new_tensor(to.mean), x.new_tensor(to.std)
+    mean, std = constant(to.mean, x), constant(to.std, x)
     return x.sub_(mean[:, None, None]).div_(std[:, None, None])
 
 
@@ -147,7 +148,7 @@ def whole_sizes(x: Tensor) -> list[Size]:
 
 def rescale(found: Detections, size: Size, original: Size, class_names: Sequence[str]) -> Detections:
     """Detections on a picture of ``size`` carried to the ``original`` one and cut to it."""
-    factor = found.boxes.new_tensor([original[1] / size[1], original[0] / size[0]] * 2)
+    factor = constant([original[1] / size[1], original[0] / size[0]] * 2, found.boxes)
     boxes = clip(found.boxes * factor, original)
     masks = found.masks.placed(boxes, original) if isinstance(found.masks, InstanceMasks) else None
     return replace(found, boxes=boxes, masks=masks, class_names=class_names)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tldet.device import send
 from tldet.errors import ConfigError
 from tldet.models.detector import Detector
 from tldet.structures import Batch, Detections, Target
@@ -124,7 +125,7 @@ class DistilledDetector(Detector):
         head: Any = self.teacher.head
         features = self.teacher.features(x)
         found: list[Detections] = head.decode(head(features), batch.sizes)
-        table = torch.tensor(self.labels, device=x.device)
+        table = send(torch.tensor(self.labels), x.device)
         renamed = [replace(one, labels=table[one.labels]) for one in found]
         known = torch.zeros(len(self.class_names), dtype=torch.bool, device=x.device).index_fill(0, table, True)
         pairs = zip(batch.targets, renamed, strict=True)

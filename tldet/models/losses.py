@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tldet.models.boxes import area, product
+
 EPS = 1e-7  # keeps the division finite where a box has no area; torchvision's constant
 
 
@@ -19,9 +21,8 @@ def overlap(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """Intersection and union (N,) of the boxes of two lists (N, 4), row by row."""
     low = torch.maximum(boxes[:, :2], others[:, :2])
     high = torch.minimum(boxes[:, 2:], others[:, 2:])
-    shared = (high - low).clamp(min=0).prod(-1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(-1) + (others[:, 2:] - others[:, :2]).prod(-1)
-    return shared, areas - shared
+    shared = product((high - low).clamp(min=0))
+    return shared, area(boxes) + area(others) - shared
 
 
 def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
@@ -40,7 +41,7 @@ def giou_loss(boxes: Tensor, others: Tensor) -> Tensor:
     shared, union = overlap(boxes, others)
     low = torch.minimum(boxes[:, :2], others[:, :2])
     high = torch.maximum(boxes[:, 2:], others[:, 2:])
-    hull = (high - low).prod(-1)
+    hull = product(high - low)
     return 1 - shared / (union + EPS) + (hull - union) / (hull + EPS)
 
 
@@ -83,6 +84,6 @@ def class_loss_sum(logits: Tensor, labels: Tensor, labelled: Sequence[Tensor | N
         own = chance.gather(1, label[:, None]).squeeze(1)
         if classes is not None:
             open_to = torch.cat([~classes, classes.new_ones(1)])  # (K + 1,) what background may be
-            own = torch.where(label == background, chance[:, open_to].logsumexp(1), own)
+            own = torch.where(label == background, chance.masked_fill(~open_to, -torch.inf).logsumexp(1), own)
         said.append(own)
     return -torch.cat(said).sum()

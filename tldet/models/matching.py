@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from tldet.device import send, true_rows
 from tldet.models.boxes import inside_fraction
 from tldet.structures import Target
 from tldet.vision import torchvision
@@ -65,7 +67,7 @@ def match(
             helped = top.any(0)
             if low_quality == "object":
                 own = len(boxes) - 1 - top.flip(0).byte().argmax(0)  # the last of several
-            part[helped] = own[helped]
+            part.copy_(torch.where(helped, own, part))
     return matched
 
 
@@ -95,7 +97,7 @@ def assign(
     Returns:
         (A,) int64: row of ``target``, BACKGROUND, or IGNORED.
     """
-    rows = (~target.ignore).nonzero().flatten()
+    rows = target.known.objects
     thresholds = {"positive": positive, "negative": negative, "least": least}
     matched = match(references, target.boxes[rows], low_quality=low_quality, **thresholds)
     matched = spare_crowds(matched, rows, references, target, crowd)
@@ -106,7 +108,7 @@ def assign(
 
 
 def spare_crowds(matched: Tensor, rows: Tensor, references: Tensor, target: Target, crowd: float) -> Tensor:
-    """Matches against the rows of a target that are no crowd, made matches against all; changes ``matched``.
+    """Matches against the rows of a target that are no crowd, made matches against all; may change ``matched``.
 
     Args:
         matched: (A,) index into ``rows``, BACKGROUND, or IGNORED.
@@ -120,11 +122,10 @@ def spare_crowds(matched: Tensor, rows: Tensor, references: Tensor, target: Targ
     """
     if len(rows) == len(target.boxes):
         return matched
-    inside = inside_fraction(references, target.boxes[target.ignore]) >= crowd
+    inside = inside_fraction(references, target.boxes[target.known.crowds]) >= crowd
     matched[(matched == BACKGROUND) & inside] = IGNORED
-    hits = matched >= 0
-    matched[hits] = rows[matched[hits]]
-    return matched
+    others = [rows.new_full((1,), number) for number in (IGNORED, BACKGROUND)]  # -2 and -1: they index from the end
+    return torch.cat([rows, *others])[matched]
 
 
 def generator_for(seed: int | None, image_id: int, stage: int) -> torch.Generator | None:
@@ -136,30 +137,33 @@ def generator_for(seed: int | None, image_id: int, stage: int) -> torch.Generato
 
 
 def draw(
-    matched: Tensor, count: int, positive_fraction: float, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    """Draw positives and background at random (Ren et al. 2015, section 3.1.3).
+    matched: Sequence[Tensor], count: int, positive_fraction: float, generators: Sequence[torch.Generator | None]
+) -> list[tuple[Tensor, Tensor]]:
+    """Sample positives and background of each image at random (Ren et al. 2015, section 3.1.3).
 
     Args:
-        matched: (A,) as :func:`match` gives it.
-        count: how many to draw in all; fewer where there are not enough.
-        positive_fraction: at most this share is positive.
-        generator: a generator on the CPU; None draws nothing and takes all there are.
+        matched: B x (A,), outputs of :func:`match`.
+        count: number of samples per image; fewer if there are not enough.
+        positive_fraction: largest fraction of positives.
+        generators: one CPU generator per image; with None, all positives and all background are taken.
 
     Returns:
-        Indices of positives (P,) and of background (N,), each in rising order; with a generator P + N <= count.
+        For each image the indices of positives (P,) and of background (N,), each in rising order; with a generator
+        P + N <= count.
     """
-    positives = (matched >= 0).nonzero().flatten()
-    background = (matched == BACKGROUND).nonzero().flatten()
-    chosen = _pick(positives, int(count * positive_fraction), generator)
-    return chosen, _pick(background, count - len(chosen), generator)
+    rows = true_rows([mask for one in matched for mask in (one >= 0, one == BACKGROUND)])
+    drawn = []
+    for positives, background, generator in zip(rows[::2], rows[1::2], generators, strict=True):
+        chosen = _pick(positives, int(count * positive_fraction), generator)
+        drawn.append((chosen, _pick(background, count - len(chosen), generator)))
+    return drawn
 
 
 def _pick(rows: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
     if len(rows) <= count or generator is None:
         return rows
     order = torch.randperm(len(rows), generator=generator)[:count].sort().values
-    return rows[order.to(rows.device)]
+    return rows[send(order, rows.device)]
 
 
 class Learners(NamedTuple):
@@ -183,9 +187,10 @@ def learners(matched: Sequence[Tensor], targets: Sequence[Target]) -> Learners:
     found = torch.stack(list(matched))
     counted, positive = found != IGNORED, found >= 0
     picture, place = positive.nonzero(as_tuple=True)
-    chosen = [m[p] for m, p in zip(matched, positive, strict=True)]
-    labels = torch.cat([target.labels[c] for target, c in zip(targets, chosen, strict=True)])
-    boxes = torch.cat([target.boxes[c] for target, c in zip(targets, chosen, strict=True)])
+    starts = list(accumulate((len(target) for target in targets[:-1]), initial=0))  # of each target's rows among all
+    rows = found[picture, place] + send(torch.tensor(starts), found.device)[picture]
+    labels = torch.cat([target.labels for target in targets])[rows]
+    boxes = torch.cat([target.boxes for target in targets])[rows]
     return Learners(counted, picture, place, labels, boxes, positive.sum(1), labelled_classes(targets))
 
 

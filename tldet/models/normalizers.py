@@ -17,6 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tldet.device import sum_dtype
+
 MOMENTUM = 0.9  # of the running means, which cover about ten steps
 SLOW = 0.99  # in validation, whose losses are compared over a run: means over ten steps vary by several percent
 STATE = ("sums", "weights", "slow_sums", "slow_weights")
@@ -115,9 +117,12 @@ class RunningNormalizers:
                 part.counting = False
 
     def counted(self, device: torch.device) -> list[Tensor]:
-        """Return the counts as float64 scalars."""
+        """Return the counts as scalars on ``device``."""
+        dtype = sum_dtype(device)
         return [
-            torch.as_tensor(part.counted[name], dtype=torch.float64, device=device).reshape(())
+            count.to(device, dtype).reshape(())
+            if isinstance(count := part.counted[name], Tensor)
+            else torch.full((), count, dtype=dtype, device=device)
             for part, name in self.names
         ]
 

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tldet.device import constant
+from tldet.models.boxes import area
 from tldet.vision import torchvision
 
 CANONICAL_SIZE, CANONICAL_STRIDE = 224, 16  # a 224 pixel box belongs to the level of stride 16
@@ -28,6 +30,11 @@ class Pool(NamedTuple):
     offset: float = 0.0
 
 
+def as_floats(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return the features in float32: converted once, although each stage pools from them."""
+    return tuple(feature.float() for feature in features)
+
+
 def pool_regions(features: Sequence[Tensor], rois: Sequence[Tensor], strides: Sequence[int], pool: Pool) -> Tensor:
     """RoIAlign (He et al. 2017) from the level that fits each region (Lin et al. 2017, equation 1).
 
@@ -36,7 +43,7 @@ def pool_regions(features: Sequence[Tensor], rois: Sequence[Tensor], strides: Se
     levels, several times faster.
 
     Args:
-        features: one (B, C, H, W) a level.
+        features: one (B, C, H, W) a level; those of :func:`as_floats` are not converted again.
         rois: B x (r, 4) xyxy pixels.
         strides: stride of every level.
         pool: the grid.
@@ -46,12 +53,12 @@ def pool_regions(features: Sequence[Tensor], rois: Sequence[Tensor], strides: Se
     """
     boxes = torch.cat(list(rois))
     picture = torch.cat([torch.full_like(r[:, 0], i, dtype=torch.long) for i, r in enumerate(rois)])
-    side = (boxes[:, 2:] - boxes[:, :2]).prod(-1).sqrt()
+    side = area(boxes).sqrt()
     finest = math.log2(strides[0] / CANONICAL_STRIDE)
     level = torch.floor(torch.log2(side / CANONICAL_SIZE) + 1e-6 - finest).clamp(0, len(strides) - 1).long()
     if pool.offset:
-        boxes = boxes - pool.offset * boxes.new_tensor(list(strides))[level, None]
-    floats = [feature.float() for feature in features]
+        boxes = boxes - pool.offset * constant(strides, boxes)[level, None]
+    floats = as_floats(features)
     if boxes.device.type != "cpu" or pool.sampling_ratio < 1:
         return _by_level(floats, level, picture, boxes, strides, pool)
     return _gather(floats, level, picture, boxes, strides, pool)
@@ -60,14 +67,14 @@ def pool_regions(features: Sequence[Tensor], rois: Sequence[Tensor], strides: Se
 def _by_level(
     features: Sequence[Tensor], level: Tensor, picture: Tensor, boxes: Tensor, strides: Sequence[int], pool: Pool
 ) -> Tensor:
-    places = [(level == number).nonzero().flatten() for number in range(len(strides))]
     regions = torch.cat([picture[:, None].to(boxes), boxes], 1)
+    order = level.argsort(stable=True)
+    counts = torch.stack([(level == number).sum() for number in range(len(strides))]).tolist()
     pooled = [
-        torchvision.ops.roi_align(feature, regions[rows], pool.side, 1 / stride, pool.sampling_ratio, pool.aligned)
-        for feature, rows, stride in zip(features, places, strides, strict=True)
+        torchvision.ops.roi_align(feature, some, pool.side, 1 / stride, pool.sampling_ratio, pool.aligned)
+        for feature, some, stride in zip(features, torch.split(regions[order], counts), strides, strict=True)
     ]
-    back = torch.cat(places).argsort()
-    return torch.cat(pooled)[back]
+    return torch.cat(pooled)[order.argsort()]
 
 
 def _gather(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from tldet.config import require_ranges
+from tldet.device import true_rows
 from tldet.errors import ConfigError
 from tldet.models.boxes import clip, wide_enough
 from tldet.structures import Detections, Size
 from tldet.vision import torchvision
+
+AT_ONCE = 25_000  # boxes compared in one NMS on an accelerator (torchvision's limit): 80 MB
 
 
 @dataclass(frozen=True)
@@ -87,14 +90,12 @@ def take_rows(values: Tensor, rows: Tensor) -> Tensor:
 def detections(levels: Sequence[Candidates], sizes: Sequence[Size], settings: SelectSettings) -> list[Detections]:
     """The detections of every picture, from the candidates of every level, cut to the pictures' sizes."""
     boxes, scores, labels, good = (torch.cat(part, 1) for part in zip(*levels, strict=True))
-    found = []
-    for row, size in enumerate(sizes):
-        box, kept = clip(boxes[row], size), good[row]
-        if settings.drop_empty:
-            kept = kept & wide_enough(box, torch.finfo(torch.float32).tiny)
-        parts = (box[kept], scores[row][kept], labels[row][kept])
-        found.append(suppress(*parts, settings))
-    return found
+    clipped = [clip(box, size) for box, size in zip(boxes, sizes, strict=True)]
+    if settings.drop_empty:
+        least = torch.finfo(torch.float32).tiny
+        good = good & torch.stack([wide_enough(box, least) for box in clipped])
+    parts = zip(clipped, scores, labels, true_rows(list(good)), strict=True)
+    return [suppress(box[kept], score[kept], label[kept], settings) for box, score, label, kept in parts]
 
 
 def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, settings: NMSSettings) -> Detections:
@@ -107,8 +108,25 @@ def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, settings: NMSSetting
         settings: see :class:`SelectSettings`.
     """
     groups = labels if settings.nms_per_class else torch.zeros_like(labels)
-    rows = torchvision.ops.batched_nms(boxes, scores, groups, settings.nms_iou)[: settings.keep]
+    rows = batched_nms(boxes, scores, groups, settings.nms_iou)[: settings.keep]
     return Detections(boxes[rows], scores[rows], labels[rows])
+
+
+def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tensor:
+    """Apply NMS within each group and return the rows that are kept, best first.
+
+    On an accelerator, groups are moved apart as in torchvision, but without its copy of a constant to the device.
+
+    Args:
+        boxes: (N, 4) xyxy pixels, none negative.
+        scores: (N,).
+        groups: (N,) int64; only boxes of the same group are compared.
+        iou: IoU above which the box with the lower score is dropped.
+    """
+    if boxes.device.type == "cpu" or not 0 < len(boxes) <= AT_ONCE:
+        return cast(Tensor, torchvision.ops.batched_nms(boxes, scores, groups, iou))
+    apart = groups.to(boxes) * (boxes.max() + 1)
+    return cast(Tensor, torchvision.ops.nms(boxes + apart[:, None], scores, iou))
 
 
 def set_nms(model: nn.Module, *, per_class: bool) -> None:

@@ -283,7 +283,7 @@ class Validation:
 
     def _take(self, model: Detector, batch: Any) -> dict[str, Any]:
         losses, found = model.loss_and_predict(batch) if self.losses else ({}, model.predict(batch))
-        for image_id, one in zip(batch.image_ids, found, strict=True):
+        for image_id, one in zip(batch.image_ids, (one.to("cpu") for one in found), strict=True):
             if not bool(torch.isfinite(one.scores).all() & torch.isfinite(one.boxes).all()):
                 raise TrainingError(
                     f"the model's detections on picture {image_id} are not finite: it has diverged, or its number "
@@ -292,7 +292,7 @@ class Validation:
                 )
             for evaluator in self.evaluators:
                 evaluator.update(image_id, one)
-        return losses
+        return dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True)) if losses else {}
 
 
 def versions() -> dict[str, str]:

@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from tldet.device import true_rows
 from tldet.models.boxes import clip, decode
 from tldet.models.heads.faster_rcnn import (
     STAGE,
@@ -30,6 +31,7 @@ from tldet.models.heads.faster_rcnn import (
 )
 from tldet.models.heads.mask_rcnn import MaskBranch, MaskSettings, mask_loss, with_masks
 from tldet.models.heads.rpn import RPN, RPNSettings
+from tldet.models.pooling import as_floats
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
@@ -115,7 +117,7 @@ class CascadeRCNNHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> TwoStageRaw:
         """L x (B, C, H, W) to the proposals' raw outputs, and the features themselves."""
-        return TwoStageRaw(self.rpn(features), tuple(features))
+        return TwoStageRaw(self.rpn(features), as_floats(features[: self.stages[0].levels]))
 
     def loss(
         self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
@@ -136,8 +138,10 @@ class CascadeRCNNHead(nn.Module):
                 assert isinstance(branch, MaskBranch)
                 own["loss_mask"] = mask_loss(branch, raw.features, drawn, targets)
             losses.update({f"s{number}.{name}": weight * value for name, value in own.items()})
-            corrected = correct(regions, deltas, sizes, s)  # the ground truth joins each stage anew
-            rois = [boxes[~d.truths] for boxes, d in zip(corrected, drawn, strict=True)]
+            if number + 1 < len(self.stages):
+                kept = true_rows([~d.truths for d in drawn])  # the ground truth joins each stage anew
+                corrected = correct(regions, deltas, sizes, s)
+                rois = [boxes[rows] for boxes, rows in zip(corrected, kept, strict=True)]
         return losses
 
     @torch.no_grad()

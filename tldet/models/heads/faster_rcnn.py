@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ from tldet.models.matching import Rescue, assign, draw, generator_for
 from tldet.models.modes import evaluating
 from tldet.models.necks import BatchNorm
 from tldet.models.normalizers import LossNormalizers, Normalizer
-from tldet.models.pooling import Pool, pool_regions
+from tldet.models.pooling import Pool, as_floats, pool_regions
 from tldet.models.postprocess import suppress
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
@@ -121,7 +122,7 @@ class TwoStageRaw(NamedTuple):
     """The first stage's outputs and the features that the later stages pool from."""
 
     rpn: RPNRaw
-    features: tuple[Tensor, ...]  # one (B, C, H, W) a level
+    features: tuple[Tensor, ...]  # one (B, C, H, W) float32 a pooled level
 
 
 class Drawn(NamedTuple):
@@ -168,7 +169,7 @@ class FasterRCNNHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> TwoStageRaw:
         """L x (B, C, H, W) to the proposals' raw outputs, and the features themselves."""
-        return TwoStageRaw(self.rpn(features), tuple(features))
+        return TwoStageRaw(self.rpn(features), as_floats(features[: self.roi.levels]))
 
     def loss(
         self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
@@ -278,28 +279,24 @@ def draw_regions(
     seed: int | None,
     stage: int,
 ) -> list[Drawn]:
-    """Which regions of each picture the loss sees; see :func:`draw_one`."""
-    return [
-        draw_one(boxes, target, settings, num_classes, generator_for(seed, target.image_id, stage))
+    """Sample the regions of each image for the loss. Ground-truth boxes join the proposals, each for its own object."""
+    s, drawn = settings, list[Drawn]()
+    limits = {"positive": s.positive, "negative": s.positive, "least": s.positive, "crowd": s.crowd, "spare": s.spare}
+    matched = [
+        torch.cat([assign(boxes, target, low_quality=s.low_quality, **limits), target.known.objects])
         for boxes, target in zip(proposals, targets, strict=True)
     ]
-
-
-def draw_one(
-    proposals: Tensor, target: Target, s: RoISettings, num_classes: int, generator: torch.Generator | None
-) -> Drawn:
-    """The ground truth joins the proposals, each box for its own object: something to learn from the start."""
-    own = (~target.ignore).nonzero().flatten()
-    limits = {"positive": s.positive, "negative": s.positive, "least": s.positive, "crowd": s.crowd, "spare": s.spare}
-    matched = torch.cat([assign(proposals, target, low_quality=s.low_quality, **limits), own])
-    rois = torch.cat([proposals, target.boxes[own]])
-    positive, background = draw(matched, s.batch, s.positive_fraction, generator)
-    rows, objects = torch.cat([positive, background]), matched[positive]
-    labels = torch.full_like(rows, num_classes)
-    labels[: len(positive)] = target.labels[objects]
-    deltas = encode(target.boxes[objects], rois[positive], s.weights)
-    labelled = target.labelled if target.partial else None
-    return Drawn(rois[rows], labels, deltas, objects, rows >= len(proposals), labelled)
+    generators = [generator_for(seed, target.image_id, stage) for target in targets]
+    sampled = draw(matched, s.batch, s.positive_fraction, generators)
+    for boxes, target, own, (positive, background) in zip(proposals, targets, matched, sampled, strict=True):
+        rois = torch.cat([boxes, target.boxes[target.known.objects]])
+        rows, objects = torch.cat([positive, background]), own[positive]
+        labels = torch.full_like(rows, num_classes)
+        labels[: len(positive)] = target.labels[objects]
+        deltas = encode(target.boxes[objects], rois[positive], s.weights)
+        labelled = target.labelled if target.partial else None
+        drawn.append(Drawn(rois[rows], labels, deltas, objects, rows >= len(boxes), labelled))
+    return drawn
 
 
 def box_losses(logits: Tensor, deltas: Tensor, drawn: Sequence[Drawn], branch: BoxBranch) -> dict[str, Tensor]:
@@ -314,7 +311,9 @@ def box_losses(logits: Tensor, deltas: Tensor, drawn: Sequence[Drawn], branch: B
         branch: the branch with its settings and normalizers.
     """
     labels, wanted = torch.cat([d.labels for d in drawn]), torch.cat([d.deltas for d in drawn])
-    rows = (labels < logits.shape[1] - 1).nonzero().flatten()
+    starts = accumulate((len(d.rois) for d in drawn), initial=0)
+    spans = [(start, start + len(d.objects)) for start, d in zip(starts, drawn, strict=False)]
+    rows = torch.cat([torch.arange(*span, device=labels.device) for span in spans])
     count = branch.normalizers.divisor("regions", len(labels), len(drawn))
     box = F.smooth_l1_loss(of_class(deltas, rows, labels[rows]), wanted, beta=branch.settings.beta, reduction="sum")
     classes = class_loss_sum(logits, labels, [d.labelled for d in drawn], [len(d.rois) for d in drawn])
@@ -346,5 +345,5 @@ def detect(
 def _detect_one(rois: Tensor, scores: Tensor, deltas: Tensor, size: Size, s: RoISettings) -> Detections:
     rows, labels = (scores > s.score).nonzero(as_tuple=True)  # only what can count is decoded
     boxes = clip(decode(of_class(deltas, rows, labels), rois[rows], s.weights), size)
-    wide, found = wide_enough(boxes, s.min_size), scores[rows, labels]
+    wide, found = wide_enough(boxes, s.min_size).nonzero().flatten(), scores[rows, labels]
     return suppress(boxes[wide], found[wide], labels[wide], s)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.config import require_range, require_ranges
+from tldet.device import constant
 from tldet.models.boxes import (
     AnchorGenerator,
     centerness,
@@ -27,6 +28,7 @@ from tldet.models.boxes import (
     flatten_level,
     flatten_levels,
     from_distances,
+    product,
     to_distances,
 )
 from tldet.models.dense import TowerNorm, level_scales, start_towers, tower
@@ -200,13 +202,13 @@ class FCOSHead(nn.Module):
     @torch.no_grad()
     def _assign(self, cells: Sequence[Tensor], target: Target) -> Tensor:
         """(M,) row of ``target``, BACKGROUND or IGNORED for every location, from the cells (N, 4) of every level."""
-        rows = (~target.ignore).nonzero().flatten()
+        rows = target.known.objects
         places = torch.cat(list(cells))
         if not len(rows):
             matched = torch.full_like(places[:, 0], BACKGROUND, dtype=torch.int64)
         else:
-            edges = [-torch.inf, *self.settings.borders, torch.inf]
-            limits = [c.new_tensor(edges[i : i + 2]).expand(len(c), 2) for i, c in enumerate(cells)]
+            edges = constant([-torch.inf, *self.settings.borders, torch.inf], places)
+            limits = [edges[i : i + 2].expand(len(level), 2) for i, level in enumerate(cells)]
             chunks = max(1, CHUNK // len(rows))
             parts = zip(torch.split(places, chunks), torch.split(torch.cat(limits), chunks), strict=True)
             matched = torch.cat([self._smallest(*part, target.boxes[rows]) for part in parts])
@@ -224,7 +226,7 @@ class FCOSHead(nn.Module):
         centres, extents = centre_form(boxes)
         if s.radius is not None:
             fits &= (points[:, None] - centres).abs().amax(-1) < s.radius * strides[:, :1]
-        area = torch.where(fits, extents.prod(-1), torch.inf)
+        area = torch.where(fits, product(extents), torch.inf)
         least = area.min(1)
         return least.indices.masked_fill(least.values == torch.inf, BACKGROUND)
 

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tldet.device import true_rows
 from tldet.masks import InstanceMasks, Paste
 from tldet.models.heads.faster_rcnn import (
     STAGE,
@@ -36,7 +37,7 @@ from tldet.models.heads.faster_rcnn import (
 )
 from tldet.models.heads.rpn import RPN, RPNSettings
 from tldet.models.normalizers import LossNormalizers
-from tldet.models.pooling import Pool, pool_regions
+from tldet.models.pooling import Pool, as_floats, pool_regions
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 from tldet.vision import torchvision
@@ -108,7 +109,7 @@ class MaskRCNNHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> TwoStageRaw:
         """L x (B, C, H, W) to the proposals' raw outputs, and the features themselves."""
-        return TwoStageRaw(self.rpn(features), tuple(features))
+        return TwoStageRaw(self.rpn(features), as_floats(features[: self.roi.levels]))
 
     def loss(
         self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
@@ -167,24 +168,25 @@ def mask_loss(
     Raises:
         ValueError: a target has no masks.
     """
+    masks = [target.masks for target in targets if target.masks is not None]
+    if len(masks) < len(targets):
+        raise ValueError("a mask branch needs masks in its targets: set data.train.masks and data.val.masks")
     rois, wanted, labels = [], [], []
-    for one, target in zip(drawn, targets, strict=True):
-        if target.masks is None:
-            raise ValueError("a mask branch needs masks in its targets: set data.train.masks and data.val.masks")
-        rows = (mask_pixels(target.masks, one.objects) > 0).nonzero().flatten()
+    seen = true_rows([has_pixels(mask)[one.objects] for one, mask in zip(drawn, masks, strict=True)])
+    for one, target, mask, rows in zip(drawn, targets, masks, seen, strict=True):
+        objects = one.objects[rows]
         rois.append(one.rois[rows])
-        labels.append(target.labels[one.objects[rows]])
-        wanted.append(mask_targets(target.masks, one.objects[rows], rois[-1], branch))
+        labels.append(target.labels[objects])
+        wanted.append(mask_targets(mask, objects, rois[-1], branch))
     logits, label, truth = branch(features, rois), torch.cat(labels), torch.cat(wanted)
     chosen = of_class(logits, torch.arange(len(label), device=label.device), label)
     cells = truth.shape[1] * truth.shape[2] * branch.normalizers.divisor("positives", len(truth), len(targets))
     return F.binary_cross_entropy_with_logits(chosen, truth, reduction="sum") / cells
 
 
-def mask_pixels(masks: Tensor, objects: Tensor) -> Tensor:
-    """(P,) pixels of the masks (N, H, W) of ``objects`` (P,); each object is counted once."""
-    counts = {row: masks[row].count_nonzero() for row in sorted(set(objects.tolist()))}
-    return torch.stack([counts[row] for row in objects.tolist()]) if counts else torch.zeros_like(objects)
+def has_pixels(masks: Tensor) -> Tensor:
+    """(N,) bool: whether each mask (N, H, W) has a pixel."""
+    return masks.flatten(1).amax(1) > 0
 
 
 @torch.no_grad()

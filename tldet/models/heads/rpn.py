@@ -15,14 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.config import require_ranges
+from tldet.device import constant, true_rows
 from tldet.models.boxes import AnchorGenerator, clip, decode, encode, flatten_level, wide_enough
 from tldet.models.matching import IGNORED, Rescue, assign, draw, generator_for
 from tldet.models.normalizers import LossNormalizers, Normalizer
-from tldet.models.postprocess import top_rows
+from tldet.models.postprocess import batched_nms, top_rows
 from tldet.structures import Size, Target
-from tldet.vision import torchvision
 
-UNIT = (1.0, 1.0, 1.0, 1.0)
 STAGE = 1  # tells the random draws of this stage from those of the second one
 
 
@@ -136,16 +135,15 @@ class RPN(nn.Module):
         anchors = torch.cat(self.anchors(raw.logits))  # (M, 4)
         logits = torch.cat([flatten_level(level, 1) for level in raw.logits], 1).squeeze(-1).float()  # (B, M)
         deltas = torch.cat([flatten_level(level, 4) for level in raw.deltas], 1)  # (B, M, 4)
+        matched = [self._assign(anchors, target, size) for target, size in zip(targets, sizes, strict=True)]
+        generators = [generator_for(seed, target.image_id, STAGE) for target in targets]
         scores, truths, predicted, wanted = [], [], [], []
-        for row, (target, size) in enumerate(zip(targets, sizes, strict=True)):
-            matched = self._assign(anchors, target, size)
-            generator = generator_for(seed, target.image_id, STAGE)
-            positive, background = draw(matched, s.batch, s.positive_fraction, generator)
+        for row, (positive, background) in enumerate(draw(matched, s.batch, s.positive_fraction, generators)):
             drawn = torch.cat([positive, background])
             scores.append(logits[row, drawn])
-            truths.append((matched[drawn] >= 0).float())
+            truths.append((matched[row][drawn] >= 0).float())
             predicted.append(deltas[row, positive])
-            wanted.append(encode(target.boxes[matched[positive]], anchors[positive], UNIT))
+            wanted.append(encode(targets[row].boxes[matched[row][positive]], anchors[positive]))
         score, truth = torch.cat(scores), torch.cat(truths)
         count = self.normalizers.divisor("anchors", len(score), len(targets))
         box = F.smooth_l1_loss(torch.cat(predicted).float(), torch.cat(wanted), beta=s.beta, reduction="sum")
@@ -160,8 +158,8 @@ class RPN(nn.Module):
         limits = {"positive": s.positive, "negative": s.negative, "least": s.least, "crowd": s.crowd, "spare": s.spare}
         if s.border is None:
             return assign(anchors, target, low_quality=s.low_quality, **limits)
-        far = anchors.new_tensor([size[1], size[0]]) + s.border
-        inside = ((anchors[:, :2] >= -s.border) & (anchors[:, 2:] < far)).all(1)
+        far = constant([size[1], size[0]], anchors) + s.border
+        inside = ((anchors[:, :2] >= -s.border) & (anchors[:, 2:] < far)).all(1).nonzero().flatten()
         matched = torch.full((len(anchors),), IGNORED, dtype=torch.int64, device=anchors.device)
         matched[inside] = assign(anchors[inside], target, low_quality=s.low_quality, **limits)
         return matched
@@ -176,13 +174,13 @@ class RPN(nn.Module):
         ):
             best, rows = top_rows(flatten_level(level_logits, 1).squeeze(-1).float(), s.pre_nms[phase])  # (B, n)
             chosen = flatten_level(level_deltas, 4).gather(1, rows[..., None].expand(-1, -1, 4))  # (B, n, 4)
-            boxes.append(decode(chosen, anchors[rows], UNIT))
+            boxes.append(decode(chosen, anchors[rows]))
             scores.append(best.sigmoid())
             levels.append(torch.full_like(rows[0], number))
-        box, score, level = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels)
-        return [self._thin(clip(box[b], size), score[b], level, s.post_nms[phase]) for b, size in enumerate(sizes)]
-
-    def _thin(self, boxes: Tensor, scores: Tensor, levels: Tensor, count: int) -> Tensor:
-        wide = wide_enough(boxes, self.settings.min_size).nonzero().flatten()
-        kept = torchvision.ops.batched_nms(boxes[wide], scores[wide], levels[wide], self.settings.nms_iou)[:count]
-        return boxes[wide[kept]]
+        clipped = [clip(box, size) for box, size in zip(torch.cat(boxes, 1), sizes, strict=True)]
+        score, level, proposals = torch.cat(scores, 1), torch.cat(levels), []
+        wide = true_rows([wide_enough(box, s.min_size) for box in clipped])
+        for box, own, rows in zip(clipped, score, wide, strict=True):
+            kept = batched_nms(box[rows], own[rows], level[rows], s.nms_iou)[: s.post_nms[phase]]
+            proposals.append(box[rows[kept]])
+        return proposals

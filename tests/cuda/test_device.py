@@ -1,0 +1,202 @@
+"""Copies and indices that the host waits for once, not once per tensor."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from rehearsal import Gpu
+from torch import Tensor, nn
+
+from tldet.device import constant, fetch, send, sum_dtype, true_rows
+from tldet.engine.precision import Precision
+from tldet.engine.state import Window
+from tldet.engine.step import Stepper
+from tldet.masks import InstanceMasks
+from tldet.models.assigners import assign_adaptively
+from tldet.models.matching import BACKGROUND, IGNORED, assign, draw
+from tldet.models.normalizers import LossNormalizers
+from tldet.models.pooling import Pool, pool_regions
+from tldet.models.postprocess import batched_nms
+from tldet.structures import Detections, LabelledBatch, Target
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("lengths", [[5], [4, 0, 7, 3], [0, 0, 0], [6, 6]])
+def test_true_rows(lengths: list[int]) -> None:
+    masks = [torch.rand(n, generator=torch.Generator().manual_seed(n)) > 0.5 for n in lengths]
+    expected = [mask.nonzero().flatten().tolist() for mask in masks]
+    assert [rows.tolist() for rows in true_rows(masks)] == expected
+    with Gpu() as gpu:
+        there = [mask.pin_memory().to("cuda", non_blocking=True) for mask in masks]
+        found = true_rows(there)
+        assert gpu.total() <= min(2, len(masks))
+        assert [rows.tolist() for rows in found] == expected
+
+
+def test_tensors_are_fetched_together() -> None:
+    tensors = [
+        torch.arange(3, dtype=torch.uint8),
+        torch.rand(2, 4),
+        torch.zeros(0, 28, 28),
+        torch.tensor(7),
+        torch.tensor([[True], [False]]),
+        torch.rand(4, 6).T.bfloat16(),
+        torch.rand(5, dtype=torch.float64),
+    ]
+    with Gpu() as gpu:
+        there = [one.pin_memory().to("cuda", non_blocking=True) for one in tensors]
+        found = fetch([*there, tensors[1]])
+        assert found.pop() is tensors[1]
+        assert gpu.by_kind() == {"d2h": 1}
+    for one, other in zip(found, tensors, strict=True):
+        assert one.device == CPU
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+
+
+def test_constants_and_indices_are_sent_without_waiting() -> None:
+    with Gpu() as gpu:
+        like = torch.zeros(1, device="cuda", dtype=torch.bfloat16)
+        made = constant([0.5, 2], like)
+        assert made.is_cuda
+        assert made.dtype == torch.float32
+        assert like[send(torch.tensor([0, 0]), like.device)].shape == (2,)
+        assert gpu.total() == 0
+        assert made.tolist() == [0.5, 2.0]
+
+
+def target(**more: Tensor) -> Target:
+    boxes = torch.tensor([[0.0, 0, 20, 20], [30, 0, 60, 40], [0, 30, 20, 60]])
+    ignore = torch.tensor([False, True, False])
+    return Target(boxes, torch.tensor([0, 1, 1]), ignore, 5, **more)
+
+
+def test_a_target_knows_its_rows_on_the_device() -> None:
+    one = target(labelled=torch.tensor([True, False]))
+    assert one.known.objects.tolist() == [0, 2]
+    assert one.known.crowds.tolist() == [1]
+    assert one.partial
+    with Gpu() as gpu:
+        there = one.to("cuda", non_blocking=True)
+        known = replace(there, spared=there.boxes[:1]).known
+        assert (known.objects.is_cuda, there.partial, gpu.total()) == (True, True, 0)
+        assert known.objects.tolist() == [0, 2]
+        assert known.crowds.tolist() == [1]
+        changed = replace(there, ignore=~there.ignore, labelled=None)  # nothing is known about other tensors
+        assert changed.known.objects.tolist() == [1]
+        assert not changed.partial
+
+
+@pytest.mark.parametrize("masked", ["no", "patches", "dense"])
+def test_detections_come_back_in_one_copy(masked: str) -> None:
+    boxes, scores, labels = torch.tensor([[0.0, 0, 5, 5], [1, 1, 4, 9]]), torch.tensor([0.9, 0.3]), torch.tensor([1, 0])
+    masks: Tensor | InstanceMasks | None = None
+    if masked != "no":
+        masks = InstanceMasks(torch.rand(2, 4, 4), boxes, (10, 12))
+        masks = masks.dense() if masked == "dense" else masks
+    expected = Detections(boxes, scores, labels, masks)
+    with Gpu() as gpu:
+        there = expected.to("cuda")
+        gpu.reset()
+        back = there.above(0.1).to("cpu")
+        assert gpu.by_kind() == {"shape": 1, "d2h": 1}
+    assert torch.equal(back.boxes, boxes)
+    assert torch.equal(back.scores, scores)
+    assert torch.equal(back.labels, labels)
+    assert back.rles() == expected.rles()
+
+
+def test_detections_of_a_device_are_checked_on_the_host() -> None:
+    with Gpu() as gpu:
+        boxes = torch.rand(2, 4, device="cuda").sort().values.flip(1)
+        there = Detections(boxes, torch.rand(2, device="cuda"), torch.zeros(2, dtype=torch.int64, device="cuda"))
+        assert gpu.total() == 0
+        with pytest.raises(ValueError, match="box 0 is upside down"):
+            there.to("cpu")
+
+
+def test_assignment_and_sampling_are_the_same_on_the_device() -> None:
+    random = torch.Generator().manual_seed(0)
+    corners = 50 * torch.rand(400, 2, generator=random)
+    references = torch.cat([corners, corners + 3 + 20 * torch.rand(400, 2, generator=random)], 1)
+    one, levels = target(), [references[:300], references[300:]]
+
+    def found(one: Target, levels: list[Tensor]) -> list[list[int]]:
+        anchors = torch.cat(levels)
+        matched = [
+            assign(anchors, one, positive=0.5, negative=0.3, low_quality="own", crowd=0.4),
+            assign(anchors, one, positive=0.5, negative=0.3, low_quality="object"),
+            assign_adaptively(levels, one, topk=9, crowd=0.4),
+        ]
+        generators = [torch.Generator().manual_seed(number) for number in range(3)]
+        drawn = [rows for pair in draw(matched, 40, 0.25, generators) for rows in pair]
+        return [rows.tolist() for rows in (*matched, *drawn)]
+
+    expected = found(one, levels)
+    assert {BACKGROUND, IGNORED, 0, 2} <= set(expected[0])
+    with Gpu() as gpu:
+        there = [level.pin_memory().to("cuda", non_blocking=True) for level in levels]
+        assert found(one.to("cuda", non_blocking=True), there) == expected
+        assert gpu.total() - gpu.by_kind()["d2h"] <= 2  # the lists are read one by one
+
+
+@pytest.mark.parametrize("count", [0, 1, 300])
+def test_nms_in_groups_is_that_of_torchvision(count: int) -> None:
+    random = torch.Generator().manual_seed(1)
+    corners = 40 * torch.rand(count, 2, generator=random)
+    boxes = torch.cat([corners, corners + 30 * torch.rand(count, 2, generator=random)], 1)
+    scores, groups = torch.rand(count, generator=random), torch.randint(0, 4, (count,), generator=random)
+    expected = batched_nms(boxes, scores, groups, 0.5).tolist()
+    assert len(expected) < max(count, 2)
+    with Gpu() as gpu:
+        there = [one.pin_memory().to("cuda", non_blocking=True) for one in (boxes, scores, groups)]
+        kept = batched_nms(*there, 0.5)
+        assert gpu.total() <= 1
+        assert kept.tolist() == expected
+
+
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_regions_are_pooled_with_one_wait(ratio: int) -> None:
+    random = torch.Generator().manual_seed(2)
+    levels = [torch.rand(2, 3, 64 >> i, 64 >> i, generator=random) for i in range(4)]
+    corners = 100 * torch.rand(30, 2, generator=random)
+    rois = torch.cat([corners, corners + 2 + 150 * torch.rand(30, 2, generator=random) ** 3], 1)
+    pool, strides = Pool(3, ratio, True, 0.5), [4, 8, 16, 32]
+    expected = pool_regions(levels, [rois[:10], rois[10:]], strides, pool)
+    with Gpu() as gpu:
+        there = [level.pin_memory().to("cuda", non_blocking=True) for level in levels]
+        regions = [one.pin_memory().to("cuda", non_blocking=True) for one in (rois[:10], rois[10:])]
+        pooled = pool_regions(there, regions, strides, pool)
+        assert gpu.total() == 1
+        torch.testing.assert_close(pooled.cpu(), expected)
+
+
+class Sum(nn.Module):
+    """A model with one loss and one counted normalizer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.normalizers = nn.Linear(3, 1), LossNormalizers("running", positives=2.0)
+
+    def forward(self, one: LabelledBatch) -> dict[str, Tensor]:
+        total = self.fc(one.images).sum()
+        return {"loss": total / self.normalizers.divisor("positives", len(one), len(one))}
+
+
+def test_a_training_step_needs_no_float64_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [sum_dtype(torch.device(name)) for name in ("mps", "cuda", "cpu")] == [torch.float32] + [torch.float64] * 2
+    for module in ("engine.step", "engine.state", "models.normalizers"):
+        monkeypatch.setattr(f"tldet.{module}.sum_dtype", lambda _: torch.float32)
+    window = Window()
+    with Gpu() as gpu:
+        model = Sum().to("cuda")
+        stepper = Stepper(model, torch.optim.AdamW(model.parameters()), Precision("fp32", "cuda"), clip_norm=1.0)
+        gpu.reset()
+        window.add(stepper([LabelledBatch(torch.ones(2, 3), torch.zeros(2), ["a", "b"])]).parts)
+        assert gpu.total() == 1
+        means = window.take()
+    assert gpu.doubles == {}
+    assert means.keys() == {"loss"}

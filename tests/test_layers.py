@@ -16,6 +16,7 @@ LAYERS = [
         "rle",
         "structures",
         "registry",
+        "signals",
         "config",
         "checkpoint",
         "cache",

@@ -5,22 +5,26 @@ Batch number s is the same whatever the number of workers and wherever training 
 
 from __future__ import annotations
 
+import atexit
 import itertools
-import signal
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from tldet import signals
 from tldet.data.coco import Sample, SampleKey
 from tldet.errors import ConfigError, DataError
 from tldet.structures import Batch, Size
 
+MOST_WORKERS = 8
 DIVISOR = 32  # the coarsest stride of a backbone
 Collate = Callable[[Sequence[Any]], Any]  # samples to a batch
 
@@ -48,24 +52,52 @@ class LoaderSettings:
     """The ``data.loader`` section of a config.
 
     Attributes:
-        batch_size: pictures in a training batch.
-        eval_batch_size: pictures in a batch of validation.
-        workers: processes that load; 0 loads in the main one.
+        batch_size: images in a training batch; "auto" measures the largest that fits on the GPU.
+        eval_batch_size: images in a validation batch.
+        workers: loader processes; 0 loads in the main process, "auto" chooses (see :func:`worker_count`).
         group_aspect: keep wide and tall pictures apart.
 
     Raises:
         ConfigError: a number is too small.
     """
 
-    batch_size: int = 4
+    batch_size: int | Literal["auto"] = 4
     eval_batch_size: int = 4
-    workers: int = 0
+    workers: int | Literal["auto"] = "auto"
     group_aspect: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("workers", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"data.loader.{name} must be at least {least}, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value != "auto" and value < least:
+                raise ConfigError(f"data.loader.{name} must be at least {least}, not {value}")
+
+    def fixed_batch_size(self) -> int:
+        """Return the batch size.
+
+        Raises:
+            ConfigError: it is still to be measured.
+        """
+        if self.batch_size == "auto":
+            raise ConfigError("data.loader.batch_size='auto': is measured by `tldet train` and `tldet finetune` only")
+        return self.batch_size
+
+    def worker_count(self, device: torch.device) -> int:
+        """Return the number of loader processes for a model on ``device``."""
+        return worker_count(device.type) if self.workers == "auto" else self.workers
+
+
+def worker_count(device_type: str) -> int:
+    """Choose the number of loader processes of one training process.
+
+    None on a CPU, whose cores the model uses. Beside a GPU, this process's share of the cores, one left for itself, at
+    most :data:`MOST_WORKERS`.
+    """
+    if device_type == "cpu":
+        return 0
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)  # as torchrun sets it
+    return max(0, min(MOST_WORKERS, usable // processes - 1))
 
 
 class BatchOrder:
@@ -199,13 +231,13 @@ def _calm_worker(_: int) -> None:
     """A worker shares its cores with the model: one thread each, no matter what the libraries would take."""
     import cv2
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
+    signals.ignore()  # the main process answers them, and ends its workers
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
 
 
 def _loader(dataset: Samples, batches: Any, workers: int, collate: Collate, pin: bool) -> Iterator[Any]:
-    loader = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         _Surviving(dataset),
         batch_sampler=batches,
         num_workers=workers,
@@ -215,10 +247,32 @@ def _loader(dataset: Samples, batches: Any, workers: int, collate: Collate, pin:
         multiprocessing_context="spawn" if workers else None,
         generator=torch.Generator(),  # the loader's own draws must not touch the global generator
     )
-    for batch in loader:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
+    with _started(loader) as stream:
+        for batch in stream:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+
+
+@contextmanager
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Start a loader's workers, which leave signals to this process, and stop them at the end of the block."""
+    with signals.held():
+        stream: Any = iter(loader)
+
+    def stop() -> None:
+        """Stop the workers; kill those that hang, because they ignore the SIGTERM that torch sends them."""
+        if loader.num_workers:
+            stream._shutdown_workers()
+            for worker in stream._workers:
+                worker.kill()
+
+    atexit.register(stop)  # a traceback that is kept, as by an interactive session, keeps this frame from ending
+    try:
+        yield stream
+    finally:
+        atexit.unregister(stop)
+        stop()
 
 
 def train_batches(

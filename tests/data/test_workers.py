@@ -17,7 +17,8 @@ import torch
 from tldet import signals
 from tldet.data import loader
 from tldet.data.coco import CocoDataset
-from tldet.data.loader import BatchOrder, LoaderSettings, train_batches, worker_count
+from tldet.data.loader import BatchOrder, LoaderSettings, train_batches
+from tldet.data.workers import worker_count
 from tldet.errors import ConfigError
 from tldet.structures import Batch, Target
 

@@ -5,11 +5,9 @@ Batch number s is the same whatever the number of workers and wherever training 
 
 from __future__ import annotations
 
-import atexit
 import itertools
-import os
+import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -19,12 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tldet import signals
 from tldet.data.coco import Sample, SampleKey
+from tldet.data.workers import Workers, calm_worker, worker_count
 from tldet.errors import ConfigError, DataError
 from tldet.structures import Batch, Size
 
-MOST_WORKERS = 8
 DIVISOR = 32  # the coarsest stride of a backbone
 Collate = Callable[[Sequence[Any]], Any]  # samples to a batch
 
@@ -54,7 +51,8 @@ class LoaderSettings:
     Attributes:
         batch_size: images in a training batch; "auto" measures the largest that fits on the GPU.
         eval_batch_size: images in a validation batch.
-        workers: loader processes; 0 loads in the main process, "auto" chooses (see :func:`worker_count`).
+        workers: loader processes; 0 loads in the main process, "auto" chooses (see
+            :func:`~tldet.data.workers.worker_count`).
         group_aspect: keep wide and tall pictures apart.
 
     Raises:
@@ -85,19 +83,6 @@ class LoaderSettings:
     def worker_count(self, device: torch.device) -> int:
         """Return the number of loader processes for a model on ``device``."""
         return worker_count(device.type) if self.workers == "auto" else self.workers
-
-
-def worker_count(device_type: str) -> int:
-    """Choose the number of loader processes of one training process.
-
-    None on a CPU, whose cores the model uses. Beside a GPU, this process's share of the cores, one left for itself, at
-    most :data:`MOST_WORKERS`.
-    """
-    if device_type == "cpu":
-        return 0
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)  # as torchrun sets it
-    return max(0, min(MOST_WORKERS, usable // processes - 1))
 
 
 class BatchOrder:
@@ -227,52 +212,24 @@ def _collate_or_error(samples: Sequence[Any], collate: Collate) -> Any:
         return error
 
 
-def _calm_worker(_: int) -> None:
-    """A worker shares its cores with the model: one thread each, no matter what the libraries would take."""
-    import cv2
-
-    signals.ignore()  # the main process answers them, and ends its workers
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-
-
 def _loader(dataset: Samples, batches: Any, workers: int, collate: Collate, pin: bool) -> Iterator[Any]:
+    context = multiprocessing.get_context("spawn")
+    begun = context.RawArray("b", workers) if workers else []
     loader: DataLoader[Any] = DataLoader(
         _Surviving(dataset),
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=partial(_collate_or_error, collate=collate),
         pin_memory=pin,
-        worker_init_fn=_calm_worker,
-        multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=partial(calm_worker, begun),
+        multiprocessing_context=context if workers else None,
         generator=torch.Generator(),  # the loader's own draws must not touch the global generator
     )
-    with _started(loader) as stream:
+    with Workers(loader, begun) as stream:
         for batch in stream:
             if isinstance(batch, DataError):
                 raise batch
             yield batch
-
-
-@contextmanager
-def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Start a loader's workers, which leave signals to this process, and stop them at the end of the block."""
-    with signals.held():
-        stream: Any = iter(loader)
-
-    def stop() -> None:
-        """Stop the workers; kill those that hang, because they ignore the SIGTERM that torch sends them."""
-        if loader.num_workers:
-            stream._shutdown_workers()
-            for worker in stream._workers:
-                worker.kill()
-
-    atexit.register(stop)  # a traceback that is kept, as by an interactive session, keeps this frame from ending
-    try:
-        yield stream
-    finally:
-        atexit.unregister(stop)
-        stop()
 
 
 def train_batches(

@@ -112,8 +112,9 @@ def main(folder: Path, images: Path, size: int, workers: int, moment: str, numbe
     whole, cut = folder / "whole", folder / "cut"
     assert codes(started(size, lambda: train(whole, images, 0, resume=False))) == [0] * size
     children = started(size, lambda: train(cut, images, workers, resume=False))
-    log = cut / "log.jsonl"
+    log, start = cut / "log.jsonl", time.monotonic()
     while not ((cut / BEGUN).exists() if moment == "validate" else log.exists() and log.read_bytes().count(b"\n") >= 2):
+        assert time.monotonic() - start < 300, "the run does not begin"
         time.sleep(0.001)
     os.killpg(children[0], number)
     time.sleep(0.1)

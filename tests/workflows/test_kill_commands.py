@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -81,7 +82,8 @@ def test_predict(run: Path, digits: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("copy", [False, True])
 def test_merge(digits: Path, tmp_path: Path, copy: bool) -> None:
-    given = ["merge", digits, digits / "test" / "_annotations.coco.json", "--out", "{out}"]
+    more = shutil.copytree(digits / "test", tmp_path / "more")
+    given = ["merge", digits, more / "_annotations.coco.json", "--out", "{out}"]
     for one in killed(tmp_path / "k", [*given, "--copy"] if copy else given):
         found = outputs(one)
         for path in found.values():

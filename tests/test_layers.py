@@ -17,6 +17,7 @@ LAYERS = [
         "rle",
         "structures",
         "registry",
+        "signals",
         "config",
         "checkpoint",
         "integrity",

@@ -14,7 +14,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from tldet import signals
 from tldet.commands import COMMANDS
+from tldet.engine.interrupt import stop_signals
 from tldet.engine.memory import restart_without_caches
 from tldet.errors import ConfigError, OutputError, TldetError, shorten
 from tldet.streams import error_stream, output_stream
@@ -59,7 +61,9 @@ def entry(argv: Sequence[str] | None = None) -> NoReturn:
     given = sys.argv[1:] if argv is None else list(argv)
     if given and given[0] in PREDICTING:
         restart_without_caches()
-    sys.exit(_ended(given))
+    code = _ended(given)
+    signals.ignore()  # a second one must not disturb the end of the process
+    sys.exit(code)
 
 
 def _ended(argv: Sequence[str]) -> Any:
@@ -77,6 +81,7 @@ def _ended(argv: Sequence[str]) -> Any:
     return code
 
 
+@stop_signals()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
     args = build_parser().parse_args(argv)
@@ -103,6 +108,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if beside:
             return 2
         errors.print(f"tldet {args.command}: error: {error}", style="red", markup=False, highlight=False)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        from tldet.engine.out_of_memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        what = f"out of memory ({(str(error).splitlines() or ['no details'])[0]})"
+        errors.print(f"tldet {args.command}: error: {what}; use smaller images or batches", style="red")
         return 2
     except KeyboardInterrupt as stop:
         errors.print(str(stop) or "interrupted", markup=False, highlight=False)

@@ -66,11 +66,18 @@ class Target:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Target:
         """The same target on ``device``."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        moved: dict[str, Any] = {name: t.to(device, non_blocking=non_blocking) for name, t in tensors.items()}
+        moved: dict[str, Any] = {name: t.to(device, non_blocking=non_blocking) for name, t in self._tensors().items()}
         objects, crowds = (one.to(device, non_blocking=non_blocking) for one in self.known[2:4])
         known = Known(moved["ignore"], moved.get("labelled"), objects, crowds, self.partial)
         return replace(self, **moved, _known=known)
+
+    def pin_memory(self) -> Target:
+        """The same target in pinned memory."""
+        pinned: dict[str, Any] = {name: t.pin_memory() for name, t in self._tensors().items()}
+        return replace(self, **pinned)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
 
 @dataclass
@@ -218,7 +225,8 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """The same batch in pinned memory (called by torch's DataLoader)."""
-        return replace(self, images=self.images.pin_memory())
+        targets = [target.pin_memory() for target in self.targets]
+        return replace(self, images=self.images.pin_memory(), targets=targets)
 
 
 @dataclass

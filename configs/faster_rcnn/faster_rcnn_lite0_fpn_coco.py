@@ -13,5 +13,5 @@ data = dict(
         ]
     ),
     val=dict(transforms=[dict(type='Resize', short=320, long=512)]),
-    loader=dict(batch_size=16, eval_batch_size=16, workers=4),
+    loader=dict(batch_size=16, eval_batch_size=16, workers='auto'),
 )

@@ -14,6 +14,6 @@ data = dict(
         masks=True,
     ),
     val=dict(transforms=[dict(type='Resize', short=320, long=512)], masks=True),
-    loader=dict(batch_size=16, eval_batch_size=16, workers=4),
+    loader=dict(batch_size=16, eval_batch_size=16, workers='auto'),
 )
 evaluation = dict(type='segm')

@@ -2,5 +2,5 @@
 # Published weights: box AP 37.0 on COCO val2017 (torchvision, fasterrcnn_resnet50_fpn).
 _base_ = ['../_base_/models/faster_rcnn_r50_fpn_torchvision.py', '../_base_/schedules/small.py', '../_base_/runtime.py']
 optimizer = dict(lr=0.0001, base_batch=4)
-data = dict(loader=dict(batch_size=4, eval_batch_size=4, workers=0))
+data = dict(loader=dict(batch_size=4, eval_batch_size=4, workers='auto'))
 training = dict(clip_norm=10.0)

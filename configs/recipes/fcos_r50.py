@@ -4,5 +4,5 @@ _base_ = ['../_base_/models/fcos_r50_fpn_torchvision.py', '../_base_/schedules/s
 # The score of a detection starts lower than torchvision's 0.2, which cuts the tail of the precision-recall curve.
 model = dict(head=dict(settings=dict(score=0.05)))
 optimizer = dict(lr=0.0001, base_batch=4)
-data = dict(loader=dict(batch_size=4, eval_batch_size=4, workers=0))
+data = dict(loader=dict(batch_size=4, eval_batch_size=4, workers='auto'))
 training = dict(clip_norm=10.0)

@@ -6,6 +6,6 @@ model = dict(
     head=dict(mask=dict(targets='coverage', paste='sampled')),  # without torchvision's half-pixel shifts
 )
 optimizer = dict(lr=0.0001, base_batch=4)
-data = dict(loader=dict(batch_size=4, eval_batch_size=4, workers=0))
+data = dict(loader=dict(batch_size=4, eval_batch_size=4, workers='auto'))
 training = dict(clip_norm=10.0)
 evaluation = dict(type='segm')

@@ -3,5 +3,5 @@
 _base_ = ['../_base_/models/retinanet_r50_fpn_v2_torchvision.py', '../_base_/schedules/small.py', '../_base_/runtime.py']
 model = dict(backbone=dict(norm='frozen'))  # a few pictures a batch have no statistics worth learning
 optimizer = dict(lr=0.0001, base_batch=4)
-data = dict(loader=dict(batch_size=4, eval_batch_size=4, workers=0))
+data = dict(loader=dict(batch_size=4, eval_batch_size=4, workers='auto'))
 training = dict(clip_norm=10.0)

@@ -62,8 +62,8 @@ def run_with_fake_clock(
 
 def test_minutes_count_training_time_only(toy: ModuleType, tmp_path: Path) -> None:
     result = run_with_fake_clock(toy, tmp_path, 1.0)
-    assert 59 <= result.step <= 60  # the first micro-batch is start-up
-    assert result.seconds == pytest.approx(result.step, abs=0.6)
+    assert 59 <= result.step <= 60  # loading the first step's images is start-up
+    assert result.seconds == pytest.approx(result.step, abs=1.1)
     assert result.reason == "finished"
 
 

@@ -178,3 +178,47 @@ def test_formats_are_measured_in_turns_until_the_difference_is_clear(
     monkeypatch.setattr(precision, "pass_seconds", seconds)
     assert choose(nn.Conv2d(3, 3, 1), "cpu", trial=lambda: None).name == expected
     assert order == ["fp32", "bf16"] * turns
+
+
+@pytest.mark.parametrize("name", ["meta", "xpu", "vulkan", "hpu", "cud", "gpu", "cpu:x", ""])
+def test_a_device_of_another_type_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^device {name}: ") as caught:
+        precision.pick_device(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gpu_that_cannot_compute_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def too_old(device: torch.device) -> None:
+        if device.type == "cuda":
+            raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCompile with ...")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(precision, "_try_out", too_old)
+    assert precision.pick_device() == torch.device("cpu")
+    assert "the GPU is not used: CUDA error: no kernel image is available" in caplog.text
+    with pytest.raises(ConfigError, match=r"^device cuda:1: CUDA error: no kernel image .* on the device$"):
+        precision.pick_device("cuda:1")
+
+
+def test_bf16_support_is_that_of_the_device_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+
+    class Device:
+        def __init__(self, device: torch.device) -> None:
+            self.index = device.index or 0
+
+        def __enter__(self) -> None:
+            used.append(self.index)
+
+        def __exit__(self, *_: object) -> None:
+            used.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", Device)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: used[-1] == 1)
+    model = nn.Linear(1, 1)
+    assert [choose(model, name).name for name in ("cuda:0", "cuda:1", "cuda")] == ["fp16", "bf16", "fp16"]
+    assert choose(model, "cuda:1", "bf16").name == "bf16"
+    with pytest.raises(ConfigError, match="this GPU has no bf16"):
+        choose(model, "cuda:0", "bf16")

@@ -20,63 +20,7 @@ from tldet.errors import DataError, OutputError, TrainingError
 from tldet.models.normalizers import LossNormalizers
 from tldet.models.ops.rewriting import Rewritten
 
-
-class Die(Exception):
-    """Stands for a kill inside one process."""
-
-
-class DieAt:
-    """A hook that kills the run after a step, or while a checkpoint is made."""
-
-    def __init__(self, step: int = -1, save: int = -1) -> None:
-        self.step, self.save, self.saves = step, save, 0
-
-    def before_train(self, runner: Any) -> None: ...
-    def after_train(self, runner: Any) -> None: ...
-    def after_val_epoch(self, runner: Any, metrics: Any) -> None: ...
-
-    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any, outputs: Any) -> None:
-        if batch_idx + 1 == self.step:
-            raise Die
-
-    def before_save_checkpoint(self, runner: Any, checkpoint: Any) -> None:
-        self.saves += 1
-        if self.saves == self.save:
-            raise Die
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equal to the bit, through containers."""
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return type(a) is type(b) and a == b
-
-
-def assert_same_run(whole: Path, other: Path) -> None:
-    """The last and the best checkpoint and the log are equal but for times."""
-    for name in ("step_00000040.pt", "best.pt"):
-        a, b = checkpoint.load(whole / name), checkpoint.load(other / name)
-        for state in (a, b):
-            if state["training"]:
-                assert state["training"].pop("seconds") > 0
-        assert [key for key in a if not same(a[key], b[key])] == []
-    logs = [
-        [{k: v for k, v in one.items() if k != "time"} for one in read_log(f / "log.jsonl")] for f in (whole, other)
-    ]
-    assert logs[0] == logs[1]
-    assert [one["step"] for one in logs[0] if one["type"] == "val"] == list(range(5, 41, 5))
-    assert [one["step"] for one in logs[0] if one["type"] == "train"] == list(range(4, 41, 4))
-
-
-@pytest.fixture(scope="module")
-def whole(toy: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("whole")
-    toy.build(folder).run()
-    return folder
+from .conftest import Die, DieAt, assert_same_run, same
 
 
 @pytest.mark.parametrize(
@@ -129,7 +73,9 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(toy: ModuleType, w
     assert_same_run(whole, tmp_path)
 
 
-def test_second_ctrl_c_aborts_at_once(toy: ModuleType, tmp_path: Path) -> None:
+def test_second_ctrl_c_aborts_at_once(toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tldet.engine.interrupt.SAME", 0.0)
+
     class Twice(DieAt):
         def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any, outputs: Any) -> None:
             os.kill(os.getpid(), signal.SIGINT)

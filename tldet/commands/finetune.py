@@ -11,6 +11,7 @@ from tldet.commands.shared import (
     add_compile,
     add_data,
     add_length,
+    add_on_oom,
     add_options,
     add_seed,
     options_of,
@@ -68,6 +69,7 @@ def arguments(parser: ArgumentParser) -> None:
     add_class_match(parser)
     add_bad_image(parser)
     add_compile(parser)
+    add_on_oom(parser)
     add_options(parser)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_compile, add_length, add_options, add_seed, options_of
+from tldet.commands.shared import add_compile, add_length, add_on_oom, add_options, add_seed, options_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +24,7 @@ def arguments(parser: ArgumentParser) -> None:
     add_seed(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out and its config.py")
     add_compile(parser)
+    add_on_oom(parser)
     add_options(parser)
 
 

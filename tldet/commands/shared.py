@@ -42,9 +42,17 @@ def add_compile(parser: ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true", help="use torch.compile where it is measured to pay")
 
 
+def add_on_oom(parser: ArgumentParser) -> None:
+    """Add ``--on-oom``; see :func:`options_of`."""
+    text = "if a training step runs out of memory: stop (error, default), or halve the micro-batch and double the "
+    parser.add_argument("--on-oom", choices=["error", "reduce"], help=text + "gradient accumulation")
+
+
 def options_of(args: Namespace) -> list[str]:
-    """The keys of the config that ``--cfg-options`` and :func:`add_compile` give."""
-    return [*(["training.compile=True"] if args.compile else []), *args.cfg_options]
+    """The keys of the config that ``--cfg-options``, :func:`add_compile` and :func:`add_on_oom` give."""
+    options = ["training.compile=True"] if args.compile else []
+    options += [f"training.on_oom={args.on_oom!r}"] if args.on_oom else []
+    return [*options, *args.cfg_options]
 
 
 def add_bad_image(parser: ArgumentParser) -> None:

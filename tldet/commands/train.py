@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_bad_image, add_class_match, add_compile, add_options, options_of
+from tldet.commands.shared import add_bad_image, add_class_match, add_compile, add_on_oom, add_options, options_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +23,7 @@ def arguments(parser: ArgumentParser) -> None:
     add_class_match(parser)
     add_bad_image(parser)
     add_compile(parser)
+    add_on_oom(parser)
     add_options(parser)
 
 

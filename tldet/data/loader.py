@@ -6,11 +6,11 @@ Batch number s is the same whatever the number of workers and wherever training 
 from __future__ import annotations
 
 import itertools
-import signal
+import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tldet.data.coco import Sample, SampleKey
+from tldet.data.workers import Workers, calm_worker, worker_count
 from tldet.errors import ConfigError, DataError
 from tldet.structures import Batch, Size
 
@@ -48,24 +49,40 @@ class LoaderSettings:
     """The ``data.loader`` section of a config.
 
     Attributes:
-        batch_size: pictures in a training batch.
-        eval_batch_size: pictures in a batch of validation.
-        workers: processes that load; 0 loads in the main one.
+        batch_size: images in a training batch; "auto" measures the largest that fits on the GPU.
+        eval_batch_size: images in a validation batch.
+        workers: loader processes; 0 loads in the main process, "auto" chooses (see
+            :func:`~tldet.data.workers.worker_count`).
         group_aspect: keep wide and tall pictures apart.
 
     Raises:
         ConfigError: a number is too small.
     """
 
-    batch_size: int = 4
+    batch_size: int | Literal["auto"] = 4
     eval_batch_size: int = 4
-    workers: int = 0
+    workers: int | Literal["auto"] = "auto"
     group_aspect: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("workers", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"data.loader.{name} must be at least {least}, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value != "auto" and value < least:
+                raise ConfigError(f"data.loader.{name} must be at least {least}, not {value}")
+
+    def fixed_batch_size(self) -> int:
+        """Return the batch size.
+
+        Raises:
+            ConfigError: it is still to be measured.
+        """
+        if self.batch_size == "auto":
+            raise ConfigError("data.loader.batch_size='auto': is measured by `tldet train` and `tldet finetune` only")
+        return self.batch_size
+
+    def worker_count(self, device: torch.device) -> int:
+        """Return the number of loader processes for a model on ``device``."""
+        return worker_count(device.type) if self.workers == "auto" else self.workers
 
 
 class BatchOrder:
@@ -195,30 +212,24 @@ def _collate_or_error(samples: Sequence[Any], collate: Collate) -> Any:
         return error
 
 
-def _calm_worker(_: int) -> None:
-    """A worker shares its cores with the model: one thread each, no matter what the libraries would take."""
-    import cv2
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-
-
 def _loader(dataset: Samples, batches: Any, workers: int, collate: Collate, pin: bool) -> Iterator[Any]:
-    loader = DataLoader(
+    context = multiprocessing.get_context("spawn")
+    begun = context.RawArray("b", workers) if workers else []
+    loader: DataLoader[Any] = DataLoader(
         _Surviving(dataset),
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=partial(_collate_or_error, collate=collate),
         pin_memory=pin,
-        worker_init_fn=_calm_worker,
-        multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=partial(calm_worker, begun),
+        multiprocessing_context=context if workers else None,
         generator=torch.Generator(),  # the loader's own draws must not touch the global generator
     )
-    for batch in loader:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
+    with Workers(loader, begun) as stream:
+        for batch in stream:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
 
 
 def train_batches(

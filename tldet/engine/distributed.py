@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -21,7 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tldet.errors import ConfigError, TldetError
 
 T = TypeVar("T")
-PATIENCE = timedelta(hours=6)  # the others wait for the main process, which measures
+STEP_TIMEOUT = timedelta(minutes=10)  # for the slowest process of a step
+PATIENCE = timedelta(hours=6)  # the others wait for the main process, which evaluates
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,13 @@ class World:
     Attributes:
         rank: its number; 0 is the main process.
         size: how many there are.
+        waiting: group on the CPU in which processes wait for the main process for hours; None is the default group,
+            whose timeout is meant for the exchange of gradients.
     """
 
     rank: int = 0
     size: int = 1
+    waiting: Any = None
 
     @property
     def main(self) -> bool:
@@ -45,17 +50,17 @@ class World:
         """What ``call`` gives in the main process, in all of them; the others wait for it.
 
         Raises:
-            TldetError: of ``call``; in all of them too.
+            TldetError: of ``call``; in all of them too, as is KeyboardInterrupt.
         """
         if self.size == 1:
             return call()
-        box: list[tuple[T | None, TldetError | None]] = [(None, None)]
+        box: list[tuple[T | None, BaseException | None]] = [(None, None)]
         if self.main:
             try:
                 box = [(call(), None)]
-            except TldetError as error:
+            except (TldetError, KeyboardInterrupt) as error:
                 box = [(None, error)]
-        distributed.broadcast_object_list(box, src=0)
+        distributed.broadcast_object_list(box, src=0, group=self.waiting)
         value, raised = box[0]
         if raised is not None:
             raise raised
@@ -94,7 +99,7 @@ class World:
         if self.size == 1:
             return error
         found: list[TldetError | None] = [None] * self.size
-        distributed.all_gather_object(found, error)
+        distributed.all_gather_object(found, error, group=self.waiting)
         return next((one for one in found if one is not None), None)
 
     def wrapped(self, model: nn.Module) -> DistributedDataParallel:
@@ -102,8 +107,13 @@ class World:
         return DistributedDataParallel(model, find_unused_parameters=True, gradient_as_bucket_view=True)
 
 
+_WORLD: ContextVar[World | None] = ContextVar("world", default=None)
+
+
 def current() -> World:
-    """This process's place; alone where no processes were :func:`joined`."""
+    """Return this process's place; a process that has not :func:`joined` others is alone."""
+    if (world := _WORLD.get()) is not None:
+        return world
     if distributed.is_available() and distributed.is_initialized():
         return World(distributed.get_rank(), distributed.get_world_size())
     return World()
@@ -132,8 +142,12 @@ def joined() -> Iterator[World]:
         if place >= there:
             raise ConfigError(f"more processes than GPUs: there are {there}; start {there} or fewer")
         torch.cuda.set_device(place)
-    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=STEP_TIMEOUT)
+    waiting = distributed.new_group(backend="gloo", timeout=PATIENCE)
+    world = World(distributed.get_rank(), distributed.get_world_size(), waiting)
+    token = _WORLD.set(world)
     try:
-        yield current()
+        yield world
     finally:
+        _WORLD.reset(token)
         distributed.destroy_process_group()

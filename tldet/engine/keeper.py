@@ -80,14 +80,14 @@ class Keeper:
             "lower optimizer.lr, lengthen schedule.warmup_steps or set training.clip_norm"
         )
 
-    def way_on(self, step: int, save: Callable[[Path], None]) -> str:
-        """Save the steps taken before a picture that cannot be read; says how to go on."""
+    def way_on(self, step: int, save: Callable[[Path], None], todo: str = "mend the data") -> str:
+        """Save the steps taken before one that cannot be taken; return how to resume after ``todo``."""
         if not step:
             return "no step was taken yet"
         path = self.step_path(step)
         if not path.exists():
             save(path)
-        return f"the run is saved after step {step}: mend the data, then --resume goes on"
+        return f"the run is saved after step {step}: {todo}, then --resume goes on"
 
     def save(self, path: Path, contents: dict[str, Any]) -> None:
         """Write one file whole or not at all, then drop the oldest ones above ``keep``."""

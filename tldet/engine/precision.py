@@ -5,6 +5,7 @@ Every entry point (training, testing, predicting) goes through :func:`choose`.
 
 from __future__ import annotations
 
+import logging
 import math
 import platform
 import time
@@ -24,6 +25,9 @@ from tldet.models.cosine import CosineClassifier
 from tldet.models.ops.depthwise import Part
 from tldet.models.ops.rewriting import depthwise_calls, faster_parts, has_depthwise, rewrite
 
+log = logging.getLogger(__name__)
+DEVICES = ("cpu", "cuda", "mps")
+FAULTS = (RuntimeError, AssertionError, NotImplementedError)  # of a device that is missing or does not work
 Name = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Rewrites = Mapping[str, Sequence[Part]]  # module name -> gradients to rewrite
@@ -34,19 +38,40 @@ TURNS, NEAR = 4, 1.25  # times each format is measured at most; twice where a fa
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of a name; ``auto`` takes a GPU where there is one.
+    """Return the device of a name; ``auto`` takes a GPU if there is one that this build of torch supports.
 
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: there is no such device, or it does not work.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _auto_device()
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except RuntimeError as error:
+        raise ConfigError(f"device {name}: {str(error).splitlines()[0]}") from None
+    if device.type not in DEVICES:
+        raise ConfigError(f"device {name}: must be auto, cpu, cuda, cuda:N or mps")
+    try:
+        _try_out(device)
+    except FAULTS as error:
         raise ConfigError(f"device {name}: {str(error).splitlines()[0]}") from None
     return device
+
+
+def _auto_device() -> torch.device:
+    """Return the current GPU if it works, otherwise the CPU."""
+    if torch.cuda.is_available():
+        try:
+            _try_out(torch.device("cuda"))
+            return torch.device("cuda")
+        except FAULTS as error:
+            log.warning("the GPU is not used: %s", str(error).splitlines()[0])
+    return torch.device("cpu")
+
+
+def _try_out(device: torch.device) -> None:
+    """Run a kernel and wait for it: an allocation alone succeeds on a GPU that is too old for the build of torch."""
+    torch.ones(1, device=device).add(1).item()
 
 
 @dataclass(frozen=True)
@@ -135,12 +160,13 @@ def choose(
     Raises:
         ConfigError: the device does not support the requested precision.
     """
-    kind = torch.device(device).type
+    device = torch.device(device)
+    kind = device.type
     if requested != "auto":
-        name = _check(requested, kind)
+        name = _check(requested, device)
         return Precision(name, kind, True, USER_SPECIFIED, _rewrites(model, kind, [name], trial, work).get(name, {}))
     if kind == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
+        if gpu_has_bf16(device):
             return Precision("bf16", kind, reason="the GPU computes in bf16")
         return Precision("fp16", kind, reason="the GPU has no bf16")
     if kind != "cpu":
@@ -192,7 +218,14 @@ def cpu_has_bf16() -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16"})
 
 
-def _check(requested: str, kind: str) -> Name:
+def gpu_has_bf16(device: torch.device) -> bool:
+    """Whether a CUDA device, not just the current one, computes in bf16 without emulation."""
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def _check(requested: str, device: torch.device) -> Name:
+    kind = device.type
     asked = f"precision {requested!r} (training.precision, --precision)"
     if requested not in _DTYPES:
         raise ConfigError(f"{asked}: must be auto, {', '.join(_DTYPES)}")
@@ -200,7 +233,7 @@ def _check(requested: str, kind: str) -> Name:
         raise ConfigError(f"{asked}: needs a CUDA GPU; use 'auto'")
     if requested == "bf16" and kind == "cpu" and not cpu_has_bf16():
         raise ConfigError(f"{asked}: this processor has no bf16 instructions; use 'auto'")
-    if requested == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if requested == "bf16" and kind == "cuda" and not gpu_has_bf16(device):
         raise ConfigError(f"{asked}: this GPU has no bf16; use 'auto'")
     return requested  # type: ignore[return-value]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -91,11 +92,13 @@ class ConsoleReporter(Reporter):
     def close(self) -> None:
         """Leave the terminal as it was."""
         if self._bar is not None:
-            self._bar.stop()
+            with suppress(OSError, SystemExit):
+                self._bar.stop()
             self._bar = None
 
     def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False)
+        with suppress(OSError, SystemExit):  # a closed terminal or pipe (rich would exit) does not end training
+            self._console.print(text, markup=False, highlight=False)
 
 
 def duration(seconds: float) -> str:

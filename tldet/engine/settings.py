@@ -9,6 +9,7 @@ from tldet.errors import ConfigError
 
 SEEDS = 2**63  # how many there are
 _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+_ON_OOM = ("error", "reduce")
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,12 @@ class TrainSettings:
         clip_norm: gradients longer than this (L2 over all parameters) are scaled down to it; None leaves them.
         ema: decay of the exponential moving average of the weights that is validated and deployed; None for none.
         precision: ``fp32``, ``bf16``, ``fp16`` or ``auto`` (see :mod:`tldet.engine.precision`).
+        on_oom: a training step that runs out of memory ends the run ("error") or is repeated with half the micro-batch
+            and twice the accumulation ("reduce"), as are all later steps.
         compile: compile the model's parts with torch.compile where a step then is measured to take less time.
         validate_every: epochs between validations; None: at the end only. There is always one at the end.
         checkpoint_every: epochs between checkpoints; None: at the end only.
+        checkpoint_minutes: a checkpoint is also written when the last one is this many minutes old; None: never.
         keep: how many of the last checkpoints stay, at least 2; ``best.pt`` stays beside them.
         best_metric: the metric by which ``best.pt`` is chosen; larger is better.
         patience: stop after this many validations in a row without a gain; None never stops early.
@@ -39,9 +43,11 @@ class TrainSettings:
     clip_norm: float | None = None
     ema: float | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    on_oom: Literal["error", "reduce"] = "error"
     compile: bool = False
     validate_every: float | None = 1.0
     checkpoint_every: float | None = 1.0
+    checkpoint_minutes: float | None = 30.0
     keep: int = 2
     best_metric: str = "AP"
     patience: int | None = None
@@ -55,7 +61,7 @@ class TrainSettings:
                 raise ConfigError(f"training.{name} must be at least {least}, not {value}")
         if self.seed >= SEEDS:
             raise ConfigError(f"training.seed must be below 2**63, not {self.seed}")
-        for name in ("clip_norm", "validate_every", "checkpoint_every"):
+        for name in ("clip_norm", "validate_every", "checkpoint_every", "checkpoint_minutes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"training.{name} must be above 0 (or None), not {value}")
@@ -63,5 +69,6 @@ class TrainSettings:
             raise ConfigError(f"training.ema must lie between 0 and 1 (or be None), not {self.ema}")
         if not self.min_gain >= 0:
             raise ConfigError(f"training.min_gain must be 0 or more, not {self.min_gain}")
-        if self.precision not in _PRECISIONS:
-            raise ConfigError(f"training.precision must be one of {', '.join(_PRECISIONS)}, not {self.precision!r}")
+        for name, known in (("precision", _PRECISIONS), ("on_oom", _ON_OOM)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"training.{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")

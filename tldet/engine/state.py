@@ -51,8 +51,9 @@ class TrainState:
         lr: highest learning rate of the last step.
         metrics: metrics of the last validation, which followed step ``measured``.
         window: sums since the last line of the log.
-        unmeasured: the validation after the last step is still to be done: a picture could not be read, or no
-            step is to be taken.
+        unmeasured: the validation after the last step is still to be done: a signal ended it, an image could not be
+            read, or no step is to be taken.
+        split: number of parts into which each micro-batch is divided since memory ran out.
     """
 
     step: int = 0
@@ -67,6 +68,7 @@ class TrainState:
     window: Window = field(default_factory=Window)
     unmeasured: bool = False
     measured: int | None = None
+    split: int = 1
 
     def take_in(self, value: float | None, min_gain: float) -> bool:
         """Count a validation for early stopping; return True if it is the best so far.
@@ -94,7 +96,7 @@ class TrainState:
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> TrainState:
         """The state :meth:`to_dict` gave; further keys are left alone."""
-        state = {"unmeasured": False, "measured": None, **state}  # missing in older checkpoints
+        state = {"unmeasured": False, "measured": None, "split": 1, **state}  # missing in older checkpoints
         known = {one.name: state[one.name] for one in fields(cls)}
         return cls(**{**known, "metrics": dict(known["metrics"]), "window": Window(**known["window"])})
 

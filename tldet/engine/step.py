@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,12 +32,14 @@ class StepResult:
         norm: L2 norm of all gradients before clipping.
         parts: each loss by name, mean over the images of this process, as tensors on the device.
         image_ids: image ids of each micro-batch.
+        notes: sums over processes of what ``notes`` returned, see :class:`Stepper`.
     """
 
     loss: float = 0.0
     norm: float = 0.0
     parts: dict[str, Tensor] = field(default_factory=dict)
     image_ids: list[list[Any]] = field(default_factory=list)
+    notes: list[int] = field(default_factory=list)
 
 
 def count_images(batches: Sequence[Any]) -> int:
@@ -49,7 +51,7 @@ class Stepper:
     """Turns micro-batches into one optimizer step.
 
     The host waits for the device once a step: for the loss and the gradient norm, which together say whether the
-    step may be taken.
+    step may be taken. All that processes tell each other besides gradients is summed in the same vector.
 
     Args:
         model: ``model(batch)`` returns a dict of scalar losses in training mode.
@@ -79,12 +81,15 @@ class Stepper:
         self._wrapped: nn.Module = model
         self._learning: list[bool] = []
 
-    def __call__(self, batches: Sequence[Any], images: int | None = None) -> StepResult:
+    def __call__(
+        self, batches: Sequence[Any], images: int | None = None, notes: Callable[[], Sequence[int]] = tuple
+    ) -> StepResult:
         """Take one step with the mean gradient of the images in ``batches``.
 
         Args:
             batches: this process's micro-batches, of any sizes.
             images: number of images in the micro-batches of all processes; None counts them.
+            notes: called while the device computes gradients; returns numbers to be summed over all processes.
 
         Raises:
             NotFiniteError: the loss or the gradient norm is not finite; the weights are as before the step.
@@ -95,7 +100,7 @@ class Stepper:
         loss = self._accumulate(batches, self.world.size / images, result)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
-        counts = self._reduce(result, loss, norm)
+        counts = self._reduce(result, loss, norm, notes())
         self._check(result)
         self.normalizers.update(counts, images)
         if self.clip_norm is not None:
@@ -113,12 +118,17 @@ class Stepper:
                     losses.append(self._backward(module, batch, len(batch.image_ids) * share, result))
         return sum(losses[1:], losses[0])
 
-    def _reduce(self, result: StepResult, loss: Tensor, norm: Tensor) -> list[float]:
+    def _reduce(self, result: StepResult, loss: Tensor, norm: Tensor, notes: Sequence[int]) -> list[float]:
         """Set loss and norm to the means over processes; return the summed counts of the loss normalizers."""
         dtype = sum_dtype(loss.device)
         values = [loss.to(dtype), norm.to(loss.device, dtype), *self.normalizers.counted(loss.device)]
-        loss_sum, norm_sum, *counts = self.world.sum(torch.stack(values)).tolist()
+        vector = torch.stack(values)
+        if self.world.size > 1:
+            vector = self.world.sum(torch.cat([vector, vector.new_tensor(notes)]))
+        loss_sum, norm_sum, *rest = vector.tolist()
         result.loss, result.norm = loss_sum / self.world.size, norm_sum / self.world.size
+        counts = rest[: len(values) - 2]
+        result.notes = [round(total) for total in rest[len(counts) :]] if self.world.size > 1 else list(notes)
         return counts
 
     def _module(self) -> Any:

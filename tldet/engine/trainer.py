@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,20 @@ from torch.optim import Optimizer
 from tldet.engine.budget import Budget, Stopwatch
 from tldet.engine.distributed import World
 from tldet.engine.ema import Ema
-from tldet.engine.interrupt import Interrupts
+from tldet.engine.feed import Feed
+from tldet.engine.interrupt import Interrupts, Stopped
 from tldet.engine.keeper import Keeper, pack, unpack
 from tldet.engine.log import LOG_NAME, JsonLog
+from tldet.engine.out_of_memory import OutOfMemoryError, StepMemory
 from tldet.engine.precision import Precision
 from tldet.engine.progress import Reporter
 from tldet.engine.recorder import Recorder
 from tldet.engine.schedule import ScheduleSettings, factor, falls_due, set_rates
 from tldet.engine.settings import TrainSettings
 from tldet.engine.state import TrainResult, TrainState, deterministic, mix, restore_rng, seed_all
-from tldet.engine.step import NotFiniteError, Stepper, count_images
+from tldet.engine.step import NotFiniteError, Stepper, StepResult
 from tldet.engine.validation import Evaluate, best_of, measure
-from tldet.errors import DataError, TrainingError
+from tldet.errors import ConfigError, DataError, TrainingError
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +106,13 @@ class Trainer:
         lines = JsonLog(self.work_dir / LOG_NAME, quiet=not self.world.main)
         self.recorder = Recorder(lines, self.reporter, steps_per_epoch)
         self.stepper = Stepper(self.model, optimizer, self.precision, settings.clip_norm, self.world)
+        if settings.on_oom == "reduce" and self.world.size > 1:
+            raise ConfigError("training.on_oom='reduce': works with one process; lower data.loader.batch_size instead")
+        self.memory = StepMemory(self.model, optimizer, settings.on_oom == "reduce")
         self.stopwatch = Stopwatch(clock)
         self._stop_reason: str | None = None
+        self._agreed = False
+        self._saved = time.monotonic()
 
     def run(self, *, resume: bool = False) -> TrainResult:
         """Train to the end of the schedule.
@@ -118,7 +124,8 @@ class Trainer:
             TrainingError: a loss is not finite; there is nothing to resume, or something that would be overwritten.
             CheckpointError: a checkpoint cannot be written; earlier ones are whole.
             DataError: a picture cannot be read; the steps before it are saved.
-            KeyboardInterrupt: after Ctrl-C, when the step was finished and saved; the message says how to go on.
+            KeyboardInterrupt: after Ctrl-C, SIGTERM, SIGUSR1 or SIGHUP, once the finished steps are saved; the
+                message says how to continue.
         """
         rng: Mapping[str, Any] | None = None
         if resume:
@@ -136,6 +143,7 @@ class Trainer:
                 getattr(stream, "close", lambda: None)()
         self._call("after_train")
         if reason == INTERRUPTED:
+            self.world.first(lambda: None)  # a process that ended before the last file is written has torchrun stop all
             raise KeyboardInterrupt(f"stopped after step {self.state.step}, saved in {self.work_dir}; --resume goes on")
         return TrainResult.of(self.state, reason, self.keeper.last(), self.keeper.best_path)
 
@@ -157,16 +165,17 @@ class Trainer:
             log.info("all steps are taken, nothing is left to do; schedule.steps=N (or epochs=N) makes the run longer")
         return rng
 
-    def _started(self, stream: Iterator[Any], rng: Mapping[str, Any] | None) -> Iterator[Any]:
-        """The stream with its first micro-batch fetched: starting workers is not training time."""
+    def _started(self, stream: Iterator[Any], rng: Mapping[str, Any] | None) -> Feed:
+        """Load the data of the first step: starting workers is not training time."""
         self.reporter.start(self.state.step, self.state.total)
         self.model.train()
         self._call("before_train")
+        feed = Feed(stream, self.settings.accumulate, self.settings.seed, self.world)
         if self._ended() is None:
-            stream = chain([next(stream)], stream)
+            feed.load(self.state.step)
         if rng is not None:
             restore_rng(rng)
-        return stream
+        return feed
 
     def set_precision(self, precision: Precision) -> None:
         """Compute in ``precision`` from now on."""
@@ -175,32 +184,29 @@ class Trainer:
         self.stepper = Stepper(self.model, self.optimizer, precision, self.settings.clip_norm, self.world)
 
     def stop(self, reason: str) -> None:
-        """End after the step at hand, with a checkpoint (for hooks)."""
+        """End after the current step (the next one if there are several processes), with a checkpoint; for hooks."""
         self._stop_reason = reason
 
     def deployed_weights(self) -> dict[str, Tensor]:
         """The state of the model people will use: the average where there is one."""
         return self.ema.state_dict() if self.ema else self.model.state_dict()
 
-    def _loop(self, stream: Iterator[Any], interrupts: Interrupts) -> str:
+    def _loop(self, feed: Feed, interrupts: Interrupts) -> str:
         """Take steps until there is a reason not to; returns the reason."""
         budget = Budget.of(self.schedule, self.state)
+        interrupted, begun, self._saved = False, self.state.step, time.monotonic()
         if self.state.unmeasured:
-            if self.evaluate is not None:
-                self._validate(self.evaluate)
+            interrupted = not self._validate(interrupts)
             self._save(self.keeper.step_path(self.state.step))
-        reason, begun = self._ended(), self.state.step
+        reason = INTERRUPTED if interrupted else self._ended()
         while reason is None:
-            self._step(stream, budget)
+            interrupted = self._step(feed, budget, interrupts)
             if self._log_due():
                 self.recorder.window(self.state)
-            interrupted = self._agree(interrupts)
-            if self.evaluate is not None and self._due(self.settings.validate_every):
-                self.state.unmeasured = interrupted  # who stops it should not wait; it is measured when it goes on
-                if not interrupted:
-                    self._validate(self.evaluate)
+            if self._due(self.settings.validate_every) and not self._validate(interrupts, interrupted):
+                interrupted = True
             reason = INTERRUPTED if interrupted else self._ended()
-            if reason or self._due(self.settings.checkpoint_every):
+            if reason or self._checkpoint_due():
                 self._save(self.keeper.step_path(self.state.step))
         if reason != INTERRUPTED:
             self._keep_last(begun)
@@ -212,15 +218,8 @@ class Trainer:
         if self.evaluate is not None and self.state.best is None and (self.state.step > begun or not path.exists()):
             self._save(path, whole=False)
 
-    def _agree(self, interrupts: Interrupts) -> bool:
-        """Whether some process was interrupted; what stops one of them stops all."""
-        stopped, interrupted = self.world.any(self._stop_reason is not None, interrupts.requested)
-        if stopped and self._stop_reason is None:
-            self._stop_reason = "stopped by another process"
-        return interrupted
-
-    def _step(self, stream: Iterator[Any], budget: Budget | None) -> None:
-        """One optimizer step and its bookkeeping."""
+    def _step(self, feed: Feed, budget: Budget | None, interrupts: Interrupts) -> bool:
+        """Take one optimizer step and record it; return True if a signal asks some process to stop."""
         state, before = self.state, self.stopwatch.seconds
         with self.stopwatch.running():
             expected = None
@@ -228,10 +227,11 @@ class Trainer:
                 expected = self.world.first(partial(budget.expected, state.step, state.seconds))
             now = factor(self.schedule, state.step, state.total, self.steps_per_epoch, expected)
             lr = set_rates(self.optimizer, now)
-            batches, images = self._fetch(stream)
-            rank = [self.world.rank] if self.world.rank else []
-            seed_all(mix(self.settings.seed, state.step, *rank))  # dropout must not depend on data loading
-            result = self.stepper(batches, images)
+            try:
+                batches, images = feed.take(state.step)
+            except DataError as error:
+                raise self._unreadable(error) from None
+            result = self._take(batches, images, partial(self._look_ahead, feed, interrupts))
             state.step += 1
             if self.ema:
                 self.ema.update(state.step)
@@ -241,50 +241,80 @@ class Trainer:
         self.recorder.step(state, result, lr, self.images_per_step, state.seconds - before)
         outputs = {"loss": result.loss, "grad_norm": result.norm}
         self._call("after_train_iter", batch_idx=state.step - 1, data_batch=batches, outputs=outputs)
+        *totals, stopped, interrupted = result.notes
+        feed.agree(totals)
+        self._agreed = stopped > 0
+        return interrupted > 0 or (self.world.size == 1 and interrupts.requested)
 
-    def _fetch(self, stream: Iterator[Any]) -> tuple[list[Any], int]:
-        """Fetch this process's micro-batches, with the step's seed, and count the images of all processes.
+    def _look_ahead(self, feed: Feed, interrupts: Interrupts) -> list[int]:
+        """Load the next step's data; return what all processes must know before they take it."""
+        flags = [int(self._stop_reason is not None), int(interrupts.requested)]
+        following = self.state.step + 1
+        if not any(flags) and (self.state.total is None or following < self.state.total):
+            feed.load(following)
+        return [*feed.counts(), *flags]
+
+    def _take(self, batches: list[Any], images: int, notes: Callable[[], list[int]]) -> StepResult:
+        """Take a step on the micro-batches, divided further once memory has run out.
 
         Raises:
-            DataError: some process cannot read a picture; the steps before it are saved.
+            TrainingError: they do not fit into memory; the steps before are saved.
         """
-        batches: list[Any] = []
-        error: DataError | None = None
+        rank = [self.world.rank] if self.world.rank else []
+
+        def step(parts: list[Any]) -> StepResult:
+            seed_all(mix(self.settings.seed, self.state.step, *rank))  # dropout must not depend on data loading
+            return self.stepper(parts, images, notes)
+
         try:
-            for _ in range(self.settings.accumulate):
-                batches.append(next(stream))
-                batches[-1].seed = mix(self.settings.seed, self.state.step)
-        except DataError as unreadable:
-            error = unreadable
-        failed, images = self.world.totals(error is not None, count_images(batches))
-        if failed and (found := self.world.first_error(error)) is not None:
-            raise self._unreadable(found) from None
-        return batches, images
+            result, self.state.split = self.memory(step, batches, self.state.split)
+        except OutOfMemoryError as error:
+            number = self.state.step + 1
+            saved = (
+                self.keeper.way_on(self.state.step, self._save, "do that") if error.whole else "the step is not saved"
+            )
+            raise TrainingError(f"step {number}: {error}; {saved}") from None
+        return result
 
     def _unreadable(self, error: Exception) -> DataError:
         """The error about a picture with the way on, once the steps before it are saved."""
         return DataError(f"{error}; {self.keeper.way_on(self.state.step, self._save)}")
 
-    def _validate(self, evaluate: Evaluate) -> None:
-        """Measure the weights people will use; keep them when they are the best so far."""
+    def _validate(self, interrupts: Interrupts, interrupted: bool = False) -> bool:
+        """Evaluate the deployed weights; keep them if they are the best so far.
+
+        Returns:
+            False if a signal came before or meanwhile: the resumed run evaluates them.
+        """
+        if self.evaluate is None:
+            return True
         start = time.perf_counter()
         self.state.unmeasured = True
+        if interrupted:
+            return False
         try:
-            call = partial(measure, self.model, evaluate, self.ema, self.precision)
+            call = partial(measure, self.model, interrupts.ending(self.evaluate), self.ema, self.precision)
             self.state.metrics = self.world.first(call)
+        except Stopped:
+            return False
         except DataError as error:
             raise self._unreadable(error) from None
+        except OutOfMemoryError as error:
+            raise TrainingError(f"{error}; {self.keeper.way_on(self.state.step, self._save, 'do that')}") from None
         self.state.unmeasured, self.state.measured = False, self.state.step
         is_best = self.state.take_in(best_of(self.state.metrics, self.settings), self.settings.min_gain)
         self.recorder.validation(self.state, time.perf_counter() - start)
         if is_best:
             self._save(self.keeper.best_path, whole=False)
         self._call("after_val_epoch", metrics=self.state.metrics)
+        return True
 
     def _save(self, path: Path, *, whole: bool = True) -> None:
         """Write a checkpoint in the main process: the whole state, or what it takes to use the weights."""
         if not self.world.main:
             return
+        if whole:
+            self._saved = time.monotonic()
         self.recorder.log.sync()
         contents = pack(self, whole=whole)
         self._call("before_save_checkpoint", checkpoint=contents)
@@ -296,17 +326,25 @@ class Trainer:
             return "finished"
         if self.settings.patience is not None and self.state.stale >= self.settings.patience:
             return "no gain"
-        return self._stop_reason
+        if self.world.size == 1:
+            return self._stop_reason
+        return (self._stop_reason or "stopped by another process") if self._agreed else None
 
     def _due(self, every: float | None) -> bool:
         """Whether the step just taken passed a multiple of ``every`` epochs or was the last."""
         return self.state.step == self.state.total or falls_due(self.state.step, every, self.steps_per_epoch)
 
+    def _checkpoint_due(self) -> bool:
+        """Whether it is time for a checkpoint; only the main process, which writes it, needs to know."""
+        minutes = self.settings.checkpoint_minutes
+        old = minutes is not None and time.monotonic() - self._saved >= 60 * minutes
+        return old or self._due(self.settings.checkpoint_every)
+
     def _log_due(self) -> bool:
         return self.state.step == self.state.total or self.state.step % self.settings.log_every == 0
 
     def _on_interrupt(self) -> None:
-        self.reporter.say("finishing this step and saving; once more to stop at once")
+        self.reporter.say("saving and stopping; press Ctrl-C again to stop at once")
 
     def _call(self, name: str, **details: Any) -> None:
         for hook in self.hooks:

@@ -63,14 +63,17 @@ def assemble(
     """
     loader, training, world = settings.loader, settings.training, current()
     releases = freeze(model, settings.freeze)
-    order = BatchOrder(data.sizes, loader.batch_size, training.seed, group_aspect=loader.group_aspect)
+    order = BatchOrder(data.sizes, loader.fixed_batch_size(), training.seed, group_aspect=loader.group_aspect)
     device = pick_device()
     model.to(device).train()
     pin = device.type == "cuda"
 
+    workers = loader.worker_count(device)
+    if loader.workers == "auto":
+        log.info("loader processes: %d (device %s)", workers, device.type)
+
     def batches(start: int) -> Any:
         own = start * world.size + world.rank
-        workers = loader.workers
         return train_batches(data, order, start=own, every=world.size, workers=workers, collate=collate, pin=pin)
 
     @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,13 @@ import numpy as np
 import torch
 
 from tldet.config import Config
+from tldet.data.images import fitted_size
 from tldet.data.index import AnnotationIndex
+from tldet.engine.out_of_memory import place_of
+from tldet.engine.precision import pick_device
+from tldet.models.replace import replace_backbone
+from tldet.structures import Size
+from tldet.workflows.batch_size import LARGEST, USUAL, largest_input, measure_batch_size, most_objects
 from tldet.workflows.runs import steps_in_epoch
 
 SMALL_OBJECT = 12.0  # pixels; a tenth of the objects may be smaller than this at the chosen size
@@ -31,11 +38,29 @@ class Choices:
 
 
 def choose_for(
-    recipe: Config, index: AnnotationIndex, *, epochs: int | None, minutes: float | None, steps: int | None
+    recipe: Config,
+    index: AnnotationIndex,
+    changed: Mapping[str, Any],
+    *,
+    epochs: int | None,
+    minutes: float | None,
+    steps: int | None,
+    backbone: str | None = None,
 ) -> Choices:
-    """Input size, batch and length for a recipe on a data set."""
-    batch, why_batch = _batch(recipe, len(index))
-    short, long, why_size = _size(is_small(recipe), index)
+    """Choose input size, batch size and length for a recipe on a dataset.
+
+    Args:
+        recipe: the recipe.
+        index: training annotations.
+        changed: user-specified config keys; of interest are the batch size, the device and the precision.
+        epochs: user-specified length, as are ``minutes`` and ``steps``.
+        minutes: see above.
+        steps: see above.
+        backbone: user-specified backbone.
+    """
+    device = pick_device(str(changed.get("training.device") or "auto"))
+    short, long, why_size = _size(is_small(recipe), index, device)
+    batch, why_batch = _batch(recipe, index, (short, long), device, changed, backbone)
     length, why_length = choose_length(len(index), batch, epochs, minutes, steps)
     return Choices(short, long, batch, length, reasons=[why_size, why_batch, why_length])
 
@@ -50,10 +75,10 @@ def usual_size(small: bool) -> tuple[int, int]:
     return (320, LONGEST_LITE) if small else (800, LONGEST_R50)
 
 
-def _size(small: bool, index: AnnotationIndex) -> tuple[int, int, str]:
+def _size(small: bool, index: AnnotationIndex, device: torch.device) -> tuple[int, int, str]:
     """A size at which few objects are too small to find, but no larger than the pictures are."""
     base, longest = usual_size(small)
-    if not torch.cuda.is_available() and not small:
+    if device.type == "cpu" and not small:
         base = 480
     height, width = np.median(index.sizes, axis=0)
     native = int(min(height, width))
@@ -70,14 +95,36 @@ def _size(small: bool, index: AnnotationIndex) -> tuple[int, int, str]:
     return short, long, why
 
 
-def _batch(recipe: Config, pictures: int) -> tuple[int, str]:
-    base = int(recipe.get("data.loader.batch_size", 4))
-    if torch.cuda.is_available():
-        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-        batch = min(16, max(2, int(memory // 4)))
-        return min(batch, pictures), f"batch {min(batch, pictures)}: the GPU has {memory:.0f} GB"
-    batch = min(base if is_small(recipe) else 2, pictures)
-    return batch, f"batch {batch}: {os.cpu_count()} cores and no GPU"
+def _batch(
+    recipe: Config,
+    index: AnnotationIndex,
+    size: Size,
+    device: torch.device,
+    changed: Mapping[str, Any],
+    backbone: str | None,
+) -> tuple[int, str]:
+    """Return the user-specified batch size, the largest that fits on the GPU, or a small one for the CPU."""
+    wanted, images = changed.get("data.loader.batch_size"), len(index)
+    if isinstance(wanted, int):
+        return wanted, f"batch size {wanted} (user-specified)"
+    if device.type == "cpu":
+        base = int(recipe.get("data.loader.batch_size", 4)) if is_small(recipe) else 2
+        batch = min(base, images)
+        return batch, f"batch size {batch} (CPU, {os.cpu_count()} cores)"
+    model = recipe["model"] if backbone is None else replace_backbone(recipe["model"], backbone)[0]
+    head = {**model["head"], "num_classes": len(index.class_names)}
+    resize = transforms(Choices(*size, 1, {}))[0][0]
+    bounds = max(resize["short"]), resize["long"]
+    sizes = np.array([fitted_size((height, width), *bounds) for height, width in index.sizes.tolist()])
+    batch = measure_batch_size(
+        {**model, "head": head},
+        largest_input(sizes),
+        most_objects(index),
+        precision=str(changed.get("training.precision") or "auto"),
+        most=min(LARGEST if wanted == "auto" else USUAL, images),
+        device=device,
+    )
+    return batch, f"batch size {batch} (measured on {place_of(device)})"
 
 
 def choose_length(

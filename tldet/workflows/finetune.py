@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tldet.config import Config, load
+from tldet.config import Config, load, parse_options
 from tldet.data.image_folders import find_images
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import AnnotationFiles, Layout, Split
@@ -123,7 +123,8 @@ def finetune(
         recipe = load_recipe(model)
         layout = resolve_layout(data, train_json, val_json, images, folder, seed)
         index = AnnotationIndex.load(layout.train.annotations)
-        choices = choose_for(recipe, index, epochs=epochs, minutes=minutes, steps=steps)
+        length = {"epochs": epochs, "minutes": minutes, "steps": steps}
+        choices = choose_for(recipe, index, parse_options(options), **length, backbone=backbone)  # type: ignore[arg-type]
         config = _filled(recipe, layout, index, choices, seed)
         dropped = from_scratch(config) if scratch else []
         changes = _replace_backbone(config, backbone, scratch) if backbone else []

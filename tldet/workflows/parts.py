@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -17,6 +17,7 @@ from tldet.data.folder import ImageFolderDataset
 from tldet.data.index import AnnotationIndex
 from tldet.data.loader import LoaderSettings, eval_batches
 from tldet.engine.l2_sp import L2SPSettings
+from tldet.engine.out_of_memory import Smaller
 from tldet.engine.schedule import ScheduleSettings
 from tldet.engine.settings import TrainSettings
 from tldet.errors import ConfigError, DataError, TrainingError
@@ -26,6 +27,7 @@ from tldet.evaluation.report import METRICS, CocoResult
 from tldet.models.classifier import ClassifierSettings
 from tldet.models.detector import Detector, Preprocess
 from tldet.registry import BACKBONES, DATASETS, HEADS, HOOKS, NECKS, OPTIMIZERS, TRANSFORMS
+from tldet.structures import Detections
 from tldet.transfer.class_match import MatchSettings, few
 from tldet.transfer.freeze import FreezeSettings
 from tldet.transfer.teacher import TeacherSettings
@@ -269,21 +271,28 @@ class Validation:
             evaluator.reset()
         sums: dict[str, float] = {}
         device = next(model.parameters()).device
-        pictures = 0
-        for batch in eval_batches(self.dataset, self.loader.eval_batch_size, workers=self.loader.workers):
-            losses = self._take(model, batch.to(device))
-            pictures += len(batch)
-            for name, value in losses.items():
-                sums[f"val_{name}"] = sums.get(f"val_{name}", 0.0) + float(value) * len(batch)
+        pictures, smaller = 0, Smaller()
+        workers, pin = self.loader.worker_count(device), device.type == "cuda"
+
+        def found(batch: Any) -> Any:
+            losses, detections = model.loss_and_predict(batch) if self.losses else ({}, model.predict(batch))
+            values = torch.stack(list(losses.values())).tolist() if losses else []
+            return dict(zip(losses, values, strict=True)), [one.to("cpu") for one in detections]
+
+        for loaded in eval_batches(self.dataset, self.loader.eval_batch_size, workers=workers, pin=pin):
+            for batch, (losses, detections) in smaller(found, loaded, device):
+                self._take(batch, detections)
+                pictures += len(batch)
+                for name, value in losses.items():
+                    sums[f"val_{name}"] = sums.get(f"val_{name}", 0.0) + value * len(batch)
         self.result, *boxes = [evaluator.compute() for evaluator in self.evaluators]
         self.result.bbox = boxes[0] if boxes else None
         numbers = {f"bbox_{name}": value for result in boxes for name, value in result.numbers().items()}
         means = {name: value / max(pictures, 1) for name, value in sums.items()}
         return {**self.result.numbers(), **numbers, **({"val_loss": sum(means.values()), **means} if means else {})}
 
-    def _take(self, model: Detector, batch: Any) -> dict[str, Any]:
-        losses, found = model.loss_and_predict(batch) if self.losses else ({}, model.predict(batch))
-        for image_id, one in zip(batch.image_ids, (one.to("cpu") for one in found), strict=True):
+    def _take(self, batch: Any, found: Sequence[Detections]) -> None:
+        for image_id, one in zip(batch.image_ids, found, strict=True):
             if not bool(torch.isfinite(one.scores).all() & torch.isfinite(one.boxes).all()):
                 raise TrainingError(
                     f"the model's detections on picture {image_id} are not finite: it has diverged, or its number "
@@ -292,7 +301,6 @@ class Validation:
                 )
             for evaluator in self.evaluators:
                 evaluator.update(image_id, one)
-        return dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True)) if losses else {}
 
 
 def versions() -> dict[str, str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from tldet.config import Config, load
 from tldet.data.folder import find_parts, scan
@@ -115,8 +114,6 @@ def _filled(folder: Path, length: dict[str, Any], seed: int, *, mirror: bool) ->
         data["train"]["part"], data["val"]["part"] = "train", "measure"
     if not mirror:
         data["train"]["transforms"][1]["p"] = 0.0  # a mirrored 3 is no digit
-    if not torch.cuda.is_available():
-        data["loader"]["workers"] = 0  # the cores are busy with the model
     config["schedule"].pop("epochs")
     config["schedule"].update(length)
     an_epoch = steps_in_epoch(len(names), data["loader"]["batch_size"])

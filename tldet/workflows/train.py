@@ -23,6 +23,7 @@ from tldet.transfer.class_match import shown as class_table
 from tldet.transfer.provenance import outline
 from tldet.transfer.teacher import distilled
 from tldet.workflows.assemble import assemble
+from tldet.workflows.batch_size import settled_batch_size
 from tldet.workflows.parts import (
     Settings,
     Validation,
@@ -120,6 +121,10 @@ def train(
             transfer.write(cfg.data)
         set_bad_image(cfg.data, on_bad_image)
         settings = checked_settings(cfg)
+        if settings.loader.batch_size == "auto":
+            size = world.first(lambda: settled_batch_size(cfg, settings, folder if resume else None))
+            cfg.data["data"]["loader"]["batch_size"] = size
+            settings = checked_settings(cfg)
         source = cfg.get("model.weights.source")
         ways = {"resume": resume, "init_from": init_from, "start": source, "pretrained": backbone_weights}
         begin = partial(start_weights, match=settings.match, **ways)

@@ -15,6 +15,7 @@ from tldet.data.folder import ImageFolderDataset, collate_pictures, collate_whol
 from tldet.data.loader import LoaderSettings, eval_batches
 from tldet.engine.log import LOG_NAME, read_log
 from tldet.engine.memory import keep_freed_memory
+from tldet.engine.out_of_memory import Smaller
 from tldet.engine.settings import TrainSettings
 from tldet.engine.state import TrainResult, seed_all
 from tldet.engine.validation import best_of
@@ -132,14 +133,16 @@ class Accuracy:
         """``top1`` and ``top5`` in 0..1, and ``val_loss``: cross-entropy without smoothing or mixing."""
         device = next(model.parameters()).device
         loss, right = 0.0, torch.zeros(TOP, dtype=torch.int64)
+        workers, pin = self.loader.worker_count(device), device.type == "cuda"
         batches = eval_batches(
-            self.dataset, self.loader.eval_batch_size, workers=self.loader.workers, collate=collate_whole
+            self.dataset, self.loader.eval_batch_size, workers=workers, collate=collate_whole, pin=pin
         )
-        for batch in (one.to(device) for one in batches):
-            logits = model.predict(batch)
-            loss += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
+        smaller = Smaller()
+        for batch, logits in (pair for one in batches for pair in smaller(model.predict, one, device)):
+            labels = batch.labels.to(device)
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             best = logits.topk(min(TOP, logits.shape[1])).indices  # (B, T)
-            hits = (best == batch.labels[:, None]).sum(0).cpu()
+            hits = (best == labels[:, None]).sum(0).cpu()
             right[: len(hits)] += hits
         top = (right.cumsum(0) / len(self.dataset)).tolist()
         return {"top1": top[0], "top5": top[-1], "val_loss": loss / len(self.dataset)}

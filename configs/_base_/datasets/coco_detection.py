@@ -13,5 +13,5 @@ data = dict(
         images='data/coco/val2017',
         transforms=[dict(type='Resize', short=800, long=1333)],
     ),
-    loader=dict(batch_size=16, eval_batch_size=8, workers=4),
+    loader=dict(batch_size=16, eval_batch_size=8, workers='auto'),
 )

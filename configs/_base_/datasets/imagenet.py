@@ -14,5 +14,5 @@ data = dict(
         folder='data/imagenet/val',
         transforms=[dict(type='CenterCrop', size=224, share=0.875)],
     ),
-    loader=dict(batch_size=64, eval_batch_size=128, workers=4, group_aspect=False),
+    loader=dict(batch_size=64, eval_batch_size=128, workers='auto', group_aspect=False),
 )

@@ -129,7 +129,10 @@ class Beside:
                 del owner.live[job.name]
                 return pretend(job, 100 if job.arm == "a" else 40)
 
-            def stop(self) -> None:
+            def ask_to_stop(self) -> None:
+                owner.stopped.append(f"ask {job.name}")
+
+            def wait(self) -> None:
                 owner.stopped.append(job.name)
 
         self.live[job.name] = job
@@ -164,17 +167,21 @@ def test_the_others_are_saved_when_one_fails_or_a_person_stops(make_job: Any) ->
     jobs = grid(make_job, length={"steps": 3})
     with pytest.raises(KeyboardInterrupt, match="0 of 6 runs are finished, the same command"):
         run_beside(Matrix(jobs), beside.start, 2, wait=fail_in(2, KeyboardInterrupt()))
-    assert beside.stopped == ["a, fraction 1, seed 0", "b, fraction 1, seed 0"]
+    names = ["a, fraction 1, seed 0", "b, fraction 1, seed 0"]
+    assert beside.stopped == [*(f"ask {name}" for name in names), *names], "all are asked before one is waited for"
 
     class Fails:
         def poll(self) -> None:
             raise TrainingError("loss is nan")
 
-        def stop(self) -> None:
+        def ask_to_stop(self) -> None:
+            beside.stopped.append("ask failed one")
+
+        def wait(self) -> None:
             beside.stopped.append("failed one")
 
     beside.stopped.clear()
     starts = [beside.start, lambda *_: Fails()]
     with pytest.raises(TrainingError, match="run b, fraction 1, seed 0: loss is nan"):
         run_beside(Matrix(jobs), lambda job, slot: starts[slot](job, slot), 2, wait=lambda: None)
-    assert beside.stopped == ["a, fraction 1, seed 0", "failed one"]
+    assert beside.stopped == ["ask a, fraction 1, seed 0", "ask failed one", "a, fraction 1, seed 0", "failed one"]

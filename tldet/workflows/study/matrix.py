@@ -27,8 +27,11 @@ class Running(Protocol):
     def poll(self) -> Result | None:
         """The result once it is there; a TldetError where the run failed."""
 
-    def stop(self) -> None:
-        """Have it saved and ended; returns when it has ended."""
+    def ask_to_stop(self) -> None:
+        """Have it save and end."""
+
+    def wait(self) -> None:
+        """Return when it has ended."""
 
 
 @dataclass
@@ -174,7 +177,9 @@ def run_beside(
         raise interrupted(matrix) from None
     finally:
         for *_, run in running.values():
-            run.stop()
+            run.ask_to_stop()  # all at once: a job manager waits for half a minute, not for one after the other
+        for *_, run in running.values():
+            run.wait()
     return matrix.ordered()
 
 

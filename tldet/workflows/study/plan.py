@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tldet.config import parse_options
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.subsets import subset_size, write_subset
@@ -97,7 +98,8 @@ def make_plan(kind: str, wishes: Wishes, arms: Mapping[str, Arm], fractions: Seq
         raise DataError(f"{val.annotations}: holds no object to measure on")
     index = AnnotationIndex.load(train.annotations)
     length = {"epochs": wishes.epochs, "minutes": wishes.minutes, "steps": wishes.steps}
-    choices = choose_for(load_recipe(wishes.model), index, **length)  # type: ignore[arg-type]
+    changed = parse_options(wishes.options)
+    choices = choose_for(load_recipe(wishes.model), index, changed, **length)  # type: ignore[arg-type]
     hashes = {"train": file_hash(train.annotations), "val": file_hash(val.annotations)}
     shared = _Shared(wishes, train, val, index, choices, hashes)
     order = [(f, s, name) for s in wishes.seeds for f in sorted(fractions, reverse=True) for name in arms]
@@ -169,6 +171,7 @@ class _Shared:
         if "epochs" not in self.choices.length:
             every /= fraction  # as many steps between two checkpoints, whatever the number of pictures
         options = ["training.validate_every=None", f"training.checkpoint_every={every:g}"]
+        options.append(f"data.loader.batch_size={self.choices.batch}")  # measured once, the same for all
         if fraction < 1:
             options.append(f"data.train.annotations={self._subset(fraction, seed)}")
         return [*options, *self.wishes.options, *arm.options]

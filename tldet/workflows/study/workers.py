@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tldet import errors
+from tldet.engine.interrupt import stop_signals
 from tldet.errors import TldetError, TrainingError
 from tldet.output import write_json
 from tldet.workflows.study.execute import execute
@@ -62,10 +63,13 @@ class Worker:
             return result
         raise _error_of(self.job.folder, self._process.returncode)
 
-    def stop(self) -> None:
-        """Have the process finish its step, save and end."""
+    def ask_to_stop(self) -> None:
+        """Have the process save and end."""
         if self._process.poll() is None:
             self._process.terminate()
+
+    def wait(self) -> None:
+        """Wait until the process has ended; kill it if it takes too long."""
         try:
             self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -88,6 +92,7 @@ def _error_of(folder: Path, code: int) -> TldetError:
     return kind(found["message"])
 
 
+@stop_signals()
 def main(folder: str) -> int:
     """Make the run that is written down in a folder; returns the exit code."""
     from rich.console import Console

@@ -1,0 +1,117 @@
+"""What processes tell each other, without any other process: two that are equal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import distributed, nn
+
+from tldet.engine.distributed import World, current, joined
+from tldet.errors import DataError
+
+from .conftest import DieAt
+
+
+class Both(nn.Module):
+    """Stands for DistributedDataParallel over two equal processes, whose mean gradient is each one's."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Any) -> Any:
+        return self.model(batch)
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        yield
+
+
+@pytest.fixture
+def vectors(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The length of each vector that is summed over processes."""
+    seen: list[int] = []
+
+    def all_reduce(values: torch.Tensor) -> None:
+        seen.append(values.numel())
+        values.mul_(2)
+
+    monkeypatch.setattr(distributed, "all_reduce", all_reduce)
+    monkeypatch.setattr(distributed, "get_backend", lambda *_: "gloo")
+    monkeypatch.setattr(distributed, "broadcast_object_list", lambda *_, **__: None)
+    monkeypatch.setattr(distributed, "all_gather_object", lambda found, error, group: found.__setitem__(0, error))
+    monkeypatch.setattr(World, "wrapped", lambda self, model: Both(model))
+    return seen
+
+
+def test_one_vector_per_step(toy: ModuleType, tmp_path: Path, vectors: list[int]) -> None:
+    alone = toy.build(tmp_path / "alone", steps=6)
+    alone.run()
+    assert vectors == []
+    both = toy.build(tmp_path / "both", steps=6, world=World(0, 2))
+    both.run()
+    assert vectors == [2, *[7] * 6], "the first step's number of images; then loss, norm, a count and four notes"
+    for a, b in zip(alone.model.parameters(), both.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_what_stops_one_stops_all(toy: ModuleType, tmp_path: Path, vectors: list[int]) -> None:
+    class Stops(DieAt):
+        def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any, outputs: Any) -> None:
+            if batch_idx == 2:
+                runner.stop("enough")
+
+    result = toy.build(tmp_path, steps=20, world=World(0, 2), hooks=[Stops()]).run()
+    assert (result.reason, result.step) == ("enough", 4)
+
+
+def test_an_image_that_one_cannot_read_ends_all_after_the_step_before(
+    toy: ModuleType, tmp_path: Path, vectors: list[int]
+) -> None:
+    def broken(start: int) -> Iterator[Any]:
+        for number, batch in enumerate(toy.toy_batches(start), start):
+            if number == 15:
+                raise DataError("p.jpg: is an empty file")
+            yield batch
+
+    with pytest.raises(DataError, match=r"^p.jpg: is an empty file; the run is saved after step 7"):
+        toy.build(tmp_path, batches=broken, world=World(0, 2)).run()
+
+
+def test_who_waits_has_another_group_than_who_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[str, float]] = []
+    for name, value in {
+        "WORLD_SIZE": "2",
+        "RANK": "1",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "a",
+        "MASTER_PORT": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    def new_group(backend: str, timeout: Any) -> str:
+        made.append((backend, timeout.total_seconds()))
+        return "waiting"
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(distributed, "init_process_group", new_group)
+    monkeypatch.setattr(distributed, "new_group", new_group)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
+    with joined() as world:
+        assert world == current() == World(1, 2, "waiting")
+        with joined() as again:
+            assert again is world
+    assert current() == World()
+    (nccl, short), (gloo, long) = made
+    assert (nccl, gloo) == ("nccl", "gloo")
+    assert short <= 900 < 3600 <= long

@@ -1,0 +1,79 @@
+"""Processes that load data: their number, their start, and their end."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch.utils.data import DataLoader
+
+from tldet import signals
+
+MOST_WORKERS = 8
+
+
+def worker_count(device_type: str) -> int:
+    """Choose the number of loader processes of one training process.
+
+    None on a CPU, whose cores the model uses. Beside a GPU, this process's share of the cores, one left for itself, at
+    most :data:`MOST_WORKERS`.
+    """
+    if device_type == "cpu":
+        return 0
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)  # as torchrun sets it
+    return max(0, min(MOST_WORKERS, usable // processes - 1))
+
+
+def calm_worker(begun: Any, number: int) -> None:
+    """Leave signals to the main process, and use one thread: a worker shares its cores with the model."""
+    import cv2
+
+    signals.ignore()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    begun[number] = True
+
+
+class Workers:
+    """The workers of a loader, which leave signals to this process, until the end of the ``with`` block.
+
+    Args:
+        loader: the loader.
+        begun: for each worker, whether it has started to work.
+    """
+
+    def __init__(self, loader: DataLoader[Any], begun: Sequence[bool]) -> None:
+        self._loader, self._begun, self._stream = loader, begun, cast(Any, None)
+
+    def __enter__(self) -> Any:
+        atexit.register(self.stop)  # a traceback that is kept, as by an interactive session, keeps the block open
+        try:
+            with signals.held():
+                self._stream = iter(self._loader)
+        except BaseException:  # a signal that was held back
+            self.stop()
+            raise
+        return self._stream
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop the workers; they ignore the SIGTERM by which torch stops those that hang or are still starting."""
+        atexit.unregister(self.stop)
+        stream, self._stream = self._stream, None
+        if stream is None or not self._loader.num_workers:
+            return
+        if stream._worker_pids_set:  # else torch reports killed workers as an error
+            torch._C._remove_worker_pids(id(stream))
+            stream._worker_pids_set = False
+        for worker, begun in zip(stream._workers, self._begun, strict=False):
+            if not begun:  # it holds no lock yet
+                worker.kill()
+        stream._shutdown_workers()
+        for worker in stream._workers:
+            worker.kill()

@@ -1,0 +1,201 @@
+"""Running out of memory: recognized, reported in one line, and avoided by smaller batches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.optim import Optimizer
+
+from tldet.errors import TrainingError
+
+log = logging.getLogger(__name__)
+
+B = TypeVar("B")
+T = TypeVar("T")
+# Messages of RuntimeErrors of CUDA, cuBLAS, MPS and the CPU's allocator.
+SIGNS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "not enough memory", "can't allocate memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device or the host has no memory left."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+def rows_of(batch: B, rows: slice) -> B:
+    """Return some images of a batch (a dataclass with one row of each tensor and list per image), padded as before."""
+    values = {one.name: getattr(batch, one.name) for one in fields(batch)}  # type: ignore[arg-type]
+    parts = {name: value[rows] for name, value in values.items() if isinstance(value, (Tensor, list))}
+    return replace(batch, **parts)  # type: ignore[type-var]
+
+
+def split(batch: Any, parts: int) -> list[Any]:
+    """Divide a batch into up to ``parts`` batches of nearly equal size."""
+    count = len(batch.image_ids)
+    parts = min(parts, count)
+    if parts <= 1:
+        return [batch]
+    edges = [count * part // parts for part in range(parts + 1)]
+    return [rows_of(batch, slice(a, b)) for a, b in pairwise(edges)]
+
+
+def shape_of(batches: Sequence[Any]) -> str:
+    """Describe the largest of some batches: ``batch size 4, images 800 x 1344``."""
+    largest = max(batches, key=lambda batch: batch.images.numel())
+    height, width = largest.images.shape[-2:]
+    return f"batch size {len(largest.image_ids)}, images {height} x {width} (height x width, padded)"
+
+
+def place_of(device: torch.device) -> str:
+    """Name a device with its memory: ``cuda:0 (79.1 GiB)``."""
+    if device.type != "cuda":
+        return str(device)
+    return f"{device} ({torch.cuda.get_device_properties(device).total_memory / 2**30:.1f} GiB)"
+
+
+def free(device: torch.device) -> None:
+    """Return cached blocks to the device, so that smaller ones can be made of them."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+class OutOfMemoryError(TrainingError):
+    """A step does not fit into memory; the weights are as before the step if ``whole``."""
+
+    def __init__(self, message: str, whole: bool) -> None:
+        super().__init__(message)
+        self.whole = whole
+
+
+class StepMemory:
+    """Takes optimizer steps; a step that runs out of memory is taken again in smaller micro-batches, or reported.
+
+    Args:
+        model: statistics of its norms are put back before a step is taken again.
+        optimizer: optimizer of the model.
+        reduce: take steps again, with micro-batches divided into twice as many parts.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, reduce: bool) -> None:
+        self._device = next(model.parameters()).device
+        self._statistics = [b for m in model.modules() if isinstance(m, _NormBase) for b in m.buffers(recurse=False)]
+        self._before = [buffer.clone() for buffer in self._statistics]
+        self._optimizer, self._reduce = optimizer, reduce
+        self._updating = False
+        optimizer.register_step_pre_hook(self._note)
+
+    def __call__(self, step: Callable[[list[Any]], T], batches: Sequence[Any], parts: int) -> tuple[T, int]:
+        """Take a step.
+
+        Args:
+            step: takes it on micro-batches, from zeroing the gradients to updating the weights.
+            batches: micro-batches as loaded.
+            parts: number of parts of each that fitted last time.
+
+        Returns:
+            The result, and the number of parts of each micro-batch.
+
+        Raises:
+            OutOfMemoryError: the step does not fit and may not be reduced, or not further.
+        """
+        while True:
+            smaller = [part for batch in batches for part in split(batch, parts)]
+            self._updating = False
+            self._copy(self._before, self._statistics)
+            try:
+                return step(smaller), parts
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._optimizer.zero_grad(set_to_none=True)  # outside of the handler: the error keeps tensors alive
+            self._refuse(smaller, len(batches))
+            self._copy(self._statistics, self._before)
+            free(self._device)
+            parts *= 2
+            log.warning("out of memory on %s: %s; halving it", place_of(self._device), shape_of(smaller))
+
+    def _refuse(self, batches: Sequence[Any], loaded: int) -> None:
+        """Raise unless the step may be taken again in smaller parts."""
+        largest = max(len(batch.image_ids) for batch in batches)
+        if self._reduce and largest > 1 and not self._updating:
+            return
+        todo = ["use smaller images (short and long of Resize in data.train.transforms)"]
+        if largest > 1:
+            todo.insert(0, f"set data.loader.batch_size={largest // 2}")
+        if not self._reduce and largest > 1:
+            todo.append(f"or --on-oom reduce (now {loaded} micro-batches per step)")
+        if self._updating:
+            todo.append("or freeze layers: the optimizer's state does not fit")
+        message = f"out of memory on {place_of(self._device)}: {shape_of(batches)}; {', '.join(todo)}"
+        raise OutOfMemoryError(message, whole=not self._updating)
+
+    def _copy(self, into: list[Tensor], values: list[Tensor]) -> None:
+        if into:
+            with torch.no_grad():
+                torch._foreach_copy_(into, values)
+
+    def _note(self, *_: Any) -> None:
+        self._updating = True
+
+
+class Smaller:
+    """Calls a function with batches of an evaluation, or with smaller and smaller parts of them if memory runs out.
+
+    Detections of an image do not depend on the rest of its batch.
+
+    Args:
+        key: config key of the batch size, for the error.
+    """
+
+    def __init__(self, key: str = "data.loader.eval_batch_size") -> None:
+        self.parts = 1
+        self._key = key
+
+    def __call__(self, call: Callable[[Any], T], batch: Any, device: torch.device) -> list[tuple[Any, T]]:
+        """Return each part of the batch with its result.
+
+        Raises:
+            OutOfMemoryError: there is not enough memory for one image.
+        """
+        done: list[tuple[Any, T]] = []
+        waiting = split(batch, self.parts)
+        while waiting:
+            part = waiting[0]
+            try:
+                done.append((part, call(part.to(device))))
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                failed = True
+            else:
+                failed = False
+                waiting.pop(0)
+            if failed:  # the error, which keeps tensors alive, is gone
+                self._reduce(part, device)
+                waiting = [smaller for one in waiting for smaller in split(one, 2)]
+        return done
+
+    def _reduce(self, part: Any, device: torch.device) -> None:
+        count = len(part.image_ids)
+        if count == 1:
+            raise OutOfMemoryError(
+                f"out of memory on {place_of(device)} in evaluation: {shape_of([part])}; use smaller images (Resize in "
+                "the transforms of the split) or another device",
+                whole=True,
+            )
+        free(device)
+        self.parts *= 2
+        log.warning(
+            "out of memory on %s in evaluation: %s; continuing with half of that (set %s)",
+            place_of(device),
+            shape_of([part]),
+            self._key,
+        )

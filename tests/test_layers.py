@@ -22,6 +22,7 @@ LAYERS = [
         "output",
         "vision",
         "visualize",
+        "wording",
     },
     {"data", "models", "evaluation"},
     {"transfer"},

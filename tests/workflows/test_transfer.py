@@ -81,7 +81,7 @@ def test_the_table_is_logged_where_nobody_looks(
     assert main([*arguments, "--steps", "1", "--freeze", "all-but-head", "--cfg-options", *SMALL]) == 0
     out = capsys.readouterr().out
     assert "what learns" in out
-    assert "MB of memory at most" in out
+    assert "peak memory " in out
     assert "learn from" not in caplog.text
     counts = {line.split()[0]: line.split()[2:4] for line in out.splitlines() if line.split()[1:2]}
     assert counts["neck"][1] == "frozen"

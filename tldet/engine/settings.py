@@ -20,6 +20,7 @@ class TrainSettings:
         accumulate: micro-batches whose gradients make one optimizer step.
         clip_norm: gradients longer than this (L2 over all parameters) are scaled down to it; None leaves them.
         ema: decay of the exponential moving average of the weights that is validated and deployed; None for none.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ... (see :func:`tldet.engine.precision.pick_device`).
         precision: ``fp32``, ``bf16``, ``fp16`` or ``auto`` (see :mod:`tldet.engine.precision`).
         compile: compile the model's parts with torch.compile where a step then is measured to take less time.
         validate_every: epochs between validations; None: at the end only. There is always one at the end.
@@ -38,6 +39,7 @@ class TrainSettings:
     accumulate: int = 1
     clip_norm: float | None = None
     ema: float | None = None
+    device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False
     validate_every: float | None = 1.0

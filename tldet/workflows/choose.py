@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from tldet.config import Config
+from tldet.config import Config, option_value
 from tldet.data.index import AnnotationIndex
+from tldet.engine.precision import pick_device
+from tldet.wording import counted
 from tldet.workflows.runs import steps_in_epoch
 
 SMALL_OBJECT = 12.0  # pixels; a tenth of the objects may be smaller than this at the chosen size
@@ -31,13 +34,34 @@ class Choices:
 
 
 def choose_for(
-    recipe: Config, index: AnnotationIndex, *, epochs: int | None, minutes: float | None, steps: int | None
+    recipe: Config,
+    index: AnnotationIndex,
+    options: Mapping[str, Any],
+    *,
+    epochs: int | None,
+    minutes: float | None,
+    steps: int | None,
 ) -> Choices:
-    """Input size, batch and length for a recipe on a data set."""
-    batch, why_batch = _batch(recipe, len(index))
-    short, long, why_size = _size(is_small(recipe), index)
+    """Choose input size, batch size and length for a recipe on a dataset, given the options of the config."""
+    gpu = uses_gpu(options)
+    given = given_batch(options)
+    batch, why_batch = (
+        _batch(recipe, len(index), gpu) if given is None else (given, f"batch size {given} (user-specified)")
+    )
+    short, long, why_size = _size(is_small(recipe), index, gpu)
     length, why_length = choose_length(len(index), batch, epochs, minutes, steps)
     return Choices(short, long, batch, length, reasons=[why_size, why_batch, why_length])
+
+
+def uses_gpu(options: Mapping[str, Any]) -> bool:
+    """Return True if training with these options of the config runs on a CUDA device."""
+    return pick_device(str(option_value(options, "training.device") or "auto")).type == "cuda"
+
+
+def given_batch(options: Mapping[str, Any]) -> int | None:
+    """Return the batch size that options of the config give; None without one, and for ``auto``."""
+    value = option_value(options, "data.loader.batch_size")
+    return value if type(value) is int and value > 0 else None
 
 
 def is_small(recipe: Config) -> bool:
@@ -50,10 +74,10 @@ def usual_size(small: bool) -> tuple[int, int]:
     return (320, LONGEST_LITE) if small else (800, LONGEST_R50)
 
 
-def _size(small: bool, index: AnnotationIndex) -> tuple[int, int, str]:
-    """A size at which few objects are too small to find, but no larger than the pictures are."""
+def _size(small: bool, index: AnnotationIndex, gpu: bool) -> tuple[int, int, str]:
+    """Choose a size at which few objects are too small to find, but no larger than the images are."""
     base, longest = usual_size(small)
-    if not torch.cuda.is_available() and not small:
+    if not gpu and not small:
         base = 480
     height, width = np.median(index.sizes, axis=0)
     native = int(min(height, width))
@@ -65,31 +89,34 @@ def _size(small: bool, index: AnnotationIndex) -> tuple[int, int, str]:
     short = min(max(min(base, native), needed), max(base, native), max(base, int(longest / ratio)))
     short = max(32, round(short / 32) * 32)
     long = round(short * max(4 / 3, min(2.0, ratio)) / 32) * 32 if small else max(LONGEST_R50 * short // 800, short)
-    seen = f"pictures are {int(width)} x {int(height)}, a tenth of the objects under {tenth:.0f} px"
-    why = f"input {short} x {long}: {seen}"
-    return short, long, why
+    seen = f"images {int(width)}x{int(height)}; 10th percentile of object size {tenth:.0f} px"
+    return short, long, f"input size {short}x{long} ({seen})"
 
 
-def _batch(recipe: Config, pictures: int) -> tuple[int, str]:
+def _batch(recipe: Config, pictures: int, gpu: bool) -> tuple[int, str]:
     base = int(recipe.get("data.loader.batch_size", 4))
-    if torch.cuda.is_available():
+    if gpu:
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         batch = min(16, max(2, int(memory // 4)))
-        return min(batch, pictures), f"batch {min(batch, pictures)}: the GPU has {memory:.0f} GB"
+        return min(batch, pictures), f"batch size {min(batch, pictures)} (GPU memory {memory:.0f} GB)"
     batch = min(base if is_small(recipe) else 2, pictures)
-    return batch, f"batch {batch}: {os.cpu_count()} cores and no GPU"
+    return batch, f"batch size {batch} (CPU, {counted(os.cpu_count() or 1, 'core')})"
 
 
 def choose_length(
     pictures: int, batch: int, epochs: int | None, minutes: float | None, steps: int | None
 ) -> tuple[dict[str, Any], str]:
-    """What is asked for, or about thirty passes over the pictures; with the reason."""
-    for key, value in (("epochs", epochs), ("minutes", minutes), ("steps", steps)):
-        if value is not None:
-            return {key: value}, f"{key} {value}: as asked"
+    """Return the user's length, or about thirty epochs, with a log line."""
+    if epochs is not None:
+        return {"epochs": epochs}, f"training length {counted(epochs, 'epoch')} (user-specified)"
+    if minutes is not None:
+        return {"minutes": minutes}, f"training time {minutes:g} min (user-specified)"
+    if steps is not None:
+        return {"steps": steps}, f"training length {counted(steps, 'step')} (user-specified)"
     an_epoch = steps_in_epoch(pictures, batch)
     total = min(max(EPOCHS * an_epoch, LEAST_STEPS), MOST_STEPS)
-    return {"steps": total}, f"steps {total}: about {total / an_epoch:.0f} passes over {pictures} pictures"
+    about = f"about {counted(round(total / an_epoch), 'epoch')} of {counted(pictures, 'image')}"
+    return {"steps": total}, f"training length {counted(total, 'step')} ({about})"
 
 
 def transforms(choices: Choices) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

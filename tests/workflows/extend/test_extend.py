@@ -163,8 +163,9 @@ def test_what_cannot_be_is_said_in_a_line(
     )
     assert "--seed must be at least 0, not -1" in said(capsys, str(base), *data, *out, "--seed", "-1")
     assert "holds an earlier run" in said(capsys, str(base), *data, "--out", str(whole))
-    assert "takes no --train, --val, --images" in said(capsys, *data, "--out", str(whole), "--resume")
-    assert "leave CKPT out" in said(capsys, str(base), "--out", str(whole), "--resume")
+    assert "other arguments: --train " in said(capsys, *data, "--out", str(whole), "--resume")
+    other = str(whole / "best.pt")
+    assert f"other arguments: CKPT {other} (was {base})" in said(capsys, other, "--out", str(whole), "--resume")
     assert "extend.json: holds no run of tldet extend" in said(capsys, "--out", str(base.parent), "--resume")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tldet.config import parse_options
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.subsets import subset_size, write_subset
@@ -14,7 +15,8 @@ from tldet.engine.settings import SEEDS
 from tldet.errors import ConfigError, DataError
 from tldet.transfer.sources import file_hash
 from tldet.workflows.choose import Choices, choose_for
-from tldet.workflows.finetune import DEFAULT_MODEL, load_recipe, resolve_layout
+from tldet.workflows.data_layout import resolve_layout
+from tldet.workflows.recipes import DEFAULT_MODEL, load_recipe
 from tldet.workflows.runs import rhythm, steps_in_epoch
 from tldet.workflows.study.arms import Arm, refuse_clash, refuse_same, refuse_unpaced
 from tldet.workflows.study.job import RUNS, Job, exact, folder_name, keep_settings
@@ -96,7 +98,8 @@ def make_plan(kind: str, wishes: Wishes, arms: Mapping[str, Arm], fractions: Seq
         raise DataError(f"{val.annotations}: holds no object to measure on")
     index = AnnotationIndex.load(train.annotations)
     length = {"epochs": wishes.epochs, "minutes": wishes.minutes, "steps": wishes.steps}
-    choices = choose_for(load_recipe(wishes.model), index, **length)  # type: ignore[arg-type]
+    options = parse_options(wishes.options)
+    choices = choose_for(load_recipe(wishes.model), index, options, **length)  # type: ignore[arg-type]
     hashes = {"train": file_hash(train.annotations), "val": file_hash(val.annotations)}
     shared = _Shared(wishes, train, val, index, choices, hashes)
     order = [(f, s, name) for s in wishes.seeds for f in sorted(fractions, reverse=True) for name in arms]

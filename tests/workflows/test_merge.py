@@ -169,8 +169,8 @@ def test_everything_odd_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture
         f"{paths[1]}: 1 annotations repeat an earlier id and were renumbered (annotation 1)",
         f"{paths[1]}: videos not carried over",
         "train.json: 2 images are in several inputs and kept once",
-        "train.json: 2 objects have a new id, theirs was taken, missing or 0",
-        f"train.json: 1 objects are of a class not labelled on their picture (first: annotation 1 of {paths[1]})",
+        "train.json: 2 objects got a new id: the old one was taken, missing or 0",
+        f"train.json: 1 object is of a class that is not annotated on the image (first: annotation 1 of {paths[1]})",
     )
     assert all(note in caplog.messages for note in report.notes)
     save(tmp_path / "aliases.json", {"cell": ["Cells"]})

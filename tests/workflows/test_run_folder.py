@@ -24,7 +24,7 @@ NOTE = "# {folder}: {path}\n"
 
 def finetune(data: Path, out: Path, *more: str) -> list[str]:
     given = ["finetune", "--data", str(data), "--out", str(out), "--model", "retinanet_lite0", "--steps", "1"]
-    return [*given, "--batch-size", "2", *more]
+    return [*given, "--batch-size", "2", "--precision", "fp32", *more]
 
 
 def said(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int = 0) -> str:

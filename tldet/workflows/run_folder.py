@@ -122,7 +122,8 @@ def removed_on_failure(folder: Path, *names: str) -> Iterator[None]:
     except Exception:
         if not checkpoint.steps_in(folder) and not (folder / BEST_NAME).exists():
             for path in new:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # of a folder that cannot be written
+                    path.unlink()
             _remove_empty(*folders)
         raise
 

@@ -125,7 +125,7 @@ def test_a_learning_curve(make_job: Any, truth: Path, tmp_path: Path) -> None:
     expected = curve["expected"]["800"]
     assert expected["low"] < 0.62 - 1.1 * 800**-0.6 < expected["high"]
     assert report.lines[1].startswith("with 100 images expect AP 0.")
-    assert report.lines[2].startswith("with 600 more pictures (800 in all) expect AP 0.")
+    assert report.lines[2].startswith("with 600 more images (800 in all) expect AP 0.")
 
 
 def test_too_few_fractions_carry_no_curve(results: Results, truth: Path) -> None:

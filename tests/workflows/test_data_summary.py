@@ -31,14 +31,14 @@ def dataset(folder: Path, objects: list[tuple[int, int, int]], classes: int, ima
 
 def test_images_objects_and_classes(tmp_path: Path) -> None:
     found = dataset(tmp_path, [(1, 1, 0), (1, 2, 0), (2, 2, 0), (2, 2, 1)], 3)
-    text = "train: 3 images (1 without objects, 1 crowd region), 3 objects of 2 of 3 classes (c2 2, c1 1)"
+    text = "train: 3 images (1 without objects, 1 crowd region), 3 objects of 2 of 3 classes (c2: 2, c1: 1)"
     assert split_line("train", found) == text
     found.positions = found.positions[1:2]  # the others are skipped
-    assert split_line("val", found) == "val: 1 image (1 crowd region), 1 object of 1 of 3 classes (c2 1)"
+    assert split_line("val", found) == "val: 1 image (1 crowd region), 1 object of 1 of 3 classes (c2: 1)"
 
 
 def test_one_is_singular_and_none_is_said(tmp_path: Path) -> None:
-    assert split_line("test", dataset(tmp_path, [(1, 1, 0)], 1, 1)) == "test: 1 image, 1 object of 1 class (c1 1)"
+    assert split_line("test", dataset(tmp_path, [(1, 1, 0)], 1, 1)) == "test: 1 image, 1 object of 1 class (c1: 1)"
     text = "val: 1 image (1 without objects), 0 objects of 0 of 1 class"
     assert split_line("val", dataset(tmp_path, [], 1, 1)) == text
 
@@ -46,7 +46,7 @@ def test_one_is_singular_and_none_is_said(tmp_path: Path) -> None:
 def test_of_many_classes_the_most_frequent_and_the_rarest_are_named(tmp_path: Path) -> None:
     objects = [(1, label, 0) for label in range(1, 9) for _ in range(label)]
     line = split_line("train", dataset(tmp_path, objects, 8))
-    assert line.endswith("36 objects of 8 classes (c8 8, c7 7, c6 6, c5 5, ..., c1 1)")
+    assert line.endswith("36 objects of 8 classes (c8: 8, c7: 7, c6: 6, c5: 5, ..., c1: 1)")
 
 
 def test_a_fault_in_the_test_split_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -36,7 +36,7 @@ def log_splits(train: CocoDataset, val: CocoDataset | None, test: Mapping[str, A
 
 
 def split_line(name: str, dataset: CocoDataset) -> str:
-    """Return ``train: 205 images, 2,912 objects of 3 classes (RBC 2,550, WBC 210, Platelets 152)``."""
+    """Return ``train: 205 images, 2,912 objects of 3 classes (RBC: 2,550, WBC: 210, Platelets: 152)``."""
     index, positions = dataset.index, dataset.positions
     images = np.repeat(np.arange(len(index)), np.diff(index.offsets))
     used = np.isin(images, positions)
@@ -58,7 +58,7 @@ def _classes(objects: Mapping[str, int]) -> str:
     found = sorted(((name, number) for name, number in objects.items() if number), key=lambda one: -one[1])
     of_all = counted(len(objects), "class", "classes")
     head = of_all if len(found) == len(objects) else f"{len(found)} of {of_all}"
-    shown = [f"{name} {number:,}" for name, number in found]
+    shown = [f"{name}: {number:,}" for name, number in found]
     if len(shown) > SHOWN:
         shown = [*shown[: SHOWN - 1], "...", shown[-1]]
     return f"{head} ({', '.join(shown)})" if shown else head

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tldet.cli import COMMANDS, build_parser, main
-from tldet.commands.shared import options_of
+from tldet.commands.settings import options_of
 from tldet.engine.memory import TUNABLES, is_glibc, without_caches
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +68,7 @@ def test_each_tool_is_the_command(name: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["train", "x.py", "--resume", "--init-from", "f"],
+        ["finetune", "--out", "o", "--weights", "w", "--init-from", "f"],
         ["finetune", "--data", "d", "--out", "o", "--epochs", "1", "--steps", "2"],
         ["finetune", "--data", "d", "--out", "o", "--minutes", "-1"],
         ["finetune", "--data", "d", "--out", "o", "--steps", "-1"],

@@ -28,6 +28,7 @@ LAYERS = [
         "output",
         "vision",
         "visualize",
+        "wording",
     },
     {"data", "models", "evaluation"},
     {"transfer"},

@@ -6,7 +6,6 @@ line and exit code 2; any other exception is a programming error and keeps its t
 
 from __future__ import annotations
 
-import argparse
 import io
 import logging
 import os
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tldet import signals
 from tldet.commands import COMMANDS
+from tldet.commands.parser import Parser
 from tldet.engine.interrupt import stop_signals
 from tldet.engine.memory import restart_without_caches
 from tldet.errors import ConfigError, OutputError, TldetError, shorten
@@ -39,15 +39,16 @@ class _Lines(logging.Handler):
         self._console.print(shorten(self.format(record)), markup=False, highlight=False)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The parser of the ``tldet`` command."""
     from tldet import __version__
 
-    parser = argparse.ArgumentParser(prog="tldet", description="Transfer learning for object detection.")
+    parser = Parser(prog="tldet", description="Transfer learning for object detection.")
     parser.add_argument("--version", action="version", version=f"tldet {__version__}")
     sub = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        one = sub.add_parser(name, help=command.SUMMARY, description=command.SUMMARY)
+        hints = getattr(command, "HINTS", {})
+        one = sub.add_parser(name, help=command.SUMMARY, description=command.SUMMARY, hints=hints)
         command.arguments(one)
         one.set_defaults(run=command.run)
     return parser

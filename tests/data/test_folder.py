@@ -46,7 +46,7 @@ def test_classes_are_sorted_and_counted(folder: Path, caplog: pytest.LogCaptureF
     assert data.class_names == ("ant", "bee", "cat")
     assert np.bincount(data.labels).tolist() == [3, 10, 20]
     assert "ant/deep/0.png" in data.names
-    assert "33 pictures in 3 classes, 3 to 20 each" in caplog.text
+    assert "33 images in 3 classes, 3 to 20 each" in caplog.text
 
 
 def test_a_part_of_each_class_is_held_out_and_the_same_for_a_seed(folder: Path) -> None:

@@ -63,7 +63,7 @@ def test_the_rate_follows_the_batch_and_says_so(model: Small, caplog: pytest.Log
     caplog.set_level(logging.INFO)
     optimizer = build_optimizer(model, {"type": "SGD", "lr": 0.02, "base_batch": 16}, 4)
     assert {group["lr"] for group in optimizer.param_groups} == {0.005}
-    assert "learning rate 0.02 for batch 16 -> 0.005 for batch 4" in caplog.text
+    assert "learning rate 0.005: 0.02 for batch size 16, scaled linearly to batch size 4" in caplog.text
     same = build_optimizer(model, {"type": "SGD", "lr": 0.02}, 4)
     assert {group["lr"] for group in same.param_groups} == {0.02}
 

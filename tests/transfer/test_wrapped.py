@@ -154,7 +154,7 @@ def test_class_names_of_one_stage_models_may_leave_background_out(tmp_path: Path
         assert meta["class_names"] == ([BACKGROUND, *names] if len(names) == 2 else names)
         assert len(meta["category_ids"]) == 3
     with pytest.raises(
-        CheckpointError, match=r"--classes: 1 names for a model with 3 classes \(or 2 without background"
+        CheckpointError, match=r"--classes: 1 name for a model with 3 classes \(or 2 without background"
     ):
         import_checkpoint(tmp_path / "f.pth", out=tmp_path / "none.pt", classes=["a"])
     assert not (tmp_path / "none.pt").exists()

@@ -137,7 +137,8 @@ def test_configs(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     evil.write_text(f"import os\nos.system('touch {tmp_path / 'ran'}')\n")
     assert "not code" in said(capsys, ["train", str(evil)])
     assert not (tmp_path / "ran").exists()
-    assert "nearest: " in said(capsys, ["train", "retinanet/retinanet_r50_1x"])
+    line = said(capsys, ["train", "retinanet/retinanet_r50_1x"])
+    assert "no config or recipe 'retinanet/retinanet_r50_1x'; nearest: retinanet" in line
 
 
 @pytest.mark.parametrize(
@@ -233,12 +234,6 @@ def test_folders_that_cannot_be_written(
     assert str(inside) in said(capsys, ["test", str(run / "best.pt"), "--json", str(inside / "r.json")])
 
 
-def test_resume_where_there_is_nothing(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "nothing to resume" in said(capsys, ["finetune", "--out", str(tmp_path / "no"), "--resume"])
-    arguments = ["train", str(run / "config.py"), "--work-dir", str(tmp_path / "no"), "--resume"]
-    assert "nothing to resume" in said(capsys, arguments)
-
-
 def test_evaluate(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     truth = str(digits / "test" / "_annotations.coco.json")
     bad = tmp_path / "dt.json"
@@ -248,8 +243,15 @@ def test_evaluate(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_names(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = said(capsys, ["finetune", "--data", str(digits), "--out", str(tmp_path / "o"), "--model", "faster_rcn"])
-    assert "faster_rcnn_" in line
+    for name, near in (
+        ("faster_rcn", "faster_rcnn_"),
+        ("nosuch", ""),
+        ("", ""),
+        ("Faster-RCNN_R50", "faster_rcnn_r50"),
+    ):
+        line = said(capsys, ["finetune", "--data", str(digits), "--out", str(tmp_path / "o"), "--model", name])
+        assert f"no config or recipe {name!r}; nearest: {near}" in line
+        assert line.partition("nearest: ")[2].count(",") == 2, "three names"
     assert "resnet9999" in said(capsys, finetune(digits, tmp_path / "o", "--backbone", "resnet9999"))
 
 
@@ -277,13 +279,14 @@ def test_a_value_of_a_step_out_of_range_is_one_line(
     assert "data.train.transforms.1.p must be at least 0 and at most 1, not 7" in line
 
 
-def test_resume_takes_no_choices_but_says_so(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_takes_no_other_arguments(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / "config.py").read_text()
     resume = ["finetune", "--out", str(run), "--resume"]
     line = said(capsys, [*resume, "--epochs", "3", "--seed", "0", "--scratch", "--data", "somewhere"])
-    assert "takes no --data, --epochs, --seed, --scratch: " in line
+    assert "other arguments: --data somewhere (was " in line
+    assert "), --epochs 3 (was not given), --scratch (was not given). " in line
     assert "--cfg-options" in line
-    assert "takes no --model: " in said(capsys, [*resume, "--model", "faster_rcnn_lite0"])
+    assert "--model faster_rcnn_lite0 (was retinanet_lite0)" in said(capsys, [*resume, "--model", "faster_rcnn_lite0"])
     assert "unknown key" in said(capsys, [*resume, "--cfg-options", "optimizer.rate=1"])
     assert "another model" in said(capsys, [*resume, "--cfg-options", "model.neck.out_channels=64"])
     assert (run / "config.py").read_text() == before, "options that do not work are not kept"

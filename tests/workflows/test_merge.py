@@ -145,7 +145,7 @@ def test_pictures_trained_and_measured_on_are_said(digits: Path, twin: Path, tmp
     """Its valid part goes to train as a JSON of its own: six pictures of val are trained on."""
     inputs = [digits, twin / "valid" / "_annotations.coco.json"]
     report = merge(inputs, out=tmp_path / "out")
-    assert report.notes[-1] == "6 pictures are in train.json and in val.json: what is measured on them was trained on"
+    assert report.notes[-1] == "6 images are both in train.json and in val.json: evaluated on training images"
 
 
 def test_everything_odd_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -168,9 +168,9 @@ def test_everything_odd_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture
         f"{paths[1]} lists ring without an object: its pictures count as free of them",
         f"{paths[1]}: 1 annotations repeat an earlier id and were renumbered (annotation 1)",
         f"{paths[1]}: videos not carried over",
-        "train.json: 2 pictures are another input's too and were united with it",
-        "train.json: 2 objects have a new id, theirs was taken, missing or 0",
-        f"train.json: 1 objects are of a class not labelled on their picture (first: annotation 1 of {paths[1]})",
+        "train.json: 2 images are in several inputs and kept once",
+        "train.json: 2 objects got a new id: the old one was taken, missing or 0",
+        f"train.json: 1 object is of a class that is not annotated on the image (first: annotation 1 of {paths[1]})",
     )
     assert all(note in caplog.messages for note in report.notes)
     save(tmp_path / "aliases.json", {"cell": ["Cells"]})

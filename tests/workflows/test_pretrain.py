@@ -235,7 +235,7 @@ def test_bad_input_is_said_in_one_line(
     assert "size=0 must be at least 1" in error(few, "--cfg-options", "data.train.transforms.0.size=0")
     assert "is none of top1, top5" in error(few, "--cfg-options", "training.best_metric=AP")
     assert "holds an earlier run" in said(capsys, "--data", str(few), "--out", str(whole))
-    assert "takes no --steps: leave that out" in said(capsys, "--out", str(whole), "--resume")
+    assert "other arguments: --steps " in said(capsys, "--out", str(whole), "--resume")
     with pytest.raises(TrainingError, match="nothing to resume"):
         pretrain(out=tmp_path / "new", resume=True)
 

@@ -18,8 +18,9 @@ from tldet.data.loader import LoaderSettings
 from tldet.engine.log import read_log
 from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.structures import Batch, Detections
+from tldet.workflows.data_layout import resolve_layout
 from tldet.workflows.evaluate import evaluate
-from tldet.workflows.finetune import finetune, resolve_layout
+from tldet.workflows.finetune import finetune
 from tldet.workflows.models import test_size as model_size
 from tldet.workflows.parts import EvalSettings, Validation, build_dataset
 from tldet.workflows.test import test as measure
@@ -261,7 +262,7 @@ def test_starting_from_a_checkpoint_of_other_classes(run: Path, digits: Path, tm
 
 
 def test_resume_and_start_exclude_each_other(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="exclude each other"):
+    with pytest.raises(TrainingError, match="was started with package:efficientnet_lite0; leave --init-from out"):
         train(run / "config.py", work_dir=run, resume=True, init_from=run / "best.pt")
     with pytest.raises(TrainingError, match="nothing to resume"):
         finetune(out=tmp_path, resume=True)

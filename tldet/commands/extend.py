@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_bad_image, add_class_match, add_length, add_options, add_seed
+from tldet.commands.settings import add_settings, options_of
+from tldet.commands.shared import add_bad_image, add_class_match, add_length, add_seed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,7 +15,7 @@ SUMMARY = "add classes to a detector that keeps those it has"
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """What it takes."""
+    """Add the arguments."""
     parser.add_argument("checkpoint", nargs="?", metavar="CKPT", help="a tldet checkpoint of the detector to extend")
     parser.add_argument("--data", metavar="DIR", help="folder with pictures and COCO JSON of the new classes")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the run goes")
@@ -36,17 +37,19 @@ def arguments(parser: ArgumentParser) -> None:
     )
     add_length(parser)
     add_seed(parser)
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out and its config.py")
+    text = "resume the run in --out, or start it if there is no checkpoint yet"
+    parser.add_argument("--resume", action="store_true", help=text)
     add_class_match(parser)
     add_bad_image(parser)
-    add_options(parser)
+    add_settings(parser)
 
 
 def run(args: Namespace, console: Console) -> None:
-    """Run it."""
+    """Extend."""
+    from tldet.commands.following import show_next
     from tldet.workflows.extend.extend import ExtendData, extend
 
-    extend(
+    report = extend(
         args.checkpoint,
         ExtendData(
             data=args.data,
@@ -68,6 +71,7 @@ def run(args: Namespace, console: Console) -> None:
         fold_names=tuple(args.fold_names),
         resume=args.resume,
         on_bad_image=args.on_bad_image,
-        options=args.cfg_options,
+        options=options_of(args),
         console=console,
     )
+    show_next(report.checkpoint, console)

@@ -5,20 +5,14 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import (
-    add_bad_image,
-    add_data,
-    add_length,
-    add_options,
-    positive_float,
-    positive_int,
-    wishes_of,
-)
+from tldet.commands.settings import add_settings, wishes_of
+from tldet.commands.shared import add_bad_image, add_data, add_length, positive_float, positive_int
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 SUMMARY = "few-shot detection: train on base classes, then learn novel ones from K objects each"
+HINTS = {"resume": "not needed, the same command continues the experiment in --out"}
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -60,9 +54,14 @@ def arguments(parser: ArgumentParser) -> None:
         help="have objects that are not among the K count as background, as in the papers, instead of teaching nothing",
     )
     add_bad_image(parser)
-    add_options(parser)
+    add_settings(parser)
     parser.add_argument(
-        "--shot-options", nargs="+", default=[], metavar="a.b=c", help="override config keys of the runs on K shots"
+        "--shot-options",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="a.b=c",
+        help="override config keys of the runs on K shots",
     )
 
 

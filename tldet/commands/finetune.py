@@ -5,16 +5,13 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
+from tldet.commands.settings import add_compile, add_settings, options_of
 from tldet.commands.shared import (
     add_bad_image,
     add_class_match,
-    add_compile,
     add_data,
     add_length,
-    add_on_oom,
-    add_options,
     add_seed,
-    options_of,
     positive_float,
     share,
 )
@@ -26,31 +23,32 @@ SUMMARY = "fine-tune on your own data, no config to write"
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """What it takes."""
+    """Add the arguments."""
     add_data(parser)
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the run goes")
+    parser.add_argument("--out", required=True, metavar="DIR", help="output directory")
     parser.add_argument("--model", metavar="NAME", help="recipe (default: faster_rcnn_lite0)")
     parser.add_argument("--backbone", metavar="B", help="another backbone, see tldet models")
     add_length(parser)
     add_seed(parser)
-    parser.add_argument("--scratch", action="store_true", help="start from random weights instead of pretrained ones")
+    text = "resume the run in --out, or start it if there is no checkpoint yet"
+    parser.add_argument("--resume", action="store_true", help=text)
+    parser.add_argument("--scratch", action="store_true", help="random initial weights")
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         "--weights",
         metavar="W",
-        help="start from a whole detector: 'coco' (the recipe's published COCO weights), or the file of one of tldet, "
-        "MMDetection or torchvision, rows of classes carried by name; or from the file of a backbone's weights "
-        "(default: the recipe's ImageNet backbone)",
+        help="initial weights: 'coco' (the recipe's published COCO weights), a detector checkpoint (tldet, MMDetection "
+        "or torchvision; classifier weights are copied by class name) or a backbone file (default: ImageNet backbone)",
     )
-    start.add_argument("--resume", action="store_true", help="go on with the run in --out and its config.py")
-    start.add_argument("--init-from", metavar="F", help="start from the weights of this tldet checkpoint")
-    transfer = parser.add_argument_group("what of the start stays")
+    start.add_argument("--init-from", metavar="F", help="tldet checkpoint with the initial weights")
+    transfer = parser.add_argument_group("freezing and learning rates")
     transfer.add_argument(
         "--freeze",
         nargs="+",
+        action="extend",
         default=[],
         metavar="WHAT",
-        help="what does not learn: 'backbone', 'all-but-head', or globs over names of modules and parameters",
+        help="freeze 'backbone', 'all-but-head', or modules and parameters matching a glob",
     )
     transfer.add_argument(
         "--gradual",
@@ -69,16 +67,16 @@ def arguments(parser: ArgumentParser) -> None:
     add_class_match(parser)
     add_bad_image(parser)
     add_compile(parser)
-    add_on_oom(parser)
-    add_options(parser)
+    add_settings(parser)
 
 
 def run(args: Namespace, console: Console) -> None:
-    """Run it."""
+    """Fine-tune."""
+    from tldet.commands.following import show_next
     from tldet.workflows.finetune import finetune
     from tldet.workflows.transfer_options import TransferOptions
 
-    finetune(
+    outcome = finetune(
         args.data,
         out=args.out,
         model=args.model,
@@ -106,3 +104,4 @@ def run(args: Namespace, console: Console) -> None:
         options=options_of(args),
         console=console,
     )
+    show_next(outcome.checkpoint, console)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_compile, add_length, add_on_oom, add_options, add_seed, options_of
+from tldet.commands.settings import add_compile, add_settings, options_of
+from tldet.commands.shared import add_length, add_seed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,25 +15,28 @@ SUMMARY = "train a backbone by classification, for a detector"
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """What it takes."""
+    """Add the arguments."""
     data = parser.add_mutually_exclusive_group()
     data.add_argument("--data", metavar="DIR", help="folder with train/CLASS/*.jpg and, if there is one, val/CLASS")
     data.add_argument("--demo", action="store_true", help="generate data/digit_crops and train on it")
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the run and backbone.safetensors go")
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="output directory of the run and backbone.safetensors"
+    )
     parser.add_argument("--backbone", metavar="B", help="see tldet models (default: efficientnet_lite0)")
     add_length(parser)
     add_seed(parser)
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out and its config.py")
+    text = "resume the run in --out, or start it if there is no checkpoint yet"
+    parser.add_argument("--resume", action="store_true", help=text)
     add_compile(parser)
-    add_on_oom(parser)
-    add_options(parser)
+    add_settings(parser)
 
 
 def run(args: Namespace, console: Console) -> None:
-    """Run it."""
+    """Pretrain."""
+    from tldet.commands.following import show_next_of_pretraining
     from tldet.workflows.pretrain import pretrain
 
-    pretrain(
+    outcome = pretrain(
         args.data,
         out=args.out,
         demo=args.demo,
@@ -45,3 +49,4 @@ def run(args: Namespace, console: Console) -> None:
         options=options_of(args),
         console=console,
     )
+    show_next_of_pretraining(outcome, console)

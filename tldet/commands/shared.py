@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from typing import TYPE_CHECKING, Any
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable
 
-if TYPE_CHECKING:
-    from tldet.workflows.study.plan import Wishes
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def add_data(parser: ArgumentParser) -> None:
-    """A folder, or its parts one by one."""
+    """Add the data: a folder, or its splits one by one."""
     parser.add_argument("--data", metavar="DIR", help="folder with images and COCO JSON")
     parser.add_argument("--train", metavar="JSON", help="training annotations")
     parser.add_argument("--val", metavar="JSON", help="validation annotations")
@@ -20,39 +19,18 @@ def add_data(parser: ArgumentParser) -> None:
 
 
 def add_length(parser: ArgumentParser) -> None:
-    """How long training is; one of three."""
+    """Add the length of training in one of three units."""
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=positive_int, metavar="N", help="train for N epochs")
     length.add_argument("--minutes", type=positive_float, metavar="M", help="budget of training time")
-    length.add_argument("--steps", type=whole_number, metavar="N", help="train for N steps; 0 measures the start")
+    length.add_argument(
+        "--steps", type=whole_number, metavar="N", help="train for N steps; 0 evaluates the initial weights"
+    )
 
 
 def add_seed(parser: ArgumentParser) -> None:
-    """What random draws come from."""
+    """Add ``--seed``."""
     parser.add_argument("--seed", type=int, metavar="S", help="seed (default: 0)")
-
-
-def add_options(parser: ArgumentParser) -> None:
-    """Keys of the config."""
-    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="a.b=c", help="override config keys")
-
-
-def add_compile(parser: ArgumentParser) -> None:
-    """The compiler; see :func:`options_of`."""
-    parser.add_argument("--compile", action="store_true", help="use torch.compile where it is measured to pay")
-
-
-def add_on_oom(parser: ArgumentParser) -> None:
-    """Add ``--on-oom``; see :func:`options_of`."""
-    text = "if a training step runs out of memory: stop (error, default), or halve the micro-batch and double the "
-    parser.add_argument("--on-oom", choices=["error", "reduce"], help=text + "gradient accumulation")
-
-
-def options_of(args: Namespace) -> list[str]:
-    """The keys of the config that ``--cfg-options``, :func:`add_compile` and :func:`add_on_oom` give."""
-    options = ["training.compile=True"] if args.compile else []
-    options += [f"training.on_oom={args.on_oom!r}"] if args.on_oom else []
-    return [*options, *args.cfg_options]
 
 
 def add_bad_image(parser: ArgumentParser) -> None:
@@ -93,6 +71,7 @@ def add_class_match(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--fold-names",
         nargs="+",
+        action="extend",
         choices=["case", "plural"],
         default=[],
         help="also know classes again that differ in letter case, or in singular and plural",
@@ -100,14 +79,13 @@ def add_class_match(parser: ArgumentParser) -> None:
 
 
 def add_device(parser: ArgumentParser) -> None:
-    """Where a model runs."""
+    """Add ``--device``."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
 
 
 def add_precision(parser: ArgumentParser, auto: str) -> None:
     """What a model computes in; ``auto`` says what is chosen by itself."""
-    choices = ["auto", "fp32", "bf16", "fp16"]
-    parser.add_argument("--precision", choices=choices, default="auto", help=f"number format (default: {auto})")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help=f"precision (default: {auto})")
 
 
 def add_engine(parser: ArgumentParser) -> None:
@@ -116,42 +94,38 @@ def add_engine(parser: ArgumentParser) -> None:
 
 
 def positive_float(text: str) -> float:
-    """An argument that must be a finite number above 0."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ArgumentTypeError(f"must be above 0, not {text}")
-    return value
+    """Parse a finite number above 0."""
+    return number(text, "a number above 0", lambda value: 0 < value < float("inf"))
 
 
 def share(text: str) -> float:
-    """An argument above 0 and at most 1."""
-    value = float(text)
-    if not 0 < value <= 1:
-        raise ArgumentTypeError(f"must be above 0 and at most 1, not {text}")
-    return value
+    """Parse a number above 0 and at most 1."""
+    return number(text, "above 0 and at most 1", lambda value: 0 < value <= 1)
 
 
 def score(text: str) -> float:
-    """An argument from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ArgumentTypeError(f"must be from 0 to 1, not {text}")
-    return value
+    """Parse a number from 0 to 1."""
+    return number(text, "from 0 to 1", lambda value: 0 <= value <= 1)
 
 
 def whole_number(text: str) -> int:
-    """An argument that must be 0 or a whole number above it."""
-    value = int(text)
-    if value < 0:
-        raise ArgumentTypeError(f"must be at least 0, not {text}")
-    return value
+    """Parse an integer of at least 0."""
+    return int(number(text, "an integer of at least 0", lambda value: value >= 0, int))
 
 
 def positive_int(text: str) -> int:
-    """An argument that must be a whole number above 0."""
-    value = int(text)
-    if value < 1:
-        raise ArgumentTypeError(f"must be at least 1, not {text}")
+    """Parse an integer of at least 1."""
+    return int(number(text, "an integer of at least 1", lambda value: value >= 1, int))
+
+
+def number(text: str, what: str, fits: Callable[[float], bool], kind: Callable[[str], float] = float) -> float:
+    """Parse a number for argparse; ``what`` describes those that fit."""
+    try:
+        value = kind(text)
+    except (ValueError, OverflowError):
+        value = float("nan")
+    if not fits(value):
+        raise ArgumentTypeError(f"must be {what}, not {text!r}")
     return value
 
 
@@ -160,26 +134,3 @@ def file_name(text: str) -> str:
     if os.path.isdir(text):  # noqa: PTH112  (Path.is_dir raises OSError if the name is too long)
         raise ArgumentTypeError(f"{text} is a folder; give the name of a file")
     return text
-
-
-def wishes_of(args: Namespace) -> Wishes:
-    """What all runs of a study share."""
-    from pathlib import Path
-
-    from tldet.workflows.study.plan import Wishes
-
-    given: dict[str, Any] = {"model": args.model} if args.model is not None else {}
-    return Wishes(
-        args.data,
-        Path(args.out),
-        train_json=args.train,
-        val_json=args.val,
-        images=args.images,
-        on_bad_image=args.on_bad_image,
-        epochs=args.epochs,
-        minutes=args.minutes,
-        steps=args.steps,
-        seeds=args.seeds,
-        options=args.cfg_options,
-        **given,
-    )

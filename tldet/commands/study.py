@@ -5,20 +5,14 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import (
-    add_bad_image,
-    add_data,
-    add_length,
-    add_options,
-    positive_float,
-    positive_int,
-    wishes_of,
-)
+from tldet.commands.settings import add_settings, wishes_of
+from tldet.commands.shared import add_bad_image, add_data, add_length, positive_float, positive_int
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 SUMMARY = "compare ways to start, backbones or amounts of data at an equal budget"
+HINTS = {"resume": "not needed, the same command continues the study in --out"}
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -49,7 +43,7 @@ def _add_shared(parser: ArgumentParser, fractions: str) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help=text)
     add_length(parser)
     add_bad_image(parser)
-    add_options(parser)
+    add_settings(parser)
 
 
 def run(args: Namespace, console: Console) -> None:

@@ -14,10 +14,13 @@ SUMMARY = "evaluate a checkpoint (COCO box and mask mAP)"
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """What it takes."""
+    """Add the arguments."""
     parser.add_argument("checkpoint", metavar="CKPT", help="a tldet checkpoint")
     parser.add_argument(
-        "--data", metavar="JSON", help="COCO annotations (default: test or validation split of the checkpoint's config)"
+        "--data",
+        metavar="DATA",
+        help="COCO JSON, or a folder as for finetune, of which the test split is used, else the validation split "
+        "(default: test or validation split of the checkpoint's config)",
     )
     parser.add_argument("--images", metavar="DIR", help="image directory of --data (default: searched)")
     parser.add_argument(
@@ -40,7 +43,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, console: Console) -> None:
-    """Run it."""
+    """Evaluate."""
     from tldet.workflows.test import test
 
     test(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.shared import add_bad_image, add_class_match, add_compile, add_on_oom, add_options, options_of
+from tldet.commands.settings import add_compile, add_settings, options_of
+from tldet.commands.shared import add_bad_image, add_class_match
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,25 +15,25 @@ SUMMARY = "train from a config file"
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """What it takes."""
+    """Add the arguments."""
     parser.add_argument("config", help="config file, or a name such as faster_rcnn/faster_rcnn_r50_fpn_1x_coco")
-    parser.add_argument("--work-dir", metavar="D", help="where checkpoints and the log go (default: runs/CONFIG)")
-    start = parser.add_mutually_exclusive_group()
-    start.add_argument("--resume", action="store_true", help="go on from the newest readable checkpoint in --work-dir")
-    start.add_argument("--init-from", metavar="F", help="start from the weights of this tldet checkpoint")
+    parser.add_argument("--work-dir", metavar="D", help="output directory (default: runs/CONFIG)")
+    text = "resume the run in --work-dir, or start it if there is no checkpoint yet"
+    parser.add_argument("--resume", action="store_true", help=text)
+    parser.add_argument("--init-from", metavar="F", help="tldet checkpoint with the initial weights")
     add_class_match(parser)
     add_bad_image(parser)
     add_compile(parser)
-    add_on_oom(parser)
-    add_options(parser)
+    add_settings(parser)
 
 
 def run(args: Namespace, console: Console) -> None:
-    """Run it."""
+    """Train."""
+    from tldet.commands.following import show_next
     from tldet.workflows.train import train
     from tldet.workflows.transfer_options import TransferOptions
 
-    train(
+    outcome = train(
         args.config,
         work_dir=args.work_dir,
         resume=args.resume,
@@ -42,3 +43,4 @@ def run(args: Namespace, console: Console) -> None:
         options=options_of(args),
         console=console,
     )
+    show_next(outcome.checkpoint, console)

@@ -2,7 +2,7 @@
 
 from tldet.config.build import build, build_settings
 from tldet.config.check import Part, check
-from tldet.config.files import Config, find, load, parse_options
+from tldet.config.files import Config, find, load, option_value, override, parse_options
 from tldet.config.ranges import require_range, require_ranges
 
 __all__ = [
@@ -13,6 +13,8 @@ __all__ = [
     "check",
     "find",
     "load",
+    "option_value",
+    "override",
     "parse_options",
     "require_range",
     "require_ranges",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
-from tldet.config.files import Config
+from tldet.config.files import Config, neighbors
 from tldet.errors import ConfigError
 
 
@@ -71,11 +71,16 @@ def parameters(target: Callable[..., Any], supplied: Collection[str] = ()) -> di
     }
 
 
+LISTED = 20  # most names that a message lists
+
+
 def nearest(name: object, names: Collection[str]) -> str:
     """A hint at what may have been meant."""
     near = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.55)
     near = [n for n in names if n == "".join(word[:1] for word in str(name).split("_"))] or near  # learning_rate is lr
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(names))}"
+    if near or len(names) <= LISTED:
+        return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(names))}"
+    return f"nearest: {', '.join(neighbors(str(name), names))}"
 
 
 def _strangers(data: Mapping[str, Any], prefix: str, patterns: Sequence[str]) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import difflib
 import pprint
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,20 @@ def find(name: str | Path) -> Path:
             return candidate
     if exists(given):
         require_file(given, ConfigError)
-    names = [*shipped(), *(n.removeprefix("recipes/") for n in shipped() if n.startswith("recipes/"))]
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.3) or names
-    raise ConfigError(f"no config file or name {str(name)!r}; nearest: {', '.join(near)}")
+    names = [name.removeprefix("recipes/") for name in shipped()]
+    near = ", ".join(neighbors(str(name), names))
+    raise ConfigError(f"no config or recipe {str(name)!r}; nearest: {near} (tldet models --detectors lists all)")
+
+
+def neighbors(name: str, names: Collection[str], count: int = 3) -> list[str]:
+    """Return the most similar names, best first; folders, letter case and the kind of dash do not count."""
+    keys = {other: _last_part(other) for other in names}
+    near = difflib.get_close_matches(_last_part(name), list(dict.fromkeys(keys.values())), n=count, cutoff=0.0)
+    return sorted((other for other in keys if keys[other] in near), key=lambda other: near.index(keys[other]))[:count]
+
+
+def _last_part(name: str) -> str:
+    return name.lower().replace("-", "_").removesuffix(".py").rpartition("/")[2]
 
 
 def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
@@ -97,15 +108,25 @@ def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """
     path = find(path)
     origins: Origins = {}
-    data = _merged(path, origins, {})
-    if options:
-        data = _over(f"{FROM_OPTIONS} {', '.join(options)}", data, options, lists=True)
-    for key in options or {}:
+    return override(Config(_merged(path, origins, {}), origins, str(path)), options or {})
+
+
+def override(config: Config, options: Mapping[str, Any]) -> Config:
+    """Return a config with ``options`` (dotted path to value) on top.
+
+    Raises:
+        ConfigError: an option leads through something that is no section or list.
+    """
+    if not options:
+        return config
+    data = _over(f"{FROM_OPTIONS} {', '.join(options)}", config.data, options, lists=True)
+    origins = dict(config.origins)
+    for key in options:
         origins = {k: v for k, v in origins.items() if not k.startswith(key + ".")}
         origins[key] = FROM_OPTIONS
         for above in _above(key):  # a section that only the option made is its own too
             origins.setdefault(above, FROM_OPTIONS)
-    return Config(data, origins, str(path))
+    return Config(data, origins, config.source)
 
 
 def _above(key: str) -> Iterator[str]:
@@ -190,6 +211,17 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"{FROM_OPTIONS} {pair!r}: must look like a.b=value")
         options[key.strip()] = _option(key.strip(), text)
     return options
+
+
+def option_value(options: Mapping[str, Any], key: str) -> Any:
+    """Return the value that options give to a key, alone or within a section; None if none of them does."""
+    found = None
+    for path, value in options.items():
+        if path == key:
+            found = value
+        elif key.startswith(f"{path}.") and isinstance(value, dict):
+            found = Config(value).get(key[len(path) + 1 :], found)
+    return found
 
 
 def _option(key: str, text: str) -> Any:

@@ -25,6 +25,7 @@ from tldet.errors import DataError
 from tldet.inputs import is_folder, kind_of, real_path
 from tldet.registry import DATASETS
 from tldet.structures import LabelledBatch
+from tldet.wording import counted
 
 log = logging.getLogger(__name__)
 NAMED = 5  # classes in a message
@@ -181,8 +182,9 @@ def _named(names: Sequence[str], count: int) -> str:
 def _say_counts(folder: Path, labels: NDArray[np.int64], classes: int, part: str) -> None:
     counts = np.bincount(labels, minlength=classes)
     use = {"all": "", "train": " to train on", "measure": " held out to measure on"}[part]
-    text = "%s: %d pictures%s in %d classes, %d to %d each"
-    log.info(text, folder, len(labels), use, np.count_nonzero(counts), counts[counts > 0].min(), counts.max())
+    found = counted(int(np.count_nonzero(counts)), "class", "classes")
+    least, most = counts[counts > 0].min(), counts.max()
+    log.info("%s: %s%s in %s, %d to %d each", folder, counted(len(labels), "image"), use, found, least, most)
 
 
 def held_out(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:

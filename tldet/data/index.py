@@ -22,6 +22,7 @@ from tldet.coco.reader import Coco, read_coco, require_training_fields
 from tldet.errors import DataError
 from tldet.inputs import real_path, require_file
 from tldet.labelled import labelled_table
+from tldet.wording import counted
 
 log = logging.getLogger(__name__)
 CACHE_VERSION = 5
@@ -163,8 +164,8 @@ class AnnotationIndex:
         kept = replace(known, class_names=tuple(classes), category_ids=ids)
         kept = kept if (labels >= 0).all() else kept._keep(labels >= 0)
         left = sorted(set(self.class_names) - set(classes))
-        count, named = int((labels < 0).sum()), ", ".join(left[:NAMED])
-        line = f"{count} objects left out: the model does not have their classes ({named})"
+        count, named = counted(int((labels < 0).sum()), "object"), ", ".join(left[:NAMED])
+        line = f"{count} left out: the model does not have their classes ({named})"
         return replace(kept, notes=(*self.notes, line)) if left else kept
 
     def _with_unused(self) -> AnnotationIndex:

@@ -27,6 +27,7 @@ from tldet.errors import DataError
 from tldet.inputs import read_file
 from tldet.labelled import LABELLED
 from tldet.output import write_json
+from tldet.wording import counted
 
 Record = dict[str, Any]
 
@@ -150,7 +151,7 @@ def draw(index: AnnotationIndex, shots: int, seed: int) -> set[int]:
     pools = [_pool(index, label) for label in range(len(index.class_names))]
     for name, pool in zip(index.class_names, pools, strict=True):
         if len(pool) < shots:
-            few = f"only {len(pool)} objects" if len(pool) else "no object"
+            few = f"only {counted(len(pool), 'object')}" if len(pool) else "no object"
             raise DataError(f"{index.path}: {shots} shots of class {name!r} asked for, but it has {few}")
     return {int(one) for label, pool in enumerate(pools) for one in _shuffled(pool, seed, index, label)[:shots]}
 

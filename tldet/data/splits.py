@@ -17,6 +17,7 @@ from tldet.data.merge.pictures import same_pictures
 from tldet.errors import DataError
 from tldet.inputs import is_file
 from tldet.output import write_json
+from tldet.wording import counted
 
 log = logging.getLogger(__name__)
 NAMED = 10  # classes in a message
@@ -54,8 +55,8 @@ def split_one(split: Split, out: Path, *, seed: int, share: float = 0.2) -> tupl
         raise DataError(f"{split.annotations}: cannot be split into training and validation: {why}; give --val")
     chosen = {"train": index.image_ids[~val], "val": index.image_ids[val]}
     written = [write_part(split, set(ids.tolist()), out / f"{name}.json") for name, ids in chosen.items()]
-    counts = split.annotations, int((~val).sum()), int(val.sum())
-    log.info("%s: split into %d images for training and %d for validation", *counts)
+    counts = counted(int((~val).sum()), "image"), int(val.sum())
+    log.info("%s: split into %s for training and %d for validation", split.annotations, *counts)
     _report_absent(split, index, shown, val)
     return written[0], written[1]
 

@@ -19,6 +19,7 @@ from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.splits import rarest_classes, shown_classes, write_part
 from tldet.errors import DataError
+from tldet.wording import counted
 
 log = logging.getLogger(__name__)
 STREAM = 11  # beside the seed: other draws of the same seed are others
@@ -82,9 +83,10 @@ def write_subset(split: Split, fraction: float, seed: int, path: Path) -> Split:
     shown = shown_classes(index)
     if left := _absent(index, shown[chosen]):
         least = len(_cover(order, shown))
+        enough = f"{np.ceil(1000 * least / len(index)) / 1000:g} ({counted(least, 'image')})"
         raise DataError(
-            f"{split.annotations}: {len(chosen)} of {len(index)} pictures (fraction {fraction:g}) leave class {left} "
-            f"without any: take a fraction of at least {np.ceil(1000 * least / len(index)) / 1000:g} ({least} pictures)"
+            f"{split.annotations}: {len(chosen)} of {counted(len(index), 'image')} (fraction {fraction:g}) leave class "
+            f"{left} without an object: take a fraction of at least {enough}"
         )
     return write_part(split, set(index.image_ids[chosen].tolist()), path)
 

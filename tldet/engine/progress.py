@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +36,20 @@ class ConsoleReporter(Reporter):
 
     Args:
         console: where to.
+        shown: metrics that are printed after a validation; all of them when None.
         interval: seconds between lines where there is no terminal.
         clock: a monotonic clock in seconds.
     """
 
-    def __init__(self, console: Console, interval: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        console: Console,
+        shown: Sequence[str] | None = None,
+        interval: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._console = console
+        self._shown = shown
         self._interval = interval
         self._clock = clock
         self._bar: Progress | None = None
@@ -79,10 +87,9 @@ class ConsoleReporter(Reporter):
         """Print the metrics of a validation."""
         if record["type"] == "val":
             skipped = ("type", "step", "epoch", "best", "best_step", "time")
-            shown = [
-                f"{name} {value:.4g}" for name, value in record.items() if name not in skipped and value is not None
-            ]
-            best = "" if record.get("best") is None else f"  (best {record['best']:.4g} at step {record['best_step']})"
+            names = [name for name in record if name not in skipped] if self._shown is None else self._shown
+            shown = [f"{name} {record[name]:.4g}" for name in names if record.get(name) is not None]
+            best = "" if record.get("best") is None else f" (best {record['best']:.4g} at step {record['best_step']})"
             self._print(f"validation at step {record['step']}: {', '.join(shown)}{best}")
 
     def say(self, text: str) -> None:

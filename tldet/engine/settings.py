@@ -21,6 +21,7 @@ class TrainSettings:
         accumulate: micro-batches whose gradients make one optimizer step.
         clip_norm: gradients longer than this (L2 over all parameters) are scaled down to it; None leaves them.
         ema: decay of the exponential moving average of the weights that is validated and deployed; None for none.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ... (see :func:`tldet.engine.precision.pick_device`).
         precision: ``fp32``, ``bf16``, ``fp16`` or ``auto`` (see :mod:`tldet.engine.precision`).
         on_oom: a training step that runs out of memory ends the run ("error") or is repeated with half the micro-batch
             and twice the accumulation ("reduce"), as are all later steps.
@@ -42,6 +43,7 @@ class TrainSettings:
     accumulate: int = 1
     clip_norm: float | None = None
     ema: float | None = None
+    device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     on_oom: Literal["error", "reduce"] = "error"
     compile: bool = False

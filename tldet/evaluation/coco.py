@@ -17,6 +17,7 @@ from tldet.evaluation.columns import Floats, Results, Type, joined
 from tldet.evaluation.engines import Engine, Stream, score
 from tldet.evaluation.loading import load_ground_truth, load_results
 from tldet.evaluation.report import CocoResult
+from tldet.wording import counted
 
 if TYPE_CHECKING:  # scoring files needs no torch
     from tldet.structures import Detections
@@ -127,7 +128,8 @@ class CocoEvaluator:
     def compute(self) -> CocoResult:
         """Score the pictures given to :meth:`update`."""
         if self._left_out:
-            logger.info("%d detections of classes that %s lacks were left out", self._left_out, self.truth.name)
+            what = counted(self._left_out, "detection")
+            logger.info("%s left out: of classes that %s does not have", what, self.truth.name)
         if self._stream:
             return self._stream.compute()
         truth = self.truth.on(self._found)

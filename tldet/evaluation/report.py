@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.output import write_json
+from tldet.wording import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -91,7 +92,8 @@ class CocoResult:
         from rich.text import Text
 
         left = f"; {self.unjudged} of classes their picture is not labelled for left out" if self.unjudged else ""
-        shown = Table(title=f"COCO {self.type}, {self.images} pictures, {self.detections} detections{left}")
+        title = f"COCO {self.type}, {counted(self.images, 'image')}, {counted(self.detections, 'detection')}{left}"
+        shown = Table(title=title)
         shown.add_column("class")
         shown.add_column("AP", justify="right")
         shown.add_column("AP50", justify="right")

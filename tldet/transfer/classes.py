@@ -13,6 +13,7 @@ from typing import Any
 from tldet.errors import ConfigError
 from tldet.inputs import exists, is_folder, read_file
 from tldet.transfer.known import Known
+from tldet.wording import counted
 
 BACKGROUND = "__background__"
 COCO = "FasterRCNN_ResNet50_FPN_Weights.COCO_V1"  # any of torchvision's weights that lists COCO's categories
@@ -82,7 +83,9 @@ def _given_classes(names: Sequence[str], count: int, *, background: bool) -> Cla
         return Classes((BACKGROUND, *named.names), (0, *named.ids), "--classes, after a row for background")
     if len(names) != count:
         besides = f" (or {count - 1} without background)" if background else ""
-        raise ConfigError(f"--classes: {len(names)} names for a model with {count} classes{besides}")
+        raise ConfigError(
+            f"--classes: {counted(len(names), 'name')} for a model with {counted(count, 'class', 'classes')}{besides}"
+        )
     return replace(_with_ids(tuple(names)), source="--classes")
 
 

@@ -69,7 +69,10 @@ class Recipe:
         lr = self.lr
         if self.base_batch and batch_size != self.base_batch:
             lr = self.lr * batch_size / self.base_batch
-            log.info("learning rate %g for batch %d -> %g for batch %d", self.lr, self.base_batch, lr, batch_size)
+            text = "learning rate %g: %g for batch size %d, scaled linearly to batch size %d (--lr sets it directly)"
+            log.info(text, lr, self.lr, self.base_batch, batch_size)
+        else:
+            log.info("learning rate %g, batch size %d", lr, batch_size)
         factors = dict(self._factors(model))
         exempt = {*undecayed, *_exempt(model)}
         groups: dict[tuple[str, float, float], dict[str, Any]] = {}

@@ -13,13 +13,15 @@ import torch
 from tldet.config import Config, build
 from tldet.data.loader import BatchOrder, Collate, Samples, collate, train_batches
 from tldet.engine.compiling import compile_where_it_pays, measure_compiled
-from tldet.engine.distributed import current
+from tldet.engine.distributed import World, current
 from tldet.engine.l2_sp import L2SP, L2SPSettings, anchored, saved_start
 from tldet.engine.precision import choose, pick_device
 from tldet.engine.progress import ConsoleReporter
+from tldet.engine.settings import TrainSettings
 from tldet.engine.trainer import Trainer
 from tldet.engine.unfreezing import Unfreezing
 from tldet.engine.validation import Evaluate
+from tldet.errors import ConfigError
 from tldet.models.classifier import Classifier
 from tldet.models.detector import Detector
 from tldet.registry import HOOKS
@@ -64,7 +66,7 @@ def assemble(
     loader, training, world = settings.loader, settings.training, current()
     releases = freeze(model, settings.freeze)
     order = BatchOrder(data.sizes, loader.fixed_batch_size(), training.seed, group_aspect=loader.group_aspect)
-    device = pick_device()
+    device = _device(training.device, world)
     model.to(device).train()
     pin = device.type == "cuda"
 
@@ -104,11 +106,32 @@ def assemble(
         batch_size=order.batch_size,
         world=world,
         precision=precision,
-        reporter=ConsoleReporter(console) if console else None,
+        reporter=ConsoleReporter(console, _shown(validation, training)) if console else None,
         config=cfg.data,
         meta=meta,
         hooks=[*own, *_hooks(cfg.get("hooks") or [])],
     )
+
+
+def _device(name: str, world: World) -> torch.device:
+    """Return the device of ``training.device``; each of several processes has its own.
+
+    Raises:
+        ConfigError: there is no such device, or several processes were joined over other ones.
+    """
+    device = pick_device(name)
+    if world.size > 1 and (device.index is not None or device.type != pick_device().type):
+        raise ConfigError(
+            f"training.device {name} (--device): each of the {world.size} processes uses its own {pick_device().type} "
+            "device; leave it out, or choose devices with CUDA_VISIBLE_DEVICES"
+        )
+    return device
+
+
+def _shown(validation: Evaluate | None, training: TrainSettings) -> tuple[str, ...]:
+    """Return the metrics of the line that a validation prints; ``log.jsonl`` has all of them."""
+    headline: tuple[str, ...] = getattr(validation, "headline", ())
+    return tuple(dict.fromkeys([*headline, training.best_metric, "val_loss"]))
 
 
 def _learning(

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from tldet.config import Config
+from tldet.config import Config, option_value
 from tldet.data.images import fitted_size
 from tldet.data.index import AnnotationIndex
 from tldet.engine.out_of_memory import place_of
 from tldet.engine.precision import pick_device
 from tldet.models.replace import replace_backbone
 from tldet.structures import Size
+from tldet.wording import counted
 from tldet.workflows.batch_size import LARGEST, USUAL, largest_input, measure_batch_size, most_objects
 from tldet.workflows.runs import steps_in_epoch
 
@@ -40,7 +41,7 @@ class Choices:
 def choose_for(
     recipe: Config,
     index: AnnotationIndex,
-    changed: Mapping[str, Any],
+    options: Mapping[str, Any],
     *,
     epochs: int | None,
     minutes: float | None,
@@ -52,17 +53,28 @@ def choose_for(
     Args:
         recipe: the recipe.
         index: training annotations.
-        changed: user-specified config keys; of interest are the batch size, the device and the precision.
+        options: user-specified config keys; of interest are the batch size, the device and the precision.
         epochs: user-specified length, as are ``minutes`` and ``steps``.
         minutes: see above.
         steps: see above.
         backbone: user-specified backbone.
     """
-    device = pick_device(str(changed.get("training.device") or "auto"))
+    device = pick_device(str(option_value(options, "training.device") or "auto"))
     short, long, why_size = _size(is_small(recipe), index, device)
-    batch, why_batch = _batch(recipe, index, (short, long), device, changed, backbone)
+    batch, why_batch = _batch(recipe, index, (short, long), device, options, backbone)
     length, why_length = choose_length(len(index), batch, epochs, minutes, steps)
     return Choices(short, long, batch, length, reasons=[why_size, why_batch, why_length])
+
+
+def uses_gpu(options: Mapping[str, Any]) -> bool:
+    """Return True if training with these options of the config runs on a CUDA device."""
+    return pick_device(str(option_value(options, "training.device") or "auto")).type == "cuda"
+
+
+def given_batch(options: Mapping[str, Any]) -> int | None:
+    """Return the batch size that options of the config give; None without one, and for ``auto``."""
+    value = option_value(options, "data.loader.batch_size")
+    return value if type(value) is int and value > 0 else None
 
 
 def is_small(recipe: Config) -> bool:
@@ -76,7 +88,7 @@ def usual_size(small: bool) -> tuple[int, int]:
 
 
 def _size(small: bool, index: AnnotationIndex, device: torch.device) -> tuple[int, int, str]:
-    """A size at which few objects are too small to find, but no larger than the pictures are."""
+    """Choose a size at which few objects are too small to find, but no larger than the images are."""
     base, longest = usual_size(small)
     if device.type == "cpu" and not small:
         base = 480
@@ -90,9 +102,8 @@ def _size(small: bool, index: AnnotationIndex, device: torch.device) -> tuple[in
     short = min(max(min(base, native), needed), max(base, native), max(base, int(longest / ratio)))
     short = max(32, round(short / 32) * 32)
     long = round(short * max(4 / 3, min(2.0, ratio)) / 32) * 32 if small else max(LONGEST_R50 * short // 800, short)
-    seen = f"pictures are {int(width)} x {int(height)}, a tenth of the objects under {tenth:.0f} px"
-    why = f"input {short} x {long}: {seen}"
-    return short, long, why
+    seen = f"images {int(width)}x{int(height)}; 10th percentile of object size {tenth:.0f} px"
+    return short, long, f"input size {short}x{long} ({seen})"
 
 
 def _batch(
@@ -100,17 +111,17 @@ def _batch(
     index: AnnotationIndex,
     size: Size,
     device: torch.device,
-    changed: Mapping[str, Any],
+    options: Mapping[str, Any],
     backbone: str | None,
 ) -> tuple[int, str]:
     """Return the user-specified batch size, the largest that fits on the GPU, or a small one for the CPU."""
-    wanted, images = changed.get("data.loader.batch_size"), len(index)
-    if isinstance(wanted, int):
-        return wanted, f"batch size {wanted} (user-specified)"
+    images = len(index)
+    if (given := given_batch(options)) is not None:
+        return given, f"batch size {given} (user-specified)"
     if device.type == "cpu":
         base = int(recipe.get("data.loader.batch_size", 4)) if is_small(recipe) else 2
         batch = min(base, images)
-        return batch, f"batch size {batch} (CPU, {os.cpu_count()} cores)"
+        return batch, f"batch size {batch} (CPU, {counted(os.cpu_count() or 1, 'core')})"
     model = recipe["model"] if backbone is None else replace_backbone(recipe["model"], backbone)[0]
     head = {**model["head"], "num_classes": len(index.class_names)}
     resize = transforms(Choices(*size, 1, {}))[0][0]
@@ -120,8 +131,8 @@ def _batch(
         {**model, "head": head},
         largest_input(sizes),
         most_objects(index),
-        precision=str(changed.get("training.precision") or "auto"),
-        most=min(LARGEST if wanted == "auto" else USUAL, images),
+        precision=str(option_value(options, "training.precision") or "auto"),
+        most=min(LARGEST if option_value(options, "data.loader.batch_size") == "auto" else USUAL, images),
         device=device,
     )
     return batch, f"batch size {batch} (measured on {place_of(device)})"
@@ -130,13 +141,17 @@ def _batch(
 def choose_length(
     pictures: int, batch: int, epochs: int | None, minutes: float | None, steps: int | None
 ) -> tuple[dict[str, Any], str]:
-    """What is asked for, or about thirty passes over the pictures; with the reason."""
-    for key, value in (("epochs", epochs), ("minutes", minutes), ("steps", steps)):
-        if value is not None:
-            return {key: value}, f"{key} {value}: as asked"
+    """Return the user's length, or about thirty epochs, with a log line."""
+    if epochs is not None:
+        return {"epochs": epochs}, f"training length {counted(epochs, 'epoch')} (user-specified)"
+    if minutes is not None:
+        return {"minutes": minutes}, f"training time {minutes:g} min (user-specified)"
+    if steps is not None:
+        return {"steps": steps}, f"training length {counted(steps, 'step')} (user-specified)"
     an_epoch = steps_in_epoch(pictures, batch)
     total = min(max(EPOCHS * an_epoch, LEAST_STEPS), MOST_STEPS)
-    return {"steps": total}, f"steps {total}: about {total / an_epoch:.0f} passes over {pictures} pictures"
+    about = f"about {counted(round(total / an_epoch), 'epoch')} of {counted(pictures, 'image')}"
+    return {"steps": total}, f"training length {counted(total, 'step')} ({about})"
 
 
 def transforms(choices: Choices) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

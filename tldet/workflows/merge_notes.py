@@ -10,6 +10,7 @@ from tldet.coco.records import NO_ID, ODD_ID
 from tldet.data.merge.classes import Classes, differing_fields, near_clashes, uneven_folds
 from tldet.data.merge.join import Joined
 from tldet.data.merge.source import Source
+from tldet.wording import are, counted
 from tldet.workflows.merge_report import PartRow
 
 NAMED = 5  # so many are named; the rest is counted
@@ -41,28 +42,32 @@ def part_notes(row: PartRow, joined: Joined, differing: int, names: Mapping[int,
     """What was changed in a part, with the first ids."""
     labels = set(joined.labelled)
     if row.united_pictures:
-        yield f"{row.file}: {row.united_pictures} pictures are another input's too and were united with it"
+        count = counted(row.united_pictures, "image")
+        yield f"{row.file}: {count} {are(row.united_pictures)} in several inputs and kept once"
     if differing:
-        yield f"{row.file}: {differing} of these are described differently; the first input's fields are kept"
+        count = f"{differing} of these {are(differing)}"
+        yield f"{row.file}: {count} described differently; the first input's fields are kept"
     if row.twins:
         left_out = named([_object(joined, left) for left, _ in joined.twins])
-        twice = f"{row.twins} objects are annotated twice (one class, IoU > 0.9) and kept once"
+        twice = f"{counted(row.twins, 'object')} {are(row.twins)} annotated twice (one class, IoU > 0.9) and kept once"
         yield f"{row.file}: {twice}; left out: {left_out}"
     if row.changed_picture_ids:
-        yield f"{row.file}: {row.changed_picture_ids} pictures have a new id, theirs was taken"
+        yield f"{row.file}: {counted(row.changed_picture_ids, 'image')} got a new id: the old one was taken"
     if row.changed_annotation_ids:
-        yield f"{row.file}: {row.changed_annotation_ids} objects have a new id, theirs was taken, missing or 0"
+        count = counted(row.changed_annotation_ids, "object")
+        yield f"{row.file}: {count} got a new id: the old one was taken, missing or 0"
     if absent := [name for category, name in names.items() if not any(category in ids for ids in labels)]:
         yield f"{row.file}: no picture is labelled for {named(absent)}"
     strays = np.flatnonzero(joined.unlabelled)
     if len(strays):
         first = _object(joined, int(strays[0]))
-        yield f"{row.file}: {len(strays)} objects are of a class not labelled on their picture (first: {first})"
+        count = f"{counted(len(strays), 'object')} {are(len(strays))}"
+        yield f"{row.file}: {count} of a class that is not annotated on the image (first: {first})"
 
 
 def shared_note(one: str, two: str, count: int) -> str:
     """Pictures that are learnt and measured on alike."""
-    return f"{count} pictures are in {one} and in {two}: what is measured on them was trained on"
+    return f"{counted(count, 'image')} {are(count)} both in {one} and in {two}: evaluated on training images"
 
 
 def _object(joined: Joined, position: int) -> str:

@@ -170,7 +170,7 @@ def _matching(pattern: str) -> Sequence[str]:
         return CURATED
     names = fnmatch.filter(backbone_names(), pattern)
     if not names:
-        raise ConfigError(f"--backbones {pattern!r}: no name fits; {nearest(pattern, backbone_names()[:200])}")
+        raise ConfigError(f"--backbones {pattern!r}: no name fits; {nearest(pattern, backbone_names())}")
     return names
 
 

@@ -31,6 +31,7 @@ from tldet.structures import Detections
 from tldet.transfer.class_match import MatchSettings, few
 from tldet.transfer.freeze import FreezeSettings
 from tldet.transfer.teacher import TeacherSettings
+from tldet.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +179,7 @@ def check_class_count(config: Config, dataset: CocoDataset) -> None:
         names = ", ".join(dataset.class_names[:5]) + (", ..." if found > 5 else "")
         raise ConfigError(
             f"model.head.num_classes: is {stated} (in {config.origin('model.head.num_classes')}), but "
-            f"{dataset.index.path} has {found} classes ({names}): set it to {found}"
+            f"{dataset.index.path} has {counted(found, 'class', 'classes')} ({names}): set it to {found}"
         )
 
 
@@ -203,11 +204,14 @@ def check_masks(config: Config, detector: Detector, train: CocoDataset) -> None:
     without = objects - int((train.outlined() & ~train.index.crowd).sum())
     if objects and without == objects:
         raise DataError(
-            f"{train.index.path}: none of its {objects} objects has a segmentation, which {head} learns masks from: "
+            f"{train.index.path}: none of its objects ({objects:,}) has a segmentation, which {head} is trained on: "
             "add polygons or RLEs, or choose a model of boxes such as faster_rcnn_lite0"
         )
     if without:
-        log.warning("%s: %d of %d objects have no segmentation; they teach no mask", train.index.path, without, objects)
+        path = train.index.path
+        log.warning(
+            "%s: %d of %s without a segmentation: no masks to train on", path, without, counted(objects, "object")
+        )
 
 
 def check_objects(dataset: CocoDataset, consequence: str) -> None:
@@ -219,16 +223,16 @@ def check_objects(dataset: CocoDataset, consequence: str) -> None:
     index = dataset.index
     images = np.repeat(np.arange(len(index)), np.diff(index.offsets))
     used = np.isin(images, dataset.positions)  # skipped images are not evaluated
-    counted = used & ~index.crowd
+    judged = used & ~index.crowd
     if index.labelled is not None:
-        counted = counted & index.labelled[images, index.labels]
-    if counted.any():
+        judged = judged & index.labelled[images, index.labels]
+    if judged.any():
         return
     whole = AnnotationIndex.load(index.path)
     there = [whole.class_names[label] for label in np.unique(whole.labels[~whole.crowd])]
     if foreign := [name for name in there if name not in index.class_names]:
         raise DataError(f"{index.path}: no object to evaluate on: the model has none of the classes ({few(foreign)})")
-    annotations = f"{int(used.sum())} annotations, all crowd regions or of classes not annotated on their image"
+    annotations = f"{counted(int(used.sum()), 'annotation')}: crowd regions or classes not annotated on the image"
     what = annotations if used.any() else "no annotations"
     log.warning("%s: no object to evaluate on (%s); %s", index.path, what, consequence)
 
@@ -254,6 +258,11 @@ class Validation:
             for kind in kinds
         ]
         self.result: CocoResult | None = None
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """The metrics of a short line."""
+        return ("AP", "AP50") + (("bbox_AP",) if len(self.evaluators) > 1 else ())
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tldet.config import Config, load
+from tldet.config import Config, load, parse_options
 from tldet.data.folder import find_parts, scan
 from tldet.data.images import read_image
 from tldet.errors import DataError, TrainingError
 from tldet.inputs import real_path
 from tldet.models.zoo import find_backbone
+from tldet.workflows.choose import given_batch
 from tldet.workflows.parts import PRETRAIN_SCHEMA
-from tldet.workflows.runs import refuse_earlier_run, resume_run, rhythm, settle_config, steps_in_epoch, using
+from tldet.workflows.run_folder import Kept, RunFiles, continues, kept_run, refuse_earlier_run
+from tldet.workflows.runs import rhythm, settled, steps_in_epoch, using
 from tldet.workflows.train_classifier import Pretrained, train_classifier
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 RECIPE = "pretrain/lite0_imagenet"
 DEFAULT_BACKBONE = "efficientnet_lite0"
-NOTE = "# Written by `tldet pretrain`; `tldet pretrain --out {folder} --resume` goes on.\n"
+NOTE = "# Written by `tldet pretrain`; resume with `tldet pretrain --out {folder} --resume`.\n"
 LARGEST, LOOKED_AT = 224, 32  # pixels; pictures
 DEMO, DETECTION_DEMO = "data/digit_crops", "data/digits"
 
@@ -57,7 +58,8 @@ def pretrain(
         minutes: length as a budget of training time.
         steps: length in steps.
         seed: what every random draw comes from, the held-out part too; 0 when None.
-        resume: go on with the run in ``out``, by the config in it; only ``options`` change it.
+        resume: resume the run in ``out`` with its config, changed only by ``options``; start it if there is no
+            checkpoint yet. Other arguments may be given again, but must be those that the run was started with.
         options: ``a.b=c`` on top of what is chosen; ``model.backbone.weights=...`` starts from weights.
         console: shows progress and the numbers.
 
@@ -65,11 +67,8 @@ def pretrain(
         TldetError: the data, a name or a value is wrong.
     """
     folder = Path(out)
-    if resume:
-        given = {"data": data, "demo": demo or None, "backbone": backbone, "epochs": epochs, "minutes": minutes}
-        given |= {"steps": steps, "seed": seed}
-        go_on = partial(train_classifier, work_dir=folder, resume=True, console=console)
-        return resume_run(folder, given, options, PRETRAIN_SCHEMA, NOTE, go_on)
+    given = {"data": data, "demo": demo or None, "backbone": backbone, "epochs": epochs, "minutes": minutes}
+    given |= {"steps": steps, "seed": seed}
     seed = 0 if seed is None else seed
     if seed < 0:
         raise TrainingError(f"--seed must be at least 0, not {seed}")
@@ -82,12 +81,23 @@ def pretrain(
         source = _generate() if demo else data
         if source is None:
             raise DataError("give --data DIR with train/CLASS/*.jpg, or --demo")
-        config = _filled(Path(source), length or {"epochs": 100}, seed, mirror=not demo)
+        changed = parse_options(options)
+        config = _filled(Path(source), length or {"epochs": 100}, seed, changed, mirror=not demo)
         _set_backbone(config["model"], backbone or DEFAULT_BACKBONE)
-        return settle_config(folder, config, options, NOTE)
+        return settled(config, options, RECIPE)
+
+    def resumed() -> Kept | None:
+        if resume and continues(folder, startable=demo or data is not None):
+            return kept_run(folder, given, options, PRETRAIN_SCHEMA, NOTE)
+        return None
 
     with using(folder) as world:
-        return train_classifier(world.first(chosen), folder, console=console)
+        kept = world.first(resumed)
+        if kept is not None:
+            return train_classifier(kept.config, folder, resume=kept.resume, console=console, files=kept.files)
+        used = world.first(chosen)
+        files = RunFiles(folder, used, NOTE, {**given, "backbone": backbone or DEFAULT_BACKBONE, "seed": seed})
+        return train_classifier(used, folder, console=console, files=files)
 
 
 def _generate() -> Path:
@@ -98,7 +108,9 @@ def _generate() -> Path:
     return digits.generate_crops(Path(DEMO))
 
 
-def _filled(folder: Path, length: dict[str, Any], seed: int, *, mirror: bool) -> dict[str, Any]:
+def _filled(
+    folder: Path, length: dict[str, Any], seed: int, options: Mapping[str, Any], *, mirror: bool
+) -> dict[str, Any]:
     """The recipe with data, size, workers and length filled in."""
     config = load(RECIPE).data
     train, val = find_parts(folder)
@@ -116,7 +128,7 @@ def _filled(folder: Path, length: dict[str, Any], seed: int, *, mirror: bool) ->
         data["train"]["transforms"][1]["p"] = 0.0  # a mirrored 3 is no digit
     config["schedule"].pop("epochs")
     config["schedule"].update(length)
-    an_epoch = steps_in_epoch(len(names), data["loader"]["batch_size"])
+    an_epoch = steps_in_epoch(len(names), given_batch(options) or data["loader"]["batch_size"])
     config["training"].update(seed=seed, **rhythm(length, an_epoch))
     return config
 
@@ -135,5 +147,5 @@ def _size(folder: Path, names: Sequence[str]) -> int:
     looked = [names[i] for i in np.linspace(0, len(names) - 1, min(LOOKED_AT, len(names))).astype(int)]
     short = float(np.median([min(read_image(folder / name).shape[:2]) for name in looked]))
     size = min(LARGEST, max(32, round(short / 32) * 32))
-    log.info("input %d x %d: half of the pictures have a short side of %d or less", size, size, short)
+    log.info("input size %dx%d (median short side of the images %d px)", size, size, short)
     return size

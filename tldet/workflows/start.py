@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tldet import checkpoint
 from tldet.config import Config
 from tldet.config.files import shipped
 from tldet.engine.frozen_norms import fold_frozen_norms
-from tldet.errors import CheckpointError, ConfigError, TrainingError
+from tldet.errors import ConfigError, TrainingError
 from tldet.inputs import real_path
 from tldet.models.backbones.base import has_batch_norm
 from tldet.transfer.adapt import set_input
-from tldet.transfer.class_match import MatchSettings, few
+from tldet.transfer.class_match import MatchSettings
 from tldet.transfer.known import coco_weights
-from tldet.transfer.provenance import outline
 from tldet.transfer.start import init_from as init_from_checkpoint
 from tldet.transfer.start import load_start, open_start
 from tldet.transfer.weights import LoadReport, load_backbone_weights
@@ -97,51 +94,6 @@ def start_weights(
         log.warning(RANDOM, backbone.frozen_stages, backbone.norm)
     fold_frozen_norms(backbone.freeze())
     return started
-
-
-def refuse_changed_classes(folder: Path, names: Sequence[str], ids: Sequence[int] | None, data: Path, way: str) -> None:
-    """Refuse to resume a run whose classes differ from those of its checkpoints.
-
-    Args:
-        folder: folder of the run.
-        names: current class names of the data, in label order.
-        ids: category ids of the classes; None if the data have none.
-        data: the annotations or the image folder.
-        way: advice on starting a new run from the weights, with ``{weights}`` for the file.
-
-    Raises:
-        TrainingError: the classes differ.
-    """
-    meta = next(_metas(folder), None)
-    if meta is None:  # nothing to resume; the trainer reports this
-        return
-    before, now = list(meta["class_names"]), list(names)
-    change = _change(before, now)
-    if not change and ids is not None and list(meta["category_ids"]) != list(ids):
-        change = f"category ids {list(meta['category_ids'])}, now {list(ids)}"
-    if change:
-        best = folder / "best.pt"
-        weights = best if best.exists() else checkpoint.steps_in(folder)[0]
-        raise TrainingError(
-            f"{data}: its classes have changed since the run in {folder} was started ({change}). Restore the data to "
-            f"resume, or {way.format(weights=weights)}"
-        )
-
-
-def _metas(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the ``meta`` section of each readable step checkpoint, newest first."""
-    for path in checkpoint.steps_in(folder):
-        with suppress(CheckpointError):
-            yield outline(path)["meta"]
-
-
-def _change(before: Sequence[str], now: Sequence[str]) -> str:
-    """Describe the difference between two lists of class names; empty if they are equal."""
-    gone, new = ([name for name in one if name not in other] for one, other in ((before, now), (now, before)))
-    notes = [f"{word} {few(names)}" for word, names in (("removed:", gone), ("new:", new)) if names]
-    if not notes and before != now:
-        notes.append(f"order {few(before)}, now {few(now)}")
-    return ", ".join(notes)
 
 
 def _detector(source: str, report: LoadReport) -> Started:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tldet.config import build_settings
-from tldet.data.image_folders import find_images
 from tldet.data.loader import LoaderSettings
 from tldet.engine.fuse import fuse
 from tldet.engine.memory import keep_freed_memory
@@ -17,6 +16,8 @@ from tldet.evaluation.report import CocoResult
 from tldet.models.postprocess import set_nms
 from tldet.output import check_output, write_json
 from tldet.transfer.restore import restore
+from tldet.workflows.data_layout import evaluation_split
+from tldet.workflows.data_summary import split_line
 from tldet.workflows.parts import EvalSettings, Validation, build_dataset, check_images, check_objects
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def test(
 
     Args:
         checkpoint: a tldet checkpoint.
-        data: COCO annotations; the classes are matched by name.
+        data: COCO annotations, or a folder (see :func:`~tldet.workflows.data_layout.evaluation_split`); the classes
+            are matched by name.
         images: image folder; by default searched around ``data``.
         on_bad_image: "error" or "skip" (do not evaluate) for images that are missing, unreadable, truncated or of
             another size than in the JSON; None takes the setting of the checkpoint's config.
@@ -72,10 +74,11 @@ def test(
     on_bad_image = on_bad_image or section.get("on_bad_image", "error")
     if data is not None:
         transforms = [{"type": "Resize", **state["meta"]["input"]}]
-        folder = str(images or find_images(Path(data), Path(data).parent))
-        section = {"type": "CocoDataset", "annotations": str(data), "images": folder, "transforms": transforms}
+        split = evaluation_split(Path(data), images)
+        section = {"type": "CocoDataset", "annotations": str(split.annotations), "images": str(split.images)}
+        section["transforms"] = transforms
     elif not section:
-        raise DataError(f"{checkpoint}: its config names no data to measure on; give --data and --images")
+        raise DataError(f"{checkpoint}: its config names no data to evaluate on; give --data")
     elif images is not None:
         section["images"] = str(images)
     section["on_bad_image"] = on_bad_image
@@ -87,7 +90,7 @@ def test(
     validation = Validation(dataset, loader, EvalSettings(kind, engine), losses=False)  # type: ignore[arg-type]
     where = pick_device(device)
     chosen = choose(fuse(model.to(where)), where, precision)
-    log.info("measuring on %s", dataset.index.path)
+    log.info("%s", split_line("evaluation", dataset))
     with chosen.autocast():
         validation(chosen.prepare(model))
     result = validation.result

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tldet.config import Config, load, parse_options
+from tldet import checkpoint
+from tldet.config import Config, parse_options
 from tldet.data.coco import CocoDataset
 from tldet.engine.log import LOG_NAME, read_log
 from tldet.engine.memory import keep_freed_memory
@@ -16,14 +18,16 @@ from tldet.engine.settings import TrainSettings
 from tldet.engine.state import TrainResult, seed_all
 from tldet.engine.validation import best_of
 from tldet.engine.verdict import judge
-from tldet.errors import CheckpointError, DataError, TrainingError
+from tldet.errors import CheckpointError, DataError
 from tldet.evaluation.report import CocoResult
 from tldet.models.detector import build_detector
 from tldet.transfer.class_match import shown as class_table
 from tldet.transfer.provenance import outline
 from tldet.transfer.teacher import distilled
+from tldet.wording import counted
 from tldet.workflows.assemble import assemble
 from tldet.workflows.batch_size import settled_batch_size
+from tldet.workflows.data_summary import log_splits
 from tldet.workflows.parts import (
     Settings,
     Validation,
@@ -36,8 +40,11 @@ from tldet.workflows.parts import (
     set_bad_image,
     versions,
 )
+from tldet.workflows.recipes import load_config
+from tldet.workflows.run_folder import RunFiles, start_over
 from tldet.workflows.runs import using
-from tldet.workflows.start import Started, refuse_changed_classes, start_weights
+from tldet.workflows.same_run import refuse_changed_classes, refuse_other_weights
+from tldet.workflows.start import Started, start_weights
 from tldet.workflows.transfer_options import TransferOptions
 
 if TYPE_CHECKING:
@@ -93,27 +100,27 @@ def train(
     options: Sequence[str] = (),
     console: Console | None = None,
     backbone_weights: bool = True,
+    files: RunFiles | None = None,
 ) -> Outcome:
     """Train by a config, distributed if started by ``torchrun``.
 
     Args:
         config: a file, the name of a shipped config, or a loaded config.
         work_dir: directory of checkpoints and log; ``runs/NAME`` by default.
-        resume: resume from the newest readable checkpoint there; excludes ``init_from``.
+        resume: resume from the newest readable checkpoint there; start the run if there is no checkpoint yet.
         init_from: a tldet checkpoint with the initial weights.
         transfer: transfer options to write into the config.
         on_bad_image: "error" or "skip" for all splits; None leaves it to the config.
         options: config overrides ``a.b=c``.
         console: shows progress and metrics; silent when None.
         backbone_weights: load the backbone's pretrained weights.
+        files: writes the run's config when training begins.
 
     Raises:
         TldetError: the config, the data or a checkpoint is wrong.
     """
-    if resume and init_from:
-        raise TrainingError("resume and init-from exclude each other: a resumed run brings its own weights")
     keep_freed_memory()
-    cfg = config if isinstance(config, Config) else load(config, parse_options(options))
+    cfg = config if isinstance(config, Config) else load_config(config, parse_options(options))
     folder = Path(work_dir) if work_dir else Path("runs") / Path(cfg.source).stem
     with using(folder) as world:
         if transfer:
@@ -121,6 +128,7 @@ def train(
             transfer.write(cfg.data)
         set_bad_image(cfg.data, on_bad_image)
         settings = checked_settings(cfg)
+        resume = resume and world.first(lambda: _has_checkpoint(folder, init_from))
         if settings.loader.batch_size == "auto":
             size = world.first(lambda: settled_batch_size(cfg, settings, folder if resume else None))
             cfg.data["data"]["loader"]["batch_size"] = size
@@ -134,15 +142,27 @@ def train(
         validation = Validation(val, settings.loader, settings.evaluation) if val else None
         if validation:
             best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training
+        if world.main:
+            log_splits(data, val, cfg.get("data.test"))
         meta = _meta(cfg, data, started)
         trainer = assemble(cfg, settings, folder, detector, data, validation, meta, started, console)
         if validation:
             trainer.hooks.insert(0, _ResultKeeper(validation))
-        result = trainer.run(resume=resume)
+        with files.applied(trainer) if files else nullcontext():
+            result = trainer.run(resume=resume)
         outcome = Outcome(folder, result, None)
         outcome.result = world.first(lambda: kept_result(outcome.checkpoint))
     _report(outcome, settings.training, validation, console)
     return outcome
+
+
+def _has_checkpoint(folder: Path, init_from: str | Path | None) -> bool:
+    """Return True if there is a run to resume; log that it is started otherwise."""
+    if not checkpoint.steps_in(folder):
+        start_over(folder)
+        return False
+    refuse_other_weights(folder, init_from)
+    return True
 
 
 class _ResultKeeper:
@@ -219,15 +239,17 @@ def _report(outcome: Outcome, training: TrainSettings, validation: Validation | 
         console.print(judge(records, training.best_metric).text, markup=False, highlight=False)
     if stopped := early(t, training):
         console.print(stopped, markup=False, highlight=False)
-    rate = f", {t.seconds / t.step:.2f} s a step" if t.step else ""
+    rate = f", {t.seconds / t.step:.2f} s/step" if t.step else ""
     peak = next((r["time"].get("peak_mb") for r in reversed(records) if r["type"] == "train"), None)
-    most = f", {peak:,.0f} MB of memory at most" if peak else ""
-    console.print(f"{t.step} steps in {t.seconds:.0f} s of training{rate}{most}; checkpoint: {outcome.checkpoint}")
+    most = f", peak memory {peak:,.0f} MB" if peak else ""
+    steps = counted(t.step, "step")
+    console.print(f"{steps} in {t.seconds:.0f} s of training{rate}{most}; checkpoint: {outcome.checkpoint}")
 
 
 def early(result: TrainResult, training: TrainSettings) -> str:
     """A line on a run that ended before its length; empty for every other one."""
     if result.reason == "finished":
         return ""
-    why = f"no gain in {training.patience} validations" if result.reason == "no gain" else result.reason
+    without = counted(training.patience or 0, "validation")
+    why = f"no gain in {without}" if result.reason == "no gain" else result.reason
     return f"stopped after step {result.step}, before its end: {why}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,13 @@ from tldet.errors import ConfigError
 from tldet.models.classifier import build_classifier
 from tldet.registry import DATASETS
 from tldet.transfer.provenance import TASK, export_backbone, outline
+from tldet.wording import counted
 from tldet.workflows.assemble import assemble
 from tldet.workflows.parts import PRETRAIN_SCHEMA, checked_settings, versions
+from tldet.workflows.run_folder import RunFiles
 from tldet.workflows.runs import using
-from tldet.workflows.start import refuse_changed_classes, start_weights
+from tldet.workflows.same_run import refuse_changed_classes
+from tldet.workflows.start import start_weights
 from tldet.workflows.train import early
 
 if TYPE_CHECKING:
@@ -57,7 +61,12 @@ class Pretrained:
 
 
 def train_classifier(
-    cfg: Config, work_dir: str | Path, *, resume: bool = False, console: Console | None = None
+    cfg: Config,
+    work_dir: str | Path,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    files: RunFiles | None = None,
 ) -> Pretrained:
     """Train what a pre-training config describes, and write the backbone of its best checkpoint.
 
@@ -66,6 +75,7 @@ def train_classifier(
         work_dir: where checkpoints, the log and ``backbone.safetensors`` go.
         resume: go on from the newest readable checkpoint there.
         console: shows progress and the numbers; silent when None.
+        files: writes the run's config when training begins.
 
     Raises:
         TldetError: the config, the data or a checkpoint is wrong.
@@ -87,7 +97,8 @@ def train_classifier(
             best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training
         meta = _meta(cfg, data)
         trainer = assemble(cfg, settings, folder, model, data, validation, meta, started, console, collate_pictures)
-        result = trainer.run(resume=resume)
+        with files.applied(trainer) if files else nullcontext():
+            result = trainer.run(resume=resume)
         best = result.best_checkpoint or result.checkpoint
         backbone = world.first(lambda: export_backbone(best, folder / BACKBONE_NAME) if best else None)
         metrics = world.first(lambda: dict(outline(best)["meta"]["trained"]["metrics"]) if best else {})
@@ -125,6 +136,7 @@ class Accuracy:
     """
 
     names = ("top1", "top5")  # the numbers that say how good a model is: larger is better
+    headline = names  # of a short line
 
     def __init__(self, dataset: ImageFolderDataset, loader: LoaderSettings) -> None:
         self.dataset, self.loader = dataset, loader
@@ -161,6 +173,6 @@ def _report(outcome: Pretrained, training: TrainSettings, console: Console | Non
         top1, top5 = (outcome.metrics[name] for name in Accuracy.names)
         at = t.step if t.best_step is None else t.best_step
         shown = f"; weights of step {at}: top-1 {top1:.4f}, top-5 {top5:.4f}"
-    rate = f", {t.seconds / t.step:.2f} s a step" if t.step else ""
-    console.print(f"{t.step} steps in {t.seconds:.0f} s of training{rate}{shown}")
+    rate = f", {t.seconds / t.step:.2f} s/step" if t.step else ""
+    console.print(f"{counted(t.step, 'step')} in {t.seconds:.0f} s of training{rate}{shown}")
     console.print(f"backbone: {outcome.backbone}; a detector takes it as model.backbone.weights", highlight=False)

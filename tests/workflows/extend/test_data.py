@@ -85,7 +85,7 @@ def test_a_picture_in_old_and_new_data_is_one(tmp_path: Path, caplog: pytest.Log
     data = prepared(tmp_path, new, new, replay=replay)
     assert data.pictures == 1
     assert labelled(data.train, (*data.old, *data.new)) == [["dog", "owl"]]
-    assert "1 pictures are in train.json and in val.json: what is measured on them was trained on" in caplog.text
+    assert "1 image is both in train.json and in val.json: evaluated on training images" in caplog.text
 
 
 def test_old_classes_are_measured_on_what_there_is(tmp_path: Path) -> None:

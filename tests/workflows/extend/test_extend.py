@@ -163,8 +163,9 @@ def test_what_cannot_be_is_said_in_a_line(
     )
     assert "--seed must be at least 0, not -1" in said(capsys, str(base), *data, *out, "--seed", "-1")
     assert "holds an earlier run" in said(capsys, str(base), *data, "--out", str(whole))
-    assert "takes no --train, --val, --images" in said(capsys, *data, "--out", str(whole), "--resume")
-    assert "leave CKPT out" in said(capsys, str(base), "--out", str(whole), "--resume")
+    assert "other arguments: --val " in said(capsys, *data, "--out", str(whole), "--resume")
+    other = str(whole / "best.pt")
+    assert f"other arguments: CKPT {other} (was {base})" in said(capsys, other, "--out", str(whole), "--resume")
     assert "extend.json: holds no run of tldet extend" in said(capsys, "--out", str(base.parent), "--resume")
 
 
@@ -195,7 +196,7 @@ def test_the_config_says_how_the_teacher_is_listened_to(tmp_path: Path, head: st
     config["schedule"] = {"policy": "multistep", "epochs": 12, "milestones": [8, 11]}
     state = {"config": config, "meta": {"input": {"short": 64, "long": 96}}}
     data = Prepared(("a",), ("b", "c"), Split(tmp_path, tmp_path), Split(tmp_path, tmp_path), 10)
-    made = extended_config(tmp_path / "old.pt", state, data, {"steps": 100}, 7, distill=True)
+    made = extended_config(tmp_path / "old.pt", state, data, {"steps": 100}, 7, 4, distill=True)
     assert made["distill"] == {
         "teacher": str((tmp_path / "old.pt").resolve()),
         "sha256": hashlib.sha256(b"old").hexdigest(),
@@ -207,5 +208,6 @@ def test_the_config_says_how_the_teacher_is_listened_to(tmp_path: Path, head: st
     assert made["data"]["train"]["classes"] == ["a", "b", "c"]
     assert made["schedule"] == {"policy": "multistep", "milestones": [90], "steps": 100}
     assert made["training"]["seed"] == 7
+    assert made["data"]["loader"] == {"batch_size": 4}
     assert made.keys() & {"hooks", "l2_sp"} == set()
     assert config["hooks"] == [1], "the checkpoint's own config stays"

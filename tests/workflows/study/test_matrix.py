@@ -101,7 +101,7 @@ def test_a_stop_says_how_to_go_on(make_job: Any) -> None:
             raise KeyboardInterrupt("stopped after step 12")
         return runner(job)
 
-    with pytest.raises(KeyboardInterrupt, match="3 of 6 runs are finished, the same command goes on with the rest"):
+    with pytest.raises(KeyboardInterrupt, match="3 of 6 runs are finished, the same command continues with the rest"):
         run_here(Matrix(grid(make_job)), stop)
     assert len(run_here(Matrix(grid(make_job)), runner)) == 6
     assert len(runner.asked) == 6

@@ -90,7 +90,7 @@ def test_other_kinds_say_what_is_wrong(digits: Path, tmp_path: Path, capsys: pyt
     assert main(["study", "backbones", "resnet18", *shared]) == 2
     assert "give two backbones or more to compare" in capsys.readouterr().err
     assert main(["study", "data", "--fractions", "1", "--predict", "100", *shared]) == 2
-    assert "--predict 100: is more than 4 times the 16 pictures there are" in capsys.readouterr().err
+    assert "--predict 100: is more than 4 times the number of training images, 16" in capsys.readouterr().err
     assert main(["study", "data", "--out", str(tmp_path / "s")]) == 2
     assert "give --data DIR" in capsys.readouterr().err
 
@@ -157,7 +157,7 @@ def test_a_study_that_is_stopped_goes_on_to_the_same_numbers(digits: Path, tmp_p
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=120)[1].decode()
     assert process.returncode == 130
-    assert "runs are finished, the same command goes on with the rest" in said
+    assert "runs are finished, the same command continues with the rest" in said
     assert not (tmp_path / "cut" / "results.json").exists()
     assert main(command(digits, tmp_path / "cut", *options)) == 0
     whole, cut = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "cut"))

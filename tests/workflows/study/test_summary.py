@@ -76,7 +76,7 @@ def test_without_a_fine_tuned_arm_the_first_is_compared_with(results: Results) -
 
 def test_what_the_pictures_can_tell(results: Results) -> None:
     lines = resolution(cells_of(results, 70), compare(cells_of(results, 70)), 72, 945)
-    assert lines[0].startswith("validation: 72 pictures, 945 objects; other pictures would move the AP of a run by")
+    assert lines[0].startswith("validation: 72 images, 945 objects; other images would move the AP of a run by")
     assert float(lines[0].split("about ")[1].split()[0]) == pytest.approx(1.96 * 0.01, rel=0.2)
     assert lines[2].startswith("4 comparisons")
     assert len(resolution(cells_of(results, 70)[:1], [], 72, 945)) == 1
@@ -107,7 +107,7 @@ def test_what_is_written(results: Results, truth: Path, tmp_path: Path) -> None:
         "checkpoint",
     }
     assert found["verdict"] == report.lines
-    assert any("13 pictures, 11 objects" in line for line in report.lines)
+    assert any("13 images, 11 objects" in line for line in report.lines)
     assert found["comparisons"][0]["decided"] is True
     assert read_image(tmp_path / "out" / PLOT_NAME).std() > 5
     assert report.table().row_count == 6
@@ -124,8 +124,8 @@ def test_a_learning_curve(make_job: Any, truth: Path, tmp_path: Path) -> None:
     assert curve["a"] == pytest.approx(0.62, abs=0.01)
     expected = curve["expected"]["800"]
     assert expected["low"] < 0.62 - 1.1 * 800**-0.6 < expected["high"]
-    assert report.lines[1].startswith("with 100 pictures expect AP 0.")
-    assert report.lines[2].startswith("with 600 more pictures (800 in all) expect AP 0.")
+    assert report.lines[1].startswith("with 100 images expect AP 0.")
+    assert report.lines[2].startswith("with 600 more images (800 in all) expect AP 0.")
 
 
 def test_too_few_fractions_carry_no_curve(results: Results, truth: Path) -> None:
@@ -142,7 +142,7 @@ def test_too_few_pictures_to_measure_on_decide_nothing(results: Results) -> None
     assert not any(one.found.decided for one in compare(cells))
     assert "unknown over pictures): cannot tell; needs more" in compare(cells)[0].text
     (line,) = resolution(cells, compare(cells), 12, 945)
-    assert line.startswith("validation: 12 pictures, 9 of them with objects: too few to tell")
+    assert line.startswith("validation: 12 images, 9 with objects: too few to tell")
 
 
 def test_draws_without_an_object_do_not_count(results: Results) -> None:

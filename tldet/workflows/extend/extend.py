@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tldet.config import parse_options
 from tldet.data.image_folders import find_images
 from tldet.data.layouts import Split
 from tldet.errors import TrainingError
@@ -16,13 +17,15 @@ from tldet.inputs import is_file, is_folder
 from tldet.locks import locked
 from tldet.transfer.class_match import Fold, MatchSettings, few, read_aliases
 from tldet.transfer.restore import restore
-from tldet.workflows.choose import choose_length
-from tldet.workflows.extend.data import VAL, Given, Prepared, prepare
-from tldet.workflows.extend.report import NOTHING, ExtendReport, Measured, read_report
+from tldet.workflows.choose import choose_length, given_batch
+from tldet.workflows.data_layout import resolve_layout
+from tldet.workflows.extend.data import TRAIN, VAL, Given, Prepared, prepare
+from tldet.workflows.extend.report import NOTHING, REPORT, ExtendReport, Measured, read_report
 from tldet.workflows.extend.settings import extended_config, trained_config
-from tldet.workflows.finetune import resolve_layout
+from tldet.workflows.finetune import SPLIT
 from tldet.workflows.parts import SCHEMA, checked_settings, set_bad_image
-from tldet.workflows.runs import refuse_earlier_run, resume_run, settle_config
+from tldet.workflows.run_folder import Kept, RunFiles, continues, kept_run, refuse_earlier_run, removed_on_failure
+from tldet.workflows.runs import settled
 from tldet.workflows.test import test
 from tldet.workflows.train import Outcome, train
 
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 DATA = "data"  # in the run's folder
-NOTE = "# Written by `tldet extend`; `tldet extend --out {folder} --resume` goes on.\n"
+NOTE = "# Written by `tldet extend`; resume with `tldet extend --out {folder} --resume`.\n"
+STARTED = (f"{DATA}/{TRAIN}", f"{DATA}/{VAL}", REPORT, *SPLIT)  # what a start writes into the run's folder
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ def extend(
         distill: distill the old detector; False is plain fine-tuning, for comparison.
         class_aliases: a file that maps class names of the data to differently named old classes.
         fold_names: see :class:`~tldet.transfer.class_match.MatchSettings`.
-        resume: resume the run in ``out`` with its config, changed only by ``options``.
+        resume: resume the run in ``out`` with its config, changed only by ``options``; start it if there is no
+            checkpoint yet. Other arguments may be given again, but must be those that the run was started with.
         on_bad_image: "error" (default) or "skip" for images that are missing, unreadable, truncated or of another size.
         options: config overrides ``a.b=c``.
         console: shows progress and metrics.
@@ -103,36 +108,47 @@ def extend(
         TldetError: the checkpoint, the data or a value is wrong.
     """
     folder, wanted = Path(out), wanted or ExtendData()
-    if resume and checkpoint is not None:
-        raise TrainingError(f"--resume goes on with the run in {folder}, which knows its checkpoint: leave CKPT out")
+    given = {"CKPT": checkpoint, **wanted.given(), "epochs": epochs, "minutes": minutes, "steps": steps}
+    given |= {"seed": seed, "no-distill": None if distill else True, "class-aliases": class_aliases}
+    given |= {"fold-names": fold_names or None, "on-bad-image": on_bad_image}
     if resume:
-        given = {**wanted.given(), "epochs": epochs, "minutes": minutes, "steps": steps}
-        given |= {"seed": seed, "no-distill": None if distill else True, "class-aliases": class_aliases}
-        return _go_on(
-            folder, {**given, "fold-names": fold_names or None, "on-bad-image": on_bad_image}, options, console
-        )
+        with locked(folder):
+            if continues(folder, startable=checkpoint is not None):
+                return _resumed(folder, kept_run(folder, given, options, SCHEMA, NOTE), console)
     if checkpoint is None:
-        raise TrainingError("give the checkpoint of a detector to extend, or --resume to go on with the run in --out")
+        raise TrainingError("give the checkpoint of a detector to extend, or --resume to continue the run in --out")
     if (seed := seed or 0) < 0:
         raise TrainingError(f"--seed must be at least 0, not {seed}")
     with locked(folder):
         refuse_earlier_run(folder)
-        path, (_, state) = Path(checkpoint), restore(checkpoint)
-        before_config, meta = trained_config(path, state), state["meta"]
-        match = MatchSettings(read_aliases(class_aliases) if class_aliases else {}, tuple(fold_names))
-        old = dict(zip(meta["class_names"], meta["category_ids"], strict=True))
-        data = _prepared(_given(wanted, before_config, folder, seed), old, match, folder, console)
-        batch = (before_config.get("data") or {}).get("loader", {}).get("batch_size", 1)
-        length, why = choose_length(data.pictures, batch, epochs, minutes, steps)
-        for line in (f"{len(data.old)} old classes ({few(data.old)}), {len(data.new)} new ({few(data.new)})", why):
-            log.info("%s", line)
-        config = extended_config(path, state, data, length, seed, distill=distill)
-        set_bad_image(config, on_bad_image)
-        used = settle_config(folder, config, options, NOTE)
-        checked_settings(used)  # a wrong option is said before anything is measured
-        report = ExtendReport(data.old, data.new, _before(path, data, on_bad_image))
-        report.save(folder)
-        return _finish(report, train(used, work_dir=folder, console=console), console)
+        path, match = (
+            Path(checkpoint),
+            MatchSettings(read_aliases(class_aliases) if class_aliases else {}, tuple(fold_names)),
+        )
+        _, state = restore(checkpoint)
+        before_config, changed = trained_config(path, state), parse_options(options)
+        batch = given_batch(changed) or (before_config.get("data") or {}).get("loader", {}).get("batch_size", 1)
+        with removed_on_failure(folder, *STARTED):
+            data = _prepared(_given(wanted, before_config, folder, seed), _old(state), match, folder, console)
+            length, why = choose_length(data.pictures, batch, epochs, minutes, steps)
+            for line in (f"{len(data.old)} old classes ({few(data.old)}), {len(data.new)} new ({few(data.new)})", why):
+                log.info("%s", line)
+            config = extended_config(path, state, data, length, seed, batch, distill=distill)
+            set_bad_image(config, on_bad_image)
+            used = settled(config, options, str(path))
+            checked_settings(used)  # a wrong option is reported before anything is evaluated
+            device = used.get("training.device", "auto")
+            report = ExtendReport(data.old, data.new, _before(path, data, on_bad_image, device))
+            report.save(folder)
+            files = RunFiles(folder, used, NOTE, {**given, "seed": seed})
+            outcome = train(used, work_dir=folder, console=console, files=files)
+        return _finish(report, outcome, device, console)
+
+
+def _old(state: Mapping[str, Any]) -> dict[str, int]:
+    """Return the category id of each class of a checkpoint."""
+    meta = state["meta"]
+    return dict(zip(meta["class_names"], meta["category_ids"], strict=True))
 
 
 def _prepared(
@@ -166,10 +182,10 @@ def _own(data: Mapping[str, Any]) -> Split | None:
     return None
 
 
-def _before(path: Path, data: Prepared, on_bad_image: str | None) -> Measured:
-    """The old detector's numbers on its own classes."""
-    log.info("measuring the old detector on %s", data.val.annotations)
-    result = test(path, data=data.val.annotations, images=data.val.images, on_bad_image=on_bad_image)
+def _before(path: Path, data: Prepared, on_bad_image: str | None, device: str) -> Measured:
+    """Return the metrics of the old detector on its own classes."""
+    log.info("evaluating the old detector")
+    result = test(path, data=data.val.annotations, images=data.val.images, on_bad_image=on_bad_image, device=device)
     measured = Measured.of(result)
     found = Measured(*({name: one.get(name, NOTHING) for name in data.old} for one in (measured.AP, measured.AP50)))
     if lost := [name for name, value in found.AP.items() if value == NOTHING]:
@@ -177,18 +193,17 @@ def _before(path: Path, data: Prepared, on_bad_image: str | None) -> Measured:
     return found
 
 
-def _go_on(folder: Path, given: Mapping[str, object], options: Sequence[str], console: Console | None) -> ExtendReport:
-    go_on = partial(train, work_dir=folder, resume=True, console=console)
-    with locked(folder):
-        report = read_report(folder)
-        return _finish(report, resume_run(folder, given, options, SCHEMA, NOTE, go_on), console)
+def _resumed(folder: Path, kept: Kept, console: Console | None) -> ExtendReport:
+    report = read_report(folder)
+    outcome = train(kept.config, work_dir=folder, resume=kept.resume, console=console, files=kept.files)
+    return _finish(report, outcome, kept.config.get("training.device", "auto"), console)
 
 
-def _finish(report: ExtendReport, outcome: Outcome, console: Console | None) -> ExtendReport:
-    """Measure the new detector as the old one was, save and show both."""
+def _finish(report: ExtendReport, outcome: Outcome, device: str, console: Console | None) -> ExtendReport:
+    """Evaluate the new detector as the old one was, save and show both."""
     folder, path = outcome.work_dir, outcome.trained()
-    log.info("measuring %s likewise", path)
-    after = Measured.of(test(path, data=folder / DATA / VAL, images=folder / DATA))
+    log.info("evaluating %s", path)
+    after = Measured.of(test(path, data=folder / DATA / VAL, images=folder / DATA, device=device))
     report = replace(report, after=after, checkpoint=str(path))
     if console:
         console.print(report.table())

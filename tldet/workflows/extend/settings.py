@@ -34,7 +34,14 @@ def trained_config(path: Path, state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def extended_config(
-    path: Path, state: Mapping[str, Any], data: Prepared, length: Mapping[str, Any], seed: int, *, distill: bool
+    path: Path,
+    state: Mapping[str, Any],
+    data: Prepared,
+    length: Mapping[str, Any],
+    seed: int,
+    batch: int,
+    *,
+    distill: bool,
 ) -> dict[str, Any]:
     """What ``tldet train`` is to do.
 
@@ -44,13 +51,16 @@ def extended_config(
         data: what is learnt and measured on.
         length: ``epochs``, ``steps`` or ``minutes``.
         seed: of the run.
+        batch: batch size.
         distill: with a teacher; else every picture counts as labelled for every class: plain fine-tuning.
 
     Raises:
         CheckpointError: the checkpoint does not say how it was trained.
     """
     config = trained_config(path, state)
-    renew(config, _data(config, state["meta"]["input"], data), length, seed, data.pictures)
+    section = _data(config, state["meta"]["input"], data)
+    section["loader"] = {**section["loader"], "batch_size": batch}
+    renew(config, section, length, seed, data.pictures)
     config["model"]["weights"] = {"source": str(real_path(path))}
     config["model"]["head"]["num_classes"] = len(data.old) + len(data.new)
     if distill:

@@ -7,14 +7,16 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tldet.config import parse_options
 from tldet.data.index import AnnotationIndex
 from tldet.data.shots import write_base
 from tldet.engine.state import TrainResult, TrainState
 from tldet.errors import TrainingError
 from tldet.transfer.sources import file_hash
-from tldet.workflows.fewshot.plan import DATA, Setup
+from tldet.wording import counted
+from tldet.workflows.fewshot.plan import DATA, DEVICE, Setup
 from tldet.workflows.fewshot.second import open_base, set_arm
-from tldet.workflows.finetune import DEFAULT_MODEL, load_recipe
+from tldet.workflows.recipes import DEFAULT_MODEL, load_recipe
 from tldet.workflows.study.job import RUNS, Job
 from tldet.workflows.train import Outcome
 
@@ -34,7 +36,8 @@ def check_arms(setup: Setup) -> None:
     if given is None:
         config = load_recipe(wishes.model).data
     else:
-        named = {"--model": wishes.model != DEFAULT_MODEL, "--cfg-options": bool(wishes.options)}
+        keys = [key for key in parse_options(wishes.options) if key != DEVICE]
+        named = {"--model": wishes.model != DEFAULT_MODEL, f"--cfg-options {', '.join(keys)}": bool(keys)}
         named |= {f"--{name}": True for name in setup.length()}
         if clash := [name for name, there in named.items() if there]:
             raise TrainingError(f"--base brings a finished base training: leave out its {clash[0]}")
@@ -50,12 +53,14 @@ def base_job(setup: Setup) -> Job:
     train = write_base(setup.train.annotations, novel, folder / "base_train.json")
     call, data = _call(setup, train.path, folder / "base_val.json"), setup.hashes()
     if setup.asked.base is not None:
-        call, data = {"checkpoint": str(setup.asked.base)}, {**data, "base": file_hash(setup.asked.base)}
+        call = {"checkpoint": str(setup.asked.base), "options": setup.device()}
+        data = {**data, "base": file_hash(setup.asked.base)}
     else:
         log.info(
-            "base training without %s: %d objects on %d pictures; %d pictures with novel objects only are left out, "
-            "%d novel objects on the others are background",
-            *(", ".join(novel), train.objects, train.pictures, train.dropped_pictures, train.dropped_objects),
+            "base training without %s: %s on %s; images with novel objects only are left out (%d), novel objects on "
+            "the others are background (%d)",
+            *(", ".join(novel), counted(train.objects, "object"), counted(train.pictures, "image")),
+            *(train.dropped_pictures, train.dropped_objects),
         )
     return Job(
         factors={"arm": "base"},

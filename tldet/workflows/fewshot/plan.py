@@ -11,17 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from tldet.config import option_value, parse_options
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.shots import check_novel, draw, write_shots
 from tldet.errors import DataError
 from tldet.transfer.sources import file_hash
-from tldet.workflows.finetune import resolve_layout
+from tldet.workflows.data_layout import resolve_layout
 from tldet.workflows.study.arms import refuse_controlled
 from tldet.workflows.study.job import RUNS, Factor, Job, folder_name, keep_settings
 from tldet.workflows.study.plan import SPLIT_SEED, Wishes, check_seeds
 
 log = logging.getLogger(__name__)
+DEVICE = "training.device"
 DATA = "data"  # in the experiment's folder, what was cut from the data set
 
 
@@ -95,6 +97,11 @@ class Setup:
         """The classes that are not novel."""
         return tuple(name for name in self.classes if name not in self.asked.novel)
 
+    def device(self) -> list[str]:
+        """Return the option of the config that chooses the device of every run; empty without one."""
+        value = option_value(parse_options(self.wishes.options), DEVICE)
+        return [] if value is None else [f"{DEVICE}={value!r}"]
+
     def length(self) -> dict[str, float]:
         """Of the base training; empty where its recipe chooses."""
         given = {name: getattr(self.wishes, name) for name in ("epochs", "minutes", "steps")}
@@ -167,7 +174,8 @@ def _shot_job(setup: Setup, start: Path, arm: str, shots: int, seed: int, data: 
     annotations, path = setup.train.annotations, out / DATA / name
     subset = write_shots(annotations, shots, seed, path, as_background=asked.as_background)
     call: dict[str, Any] = {"base": str(start.resolve()), "train_json": str(subset.path.resolve())}
-    call |= {"images": str(setup.train.images.resolve()), "lr_factor": asked.lr_factor, "options": list(asked.options)}
+    call |= {"images": str(setup.train.images.resolve()), "lr_factor": asked.lr_factor}
+    call["options"] = [*setup.device(), *asked.options]
     return Job(
         factors=factors,
         folder=out / RUNS / folder_name(factors),

@@ -19,9 +19,11 @@ from tldet.labelled import LABELLED
 from tldet.models.detector import Detector, build_detector
 from tldet.models.heads.faster_rcnn import BoxBranch
 from tldet.models.hollow import hollow
+from tldet.wording import counted
 from tldet.workflows.fewshot.plan import ARMS
 from tldet.workflows.parts import set_bad_image
-from tldet.workflows.runs import CONFIG_NAME, renew, settle_config
+from tldet.workflows.run_folder import CONFIG_NAME, RunFiles
+from tldet.workflows.runs import renew, settled
 from tldet.workflows.study.job import Job
 from tldet.workflows.train import Outcome, train
 
@@ -45,16 +47,17 @@ def second_phase(job: Job, console: Console | None = None) -> Outcome:
         return train(path, work_dir=job.folder, resume=True, console=console)
     _tell(job)
     start = checkpoint.load(job.call["base"])
-    used = settle_config(job.folder, second_config(start, job), job.call["options"], NOTE)
-    return train(used, work_dir=job.folder, init_from=job.call["base"], console=console)
+    used = settled(second_config(start, job), job.call["options"], str(job.call["base"]))
+    files = RunFiles(job.folder, used, NOTE)
+    return train(used, work_dir=job.folder, init_from=job.call["base"], console=console, files=files)
 
 
 def _tell(job: Job) -> None:
     told = json.loads(Path(job.call["train_json"]).read_bytes())[TOLD]
     meaning = "count as background" if told["as_background"] else f"teach nothing ({LABELLED} of each picture)"
     counts = told["counts"]
-    numbers = (counts["objects"], counts["pictures"], counts["dropped_objects"])
-    log.info("%d objects on %d pictures; %d further objects on these are not given and %s", *numbers, meaning)
+    there = counted(counts["objects"], "object"), counted(counts["pictures"], "image")
+    log.info("%s on %s; further objects on them are not used and %s: %d", *there, meaning, counts["dropped_objects"])
 
 
 def open_base(path: Path, novel: Sequence[str], base: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from tldet.config import Config, parse_options
 from tldet.config.check import nearest
 from tldet.errors import ConfigError
 from tldet.models.replace import replace_backbone
-from tldet.workflows.finetune import load_recipe
+from tldet.workflows.recipes import load_recipe
 from tldet.workflows.start import refuse_scratch_options
 
 CONTROLLED = {

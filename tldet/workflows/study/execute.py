@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tldet import checkpoint
+from tldet.config import option_value, parse_options
 from tldet.evaluation.loading import load_ground_truth, load_results
 from tldet.evaluation.resample import VERSION, resampled_ap
 from tldet.workflows.finetune import finetune
@@ -57,7 +58,8 @@ def execute(
     trained = outcome.trained()
     annotations, images = job.val
     detections = job.folder / DETECTIONS_NAME
-    found = test(trained, data=annotations, images=images, results_path=detections)
+    device = option_value(parse_options(job.call.get("options", ())), "training.device")
+    found = test(trained, data=annotations, images=images, results_path=detections, device=str(device or "auto"))
     result = write_result(
         job,
         {

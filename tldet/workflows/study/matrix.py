@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from tldet.engine.progress import duration
 from tldet.errors import TldetError
+from tldet.wording import are, counted
 from tldet.workflows.study.job import Job, refuse_shared_folders
 
 Result = dict[str, Any]
@@ -65,7 +66,9 @@ class Matrix:
                 self.results[number] = found
         self._begun |= set(self.results)
         if self.results:
-            self.say(f"{len(self.results)} of {len(self.jobs)} runs are finished already")
+            self.say(
+                f"{len(self.results)} of {counted(len(self.jobs), 'run')} {are(len(self.results))} finished already"
+            )
 
     def next_job(self) -> tuple[int, Job] | None:
         """The first run that can begin now, with its length in steps where its arm's is known; None where none can."""
@@ -202,5 +205,5 @@ def failed(job: Job, error: TldetError) -> TldetError:
 
 def interrupted(matrix: Matrix) -> KeyboardInterrupt:
     """What to tell a person who stopped a study."""
-    done = f"{len(matrix.results)} of {len(matrix.jobs)} runs are finished"
-    return KeyboardInterrupt(f"study stopped; {done}, the same command goes on with the rest")
+    done = f"{len(matrix.results)} of {counted(len(matrix.jobs), 'run')} {are(len(matrix.results))} finished"
+    return KeyboardInterrupt(f"study stopped; {done}, the same command continues with the rest")

@@ -16,7 +16,8 @@ from tldet.errors import ConfigError, DataError
 from tldet.inputs import real_path
 from tldet.transfer.sources import file_hash
 from tldet.workflows.choose import Choices, choose_for
-from tldet.workflows.finetune import DEFAULT_MODEL, load_recipe, resolve_layout
+from tldet.workflows.data_layout import resolve_layout
+from tldet.workflows.recipes import DEFAULT_MODEL, load_recipe
 from tldet.workflows.runs import rhythm, steps_in_epoch
 from tldet.workflows.study.arms import Arm, refuse_clash, refuse_same, refuse_unpaced
 from tldet.workflows.study.job import RUNS, Job, exact, folder_name, keep_settings
@@ -98,8 +99,8 @@ def make_plan(kind: str, wishes: Wishes, arms: Mapping[str, Arm], fractions: Seq
         raise DataError(f"{val.annotations}: holds no object to measure on")
     index = AnnotationIndex.load(train.annotations)
     length = {"epochs": wishes.epochs, "minutes": wishes.minutes, "steps": wishes.steps}
-    changed = parse_options(wishes.options)
-    choices = choose_for(load_recipe(wishes.model), index, changed, **length)  # type: ignore[arg-type]
+    options = parse_options(wishes.options)
+    choices = choose_for(load_recipe(wishes.model), index, options, **length)  # type: ignore[arg-type]
     hashes = {"train": file_hash(train.annotations), "val": file_hash(val.annotations)}
     shared = _Shared(wishes, train, val, index, choices, hashes)
     order = [(f, s, name) for s in wishes.seeds for f in sorted(fractions, reverse=True) for name in arms]

@@ -15,6 +15,7 @@ from tldet.evaluation.loading import load_ground_truth
 from tldet.evaluation.power_law import FARTHEST, PowerLaw, fit
 from tldet.output import write_json
 from tldet.visualize import Series, plot_intervals
+from tldet.wording import counted
 from tldet.workflows.study.summary import Cell, Compared, cells_of, compare, resolution, uneven
 
 if TYPE_CHECKING:
@@ -117,7 +118,9 @@ def _expect(report: Report, curve: PowerLaw, pictures: int) -> str:
     found = curve.at(pictures)
     report.predictions[pictures] = vars(found)
     more = pictures - curve.largest
-    what = f"with {more} more pictures ({pictures} in all)" if more > 0 else f"with {pictures} pictures"
+    what = f"with {counted(pictures, 'image')}"
+    if more > 0:
+        what = f"with {more:,} more {'image' if more == 1 else 'images'} ({pictures:,} in all)"
     beyond = "" if more <= 0 else ", if the curve goes on as it did"
     return f"{what} expect AP {found.low:.3f} to {found.high:.3f} at this budget, mean over seeds{beyond}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from tldet.config import option_value, parse_options
 from tldet.errors import ConfigError, DataError
 from tldet.evaluation.power_law import FARTHEST
 from tldet.locks import locked
@@ -84,7 +85,9 @@ def _study(
     with locked(wishes.out):
         plan = make_plan(kind, wishes, arms, fractions)
         numbers = None if predict is None else _numbers(plan, predict)
-        results = [up_to_date(job, result) for job, result in zip(plan.jobs, _run(plan, console), strict=True)]
+        chosen = option_value(parse_options(wishes.options), "training.device") is not None
+        runs = _run(plan, console, here=chosen)
+        results = [up_to_date(job, result) for job, result in zip(plan.jobs, runs, strict=True)]
         report = make_report(results, plan.val)
         if numbers is not None:
             add_curve(report, numbers)
@@ -102,14 +105,16 @@ def _numbers(plan: Plan, predict: Sequence[int]) -> list[int]:
     most = max(job.pictures for job in plan.jobs)
     for number in predict:
         if number > FARTHEST * most:
-            raise DataError(f"--predict {number}: is more than {FARTHEST:g} times the {most} pictures there are")
+            raise DataError(
+                f"--predict {number}: is more than {FARTHEST:g} times the number of training images, {most:,}"
+            )
     return list(predict) or [times * most for times in TIMES]
 
 
-def _run(plan: Plan, console: Console | None) -> list[Result]:
-    """All runs: one a GPU where there are several, else one after the other in this process."""
+def _run(plan: Plan, console: Console | None, *, here: bool) -> list[Result]:
+    """Make all runs: side by side on several GPUs, unless the device is chosen (``here``), else one after the other."""
     say = (lambda line: console.rule(line)) if console is not None else (lambda _: None)
     matrix, devices = Matrix(plan.jobs, say), gpus()
-    if len(devices) > 1:
+    if len(devices) > 1 and not here:
         return run_beside(matrix, lambda job, slot: Worker(job, devices[slot]), len(devices))
     return run_here(matrix, lambda job: execute(job, console))

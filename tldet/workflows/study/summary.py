@@ -18,6 +18,7 @@ from tldet.evaluation.statistics import (
     mean_interval,
     percentile_interval,
 )
+from tldet.wording import counted
 from tldet.workflows.study.arms import REFERENCE
 
 METRIC = "AP"
@@ -133,13 +134,13 @@ def resolution(cells: Sequence[Cell], compared: Sequence[Compared], pictures: in
     judges = cells[0].judges
     if judges < FEW:
         return [
-            f"validation: {pictures} pictures, {judges} of them with objects: too few to tell how other pictures would "
+            f"validation: {counted(pictures, 'image')}, {judges} with objects: too few to tell how other images would "
             f"move the AP; measure on at least {FEW}, better on a hundred"
         ]
     alone = [percentile_interval(row, 0.0, 1) for cell in cells for row in cell.samples()]
     lines = [
-        f"validation: {pictures} pictures, {objects} objects; other pictures would move the AP of a run by about "
-        f"{_half(alone):.3f} either way"
+        f"validation: {counted(pictures, 'image')}, {counted(objects, 'object')}; other images would move the AP of a "
+        f"run by about {_half(alone):.3f} either way"
     ]
     if compared:
         lines.append(

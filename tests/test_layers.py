@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[1] / "tldet"
 LAYERS = [
     {
         "errors",
+        "inputs",
         "coco",
         "labelled",
         "labels",
@@ -21,6 +22,7 @@ LAYERS = [
         "cache",
         "output",
         "vision",
+        "wording",
         "visualize",
     },
     {"data", "models", "evaluation"},

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PREDICTING = ("predict", "test")  # commands whose memory the restart makes smaller
 TOGETHER = ("train", "finetune", "pretrain")  # commands that several processes may run
+NARROWEST = 40  # columns; tables cannot be printed on less, and nothing is printed with COLUMNS=0
 
 
 class _Lines(logging.Handler):
@@ -74,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "highlight": False,
     }  # a path with brackets in it stays itself
     console, errors = Console(quiet=beside, **plain), Console(stderr=True, **plain)
+    for one in (console, errors):
+        if one.width < NARROWEST:
+            one.width = NARROWEST
     handler = _Lines(errors)
     logger = logging.getLogger("tldet")
     logger.setLevel(logging.WARNING if beside else logging.INFO)
@@ -81,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if several and args.command not in TOGETHER:
             raise ConfigError(f"runs in one process; torchrun is for {', '.join(TOGETHER)}")
+        _refuse_empty(args)
         args.run(args, console)
     except TldetError as error:
         if beside:
@@ -93,6 +98,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         logger.removeHandler(handler)
     return 0
+
+
+def _refuse_empty(args: argparse.Namespace) -> None:
+    """Reject empty arguments: an empty path would be the current folder, and an empty option would be ignored.
+
+    Raises:
+        ConfigError: an argument is empty, as with a shell variable that is not set.
+    """
+    for name, value in vars(args).items():
+        if value == "" or (isinstance(value, list) and "" in value):
+            raise ConfigError(f"argument {name.replace('_', '-')} is empty; give a value or leave it out")
 
 
 if __name__ == "__main__":

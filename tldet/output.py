@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from tldet.errors import DataError
@@ -44,3 +45,25 @@ def write_json(path: str | Path, content: object, *, indent: int | None = None, 
             written.replace(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def write_bytes(path: str | Path, content: bytes, *, sync: bool = True) -> None:
+    """Write a file; its folder is created.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    try:
+        with path.open("wb") as file:
+            file.write(content)
+            if sync:
+                os.fsync(file.fileno())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 file; a lone surrogate becomes its escape. See :func:`write_bytes`."""
+    write_bytes(path, text.encode(errors="backslashreplace"), sync=False)

@@ -121,7 +121,7 @@ def test_a_broken_picture_arrives_as_one_line_from_any_worker(folder: Path, tmp_
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "5.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"5\.png: is no readable picture .*image 105") as raised:
+    with pytest.raises(DataError, match=r"5\.png: is not a readable image .*image 105") as raised:
         list(eval_batches(dataset(tmp_path), 3, workers=workers))
     assert "\n" not in str(raised.value)
 

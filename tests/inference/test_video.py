@@ -11,15 +11,15 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
+from tests.inference.stand import Stand
 from tldet.errors import DataError
-from tldet.inference.run import Summary, predict
+from tldet.inference.run import predict
 from tldet.inference.sources import kind_of
+from tldet.inference.summary import Summary
 from tldet.inference.video import Video
 from tldet.inference.writer import VideoWriter
-from tldet.structures import Detections
 
 UNEVEN = [0, 0.5, 0.6, 1.2, 1.3, 2, 2.04, 2.08, 2.12, 2.2, 3, 3.5, 4, 4.1, 4.2, 4.5, 4.82]
 EVEN = [number / 25 for number in range(25)]
@@ -63,23 +63,13 @@ def shade(number: int) -> NDArray[np.uint8]:
     return image
 
 
-class Stand:
-    """In the place of a predictor: it finds nothing."""
-
-    category_ids = (1,)
-    class_names = ("thing",)
-
-    def predict(self, images: list[object], *_: object) -> list[Detections]:
-        return [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64)) for _ in images]
-
-
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path], tuple[Summary, Path]]:
     """What :func:`predict` makes of a video."""
     monkeypatch.setattr("tldet.inference.run.load", lambda *_, **__: Stand())
 
     def one(path: Path) -> tuple[Summary, Path]:
-        summary = predict("c.pt", [path], out=tmp_path / "out")
+        summary = predict("c.pt", [path], out=tmp_path / "out", overwrite=True)
         return summary, tmp_path / "out" / path.with_suffix(".mp4").name
 
     return one

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from tldet.cache import cache_root
 from tldet.coco.reader import read_coco
-from tldet.data.image_size import Header, Size, disagreement
-from tldet.data.images import END_WITHIN, JPEG_END, JPEG_START, frame_of, read_image, scan_start
+from tldet.data.image_size import DEFAULT_LIMITS, Header, Limits, Size, disagreement
+from tldet.data.images import END_WITHIN, read_image
+from tldet.data.jpeg import JPEG_END, JPEG_START, frame_of, scan_start
 from tldet.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -136,8 +137,10 @@ def check_file(position: int, path: Path, stated: Size) -> Fault | None:
     try:
         header = read_header(path)
         if header is None:  # unusual file: decode it
-            height, width = read_image(path).shape[:2]
+            height, width = read_image(path, Limits(stated=stated)).shape[:2]
             header = Header((height, width))
+        if header.upright == stated:
+            DEFAULT_LIMITS.check(path, *stated)
     except DataError as error:
         return Fault(position, str(error).removeprefix(f"{path}: "))
     return None if header.upright == stated else Fault(position, "", header)

@@ -18,6 +18,7 @@ from tldet import rle
 from tldet.coco.objects import NAMED
 from tldet.data.checks import MISSING, Fault, find_faults, log_all
 from tldet.data.file_names import resolve_names
+from tldet.data.image_size import Limits
 from tldet.data.images import Picture, Reduced, fitted_size, missing_images, read_reduced
 from tldet.data.index import AnnotationIndex
 from tldet.data.transforms import Labelled, Pipeline
@@ -138,7 +139,7 @@ class CocoDataset(Dataset[Sample]):
     def _read(self, position: int) -> Reduced:
         path, stated = self.folder / self.file_names[position], self.index.sizes[position]
         try:
-            picture = read_reduced(path, self.pipeline.bounds)
+            picture = read_reduced(path, self.pipeline.bounds, Limits(stated=(int(stated[0]), int(stated[1]))))
         except DataError as error:
             raise DataError(f"{error} (image {self.index.image_ids[position]} of {self.index.path})") from None
         if picture.whole != tuple(stated):

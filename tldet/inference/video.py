@@ -17,6 +17,7 @@ from tldet.data.images import Picture
 from tldet.errors import DataError
 from tldet.inference.threads import AHEAD, ahead
 from tldet.inference.timing import Span, spans
+from tldet.inputs import require_file
 
 # Video containers and raw streams. FFmpeg must not read other formats: images, subtitles, and playlists, which may
 # refer to other files and addresses.
@@ -45,6 +46,7 @@ def open_video(path: Path) -> tuple[Any, Any]:
     Raises:
         DataError: the file is not a readable video.
     """
+    require_file(path, DataError)
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
     try:
         container = av.open(f"file:{path}", container_options=options)

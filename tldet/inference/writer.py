@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +15,11 @@ import numpy as np
 
 from tldet.data.images import Picture
 from tldet.errors import DataError
+from tldet.inference.threads import AHEAD, Behind
 from tldet.inference.timing import CLOCK
-from tldet.inference.video import reason_of
+from tldet.inference.video import Frame, reason_of
+from tldet.structures import Detections
+from tldet.visualize import draw
 
 
 class VideoWriter:
@@ -107,3 +110,27 @@ class VideoWriter:
             raise DataError(
                 f"{self.path}: cannot be written ({reason_of(error)}); free disk space or choose another --out"
             ) from None
+
+
+@contextlib.contextmanager
+def drawn_video(path: Path | None, rate: Fraction) -> Iterator[Callable[[Frame, Detections], None]]:
+    """Yield a function that draws detections on frames and writes them in a thread of its own.
+
+    Args:
+        path: the video; None draws and writes nothing.
+        rate: nominal frames per second.
+
+    Raises:
+        DataError: the video cannot be written.
+    """
+    if path is None:
+        yield lambda _frame, _found: None
+        return
+    with VideoWriter(path, rate) as writer:
+
+        def write(given: tuple[Frame, Detections]) -> None:
+            frame, found = given
+            writer.write(draw(frame.image, found), frame.start, frame.duration)
+
+        with Behind(write, AHEAD) as drawing:
+            yield lambda frame, found: drawing.put((frame, found))

@@ -15,6 +15,7 @@ from PIL import Image
 from tldet.data import checks
 from tldet.data.checks import check_file, read_header
 from tldet.data.coco import CocoDataset
+from tldet.data.image_size import Limits
 from tldet.data.images import read_image
 from tldet.errors import DataError
 from tldet.workflows.parts import check_images, check_objects
@@ -69,7 +70,7 @@ def test_complete_files_are_accepted_without_decoding(tmp_path: Path, ending: st
     assert header is not None
     assert header.upright == (HEIGHT, WIDTH) == read_image(path).shape[:2]
     path.write_bytes(path.read_bytes() + b"\0" * 100)
-    assert check_file(0, path, (HEIGHT, WIDTH)) is None
+    assert check_file(0, path, Limits(stated=(HEIGHT, WIDTH))) is None
 
 
 @pytest.mark.parametrize("ending", [one for one in ENDINGS if one != "gif"])
@@ -78,7 +79,7 @@ def test_files_that_are_cut_off(tmp_path: Path, ending: str) -> None:
     half(path)
     with pytest.raises(DataError):
         read_image(path)
-    fault = check_file(3, path, (HEIGHT, WIDTH))
+    fault = check_file(3, path, Limits(stated=(HEIGHT, WIDTH)))
     assert fault is not None
     assert fault.position == 3
     assert ("breaks off" if ending == "jpg" else "no readable picture") in fault.problem
@@ -104,7 +105,7 @@ def with_thumbnail(path: Path) -> bytes:
 def test_jpegs_with_a_thumbnail_or_further_data_are_accepted(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(change(with_thumbnail(path)))
-    assert check_file(0, path, (HEIGHT, WIDTH)) is None
+    assert check_file(0, path, Limits(stated=(HEIGHT, WIDTH))) is None
     assert read_image(path).shape[:2] == (HEIGHT, WIDTH)
 
 
@@ -122,7 +123,7 @@ def test_a_jpeg_cut_off_behind_its_thumbnail_or_filled_with_zeros(
 ) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(change(with_thumbnail(path)))
-    fault = check_file(0, path, (HEIGHT, WIDTH))
+    fault = check_file(0, path, Limits(stated=(HEIGHT, WIDTH)))
     assert fault is not None
     with pytest.raises(DataError):
         read_image(path)
@@ -134,8 +135,8 @@ def test_orientation_agrees_with_reading(tmp_path: Path, orientation: int, endin
     path = photo(tmp_path / f"a.{ending}", orientation)
     height, width = read_image(path).shape[:2]
     assert (height, width) == ((WIDTH, HEIGHT) if orientation >= 5 else (HEIGHT, WIDTH))
-    assert check_file(0, path, (height, width)) is None
-    assert (check_file(0, path, (width, height)) is None) == (width == height)
+    assert check_file(0, path, Limits(stated=(height, width))) is None
+    assert (check_file(0, path, Limits(stated=(width, height))) is None) == (width == height)
 
 
 def test_odd_images(shared: Path) -> None:
@@ -149,7 +150,7 @@ def test_odd_images(shared: Path) -> None:
             size = read_image(path).shape[:2]
         except DataError:
             size = (1, 2)
-        fault = check_file(0, path, size)
+        fault = check_file(0, path, Limits(stated=size))
         if fault is not None and fault.header is None:
             refused.add(path.name)
         elif path.name != "corrupt_middle.png":
@@ -160,7 +161,7 @@ def test_odd_images(shared: Path) -> None:
 def test_metadata_longer_than_the_first_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = photo(tmp_path / "a.jpg", 6, comment=b"x" * 60_000, icc_profile=b"x" * 30_000)
     monkeypatch.setattr(checks, "read_image", None)
-    assert check_file(0, path, (WIDTH, HEIGHT)) is None
+    assert check_file(0, path, Limits(stated=(WIDTH, HEIGHT))) is None
 
 
 def make_bad(folder: Path, count: int = 10) -> Path:

@@ -136,7 +136,7 @@ def test_a_picture_of_another_size_than_stated_is_refused(folder: Path, tmp_path
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     cv2.imwrite(str(tmp_path / "0.png"), np.zeros((10, 20, 3), np.uint8))
-    with pytest.raises(DataError, match=r"0\.png: is 20 x 10 upright, but .* says 60 x 90 for image 100"):
+    with pytest.raises(DataError, match=r"0\.png: is 20 x 10, but the annotations state 60 x 90.*\(image 100 of "):
         dataset(tmp_path)[0]
 
 

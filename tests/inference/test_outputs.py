@@ -44,7 +44,7 @@ def film(path: Path, frames: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with VideoWriter(path, Fraction(25)) as writer:
         for number in range(frames):
-            writer.write(np.full((30, 40, 3), 9 * number, np.uint8))
+            writer.write(np.full((30, 40, 3), 9 * number % 256, np.uint8))
     return path
 
 

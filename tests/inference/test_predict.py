@@ -301,7 +301,7 @@ def test_what_cannot_be_read_is_counted_once(stand: Stand, tmp_path: Path, monke
     with monkeypatch.context() as patched:
         patched.setattr("tldet.inference.run.read_image", broken)
         with pytest.raises(DataError, match="none of 1 inputs"):
-            predict("c.pt", [tmp_path / "a.png"], out=tmp_path / "out")
+            predict("c.pt", [tmp_path / "a.png"], out=tmp_path / "out", overwrite=True)
 
 
 def test_what_is_no_video(tmp_path: Path) -> None:

@@ -260,3 +260,54 @@ def test_frames_of_another_size_are_scaled(tmp_path: Path) -> None:
     images = [frame.image for frame in Video(tmp_path / "v.mp4")]
     assert [image.shape for image in images] == [(64, 96, 3)] * 3
     assert all(abs(float(image.mean()) - 200) < 4 for image in images)
+
+
+def talkie(path: Path, codec: str, sound: str, form: str, length: int) -> Path:
+    """A video of noise and, unless ``sound`` is empty, sound."""
+    noise = np.random.default_rng(0)
+    with av.open(str(path), "w", format=form, options={"movflags": "faststart"} if form == "mp4" else {}) as made:
+        stream: Any = made.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        audio: Any = made.add_stream(sound, rate=48000, layout="mono") if sound else None
+        size = (audio.codec_context.frame_size or 960) if audio else 0
+        for number in range(length):
+            frame = av.VideoFrame.from_ndarray(noise.integers(0, 255, (64, 96, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            made.mux(stream.encode(frame))
+            for start in range(number * 1920 // size * size, (number + 1) * 1920 // size * size, size) if size else ():
+                sample = audio.codec_context.format.name
+                silence = np.zeros((1, size), np.int16 if sample.startswith("s16") else np.float32)
+                part = av.AudioFrame.from_ndarray(silence, format=sample, layout="mono")
+                part.sample_rate, part.pts, part.time_base = 48000, start, Fraction(1, 48000)
+                made.mux(audio.encode(part))
+        made.mux(stream.encode(None))
+        if audio:
+            made.mux(audio.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "sound", "form"),
+    [
+        ("v.mp4", "libx264", "", "mp4"),
+        ("v.mp4", "libx264", "aac", "mp4"),
+        ("v.avi", "mpeg4", "", "avi"),
+        ("v.mkv", "libx264", "", "matroska"),
+        ("v.mkv", "libx264", "aac", "matroska"),
+        ("v.webm", "libvpx", "libopus", "webm"),
+        ("v.flv", "libx264", "", "flv"),
+        ("v.ivf", "libvpx", "", "ivf"),
+    ],
+)
+def test_a_truncated_file_is_reported_and_a_complete_one_is_not(
+    run: Callable[[Path], tuple[Summary, Path]], tmp_path: Path, name: str, codec: str, sound: str, form: str
+) -> None:
+    path = talkie(tmp_path / name, codec, sound, form, 100)
+    summary, _ = run(path)
+    assert (summary.frames, summary.incomplete) == (100, {})
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 55 // 100])
+    summary, _ = run(path)
+    assert 40 < summary.frames < 70
+    assert f"shorter than stated in the file ({summary.frames} frames, " in summary.incomplete[str(path)]
+    assert "1 video incomplete" in summary.describe()

@@ -167,7 +167,9 @@ class _Run:
     def progress(self) -> Progress:
         from rich.progress import Progress
 
-        return Progress(console=self.console, disable=self.console is None, transient=True)
+        console = self.console
+        shown = console is not None and (console.is_terminal or console.is_jupyter)
+        return Progress(console=console, disable=not shown, transient=True)
 
     def take(self, source: Source, picture: Reduced | DataError | None, progress: Progress) -> None:
         """Predict on one input, an image already read.

@@ -150,7 +150,7 @@ def file_name(text: str) -> str:
     """An argument that names a file to write, found out before the work that fills it."""
     from pathlib import Path
 
-    if Path(text).is_dir():
+    if text and Path(text).is_dir():
         raise ArgumentTypeError(f"{text} is a folder; give the name of a file")
     return text
 

@@ -31,8 +31,10 @@ M = TypeVar("M", bound=nn.Module)
 _WORTH_IT = 0.9  # bf16 must take less than this share of fp32's time
 CPUINFO = Path("/proc/cpuinfo")
 # Properties of one machine, not of a type of processor, in /proc/cpuinfo
-INDIVIDUAL = ("processor", "cpu mhz", "bogomips", "microcode", "physical id", "siblings", "core id", "cpu cores")
-INDIVIDUAL += ("apicid", "initial apicid")
+INDIVIDUAL = (
+    "processor", "cpu mhz", "bogomips", "microcode", "physical id", "siblings", "core id", "cpu cores", "apicid",
+    "initial apicid",
+)  # fmt: skip
 AGREE, TURNS = 3, 9  # least and largest number of times that each precision is measured
 NEAR = 1.25  # AGREE times are enough if all differ from ``_WORTH_IT`` by this factor, in the same direction
 

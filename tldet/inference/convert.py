@@ -174,14 +174,14 @@ def _last_channels(array: NDArray[Any], tensor: bool, name: str) -> NDArray[Any]
 
 def _to_uint8(array: NDArray[Any], name: str) -> Picture:
     if array.dtype == np.uint8:
-        return array
+        return np.asarray(array, np.uint8)
     if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255)
+        return np.asarray(array.astype(np.uint8) * 255, np.uint8)
     if array.dtype == np.uint16:
-        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return np.asarray((array.astype(np.uint32) + 128) // 257, np.uint8)
     if array.dtype.kind != "f":
         raise NotAnImage(f"{name}: values are {array.dtype}; give uint8, uint16, bool, or float in 0..1")
     low, high = float(array.min()), float(array.max())
     if not -SLACK <= low <= high <= 1 + SLACK:  # also for NaN
         raise DataError(f"{name}: float values from {low:.4g} to {high:.4g}; give float in 0..1, or uint8 in 0..255")
-    return (array.clip(0, 1) * 255).round().astype(np.uint8)
+    return np.asarray((array.clip(0, 1) * 255).round(), np.uint8)

@@ -66,9 +66,10 @@ def _stated_length(container: Any, stream: Any) -> Fraction:
     """Return the duration of a video stream according to its file in seconds; 0 if not stated."""
     tags = [DURATION.fullmatch(text) for key, text in stream.metadata.items() if key.upper().startswith("DURATION")]
     tagged = next((int(t[1]) * 3600 + int(t[2]) * 60 + Fraction(t[3]) for t in tags if t), None)
-    stated = (stream.duration or 0) * Fraction(stream.time_base or 0) or tagged
+    stated: Fraction | None = (stream.duration or 0) * Fraction(stream.time_base or 0) or tagged
     if container.format.name == "avi" and stream.frames and stream.average_rate:
-        return max(stated or Fraction(0), stream.frames / Fraction(stream.average_rate))  # FFmpeg trusts the file size
+        by_count = Fraction(stream.frames) / Fraction(stream.average_rate)
+        return max(stated or by_count, by_count)  # FFmpeg shortens the duration to the size of the file
     if stated is None and len(container.streams) == 1:  # the container's duration is that of its longest stream
         return Fraction(container.duration or 0, av.time_base)
     return stated or Fraction(0)

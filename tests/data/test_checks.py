@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.test_images import header
 from tldet.data import checks
 from tldet.data.checks import check_file, read_header
 from tldet.data.coco import CocoDataset
@@ -265,3 +266,32 @@ def test_objects_on_skipped_images_are_not_evaluated(tmp_path: Path, caplog: pyt
     check_images(dataset)
     check_objects(dataset, "metrics are -1")
     assert "no object to evaluate on (no annotations); metrics are -1" in caplog.text
+
+
+def test_a_huge_image_is_a_fault_that_is_found_without_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(header(65500, 65500))
+    for name in ("cv2.imdecode", "PIL.Image.open"):
+        monkeypatch.setattr(name, lambda *_: pytest.fail("was decoded"))
+    fault = check_file(0, path, Limits(stated=(480, 640)))
+    assert fault is not None
+    assert fault.header is not None or "is 65500 x 65500, but the annotations state 640 x 480" in fault.problem
+    fault = check_file(0, path, Limits(stated=(65500, 65500)))
+    assert fault is not None
+    assert "has 65500 x 65500 pixels, more than the limit of 179 million pixels" in fault.problem
+    assert check_file(0, path, Limits(2**33, (65500, 65500))) is None
+
+
+def test_the_limit_of_pixels_is_a_setting_of_the_data_set(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    image = {"id": 1, "file_name": "a.png", "width": WIDTH, "height": HEIGHT}
+    whole = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "x"}]}
+    (tmp_path / "a.json").write_text(json.dumps(whole))
+    given = str(tmp_path / "a.json"), str(tmp_path)
+    CocoDataset(*given, max_pixels=WIDTH * HEIGHT).check_images()
+    small = CocoDataset(*given, max_pixels=WIDTH * HEIGHT - 1)
+    for call in (small.check_images, lambda: small[0]):
+        with pytest.raises(DataError, match="more than the limit"):
+            call()

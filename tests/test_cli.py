@@ -177,3 +177,44 @@ def test_long_names_are_shortened_in_the_log(
     assert err.startswith("no object of class ccc")
     assert "[100000 characters]" in err
     assert len(err) < 500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["predict", "c.pt", ""], "inputs"),
+        (["predict", "c.pt", "a.jpg", ""], "inputs"),
+        (["predict", "", "a.jpg"], "checkpoint"),
+        (["predict", "c.pt", "a.jpg", "--out", ""], "out"),
+        (["predict", "c.pt", "a.jpg", "--csv", ""], "csv"),
+        (["test", "", "--data", "x"], "checkpoint"),
+        (["test", "c.pt", "--data", ""], "data"),
+        (["finetune", "--data", "", "--out", "o"], "data"),
+        (["finetune", "--data", "d", "--out", ""], "out"),
+        (["evaluate", "--gt", "", "--dt", "b"], "gt"),
+        (["merge", "", "--out", "o"], "inputs"),
+    ],
+)
+def test_an_empty_argument_is_not_the_current_folder(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert f"error: argument {named} is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "5", "abc", "-3"])
+def test_the_width_of_the_terminal_hides_nothing(
+    columns: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = {"id": 1, "file_name": "a.jpg", "width": 50, "height": 50}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}
+    whole = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "gt.json").write_text(json.dumps(whole))
+    (tmp_path / "dt.json").write_text(json.dumps([{**box, "score": 0.5}]))
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["evaluate", "--gt", str(tmp_path / "gt.json"), "--dt", str(tmp_path / "dt.json")]) == 0
+    told = capsys.readouterr().out
+    assert "AP50" in told
+    assert "1.000" in told
+    assert main(["predict", str(tmp_path / "none.pt"), str(tmp_path / "none.jpg")]) == 2
+    assert f"{tmp_path / 'none.jpg'}: no such image" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 PREDICTING = ("predict", "test")  # commands whose memory the restart makes smaller
 TOGETHER = ("train", "finetune", "pretrain")  # commands that several processes may run
+NARROWEST = 40  # columns; tables cannot be printed on less, and nothing is printed with COLUMNS=0
 
 
 class _Lines(logging.Handler):
@@ -97,6 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     }  # a path with brackets in it stays itself
     console = Console(file=output_stream(), quiet=beside, **plain)
     errors = Console(file=error_stream(), stderr=True, **plain)
+    for one in (console, errors):
+        if one.width < NARROWEST:
+            one.width = NARROWEST
     handler = _Lines(errors)
     logger = logging.getLogger("tldet")
     logger.setLevel(logging.WARNING if beside else logging.INFO)
@@ -104,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if several and args.command not in TOGETHER:
             raise ConfigError(f"runs in one process; torchrun is for {', '.join(TOGETHER)}")
+        _refuse_empty(args)
         args.run(args, console)
     except TldetError as error:
         if beside:
@@ -124,6 +130,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         logger.removeHandler(handler)
     return 0
+
+
+def _refuse_empty(args: Namespace) -> None:
+    """Reject empty arguments: an empty path would be the current folder, and an empty option would be ignored.
+
+    Raises:
+        ConfigError: an argument is empty, as with a shell variable that is not set.
+    """
+    for name, value in vars(args).items():
+        if value == "" or (isinstance(value, list) and "" in value):
+            raise ConfigError(f"argument {name.replace('_', '-')} is empty; give a value or leave it out")
 
 
 if __name__ == "__main__":

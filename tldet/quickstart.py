@@ -12,8 +12,9 @@ from tldet.data.images import read_image
 from tldet.data.index import AnnotationIndex
 from tldet.engine.log import LOG_NAME
 from tldet.evaluation.report import CocoResult
+from tldet.inference.outputs import write_picture
 from tldet.inference.predictor import load
-from tldet.inference.run import predict, write_picture
+from tldet.inference.run import predict
 from tldet.inference.writer import VideoWriter
 from tldet.visualize import draw, grid, plot_curves
 from tldet.workflows.finetune import finetune
@@ -94,7 +95,7 @@ def _draw(run: Outcome, folder: Path, console: Console) -> None:
     section = sections.get("test") or sections["val"]
     names = AnnotationIndex.load(section["annotations"]).file_names[:SHOWN]
     pictures = [read_image(Path(section["images"]) / name) for name in names]
-    found = load(run.trained()).predict(pictures, score=0.3)
+    found = load(run.trained()).predict(pictures)
     drawn = [draw(picture, one) for picture, one in zip(pictures, found, strict=True)]
     for name, picture in zip(names, drawn, strict=True):
         write_picture(folder / "pictures" / Path(name).with_suffix(".png").name, picture)
@@ -109,4 +110,4 @@ def _film(run: Outcome, folder: Path, console: Console) -> None:
     with VideoWriter(plain, Fraction(15)) as writer:
         for frame in digits.frames():
             writer.write(frame)
-    predict(run.trained(), [plain], out=folder / "video", console=console)
+    predict(run.trained(), [plain], out=folder / "video", overwrite=True, console=console)

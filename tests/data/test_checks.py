@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.test_images import header
 from tldet.data import checks
 from tldet.data.checks import check_file, find_faults, read_header
 from tldet.data.coco import CocoDataset
 from tldet.data.file_names import resolve_names
+from tldet.data.image_size import Limits
 from tldet.data.images import read_image, require_pictures
 from tldet.errors import DataError
 from tldet.workflows.parts import check_images, check_objects
@@ -70,7 +72,7 @@ def test_complete_files_are_accepted_without_decoding(tmp_path: Path, ending: st
     assert header is not None
     assert header.upright == (HEIGHT, WIDTH) == read_image(path).shape[:2]
     path.write_bytes(path.read_bytes() + b"\0" * 100)
-    assert check_file(0, path, (HEIGHT, WIDTH)) is None
+    assert check_file(0, path, Limits(stated=(HEIGHT, WIDTH))) is None
 
 
 @pytest.mark.parametrize("ending", [one for one in ENDINGS if one != "gif"])
@@ -79,10 +81,10 @@ def test_files_that_are_cut_off(tmp_path: Path, ending: str) -> None:
     half(path)
     with pytest.raises(DataError):
         read_image(path)
-    fault = check_file(3, path, (HEIGHT, WIDTH))
+    fault = check_file(3, path, Limits(stated=(HEIGHT, WIDTH)))
     assert fault is not None
     assert fault.position == 3
-    assert ("breaks off" if ending == "jpg" else "no readable picture") in fault.problem
+    assert ("breaks off" if ending == "jpg" else "not a readable image") in fault.problem
 
 
 def with_thumbnail(path: Path) -> bytes:
@@ -105,7 +107,7 @@ def with_thumbnail(path: Path) -> bytes:
 def test_jpegs_with_a_thumbnail_or_further_data_are_accepted(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(change(with_thumbnail(path)))
-    assert check_file(0, path, (HEIGHT, WIDTH)) is None
+    assert check_file(0, path, Limits(stated=(HEIGHT, WIDTH))) is None
     assert read_image(path).shape[:2] == (HEIGHT, WIDTH)
 
 
@@ -123,7 +125,7 @@ def test_a_jpeg_cut_off_behind_its_thumbnail_or_filled_with_zeros(
 ) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(change(with_thumbnail(path)))
-    fault = check_file(0, path, (HEIGHT, WIDTH))
+    fault = check_file(0, path, Limits(stated=(HEIGHT, WIDTH)))
     assert fault is not None
     with pytest.raises(DataError):
         read_image(path)
@@ -135,8 +137,8 @@ def test_orientation_agrees_with_reading(tmp_path: Path, orientation: int, endin
     path = photo(tmp_path / f"a.{ending}", orientation)
     height, width = read_image(path).shape[:2]
     assert (height, width) == ((WIDTH, HEIGHT) if orientation >= 5 else (HEIGHT, WIDTH))
-    assert check_file(0, path, (height, width)) is None
-    assert (check_file(0, path, (width, height)) is None) == (width == height)
+    assert check_file(0, path, Limits(stated=(height, width))) is None
+    assert (check_file(0, path, Limits(stated=(width, height))) is None) == (width == height)
 
 
 def test_odd_images(shared: Path) -> None:
@@ -150,7 +152,7 @@ def test_odd_images(shared: Path) -> None:
             size = read_image(path).shape[:2]
         except DataError:
             size = (1, 2)
-        fault = check_file(0, path, size)
+        fault = check_file(0, path, Limits(stated=size))
         if fault is not None and fault.header is None:
             refused.add(path.name)
         elif path.name != "corrupt_middle.png":
@@ -161,7 +163,7 @@ def test_odd_images(shared: Path) -> None:
 def test_metadata_longer_than_the_first_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = photo(tmp_path / "a.jpg", 6, comment=b"x" * 60_000, icc_profile=b"x" * 30_000)
     monkeypatch.setattr(checks, "read_image", None)
-    assert check_file(0, path, (WIDTH, HEIGHT)) is None
+    assert check_file(0, path, Limits(stated=(WIDTH, HEIGHT))) is None
 
 
 def make_bad(folder: Path, count: int = 10) -> Path:
@@ -294,3 +296,32 @@ def test_a_damaged_list_of_checked_files_is_made_anew(tmp_path: Path, content: b
         np.save(kept, content)
     assert find_faults(*arguments) == []
     assert kept.read_bytes() == good
+
+
+def test_a_huge_image_is_a_fault_that_is_found_without_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(header(65500, 65500))
+    for name in ("cv2.imdecode", "PIL.Image.open"):
+        monkeypatch.setattr(name, lambda *_: pytest.fail("was decoded"))
+    fault = check_file(0, path, Limits(stated=(480, 640)))
+    assert fault is not None
+    assert fault.header is not None or "is 65500 x 65500, but the annotations state 640 x 480" in fault.problem
+    fault = check_file(0, path, Limits(stated=(65500, 65500)))
+    assert fault is not None
+    assert "has 65500 x 65500 pixels, more than the limit of 179 million pixels" in fault.problem
+    assert check_file(0, path, Limits(2**33, (65500, 65500))) is None
+
+
+def test_the_limit_of_pixels_is_a_setting_of_the_data_set(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    image = {"id": 1, "file_name": "a.png", "width": WIDTH, "height": HEIGHT}
+    whole = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "x"}]}
+    (tmp_path / "a.json").write_text(json.dumps(whole))
+    given = str(tmp_path / "a.json"), str(tmp_path)
+    CocoDataset(*given, max_pixels=WIDTH * HEIGHT).check_images()
+    small = CocoDataset(*given, max_pixels=WIDTH * HEIGHT - 1)
+    for call in (small.check_images, lambda: small[0]):
+        with pytest.raises(DataError, match="more than the limit"):
+            call()

@@ -110,7 +110,7 @@ def test_pictures_of_different_sizes_are_refused(folder: Path) -> None:
 def test_a_broken_picture_is_named(folder: Path) -> None:
     (folder / "bee" / "3.png").write_bytes(b"\x89PNG but no more")
     data = ImageFolderDataset(str(folder), MIDDLE)
-    with pytest.raises(DataError, match=r"bee/3\.png: is no readable picture"):
+    with pytest.raises(DataError, match=r"bee/3\.png: is not a readable image"):
         list(eval_batches(data, 4, collate=collate_whole))
 
 

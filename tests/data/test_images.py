@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tldet.data.images import fitted_size, from_pillow, read_image, read_reduced, reduction
+from tldet.data.image_size import DEFAULT_LIMITS, MAX_PIXELS, Limits
+from tldet.data.images import MAX_BYTES, fitted_size, from_pillow, read_image, read_reduced, reduction
 from tldet.errors import DataError
 
 UNREADABLE = {"truncated_60_percent.jpg", "corrupt_middle.png", "truncated_header.jpg", "empty.jpg", "text.jpg"}
@@ -95,7 +97,7 @@ def test_what_opencv_will_not_decode_goes_to_pillow(tmp_path: Path, monkeypatch:
 def test_broken_exif_data_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.new("RGB", (8, 6)).save(path, exif=b"II*\x00")
-    with pytest.raises(DataError, match=r"a\.png: is no readable picture \(.+\)$"):
+    with pytest.raises(DataError, match=r"a\.png: is not a readable image \(.+\)$"):
         read_image(path)
 
 
@@ -169,3 +171,74 @@ def test_a_turned_jpeg_is_reduced_and_upright(shared: Path) -> None:
     assert (height * 2, width * 2) == whole.shape[:2]
     mean = whole.reshape(height, 2, width, 2, 3).mean((1, 3))
     assert np.abs(read.image - mean).mean() < 3
+
+
+def header(height: int, width: int, fill: int = 0) -> bytes:
+    """A JPEG of a header and nothing else."""
+    sizes = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    frame = b"\xff" * fill + b"\xff\xc0\x00\x11\x08" + sizes + b"\x03\x01\x22\x00\x02\x11\x01\x03\x11\x01"
+    return b"\xff\xd8" + frame + b"\xff\xda\x00\x0c\x03\x01\x00\x02\x11\x03\x11\x00\x3f\x00" + bytes(99) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("fill", [0, 1, 3])
+def test_a_huge_header_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fill: int
+) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(header(65500, 65500, fill))
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("was decoded"))
+    for bounds in (None, (320, 512)):
+        with pytest.raises(DataError, match=r"a\.jpg: has 65500 x 65500 pixels, more than the limit of 179 million"):
+            read_reduced(path, bounds)
+    with pytest.raises(DataError, match=r"a\.jpg: is 65500 x 65500, but the annotations state 640 x 480"):
+        read_image(path, Limits(stated=(480, 640)))
+
+
+def test_a_header_without_a_size_is_refused(tmp_path: Path) -> None:
+    for height, width in ((0, 64), (64, 0), (0, 0)):
+        (tmp_path / "a.jpg").write_bytes(header(height, width))
+        for limits in (DEFAULT_LIMITS, Limits(stated=(48, 64))):
+            with pytest.raises(DataError, match=r"a\.jpg: "):
+                read_reduced(tmp_path / "a.jpg", (320, 512), limits)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.gif", "a.webp", "a.bmp"])
+def test_limits_on_the_size(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    Image.new("RGB", (60, 40), "red").save(path)
+    for stated in (None, (40, 60), (60, 40)):
+        assert read_image(path, Limits(2400, stated)).shape == (40, 60, 3)
+    with pytest.raises(DataError, match=r"has 60 x 40 pixels, more than the limit of 0\.002399 million"):
+        read_image(path, Limits(2399))
+    with pytest.raises(DataError, match="is 60 x 40, but the annotations state 61 x 40"):
+        read_image(path, Limits(stated=(40, 61)))
+
+
+def test_the_limit_can_be_raised_beyond_pillow_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    Image.new("L", (60, 40)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow refuses twice as many
+    with pytest.raises(DataError, match=r"a\.png: has too many pixels, more than the limit"):
+        read_image(path)
+    assert read_image(path, Limits(MAX_PIXELS + 1)).shape == (40, 60, 3)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "link.png").symlink_to(tmp_path / "pipe.jpg")
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)  # without content on the disk
+    cases = {
+        "pipe.jpg": "is a pipe",
+        "link.png": "is a pipe",
+        "/dev/zero": "is a device",
+        ".": "is a folder",
+        "large.png": "has 2.0 GiB, too large for an image",
+        "none.png": "no such file",
+        "a\0.png": "null character",
+        "x" * 300: "cannot be read: File name too long",
+    }
+    for name, message in cases.items():
+        with pytest.raises(DataError, match=message):
+            read_image(tmp_path / name)

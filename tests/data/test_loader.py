@@ -121,7 +121,7 @@ def test_a_broken_picture_arrives_as_one_line_from_any_worker(folder: Path, tmp_
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "5.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"5\.png: is no readable picture .*image 105") as raised:
+    with pytest.raises(DataError, match=r"5\.png: is not a readable image .*image 105") as raised:
         list(eval_batches(dataset(tmp_path), 3, workers=workers))
     assert "\n" not in str(raised.value)
 
@@ -136,7 +136,7 @@ def test_a_picture_of_another_size_than_stated_is_refused(folder: Path, tmp_path
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     cv2.imwrite(str(tmp_path / "0.png"), np.zeros((10, 20, 3), np.uint8))
-    with pytest.raises(DataError, match=r"0\.png: is 20 x 10 upright, but .* says 60 x 90 for image 100"):
+    with pytest.raises(DataError, match=r"0\.png: is 20 x 10, but the annotations state 60 x 90.*\(image 100 of "):
         dataset(tmp_path)[0]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -161,7 +162,12 @@ def test_snapshots_and_order_of_hooks(toy: ModuleType, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("bf16", "turns", "expected"),
-    [([0.9, 0.6], 2, "bf16"), ([1.5, 0.95, 0.95, 0.85], 4, "bf16"), ([2.0, 2.0], 2, "fp32")],
+    [
+        ([0.6, 0.6, 0.6], 3, "bf16"),
+        ([2.0, 2.0, 2.0], 3, "fp32"),
+        ([1.6, 1.2, 0.6, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6], 9, "bf16"),
+        ([0.3, 0.4, 1.5, 1.5, 1.6, 0.7, 1.4, 0.2, 1.1], 9, "fp32"),
+    ],
 )
 def test_formats_are_measured_in_turns_until_the_difference_is_clear(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bf16: list[float], turns: int, expected: str
@@ -222,3 +228,35 @@ def test_bf16_support_is_that_of_the_device_in_use(monkeypatch: pytest.MonkeyPat
     assert choose(model, "cuda:1", "bf16").name == "bf16"
     with pytest.raises(ConfigError, match="this GPU has no bf16"):
         choose(model, "cuda:0", "bf16")
+
+
+def test_the_choice_is_that_of_the_type_of_processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Machines of one type share what was measured: clock, microcode and numbers of cores do not belong to the type."""
+    first = "processor\t: 0\nmodel name\t: X\nmicrocode: 0x1\ncpu MHz: 2000.1\ncore id: 0\nflags: avx512_bf16\n"
+    other = first.replace("0x1", "0x2").replace("2000.1", "3100").replace("core id: 0", "core id: 5")
+    keys = []
+    for text in (first, other, first.replace(": X", ": Y")):
+        (tmp_path / "cpuinfo").write_text(f"{text}\n{text}")
+        monkeypatch.setattr(precision, "CPUINFO", tmp_path / "cpuinfo")
+        keys.append(precision.timing_key(nn.Linear(1, 1), ""))
+        assert precision.cpu_has_bf16()
+    assert keys[0] == keys[1] != keys[2]
+
+
+@pytest.mark.parametrize(("ratio", "expected"), [(0.57, "bf16"), (1.1, "fp32")])
+def test_load_that_comes_and_goes_does_not_decide(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ratio: float, expected: str
+) -> None:
+    """Another process makes passes four times as slow; it starts or ends after every fourth pass on average."""
+    monkeypatch.setenv("TLDET_CACHE", str(tmp_path))
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    random, slow = np.random.default_rng(0), False
+
+    def seconds(one: Precision, *_: object) -> float:
+        nonlocal slow
+        slow ^= bool(random.random() < 0.25)
+        return (1.0 if one.name == "fp32" else ratio) * (4 if slow else 1)
+
+    monkeypatch.setattr(precision, "pass_seconds", seconds)
+    names = [choose(nn.Conv2d(3, 3, 1), "cpu", trial=lambda: None, work=str(n)).name for n in range(200)]
+    assert names.count(expected) >= 198

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,17 +19,18 @@ from PIL import Image
 from torchvision.ops import box_iou
 
 import tldet
-from tldet.cli import main
+from tests.inference.stand import Stand
+from tldet.cli import build_parser, main
 from tldet.data.images import Reduced, read_image
 from tldet.engine.precision import cpu_has_bf16
 from tldet.errors import ConfigError, DataError
+from tldet.inference import SCORE
 from tldet.inference.predictor import Predictor
-from tldet.inference.run import predict, read_ahead
-from tldet.inference.sources import find_sources
+from tldet.inference.run import predict
+from tldet.inference.sources import find_sources, read_ahead
 from tldet.inference.threads import Behind, ahead
 from tldet.inference.video import Video
 from tldet.inference.writer import VideoWriter
-from tldet.structures import Detections
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +67,62 @@ def test_every_kind_of_picture_gives_the_same(predictor: Predictor, digits: Path
     torch.testing.assert_close(many[0].boxes, found[0].boxes, atol=1e-3, rtol=1e-3)
     assert found[0].class_names == predictor.class_names
     assert "RetinaNetHead" in repr(predictor)
-    with pytest.raises(TypeError, match=r"not \(8, 8\)"):
-        predictor.predict(np.zeros((8, 8), np.uint8))
+    with pytest.raises(TypeError, match=r"image: shape \(7, 8, 9\) is not an image"):
+        predictor.predict(np.zeros((7, 8, 9), np.uint8))
+
+
+def test_lists_iterators_and_batches_give_the_same(predictor: Predictor, digits: Path) -> None:
+    arrays = [read_image(path) for path in sorted((digits / "test").glob("*.jpg"))[:3]]
+    expected = predictor.predict(arrays, 0.0)
+    stacked, taken = np.stack(arrays), 0
+
+    def one_by_one() -> Iterator[object]:
+        nonlocal taken
+        for array in arrays:
+            taken += 1
+            yield array
+
+    kinds = [tuple(arrays), one_by_one(), map(np.asarray, arrays), stacked, torch.from_numpy(stacked)]
+    kinds += [stacked.transpose(0, 3, 1, 2), torch.from_numpy(stacked).permute(0, 3, 1, 2) / 255]
+    for kind in kinds:
+        found = predictor.predict(kind, 0.0)
+        assert [torch.equal(a.boxes, b.boxes) for a, b in zip(found, expected, strict=True)] == [True] * 3
+    assert taken == 3
+    swapped = predictor.predict(stacked[..., ::-1], 0.0, channels="bgr")
+    assert all(torch.equal(a.scores, b.scores) for a, b in zip(swapped, expected, strict=True))
+    assert not torch.equal(predictor.predict(arrays[0][..., ::-1], 0.0).scores, expected[0].scores)
+    assert predictor.predict([]) == predictor.predict(iter([])) == predictor.predict(stacked[:0]) == []
+
+
+def test_one_bad_image_does_not_lose_the_list(
+    predictor: Predictor, digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = sorted((digits / "test").glob("*.jpg"))[:2]
+    (tmp_path / "b.jpg").write_bytes(b"")
+    given = [good[0], tmp_path / "b.jpg", None, np.full((8, 9), np.nan), good[1], b"words"]
+    with pytest.raises(DataError, match=r"b\.jpg: is an empty file"):
+        predictor.predict(given)
+    with pytest.raises(DataError, match=r"^image 1: NoneType is not an image"):
+        predictor.predict([good[0], None])
+    expected = predictor.predict([good[0], good[1]], 0.0)
+    for images in (given, iter(given)):
+        caplog.clear()
+        found = predictor.predict(images, 0.0, on_error="skip")
+        assert [one is None for one in found] == [False, True, True, True, False, True]
+        assert torch.equal(found[0].boxes, expected[0].boxes)
+        assert torch.equal(found[4].boxes, expected[1].boxes)
+        assert caplog.text.count("skipped: ") == 4
+    assert predictor.predict(None, on_error="skip") is None
+    assert predictor.predict([None], on_error="skip") == [None]
+    for wrong in ({"channels": "gbr"}, {"on_error": "ignore"}):
+        with pytest.raises(ValueError, match=" must be "):
+            predictor.predict(good, **wrong)
+
+
+def test_python_and_the_command_have_the_same_threshold(predictor: Predictor) -> None:
+    command = build_parser().parse_args(["predict", "c.pt", "a.jpg"])
+    defaults = [inspect.signature(call).parameters["score"].default for call in (predict, Predictor.predict)]
+    assert [command.score, *defaults] == [SCORE] * 3
 
 
 def test_a_turned_photograph_opened_by_pillow_is_found_in_as_its_file(predictor: Predictor, shared: Path) -> None:
@@ -135,7 +192,7 @@ def test_pictures_are_read_ahead_in_order_and_broken_ones_as_their_error(
     (tmp_path / "b.jpg").write_bytes(b"")
     (tmp_path / "c.mp4").write_bytes(b"x")
     inputs = [good[0], tmp_path / "b.jpg", good[1], tmp_path / "c.mp4", good[2]]
-    read = list(read_ahead(find_sources([str(path) for path in inputs]).sources, predictor))
+    read = list(read_ahead(find_sources([str(path) for path in inputs]).sources, predictor.open))
     assert [source.path for source, _ in read] == inputs
     assert isinstance(read[1][1], DataError)
     assert read[3][1] is None
@@ -208,24 +265,6 @@ def test_a_video_that_cannot_be_written_is_named(tmp_path: Path) -> None:
             write(frames)
 
 
-class Stand:
-    """In the place of a predictor: it finds nothing."""
-
-    category_ids = (1,)
-    class_names = ("thing",)
-
-    def __init__(self, factor: int = 1) -> None:
-        self.factor = factor
-
-    def open(self, path: Path) -> Reduced:
-        return Reduced(read_image(path)[:: self.factor, :: self.factor], self.factor)
-
-    def predict(self, images: object, *_: object) -> Detections | list[Detections]:
-        if isinstance(images, list):
-            return [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64)) for _ in images]
-        return Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-
-
 @pytest.fixture
 def stand(monkeypatch: pytest.MonkeyPatch) -> Stand:
     found = Stand()
@@ -253,7 +292,7 @@ def test_what_cannot_be_read_is_counted_once(stand: Stand, tmp_path: Path, monke
         cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
     (tmp_path / "c.mp4").write_bytes(b"words")
 
-    def broken(path: Path) -> None:
+    def broken(path: Path, _: object) -> None:
         raise DataError(f"{path}: is broken")
 
     summary = predict("c.pt", [tmp_path / "a.png", tmp_path / "c.mp4"], out=tmp_path / "out")
@@ -262,7 +301,7 @@ def test_what_cannot_be_read_is_counted_once(stand: Stand, tmp_path: Path, monke
     with monkeypatch.context() as patched:
         patched.setattr("tldet.inference.run.read_image", broken)
         with pytest.raises(DataError, match="none of 1 inputs"):
-            predict("c.pt", [tmp_path / "a.png"], out=tmp_path / "out")
+            predict("c.pt", [tmp_path / "a.png"], out=tmp_path / "out", overwrite=True)
 
 
 def test_what_is_no_video(tmp_path: Path) -> None:
@@ -368,7 +407,7 @@ def test_the_command_passes_the_choice_of_nms_on(
 ) -> None:
     given: list[object] = []
 
-    def loaded(*_: object, nms_per_class: bool | None) -> Stand:
+    def loaded(*_: object, nms_per_class: bool | None, **__: object) -> Stand:
         given.append(nms_per_class)
         return Stand()
 

@@ -10,7 +10,8 @@ from PIL import Image, features
 
 from tldet.data.images import read_image
 from tldet.errors import DataError
-from tldet.inference.sources import find_sources, kind_of
+from tldet.inference.sources import Names, find_sources, kind_of
+from tldet.inference.video import Video
 
 
 def image(path: Path, form: str = "PNG", color: str = "red") -> Path:
@@ -82,7 +83,7 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500)
 
 
 def test_heic_needs_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tldet.data.images.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("tldet.data.image_formats.importlib.util.find_spec", lambda _: None)
     image(tmp_path / "a.png")
     (tmp_path / "b.heic").write_bytes(HEIC)
     (tmp_path / "c.jpg").write_bytes(HEIC)  # as phones name it after a transfer
@@ -105,3 +106,34 @@ def test_a_broken_image_is_left_to_be_reported(tmp_path: Path) -> None:
     for name, content in (("a.jpg", b""), ("b.png", b"words"), ("c.jpg", b"\xff\xd8\xff\xe0")):
         (tmp_path / name).write_bytes(content)
     assert inside(tmp_path) == ["a.jpg", "b.png", "c.jpg"]
+
+
+def test_special_files_and_odd_arguments(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    image(tmp_path / "a.png")
+    cases = {
+        str(tmp_path / "pipe.jpg"): "is a pipe, not a regular file",
+        "/dev/zero": "is a device",
+        "": "an input is an empty string",
+        "x" * 5000: "no such image",
+        "a\0b": "no such image",
+        "9" * 5000: "no such image",
+        "\u00b2": "no such image",
+        str(tmp_path / "pip*"): "no such image",
+        "https://example.org/a.jpg": "is a URL; download the file",
+    }
+    for given, message in cases.items():
+        with pytest.raises(DataError, match=message):
+            find_sources([str(tmp_path / "a.png"), given])
+    found = find_sources([str(tmp_path / "*")])
+    assert [source.path.name for source in found.sources] == ["a.png"]
+    assert found.skipped == {"special file": 1}
+    with pytest.raises(DataError, match="is a pipe"):
+        Video(tmp_path / "pipe.jpg")
+
+
+def test_many_inputs_of_one_name_get_distinct_names_quickly() -> None:
+    names = Names()
+    claimed = [names.claim(Path("x/image.jpg" if number % 2 else "X/Image.JPG")) for number in range(20_000)]
+    assert len({str(name).lower() for name in claimed}) == 20_000
+    assert [str(name) for name in claimed[:3]] == ["X/Image.JPG", "x/image_2.jpg", "X/Image_3.JPG"]

@@ -11,15 +11,15 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
+from tests.inference.stand import Stand
 from tldet.errors import DataError
-from tldet.inference.run import Summary, predict
+from tldet.inference.run import predict
 from tldet.inference.sources import kind_of
+from tldet.inference.summary import Summary
 from tldet.inference.video import Video
 from tldet.inference.writer import VideoWriter
-from tldet.structures import Detections
 
 UNEVEN = [0, 0.5, 0.6, 1.2, 1.3, 2, 2.04, 2.08, 2.12, 2.2, 3, 3.5, 4, 4.1, 4.2, 4.5, 4.82]
 EVEN = [number / 25 for number in range(25)]
@@ -63,23 +63,13 @@ def shade(number: int) -> NDArray[np.uint8]:
     return image
 
 
-class Stand:
-    """In the place of a predictor: it finds nothing."""
-
-    category_ids = (1,)
-    class_names = ("thing",)
-
-    def predict(self, images: list[object], *_: object) -> list[Detections]:
-        return [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64)) for _ in images]
-
-
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path], tuple[Summary, Path]]:
     """What :func:`predict` makes of a video."""
     monkeypatch.setattr("tldet.inference.run.load", lambda *_, **__: Stand())
 
     def one(path: Path) -> tuple[Summary, Path]:
-        summary = predict("c.pt", [path], out=tmp_path / "out")
+        summary = predict("c.pt", [path], out=tmp_path / "out", overwrite=True)
         return summary, tmp_path / "out" / path.with_suffix(".mp4").name
 
     return one
@@ -270,3 +260,54 @@ def test_frames_of_another_size_are_scaled(tmp_path: Path) -> None:
     images = [frame.image for frame in Video(tmp_path / "v.mp4")]
     assert [image.shape for image in images] == [(64, 96, 3)] * 3
     assert all(abs(float(image.mean()) - 200) < 4 for image in images)
+
+
+def talkie(path: Path, codec: str, sound: str, form: str, length: int) -> Path:
+    """A video of noise and, unless ``sound`` is empty, sound."""
+    noise = np.random.default_rng(0)
+    with av.open(str(path), "w", format=form, options={"movflags": "faststart"} if form == "mp4" else {}) as made:
+        stream: Any = made.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        audio: Any = made.add_stream(sound, rate=48000, layout="mono") if sound else None
+        size = (audio.codec_context.frame_size or 960) if audio else 0
+        for number in range(length):
+            frame = av.VideoFrame.from_ndarray(noise.integers(0, 255, (64, 96, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            made.mux(stream.encode(frame))
+            for start in range(number * 1920 // size * size, (number + 1) * 1920 // size * size, size) if size else ():
+                sample = audio.codec_context.format.name
+                silence = np.zeros((1, size), np.int16 if sample.startswith("s16") else np.float32)
+                part = av.AudioFrame.from_ndarray(silence, format=sample, layout="mono")
+                part.sample_rate, part.pts, part.time_base = 48000, start, Fraction(1, 48000)
+                made.mux(audio.encode(part))
+        made.mux(stream.encode(None))
+        if audio:
+            made.mux(audio.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "sound", "form"),
+    [
+        ("v.mp4", "libx264", "", "mp4"),
+        ("v.mp4", "libx264", "aac", "mp4"),
+        ("v.avi", "mpeg4", "", "avi"),
+        ("v.mkv", "libx264", "", "matroska"),
+        ("v.mkv", "libx264", "aac", "matroska"),
+        ("v.webm", "libvpx", "libopus", "webm"),
+        ("v.flv", "libx264", "", "flv"),
+        ("v.ivf", "libvpx", "", "ivf"),
+    ],
+)
+def test_a_truncated_file_is_reported_and_a_complete_one_is_not(
+    run: Callable[[Path], tuple[Summary, Path]], tmp_path: Path, name: str, codec: str, sound: str, form: str
+) -> None:
+    path = talkie(tmp_path / name, codec, sound, form, 100)
+    summary, _ = run(path)
+    assert (summary.frames, summary.incomplete) == (100, {})
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 55 // 100])
+    summary, _ = run(path)
+    assert 40 < summary.frames < 70
+    assert f"shorter than stated in the file ({summary.frames} frames, " in summary.incomplete[str(path)]
+    assert "1 video incomplete" in summary.describe()

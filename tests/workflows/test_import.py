@@ -85,7 +85,7 @@ def test_torchvision_s_detections_are_ours_after_the_import(
     assert len(set(predictor.class_names)) == 91 - first
 
     predictor.short, predictor.long = 192, 256
-    found = predictor.predict(picture)
+    found = predictor.predict(picture, 0.05)
     x = torch.from_numpy(picture.transpose(2, 0, 1) / np.float32(255))
     with torch.no_grad():
         (expected,) = reference([x])

@@ -13,7 +13,8 @@ from tldet.config import load as load_config
 from tldet.data.digits import frames
 from tldet.data.images import Picture, resize_to
 from tldet.inference.predictor import Predictor, load
-from tldet.inference.run import TOGETHER, grouped, predict
+from tldet.inference.run import TOGETHER, predict
+from tldet.inference.threads import grouped
 from tldet.inference.video import Video
 from tldet.inference.writer import VideoWriter
 from tldet.models.detector import build_detector
@@ -39,7 +40,7 @@ def run(bench: Bench) -> Suite:
     boxes = [len(predictor.predict(picture, score)) for picture in pictures[:5]]
 
     def whole() -> float:
-        return predict(saved, [clip], out=bench.folder / "drawn", score=score, device="cpu").seconds
+        return predict(saved, [clip], out=bench.folder / "drawn", score=score, device="cpu", overwrite=True).seconds
 
     def alone(together: int) -> float:
         start = time.perf_counter()

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from tldet.cache import cache_root
 from tldet.coco.reader import read_coco
-from tldet.data.image_size import Header, Size, disagreement
-from tldet.data.images import END_WITHIN, JPEG_END, JPEG_START, frame_of, read_image, scan_start
+from tldet.data.image_size import MAX_PIXELS, Header, Limits, disagreement
+from tldet.data.images import END_WITHIN, read_image
+from tldet.data.jpeg import JPEG_END, JPEG_START, frame_of, scan_start
 from tldet.errors import DataError, OutputError
 from tldet.inputs import is_file, real_path
 from tldet.output import replacing
@@ -47,7 +48,12 @@ class Fault(NamedTuple):
 
 
 def find_faults(
-    folder: Path, names: Sequence[str], sizes: NDArray[np.int32], annotations: Path, positions: Sequence[int]
+    folder: Path,
+    names: Sequence[str],
+    sizes: NDArray[np.int32],
+    annotations: Path,
+    positions: Sequence[int],
+    max_pixels: int = MAX_PIXELS,
 ) -> list[Fault]:
     """Find the images that are missing, unreadable, truncated, or of another size than in the JSON.
 
@@ -59,13 +65,16 @@ def find_faults(
         sizes: (I, 2) (height, width) in the JSON.
         annotations: the JSON.
         positions: indices of the images to check.
+        max_pixels: largest number of pixels of an image.
     """
     paths = [os.path.join(folder, names[i]) for i in positions]  # noqa: PTH118  (several times as fast as Path)
     stamps = np.array([_stamp(path) for path in paths], np.int64).reshape(-1, 2)
     kept = _Kept(folder, [names[i] for i in positions], sizes[list(positions)])
-    unknown = np.flatnonzero((kept.stamps != stamps).any(1) | (stamps[:, 0] < 0)).tolist()
+    large = sizes[list(positions)].astype(np.int64).prod(1) > max_pixels  # the limit may have been another one
+    unknown = np.flatnonzero((kept.stamps != stamps).any(1) | (stamps[:, 0] < 0) | large).tolist()
     stated = [tuple(sizes[positions[row]].tolist()) for row in unknown]
-    work = [(int(positions[row]), Path(paths[row]), size) for row, size in zip(unknown, stated, strict=True)]
+    files = [(int(positions[row]), Path(paths[row])) for row in unknown]
+    work = [(*file, Limits(max_pixels, size)) for file, size in zip(files, stated, strict=True)]
     faults = [fault for fault in _checked(work, annotations) if fault is not None]
     if unknown:
         wrong = np.isin(np.asarray(positions), [fault.position for fault in faults])
@@ -114,7 +123,7 @@ class _Kept:
             log.debug("not cached: %s", error)
 
 
-def _checked(work: Sequence[tuple[int, Path, Size]], annotations: Path) -> Iterator[Fault | None]:
+def _checked(work: Sequence[tuple[int, Path, Limits]], annotations: Path) -> Iterator[Fault | None]:
     """Check files in parallel; log progress if it takes long."""
     started = said = time.monotonic()
     with ThreadPoolExecutor(THREADS) as pool:
@@ -129,18 +138,20 @@ def _checked(work: Sequence[tuple[int, Path, Size]], annotations: Path) -> Itera
                 log.info(text, annotations, done, len(work), rate, (len(work) - done) / rate)
 
 
-def check_file(position: int, path: Path, stated: Size) -> Fault | None:
-    """Check one image file against its stated (height, width); None if the file is valid."""
+def check_file(position: int, path: Path, limits: Limits) -> Fault | None:
+    """Check one image file against its stated size and the limit of pixels; None if the file is valid."""
     if not is_file(path):
         return Fault(position, MISSING)
     try:
         header = read_header(path)
         if header is None:  # unusual file: decode it
-            height, width = read_image(path).shape[:2]
+            height, width = read_image(path, limits).shape[:2]
             header = Header((height, width))
+        if header.upright == limits.stated:
+            limits.check(path, *header.stored)
     except DataError as error:
         return Fault(position, str(error).removeprefix(f"{path}: "))
-    return None if header.upright == stated else Fault(position, "", header)
+    return None if header.upright == limits.stated else Fault(position, "", header)
 
 
 def read_header(path: Path) -> Header | None:

@@ -18,6 +18,7 @@ from tldet import rle
 from tldet.coco.objects import NAMED
 from tldet.data.checks import MISSING, Fault, find_faults, log_all
 from tldet.data.file_names import resolve_names
+from tldet.data.image_size import MAX_PIXELS, Limits
 from tldet.data.images import Picture, Reduced, fitted_size, missing_images, read_reduced
 from tldet.data.index import AnnotationIndex
 from tldet.data.transforms import Labelled, Pipeline
@@ -66,6 +67,7 @@ class CocoDataset(Dataset[Sample]):
         seed: random seed of augmentation.
         on_bad_image: "error" rejects images that are missing, unreadable, truncated or of another size than in the
             JSON; "skip" leaves them out and logs them. See :meth:`check_images`.
+        max_pixels: largest number of pixels of an image; larger ones are bad images, rejected before they are decoded.
     """
 
     def __init__(
@@ -80,9 +82,10 @@ class CocoDataset(Dataset[Sample]):
         partial: bool = True,
         seed: int = 0,
         on_bad_image: Literal["error", "skip"] = "error",
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.index = AnnotationIndex.load(annotations, classes)
-        self.on_bad_image = on_bad_image
+        self.on_bad_image, self.max_pixels = on_bad_image, max_pixels
         self.folder = Path(images)
         self.file_names = resolve_names(self.folder, self.index.file_names, self.index.path)
         self.pipeline = Pipeline(transforms)
@@ -137,8 +140,9 @@ class CocoDataset(Dataset[Sample]):
 
     def _read(self, position: int) -> Reduced:
         path, stated = self.folder / self.file_names[position], self.index.sizes[position]
+        limits = Limits(self.max_pixels, (int(stated[0]), int(stated[1])))
         try:
-            picture = read_reduced(path, self.pipeline.bounds)
+            picture = read_reduced(path, self.pipeline.bounds, limits)
         except DataError as error:
             raise DataError(f"{error} (image {self.index.image_ids[position]} of {self.index.path})") from None
         if picture.whole != tuple(stated):
@@ -205,7 +209,7 @@ class CocoDataset(Dataset[Sample]):
                 first image and counts the others.
         """
         sizes, path = self.index.sizes, self.index.path
-        faults = find_faults(self.folder, self.file_names, sizes, path, self.positions.tolist())
+        faults = find_faults(self.folder, self.file_names, sizes, path, self.positions.tolist(), self.max_pixels)
         if faults and self.on_bad_image == "error":
             self._refuse(faults)
         if faults:

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tldet.data.coco import SampleKey, as_pixels
-from tldet.data.images import EXTENSIONS, read_image
+from tldet.data.image_formats import EXTENSIONS
+from tldet.data.images import read_image
 from tldet.data.split_names import KINDS
 from tldet.data.transforms import Labelled, Pipeline
 from tldet.errors import DataError

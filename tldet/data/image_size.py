@@ -1,13 +1,17 @@
-"""Comparison of the size of an image file with the size in the JSON."""
+"""Conditions on the size of an image file: a limit of pixels, and the size in the JSON."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.errors import DataError
+
 UPRIGHT_FIRST = 5  # EXIF orientations from here on swap width and height
+MAX_PIXELS = 178_956_970  # Pillow's own limit; 0.5 GB as RGB
 
 Size = tuple[int, int]
 
@@ -22,6 +26,35 @@ class Header(NamedTuple):
     def upright(self) -> Size:
         """(height, width) after the EXIF rotation."""
         return self.stored[::-1] if self.orientation >= UPRIGHT_FIRST else self.stored
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Conditions that the size in an image's header must satisfy before the image is decoded.
+
+    Attributes:
+        max_pixels: largest number of pixels.
+        stated: (height, width) in the annotations; height and width may be swapped, as EXIF does. None: unknown.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    stated: tuple[int, int] | None = None
+
+    def check(self, name: object, height: int, width: int) -> None:
+        """Raise :class:`DataError` if an image of this size must not be decoded."""
+        if self.stated is not None and sorted(self.stated) != sorted((height, width)):
+            stated = f"{self.stated[1]} x {self.stated[0]}"
+            raise DataError(f"{name}: is {width} x {height}, but the annotations state {stated}; correct one of them")
+        if height * width > self.max_pixels:
+            raise self.exceeded(name, f"{width} x {height} pixels")
+
+    def exceeded(self, name: object, size: str) -> DataError:
+        """Create the error for an image with too many pixels."""
+        limit = f"{self.max_pixels / 1e6:.4g} million pixels"
+        return DataError(f"{name}: has {size}, more than the limit of {limit}; resize it or raise max_pixels")
+
+
+DEFAULT_LIMITS = Limits()
 
 
 def disagreement(header: Header, stated: Size, boxes: NDArray[np.float64]) -> str:

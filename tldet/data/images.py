@@ -1,41 +1,37 @@
-"""Reading pictures: always (H, W, 3) uint8 RGB, upright as EXIF says."""
+"""Reading images: always (H, W, 3) uint8 RGB, rotated upright according to EXIF."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib
 import io
 import struct
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.data.image_formats import START, heif_readable, is_heif
+from tldet.data.image_size import DEFAULT_LIMITS, MAX_PIXELS, Limits
+from tldet.data.jpeg import JPEG_END, JPEG_START, frame_of, scan_start
 from tldet.errors import DataError
-from tldet.inputs import is_file
+from tldet.inputs import is_file, read_file, require_file
 
 Picture = NDArray[np.uint8]
-EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
-    | {".avif", ".heic", ".heif", ".jp2", ".j2k"}
-)
-SIGNATURES = (
-    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51",
-)  # fmt: skip
-HEIF, AVIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), (b"avif", b"avis")
-JPEG_START, JPEG_END, SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
-START = 4096  # bytes at the start of a file that show its format
 END_WITHIN = 4096  # cameras append data after the end marker
+MAX_BYTES = 1 << 31  # of a file
 REDUCED = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
+_PILLOW_LIMIT = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -51,90 +47,85 @@ class Reduced:
         return self.image.shape[0] * self.factor, self.image.shape[1] * self.factor
 
 
-class Frame(NamedTuple):
-    """What a JPEG's frame header says: its sides as stored, before it is turned upright, and its components."""
+def read_image(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> Picture:
+    """Read an image as (H, W, 3) uint8 RGB, rotated upright.
 
-    height: int
-    width: int
-    components: int
-
-
-def read_image(path: str | Path) -> Picture:
-    """The picture as (H, W, 3) uint8 RGB, turned upright.
-
-    JPEG goes through OpenCV, which decodes fastest and turns by EXIF but does not notice a file that breaks off; so
-    its end is looked for first. Everything else, a JPEG followed by much else (a film in a phone's photograph) too,
-    goes through Pillow, which refuses what is broken. Alpha is dropped over white, 16 bits are scaled to 8, of several
-    frames the first is read.
-
-    Raises:
-        DataError: the file is missing, broken or no picture.
-    """
-    return read_reduced(path, None).image
-
-
-def read_reduced(path: str | Path, bounds: tuple[int, int] | None) -> Reduced:
-    """The picture, of a JPEG that will be scaled down much at 1/2, 1/4 or 1/8 of its size.
-
-    That takes a fraction of the time, since a JPEG's blocks of 8 x 8 pixels are decoded as smaller ones. It is done
-    only where the factor divides both sides, so that nothing is shifted, and where what remains is no smaller than
-    what the picture will be scaled to.
+    JPEG is decoded by OpenCV, which is fastest and applies EXIF but does not notice a truncated file; so its end marker
+    is searched first. Everything else, including a JPEG followed by much other data (a film in a phone's photograph),
+    is decoded by Pillow, which rejects damaged files. Alpha is composited over white, 16 bits are scaled to 8, and the
+    first of several frames is read.
 
     Args:
         path: the file.
-        bounds: the short and the long side that :func:`fitted_size` will scale it to; None reads it whole.
+        limits: conditions on the size, checked before decoding.
 
     Raises:
-        DataError: the file is missing, broken or no picture.
+        DataError: the file is missing, damaged, not a regular file, not an image, or its size violates the limits.
     """
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    return read_reduced(path, None, limits).image
+
+
+def read_reduced(path: str | Path, bounds: tuple[int, int] | None, limits: Limits = DEFAULT_LIMITS) -> Reduced:
+    """Read an image; a JPEG that will be scaled down much is read at 1/2, 1/4 or 1/8 of its size.
+
+    That takes a fraction of the time, since a JPEG's blocks of 8 x 8 pixels are decoded as smaller ones. It is done
+    only if the factor divides both sides, so that nothing is shifted, and if the result is no smaller than the size to
+    which the image will be scaled.
+
+    Args:
+        path: the file.
+        bounds: short and long side for :func:`fitted_size`; None reads the image at full size.
+        limits: conditions on the size, checked before decoding.
+
+    Raises:
+        DataError: see :func:`read_image`.
+    """
+    return decode(read_bytes(path), path, bounds, limits)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Read a regular file of at most ``MAX_BYTES``.
+
+    Raises:
+        DataError: the file is missing, too large, or a folder, pipe, device or socket.
+    """
+    size = require_file(path, DataError).st_size
+    if size > MAX_BYTES:
+        raise DataError(f"{path}: has {size / 2**30:.1f} GiB, too large for an image")
+    return read_file(path, DataError)
+
+
+def decode(
+    content: bytes, name: object, bounds: tuple[int, int] | None = None, limits: Limits = DEFAULT_LIMITS
+) -> Reduced:
+    """Decode the content of an image file; see :func:`read_reduced`.
+
+    Args:
+        content: the encoded image.
+        name: name of the image in messages.
+        bounds: short and long side for :func:`fitted_size`; None decodes at full size.
+        limits: conditions on the size, checked before decoding.
+
+    Raises:
+        DataError: see :func:`read_image`.
+    """
     if not content:
-        raise DataError(f"{path}: is an empty file")
+        raise DataError(f"{name}: is an empty file")
     jpeg = content.startswith(JPEG_START)
+    frame = frame_of(content) if jpeg else None
+    if frame and min(frame[:2]):
+        limits.check(name, *frame[:2])
     end = content.rfind(JPEG_END) if jpeg else 0
     if jpeg and end < (scan_start(content) or 0):
-        raise DataError(f"{path}: is a JPEG that breaks off before its end")
-    frame = frame_of(content) if jpeg and len(content) - end <= END_WITHIN else None
-    if frame and frame.components != 4:  # OpenCV's colours are off there
+        raise DataError(f"{name}: is a JPEG that breaks off before its end")
+    # OpenCV decodes CMYK to other colors
+    if frame and min(frame[:2]) and frame.components != 4 and len(content) - end <= END_WITHIN:
         factor = reduction(frame[:2], *bounds) if bounds else 1
-        with contextlib.suppress(cv2.error):  # such as more pixels than it takes; Pillow says so
+        with contextlib.suppress(cv2.error):  # Pillow reports the reason
             decoded = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED[factor])
             if decoded is not None:
                 return Reduced(cast(Picture, cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)), factor)
-    return Reduced(_read_with_pillow(path, content))
-
-
-def is_image(start: bytes) -> bool:
-    """Recognize image formats by a file's first bytes, except TIFF (see :func:`is_tiff`)."""
-    bmp = start[:2] == b"BM" and start[6:10] == bytes(4) and start[14:15] in b"\x0c\x28\x6c\x7c"
-    webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
-    return start.startswith(SIGNATURES) or bmp or webp or bool(_brands(start) & {*HEIF, *AVIF})
-
-
-def is_tiff(start: bytes) -> bool:
-    """Recognize TIFF and camera raw formats by a file's first bytes."""
-    return start.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))
-
-
-def is_heif(start: bytes) -> bool:
-    """Recognize HEIF (.heic, not AVIF) by a file's first bytes."""
-    return bool(_brands(start) & {*HEIF}) and not _brands(start) & {*AVIF}
-
-
-def _brands(start: bytes) -> set[bytes]:
-    """Return the brands in the first box of an ISO media file."""
-    if start[4:8] != b"ftyp":
-        return set()
-    end = min(int.from_bytes(start[:4], "big"), len(start))
-    return {start[8:12], *(start[at : at + 4] for at in range(16, end, 4))}
-
-
-def heif_readable() -> bool:
-    """Return True if HEIF (.heic) can be read, which needs the package pillow-heif."""
-    return importlib.util.find_spec("pillow_heif") is not None
+    return Reduced(_decode_with_pillow(content, name, limits))
 
 
 def reduction(size: tuple[int, int], short: int, long: int) -> int:
@@ -147,68 +138,57 @@ def reduction(size: tuple[int, int], short: int, long: int) -> int:
     return 1
 
 
-def frame_of(content: bytes) -> Frame | None:
-    """Find the frame header of a JPEG, given its first bytes; None if it lies farther back."""
-    for marker, place in _segments(content):
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            sides = content[place + 5 : place + 9]
-            return Frame(int.from_bytes(sides[:2], "big"), int.from_bytes(sides[2:], "big"), content[place + 9])
-    return None
-
-
-def scan_start(content: bytes) -> int | None:
-    """Position of the compressed pixels of a JPEG, given its beginning; None if they are not reached.
-
-    An end marker before it is that of a thumbnail in the metadata.
-    """
-    return next((place for marker, place in _segments(content) if marker == SCAN), None)
-
-
-def _segments(content: bytes) -> Iterator[tuple[int, int]]:
-    """Marker and position of the segments at the beginning of a JPEG, up to the compressed pixels."""
-    place, marker = 2, 0
-    while place + 9 < len(content) and content[place] == 0xFF and marker != SCAN:
-        marker = content[place + 1]
-        yield marker, place
-        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-
-
-def _read_with_pillow(path: str | Path, content: bytes) -> Picture:
+def _decode_with_pillow(content: bytes, name: object, limits: Limits) -> Picture:
     if is_heif(content[:START]) and not heif_readable():
-        raise DataError(f"{path}: is a HEIF image; install the package pillow-heif to read it, or convert it to JPEG")
-    with _naming(path), _opened(content) as opened:
+        raise DataError(f"{name}: is a HEIF image; install the package pillow-heif to read it, or convert it to JPEG")
+    with _naming(name), _opened(content, name, limits) as opened:
+        limits.check(name, opened.height, opened.width)
         return _upright(opened)
 
 
-def _opened(content: bytes) -> Any:
+def _opened(content: bytes, name: object, limits: Limits) -> Any:
     from PIL import Image
 
     if is_heif(content[:START]):
         return importlib.import_module("pillow_heif").HeifImageFile(io.BytesIO(content))
-    return Image.open(io.BytesIO(content))
+    try:
+        if limits.max_pixels <= MAX_PIXELS:
+            return Image.open(io.BytesIO(content))
+        with _PILLOW_LIMIT:  # a variable of its module
+            before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                return Image.open(io.BytesIO(content))
+            finally:
+                Image.MAX_IMAGE_PIXELS = before
+    except Image.DecompressionBombError:
+        raise limits.exceeded(name, "too many pixels") from None
 
 
-def from_pillow(image: Any) -> Picture:
-    """A picture that Pillow opened as (H, W, 3) uint8 RGB, turned upright: what :func:`read_image` gives of its file.
+def from_pillow(image: Any, name: object = "image") -> Picture:
+    """Convert a PIL image to (H, W, 3) uint8 RGB, rotated upright, as :func:`read_image` reads its file.
+
+    Args:
+        image: the PIL image.
+        name: name of the image in messages; by default its file name.
 
     Raises:
-        DataError: its file is broken.
+        DataError: its file is damaged.
     """
-    with _naming(getattr(image, "filename", "") or "the picture"):
+    with _naming(getattr(image, "filename", "") or name):
         return _upright(image)
 
 
 @contextlib.contextmanager
 def _naming(name: object) -> Iterator[None]:
-    """What Pillow raises about a broken picture, or its broken EXIF data, as one line with its name."""
+    """Turn what Pillow raises for a damaged image, or damaged EXIF data, into one line with its name."""
     from PIL import Image
 
-    broken = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, struct.error)
+    broken = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, struct.error, MemoryError)
     try:
         yield
     except (*broken, Image.DecompressionBombError) as error:
         text = " ".join(str(error).split("<")[0].split()) or type(error).__name__
-        raise DataError(f"{name}: is no readable picture ({text})") from None
+        raise DataError(f"{name}: is not a readable image ({text})") from None
 
 
 def _upright(image: Any) -> Picture:

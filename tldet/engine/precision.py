@@ -6,7 +6,6 @@ Every entry point (training, testing, predicting) goes through :func:`choose`.
 from __future__ import annotations
 
 import logging
-import math
 import platform
 import time
 from collections import Counter
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -34,7 +34,14 @@ Rewrites = Mapping[str, Sequence[Part]]  # module name -> gradients to rewrite
 M = TypeVar("M", bound=nn.Module)
 USER_SPECIFIED = "user-specified"  # reason of a precision
 _WORTH_IT = 0.9  # bf16 must take less than this share of fp32's time
-TURNS, NEAR = 4, 1.25  # times each format is measured at most; twice where a factor of ``NEAR`` lies between
+CPUINFO = Path("/proc/cpuinfo")
+# Properties of one machine, not of a type of processor, in /proc/cpuinfo
+INDIVIDUAL = (
+    "processor", "cpu mhz", "bogomips", "microcode", "physical id", "siblings", "core id", "cpu cores", "apicid",
+    "initial apicid",
+)  # fmt: skip
+AGREE, TURNS = 3, 9  # least and largest number of times that each precision is measured
+NEAR = 1.25  # AGREE times are enough if all differ from ``_WORTH_IT`` by this factor, in the same direction
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -201,12 +208,12 @@ def _rewrites(
 
 
 def _processor() -> str:
-    """What Linux says of the first processor, flags included, but for its changing clock; empty elsewhere."""
+    """Describe the type of the first processor with its flags, as Linux reports it; empty elsewhere."""
     try:
-        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
+        first = CPUINFO.read_text(encoding="utf-8").split("\n\n")[0]
     except OSError:
         return ""
-    return "\n".join(line for line in first.splitlines() if not line.startswith(("cpu MHz", "bogomips")))
+    return "\n".join(line for line in first.splitlines() if not line.lower().startswith(INDIVIDUAL))
 
 
 def cpu_has_bf16() -> bool:
@@ -249,18 +256,25 @@ def timing_key(model: nn.Module, work: str) -> str:
 
 
 def _measure(model: nn.Module, trial: Callable[[], Any], rewritten: Mapping[str, Rewrites]) -> dict[str, float]:
-    """Seconds of one pass in either format, measured in turns, more often where the two are close."""
+    """Measure the seconds of a pass in fp32 and in bf16.
+
+    Other processes may slow down any pass, so both are measured in turns and compared within each turn: the median of
+    the ratios decides, and the choice is the same on every machine of a type.
+    """
     formats = [Precision(name, rewrites=rewritten.get(name, {})) for name in ("fp32", "bf16")]
-    seconds: dict[str, float] = {one.name: math.inf for one in formats}
+    plain: list[float] = []
+    ratios: list[float] = []
     with undisturbed(model):
-        for turn in range(1, TURNS + 1):
-            for one in formats:
-                seconds[one.name] = min(seconds[one.name], pass_seconds(one, one.prepare(model), trial))
-            share = seconds["bf16"] / seconds["fp32"] / _WORTH_IT
-            if turn > 1 and not 1 / NEAR < share < NEAR:
+        while len(ratios) < TURNS:
+            fp32, bf16 = (pass_seconds(one, one.prepare(model), trial) for one in formats)
+            plain.append(fp32)
+            ratios.append(bf16 / fp32)
+            clear = max(ratios) < _WORTH_IT / NEAR or min(ratios) > _WORTH_IT * NEAR
+            if clear and len(ratios) >= AGREE:
                 break
     rewrite(model, {})
-    return seconds
+    seconds = median(plain)
+    return {"fp32": seconds, "bf16": seconds * median(ratios)}
 
 
 @contextmanager

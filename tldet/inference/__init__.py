@@ -1,1 +1,3 @@
-"""Running a trained detector on pictures and video."""
+"""Running a trained detector on images and video."""
+
+SCORE = 0.3  # default score threshold, in Python and on the command line

@@ -56,6 +56,16 @@ class Numbering:
             raise DataError(f"{self.path}: {error}") from None
         self._category_ids = [ids.get(name) for name in names]
 
+    @property
+    def categories(self) -> dict[int, str]:
+        """Name of each category id of the JSON."""
+        return {category.id: str(category.name) for category in self.coco.categories}
+
+    def image(self, name: str) -> tuple[int, str]:
+        """Return id and file name of the image of an input."""
+        image = self.coco.images[self._rank_of[name]]
+        return image.id, image.file_name or name
+
     def records(self, found: Detections, name: str) -> list[dict[str, Any]]:
         """Return the COCO results of an input; classes missing in the JSON are counted and left out."""
         image = self.coco.images[self._rank_of[name]]

@@ -1,29 +1,32 @@
-"""A trained detector that takes pictures as people have them."""
+"""A trained detector that predicts on images of every common form."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, get_args, overload
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from tldet.data.coco import Sample, as_pixels
-from tldet.data.images import Picture, Reduced, fitted_size, from_pillow, read_reduced, resize_to
+from tldet.data.image_size import MAX_PIXELS, Limits
+from tldet.data.images import Reduced, fitted_size, resize_to
 from tldet.data.loader import by_padded_size, collate
 from tldet.engine.fuse import fuse
 from tldet.engine.precision import Precision, choose, pick_device
+from tldet.errors import DataError
+from tldet.inference import SCORE
+from tldet.inference.convert import Channels, is_list, open_image
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
 from tldet.structures import Detections, Target
 from tldet.transfer.restore import restore
 
+log = logging.getLogger(__name__)
 WAITING = 4  # number of batches of images held back until images of the same size fill a batch
-TRIAL = 480  # pixels; a picture of at most this long side decides on the number format
-
-Input = "str | Path | NDArray[np.uint8] | Tensor | Any"
+TRIAL = 480  # pixels; largest long side of the images with which the precision is chosen
+OnError = Literal["raise", "skip"]
 
 
 class Predictor:
@@ -37,6 +40,7 @@ class Predictor:
         long: largest length of the long side.
         precision: precision and memory layout.
         nms_per_class: apply NMS per class (True) or across classes (False); None keeps the setting of the model.
+        max_pixels: largest number of pixels of an image file; larger ones are rejected before they are decoded.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Predictor:
         long: int,
         precision: Precision,
         nms_per_class: bool | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         if nms_per_class is not None:
             set_nms(model, per_class=nms_per_class)
@@ -55,11 +60,17 @@ class Predictor:
         self.model = precision.store_weights(precision.prepare(fuse(model.eval())))
         self.category_ids = tuple(category_ids)
         self.short, self.long = short, long
+        self.limits = Limits(max_pixels)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Name of each label."""
         return self.model.class_names
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return next(self.model.parameters()).device
 
     def __repr__(self) -> str:
         names = ", ".join(self.class_names[:5]) + (", ..." if len(self.class_names) > 5 else "")
@@ -67,88 +78,128 @@ class Predictor:
         return f"Predictor({head}, {len(self.class_names)} classes: {names}; input {size}; {self.precision.describe()})"
 
     @overload
+    def predict(self, images: str | Path | Reduced, score: float = ..., batch: int = ...) -> Detections: ...
+    @overload
     def predict(
-        self, images: list[Any] | tuple[Any, ...], score: float = ..., batch: int = ...
+        self, images: list[Any] | tuple[Any, ...], score: float = ..., batch: int = ..., *, channels: Channels = ...
     ) -> list[Detections]: ...
     @overload
-    def predict(self, images: Any, score: float = ..., batch: int = ...) -> Detections: ...
-    def predict(self, images: Any, score: float = 0.05, batch: int = 4) -> Detections | list[Detections]:
-        """Detect.
+    def predict(
+        self, images: Any, score: float = ..., batch: int = ..., *, channels: Channels = ..., on_error: OnError = ...
+    ) -> Any: ...
+    def predict(
+        self,
+        images: Any,
+        score: float = SCORE,
+        batch: int = 4,
+        *,
+        channels: Channels = "rgb",
+        on_error: OnError = "raise",
+    ) -> Any:
+        """Detect objects in one image or several.
 
         Args:
-            images: a path, a (H, W, 3) uint8 RGB array, a PIL picture, a (3, H, W) uint8 RGB tensor, what :meth:`open`
-                gave, or a list of such. A large JPEG is best given as a path: only as much of it is decoded as needed.
-            score: least score; below the head's own least score (``score`` in its settings) nothing is found at all.
+            images: an image, or a list, iterator or (N, ...) array of images. An image is a path, an http(s) URL,
+                encoded content (bytes or a binary file object), a PIL image, what :meth:`open` returns, or an array or
+                tensor of shape (H, W), (H, W, C) or (C, H, W): gray, gray and alpha, RGB or RGBA, as uint8, uint16,
+                bool, or float in 0..1. An iterator is read as far ahead as needed to fill batches. A large JPEG is best
+                given as a path: only as much of it is decoded as needed.
+            score: score threshold; scores below the head's own threshold (``score`` in its settings) are never found.
             batch: largest number of images per batch. A batch contains images of one padded size only, so that the
                 detections of an image do not depend on the others.
+            channels: channel order of arrays and tensors, ``rgb`` or ``bgr`` (as OpenCV reads them).
+            on_error: ``raise`` stops at an image that cannot be read; ``skip`` logs it and returns None in its place.
 
         Returns:
-            Detections in pixels of the upright image; for a list, a list in the same order.
+            :class:`~tldet.structures.Detections` in pixels of the upright image; for several images, a list in the same
+            order.
 
         Raises:
-            DataError: a picture cannot be read.
-            TypeError: it is none of the above.
-            ValueError: ``batch`` is less than 1.
+            DataError: an image cannot be read or converted; it is also a TypeError for objects that are not images.
+            ValueError: ``batch`` is less than 1, or ``channels`` or ``on_error`` is unknown.
         """
         if batch < 1:
             raise ValueError(f"batch must be at least 1, not {batch}")
-        if not isinstance(images, (list, tuple)):
-            return self._predict([self._sample(images)])[0].above(score)
-        found: dict[int, Detections] = {}
-        for group in by_padded_size(map(self._sample, images), batch, WAITING * batch):
+        for name, value, known in (("channels", channels, Channels), ("on_error", on_error, OnError)):
+            if value not in get_args(known):
+                raise ValueError(f"{name} must be {' or '.join(map(repr, get_args(known)))}, not {value!r}")
+        several = is_list(images)
+        reader = _Reader(self, images if several else [images], channels, on_error, numbered=several)
+        for group in by_padded_size(reader, batch, WAITING * batch):
             numbers, samples = zip(*group, strict=True)
-            found.update(zip(numbers, (one.above(score) for one in self._predict(samples)), strict=True))
-        return [found[number] for number in range(len(images))]
+            for number, found in zip(numbers, self._predict(samples), strict=True):
+                reader.results[reader.places[number]] = found.above(score)
+        return reader.results if several else reader.results[0]
 
-    def open(self, image: Any) -> Reduced:
-        """A picture as :meth:`predict` takes it, ready for it: a JPEG file is read no larger than it is needed."""
-        if isinstance(image, Reduced):
-            return image
-        if isinstance(image, (str, Path)):
-            return read_reduced(image, (self.short, self.long))
-        return Reduced(as_picture(image))
+    def open(self, image: Any, *, channels: Channels = "rgb", name: str = "image") -> Reduced:
+        """Read an image as :meth:`predict` accepts it; a JPEG is decoded no larger than needed."""
+        return open_image(image, (self.short, self.long), channels=channels, limits=self.limits, name=name)
 
-    def _sample(self, image: Any) -> Sample:
-        picture = self.open(image)
-        small = resize_to(picture.image, fitted_size(picture.whole, self.short, self.long))
-        return Sample(as_pixels(small), _nothing(), picture.whole)
+    def sample(self, image: Reduced) -> Sample:
+        """Resize an image to the input size of the model."""
+        small = resize_to(image.image, fitted_size(image.whole, self.short, self.long))
+        return Sample(as_pixels(small), _nothing(), image.whole)
 
     def _predict(self, samples: Sequence[Sample]) -> list[Detections]:
-        device = next(self.model.parameters()).device
         with torch.inference_mode(), self.precision.autocast():
-            return [found.to("cpu") for found in self.model.predict(collate(samples).to(device))]
+            return [found.to("cpu") for found in self.model.predict(collate(samples).to(self.device))]
+
+
+class _Reader:
+    """Samples of the images that can be read.
+
+    Attributes:
+        results: one entry per image read so far, None until its detections are entered.
+        places: index in ``results`` of each sample.
+    """
+
+    def __init__(
+        self, predictor: Predictor, images: Iterable[Any], channels: Channels, on_error: OnError, *, numbered: bool
+    ) -> None:
+        self._predictor, self._images, self._channels = predictor, images, channels
+        self._skip, self._numbered = on_error == "skip", numbered
+        self.results: list[Detections | None] = []
+        self.places: list[int] = []
+
+    def __iter__(self) -> Iterator[Sample]:
+        for number, image in enumerate(self._images):
+            self.results.append(None)
+            name = f"image {number}" if self._numbered else "image"
+            try:
+                sample = self._predictor.sample(self._predictor.open(image, channels=self._channels, name=name))
+            except DataError as error:
+                if not self._skip:
+                    raise
+                log.warning("%s skipped: %s", name, error)
+                continue
+            self.places.append(number)
+            yield sample
 
 
 def _nothing() -> Target:
-    """The target of a picture of which nothing is known."""
+    """Create the target of an image without annotations."""
     return Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
 
 
-def as_picture(image: Any) -> Picture:
-    """(H, W, 3) uint8 RGB of an array, tensor or PIL picture."""
-    if isinstance(image, Tensor):
-        image = image.cpu().numpy().transpose(1, 2, 0)
-    elif hasattr(image, "convert"):
-        image = from_pillow(image)
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        shape = getattr(image, "shape", type(image).__name__)
-        raise TypeError(f"a picture is a path, (H, W, 3) uint8 RGB array, (3, H, W) uint8 tensor or PIL; not {shape}")
-    return image
-
-
 def load(
-    path: str | Path, device: str = "auto", precision: str = "auto", *, nms_per_class: bool | None = None
+    path: str | Path,
+    device: str = "auto",
+    precision: str = "auto",
+    *,
+    nms_per_class: bool | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Predictor:
-    """The detector of a tldet checkpoint, ready to predict.
+    """Load the detector of a tldet checkpoint for prediction.
 
     Args:
         path: the checkpoint.
         device: ``auto``, ``cpu``, ``cuda``, ...
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         nms_per_class: see :class:`Predictor`.
+        max_pixels: see :class:`Predictor`.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: the checkpoint cannot be read.
         ConfigError: there is no such device, or the model does not apply NMS.
     """
     model, state = restore(path)
@@ -156,7 +207,14 @@ def load(
     model.to(where)
     meta = state["meta"]
     chosen = choose_for(model, where, precision, **meta["input"])
-    return Predictor(model, meta["category_ids"], **meta["input"], precision=chosen, nms_per_class=nms_per_class)
+    return Predictor(
+        model,
+        meta["category_ids"],
+        **meta["input"],
+        precision=chosen,
+        nms_per_class=nms_per_class,
+        max_pixels=max_pixels,
+    )
 
 
 def choose_for(model: Detector, device: torch.device, requested: str, short: int, long: int) -> Precision:

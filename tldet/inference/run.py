@@ -1,31 +1,31 @@
-"""``tldet predict``: a detector on pictures and video, from files to files."""
+"""``tldet predict``: a detector on images and video, from files to files."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-import cv2
-
-from tldet.data.images import Picture, Reduced, read_image
+from tldet.data.image_size import MAX_PIXELS
+from tldet.data.images import Reduced, read_image
+from tldet.engine.interrupt import Interrupts
 from tldet.engine.memory import give_back_memory, keep_freed_memory
 from tldet.errors import DataError
+from tldet.inference import SCORE
 from tldet.inference.numbering import Numbering
+from tldet.inference.outputs import OutputPaths, write_picture
 from tldet.inference.predictor import Predictor, load
-from tldet.inference.sources import Source, find_sources
-from tldet.inference.threads import AHEAD, Behind, ahead
+from tldet.inference.results import Results
+from tldet.inference.sources import Source, find_sources, read_ahead
+from tldet.inference.summary import Summary
+from tldet.inference.threads import grouped
 from tldet.inference.video import STANDARD, Frame, Video, camera
-from tldet.inference.writer import VideoWriter
+from tldet.inference.writer import drawn_video
 from tldet.labels import without_font
-from tldet.output import make_folder, write_bytes, write_json
-from tldet.structures import Detections
 from tldet.visualize import draw
 
 if TYPE_CHECKING:
@@ -33,35 +33,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-PICTURES_AHEAD = 2  # each may take 100 MB
 TOGETHER = 4  # frames of a film predicted at once, in four fifths of the time
-
-
-@dataclass
-class Summary:
-    """What was done.
-
-    Attributes:
-        pictures: number of images.
-        frames: number of frames of videos and cameras.
-        detections: number of all detections.
-        failed: reason of each failed input, by path.
-        skipped: number of skipped files and folders inside the inputs, by reason.
-        damaged: number of packets that could not be decoded, by video path.
-        seconds: total time.
-        records: COCO results with ``file_name`` and ``category_name``. Without ``annotations``, ``image_id`` counts
-            images and frames from 1, and ``file_name`` is the path (with ``#frame`` for videos).
-    """
-
-    pictures: int = 0
-    frames: int = 0
-    detections: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    skipped: dict[str, int] = field(default_factory=dict)
-    damaged: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    records: list[dict[str, Any]] = field(default_factory=list)
+STOPPING = "stopping after the current images; the results so far are written. Ctrl-C again stops at once"
 
 
 def predict(
@@ -70,63 +43,66 @@ def predict(
     *,
     out: str | Path | None = None,
     json_path: str | Path | None = None,
+    coco: str | Path | None = None,
+    csv_path: str | Path | None = None,
+    yolo: str | Path | None = None,
+    crops: str | Path | None = None,
+    overwrite: bool = False,
     annotations: str | Path | None = None,
-    score: float = 0.3,
+    score: float = SCORE,
     device: str = "auto",
     precision: str = "auto",
     nms_per_class: bool | None = None,
+    max_pixels: int = MAX_PIXELS,
     console: Console | None = None,
 ) -> Summary:
     """Run a detector on images, videos and cameras.
 
-    Inputs that cannot be read are logged, counted and skipped; an output that cannot be written ends the run.
+    Inputs that cannot be read are logged, counted and skipped; an output that cannot be written ends the run. A signal
+    (Ctrl-C, SIGTERM) ends the run after the current images; videos and results then contain what was predicted so far.
 
     Args:
         checkpoint: a tldet checkpoint.
         inputs: images, folders, globs, videos or a camera number.
         out: output directory of images (under their own names) and videos with drawn detections.
         json_path: output file of the COCO results.
+        coco: output file of a COCO dataset with the detections as annotations.
+        csv_path: output file of a table with one row per detection.
+        yolo: output directory of YOLO labels (``labels/*.txt`` and ``classes.txt``).
+        crops: output directory of the detected objects, cut out, with one subfolder per class.
+        overwrite: replace existing output files; False rejects them before the run.
         annotations: COCO JSON of the input images; the results take image ids, file names and category ids from it.
         score: score threshold.
         device: ``auto``, ``cpu``, ``cuda``, ...
-        precision: ``auto`` (measured), ``fp32``, ``bf16`` or ``fp16``.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         nms_per_class: apply NMS per class (True) or across classes (False); None keeps the checkpoint's setting.
+        max_pixels: largest number of pixels of an image file.
         console: shows progress and a summary.
 
     Raises:
-        TldetError: the checkpoint is invalid, an input does not exist, no input can be read, or an output cannot be
-            written.
+        TldetError: the checkpoint is invalid, an input does not exist, no input can be read, or an output exists
+            already or cannot be written.
+        KeyboardInterrupt: after a signal, when the results so far are written; the message names them.
     """
     keep_freed_memory()
     sources, skipped = find_sources([str(given) for given in inputs])
-    if out:
-        _spare_inputs(sources, Path(out))
-    numbering = Numbering(Path(annotations), sources) if annotations else None
-    for folder in (Path(out) if out else None, Path(json_path).parent if json_path else None):
-        if folder:
-            make_folder(folder)
-    predictor = load(checkpoint, device, precision, nms_per_class=nms_per_class)
+    places = (out, json_path, coco, csv_path, yolo, crops)
+    paths = OutputPaths(*(None if place is None else Path(place) for place in places))
+    read = [Path(checkpoint), *([Path(annotations)] if annotations is not None else [])]
+    paths.check(sources, read, overwrite=overwrite)
+    numbering = None if annotations is None else Numbering(Path(annotations), sources)
+    paths.make_folders()
+    predictor = load(checkpoint, device, precision, nms_per_class=nms_per_class, max_pixels=max_pixels)
+    chosen = predictor.precision
+    log.info("device %s, precision %s (%s); score threshold %g", predictor.device, chosen.name, chosen.reason, score)
     if numbering:
         numbering.take_classes(predictor.class_names)
-    if out:
+    if paths.out:
         _report_fonts(predictor.class_names)
-    run = _Run(predictor, Path(out) if out else None, score, console, numbering)
+    run = _Run(predictor, paths, score, console, numbering)
     run.summary.skipped = skipped
     give_back_memory()
-    start = time.perf_counter()
-    try:
-        with run.progress() as progress:
-            for source, picture in progress.track(
-                read_ahead(sources, run.predictor), len(sources), description="predicting"
-            ):
-                run.take(source, picture, progress)
-    finally:
-        run.summary.seconds = time.perf_counter() - start
-        if json_path:
-            write_json(json_path, run.summary.records)
-        if numbering and numbering.left_out:
-            log.warning("%d detections left out: %s does not have their classes", numbering.left_out, annotations)
-        run.report()
+    run.all(sources)
     if run.summary.failed and not run.summary.pictures + run.summary.frames:
         raise DataError(f"none of {len(run.summary.failed)} inputs could be read")
     return run.summary
@@ -148,25 +124,58 @@ class _Run:
     def __init__(
         self,
         predictor: Predictor,
-        out: Path | None,
+        paths: OutputPaths,
         score: float,
         console: Console | None,
         numbering: Numbering | None = None,
     ) -> None:
-        self.predictor, self.out, self.score, self.console = predictor, out, score, console
-        self.numbering = numbering
-        self.summary = Summary()
+        self.predictor, self.paths, self.score, self.console = predictor, paths, score, console
+        self.summary, self.stopped = Summary(), True
+        names = predictor.category_ids, predictor.class_names
+        self.results = Results(paths, *names, numbering, self.summary)
+        self.interrupts = Interrupts(lambda: log.warning(STOPPING))
+
+    def all(self, sources: Sequence[Source]) -> None:
+        """Predict on all inputs and write the results, also after a signal or an error."""
+        start = time.perf_counter()
+        with self.interrupts:
+            try:
+                with self.progress() as progress:
+                    read = read_ahead(sources, self.predictor.open)
+                    for source, picture in progress.track(read, len(sources), description="predicting"):
+                        self.take(source, picture, progress)
+                        if self.interrupts.requested:
+                            break
+                    else:
+                        self.stopped = False
+            except KeyboardInterrupt:  # a second Ctrl-C
+                log.warning("stopped at once")
+            finally:
+                self.summary.seconds = time.perf_counter() - start
+                self._finish()
+        if self.stopped:
+            raise KeyboardInterrupt(f"stopped after {self.summary.counts()}; {self.results.describe()}")
+
+    def _finish(self) -> None:
+        try:
+            self.results.write()
+        finally:
+            if self.console:
+                text = f"{self.summary.describe()}; {self.results.describe()}"
+                self.console.print(text, markup=False, highlight=False)
 
     def progress(self) -> Progress:
         from rich.progress import Progress
 
-        return Progress(console=self.console, disable=self.console is None, transient=True)
+        console = self.console
+        shown = console is not None and (console.is_terminal or console.is_jupyter)
+        return Progress(console=console, disable=not shown, transient=True)
 
     def take(self, source: Source, picture: Reduced | DataError | None, progress: Progress) -> None:
-        """One input, a picture already read.
+        """Predict on one input, an image already read.
 
         Raises:
-            DataError: its drawing cannot be written.
+            DataError: an output cannot be written.
         """
         if isinstance(picture, DataError):
             self._unreadable(source, picture)
@@ -190,118 +199,45 @@ class _Run:
         log.warning("%s", error)
 
     def _picture(self, source: Source, picture: Reduced) -> None:
+        reduced = picture.factor > 1 and (self.paths.out or self.paths.crops)
         try:
-            drawn_on = picture.image if picture.factor == 1 or not self.out else read_image(source.path)
+            image = read_image(source.path, self.predictor.limits) if reduced else picture.image
         except DataError as error:
             self._unreadable(source, error)
             return
         found = self.predictor.predict(picture, self.score)
-        self._record(found, source.path.as_posix())
+        self.results.add(found, source.path.as_posix(), picture.whole)
         self.summary.pictures += 1
-        if self.out:
-            write_picture(self.out / source.name, draw(drawn_on, found))
+        self.results.export(found, source.name.with_suffix(""), image, picture.whole, source.name.suffix)
+        if self.paths.out:
+            write_picture(self.paths.out / source.name, draw(image, found))
 
     def _check(self, source: Source, video: Video) -> None:
-        """Report damage of a video that could still be read."""
+        """Report damage of a video that could still be read, unless the run was stopped."""
         if video.damaged:
             self.summary.damaged[str(source.path)] = video.damaged
-        if problems := video.problems():
+        if not self.interrupts.requested and (problems := video.problems()):
+            self.summary.incomplete[str(source.path)] = problems
             log.warning("%s: %s", source.path, problems)
 
     def _film(self, source: Source, frames: Iterable[Frame], rate: Fraction, together: int) -> None:
         numbers = count()
-        with self._drawing(source, rate) as draw_on:
+        with drawn_video(self.paths.out and self.paths.out / source.name, rate) as draw_on:
             for some in grouped(self._readable(source, frames), together):
                 images = [frame.image for frame in some]
                 for frame, found in zip(some, self.predictor.predict(images, self.score, together), strict=True):
-                    self._record(found, f"{source.path.as_posix()}#{next(numbers)}")
+                    number, size = next(numbers), (frame.image.shape[0], frame.image.shape[1])
+                    self.results.add(found, f"{source.path.as_posix()}#{number}", size)
                     self.summary.frames += 1
-                    draw_on((frame, found))
-
-    @contextmanager
-    def _drawing(self, source: Source, rate: Fraction) -> Iterator[Callable[[tuple[Frame, Detections]], None]]:
-        """What takes frames and detections and writes them as a film, in a thread of its own; nothing without --out."""
-        if self.out is None:
-            yield lambda _: None
-            return
-        with VideoWriter(self.out / source.name, rate) as writer:
-
-            def write(given: tuple[Frame, Detections]) -> None:
-                frame, found = given
-                writer.write(draw(frame.image, found), frame.start, frame.duration)
-
-            with Behind(write, AHEAD) as drawing:
-                yield drawing.put
+                    name = source.name.with_name(f"{source.name.stem}_{number:06d}")
+                    self.results.export(found, name, frame.image, size, ".jpg")
+                    draw_on(frame, found)
+                if self.interrupts.requested:
+                    break
 
     def _readable(self, source: Source, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """The frames up to where they cannot be read."""
+        """Yield the frames up to the first one that cannot be read."""
         try:
             yield from frames
         except DataError as error:
             self._unreadable(source, error)
-
-    def _record(self, found: Detections, name: str) -> None:
-        self.summary.detections += len(found)
-        if self.numbering:
-            self.summary.records += self.numbering.records(found, name)
-            return
-        number = self.summary.pictures + self.summary.frames + 1
-        for record, category in zip(found.to_coco(number, self.predictor.category_ids), found.names(), strict=True):
-            self.summary.records.append({**record, "file_name": name, "category_name": category})
-
-    def report(self) -> None:
-        """The summary in one line, and where the drawings are."""
-        s = self.summary
-        if self.console is None:
-            return
-        counts = [f"{s.pictures} pictures"] if s.pictures else []
-        counts += [f"{s.frames} frames"] if s.frames else []
-        rate = (s.pictures + s.frames) / max(s.seconds, 1e-9)
-        failed = f", {len(s.failed)} could not be read" if s.failed else ""
-        failed += f", {sum(s.skipped.values())} files skipped" if s.skipped else ""
-        failed += f", {sum(s.damaged.values())} damaged packets skipped" if s.damaged else ""
-        where = f"; drawn in {self.out}" if self.out and counts else ""
-        text = f"{' and '.join(counts) or 'nothing'}: {s.detections} detections, {rate:.1f} a second{failed}{where}"
-        self.console.print(text, markup=False, highlight=False)
-
-
-def grouped(frames: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of ``size`` frames; the last may be shorter."""
-    left = iter(frames)
-    while some := list(islice(left, size)):
-        yield some
-
-
-def read_ahead(sources: Sequence[Source], predictor: Predictor) -> Iterator[tuple[Source, Reduced | DataError | None]]:
-    """Each source with its picture, read by a thread while the detector works on the one before.
-
-    What cannot be read comes as its error, so that the others go on; videos and cameras come with None.
-    """
-
-    def one(source: Source) -> tuple[Source, Reduced | DataError | None]:
-        if source.kind != "picture":
-            return source, None
-        try:
-            return source, predictor.open(source.path)
-        except DataError as error:
-            return source, error
-
-    return ahead(map(one, sources), PICTURES_AHEAD)
-
-
-def write_picture(path: Path, picture: Picture) -> None:
-    """Write a (H, W, 3) uint8 RGB picture by its name's extension.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    _, encoded = cv2.imencode(path.suffix.lower(), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    write_bytes(path, encoded.tobytes(), sync=False)
-
-
-def _spare_inputs(sources: Sequence[Source], out: Path) -> None:
-    """No drawing may be written over a picture or video that was given."""
-    given = {source.path.resolve() for source in sources}
-    clash = next((out / source.name for source in sources if (out / source.name).resolve() in given), None)
-    if clash is not None:
-        raise DataError(f"{clash}: is an input, a drawing would be written over it; choose another --out")

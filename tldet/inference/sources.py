@@ -6,18 +6,24 @@ import glob
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tldet.data.images import EXTENSIONS, START, heif_readable, is_heif, is_image, is_tiff
+from tldet.data.image_formats import EXTENSIONS, START, heif_readable, is_heif, is_image, is_tiff
+from tldet.data.images import Reduced
 from tldet.errors import DataError
+from tldet.inference.convert import URL
+from tldet.inference.threads import ahead
 from tldet.inference.video import open_video
+from tldet.inputs import is_file, is_folder, require_file
 
 log = logging.getLogger(__name__)
 DRAWABLE = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
+DIGITS = 4  # largest length of a camera number
+PICTURES_AHEAD = 2  # each may take 100 MB
 
 
 @dataclass(frozen=True)
@@ -54,19 +60,32 @@ def find_sources(inputs: Sequence[str]) -> Found:
     found: list[Source] = []
     skipped: Counter[str] = Counter()
     for given in inputs:
+        if not given:
+            raise DataError("an input is an empty string; give images, folders, globs, videos or a camera number")
         path = Path(given)
-        if given.isdigit() and not path.exists():
+        if given.isascii() and given.isdigit() and len(given) <= DIGITS and not path.exists():
             found.append(Source("camera", path, Path(f"camera_{given}")))
-        elif path.is_dir():
+        elif is_folder(path):
             found += _inside(path, skipped)
-        elif path.is_file():
+        elif os.path.exists(path):  # noqa: PTH110  (Path.exists raises OSError if the name is too long)
+            require_file(path, DataError)
             found.append(_named_file(path))
         else:
-            matched = sorted(Path(p) for p in glob.glob(given, recursive=True) if Path(p).is_file())  # noqa: PTH207
-            if not matched:
-                raise DataError(f"{given}: no such image, folder, video or camera")
-            found += map(_named_file, matched)
+            found += _matching(given, skipped)
     return Found(_distinct(found), dict(skipped.most_common()))
+
+
+def _matching(pattern: str, skipped: Counter[str]) -> list[Source]:
+    """Find the files that match a glob; pipes and devices are counted in ``skipped``."""
+    if URL.match(pattern):
+        raise DataError(f"{pattern}: is a URL; download the file, or use Predictor.predict in Python")
+    matched = sorted(Path(p) for p in glob.glob(pattern, recursive=True) if not is_folder(p))  # noqa: PTH207
+    files = [path for path in matched if is_file(path)]
+    if not files:
+        raise DataError(f"{pattern}: no such image, folder, video or camera")
+    if len(files) < len(matched):
+        skipped["special file"] += len(matched) - len(files)
+    return [_named_file(path) for path in files]
 
 
 def _named_file(path: Path) -> Source:
@@ -174,18 +193,26 @@ def _is_video(path: Path) -> bool:
 
 
 def _distinct(sources: list[Source]) -> list[Source]:
-    """Inputs of the same name from two folders must not overwrite each other's drawing."""
-    taken: set[str] = set()
-    result = []
-    for source in sources:
-        drawn = name = _drawn(source)
-        number = 1
-        while str(name).lower() in taken:
+    """Give inputs of the same name from different folders different output names."""
+    names = Names()
+    return [Source(source.kind, source.path, names.claim(_drawn(source))) for source in sources]
+
+
+class Names:
+    """Output names of a run. A name that is already used, ignoring case, gets a number."""
+
+    def __init__(self) -> None:
+        self._used: dict[str, int] = {}  # name -> last number tried for it
+
+    def claim(self, name: Path) -> Path:
+        """Return ``name``, numbered if it is already used."""
+        free, number = name, self._used.get(str(name).lower(), 1)
+        while str(free).lower() in self._used:
             number += 1
-            name = drawn.with_stem(f"{drawn.stem}_{number}")
-        taken.add(str(name).lower())
-        result.append(Source(source.kind, source.path, name))
-    return result
+            free = name.with_stem(f"{name.stem}_{number}")
+        self._used[str(name).lower()] = number
+        self._used.setdefault(str(free).lower(), 1)
+        return free
 
 
 def _drawn(source: Source) -> Path:
@@ -193,3 +220,22 @@ def _drawn(source: Source) -> Path:
     if source.kind != "picture":
         return source.name.with_suffix(".mp4")
     return source.name if source.name.suffix.lower() in DRAWABLE else source.name.with_suffix(".png")
+
+
+def read_ahead(
+    sources: Sequence[Source], read: Callable[[Path], Reduced]
+) -> Iterator[tuple[Source, Reduced | DataError | None]]:
+    """Yield each source with its image, read by a thread while the detector works on the previous one.
+
+    An image that cannot be read is yielded as its error, a video or camera as None.
+    """
+
+    def one(source: Source) -> tuple[Source, Reduced | DataError | None]:
+        if source.kind != "picture":
+            return source, None
+        try:
+            return source, read(source.path)
+        except DataError as error:
+            return source, error
+
+    return ahead(map(one, sources), PICTURES_AHEAD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +18,7 @@ from tldet.data.images import Picture
 from tldet.errors import DataError
 from tldet.inference.threads import AHEAD, ahead
 from tldet.inference.timing import Span, spans
+from tldet.inputs import require_file
 
 # Video containers and raw streams. FFmpeg must not read other formats: images, subtitles, and playlists, which may
 # refer to other files and addresses.
@@ -28,6 +30,7 @@ RATES = (Fraction(1, 100), Fraction(240))  # plausible frames per second; some f
 STANDARD = Fraction(25)  # frames per second of a file without a plausible rate
 SHORT = Fraction(1, 5)  # seconds by which a video may be shorter than stated
 RETRIES = 50  # consecutive failed reads after which reading stops
+DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")  # tag of a Matroska stream
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ def open_video(path: Path) -> tuple[Any, Any]:
     Raises:
         DataError: the file is not a readable video.
     """
+    require_file(path, DataError)
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
     try:
         container = av.open(f"file:{path}", container_options=options)
@@ -56,6 +60,19 @@ def open_video(path: Path) -> tuple[Any, Any]:
         container.close()
         raise DataError(f"{path}: is not a readable video (no video stream that can be decoded)")
     return container, stream
+
+
+def _stated_length(container: Any, stream: Any) -> Fraction:
+    """Return the duration of a video stream according to its file in seconds; 0 if not stated."""
+    tags = [DURATION.fullmatch(text) for key, text in stream.metadata.items() if key.upper().startswith("DURATION")]
+    tagged = next((int(t[1]) * 3600 + int(t[2]) * 60 + Fraction(t[3]) for t in tags if t), None)
+    stated: Fraction | None = (stream.duration or 0) * Fraction(stream.time_base or 0) or tagged
+    if container.format.name == "avi" and stream.frames and stream.average_rate:
+        by_count = Fraction(stream.frames) / Fraction(stream.average_rate)
+        return max(stated or by_count, by_count)  # FFmpeg shortens the duration to the size of the file
+    if stated is None and len(container.streams) == 1:  # the container's duration is that of its longest stream
+        return Fraction(container.duration or 0, av.time_base)
+    return stated or Fraction(0)
 
 
 def reason_of(error: Exception) -> str:
@@ -87,8 +104,7 @@ class Video:
             self.frames = int(stream.frames or 0)
             base, length = Fraction(stream.time_base or 0), stream.duration or 0
             self._end = (length + (stream.start_time or 0)) * base or None
-            alone = len(container.streams) == 1  # the container's duration is that of its longest stream
-            self._stated = length * base or Fraction(container.duration or 0, av.time_base) * alone
+            self._stated = _stated_length(container, stream)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames, which a thread decodes ahead."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +15,12 @@ import numpy as np
 
 from tldet.data.images import Picture
 from tldet.errors import DataError
+from tldet.inference.threads import AHEAD, Behind
 from tldet.inference.timing import CLOCK
-from tldet.inference.video import reason_of
+from tldet.inference.video import Frame, reason_of
+from tldet.output import Replacement
+from tldet.structures import Detections
+from tldet.visualize import draw
 
 
 class VideoWriter:
@@ -38,9 +42,10 @@ class VideoWriter:
         self._stream: Any = None
         self._end = 0  # of the last frame, in ticks of CLOCK
         self._durations: dict[int, int] = {}
+        self._failed = False
         with self._naming():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": "faststart"})
+            self._file = Replacement(path, sync=False)
+            self._container = av.open(f"file:{self._file.name}", "w", format="mp4", options={"movflags": "faststart"})
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -81,13 +86,18 @@ class VideoWriter:
         self._stream = stream
 
     def close(self) -> None:
-        """Finish the file, which then contains the frames written so far."""
+        """Finish the file, which then contains the frames written so far; after a failed write there is no new file."""
         try:
             if self._stream is not None:
                 self._mux(None)
         finally:
             with self._naming():
                 self._container.close()
+        if self._failed:
+            self._file.discard()
+        else:
+            with self._naming():
+                self._file.commit()
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
         """Encode a frame and write the packets; None flushes the encoder."""
@@ -100,10 +110,37 @@ class VideoWriter:
 
     @contextlib.contextmanager
     def _naming(self) -> Iterator[None]:
-        """Turn write errors into a DataError with the file name."""
+        """Turn write errors into a DataError with the file name, and remove the unfinished file."""
         try:
             yield
         except (av.error.FFmpegError, OSError) as error:
+            self._failed = True
+            if hasattr(self, "_file"):
+                self._file.discard()
             raise DataError(
                 f"{self.path}: cannot be written ({reason_of(error)}); free disk space or choose another --out"
             ) from None
+
+
+@contextlib.contextmanager
+def drawn_video(path: Path | None, rate: Fraction) -> Iterator[Callable[[Frame, Detections], None]]:
+    """Yield a function that draws detections on frames and writes them in a thread of its own.
+
+    Args:
+        path: the video; None draws and writes nothing.
+        rate: nominal frames per second.
+
+    Raises:
+        DataError: the video cannot be written.
+    """
+    if path is None:
+        yield lambda _frame, _found: None
+        return
+    with VideoWriter(path, rate) as writer:
+
+        def write(given: tuple[Frame, Detections]) -> None:
+            frame, found = given
+            writer.write(draw(frame.image, found), frame.start, frame.duration)
+
+        with Behind(write, AHEAD) as drawing:
+            yield lambda frame, found: drawing.put((frame, found))

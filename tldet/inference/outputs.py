@@ -1,0 +1,236 @@
+"""Output files of ``tldet predict``: COCO JSON, CSV, YOLO labels, crops and drawings."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from tldet.data.images import Picture
+from tldet.errors import DataError
+from tldet.inference.sources import Names, Source
+from tldet.output import make_folder, write_bytes, write_text
+from tldet.structures import Detections
+
+COLUMNS = ("file_name", "image_id", "category_id", "category_name", "score", "x", "y", "width", "height")
+FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')  # in file names of some system
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # file names with a meaning on Windows
+LONGEST = 50  # characters of a folder name; up to 4 bytes each, of 255
+NAME_BYTES = 240  # of a file name, of which file systems allow 255; a number may be appended
+
+
+@dataclass(frozen=True)
+class OutputPaths:
+    """Output files and folders of a run; None writes no such output.
+
+    Attributes:
+        out: folder of images (under their own names) and videos with drawn detections.
+        json_path: COCO results: one record per detection.
+        coco: COCO dataset: images, annotations (with scores) and categories.
+        csv_path: table with one row per detection.
+        yolo: folder of YOLO labels: ``classes.txt`` and one text file per image or frame in ``labels``.
+        crops: folder of the detected objects, cut out, with one subfolder per class.
+    """
+
+    out: Path | None = None
+    json_path: Path | None = None
+    coco: Path | None = None
+    csv_path: Path | None = None
+    yolo: Path | None = None
+    crops: Path | None = None
+
+    def given(self) -> dict[str, Path]:
+        """Return the outputs that are written, by field."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: path for name, path in values.items() if path is not None}
+
+    def check(self, sources: Sequence[Source], read: Sequence[Path], *, overwrite: bool) -> None:
+        """Check before the run that no output replaces an input or, without ``overwrite``, an earlier output.
+
+        Args:
+            sources: the inputs.
+            read: further files that the run reads.
+            overwrite: replace existing outputs.
+
+        Raises:
+            DataError: an output would replace a file, or two outputs are the same.
+        """
+        files = [self.out / source.name for source in sources] if self.out else []
+        files += [path for path in (self.json_path, self.coco, self.csv_path) if path]
+        kept = {path.resolve() for path in (*(source.path for source in sources), *read)}
+        for path in files:
+            if path.resolve() in kept:
+                raise DataError(f"{path}: is an input and would be overwritten; choose another output path")
+        folders = [path for path in (self.yolo, self.crops) if path]
+        for folder in folders:
+            if any(path.is_relative_to(folder.resolve()) for path in kept):
+                raise DataError(f"{folder}: contains an input, which could be overwritten; choose another folder")
+        _check_distinct(list(self.given().values()))
+        if not overwrite:
+            _check_new(files, folders)
+
+    def make_folders(self) -> None:
+        """Create the folders, so that a folder that cannot be created ends the run before it starts."""
+        for name, path in self.given().items():
+            make_folder(path.parent if name in ("json_path", "coco", "csv_path") else path)
+
+
+def _check_distinct(paths: Sequence[Path]) -> None:
+    seen: set[Path] = set()
+    for path in paths:
+        if path.resolve() in seen:
+            raise DataError(f"{path}: is given for two outputs; choose different paths")
+        seen.add(path.resolve())
+
+
+def _check_new(files: Sequence[Path], folders: Sequence[Path]) -> None:
+    for path in files:
+        if path.is_file():
+            raise DataError(f"{path}: already exists; choose another path, or replace it with --overwrite")
+    for folder in folders:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise DataError(f"{folder}: is not empty; choose another folder, or write into it with --overwrite")
+
+
+def write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write COCO results as a table; boxes are x, y, width and height in pixels.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for record in records:
+        writer.writerow([*(record[name] for name in COLUMNS[:5]), *record["bbox"]])
+    write_text(path, text.getvalue())
+
+
+def coco_dataset(
+    images: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]], categories: Mapping[int, str]
+) -> dict[str, Any]:
+    """Return a COCO dataset with the detections as annotations; each keeps its ``score``.
+
+    Args:
+        images: ``id``, ``file_name``, ``width`` and ``height`` of each image.
+        records: COCO results.
+        categories: name of each category id.
+    """
+    copied = ("image_id", "category_id", "bbox", "score", "segmentation")
+    annotations = [
+        {
+            "id": number,
+            **{name: record[name] for name in copied if name in record},
+            "area": record["bbox"][2] * record["bbox"][3],
+            "iscrowd": 0,
+        }
+        for number, record in enumerate(records, 1)
+    ]
+    named = [{"id": key, "name": name} for key, name in categories.items()]
+    return {"images": list(images), "annotations": annotations, "categories": named}
+
+
+class YoloWriter:
+    """Writer of YOLO labels: class number, box center, width and height as fractions of the image size.
+
+    Args:
+        folder: for ``classes.txt`` and the folder ``labels``.
+        class_names: name of each label.
+    """
+
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+        self._labels, self._names = folder / "labels", Names()
+        write_text(folder / "classes.txt", "".join(f"{' '.join(name.split())}\n" for name in class_names))
+
+    def write(self, name: Path, found: Detections, size: tuple[int, int]) -> None:
+        """Write the label file of one image; it is empty if nothing was found.
+
+        Args:
+            name: file name of the image, without extension.
+            found: the detections.
+            size: (height, width) of the image.
+        """
+        height, width = size
+        lines = []
+        limits = torch.tensor([width, height, width, height], dtype=torch.float64)
+        boxes = found.boxes.double().clamp(min=0).minimum(limits).tolist()
+        for label, (x0, y0, x1, y1) in zip(found.labels.tolist(), boxes, strict=True):
+            values = ((x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height)
+            lines.append(" ".join([str(label), *(f"{value:.6f}" for value in values)]) + "\n")
+        write_text(self._labels / self._names.claim(_with_ending(name, ".txt")), "".join(lines))
+
+
+class CropWriter:
+    """Writer of the detected objects, cut out of their images, in one folder per class.
+
+    Args:
+        folder: the folder.
+        class_names: name of each label; the folders have these names as far as file systems allow.
+    """
+
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+        claimed, self._names = Names(), Names()
+        self._folders = [folder / claimed.claim(Path(folder_name(name))) for name in class_names]
+
+    def write(self, name: Path, found: Detections, image: Picture, extension: str) -> None:
+        """Write the crops of one image, numbered by score; boxes are extended to whole pixels.
+
+        Args:
+            name: file name of the image, without extension.
+            found: the detections.
+            image: (H, W, 3) uint8 RGB.
+            extension: format of the crops.
+        """
+        for number, (label, corners) in enumerate(zip(found.labels.tolist(), _corners(found, image), strict=True)):
+            x0, y0, x1, y1 = corners
+            file = self._folders[label] / _with_ending(name, f"_{number:03d}{extension}")
+            write_picture(self._names.claim(file), image[y0:y1, x0:x1])
+
+
+def _corners(found: Detections, image: Picture) -> Iterator[tuple[int, int, int, int]]:
+    """Yield the boxes in whole pixels inside the image, at least one pixel large."""
+    height, width = image.shape[:2]
+    for x0, y0, x1, y1 in found.boxes.double().tolist():
+        left, top = min(max(int(np.floor(x0)), 0), width - 1), min(max(int(np.floor(y0)), 0), height - 1)
+        right, bottom = min(max(int(np.ceil(x1)), left + 1), width), min(max(int(np.ceil(y1)), top + 1), height)
+        yield left, top, right, bottom
+
+
+def _with_ending(name: Path, ending: str) -> Path:
+    """Append to a file name, which is shortened if the result would be too long for a file system."""
+    encoded, room = os.fsencode(name.name), NAME_BYTES - len(os.fsencode(ending))
+    kept = name.name if len(encoded) <= room else encoded[:room].decode(errors="ignore")
+    return name.with_name(kept + ending)
+
+
+def folder_name(name: str) -> str:
+    """Return a class name as a folder name that is valid on all systems."""
+    valid = FORBIDDEN.sub("_", name)[:LONGEST].strip(" ").rstrip(". ")
+    if not valid or set(valid) <= {"."}:
+        return "_"
+    return f"_{valid}" if RESERVED.fullmatch(valid) else valid
+
+
+def write_picture(path: Path, picture: Picture) -> None:
+    """Write a (H, W, 3) uint8 RGB image in the format of its extension.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    try:
+        done, encoded = cv2.imencode(path.suffix.lower(), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    except cv2.error:
+        done = False
+    if not done:
+        height, width = picture.shape[:2]
+        raise DataError(f"{path}: {width} x {height} pixels cannot be written in this format") from None
+    write_bytes(path, encoded.tobytes(), sync=False)

@@ -1,0 +1,54 @@
+"""Counts of a prediction run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tldet.wording import counted
+
+
+@dataclass
+class Summary:
+    """Counts and detections of a run.
+
+    Attributes:
+        pictures: number of images.
+        frames: number of frames of videos and cameras.
+        detections: number of all detections.
+        failed: reason of each failed input, by path.
+        skipped: number of skipped files and folders inside the inputs, by reason.
+        damaged: number of packets that could not be decoded, by video path.
+        incomplete: problem of each video that could be read only in part, by path.
+        seconds: total time.
+        records: COCO results with ``file_name`` and ``category_name``. Without ``annotations``, ``image_id`` counts
+            images and frames from 1, and ``file_name`` is the path (with ``#frame`` for videos).
+        images: ``id``, ``file_name``, ``width`` and ``height`` of each image and frame.
+    """
+
+    pictures: int = 0
+    frames: int = 0
+    detections: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    damaged: dict[str, int] = field(default_factory=dict)
+    incomplete: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    records: list[dict[str, Any]] = field(default_factory=list)
+    images: list[dict[str, Any]] = field(default_factory=list)
+
+    def counts(self) -> str:
+        """Describe what was predicted."""
+        parts = [counted(self.pictures, "image")] if self.pictures or not self.frames else []
+        parts += [counted(self.frames, "frame")] if self.frames else []
+        return ", ".join([*parts, counted(self.detections, "detection")])
+
+    def describe(self) -> str:
+        """Describe the run in one line."""
+        unit = "frames" if self.frames > self.pictures else "images"
+        parts = [self.counts(), f"{(self.pictures + self.frames) / max(self.seconds, 1e-9):.1f} {unit}/s"]
+        parts += [f"{counted(len(self.failed), 'input')} could not be read"] if self.failed else []
+        parts += [f"{counted(len(self.incomplete), 'video')} incomplete"] if self.incomplete else []
+        parts += [f"{counted(sum(self.skipped.values()), 'file')} skipped"] if self.skipped else []
+        parts += [f"{counted(sum(self.damaged.values()), 'damaged packet')} skipped"] if self.damaged else []
+        return ", ".join(parts)

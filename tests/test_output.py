@@ -12,21 +12,24 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
 from tldet import checkpoint, output
+from tldet.config import Config
 from tldet.data.merge.files import copy_picture
+from tldet.engine.distributed import World
 from tldet.engine.log import JsonLog
 from tldet.errors import DataError, OutputError
 from tldet.evaluation.report import CocoResult
 from tldet.inference.run import write_picture
 from tldet.output import Replacement, check_output, replacing, write_bytes, write_json
 from tldet.visualize import Series, plot_intervals
-from tldet.workflows.runs import write_config
+from tldet.workflows.run_folder import RunFiles
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE = np.zeros((8, 8, 3), np.uint8)
@@ -44,7 +47,9 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     "out.json": lambda path: write_json(path, {"a": 1}),
     "out.pt": lambda path: checkpoint.save(path, STATE),
     "out.safetensors": lambda path: checkpoint.save_weights(path, STATE["model"], {"a": "b"}),
-    "config.py": lambda path: write_config(path.parent, {"a": 1}, "# {path}\n"),
+    "config.py": lambda path: RunFiles(path.parent, Config({"a": 1}), "# {path}\n").before_train(
+        cast("Any", SimpleNamespace(world=World()))
+    ),
     "metrics.json": lambda path: CocoResult().save(path),
     "out.png": lambda path: write_picture(path, IMAGE),
     "plot.png": lambda path: plot_intervals({"a": Series([(0, 1, 1, 1)])}, path, title="", names=["a"]),

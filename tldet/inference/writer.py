@@ -43,6 +43,7 @@ class VideoWriter:
         self._end = 0  # of the last frame, in ticks of CLOCK
         self._durations: dict[int, int] = {}
         self._failed = False
+        self._file: Replacement | None = None
         with self._naming():
             self._file = Replacement(path, sync=False)
             self._container = av.open(f"file:{self._file.name}", "w", format="mp4", options={"movflags": "faststart"})
@@ -93,9 +94,7 @@ class VideoWriter:
         finally:
             with self._naming():
                 self._container.close()
-        if self._failed:
-            self._file.discard()
-        else:
+        if self._file is not None and not self._failed:
             with self._naming():
                 self._file.commit()
 
@@ -115,7 +114,7 @@ class VideoWriter:
             yield
         except (av.error.FFmpegError, OSError) as error:
             self._failed = True
-            if hasattr(self, "_file"):
+            if self._file is not None:
                 self._file.discard()
             raise DataError(
                 f"{self.path}: cannot be written ({reason_of(error)}); free disk space or choose another --out"

@@ -52,7 +52,8 @@ def add_settings(parser: ArgumentParser) -> None:
     text = "learning rate, used as given (default: that of the recipe, scaled linearly from its batch size to yours)"
     group.add_argument("--lr", type=positive_float, metavar="LR", help=text)
     group.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    group.add_argument("--workers", type=whole_number, metavar="N", help="image loading processes; 0: none")
+    text = "image loading processes; 0: none (default: chosen from device and CPU count)"
+    group.add_argument("--workers", type=whole_number, metavar="N", help=text)
     group.add_argument("--precision", choices=PRECISIONS, help="precision of training")
     text = "if a training step runs out of memory: stop (error, default), or halve the micro-batch and double the "
     group.add_argument("--on-oom", choices=["error", "reduce"], help=text + "gradient accumulation")

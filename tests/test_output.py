@@ -281,6 +281,7 @@ OTHERS = {
     "workflows/study/workers.py": "appends what a process prints",
     "transfer/sources.py": "downloads to a Replacement",
     "data/index.py": "renames a folder of files",
+    "inference/writer.py": "PyAV writes videos to a Replacement",
 }
 
 

@@ -131,7 +131,7 @@ def test_a_missing_recipe_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) 
     [
         (["eval", "--size", "8", "8"], "--size 8 8"),
         (["infer", "--quick", "--model", "nonsense"], "--model nonsense: has no counterpart in torchvision; known are"),
-        (["eval", "--json", "/dev/null/x.json"], "cannot be created"),
+        (["eval", "--json", "/dev/null/x.json"], "cannot be written"),
         (["data", "--quick", "--data", "no_such_folder"], "no_such_folder: no such folder"),
     ],
 )

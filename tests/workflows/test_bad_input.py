@@ -246,7 +246,6 @@ def test_names(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     for name, near in (
         ("faster_rcn", "faster_rcnn_"),
         ("nosuch", ""),
-        ("", ""),
         ("Faster-RCNN_R50", "faster_rcnn_r50"),
     ):
         line = said(capsys, ["finetune", "--data", str(digits), "--out", str(tmp_path / "o"), "--model", name])

@@ -48,8 +48,12 @@ def test_a_config_that_cannot_be_written_stays(run: Path, tmp_path: Path, monkey
     shutil.copytree(run, folder)
     before = (folder / "config.py").read_bytes()
 
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    replace = output._replace
+
+    def full(new: Path, target: Path) -> None:
+        if target.name == "config.py":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(new, target)
 
     monkeypatch.setattr(output, "_replace", full)
     with pytest.raises(OutputError, match=r"config\.py: cannot be written"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -225,7 +226,7 @@ def _loader(dataset: Samples, batches: Any, workers: int, collate: Collate, pin:
         multiprocessing_context=context if workers else None,
         generator=torch.Generator(),  # the loader's own draws must not touch the global generator
     )
-    with Workers(loader, begun) as stream:
+    with Workers(loader, begun) if workers else nullcontext(iter(loader)) as stream:
         for batch in stream:
             if isinstance(batch, DataError):
                 raise batch

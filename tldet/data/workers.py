@@ -66,7 +66,7 @@ class Workers:
         """Stop the workers; they ignore the SIGTERM by which torch stops those that hang or are still starting."""
         atexit.unregister(self.stop)
         stream, self._stream = self._stream, None
-        if stream is None or not self._loader.num_workers:
+        if stream is None:
             return
         if stream._worker_pids_set:  # else torch reports killed workers as an error
             torch._C._remove_worker_pids(id(stream))

@@ -18,6 +18,7 @@ import torch
 from tldet.data.images import Picture
 from tldet.errors import DataError
 from tldet.inference.sources import Names, Source
+from tldet.inputs import real_path
 from tldet.output import make_folder, write_bytes, write_text
 from tldet.structures import Detections
 
@@ -66,13 +67,13 @@ class OutputPaths:
         """
         files = [self.out / source.name for source in sources] if self.out else []
         files += [path for path in (self.json_path, self.coco, self.csv_path) if path]
-        kept = {path.resolve() for path in (*(source.path for source in sources), *read)}
+        kept = {real_path(path) for path in (*(source.path for source in sources), *read)}
         for path in files:
-            if path.resolve() in kept:
+            if real_path(path) in kept:
                 raise DataError(f"{path}: is an input and would be overwritten; choose another output path")
         folders = [path for path in (self.yolo, self.crops) if path]
         for folder in folders:
-            if any(path.is_relative_to(folder.resolve()) for path in kept):
+            if any(path.is_relative_to(real_path(folder)) for path in kept):
                 raise DataError(f"{folder}: contains an input, which could be overwritten; choose another folder")
         _check_distinct(list(self.given().values()))
         if not overwrite:
@@ -87,9 +88,9 @@ class OutputPaths:
 def _check_distinct(paths: Sequence[Path]) -> None:
     seen: set[Path] = set()
     for path in paths:
-        if path.resolve() in seen:
+        if real_path(path) in seen:
             raise DataError(f"{path}: is given for two outputs; choose different paths")
-        seen.add(path.resolve())
+        seen.add(real_path(path))
 
 
 def _check_new(files: Sequence[Path], folders: Sequence[Path]) -> None:

@@ -99,7 +99,15 @@ class Gpu(Dispatcher):
             "_lazy_call": lambda call, **_: None,
             "is_current_stream_capturing": lambda: False,
             "_is_in_bad_fork": lambda: False,
+            "_exchange_device": self._exchange,
+            "_maybe_exchange_device": self._exchange,
         }
+
+    def _exchange(self, index: int) -> int:
+        """Make another device the current one; return the number of the one before."""
+        before = self.current
+        self.current = index if index >= 0 else before
+        return before
 
     def _functions(self) -> dict[str, Callable[..., Any]]:
         """Replacements of functions of torch.cuda whose calls are recorded in ``api``."""

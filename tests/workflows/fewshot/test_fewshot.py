@@ -93,13 +93,13 @@ def test_what_is_done_is_not_done_again_and_an_interrupted_run_goes_on(
     before, step = json.loads((out / "fewshot.json").read_text()), Trainer._step
     steps: list[str] = []
 
-    def interrupted(self: Trainer, *given: Any) -> None:
-        step(self, *given)
+    def interrupted(self: Trainer, *given: Any) -> bool:
         steps.append(self.work_dir.name)
         os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *given)
 
     monkeypatch.setattr(Trainer, "_step", interrupted)
-    with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+    with pytest.raises(KeyboardInterrupt, match="the same command continues"):
         experiment(digits, out, arms=("tfa", "full"), seeds=(0, 1))
     assert steps == ["tfa_shots1_seed1"], "the base and seed 0 were done"
     monkeypatch.setattr(Trainer, "_step", step)

@@ -34,10 +34,16 @@ def test_the_compiler_comes_when_torchvision_asks_for_it() -> None:
     "wants",
     [
         "from torch._dynamo.utils import is_compile_supported, counters",
-        "from torch._dynamo import utils; counters, is_compile_supported = utils.counters, utils.is_compile_supported",
-        "import torch._dynamo; from torch._dynamo.utils import counters, is_compile_supported",
-        "from torch._dynamo.utils import is_compile_supported as ask; ask('cpu')\n"
-        "from torch._dynamo.utils import counters, is_compile_supported",
+        *(
+            pytest.param(other, marks=pytest.mark.slow)
+            for other in (
+                "from torch._dynamo import utils; counters, is_compile_supported = utils.counters, "
+                "utils.is_compile_supported",
+                "import torch._dynamo; from torch._dynamo.utils import counters, is_compile_supported",
+                "from torch._dynamo.utils import is_compile_supported as ask; ask('cpu')\n"
+                "from torch._dynamo.utils import counters, is_compile_supported",
+            )
+        ),
     ],
 )
 def test_a_torchvision_that_wants_more_gets_it(tmp_path: Path, wants: str) -> None:

@@ -86,7 +86,10 @@ def test_finetune_from_scratch_learns_everything(digits: Path, tmp_path: Path) -
     assert outcome.train.step == 1
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", *(pytest.param(n, marks=pytest.mark.slow) for n in ("mobilenetv3_small_050", "vit_tiny_patch16_224"))],
+)
 def test_another_backbone_in_its_place(digits: Path, tmp_path: Path, name: str) -> None:
     finetune(digits, out=tmp_path / "out", model="faster_rcnn_lite0", backbone=name, steps=1, scratch=True)
     state = checkpoint.load(tmp_path / "out" / "best.pt")

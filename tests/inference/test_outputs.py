@@ -18,7 +18,7 @@ from tldet.cli import main
 from tldet.coco.reader import read_coco
 from tldet.data.images import read_image
 from tldet.errors import DataError
-from tldet.inference.outputs import folder_name
+from tldet.inference.outputs import OutputPaths, folder_name
 from tldet.inference.run import predict
 from tldet.inference.writer import VideoWriter
 
@@ -225,3 +225,11 @@ def test_images_of_every_format_are_cropped(stand: Stand, tmp_path: Path) -> Non
     predict("c.pt", [tmp_path / "in"], crops=tmp_path / "crops")
     crops = files(tmp_path / "crops" / "cat")
     assert crops == ["a_001.png", "b_bmp_001.bmp", "b_gif_001.png", "b_tif_001.tif", "b_webp_001.webp"]
+
+
+@pytest.mark.parametrize("field", ["json_path", "coco", "csv_path", "yolo", "crops"])
+def test_a_name_that_is_too_long_is_found_before_the_run(tmp_path: Path, field: str) -> None:
+    paths = OutputPaths(**{field: tmp_path / ("a" * 300)})
+    paths.check([], [], overwrite=False)
+    with pytest.raises(DataError, match="File name too long"):
+        paths.make_folders()

@@ -18,8 +18,8 @@ import torch
 from tldet.data.images import Picture
 from tldet.errors import DataError
 from tldet.inference.sources import Names, Source
-from tldet.inputs import real_path
-from tldet.output import make_folder, write_bytes, write_text
+from tldet.inputs import is_file, is_folder, real_path
+from tldet.output import check_output, make_folder, write_bytes, write_text
 from tldet.structures import Detections
 
 COLUMNS = ("file_name", "image_id", "category_id", "category_name", "score", "x", "y", "width", "height")
@@ -80,9 +80,12 @@ class OutputPaths:
             _check_new(files, folders)
 
     def make_folders(self) -> None:
-        """Create the folders, so that a folder that cannot be created ends the run before it starts."""
+        """Create the folders, so that an output that cannot be written ends the run before it starts."""
         for name, path in self.given().items():
-            make_folder(path.parent if name in ("json_path", "coco", "csv_path") else path)
+            if name in ("json_path", "coco", "csv_path"):
+                check_output(path)
+            else:
+                make_folder(path)
 
 
 def _check_distinct(paths: Sequence[Path]) -> None:
@@ -95,10 +98,10 @@ def _check_distinct(paths: Sequence[Path]) -> None:
 
 def _check_new(files: Sequence[Path], folders: Sequence[Path]) -> None:
     for path in files:
-        if path.is_file():
+        if is_file(path):
             raise DataError(f"{path}: already exists; choose another path, or replace it with --overwrite")
     for folder in folders:
-        if folder.is_dir() and any(folder.iterdir()):
+        if is_folder(folder) and any(folder.iterdir()):
             raise DataError(f"{folder}: is not empty; choose another folder, or write into it with --overwrite")
 
 

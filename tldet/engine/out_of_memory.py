@@ -116,8 +116,8 @@ class StepMemory:
                 if not is_out_of_memory(error):
                     raise
             self._optimizer.zero_grad(set_to_none=True)  # outside of the handler: the error keeps tensors alive
+            self._copy(self._statistics, self._before)  # also for the checkpoint that reports the step
             self._refuse(smaller, len(batches))
-            self._copy(self._statistics, self._before)
             free(self._device)
             parts *= 2
             log.warning("out of memory on %s: %s; halving it", place_of(self._device), shape_of(smaller))
@@ -174,13 +174,11 @@ class Smaller:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                failed = True
             else:
-                failed = False
                 waiting.pop(0)
-            if failed:  # the error, which keeps tensors alive, is gone
-                self._reduce(part, device)
-                waiting = [smaller for one in waiting for smaller in split(one, 2)]
+                continue
+            self._reduce(part, device)  # outside of the handler: the error keeps tensors alive
+            waiting = [smaller for one in waiting for smaller in split(one, 2)]
         return done
 
     def _reduce(self, part: Any, device: torch.device) -> None:

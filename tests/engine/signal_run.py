@@ -29,26 +29,28 @@ from tldet.engine.settings import TrainSettings
 from tldet.engine.trainer import Trainer
 
 STEPS = 8
+PAUSE = 0.25  # seconds per batch of the run that is signalled: a step must not end before the signal arrives
 BEGUN = "validating"  # a file in the run's folder, once a validation has begun
 
 
 class Tiny(nn.Module):
-    """A model that trains on batches of images."""
+    """A model that trains on batches of images, and pauses for some seconds on each."""
 
-    def __init__(self) -> None:
+    def __init__(self, pause: float) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
+        self.conv, self.pause = nn.Conv2d(3, 4, 3), pause
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
+        time.sleep(self.pause)
         return {"loss": (self.conv(batch.images.float() / 255).mean((2, 3)) - 1).square().mean()}
 
 
-def train(folder: Path, images: Path, workers: int, *, resume: bool) -> None:
+def train(folder: Path, images: Path, workers: int, *, resume: bool, pause: float = 0.0) -> None:
     """One process of a run."""
     data = CocoDataset(str(images / "_annotations.coco.json"), str(images))
     order = BatchOrder(data.sizes, 2)
     torch.manual_seed(0)
-    model = Tiny()
+    model = Tiny(pause)
 
     def evaluate(model: Any) -> dict[str, float]:
         (folder / BEGUN).touch()
@@ -111,7 +113,7 @@ def codes(children: list[int]) -> list[int]:
 def main(folder: Path, images: Path, size: int, workers: int, moment: str, number: int) -> None:
     whole, cut = folder / "whole", folder / "cut"
     assert codes(started(size, lambda: train(whole, images, 0, resume=False))) == [0] * size
-    children = started(size, lambda: train(cut, images, workers, resume=False))
+    children = started(size, lambda: train(cut, images, workers, resume=False, pause=PAUSE))
     log, start = cut / "log.jsonl", time.monotonic()
     while not ((cut / BEGUN).exists() if moment == "validate" else log.exists() and log.read_bytes().count(b"\n") >= 2):
         assert time.monotonic() - start < 300, "the run does not begin"

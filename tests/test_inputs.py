@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.tools import no_longer_than
 from tldet.errors import CheckpointError, DataError
 from tldet.inputs import exists, is_file, is_folder, kind_of, read_file, real_path, require_file
 
@@ -20,15 +20,8 @@ LONG = "x" * 5000
 @pytest.fixture(autouse=True)
 def _no_hang() -> Iterator[None]:
     """Fail instead of waiting forever for a pipe."""
-
-    def stop(*_: object) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(10)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+    with no_longer_than(10):
+        yield
 
 
 @pytest.fixture

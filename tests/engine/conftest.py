@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.tools import same
 from tldet import checkpoint
 from tldet.engine.log import read_log
 
@@ -37,17 +38,6 @@ class DieAt:
         self.saves += 1
         if self.saves == self.save:
             raise Die
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equal to the bit, through containers."""
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return type(a) is type(b) and a == b
 
 
 def assert_same_run(whole: Path, other: Path) -> None:

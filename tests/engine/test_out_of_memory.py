@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.tools import same
 from tldet import checkpoint
 from tldet.cli import main
 from tldet.engine.distributed import World
@@ -19,7 +20,7 @@ from tldet.engine.step import Stepper
 from tldet.errors import ConfigError, TrainingError
 from tldet.structures import Batch, Target
 
-from .conftest import Die, DieAt, same
+from .conftest import Die, DieAt
 
 CPU = torch.device("cpu")
 

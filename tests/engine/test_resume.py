@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.tools import same
 from tldet import checkpoint
 from tldet.engine import precision
 from tldet.engine.log import read_log
@@ -20,7 +21,7 @@ from tldet.errors import DataError, OutputError, TrainingError
 from tldet.models.normalizers import LossNormalizers
 from tldet.models.ops.rewriting import Rewritten
 
-from .conftest import Die, DieAt, assert_same_run, same
+from .conftest import Die, DieAt, assert_same_run
 
 
 @pytest.mark.parametrize(

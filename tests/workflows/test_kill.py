@@ -10,11 +10,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
+from tests.tools import same
 from tldet import checkpoint
 from tldet.engine.log import read_log
 
@@ -72,16 +71,6 @@ def kill_somewhere(config: Path, folder: Path, number: int, chance: random.Rando
     _, err = process.communicate()
     assert alive or process.returncode == 0, err.decode()
     return alive
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return bool(a == b)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from tests.tools import same
 from tldet import checkpoint
 from tldet.cli import main
 from tldet.config import build, load
@@ -74,16 +75,6 @@ def test_a_short_run_learns(crops: Path, tmp_path: Path) -> None:
     assert outcome.train.best > 0.8
     assert outcome.train.metrics["val_loss"] < 0.5
     assert outcome.train.metrics["top5"] == 1.0, "of two classes"
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return bool(a == b)
 
 
 def about(folder: Path) -> dict[str, str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.tools import no_longer_than
 from tldet.cli import main
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
@@ -45,15 +45,8 @@ COMMANDS = [
 @pytest.fixture(autouse=True)
 def _no_hang() -> Iterator[None]:
     """Fail instead of waiting forever for a pipe."""
-
-    def stop(*_: object) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+    with no_longer_than(20):
+        yield
 
 
 @pytest.fixture(params=["pipe", "device", "loop", "long"])

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from tldet.commands.settings import add_settings, options_of
-from tldet.commands.shared import add_bad_image, add_class_match, add_length, add_seed
+from tldet.commands.shared import add_bad_image, add_class_match, add_length, add_resume, add_seed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,8 +37,7 @@ def arguments(parser: ArgumentParser) -> None:
     )
     add_length(parser)
     add_seed(parser)
-    text = "resume the run in --out, or start it if there is no checkpoint yet"
-    parser.add_argument("--resume", action="store_true", help=text)
+    add_resume(parser)
     add_class_match(parser)
     add_bad_image(parser)
     add_settings(parser)

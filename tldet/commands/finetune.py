@@ -11,6 +11,7 @@ from tldet.commands.shared import (
     add_class_match,
     add_data,
     add_length,
+    add_resume,
     add_seed,
     positive_float,
     share,
@@ -30,8 +31,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--backbone", metavar="B", help="another backbone, see tldet models")
     add_length(parser)
     add_seed(parser)
-    text = "resume the run in --out, or start it if there is no checkpoint yet"
-    parser.add_argument("--resume", action="store_true", help=text)
+    add_resume(parser)
     parser.add_argument("--scratch", action="store_true", help="random initial weights")
     start = parser.add_mutually_exclusive_group()
     start.add_argument(

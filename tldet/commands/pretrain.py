@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from tldet.commands.settings import add_compile, add_settings, options_of
-from tldet.commands.shared import add_length, add_seed
+from tldet.commands.shared import add_length, add_resume, add_seed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,8 +25,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--backbone", metavar="B", help="see tldet models (default: efficientnet_lite0)")
     add_length(parser)
     add_seed(parser)
-    text = "resume the run in --out, or start it if there is no checkpoint yet"
-    parser.add_argument("--resume", action="store_true", help=text)
+    add_resume(parser)
     add_compile(parser)
     add_settings(parser)
 

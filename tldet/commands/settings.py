@@ -8,11 +8,11 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from tldet.commands.shared import PRECISIONS, number, positive_float, whole_number
+from tldet.commands.suggest import CFG_OPTIONS
 
 if TYPE_CHECKING:
     from tldet.workflows.study.plan import Wishes
 
-CFG_OPTIONS = "--cfg-options"
 # Options that stand for keys of the config: --batch-size 8 is --cfg-options data.loader.batch_size=8.
 SETTINGS: Mapping[str, str] = {
     "batch_size": "data.loader.batch_size",

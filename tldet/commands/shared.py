@@ -33,6 +33,12 @@ def add_seed(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="S", help="seed (default: 0)")
 
 
+def add_resume(parser: ArgumentParser, folder: str = "--out") -> None:
+    """Add ``--resume``; ``folder`` is the option that names the folder of the run."""
+    text = f"resume the run in {folder}, or start it if there is no checkpoint yet"
+    parser.add_argument("--resume", action="store_true", help=text)
+
+
 def add_bad_image(parser: ArgumentParser) -> None:
     """Add ``--on-bad-image``."""
     parser.add_argument(

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from tldet.commands.settings import add_compile, add_settings, options_of
-from tldet.commands.shared import add_bad_image, add_class_match
+from tldet.commands.shared import add_bad_image, add_class_match, add_resume
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,8 +18,7 @@ def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("config", help="config file, or a name such as faster_rcnn/faster_rcnn_r50_fpn_1x_coco")
     parser.add_argument("--work-dir", metavar="D", help="output directory (default: runs/CONFIG)")
-    text = "resume the run in --work-dir, or start it if there is no checkpoint yet"
-    parser.add_argument("--resume", action="store_true", help=text)
+    add_resume(parser, "--work-dir")
     parser.add_argument("--init-from", metavar="F", help="tldet checkpoint with the initial weights")
     add_class_match(parser)
     add_bad_image(parser)

@@ -42,7 +42,6 @@ class VideoWriter:
         self._stream: Any = None
         self._end = 0  # of the last frame, in ticks of CLOCK
         self._durations: dict[int, int] = {}
-        self._failed = False
         self._file: Replacement | None = None
         with self._naming():
             self._file = Replacement(path, sync=False)
@@ -94,7 +93,7 @@ class VideoWriter:
         finally:
             with self._naming():
                 self._container.close()
-        if self._file is not None and not self._failed:
+        if self._file is not None:
             with self._naming():
                 self._file.commit()
 
@@ -113,9 +112,9 @@ class VideoWriter:
         try:
             yield
         except (av.error.FFmpegError, OSError) as error:
-            self._failed = True
             if self._file is not None:
                 self._file.discard()
+                self._file = None
             raise DataError(
                 f"{self.path}: cannot be written ({reason_of(error)}); free disk space or choose another --out"
             ) from None

@@ -66,11 +66,6 @@ def choose_for(
     return Choices(short, long, batch, length, reasons=[why_size, why_batch, why_length])
 
 
-def uses_gpu(options: Mapping[str, Any]) -> bool:
-    """Return True if training with these options of the config runs on a CUDA device."""
-    return pick_device(str(option_value(options, "training.device") or "auto")).type == "cuda"
-
-
 def given_batch(options: Mapping[str, Any]) -> int | None:
     """Return the batch size that options of the config give; None without one, and for ``auto``."""
     value = option_value(options, "data.loader.batch_size")

@@ -111,20 +111,16 @@ def extend(
     given = {"CKPT": checkpoint, **wanted.given(), "epochs": epochs, "minutes": minutes, "steps": steps}
     given |= {"seed": seed, "no-distill": None if distill else True, "class-aliases": class_aliases}
     given |= {"fold-names": fold_names or None, "on-bad-image": on_bad_image}
-    if resume:
-        with locked(folder):
-            if continues(folder, startable=checkpoint is not None):
-                return _resumed(folder, kept_run(folder, given, options, SCHEMA, NOTE), console)
-    if checkpoint is None:
-        raise TrainingError("give the checkpoint of a detector to extend, or --resume to continue the run in --out")
-    if (seed := seed or 0) < 0:
-        raise TrainingError(f"--seed must be at least 0, not {seed}")
     with locked(folder):
+        if resume and continues(folder, startable=checkpoint is not None):
+            return _resumed(folder, kept_run(folder, given, options, SCHEMA, NOTE), console)
+        if checkpoint is None:
+            raise TrainingError("give the checkpoint of a detector to extend, or --resume to continue the run in --out")
+        if (seed := seed or 0) < 0:
+            raise TrainingError(f"--seed must be at least 0, not {seed}")
         refuse_earlier_run(folder)
-        path, match = (
-            Path(checkpoint),
-            MatchSettings(read_aliases(class_aliases) if class_aliases else {}, tuple(fold_names)),
-        )
+        path = Path(checkpoint)
+        match = MatchSettings(read_aliases(class_aliases) if class_aliases else {}, tuple(fold_names))
         _, state = restore(checkpoint)
         before_config, changed = trained_config(path, state), parse_options(options)
         batch = given_batch(changed) or (before_config.get("data") or {}).get("loader", {}).get("batch_size", 1)

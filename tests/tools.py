@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 
 
@@ -19,6 +20,11 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     return type(a) is type(b) and bool(a == b)
+
+
+def with_slow(values: Sequence[str], slow: Collection[str]) -> list[Any]:
+    """Parameters of a test, of which some belong to ``make test-all`` only."""
+    return [pytest.param(value, marks=[pytest.mark.slow] * (value in slow)) for value in values]
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.tools import with_slow
 from tldet.engine.precision import Precision
 from tldet.engine.step import Stepper
 from tldet.models.distillation import DistilledDetector, DistillSettings
@@ -47,7 +48,7 @@ def whole(recipe: str) -> list[dict[str, Tensor]]:
     return steps(detector(recipe), [8])
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", with_slow(RECIPES, ["cascade_mask_rcnn_lite0"]))
 def test_accumulated_micro_batches_are_one_batch(recipe: str) -> None:
     for split in ([4, 4], [3, 5]) if recipe in ("fcos_lite0", "faster_rcnn_lite0") else ([4, 4],):
         for step, (one, parts) in enumerate(zip(whole(recipe), steps(detector(recipe), split), strict=True)):
@@ -70,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("gradients")
 
 
-@pytest.mark.parametrize("recipe", [*QUICK, *(pytest.param(one, marks=pytest.mark.slow) for one in OTHERS)])
+@pytest.mark.parametrize("recipe", with_slow(RECIPES, OTHERS))
 def test_processes_are_one_batch(folder: Path, recipe: str) -> None:
     written = two_processes(folder, QUICK if recipe in QUICK else OTHERS)
     found = torch.load(written / f"{recipe}.pt", weights_only=True)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.models.test_detectors import RECIPES, detector
+from tests.tools import with_slow
 from tldet.data.coco import CocoDataset, Sample
 from tldet.data.images import Picture
 from tldet.data.loader import by_padded_size, eval_batches, padded_size
@@ -66,7 +67,7 @@ def distant(one: Detections, other: Detections) -> int:
     return int((~same.any(1)).sum() + (~same.any(0)).sum())
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", with_slow(RECIPES, ["cascade_mask_rcnn_lite0"]))
 def test_an_image_alone_and_in_any_list(recipe: str) -> None:
     predictor, given = lively(recipe), images()
     alone = [predictor.predict(image, 0.0) for image in given]

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torchvision.ops import box_iou, roi_align
 
+from tests.tools import with_slow
 from tldet.config import load
 from tldet.config.files import shipped
 from tldet.errors import ConfigError
@@ -21,7 +22,7 @@ from tldet.structures import Batch, Target
 MASKED = ["mask_rcnn_lite0", "cascade_mask_rcnn_lite0"]
 TWO_STAGE = ["faster_rcnn_lite0", "cascade_rcnn_lite0", *MASKED]
 RECIPES = [*TWO_STAGE, "retinanet_lite0", "fcos_lite0", "atss_lite0", "gfl_lite0"]
-QUICK = ["faster_rcnn_lite0", "retinanet_lite0", "fcos_lite0", "gfl_lite0"]  # of the test that trains
+SLOW = ["cascade_rcnn_lite0", "atss_lite0", *MASKED]  # in the test that trains
 SOFT = {"loss_centerness", "loss_dfl"}  # against soft targets: they end at the targets' entropy, not at 0
 
 
@@ -86,7 +87,7 @@ def test_a_picture_full_of_crowd_teaches_nothing(recipe: str) -> None:
     assert {name: v.item() for name, v in losses.items()} == dict.fromkeys(losses, 0.0)
 
 
-@pytest.mark.parametrize("recipe", [pytest.param(r, marks=[pytest.mark.slow] * ("mask" in r)) for r in RECIPES])
+@pytest.mark.parametrize("recipe", with_slow(RECIPES, MASKED))
 def test_five_thousand_objects(recipe: str) -> None:
     generator = torch.Generator().manual_seed(0)
     corner = torch.rand(5000, 2, generator=generator) * torch.tensor([300.0, 220.0])
@@ -198,7 +199,7 @@ def test_a_backbone_gives_the_channels_and_strides_it_declares(levels: tuple[int
         assert tuple(64 // o.shape[2] for o in outputs) == backbone.strides
 
 
-@pytest.mark.parametrize("recipe", [pytest.param(r, marks=[pytest.mark.slow] * (r not in QUICK)) for r in RECIPES])
+@pytest.mark.parametrize("recipe", with_slow(RECIPES, SLOW))
 def test_one_picture_can_be_learnt_by_heart(recipe: str) -> None:
     model = detector(recipe).train()
     one = batch([target([[8, 8, 40, 40], [50, 20, 90, 60]])])

@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 DATA ?=
 
 export NO_ALBUMENTATIONS_UPDATE := 1
+# Without compiled files each process reads torch's source: ten seconds. An empty value lets Python write them.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup quickstart test test-all lint format clean
 

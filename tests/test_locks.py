@@ -19,13 +19,15 @@ from tldet.locks import LOCK_NAME, locked
 
 ROOT = Path(__file__).resolve().parents[1]
 HOLD = """
-import os, sys
+import os, sys, time
 from tldet.locks import locked
 with locked(sys.argv[1]):
-    if len(sys.argv) > 2 and os.fork() == 0:  # as a data loader's worker, which may outlive the main process
-        import time
+    # With an argument, a child as a data loader's worker, which may outlive the main process, reports once it runs.
+    child = len(sys.argv) > 2 and os.fork() == 0
+    if child or len(sys.argv) == 2:
+        print("held", flush=True)
+    if child:
         time.sleep(30)
-    print("held", flush=True)
     sys.stdin.read()
 """
 

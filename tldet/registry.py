@@ -1,7 +1,7 @@
-"""Where parts of a detector are registered under the name a config calls them by.
+"""Registries: components by the names that configs use.
 
-A new part is one file that decorates its class with ``@HEADS.register_module()`` (or a sister) and one import in
-its folder's ``__init__``.
+A component is a class (or function) decorated with ``@HEADS.register_module()`` or one of the other registries. Code
+outside tldet is imported first, see :mod:`tldet.plugins`.
 """
 
 from mmengine.registry import Registry
@@ -10,6 +10,13 @@ BACKBONES = Registry("backbone", scope="tldet", locations=["tldet.models.backbon
 NECKS = Registry("neck", scope="tldet", locations=["tldet.models.necks", "tldet.models.simple_pyramid"])
 HEADS = Registry("head", scope="tldet", locations=["tldet.models.heads"])
 DATASETS = Registry("dataset", scope="tldet", locations=["tldet.data.coco", "tldet.data.folder"])
-TRANSFORMS = Registry("transform", scope="tldet", locations=["tldet.data.transforms", "tldet.data.crops"])
+TRANSFORMS = Registry("transform", scope="tldet", locations=["tldet.data.transforms", "tldet.data.crops", "tldet.data.named_transforms"])
 OPTIMIZERS = Registry("optimizer", scope="tldet", locations=["tldet.transfer.param_groups"])
 HOOKS = Registry("hook", scope="tldet", locations=["tldet.engine.hooks"])
+INTERFACES = {  # attributes and methods that each component must have
+    "backbone": ("channels", "strides", "forward"),
+    "neck": ("channels", "strides", "forward"),
+    "head": ("forward", "loss", "decode"),
+    "transform": ("__call__",),
+    "optimizer": ("make",),
+}

@@ -13,7 +13,7 @@ model = dict(
         name='resnet50',
         strided_conv='1x1',
         weights='https://download.openmmlab.com/pretrain/third_party/resnet50_msra-5891d200.pth#sha256=5891d200',
-        levels=[2, 3, 4],
+        out_strides=[8, 16, 32],
         frozen_stages=1,
         norm='frozen',
     ),

@@ -184,7 +184,7 @@ def test_alexnet_sees_what_torchvision_s_sees_some_pixels_further_on(tmp_path: P
     torch.manual_seed(0)
     whole = torchvision.models.alexnet(weights=None).eval()
     torch.save(whole.state_dict(), tmp_path / "w.pth")
-    ours = TorchvisionBackbone("alexnet", levels=[1, 2, 3]).eval()
+    ours = TorchvisionBackbone("alexnet", out_strides=[4, 8, 16]).eval()
     assert load_backbone_weights(ours, str(tmp_path / "w.pth")).new == []
     x = torch.randn(1, 3, 384, 384)
     with torch.no_grad():
@@ -259,7 +259,7 @@ def test_patches_of_14_pixels_come_out_on_a_grid_of_16(size: tuple[int, int], mo
 
 
 def test_the_simple_pyramid_doubles_and_halves() -> None:
-    neck = SimpleFeaturePyramid([32], [16], out_channels=8, levels=[2, 3, 4, 5, 6]).eval()
+    neck = SimpleFeaturePyramid([32], [16], out_channels=8, out_strides=[4, 8, 16, 32, 64]).eval()
     levels = neck([torch.randn(1, 32, 3, 5)])
     assert [tuple(level.shape) for level in levels] == [
         (1, 8, 12, 20),
@@ -331,7 +331,7 @@ def test_levels_have_no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_levels_that_a_backbone_lacks_go_with_what_the_head_says_of_them() -> None:
     recipe = load("faster_rcnn_r50").data["model"]
     model, lines = replace_backbone(recipe, "efficientvit_m0")
-    assert model["backbone"]["levels"] == [4, 5]
+    assert model["backbone"]["out_strides"] == [16, 32]
     assert model["head"]["rpn"]["sizes"] == [[128], [256], [512]]
     assert model["head"]["roi"]["levels"] == 2
     assert recipe["head"]["rpn"]["sizes"][0] == [32], "the recipe itself stays"

@@ -105,7 +105,7 @@ def test_one_picture_alone_can_be_mixed() -> None:
 
 
 def test_a_backbone_of_the_registry_is_taken() -> None:
-    backbone = {"type": "TimmBackbone", "name": "mobilenetv3_small_050", "levels": [4, 5], "norm": "batch"}
+    backbone = {"type": "TimmBackbone", "name": "mobilenetv3_small_050", "out_strides": [16, 32], "norm": "batch"}
     model = build_classifier({"backbone": backbone, "classifier": {"dropout": 0.1}}, ["a", "b"])
     assert model.fc.in_features == model.backbone.channels[-1] == 288
     images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)

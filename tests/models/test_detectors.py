@@ -187,11 +187,11 @@ def test_norm_eval_learns_scales_but_no_statistics() -> None:
     assert not backbone.bn1.weight.requires_grad
 
 
-@pytest.mark.parametrize("levels", [(1, 2, 3, 4), (2, 3, 4)])
-def test_a_backbone_gives_the_channels_and_strides_it_declares(levels: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("strides", [(4, 8, 16, 32), (8, 16, 32)])
+def test_a_backbone_gives_the_channels_and_strides_it_declares(strides: tuple[int, ...]) -> None:
     backbones = [
-        TorchvisionBackbone("resnet18", levels=levels),
-        TimmBackbone("mobilenetv3_small_050", levels=[level + 1 for level in levels]),
+        TorchvisionBackbone("resnet18", out_strides=strides),
+        TimmBackbone("mobilenetv3_small_050", out_strides=strides),
     ]
     for backbone in backbones:
         outputs = backbone.eval()(torch.zeros(1, 3, 64, 96))

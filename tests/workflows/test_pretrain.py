@@ -68,7 +68,7 @@ def whole(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_short_run_learns(crops: Path, tmp_path: Path) -> None:
     """Chance is 0.5; the digits and photographs measured on are others than those trained on."""
     options = ["data.loader.batch_size=16", "data.train.transforms.1.p=0.0", "data.train.transforms.0.scale=[0.6, 1.0]"]
-    options += ["model.backbone.levels=[2]", "model.classifier.mixup=0.0", "model.classifier.cutmix=0.0"]
+    options += ["model.backbone.out_strides=[4]", "model.classifier.mixup=0.0", "model.classifier.cutmix=0.0"]
     options += ["optimizer.lr=0.002", "training.ema=0.95", "training.precision=fp32"]
     outcome = pretrain(crops, out=tmp_path / "out", backbone="resnet18", steps=60, options=options)
     assert outcome.train.best is not None
@@ -121,7 +121,7 @@ def test_a_run_broken_off_twice_equals_the_run_left_alone(
 
 def test_a_detector_takes_the_whole_backbone(whole: Path) -> None:
     path = whole / "backbone.safetensors"
-    backbone = build(BACKBONES, {"type": "TimmBackbone", "name": NAME, "levels": [3, 4, 5]})
+    backbone = build(BACKBONES, {"type": "TimmBackbone", "name": NAME, "out_strides": [8, 16, 32]})
     report = load_backbone_weights(backbone, str(path))
     assert (report.new, report.unused, report.adapted) == ([], [], [])
     assert sorted(report.copied) == sorted(backbone.state_dict())

@@ -35,7 +35,8 @@ def show_next_of_pretraining(outcome: Pretrained, console: Console) -> None:
     if outcome.backbone is None or best is None:
         return
     section = outline(best)["config"]["model"]["backbone"]
-    name = section["name"] if section["type"] == "TorchvisionBackbone" else f"timm:{section['name']}"
+    timm = section["type"] in ("TimmBackbone", "ViTBackbone")
+    name = f"timm:{section['name']}" if timm else section.get("name", section["type"])
     network = [] if "efficientnet_lite0" in name else ["--backbone", name]  # the recipes' own
     given = command("finetune", *network, "--weights", str(outcome.backbone))
     _show([f"{given} --data FOLDER --out FOLDER"], console)

@@ -92,7 +92,7 @@ def _keys_of(path: str, target: Any) -> Iterator[str]:
     targets = [target]
     if hasattr(target, "module_dict"):
         target.import_from_location()
-        targets = list(target.module_dict.values())
+        targets = list(target.module_dict.values())  # of external code only what is imported already
     for one in targets:
         for name, (hint, _) in parameters(one).items():
             yield f"{path}.{name}"

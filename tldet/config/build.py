@@ -1,44 +1,95 @@
-"""Sections of a checked config made into objects."""
+"""Build the components and settings of a checked config."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from mmengine.registry import Registry
 
-from tldet.config.check import dataclass_in, parameters
+from tldet.config.check import dataclass_in, parameters, takes_any
 from tldet.errors import ConfigError
+from tldet.plugins import lookup
+from tldet.registry import INTERFACES
 
 T = TypeVar("T")
 
 
 def build(registry: Registry, section: Mapping[str, Any], path: str = "", /, **supplied: Any) -> Any:
-    """The registered part that ``section["type"]`` names, built from the rest and what code supplies.
+    """Build the registered component that ``section["type"]`` names, and check its interface.
 
     Args:
-        registry: where the part is looked up.
+        registry: registry of the component.
         section: its ``type`` and values.
-        path: the section's dotted path, for messages; a part that builds others gives theirs from itself on.
-        supplied: what code supplies.
+        path: dotted path of the section, for messages; a component that builds others gives paths within itself.
+        supplied: arguments that code supplies.
 
     Raises:
-        ConfigError: the part refuses its values; one line.
+        ConfigError: the component rejects its values, does not take what code supplies, or lacks a part of its
+            interface; one line that names it.
     """
     values = dict(section)
-    registry.import_from_location()
     name = values.pop("type")
-    target = registry.module_dict[name]
+    target, given = lookup(registry, name), f"{registry.name} {name}"
+    if target is None:
+        raise KeyError(name)
+    place = f"{path}: " if path else ""
     try:
-        return target(**_convert(target, values), **supplied)
+        arguments = {**_convert(target, values), **supplied}
+        inspect.signature(target).bind(**arguments)
+        built = target(**arguments)
     except ConfigError as error:
         if not path:
             raise
         raise ConfigError(f"{path}.{error}") from error
     except ValueError as error:
         key, why = _refusal(error)
-        place = f"{path}{key and '.'}{key}: " if path else ""
-        raise ConfigError(f"{place}{registry.name} {name}: {why}") from error
+        raise ConfigError(f"{path}{key and '.'}{key}: {given}: {why}" if path else f"{given}: {why}") from error
+    except TypeError as error:
+        if (problem := _call_problem(str(error), target, supplied)) is None:
+            raise
+        raise ConfigError(f"{place}{given}{problem}") from error
+    check_interface(built, registry.name, f"{place}{given}")
+    return built
+
+
+def _call_problem(text: str, target: Callable[..., Any], supplied: Mapping[str, Any]) -> str | None:
+    """Return why a component does not take its arguments, by the text of a TypeError; None if that is another error."""
+    known = parameters(target)
+    lacking = [] if takes_any(target) else [name for name in supplied if name not in known]
+    if lacking:
+        return f" must take {', '.join(supplied)}, which tldet passes; it lacks {lacking[0]}"
+    return f": {text}" if any(one in text for one in CALL_ERRORS) else None
+
+
+CALL_ERRORS = ("unexpected keyword argument", "missing a required argument", "required positional argument")
+
+
+def check_interface(component: Any, kind: str, given: str) -> None:
+    """Check that a component has what its kind must have.
+
+    Args:
+        component: the component.
+        kind: name of its registry.
+        given: its name in messages.
+
+    Raises:
+        ConfigError: an attribute or method is missing; the message names it.
+    """
+    needed = INTERFACES.get(kind, ())
+    if missing := [name for name in needed if not _has(component, name)]:
+        raise ConfigError(f"{given} has no {missing[0]}; a {kind} needs {', '.join(needed)}")
+
+
+def _has(component: Any, name: str) -> bool:
+    """Return True if a component has an attribute, which is no abstract method."""
+    method = getattr(type(component), name, None)
+    abstract = getattr(method, "__isabstractmethod__", False) or getattr(method, "__name__", "") == UNIMPLEMENTED
+    return not abstract and getattr(component, name, None) is not None
+
+
+UNIMPLEMENTED = "_forward_unimplemented"  # the forward of a torch module that defines none
 
 
 def _refusal(error: ValueError) -> tuple[str, str]:

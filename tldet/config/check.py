@@ -13,6 +13,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from tldet.config.files import Config, neighbors
 from tldet.errors import ConfigError
+from tldet.plugins import lookup, names_in
+
+IMPORTS = "imports"  # top-level key: external packages, see tldet.plugins
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,13 @@ class Part:
         target: a registry (the section's ``type`` names the entry) or the callable itself.
         supplied: parameters that code fills in, never the config.
         required: the section must be there.
+        shared: a callable with keys that every component of the registry may have in its section.
     """
 
     target: Any
     supplied: Collection[str] = ()
     required: bool = True
+    shared: Any = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ def check(config: Config, schema: Mapping[str, Part]) -> None:
         ConfigError: one line for each unknown key, missing key, unknown type and wrong type, with the full path, the
             file that set it, and the nearest right name.
     """
-    problems = list(_strangers(config.data, "", sorted(schema)))
+    problems = list(_strangers({k: v for k, v in config.data.items() if k != IMPORTS}, "", sorted(schema)))
     for pattern, part in schema.items():
         found = list(_sections(config.data, pattern.split(".")))
         if not found and part.required and "*" not in pattern:
@@ -59,16 +64,49 @@ def check(config: Config, schema: Mapping[str, Part]) -> None:
 
 
 def parameters(target: Callable[..., Any], supplied: Collection[str] = ()) -> dict[str, tuple[Any, bool]]:
-    """Each parameter a config may set: name to (type hint, required)."""
-    function = target.__init__ if inspect.isclass(target) else target
-    hints = typing.get_type_hints(target if dataclasses.is_dataclass(target) else function)
-    named = inspect.signature(target).parameters.values()
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {
-        p.name: (hints.get(p.name, Any), p.default is inspect.Parameter.empty)
-        for p in named
-        if p.name not in supplied and p.kind not in kinds
-    }
+    """Return each parameter that a config may set: name to (type hint, required).
+
+    A class that passes ``**kwargs`` on to its base class has the parameters of the base class too.
+    """
+    found: dict[str, tuple[Any, bool]] = {}
+    for function, signature in _constructors(target):
+        hints = _hints(function)
+        for p in signature.parameters.values():
+            if p.kind not in ANY and p.name not in supplied and p.name not in found:
+                found[p.name] = (hints.get(p.name, Any), p.default is inspect.Parameter.empty)
+    return found
+
+
+def takes_any(target: Callable[..., Any]) -> bool:
+    """Return True if a component takes keyword arguments of any name (``**kwargs``)."""
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in inspect.signature(target).parameters.values())
+
+
+ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _constructors(target: Callable[..., Any]) -> Iterator[tuple[Callable[..., Any], inspect.Signature]]:
+    """Yield the constructor, and those of the base classes as far as ``**kwargs`` is passed on."""
+    signature = inspect.signature(target)
+    own = target.__init__ if inspect.isclass(target) and not dataclasses.is_dataclass(target) else target
+    yield own, signature
+    if not inspect.isclass(target) or not takes_any(target):
+        return
+    defined = [cls.__dict__["__init__"] for cls in target.__mro__[:-1] if "__init__" in cls.__dict__]
+    for function in defined[1:]:
+        signature = inspect.signature(function)
+        parameters = list(signature.parameters.values())
+        yield function, signature.replace(parameters=parameters[1:])  # without self
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+            return
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return type hints; none of external code whose hints cannot be resolved (names imported for type checkers)."""
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):
+        return {}
 
 
 LISTED = 20  # most names that a message lists
@@ -121,27 +159,41 @@ def _check_part(section: Any, path: str, part: Part) -> list[Problem]:
         return [Problem(path, f"must be a dict, not {section!r}")]
     section, target = dict(section), part.target
     if hasattr(target, "module_dict"):
-        name = section.pop("type", None)
-        target.import_from_location()
-        if not isinstance(name, str):
-            wrong = "is missing" if name is None else f"must be a name, not {name!r}"
-            return [Problem(f"{path}.type", f"{wrong}; known: {', '.join(sorted(target.module_dict))}")]
-        if name not in target.module_dict:
-            return [
-                Problem(f"{path}.type", f"no {target.name} is called {name!r}; {nearest(name, target.module_dict)}")
-            ]
-        target = target.module_dict[name]
-    return list(_check_arguments(section, path, target, part.supplied))
+        found = _component(target, path, section.pop("type", None))
+        if isinstance(found, Problem):
+            return [found]
+        target = found
+    return list(_check_arguments(section, path, target, part.supplied, part.shared))
+
+
+def _component(registry: Any, path: str, name: Any) -> Any:
+    """Return the component of a section, or the problem with its ``type``."""
+    if not isinstance(name, str):
+        wrong = "is missing" if name is None else f"must be a name, not {name!r}"
+        return Problem(f"{path}.type", f"{wrong}; known: {', '.join(names_in(registry))}")
+    try:
+        found = lookup(registry, name)
+    except ConfigError as error:
+        return Problem(f"{path}.type", str(error))
+    if found is None:
+        outside = "; external code needs --import PACKAGE, or imports in the config"
+        return Problem(
+            f"{path}.type", f"no {registry.name} is called {name!r}; {nearest(name, names_in(registry))}{outside}"
+        )
+    return found
 
 
 def _check_arguments(
-    section: Mapping[str, Any], path: str, target: Callable[..., Any], supplied: Collection[str]
+    section: Mapping[str, Any], path: str, target: Callable[..., Any], supplied: Collection[str], shared: Any = None
 ) -> Iterator[Problem]:
     known = parameters(target, supplied)
+    if shared is not None:
+        known = {**{name: (hint, False) for name, (hint, _) in parameters(shared).items()}, **known}
     for key, value in section.items():
         place = f"{path}.{key}"
         if key not in known:
-            yield Problem(place, f"unknown key; {nearest(key, known)}")
+            if not takes_any(target):
+                yield Problem(place, f"unknown key; {nearest(key, known)}")
             continue
         hint = known[key][0]
         nested = dataclass_in(hint)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tldet.config import build, build_settings
+from tldet.config import build_settings
 from tldet.errors import ConfigError
+from tldet.models.backbones import build_backbone
 from tldet.models.backbones.base import rest_frozen
 from tldet.models.detector import Preprocess, normalised
 from tldet.models.mixing import mix
-from tldet.registry import BACKBONES
 from tldet.structures import LabelledBatch
 
 
@@ -110,4 +110,4 @@ def build_classifier(model: Mapping[str, Any], class_names: Sequence[str]) -> Cl
     """The classifier a pre-training config's ``model`` section describes, with random weights."""
     settings = build_settings(ClassifierSettings, model.get("classifier") or {})
     preprocess = build_settings(Preprocess, model.get("preprocess") or {})
-    return Classifier(build(BACKBONES, model["backbone"]), class_names, settings, preprocess)
+    return Classifier(build_backbone(model["backbone"]), class_names, settings, preprocess)

@@ -11,9 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tldet.config import build
 from tldet.errors import ConfigError
+from tldet.models.backbones import build_backbone
 from tldet.models.detector import build_detector
 from tldet.models.hollow import hollow
-from tldet.registry import BACKBONES, HEADS
+from tldet.registry import HEADS
 from tldet.structures import Size
 
 SMALL = 128  # side of the picture on which the second stage's cost for one region is measured
@@ -37,11 +38,11 @@ def backbone_cost(section: Mapping[str, Any], size: Size) -> tuple[int, int]:
     Raises:
         ConfigError: it cannot take such a picture.
     """
-    backbone = hollow(lambda: build(BACKBONES, section)).eval()
+    backbone = hollow(lambda: build_backbone(section)).eval()
     try:
         return parameters_of(backbone), multiply_adds(lambda: backbone(_picture(size)))
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"{section['name']}: cannot take a picture of {size}: {error}") from None
+        raise ConfigError(f"{section.get('name', section['type'])}: cannot take a picture of {size}: {error}") from None
 
 
 def detector_cost(model: Mapping[str, Any], size: Size) -> tuple[int, int]:

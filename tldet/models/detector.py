@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -11,9 +12,12 @@ from torch import Tensor, nn
 
 from tldet.config import build, build_settings, require_ranges
 from tldet.device import constant
+from tldet.models.backbones import build_backbone
 from tldet.models.backbones.base import rest_frozen
 from tldet.models.boxes import clip
-from tldet.registry import BACKBONES, HEADS, NECKS
+from tldet.models.heads.base import Head
+from tldet.errors import ConfigError
+from tldet.registry import HEADS, NECKS
 from tldet.structures import Batch, Detections, InstanceMasks, Size, Target
 
 
@@ -53,7 +57,7 @@ class Detector(nn.Module):
     Args:
         backbone: (B, 3, H, W) to one map a level.
         neck: these to the pyramid; it may empty the list that it is given.
-        head: ``forward(features)``, ``loss(raw, targets, sizes, seed)``, ``decode(raw, sizes)``.
+        head: see :class:`~tldet.models.heads.base.Head`.
         preprocess: normalisation of the pictures.
         class_names: name of each label.
     """
@@ -70,6 +74,8 @@ class Detector(nn.Module):
         self.backbone, self.neck, self.head = backbone, neck, head
         self.preprocess = preprocess or Preprocess()
         self.class_names = tuple(class_names)
+        self._loss_arguments = _accepted(getattr(head, "loss", lambda *_: {}), ("sizes", "seed"), 2)
+        self._takes_targets = bool(_accepted(head.forward, ("targets",), 1))
 
     def train(self, mode: bool = True) -> Detector:
         """Switch to training; parts of which nothing learns stay as in evaluation."""
@@ -105,7 +111,12 @@ class Detector(nn.Module):
         numbers can be held against another toolkit's (see also ``eval_loss`` of FCOS's settings).
         """
         given = [one if isinstance(one, Target) else Target(**one) for one in targets]
-        return self._loss(self.head(self.features(x)), given, whole_sizes(x), seed)
+        return self._loss(self._raw(x, given), given, whole_sizes(x), seed)
+
+    def _raw(self, x: Tensor, targets: Sequence[Target] | None = None) -> Any:
+        """Compute the head's raw outputs; a head that takes targets gets them during training."""
+        features = self.features(x)
+        return self.head(features, targets=targets) if targets and self._takes_targets else self.head(features)
 
     @torch.no_grad()
     def predict_tensor(self, x: Tensor) -> list[Detections]:
@@ -114,7 +125,7 @@ class Detector(nn.Module):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Named losses, each a scalar; their sum is what training minimises."""
-        return self._loss(self.head(self.features(self.normalise(batch))), batch.targets, batch.sizes, batch.seed)
+        return self._loss(self._raw(self.normalise(batch), batch.targets), batch.targets, batch.sizes, batch.seed)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Detections]:
@@ -133,12 +144,22 @@ class Detector(nn.Module):
 
     def _loss(self, raw: Any, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None) -> dict[str, Tensor]:
         whole = [t if len(t.ignore) == len(t.boxes) else replace(t, ignore=t.labels < 0) for t in targets]
-        return cast("dict[str, Tensor]", cast(Any, self.head).loss(raw, whole, sizes, seed))
+        given = {"sizes": sizes, "seed": seed}
+        arguments = {name: given[name] for name in self._loss_arguments}
+        return cast("dict[str, Tensor]", cast(Any, self.head).loss(raw, whole, **arguments))
 
     def _decode(self, raw: Any, batch: Batch) -> list[Detections]:
         found = cast("list[Detections]", cast(Any, self.head).decode(raw, batch.sizes))
         sizes = zip(found, batch.sizes, batch.original_sizes, strict=True)
         return [rescale(one, size, original, self.class_names) for one, size, original in sizes]
+
+
+def _accepted(method: Callable[..., Any], names: Sequence[str], before: int) -> tuple[str, ...]:
+    """Return which of some arguments a method takes by name, after its first ``before`` arguments."""
+    parameters = inspect.signature(method).parameters.values()
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        return tuple(names)
+    return tuple(p.name for number, p in enumerate(parameters) if p.name in names and number >= before)
 
 
 def whole_sizes(x: Tensor) -> list[Size]:
@@ -160,8 +181,10 @@ def build_detector(model: Mapping[str, Any], class_names: Sequence[str] = ()) ->
     Raises:
         ConfigError: a part refuses its values.
     """
-    backbone = build(BACKBONES, model["backbone"])
+    backbone = build_backbone(model["backbone"])
     neck = build(NECKS, model["neck"], "model.neck", in_channels=backbone.channels, in_strides=backbone.strides)
     head = build(HEADS, model["head"], "model.head", in_channels=neck.channels, strides=neck.strides)
+    if getattr(head.decode, "__func__", None) is Head.decode and Head.decode_tensors is type(head).decode_tensors:
+        raise ConfigError(f"model.head: head {model['head']['type']} has no decode_tensors (or decode)")
     preprocess = build_settings(Preprocess, model.get("preprocess", {}))
     return Detector(backbone, neck, head, preprocess, class_names)

@@ -50,8 +50,8 @@ def replace_backbone(model: dict[str, Any], name: str, *, scratch: bool = False)
     new = {**model, "backbone": found.config(kept, scratch=scratch)}
     new["preprocess"] = {"mean": list(found.mean), "std": list(found.std)}
     if found.plain:
-        levels = [stride.bit_length() - 1 for stride in old.neck.strides]
-        new["neck"] = {"type": "SimpleFeaturePyramid", "out_channels": old.neck.channels, "levels": levels}
+        out = {"out_channels": old.neck.channels, "out_strides": list(old.neck.strides)}
+        new["neck"] = {"type": "SimpleFeaturePyramid", **out}
         strides = tuple(old.neck.strides)
     else:
         added = len(old.neck.strides) - len(wanted)
@@ -104,14 +104,15 @@ def _outline(detector: Detector) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _weights_line(found: Found, name: str, scratch: bool) -> str:
     if scratch or found.weights is None:
-        why = "as asked" if scratch else f"timm has no trained ones for {name}"
-        return f"backbone {found.section['name']}: random weights, {why}; all of it learns"
-    return f"backbone {found.section['name']}: weights {found.weights}, mean {found.mean}, std {found.std}"
+        none = f"{found.name} has none" if found.registered else f"timm has no trained ones for {name}"
+        why = "as asked" if scratch else none
+        return f"backbone {found.name}: random weights, {why}; all of it learns"
+    return f"backbone {found.name}: weights {found.weights}, mean {found.mean}, std {found.std}"
 
 
 def _pyramid_line(found: Found, wanted: Sequence[int], strides: Sequence[int]) -> str:
     if found.plain:
-        return f"simple feature pyramid of strides {list(strides)} from the last map of {found.section['name']}"
+        return f"simple feature pyramid of strides {list(strides)} from the last map of {found.name}"
     missing = [stride for stride in wanted if stride not in found.strides]
-    lacks = f"; {found.section['name']} has no level of stride {', '.join(map(str, missing))}" if missing else ""
+    lacks = f"; {found.name} has no level of stride {', '.join(map(str, missing))}" if missing else ""
     return f"pyramid of strides {list(strides)}{lacks}"

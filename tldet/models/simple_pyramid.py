@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from tldet.config import require_range
+from tldet.errors import ConfigError
 from tldet.registry import NECKS
 
 
@@ -23,11 +24,11 @@ class SimpleFeaturePyramid(nn.Module):
         in_channels: channels of the backbone's only level.
         in_strides: its stride.
         out_channels: channels of every level given out.
-        levels: which levels are given out: 2 has stride 4, 3 stride 8, ...
+        out_strides: strides of the output levels, powers of 2.
 
     Raises:
         ValueError: the backbone gives more than one level.
-        ConfigError: there are no channels or no levels, or a level lies below 1.
+        ConfigError: there are no channels or no levels, or a stride lies below 2.
     """
 
     def __init__(
@@ -35,14 +36,16 @@ class SimpleFeaturePyramid(nn.Module):
         in_channels: Sequence[int],
         in_strides: Sequence[int],
         out_channels: int = 256,
-        levels: Sequence[int] = (2, 3, 4, 5, 6),
+        out_strides: Sequence[int] = (4, 8, 16, 32, 64),
     ) -> None:
         super().__init__()
         if len(in_channels) != 1:
             raise ValueError(f"takes a backbone with one level, not {len(in_channels)}; use FPN")
         require_range("out_channels", out_channels, "[1, inf]")
-        require_range("levels", levels, "[1, inf]")
-        self.strides = tuple(2**level for level in levels)
+        require_range("out_strides", out_strides, "[2, inf]")
+        if any(stride & (stride - 1) for stride in out_strides):
+            raise ConfigError(f"out_strides must be powers of 2, not {list(out_strides)}")
+        self.strides = tuple(out_strides)
         self.channels = out_channels
         self.levels = nn.ModuleList(
             _level(in_channels[0], out_channels, round(math.log2(in_strides[0] / stride))) for stride in self.strides

@@ -1,4 +1,4 @@
-"""Which backbones there are by name, and what each needs in a config: weights, their mean and std, levels."""
+"""Backbones by name, with what each needs in a config: weights, their mean and std, strides."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from typing import Any
 
 import timm
 
+from tldet.config.check import parameters
 from tldet.errors import ConfigError
+from tldet.models.backbones import build_backbone
 from tldet.models.backbones.timm_nets import outline
 from tldet.models.backbones.torchvision_nets import torchvision_names, trace
+from tldet.models.detector import Preprocess
+from tldet.models.hollow import hollow
+from tldet.plugins import lookup, names_in
+from tldet.registry import BACKBONES
 from tldet.vision import torchvision
 
 CURATED = (  # one line a family, small to large: what `tldet models` shows unless asked for more
@@ -36,7 +42,8 @@ class Found:
     """A backbone that a name stands for.
 
     Attributes:
-        section: ``type`` and ``name`` of its section in a config, ``out_norm`` where it wants one.
+        section: ``type`` and ``name`` of its section in a config, ``out_norm`` if it needs one; of a registered
+            backbone only ``type``.
         strides: of the levels it can give out; one of them for a plain vision transformer.
         weights: the source of its pretrained weights; None where nobody trained it.
         mean: of each channel that the weights were trained with, on the scale 0..255.
@@ -50,6 +57,16 @@ class Found:
     std: tuple[float, ...]
 
     @property
+    def name(self) -> str:
+        """Name of the network."""
+        return str(self.section.get("name", self.section["type"]))
+
+    @property
+    def registered(self) -> bool:
+        """True for a class of the registry, False for a network of torchvision or timm."""
+        return "name" not in self.section
+
+    @property
     def plain(self) -> bool:
         """Whether it gives one map only, of which a neck has to make levels."""
         return bool(self.section["type"] == "ViTBackbone")
@@ -60,13 +77,12 @@ class Found:
         section = {**self.section, "weights": None if random else self.weights, "frozen_stages": -1 if random else 0}
         if self.plain:
             return section
-        stage = 1 if self.section["type"] == "TorchvisionBackbone" else 0  # it counts ResNet's stages: 1 is stride 4
-        levels = [stride.bit_length() - 1 - stage for stride in strides]
-        return {**section, "levels": levels, "norm": "batch" if random else "frozen"}
+        norm = "batch" if random else "frozen"
+        return {**section, "out_strides": list(strides), "norm": norm}
 
 
 def find_backbone(name: str) -> Found:
-    """The backbone of a name: torchvision's where both have it, unless ``timm:NAME`` asks for the other.
+    """Find a backbone by name: a class of the registry, else of torchvision, else of timm (``timm:NAME``: only there).
 
     A tag behind a dot chooses the weights: ``resnet50.IMAGENET1K_V1``, ``convnext_tiny.fb_in22k``.
 
@@ -76,6 +92,8 @@ def find_backbone(name: str) -> Found:
     library, _, rest = name.rpartition(":")
     arch, _, tag = rest.partition(".")
     try:
+        if library == "" and _is_registered(rest):
+            return _of_registry(rest)
         if rest in LITE0 and library in {"", "package"}:
             return _of_timm("tf_efficientnet_lite0", "package:efficientnet_lite0")
         if library in {"", "torchvision"} and arch in torchvision_names() and (not tag or tag in _tags(arch)):
@@ -89,7 +107,29 @@ def find_backbone(name: str) -> Found:
 
 def backbone_names() -> list[str]:
     """Every name that may be a backbone, torchvision's first; weights tags are left out."""
-    return list(dict.fromkeys([*torchvision_names(), *LITE0, *timm.list_models()]))
+    return list(dict.fromkeys([*registered_names(), *torchvision_names(), *LITE0, *timm.list_models()]))
+
+
+def registered_names() -> list[str]:
+    """Return the names of registered backbones that are networks themselves: those from outside tldet."""
+    return [name for name in names_in(BACKBONES) if _is_registered(name)]
+
+
+def _is_registered(name: str) -> bool:
+    target = lookup(BACKBONES, name)
+    return target is not None and not target.__module__.startswith("tldet.")
+
+
+def _of_registry(name: str) -> Found:
+    """Build the class without weights to see its strides; its own ``mean`` and ``std`` are used if it has them."""
+    target = lookup(BACKBONES, name)
+    if needed := [key for key, (_, required) in parameters(target).items() if required]:
+        raise ConfigError(f"backbone {name!r}: needs {', '.join(needed)}: set model.backbone in a config instead")
+    backbone = hollow(lambda: build_backbone({"type": name}))
+    body = getattr(backbone, "body", backbone)
+    usual = Preprocess()
+    mean, std = (tuple(getattr(body, key, getattr(usual, key))) for key in ("mean", "std"))
+    return Found({"type": name}, backbone.strides, backbone.weights_source, mean, std)
 
 
 def _nearest(name: str) -> list[str]:

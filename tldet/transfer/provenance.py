@@ -106,7 +106,7 @@ def export_backbone(source: Path, path: Path) -> Path:
     about = {
         ABOUT: config["data"]["train"]["folder"],
         "classes": str(len(meta["class_names"])),
-        "backbone": config["model"]["backbone"]["name"],
+        "backbone": config["model"]["backbone"].get("name", config["model"]["backbone"]["type"]),
         "weights_source": meta["weights_source"],
         "preprocess": json.dumps(config["model"].get("preprocess")),
         **{name: f"{trained['metrics'][name]:.4f}" for name in ("top1", "top5") if name in trained["metrics"]},

@@ -129,7 +129,8 @@ def backbone_rows(names: Sequence[str]) -> Iterator[Row]:
             parameters, cost = backbone_cost(found.config(found.strides), BACKBONE_SIZE)
         except ConfigError:
             continue
-        library = "torchvision" if found.section["type"] == "TorchvisionBackbone" else "timm"
+        timm = "registry" if found.registered else "timm"
+        library = "torchvision" if found.section["type"] == "TorchvisionBackbone" else timm
         here = found.weights is not None and is_here(found.weights)
         top1 = published_top1(found)
         yield Row(name, "backbone", library, parameters, cost, BACKBONE_SIZE, top1, found.weights, here)

@@ -4,7 +4,7 @@ model = dict(
         type='TimmBackbone',
         name='tf_efficientnet_lite0',
         weights=None,
-        levels=[5],
+        out_strides=[32],
         frozen_stages=-1,
         norm='batch',
     ),

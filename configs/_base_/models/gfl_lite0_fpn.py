@@ -5,7 +5,7 @@ model = dict(
         type='TimmBackbone',
         name='tf_efficientnet_lite0',
         weights='package:efficientnet_lite0',
-        levels=[3, 4, 5],
+        out_strides=[8, 16, 32],
         frozen_stages=2,
         norm='frozen',
     ),

@@ -6,7 +6,7 @@ model = dict(
         type='TorchvisionBackbone',
         name='resnet50',
         weights='torchvision:ResNet50_Weights.IMAGENET1K_V1',
-        levels=[2, 3, 4],
+        out_strides=[8, 16, 32],
         frozen_stages=1,
         norm='frozen',
     ),

@@ -121,7 +121,7 @@ def test_copies_and_pickles_are_rewritten_too() -> None:
 
 def test_frozen_norms_stay_folded() -> None:
     torch.manual_seed(0)
-    backbone = TimmBackbone("efficientnet_lite0", levels=(3,)).double()
+    backbone = TimmBackbone("efficientnet_lite0", out_strides=(8,)).double()
     backbone.freeze().eval()
     assert fold_frozen_norms(backbone) >= 10
     image = torch.randn(1, 3, 64, 64, dtype=torch.float64)

@@ -6,7 +6,20 @@ learning rates and tables.
 """
 
 from tldet.models.backbones.base import Backbone, Norm, OutNorm, trainable, within
+from tldet.models.backbones.custom import BackboneOptions, CustomBackbone, build_backbone
 from tldet.models.backbones.timm_nets import TimmBackbone, ViTBackbone
 from tldet.models.backbones.torchvision_nets import TorchvisionBackbone
 
-__all__ = ["Backbone", "Norm", "OutNorm", "TimmBackbone", "TorchvisionBackbone", "ViTBackbone", "trainable", "within"]
+__all__ = [
+    "Backbone",
+    "BackboneOptions",
+    "CustomBackbone",
+    "Norm",
+    "OutNorm",
+    "TimmBackbone",
+    "TorchvisionBackbone",
+    "ViTBackbone",
+    "build_backbone",
+    "trainable",
+    "within",
+]

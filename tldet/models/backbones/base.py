@@ -1,4 +1,4 @@
-"""What every backbone has: freezing, norms, and maps of the sizes that its strides promise."""
+"""Base class of backbones: freezing, norms, and feature maps of the sizes that the strides imply."""
 
 from __future__ import annotations
 
@@ -14,30 +14,37 @@ OutNorm = Literal["none", "layer"]
 
 
 class Backbone(nn.Module):
-    """What every backbone has.
+    """Base class of backbones.
+
+    A subclass sets ``channels`` and ``strides`` (of each output level, finest first) in its constructor and defines
+    ``forward``. Everything else has defaults. A plain ``nn.Module`` with these attributes can be registered too; see
+    :func:`~tldet.models.backbones.custom.build_backbone`.
 
     Args:
-        weights: where the pretrained weights come from (see ``tldet.transfer.sources``), or None for random ones;
-            the constructor only keeps the name.
-        frozen_stages: how many stages above the stem do not learn: -1 nothing is frozen, 0 the stem, 1 the stem
-            and the first stage, ...
-        norm: "frozen" keeps every BatchNorm's statistics and scale as they are (torchvision), "eval" its statistics
-            only (mmdet's ``norm_eval``), "batch" trains both. LayerNorms have no statistics of a batch: they learn with
-            the layers around them.
+        weights: source of the pretrained weights (see ``tldet.transfer.sources``), None for random weights; the
+            constructor only stores it.
+        frozen_stages: number of frozen layer groups above the stem: -1 freezes nothing, 0 the stem, 1 the stem and the
+            first group, ...
+        norm: "frozen" freezes statistics and scale of every BatchNorm (torchvision), "eval" its statistics only
+            (``norm_eval`` of MMDetection), "batch" trains both. LayerNorms have no batch statistics: they are trained
+            with the layers around them.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
 
-    def __init__(self, *, weights: str | None, frozen_stages: int, norm: Norm) -> None:
+    def __init__(self, *, weights: str | None = None, frozen_stages: int = -1, norm: Norm = "batch") -> None:
         super().__init__()
         self.weights_source = weights
         self.frozen_stages = frozen_stages
         self.norm = norm
 
     def layer_groups(self) -> list[tuple[str, list[str]]]:
-        """(name, dotted prefixes of its modules and parameters) from stem to top; the first group is the stem."""
-        raise NotImplementedError
+        """Return (name, dotted prefixes of modules and parameters) of each group from stem to top.
+
+        The first group is the stem. By default, each child module with parameters is a group.
+        """
+        return child_groups(self)
 
     def train(self, mode: bool = True) -> Backbone:
         """Switch to training; frozen stages and frozen norms stay as in evaluation, statistics too."""
@@ -78,8 +85,23 @@ class Backbone(nn.Module):
         return tuple(level[..., :h, :w] for level, (h, w) in zip(levels, sizes, strict=True))
 
     def maps(self, x: Tensor) -> tuple[Tensor, ...]:
-        """One map a level of a (B, 3, H, W) whose sides the network can take."""
+        """Compute the feature maps of a (B, 3, H, W) whose sides are multiples of what the network needs."""
         raise NotImplementedError
+
+
+def child_groups(module: nn.Module, prefix: str = "") -> list[tuple[str, list[str]]]:
+    """Return each child of a module as a layer group; of an only child its children, and so on.
+
+    Parameters of the module itself belong to the first group, whose name is ``stem``.
+    """
+    own = [prefix + name for name, _ in module.named_parameters(recurse=False)]
+    children = [(name, child) for name, child in module.named_children() if any(True for _ in child.parameters())]
+    if len(children) == 1 and not own and any(True for _ in children[0][1].children()):
+        return child_groups(children[0][1], f"{prefix}{children[0][0]}.")
+    groups = [(prefix + name, [prefix + name]) for name, _ in children]
+    if own and not groups:
+        return [("stem", own)]
+    return [("stem", [*own, *groups[0][1]]), *groups[1:]] if groups else []
 
 
 def output_norms(channels: Sequence[int], norm: OutNorm) -> nn.ModuleList:

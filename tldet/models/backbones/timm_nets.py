@@ -111,7 +111,7 @@ class TimmBackbone(Backbone):
     Args:
         name: timm's name, for example ``tf_efficientnet_lite0``; a tag behind a dot chooses its weights.
         weights: see :class:`Backbone`.
-        levels: which of its levels are given out, by stride: 2 is stride 4, 3 stride 8, ... as in C2 to C5.
+        out_strides: strides of the output levels.
         frozen_stages: see :class:`Backbone`.
         norm: see :class:`Backbone`.
         out_norm: see :func:`~tldet.models.backbones.base.output_norms`.
@@ -125,7 +125,7 @@ class TimmBackbone(Backbone):
         name: str,
         *,
         weights: str | None = None,
-        levels: Sequence[int] = (2, 3, 4, 5),
+        out_strides: Sequence[int] = (4, 8, 16, 32),
         frozen_stages: int = -1,
         norm: Norm = "frozen",
         out_norm: OutNorm = "none",
@@ -134,7 +134,7 @@ class TimmBackbone(Backbone):
         known = outline(name)
         if known.plain:
             raise ValueError(f"{name} is a plain vision transformer with one stride, {known.strides[0]}: ViTBackbone")
-        self.strides = tuple(2**level for level in levels)
+        self.strides = tuple(out_strides)
         if not set(self.strides) <= set(known.strides):
             raise ValueError(f"{name} has levels of stride {list(known.strides)}, not all of {list(self.strides)}")
         wanted = tuple(known.strides.index(stride) for stride in self.strides)

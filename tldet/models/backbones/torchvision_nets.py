@@ -150,7 +150,7 @@ class TorchvisionBackbone(Backbone):
     Args:
         name: torchvision's name, for example ``resnet50``.
         weights: see :class:`Backbone`.
-        levels: which levels are given out: 1 has stride 4, 2 stride 8, 3 stride 16, 4 stride 32.
+        out_strides: strides of the output levels.
         frozen_stages: see :class:`Backbone`.
         norm: see :class:`Backbone`.
         out_norm: see :func:`~tldet.models.backbones.base.output_norms`.
@@ -166,7 +166,7 @@ class TorchvisionBackbone(Backbone):
         name: str = "resnet50",
         *,
         weights: str | None = None,
-        levels: Sequence[int] = (1, 2, 3, 4),
+        out_strides: Sequence[int] = (4, 8, 16, 32),
         frozen_stages: int = 1,
         norm: Norm = "frozen",
         out_norm: OutNorm = "none",
@@ -174,8 +174,7 @@ class TorchvisionBackbone(Backbone):
     ) -> None:
         super().__init__(weights=weights, frozen_stages=frozen_stages, norm=norm)
         self.family = family_of(name)
-        self.levels = tuple(levels)
-        self.strides = tuple(2 ** (level + 1) for level in self.levels)
+        self.strides = tuple(out_strides)
         last = {step.stride: number for number, step in enumerate(trace(name))}  # the last one of a stride stays
         if not set(self.strides) <= set(last):
             raise ValueError(f"{name} has levels of stride {sorted(last)}, not all of {list(self.strides)}")

@@ -1,6 +1,7 @@
 """Detector heads, each whole in one file; importing this folder registers them."""
 
 from tldet.models.heads.atss import ATSSHead
+from tldet.models.heads.base import Head
 from tldet.models.heads.cascade_rcnn import CascadeRCNNHead
 from tldet.models.heads.faster_rcnn import FasterRCNNHead
 from tldet.models.heads.fcos import FCOSHead
@@ -14,6 +15,7 @@ __all__ = [
     "FCOSHead",
     "FasterRCNNHead",
     "GFLHead",
+    "Head",
     "MaskRCNNHead",
     "RetinaNetHead",
 ]

@@ -17,6 +17,8 @@ LAYERS = [
         "rle",
         "structures",
         "registry",
+        "plugins",
+        "search_path",
         "signals",
         "config",
         "checkpoint",

@@ -14,9 +14,10 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tldet import signals
+from tldet import search_path, signals
 from tldet.commands import COMMANDS
 from tldet.commands.parser import Parser
+from tldet.commands.shared import add_import
 from tldet.engine.interrupt import stop_signals
 from tldet.engine.memory import restart_without_caches
 from tldet.errors import ConfigError, OutputError, TldetError, shorten
@@ -52,6 +53,8 @@ def build_parser() -> Parser:
         hints = getattr(command, "HINTS", {})
         one = sub.add_parser(name, help=command.SUMMARY, description=command.SUMMARY, hints=hints)
         command.arguments(one)
+        for leaf in one.leaves():
+            add_import(leaf)
         one.set_defaults(run=command.run)
     return parser
 
@@ -110,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if several and args.command not in TOGETHER:
             raise ConfigError(f"runs in one process; torchrun is for {', '.join(TOGETHER)}")
         _refuse_empty(args)
+        _import_plugins(args.imports)
         args.run(args, console)
     except TldetError as error:
         if beside:
@@ -130,6 +134,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         logger.removeHandler(handler)
     return 0
+
+
+def _import_plugins(names: Sequence[str]) -> None:
+    """Import external packages; they are found in the current folder too, as are those that a config names."""
+    here = os.getcwd()  # noqa: PTH109
+    if here not in search_path.FOLDERS:
+        search_path.FOLDERS.append(here)
+    if names:
+        from tldet.plugins import import_plugins
+
+        import_plugins(names)
 
 
 def _refuse_empty(args: Namespace) -> None:

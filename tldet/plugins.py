@@ -22,6 +22,7 @@ from typing import Any
 
 from mmengine.registry import Registry
 
+from tldet import search_path
 from tldet.errors import CheckpointError, ConfigError, TldetError
 from tldet.registry import BACKBONES, DATASETS, HEADS, HOOKS, NECKS, OPTIMIZERS, TRANSFORMS
 
@@ -39,9 +40,9 @@ SECTIONS = {  # config sections that are components
     "optimizer": OPTIMIZERS,
 }
 MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-SEARCHED: list[str] = []  # folders in which commands look for modules that are not installed
 ADDED: list[str] = []  # folders that were added to sys.path for external code
 PREFIXES: dict[str, dict[str, Callable[[str], Any]]] = {}  # registry name -> prefix -> resolver of the rest of a name
+ADAPTERS: dict[str, Callable[[Any], Any]] = {}  # registry name -> makes a callable of what was registered
 _PROVIDERS: dict[tuple[str, str], str] = {}  # (registry, component) -> the import that registered it
 
 
@@ -98,7 +99,7 @@ def _make_findable(module: str, folder: str | None) -> None:
     top = module.partition(".")[0]
     if top in sys.modules or (folder is None and PathFinder.find_spec(top) is not None):
         return
-    for place in [folder] if folder is not None else SEARCHED:
+    for place in [folder] if folder is not None else search_path.FOLDERS:
         if place not in sys.path and PathFinder.find_spec(top, [place]) is not None:
             sys.path.append(place)
             ADDED.append(place)
@@ -149,18 +150,28 @@ def lookup(registry: Registry, name: str) -> Any:
     Raises:
         ConfigError: the name's prefix is known and the rest is not (``A.`` of albumentations).
     """
-    registry.import_from_location()
+    _import_own(registry)
     for prefix, resolve in PREFIXES.get(registry.name, {}).items():
         if name.startswith(prefix):
             return resolve(name.removeprefix(prefix))
     if name not in registry.module_dict:
         import_entry_points()
-    return registry.module_dict.get(name)
+    found = registry.module_dict.get(name)
+    adapt = ADAPTERS.get(registry.name)
+    return adapt(found) if adapt and found is not None else found
+
+
+def _import_own(registry: Registry) -> None:
+    """Import tldet's own components of a registry."""
+    try:
+        registry.import_from_location()
+    except KeyError as error:
+        raise ConfigError(f"{error.args[0]}: external code has taken a name of tldet's own; rename it") from error
 
 
 def names_in(registry: Registry) -> list[str]:
     """Return the sorted names of a registry's components."""
-    registry.import_from_location()
+    _import_own(registry)
     import_entry_points()
     return sorted(registry.module_dict)
 
@@ -207,6 +218,17 @@ def needed_imports(config: Mapping[str, Any]) -> list[str]:
         if target is not None and not own and provider != "__main__":  # a script is no module that could be imported
             found.append(provider)
     return sorted(set(found))
+
+
+def external_modules() -> list[str]:
+    """Return the modules that have registered components in this process, for processes that it starts."""
+    found = set()
+    for registry in REGISTRIES:
+        for name, target in registry.module_dict.items():
+            module = getattr(target, "__module__", None) or "__main__"
+            if module != "__main__" and not f"{module}.".startswith("tldet."):
+                found.add(_PROVIDERS.get((registry.name, name), module))
+    return sorted(found - {"__main__"})
 
 
 def require_components(path: str | Path, state: Mapping[str, Any], *within: str) -> None:

@@ -19,4 +19,5 @@ INTERFACES = {  # attributes and methods that each component must have
     "head": ("forward", "loss", "decode"),
     "transform": ("__call__",),
     "optimizer": ("make",),
+    "detection dataset": ("class_names", "__len__", "load"),
 }

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tldet.data.coco import SampleKey
+from tldet.data.dataset import SampleKey
 from tldet.data.folder import ImageFolderDataset, collate_pictures, collate_whole, find_parts, held_out, scan
 from tldet.data.loader import BatchOrder, eval_batches, train_batches
 from tldet.errors import DataError

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from tldet.data.coco import CocoDataset, SampleKey
+from tldet.data.coco import CocoDataset
+from tldet.data.dataset import SampleKey
 from tldet.data.loader import BatchOrder, eval_batches, train_batches
 from tldet.errors import DataError
 from tldet.structures import Batch

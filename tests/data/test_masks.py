@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from tldet.data.crops import SLACK, Albumentation, albumentations
 from tldet.data.masks import extents, fit_to_masks, resize_masks
-from tldet.data.transforms import Draws, Labelled, Pipeline
+from tldet.data.steps import Draws, Labelled
+from tldet.data.transforms import Pipeline
 from tldet.registry import TRANSFORMS
 
 SIZE = (120, 160)

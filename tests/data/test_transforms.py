@@ -9,7 +9,8 @@ import pytest
 import torch
 from torchvision.transforms import functional
 
-from tldet.data.transforms import ColorJitter, Draws, Labelled, Pipeline
+from tldet.data.steps import Draws, Labelled
+from tldet.data.transforms import ColorJitter, Pipeline
 from tldet.errors import ConfigError
 
 SIZE = (50, 60)

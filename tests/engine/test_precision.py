@@ -12,7 +12,8 @@ from rich.console import Console
 from torch import nn
 
 from tldet.engine import precision
-from tldet.engine.hooks import StopFile, WeightsSnapshot, by_priority
+from tldet.engine.callbacks import by_priority
+from tldet.engine.hooks import StopFile, WeightsSnapshot
 from tldet.engine.precision import Precision, choose
 from tldet.engine.progress import ConsoleReporter, duration
 from tldet.errors import ConfigError, DataError

@@ -13,7 +13,8 @@ import torch
 
 from tests.models.test_detectors import RECIPES, detector
 from tests.tools import with_slow
-from tldet.data.coco import CocoDataset, Sample
+from tldet.data.coco import CocoDataset
+from tldet.data.dataset import Sample
 from tldet.data.images import Picture
 from tldet.data.loader import by_padded_size, eval_batches, padded_size
 from tldet.engine.precision import Precision

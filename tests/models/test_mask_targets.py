@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torchvision.ops import roi_align
 
 from tldet.config import build_settings, load
-from tldet.data.transforms import Labelled, Pipeline
+from tldet.data.steps import Labelled
+from tldet.data.transforms import Pipeline
 from tldet.masks import InstanceMasks
 from tldet.models.heads.faster_rcnn import RoISettings
 from tldet.models.heads.mask_rcnn import MaskBranch, MaskSettings, mask_targets

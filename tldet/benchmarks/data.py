@@ -22,7 +22,8 @@ from tldet.benchmarks.infer import random_picture
 from tldet.benchmarks.report import Limit, Row, Suite
 from tldet.benchmarks.suites import Bench
 from tldet.benchmarks.timing import best_of
-from tldet.data.coco import CocoDataset, SampleKey
+from tldet.data.coco import CocoDataset
+from tldet.data.dataset import SampleKey
 from tldet.data.digits import generate
 from tldet.data.images import fitted_size, read_reduced, reduction, resize_to
 from tldet.data.layouts import find_layout

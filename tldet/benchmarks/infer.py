@@ -21,7 +21,7 @@ from tldet.benchmarks.pairs import CLASSES, Pair, chosen_pairs, share_weights, w
 from tldet.benchmarks.peer import detect, set_score
 from tldet.benchmarks.report import Limit, Memory, Row, Suite
 from tldet.benchmarks.suites import Bench
-from tldet.data.coco import as_pixels
+from tldet.data.dataset import as_pixels
 from tldet.data.images import Picture
 from tldet.engine.memory import without_caches
 from tldet.engine.precision import Precision

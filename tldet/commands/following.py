@@ -24,7 +24,8 @@ def show_next(checkpoint: str | Path | None, console: Console) -> None:
     split = data.get("test") or data.get("val") or data["train"]
     test = command("test", path) if data.get("test") else f"{command('test', path)} --data FOLDER_OR_JSON"
     drawn = str(Path(checkpoint).parent / "predictions")
-    _show([test, command("predict", path, split["images"], "--out", drawn)], console)
+    images = split.get("images", "IMAGES")
+    _show([test, command("predict", path, images, "--out", drawn)], console)
 
 
 def show_next_of_pretraining(outcome: Pretrained, console: Console) -> None:

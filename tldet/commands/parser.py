@@ -38,6 +38,14 @@ class Parser(ArgumentParser):
             self.error(f"unexpected {word} {' '.join(rest)}: every option of this command has a name")
         return parsed, rest
 
+    def leaves(self) -> Iterator[Parser]:
+        """Yield this parser, or those of its commands, to the last level."""
+        if self._commands is None:
+            yield self
+        else:
+            for command in self._commands.choices.values():
+                yield from command.leaves()
+
     def error(self, message: str) -> NoReturn:
         """Print one line and end with exit code 2."""
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")

@@ -11,7 +11,7 @@ from tldet.commands.shared import PRECISIONS, number, positive_float, whole_numb
 from tldet.commands.suggest import CFG_OPTIONS
 
 if TYPE_CHECKING:
-    from tldet.workflows.study.plan import Wishes
+    from tldet.workflows.study.data import Wishes
 
 # Options that stand for keys of the config: --batch-size 8 is --cfg-options data.loader.batch_size=8.
 SETTINGS: Mapping[str, str] = {
@@ -86,7 +86,7 @@ def wishes_of(args: Namespace) -> Wishes:
     """Return the settings that all runs of a study or few-shot experiment share."""
     from pathlib import Path
 
-    from tldet.workflows.study.plan import Wishes
+    from tldet.workflows.study.data import Wishes
 
     given: dict[str, Any] = {"model": args.model} if args.model is not None else {}
     return Wishes(

@@ -84,6 +84,18 @@ def add_class_match(parser: ArgumentParser) -> None:
     )
 
 
+def add_import(parser: ArgumentParser) -> None:
+    """Add ``--import``."""
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="import a Python package or file that registers your own components; repeatable",
+    )
+
+
 def add_device(parser: ArgumentParser) -> None:
     """Add ``--device``."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from tldet import rle
 from tldet.coco.objects import NAMED
 from tldet.data.checks import MISSING, Fault, find_faults, log_all
+from tldet.data.dataset import SampleDataset
 from tldet.data.file_names import resolve_names
 from tldet.data.image_size import MAX_PIXELS, Limits
-from tldet.data.images import Picture, Reduced, fitted_size, missing_images, read_reduced
+from tldet.data.images import Picture, Reduced, missing_images, read_reduced
 from tldet.data.index import AnnotationIndex
-from tldet.data.transforms import Labelled, Pipeline
+from tldet.data.steps import Labelled
 from tldet.errors import DataError
 from tldet.registry import DATASETS
 from tldet.structures import Size, Target
@@ -29,30 +28,8 @@ from tldet.structures import Size, Target
 log = logging.getLogger(__name__)
 
 
-class SampleKey(NamedTuple):
-    """Which sample, and what its augmentation is drawn from: the epoch, and the number of its batch in the epoch."""
-
-    epoch: int
-    position: int
-    batch: int
-
-
-def as_pixels(picture: Picture) -> Tensor:
-    """(3, H, W) uint8 of a (H, W, 3) picture; the same memory where that is contiguous."""
-    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
-
-
-@dataclass
-class Sample:
-    """One picture on its way into a batch: image (3, H, W) uint8 RGB, its target, its (height, width) as stored."""
-
-    image: Tensor
-    target: Target
-    original_size: Size
-
-
 @DATASETS.register_module()
-class CocoDataset(Dataset[Sample]):
+class CocoDataset(SampleDataset):
     """Images and objects of a COCO JSON.
 
     Args:
@@ -84,12 +61,12 @@ class CocoDataset(Dataset[Sample]):
         on_bad_image: Literal["error", "skip"] = "error",
         max_pixels: int = MAX_PIXELS,
     ) -> None:
+        super().__init__(transforms, seed)
         self.index = AnnotationIndex.load(annotations, classes)
         self.on_bad_image, self.max_pixels = on_bad_image, max_pixels
         self.folder = Path(images)
         self.file_names = resolve_names(self.folder, self.index.file_names, self.index.path)
-        self.pipeline = Pipeline(transforms)
-        self.masks, self.partial, self.seed = masks, partial, seed
+        self.masks, self.partial = masks, partial
         self.outlines = self._read_outlines() if masks else {}
         objects = np.diff(self.index.offsets)
         self.positions = np.arange(len(self.index)) if keep_empty else objects.nonzero()[0]
@@ -108,41 +85,50 @@ class CocoDataset(Dataset[Sample]):
         return self.index.category_ids
 
     @property
-    def sizes(self) -> NDArray[np.int32]:
-        """(I, 2) (height, width) of every picture."""
-        return self.index.sizes[self.positions]
+    def all_sizes(self) -> NDArray[np.int32]:
+        """(I, 2) (height, width) of every image of the JSON."""
+        return self.index.sizes
 
     @property
-    def input_sizes(self) -> NDArray[np.int32]:
-        """(I, 2) (height, width) of every image after ``Resize`` as the first transform; later ones may change it."""
-        bounds = self.pipeline.bounds
-        if bounds is None:
-            return self.sizes
-        fitted = [fitted_size((height, width), *bounds) for height, width in self.sizes.tolist()]
-        return np.array(fitted, np.int32).reshape(-1, 2)
+    def original(self) -> AnnotationIndex:
+        """Index of the JSON with its own classes."""
+        return AnnotationIndex.load(self.index.path)
 
-    def __len__(self) -> int:
-        return len(self.positions)
+    def load(self, index: int) -> tuple[Picture, Target]:
+        """Return an image (H, W, 3) uint8 RGB in full size, and its target."""
+        position = int(self.positions[index])
+        sample = self._sample(self._read(position, None), position, masks=self.masks)
+        return sample.image, self._target_of(sample, position)
 
-    def __getitem__(self, key: int | SampleKey) -> Sample:
-        """The sample at a position; its augmentation is that of the given epoch and batch."""
-        epoch, number, batch = SampleKey(0, key, 0) if isinstance(key, int) else key
-        position = int(self.positions[number])
-        picture = self._read(position)
+    def target(self, index: int) -> Target:
+        """Return the boxes, labels and ignore flags of an image without decoding it; the target has no masks."""
+        position = int(self.positions[index])
+        height, width = self.index.sizes[position].tolist()
+        unread = Reduced(np.empty((height, width, 0), np.uint8))
+        return self._target_of(self._sample(unread, position, masks=False), position)
+
+    def _read_sample(self, position: int) -> tuple[Labelled, Size]:
+        picture = self._read(position, self.pipeline.bounds)
+        return self._sample(picture, position, masks=self.masks), picture.whole
+
+    def _sample(self, picture: Reduced, position: int, *, masks: bool) -> Labelled:
         rows = self.index.rows(position)
-        boxes = np.array(self.index.boxes[rows])
-        masks = self._masks(rows, picture.whole) if self.masks else None
-        ignore = np.array(self.index.crowd[rows])
-        sample = Labelled(picture.image, boxes, np.arange(rows.start, rows.stop), ignore, masks, picture.factor)
-        sample = self.pipeline(sample, (self.seed, epoch, number), (self.seed, epoch, batch, 1))
-        pixels = as_pixels(sample.image)
-        return Sample(pixels, self._target(sample, position), picture.whole)
+        return Labelled(
+            picture.image,
+            np.array(self.index.boxes[rows]),
+            np.arange(rows.start, rows.stop),
+            np.array(self.index.crowd[rows]),
+            self._masks(rows, picture.whole) if masks else None,
+            picture.factor,
+            np.array(self.index.labels[rows]),
+            int(self.index.image_ids[position]),
+        )
 
-    def _read(self, position: int) -> Reduced:
+    def _read(self, position: int, bounds: tuple[int, int] | None) -> Reduced:
         path, stated = self.folder / self.file_names[position], self.index.sizes[position]
         limits = Limits(self.max_pixels, (int(stated[0]), int(stated[1])))
         try:
-            picture = read_reduced(path, self.pipeline.bounds, limits)
+            picture = read_reduced(path, bounds, limits)
         except DataError as error:
             raise DataError(f"{error} (image {self.index.image_ids[position]} of {self.index.path})") from None
         if picture.whole != tuple(stated):
@@ -151,16 +137,6 @@ class CocoDataset(Dataset[Sample]):
                 f"{stated[1]} x {stated[0]} for image {self.index.image_ids[position]}; its boxes would be off"
             )
         return picture
-
-    def _target(self, sample: Labelled, position: int) -> Target:
-        return Target(
-            boxes=torch.from_numpy(np.ascontiguousarray(sample.boxes, np.float32)),
-            labels=torch.from_numpy(np.array(self.index.labels[sample.rows])),
-            ignore=torch.from_numpy(sample.ignore),
-            image_id=int(self.index.image_ids[position]),
-            masks=None if sample.masks is None else torch.from_numpy(sample.masks),
-            labelled=self._labelled(position),
-        )
 
     def _labelled(self, position: int) -> Tensor | None:
         """(K,) bool where the picture was not labelled for all classes."""

@@ -21,7 +21,8 @@ from tldet.data.masks import (
     pixel_counts,
     to_gray,
 )
-from tldet.data.transforms import Draws, Labelled
+from tldet.data.steps import Draws, Labelled, Step
+from tldet.errors import DataError
 from tldet.registry import TRANSFORMS
 
 SLACK = 1.0  # pixels by which a resampled mask may differ from its resampled box through rounding
@@ -46,7 +47,7 @@ class _Moved(NamedTuple):
     masks: MaskPixels | None  # (N, H, W)
 
 
-class Albumentation:
+class Albumentation(Step):
     """An albumentations transform. Objects that end up outside the image are dropped.
 
     Masks are interpolated like the image, so they do not shift against it. The box of a cropped, rotated or distorted
@@ -55,10 +56,11 @@ class Albumentation:
     Args:
         transform: the albumentations transform.
         least_visible: objects with a smaller visible fraction than this are ignored in training.
+        name: name of the transform in messages.
     """
 
-    def __init__(self, transform: Any, *, least_visible: float = 0.0) -> None:
-        library, self.least_visible = albumentations(), least_visible
+    def __init__(self, transform: Any, *, least_visible: float = 0.0, name: str = "albumentations") -> None:
+        library, self.least_visible, self.name = albumentations(), least_visible, name
         from tldet.data.box_carrier import BoxCarrier
 
         params = library.BboxParams("pascal_voc", label_fields=["rows"], check_each_transform=False)
@@ -82,7 +84,16 @@ class Albumentation:
         kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
         ignore = sample.ignore[rows] | (share < self.least_visible)
         masks = None if masks is None else masks[kept]
-        return Labelled(moved.image, boxes[kept], sample.rows[rows[kept]], ignore[kept], masks)
+        kept_rows = rows[kept]
+        return Labelled(
+            moved.image,
+            boxes[kept],
+            sample.rows[kept_rows],
+            ignore[kept],
+            masks,
+            labels=sample.labels_of(kept_rows),
+            image_id=sample.image_id,
+        )
 
     def _run(self, sample: Labelled) -> _Moved:
         """Transform the image, the masks, the objects' boxes and the boxes around the masks."""
@@ -92,7 +103,7 @@ class Albumentation:
         given = {"image": sample.image, "bboxes": np.concatenate([sample.boxes, before[own]])}
         if masks is not None and count:
             given["masks"] = to_gray(masks)
-        out = self.compose(**given, rows=np.concatenate([np.arange(count), count + own]))
+        out = self._composed(given, np.concatenate([np.arange(count), count + own]), sample.image_id)
         boxes, rows = np.asarray(out["bboxes"], np.float32).reshape(-1, 4), np.asarray(out["rows"], np.int64)
         objects = rows < count
         expected = np.full((count, 4), np.nan, np.float32)
@@ -101,6 +112,24 @@ class Albumentation:
             changed = np.asarray(out["masks"]) if count else np.zeros((0, *out["image"].shape[:2]), np.uint8)
             masks = from_gray(changed)
         return _Moved(out["image"], rows[objects], boxes[objects], expected, masks)
+
+
+    def _composed(self, given: dict[str, Any], rows: NDArray[np.int64], image_id: int) -> dict[str, Any]:
+        """Call albumentations.
+
+        Raises:
+            DataError: the transform cannot be applied to the image, or does not return an image of uint8.
+        """
+        try:
+            out: dict[str, Any] = self.compose(**given, rows=rows)
+        except (ValueError, IndexError, cv2.error, NotImplementedError) as error:
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"transform {self.name}: {why} (image {image_id})") from error
+        image = np.asarray(out["image"])
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            what = f"{image.dtype} {image.shape}; normalization is part of the model"
+            raise DataError(f"transform {self.name}: must give an image (H, W, 3) of uint8, not {what}")
+        return out
 
 
 def _copies(masks: MaskPixels, boxes: Boxes, rows: NDArray[np.int64]) -> MaskPixels:

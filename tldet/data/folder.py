@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tldet.data.coco import SampleKey, as_pixels
+from tldet.data.dataset import SampleKey, as_pixels
 from tldet.data.image_formats import EXTENSIONS
 from tldet.data.images import read_image
 from tldet.data.split_names import KINDS
-from tldet.data.transforms import Labelled, Pipeline
+from tldet.data.steps import Labelled
+from tldet.data.transforms import Pipeline
 from tldet.errors import DataError
 from tldet.inputs import is_folder, kind_of, real_path
 from tldet.registry import DATASETS

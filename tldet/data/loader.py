@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tldet.data.coco import Sample, SampleKey
+from tldet.data.dataset import Sample, SampleKey
 from tldet.data.workers import Workers, calm_worker, worker_count
 from tldet.errors import ConfigError, DataError
 from tldet.structures import Batch, Size

@@ -7,53 +7,24 @@ their row number through every step, so that labels, ignore flags and masks foll
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, cast
+from dataclasses import replace
+from typing import Any, Literal, cast
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from tldet.config import build, require_ranges
 from tldet.data.images import Picture, fitted_size, resize_to
 from tldet.data.masks import cut_boxes, resize_masks
+from tldet.data.steps import CustomStep, Draws, Labelled, Step
 from tldet.registry import TRANSFORMS
 
 TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])  # NTSC, from RGB
 FROM_YIQ = np.linalg.inv(TO_YIQ)
 
 
-@dataclass
-class Labelled:
-    """A picture and its objects.
-
-    Attributes:
-        image: (H, W, 3) uint8.
-        boxes: (N, 4) xyxy.
-        rows: (N,) which row of the data set each box is.
-        ignore: (N,) bool, true for what is neither object nor background.
-        masks: (N, H, W) uint8, or None.
-        reduced: the picture was read at one nth of the size that its boxes and masks are in (see
-            :func:`~tldet.data.images.read_reduced`); a first step :class:`Resize` brings them together.
-    """
-
-    image: Picture
-    boxes: NDArray[np.float32]
-    rows: NDArray[np.int64]
-    ignore: NDArray[np.bool_]
-    masks: NDArray[np.uint8] | None = None
-    reduced: int = 1
-
-
-class Draws(NamedTuple):
-    """Where random numbers come from: a generator for this picture, and one that is the same for its whole batch."""
-
-    picture: np.random.Generator
-    batch: np.random.Generator
-
-
 @TRANSFORMS.register_module()
-class Resize:
+class Resize(Step):
     """Scale so that the short side is ``short`` and the long side at most ``long``; the ratio is kept.
 
     Args:
@@ -91,7 +62,7 @@ class Resize:
         return replace(sample, image=resize_to(sample.image, new), boxes=sample.boxes * factor, masks=masks, reduced=1)
 
 
-class _Flip:
+class _Flip(Step):
     """Mirror along an axis of the picture (0 the rows, 1 the columns) with probability ``p``."""
 
     axis: int
@@ -126,7 +97,7 @@ class VerticalFlip(_Flip):
 
 
 @TRANSFORMS.register_module()
-class ColorJitter:
+class ColorJitter(Step):
     """Change brightness, contrast, saturation and hue with probability ``p``.
 
     All four are one matrix on the colours of a pixel, so that a picture is passed over once: brightness is a factor,
@@ -171,7 +142,7 @@ class ColorJitter:
 
 
 @TRANSFORMS.register_module()
-class RandomCrop:
+class RandomCrop(Step):
     """Cut out a part, with probability ``p``.
 
     Args:
@@ -209,13 +180,21 @@ def _cut(sample: Labelled, window: tuple[int, int, int, int], least_visible: flo
     x0, y0, x1, y1 = window
     boxes, share = cut_boxes(sample.boxes, sample.masks, window)
     kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
-    return Labelled(
+    return replace(
+        sample,
         image=np.ascontiguousarray(sample.image[y0:y1, x0:x1]),
         boxes=boxes[kept] - np.array((x0, y0, x0, y0), np.float32),
         rows=sample.rows[kept],
         ignore=(sample.ignore | (share < least_visible))[kept],
         masks=None if sample.masks is None else sample.masks[kept, y0:y1, x0:x1],
+        labels=sample.labels_of(kept),
     )
+
+
+def _step(section: Mapping[str, Any], path: str) -> Step:
+    """Build the step of a config section."""
+    built = build(TRANSFORMS, section, path)
+    return built if isinstance(built, Step) else CustomStep(built, f"{path}: transform {section['type']}")
 
 
 class Pipeline:
@@ -226,7 +205,7 @@ class Pipeline:
     """
 
     def __init__(self, steps: Sequence[Mapping[str, Any]]) -> None:
-        self.steps = [build(TRANSFORMS, step, f"transforms.{number}") for number, step in enumerate(steps)]
+        self.steps = [_step(section, f"transforms.{number}") for number, section in enumerate(steps)]
 
     @property
     def bounds(self) -> tuple[int, int] | None:

@@ -1,19 +1,12 @@
-"""Hooks: small additions to training, written against mmengine's ``Hook`` interface.
-
-The trainer calls ``before_train``, ``after_train_iter``, ``after_val_epoch``, ``before_save_checkpoint`` and
-``after_train`` with itself as ``runner``. A hook keeps no state of its own between steps, or a resumed run would
-differ; what it needs to remember it puts into the checkpoint in ``before_save_checkpoint``.
-"""
+"""Callbacks that a config can name: snapshots of the weights, and a file that stops a run."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mmengine.hooks import Hook
-from mmengine.runner.priority import get_priority
-
+from tldet.engine.callbacks import Callback
 from tldet.engine.schedule import falls_due
 from tldet.errors import ConfigError
 from tldet.output import make_folder
@@ -25,13 +18,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def by_priority(hooks: Iterable[Any]) -> list[Any]:
-    """The hooks in the order they are called in: higher priority (mmengine's smaller number) first."""
-    return sorted(hooks, key=lambda hook: int(get_priority(hook.priority)))
-
-
 @HOOKS.register_module()
-class WeightsSnapshot(Hook):  # type: ignore[misc]
+class WeightsSnapshot(Callback):
     """Write the weights (the averaged ones where there are any) as safetensors now and then; all of them stay.
 
     Args:
@@ -49,8 +37,8 @@ class WeightsSnapshot(Hook):  # type: ignore[misc]
         self,
         runner: Trainer,
         batch_idx: int,
-        data_batch: Sequence[Any] = (),  # noqa: ARG002
-        outputs: Any = None,  # noqa: ARG002
+        data_batch: Any = None,  # noqa: ARG002
+        outputs: Mapping[str, Any] | None = None,  # noqa: ARG002
     ) -> None:
         """Write a file when an epoch boundary was just passed."""
         from tldet import checkpoint
@@ -65,7 +53,7 @@ class WeightsSnapshot(Hook):  # type: ignore[misc]
 
 
 @HOOKS.register_module()
-class StopFile(Hook):  # type: ignore[misc]
+class StopFile(Callback):
     """End training as Ctrl-C does when a file appears in the run's folder: for runs nobody sits in front of.
 
     Args:
@@ -79,8 +67,8 @@ class StopFile(Hook):  # type: ignore[misc]
         self,
         runner: Trainer,
         batch_idx: int,  # noqa: ARG002
-        data_batch: Sequence[Any] = (),  # noqa: ARG002
-        outputs: Any = None,  # noqa: ARG002
+        data_batch: Any = None,  # noqa: ARG002
+        outputs: Mapping[str, Any] | None = None,  # noqa: ARG002
     ) -> None:
         """Look for the file."""
         path = runner.work_dir / self.name

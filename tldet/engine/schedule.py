@@ -6,6 +6,7 @@ resumed run cannot differ from one left alone.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -121,6 +122,16 @@ def set_rates(optimizer: Optimizer, now: float) -> float:
     for group in optimizer.param_groups:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * now
     return max(float(group["lr"]) for group in optimizer.param_groups)
+
+
+def rates(optimizer: Optimizer) -> dict[str, float]:
+    """Return the learning rate of each parameter group by name; further ones of the same name get a number."""
+    found: dict[str, float] = {}
+    for number, group in enumerate(optimizer.param_groups):
+        name, lr = str(group.get("name", f"group {number}")), float(group["lr"])
+        names = (name if n == 1 else f"{name} {n}" for n in itertools.count(1))
+        found[next(one for one in names if found.get(one, lr) == lr)] = lr
+    return found
 
 
 def _multistep(settings: ScheduleSettings, step: int, total: int, steps_per_epoch: float) -> float:

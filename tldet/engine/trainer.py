@@ -29,7 +29,7 @@ from tldet.engine.out_of_memory import OutOfMemoryError, StepMemory
 from tldet.engine.precision import Precision
 from tldet.engine.progress import Reporter
 from tldet.engine.recorder import Recorder
-from tldet.engine.schedule import ScheduleSettings, factor, falls_due, set_rates
+from tldet.engine.schedule import ScheduleSettings, factor, falls_due, rates, set_rates
 from tldet.engine.settings import TrainSettings
 from tldet.engine.state import TrainResult, TrainState, deterministic, mix, restore_rng, seed_all
 from tldet.engine.step import NotFiniteError, Stepper, StepResult
@@ -61,7 +61,7 @@ class Trainer:
         reporter: shows progress; nothing when None.
         config: the resolved config, kept in checkpoints.
         meta: class names, category ids and the like, kept in checkpoints.
-        hooks: objects with those methods of mmengine's ``Hook`` that they need, in the order they are called in.
+        hooks: callbacks, in the order they are called in (see :mod:`tldet.engine.callbacks`).
         clock: seconds, for the budget of minutes.
     """
 
@@ -110,6 +110,7 @@ class Trainer:
             raise ConfigError("training.on_oom='reduce': works with one process; lower data.loader.batch_size instead")
         self.memory = StepMemory(self.model, optimizer, settings.on_oom == "reduce")
         self.stopwatch = Stopwatch(clock)
+        self.iter = 0  # as in mmengine: steps finished before the one whose callbacks run
         self._stop_reason: str | None = None
         self._agreed = False
         self._saved = time.monotonic()
@@ -158,6 +159,8 @@ class Trainer:
         """Take the newest readable checkpoint's state; returns its random generators' states."""
         path, saved = self.keeper.newest()
         rng = unpack(self, saved, path)
+        self.iter = self.state.step
+        self._call("after_load_checkpoint", checkpoint=saved)
         self.stopwatch.seconds = self.state.seconds
         self.recorder.log.cut(self.state.step, unmeasured=self.state.unmeasured)
         log.info("resuming from %s after step %d", path, self.state.step)
@@ -182,6 +185,16 @@ class Trainer:
         self.precision = precision
         precision.prepare(self.model)
         self.stepper = Stepper(self.model, self.optimizer, precision, self.settings.clip_norm, self.world)
+
+    @property
+    def epoch(self) -> int:
+        """Number of finished epochs."""
+        return int(self.iter / self.steps_per_epoch)
+
+    @property
+    def max_iters(self) -> int | None:
+        """Number of steps of the run; None while a budget of minutes is measured."""
+        return self.state.total
 
     def stop(self, reason: str) -> None:
         """End after the current step (the next one if there are several processes), with a checkpoint; for hooks."""
@@ -231,6 +244,7 @@ class Trainer:
                 batches, images = feed.take(state.step)
             except DataError as error:
                 raise self._unreadable(error) from None
+            self._call("before_train_iter", batch_idx=state.step, data_batch=batches)
             result = self._take(batches, images, partial(self._look_ahead, feed, interrupts))
             state.step += 1
             if self.ema:
@@ -239,8 +253,9 @@ class Trainer:
         if budget and state.total is None:
             state.total = self.world.first(partial(budget.fix, state.step, state.seconds))
         self.recorder.step(state, result, lr, self.images_per_step, state.seconds - before)
-        outputs = {"loss": result.loss, "grad_norm": result.norm}
+        outputs = {"loss": result.loss, "losses": result.parts, "grad_norm": result.norm, "lr": rates(self.optimizer)}
         self._call("after_train_iter", batch_idx=state.step - 1, data_batch=batches, outputs=outputs)
+        self.iter = state.step
         *totals, stopped, interrupted = result.notes
         feed.agree(totals)
         self._agreed = stopped > 0
@@ -292,6 +307,7 @@ class Trainer:
         self.state.unmeasured = True
         if interrupted:
             return False
+        self._call("before_val_epoch")
         try:
             call = partial(measure, self.model, interrupts.ending(self.evaluate), self.ema, self.precision)
             self.state.metrics = self.world.first(call)

@@ -13,7 +13,7 @@ from tldet import rle
 from tldet.coco import checks
 from tldet.coco.records import Source
 from tldet.errors import DataError
-from tldet.evaluation.columns import Floats, Results, Type, joined
+from tldet.evaluation.columns import Floats, GroundTruth, Results, Type, joined
 from tldet.evaluation.engines import Engine, Stream, score
 from tldet.evaluation.loading import load_ground_truth, load_results
 from tldet.evaluation.report import CocoResult
@@ -57,7 +57,8 @@ class CocoEvaluator:
     """Collects detections image by image and evaluates the images that were run.
 
     Args:
-        ground_truth: annotation file, or a dict of the same layout.
+        ground_truth: ground truth of targets (see :func:`~tldet.evaluation.targets.ground_truth_of`), an annotation
+            file, or a dict of the same layout.
         category_ids: the dataset's category id of each label; None for a class that the dataset does not have (its
             detections are left out and counted in the log).
         type: "bbox" or "segm". For "segm", the size of a detection is that of its mask, as usual for mask AP, and
@@ -71,14 +72,16 @@ class CocoEvaluator:
 
     def __init__(
         self,
-        ground_truth: Source,
+        ground_truth: GroundTruth | Source,
         *,
         category_ids: Sequence[int | None],
         type: Type = "bbox",
         engine: Engine = "fast",
         quiet: bool = False,
     ) -> None:
-        self.truth = load_ground_truth(ground_truth, type, quiet=quiet)
+        if not isinstance(ground_truth, GroundTruth):
+            ground_truth = load_ground_truth(ground_truth, type, quiet=quiet)
+        self.truth = ground_truth
         self.engine: Engine = engine
         self.category_ids = list(category_ids)
         known = self.truth.category_rank()

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, overload
 
 import torch
 
-from tldet.data.coco import Sample, as_pixels
+from tldet.data.dataset import Sample, as_pixels
 from tldet.data.image_size import MAX_PIXELS, Limits
 from tldet.data.images import Reduced, fitted_size, resize_to
 from tldet.data.loader import by_padded_size, collate

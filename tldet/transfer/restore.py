@@ -9,6 +9,7 @@ from tldet import checkpoint
 from tldet.errors import CheckpointError
 from tldet.models.detector import Detector, build_detector
 from tldet.models.hollow import filled
+from tldet.plugins import require_components
 from tldet.transfer.provenance import check_meta, refuse_classifier
 
 
@@ -23,6 +24,7 @@ def restore(path: str | Path) -> tuple[Detector, dict[str, Any]]:
     state = checkpoint.load(path)
     refuse_classifier(path, state)
     check_meta(path, state)
+    require_components(path, state, "model")
     try:
         model, names = state["config"]["model"], state["meta"]["class_names"]
         detector = filled(lambda: build_detector(model, names), state.get("ema") or state["model"])

@@ -48,6 +48,7 @@ def assemble(
     started: Started,
     console: Console | None,
     collate: Collate = collate,
+    callbacks: Sequence[Any] = (),
 ) -> Trainer:
     """The trainer of a checked config: what is frozen, order, precision, optimizer, hooks.
 
@@ -62,6 +63,7 @@ def assemble(
         started: what came from where it starts.
         console: shows progress; silent when None.
         collate: samples to a batch.
+        callbacks: besides those of the config (see :mod:`tldet.engine.callbacks`).
     """
     loader, training, world = settings.loader, settings.training, current()
     releases = freeze(model, settings.freeze)
@@ -109,7 +111,7 @@ def assemble(
         reporter=ConsoleReporter(console, _shown(validation, training)) if console else None,
         config=cfg.data,
         meta=meta,
-        hooks=[*own, *_hooks(cfg.get("hooks") or [])],
+        hooks=[*own, *_callbacks(cfg.get("hooks") or [], callbacks)],
     )
 
 
@@ -168,10 +170,19 @@ def _pull(model: torch.nn.Module, settings: L2SPSettings, started: Started, fold
     return L2SP(model, anchored(model, started.carried, settings), settings.alpha)
 
 
-def _hooks(sections: Sequence[dict[str, Any]]) -> list[Any]:
-    """The hooks of a config, in the order they are called in."""
-    if not sections:
-        return []
-    from tldet.engine.hooks import by_priority  # takes two seconds to import
+def _callbacks(sections: Sequence[dict[str, Any]], given: Sequence[Any]) -> list[Any]:
+    """Return the callbacks of a config and those given as objects, in the order they are called in.
 
-    return by_priority([build(HOOKS, section) for section in sections])
+    Raises:
+        ConfigError: one of them has a hook point that does not exist.
+    """
+    if not sections and not given:
+        return []
+    from tldet.engine.callbacks import by_priority, check_callback  # takes two seconds to import
+
+    built = [build(HOOKS, section, f"hooks.{number}") for number, section in enumerate(sections)]
+    for number, callback in enumerate(built):
+        check_callback(callback, f"hooks.{number}: {sections[number]['type']}")
+    for callback in given:
+        check_callback(callback)
+    return by_priority([*built, *given])

@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from tldet.data.coco import CocoDataset
 from tldet.errors import DataError
 from tldet.wording import counted
-from tldet.workflows.parts import build_dataset
+from tldet.workflows.parts import AnyDataset, build_dataset
 
 log = logging.getLogger(__name__)
 SHOWN = 5  # classes in a line
 
 
-def log_splits(train: CocoDataset, val: CocoDataset | None, test: Mapping[str, Any] | None) -> None:
+def log_splits(train: AnyDataset, val: AnyDataset | None, test: Mapping[str, Any] | None) -> None:
     """Log a line for each split of a run.
 
     Args:
@@ -35,7 +34,7 @@ def log_splits(train: CocoDataset, val: CocoDataset | None, test: Mapping[str, A
             log.warning("test split: %s", error)
 
 
-def split_line(name: str, dataset: CocoDataset) -> str:
+def split_line(name: str, dataset: AnyDataset) -> str:
     """Return ``train: 205 images, 2,912 objects of 3 classes (RBC: 2,550, WBC: 210, Platelets: 152)``."""
     index, positions = dataset.index, dataset.positions
     images = np.repeat(np.arange(len(index)), np.diff(index.offsets))

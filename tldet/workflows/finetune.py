@@ -15,6 +15,7 @@ from tldet.inputs import real_path
 from tldet.models.replace import replace_backbone
 from tldet.workflows.choose import Choices, choose_for, transforms
 from tldet.workflows.data_layout import resolve_layout
+from tldet.workflows.own_data import has_own_data, own_index, own_sections, with_own_data
 from tldet.workflows.parts import SCHEMA, set_bad_image
 from tldet.workflows.recipes import DEFAULT_MODEL, load_recipe
 from tldet.workflows.run_folder import Kept, RunFiles, continues, kept_run, refuse_earlier_run, removed_on_failure
@@ -52,6 +53,7 @@ def finetune(
     transfer: TransferOptions | None = None,
     on_bad_image: str | None = None,
     options: Sequence[str] = (),
+    callbacks: Sequence[Any] = (),
     console: Console | None = None,
 ) -> Outcome:
     """Fine-tune a recipe on COCO-format data and evaluate the result.
@@ -78,6 +80,7 @@ def finetune(
         on_bad_image: "error" (default) or "skip" for images that are missing, unreadable, truncated or of another size
             than in the JSON.
         options: config overrides ``a.b=c``.
+        callbacks: objects derived from :class:`~tldet.engine.callbacks.Callback` (or mmengine's ``Hook``).
         console: shows the choices, progress and metrics.
 
     Raises:
@@ -99,8 +102,14 @@ def finetune(
             transfer.refuse_scratch()
         changed = parse_options(options)
         recipe = load_recipe(model)
-        layout = resolve_layout(data, train_json, val_json, images, folder, seed)
-        index = AnnotationIndex.load(layout.train.annotations)
+        layout = None
+        if has_own_data(recipe):
+            paths = {"--data": data, "--train": train_json, "--val": val_json, "--images": images}
+            recipe = with_own_data(recipe, paths, changed)
+            index = own_index(recipe, seed)
+        else:
+            layout = resolve_layout(data, train_json, val_json, images, folder, seed)
+            index = AnnotationIndex.load(layout.train.annotations)
         choices = choose_for(recipe, index, changed, epochs=epochs, minutes=minutes, steps=steps, backbone=backbone)
         config = _filled(recipe, layout, index, choices, seed)
         dropped = from_scratch(config) if scratch else []
@@ -117,36 +126,44 @@ def finetune(
         return used
 
     def resumed() -> Kept | None:
-        if resume and continues(folder, startable=data is not None or train_json is not None):
+        named = data is not None or train_json is not None
+        if resume and continues(folder, startable=named or has_own_data(load_recipe(model))):
             return kept_run(folder, given, options, SCHEMA, NOTE)
         return None
 
+    shown: dict[str, Any] = {"callbacks": callbacks, "console": console}
     with using(folder) as world:
         kept = world.first(resumed)
         if kept is not None:
-            return train(kept.config, work_dir=folder, resume=kept.resume, files=kept.files, console=console)
+            return train(kept.config, work_dir=folder, resume=kept.resume, files=kept.files, **shown)
         with removed_on_failure(folder, *SPLIT):
             used = world.first(chosen)
             files = RunFiles(folder, used, NOTE, {**given, "model": model, "seed": seed})
-            return train(used, work_dir=folder, init_from=init_from, files=files, console=console)
+            return train(used, work_dir=folder, init_from=init_from, files=files, **shown)
 
 
-def _filled(recipe: Config, layout: Layout, index: AnnotationIndex, choices: Choices, seed: int) -> dict[str, Any]:
+def _filled(recipe: Config, layout: Layout | None, index: AnnotationIndex, choices: Choices, seed: int) -> dict[str, Any]:
     """The recipe with data, classes, sizes and length filled in."""
     config: dict[str, Any] = recipe.data
-    steps_train, steps_val = transforms(choices)
     data = config["data"] = config.get("data") or {}
-    masks = config["model"]["head"].get("mask") is not None
-    data["train"] = section_of(layout.train, steps_train, masks)
-    for name, split in (("val", layout.val), ("test", layout.test)):
-        if split is not None:
-            data[name] = section_of(split, steps_val, masks)
+    data.update(own_sections(recipe, choices) if layout is None else _sections(layout, choices, config["model"]))
     data["loader"] = {**(data.get("loader") or {}), "batch_size": choices.batch}
     config["model"]["head"]["num_classes"] = len(index.class_names)
     config["schedule"] = course_over(config["schedule"], choices.length)
     course = rhythm(choices.length, steps_in_epoch(len(index), choices.batch))
     config["training"] = {**(config.get("training") or {}), "seed": seed, **course}
     return config
+
+
+def _sections(layout: Layout, choices: Choices, model: dict[str, Any]) -> dict[str, Any]:
+    """Return the sections of the splits."""
+    steps_train, steps_val = transforms(choices)
+    masks = model["head"].get("mask") is not None
+    sections = {"train": section_of(layout.train, steps_train, masks)}
+    for name, split in (("val", layout.val), ("test", layout.test)):
+        if split is not None:
+            sections[name] = section_of(split, steps_val, masks)
+    return sections
 
 
 def section_of(split: Split, steps: list[dict[str, Any]], masks: bool) -> dict[str, Any]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from tldet.config import Config, Part, build, build_settings, check
+from tldet.config.build import check_interface
+from tldet.config.check import parameters
 from tldet.data.coco import CocoDataset
+from tldet.data.custom_dataset import CustomDataset, DatasetOptions, SubsetSettings, restrict
 from tldet.data.folder import ImageFolderDataset
-from tldet.data.index import AnnotationIndex
 from tldet.data.loader import LoaderSettings, eval_batches
 from tldet.engine.l2_sp import L2SPSettings
 from tldet.engine.out_of_memory import Smaller
@@ -22,10 +26,13 @@ from tldet.engine.schedule import ScheduleSettings
 from tldet.engine.settings import TrainSettings
 from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.evaluation.coco import CocoEvaluator
-from tldet.evaluation.columns import Type
+from tldet.evaluation.columns import GroundTruth, Type
 from tldet.evaluation.report import METRICS, CocoResult
+from tldet.evaluation.targets import ground_truth_of
+from tldet.models.backbones import BackboneOptions
 from tldet.models.classifier import ClassifierSettings
 from tldet.models.detector import Detector, Preprocess
+from tldet.plugins import lookup
 from tldet.registry import BACKBONES, DATASETS, HEADS, HOOKS, NECKS, OPTIMIZERS, TRANSFORMS
 from tldet.structures import Detections
 from tldet.transfer.class_match import MatchSettings, few
@@ -62,11 +69,11 @@ class StartWeights:
 
 
 COMMON = {
-    "model.backbone": Part(BACKBONES),
+    "model.backbone": Part(BACKBONES, shared=BackboneOptions),
     "model.preprocess": Part(Preprocess, required=False),
-    "data.train": Part(DATASETS, supplied=("seed",)),
+    "data.train": Part(DATASETS, supplied=("seed",), shared=DatasetOptions),
     "data.train.transforms.*": Part(TRANSFORMS),
-    "data.val": Part(DATASETS, supplied=("seed",), required=False),
+    "data.val": Part(DATASETS, supplied=("seed",), required=False, shared=DatasetOptions),
     "data.val.transforms.*": Part(TRANSFORMS),
     "data.loader": Part(LoaderSettings, required=False),
     "optimizer": Part(OPTIMIZERS),
@@ -81,7 +88,7 @@ SCHEMA = {
     "model.weights": Part(StartWeights, required=False),
     "model.neck": Part(NECKS, supplied=("in_channels", "in_strides")),
     "model.head": Part(HEADS, supplied=("in_channels", "strides")),
-    "data.test": Part(DATASETS, supplied=("seed",), required=False),
+    "data.test": Part(DATASETS, supplied=("seed",), required=False, shared=DatasetOptions),
     "data.test.transforms.*": Part(TRANSFORMS),
     "evaluation": Part(EvalSettings, required=False),
     "class_match": Part(MatchSettings, required=False),
@@ -142,20 +149,71 @@ def set_bad_image(config: dict[str, Any], value: str | None) -> None:
             section["on_bad_image"] = value
 
 
+AnyDataset = CocoDataset | CustomDataset
+
+
 def build_dataset(
     section: Mapping[str, Any], seed: int, classes: tuple[str, ...] | None = None, *, path: str = ""
-) -> CocoDataset:
-    """Build the dataset of a config section with key ``path``. Images are not checked: see :func:`check_images`."""
+) -> AnyDataset:
+    """Build the dataset of a config section with key ``path``. Images are not checked: see :func:`check_images`.
+
+    Args:
+        section: the section.
+        seed: random seed of augmentation.
+        classes: class names of the model; None takes those of the dataset.
+        path: dotted path of the section, for messages.
+
+    Raises:
+        ConfigError: it is no dataset of images with objects.
+        DataError: its annotations cannot be used.
+    """
     given = dict(section)
-    if classes is not None:
-        given["classes"] = list(classes)
-    dataset = build(DATASETS, given, path, seed=seed)
-    if isinstance(dataset, ImageFolderDataset):
+    subset = given.pop("subset", None)
+    target = lookup(DATASETS, given["type"])
+    if inspect.isclass(target) and issubclass(target, ImageFolderDataset):
         raise ConfigError(f"{path}.type: {given['type']} has whole pictures of a class, no boxes: use `tldet pretrain`")
-    return cast(CocoDataset, dataset)
+    dataset: AnyDataset
+    if inspect.isclass(target) and issubclass(target, CocoDataset):
+        if classes is not None:
+            given["classes"] = list(classes)
+        dataset = build(DATASETS, given, path, seed=seed)
+    else:
+        dataset = _custom(given, target, seed, classes, path)
+    if subset is not None:
+        restrict(dataset, build_settings(SubsetSettings, subset))
+    return dataset
 
 
-def check_images(*datasets: CocoDataset | None) -> None:
+def _custom(
+    section: Mapping[str, Any], target: Any, seed: int, classes: tuple[str, ...] | None, path: str
+) -> CustomDataset:
+    """Build a dataset from outside tldet: it gets its own keys, the loader those of :class:`DatasetOptions`."""
+    known = {} if target is None else parameters(target)
+    own = {key: value for key, value in section.items() if key != "transforms" and (key != "masks" or key in known)}
+    supplied = {"seed": seed} if "seed" in known and "seed" not in own else {}
+    dataset = build(DATASETS, own, path, **supplied)
+    name = f"{section['type']} ({path})" if path else str(section["type"])
+    check_interface(dataset, "detection dataset", f"{path}: dataset {section['type']}" if path else name)
+    options = DatasetOptions(section.get("transforms") or (), bool(section.get("masks")))
+    return CustomDataset(dataset, options, name=name, classes=classes, seed=seed)
+
+
+def ground_truth(dataset: AnyDataset, kind: Type) -> GroundTruth | Path:
+    """Return what an evaluator compares detections on a dataset with: its targets, or its COCO JSON."""
+    if isinstance(dataset, CocoDataset):
+        return dataset.index.path
+    whole = dataset.original
+    return ground_truth_of(
+        dataset.targets(),
+        whole.class_names,
+        sizes=[(height, width) for height, width in dataset.sizes.tolist()],
+        category_ids=whole.category_ids,
+        type=kind,
+        name=dataset.name,
+    )
+
+
+def check_images(*datasets: AnyDataset | None) -> None:
     """Check the image files of all splits, so that all bad images are listed at once.
 
     Raises:
@@ -172,7 +230,7 @@ def check_images(*datasets: CocoDataset | None) -> None:
         raise DataError("; ".join(problems))
 
 
-def check_class_count(config: Config, dataset: CocoDataset) -> None:
+def check_class_count(config: Config, dataset: AnyDataset) -> None:
     """The head must have as many classes as the data."""
     stated, found = config.get("model.head.num_classes", 80), len(dataset.class_names)
     if stated != found:
@@ -183,7 +241,7 @@ def check_class_count(config: Config, dataset: CocoDataset) -> None:
         )
 
 
-def check_masks(config: Config, detector: Detector, train: CocoDataset) -> None:
+def check_masks(config: Config, detector: Detector, train: AnyDataset) -> None:
     """A model with a mask branch needs masks to learn from, and only such a model has masks to measure.
 
     Raises:
@@ -214,7 +272,7 @@ def check_masks(config: Config, detector: Detector, train: CocoDataset) -> None:
         )
 
 
-def check_objects(dataset: CocoDataset, consequence: str) -> None:
+def check_objects(dataset: AnyDataset, consequence: str) -> None:
     """Warn if a split has no object to evaluate on, not counting crowd regions and classes not annotated on an image.
 
     Raises:
@@ -228,7 +286,7 @@ def check_objects(dataset: CocoDataset, consequence: str) -> None:
         judged = judged & index.labelled[images, index.labels]
     if judged.any():
         return
-    whole = AnnotationIndex.load(index.path)
+    whole = dataset.original
     there = [whole.class_names[label] for label in np.unique(whole.labels[~whole.crowd])]
     if foreign := [name for name in there if name not in index.class_names]:
         raise DataError(f"{index.path}: no object to evaluate on: the model has none of the classes ({few(foreign)})")
@@ -248,13 +306,13 @@ class Validation:
     """
 
     def __init__(
-        self, dataset: CocoDataset, loader: LoaderSettings, settings: EvalSettings, *, losses: bool = True
+        self, dataset: AnyDataset, loader: LoaderSettings, settings: EvalSettings, *, losses: bool = True
     ) -> None:
         self.dataset, self.loader, self.losses = dataset, loader, losses
         ids = [None if key < 0 else key for key in dataset.category_ids]
         kinds: list[Type] = ["segm", "bbox"] if settings.type == "segm" else ["bbox"]
         self.evaluators = [
-            CocoEvaluator(dataset.index.path, category_ids=ids, type=kind, engine=settings.engine, quiet=True)
+            CocoEvaluator(ground_truth(dataset, kind), category_ids=ids, type=kind, engine=settings.engine, quiet=True)
             for kind in kinds
         ]
         self.result: CocoResult | None = None

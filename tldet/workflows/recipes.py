@@ -8,6 +8,7 @@ from typing import Any
 
 from tldet.config import Config, find, load
 from tldet.errors import ConfigError
+from tldet.plugins import import_named
 from tldet.workflows.mmdet_files import advice, is_mmdet
 
 DEFAULT_MODEL = "faster_rcnn_lite0"
@@ -31,6 +32,7 @@ def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> C
         raise
     if is_mmdet(config.data) and (text := advice(path)):
         raise ConfigError(text)
+    import_named(config.get("imports"), config.origin("imports"))
     return config
 
 

@@ -15,6 +15,7 @@ from tldet.config import Config, Part, load, parse_options
 from tldet.engine.log import LOG_NAME
 from tldet.errors import TrainingError
 from tldet.output import write_bytes, write_text
+from tldet.plugins import import_named
 from tldet.workflows.parts import checked_settings
 from tldet.workflows.same_run import ARGUMENTS_NAME, plain, refuse_other_arguments
 
@@ -189,6 +190,7 @@ def kept_run(
         )
     refuse_other_arguments(folder, given)
     config = load(path, parse_options(options))
+    import_named(config.get("imports"), config.origin("imports"))
     checked_settings(config, schema)
     files = RunFiles(folder, config, note) if options else None
     return Kept(config, files, bool(checkpoint.steps_in(folder)))

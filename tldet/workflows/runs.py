@@ -10,6 +10,7 @@ from typing import Any
 from tldet.config import Config, override, parse_options
 from tldet.engine.distributed import World, current, joined
 from tldet.locks import locked
+from tldet.plugins import needed_imports
 
 LONG_EPOCH = 100  # steps; each of a run of minutes is then worth a measurement
 # Sections that a run started from the config of another run does not inherit.
@@ -82,7 +83,7 @@ def course_over(schedule: Mapping[str, Any], length: Mapping[str, Any]) -> dict[
 
 
 def settled(config: dict[str, Any], options: Sequence[str], source: str) -> Config:
-    """Return the config of a new run.
+    """Return the config of a new run, with the imports that it needs.
 
     Args:
         config: without the options.
@@ -92,4 +93,7 @@ def settled(config: dict[str, Any], options: Sequence[str], source: str) -> Conf
     Raises:
         ConfigError: an option is wrong.
     """
-    return override(Config(config, {}, source), parse_options(options))
+    used = override(Config(config, {}, source), parse_options(options))
+    if imports := sorted({*(used.get("imports") or []), *needed_imports(used.data)}):
+        used.data["imports"] = imports
+    return used

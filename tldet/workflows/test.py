@@ -15,6 +15,7 @@ from tldet.errors import DataError
 from tldet.evaluation.report import CocoResult
 from tldet.models.postprocess import set_nms
 from tldet.output import check_output, write_json
+from tldet.plugins import require_components
 from tldet.transfer.restore import restore
 from tldet.workflows.data_layout import evaluation_split
 from tldet.workflows.data_summary import split_line
@@ -32,6 +33,7 @@ def test(
     *,
     data: str | Path | None = None,
     images: str | Path | None = None,
+    split: str | None = None,
     on_bad_image: str | None = None,
     json_path: str | Path | None = None,
     results_path: str | Path | None = None,
@@ -48,6 +50,7 @@ def test(
         data: COCO annotations, or a folder (see :func:`~tldet.workflows.data_layout.evaluation_split`); the classes
             are matched by name.
         images: image folder; by default searched around ``data``.
+        split: split of the checkpoint's config to use, "test", "val" or "train"; by default "test", else "val".
         on_bad_image: "error" or "skip" (do not evaluate) for images that are missing, unreadable, truncated or of
             another size than in the JSON; None takes the setting of the checkpoint's config.
         json_path: output file of the metrics; for a mask model the mask metrics, with the box metrics under ``bbox``.
@@ -70,8 +73,11 @@ def test(
     if nms_per_class is not None:
         set_nms(model, per_class=nms_per_class)
     sections = state["config"]["data"]
-    section = dict(sections.get("test") or sections.get("val") or {})
-    on_bad_image = on_bad_image or section.get("on_bad_image", "error")
+    split = split or next((name for name in ("test", "val") if sections.get(name)), "val")
+    if data is None:
+        require_components(checkpoint, state, f"data.{split}")
+    section = dict(sections.get(split) or {})
+    given, on_bad_image = on_bad_image, on_bad_image or section.get("on_bad_image", "error")
     if data is not None:
         transforms = [{"type": "Resize", **state["meta"]["input"]}]
         split = evaluation_split(Path(data), images)
@@ -81,7 +87,8 @@ def test(
         raise DataError(f"{checkpoint}: its config names no data to evaluate on; give --data")
     elif images is not None:
         section["images"] = str(images)
-    section["on_bad_image"] = on_bad_image
+    if given or section["type"] == "CocoDataset":
+        section["on_bad_image"] = on_bad_image
     dataset = build_dataset(section, 0, tuple(state["meta"]["class_names"]))
     check_images(dataset)
     check_objects(dataset, "metrics are -1")

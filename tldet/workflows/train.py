@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from tldet import checkpoint
 from tldet.config import Config, parse_options
-from tldet.data.coco import CocoDataset
 from tldet.engine.log import LOG_NAME, read_log
 from tldet.engine.memory import keep_freed_memory
 from tldet.engine.settings import TrainSettings
@@ -21,6 +20,7 @@ from tldet.engine.verdict import judge
 from tldet.errors import CheckpointError, DataError
 from tldet.evaluation.report import CocoResult
 from tldet.models.detector import build_detector
+from tldet.plugins import import_named, needed_imports
 from tldet.transfer.class_match import shown as class_table
 from tldet.transfer.provenance import outline
 from tldet.transfer.teacher import distilled
@@ -29,6 +29,7 @@ from tldet.workflows.assemble import assemble
 from tldet.workflows.batch_size import settled_batch_size
 from tldet.workflows.data_summary import log_splits
 from tldet.workflows.parts import (
+    AnyDataset,
     Settings,
     Validation,
     build_dataset,
@@ -101,6 +102,7 @@ def train(
     console: Console | None = None,
     backbone_weights: bool = True,
     files: RunFiles | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Outcome:
     """Train by a config, distributed if started by ``torchrun``.
 
@@ -115,12 +117,14 @@ def train(
         console: shows progress and metrics; silent when None.
         backbone_weights: load the backbone's pretrained weights.
         files: writes the run's config when training begins.
+        callbacks: objects derived from :class:`~tldet.engine.callbacks.Callback` (or mmengine's ``Hook``).
 
     Raises:
         TldetError: the config, the data or a checkpoint is wrong.
     """
     keep_freed_memory()
     cfg = config if isinstance(config, Config) else load_config(config, parse_options(options))
+    import_named(cfg.get("imports"), cfg.origin("imports"))
     folder = Path(work_dir) if work_dir else Path("runs") / Path(cfg.source).stem
     with using(folder) as world:
         if transfer:
@@ -145,7 +149,9 @@ def train(
         if world.main:
             log_splits(data, val, cfg.get("data.test"))
         meta = _meta(cfg, data, started)
-        trainer = assemble(cfg, settings, folder, detector, data, validation, meta, started, console)
+        trainer = assemble(
+            cfg, settings, folder, detector, data, validation, meta, started, console, callbacks=callbacks
+        )
         if validation:
             trainer.hooks.insert(0, _ResultKeeper(validation))
         with files.applied(trainer) if files else nullcontext():
@@ -185,7 +191,7 @@ def kept_result(path: Path | None) -> CocoResult | None:
 
 def _ready(
     cfg: Config, settings: Settings, begin: Callable[[Any], Started], resumed: Path | None, console: Console | None
-) -> tuple[Any, Started, CocoDataset, CocoDataset | None]:
+) -> tuple[Any, Started, AnyDataset, AnyDataset | None]:
     """Return the detector with its initial weights, their source, and the training and validation data."""
     seed = settings.training.seed
     data = build_dataset(cfg["data"]["train"], seed, path="data.train")
@@ -209,7 +215,7 @@ def _ready(
     return distilled(detector, settings.distill) if settings.distill else detector, started, data, val
 
 
-def _meta(cfg: Config, data: CocoDataset, started: Started) -> dict[str, Any]:
+def _meta(cfg: Config, data: AnyDataset, started: Started) -> dict[str, Any]:
     """What a checkpoint says of itself."""
     found = (cfg.get(f"data.{part}.transforms") for part in ("val", "test", "train"))
     steps: list[dict[str, Any]] = next((one for one in found if one), [])
@@ -222,6 +228,7 @@ def _meta(cfg: Config, data: CocoDataset, started: Started) -> dict[str, Any]:
         "weights_source": started.source,
         "classes_from": started.classes,
         "versions": versions(),
+        "imports": needed_imports(cfg.data),
     }
 
 
@@ -231,7 +238,8 @@ def _report(outcome: Outcome, training: TrainSettings, validation: Validation | 
     records, t = read_log(outcome.work_dir / LOG_NAME), outcome.train
     if outcome.result is not None and outcome.checkpoint is not None:
         found = outline(outcome.checkpoint)
-        trained, val = found["meta"]["trained"], found["config"]["data"]["val"]["annotations"]
+        section = found["config"]["data"]["val"]
+        trained, val = found["meta"]["trained"], section.get("annotations", f"data.val ({section['type']})")
         where = f"step {trained['steps']} of {t.step}, evaluated on {val} in {trained['precision']}"
         console.print(f"{outcome.checkpoint}: {where}", markup=False, highlight=False)
         console.print(*outcome.result.tables(), sep="\n")

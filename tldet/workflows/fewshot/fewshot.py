@@ -14,7 +14,7 @@ from tldet.workflows.fewshot.second import open_base, second_phase
 from tldet.workflows.fewshot.summary import Report, groups
 from tldet.workflows.study.execute import execute, finetuned
 from tldet.workflows.study.matrix import Matrix, Result, run_here
-from tldet.workflows.study.plan import Wishes
+from tldet.workflows.study.data import Wishes
 
 if TYPE_CHECKING:
     from rich.console import Console

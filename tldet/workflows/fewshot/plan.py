@@ -20,7 +20,8 @@ from tldet.transfer.sources import file_hash
 from tldet.workflows.data_layout import resolve_layout
 from tldet.workflows.study.arms import refuse_controlled
 from tldet.workflows.study.job import RUNS, Factor, Job, folder_name, keep_settings
-from tldet.workflows.study.plan import SPLIT_SEED, Wishes, check_seeds
+from tldet.workflows.study.data import SPLIT_SEED, Wishes
+from tldet.workflows.study.plan import check_seeds
 
 log = logging.getLogger(__name__)
 DEVICE = "training.device"

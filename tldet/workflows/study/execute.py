@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tldet import checkpoint
 from tldet.config import option_value, parse_options
-from tldet.evaluation.loading import load_ground_truth, load_results
+from tldet.evaluation.loading import load_results
 from tldet.evaluation.resample import VERSION, resampled_ap
 from tldet.workflows.finetune import finetune
+from tldet.workflows.study.data import truth_of
 from tldet.workflows.study.job import Job, write_result
 from tldet.workflows.test import test
 from tldet.workflows.train import Outcome
@@ -59,7 +61,8 @@ def execute(
     annotations, images = job.val
     detections = job.folder / DETECTIONS_NAME
     device = option_value(parse_options(job.call.get("options", ())), "training.device")
-    found = test(trained, data=annotations, images=images, results_path=detections, device=str(device or "auto"))
+    where: dict[str, str] = {"data": annotations, "images": images} if annotations else {"split": "val"}
+    found = test(trained, **where, results_path=detections, device=str(device or "auto"))  # type: ignore[arg-type]
     result = write_result(
         job,
         {
@@ -71,7 +74,7 @@ def execute(
             "per_class_ap50": found.per_class_ap50,
             "type": found.type,
             "checkpoint": str(trained),
-            **_resampled(job, found.type),
+            **_resampled(job, found.type, trained),
         },
     )
     for path in checkpoint.steps_in(job.folder):  # the state to go on from; the weights stay
@@ -80,9 +83,9 @@ def execute(
     return result
 
 
-def _resampled(job: Job, kind: str) -> dict[str, Any]:
+def _resampled(job: Job, kind: str, checkpoint: str | Path) -> dict[str, Any]:
     """Compute AP on every bootstrap sample of validation images from the stored detections, with its version."""
-    truth = load_ground_truth(job.val[0], "segm" if kind == "segm" else "bbox")
+    truth = truth_of(job, "segm" if kind == "segm" else "bbox", checkpoint)
     drawn = resampled_ap(truth, load_results(job.folder / DETECTIONS_NAME, truth))
     return {"resampled_ap": drawn.tolist(), "resampling": VERSION}
 
@@ -97,4 +100,4 @@ def up_to_date(job: Job, result: dict[str, Any]) -> dict[str, Any]:
         return result
     log.info("%s: intervals over images recomputed (the stored ones are of an older version)", job.folder)
     settings = {name: value for name, value in result.items() if name not in (*job.factors, "pictures", "settings")}
-    return write_result(job, {**settings, **_resampled(job, str(result.get("type", "bbox")))})
+    return write_result(job, {**settings, **_resampled(job, str(result.get("type", "bbox")), result["checkpoint"])})

@@ -4,62 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tldet.config import parse_options
-from tldet.data.index import AnnotationIndex
-from tldet.data.layouts import Split
-from tldet.data.subsets import subset_size, write_subset
+from tldet.data.subsets import subset_size
 from tldet.engine.settings import SEEDS
-from tldet.errors import ConfigError, DataError
-from tldet.inputs import real_path
-from tldet.transfer.sources import file_hash
+from tldet.errors import ConfigError
+from tldet.evaluation.columns import GroundTruth
 from tldet.workflows.choose import Choices, choose_for
-from tldet.workflows.data_layout import resolve_layout
-from tldet.workflows.recipes import DEFAULT_MODEL, load_recipe
+from tldet.workflows.own_data import has_own_data
+from tldet.workflows.recipes import load_recipe
 from tldet.workflows.runs import rhythm, steps_in_epoch
 from tldet.workflows.study.arms import Arm, refuse_clash, refuse_same, refuse_unpaced
-from tldet.workflows.study.job import RUNS, Job, exact, folder_name, keep_settings
+from tldet.workflows.study.data import JsonData, StudyData, Wishes, own_study_data
+from tldet.workflows.study.job import RUNS, Job, folder_name, keep_settings
 
-SPLIT_SEED = 0  # of a JSON that is split into one to train and one to measure on: the same for every run
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """Settings that all runs of a study share.
-
-    Attributes:
-        data: see :func:`tldet.workflows.finetune.finetune`, as for all others but ``out`` and ``seeds``.
-        out: output directory of the study.
-        train_json: training annotations.
-        val_json: validation annotations.
-        images: image folder of both splits.
-        on_bad_image: "error" or "skip" for images that cannot be used, in both splits; None means "error".
-        model: a recipe.
-        epochs: number of epochs of each run over its own images.
-        minutes: training time of each run, converted to a number of steps once per variant.
-        steps: number of steps of each run.
-        seeds: seeds of the runs and of their training subsets.
-        options: config overrides ``a.b=c`` for every run.
-    """
-
-    data: str | Path | None
-    out: Path
-    train_json: str | Path | None = None
-    val_json: str | Path | None = None
-    images: str | Path | None = None
-    on_bad_image: str | None = None
-    model: str = DEFAULT_MODEL
-    epochs: int | None = None
-    minutes: float | None = None
-    steps: int | None = None
-    seeds: Sequence[int] = (0, 1, 2)
-    options: Sequence[str] = ()
-
-    def bad_images(self) -> dict[str, str]:
-        """Return ``on_bad_image`` as keyword argument of a run; empty by default."""
-        return {"on_bad_image": self.on_bad_image} if self.on_bad_image else {}
 
 
 @dataclass(frozen=True)
@@ -68,12 +27,12 @@ class Plan:
 
     Attributes:
         jobs: the largest fraction first, seed by seed, so that a study cut short still compares all arms.
-        val: the annotations that all are measured on.
+        truth: ground truth of the images that all are evaluated on.
         settings: what all runs share.
     """
 
     jobs: Sequence[Job]
-    val: Path
+    truth: GroundTruth
     settings: Mapping[str, Any]
 
 
@@ -92,20 +51,15 @@ def make_plan(kind: str, wishes: Wishes, arms: Mapping[str, Arm], fractions: Seq
     refuse_same(arms, load_recipe(wishes.model))
     settings: dict[str, Any] = {"kind": kind, "model": wishes.model, "options": list(wishes.options)}
     keep_settings(wishes.out, settings)
-    layout = resolve_layout(wishes.data, wishes.train_json, wishes.val_json, wishes.images, wishes.out, SPLIT_SEED)
-    train, val = layout.train, layout.val
-    assert val is not None  # a single JSON is split
-    if AnnotationIndex.load(val.annotations).crowd.all():
-        raise DataError(f"{val.annotations}: holds no object to measure on")
-    index = AnnotationIndex.load(train.annotations)
-    length = {"epochs": wishes.epochs, "minutes": wishes.minutes, "steps": wishes.steps}
     options = parse_options(wishes.options)
-    choices = choose_for(load_recipe(wishes.model), index, options, **length)  # type: ignore[arg-type]
-    hashes = {"train": file_hash(train.annotations), "val": file_hash(val.annotations)}
-    shared = _Shared(wishes, train, val, index, choices, hashes)
+    recipe = load_recipe(wishes.model)
+    data: StudyData = own_study_data(recipe, wishes) if has_own_data(recipe) else JsonData.of(wishes)
+    length = {"epochs": wishes.epochs, "minutes": wishes.minutes, "steps": wishes.steps}
+    choices = choose_for(load_recipe(wishes.model), data.index, options, **length)  # type: ignore[arg-type]
+    shared = _Shared(wishes, data, choices)
     order = [(f, s, name) for s in wishes.seeds for f in sorted(fractions, reverse=True) for name in arms]
     jobs = [shared.job(name, arms[name], fraction, seed) for fraction, seed, name in order]
-    return Plan(jobs, val.annotations, settings)
+    return Plan(jobs, data.truth(), settings)
 
 
 def _check(wishes: Wishes, fractions: Sequence[float]) -> None:
@@ -134,54 +88,31 @@ class _Shared:
     """What the jobs of a study are made from."""
 
     wishes: Wishes
-    train: Split
-    val: Split
-    index: AnnotationIndex
+    data: StudyData
     choices: Choices
-    hashes: Mapping[str, str]
 
     def job(self, name: str, arm: Arm, fraction: float, seed: int) -> Job:
         """One run."""
         factors: dict[str, str | int | float] = {"arm": name, "fraction": fraction, "seed": seed}
+        call = {**self.data.call(), "model": self.wishes.model, "seed": seed, **self.wishes.bad_images()}
         return Job(
             factors=factors,
             folder=self.wishes.out / RUNS / folder_name(factors),
-            call={**self._call(seed), **arm.call, "options": self._options(arm, fraction, seed)},
+            call={**call, **arm.call, "options": self._options(arm, fraction, seed)},
             length=self.choices.length,
-            val=(_text(self.val.annotations), _text(self.val.images)),
-            pictures=subset_size(len(self.index), fraction),
-            data=self.hashes,
+            val=self.data.val,
+            pictures=subset_size(len(self.data.index), fraction),
+            data=self.data.hashes(),
             pace=arm.pace,
         )
 
-    def _call(self, seed: int) -> dict[str, Any]:
-        train, val, data = self.train, self.val, self.wishes.data
-        return {
-            "data": None if data is None else _text(Path(data)),
-            "train_json": _text(train.annotations),
-            "val_json": _text(val.annotations),
-            "images": _text(train.images) if train.images == val.images else self.wishes.images,
-            "model": self.wishes.model,
-            "seed": seed,
-            **self.wishes.bad_images(),
-        }
-
     def _options(self, arm: Arm, fraction: float, seed: int) -> list[str]:
-        an_epoch = steps_in_epoch(len(self.index), self.choices.batch)
+        an_epoch = steps_in_epoch(len(self.data.index), self.choices.batch)
         every = rhythm(self.choices.length, an_epoch)["checkpoint_every"]
         if "epochs" not in self.choices.length:
             every /= fraction  # as many steps between two checkpoints, whatever the number of pictures
         options = ["training.validate_every=None", f"training.checkpoint_every={every:g}"]
         options.append(f"data.loader.batch_size={self.choices.batch}")  # measured once, the same for all
         if fraction < 1:
-            options.append(f"data.train.annotations={self._subset(fraction, seed)}")
+            options.append(self.data.subset(fraction, seed))
         return [*options, *self.wishes.options, *arm.options]
-
-    def _subset(self, fraction: float, seed: int) -> str:
-        path = self.wishes.out / "data" / f"fraction{exact(fraction)}_seed{seed}.json"
-        write_subset(self.train, fraction, seed, path)  # the same for the same data
-        return _text(path)
-
-
-def _text(path: Path) -> str:
-    return str(real_path(path))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tldet.errors import DataError
-from tldet.evaluation.columns import labeled_objects
+from tldet.evaluation.columns import GroundTruth, labeled_objects
 from tldet.evaluation.loading import load_ground_truth
 from tldet.evaluation.power_law import FARTHEST, PowerLaw, fit
 from tldet.output import write_json
@@ -78,14 +78,14 @@ class Report:
         return shown
 
 
-def make_report(results: Sequence[Mapping[str, Any]], val: Path) -> Report:
+def make_report(results: Sequence[Mapping[str, Any]], truth: GroundTruth | Path) -> Report:
     """Put the results of a study together.
 
     Args:
         results: of all runs.
-        val: the annotations that they were measured on.
+        truth: ground truth of the images that they were evaluated on, or its COCO JSON.
     """
-    objects = labeled_objects(load_ground_truth(val, "bbox"))
+    objects = labeled_objects(truth if isinstance(truth, GroundTruth) else load_ground_truth(truth, "bbox"))
     cells = cells_of(results, len(np.unique(objects.images)))
     compared = compare(cells)
     lines = [one.text for one in compared]

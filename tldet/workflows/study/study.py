@@ -10,9 +10,10 @@ from tldet.errors import ConfigError, DataError
 from tldet.evaluation.power_law import FARTHEST
 from tldet.locks import locked
 from tldet.workflows.study.arms import ARMS, REFERENCE, Arm, backbone_arms, transfer_arms
+from tldet.workflows.study.data import Wishes
 from tldet.workflows.study.execute import execute, up_to_date
 from tldet.workflows.study.matrix import Matrix, Result, run_beside, run_here
-from tldet.workflows.study.plan import Plan, Wishes, make_plan
+from tldet.workflows.study.plan import Plan, make_plan
 from tldet.workflows.study.report import PLOT_NAME, RESULTS_NAME, Report, add_curve, make_report, show, write
 from tldet.workflows.study.workers import Worker, gpus
 
@@ -88,7 +89,7 @@ def _study(
         chosen = option_value(parse_options(wishes.options), "training.device") is not None
         runs = _run(plan, console, here=chosen)
         results = [up_to_date(job, result) for job, result in zip(plan.jobs, runs, strict=True)]
-        report = make_report(results, plan.val)
+        report = make_report(results, plan.truth)
         if numbers is not None:
             add_curve(report, numbers)
         if console is not None:

@@ -16,6 +16,7 @@ from tldet import errors
 from tldet.engine.interrupt import stop_signals
 from tldet.errors import TldetError, TrainingError
 from tldet.output import write_json
+from tldet.plugins import external_modules, import_plugins
 from tldet.workflows.study.execute import execute
 from tldet.workflows.study.job import Job
 
@@ -44,7 +45,7 @@ class Worker:
         self.job = job
         job.keep()
         (job.folder / FAILED_NAME).unlink(missing_ok=True)
-        command = [sys.executable, "-m", "tldet.workflows.study.workers", str(job.folder)]
+        command = [sys.executable, "-m", "tldet.workflows.study.workers", str(job.folder), *external_modules()]
         # Its own session: Ctrl-C in the terminal reaches the parent, which has each process saved once.
         with (job.folder / LOG_NAME).open("ab") as log:
             self._process = subprocess.Popen(
@@ -78,7 +79,8 @@ class Worker:
 
 def _environment(gpu: str) -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[3])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    external = [path for path in sys.path if path] if external_modules() else []  # where they were found
+    paths = dict.fromkeys([root, *external, *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "CUDA_VISIBLE_DEVICES": gpu, "PYTHONPATH": os.pathsep.join(paths)}
 
 
@@ -93,12 +95,18 @@ def _error_of(folder: Path, code: int) -> TldetError:
 
 
 @stop_signals()
-def main(folder: str) -> int:
-    """Make the run that is written down in a folder; returns the exit code."""
+def main(folder: str, *modules: str) -> int:
+    """Make the run that is written down in a folder; returns the exit code.
+
+    Args:
+        folder: the folder.
+        modules: external code that the study has imported.
+    """
     from rich.console import Console
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
+        import_plugins(modules, "study:")
         execute(Job.kept(Path(folder)), Console(soft_wrap=True))
     except TldetError as error:
         write_json(Path(folder) / FAILED_NAME, {"kind": type(error).__name__, "message": str(error)})
@@ -109,4 +117,4 @@ def main(folder: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,31 @@
+"""Two augmentations: a class with settings, and a plain function."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from tldet.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class Rotate180:
+    """Turn the image upside down with probability ``p``; boxes and masks turn with it."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = p
+
+    def __call__(self, image, target, rng):
+        if rng.random() >= self.p:
+            return image, target
+        height, width = image.shape[:2]
+        x0, y0, x1, y1 = target.boxes.unbind(1)
+        boxes = torch.stack([width - x1, height - y1, width - x0, height - y0], 1)
+        masks = None if target.masks is None else target.masks.flip(1, 2)
+        return np.ascontiguousarray(image[::-1, ::-1]), replace(target, boxes=boxes, masks=masks)
+
+
+@TRANSFORMS.register_module()
+def swap_channels(image, target, rng, p: float = 0.5):
+    """Permute red, green and blue with probability ``p``."""
+    return (image[..., rng.permutation(3)] if rng.random() < p else image), target

@@ -1,0 +1,194 @@
+"""Datasets and transforms from outside tldet: wrapped, checked, and augmented with the seeds of the loader."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tldet.data.custom_dataset import CustomDataset, DatasetOptions, SubsetSettings, restrict
+from tldet.data.dataset import DetectionDataset, SampleKey
+from tldet.data.loader import BatchOrder, train_batches
+from tldet.data.steps import CustomStep
+from tldet.data.transforms import Pipeline
+from tldet.errors import ConfigError, DataError
+from tldet.registry import TRANSFORMS
+from tldet.structures import Target
+
+BOX = [[2.0, 3.0, 20.0, 30.0]]
+
+
+class Images:
+    """Four images of 40 x 60 with one box each, without files."""
+
+    class_names = ("a", "b")
+
+    def __init__(self, **changes: Any) -> None:
+        self.changes = changes
+
+    def __len__(self) -> int:
+        return 4
+
+    def load(self, index: int) -> tuple[Any, Target]:
+        image = np.full((40, 60, 3), index, np.uint8)
+        return image, replace(Target(torch.tensor(BOX), torch.tensor([index % 2])), **self.changes)
+
+
+class Quick(Images):
+    """The same with annotations that need no image."""
+
+    sizes = ((40, 60),) * 4
+    loaded = 0
+
+    def load(self, index: int) -> tuple[Any, Target]:
+        self.loaded += 1
+        return super().load(index)
+
+    def target(self, index: int) -> Target:
+        return super().load(index)[1]
+
+
+def wrapped(dataset: Any, **options: Any) -> CustomDataset:
+    classes = options.pop("classes", None)
+    return CustomDataset(dataset, DatasetOptions(**options), name="own (data.train)", classes=classes)
+
+
+def test_samples() -> None:
+    assert isinstance(Images(), DetectionDataset)
+    data = wrapped(Images())
+    assert (len(data), data.class_names, data.category_ids) == (4, ("a", "b"), (1, 2))
+    assert data.sizes.tolist() == [[40, 60]] * 4
+    sample = data[3]
+    assert sample.image.shape == (3, 40, 60)
+    assert sample.target.boxes.tolist() == BOX
+    assert (sample.target.labels.tolist(), sample.target.image_id) == ([1], 4)
+
+
+def test_annotations_without_images() -> None:
+    dataset = Quick()
+    data = wrapped(dataset)
+    assert dataset.loaded == 0
+    assert data.sizes.tolist() == [[40, 60]] * 4
+    assert data[0].target.labels.tolist() == [0]
+
+
+def test_classes_of_a_model_are_matched_by_name() -> None:
+    data = wrapped(Images(), classes=("c", "b"))
+    assert data.class_names == ("c", "b")
+    assert [len(data[i].target) for i in range(4)] == [0, 1, 0, 1]
+    assert data[1].target.labels.tolist() == [1]
+    assert data[1].target.labelled is not None
+    assert data[1].target.labelled.tolist() == [False, True]
+    with pytest.raises(DataError, match="no class in common"):
+        wrapped(Images(), classes=("x",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"boxes": torch.tensor([[5.0, 5, 5, 9]])}, r"image 0: box 0 \[5.0, 5.0, 5.0, 9.0\] must have an extent"),
+        ({"boxes": torch.tensor([[0.0, 0, 61, 9]])}, "within the image of 60 x 40"),
+        ({"boxes": torch.tensor([[0.0, 0, float("nan"), 9]])}, "must have an extent"),
+        ({"boxes": torch.zeros(1, 5)}, r"boxes must be \(N, 4\)"),
+        ({"labels": torch.tensor([2])}, r"label 2 is not in 0..1"),
+        ({"labels": torch.tensor([0, 1])}, "labels has 2 entries for 1 boxes"),
+        ({"labels": torch.tensor([0.0])}, "must be integers"),
+        ({"ignore": torch.zeros(3, dtype=torch.bool)}, "ignore has 3 entries"),
+        ({"image_id": 7}, "image_id 7 is given twice"),
+        ({"masks": torch.zeros(1, 4, 4, dtype=torch.uint8)}, "masks must be"),
+    ],
+)
+def test_wrong_targets_are_named(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(DataError, match=said) as raised:
+        wrapped(Images(**changes))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("names", [(), ("a", "a"), (1, 2)])
+def test_class_names_are_different_strings(names: Any) -> None:
+    dataset = Images()
+    dataset.class_names = names
+    with pytest.raises(DataError, match="class_names must be different strings"):
+        wrapped(dataset)
+
+
+def test_a_size_that_is_wrong_is_named() -> None:
+    dataset = Quick()
+    dataset.sizes = ((41, 60),) * 4  # type: ignore[assignment]
+    with pytest.raises(DataError, match=r"image 0: has height and width \(40, 60\), but sizes states \(41, 60\)"):
+        wrapped(dataset)[0]
+
+
+def test_a_subset_is_nested() -> None:
+    small, large = wrapped(Images()), wrapped(Images())
+    restrict(small, SubsetSettings(0.5))
+    restrict(large, SubsetSettings(0.75))
+    assert len(small) == 2
+    assert set(small.positions) < set(large.positions)
+
+
+@TRANSFORMS.register_module(name="test_noise")
+class Noise:
+    """Shift the image by random numbers, and add a box."""
+
+    def __call__(self, image: Any, target: Target, rng: np.random.Generator) -> tuple[Any, Target]:
+        boxes = torch.cat([target.boxes, torch.tensor([[0.0, 0.0, 4.0, 4.0]])])
+        added = replace(target, boxes=boxes, labels=torch.cat([target.labels, torch.tensor([1])]), ignore=torch.zeros(0))
+        return image + rng.integers(0, 9, image.shape, dtype=np.uint8), replace(added, ignore=torch.zeros(2).bool())
+
+
+@TRANSFORMS.register_module(name="test_shift")
+def shift(image: Any, target: Target, rng: np.random.Generator, by: int = 1) -> tuple[Any, Target]:
+    return image + np.uint8(by), target
+
+
+def test_transforms_are_seeded_by_the_loader() -> None:
+    data = wrapped(Images(), transforms=[{"type": "test_noise"}, {"type": "HorizontalFlip", "p": 1.0}])
+    first, again, other = data[SampleKey(0, 1, 0)], data[SampleKey(0, 1, 5)], data[SampleKey(1, 1, 0)]
+    assert torch.equal(first.image, again.image)
+    assert not torch.equal(first.image, other.image)
+    assert first.target.boxes.tolist() == [[40, 3, 58, 30], [56, 0, 60, 4]]
+    assert first.target.labels.tolist() == [1, 1]
+
+
+def test_a_function_is_a_transform_too() -> None:
+    data = wrapped(Images(), transforms=[{"type": "test_shift", "by": 3}])
+    assert data[1].image.unique().tolist() == [4]
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (lambda image, target: image, "must return image, target, not ndarray"),
+        (lambda image, target: (image / 255, target), "of uint8, not float64"),
+        (lambda image, target: (image[..., 0], target), "must be an array"),
+        (lambda image, target: (image[:20], target), "within the image of 60 x 20"),
+        (lambda image, target: (image, replace(target, labels=target.labels[:0])), "labels has 0 entries"),
+    ],
+)
+def test_what_a_transform_returns_is_checked(returned: Any, said: str) -> None:
+    step = CustomStep(lambda image, target, rng: returned(image, target), "transforms.0: transform Own")
+    pipeline = Pipeline([])
+    pipeline.steps = [step]
+    data = wrapped(Images())
+    data.pipeline = pipeline
+    with pytest.raises(DataError, match=said) as raised:
+        data[0]
+    assert str(raised.value).startswith("transforms.0: transform Own: ")
+
+
+def test_a_transform_of_other_arguments_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"must be callable as \(image, target, rng\)"):
+        CustomStep(lambda image: image, "own")
+
+
+def test_it_travels_to_workers() -> None:
+    data = wrapped(Images(), transforms=[{"type": "test_noise"}])
+    order = BatchOrder(data.sizes, 2)
+    here, there = (next(train_batches(data, order, workers=workers)) for workers in (0, 1))
+    assert torch.equal(here.images, there.images)
+    assert len(pickle.loads(pickle.dumps(data))) == 4

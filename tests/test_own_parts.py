@@ -1,0 +1,164 @@
+"""examples/own_parts, a package outside tldet: trained, resumed, tested, predicted and studied with its own parts."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+RECIPE = EXAMPLES / "own_parts" / "recipe.py"
+FAST = ["--device", "cpu", "--precision", "fp32", "--batch-size", "4"]
+
+
+@pytest.fixture(scope="module")
+def csvs(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The generated dataset as CSV files, without any COCO JSON."""
+    folder = tmp_path_factory.mktemp("csv")
+    for split in ("train", "valid"):
+        coco = json.loads((digits / split / "_annotations.coco.json").read_text())
+        names = {one["id"]: one["name"] for one in coco["categories"]}
+        files = {one["id"]: one["file_name"] for one in coco["images"]}
+        with (folder / f"{split}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "x0", "y0", "x1", "y1", "label"])
+            for one in coco["annotations"]:
+                x, y, width, height = one["bbox"]
+                row = [x, y, x + width, y + height, names[one["category_id"]]]
+                writer.writerow([f"{split}/{files[one['image_id']]}", *row])
+    return folder
+
+
+def tldet(*words: str | Path, imports: Sequence[str] = ("own_parts",)) -> subprocess.CompletedProcess[str]:
+    """Run a command in the folder of the examples, where the package is found."""
+    options = [word for name in imports for word in ("--import", name)]
+    command = [sys.executable, "-c", "from tldet.cli import entry; entry()", *map(str, words), *options]
+    paths = [str(EXAMPLES.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+    return subprocess.run(command, cwd=EXAMPLES, env=env, capture_output=True, text=True, check=False)
+
+
+def data(csvs: Path, digits: Path) -> list[str | Path]:
+    return ["--train", csvs / "train.csv", "--val", csvs / "valid.csv", "--images", digits]
+
+
+@pytest.fixture(scope="module")
+def trained(csvs: Path, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("own") / "run"
+    done = tldet("finetune", "--model", RECIPE, *data(csvs, digits), "--out", out, "--steps", "4", *FAST)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_it_trains_and_its_callback_writes(trained: Path) -> None:
+    assert (trained / "best.pt").is_file()
+    lines = (trained / "losses.csv").read_text().splitlines()
+    assert lines[0] == "step,loss_cls,loss_bbox,grad_norm,lr"
+    assert [line.split(",")[0] for line in lines[1:]] == ["2", "4"]
+    assert "imports = ['own_parts']" in (trained / "config.py").read_text()
+
+
+def test_the_recipe_keeps_its_dataset_and_transforms(trained: Path) -> None:
+    from tldet.config import load
+
+    section = load(trained / "config.py")["data"]["train"]
+    assert section["type"] == "CsvDataset"
+    assert [step["type"] for step in section["transforms"]] == ["Resize", "Rotate180", "swap_channels", "A.GaussNoise"]
+
+
+def test_a_checkpoint_names_the_import_that_it_needs(trained: Path, digits: Path) -> None:
+    done = tldet("predict", trained / "best.pt", digits / "test", "--json", trained / "never.json", imports=())
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if "error" in line]
+    assert "backbone 'TinyNet', head 'PointHead'" in line
+    assert "add --import own_parts (in Python: import own_parts)" in line
+
+
+def test_predict_and_test(trained: Path, digits: Path, tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    done = tldet("predict", trained / "best.pt", digits / "test", "--json", found, "--score", "0.001")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(found.read_text())
+    done = tldet("test", trained / "best.pt", "--json", tmp_path / "ap.json", "--precision", "fp32")
+    assert done.returncode == 0, done.stderr
+    from tldet.transfer.provenance import outline
+
+    stored = outline(trained / "best.pt")["meta"]["trained"]["metrics"]
+    assert json.loads((tmp_path / "ap.json").read_text())["AP"] == pytest.approx(stored["AP"], abs=1e-9)
+
+
+@pytest.mark.parametrize("imports", [("own_parts",), ()])
+def test_resume(trained: Path, csvs: Path, digits: Path, tmp_path: Path, imports: Sequence[str]) -> None:
+    """The config in the folder of the run names the package, so ``--import`` is not needed."""
+    out = tmp_path / "run"
+    first = tldet("finetune", "--model", RECIPE, *data(csvs, digits), "--out", out, "--steps", "2", *FAST)
+    assert first.returncode == 0, first.stderr
+    more = ["--cfg-options", "schedule.steps=4"]
+    done = tldet("finetune", "--out", out, "--resume", *more, imports=imports)
+    assert done.returncode == 0, done.stderr
+    steps = [line.split(",")[0] for line in (out / "losses.csv").read_text().splitlines()[1:]]
+    assert steps == ["2", "4"]
+
+
+def test_study(csvs: Path, digits: Path, tmp_path: Path) -> None:
+    options = ["--steps", "2", "--seeds", "0", "--fractions", "0.9", "1", *FAST]
+    done = tldet("study", "data", "--model", RECIPE, *data(csvs, digits), "--out", tmp_path / "study", *options)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "study" / "results.json").read_text())
+    assert report
+
+
+def test_another_backbone_by_its_registered_name(csvs: Path, digits: Path, tmp_path: Path) -> None:
+    train = digits / "train" / "_annotations.coco.json"
+    given = ["--train", train, "--images", digits / "train", "--out", tmp_path / "run", "--steps", "1", *FAST]
+    done = tldet("finetune", "--model", "retinanet_lite0", "--backbone", "TinyNet", *given)
+    assert done.returncode == 0, done.stderr
+    from tldet.config import load
+
+    section = load(tmp_path / "run" / "config.py")["model"]["backbone"]
+    assert (section["type"], section["out_strides"]) == ("TinyNet", [8, 16, 32])
+
+
+SCRIPT = """
+import sys
+import own_parts, tldet
+from tldet.engine.callbacks import Callback
+from tldet.workflows.test import test
+recipe, train, val, images, out = sys.argv[1:]
+class Count(Callback):
+    seen = 0
+    def after_train_iter(self, trainer, batch_idx, data_batch, outputs):
+        self.seen += 1
+        assert set(outputs) == {"loss", "losses", "grad_norm", "lr"}
+counter = Count()
+if __name__ == "__main__":
+    options = ["data.loader.batch_size=4", "training.precision=fp32", "training.device=cpu"]
+    outcome = tldet.finetune(
+        model=recipe, train_json=train, val_json=val, images=images, out=out, steps=2, options=options,
+        callbacks=[counter],
+    )
+    assert counter.seen == 2
+    result = test(outcome.checkpoint, precision="fp32", device="cpu")
+    assert result.AP == outcome.result.AP
+    assert tldet.load(outcome.checkpoint, device="cpu").predict(images + "/test") is None or True
+"""
+
+
+def test_the_same_from_python(csvs: Path, digits: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace('.predict(images + "/test") is None or True', ".class_names"))
+    words = [RECIPE, csvs / "train.csv", csvs / "valid.csv", digits, tmp_path / "run"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES), str(EXAMPLES.parent)])}
+    command = [sys.executable, str(script), *map(str, words)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_example_keeps_its_promises() -> None:
+    lines = {name: len((EXAMPLES / "own_parts" / name).read_text().splitlines()) for name in ("head.py", "dataset.py")}
+    assert lines["head.py"] <= 70
+    assert lines["dataset.py"] <= 30

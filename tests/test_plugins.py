@@ -1,0 +1,129 @@
+"""External code: imported on request only, and what goes wrong is one line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tldet import plugins, search_path
+from tldet.cli import main
+from tldet.config import Config
+from tldet.config.check import Part, check
+from tldet.errors import CheckpointError, ConfigError
+from tldet.plugins import import_named, import_plugins, lookup, needed_imports, require_components
+from tldet.registry import HEADS, TRANSFORMS
+
+PART = """
+from tldet.registry import TRANSFORMS
+@TRANSFORMS.register_module()
+def {name}(image, target, rng, amount: float = 1.0):
+    return image, target
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(search_path, "FOLDERS", [str(tmp_path)])
+    return tmp_path
+
+
+def test_a_module_in_the_searched_folder(folder: Path) -> None:
+    (folder / "plug_a.py").write_text(PART.format(name="plug_a_step"))
+    import_plugins(["plug_a"])
+    assert lookup(TRANSFORMS, "plug_a_step") is not None
+    section = {"type": "plug_a_step", "amount": 2.0}
+    config = {"data": {"train": {"type": "CocoDataset", "transforms": [section]}}}
+    assert needed_imports(config) == ["plug_a"]
+
+
+def test_a_file_by_path_and_a_package(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    place = tmp_path_factory.mktemp("place")
+    (place / "plug_b.py").write_text(PART.format(name="plug_b_step"))
+    (place / "plug_c").mkdir()
+    (place / "plug_c" / "__init__.py").write_text("from plug_c import inner")
+    (place / "plug_c" / "inner.py").write_text(PART.format(name="plug_c_step"))
+    import_plugins([str(place / "plug_b.py"), str(place / "plug_c")])
+    config = {"data": {"val": {"type": "CocoDataset", "transforms": [{"type": "plug_c_step"}, {"type": "plug_b_step"}]}}}
+    assert needed_imports(config) == ["plug_b", "plug_c"], "the package, not its inner module"
+
+
+def test_without_a_searched_folder_nothing_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_path, "FOLDERS", [])
+    (folder / "plug_d.py").write_text("")
+    with pytest.raises(ConfigError, match="--import plug_d: no module named plug_d"):
+        import_plugins(["plug_d"])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("import no_such_library", "needs no_such_library, which is not installed"),
+        ("x = 1\nraise ValueError('oh no')", "cannot be imported: ValueError: oh no"),
+        ("def f(:", "cannot be imported: SyntaxError"),
+    ],
+)
+def test_what_is_wrong_with_a_module(folder: Path, content: str, said: str) -> None:
+    name = f"plug_bad_{abs(hash(content))}"
+    (folder / f"{name}.py").write_text(content)
+    with pytest.raises(ConfigError) as raised:
+        import_plugins([name])
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["1x", "a b", "../nowhere.py", "a..b"])
+def test_names_that_are_none(name: str) -> None:
+    with pytest.raises(ConfigError):
+        import_plugins([name])
+
+
+@pytest.mark.parametrize("imports", ["own_parts", [1], {"a": 1}])
+def test_imports_of_a_config_are_names(imports: Any) -> None:
+    with pytest.raises(ConfigError, match="imports: must be a list of module names"):
+        import_named(imports, "config.py")
+
+
+def test_a_checkpoint_does_not_import(folder: Path) -> None:
+    (folder / "plug_e.py").write_text("raise SystemExit('imported')")
+    state = {"config": {"model": {"head": {"type": "HeadOfE"}}}, "meta": {"imports": ["plug_e", "x; y", 3]}}
+    with pytest.raises(CheckpointError) as raised:
+        require_components("best.pt", state, "model")
+    assert "needs external code (head 'HeadOfE')" in str(raised.value)
+    assert str(raised.value).endswith("add --import plug_e (in Python: import plug_e)")
+    assert "plug_e" not in sys.modules
+    require_components("best.pt", state, "data")  # of which nothing is missing
+
+
+def test_entry_points(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    from importlib.metadata import EntryPoint, EntryPoints
+
+    (folder / "plug_f.py").write_text(PART.format(name="plug_f_step"))
+    points = EntryPoints(EntryPoint(name, name, plugins.GROUP) for name in ("plug_f", "plug_missing"))
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points.select(group=group))
+    plugins.import_entry_points.cache_clear()
+    assert lookup(TRANSFORMS, "plug_f_step") is not None
+    assert "entry point plug_missing" in caplog.text
+
+
+def test_every_command_takes_import(capsys: pytest.CaptureFixture[str]) -> None:
+    from tldet.cli import build_parser
+
+    leaves = list(build_parser().leaves())
+    assert len(leaves) > 10
+    assert all("--import" in leaf.format_help() for leaf in leaves)
+    assert main(["evaluate", "--gt", "a.json", "--dt", "b.json", "--import", "plug_none"]) == 2
+    assert "--import plug_none: no module named plug_none" in capsys.readouterr().err
+
+
+def test_an_unknown_type_names_the_way_out() -> None:
+    config = Config({"head": {"type": "RetinaHed"}})
+    with pytest.raises(ConfigError, match="did you mean 'RetinaNetHead'.*--import PACKAGE"):
+        check(config, {"head": Part(HEADS)})
+
+
+def test_the_key_imports_is_known() -> None:
+    check(Config({"imports": ["a"]}), {})

@@ -1,0 +1,291 @@
+"""Datasets from outside tldet as the loader, the checks and the evaluator see them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tldet.config import require_range
+from tldet.data.dataset import DetectionDataset, SampleDataset
+from tldet.data.images import Picture
+from tldet.data.index import AnnotationIndex
+from tldet.data.steps import Labelled, problem_with, problem_with_target
+from tldet.data.subsets import deal, subset_size
+from tldet.errors import DataError
+from tldet.structures import Size, Target
+from tldet.wording import counted
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SubsetSettings:
+    """Part of the images, stratified by class; the smaller of two subsets of a seed lies within the larger one.
+
+    Attributes:
+        fraction: of the images, above 0 and up to 1.
+        seed: seed of the draw.
+    """
+
+    fraction: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_range("fraction", self.fraction, "(0, 1]")
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """Keys that every dataset may have in a config, even if its class does not take them.
+
+    Attributes:
+        transforms: transforms of its samples; applied by the loader.
+        masks: its targets have masks that the model needs.
+        subset: part of the images; None for all.
+    """
+
+    transforms: Sequence[Mapping[str, Any]] = ()
+    masks: bool = False
+    subset: SubsetSettings | None = None
+
+
+class CustomDataset(SampleDataset):
+    """A :class:`~tldet.data.dataset.DetectionDataset` as samples.
+
+    All targets are read and checked once, when it is built. Classes are matched to those of a model by name.
+
+    Args:
+        dataset: the dataset.
+        options: see :class:`DatasetOptions`.
+        name: name in messages.
+        classes: class names of the model; None takes those of the dataset.
+        seed: random seed of augmentation.
+
+    Raises:
+        DataError: a target or a size is wrong; the message names the image.
+    """
+
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        options: DatasetOptions,
+        *,
+        name: str,
+        classes: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(options.transforms, seed)
+        self.dataset, self.masks, self.name = dataset, options.masks, name
+        self.original = _read_index(dataset, name, masks=options.masks)
+        self.index = self.original if classes is None else self.original.for_classes(classes)
+        known = {class_name: label for label, class_name in enumerate(self.index.class_names)}
+        self._labels = np.array([known.get(one, -1) for one in self.original.class_names], np.int64)
+        self.positions = np.arange(len(self.index))
+        for note in self.index.notes:
+            log.warning("%s: %s", name, note)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each label."""
+        return self.index.class_names
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """Category id of each label: 1, 2, ... in the order of the dataset's classes, -1 for a class it lacks."""
+        return self.index.category_ids
+
+    @property
+    def all_sizes(self) -> NDArray[np.int32]:
+        """(I, 2) (height, width) of every image."""
+        return self.index.sizes
+
+    @property
+    def groups(self) -> Any:
+        """Group of each image, or None."""
+        return getattr(self.dataset, "groups", None)
+
+    def targets(self) -> Iterator[Target]:
+        """Yield the target of each image, with the dataset's own labels, for the evaluator."""
+        for position in self.positions.tolist():
+            if self.masks:
+                target = self.dataset.load(position)[1]
+            else:
+                rows = self.original.rows(position)
+                boxes, labels, ignore = (
+                    torch.from_numpy(np.array(column[rows]))
+                    for column in (self.original.boxes, self.original.labels, self.original.crowd)
+                )
+                target = Target(boxes, labels, ignore)
+            labelled = self.original.labelled
+            target.image_id = int(self.original.image_ids[position])
+            target.labelled = None if labelled is None else torch.from_numpy(np.array(labelled[position]))
+            yield target
+
+    def outlined(self) -> NDArray[np.bool_]:
+        """Return (A,) bool: True for objects of :attr:`index` that have a mask."""
+        return np.full(len(self.index.boxes), self.masks)
+
+    def check_images(self) -> None:
+        """Do nothing: whatever a dataset loads has been checked, or is checked when it is loaded."""
+
+    def _read_sample(self, position: int) -> tuple[Labelled, Size]:
+        image, target = self.dataset.load(position)
+        image_id = int(self.index.image_ids[position])
+        if problem := problem_with(image, target, masks=self.masks) or self._change(image, target, position):
+            raise DataError(f"{self.name}: image {position}: {problem}")
+        labels = self._labels[np.asarray(target.labels, np.int64)]
+        kept = labels >= 0
+        sample = Labelled(
+            np.ascontiguousarray(image),
+            np.array(target.boxes, np.float32)[kept],
+            np.flatnonzero(kept),
+            _ignored(target)[kept],
+            np.array(target.masks, np.uint8)[kept] if self.masks else None,
+            labels=labels[kept],
+            image_id=image_id,
+        )
+        return sample, (int(image.shape[0]), int(image.shape[1]))
+
+    def _change(self, image: Picture, target: Target, position: int) -> str | None:
+        """Return how an image differs from what the dataset gave at the start."""
+        stated = tuple(self.index.sizes[position].tolist())
+        if image.shape[:2] != stated:
+            return f"has height and width {image.shape[:2]}, but sizes states {stated}"
+        rows = self.original.rows(position)
+        if len(target) != rows.stop - rows.start:
+            return f"has {counted(len(target), 'object')}, but {rows.stop - rows.start} at the start of the run"
+        return None
+
+    def _labelled(self, position: int) -> Tensor | None:
+        labelled = self.index.labelled
+        if labelled is None or labelled[position].all():
+            return None
+        return torch.from_numpy(np.array(labelled[position]))
+
+
+def restrict(dataset: Any, subset: SubsetSettings) -> None:
+    """Leave only a subset of a dataset's images in it."""
+    chosen = deal(dataset.index, subset.seed)[: subset_size(len(dataset.index), subset.fraction)]
+    dataset.positions = np.intersect1d(dataset.positions, chosen)
+
+
+@dataclass
+class _Columns:
+    """Annotations of a dataset, collected image by image."""
+
+    sizes: list[Size] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    targets: list[Target] = field(default_factory=list)
+
+
+def _read_index(dataset: DetectionDataset, name: str, *, masks: bool) -> AnnotationIndex:
+    """Read all targets and sizes of a dataset and check them."""
+    names = _class_names(dataset, name)
+    columns = _Columns()
+    for position, (size, target) in enumerate(_outlines(dataset, name)):
+        problem = problem_with_target(target, size, masks=False) or _label_problem(target, len(names))
+        if masks and target.masks is None:
+            problem = problem or "target.masks is None, but masks=True"
+        if problem:
+            raise DataError(f"{name}: image {position}: {problem}")
+        columns.sizes.append(size)
+        columns.ids.append(int(target.image_id))
+        columns.targets.append(replace(target, masks=None))
+    if not columns.sizes:
+        raise DataError(f"{name}: holds no image")
+    return _index(columns, names, name)
+
+
+def _class_names(dataset: DetectionDataset, name: str) -> tuple[str, ...]:
+    names = tuple(dataset.class_names)
+    if not names or not all(isinstance(one, str) for one in names) or len(set(names)) < len(names):
+        raise DataError(f"{name}: class_names must be different strings, at least one, not {list(names)[:8]!r}")
+    return names
+
+
+def _label_problem(target: Target, classes: int) -> str | None:
+    labels = np.asarray(target.labels)
+    if labels.dtype.kind not in "iu":
+        return f"target.labels must be integers, not {labels.dtype}"
+    if target.labelled is not None and tuple(target.labelled.shape) != (classes,):
+        return f"target.labelled must be ({classes},), not {tuple(target.labelled.shape)}"
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    return f"label {wrong[0]} is not in 0..{classes - 1}" if len(wrong) else None
+
+
+def _outlines(dataset: DetectionDataset, name: str) -> Iterator[tuple[Size, Target]]:
+    """Yield the size and the target of each image, without loading it if the dataset has both."""
+    target, sizes = getattr(dataset, "target", None), getattr(dataset, "sizes", None)
+    if callable(target) and sizes is not None:
+        stated = np.asarray(sizes() if callable(sizes) else sizes).reshape(-1, 2)
+        if len(stated) != len(dataset):
+            raise DataError(f"{name}: sizes has {len(stated)} rows for {counted(len(dataset), 'image')}")
+        for position, (height, width) in enumerate(stated.tolist()):
+            yield (int(height), int(width)), _checked(target(position), name, position)
+        return
+    log.info("%s: loading %s for annotations and sizes", name, counted(len(dataset), "image"))
+    for position in range(len(dataset)):
+        loaded: Any = dataset.load(position)
+        if not isinstance(loaded, tuple) or len(loaded) != 2:
+            raise DataError(f"{name}: load({position}) must return image, target, not {type(loaded).__name__}")
+        image, found = loaded[0], _checked(loaded[1], name, position)
+        if problem := problem_with(image, found, masks=False):
+            raise DataError(f"{name}: image {position}: {problem}")
+        yield (int(image.shape[0]), int(image.shape[1])), found
+
+
+def _checked(target: Any, name: str, position: int) -> Target:
+    if not isinstance(target, Target):
+        raise DataError(f"{name}: image {position}: the target must be a tldet Target, not {type(target).__name__}")
+    return target
+
+
+def _ignored(target: Target) -> NDArray[np.bool_]:
+    return np.asarray(target.ignore, np.bool_) if len(target.ignore) else np.zeros(len(target), np.bool_)
+
+
+def _image_ids(ids: Sequence[int], name: str) -> NDArray[np.int64]:
+    """Return the ids of images; if the dataset leaves them at 0, they are 1, 2, ..."""
+    if not any(ids):
+        return np.arange(1, len(ids) + 1)
+    if len(set(ids)) < len(ids):
+        twice = next(one for number, one in enumerate(ids) if one in ids[:number])
+        raise DataError(f"{name}: image_id {twice} is given twice; leave them all at 0, or number the images")
+    return np.array(ids, np.int64)
+
+
+def _index(columns: _Columns, names: tuple[str, ...], name: str) -> AnnotationIndex:
+    targets = columns.targets
+    counts = np.array([len(one) for one in targets])
+    boxes = np.concatenate([np.asarray(one.boxes, np.float32).reshape(-1, 4) for one in targets])
+    total = len(boxes)
+    stated = [one.labelled for one in targets]
+    every = torch.ones(len(names), dtype=torch.bool)
+    labelled = None
+    if any(one is not None for one in stated):
+        labelled = np.stack([np.asarray(every if one is None else one, np.bool_) for one in stated])
+    return AnnotationIndex(
+        path=Path(name),
+        class_names=names,
+        category_ids=tuple(range(1, len(names) + 1)),
+        file_names=[""] * len(targets),
+        image_ids=_image_ids(columns.ids, name),
+        sizes=np.array(columns.sizes, np.int32).reshape(-1, 2),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        boxes=boxes,
+        labels=np.concatenate([np.asarray(one.labels, np.int64).reshape(-1) for one in targets]),
+        crowd=np.concatenate([_ignored(one) for one in targets]),
+        annotation_ids=np.arange(1, total + 1),
+        areas=(boxes[:, 2:] - boxes[:, :2]).prod(1, dtype=np.float64),
+        spans=np.zeros(total + 1, np.int64),
+        raw=np.zeros(0, np.uint8),
+        labelled=labelled,
+    )

@@ -1,0 +1,148 @@
+"""Callbacks: own code at certain points of training.
+
+A callback is an mmengine ``Hook``, so hooks written for mmengine work as long as they use only the points that tldet's
+trainer has; a hook with another point is rejected by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mmengine.hooks import Hook
+from mmengine.runner.priority import get_priority
+
+from tldet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tldet.engine.trainer import Trainer
+
+POINTS: Mapping[str, tuple[str, ...]] = {  # each hook point with its arguments after the trainer
+    "before_train": (),
+    "before_train_iter": ("batch_idx", "data_batch"),
+    "after_train_iter": ("batch_idx", "data_batch", "outputs"),
+    "before_val_epoch": (),
+    "after_val_epoch": ("metrics",),
+    "before_save_checkpoint": ("checkpoint",),
+    "after_load_checkpoint": ("checkpoint",),
+    "after_train": (),
+}
+WORDS = ("before", "after", "on")  # with which names of hook points begin, here or in other toolkits
+NEAR_WORD, NEAR = 0.6, 0.8  # least similarity of a misspelled first word and name, 0 to 1
+
+
+class Callback(Hook):  # type: ignore[misc]
+    """Base class of callbacks; override the methods that you need.
+
+    The trainer passes itself as ``runner``: ``runner.model``, ``runner.optimizer``, ``runner.state.step``,
+    ``runner.work_dir``, ``runner.world.main`` (write files only there), ``runner.stop(reason)``. A callback is called in
+    every process of a run, and must keep no state between steps that a resumed run would lack; state belongs into the
+    checkpoint (``before_save_checkpoint``, ``after_load_checkpoint``).
+
+    Attributes:
+        priority: of several callbacks, the one with the higher priority is called first: "VERY_HIGH", "HIGH", "NORMAL",
+            "LOW", ...
+    """
+
+    def before_train(self, runner: Trainer) -> None:
+        """Run before the first step, after a checkpoint to resume from is loaded."""
+
+    def before_train_iter(self, runner: Trainer, batch_idx: int, data_batch: Any = None) -> None:
+        """Run before each optimizer step.
+
+        Args:
+            runner: the trainer.
+            batch_idx: number of the step, from 0.
+            data_batch: its micro-batches.
+        """
+
+    def after_train_iter(
+        self, runner: Trainer, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Run after each optimizer step.
+
+        Args:
+            runner: the trainer.
+            batch_idx: number of the step, from 0.
+            data_batch: its micro-batches.
+            outputs: ``loss`` (their sum), ``losses`` (each loss by name, a scalar tensor on the device), ``grad_norm``
+                (before clipping) and ``lr`` (learning rate of each parameter group by name).
+        """
+
+    def before_val_epoch(self, runner: Trainer) -> None:
+        """Run before each validation."""
+
+    def after_val_epoch(self, runner: Trainer, metrics: Mapping[str, float] | None = None) -> None:
+        """Run after each validation.
+
+        Args:
+            runner: the trainer.
+            metrics: metrics and validation losses.
+        """
+
+    def before_save_checkpoint(self, runner: Trainer, checkpoint: dict[str, Any]) -> None:
+        """Run before a checkpoint is written; tensors and plain containers may be added to it."""
+
+    def after_load_checkpoint(self, runner: Trainer, checkpoint: dict[str, Any]) -> None:
+        """Run when a run is resumed, with the checkpoint."""
+
+    def after_train(self, runner: Trainer) -> None:
+        """Run after the last step, also of a run that was interrupted."""
+
+
+def by_priority(callbacks: Iterable[Any]) -> list[Any]:
+    """Sort callbacks by priority, higher priority (mmengine's smaller number) first."""
+    return sorted(callbacks, key=lambda callback: int(get_priority(callback.priority)))
+
+
+def check_callback(callback: Any, name: str = "") -> None:
+    """Check that a callback uses only hook points that exist, with their arguments.
+
+    Args:
+        callback: a :class:`Callback` or an mmengine ``Hook``.
+        name: its name in messages; None takes that of its class.
+
+    Raises:
+        ConfigError: it is neither, or has a method that would never be called.
+    """
+    name = name or f"callback {type(callback).__name__}"
+    if not isinstance(callback, Hook):
+        raise ConfigError(f"{name}: must be a tldet Callback or an mmengine Hook")
+    for method in _own_names(type(callback)):
+        if method in POINTS:
+            _check_arguments(getattr(callback, method), method, name)
+        elif problem := _problem_with(method):
+            raise ConfigError(f"{name}.{method}: {problem}")
+
+
+def _own_names(kind: type[Any]) -> Iterator[str]:
+    """Yield the names of methods that are defined outside the two base classes."""
+    above = kind.__mro__[: next(n for n, one in enumerate(kind.__mro__) if one in (Callback, Hook))]
+    for one in above:
+        yield from (name for name, value in vars(one).items() if callable(value) or isinstance(value, staticmethod))
+
+
+def _problem_with(method: str) -> str | None:
+    """Return why a method looks like a hook point that does not exist; None for a method of another kind."""
+    if method in Hook.stages or (method.startswith("_") and method in vars(Hook)):
+        return f"tldet's trainer has no such hook point; it has {', '.join(POINTS)}"
+    word = re.split(r"_|(?=[A-Z])", method.strip("_"))[0].lower()
+    if method.startswith("__") or not difflib.get_close_matches(word, WORDS, n=1, cutoff=NEAR_WORD):
+        return None
+    plain = {point.replace("_", ""): point for point in POINTS}
+    near = difflib.get_close_matches(method.replace("_", "").lower(), list(plain), n=1, cutoff=NEAR)
+    if not near and word not in WORDS:
+        return None
+    hint = f"did you mean {plain[near[0]]}?" if near else f"hook points are {', '.join(POINTS)}"
+    return f"is no hook point; {hint}"
+
+
+def _check_arguments(method: Any, point: str, name: str) -> None:
+    arguments = POINTS[point]
+    try:
+        inspect.signature(method).bind(None, **dict.fromkeys(arguments))
+    except TypeError:
+        raise ConfigError(f"{name}.{point}: must take the arguments {', '.join(('runner', *arguments))}") from None

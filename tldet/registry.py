@@ -10,7 +10,8 @@ BACKBONES = Registry("backbone", scope="tldet", locations=["tldet.models.backbon
 NECKS = Registry("neck", scope="tldet", locations=["tldet.models.necks", "tldet.models.simple_pyramid"])
 HEADS = Registry("head", scope="tldet", locations=["tldet.models.heads"])
 DATASETS = Registry("dataset", scope="tldet", locations=["tldet.data.coco", "tldet.data.folder"])
-TRANSFORMS = Registry("transform", scope="tldet", locations=["tldet.data.transforms", "tldet.data.crops", "tldet.data.named_transforms"])
+_TRANSFORMS = ["tldet.data.transforms", "tldet.data.crops", "tldet.data.named_transforms"]
+TRANSFORMS = Registry("transform", scope="tldet", locations=_TRANSFORMS)
 OPTIMIZERS = Registry("optimizer", scope="tldet", locations=["tldet.transfer.param_groups"])
 HOOKS = Registry("hook", scope="tldet", locations=["tldet.engine.hooks"])
 INTERFACES = {  # attributes and methods that each component must have

@@ -18,6 +18,7 @@ from tldet.plugins import ADAPTERS
 from tldet.structures import Target
 
 ARGUMENTS = ("image", "target", "rng")  # of a transform
+ROUNDING = 0.1  # pixels by which resized boxes may exceed their image
 
 
 @dataclass
@@ -159,12 +160,13 @@ def problem_with_target(target: Target, size: tuple[int, int], *, masks: bool) -
             return f"target.{name} has {length} entries for {count} boxes"
     limit = torch.tensor([size[1], size[0]], dtype=target.boxes.dtype)
     low, high = target.boxes[:, :2], target.boxes[:, 2:]
-    sound = ((high > low) & (low >= 0) & (high <= limit)).all(1)  # false for NaN
+    sound = ((high > low) & (low >= -ROUNDING) & (high <= limit + ROUNDING)).all(1)  # false for NaN
     if bool(sound.all()):
         return None
     row = int((~sound).nonzero()[0])
     box = [round(value, 2) for value in target.boxes[row].tolist()]
-    return f"box {row} {box} must have an extent and lie within the image of {size[1]} x {size[0]} pixels (x0, y0, x1, y1)"
+    where = f"the image of {size[1]} x {size[0]} pixels"
+    return f"box {row} {box} must have an extent and lie within {where} (x0, y0, x1, y1)"
 
 
 def as_factory(target: Any) -> Any:

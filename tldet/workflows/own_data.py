@@ -63,8 +63,8 @@ def _paths(recipe: Config, option: str, path: str) -> dict[str, str]:
     if not found:
         kind = recipe.get(f"data.{splits[0]}.type")
         raise ConfigError(
-            f"{option} {path}: dataset {kind} of the recipe takes no {parameter}; set data.{splits[0]} in the recipe, or "
-            f"single keys with --cfg-options data.{splits[0]}.KEY=VALUE"
+            f"{option} {path}: dataset {kind} of the recipe takes no {parameter}; set data.{splits[0]} in the recipe, "
+            f"or single keys with --cfg-options data.{splits[0]}.KEY=VALUE"
         )
     return found
 

@@ -23,6 +23,7 @@ from tldet.engine.validation import best_of
 from tldet.engine.verdict import judge
 from tldet.errors import ConfigError
 from tldet.models.classifier import build_classifier
+from tldet.plugins import needed_imports
 from tldet.registry import DATASETS
 from tldet.transfer.provenance import TASK, export_backbone, outline
 from tldet.wording import counted
@@ -124,6 +125,7 @@ def _meta(cfg: Config, data: ImageFolderDataset) -> dict[str, Any]:
         "class_names": list(data.class_names),
         "weights_source": cfg.get("model.backbone.weights") or "random",
         "versions": versions(),
+        "imports": needed_imports(cfg.data),
     }
 
 

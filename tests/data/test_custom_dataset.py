@@ -98,6 +98,7 @@ def test_classes_of_a_model_are_matched_by_name() -> None:
         ({"labels": torch.tensor([0, 1])}, "labels has 2 entries for 1 boxes"),
         ({"labels": torch.tensor([0.0])}, "must be integers"),
         ({"ignore": torch.zeros(3, dtype=torch.bool)}, "ignore has 3 entries"),
+        ({"boxes": np.array(BOX)}, "boxes must be a torch tensor, not ndarray"),
         ({"image_id": 7}, "image_id 7 is given twice"),
         ({"masks": torch.zeros(1, 4, 4, dtype=torch.uint8)}, "masks must be"),
     ],

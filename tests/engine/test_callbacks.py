@@ -32,8 +32,8 @@ def test_every_point_is_accepted(base: type[Any], point: str) -> None:
         ("afterTrainIter", "did you mean after_train_iter?"),
         ("on_train_end", "is no hook point; hook points are"),
         ("before_everything", "is no hook point"),
-        ("before_train_epoch", "tldet's trainer has no such hook point"),
-        ("after_run", "tldet's trainer has no such hook point"),
+        ("before_val_iter", "tldet's trainer has no such hook point"),
+        ("after_test_epoch", "tldet's trainer has no such hook point"),
         ("_after_iter", "tldet's trainer has no such hook point"),
     ],
 )

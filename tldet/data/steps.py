@@ -146,6 +146,9 @@ def problem_with(image: Any, target: Target, *, masks: bool) -> str | None:
 
 def problem_with_target(target: Target, size: tuple[int, int], *, masks: bool) -> str | None:
     """Return what is wrong with the target of an image of ``size`` (height, width); None if it is sound."""
+    for name in ("boxes", "labels", "ignore"):
+        if not isinstance(getattr(target, name), torch.Tensor):
+            return f"target.{name} must be a torch tensor, not {type(getattr(target, name)).__name__}"
     count = len(target.boxes)
     if tuple(target.boxes.shape) != (count, 4):
         return f"target.boxes must be (N, 4), not {tuple(target.boxes.shape)}"

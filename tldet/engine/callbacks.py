@@ -21,14 +21,20 @@ if TYPE_CHECKING:
     from tldet.engine.trainer import Trainer
 
 POINTS: Mapping[str, tuple[str, ...]] = {  # each hook point with its arguments after the trainer
+    "before_run": (),
     "before_train": (),
+    "before_train_epoch": (),
     "before_train_iter": ("batch_idx", "data_batch"),
     "after_train_iter": ("batch_idx", "data_batch", "outputs"),
+    "after_train_epoch": (),
+    "before_val": (),
     "before_val_epoch": (),
     "after_val_epoch": ("metrics",),
+    "after_val": (),
     "before_save_checkpoint": ("checkpoint",),
     "after_load_checkpoint": ("checkpoint",),
     "after_train": (),
+    "after_run": (),
 }
 WORDS = ("before", "after", "on")  # with which names of hook points begin, here or in other toolkits
 NEAR_WORD, NEAR = 0.6, 0.8  # least similarity of a misspelled first word and name, 0 to 1
@@ -46,6 +52,24 @@ class Callback(Hook):  # type: ignore[misc]
         priority: of several callbacks, the one with the higher priority is called first: "VERY_HIGH", "HIGH", "NORMAL",
             "LOW", ...
     """
+
+    def before_run(self, runner: Trainer) -> None:
+        """Run before anything else, before a checkpoint to resume from is loaded."""
+
+    def before_train_epoch(self, runner: Trainer) -> None:
+        """Run before the first step of each epoch."""
+
+    def after_train_epoch(self, runner: Trainer) -> None:
+        """Run after the last step of each epoch, and of the run."""
+
+    def before_val(self, runner: Trainer) -> None:
+        """Run before each validation, before :meth:`before_val_epoch`."""
+
+    def after_val(self, runner: Trainer) -> None:
+        """Run after each validation, after :meth:`after_val_epoch`."""
+
+    def after_run(self, runner: Trainer) -> None:
+        """Run after everything else, also after a run that was interrupted."""
 
     def before_train(self, runner: Trainer) -> None:
         """Run before the first step, after a checkpoint to resume from is loaded."""
@@ -68,7 +92,7 @@ class Callback(Hook):  # type: ignore[misc]
             runner: the trainer.
             batch_idx: number of the step, from 0.
             data_batch: its micro-batches.
-            outputs: ``loss`` (their sum), ``losses`` (each loss by name, a scalar tensor on the device), ``grad_norm``
+            outputs: ``loss`` (their sum, a tensor), ``losses`` (each loss by name, a scalar tensor on the device), ``grad_norm``
                 (before clipping) and ``lr`` (learning rate of each parameter group by name).
         """
 

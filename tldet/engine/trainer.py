@@ -9,12 +9,14 @@ Together this makes a resumed run bit-identical to one left alone (CPU, same num
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -111,6 +113,7 @@ class Trainer:
         self.memory = StepMemory(self.model, optimizer, settings.on_oom == "reduce")
         self.stopwatch = Stopwatch(clock)
         self.iter = 0  # as in mmengine: steps finished before the one whose callbacks run
+        self.logger = log  # for callbacks
         self._stop_reason: str | None = None
         self._agreed = False
         self._saved = time.monotonic()
@@ -129,6 +132,7 @@ class Trainer:
                 message says how to continue.
         """
         rng: Mapping[str, Any] | None = None
+        self._call("before_run")
         if resume:
             rng = self._resume()
         else:
@@ -143,6 +147,7 @@ class Trainer:
                 self.reporter.close()
                 getattr(stream, "close", lambda: None)()
         self._call("after_train")
+        self._call("after_run")
         if reason == INTERRUPTED:
             self.world.first(lambda: None)  # a process that ended before the last file is written has torchrun stop all
             raise KeyboardInterrupt(f"stopped after step {self.state.step}, saved in {self.work_dir}; --resume goes on")
@@ -190,6 +195,11 @@ class Trainer:
     def epoch(self) -> int:
         """Number of finished epochs."""
         return int(self.iter / self.steps_per_epoch)
+
+    @property
+    def max_epochs(self) -> int | None:
+        """Number of epochs of the run, the last of which may be a fraction; None while a budget is measured."""
+        return None if self.state.total is None else math.ceil(self.state.total / self.steps_per_epoch)
 
     @property
     def max_iters(self) -> int | None:
@@ -244,6 +254,8 @@ class Trainer:
                 batches, images = feed.take(state.step)
             except DataError as error:
                 raise self._unreadable(error) from None
+            if state.step == 0 or falls_due(state.step, 1.0, self.steps_per_epoch):
+                self._call("before_train_epoch")
             self._call("before_train_iter", batch_idx=state.step, data_batch=batches)
             result = self._take(batches, images, partial(self._look_ahead, feed, interrupts))
             state.step += 1
@@ -253,8 +265,11 @@ class Trainer:
         if budget and state.total is None:
             state.total = self.world.first(partial(budget.fix, state.step, state.seconds))
         self.recorder.step(state, result, lr, self.images_per_step, state.seconds - before)
-        outputs = {"loss": result.loss, "losses": result.parts, "grad_norm": result.norm, "lr": rates(self.optimizer)}
+        loss = torch.tensor(result.loss, dtype=torch.float64)  # a tensor, as hooks of mmengine expect
+        outputs = {"loss": loss, "losses": result.parts, "grad_norm": result.norm, "lr": rates(self.optimizer)}
         self._call("after_train_iter", batch_idx=state.step - 1, data_batch=batches, outputs=outputs)
+        if self._due(1.0):
+            self._call("after_train_epoch")
         self.iter = state.step
         *totals, stopped, interrupted = result.notes
         feed.agree(totals)
@@ -307,6 +322,7 @@ class Trainer:
         self.state.unmeasured = True
         if interrupted:
             return False
+        self._call("before_val")
         self._call("before_val_epoch")
         try:
             call = partial(measure, self.model, interrupts.ending(self.evaluate), self.ema, self.precision)
@@ -323,6 +339,7 @@ class Trainer:
         if is_best:
             self._save(self.keeper.best_path, whole=False)
         self._call("after_val_epoch", metrics=self.state.metrics)
+        self._call("after_val")
         return True
 
     def _save(self, path: Path, *, whole: bool = True) -> None:

@@ -142,7 +142,9 @@ def finetune(
             return train(used, work_dir=folder, init_from=init_from, files=files, **shown)
 
 
-def _filled(recipe: Config, layout: Layout | None, index: AnnotationIndex, choices: Choices, seed: int) -> dict[str, Any]:
+def _filled(
+    recipe: Config, layout: Layout | None, index: AnnotationIndex, choices: Choices, seed: int
+) -> dict[str, Any]:
     """The recipe with data, classes, sizes and length filled in."""
     config: dict[str, Any] = recipe.data
     data = config["data"] = config.get("data") or {}

@@ -197,7 +197,8 @@ def _by_class(
     """The weights with class layers for the model's own classes, and these layers alone."""
     own, carried, others = model.state_dict(), {}, dict(weights)
     head: Any = model.head
-    layers = {f"head.{name}": name in getattr(head, "background_layers", ()) for name in head.class_layers}
+    background = getattr(head, "background_layers", ())
+    layers = {f"head.{name}": name in background for name in getattr(head, "class_layers", ())}
     for name in [name for name in weights if name.rpartition(".")[0] in layers]:
         layer, old, new = name.rpartition(".")[0], others.pop(name), own.get(name)
         if new is None:

@@ -22,12 +22,11 @@ class Head(nn.Module):
     Attributes:
         class_layers: dotted names of the layers whose output rows belong to classes; their weights are transferred by
             class name.
-        background_layers: those of them whose last row is the background.
+        background_layers: (optional) those of them whose last row is the background.
         predicts_masks: the head predicts instance masks, and its loss needs them.
     """
 
     class_layers: tuple[str, ...] = ()
-    background_layers: tuple[str, ...] = ()
     predicts_masks: bool = False
 
     @abstractmethod

@@ -126,7 +126,7 @@ def last_layers(detector: Detector) -> list[str]:
     """The layers that classify and correct boxes (and masks): what TFA fine-tunes."""
     head: Any = detector.head
     boxes = [name for name, _ in head.named_modules() if name.rpartition(".")[2] == BOX_LAYER]
-    return [f"head.{name}" for name in dict.fromkeys([*head.class_layers, *boxes])]
+    return [f"head.{name}" for name in dict.fromkeys([*getattr(head, "class_layers", ()), *boxes])]
 
 
 def all_but(model: nn.Module, spared: Sequence[str], prefix: str = "") -> list[str]:

@@ -88,10 +88,18 @@ def _located(name: str, giver: str) -> tuple[str, str | None]:
         module, folder = name, None
     if not MODULE.fullmatch(module):
         raise ConfigError(f"{giver} {name}: is not the name of a Python module")
-    loaded = getattr(sys.modules.get(module), "__file__", None)
-    if folder is not None and loaded and Path(folder) not in Path(loaded).resolve().parents:
-        raise ConfigError(f"{giver} {name}: another module named {module} is in use ({loaded}); rename the file")
+    other = None if folder is None else _origin(module)
+    if folder is not None and other and Path(folder) not in Path(other).resolve().parents:
+        raise ConfigError(f"{giver} {name}: another module is named {module} ({other}); rename the file")
     return module, folder
+
+
+def _origin(module: str) -> str | None:
+    """Return the file of a module that is imported, or would be without further folders."""
+    if module in sys.modules:
+        return getattr(sys.modules[module], "__file__", None)
+    spec = PathFinder.find_spec(module)
+    return None if spec is None else spec.origin
 
 
 def _make_findable(module: str, folder: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tldet.config import build
-from tldet.config.check import parameters, takes_any
+from tldet.config.check import parameters
 from tldet.errors import ConfigError
 from tldet.models.backbones.base import Backbone, Norm, ceil_div, child_groups
 from tldet.plugins import lookup
@@ -102,8 +102,7 @@ def build_backbone(section: Mapping[str, Any], path: str = "model.backbone") -> 
     target = lookup(BACKBONES, section["type"])
     known = {} if target is None else parameters(target)
     shared = asdict(BackboneOptions())
-    passes_on = isinstance(target, type) and issubclass(target, Backbone) and takes_any(target)
-    rest = {} if target is None or passes_on else {k: section[k] for k in shared if k in section and k not in known}
+    rest = {} if target is None else {k: section[k] for k in shared if k in section and k not in known}
     built = build(BACKBONES, {k: v for k, v in section.items() if k not in rest}, path)
     if isinstance(built, Backbone) and not _changes(built, rest):
         return built

@@ -47,7 +47,9 @@ def test_a_file_by_path_and_a_package(folder: Path, tmp_path_factory: pytest.Tem
     (place / "plug_c" / "__init__.py").write_text("from plug_c import inner")
     (place / "plug_c" / "inner.py").write_text(PART.format(name="plug_c_step"))
     import_plugins([str(place / "plug_b.py"), str(place / "plug_c")])
-    config = {"data": {"val": {"type": "CocoDataset", "transforms": [{"type": "plug_c_step"}, {"type": "plug_b_step"}]}}}
+    config = {
+        "data": {"val": {"type": "CocoDataset", "transforms": [{"type": "plug_c_step"}, {"type": "plug_b_step"}]}}
+    }
     assert needed_imports(config) == ["plug_b", "plug_c"], "the package, not its inner module"
 
 
@@ -121,7 +123,7 @@ def test_every_command_takes_import(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_unknown_type_names_the_way_out() -> None:
     config = Config({"head": {"type": "RetinaHed"}})
-    with pytest.raises(ConfigError, match="did you mean 'RetinaNetHead'.*--import PACKAGE"):
+    with pytest.raises(ConfigError, match=r"did you mean 'RetinaNetHead'.*--import PACKAGE"):
         check(config, {"head": Part(HEADS)})
 
 

@@ -64,8 +64,7 @@ class PointHead(Head):  # shapes: B images, M locations of all levels, G objects
         labels, boxes = labels.gather(1, rows), boxes.gather(1, rows[..., None].expand(-1, -1, 4))
         limits = boxes.new_tensor([[width, height] * 2 for height, width in sizes])[:, None]
         boxes = boxes.clamp(min=0).minimum(limits)
-        same = labels[:, :, None] == labels[:, None]
-        overlap = (torch.stack([box_iou(one, one) for one in boxes]) * same).triu(1).amax(1)  # with better ones
-        scores, order = scores.masked_fill(overlap > 0.5, 0).sort(1, descending=True)
+        overlap = torch.stack([box_iou(one, one) for one in boxes]) * (labels[:, :, None] == labels[:, None])
+        scores, order = scores.masked_fill(overlap.triu(1).amax(1) > 0.5, 0).sort(1, descending=True)
         boxes, labels = boxes.gather(1, order[..., None].expand(-1, -1, 4)), labels.gather(1, order)
         return boxes, scores, labels, (scores > self.score_thr).sum(1)

@@ -138,7 +138,9 @@ class Noise:
 
     def __call__(self, image: Any, target: Target, rng: np.random.Generator) -> tuple[Any, Target]:
         boxes = torch.cat([target.boxes, torch.tensor([[0.0, 0.0, 4.0, 4.0]])])
-        added = replace(target, boxes=boxes, labels=torch.cat([target.labels, torch.tensor([1])]), ignore=torch.zeros(0))
+        added = replace(
+            target, boxes=boxes, labels=torch.cat([target.labels, torch.tensor([1])]), ignore=torch.zeros(0)
+        )
         return image + rng.integers(0, 9, image.shape, dtype=np.uint8), replace(added, ignore=torch.zeros(2).bool())
 
 

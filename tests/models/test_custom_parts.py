@@ -209,7 +209,7 @@ def test_keyword_arguments_can_be_configured() -> None:
     check(Config({"head": section}), part)
     head = build(HEADS, section, in_channels=8, strides=(8, 16, 32, 64, 128))
     assert (head.extra, head.num_classes, head.settings.score) == (2.0, 3, 0.3)
-    with pytest.raises(ConfigError, match="head.settings.scor: unknown key"):
+    with pytest.raises(ConfigError, match=r"head.settings.scor: unknown key"):
         check(Config({"head": {**section, "settings": {"scor": 0.3}}}), part)
-    with pytest.raises(ConfigError, match="head Wider: .*unexpected keyword argument 'exta'"):
+    with pytest.raises(ConfigError, match=r"head Wider: .*unexpected keyword argument 'exta'"):
         build(HEADS, {**section, "exta": 1}, in_channels=8, strides=(8, 16, 32, 64, 128))

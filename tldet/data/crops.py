@@ -113,7 +113,6 @@ class Albumentation(Step):
             masks = from_gray(changed)
         return _Moved(out["image"], rows[objects], boxes[objects], expected, masks)
 
-
     def _composed(self, given: dict[str, Any], rows: NDArray[np.int64], image_id: int) -> dict[str, Any]:
         """Call albumentations.
 

@@ -145,10 +145,10 @@ class CustomDataset(SampleDataset):
         kept = labels >= 0
         sample = Labelled(
             np.ascontiguousarray(image),
-            np.array(target.boxes, np.float32)[kept],
+            _array(target.boxes, np.float32)[kept],
             np.flatnonzero(kept),
             _ignored(target)[kept],
-            np.array(target.masks, np.uint8)[kept] if self.masks else None,
+            _array(target.masks, np.uint8)[kept] if self.masks else None,
             labels=labels[kept],
             image_id=image_id,
         )
@@ -246,6 +246,11 @@ def _checked(target: Any, name: str, position: int) -> Target:
     if not isinstance(target, Target):
         raise DataError(f"{name}: image {position}: the target must be a tldet Target, not {type(target).__name__}")
     return target
+
+
+def _array(values: Any, dtype: Any) -> NDArray[Any]:
+    """Return a tensor as an array of its own."""
+    return np.asarray(values.detach().cpu().numpy(), dtype).copy()
 
 
 def _ignored(target: Target) -> NDArray[np.bool_]:

@@ -44,9 +44,9 @@ class Callback(Hook):  # type: ignore[misc]
     """Base class of callbacks; override the methods that you need.
 
     The trainer passes itself as ``runner``: ``runner.model``, ``runner.optimizer``, ``runner.state.step``,
-    ``runner.work_dir``, ``runner.world.main`` (write files only there), ``runner.stop(reason)``. A callback is called in
-    every process of a run, and must keep no state between steps that a resumed run would lack; state belongs into the
-    checkpoint (``before_save_checkpoint``, ``after_load_checkpoint``).
+    ``runner.work_dir``, ``runner.world.main`` (write files only there), ``runner.stop(reason)``. A callback is called
+    in every process of a run, and must keep no state between steps that a resumed run would lack; state belongs into
+    the checkpoint (``before_save_checkpoint``, ``after_load_checkpoint``).
 
     Attributes:
         priority: of several callbacks, the one with the higher priority is called first: "VERY_HIGH", "HIGH", "NORMAL",

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from tldet.config import build, build_settings, require_ranges
 from tldet.device import constant
+from tldet.errors import ConfigError
 from tldet.models.backbones import build_backbone
 from tldet.models.backbones.base import rest_frozen
 from tldet.models.boxes import clip
 from tldet.models.heads.base import Head
-from tldet.errors import ConfigError
 from tldet.registry import HEADS, NECKS
 from tldet.structures import Batch, Detections, InstanceMasks, Size, Target
 

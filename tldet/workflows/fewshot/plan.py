@@ -19,8 +19,8 @@ from tldet.errors import DataError
 from tldet.transfer.sources import file_hash
 from tldet.workflows.data_layout import resolve_layout
 from tldet.workflows.study.arms import refuse_controlled
-from tldet.workflows.study.job import RUNS, Factor, Job, folder_name, keep_settings
 from tldet.workflows.study.data import SPLIT_SEED, Wishes
+from tldet.workflows.study.job import RUNS, Factor, Job, folder_name, keep_settings
 from tldet.workflows.study.plan import check_seeds
 
 log = logging.getLogger(__name__)

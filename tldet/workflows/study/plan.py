@@ -20,7 +20,6 @@ from tldet.workflows.study.data import JsonData, StudyData, Wishes, own_study_da
 from tldet.workflows.study.job import RUNS, Job, folder_name, keep_settings
 
 
-
 @dataclass(frozen=True)
 class Plan:
     """The runs of a study.

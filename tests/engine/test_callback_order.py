@@ -80,7 +80,7 @@ def test_the_outputs(called: tuple[Order, EveryTwo]) -> None:
         assert outputs["grad_norm"] > 0
         assert {"backbone", "neck", "head"} <= set(outputs["lr"])
     rates = [outputs["lr"]["head"] for outputs in called[0].outputs]
-    assert rates == sorted(rates), "of a warm-up"
+    assert rates[0] < max(rates) == pytest.approx(0.0015), "of a warm-up"
 
 
 def test_a_hook_of_mmengine(called: tuple[Order, EveryTwo]) -> None:

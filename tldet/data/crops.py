@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import cv2
@@ -37,6 +39,15 @@ def albumentations() -> Any:
     return library
 
 
+def leaves(transform: Any) -> Iterator[Any]:
+    """Yield the transforms within a composition of albumentations, or the transform itself."""
+    if isinstance(transform, albumentations().BaseCompose):
+        for one in transform.transforms:
+            yield from leaves(one)
+    else:
+        yield transform
+
+
 class _Moved(NamedTuple):
     """Output of a transform of N objects: M boxes, not clipped."""
 
@@ -61,8 +72,15 @@ class Albumentation(Step):
 
     def __init__(self, transform: Any, *, least_visible: float = 0.0, name: str = "albumentations") -> None:
         library, self.least_visible, self.name = albumentations(), least_visible, name
+        from albumentations.augmentations.dropout.transforms import BaseDropout
+
         from tldet.data.box_carrier import BoxCarrier
 
+        self.drops_only = all(isinstance(one, BaseDropout) for one in leaves(transform))
+        self.in_place = all(isinstance(one, library.ImageOnlyTransform) for one in leaves(transform))
+        if self.in_place:  # boxes would be rounded
+            self.compose = library.Compose([transform])
+            return
         params = library.BboxParams("pascal_voc", label_fields=["rows"], check_each_transform=False)
         self.compose = library.Compose([transform], bbox_params=params, mask_interpolation=cv2.INTER_LINEAR)
         self.compose.processors["bboxes"] = BoxCarrier(params)
@@ -71,9 +89,11 @@ class Albumentation(Step):
     def __call__(self, sample: Labelled, draws: Draws) -> Labelled:
         """Run the step with a seed of its own."""
         self.compose.set_random_seed(int(draws.picture.integers(2**31)))
+        if self.in_place:
+            return replace(sample, image=self._composed({"image": sample.image}, sample.image_id)["image"])
         moved = self._run(sample)
         rows, window = moved.rows, (0, 0, moved.image.shape[1], moved.image.shape[0])
-        boxes = clip_boxes(moved.boxes, window)
+        boxes = clip_boxes(self._unrounded(moved.boxes, sample.boxes[rows]), window)
         share, masks = areas(boxes) / np.maximum(areas(moved.boxes), TINY), None
         if moved.masks is not None and sample.masks is not None:
             masks = _copies(moved.masks[rows], boxes, rows)
@@ -95,6 +115,12 @@ class Albumentation(Step):
             image_id=sample.image_id,
         )
 
+    def _unrounded(self, boxes: Boxes, before: Boxes) -> Boxes:
+        """Undo the rounding of albumentations' dropouts, which cut boxes to whole pixels."""
+        if not self.drops_only:
+            return boxes
+        return np.where(np.abs(boxes - before) <= SLACK, before, boxes)
+
     def _run(self, sample: Labelled) -> _Moved:
         """Transform the image, the masks, the objects' boxes and the boxes around the masks."""
         count, masks = len(sample.boxes), sample.masks
@@ -103,7 +129,8 @@ class Albumentation(Step):
         given = {"image": sample.image, "bboxes": np.concatenate([sample.boxes, before[own]])}
         if masks is not None and count:
             given["masks"] = to_gray(masks)
-        out = self._composed(given, np.concatenate([np.arange(count), count + own]), sample.image_id)
+        given["rows"] = np.concatenate([np.arange(count), count + own])
+        out = self._composed(given, sample.image_id)
         boxes, rows = np.asarray(out["bboxes"], np.float32).reshape(-1, 4), np.asarray(out["rows"], np.int64)
         objects = rows < count
         expected = np.full((count, 4), np.nan, np.float32)
@@ -113,14 +140,14 @@ class Albumentation(Step):
             masks = from_gray(changed)
         return _Moved(out["image"], rows[objects], boxes[objects], expected, masks)
 
-    def _composed(self, given: dict[str, Any], rows: NDArray[np.int64], image_id: int) -> dict[str, Any]:
+    def _composed(self, given: dict[str, Any], image_id: int) -> dict[str, Any]:
         """Call albumentations.
 
         Raises:
             DataError: the transform cannot be applied to the image, or does not return an image of uint8.
         """
         try:
-            out: dict[str, Any] = self.compose(**given, rows=rows)
+            out: dict[str, Any] = self.compose(**given)
         except Exception as error:  # each transform raises its own kinds
             why = " ".join(str(error).split()) or type(error).__name__
             raise DataError(f"transform {self.name}: {why} (image {image_id})") from error

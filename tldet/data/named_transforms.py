@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from tldet.data.crops import Albumentation, albumentations
+from tldet.data.crops import Albumentation, albumentations, leaves
 from tldet.errors import ConfigError
 from tldet.plugins import PREFIXES
 
@@ -31,7 +31,7 @@ def albumentation(name: str) -> Callable[..., Albumentation]:
     def make(**values: Any) -> Albumentation:
         least = values.pop("least_visible", LEAST_VISIBLE)
         transform = _built(kind, values)
-        for leaf in _leaves(transform):
+        for leaf in leaves(transform):
             _check(leaf)
         return Albumentation(transform, least_visible=least, name=f"{PREFIX}{name}")
 
@@ -83,14 +83,6 @@ def _nested(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_nested(one) for one in value)
     return value
-
-
-def _leaves(transform: Any) -> Iterator[Any]:
-    if isinstance(transform, albumentations().BaseCompose):
-        for one in transform.transforms:
-            yield from _leaves(one)
-    else:
-        yield transform
 
 
 def _check(transform: Any) -> None:

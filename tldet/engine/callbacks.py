@@ -92,8 +92,8 @@ class Callback(Hook):  # type: ignore[misc]
             runner: the trainer.
             batch_idx: number of the step, from 0.
             data_batch: its micro-batches.
-            outputs: ``loss`` (their sum, a tensor), ``losses`` (each loss by name, a scalar tensor on the device), ``grad_norm``
-                (before clipping) and ``lr`` (learning rate of each parameter group by name).
+            outputs: ``loss`` (their sum, a tensor), ``losses`` (each loss by name, a scalar tensor on the device),
+                ``grad_norm`` (before clipping) and ``lr`` (learning rate of each parameter group by name).
         """
 
     def before_val_epoch(self, runner: Trainer) -> None:

@@ -156,9 +156,9 @@ def test_a_registered_backbone_is_found_by_name() -> None:
 def test_the_keys_of_every_backbone_pass_the_check() -> None:
     part = {"backbone": Part(BACKBONES, shared=BackboneOptions)}
     check(Config({"backbone": {"type": "Plain", "weights": None, "norm": "batch", "out_strides": [8]}}), part)
-    with pytest.raises(ConfigError, match="backbone.depth: unknown key"):
+    with pytest.raises(ConfigError, match=r"backbone.depth: unknown key"):
         check(Config({"backbone": {"type": "Plain", "depth": 3}}), part)
-    with pytest.raises(ConfigError, match="backbone.norm: must be one of"):
+    with pytest.raises(ConfigError, match=r"backbone.norm: must be one of"):
         check(Config({"backbone": {"type": "Plain", "norm": "group"}}), part)
 
 

@@ -250,7 +250,7 @@ def _checked(target: Any, name: str, position: int) -> Target:
 
 def _array(values: Any, dtype: Any) -> NDArray[Any]:
     """Return a tensor as an array of its own."""
-    return np.asarray(values.detach().cpu().numpy(), dtype).copy()
+    return np.array(values.detach().cpu().numpy(), dtype)
 
 
 def _ignored(target: Target) -> NDArray[np.bool_]:

@@ -46,7 +46,7 @@ class Labelled:
     labels: NDArray[np.int64] | None = None
     image_id: int = 0
 
-    def labels_of(self, rows: NDArray[Any]) -> NDArray[np.int64] | None:
+    def labels_of(self, rows: Any) -> NDArray[np.int64] | None:
         """Return the labels of some rows, given by index or as a mask."""
         return None if self.labels is None else self.labels[rows]
 

@@ -80,8 +80,8 @@ def test(
     given, on_bad_image = on_bad_image, on_bad_image or section.get("on_bad_image", "error")
     if data is not None:
         transforms = [{"type": "Resize", **state["meta"]["input"]}]
-        split = evaluation_split(Path(data), images)
-        section = {"type": "CocoDataset", "annotations": str(split.annotations), "images": str(split.images)}
+        found = evaluation_split(Path(data), images)
+        section = {"type": "CocoDataset", "annotations": str(found.annotations), "images": str(found.images)}
         section["transforms"] = transforms
     elif not section:
         raise DataError(f"{checkpoint}: its config names no data to evaluate on; give --data")

@@ -100,4 +100,6 @@ def up_to_date(job: Job, result: dict[str, Any]) -> dict[str, Any]:
         return result
     log.info("%s: intervals over images recomputed (the stored ones are of an older version)", job.folder)
     settings = {name: value for name, value in result.items() if name not in (*job.factors, "pictures", "settings")}
-    return write_result(job, {**settings, **_resampled(job, str(result.get("type", "bbox")), result["checkpoint"])})
+    return write_result(
+        job, {**settings, **_resampled(job, str(result.get("type", "bbox")), result.get("checkpoint", ""))}
+    )

@@ -117,6 +117,12 @@ REFUSED = [
     ([box(bbox=..., segmentation="x")], {}, "annotation id 1 has no bbox and has a segmentation that is neither"),
     ([box(bbox=..., segmentation={"size": [1, 1], "counts": [1]})], {}, "has no bbox and has a mask of size [1, 1]"),
     ([box(id=..., bbox=[1, 2])], {}, "annotation 0 (counted from 0) has bbox [1.0, 2.0]; it must be four numbers"),
+    (
+        [box(bbox=..., segmentation=[[[1, 1], [5, 1], [5, 5], [1, 5]]])],
+        {},
+        "annotation id 1 has no bbox and has a polygon that is not a flat list",
+    ),
+    ([*[box(id=...)] * 5000, box(id=..., bbox=[1, 2])], {}, "annotation 5000 (counted from 0) has bbox [1.0, 2.0]"),
     ([box(bbox=["1", 2, 3, 4])], {}, "annotation id 1: 'bbox' must be a list of four numbers"),
     ([box(bbox=[1, 2, 3, float("inf")])], {}, "annotation id 1 has bbox [1.0, 2.0, 3.0, inf]; it must be finite"),
     ([box(bbox=[1, 2, -3, 4])], {}, "annotation id 1 has bbox [1.0, 2.0, -3.0, 4.0]: its width or height is negative"),

@@ -69,7 +69,7 @@ def read_objects(
     """
     parts, text, boxless, count = [], bytearray(), dict[int, bytes](), 0
     for block in blocks:
-        parts.append(_columns(name, block))
+        parts.append(_columns(name, block, count))
         for row in np.flatnonzero(parts[-1][LACKING]).tolist():
             boxless[count + row] = bytes(block[row].segmentation)
         count += len(block)
@@ -80,7 +80,7 @@ def read_objects(
     )
 
     def who(row: int) -> str:
-        return f"{name}: {_called(stated, row)}"
+        return f"{name}: {_called(int(stated[row]), row)}"
 
     places = checks.ranks(image_ids, [image.id for image in images], "image_id", who)
     checks.ranks(category_ids, categories, "category_id", who)
@@ -96,7 +96,7 @@ def read_objects(
     return found, notes
 
 
-def _columns(name: str, block: list[Annotation]) -> list[NDArray[Any]]:
+def _columns(name: str, block: list[Annotation], start: int) -> list[NDArray[Any]]:
     found: list[Any] = [a.bbox for a in block]
     try:
         boxes = np.array(found, np.float64).reshape(-1, 4)
@@ -108,9 +108,10 @@ def _columns(name: str, block: list[Annotation]) -> list[NDArray[Any]]:
         lacking = np.array([not box for box in found], np.bool_)
         odd = next((a for a in block if a.bbox and len(a.bbox) != 4), None)
         if odd is not None:
-            row = block.index(odd)
-            called = _called(np.array([a.id for a in block], np.int64), row)
-            raise DataError(f"{name}: {called} has bbox {odd.bbox}; it must be four numbers [x, y, width, height]")
+            row = next(row for row, a in enumerate(block) if a is odd)
+            raise DataError(
+                f"{name}: {_called(odd.id, start + row)} has bbox {odd.bbox}; it must be four numbers [x, y, width, height]"
+            )
         boxes = np.array([box or [np.nan] * 4 for box in found], np.float64).reshape(-1, 4)
     return [
         np.array([a.id for a in block], np.int64),
@@ -124,9 +125,8 @@ def _columns(name: str, block: list[Annotation]) -> list[NDArray[Any]]:
     ]
 
 
-def _called(stated: NDArray[np.int64], row: int) -> str:
-    known = stated[row] not in (NO_ID, ODD_ID)
-    return f"annotation id {stated[row]}" if known else f"annotation {row} (counted from 0)"
+def _called(stated: int, row: int) -> str:
+    return f"annotation {row} (counted from 0)" if stated in (NO_ID, ODD_ID) else f"annotation id {stated}"
 
 
 def _numbered(stated: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:

@@ -25,6 +25,7 @@ from tldet.data.transforms import Labelled, Pipeline
 from tldet.errors import DataError
 from tldet.registry import DATASETS
 from tldet.structures import Size, Target
+from tldet.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,8 @@ class CocoDataset(Dataset[Sample]):
         objects = np.diff(self.index.offsets)
         self.positions = np.arange(len(self.index)) if keep_empty else objects.nonzero()[0]
         if len(self.positions) < len(self.index):
-            log.info("%s: %d pictures without objects left out", annotations, len(self.index) - len(self.positions))
+            empty = counted(len(self.index) - len(self.positions), "image")
+            log.info("%s: %s without objects left out", annotations, empty)
         self._say_partial()
 
     @property
@@ -180,8 +182,8 @@ class CocoDataset(Dataset[Sample]):
         if changed:
             ids = ", ".join(str(one) for one in self.index.annotation_ids[list(changed)[:NAMED]])
             more = ", ..." if len(changed) > NAMED else ""
-            text = "polygons with fewer than 3 points dropped from %d segmentations (annotation %s%s)"
-            log.warning(f"%s: {text}", self.index.path, len(changed), ids, more)
+            text = "%s: polygons with fewer than 3 points dropped from %s (annotation %s%s)"
+            log.warning(text, self.index.path, counted(len(changed), "segmentation"), ids, more)
         return changed
 
     def outlined(self) -> NDArray[np.bool_]:

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tldet.data.coco import CocoDataset, SampleKey, decode_mask
+from tldet.data.coco import CocoDataset, SampleKey
+from tldet.data.masks import decode_mask
 from tldet.errors import DataError
 
 SIZE = (6, 8)

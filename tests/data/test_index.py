@@ -316,7 +316,7 @@ def test_offsets_give_each_picture_its_own_objects(
 def test_coco_mini_equals_pycocotools(shared: Path) -> None:
     from pycocotools.coco import COCO
 
-    from tldet.data.coco import decode_mask
+    from tldet.data.masks import decode_mask
 
     path = shared / "data/coco_mini/annotations/instances_val2017.json"
     index, reference = AnnotationIndex.load(path), COCO(str(path))

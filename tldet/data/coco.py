@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tldet import rle
 from tldet.coco.objects import NAMED
 from tldet.data.checks import MISSING, Fault, find_faults, log_all
 from tldet.data.file_names import resolve_names
 from tldet.data.image_size import MAX_PIXELS, Limits
 from tldet.data.images import Picture, Reduced, fitted_size, missing_images, read_reduced
 from tldet.data.index import AnnotationIndex
+from tldet.data.masks import decode_mask
 from tldet.data.transforms import Labelled, Pipeline
 from tldet.errors import DataError
 from tldet.registry import DATASETS
@@ -210,14 +210,22 @@ class CocoDataset(Dataset[Sample]):
             DataError: unusable images with ``on_bad_image="error"``, or no usable image is left. The message names the
                 first image and counts the others.
         """
-        sizes, path = self.index.sizes, self.index.path
-        faults = find_faults(self.folder, self.file_names, sizes, path, self.positions.tolist(), self.max_pixels)
+        faults = self._faults()
         if faults and self.on_bad_image == "error":
             self._refuse(faults)
         if faults:
             self._skip(faults)
         for note in self.index.notes:
-            log.warning("%s: %s", path, note)
+            log.warning("%s: %s", self.index.path, note)
+
+    def usable_ids(self) -> list[int]:
+        """Return the ids of the images that :meth:`check_images` accepts."""
+        bad = {one.position for one in self._faults()}
+        return [int(self.index.image_ids[position]) for position in self.positions.tolist() if position not in bad]
+
+    def _faults(self) -> list[Fault]:
+        sizes, path = self.index.sizes, self.index.path
+        return find_faults(self.folder, self.file_names, sizes, path, self.positions.tolist(), self.max_pixels)
 
     def _refuse(self, faults: Sequence[Fault]) -> None:
         missing = [self.file_names[one.position] for one in faults if one.problem == MISSING]
@@ -243,18 +251,3 @@ class CocoDataset(Dataset[Sample]):
     def _fault(self, one: Fault) -> str:
         image = f"image {self.index.image_ids[one.position]}"
         return f"{self.folder / self.file_names[one.position]}: {one.problem} ({image})"
-
-
-def decode_mask(segmentation: Any, size: Size) -> NDArray[np.uint8]:
-    """(H, W) of 0 and 1 from COCO polygons, RLE or compressed RLE; empty where there is none.
-
-    Raises:
-        DataError: it is none of these, or not of a picture of ``size``; the message follows the annotation's name.
-    """
-    from pycocotools import mask as coco_mask
-
-    if rle.is_none(segmentation):
-        return np.zeros(size, np.uint8)
-    if problem := rle.problem_with(segmentation, size):
-        raise DataError(problem)
-    return np.asarray(coco_mask.decode(rle.to_rle(segmentation, size)), np.uint8)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tldet import checkpoint
 from tldet.config import option_value, parse_options
+from tldet.data.coco import CocoDataset
 from tldet.evaluation.loading import load_ground_truth, load_results
 from tldet.evaluation.resample import VERSION, resampled_ap
 from tldet.workflows.finetune import finetune
@@ -59,7 +60,14 @@ def execute(
     annotations, images = job.val
     detections = job.folder / DETECTIONS_NAME
     device = option_value(parse_options(job.call.get("options", ())), "training.device")
-    found = test(trained, data=annotations, images=images, results_path=detections, device=str(device or "auto"))
+    found = test(
+        trained,
+        data=annotations,
+        images=images,
+        on_bad_image=job.call.get("on_bad_image"),
+        results_path=detections,
+        device=str(device or "auto"),
+    )
     result = write_result(
         job,
         {
@@ -83,6 +91,8 @@ def execute(
 def _resampled(job: Job, kind: str) -> dict[str, Any]:
     """Compute AP on every bootstrap sample of validation images from the stored detections, with its version."""
     truth = load_ground_truth(job.val[0], "segm" if kind == "segm" else "bbox")
+    if job.call.get("on_bad_image") == "skip":  # as in the evaluation
+        truth = truth.on(CocoDataset(*job.val, on_bad_image="skip").usable_ids())
     drawn = resampled_ap(truth, load_results(job.folder / DETECTIONS_NAME, truth))
     return {"resampled_ap": drawn.tolist(), "resampling": VERSION}
 

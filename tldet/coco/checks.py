@@ -60,11 +60,8 @@ def ranks(wanted: Ints | Sequence[Any], known: Sequence[int], key: str, who: Who
     else:  # numbers of a results file: 7.0 is the id 7
         rank = {value: place for place, value in enumerate(known)}
         places = np.array([rank.get(value, -1) for value in wanted], np.int64)
-    there = (
-        f"there is no such id among {counted(len(known), 'image')}"
-        if key == "image_id"
-        else f"the ids are {shortened(known)}"
-    )
+    missing = f"there is no such id among {counted(len(known), 'image')}"
+    there = missing if key == "image_id" else f"the ids are {shortened(known)}"
     require(places >= 0, who, lambda row: f"has unknown {key} {wanted[row]}: {there}")
     return places
 

@@ -86,8 +86,9 @@ class VideoWriter:
         self._stream = stream
 
     def close(self) -> None:
-        """Finish the file, which then contains the frames written so far; without any, or after a failed write, there is
-        no new file, and an earlier one stays.
+        """Finish the file, which then contains the frames written so far.
+
+        Without a frame, or after a failed write, there is no new file, and an earlier one stays.
         """
         try:
             if self._stream is not None:

@@ -69,6 +69,14 @@ FAR = [
 ]
 
 
+@pytest.mark.parametrize("side", [2e9, 5e8, 3e7])
+def test_polygons_too_long_for_any_image(side: float) -> None:
+    """The stated size of an image is no reason to allocate gigabytes or to leave 32 bits."""
+    size = (60_000, 70_000)
+    assert "has a polygon far larger than its image" in str(rle.problem_with([[0, 0, side, 0, side, side]], size))
+    assert rle.problem_with([[0, 0, 70_000, 0, 70_000, 60_000, 0, 60_000]], size) is None
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("polygons", FAR, ids=lambda polygons: str(polygons)[:40])
 def test_polygons_far_larger_than_their_image(polygons: list[list[float]]) -> None:

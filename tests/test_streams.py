@@ -24,18 +24,20 @@ GT = {
 full_device = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 
 
-def run(*arguments: str, **streams: Any) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, unbuffered: str = "", **streams: Any) -> subprocess.CompletedProcess[str]:
     given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-    environment = {**os.environ, "PYTHONUNBUFFERED": ""}  # else argparse ignores the failed write
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     command = [sys.executable, "-m", "tldet.cli", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, text=True, check=False, **given)
 
 
 @full_device
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["test", "--help"]])
-def test_short_output_on_a_full_disk(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"), [(["--help"], ""), (["--help"], "1"), (["--version"], "1"), (["test", "--help"], "")]
+)
+def test_short_output_on_a_full_disk(arguments: list[str], unbuffered: str) -> None:
     with Path("/dev/full").open("w") as full:
-        done = run(*arguments, stdout=full)
+        done = run(*arguments, unbuffered=unbuffered, stdout=full)
         assert done.returncode == 2
         assert done.stderr == "tldet: error: standard output: cannot be written (No space left on device)\n"
         assert run(*arguments, stderr=full).returncode == 0
@@ -65,6 +67,14 @@ def test_the_metrics_are_saved_all_the_same(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "COCO bbox" in done.stdout, "the table is printed before the file is written"
     assert done.stderr.splitlines()[-1].startswith("tldet evaluate: error: /dev/full: cannot be written (No space left")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_help_for_a_reader_that_ended_early(unbuffered: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        assert run("--help", unbuffered=unbuffered, stdout=pipe).stderr == ""
 
 
 class Failing(io.StringIO):

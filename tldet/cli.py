@@ -21,7 +21,7 @@ from tldet.commands.shared import add_import
 from tldet.engine.interrupt import stop_signals
 from tldet.engine.memory import restart_without_caches
 from tldet.errors import ConfigError, OutputError, TldetError, shorten
-from tldet.streams import error_stream, output_stream
+from tldet.streams import discard, error_stream, output_stream
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,8 +42,13 @@ class _Lines(logging.Handler):
         self._console.print(shorten(self.format(record)), markup=False, highlight=False)
 
 
-def build_parser() -> Parser:
-    """The parser of the ``tldet`` command."""
+def build_parser(given: Sequence[str] | None = None) -> Parser:
+    """Build the parser of the ``tldet`` command.
+
+    Args:
+        given: the arguments to parse; only commands among them get their arguments, which takes most of the time. None
+            builds all commands.
+    """
     from tldet import __version__
 
     parser = Parser(prog="tldet", description="Transfer learning for object detection.")
@@ -52,9 +57,10 @@ def build_parser() -> Parser:
     for name, command in COMMANDS.items():
         hints = getattr(command, "HINTS", {})
         one = sub.add_parser(name, help=command.SUMMARY, description=command.SUMMARY, hints=hints)
-        command.arguments(one)
-        for leaf in one.leaves():
-            add_import(leaf)
+        if given is None or name in given:
+            command.arguments(one)
+            for leaf in one.leaves():
+                add_import(leaf)
         one.set_defaults(run=command.run)
     return parser
 
@@ -76,21 +82,25 @@ def _ended(argv: Sequence[str]) -> Any:
     """Run :func:`main` and flush standard output, which Python would do later, with a traceback if it fails."""
     code: Any
     try:
-        code = main(argv)
-    except SystemExit as stop:  # of argparse, after a help text or a usage error
-        code = stop.code
-    try:
+        try:
+            code = main(argv)
+        except SystemExit as stop:  # of argparse, after a help text or a usage error
+            code = stop.code
         output_stream().flush()
-    except OutputError as error:
+    except OutputError as error:  # the rest of a command's own output is reported by main
         error_stream().write(f"tldet: error: {error}\n")
         code = 2
+    except BrokenPipeError:  # the reader has ended early, which is no error of the command
+        discard(sys.stdout)
+        code = 1
     return code
 
 
 @stop_signals()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
-    args = build_parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    args = build_parser(given).parse_args(given)
     from rich.console import Console
 
     several = os.environ.get("WORLD_SIZE", "1") not in ("", "1")  # as torchrun sets it

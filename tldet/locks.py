@@ -38,12 +38,13 @@ def locked(folder: str | Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
         with contextlib.suppress(OSError):
             if new and is_unused(path.parent):
-                path.unlink(missing_ok=True)
-                for one in new:
-                    one.rmdir()
+                path.unlink(missing_ok=True)  # before the release, else that of a process which locks it now
+        lock.release()
+        with contextlib.suppress(OSError):  # fails at the first folder that is not empty
+            for one in new:
+                one.rmdir()
 
 
 def is_unused(folder: Path) -> bool:

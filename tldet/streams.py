@@ -49,12 +49,17 @@ class Stream:
     def _fail(self, error: OSError) -> None:
         if isinstance(error, BrokenPipeError):  # rich ends the command quietly
             raise error
-        with contextlib.suppress(OSError, ValueError):
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self._stream.fileno())
-            os.close(null)
+        discard(self._stream)
         if self._name is not None:
             raise OutputError(f"{self._name}: cannot be written ({error.strerror})") from None
+
+
+def discard(stream: TextIO) -> None:
+    """Send what is still buffered in a stream, and all later output, to the null device."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def output_stream() -> IO[str]:

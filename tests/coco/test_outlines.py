@@ -57,3 +57,13 @@ def test_short_texts() -> None:
 def test_text_that_cannot_be_parsed_is_no_mask(text: str) -> None:
     assert outlines.parse_outline(text.encode()) == text
     assert outlines.drop_degenerate(text) == (text, 0)
+
+
+QUADRILATERAL = [[[1, 2], [3, 2], [3, 4], [1, 4]]]  # points as pairs: malformed, but no polygon of two points
+
+
+@pytest.mark.parametrize("nested", [QUADRILATERAL, [["a", "b"]], [[1, 2, 3, 4, 5, 6], [[1, 2], [3, 4]]]])
+def test_only_polygons_of_numbers_are_dropped(nested: Any) -> None:
+    assert outlines.drop_degenerate(nested) == (nested, 0), "rejected by problem_with, not left out as degenerate"
+    assert outlines.drop_degenerate([[1, 2, 3, 4]]) == (None, 1)
+    assert outlines.drop_degenerate([[1, 2, 3, 4.5], [1, 2, 3, 4, 5, 6]]) == ([[1, 2, 3, 4, 5, 6]], 1)

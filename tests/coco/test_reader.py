@@ -68,23 +68,23 @@ def notes_of(path: Path, command: str, caplog: pytest.LogCaptureFixture) -> tupl
 
 TWICE = [[10, 10, 40, 30]] * 2
 RULES = [
-    ([box(), box()], TWICE, "1 annotations repeat an earlier id and were renumbered (annotation 1)"),
-    ([box(), box(id=...)], TWICE, "1 annotations have no id and were numbered"),
-    ([box(id=...), box(id=...)], TWICE, "2 annotations have no id and were numbered"),
-    ([box(), box(id=None)], TWICE, "1 annotations have no id and were numbered"),
-    ([box(id="a1"), box(id="a1")], TWICE, "2 annotations have an id that is not an integer and were renumbered"),
-    ([box(id=1.5), box(id=2**70)], TWICE, "2 annotations have an id that is not an integer and were renumbered"),
-    ([box(id=True), box(id=[1])], TWICE, "2 annotations have an id that is not an integer and were renumbered"),
+    ([box(), box()], TWICE, "1 annotation with the id of an earlier one: renumbered (annotation 1)"),
+    ([box(), box(id=...)], TWICE, "1 annotation without an id: numbered"),
+    ([box(id=...), box(id=...)], TWICE, "2 annotations without an id: numbered"),
+    ([box(), box(id=None)], TWICE, "1 annotation without an id: numbered"),
+    ([box(id="a1"), box(id="a1")], TWICE, "2 annotations with an id that is not an integer: renumbered"),
+    ([box(id=1.5), box(id=2**70)], TWICE, "2 annotations with an id that is not an integer: renumbered"),
+    ([box(id=True), box(id=[1])], TWICE, "2 annotations with an id that is not an integer: renumbered"),
     ([box(id=0), box(id=-5)], TWICE, ""),
     ([box(id=7.0), box(id=8)], TWICE, ""),
-    ([box(bbox=..., segmentation=[TRIANGLE])], TWICE[:1], "1 boxes are missing and were derived from the segmentation"),
+    ([box(bbox=..., segmentation=[TRIANGLE])], TWICE[:1], "1 missing box derived from the segmentation"),
     ([box(bbox=None, segmentation=[TRIANGLE])], TWICE[:1], "derived from the segmentation (annotation 1)"),
     ([box(bbox=[], segmentation=[TRIANGLE, [1, 1, 2, 2]])], TWICE[:1], "derived from the segmentation"),
     ([box(bbox=..., segmentation=RLE)], [[10, 5, 2, 20]], "derived from the segmentation"),
     (
         [box(), box(id=2, bbox=..., segmentation=[[1, 1, 5, 5]])],
         TWICE[:1],
-        "a polygon of 3 or more points were left out (annotation 2)",
+        "a polygon of 3 or more points left out (annotation 2)",
     ),
     ([box(area=..., iscrowd=...)], TWICE[:1], ""),
     ([box(area=-3), box(id=2, area=None)], TWICE, ""),
@@ -117,10 +117,16 @@ REFUSED = [
     ([box(bbox=..., segmentation="x")], {}, "annotation id 1 has no bbox and has a segmentation that is neither"),
     ([box(bbox=..., segmentation={"size": [1, 1], "counts": [1]})], {}, "has no bbox and has a mask of size [1, 1]"),
     ([box(id=..., bbox=[1, 2])], {}, "annotation 0 (counted from 0) has bbox [1.0, 2.0]; it must be four numbers"),
+    (
+        [box(bbox=..., segmentation=[[[1, 1], [5, 1], [5, 5], [1, 5]]])],
+        {},
+        "annotation id 1 has no bbox and has a polygon that is not a flat list",
+    ),
+    ([*[box(id=...)] * 5000, box(id=..., bbox=[1, 2])], {}, "annotation 5000 (counted from 0) has bbox [1.0, 2.0]"),
     ([box(bbox=["1", 2, 3, 4])], {}, "annotation id 1: 'bbox' must be a list of four numbers"),
     ([box(bbox=[1, 2, 3, float("inf")])], {}, "annotation id 1 has bbox [1.0, 2.0, 3.0, inf]; it must be finite"),
     ([box(bbox=[1, 2, -3, 4])], {}, "annotation id 1 has bbox [1.0, 2.0, -3.0, 4.0]: its width or height is negative"),
-    ([box(image_id=8)], {}, "annotation id 1 has unknown image_id 8: none of the 1 images has this id"),
+    ([box(image_id=8)], {}, "annotation id 1 has unknown image_id 8: there is no such id among 1 image"),
     ([box(image_id="7")], {}, "annotation id 1: 'image_id' must be a whole number, not the text '7'"),
     ([box(image_id=7.5)], {}, "annotation id 1: 'image_id' must be a whole number"),
     ([box(image_id=2**70)], {}, "annotation id 1: 'image_id' must be a whole number <= 9223372036854775807"),
@@ -198,7 +204,7 @@ def test_an_object_without_a_mask_is_neither_right_nor_wrong(
     found = [{"image_id": 7, "category_id": 3, "score": 0.5, "segmentation": [TRIANGLE]}]
     found.append({**found[0], "score": 0.9, "segmentation": [[60, 50, 80, 50, 80, 70, 60, 70]]})
     assert pytest.approx(1) == evaluate_files(path, found, type="segm", engine=engine).AP
-    assert "1 of 2 objects have no segmentation; their boxes are ignored (annotation 2)" in caplog.text
+    assert "1 object of 2 without a segmentation: ignored regions (annotation 2)" in caplog.text
     bare = write(tmp_path, *[{**one, "segmentation": []} for one in two])
     with pytest.raises(DataError, match="annotation id 1 has no segmentation, nor has any other"):
         evaluate_files(bare, found, type="segm")
@@ -275,4 +281,4 @@ def test_detections_of_the_dropped_entry_are_left_out(tmp_path: Path, caplog: py
     with caplog.at_level(logging.INFO, "tldet"):
         result = evaluate_files(path, found)
     assert (result.AP, set(result.per_class)) == (pytest.approx(1), {"cat", "dog"})
-    assert "1 detections left out: the dataset does not have their classes (category id 0)" in caplog.text
+    assert "1 detection left out: the dataset does not have their classes (category id 0)" in caplog.text

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tldet.data.coco import CocoDataset, decode_mask
+from tldet.data.coco import CocoDataset
 from tldet.data.dataset import SampleKey
+from tldet.data.masks import decode_mask
 from tldet.errors import DataError
 
 SIZE = (6, 8)

@@ -56,7 +56,7 @@ BAD = [
     (coco(annotations=[annotation(category_id=99)]), "annotation id 5 has unknown category_id 99: the ids are 7"),
     (
         coco(annotations=[annotation(image_id=1)]),
-        "annotation id 5 has unknown image_id 1: none of the 1 images",
+        "annotation id 5 has unknown image_id 1: there is no such id among 1 image",
     ),
     (coco(annotations=[annotation(bbox=[1, 2, -3, 4])]), "annotation id 5 has bbox"),
     (coco(annotations=[annotation(bbox=[1, 2, float("nan"), 4])]), "annotation id 5 has bbox"),
@@ -212,8 +212,8 @@ def test_what_is_left_out_is_counted_and_named(tmp_path: Path) -> None:
     assert index.boxes.tolist() == [[10, 5, 30, 15], [90, 40, 100, 50]]
     assert index.notes == (
         "2 boxes of zero extent left out (annotation 1, 2)",
-        "1 boxes outside their image left out (annotation 4)",
-        "1 boxes extend over the image border and were clipped (annotation 3)",
+        "1 box outside the image left out (annotation 4)",
+        "1 box extending over the image border clipped (annotation 3)",
     )
 
 
@@ -316,7 +316,7 @@ def test_offsets_give_each_picture_its_own_objects(
 def test_coco_mini_equals_pycocotools(shared: Path) -> None:
     from pycocotools.coco import COCO
 
-    from tldet.data.coco import decode_mask
+    from tldet.data.masks import decode_mask
 
     path = shared / "data/coco_mini/annotations/instances_val2017.json"
     index, reference = AnnotationIndex.load(path), COCO(str(path))

@@ -235,7 +235,7 @@ def test_dev_is_validation(tmp_path: Path) -> None:
 
 
 def test_generated_digits_are_the_same_each_time_and_fit_their_masks(tmp_path: Path) -> None:
-    from tldet.data.coco import decode_mask
+    from tldet.data.masks import decode_mask
 
     first, second = (generate(tmp_path / n, train=3, valid=1, test=1, size=(96, 128)) for n in ("a", "b"))
     for path in sorted(first.rglob("*")):

@@ -92,7 +92,7 @@ def named(*pairs: tuple[int, str | None]) -> list[dict[str, Any]]:
 CLASSES = [
     (truth(), named((2, "dog"), (1, "cat"), (2, "dog")), 1, ""),
     (truth(), named((1, "dog"), (0, "cat"), (1, "dog")), 1, "all records are matched by category_name"),
-    (truth(), named((2, "dog"), (7, "bird"), (2, "dog")), 0.5, "1 detections left out: the dataset does not"),
+    (truth(), named((2, "dog"), (7, "bird"), (2, "dog")), 0.5, "1 detection left out: the dataset does not"),
     (truth(), named((2, "dog"), (1, "bird"), (2, "dog")), 0.5, "does not have their classes (bird)"),
     (truth(classes=(None, None)), named((2, "dog"), (1, "cat"), (2, "dog")), 1, ""),
     (truth(classes=("x", "x")), named((2, "x"), (1, "x"), (2, "x")), 1, ""),

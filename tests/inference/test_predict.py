@@ -204,7 +204,7 @@ def test_pictures_are_read_ahead_in_order_and_broken_ones_as_their_error(
 
 def test_a_run_of_nothing_but_broken_files_fails(run: Path, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match="none of 1 inputs"):
+    with pytest.raises(DataError, match="nothing predicted: 1 input could not be read"):
         predict(run / "best.pt", [tmp_path / "a.jpg"])
 
 
@@ -300,7 +300,7 @@ def test_what_cannot_be_read_is_counted_once(stand: Stand, tmp_path: Path, monke
     stand.factor = 2  # then it is read whole for the drawing
     with monkeypatch.context() as patched:
         patched.setattr("tldet.inference.run.read_image", broken)
-        with pytest.raises(DataError, match="none of 1 inputs"):
+        with pytest.raises(DataError, match="nothing predicted: 1 input could not be read"):
             predict("c.pt", [tmp_path / "a.png"], out=tmp_path / "out", overwrite=True)
 
 
@@ -359,7 +359,7 @@ def test_the_number_format_can_be_asked_for(run: Path, digits: Path, tmp_path: P
 
 
 def test_camera_that_is_not_there(run: Path) -> None:
-    with pytest.raises(DataError, match="none of 1 inputs"):
+    with pytest.raises(DataError, match="nothing predicted: 1 input could not be read"):
         predict(run / "best.pt", ["87"])
 
 

@@ -40,6 +40,22 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     assert found.skipped == {"linked folder already searched": 4, "broken link": 1}
 
 
+def test_a_folder_whose_files_may_not_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder without the right to search it (mode r--): names are listed, and nothing else is possible."""
+    image(tmp_path / "a.png")
+    (tmp_path / "closed").mkdir()
+    image(tmp_path / "closed" / "b.png")
+    really = os.stat
+
+    def refused(path: object, *more: object, **options: object) -> os.stat_result:
+        if str(path).endswith("b.png"):
+            raise PermissionError(13, "Permission denied")
+        return really(path, *more, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(os, "stat", refused)
+    assert find_sources([str(tmp_path)]).skipped == {"file that cannot be read": 1}
+
+
 def test_what_is_skipped_in_a_folder_is_counted_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "tldet")
     image(tmp_path / "a.png")

@@ -33,6 +33,7 @@ def film(
     form: str | None = None,
     change: Change | None = None,
     turn: int = 0,
+    title: str = "",
 ) -> Path:
     """A video whose frame n has shade 9 n, with frames at the times given in seconds."""
     options = {"g": "5"} if codec == "libx264" else {}
@@ -42,6 +43,8 @@ def film(
         if codec == "libx264":
             stream.codec_context.time_base = Fraction(1, 1000)
         base = stream.codec_context.time_base or Fraction(1, 25)
+        if title:
+            made.metadata["title"] = title
         if turn:
             stream.set_display_rotation(turn)
         sent = 0
@@ -210,7 +213,7 @@ def test_a_video_that_ends_early_is_reported(
             writer.write(noise.integers(0, 255, (64, 96, 3), np.uint8))
     content = (tmp_path / "v.mp4").read_bytes()
     (tmp_path / "empty.mp4").write_bytes(content[: content.index(b"mdat") + 9])
-    with pytest.raises(DataError, match="none of 1 inputs"):
+    with pytest.raises(DataError, match="nothing predicted: 1 input could not be read"):
         run(tmp_path / "empty.mp4")
     (tmp_path / "v.mp4").write_bytes(content[: len(content) // 2])
     summary, made = run(tmp_path / "v.mp4")
@@ -311,3 +314,30 @@ def test_a_truncated_file_is_reported_and_a_complete_one_is_not(
     assert 40 < summary.frames < 70
     assert f"shorter than stated in the file ({summary.frames} frames, " in summary.incomplete[str(path)]
     assert "1 video incomplete" in summary.describe()
+
+
+def test_a_title_in_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "old.avi"
+    film(path, EVEN, "mpeg4", title="TITLETITLE")
+    content = path.read_bytes()
+    assert b"TITLETITLE" in content
+    path.write_bytes(content.replace(b"TITLETITLE", "Ausflüge".encode("latin-1") + b"  "))
+    assert sum(1 for _ in Video(path)) == len(EVEN)
+
+
+def test_a_video_without_a_readable_frame_replaces_nothing(
+    run: Callable[[Path], tuple[Summary, Path]], tmp_path: Path
+) -> None:
+    path = film(tmp_path / "v.mp4", EVEN)
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as opened:
+        packets = [(packet.pos, packet.size) for packet in opened.demux(video=0) if packet.size]
+    for at, size in packets:
+        content[at : at + size] = bytes(size)
+    path.write_bytes(content)
+    for earlier in (None, b"earlier"):
+        if earlier:
+            (tmp_path / "out" / "v.mp4").write_bytes(earlier)
+        with pytest.raises(DataError, match="nothing predicted: 1 input could not be read"):
+            run(path)
+        assert [one.read_bytes() for one in (tmp_path / "out").iterdir()] == ([earlier] if earlier else [])

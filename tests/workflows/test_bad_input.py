@@ -115,7 +115,7 @@ def test_boxes_without_extent_are_left_out_counted_and_named(
     path = spoil(folder, set_box([5, 5, 0, 10]))
     number = json.loads(path.read_text())["annotations"][3]["id"]
     assert main(finetune(folder, tmp_path / "o")) == 0
-    assert f"1 boxes of zero extent left out (annotation {number})" in capsys.readouterr().err
+    assert f"1 box of zero extent left out (annotation {number})" in capsys.readouterr().err
 
 
 def test_a_broken_picture_is_named(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

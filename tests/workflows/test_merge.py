@@ -166,7 +166,7 @@ def test_everything_odd_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert report.notes == (
         "classes 'cell' and 'Cells' are kept apart; if they are one, say so with --aliases",
         f"{paths[1]} lists ring without an object: its pictures count as free of them",
-        f"{paths[1]}: 1 annotations repeat an earlier id and were renumbered (annotation 1)",
+        f"{paths[1]}: 1 annotation with the id of an earlier one: renumbered (annotation 1)",
         f"{paths[1]}: videos not carried over",
         "train.json: 2 images are in several inputs and kept once",
         "train.json: 2 objects got a new id: the old one was taken, missing or 0",
@@ -287,8 +287,8 @@ def test_what_is_repaired_on_reading_is_written(tmp_path: Path) -> None:
     inputs[1].write_bytes(inputs[1].read_text().encode("utf-16"))
     report = merge(inputs, out=tmp_path / "out")
     for path in inputs:
-        assert f"{path}: 1 annotations repeat an earlier id and were renumbered (annotation 1)" in report.notes
-        assert any(f"{path}: 1 boxes are missing and were derived" in note for note in report.notes)
+        assert f"{path}: 1 annotation with the id of an earlier one: renumbered (annotation 1)" in report.notes
+        assert any(f"{path}: 1 missing box derived" in note for note in report.notes)
         assert any(f"{path}: category 0 'x' dropped" in note for note in report.notes)
     index = AnnotationIndex.load(tmp_path / "out" / "train.json")
     assert (index.notes, index.class_names) == ((), ("x",))

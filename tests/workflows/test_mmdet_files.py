@@ -75,7 +75,8 @@ def test_the_nearest_recipe_is_named(
 
 
 def test_bases_are_read_once(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("_base_ = ['a.py', 'b.py']\n")
+    (tmp_path / "loop.py").symlink_to(tmp_path / "loop.py")
+    (tmp_path / "a.py").write_text("_base_ = ['a.py', 'b.py', 'loop.py']\n")
     (tmp_path / "b.py").write_text("_base_ = ['a.py']\nmodel = dict(type='RetinaNet', bbox_head=dict())\n")
     assert "(RetinaNet)" in advice(tmp_path / "a.py")
 

@@ -130,8 +130,10 @@ def test_arguments_may_be_repeated_but_not_changed(tmp_path: Path, monkeypatch: 
     record = {"data": "data", "minutes": 10, "freeze": ["a", "b"], "scratch": True}
     (tmp_path / "arguments.json").write_text(json.dumps(record))
     refuse_other_arguments(tmp_path, {"data": tmp_path / "data", "minutes": 10.0, "freeze": ("a", "b"), "steps": None})
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for given, shown in (
         ({"data": "other"}, "--data other (was data)"),
+        ({"data": "loop"}, "--data loop (was data)"),
         ({"steps": 3}, "--steps 3 (was not given)"),
         ({"freeze": ("b",), "scratch": True}, "--freeze b (was a b)"),
         ({"CKPT": "c.pt", "demo": True}, "CKPT c.pt (was not given), --demo (was not given)"),

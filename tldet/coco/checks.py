@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tldet import rle
 from tldet.errors import DataError
+from tldet.wording import counted
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -41,7 +42,7 @@ def unique_ids(name: str, noun: str, ids: Sequence[Any]) -> None:
     if len(set(ids)) == len(ids):
         return
     twice = [key for key, count in Counter(ids).items() if count > 1]
-    more = f" ({len(twice) - 1} more ids like it)" if len(twice) > 1 else ""
+    more = f" ({len(twice) - 1} more like it)" if len(twice) > 1 else ""
     raise DataError(f"{name}: {noun} id {twice[0]} occurs more than once{more}; ids must be unique")
 
 
@@ -59,7 +60,8 @@ def ranks(wanted: Ints | Sequence[Any], known: Sequence[int], key: str, who: Who
     else:  # numbers of a results file: 7.0 is the id 7
         rank = {value: place for place, value in enumerate(known)}
         places = np.array([rank.get(value, -1) for value in wanted], np.int64)
-    there = f"none of the {len(known)} images has this id" if key == "image_id" else f"the ids are {shortened(known)}"
+    missing = f"there is no such id among {counted(len(known), 'image')}"
+    there = missing if key == "image_id" else f"the ids are {shortened(known)}"
     require(places >= 0, who, lambda row: f"has unknown {key} {wanted[row]}: {there}")
     return places
 

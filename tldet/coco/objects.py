@@ -14,6 +14,7 @@ from tldet.coco.ids import unclashed
 from tldet.coco.outlines import bounds_of, drop_degenerate, parse_outline
 from tldet.coco.records import NO_FLAG, NO_ID, ODD_ID, Annotation, Image
 from tldet.errors import DataError
+from tldet.wording import counted
 
 LACKING = 4  # position of the column of missing boxes in _columns
 NAMED = 5  # ids named in a note; the others are counted
@@ -69,7 +70,7 @@ def read_objects(
     """
     parts, text, boxless, count = [], bytearray(), dict[int, bytes](), 0
     for block in blocks:
-        parts.append(_columns(name, block))
+        parts.append(_columns(name, block, count))
         for row in np.flatnonzero(parts[-1][LACKING]).tolist():
             boxless[count + row] = bytes(block[row].segmentation)
         count += len(block)
@@ -80,7 +81,7 @@ def read_objects(
     )
 
     def who(row: int) -> str:
-        return f"{name}: {_called(stated, row)}"
+        return f"{name}: {_called(int(stated[row]), row)}"
 
     places = checks.ranks(image_ids, [image.id for image in images], "image_id", who)
     checks.ranks(category_ids, categories, "category_id", who)
@@ -96,7 +97,7 @@ def read_objects(
     return found, notes
 
 
-def _columns(name: str, block: list[Annotation]) -> list[NDArray[Any]]:
+def _columns(name: str, block: list[Annotation], start: int) -> list[NDArray[Any]]:
     found: list[Any] = [a.bbox for a in block]
     try:
         boxes = np.array(found, np.float64).reshape(-1, 4)
@@ -108,8 +109,7 @@ def _columns(name: str, block: list[Annotation]) -> list[NDArray[Any]]:
         lacking = np.array([not box for box in found], np.bool_)
         odd = next((a for a in block if a.bbox and len(a.bbox) != 4), None)
         if odd is not None:
-            row = block.index(odd)
-            called = _called(np.array([a.id for a in block], np.int64), row)
+            called = _called(odd.id, start + next(row for row, a in enumerate(block) if a is odd))
             raise DataError(f"{name}: {called} has bbox {odd.bbox}; it must be four numbers [x, y, width, height]")
         boxes = np.array([box or [np.nan] * 4 for box in found], np.float64).reshape(-1, 4)
     return [
@@ -124,9 +124,8 @@ def _columns(name: str, block: list[Annotation]) -> list[NDArray[Any]]:
     ]
 
 
-def _called(stated: NDArray[np.int64], row: int) -> str:
-    known = stated[row] not in (NO_ID, ODD_ID)
-    return f"annotation id {stated[row]}" if known else f"annotation {row} (counted from 0)"
+def _called(stated: int, row: int) -> str:
+    return f"annotation {row} (counted from 0)" if stated in (NO_ID, ODD_ID) else f"annotation id {stated}"
 
 
 def _numbered(stated: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
@@ -137,9 +136,9 @@ def _numbered(stated: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[str]]:
     missing, odd = stated == NO_ID, stated == ODD_ID
     repeated = (ids != stated) & ~missing & ~odd
     notes = [
-        f"{int(missing.sum())} annotations have no id and were numbered" if missing.any() else "",
-        f"{int(odd.sum())} annotations have an id that is not an integer and were renumbered" if odd.any() else "",
-        note(repeated, stated, "annotations repeat an earlier id and were renumbered"),
+        f"{counted(int(missing.sum()), 'annotation')} without an id: numbered" if missing.any() else "",
+        f"{counted(int(odd.sum()), 'annotation')} with an id that is not an integer: renumbered" if odd.any() else "",
+        note(repeated, stated, "annotation", "with the id of an earlier one: renumbered"),
     ]
     return ids, [one for one in notes if one]
 
@@ -162,8 +161,8 @@ def _with_boxes(
             except DataError as error:
                 raise DataError(f"{who(row)} has no bbox and {error}") from None
     notes = [
-        note(found.derived & ~left_out, found.ids, "boxes are missing and were derived from the segmentation"),
-        note(left_out, found.ids, "annotations with neither a bbox nor a polygon of 3 or more points were left out"),
+        note(found.derived & ~left_out, found.ids, "missing box", "derived from the segmentation", "missing boxes"),
+        note(left_out, found.ids, "annotation", "with neither a bbox nor a polygon of 3 or more points left out"),
     ]
     return _taken(replace(found, boxes=boxes), ~left_out), [one for one in notes if one]
 
@@ -178,8 +177,8 @@ def _taken(found: Objects, kept: NDArray[np.bool_]) -> Objects:
     return Objects(**{name: getattr(found, name)[kept] for name in columns}, text=text)
 
 
-def note(rows: NDArray[np.bool_], ids: NDArray[np.int64], text: str) -> str:
-    """Count annotations and name the first; an empty text if there are none."""
+def note(rows: NDArray[np.bool_], ids: NDArray[np.int64], noun: str, text: str, plural: str | None = None) -> str:
+    """Count annotations, or their parts by a noun, and name the first; an empty text if there are none."""
     named = ", ".join(str(i) for i in ids[rows][:NAMED])
     more = ", ..." if rows.sum() > NAMED else ""
-    return f"{int(rows.sum())} {text} (annotation {named}{more})" if rows.any() else ""
+    return f"{counted(int(rows.sum()), noun, plural)} {text} (annotation {named}{more})" if rows.any() else ""

@@ -63,7 +63,8 @@ def drop_degenerate(segmentation: Any) -> tuple[Any, int]:
 
 
 def _degenerate(polygon: Any) -> bool:
-    return isinstance(polygon, list) and len(polygon) < 6 and len(polygon) % 2 == 0
+    short = isinstance(polygon, list) and len(polygon) < 6 and len(polygon) % 2 == 0
+    return short and all(isinstance(number, int | float) for number in polygon)
 
 
 def bounds_of(segmentation: Any, size: tuple[int, int]) -> list[float]:

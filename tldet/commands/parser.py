@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from tldet.commands.suggest import near, suggestion
+from tldet.streams import error_stream, output_stream
 
 
 class Parser(ArgumentParser):
@@ -45,6 +46,16 @@ class Parser(ArgumentParser):
         else:
             for command in self._commands.choices.values():
                 yield from command.leaves()
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Write a help text or an error; argparse ignores a failed write.
+
+        Raises:
+            OutputError: standard output cannot be written.
+        """
+        standard = output_stream() if file in (None, sys.stdout) else file
+        if message:
+            (error_stream() if file is sys.stderr else standard).write(message)
 
     def error(self, message: str) -> NoReturn:
         """Print one line and end with exit code 2."""

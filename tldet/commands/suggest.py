@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,8 +33,8 @@ SAME: tuple[tuple[str, ...], ...] = (
 
 def near(name: str, names: Collection[str]) -> str:
     """Return a hint at the nearest of ``names``, or at all of them."""
-    found = difflib.get_close_matches(name, list(names), n=1, cutoff=NEAR)
-    return f"did you mean {found[0]!r}?" if found else f"commands: {', '.join(names)}"
+    found = _closest(name, names, NEAR)
+    return f"did you mean {found!r}?" if found else f"commands: {', '.join(names)}"
 
 
 def suggestion(option: str, value: str | None, known: Collection[str], hints: Mapping[str, str]) -> str:
@@ -57,10 +56,17 @@ def suggestion(option: str, value: str | None, known: Collection[str], hints: Ma
     leaves = {path.rpartition(".")[2].replace("_", "-"): path for path in reversed(paths)}
     if plain in leaves:
         return _as_key(leaves[plain], value)
-    if near_flags := difflib.get_close_matches(plain, list(flags), n=1, cutoff=NEAR):
-        return f"; did you mean {flags[near_flags[0]]}?"
-    near_keys = difflib.get_close_matches(plain, list(leaves), n=1, cutoff=NEAR_KEY)
-    return _as_key(leaves[near_keys[0]], value) if near_keys else ""
+    if near_flag := _closest(plain, flags, NEAR):
+        return f"; did you mean {flags[near_flag]}?"
+    near_key = _closest(plain, leaves, NEAR_KEY)
+    return _as_key(leaves[near_key], value) if near_key else ""
+
+
+def _closest(name: str, names: Collection[str], cutoff: float) -> str | None:
+    """Return the most similar of ``names``; None if none is similar enough."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)), None)
 
 
 def _plain(option: str) -> str:

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tldet import rle
 from tldet.coco.objects import NAMED
 from tldet.data.checks import MISSING, Fault, find_faults, log_all
 from tldet.data.dataset import SampleDataset
@@ -20,10 +19,12 @@ from tldet.data.file_names import resolve_names
 from tldet.data.image_size import MAX_PIXELS, Limits
 from tldet.data.images import Picture, Reduced, missing_images, read_reduced
 from tldet.data.index import AnnotationIndex
+from tldet.data.masks import decode_mask
 from tldet.data.steps import Labelled
 from tldet.errors import DataError
 from tldet.registry import DATASETS
 from tldet.structures import Size, Target
+from tldet.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ class CocoDataset(SampleDataset):
         objects = np.diff(self.index.offsets)
         self.positions = np.arange(len(self.index)) if keep_empty else objects.nonzero()[0]
         if len(self.positions) < len(self.index):
-            log.info("%s: %d pictures without objects left out", annotations, len(self.index) - len(self.positions))
+            empty = counted(len(self.index) - len(self.positions), "image")
+            log.info("%s: %s without objects left out", annotations, empty)
         self._say_partial()
 
     @property
@@ -156,8 +158,8 @@ class CocoDataset(SampleDataset):
         if changed:
             ids = ", ".join(str(one) for one in self.index.annotation_ids[list(changed)[:NAMED]])
             more = ", ..." if len(changed) > NAMED else ""
-            text = "polygons with fewer than 3 points dropped from %d segmentations (annotation %s%s)"
-            log.warning(f"%s: {text}", self.index.path, len(changed), ids, more)
+            text = "%s: polygons with fewer than 3 points dropped from %s (annotation %s%s)"
+            log.warning(text, self.index.path, counted(len(changed), "segmentation"), ids, more)
         return changed
 
     def outlined(self) -> NDArray[np.bool_]:
@@ -184,14 +186,22 @@ class CocoDataset(SampleDataset):
             DataError: unusable images with ``on_bad_image="error"``, or no usable image is left. The message names the
                 first image and counts the others.
         """
-        sizes, path = self.index.sizes, self.index.path
-        faults = find_faults(self.folder, self.file_names, sizes, path, self.positions.tolist(), self.max_pixels)
+        faults = self._faults()
         if faults and self.on_bad_image == "error":
             self._refuse(faults)
         if faults:
             self._skip(faults)
         for note in self.index.notes:
-            log.warning("%s: %s", path, note)
+            log.warning("%s: %s", self.index.path, note)
+
+    def usable_ids(self) -> list[int]:
+        """Return the ids of the images that :meth:`check_images` accepts."""
+        bad = {one.position for one in self._faults()}
+        return [int(self.index.image_ids[position]) for position in self.positions.tolist() if position not in bad]
+
+    def _faults(self) -> list[Fault]:
+        sizes, path = self.index.sizes, self.index.path
+        return find_faults(self.folder, self.file_names, sizes, path, self.positions.tolist(), self.max_pixels)
 
     def _refuse(self, faults: Sequence[Fault]) -> None:
         missing = [self.file_names[one.position] for one in faults if one.problem == MISSING]
@@ -217,18 +227,3 @@ class CocoDataset(SampleDataset):
     def _fault(self, one: Fault) -> str:
         image = f"image {self.index.image_ids[one.position]}"
         return f"{self.folder / self.file_names[one.position]}: {one.problem} ({image})"
-
-
-def decode_mask(segmentation: Any, size: Size) -> NDArray[np.uint8]:
-    """(H, W) of 0 and 1 from COCO polygons, RLE or compressed RLE; empty where there is none.
-
-    Raises:
-        DataError: it is none of these, or not of a picture of ``size``; the message follows the annotation's name.
-    """
-    from pycocotools import mask as coco_mask
-
-    if rle.is_none(segmentation):
-        return np.zeros(size, np.uint8)
-    if problem := rle.problem_with(segmentation, size):
-        raise DataError(problem)
-    return np.asarray(coco_mask.decode(rle.to_rle(segmentation, size)), np.uint8)

@@ -25,7 +25,7 @@ from tldet.labelled import labelled_table
 from tldet.wording import counted
 
 log = logging.getLogger(__name__)
-CACHE_VERSION = 5
+CACHE_VERSION = 6
 UNREADABLE = (DataError, OSError, ValueError, KeyError, TypeError, EOFError)  # raised for a missing or damaged cache
 WORDS_FILE = "words.json"
 WORDS = ("class_names", "category_ids", "file_names", "notes")
@@ -269,9 +269,9 @@ def _cut_to_pictures(index: AnnotationIndex, xywh: NDArray[np.float64]) -> Annot
     outside = ~flat & (clipped[:, 2:] <= clipped[:, :2]).any(1)
     moved = (np.abs(clipped - index.boxes) > 1).any(1) & ~flat & ~outside
     notes = [
-        note(flat, index.annotation_ids, "boxes of zero extent left out"),
-        note(outside, index.annotation_ids, "boxes outside their image left out"),
-        note(moved, index.annotation_ids, "boxes extend over the image border and were clipped"),
+        note(flat, index.annotation_ids, "box", "of zero extent left out", "boxes"),
+        note(outside, index.annotation_ids, "box", "outside the image left out", "boxes"),
+        note(moved, index.annotation_ids, "box", "extending over the image border clipped", "boxes"),
     ]
     kept = replace(index, boxes=clipped)
     kept = kept._keep(~(flat | outside)) if (flat | outside).any() else kept

@@ -1,19 +1,37 @@
-"""Resampling of instance masks without a shift, and boxes around masks."""
+"""Decoding of instance masks, resampling without a shift, and boxes around masks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet import rle
 from tldet.data.images import resize_to
+from tldet.errors import DataError
 
 Boxes = NDArray[np.float32]
 MaskPixels = NDArray[np.uint8]
 Shares = NDArray[np.float64]
 FULL = 254  # gray value of an object while its mask is resampled; a pixel that is half covered has 127
+
+
+def decode_mask(segmentation: Any, size: tuple[int, int]) -> MaskPixels:
+    """(H, W) of 0 and 1 from COCO polygons, RLE or compressed RLE; empty where there is none.
+
+    Raises:
+        DataError: it is none of these, or not of a picture of ``size``; the message follows the annotation's name.
+    """
+    from pycocotools import mask as coco_mask
+
+    if rle.is_none(segmentation):
+        return np.zeros(size, np.uint8)
+    if problem := rle.problem_with(segmentation, size):
+        raise DataError(problem)
+    return np.asarray(coco_mask.decode(rle.to_rle(segmentation, size)), np.uint8)
 
 
 def to_gray(masks: MaskPixels) -> MaskPixels:

@@ -15,7 +15,6 @@ from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.merge.pictures import same_pictures
 from tldet.errors import DataError
-from tldet.inputs import is_file
 from tldet.output import write_json
 from tldet.wording import counted
 
@@ -64,11 +63,7 @@ def split_one(split: Split, out: Path, *, seed: int, share: float = 0.2) -> tupl
 def _equal_images(split: Split, index: AnnotationIndex) -> NDArray[np.int64]:
     """Return the number (I,) of each image's group; equal images share a group."""
     paths = [split.images / name for name in resolve_names(split.images, index.file_names, split.annotations)]
-    there = np.array([is_file(path) for path in paths])
-    first_of: dict[Path, int] = {}  # missing images are equal if their names are
-    same = np.array([first_of.setdefault(path, i) for i, path in enumerate(paths)], np.int64)
-    found = np.flatnonzero(there)
-    same[found] = found[same_pictures([paths[i] for i in found.tolist()], np.arange(len(found)))]
+    same = same_pictures(paths, np.arange(len(paths)), missing=True)
     return np.unique(same, return_inverse=True)[1].astype(np.int64)
 
 

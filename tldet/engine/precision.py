@@ -52,12 +52,13 @@ def pick_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         return _auto_device()
+    hint = f"; did you mean cuda:{name}?" if name.isdecimal() else ""
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device {name}: {str(error).splitlines()[0]}") from None
-    if device.type not in DEVICES:
-        raise ConfigError(f"device {name}: must be auto, cpu, cuda, cuda:N or mps")
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in DEVICES:
+        raise ConfigError(f"device {name}: must be auto, cpu, cuda, cuda:N or mps{hint}")
     try:
         _try_out(device)
     except FAULTS as error:

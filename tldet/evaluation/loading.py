@@ -22,6 +22,7 @@ from tldet.errors import DataError
 from tldet.evaluation.columns import Bools, GroundTruth, Results, Type
 from tldet.evaluation.matching import match_categories, match_images
 from tldet.labelled import labelled_table
+from tldet.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def load_ground_truth(source: Source, type: Type, *, quiet: bool = False) -> Gro
     for line in () if quiet else coco.notes:
         logger.warning("%s: %s", name, line)
     if count := int((~coco.objects.flagged).sum()):
-        logger.warning("%s: %d annotations have no iscrowd; taken as 0", name, count)
+        logger.warning("%s: %s without iscrowd, which is taken as 0", name, counted(count, "annotation"))
     images, categories = np.argsort([one.id for one in coco.images]), sorted(coco.categories, key=lambda one: one.id)
     ordered, objects = [coco.images[place] for place in images], coco.objects
     rank = np.empty_like(images)
@@ -103,8 +104,8 @@ def _with_masks(truth: GroundTruth, objects: Objects) -> GroundTruth:
     sizes = [truth.sizes[rank] for rank in truth.images]
     checks.segmentations(found, sizes, lambda row: f"{truth.name}: annotation id {objects.ids[row]}")
     for line in (
-        note(dropped, objects.ids, "segmentations have polygons with fewer than 3 points, which were dropped"),
-        note(bare & ~truth.crowd, objects.ids, f"of {len(bare)} objects have no segmentation; their boxes are ignored"),
+        note(dropped, objects.ids, "segmentation", "with polygons of fewer than 3 points, which were dropped"),
+        note(bare & ~truth.crowd, objects.ids, "object", f"of {len(bare):,} without a segmentation: ignored regions"),
     ):
         if line:
             logger.warning("%s: %s", truth.name, line)
@@ -121,7 +122,8 @@ def _with_areas(truth: GroundTruth) -> GroundTruth:
         areas[rows] = truth.boxes[rows, 2] * truth.boxes[rows, 3]
     if len(rows):
         instead = "box" if truth.segmentations is None else "mask"
-        logger.warning("%s: %d annotations have no area; taken from the %s", truth.name, len(rows), instead)
+        text = "%s: %s without an area, which is taken from the %s"
+        logger.warning(text, truth.name, counted(len(rows), "annotation"), instead)
     return replace(truth, areas=areas)
 
 

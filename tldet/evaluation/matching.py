@@ -13,6 +13,7 @@ from tldet.coco.names import FileNames
 from tldet.coco.results import Detection
 from tldet.errors import DataError
 from tldet.evaluation.columns import GroundTruth, Ints
+from tldet.wording import counted
 
 logger = logging.getLogger(__name__)
 Key = tuple[int | float, str | None]  # id and name in a record
@@ -47,9 +48,9 @@ def match_images(name: str, records: Sequence[Detection], truth: GroundTruth, wh
         if len(fitting) != 1:
             raise DataError(f"{who(row)} {_misfit(key, known, truth)} {_fits(fitting, truth)}")
     logger.warning(
-        "%s: %d image ids belong to other images in %s; all records are matched by file_name",
+        "%s: %s of other images in %s; all records are matched by file_name",
         name,
-        len(wrong),
+        counted(len(wrong), "image id"),
         truth.name,
     )
     return np.array([found[key][0] for key in keys], np.int64)
@@ -125,4 +126,5 @@ def _is_named(truth: GroundTruth, category: int | float, name: str) -> bool:
 def _left_out(name: str, count: int, classes: Sequence[str]) -> None:
     if count:
         named = checks.shortened(classes, 5)
-        logger.warning("%s: %d detections left out: the dataset does not have their classes (%s)", name, count, named)
+        text = "%s: %s left out: the dataset does not have their classes (%s)"
+        logger.warning(text, name, counted(count, "detection"), named)

@@ -13,6 +13,7 @@ from tldet.inference.outputs import CropWriter, OutputPaths, YoloWriter, coco_da
 from tldet.inference.summary import Summary
 from tldet.output import write_json
 from tldet.structures import Detections
+from tldet.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +98,8 @@ class Results:
             except DataError as error:
                 errors.append(error)
         if self.numbering and self.numbering.left_out:
-            text = "%d detections left out: %s does not have their classes"
-            log.warning(text, self.numbering.left_out, self.numbering.path)
+            text = "%s left out: %s does not have their classes"
+            log.warning(text, counted(self.numbering.left_out, "detection"), self.numbering.path)
         if errors:
             raise errors[0]
 

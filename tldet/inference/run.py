@@ -27,6 +27,7 @@ from tldet.inference.video import STANDARD, Frame, Video, camera
 from tldet.inference.writer import drawn_video
 from tldet.labels import without_font
 from tldet.visualize import draw
+from tldet.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -104,16 +105,16 @@ def predict(
     give_back_memory()
     run.all(sources)
     if run.summary.failed and not run.summary.pictures + run.summary.frames:
-        raise DataError(f"none of {len(run.summary.failed)} inputs could be read")
+        raise DataError(f"nothing predicted: {counted(len(run.summary.failed), 'input')} could not be read")
     return run.summary
 
 
 def _report_fonts(class_names: Sequence[str]) -> None:
     if names := without_font(class_names):
         log.warning(
-            "no installed font has all characters of %d class names (%s), so missing characters are drawn in ASCII; "
+            "no installed font has all characters of %s (%s), so missing characters are drawn in ASCII; "
             "install a font such as Noto Sans CJK",
-            len(names),
+            counted(len(names), "class name"),
             ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""),
         )
 

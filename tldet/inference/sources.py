@@ -17,7 +17,7 @@ from tldet.errors import DataError
 from tldet.inference.convert import URL
 from tldet.inference.threads import ahead
 from tldet.inference.video import open_video
-from tldet.inputs import is_file, is_folder, require_file
+from tldet.inputs import exists, is_file, is_folder, require_file
 
 log = logging.getLogger(__name__)
 DRAWABLE = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
@@ -63,11 +63,11 @@ def find_sources(inputs: Sequence[str]) -> Found:
         if not given:
             raise DataError("an input is an empty string; give images, folders, globs, videos or a camera number")
         path = Path(given)
-        if given.isascii() and given.isdigit() and len(given) <= DIGITS and not path.exists():
+        if given.isascii() and given.isdigit() and len(given) <= DIGITS and not exists(path):
             found.append(Source("camera", path, Path(f"camera_{given}")))
         elif is_folder(path):
             found += _inside(path, skipped)
-        elif os.path.exists(path):  # noqa: PTH110  (Path.exists raises OSError if the name is too long)
+        elif exists(path):
             require_file(path, DataError)
             found.append(_named_file(path))
         else:
@@ -142,10 +142,9 @@ def _files(folder: Path, passed: Counter[str]) -> Iterator[Path]:
 
 def _kind_or_reason(path: Path) -> tuple[str, str]:
     """Return the kind of a file and "", or "" and the reason for skipping it."""
-    if not path.exists():
-        return "", "broken link"
-    if not path.is_file():
-        return "", "special file"
+    if not is_file(path):
+        broken = "broken link" if os.path.islink(path) else "file that cannot be read"  # noqa: PTH114  (never raises)
+        return "", "special file" if exists(path) else broken
     kind = kind_of(path)
     if kind == "picture" and not heif_readable() and is_heif(_start(path)):
         return "", f"{path.suffix.lower()} (install pillow-heif to read it)"

@@ -19,6 +19,7 @@ from tldet.errors import DataError
 from tldet.inference.threads import AHEAD, ahead
 from tldet.inference.timing import Span, spans
 from tldet.inputs import require_file
+from tldet.wording import counted
 
 # Video containers and raw streams. FFmpeg must not read other formats: images, subtitles, and playlists, which may
 # refer to other files and addresses.
@@ -50,8 +51,8 @@ def open_video(path: Path) -> tuple[Any, Any]:
     """
     require_file(path, DataError)
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
-    try:
-        container = av.open(f"file:{path}", container_options=options)
+    try:  # titles and other texts of old files are in any encoding
+        container = av.open(f"file:{path}", container_options=options, metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise DataError(f"{path}: is not a readable video ({reason_of(error)})") from None
     cover = av.stream.Disposition.attached_pic
@@ -112,12 +113,12 @@ class Video:
 
     def problems(self) -> str:
         """Describe damage found while reading, and a file that is shorter than stated; empty if there is none."""
-        found = [f"{self.damaged} damaged packets skipped"] if self.damaged else []
-        found += [f"{self.faulty} frames with errors in the image"] if self.faulty else []
+        found = [f"{counted(self.damaged, 'damaged packet')} skipped"] if self.damaged else []
+        found += [f"{counted(self.faulty, 'frame')} with errors in the image"] if self.faulty else []
         missing = self._stated - self._length
         if missing > max(SHORT, self._stated / 20) and self._decoded < (self.frames or self._decoded + 1):
-            stated = f"{self.frames} frames, " if self.frames else ""
-            read = f"{self._decoded} frames, {float(self._length):.2f} s"
+            stated = f"{counted(self.frames, 'frame')}, " if self.frames else ""
+            read = f"{counted(self._decoded, 'frame')}, {float(self._length):.2f} s"
             found.append(f"shorter than stated in the file ({read} of {stated}{float(self._stated):.2f} s)")
         return "; ".join(found)
 

@@ -86,7 +86,10 @@ class VideoWriter:
         self._stream = stream
 
     def close(self) -> None:
-        """Finish the file, which then contains the frames written so far; after a failed write there is no new file."""
+        """Finish the file, which then contains the frames written so far.
+
+        Without a frame, or after a failed write, there is no new file, and an earlier one stays.
+        """
         try:
             if self._stream is not None:
                 self._mux(None)
@@ -95,7 +98,10 @@ class VideoWriter:
                 self._container.close()
         if self._file is not None:
             with self._naming():
-                self._file.commit()
+                if self._end:
+                    self._file.commit()
+                else:
+                    self._file.discard()
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
         """Encode a frame and write the packets; None flushes the encoder."""

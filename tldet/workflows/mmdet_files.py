@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tldet.inputs import is_file, real_path
 from tldet.transfer.known import KNOWN
 from tldet.transfer.mmdet_config import LONGEST
 
@@ -162,9 +163,9 @@ def _read(path: Path, seen: Seen) -> None:
     while waiting and len(known) < FILES:
         one = waiting.pop(0)
         seen.files.append(_normal(one.stem))
-        if one.resolve() in known or not one.is_file() or one.stat().st_size > LONGEST:
+        if real_path(one) in known or not is_file(one) or one.stat().st_size > LONGEST:
             continue
-        known.add(one.resolve())
+        known.add(real_path(one))
         try:
             tree = ast.parse(one.read_text(encoding="utf-8", errors="replace"))
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):

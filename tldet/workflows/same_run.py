@@ -10,6 +10,7 @@ from typing import Any
 
 from tldet import checkpoint
 from tldet.errors import CheckpointError, TrainingError
+from tldet.inputs import real_path
 from tldet.transfer.class_match import few
 from tldet.transfer.provenance import outline
 
@@ -60,7 +61,7 @@ def refuse_other_weights(folder: Path, init_from: str | Path | None) -> None:
     if meta is None or init_from is None:
         return
     before = str(meta["weights_source"])
-    if Path(before).resolve() != Path(init_from).resolve():
+    if real_path(before) != real_path(init_from):
         raise TrainingError(
             f"--init-from {init_from}: the run in {folder} was started with {before}; leave --init-from out to resume "
             "it, or choose another folder"
@@ -139,5 +140,5 @@ def plain(arguments: Mapping[str, object]) -> dict[str, Any]:
 def _same(one: Any, other: Any) -> bool:
     """Return True for equal values, and for two paths of one file."""
     if isinstance(one, str) and isinstance(other, str):
-        return one == other or Path(one).resolve() == Path(other).resolve()
+        return one == other or real_path(one) == real_path(other)
     return bool(one == other)

@@ -48,3 +48,10 @@ def test_one_byte_makes_the_difference(tmp_path: Path, place: int) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone.jpg: no such file"):
         same([(tmp_path / "gone.jpg", 0)])
+
+
+def test_missing_files_are_the_same_if_their_paths_are(tmp_path: Path) -> None:
+    there, gone = write(tmp_path / "a.jpg", b""), tmp_path / "gone.jpg"
+    paths = [gone, there, tmp_path / "x" / ".." / "gone.jpg", tmp_path / "other.jpg"]
+    owners = np.arange(4, dtype=np.int64)
+    assert same_pictures(paths, owners, missing=True).tolist() == [0, 1, 0, 3]

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tldet.data.coco import CocoDataset
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.errors import ConfigError, DataError, TldetError
@@ -168,6 +169,16 @@ def missing_picture(folder: Path) -> dict[str, Split]:
     new = write(folder, "new", {"owl": 9}, [["owl"]])
     (folder / "new_1.png").unlink()
     return {"new": new}
+
+
+def test_images_that_are_skipped_may_be_missing(tmp_path: Path) -> None:
+    new = write(tmp_path, "new", {"owl": 9}, [["owl"]] * 3)
+    (tmp_path / "new_1.png").unlink()
+    val = write(tmp_path, "val", {"owl": 9}, [["owl"]])
+    data = prepare(Given(new, None, val, None, None), OLD, MatchSettings(), tmp_path / "out", missing=True)
+    dataset = CocoDataset(str(data.train.annotations), str(data.train.images), on_bad_image="skip")
+    dataset.check_images()
+    assert (data.pictures, len(dataset)) == (3, 2)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from tldet.errors import ConfigError, DataError, TrainingError
@@ -106,6 +108,24 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
     Matrix([job("a-b"), job("a-c")])
     with pytest.raises(ConfigError, match=r"a-b_seed0: runs 'a/b, seed 0' and 'a-b, seed 0' have the same folder"):
         Matrix([job("a/b"), job("a-b")])
+
+
+def test_intervals_leave_out_skipped_images(tmp_path: Path) -> None:
+    images = [{"id": i, "width": 99, "height": 99, "file_name": f"{i}.png"} for i in range(3)]
+    for one in images[:2]:
+        cv2.imwrite(str(tmp_path / str(one["file_name"])), np.zeros((99, 99, 3), np.uint8))
+    box = {"category_id": 1, "bbox": [5, 5, 20, 20], "area": 400, "iscrowd": 0}
+    objects = [{**box, "id": i + 1, "image_id": i} for i in range(3)]
+    val = tmp_path / "val.json"
+    content = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "a"}]}
+    val.write_text(json.dumps(content), encoding="utf-8")
+    found = [{"image_id": i, "category_id": 1, "bbox": box["bbox"], "score": 0.9} for i in range(2)]
+    call = {"on_bad_image": "skip"}
+    job = Job({"arm": "a", "seed": 0}, tmp_path / "run", call, {"steps": 1}, (str(val), str(tmp_path)), 1, {})
+    job.folder.mkdir()
+    (job.folder / DETECTIONS_NAME).write_text(json.dumps(found), encoding="utf-8")
+    drawn = up_to_date(job, write_result(job, {"steps": 1, "type": "bbox", "resampled_ap": [0.0]}))["resampled_ap"]
+    assert set(drawn) == {1.0}, "AP of the evaluated images is 1, also on every draw of them"
 
 
 @pytest.mark.parametrize("partial", [False, True])

@@ -102,16 +102,17 @@ def join(sources: Sequence[Source], tables: Sequence[Mapping[int, int]], same: N
     )
 
 
-def alike(sources: Sequence[Source], track: Track = iter) -> list[NDArray[np.int64]]:
+def alike(sources: Sequence[Source], track: Track = iter, *, missing: bool = False) -> list[NDArray[np.int64]]:
     """For every source (I,) int64, equal for records of one picture in whatever source.
 
     Args:
         sources: those to compare.
         track: see :func:`~tldet.data.merge.pictures.same_pictures`, as for the errors.
+        missing: see there.
     """
     lengths = [len(source.pictures) for source in sources]
     paths = [path for source in sources for path in source.paths]
-    same = same_pictures(paths, np.repeat(np.arange(len(sources)), lengths), track)
+    same = same_pictures(paths, np.repeat(np.arange(len(sources)), lengths), track, missing=missing)
     return np.split(same, np.cumsum(lengths)[:-1])
 
 

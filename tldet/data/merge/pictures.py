@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.errors import DataError
-from tldet.inputs import real_path, require_file
+from tldet.inputs import is_file, real_path, require_file
 
 TAIL = 4096  # bytes at a file's end: cheap to read, and JPEG and PNG files of one size differ there
 Track = Callable[[Sequence[int]], Iterable[int]]
 
 
-def same_pictures(paths: Sequence[Path], owners: NDArray[np.int64], track: Track = iter) -> NDArray[np.int64]:
+def same_pictures(
+    paths: Sequence[Path], owners: NDArray[np.int64], track: Track = iter, *, missing: bool = False
+) -> NDArray[np.int64]:
     """For every picture the first one that is the same: the same file, or in another source the same bytes.
 
     Pictures of one source are the same only where they are one file. Its twins in bytes are taken in turn: the first
@@ -28,6 +30,7 @@ def same_pictures(paths: Sequence[Path], owners: NDArray[np.int64], track: Track
         paths: (P) of every picture.
         owners: (P,) int64, number of the source of each.
         track: shows progress over the pictures that are read.
+        missing: files may be missing; two of them are the same if their paths are.
 
     Returns:
         (P,) int64 positions, each at most its own.
@@ -35,10 +38,10 @@ def same_pictures(paths: Sequence[Path], owners: NDArray[np.int64], track: Track
     Raises:
         DataError: a file cannot be read.
     """
-    stats = [require_file(path, DataError) for path in paths]
+    stats = [None if missing and not is_file(path) else require_file(path, DataError) for path in paths]
     same = _firsts([_file(path, stat) for path, stat in zip(paths, stats, strict=True)])
-    alone = np.flatnonzero(same == np.arange(len(paths))).tolist()
-    sizes = [stat.st_size for stat in stats]
+    alone = [i for i in np.flatnonzero(same == np.arange(len(paths))).tolist() if stats[i] is not None]
+    sizes = [0 if stat is None else stat.st_size for stat in stats]
     by_size = _across(alone, owners, lambda i: sizes[i])
     by_tail = _across(track(by_size), owners, lambda i: (sizes[i], _digest(paths[i], sizes[i] - TAIL)))
     turns: defaultdict[tuple[str, int], int] = defaultdict(int)
@@ -52,9 +55,9 @@ def same_pictures(paths: Sequence[Path], owners: NDArray[np.int64], track: Track
     return to[same]
 
 
-def _file(path: Path, stat: os.stat_result) -> Hashable:
-    """What two names of one file share; some file systems number no files."""
-    return (stat.st_dev, stat.st_ino) if stat.st_ino else real_path(path)
+def _file(path: Path, stat: os.stat_result | None) -> Hashable:
+    """What two names of one file share; some file systems number no files, and a missing one has no number."""
+    return (stat.st_dev, stat.st_ino) if stat is not None and stat.st_ino else real_path(path)
 
 
 def _firsts(keys: Sequence[Hashable]) -> NDArray[np.int64]:

@@ -84,12 +84,13 @@ class Source:
         return f"image {self.image_ids[place]} ({self.file_names[place]})"
 
 
-def open_source(split: Split) -> Source:
-    """:func:`read_source` of a data set whose pictures must be there too."""
+def open_source(split: Split, *, missing: bool = False) -> Source:
+    """:func:`read_source` of a data set whose pictures must be there too, unless some may be ``missing``."""
     source = read_source(split)
     names = resolve_names(split.images, source.file_names, split.annotations)
     source = replace(source, file_names=list(names))
-    require_pictures(split.images, source.file_names, split.annotations)
+    if not missing:
+        require_pictures(split.images, source.file_names, split.annotations)
     return source
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tldet.data.layouts import Split
 from tldet.data.merge.classes import Classes, merge_classes
@@ -59,7 +61,15 @@ class Prepared:
     pictures: int
 
 
-def prepare(given: Given, old: Mapping[str, int], match: MatchSettings, out: Path, track: Track = iter) -> Prepared:
+def prepare(
+    given: Given,
+    old: Mapping[str, int],
+    match: MatchSettings,
+    out: Path,
+    track: Track = iter,
+    *,
+    missing: bool = False,
+) -> Prepared:
     """Write ``train.json`` and ``val.json`` into a folder.
 
     A class that a JSON lists without one object counts as not labelled there, unless a picture states it: a list of
@@ -72,19 +82,21 @@ def prepare(given: Given, old: Mapping[str, int], match: MatchSettings, out: Pat
             ``old_val`` and ``own``, the classes must have exactly the names of the old detector.
         out: the folder.
         track: shows progress over the pictures that are compared.
+        missing: images may be missing; the datasets of the run skip them.
 
     Raises:
         DataError: the data have no new class, or one without objects, or the old pictures one that nobody knows.
         ConfigError: the classes cannot be matched.
     """
-    learnt = [open_source(one) for one in (given.new, given.replay) if one is not None]
-    measured = [open_source(given.val), *([open_source(given.old_val)] if given.old_val else [])]
+    opened = partial(open_source, missing=missing)
+    learnt = [opened(one) for one in (given.new, given.replay) if one is not None]
+    measured = [opened(one) for one in (given.val, given.old_val) if one is not None]
     renamed = _renamed([learnt[0], measured[0]], list(old), match)
     there = {renamed.get(name, name) for name in _used(measured[0])}.union(*(_used(one) for one in measured[1:]))
-    missing = set(old) - there
-    if missing and given.own and given.old_val is None:
-        log.info("%s: the old detector's own data, to measure %s", given.own.annotations, few(sorted(missing)))
-        measured.append(open_source(given.own))
+    lacking = set(old) - there
+    if lacking and given.own and given.old_val is None:
+        log.info("%s: the old detector's own data, to measure %s", given.own.annotations, few(sorted(lacking)))
+        measured.append(opened(given.own))
     sources = [*learnt, *measured]
     records = [{"id": key, "name": name} for name, key in old.items()]
     lists = [_named(one, renamed if one is learnt[0] or one is measured[0] else {}) for one in sources]
@@ -97,7 +109,8 @@ def prepare(given: Given, old: Mapping[str, int], match: MatchSettings, out: Pat
     sources = [_stating(source, table, known) for source, table in zip(sources, classes.tables, strict=True)]
     for one in changed_ids(sources, classes):
         log.info("%s: category %d %r is %d %r here", one.path, one.old_id, one.old_name, one.new_id, one.new_name)
-    pictures = _write(sources, len(learnt), classes, make_folder(out), track)
+    same = alike(sources, track, missing=missing)
+    pictures = _write(sources, same, len(learnt), classes, make_folder(out))
     return Prepared(tuple(old), tuple(new), Split(out / TRAIN, out), Split(out / VAL, out), pictures)
 
 
@@ -170,9 +183,10 @@ def _stating(source: Source, table: Mapping[int, int], known: Collection[int]) -
     return replace(source, labelled=[used if one is None else one & own for one in source.labelled])
 
 
-def _write(sources: Sequence[Source], learnt: int, classes: Classes, out: Path, track: Track) -> int:
+def _write(
+    sources: Sequence[Source], same: Sequence[NDArray[np.int64]], learnt: int, classes: Classes, out: Path
+) -> int:
     """Both files; how many pictures are learnt from."""
-    same = alike(sources, track)
     counts = []
     for name, chosen in ((TRAIN, range(learnt)), (VAL, range(learnt, len(sources)))):
         ours = np.concatenate([same[n] for n in chosen])

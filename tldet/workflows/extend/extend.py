@@ -125,7 +125,8 @@ def extend(
         before_config, changed = trained_config(path, state), parse_options(options)
         batch = given_batch(changed) or (before_config.get("data") or {}).get("loader", {}).get("batch_size", 1)
         with removed_on_failure(folder, *STARTED):
-            data = _prepared(_given(wanted, before_config, folder, seed), _old(state), match, folder, console)
+            chosen, skip = _given(wanted, before_config, folder, seed), on_bad_image == "skip"
+            data = _prepared(chosen, _old(state), match, folder, console, missing=skip)
             length, why = choose_length(data.pictures, batch, epochs, minutes, steps)
             for line in (f"{len(data.old)} old classes ({few(data.old)}), {len(data.new)} new ({few(data.new)})", why):
                 log.info("%s", line)
@@ -148,12 +149,13 @@ def _old(state: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _prepared(
-    given: Given, old: Mapping[str, int], match: MatchSettings, folder: Path, console: Console | None
+    given: Given, old: Mapping[str, int], match: MatchSettings, folder: Path, console: Console | None, *, missing: bool
 ) -> Prepared:
     from rich.progress import Progress
 
     with Progress(console=console, disable=console is None, transient=True) as progress:
-        return prepare(given, old, match, folder / DATA, partial(progress.track, description="comparing pictures"))
+        track = partial(progress.track, description="comparing pictures")
+        return prepare(given, old, match, folder / DATA, track, missing=missing)
 
 
 def _given(wanted: ExtendData, config: Mapping[str, Any], folder: Path, seed: int) -> Given:

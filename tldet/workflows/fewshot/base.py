@@ -53,7 +53,7 @@ def base_job(setup: Setup) -> Job:
     train = write_base(setup.train.annotations, novel, folder / "base_train.json")
     call, data = _call(setup, train.path, folder / "base_val.json"), setup.hashes()
     if setup.asked.base is not None:
-        call = {"checkpoint": str(setup.asked.base), "options": setup.device()}
+        call = {"checkpoint": str(setup.asked.base), "options": setup.device(), **setup.wishes.bad_images()}
         data = {**data, "base": file_hash(setup.asked.base)}
     else:
         log.info(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tldet import checkpoint
 from tldet.config import option_value, parse_options
+from tldet.data.coco import CocoDataset
 from tldet.evaluation.loading import load_results
 from tldet.evaluation.resample import VERSION, resampled_ap
 from tldet.workflows.finetune import finetune
@@ -61,8 +62,9 @@ def execute(
     annotations, images = job.val
     detections = job.folder / DETECTIONS_NAME
     device = option_value(parse_options(job.call.get("options", ())), "training.device")
-    where: dict[str, str] = {"data": annotations, "images": images} if annotations else {"split": "val"}
-    found = test(trained, **where, results_path=detections, device=str(device or "auto"))  # type: ignore[arg-type]
+    where: dict[str, Any] = {"data": annotations, "images": images} if annotations else {"split": "val"}
+    where["on_bad_image"] = job.call.get("on_bad_image")
+    found = test(trained, **where, results_path=detections, device=str(device or "auto"))
     result = write_result(
         job,
         {
@@ -86,6 +88,8 @@ def execute(
 def _resampled(job: Job, kind: str, checkpoint: str | Path) -> dict[str, Any]:
     """Compute AP on every bootstrap sample of validation images from the stored detections, with its version."""
     truth = truth_of(job, "segm" if kind == "segm" else "bbox", checkpoint)
+    if job.val[0] and job.call.get("on_bad_image") == "skip":  # as in the evaluation
+        truth = truth.on(CocoDataset(*job.val, on_bad_image="skip").usable_ids())
     drawn = resampled_ap(truth, load_results(job.folder / DETECTIONS_NAME, truth))
     return {"resampled_ap": drawn.tolist(), "resampling": VERSION}
 

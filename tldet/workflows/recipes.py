@@ -10,7 +10,6 @@ from tldet.config import Config, find, load
 from tldet.errors import ConfigError
 from tldet.workflows.mmdet_files import advice, is_mmdet
 
-DEFAULT_MODEL = "faster_rcnn_lite0"
 NEEDED = ("model.head", "model.backbone", "schedule", "optimizer")  # sections of a recipe
 OPTIONAL = ("data", "data.loader", "training", "freeze", "class_match")  # those that it may leave out
 

@@ -1,63 +1,108 @@
-"""Options that say what of the start stays: each goes into the config, where a resumed run finds it."""
+"""Options of freezing, learning rates and class matching; they are written to the config, where a resumed run finds them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tldet.errors import TrainingError
-from tldet.transfer.class_match import Fold, read_aliases
+from tldet.workflows.options import ABOVE_0, SHARE, Request, option, options
+
+if TYPE_CHECKING:
+    from tldet.transfer.class_match import Fold
 
 WORDS = {"all-but-head": ["backbone", "neck"]}  # of --freeze; every other word is a glob
+TITLE = "freezing and learning rates"
 
 
-@dataclass(frozen=True)
-class TransferOptions:
-    """What is asked for; None or empty leaves the recipe as it is.
+@dataclass(frozen=True, kw_only=True)
+class MatchOptions(Request):
+    """Options of how classes of the initial weights are recognized; see :mod:`tldet.transfer.class_match`."""
 
-    Attributes:
-        freeze: what does not learn: "backbone", "all-but-head", or globs, see
-            :class:`~tldet.transfer.freeze.FreezeSettings`.
-        gradual: share of the run over which the backbone begins to learn, from the top down.
-        layer_decay: see :class:`~tldet.transfer.param_groups.Recipe`.
-        l2_sp: strength of the backbone's pull to its start (:class:`~tldet.engine.l2_sp.L2SPSettings`).
-        class_aliases: a file (:func:`~tldet.transfer.class_match.read_aliases`).
-        fold_names: see :class:`~tldet.transfer.class_match.MatchSettings`.
-    """
+    class_aliases: str | Path | None = option(
+        "file with class names that differ in the initial weights: JSON {new name: initial name}, or lines "
+        "'new name: initial name'",
+        metavar="FILE",
+        sets=["class_match.aliases"],
+    )
+    fold_names: Sequence[Fold] = option(
+        "match class names ignoring case or plural",
+        choices=["case", "plural"],
+        many=True,
+        sets=["class_match.fold"],
+    )
 
-    freeze: Sequence[str] = ()
-    gradual: float | None = None
-    layer_decay: float | None = None
-    l2_sp: float | None = None
-    class_aliases: str | Path | None = None
-    fold_names: Sequence[Fold] = ()
-
-    def given(self) -> dict[str, object]:
-        """Each option's value, None where it was not given."""
-        values = {name.replace("_", "-"): value for name, value in vars(self).items()}
-        return {name: value if value != () else None for name, value in values.items()}
-
-    def write(self, config: dict[str, Any]) -> None:
-        """Write what is asked for into a config, whose sections are sections.
+    def written(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a config, whose sections are sections, with these options in it.
 
         Raises:
             ConfigError: the file of aliases cannot be read.
         """
+        from tldet.transfer.class_match import read_aliases
+
+        config = dict(config)
+        if self.class_aliases is not None:
+            _set(config, "class_match", "aliases", read_aliases(self.class_aliases))
+        if self.fold_names:
+            _set(config, "class_match", "fold", list(self.fold_names))
+        return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferOptions(MatchOptions):
+    """Options of what is trained, and how fast; None or empty leaves the recipe as it is."""
+
+    freeze: Sequence[str] = option(
+        "freeze 'backbone', 'all-but-head', or modules and parameters matching a glob",
+        metavar="WHAT",
+        many=True,
+        sets=["freeze.layers"],
+        group=TITLE,
+    )
+    gradual: float | None = option(
+        "unfreeze the backbone stage by stage, from the last stage, over this share of the run (0.5)",
+        float,
+        metavar="SHARE",
+        interval=SHARE,
+        const=0.5,
+        sets=["freeze.gradual"],
+        group=TITLE,
+    )
+    layer_decay: float | None = option(
+        "learning rate of each layer group relative to the group above it",
+        float,
+        metavar="F",
+        interval=SHARE,
+        sets=["optimizer.layer_decay"],
+        group=TITLE,
+    )
+    l2_sp: float | None = option(
+        "pull the backbone to its initial weights with this strength, instead of weight decay",
+        float,
+        metavar="A",
+        interval=ABOVE_0,
+        sets=["l2_sp.alpha"],
+        group=TITLE,
+    )
+
+    def written(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a config, whose sections are sections, with these options in it.
+
+        Raises:
+            ConfigError: the file of aliases cannot be read.
+        """
+        config = super().written(config)
         if self.freeze:
-            layers = [glob for word in self.freeze for glob in WORDS.get(word, [word])]
-            _write(config, "freeze", "layers", layers)
+            _set(config, "freeze", "layers", [glob for word in self.freeze for glob in WORDS.get(word, [word])])
         if self.gradual is not None:
-            _write(config, "freeze", "gradual", self.gradual)
+            _set(config, "freeze", "gradual", self.gradual)
         if self.layer_decay is not None:
-            _write(config, "optimizer", "layer_decay", self.layer_decay)
+            _set(config, "optimizer", "layer_decay", self.layer_decay)
         if self.l2_sp is not None:
             config["l2_sp"] = {"alpha": self.l2_sp}
-        if self.class_aliases is not None:
-            _write(config, "class_match", "aliases", read_aliases(self.class_aliases))
-        if self.fold_names:
-            _write(config, "class_match", "fold", list(self.fold_names))
+        return config
 
     def refuse_scratch(self) -> None:
         """Refuse every option for a run from scratch: each of them needs pretrained weights.
@@ -65,10 +110,12 @@ class TransferOptions:
         Raises:
             TrainingError: an option is given.
         """
-        if kept := [name for name, value in self.given().items() if value is not None]:
-            raise TrainingError(f"--scratch and --{kept[0]} exclude each other: random weights are nothing to keep")
+        given = self.given()
+        named = [name for name in (one.replace("_", "-") for one in options(TransferOptions)) if name in given]
+        if named:
+            raise TrainingError(f"--scratch and --{named[0]} exclude each other: random weights are nothing to keep")
 
 
-def _write(config: dict[str, Any], name: str, key: str, value: object) -> None:
-    """A key of a section, which may be absent or None."""
+def _set(config: dict[str, Any], name: str, key: str, value: object) -> None:
+    """Set a key of a section, which may be absent or None, in a copy of the section."""
     config[name] = {**(config.get(name) or {}), key: value}

@@ -29,7 +29,7 @@ SMALL = ("training.precision=fp32", "data.loader.batch_size=2", "model.head.roi.
 
 
 def experiment(data: Path, out: Path, seeds: tuple[int, ...] = (0,), **changed: Any) -> Report:
-    base: dict[str, Any] = {"steps": 2, "options": SMALL}
+    base: dict[str, Any] = {"steps": 2, "cfg_options": SMALL}
     base = {key: changed.pop(key, value) for key, value in base.items()}
     asked = FewShot(("4", "9"), shots=(1,), arms=("tfa",), steps=3, lr_factor=1.0)
     return fewshot(Wishes(data, out, seeds=seeds, **base), replace(asked, **changed))
@@ -113,7 +113,7 @@ def test_what_is_done_is_not_done_again_and_an_interrupted_run_goes_on(
 
 
 def test_a_base_of_other_classes_or_settings_is_refused(out: Path, run: Path, digits: Path, tmp_path: Path) -> None:
-    nothing: dict[str, Any] = {"steps": None, "options": ()}
+    nothing: dict[str, Any] = {"steps": None, "cfg_options": ()}
     with pytest.raises(CheckpointError, match=r"was trained on class '4', which --novel says is new"):
         experiment(digits, tmp_path, base=run / "best.pt", **nothing)
     with pytest.raises(CheckpointError, match=r"does not know class '9': name it in --novel"):

@@ -58,7 +58,7 @@ def execute(
     trained = outcome.trained()
     annotations, images = job.val
     detections = job.folder / DETECTIONS_NAME
-    device = option_value(parse_options(job.call.get("options", ())), "training.device")
+    device = option_value(parse_options(job.call.get("cfg_options", ())), "training.device")
     found = test(trained, data=annotations, images=images, results_path=detections, device=str(device or "auto"))
     result = write_result(
         job,

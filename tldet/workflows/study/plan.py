@@ -17,7 +17,8 @@ from tldet.inputs import real_path
 from tldet.transfer.sources import file_hash
 from tldet.workflows.choose import Choices, choose_for
 from tldet.workflows.data_layout import resolve_layout
-from tldet.workflows.recipes import DEFAULT_MODEL, load_recipe
+from tldet.workflows.recipes import load_recipe
+from tldet.workflows.request import DEFAULT_MODEL, Length, LengthOptions
 from tldet.workflows.runs import rhythm, steps_in_epoch
 from tldet.workflows.study.arms import Arm, refuse_clash, refuse_same, refuse_unpaced
 from tldet.workflows.study.job import RUNS, Job, exact, folder_name, keep_settings
@@ -32,8 +33,8 @@ class Wishes:
     Attributes:
         data: see :func:`tldet.workflows.finetune.finetune`, as for all others but ``out`` and ``seeds``.
         out: output directory of the study.
-        train_json: training annotations.
-        val_json: validation annotations.
+        train: training annotations.
+        val: validation annotations.
         images: image folder of both splits.
         on_bad_image: "error" or "skip" for images that cannot be used, in both splits; None means "error".
         model: a recipe.
@@ -41,13 +42,13 @@ class Wishes:
         minutes: training time of each run, converted to a number of steps once per variant.
         steps: number of steps of each run.
         seeds: seeds of the runs and of their training subsets.
-        options: config overrides ``a.b=c`` for every run.
+        cfg_options: config overrides ``a.b=c`` for every run.
     """
 
     data: str | Path | None
     out: Path
-    train_json: str | Path | None = None
-    val_json: str | Path | None = None
+    train: str | Path | None = None
+    val: str | Path | None = None
     images: str | Path | None = None
     on_bad_image: str | None = None
     model: str = DEFAULT_MODEL
@@ -55,7 +56,12 @@ class Wishes:
     minutes: float | None = None
     steps: int | None = None
     seeds: Sequence[int] = (0, 1, 2)
-    options: Sequence[str] = ()
+    cfg_options: Sequence[str] = ()
+
+    @property
+    def length(self) -> Length | None:
+        """The user-specified length of each run."""
+        return LengthOptions(epochs=self.epochs, minutes=self.minutes, steps=self.steps).length
 
     def bad_images(self) -> dict[str, str]:
         """Return ``on_bad_image`` as keyword argument of a run; empty by default."""
@@ -87,20 +93,18 @@ def make_plan(kind: str, wishes: Wishes, arms: Mapping[str, Arm], fractions: Seq
         TldetError: the data, a name or a value is wrong, or the folder holds another study.
     """
     _check(wishes, fractions)
-    refuse_clash(arms, wishes.options)
+    refuse_clash(arms, wishes.cfg_options)
     refuse_unpaced(arms, wishes.minutes)
     refuse_same(arms, load_recipe(wishes.model))
-    settings: dict[str, Any] = {"kind": kind, "model": wishes.model, "options": list(wishes.options)}
+    settings: dict[str, Any] = {"kind": kind, "model": wishes.model, "options": list(wishes.cfg_options)}
     keep_settings(wishes.out, settings)
-    layout = resolve_layout(wishes.data, wishes.train_json, wishes.val_json, wishes.images, wishes.out, SPLIT_SEED)
+    layout = resolve_layout(wishes.data, wishes.train, wishes.val, wishes.images, wishes.out, SPLIT_SEED)
     train, val = layout.train, layout.val
     assert val is not None  # a single JSON is split
     if AnnotationIndex.load(val.annotations).crowd.all():
         raise DataError(f"{val.annotations}: holds no object to measure on")
     index = AnnotationIndex.load(train.annotations)
-    length = {"epochs": wishes.epochs, "minutes": wishes.minutes, "steps": wishes.steps}
-    options = parse_options(wishes.options)
-    choices = choose_for(load_recipe(wishes.model), index, options, **length)  # type: ignore[arg-type]
+    choices = choose_for(load_recipe(wishes.model), index, parse_options(wishes.cfg_options), wishes.length)
     hashes = {"train": file_hash(train.annotations), "val": file_hash(val.annotations)}
     shared = _Shared(wishes, train, val, index, choices, hashes)
     order = [(f, s, name) for s in wishes.seeds for f in sorted(fractions, reverse=True) for name in arms]
@@ -146,8 +150,8 @@ class _Shared:
         return Job(
             factors=factors,
             folder=self.wishes.out / RUNS / folder_name(factors),
-            call={**self._call(seed), **arm.call, "options": self._options(arm, fraction, seed)},
-            length=self.choices.length,
+            call={**self._call(seed), **arm.call, "cfg_options": self._options(arm, fraction, seed)},
+            length=self.choices.length.section(),
             val=(_text(self.val.annotations), _text(self.val.images)),
             pictures=subset_size(len(self.index), fraction),
             data=self.hashes,
@@ -158,8 +162,8 @@ class _Shared:
         train, val, data = self.train, self.val, self.wishes.data
         return {
             "data": None if data is None else _text(Path(data)),
-            "train_json": _text(train.annotations),
-            "val_json": _text(val.annotations),
+            "train": _text(train.annotations),
+            "val": _text(val.annotations),
             "images": _text(train.images) if train.images == val.images else self.wishes.images,
             "model": self.wishes.model,
             "seed": seed,
@@ -169,13 +173,13 @@ class _Shared:
     def _options(self, arm: Arm, fraction: float, seed: int) -> list[str]:
         an_epoch = steps_in_epoch(len(self.index), self.choices.batch)
         every = rhythm(self.choices.length, an_epoch)["checkpoint_every"]
-        if "epochs" not in self.choices.length:
+        if self.choices.length.unit != "epochs":
             every /= fraction  # as many steps between two checkpoints, whatever the number of pictures
         options = ["training.validate_every=None", f"training.checkpoint_every={every:g}"]
         options.append(f"data.loader.batch_size={self.choices.batch}")  # measured once, the same for all
         if fraction < 1:
             options.append(f"data.train.annotations={self._subset(fraction, seed)}")
-        return [*options, *self.wishes.options, *arm.options]
+        return [*options, *self.wishes.cfg_options, *arm.options]
 
     def _subset(self, fraction: float, seed: int) -> str:
         path = self.wishes.out / "data" / f"fraction{exact(fraction)}_seed{seed}.json"

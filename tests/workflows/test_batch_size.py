@@ -18,7 +18,7 @@ from tldet.workflows import batch_size, choose
 from tldet.workflows.batch_size import largest_fitting, largest_input, measure_batch_size
 from tldet.workflows.choose import choose_for
 from tldet.workflows.finetune import finetune
-from tldet.workflows.request import Length
+from tldet.workflows.run_options import Length
 
 
 @pytest.mark.parametrize("most", [1, 2, 5, 16, 64])

@@ -36,6 +36,7 @@ def test_r50_trains_on_coco_and_gives_its_ids_back(shared: Path, tmp_path: Path,
         "schedule.warmup_steps=5",
         "data.loader.batch_size=2",
         "data.loader.workers=0",
+        "model.backbone.weights=None",
         "model.backbone.norm=batch",  # random weights: frozen statistics would normalise nothing
         "model.backbone.frozen_stages=-1",
         f"{score}=0.0",  # after 20 steps nothing is sure

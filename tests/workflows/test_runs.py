@@ -16,7 +16,7 @@ from tldet.errors import ConfigError
 from tldet.transfer.param_groups import build_optimizer
 from tldet.workflows import assemble, choose
 from tldet.workflows.finetune import finetune
-from tldet.workflows.request import Length
+from tldet.workflows.run_options import Length
 from tldet.workflows.runs import renew
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tldet.workflows.options import config_options, options, refuse_conflicts
-from tldet.workflows.request import ExtendRequest, FinetuneRequest, PretrainRequest, SettingsOptions, TrainRequest
+from tldet.workflows.request import ExtendRequest, FinetuneRequest, PretrainRequest, TrainRequest
+from tldet.workflows.run_options import SettingsOptions
 
 if TYPE_CHECKING:
     from tldet.workflows.study.plan import Wishes

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tldet.workflows.options import REQUIRED, Option, default_of, flag, options, refuse_conflicts
-from tldet.workflows.request import PRECISIONS, BadImageOption, DataOptions, LengthOptions, SettingsOptions
+from tldet.workflows.run_options import PRECISIONS, BadImageOption, DataOptions, LengthOptions, SettingsOptions
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -95,7 +95,11 @@ class Option:
         return Interval(self.kind, self.interval) if self.interval else None
 
 
-REQUIRED: Any = object()
+REQUIRED: Any = object()  # default of an option that must be given
+PYTHON_ONLY = {
+    "console": "shows choices, progress and metrics; silent when None",
+    "callbacks": "objects derived from mmengine's ``Hook``, called during training",
+}
 
 
 def option(help: str, kind: type = str, *, default: Any = None, first: bool = False, **details: Any) -> Any:
@@ -118,9 +122,7 @@ def option(help: str, kind: type = str, *, default: Any = None, first: bool = Fa
 class Request:
     """Base class of everything that a run is started by: checked when it is made, never changed.
 
-    Attributes:
-        console: shows choices, progress and metrics; silent when None.
-        callbacks: objects derived from mmengine's ``Hook``, called during training.
+    ``console`` and ``callbacks`` are no options of the command line; see :data:`PYTHON_ONLY`.
     """
 
     console: Console | None = field(default=None, compare=False, repr=False)
@@ -230,13 +232,21 @@ def takes(request: Callable[P, Q]) -> Callable[[Callable[[Q], R]], Callable[P, R
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             return function(request(*args, **kwargs))
 
-        call.__signature__ = inspect.signature(request)  # type: ignore[attr-defined]
-        call.__annotations__ = {}
-        summary, _, rest = inspect.cleandoc(function.__doc__ or "").partition("\nRaises:")
-        lines = [f"    {name}: {one.help}." for name, one in options(cast(type[Any], request)).items()]
-        lines.append("    console: shows choices, progress and metrics; silent when None.")
-        lines.append("    callbacks: objects derived from mmengine's ``Hook``, called during training.")
-        call.__doc__ = "\n".join([summary, "Args:", *lines, f"\nRaises:{rest}"])
+        _describe(call, cast(type[Any], request))
         return call
 
     return with_arguments
+
+
+def _describe(function: Callable[..., Any], request: type[Any]) -> None:
+    """Give a function the signature of a request, and the help texts of its options as documentation."""
+    table, given = options(request), inspect.signature(request)
+    others = [name for name in given.parameters if name not in table]
+    order = [given.parameters[name] for name in (*table, *others)]
+    order.sort(key=lambda one: one.kind)  # arguments by position first
+    result = inspect.signature(function).return_annotation
+    summary, _, errors = inspect.cleandoc(function.__doc__ or "").partition("\nRaises:")
+    texts = {**{name: one.help for name, one in table.items()}, **PYTHON_ONLY}
+    arguments = [f"    {one.name}: {texts[one.name]}." for one in order]
+    function.__signature__ = given.replace(parameters=order, return_annotation=result)  # type: ignore[attr-defined]
+    function.__doc__ = "\n".join([summary, "Args:", *arguments, f"\nRaises:{errors}"])

@@ -10,7 +10,7 @@ from typing import Any
 from tldet.config import Config, override, parse_options
 from tldet.engine.distributed import World, current, joined
 from tldet.locks import locked
-from tldet.workflows.request import UNITS, Length
+from tldet.workflows.run_options import UNITS, Length
 
 LONG_EPOCH = 100  # steps; each of a run of minutes is then worth a measurement
 # Sections that a run started from the config of another run does not inherit.

@@ -19,10 +19,11 @@ from tldet.engine.log import read_log
 from tldet.evaluation.report import mean_over
 from tldet.transfer.restore import restore
 from tldet.workflows.extend.data import Prepared
-from tldet.workflows.extend.extend import ExtendData, extend
+from tldet.workflows.extend.extend import extend
 from tldet.workflows.extend.report import ExtendReport, Measured
 from tldet.workflows.extend.settings import extended_config
 from tldet.workflows.finetune import finetune
+from tldet.workflows.run_options import Length
 from tldet.workflows.test import test as measure
 
 OLD, NEW = tuple("01345679"), ("2", "8")

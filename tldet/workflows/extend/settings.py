@@ -15,7 +15,7 @@ from tldet.registry import HEADS
 from tldet.transfer.sources import file_hash
 from tldet.workflows.extend.data import Prepared
 from tldet.workflows.finetune import section_of
-from tldet.workflows.request import Length
+from tldet.workflows.run_options import Length
 from tldet.workflows.resizing import default_transforms
 from tldet.workflows.runs import renew
 

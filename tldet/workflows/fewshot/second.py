@@ -24,7 +24,7 @@ from tldet.wording import counted
 from tldet.workflows.fewshot.plan import ARMS
 from tldet.workflows.options import Request
 from tldet.workflows.parts import with_bad_image
-from tldet.workflows.request import Length
+from tldet.workflows.run_options import Length
 from tldet.workflows.run_folder import CONFIG_NAME, RunFiles
 from tldet.workflows.runs import renew, settled
 from tldet.workflows.study.job import Job

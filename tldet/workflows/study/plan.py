@@ -18,7 +18,8 @@ from tldet.transfer.sources import file_hash
 from tldet.workflows.choose import Choices, choose_for
 from tldet.workflows.data_layout import resolve_layout
 from tldet.workflows.recipes import load_recipe
-from tldet.workflows.request import DEFAULT_MODEL, Length, LengthOptions
+from tldet.workflows.request import DEFAULT_MODEL
+from tldet.workflows.run_options import Length, LengthOptions
 from tldet.workflows.runs import rhythm, steps_in_epoch
 from tldet.workflows.study.arms import Arm, refuse_clash, refuse_same, refuse_unpaced
 from tldet.workflows.study.job import RUNS, Job, exact, folder_name, keep_settings

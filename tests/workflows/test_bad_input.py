@@ -16,7 +16,7 @@ import torch
 from tldet import checkpoint
 from tldet.cli import main
 from tldet.config import find, load
-from tldet.workflows.transfer_options import TransferOptions
+from tldet.workflows.request import TransferOptions
 
 Change = Callable[[dict[str, Any]], None]
 

@@ -16,7 +16,7 @@ from tldet.workflows.finetune import finetune, with_backbone
 from tldet.workflows.start import check_scratch, from_scratch
 from tldet.workflows.study.arms import refuse_clash, transfer_arms
 from tldet.workflows.train import train
-from tldet.workflows.transfer_options import TransferOptions
+from tldet.workflows.request import TransferOptions
 
 
 def recipe(folder: Path, run: Path) -> Path:

@@ -17,7 +17,7 @@ from tldet.cli import main
 from tldet.engine.log import read_log
 from tldet.workflows.finetune import finetune
 from tldet.workflows.test import test as measure
-from tldet.workflows.transfer_options import TransferOptions
+from tldet.workflows.request import TransferOptions
 
 SMALL = ["data.loader.batch_size=2", "training.precision=fp32"]
 

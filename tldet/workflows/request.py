@@ -10,15 +10,117 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tldet.workflows.options import REQUIRED, Request, option
+from tldet.errors import TrainingError
+from tldet.workflows.options import ABOVE_0, REQUIRED, SHARE, Request, option, options
 from tldet.workflows.run_options import BadImageOption, DataOptions, LengthOptions, NewRunOptions, SettingsOptions
-from tldet.workflows.transfer_options import MatchOptions, TransferOptions
 
 if TYPE_CHECKING:
     from tldet.config import Config
+    from tldet.transfer.class_match import Fold
 
 DEFAULT_MODEL = "faster_rcnn_lite0"
 DEFAULT_BACKBONE = "efficientnet_lite0"  # of pretraining
+WORDS = {"all-but-head": ["backbone", "neck"]}  # of --freeze; every other word is a glob
+TRANSFER_TITLE = "freezing and learning rates"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchOptions(Request):
+    """Options of how classes of the initial weights are recognized; see :mod:`tldet.transfer.class_match`."""
+
+    class_aliases: str | Path | None = option(
+        "file with class names that differ in the initial weights: JSON {new name: initial name}, or lines "
+        "'new name: initial name'",
+        metavar="FILE",
+        sets=["class_match.aliases"],
+    )
+    fold_names: Sequence[Fold] = option(
+        "match class names ignoring case or plural",
+        choices=["case", "plural"],
+        many=True,
+        sets=["class_match.fold"],
+    )
+
+    def written(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a config, whose sections are sections, with these options in it.
+
+        Raises:
+            ConfigError: the file of aliases cannot be read.
+        """
+        from tldet.transfer.class_match import read_aliases
+
+        config = dict(config)
+        if self.class_aliases is not None:
+            _set(config, "class_match", "aliases", read_aliases(self.class_aliases))
+        if self.fold_names:
+            _set(config, "class_match", "fold", list(self.fold_names))
+        return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferOptions(MatchOptions):
+    """Options of what is trained, and how fast; None or empty leaves the recipe as it is."""
+
+    freeze: Sequence[str] = option(
+        "freeze 'backbone', 'all-but-head', or modules and parameters matching a glob",
+        metavar="WHAT",
+        many=True,
+        sets=["freeze.layers"],
+        group=TRANSFER_TITLE,
+    )
+    gradual: float | None = option(
+        "unfreeze the backbone stage by stage, from the last stage, over this share of the run (0.5)",
+        float,
+        metavar="SHARE",
+        interval=SHARE,
+        const=0.5,
+        sets=["freeze.gradual"],
+        group=TRANSFER_TITLE,
+    )
+    layer_decay: float | None = option(
+        "learning rate of each layer group relative to the group above it",
+        float,
+        metavar="F",
+        interval=SHARE,
+        sets=["optimizer.layer_decay"],
+        group=TRANSFER_TITLE,
+    )
+    l2_sp: float | None = option(
+        "pull the backbone to its initial weights with this strength, instead of weight decay",
+        float,
+        metavar="A",
+        interval=ABOVE_0,
+        sets=["l2_sp.alpha"],
+        group=TRANSFER_TITLE,
+    )
+
+    def written(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a config, whose sections are sections, with these options in it.
+
+        Raises:
+            ConfigError: the file of aliases cannot be read.
+        """
+        config = super().written(config)
+        if self.freeze:
+            _set(config, "freeze", "layers", [glob for word in self.freeze for glob in WORDS.get(word, [word])])
+        if self.gradual is not None:
+            _set(config, "freeze", "gradual", self.gradual)
+        if self.layer_decay is not None:
+            _set(config, "optimizer", "layer_decay", self.layer_decay)
+        if self.l2_sp is not None:
+            config["l2_sp"] = {"alpha": self.l2_sp}
+        return config
+
+    def refuse_scratch(self) -> None:
+        """Refuse every option for a run from scratch: each of them needs pretrained weights.
+
+        Raises:
+            TrainingError: an option is given.
+        """
+        given = self.given()
+        named = [name for name in (one.replace("_", "-") for one in options(TransferOptions)) if name in given]
+        if named:
+            raise TrainingError(f"--scratch and --{named[0]} exclude each other: random weights are nothing to keep")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,3 +236,8 @@ class ExtendRequest(DataOptions, NewRunOptions, LengthOptions, BadImageOption, M
     def record(self) -> dict[str, Any]:
         """Return the options that a resumed run must have, with the seed that was used."""
         return replace(self, seed=self.seed_value).given()
+
+
+def _set(config: dict[str, Any], name: str, key: str, value: object) -> None:
+    """Set a key of a section, which may be absent or None, in a copy of the section."""
+    config[name] = {**(config.get(name) or {}), key: value}

@@ -10,8 +10,8 @@ import pytest
 from tldet.config import Config, load, override
 from tldet.errors import ConfigError
 from tldet.workflows.finetune import new_config
+from tldet.workflows.recipes import default_transforms, is_resize, parse_transforms, split_transforms
 from tldet.workflows.request import FinetuneRequest
-from tldet.workflows.resizing import default_transforms, is_resize, parse_transforms, split_transforms
 
 FLIP, JITTER = {"type": "VerticalFlip", "p": 0.25}, {"type": "ColorJitter", "p": 0.3}
 

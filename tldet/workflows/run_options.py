@@ -147,6 +147,13 @@ class SettingsOptions(Request):
         choices=["error", "reduce"],
         sets=["training.on_oom"],
     )
+    patience: int | None = _setting(
+        "stop early after N validations without a gain (default: never)",
+        int,
+        metavar="N",
+        interval=COUNT,
+        sets=["training.patience"],
+    )
     compile: bool = _setting("use torch.compile if it makes a measured step faster", bool, sets=["training.compile"])
     cfg_options: Sequence[str] = option(
         "set any key of the config", metavar="a.b=c", many=True, recorded=False, group=SETTINGS_TITLE

@@ -25,14 +25,18 @@ def resize(short: Any, long: int, **more: Any) -> dict[str, Any]:
     return {"type": "Resize", "short": short, "long": long, **more}
 
 
+RANGE = resize([256, 320], 448, mode="range")
+OTHER = {"type": "A.LongestMaxSize", "max_size": 640}
+
+
 @pytest.mark.parametrize(
     ("train", "val", "expected"),
     [
         ([resize(800, 1333), FLIP], [resize(800, 1333)], [resize(320, 448), FLIP]),
-        ([FLIP, resize([640, 800], 1333, mode="range")], [resize(800, 1333)], [FLIP, resize([256, 320], 448, mode="range")]),
-        ([resize([288, 320, 352], 512, draw="batch")], [resize(320, 512)], [resize([288, 320, 352], 448, draw="batch")]),
+        ([FLIP, resize([640, 800], 1333, mode="range")], [resize(800, 1333)], [FLIP, RANGE]),
+        ([resize([288, 320, 352], 512, p=1)], [resize(320, 512)], [resize([288, 320, 352], 448, p=1)]),
         ([resize([480, 640, 800], 1333)], None, [resize([256, 320, 384], 448)]),
-        ([{"type": "A.LongestMaxSize", "max_size": 640}, FLIP], None, [{"type": "A.LongestMaxSize", "max_size": 640}, FLIP]),
+        ([OTHER, FLIP], None, [OTHER, FLIP]),
         (None, None, default_transforms(320, 448)[0]),
     ],
 )

@@ -280,7 +280,8 @@ def test_class_count_and_common_classes_are_checked_before_training(run: Path, d
     truth["categories"] = [{**c, "name": f"letter {c['name']}"} for c in truth["categories"]]
     (tmp_path / "other.json").write_text(json.dumps(truth))
     with pytest.raises(DataError, match="no class"):
-        train(run / "config.py", work_dir=tmp_path / "b", cfg_options=[f"data.val.annotations={tmp_path / 'other.json'}"])
+        other = [f"data.val.annotations={tmp_path / 'other.json'}"]
+        train(run / "config.py", work_dir=tmp_path / "b", cfg_options=other)
     with pytest.raises(DataError, match="no class"):
         measure(run / "best.pt", data=tmp_path / "other.json", images=digits / "valid")
 

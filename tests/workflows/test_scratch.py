@@ -48,7 +48,8 @@ def test_every_source_of_weights_is_dropped_and_reported(
     assert weights
     assert not [n for n in weights if torch.equal(made["model"][n], (start["ema"] or start["model"])[n])]
     check_scratch(Config(made["config"]))
-    train(tmp_path / "scratch" / "config.py", work_dir=tmp_path / "scratch", resume=True, cfg_options=["schedule.steps=1"])
+    out = tmp_path / "scratch"
+    train(out / "config.py", work_dir=out, resume=True, cfg_options=["schedule.steps=1"])
     assert checkpoint.load(tmp_path / "scratch" / "step_00000001.pt")["meta"]["weights_source"] == "random"
 
 

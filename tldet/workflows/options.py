@@ -1,8 +1,8 @@
 """Options of a run, each declared once: a field of a request with its help text.
 
-From the fields follow the command line (:func:`tldet.commands.shared.add_options`), the arguments of the Python function
-(:func:`takes`), the record of what a run was started with, and the config keys that an option sets. Nothing heavy is
-imported, so that ``--help`` answers at once.
+The fields determine the command line (:func:`tldet.commands.shared.add_options`), the arguments of the Python function
+(:func:`takes`), the record of how a run was started, and the config keys that an option sets. Nothing heavy is imported
+here, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tldet import checkpoint
 from tldet.config import Config, override, parse_options
 from tldet.data.coco import CocoDataset
+from tldet.engine.distributed import World
 from tldet.engine.memory import keep_freed_memory
 from tldet.engine.state import TrainResult, seed_all
 from tldet.engine.validation import best_of
@@ -140,27 +141,32 @@ def run_training(
     with using(folder) as world:
         settings = checked_settings(cfg)
         resume = resume and world.first(lambda: _has_checkpoint(folder, init_from))
-        resumed = folder if resume else None
-        if settings.loader.batch_size == "auto":
-            size = world.first(lambda: settled_batch_size(cfg, settings, resumed))
-            cfg = override(cfg, {"data.loader.batch_size": size})
-            settings = checked_settings(cfg)
         source = Source(resume=resume, init_from=init_from, detector=cfg.get("model.weights.source"))
-        ready = world.main_first(lambda: _ready(cfg, settings, source, resumed, request.console))
-        validation = _validation(ready.val, settings)
-        if world.main:
-            log_splits(ready.data, ready.val, cfg.get("data.test"))
-        run = Run(cfg, settings, folder, ready.model, ready.data, validation, _meta(cfg, ready), ready.started, request)
+        run = _run(cfg, settings, request, folder, source, world)
         trainer = assemble(run)
-        if validation:
-            trainer.hooks.insert(0, _ResultKeeper(validation))
+        if isinstance(run.validation, Validation):
+            trainer.hooks.insert(0, _ResultKeeper(run.validation))
         with files.applied(trainer) if files else nullcontext():
             result = trainer.run(resume=resume)
         outcome = Outcome(folder, result, None)
         outcome.result = world.first(lambda: kept_result(outcome.checkpoint))
     if request.console is not None:
-        report(outcome, settings.training, validation, request.console)
+        report(outcome, settings.training, run.validation, request.console)
     return outcome
+
+
+def _run(cfg: Config, settings: Settings, request: Request, folder: Path, source: Source, world: World) -> Run:
+    """Build everything that the trainer needs: batch size, data, the detector with its initial weights, evaluation."""
+    resumed = folder if source.resume else None
+    if settings.loader.batch_size == "auto":
+        size = world.first(lambda: settled_batch_size(cfg, settings, resumed))
+        cfg = override(cfg, {"data.loader.batch_size": size})
+        settings = checked_settings(cfg)
+    ready = world.main_first(lambda: _ready(cfg, settings, source, resumed, request.console))
+    validation = _validation(ready.val, settings)
+    if world.main:
+        log_splits(ready.data, ready.val, cfg.get("data.test"))
+    return Run(cfg, settings, folder, ready.model, ready.data, validation, _meta(cfg, ready), ready.started, request)
 
 
 def _validation(val: CocoDataset | None, settings: Settings) -> Validation | None:

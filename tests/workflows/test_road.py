@@ -279,8 +279,8 @@ def test_class_count_and_common_classes_are_checked_before_training(run: Path, d
     truth = json.loads((digits / "valid" / "_annotations.coco.json").read_text())
     truth["categories"] = [{**c, "name": f"letter {c['name']}"} for c in truth["categories"]]
     (tmp_path / "other.json").write_text(json.dumps(truth))
+    other = [f"data.val.annotations={tmp_path / 'other.json'}"]
     with pytest.raises(DataError, match="no class"):
-        other = [f"data.val.annotations={tmp_path / 'other.json'}"]
         train(run / "config.py", work_dir=tmp_path / "b", cfg_options=other)
     with pytest.raises(DataError, match="no class"):
         measure(run / "best.pt", data=tmp_path / "other.json", images=digits / "valid")

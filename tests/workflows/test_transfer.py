@@ -135,7 +135,8 @@ def test_nothing_in_common_is_said(run: Path, digits: Path, tmp_path: Path, capl
     (tmp_path / "none").write_text("# nobody\n")
     wanted = TransferOptions(class_aliases=tmp_path / "none")
     given: dict[str, Any] = {"train": truth, "val": truth, "images": digits / "train", **vars(wanted)}
-    finetune(out=tmp_path / "o", model="retinanet_lite0", steps=0, init_from=run / "best.pt", cfg_options=SMALL, **given)
+    given["init_from"] = run / "best.pt"
+    finetune(out=tmp_path / "o", model="retinanet_lite0", steps=0, cfg_options=SMALL, **given)
     assert "none of its classes (0, 1, 2, 3, 4, ...) is one of the data (three, seven): all rows" in caplog.text
 
 

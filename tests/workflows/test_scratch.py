@@ -13,10 +13,10 @@ from tldet import checkpoint
 from tldet.config import Config, load
 from tldet.errors import ConfigError, TrainingError
 from tldet.workflows.finetune import finetune, with_backbone
+from tldet.workflows.request import TransferOptions
 from tldet.workflows.start import check_scratch, from_scratch
 from tldet.workflows.study.arms import refuse_clash, transfer_arms
 from tldet.workflows.train import train
-from tldet.workflows.request import TransferOptions
 
 
 def recipe(folder: Path, run: Path) -> Path:

@@ -16,8 +16,8 @@ from tldet import checkpoint
 from tldet.cli import main
 from tldet.engine.log import read_log
 from tldet.workflows.finetune import finetune
-from tldet.workflows.test import test as measure
 from tldet.workflows.request import TransferOptions
+from tldet.workflows.test import test as measure
 
 SMALL = ["data.loader.batch_size=2", "training.precision=fp32"]
 

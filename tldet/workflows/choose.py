@@ -18,8 +18,8 @@ from tldet.engine.precision import pick_device
 from tldet.models.replace import replace_backbone
 from tldet.wording import counted
 from tldet.workflows.batch_size import LARGEST, USUAL, largest_input, measure_batch_size, most_objects
-from tldet.workflows.run_options import Length
 from tldet.workflows.recipes import foreign_resize, largest_size, split_transforms
+from tldet.workflows.run_options import Length
 from tldet.workflows.runs import steps_in_epoch
 
 SMALL_OBJECT = 12.0  # pixels; a tenth of the objects may be smaller than this at the chosen size

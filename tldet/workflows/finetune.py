@@ -18,8 +18,8 @@ from tldet.workflows.options import takes
 from tldet.workflows.parts import SCHEMA, with_bad_image
 from tldet.workflows.recipes import load_recipe, require_resize, split_transforms
 from tldet.workflows.request import FinetuneRequest
-from tldet.workflows.run_options import SPLITS
 from tldet.workflows.run_folder import Kept, RunFiles, continues, kept_run, refuse_earlier_run, removed_on_failure
+from tldet.workflows.run_options import SPLITS
 from tldet.workflows.runs import course_over, rhythm, settled, steps_in_epoch, using
 from tldet.workflows.start import check_scratch, check_start, from_scratch, with_weights
 from tldet.workflows.train import Outcome, run_training

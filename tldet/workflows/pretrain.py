@@ -20,8 +20,8 @@ from tldet.workflows.choose import given_batch
 from tldet.workflows.options import takes
 from tldet.workflows.parts import PRETRAIN_SCHEMA
 from tldet.workflows.request import PretrainRequest
-from tldet.workflows.run_options import Length
 from tldet.workflows.run_folder import Kept, RunFiles, continues, kept_run, refuse_earlier_run
+from tldet.workflows.run_options import Length
 from tldet.workflows.runs import course_over, rhythm, settled, steps_in_epoch, using
 from tldet.workflows.train_classifier import Pretrained, train_classifier
 

@@ -130,9 +130,7 @@ class SettingsOptions(Request):
         interval=ABOVE_0,
         sets=["optimizer.lr", "optimizer.base_batch"],
     )
-    device: str | None = _setting(
-        "auto, cpu, cuda, cuda:1, ... (default: auto)", metavar="D", sets=["training.device"]
-    )
+    device: str | None = _setting("auto, cpu, cuda, cuda:1, ... (default: auto)", metavar="D", sets=["training.device"])
     workers: int | None = _setting(
         "image loading processes; 0: none (default: chosen from device and CPU count)",
         int,

@@ -46,9 +46,7 @@ def base(digits: Path, parts: Path) -> Path:
     """A detector of eight digits after two steps."""
     given: dict[str, Any] = {"train": parts / "old.json", "images": digits / "train"}
     options = [*SMALL, "optimizer.lr=0.004", f"data.val.images={str(digits / 'train')!r}"]
-    finetune(
-        out=parts / "base", model="retinanet_lite0", val=parts / "old.json", steps=2, cfg_options=options, **given
-    )
+    finetune(out=parts / "base", model="retinanet_lite0", val=parts / "old.json", steps=2, cfg_options=options, **given)
     return parts / "base" / "best.pt"
 
 

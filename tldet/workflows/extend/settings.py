@@ -15,8 +15,8 @@ from tldet.registry import HEADS
 from tldet.transfer.sources import file_hash
 from tldet.workflows.extend.data import Prepared
 from tldet.workflows.finetune import section_of
-from tldet.workflows.run_options import Length
 from tldet.workflows.recipes import default_transforms
+from tldet.workflows.run_options import Length
 from tldet.workflows.runs import renew
 
 SURE = {True: 0.7, False: 0.3}  # score of a teacher with a softmax or without it (docs/extend.md has the figures)

@@ -24,8 +24,8 @@ from tldet.wording import counted
 from tldet.workflows.fewshot.plan import ARMS
 from tldet.workflows.options import Request
 from tldet.workflows.parts import with_bad_image
-from tldet.workflows.run_options import Length
 from tldet.workflows.run_folder import CONFIG_NAME, RunFiles
+from tldet.workflows.run_options import Length
 from tldet.workflows.runs import renew, settled
 from tldet.workflows.study.job import Job
 from tldet.workflows.train import Outcome, run_training
@@ -152,7 +152,7 @@ def _data(base: Mapping[str, Any], size: Mapping[str, int], job: Job) -> dict[st
     test: dict[str, Any] = {"type": "CocoDataset", "annotations": annotations, "images": images}
     test["transforms"] = [{"type": "Resize", **size}]
     data = {"train": train, "test": test, "loader": base.get("loader") or {}}
-    written: dict[str, Any] = with_bad_image(
-        {"data": data}, job.call.get("on_bad_image") or train.get("on_bad_image")
-    )["data"]
+    written: dict[str, Any] = with_bad_image({"data": data}, job.call.get("on_bad_image") or train.get("on_bad_image"))[
+        "data"
+    ]
     return written

@@ -49,4 +49,4 @@ if __name__ == "__main__":
     options = ["data.loader.batch_size=2", "training.precision=fp32"]
     finetune(sys.argv[1], out=sys.argv[2], model="retinanet_lite0", steps=1, cfg_options=options)
     sys.setprofile(None)
-    print(json.dumps({"passed": sorted(passed), "called": sorted(called)}))
+    sys.stdout.write(json.dumps({"passed": sorted(passed), "called": sorted(called)}) + "\n")

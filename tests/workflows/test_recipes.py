@@ -70,7 +70,7 @@ def test_augment_with_a_resize_of_its_own() -> None:
 
 @pytest.mark.parametrize("text", ["a b", "Flip(0.5)", "Flip(p=f())", "3", "", "Flip(**x)"])
 def test_what_is_no_transform(text: str) -> None:
-    with pytest.raises(ConfigError, match="--augment .*: give a name such as HorizontalFlip, or a call|--augment"):
+    with pytest.raises(ConfigError, match=r"--augment"):
         parse_transforms([text])
 
 

@@ -34,7 +34,7 @@ class Interval(NamedTuple):
 
     def holds(self, value: Any) -> bool:
         """Return True for a number of the kind inside the interval; NaN is in none."""
-        if isinstance(value, bool) or not isinstance(value, (int, self.kind)):
+        if isinstance(value, bool) or not isinstance(value, int if self.kind is int else (int, float)):
             return False
         low, high = self._ends
         above = value >= low if self.text[0] == "[" else value > low
@@ -102,20 +102,24 @@ PYTHON_ONLY = {
 }
 
 
-def option(help: str, kind: type = str, *, default: Any = None, first: bool = False, **details: Any) -> Any:
+def option(help: str, kind: type = str, *, default: Any = None, **details: Any) -> Any:
     """Return a dataclass field with an :class:`Option`.
 
     Args:
         help: help text.
         kind: type of a value.
         default: value if it is not given; ``REQUIRED`` for none.
-        first: may be given by position in Python.
         details: see :class:`Option`.
     """
-    default = {bool: False}.get(kind, default) if default is None else default
-    default = () if details.get("many") and default is None else default
+    if default is None:
+        default = False if kind is bool else () if details.get("many") else None
     more: dict[str, Any] = {} if default is REQUIRED else {"default": default}
-    return field(kw_only=not first, metadata={"option": Option(help, kind, **details)}, **more)
+    return field(kw_only=True, metadata=described(help, kind, **details), **more)
+
+
+def described(help: str, kind: type = str, **details: Any) -> dict[str, Option]:
+    """Return the metadata of a field with an :class:`Option`, for arguments that may be given by position in Python."""
+    return {"option": Option(help, kind, **details)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,12 @@ A further option is a field here, or in one of the base classes, with its help t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tldet.errors import TrainingError
-from tldet.workflows.options import ABOVE_0, REQUIRED, SHARE, Request, option, options
+from tldet.workflows.options import ABOVE_0, SHARE, Request, described, option, options
 from tldet.workflows.run_options import BadImageOption, DataOptions, LengthOptions, NewRunOptions, SettingsOptions
 
 if TYPE_CHECKING:
@@ -171,11 +171,9 @@ class FinetuneRequest(
 class TrainRequest(MatchOptions, BadImageOption, SettingsOptions):
     """Everything that ``train`` is started by."""
 
-    config: str | Path | Config = option(
-        "config file, or a name such as faster_rcnn/faster_rcnn_r50_fpn_1x_coco",
-        default=REQUIRED,
-        first=True,
-        positional=True,
+    config: str | Path | Config = field(
+        kw_only=False,
+        metadata=described("config file, or a name such as faster_rcnn/faster_rcnn_r50_fpn_1x_coco", positional=True),
     )
     work_dir: str | Path | None = option("output directory (default: runs/CONFIG)", metavar="D")
     resume: bool = option("resume the run in --work-dir, or start it if there is no checkpoint yet", bool)
@@ -186,11 +184,14 @@ class TrainRequest(MatchOptions, BadImageOption, SettingsOptions):
 class PretrainRequest(NewRunOptions, LengthOptions, SettingsOptions):
     """Everything that ``pretrain`` is started by."""
 
-    data: str | Path | None = option(
-        "folder with train/CLASS/*.jpg and, if there is one, val/CLASS (default: a tenth of each class is held out)",
-        metavar="DIR",
-        first=True,
-        exclusive="data",
+    data: str | Path | None = field(
+        default=None,
+        kw_only=False,
+        metadata=described(
+            "folder with train/CLASS/*.jpg and, if there is one, val/CLASS (default: hold out a tenth of each class)",
+            metavar="DIR",
+            exclusive="data",
+        ),
     )
     demo: bool = option("generate data/digit_crops and train on it", bool, exclusive="data")
     backbone: str | None = option(
@@ -211,8 +212,10 @@ class PretrainRequest(NewRunOptions, LengthOptions, SettingsOptions):
 class ExtendRequest(DataOptions, NewRunOptions, LengthOptions, BadImageOption, MatchOptions, SettingsOptions):
     """Everything that ``extend`` is started by."""
 
-    checkpoint: str | Path | None = option(
-        "tldet checkpoint of the detector to extend", metavar="CKPT", first=True, positional=True
+    checkpoint: str | Path | None = field(
+        default=None,
+        kw_only=False,
+        metadata=described("tldet checkpoint of the detector to extend", metavar="CKPT", positional=True),
     )
     data: str | Path | None = option("folder with images and COCO JSON of the new classes", metavar="DIR")
     train: str | Path | None = option("annotations of new classes to train on", metavar="JSON")

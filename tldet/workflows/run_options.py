@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from tldet.errors import ConfigError, TrainingError
 from tldet.wording import counted
-from tldet.workflows.options import ABOVE_0, COUNT, FROM_0, REQUIRED, Request, flag, option
+from tldet.workflows.options import ABOVE_0, COUNT, FROM_0, REQUIRED, Request, described, flag, option
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SPLITS = ("train", "val", "test")
@@ -98,7 +98,9 @@ class BadImageOption(Request):
 class DataOptions(Request):
     """Options of the data: a folder, or its splits one by one; see :mod:`tldet.workflows.data_layout`."""
 
-    data: str | Path | None = option("folder with images and COCO JSON", metavar="DIR", first=True)
+    data: str | Path | None = field(
+        default=None, kw_only=False, metadata=described("folder with images and COCO JSON", metavar="DIR")
+    )
     train: str | Path | None = option("training annotations", metavar="JSON", sets=["data.train.annotations"])
     val: str | Path | None = option("validation annotations", metavar="JSON", sets=["data.val.annotations"])
     images: str | Path | None = option(

@@ -153,7 +153,7 @@ class RecipeOptions(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneRequest(
-    DataOptions, NewRunOptions, RecipeOptions, LengthOptions, BadImageOption, TransferOptions, SettingsOptions
+    DataOptions, NewRunOptions, LengthOptions, RecipeOptions, BadImageOption, TransferOptions, SettingsOptions
 ):
     """Everything that ``finetune`` is started by."""
 

@@ -139,7 +139,7 @@ counter = Count()
 if __name__ == "__main__":
     options = ["data.loader.batch_size=4", "training.precision=fp32", "training.device=cpu"]
     outcome = tldet.finetune(
-        model=recipe, train_json=train, val_json=val, images=images, out=out, steps=2, options=options,
+        model=recipe, train=train, val=val, images=images, out=out, steps=2, cfg_options=options,
         callbacks=[counter],
     )
     assert counter.seen == 2

@@ -1,4 +1,4 @@
-"""How many files of ours one reads to follow a sample from the JSON to the loss."""
+"""How many files one reads to follow a sample from the JSON to the loss, and a run from its arguments to step 1."""
 
 from __future__ import annotations
 
@@ -49,4 +49,16 @@ def test_from_json_to_the_loss_in_few_files(digits: Path) -> None:
     files = json.loads(done.stdout.splitlines()[-1])
     assert {"data/index.py", "coco/reader.py", "data/transforms.py", "models/boxes.py"} <= set(files)
     assert "models/heads/retinanet.py" in files
-    assert len(files) <= 23, files
+    assert len(files) <= 22, files
+
+
+def test_from_arguments_to_the_first_step_in_few_files(digits: Path, tmp_path: Path) -> None:
+    """The way of the request, of the config, and of what is made of them; ``config`` itself is not counted."""
+    script = Path(__file__).parent / "workflows" / "run_trace.py"
+    command = [sys.executable, str(script), str(digits), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    files = [name for name in found["passed"] if not name.startswith("config/")]
+    assert {"workflows/finetune.py", "workflows/train.py", "workflows/assemble.py", "engine/trainer.py"} <= set(files)
+    assert {"engine/step.py", "workflows/request.py", "workflows/choose.py"} <= set(files)
+    assert len(files) <= 12, files

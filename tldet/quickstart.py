@@ -49,10 +49,10 @@ def quickstart(
         data = digits.generate(Path(demo))
     _clear(folder)
     console.rule("fine-tuning from ImageNet weights")
-    tuned = finetune(data, out=folder / "finetuned", minutes=minutes, options=options, console=console)
+    tuned = finetune(data, out=folder / "finetuned", minutes=minutes, cfg_options=options, console=console)
     console.rule(f"the same {tuned.train.step} steps from scratch")
     plain = finetune(
-        data, out=folder / "scratch", steps=tuned.train.step, scratch=True, options=options, console=console
+        data, out=folder / "scratch", steps=tuned.train.step, scratch=True, cfg_options=options, console=console
     )
     console.rule("results")
     numbers = [_measure(run, console) for run in (tuned, plain)]

@@ -17,7 +17,7 @@ from tldet.engine.fuse import fuse
 from tldet.engine.precision import cpu_has_bf16
 from tldet.models.backbones.torchvision_nets import TorchvisionBackbone
 from tldet.models.detector import build_detector
-from tldet.workflows.start import start_weights
+from tldet.workflows.start import Source, start_weights
 
 Spread = Callable[[nn.Module], None]
 
@@ -206,5 +206,5 @@ def test_prediction_leaves_what_is_folded(spread: Spread, caplog: pytest.LogCapt
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_run_starts_folded(resume: bool) -> None:
     model = build_detector(load("faster_rcnn_lite0", {"model.backbone.weights": None}).data["model"])
-    start_weights(model, resume, None, None, pretrained=False)
+    start_weights(model, Source(resume=resume))
     assert sum(isinstance(module, FoldedConv2d) for module in model.backbone.modules()) >= 40

@@ -14,9 +14,9 @@ from tests.tools import same
 from tldet import checkpoint
 from tldet.cli import main
 from tldet.engine.distributed import World
-from tldet.engine.out_of_memory import OutOfMemoryError, Smaller, StepMemory, is_out_of_memory, split
+from tldet.engine.out_of_memory import OutOfMemoryError, Smaller, is_out_of_memory, split
 from tldet.engine.precision import Precision
-from tldet.engine.step import Stepper
+from tldet.engine.step import StepMemory, Stepper
 from tldet.errors import ConfigError, TrainingError
 from tldet.structures import Batch, Target
 

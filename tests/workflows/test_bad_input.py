@@ -16,7 +16,7 @@ import torch
 from tldet import checkpoint
 from tldet.cli import main
 from tldet.config import find, load
-from tldet.workflows.transfer_options import TransferOptions
+from tldet.workflows.request import TransferOptions
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -178,7 +178,7 @@ def test_a_section_of_another_kind_is_found_before_it_is_written_into(
 
 def test_a_section_of_none_is_written_into_as_an_empty_one() -> None:
     config: dict[str, Any] = {"class_match": None, "freeze": {"layers": ["neck"]}}
-    TransferOptions(fold_names=("case",), gradual=0.5).write(config)
+    config = TransferOptions(fold_names=("case",), gradual=0.5).written(config)
     assert config == {"class_match": {"fold": ["case"]}, "freeze": {"layers": ["neck"], "gradual": 0.5}}
 
 

@@ -18,6 +18,7 @@ from tldet.workflows import batch_size, choose
 from tldet.workflows.batch_size import largest_fitting, largest_input, measure_batch_size
 from tldet.workflows.choose import choose_for
 from tldet.workflows.finetune import finetune
+from tldet.workflows.run_options import Length
 
 
 @pytest.mark.parametrize("most", [1, 2, 5, 16, 64])
@@ -81,20 +82,20 @@ def test_finetune_measures_for_the_device_in_use(digits: Path, monkeypatch: pyte
     monkeypatch.setattr(choose, "pick_device", torch.device)
     index = AnnotationIndex.load(digits / "train" / "_annotations.coco.json")
     recipe = load("recipes/retinanet_lite0")
-    length: dict[str, Any] = {"epochs": None, "minutes": None, "steps": 10}
+    length = Length("steps", 10)
     keys = {"training.device": "cuda:1", "training.precision": "fp32"}
-    choices = choose_for(recipe, index, keys, **length)
+    choices = choose_for(recipe, index, keys, length)
     assert choices.batch == 5
     assert "batch size 5 (measured on cuda:1)" in choices.reasons
     (size, classes, objects, more) = measured.pop()
     assert (classes, more["precision"], more["device"], more["most"]) == (10, "fp32", torch.device("cuda:1"), 16)
     assert min(size) >= 96
     assert objects >= 1
-    assert choose_for(recipe, index, {**keys, "data.loader.batch_size": 3}, **length).batch == 3
+    assert choose_for(recipe, index, {**keys, "data.loader.batch_size": 3}, length).batch == 3
     assert not measured
-    choose_for(recipe, index, {**keys, "data.loader.batch_size": "auto"}, **length)
+    choose_for(recipe, index, {**keys, "data.loader.batch_size": "auto"}, length)
     assert measured.pop()[-1]["most"] == len(index)
-    assert choose_for(recipe, index, {"training.device": "cpu"}, **length).batch == 4
+    assert choose_for(recipe, index, {"training.device": "cpu"}, length).batch == 4
     assert not measured
 
 
@@ -102,10 +103,10 @@ def test_finetune_measures_for_the_device_in_use(digits: Path, monkeypatch: pyte
 def test_a_resumed_run_keeps_the_measured_number(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["data.loader.batch_size=auto", "training.precision=fp32", "training.checkpoint_every=0.25"]
     monkeypatch.setattr("tldet.workflows.batch_size.measure_batch_size", lambda *_, **__: 3)
-    finetune(digits, out=tmp_path / "run", model="retinanet_lite0", steps=2, options=options)
+    finetune(digits, out=tmp_path / "run", model="retinanet_lite0", steps=2, cfg_options=options)
     saved = checkpoint.load(tmp_path / "run" / "step_00000002.pt")
     assert saved["config"]["data"]["loader"]["batch_size"] == 3
     monkeypatch.setattr("tldet.workflows.batch_size.measure_batch_size", lambda *_, **__: pytest.fail("again"))
-    finetune(out=tmp_path / "run", resume=True, options=["schedule.steps=3"])
+    finetune(out=tmp_path / "run", resume=True, cfg_options=["schedule.steps=3"])
     saved = checkpoint.load(tmp_path / "run" / "step_00000003.pt")
     assert saved["config"]["data"]["loader"]["batch_size"] == 3

@@ -62,7 +62,7 @@ def finetuned(digits: Path, out: Path, *more: str) -> dict[str, Any]:
 def test_two_processes_are_one_with_twice_the_accumulation(digits: Path, tmp_path: Path) -> None:
     both = finetuned(digits, tmp_path / "both")
     options = [*OPTIONS, "training.accumulate=2"]
-    finetune(digits, out=tmp_path / "one", model="retinanet_lite0", steps=4, options=options)
+    finetune(digits, out=tmp_path / "one", model="retinanet_lite0", steps=4, cfg_options=options)
     one = checkpoint.load(tmp_path / "one" / "step_00000004.pt")
     start = checkpoint.load(tmp_path / "one" / "step_00000002.pt")["model"]
     apart = moved = 0.0

@@ -35,7 +35,7 @@ from tldet.transfer.restore import restore
 from tldet.transfer.start import init_from, load_start, open_start
 from tldet.workflows.finetune import finetune
 from tldet.workflows.import_checkpoint import import_checkpoint
-from tldet.workflows.start import set_weights
+from tldet.workflows.start import with_weights
 
 State = dict[str, Tensor]
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
@@ -428,7 +428,7 @@ def test_a_start_brings_how_its_weights_see_pictures(
     config["model"]["backbone"]["name"] = f"resnet{depth}"
     with monkeypatch.context() as patch:
         patch.setattr("tldet.transfer.archives.Archive.tensors", None)  # to be told apart no tensor is read
-        set_weights(config, str(path), "retinanet_r50")
+        config = with_weights(config, str(path), "retinanet_r50")
     assert config["model"]["preprocess"] == BLUE_FIRST
     assert "model.preprocess {" in caplog.text
     stride = config["model"]["backbone"].get("strided_conv")
@@ -456,14 +456,14 @@ def test_tldet_s_own_start_brings_them_too(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"a\.pt: trained with model\.preprocess"):
             start(build_detector(section), str(tmp_path / "a.pt"))
     config = load("retinanet_lite0").data
-    set_weights(config, str(tmp_path / "a.pt"), "retinanet_lite0")
+    config = with_weights(config, str(tmp_path / "a.pt"), "retinanet_lite0")
     assert config["model"]["preprocess"] == BLUE_FIRST
     report = load_start(build_detector(config["model"], ["a"]), str(tmp_path / "a.pt"))
     assert report.new == []
 
     checkpoint.save_weights(tmp_path / "a.safetensors", state, {})
     with pytest.raises(CheckpointError, match="a detector's weights alone, without its classes"):
-        set_weights(config, str(tmp_path / "a.safetensors"), "retinanet_lite0")
+        with_weights(config, str(tmp_path / "a.safetensors"), "retinanet_lite0")
     body = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
     checkpoint.save_weights(tmp_path / "b.safetensors", {**body, "head.weight": torch.zeros(2)}, {})
     assert open_start(tmp_path / "b.safetensors") is None, "a classifier has a head too"
@@ -537,8 +537,8 @@ SMALL = ["data.train.transforms.0.short=64", "data.val.transforms.0.short=64"]
 
 
 def quick(digits: Path, truth: Path, out: Path, **more: Any) -> dict[str, Any]:
-    given = {"train_json": truth, "val_json": truth, "images": digits / "train", "steps": 1}
-    finetune(out=out, options=STILL + SMALL, **given, **more)
+    given = {"train": truth, "val": truth, "images": digits / "train", "steps": 1}
+    finetune(out=out, cfg_options=STILL + SMALL, **given, **more)
     return checkpoint.load(out / "best.pt")
 
 
@@ -624,7 +624,7 @@ def test_starts_that_cannot_be(digits: Path, tmp_path: Path, monkeypatch: pytest
     with pytest.raises(CheckpointError, match="no such file"):
         finetune(digits, out=tmp_path / "e", weights=tmp_path / "none.pth")
     with pytest.raises(ConfigError, match=r"model\.weights\.sorce: unknown key; did you mean 'source'"):
-        finetune(digits, out=tmp_path / "f", model="retinanet_lite0", steps=1, options=["model.weights.sorce=x"])
+        finetune(digits, out=tmp_path / "f", model="retinanet_lite0", steps=1, cfg_options=["model.weights.sorce=x"])
     assert coco_weights("recipes/retinanet_r50", ["recipes/retinanet_r50"]).endswith(
         "RetinaNet_ResNet50_FPN_Weights.COCO_V1"
     )

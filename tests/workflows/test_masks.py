@@ -31,7 +31,7 @@ NUMBERS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "A
 @pytest.fixture(scope="module")
 def masked(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("masked") / "out"
-    finetune(digits, out=out, model="mask_rcnn_lite0", steps=3, options=["data.loader.batch_size=2"])
+    finetune(digits, out=out, model="mask_rcnn_lite0", steps=3, cfg_options=["data.loader.batch_size=2"])
     return out
 
 
@@ -106,7 +106,7 @@ def test_data_without_any_segmentation(digits: Path, tmp_path: Path, capsys: pyt
 def test_data_with_some_segmentations(digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     some = without_segmentations(digits / "train", tmp_path / "d", 3)
     whole = digits / "train" / "_annotations.coco.json"
-    given: dict[str, Any] = {"train_json": some, "val_json": whole, "images": digits / "train"}
+    given: dict[str, Any] = {"train": some, "val": whole, "images": digits / "train"}
     finetune(**given, out=tmp_path / "o", model="mask_rcnn_lite0", steps=1)
     assert "without a segmentation: no masks to train on" in caplog.text
 
@@ -120,12 +120,12 @@ def test_data_with_some_segmentations(digits: Path, tmp_path: Path, caplog: pyte
 )
 def test_a_mask_head_without_masks(masked: Path, tmp_path: Path, options: list[str], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        train(masked / "config.py", work_dir=tmp_path, options=options)
+        train(masked / "config.py", work_dir=tmp_path, cfg_options=options)
 
 
 def test_measuring_masks_of_a_model_of_boxes(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"evaluation\.type: is 'segm' .* RetinaNetHead has no masks"):
-        train(run / "config.py", work_dir=tmp_path, options=["evaluation.type=segm"])
+        train(run / "config.py", work_dir=tmp_path, cfg_options=["evaluation.type=segm"])
 
 
 def test_testing_masks_on_data_without(masked: Path, digits: Path, tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ def test_a_run_on_partly_labelled_pictures_resumes_to_the_same_weights(
         "model.head.roi.dropout=0.2",
     ]
     out = tmp_path / "out"
-    given = {"train_json": partly, "val_json": partly, "images": digits / "train"}
-    outcome = finetune(out=out, model="faster_rcnn_lite0", steps=4, options=options, **given)
+    given = {"train": partly, "val": partly, "images": digits / "train"}
+    outcome = finetune(out=out, model="faster_rcnn_lite0", steps=4, cfg_options=options, **given)
     assert outcome.result is not None
     assert outcome.result.unjudged > 0, "no detection of a class its picture was not labelled for is scored"
     last = out / "step_00000004.pt"
@@ -63,7 +63,7 @@ def test_a_run_on_partly_labelled_pictures_resumes_to_the_same_weights(
         out=tmp_path / "every",
         model="faster_rcnn_lite0",
         steps=4,
-        options=[*options, "data.train.partial=False"],
+        cfg_options=[*options, "data.train.partial=False"],
         **given,
     )
     assert every.checkpoint is not None

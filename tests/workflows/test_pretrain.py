@@ -61,7 +61,7 @@ def few(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run left alone."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    pretrain(few, out=out, backbone=NAME, steps=8, seed=3, options=FULL)
+    pretrain(few, out=out, backbone=NAME, steps=8, seed=3, cfg_options=FULL)
     return out
 
 
@@ -70,7 +70,7 @@ def test_a_short_run_learns(crops: Path, tmp_path: Path) -> None:
     options = ["data.loader.batch_size=16", "data.train.transforms.1.p=0.0", "data.train.transforms.0.scale=[0.6, 1.0]"]
     options += ["model.backbone.out_strides=[4]", "model.classifier.mixup=0.0", "model.classifier.cutmix=0.0"]
     options += ["optimizer.lr=0.002", "training.ema=0.95", "training.precision=fp32"]
-    outcome = pretrain(crops, out=tmp_path / "out", backbone="resnet18", steps=60, options=options)
+    outcome = pretrain(crops, out=tmp_path / "out", backbone="resnet18", steps=60, cfg_options=options)
     assert outcome.train.best is not None
     assert outcome.train.best > 0.8
     assert outcome.train.metrics["val_loss"] < 0.5
@@ -100,7 +100,7 @@ def test_a_run_broken_off_twice_equals_the_run_left_alone(
             step(self, *given)
 
         monkeypatch.setattr(Trainer, "_step", breaking)
-        start: dict[str, Any] = {"data": few, "backbone": NAME, "steps": 8, "seed": 3, "options": FULL}
+        start: dict[str, Any] = {"data": few, "backbone": NAME, "steps": 8, "seed": 3, "cfg_options": FULL}
         given = {"resume": True} if out.exists() else start
         with pytest.raises(MemoryError):
             pretrain(out=out, **given)
@@ -146,7 +146,7 @@ def test_finetuning_starts_from_it(whole: Path, digits: Path, tmp_path: Path, ca
     path = whole / "backbone.safetensors"
     options = ["data.loader.batch_size=2", "training.precision=fp32"]
     model = {"model": "retinanet_lite0", "backbone": NAME, "weights": path}
-    finetune(digits, out=tmp_path / "out", **model, steps=1, options=options)
+    finetune(digits, out=tmp_path / "out", **model, steps=1, cfg_options=options)
     assert f"weights from {path} (pre-trained on" in caplog.text
     assert "0 newly initialised, 0 unused" in caplog.text
     assert checkpoint.load(tmp_path / "out" / "best.pt")["meta"]["weights_source"] == str(path)
@@ -155,7 +155,7 @@ def test_finetuning_starts_from_it(whole: Path, digits: Path, tmp_path: Path, ca
 def test_pretraining_goes_on_from_weights(whole: Path, few: Path, tmp_path: Path) -> None:
     path = whole / "backbone.safetensors"
     options = [*FAST, f"model.backbone.weights={path}", "optimizer.lr=1e-12"]
-    outcome = pretrain(few, out=tmp_path / "out", backbone=NAME, steps=1, options=options)
+    outcome = pretrain(few, out=tmp_path / "out", backbone=NAME, steps=1, cfg_options=options)
     assert outcome.backbone is not None
     before, after = load_file(path), load_file(outcome.backbone)
     assert all(torch.allclose(before[n], after[n], atol=1e-6) for n in before if n.endswith("weight"))
@@ -173,7 +173,7 @@ def test_a_classifier_is_no_detector(whole: Path) -> None:
 
 def test_norms_behind_the_given_maps_stay_behind(few: Path, tmp_path: Path) -> None:
     """A network without BatchNorm trains with a norm on its last map; a detector has others, of other levels."""
-    outcome = pretrain(few, out=tmp_path / "out", backbone="convnext_atto", steps=1, options=FAST)
+    outcome = pretrain(few, out=tmp_path / "out", backbone="convnext_atto", steps=1, cfg_options=FAST)
     assert outcome.backbone is not None
     backbone = build(BACKBONES, find_backbone("convnext_atto").config((8, 16, 32)))
     report = load_backbone_weights(backbone, str(outcome.backbone))
@@ -260,7 +260,7 @@ def test_the_reported_metrics_are_those_of_the_exported_weights(
     text = io.StringIO()
     options = [*FULL, "training.best_metric='top5'", "training.validate_every=0.5"]
     console = Console(file=text, width=200)
-    outcome = pretrain(few, out=tmp_path / "out", backbone=NAME, steps=8, options=options, console=console)
+    outcome = pretrain(few, out=tmp_path / "out", backbone=NAME, steps=8, cfg_options=options, console=console)
     assert outcome.metrics["top5"] == 0.9 > outcome.train.metrics["top5"]
     assert f"weights of step {outcome.train.best_step}: top-1 0.5000, top-5 0.9000" in text.getvalue()
     assert about(tmp_path / "out")["top1"] == "0.5000"

@@ -36,6 +36,7 @@ def test_r50_trains_on_coco_and_gives_its_ids_back(shared: Path, tmp_path: Path,
         "schedule.warmup_steps=5",
         "data.loader.batch_size=2",
         "data.loader.workers=0",
+        "model.backbone.weights=None",
         "model.backbone.norm=batch",  # random weights: frozen statistics would normalise nothing
         "model.backbone.frozen_stages=-1",
         f"{score}=0.0",  # after 20 steps nothing is sure
@@ -45,7 +46,7 @@ def test_r50_trains_on_coco_and_gives_its_ids_back(shared: Path, tmp_path: Path,
         *(f"data.{part}.annotations={truth}" for part in ("train", "val")),
         *(f"data.{part}.images={folder / 'val2017'}" for part in ("train", "val")),
     ]
-    outcome = train(config, work_dir=tmp_path, options=options, backbone_weights=False)
+    outcome = train(config, work_dir=tmp_path, cfg_options=options)
     assert outcome.train.step == 20
     losses = [r["loss"] for r in read_log(tmp_path / "log.jsonl") if r["type"] == "train"]
     assert all(0 < loss < 20 for loss in losses)
@@ -67,7 +68,7 @@ def test_r50_trains_on_coco_and_gives_its_ids_back(shared: Path, tmp_path: Path,
 def test_fine_tuning_learns_digits(tmp_path: Path) -> None:
     data = generate(tmp_path / "digits", train=200, valid=20, test=40, size=(160, 224))
     options = ["data.train.transforms.1.p=0.0", "training.validate_every=100"]
-    outcome = finetune(data, out=tmp_path / "out", steps=150, options=options)
+    outcome = finetune(data, out=tmp_path / "out", steps=150, cfg_options=options)
     assert outcome.result is not None
     result = measure(tmp_path / "out" / "best.pt")
     assert result.numbers()["AP50"] > 0.5

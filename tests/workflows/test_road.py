@@ -99,7 +99,7 @@ def test_another_backbone_in_its_place(digits: Path, tmp_path: Path, name: str) 
 
 def test_one_json_is_split(digits: Path, tmp_path: Path) -> None:
     split = digits / "train" / "_annotations.coco.json"
-    finetune(out=tmp_path / "out", model="retinanet_lite0", steps=1, train_json=split, images=digits / "train")
+    finetune(out=tmp_path / "out", model="retinanet_lite0", steps=1, train=split, images=digits / "train")
     parts = [json.loads((tmp_path / "out" / "split" / f"{n}.json").read_text())["images"] for n in ("train", "val")]
     ids = [{image["id"] for image in part} for part in parts]
     assert [len(part) for part in ids] == [13, 3]
@@ -177,7 +177,7 @@ def test_relative_paths_are_looked_for_in_the_folder_first(tmp_path: Path, monke
 def filled(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, **choices: Any) -> dict[str, Any]:
     """The config that a fine-tuning would train by."""
     with monkeypatch.context() as patched:
-        patched.setattr("tldet.workflows.finetune.train", lambda used, **_: used)
+        patched.setattr("tldet.workflows.finetune.run_training", lambda used, *_, **__: used)
         return finetune(data, out=out, **choices).data  # type: ignore[attr-defined]
 
 
@@ -247,11 +247,11 @@ def test_starting_from_a_checkpoint_of_other_classes(run: Path, digits: Path, tm
         out=tmp_path / "out",
         model="retinanet_lite0",
         steps=1,
-        train_json=tmp_path / "two.json",
-        val_json=tmp_path / "two.json",
+        train=tmp_path / "two.json",
+        val=tmp_path / "two.json",
         images=digits / "train",
         init_from=run / "best.pt",
-        options=["optimizer.lr=1e-12", "training.ema=None", "schedule.warmup_steps=0"],
+        cfg_options=["optimizer.lr=1e-12", "training.ema=None", "schedule.warmup_steps=0"],
     )
     old, new = checkpoint.load(run / "best.pt"), checkpoint.load(tmp_path / "out" / "best.pt")
     assert new["meta"]["class_names"] == ["3", "7"]
@@ -275,19 +275,20 @@ def test_resume_and_start_exclude_each_other(run: Path, tmp_path: Path) -> None:
 
 def test_class_count_and_common_classes_are_checked_before_training(run: Path, digits: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"num_classes: is 3 .*has 10 classes .*set it to 10"):
-        train(run / "config.py", work_dir=tmp_path / "a", options=["model.head.num_classes=3"])
+        train(run / "config.py", work_dir=tmp_path / "a", cfg_options=["model.head.num_classes=3"])
     truth = json.loads((digits / "valid" / "_annotations.coco.json").read_text())
     truth["categories"] = [{**c, "name": f"letter {c['name']}"} for c in truth["categories"]]
     (tmp_path / "other.json").write_text(json.dumps(truth))
+    other = [f"data.val.annotations={tmp_path / 'other.json'}"]
     with pytest.raises(DataError, match="no class"):
-        train(run / "config.py", work_dir=tmp_path / "b", options=[f"data.val.annotations={tmp_path / 'other.json'}"])
+        train(run / "config.py", work_dir=tmp_path / "b", cfg_options=other)
     with pytest.raises(DataError, match="no class"):
         measure(run / "best.pt", data=tmp_path / "other.json", images=digits / "valid")
 
 
 def test_a_budget_of_minutes_is_fixed_once(digits: Path, tmp_path: Path) -> None:
     outcome = finetune(
-        digits, out=tmp_path / "out", model="retinanet_lite0", minutes=0.15, options=["data.loader.batch_size=1"]
+        digits, out=tmp_path / "out", model="retinanet_lite0", minutes=0.15, cfg_options=["data.loader.batch_size=1"]
     )
     assert outcome.train.step >= 8
     assert checkpoint.load(tmp_path / "out" / "best.pt")["config"]["schedule"]["minutes"] == 0.15

@@ -16,14 +16,15 @@ from tldet.errors import ConfigError
 from tldet.transfer.param_groups import build_optimizer
 from tldet.workflows import assemble, choose
 from tldet.workflows.finetune import finetune
+from tldet.workflows.run_options import Length
 from tldet.workflows.runs import renew
 
 
 def started(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, *options: str) -> dict[str, Any]:
     """The config that a fine-tuning is started with."""
     with monkeypatch.context() as patched:
-        patched.setattr("tldet.workflows.finetune.train", lambda used, **_: used)
-        return finetune(data, out=out, model="retinanet_lite0", options=options).data  # type: ignore[attr-defined]
+        patched.setattr("tldet.workflows.finetune.run_training", lambda used, *_, **__: used)
+        return finetune(data, out=out, model="retinanet_lite0", cfg_options=options).data  # type: ignore[attr-defined]
 
 
 def test_the_given_batch_size_counts_steps(
@@ -60,7 +61,7 @@ def test_several_processes_use_a_device_each(monkeypatch: pytest.MonkeyPatch, na
 
 def test_a_further_run_does_not_inherit_the_device() -> None:
     config: dict[str, Any] = {"schedule": {"steps": 5}, "training": {"device": "cuda:1", "ema": 0.9, "seed": 1}}
-    renew(config, {"loader": {"batch_size": 2}}, {"steps": 10}, 3, 20)
+    renew(config, {"loader": {"batch_size": 2}}, Length("steps", 10), 3, 20)
     assert config["training"].keys() >= {"ema", "validate_every"}
     assert config["training"]["seed"] == 3
     assert "device" not in config["training"]

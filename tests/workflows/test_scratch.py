@@ -12,11 +12,11 @@ import torch
 from tldet import checkpoint
 from tldet.config import Config, load
 from tldet.errors import ConfigError, TrainingError
-from tldet.workflows.finetune import _replace_backbone, finetune
+from tldet.workflows.finetune import finetune, with_backbone
+from tldet.workflows.request import TransferOptions
 from tldet.workflows.start import check_scratch, from_scratch
 from tldet.workflows.study.arms import refuse_clash, transfer_arms
 from tldet.workflows.train import train
-from tldet.workflows.transfer_options import TransferOptions
 
 
 def recipe(folder: Path, run: Path) -> Path:
@@ -48,7 +48,8 @@ def test_every_source_of_weights_is_dropped_and_reported(
     assert weights
     assert not [n for n in weights if torch.equal(made["model"][n], (start["ema"] or start["model"])[n])]
     check_scratch(Config(made["config"]))
-    train(tmp_path / "scratch" / "config.py", work_dir=tmp_path / "scratch", resume=True, options=["schedule.steps=1"])
+    out = tmp_path / "scratch"
+    train(out / "config.py", work_dir=out, resume=True, cfg_options=["schedule.steps=1"])
     assert checkpoint.load(tmp_path / "scratch" / "step_00000001.pt")["meta"]["weights_source"] == "random"
 
 
@@ -68,7 +69,7 @@ def test_every_source_of_weights_is_dropped_and_reported(
 )
 def test_options_that_need_weights(digits: Path, tmp_path: Path, option: str) -> None:
     with pytest.raises(TrainingError, match=f"--scratch and {option.split('=')[0].rpartition('.')[0]}.* exclude"):
-        finetune(digits, out=tmp_path / "out", model="retinanet_lite0", steps=0, scratch=True, options=[option])
+        finetune(digits, out=tmp_path / "out", model="retinanet_lite0", steps=0, scratch=True, cfg_options=[option])
     assert not checkpoint.steps_in(tmp_path / "out")
     with pytest.raises(ConfigError, match="arm 'scratch'"):
         refuse_clash(transfer_arms(["scratch", "finetuned"]), [option])
@@ -88,20 +89,21 @@ def test_options_that_need_weights(digits: Path, tmp_path: Path, option: str) ->
 )
 def test_transfer_options(digits: Path, tmp_path: Path, options: TransferOptions, name: str) -> None:
     with pytest.raises(TrainingError, match=f"--scratch and --{name} exclude each other"):
-        finetune(digits, out=tmp_path / "out", model="retinanet_lite0", steps=0, scratch=True, transfer=options)
+        finetune(digits, out=tmp_path / "out", model="retinanet_lite0", steps=0, scratch=True, **vars(options))
 
 
 def test_sections_that_ask_for_nothing_are_no_clash() -> None:
     config: dict[str, Any] = load("retinanet_lite0").data
     config["freeze"] = {"layers": []}
-    assert from_scratch(config) == []
+    config, dropped = from_scratch(config)
+    assert dropped == []
     check_scratch(Config(config))
 
 
 def test_another_backbone_does_not_keep_a_detector_s_weights(run: Path) -> None:
     config: dict[str, Any] = load("retinanet_lite0").data
     config["model"]["weights"] = {"source": str(run / "best.pt")}
-    lines = _replace_backbone(config, "resnet18", False)
+    config, lines = with_backbone(config, "resnet18", False)
     assert "weights" not in config["model"]
     assert config["model"]["backbone"]["weights"] is not None
     assert [line for line in lines if line.startswith("--backbone: dropped model.weights")]

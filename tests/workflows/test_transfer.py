@@ -16,8 +16,8 @@ from tldet import checkpoint
 from tldet.cli import main
 from tldet.engine.log import read_log
 from tldet.workflows.finetune import finetune
+from tldet.workflows.request import TransferOptions
 from tldet.workflows.test import test as measure
-from tldet.workflows.transfer_options import TransferOptions
 
 SMALL = ["data.loader.batch_size=2", "training.precision=fp32"]
 
@@ -34,7 +34,7 @@ def whole(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("gradual") / "out"
     wanted = TransferOptions(freeze=("neck",), gradual=0.5, layer_decay=0.8, l2_sp=0.1)
     options = [*SMALL, "training.checkpoint_every=0.125", "training.keep=20", "training.validate_every=None"]
-    finetune(digits, out=out, model="retinanet_lite0", steps=8, transfer=wanted, options=options)
+    finetune(digits, out=out, model="retinanet_lite0", steps=8, **vars(wanted), cfg_options=options)
     return out
 
 
@@ -85,7 +85,7 @@ def test_the_table_is_logged_where_nobody_looks(
     assert "learn from" not in caplog.text
     counts = {line.split()[0]: line.split()[2:4] for line in out.splitlines() if line.split()[1:2]}
     assert counts["neck"][1] == "frozen"
-    finetune(digits, out=tmp_path / "b", model="retinanet_lite0", steps=1, options=SMALL)
+    finetune(digits, out=tmp_path / "b", model="retinanet_lite0", steps=1, cfg_options=SMALL)
     assert (
         "neck: 504,320 of 504,320 parameters learn from the start, learning rate 0.00075, decay 0, 0.05" in caplog.text
     )
@@ -125,7 +125,7 @@ def test_classes_of_other_names(run: Path, digits: Path, tmp_path: Path, capsys:
     assert (record["type"], record["step"]) == ("val", 0)
     best = measure(tmp_path / "out" / "best.pt", data=truth, images=digits / "train")
     assert abs(best.AP - record["AP"]) < 1e-4, "the start can be measured like any run"
-    finetune(out=tmp_path / "out", resume=True, options=["schedule.steps=1"])
+    finetune(out=tmp_path / "out", resume=True, cfg_options=["schedule.steps=1"])
     assert checkpoint.load(tmp_path / "out" / "step_00000001.pt")["meta"]["classes_from"] == origin
 
 
@@ -134,8 +134,9 @@ def test_nothing_in_common_is_said(run: Path, digits: Path, tmp_path: Path, capl
     truth = two_classes(digits, tmp_path, {"3": "three", "7": "seven"})
     (tmp_path / "none").write_text("# nobody\n")
     wanted = TransferOptions(class_aliases=tmp_path / "none")
-    given: dict[str, Any] = {"train_json": truth, "val_json": truth, "images": digits / "train", "transfer": wanted}
-    finetune(out=tmp_path / "o", model="retinanet_lite0", steps=0, init_from=run / "best.pt", options=SMALL, **given)
+    given: dict[str, Any] = {"train": truth, "val": truth, "images": digits / "train", **vars(wanted)}
+    given["init_from"] = run / "best.pt"
+    finetune(out=tmp_path / "o", model="retinanet_lite0", steps=0, cfg_options=SMALL, **given)
     assert "none of its classes (0, 1, 2, 3, 4, ...) is one of the data (three, seven): all rows" in caplog.text
 
 

@@ -3,50 +3,97 @@
 from __future__ import annotations
 
 import os
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+from tldet.workflows.options import REQUIRED, Option, default_of, flag, options, refuse_conflicts
+from tldet.workflows.run_options import PRECISIONS, BadImageOption, DataOptions, LengthOptions, SettingsOptions
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def add_options(parser: ArgumentParser, request: type[Any]) -> None:
+    """Add the options of a request (:mod:`tldet.workflows.request`): one argument for each."""
+    places: dict[str, Any] = {"": parser}
+    sets: dict[str, Any] = {}
+    for name, one in options(request).items():
+        if one.group not in places:
+            places[one.group] = parser.add_argument_group(one.group)
+        place = places[one.group]
+        if one.exclusive:
+            place = sets.get(one.exclusive) or sets.setdefault(one.exclusive, place.add_mutually_exclusive_group())
+        add_option(place, name, one, default_of(request, name))
+
+
+def add_option(place: Any, name: str, one: Option, default: object) -> None:
+    """Add one option to a parser or to a group of one.
+
+    Args:
+        place: the parser.
+        name: name in Python.
+        one: the option.
+        default: its default; ``REQUIRED`` if it has none.
+    """
+    given: dict[str, Any] = {"help": one.help}
+    if one.positional:
+        place.add_argument(name, nargs=None if default is REQUIRED else "?", metavar=one.metavar, **given)
+        return
+    if one.kind is bool:
+        place.add_argument(flag(name, default), dest=name, action=f"store_{str(default is not True).lower()}", **given)
+        return
+    given |= {"metavar": one.metavar, "choices": one.choices or None, "type": _parser(one)}
+    if one.many:
+        given |= {"nargs": "+", "action": "extend", "default": []}
+    elif one.const is not None:
+        given |= {"nargs": "?", "const": one.const}
+    place.add_argument(flag(name), dest=name, required=default is REQUIRED, **given)
+
+
+def _parser(one: Option) -> Callable[[str], Any]:
+    """Return what parses a value of an option."""
+    numbers = one.numbers
+    if numbers is None:
+        return one.kind
+    what = f"'auto' or {numbers}" if one.auto else str(numbers)
+
+    def parsed(text: str) -> Any:
+        return text if one.auto and text == "auto" else number(text, what, numbers.holds, one.kind)
+
+    return parsed
+
+
+def arguments_of(args: Namespace, request: type[Any], console: Console) -> dict[str, Any]:
+    """Return the arguments of the function that takes a request, from a command line.
+
+    Raises:
+        ConfigError: a key of the config is set twice.
+    """
+    table = options(request)
+    values = {name: getattr(args, name) for name in table}
+    refuse_conflicts(table, values)
+    return {**values, "console": console}
 
 
 def add_data(parser: ArgumentParser) -> None:
     """Add the data: a folder, or its splits one by one."""
-    parser.add_argument("--data", metavar="DIR", help="folder with images and COCO JSON")
-    parser.add_argument("--train", metavar="JSON", help="training annotations")
-    parser.add_argument("--val", metavar="JSON", help="validation annotations")
-    images = "image directory of all splits, or its name within each split (default: searched)"
-    parser.add_argument("--images", metavar="DIR", help=images)
+    add_options(parser, DataOptions)
 
 
 def add_length(parser: ArgumentParser) -> None:
     """Add the length of training in one of three units."""
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=positive_int, metavar="N", help="train for N epochs")
-    length.add_argument("--minutes", type=positive_float, metavar="M", help="budget of training time")
-    length.add_argument(
-        "--steps", type=whole_number, metavar="N", help="train for N steps; 0 evaluates the initial weights"
-    )
-
-
-def add_seed(parser: ArgumentParser) -> None:
-    """Add ``--seed``."""
-    parser.add_argument("--seed", type=int, metavar="S", help="seed (default: 0)")
-
-
-def add_resume(parser: ArgumentParser, folder: str = "--out") -> None:
-    """Add ``--resume``; ``folder`` is the option that names the folder of the run."""
-    text = f"resume the run in {folder}, or start it if there is no checkpoint yet"
-    parser.add_argument("--resume", action="store_true", help=text)
+    add_options(parser, LengthOptions)
 
 
 def add_bad_image(parser: ArgumentParser) -> None:
     """Add ``--on-bad-image``."""
-    parser.add_argument(
-        "--on-bad-image",
-        choices=["error", "skip"],
-        help="images that are missing, unreadable, truncated or of another size than in the JSON: stop before the "
-        "run (error, default) or list and skip them",
-    )
+    add_options(parser, BadImageOption)
+
+
+def add_settings(parser: ArgumentParser) -> None:
+    """Add the most used settings of training, and ``--cfg-options`` for all others."""
+    add_options(parser, SettingsOptions)
 
 
 def add_nms(parser: ArgumentParser) -> None:
@@ -64,23 +111,6 @@ def add_nms(parser: ArgumentParser) -> None:
         dest="nms_per_class",
         action="store_false",
         help="apply NMS across classes: of two near-duplicate boxes, keep the one with the higher score",
-    )
-
-
-def add_class_match(parser: ArgumentParser) -> None:
-    """How the classes of a start are known again."""
-    parser.add_argument(
-        "--class-aliases",
-        metavar="FILE",
-        help="start classes of other names: JSON {new name: name in the start}, or lines 'new name: name in the start'",
-    )
-    parser.add_argument(
-        "--fold-names",
-        nargs="+",
-        action="extend",
-        choices=["case", "plural"],
-        default=[],
-        help="also know classes again that differ in letter case, or in singular and plural",
     )
 
 
@@ -116,19 +146,9 @@ def positive_float(text: str) -> float:
     return number(text, "a number above 0", lambda value: 0 < value < float("inf"))
 
 
-def share(text: str) -> float:
-    """Parse a number above 0 and at most 1."""
-    return number(text, "above 0 and at most 1", lambda value: 0 < value <= 1)
-
-
 def score(text: str) -> float:
     """Parse a number from 0 to 1."""
     return number(text, "from 0 to 1", lambda value: 0 <= value <= 1)
-
-
-def whole_number(text: str) -> int:
-    """Parse an integer of at least 0."""
-    return int(number(text, "an integer of at least 0", lambda value: value >= 0, int))
 
 
 def positive_int(text: str) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.commands.settings import add_settings, wishes_of
-from tldet.commands.shared import add_bad_image, add_data, add_length, positive_float, positive_int
+from tldet.commands.settings import wishes_of
+from tldet.commands.shared import add_bad_image, add_data, add_length, add_settings, positive_float, positive_int
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-CFG_OPTIONS = "--cfg-options"
+from tldet.workflows.options import CFG_OPTIONS
+
 NEAR, NEAR_KEY = 0.6, 0.75  # least similarity of a suggestion, 0 to 1
 # Names of one option in this and in other toolkits; a command has at most one or two of each line.
 SAME: tuple[tuple[str, ...], ...] = (

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from tldet.cache import cache_root
 from tldet.coco.reader import read_coco
-from tldet.data.image_size import MAX_PIXELS, Header, Limits, disagreement
+from tldet.data.image_size import JPEG_END, JPEG_START, MAX_PIXELS, Header, Limits, disagreement, frame_of, scan_start
 from tldet.data.images import END_WITHIN, read_image
-from tldet.data.jpeg import JPEG_END, JPEG_START, frame_of, scan_start
 from tldet.errors import DataError, OutputError
 from tldet.inputs import is_file, real_path
 from tldet.output import replacing

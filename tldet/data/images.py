@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.data.image_formats import START, heif_readable, is_heif
-from tldet.data.image_size import DEFAULT_LIMITS, MAX_PIXELS, Limits
-from tldet.data.jpeg import JPEG_END, JPEG_START, frame_of, scan_start
+from tldet.data.image_size import DEFAULT_LIMITS, JPEG_END, JPEG_START, MAX_PIXELS, Limits, frame_of, scan_start
 from tldet.errors import DataError
 from tldet.inputs import is_file, read_file, require_file
 

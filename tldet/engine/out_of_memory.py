@@ -9,9 +9,7 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.optim import Optimizer
+from torch import Tensor
 
 from tldet.errors import TrainingError
 
@@ -73,77 +71,6 @@ class OutOfMemoryError(TrainingError):
     def __init__(self, message: str, whole: bool) -> None:
         super().__init__(message)
         self.whole = whole
-
-
-class StepMemory:
-    """Takes optimizer steps; a step that runs out of memory is taken again in smaller micro-batches, or reported.
-
-    Args:
-        model: statistics of its norms are put back before a step is taken again.
-        optimizer: optimizer of the model.
-        reduce: take steps again, with micro-batches divided into twice as many parts.
-    """
-
-    def __init__(self, model: nn.Module, optimizer: Optimizer, reduce: bool) -> None:
-        self._device = next(model.parameters()).device
-        self._statistics = [b for m in model.modules() if isinstance(m, _NormBase) for b in m.buffers(recurse=False)]
-        self._before = [buffer.clone() for buffer in self._statistics]
-        self._optimizer, self._reduce = optimizer, reduce
-        self._updating = False
-        optimizer.register_step_pre_hook(self._note)
-
-    def __call__(self, step: Callable[[list[Any]], T], batches: Sequence[Any], parts: int) -> tuple[T, int]:
-        """Take a step.
-
-        Args:
-            step: takes it on micro-batches, from zeroing the gradients to updating the weights.
-            batches: micro-batches as loaded.
-            parts: number of parts of each that fitted last time.
-
-        Returns:
-            The result, and the number of parts of each micro-batch.
-
-        Raises:
-            OutOfMemoryError: the step does not fit and may not be reduced, or not further.
-        """
-        while True:
-            smaller = [part for batch in batches for part in split(batch, parts)]
-            self._updating = False
-            self._copy(self._before, self._statistics)
-            try:
-                return step(smaller), parts
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-            self._optimizer.zero_grad(set_to_none=True)  # outside of the handler: the error keeps tensors alive
-            self._copy(self._statistics, self._before)  # also for the checkpoint that reports the step
-            self._refuse(smaller, len(batches))
-            free(self._device)
-            parts *= 2
-            log.warning("out of memory on %s: %s; halving it", place_of(self._device), shape_of(smaller))
-
-    def _refuse(self, batches: Sequence[Any], loaded: int) -> None:
-        """Raise unless the step may be taken again in smaller parts."""
-        largest = max(len(batch.image_ids) for batch in batches)
-        if self._reduce and largest > 1 and not self._updating:
-            return
-        todo = ["use smaller images (short and long of Resize in data.train.transforms)"]
-        if largest > 1:
-            todo.insert(0, f"set data.loader.batch_size={largest // 2}")
-        if not self._reduce and largest > 1:
-            todo.append(f"or --on-oom reduce (now {loaded} micro-batches per step)")
-        if self._updating:
-            todo.append("or freeze layers: the optimizer's state does not fit")
-        message = f"out of memory on {place_of(self._device)}: {shape_of(batches)}; {', '.join(todo)}"
-        raise OutOfMemoryError(message, whole=not self._updating)
-
-    def _copy(self, into: list[Tensor], values: list[Tensor]) -> None:
-        if into:
-            with torch.no_grad():
-                torch._foreach_copy_(into, values)
-
-    def _note(self, *_: Any) -> None:
-        self._updating = True
 
 
 class Smaller:

@@ -27,14 +27,14 @@ from tldet.engine.feed import Feed
 from tldet.engine.interrupt import Interrupts, Stopped
 from tldet.engine.keeper import Keeper, pack, unpack
 from tldet.engine.log import LOG_NAME, JsonLog
-from tldet.engine.out_of_memory import OutOfMemoryError, StepMemory
+from tldet.engine.out_of_memory import OutOfMemoryError
 from tldet.engine.precision import Precision
 from tldet.engine.progress import Reporter
 from tldet.engine.recorder import Recorder
 from tldet.engine.schedule import ScheduleSettings, factor, falls_due, rates, set_rates
 from tldet.engine.settings import TrainSettings
 from tldet.engine.state import TrainResult, TrainState, deterministic, mix, restore_rng, seed_all
-from tldet.engine.step import NotFiniteError, Stepper, StepResult
+from tldet.engine.step import NotFiniteError, StepMemory, Stepper, StepResult
 from tldet.engine.validation import Evaluate, best_of, measure
 from tldet.errors import ConfigError, DataError, TrainingError
 

@@ -1,12 +1,13 @@
-"""The trainer of a checked config."""
+"""Build the trainer of a checked config."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ from tldet.data.loader import BatchOrder, Collate, Samples, collate, train_batch
 from tldet.engine.compiling import compile_where_it_pays, measure_compiled
 from tldet.engine.distributed import World, current
 from tldet.engine.l2_sp import L2SP, L2SPSettings, anchored, saved_start
-from tldet.engine.precision import choose, pick_device
+from tldet.engine.precision import Precision, choose, pick_device
 from tldet.engine.progress import ConsoleReporter
 from tldet.engine.settings import TrainSettings
 from tldet.engine.trainer import Trainer
@@ -28,91 +29,107 @@ from tldet.registry import HOOKS
 from tldet.transfer.freeze import Release, freeze
 from tldet.transfer.param_groups import build_optimizer
 from tldet.transfer.parts_table import parts, shown
+from tldet.workflows.options import Request
 from tldet.workflows.parts import Settings
 from tldet.workflows.start import Started
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 log = logging.getLogger(__name__)
 
 
-def assemble(
-    cfg: Config,
-    settings: Settings,
-    folder: Path,
-    model: Detector | Classifier,
-    data: Samples,
-    validation: Evaluate | None,
-    meta: Mapping[str, Any],
-    started: Started,
-    console: Console | None,
-    collate: Collate = collate,
-    callbacks: Sequence[Any] = (),
-) -> Trainer:
-    """The trainer of a checked config: what is frozen, order, precision, optimizer, hooks.
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to be trained.
 
-    Args:
-        cfg: the config.
-        settings: its plain sections.
-        folder: the run's folder.
-        model: with its starting weights.
-        data: what it trains on.
-        validation: measures it; None never does.
-        meta: what checkpoints say of the run.
-        started: what came from where it starts.
-        console: shows progress; silent when None.
-        collate: samples to a batch.
-        callbacks: besides those of the config (see :mod:`tldet.engine.callbacks`).
+    Attributes:
+        config: its config.
+        settings: plain sections of the config.
+        folder: output directory.
+        model: the model with its initial weights.
+        data: training data.
+        validation: evaluates the model; None never does.
+        meta: ``meta`` section of checkpoints.
+        started: where the initial weights came from.
+        request: shows progress on its console, and brings callbacks.
+        collate: makes a batch of samples.
     """
-    loader, training, world = settings.loader, settings.training, current()
-    releases = freeze(model, settings.freeze)
-    order = BatchOrder(data.sizes, loader.fixed_batch_size(), training.seed, group_aspect=loader.group_aspect)
-    device = _device(training.device, world)
-    model.to(device).train()
-    pin = device.type == "cuda"
 
-    workers = loader.worker_count(device)
+    config: Config
+    settings: Settings
+    folder: Path
+    model: Detector | Classifier
+    data: Samples
+    validation: Evaluate | None
+    meta: Mapping[str, Any]
+    started: Started
+    request: Request
+    collate: Collate = collate
+
+
+def assemble(run: Run) -> Trainer:
+    """Build the trainer of a run: frozen layers, sample order, precision, optimizer, hooks."""
+    training, world = run.settings.training, current()
+    releases = freeze(run.model, run.settings.freeze)
+    device = _device(training.device, world)
+    run.model.to(device).train()
+    order, batches = _batches(run, device, world)
+    precision = _precision(run, order, device, world)
+    optimizer, own = _learning(run, releases, order.batch_size * training.accumulate * world.size)
+    console = run.request.console
+    return Trainer(
+        run.model,
+        optimizer,
+        batches,
+        run.validation,
+        run.settings.schedule,
+        training,
+        run.folder,
+        steps_per_epoch=len(order) / (training.accumulate * world.size),
+        batch_size=order.batch_size,
+        world=world,
+        precision=precision,
+        reporter=ConsoleReporter(console, _shown(run.validation, training)) if console else None,
+        config=run.config.data,
+        meta=run.meta,
+        hooks=[*own, *_callbacks(run.config.get("hooks") or [], run.request.callbacks)],
+    )
+
+
+def _batches(run: Run, device: torch.device, world: World) -> tuple[BatchOrder, Callable[[int], Any]]:
+    """Return the order of the samples, and what yields the batches of this process from a step on."""
+    loader, training = run.settings.loader, run.settings.training
+    order = BatchOrder(run.data.sizes, loader.fixed_batch_size(), training.seed, group_aspect=loader.group_aspect)
+    workers, pin = loader.worker_count(device), device.type == "cuda"
     if loader.workers == "auto":
         log.info("loader processes: %d (device %s)", workers, device.type)
 
     def batches(start: int) -> Any:
         own = start * world.size + world.rank
-        return train_batches(data, order, start=own, every=world.size, workers=workers, collate=collate, pin=pin)
+        return train_batches(
+            run.data, order, start=own, every=world.size, workers=workers, collate=run.collate, pin=pin
+        )
+
+    return order, batches
+
+
+def _precision(run: Run, order: BatchOrder, device: torch.device, world: World) -> Precision:
+    """Choose the precision, and whether to compile, by steps on one batch."""
+    training = run.settings.training
 
     @cache
     def example() -> Any:
-        return next(train_batches(data, order, collate=collate)).to(device)
+        return next(train_batches(run.data, order, collate=run.collate)).to(device)
 
     def trial() -> torch.Tensor:
-        return torch.stack(list(model.loss(example()).values())).sum()
+        return torch.stack(list(run.model.loss(example()).values())).sum()
 
-    work = repr((loader.batch_size, cfg["data"]["train"].get("transforms")))
-    precision = world.first(lambda: choose(model, device, training.precision, trial, work))
+    work = repr((run.settings.loader.batch_size, run.config["data"]["train"].get("transforms")))
+    precision = world.first(lambda: choose(run.model, device, training.precision, trial, work))
     log.info("computing in %s", precision.describe())
     if training.compile:
-        measured = world.first(lambda: measure_compiled(model, trial, precision, work))
-        log.info("%s", compile_where_it_pays(model, measured))
+        measured = world.first(lambda: measure_compiled(run.model, trial, precision, work))
+        log.info("%s", compile_where_it_pays(run.model, measured))
     example.cache_clear()
-    batch = order.batch_size * training.accumulate * world.size
-    optimizer, own = _learning(cfg["optimizer"], settings, model, releases, batch, started, folder, console)
-    return Trainer(
-        model,
-        optimizer,
-        batches,
-        validation,
-        settings.schedule,
-        training,
-        folder,
-        steps_per_epoch=len(order) / (training.accumulate * world.size),
-        batch_size=order.batch_size,
-        world=world,
-        precision=precision,
-        reporter=ConsoleReporter(console, _shown(validation, training)) if console else None,
-        config=cfg.data,
-        meta=meta,
-        hooks=[*own, *_callbacks(cfg.get("hooks") or [], callbacks)],
-    )
+    return precision
 
 
 def _device(name: str, world: World) -> torch.device:
@@ -136,23 +153,15 @@ def _shown(validation: Evaluate | None, training: TrainSettings) -> tuple[str, .
     return tuple(dict.fromkeys([*headline, training.best_metric, "val_loss"]))
 
 
-def _learning(
-    section: Mapping[str, Any],
-    settings: Settings,
-    model: torch.nn.Module,
-    releases: Sequence[Release],
-    batch: int,
-    started: Started,
-    folder: Path,
-    console: Console | None,
-) -> tuple[torch.optim.Optimizer, list[Any]]:
-    """The optimizer and the hooks that see to what learns, and the table that says so."""
+def _learning(run: Run, releases: Sequence[Release], batch: int) -> tuple[torch.optim.Optimizer, list[Any]]:
+    """Return the optimizer, and the hooks of what is trained; show a table of it."""
+    settings, model, console = run.settings, run.model, run.request.console
     hooks: list[Any] = [Unfreezing(model, releases)] if releases else []
     pulled: dict[str, float] = {}
     if settings.l2_sp:
-        hooks.append(pull := _pull(model, settings.l2_sp, started, folder))
+        hooks.append(pull := _pull(model, settings.l2_sp, run.started, run.folder))
         pulled = dict.fromkeys(pull.parameters, settings.l2_sp.alpha)
-    optimizer = build_optimizer(model, section, batch, pulled)
+    optimizer = build_optimizer(model, run.config["optimizer"], batch, pulled)
     rows = parts(model, optimizer, releases, pulled)
     if console:
         console.print(shown(rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,10 @@ from tldet.data.index import AnnotationIndex
 from tldet.engine.out_of_memory import place_of
 from tldet.engine.precision import pick_device
 from tldet.models.replace import replace_backbone
-from tldet.structures import Size
 from tldet.wording import counted
 from tldet.workflows.batch_size import LARGEST, USUAL, largest_input, measure_batch_size, most_objects
+from tldet.workflows.recipes import foreign_resize, largest_size, split_transforms
+from tldet.workflows.run_options import Length
 from tldet.workflows.runs import steps_in_epoch
 
 SMALL_OBJECT = 12.0  # pixels; a tenth of the objects may be smaller than this at the chosen size
@@ -34,7 +35,7 @@ class Choices:
     short: int
     long: int
     batch: int
-    length: dict[str, Any]
+    length: Length
     reasons: list[str] = field(default_factory=list)
 
 
@@ -42,11 +43,9 @@ def choose_for(
     recipe: Config,
     index: AnnotationIndex,
     options: Mapping[str, Any],
-    *,
-    epochs: int | None,
-    minutes: float | None,
-    steps: int | None,
+    length: Length | None,
     backbone: str | None = None,
+    augment: Sequence[str | Mapping[str, Any]] = (),
 ) -> Choices:
     """Choose input size, batch size and length for a recipe on a dataset.
 
@@ -54,16 +53,21 @@ def choose_for(
         recipe: the recipe.
         index: training annotations.
         options: user-specified config keys; of interest are the batch size, the device and the precision.
-        epochs: user-specified length, as are ``minutes`` and ``steps``.
-        minutes: see above.
-        steps: see above.
+        length: user-specified length.
         backbone: user-specified backbone.
+        augment: user-specified transforms of training.
+
+    Raises:
+        TldetError: a value is wrong, or not even one image fits into the memory of the GPU.
     """
     device = pick_device(str(option_value(options, "training.device") or "auto"))
     short, long, why_size = _size(is_small(recipe), index, device)
-    batch, why_batch = _batch(recipe, index, (short, long), device, options, backbone)
-    length, why_length = choose_length(len(index), batch, epochs, minutes, steps)
-    return Choices(short, long, batch, length, reasons=[why_size, why_batch, why_length])
+    steps = split_transforms(recipe, short, long, augment)["train"]
+    if (other := foreign_resize(steps)) is not None:
+        why_size = f"input size as set by transform {other} of the recipe"
+    batch, why_batch = _batch(recipe, index, largest_size(steps, (short, long)), device, options, backbone)
+    chosen, why_length = choose_length(len(index), batch, length)
+    return Choices(short, long, batch, chosen, reasons=[why_size, why_batch, why_length])
 
 
 def given_batch(options: Mapping[str, Any]) -> int | None:
@@ -104,7 +108,7 @@ def _size(small: bool, index: AnnotationIndex, device: torch.device) -> tuple[in
 def _batch(
     recipe: Config,
     index: AnnotationIndex,
-    size: Size,
+    bounds: tuple[int, int],
     device: torch.device,
     options: Mapping[str, Any],
     backbone: str | None,
@@ -119,8 +123,6 @@ def _batch(
         return batch, f"batch size {batch} (CPU, {counted(os.cpu_count() or 1, 'core')})"
     model = recipe["model"] if backbone is None else replace_backbone(recipe["model"], backbone)[0]
     head = {**model["head"], "num_classes": len(index.class_names)}
-    resize = transforms(Choices(*size, 1, {}))[0][0]
-    bounds = max(resize["short"]), resize["long"]
     sizes = np.array([fitted_size((height, width), *bounds) for height, width in index.sizes.tolist()])
     batch = measure_batch_size(
         {**model, "head": head},
@@ -133,29 +135,12 @@ def _batch(
     return batch, f"batch size {batch} (measured on {place_of(device)})"
 
 
-def choose_length(
-    pictures: int, batch: int, epochs: int | None, minutes: float | None, steps: int | None
-) -> tuple[dict[str, Any], str]:
+def choose_length(pictures: int, batch: int, given: Length | None) -> tuple[Length, str]:
     """Return the user's length, or about thirty epochs, with a log line."""
-    if epochs is not None:
-        return {"epochs": epochs}, f"training length {counted(epochs, 'epoch')} (user-specified)"
-    if minutes is not None:
-        return {"minutes": minutes}, f"training time {minutes:g} min (user-specified)"
-    if steps is not None:
-        return {"steps": steps}, f"training length {counted(steps, 'step')} (user-specified)"
+    if given is not None:
+        return given, f"{given} (user-specified)"
     an_epoch = steps_in_epoch(pictures, batch)
     total = min(max(EPOCHS * an_epoch, LEAST_STEPS), MOST_STEPS)
     about = f"about {counted(round(total / an_epoch), 'epoch')} of {counted(pictures, 'image')}"
-    return {"steps": total}, f"training length {counted(total, 'step')} ({about})"
-
-
-def transforms(choices: Choices) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The steps for training and for measuring."""
-    s = choices.short
-    several = [round(s * factor / 32) * 32 for factor in (0.9, 1.0, 1.1)]
-    train: list[dict[str, Any]] = [
-        {"type": "Resize", "short": sorted(set(several)), "long": round(choices.long * 1.1 / 32) * 32, "draw": "batch"},
-        {"type": "HorizontalFlip", "p": 0.5},
-        {"type": "ColorJitter", "p": 0.3},
-    ]
-    return train, [{"type": "Resize", "short": s, "long": choices.long}]
+    chosen = Length("steps", total)
+    return chosen, f"{chosen} ({about})"

@@ -14,10 +14,9 @@ from tldet.data.index import AnnotationIndex
 from tldet.errors import ConfigError
 from tldet.plugins import lookup
 from tldet.registry import DATASETS
-from tldet.workflows.choose import Choices, transforms
 from tldet.workflows.parts import build_dataset
+from tldet.workflows.run_options import SPLITS
 
-SPLITS = ("train", "val", "test")
 # Command-line options, with the splits and the parameter of the dataset that they set.
 PARAMETERS = {
     "--data": (SPLITS, "root"),
@@ -77,13 +76,3 @@ def own_index(recipe: Config, seed: int) -> AnnotationIndex:
     """
     section = {key: value for key, value in recipe["data"]["train"].items() if key != "transforms"}
     return build_dataset(section, seed, path="data.train").index
-
-
-def own_sections(recipe: Config, choices: Choices) -> dict[str, Any]:
-    """Return the ``data`` section of a recipe; splits without transforms get those that finetune chooses."""
-    train, other = transforms(choices)
-    data: dict[str, Any] = dict(recipe["data"])
-    for split in SPLITS:
-        if data.get(split):
-            data[split] = {"transforms": train if split == "train" else other, **data[split]}
-    return data

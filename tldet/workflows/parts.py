@@ -141,12 +141,13 @@ def checked_settings(config: Config, schema: Mapping[str, Part] = SCHEMA) -> Set
     return settings
 
 
-def set_bad_image(config: dict[str, Any], value: str | None) -> None:
-    """Set ``on_bad_image`` of every split of a config; None changes nothing."""
-    sections = [section for section in (config.get("data") or {}).values() if isinstance(section, dict)]
-    for section in sections if value is not None else ():
-        if "annotations" in section:
-            section["on_bad_image"] = value
+def with_bad_image(config: Mapping[str, Any], value: str | None) -> dict[str, Any]:
+    """Return a config with ``on_bad_image`` set in every split; None changes nothing."""
+    data = config.get("data")
+    if value is None or not isinstance(data, Mapping):
+        return dict(config)
+    splits = {key: one for key, one in data.items() if isinstance(one, Mapping) and "annotations" in one}
+    return {**config, "data": {**data, **{key: {**one, "on_bad_image": value} for key, one in splits.items()}}}
 
 
 AnyDataset = CocoDataset | CustomDataset

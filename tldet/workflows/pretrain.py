@@ -2,102 +2,73 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tldet.config import Config, load, parse_options
 from tldet.data.folder import find_parts, scan
 from tldet.data.images import read_image
-from tldet.errors import DataError, TrainingError
+from tldet.errors import DataError
 from tldet.inputs import real_path
 from tldet.models.zoo import find_backbone
 from tldet.workflows.choose import given_batch
+from tldet.workflows.options import takes
 from tldet.workflows.parts import PRETRAIN_SCHEMA
+from tldet.workflows.request import PretrainRequest
 from tldet.workflows.run_folder import Kept, RunFiles, continues, kept_run, refuse_earlier_run
-from tldet.workflows.runs import rhythm, settled, steps_in_epoch, using
+from tldet.workflows.run_options import Length
+from tldet.workflows.runs import course_over, rhythm, settled, steps_in_epoch, using
 from tldet.workflows.train_classifier import Pretrained, train_classifier
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 log = logging.getLogger(__name__)
 RECIPE = "pretrain/lite0_imagenet"
-DEFAULT_BACKBONE = "efficientnet_lite0"
+EPOCHS = 100  # of a run with no length given
 NOTE = "# Written by `tldet pretrain`; resume with `tldet pretrain --out {folder} --resume`.\n"
 LARGEST, LOOKED_AT = 224, 32  # pixels; pictures
 DEMO, DETECTION_DEMO = "data/digit_crops", "data/digits"
 
 
-def pretrain(
-    data: str | Path | None = None,
-    *,
-    out: str | Path,
-    demo: bool = False,
-    backbone: str | None = None,
-    epochs: int | None = None,
-    minutes: float | None = None,
-    steps: int | None = None,
-    seed: int | None = None,
-    resume: bool = False,
-    options: Sequence[str] = (),
-    console: Console | None = None,
-) -> Pretrained:
-    """Train a backbone to classify pictures and write it to ``out/backbone.safetensors``.
-
-    Args:
-        data: a folder with ``train/CLASS`` and ``val/CLASS``; without ``val`` a tenth of each class is held out.
-        out: the run's folder; the config that was used is written there.
-        demo: generate single digits to train on, and the detection data they prepare for, instead of ``data``.
-        backbone: a network of torchvision or timm, ``efficientnet_lite0`` when None; ``tldet models --backbones`` lists
-            them.
-        epochs: length in passes over the data; 100 when no length is given.
-        minutes: length as a budget of training time.
-        steps: length in steps.
-        seed: what every random draw comes from, the held-out part too; 0 when None.
-        resume: resume the run in ``out`` with its config, changed only by ``options``; start it if there is no
-            checkpoint yet. Other arguments may be given again, but must be those that the run was started with.
-        options: ``a.b=c`` on top of what is chosen; ``model.backbone.weights=...`` starts from weights.
-        console: shows progress and the numbers.
+@takes(PretrainRequest)
+def pretrain(request: PretrainRequest) -> Pretrained:
+    """Train a backbone to classify images and write it to ``out/backbone.safetensors``.
 
     Raises:
         TldetError: the data, a name or a value is wrong.
     """
-    folder = Path(out)
-    given = {"data": data, "demo": demo or None, "backbone": backbone, "epochs": epochs, "minutes": minutes}
-    given |= {"steps": steps, "seed": seed}
-    seed = 0 if seed is None else seed
-    if seed < 0:
-        raise TrainingError(f"--seed must be at least 0, not {seed}")
-    length = next(
-        ({k: v} for k, v in (("epochs", epochs), ("minutes", minutes), ("steps", steps)) if v is not None), None
-    )
-
-    def chosen() -> Config:
-        refuse_earlier_run(folder)
-        source = _generate() if demo else data
-        if source is None:
-            raise DataError("give --data DIR with train/CLASS/*.jpg, or --demo")
-        changed = parse_options(options)
-        config = _filled(Path(source), length or {"epochs": 100}, seed, changed, mirror=not demo)
-        _set_backbone(config["model"], backbone or DEFAULT_BACKBONE)
-        return settled(config, options, RECIPE)
-
-    def resumed() -> Kept | None:
-        if resume and continues(folder, startable=demo or data is not None):
-            return kept_run(folder, given, options, PRETRAIN_SCHEMA, NOTE)
-        return None
-
+    folder = request.folder
     with using(folder) as world:
-        kept = world.first(resumed)
+        kept = world.first(lambda: _resumed(request))
         if kept is not None:
-            return train_classifier(kept.config, folder, resume=kept.resume, console=console, files=kept.files)
-        used = world.first(chosen)
-        files = RunFiles(folder, used, NOTE, {**given, "backbone": backbone or DEFAULT_BACKBONE, "seed": seed})
-        return train_classifier(used, folder, console=console, files=files)
+            return train_classifier(kept.config, request, folder, resume=kept.resume, files=kept.files)
+        used = world.first(lambda: new_config(request))
+        files = RunFiles(folder, used, NOTE, request.record())
+        return train_classifier(used, request, folder, files=files)
+
+
+def _resumed(request: PretrainRequest) -> Kept | None:
+    """Return the run to resume; None to start one."""
+    if request.resume and continues(request.folder, startable=request.demo or request.data is not None):
+        return kept_run(request.folder, request.given(), request.overrides(), PRETRAIN_SCHEMA, NOTE)
+    return None
+
+
+def new_config(request: PretrainRequest) -> Config:
+    """Return the config of a new run: the recipe with data, input size, backbone and length filled in.
+
+    Raises:
+        TldetError: the data, a name or a value is wrong.
+    """
+    refuse_earlier_run(request.folder)
+    source = _generate() if request.demo else request.data
+    if source is None:
+        raise DataError("give --data DIR with train/CLASS/*.jpg, or --demo")
+    config = _filled(Path(source), request)
+    return settled({**config, "model": _with_backbone(config["model"], request.network)}, request.overrides(), RECIPE)
 
 
 def _generate() -> Path:
@@ -108,16 +79,23 @@ def _generate() -> Path:
     return digits.generate_crops(Path(DEMO))
 
 
-def _filled(
-    folder: Path, length: dict[str, Any], seed: int, options: Mapping[str, Any], *, mirror: bool
-) -> dict[str, Any]:
-    """The recipe with data, size, workers and length filled in."""
+def _filled(folder: Path, request: PretrainRequest) -> dict[str, Any]:
+    """Return the recipe with data, size and length filled in."""
     config = load(RECIPE).data
+    train, _ = find_parts(folder)
+    names = [name for one in scan(train).values() for name in one]
+    config["data"] = _data(config["data"], folder, _size(train, names), mirror=not request.demo)
+    length = request.length or Length("epochs", EPOCHS)
+    config["schedule"] = course_over(config["schedule"], length)
+    batch = given_batch(parse_options(request.overrides())) or config["data"]["loader"]["batch_size"]
+    config["training"].update(seed=request.seed_value, **rhythm(length, steps_in_epoch(len(names), batch)))
+    return config
+
+
+def _data(recipe: dict[str, Any], folder: Path, size: int, *, mirror: bool) -> dict[str, Any]:
+    """Return the ``data`` section of the recipe with folders and size filled in."""
+    data = copy.deepcopy(recipe)
     train, val = find_parts(folder)
-    pictures = scan(train)
-    names = [name for one in pictures.values() for name in one]
-    size = _size(train, names)
-    data = config["data"]
     for part, place in (("train", train), ("val", val or train)):
         data[part]["folder"] = str(real_path(place))
         data[part]["transforms"][0]["size"] = size
@@ -126,18 +104,14 @@ def _filled(
         data["train"]["part"], data["val"]["part"] = "train", "measure"
     if not mirror:
         data["train"]["transforms"][1]["p"] = 0.0  # a mirrored 3 is no digit
-    config["schedule"].pop("epochs")
-    config["schedule"].update(length)
-    an_epoch = steps_in_epoch(len(names), given_batch(options) or data["loader"]["batch_size"])
-    config["training"].update(seed=seed, **rhythm(length, an_epoch))
-    return config
+    return data
 
 
-def _set_backbone(model: dict[str, Any], name: str) -> None:
-    """The network of a name with random weights, up to its coarsest level, and its normalisation."""
+def _with_backbone(model: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a model with the backbone of a name, randomly initialized, up to its coarsest level."""
     found = find_backbone(name)
-    model["backbone"] = found.config(found.strides[-1:], scratch=True)
-    model["preprocess"] = {"mean": list(found.mean), "std": list(found.std)}
+    backbone = found.config(found.strides[-1:], scratch=True)
+    return {**model, "backbone": backbone, "preprocess": {"mean": list(found.mean), "std": list(found.std)}}
 
 
 def _size(folder: Path, names: Sequence[str]) -> int:

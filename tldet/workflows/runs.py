@@ -11,6 +11,7 @@ from tldet.config import Config, override, parse_options
 from tldet.engine.distributed import World, current, joined
 from tldet.locks import locked
 from tldet.plugins import needed_imports
+from tldet.workflows.run_options import UNITS, Length
 
 LONG_EPOCH = 100  # steps; each of a run of minutes is then worth a measurement
 # Sections that a run started from the config of another run does not inherit.
@@ -36,24 +37,24 @@ def steps_in_epoch(pictures: int, batch: int) -> int:
     return max(1, pictures // (batch * current().size))
 
 
-def rhythm(length: Mapping[str, Any], an_epoch: int) -> dict[str, Any]:
-    """Measure and save a few times in a short run, each epoch in a long one; ``an_epoch`` counts steps."""
-    if "epochs" in length:
-        every = max(1, length["epochs"] // 10)
-    elif "steps" in length:
-        every = max(1, round(length["steps"] / an_epoch / 5))
+def rhythm(length: Length, an_epoch: int) -> dict[str, Any]:
+    """Evaluate and save a few times in a short run, each epoch in a long one; ``an_epoch`` counts steps."""
+    if length.unit == "epochs":
+        every = max(1, int(length.value) // 10)
+    elif length.unit == "steps":
+        every = max(1, round(length.value / an_epoch / 5))
     else:
         every = 1 if an_epoch >= LONG_EPOCH else 2
     return {"validate_every": every, "checkpoint_every": every, "log_every": 10}
 
 
-def renew(config: dict[str, Any], data: dict[str, Any], length: Mapping[str, Any], seed: int, pictures: int) -> None:
+def renew(config: dict[str, Any], data: dict[str, Any], length: Length, seed: int, pictures: int) -> None:
     """Make an earlier run's config that of a further run, which starts from the earlier one's weights.
 
     Args:
         config: it is changed; how the earlier run went on from its own start is taken out.
         data: its new section.
-        length: ``epochs``, ``steps`` or ``minutes``.
+        length: of the further run.
         seed: of the further run.
         pictures: how many it learns from.
     """
@@ -66,20 +67,20 @@ def renew(config: dict[str, Any], data: dict[str, Any], length: Mapping[str, Any
     config["training"] = {**training, "seed": seed, "patience": None, **rhythm(length, an_epoch)}
 
 
-def course_over(schedule: Mapping[str, Any], length: Mapping[str, Any]) -> dict[str, Any]:
+def course_over(schedule: Mapping[str, Any], length: Length) -> dict[str, Any]:
     """An earlier run's ``schedule`` over another length, for which its milestones become one, near the end.
 
     Args:
         schedule: the section of the earlier run.
-        length: ``epochs``, ``steps`` or ``minutes`` of the new one.
+        length: of the new one.
     """
-    if all(schedule.get(unit) == value for unit, value in length.items()):
+    if schedule.get(length.unit) == length.value:
         return dict(schedule)
-    course = {key: v for key, v in schedule.items() if key not in ("epochs", "minutes", "steps", "milestones")}
+    course = {key: v for key, v in schedule.items() if key not in (*UNITS, "milestones")}
     if course.get("policy") == "multistep":
-        last = LAST_DROP * next(iter(length.values()))
-        course["milestones"] = [max(1, round(last)) if "steps" in length else last]
-    return {**course, **length}
+        last = LAST_DROP * length.value
+        course["milestones"] = [max(1, round(last)) if length.unit == "steps" else last]
+    return {**course, **length.section()}
 
 
 def settled(config: dict[str, Any], options: Sequence[str], source: str) -> Config:

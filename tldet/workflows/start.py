@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,48 +53,60 @@ class Started:
         return any(name != old for name, old in self.classes.items())
 
 
-def start_weights(
-    model: Any,
-    resume: bool,
-    init_from: str | Path | None,
-    start: str | None,
-    pretrained: bool,
-    match: MatchSettings = NAMES,
-) -> Started:
-    """Fill the model from where it starts; nothing is fetched when a checkpoint brings the weights.
+@dataclass(frozen=True)
+class Source:
+    """Where the initial weights of a model come from; the first one that is set is used.
+
+    Attributes:
+        resume: a checkpoint of the run will bring the weights.
+        init_from: a tldet checkpoint.
+        detector: source of the weights of a detector (``model.weights.source``).
+    """
+
+    resume: bool = False
+    init_from: str | Path | None = None
+    detector: str | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.resume or self.init_from or self.detector)
+
+
+def start_weights(model: Any, source: Source, match: MatchSettings = NAMES) -> Started:
+    """Load the initial weights of a model; without a source, those of its backbone.
 
     Args:
         model: a detector or a classifier; its backbone is frozen as its own settings say, frozen norms are folded.
-        resume: a checkpoint of the run will bring the weights.
-        init_from: a tldet checkpoint.
-        start: the source of a whole detector.
-        pretrained: else load the backbone's own weights.
-        match: how the classes of a detector are known again.
+        source: where the weights come from; nothing is fetched if a checkpoint brings them.
+        match: how the classes of a detector are recognized.
 
     Raises:
         TldetError: the weights cannot be had, or do not fit.
     """
-    backbone: Any = model.backbone
-    started = Started()
-    if (match.aliases or match.fold) and not (resume or init_from or start):
+    if (match.aliases or match.fold) and not source:
         raise ConfigError(
             "class_match: no detector is the start; give one by --init-from or --weights, or leave it out"
         )
-    if resume:
-        started = Started("resumed", resumed=True)
-    elif init_from:
-        started = _detector(str(init_from), init_from_checkpoint(model, init_from, match))
-    elif start:
-        started = _detector(start, load_start(model, start, match))
-    elif backbone.weights_source and pretrained:
+    started = _loaded(model, source, match)
+    fold_frozen_norms(model.backbone.freeze())
+    return started
+
+
+def _loaded(model: Any, source: Source, match: MatchSettings) -> Started:
+    if source.resume:
+        return Started("resumed", resumed=True)
+    if source.init_from:
+        return _detector(str(source.init_from), init_from_checkpoint(model, source.init_from, match))
+    if source.detector:
+        return _detector(source.detector, load_start(model, source.detector, match))
+    backbone = model.backbone
+    if backbone.weights_source:
         report = load_backbone_weights(backbone, backbone.weights_source)
         log.info("%s", report.summary())
         names = [f"backbone.{name.removesuffix(' (by order)')}" for name in report.copied + report.adapted]
-        started = Started(backbone.weights_source, tuple(names))
-    elif backbone.frozen_stages >= 0 or (backbone.norm == "frozen" and has_batch_norm(backbone)):
+        return Started(backbone.weights_source, tuple(names))
+    if backbone.frozen_stages >= 0 or (backbone.norm == "frozen" and has_batch_norm(backbone)):
         log.warning(RANDOM, backbone.frozen_stages, backbone.norm)
-    fold_frozen_norms(backbone.freeze())
-    return started
+    return Started()
 
 
 def _detector(source: str, report: LoadReport) -> Started:
@@ -128,19 +141,20 @@ OF_WEIGHTS: dict[str, tuple[Any, ...]] = {  # config keys that need pretrained w
 }
 
 
-def from_scratch(config: dict[str, Any]) -> list[str]:
-    """Remove all pretrained weights from a recipe, and all settings that depend on such weights.
+def from_scratch(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return a recipe without pretrained weights and without the settings that depend on such weights.
 
     Returns:
-        A log line for each dropped setting except the usual ones of the backbone.
+        The config, and a log line for each dropped setting except the usual ones of the backbone.
     """
+    config: dict[str, Any] = copy.deepcopy(dict(recipe))
     usual = [key for key in OF_WEIGHTS if key.startswith("model.backbone.")]
     dropped = {key: value for key, value in _of_weights(config).items() if key not in usual}
     for key in dropped:
         section, _, name = key.rpartition(".")
         (config[section] if section else config).pop(name)
     config["model"]["backbone"].update(weights=None, frozen_stages=-1, norm="batch")
-    return [f"--scratch: dropped {key} = {value!r} of the recipe" for key, value in dropped.items()]
+    return config, [f"--scratch: dropped {key} = {value!r} of the recipe" for key, value in dropped.items()]
 
 
 def check_scratch(config: Config) -> None:
@@ -182,30 +196,33 @@ def _of_weights(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def set_weights(config: dict[str, Any], weights: str, recipe: str) -> None:
-    """Write into a config where the detector's weights, or the backbone's, come from.
+def with_weights(recipe: Mapping[str, Any], weights: str, name: str) -> dict[str, Any]:
+    """Return a recipe with other initial weights, of the detector or of the backbone.
 
-    A detector brings how it sees pictures: its normalisation, its channels' order, and where its bottlenecks stride.
+    The weights of a detector determine its normalization, channel order, and the strided convolution of bottlenecks.
 
     Args:
-        config: the recipe, which is changed.
+        recipe: the recipe.
         weights: "coco" or a file.
-        recipe: its name.
+        name: name of the recipe.
 
     Raises:
         CheckpointError: there are no such weights.
     """
+    config: dict[str, Any] = copy.deepcopy(dict(recipe))
+    model = config["model"]
     if weights == "coco":
-        config["model"]["weights"] = {"source": coco_weights(recipe, shipped())}
-        return
-    start, model = open_start(Path(weights)), config["model"]
+        model["weights"] = {"source": coco_weights(name, shipped())}
+        return config
+    start = open_start(Path(weights))
     if start is None:
         log.info("%s: a backbone's weights; pyramid and head start new", weights)
         model["backbone"]["weights"] = str(real_path(weights))
-        return
+        return config
     model["weights"] = {"source": str(real_path(weights))}
     published = start.published
     stride = start.strided_conv or published.get("backbone", {}).get("strided_conv")
     same = model["backbone"].get("name") == start.backbone
     for line in set_input(model, start.preprocess or published.get("preprocess"), stride if same else None):
         log.info("%s: %s, as its weights were trained", weights, line)
+    return config

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tldet import checkpoint
-from tldet.config import Config, parse_options
-from tldet.engine.log import LOG_NAME, read_log
+from tldet.config import Config, override, parse_options
+from tldet.engine.distributed import World
 from tldet.engine.memory import keep_freed_memory
-from tldet.engine.settings import TrainSettings
 from tldet.engine.state import TrainResult, seed_all
 from tldet.engine.validation import best_of
-from tldet.engine.verdict import judge
 from tldet.errors import CheckpointError, DataError
 from tldet.evaluation.report import CocoResult
 from tldet.models.detector import build_detector
@@ -24,10 +20,10 @@ from tldet.plugins import import_named, needed_imports
 from tldet.transfer.class_match import shown as class_table
 from tldet.transfer.provenance import outline
 from tldet.transfer.teacher import distilled
-from tldet.wording import counted
-from tldet.workflows.assemble import assemble
+from tldet.workflows.assemble import Run, assemble
 from tldet.workflows.batch_size import settled_batch_size
 from tldet.workflows.data_summary import log_splits
+from tldet.workflows.options import Request, takes
 from tldet.workflows.parts import (
     AnyDataset,
     Settings,
@@ -38,15 +34,16 @@ from tldet.workflows.parts import (
     check_masks,
     check_objects,
     checked_settings,
-    set_bad_image,
     versions,
+    with_bad_image,
 )
 from tldet.workflows.recipes import load_config
+from tldet.workflows.request import TrainRequest
 from tldet.workflows.run_folder import RunFiles, start_over
 from tldet.workflows.runs import using
 from tldet.workflows.same_run import refuse_changed_classes, refuse_other_weights
-from tldet.workflows.start import Started, start_weights
-from tldet.workflows.transfer_options import TransferOptions
+from tldet.workflows.start import Source, Started, start_weights
+from tldet.workflows.train_report import report
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,76 +87,97 @@ class Outcome:
         return self.checkpoint
 
 
-def train(
-    config: str | Path | Config,
-    *,
-    work_dir: str | Path | None = None,
-    resume: bool = False,
-    init_from: str | Path | None = None,
-    transfer: TransferOptions | None = None,
-    on_bad_image: str | None = None,
-    options: Sequence[str] = (),
-    console: Console | None = None,
-    backbone_weights: bool = True,
-    files: RunFiles | None = None,
-    callbacks: Sequence[Any] = (),
-) -> Outcome:
+@takes(TrainRequest)
+def train(request: TrainRequest) -> Outcome:
     """Train by a config, distributed if started by ``torchrun``.
 
+    Raises:
+        TldetError: the config, the data or a checkpoint is wrong.
+    """
+    cfg = loaded(request)
+    folder = Path(request.work_dir) if request.work_dir else Path("runs") / Path(cfg.source).stem
+    return run_training(cfg, request, folder, resume=request.resume, init_from=request.init_from)
+
+
+def loaded(request: TrainRequest) -> Config:
+    """Return the config of a request, with its options.
+
+    Raises:
+        ConfigError: the config or an option is wrong.
+    """
+    options = parse_options(request.overrides())
+    if isinstance(request.config, Config):
+        cfg = override(request.config, options)
+    else:
+        cfg = load_config(request.config, options)
+    if request.class_aliases is None and not request.fold_names and request.on_bad_image is None:
+        return cfg
+    checked_settings(cfg)  # sections are sections, before options are written into them
+    return replace(cfg, data=with_bad_image(request.written(cfg.data), request.on_bad_image))
+
+
+def run_training(
+    cfg: Config,
+    request: Request,
+    folder: Path,
+    *,
+    resume: bool = False,
+    init_from: str | Path | None = None,
+    files: RunFiles | None = None,
+) -> Outcome:
+    """Train by a loaded config.
+
     Args:
-        config: a file, the name of a shipped config, or a loaded config.
-        work_dir: directory of checkpoints and log; ``runs/NAME`` by default.
+        cfg: the config.
+        request: shows progress on its console, and brings callbacks.
+        folder: output directory.
         resume: resume from the newest readable checkpoint there; start the run if there is no checkpoint yet.
         init_from: a tldet checkpoint with the initial weights.
-        transfer: transfer options to write into the config.
-        on_bad_image: "error" or "skip" for all splits; None leaves it to the config.
-        options: config overrides ``a.b=c``.
-        console: shows progress and metrics; silent when None.
-        backbone_weights: load the backbone's pretrained weights.
         files: writes the run's config when training begins.
-        callbacks: objects derived from :class:`~tldet.engine.callbacks.Callback` (or mmengine's ``Hook``).
 
     Raises:
         TldetError: the config, the data or a checkpoint is wrong.
     """
     keep_freed_memory()
-    cfg = config if isinstance(config, Config) else load_config(config, parse_options(options))
     import_named(cfg.get("imports"), cfg.origin("imports"))
-    folder = Path(work_dir) if work_dir else Path("runs") / Path(cfg.source).stem
     with using(folder) as world:
-        if transfer:
-            checked_settings(cfg)  # before anything is written into it
-            transfer.write(cfg.data)
-        set_bad_image(cfg.data, on_bad_image)
         settings = checked_settings(cfg)
         resume = resume and world.first(lambda: _has_checkpoint(folder, init_from))
-        if settings.loader.batch_size == "auto":
-            size = world.first(lambda: settled_batch_size(cfg, settings, folder if resume else None))
-            cfg.data["data"]["loader"]["batch_size"] = size
-            settings = checked_settings(cfg)
-        source = cfg.get("model.weights.source")
-        ways = {"resume": resume, "init_from": init_from, "start": source, "pretrained": backbone_weights}
-        begin = partial(start_weights, match=settings.match, **ways)
-        detector, started, data, val = world.main_first(
-            lambda: _ready(cfg, settings, begin, folder if resume else None, console)
-        )
-        validation = Validation(val, settings.loader, settings.evaluation) if val else None
-        if validation:
-            best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training
-        if world.main:
-            log_splits(data, val, cfg.get("data.test"))
-        meta = _meta(cfg, data, started)
-        trainer = assemble(
-            cfg, settings, folder, detector, data, validation, meta, started, console, callbacks=callbacks
-        )
-        if validation:
-            trainer.hooks.insert(0, _ResultKeeper(validation))
+        source = Source(resume=resume, init_from=init_from, detector=cfg.get("model.weights.source"))
+        run = _run(cfg, settings, request, folder, source, world)
+        trainer = assemble(run)
+        if isinstance(run.validation, Validation):
+            trainer.hooks.insert(0, _ResultKeeper(run.validation))
         with files.applied(trainer) if files else nullcontext():
             result = trainer.run(resume=resume)
         outcome = Outcome(folder, result, None)
         outcome.result = world.first(lambda: kept_result(outcome.checkpoint))
-    _report(outcome, settings.training, validation, console)
+    if request.console is not None:
+        report(outcome, settings.training, run.validation, request.console)
     return outcome
+
+
+def _run(cfg: Config, settings: Settings, request: Request, folder: Path, source: Source, world: World) -> Run:
+    """Build everything that the trainer needs: batch size, data, the detector with its initial weights, evaluation."""
+    resumed = folder if source.resume else None
+    if settings.loader.batch_size == "auto":
+        size = world.first(lambda: settled_batch_size(cfg, settings, resumed))
+        cfg = override(cfg, {"data.loader.batch_size": size})
+        settings = checked_settings(cfg)
+    ready = world.main_first(lambda: _ready(cfg, settings, source, resumed, request.console))
+    validation = _validation(ready.val, settings)
+    if world.main:
+        log_splits(ready.data, ready.val, cfg.get("data.test"))
+    return Run(cfg, settings, folder, ready.model, ready.data, validation, _meta(cfg, ready), ready.started, request)
+
+
+def _validation(val: AnyDataset | None, settings: Settings) -> Validation | None:
+    """Return the evaluation on the validation split, if there is one; a wrong ``best_metric`` is an error."""
+    if val is None:
+        return None
+    validation = Validation(val, settings.loader, settings.evaluation)
+    best_of(dict.fromkeys(validation.names, 0.0), settings.training)
+    return validation
 
 
 def _has_checkpoint(folder: Path, init_from: str | Path | None) -> bool:
@@ -189,11 +207,29 @@ def kept_result(path: Path | None) -> CocoResult | None:
     return None if kept is None else CocoResult.of(kept)
 
 
-def _ready(
-    cfg: Config, settings: Settings, begin: Callable[[Any], Started], resumed: Path | None, console: Console | None
-) -> tuple[Any, Started, AnyDataset, AnyDataset | None]:
-    """Return the detector with its initial weights, their source, and the training and validation data."""
-    seed = settings.training.seed
+class Ready(NamedTuple):
+    """A detector with its initial weights, where these came from, and its training and validation data."""
+
+    model: Any
+    started: Started
+    data: AnyDataset
+    val: AnyDataset | None
+
+
+def _ready(cfg: Config, settings: Settings, source: Source, resumed: Path | None, console: Console | None) -> Ready:
+    """Build the data and the detector, with its initial weights."""
+    data, val = _datasets(cfg, settings.training.seed, resumed)
+    seed_all(settings.training.seed)
+    detector = build_detector(cfg["model"], data.class_names)
+    check_masks(cfg, detector, data)
+    started = start_weights(detector, source, settings.match)
+    if console and started.renewed:
+        console.print(class_table(started.classes, started.source))
+    return Ready(distilled(detector, settings.distill) if settings.distill else detector, started, data, val)
+
+
+def _datasets(cfg: Config, seed: int, resumed: Path | None) -> tuple[AnyDataset, AnyDataset | None]:
+    """Build the training and validation data and check them."""
     data = build_dataset(cfg["data"]["train"], seed, path="data.train")
     if data.index.crowd.all():
         raise DataError(f"{data.index.path}: holds no object to learn from")
@@ -206,58 +242,21 @@ def _ready(
     check_images(data, val)
     if val is not None:
         check_objects(val, "metrics are -1, and best.pt gets the last weights")
-    seed_all(seed)
-    detector = build_detector(cfg["model"], data.class_names)
-    check_masks(cfg, detector, data)
-    started = begin(detector)
-    if console and started.renewed:
-        console.print(class_table(started.classes, started.source))
-    return distilled(detector, settings.distill) if settings.distill else detector, started, data, val
+    return data, val
 
 
-def _meta(cfg: Config, data: AnyDataset, started: Started) -> dict[str, Any]:
-    """What a checkpoint says of itself."""
+def _meta(cfg: Config, ready: Ready) -> dict[str, Any]:
+    """Return the ``meta`` section of checkpoints."""
     found = (cfg.get(f"data.{part}.transforms") for part in ("val", "test", "train"))
     steps: list[dict[str, Any]] = next((one for one in found if one), [])
     resize = next((s for s in steps if s["type"] == "Resize"), {"short": 800, "long": 1333})
     short = resize.get("short", 800)
     return {
-        "class_names": list(data.class_names),
-        "category_ids": list(data.category_ids),
+        "class_names": list(ready.data.class_names),
+        "category_ids": list(ready.data.category_ids),
         "input": {"short": short if isinstance(short, int) else max(short), "long": resize.get("long", 1333)},
-        "weights_source": started.source,
-        "classes_from": started.classes,
+        "weights_source": ready.started.source,
+        "classes_from": ready.started.classes,
         "versions": versions(),
         "imports": needed_imports(cfg.data),
     }
-
-
-def _report(outcome: Outcome, training: TrainSettings, validation: Validation | None, console: Console | None) -> None:
-    if console is None:
-        return
-    records, t = read_log(outcome.work_dir / LOG_NAME), outcome.train
-    if outcome.result is not None and outcome.checkpoint is not None:
-        found = outline(outcome.checkpoint)
-        section = found["config"]["data"]["val"]
-        trained, val = found["meta"]["trained"], section.get("annotations", f"data.val ({section['type']})")
-        where = f"step {trained['steps']} of {t.step}, evaluated on {val} in {trained['precision']}"
-        console.print(f"{outcome.checkpoint}: {where}", markup=False, highlight=False)
-        console.print(*outcome.result.tables(), sep="\n")
-    if validation and training.validate_every is not None:  # one validation is no curve
-        console.print(judge(records, training.best_metric).text, markup=False, highlight=False)
-    if stopped := early(t, training):
-        console.print(stopped, markup=False, highlight=False)
-    rate = f", {t.seconds / t.step:.2f} s/step" if t.step else ""
-    peak = next((r["time"].get("peak_mb") for r in reversed(records) if r["type"] == "train"), None)
-    most = f", peak memory {peak:,.0f} MB" if peak else ""
-    steps = counted(t.step, "step")
-    console.print(f"{steps} in {t.seconds:.0f} s of training{rate}{most}; checkpoint: {outcome.checkpoint}")
-
-
-def early(result: TrainResult, training: TrainSettings) -> str:
-    """A line on a run that ended before its length; empty for every other one."""
-    if result.reason == "finished":
-        return ""
-    without = counted(training.patience or 0, "validation")
-    why = f"no gain in {without}" if result.reason == "no gain" else result.reason
-    return f"stopped after step {result.step}, before its end: {why}"

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from tldet.config import Config, build
 from tldet.data.folder import ImageFolderDataset, collate_pictures, collate_whole
 from tldet.data.loader import LoaderSettings, eval_batches
+from tldet.engine.distributed import World
 from tldet.engine.log import LOG_NAME, read_log
 from tldet.engine.memory import keep_freed_memory
 from tldet.engine.out_of_memory import Smaller
@@ -27,13 +28,14 @@ from tldet.plugins import needed_imports
 from tldet.registry import DATASETS
 from tldet.transfer.provenance import TASK, export_backbone, outline
 from tldet.wording import counted
-from tldet.workflows.assemble import assemble
-from tldet.workflows.parts import PRETRAIN_SCHEMA, checked_settings, versions
+from tldet.workflows.assemble import Run, assemble
+from tldet.workflows.options import Request
+from tldet.workflows.parts import PRETRAIN_SCHEMA, Settings, checked_settings, versions
 from tldet.workflows.run_folder import RunFiles
 from tldet.workflows.runs import using
 from tldet.workflows.same_run import refuse_changed_classes
-from tldet.workflows.start import start_weights
-from tldet.workflows.train import early
+from tldet.workflows.start import Source, start_weights
+from tldet.workflows.train_report import early
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,50 +64,49 @@ class Pretrained:
 
 
 def train_classifier(
-    cfg: Config,
-    work_dir: str | Path,
-    *,
-    resume: bool = False,
-    console: Console | None = None,
-    files: RunFiles | None = None,
+    cfg: Config, request: Request, folder: Path, *, resume: bool = False, files: RunFiles | None = None
 ) -> Pretrained:
-    """Train what a pre-training config describes, and write the backbone of its best checkpoint.
+    """Train a classifier by a config, and export the backbone of its best checkpoint.
 
     Args:
         cfg: a config of the form of ``configs/pretrain``.
-        work_dir: where checkpoints, the log and ``backbone.safetensors`` go.
-        resume: go on from the newest readable checkpoint there.
-        console: shows progress and the numbers; silent when None.
+        request: shows progress on its console, and brings callbacks.
+        folder: directory of checkpoints, log and ``backbone.safetensors``.
+        resume: resume from the newest readable checkpoint there.
         files: writes the run's config when training begins.
 
     Raises:
         TldetError: the config, the data or a checkpoint is wrong.
     """
     keep_freed_memory()
-    folder = Path(work_dir)
     with using(folder) as world:
         settings = checked_settings(cfg, PRETRAIN_SCHEMA)
-        seed = settings.training.seed
-        data = world.main_first(lambda: _dataset(cfg, "train", seed))
-        val = _dataset(cfg, "val", seed, data.class_names) if cfg.get("data.val") else None
-        if resume:
-            refuse_changed_classes(folder, data.class_names, None, data.folder, NEW_RUN)
-        seed_all(seed)
-        model = build_classifier(cfg["model"], data.class_names)
-        started = world.main_first(lambda: start_weights(model, resume, None, None, pretrained=True))
-        validation = Accuracy(val, settings.loader) if val else None
-        if validation:
-            best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is said before training
-        meta = _meta(cfg, data)
-        trainer = assemble(cfg, settings, folder, model, data, validation, meta, started, console, collate_pictures)
+        trainer = assemble(_run(cfg, settings, request, folder, world, resume=resume))
         with files.applied(trainer) if files else nullcontext():
             result = trainer.run(resume=resume)
         best = result.best_checkpoint or result.checkpoint
         backbone = world.first(lambda: export_backbone(best, folder / BACKBONE_NAME) if best else None)
         metrics = world.first(lambda: dict(outline(best)["meta"]["trained"]["metrics"]) if best else {})
     outcome = Pretrained(folder, result, backbone, metrics)
-    _report(outcome, settings.training, console)
+    _report(outcome, settings.training, request.console)
     return outcome
+
+
+def _run(cfg: Config, settings: Settings, request: Request, folder: Path, world: World, *, resume: bool) -> Run:
+    """Build the data, the classifier with its initial weights, and its evaluation."""
+    seed = settings.training.seed
+    data = world.main_first(lambda: _dataset(cfg, "train", seed))
+    val = _dataset(cfg, "val", seed, data.class_names) if cfg.get("data.val") else None
+    if resume:
+        refuse_changed_classes(folder, data.class_names, None, data.folder, NEW_RUN)
+    seed_all(seed)
+    model = build_classifier(cfg["model"], data.class_names)
+    started = world.main_first(lambda: start_weights(model, Source(resume=resume)))
+    validation = Accuracy(val, settings.loader) if val else None
+    if validation:
+        best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is an error before training
+    meta = _meta(cfg, data)
+    return Run(cfg, settings, folder, model, data, validation, meta, started, request, collate_pictures)
 
 
 def _dataset(cfg: Config, part: str, seed: int, classes: tuple[str, ...] | None = None) -> ImageFolderDataset:

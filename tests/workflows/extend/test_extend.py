@@ -19,10 +19,11 @@ from tldet.engine.log import read_log
 from tldet.evaluation.report import mean_over
 from tldet.transfer.restore import restore
 from tldet.workflows.extend.data import Prepared
-from tldet.workflows.extend.extend import ExtendData, extend
+from tldet.workflows.extend.extend import extend
 from tldet.workflows.extend.report import ExtendReport, Measured
 from tldet.workflows.extend.settings import extended_config
 from tldet.workflows.finetune import finetune
+from tldet.workflows.run_options import Length
 from tldet.workflows.test import test as measure
 
 OLD, NEW = tuple("01345679"), ("2", "8")
@@ -43,24 +44,22 @@ def parts(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def base(digits: Path, parts: Path) -> Path:
     """A detector of eight digits after two steps."""
-    given: dict[str, Any] = {"train_json": parts / "old.json", "images": digits / "train"}
+    given: dict[str, Any] = {"train": parts / "old.json", "images": digits / "train"}
     options = [*SMALL, "optimizer.lr=0.004", f"data.val.images={str(digits / 'train')!r}"]
-    finetune(
-        out=parts / "base", model="retinanet_lite0", val_json=parts / "old.json", steps=2, options=options, **given
-    )
+    finetune(out=parts / "base", model="retinanet_lite0", val=parts / "old.json", steps=2, cfg_options=options, **given)
     return parts / "base" / "best.pt"
 
 
-def asked(digits: Path, parts: Path) -> ExtendData:
+def asked(digits: Path, parts: Path) -> dict[str, Any]:
     truth = digits / "train" / "_annotations.coco.json"
-    return ExtendData(train_json=parts / "new.json", val_json=truth, images=digits / "train")
+    return {"train": parts / "new.json", "val": truth, "images": digits / "train"}
 
 
 @pytest.fixture(scope="module")
 def whole(digits: Path, parts: Path, base: Path) -> Path:
     """A run of four steps, a checkpoint of each; the teacher's every guess counts."""
     options = [*EACH_STEP, "distill.score=0.012", "distill.unsure=0.01", "training.log_every=1"]
-    extend(base, asked(digits, parts), out=parts / "whole", steps=4, seed=3, options=options)
+    extend(base, **asked(digits, parts), out=parts / "whole", steps=4, seed=3, cfg_options=options)
     return parts / "whole"
 
 
@@ -196,7 +195,7 @@ def test_the_config_says_how_the_teacher_is_listened_to(tmp_path: Path, head: st
     config["schedule"] = {"policy": "multistep", "epochs": 12, "milestones": [8, 11]}
     state = {"config": config, "meta": {"input": {"short": 64, "long": 96}}}
     data = Prepared(("a",), ("b", "c"), Split(tmp_path, tmp_path), Split(tmp_path, tmp_path), 10)
-    made = extended_config(tmp_path / "old.pt", state, data, {"steps": 100}, 7, 4, distill=True)
+    made = extended_config(tmp_path / "old.pt", state, data, Length("steps", 100), 7, 4, distill=True)
     assert made["distill"] == {
         "teacher": str((tmp_path / "old.pt").resolve()),
         "sha256": hashlib.sha256(b"old").hexdigest(),

@@ -29,7 +29,7 @@ SMALL = ("training.precision=fp32", "data.loader.batch_size=2", "model.head.roi.
 
 
 def experiment(data: Path, out: Path, seeds: tuple[int, ...] = (0,), **changed: Any) -> Report:
-    base: dict[str, Any] = {"steps": 2, "options": SMALL}
+    base: dict[str, Any] = {"steps": 2, "cfg_options": SMALL}
     base = {key: changed.pop(key, value) for key, value in base.items()}
     asked = FewShot(("4", "9"), shots=(1,), arms=("tfa",), steps=3, lr_factor=1.0)
     return fewshot(Wishes(data, out, seeds=seeds, **base), replace(asked, **changed))
@@ -107,19 +107,19 @@ def test_what_is_done_is_not_done_again_and_an_interrupted_run_goes_on(
     assert after.runs[0] == before["runs"][0]
     assert after.settings()[0]["seeds"] == [0, 1]
     alone = tmp_path / "alone"
-    experiment(digits, alone, seeds=(1,), steps=None, options=(), base=out / RUNS / "base" / "best.pt")
+    experiment(digits, alone, seeds=(1,), steps=None, cfg_options=(), base=out / RUNS / "base" / "best.pt")
     ours, theirs = weights(out / RUNS / "tfa_shots1_seed1"), weights(alone / RUNS / "tfa_shots1_seed1")
     assert all(torch.equal(ours[name], theirs[name]) for name in ours), "as if it had been left alone"
 
 
 def test_a_base_of_other_classes_or_settings_is_refused(out: Path, run: Path, digits: Path, tmp_path: Path) -> None:
-    nothing: dict[str, Any] = {"steps": None, "options": ()}
+    nothing: dict[str, Any] = {"steps": None, "cfg_options": ()}
     with pytest.raises(CheckpointError, match=r"was trained on class '4', which --novel says is new"):
         experiment(digits, tmp_path, base=run / "best.pt", **nothing)
     with pytest.raises(CheckpointError, match=r"does not know class '9': name it in --novel"):
         experiment(digits, tmp_path, base=out / RUNS / "base" / "best.pt", novel=("4",), **nothing)
     with pytest.raises(TrainingError, match=r"--base brings a finished base training: leave out its --steps"):
-        experiment(digits, tmp_path, base=out / RUNS / "base" / "best.pt", options=())
+        experiment(digits, tmp_path, base=out / RUNS / "base" / "best.pt", cfg_options=())
     with pytest.raises(TrainingError, match=r"other settings: call\.lr_factor was 1\.0 and is 0\.5"):
         experiment(digits, out, lr_factor=0.5)
     assert not (tmp_path / RUNS).exists()

@@ -33,7 +33,7 @@ ASKED = FewShot(("c",), shots=(1, 3), arms=("tfa", "full"))
 def wishes(tmp_path: Path) -> Wishes:
     train = truth(tmp_path / "train.json", {"a": 9, "b": 3, "c": 5})
     val = truth(tmp_path / "val.json", {"a": 1, "b": 1, "c": 1})
-    return Wishes(None, tmp_path / "out", train_json=train, val_json=val, images=tmp_path, seeds=(0, 1))
+    return Wishes(None, tmp_path / "out", train=train, val=val, images=tmp_path, seeds=(0, 1))
 
 
 def test_a_run_for_each_arm_number_and_seed(wishes: Wishes, tmp_path: Path) -> None:
@@ -44,11 +44,11 @@ def test_a_run_for_each_arm_number_and_seed(wishes: Wishes, tmp_path: Path) -> N
     assert [tuple(job.factors.values()) for job in jobs[:3]] == [("tfa", 1, 0), ("tfa", 1, 1), ("tfa", 3, 0)]
     assert len(jobs) == 8
     assert jobs[-1].folder.name == "full_shots3_seed1"
-    assert jobs[2].call["train_json"] == jobs[6].call["train_json"], "arms learn from the same shots"
-    assert np.bincount(AnnotationIndex.load(jobs[2].call["train_json"]).labels).tolist() == [3, 3, 3]
+    assert jobs[2].call["train"] == jobs[6].call["train"], "arms learn from the same shots"
+    assert np.bincount(AnnotationIndex.load(jobs[2].call["train"]).labels).tolist() == [3, 3, 3]
     paper = shot_jobs(replace(setup, asked=replace(ASKED, as_background=True)), tmp_path / "base.pt")
-    assert AnnotationIndex.load(jobs[2].call["train_json"]).labelled is not None
-    assert AnnotationIndex.load(paper[2].call["train_json"]).labelled is None
+    assert AnnotationIndex.load(jobs[2].call["train"]).labelled is not None
+    assert AnnotationIndex.load(paper[2].call["train"]).labelled is None
     (tmp_path / "base.pt").write_bytes(b"others")
     changed = shot_jobs(setup, tmp_path / "base.pt")
     write_result(jobs[0], {})
@@ -63,7 +63,7 @@ def test_what_the_data_cannot_give(wishes: Wishes, tmp_path: Path) -> None:
         prepare(wishes, replace(ASKED, novel=("d",)))
     few = truth(tmp_path / "few.json", {"a": 1, "b": 1, "c": 0})
     with pytest.raises(DataError, match=r"few\.json: has no object of novel class 'c'"):
-        prepare(replace(wishes, val_json=few), ASKED)
+        prepare(replace(wishes, val=few), ASKED)
     with pytest.raises(ConfigError, match=r"--seeds must be at least 0 and below 2\*\*63, not -1"):
         prepare(replace(wishes, seeds=(0, -1)), ASKED)
 
@@ -76,20 +76,20 @@ def test_the_advice_beside_a_test_split_works(tmp_path: Path) -> None:
         (path.parent / "a.jpg").touch()
     given = Wishes(tmp_path / "data", tmp_path / "out")
     val = tmp_path / "data" / "valid" / "_annotations.coco.json"
-    for wishes in (given, replace(given, val_json=val)):
+    for wishes in (given, replace(given, val=val)):
         with pytest.raises(
             DataError, match=r"test.*'c'.* runs are evaluated on the test split; .* --val without --data"
         ):
             prepare(wishes, ASKED)
     train = tmp_path / "data" / "train" / "_annotations.coco.json"
-    assert prepare(Wishes(None, tmp_path / "new", train_json=train, val_json=val), ASKED).measured.annotations == val
+    assert prepare(Wishes(None, tmp_path / "new", train=train, val=val), ASKED).measured.annotations == val
 
 
 def test_a_base_class_that_cannot_be_measured_is_named(
     wishes: Wishes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     few = truth(tmp_path / "few.json", {"a": 1, "b": 0, "c": 1})
-    prepare(replace(wishes, val_json=few), ASKED)
+    prepare(replace(wishes, val=few), ASKED)
     assert "few.json: has no object of b: not in the base AP" in caplog.text
 
 

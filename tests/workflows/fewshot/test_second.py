@@ -95,7 +95,7 @@ def test_the_config_is_the_base_run_s_but_for_what_few_shots_need(tmp_path: Path
     job = Job(
         factors={"arm": "full", "shots": 10, "seed": 5},
         folder=tmp_path,
-        call={"train_json": str(shots), "images": "/d/train", "lr_factor": 0.1},
+        call={"train": str(shots), "images": "/d/train", "lr_factor": 0.1},
         length={"steps": 100},
         val=("/d/test.json", "/d/test"),
         pictures=20,

@@ -31,7 +31,7 @@ OPTIONS = ["training.precision=fp32", "data.loader.batch_size=2", "model.head.se
 
 
 def wishes(digits: Path, out: Path, **more: Any) -> Wishes:
-    usual: dict[str, Any] = {"model": "retinanet_lite0", "steps": 3, "seeds": [0], "options": OPTIONS}
+    usual: dict[str, Any] = {"model": "retinanet_lite0", "steps": 3, "seeds": [0], "cfg_options": OPTIONS}
     return Wishes(digits, out, **{**usual, **more})
 
 
@@ -50,10 +50,10 @@ def test_a_plan_names_every_run_and_changes_only_what_differs(digits: Path, tmp_
         "scratch, fraction 1, seed 5",
     ]
     scratch, frozen, part = plan.jobs[:3]
-    frozen_options = [*scratch.call["options"], "freeze.layers=['backbone']"]
-    assert frozen.call == {**{k: v for k, v in scratch.call.items() if k != "scratch"}, "options": frozen_options}
+    frozen_options = [*scratch.call["cfg_options"], "freeze.layers=['backbone']"]
+    assert frozen.call == {**{k: v for k, v in scratch.call.items() if k != "scratch"}, "cfg_options": frozen_options}
     assert scratch.call["scratch"] is True
-    named = [option for option in part.call["options"] if option.startswith("data.train.annotations=")]
+    named = [option for option in part.call["cfg_options"] if option.startswith("data.train.annotations=")]
     subset = AnnotationIndex.load(named[0].partition("=")[2])
     assert len(subset) == part.pictures == 10
     assert [job.data for job in plan.jobs] == [scratch.data] * 8
@@ -98,7 +98,7 @@ def test_other_kinds_say_what_is_wrong(digits: Path, tmp_path: Path, capsys: pyt
 def test_nothing_to_measure_on(digits: Path, tmp_path: Path) -> None:
     truth = json.loads((digits / "valid" / "_annotations.coco.json").read_text())
     (tmp_path / "val.json").write_text(json.dumps({**truth, "annotations": []}))
-    empty = wishes(digits, tmp_path / "s", val_json=tmp_path / "val.json", images=digits / "valid")
+    empty = wishes(digits, tmp_path / "s", val=tmp_path / "val.json", images=digits / "valid")
     with pytest.raises(DataError, match=r"val.json: holds no object to measure on"):
         make_plan("transfer", empty, transfer_arms(["scratch"]), [1.0])
 
@@ -176,7 +176,7 @@ def test_runs_in_processes_of_their_own(digits: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_a_process_could_not_do_is_one_line(digits: Path, tmp_path: Path) -> None:
-    broken = wishes(digits, tmp_path / "s", options=[*OPTIONS, "optimizer.lrr=1"])
+    broken = wishes(digits, tmp_path / "s", cfg_options=[*OPTIONS, "optimizer.lrr=1"])
     plan = make_plan("transfer", broken, transfer_arms(["scratch"]), [1.0])
     with pytest.raises(ConfigError, match=r"run scratch, fraction 1, seed 0: optimizer.lrr: unknown key"):
         run_beside(Matrix(plan.jobs), lambda job, slot: Worker(job, "0"), 1)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tldet.config import parse_options
+from tldet.config import Config, parse_options
 from tldet.data.image_folders import find_images
 from tldet.data.layouts import Split
 from tldet.errors import TrainingError
 from tldet.inputs import is_file, is_folder
 from tldet.locks import locked
-from tldet.transfer.class_match import Fold, MatchSettings, few, read_aliases
+from tldet.transfer.class_match import MatchSettings, few, read_aliases
 from tldet.transfer.restore import restore
 from tldet.workflows.choose import choose_length, given_batch
 from tldet.workflows.data_layout import resolve_layout
@@ -23,11 +23,13 @@ from tldet.workflows.extend.data import TRAIN, VAL, Given, Prepared, prepare
 from tldet.workflows.extend.report import NOTHING, REPORT, ExtendReport, Measured, read_report
 from tldet.workflows.extend.settings import extended_config, trained_config
 from tldet.workflows.finetune import SPLIT
-from tldet.workflows.parts import SCHEMA, checked_settings, set_bad_image
+from tldet.workflows.options import takes
+from tldet.workflows.parts import SCHEMA, checked_settings, with_bad_image
+from tldet.workflows.request import ExtendRequest
 from tldet.workflows.run_folder import Kept, RunFiles, continues, kept_run, refuse_earlier_run, removed_on_failure
 from tldet.workflows.runs import settled
 from tldet.workflows.test import test
-from tldet.workflows.train import Outcome, train
+from tldet.workflows.train import Outcome, run_training
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,108 +40,50 @@ NOTE = "# Written by `tldet extend`; resume with `tldet extend --out {folder} --
 STARTED = (f"{DATA}/{TRAIN}", f"{DATA}/{VAL}", REPORT, *SPLIT)  # what a start writes into the run's folder
 
 
-@dataclass(frozen=True)
-class ExtendData:
-    """What is learnt from and measured on, as it was asked for.
-
-    Attributes:
-        data: a folder in one of the usual layouts, with new classes.
-        train_json: new pictures' annotations, instead of what ``data`` holds.
-        val_json: annotations to measure on: new classes, and old ones where they are labelled.
-        images: picture folder of both.
-        replay: annotations of old pictures that are mixed in, with old classes labelled.
-        replay_images: their folder; looked for around ``replay`` when None.
-        old_val: annotations to measure old classes on, beside ``val_json``.
-        old_val_images: their pictures' folder.
-    """
-
-    data: str | Path | None = None
-    train_json: str | Path | None = None
-    val_json: str | Path | None = None
-    images: str | Path | None = None
-    replay: str | Path | None = None
-    replay_images: str | Path | None = None
-    old_val: str | Path | None = None
-    old_val_images: str | Path | None = None
-
-    def given(self) -> dict[str, object]:
-        """Each option's value, None where it was not given."""
-        values = {name.removesuffix("_json").replace("_", "-"): value for name, value in vars(self).items()}
-        return dict(values)
-
-
-def extend(
-    checkpoint: str | Path | None = None,
-    wanted: ExtendData | None = None,
-    *,
-    out: str | Path,
-    epochs: int | None = None,
-    minutes: float | None = None,
-    steps: int | None = None,
-    seed: int | None = None,
-    distill: bool = True,
-    class_aliases: str | Path | None = None,
-    fold_names: Sequence[Fold] = (),
-    resume: bool = False,
-    on_bad_image: str | None = None,
-    options: Sequence[str] = (),
-    console: Console | None = None,
-) -> ExtendReport:
+@takes(ExtendRequest)
+def extend(request: ExtendRequest) -> ExtendReport:
     """Add the classes of new data to a detector; evaluate old and new classes before and after.
-
-    Args:
-        checkpoint: a tldet checkpoint of the old detector.
-        wanted: the data.
-        out: output directory: config, data, checkpoints, and the metrics as ``extend.json``.
-        epochs: number of epochs.
-        minutes: training time.
-        steps: number of training steps; 0 evaluates and saves the initial weights.
-        seed: random seed; 0 when None.
-        distill: distill the old detector; False is plain fine-tuning, for comparison.
-        class_aliases: a file that maps class names of the data to differently named old classes.
-        fold_names: see :class:`~tldet.transfer.class_match.MatchSettings`.
-        resume: resume the run in ``out`` with its config, changed only by ``options``; start it if there is no
-            checkpoint yet. Other arguments may be given again, but must be those that the run was started with.
-        on_bad_image: "error" (default) or "skip" for images that are missing, unreadable, truncated or of another size.
-        options: config overrides ``a.b=c``.
-        console: shows progress and metrics.
 
     Raises:
         TldetError: the checkpoint, the data or a value is wrong.
     """
-    folder, wanted = Path(out), wanted or ExtendData()
-    given = {"CKPT": checkpoint, **wanted.given(), "epochs": epochs, "minutes": minutes, "steps": steps}
-    given |= {"seed": seed, "no-distill": None if distill else True, "class-aliases": class_aliases}
-    given |= {"fold-names": fold_names or None, "on-bad-image": on_bad_image}
+    folder = request.folder
     with locked(folder):
-        if resume and continues(folder, startable=checkpoint is not None):
-            return _resumed(folder, kept_run(folder, given, options, SCHEMA, NOTE), console)
-        if checkpoint is None:
+        if request.resume and continues(folder, startable=request.checkpoint is not None):
+            return _resumed(request, kept_run(folder, request.given(), request.overrides(), SCHEMA, NOTE))
+        if request.checkpoint is None:
             raise TrainingError("give the checkpoint of a detector to extend, or --resume to continue the run in --out")
-        if (seed := seed or 0) < 0:
-            raise TrainingError(f"--seed must be at least 0, not {seed}")
         refuse_earlier_run(folder)
-        path = Path(checkpoint)
-        match = MatchSettings(read_aliases(class_aliases) if class_aliases else {}, tuple(fold_names))
-        _, state = restore(checkpoint)
-        before_config, changed = trained_config(path, state), parse_options(options)
-        batch = given_batch(changed) or (before_config.get("data") or {}).get("loader", {}).get("batch_size", 1)
+        path = Path(request.checkpoint)
+        _, state = restore(path)
+        before = trained_config(path, state)
         with removed_on_failure(folder, *STARTED):
-            chosen, skip = _given(wanted, before_config, folder, seed), on_bad_image == "skip"
-            data = _prepared(chosen, _old(state), match, folder, console, missing=skip)
-            length, why = choose_length(data.pictures, batch, epochs, minutes, steps)
-            for line in (f"{len(data.old)} old classes ({few(data.old)}), {len(data.new)} new ({few(data.new)})", why):
-                log.info("%s", line)
-            config = extended_config(path, state, data, length, seed, batch, distill=distill)
-            set_bad_image(config, on_bad_image)
-            used = settled(config, options, str(path))
-            checked_settings(used)  # a wrong option is reported before anything is evaluated
-            device = used.get("training.device", "auto")
-            report = ExtendReport(data.old, data.new, _before(path, data, on_bad_image, device))
+            data = _prepared(request, before, state)
+            used = _config(request, path, state, before, data)
+            report = ExtendReport(data.old, data.new, _before(path, data, request.on_bad_image, _device(used)))
             report.save(folder)
-            files = RunFiles(folder, used, NOTE, {**given, "seed": seed})
-            outcome = train(used, work_dir=folder, console=console, files=files)
-        return _finish(report, outcome, device, console)
+            files = RunFiles(folder, used, NOTE, request.record())
+            outcome = run_training(used, request, folder, files=files)
+        return _finish(report, outcome, _device(used), request.console)
+
+
+def _config(
+    request: ExtendRequest, path: Path, state: Mapping[str, Any], before: Mapping[str, Any], data: Prepared
+) -> Config:
+    """Return the checked config of a new run."""
+    given = given_batch(parse_options(request.overrides()))
+    batch = given or (before.get("data") or {}).get("loader", {}).get("batch_size", 1)
+    length, why = choose_length(data.pictures, batch, request.length)
+    log.info("%d old classes (%s), %d new (%s)", len(data.old), few(data.old), len(data.new), few(data.new))
+    log.info("%s", why)
+    config = extended_config(path, state, data, length, request.seed_value, batch, distill=request.distill)
+    used = settled(with_bad_image(config, request.on_bad_image), request.overrides(), str(path))
+    checked_settings(used)  # a wrong option is reported before anything is evaluated
+    return used
+
+
+def _device(config: Config) -> str:
+    return str(config.get("training.device", "auto"))
 
 
 def _old(state: Mapping[str, Any]) -> dict[str, int]:
@@ -148,21 +92,27 @@ def _old(state: Mapping[str, Any]) -> dict[str, int]:
     return dict(zip(meta["class_names"], meta["category_ids"], strict=True))
 
 
-def _prepared(
-    given: Given, old: Mapping[str, int], match: MatchSettings, folder: Path, console: Console | None, *, missing: bool
-) -> Prepared:
+def _prepared(request: ExtendRequest, config: Mapping[str, Any], state: Mapping[str, Any]) -> Prepared:
+    """Write the data of the run into its folder."""
     from rich.progress import Progress
 
+    aliases = read_aliases(request.class_aliases) if request.class_aliases else {}
+    match, console = MatchSettings(aliases, tuple(request.fold_names)), request.console
+    given, folder = _given(request, config), request.folder / DATA
     with Progress(console=console, disable=console is None, transient=True) as progress:
         track = partial(progress.track, description="comparing pictures")
-        return prepare(given, old, match, folder / DATA, track, missing=missing)
+        skip = request.on_bad_image == "skip"
+        return prepare(given, _old(state), match, folder, track, missing=skip)
 
 
-def _given(wanted: ExtendData, config: Mapping[str, Any], folder: Path, seed: int) -> Given:
-    """The data sets that were asked for, and what the old detector was measured on where it is still there."""
-    layout = resolve_layout(wanted.data, wanted.train_json, wanted.val_json, wanted.images, folder, seed)
+def _given(request: ExtendRequest, config: Mapping[str, Any]) -> Given:
+    """Return the user-specified data, and what the old detector was evaluated on if that still exists."""
+    layout = resolve_layout(
+        request.data, request.train, request.val, request.images, request.folder, request.seed_value
+    )
     assert layout.val is not None
-    replay, old_val = _split(wanted.replay, wanted.replay_images), _split(wanted.old_val, wanted.old_val_images)
+    replay = _split(request.replay, request.replay_images)
+    old_val = _split(request.old_val, request.old_val_images)
     return Given(layout.train, replay, layout.val, old_val, _own(config.get("data") or {}))
 
 
@@ -191,10 +141,10 @@ def _before(path: Path, data: Prepared, on_bad_image: str | None, device: str) -
     return found
 
 
-def _resumed(folder: Path, kept: Kept, console: Console | None) -> ExtendReport:
-    report = read_report(folder)
-    outcome = train(kept.config, work_dir=folder, resume=kept.resume, console=console, files=kept.files)
-    return _finish(report, outcome, kept.config.get("training.device", "auto"), console)
+def _resumed(request: ExtendRequest, kept: Kept) -> ExtendReport:
+    report = read_report(request.folder)
+    outcome = run_training(kept.config, request, request.folder, resume=kept.resume, files=kept.files)
+    return _finish(report, outcome, _device(kept.config), request.console)
 
 
 def _finish(report: ExtendReport, outcome: Outcome, device: str, console: Console | None) -> ExtendReport:

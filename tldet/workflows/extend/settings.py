@@ -13,9 +13,10 @@ from tldet.inputs import real_path
 from tldet.models.distillation import DistillSettings
 from tldet.registry import HEADS
 from tldet.transfer.sources import file_hash
-from tldet.workflows.choose import Choices, transforms
 from tldet.workflows.extend.data import Prepared
 from tldet.workflows.finetune import section_of
+from tldet.workflows.recipes import default_transforms
+from tldet.workflows.run_options import Length
 from tldet.workflows.runs import renew
 
 SURE = {True: 0.7, False: 0.3}  # score of a teacher with a softmax or without it (docs/extend.md has the figures)
@@ -37,7 +38,7 @@ def extended_config(
     path: Path,
     state: Mapping[str, Any],
     data: Prepared,
-    length: Mapping[str, Any],
+    length: Length,
     seed: int,
     batch: int,
     *,
@@ -49,7 +50,7 @@ def extended_config(
         path: the old detector's checkpoint.
         state: what it holds.
         data: what is learnt and measured on.
-        length: ``epochs``, ``steps`` or ``minutes``.
+        length: length of the run.
         seed: of the run.
         batch: batch size.
         distill: with a teacher; else every picture counts as labelled for every class: plain fine-tuning.
@@ -73,7 +74,7 @@ def extended_config(
 def _data(config: Mapping[str, Any], size: Mapping[str, int], data: Prepared) -> dict[str, Any]:
     """Pictures as large and as augmented as the old detector's were."""
     before = config.get("data") or {}
-    usual, test = transforms(Choices(size["short"], size["long"], 1, {}))
+    usual, test = default_transforms(size["short"], size["long"])
     steps = (before.get("train") or {}).get("transforms") or usual
     masks = config["model"]["head"].get("mask") is not None
     train = {**section_of(data.train, steps, masks), "classes": [*data.old, *data.new]}

@@ -16,7 +16,8 @@ from tldet.transfer.sources import file_hash
 from tldet.wording import counted
 from tldet.workflows.fewshot.plan import DATA, DEVICE, Setup
 from tldet.workflows.fewshot.second import open_base, set_arm
-from tldet.workflows.recipes import DEFAULT_MODEL, load_recipe
+from tldet.workflows.recipes import load_recipe
+from tldet.workflows.request import DEFAULT_MODEL
 from tldet.workflows.study.job import RUNS, Job
 from tldet.workflows.train import Outcome
 
@@ -36,7 +37,7 @@ def check_arms(setup: Setup) -> None:
     if given is None:
         config = load_recipe(wishes.model).data
     else:
-        keys = [key for key in parse_options(wishes.options) if key != DEVICE]
+        keys = [key for key in parse_options(wishes.cfg_options) if key != DEVICE]
         named = {"--model": wishes.model != DEFAULT_MODEL, f"--cfg-options {', '.join(keys)}": bool(keys)}
         named |= {f"--{name}": True for name in setup.length()}
         if clash := [name for name, there in named.items() if there]:
@@ -53,7 +54,7 @@ def base_job(setup: Setup) -> Job:
     train = write_base(setup.train.annotations, novel, folder / "base_train.json")
     call, data = _call(setup, train.path, folder / "base_val.json"), setup.hashes()
     if setup.asked.base is not None:
-        call = {"checkpoint": str(setup.asked.base), "options": setup.device(), **setup.wishes.bad_images()}
+        call = {"checkpoint": str(setup.asked.base), "cfg_options": setup.device(), **setup.wishes.bad_images()}
         data = {**data, "base": file_hash(setup.asked.base)}
     else:
         log.info(
@@ -82,11 +83,11 @@ def _call(setup: Setup, train: Path, val: Path) -> dict[str, Any]:
         val = setup.val.annotations
     own = ["training.validate_every=None", f"data.val.images={str(setup.val.images.resolve())!r}"]
     return {
-        "train_json": str(train.resolve()),
-        "val_json": str(val.resolve()),
+        "train": str(train.resolve()),
+        "val": str(val.resolve()),
         "images": str(setup.train.images.resolve()),
         "model": setup.wishes.model,
-        "options": [*own, *setup.wishes.options],
+        "cfg_options": [*own, *setup.wishes.cfg_options],
         **setup.wishes.bad_images(),
     }
 

@@ -100,13 +100,12 @@ class Setup:
 
     def device(self) -> list[str]:
         """Return the option of the config that chooses the device of every run; empty without one."""
-        value = option_value(parse_options(self.wishes.options), DEVICE)
+        value = option_value(parse_options(self.wishes.cfg_options), DEVICE)
         return [] if value is None else [f"{DEVICE}={value!r}"]
 
     def length(self) -> dict[str, float]:
         """Of the base training; empty where its recipe chooses."""
-        given = {name: getattr(self.wishes, name) for name in ("epochs", "minutes", "steps")}
-        return {name: value for name, value in given.items() if value is not None}
+        return self.wishes.length.section() if self.wishes.length else {}
 
     def hashes(self) -> dict[str, str]:
         """Of the annotation files that the numbers depend on."""
@@ -123,7 +122,7 @@ def prepare(wishes: Wishes, asked: FewShot) -> Setup:
     check_seeds(wishes.seeds)
     refuse_controlled(asked.options)
     keep_settings(wishes.out, _settings(wishes, asked))
-    layout = resolve_layout(wishes.data, wishes.train_json, wishes.val_json, wishes.images, wishes.out, SPLIT_SEED)
+    layout = resolve_layout(wishes.data, wishes.train, wishes.val, wishes.images, wishes.out, SPLIT_SEED)
     assert layout.val is not None  # a lone JSON was split
     index = AnnotationIndex.load(layout.train.annotations)
     setup = Setup(wishes, asked, layout.train, layout.val, layout.test or layout.val, index.class_names)
@@ -136,7 +135,7 @@ def prepare(wishes: Wishes, asked: FewShot) -> Setup:
 def _settings(wishes: Wishes, asked: FewShot) -> dict[str, Any]:
     """What an experiment must not mix; arms, shots and seeds may be added."""
     settings = {"kind": "fewshot", "novel": sorted(set(asked.novel)), "base": asked.base and str(asked.base)}
-    return {**settings, "model": wishes.model, "options": list(wishes.options)}
+    return {**settings, "model": wishes.model, "options": list(wishes.cfg_options)}
 
 
 def _check_measured(setup: Setup) -> None:
@@ -174,9 +173,9 @@ def _shot_job(setup: Setup, start: Path, arm: str, shots: int, seed: int, data: 
     name = f"{shots}shot_seed{seed}{'_background' if asked.as_background else ''}.json"
     annotations, path = setup.train.annotations, out / DATA / name
     subset = write_shots(annotations, shots, seed, path, as_background=asked.as_background)
-    call: dict[str, Any] = {"base": str(start.resolve()), "train_json": str(subset.path.resolve())}
+    call: dict[str, Any] = {"base": str(start.resolve()), "train": str(subset.path.resolve())}
     call |= {"images": str(setup.train.images.resolve()), "lr_factor": asked.lr_factor}
-    call["options"] = [*setup.device(), *asked.options]
+    call["cfg_options"] = [*setup.device(), *asked.options]
     return Job(
         factors=factors,
         folder=out / RUNS / folder_name(factors),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from tldet import checkpoint
+from tldet.config import load
 from tldet.data.index import AnnotationIndex
 from tldet.data.shots import TOLD
 from tldet.errors import CheckpointError, ConfigError
@@ -21,11 +22,13 @@ from tldet.models.heads.faster_rcnn import BoxBranch
 from tldet.models.hollow import hollow
 from tldet.wording import counted
 from tldet.workflows.fewshot.plan import ARMS
-from tldet.workflows.parts import set_bad_image
+from tldet.workflows.options import Request
+from tldet.workflows.parts import with_bad_image
 from tldet.workflows.run_folder import CONFIG_NAME, RunFiles
+from tldet.workflows.run_options import Length
 from tldet.workflows.runs import renew, settled
 from tldet.workflows.study.job import Job
-from tldet.workflows.train import Outcome, train
+from tldet.workflows.train import Outcome, run_training
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,16 +47,16 @@ def second_phase(job: Job, console: Console | None = None) -> Outcome:
     """
     path = job.folder / CONFIG_NAME
     if checkpoint.steps_in(job.folder):
-        return train(path, work_dir=job.folder, resume=True, console=console)
+        return run_training(load(path), Request(console=console), job.folder, resume=True)
     _tell(job)
     start = checkpoint.load(job.call["base"])
-    used = settled(second_config(start, job), job.call["options"], str(job.call["base"]))
+    used = settled(second_config(start, job), job.call["cfg_options"], str(job.call["base"]))
     files = RunFiles(job.folder, used, NOTE)
-    return train(used, work_dir=job.folder, init_from=job.call["base"], console=console, files=files)
+    return run_training(used, Request(console=console), job.folder, init_from=job.call["base"], files=files)
 
 
 def _tell(job: Job) -> None:
-    told = json.loads(Path(job.call["train_json"]).read_bytes())[TOLD]
+    told = json.loads(Path(job.call["train"]).read_bytes())[TOLD]
     meaning = "count as background" if told["as_background"] else f"teach nothing ({LABELLED} of each picture)"
     counts = told["counts"]
     there = counted(counts["objects"], "object"), counted(counts["pictures"], "image")
@@ -93,9 +96,9 @@ def second_config(start: Mapping[str, Any], job: Job) -> dict[str, Any]:
     """
     config: dict[str, Any] = copy.deepcopy(start["config"])
     data = _data(config["data"], start["meta"]["input"], job)
-    renew(config, data, job.length, int(job.factors["seed"]), job.pictures)
+    renew(config, data, Length.of(job.length), int(job.factors["seed"]), job.pictures)
     config["model"].pop("weights", None)
-    config["model"]["head"]["num_classes"] = len(AnnotationIndex.load(job.call["train_json"]).class_names)
+    config["model"]["head"]["num_classes"] = len(AnnotationIndex.load(job.call["train"]).class_names)
     set_arm(config, job.arm)
     config["optimizer"]["lr"] *= job.call["lr_factor"]
     return config
@@ -144,10 +147,12 @@ def all_but(model: nn.Module, spared: Sequence[str], prefix: str = "") -> list[s
 def _data(base: Mapping[str, Any], size: Mapping[str, int], job: Job) -> dict[str, Any]:
     """Return the ``data`` section: K shots for training, no validation split, and the split evaluated at the end."""
     train = {key: value for key, value in base["train"].items() if key in INHERITED}
-    train.update(type="CocoDataset", annotations=job.call["train_json"], images=job.call["images"])
+    train.update(type="CocoDataset", annotations=job.call["train"], images=job.call["images"])
     annotations, images = job.val
     test: dict[str, Any] = {"type": "CocoDataset", "annotations": annotations, "images": images}
     test["transforms"] = [{"type": "Resize", **size}]
     data = {"train": train, "test": test, "loader": base.get("loader") or {}}
-    set_bad_image({"data": data}, job.call.get("on_bad_image") or train.get("on_bad_image"))
-    return data
+    written: dict[str, Any] = with_bad_image({"data": data}, job.call.get("on_bad_image") or train.get("on_bad_image"))[
+        "data"
+    ]
+    return written

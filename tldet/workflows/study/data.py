@@ -21,7 +21,8 @@ from tldet.transfer.sources import file_hash
 from tldet.workflows.data_layout import resolve_layout
 from tldet.workflows.own_data import has_own_data, own_index, with_own_data
 from tldet.workflows.parts import build_dataset, ground_truth
-from tldet.workflows.recipes import DEFAULT_MODEL
+from tldet.workflows.request import DEFAULT_MODEL
+from tldet.workflows.run_options import Length, LengthOptions
 from tldet.workflows.study.job import Job, exact
 
 SPLIT_SEED = 0  # of a JSON that is divided into training and validation: the same for every run
@@ -34,8 +35,8 @@ class Wishes:
     Attributes:
         data: see :func:`tldet.workflows.finetune.finetune`, as for all others but ``out`` and ``seeds``.
         out: output directory of the study.
-        train_json: training annotations.
-        val_json: validation annotations.
+        train: training annotations.
+        val: validation annotations.
         images: image folder of both splits.
         on_bad_image: "error" or "skip" for images that cannot be used, in both splits; None means "error".
         model: a recipe.
@@ -43,13 +44,13 @@ class Wishes:
         minutes: training time of each run, converted to a number of steps once per variant.
         steps: number of steps of each run.
         seeds: seeds of the runs and of their training subsets.
-        options: config overrides ``a.b=c`` for every run.
+        cfg_options: config overrides ``a.b=c`` for every run.
     """
 
     data: str | Path | None
     out: Path
-    train_json: str | Path | None = None
-    val_json: str | Path | None = None
+    train: str | Path | None = None
+    val: str | Path | None = None
     images: str | Path | None = None
     on_bad_image: str | None = None
     model: str = DEFAULT_MODEL
@@ -57,7 +58,12 @@ class Wishes:
     minutes: float | None = None
     steps: int | None = None
     seeds: Sequence[int] = (0, 1, 2)
-    options: Sequence[str] = ()
+    cfg_options: Sequence[str] = ()
+
+    @property
+    def length(self) -> Length | None:
+        """The user-specified length of each run."""
+        return LengthOptions(epochs=self.epochs, minutes=self.minutes, steps=self.steps).length
 
     def bad_images(self) -> dict[str, str]:
         """Return ``on_bad_image`` as keyword argument of a run; empty by default."""
@@ -110,7 +116,7 @@ class JsonData:
         Raises:
             DataError: they are not found, or there is nothing to evaluate on.
         """
-        layout = resolve_layout(wishes.data, wishes.train_json, wishes.val_json, wishes.images, wishes.out, SPLIT_SEED)
+        layout = resolve_layout(wishes.data, wishes.train, wishes.val, wishes.images, wishes.out, SPLIT_SEED)
         assert layout.val is not None  # a single JSON is split
         if AnnotationIndex.load(layout.val.annotations).crowd.all():
             raise DataError(f"{layout.val.annotations}: holds no object to measure on")
@@ -126,8 +132,8 @@ class JsonData:
         train, val, data = self.train, self.validation, self.wishes.data
         return {
             "data": None if data is None else _text(Path(data)),
-            "train_json": _text(train.annotations),
-            "val_json": _text(val.annotations),
+            "train": _text(train.annotations),
+            "val": _text(val.annotations),
             "images": _text(train.images) if train.images == val.images else self.wishes.images,
         }
 
@@ -158,8 +164,8 @@ class OwnData:
 
     def call(self) -> dict[str, Any]:
         """See :class:`StudyData`."""
-        given = {"data": self.wishes.data, "train_json": self.wishes.train_json, "val_json": self.wishes.val_json}
-        given["images"] = self.wishes.images
+        wishes = self.wishes
+        given = {"data": wishes.data, "train": wishes.train, "val": wishes.val, "images": wishes.images}
         return {name: None if path is None else str(path) for name, path in given.items()}
 
     def subset(self, fraction: float, seed: int) -> str:
@@ -184,8 +190,8 @@ def own_study_data(recipe: Config, wishes: Wishes) -> OwnData:
         ConfigError: it names no dataset for validation.
         DataError: there is nothing to evaluate on.
     """
-    paths = {"--data": wishes.data, "--train": wishes.train_json, "--val": wishes.val_json, "--images": wishes.images}
-    recipe = with_own_data(recipe, paths, parse_options(wishes.options))
+    paths = {"--data": wishes.data, "--train": wishes.train, "--val": wishes.val, "--images": wishes.images}
+    recipe = with_own_data(recipe, paths, parse_options(wishes.cfg_options))
     if not has_own_data(recipe) or not recipe.get("data.val"):
         raise ConfigError(f"{wishes.model}: names no data.val; a study needs a dataset for validation")
     index = own_index(recipe, SPLIT_SEED)

@@ -61,7 +61,7 @@ def execute(
     trained = outcome.trained()
     annotations, images = job.val
     detections = job.folder / DETECTIONS_NAME
-    device = option_value(parse_options(job.call.get("options", ())), "training.device")
+    device = option_value(parse_options(job.call.get("cfg_options", ())), "training.device")
     where: dict[str, Any] = {"data": annotations, "images": images} if annotations else {"split": "val"}
     where["on_bad_image"] = job.call.get("on_bad_image")
     found = test(trained, **where, results_path=detections, device=str(device or "auto"))

@@ -45,16 +45,15 @@ def make_plan(kind: str, wishes: Wishes, arms: Mapping[str, Arm], fractions: Seq
         TldetError: the data, a name or a value is wrong, or the folder holds another study.
     """
     _check(wishes, fractions)
-    refuse_clash(arms, wishes.options)
+    refuse_clash(arms, wishes.cfg_options)
     refuse_unpaced(arms, wishes.minutes)
     refuse_same(arms, load_recipe(wishes.model))
-    settings: dict[str, Any] = {"kind": kind, "model": wishes.model, "options": list(wishes.options)}
+    settings: dict[str, Any] = {"kind": kind, "model": wishes.model, "options": list(wishes.cfg_options)}
     keep_settings(wishes.out, settings)
-    options = parse_options(wishes.options)
+    options = parse_options(wishes.cfg_options)
     recipe = load_recipe(wishes.model)
     data: StudyData = own_study_data(recipe, wishes) if has_own_data(recipe) else JsonData.of(wishes)
-    length = {"epochs": wishes.epochs, "minutes": wishes.minutes, "steps": wishes.steps}
-    choices = choose_for(load_recipe(wishes.model), data.index, options, **length)  # type: ignore[arg-type]
+    choices = choose_for(recipe, data.index, options, wishes.length)
     shared = _Shared(wishes, data, choices)
     order = [(f, s, name) for s in wishes.seeds for f in sorted(fractions, reverse=True) for name in arms]
     jobs = [shared.job(name, arms[name], fraction, seed) for fraction, seed, name in order]
@@ -97,8 +96,8 @@ class _Shared:
         return Job(
             factors=factors,
             folder=self.wishes.out / RUNS / folder_name(factors),
-            call={**call, **arm.call, "options": self._options(arm, fraction, seed)},
-            length=self.choices.length,
+            call={**call, **arm.call, "cfg_options": self._options(arm, fraction, seed)},
+            length=self.choices.length.section(),
             val=self.data.val,
             pictures=subset_size(len(self.data.index), fraction),
             data=self.data.hashes(),
@@ -108,10 +107,10 @@ class _Shared:
     def _options(self, arm: Arm, fraction: float, seed: int) -> list[str]:
         an_epoch = steps_in_epoch(len(self.data.index), self.choices.batch)
         every = rhythm(self.choices.length, an_epoch)["checkpoint_every"]
-        if "epochs" not in self.choices.length:
+        if self.choices.length.unit != "epochs":
             every /= fraction  # as many steps between two checkpoints, whatever the number of pictures
         options = ["training.validate_every=None", f"training.checkpoint_every={every:g}"]
         options.append(f"data.loader.batch_size={self.choices.batch}")  # measured once, the same for all
         if fraction < 1:
             options.append(self.data.subset(fraction, seed))
-        return [*options, *self.wishes.options, *arm.options]
+        return [*options, *self.wishes.cfg_options, *arm.options]

@@ -86,7 +86,7 @@ def _study(
     with locked(wishes.out):
         plan = make_plan(kind, wishes, arms, fractions)
         numbers = None if predict is None else _numbers(plan, predict)
-        chosen = option_value(parse_options(wishes.options), "training.device") is not None
+        chosen = option_value(parse_options(wishes.cfg_options), "training.device") is not None
         runs = _run(plan, console, here=chosen)
         results = [up_to_date(job, result) for job, result in zip(plan.jobs, runs, strict=True)]
         report = make_report(results, plan.truth)

@@ -26,7 +26,6 @@ LAYERS = [
         "cache",
         "device",
         "output",
-        "vision",
         "wording",
         "visualize",
     },
@@ -34,8 +33,7 @@ LAYERS = [
     {"transfer"},
     {"engine"},
     {"workflows", "inference", "export"},
-    {"benchmarks"},
-    {"cli", "commands", "quickstart"},
+    {"benchmarks", "cli", "commands", "quickstart"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FLAT = LAYERS[0] | LAYERS[-1]  # files, not folders: they may import each other

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor
 
 from tldet.device import constant
 from tldet.models.boxes import area
-from tldet.vision import torchvision
 
 CANONICAL_SIZE, CANONICAL_STRIDE = 224, 16  # a 224 pixel box belongs to the level of stride 16
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from tldet.config import require_ranges
@@ -14,7 +15,6 @@ from tldet.device import true_rows
 from tldet.errors import ConfigError
 from tldet.models.boxes import clip, wide_enough
 from tldet.structures import Detections, Size
-from tldet.vision import torchvision
 
 AT_ONCE = 25_000  # boxes compared in one NMS on an accelerator (torchvision's limit): 80 MB
 

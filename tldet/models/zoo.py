@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import timm
+import torchvision
 
 from tldet.errors import ConfigError
 from tldet.models.backbones.timm_nets import outline
 from tldet.models.backbones.torchvision_nets import torchvision_names, trace
-from tldet.vision import torchvision
 
 CURATED = (  # one line a family, small to large: what `tldet models` shows unless asked for more
     *("alexnet", "vgg16", "vgg16_bn"),

@@ -314,8 +314,9 @@ class Validation:
 
 def versions() -> dict[str, str]:
     """What a result depends on."""
+    import torchvision
+
     import tldet
-    from tldet.vision import torchvision
 
     return {
         "tldet": tldet.__version__,

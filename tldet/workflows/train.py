@@ -13,7 +13,6 @@ from tldet import checkpoint
 from tldet.config import Config, parse_options
 from tldet.data.coco import CocoDataset
 from tldet.engine.log import LOG_NAME, read_log
-from tldet.engine.memory import keep_freed_memory
 from tldet.engine.settings import TrainSettings
 from tldet.engine.state import TrainResult, seed_all
 from tldet.engine.validation import best_of
@@ -119,7 +118,6 @@ def train(
     Raises:
         TldetError: the config, the data or a checkpoint is wrong.
     """
-    keep_freed_memory()
     cfg = config if isinstance(config, Config) else load_config(config, parse_options(options))
     folder = Path(work_dir) if work_dir else Path("runs") / Path(cfg.source).stem
     with using(folder) as world:

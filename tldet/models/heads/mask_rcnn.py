@@ -17,6 +17,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 
 from tldet.device import true_rows
@@ -40,7 +41,6 @@ from tldet.models.normalizers import LossNormalizers
 from tldet.models.pooling import Pool, as_floats, pool_regions
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
-from tldet.vision import torchvision
 
 CHUNK = 20_000_000  # pixels of target masks held as float at once: 80 MB
 

@@ -70,14 +70,16 @@ def is_library(path: Path) -> bool:
 def test_import_leaves_the_process_as_it_was() -> None:
     code = f"{PREPARE}import tldet, importlib\n"
     code += f"skipped = {[Path(name).stem for name in COMMANDS]!r}\n"
-    code += "names = [m.name for m in pkgutil.walk_packages(tldet.__path__, 'tldet.') if m.name.split('.')[1] not in skipped]\n"
+    code += "names = [module.name for module in pkgutil.walk_packages(tldet.__path__, 'tldet.')]\n"
+    code += "names = [name for name in names if name.split('.')[1] not in skipped]\n"
     code += f"for name in names: importlib.import_module(name)\nassert len(names) > 100{COMPARE}"
     run_python(code)
 
 
 def test_torchvision_is_imported_as_it_is() -> None:
     code = "import sys, tldet; tldet.load; import torch._dynamo.utils as u"
-    code += "; print(u.__file__ is not None, sys.modules['torchvision.ops.roi_align'].is_compile_supported is u.is_compile_supported)"
+    code += "; ops = sys.modules['torchvision.ops.roi_align']"
+    code += "; print(u.__file__ is not None, ops.is_compile_supported is u.is_compile_supported)"
     assert run_python(code).split() == ["True", "True"]
 
 

@@ -102,7 +102,8 @@ def test_a_torchvision_that_needs_more_gets_it(tmp_path: Path, imports: str) -> 
     package = tmp_path / "torchvision"
     package.mkdir()
     (package / "__init__.py").write_text(imports + "\n")
-    code = f"{IMPORT} as t; import torch._dynamo.utils as u; print(t.counters is u.counters, t.is_compile_supported('meta'))"
+    code = f"{IMPORT} as t; import torch._dynamo.utils as u"
+    code += "; print(t.counters is u.counters, t.is_compile_supported('meta'))"
     assert output_of(code, PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)])) == ["True False"]
 
 

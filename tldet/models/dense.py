@@ -61,9 +61,9 @@ def two_towers(
         bias: the convolutions of the towers have a bias.
     """
     width = width or in_channels
-    towers = [tower(in_channels, width, depth, norm=norm, bias=bias) for _ in outputs]
-    layers = [nn.Conv2d(width, count, 3, padding=1) for count in outputs]
-    return Towers(*towers, *layers)
+    classes, boxes = (tower(in_channels, width, depth, norm=norm, bias=bias) for _ in outputs)
+    cls_score, bbox_pred = (nn.Conv2d(width, count, 3, padding=1) for count in outputs)
+    return Towers(classes, boxes, cls_score, bbox_pred)
 
 
 def start_towers(head: nn.Module, classifier: nn.Conv2d, prior: float) -> None:

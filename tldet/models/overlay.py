@@ -58,7 +58,7 @@ def replace_modules(model: nn.Module, replacements: Mapping[nn.Module, nn.Module
         For :func:`put_back`.
     """
     places = [(parent, name, child) for parent in model.modules() for name, child in parent._modules.items()]
-    replaced = [(parent, name, child) for parent, name, child in places if child in replacements]
+    replaced = [(parent, name, child) for parent, name, child in places if child is not None and child in replacements]
     for parent, name, child in replaced:
         parent._modules[name] = replacements[child]
     return replaced

@@ -14,7 +14,6 @@ import pytest
 
 from tldet.cli import COMMANDS, build_parser, main
 from tldet.commands.settings import options_of
-from tldet.engine.memory import TUNABLES, is_glibc, without_caches
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -101,47 +100,10 @@ def test_compile_is_an_option_of_the_config() -> None:
     assert options_of(given) == ["training.compile=True", "training.ema=0.9"]
 
 
-def plain(**environment: str) -> dict[str, str]:
-    return {**{k: v for k, v in os.environ.items() if k != TUNABLES}, **environment}
-
-
-def told_by(code: str, **environment: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=plain(**environment))
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-@pytest.mark.skipif(not is_glibc(), reason="the setting is glibc's")
-def test_what_predicts_starts_over_once_with_its_arguments() -> None:
-    code = f"import os, sys; from tldet import cli; cli.main = lambda a: print(os.environ.get({TUNABLES!r}), a)"
-    asked = code + "; cli.entry(['predict', 'a b.pt', '--out', ''])"
-    assert told_by(asked) == "glibc.malloc.tcache_count=0 ['predict', 'a b.pt', '--out', '']"
-    both = "glibc.malloc.check=0:glibc.malloc.tcache_count=0"
-    assert told_by(asked, GLIBC_TUNABLES="glibc.malloc.check=0").startswith(both)
-    own = "glibc.malloc.tcache_count=5"
-    assert told_by(asked, GLIBC_TUNABLES=own).startswith(own), "the user's own choice stays"
-    assert told_by(code + "; cli.entry(['train', 'x'])") == "None ['train', 'x']"
-    assert told_by(code + "; cli.entry([])") == "None []"
-    piped = subprocess.run([sys.executable], input=asked, capture_output=True, text=True, check=True, env=plain())
-    assert piped.stdout.strip().startswith("None ['predict'"), "what came through a pipe is not there a second time"
-
-
-@pytest.mark.skipif(not is_glibc(), reason="the setting is glibc's")
-def test_only_the_setting_is_added() -> None:
-    assert without_caches({"PYTHONPATH": "x"}) == {TUNABLES: "glibc.malloc.tcache_count=0"}
-    assert without_caches({TUNABLES: "a=1"}) == {TUNABLES: "a=1:glibc.malloc.tcache_count=0"}
-    assert without_caches({TUNABLES: "glibc.malloc.tcache_count=0"}) == {}
-
-
-def test_elsewhere_nothing_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tldet.engine.memory.is_glibc", lambda: False)
-    assert without_caches({}) == {}
-
-
-def test_a_restarted_command_says_what_is_wrong(tmp_path: Path) -> None:
+def test_a_command_names_the_missing_input(tmp_path: Path) -> None:
     for how in (["-m", "tldet.cli", "predict"], [str(ROOT / "tools" / "predict.py")]):
         command = [sys.executable, *how, "no such.pt", "x.jpg", "--out", str(tmp_path / "out")]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain())
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert done.stderr.strip() == "tldet predict: error: x.jpg: no such image, folder, video or camera"
 

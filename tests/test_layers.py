@@ -28,7 +28,6 @@ LAYERS = [
         "cache",
         "device",
         "output",
-        "vision",
         "wording",
         "visualize",
     },
@@ -36,8 +35,7 @@ LAYERS = [
     {"transfer"},
     {"engine"},
     {"workflows", "inference", "export"},
-    {"benchmarks"},
-    {"cli", "commands", "quickstart"},
+    {"benchmarks", "cli", "commands", "quickstart"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FLAT = LAYERS[0] | LAYERS[-1]  # files, not folders: they may import each other
@@ -94,6 +92,16 @@ def test_imports_go_down(path: Path) -> None:
 def test_the_check_can_fail(place: str, source: str, expected: str | None) -> None:
     wrong = [complaint(place, part) for part in imports_of(source)]
     assert next((line for line in wrong if line), None) == expected
+
+
+def test_heads_do_not_import_heads() -> None:
+    heads = [path for path in (ROOT / "models" / "heads").glob("*.py") if path.stem not in ("__init__", "base")]
+    others = {f"tldet.models.heads.{path.stem}" for path in heads}
+    for path in heads:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert not imported & others, path.name
+    assert len(heads) >= 7
 
 
 def test_a_head_is_whole_in_one_file_of_at_most_350_lines() -> None:

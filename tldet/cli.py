@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tldet import search_path, signals
 from tldet.commands import COMMANDS
 from tldet.commands.parser import Parser
+from tldet.commands.process import prepare
 from tldet.commands.shared import add_import
 from tldet.engine.interrupt import stop_signals
-from tldet.engine.memory import restart_without_caches
 from tldet.errors import ConfigError, OutputError, TldetError, shorten
 from tldet.streams import discard, error_stream, output_stream
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-PREDICTING = ("predict", "test")  # commands whose memory the restart makes smaller
 TOGETHER = ("train", "finetune", "pretrain")  # commands that several processes may run
 NARROWEST = 40  # columns; tables cannot be printed on less, and nothing is printed with COLUMNS=0
 
@@ -66,13 +65,12 @@ def build_parser(given: Sequence[str] | None = None) -> Parser:
 
 
 def entry(argv: Sequence[str] | None = None) -> NoReturn:
-    """A whole process: what predicts is started over first, see :func:`restart_without_caches`."""
+    """Run a command as a process of its own, which is set up for it first (:mod:`tldet.commands.process`)."""
     for stream in (sys.stdout, sys.stderr):  # escape characters that the terminal's encoding lacks
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if argv is None else list(argv)
-    if given and given[0] in PREDICTING:
-        restart_without_caches()
+    prepare(given[0] if given else "")
     code = _ended(given)
     signals.ignore()  # a second one must not disturb the end of the process
     sys.exit(code)

@@ -17,7 +17,8 @@ from tldet.masks import InstanceMasks
 from tldet.models.assigners import assign_adaptively
 from tldet.models.matching import BACKGROUND, IGNORED, assign, draw
 from tldet.models.normalizers import LossNormalizers
-from tldet.models.pooling import Pool, pool_regions
+from tldet.models.ops.roi_align import Pool
+from tldet.models.pooling import pool_regions
 from tldet.models.postprocess import batched_nms
 from tldet.structures import Detections, LabelledBatch, Target
 

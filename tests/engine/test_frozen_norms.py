@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -80,9 +81,10 @@ def test_in_bf16_the_gradients_are_as_near_as_without_folding(spread: Spread) ->
 def test_a_copy_and_a_checkpoint_are_of_their_own(spread: Spread) -> None:
     folded = frozen_backbone("faster_rcnn_lite0", spread)
     fold_frozen_norms(folded)
-    again = copy.deepcopy(folded)
     x = torch.randn(1, 3, 64, 64)
     before = folded(x)[0]
+    assert torch.equal(pickle.loads(pickle.dumps(folded))(x)[0], before)
+    again = copy.deepcopy(folded)
     assert torch.equal(again(x)[0], before)
     state = {
         name: tensor * 1.5 if name.endswith("running_var") else tensor for name, tensor in again.state_dict().items()
@@ -150,8 +152,10 @@ def test_where_outputs_would_change_nothing_is_folded_and_it_is_said(
 def test_folding_leaves_every_value_as_it_was(spread: Spread) -> None:
     model = frozen_backbone("faster_rcnn_lite0", spread)
     state = copy.deepcopy(model.state_dict())
+    modes = [module.training for module in model.modules()]
     fold_frozen_norms(model)
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,7 @@ def test_target_masks_become_float_a_few_at_a_time(monkeypatch: pytest.MonkeyPat
         largest = max(largest, masks.numel())
         return roi_align(masks, *arguments)
 
-    monkeypatch.setattr("tldet.models.heads.mask_rcnn.CHUNK", 3 * 64 * 96)
+    monkeypatch.setattr("tldet.models.two_stage.mask.CHUNK", 3 * 64 * 96)
     monkeypatch.setattr("torchvision.ops.roi_align", measured)
     torch.testing.assert_close(model.loss(one)["loss_mask"], whole)
     assert largest == 3 * 64 * 96

@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
-from tldet.models.dense import GroupNorm
-from tldet.models.heads import retinanet
-from tldet.models.heads.gfl import quality_focal_loss_sums
-from tldet.models.heads.retinanet import focal_loss_sums
+from tldet.models.losses import focal_loss_sums, quality_focal_loss_sums
 from tldet.models.matching import Learners
+from tldet.models.ops import focal
+from tldet.models.ops.group_norm import GroupNorm
 
 
 def learn(
@@ -52,7 +51,7 @@ CASES = [PLACES, PLACES._replace(classes=SOME), learn([], (2, 40))]
 @pytest.mark.parametrize("places", CASES, ids=["all classes", "some classes", "no object"])
 @pytest.mark.parametrize("kind", ["focal", "quality"])
 def test_values_and_gradients(places: Learners, block: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retinanet, "BLOCK", block)
+    monkeypatch.setattr(focal, "BLOCK", block)
     ours = (torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)) * 4).requires_grad_()
     theirs = ours.detach().clone().requires_grad_()
     if kind == "focal":
@@ -121,3 +120,17 @@ def test_group_norm_is_torch_s_in_bf16(layout: torch.memory_format) -> None:
     for a, b in zip(*found, strict=True):
         assert a.dtype == b.dtype
         torch.testing.assert_close(a, b, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("places", CASES, ids=["all classes", "some classes", "no object"])
+@pytest.mark.parametrize("power", [1.5, 2.0])
+def test_the_kernel_equals_its_reference_version(places: Learners, power: float) -> None:
+    logits = [(torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)) * 4).requires_grad_() for _ in range(2)]
+    forms = (focal.background_sums, focal.background_sums_reference)
+    found, expected = (form(x, power, places) for form, x in zip(forms, logits, strict=True))
+    factors = torch.randn(2), torch.randn(len(places.labels))
+    for (sums, at), x in zip((found, expected), logits, strict=True):
+        torch.autograd.backward((sums * factors[0]).sum() + (at * factors[1]).sum())
+        assert x.grad is not None
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(logits[0].grad, logits[1].grad, rtol=1e-5, atol=1e-6)

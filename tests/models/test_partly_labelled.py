@@ -16,9 +16,10 @@ from torchvision.ops import box_iou
 from tldet.config import load
 from tldet.models.boxes import flatten_levels
 from tldet.models.detector import Detector, build_detector
-from tldet.models.heads.faster_rcnn import RoISettings, find_in, with_spared
 from tldet.models.matching import BACKGROUND, IGNORED, assign
 from tldet.models.modes import evaluating
+from tldet.models.two_stage.box import RoISettings, find_in
+from tldet.models.two_stage.loss import with_spared
 from tldet.structures import Batch, Detections, Target
 
 DENSE = ["retinanet_lite0", "fcos_lite0", "atss_lite0", "gfl_lite0"]

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
-from tldet.models.pooling import Pool, pool_regions
+from tldet.models.ops.roi_align import Pool
+from tldet.models.pooling import pool_regions
 
 
 def boxes_of(count: int) -> torch.Tensor:

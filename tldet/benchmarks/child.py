@@ -49,12 +49,12 @@ class Served:
         RuntimeError: the process failed; its last lines.
     """
 
-    def __init__(self, function: str, environment: dict[str, str] | None = None, **arguments: Any) -> None:
+    def __init__(self, function: str, **arguments: Any) -> None:
         self.peak_mb = 0.0
         self._function, self._last = function, ""
         self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # closed by __exit__
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
-        text = {"text": True, "errors": "replace", "env": _environment(environment)}
+        text = {"text": True, "errors": "replace", "env": _environment(None)}
         self._process = subprocess.Popen(_command(function, arguments), **text, **pipes)  # type: ignore[call-overload]
         self._answer()
 

@@ -239,7 +239,8 @@ def _precision() -> Any:
 
 
 def _timed(call: Callable[[], object], rounds: int) -> dict[str, Any]:
-    from tldet.engine.memory import keep_freed_memory, peak_mb
+    from tldet.commands.process import keep_freed_memory
+    from tldet.engine.memory import peak_mb
 
     keep_freed_memory()
     before, seconds = peak_mb(), []

@@ -5,7 +5,6 @@ Both have the same random weights, and a least score at which as many detections
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from tldet.benchmarks.report import Limit, Memory, Row, Suite
 from tldet.benchmarks.suites import Bench
 from tldet.data.dataset import as_pixels
 from tldet.data.images import Picture
-from tldet.engine.memory import without_caches
 from tldet.engine.precision import Precision
 from tldet.inference.predictor import Predictor, choose_for
 from tldet.models.detector import Detector
@@ -121,7 +119,7 @@ def _row(bench: Bench, work: Work, precision: Precision, checks: dict[str, Any])
     other: dict[str, Any] = {"factory": work.pair.factory, "size": [height, width], "classes": CLASSES}
     other |= {"score": work.score, "weights": work.path("theirs"), "inputs": work.path("pictures")}
     with (
-        Served("tldet.benchmarks.own:predicting", without_caches(os.environ), **given) as ours,
+        Served("tldet.benchmarks.own:predicting", **given) as ours,
         Served("tldet.benchmarks.peer:predicting", **other) as theirs,
     ):
         comparison = bench.compare(name, ours, theirs, 12, warmup=2, self_timed=True)

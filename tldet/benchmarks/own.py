@@ -6,14 +6,16 @@ from collections.abc import Callable
 
 import torch
 
-from tldet.engine.memory import give_back_memory, keep_freed_memory
-from tldet.inference.predictor import load
+from tldet.commands.process import import_without_compiler, keep_freed_memory, return_free_memory
 
 
 def predicting(checkpoint: str, precision: str, inputs: str) -> Callable[[], object]:
     """Prediction on the pictures of a file."""
     keep_freed_memory()
+    import_without_compiler()
+    from tldet.inference.predictor import load
+
     predictor = load(checkpoint, "cpu", precision)
-    give_back_memory()
+    return_free_memory()
     pictures = list(torch.load(inputs, weights_only=True)["pictures"])
     return lambda: predictor.predict(pictures, 0.0, len(pictures))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tldet.benchmarks.machine import environment, is_busy
 from tldet.benchmarks.report import Suite
 from tldet.benchmarks.suites import Bench, run_suite
-from tldet.engine.memory import keep_freed_memory
+from tldet.commands.process import keep_freed_memory
 from tldet.errors import ConfigError
 from tldet.output import write_json
 

@@ -21,8 +21,8 @@ from tldet.benchmarks.pairs import CLASSES, PAIRS, Pair, chosen_pairs, share_wei
 from tldet.benchmarks.peer import RATE
 from tldet.benchmarks.report import Limit, Memory, Row, Suite
 from tldet.benchmarks.suites import Bench
+from tldet.commands.process import keep_freed_memory
 from tldet.engine.frozen_norms import fold_frozen_norms
-from tldet.engine.memory import keep_freed_memory
 from tldet.engine.precision import Precision, choose
 from tldet.engine.state import deterministic
 from tldet.engine.step import Stepper

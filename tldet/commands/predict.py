@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
+from tldet.commands.process import import_without_compiler, return_free_memory
 from tldet.commands.shared import add_device, add_nms, add_precision, file_name, positive_int, score
 from tldet.inference import SCORE
 
@@ -39,6 +40,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, console: Console) -> None:
     """Run the command."""
+    import_without_compiler()
     from tldet.data.image_size import MAX_PIXELS
     from tldet.inference.run import predict
 
@@ -59,4 +61,5 @@ def run(args: Namespace, console: Console) -> None:
         nms_per_class=args.nms_per_class,
         max_pixels=args.max_pixels or MAX_PIXELS,
         console=console,
+        on_load=lambda _: return_free_memory(),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
+from tldet.commands.process import import_without_compiler
 from tldet.commands.shared import add_bad_image, add_device, add_engine, add_nms, add_precision, file_name
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, console: Console) -> None:
     """Evaluate."""
+    import_without_compiler()
     from tldet.workflows.test import test
 
     test(

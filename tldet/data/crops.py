@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -27,15 +29,15 @@ from tldet.data.steps import Draws, Labelled, Step
 from tldet.errors import DataError
 from tldet.registry import TRANSFORMS
 
+UPDATE_CHECK = "NO_ALBUMENTATIONS_UPDATE"  # "1" turns the check off
 SLACK = 1.0  # pixels by which a resampled mask may differ from its resampled box through rounding
 TINY = 1e-6  # square pixels
 
 
 def albumentations() -> Any:
-    """The library, imported when a step of it is built: prediction has none, and it takes time and memory."""
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    import albumentations as library
-
+    """Import the library when a transform of it is built: prediction has none, and it takes time and memory."""
+    with _without_update_check():
+        import albumentations as library
     return library
 
 
@@ -46,6 +48,19 @@ def leaves(transform: Any) -> Iterator[Any]:
             yield from leaves(one)
     else:
         yield transform
+
+
+@contextmanager
+def _without_update_check() -> Iterator[None]:
+    """Keep the library from asking the network for updates when it is imported; the environment is restored."""
+    if "albumentations" in sys.modules or UPDATE_CHECK in os.environ:
+        yield
+        return
+    os.environ[UPDATE_CHECK] = "1"  # the import reads it, and there is no other way
+    try:
+        yield
+    finally:
+        del os.environ[UPDATE_CHECK]
 
 
 class _Moved(NamedTuple):

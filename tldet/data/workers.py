@@ -29,7 +29,7 @@ def worker_count(device_type: str) -> int:
 
 
 def calm_worker(begun: Any, number: int) -> None:
-    """Leave signals to the main process, and use one thread: a worker shares its cores with the model."""
+    """Set up a loader process: it leaves signals to its parent and the cores to the model, and uses one thread."""
     import cv2
 
     signals.ignore()

@@ -11,26 +11,27 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from tldet.engine.fuse import activation_of, norms_after, on_cpu, probe, same_maps
 from tldet.models.modes import evaluating
+from tldet.models.overlay import Overlay, overlay, put_back, replace_modules
 
 log = logging.getLogger(__name__)
 
 
 def fold_frozen_norms(backbone: nn.Module) -> int:
-    """Have the convolutions of a backbone compute the frozen norms behind them, in place.
+    """Replace convolutions of a backbone by ones that compute the frozen norms behind them too, and those norms.
 
-    A norm that learns again, or its statistics, is computed by itself from then on. Where the outputs would change, or
-    the backbone takes no small pictures, it stays as it was, and the log says so. A folded one can be copied and its
-    state saved, but it cannot be pickled.
+    Parameters, buffers and state-dict keys stay the same. A norm that is trained again, or whose statistics are, is
+    computed by itself from then on. Nothing is replaced, with a log line, if the outputs would change or the backbone
+    does not accept small images.
 
     Returns:
-        How many norms were folded.
+        Number of norms folded.
     """
     if not any(_is_frozen(norm) for norm in backbone.modules()):
         return 0
@@ -40,16 +41,27 @@ def fold_frozen_norms(backbone: nn.Module) -> int:
         pairs = [(conv, norm) for conv, norm in found if type(conv) is nn.Conv2d and _is_frozen(norm)]
         if not pairs:
             return 0
+        folded = _folded(pairs)
         with _lively([norm for _, norm in pairs]):
             before = backbone(example)
-            for conv, norm in pairs:
-                _fold(conv, norm)
+            replaced = replace_modules(backbone, folded)
             same = same_maps(before, backbone(example))
         if not same:
             log.warning("frozen BatchNorm is not folded: %s would give other outputs", type(backbone).__name__)
-            for conv, norm in pairs:
-                _unfold(cast(FoldedConv2d, conv), cast(_FoldedNorm, norm))
+            put_back(replaced)
+    for old, new in folded.items():
+        new.training = old.training
     return len(pairs) if same else 0
+
+
+def _folded(pairs: Sequence[tuple[nn.Conv2d, nn.BatchNorm2d]]) -> dict[nn.Module, nn.Module]:
+    """Create the replacements of convolutions and norms."""
+    replacements: dict[nn.Module, nn.Module] = {}
+    for conv, norm in pairs:
+        skipped = overlay(norm, FoldedNorm, rest=(activation_of(norm),))
+        replacements[norm] = skipped
+        replacements[conv] = overlay(conv, FoldedConv2d, norm_behind=(skipped,))
+    return replacements
 
 
 @contextmanager
@@ -74,39 +86,31 @@ def _is_frozen(norm: nn.Module) -> bool:
     return not norm.weight.requires_grad and not norm.bias.requires_grad
 
 
-class FoldedConv2d(nn.Conv2d):
-    """A convolution that computes the norm behind it too, while that is frozen."""
+class FoldedConv2d(Overlay):
+    """Overlay of a convolution: computes the norm behind it too, while that norm is frozen."""
 
-    norm_behind: tuple[nn.BatchNorm2d]  # in a tuple, so that it is no part of this module
+    name_prefix = "Folded"
+    norm_behind: tuple[nn.BatchNorm2d]  # in a tuple, so that it is no submodule
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to what the norm gives out."""
+        """(B, C, H, W) to the output of the norm."""
         (norm,) = self.norm_behind
+        conv: Any = self
         if not _is_frozen(norm):
-            return super().forward(x)
+            return cast(Tensor, super().forward(x))
         scale = torch.rsqrt(cast(Tensor, norm.running_var) + norm.eps) * norm.weight
         mean = cast(Tensor, norm.running_mean)
-        shift = norm.bias - (mean if self.bias is None else mean - self.bias) * scale
-        return cast(Tensor, self._conv_forward(x, self.weight * scale[:, None, None, None], shift))
+        shift = norm.bias - (mean if conv.bias is None else mean - conv.bias) * scale
+        return cast(Tensor, conv._conv_forward(x, conv.weight * scale[:, None, None, None], shift))
 
 
-class _FoldedNorm(nn.BatchNorm2d):
-    """A norm whose convolution computes it while it is frozen."""
+class FoldedNorm(Overlay):
+    """Overlay of a norm that its convolution computes while it is frozen."""
 
+    name_prefix = "Folded"
     folded = True
-    rest: tuple[nn.Module]  # what it does besides
+    rest: tuple[nn.Module]  # dropout and activation that belong to the norm
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.rest[0](x)) if _is_frozen(self) else super().forward(x)
-
-
-def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    kind = type(norm)
-    conv.__class__, norm.__class__ = FoldedConv2d, type(f"Folded{kind.__name__}", (_FoldedNorm, kind), {})
-    cast(FoldedConv2d, conv).norm_behind, cast(_FoldedNorm, norm).rest = (norm,), (activation_of(norm),)
-
-
-def _unfold(conv: FoldedConv2d, norm: _FoldedNorm) -> None:
-    del conv.norm_behind, norm.rest
-    conv.__class__ = nn.Conv2d  # type: ignore[assignment]
-    norm.__class__ = type(norm).__bases__[1]
+        """(B, C, H, W) to the same shape."""
+        return cast(Tensor, self.rest[0](x) if _is_frozen(self) else super().forward(x))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tldet.models.detector import Detector
+from tldet.models.overlay import put_back, replace_modules
 
 log = logging.getLogger(__name__)
 PROBE = 64  # pixels of the square pictures of the forward passes
@@ -56,18 +57,17 @@ def _fuse(model: Detector) -> None:
     if not pairs:
         return
     kept = [(conv, conv.weight, conv.bias) for conv, _ in pairs]
-    places = _places(model)
     with torch.no_grad():
         before = model.features(example)
         for conv, norm in pairs:
             _fold(conv, norm)
-            _replace(places[norm], activation_of(norm))
+        replaced = replace_modules(model, {norm: activation_of(norm) for _, norm in pairs})
         same = same_maps(before, model.features(example))
     if not same:
         log.warning("BatchNorm is not folded: %s would give other outputs", type(model.backbone).__name__)
-        for (conv, weight, bias), (_, norm) in zip(kept, pairs, strict=True):
+        for conv, weight, bias in kept:
             conv.weight, conv.bias = weight, bias
-            _replace(places[norm], norm)
+        put_back(replaced)
 
 
 def norms_after(model: nn.Module, run: Callable[[], object]) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
@@ -147,15 +147,6 @@ def activation_of(norm: nn.BatchNorm2d) -> nn.Module:
     steps = [step for name in ("drop", "act") if isinstance(step := getattr(norm, name, None), nn.Module)]
     steps = [step for step in steps if not isinstance(step, nn.Identity)]
     return steps[0] if len(steps) == 1 else nn.Sequential(*steps) if steps else nn.Identity()
-
-
-def _places(model: nn.Module) -> dict[nn.Module, tuple[nn.Module, str]]:
-    return {child: (parent, name) for parent in model.modules() for name, child in parent.named_children()}
-
-
-def _replace(place: tuple[nn.Module, str], module: nn.Module) -> None:
-    parent, name = place
-    parent._modules[name] = module
 
 
 def same_maps(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from tldet.data.image_size import MAX_PIXELS
 from tldet.data.images import Reduced, read_image
 from tldet.engine.interrupt import Interrupts
-from tldet.engine.memory import give_back_memory, keep_freed_memory
 from tldet.errors import DataError
 from tldet.inference import SCORE
 from tldet.inference.numbering import Numbering
@@ -56,6 +55,7 @@ def predict(
     nms_per_class: bool | None = None,
     max_pixels: int = MAX_PIXELS,
     console: Console | None = None,
+    on_load: Callable[[Predictor], object] | None = None,
 ) -> Summary:
     """Run a detector on images, videos and cameras.
 
@@ -79,13 +79,13 @@ def predict(
         nms_per_class: apply NMS per class (True) or across classes (False); None keeps the checkpoint's setting.
         max_pixels: largest number of pixels of an image file.
         console: shows progress and a summary.
+        on_load: called with the predictor before the first image.
 
     Raises:
         TldetError: the checkpoint is invalid, an input does not exist, no input can be read, or an output exists
             already or cannot be written.
         KeyboardInterrupt: after a signal, when the results so far are written; the message names them.
     """
-    keep_freed_memory()
     sources, skipped = find_sources([str(given) for given in inputs])
     places = (out, json_path, coco, csv_path, yolo, crops)
     paths = OutputPaths(*(None if place is None else Path(place) for place in places))
@@ -102,7 +102,8 @@ def predict(
         _report_fonts(predictor.class_names)
     run = _Run(predictor, paths, score, console, numbering)
     run.summary.skipped = skipped
-    give_back_memory()
+    if on_load:
+        on_load(predictor)
     run.all(sources)
     if run.summary.failed and not run.summary.pictures + run.summary.frames:
         raise DataError(f"nothing predicted: {counted(len(run.summary.failed), 'input')} could not be read")

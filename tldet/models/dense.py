@@ -1,16 +1,16 @@
-"""What the one-stage heads share: their towers."""
+"""Layers of one-stage heads: convolutional towers and their output layers."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, cast
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch import nn
 
 from tldet.config import require_range
 from tldet.errors import ConfigError
+from tldet.models.ops.group_norm import GroupNorm
 
 GROUPS = 32  # of a GroupNorm (Wu and He 2018)
 TowerNorm = Literal["none", "group"]
@@ -38,42 +38,32 @@ def tower(in_channels: int, width: int, depth: int, *, norm: TowerNorm = "none",
     return nn.Sequential(*blocks)
 
 
-class GroupNorm(nn.GroupNorm):
-    """The same numbers as torch's; on a processor it is differentiated in float32.
+class Towers(NamedTuple):
+    """Layers that predict class and box of every location, shared by all levels."""
 
-    Torch's backward pass over bf16 maps with their channels last takes five times as long as over float32 ones.
+    classes: nn.Sequential
+    boxes: nn.Sequential
+    cls_score: nn.Conv2d
+    bbox_pred: nn.Conv2d
+
+
+def two_towers(
+    in_channels: int, width: int | None, depth: int, outputs: tuple[int, int], *, norm: TowerNorm, bias: bool
+) -> Towers:
+    """Build a tower for classes and one for boxes, and the layer behind each.
+
+    Args:
+        in_channels: channels of the pyramid.
+        width: channels of the towers; None for those of the pyramid.
+        depth: convolutions in each tower.
+        outputs: channels of the class layer and of the box layer.
+        norm: see :func:`tower`.
+        bias: the convolutions of the towers have a bias.
     """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same."""
-        if x.device.type == "cpu" and x.dtype == torch.bfloat16 and torch.is_grad_enabled():
-            given = (x, self.weight, self.bias, self.num_groups, self.eps)
-            return cast(Tensor, _GroupNormFunction.apply(*given))
-        return super().forward(x)
-
-
-class _GroupNormFunction(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
-        last = x.is_contiguous(memory_format=torch.channels_last)
-        x = x if last else x.contiguous()  # the kernel reads one of the two
-        batch, channels, height, width = x.shape
-        ctx.shape = (batch, channels, height * width, groups)
-        y, mean, spread = torch.ops.aten.native_group_norm(x, weight, bias, *ctx.shape, eps)
-        ctx.save_for_backward(x, weight, mean.float(), spread.float())
-        return cast(Tensor, y)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, of_y: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, spread = ctx.saved_tensors
-        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-        of_y = of_y.to(torch.float32, memory_format=layout)
-        wanted = list(ctx.needs_input_grad[:3])
-        of_x, *others = torch.ops.aten.native_group_norm_backward(
-            of_y, x.float(), mean, spread, weight.float(), *ctx.shape, wanted
-        )
-        return (None if of_x is None else of_x.to(x.dtype), *others, None, None)
+    width = width or in_channels
+    classes, boxes = (tower(in_channels, width, depth, norm=norm, bias=bias) for _ in outputs)
+    cls_score, bbox_pred = (nn.Conv2d(width, count, 3, padding=1) for count in outputs)
+    return Towers(classes, boxes, cls_score, bbox_pred)
 
 
 def start_towers(head: nn.Module, classifier: nn.Conv2d, prior: float) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torchvision
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -25,7 +26,6 @@ from tldet.device import send
 from tldet.errors import ConfigError
 from tldet.models.detector import Detector
 from tldet.structures import Batch, Detections, Target
-from tldet.vision import torchvision
 
 SAME_CLASS = 0.5  # IoU with an object of its own class from which a detection is that object
 ANY_CLASS = 0.7  # with an object of another class: the label is right and the detection wrong

@@ -7,12 +7,12 @@ from itertools import accumulate
 from typing import Literal, NamedTuple
 
 import torch
+import torchvision
 from torch import Tensor
 
 from tldet.device import send, true_rows
 from tldet.models.boxes import inside_fraction
 from tldet.structures import Target
-from tldet.vision import torchvision
 
 BACKGROUND = -1
 IGNORED = -2

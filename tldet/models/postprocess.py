@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from tldet.config import require_ranges
 from tldet.device import true_rows
 from tldet.errors import ConfigError
-from tldet.models.boxes import clip, wide_enough
+from tldet.models.boxes import clip, flatten_level, wide_enough
 from tldet.structures import Detections, Size
-from tldet.vision import torchvision
 
+Scoring = Literal["product", "root"]
 AT_ONCE = 25_000  # boxes compared in one NMS on an accelerator (torchvision's limit): 80 MB
 
 
@@ -69,6 +70,69 @@ class Candidates(NamedTuple):
     scores: Tensor  # (B, n) in 0..1
     labels: Tensor  # (B, n)
     good: Tensor  # (B, n) bool, those that may become detections
+
+
+class DenseOutputs(NamedTuple):
+    """Raw outputs of a one-stage head at the A references of each cell of one level, N in all."""
+
+    logits: Tensor  # (B, A * K, H, W)
+    boxes: Tensor  # (B, A * C, H, W)
+    centerness: Tensor | None = None  # (B, A, H, W) logits
+
+
+def dense_detections(
+    references: Sequence[Tensor],
+    outputs: Sequence[DenseOutputs],
+    decode: Callable[[Tensor, Tensor, int], Tensor],
+    sizes: Sequence[Size],
+    settings: SelectSettings,
+    num_classes: int,
+    scoring: Scoring = "product",
+) -> list[Detections]:
+    """Compute the detections of each image from the raw outputs of all levels, best first.
+
+    Args:
+        references: L x (N, 4) anchors or cells.
+        outputs: L raw outputs.
+        decode: box outputs (B, n, C), references (B, n, 4) and number of a level to boxes (B, n, 4).
+        sizes: (height, width) of each image.
+        settings: selection of the detections.
+        num_classes: K.
+        scoring: see :func:`best_scores`.
+    """
+    levels = []
+    for number, (boxes, level) in enumerate(zip(references, outputs, strict=True)):
+        scores, rows, labels, good = best_scores(level, settings, num_classes, scoring)
+        channels = level.boxes.shape[1] * num_classes // level.logits.shape[1]  # C
+        chosen = take_rows(flatten_level(level.boxes, channels), rows)
+        levels.append(Candidates(decode(chosen, boxes[rows], number), scores, labels, good))
+    return detections(levels, sizes, settings)
+
+
+def best_scores(
+    level: DenseOutputs, settings: SelectSettings, num_classes: int, scoring: Scoring
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Scores, references, classes and :attr:`Candidates.good` of the best n (reference, class) pairs, (B, n) each.
+
+    Args:
+        level: raw outputs.
+        settings: selection of the detections.
+        num_classes: K.
+        scoring: use of centerness. "product": pairs are selected by class score, which is then multiplied by the
+            centerness (mmdet); "root": the square root of the product is the score throughout (torchvision).
+    """
+    logits = flatten_level(level.logits, num_classes)  # (B, N, K)
+    if level.centerness is not None and scoring == "root":
+        middle = flatten_level(level.centerness, 1).float().sigmoid()  # (B, N, 1)
+        scores, rows, labels = best_pairs((logits.float().sigmoid() * middle).sqrt(), settings.pre_nms)
+        return scores, rows, labels, scores > settings.score
+    best, rows, labels = best_pairs(logits, settings.pre_nms)
+    scores = best.sigmoid()
+    good = scores > settings.score
+    if level.centerness is not None:
+        middle = take_rows(flatten_level(level.centerness, 1).float(), rows)
+        scores = scores * middle.squeeze(-1).sigmoid()
+    return scores, rows, labels, good
 
 
 def best_pairs(ranks: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import timm
+import torchvision
 
 from tldet.config.check import parameters
 from tldet.errors import ConfigError
@@ -19,7 +20,6 @@ from tldet.models.detector import Preprocess
 from tldet.models.hollow import hollow
 from tldet.plugins import lookup, names_in
 from tldet.registry import BACKBONES
-from tldet.vision import torchvision
 
 CURATED = (  # one line a family, small to large: what `tldet models` shows unless asked for more
     *("alexnet", "vgg16", "vgg16_bn"),

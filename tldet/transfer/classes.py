@@ -40,7 +40,7 @@ def coco_rows() -> tuple[str, ...]:
 
     Id 0 is background; ten ids of COCO name nothing and are called ``N/A 12`` and so on.
     """
-    from tldet.vision import torchvision
+    import torchvision
 
     names = torchvision.models.get_weight(COCO).meta["categories"]
     return tuple(f"N/A {number}" if name == "N/A" else name for number, name in enumerate(names))

@@ -85,7 +85,7 @@ def cache_path(url: str) -> Path:
 
 def torchvision_url(name: str) -> str:
     """The URL of one of torchvision's weights, for example ``ResNet50_Weights.IMAGENET1K_V2``."""
-    from tldet.vision import torchvision
+    import torchvision
 
     try:
         return str(torchvision.models.get_weight(name).url)

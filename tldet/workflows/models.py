@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torchvision
+
 from tldet.config import Config, load
 from tldet.config.check import nearest
 from tldet.config.files import find, shipped
@@ -21,7 +23,6 @@ from tldet.models.zoo import CURATED, Found, backbone_names, find_backbone
 from tldet.output import write_json
 from tldet.structures import Size
 from tldet.transfer.cached import is_here
-from tldet.vision import torchvision
 from tldet.workflows.choose import is_small, usual_size
 
 if TYPE_CHECKING:

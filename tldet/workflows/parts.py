@@ -373,8 +373,9 @@ class Validation:
 
 def versions() -> dict[str, str]:
     """What a result depends on."""
+    import torchvision
+
     import tldet
-    from tldet.vision import torchvision
 
     return {
         "tldet": tldet.__version__,

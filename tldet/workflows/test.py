@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from tldet.config import build_settings
 from tldet.data.loader import LoaderSettings
 from tldet.engine.fuse import fuse
-from tldet.engine.memory import keep_freed_memory
 from tldet.engine.precision import choose, pick_device
 from tldet.errors import DataError
 from tldet.evaluation.report import CocoResult
@@ -65,7 +64,6 @@ def test(
     Raises:
         TldetError: the checkpoint or the data is wrong, or they share no class.
     """
-    keep_freed_memory()
     for wanted in (json_path, results_path):
         if wanted:
             check_output(wanted)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tldet import checkpoint
 from tldet.config import Config, override, parse_options
 from tldet.engine.distributed import World
-from tldet.engine.memory import keep_freed_memory
 from tldet.engine.state import TrainResult, seed_all
 from tldet.engine.validation import best_of
 from tldet.errors import CheckpointError, DataError
@@ -138,7 +137,6 @@ def run_training(
     Raises:
         TldetError: the config, the data or a checkpoint is wrong.
     """
-    keep_freed_memory()
     import_named(cfg.get("imports"), cfg.origin("imports"))
     with using(folder) as world:
         settings = checked_settings(cfg)

@@ -16,7 +16,6 @@ from tldet.data.folder import ImageFolderDataset, collate_pictures, collate_whol
 from tldet.data.loader import LoaderSettings, eval_batches
 from tldet.engine.distributed import World
 from tldet.engine.log import LOG_NAME, read_log
-from tldet.engine.memory import keep_freed_memory
 from tldet.engine.out_of_memory import Smaller
 from tldet.engine.settings import TrainSettings
 from tldet.engine.state import TrainResult, seed_all
@@ -78,7 +77,6 @@ def train_classifier(
     Raises:
         TldetError: the config, the data or a checkpoint is wrong.
     """
-    keep_freed_memory()
     with using(folder) as world:
         settings = checked_settings(cfg, PRETRAIN_SCHEMA)
         trainer = assemble(_run(cfg, settings, request, folder, world, resume=resume))

@@ -9,12 +9,12 @@ from itertools import groupby
 from typing import Literal, NamedTuple
 
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from tldet.models.backbones.base import Backbone, Norm, OutNorm, ceil_div, has_batch_norm, output_norms
 from tldet.models.hollow import blank
 from tldet.registry import BACKBONES
-from tldet.vision import torchvision
 
 TRACED = 64  # side of the picture that tells strides and channels; a multiple of every stride
 

@@ -26,16 +26,14 @@ from tldet.models.boxes import (
     centerness,
     centre_form,
     decode,
-    flatten_level,
     flatten_levels,
     to_distances,
 )
-from tldet.models.dense import TowerNorm, level_scales, start_towers, tower
-from tldet.models.heads.retinanet import focal_loss_sums
-from tldet.models.losses import giou_loss
+from tldet.models.dense import TowerNorm, level_scales, start_towers, two_towers
+from tldet.models.losses import focal_loss_sums, giou_loss
 from tldet.models.matching import learners
 from tldet.models.normalizers import LossNormalizers, Normalizer
-from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, detections, take_rows
+from tldet.models.postprocess import DenseOutputs, SelectSettings, dense_detections
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
@@ -118,13 +116,10 @@ class ATSSHead(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.settings = s = settings or ATSSSettings()
-        width = channels or in_channels
         self.anchors = AnchorGenerator([[s.scale * stride] for stride in strides], [1.0], strides, rounding=False)
-        self.cls_tower = tower(in_channels, width, stacked_convs, norm=norm, bias=conv_bias)
-        self.box_tower = tower(in_channels, width, stacked_convs, norm=norm, bias=conv_bias)
-        self.cls_score = nn.Conv2d(width, num_classes, 3, padding=1)
-        self.bbox_pred = nn.Conv2d(width, 4, 3, padding=1)
-        self.centerness = nn.Conv2d(width, 1, 3, padding=1)
+        towers = two_towers(in_channels, channels, stacked_convs, (num_classes, 4), norm=norm, bias=conv_bias)
+        self.cls_tower, self.box_tower, self.cls_score, self.bbox_pred = towers
+        self.centerness = nn.Conv2d(channels or in_channels, 1, 3, padding=1)
         self.scales = level_scales(len(strides))
         self.normalizers = LossNormalizers(s.loss_normalizer, positives=POSITIVES, weights=POSITIVES / 2)
         start_towers(self, self.cls_score, prior)
@@ -164,11 +159,8 @@ class ATSSHead(nn.Module):
     @torch.no_grad()
     def decode(self, raw: ATSSRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every picture in pixels of the padded batch, best first."""
-        s, levels = self.settings, []
-        for anchors, logits, deltas, central in zip(self.anchors(raw.logits), *raw, strict=True):
-            best, rows, labels = best_pairs(flatten_level(logits, self.num_classes), s.pre_nms)  # (B, n)
-            boxes = decode(take_rows(flatten_level(deltas, 4), rows), anchors[rows], s.weights)
-            middle = take_rows(flatten_level(central, 1).float(), rows).squeeze(-1).sigmoid()
-            scores = best.sigmoid()
-            levels.append(Candidates(boxes, scores * middle, labels, scores > s.score))
-        return detections(levels, sizes, s)
+        outputs = [DenseOutputs(*level) for level in zip(*raw, strict=True)]
+        return dense_detections(self.anchors(raw.logits), outputs, self._boxes, sizes, self.settings, self.num_classes)
+
+    def _boxes(self, deltas: Tensor, anchors: Tensor, _: int) -> Tensor:
+        return decode(deltas, anchors, self.settings.weights)

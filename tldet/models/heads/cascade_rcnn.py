@@ -19,19 +19,11 @@ from torch import Tensor, nn
 
 from tldet.device import true_rows
 from tldet.models.boxes import clip, decode
-from tldet.models.heads.faster_rcnn import (
-    STAGE,
-    BoxBranch,
-    RoISettings,
-    TwoStageRaw,
-    box_losses,
-    detect,
-    draw_regions,
-    with_spared,
-)
-from tldet.models.heads.mask_rcnn import MaskBranch, MaskSettings, mask_loss, with_masks
-from tldet.models.heads.rpn import RPN, RPNSettings
 from tldet.models.pooling import as_floats
+from tldet.models.two_stage.box import BoxBranch, RoISettings, detect
+from tldet.models.two_stage.loss import STAGE, TwoStageRaw, propose_and_loss, stage_loss
+from tldet.models.two_stage.mask import MaskBranch, MaskSettings, mask_loss, with_masks
+from tldet.models.two_stage.rpn import RPN, RPNSettings
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
@@ -123,16 +115,14 @@ class CascadeRCNNHead(nn.Module):
         self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
     ) -> dict[str, Tensor]:
         """The RPN's losses, and ``s0.loss_cls``, ``s0.loss_bbox``, ``s0.loss_mask``, ``s1...`` of the stages."""
-        rois = self.rpn.propose(raw.rpn, sizes, training=True)
-        targets = with_spared(partial(self._find, raw.features, sizes=sizes), self.box, rois, targets, self.stages[-1])
-        losses = self.rpn.loss(raw.rpn, targets, sizes, seed)
+        find = partial(self._find, raw.features, sizes=sizes)
+        rois, targets, losses = propose_and_loss(
+            self.rpn, raw, targets, sizes, seed, find=find, branches=self.box, settings=self.stages[-1]
+        )
         for number, (s, weight) in enumerate(zip(self.stages, self.cascade.loss_weights, strict=True)):
-            drawn = draw_regions(rois, targets, s, self.num_classes, seed, STAGE + number)
-            regions = [d.rois for d in drawn]
             box = self.box[number]
             assert isinstance(box, BoxBranch)
-            logits, deltas = box(raw.features, regions)
-            own = box_losses(logits, deltas, drawn, box)
+            own, drawn, deltas = stage_loss(box, raw.features, rois, targets, seed, STAGE + number)
             if self.predicts_masks:
                 branch = self.mask[number]
                 assert isinstance(branch, MaskBranch)
@@ -140,7 +130,7 @@ class CascadeRCNNHead(nn.Module):
             losses.update({f"s{number}.{name}": weight * value for name, value in own.items()})
             if number + 1 < len(self.stages):
                 kept = true_rows([~d.truths for d in drawn])  # the ground truth joins each stage anew
-                corrected = correct(regions, deltas, sizes, s)
+                corrected = correct([d.rois for d in drawn], deltas, sizes, s)
                 rois = [boxes[rows] for boxes, rows in zip(corrected, kept, strict=True)]
         return losses
 

@@ -11,129 +11,18 @@ S pooled side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from functools import partial
-from itertools import accumulate
-from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tldet.config import require_ranges
-from tldet.models.boxes import clip, decode, encode, wide_enough
-from tldet.models.cosine import CosineClassifier
-from tldet.models.heads.rpn import RPN, RPNRaw, RPNSettings
-from tldet.models.losses import class_loss_sum
-from tldet.models.matching import Rescue, assign, draw, generator_for
-from tldet.models.modes import evaluating
-from tldet.models.necks import BatchNorm
-from tldet.models.normalizers import LossNormalizers, Normalizer
-from tldet.models.pooling import Pool, as_floats, pool_regions
-from tldet.models.postprocess import suppress
+from tldet.models.pooling import as_floats
+from tldet.models.two_stage.box import BoxBranch, RoISettings, find_in
+from tldet.models.two_stage.loss import STAGE, TwoStageRaw, propose_and_loss, stage_loss
+from tldet.models.two_stage.rpn import RPN, RPNSettings
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
-
-STAGE = 2  # tells the random draws of this stage from those of the first one
-Norm = Literal["none", "batch"]
-Cosine = Literal["none", "fixed", "learned"]
-
-
-@dataclass(frozen=True)
-class RoISettings:
-    """The second stage; the defaults are torchvision's.
-
-    Attributes:
-        levels: how many levels of the pyramid, finest first, are pooled from.
-        pool: side S of the pooled grid.
-        sampling_ratio: samples a pooled cell in each direction; 0 adapts them to the region's size (mmdet).
-        aligned: cell i of a level is centered at (i + 0.5) strides (Detectron2, mmdet) or at i strides (torchvision).
-        offset: shift of these centers in strides, for backbones whose SAME padding moves them right and down.
-        convs: 3x3 convolutions of the pyramid's width before the fully connected layers.
-        norm: "batch" puts a BatchNorm behind each of them.
-        fcs: fully connected layers.
-        channels: their width.
-        dropout: share of their outputs dropped in training.
-        class_agnostic: one box for all classes instead of one a class.
-        cosine: classify by the angle of feature and class (Wang et al. 2020), with a "fixed" or a "learned" scale.
-        cosine_scale: that scale, or where it starts.
-        weights: factors of the box deltas.
-        positive: overlap from which a proposal learns an object.
-        low_quality: see :func:`~tldet.models.matching.match`.
-        batch: proposals drawn a picture for the loss.
-        positive_fraction: at most this share of them are objects.
-        beta: corner of the smooth L1 loss; 0 for L1.
-        loss_normalizer: see :class:`~tldet.models.heads.rpn.RPNSettings`; counts the sampled regions.
-        crowd: share of a proposal inside a crowd region from which it is no background.
-        spare: overlap with a confident detection of a class that the picture was not labelled for, from which a
-            proposal is no background.
-        spare_score: score from which such a detection is confident.
-        spare_among: such detections are looked for among so many best proposals (as many as Ren et al. 2015 test).
-        score: least score of a detection.
-        nms_iou, nms_per_class: see :class:`~tldet.models.postprocess.SelectSettings`.
-        keep: at most so many detections a picture.
-        min_size: least side of a detection in pixels.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
-
-    levels: int = 4
-    pool: int = 7
-    sampling_ratio: int = 2
-    aligned: bool = False
-    offset: float = 0.0
-    convs: int = 0
-    norm: Norm = "none"
-    fcs: int = 2
-    channels: int = 1024
-    dropout: float = 0.0
-    class_agnostic: bool = False
-    cosine: Cosine = "none"
-    cosine_scale: float = 20.0
-    weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
-    positive: float = 0.5
-    low_quality: Rescue = "none"
-    batch: int = 512
-    positive_fraction: float = 0.25
-    beta: float = 1 / 9
-    loss_normalizer: Normalizer = "running"
-    crowd: float = 0.5
-    spare: float = 0.5
-    spare_score: float = 0.5
-    spare_among: int = 300
-    score: float = 0.05
-    nms_iou: float = 0.5
-    nms_per_class: bool = True
-    keep: int = 100
-    min_size: float = 1e-2
-
-    def __post_init__(self) -> None:
-        require_ranges(self, levels="[1, inf]", pool="[1, inf]", sampling_ratio="[0, inf]", convs="[0, inf]")
-        require_ranges(self, fcs="[0, inf]", channels="[1, inf]", dropout="[0, 1]", cosine_scale="(0, inf)")
-        require_ranges(self, weights="(0, inf)", positive="[0, 1]", batch="[1, inf]", positive_fraction="[0, 1]")
-        require_ranges(self, beta="[0, inf)", crowd="[0, inf]", spare="[0, inf]", spare_score="[0, inf]")
-        require_ranges(self, spare_among="[0, inf]", score="[0, 1]", nms_iou="[0, 1]", keep="[1, inf]")
-        require_ranges(self, min_size="[0, inf)", offset="[0, 1]")
-
-
-class TwoStageRaw(NamedTuple):
-    """The first stage's outputs and the features that the later stages pool from."""
-
-    rpn: RPNRaw
-    features: tuple[Tensor, ...]  # one (B, C, H, W) float32 a pooled level
-
-
-class Drawn(NamedTuple):
-    """The regions of one picture that the loss sees, the P positive ones first."""
-
-    rois: Tensor  # (r, 4)
-    labels: Tensor  # (r,) 0..K-1, K for background
-    deltas: Tensor  # (P, 4) what the positives' boxes have to learn
-    objects: Tensor  # (P,) row of the target that each positive learns
-    truths: Tensor  # (r,) bool: the region is a ground-truth box
-    labelled: Tensor | None  # (K,) bool: what the picture was labelled for; None for every class
 
 
 @HEADS.register_module()
@@ -175,175 +64,13 @@ class FasterRCNNHead(nn.Module):
         self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
     ) -> dict[str, Tensor]:
         """The four losses, each divided by the number of anchors or regions drawn."""
-        proposals = self.rpn.propose(raw.rpn, sizes, training=True)
         find = partial(find_in, self.box, raw.features, sizes=sizes)
-        targets = with_spared(find, self.box, proposals, targets, self.roi)
-        losses = self.rpn.loss(raw.rpn, targets, sizes, seed)
-        drawn = draw_regions(proposals, targets, self.roi, self.num_classes, seed, STAGE)
-        logits, deltas = self.box(raw.features, [d.rois for d in drawn])
-        return {**losses, **box_losses(logits, deltas, drawn, self.box)}
+        proposals, targets, losses = propose_and_loss(
+            self.rpn, raw, targets, sizes, seed, find=find, branches=self.box, settings=self.roi
+        )
+        return {**losses, **stage_loss(self.box, raw.features, proposals, targets, seed, STAGE).losses}
 
     @torch.no_grad()
     def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every picture in pixels of the padded batch, best first."""
         return find_in(self.box, raw.features, self.rpn.propose(raw.rpn, sizes, training=False), sizes)
-
-
-class BoxBranch(nn.Module):
-    """Regions to class logits and box deltas: pooling, convolutions if any, fully connected layers."""
-
-    def __init__(self, in_channels: int, strides: Sequence[int], num_classes: int, settings: RoISettings) -> None:
-        super().__init__()
-        s = self.settings = settings
-        self.strides = tuple(strides[: s.levels])
-        self.pool = Pool(s.pool, s.sampling_ratio, s.aligned, s.offset)
-        self.convs = conv_stack(in_channels, in_channels, s.convs, s.norm)
-        flat = in_channels * s.pool**2
-        self.fcs = nn.ModuleList(nn.Linear(s.channels if i else flat, s.channels) for i in range(s.fcs))
-        width = s.channels if s.fcs else flat
-        self.cls_score = classifier(width, num_classes + 1, s)  # background is the last row
-        self.bbox_pred = nn.Linear(width, 4 if s.class_agnostic else num_classes * 4)
-        self.normalizers = LossNormalizers(s.loss_normalizer, regions=s.batch)
-
-    def forward(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """B x (r, 4) regions to class logits (R, K + 1) and deltas (R, K, 4), or (R, 1, 4) for all classes."""
-        pooled = pool_regions(features[: self.settings.levels], rois, self.strides, self.pool)
-        hidden = self.convs(pooled).flatten(1)
-        for fc in self.fcs:
-            hidden = F.dropout(F.relu(fc(hidden)), self.settings.dropout, self.training)
-        deltas = self.bbox_pred(hidden).float()
-        return self.cls_score(hidden).float(), deltas.view(len(deltas), deltas.shape[1] // 4, 4)
-
-
-def classifier(in_features: int, rows: int, settings: RoISettings) -> nn.Linear:
-    """The layer from features (R, C) to class logits (R, rows)."""
-    if settings.cosine == "none":
-        return nn.Linear(in_features, rows)
-    return CosineClassifier(in_features, rows, scale=settings.cosine_scale, learned=settings.cosine == "learned")
-
-
-def conv_stack(in_channels: int, width: int, depth: int, norm: Norm) -> nn.Sequential:
-    """``depth`` times a 3x3 convolution, a BatchNorm where asked for, and ReLU."""
-    layers = nn.Sequential()
-    for i in range(depth):
-        conv = nn.Conv2d(width if i else in_channels, width, 3, padding=1, bias=norm == "none")
-        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-        if conv.bias is not None:
-            nn.init.zeros_(conv.bias)
-        between = [BatchNorm(width)] if norm == "batch" else []
-        layers.append(nn.Sequential(conv, *between, nn.ReLU(inplace=True)))
-    return layers
-
-
-@torch.no_grad()
-def with_spared(
-    find: Callable[[Sequence[Tensor]], list[Detections]],
-    branches: nn.Module,
-    proposals: Sequence[Tensor],
-    targets: Sequence[Target],
-    s: RoISettings,
-) -> list[Target]:
-    """The targets, with what the detector now takes for objects of classes that a picture was not labelled for.
-
-    Such places are no background to learn (see ``spared`` of :class:`~tldet.structures.Target`). Nothing is computed
-    where every picture was labelled for every class.
-
-    Args:
-        find: B x (r, 4) regions to the detections of every picture.
-        branches: the layers it runs, put into eval mode meanwhile.
-        proposals: B x (r, 4), best first.
-        targets: of the pictures.
-        s: the second stage's settings.
-    """
-    some = [target.partial for target in targets]
-    if not any(some):
-        return list(targets)
-    with evaluating(branches):
-        found = find([boxes[: s.spare_among if one else 0] for boxes, one in zip(proposals, some, strict=True)])
-    return [_spare(target, one.above(s.spare_score)) for target, one in zip(targets, found, strict=True)]
-
-
-def _spare(target: Target, found: Detections) -> Target:
-    if target.labelled is None:
-        return target
-    boxes = found.boxes[~target.labelled[found.labels]]
-    return replace(target, spared=boxes if target.spared is None else torch.cat([target.spared, boxes]))
-
-
-@torch.no_grad()
-def draw_regions(
-    proposals: Sequence[Tensor],
-    targets: Sequence[Target],
-    settings: RoISettings,
-    num_classes: int,
-    seed: int | None,
-    stage: int,
-) -> list[Drawn]:
-    """Sample the regions of each image for the loss. Ground-truth boxes join the proposals, each for its own object."""
-    s, drawn = settings, list[Drawn]()
-    limits = {"positive": s.positive, "negative": s.positive, "least": s.positive, "crowd": s.crowd, "spare": s.spare}
-    matched = [
-        torch.cat([assign(boxes, target, low_quality=s.low_quality, **limits), target.known.objects])
-        for boxes, target in zip(proposals, targets, strict=True)
-    ]
-    generators = [generator_for(seed, target.image_id, stage) for target in targets]
-    sampled = draw(matched, s.batch, s.positive_fraction, generators)
-    for boxes, target, own, (positive, background) in zip(proposals, targets, matched, sampled, strict=True):
-        rois = torch.cat([boxes, target.boxes[target.known.objects]])
-        rows, objects = torch.cat([positive, background]), own[positive]
-        labels = torch.full_like(rows, num_classes)
-        labels[: len(positive)] = target.labels[objects]
-        deltas = encode(target.boxes[objects], rois[positive], s.weights)
-        labelled = target.labelled if target.partial else None
-        drawn.append(Drawn(rois[rows], labels, deltas, objects, rows >= len(boxes), labelled))
-    return drawn
-
-
-def box_losses(logits: Tensor, deltas: Tensor, drawn: Sequence[Drawn], branch: BoxBranch) -> dict[str, Tensor]:
-    """Cross entropy of all regions and smooth L1 of the positive ones, both divided by the number of all.
-
-    The first is that of :func:`~tldet.models.losses.class_loss_sum`.
-
-    Args:
-        logits: (R, K + 1).
-        deltas: (R, K, 4) or (R, 1, 4).
-        drawn: what the regions learn.
-        branch: the branch with its settings and normalizers.
-    """
-    labels, wanted = torch.cat([d.labels for d in drawn]), torch.cat([d.deltas for d in drawn])
-    starts = accumulate((len(d.rois) for d in drawn), initial=0)
-    spans = [(start, start + len(d.objects)) for start, d in zip(starts, drawn, strict=False)]
-    rows = torch.cat([torch.arange(*span, device=labels.device) for span in spans])
-    count = branch.normalizers.divisor("regions", len(labels), len(drawn))
-    box = F.smooth_l1_loss(of_class(deltas, rows, labels[rows]), wanted, beta=branch.settings.beta, reduction="sum")
-    classes = class_loss_sum(logits, labels, [d.labelled for d in drawn], [len(d.rois) for d in drawn])
-    return {"loss_cls": classes / count, "loss_bbox": box / count}
-
-
-def of_class(values: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
-    """(P, ...) of (R, K, ...) at rows and labels (P,); of (R, 1, ...), which serves all classes, at the rows."""
-    return values[rows, labels if values.shape[1] > 1 else torch.zeros_like(labels)]
-
-
-def find_in(
-    box: BoxBranch, features: Sequence[Tensor], rois: Sequence[Tensor], sizes: Sequence[Size]
-) -> list[Detections]:
-    """What a box branch finds in the regions B x (r, 4) of the pyramid L x (B, C, H, W)."""
-    logits, deltas = box(features, rois)
-    return detect(rois, logits.softmax(-1), deltas, sizes, box.settings)
-
-
-def detect(
-    rois: Sequence[Tensor], scores: Tensor, deltas: Tensor, sizes: Sequence[Size], s: RoISettings
-) -> list[Detections]:
-    """Detections of every picture from regions B x (r, 4), probabilities (R, K + 1) and deltas (R, K or 1, 4)."""
-    counts = [len(r) for r in rois]
-    parts = zip(rois, torch.split(scores[:, :-1], counts), torch.split(deltas, counts), sizes, strict=True)
-    return [_detect_one(*part, s) for part in parts]
-
-
-def _detect_one(rois: Tensor, scores: Tensor, deltas: Tensor, size: Size, s: RoISettings) -> Detections:
-    rows, labels = (scores > s.score).nonzero(as_tuple=True)  # only what can count is decoded
-    boxes = clip(decode(of_class(deltas, rows, labels), rois[rows], s.weights), size)
-    wide, found = wide_enough(boxes, s.min_size).nonzero().flatten(), scores[rows, labels]
-    return suppress(boxes[wide], found[wide], labels[wide], s)

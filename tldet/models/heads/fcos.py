@@ -25,18 +25,16 @@ from tldet.models.boxes import (
     AnchorGenerator,
     centerness,
     centre_form,
-    flatten_level,
     flatten_levels,
     from_distances,
     product,
     to_distances,
 )
-from tldet.models.dense import TowerNorm, level_scales, start_towers, tower
-from tldet.models.heads.retinanet import focal_loss_sums
-from tldet.models.losses import giou_loss
+from tldet.models.dense import TowerNorm, level_scales, start_towers, two_towers
+from tldet.models.losses import focal_loss_sums, giou_loss
 from tldet.models.matching import BACKGROUND, learners, spare_crowds
 from tldet.models.normalizers import LossNormalizers, Normalizer
-from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, detections, take_rows
+from tldet.models.postprocess import DenseOutputs, Scoring, SelectSettings, dense_detections
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
@@ -81,7 +79,7 @@ class FCOSSettings(SelectSettings):
     alpha: float = 0.25
     gamma: float = 2.0
     box_weight: Literal["centerness", "equal"] = "centerness"
-    scoring: Literal["product", "root"] = "product"
+    scoring: Scoring = "product"
     loss_normalizer: Normalizer = "running"
     crowd: float = 0.5
     eval_loss: Literal["same", "mmdet"] = "same"
@@ -144,13 +142,10 @@ class FCOSHead(nn.Module):
         self.settings = s = settings or FCOSSettings()
         if len(s.borders) != len(strides) - 1:
             raise ValueError(f"{len(s.borders)} borders for {len(strides)} levels; there is one between every two")
-        width = channels or in_channels
         self.cells = AnchorGenerator([[stride] for stride in strides], [1.0], strides, step=s.step, offset=s.offset)
-        self.cls_tower = tower(in_channels, width, stacked_convs, norm=norm, bias=conv_bias)
-        self.box_tower = tower(in_channels, width, stacked_convs, norm=norm, bias=conv_bias)
-        self.cls_score = nn.Conv2d(width, num_classes, 3, padding=1)
-        self.bbox_pred = nn.Conv2d(width, 4, 3, padding=1)
-        self.centerness = nn.Conv2d(width, 1, 3, padding=1)
+        towers = two_towers(in_channels, channels, stacked_convs, (num_classes, 4), norm=norm, bias=conv_bias)
+        self.cls_tower, self.box_tower, self.cls_score, self.bbox_pred = towers
+        self.centerness = nn.Conv2d(channels or in_channels, 1, 3, padding=1)
         self.scales = level_scales(len(strides)) if scales else None
         self.normalizers = LossNormalizers(s.loss_normalizer, positives=POSITIVES, weights=POSITIVES / 2)
         start_towers(self, self.cls_score, prior)
@@ -233,18 +228,10 @@ class FCOSHead(nn.Module):
     @torch.no_grad()
     def decode(self, raw: FCOSRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every picture in pixels of the padded batch, best first."""
-        s, levels = self.settings, []
-        for cells, logits, distances, central in zip(self.cells(raw.logits), *raw, strict=True):
-            classes = flatten_level(logits, self.num_classes).float()  # (B, N, K)
-            middle = flatten_level(central, 1).float().sigmoid()  # (B, N, 1)
-            if s.scoring == "root":
-                scores, rows, labels = best_pairs((classes.sigmoid() * middle).sqrt(), s.pre_nms)
-                good = scores > s.score
-            else:
-                best, rows, labels = best_pairs(classes, s.pre_nms)
-                good = best.sigmoid() > s.score
-                scores = best.sigmoid() * take_rows(middle, rows).squeeze(-1)
-            points = centre_form(cells)[0][rows]  # (B, n, 2)
-            boxes = from_distances(points, take_rows(flatten_level(distances, 4), rows))
-            levels.append(Candidates(boxes, scores, labels, good))
-        return detections(levels, sizes, s)
+        s, outputs = self.settings, [DenseOutputs(*level) for level in zip(*raw, strict=True)]
+        cells = self.cells(raw.logits)
+        return dense_detections(cells, outputs, _boxes, sizes, s, self.num_classes, s.scoring)
+
+
+def _boxes(distances: Tensor, cells: Tensor, _: int) -> Tensor:
+    return from_distances(centre_form(cells)[0], distances)

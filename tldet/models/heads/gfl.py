@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.config import require_range, require_ranges
@@ -24,17 +23,15 @@ from tldet.models.assigners import assign_adaptively
 from tldet.models.boxes import (
     AnchorGenerator,
     centre_form,
-    flatten_level,
     flatten_levels,
     from_distances,
     to_distances,
 )
-from tldet.models.dense import TowerNorm, level_scales, start_towers, tower
-from tldet.models.heads.retinanet import Background, per_picture
-from tldet.models.losses import distribution_focal_loss, giou_loss, paired_iou
-from tldet.models.matching import Learners, learners
+from tldet.models.dense import TowerNorm, level_scales, start_towers, two_towers
+from tldet.models.losses import distribution_focal_loss, giou_loss, paired_iou, quality_focal_loss_sums
+from tldet.models.matching import learners
 from tldet.models.normalizers import LossNormalizers, Normalizer
-from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, detections, take_rows
+from tldet.models.postprocess import DenseOutputs, SelectSettings, dense_detections
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
@@ -119,12 +116,10 @@ class GFLHead(nn.Module):
         require_range("longest", longest, "[1, inf]")
         self.num_classes, self.strides, self.longest = num_classes, tuple(strides), longest
         self.settings = s = settings or GFLSettings()
-        width = channels or in_channels
         self.anchors = AnchorGenerator([[s.scale * stride] for stride in strides], [1.0], strides, rounding=False)
-        self.cls_tower = tower(in_channels, width, stacked_convs, norm=norm, bias=conv_bias)
-        self.box_tower = tower(in_channels, width, stacked_convs, norm=norm, bias=conv_bias)
-        self.cls_score = nn.Conv2d(width, num_classes, 3, padding=1)
-        self.bbox_pred = nn.Conv2d(width, 4 * (longest + 1), 3, padding=1)
+        outputs = (num_classes, 4 * (longest + 1))
+        towers = two_towers(in_channels, channels, stacked_convs, outputs, norm=norm, bias=conv_bias)
+        self.cls_tower, self.box_tower, self.cls_score, self.bbox_pred = towers
         self.scales = level_scales(len(strides))
         self.normalizers = LossNormalizers(s.loss_normalizer, positives=POSITIVES, weights=POSITIVES * SCORE)
         start_towers(self, self.cls_score, prior)
@@ -177,26 +172,8 @@ class GFLHead(nn.Module):
     @torch.no_grad()
     def decode(self, raw: GFLRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every picture in pixels of the padded batch, best first."""
-        s, levels = self.settings, []
-        for stride, anchors, logits, said in zip(self.strides, self.anchors(raw.logits), *raw, strict=True):
-            best, rows, labels = best_pairs(flatten_level(logits, self.num_classes), s.pre_nms)  # (B, n)
-            distances = self._mean(take_rows(flatten_level(said, 4 * (self.longest + 1)), rows)) * stride
-            scores = best.sigmoid()
-            boxes = from_distances(centre_form(anchors[rows])[0], distances)
-            levels.append(Candidates(boxes, scores, labels, scores > s.score))
-        return detections(levels, sizes, s)
+        outputs = [DenseOutputs(*level) for level in zip(*raw, strict=True)]
+        return dense_detections(self.anchors(raw.logits), outputs, self._boxes, sizes, self.settings, self.num_classes)
 
-
-def quality_focal_loss_sums(logits: Tensor, learn: Learners, quality: Tensor, *, beta: float) -> Tensor:
-    """(B,) quality focal loss (Li et al. 2020, equation 2), summed: the class score learns how good the box is.
-
-    Args:
-        logits: (B, M, K) raw scores.
-        learn: see :func:`focal_loss_sums`.
-        quality: (P,) what the score of each object should be, in 0..1.
-        beta: how much entries that are nearly right are damped.
-    """
-    background, at = Background.apply(logits, beta, learn)
-    damping = (quality - torch.sigmoid(at)).abs() ** beta
-    here = damping * F.binary_cross_entropy_with_logits(at, quality, reduction="none")
-    return torch.as_tensor(background + per_picture(here, learn))
+    def _boxes(self, said: Tensor, anchors: Tensor, level: int) -> Tensor:
+        return from_distances(centre_form(anchors)[0], self._mean(said) * self.strides[level])

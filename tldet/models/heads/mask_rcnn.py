@@ -11,64 +11,18 @@ M = 2 S side of a mask.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tldet.device import true_rows
-from tldet.masks import InstanceMasks, Paste
-from tldet.models.heads.faster_rcnn import (
-    STAGE,
-    BoxBranch,
-    Drawn,
-    Norm,
-    RoISettings,
-    TwoStageRaw,
-    box_losses,
-    conv_stack,
-    draw_regions,
-    find_in,
-    of_class,
-    with_spared,
-)
-from tldet.models.heads.rpn import RPN, RPNSettings
-from tldet.models.normalizers import LossNormalizers
-from tldet.models.pooling import Pool, as_floats, pool_regions
+from tldet.models.pooling import as_floats
+from tldet.models.two_stage.box import BoxBranch, RoISettings, find_in
+from tldet.models.two_stage.loss import STAGE, TwoStageRaw, propose_and_loss, stage_loss
+from tldet.models.two_stage.mask import MaskBranch, MaskSettings, mask_loss, with_masks
+from tldet.models.two_stage.rpn import RPN, RPNSettings
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
-from tldet.vision import torchvision
-
-CHUNK = 20_000_000  # pixels of target masks held as float at once: 80 MB
-
-
-@dataclass(frozen=True)
-class MaskSettings:
-    """Settings of the mask branch; levels, sampling and alignment of the pooled features are those of the box branch.
-
-    Attributes:
-        pool: side S of the pooled grid; a mask has twice as many cells.
-        convs: 3x3 convolutions before the upsampling.
-        channels: their width.
-        norm: "batch" puts a BatchNorm behind each of them.
-        class_agnostic: one mask for all classes instead of one a class.
-        targets: target value of a mask cell. "coverage": fraction of the cell that the object covers; "mmdet": 1 if the
-            fraction is at least 0.5, else 0; "torchvision": the fraction, sampled half a pixel further right and down.
-        threshold: see :class:`~tldet.masks.InstanceMasks`.
-        paste: see :class:`~tldet.masks.InstanceMasks`.
-    """
-
-    pool: int = 14
-    convs: int = 4
-    channels: int = 256
-    norm: Norm = "none"
-    class_agnostic: bool = False
-    targets: Literal["coverage", "mmdet", "torchvision"] = "coverage"
-    threshold: float = 0.5
-    paste: Paste = "sampled"
 
 
 @HEADS.register_module()
@@ -115,116 +69,16 @@ class MaskRCNNHead(nn.Module):
         self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
     ) -> dict[str, Tensor]:
         """Faster R-CNN's four losses and ``loss_mask``, the mean over the cells of all positive regions."""
-        proposals = self.rpn.propose(raw.rpn, sizes, training=True)
         find = partial(find_in, self.box, raw.features, sizes=sizes)
-        targets = with_spared(find, self.box, proposals, targets, self.roi)
-        losses = self.rpn.loss(raw.rpn, targets, sizes, seed)
-        drawn = draw_regions(proposals, targets, self.roi, self.num_classes, seed, STAGE)
-        logits, deltas = self.box(raw.features, [d.rois for d in drawn])
-        losses.update(box_losses(logits, deltas, drawn, self.box))
-        return {**losses, "loss_mask": mask_loss(self.mask, raw.features, drawn, targets)}
+        proposals, targets, losses = propose_and_loss(
+            self.rpn, raw, targets, sizes, seed, find=find, branches=self.box, settings=self.roi
+        )
+        boxes = stage_loss(self.box, raw.features, proposals, targets, seed, STAGE)
+        masks = mask_loss(self.mask, raw.features, boxes.drawn, targets)
+        return {**losses, **boxes.losses, "loss_mask": masks}
 
     @torch.no_grad()
     def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every picture in pixels of the padded batch, best first, each with its mask."""
         found = find_in(self.box, raw.features, self.rpn.propose(raw.rpn, sizes, training=False), sizes)
         return with_masks([self.mask], raw.features, found, sizes)
-
-
-class MaskBranch(nn.Module):
-    """Regions to mask logits (He et al. 2017, figure 4 right): pooling, convolutions, upsampling by two."""
-
-    def __init__(
-        self, in_channels: int, strides: Sequence[int], num_classes: int, roi: RoISettings, settings: MaskSettings
-    ) -> None:
-        super().__init__()
-        s = self.settings = settings
-        self.strides = tuple(strides[: roi.levels])
-        self.pool = Pool(s.pool, roi.sampling_ratio, roi.aligned, roi.offset)
-        self.convs = conv_stack(in_channels, s.channels, s.convs, s.norm)
-        width = s.channels if s.convs else in_channels
-        self.upsample = nn.ConvTranspose2d(width, s.channels, 2, stride=2)
-        self.mask_logits = nn.Conv2d(s.channels, 1 if s.class_agnostic else num_classes, 1)
-        self.normalizers = LossNormalizers(roi.loss_normalizer, positives=max(1.0, roi.batch * roi.positive_fraction))
-        for layer in (self.upsample, self.mask_logits):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> Tensor:
-        """B x (r, 4) regions to logits (R, K, M, M), or (R, 1, M, M) for all classes."""
-        pooled = pool_regions(features[: len(self.strides)], rois, self.strides, self.pool)
-        logits: Tensor = self.mask_logits(F.relu(self.upsample(self.convs(pooled))))
-        return logits.float()
-
-
-def mask_loss(
-    branch: MaskBranch, features: Sequence[Tensor], drawn: Sequence[Drawn], targets: Sequence[Target]
-) -> Tensor:
-    """Binary cross entropy of the true class's mask (He et al. 2017, section 3), the mean over cells and positives.
-
-    An object whose mask has no pixel (its annotation has none) teaches its box, but no mask.
-
-    Raises:
-        ValueError: a target has no masks.
-    """
-    masks = [target.masks for target in targets if target.masks is not None]
-    if len(masks) < len(targets):
-        raise ValueError("a mask branch needs masks in its targets: set data.train.masks and data.val.masks")
-    rois, wanted, labels = [], [], []
-    seen = true_rows([has_pixels(mask)[one.objects] for one, mask in zip(drawn, masks, strict=True)])
-    for one, target, mask, rows in zip(drawn, targets, masks, seen, strict=True):
-        objects = one.objects[rows]
-        rois.append(one.rois[rows])
-        labels.append(target.labels[objects])
-        wanted.append(mask_targets(mask, objects, rois[-1], branch))
-    logits, label, truth = branch(features, rois), torch.cat(labels), torch.cat(wanted)
-    chosen = of_class(logits, torch.arange(len(label), device=label.device), label)
-    cells = truth.shape[1] * truth.shape[2] * branch.normalizers.divisor("positives", len(truth), len(targets))
-    return F.binary_cross_entropy_with_logits(chosen, truth, reduction="sum") / cells
-
-
-def has_pixels(masks: Tensor) -> Tensor:
-    """(N,) bool: whether each mask (N, H, W) has a pixel."""
-    return masks.flatten(1).amax(1) > 0
-
-
-@torch.no_grad()
-def mask_targets(masks: Tensor, objects: Tensor, rois: Tensor, branch: MaskBranch) -> Tensor:
-    """(P, M, M) float in 0..1: each region's object, cropped to the region and resized.
-
-    Only the masks of the regions at hand become float, a few at a time: memory does not grow with objects x pixels.
-
-    Args:
-        masks: (N, H, W) uint8 of 0 and 1.
-        objects: (P,) rows of ``masks``.
-        rois: (P, 4) xyxy pixels.
-        branch: the branch, for its grid size and kind of targets.
-    """
-    side, form = 2 * branch.pool.side, branch.settings.targets
-    at_once = max(1, CHUNK // max(masks[0].numel() if len(masks) else 1, 1))
-    parts = [rois.new_zeros(0, side, side)]
-    for rows, boxes in zip(torch.split(objects, at_once), torch.split(rois, at_once), strict=True):
-        if len(rows):
-            number = torch.arange(len(rows), device=rois.device, dtype=rois.dtype)[:, None]
-            regions = torch.cat([number, boxes], 1)
-            cropped = masks[rows][:, None].float()
-            parts.append(torchvision.ops.roi_align(cropped, regions, side, 1.0, 0, form != "torchvision")[:, 0])
-    target = torch.cat(parts)
-    return (target >= 0.5).float() if form == "mmdet" else target
-
-
-def with_masks(
-    branches: Sequence[MaskBranch], features: Sequence[Tensor], found: Sequence[Detections], sizes: Sequence[Size]
-) -> list[Detections]:
-    """The detections with the mask of their class, averaged over the branches' probabilities."""
-    boxes, labels = [one.boxes for one in found], torch.cat([one.labels for one in found])
-    rows = torch.arange(len(labels), device=labels.device)
-    drawn = [of_class(branch(features, boxes), rows, labels).sigmoid() for branch in branches]
-    patches = torch.split(torch.stack(drawn).mean(0), [len(one) for one in found])
-    s = branches[0].settings
-    masks = [
-        InstanceMasks(patch, one.boxes, size, s.threshold, s.paste)
-        for patch, one, size in zip(patches, found, sizes, strict=True)
-    ]
-    return [replace(one, masks=mask) for one, mask in zip(found, masks, strict=True)]

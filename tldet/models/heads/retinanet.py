@@ -9,28 +9,25 @@ Letters for shapes: B pictures, L levels, A anchors a cell, N anchors of a level
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from tldet.config import require_ranges
-from tldet.models.boxes import AnchorGenerator, decode, encode, flatten_level, flatten_levels
-from tldet.models.dense import TowerNorm, start_towers, tower
-from tldet.models.losses import giou_loss
-from tldet.models.matching import Learners, Rescue, assign, learners
+from tldet.models.boxes import AnchorGenerator, decode, encode, flatten_levels
+from tldet.models.dense import TowerNorm, start_towers, two_towers
+from tldet.models.losses import focal_loss_sums, giou_loss
+from tldet.models.matching import Rescue, assign, learners
 from tldet.models.normalizers import LossNormalizers, Normalizer
-from tldet.models.postprocess import Candidates, SelectSettings, best_pairs, detections, take_rows
+from tldet.models.postprocess import DenseOutputs, SelectSettings, dense_detections
 from tldet.registry import HEADS
 from tldet.structures import Detections, Size, Target
 
 POSITIVES = 100.0  # assumed per image before the first step
-BLOCK = 2**18  # logits looked at together on a processor: what is computed from them stays in its cache
 
 
 @dataclass(frozen=True)
@@ -122,12 +119,11 @@ class RetinaNetHead(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.settings = settings or RetinaSettings()
-        s, width = self.settings, channels or in_channels
+        s = self.settings
         self.anchors = AnchorGenerator(s.sizes, s.ratios, strides, rounding=s.rounding, step=s.step)
-        self.cls_tower = tower(in_channels, width, stacked_convs, norm=norm, bias=conv_bias)
-        self.box_tower = tower(in_channels, width, stacked_convs, norm=norm, bias=conv_bias)
-        self.cls_score = nn.Conv2d(width, self.anchors.per_cell * num_classes, 3, padding=1)
-        self.bbox_pred = nn.Conv2d(width, self.anchors.per_cell * 4, 3, padding=1)
+        outputs = (self.anchors.per_cell * num_classes, self.anchors.per_cell * 4)
+        towers = two_towers(in_channels, channels, stacked_convs, outputs, norm=norm, bias=conv_bias)
+        self.cls_tower, self.box_tower, self.cls_score, self.bbox_pred = towers
         kind: Normalizer = "running" if s.loss_normalizer == "running" else "batch"
         self.normalizers = LossNormalizers(kind, positives=POSITIVES)
         start_towers(self, self.cls_score, prior)
@@ -166,81 +162,8 @@ class RetinaNetHead(nn.Module):
     @torch.no_grad()
     def decode(self, raw: RetinaRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every picture in pixels of the padded batch, best first."""
-        s, levels = self.settings, []
-        for anchors, logits, deltas in zip(self.anchors(raw.logits), raw.logits, raw.deltas, strict=True):
-            best, rows, labels = best_pairs(flatten_level(logits, self.num_classes), s.pre_nms)  # (B, n)
-            boxes = decode(take_rows(flatten_level(deltas, 4), rows), anchors[rows], s.weights)
-            scores = best.sigmoid()
-            levels.append(Candidates(boxes, scores, labels, scores > s.score))
-        return detections(levels, sizes, s)
+        outputs = [DenseOutputs(*level) for level in zip(*raw, strict=True)]
+        return dense_detections(self.anchors(raw.logits), outputs, self._boxes, sizes, self.settings, self.num_classes)
 
-
-def focal_loss_sums(logits: Tensor, learn: Learners, *, alpha: float, gamma: float) -> Tensor:
-    """(B,) sigmoid focal loss (Lin et al. 2017, equation 5), summed over a picture.
-
-    Args:
-        logits: (B, M, K) raw scores.
-        learn: which references are objects of which class; all other entries that count are background.
-        alpha: weight of objects (1 - alpha for background).
-        gamma: how much easy entries are damped.
-    """
-    background, at = Background.apply(logits, gamma, learn)
-    here = torch.sigmoid(-at) ** gamma * F.softplus(-at)
-    return torch.as_tensor((1 - alpha) * background + alpha * per_picture(here, learn))
-
-
-def per_picture(values: Tensor, learn: Learners) -> Tensor:
-    """(B,) sums of the values (P,) of objects."""
-    return values.new_zeros(len(learn.counted)).index_add(0, learn.picture, values)
-
-
-class Background(torch.autograd.Function):
-    """(B,) sums of sigmoid(x)^power * softplus(x) over the entries that are background, and (P,) logits of the objects.
-
-    Loss and gradient come from one pass over blocks; autograd would write and read ten tensors as large as the logits.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, power: float, learn: Learners) -> tuple[Tensor, Tensor]:
-        """Also the gradient of the sums, where one is wanted."""
-        # float16 would lose the slope of an easy entry before the loss is scaled; bfloat16 has float32's range
-        kept = torch.float32 if logits.dtype == torch.float16 else logits.dtype
-        slope = torch.empty_like(logits, dtype=kept) if ctx.needs_input_grad[0] else None
-        rows = max(1, BLOCK // logits.shape[-1]) if logits.device.type == "cpu" else max(1, logits.shape[1])
-        sums = []
-        for picture, counted in enumerate(learn.counted):
-            spared = ~counted[:, None] if learn.classes is None else ~(counted[:, None] & learn.classes[picture])
-            slopes: Iterable[Tensor | None] = repeat(None) if slope is None else torch.split(slope[picture], rows)
-            blocks = zip(torch.split(logits[picture], rows), torch.split(spared, rows), slopes, strict=False)
-            sums.append(torch.stack([_add_block(x.float(), power, drop, out) for x, drop, out in blocks]).sum())
-        objects = (learn.picture, learn.place, learn.labels)
-        at = logits[objects].float()
-        there = torch.sigmoid(at) ** power * F.softplus(at)
-        if learn.classes is not None:
-            there = there * learn.classes[learn.picture, learn.labels]  # the others are not in the sums
-        ctx.save_for_backward(slope, *objects)
-        ctx.dtype = logits.dtype
-        return torch.stack(sums).index_add(0, learn.picture, -there), at
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, of_sums: Tensor, of_at: Tensor) -> tuple[Tensor, None, None]:
-        """An object's entry has the gradient of ``at`` alone."""
-        slope, *objects = ctx.saved_tensors
-        gradient = torch.empty_like(slope, dtype=ctx.dtype)
-        if slope.device.type == "cpu":
-            for picture, factor in enumerate(of_sums):  # a number: by a tensor all would be copied to float32 and back
-                torch.mul(slope[picture], factor, out=gradient[picture])
-        else:
-            torch.mul(slope, of_sums[:, None, None], out=gradient)
-        return gradient.index_put_(tuple(objects), of_at.to(ctx.dtype)), None, None
-
-
-def _add_block(x: Tensor, power: float, spared: Tensor, slope: Tensor | None) -> Tensor:
-    """The sum over a block (n, K) but for what is spared; writes the slope."""
-    score, soft = torch.sigmoid(x), F.softplus(x)
-    damping = score**power
-    if slope is not None:
-        rising = (1 - score).mul_(soft).mul_(power).add_(score).mul_(damping)
-        slope.copy_(rising.masked_fill_(spared, 0))
-    return damping.mul_(soft).masked_fill_(spared, 0).sum()
+    def _boxes(self, deltas: Tensor, anchors: Tensor, _: int) -> Tensor:
+        return decode(deltas, anchors, self.settings.weights)

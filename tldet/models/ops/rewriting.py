@@ -1,8 +1,8 @@
 """Replacement of the backward pass of depthwise convolutions by :mod:`tldet.models.ops.depthwise`.
 
-The class of a module is replaced; parameters, buffers and the state dict stay the same objects. Calls of
-``torch.conv2d`` inside the module are intercepted, so that any module works, also if it pads (timm's SAME padding) or
-scales the weight (folded norm) before the call.
+An overlay replaces the module; parameters, buffers and state-dict keys stay the same. Calls of ``torch.conv2d`` inside
+the module are intercepted, so that any module works, also if it pads (timm's SAME padding) or scales the weight (folded
+norm) before the call.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +28,7 @@ from tldet.models.ops.depthwise import (
     supports,
     weight_gradient,
 )
+from tldet.models.overlay import Overlay, original, overlay, replace_modules
 
 WORTH_IT = 0.8  # largest time of a rewritten gradient that is used, relative to the native one
 ROUNDS, LIMIT = 5, 0.3  # timed rounds per gradient; no new round after LIMIT seconds
@@ -45,12 +45,13 @@ class _Intercept(TorchFunctionMode):
         return (self.replacement if func is torch.conv2d else func)(*args, **(kwargs or {}))
 
 
-class Rewritten(nn.Module):
-    """Mixin of a module whose depthwise convolution has a rewritten backward pass.
+class Rewritten(Overlay):
+    """Overlay of a module whose depthwise convolution has a rewritten backward pass.
 
     Without gradients, in export and in compilation, the module behaves exactly as before.
     """
 
+    name_prefix = "Rewritten"
     rewritten_parts: list[Part]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -62,43 +63,23 @@ class Rewritten(nn.Module):
         with _Intercept(lambda *conv, **named: depthwise_conv2d(parts, *conv, **named)):
             return super().forward(*args, **kwargs)
 
-    def __reduce_ex__(self, _: Any) -> Any:
-        return _blank, (_original(self),), self.__dict__
-
-
-def _original(module: Rewritten) -> Any:
-    return type(module).__bases__[1]
-
-
-def _blank(kind: type[nn.Module]) -> Any:
-    """Create a module of the rewritten ``kind`` without state, for copying and pickling."""
-    made = _rewritten(kind)
-    return made.__new__(made)
-
-
-def _combined(kind: type[nn.Module]) -> Any:
-    return type(f"Rewritten{kind.__name__}", (Rewritten, kind), {"__module__": kind.__module__})
-
-
-_rewritten: Any = cache(_combined)  # one class per kind
-
 
 def rewrite(model: nn.Module, rewrites: Mapping[str, Sequence[Part]]) -> None:
-    """Rewrite the backward passes of the named modules in place, and restore those of all others.
+    """Rewrite the backward passes of the named submodules, and restore those of all others.
 
-    Parameters, buffers and the state dict stay the same objects.
+    Parameters, buffers and state-dict keys stay the same.
 
     Args:
-        model: the model.
+        model: the model; its submodules are replaced.
         rewrites: gradients to rewrite, by module name.
     """
+    replacements: dict[nn.Module, nn.Module] = {}
     for name, module in model.named_modules():
-        if isinstance(module, Rewritten):
-            module.__class__ = _original(module)
-            del module.rewritten_parts
-        if parts := rewrites.get(name):
-            module.__class__ = _rewritten(type(module))
-            cast(Rewritten, module).rewritten_parts = list(parts)
+        parts = rewrites.get(name)
+        if parts or isinstance(module, Rewritten):
+            plain = original(module) if isinstance(module, Rewritten) else module
+            replacements[module] = overlay(plain, Rewritten, rewritten_parts=list(parts)) if parts else plain
+    replace_modules(model, replacements)
 
 
 def depthwise_calls(model: nn.Module, run: Callable[[], object]) -> dict[str, Call]:

@@ -18,8 +18,8 @@ from tldet.data.shots import TOLD
 from tldet.errors import CheckpointError, ConfigError
 from tldet.labelled import LABELLED
 from tldet.models.detector import Detector, build_detector
-from tldet.models.heads.faster_rcnn import BoxBranch
 from tldet.models.hollow import hollow
+from tldet.models.two_stage.box import BoxBranch
 from tldet.wording import counted
 from tldet.workflows.fewshot.plan import ARMS
 from tldet.workflows.options import Request

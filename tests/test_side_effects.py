@@ -1,0 +1,177 @@
+"""Library functions leave the process as it is: environment, thread counts, allocator and imported modules."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tools import same
+from tldet.engine.frozen_norms import FoldedConv2d
+from tldet.engine.precision import Precision
+from tldet.models.ops.depthwise import PARTS
+from tldet.models.ops.rewriting import Rewritten, depthwise_calls
+from tldet.transfer.restore import restore
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = ("cli.py", "quickstart.py", "commands", "benchmarks")  # may change their own process
+LOADER_PROCESS = {"data/workers.py": {"torch.set_num_threads", "cv2.setNumThreads"}}  # calm_worker runs in no other
+RESTORED = {"data/crops.py": {"os.environ[]"}}  # within one import; see test_use_leaves_the_process_as_it_was
+CALLS = (
+    *("os.environ.update", "os.environ.setdefault", "os.environ.pop", "os.environ.clear", "os.putenv", "os.unsetenv"),
+    *("os.execv", "os.execve", "os.execvp", "os.execl", "os.chdir", "os.umask", "os.nice", "os.sched_setaffinity"),
+    *("torch.set_num_threads", "torch.set_num_interop_threads", "cv2.setNumThreads", "cv2.setUseOptimized"),
+    *("torch.set_default_dtype", "torch.set_default_device", "sys.modules.update", "sys.modules.pop"),
+)
+PREPARE = """
+import os, pkgutil, sys
+import cv2, matplotlib, mmengine, timm, torch, torchvision  # what these change is theirs
+
+def resident():
+    return int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+
+def keeps_freed_memory():
+    before = resident()
+    block = bytearray(b'x') * 200_000_000
+    del block
+    return resident() - before > 100_000_000
+
+def state():
+    threads = torch.get_num_threads(), torch.get_num_interop_threads(), cv2.getNumThreads()
+    return dict(os.environ), threads, sys.platform == 'linux' and keeps_freed_memory()
+
+before, imported = state(), dict(sys.modules)
+"""
+COMPARE = """
+after = state()
+assert before == after, (before, after)
+assert all(sys.modules.get(name) is module for name, module in imported.items())
+"""
+
+
+def run_python(code: str) -> str:
+    environment = {k: v for k, v in os.environ.items() if k != "NO_ALBUMENTATIONS_UPDATE"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def is_library(path: Path) -> bool:
+    return path.relative_to(ROOT / "tldet").parts[0] not in COMMANDS
+
+
+def test_import_leaves_the_process_as_it_was() -> None:
+    code = f"{PREPARE}import tldet, importlib\n"
+    code += f"skipped = {[Path(name).stem for name in COMMANDS]!r}\n"
+    code += "names = [module.name for module in pkgutil.walk_packages(tldet.__path__, 'tldet.')]\n"
+    code += "names = [name for name in names if name.split('.')[1] not in skipped]\n"
+    code += f"for name in names: importlib.import_module(name)\nassert len(names) > 100{COMPARE}"
+    run_python(code)
+
+
+def test_torchvision_is_imported_as_it_is() -> None:
+    code = "import sys, tldet; tldet.load; import torch._dynamo.utils as u"
+    code += "; ops = sys.modules['torchvision.ops.roi_align']"
+    code += "; print(u.__file__ is not None, ops.is_compile_supported is u.is_compile_supported)"
+    assert run_python(code).split() == ["True", "True"]
+
+
+def test_use_leaves_the_process_as_it_was(digits: Path, run: Path, tmp_path: Path) -> None:
+    """Also the environment variable that is set while albumentations is imported."""
+    options = ["data.loader.batch_size=2", "training.precision=fp32"]
+    image = next((digits / "test").glob("*.jpg"), None) or next((digits / "test").glob("*.png"))
+    code = f"""{PREPARE}
+import tldet
+from tldet.inference.run import predict
+from tldet.workflows.test import test
+from tldet.data.crops import albumentations
+assert 'albumentations' not in sys.modules and albumentations()
+tldet.finetune({str(digits)!r}, out={str(tmp_path / "out")!r}, model='retinanet_lite0', steps=1, options={options!r})
+test({str(run / "best.pt")!r}, device='cpu')
+predict({str(run / "best.pt")!r}, [{str(image)!r}], json_path={str(tmp_path / "found.json")!r}, device='cpu')
+{COMPARE}"""
+    run_python(code)
+
+
+def changes(source: str) -> set[str]:
+    """Changes of the process and of the classes of objects in a source text."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            targets = [
+                t for target in node.targets for t in (target.elts if isinstance(target, ast.Tuple) else [target])
+            ]
+        elif isinstance(node, (ast.AugAssign, ast.AnnAssign)):
+            targets = [node.target]
+        elif isinstance(node, ast.Delete):
+            targets = node.targets
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in CALLS:
+            found.add(ast.unparse(node.func))
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            found |= {"ctypes"} & set(names)
+        for target in targets:
+            if isinstance(target, ast.Attribute) and target.attr == "__class__":
+                found.add("__class__")
+            if isinstance(target, ast.Subscript) and ast.unparse(target.value) in ("os.environ", "sys.modules"):
+                found.add(f"{ast.unparse(target.value)}[]")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import ctypes", {"ctypes"}),
+        ("from ctypes import CDLL", {"ctypes"}),
+        ("a.__class__, b.c = X, Y", {"__class__"}),
+        ("os.environ['A'] = 'b'", {"os.environ[]"}),
+        ("def f():\n    del sys.modules[name]", {"sys.modules[]"}),
+        ("torch.set_num_threads(1)", {"torch.set_num_threads"}),
+        ("x = os.environ.get('A'), sys.modules['b']", set()),
+    ],
+)
+def test_the_search_finds_changes(source: str, expected: set[str]) -> None:
+    assert changes(source) == expected
+
+
+def test_library_code_does_not_change_the_process() -> None:
+    allowed = {**LOADER_PROCESS, **RESTORED}
+    found = {
+        name: changed
+        for path in sorted((ROOT / "tldet").rglob("*.py"))
+        if is_library(path) and (changed := changes(path.read_text(encoding="utf-8")))
+        if changed != allowed.get(name := path.relative_to(ROOT / "tldet").as_posix())
+    }
+    assert found == {}
+
+
+def test_a_fine_tuned_model_can_be_copied_and_pickled(run: Path) -> None:
+    """With folded norms and rewritten convolutions, as the trainer leaves it."""
+    from tldet.engine.frozen_norms import fold_frozen_norms
+
+    model, _ = restore(run / "best.pt")
+    keys = list(model.state_dict())
+    assert fold_frozen_norms(model.backbone.freeze().train()) >= 40  # type: ignore[operator]
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    found = depthwise_calls(model, lambda: model.backbone(image))
+    Precision(rewrites=dict.fromkeys(found, PARTS)).prepare(model)
+    kinds = [isinstance(m, (FoldedConv2d, Rewritten)) for m in model.modules()]
+    assert sum(kinds) >= 40
+    expected = model.backbone(image)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert list(other.state_dict()) == keys
+        assert same(dict(other.state_dict()), dict(model.state_dict()))
+        assert [isinstance(m, (FoldedConv2d, Rewritten)) for m in other.modules()] == kinds
+        assert all(torch.equal(a, b) for a, b in zip(other.backbone(image), expected, strict=True))
+        own = {id(p) for p in other.parameters()}
+        assert own.isdisjoint(id(p) for p in model.parameters())
+        torch.autograd.backward(sum(level.sum() for level in other.backbone(image)))
+        assert all(p.grad is None for p in model.parameters())

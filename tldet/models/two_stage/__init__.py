@@ -1,0 +1,1 @@
+"""Stages of two-stage detectors: region proposals, box branch, mask branch, and their losses."""

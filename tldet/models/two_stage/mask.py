@@ -1,0 +1,152 @@
+"""Mask branch of two-stage detectors (He et al. 2017).
+
+Letters for shapes: B images, R regions of all images, P of them positive, K classes, C channels, S side of the pooled
+grid, M = 2 S side of a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from tldet.device import true_rows
+from tldet.masks import InstanceMasks, Paste
+from tldet.models.normalizers import LossNormalizers
+from tldet.models.ops.roi_align import Pool
+from tldet.models.pooling import pool_regions
+from tldet.models.two_stage.box import Norm, RoISettings, conv_stack, of_class
+from tldet.models.two_stage.loss import Drawn
+from tldet.structures import Detections, Size, Target
+
+CHUNK = 20_000_000  # pixels of target masks held as float at once: 80 MB
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """Settings of the mask branch; levels, sampling and alignment of the pooled features are those of the box branch.
+
+    Attributes:
+        pool: side S of the pooled grid; a mask has twice as many cells.
+        convs: 3x3 convolutions before the upsampling.
+        channels: their width.
+        norm: "batch" puts a BatchNorm behind each of them.
+        class_agnostic: one mask for all classes instead of one a class.
+        targets: target value of a mask cell. "coverage": fraction of the cell that the object covers; "mmdet": 1 if the
+            fraction is at least 0.5, else 0; "torchvision": the fraction, sampled half a pixel further right and down.
+        threshold: see :class:`~tldet.masks.InstanceMasks`.
+        paste: see :class:`~tldet.masks.InstanceMasks`.
+    """
+
+    pool: int = 14
+    convs: int = 4
+    channels: int = 256
+    norm: Norm = "none"
+    class_agnostic: bool = False
+    targets: Literal["coverage", "mmdet", "torchvision"] = "coverage"
+    threshold: float = 0.5
+    paste: Paste = "sampled"
+
+
+class MaskBranch(nn.Module):
+    """Regions to mask logits (He et al. 2017, figure 4 right): pooling, convolutions, upsampling by two."""
+
+    def __init__(
+        self, in_channels: int, strides: Sequence[int], num_classes: int, roi: RoISettings, settings: MaskSettings
+    ) -> None:
+        super().__init__()
+        s = self.settings = settings
+        self.strides = tuple(strides[: roi.levels])
+        self.pool = Pool(s.pool, roi.sampling_ratio, roi.aligned, roi.offset)
+        self.convs = conv_stack(in_channels, s.channels, s.convs, s.norm)
+        width = s.channels if s.convs else in_channels
+        self.upsample = nn.ConvTranspose2d(width, s.channels, 2, stride=2)
+        self.mask_logits = nn.Conv2d(s.channels, 1 if s.class_agnostic else num_classes, 1)
+        self.normalizers = LossNormalizers(roi.loss_normalizer, positives=max(1.0, roi.batch * roi.positive_fraction))
+        for layer in (self.upsample, self.mask_logits):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> Tensor:
+        """B x (r, 4) regions to logits (R, K, M, M), or (R, 1, M, M) for all classes."""
+        pooled = pool_regions(features[: len(self.strides)], rois, self.strides, self.pool)
+        logits: Tensor = self.mask_logits(F.relu(self.upsample(self.convs(pooled))))
+        return logits.float()
+
+
+def mask_loss(
+    branch: MaskBranch, features: Sequence[Tensor], drawn: Sequence[Drawn], targets: Sequence[Target]
+) -> Tensor:
+    """Binary cross entropy of the true class's mask (He et al. 2017, section 3), the mean over cells and positives.
+
+    An object whose mask has no pixel (its annotation has none) teaches its box, but no mask.
+
+    Raises:
+        ValueError: a target has no masks.
+    """
+    masks = [target.masks for target in targets if target.masks is not None]
+    if len(masks) < len(targets):
+        raise ValueError("a mask branch needs masks in its targets: set data.train.masks and data.val.masks")
+    rois, wanted, labels = [], [], []
+    seen = true_rows([has_pixels(mask)[one.objects] for one, mask in zip(drawn, masks, strict=True)])
+    for one, target, mask, rows in zip(drawn, targets, masks, seen, strict=True):
+        objects = one.objects[rows]
+        rois.append(one.rois[rows])
+        labels.append(target.labels[objects])
+        wanted.append(mask_targets(mask, objects, rois[-1], branch))
+    logits, label, truth = branch(features, rois), torch.cat(labels), torch.cat(wanted)
+    chosen = of_class(logits, torch.arange(len(label), device=label.device), label)
+    cells = truth.shape[1] * truth.shape[2] * branch.normalizers.divisor("positives", len(truth), len(targets))
+    return F.binary_cross_entropy_with_logits(chosen, truth, reduction="sum") / cells
+
+
+def has_pixels(masks: Tensor) -> Tensor:
+    """(N,) bool: whether each mask (N, H, W) has a pixel."""
+    return masks.flatten(1).amax(1) > 0
+
+
+@torch.no_grad()
+def mask_targets(masks: Tensor, objects: Tensor, rois: Tensor, branch: MaskBranch) -> Tensor:
+    """(P, M, M) float in 0..1: each region's object, cropped to the region and resized.
+
+    Only the masks of the regions at hand become float, a few at a time: memory does not grow with objects x pixels.
+
+    Args:
+        masks: (N, H, W) uint8 of 0 and 1.
+        objects: (P,) rows of ``masks``.
+        rois: (P, 4) xyxy pixels.
+        branch: the branch, for its grid size and kind of targets.
+    """
+    side, form = 2 * branch.pool.side, branch.settings.targets
+    at_once = max(1, CHUNK // max(masks[0].numel() if len(masks) else 1, 1))
+    parts = [rois.new_zeros(0, side, side)]
+    for rows, boxes in zip(torch.split(objects, at_once), torch.split(rois, at_once), strict=True):
+        if len(rows):
+            number = torch.arange(len(rows), device=rois.device, dtype=rois.dtype)[:, None]
+            regions = torch.cat([number, boxes], 1)
+            cropped = masks[rows][:, None].float()
+            parts.append(torchvision.ops.roi_align(cropped, regions, side, 1.0, 0, form != "torchvision")[:, 0])
+    target = torch.cat(parts)
+    return (target >= 0.5).float() if form == "mmdet" else target
+
+
+def with_masks(
+    branches: Sequence[MaskBranch], features: Sequence[Tensor], found: Sequence[Detections], sizes: Sequence[Size]
+) -> list[Detections]:
+    """The detections with the mask of their class, averaged over the branches' probabilities."""
+    boxes, labels = [one.boxes for one in found], torch.cat([one.labels for one in found])
+    rows = torch.arange(len(labels), device=labels.device)
+    drawn = [of_class(branch(features, boxes), rows, labels).sigmoid() for branch in branches]
+    patches = torch.split(torch.stack(drawn).mean(0), [len(one) for one in found])
+    s = branches[0].settings
+    masks = [
+        InstanceMasks(patch, one.boxes, size, s.threshold, s.paste)
+        for patch, one, size in zip(patches, found, sizes, strict=True)
+    ]
+    return [replace(one, masks=mask) for one, mask in zip(found, masks, strict=True)]

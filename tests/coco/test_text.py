@@ -135,3 +135,13 @@ def test_names_that_are_no_text_are_written_and_read_again(tmp_path: Path) -> No
     write_json(tmp_path / "a.json", content)
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == content
     assert as_utf8((tmp_path / "a.json").read_bytes(), "x").count(rb"\udce9") == 1
+
+
+def test_half_a_pair_in_memory() -> None:
+    values = {**COCO, "images": [{**COCO["images"][0], "id": "a\ud800"}]}
+    with pytest.raises(DataError, match=r"the ground truth: images\[0\].id .*holds half of a UTF-16 pair"):
+        evaluate_files(values, [])
+    found = {"image_id": 9, "category_id": 7, "bbox": [10, 5, 3, 4], "score": 0.5}
+    for more, where in (({"bbox": "\udfff"}, r"\[0\].bbox"), ({"a\ud800": 1}, "key")):
+        with pytest.raises(DataError, match=rf"the detections: {where} .*holds half of a UTF-16 pair"):
+            evaluate_files(COCO, [{**found, **more}])

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from tldet.coco.explain import explain
-from tldet.coco.text import large_integer, parse, read_json_text
+from tldet.coco.text import half_pair, large_integer, parse, read_json_text
 from tldet.errors import DataError
 from tldet.labelled import LABELLED
 
@@ -27,7 +27,7 @@ WHOLE = {  # integer fields of each record; 7.0 is read as 7
     "categories": ("id",),
     "annotations": ("image_id", "category_id"),
 }
-INVALID = (msgspec.ValidationError, RecursionError, OverflowError)  # raised by msgspec.convert
+INVALID = (msgspec.ValidationError, RecursionError, OverflowError, UnicodeEncodeError)  # raised by msgspec.convert
 BLOCK = 4096  # annotations decoded at a time, few enough for the CPU cache
 T = TypeVar("T")
 
@@ -164,6 +164,8 @@ def _invalid(error: Exception, values: Any, name: str) -> DataError:
         return DataError(f"{name}: is nested too deeply")
     if isinstance(error, OverflowError):
         return large_integer(values, name)
+    if isinstance(error, UnicodeEncodeError):
+        return half_pair(values, name)
     return DataError(f"{name}: {explain(str(error), values)}")
 
 

@@ -107,8 +107,8 @@ def parse(content: bytes, name: str) -> Any:
         raise DataError(f"{name}: is not valid JSON ({where}: {error.msg})") from None
     except RecursionError:
         raise DataError(f"{name}: is nested too deeply") from None
-    if "\\u" in text and (path := lone_surrogate(values)) is not None:
-        raise DataError(f"{name}: {path} holds half of a UTF-16 pair (a lone surrogate); correct this text")
+    if "\\u" in text and lone_surrogate(values) is not None:
+        raise half_pair(values, name)
     return values
 
 
@@ -130,6 +130,12 @@ def lone_surrogate(values: Any) -> str | None:
         if isinstance(value, dict) and (key := next((key for key in value if LONE.search(key)), None)) is not None:
             return f"key {key!a}"
     return None
+
+
+def half_pair(values: Any, name: str) -> DataError:
+    """Create the error for the first text in ``values`` with a lone surrogate."""
+    where = lone_surrogate(values) or "a text"
+    return DataError(f"{name}: {where} holds half of a UTF-16 pair (a lone surrogate); correct this text")
 
 
 def large_integer(values: Any, name: str) -> DataError:

@@ -206,7 +206,8 @@ class CocoDataset(SampleDataset):
     def _refuse(self, faults: Sequence[Fault]) -> None:
         missing = [self.file_names[one.position] for one in faults if one.problem == MISSING]
         if missing:
-            raise missing_images(self.folder, missing, len(self), self.index.path)
+            error = missing_images(self.folder, missing, len(self), self.index.path)
+            raise DataError(f"{error}; add them, or skip them with --on-bad-image skip")
         lines = [self._fault(one) for one in faults]
         if len(lines) > 1:
             log_all(lines)

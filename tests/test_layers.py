@@ -28,6 +28,8 @@ LAYERS = [
         "output",
         "vision",
         "wording",
+        "html",
+        "selection",
         "visualize",
     },
     {"data", "models", "evaluation"},

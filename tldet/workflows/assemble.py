@@ -16,7 +16,7 @@ from tldet.engine.compiling import compile_where_it_pays, measure_compiled
 from tldet.engine.distributed import World, current
 from tldet.engine.l2_sp import L2SP, L2SPSettings, anchored, saved_start
 from tldet.engine.precision import choose, pick_device
-from tldet.engine.progress import ConsoleReporter
+from tldet.engine.progress import make_reporter
 from tldet.engine.settings import TrainSettings
 from tldet.engine.trainer import Trainer
 from tldet.engine.unfreezing import Unfreezing
@@ -106,7 +106,7 @@ def assemble(
         batch_size=order.batch_size,
         world=world,
         precision=precision,
-        reporter=ConsoleReporter(console, _shown(validation, training)) if console else None,
+        reporter=make_reporter(console, _shown(validation, training)),
         config=cfg.data,
         meta=meta,
         hooks=[*own, *_hooks(cfg.get("hooks") or [])],

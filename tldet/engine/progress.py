@@ -32,6 +32,42 @@ class Reporter:
         """Training is over, well or badly."""
 
 
+class Reporters(Reporter):
+    """Passes everything on to several reporters.
+
+    Args:
+        several: the reporters.
+    """
+
+    def __init__(self, several: Sequence[Reporter]) -> None:
+        self.several = list(several)
+
+    def start(self, step: int, total: int | None) -> None:
+        """Pass on the start."""
+        for one in self.several:
+            one.start(step, total)
+
+    def step(self, step: int, total: int | None, *, loss: float, lr: float, images: int, seconds: float) -> None:
+        """Pass on a step."""
+        for one in self.several:
+            one.step(step, total, loss=loss, lr=lr, images=images, seconds=seconds)
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Pass on a record of the log."""
+        for one in self.several:
+            one.record(record)
+
+    def say(self, text: str) -> None:
+        """Pass on a line."""
+        for one in self.several:
+            one.say(text)
+
+    def close(self) -> None:
+        """Pass on the end."""
+        for one in self.several:
+            one.close()
+
+
 class ConsoleReporter(Reporter):
     """A progress bar in a terminal; elsewhere a line every so often.
 

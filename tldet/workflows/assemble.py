@@ -16,7 +16,7 @@ from tldet.engine.compiling import compile_where_it_pays, measure_compiled
 from tldet.engine.distributed import World, current
 from tldet.engine.l2_sp import L2SP, L2SPSettings, anchored, saved_start
 from tldet.engine.precision import choose, pick_device
-from tldet.engine.progress import make_reporter
+from tldet.engine.progress import Reporter, Reporters, make_reporter
 from tldet.engine.settings import TrainSettings
 from tldet.engine.trainer import Trainer
 from tldet.engine.unfreezing import Unfreezing
@@ -28,7 +28,7 @@ from tldet.registry import HOOKS
 from tldet.transfer.freeze import Release, freeze
 from tldet.transfer.param_groups import build_optimizer
 from tldet.transfer.parts_table import parts, shown
-from tldet.workflows.parts import Settings
+from tldet.workflows.parts import Settings, Validation
 from tldet.workflows.start import Started
 
 if TYPE_CHECKING:
@@ -106,11 +106,29 @@ def assemble(
         batch_size=order.batch_size,
         world=world,
         precision=precision,
-        reporter=make_reporter(console, _shown(validation, training)),
+        reporter=_reporter(console, validation, training, folder, optimizer),
         config=cfg.data,
         meta=meta,
         hooks=[*own, *_hooks(cfg.get("hooks") or [])],
     )
+
+
+def _reporter(
+    console: Console | None,
+    validation: Evaluate | None,
+    training: TrainSettings,
+    folder: Path,
+    optimizer: torch.optim.Optimizer,
+) -> Reporter:
+    """Create what shows progress, and the loggers of the config in the main process."""
+    progress = make_reporter(console, _shown(validation, training))
+    if not training.loggers or not current().main:
+        return progress
+    from tldet.engine.loggers import SAMPLES, Loggers, make_loggers
+
+    if isinstance(validation, Validation):
+        validation.drawn = SAMPLES
+    return Reporters([progress, Loggers(make_loggers(training.loggers, folder), optimizer, validation)])
 
 
 def _device(name: str, world: World) -> torch.device:

@@ -29,6 +29,8 @@ LAYERS = [
         "device",
         "output",
         "wording",
+        "html",
+        "selection",
         "visualize",
     },
     {"data", "models", "evaluation"},

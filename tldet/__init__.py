@@ -6,29 +6,83 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tldet.engine.trainer import Trainer as Trainer
+    from tldet.errors import TldetError as TldetError
+    from tldet.evaluation.report import CocoResult as CocoResult
     from tldet.inference.predictor import Predictor as Predictor
     from tldet.inference.predictor import load as load
+    from tldet.inference.run import predict as predict
+    from tldet.models.backbones.base import Backbone as Backbone
+    from tldet.models.detector import Detector as Detector
+    from tldet.registry import BACKBONES as BACKBONES
+    from tldet.registry import DATASETS as DATASETS
+    from tldet.registry import HEADS as HEADS
+    from tldet.registry import HOOKS as HOOKS
+    from tldet.registry import NECKS as NECKS
+    from tldet.registry import OPTIMIZERS as OPTIMIZERS
+    from tldet.registry import TRANSFORMS as TRANSFORMS
+    from tldet.structures import Batch as Batch
     from tldet.structures import Detections as Detections
+    from tldet.structures import Target as Target
+    from tldet.visualize import draw as draw
     from tldet.workflows.evaluate import evaluate as evaluate
     from tldet.workflows.finetune import finetune as finetune
+    from tldet.workflows.study.api import study as study
+    from tldet.workflows.test import test as test
+    from tldet.workflows.train import train as train
 
 __version__ = "0.1.0"
-_HOMES = {
-    "load": "tldet.inference.predictor",
-    "Predictor": "tldet.inference.predictor",
-    "Detections": "tldet.structures",
+__all__ = [
+    "BACKBONES",
+    "DATASETS",
+    "HEADS",
+    "HOOKS",
+    "NECKS",
+    "OPTIMIZERS",
+    "TRANSFORMS",
+    "Backbone",
+    "Batch",
+    "CocoResult",
+    "Detections",
+    "Detector",
+    "Predictor",
+    "Target",
+    "TldetError",
+    "Trainer",
+    "draw",
+    "evaluate",
+    "finetune",
+    "load",
+    "predict",
+    "study",
+    "test",
+    "train",
+]
+_MODULES = {  # in which each public name is defined
+    **dict.fromkeys(("BACKBONES", "DATASETS", "HEADS", "HOOKS", "NECKS", "OPTIMIZERS", "TRANSFORMS"), "tldet.registry"),
+    **dict.fromkeys(("Batch", "Detections", "Target"), "tldet.structures"),
+    **dict.fromkeys(("Predictor", "load"), "tldet.inference.predictor"),
+    "Backbone": "tldet.models.backbones.base",
+    "CocoResult": "tldet.evaluation.report",
+    "Detector": "tldet.models.detector",
+    "TldetError": "tldet.errors",
+    "Trainer": "tldet.engine.trainer",
+    "draw": "tldet.visualize",
     "evaluate": "tldet.workflows.evaluate",
     "finetune": "tldet.workflows.finetune",
+    "predict": "tldet.inference.run",
+    "study": "tldet.workflows.study.api",
+    "test": "tldet.workflows.test",
+    "train": "tldet.workflows.train",
 }
-__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import public names when they are first used: ``import tldet`` alone costs nothing."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'tldet' has no attribute {name!r}")
+    """Import a public name when it is first used: ``import tldet`` alone takes no time."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'tldet' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return sorted([*__all__, "__version__"])

@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -15,11 +16,16 @@ import torch
 from numpy.typing import NDArray
 
 from tldet import labels
+from tldet.errors import DataError
 from tldet.masks import windows
 from tldet.output import replacing
 from tldet.structures import Detections
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 Picture = NDArray[np.uint8]
+Drawable: TypeAlias = "Picture | Image | str | PathLike[str]"
 Color = tuple[int, int, int]
 # Okabe and Ito 2008, told apart by colour-blind people too; further classes take lighter and darker ones.
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
@@ -35,12 +41,43 @@ def colour_of(label: int) -> Color:
     return red, green, blue
 
 
-def draw(image: Picture, found: Detections, *, scores: bool = True) -> Picture:
-    """Draw boxes, masks and labels that avoid each other on a copy of a (H, W, 3) uint8 RGB image.
+def pixels_of(image: Drawable) -> Picture:
+    """Return a new (H, W, 3) uint8 RGB array of an image: a path (turned upright), a PIL image or such an array.
 
-    The best detection is drawn on top.
+    Raises:
+        DataError: the file cannot be read, or the array has another shape or type.
     """
-    canvas = image.copy()
+    from PIL import Image, ImageOps
+
+    if isinstance(image, (str, PathLike)):
+        try:
+            with Image.open(image) as opened:
+                image = ImageOps.exif_transpose(opened)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(f"{image}: cannot be read as an image: {error}") from None
+    if isinstance(image, Image.Image):
+        image = np.asarray(image.convert("RGB"))
+    if not (isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8):
+        shape = f"{getattr(image, 'dtype', '')} {tuple(getattr(image, 'shape', ()))}".strip()
+        raise DataError(f"draw: image must be (H, W, 3) uint8 RGB, not {type(image).__name__} {shape}")
+    return np.array(image, np.uint8)
+
+
+def draw(image: Drawable, found: Detections, *, scores: bool = True) -> Picture:
+    """Draw boxes, masks and labels that avoid each other on a copy of an image; the best detection is on top.
+
+    Args:
+        image: a path, a PIL image or a (H, W, 3) uint8 RGB array.
+        found: the detections.
+        scores: also write the scores.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        DataError: the image cannot be read.
+    """
+    canvas = pixels_of(image)
     colors = [colour_of(label) for label in found.labels.tolist()]
     if found.masks is not None:
         masks = found.masks[torch.arange(len(found) - 1, -1, -1)]
@@ -48,7 +85,7 @@ def draw(image: Picture, found: Detections, *, scores: bool = True) -> Picture:
             inside = shape.cpu().numpy()
             part = canvas[top : top + inside.shape[0], left : left + inside.shape[1]]
             part[inside] = (0.55 * part[inside] + 0.45 * np.array(color)).astype(np.uint8)
-    width = max(1, round(min(image.shape[:2]) / 300))
+    width = max(1, round(min(canvas.shape[:2]) / 300))
     for (x0, y0, x1, y1), color in zip(reversed(found.boxes.round().int().tolist()), reversed(colors), strict=True):
         cv2.rectangle(canvas, (x0, y0), (x1, y1), color, width, cv2.LINE_AA)
     _write_labels(canvas, found, colors, scores=scores)

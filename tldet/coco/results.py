@@ -1,12 +1,19 @@
-"""Records of a COCO results file."""
+"""Records of a COCO results file, and the same as a table."""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from tldet.output import write_text
+
+COLUMNS = ("file_name", "image_id", "category_id", "category_name", "score", "x", "y", "width", "height")
 Number = int | float  # an id written as 7.0 is the id 7
 
 
@@ -25,3 +32,17 @@ class MaskDetection(Detection):
     """One record of a COCO results file, with its mask."""
 
     segmentation: Any = None
+
+
+def write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write COCO results as a table; boxes are x, y, width and height in pixels.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for record in records:
+        writer.writerow([*(record[name] for name in COLUMNS[:5]), *record["bbox"]])
+    write_text(path, text.getvalue())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +30,42 @@ class Reporter:
 
     def close(self) -> None:
         """Training is over, well or badly."""
+
+
+class Reporters(Reporter):
+    """Passes everything on to several reporters.
+
+    Args:
+        several: the reporters.
+    """
+
+    def __init__(self, several: Sequence[Reporter]) -> None:
+        self.several = list(several)
+
+    def start(self, step: int, total: int | None) -> None:
+        """Pass on the start."""
+        for one in self.several:
+            one.start(step, total)
+
+    def step(self, step: int, total: int | None, *, loss: float, lr: float, images: int, seconds: float) -> None:
+        """Pass on a step."""
+        for one in self.several:
+            one.step(step, total, loss=loss, lr=lr, images=images, seconds=seconds)
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Pass on a record of the log."""
+        for one in self.several:
+            one.record(record)
+
+    def say(self, text: str) -> None:
+        """Pass on a line."""
+        for one in self.several:
+            one.say(text)
+
+    def close(self) -> None:
+        """Pass on the end."""
+        for one in self.several:
+            one.close()
 
 
 class ConsoleReporter(Reporter):
@@ -74,9 +111,7 @@ class ConsoleReporter(Reporter):
         due = self._clock() - self._last_line >= self._interval or step == total
         if self._bar is None and not due:
             return
-        rate = images / max(self._seconds, 1e-9)
-        left = "measuring speed" if total is None else f"eta {duration((total - step) * self._seconds)}"
-        line = f"step {step}/{total or '?'}  loss {loss:.3f}  lr {lr:.2e}  {rate:.1f} images/s  {left}"
+        line = step_line(step, total, loss=loss, lr=lr, images=images, seconds=self._seconds)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=step, total=total, line=line)
         else:
@@ -86,11 +121,7 @@ class ConsoleReporter(Reporter):
     def record(self, record: Mapping[str, Any]) -> None:
         """Print the metrics of a validation."""
         if record["type"] == "val":
-            skipped = ("type", "step", "epoch", "best", "best_step", "time")
-            names = [name for name in record if name not in skipped] if self._shown is None else self._shown
-            shown = [f"{name} {record[name]:.4g}" for name in names if record.get(name) is not None]
-            best = "" if record.get("best") is None else f" (best {record['best']:.4g} at step {record['best_step']})"
-            self._print(f"validation at step {record['step']}: {', '.join(shown)}{best}")
+            self._print(validation_line(record, self._shown))
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
@@ -106,6 +137,96 @@ class ConsoleReporter(Reporter):
     def _print(self, text: str) -> None:
         with suppress(OSError, SystemExit):  # a closed terminal or pipe (rich would exit) does not end training
             self._console.print(text, markup=False, highlight=False)
+
+
+class NotebookReporter(Reporter):
+    """Shows progress in a cell of a notebook: one line that is replaced, and a line per validation.
+
+    Args:
+        display: creates an output that can be replaced: ``IPython.display.display``.
+        shown: metrics that are printed after a validation; all of them when None.
+        interval: seconds between updates.
+        clock: a monotonic clock in seconds.
+    """
+
+    def __init__(
+        self,
+        display: Callable[..., Any],
+        shown: Sequence[str] | None = None,
+        interval: float = 0.5,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._display, self._shown, self._interval, self._clock = display, shown, interval, clock
+        self._handle: Any = None
+        self._lines: list[str] = []
+        self._current = ""
+        self._last = -float("inf")
+        self._seconds = 0.0  # of a step, smoothed
+
+    def start(self, step: int, total: int | None) -> None:
+        """Create the output."""
+        self._current = f"step {step}/{total or '?'}"
+        self._handle = self._display({"text/plain": self._current}, raw=True, display_id=True)
+
+    def step(self, step: int, total: int | None, *, loss: float, lr: float, images: int, seconds: float) -> None:
+        """Replace the line when the last update is old enough."""
+        self._seconds = 0.9 * self._seconds + 0.1 * seconds if self._seconds else seconds
+        self._current = step_line(step, total, loss=loss, lr=lr, images=images, seconds=self._seconds)
+        if self._clock() - self._last >= self._interval or step == total:
+            self._update()
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Show the metrics of a validation."""
+        if record["type"] == "val":
+            self.say(validation_line(record, self._shown))
+
+    def say(self, text: str) -> None:
+        """Add a line above the progress."""
+        self._lines.append(text)
+        self._update()
+
+    def close(self) -> None:
+        """Show the last step."""
+        self._update()
+
+    def _update(self) -> None:
+        if self._handle is not None:
+            self._last = self._clock()
+            self._handle.update({"text/plain": "\n".join([*self._lines, self._current])}, raw=True)
+
+
+def notebook_display() -> Callable[..., Any] | None:
+    """Return the function that shows an output in this notebook; None outside notebooks, also in an IPython shell."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is None or not hasattr(shell, "kernel"):
+        return None
+    from IPython.display import display
+
+    return cast("Callable[..., Any]", display)
+
+
+def make_reporter(console: Console | None, shown: Sequence[str] | None = None) -> Reporter:
+    """Create the reporter of a run: on a console if there is one, in a notebook's cell, or silent."""
+    if console is not None:
+        return ConsoleReporter(console, shown)
+    display = notebook_display()
+    return Reporter() if display is None else NotebookReporter(display, shown)
+
+
+def step_line(step: int, total: int | None, *, loss: float, lr: float, images: int, seconds: float) -> str:
+    """Describe a step; ``seconds`` is the smoothed time of a step."""
+    rate = images / max(seconds, 1e-9)
+    left = "measuring speed" if total is None else f"eta {duration((total - step) * seconds)}"
+    return f"step {step}/{total or '?'}  loss {loss:.3f}  lr {lr:.2e}  {rate:.1f} images/s  {left}"
+
+
+def validation_line(record: Mapping[str, Any], shown: Sequence[str] | None) -> str:
+    """Describe a validation by its record in the log; ``shown`` names the metrics, None means all."""
+    skipped = ("type", "step", "epoch", "best", "best_step", "time")
+    names = [name for name in record if name not in skipped] if shown is None else shown
+    values = ", ".join(f"{name} {record[name]:.4g}" for name in names if record.get(name) is not None)
+    best = "" if record.get("best") is None else f" (best {record['best']:.4g} at step {record['best_step']})"
+    return f"validation at step {record['step']}: {values}{best}"
 
 
 def duration(seconds: float) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from tldet.errors import ConfigError
 
 SEEDS = 2**63  # how many there are
+LOGGERS = ("tensorboard", "mlflow", "wandb")
 _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 _ON_OOM = ("error", "reduce")
 
@@ -33,7 +35,8 @@ class TrainSettings:
         best_metric: the metric by which ``best.pt`` is chosen; larger is better.
         patience: stop after this many validations in a row without a gain; None never stops early.
         min_gain: a gain in the best metric below this does not count for ``patience``.
-        log_every: optimizer steps between lines of ``log.jsonl``.
+        log_every: optimizer steps between lines of ``log.jsonl``, and between values in loggers.
+        loggers: further loggers: "tensorboard", "mlflow", "wandb"; see :mod:`tldet.engine.loggers`.
 
     Raises:
         ConfigError: a value is out of range.
@@ -55,6 +58,7 @@ class TrainSettings:
     patience: int | None = None
     min_gain: float = 0.0
     log_every: int = 50
+    loggers: Sequence[Literal["tensorboard", "mlflow", "wandb"]] = ()
 
     def __post_init__(self) -> None:
         for name, least in (("seed", 0), ("accumulate", 1), ("keep", 2), ("patience", 1), ("log_every", 1)):
@@ -71,6 +75,9 @@ class TrainSettings:
             raise ConfigError(f"training.ema must lie between 0 and 1 (or be None), not {self.ema}")
         if not self.min_gain >= 0:
             raise ConfigError(f"training.min_gain must be 0 or more, not {self.min_gain}")
+        unknown = [name for name in self.loggers if name not in LOGGERS]
+        if unknown:
+            raise ConfigError(f"training.loggers: no logger is called {unknown[0]!r}; known: {', '.join(LOGGERS)}")
         for name, known in (("precision", _PRECISIONS), ("on_oom", _ON_OOM)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"training.{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.html import html_table
 from tldet.output import write_json
 from tldet.wording import counted
 
@@ -23,7 +24,7 @@ _MOST = 2  # 100 detections a picture
 _IOU50, _IOU75 = slice(0, 1), slice(5, 6)
 
 
-@dataclass
+@dataclass(repr=False)
 class CocoResult:
     """The numbers of one evaluation, at full precision; -1 where there was nothing to measure.
 
@@ -62,6 +63,22 @@ class CocoResult:
     unjudged: int = 0
     bbox: CocoResult | None = None
 
+    def __repr__(self) -> str:
+        boxes = "" if self.bbox is None else f"; bbox AP {_shown(self.bbox.AP)}"
+        over = f"{counted(self.images, 'image')}, {counted(len(self.per_class), 'class', 'classes')}"
+        return f"CocoResult({self.type} AP {_shown(self.AP)}, AP50 {_shown(self.AP50)}{boxes}; {over})"
+
+    def _repr_html_(self) -> str:
+        each = ((name, _shown(ap), _shown(self.per_class_ap50.get(name, -1.0))) for name, ap in self.per_class.items())
+        rows = [("all", _shown(self.AP), _shown(self.AP50)), *each]
+        note = ", ".join(f"{name} {_shown(value)}" for name, value in self.numbers().items())
+        boxes = "" if self.bbox is None else self.bbox._repr_html_()
+        return html_table(self._title(), ("class", "AP", "AP50"), rows, note) + boxes
+
+    def _title(self) -> str:
+        left = f"; {self.unjudged} of classes that are not annotated on their image left out" if self.unjudged else ""
+        return f"COCO {self.type}, {counted(self.images, 'image')}, {counted(self.detections, 'detection')}{left}"
+
     def numbers(self) -> dict[str, float]:
         """The twelve numbers by name."""
         return {name: getattr(self, name) for name in METRICS}
@@ -91,9 +108,7 @@ class CocoResult:
         from rich.table import Table
         from rich.text import Text
 
-        left = f"; {self.unjudged} of classes their picture is not labelled for left out" if self.unjudged else ""
-        title = f"COCO {self.type}, {counted(self.images, 'image')}, {counted(self.detections, 'detection')}{left}"
-        shown = Table(title=title)
+        shown = Table(title=self._title())
         shown.add_column("class")
         shown.add_column("AP", justify="right")
         shown.add_column("AP50", justify="right")

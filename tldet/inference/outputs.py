@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +20,6 @@ from tldet.inputs import is_file, is_folder, real_path
 from tldet.output import check_output, make_folder, write_bytes, write_text
 from tldet.structures import Detections
 
-COLUMNS = ("file_name", "image_id", "category_id", "category_name", "score", "x", "y", "width", "height")
 FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')  # in file names of some system
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # file names with a meaning on Windows
 LONGEST = 50  # characters of a folder name; up to 4 bytes each, of 255
@@ -103,20 +100,6 @@ def _check_new(files: Sequence[Path], folders: Sequence[Path]) -> None:
     for folder in folders:
         if is_folder(folder) and any(folder.iterdir()):
             raise DataError(f"{folder}: is not empty; choose another folder, or write into it with --overwrite")
-
-
-def write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write COCO results as a table; boxes are x, y, width and height in pixels.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    for record in records:
-        writer.writerow([*(record[name] for name in COLUMNS[:5]), *record["bbox"]])
-    write_text(path, text.getvalue())
 
 
 def coco_dataset(

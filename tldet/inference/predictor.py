@@ -131,6 +131,8 @@ class Predictor:
                 reader.results[reader.places[number]] = found.above(score)
         return reader.results if several else reader.results[0]
 
+    __call__ = predict
+
     def open(self, image: Any, *, channels: Channels = "rgb", name: str = "image") -> Reduced:
         """Read an image as :meth:`predict` accepts it; a JPEG is decoded no larger than needed."""
         return open_image(image, (self.short, self.long), channels=channels, limits=self.limits, name=name)

@@ -17,7 +17,7 @@ from tldet.engine.compiling import compile_where_it_pays, measure_compiled
 from tldet.engine.distributed import World, current
 from tldet.engine.l2_sp import L2SP, L2SPSettings, anchored, saved_start
 from tldet.engine.precision import Precision, choose, pick_device
-from tldet.engine.progress import ConsoleReporter
+from tldet.engine.progress import Reporter, Reporters, make_reporter
 from tldet.engine.settings import TrainSettings
 from tldet.engine.trainer import Trainer
 from tldet.engine.unfreezing import Unfreezing
@@ -30,7 +30,7 @@ from tldet.transfer.freeze import Release, freeze
 from tldet.transfer.param_groups import build_optimizer
 from tldet.transfer.parts_table import parts, shown
 from tldet.workflows.options import Request
-from tldet.workflows.parts import Settings
+from tldet.workflows.parts import Settings, Validation
 from tldet.workflows.start import Started
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,6 @@ def assemble(run: Run) -> Trainer:
     order, batches = _batches(run, device, world)
     precision = _precision(run, order, device, world)
     optimizer, own = _learning(run, releases, order.batch_size * training.accumulate * world.size)
-    console = run.request.console
     return Trainer(
         run.model,
         optimizer,
@@ -87,7 +86,7 @@ def assemble(run: Run) -> Trainer:
         batch_size=order.batch_size,
         world=world,
         precision=precision,
-        reporter=ConsoleReporter(console, _shown(run.validation, training)) if console else None,
+        reporter=_reporter(run, optimizer),
         config=run.config.data,
         meta=run.meta,
         hooks=[*own, *_callbacks(run.config.get("hooks") or [], run.request.callbacks)],
@@ -130,6 +129,19 @@ def _precision(run: Run, order: BatchOrder, device: torch.device, world: World) 
         log.info("%s", compile_where_it_pays(run.model, measured))
     example.cache_clear()
     return precision
+
+
+def _reporter(run: Run, optimizer: torch.optim.Optimizer) -> Reporter:
+    """Create what shows progress, and the loggers of the config in the main process."""
+    training, validation = run.settings.training, run.validation
+    progress = make_reporter(run.request.console, _shown(validation, training))
+    if not training.loggers or not current().main:
+        return progress
+    from tldet.engine.loggers import SAMPLES, Loggers, make_loggers
+
+    if isinstance(validation, Validation):
+        validation.drawn = SAMPLES
+    return Reporters([progress, Loggers(make_loggers(training.loggers, run.folder), optimizer, validation)])
 
 
 def _device(name: str, world: World) -> torch.device:

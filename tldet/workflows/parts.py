@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import torch
 
@@ -34,13 +35,15 @@ from tldet.models.classifier import ClassifierSettings
 from tldet.models.detector import Detector, Preprocess
 from tldet.plugins import lookup
 from tldet.registry import BACKBONES, DATASETS, HEADS, HOOKS, NECKS, OPTIMIZERS, TRANSFORMS
-from tldet.structures import Detections
+from tldet.structures import Batch, Detections
 from tldet.transfer.class_match import MatchSettings, few
 from tldet.transfer.freeze import FreezeSettings
 from tldet.transfer.teacher import TeacherSettings
+from tldet.visualize import Picture, draw
 from tldet.wording import counted
 
 log = logging.getLogger(__name__)
+DRAWN_SCORE = 0.3  # score threshold of detections in drawn images
 
 
 @dataclass(frozen=True)
@@ -317,6 +320,8 @@ class Validation:
             for kind in kinds
         ]
         self.result: CocoResult | None = None
+        self.drawn = 0  # number of images to draw
+        self.drawings: list[Picture] = []
 
     @property
     def headline(self) -> tuple[str, ...]:
@@ -335,6 +340,7 @@ class Validation:
             DataError: a picture cannot be read.
             TrainingError: a score or box that the model gives is not finite.
         """
+        self.drawings = []
         for evaluator in self.evaluators:
             evaluator.reset()
         sums: dict[str, float] = {}
@@ -369,6 +375,15 @@ class Validation:
                 )
             for evaluator in self.evaluators:
                 evaluator.update(image_id, one)
+        for row in range(min(self.drawn - len(self.drawings), len(found))):
+            self.drawings.append(_drawing(batch, row, found[row]))
+
+
+def _drawing(batch: Batch, row: int, found: Detections) -> Picture:
+    """Draw detections on an image of a batch, at the size of the original image."""
+    (height, width), (whole_height, whole_width) = batch.sizes[row], batch.original_sizes[row]
+    pixels = batch.images[row, :, :height, :width].to("cpu", torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    return draw(np.asarray(cv2.resize(pixels, (whole_width, whole_height)), np.uint8), found.above(DRAWN_SCORE))
 
 
 def versions() -> dict[str, str]:

@@ -14,11 +14,13 @@ from tldet.engine.state import TrainResult, seed_all
 from tldet.engine.validation import best_of
 from tldet.errors import CheckpointError, DataError
 from tldet.evaluation.report import CocoResult
+from tldet.html import html_table
 from tldet.models.detector import build_detector
 from tldet.plugins import import_named, needed_imports
 from tldet.transfer.class_match import shown as class_table
 from tldet.transfer.provenance import outline
 from tldet.transfer.teacher import distilled
+from tldet.wording import counted
 from tldet.workflows.assemble import Run, assemble
 from tldet.workflows.batch_size import settled_batch_size
 from tldet.workflows.data_summary import log_splits
@@ -56,7 +58,7 @@ NEW_RUN = (
 )
 
 
-@dataclass
+@dataclass(repr=False)
 class Outcome:
     """What training left.
 
@@ -84,6 +86,19 @@ class Outcome:
         if self.checkpoint is None:
             raise CheckpointError(f"{self.work_dir}: training left no checkpoint")
         return self.checkpoint
+
+    def __repr__(self) -> str:
+        result = "not evaluated" if self.result is None else repr(self.result)
+        return f"Outcome({counted(self.train.step, 'step')}, checkpoint {str(self.checkpoint)!r}, {result})"
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "checkpoint": self.checkpoint,
+            "steps": self.train.step,
+            "training time": f"{self.train.seconds:.0f} s",
+            "end": self.train.reason,
+        }
+        return html_table("training", ("", ""), rows.items()) + (self.result._repr_html_() if self.result else "")
 
 
 @takes(TrainRequest)

@@ -96,9 +96,28 @@ def test_a_block_ends_at_once_and_only_inside() -> None:
     assert interrupts.requested
 
 
-def test_a_closed_terminal_does_not_keep_a_run_from_saving(toy: ModuleType, tmp_path: Path) -> None:
+class SignalWhenSaved(DieAt):
+    """A hook that sends a signal to this process while the last checkpoint is written."""
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        if runner.state.step == runner.state.total and checkpoint["training"] is not None:
+            send(signal.SIGINT)
+
+
+def test_a_signal_after_the_last_step_is_not_lost(toy: ModuleType, whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt, match="training is complete and saved"):
+        toy.build(tmp_path, hooks=[SignalWhenSaved()]).run()
+    result = toy.build(tmp_path).run(resume=True)
+    assert (result.step, result.reason) == (40, "finished")
+    assert_same_run(whole, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(5, "Input/output error"), RuntimeError("reentrant call inside <_io.BufferedWriter>")]
+)
+def test_a_message_that_cannot_be_printed_does_not_keep_a_run_from_saving(error: Exception) -> None:
     def gone() -> None:
-        raise OSError(5, "Input/output error")
+        raise error
 
     with Interrupts(gone) as interrupts:
         send(signal.SIGHUP)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +19,7 @@ from tldet.engine.distributed import World
 from tldet.engine.out_of_memory import OutOfMemoryError, Smaller, is_out_of_memory, split
 from tldet.engine.precision import Precision
 from tldet.engine.step import StepMemory, Stepper
-from tldet.errors import ConfigError, TrainingError
+from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.structures import Batch, Target
 
 from .conftest import Die, DieAt
@@ -242,6 +244,39 @@ def test_a_validation_that_does_not_fit_saves_the_run(toy: ModuleType, tmp_path:
 
     with pytest.raises(TrainingError, match="out of memory on cpu in evaluation; the run is saved after step 5"):
         toy.build(tmp_path, evaluate=evaluate).run()
+    assert toy.build(tmp_path).run(resume=True).step == 40
+
+
+def test_the_error_reaches_other_processes() -> None:
+    error = OutOfMemoryError("out of memory on cuda:0", whole=False)
+    sent = pickle.loads(pickle.dumps(error))
+    assert (type(sent), str(sent), sent.whole) == (OutOfMemoryError, str(error), False)
+
+
+def test_a_process_that_does_not_save_does_not_say_so(
+    toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hungry(*_: Any) -> None:
+        raise OutOfMemoryError("out of memory on cuda:1")
+
+    trainer = toy.build(tmp_path)
+    trainer.state.step, trainer.world = 3, World(1, 2)
+    monkeypatch.setattr(trainer, "memory", hungry)
+    with pytest.raises(TrainingError, match="step 4: out of memory on cuda:1; in process 1: --resume goes on from the"):
+        trainer._take([], 1, list)
+    assert not list(tmp_path.glob("step_*"))
+
+
+@pytest.mark.parametrize("on_oom", ["error", "reduce"])
+def test_images_that_cannot_be_loaded_are_not_left_out(toy: ModuleType, tmp_path: Path, on_oom: str) -> None:
+    def batches(start: int) -> Iterator[Any]:
+        for number, batch in enumerate(toy.toy_batches(start), start):
+            if number == 7:
+                raise MemoryError
+            yield batch
+
+    with pytest.raises(DataError, match=r"images of step 4 were loaded: .*--batch-size; the run is saved after step 3"):
+        toy.build(tmp_path, batches=batches, on_oom=on_oom).run()
     assert toy.build(tmp_path).run(resume=True).step == 40
 
 

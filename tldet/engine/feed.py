@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tldet.engine.distributed import World
+from tldet.engine.out_of_memory import is_out_of_memory
 from tldet.engine.state import mix
 from tldet.engine.step import count_images
 from tldet.errors import DataError
@@ -42,6 +43,11 @@ class Feed:
                 self._batches[-1].seed = mix(self._seed, step)
         except DataError as error:
             self._error = error
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            text = f"out of memory while the images of step {step + 1} were loaded: use fewer --workers or a smaller"
+            self._error = DataError(f"{text} --batch-size")
 
     def counts(self) -> list[int]:
         """Return the numbers to sum over processes: of errors, and of images."""

@@ -85,7 +85,7 @@ class Interrupts:
         if again and number == signal.SIGINT:
             raise KeyboardInterrupt("stopped at once; steps after the last checkpoint are lost")
         if not again:
-            with suppress(OSError):  # the terminal may be gone
+            with suppress(OSError, RuntimeError):  # the terminal may be gone; the signal may have come while printing
                 self._on_first()
         if self._at_once:
             self._at_once = False

@@ -68,7 +68,7 @@ def free(device: torch.device) -> None:
 class OutOfMemoryError(TrainingError):
     """A step does not fit into memory; the weights are as before the step if ``whole``."""
 
-    def __init__(self, message: str, whole: bool) -> None:
+    def __init__(self, message: object = "", whole: bool = True) -> None:
         super().__init__(message)
         self.whole = whole
 

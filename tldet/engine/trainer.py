@@ -128,8 +128,8 @@ class Trainer:
             TrainingError: a loss is not finite; there is nothing to resume, or something that would be overwritten.
             CheckpointError: a checkpoint cannot be written; earlier ones are whole.
             DataError: a picture cannot be read; the steps before it are saved.
-            KeyboardInterrupt: after Ctrl-C, SIGTERM, SIGUSR1 or SIGHUP, once the finished steps are saved; the
-                message says how to continue.
+            KeyboardInterrupt: after Ctrl-C, SIGTERM, SIGUSR1 or SIGHUP, once the finished steps are saved, also if
+                the signal came after the last step; the message says how to continue.
         """
         rng: Mapping[str, Any] | None = None
         self._call("before_run")
@@ -151,6 +151,8 @@ class Trainer:
         if reason == INTERRUPTED:
             self.world.first(lambda: None)  # a process that ended before the last file is written has torchrun stop all
             raise KeyboardInterrupt(f"stopped after step {self.state.step}, saved in {self.work_dir}; --resume goes on")
+        if self.world.any(interrupts.requested)[0]:  # after the last step: what follows the training is not done
+            raise KeyboardInterrupt(f"training is complete and saved in {self.work_dir}; --resume shows its results")
         return TrainResult.of(self.state, reason, self.keeper.last(), self.keeper.best_path)
 
     def _begin(self) -> None:
@@ -300,9 +302,11 @@ class Trainer:
             result, self.state.split = self.memory(step, batches, self.state.split)
         except OutOfMemoryError as error:
             number = self.state.step + 1
-            saved = (
-                self.keeper.way_on(self.state.step, self._save, "do that") if error.whole else "the step is not saved"
-            )
+            saved = "the step is not saved"
+            if not self.world.main:  # does not save, and the main process may be waiting for this one
+                saved = f"in process {self.world.rank}: --resume goes on from the last checkpoint"
+            elif error.whole:
+                saved = self.keeper.way_on(self.state.step, self._save, "do that")
             raise TrainingError(f"step {number}: {error}; {saved}") from None
         return result
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from tldet.engine.out_of_memory import OutOfMemoryError
 from tldet.errors import DataError, TrainingError
 from tldet.workflows.study.job import Job
 from tldet.workflows.study.matrix import Matrix, run_beside, run_here
+from tldet.workflows.study.workers import _kind_of
 
 from .conftest import pretend
 
@@ -91,6 +93,17 @@ def test_a_run_that_fails_is_named_and_the_others_stay(make_job: Any) -> None:
         run_here(Matrix(grid(make_job)), fail)
     run_here(Matrix(grid(make_job)), runner)
     assert [job.name[0] for job in runner.asked] == ["a", "b", "a", "b", "a", "b"]
+
+
+def test_a_run_out_of_memory_is_named_in_one_process_and_in_several(make_job: Any) -> None:
+    def fail(job: Job) -> dict[str, Any]:
+        raise OutOfMemoryError("out of memory on cuda:0 in evaluation")
+
+    with pytest.raises(
+        TrainingError, match=r"^run a, fraction 1, seed 0: out of memory on cuda:0 in evaluation \(once"
+    ):
+        run_here(Matrix(grid(make_job, 1)), fail)
+    assert [_kind_of(one) for one in (OutOfMemoryError("x"), DataError("x"))] == ["TrainingError", "DataError"]
 
 
 def test_a_stop_says_how_to_go_on(make_job: Any) -> None:

@@ -94,6 +94,11 @@ def _error_of(folder: Path, code: int) -> TldetError:
     return kind(found["message"])
 
 
+def _kind_of(error: TldetError) -> str:
+    """Return the name of the error's class, or of its nearest base class, in :mod:`tldet.errors`."""
+    return next(one.__name__ for one in type(error).__mro__ if one.__module__ == errors.__name__)
+
+
 @stop_signals()
 def main(folder: str, *modules: str) -> int:
     """Make the run that is written down in a folder; returns the exit code.
@@ -109,7 +114,7 @@ def main(folder: str, *modules: str) -> int:
         import_plugins(modules, "study:")
         execute(Job.kept(Path(folder)), Console(soft_wrap=True))
     except TldetError as error:
-        write_json(Path(folder) / FAILED_NAME, {"kind": type(error).__name__, "message": str(error)})
+        write_json(Path(folder) / FAILED_NAME, {"kind": _kind_of(error), "message": str(error)})
         return 2
     except KeyboardInterrupt:
         return 130

@@ -59,7 +59,9 @@ class EveryTwo(Hook):  # type: ignore[misc]
 def called(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Order, EveryTwo]:
     order, two = Order(), EveryTwo()
     out = tmp_path_factory.mktemp("callbacks") / "run"
-    finetune(digits, out=out, model="retinanet_lite0", steps=6, scratch=True, options=OPTIONS, callbacks=[two, order])
+    finetune(
+        digits, out=out, model="retinanet_lite0", steps=6, scratch=True, cfg_options=OPTIONS, callbacks=[two, order]
+    )
     return order, two
 
 
@@ -99,7 +101,7 @@ def test_a_misspelled_point_is_found_before_training(digits: Path, tmp_path: Pat
     try:
         options = [*OPTIONS, "hooks=[{'type': 'Misspelled'}]"]
         with pytest.raises(ConfigError, match=r"hooks.0: Misspelled.after_train_step: is no hook point; did you mean"):
-            finetune(digits, out=tmp_path / "run", model="retinanet_lite0", steps=1, scratch=True, options=options)
+            finetune(digits, out=tmp_path / "run", model="retinanet_lite0", steps=1, scratch=True, cfg_options=options)
     finally:
         HOOKS.module_dict.pop("Misspelled")
     check_callback(EveryTwo())

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tldet.engine.precision import cpu_has_bf16
 from tldet.models.ops.depthwise import PARTS, Geometry, depthwise_conv2d, native_gradients
 
 SHAPES = [  # size, kernel, stride, padding, dilation
@@ -111,7 +112,8 @@ def test_error_is_no_worse_than_that_of_native_kernels(
         assert mine.dtype == dtype
         error, allowed = ((t.double() - true).norm() for t in (mine, theirs))
         assert error <= (1e-5 if dtype == torch.float32 else 1e-2) * true.norm()
-        if allowed.isfinite():  # torch's bf16 kernel for dilated convolutions has returned NaN in rare runs
+        emulated = dtype == torch.bfloat16 and not cpu_has_bf16()  # natively in float32, then rounded once
+        if allowed.isfinite() and not emulated:  # torch's dilated bf16 kernel has returned NaN in rare runs
             assert error <= 1.1 * allowed + 1e-6 * true.norm()
 
 

@@ -93,7 +93,8 @@ from tldet.inference.run import predict
 from tldet.workflows.test import test
 from tldet.data.crops import albumentations
 assert 'albumentations' not in sys.modules and albumentations()
-tldet.finetune({str(digits)!r}, out={str(tmp_path / "out")!r}, model='retinanet_lite0', steps=1, options={options!r})
+out = {str(tmp_path / "out")!r}
+tldet.finetune({str(digits)!r}, out=out, model='retinanet_lite0', steps=1, cfg_options={options!r})
 test({str(run / "best.pt")!r}, device='cpu')
 predict({str(run / "best.pt")!r}, [{str(image)!r}], json_path={str(tmp_path / "found.json")!r}, device='cpu')
 {COMPARE}"""

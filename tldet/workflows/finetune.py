@@ -15,9 +15,9 @@ from tldet.models.replace import replace_backbone
 from tldet.workflows.choose import Choices, choose_for
 from tldet.workflows.data_layout import resolve_layout
 from tldet.workflows.options import takes
-from tldet.workflows.own_data import has_own_data, own_index, with_own_data
+from tldet.workflows.own_data import own_index, with_own_data
 from tldet.workflows.parts import SCHEMA, with_bad_image
-from tldet.workflows.recipes import load_recipe, require_resize, split_transforms
+from tldet.workflows.recipes import has_own_data, load_recipe, require_resize, split_transforms
 from tldet.workflows.request import FinetuneRequest
 from tldet.workflows.run_folder import Kept, RunFiles, continues, kept_run, refuse_earlier_run, removed_on_failure
 from tldet.workflows.run_options import SPLITS

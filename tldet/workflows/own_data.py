@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tldet.config import Config, override
 from tldet.config.check import parameters, takes_any
-from tldet.data.coco import CocoDataset
 from tldet.data.index import AnnotationIndex
 from tldet.errors import ConfigError
 from tldet.plugins import lookup
@@ -24,13 +22,6 @@ PARAMETERS = {
     "--val": (("val",), "annotations"),
     "--images": (SPLITS, "images"),
 }
-
-
-def has_own_data(recipe: Config) -> bool:
-    """Return True if a recipe names a dataset class for training that is not tldet's own."""
-    name = recipe.get("data.train.type")
-    target = lookup(DATASETS, name) if isinstance(name, str) else None
-    return name is not None and not (inspect.isclass(target) and issubclass(target, CocoDataset))
 
 
 def with_own_data(recipe: Config, given: Mapping[str, str | Path | None], options: Mapping[str, Any]) -> Config:

@@ -6,15 +6,17 @@ Configs of MMDetection are recognized.
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tldet.config import Config, find, load
 from tldet.config.literals import literal
+from tldet.data.coco import CocoDataset
 from tldet.errors import ConfigError
-from tldet.plugins import import_named
-from tldet.registry import TRANSFORMS
+from tldet.plugins import import_named, lookup
+from tldet.registry import DATASETS, TRANSFORMS
 from tldet.workflows.mmdet_files import advice, is_mmdet
 
 NEEDED = ("model.head", "model.backbone", "schedule", "optimizer")  # sections of a recipe
@@ -200,3 +202,10 @@ def _parse(text: str) -> dict[str, Any]:
     except (SyntaxError, ValueError):
         pass
     raise ConfigError(f"--augment {text}: give a name such as HorizontalFlip, or a call such as 'ColorJitter(p=0.3)'")
+
+
+def has_own_data(recipe: Config) -> bool:
+    """Return True if a recipe names a dataset class for training that is not tldet's own."""
+    name = recipe.get("data.train.type")
+    target = lookup(DATASETS, name) if isinstance(name, str) else None
+    return name is not None and not (inspect.isclass(target) and issubclass(target, CocoDataset))

@@ -19,8 +19,9 @@ from tldet.inputs import real_path
 from tldet.transfer.provenance import outline
 from tldet.transfer.sources import file_hash
 from tldet.workflows.data_layout import resolve_layout
-from tldet.workflows.own_data import has_own_data, own_index, with_own_data
+from tldet.workflows.own_data import own_index, with_own_data
 from tldet.workflows.parts import build_dataset, ground_truth
+from tldet.workflows.recipes import has_own_data
 from tldet.workflows.request import DEFAULT_MODEL
 from tldet.workflows.run_options import Length, LengthOptions
 from tldet.workflows.study.job import Job, exact

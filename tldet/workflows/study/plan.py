@@ -12,8 +12,7 @@ from tldet.engine.settings import SEEDS
 from tldet.errors import ConfigError
 from tldet.evaluation.columns import GroundTruth
 from tldet.workflows.choose import Choices, choose_for
-from tldet.workflows.own_data import has_own_data
-from tldet.workflows.recipes import load_recipe
+from tldet.workflows.recipes import has_own_data, load_recipe
 from tldet.workflows.runs import rhythm, steps_in_epoch
 from tldet.workflows.study.arms import Arm, refuse_clash, refuse_same, refuse_unpaced
 from tldet.workflows.study.data import JsonData, StudyData, Wishes, own_study_data

@@ -95,6 +95,9 @@ def test_finetune_measures_for_the_device_in_use(digits: Path, monkeypatch: pyte
     choose_for(recipe, index, {**keys, "data.loader.batch_size": "auto"}, **length)
     assert measured.pop()[-1]["most"] == len(index)
     assert choose_for(recipe, index, {"training.device": "cpu"}, **length).batch == 4
+    large, automatic = load("faster_rcnn_r50"), {"training.device": "cpu", "data.loader.batch_size": "auto"}
+    assert choose_for(large, index, {"training.device": "cpu"}, **length).batch == 2
+    assert choose_for(large, index, automatic, **length).batch == batch_size.WITHOUT_GPU, "as train() chooses"
     assert not measured
 
 

@@ -18,7 +18,7 @@ from tldet.engine.precision import pick_device
 from tldet.models.replace import replace_backbone
 from tldet.structures import Size
 from tldet.wording import counted
-from tldet.workflows.batch_size import LARGEST, USUAL, largest_input, measure_batch_size, most_objects
+from tldet.workflows.batch_size import LARGEST, USUAL, WITHOUT_GPU, largest_input, measure_batch_size, most_objects
 from tldet.workflows.runs import steps_in_epoch
 
 SMALL_OBJECT = 12.0  # pixels; a tenth of the objects may be smaller than this at the chosen size
@@ -114,8 +114,9 @@ def _batch(
     if (given := given_batch(options)) is not None:
         return given, f"batch size {given} (user-specified)"
     if device.type == "cpu":
-        base = int(recipe.get("data.loader.batch_size", 4)) if is_small(recipe) else 2
-        batch = min(base, images)
+        base = int(recipe.get("data.loader.batch_size", WITHOUT_GPU)) if is_small(recipe) else 2
+        auto = option_value(options, "data.loader.batch_size") == "auto"
+        batch = min(WITHOUT_GPU if auto else base, images)  # as `tldet train` chooses
         return batch, f"batch size {batch} (CPU, {counted(os.cpu_count() or 1, 'core')})"
     model = recipe["model"] if backbone is None else replace_backbone(recipe["model"], backbone)[0]
     head = {**model["head"], "num_classes": len(index.class_names)}

@@ -68,6 +68,30 @@ def test_what_the_data_cannot_give(wishes: Wishes, tmp_path: Path) -> None:
         prepare(replace(wishes, seeds=(0, -1)), ASKED)
 
 
+@pytest.mark.parametrize(
+    ("arms", "option"),
+    [
+        (("tfa",), "freeze.layers=[]"),
+        (("full", "fc"), "freeze={}"),
+        (("fc",), "model.head.roi.cosine='fixed'"),
+        (("full",), "model.head.roi={}"),
+    ],
+)
+def test_options_do_not_undo_an_arm(wishes: Wishes, arms: tuple[str, ...], option: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^--shot-options \S+: arm '{arms[-1]}' sets this key"):
+        prepare(wishes, replace(ASKED, arms=arms, options=[option]))
+    prepare(wishes, replace(ASKED, arms=("full",), options=["freeze.layers=['backbone']", "optimizer.lr=0.1"]))
+
+
+@pytest.mark.parametrize("option", ["data.train.annotations='all.json'", "data={}", "training.validate_every=1"])
+def test_options_do_not_replace_the_data(wishes: Wishes, option: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--cfg-options \S+: the experiment sets this key"):
+        prepare(replace(wishes, options=[option]), ASKED)
+    with pytest.raises(ConfigError, match=r"^--shot-options \S+: the experiment sets this key"):
+        prepare(wishes, replace(ASKED, options=[option]))
+    prepare(replace(wishes, options=["training.seed=1", "schedule.policy='constant'"]), ASKED)
+
+
 def test_the_advice_beside_a_test_split_works(tmp_path: Path) -> None:
     """With a test split --val changes nothing that is evaluated on."""
     for split, novel in (("train", 5), ("valid", 1), ("test", 0)):

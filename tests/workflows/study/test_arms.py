@@ -45,6 +45,8 @@ def test_an_option_for_all_does_not_undo_an_arm() -> None:
         "training={'seed': 5}",
         "data.train.annotations='a.json'",
         "data.val={}",
+        "data.train.subset.fraction=0.5",
+        "data.val.on_bad_image='skip'",
         "data={}",
         "schedule.steps=5",
         "schedule={'steps': 5}",

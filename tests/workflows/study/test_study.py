@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from tldet import checkpoint
 from tldet.cli import main
+from tldet.config import option_value, parse_options
 from tldet.data.index import AnnotationIndex
 from tldet.errors import ConfigError, DataError
 from tldet.evaluation.coco import evaluate_files
@@ -33,6 +35,13 @@ OPTIONS = ["training.precision=fp32", "data.loader.batch_size=2", "model.head.se
 def wishes(digits: Path, out: Path, **more: Any) -> Wishes:
     usual: dict[str, Any] = {"model": "retinanet_lite0", "steps": 3, "seeds": [0], "options": OPTIONS}
     return Wishes(digits, out, **{**usual, **more})
+
+
+def test_a_batch_size_is_measured_once_for_all_runs(digits: Path, tmp_path: Path) -> None:
+    auto = wishes(digits, tmp_path / "s", options=["data.loader.batch_size='auto'"])
+    plan = make_plan("transfer", auto, transfer_arms(["scratch", "frozen"]), [1.0])
+    sizes = [option_value(parse_options(job.call["options"]), "data.loader.batch_size") for job in plan.jobs]
+    assert sizes == [4, 4], "not measured anew by each run, in which other layers may be frozen"
 
 
 def command(digits: Path, out: Path, *more: str) -> list[str]:
@@ -93,6 +102,18 @@ def test_other_kinds_say_what_is_wrong(digits: Path, tmp_path: Path, capsys: pyt
     assert "--predict 100: is more than 4 times the number of training images, 16" in capsys.readouterr().err
     assert main(["study", "data", "--out", str(tmp_path / "s")]) == 2
     assert "give --data DIR" in capsys.readouterr().err
+
+
+def test_skipped_images_are_not_counted(digits: Path, tmp_path: Path) -> None:
+    truth = json.loads((digits / "valid" / "_annotations.coco.json").read_text())
+    there = len(truth["images"])
+    truth["images"].append({**truth["images"][0], "id": 999_999, "file_name": "missing.jpg"})
+    (tmp_path / "val.json").write_text(json.dumps(truth))
+    annotations = {"train_json": digits / "valid" / "_annotations.coco.json", "val_json": tmp_path / "val.json"}
+    more = {**annotations, "images": digits / "valid", "on_bad_image": "skip"}
+    skipping = replace(wishes(digits, tmp_path / "s", **more), data=None)
+    plan = make_plan("transfer", skipping, transfer_arms(["scratch"]), [1.0])
+    assert len(plan.truth.image_ids) == there
 
 
 def test_nothing_to_measure_on(digits: Path, tmp_path: Path) -> None:

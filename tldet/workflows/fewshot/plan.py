@@ -15,16 +15,19 @@ from tldet.config import option_value, parse_options
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.shots import check_novel, draw, write_shots
-from tldet.errors import DataError
+from tldet.errors import ConfigError, DataError
 from tldet.transfer.sources import file_hash
 from tldet.workflows.data_layout import resolve_layout
-from tldet.workflows.study.arms import refuse_controlled
+from tldet.workflows.study.arms import CONTROLLED, overlap, refuse_controlled
 from tldet.workflows.study.data import SPLIT_SEED, Wishes
 from tldet.workflows.study.job import RUNS, Factor, Job, folder_name, keep_settings
 from tldet.workflows.study.plan import check_seeds
 
 log = logging.getLogger(__name__)
 DEVICE = "training.device"
+COSINE = "model.head.roi.cosine"
+# What ``--cfg-options`` must not change in the base training; its seed and length are free.
+OF_BASE = {key: use for key, use in CONTROLLED.items() if key != "training.seed" and not key.startswith("schedule.")}
 DATA = "data"  # in the experiment's folder, what was cut from the data set
 
 
@@ -39,6 +42,11 @@ class Arm:
 
     frozen: bool
     cosine: bool
+
+    @property
+    def controls(self) -> list[str]:
+        """Return the config keys that ``--shot-options`` must not set because the variant does."""
+        return [COSINE, "freeze"] if self.frozen else [COSINE]
 
 
 ARMS = {  # Wang et al. 2020: TFA with cosine similarity, TFA with a plain classifier, and FRCN+ft-full
@@ -121,7 +129,7 @@ def prepare(wishes: Wishes, asked: FewShot) -> Setup:
         TldetError: the data cannot give it, a value is wrong, or the folder holds another experiment.
     """
     check_seeds(wishes.seeds)
-    refuse_controlled(asked.options)
+    _refuse_options(wishes, asked)
     keep_settings(wishes.out, _settings(wishes, asked))
     layout = resolve_layout(wishes.data, wishes.train_json, wishes.val_json, wishes.images, wishes.out, SPLIT_SEED)
     assert layout.val is not None  # a lone JSON was split
@@ -131,6 +139,19 @@ def prepare(wishes: Wishes, asked: FewShot) -> Setup:
     draw(index, max(asked.shots), seed=0)  # how many there are does not depend on the seed
     _check_measured(setup)
     return setup
+
+
+def _refuse_options(wishes: Wishes, asked: FewShot) -> None:
+    """Refuse options that replace the data of a run or undo a variant.
+
+    Raises:
+        ConfigError: an option does so, or is malformed.
+    """
+    refuse_controlled(wishes.options, controlled=OF_BASE)
+    refuse_controlled(asked.options, "--shot-options")
+    for name in asked.arms:
+        if clash := overlap(parse_options(asked.options), ARMS[name].controls):
+            raise ConfigError(f"--shot-options {clash}: arm {name!r} sets this key; leave out one of them")
 
 
 def _settings(wishes: Wishes, asked: FewShot) -> dict[str, Any]:

@@ -149,5 +149,5 @@ def _data(base: Mapping[str, Any], size: Mapping[str, int], job: Job) -> dict[st
     test: dict[str, Any] = {"type": "CocoDataset", "annotations": annotations, "images": images}
     test["transforms"] = [{"type": "Resize", **size}]
     data = {"train": train, "test": test, "loader": base.get("loader") or {}}
-    set_bad_image({"data": data}, job.call.get("on_bad_image") or train.get("on_bad_image"))
+    set_bad_image({"data": data}, job.call.get("on_bad_image"))
     return data

@@ -19,6 +19,9 @@ CONTROLLED = {
     "data.val.annotations": "give --val",
     "data.train.images": "give --images",
     "data.val.images": "give --images",
+    "data.train.subset": "leave it out (a study takes --fractions)",
+    "data.train.on_bad_image": "give --on-bad-image",
+    "data.val.on_bad_image": "give --on-bad-image",
     "schedule.epochs": "give --epochs",
     "schedule.steps": "give --steps",
     "schedule.minutes": "give --minutes",
@@ -105,25 +108,32 @@ def refuse_clash(arms: Mapping[str, Arm], options: Sequence[str]) -> None:
     if given.get("training.patience") is not None:
         raise ConfigError("--cfg-options training.patience: the runs of a study are equally long; leave it out")
     for name, arm in arms.items():
-        if clash := _overlap(given, [*parse_options(arm.options), *arm.controls]):
+        if clash := overlap(given, [*parse_options(arm.options), *arm.controls]):
             raise ConfigError(f"--cfg-options {clash}: arm {name!r} sets this key; leave out one of them")
     for name in (name for name, arm in arms.items() if arm.call.get("scratch")):
         refuse_scratch_options(given, f"arm {name!r}")
 
 
-def refuse_controlled(options: Sequence[str]) -> None:
-    """Refuse ``--cfg-options`` that a study or few-shot experiment sets per run.
+def refuse_controlled(
+    options: Sequence[str], option: str = "--cfg-options", controlled: Mapping[str, str] = CONTROLLED
+) -> None:
+    """Refuse options that a study or few-shot experiment sets per run.
+
+    Args:
+        options: ``a.b=c``.
+        option: the command line option by which they are given.
+        controlled: advice for each key that is set per run.
 
     Raises:
         ConfigError: an option sets the seed, the data or the length, also through a parent or child key.
     """
     given = parse_options(options)
-    if clash := _overlap(given, CONTROLLED):
-        use = next(use for key, use in CONTROLLED.items() if _related(clash, key))
-        raise ConfigError(f"--cfg-options {clash}: the experiment sets this key for each run; {use}")
+    if clash := overlap(given, controlled):
+        use = next(use for key, use in controlled.items() if _related(clash, key))
+        raise ConfigError(f"{option} {clash}: the experiment sets this key for each run; {use}")
 
 
-def _overlap(given: Iterable[str], controlled: Iterable[str]) -> str | None:
+def overlap(given: Iterable[str], controlled: Iterable[str]) -> str | None:
     """Return the first given key that equals, contains or lies inside a controlled key."""
     keys = list(controlled)
     return next((key for key in sorted(given) if any(_related(key, other) for other in keys)), None)

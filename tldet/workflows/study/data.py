@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tldet.config import Config, parse_options
+from tldet.data.coco import CocoDataset
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.subsets import write_subset
@@ -143,7 +144,8 @@ class JsonData:
 
     def truth(self) -> GroundTruth:
         """See :class:`StudyData`."""
-        return load_ground_truth(self.validation.annotations, "bbox")
+        truth = load_ground_truth(self.validation.annotations, "bbox")
+        return evaluated(truth, self.val, self.wishes.on_bad_image)
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,19 @@ def own_study_data(recipe: Config, wishes: Wishes) -> OwnData:
     if validation.index.crowd.all():
         raise DataError(f"{validation.index.path}: holds no object to measure on")
     return OwnData(wishes, recipe, index, validation)
+
+
+def evaluated(truth: GroundTruth, val: tuple[str, str], on_bad_image: str | None) -> GroundTruth:
+    """Return the ground truth of the images that are evaluated, without those that ``on_bad_image="skip"`` skips.
+
+    Args:
+        truth: ground truth of all images.
+        val: annotations and image folder; both empty for a dataset from outside tldet, which skips none.
+        on_bad_image: "error" or "skip"; None means "error".
+    """
+    if not val[0] or on_bad_image != "skip":
+        return truth
+    return truth.on(CocoDataset(*val, on_bad_image="skip").usable_ids())
 
 
 def truth_of(job: Job, kind: Type, checkpoint: str | Path) -> GroundTruth:

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from tldet import checkpoint
 from tldet.config import option_value, parse_options
-from tldet.data.coco import CocoDataset
 from tldet.evaluation.loading import load_results
 from tldet.evaluation.resample import VERSION, resampled_ap
 from tldet.workflows.finetune import finetune
-from tldet.workflows.study.data import truth_of
+from tldet.workflows.study.data import evaluated, truth_of
 from tldet.workflows.study.job import Job, write_result
 from tldet.workflows.test import test
 from tldet.workflows.train import Outcome
@@ -88,8 +87,7 @@ def execute(
 def _resampled(job: Job, kind: str, checkpoint: str | Path) -> dict[str, Any]:
     """Compute AP on every bootstrap sample of validation images from the stored detections, with its version."""
     truth = truth_of(job, "segm" if kind == "segm" else "bbox", checkpoint)
-    if job.val[0] and job.call.get("on_bad_image") == "skip":  # as in the evaluation
-        truth = truth.on(CocoDataset(*job.val, on_bad_image="skip").usable_ids())
+    truth = evaluated(truth, job.val, job.call.get("on_bad_image"))
     drawn = resampled_ap(truth, load_results(job.folder / DETECTIONS_NAME, truth))
     return {"resampled_ap": drawn.tolist(), "resampling": VERSION}
 

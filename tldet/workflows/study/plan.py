@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tldet.config import parse_options
+from tldet.config import option_value, parse_options
 from tldet.data.subsets import subset_size
 from tldet.engine.settings import SEEDS
 from tldet.errors import ConfigError
@@ -111,7 +111,11 @@ class _Shared:
         if "epochs" not in self.choices.length:
             every /= fraction  # as many steps between two checkpoints, whatever the number of pictures
         options = ["training.validate_every=None", f"training.checkpoint_every={every:g}"]
-        options.append(f"data.loader.batch_size={self.choices.batch}")  # measured once, the same for all
+        batch = f"data.loader.batch_size={self.choices.batch}"  # measured once, the same for all
+        options.append(batch)
         if fraction < 1:
             options.append(self.data.subset(fraction, seed))
-        return [*options, *self.wishes.options, *arm.options]
+        options += [*self.wishes.options, *arm.options]
+        if option_value(parse_options(self.wishes.options), "data.loader.batch_size") == "auto":
+            options.append(batch)
+        return options

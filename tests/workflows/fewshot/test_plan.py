@@ -74,13 +74,16 @@ def test_what_the_data_cannot_give(wishes: Wishes, tmp_path: Path) -> None:
         (("tfa",), "freeze.layers=[]"),
         (("full", "fc"), "freeze={}"),
         (("fc",), "model.head.roi.cosine='fixed'"),
-        (("full",), "model.head.roi={}"),
+        (("tfa",), "model.head.roi={}"),
+        (("tfa",), "model.head.roi.cosine='none'"),
+        (("tfa", "full"), "model.head.roi.cosine='learned'"),
     ],
 )
 def test_options_do_not_undo_an_arm(wishes: Wishes, arms: tuple[str, ...], option: str) -> None:
     with pytest.raises(ConfigError, match=rf"^--shot-options \S+: arm '{arms[-1]}' sets this key"):
         prepare(wishes, replace(ASKED, arms=arms, options=[option]))
     prepare(wishes, replace(ASKED, arms=("full",), options=["freeze.layers=['backbone']", "optimizer.lr=0.1"]))
+    prepare(wishes, replace(ASKED, arms=("tfa",), options=["model.head.roi.cosine='learned'"]))
 
 
 @pytest.mark.parametrize("option", ["data.train.annotations='all.json'", "data={}", "training.validate_every=1"])

@@ -64,6 +64,8 @@ def test_a_cosine_classifier_is_not_fine_tuned_as_a_plain_one() -> None:
     for arm in ("fc", "full"):
         with pytest.raises(ConfigError, match=f"--arms {arm}: needs a linear classifier"):
             set_arm(copy.deepcopy(config), arm)
+    config["model"]["head"]["roi"]["cosine"] = "none"
+    set_arm(config, "fc")
 
 
 def test_the_config_is_the_base_run_s_but_for_what_few_shots_need(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -43,10 +43,11 @@ class Arm:
     frozen: bool
     cosine: bool
 
-    @property
-    def controls(self) -> list[str]:
-        """Return the config keys that ``--shot-options`` must not set because the variant does."""
-        return [COSINE, "freeze"] if self.frozen else [COSINE]
+    def undone_by(self, options: Mapping[str, Any]) -> str | None:
+        """Return the first of some config options that would undo the variant; None if there is none."""
+        cosine = option_value(options, COSINE) or "none"  # "fixed" and "learned" are both of the variant
+        controlled = [COSINE] if (cosine != "none") != self.cosine else []
+        return overlap(options, [*controlled, "freeze"] if self.frozen else controlled)
 
 
 ARMS = {  # Wang et al. 2020: TFA with cosine similarity, TFA with a plain classifier, and FRCN+ft-full
@@ -150,7 +151,7 @@ def _refuse_options(wishes: Wishes, asked: FewShot) -> None:
     refuse_controlled(wishes.options, controlled=OF_BASE)
     refuse_controlled(asked.options, "--shot-options")
     for name in asked.arms:
-        if clash := overlap(parse_options(asked.options), ARMS[name].controls):
+        if clash := ARMS[name].undone_by(parse_options(asked.options)):
             raise ConfigError(f"--shot-options {clash}: arm {name!r} sets this key; leave out one of them")
 
 

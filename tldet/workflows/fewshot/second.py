@@ -108,7 +108,7 @@ def set_arm(config: dict[str, Any], name: str) -> None:
         ConfigError: the way does not go with the detector.
     """
     arm, model = ARMS[name], config["model"]
-    if not arm.cosine and (model["head"].get("roi") or {}).get("cosine"):
+    if not arm.cosine and (model["head"].get("roi") or {}).get("cosine", "none") != "none":
         raise ConfigError(
             f"--arms {name}: needs a linear classifier, but the base checkpoint has a cosine classifier; use --arms tfa"
         )

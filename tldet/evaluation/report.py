@@ -76,7 +76,7 @@ class CocoResult:
         return html_table(self._title(), ("class", "AP", "AP50"), rows, note) + boxes
 
     def _title(self) -> str:
-        left = f"; {self.unjudged} of classes that are not annotated on their image left out" if self.unjudged else ""
+        left = f"; {self.unjudged} of classes their picture is not labelled for left out" if self.unjudged else ""
         return f"COCO {self.type}, {counted(self.images, 'image')}, {counted(self.detections, 'detection')}{left}"
 
     def numbers(self) -> dict[str, float]:

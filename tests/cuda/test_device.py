@@ -115,7 +115,7 @@ def test_detections_of_a_device_are_checked_on_the_host() -> None:
         boxes = torch.rand(2, 4, device="cuda").sort().values.flip(1)
         there = Detections(boxes, torch.rand(2, device="cuda"), torch.zeros(2, dtype=torch.int64, device="cuda"))
         assert gpu.total() == 0
-        with pytest.raises(ValueError, match="box 0 is upside down"):
+        with pytest.raises(ValueError, match="box 0 must have x1 >= x0 and y1 >= y0"):
             there.to("cpu")
 
 

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tldet.coco.objects import NAMED
 from tldet.data.checks import MISSING, Fault, find_faults, log_all
@@ -77,21 +75,6 @@ class CocoDataset(SampleDataset):
         self._say_partial()
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """Name of each label."""
-        return self.index.class_names
-
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        """The JSON's own id of each label."""
-        return self.index.category_ids
-
-    @property
-    def all_sizes(self) -> NDArray[np.int32]:
-        """(I, 2) (height, width) of every image of the JSON."""
-        return self.index.sizes
-
-    @property
     def original(self) -> AnnotationIndex:
         """Index of the JSON with its own classes."""
         return AnnotationIndex.load(self.index.path)
@@ -139,12 +122,6 @@ class CocoDataset(SampleDataset):
                 f"{stated[1]} x {stated[0]} for image {self.index.image_ids[position]}; its boxes would be off"
             )
         return picture
-
-    def _labelled(self, position: int) -> Tensor | None:
-        """(K,) bool where the picture was not labelled for all classes."""
-        if self.index.labelled is None or not self.partial or self.index.labelled[position].all():
-            return None
-        return torch.from_numpy(np.array(self.index.labelled[position]))
 
     def _say_partial(self) -> None:
         if self.index.labelled is None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tldet.config import require_range
 from tldet.data.dataset import DetectionDataset, SampleDataset
@@ -93,21 +92,6 @@ class CustomDataset(SampleDataset):
             log.warning("%s: %s", name, note)
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """Name of each label."""
-        return self.index.class_names
-
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        """Category id of each label: 1, 2, ... in the order of the dataset's classes, -1 for a class it lacks."""
-        return self.index.category_ids
-
-    @property
-    def all_sizes(self) -> NDArray[np.int32]:
-        """(I, 2) (height, width) of every image."""
-        return self.index.sizes
-
-    @property
     def groups(self) -> Any:
         """Group of each image, or None."""
         return getattr(self.dataset, "groups", None)
@@ -163,12 +147,6 @@ class CustomDataset(SampleDataset):
         if len(target) != rows.stop - rows.start:
             return f"has {counted(len(target), 'object')}, but {rows.stop - rows.start} at the start of the run"
         return None
-
-    def _labelled(self, position: int) -> Tensor | None:
-        labelled = self.index.labelled
-        if labelled is None or labelled[position].all():
-            return None
-        return torch.from_numpy(np.array(labelled[position]))
 
 
 def restrict(dataset: Any, subset: SubsetSettings) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tldet.data.images import Picture, fitted_size
+from tldet.data.index import AnnotationIndex
 from tldet.data.steps import Labelled
 from tldet.data.transforms import Pipeline
 from tldet.structures import Size, Target
@@ -69,10 +70,20 @@ class Sample:
 class SampleDataset(Dataset[Sample]):
     """Base class of datasets as the loader sees them: samples by key, transformed.
 
+    Subclasses read their annotations into :attr:`index`.
+
+    Attributes:
+        index: the annotations, with the classes of the model.
+        positions: (I,) positions in the index of the images that are used.
+        partial: images may be annotated for some of the classes only.
+
     Args:
         transforms: transforms for :class:`~tldet.data.transforms.Pipeline`.
         seed: random seed of augmentation.
     """
+
+    index: AnnotationIndex
+    partial = True
 
     def __init__(self, transforms: Sequence[Mapping[str, Any]], seed: int) -> None:
         self.pipeline = Pipeline(transforms)
@@ -80,9 +91,19 @@ class SampleDataset(Dataset[Sample]):
         self.positions: NDArray[np.int64] = np.zeros(0, np.int64)
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each label."""
+        return self.index.class_names
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The dataset's own category id of each label; -1 for a class that it lacks."""
+        return self.index.category_ids
+
+    @property
     def all_sizes(self) -> NDArray[np.int32]:
         """(height, width) of every image, used or not."""
-        raise NotImplementedError
+        return self.index.sizes
 
     @property
     def sizes(self) -> NDArray[np.int32]:
@@ -115,7 +136,10 @@ class SampleDataset(Dataset[Sample]):
 
     def _labelled(self, position: int) -> Tensor | None:
         """Return (K,) bool if the image is not annotated for all classes."""
-        raise NotImplementedError
+        labelled = self.index.labelled
+        if labelled is None or not self.partial or labelled[position].all():
+            return None
+        return torch.from_numpy(np.array(labelled[position]))
 
     def _target_of(self, sample: Labelled, position: int) -> Target:
         labels = sample.labels_of(np.arange(len(sample.boxes)))

@@ -38,7 +38,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a short fine-tuning of the small RetinaNet on them."""
-    from tldet.workflows.finetune import finetune
+    from tldet.workflows.training.finetune import finetune
 
     out = tmp_path_factory.mktemp("run") / "out"
     options = ["data.loader.batch_size=2", "training.log_every=2", "training.precision=fp32"]

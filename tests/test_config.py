@@ -14,12 +14,12 @@ from torch import nn
 from tldet.config import check, files, find, load, parse_options
 from tldet.config.files import shipped
 from tldet.data.transforms import Pipeline
-from tldet.engine.settings import TrainSettings
+from tldet.engine.state import TrainSettings
 from tldet.errors import ConfigError
 from tldet.models.detector import build_detector
-from tldet.models.hollow import hollow
+from tldet.models.meta_tensors import hollow
 from tldet.transfer.param_groups import build_optimizer
-from tldet.workflows.parts import PRETRAIN_SCHEMA, SCHEMA, checked_settings
+from tldet.workflows.training.parts import PRETRAIN_SCHEMA, SCHEMA, checked_settings
 
 NAME = "faster_rcnn/faster_rcnn_r50_fpn_1x_coco"
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tldet import checkpoint, integrity
 from tldet.errors import CheckpointError
-from tldet.transfer.archives import read_archive
+from tldet.transfer.safe_unpickle.archives import read_archive
 from tldet.transfer.sources import read_file
 
 

@@ -36,7 +36,7 @@ def csvs(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tldet(*words: str | Path, imports: Sequence[str] = ("own_parts",)) -> subprocess.CompletedProcess[str]:
     """Run a command in the folder of the examples, where the package is found."""
     options = [word for name in imports for word in ("--import", name)]
-    command = [sys.executable, "-c", "from tldet.cli import entry; entry()", *map(str, words), *options]
+    command = [sys.executable, "-c", "from tldet.cli.main import entry; entry()", *map(str, words), *options]
     paths = [str(EXAMPLES.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
     return subprocess.run(command, cwd=EXAMPLES, env=env, capture_output=True, text=True, check=False)

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from tldet import plugins, search_path
-from tldet.cli import main
+from tldet import plugins
+from tldet.cli.main import main
 from tldet.config import Config
 from tldet.config.check import Part, check
 from tldet.errors import CheckpointError, ConfigError
 from tldet.plugins import import_named, import_plugins, lookup, needed_imports, require_components
 from tldet.registry import HEADS, TRANSFORMS
+from tldet.system import search_path
 
 PART = """
 from tldet.registry import TRANSFORMS
@@ -112,7 +113,7 @@ def test_entry_points(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pyt
 
 
 def test_every_command_takes_import(capsys: pytest.CaptureFixture[str]) -> None:
-    from tldet.cli import build_parser
+    from tldet.cli.main import build_parser
 
     leaves = list(build_parser().leaves())
     assert len(leaves) > 10

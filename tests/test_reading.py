@@ -59,6 +59,11 @@ def test_from_arguments_to_the_first_step_in_few_files(digits: Path, tmp_path: P
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     files = [name for name in found["passed"] if not name.startswith("config/")]
-    assert {"workflows/finetune.py", "workflows/train.py", "workflows/assemble.py", "engine/trainer.py"} <= set(files)
-    assert {"engine/step.py", "workflows/request.py", "workflows/choose.py"} <= set(files)
+    assert {
+        "workflows/training/finetune.py",
+        "workflows/training/train.py",
+        "workflows/training/assemble.py",
+        "engine/trainer.py",
+    } <= set(files)
+    assert {"engine/step.py", "workflows/training/request.py", "workflows/training/choose.py"} <= set(files)
     assert len(files) <= 12, files

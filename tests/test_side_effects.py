@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from tests.tools import same
-from tldet.engine.frozen_norms import FoldedConv2d
 from tldet.engine.precision import Precision
 from tldet.models.ops.depthwise import PARTS
 from tldet.models.ops.rewriting import Rewritten, depthwise_calls
+from tldet.models.surgery.frozen_norms import FoldedConv2d
 from tldet.transfer.restore import restore
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("cli.py", "quickstart.py", "commands", "benchmarks")  # may change their own process
+COMMANDS = ("cli",)  # may change their own process
 LOADER_PROCESS = {"data/workers.py": {"torch.set_num_threads", "cv2.setNumThreads"}}  # calm_worker runs in no other
 RESTORED = {"data/crops.py": {"os.environ[]"}}  # within one import; see test_use_leaves_the_process_as_it_was
 CALLS = (
@@ -156,7 +156,7 @@ def test_library_code_does_not_change_the_process() -> None:
 
 def test_a_fine_tuned_model_can_be_copied_and_pickled(run: Path) -> None:
     """With folded norms and rewritten convolutions, as the trainer leaves it."""
-    from tldet.engine.frozen_norms import fold_frozen_norms
+    from tldet.models.surgery.frozen_norms import fold_frozen_norms
 
     model, _ = restore(run / "best.pt")
     keys = list(model.state_dict())

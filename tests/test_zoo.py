@@ -10,11 +10,12 @@ import torch
 from tldet.config import Config, load
 from tldet.config.files import config_root, shipped
 from tldet.models.detector import Detector, build_detector
-from tldet.structures import Batch, Target
-from tldet.transfer.classes import coco_ids
-from tldet.transfer.known import KNOWN
+from tldet.structures.batch import Batch
+from tldet.structures.target import Target
+from tldet.transfer.interop.classes import coco_ids
+from tldet.transfer.interop.known import KNOWN
 from tldet.transfer.param_groups import build_optimizer
-from tldet.workflows.parts import checked_settings
+from tldet.workflows.training.parts import checked_settings
 
 SMALL = ("lite0", "resnet18", "resnet34")
 SIZE = (64, 96)

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from tldet.registry import NECKS as NECKS
     from tldet.registry import OPTIMIZERS as OPTIMIZERS
     from tldet.registry import TRANSFORMS as TRANSFORMS
-    from tldet.structures import Batch as Batch
-    from tldet.structures import Detections as Detections
-    from tldet.structures import Target as Target
-    from tldet.visualize import draw as draw
+    from tldet.structures.batch import Batch as Batch
+    from tldet.structures.detections import Detections as Detections
+    from tldet.structures.target import Target as Target
+    from tldet.visualize.drawing import draw as draw
     from tldet.workflows.evaluate import evaluate as evaluate
-    from tldet.workflows.finetune import finetune as finetune
     from tldet.workflows.study.api import study as study
     from tldet.workflows.test import test as test
-    from tldet.workflows.train import train as train
+    from tldet.workflows.training.finetune import finetune as finetune
+    from tldet.workflows.training.train import train as train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -60,20 +60,22 @@ __all__ = [
 ]
 _MODULES = {  # in which each public name is defined
     **dict.fromkeys(("BACKBONES", "DATASETS", "HEADS", "HOOKS", "NECKS", "OPTIMIZERS", "TRANSFORMS"), "tldet.registry"),
-    **dict.fromkeys(("Batch", "Detections", "Target"), "tldet.structures"),
+    "Batch": "tldet.structures.batch",
+    "Detections": "tldet.structures.detections",
+    "Target": "tldet.structures.target",
     **dict.fromkeys(("Predictor", "load"), "tldet.inference.predictor"),
     "Backbone": "tldet.models.backbones.base",
     "CocoResult": "tldet.evaluation.report",
     "Detector": "tldet.models.detector",
     "TldetError": "tldet.errors",
     "Trainer": "tldet.engine.trainer",
-    "draw": "tldet.visualize",
+    "draw": "tldet.visualize.drawing",
     "evaluate": "tldet.workflows.evaluate",
-    "finetune": "tldet.workflows.finetune",
+    "finetune": "tldet.workflows.training.finetune",
     "predict": "tldet.inference.run",
     "study": "tldet.workflows.study.api",
     "test": "tldet.workflows.test",
-    "train": "tldet.workflows.train",
+    "train": "tldet.workflows.training.train",
 }
 
 

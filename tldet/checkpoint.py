@@ -17,8 +17,8 @@ from torch import Tensor
 
 from tldet import integrity
 from tldet.errors import CheckpointError
-from tldet.inputs import is_folder, require_file
-from tldet.output import remove_leftovers, replacing, shown, write_bytes
+from tldet.system.inputs import is_folder, require_file
+from tldet.system.output import remove_leftovers, replacing, shown, write_bytes
 
 log = logging.getLogger(__name__)
 FORMAT, VERSION = "tldet", 1
@@ -40,7 +40,7 @@ def step_path(folder: Path, step: int) -> Path:
 
 
 def save(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint with a checksum; see :func:`~tldet.output.replacing`.
+    """Write a checkpoint with a checksum; see :func:`~tldet.system.output.replacing`.
 
     Args:
         path: the file; its folder is created.
@@ -180,7 +180,7 @@ def prune(folder: str | Path, keep: int) -> None:
 
 
 def save_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write weights as safetensors with a checksum; see :func:`~tldet.output.replacing`."""
+    """Write weights as safetensors with a checksum; see :func:`~tldet.system.output.replacing`."""
     from safetensors.torch import save as to_bytes
 
     content = to_bytes({k: v.contiguous() for k, v in tensors.items()}, dict(metadata))

@@ -22,9 +22,9 @@ from typing import Any
 
 from mmengine.registry import Registry
 
-from tldet import search_path
 from tldet.errors import CheckpointError, ConfigError, TldetError
 from tldet.registry import BACKBONES, DATASETS, HEADS, HOOKS, NECKS, OPTIMIZERS, TRANSFORMS
+from tldet.system import search_path
 
 log = logging.getLogger(__name__)
 GROUP = "tldet.plugins"  # of entry points

@@ -7,13 +7,13 @@ outside tldet is imported first, see :mod:`tldet.plugins`.
 from mmengine.registry import Registry
 
 BACKBONES = Registry("backbone", scope="tldet", locations=["tldet.models.backbones"])
-NECKS = Registry("neck", scope="tldet", locations=["tldet.models.necks", "tldet.models.simple_pyramid"])
+NECKS = Registry("neck", scope="tldet", locations=["tldet.models.necks.fpn", "tldet.models.necks.simple_pyramid"])
 HEADS = Registry("head", scope="tldet", locations=["tldet.models.heads"])
 DATASETS = Registry("dataset", scope="tldet", locations=["tldet.data.coco", "tldet.data.folder"])
 _TRANSFORMS = ["tldet.data.transforms", "tldet.data.crops", "tldet.data.named_transforms"]
 TRANSFORMS = Registry("transform", scope="tldet", locations=_TRANSFORMS)
 OPTIMIZERS = Registry("optimizer", scope="tldet", locations=["tldet.transfer.param_groups"])
-HOOKS = Registry("hook", scope="tldet", locations=["tldet.engine.hooks"])
+HOOKS = Registry("hook", scope="tldet", locations=["tldet.engine.callbacks"])
 INTERFACES = {  # attributes and methods that each component must have
     "backbone": ("channels", "strides", "forward"),
     "neck": ("channels", "strides", "forward"),

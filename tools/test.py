@@ -2,6 +2,6 @@
 
 import sys
 
-from tldet.cli import entry
+from tldet.cli.main import entry
 
 entry(["test", *sys.argv[1:]])

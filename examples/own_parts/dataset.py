@@ -7,7 +7,7 @@ import torch
 
 from tldet.data.images import read_image
 from tldet.registry import DATASETS
-from tldet.structures import Target
+from tldet.structures.target import Target
 
 
 @DATASETS.register_module()

@@ -10,11 +10,11 @@ from typing import Any
 import cv2
 import pytest
 
-from tldet.benchmarks import annotations, eval, growth, overhead, pairs, video
-from tldet.benchmarks import data as data_suite
-from tldet.benchmarks.run import benchmark
-from tldet.benchmarks.timing import Times
-from tldet.cli import main
+from benchmarks import annotations, eval, growth, overhead, pairs, video
+from benchmarks import data as data_suite
+from benchmarks.__main__ import main
+from benchmarks.run import benchmark
+from benchmarks.timing import Times
 
 FIELDS = {"name", "beside", "each", "ours", "theirs", "ratio", "memory", "limit", "checks"}
 
@@ -136,7 +136,7 @@ def test_a_missing_recipe_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["benchmark", *arguments]) == 2
+    assert main(arguments) == 2
     error = capsys.readouterr().err.strip()
     assert said in error
     assert len(error.splitlines()) == 1

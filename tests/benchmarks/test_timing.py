@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tldet.benchmarks.child import Served, in_child
-from tldet.benchmarks.timing import Comparison, Times, alternate, best_of
+from benchmarks.child import Served, in_child
+from benchmarks.timing import Comparison, Times, alternate, best_of
 
 
 class Clock:

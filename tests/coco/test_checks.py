@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tldet.cli import main
+from tldet.cli.main import main
 from tldet.coco.checks import require_coco_boxes
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from tldet.cli import main
+from tldet.cli.main import main
 from tldet.coco.text import as_utf8, not_json, parse, read_json_text, top_level
 from tldet.data.index import AnnotationIndex
 from tldet.errors import DataError
 from tldet.evaluation.coco import evaluate_files
-from tldet.output import write_json
+from tldet.system.output import write_json
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
 NAME = "café 猫 😀"

@@ -23,12 +23,14 @@ from torch import Tensor
 
 from tldet.config import load
 from tldet.config.files import config_root
-from tldet.engine.ema import Ema
 from tldet.engine.precision import Precision
+from tldet.engine.regularization import Ema
 from tldet.engine.step import Stepper
 from tldet.inference.predictor import Predictor
 from tldet.models.detector import Detector, build_detector
-from tldet.structures import Batch, Size, Target
+from tldet.structures.batch import Batch
+from tldet.structures.image import Size
+from tldet.structures.target import Target
 
 SIZE = (128, 160)
 CLASSES = 3

@@ -9,18 +9,20 @@ import torch
 from rehearsal import Gpu
 from torch import Tensor, nn
 
-from tldet.device import constant, fetch, send, sum_dtype, true_rows
 from tldet.engine.precision import Precision
 from tldet.engine.state import Window
 from tldet.engine.step import Stepper
-from tldet.masks import InstanceMasks
-from tldet.models.assigners import assign_adaptively
-from tldet.models.matching import BACKGROUND, IGNORED, assign, draw
+from tldet.models.assigners.atss import assign_adaptively
+from tldet.models.assigners.matching import BACKGROUND, IGNORED, assign, draw
 from tldet.models.normalizers import LossNormalizers
 from tldet.models.ops.roi_align import Pool
 from tldet.models.pooling import pool_regions
 from tldet.models.postprocess import batched_nms
-from tldet.structures import Detections, LabelledBatch, Target
+from tldet.structures.batch import LabelledBatch
+from tldet.structures.detections import Detections
+from tldet.structures.masks import InstanceMasks
+from tldet.structures.target import Target
+from tldet.system.device import constant, fetch, send, sum_dtype, true_rows
 
 CPU = torch.device("cpu")
 

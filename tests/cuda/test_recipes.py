@@ -18,17 +18,17 @@ from sync_table import CLASSES, batch, detector
 
 from tldet import load
 from tldet.config import load as load_config
-from tldet.engine.ema import Ema
-from tldet.engine.fuse import fuse
 from tldet.engine.precision import Precision
+from tldet.engine.regularization import Ema
 from tldet.engine.schedule import ScheduleSettings
-from tldet.engine.settings import TrainSettings
+from tldet.engine.state import TrainSettings
 from tldet.engine.step import Stepper
 from tldet.engine.trainer import Trainer
 from tldet.inference.predictor import Predictor
 from tldet.models.detector import build_detector
-from tldet.structures import Batch
-from tldet.workflows.finetune import finetune
+from tldet.models.surgery.fuse import fuse
+from tldet.structures.batch import Batch
+from tldet.workflows.training.finetune import finetune
 
 # Synchronizations of a training step of two images, and of a prediction of two images
 LIMITS = {

@@ -17,7 +17,7 @@ from tldet.data.steps import CustomStep
 from tldet.data.transforms import Pipeline
 from tldet.errors import ConfigError, DataError
 from tldet.registry import TRANSFORMS
-from tldet.structures import Target
+from tldet.structures.target import Target
 
 BOX = [[2.0, 3.0, 20.0, 30.0]]
 

@@ -15,7 +15,7 @@ from tldet.data.coco import CocoDataset
 from tldet.data.dataset import SampleKey
 from tldet.data.loader import BatchOrder, eval_batches, train_batches
 from tldet.errors import DataError
-from tldet.structures import Batch
+from tldet.structures.batch import Batch
 
 STEPS = [
     {"type": "Resize", "short": [40, 48], "long": 80},

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tldet.coco.partial_labels import LABELLED
 from tldet.data.index import AnnotationIndex
 from tldet.data.shots import write_base, write_shots
 from tldet.errors import DataError
-from tldet.labelled import LABELLED
 
 CELL, DOG, CAT = 5, 7, 9
 OBJECTS = {  # picture to the categories of its objects, a negative one a crowd region

@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tldet import signals
 from tldet.data import loader
 from tldet.data.coco import CocoDataset
 from tldet.data.loader import BatchOrder, LoaderSettings, train_batches
 from tldet.data.workers import worker_count
 from tldet.errors import ConfigError
-from tldet.structures import Batch, Target
+from tldet.structures.batch import Batch
+from tldet.structures.target import Target
+from tldet.system import signals
 
 
 def test_workers_leave_signals_to_the_main_process(digits: Path) -> None:

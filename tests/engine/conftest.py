@@ -2,18 +2,15 @@
 
 import importlib.util
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
 
 from tests.tools import same
 from tldet import checkpoint
-from tldet.engine.log import read_log
+from tldet.engine.logging import read_log
 
 
 class Die(Exception):
@@ -66,22 +63,6 @@ def toy() -> ModuleType:
     sys.modules["toy_run"] = module
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture
-def spread() -> Callable[[nn.Module], None]:
-    """Gives every BatchNorm of a model statistics, factors and summands as of a trained one, none of them neutral."""
-
-    def spread(model: nn.Module) -> None:
-        generator = torch.Generator().manual_seed(1)
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.3, generator=generator)
-                module.running_var.uniform_(0.5, 2.0, generator=generator)
-                module.weight.data.uniform_(0.5, 1.0, generator=generator)
-                module.bias.data.normal_(0, 0.3, generator=generator)
-
-    return spread
 
 
 @pytest.fixture(scope="session")

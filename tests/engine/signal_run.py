@@ -25,7 +25,7 @@ from tldet.data.coco import CocoDataset
 from tldet.data.loader import BatchOrder, eval_batches, train_batches
 from tldet.engine.distributed import joined
 from tldet.engine.schedule import ScheduleSettings
-from tldet.engine.settings import TrainSettings
+from tldet.engine.state import TrainSettings
 from tldet.engine.trainer import Trainer
 
 STEPS = 8

@@ -19,7 +19,8 @@ from tldet.engine.precision import Precision
 from tldet.engine.state import deterministic
 from tldet.engine.step import Stepper
 from tldet.models.detector import Detector, build_detector
-from tldet.structures import Batch, Target
+from tldet.structures.batch import Batch
+from tldet.structures.target import Target
 
 SIZE = (64, 96)
 CLASSES = 3

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tldet import checkpoint
-from tldet.engine.budget import Budget
+from tldet.engine.schedule import Budget
 
 
 class FakeClock:

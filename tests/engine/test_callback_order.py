@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 
 from tldet.engine.callbacks import POINTS, Callback, check_callback
 from tldet.registry import HOOKS
-from tldet.workflows.finetune import finetune
+from tldet.workflows.training.finetune import finetune
 
 OPTIONS = ["data.loader.batch_size=4", "training.precision=fp32", "training.device=cpu"]  # 16 images: 4 steps an epoch
 

@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from tldet.engine import compiling
-from tldet.engine.compiling import as_written, compile_where_it_pays, measure_compiled
-from tldet.engine.precision import Precision
+from tldet.engine import precision
+from tldet.engine.precision import Precision, as_written, compile_where_it_pays, measure_compiled
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def timed(monkeypatch: pytest.MonkeyPatch, *found: float | Exception) -> list[bo
             raise value
         return value
 
-    monkeypatch.setattr(compiling, "pass_seconds", seconds)
+    monkeypatch.setattr(precision, "pass_seconds", seconds)
     return compiled
 
 
@@ -85,7 +84,7 @@ def test_a_compiled_model_computes_the_same_and_saves_the_same(
 ) -> None:
     x = torch.randn(8, 3)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    monkeypatch.setattr(compiling, "WORTH_IT", 1e9)
+    monkeypatch.setattr(precision, "COMPILE_WORTH_IT", 1e9)
     said = chosen(model, lambda: model(x).sum())
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key]), "the measurement leaves the model as it was"

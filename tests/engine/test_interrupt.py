@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from tldet import checkpoint
-from tldet.cli import main
-from tldet.engine import interrupt
-from tldet.engine.interrupt import Interrupts, Stopped, stop_signals
-from tldet.signals import STOP_SIGNALS
+from tldet.cli.main import main
+from tldet.system import signals
+from tldet.system.signals import STOP_SIGNALS, Interrupts, Stopped, stop_signals
 
 from .conftest import DieAt, assert_same_run
 
@@ -194,9 +193,9 @@ def test_sigterm_is_ctrl_c_for_every_command(
         send(signal.SIGTERM)
         time.sleep(20)
 
-    monkeypatch.setattr("tldet.workflows.merge.merge", busy)
+    monkeypatch.setattr("tldet.workflows.merge.merge.merge", busy)
     before = [signal.getsignal(number) for number in STOP_SIGNALS]
     assert main(["merge", "a.json", "b.json", "--out", str(tmp_path / "m")]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
-    assert interrupt.SAME == 0.5
+    assert signals.SAME == 0.5

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tldet import checkpoint
-from tldet.engine.l2_sp import KEY, L2SP, L2SPSettings, anchored, saved_start
+from tldet.engine.regularization import KEY, L2SP, L2SPSettings, anchored, saved_start
 from tldet.engine.trainer import Trainer
 from tldet.errors import ConfigError, TrainingError
 from tldet.transfer.param_groups import build_optimizer

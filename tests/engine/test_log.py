@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from tldet.engine.log import JsonLog, read_log
+from tldet.engine.logging import JsonLog, read_log
 from tldet.errors import OutputError
 
 GOOD = b'{"type": "train", "step": 4, "loss": 1.0, "time": {}}\n'

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from tests.engine.toy_run import Stop, build, evaluate, last
-from tldet.engine.log import LOG_NAME, read_log
 from tldet.engine.loggers import KINDS, Loggers, RunLogger, make_loggers
-from tldet.engine.settings import LOGGERS, TrainSettings
+from tldet.engine.logging import LOG_NAME, read_log
+from tldet.engine.state import LOGGERS, TrainSettings
 from tldet.errors import ConfigError
 
 IMAGE = np.full((6, 8, 3), 200, np.uint8)

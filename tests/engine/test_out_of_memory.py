@@ -14,13 +14,14 @@ from torch import nn
 
 from tests.tools import same
 from tldet import checkpoint
-from tldet.cli import main
+from tldet.cli.main import main
 from tldet.engine.distributed import World
-from tldet.engine.out_of_memory import OutOfMemoryError, Smaller, is_out_of_memory, split
 from tldet.engine.precision import Precision
 from tldet.engine.step import StepMemory, Stepper
 from tldet.errors import ConfigError, DataError, TrainingError
-from tldet.structures import Batch, Target
+from tldet.structures.batch import Batch
+from tldet.structures.target import Target
+from tldet.system.out_of_memory import OutOfMemoryError, Smaller, is_out_of_memory, split
 
 from .conftest import Die, DieAt
 
@@ -286,7 +287,7 @@ def test_elsewhere_it_is_one_line_too(
     def hungry(*_: Any, **__: Any) -> None:
         raise full()
 
-    monkeypatch.setattr("tldet.workflows.merge.merge", hungry)
+    monkeypatch.setattr("tldet.workflows.merge.merge.merge", hungry)
     assert main(["merge", "a.json", "b.json", "--out", str(tmp_path / "m")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("tldet merge: error: out of memory (CUDA out of memory. Tried to allocate 2.00 GiB.)")

@@ -12,12 +12,12 @@ from rich.console import Console
 from torch import nn
 
 from tldet.engine import precision
-from tldet.engine.callbacks import by_priority
-from tldet.engine.hooks import StopFile, WeightsSnapshot
+from tldet.engine.callbacks import StopFile, WeightsSnapshot, by_priority
 from tldet.engine.precision import Precision, choose
 from tldet.engine.progress import ConsoleReporter, duration
 from tldet.errors import ConfigError, DataError
 from tldet.models.ops.rewriting import Rewritten
+from tldet.system import device
 
 
 def test_cpu_without_bf16_is_never_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,12 +190,12 @@ def test_formats_are_measured_in_turns_until_the_difference_is_clear(
 @pytest.mark.parametrize("name", ["meta", "xpu", "vulkan", "hpu", "cud", "gpu", "cpu:x", ""])
 def test_a_device_of_another_type_is_refused_by_name(name: str) -> None:
     with pytest.raises(ConfigError, match=f"^device {name}: must be auto, cpu, cuda, cuda:N or mps$"):
-        precision.pick_device(name)
+        device.pick_device(name)
 
 
 def test_a_number_is_taken_for_that_of_a_gpu() -> None:
     with pytest.raises(ConfigError, match=r"^device 0: must be auto, .* or mps; did you mean cuda:0\?$"):
-        precision.pick_device("0")
+        device.pick_device("0")
 
 
 def test_a_gpu_that_cannot_compute_is_not_taken(
@@ -206,11 +206,11 @@ def test_a_gpu_that_cannot_compute_is_not_taken(
             raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCompile with ...")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(precision, "_try_out", too_old)
-    assert precision.pick_device() == torch.device("cpu")
+    monkeypatch.setattr(device, "_try_out", too_old)
+    assert device.pick_device() == torch.device("cpu")
     assert "the GPU is not used: CUDA error: no kernel image is available" in caplog.text
     with pytest.raises(ConfigError, match=r"^device cuda:1: CUDA error: no kernel image .* on the device$"):
-        precision.pick_device("cuda:1")
+        device.pick_device("cuda:1")
 
 
 def test_bf16_support_is_that_of_the_device_in_use(monkeypatch: pytest.MonkeyPatch) -> None:

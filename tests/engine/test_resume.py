@@ -15,7 +15,7 @@ import torch
 from tests.tools import same
 from tldet import checkpoint
 from tldet.engine import precision
-from tldet.engine.log import read_log
+from tldet.engine.logging import read_log
 from tldet.engine.precision import Precision
 from tldet.errors import DataError, OutputError, TrainingError
 from tldet.models.normalizers import LossNormalizers
@@ -75,7 +75,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(toy: ModuleType, w
 
 
 def test_second_ctrl_c_aborts_at_once(toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tldet.engine.interrupt.SAME", 0.0)
+    monkeypatch.setattr("tldet.system.signals.SAME", 0.0)
 
     class Twice(DieAt):
         def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any, outputs: Any) -> None:

@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from tldet.engine.budget import Budget
-from tldet.engine.schedule import ScheduleSettings, factor, falls_due, set_rates
-from tldet.engine.settings import TrainSettings
+from tldet.engine.schedule import Budget, ScheduleSettings, factor, falls_due, set_rates
+from tldet.engine.state import TrainSettings
 from tldet.errors import ConfigError
 
 COCO_1X = {"epochs": 12, "warmup_steps": 500, "warmup_factor": 0.001, "policy": "multistep", "milestones": [8, 11]}

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from tldet import checkpoint
-from tldet.engine.ema import Ema
-from tldet.engine.log import JsonLog, read_log
+from tldet.engine.logging import JsonLog, read_log
 from tldet.engine.precision import Precision
+from tldet.engine.regularization import Ema
 from tldet.engine.state import capture_rng, mix, restore_rng, seed_all
 from tldet.engine.step import Stepper
 from tldet.errors import ConfigError, TrainingError

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from tldet.engine.regularization import Unfreezing
 from tldet.engine.trainer import Trainer
-from tldet.engine.unfreezing import Unfreezing
 from tldet.models.backbones.base import rest_frozen
 from tldet.transfer.freeze import Moment, Release
 

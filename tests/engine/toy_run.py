@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tldet import checkpoint
 from tldet.engine.schedule import ScheduleSettings
-from tldet.engine.settings import TrainSettings
+from tldet.engine.state import TrainSettings
 from tldet.engine.trainer import Trainer
 from tldet.models.normalizers import LossNormalizers
 

@@ -17,7 +17,7 @@ from tldet.errors import DataError
 from tldet.evaluation.coco import CocoEvaluator, evaluate_files
 from tldet.evaluation.engines import ENGINES
 from tldet.evaluation.report import METRICS, CocoResult
-from tldet.structures import Detections
+from tldet.structures.detections import Detections
 from tldet.workflows.evaluate import evaluate
 
 GT: dict[str, Any] = {

@@ -11,7 +11,8 @@ import torch
 from tldet.errors import DataError
 from tldet.evaluation.coco import CocoEvaluator
 from tldet.evaluation.targets import ground_truth_of
-from tldet.structures import Detections, Target
+from tldet.structures.detections import Detections
+from tldet.structures.target import Target
 
 NAMES = ("a", "b")
 

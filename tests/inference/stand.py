@@ -12,7 +12,7 @@ import torch
 from tldet.data.image_size import Limits
 from tldet.data.images import Reduced, read_reduced
 from tldet.engine.precision import Precision
-from tldet.structures import Detections
+from tldet.structures.detections import Detections
 
 
 class Stand:

@@ -15,11 +15,12 @@ from tests.models.test_detectors import RECIPES, detector
 from tests.tools import with_slow
 from tldet.data.coco import CocoDataset
 from tldet.data.dataset import Sample
-from tldet.data.images import Picture
 from tldet.data.loader import by_padded_size, eval_batches, padded_size
 from tldet.engine.precision import Precision
 from tldet.inference.predictor import Predictor
-from tldet.structures import Detections, Target
+from tldet.structures.detections import Detections
+from tldet.structures.image import Picture
+from tldet.structures.target import Target
 
 SIZES = [
     (48, 80),

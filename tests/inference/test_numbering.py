@@ -15,7 +15,7 @@ from tldet.evaluation.coco import evaluate_files
 from tldet.inference.numbering import Numbering
 from tldet.inference.run import predict
 from tldet.inference.sources import Source, find_sources
-from tldet.structures import Detections
+from tldet.structures.detections import Detections
 
 
 def write(path: Path, names: list[str], classes: dict[int, str], **more: Any) -> Path:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.inference.stand import Stand
-from tldet.cli import main
+from tldet.cli.main import main
 from tldet.coco.reader import read_coco
 from tldet.data.images import read_image
 from tldet.errors import DataError

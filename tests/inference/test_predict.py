@@ -20,7 +20,7 @@ from torchvision.ops import box_iou
 
 import tldet
 from tests.inference.stand import Stand
-from tldet.cli import build_parser, main
+from tldet.cli.main import build_parser, main
 from tldet.data.images import Reduced, read_image
 from tldet.engine.precision import cpu_has_bf16
 from tldet.errors import ConfigError, DataError

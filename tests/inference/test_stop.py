@@ -15,7 +15,7 @@ import pytest
 
 from tests.inference.stand import Stand
 from tests.inference.test_outputs import film, image
-from tldet.cli import main
+from tldet.cli.main import main
 from tldet.inference.run import predict
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]

@@ -19,11 +19,12 @@ from tldet.errors import ConfigError
 from tldet.models.backbones import Backbone, TimmBackbone, TorchvisionBackbone, ViTBackbone, trainable, within
 from tldet.models.backbones.torchvision_nets import trace
 from tldet.models.detector import Detector, build_detector
-from tldet.models.hollow import hollow
+from tldet.models.meta_tensors import hollow
+from tldet.models.necks.simple_pyramid import SimpleFeaturePyramid
 from tldet.models.replace import fit_head, replace_backbone
-from tldet.models.simple_pyramid import SimpleFeaturePyramid
 from tldet.models.zoo import CURATED, find_backbone
-from tldet.structures import Batch, Target
+from tldet.structures.batch import Batch
+from tldet.structures.target import Target
 from tldet.transfer.param_groups import build_optimizer
 from tldet.transfer.weights import load_backbone_weights
 

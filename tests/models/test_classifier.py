@@ -12,7 +12,7 @@ from tldet.errors import ConfigError
 from tldet.models.classifier import Classifier, ClassifierSettings, build_classifier
 from tldet.models.detector import Preprocess
 from tldet.models.mixing import mix
-from tldet.structures import LabelledBatch
+from tldet.structures.batch import LabelledBatch
 
 
 class Colours(nn.Module):

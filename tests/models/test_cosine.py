@@ -11,7 +11,8 @@ import torch
 from tldet.config import load
 from tldet.models.cosine import CosineClassifier
 from tldet.models.detector import Detector, build_detector
-from tldet.structures import Batch, Target
+from tldet.structures.batch import Batch
+from tldet.structures.target import Target
 from tldet.transfer.weights import load_detector
 
 

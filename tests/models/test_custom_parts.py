@@ -17,7 +17,9 @@ from tldet.models.detector import build_detector
 from tldet.models.heads import Head, RetinaNetHead
 from tldet.models.zoo import find_backbone
 from tldet.registry import BACKBONES, HEADS
-from tldet.structures import Batch, Detections, Target
+from tldet.structures.batch import Batch
+from tldet.structures.detections import Detections
+from tldet.structures.target import Target
 
 
 class Plain(nn.Module):

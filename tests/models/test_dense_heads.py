@@ -13,13 +13,14 @@ from torch import nn
 from tldet.config import load
 from tldet.errors import ConfigError
 from tldet.models.backbones import TorchvisionBackbone
-from tldet.models.dense import level_scales, tower
 from tldet.models.detector import Detector, build_detector
 from tldet.models.heads import ATSSHead, FCOSHead, GFLHead, RetinaNetHead
 from tldet.models.heads.fcos import FCOSSettings
-from tldet.models.necks import FPN
+from tldet.models.necks.fpn import FPN
 from tldet.models.postprocess import Candidates, SelectSettings, detections
-from tldet.structures import Batch, Target
+from tldet.models.towers import level_scales, tower
+from tldet.structures.batch import Batch
+from tldet.structures.target import Target
 
 RECIPES = ["retinanet_lite0", "fcos_lite0", "atss_lite0", "gfl_lite0"]
 HEADS = {"retinanet": RetinaNetHead, "fcos": FCOSHead, "atss": ATSSHead, "gfl": GFLHead}

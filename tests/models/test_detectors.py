@@ -14,10 +14,11 @@ from tests.tools import with_slow
 from tldet.config import load
 from tldet.config.files import shipped
 from tldet.errors import ConfigError
+from tldet.models.assigners.matching import BACKGROUND, IGNORED, assign, match
 from tldet.models.backbones import TimmBackbone, TorchvisionBackbone, trainable
 from tldet.models.detector import Detector, build_detector
-from tldet.models.matching import BACKGROUND, IGNORED, assign, match
-from tldet.structures import Batch, Target
+from tldet.structures.batch import Batch
+from tldet.structures.target import Target
 
 MASKED = ["mask_rcnn_lite0", "cascade_mask_rcnn_lite0"]
 TWO_STAGE = ["faster_rcnn_lite0", "cascade_rcnn_lite0", *MASKED]
@@ -121,7 +122,7 @@ def test_matching_in_chunks_is_matching_at_once(monkeypatch: pytest.MonkeyPatch,
     boxes = references[:40] + torch.rand(40, 4, generator=generator) * 3
     given = {"positive": 0.7, "negative": 0.3, "low_quality": rescue, "least": 0.1}
     whole = match(references, boxes, **given)
-    monkeypatch.setattr("tldet.models.matching.CHUNK", 1300)
+    monkeypatch.setattr("tldet.models.assigners.matching.CHUNK", 1300)
     assert torch.equal(match(references, boxes, **given), whole)
     assert len(set(whole[whole >= 0].tolist())) > 30
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from tldet.config import load
 from tldet.errors import ConfigError
-from tldet.masks import InstanceMasks
 from tldet.models.boxes import flatten_levels
 from tldet.models.detector import Detector, build_detector
 from tldet.models.distillation import (
@@ -21,7 +20,10 @@ from tldet.models.distillation import (
     completed,
     feature_distance,
 )
-from tldet.structures import Batch, Detections, Target
+from tldet.structures.batch import Batch
+from tldet.structures.detections import Detections
+from tldet.structures.masks import InstanceMasks
+from tldet.structures.target import Target
 
 SIZE = (64, 96)
 KNOWN = torch.tensor([True, True, False])  # of three classes the teacher knows two

@@ -13,9 +13,9 @@ from torchvision.ops import roi_align
 from tldet.config import build_settings, load
 from tldet.data.steps import Labelled
 from tldet.data.transforms import Pipeline
-from tldet.masks import InstanceMasks
 from tldet.models.two_stage.box import RoISettings
 from tldet.models.two_stage.mask import MaskBranch, MaskSettings, mask_targets
+from tldet.structures.masks import InstanceMasks
 
 RECIPES = ["mask_rcnn_lite0", "cascade_mask_rcnn_lite0", "mask_rcnn_r50", "mask_rcnn_r50_v2", "cascade_mask_rcnn_r50"]
 SHAPES = ["disc", "ellipse", "hexagon"]

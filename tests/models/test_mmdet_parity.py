@@ -13,9 +13,10 @@ import torch
 
 from tldet import checkpoint
 from tldet.config import load
-from tldet.masks import InstanceMasks
 from tldet.models.detector import Detector
-from tldet.structures import Detections, Target
+from tldet.structures.detections import Detections
+from tldet.structures.masks import InstanceMasks
+from tldet.structures.target import Target
 from tldet.transfer.restore import restore
 from tldet.workflows.import_checkpoint import import_checkpoint
 

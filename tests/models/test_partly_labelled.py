@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from tldet.config import load
+from tldet.models.assigners.matching import BACKGROUND, IGNORED, assign
 from tldet.models.boxes import flatten_levels
 from tldet.models.detector import Detector, build_detector
-from tldet.models.matching import BACKGROUND, IGNORED, assign
 from tldet.models.modes import evaluating
 from tldet.models.two_stage.box import RoISettings, find_in
 from tldet.models.two_stage.loss import with_spared
-from tldet.structures import Batch, Detections, Target
+from tldet.structures.batch import Batch
+from tldet.structures.detections import Detections
+from tldet.structures.target import Target
 
 DENSE = ["retinanet_lite0", "fcos_lite0", "atss_lite0", "gfl_lite0"]
 BOXES = ["faster_rcnn_lite0", "cascade_rcnn_lite0"]

@@ -11,8 +11,9 @@ from torchvision.models import detection
 
 from tldet.config import load
 from tldet.models.detector import Detector, build_detector
-from tldet.structures import Batch, Target
-from tldet.transfer.dialects.torchvision import from_torchvision
+from tldet.structures.batch import Batch
+from tldet.structures.target import Target
+from tldet.transfer.interop.dialects.torchvision import from_torchvision
 
 CLASSES = 91
 SIZE = (192, 256)

@@ -14,10 +14,11 @@ from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from tldet.config import load
-from tldet.masks import InstanceMasks
 from tldet.models.detector import Detector, build_detector
-from tldet.structures import Batch, Target
-from tldet.transfer.dialects.torchvision import from_torchvision
+from tldet.structures.batch import Batch
+from tldet.structures.masks import InstanceMasks
+from tldet.structures.target import Target
+from tldet.transfer.interop.dialects.torchvision import from_torchvision
 
 SIZE, CLASSES = (192, 256), 91
 PROPOSALS = 250  # a picture in training; with the usual 2000 the second stage takes minutes

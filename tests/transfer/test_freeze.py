@@ -11,7 +11,8 @@ from tldet.config import load
 from tldet.errors import ConfigError
 from tldet.models.backbones import within
 from tldet.models.detector import Detector, build_detector
-from tldet.structures import Batch, Target
+from tldet.structures.batch import Batch
+from tldet.structures.target import Target
 from tldet.transfer.freeze import FreezeSettings, Moment, freeze
 from tldet.transfer.param_groups import build_optimizer
 

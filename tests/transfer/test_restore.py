@@ -18,10 +18,10 @@ from tldet.errors import CheckpointError
 from tldet.inference.predictor import load as load_predictor
 from tldet.models.backbones import TorchvisionBackbone
 from tldet.models.detector import build_detector
-from tldet.transfer.foreign import Foreign, fill
+from tldet.transfer.initial_weights import init_from, open_start
+from tldet.transfer.interop.foreign import Foreign, fill
 from tldet.transfer.provenance import outline
 from tldet.transfer.restore import restore
-from tldet.transfer.start import init_from, open_start
 from tldet.transfer.weights import load_backbone_weights
 
 NAMES = ["a", "b"]

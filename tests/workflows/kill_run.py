@@ -18,7 +18,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-MODULES = ("torch._dynamo", "tldet.workflows.study.study", "tldet.workflows.pretrain", "tldet.inference.run", "timm")
+MODULES = (
+    "torch._dynamo",
+    "tldet.workflows.study.study",
+    "tldet.workflows.training.pretrain",
+    "tldet.inference.run",
+    "timm",
+)
 
 
 def run(command: list[str], die_after: float | None) -> tuple[int, float]:
@@ -30,7 +36,7 @@ def run(command: list[str], die_after: float | None) -> tuple[int, float]:
     try:
         import torch
 
-        from tldet.cli import main
+        from tldet.cli.main import main
 
         os.setpgid(0, 0)
         torch.set_num_threads(1)

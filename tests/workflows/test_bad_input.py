@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from tldet import checkpoint
-from tldet.cli import main
+from tldet.cli.main import main
 from tldet.config import find, load
-from tldet.workflows.request import TransferOptions
+from tldet.workflows.training.request import TransferOptions
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -258,7 +258,7 @@ def test_a_programming_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("tldet.workflows.finetune.choose_for", broken)
+    monkeypatch.setattr("tldet.workflows.training.finetune.choose_for", broken)
     with pytest.raises(ZeroDivisionError):
         main(finetune(digits, tmp_path / "o"))
 

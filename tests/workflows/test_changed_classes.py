@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from tldet import checkpoint
-from tldet.cli import main
+from tldet.cli.main import main
 from tldet.data.digits import generate_crops
 from tldet.errors import TrainingError
 from tldet.transfer.restore import restore
-from tldet.workflows.finetune import finetune
-from tldet.workflows.pretrain import pretrain
 from tldet.workflows.test import test as measure
-from tldet.workflows.train import train
+from tldet.workflows.training.finetune import finetune
+from tldet.workflows.training.pretrain import pretrain
+from tldet.workflows.training.train import train
 
 OPTIONS = ["data.loader.batch_size=2", "training.precision=fp32", "model.head.settings.score=0.001"]
 NAME = "mobilenetv3_small_050"

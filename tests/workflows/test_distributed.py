@@ -15,14 +15,14 @@ import pytest
 import torch
 
 from tldet import checkpoint
-from tldet.cli import main
+from tldet.cli.main import main
 from tldet.data.coco import CocoDataset
 from tldet.data.index import AnnotationIndex
 from tldet.data.loader import BatchOrder, train_batches
 from tldet.engine.distributed import joined
-from tldet.engine.log import read_log
+from tldet.engine.logging import read_log
 from tldet.errors import ConfigError
-from tldet.workflows.finetune import finetune
+from tldet.workflows.training.finetune import finetune
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = [

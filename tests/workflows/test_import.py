@@ -22,20 +22,20 @@ from torchvision.models import detection
 
 import tldet
 from tldet import checkpoint
-from tldet.cli import main
+from tldet.cli.main import main
 from tldet.config import build_settings, load
 from tldet.errors import CheckpointError, ConfigError, TrainingError
 from tldet.models.detector import Preprocess, build_detector
-from tldet.structures import Target
-from tldet.transfer.adapt import adapted
-from tldet.transfer.foreign import Foreign, policy_in
-from tldet.transfer.known import KNOWN, Layout, coco_weights, recognise
-from tldet.transfer.mmdet_config import Policy, find_config, policy_of
+from tldet.structures.target import Target
+from tldet.transfer.initial_weights import init_from, load_start, open_start
+from tldet.transfer.interop.adapt import adapted
+from tldet.transfer.interop.foreign import Foreign, policy_in
+from tldet.transfer.interop.known import KNOWN, Layout, coco_weights, recognise
+from tldet.transfer.interop.mmdet_config import Policy, find_config, policy_of
 from tldet.transfer.restore import restore
-from tldet.transfer.start import init_from, load_start, open_start
-from tldet.workflows.finetune import finetune
 from tldet.workflows.import_checkpoint import import_checkpoint
-from tldet.workflows.start import with_weights
+from tldet.workflows.training.finetune import finetune
+from tldet.workflows.training.initial_weights import with_weights
 
 State = dict[str, Tensor]
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
@@ -427,7 +427,9 @@ def test_a_start_brings_how_its_weights_see_pictures(
     config = load("retinanet_r50").data
     config["model"]["backbone"]["name"] = f"resnet{depth}"
     with monkeypatch.context() as patch:
-        patch.setattr("tldet.transfer.archives.Archive.tensors", None)  # to be told apart no tensor is read
+        patch.setattr(
+            "tldet.transfer.safe_unpickle.archives.Archive.tensors", None
+        )  # to be told apart no tensor is read
         config = with_weights(config, str(path), "retinanet_r50")
     assert config["model"]["preprocess"] == BLUE_FIRST
     assert "model.preprocess {" in caplog.text

@@ -15,7 +15,7 @@ import pytest
 
 from tests.tools import same
 from tldet import checkpoint
-from tldet.engine.log import read_log
+from tldet.engine.logging import read_log
 
 STEPS, PICTURES = 16, 16
 CONFIG = """

@@ -15,16 +15,17 @@ from tldet.errors import OutputError, TldetError
 from tldet.workflows.extend.extend import extend
 from tldet.workflows.fewshot.fewshot import fewshot
 from tldet.workflows.fewshot.plan import FewShot
-from tldet.workflows.finetune import finetune
-from tldet.workflows.merge import merge
-from tldet.workflows.pretrain import pretrain
+from tldet.workflows.merge.merge import merge
 from tldet.workflows.study.plan import Wishes
 from tldet.workflows.study.study import study_backbones, study_data, study_transfer
-from tldet.workflows.train import train
+from tldet.workflows.training.finetune import finetune
+from tldet.workflows.training.pretrain import pretrain
+from tldet.workflows.training.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = (
-    "import sys; from tldet.locks import locked\nwith locked(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
+    "import sys; from tldet.system.locks import locked"
+    "\nwith locked(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
 )
 COMMANDS: dict[str, Callable[[Path, Path], Any]] = {
     "finetune": lambda data, out: finetune(data, out=out),

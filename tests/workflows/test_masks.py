@@ -12,18 +12,18 @@ from pycocotools.coco import COCO
 from rich.console import Console
 
 from tldet import checkpoint, load
-from tldet.cli import build_parser, main
+from tldet.cli.main import build_parser, main
 from tldet.config import load as load_config
 from tldet.data.coco import CocoDataset
-from tldet.engine.log import read_log
+from tldet.engine.logging import read_log
 from tldet.errors import ConfigError, DataError
 from tldet.evaluation.coco import CocoEvaluator, evaluate_files
-from tldet.masks import InstanceMasks
-from tldet.structures import Detections
+from tldet.structures.detections import Detections
+from tldet.structures.masks import InstanceMasks
 from tldet.workflows.evaluate import evaluate
-from tldet.workflows.finetune import finetune
 from tldet.workflows.test import test as measure
-from tldet.workflows.train import train
+from tldet.workflows.training.finetune import finetune
+from tldet.workflows.training.train import train
 
 NUMBERS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 

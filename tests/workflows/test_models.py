@@ -9,12 +9,12 @@ import pytest
 import torch
 import torchvision
 
-from tldet.cli import main
+from tldet.cli.main import main
 from tldet.config import find, load
 from tldet.config.files import shipped
 from tldet.models.cost import backbone_cost, detector_cost
 from tldet.models.zoo import CURATED, backbone_names, find_backbone
-from tldet.transfer.cached import is_here
+from tldet.transfer.cached_weights import is_here
 from tldet.workflows.models import backbone_rows, detector_row, models, published_ap
 
 

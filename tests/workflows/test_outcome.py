@@ -15,12 +15,12 @@ from mmengine.hooks import Hook
 from rich.console import Console
 
 from tldet import checkpoint
-from tldet.engine.log import read_log
+from tldet.engine.logging import read_log
 from tldet.errors import DataError
 from tldet.registry import HOOKS
-from tldet.workflows.finetune import finetune
 from tldet.workflows.test import test as measure
-from tldet.workflows.train import Outcome, train
+from tldet.workflows.training.finetune import finetune
+from tldet.workflows.training.train import Outcome, train
 
 OPTIONS = [
     "data.loader.batch_size=2",

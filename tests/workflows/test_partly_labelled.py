@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tldet import checkpoint
-from tldet.workflows.finetune import finetune
+from tldet.workflows.training.finetune import finetune
 
 HALVES = Path(__file__).resolve().parents[1] / "halves.py"
 

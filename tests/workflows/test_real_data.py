@@ -9,11 +9,11 @@ import pytest
 
 from tldet import checkpoint
 from tldet.data.digits import generate
-from tldet.engine.log import read_log
+from tldet.engine.logging import read_log
 from tldet.inference.run import predict
-from tldet.workflows.finetune import finetune
 from tldet.workflows.test import test as measure
-from tldet.workflows.train import train
+from tldet.workflows.training.finetune import finetune
+from tldet.workflows.training.train import train
 
 SMALL = [{"type": "Resize", "short": 160, "long": 224}]
 

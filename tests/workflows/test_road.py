@@ -11,20 +11,21 @@ import torch
 from torchvision.ops import box_convert, box_iou
 
 from tldet import checkpoint
-from tldet.cli import main
+from tldet.cli.main import main
 from tldet.config import load
 from tldet.data.layouts import Layout
 from tldet.data.loader import LoaderSettings
-from tldet.engine.log import read_log
+from tldet.data.split_paths import resolve_layout
+from tldet.engine.logging import read_log
 from tldet.errors import ConfigError, DataError, TrainingError
-from tldet.structures import Batch, Detections
-from tldet.workflows.data_layout import resolve_layout
+from tldet.structures.batch import Batch
+from tldet.structures.detections import Detections
 from tldet.workflows.evaluate import evaluate
-from tldet.workflows.finetune import finetune
 from tldet.workflows.models import test_size as model_size
-from tldet.workflows.parts import EvalSettings, Validation, build_dataset
 from tldet.workflows.test import test as measure
-from tldet.workflows.train import train
+from tldet.workflows.training.finetune import finetune
+from tldet.workflows.training.parts import EvalSettings, Validation, build_dataset
+from tldet.workflows.training.train import train
 
 NUMBERS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 
@@ -177,7 +178,7 @@ def test_relative_paths_are_looked_for_in_the_folder_first(tmp_path: Path, monke
 def filled(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, **choices: Any) -> dict[str, Any]:
     """The config that a fine-tuning would train by."""
     with monkeypatch.context() as patched:
-        patched.setattr("tldet.workflows.finetune.run_training", lambda used, *_, **__: used)
+        patched.setattr("tldet.workflows.training.finetune.run_training", lambda used, *_, **__: used)
         return finetune(data, out=out, **choices).data  # type: ignore[attr-defined]
 
 

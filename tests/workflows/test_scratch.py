@@ -12,11 +12,11 @@ import torch
 from tldet import checkpoint
 from tldet.config import Config, load
 from tldet.errors import ConfigError, TrainingError
-from tldet.workflows.finetune import finetune, with_backbone
-from tldet.workflows.request import TransferOptions
-from tldet.workflows.start import check_scratch, from_scratch
-from tldet.workflows.study.arms import refuse_clash, transfer_arms
-from tldet.workflows.train import train
+from tldet.workflows.study.variants import refuse_clash, transfer_arms
+from tldet.workflows.training.finetune import finetune, with_backbone
+from tldet.workflows.training.initial_weights import check_scratch, from_scratch
+from tldet.workflows.training.request import TransferOptions
+from tldet.workflows.training.train import train
 
 
 def recipe(folder: Path, run: Path) -> Path:

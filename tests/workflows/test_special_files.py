@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.tools import no_longer_than
-from tldet.cli import main
+from tldet.cli.main import main
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 JSON = "{digits}/test/_annotations.coco.json"

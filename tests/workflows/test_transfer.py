@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from tldet import checkpoint
-from tldet.cli import main
-from tldet.engine.log import read_log
-from tldet.workflows.finetune import finetune
-from tldet.workflows.request import TransferOptions
+from tldet.cli.main import main
+from tldet.engine.logging import read_log
 from tldet.workflows.test import test as measure
+from tldet.workflows.training.finetune import finetune
+from tldet.workflows.training.request import TransferOptions
 
 SMALL = ["data.loader.batch_size=2", "training.precision=fp32"]
 

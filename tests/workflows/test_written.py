@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tldet import output
-from tldet.cli import main
+from tldet.cli.main import main
 from tldet.errors import OutputError
-from tldet.workflows.finetune import finetune
+from tldet.system import output
+from tldet.workflows.training.finetune import finetune
 
 
 @pytest.mark.parametrize("option", ["--json", "--results"])

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet import rle
 from tldet.errors import DataError
-from tldet.wording import counted
+from tldet.structures import rle
+from tldet.structures.image import Size
+from tldet.text import counted
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Size = tuple[int, int]  # (height, width)
 Who = Callable[[int], str]  # row -> what a message calls the record
 UNIT = 1.01  # largest coordinate of a normalized box, with some tolerance
 LEAST_SIDE = 10  # pixels; boxes of smaller images are not checked, they may really be one pixel large

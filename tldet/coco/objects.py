@@ -14,7 +14,7 @@ from tldet.coco.ids import unclashed
 from tldet.coco.outlines import bounds_of, drop_degenerate, parse_outline
 from tldet.coco.records import NO_FLAG, NO_ID, ODD_ID, Annotation, Image
 from tldet.errors import DataError
-from tldet.wording import counted
+from tldet.text import counted
 
 LACKING = 4  # position of the column of missing boxes in _columns
 NAMED = 5  # ids named in a note; the others are counted

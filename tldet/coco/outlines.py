@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet import rle
 from tldet.errors import DataError
+from tldet.structures import rle
 
 CHUNK = 1 << 24  # bytes searched at once
 PLAIN = np.zeros(256, np.bool_)  # True for the characters of polygons without exponents
@@ -23,7 +23,7 @@ LONG = 10_000  # bytes of a segmentation that may be far larger than its image
 def parse_outline(text: bytes) -> Any:
     """Parse the JSON text of a segmentation; None if there is none.
 
-    Text that cannot be parsed is returned as it is; :func:`tldet.rle.problem_with` rejects it.
+    Text that cannot be parsed is returned as it is; :func:`tldet.structures.rle.problem_with` rejects it.
     """
     try:
         found = msgspec.json.decode(text or b"null")

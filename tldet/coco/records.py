@@ -12,9 +12,9 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from tldet.coco.explain import explain
+from tldet.coco.partial_labels import LABELLED
 from tldet.coco.text import half_pair, large_integer, parse, read_json_text
 from tldet.errors import DataError
-from tldet.labelled import LABELLED
 
 Source = str | PathLike[str] | Mapping[str, Any] | list[Any]
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # kept as int64

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tldet.output import write_text
+from tldet.system.output import write_text
 
 COLUMNS = ("file_name", "image_id", "category_id", "category_name", "score", "x", "y", "width", "height")
 Number = int | float  # an id written as 7.0 is the id 7

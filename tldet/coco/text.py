@@ -13,7 +13,7 @@ import msgspec
 
 from tldet.coco.explain import DIGITS, LARGE, LargeInteger, describe_path, is_large
 from tldet.errors import DataError
-from tldet.inputs import read_file
+from tldet.system.inputs import read_file
 
 MAGIC = {  # first bytes -> problem in a message
     b"\x1f\x8b": "is gzip-compressed; unpack it first",

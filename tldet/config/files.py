@@ -17,7 +17,7 @@ from typing import Any
 
 from tldet.config.literals import TOO_DEEP, literal, read_literals
 from tldet.errors import ConfigError
-from tldet.inputs import exists, is_file, real_path, require_file
+from tldet.system.inputs import exists, is_file, real_path, require_file
 
 Origins = dict[str, str]
 FROM_OPTIONS = "--cfg-options"

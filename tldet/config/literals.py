@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tldet.errors import ConfigError
-from tldet.inputs import read_file
+from tldet.system.inputs import read_file
 
 TOO_DEEP = (RecursionError, MemoryError)  # raised by Python's parser
 BITS = 64  # of an integer

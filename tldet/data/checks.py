@@ -18,13 +18,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.cache import cache_root
 from tldet.coco.reader import read_coco
 from tldet.data.image_size import JPEG_END, JPEG_START, MAX_PIXELS, Header, Limits, disagreement, frame_of, scan_start
 from tldet.data.images import END_WITHIN, read_image
 from tldet.errors import DataError, OutputError
-from tldet.inputs import is_file, real_path
-from tldet.output import replacing
+from tldet.system.cache import cache_root
+from tldet.system.inputs import is_file, real_path
+from tldet.system.output import replacing
 
 log = logging.getLogger(__name__)
 HEAD, MOST = 8192, 1 << 18  # bytes read at the start of a file; further bytes for a JPEG with long metadata

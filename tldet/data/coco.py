@@ -15,14 +15,15 @@ from tldet.data.checks import MISSING, Fault, find_faults, log_all
 from tldet.data.dataset import SampleDataset
 from tldet.data.file_names import resolve_names
 from tldet.data.image_size import MAX_PIXELS, Limits
-from tldet.data.images import Picture, Reduced, missing_images, read_reduced
+from tldet.data.images import Reduced, missing_images, read_reduced
 from tldet.data.index import AnnotationIndex
 from tldet.data.masks import decode_mask
 from tldet.data.steps import Labelled
 from tldet.errors import DataError
 from tldet.registry import DATASETS
-from tldet.structures import Size, Target
-from tldet.wording import counted
+from tldet.structures.image import Picture, Size
+from tldet.structures.target import Target
+from tldet.text import counted
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.data.images import Picture
 from tldet.data.masks import (
     Boxes,
     MaskPixels,
@@ -28,6 +27,7 @@ from tldet.data.masks import (
 from tldet.data.steps import Draws, Labelled, Step
 from tldet.errors import DataError
 from tldet.registry import TRANSFORMS
+from tldet.structures.image import Picture
 
 UPDATE_CHECK = "NO_ALBUMENTATIONS_UPDATE"  # "1" turns the check off
 SLACK = 1.0  # pixels by which a resampled mask may differ from its resampled box through rounding

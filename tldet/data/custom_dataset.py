@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from tldet.config import require_range
 from tldet.data.dataset import DetectionDataset, SampleDataset
-from tldet.data.images import Picture
 from tldet.data.index import AnnotationIndex
 from tldet.data.steps import Labelled, problem_with, problem_with_target
 from tldet.data.subsets import deal, subset_size
 from tldet.errors import DataError
-from tldet.structures import Size, Target
-from tldet.wording import counted
+from tldet.structures.image import Picture, Size
+from tldet.structures.target import Target
+from tldet.text import counted
 
 log = logging.getLogger(__name__)
 

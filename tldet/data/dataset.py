@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tldet.data.images import Picture, fitted_size
+from tldet.data.images import fitted_size
 from tldet.data.index import AnnotationIndex
 from tldet.data.steps import Labelled
 from tldet.data.transforms import Pipeline
-from tldet.structures import Size, Target
+from tldet.structures.image import Picture, Size
+from tldet.structures.target import Target
 
 
 @runtime_checkable

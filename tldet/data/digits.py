@@ -20,9 +20,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.data.images import Picture, read_image
+from tldet.data.images import read_image
 from tldet.errors import DataError
-from tldet.output import write_bytes, write_json
+from tldet.structures.image import Picture
+from tldet.system.output import write_bytes, write_json
 
 PHOTOS = {
     "train": ("astronaut.png", "camera.png", "chelsea.png", "coins.png", "motorcycle_left.png", "brick.png", "ihc.png"),

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from tldet.coco.names import fold
-from tldet.inputs import Kind, is_folder, kind_of
+from tldet.system.inputs import Kind, is_folder, kind_of
 
 log = logging.getLogger(__name__)
 ABSOLUTE = re.compile(r"[A-Za-z][\w+.-]*:/|/")  # a drive, a URL or a path from the root, with slashes

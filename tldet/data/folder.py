@@ -24,10 +24,10 @@ from tldet.data.split_names import KINDS
 from tldet.data.steps import Labelled
 from tldet.data.transforms import Pipeline
 from tldet.errors import DataError
-from tldet.inputs import is_folder, kind_of, real_path
 from tldet.registry import DATASETS
-from tldet.structures import LabelledBatch
-from tldet.wording import counted
+from tldet.structures.batch import LabelledBatch
+from tldet.system.inputs import is_folder, kind_of, real_path
+from tldet.text import counted
 
 log = logging.getLogger(__name__)
 NAMED = 5  # classes in a message

@@ -11,7 +11,7 @@ from tldet.data.file_names import Listing, variants
 from tldet.data.index import AnnotationIndex
 from tldet.data.split_names import KINDS, split_of, splits_in
 from tldet.errors import DataError
-from tldet.inputs import is_folder, real_path
+from tldet.system.inputs import is_folder, real_path
 
 log = logging.getLogger(__name__)
 DEPTH = 3  # levels of folders searched below the data folder

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.errors import DataError
+from tldet.structures.image import Size
 
 UPRIGHT_FIRST = 5  # EXIF orientations from here on swap width and height
 MAX_PIXELS = 178_956_970  # Pillow's own limit; 0.5 GB as RGB
 JPEG_START, JPEG_END, SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
-
-Size = tuple[int, int]
 
 
 class Header(NamedTuple):

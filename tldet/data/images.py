@@ -14,14 +14,13 @@ from typing import Any, cast
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from tldet.data.image_formats import START, heif_readable, is_heif
 from tldet.data.image_size import DEFAULT_LIMITS, JPEG_END, JPEG_START, MAX_PIXELS, Limits, frame_of, scan_start
 from tldet.errors import DataError
-from tldet.inputs import is_file, read_file, require_file
+from tldet.structures.image import Picture
+from tldet.system.inputs import is_file, read_file, require_file
 
-Picture = NDArray[np.uint8]
 END_WITHIN = 4096  # cameras append data after the end marker
 MAX_BYTES = 1 << 31  # of a file
 REDUCED = {

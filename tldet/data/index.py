@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet import rle
-from tldet.cache import cache_root, discard, read_entry, write_entry
 from tldet.coco import checks, outlines
 from tldet.coco.objects import NAMED, Objects, note
+from tldet.coco.partial_labels import labelled_table
 from tldet.coco.reader import Coco, read_coco, require_training_fields
 from tldet.errors import DataError
-from tldet.inputs import real_path, require_file
-from tldet.labelled import labelled_table
-from tldet.wording import counted
+from tldet.structures import rle
+from tldet.system.cache import cache_root, discard, read_entry, write_entry
+from tldet.system.inputs import real_path, require_file
+from tldet.text import counted
 
 log = logging.getLogger(__name__)
 CACHE_VERSION = 6
@@ -51,8 +51,8 @@ class AnnotationIndex:
         areas: (A,) float64, ``area`` in the JSON, or the area of the box.
         spans: (A + 1,) int64 into ``raw``.
         raw: (bytes,) uint8, JSON text of the segmentations, parsed when a mask is needed.
-        labelled: (I, K) bool, True for classes annotated on an image (see :func:`~tldet.labelled.labelled_table`);
-            None if all are annotated on all images.
+        labelled: (I, K) bool, True for classes annotated on an image (see
+            :func:`~tldet.coco.partial_labels.labelled_table`); None if all are annotated on all images.
         notes: messages that count what was left out or changed, with the first ids.
         unused: name and id of the dropped supercategory entry, a class without objects.
     """

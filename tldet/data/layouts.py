@@ -13,7 +13,7 @@ from tldet.data.image_folders import find_images
 from tldet.data.recognize import Content, examine
 from tldet.data.split_names import split_of
 from tldet.errors import DataError
-from tldet.inputs import is_file, is_folder, kind_of, real_path
+from tldet.system.inputs import is_file, is_folder, kind_of, real_path
 
 log = logging.getLogger(__name__)
 SHOWN = 8  # files in a message

@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tldet.data.dataset import Sample, SampleKey
 from tldet.data.workers import Workers, calm_worker, worker_count
 from tldet.errors import ConfigError, DataError
-from tldet.structures import Batch, Size
+from tldet.structures.batch import Batch
+from tldet.structures.image import Size
 
 DIVISOR = 32  # the coarsest stride of a backbone
 Collate = Callable[[Sequence[Any]], Any]  # samples to a batch

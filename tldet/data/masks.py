@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet import rle
 from tldet.data.images import resize_to
 from tldet.errors import DataError
+from tldet.structures import rle
 
 Boxes = NDArray[np.float32]
 MaskPixels = NDArray[np.uint8]

@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tldet.cache import remembered
 from tldet.coco.text import read_json_text, top_level
 from tldet.errors import DataError
-from tldet.inputs import real_path, require_file
+from tldet.system.cache import remembered
+from tldet.system.inputs import real_path, require_file
 
 NEEDED = ("images", "annotations", "categories")
 LARGE = 1 << 25  # bytes; the result for a larger file is cached, since it has to be read in full

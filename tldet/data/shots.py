@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.coco.partial_labels import LABELLED
 from tldet.coco.reader import read_repaired
 from tldet.data.index import AnnotationIndex
 from tldet.errors import DataError
-from tldet.inputs import read_file
-from tldet.labelled import LABELLED
-from tldet.output import write_json
-from tldet.wording import counted
+from tldet.system.inputs import read_file
+from tldet.system.output import write_json
+from tldet.text import counted
 
 Record = dict[str, Any]
 

@@ -13,10 +13,10 @@ from tldet.coco.text import parse, read_json_text
 from tldet.data.file_names import resolve_names
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
-from tldet.data.merge.pictures import same_pictures
+from tldet.data.merge.images import same_pictures
 from tldet.errors import DataError
-from tldet.output import write_json
-from tldet.wording import counted
+from tldet.system.output import write_json
+from tldet.text import counted
 
 log = logging.getLogger(__name__)
 NAMED = 10  # classes in a message

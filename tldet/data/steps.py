@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tldet.data.images import Picture
 from tldet.errors import ConfigError, DataError
 from tldet.plugins import ADAPTERS
-from tldet.structures import Target
+from tldet.structures.image import Picture
+from tldet.structures.target import Target
 
 ARGUMENTS = ("image", "target", "rng")  # of a transform
 ROUNDING = 0.1  # pixels by which resized boxes may exceed their image
@@ -69,8 +69,8 @@ class Step:
 class CustomStep(Step):
     """A transform ``(image, target, rng) -> image, target`` as a step.
 
-    The image is (H, W, 3) uint8 RGB, the target a :class:`~tldet.structures.Target` on the CPU. The transform may drop
-    and add objects; it must change boxes, labels, ``ignore`` and masks together.
+    The image is (H, W, 3) uint8 RGB, the target a :class:`~tldet.structures.target.Target` on the CPU. The transform
+    may drop and add objects; it must change boxes, labels, ``ignore`` and masks together.
 
     Args:
         transform: the transform.

@@ -19,7 +19,7 @@ from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.splits import rarest_classes, shown_classes, write_part
 from tldet.errors import DataError
-from tldet.wording import counted
+from tldet.text import counted
 
 log = logging.getLogger(__name__)
 STREAM = 11  # beside the seed: other draws of the same seed are others

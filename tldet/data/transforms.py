@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 
 from tldet.config import build, require_ranges
-from tldet.data.images import Picture, fitted_size, resize_to
+from tldet.data.images import fitted_size, resize_to
 from tldet.data.masks import cut_boxes, resize_masks
 from tldet.data.steps import CustomStep, Draws, Labelled, Step
 from tldet.registry import TRANSFORMS
+from tldet.structures.image import Picture
 
 TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])  # NTSC, from RGB
 FROM_YIQ = np.linalg.inv(TO_YIQ)

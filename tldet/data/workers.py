@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader
 
-from tldet import signals
+from tldet.system import signals
 
 MOST_WORKERS = 8
 

@@ -1,13 +1,14 @@
-"""Callbacks: own code at certain points of training.
+"""Callbacks: the base class, its checks, snapshots of the weights, and a file that stops a run.
 
-A callback is an mmengine ``Hook``, so hooks written for mmengine work as long as they use only the points that tldet's
-trainer has; a hook with another point is rejected by name.
+A callback is an mmengine ``Hook``. Hooks written for mmengine work if they use only the hook points that the trainer
+has; a hook with another point is rejected by name.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 from mmengine.hooks import Hook
 from mmengine.runner.priority import get_priority
 
+from tldet.engine.schedule import falls_due
 from tldet.errors import ConfigError
+from tldet.registry import HOOKS
+from tldet.system.output import make_folder
 
 if TYPE_CHECKING:
     from tldet.engine.trainer import Trainer
@@ -38,6 +42,7 @@ POINTS: Mapping[str, tuple[str, ...]] = {  # each hook point with its arguments 
 }
 WORDS = ("before", "after", "on")  # with which names of hook points begin, here or in other toolkits
 NEAR_WORD, NEAR = 0.6, 0.8  # least similarity of a misspelled first word and name, 0 to 1
+log = logging.getLogger(__name__)
 
 
 class Callback(Hook):  # type: ignore[misc]
@@ -170,3 +175,62 @@ def _check_arguments(method: Any, point: str, name: str) -> None:
         inspect.signature(method).bind(None, **dict.fromkeys(arguments))
     except TypeError:
         raise ConfigError(f"{name}.{point}: must take the arguments {', '.join(('runner', *arguments))}") from None
+
+
+@HOOKS.register_module()
+class WeightsSnapshot(Callback):
+    """Write the weights (the averaged ones where there are any) as safetensors now and then; all of them stay.
+
+    Args:
+        every: epochs between files.
+        folder: where, inside the run's folder.
+    """
+
+    def __init__(self, every: float = 1.0, folder: str = "snapshots") -> None:
+        if not every > 0:
+            raise ConfigError(f"hooks: WeightsSnapshot.every must be above 0, not {every}")
+        self.every = every
+        self.folder = folder
+
+    def after_train_iter(
+        self,
+        runner: Trainer,
+        batch_idx: int,
+        data_batch: Any = None,  # noqa: ARG002
+        outputs: Mapping[str, Any] | None = None,  # noqa: ARG002
+    ) -> None:
+        """Write a file when an epoch boundary was just passed."""
+        from tldet import checkpoint
+
+        if not (runner.world.main and falls_due(batch_idx + 1, self.every, runner.steps_per_epoch)):
+            return
+        folder = make_folder(runner.work_dir / self.folder)
+        weights = {name: tensor.detach().contiguous() for name, tensor in runner.deployed_weights().items()}
+        checkpoint.save_weights(
+            folder / f"weights_{batch_idx + 1:08d}.safetensors", weights, {"step": str(batch_idx + 1)}
+        )
+
+
+@HOOKS.register_module()
+class StopFile(Callback):
+    """End training as Ctrl-C does when a file appears in the run's folder: for runs nobody sits in front of.
+
+    Args:
+        name: the file's name; it is removed when it was seen.
+    """
+
+    def __init__(self, name: str = "STOP") -> None:
+        self.name = name
+
+    def after_train_iter(
+        self,
+        runner: Trainer,
+        batch_idx: int,  # noqa: ARG002
+        data_batch: Any = None,  # noqa: ARG002
+        outputs: Mapping[str, Any] | None = None,  # noqa: ARG002
+    ) -> None:
+        """Look for the file."""
+        path = runner.work_dir / self.name
+        if path.exists():
+            path.unlink(missing_ok=True)  # another process may have seen it too
+            runner.stop(f"{path} appeared")

@@ -23,8 +23,8 @@ import numpy as np
 from torch.optim import Optimizer
 
 from tldet.engine.progress import Reporter
-from tldet.output import write_json
-from tldet.visualize import Picture
+from tldet.structures.image import Picture
+from tldet.system.output import write_json
 
 log = logging.getLogger(__name__)
 SAMPLES = 4  # validation images that are drawn

@@ -1,6 +1,7 @@
-"""What to compute in and how tensors lie in memory, decided once from what the processor or GPU can do.
+"""Precision, memory layout and compilation, chosen once from the capabilities of the CPU or GPU and short measurements.
 
-Every entry point (training, testing, predicting) goes through :func:`choose`.
+Every entry point (training, testing, predicting) goes through :func:`choose`. ``training.compile`` runs the parts of a
+model through ``torch.compile`` if that is measured to be faster.
 """
 
 from __future__ import annotations
@@ -19,15 +20,14 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from torch import nn
 
-from tldet.cache import remembered
+from tldet.engine.state import deterministic
 from tldet.errors import ConfigError
 from tldet.models.cosine import CosineClassifier
 from tldet.models.ops.depthwise import Part
 from tldet.models.ops.rewriting import depthwise_calls, faster_parts, has_depthwise, rewrite
+from tldet.system.cache import remembered
 
 log = logging.getLogger(__name__)
-DEVICES = ("cpu", "cuda", "mps")
-FAULTS = (RuntimeError, AssertionError, NotImplementedError)  # of a device that is missing or does not work
 Name = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Rewrites = Mapping[str, Sequence[Part]]  # module name -> gradients to rewrite
@@ -42,44 +42,8 @@ INDIVIDUAL = (
 )  # fmt: skip
 AGREE, TURNS = 3, 9  # least and largest number of times that each precision is measured
 NEAR = 1.25  # AGREE times are enough if all differ from ``_WORTH_IT`` by this factor, in the same direction
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """Return the device of a name; ``auto`` takes a GPU if there is one that this build of torch supports.
-
-    Raises:
-        ConfigError: there is no such device, or it does not work.
-    """
-    if name == "auto":
-        return _auto_device()
-    hint = f"; did you mean cuda:{name}?" if name.isdecimal() else ""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in DEVICES:
-        raise ConfigError(f"device {name}: must be auto, cpu, cuda, cuda:N or mps{hint}")
-    try:
-        _try_out(device)
-    except FAULTS as error:
-        raise ConfigError(f"device {name}: {str(error).splitlines()[0]}") from None
-    return device
-
-
-def _auto_device() -> torch.device:
-    """Return the current GPU if it works, otherwise the CPU."""
-    if torch.cuda.is_available():
-        try:
-            _try_out(torch.device("cuda"))
-            return torch.device("cuda")
-        except FAULTS as error:
-            log.warning("the GPU is not used: %s", str(error).splitlines()[0])
-    return torch.device("cpu")
-
-
-def _try_out(device: torch.device) -> None:
-    """Run a kernel and wait for it: an allocation alone succeeds on a GPU that is too old for the build of torch."""
-    torch.ones(1, device=device).add(1).item()
+COMPILE_WORTH_IT = 0.95  # a compiled step must take less than this share of the other's time
+COMPILE_FAULTS = (RuntimeError, OSError)  # no compiler, or a model it cannot take
 
 
 @dataclass(frozen=True)
@@ -162,7 +126,8 @@ def choose(
         trial: runs one forward pass (and returns the loss, for training). With a trial, fp32 and bf16 are timed on a
             CPU with bf16 instructions; without a trial, such a CPU uses fp32. For a model in training mode on CPU,
             the backward kernels of depthwise convolutions are timed too. The model is not changed. Results are cached
-            (:mod:`tldet.cache`) for this processor and this model, so that the same run always computes the same way.
+            (:mod:`tldet.system.cache`) for this processor and this model, so that the same run always computes the same
+            way.
         work: further properties that times depend on, such as the image size.
 
     Raises:
@@ -311,3 +276,74 @@ def _wait(device: torch.device) -> None:
     """For what a GPU was given to do."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def measure_compiled(
+    model: nn.Module, trial: Callable[[], Any], precision: Precision, work: str
+) -> tuple[dict[str, Any], bool]:
+    """Time a pass forward and backward as written and compiled; the model is left as it was.
+
+    Args:
+        model: its children (backbone, pyramid, head) are compiled one by one.
+        trial: runs it as it will be trained and returns the loss; see :func:`~tldet.engine.precision.choose`.
+        precision: what it computes in.
+        work: what else the times depend on.
+
+    Returns:
+        For :func:`compile_where_it_pays`. It is kept (:mod:`tldet.system.cache`), so that a resumed run computes in the
+        same way.
+    """
+    key = repr((timing_key(model, work), precision.name, *sorted(precision.rewrites)))
+    return remembered("compile", key, lambda: _measure_both(model, trial, precision))
+
+
+def compile_where_it_pays(model: nn.Module, measured: tuple[dict[str, Any], bool]) -> str:
+    """Compile the parts if that was faster; returns what was chosen and why, for the log."""
+    seconds, known = measured
+    when = " at an earlier time" if known else ""
+    if "failed" in seconds:
+        return f"not compiled: torch.compile failed{when}: {seconds['failed']}"
+    told = f"measured {seconds['eager']:.2f} s as written, {seconds['compiled']:.2f} s compiled{when}"
+    if seconds["compiled"] >= COMPILE_WORTH_IT * seconds["eager"]:
+        return f"not compiled: {told}"
+    _compile(model)
+    return f"compiled: {told}"
+
+
+@contextmanager
+def as_written(model: nn.Module) -> Iterator[None]:
+    """The parts of a model without their compiled forms for a while: another mode would be compiled anew."""
+    compiled = {part: part._compiled_call_impl for part in model.children()}
+    _forget(model)
+    try:
+        yield
+    finally:
+        for part, call in compiled.items():
+            part._compiled_call_impl = call
+
+
+def _measure_both(model: nn.Module, trial: Callable[[], Any], precision: Precision) -> dict[str, Any]:
+    log.info("measuring torch.compile, which takes a minute or two; the answer is kept for the next run")
+    precision.prepare(model)
+    found: dict[str, Any] = {}
+    with deterministic(next(model.parameters()).device), undisturbed(model):
+        found["eager"] = pass_seconds(precision, model, trial)
+        try:
+            _compile(model)
+            found["compiled"] = pass_seconds(precision, model, trial)
+        except COMPILE_FAULTS as error:
+            found["failed"] = (str(error).splitlines() or [type(error).__name__])[0]
+        finally:
+            _forget(model)
+            model.zero_grad(set_to_none=True)
+    return found
+
+
+def _compile(model: nn.Module) -> None:
+    for part in model.children():
+        part.compile()
+
+
+def _forget(model: nn.Module) -> None:
+    for part in model.children():
+        part._compiled_call_impl = None

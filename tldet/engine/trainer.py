@@ -20,23 +20,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tldet.engine.budget import Budget, Stopwatch
+from tldet.engine.checkpointing import Evaluate, Keeper, best_of, measure, pack, unpack
 from tldet.engine.distributed import World
-from tldet.engine.ema import Ema
-from tldet.engine.feed import Feed
-from tldet.engine.interrupt import Interrupts, Stopped
-from tldet.engine.keeper import Keeper, pack, unpack
-from tldet.engine.log import LOG_NAME, JsonLog
-from tldet.engine.out_of_memory import OutOfMemoryError
+from tldet.engine.logging import LOG_NAME, JsonLog, Recorder
 from tldet.engine.precision import Precision
 from tldet.engine.progress import Reporter
-from tldet.engine.recorder import Recorder
-from tldet.engine.schedule import ScheduleSettings, factor, falls_due, rates, set_rates
-from tldet.engine.settings import TrainSettings
-from tldet.engine.state import TrainResult, TrainState, deterministic, mix, restore_rng, seed_all
-from tldet.engine.step import NotFiniteError, StepMemory, Stepper, StepResult
-from tldet.engine.validation import Evaluate, best_of, measure
+from tldet.engine.regularization import Ema
+from tldet.engine.schedule import Budget, ScheduleSettings, Stopwatch, factor, falls_due, rates, set_rates
+from tldet.engine.state import TrainResult, TrainSettings, TrainState, deterministic, mix, restore_rng, seed_all
+from tldet.engine.step import Feed, NotFiniteError, StepMemory, Stepper, StepResult
 from tldet.errors import ConfigError, DataError, TrainingError
+from tldet.system.out_of_memory import OutOfMemoryError
+from tldet.system.signals import Interrupts, Stopped
 
 log = logging.getLogger(__name__)
 

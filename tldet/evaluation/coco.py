@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet import rle
 from tldet.coco import checks
 from tldet.coco.records import Source
 from tldet.errors import DataError
@@ -17,10 +16,11 @@ from tldet.evaluation.columns import Floats, GroundTruth, Results, Type, joined
 from tldet.evaluation.engines import Engine, Stream, score
 from tldet.evaluation.loading import load_ground_truth, load_results
 from tldet.evaluation.report import CocoResult
-from tldet.wording import counted
+from tldet.structures import rle
+from tldet.text import counted
 
 if TYPE_CHECKING:  # scoring files needs no torch
-    from tldet.structures import Detections
+    from tldet.structures.detections import Detections
 
 logger = logging.getLogger(__name__)
 

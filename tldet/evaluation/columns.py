@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.errors import DataError
+from tldet.structures.image import Size
 
 Type = Literal["bbox", "segm"]
-Size = tuple[int, int]  # (height, width)
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

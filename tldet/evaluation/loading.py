@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from msgspec import UNSET
 
-from tldet import rle
 from tldet.coco import checks
 from tldet.coco.objects import Objects, note
 from tldet.coco.outlines import drop_degenerate, parse_outline
+from tldet.coco.partial_labels import labelled_table
 from tldet.coco.reader import read_coco
 from tldet.coco.records import Category, Source, name_of, read_list
 from tldet.coco.results import Detection, MaskDetection
 from tldet.errors import DataError
 from tldet.evaluation.columns import Bools, GroundTruth, Results, Type
 from tldet.evaluation.matching import match_categories, match_images
-from tldet.labelled import labelled_table
-from tldet.wording import counted
+from tldet.structures import rle
+from tldet.text import counted
 
 logger = logging.getLogger(__name__)
 

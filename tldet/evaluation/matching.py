@@ -13,7 +13,7 @@ from tldet.coco.names import FileNames
 from tldet.coco.results import Detection
 from tldet.errors import DataError
 from tldet.evaluation.columns import GroundTruth, Ints
-from tldet.wording import counted
+from tldet.text import counted
 
 logger = logging.getLogger(__name__)
 Key = tuple[int | float, str | None]  # id and name in a record

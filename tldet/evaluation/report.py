@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.html import html_table
-from tldet.output import write_json
-from tldet.wording import counted
+from tldet.system.output import write_json
+from tldet.text import counted, html_table
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet import rle
 from tldet.errors import DataError
 from tldet.evaluation.columns import GroundTruth, Type
+from tldet.structures import rle
 
 if TYPE_CHECKING:  # scoring files needs no torch
-    from tldet.structures import Target
+    from tldet.structures.target import Target
 
 
 def ground_truth_of(

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tldet.data.image_size import DEFAULT_LIMITS, Limits
-from tldet.data.images import MAX_BYTES, Picture, Reduced, decode, from_pillow, read_reduced
+from tldet.data.images import MAX_BYTES, Reduced, decode, from_pillow, read_reduced
 from tldet.errors import DataError
+from tldet.structures.image import Picture
 
 Channels = Literal["rgb", "bgr"]
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")

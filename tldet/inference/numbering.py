@@ -11,7 +11,7 @@ from tldet.coco.names import FileNames
 from tldet.coco.reader import read_coco
 from tldet.errors import DataError
 from tldet.inference.sources import Source
-from tldet.structures import Detections
+from tldet.structures.detections import Detections
 
 
 class Numbering:

@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import torch
 
-from tldet.data.images import Picture
 from tldet.errors import DataError
 from tldet.inference.sources import Names, Source
-from tldet.inputs import is_file, is_folder, real_path
-from tldet.output import check_output, make_folder, write_bytes, write_text
-from tldet.structures import Detections
+from tldet.structures.detections import Detections
+from tldet.structures.image import Picture
+from tldet.system.inputs import is_file, is_folder, real_path
+from tldet.system.output import check_output, make_folder, write_bytes, write_text
 
 FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')  # in file names of some system
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # file names with a meaning on Windows

@@ -13,14 +13,16 @@ from tldet.data.dataset import Sample, as_pixels
 from tldet.data.image_size import MAX_PIXELS, Limits
 from tldet.data.images import Reduced, fitted_size, resize_to
 from tldet.data.loader import by_padded_size, collate
-from tldet.engine.fuse import fuse
-from tldet.engine.precision import Precision, choose, pick_device
+from tldet.engine.precision import Precision, choose
 from tldet.errors import DataError
 from tldet.inference import SCORE
 from tldet.inference.convert import Channels, is_list, open_image
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
-from tldet.structures import Detections, Target
+from tldet.models.surgery.fuse import fuse
+from tldet.structures.detections import Detections
+from tldet.structures.target import Target
+from tldet.system.device import pick_device
 from tldet.transfer.restore import restore
 
 log = logging.getLogger(__name__)
@@ -111,8 +113,8 @@ class Predictor:
             on_error: ``raise`` stops at an image that cannot be read; ``skip`` logs it and returns None in its place.
 
         Returns:
-            :class:`~tldet.structures.Detections` in pixels of the upright image; for several images, a list in the same
-            order.
+            :class:`~tldet.structures.detections.Detections` in pixels of the upright image; for several images, a list
+            in the same order.
 
         Raises:
             DataError: an image cannot be read or converted; it is also a TypeError for objects that are not images.

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tldet.coco.results import write_csv
-from tldet.data.images import Picture
 from tldet.errors import DataError
 from tldet.inference.numbering import Numbering
 from tldet.inference.outputs import CropWriter, OutputPaths, YoloWriter, coco_dataset
 from tldet.inference.summary import Summary
-from tldet.output import write_json
-from tldet.structures import Detections
-from tldet.wording import counted
+from tldet.structures.detections import Detections
+from tldet.structures.image import Picture
+from tldet.system.output import write_json
+from tldet.text import counted
 
 log = logging.getLogger(__name__)
 

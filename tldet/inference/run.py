@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from tldet.data.image_size import MAX_PIXELS
 from tldet.data.images import Reduced, read_image
-from tldet.engine.interrupt import Interrupts
 from tldet.errors import DataError
 from tldet.inference import SCORE
 from tldet.inference.numbering import Numbering
@@ -24,9 +23,10 @@ from tldet.inference.summary import Summary
 from tldet.inference.threads import grouped
 from tldet.inference.video import STANDARD, Frame, Video, camera
 from tldet.inference.writer import drawn_video
-from tldet.labels import without_font
-from tldet.visualize import draw
-from tldet.wording import counted
+from tldet.system.signals import Interrupts
+from tldet.text import counted
+from tldet.visualize.drawing import draw
+from tldet.visualize.labels import without_font
 
 if TYPE_CHECKING:
     from rich.console import Console

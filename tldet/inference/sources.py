@@ -17,7 +17,7 @@ from tldet.errors import DataError
 from tldet.inference.convert import URL
 from tldet.inference.threads import ahead
 from tldet.inference.video import open_video
-from tldet.inputs import exists, is_file, is_folder, require_file
+from tldet.system.inputs import exists, is_file, is_folder, require_file
 
 log = logging.getLogger(__name__)
 DRAWABLE = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tldet.wording import counted
+from tldet.text import counted
 
 
 @dataclass

@@ -14,12 +14,12 @@ import av
 import cv2
 import numpy as np
 
-from tldet.data.images import Picture
 from tldet.errors import DataError
 from tldet.inference.threads import AHEAD, ahead
 from tldet.inference.timing import Span, spans
-from tldet.inputs import require_file
-from tldet.wording import counted
+from tldet.structures.image import Picture
+from tldet.system.inputs import require_file
+from tldet.text import counted
 
 # Video containers and raw streams. FFmpeg must not read other formats: images, subtitles, and playlists, which may
 # refer to other files and addresses.

@@ -13,14 +13,14 @@ import av
 import cv2
 import numpy as np
 
-from tldet.data.images import Picture
 from tldet.errors import DataError
 from tldet.inference.threads import AHEAD, Behind
 from tldet.inference.timing import CLOCK
 from tldet.inference.video import Frame, reason_of
-from tldet.output import Replacement
-from tldet.structures import Detections
-from tldet.visualize import draw
+from tldet.structures.detections import Detections
+from tldet.structures.image import Picture
+from tldet.system.output import Replacement
+from tldet.visualize.drawing import draw
 
 
 class VideoWriter:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tldet.device import constant, send
+from tldet.system.device import constant, send
 
 MAX_LOG_SCALE = math.log(1000.0 / 16)  # keeps exp() finite; the constant of Detectron and torchvision
 SHARES = 4_000_000  # (box, region) pairs looked at at once: 32 MB a corner

@@ -17,7 +17,7 @@ from tldet.models.backbones import build_backbone
 from tldet.models.backbones.base import rest_frozen
 from tldet.models.detector import Preprocess, normalised
 from tldet.models.mixing import mix
-from tldet.structures import LabelledBatch
+from tldet.structures.batch import LabelledBatch
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from tldet.config import build
 from tldet.errors import ConfigError
 from tldet.models.backbones import build_backbone
 from tldet.models.detector import build_detector
-from tldet.models.hollow import hollow
+from tldet.models.meta_tensors import hollow
 from tldet.registry import HEADS
-from tldet.structures import Size
+from tldet.structures.image import Size
 
 SMALL = 128  # side of the picture on which the second stage's cost for one region is measured
 

@@ -11,14 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from tldet.config import build, build_settings, require_ranges
-from tldet.device import constant
 from tldet.errors import ConfigError
 from tldet.models.backbones import build_backbone
 from tldet.models.backbones.base import rest_frozen
 from tldet.models.boxes import clip
 from tldet.models.heads.base import Head
 from tldet.registry import HEADS, NECKS
-from tldet.structures import Batch, Detections, InstanceMasks, Size, Target
+from tldet.structures.batch import Batch
+from tldet.structures.detections import Detections
+from tldet.structures.image import Size
+from tldet.structures.masks import InstanceMasks
+from tldet.structures.target import Target
+from tldet.system.device import constant
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class Detector(nn.Module):
     ) -> dict[str, Tensor]:
         """The losses on a normalised (B, 3, H, W) tensor without padding.
 
-        Targets may be dicts with the fields of :class:`~tldet.structures.Target`, and may leave ``ignore`` out.
+        Targets may be dicts with the fields of :class:`~tldet.structures.target.Target`, and may leave ``ignore`` out.
 
         Without a seed nothing is drawn at random: every anchor and region that could be drawn counts, so that the
         numbers can be held against another toolkit's (see also ``eval_loss`` of FCOS's settings).

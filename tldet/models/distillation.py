@@ -22,10 +22,12 @@ import torchvision
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tldet.device import send
 from tldet.errors import ConfigError
 from tldet.models.detector import Detector
-from tldet.structures import Batch, Detections, Target
+from tldet.structures.batch import Batch
+from tldet.structures.detections import Detections
+from tldet.structures.target import Target
+from tldet.system.device import send
 
 SAME_CLASS = 0.5  # IoU with an object of its own class from which a detection is that object
 ANY_CLASS = 0.7  # with an object of another class: the label is right and the detection wrong

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tldet.models.assigners.matching import Learners
 from tldet.models.boxes import area, product
-from tldet.models.matching import Learners
 from tldet.models.ops.focal import background_sums
 
 EPS = 1e-7  # keeps the division finite where a box has no area; torchvision's constant

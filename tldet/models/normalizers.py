@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tldet.device import sum_dtype
+from tldet.system.device import sum_dtype
 
 MOMENTUM = 0.9  # of the running means, which cover about ten steps
 SLOW = 0.99  # in validation, whose losses are compared over a run: means over ten steps vary by several percent

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tldet.device import constant
 from tldet.models.boxes import area
 from tldet.models.ops.roi_align import Pool, roi_align_by_gather, roi_align_by_level
+from tldet.system.device import constant
 
 CANONICAL_SIZE, CANONICAL_STRIDE = 224, 16  # a 224 pixel box belongs to the level of stride 16
 

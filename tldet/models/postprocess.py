@@ -11,10 +11,11 @@ import torchvision
 from torch import Tensor, nn
 
 from tldet.config import require_ranges
-from tldet.device import true_rows
 from tldet.errors import ConfigError
 from tldet.models.boxes import clip, flatten_level, wide_enough
-from tldet.structures import Detections, Size
+from tldet.structures.detections import Detections
+from tldet.structures.image import Size
+from tldet.system.device import true_rows
 
 Scoring = Literal["product", "root"]
 AT_ONCE = 25_000  # boxes compared in one NMS on an accelerator (torchvision's limit): 80 MB

@@ -9,7 +9,7 @@ import torch
 
 from tldet.errors import ConfigError
 from tldet.models.detector import Detector, build_detector
-from tldet.models.hollow import hollow
+from tldet.models.meta_tensors import hollow
 from tldet.models.zoo import Found, find_backbone
 
 PER_LEVEL = ("sizes",)  # keys of a head that hold one entry a level

@@ -17,7 +17,7 @@ from tldet.models.backbones import build_backbone
 from tldet.models.backbones.timm_nets import outline
 from tldet.models.backbones.torchvision_nets import torchvision_names, trace
 from tldet.models.detector import Preprocess
-from tldet.models.hollow import hollow
+from tldet.models.meta_tensors import hollow
 from tldet.plugins import lookup, names_in
 from tldet.registry import BACKBONES
 

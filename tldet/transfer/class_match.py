@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tldet.errors import ConfigError
-from tldet.inputs import read_file
+from tldet.system.inputs import read_file
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -98,7 +98,7 @@ def freeze(model: nn.Module, settings: FreezeSettings) -> list[Release]:
         settings: what is frozen.
 
     Returns:
-        What learns only later, the earliest first; :class:`~tldet.engine.unfreezing.Unfreezing` sees to it.
+        What learns only later, the earliest first; :class:`~tldet.engine.regularization.Unfreezing` sees to it.
 
     Raises:
         ConfigError: a glob names nothing, or nothing that could learn; or nothing at all would learn.

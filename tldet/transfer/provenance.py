@@ -11,8 +11,8 @@ from typing import Any
 
 from tldet import checkpoint
 from tldet.errors import CheckpointError
-from tldet.inputs import is_file
-from tldet.transfer.archives import read_archive
+from tldet.system.inputs import is_file
+from tldet.transfer.safe_unpickle.archives import read_archive
 
 ABOUT = "pretrained_on"  # the key by which such a file is known
 OUT_NORMS = "out_norms."  # behind the maps that are given out: other ones in a detector

@@ -8,7 +8,7 @@ from typing import Any
 from tldet import checkpoint
 from tldet.errors import CheckpointError
 from tldet.models.detector import Detector, build_detector
-from tldet.models.hollow import filled
+from tldet.models.meta_tensors import filled
 from tldet.plugins import require_components
 from tldet.transfer.provenance import check_meta, refuse_classifier
 

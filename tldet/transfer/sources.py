@@ -20,10 +20,10 @@ from torch import Tensor
 
 from tldet import checkpoint
 from tldet.errors import CheckpointError
-from tldet.inputs import is_file
-from tldet.output import Replacement
-from tldet.transfer.archives import read_archive
-from tldet.transfer.wrapped import state_in
+from tldet.system.inputs import is_file
+from tldet.system.output import Replacement
+from tldet.transfer.interop.wrapped import state_in
+from tldet.transfer.safe_unpickle.archives import read_archive
 
 log = logging.getLogger(__name__)
 State = Mapping[str, Tensor]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tldet.errors import CheckpointError
-from tldet.inputs import is_file
 from tldet.models.detector import Detector
 from tldet.models.distillation import DistilledDetector, DistillSettings
+from tldet.system.inputs import is_file
 from tldet.transfer.restore import restore
 from tldet.transfer.sources import file_hash
 

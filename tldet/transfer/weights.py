@@ -13,7 +13,7 @@ from tldet.errors import CheckpointError
 from tldet.integrity import problem_of
 from tldet.models.detector import Detector
 from tldet.transfer.class_match import MatchSettings, Origins, but_for_case, few, origins
-from tldet.transfer.class_rows import carry_rows
+from tldet.transfer.classifier_weights import carry_rows
 from tldet.transfer.provenance import OUT_NORMS, told_by
 from tldet.transfer.sources import State, read_source
 
@@ -144,7 +144,7 @@ def load_detector(
     """Fill a detector from another's weights: all that fits in name and shape.
 
     The rows of layers that name classes (the head's ``class_layers``) go by class; how those of new classes start is
-    told in :mod:`tldet.transfer.class_rows`. A class of the other detector that has no name is none of ours.
+    told in :mod:`tldet.transfer.classifier_weights`. A class of the other detector that has no name is none of ours.
 
     Args:
         model: it.

@@ -11,7 +11,7 @@ from tldet.evaluation.coco import evaluate_files
 from tldet.evaluation.columns import Type
 from tldet.evaluation.engines import Engine
 from tldet.evaluation.report import CocoResult
-from tldet.output import check_output
+from tldet.system.output import check_output
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,15 +11,15 @@ from tldet import checkpoint
 from tldet.config import Config, load
 from tldet.errors import CheckpointError, ConfigError
 from tldet.models.detector import Detector, build_detector
-from tldet.transfer.adapt import adapted
-from tldet.transfer.archives import WRONG
 from tldet.transfer.class_match import few
-from tldet.transfer.classes import Classes, classes_of, coco_ids, read_names
-from tldet.transfer.foreign import Foreign, fill, policy_in, read_foreign, translate
-from tldet.transfer.known import KNOWN, Known, entry, named
-from tldet.transfer.mmdet_config import Policy
+from tldet.transfer.interop.adapt import adapted
+from tldet.transfer.interop.classes import Classes, classes_of, coco_ids, read_names
+from tldet.transfer.interop.foreign import Foreign, fill, policy_in, read_foreign, translate
+from tldet.transfer.interop.known import KNOWN, Known, entry, named
+from tldet.transfer.interop.mmdet_config import Policy
+from tldet.transfer.safe_unpickle.archives import WRONG
 from tldet.transfer.weights import LoadReport
-from tldet.workflows.parts import versions
+from tldet.workflows.training.parts import versions
 
 if TYPE_CHECKING:
     from rich.console import Console

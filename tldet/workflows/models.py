@@ -20,10 +20,10 @@ from tldet.data.images import fitted_size
 from tldet.errors import ConfigError
 from tldet.models.cost import backbone_cost, detector_cost
 from tldet.models.zoo import CURATED, Found, backbone_names, find_backbone
-from tldet.output import write_json
-from tldet.structures import Size
-from tldet.transfer.cached import is_here
-from tldet.workflows.choose import is_small, usual_size
+from tldet.structures.image import Size
+from tldet.system.output import write_json
+from tldet.transfer.cached_weights import is_here
+from tldet.workflows.training.choose import is_small, usual_size
 
 if TYPE_CHECKING:
     from rich.console import Console

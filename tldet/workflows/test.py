@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 
 from tldet.config import build_settings
 from tldet.data.loader import LoaderSettings
-from tldet.engine.fuse import fuse
-from tldet.engine.precision import choose, pick_device
+from tldet.data.split_paths import evaluation_split
+from tldet.engine.precision import choose
 from tldet.errors import DataError
 from tldet.evaluation.report import CocoResult
 from tldet.models.postprocess import set_nms
-from tldet.output import check_output, write_json
+from tldet.models.surgery.fuse import fuse
 from tldet.plugins import require_components
+from tldet.system.device import pick_device
+from tldet.system.output import check_output, write_json
 from tldet.transfer.restore import restore
-from tldet.workflows.data_layout import evaluation_split
-from tldet.workflows.data_summary import split_line
-from tldet.workflows.parts import EvalSettings, Validation, build_dataset, check_images, check_objects
+from tldet.workflows.training.data_summary import split_line
+from tldet.workflows.training.parts import EvalSettings, Validation, build_dataset, check_images, check_objects
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +47,7 @@ def test(
 
     Args:
         checkpoint: a tldet checkpoint.
-        data: COCO annotations, or a folder (see :func:`~tldet.workflows.data_layout.evaluation_split`); the classes
+        data: COCO annotations, or a folder (see :func:`~tldet.data.split_paths.evaluation_split`); the classes
             are matched by name.
         images: image folder; by default searched around ``data``.
         split: split of the checkpoint's config to use, "test", "val" or "train"; by default "test", else "val".

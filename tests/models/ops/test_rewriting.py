@@ -15,11 +15,11 @@ import torchvision
 from timm.layers import BlurPool2d, create_conv2d
 from torch import Tensor, nn
 
-from tldet.engine.frozen_norms import FoldedConv2d, fold_frozen_norms
 from tldet.models.backbones.timm_nets import TimmBackbone
 from tldet.models.ops import rewriting
 from tldet.models.ops.depthwise import PARTS, Call, Geometry
 from tldet.models.ops.rewriting import Rewritten, depthwise_calls, faster_parts, has_depthwise, rewrite
+from tldet.models.surgery.frozen_norms import FoldedConv2d, fold_frozen_norms
 
 
 def rewrite_all(model: nn.Module, image: Tensor) -> dict[str, Call]:

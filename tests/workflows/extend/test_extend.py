@@ -12,19 +12,19 @@ import pytest
 import torch
 
 from tldet import checkpoint
-from tldet.cli import main
+from tldet.cli.main import main
 from tldet.data.layouts import Split
 from tldet.data.shots import write_base
-from tldet.engine.log import read_log
+from tldet.engine.logging import read_log
 from tldet.evaluation.report import mean_over
 from tldet.transfer.restore import restore
 from tldet.workflows.extend.data import Prepared
 from tldet.workflows.extend.extend import extend
 from tldet.workflows.extend.report import ExtendReport, Measured
 from tldet.workflows.extend.settings import extended_config
-from tldet.workflows.finetune import finetune
-from tldet.workflows.run_options import Length
 from tldet.workflows.test import test as measure
+from tldet.workflows.training.finetune import finetune
+from tldet.workflows.training.run_options import Length
 
 OLD, NEW = tuple("01345679"), ("2", "8")
 SMALL = ["data.loader.batch_size=2", "training.precision=fp32", "model.head.settings.score=0.001"]

@@ -13,7 +13,7 @@ from tldet.config import load
 from tldet.errors import ConfigError
 from tldet.models.backbones import within
 from tldet.models.detector import build_detector
-from tldet.models.hollow import hollow
+from tldet.models.meta_tensors import hollow
 from tldet.workflows.fewshot.second import all_but, last_layers, second_config, set_arm
 from tldet.workflows.study.job import Job
 

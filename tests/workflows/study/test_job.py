@@ -15,7 +15,7 @@ from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.evaluation.resample import VERSION
 from tldet.workflows.study.execute import DETECTIONS_NAME, up_to_date
 from tldet.workflows.study.job import JOB_NAME, RESULT_NAME, Job, folder_name, keep_settings, write_result
-from tldet.workflows.study.matrix import Matrix
+from tldet.workflows.study.job_queue import Matrix
 
 from .conftest import pretend
 

@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 
 from tldet import checkpoint
-from tldet.cli import main
+from tldet.cli.main import main
 from tldet.data.index import AnnotationIndex
 from tldet.errors import ConfigError, DataError
 from tldet.evaluation.coco import evaluate_files
-from tldet.workflows.finetune import finetune
-from tldet.workflows.study.arms import transfer_arms
 from tldet.workflows.study.execute import DETECTIONS_NAME, execute
 from tldet.workflows.study.job import RESULT_NAME
-from tldet.workflows.study.matrix import Matrix, run_beside
+from tldet.workflows.study.job_queue import Matrix, run_beside
 from tldet.workflows.study.plan import Wishes, make_plan
 from tldet.workflows.study.study import study_data, study_transfer
+from tldet.workflows.study.variants import transfer_arms
 from tldet.workflows.study.workers import Worker
+from tldet.workflows.training.finetune import finetune
 
 OPTIONS = ["training.precision=fp32", "data.loader.batch_size=2", "model.head.settings.score=0.001"]
 

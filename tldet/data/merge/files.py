@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from tldet.errors import DataError
-from tldet.inputs import real_path
-from tldet.output import Replacement, make_folder
+from tldet.system.inputs import real_path
+from tldet.system.output import Replacement, make_folder
 
 
 def reference(paths: Sequence[Path], folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ from tldet.data.image_folders import find_images
 from tldet.data.layouts import Split, find_layout
 from tldet.data.split_names import KINDS
 from tldet.errors import DataError
-from tldet.inputs import is_folder, real_path, require_file
+from tldet.system.inputs import is_folder, real_path, require_file
 
 OPTIONS = {
     **dict.fromkeys(KINDS, "leave one of them in the folder, or give the JSON files instead of the folder"),

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from tldet.coco.ids import unclashed
 from tldet.coco.records import NO_ID, ODD_ID
 from tldet.data.merge.classes import labelled_classes
+from tldet.data.merge.images import Track, same_pictures
 from tldet.data.merge.objects import find_twins
-from tldet.data.merge.pictures import Track, same_pictures
 from tldet.data.merge.source import Source
 from tldet.errors import DataError
 
@@ -107,7 +107,7 @@ def alike(sources: Sequence[Source], track: Track = iter, *, missing: bool = Fal
 
     Args:
         sources: those to compare.
-        track: see :func:`~tldet.data.merge.pictures.same_pictures`, as for the errors.
+        track: see :func:`~tldet.data.merge.images.same_pictures`, as for the errors.
         missing: see there.
     """
     lengths = [len(source.pictures) for source in sources]

@@ -11,13 +11,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.coco.partial_labels import labelled_table
 from tldet.coco.reader import Coco, read_coco, require_training_fields
 from tldet.coco.text import read_json_text, top_level
 from tldet.data.file_names import resolve_names
 from tldet.data.images import require_pictures
 from tldet.data.layouts import Split
 from tldet.errors import DataError
-from tldet.labelled import labelled_table
 
 Record = dict[str, Any]
 KNOWN = ("images", "annotations", "categories", "licenses", "info")

@@ -13,11 +13,11 @@ import msgspec
 import numpy as np
 
 from tldet.coco.ids import unclashed
+from tldet.coco.partial_labels import LABELLED
 from tldet.data.merge.classes import Classes
 from tldet.data.merge.join import Joined
 from tldet.data.merge.source import Record, Source
-from tldet.labelled import LABELLED
-from tldet.output import replacing
+from tldet.system.output import replacing
 
 Fields = dict[str, Any]  # a value is its text, or one that is written anew
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])

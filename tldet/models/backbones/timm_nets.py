@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tldet.models.backbones.base import Backbone, Norm, OutNorm, ceil_div, has_batch_norm, output_norms
-from tldet.models.hollow import hollow
+from tldet.models.meta_tensors import hollow
 from tldet.registry import BACKBONES
 
 NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -167,9 +167,9 @@ class TimmBackbone(Backbone):
 class ViTBackbone(Backbone):
     """A plain vision transformer of timm (DINOv2, DINOv3, ...): its last map, behind the network's own last norm.
 
-    One map of one stride; a :class:`~tldet.models.simple_pyramid.SimpleFeaturePyramid` makes levels of it. Position
-    embeddings are resized to the picture. Patches of 14 pixels would give a stride that no pyramid can halve or
-    double in whole pixels: their map is resampled, cell centre by cell centre, to the grid of stride 16.
+    One map of one stride; a :class:`~tldet.models.necks.simple_pyramid.SimpleFeaturePyramid` makes levels of it.
+    Position embeddings are resized to the picture. Patches of 14 pixels would give a stride that no pyramid can halve
+    or double in whole pixels: their map is resampled, cell centre by cell centre, to the grid of stride 16.
 
     Args:
         name: timm's name, for example ``vit_small_patch14_dinov2``; a tag behind a dot chooses its weights.

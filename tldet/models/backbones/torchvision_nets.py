@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from tldet.models.backbones.base import Backbone, Norm, OutNorm, ceil_div, has_batch_norm, output_norms
-from tldet.models.hollow import blank
+from tldet.models.meta_tensors import blank
 from tldet.registry import BACKBONES
 
 TRACED = 64  # side of the picture that tells strides and channels; a multiple of every stride

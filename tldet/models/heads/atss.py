@@ -2,8 +2,8 @@
 
 The method in order: two small convolutional towers, shared by all levels, say class, box and centerness of one square
 anchor a cell. Which anchors learn an object is decided object by object, from the overlaps of the nearest anchors
-themselves (see :mod:`tldet.models.assigners`), not by a fixed threshold; the rest is RetinaNet's focal loss and FCOS's
-centerness.
+themselves (see :mod:`tldet.models.assigners.atss`), not by a fixed threshold; the rest is RetinaNet's focal loss and
+FCOS's centerness.
 
 Letters for shapes: B pictures, L levels, N anchors of a level, M of all levels, K classes, P anchors of the batch that
 hold an object.
@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.config import require_ranges
-from tldet.models.assigners import assign_adaptively
+from tldet.models.assigners.atss import assign_adaptively
+from tldet.models.assigners.matching import learners
 from tldet.models.boxes import (
     AnchorGenerator,
     centerness,
@@ -29,13 +30,14 @@ from tldet.models.boxes import (
     flatten_levels,
     to_distances,
 )
-from tldet.models.dense import TowerNorm, level_scales, start_towers, two_towers
 from tldet.models.losses import focal_loss_sums, giou_loss
-from tldet.models.matching import learners
 from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.postprocess import DenseOutputs, SelectSettings, dense_detections
+from tldet.models.towers import TowerNorm, level_scales, start_towers, two_towers
 from tldet.registry import HEADS
-from tldet.structures import Detections, Size, Target
+from tldet.structures.detections import Detections
+from tldet.structures.image import Size
+from tldet.structures.target import Target
 
 POSITIVES = 100.0  # assumed per image before the first step
 

@@ -17,7 +17,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from tldet.device import true_rows
 from tldet.models.boxes import clip, decode
 from tldet.models.pooling import as_floats
 from tldet.models.two_stage.box import BoxBranch, RoISettings, detect
@@ -25,7 +24,10 @@ from tldet.models.two_stage.loss import STAGE, TwoStageRaw, propose_and_loss, st
 from tldet.models.two_stage.mask import MaskBranch, MaskSettings, mask_loss, with_masks
 from tldet.models.two_stage.rpn import RPN, RPNSettings
 from tldet.registry import HEADS
-from tldet.structures import Detections, Size, Target
+from tldet.structures.detections import Detections
+from tldet.structures.image import Size
+from tldet.structures.target import Target
+from tldet.system.device import true_rows
 
 Four = tuple[float, float, float, float]
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.config import require_range, require_ranges
-from tldet.device import constant
+from tldet.models.assigners.matching import BACKGROUND, learners, spare_crowds
 from tldet.models.boxes import (
     AnchorGenerator,
     centerness,
@@ -30,13 +30,15 @@ from tldet.models.boxes import (
     product,
     to_distances,
 )
-from tldet.models.dense import TowerNorm, level_scales, start_towers, two_towers
 from tldet.models.losses import focal_loss_sums, giou_loss
-from tldet.models.matching import BACKGROUND, learners, spare_crowds
 from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.postprocess import DenseOutputs, Scoring, SelectSettings, dense_detections
+from tldet.models.towers import TowerNorm, level_scales, start_towers, two_towers
 from tldet.registry import HEADS
-from tldet.structures import Detections, Size, Target
+from tldet.structures.detections import Detections
+from tldet.structures.image import Size
+from tldet.structures.target import Target
+from tldet.system.device import constant
 
 CHUNK = 2_000_000  # (location, object) pairs looked at at once: 32 MB of distances
 MAX_LOG_DISTANCE = 10.0  # keeps exp() finite: 22,000 pixels

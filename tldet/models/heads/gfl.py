@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from tldet.config import require_range, require_ranges
-from tldet.models.assigners import assign_adaptively
+from tldet.models.assigners.atss import assign_adaptively
+from tldet.models.assigners.matching import learners
 from tldet.models.boxes import (
     AnchorGenerator,
     centre_form,
@@ -27,13 +28,14 @@ from tldet.models.boxes import (
     from_distances,
     to_distances,
 )
-from tldet.models.dense import TowerNorm, level_scales, start_towers, two_towers
 from tldet.models.losses import distribution_focal_loss, giou_loss, paired_iou, quality_focal_loss_sums
-from tldet.models.matching import learners
 from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.postprocess import DenseOutputs, SelectSettings, dense_detections
+from tldet.models.towers import TowerNorm, level_scales, start_towers, two_towers
 from tldet.registry import HEADS
-from tldet.structures import Detections, Size, Target
+from tldet.structures.detections import Detections
+from tldet.structures.image import Size
+from tldet.structures.target import Target
 
 POSITIVES = 100.0  # assumed per image before the first step
 SCORE = 0.1  # assumed class score of a positive before the first step; really 0.01 (new classifier) to 0.4 (trained)

@@ -22,7 +22,9 @@ from tldet.models.two_stage.loss import STAGE, TwoStageRaw, propose_and_loss, st
 from tldet.models.two_stage.mask import MaskBranch, MaskSettings, mask_loss, with_masks
 from tldet.models.two_stage.rpn import RPN, RPNSettings
 from tldet.registry import HEADS
-from tldet.structures import Detections, Size, Target
+from tldet.structures.detections import Detections
+from tldet.structures.image import Size
+from tldet.structures.target import Target
 
 
 @HEADS.register_module()

@@ -18,14 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.config import require_ranges
+from tldet.models.assigners.matching import Rescue, assign, learners
 from tldet.models.boxes import AnchorGenerator, decode, encode, flatten_levels
-from tldet.models.dense import TowerNorm, start_towers, two_towers
 from tldet.models.losses import focal_loss_sums, giou_loss
-from tldet.models.matching import Rescue, assign, learners
 from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.postprocess import DenseOutputs, SelectSettings, dense_detections
+from tldet.models.towers import TowerNorm, start_towers, two_towers
 from tldet.registry import HEADS
-from tldet.structures import Detections, Size, Target
+from tldet.structures.detections import Detections
+from tldet.structures.image import Size
+from tldet.structures.target import Target
 
 POSITIVES = 100.0  # assumed per image before the first step
 
@@ -43,8 +45,8 @@ class RetinaSettings(SelectSettings):
         step: see :class:`~tldet.models.boxes.AnchorGenerator`.
         positive: overlap from which an anchor learns an object.
         negative: overlap below which it is background.
-        low_quality: see :func:`~tldet.models.matching.match`.
-        least: see :func:`~tldet.models.matching.match`.
+        low_quality: see :func:`~tldet.models.assigners.matching.match`.
+        least: see :func:`~tldet.models.assigners.matching.match`.
         alpha: weight of objects in the focal loss.
         gamma: its damping of easy anchors.
         box_loss: "smooth_l1" on the deltas, or "giou" on the boxes they make (torchvision's second version).

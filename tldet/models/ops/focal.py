@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tldet.models.matching import Learners
+from tldet.models.assigners.matching import Learners
 
 BLOCK = 2**18  # logits processed together on a CPU: intermediate results stay in its cache
 

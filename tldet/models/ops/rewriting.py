@@ -28,7 +28,7 @@ from tldet.models.ops.depthwise import (
     supports,
     weight_gradient,
 )
-from tldet.models.overlay import Overlay, original, overlay, replace_modules
+from tldet.models.surgery.overlay import Overlay, original, overlay, replace_modules
 
 WORTH_IT = 0.8  # largest time of a rewritten gradient that is used, relative to the native one
 ROUNDS, LIMIT = 5, 0.3  # timed rounds per gradient; no new round after LIMIT seconds

@@ -15,15 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.config import require_ranges
+from tldet.models.assigners.matching import Rescue
 from tldet.models.boxes import clip, decode, wide_enough
 from tldet.models.cosine import CosineClassifier
-from tldet.models.matching import Rescue
-from tldet.models.necks import BatchNorm
+from tldet.models.necks.fpn import BatchNorm
 from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.ops.roi_align import Pool
 from tldet.models.pooling import pool_regions
 from tldet.models.postprocess import suppress
-from tldet.structures import Detections, Size
+from tldet.structures.detections import Detections
+from tldet.structures.image import Size
 
 Norm = Literal["none", "batch"]
 Cosine = Literal["none", "fixed", "learned"]
@@ -49,7 +50,7 @@ class RoISettings:
         cosine_scale: that scale, or where it starts.
         weights: factors of the box deltas.
         positive: overlap from which a proposal learns an object.
-        low_quality: see :func:`~tldet.models.matching.match`.
+        low_quality: see :func:`~tldet.models.assigners.matching.match`.
         batch: proposals drawn a picture for the loss.
         positive_fraction: at most this share of them are objects.
         beta: corner of the smooth L1 loss; 0 for L1.

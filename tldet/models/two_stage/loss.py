@@ -17,13 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tldet.models.assigners.matching import assign, draw, generator_for
 from tldet.models.boxes import encode
 from tldet.models.losses import class_loss_sum
-from tldet.models.matching import assign, draw, generator_for
 from tldet.models.modes import evaluating
 from tldet.models.two_stage.box import BoxBranch, RoISettings, of_class
 from tldet.models.two_stage.rpn import RPN, RPNRaw
-from tldet.structures import Detections, Size, Target
+from tldet.structures.detections import Detections
+from tldet.structures.image import Size
+from tldet.structures.target import Target
 
 STAGE = 2  # distinguishes the random draws of the first box branch from those of the RPN
 
@@ -115,8 +117,8 @@ def with_spared(
 ) -> list[Target]:
     """The targets, with what the detector now takes for objects of classes that a picture was not labelled for.
 
-    Such places are no background to learn (see ``spared`` of :class:`~tldet.structures.Target`). Nothing is computed
-    where every picture was labelled for every class.
+    Such places are no background to learn (see ``spared`` of :class:`~tldet.structures.target.Target`). Nothing is
+    computed where every picture was labelled for every class.
 
     Args:
         find: B x (r, 4) regions to the detections of every picture.

@@ -15,14 +15,16 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from tldet.device import true_rows
-from tldet.masks import InstanceMasks, Paste
 from tldet.models.normalizers import LossNormalizers
 from tldet.models.ops.roi_align import Pool
 from tldet.models.pooling import pool_regions
 from tldet.models.two_stage.box import Norm, RoISettings, conv_stack, of_class
 from tldet.models.two_stage.loss import Drawn
-from tldet.structures import Detections, Size, Target
+from tldet.structures.detections import Detections
+from tldet.structures.image import Size
+from tldet.structures.masks import InstanceMasks, Paste
+from tldet.structures.target import Target
+from tldet.system.device import true_rows
 
 CHUNK = 20_000_000  # pixels of target masks held as float at once: 80 MB
 
@@ -39,8 +41,8 @@ class MaskSettings:
         class_agnostic: one mask for all classes instead of one a class.
         targets: target value of a mask cell. "coverage": fraction of the cell that the object covers; "mmdet": 1 if the
             fraction is at least 0.5, else 0; "torchvision": the fraction, sampled half a pixel further right and down.
-        threshold: see :class:`~tldet.masks.InstanceMasks`.
-        paste: see :class:`~tldet.masks.InstanceMasks`.
+        threshold: see :class:`~tldet.structures.masks.InstanceMasks`.
+        paste: see :class:`~tldet.structures.masks.InstanceMasks`.
     """
 
     pool: int = 14

@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.config import require_ranges
-from tldet.device import constant, true_rows
+from tldet.models.assigners.matching import IGNORED, Rescue, assign, draw, generator_for
 from tldet.models.boxes import AnchorGenerator, clip, decode, encode, flatten_level, wide_enough
-from tldet.models.matching import IGNORED, Rescue, assign, draw, generator_for
 from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.postprocess import batched_nms, top_rows
-from tldet.structures import Size, Target
+from tldet.structures.image import Size
+from tldet.structures.target import Target
+from tldet.system.device import constant, true_rows
 
 STAGE = 1  # tells the random draws of this stage from those of the second one
 
@@ -39,8 +40,8 @@ class RPNSettings:
         convs: how many of them.
         positive: overlap from which an anchor is an object.
         negative: overlap below which it is background.
-        low_quality: see :func:`~tldet.models.matching.match`.
-        least: see :func:`~tldet.models.matching.match`.
+        low_quality: see :func:`~tldet.models.assigners.matching.match`.
+        least: see :func:`~tldet.models.assigners.matching.match`.
         border: anchors that reach this many pixels or more out of the picture do not learn (mmdet's
             ``allowed_border``; Ren et al. 2015, section 3.3, leave out all that cross it); None takes all.
         batch: anchors drawn a picture for the loss.
@@ -153,7 +154,7 @@ class RPN(nn.Module):
         }
 
     def _assign(self, anchors: Tensor, target: Target, size: Size) -> Tensor:
-        """(M,) as :func:`~tldet.models.matching.assign` gives it; anchors beyond the border are IGNORED."""
+        """(M,) as :func:`~tldet.models.assigners.matching.assign` gives it; anchors beyond the border are IGNORED."""
         s = self.settings
         limits = {"positive": s.positive, "negative": s.negative, "least": s.least, "crowd": s.crowd, "spare": s.spare}
         if s.border is None:

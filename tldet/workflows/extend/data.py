@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from tldet.data.layouts import Split
 from tldet.data.merge.classes import Classes, merge_classes
 from tldet.data.merge.files import reference
+from tldet.data.merge.images import Track
 from tldet.data.merge.join import Joined, alike, join
-from tldet.data.merge.pictures import Track
 from tldet.data.merge.source import Record, Source, open_source
 from tldet.data.merge.writing import write_joined
 from tldet.errors import ConfigError, DataError
-from tldet.output import make_folder
+from tldet.system.output import make_folder
 from tldet.transfer.class_match import MatchSettings, but_for_case, few, origins
-from tldet.workflows.merge_notes import part_notes, shared_note
-from tldet.workflows.merge_report import changed_ids, part_row
+from tldet.workflows.merge.notes import part_notes, shared_note
+from tldet.workflows.merge.report import changed_ids, part_row
 
 log = logging.getLogger(__name__)
 TRAIN, VAL = "train.json", "val.json"

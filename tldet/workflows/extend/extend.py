@@ -12,24 +12,31 @@ from typing import TYPE_CHECKING, Any
 from tldet.config import Config, parse_options
 from tldet.data.image_folders import find_images
 from tldet.data.layouts import Split
+from tldet.data.split_paths import resolve_layout
 from tldet.errors import TrainingError
-from tldet.inputs import is_file, is_folder
-from tldet.locks import locked
+from tldet.system.inputs import is_file, is_folder
+from tldet.system.locks import locked
 from tldet.transfer.class_match import MatchSettings, few, read_aliases
 from tldet.transfer.restore import restore
-from tldet.workflows.choose import choose_length, given_batch
-from tldet.workflows.data_layout import resolve_layout
 from tldet.workflows.extend.data import TRAIN, VAL, Given, Prepared, prepare
 from tldet.workflows.extend.report import NOTHING, REPORT, ExtendReport, Measured, read_report
 from tldet.workflows.extend.settings import extended_config, trained_config
-from tldet.workflows.finetune import SPLIT
-from tldet.workflows.options import takes
-from tldet.workflows.parts import SCHEMA, checked_settings, with_bad_image
-from tldet.workflows.request import ExtendRequest
-from tldet.workflows.run_folder import Kept, RunFiles, continues, kept_run, refuse_earlier_run, removed_on_failure
-from tldet.workflows.runs import settled
 from tldet.workflows.test import test
-from tldet.workflows.train import Outcome, run_training
+from tldet.workflows.training.choose import choose_length, given_batch
+from tldet.workflows.training.finetune import SPLIT
+from tldet.workflows.training.options import takes
+from tldet.workflows.training.parts import SCHEMA, checked_settings, with_bad_image
+from tldet.workflows.training.request import ExtendRequest
+from tldet.workflows.training.run_config import settled
+from tldet.workflows.training.run_folder import (
+    Kept,
+    RunFiles,
+    continues,
+    kept_run,
+    refuse_earlier_run,
+    removed_on_failure,
+)
+from tldet.workflows.training.train import Outcome, run_training
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tldet.errors import DataError
 from tldet.evaluation.report import CocoResult, mean_over
-from tldet.output import write_json
+from tldet.system.output import write_json
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from tldet.errors import CheckpointError
-from tldet.inputs import real_path
 from tldet.models.distillation import DistillSettings
 from tldet.registry import HEADS
+from tldet.system.inputs import real_path
 from tldet.transfer.sources import file_hash
 from tldet.workflows.extend.data import Prepared
-from tldet.workflows.finetune import section_of
-from tldet.workflows.recipes import default_transforms
-from tldet.workflows.run_options import Length
-from tldet.workflows.runs import renew
+from tldet.workflows.training.finetune import section_of
+from tldet.workflows.training.recipes import default_transforms
+from tldet.workflows.training.run_config import renew
+from tldet.workflows.training.run_options import Length
 
 SURE = {True: 0.7, False: 0.3}  # score of a teacher with a softmax or without it (docs/extend.md has the figures)
 

@@ -12,14 +12,14 @@ from tldet.data.index import AnnotationIndex
 from tldet.data.shots import write_base
 from tldet.engine.state import TrainResult, TrainState
 from tldet.errors import TrainingError
+from tldet.text import counted
 from tldet.transfer.sources import file_hash
-from tldet.wording import counted
 from tldet.workflows.fewshot.plan import DATA, DEVICE, Setup
 from tldet.workflows.fewshot.second import open_base, set_arm
-from tldet.workflows.recipes import load_recipe
-from tldet.workflows.request import DEFAULT_MODEL
 from tldet.workflows.study.job import RUNS, Job
-from tldet.workflows.train import Outcome
+from tldet.workflows.training.recipes import load_recipe
+from tldet.workflows.training.request import DEFAULT_MODEL
+from tldet.workflows.training.train import Outcome
 
 if TYPE_CHECKING:
     from rich.console import Console

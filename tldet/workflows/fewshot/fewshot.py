@@ -6,15 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tldet.locks import locked
-from tldet.output import write_json
+from tldet.system.locks import locked
+from tldet.system.output import write_json
 from tldet.workflows.fewshot.base import as_given, base_job, check_arms
 from tldet.workflows.fewshot.plan import FewShot, Setup, prepare, shot_jobs
 from tldet.workflows.fewshot.second import open_base, second_phase
 from tldet.workflows.fewshot.summary import Report, groups
 from tldet.workflows.study.data import Wishes
 from tldet.workflows.study.execute import execute, finetuned
-from tldet.workflows.study.matrix import Matrix, Result, run_here
+from tldet.workflows.study.job_queue import Matrix, Result, run_here
 
 if TYPE_CHECKING:
     from rich.console import Console

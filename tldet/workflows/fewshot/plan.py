@@ -15,13 +15,13 @@ from tldet.config import option_value, parse_options
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.shots import check_novel, draw, write_shots
+from tldet.data.split_paths import resolve_layout
 from tldet.errors import DataError
 from tldet.transfer.sources import file_hash
-from tldet.workflows.data_layout import resolve_layout
-from tldet.workflows.study.arms import refuse_controlled
 from tldet.workflows.study.data import SPLIT_SEED, Wishes
 from tldet.workflows.study.job import RUNS, Factor, Job, folder_name, keep_settings
 from tldet.workflows.study.plan import check_seeds
+from tldet.workflows.study.variants import refuse_controlled
 
 log = logging.getLogger(__name__)
 DEVICE = "training.device"

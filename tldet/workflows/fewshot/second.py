@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from tldet import checkpoint
+from tldet.coco.partial_labels import LABELLED
 from tldet.config import load
 from tldet.data.index import AnnotationIndex
 from tldet.data.shots import TOLD
 from tldet.errors import CheckpointError, ConfigError
-from tldet.labelled import LABELLED
 from tldet.models.detector import Detector, build_detector
-from tldet.models.hollow import hollow
+from tldet.models.meta_tensors import hollow
 from tldet.models.two_stage.box import BoxBranch
-from tldet.wording import counted
+from tldet.text import counted
 from tldet.workflows.fewshot.plan import ARMS
-from tldet.workflows.options import Request
-from tldet.workflows.parts import with_bad_image
-from tldet.workflows.run_folder import CONFIG_NAME, RunFiles
-from tldet.workflows.run_options import Length
-from tldet.workflows.runs import renew, settled
 from tldet.workflows.study.job import Job
-from tldet.workflows.train import Outcome, run_training
+from tldet.workflows.training.options import Request
+from tldet.workflows.training.parts import with_bad_image
+from tldet.workflows.training.run_config import renew, settled
+from tldet.workflows.training.run_folder import CONFIG_NAME, RunFiles
+from tldet.workflows.training.run_options import Length
+from tldet.workflows.training.train import Outcome, run_training
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,20 +11,20 @@ from typing import Any, Protocol
 from tldet.config import Config, parse_options
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
+from tldet.data.split_paths import resolve_layout
 from tldet.data.subsets import write_subset
 from tldet.errors import ConfigError, DataError
 from tldet.evaluation.columns import GroundTruth, Type
 from tldet.evaluation.loading import load_ground_truth
-from tldet.inputs import real_path
+from tldet.system.inputs import real_path
 from tldet.transfer.provenance import outline
 from tldet.transfer.sources import file_hash
-from tldet.workflows.data_layout import resolve_layout
-from tldet.workflows.own_data import own_index, with_own_data
-from tldet.workflows.parts import build_dataset, ground_truth
-from tldet.workflows.recipes import has_own_data
-from tldet.workflows.request import DEFAULT_MODEL
-from tldet.workflows.run_options import Length, LengthOptions
 from tldet.workflows.study.job import Job, exact
+from tldet.workflows.training.custom_data import own_index, with_own_data
+from tldet.workflows.training.parts import build_dataset, ground_truth
+from tldet.workflows.training.recipes import has_own_data
+from tldet.workflows.training.request import DEFAULT_MODEL
+from tldet.workflows.training.run_options import Length, LengthOptions
 
 SPLIT_SEED = 0  # of a JSON that is divided into training and validation: the same for every run
 
@@ -34,7 +34,7 @@ class Wishes:
     """Settings that all runs of a study share.
 
     Attributes:
-        data: see :func:`tldet.workflows.finetune.finetune`, as for all others but ``out`` and ``seeds``.
+        data: see :func:`tldet.workflows.training.finetune.finetune`, as for all others but ``out`` and ``seeds``.
         out: output directory of the study.
         train: training annotations.
         val: validation annotations.

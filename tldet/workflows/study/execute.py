@@ -13,11 +13,11 @@ from tldet.config import option_value, parse_options
 from tldet.data.coco import CocoDataset
 from tldet.evaluation.loading import load_results
 from tldet.evaluation.resample import VERSION, resampled_ap
-from tldet.workflows.finetune import finetune
 from tldet.workflows.study.data import truth_of
 from tldet.workflows.study.job import Job, write_result
 from tldet.workflows.test import test
-from tldet.workflows.train import Outcome
+from tldet.workflows.training.finetune import finetune
+from tldet.workflows.training.train import Outcome
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +27,7 @@ DETECTIONS_NAME = "detections.json"  # on the validation pictures, in a run's fo
 
 
 def finetuned(job: Job, console: Console | None = None) -> Outcome:
-    """Train by :func:`tldet.workflows.finetune.finetune`, or go on with it."""
+    """Train by :func:`tldet.workflows.training.finetune.finetune`, or go on with it."""
     if checkpoint.steps_in(job.folder):
         return finetune(out=job.folder, resume=True, console=console)
     (job.folder / "best.pt").unlink(missing_ok=True)  # of a run that was killed before its first whole checkpoint

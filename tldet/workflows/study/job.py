@@ -10,8 +10,8 @@ from typing import Any
 
 from tldet import checkpoint
 from tldet.errors import ConfigError, DataError, TrainingError
-from tldet.locks import is_unused
-from tldet.output import write_json
+from tldet.system.locks import is_unused
+from tldet.system.output import write_json
 
 RESULT_NAME = "result.json"  # in a run's folder, once it is finished
 JOB_NAME = "job.json"  # in a run's folder, once it has begun
@@ -29,7 +29,7 @@ class Job:
             measured once an arm (the steps that a budget of minutes holds) holds for all its runs.
         folder: the run's.
         call: what it is trained by but for the length, plain values: keyword arguments of
-            :func:`tldet.workflows.finetune.finetune`, or what another way to train takes.
+            :func:`tldet.workflows.training.finetune.finetune`, or what another way to train takes.
         length: ``{"minutes": 3}``, ``{"steps": 500}`` or ``{"epochs": 12}``.
         val: the annotations and the picture folder that it is measured on.
         pictures: that it trains on.

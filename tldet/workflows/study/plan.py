@@ -8,15 +8,15 @@ from typing import Any
 
 from tldet.config import parse_options
 from tldet.data.subsets import subset_size
-from tldet.engine.settings import SEEDS
+from tldet.engine.state import SEEDS
 from tldet.errors import ConfigError
 from tldet.evaluation.columns import GroundTruth
-from tldet.workflows.choose import Choices, choose_for
-from tldet.workflows.recipes import has_own_data, load_recipe
-from tldet.workflows.runs import rhythm, steps_in_epoch
-from tldet.workflows.study.arms import Arm, refuse_clash, refuse_same, refuse_unpaced
 from tldet.workflows.study.data import JsonData, StudyData, Wishes, own_study_data
 from tldet.workflows.study.job import RUNS, Job, folder_name, keep_settings
+from tldet.workflows.study.variants import Arm, refuse_clash, refuse_same, refuse_unpaced
+from tldet.workflows.training.choose import Choices, choose_for
+from tldet.workflows.training.recipes import has_own_data, load_recipe
+from tldet.workflows.training.run_config import rhythm, steps_in_epoch
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from tldet.errors import DataError
 from tldet.evaluation.columns import GroundTruth, labeled_objects
 from tldet.evaluation.loading import load_ground_truth
 from tldet.evaluation.power_law import FARTHEST, PowerLaw, fit
-from tldet.output import write_json
-from tldet.visualize import Series, plot_intervals
-from tldet.wording import counted
+from tldet.system.output import write_json
+from tldet.text import counted
+from tldet.visualize.drawing import Series, plot_intervals
 from tldet.workflows.study.summary import Cell, Compared, cells_of, compare, resolution, uneven
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from tldet.config import option_value, parse_options
 from tldet.errors import ConfigError, DataError
 from tldet.evaluation.power_law import FARTHEST
-from tldet.locks import locked
-from tldet.workflows.study.arms import ARMS, REFERENCE, Arm, backbone_arms, transfer_arms
+from tldet.system.locks import locked
 from tldet.workflows.study.data import Wishes
 from tldet.workflows.study.execute import execute, up_to_date
-from tldet.workflows.study.matrix import Matrix, Result, run_beside, run_here
+from tldet.workflows.study.job_queue import Matrix, Result, run_beside, run_here
 from tldet.workflows.study.plan import Plan, make_plan
 from tldet.workflows.study.report import PLOT_NAME, RESULTS_NAME, Report, add_curve, make_report, show, write
+from tldet.workflows.study.variants import ARMS, REFERENCE, Arm, backbone_arms, transfer_arms
 from tldet.workflows.study.workers import Worker, gpus
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def study_transfer(
 
     Args:
         wishes: data, budget, seeds.
-        arms: names from :data:`tldet.workflows.study.arms.ARMS`.
+        arms: names from :data:`tldet.workflows.study.variants.ARMS`.
         fractions: of the training pictures.
         console: shows progress and what was found.
 

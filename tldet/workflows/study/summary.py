@@ -18,8 +18,8 @@ from tldet.evaluation.statistics import (
     mean_interval,
     percentile_interval,
 )
-from tldet.wording import counted
-from tldet.workflows.study.arms import REFERENCE
+from tldet.text import counted
+from tldet.workflows.study.variants import REFERENCE
 
 METRIC = "AP"
 UNEVEN = 1.3  # times that a step of one run may take longer than one of another of the same arm

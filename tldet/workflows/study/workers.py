@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from tldet import errors
-from tldet.engine.interrupt import stop_signals
 from tldet.errors import TldetError, TrainingError
-from tldet.output import write_json
 from tldet.plugins import external_modules, import_plugins
+from tldet.system.output import write_json
+from tldet.system.signals import stop_signals
 from tldet.workflows.study.execute import execute
 from tldet.workflows.study.job import Job
 

@@ -1,0 +1,1 @@
+"""Benchmarks against other packages; run from a checkout with ``python -m benchmarks SUITE``."""

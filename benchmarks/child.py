@@ -1,0 +1,132 @@
+"""A function run in a fresh process, for its peak memory and for times without anything that another side has warmed.
+
+``python -m benchmarks.child MODULE:FUNCTION ARGUMENTS`` calls the function with the JSON arguments. Where it
+returns a dict of numbers, that is printed with the process's peak of memory; where it returns a callable, that is
+called once for each line of the standard input, and its seconds are printed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import Any
+
+from tldet.system.memory import peak_mb
+
+MARK = "=== result of the benchmark === "
+HOW = "peak resident memory of a process of its own, imports included"
+
+
+def in_child(function: str, environment: dict[str, str] | None = None, **arguments: Any) -> dict[str, Any]:
+    """What ``module:function`` returned in a fresh process, and ``peak_mb``.
+
+    Raises:
+        RuntimeError: the process failed; its last lines.
+    """
+    given = _environment(environment)
+    done = subprocess.run(_command(function, arguments), capture_output=True, text=True, env=given, check=False)
+    if done.returncode:
+        raise RuntimeError(_failed(function, done.returncode, done.stderr))
+    marked = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
+    result: dict[str, Any] = json.loads(marked[-1].removeprefix(MARK))
+    return result
+
+
+class Served:
+    """What ``module:function`` returned, called in a fresh process again and again; gives the seconds of each call.
+
+    Two of them can take turns, and each side has the imports, the memory allocator and the threads it would have alone.
+
+    Raises:
+        RuntimeError: the process failed; its last lines.
+    """
+
+    def __init__(self, function: str, **arguments: Any) -> None:
+        self.peak_mb = 0.0
+        self._function, self._last = function, ""
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # closed by __exit__
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
+        text = {"text": True, "errors": "replace", "env": _environment(None)}
+        self._process = subprocess.Popen(_command(function, arguments), **text, **pipes)  # type: ignore[call-overload]
+        self._answer()
+
+    def __call__(self) -> float:
+        """Seconds of one more call."""
+        try:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        except OSError:
+            pass  # it is gone: _answer says why
+        return float(self._answer()["seconds"])
+
+    def _answer(self) -> dict[str, Any]:
+        for line in self._process.stdout:
+            if line.startswith(MARK):
+                answer: dict[str, Any] = json.loads(line.removeprefix(MARK))
+                self.peak_mb = answer["peak_mb"]
+                return answer
+        code = self._process.wait()
+        if not self._errors.closed:
+            self._errors.seek(0)
+            self._last = self._errors.read()
+            self._errors.close()
+        raise RuntimeError(_failed(self._function, code, self._last))
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if kind is not None:
+            self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+
+def _command(function: str, arguments: dict[str, Any]) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.child", function, json.dumps(arguments)]
+
+
+def _environment(more: dict[str, str] | None) -> dict[str, str]:
+    root = str(Path(__file__).resolve().parents[1])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(more or {})}
+
+
+def _failed(function: str, code: int, stderr: str) -> str:
+    last = "\n".join(stderr.splitlines()[-5:])
+    return f"{function} failed in its own process ({code}): {last}"
+
+
+def main(function: str, arguments: str) -> None:
+    """Call, and print the result for :func:`in_child` or, call by call, for :class:`Served`."""
+    module, _, name = function.partition(":")
+    result = getattr(import_module(module), name)(**json.loads(arguments))
+    if callable(result):
+        _serve(result)
+    else:
+        _print(result or {})
+
+
+def _serve(call: Callable[[], object]) -> None:
+    _print({})
+    for _ in sys.stdin:
+        start = perf_counter()
+        call()
+        _print({"seconds": perf_counter() - start})
+
+
+def _print(result: dict[str, Any]) -> None:
+    sys.stdout.write(f"\n{MARK}{json.dumps({**result, 'peak_mb': peak_mb()})}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])

@@ -1,0 +1,170 @@
+"""One picture through a detector, beside torchvision's as it is shipped (fp32), each in a process of its own.
+
+Both have the same random weights, and a least score at which as many detections come out as a picture may have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.child import HOW, Served
+from benchmarks.machine import PEAK, machine_peak
+from benchmarks.pairs import CLASSES, Pair, chosen_pairs, share_weights, write_checkpoint
+from benchmarks.peer import detect, set_score
+from benchmarks.report import Limit, Memory, Row, Suite
+from benchmarks.suites import Bench
+from tldet.data.dataset import as_pixels
+from tldet.engine.precision import Precision
+from tldet.inference.predictor import Predictor, choose_for
+from tldet.models.detector import Detector
+from tldet.structures.detections import Detections
+from tldet.structures.image import Picture
+
+SIZE, QUICK_SIZE = (800, 1333), (192, 256)
+INSTANCES = 100
+NEAR = 1.0  # pixels, in which a detection of theirs must be found again
+CLOSE = 1e-3  # of its score
+
+
+def run(bench: Bench) -> Suite:
+    """Every pair, with our number format as chosen and in fp32."""
+    pairs, skipped = chosen_pairs(bench.models)
+    suite = Suite("infer", skipped=skipped)
+    size = bench.size or (QUICK_SIZE if bench.quick else SIZE)
+    for pair in pairs:
+        suite.rows += _rows(bench, pair, size)
+    return suite
+
+
+def _rows(bench: Bench, pair: Pair, size: tuple[int, int]) -> list[Row]:
+    bench.tell(f"{pair.recipe}: building both sides")
+    pictures = [random_picture(size, seed) for seed in range(bench.batch or 1)]
+    theirs, score = lively(pair, size)
+    ours = pair.ours(score).eval()
+    work = Work(pair, score, flops(ours, size) * len(pictures), share_weights(theirs, ours), pictures, bench.folder)
+    work.save(ours, theirs)
+    bench.tell(f"{pair.recipe}: choosing the number format")
+    chosen = choose_for(ours, torch.device("cpu"), "auto", min(size), max(size))
+    told = {"chosen format": chosen.describe()}
+    checks = _checks(work, ours, theirs)
+    if chosen.name == "fp32":
+        return [_row(bench, work, chosen, {**checks, **told})]
+    return [_row(bench, work, chosen, told), _row(bench, work, Precision(), checks)]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What both sides do.
+
+    Attributes:
+        pair: the detectors.
+        score: least score of a detection.
+        flops: floating-point operations of our side.
+        weights: whether both have the same.
+        pictures: what is predicted on.
+        folder: where the processes of both sides find weights and pictures.
+    """
+
+    pair: Pair
+    score: float
+    flops: int
+    weights: str
+    pictures: list[Picture]
+    folder: Path
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the pictures."""
+        height, width, _ = self.pictures[0].shape
+        return height, width
+
+    @property
+    def floats(self) -> list[Tensor]:
+        """The pictures as torchvision takes them."""
+        return [as_floats(picture) for picture in self.pictures]
+
+    def path(self, what: str) -> str:
+        """Of a file of this pair."""
+        return str(self.folder / f"{self.pair.recipe}_{what}.pt")
+
+    def save(self, ours: Detector, theirs: nn.Module) -> None:
+        """Write both sides' weights and the pictures."""
+        write_checkpoint(Path(self.path("ours")), self.pair.config(self.score), ours, self.size)
+        torch.save(theirs.state_dict(), self.path("theirs"))
+        torch.save({"pictures": [as_pixels(picture).contiguous() for picture in self.pictures]}, self.path("pictures"))
+
+
+def _checks(work: Work, ours: Detector, theirs: nn.Module) -> dict[str, Any]:
+    """Whether both find the same in fp32."""
+    short, long = sorted(work.size)
+    predictor = Predictor(ours, (), short=short, long=long, precision=Precision())
+    found, reference = predictor.predict(work.pictures, 0.0), detect(theirs, work.floats)
+    checks: dict[str, Any] = {"weights": work.weights}
+    checks["detections"] = f"{sum(map(len, found))} and {sum(len(one['scores']) for one in reference)}"
+    if work.weights == "shared":
+        checks["share found again"] = min(agreement(a, b, work.pair) for a, b in zip(reference, found, strict=True))
+    return checks
+
+
+def _row(bench: Bench, work: Work, precision: Precision, checks: dict[str, Any]) -> Row:
+    name, (height, width) = f"{work.pair.recipe} in {precision.name}", work.size
+    given = {"checkpoint": work.path("ours"), "precision": precision.name, "inputs": work.path("pictures")}
+    other: dict[str, Any] = {"factory": work.pair.factory, "size": [height, width], "classes": CLASSES}
+    other |= {"score": work.score, "weights": work.path("theirs"), "inputs": work.path("pictures")}
+    with (
+        Served("benchmarks.own:predicting", **given) as ours,
+        Served("benchmarks.peer:predicting", **other) as theirs,
+    ):
+        comparison = bench.compare(name, ours, theirs, 12, warmup=2, self_timed=True)
+    memory = Memory(ours.peak_mb, theirs.peak_mb, HOW)
+    limit = Limit(work.flops / comparison.ours.median / machine_peak(precision.dtype), PEAK)
+    each = f"picture of {height} x {width}" if len(work.pictures) == 1 else f"batch of {len(work.pictures)} pictures"
+    return Row(name, "torchvision in fp32", comparison, each, memory, limit, checks)
+
+
+def lively(pair: Pair, size: tuple[int, int]) -> tuple[nn.Module, float]:
+    """Torchvision's detector, and the least score at which 100 detections come out on a random picture."""
+    theirs = pair.theirs(size).eval()
+    set_score(theirs, 0.0)
+    scores = detect(theirs, [as_floats(random_picture(size, 0))])[0]["scores"]
+    score = 0.999 * float(scores[:INSTANCES].min()) if len(scores) else 0.0
+    set_score(theirs, score)
+    return theirs, score
+
+
+def as_floats(picture: Picture) -> Tensor:
+    """(3, H, W) float32 in 0..1, as torchvision's detectors take pictures."""
+    return as_pixels(picture).contiguous().float() / 255
+
+
+def random_picture(size: tuple[int, int], seed: int) -> Picture:
+    """(H, W, 3) uint8: smooth noise, as photographs are smooth."""
+    import cv2
+
+    coarse = np.random.default_rng(seed).integers(0, 256, (size[0] // 8 + 1, size[1] // 8 + 1, 3), np.uint8)
+    return np.asarray(cv2.resize(coarse, (size[1], size[0]), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def agreement(theirs: dict[str, Tensor], ours: Detections, pair: Pair) -> float:
+    """The share of their detections that are among ours: the same class, score and box."""
+    labels = ours.labels + int(pair.background)
+    same = labels[:, None] == theirs["labels"][None]
+    near = torch.cdist(ours.boxes, theirs["boxes"], p=float("inf")) < NEAR
+    close = (ours.scores[:, None] - theirs["scores"][None]).abs() < CLOSE
+    found = (same & near & close).any(0)
+    return float(found.float().mean()) if len(found) else 1.0
+
+
+def flops(model: Detector, size: tuple[int, int]) -> int:
+    """Floating-point operations of one picture, those of convolutions and matrix products."""
+    height, width = (-(-side // 32) * 32 for side in size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval().predict_tensor(torch.randn(1, 3, height, width))
+    return int(counter.get_total_flops())

@@ -1,0 +1,21 @@
+"""Our detectors as ``tldet predict`` runs them, in processes that import nothing else; see :class:`.child.Served`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from tldet.cli.process import import_without_compiler, keep_freed_memory, return_free_memory
+
+
+def predicting(checkpoint: str, precision: str, inputs: str) -> Callable[[], object]:
+    """Prediction on the pictures of a file."""
+    keep_freed_memory()
+    import_without_compiler()
+    from tldet.inference.predictor import load
+
+    predictor = load(checkpoint, "cpu", precision)
+    return_free_memory()
+    pictures = list(torch.load(inputs, weights_only=True)["pictures"])
+    return lambda: predictor.predict(pictures, 0.0, len(pictures))

@@ -1,0 +1,138 @@
+"""Which detector of ours stands beside which of torchvision's, and both with the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import peer
+from tldet import checkpoint
+from tldet.config import load
+from tldet.config.files import shipped
+from tldet.errors import ConfigError
+from tldet.models.detector import Detector, build_detector
+from tldet.transfer.interop.dialects.torchvision import from_torchvision
+from tldet.transfer.weights import COUNTERS
+
+CLASSES = 91  # rows of torchvision's classifiers
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A recipe and torchvision's detector of the same layers.
+
+    Attributes:
+        recipe: ours.
+        factory: the name of torchvision's function.
+        score: where our config has the least score of a detection.
+        background: torchvision's first class is background, which our number of classes leaves out.
+        options: what of the recipe differs from torchvision's detector.
+        masks: both learn masks.
+    """
+
+    recipe: str
+    factory: str
+    score: str
+    background: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
+    masks: bool = False
+
+    def theirs(self, size: tuple[int, int]) -> nn.Module:
+        """Torchvision's, with spread weights, for pictures that need no scaling."""
+        model = peer.build(self.factory, size, CLASSES)
+        spread_weights(model)
+        return model
+
+    def config(self, score: float | None = None) -> dict[str, Any]:
+        """Ours, without weights, with torchvision's settings and a least score of a detection."""
+        options: dict[str, Any] = {f"model.{key}": value for key, value in self.options.items()}
+        options |= {"model.head.num_classes": CLASSES - self.background, "model.backbone.weights": None}
+        if score is not None:
+            options[f"model.{self.score}"] = score
+        return load(self.recipe, options).data
+
+    def ours(self, score: float | None = None) -> Detector:
+        """Ours, with random weights."""
+        return build_detector(self.config(score)["model"])
+
+
+PAIRS = (
+    Pair("faster_rcnn_r50", "fasterrcnn_resnet50_fpn", "head.roi.score", True, {"head.rpn.step": "torchvision"}),
+    Pair(
+        "retinanet_r50",
+        "retinanet_resnet50_fpn",
+        "head.settings.score",
+        False,
+        {
+            "neck.extra": "p6p7_p5",
+            "head.settings.step": "torchvision",
+            "head.settings.sizes": [[s, int(s * 2 ** (1 / 3)), int(s * 2 ** (2 / 3))] for s in (32, 64, 128, 256, 512)],
+            "head.settings.keep": 300,
+            "head.settings.loss_normalizer": "image",
+        },
+    ),
+    Pair("fcos_r50", "fcos_resnet50_fpn", "head.settings.score", False),
+    Pair("mask_rcnn_r50", "maskrcnn_resnet50_fpn", "head.roi.score", True, {"head.rpn.step": "torchvision"}, True),
+)
+
+
+def chosen_pairs(models: tuple[str, ...]) -> tuple[list[Pair], list[str]]:
+    """The pairs of the named recipes (of all, where none is named), and why the others are left out.
+
+    Raises:
+        ConfigError: none of those that are named can be compared.
+    """
+    known = {pair.recipe: pair for pair in PAIRS}
+    there = set(shipped())
+    chosen: list[Pair] = []
+    skipped: list[str] = []
+    for name in models or tuple(known):
+        if name not in known:
+            skipped.append(f"{name}: has no counterpart in torchvision; known are {', '.join(known)}")
+        elif f"recipes/{name}" not in there:
+            skipped.append(f"{name}: this version has no such recipe")
+        else:
+            chosen.append(known[name])
+    if not chosen:
+        raise ConfigError(f"--model {skipped[0]}")
+    return chosen, skipped
+
+
+def spread_weights(model: nn.Module, seed: int = 0) -> None:
+    """Random weights under which activations stay alive and scores lie apart, as in a trained model."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()]):
+            if name.endswith("running_var") or (tensor.ndim == 1 and name.endswith("weight")):
+                tensor.uniform_(0.4, 0.6, generator=generator)
+            elif tensor.ndim >= 2:
+                tensor.normal_(0, (1.6 / tensor[0].numel()) ** 0.5, generator=generator)
+            elif tensor.is_floating_point():
+                tensor.normal_(0, 0.05, generator=generator)
+
+
+def share_weights(theirs: nn.Module, ours: Detector) -> str:
+    """Put torchvision's weights into ours; says why where they do not all fit, then ours has random ones of its own."""
+    state: dict[str, Tensor] = from_torchvision(theirs.state_dict())
+    own = ours.state_dict()
+    wrong = [key for key in state if key not in own or own[key].shape != state[key].shape]
+    wrong += [key for key in own if key not in state and not key.endswith(COUNTERS)]
+    if wrong:
+        spread_weights(ours)
+        return f"not shared ({len(wrong)} tensors differ, such as {wrong[0]})"
+    ours.load_state_dict(state, strict=False)
+    return "shared"
+
+
+def write_checkpoint(path: Path, config: dict[str, Any], model: Detector, size: tuple[int, int]) -> Path:
+    """A detector's checkpoint, for pictures that need no scaling."""
+    names = [f"class {number}" for number in range(config["model"]["head"]["num_classes"])]
+    sides = {"short": min(size), "long": max(size)}
+    meta = {"class_names": names, "category_ids": list(range(1, len(names) + 1)), "input": sides}
+    checkpoint.save(path, {"config": config, "meta": meta, "model": model.state_dict()})
+    return path

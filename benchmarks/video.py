@@ -1,0 +1,78 @@
+"""A video from file to file, beside the detector alone on the same frames already decoded."""
+
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+from pathlib import Path
+
+from benchmarks.pairs import spread_weights, write_checkpoint
+from benchmarks.report import Row, Suite
+from benchmarks.suites import Bench
+from tldet.config import load as load_config
+from tldet.data.digits import frames
+from tldet.data.images import resize_to
+from tldet.inference.predictor import Predictor, load
+from tldet.inference.run import TOGETHER, predict
+from tldet.inference.threads import grouped
+from tldet.inference.video import Video
+from tldet.inference.writer import VideoWriter
+from tldet.models.detector import build_detector
+from tldet.structures.image import Picture
+
+RECIPE = "faster_rcnn_lite0"
+SIZE, QUICK_SIZE = (360, 640), (96, 160)
+FRAMES, QUICK_FRAMES = 120, 6
+SHOWN = 10  # boxes drawn on a frame, as on a street
+
+
+def run(bench: Bench) -> Suite:
+    """Decode, detect, draw and encode, beside detection."""
+    size = bench.size or (QUICK_SIZE if bench.quick else SIZE)
+    recipe = bench.models[0] if bench.models else RECIPE
+    bench.tell(f"{recipe}: writing the clip and the checkpoint")
+    clip, count = bench.folder / "clip.mp4", QUICK_FRAMES if bench.quick else FRAMES
+    with VideoWriter(clip, Fraction(25)) as writer:
+        for frame in frames(count, size=SIZE):
+            writer.write(resize_to(frame, size))
+    saved = _saved(bench.folder / "random.pt", recipe, size)
+    predictor, pictures = load(saved, "cpu"), [frame.image for frame in Video(clip)]
+    score = _score(predictor, pictures[0])
+    boxes = [len(predictor.predict(picture, score)) for picture in pictures[:5]]
+
+    def whole() -> float:
+        return predict(saved, [clip], out=bench.folder / "drawn", score=score, device="cpu", overwrite=True).seconds
+
+    def alone(together: int) -> float:
+        start = time.perf_counter()
+        for some in grouped(pictures, together):
+            predictor.predict(some, score, together)
+        return time.perf_counter() - start
+
+    rows = []
+    for together in (1, TOGETHER):
+        beside = "detection alone, frame by frame" if together == 1 else f"detection alone, {together} frames at a time"
+        compared = bench.compare(beside, whole, lambda: alone(together), 6, self_timed=True).divided(count)  # noqa: B023
+        checks = {
+            "frames a second": 1 / compared.ours.median,
+            "detection alone": 1 / compared.theirs.median,
+            "boxes a frame": sum(boxes) / len(boxes),
+            "format": predictor.precision.describe(),
+        }
+        each = f"frame of {size[0]} x {size[1]}"
+        rows.append(Row(f"video with {recipe}", beside, compared, each, checks=checks))
+    return Suite("video", rows)
+
+
+def _saved(path: Path, recipe: str, size: tuple[int, int]) -> Path:
+    """A detector with random weights."""
+    config = load_config(recipe, {"model.backbone.weights": None, "model.head.num_classes": 10}).data
+    model = build_detector(config["model"])
+    spread_weights(model)
+    return write_checkpoint(path, config, model, size)
+
+
+def _score(predictor: Predictor, picture: Picture) -> float:
+    """The score of the tenth detection: a random model's scores mean nothing, but drawing them takes time."""
+    scores = predictor.predict(picture, 0.0).scores
+    return float(scores[:SHOWN].min()) if len(scores) else 0.0

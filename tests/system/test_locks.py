@@ -1,0 +1,123 @@
+"""Output folders are locked, by the operating system: a killed process leaves no lock."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tldet.errors import OutputError
+from tldet.system.locks import LOCK_NAME, locked
+
+ROOT = Path(__file__).resolve().parents[2]
+HOLD = """
+import os, sys, time
+from tldet.system.locks import locked
+with locked(sys.argv[1]):
+    # With an argument, a child as a data loader's worker, which may outlive the main process, reports once it runs.
+    child = len(sys.argv) > 2 and os.fork() == 0
+    if child or len(sys.argv) == 2:
+        print("held", flush=True)
+    if child:
+        time.sleep(30)
+    sys.stdin.read()
+"""
+
+
+def hold(folder: Path, *more: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder), *more], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[Path]:
+    process = hold(tmp_path / "run")
+    yield tmp_path / "run"
+    process.communicate("")
+
+
+def test_another_process_is_refused_at_once(held: Path) -> None:
+    begun = time.monotonic()
+    said = "run: is in use by another process; wait until it ends or choose another folder"
+    with pytest.raises(OutputError, match=said), locked(held):
+        pytest.fail("locked twice")
+    assert time.monotonic() - begun < 5
+    with pytest.raises(OutputError, match="is in use"), locked(held.parent / "x" / ".." / "run"):
+        pass
+
+
+def test_the_lock_is_released_at_the_end(tmp_path: Path) -> None:
+    hold(tmp_path).communicate("")
+    with locked(tmp_path):
+        pass
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+@pytest.mark.parametrize("more", [(), ("fork",)], ids=["alone", "with a child that lives on"])
+def test_a_kill_releases_the_lock(tmp_path: Path, more: tuple[str, ...]) -> None:
+    process = hold(tmp_path, *more)
+    try:
+        (tmp_path / ".tldet-12345678.pt.tmp").write_bytes(b"half")
+        process.kill()
+        process.wait()
+        with locked(tmp_path):
+            assert [one.name for one in tmp_path.iterdir()] == [LOCK_NAME], "leftovers are removed"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def test_nested_in_one_process(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        with locked(tmp_path / "." / ""):
+            pass
+        with pytest.raises(subprocess.CalledProcessError):
+            subprocess.run(
+                [sys.executable, "-c", HOLD, str(tmp_path)], cwd=ROOT, check=True, capture_output=True, input=b""
+            )
+    found: list[str] = []
+
+    def other() -> None:
+        try:
+            with locked(tmp_path):
+                found.append("locked")
+        except OutputError:
+            found.append("refused")
+
+    with locked(tmp_path):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert found == ["refused"]
+
+
+def test_a_folder_that_stays_empty_is_removed(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), locked(tmp_path / "runs" / "a"):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+    with locked(tmp_path / "runs" / "a"):
+        (tmp_path / "runs" / "a" / "config.py").touch()
+    assert (tmp_path / "runs" / "a" / "config.py").exists()
+
+
+@pytest.mark.parametrize("name", ["file", "file/a", "a" * 300, "a\0b"])
+def test_folders_that_cannot_be(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError) as raised, locked(tmp_path / name):
+        pass
+    assert "\n" not in str(raised.value)
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,5 @@
+"""``python -m tldet.cli``."""
+
+from tldet.cli.main import entry
+
+entry()

@@ -1,0 +1,38 @@
+"""The sub-commands of ``tldet``, a file each: its ``SUMMARY``, its ``arguments(parser)`` and what it ``run``s.
+
+Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+"""
+
+from types import ModuleType
+
+from tldet.cli import (
+    evaluate,
+    extend,
+    fewshot,
+    finetune,
+    import_checkpoint,
+    merge,
+    models,
+    predict,
+    pretrain,
+    quickstart,
+    study,
+    test,
+    train,
+)
+
+COMMANDS: dict[str, ModuleType] = {
+    "train": train,
+    "finetune": finetune,
+    "extend": extend,
+    "fewshot": fewshot,
+    "pretrain": pretrain,
+    "study": study,
+    "test": test,
+    "evaluate": evaluate,
+    "predict": predict,
+    "merge": merge,
+    "models": models,
+    "import": import_checkpoint,
+    "quickstart": quickstart,
+}

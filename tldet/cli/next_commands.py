@@ -1,0 +1,53 @@
+"""The commands that usually follow a training run, ready to be pasted into a terminal."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tldet.workflows.training.train_classifier import Pretrained
+
+
+def show_next(checkpoint: str | Path | None, console: Console) -> None:
+    """Print how to evaluate and to use the detector of a run; nothing if it left no checkpoint."""
+    from tldet.transfer.provenance import outline
+
+    if checkpoint is None:
+        return
+    path, data = str(checkpoint), outline(Path(checkpoint))["config"]["data"]
+    split = data.get("test") or data.get("val") or data["train"]
+    test = command("test", path) if data.get("test") else f"{command('test', path)} --data FOLDER_OR_JSON"
+    drawn = str(Path(checkpoint).parent / "predictions")
+    images = split.get("images", "IMAGES")
+    _show([test, command("predict", path, images, "--out", drawn)], console)
+
+
+def show_next_of_pretraining(outcome: Pretrained, console: Console) -> None:
+    """Print how to fine-tune a detector on a pretrained backbone."""
+    from tldet.transfer.provenance import outline
+
+    best = outcome.train.best_checkpoint or outcome.train.checkpoint
+    if outcome.backbone is None or best is None:
+        return
+    section = outline(best)["config"]["model"]["backbone"]
+    timm = section["type"] in ("TimmBackbone", "ViTBackbone")
+    name = f"timm:{section['name']}" if timm else section.get("name", section["type"])
+    network = [] if "efficientnet_lite0" in name else ["--backbone", name]  # the recipes' own
+    given = command("finetune", *network, "--weights", str(outcome.backbone))
+    _show([f"{given} --data FOLDER --out FOLDER"], console)
+
+
+def command(*words: str) -> str:
+    """Return a ``tldet`` command as the shell of this system reads it."""
+    join = subprocess.list2cmdline if os.name == "nt" else shlex.join
+    return join(["tldet", *words])
+
+
+def _show(commands: list[str], console: Console) -> None:
+    console.print("next:", *commands, sep="\n  ", markup=False, highlight=False)

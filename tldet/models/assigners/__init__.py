@@ -1,0 +1,1 @@
+"""Matching of anchors, locations and proposals to objects."""

@@ -1,0 +1,1 @@
+"""Changes of a network that is already built: folded normalization, replaced modules."""

@@ -1,0 +1,166 @@
+"""Instance masks: kept as small patches on boxes, pasted into the picture only where and when they are looked at.
+
+A hundred masks of a 12 megapixel picture are 1.2 GB as pixels and 0.3 MB as patches of 28 x 28.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tldet.structures.image import Size
+
+Paste = Literal["sampled", "resized"]
+
+
+class Window(NamedTuple):
+    """The part of a picture that a mask may cover."""
+
+    top: int
+    left: int
+    inside: Tensor  # (h, w) bool
+
+
+@dataclass
+class InstanceMasks:
+    """The masks of one picture as probabilities on a grid in each box (He et al. 2017, section 3.1).
+
+    Attributes:
+        patches: (N, S, S) float, probability of the object on a grid that spans its box.
+        boxes: (N, 4) float32 xyxy in pixels of the picture.
+        size: (height, width) of the picture.
+        threshold: a pixel belongs to the object where its probability is at least this.
+        paste: "sampled" looks the centre of every pixel up in the patch, zero beyond its border (Detectron2, mmdet);
+            "resized" grows patch and box by a cell's width of zeros, rounds the box to whole pixels and resizes the
+            patch to it (torchvision). Outlines differ by up to a pixel.
+    """
+
+    patches: Tensor
+    boxes: Tensor
+    size: Size
+    threshold: float = 0.5
+    paste: Paste = "sampled"
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    def __getitem__(self, rows: Tensor | slice) -> InstanceMasks:
+        """The masks chosen by a bool mask, an index tensor or a slice."""
+        return replace(self, patches=self.patches[rows], boxes=self.boxes[rows])
+
+    def placed(self, boxes: Tensor, size: Size) -> InstanceMasks:
+        """The same patches on other boxes, in a picture of another size."""
+        return replace(self, boxes=boxes, size=size)
+
+    def windows(self) -> Iterator[Window]:
+        """Each mask where it can be seen; one at a time, so that memory holds one."""
+        place = _sampled if self.paste == "sampled" else _resized
+        for patch, box in zip(self.patches.float(), self.boxes.tolist(), strict=True):
+            top, left, probability = place(patch, box, self.size)
+            yield Window(top, left, probability >= self.threshold)
+
+    def dense(self) -> Tensor:
+        """(N, H, W) uint8 of 0 and 1."""
+        whole = torch.zeros(len(self), *self.size, dtype=torch.uint8, device=self.patches.device)
+        for mask, window in zip(whole, self.windows(), strict=True):
+            _lay(mask, window)
+        return whole
+
+    def areas(self) -> Tensor:
+        """(N,) int64 pixels."""
+        counts = [window.inside.sum() for window in self.windows()]
+        return torch.stack(counts) if counts else torch.zeros(0, dtype=torch.int64, device=self.patches.device)
+
+    def rles(self) -> list[dict[str, Any]]:
+        """COCO RLEs of the whole picture, made from the windows alone."""
+        return [encode_window(window, self.size) for window in self.windows()]
+
+
+Masks: TypeAlias = "Tensor | InstanceMasks"  # a tensor is (N, H, W) uint8 of 0 and 1
+
+
+def dense(masks: Masks) -> Tensor:
+    """(N, H, W) uint8 of 0 and 1."""
+    return masks if isinstance(masks, Tensor) else masks.dense()
+
+
+def tensors(masks: Masks) -> list[Tensor]:
+    """Return all tensors of ``masks``."""
+    return [masks] if isinstance(masks, Tensor) else [masks.patches, masks.boxes]
+
+
+def with_tensors(masks: Masks, given: Sequence[Tensor]) -> Masks:
+    """Return ``masks`` with other tensors in the order of :func:`tensors`."""
+    return given[0] if isinstance(masks, Tensor) else replace(masks, patches=given[0], boxes=given[1])
+
+
+def rles(masks: Masks) -> list[dict[str, Any]]:
+    """One COCO RLE a mask, ``counts`` as text so that it goes into JSON."""
+    if not isinstance(masks, Tensor):
+        return masks.rles()
+    return [encode_window(window, (masks.shape[1], masks.shape[2])) for window in windows(masks)]
+
+
+def windows(masks: Masks) -> Iterator[Window]:
+    """Each mask where it can be seen."""
+    return (Window(0, 0, mask.bool()) for mask in masks) if isinstance(masks, Tensor) else masks.windows()
+
+
+def encode_window(window: Window, size: Size) -> dict[str, Any]:
+    """COCO RLE of a window in a picture of ``size``, ``counts`` as text so that it goes into JSON.
+
+    Runs go down the columns; only the places where a column of the window changes are looked at.
+    """
+    from pycocotools import mask as coco_mask
+
+    height, pixels = size[0], size[0] * size[1]
+    columns = F.pad(window.inside.to(torch.int8).T, (1, 1))  # (w, h + 2)
+    column, row = columns.diff(dim=1).nonzero(as_tuple=True)
+    changes = (window.left + column) * height + window.top + row
+    again = torch.zeros(len(changes) + 1, dtype=torch.bool, device=changes.device)
+    again[1:-1] = changes[1:] == changes[:-1]  # an end at the foot of a column where the next one starts at its head
+    changes = changes[~(again[1:] | again[:-1]) & (changes < pixels)]
+    ends = changes.new_tensor([0]), changes, changes.new_tensor([pixels])
+    encoded = coco_mask.frPyObjects({"size": list(size), "counts": torch.cat(ends).diff().tolist()}, *size)
+    return {"size": list(size), "counts": encoded["counts"].decode()}
+
+
+def _lay(mask: Tensor, window: Window) -> Tensor:
+    height, width = window.inside.shape
+    mask[window.top : window.top + height, window.left : window.left + width] = window.inside.to(mask)
+    return mask
+
+
+def _sampled(patch: Tensor, box: list[float], size: Size) -> tuple[int, int, Tensor]:
+    """Top, left and (h, w) probabilities around a box, each pixel looked up at its centre."""
+    rows = _centres(box[1], box[3], size[0], patch)
+    columns = _centres(box[0], box[2], size[1], patch)
+    y = (rows - box[1]) / max(box[3] - box[1], 1e-6) * 2 - 1  # -1..1 over the box
+    x = (columns - box[0]) / max(box[2] - box[0], 1e-6) * 2 - 1
+    grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], -1)
+    found = F.grid_sample(patch[None, None], grid[None], align_corners=False)[0, 0] if grid.numel() else grid[..., 0]
+    return int(max(box[1] // 1 - 1, 0)), int(max(box[0] // 1 - 1, 0)), found
+
+
+def _centres(low: float, high: float, limit: int, like: Tensor) -> Tensor:
+    """Centres of the pixels of one axis that a box from ``low`` to ``high`` and a pixel more on each side reach."""
+    first, last = int(max(low // 1 - 1, 0)), int(min(-(-high // 1) + 1, limit))
+    return torch.arange(first, max(first, last), device=like.device, dtype=torch.float32) + 0.5
+
+
+def _resized(patch: Tensor, box: list[float], size: Size) -> tuple[int, int, Tensor]:
+    """Top, left and (h, w) probabilities: the padded patch resized to the grown box and cut to the picture."""
+    factor = (len(patch) + 2) / len(patch)
+    centre, half = [(box[i] + box[i + 2]) / 2 for i in (0, 1)], [(box[i + 2] - box[i]) / 2 * factor for i in (0, 1)]
+    left, top = (int(c - h) for c, h in zip(centre, half, strict=True))  # towards zero, as a cast to int64 does
+    right, bottom = (int(c + h) for c, h in zip(centre, half, strict=True))
+    shape = (max(bottom - top + 1, 1), max(right - left + 1, 1))
+    whole = F.interpolate(F.pad(patch, (1, 1, 1, 1))[None, None], shape, mode="bilinear", align_corners=False)[0, 0]
+    y, x = max(top, 0), max(left, 0)
+    rows, columns = max(min(bottom + 1, size[0]), y) - y, max(min(right + 1, size[1]), x) - x
+    return y, x, whole[y - top :, x - left :][:rows, :columns]

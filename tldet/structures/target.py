@@ -1,0 +1,104 @@
+"""The ground truth of an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tldet.text import counted
+
+if TYPE_CHECKING:
+    pass
+
+
+class Known(NamedTuple):
+    """Facts about the ground truth of an image, so that the host does not read them from a device again.
+
+    Attributes:
+        ignore: the tensor that ``objects`` and ``crowds`` describe.
+        labelled: the tensor that ``partial`` describes, or None.
+        objects: (G,) int64 rows that are objects.
+        crowds: (C,) int64 rows that are crowd regions.
+        partial: some class was not annotated.
+    """
+
+    ignore: Tensor
+    labelled: Tensor | None
+    objects: Tensor
+    crowds: Tensor
+    partial: bool
+
+    @classmethod
+    def of(cls, ignore: Tensor, labelled: Tensor | None) -> Known:
+        """Read the facts."""
+        partial = labelled is not None and not bool(labelled.all())
+        return cls(ignore, labelled, (~ignore).nonzero().flatten(), ignore.nonzero().flatten(), partial)
+
+    def describes(self, ignore: Tensor, labelled: Tensor | None) -> bool:
+        """Whether the facts are about these very tensors."""
+        return self.ignore is ignore and self.labelled is labelled
+
+
+@dataclass(repr=False)
+class Target:
+    """The ground truth of one picture, in the pixels of the picture it travels with.
+
+    Attributes:
+        boxes: (N, 4) float32 xyxy with x1 > x0 and y1 > y0; N may be 0.
+        labels: (N,) int64 in 0..K-1.
+        ignore: (N,) bool, true for crowd regions and what a crop hardly shows: neither object nor background. A
+            detector takes none for nothing.
+        image_id: the id of the picture in its dataset.
+        masks: (N, H, W) uint8 of 0 and 1, or None.
+        labelled: (K,) bool, the classes whose objects are all among the boxes; that the others are absent says
+            nothing. None for all.
+        spared: (S, 4) xyxy boxes of what probably is an object of another class than the labelled ones, and so no
+            background; a head of two stages finds them itself. None for no box.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    ignore: Tensor = field(default_factory=partial(torch.zeros, 0, dtype=torch.bool))
+    image_id: int = 0
+    masks: Tensor | None = None
+    labelled: Tensor | None = None
+    spared: Tensor | None = None
+    _known: Known | None = field(default=None, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __repr__(self) -> str:
+        masks = ", masks" if self.masks is not None else ""
+        return f"Target({counted(len(self), 'object')}{masks}, image_id={self.image_id!r})"
+
+    @property
+    def known(self) -> Known:
+        """Facts about ``ignore`` and ``labelled``, read before :meth:`to` copied them or now."""
+        if self._known is None or not self._known.describes(self.ignore, self.labelled):
+            return Known.of(self.ignore, self.labelled)
+        return self._known
+
+    @property
+    def partial(self) -> bool:
+        """Whether some class was not labelled on the picture."""
+        return self.labelled is not None and self.known.partial
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Target:
+        """The same target on ``device``."""
+        moved: dict[str, Any] = {name: t.to(device, non_blocking=non_blocking) for name, t in self._tensors().items()}
+        objects, crowds = (one.to(device, non_blocking=non_blocking) for one in self.known[2:4])
+        known = Known(moved["ignore"], moved.get("labelled"), objects, crowds, self.partial)
+        return replace(self, **moved, _known=known)
+
+    def pin_memory(self) -> Target:
+        """The same target in pinned memory."""
+        pinned: dict[str, Any] = {name: t.pin_memory() for name, t in self._tensors().items()}
+        return replace(self, **pinned)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}

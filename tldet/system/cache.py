@@ -1,0 +1,89 @@
+"""Results of long computations cached between runs, in ``$TLDET_CACHE`` or ``~/.cache/tldet``.
+
+Each entry has a checksum; a damaged entry is computed anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tldet.errors import DataError, OutputError
+from tldet.system.inputs import read_file
+from tldet.system.output import write_bytes
+
+log = logging.getLogger(__name__)
+VERSION = 2  # of the format of entries
+
+
+def cache_root() -> Path:
+    """Return the folder of the cache; removing it loses time and nothing else."""
+    return Path(os.environ.get("TLDET_CACHE") or Path.home() / ".cache" / "tldet")
+
+
+def remembered(kind: str, key: str, find_out: Callable[[], Any]) -> tuple[Any, bool]:
+    """Return a small result from the cache, or compute and cache it.
+
+    Args:
+        kind: kind of result; a folder in the cache.
+        key: everything the result depends on.
+        find_out: computes the result, a JSON value.
+
+    Returns:
+        The result, and whether it was cached. If the folder cannot be written, the result is computed each time.
+    """
+    path = cache_root() / kind / f"{hashlib.sha256(f'{VERSION} {key}'.encode()).hexdigest()[:32]}.json"
+    if os.path.lexists(path):
+        try:
+            return read_entry(path), True
+        except DataError as error:
+            log.warning("%s; computed anew", error)
+            discard(path)
+    answer = find_out()
+    with contextlib.suppress(OutputError):
+        write_entry(path, answer)
+    return answer, False
+
+
+def write_entry(path: Path, value: Any) -> None:
+    """Write a JSON value behind its checksum."""
+    text = json.dumps(value).encode()
+    write_bytes(path, _checksum(text) + b"\n" + text, sync=False)
+
+
+def read_entry(path: Path) -> Any:
+    """Read a value of :func:`write_entry`.
+
+    Raises:
+        DataError: the file cannot be read or is damaged.
+    """
+    checksum, _, text = read_file(path, DataError).partition(b"\n")
+    try:
+        if checksum == _checksum(text):
+            return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        pass
+    raise DataError(f"{path}: is a damaged cache entry")
+
+
+def discard(path: Path) -> None:
+    """Remove a file or folder of the cache, if there is one and it can be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _checksum(text: bytes) -> bytes:
+    return f"{zlib.crc32(text):08x}".encode()

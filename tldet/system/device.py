@@ -1,0 +1,95 @@
+"""Devices: choosing one, and copies and indices for which the host waits as rarely as possible.
+
+A GPU runs behind the host. When the host reads a value from it, such as the number of true entries of a mask, it waits
+until the GPU has finished its earlier work, and afterwards the GPU waits for new work.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from tldet.errors import ConfigError
+
+log = logging.getLogger(__name__)
+DEVICES = ("cpu", "cuda", "mps")
+FAULTS = (RuntimeError, AssertionError, NotImplementedError)  # of a device that is missing or does not work
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a host tensor on ``device``; the host does not wait for a CUDA device to finish its earlier work."""
+    return tensor if device.type == "cpu" else tensor.to(device, non_blocking=device.type == "cuda")
+
+
+def constant(values: Sequence[float], like: Tensor) -> Tensor:
+    """Return float32 numbers on the device of ``like``."""
+    return send(torch.tensor(values, dtype=torch.float32), like.device)
+
+
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """Return the dtype for sums of losses: float64, or float32 on MPS, which has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def true_rows(masks: Sequence[Tensor]) -> list[Tensor]:
+    """Return the indices (n,) of the true entries of each mask (N,); the host waits twice, not once per mask."""
+    if len(masks) < 3 or masks[0].device.type == "cpu":
+        return [mask.nonzero().flatten() for mask in masks]
+    counts = torch.stack([mask.count_nonzero() for mask in masks]).tolist()
+    rows = torch.split(torch.cat(list(masks)).nonzero().flatten(), counts)
+    starts = accumulate((len(mask) for mask in masks), initial=0)
+    return [part - start for part, start in zip(rows, starts, strict=False)]
+
+
+def fetch(tensors: Sequence[Tensor], device: torch.device | str = "cpu") -> list[Tensor]:
+    """Return tensors on ``device``. Those of an accelerator come to the host in one copy, so the host waits once."""
+    if torch.device(device).type != "cpu":
+        return [tensor.to(device) for tensor in tensors]
+    there = [place for place, tensor in enumerate(tensors) if tensor.device.type != "cpu"]
+    there.sort(key=lambda place: -tensors[place].element_size())  # each part starts at a multiple of its element size
+    flat = [tensors[place].flatten().view(torch.uint8) for place in there]
+    parts = torch.split(torch.cat(flat).cpu(), [len(part) for part in flat]) if flat else ()
+    found = dict(zip(there, parts, strict=True))
+    return [found[place].view(t.dtype).view(t.shape) if place in found else t for place, t in enumerate(tensors)]
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the device of a name; ``auto`` takes a GPU if there is one that this build of torch supports.
+
+    Raises:
+        ConfigError: there is no such device, or it does not work.
+    """
+    if name == "auto":
+        return _auto_device()
+    hint = f"; did you mean cuda:{name}?" if name.isdecimal() else ""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in DEVICES:
+        raise ConfigError(f"device {name}: must be auto, cpu, cuda, cuda:N or mps{hint}")
+    try:
+        _try_out(device)
+    except FAULTS as error:
+        raise ConfigError(f"device {name}: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def _auto_device() -> torch.device:
+    """Return the current GPU if it works, otherwise the CPU."""
+    if torch.cuda.is_available():
+        try:
+            _try_out(torch.device("cuda"))
+            return torch.device("cuda")
+        except FAULTS as error:
+            log.warning("the GPU is not used: %s", str(error).splitlines()[0])
+    return torch.device("cpu")
+
+
+def _try_out(device: torch.device) -> None:
+    """Run a kernel and wait for it: an allocation alone succeeds on a GPU that is too old for the build of torch."""
+    torch.ones(1, device=device).add(1).item()

@@ -1,0 +1,33 @@
+"""Text of messages: numbers with their nouns, and tables of HTML for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return ``1 image``, ``1,204 images``; ``plural`` is needed where it is not the noun with an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def are(number: int) -> str:
+    """Return the verb of a number of things: ``is`` or ``are``."""
+    return "is" if number == 1 else "are"
+
+
+def html_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> str:
+    """Return a table as HTML; all text is escaped.
+
+    Args:
+        title: caption.
+        header: names of the columns.
+        rows: values of each row.
+        note: line below the table.
+    """
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(str(value))}</td>' for value in row)}</tr>" for row in rows)
+    below = f"<p>{escape(note)}</p>" if note else ""
+    return (
+        f"<table><caption>{escape(title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}"
+    )

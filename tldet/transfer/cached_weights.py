@@ -1,0 +1,47 @@
+"""Which pretrained weights are on this machine; nothing is fetched and no weights are read."""
+
+from __future__ import annotations
+
+from tldet.errors import CheckpointError
+from tldet.system.inputs import is_file
+from tldet.transfer.sources import cache_path, find_package, timm_place, torchvision_url
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def is_here(source: str) -> bool:
+    """Whether the weights of a source (see :mod:`tldet.transfer.sources`) can be had without a network.
+
+    Raises:
+        CheckpointError: there is no such source.
+    """
+    kind, _, name = source.partition(":")
+    if kind == "package":
+        return _package_is_here(name)
+    if kind == "torchvision":
+        return is_file(cache_path(torchvision_url(name)))
+    if kind == "timm":
+        return _timm_is_here(name)
+    if kind in {"http", "https"}:
+        return is_file(cache_path(source.partition("#")[0]))
+    return is_file(source)
+
+
+def _package_is_here(name: str) -> bool:
+    try:
+        return find_package(name).is_file()
+    except CheckpointError:
+        return False
+
+
+def _timm_is_here(name: str) -> bool:
+    """Where a file placed by hand is found, in the hub's cache, or in torch's where they have a URL of their own."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    _, place = timm_place(name)
+    config = timm.get_pretrained_cfg(name)
+    hub = config.hf_hub_id
+    if place.is_file() or (hub and any(isinstance(try_to_load_from_cache(hub, file), str) for file in HUB_FILES)):
+        return True
+    return bool(config.url) and cache_path(config.url).is_file()

@@ -1,0 +1,1 @@
+"""Checkpoints and configs of other toolkits."""

@@ -1,0 +1,102 @@
+"""A shipped config's ``model`` section fitted to a foreign checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+from torch import Tensor
+
+from tldet.config import build_settings
+from tldet.errors import CheckpointError
+from tldet.models.detector import Preprocess
+from tldet.transfer.interop.known import Layout
+from tldet.transfer.interop.mmdet_config import Policy, anchor_sizes
+
+SINGLE_CODERS = {"RetinaNetHead", "ATSSHead"}  # one-stage heads whose boxes are deltas
+P6 = {True: "p6p7_p5", False: "p6p7_c5"}  # whether the first extra level is made from the pyramid
+
+
+def adapted(
+    section: Mapping[str, Any], layout: Layout, translated: Mapping[str, Tensor], policy: Policy
+) -> dict[str, Any]:
+    """The section with the checkpoint's classes, backbone, towers, extra levels, normalisation and anchors.
+
+    Args:
+        section: a shipped config's ``model``.
+        layout: what the checkpoint's keys and shapes tell.
+        translated: its tensors in our names.
+        policy: what its own config says.
+
+    Raises:
+        CheckpointError: its anchors are of a kind this model does not have.
+    """
+    model: dict[str, Any] = copy.deepcopy(dict(section))
+    backbone, neck, head = model["backbone"], model["neck"], model["head"]
+    if layout.dialect == "torchvision" and "mask" in head:
+        head["mask"].update(targets="torchvision", paste="resized")
+    head["num_classes"] = layout.classes or head["num_classes"]
+    backbone["name"] = layout.backbone or backbone["name"]
+    if "stacked_convs" in head and layout.convs:
+        head["stacked_convs"] = layout.convs
+    p6 = translated.get("neck.p6.weight")
+    if p6 is not None and neck.get("extra") in P6.values():
+        neck["extra"] = P6[p6.shape[1:2] == p6.shape[:1]]
+    set_input(model, policy.preprocess, policy.strided_conv)
+    if policy.deltas and ("roi" in head or head["type"] in SINGLE_CODERS):
+        head["roi" if "roi" in head else "settings"]["weights"] = policy.deltas
+    if policy.anchors:
+        _set_anchors(head, policy.anchors)
+    return model
+
+
+def set_input(model: dict[str, Any], preprocess: Mapping[str, Any] | None, strided_conv: str | None) -> list[str]:
+    """Have a ``model`` section see pictures, and halve them, as the weights want it; None leaves either as it is.
+
+    Returns:
+        What was changed: a line each.
+    """
+    lines = []
+    if preprocess and not same_input(preprocess, model.get("preprocess", {})):
+        lines.append(f"model.preprocess {model.get('preprocess', {})} -> {dict(preprocess)}")
+        model["preprocess"] = dict(preprocess)
+    if strided_conv and strided_conv != model["backbone"].get("strided_conv", "3x3"):
+        lines.append(f"model.backbone.strided_conv -> {strided_conv}")
+        model["backbone"]["strided_conv"] = strided_conv
+    return lines
+
+
+def same_input(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two ``preprocess`` sections say the same, up to the rounding that such numbers are published with."""
+    a, b = build_settings(Preprocess, one), build_settings(Preprocess, other)
+    pairs = zip((*a.mean, *a.std), (*b.mean, *b.std), strict=True)
+    return a.bgr == b.bgr and all(math.isclose(x, y, rel_tol=1e-4) for x, y in pairs)
+
+
+def _set_anchors(head: dict[str, Any], anchors: Mapping[str, Any]) -> None:
+    """Anchors stand in the RPN's settings or in the head's: sizes a level, or one scale of a square anchor."""
+    settings = head.get("rpn") or head.get("settings") or {}
+    found, strides = anchor_sizes(anchors), anchors.get("strides")
+    if "scale" in settings and not (isinstance(strides, (list, tuple)) and strides and _positive(strides[0])):
+        found = None  # its size is in strides
+    if found is None and ("sizes" in settings or "scale" in settings):
+        raise CheckpointError(f"its anchors ({dict(anchors)}) are of a kind that {head['type']} does not have")
+    if found is not None and "sizes" in settings:
+        same = all(abs(a - b) < 0.01 for ours, theirs in zip(settings["sizes"], found[0], strict=False)
+                   for a, b in zip(ours, theirs, strict=False))  # fmt: skip
+        settings["sizes"] = settings["sizes"] if same and _shape(settings["sizes"]) == _shape(found[0]) else found[0]
+        settings["ratios"] = found[1]
+    elif found is not None and "scale" in settings:
+        if found[1] != [1.0] or len(found[0][0]) != 1:
+            raise CheckpointError(f"its anchors ({dict(anchors)}) are several a cell; {head['type']} has one")
+        settings["scale"] = found[0][0][0] / cast(Any, strides)[0]
+
+
+def _positive(number: Any) -> bool:
+    return type(number) in (int, float) and number > 0
+
+
+def _shape(sizes: list[list[float]]) -> list[int]:
+    return [len(level) for level in sizes]

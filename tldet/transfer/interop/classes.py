@@ -1,0 +1,165 @@
+"""The classes of a foreign checkpoint: their names, and the category ids of their data set."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tldet.errors import ConfigError
+from tldet.system.inputs import exists, is_folder, read_file
+from tldet.text import counted
+from tldet.transfer.interop.known import Known
+
+BACKGROUND = "__background__"
+COCO = "FasterRCNN_ResNet50_FPN_Weights.COCO_V1"  # any of torchvision's weights that lists COCO's categories
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Name and category id of each label, and where they come from."""
+
+    names: tuple[str, ...]
+    ids: tuple[int, ...]
+    source: str
+    invented: bool = False
+
+    @property
+    def given(self) -> tuple[str | None, ...]:
+        """The names by which its classes can be known again; a number made up for a class is none."""
+        return (None,) * len(self.names) if self.invented else self.names
+
+
+@cache
+def coco_rows() -> tuple[str, ...]:
+    """Name of each of COCO's category ids 0 to 90 as torchvision's weights state them, each name once.
+
+    Id 0 is background; ten ids of COCO name nothing and are called ``N/A 12`` and so on.
+    """
+    import torchvision
+
+    names = torchvision.models.get_weight(COCO).meta["categories"]
+    return tuple(f"N/A {number}" if name == "N/A" else name for number, name in enumerate(names))
+
+
+def coco_ids() -> dict[str, int]:
+    """Category id of each of COCO's 80 names."""
+    return {name: i for i, name in enumerate(coco_rows()) if i and not name.startswith("N/A ")}
+
+
+def classes_of(known: Known, content: Mapping[Any, Any], count: int, given: Sequence[str] = ()) -> Classes:
+    """Return the classes of a foreign checkpoint.
+
+    Args:
+        known: the model.
+        content: plain values of the file.
+        count: number of classes, with background only if our classifier has a row for it.
+        given: class names by the user, in the order of the classifier's rows; empty takes those of the file.
+
+    Raises:
+        ConfigError: the number of names in ``given`` is wrong.
+    """
+    if given:
+        return _given_classes(given, count, background=known.dialect == "torchvision" and "rcnn" not in known.case)
+    if known.dialect == "torchvision":
+        return _torchvision_classes(count, first=1 if "rcnn" in known.case else 0)
+    names = _mmdet_names(content)
+    if len(names) == count:
+        return _with_ids(names)
+    unnamed = f"the file names {len(names)} for {count}" if names else "the file names none"
+    if count == len(coco_ids()):
+        return Classes(tuple(coco_ids()), tuple(coco_ids().values()), f"COCO's ({unnamed})")
+    return Classes(*_numbered(range(1, count + 1)), f"numbered ({unnamed})", invented=True)
+
+
+def _given_classes(names: Sequence[str], count: int, *, background: bool) -> Classes:
+    """Return the user's names; background, the first row of torchvision's one-stage models, may be left out."""
+    if background and len(names) == count - 1:
+        named = _with_ids(tuple(names))
+        return Classes((BACKGROUND, *named.names), (0, *named.ids), "--classes, after a row for background")
+    if len(names) != count:
+        besides = f" (or {count - 1} without background)" if background else ""
+        raise ConfigError(
+            f"--classes: {counted(len(names), 'name')} for a model with {counted(count, 'class', 'classes')}{besides}"
+        )
+    return replace(_with_ids(tuple(names)), source="--classes")
+
+
+def read_names(given: Sequence[str]) -> tuple[str, ...]:
+    """Read class names from the command line: names, or a file with one name per line or COCO JSON.
+
+    The names must be in the order of the classifier's rows; those of COCO JSON are sorted by category id.
+
+    Raises:
+        ConfigError: the file cannot be read, or a name is empty or repeated.
+    """
+    listed = len(given) == 1 and exists(given[0]) and not is_folder(given[0])
+    names = _file_names(Path(given[0])) if listed else tuple(given)
+    twice = [name for name, number in Counter(names).items() if number > 1]
+    if twice or not all(names):
+        raise ConfigError(f"--classes: {f'{twice[0]!r} is repeated' if twice else 'a name is empty'}")
+    if not names:
+        raise ConfigError(f"--classes: {given[0]} contains no class names")
+    return names
+
+
+def _file_names(path: Path) -> tuple[str, ...]:
+    content = read_file(path, ConfigError)
+    try:
+        text = content.decode("utf-8-sig")
+        if not text.lstrip().startswith(("[", "{")):
+            return tuple(line.strip() for line in text.splitlines() if line.strip())
+        value = json.loads(text)
+        listed = value["categories"] if isinstance(value, dict) else value
+        if listed and all(isinstance(one, dict) for one in listed):
+            listed = [one["name"] for one in sorted(listed, key=lambda one: int(one["id"]))]
+        if not all(isinstance(name, str) for name in listed):
+            raise ValueError("a class name must be a string")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(
+            f"--classes: {path}: expected a name per line, a JSON list of names or COCO JSON with categories ({error})"
+        ) from None
+    return tuple(listed)
+
+
+def _torchvision_classes(count: int, first: int) -> Classes:
+    """Labels of torchvision are category ids: COCO's where there are 91 with background, else of unknown classes."""
+    ids, rows = range(first, first + count), coco_rows()
+    if first + count == len(rows):
+        return Classes(rows[first:], tuple(ids), "COCO's, each row under its category id (ten of them name nothing)")
+    names, numbers = _numbered(ids)
+    if first == 0:
+        names = (BACKGROUND, *names[1:])
+    return Classes(names, numbers, "numbered (torchvision's files name none)", invented=True)
+
+
+def _numbered(ids: Sequence[int]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    return tuple(f"class {number}" for number in ids), tuple(ids)
+
+
+def _with_ids(names: tuple[str, ...]) -> Classes:
+    """The file's names with COCO's ids where all of them are COCO's, else with 1 to K: it holds no ids."""
+    known = coco_ids()
+    if set(names) <= known.keys():
+        return Classes(names, tuple(known[name] for name in names), "the file's own names, COCO's category ids")
+    ids = tuple(range(1, len(names) + 1))
+    return Classes(names, ids, f"the file's own names, category ids 1 to {len(names)}")
+
+
+def _mmdet_names(content: Mapping[Any, Any]) -> tuple[str, ...]:
+    """What mmdet 2.x keeps under ``meta.CLASSES`` and 3.x under ``meta.dataset_meta``, in either letter case."""
+    meta, hub = content.get("meta"), content.get("message_hub")
+    info = hub.get("runtime_info") if isinstance(hub, Mapping) else None
+    places = [meta, *(part.get("dataset_meta") for part in (meta, info) if isinstance(part, Mapping))]
+    for place in places:
+        for key in ("classes", "CLASSES"):
+            found = place.get(key) if isinstance(place, Mapping) else None
+            if isinstance(found, str):
+                return (found,)  # ``CLASSES = ('balloon')`` is a string
+            if isinstance(found, (list, tuple)) and found and all(isinstance(name, str) for name in found):
+                return tuple(found)
+    return ()

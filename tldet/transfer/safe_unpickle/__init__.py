@@ -1,0 +1,1 @@
+"""Reading of pickled checkpoints without running code from them."""

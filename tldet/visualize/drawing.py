@@ -1,0 +1,233 @@
+"""Drawing: boxes and masks on pictures, curves of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import cv2
+import numpy as np
+import torch
+
+from tldet.errors import DataError
+from tldet.structures.image import Picture
+from tldet.structures.masks import windows
+from tldet.system.output import replacing
+from tldet.visualize import labels
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from tldet.structures.detections import Detections
+
+Drawable: TypeAlias = "Picture | Image | str | PathLike[str]"
+Color = tuple[int, int, int]
+# Okabe and Ito 2008, told apart by colour-blind people too; further classes take lighter and darker ones.
+PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+TEXT_SIZE = 1 / 36  # of the image's short side, per em
+
+
+@cache
+def colour_of(label: int) -> Color:
+    """The RGB colour of a class."""
+    base, round_ = PALETTE[label % len(PALETTE)], label // len(PALETTE)
+    factor = (1.0, 0.65, 1.3, 0.45)[round_ % 4]
+    red, green, blue = (int(min(255, c * factor)) for c in base)
+    return red, green, blue
+
+
+def pixels_of(image: Drawable) -> Picture:
+    """Return a new (H, W, 3) uint8 RGB array of an image: a path (turned upright), a PIL image or such an array.
+
+    Raises:
+        DataError: the file cannot be read, or the array has another shape or type.
+    """
+    from PIL import Image, ImageOps
+
+    if isinstance(image, (str, PathLike)):
+        try:
+            with Image.open(image) as opened:
+                image = ImageOps.exif_transpose(opened)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(f"{image}: cannot be read as an image: {error}") from None
+    if isinstance(image, Image.Image):
+        image = np.asarray(image.convert("RGB"))
+    if not (isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8):
+        shape = f"{getattr(image, 'dtype', '')} {tuple(getattr(image, 'shape', ()))}".strip()
+        raise DataError(f"draw: image must be (H, W, 3) uint8 RGB, not {type(image).__name__} {shape}")
+    return np.array(image, np.uint8)
+
+
+def draw(image: Drawable, found: Detections, *, scores: bool = True) -> Picture:
+    """Draw boxes, masks and labels that avoid each other on a copy of an image; the best detection is on top.
+
+    Args:
+        image: a path, a PIL image or a (H, W, 3) uint8 RGB array.
+        found: the detections.
+        scores: also write the scores.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        DataError: the image cannot be read.
+    """
+    canvas = pixels_of(image)
+    colors = [colour_of(label) for label in found.labels.tolist()]
+    if found.masks is not None:
+        masks = found.masks[torch.arange(len(found) - 1, -1, -1)]
+        for (top, left, shape), color in zip(windows(masks), reversed(colors), strict=True):
+            inside = shape.cpu().numpy()
+            part = canvas[top : top + inside.shape[0], left : left + inside.shape[1]]
+            part[inside] = (0.55 * part[inside] + 0.45 * np.array(color)).astype(np.uint8)
+    width = max(1, round(min(canvas.shape[:2]) / 300))
+    for (x0, y0, x1, y1), color in zip(reversed(found.boxes.round().int().tolist()), reversed(colors), strict=True):
+        cv2.rectangle(canvas, (x0, y0), (x1, y1), color, width, cv2.LINE_AA)
+    _write_labels(canvas, found, colors, scores=scores)
+    return np.asarray(canvas, np.uint8)
+
+
+def _write_labels(canvas: Picture, found: Detections, grounds: Sequence[Color], *, scores: bool) -> None:
+    """Write names and scores on the ``grounds``; positions are chosen for the best detection first."""
+    size = max(11, round(min(canvas.shape[:2]) * TEXT_SIZE))
+    texts = [[name] for name in found.names()]
+    if scores:
+        texts = [[name, f"{score:.2f}"] for (name,), score in zip(texts, found.scores.tolist(), strict=True)]
+    painted = [[labels.paint(text, size, ground) for text in row] for row, ground in zip(texts, grounds, strict=True)]
+    sizes = [(parts[0].shape[0], sum(part.shape[1] for part in parts)) for parts in painted]
+    corners = labels.place(sizes, found.boxes.cpu().numpy(), canvas.shape[:2])
+    for parts, (x, y) in reversed(list(zip(painted, corners, strict=True))):
+        for part in parts:
+            spot = canvas[y : y + part.shape[0], x : x + part.shape[1]]
+            spot[...] = part[: spot.shape[0], : spot.shape[1]]
+            x += part.shape[1]
+
+
+def grid(images: Sequence[Picture], columns: int = 3, gap: int = 6) -> Picture:
+    """Pictures side by side on white, each in a cell of the largest one's size."""
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    rows = -(-len(images) // columns)
+    shape = (rows * (height + gap) - gap, min(columns, len(images)) * (width + gap) - gap, 3)
+    sheet = np.full(shape, 255, np.uint8)
+    for place, image in enumerate(images):
+        y, x = place // columns * (height + gap), place % columns * (width + gap)
+        sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
+    return sheet
+
+
+def plot_curves(runs: dict[str, Path], out: Path) -> Path:
+    """Loss and AP over the steps of one or more runs.
+
+    Args:
+        runs: name to ``log.jsonl``.
+        out: the PNG.
+    """
+    figure = _figure(10, 4)
+    loss, ap = figure.subplots(1, 2)
+    for name, path in runs.items():
+        records: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        train = [r for r in records if r["type"] == "train"]
+        val = [r for r in records if r["type"] == "val"]
+        loss.plot([r["step"] for r in train], [r["loss"] for r in train], label=name)
+        colour = loss.lines[-1].get_color()
+        for key, style in (("AP50", "o--"), ("AP", "o-")):
+            ap.plot([r["step"] for r in val], [r[key] for r in val], style, color=colour, label=f"{name}, {key}")
+    for axes, title in ((loss, "training loss"), (ap, "COCO AP on the validation pictures")):
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return _save(figure, out)
+
+
+@dataclass(frozen=True)
+class Series:
+    """Measured points of one kind, and perhaps a curve through them.
+
+    Attributes:
+        points: (x, mean, low, high) of each.
+        curve: (x, mean, low, high) along a fitted curve.
+    """
+
+    points: Sequence[tuple[float, float, float, float]]
+    curve: Sequence[tuple[float, float, float, float]] = field(default=())
+
+
+def plot_intervals(
+    series: Mapping[str, Series], out: Path, *, title: str, xlabel: str = "", names: Sequence[str] = ()
+) -> Path:
+    """Means with their intervals.
+
+    Args:
+        series: by name.
+        out: the PNG.
+        title: above it.
+        xlabel: what x counts; its axis is then logarithmic.
+        names: of x = 0, 1, 2, ... where it counts nothing.
+    """
+    figure = _figure(7, 4.5)
+    axes = figure.subplots()
+    for number, (name, one) in enumerate(series.items()):
+        colour = tuple(c / 255 for c in colour_of(number))
+        x, mean, low, high = np.array(one.points).T
+        errors = np.maximum([mean - low, high - mean], 0)
+        axes.errorbar(x, mean, errors, fmt="o" if names or one.curve else "o-", color=colour, capsize=4, label=name)
+        if one.curve:
+            x, mean, low, high = np.array(one.curve).T
+            axes.plot(x, mean, "--", color=colour)
+            axes.fill_between(x, low, high, color=colour, alpha=0.2)
+    if names:
+        axes.set_xticks(range(len(names)), names)
+        axes.margins(x=0.15)
+    else:
+        measured = sorted({point[0] for one in series.values() for point in one.points})
+        axes.set_xscale("log")
+        axes.set_xticks(measured, [f"{x:g}" for x in measured])
+        axes.minorticks_off()
+        axes.legend()
+    axes.set(title=title, xlabel=xlabel, ylabel="COCO AP")
+    axes.grid(alpha=0.3)
+    return _save(figure, out)
+
+
+def draw_growth(sides: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], out: Path) -> Path:
+    """Curves over growing work, each as multiples of its first point, beside a line as steep as the work.
+
+    Args:
+        sides: what was measured -> curve's name -> (work, value) in rising order; one plot each, side by side.
+        out: the PNG.
+    """
+    figure = _figure(6 * len(sides), 5)
+    for axes, (unit, curves) in zip(figure.subplots(1, len(sides), squeeze=False)[0], sides.items(), strict=True):
+        most = max(points[-1][0] / points[0][0] for points in curves.values())
+        axes.plot([1, most], [1, most], "k:", label="the work itself")
+        for number, (name, points) in enumerate(curves.items()):
+            x, y = np.array(points, np.float64).T
+            colour = tuple(c / 255 for c in colour_of(number))
+            label = f"{name}: {y[0]:.3g} to {y[-1]:.3g}"
+            axes.plot(x / x[0], y / max(y[0], 1e-9), "o-", color=colour, label=label, markersize=3)
+        axes.set(xscale="log", yscale="log", xlabel="times the smallest work", ylabel=f"times the smallest's {unit}")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7, title=unit)
+    return _save(figure, out)
+
+
+def _save(figure: Any, out: Path) -> Path:
+    """Write a figure as PNG."""
+    with replacing(out) as file:
+        figure.savefig(file, format="png", dpi=110)
+    return out
+
+
+def _figure(width: float, height: float) -> Any:
+    """An empty figure of so many inches, drawn without a screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure

@@ -1,0 +1,1 @@
+"""``tldet merge``: several datasets as one."""

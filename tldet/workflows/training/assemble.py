@@ -1,0 +1,208 @@
+"""Build the trainer of a checked config."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tldet.config import Config, build
+from tldet.data.loader import BatchOrder, Collate, Samples, collate, train_batches
+from tldet.engine.checkpointing import Evaluate
+from tldet.engine.distributed import World, current
+from tldet.engine.precision import Precision, choose, compile_where_it_pays, measure_compiled
+from tldet.engine.progress import Reporter, Reporters, make_reporter
+from tldet.engine.regularization import L2SP, L2SPSettings, Unfreezing, anchored, saved_start
+from tldet.engine.state import TrainSettings
+from tldet.engine.trainer import Trainer
+from tldet.errors import ConfigError
+from tldet.models.classifier import Classifier
+from tldet.models.detector import Detector
+from tldet.registry import HOOKS
+from tldet.system.device import pick_device
+from tldet.transfer.freeze import Release, freeze
+from tldet.transfer.param_groups import build_optimizer
+from tldet.transfer.parameter_table import parts, shown
+from tldet.workflows.training.initial_weights import Started
+from tldet.workflows.training.options import Request
+from tldet.workflows.training.parts import Settings, Validation
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to be trained.
+
+    Attributes:
+        config: its config.
+        settings: plain sections of the config.
+        folder: output directory.
+        model: the model with its initial weights.
+        data: training data.
+        validation: evaluates the model; None never does.
+        meta: ``meta`` section of checkpoints.
+        started: where the initial weights came from.
+        request: shows progress on its console, and brings callbacks.
+        collate: makes a batch of samples.
+    """
+
+    config: Config
+    settings: Settings
+    folder: Path
+    model: Detector | Classifier
+    data: Samples
+    validation: Evaluate | None
+    meta: Mapping[str, Any]
+    started: Started
+    request: Request
+    collate: Collate = collate
+
+
+def assemble(run: Run) -> Trainer:
+    """Build the trainer of a run: frozen layers, sample order, precision, optimizer, hooks."""
+    training, world = run.settings.training, current()
+    releases = freeze(run.model, run.settings.freeze)
+    device = _device(training.device, world)
+    run.model.to(device).train()
+    order, batches = _batches(run, device, world)
+    precision = _precision(run, order, device, world)
+    optimizer, own = _learning(run, releases, order.batch_size * training.accumulate * world.size)
+    return Trainer(
+        run.model,
+        optimizer,
+        batches,
+        run.validation,
+        run.settings.schedule,
+        training,
+        run.folder,
+        steps_per_epoch=len(order) / (training.accumulate * world.size),
+        batch_size=order.batch_size,
+        world=world,
+        precision=precision,
+        reporter=_reporter(run, optimizer),
+        config=run.config.data,
+        meta=run.meta,
+        hooks=[*own, *_callbacks(run.config.get("hooks") or [], run.request.callbacks)],
+    )
+
+
+def _batches(run: Run, device: torch.device, world: World) -> tuple[BatchOrder, Callable[[int], Any]]:
+    """Return the order of the samples, and what yields the batches of this process from a step on."""
+    loader, training = run.settings.loader, run.settings.training
+    order = BatchOrder(run.data.sizes, loader.fixed_batch_size(), training.seed, group_aspect=loader.group_aspect)
+    workers, pin = loader.worker_count(device), device.type == "cuda"
+    if loader.workers == "auto":
+        log.info("loader processes: %d (device %s)", workers, device.type)
+
+    def batches(start: int) -> Any:
+        own = start * world.size + world.rank
+        return train_batches(
+            run.data, order, start=own, every=world.size, workers=workers, collate=run.collate, pin=pin
+        )
+
+    return order, batches
+
+
+def _precision(run: Run, order: BatchOrder, device: torch.device, world: World) -> Precision:
+    """Choose the precision, and whether to compile, by steps on one batch."""
+    training = run.settings.training
+
+    @cache
+    def example() -> Any:
+        return next(train_batches(run.data, order, collate=run.collate)).to(device)
+
+    def trial() -> torch.Tensor:
+        return torch.stack(list(run.model.loss(example()).values())).sum()
+
+    work = repr((run.settings.loader.batch_size, run.config["data"]["train"].get("transforms")))
+    precision = world.first(lambda: choose(run.model, device, training.precision, trial, work))
+    log.info("computing in %s", precision.describe())
+    if training.compile:
+        measured = world.first(lambda: measure_compiled(run.model, trial, precision, work))
+        log.info("%s", compile_where_it_pays(run.model, measured))
+    example.cache_clear()
+    return precision
+
+
+def _reporter(run: Run, optimizer: torch.optim.Optimizer) -> Reporter:
+    """Create what shows progress, and the loggers of the config in the main process."""
+    training, validation = run.settings.training, run.validation
+    progress = make_reporter(run.request.console, _shown(validation, training))
+    if not training.loggers or not current().main:
+        return progress
+    from tldet.engine.loggers import SAMPLES, Loggers, make_loggers
+
+    if isinstance(validation, Validation):
+        validation.drawn = SAMPLES
+    return Reporters([progress, Loggers(make_loggers(training.loggers, run.folder), optimizer, validation)])
+
+
+def _device(name: str, world: World) -> torch.device:
+    """Return the device of ``training.device``; each of several processes has its own.
+
+    Raises:
+        ConfigError: there is no such device, or several processes were joined over other ones.
+    """
+    device = pick_device(name)
+    if world.size > 1 and (device.index is not None or device.type != pick_device().type):
+        raise ConfigError(
+            f"training.device {name} (--device): each of the {world.size} processes uses its own {pick_device().type} "
+            "device; leave it out, or choose devices with CUDA_VISIBLE_DEVICES"
+        )
+    return device
+
+
+def _shown(validation: Evaluate | None, training: TrainSettings) -> tuple[str, ...]:
+    """Return the metrics of the line that a validation prints; ``log.jsonl`` has all of them."""
+    headline: tuple[str, ...] = getattr(validation, "headline", ())
+    return tuple(dict.fromkeys([*headline, training.best_metric, "val_loss"]))
+
+
+def _learning(run: Run, releases: Sequence[Release], batch: int) -> tuple[torch.optim.Optimizer, list[Any]]:
+    """Return the optimizer, and the hooks of what is trained; show a table of it."""
+    settings, model, console = run.settings, run.model, run.request.console
+    hooks: list[Any] = [Unfreezing(model, releases)] if releases else []
+    pulled: dict[str, float] = {}
+    if settings.l2_sp:
+        hooks.append(pull := _pull(model, settings.l2_sp, run.started, run.folder))
+        pulled = dict.fromkeys(pull.parameters, settings.l2_sp.alpha)
+    optimizer = build_optimizer(model, run.config["optimizer"], batch, pulled)
+    rows = parts(model, optimizer, releases, pulled)
+    if console:
+        console.print(shown(rows))
+    else:
+        for row in rows:
+            log.info("%s", row.line())
+    return optimizer, hooks
+
+
+def _pull(model: torch.nn.Module, settings: L2SPSettings, started: Started, folder: Path) -> L2SP:
+    """A new run is pulled to the weights that it has now, a resumed one to those that its first part had."""
+    if started.resumed:
+        start = saved_start(folder)
+        return L2SP(model, list(start), settings.alpha, start)
+    return L2SP(model, anchored(model, started.carried, settings), settings.alpha)
+
+
+def _callbacks(sections: Sequence[dict[str, Any]], given: Sequence[Any]) -> list[Any]:
+    """Return the callbacks of a config and those given as objects, in the order they are called in.
+
+    Raises:
+        ConfigError: one of them has a hook point that does not exist.
+    """
+    if not sections and not given:
+        return []
+    from tldet.engine.callbacks import by_priority, check_callback  # takes two seconds to import
+
+    built = [build(HOOKS, section, f"hooks.{number}") for number, section in enumerate(sections)]
+    for number, callback in enumerate(built):
+        check_callback(callback, f"hooks.{number}: {sections[number]['type']}")
+    for callback in given:
+        check_callback(callback)
+    return by_priority([*built, *given])

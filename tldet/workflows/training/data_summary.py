@@ -1,0 +1,63 @@
+"""Size of the splits of a run: images, objects and classes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tldet.errors import DataError
+from tldet.text import counted
+from tldet.workflows.training.parts import AnyDataset, build_dataset
+
+log = logging.getLogger(__name__)
+SHOWN = 5  # classes in a line
+
+
+def log_splits(train: AnyDataset, val: AnyDataset | None, test: Mapping[str, Any] | None) -> None:
+    """Log a line for each split of a run.
+
+    Args:
+        train: the training split.
+        val: the validation split.
+        test: config section of the test split, which training does not use; a fault in it is a warning.
+    """
+    for name, split in (("train", train), ("val", val)):
+        if split is not None:
+            log.info("%s", split_line(name, split))
+    if test is not None:
+        try:
+            log.info("%s", split_line("test", build_dataset(test, 0, train.class_names, path="data.test")))
+        except DataError as error:
+            log.warning("test split: %s", error)
+
+
+def split_line(name: str, dataset: AnyDataset) -> str:
+    """Return ``train: 205 images, 2,912 objects of 3 classes (RBC: 2,550, WBC: 210, Platelets: 152)``."""
+    index, positions = dataset.index, dataset.positions
+    images = np.repeat(np.arange(len(index)), np.diff(index.offsets))
+    used = np.isin(images, positions)
+    rows = used & ~index.crowd
+    objects = np.bincount(index.labels[rows], minlength=len(index.class_names))
+    empty = len(positions) - len(np.unique(images[rows]))
+    crowd = int((used & index.crowd).sum())
+    notes = [f"{empty:,} without objects"] if empty else []
+    notes += [counted(crowd, "crowd region")] if crowd else []
+    extra = f" ({', '.join(notes)})" if notes else ""
+    return (
+        f"{name}: {counted(len(positions), 'image')}{extra}, {counted(int(objects.sum()), 'object')} of "
+        f"{_classes(dict(zip(index.class_names, objects.tolist(), strict=True)))}"
+    )
+
+
+def _classes(objects: Mapping[str, int]) -> str:
+    """Return the number of classes with objects, and the objects of the most frequent and of the rarest class."""
+    found = sorted(((name, number) for name, number in objects.items() if number), key=lambda one: -one[1])
+    of_all = counted(len(objects), "class", "classes")
+    head = of_all if len(found) == len(objects) else f"{len(found)} of {of_all}"
+    shown = [f"{name}: {number:,}" for name, number in found]
+    if len(shown) > SHOWN:
+        shown = [*shown[: SHOWN - 1], "...", shown[-1]]
+    return f"{head} ({', '.join(shown)})" if shown else head

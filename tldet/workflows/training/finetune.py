@@ -1,0 +1,174 @@
+"""Fine-tune a recipe on a dataset, without a config file."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from tldet.config import Config, parse_options
+from tldet.data.index import AnnotationIndex
+from tldet.data.layouts import Layout, Split
+from tldet.data.split_paths import resolve_layout
+from tldet.models.replace import replace_backbone
+from tldet.system.inputs import real_path
+from tldet.workflows.training.choose import Choices, choose_for
+from tldet.workflows.training.custom_data import own_index, with_own_data
+from tldet.workflows.training.initial_weights import check_scratch, check_start, from_scratch, with_weights
+from tldet.workflows.training.options import takes
+from tldet.workflows.training.parts import SCHEMA, with_bad_image
+from tldet.workflows.training.recipes import has_own_data, load_recipe, require_resize, split_transforms
+from tldet.workflows.training.request import FinetuneRequest
+from tldet.workflows.training.run_config import course_over, rhythm, settled, steps_in_epoch, using
+from tldet.workflows.training.run_folder import (
+    Kept,
+    RunFiles,
+    continues,
+    kept_run,
+    refuse_earlier_run,
+    removed_on_failure,
+)
+from tldet.workflows.training.run_options import SPLITS
+from tldet.workflows.training.train import Outcome, run_training
+
+log = logging.getLogger(__name__)
+NOTE = "# Written by `tldet finetune`; resume with `tldet finetune --out {folder} --resume`.\n"
+SPLIT = ("split/train.json", "split/val.json")  # of a run whose data are not divided yet
+PATHS = ("annotations", "images", "classes")  # keys of a split that come from the user's data, not from the recipe
+VIT_LAYER_DECAY = 0.7  # Li et al. 2022 (ViTDet), appendix A.2, for the base size
+
+
+@takes(FinetuneRequest)
+def finetune(request: FinetuneRequest) -> Outcome:
+    """Fine-tune a recipe on COCO-format data and evaluate the result.
+
+    Raises:
+        TldetError: the data, a name or a value is wrong.
+    """
+    folder = request.folder
+    with using(folder) as world:
+        kept = world.first(lambda: _resumed(request))
+        if kept is not None:
+            return run_training(kept.config, request, folder, resume=kept.resume, files=kept.files)
+        with removed_on_failure(folder, *SPLIT):
+            used = world.first(lambda: new_config(request))
+            files = RunFiles(folder, used, NOTE, request.record())
+            return run_training(used, request, folder, init_from=request.init_from, files=files)
+
+
+def _resumed(request: FinetuneRequest) -> Kept | None:
+    """Return the run to resume; None to start one."""
+    named = request.data is not None or request.train is not None
+    if request.resume and continues(request.folder, startable=named or has_own_data(load_recipe(request.recipe))):
+        return kept_run(request.folder, request.given(), request.overrides(), SCHEMA, NOTE)
+    return None
+
+
+def new_config(request: FinetuneRequest) -> Config:
+    """Return the config of a new run: the recipe with data, classes, input size and length filled in.
+
+    Raises:
+        TldetError: the data, a name or a value is wrong.
+    """
+    refuse_earlier_run(request.folder)
+    check_start(request.weights, request.scratch, request.backbone, request.init_from)
+    if request.scratch:
+        request.refuse_scratch()
+    options, recipe = parse_options(request.overrides()), load_recipe(request.recipe)
+    layout = None
+    if has_own_data(recipe):
+        recipe = with_own_data(recipe, request.paths(), options)
+        index = own_index(recipe, request.seed_value)
+    else:
+        layout = resolve_layout(
+            request.data, request.train, request.val, request.images, request.folder, request.seed_value
+        )
+        index = AnnotationIndex.load(layout.train.annotations)
+    choices = choose_for(recipe, index, options, request.length, request.backbone, request.augment)
+    config = _filled(recipe, layout, index, choices, request)
+    used = settled(_from_request(config, request, choices.reasons), request.overrides(), f"recipe {request.recipe}")
+    if request.scratch:
+        check_scratch(used)
+    require_resize(used, SPLITS)
+    return used
+
+
+def _filled(
+    recipe: Config, layout: Layout | None, index: AnnotationIndex, choices: Choices, request: FinetuneRequest
+) -> dict[str, Any]:
+    """Return the recipe with data, classes, sizes and length filled in; all else stays as the recipe has it."""
+    config: dict[str, Any] = copy.deepcopy(recipe.data)
+    config["data"] = _data(recipe, layout, choices, request)
+    config["model"]["head"]["num_classes"] = len(index.class_names)
+    config["schedule"] = course_over(config["schedule"], choices.length)
+    course = rhythm(choices.length, steps_in_epoch(len(index), choices.batch))
+    config["training"] = {**(config.get("training") or {}), "seed": request.seed_value, **course}
+    return config
+
+
+def _data(recipe: Config, layout: Layout | None, choices: Choices, request: FinetuneRequest) -> dict[str, Any]:
+    """Return the ``data`` section of a recipe with the input size and the paths of each COCO split filled in."""
+    own: dict[str, Any] = recipe.get("data") or {}
+    masks = recipe["model"]["head"].get("mask") is not None
+    steps = split_transforms(recipe, choices.short, choices.long, request.augment)
+    data = dict(own)
+    for name in SPLITS:
+        data.pop(name, None)
+        split: Split | None = getattr(layout, name, None)
+        if layout is None and own.get(name):
+            data[name] = {**own[name], "transforms": steps[name]}
+        elif split is not None:
+            kept = own.get(name) or {key: value for key, value in (own.get("train") or {}).items() if key == "type"}
+            data[name] = section_of(split, steps[name], masks, kept)
+    data["loader"] = {**(own.get("loader") or {}), "batch_size": choices.batch}
+    return data
+
+
+def section_of(
+    split: Split, transforms: list[dict[str, Any]], masks: bool, recipe: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the config section of a split.
+
+    Args:
+        split: its annotations and images.
+        transforms: its transforms.
+        masks: read segmentations.
+        recipe: the section of the recipe, whose other keys stay.
+    """
+    kept = {key: value for key, value in (recipe or {}).items() if key not in PATHS}
+    paths = {"annotations": str(real_path(split.annotations)), "images": str(real_path(split.images))}
+    read = {"masks": True} if masks else {}
+    return {"type": "CocoDataset", **kept, **paths, "transforms": transforms, **read}
+
+
+def _from_request(config: dict[str, Any], request: FinetuneRequest, reasons: list[str]) -> dict[str, Any]:
+    """Return a config with the user-specified initial weights, backbone and transfer options; log all choices."""
+    lines = list(reasons)
+    if request.scratch:
+        config, dropped = from_scratch(config)
+        lines += dropped
+    if request.backbone is not None:
+        config, changes = with_backbone(config, request.backbone, request.scratch)
+        lines += changes
+    if request.weights is not None:
+        config = with_weights(config, str(request.weights), request.recipe)
+    config = with_bad_image(request.written(config), request.on_bad_image)
+    for line in lines:
+        log.info("%s", line)
+    return config
+
+
+def with_backbone(recipe: Mapping[str, Any], name: str, scratch: bool) -> tuple[dict[str, Any], list[str]]:
+    """Return a recipe with another backbone, and a log line for each change."""
+    old = dict(recipe["model"])
+    weights = old.pop("weights", None)
+    model, lines = replace_backbone(old, name, scratch=scratch)
+    optimizer = dict(recipe["optimizer"])
+    if weights:
+        lines.append(f"--backbone: dropped model.weights = {weights!r} of the recipe, which belong to another backbone")
+    if model["backbone"]["type"] == "ViTBackbone" and model["backbone"]["weights"] is not None:
+        if "layer_decay" not in optimizer:
+            optimizer.update(layer_decay=VIT_LAYER_DECAY, backbone_lr=1.0)  # Li et al. 2022
+        lines.append(f"each block learns {optimizer['layer_decay']} times as fast as the one above it")
+    return {**recipe, "model": model, "optimizer": optimizer}, lines

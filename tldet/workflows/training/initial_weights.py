@@ -1,0 +1,228 @@
+"""Where training starts: what ``tldet finetune --weights`` means, and the weights put into the model."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tldet.config import Config
+from tldet.config.files import shipped
+from tldet.errors import ConfigError, TrainingError
+from tldet.models.backbones.base import has_batch_norm
+from tldet.models.surgery.frozen_norms import fold_frozen_norms
+from tldet.system.inputs import real_path
+from tldet.transfer.class_match import MatchSettings
+from tldet.transfer.initial_weights import init_from as init_from_checkpoint
+from tldet.transfer.initial_weights import load_start, open_start
+from tldet.transfer.interop.adapt import set_input
+from tldet.transfer.interop.known import coco_weights
+from tldet.transfer.weights import LoadReport, load_backbone_weights
+
+log = logging.getLogger(__name__)
+NAMES = MatchSettings()  # by their very names
+RANDOM = (
+    "the backbone starts at random, but parts of it are frozen (model.backbone.frozen_stages=%d, norm='%s'): they "
+    "never learn, and a frozen BatchNorm normalises nothing then, so that losses may grow without bound; set "
+    "model.backbone.norm=batch and model.backbone.frozen_stages=-1"
+)
+
+
+@dataclass(frozen=True)
+class Started:
+    """What a model's starting weights were.
+
+    Attributes:
+        source: where they came from.
+        carried: names of the tensors that were filled whole.
+        classes: the class of the start that each class is, None for a new one; empty where no detector was the start.
+        resumed: the weights are those of a checkpoint of the same run, and are still to be loaded.
+    """
+
+    source: str = "random"
+    carried: tuple[str, ...] = ()
+    classes: Mapping[str, str | None] = field(default_factory=dict)
+    resumed: bool = False
+
+    @property
+    def renewed(self) -> bool:
+        """Whether some class is not the one of the same name of the start."""
+        return any(name != old for name, old in self.classes.items())
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the initial weights of a model come from; the first one that is set is used.
+
+    Attributes:
+        resume: a checkpoint of the run will bring the weights.
+        init_from: a tldet checkpoint.
+        detector: source of the weights of a detector (``model.weights.source``).
+    """
+
+    resume: bool = False
+    init_from: str | Path | None = None
+    detector: str | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.resume or self.init_from or self.detector)
+
+
+def start_weights(model: Any, source: Source, match: MatchSettings = NAMES) -> Started:
+    """Load the initial weights of a model; without a source, those of its backbone.
+
+    Args:
+        model: a detector or a classifier; its backbone is frozen as its own settings say, frozen norms are folded.
+        source: where the weights come from; nothing is fetched if a checkpoint brings them.
+        match: how the classes of a detector are recognized.
+
+    Raises:
+        TldetError: the weights cannot be had, or do not fit.
+    """
+    if (match.aliases or match.fold) and not source:
+        raise ConfigError(
+            "class_match: no detector is the start; give one by --init-from or --weights, or leave it out"
+        )
+    started = _loaded(model, source, match)
+    fold_frozen_norms(model.backbone.freeze())
+    return started
+
+
+def _loaded(model: Any, source: Source, match: MatchSettings) -> Started:
+    if source.resume:
+        return Started("resumed", resumed=True)
+    if source.init_from:
+        return _detector(str(source.init_from), init_from_checkpoint(model, source.init_from, match))
+    if source.detector:
+        return _detector(source.detector, load_start(model, source.detector, match))
+    backbone = model.backbone
+    if backbone.weights_source:
+        report = load_backbone_weights(backbone, backbone.weights_source)
+        log.info("%s", report.summary())
+        names = [f"backbone.{name.removesuffix(' (by order)')}" for name in report.copied + report.adapted]
+        return Started(backbone.weights_source, tuple(names))
+    if backbone.frozen_stages >= 0 or (backbone.norm == "frozen" and has_batch_norm(backbone)):
+        log.warning(RANDOM, backbone.frozen_stages, backbone.norm)
+    return Started()
+
+
+def _detector(source: str, report: LoadReport) -> Started:
+    log.info("%s", report.summary())
+    return Started(source, tuple(report.copied), report.classes)
+
+
+def check_start(weights: str | Path | None, scratch: bool, backbone: str | None, init_from: str | Path | None) -> None:
+    """Hold the ways to start against each other.
+
+    Raises:
+        TrainingError: more than one is asked for.
+    """
+    if scratch and init_from is not None:
+        raise TrainingError("--scratch and --init-from exclude each other")
+    given = {"--scratch": scratch, "--init-from": init_from is not None, "--backbone": weights == "coco" and backbone}
+    other = next((name for name, there in given.items() if there), None)
+    if weights is not None and other:
+        raise TrainingError(f"--weights {weights} and {other} exclude each other")
+
+
+OF_WEIGHTS: dict[str, tuple[Any, ...]] = {  # config keys that need pretrained weights, with their neutral values
+    "model.weights": (None, {}),
+    "model.backbone.weights": (None,),
+    "model.backbone.frozen_stages": (None, -1),
+    "model.backbone.norm": (None, "batch"),
+    "freeze": (None, {}),
+    "l2_sp": (None, {}),
+    "class_match": (None, {}),
+    "distill": (None, {}),
+    "optimizer.layer_decay": (None, 1.0),
+}
+
+
+def from_scratch(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return a recipe without pretrained weights and without the settings that depend on such weights.
+
+    Returns:
+        The config, and a log line for each dropped setting except the usual ones of the backbone.
+    """
+    config: dict[str, Any] = copy.deepcopy(dict(recipe))
+    usual = [key for key in OF_WEIGHTS if key.startswith("model.backbone.")]
+    dropped = {key: value for key, value in _of_weights(config).items() if key not in usual}
+    for key in dropped:
+        section, _, name = key.rpartition(".")
+        (config[section] if section else config).pop(name)
+    config["model"]["backbone"].update(weights=None, frozen_stages=-1, norm="batch")
+    return config, [f"--scratch: dropped {key} = {value!r} of the recipe" for key, value in dropped.items()]
+
+
+def check_scratch(config: Config) -> None:
+    """Refuse pretrained weights, and settings that depend on them, in the final config of a run from scratch.
+
+    Raises:
+        TrainingError: an option sets such a key.
+    """
+    if found := _of_weights(config.data):
+        key, value = next(iter(found.items()))
+        raise TrainingError(
+            f"--scratch and {key}={value!r} exclude each other: the initial weights are random; leave one of them out"
+        )
+
+
+def refuse_scratch_options(options: Mapping[str, Any], who: str) -> None:
+    """Refuse dotted config options that contradict a variant from scratch, before any run.
+
+    Raises:
+        ConfigError: an option sets pretrained weights, or a key that depends on them.
+    """
+    for key, value in options.items():
+        inside = any(key.startswith(f"{name}.") and value for name in OF_WEIGHTS)
+        if inside or value not in OF_WEIGHTS.get(key, (value,)):
+            raise ConfigError(f"--cfg-options {key}={value!r}: {who} has random initial weights; leave one of them out")
+
+
+def _of_weights(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of :data:`OF_WEIGHTS` that are set, with their values."""
+    found = {}
+    for key, none in OF_WEIGHTS.items():
+        value: Any = config
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if isinstance(value, Mapping):
+            value = {name: one for name, one in value.items() if one}
+        if value not in none:
+            found[key] = value
+    return found
+
+
+def with_weights(recipe: Mapping[str, Any], weights: str, name: str) -> dict[str, Any]:
+    """Return a recipe with other initial weights, of the detector or of the backbone.
+
+    The weights of a detector determine its normalization, channel order, and the strided convolution of bottlenecks.
+
+    Args:
+        recipe: the recipe.
+        weights: "coco" or a file.
+        name: name of the recipe.
+
+    Raises:
+        CheckpointError: there are no such weights.
+    """
+    config: dict[str, Any] = copy.deepcopy(dict(recipe))
+    model = config["model"]
+    if weights == "coco":
+        model["weights"] = {"source": coco_weights(name, shipped())}
+        return config
+    start = open_start(Path(weights))
+    if start is None:
+        log.info("%s: a backbone's weights; pyramid and head start new", weights)
+        model["backbone"]["weights"] = str(real_path(weights))
+        return config
+    model["weights"] = {"source": str(real_path(weights))}
+    published = start.published
+    stride = start.strided_conv or published.get("backbone", {}).get("strided_conv")
+    same = model["backbone"].get("name") == start.backbone
+    for line in set_input(model, start.preprocess or published.get("preprocess"), stride if same else None):
+        log.info("%s: %s, as its weights were trained", weights, line)
+    return config

@@ -1,0 +1,125 @@
+"""``tldet pretrain``: from a folder of classes to a backbone, no config to write."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tldet.config import Config, load, parse_options
+from tldet.data.folder import find_parts, scan
+from tldet.data.images import read_image
+from tldet.errors import DataError
+from tldet.models.zoo import find_backbone
+from tldet.system.inputs import real_path
+from tldet.workflows.training.choose import given_batch
+from tldet.workflows.training.options import takes
+from tldet.workflows.training.parts import PRETRAIN_SCHEMA
+from tldet.workflows.training.request import PretrainRequest
+from tldet.workflows.training.run_config import course_over, rhythm, settled, steps_in_epoch, using
+from tldet.workflows.training.run_folder import Kept, RunFiles, continues, kept_run, refuse_earlier_run
+from tldet.workflows.training.run_options import Length
+from tldet.workflows.training.train_classifier import Pretrained, train_classifier
+
+log = logging.getLogger(__name__)
+RECIPE = "pretrain/lite0_imagenet"
+EPOCHS = 100  # of a run with no length given
+NOTE = "# Written by `tldet pretrain`; resume with `tldet pretrain --out {folder} --resume`.\n"
+LARGEST, LOOKED_AT = 224, 32  # pixels; pictures
+DEMO, DETECTION_DEMO = "data/digit_crops", "data/digits"
+
+
+@takes(PretrainRequest)
+def pretrain(request: PretrainRequest) -> Pretrained:
+    """Train a backbone to classify images and write it to ``out/backbone.safetensors``.
+
+    Raises:
+        TldetError: the data, a name or a value is wrong.
+    """
+    folder = request.folder
+    with using(folder) as world:
+        kept = world.first(lambda: _resumed(request))
+        if kept is not None:
+            return train_classifier(kept.config, request, folder, resume=kept.resume, files=kept.files)
+        used = world.first(lambda: new_config(request))
+        files = RunFiles(folder, used, NOTE, request.record())
+        return train_classifier(used, request, folder, files=files)
+
+
+def _resumed(request: PretrainRequest) -> Kept | None:
+    """Return the run to resume; None to start one."""
+    if request.resume and continues(request.folder, startable=request.demo or request.data is not None):
+        return kept_run(request.folder, request.given(), request.overrides(), PRETRAIN_SCHEMA, NOTE)
+    return None
+
+
+def new_config(request: PretrainRequest) -> Config:
+    """Return the config of a new run: the recipe with data, input size, backbone and length filled in.
+
+    Raises:
+        TldetError: the data, a name or a value is wrong.
+    """
+    refuse_earlier_run(request.folder)
+    source = _generate() if request.demo else request.data
+    if source is None:
+        raise DataError("give --data DIR with train/CLASS/*.jpg, or --demo")
+    config = _filled(Path(source), request)
+    return settled({**config, "model": _with_backbone(config["model"], request.network)}, request.overrides(), RECIPE)
+
+
+def _generate() -> Path:
+    from tldet.data import digits
+
+    log.info("generating single digits in %s, and digits to detect in %s", DEMO, DETECTION_DEMO)
+    digits.generate(Path(DETECTION_DEMO))
+    return digits.generate_crops(Path(DEMO))
+
+
+def _filled(folder: Path, request: PretrainRequest) -> dict[str, Any]:
+    """Return the recipe with data, size and length filled in."""
+    config = load(RECIPE).data
+    train, _ = find_parts(folder)
+    names = [name for one in scan(train).values() for name in one]
+    config["data"] = _data(config["data"], folder, _size(train, names), mirror=not request.demo)
+    length = request.length or Length("epochs", EPOCHS)
+    config["schedule"] = course_over(config["schedule"], length)
+    batch = given_batch(parse_options(request.overrides())) or config["data"]["loader"]["batch_size"]
+    config["training"].update(seed=request.seed_value, **rhythm(length, steps_in_epoch(len(names), batch)))
+    return config
+
+
+def _data(recipe: dict[str, Any], folder: Path, size: int, *, mirror: bool) -> dict[str, Any]:
+    """Return the ``data`` section of the recipe with folders and size filled in."""
+    data = copy.deepcopy(recipe)
+    train, val = find_parts(folder)
+    for part, place in (("train", train), ("val", val or train)):
+        data[part]["folder"] = str(real_path(place))
+        data[part]["transforms"][0]["size"] = size
+    if val is None:
+        log.info("%s: has no val folder: a tenth of each class is held out to measure on", folder)
+        data["train"]["part"], data["val"]["part"] = "train", "measure"
+    if not mirror:
+        data["train"]["transforms"][1]["p"] = 0.0  # a mirrored 3 is no digit
+    return data
+
+
+def _with_backbone(model: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a model with the backbone of a name, randomly initialized, up to its coarsest level."""
+    found = find_backbone(name)
+    backbone = found.config(found.strides[-1:], scratch=True)
+    return {**model, "backbone": backbone, "preprocess": {"mean": list(found.mean), "std": list(found.std)}}
+
+
+def _size(folder: Path, names: Sequence[str]) -> int:
+    """224 pixels, or less where most pictures are smaller."""
+    if not names:
+        return LARGEST
+    looked = [names[i] for i in np.linspace(0, len(names) - 1, min(LOOKED_AT, len(names))).astype(int)]
+    short = float(np.median([min(read_image(folder / name).shape[:2]) for name in looked]))
+    size = min(LARGEST, max(32, round(short / 32) * 32))
+    log.info("input size %dx%d (median short side of the images %d px)", size, size, short)
+    return size

@@ -1,0 +1,211 @@
+"""Configs and recipes by name or file, and the transforms of a recipe with the input size of a dataset filled in.
+
+Configs of MMDetection are recognized.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tldet.config import Config, find, load
+from tldet.config.literals import literal
+from tldet.data.coco import CocoDataset
+from tldet.errors import ConfigError
+from tldet.plugins import import_named, lookup
+from tldet.registry import DATASETS, TRANSFORMS
+from tldet.transfer.interop.mmdet_files import advice, is_mmdet
+
+NEEDED = ("model.head", "model.backbone", "schedule", "optimizer")  # sections of a recipe
+OPTIONAL = ("data", "data.loader", "training", "freeze", "class_match")  # those that it may leave out
+Steps = list[dict[str, Any]]
+GRID = 32  # pixels; sizes are multiples of it
+RESIZING = ("resize", "maxsize")  # parts of names of transforms that determine the size of an image
+
+
+def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """Load a config by name or file, with ``options`` on top.
+
+    Raises:
+        ConfigError: there is no such config, it is wrong, or it is one of MMDetection; the message then names the
+            nearest recipe.
+    """
+    path = find(name)
+    try:
+        config = load(path, options)
+    except ConfigError:
+        if text := advice(path):
+            raise ConfigError(text) from None
+        raise
+    if is_mmdet(config.data) and (text := advice(path)):
+        raise ConfigError(text)
+    import_named(config.get("imports"), config.origin("imports"))
+    return config
+
+
+def load_recipe(model: str) -> Config:
+    """Load the recipe that ``--model`` names, whose data, length and options can be filled in.
+
+    Raises:
+        ConfigError: there is no recipe of that name, or a section is missing or no section.
+    """
+    recipe = load_config(model)
+    for key in NEEDED + OPTIONAL:
+        section = recipe.get(key)
+        if not section and key in NEEDED:
+            raise ConfigError(
+                f"--model {model}: describes no detector to train, it has no {key}; see `tldet models --detectors`"
+            )
+        if section is not None and not isinstance(section, dict):
+            raise ConfigError(f"{key}: must be a section (a dict), not {section!r} (in {recipe.origin(key)})")
+    return recipe
+
+
+def default_transforms(short: int, long: int) -> tuple[Steps, Steps]:
+    """Return the transforms of training and of evaluation for recipes that specify none."""
+    several = [_on_grid(short * factor) for factor in (0.9, 1.0, 1.1)]
+    train: Steps = [
+        {"type": "Resize", "short": sorted(set(several)), "long": _on_grid(long * 1.1), "draw": "batch"},
+        {"type": "HorizontalFlip", "p": 0.5},
+        {"type": "ColorJitter", "p": 0.3},
+    ]
+    return train, [{"type": "Resize", "short": short, "long": long}]
+
+
+def split_transforms(
+    recipe: Config, short: int, long: int, augment: Sequence[str | Mapping[str, Any]] = ()
+) -> dict[str, Steps]:
+    """Return the transforms of each split: the recipe's, with the size of each ``Resize`` filled in.
+
+    Several sizes (multi-scale training) keep their ratios to the size of evaluation.
+
+    Args:
+        recipe: the recipe; splits without transforms get :func:`default_transforms`.
+        short: short side of the images, pixels.
+        long: limit of the long side, pixels.
+        augment: transforms of training in place of the recipe's; images are resized first.
+
+    Raises:
+        ConfigError: ``augment`` cannot be read.
+    """
+    train, other = default_transforms(short, long)
+    own = recipe.get("data.train.transforms")
+    if own is not None:
+        train = [_sized(step, _reference(recipe), (short, long)) for step in own]
+    if augment:
+        listed = parse_transforms(augment)
+        resize = next((step for step in train if is_resize(step)), default_transforms(short, long)[0][0])
+        train = listed if any(is_resize(step) for step in listed) else [resize, *listed]
+    found = {"train": train}
+    for name in ("val", "test"):
+        steps = recipe.get(f"data.{name}.transforms")
+        found[name] = other if steps is None else [_sized(step, _size_of(step), (short, long)) for step in steps]
+    return found
+
+
+def _reference(recipe: Config) -> tuple[int, int]:
+    """Return the (short, long) that the recipe evaluates at, or else trains at in the middle of its sizes."""
+    for name in ("val", "test", "train"):
+        for step in recipe.get(f"data.{name}.transforms") or ():
+            if step.get("type") == "Resize":
+                return _size_of(step)
+    return _size_of({})
+
+
+def _size_of(step: Mapping[str, Any]) -> tuple[int, int]:
+    short = step.get("short", 800)
+    sides = sorted(short) if isinstance(short, (list, tuple)) else [short]
+    return sides[len(sides) // 2], step.get("long", 1333)
+
+
+def _sized(step: Mapping[str, Any], reference: tuple[int, int], size: tuple[int, int]) -> dict[str, Any]:
+    """Return a transform of a recipe for another input size: a ``Resize`` is scaled, others stay."""
+    if step.get("type") != "Resize":
+        return dict(step)
+    short, long = step.get("short", 800), step.get("long", 1333)
+    factor = size[0] / reference[0]
+    sides = [_on_grid(one * factor) for one in (short if isinstance(short, (list, tuple)) else [short])]
+    several = sides if step.get("mode") == "range" else list(dict.fromkeys(sides))
+    filled = several if isinstance(short, (list, tuple)) else sides[0]
+    limit = size[1] if long == reference[1] else _on_grid(long * size[1] / reference[1])
+    return {**step, "short": filled, "long": limit}
+
+
+def _on_grid(pixels: float) -> int:
+    return max(GRID, round(pixels / GRID) * GRID)
+
+
+def is_resize(step: Mapping[str, Any]) -> bool:
+    """Return True for a transform that determines the size of images, by its name or its attribute ``resizes``."""
+    name = str(step.get("type"))
+    TRANSFORMS.import_from_location()
+    registered = TRANSFORMS.module_dict.get(name)
+    return any(word in name.lower() for word in RESIZING) or bool(getattr(registered, "resizes", False))
+
+
+def foreign_resize(steps: Steps) -> str | None:
+    """Return the name of the first resizing transform if it is not ``Resize``, whose size is filled in."""
+    name = next((str(step["type"]) for step in steps if is_resize(step)), "Resize")
+    return None if name == "Resize" else name
+
+
+def largest_size(steps: Steps, chosen: tuple[int, int]) -> tuple[int, int]:
+    """Return the largest (short, long) of the ``Resize`` among transforms; the chosen size without one."""
+    for step in steps:
+        if step["type"] == "Resize":
+            short, long = step.get("short", 800), step.get("long", 1333)
+            return max(short) if isinstance(short, (list, tuple)) else short, long
+    return chosen
+
+
+def require_resize(config: Config, splits: Sequence[str]) -> None:
+    """Refuse transforms that leave images at their own size, so that the chosen input size would have no effect.
+
+    Raises:
+        ConfigError: no transform of a split resizes the images.
+    """
+    for split in splits:
+        key = f"data.{split}.transforms"
+        steps = config.get(key) or ()
+        if not config.get(f"data.{split}") or not isinstance(steps, (list, tuple)):
+            continue
+        if not any(is_resize(step) for step in steps if isinstance(step, dict)):
+            raise ConfigError(
+                f"{key}: none of them resizes the images (in {config.origin(key)}); put dict(type='Resize', short=..., "
+                "long=...) first, or replace the other transforms by --augment, which keeps the chosen size"
+            )
+
+
+def parse_transforms(listed: Sequence[str | Mapping[str, Any]]) -> Steps:
+    """Read transforms: dicts, names, calls such as ``ColorJitter(p=0.3)``, or ``none`` alone.
+
+    Raises:
+        ConfigError: one is none of these.
+    """
+    if list(listed) == ["none"]:
+        return []
+    return [dict(one) if isinstance(one, Mapping) else _parse(one) for one in listed]
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        if isinstance(node, ast.Call) and not node.args and all(word.arg for word in node.keywords):
+            values = {str(word.arg): literal("--augment", word.value) for word in node.keywords}
+            name = ast.unparse(node.func)
+            return values if name == "dict" else {"type": name, **values}
+        if isinstance(node, (ast.Name, ast.Attribute)):
+            return {"type": ast.unparse(node)}
+    except (SyntaxError, ValueError):
+        pass
+    raise ConfigError(f"--augment {text}: give a name such as HorizontalFlip, or a call such as 'ColorJitter(p=0.3)'")
+
+
+def has_own_data(recipe: Config) -> bool:
+    """Return True if a recipe names a dataset class for training that is not tldet's own."""
+    name = recipe.get("data.train.type")
+    target = lookup(DATASETS, name) if isinstance(name, str) else None
+    return name is not None and not (inspect.isclass(target) and issubclass(target, CocoDataset))

@@ -1,0 +1,144 @@
+"""Checks that a run is resumed as what it was started as: the same arguments, initial weights and classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tldet import checkpoint
+from tldet.errors import CheckpointError, TrainingError
+from tldet.system.inputs import real_path
+from tldet.transfer.class_match import few
+from tldet.transfer.provenance import outline
+
+ARGUMENTS_NAME = "arguments.json"  # in a run's folder, what it was started with
+NEVER = object()  # value of an argument that was not given
+
+
+def refuse_changed_classes(folder: Path, names: Sequence[str], ids: Sequence[int] | None, data: Path, way: str) -> None:
+    """Refuse to resume a run whose classes differ from those of its checkpoints.
+
+    Args:
+        folder: folder of the run.
+        names: current class names of the data, in label order.
+        ids: category ids of the classes; None if the data have none.
+        data: the annotations or the image folder.
+        way: advice on starting a new run from the weights, with ``{weights}`` for the file.
+
+    Raises:
+        TrainingError: the classes differ.
+    """
+    meta = next(_metas(folder), None)
+    if meta is None:  # nothing to resume; the trainer reports this
+        return
+    before, now = list(meta["class_names"]), list(names)
+    change = _change(before, now)
+    if not change and ids is not None and list(meta["category_ids"]) != list(ids):
+        change = f"category ids {list(meta['category_ids'])}, now {list(ids)}"
+    if change:
+        best = folder / "best.pt"
+        weights = best if best.exists() else checkpoint.steps_in(folder)[0]
+        raise TrainingError(
+            f"{data}: its classes have changed since the run in {folder} was started ({change}). Restore the data to "
+            f"resume, or {way.format(weights=weights)}"
+        )
+
+
+def refuse_other_weights(folder: Path, init_from: str | Path | None) -> None:
+    """Refuse to resume a run with other initial weights than it was started with.
+
+    Args:
+        folder: folder of the run.
+        init_from: the checkpoint that is given as initial weights, or None.
+
+    Raises:
+        TrainingError: the run was started with other weights.
+    """
+    meta = next(_metas(folder), None)
+    if meta is None or init_from is None:
+        return
+    before = str(meta["weights_source"])
+    if real_path(before) != real_path(init_from):
+        raise TrainingError(
+            f"--init-from {init_from}: the run in {folder} was started with {before}; leave --init-from out to resume "
+            "it, or choose another folder"
+        )
+
+
+def _metas(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the ``meta`` section of each readable step checkpoint, newest first."""
+    for path in checkpoint.steps_in(folder):
+        with suppress(CheckpointError):
+            yield outline(path)["meta"]
+
+
+def _change(before: Sequence[str], now: Sequence[str]) -> str:
+    """Describe the difference between two lists of class names; empty if they are equal."""
+    gone, new = ([name for name in one if name not in other] for one, other in ((before, now), (now, before)))
+    notes = [f"{word} {few(names)}" for word, names in (("removed:", gone), ("new:", new)) if names]
+    if not notes and before != now:
+        notes.append(f"order {few(before)}, now {few(now)}")
+    return ", ".join(notes)
+
+
+def refuse_other_arguments(folder: Path, given: Mapping[str, object]) -> None:
+    """Refuse to resume a run with other arguments than it was started with.
+
+    Args:
+        folder: folder of the run.
+        given: arguments by name; None where one is not given.
+
+    Raises:
+        TrainingError: an argument differs.
+    """
+    now = plain(given)
+    if not now:
+        return
+    before = _arguments(folder / ARGUMENTS_NAME)
+    if before is None:
+        names = ", ".join(name if name.isupper() else f"--{name}" for name in now)
+        raise TrainingError(f"{folder}: no record of the arguments of the run; leave out {names} to resume it")
+    changed = [
+        _difference(name, value, before) for name, value in now.items() if not _same(value, before.get(name, NEVER))
+    ]
+    if changed:
+        raise TrainingError(
+            f"--resume continues the run in {folder}, which was started with other arguments: {', '.join(changed)}. "
+            "Leave these out, change the config by --cfg-options, such as schedule.steps=2000, or choose another --out"
+        )
+
+
+def _arguments(path: Path) -> dict[str, Any] | None:
+    """Return the recorded arguments of a run; None if there is no record."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _difference(name: str, value: Any, before: Mapping[str, Any]) -> str:
+    option = name if name.isupper() else f"--{name}"
+    shown = option if value is True else f"{option} {_text(value)}"
+    return f"{shown} (was {_text(before[name])})" if name in before else f"{shown} (was not given)"
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def plain(arguments: Mapping[str, object]) -> dict[str, Any]:
+    """Return the arguments that were given, as JSON holds them."""
+    given = {name: value for name, value in arguments.items() if value is not None}
+    loaded: dict[str, Any] = json.loads(json.dumps(given, default=str))
+    return loaded
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return True for equal values, and for two paths of one file."""
+    if isinstance(one, str) and isinstance(other, str):
+        return one == other or real_path(one) == real_path(other)
+    return bool(one == other)

@@ -1,0 +1,188 @@
+"""Options that several kinds of runs share: length, data, settings, output directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tldet.errors import ConfigError, TrainingError
+from tldet.text import counted
+from tldet.workflows.training.options import ABOVE_0, COUNT, FROM_0, REQUIRED, Request, described, flag, option
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+SPLITS = ("train", "val", "test")
+SETTINGS_TITLE = "training settings (default: those of the recipe or config)"
+Unit = Literal["epochs", "minutes", "steps"]
+UNITS: tuple[Unit, ...] = ("epochs", "minutes", "steps")
+
+
+@dataclass(frozen=True)
+class Length:
+    """Length of training.
+
+    Attributes:
+        unit: ``epochs``, ``minutes`` of training time, or optimizer ``steps``.
+        value: how many; 0 steps evaluate and save the initial weights.
+    """
+
+    unit: Unit
+    value: float
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> Length:
+        """Return the length in a ``schedule`` section, or in the record of a run."""
+        return next(cls(unit, section[unit]) for unit in UNITS if section.get(unit) is not None)
+
+    def section(self) -> dict[str, float]:
+        """Return the key of the length in the ``schedule`` section of a config."""
+        return {self.unit: self.value}
+
+    def __str__(self) -> str:
+        if self.unit == "minutes":
+            return f"training time {self.value:g} min"
+        return f"training length {counted(int(self.value), self.unit.removesuffix('s'))}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthOptions(Request):
+    """Options of the length, of which one may be given."""
+
+    epochs: int | None = option(
+        "number of epochs", int, metavar="N", interval=COUNT, sets=["schedule.epochs"], exclusive="length"
+    )
+    minutes: float | None = option(
+        "training time, without start-up and evaluation",
+        float,
+        metavar="M",
+        interval=ABOVE_0,
+        sets=["schedule.minutes"],
+        exclusive="length",
+    )
+    steps: int | None = option(
+        "number of training steps (0: evaluate the initial weights)",
+        int,
+        metavar="N",
+        interval=FROM_0,
+        sets=["schedule.steps"],
+        exclusive="length",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = [flag(unit) for unit in UNITS if getattr(self, unit) is not None]
+        if len(given) > 1:
+            raise ConfigError(f"{given[0]} and {given[1]} exclude each other")
+
+    @property
+    def length(self) -> Length | None:
+        """The user-specified length."""
+        given = ((unit, getattr(self, unit)) for unit in UNITS)
+        return next((Length(unit, value) for unit, value in given if value is not None), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadImageOption(Request):
+    """Option of images that cannot be used."""
+
+    on_bad_image: str | None = option(
+        "images that are missing, unreadable, truncated or of another size than in the JSON: stop before the run "
+        "(error, default) or list and skip them",
+        choices=["error", "skip"],
+        sets=[f"data.{split}.on_bad_image" for split in SPLITS],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(Request):
+    """Options of the data: a folder, or its splits one by one; see :mod:`tldet.data.split_paths`."""
+
+    data: str | Path | None = field(
+        default=None, kw_only=False, metadata=described("folder with images and COCO JSON", metavar="DIR")
+    )
+    train: str | Path | None = option("training annotations", metavar="JSON", sets=["data.train.annotations"])
+    val: str | Path | None = option("validation annotations", metavar="JSON", sets=["data.val.annotations"])
+    images: str | Path | None = option(
+        "image directory of all splits, or its name within each split (default: searched)", metavar="DIR"
+    )
+
+    def paths(self) -> dict[str, str | Path | None]:
+        """Return the user-specified paths by option of the command line."""
+        return {"--data": self.data, "--train": self.train, "--val": self.val, "--images": self.images}
+
+
+def _setting(help: str, kind: type = str, **details: Any) -> Any:
+    """Return an option whose value is that of a key of the config."""
+    return option(help, kind, setting=True, recorded=False, group=SETTINGS_TITLE, **details)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingsOptions(Request):
+    """Options that stand for a key of the config; ``cfg_options`` sets any other key."""
+
+    batch_size: int | Literal["auto"] | None = _setting(
+        "images per training batch; 'auto': the largest that fits into memory",
+        int,
+        metavar="N",
+        interval=COUNT,
+        auto=True,
+        sets=["data.loader.batch_size"],
+    )
+    lr: float | None = _setting(
+        "learning rate, used as given (default: that of the recipe, scaled linearly from its batch size to yours)",
+        float,
+        metavar="LR",
+        interval=ABOVE_0,
+        sets=["optimizer.lr", "optimizer.base_batch"],
+    )
+    device: str | None = _setting("auto, cpu, cuda, cuda:1, ... (default: auto)", metavar="D", sets=["training.device"])
+    workers: int | None = _setting(
+        "image loading processes; 0: none (default: chosen from device and CPU count)",
+        int,
+        metavar="N",
+        interval=FROM_0,
+        sets=["data.loader.workers"],
+    )
+    precision: str | None = _setting("precision of training", choices=PRECISIONS, sets=["training.precision"])
+    on_oom: str | None = _setting(
+        "if a training step runs out of memory: stop (error, default), or halve the micro-batch and double the "
+        "gradient accumulation",
+        choices=["error", "reduce"],
+        sets=["training.on_oom"],
+    )
+    patience: int | None = _setting(
+        "stop early after N validations without a gain (default: never)",
+        int,
+        metavar="N",
+        interval=COUNT,
+        sets=["training.patience"],
+    )
+    compile: bool = _setting("use torch.compile if it makes a measured step faster", bool, sets=["training.compile"])
+    cfg_options: Sequence[str] = option(
+        "set any key of the config", metavar="a.b=c", many=True, recorded=False, group=SETTINGS_TITLE
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRunOptions(Request):
+    """Options of a run that chooses its own config: output directory, seed, and whether it is resumed."""
+
+    out: str | Path = option("output directory", default=REQUIRED, metavar="DIR", recorded=False)
+    seed: int | None = option("random seed (default: 0)", int, metavar="S", sets=["training.seed"])
+    resume: bool = option("resume the run in --out, or start it if there is no checkpoint yet", bool, recorded=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.seed is not None and self.seed < 0:
+            raise TrainingError(f"--seed must be at least 0, not {self.seed}")
+
+    @property
+    def folder(self) -> Path:
+        """The output directory."""
+        return Path(self.out)
+
+    @property
+    def seed_value(self) -> int:
+        """The seed, 0 by default."""
+        return self.seed or 0

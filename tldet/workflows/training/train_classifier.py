@@ -1,0 +1,178 @@
+"""Pre-training a backbone by classification: the same trainer and configs as detection, another model and measure."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F
+
+from tldet.config import Config, build
+from tldet.data.folder import ImageFolderDataset, collate_pictures, collate_whole
+from tldet.data.loader import LoaderSettings, eval_batches
+from tldet.engine.checkpointing import best_of
+from tldet.engine.distributed import World
+from tldet.engine.logging import LOG_NAME, read_log
+from tldet.engine.state import TrainResult, TrainSettings, seed_all
+from tldet.errors import ConfigError
+from tldet.models.classifier import build_classifier
+from tldet.plugins import needed_imports
+from tldet.registry import DATASETS
+from tldet.system.out_of_memory import Smaller
+from tldet.text import counted
+from tldet.transfer.provenance import TASK, export_backbone, outline
+from tldet.workflows.training.assemble import Run, assemble
+from tldet.workflows.training.initial_weights import Source, start_weights
+from tldet.workflows.training.options import Request
+from tldet.workflows.training.parts import PRETRAIN_SCHEMA, Settings, checked_settings, versions
+from tldet.workflows.training.report import early
+from tldet.workflows.training.resume_checks import refuse_changed_classes
+from tldet.workflows.training.run_config import using
+from tldet.workflows.training.run_folder import RunFiles
+from tldet.workflows.training.verdict import judge
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+BACKBONE_NAME = "backbone.safetensors"
+TOP = 5
+NEW_RUN = "start a new run from its weights: another --out and --cfg-options model.backbone.weights={weights}"
+
+
+@dataclass
+class Pretrained:
+    """What pre-training left.
+
+    Attributes:
+        work_dir: the run's folder.
+        train: steps, seconds, checkpoints, the last validation's metrics.
+        backbone: the file a detector's ``model.backbone.weights`` takes; None only where checkpoints were removed.
+        metrics: metrics of the checkpoint that ``backbone`` was exported from; empty if it was not evaluated.
+    """
+
+    work_dir: Path
+    train: TrainResult
+    backbone: Path | None
+    metrics: dict[str, float]
+
+
+def train_classifier(
+    cfg: Config, request: Request, folder: Path, *, resume: bool = False, files: RunFiles | None = None
+) -> Pretrained:
+    """Train a classifier by a config, and export the backbone of its best checkpoint.
+
+    Args:
+        cfg: a config of the form of ``configs/pretrain``.
+        request: shows progress on its console, and brings callbacks.
+        folder: directory of checkpoints, log and ``backbone.safetensors``.
+        resume: resume from the newest readable checkpoint there.
+        files: writes the run's config when training begins.
+
+    Raises:
+        TldetError: the config, the data or a checkpoint is wrong.
+    """
+    with using(folder) as world:
+        settings = checked_settings(cfg, PRETRAIN_SCHEMA)
+        trainer = assemble(_run(cfg, settings, request, folder, world, resume=resume))
+        with files.applied(trainer) if files else nullcontext():
+            result = trainer.run(resume=resume)
+        best = result.best_checkpoint or result.checkpoint
+        backbone = world.first(lambda: export_backbone(best, folder / BACKBONE_NAME) if best else None)
+        metrics = world.first(lambda: dict(outline(best)["meta"]["trained"]["metrics"]) if best else {})
+    outcome = Pretrained(folder, result, backbone, metrics)
+    _report(outcome, settings.training, request.console)
+    return outcome
+
+
+def _run(cfg: Config, settings: Settings, request: Request, folder: Path, world: World, *, resume: bool) -> Run:
+    """Build the data, the classifier with its initial weights, and its evaluation."""
+    seed = settings.training.seed
+    data = world.main_first(lambda: _dataset(cfg, "train", seed))
+    val = _dataset(cfg, "val", seed, data.class_names) if cfg.get("data.val") else None
+    if resume:
+        refuse_changed_classes(folder, data.class_names, None, data.folder, NEW_RUN)
+    seed_all(seed)
+    model = build_classifier(cfg["model"], data.class_names)
+    started = world.main_first(lambda: start_weights(model, Source(resume=resume)))
+    validation = Accuracy(val, settings.loader) if val else None
+    if validation:
+        best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is an error before training
+    meta = _meta(cfg, data)
+    return Run(cfg, settings, folder, model, data, validation, meta, started, request, collate_pictures)
+
+
+def _dataset(cfg: Config, part: str, seed: int, classes: tuple[str, ...] | None = None) -> ImageFolderDataset:
+    section = dict(cfg["data"][part])
+    if section["type"] != ImageFolderDataset.__name__:
+        raise ConfigError(f"data.{part}.type: pre-training takes ImageFolderDataset, not {section['type']}")
+    if classes is not None:
+        section["classes"] = list(classes)
+    dataset: ImageFolderDataset = build(DATASETS, section, f"data.{part}", seed=seed)
+    return dataset
+
+
+def _meta(cfg: Config, data: ImageFolderDataset) -> dict[str, Any]:
+    """What a checkpoint says of itself; the same when a run was resumed."""
+    return {
+        "task": TASK,
+        "class_names": list(data.class_names),
+        "weights_source": cfg.get("model.backbone.weights") or "random",
+        "versions": versions(),
+        "imports": needed_imports(cfg.data),
+    }
+
+
+class Accuracy:
+    """Loss, top-1 and top-5 of a classifier on a data set, from one forward pass a batch.
+
+    Args:
+        dataset: what is measured on.
+        loader: batch size and workers.
+    """
+
+    names = ("top1", "top5")  # the numbers that say how good a model is: larger is better
+    headline = names  # of a short line
+
+    def __init__(self, dataset: ImageFolderDataset, loader: LoaderSettings) -> None:
+        self.dataset, self.loader = dataset, loader
+
+    def __call__(self, model: Any) -> dict[str, float]:
+        """``top1`` and ``top5`` in 0..1, and ``val_loss``: cross-entropy without smoothing or mixing."""
+        device = next(model.parameters()).device
+        loss, right = 0.0, torch.zeros(TOP, dtype=torch.int64)
+        workers, pin = self.loader.worker_count(device), device.type == "cuda"
+        batches = eval_batches(
+            self.dataset, self.loader.eval_batch_size, workers=workers, collate=collate_whole, pin=pin
+        )
+        smaller = Smaller()
+        for batch, logits in (pair for one in batches for pair in smaller(model.predict, one, device)):
+            labels = batch.labels.to(device)
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            best = logits.topk(min(TOP, logits.shape[1])).indices  # (B, T)
+            hits = (best == labels[:, None]).sum(0).cpu()
+            right[: len(hits)] += hits
+        top = (right.cumsum(0) / len(self.dataset)).tolist()
+        return {"top1": top[0], "top5": top[-1], "val_loss": loss / len(self.dataset)}
+
+
+def _report(outcome: Pretrained, training: TrainSettings, console: Console | None) -> None:
+    if console is None:
+        return
+    t, shown = outcome.train, ""
+    if t.metrics and training.validate_every is not None:
+        records = read_log(outcome.work_dir / LOG_NAME)
+        console.print(judge(records, training.best_metric).text, markup=False, highlight=False)
+    if stopped := early(t, training):
+        console.print(stopped, markup=False, highlight=False)
+    if outcome.metrics:
+        top1, top5 = (outcome.metrics[name] for name in Accuracy.names)
+        at = t.step if t.best_step is None else t.best_step
+        shown = f"; weights of step {at}: top-1 {top1:.4f}, top-5 {top5:.4f}"
+    rate = f", {t.seconds / t.step:.2f} s/step" if t.step else ""
+    console.print(f"{counted(t.step, 'step')} in {t.seconds:.0f} s of training{rate}{shown}")
+    console.print(f"backbone: {outcome.backbone}; a detector takes it as model.backbone.weights", highlight=False)

@@ -1,7 +1,0 @@
-"""`tldet extend` as a script."""
-
-import sys
-
-from tldet.cli import entry
-
-entry(["extend", *sys.argv[1:]])

@@ -31,9 +31,9 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--repeats", type=positive_int, metavar="N", help="rounds of each comparison")
     parser.add_argument("--quick", action="store_true", help=QUICK)
     parser.add_argument("--model", action="append", default=[], metavar="NAME", help="only this recipe; repeatable")
-    parser.add_argument("--size", type=positive_int, nargs=2, metavar=("H", "W"), help="pictures of this size")
-    parser.add_argument("--batch", type=positive_int, metavar="B", help="pictures at a time")
-    parser.add_argument("--data", metavar="DIR", help="read the pictures of this COCO-format folder (suite data)")
+    parser.add_argument("--size", type=positive_int, nargs=2, metavar=("H", "W"), help="images of this size")
+    parser.add_argument("--batch", type=positive_int, metavar="B", help="images at a time")
+    parser.add_argument("--data", metavar="DIR", help="read the images of this COCO-format folder (suite data)")
 
 
 def run(args: Namespace, console: Console) -> None:

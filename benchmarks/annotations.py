@@ -15,17 +15,17 @@ from benchmarks.report import Memory, Row
 from benchmarks.suites import Bench
 
 PICTURES, QUICK_PICTURES = 118_287, 2_000  # train2017 has so many
-OBJECTS = 7.27  # a picture, as in train2017
+OBJECTS = 7.27  # an image, as in train2017
 CLASSES = 80
 POINTS = (6, 45)  # of a polygon
 
 
 def reading_rows(bench: Bench) -> list[Row]:
     """The first time, and again from the cache."""
-    pictures = QUICK_PICTURES if bench.quick else PICTURES
-    bench.tell(f"writing annotations of {pictures} pictures")
+    images = QUICK_PICTURES if bench.quick else PICTURES
+    bench.tell(f"writing annotations of {images} images")
     path = bench.folder / "instances.json"
-    each = f"file of {pictures} pictures, {write_annotations(path, pictures) / 2**20:.0f} MB"
+    each = f"file of {images} images, {write_annotations(path, images) / 2**20:.0f} MB"
     warm = bench.folder / "cache"
     _read("ours", path, warm)
     fresh = (bench.folder / f"cache_{number}" for number in itertools.count())
@@ -51,20 +51,20 @@ def _read(which: str, path: Path, cache: Path) -> dict[str, Any]:
     return in_child(f"benchmarks.annotations:{which}", {"TLDET_CACHE": str(cache)}, path=str(path))
 
 
-def write_annotations(path: Path, pictures: int) -> int:
+def write_annotations(path: Path, images: int) -> int:
     """Write boxes and polygons as train2017 has them, the same each time; returns the bytes."""
     random = np.random.default_rng(0)
-    counts = random.poisson(OBJECTS, pictures)
+    counts = random.poisson(OBJECTS, images)
     shapes = [_polygon(random) for _ in range(500)]  # each used many times: only the reading is measured
     categories = ", ".join(f'{{"id": {n}, "name": "class {n}", "supercategory": "x"}}' for n in range(1, CLASSES + 1))
     with path.open("w", encoding="utf-8") as file:
         file.write('{"images": [')
-        for number in range(1, pictures + 1):
+        for number in range(1, images + 1):
             name = f"{number:012d}.jpg"
             comma = ", " if number > 1 else ""
             file.write(f'{comma}{{"license": 1, "file_name": "{name}", "height": 480, "width": 640, "id": {number}}}')
         file.write(f'], "categories": [{categories}], "annotations": [')
-        owners = np.repeat(np.arange(1, pictures + 1), counts).tolist()
+        owners = np.repeat(np.arange(1, images + 1), counts).tolist()
         classes = random.integers(1, CLASSES + 1, len(owners)).tolist()
         chosen = random.integers(0, len(shapes), len(owners)).tolist()
         for number, (owner, category, shape) in enumerate(zip(owners, classes, chosen, strict=True), start=1):

@@ -18,7 +18,7 @@ import torchvision
 from torch import Tensor
 
 from benchmarks.annotations import reading_rows
-from benchmarks.infer import random_picture
+from benchmarks.infer import random_image
 from benchmarks.report import Limit, Row, Suite
 from benchmarks.suites import Bench
 from benchmarks.timing import best_of
@@ -31,7 +31,7 @@ from tldet.data.loader import collate
 from tldet.structures.batch import Batch
 
 SIZE, BATCH = (480, 640), 8
-STORED = (500, 667)  # of generated pictures, about those of COCO
+STORED = (500, 667)  # of generated images, about those of COCO
 PICTURES, QUICK_PICTURES = 64, 8
 PHOTO, QUICK_PHOTO, INPUT = (3024, 4032), (2016, 2688), (800, 1333)
 COLOUR = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.02}
@@ -53,7 +53,7 @@ def run(bench: Bench) -> Suite:
         keys = [SampleKey(epoch, p, number // batch) for number, p in enumerate(jpegs)]
         return [collate([dataset[key] for key in keys[i : i + batch]]) for i in range(0, len(keys), batch)]
 
-    pictures = len(jpegs)
+    images = len(jpegs)
     with one_thread():
         decoding = best_of(lambda: [_decoded(path) for path in paths], 3)
         sides = {
@@ -65,11 +65,11 @@ def run(bench: Bench) -> Suite:
         if not hasattr(torchvision.io, "decode_jpeg"):  # later versions leave decoding to torchcodec
             del sides["torchvision v2 on decode_jpeg"]
         for beside, side in sides.items():
-            compared = bench.compare(f"data beside {beside}", ours, side, 10).divided(pictures)
-            share = Limit(decoding / pictures / compared.ours.median, "of JPEG decoding alone")
-            rate = {"pictures a second on a core": 1 / compared.ours.median}
+            compared = bench.compare(f"data beside {beside}", ours, side, 10).divided(images)
+            share = Limit(decoding / images / compared.ours.median, "of JPEG decoding alone")
+            rate = {"images a second on a core": 1 / compared.ours.median}
             name = f"JPEG to batches of {batch} x {size[0]} x {size[1]}"
-            rows.append(Row(name, beside, compared, "picture", limit=share, checks=rate))
+            rows.append(Row(name, beside, compared, "image", limit=share, checks=rate))
         rows.append(_reduced_row(bench))
     return Suite("data", rows + reading_rows(bench))
 
@@ -78,7 +78,7 @@ def _reduced_row(bench: Bench) -> Row:
     """A photograph much larger than the detector's input."""
     size, (short, long) = QUICK_PHOTO if bench.quick else PHOTO, INPUT
     path = bench.folder / "photograph.jpg"
-    cv2.imwrite(str(path), random_picture(size, 0), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    cv2.imwrite(str(path), random_image(size, 0), [cv2.IMWRITE_JPEG_QUALITY, 90])
     height, width = fitted_size(size, short, long)
     compared = bench.compare(
         "a photograph",
@@ -87,7 +87,7 @@ def _reduced_row(bench: Bench) -> Row:
         10,
     )
     name = f"JPEG of {size[0]} x {size[1]} to {height} x {width}"
-    return Row(name, "decoding it whole", compared, "picture", checks={"read at": f"1/{reduction(size, short, long)}"})
+    return Row(name, "decoding it whole", compared, "image", checks={"read at": f"1/{reduction(size, short, long)}"})
 
 
 def _dataset(bench: Bench, size: tuple[int, int]) -> CocoDataset:
@@ -99,8 +99,8 @@ def _dataset(bench: Bench, size: tuple[int, int]) -> CocoDataset:
     number = QUICK_PICTURES if bench.quick else PICTURES
     folder = bench.data
     if folder is None:
-        bench.tell(f"writing {number} pictures")
-        folder = generate(bench.folder / "pictures", train=number, valid=1, test=1, size=STORED)
+        bench.tell(f"writing {number} images")
+        folder = generate(bench.folder / "images", train=number, valid=1, test=1, size=STORED)
     split = find_layout(folder).train
     dataset = CocoDataset(str(split.annotations), str(split.images), steps)
     dataset.positions = dataset.positions[:number]
@@ -125,8 +125,8 @@ def _decoded(path: Path) -> Any:
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)
 
 
-def _scaled(picture: Any, size: tuple[int, int]) -> Any:
-    return cv2.resize(picture, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+def _scaled(image: Any, size: tuple[int, int]) -> Any:
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def torchvision_side(
@@ -136,8 +136,8 @@ def torchvision_side(
     from torchvision import tv_tensors
     from torchvision.transforms import v2
 
-    colour = v2.RandomApply([v2.ColorJitter(**COLOUR)], p=0.5)
-    steps = v2.Compose([v2.Resize(size), v2.RandomHorizontalFlip(0.5), colour, v2.SanitizeBoundingBoxes()])
+    color = v2.RandomApply([v2.ColorJitter(**COLOUR)], p=0.5)
+    steps = v2.Compose([v2.Resize(size), v2.RandomHorizontalFlip(0.5), color, v2.SanitizeBoundingBoxes()])
     read = _read_pillow if pillow else _read_tensor
     index = dataset.index
 

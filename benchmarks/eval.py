@@ -18,7 +18,7 @@ from benchmarks.timing import Comparison, Times
 from tldet.evaluation.report import METRICS
 
 PICTURES, QUICK_PICTURES = 5000, 200
-FOUND = 100  # detections a picture
+FOUND = 100  # detections an image
 OBJECTS = 7
 CLASSES = 80
 SIZE = (480, 640)
@@ -27,7 +27,7 @@ SIZE = (480, 640)
 def run(bench: Bench) -> Suite:
     """From two files to twelve numbers, and the scoring alone."""
     count = QUICK_PICTURES if bench.quick else PICTURES
-    bench.tell(f"writing {count * FOUND} detections on {count} pictures")
+    bench.tell(f"writing {count * FOUND} detections on {count} images")
     gt, dt = write_files(bench.folder, count)
     told: dict[str, list[dict[str, Any]]] = {"ours": [], "theirs": []}
 
@@ -40,7 +40,7 @@ def run(bench: Bench) -> Suite:
     same = all(one["numbers"] == ours[0]["numbers"] for one in [*ours, *theirs])
     peaks = Memory(max(o["peak_mb"] for o in ours), max(t["peak_mb"] for t in theirs), HOW)
     checks = {"twelve numbers bit-identical": same, "AP": ours[0]["numbers"][0]}
-    each = f"{count * FOUND} detections on {count} pictures"
+    each = f"{count * FOUND} detections on {count} images"
     alone = Comparison(*(Times(tuple(one["score"] for one in one_side)) for one_side in (ours, theirs)))
     rows = [
         Row("from files to numbers", "pycocotools", whole, each, peaks, checks=checks),
@@ -49,13 +49,13 @@ def run(bench: Bench) -> Suite:
     return Suite("eval", rows)
 
 
-def write_files(folder: Path, pictures: int) -> tuple[Path, Path]:
+def write_files(folder: Path, count_images: int) -> tuple[Path, Path]:
     """Ground truth and detections, the same each time: some near an object, most of them not."""
     random = np.random.default_rng(0)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
-    for number, count in enumerate(random.poisson(OBJECTS, pictures).tolist(), start=1):
+    for number, count in enumerate(random.poisson(OBJECTS, count_images).tolist(), start=1):
         images.append({"id": number, "file_name": f"{number}.jpg", "height": SIZE[0], "width": SIZE[1]})
         boxes, classes = _boxes(random, count), random.integers(1, CLASSES + 1, count)
         crowd = random.random(count) < 0.01
@@ -78,7 +78,7 @@ def write_files(folder: Path, pictures: int) -> tuple[Path, Path]:
 
 
 def _boxes(random: np.random.Generator, count: int) -> Any:
-    """(N, 4) xywh of every size inside the picture."""
+    """(N, 4) xywh of every size inside the image."""
     side = np.exp(random.uniform(np.log(8), np.log(300), (count, 2)))
     corner = random.uniform(0, 1, (count, 2)) * (np.array([SIZE[1], SIZE[0]]) - side)
     return np.concatenate([corner, side], 1)

@@ -1,4 +1,4 @@
-"""How time and memory grow with the work: pictures' size, batch, objects, classes, amount of data.
+"""How time and memory grow with the work: images' size, batch, objects, classes, amount of data.
 
 Each point is a process of its own. The work of a curve is what its axis counts; a curve that is steeper than 1 in the
 double logarithm grows faster than the work.
@@ -54,12 +54,12 @@ class Axis:
 
 
 AXES = (
-    Axis("predicting", "pixels of the picture", tuple(n * n for n in (160, 320, 640, 1280)), (64 * 64, 96 * 96)),
-    Axis("batch", "pictures in a training step", (1, 2, 4, 8, 16), (1, 2)),
-    Axis("objects", "objects on each of 2 pictures in a training step", (1, 10, 100, 1000), (1, 10)),
+    Axis("predicting", "pixels of the image", tuple(n * n for n in (160, 320, 640, 1280)), (64 * 64, 96 * 96)),
+    Axis("batch", "images in a training step", (1, 2, 4, 8, 16), (1, 2)),
+    Axis("objects", "objects on each of 2 images in a training step", (1, 10, 100, 1000), (1, 10)),
     Axis("classes", "classes of the detector, a training step", (1, 10, 100, 1000), (1, 10)),
 )
-READING = Axis("reading", "pictures in the annotations", (1_000, 10_000, 100_000), (50, 100))
+READING = Axis("reading", "images in the annotations", (1_000, 10_000, 100_000), (50, 100))
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Curve:
     points: tuple[Point, ...]
 
     def steepest(self, value: Callable[[Point], float], least: float = 0.0) -> float:
-        """The highest slope between neighbours in the double logarithm; a rise that stays below ``least`` is none."""
+        """The highest slope between neighbors in the double logarithm; a rise that stays below ``least`` is none."""
         slopes = [
             math.log(max(value(b), least) / max(value(a), least)) / math.log(b.x / a.x)
             for a, b in pairwise(self.points)
@@ -189,14 +189,14 @@ def _reading_point(bench: Bench) -> Callable[[int], dict[str, Any]]:
 
 
 def predicting(recipe: str, size: list[int], rounds: int) -> dict[str, Any]:
-    """One picture through a detector, in a process of its own."""
-    from benchmarks.infer import random_picture
+    """One image through a detector, in a process of its own."""
+    from benchmarks.infer import random_image
     from tldet.inference.predictor import Predictor
 
     model = _detector(recipe, 80).eval()
-    picture = random_picture((size[0], size[1]), 0)
+    image = random_image((size[0], size[1]), 0)
     predictor = Predictor(model, (), short=min(size), long=max(size), precision=_precision())
-    return _timed(lambda: predictor.predict(picture), rounds)
+    return _timed(lambda: predictor.predict(image), rounds)
 
 
 def training(recipe: str, size: list[int], count: int, objects: int, classes: int, rounds: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""One picture through a detector, beside torchvision's as it is shipped (fp32), each in a process of its own.
+"""One image through a detector, beside torchvision's as it is shipped (fp32), each in a process of its own.
 
-Both have the same random weights, and a least score at which as many detections come out as a picture may have.
+Both have the same random weights, and a least score at which as many detections come out as an image may have.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tldet.engine.precision import Precision
 from tldet.inference.predictor import Predictor, choose_for
 from tldet.models.detector import Detector
 from tldet.structures.detections import Detections
-from tldet.structures.image import Picture
+from tldet.structures.image import ImageArray
 
 SIZE, QUICK_SIZE = (800, 1333), (192, 256)
 INSTANCES = 100
@@ -45,10 +45,10 @@ def run(bench: Bench) -> Suite:
 
 def _rows(bench: Bench, pair: Pair, size: tuple[int, int]) -> list[Row]:
     bench.tell(f"{pair.recipe}: building both sides")
-    pictures = [random_picture(size, seed) for seed in range(bench.batch or 1)]
+    images = [random_image(size, seed) for seed in range(bench.batch or 1)]
     theirs, score = lively(pair, size)
     ours = pair.ours(score).eval()
-    work = Work(pair, score, flops(ours, size) * len(pictures), share_weights(theirs, ours), pictures, bench.folder)
+    work = Work(pair, score, flops(ours, size) * len(images), share_weights(theirs, ours), images, bench.folder)
     work.save(ours, theirs)
     bench.tell(f"{pair.recipe}: choosing the number format")
     chosen = choose_for(ours, torch.device("cpu"), "auto", min(size), max(size))
@@ -68,44 +68,44 @@ class Work:
         score: least score of a detection.
         flops: floating-point operations of our side.
         weights: whether both have the same.
-        pictures: what is predicted on.
-        folder: where the processes of both sides find weights and pictures.
+        images: what is predicted on.
+        folder: where the processes of both sides find weights and images.
     """
 
     pair: Pair
     score: float
     flops: int
     weights: str
-    pictures: list[Picture]
+    images: list[ImageArray]
     folder: Path
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the pictures."""
-        height, width, _ = self.pictures[0].shape
+        """(height, width) of the images."""
+        height, width, _ = self.images[0].shape
         return height, width
 
     @property
     def floats(self) -> list[Tensor]:
-        """The pictures as torchvision takes them."""
-        return [as_floats(picture) for picture in self.pictures]
+        """The images as torchvision takes them."""
+        return [as_floats(image) for image in self.images]
 
     def path(self, what: str) -> str:
         """Of a file of this pair."""
         return str(self.folder / f"{self.pair.recipe}_{what}.pt")
 
     def save(self, ours: Detector, theirs: nn.Module) -> None:
-        """Write both sides' weights and the pictures."""
+        """Write both sides' weights and the images."""
         write_checkpoint(Path(self.path("ours")), self.pair.config(self.score), ours, self.size)
         torch.save(theirs.state_dict(), self.path("theirs"))
-        torch.save({"pictures": [as_pixels(picture).contiguous() for picture in self.pictures]}, self.path("pictures"))
+        torch.save({"images": [as_pixels(image).contiguous() for image in self.images]}, self.path("images"))
 
 
 def _checks(work: Work, ours: Detector, theirs: nn.Module) -> dict[str, Any]:
     """Whether both find the same in fp32."""
     short, long = sorted(work.size)
     predictor = Predictor(ours, (), short=short, long=long, precision=Precision())
-    found, reference = predictor.predict(work.pictures, 0.0), detect(theirs, work.floats)
+    found, reference = predictor.predict(work.images, 0.0), detect(theirs, work.floats)
     checks: dict[str, Any] = {"weights": work.weights}
     checks["detections"] = f"{sum(map(len, found))} and {sum(len(one['scores']) for one in reference)}"
     if work.weights == "shared":
@@ -115,9 +115,9 @@ def _checks(work: Work, ours: Detector, theirs: nn.Module) -> dict[str, Any]:
 
 def _row(bench: Bench, work: Work, precision: Precision, checks: dict[str, Any]) -> Row:
     name, (height, width) = f"{work.pair.recipe} in {precision.name}", work.size
-    given = {"checkpoint": work.path("ours"), "precision": precision.name, "inputs": work.path("pictures")}
+    given = {"checkpoint": work.path("ours"), "precision": precision.name, "inputs": work.path("images")}
     other: dict[str, Any] = {"factory": work.pair.factory, "size": [height, width], "classes": CLASSES}
-    other |= {"score": work.score, "weights": work.path("theirs"), "inputs": work.path("pictures")}
+    other |= {"score": work.score, "weights": work.path("theirs"), "inputs": work.path("images")}
     with (
         Served("benchmarks.own:predicting", **given) as ours,
         Served("benchmarks.peer:predicting", **other) as theirs,
@@ -125,26 +125,26 @@ def _row(bench: Bench, work: Work, precision: Precision, checks: dict[str, Any])
         comparison = bench.compare(name, ours, theirs, 12, warmup=2, self_timed=True)
     memory = Memory(ours.peak_mb, theirs.peak_mb, HOW)
     limit = Limit(work.flops / comparison.ours.median / machine_peak(precision.dtype), PEAK)
-    each = f"picture of {height} x {width}" if len(work.pictures) == 1 else f"batch of {len(work.pictures)} pictures"
+    each = f"image of {height} x {width}" if len(work.images) == 1 else f"batch of {len(work.images)} images"
     return Row(name, "torchvision in fp32", comparison, each, memory, limit, checks)
 
 
 def lively(pair: Pair, size: tuple[int, int]) -> tuple[nn.Module, float]:
-    """Torchvision's detector, and the least score at which 100 detections come out on a random picture."""
+    """Torchvision's detector, and the least score at which 100 detections come out on a random image."""
     theirs = pair.theirs(size).eval()
     set_score(theirs, 0.0)
-    scores = detect(theirs, [as_floats(random_picture(size, 0))])[0]["scores"]
+    scores = detect(theirs, [as_floats(random_image(size, 0))])[0]["scores"]
     score = 0.999 * float(scores[:INSTANCES].min()) if len(scores) else 0.0
     set_score(theirs, score)
     return theirs, score
 
 
-def as_floats(picture: Picture) -> Tensor:
-    """(3, H, W) float32 in 0..1, as torchvision's detectors take pictures."""
-    return as_pixels(picture).contiguous().float() / 255
+def as_floats(image: ImageArray) -> Tensor:
+    """(3, H, W) float32 in 0..1, as torchvision's detectors take images."""
+    return as_pixels(image).contiguous().float() / 255
 
 
-def random_picture(size: tuple[int, int], seed: int) -> Picture:
+def random_image(size: tuple[int, int], seed: int) -> ImageArray:
     """(H, W, 3) uint8: smooth noise, as photographs are smooth."""
     import cv2
 
@@ -163,7 +163,7 @@ def agreement(theirs: dict[str, Tensor], ours: Detections, pair: Pair) -> float:
 
 
 def flops(model: Detector, size: tuple[int, int]) -> int:
-    """Floating-point operations of one picture, those of convolutions and matrix products."""
+    """Floating-point operations of one image, those of convolutions and matrix products."""
     height, width = (-(-side // 32) * 32 for side in size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval().predict_tensor(torch.randn(1, 3, height, width))

@@ -16,7 +16,7 @@ from tldet.engine.precision import cpu_has_bf16
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "albumentations", "pycocotools", "hotcoco", "av")
 BUSY = 0.25  # load a core above which times say little
 SIDE = 2048  # of the matrices multiplied
-MAP = (100, 168, 256)  # height, width and channels of the map convolved, P3 of a picture of 800 x 1333
+MAP = (100, 168, 256)  # height, width and channels of the map convolved, P3 of an image of 800 x 1333
 PEAK = "of the fastest matrix product or convolution in the same format"
 
 

@@ -10,12 +10,12 @@ from tldet.cli.process import import_without_compiler, keep_freed_memory, return
 
 
 def predicting(checkpoint: str, precision: str, inputs: str) -> Callable[[], object]:
-    """Prediction on the pictures of a file."""
+    """Prediction on the images of a file."""
     keep_freed_memory()
     import_without_compiler()
     from tldet.inference.predictor import load
 
     predictor = load(checkpoint, "cpu", precision)
     return_free_memory()
-    pictures = list(torch.load(inputs, weights_only=True)["pictures"])
-    return lambda: predictor.predict(pictures, 0.0, len(pictures))
+    images = list(torch.load(inputs, weights_only=True)["images"])
+    return lambda: predictor.predict(images, 0.0, len(images))

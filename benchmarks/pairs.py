@@ -43,7 +43,7 @@ class Pair:
     masks: bool = False
 
     def theirs(self, size: tuple[int, int]) -> nn.Module:
-        """Torchvision's, with spread weights, for pictures that need no scaling."""
+        """Torchvision's, with spread weights, for images that need no scaling."""
         model = peer.build(self.factory, size, CLASSES)
         spread_weights(model)
         return model
@@ -130,7 +130,7 @@ def share_weights(theirs: nn.Module, ours: Detector) -> str:
 
 
 def write_checkpoint(path: Path, config: dict[str, Any], model: Detector, size: tuple[int, int]) -> Path:
-    """A detector's checkpoint, for pictures that need no scaling."""
+    """A detector's checkpoint, for images that need no scaling."""
     names = [f"class {number}" for number in range(config["model"]["head"]["num_classes"])]
     sides = {"short": min(size), "long": max(size)}
     meta = {"class_names": names, "category_ids": list(range(1, len(names) + 1)), "input": sides}

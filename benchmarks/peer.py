@@ -15,16 +15,16 @@ RATE = 1e-9  # so small that every step is the same work
 
 
 def build(factory: str, size: tuple[int, int], classes: int) -> nn.Module:
-    """One of torchvision's, with random weights, for pictures that need no scaling."""
+    """One of torchvision's, with random weights, for images that need no scaling."""
     made = getattr(torchvision.models.detection, factory)
     sides = {"min_size": min(size), "max_size": max(size)}
     return cast(nn.Module, made(weights=None, weights_backbone=None, num_classes=classes, **sides))
 
 
 @torch.inference_mode()
-def detect(model: nn.Module, pictures: list[Tensor]) -> list[dict[str, Tensor]]:
-    """What it finds on (3, H, W) float32 pictures in 0..1."""
-    found: list[dict[str, Tensor]] = model(pictures)
+def detect(model: nn.Module, images: list[Tensor]) -> list[dict[str, Tensor]]:
+    """What it finds on (3, H, W) float32 images in 0..1."""
+    found: list[dict[str, Tensor]] = model(images)
     return found
 
 
@@ -51,26 +51,26 @@ def freeze(model: nn.Module) -> None:
 def predicting(
     factory: str, size: list[int], classes: int, weights: str, score: float, inputs: str
 ) -> Callable[[], object]:
-    """Prediction on the pictures of a file."""
+    """Prediction on the images of a file."""
     model = build(factory, (size[0], size[1]), classes).eval()
     model.load_state_dict(torch.load(weights, weights_only=True))
     set_score(model, score)
-    pictures = [picture.float() / 255 for picture in torch.load(inputs, weights_only=True)["pictures"]]
-    return lambda: detect(model, pictures)
+    images = [image.float() / 255 for image in torch.load(inputs, weights_only=True)["images"]]
+    return lambda: detect(model, images)
 
 
 def training(factory: str, size: list[int], classes: int, weights: str, inputs: str) -> Callable[[], object]:
-    """A step on the pictures and targets of a file, as torchvision's reference script takes it."""
+    """A step on the images and targets of a file, as torchvision's reference script takes it."""
     model = build(factory, (size[0], size[1]), classes).train()
     model.load_state_dict(torch.load(weights, weights_only=True))
     freeze(model)
     given = torch.load(inputs, weights_only=True)
-    pictures = [picture.float() / 255 for picture in given["pictures"]]
+    images = [image.float() / 255 for image in given["images"]]
     targets: list[dict[str, Tensor]] = given["targets"]
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], RATE, 0.9)
 
     def step() -> None:
-        losses: dict[str, Tensor] = model(pictures, [dict(target) for target in targets])
+        losses: dict[str, Tensor] = model(images, [dict(target) for target in targets])
         optimizer.zero_grad()
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
         optimizer.step()

@@ -42,16 +42,16 @@ def benchmark(
         repeats: rounds of each comparison.
         quick: small sizes and two rounds.
         models: recipes; by default all that have a counterpart.
-        size: (height, width) of pictures.
-        batch: pictures at a time.
-        data: a COCO-format folder whose pictures are read.
+        size: (height, width) of images.
+        batch: images at a time.
+        data: a COCO-format folder whose images are read.
         console: shows progress and tables.
 
     Returns:
         ``environment`` and ``suites``, as the JSON has them.
 
     Raises:
-        ConfigError: a picture side is below 32.
+        ConfigError: an image side is below 32.
         DataError: the JSON cannot be written, or ``data`` cannot be used.
     """
     if size is not None and min(size) < 32:

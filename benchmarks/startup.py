@@ -48,7 +48,7 @@ def _call(arguments: Sequence[str]) -> None:
 
 
 def _one_step(folder: Path) -> Path:
-    """A config of one step on generated pictures, of which nothing is measured before or after."""
+    """A config of one step on generated images, of which nothing is measured before or after."""
     generate(folder / "digits", train=4, valid=1, test=1, size=(96, 128))
     config = load("retinanet_lite0")
     config.data["model"]["head"]["num_classes"] = 10

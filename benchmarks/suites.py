@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from benchmarks.report import Suite
 
 SUITES = {
-    "infer": "one picture through a detector, beside torchvision's (about 5 minutes a model on 2 cores)",
+    "infer": "one image through a detector, beside torchvision's (about 5 minutes a model on 2 cores)",
     "train": "one training step, beside torchvision's; the trainer's own part (about 5 minutes a model)",
     "data": "JPEG to batch, beside torchvision's transforms; reading annotations (about 6 minutes)",
     "eval": "COCO numbers of 500,000 detections, beside pycocotools (about 5 minutes)",
@@ -34,9 +34,9 @@ class Bench:
         quick: small sizes, two rounds.
         repeats: rounds; None takes each suite's own number.
         models: recipes; empty takes all that are known.
-        size: (height, width) of the pictures of a model; None takes each suite's own.
-        batch: pictures at a time; None takes each suite's own.
-        data: a COCO-format folder whose pictures are read; None generates some.
+        size: (height, width) of the images of a model; None takes each suite's own.
+        batch: images at a time; None takes each suite's own.
+        data: a COCO-format folder whose images are read; None generates some.
         limit: seconds after which a comparison takes no further round.
         tell: shows what is being done.
     """

@@ -54,7 +54,7 @@ class Comparison:
         return Times(tuple(theirs / max(ours, 1e-12) for ours, theirs in pairs))
 
     def divided(self, parts: int) -> Comparison:
-        """The same for one of ``parts`` equal parts of what was timed (a picture of a batch, a step of many)."""
+        """The same for one of ``parts`` equal parts of what was timed (an image of a batch, a step of many)."""
         ours, theirs = (tuple(s / parts for s in side.samples) for side in (self.ours, self.theirs))
         return Comparison(Times(ours), Times(theirs))
 

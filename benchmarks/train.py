@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.child import HOW, Served
-from benchmarks.infer import random_picture
+from benchmarks.infer import random_image
 from benchmarks.machine import PEAK, machine_peak
 from benchmarks.overhead import trainer_row
 from benchmarks.pairs import CLASSES, PAIRS, Pair, chosen_pairs, share_weights
@@ -31,7 +31,7 @@ from tldet.structures.batch import Batch
 from tldet.structures.target import Target
 
 SIZE, QUICK_SIZE, BATCH = (480, 640), (96, 128), 2
-OBJECTS = 8  # a picture
+OBJECTS = 8  # an image
 
 
 def run(bench: Bench) -> Suite:
@@ -90,13 +90,13 @@ def _as_theirs(batch: Batch, first: int) -> dict[str, Any]:
     for target in batch.targets:
         entry = {"boxes": target.boxes, "labels": target.labels + first}
         targets.append(entry if target.masks is None else {**entry, "masks": target.masks})
-    return {"pictures": batch.images, "targets": targets}
+    return {"images": batch.images, "targets": targets}
 
 
 def make_batch(
     size: tuple[int, int], count: int, *, objects: int = OBJECTS, classes: int = 80, with_masks: bool = False
 ) -> Batch:
-    """Pictures with objects of random places, sizes and classes."""
+    """Images with objects of random places, sizes and classes."""
     random = np.random.default_rng(0)
     targets = []
     for number in range(count):
@@ -106,8 +106,8 @@ def make_batch(
         labels = torch.from_numpy(random.integers(0, classes, objects))
         masks = torch.stack([_inside(box, size) for box in boxes]) if with_masks else None
         targets.append(Target(boxes, labels, torch.zeros(objects, dtype=torch.bool), number, masks))
-    pictures = np.stack([random_picture(size, number).transpose(2, 0, 1) for number in range(count)])
-    return Batch(torch.from_numpy(pictures), [size] * count, targets, [size] * count)
+    images = np.stack([random_image(size, number).transpose(2, 0, 1) for number in range(count)])
+    return Batch(torch.from_numpy(images), [size] * count, targets, [size] * count)
 
 
 def _inside(box: Tensor, size: tuple[int, int]) -> Tensor:

@@ -18,7 +18,7 @@ from tldet.inference.threads import grouped
 from tldet.inference.video import Video
 from tldet.inference.writer import VideoWriter
 from tldet.models.detector import build_detector
-from tldet.structures.image import Picture
+from tldet.structures.image import ImageArray
 
 RECIPE = "faster_rcnn_lite0"
 SIZE, QUICK_SIZE = (360, 640), (96, 160)
@@ -36,16 +36,16 @@ def run(bench: Bench) -> Suite:
         for frame in frames(count, size=SIZE):
             writer.write(resize_to(frame, size))
     saved = _saved(bench.folder / "random.pt", recipe, size)
-    predictor, pictures = load(saved, "cpu"), [frame.image for frame in Video(clip)]
-    score = _score(predictor, pictures[0])
-    boxes = [len(predictor.predict(picture, score)) for picture in pictures[:5]]
+    predictor, images = load(saved, "cpu"), [frame.image for frame in Video(clip)]
+    score = _score(predictor, images[0])
+    boxes = [len(predictor.predict(image, score)) for image in images[:5]]
 
     def whole() -> float:
         return predict(saved, [clip], out=bench.folder / "drawn", score=score, device="cpu", overwrite=True).seconds
 
     def alone(together: int) -> float:
         start = time.perf_counter()
-        for some in grouped(pictures, together):
+        for some in grouped(images, together):
             predictor.predict(some, score, together)
         return time.perf_counter() - start
 
@@ -72,7 +72,7 @@ def _saved(path: Path, recipe: str, size: tuple[int, int]) -> Path:
     return write_checkpoint(path, config, model, size)
 
 
-def _score(predictor: Predictor, picture: Picture) -> float:
+def _score(predictor: Predictor, image: ImageArray) -> float:
     """The score of the tenth detection: a random model's scores mean nothing, but drawing them takes time."""
-    scores = predictor.predict(picture, 0.0).scores
+    scores = predictor.predict(image, 0.0).scores
     return float(scores[:SHOWN].min()) if len(scores) else 0.0

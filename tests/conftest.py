@@ -29,7 +29,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small generated data set: train, valid and test folders of 96 x 128 pictures."""
+    """A small generated data set: train, valid and test folders of 96 x 128 images."""
     from tldet.data.digits import generate
 
     return generate(tmp_path_factory.mktemp("digits"), train=16, valid=6, test=6, size=(96, 128))

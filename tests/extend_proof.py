@@ -20,10 +20,10 @@ OLD, NEW = ("RBC", "WBC"), ("Platelets",)
 
 
 def make_data(source: Path, out: Path) -> None:
-    """The three JSON files; pictures without an object stay in all of them."""
+    """The three JSON files; images without an object stay in all of them."""
     for part, names, file in (("train", NEW, "old_train"), ("test", NEW, "old_test"), ("train", OLD, "new_train")):
-        made = write_base(source / "coco" / f"{part}.json", names, out / f"{file}.json", keep_pictures=True)
-        sys.stdout.write(f"{made.path}: {made.pictures} pictures, {made.objects} objects" + "\n")
+        made = write_base(source / "coco" / f"{part}.json", names, out / f"{file}.json", keep_images=True)
+        sys.stdout.write(f"{made.path}: {made.images} images, {made.objects} objects" + "\n")
 
 
 def show_table(joint: Path, folders: list[Path]) -> None:

@@ -1,10 +1,10 @@
-"""Take labels away from a COCO JSON: one half of the pictures keeps some classes, the other half the rest.
+"""Take labels away from a COCO JSON: one half of the images keeps some classes, the other half the rest.
 
     python tests/halves.py TRAIN.json OUT.json RBC [MORE NAMES ...]
 
-The pictures are dealt out at random, the same for the same file. Those of the first half keep the objects of the named
-classes and say so (``labelled_category_ids``), those of the second half keep the objects of the others. How near a
-training on OUT.json comes to one on TRAIN.json tells what is learnt from pictures that are labelled in part.
+The images are dealt out at random, the same for the same file. Those of the first half keep the objects of the named
+classes and say so (``labeled_category_ids``), those of the second half keep the objects of the others. How near a
+training on OUT.json comes to one on TRAIN.json tells what is learned from images that are labeled in part.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 
 def halves(whole: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    """``whole`` with each picture labelled for one of two sets of classes."""
+    """``whole`` with each image labeled for one of two sets of classes."""
     every = [category["id"] for category in whole["categories"]]
     named = [category["id"] for category in whole["categories"] if category["name"] in names]
     parts = (named, [key for key in every if key not in named])
@@ -30,7 +30,7 @@ def halves(whole: dict[str, Any], names: set[str]) -> dict[str, Any]:
     kept = {key: parts[0 if key in first else 1] for key in order}
     return {
         **whole,
-        "images": [{**image, "labelled_category_ids": kept[image["id"]]} for image in whole["images"]],
+        "images": [{**image, "labeled_category_ids": kept[image["id"]]} for image in whole["images"]],
         "annotations": [a for a in whole["annotations"] if a["category_id"] in kept[a["image_id"]]],
     }
 

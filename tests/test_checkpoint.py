@@ -133,8 +133,8 @@ def test_one_without_a_version_is_none_of_ours(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("head", "now"),
     [
-        ({"settings": {"normalise": "batch", "score": 0.1}}, {"settings": {"loss_normalizer": "batch", "score": 0.1}}),
-        ({"settings": {"normalise": "picture"}}, {"settings": {"loss_normalizer": "image"}}),
+        ({"settings": {"normalize": "batch", "score": 0.1}}, {"settings": {"loss_normalizer": "batch", "score": 0.1}}),
+        ({"settings": {"normalize": "image"}}, {"settings": {"loss_normalizer": "image"}}),
         ({"mask": {"binary_targets": True}}, {"mask": {"targets": "mmdet"}}),
         ({"mask": {"binary_targets": False, "pool": 14}}, {"mask": {"targets": "torchvision", "pool": 14}}),
         ({"settings": {"score": 0.1}, "mask": None}, {"settings": {"score": 0.1}, "mask": None}),

@@ -17,7 +17,7 @@ from tldet.data.transforms import Pipeline
 from tldet.engine.state import TrainSettings
 from tldet.errors import ConfigError
 from tldet.models.detector import build_detector
-from tldet.models.meta_tensors import hollow
+from tldet.models.meta_tensors import without_storage
 from tldet.transfer.param_groups import build_optimizer
 from tldet.workflows.training.parts import PRETRAIN_SCHEMA, SCHEMA, checked_settings
 
@@ -250,10 +250,10 @@ def test_values_out_of_range_are_named_by_their_key(name: str, options: str, exp
     model = load(name, parse_options(re.split(r" (?=model\.)", options)))["model"]
     model["backbone"]["weights"] = None
     if expected is None:
-        hollow(lambda: build_detector(model))
+        without_storage(lambda: build_detector(model))
         return
     with pytest.raises(ConfigError) as raised:
-        hollow(lambda: build_detector(model))
+        without_storage(lambda: build_detector(model))
     assert str(raised.value).startswith(expected)
     assert "\n" not in str(raised.value)
 

@@ -26,8 +26,8 @@ PLAIN = (str, int, float, bool, type(None), Tensor, bytes)
 ZIP_START, PICKLE_START = b"PK", b"\x80\x02"  # of torch's files, new and old
 # Settings of a head in older checkpoints (section, name, value), and name and value of the same meaning now.
 OLDER: Mapping[tuple[str, str, Any], tuple[str, Any]] = {
-    ("settings", "normalise", "batch"): ("loss_normalizer", "batch"),
-    ("settings", "normalise", "picture"): ("loss_normalizer", "image"),
+    ("settings", "normalize", "batch"): ("loss_normalizer", "batch"),
+    ("settings", "normalize", "image"): ("loss_normalizer", "image"),
     ("mask", "binary_targets", True): ("targets", "mmdet"),
     ("mask", "binary_targets", False): ("targets", "torchvision"),
 }

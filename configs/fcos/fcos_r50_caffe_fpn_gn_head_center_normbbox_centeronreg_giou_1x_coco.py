@@ -1,5 +1,5 @@
 # Published: box AP 38.7 on COCO val2017 (mmdet model zoo, configs/fcos/metafile.yml,
-# fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco): centre sampling, distances in strides,
+# fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco): center sampling, distances in strides,
 # centerness on the box tower, GIoU. The backbone has caffe's strides, its BatchNorms folded to scales, blue first;
 # weights: open-mmlab://detectron2/resnet50_caffe.
 _base_ = [

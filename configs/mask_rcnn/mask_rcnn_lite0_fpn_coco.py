@@ -1,4 +1,4 @@
-# For small machines; no published AP. Pictures of 320 x 448.
+# For small machines; no published AP. Images of 320 x 448.
 _base_ = [
     '../_base_/models/mask_rcnn_lite0_fpn.py',
     '../_base_/datasets/coco_detection.py',

@@ -87,7 +87,7 @@ def test_growth(tmp_path: Path) -> None:
     assert cv2.imread(str(tmp_path / "grown.png")) is not None
 
 
-def test_a_curve_s_slope_is_the_steepest_between_neighbours() -> None:
+def test_a_curve_s_slope_is_the_steepest_between_neighbors() -> None:
     values = ((1, 1.0, 1.0), (10, 2.0, 20.0), (100, 40.0, 3000.0))
     curve = growth.Curve("a", "things", tuple(growth.Point(x, Times((t,)), mb) for x, t, mb in values))
     assert curve.of_time == pytest.approx(math.log10(20))

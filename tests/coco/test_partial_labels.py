@@ -1,4 +1,4 @@
-"""The table of what pictures were labelled for."""
+"""The table of what images were labeled for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tldet.coco.partial_labels import labelled_table
+from tldet.coco.partial_labels import labeled_table
 from tldet.errors import DataError
 
 COLUMNS = {7: 0, 3: 1, 12: 2}
@@ -23,15 +23,15 @@ COLUMNS = {7: 0, 3: 1, 12: 2}
     ],
 )
 def test_the_table(stated: Any, expected: Any) -> None:
-    table = labelled_table(stated, COLUMNS, str)
+    table = labeled_table(stated, COLUMNS, str)
     assert (None if table is None else table.tolist()) == expected
 
 
 def test_an_unknown_id_is_named() -> None:
     with pytest.raises(DataError) as raised:
-        labelled_table([None, [3, 4]], COLUMNS, lambda row: f"a.json: image {row}")
+        labeled_table([None, [3, 4]], COLUMNS, lambda row: f"a.json: image {row}")
     assert str(raised.value) == (
-        "a.json: image 1 has unknown category id 4 in labelled_category_ids; there are 7, 3, 12"
+        "a.json: image 1 has unknown category id 4 in labeled_category_ids; there are 7, 3, 12"
     )
     with pytest.raises(DataError, match=r"there are 0, 1, 2, 3, 4, 5, 6, 7, \.\.\.$"):
-        labelled_table([[99]], {i: i for i in range(20)}, str)
+        labeled_table([[99]], {i: i for i in range(20)}, str)

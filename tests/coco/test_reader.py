@@ -266,12 +266,12 @@ def test_roboflow_s_supercategory(
 
 def test_a_class_of_the_model_is_no_unused_entry(tmp_path: Path) -> None:
     """A split without an object of a class must not make the class an unlabeled one."""
-    labelled = [{"id": 7, "file_name": "a.jpg", "width": 100, "height": 80, "labelled_category_ids": [0, 3]}]
-    for images in ({}, {"images": labelled}):
+    labeled = [{"id": 7, "file_name": "a.jpg", "width": 100, "height": 80, "labeled_category_ids": [0, 3]}]
+    for images in ({}, {"images": labeled}):
         path = write(tmp_path, box(), categories=roboflow(), **images)
         index = AnnotationIndex.load(path, ["cells", "cat"])
         assert (index.class_names, index.category_ids) == (("cells", "cat"), (0, 3))
-        assert index.labelled is None or index.labelled.all()
+        assert index.labeled is None or index.labeled.all()
         assert index.labels.tolist() == [1]
 
 

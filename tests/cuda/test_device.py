@@ -18,7 +18,7 @@ from tldet.models.normalizers import LossNormalizers
 from tldet.models.ops.roi_align import Pool
 from tldet.models.pooling import pool_regions
 from tldet.models.postprocess import batched_nms
-from tldet.structures.batch import LabelledBatch
+from tldet.structures.batch import LabeledBatch
 from tldet.structures.detections import Detections
 from tldet.structures.masks import InstanceMasks
 from tldet.structures.target import Target
@@ -78,7 +78,7 @@ def target(**more: Tensor) -> Target:
 
 
 def test_a_target_knows_its_rows_on_the_device() -> None:
-    one = target(labelled=torch.tensor([True, False]))
+    one = target(labeled=torch.tensor([True, False]))
     assert one.known.objects.tolist() == [0, 2]
     assert one.known.crowds.tolist() == [1]
     assert one.partial
@@ -88,7 +88,7 @@ def test_a_target_knows_its_rows_on_the_device() -> None:
         assert (known.objects.is_cuda, there.partial, gpu.total()) == (True, True, 0)
         assert known.objects.tolist() == [0, 2]
         assert known.crowds.tolist() == [1]
-        changed = replace(there, ignore=~there.ignore, labelled=None)  # nothing is known about other tensors
+        changed = replace(there, ignore=~there.ignore, labeled=None)  # nothing is known about other tensors
         assert changed.known.objects.tolist() == [1]
         assert not changed.partial
 
@@ -184,7 +184,7 @@ class Sum(nn.Module):
         super().__init__()
         self.fc, self.normalizers = nn.Linear(3, 1), LossNormalizers("running", positives=2.0)
 
-    def forward(self, one: LabelledBatch) -> dict[str, Tensor]:
+    def forward(self, one: LabeledBatch) -> dict[str, Tensor]:
         total = self.fc(one.images).sum()
         return {"loss": total / self.normalizers.divisor("positives", len(one), len(one))}
 
@@ -198,7 +198,7 @@ def test_a_training_step_needs_no_float64_where_there_is_none(monkeypatch: pytes
         model = Sum().to("cuda")
         stepper = Stepper(model, torch.optim.AdamW(model.parameters()), Precision("fp32", "cuda"), clip_norm=1.0)
         gpu.reset()
-        window.add(stepper([LabelledBatch(torch.ones(2, 3), torch.zeros(2), ["a", "b"])]).parts)
+        window.add(stepper([LabeledBatch(torch.ones(2, 3), torch.zeros(2), ["a", "b"])]).parts)
         assert gpu.total() == 1
         means = window.take()
     assert gpu.doubles == {}

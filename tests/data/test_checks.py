@@ -18,7 +18,7 @@ from tldet.data.checks import check_file, find_faults, read_header
 from tldet.data.coco import CocoDataset
 from tldet.data.file_names import resolve_names
 from tldet.data.image_size import Limits
-from tldet.data.images import read_image, require_pictures
+from tldet.data.images import read_image, require_images
 from tldet.errors import DataError
 from tldet.workflows.training.parts import check_images, check_objects
 
@@ -278,7 +278,7 @@ def test_names_that_no_file_has(tmp_path: Path) -> None:
         faults = find_faults(tmp_path, one, sizes, tmp_path / "some.json", range(len(names)))
         assert [(fault.position, fault.problem) for fault in faults] == [(n, "no such file") for n in range(5)]
     with pytest.raises(DataError, match=r"5 of 6 images of .* missing: xxx"):
-        require_pictures(tmp_path, names, tmp_path / "some.json")
+        require_images(tmp_path, names, tmp_path / "some.json")
 
 
 @pytest.mark.parametrize(

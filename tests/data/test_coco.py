@@ -1,4 +1,4 @@
-"""CocoDataset: the masks it reads, what is said of those that are none, and what a picture was labelled for."""
+"""CocoDataset: the masks it reads, what is said of those that are none, and what an image was labeled for."""
 
 from __future__ import annotations
 
@@ -90,29 +90,29 @@ def test_masks(tmp_path: Path, segmentation: Any, pixels: int) -> None:
         ({"classes": ["x", "y", "z"]}, [False, True, False], "2 of 2 images"),
     ],
 )
-def test_a_target_says_what_its_picture_was_labelled_for(
+def test_a_target_says_what_its_image_was_labeled_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, options: dict[str, Any], first: list[bool] | None, said: str
 ) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((*SIZE, 3), np.uint8))
     one = {"file_name": "a.png", "width": SIZE[1], "height": SIZE[0]}
-    images = [{"id": 1, "labelled_category_ids": [4], **one}, {"id": 2, **one}]
+    images = [{"id": 1, "labeled_category_ids": [4], **one}, {"id": 2, **one}]
     objects = [{"id": i, "image_id": 1, "category_id": 2 * i, "bbox": [1, 1, 4, 3]} for i in (1, 2)]
     whole = {"images": images, "categories": [{"id": 2, "name": "x"}, {"id": 4, "name": "y"}], "annotations": objects}
     (tmp_path / "some.json").write_text(json.dumps(whole))
     caplog.set_level("INFO")
     data = CocoDataset(str(tmp_path / "some.json"), str(tmp_path), **options)
     partly, other = data[0].target, data[1].target
-    assert len(partly) == 2, "also the object of a class that was not labelled is learnt"
-    assert (None if partly.labelled is None else partly.labelled.tolist()) == first
-    assert (other.labelled is None) == ("z" not in options.get("classes", []))
+    assert len(partly) == 2, "also the object of a class that was not labeled is learned"
+    assert (None if partly.labeled is None else partly.labeled.tolist()) == first
+    assert (other.labeled is None) == ("z" not in options.get("classes", []))
     assert said in caplog.text
 
 
-def test_boxes_fit_a_picture_that_was_decoded_smaller(tmp_path: Path) -> None:
+def test_boxes_fit_an_image_that_was_decoded_smaller(tmp_path: Path) -> None:
     """The box of a square is where the square is, and the same as without the short cut."""
-    picture = np.zeros((960, 1280, 3), np.uint8)
-    picture[240:480, 640:960] = 255
-    cv2.imwrite(str(tmp_path / "a.jpg"), picture)
+    image = np.zeros((960, 1280, 3), np.uint8)
+    image[240:480, 640:960] = 255
+    cv2.imwrite(str(tmp_path / "a.jpg"), image)
     one = {"id": 5, "image_id": 9, "category_id": 1, "bbox": [640, 240, 320, 240]}
     images = [{"id": 9, "file_name": "a.jpg", "width": 1280, "height": 960}]
     whole = {"images": images, "categories": [{"id": 1, "name": "x"}], "annotations": [one]}

@@ -81,8 +81,8 @@ def test_classes_of_a_model_are_matched_by_name() -> None:
     assert data.class_names == ("c", "b")
     assert [len(data[i].target) for i in range(4)] == [0, 1, 0, 1]
     assert data[1].target.labels.tolist() == [1]
-    assert data[1].target.labelled is not None
-    assert data[1].target.labelled.tolist() == [False, True]
+    assert data[1].target.labeled is not None
+    assert data[1].target.labeled.tolist() == [False, True]
     with pytest.raises(DataError, match="no class in common"):
         wrapped(Images(), classes=("x",))
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tldet.data.dataset import SampleKey
-from tldet.data.folder import ImageFolderDataset, collate_pictures, collate_whole, find_parts, held_out, scan
+from tldet.data.folder import ImageFolderDataset, collate_images, collate_whole, find_splits, held_out, scan
 from tldet.data.loader import BatchOrder, eval_batches, train_batches
 from tldet.errors import DataError
 
@@ -27,7 +27,7 @@ MIDDLE: list[dict[str, Any]] = [{"type": "CenterCrop", "size": 24, "share": 0.75
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three classes of 3, 10 and 20 pictures, wide and tall."""
+    """Three classes of 3, 10 and 20 images, wide and tall."""
     random = np.random.default_rng(0)
     for name, count in (("ant", 3), ("bee", 10), ("cat", 20)):
         (tmp_path / "train" / name / "deep").mkdir(parents=True)
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
             size = (40, 60, 3) if i % 2 else (60, 40, 3)
             place = tmp_path / "train" / name / ("deep" if i == 0 else "") / f"{i}.png"
             cv2.imwrite(str(place), random.integers(0, 256, size, np.uint8))
-    (tmp_path / "train" / "bee" / "notes.txt").write_text("no picture")
+    (tmp_path / "train" / "bee" / "notes.txt").write_text("no image")
     (tmp_path / "train" / ".cache").mkdir()
     return tmp_path / "train"
 
@@ -59,7 +59,7 @@ def test_a_part_of_each_class_is_held_out_and_the_same_for_a_seed(folder: Path) 
     assert held == names("measure", 1) != names("measure", 2)
 
 
-def test_a_single_picture_is_trained_on() -> None:
+def test_a_single_image_is_trained_on() -> None:
     assert held_out(np.array([0, 1, 1]), 0.9, 0).tolist().count(True) == 1
     assert not held_out(np.array([0, 1, 1]), 0.9, 0)[0]
 
@@ -75,12 +75,12 @@ def test_augmentation_is_a_function_of_seed_epoch_and_position(folder: Path) -> 
 
 
 def test_center_crop_is_the_middle(tmp_path: Path) -> None:
-    """A picture of 40 x 80 scaled by 24 / 0.75 / 40, its middle cut out: white is x in 33..47 of the whole."""
-    picture = np.zeros((40, 80, 3), np.uint8)
-    picture[:, 40:] = 255
+    """An image of 40 x 80 scaled by 24 / 0.75 / 40, its middle cut out: white is x in 33..47 of the whole."""
+    whole = np.zeros((40, 80, 3), np.uint8)
+    whole[:, 40:] = 255
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        cv2.imwrite(str(tmp_path / name / "0.png"), picture)
+        cv2.imwrite(str(tmp_path / name / "0.png"), whole)
     image = ImageFolderDataset(str(tmp_path), MIDDLE)[0].image
     assert image.shape == (3, 24, 24)
     assert (image[:, :, :11] == 0).all()
@@ -90,9 +90,9 @@ def test_center_crop_is_the_middle(tmp_path: Path) -> None:
 def test_batches_do_not_depend_on_workers_or_start(folder: Path) -> None:
     data = ImageFolderDataset(str(folder), STEPS, seed=3)
     order = BatchOrder(data.sizes, 5, seed=3, group_aspect=False)
-    alone = list(islice(train_batches(data, order, collate=collate_pictures), 8))
-    helped = islice(train_batches(data, order, workers=1, collate=collate_pictures), 8)
-    resumed = islice(train_batches(data, order, start=6, collate=collate_pictures), 2)
+    alone = list(islice(train_batches(data, order, collate=collate_images), 8))
+    helped = islice(train_batches(data, order, workers=1, collate=collate_images), 8)
+    resumed = islice(train_batches(data, order, start=6, collate=collate_images), 2)
     for a, b in [*zip(alone, helped, strict=True), *zip(alone[6:], resumed, strict=True)]:
         assert torch.equal(a.images, b.images)
         assert torch.equal(a.labels, b.labels)
@@ -101,13 +101,13 @@ def test_batches_do_not_depend_on_workers_or_start(folder: Path) -> None:
     assert seen == data.names
 
 
-def test_pictures_of_different_sizes_are_refused(folder: Path) -> None:
+def test_images_of_different_sizes_are_refused(folder: Path) -> None:
     data = ImageFolderDataset(str(folder), [{"type": "Resize", "short": 20, "long": 40}])
     with pytest.raises(DataError, match=r"sizes 20 x 30, 30 x 20: end with RandomResizedCrop or CenterCrop"):
         list(eval_batches(data, 4, collate=collate_whole))
 
 
-def test_a_broken_picture_is_named(folder: Path) -> None:
+def test_a_broken_image_is_named(folder: Path) -> None:
     (folder / "bee" / "3.png").write_bytes(b"\x89PNG but no more")
     data = ImageFolderDataset(str(folder), MIDDLE)
     with pytest.raises(DataError, match=r"bee/3\.png: is not a readable image"):
@@ -127,34 +127,34 @@ def test_folders_that_do_not_serve_are_named(folder: Path, tmp_path: Path) -> No
     assert "1 of 3 class folders (cat) not among the 2 classes trained on" in error(classes=["ant", "bee"])
     (folder / "dog").mkdir()
     (folder / "elk").mkdir()
-    assert "2 of 5 class folders (dog, elk) without pictures: fill the folders or remove them" in error()
+    assert "2 of 5 class folders (dog, elk) without images: fill the folders or remove them" in error()
     for name in ("a", "b"):
         (tmp_path / "blank" / name).mkdir(parents=True)
-    assert "none of its 2 class folders holds a picture" in error(folder=str(tmp_path / "blank"))
+    assert "none of its 2 class folders holds an image" in error(folder=str(tmp_path / "blank"))
 
 
 def test_a_class_that_is_not_measured_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = ImageFolderDataset(str(folder), classes=["ant", "bee", "cat", "dog"])
-    assert "1 of 4 class folders (dog) without pictures, not measured" in caplog.text
+    assert "1 of 4 class folders (dog) without images, not measured" in caplog.text
     assert data.labels.max() == 2
 
 
-def test_one_picture_a_class_leaves_none_to_hold_out(tmp_path: Path) -> None:
+def test_one_image_a_class_leaves_none_to_hold_out(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         cv2.imwrite(str(tmp_path / name / "0.png"), np.zeros((8, 8, 3), np.uint8))
-    with pytest.raises(DataError, match="no class has two pictures"):
+    with pytest.raises(DataError, match="no class has two images"):
         ImageFolderDataset(str(tmp_path), part="measure")
 
 
 def test_parts_of_a_folder_are_found(folder: Path, tmp_path: Path) -> None:
-    assert find_parts(tmp_path) == (folder, None)
-    assert find_parts(folder) == (folder, None), "class folders without train around them"
+    assert find_splits(tmp_path) == (folder, None)
+    assert find_splits(folder) == (folder, None), "class folders without train around them"
     (tmp_path / "val").mkdir()
-    assert find_parts(tmp_path) == (folder, tmp_path / "val")
+    assert find_splits(tmp_path) == (folder, tmp_path / "val")
     (tmp_path / "other" / "val").mkdir(parents=True)
     with pytest.raises(DataError, match="holds val but no train folder"):
-        find_parts(tmp_path / "other")
+        find_splits(tmp_path / "other")
 
 
 def test_links_that_form_loops(folder: Path) -> None:

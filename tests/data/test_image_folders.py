@@ -67,9 +67,9 @@ def test_masks_of_another_ending_and_hidden_copies_are_none(tmp_path: Path) -> N
     fill(tmp_path / "masks", numbered(5, ending=".png"))
     for name in (".thumbnails", "__MACOSX", "zip/.cache"):
         fill(tmp_path / name, numbered(5))
-    fill(tmp_path / "pictures" / "of" / "cells", numbered(5))
-    (tmp_path / "link").symlink_to(tmp_path / "pictures" / "of" / "cells")
-    assert find_images(path, tmp_path).resolve() == tmp_path / "pictures" / "of" / "cells"
+    fill(tmp_path / "images" / "of" / "cells", numbered(5))
+    (tmp_path / "link").symlink_to(tmp_path / "images" / "of" / "cells")
+    assert find_images(path, tmp_path).resolve() == tmp_path / "images" / "of" / "cells"
 
 
 @pytest.mark.parametrize("places", [("train/images", "val/images"), ("images/train", "images/val"), ("train", "val")])

@@ -1,4 +1,4 @@
-"""Reading pictures, the odd and broken ones too."""
+"""Reading images, the odd and broken ones too."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tldet.errors import DataError
 UNREADABLE = {"truncated_60_percent.jpg", "corrupt_middle.png", "truncated_header.jpg", "empty.jpg", "text.jpg"}
 
 
-def test_every_odd_picture(shared: Path) -> None:
+def test_every_odd_image(shared: Path) -> None:
     folder = shared / "data/odd_images"
     for entry in json.loads((folder / "index.json").read_text(encoding="utf-8")):
         path = folder / entry["file"]
@@ -33,7 +33,7 @@ def test_every_odd_picture(shared: Path) -> None:
         assert image.shape == (entry["upright_height"], entry["upright_width"], 3), entry["file"]
 
 
-def test_all_orientations_show_the_same_picture(shared: Path) -> None:
+def test_all_orientations_show_the_same_image(shared: Path) -> None:
     folder = shared / "data/odd_images"
     upright = read_image(folder / "exif_orientation_1.jpg").astype(int)
     for turn in range(2, 9):
@@ -42,16 +42,16 @@ def test_all_orientations_show_the_same_picture(shared: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["cmyk.jpg", "photo.webp", "photo.bmp", "photo.tif", "rgb16.png", "progressive.jpg"])
-def test_colours_are_those_of_the_photograph(shared: Path, mode: str) -> None:
+def test_colors_are_those_of_the_photograph(shared: Path, mode: str) -> None:
     folder = shared / "data/odd_images"
     plain, image = read_image(folder / "exif_orientation_1.jpg"), read_image(folder / mode)
     assert np.abs(image.mean((0, 1)) - plain.mean((0, 1))).max() < 12
 
 
 def test_a_jpeg_equals_opencv_and_a_cut_one_is_refused(tmp_path: Path) -> None:
-    picture = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     path = tmp_path / "a.jpg"
-    cv2.imwrite(str(path), picture)
+    cv2.imwrite(str(path), image)
     assert (read_image(path)[..., ::-1] == cv2.imread(str(path))).all()
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(DataError, match=r"a\.jpg: is a JPEG that breaks off"):
@@ -67,8 +67,8 @@ def test_fitted_size(size: tuple[int, int], short: int, long: int, expected: tup
 
 
 def jpeg(path: Path) -> Path:
-    picture = cv2.resize(np.random.default_rng(0).integers(0, 255, (4, 6, 3), dtype=np.uint8), (60, 40))
-    cv2.imwrite(str(path), picture)
+    image = cv2.resize(np.random.default_rng(0).integers(0, 255, (4, 6, 3), dtype=np.uint8), (60, 40))
+    cv2.imwrite(str(path), image)
     return path
 
 
@@ -101,7 +101,7 @@ def test_broken_exif_data_is_one_line(tmp_path: Path) -> None:
         read_image(path)
 
 
-def test_pillow_s_pictures_go_the_same_road(shared: Path) -> None:
+def test_pillow_s_images_go_the_same_road(shared: Path) -> None:
     folder = shared / "data/odd_images"
     names = [
         "rgba_alpha_gradient.png",
@@ -148,8 +148,8 @@ def test_how_much_smaller_a_jpeg_is_decoded(
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_nothing_moves_in_a_reduced_picture(tmp_path: Path, factor: int) -> None:
-    """Squares on whole blocks keep their edges: the reduced picture is the mean over ``factor`` x ``factor`` pixels."""
+def test_nothing_moves_in_a_reduced_image(tmp_path: Path, factor: int) -> None:
+    """Squares on whole blocks keep their edges: the reduced image is the mean over ``factor`` x ``factor`` pixels."""
     whole = np.zeros((512, 768, 3), np.uint8)
     for top, left, side in ((64, 64, 64), (256, 512, 128), (448, 0, 64)):
         whole[top : top + side, left : left + side] = (250, 30, 60)

@@ -90,16 +90,16 @@ BAD = [
     (coco(categories=[{"id": 2**64, "name": "cat"}]), "'id' must be a whole number <= 9223372036854775807"),
     (coco(annotations=None), "'annotations' must be a list, not null"),
     (
-        coco(images=[{**coco()["images"][0], "labelled_category_ids": [7, 8]}]),
-        "image 9 (a.jpg) has unknown category id 8 in labelled_category_ids; there are 3, 7",
+        coco(images=[{**coco()["images"][0], "labeled_category_ids": [7, 8]}]),
+        "image 9 (a.jpg) has unknown category id 8 in labeled_category_ids; there are 3, 7",
     ),
     (
-        coco(images=[{**coco()["images"][0], "labelled_category_ids": ["cat"]}]),
-        "image id 9: 'labelled_category_ids' must be a list of category ids, not [\"cat\"]",
+        coco(images=[{**coco()["images"][0], "labeled_category_ids": ["cat"]}]),
+        "image id 9: 'labeled_category_ids' must be a list of category ids, not [\"cat\"]",
     ),
     (
-        coco(images=[{**coco()["images"][0], "labelled_category_ids": 7}]),
-        "'labelled_category_ids' must be a list of category ids, not 7",
+        coco(images=[{**coco()["images"][0], "labeled_category_ids": 7}]),
+        "'labeled_category_ids' must be a list of category ids, not 7",
     ),
     (json.dumps(coco(annotations=None))[:-1] + ', "info": NaN}', "'annotations' must be a list, not null"),
     (json.dumps(coco(annotations=[5]))[:-1] + ', "info": NaN}', "annotation 0 (counted from 0) must be an object"),
@@ -130,7 +130,7 @@ def test_bad_files_are_named_in_one_line(tmp_path: Path, content: Any, expected:
 def test_what_evaluation_reads_is_read_too(tmp_path: Path) -> None:
     flags = [False, True, None, 1.0, 0, 1]
     boxes = [annotation(id=float(i), image_id=9.0, category_id=7.0, iscrowd=flag) for i, flag in enumerate(flags)]
-    image = {"id": 9.0, "file_name": "a.jpg", "width": 100.0, "height": 50.0, "labelled_category_ids": [7.0]}
+    image = {"id": 9.0, "file_name": "a.jpg", "width": 100.0, "height": 50.0, "labeled_category_ids": [7.0]}
     categories = [{"id": 7.0, "name": "cat"}, {"id": 3, "name": "dog"}]
     segmentation = [[1, 1, 5, 1, 5, 4]]
     boxes[1]["segmentation"] = segmentation
@@ -139,8 +139,8 @@ def test_what_evaluation_reads_is_read_too(tmp_path: Path) -> None:
     assert index.crowd.tolist() == [False, True, False, True, False, True]
     assert index.annotation_ids.tolist() == [0, 1, 2, 3, 4, 5]
     assert (index.image_ids.tolist(), index.sizes.tolist(), index.category_ids) == ([9], [[50, 100]], (3, 7))
-    assert index.labelled is not None
-    assert index.labelled.tolist() == [[False, True]]
+    assert index.labeled is not None
+    assert index.labeled.tolist() == [[False, True]]
     assert (index.segmentation(0), index.segmentation(1)) == (None, segmentation)
     truth = load_ground_truth(path, "bbox")
     assert truth.crowd.tolist() == index.crowd.tolist()
@@ -151,7 +151,7 @@ MANY = 2 * BLOCK + 100  # annotations; the last block is not full
 
 
 def many(**odd: Any) -> dict[str, Any]:
-    """Annotations of two pictures by turns, one of them, far back, with other fields."""
+    """Annotations of two images by turns, one of them, far back, with other fields."""
     images = [{"id": id, "file_name": f"{id}.jpg", "width": 100, "height": 50} for id in (9, 4)]
     changing = [{"category_id": (7, 3, 3)[n % 3], "bbox": [n % 50, 1, 9, n % 11 + 1]} for n in range(MANY)]
     changing = [{**one, "iscrowd": int(n % 7 == 0), "area": n + 0.5} for n, one in enumerate(changing)]
@@ -244,40 +244,40 @@ def test_another_order_of_classes_copies_nothing_but_labels(tmp_path: Path) -> N
 
 def partly(*stated: list[int] | None) -> dict[str, Any]:
     images = [{"id": i, "file_name": f"{i}.jpg", "width": 100, "height": 50} for i in range(len(stated))]
-    keys = [{} if ids is None else {"labelled_category_ids": ids} for ids in stated]
+    keys = [{} if ids is None else {"labeled_category_ids": ids} for ids in stated]
     whole = [{**image, **key} for image, key in zip(images, keys, strict=True)]
     return coco(images=whole, annotations=[annotation(image_id=0)])
 
 
 @pytest.mark.parametrize("cache", [True, False])
-def test_what_pictures_were_labelled_for(tmp_path: Path, cache: bool) -> None:
+def test_what_images_were_labeled_for(tmp_path: Path, cache: bool) -> None:
     path = write(tmp_path, partly([7], None, [], [3, 7, 3]))
     for _ in range(2):  # the second time from the cache
         index = AnnotationIndex.load(path, cache=cache)
-        assert index.labelled is not None
-        assert index.labelled.tolist() == [[False, True], [True, True], [False, False], [True, True]]
-    assert isinstance(index.labelled, np.memmap) == cache
+        assert index.labeled is not None
+        assert index.labeled.tolist() == [[False, True], [True, True], [False, False], [True, True]]
+    assert isinstance(index.labeled, np.memmap) == cache
     again = pickle.loads(pickle.dumps(index))
-    assert (again.labelled == index.labelled).all()
+    assert (again.labeled == index.labeled).all()
 
 
 @pytest.mark.parametrize("stated", [[None, None], [[3, 7], None], [[7, 3], [3, 7]]])
-def test_pictures_labelled_for_all_cost_no_memory(tmp_path: Path, stated: list[list[int] | None]) -> None:
+def test_images_labeled_for_all_cost_no_memory(tmp_path: Path, stated: list[list[int] | None]) -> None:
     index = AnnotationIndex.load(write(tmp_path, partly(*stated)))
-    assert index.labelled is None
-    assert index.for_classes(["cat", "dog"]).labelled is None
-    assert not list((tmp_path / "cache").glob("**/labelled.npy"))
+    assert index.labeled is None
+    assert index.for_classes(["cat", "dog"]).labeled is None
+    assert not list((tmp_path / "cache").glob("**/labeled.npy"))
 
 
-def test_a_class_that_the_json_lacks_was_not_labelled(tmp_path: Path) -> None:
+def test_a_class_that_the_json_lacks_was_not_labeled(tmp_path: Path) -> None:
     classes = ["bird", "cat", "dog"]
     some = AnnotationIndex.load(write(tmp_path, partly([7], None)), classes)
-    assert some.labelled is not None
-    assert some.labelled.tolist() == [[False, True, False], [False, True, True]]
+    assert some.labeled is not None
+    assert some.labeled.tolist() == [[False, True, False], [False, True, True]]
     none_stated = AnnotationIndex.load(write(tmp_path, partly(None, None, None)), classes)
-    assert none_stated.labelled is not None
-    assert none_stated.labelled.tolist() == [[False, True, True]] * 3
-    assert none_stated.labelled.strides[0] == 0, "one row in memory"
+    assert none_stated.labeled is not None
+    assert none_stated.labeled.tolist() == [[False, True, True]] * 3
+    assert none_stated.labeled.strides[0] == 0, "one row in memory"
 
 
 def test_the_cache_serves_until_the_file_changes(tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ def test_workers_reopen_the_map_instead_of_receiving_copies(tmp_path: Path) -> N
 
 @settings(max_examples=30, deadline=None)
 @given(counts=st.lists(st.integers(0, 4), min_size=1, max_size=6), seed=st.integers(0, 99))
-def test_offsets_give_each_picture_its_own_objects(
+def test_offsets_give_each_image_its_own_objects(
     tmp_path_factory: pytest.TempPathFactory, counts: list[int], seed: int
 ) -> None:
     images = [{"id": 10 * i, "file_name": f"{i}", "width": 50, "height": 50} for i in range(len(counts))]
@@ -339,8 +339,8 @@ def test_coco_mini_equals_pycocotools(shared: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("labelled.npy", b""),
-        ("labelled.npy", None),
+        ("labeled.npy", b""),
+        ("labeled.npy", None),
         ("boxes.npy", b""),
         ("raw.npy", b"junk"),
         ("labels.npy", None),
@@ -356,10 +356,10 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, name: str, content: bytes 
         victim.unlink()
     else:
         victim.write_bytes(content)
-    mended = AnnotationIndex.load(path)
-    assert isinstance(mended.boxes, np.memmap)
-    assert mended.boxes.tolist() == [[10, 5, 30, 15]]
-    assert mended.labelled is not None
+    repaired = AnnotationIndex.load(path)
+    assert isinstance(repaired.boxes, np.memmap)
+    assert repaired.boxes.tolist() == [[10, 5, 30, 15]]
+    assert repaired.labeled is not None
     assert victim.stat().st_size > 4
     folders = list((tmp_path / "cache" / "index").iterdir())
     assert folders == [victim.parent]
@@ -368,7 +368,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, name: str, content: bytes 
 def test_changed_files_of_the_cache_are_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write(tmp_path, partly([7], None))
     before = AnnotationIndex.load(path)
-    values = {name: np.array(getattr(before, name)).tolist() for name in (*ARRAYS, "labelled")}
+    values = {name: np.array(getattr(before, name)).tolist() for name in (*ARRAYS, "labeled")}
     (folder,) = (tmp_path / "cache" / "index").iterdir()
     names = sorted(one.name for one in folder.iterdir())
     assert len(names) == len(ARRAYS) + 2

@@ -1,4 +1,4 @@
-"""The folders people have are recognised."""
+"""The folders people have are recognized."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tldet.data.layouts import Split, find_layout
 from tldet.errors import DataError
 
 
-def write(path: Path, name: str, pictures: Path, count: int = 4) -> None:
+def write(path: Path, name: str, folder: Path, count: int = 4) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     images = [{"id": i, "file_name": f"{name}{i}.jpg", "width": 8, "height": 8} for i in range(count)]
     for image in images:
-        (pictures / str(image["file_name"])).write_bytes(str(image["file_name"]).encode())
+        (folder / str(image["file_name"])).write_bytes(str(image["file_name"]).encode())
     boxes = [{"id": i, "image_id": i, "category_id": i % 2, "bbox": [0, 0, 4, 4], "area": 16} for i in range(count)]
     categories = [{"id": i, "name": f"c{i}"} for i in range(2)]
     path.write_text(json.dumps({"images": images, "annotations": boxes, "categories": categories}))
@@ -62,10 +62,10 @@ def test_bccd(shared: Path) -> None:
 
 
 def test_a_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
-    write(tmp_path / "labels.json", "a", tmp_path / "pictures")
+    write(tmp_path / "labels.json", "a", tmp_path / "images")
     content = (tmp_path / "labels.json").read_bytes()
     (tmp_path / "labels.json").write_bytes(b"\xef\xbb\xbf" + content)
-    assert find_layout(tmp_path).train == Split(tmp_path / "labels.json", tmp_path / "pictures")
+    assert find_layout(tmp_path).train == Split(tmp_path / "labels.json", tmp_path / "images")
 
 
 def test_what_cannot_be_told(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_generated_digits_are_the_same_each_time_and_fit_their_masks(tmp_path: P
     assert read_image(first / "train" / index.file_names[0]).shape == (96, 128, 3)
 
 
-def test_test_pictures_show_other_digits_on_other_photographs() -> None:
+def test_test_images_show_other_digits_on_other_photographs() -> None:
     from tldet.data.digits import PHOTOS, SHARES
 
     photos = [set(names) for names in PHOTOS.values()]

@@ -27,16 +27,16 @@ STEPS = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nine pictures; object n is a bright rectangle exactly in its box, its mask the same rectangle."""
+    """Nine images; object n is a bright rectangle exactly in its box, its mask the same rectangle."""
     root = tmp_path_factory.mktemp("data")
     random = np.random.default_rng(0)
     images, annotations = [], []
     for i in range(9):
         height, width = (60, 90) if i % 3 else (90, 60)
-        picture = np.zeros((height, width, 3), np.uint8)
+        image = np.zeros((height, width, 3), np.uint8)
         x, y, w, h = 10 + i, 12, 24, 30
-        picture[y : y + h, x : x + w] = random.integers(150, 255, 3)
-        cv2.imwrite(str(root / f"{i}.png"), picture)
+        image[y : y + h, x : x + w] = random.integers(150, 255, 3)
+        cv2.imwrite(str(root / f"{i}.png"), image)
         images.append({"id": 100 + i, "file_name": f"{i}.png", "width": width, "height": height})
         polygon = [[x, y, x + w, y, x + w, y + h, x, y + h]]
         record = {"id": i + 1, "image_id": 100 + i, "category_id": 1, "bbox": [x, y, w, h], "segmentation": polygon}
@@ -87,7 +87,7 @@ def test_what_fills_no_batch_is_of_any_shape(wide: int, tall: int) -> None:
     assert all(len({i for batch in order.epoch(e) for i in batch}) == 4 * len(order) for e in range(5))
 
 
-def test_pictures_of_one_shape_keep_their_order() -> None:
+def test_images_of_one_shape_keep_their_order() -> None:
     order = BatchOrder(np.array([[60, 90]] * 10, np.int32), 4, seed=5)
     random = np.random.default_rng([5, 2])
     rows = random.permutation(10)[:8].reshape(2, 4)
@@ -111,29 +111,29 @@ def test_boxes_masks_and_pixels_stay_together(folder: Path, epoch: int) -> None:
             assert (mask.bool() == bright).float().mean() > 0.95
 
 
-def test_evaluation_sees_every_picture_once_and_padding_is_a_multiple_of_32(folder: Path) -> None:
+def test_evaluation_sees_every_image_once_and_padding_is_a_multiple_of_32(folder: Path) -> None:
     batches = list(eval_batches(dataset(folder, STEPS[:1]), 4))
     assert sorted(i for batch in batches for i in batch.image_ids) == list(range(100, 109))
     assert all(side % 32 == 0 for batch in batches for side in batch.images.shape[-2:])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_broken_picture_arrives_as_one_line_from_any_worker(folder: Path, tmp_path: Path, workers: int) -> None:
+def test_a_broken_image_arrives_as_one_line_from_any_worker(folder: Path, tmp_path: Path, workers: int) -> None:
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "5.png").write_bytes(b"no picture")
+    (tmp_path / "5.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"5\.png: is not a readable image .*image 105") as raised:
         list(eval_batches(dataset(tmp_path), 3, workers=workers))
     assert "\n" not in str(raised.value)
 
 
-def test_missing_pictures_are_counted(folder: Path, tmp_path: Path) -> None:
+def test_missing_images_are_counted(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes((folder / "a.json").read_bytes())
     with pytest.raises(DataError, match=r"9 of 9 images of .* missing: 0\.png, 1\.png, 2\.png, \.\.\."):
         dataset(tmp_path).check_images()
 
 
-def test_a_picture_of_another_size_than_stated_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_an_image_of_another_size_than_stated_is_refused(folder: Path, tmp_path: Path) -> None:
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     cv2.imwrite(str(tmp_path / "0.png"), np.zeros((10, 20, 3), np.uint8))
@@ -141,7 +141,7 @@ def test_a_picture_of_another_size_than_stated_is_refused(folder: Path, tmp_path
         dataset(tmp_path)[0]
 
 
-def test_a_size_drawn_for_the_batch_is_that_of_every_picture_in_it(folder: Path) -> None:
+def test_a_size_drawn_for_the_batch_is_that_of_every_image_in_it(folder: Path) -> None:
     def shorts(draw: str) -> list[set[int]]:
         sizes = list(range(30, 62, 2))
         steps: list[dict[str, object]] = [{"type": "Resize", "short": sizes, "long": 999, "draw": draw}]
@@ -149,7 +149,7 @@ def test_a_size_drawn_for_the_batch_is_that_of_every_picture_in_it(folder: Path)
         batches = islice(train_batches(data, BatchOrder(data.sizes, 3)), 9)
         return [{min(size) for size in batch.sizes} for batch in batches]
 
-    together, apart = shorts("batch"), shorts("picture")
+    together, apart = shorts("batch"), shorts("image")
     assert all(len(sizes) == 1 for sizes in together)
     assert len(set.union(*together)) > 3, "another size for another batch"
     assert any(len(sizes) > 1 for sizes in apart)

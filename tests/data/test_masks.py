@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tldet.data.crops import SLACK, Albumentation, albumentations
 from tldet.data.masks import extents, fit_to_masks, resize_masks
-from tldet.data.steps import Draws, Labelled
+from tldet.data.steps import Draws, LabeledSample
 from tldet.data.transforms import Pipeline
 from tldet.registry import TRANSFORMS
 
@@ -54,14 +54,14 @@ def ellipse(size: tuple[int, int], x: float, y: float, across: float, down: floa
     return (((columns - x) / across) ** 2 + ((rows - y) / down) ** 2 <= 1).astype(np.uint8)
 
 
-def objects(seed: int) -> Labelled:
+def objects(seed: int) -> LabeledSample:
     """Two ellipses with the boxes of their pixels, the first white on a black image."""
     random = np.random.default_rng(seed)
     shapes = [(*random.uniform((30, 30), (130, 90)), *random.uniform(8, 30, 2)) for _ in range(2)]
     masks = np.stack([ellipse(SIZE, *shape) for shape in shapes])
     boxes = extents(masks)
     image = np.repeat(masks[0][..., None] * np.uint8(255), 3, 2)
-    return Labelled(image, boxes, np.arange(2), np.zeros(2, bool), masks)
+    return LabeledSample(image, boxes, np.arange(2), np.zeros(2, bool), masks)
 
 
 def center(weights: NDArray[Any]) -> NDArray[np.float64]:
@@ -70,7 +70,7 @@ def center(weights: NDArray[Any]) -> NDArray[np.float64]:
     return np.array([(weights.sum(1 - i) * axis).sum() / total for i, axis in enumerate(axes)])
 
 
-def check(found: Labelled, gap: float = SLACK, shift: float = 0.4) -> None:
+def check(found: LabeledSample, gap: float = SLACK, shift: float = 0.4) -> None:
     """No box further than ``gap`` pixels from the extent of its mask; the first mask over the white of the image.
 
     The tip of a curved outline covers less than half of a pixel, or a corner does after a rotation: there the box is
@@ -112,7 +112,7 @@ def test_masks_stay_aligned_in_transforms_of_albumentations(name: str) -> None:
         check(step(objects(seed), seeded(seed)), shift=0.6)
 
 
-def rectangle(seed: int) -> Labelled:
+def rectangle(seed: int) -> LabeledSample:
     random = np.random.default_rng(seed)
     (x0, y0), (w, h) = random.integers((5, 5), (60, 40)), random.integers(14, 90, 2)
     mask = np.zeros(SIZE, np.uint8)
@@ -152,15 +152,15 @@ def test_resized_masks_are_not_shifted(factor: float) -> None:
     assert np.abs(np.mean(shifts, 0)).max() < 0.03
 
 
-def crop(given: Labelled, window: tuple[int, int, int, int]) -> Labelled:
+def crop(given: LabeledSample, window: tuple[int, int, int, int]) -> LabeledSample:
     from tldet.data.transforms import _cut
 
     return _cut(given, window, 0.3)
 
 
-def one(mask: NDArray[np.uint8], box: list[float]) -> Labelled:
+def one(mask: NDArray[np.uint8], box: list[float]) -> LabeledSample:
     image = np.zeros((*mask.shape, 3), np.uint8)
-    return Labelled(image, np.array([box], np.float32), np.arange(1), np.zeros(1, bool), mask[None])
+    return LabeledSample(image, np.array([box], np.float32), np.arange(1), np.zeros(1, bool), mask[None])
 
 
 def angle() -> NDArray[np.uint8]:
@@ -196,7 +196,7 @@ def test_an_object_without_a_mask_keeps_the_clipped_box() -> None:
     assert crop(given, (40, 0, 100, 100)).boxes.tolist() == [[0, 10, 20, 60]]
 
 
-def stepped(step: Any, given: Labelled, *, least_visible: float = 0.0) -> Labelled:
+def stepped(step: Any, given: LabeledSample, *, least_visible: float = 0.0) -> LabeledSample:
     return Albumentation(step, least_visible=least_visible)(given, seeded(0))
 
 

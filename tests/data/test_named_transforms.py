@@ -9,7 +9,7 @@ import pytest
 
 from tldet.config import Config
 from tldet.config.check import Part, check
-from tldet.data.steps import Labelled
+from tldet.data.steps import LabeledSample
 from tldet.data.transforms import Pipeline
 from tldet.errors import ConfigError, DataError
 from tldet.registry import TRANSFORMS
@@ -33,7 +33,7 @@ PIXELS = ["A.GaussNoise", "A.ToGray", "A.MotionBlur", "A.RandomBrightnessContras
 SIZE = (100, 120)
 
 
-def sample(masks: bool = True) -> Labelled:
+def sample(masks: bool = True) -> LabeledSample:
     """An image with two bright objects on black: the image shows where they go."""
     drawn = np.zeros((2, *SIZE), np.uint8)
     drawn[0, 20:60, 15:50] = 1
@@ -41,10 +41,10 @@ def sample(masks: bool = True) -> Labelled:
     image = np.repeat(drawn.max(0)[..., None] * np.uint8(255), 3, axis=2)
     boxes = np.array([[15, 20, 50, 60], [70, 50, 100, 80]], np.float32)
     rows, ignore = np.arange(2), np.zeros(2, np.bool_)
-    return Labelled(image, boxes, rows, ignore, drawn if masks else None, labels=np.array([4, 7]), image_id=9)
+    return LabeledSample(image, boxes, rows, ignore, drawn if masks else None, labels=np.array([4, 7]), image_id=9)
 
 
-def run(step: dict[str, Any], seed: int, masks: bool = True) -> Labelled:
+def run(step: dict[str, Any], seed: int, masks: bool = True) -> LabeledSample:
     return Pipeline([step])(sample(masks), (seed,), (seed,))
 
 

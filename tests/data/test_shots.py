@@ -17,7 +17,7 @@ from tldet.data.shots import write_base, write_shots
 from tldet.errors import DataError
 
 CELL, DOG, CAT = 5, 7, 9
-OBJECTS = {  # picture to the categories of its objects, a negative one a crowd region
+OBJECTS = {  # image to the categories of its objects, a negative one a crowd region
     1: [CELL, CELL, CELL, DOG],
     2: [DOG, DOG],
     3: [CAT, -CAT],
@@ -52,14 +52,14 @@ def ids(path: Path) -> set[int]:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("shots", [1, 2, 4])
-def test_exactly_k_of_each_class_and_the_pictures_that_carry_them(
+def test_exactly_k_of_each_class_and_the_images_that_carry_them(
     source: Path, tmp_path: Path, shots: int, seed: int
 ) -> None:
     subset = write_shots(source, shots, seed, tmp_path / "k.json")
     index = AnnotationIndex.load(subset.path)
     assert np.bincount(index.labels).tolist() == [shots] * 3
     assert not index.crowd.any()
-    assert (np.diff(index.offsets) > 0).all(), "no picture without a drawn object"
+    assert (np.diff(index.offsets) > 0).all(), "no image without a drawn object"
     whole = read(subset.path)
     assert {a["image_id"] for a in whole["annotations"]} == {i["id"] for i in whole["images"]}
     assert whole["info"] == "x"
@@ -67,10 +67,10 @@ def test_exactly_k_of_each_class_and_the_pictures_that_carry_them(
     told = whole["few_shot"]
     assert (told["source"], told["shots"], told["seed"]) == (str(source), shots, seed)
     assert told["counts"]["dropped_objects"] == subset.dropped_objects
-    assert (subset.objects, subset.pictures) == (3 * shots, len(whole["images"]))
+    assert (subset.objects, subset.images) == (3 * shots, len(whole["images"]))
     on_them = sum(len(OBJECTS[i["id"]]) for i in whole["images"])
     assert subset.dropped_objects == on_them - 3 * shots
-    assert subset.dropped_pictures == len(OBJECTS) - subset.pictures
+    assert subset.dropped_images == len(OBJECTS) - subset.images
 
 
 def test_smaller_sets_lie_within_larger_ones_and_the_seed_decides(source: Path, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_neither_the_order_of_the_file_nor_other_classes_change_the_draw(source:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_picture_says_which_classes_are_complete_on_it(source: Path, tmp_path: Path, seed: int) -> None:
+def test_an_image_says_which_classes_are_complete_on_it(source: Path, tmp_path: Path, seed: int) -> None:
     whole = read(write_shots(source, 2, seed, tmp_path / "k.json").path)
     kept = Counter((a["image_id"], a["category_id"]) for a in whole["annotations"])
     for image in whole["images"]:
@@ -107,14 +107,14 @@ def test_a_picture_says_which_classes_are_complete_on_it(source: Path, tmp_path:
 
 def test_as_in_the_papers_the_rest_is_background(source: Path, tmp_path: Path) -> None:
     write_shots(source, 2, 0, tmp_path / "k.json")
-    stated = AnnotationIndex.load(tmp_path / "k.json").labelled
+    stated = AnnotationIndex.load(tmp_path / "k.json").labeled
     assert stated is not None
     assert not stated.all()
     write_shots(source, 2, 0, tmp_path / "k.json", as_background=True)
-    assert AnnotationIndex.load(tmp_path / "k.json").labelled is None
+    assert AnnotationIndex.load(tmp_path / "k.json").labeled is None
 
 
-def test_what_a_picture_said_before_stays_true(source: Path, tmp_path: Path) -> None:
+def test_what_an_image_said_before_stays_true(source: Path, tmp_path: Path) -> None:
     whole = read(source)
     for image in whole["images"]:
         image[LABELLED] = [DOG, CAT]
@@ -131,10 +131,10 @@ def test_the_base_data_know_nothing_of_novel_classes(source: Path, tmp_path: Pat
     assert [c["name"] for c in whole["categories"]] == ["cell", "dog"]
     assert {a["category_id"] for a in whole["annotations"]} == {CELL, DOG}
     assert [i["id"] for i in whole["images"]] == [1, 2, 4, 5, 6, 7], "3 shows cats only; 5 nothing, and stays"
-    assert (subset.objects, subset.dropped_pictures, subset.dropped_objects) == (10, 1, 3)
+    assert (subset.objects, subset.dropped_images, subset.dropped_objects) == (10, 1, 3)
     assert all(LABELLED not in image for image in whole["images"])
-    measured = write_base(source, ["cat"], tmp_path / "val.json", keep_pictures=True)
-    assert (measured.pictures, measured.objects) == (7, 10)
+    measured = write_base(source, ["cat"], tmp_path / "val.json", keep_images=True)
+    assert (measured.images, measured.objects) == (7, 10)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tldet.errors import DataError
 
 
 def coco(classes_of: list[list[int]], count: int, crowd: int = 0) -> dict[str, Any]:
-    """A picture for each list of classes (ids from 1), with an object of each."""
+    """An image for each list of classes (ids from 1), with an object of each."""
     annotations = [
         {
             "image_id": 7 * i,
@@ -45,9 +45,9 @@ def split(folder: Path, content: dict[str, Any]) -> Split:
     return Split(path, folder)
 
 
-def usual(pictures: int = 200) -> list[list[int]]:
-    """A common class, one in every third, one in every fortieth picture; some pictures show nothing."""
-    return [[k for k, there in enumerate((i % 10 != 9, i % 3 == 0, i % 40 == 5)) if there] for i in range(pictures)]
+def usual(images: int = 200) -> list[list[int]]:
+    """A common class, one in every third, one in every fortieth image; some images show nothing."""
+    return [[k for k, there in enumerate((i % 10 != 9, i % 3 == 0, i % 40 == 5)) if there] for i in range(images)]
 
 
 def test_a_smaller_subset_lies_within_a_larger_one_and_the_files_hold_what_was_there(tmp_path: Path) -> None:
@@ -81,13 +81,13 @@ def test_classes_keep_their_shares(tmp_path: Path) -> None:
             assert off.max() <= 2, (seed, fraction, off)
 
 
-def test_the_seed_draws_other_pictures_and_nothing_else_does(tmp_path: Path) -> None:
+def test_the_seed_draws_other_images_and_nothing_else_does(tmp_path: Path) -> None:
     index = AnnotationIndex.load(split(tmp_path, coco(usual(), 3)).annotations)
     assert (deal(index, 4) == deal(index, 4)).all()
     firsts = [frozenset(deal(index, seed)[:20].tolist()) for seed in range(8)]
     assert len(set(firsts)) == 8
     drawn = np.bincount(np.concatenate([deal(index, seed)[:50] for seed in range(200)]), minlength=200)
-    assert drawn.min() > 20, "a quarter of the draws, for every picture"
+    assert drawn.min() > 20, "a quarter of the draws, for every image"
     assert drawn[5] > 40
     assert np.median(drawn) == pytest.approx(50, abs=5)
 
@@ -107,7 +107,7 @@ def test_every_beginning_that_can_shows_every_class(
     assert {k for i in order[: len(names)] for k in known[i]} == set(range(len(names)))
 
 
-def test_a_class_left_without_a_picture_is_named_with_the_least_fraction(tmp_path: Path) -> None:
+def test_a_class_left_without_an_image_is_named_with_the_least_fraction(tmp_path: Path) -> None:
     rare = [[0]] * 38 + [[1], [2]]
     whole = split(tmp_path, coco(rare, 3))
     with pytest.raises(DataError, match=r"all.json: 2 of 40 images \(fraction 0.05\) leave class 'class0' .* 0.075 "):
@@ -121,7 +121,7 @@ def test_an_empty_class_is_named(tmp_path: Path, classes_of: list[list[int]], cr
     """Crowd regions are nothing to learn a class from."""
     whole = split(tmp_path, coco(classes_of, 2, crowd))
     name = "'class0', 'class1'" if crowd else "'class1'"
-    with pytest.raises(DataError, match=f"class {name} has no object in any picture: take it out"):
+    with pytest.raises(DataError, match=f"class {name} has no object in any image: take it out"):
         write_subset(whole, 0.5, 0, tmp_path / "part.json")
 
 

@@ -1,4 +1,4 @@
-"""What becomes of boxes, flags and masks in the steps: nothing that is on a picture turns into background."""
+"""What becomes of boxes, flags and masks in the steps: nothing that is on an image turns into background."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.transforms import functional
 
-from tldet.data.steps import Draws, Labelled
+from tldet.data.steps import Draws, LabeledSample
 from tldet.data.transforms import ColorJitter, Pipeline
 from tldet.errors import ConfigError
 
@@ -17,16 +17,16 @@ SIZE = (50, 60)
 SEED = (3, 1)
 
 
-def sample(*boxes: list[float], ignore: list[bool] | None = None) -> Labelled:
+def sample(*boxes: list[float], ignore: list[bool] | None = None) -> LabeledSample:
     corners = np.array(boxes, np.float32)
     masks = np.zeros((len(boxes), *SIZE), np.uint8)
     for mask, (x0, y0, x1, y1) in zip(masks, np.round(corners).astype(int), strict=True):
         mask[y0:y1, x0:x1] = 1
     flags = np.array(ignore or [False] * len(boxes))
-    return Labelled(np.zeros((*SIZE, 3), np.uint8), corners, 70 + np.arange(len(boxes)), flags, masks)
+    return LabeledSample(np.zeros((*SIZE, 3), np.uint8), corners, 70 + np.arange(len(boxes)), flags, masks)
 
 
-def run(step: dict[str, Any], given: Labelled) -> Labelled:
+def run(step: dict[str, Any], given: LabeledSample) -> LabeledSample:
     return Pipeline([step])(given, SEED, SEED)
 
 
@@ -82,39 +82,41 @@ class Drawn:
         return high
 
 
-def recoloured(**spans: float) -> Any:
+def recolored(**spans: float) -> Any:
     step = ColorJitter(**{**KEPT, **spans})
-    return step(Labelled(COLOURED, *NO_BOXES), Draws(Drawn(), Drawn())).image  # type: ignore[arg-type]
+    return step(LabeledSample(COLOURED, *NO_BOXES), Draws(Drawn(), Drawn())).image  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
-def test_colours_change_as_torchvision_s_do(name: str) -> None:
+def test_colors_change_as_torchvision_s_do(name: str) -> None:
     adjust = getattr(functional, f"adjust_{name}")
     expected = adjust(torch.from_numpy(COLOURED).permute(2, 0, 1), 1.3).permute(1, 2, 0).numpy()
-    assert np.abs(recoloured(**{name: 0.3}).astype(int) - expected).max() <= 2  # theirs rounds the grey
+    assert np.abs(recolored(**{name: 0.3}).astype(int) - expected).max() <= 2  # theirs rounds the gray
 
 
-def test_hue_turns_colours_and_keeps_their_brightness() -> None:
-    turned = recoloured(hue=0.02).astype(float)
-    grey, ahead, aside = [0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]
+def test_hue_turns_colors_and_keeps_their_brightness() -> None:
+    turned = recolored(hue=0.02).astype(float)
+    gray, ahead, aside = [0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]
     moved = turned - COLOURED
-    assert np.abs(moved @ grey).max() < 1.5
+    assert np.abs(moved @ gray).max() < 1.5
     before, after = (np.arctan2(image @ aside, image @ ahead) for image in (COLOURED.astype(float), turned))
     strong = np.hypot(COLOURED @ np.array(ahead), COLOURED @ np.array(aside)) > 20
     angles = (before - after + np.pi)[strong] % (2 * np.pi) - np.pi
     assert np.rad2deg(angles).mean() == pytest.approx(0.02 * 360, abs=0.1)
     expected = functional.adjust_hue(torch.from_numpy(COLOURED).permute(2, 0, 1), 0.02).permute(1, 2, 0).numpy()
     assert np.corrcoef(moved.ravel(), (expected.astype(float) - COLOURED).ravel())[0, 1] > 0.6, "the same way round"
-    assert (recoloured() == COLOURED).all()
+    assert (recolored() == COLOURED).all()
 
 
-def test_a_colour_jitter_out_of_range_is_refused() -> None:
+def test_a_color_jitter_out_of_range_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"transforms\.0.*hue"):
         Pipeline([{"type": "ColorJitter", "hue": 0.7}])
 
 
-def cropped(*boxes: list[float], ignore: list[bool] | None = None, least_visible: float = 0.3) -> tuple[Labelled, Any]:
-    """A crop, and the window it took, told from a picture whose pixels say where they lie."""
+def cropped(
+    *boxes: list[float], ignore: list[bool] | None = None, least_visible: float = 0.3
+) -> tuple[LabeledSample, Any]:
+    """A crop, and the window it took, told from an image whose pixels say where they lie."""
     given = sample(*boxes, ignore=ignore)
     given.image[..., 0] = np.arange(SIZE[1])
     given.image[..., 1] = np.arange(SIZE[0])[:, None]
@@ -146,8 +148,8 @@ def test_a_crop_turns_what_it_hardly_shows_into_ignored_rows_and_keeps_crowds() 
     assert [int(mask.sum()) for mask in found.masks[:3]] == [4, 12, 1]
 
 
-def test_a_crop_of_a_picture_without_objects() -> None:
-    empty = Labelled(
+def test_a_crop_of_an_image_without_objects() -> None:
+    empty = LabeledSample(
         np.zeros((*SIZE, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_)
     )
     found = run({"type": "RandomCrop", "p": 1.0, "scale": (0.3, 0.5)}, empty)

@@ -130,7 +130,7 @@ def test_all_tensors_of_a_batch_are_pinned(monkeypatch: pytest.MonkeyPatch) -> N
         ignore=torch.zeros(2, dtype=torch.bool),
         image_id=7,
         masks=torch.zeros(2, 8, 8, dtype=torch.uint8),
-        labelled=torch.ones(3, dtype=torch.bool),
+        labeled=torch.ones(3, dtype=torch.bool),
         spared=torch.rand(1, 4),
     )
     batch = Batch(torch.zeros(1, 3, 8, 8), [(8, 8)], [target], [(8, 8)])

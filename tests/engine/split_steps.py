@@ -61,9 +61,9 @@ def target(image_id: int) -> Target:
     for mask, (x0, y0, x1, y1) in zip(masks, boxes.round().int().tolist(), strict=True):
         mask[y0:y1, x0:x1] = 1
     crowd = torch.arange(count) == 2
-    labelled = torch.arange(CLASSES) == 0 if image_id in (2, 10) else None
-    labels = torch.zeros(count).long() if labelled is not None else torch.arange(count) % CLASSES
-    return Target(boxes, labels, crowd, image_id, masks, labelled)
+    labeled = torch.arange(CLASSES) == 0 if image_id in (2, 10) else None
+    labels = torch.zeros(count).long() if labeled is not None else torch.arange(count) % CLASSES
+    return Target(boxes, labels, crowd, image_id, masks, labeled)
 
 
 def batch(ids: Sequence[int], seed: int) -> Batch:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tldet import checkpoint
-from tldet.engine.regularization import KEY, L2SP, L2SPSettings, anchored, saved_start
+from tldet.engine.regularization import KEY, L2SP, L2SPSettings, anchored, saved_initial
 from tldet.engine.trainer import Trainer
 from tldet.errors import ConfigError, TrainingError
 from tldet.transfer.param_groups import build_optimizer
@@ -64,7 +64,7 @@ def test_what_is_frozen_is_not_pulled() -> None:
 def build(toy: ModuleType, folder: Path, *, resume: bool = False, stop: int | None = None) -> Trainer:
     torch.manual_seed(0)
     model = toy.ToyModel()
-    pull = L2SP(model, PULLED, 0.5, saved_start(folder) if resume else None)
+    pull = L2SP(model, PULLED, 0.5, saved_initial(folder) if resume else None)
     hooks = [pull, *([toy.Stop(stop)] if stop else [])]
     return toy.build(folder, model=model, hooks=hooks, steps=24, ema=None)  # type: ignore[no-any-return]
 
@@ -82,10 +82,10 @@ def test_a_resumed_run_is_pulled_to_the_same_start(toy: ModuleType, tmp_path: Pa
 
 
 def test_a_run_that_had_no_pull_has_no_start(toy: ModuleType, tmp_path: Path) -> None:
-    assert saved_start(tmp_path) == {}
+    assert saved_initial(tmp_path) == {}
     toy.build(tmp_path, steps=2).run()
     with pytest.raises(TrainingError, match=r"step_00000002.pt: keeps no start for l2_sp"):
-        saved_start(tmp_path)
+        saved_initial(tmp_path)
 
 
 class Model(nn.Module):

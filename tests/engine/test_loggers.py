@@ -39,7 +39,7 @@ def train(folder: Path, loggers: list[RunLogger], *, stop: int | None = None, re
     trainer = build(folder, steps=20, evaluate=validation, hooks=[Stop(stop)] if stop else [])
     trainer.optimizer.param_groups[0]["name"] = "all"
     trainer.reporter = Loggers(loggers, trainer.optimizer, validation)
-    trainer.recorder._reporter = trainer.reporter
+    trainer.log_writer._reporter = trainer.reporter
     trainer.run(resume=resume)
     return trainer
 

@@ -87,7 +87,7 @@ def test_second_ctrl_c_aborts_at_once(toy: ModuleType, tmp_path: Path, monkeypat
     assert not list(tmp_path.glob("step_*.pt"))
 
 
-def test_a_picture_that_cannot_be_read_loses_no_step(toy: ModuleType, whole: Path, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_loses_no_step(toy: ModuleType, whole: Path, tmp_path: Path) -> None:
     def broken(start: int) -> Iterator[Any]:
         for number, batch in enumerate(toy.toy_batches(start), start):
             if number == 15:  # the second micro-batch of step 8, between two checkpoints
@@ -133,7 +133,7 @@ def test_what_cannot_be_resumed_is_said(toy: ModuleType, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("step", [5, 20, 40])
 @pytest.mark.parametrize("kill", [False, True])
-def test_a_validation_that_a_broken_picture_ended_is_made_up_for(
+def test_a_validation_that_a_broken_image_ended_is_made_up_for(
     toy: ModuleType, whole: Path, tmp_path: Path, step: int, kill: bool
 ) -> None:
     class DieSaving(DieAt):

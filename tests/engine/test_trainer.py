@@ -36,9 +36,9 @@ def test_loss_that_is_not_finite_stops_before_the_step(toy: ModuleType, tmp_path
     with pytest.raises(TrainingError) as caught:
         trainer.run()
     text = str(caught.value)
-    for part in ("step 8:", "loss_cls nan", "loss_reg", "learning rate 0.00", "gradient norm nan", "pictures 84, 85"):
+    for part in ("step 8:", "loss_cls nan", "loss_reg", "learning rate 0.00", "gradient norm nan", "images 84, 85"):
         assert part in text
-    assert "95;" in text  # both micro-batches' pictures
+    assert "95;" in text  # both micro-batches' images
     assert "step_00000006.pt, is kept" in text
     assert "\n" not in text
     assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
@@ -62,7 +62,7 @@ def test_gradient_that_is_not_finite_stops_too() -> None:
 
     model = Root()
     stepper = Stepper(model, torch.optim.SGD(model.parameters(), lr=0.1), Precision())
-    with pytest.raises(TrainingError, match=r"the gradient is not finite: loss 0; learning rate 0.1, .* pictures 7"):
+    with pytest.raises(TrainingError, match=r"the gradient is not finite: loss 0; learning rate 0.1, .* images 7"):
         stepper([Nothing()])
     assert model.weight.item() == 0
 

@@ -117,16 +117,16 @@ def test_bad_annotation(tmp_path: Path, changes: dict[str, Any], parts: list[str
 
 
 BAD_LISTS = [
-    ([5, 6], ["gt.json: image id 9", "unknown category id 6 in labelled_category_ids", "there are 3, 5"]),
-    ([5.5], ["image id 9", "'labelled_category_ids' must be a list of category ids"]),
-    (["dog"], ["image id 9", "'labelled_category_ids' must be a list of category ids", '["dog"]']),
-    (3, ["image id 9", "'labelled_category_ids' must be a list of category ids, not 3"]),
+    ([5, 6], ["gt.json: image id 9", "unknown category id 6 in labeled_category_ids", "there are 3, 5"]),
+    ([5.5], ["image id 9", "'labeled_category_ids' must be a list of category ids"]),
+    (["dog"], ["image id 9", "'labeled_category_ids' must be a list of category ids", '["dog"]']),
+    (3, ["image id 9", "'labeled_category_ids' must be a list of category ids, not 3"]),
 ]
 
 
 @pytest.mark.parametrize(("ids", "parts"), BAD_LISTS)
-def test_bad_list_of_labelled_categories(tmp_path: Path, ids: Any, parts: list[str]) -> None:
-    message = refused(tmp_path, {**GT, "images": changed(GT["images"], labelled_category_ids=ids)}, DT)
+def test_bad_list_of_labeled_categories(tmp_path: Path, ids: Any, parts: list[str]) -> None:
+    message = refused(tmp_path, {**GT, "images": changed(GT["images"], labeled_category_ids=ids)}, DT)
     assert all(part in message for part in parts), message
 
 
@@ -232,8 +232,8 @@ def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
         evaluate_files(tmp_path, DT)
 
 
-def test_unknown_picture_to_score() -> None:
-    with pytest.raises(DataError, match="no picture with id 8"):
+def test_unknown_image_to_score() -> None:
+    with pytest.raises(DataError, match="no image with id 8"):
         evaluate_files(GT, DT, image_ids=[7, 8])
 
 

@@ -63,12 +63,12 @@ def test_empty(type: Any, engine: Any) -> None:
     assert (nothing.AP, nothing.AR100, nothing.APl, nothing.per_class["cat"]) == (0.0, 0.0, -1.0, 0.0)
     no_objects = evaluate_files({**GT, "annotations": []}, [], type=type, engine=engine)
     assert set(no_objects.numbers().values()) == {-1.0}
-    no_pictures = evaluate_files({**GT, "annotations": [], "images": []}, [], type=type, engine=engine)
-    assert no_pictures.per_class == {"cat": -1.0, "dog": -1.0}
+    no_images = evaluate_files({**GT, "annotations": [], "images": []}, [], type=type, engine=engine)
+    assert no_images.per_class == {"cat": -1.0, "dog": -1.0}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_only_some_pictures(engine: Any) -> None:
+def test_only_some_images(engine: Any) -> None:
     assert evaluate_files(GT, DT, engine=engine, image_ids=[40]).AP == ONE
     assert evaluate_files(GT, DT, engine=engine, image_ids=[9]).per_class == {"cat": 0.0, "dog": -1.0}
     assert evaluate_files(GT, DT, engine=engine, image_ids=[]).AP == -1.0
@@ -174,7 +174,7 @@ def test_evaluator_of_masks(engine: Any) -> None:
 
 
 @pytest.mark.parametrize("type", ["bbox", "segm"])
-def test_pictures_in_any_order_and_equal_scores_give_the_reference_s_numbers(type: Any) -> None:
+def test_images_in_any_order_and_equal_scores_give_the_reference_s_numbers(type: Any) -> None:
     random = np.random.default_rng(3)
 
     def boxes(count: int) -> Any:
@@ -240,8 +240,8 @@ def test_update_keeps_its_own_copy() -> None:
 
 
 def partly(*stated: list[int] | None) -> dict[str, Any]:
-    """GT with what its pictures 40 and 9 were labelled for."""
-    keys = [{} if ids is None else {"labelled_category_ids": ids} for ids in stated]
+    """GT with what its images 40 and 9 were labeled for."""
+    keys = [{} if ids is None else {"labeled_category_ids": ids} for ids in stated]
     return {**GT, "images": [{**image, **key} for image, key in zip(GT["images"], keys, strict=True)]}
 
 
@@ -251,14 +251,14 @@ RIGHT = [{**record, "score": 0.9} for record in GT["annotations"]]
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("agnostic", [False, True])
-def test_what_a_picture_was_not_labelled_for_is_not_judged(
+def test_what_an_image_was_not_labeled_for_is_not_judged(
     engine: Any, agnostic: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     given: Any = {"engine": engine, "agnostic": agnostic}
     wrong = evaluate_files(GT, [*RIGHT, WRONG_CAT], **given)
     without = evaluate_files(GT, RIGHT, **given)
     assert wrong.AP < without.AP == ONE
-    assert "labelled" not in caplog.text
+    assert "labeled" not in caplog.text
     caplog.set_level(logging.INFO)
     left = evaluate_files(partly([30], None), [*RIGHT, WRONG_CAT], **given)
     assert (left.detections, left.unjudged) == (2, 1)
@@ -269,7 +269,7 @@ def test_what_a_picture_was_not_labelled_for_is_not_judged(
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("type", ["bbox", "segm"])
-def test_a_class_labelled_nowhere_has_nothing_to_measure(engine: Any, type: Any) -> None:
+def test_a_class_labeled_nowhere_has_nothing_to_measure(engine: Any, type: Any) -> None:
     """Nor do the annotations of it that there are count as missed."""
     result = evaluate_files(partly([5], [5]), RIGHT, engine=engine, type=type)
     assert result.per_class == {"cat": ONE, "dog": -1.0}
@@ -282,13 +282,13 @@ def test_a_class_labelled_nowhere_has_nothing_to_measure(engine: Any, type: Any)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_only_some_pictures_of_those_partly_labelled(engine: Any) -> None:
+def test_only_some_images_of_those_partly_labeled(engine: Any) -> None:
     assert evaluate_files(partly([5], None), RIGHT, engine=engine, image_ids=[40]).per_class == {"cat": -1, "dog": -1}
     assert evaluate_files(partly([5], None), RIGHT, engine=engine, image_ids=[9]).per_class == {"cat": ONE, "dog": -1}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_evaluator_of_partly_labelled_pictures(engine: Any, tmp_path: Path) -> None:
+def test_evaluator_of_partly_labeled_images(engine: Any, tmp_path: Path) -> None:
     evaluator = CocoEvaluator(partly([30], None), category_ids=[5, 30], engine=engine)
     evaluator.update(40, detections([[60, 10, 80, 30], [10, 10, 50, 50]], [0.95, 0.9], [0, 1]))
     alone = evaluator.compute()
@@ -300,4 +300,4 @@ def test_evaluator_of_partly_labelled_pictures(engine: Any, tmp_path: Path) -> N
     assert evaluate_files(partly([30], None), evaluator.results, engine=engine) == both
     assert both.to_dict()["unjudged"] == 1
     title = str(both.table().title)
-    assert title == "COCO bbox, 2 images, 2 detections; 1 of classes their picture is not labelled for left out"
+    assert title == "COCO bbox, 2 images, 2 detections; 1 of classes their image is not labeled for left out"

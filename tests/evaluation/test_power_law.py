@@ -51,7 +51,7 @@ def test_the_same_numbers_give_the_same_curve() -> None:
 
 
 @pytest.mark.parametrize("values", [[0.5, 0.5, 0.5, 0.5, 0.5], [0.5, 0.48, 0.46, 0.44, 0.4]])
-def test_more_pictures_never_do_harm(values: list[float]) -> None:
+def test_more_images_never_do_harm(values: list[float]) -> None:
     found = fit(SIZES, values)
     assert found.b == 0
     assert found.at(800).mean == pytest.approx(np.mean(values))
@@ -65,7 +65,7 @@ def test_no_detector_is_better_than_perfect() -> None:
 
 @pytest.mark.parametrize(
     ("sizes", "said"),
-    [([10, 20] * 3, "2 numbers of pictures"), ([10, 20, 40], "3 runs fit a curve of 3 parameters always")],
+    [([10, 20] * 3, "2 numbers of images"), ([10, 20, 40], "3 runs fit a curve of 3 parameters always")],
 )
 def test_too_few_runs(sizes: list[int], said: str) -> None:
     with pytest.raises(DataError, match=said):
@@ -73,5 +73,5 @@ def test_too_few_runs(sizes: list[int], said: str) -> None:
 
 
 def test_too_far() -> None:
-    with pytest.raises(DataError, match=r"801 pictures are more than 4 times the 200 measured.* at most 800"):
+    with pytest.raises(DataError, match=r"801 images are more than 4 times the 200 measured.* at most 800"):
         fit(SIZES, [law(n) for n in SIZES]).at(801)

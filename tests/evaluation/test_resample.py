@@ -1,4 +1,4 @@
-"""AP on weighted pictures is the evaluator's own AP on pictures chosen so."""
+"""AP on weighted images is the evaluator's own AP on images chosen so."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PICTURES, CLASSES = 12, 3
 
 @pytest.fixture(scope="module")
 def scene() -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Objects of three classes on twelve pictures, crowds among them, and detections near and far."""
+    """Objects of three classes on twelve images, crowds among them, and detections near and far."""
     random = np.random.default_rng(3)
     truth, found = [], []
-    for picture in range(PICTURES):
+    for image in range(PICTURES):
         for _ in range(int(random.integers(0, 6))):
             x, y, w, h = (float(v) for v in random.uniform([0, 0, 20, 20], [200, 200, 80, 80]))
-            what = {"image_id": picture, "category_id": int(random.integers(CLASSES))}
+            what = {"image_id": image, "category_id": int(random.integers(CLASSES))}
             crowd = int(random.random() < 0.15)
             truth.append({**what, "id": len(truth) + 1, "bbox": [x, y, w, h], "area": w * h, "iscrowd": crowd})
             for shift in random.uniform(0, 25, int(random.integers(0, 3))):
@@ -45,13 +45,13 @@ def ap_of(scene: Any, weights: Any) -> list[float]:
     return [float(v) for v in resampled_ap(truth, load_results(scene[1], truth), np.array(weights))]
 
 
-def test_each_picture_once_is_the_evaluation_itself(scene: Any) -> None:
+def test_each_image_once_is_the_evaluation_itself(scene: Any) -> None:
     whole = evaluate_files(*scene).AP
     assert 0.2 < whole < 0.9
     assert ap_of(scene, [[1] * PICTURES]) == pytest.approx([whole], abs=1e-12)
 
 
-def test_some_pictures_are_the_evaluation_of_them(scene: Any) -> None:
+def test_some_images_are_the_evaluation_of_them(scene: Any) -> None:
     chosen = [[0, 3, 4, 7], [1], [2, 5, 8, 9, 10, 11], list(range(1, PICTURES))]
     weights = [[int(i in one) for i in range(PICTURES)] for one in chosen]
     assert ap_of(scene, weights) == pytest.approx(
@@ -59,8 +59,8 @@ def test_some_pictures_are_the_evaluation_of_them(scene: Any) -> None:
     )
 
 
-def test_a_picture_drawn_twice_counts_as_two(scene: Any) -> None:
-    """Nearly: two detections of one score are a step of the curve of their own where the pictures are two."""
+def test_an_image_drawn_twice_counts_as_two(scene: Any) -> None:
+    """Nearly: two detections of one score are a step of the curve of their own where the images are two."""
     twice = copy.deepcopy(scene)
     twice[0]["images"] += [{"id": 100 + i, "width": 300, "height": 300} for i in (2, 6)]
     extra = [a for a in scene[0]["annotations"] if a["image_id"] in (2, 6)]
@@ -77,7 +77,7 @@ def test_nothing_to_find_is_not_measured_and_nothing_found_is_zero(scene: Any) -
     assert ap_of((scene[0], []), [[1] * PICTURES]) == [0.0]
 
 
-def test_draws_are_the_same_each_time_and_as_many_as_there_are_pictures() -> None:
+def test_draws_are_the_same_each_time_and_as_many_as_there_are_images() -> None:
     first = draws(30, 50)
     assert (first == draws(30, 50)).all()
     assert (first.sum(1) == 30).all()
@@ -101,7 +101,7 @@ def test_each_image_once_with_partial_labels(scene: Any) -> None:
     partial = copy.deepcopy(scene)
     for number, image in enumerate(partial[0]["images"]):
         if number % 3:
-            image["labelled_category_ids"] = [number % CLASSES]
+            image["labeled_category_ids"] = [number % CLASSES]
     whole, ignored = evaluate_files(*partial).AP, evaluate_files(*scene).AP
     assert abs(whole - ignored) > 0.02
     assert ap_of(partial, [[1] * PICTURES]) == pytest.approx([whole], abs=1e-12)
@@ -124,7 +124,7 @@ def test_intervals_hold_the_ap_where_most_images_are_labeled_for_one_class() -> 
             found.append({**what, "bbox": moved, "score": float(random.random())})
     images: list[dict[str, Any]] = [{"id": number, "width": 300, "height": 300} for number in range(40)]
     for image in images[:30]:
-        image["labelled_category_ids"] = [0]
+        image["labeled_category_ids"] = [0]
     data = {"images": images, "annotations": truth, "categories": [{"id": k, "name": str(k)} for k in range(CLASSES)]}
     ap, samples = [], []
     for results in (found, found[::3] + found[1::3]):

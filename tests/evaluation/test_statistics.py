@@ -77,35 +77,35 @@ def test_percentiles() -> None:
     assert (found.mean, found.count) == (50.0, 3)
 
 
-def test_seeds_and_pictures_together_vary_as_both() -> None:
-    """Seeds and pictures that add up: with many of both, the variances do."""
+def test_seeds_and_images_together_vary_as_both() -> None:
+    """Seeds and images that add up: with many of both, the variances do."""
     random = np.random.default_rng(2)
-    seeds, pictures = random.normal(0, 0.03, (40, 1)), random.normal(0, 0.02, (1, 4000))
-    drawn = both_ways(seeds + pictures, random)
+    seeds, images = random.normal(0, 0.03, (40, 1)), random.normal(0, 0.02, (1, 4000))
+    drawn = both_ways(seeds + images, random)
     assert drawn.std() == pytest.approx(math.sqrt(0.02**2 + seeds.std() ** 2 / 40), rel=0.05)
-    assert both_ways(pictures, random).tolist() == pictures[0].tolist(), "one seed varies by its pictures alone"
+    assert both_ways(images, random).tolist() == images[0].tolist(), "one seed varies by its images alone"
 
 
-def arms(gap: float, seed_noise: float, picture_noise: float, seeds: int = 3) -> tuple[list[float], np.ndarray]:
+def variants(gap: float, seed_noise: float, image_noise: float, seeds: int = 3) -> tuple[list[float], np.ndarray]:
     random = np.random.default_rng(5)
     values = 0.5 + gap + np.array([-1.0, 0.0, 1.0])[:seeds] * seed_noise
-    return values.tolist(), values[:, None] + random.normal(0, picture_noise, (seeds, 200))
+    return values.tolist(), values[:, None] + random.normal(0, image_noise, (seeds, 200))
 
 
 @pytest.mark.parametrize(
-    ("gap", "seed_noise", "picture_noise", "seeds", "said"),
+    ("gap", "seed_noise", "image_noise", "seeds", "said"),
     [
         (0.10, 0.005, 0.005, 3, "b is better"),
         (-0.10, 0.005, 0.005, 3, "a is better"),
         (0.10, 0.100, 0.005, 3, "needs more seeds"),
-        (0.10, 0.005, 0.300, 3, "needs more validation pictures"),
-        (0.00, 0.005, 0.005, 3, "needs more seeds and more validation pictures"),
+        (0.10, 0.005, 0.300, 3, "needs more validation images"),
+        (0.00, 0.005, 0.005, 3, "needs more seeds and more validation images"),
         (0.10, 0.005, 0.005, 1, "one seed: cannot tell"),
         (0.10, 0.050, 0.001, 2, "two are too few"),
     ],
 )
-def test_verdicts(gap: float, seed_noise: float, picture_noise: float, seeds: int, said: str) -> None:
-    values, samples = arms(gap, seed_noise, picture_noise, seeds)
+def test_verdicts(gap: float, seed_noise: float, image_noise: float, seeds: int, said: str) -> None:
+    values, samples = variants(gap, seed_noise, image_noise, seeds)
     flat = [0.5] * seeds
     found = difference(values, flat, samples, np.full_like(samples, 0.5))
     assert said in found.verdict("b", "a")
@@ -113,11 +113,11 @@ def test_verdicts(gap: float, seed_noise: float, picture_noise: float, seeds: in
     assert found.seeds.mean == pytest.approx(np.mean(values) - 0.5)
 
 
-def test_what_both_arms_share_is_no_noise() -> None:
-    """Pairing: seeds and pictures that are hard for both arms do not blur the difference."""
+def test_what_both_variants_share_is_no_noise() -> None:
+    """Pairing: seeds and images that are hard for both variants do not blur the difference."""
     random = np.random.default_rng(0)
-    seeds, pictures = random.normal(0, 0.1, (3, 1)), random.normal(0, 0.1, (1, 200))
-    base = 0.5 + seeds + pictures
+    seeds, images = random.normal(0, 0.1, (3, 1)), random.normal(0, 0.1, (1, 200))
+    base = 0.5 + seeds + images
     better = base + 0.02 + random.normal(0, 0.001, (3, 200))
     found = difference((0.52 + seeds[:, 0]).tolist(), (0.5 + seeds[:, 0]).tolist(), better, base)
     assert found.decided

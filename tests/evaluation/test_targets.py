@@ -77,7 +77,7 @@ def test_the_same_numbers_as_from_a_file(engine: Any, kind: Any) -> None:
 
 def test_what_is_not_annotated_does_not_count() -> None:
     target = Target(torch.tensor([[0.0, 0, 9, 9]]), torch.tensor([0]), image_id=1)
-    target.labelled = torch.tensor([True, False])
+    target.labeled = torch.tensor([True, False])
     evaluator = CocoEvaluator(ground_truth_of([target], NAMES), category_ids=[1, 2])
     boxes = torch.tensor([[0.0, 0, 9, 9], [3, 3, 9, 9]])
     evaluator.update(1, Detections(boxes, torch.tensor([0.5, 0.9]), torch.tensor([0, 1])))

@@ -19,7 +19,7 @@ from tldet.data.loader import by_padded_size, eval_batches, padded_size
 from tldet.engine.precision import Precision
 from tldet.inference.predictor import Predictor
 from tldet.structures.detections import Detections
-from tldet.structures.image import Picture
+from tldet.structures.image import ImageArray
 from tldet.structures.target import Target
 
 SIZES = [
@@ -38,7 +38,7 @@ SIZES = [
 SCORE, PIXELS = 1e-4, 0.02  # how near the same detection is
 
 
-def images() -> list[Picture]:
+def images() -> list[ImageArray]:
     """Smooth noise of several shapes."""
     random = np.random.default_rng(5)
     coarse = [random.integers(0, 256, (h // 8 + 1, w // 8 + 1, 3), np.uint8) for h, w in SIZES]

@@ -27,8 +27,7 @@ def write(path: Path, names: list[str], classes: dict[int, str], **more: Any) ->
 
 def inputs(*names: str) -> list[Source]:
     return [
-        Source("picture" if name.endswith("jpg") else "video", Path(name), Path(name).relative_to("/"))
-        for name in names
+        Source("image" if name.endswith("jpg") else "video", Path(name), Path(name).relative_to("/")) for name in names
     ]
 
 

@@ -1,4 +1,4 @@
-"""Pictures and video, from files to files."""
+"""Images and video, from files to files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def predictor(run: Path) -> Predictor:
     return tldet.load(run / "best.pt")
 
 
-def test_drawings_never_go_over_the_pictures_given(run: Path, digits: Path, tmp_path: Path) -> None:
+def test_drawings_never_go_over_the_images_given(run: Path, digits: Path, tmp_path: Path) -> None:
     for folder, name in (("x", "a.jpg"), ("y", "a.jpg"), ("z", "a_2.jpg")):
         (tmp_path / folder).mkdir()
         shutil.copy(sorted((digits / "test").glob("*.jpg"))[0], tmp_path / folder / name)
@@ -55,7 +55,7 @@ def count_frames(path: Path) -> int:
         return sum(1 for _ in container.decode(video=0))
 
 
-def test_every_kind_of_picture_gives_the_same(predictor: Predictor, digits: Path) -> None:
+def test_every_kind_of_image_gives_the_same(predictor: Predictor, digits: Path) -> None:
     path = sorted((digits / "test").glob("*.jpg"))[0]
     array = read_image(path)
     kinds = [path, str(path), array, torch.from_numpy(array.transpose(2, 0, 1).copy()), Image.fromarray(array)]
@@ -134,8 +134,8 @@ def test_a_turned_photograph_opened_by_pillow_is_found_in_as_its_file(predictor:
     torch.testing.assert_close(ours.scores, theirs.scores, atol=1e-2, rtol=0)
 
 
-def test_boxes_lie_in_the_pixels_of_the_picture(predictor: Predictor, digits: Path) -> None:
-    """The same picture at three times the size has the same boxes, three times as large."""
+def test_boxes_lie_in_the_pixels_of_the_image(predictor: Predictor, digits: Path) -> None:
+    """The same image at three times the size has the same boxes, three times as large."""
     array = read_image(sorted((digits / "test").glob("*.jpg"))[0])
     large = np.repeat(np.repeat(array, 3, 0), 3, 1)
     small, big = predictor.predict(array, 0.0), predictor.predict(large, 0.0)
@@ -157,7 +157,7 @@ def test_a_large_jpeg_is_decoded_smaller_and_its_boxes_stay(predictor: Predictor
     assert (best > 0.9).float().mean() > 0.9
 
 
-def test_odd_pictures(run: Path, shared: Path, tmp_path: Path) -> None:
+def test_odd_images(run: Path, shared: Path, tmp_path: Path) -> None:
     folder = shared / "data" / "odd_images"
     listed = json.loads((folder / "index.json").read_text())
     summary = predict(run / "best.pt", [folder], out=tmp_path / "out", json_path=tmp_path / "r.json", score=0.0)
@@ -166,7 +166,7 @@ def test_odd_pictures(run: Path, shared: Path, tmp_path: Path) -> None:
     failed = {Path(name).name for name in summary.failed}
     assert unreadable & {p.name for p in folder.iterdir() if p.suffix in {".jpg", ".png"}} <= failed
     assert failed <= unreadable | partly
-    assert summary.pictures + len(failed) == len(listed)
+    assert summary.images + len(failed) == len(listed)
     assert all(name in text for name, text in summary.failed.items())
     upright = {e["file"]: (e["upright_width"], e["upright_height"]) for e in listed if e.get("upright_width")}
     records = json.loads((tmp_path / "r.json").read_text())
@@ -185,7 +185,7 @@ def test_odd_pictures(run: Path, shared: Path, tmp_path: Path) -> None:
         assert read_image(drawn).shape[1::-1] == size, f"{name} is drawn upright"
 
 
-def test_pictures_are_read_ahead_in_order_and_broken_ones_as_their_error(
+def test_images_are_read_ahead_in_order_and_broken_ones_as_their_error(
     predictor: Predictor, digits: Path, tmp_path: Path
 ) -> None:
     good = sorted((digits / "test").glob("*.jpg"))[:3]
@@ -223,7 +223,7 @@ def test_the_long_video(run: Path, shared: Path, tmp_path: Path) -> None:
 
 
 def check_video(path: Path, frames: int, source: Path) -> None:
-    """H.264 a browser plays, as many frames at the same rate, the same pictures but for the boxes."""
+    """H.264 a browser plays, as many frames at the same rate, the same images but for the boxes."""
     assert count_frames(path) == frames
     with av.open(str(path)) as made, av.open(str(source)) as given:
         stream, original = made.streams.video[0], given.streams.video[0]
@@ -296,7 +296,7 @@ def test_what_cannot_be_read_is_counted_once(stand: Stand, tmp_path: Path, monke
         raise DataError(f"{path}: is broken")
 
     summary = predict("c.pt", [tmp_path / "a.png", tmp_path / "c.mp4"], out=tmp_path / "out")
-    assert (summary.pictures, list(summary.failed)) == (1, [str(tmp_path / "c.mp4")])
+    assert (summary.images, list(summary.failed)) == (1, [str(tmp_path / "c.mp4")])
     stand.factor = 2  # then it is read whole for the drawing
     with monkeypatch.context() as patched:
         patched.setattr("tldet.inference.run.read_image", broken)
@@ -325,13 +325,13 @@ def test_ahead_hands_over_errors_and_stops() -> None:
 
 
 def test_sources(digits: Path, tmp_path: Path) -> None:
-    pictures = sorted((digits / "test").glob("*.jpg"))
-    assert [s.path for s in find_sources([str(digits / "test" / "*.jpg")]).sources] == pictures
-    assert len(find_sources([str(digits / "test")]).sources) == len(pictures)
+    images = sorted((digits / "test").glob("*.jpg"))
+    assert [s.path for s in find_sources([str(digits / "test" / "*.jpg")]).sources] == images
+    assert len(find_sources([str(digits / "test")]).sources) == len(images)
     assert find_sources(["0"]).sources[0].kind == "camera"
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        shutil.copy(pictures[0], tmp_path / folder / "x.jpg")
+        shutil.copy(images[0], tmp_path / folder / "x.jpg")
     names = [str(s.name) for s in find_sources([str(tmp_path / "a"), str(tmp_path / "b")]).sources]
     assert names == ["x.jpg", "x_2.jpg"], "one drawing must not overwrite the other"
     for wrong in (tmp_path / "none.jpg", tmp_path / "*.gif"):
@@ -348,13 +348,13 @@ def test_an_unknown_device(run: Path) -> None:
 
 
 def test_the_number_format_can_be_asked_for(run: Path, digits: Path, tmp_path: Path) -> None:
-    picture = sorted((digits / "test").glob("*.jpg"))[0]
+    image = sorted((digits / "test").glob("*.jpg"))[0]
     with pytest.raises(ConfigError, match=r"'fp16'.*--precision.*needs a CUDA GPU"):
-        predict(run / "best.pt", [picture], device="cpu", precision="fp16")
+        predict(run / "best.pt", [image], device="cpu", precision="fp16")
     assert tldet.load(run / "best.pt", precision="fp32").precision.name == "fp32"
     if cpu_has_bf16():
-        found = predict(run / "best.pt", [picture], score=0.05, device="cpu", precision="bf16")
-        same = predict(run / "best.pt", [picture], score=0.05, device="cpu", precision="fp32")
+        found = predict(run / "best.pt", [image], score=0.05, device="cpu", precision="bf16")
+        same = predict(run / "best.pt", [image], score=0.05, device="cpu", precision="fp32")
         assert found.records != same.records, "bf16 rounds"
 
 
@@ -363,12 +363,12 @@ def test_camera_that_is_not_there(run: Path) -> None:
         predict(run / "best.pt", ["87"])
 
 
-def test_pictures_are_drawn_in_their_own_format(run: Path, digits: Path, tmp_path: Path) -> None:
-    picture = sorted((digits / "test").glob("*.jpg"))[0]
+def test_images_are_drawn_in_their_own_format(run: Path, digits: Path, tmp_path: Path) -> None:
+    image = sorted((digits / "test").glob("*.jpg"))[0]
     gif = tmp_path / "a.gif"
-    Image.open(picture).save(gif)
-    predict(run / "best.pt", [picture, gif], out=tmp_path / "out")
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {picture.name, "a.png"}
+    Image.open(image).save(gif)
+    predict(run / "best.pt", [image, gif], out=tmp_path / "out")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {image.name, "a.png"}
     assert cv2.imread(str(tmp_path / "out" / "a.png")) is not None
 
 

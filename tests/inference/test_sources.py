@@ -88,7 +88,7 @@ def test_images_are_recognized_by_content(tmp_path: Path, name: str, form: str) 
     if form == "AVIF" and not features.check("avif"):
         pytest.skip("Pillow was built without AVIF")
     path = image(tmp_path / name, form)
-    assert kind_of(path) == "picture"
+    assert kind_of(path) == "image"
     assert inside(tmp_path) == [name]
     read = read_image(path)
     assert read.shape == (48, 64, 3)

@@ -136,7 +136,7 @@ def test_containers_are_recognized_by_content(
     film(tmp_path / "in" / name, EVEN, codec, form)
     assert kind_of(tmp_path / "in" / name) == "video"
     summary, made = run(tmp_path / "in" / name)
-    assert (summary.frames, summary.pictures) == (25, 0)
+    assert (summary.frames, summary.images) == (25, 0)
     assert timed(made)[1] == pytest.approx(1.0, abs=0.05)
     assert predict("c.pt", [tmp_path / "in"]).frames == 25, "likewise in a folder"
 

@@ -19,7 +19,7 @@ from tldet.errors import ConfigError
 from tldet.models.backbones import Backbone, TimmBackbone, TorchvisionBackbone, ViTBackbone, trainable, within
 from tldet.models.backbones.torchvision_nets import trace
 from tldet.models.detector import Detector, build_detector
-from tldet.models.meta_tensors import hollow
+from tldet.models.meta_tensors import without_storage
 from tldet.models.necks.simple_pyramid import SimpleFeaturePyramid
 from tldet.models.replace import fit_head, replace_backbone
 from tldet.models.zoo import CURATED, find_backbone
@@ -53,7 +53,7 @@ def with_backbone(recipe: str, name: str) -> Detector:
     return build_detector(replace_backbone(model, name)[0], ["a", "b", "c"])
 
 
-def one_picture(size: tuple[int, int] = SIZE) -> Batch:
+def one_image(size: tuple[int, int] = SIZE) -> Batch:
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 255, (1, 3, *size), generator=generator).byte()
     target = Target(
@@ -76,7 +76,7 @@ def test_a_step_and_a_prediction(name: str, recipe: str) -> None:
     backbone: Any = model.backbone
     backbone.freeze()
     model.train()
-    losses = model(one_picture())
+    losses = model(one_image())
     assert torch.isfinite(sum(losses.values()))
     sum(losses.values()).backward()
     unused = {n.split(".")[2] for n, p in model.named_parameters() if p.requires_grad and p.grad is None}
@@ -87,7 +87,7 @@ def test_a_step_and_a_prediction(name: str, recipe: str) -> None:
     groups = backbone.layer_groups()
     assert not any(within(n, groups[0][1]) for n in moved), "the stem is frozen"
     assert any(within(n, groups[-1][1]) for n in moved), "the top learns"
-    (found,) = model.eval()(one_picture())
+    (found,) = model.eval()(one_image())
     assert torch.isfinite(found.boxes).all()
     with torch.no_grad():
         levels = backbone(torch.zeros(1, 3, *SIZE))
@@ -111,7 +111,7 @@ def test_levels_round_up_on_any_size(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_layer_groups_hold_every_pretrained_parameter_once(name: str) -> None:
     found = find_backbone(name)
-    backbone: Any = hollow(lambda: build_from(found.config(found.strides)))
+    backbone: Any = without_storage(lambda: build_from(found.config(found.strides)))
     groups = [prefixes for _, prefixes in backbone.layer_groups()]
     assert len(groups) > 2
     for parameter, _ in backbone.named_parameters():
@@ -181,7 +181,7 @@ def test_weights_of_torchvision_give_torchvision_s_features(name: str, tmp_path:
 
 
 def test_alexnet_sees_what_torchvision_s_sees_some_pixels_further_on(tmp_path: Path) -> None:
-    """Its cells lie where ResNet's do: torchvision's, on a picture moved right and down, are the same inside."""
+    """Its cells lie where ResNet's do: torchvision's, on an image moved right and down, are the same inside."""
     torch.manual_seed(0)
     whole = torchvision.models.alexnet(weights=None).eval()
     torch.save(whole.state_dict(), tmp_path / "w.pth")
@@ -241,15 +241,15 @@ def test_a_vision_transformer_gives_its_own_last_tokens(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(224, 320), (100, 67)])
 def test_patches_of_14_pixels_come_out_on_a_grid_of_16(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A map that says where each patch's centre lies must say where each cell's centre lies afterwards."""
+    """A map that says where each patch's center lies must say where each cell's center lies afterwards."""
     backbone = ViTBackbone("vit_small_patch14_dinov2")
 
-    def centres(x: Tensor, **_: object) -> list[Tensor]:
+    def centers(x: Tensor, **_: object) -> list[Tensor]:
         assert list(x.shape[2:]) == [-(-(-(-side // 16) * 16) // 14) * 14 for side in size], "padded once, to the least"
         y, x = (14 * torch.arange(side // 14) + 7.0 for side in x.shape[2:])
         return [torch.stack(torch.meshgrid(y, x, indexing="ij"))[None]]
 
-    monkeypatch.setattr(backbone.body, "forward_intermediates", centres)
+    monkeypatch.setattr(backbone.body, "forward_intermediates", centers)
     (level,) = backbone(torch.zeros(1, 3, *size))
     for axis in (0, 1):
         cells = -(-size[axis] // 16)
@@ -294,7 +294,7 @@ def test_the_simple_pyramid_doubles_and_halves() -> None:
         ("dpn48b", None, 123.675, 58.395),
     ],
 )
-def test_weights_bring_their_own_normalisation(name: str, weights: str | None, mean: float, std: float) -> None:
+def test_weights_bring_their_own_normalization(name: str, weights: str | None, mean: float, std: float) -> None:
     found = find_backbone(name)
     assert found.weights == weights
     assert found.mean[0] == pytest.approx(mean, abs=0.02)
@@ -311,8 +311,8 @@ def test_weights_bring_their_own_normalisation(name: str, weights: str | None, m
         ("convnext_tinny", "nearest: convnext_tiny"),
         ("resnet50.nothing", "nearest: resnet50."),
         ("torchvision:vit_b_16", "neither torchvision nor timm"),
-        ("maxvit_tiny_tf_224", "cannot take pictures of any size"),
-        ("beit_base_patch16_224", "takes pictures of one size only"),
+        ("maxvit_tiny_tf_224", "cannot take images of any size"),
+        ("beit_base_patch16_224", "takes images of one size only"),
     ],
 )
 def test_names_that_cannot_be_used(name: str, said: str) -> None:

@@ -12,11 +12,11 @@ from tldet.errors import ConfigError
 from tldet.models.classifier import Classifier, ClassifierSettings, build_classifier
 from tldet.models.detector import Preprocess
 from tldet.models.mixing import mix
-from tldet.structures.batch import LabelledBatch
+from tldet.structures.batch import LabeledBatch
 
 
 class Colours(nn.Module):
-    """A backbone whose last map is the picture."""
+    """A backbone whose last map is the image."""
 
     channels, strides = (1, 3), (1, 1)
 
@@ -32,10 +32,10 @@ def classifier(classes: int = 3, **settings: float) -> Classifier:
     return model
 
 
-def batch(seed: int | None = None) -> LabelledBatch:
+def batch(seed: int | None = None) -> LabeledBatch:
     images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
     images[0, 0], images[1, 1], images[2, 2] = 10, 20, 30
-    return LabelledBatch(images, torch.tensor([0, 1, 2, 0]), list("abcd"), seed)
+    return LabeledBatch(images, torch.tensor([0, 1, 2, 0]), list("abcd"), seed)
 
 
 def test_logits_are_a_linear_layer_on_the_mean_of_the_last_map() -> None:
@@ -60,7 +60,7 @@ def test_training_gives_losses_and_evaluation_logits() -> None:
 
 
 def mixed(seed: int, **how: float) -> tuple[Tensor, Tensor]:
-    """Pictures that each hold one value, one class each: what they become says what went into them."""
+    """Images that each hold one value, one class each: what they become says what went into them."""
     images = torch.arange(4.0)[:, None, None, None].expand(4, 3, 20, 20).contiguous()
     return mix(images, torch.eye(4), seed, **{"mixup": 0.0, "cutmix": 0.0, **how})
 
@@ -98,7 +98,7 @@ def classifier_loss_without_mixing(model: Classifier) -> Tensor:
     return nn.functional.cross_entropy(model.logits(batch().images.float()), batch().labels)
 
 
-def test_one_picture_alone_can_be_mixed() -> None:
+def test_one_image_alone_can_be_mixed() -> None:
     images, targets = mix(torch.ones(1, 3, 4, 4), torch.tensor([[1.0, 0.0]]), 0, mixup=0.5, cutmix=0.5)
     assert torch.equal(images, torch.ones(1, 3, 4, 4))
     assert torch.equal(targets, torch.tensor([[1.0, 0.0]]))
@@ -109,7 +109,7 @@ def test_a_backbone_of_the_registry_is_taken() -> None:
     model = build_classifier({"backbone": backbone, "classifier": {"dropout": 0.1}}, ["a", "b"])
     assert model.fc.in_features == model.backbone.channels[-1] == 288
     images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
-    model(LabelledBatch(images, torch.tensor([0, 1]), ["a", "b"], 3))["loss_cls"].backward()
+    model(LabeledBatch(images, torch.tensor([0, 1]), ["a", "b"], 3))["loss_cls"].backward()
     assert all(p.grad is not None for p in model.parameters()), "every weight learns"
 
 

@@ -161,7 +161,7 @@ def test_selection() -> None:
     good = torch.tensor([[True, True, True, True, False]])
     parts = [Candidates(*(part[:, rows] for part in (boxes, scores, labels, good))) for rows in ([0, 3], [1, 2, 4])]
     for settings, expected in (
-        (SelectSettings(drop_empty=True), [0.9, 0.7]),  # 0.8 gives way to 0.9; 0.6 lies outside of the picture
+        (SelectSettings(drop_empty=True), [0.9, 0.7]),  # 0.8 gives way to 0.9; 0.6 lies outside of the image
         (SelectSettings(), [0.9, 0.7, 0.6]),
         (SelectSettings(nms_iou=0.9, drop_empty=True), [0.9, 0.8, 0.7]),
         (SelectSettings(keep=1), [0.9]),

@@ -72,7 +72,7 @@ def test_a_batch_without_objects(recipe: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_picture_of_one_pixel(recipe: str) -> None:
+def test_an_image_of_one_pixel(recipe: str) -> None:
     model = detector(recipe)
     one = batch([target([])], (1, 1))
     assert all(torch.isfinite(v) for v in model.train()(one).values())
@@ -82,8 +82,8 @@ def test_a_picture_of_one_pixel(recipe: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_picture_full_of_crowd_teaches_nothing(recipe: str) -> None:
-    """Half a pyramid's anchors lie outside the picture; the crowd is so wide that it takes these in, too."""
+def test_an_image_full_of_crowd_teaches_nothing(recipe: str) -> None:
+    """Half a pyramid's anchors lie outside the image; the crowd is so wide that it takes these in, too."""
     losses = detector(recipe).train()(batch([target([[-1000, -1000, 1000, 1000]], crowd=True)]))
     assert {name: v.item() for name, v in losses.items()} == dict.fromkeys(losses, 0.0)
 
@@ -201,7 +201,7 @@ def test_a_backbone_gives_the_channels_and_strides_it_declares(strides: tuple[in
 
 
 @pytest.mark.parametrize("recipe", with_slow(RECIPES, SLOW))
-def test_one_picture_can_be_learnt_by_heart(recipe: str) -> None:
+def test_one_image_can_be_learned_by_heart(recipe: str) -> None:
     model = detector(recipe).train()
     one = batch([target([[8, 8, 40, 40], [50, 20, 90, 60]])])
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)

@@ -37,9 +37,9 @@ def found(*rows: tuple[list[float], float, int], masks: Any = None) -> Detection
     return Detections(boxes, torch.tensor([s for _, s, _ in rows]), torch.tensor([k for _, _, k in rows]).long(), masks)
 
 
-def target(labelled: Tensor | None = ONLY_NEW, *, label: int = 2, crowd: bool = False, masks: bool = False) -> Target:
+def target(labeled: Tensor | None = ONLY_NEW, *, label: int = 2, crowd: bool = False, masks: bool = False) -> Target:
     drawn = torch.ones(1, *SIZE, dtype=torch.uint8) if masks else None
-    return Target(torch.tensor([OBJECT]), torch.tensor([label]), torch.tensor([crowd]), 7, drawn, labelled)
+    return Target(torch.tensor([OBJECT]), torch.tensor([label]), torch.tensor([crowd]), 7, drawn, labeled)
 
 
 def test_sure_ones_are_objects_and_unsure_ones_are_ignored() -> None:
@@ -50,8 +50,8 @@ def test_sure_ones_are_objects_and_unsure_ones_are_ignored() -> None:
     assert whole.boxes.tolist() == [OBJECT, [40, 40, 60, 60], [60, 0, 80, 20], [0, 40, 20, 60]]
     assert whole.labels.tolist() == [2, 0, 1, 1]
     assert whole.ignore.tolist() == [False, False, False, True]
-    assert whole.labelled is not None
-    assert whole.labelled.tolist() == [True, True, True], "where the teacher sees nothing there is nothing"
+    assert whole.labeled is not None
+    assert whole.labeled.tolist() == [True, True, True], "where the teacher sees nothing there is nothing"
     assert whole.image_id == 7
 
 
@@ -67,8 +67,8 @@ def test_sure_ones_are_objects_and_unsure_ones_are_ignored() -> None:
 )
 def test_what_is_annotated_is_not_added_again(box: list[float], label: int, kept: bool) -> None:
     assert annotated(target(), found((box, 0.9, label))).tolist() == [not kept]
-    unlabelled = torch.tensor([False, False, False])
-    whole = completed(target(unlabelled), found((box, 0.9, label)), torch.tensor([True] * 3), SETTINGS)
+    unlabeled = torch.tensor([False, False, False])
+    whole = completed(target(unlabeled), found((box, 0.9, label)), torch.tensor([True] * 3), SETTINGS)
     assert len(whole) == 1 + kept
 
 
@@ -76,14 +76,14 @@ def test_a_crowd_region_annotates_no_object() -> None:
     assert annotated(target(crowd=True), found((OBJECT, 0.9, 2))).tolist() == [False]
 
 
-@pytest.mark.parametrize("labelled", [None, torch.tensor([True, True, False]), torch.tensor([True, True, True])])
-def test_labels_go_before_the_teacher(labelled: Tensor | None) -> None:
-    """Also on an old picture, which is not labelled for the new class: the teacher does not know it either."""
-    one = target(labelled)
+@pytest.mark.parametrize("labeled", [None, torch.tensor([True, True, False]), torch.tensor([True, True, True])])
+def test_labels_go_before_the_teacher(labeled: Tensor | None) -> None:
+    """Also on an old image, which is not labeled for the new class: the teacher does not know it either."""
+    one = target(labeled)
     assert completed(one, found(([40, 40, 60, 60], 0.9, 0)), KNOWN, SETTINGS) is one
 
 
-def test_of_labelled_classes_nothing_is_added() -> None:
+def test_of_labeled_classes_nothing_is_added() -> None:
     seen = found(([40, 40, 60, 60], 0.9, 0), ([0, 40, 20, 60], 0.9, 1))
     whole = completed(target(torch.tensor([True, False, True])), seen, KNOWN, SETTINGS)
     assert whole.labels.tolist() == [2, 1]
@@ -192,24 +192,24 @@ def test_the_teacher_s_labels_are_the_student_s() -> None:
     says = found(([40, 40, 60, 60], 0.9, 0), ([0, 40, 20, 60], 0.9, 1))
     model.teacher.head.decode = lambda raw, sizes: [says for _ in sizes]  # type: ignore[method-assign]
     one = batch(target())
-    _, (whole,) = model.ask(model.normalise(one), one)
+    _, (whole,) = model.ask(model.normalize(one), one)
     assert [model.class_names[i] for i in whole.labels.tolist()] == ["new", "a", "b"]
     assert says.labels.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("recipe", ["retinanet_lite0", "fcos_lite0"])
 def test_no_gradient_where_the_teacher_is_unsure(recipe: str) -> None:
-    """The place of an unsure detection, as large as the picture: no class there is pushed down."""
+    """The place of an unsure detection, as large as the image: no class there is pushed down."""
     model = taught(recipe)
     whole = [-200.0, -200, 300, 300]
     gradients = []
     for score in (0.3, 0.05):  # unsure, and not worth a look
         model.teacher.head.decode = lambda raw, sizes, s=score: [found((whole, s, 0)) for _ in sizes]  # type: ignore[method-assign, misc]
-        empty = Target(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0).bool(), 1, labelled=ONLY_NEW)
+        empty = Target(torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0).bool(), 1, labeled=ONLY_NEW)
         one = batch(empty)
-        raw: Any = model.head(model.features(model.normalise(one)))
+        raw: Any = model.head(model.features(model.normalize(one)))
         logits = [level.detach().requires_grad_() for level in raw.logits]
-        _, targets = model.ask(model.normalise(one), one)
+        _, targets = model.ask(model.normalize(one), one)
         losses: Any = model.head.loss(raw._replace(logits=tuple(logits)), targets, one.sizes, 5)  # type: ignore[operator]
         gradients.append(flatten_levels(torch.autograd.grad(losses["loss_cls"], logits), 3))  # (1, M, 3)
     assert not gradients[0].any()
@@ -221,7 +221,7 @@ def test_a_teacher_of_other_classes_or_eyes() -> None:
         DistilledDetector(detector("retinanet_lite0", "a", "b"), detector("retinanet_lite0", "c"), SETTINGS)
     blind = detector("retinanet_lite0", "a")
     blind.preprocess = type(blind.preprocess)(mean=(1.0, 2.0, 3.0))
-    with pytest.raises(ValueError, match="normalise pictures differently"):
+    with pytest.raises(ValueError, match="normalize images differently"):
         DistilledDetector(detector("retinanet_lite0", "a", "b"), blind, SETTINGS)
 
 

@@ -19,18 +19,18 @@ from tldet.models.ops.group_norm import GroupNorm
 def learn(
     at: list[tuple[int, int, int]], shape: tuple[int, int], ignored: tuple[tuple[int, int], ...] = (), **more: Tensor
 ) -> Learners:
-    """Objects at (picture, place, label) among ``shape`` = (B, M) references."""
+    """Objects at (image, place, label) among ``shape`` = (B, M) references."""
     counted = torch.ones(shape, dtype=torch.bool)
     for place in ignored:
         counted[place] = False
-    picture, place, labels = torch.tensor(at, dtype=torch.int64).reshape(-1, 3).unbind(1)
+    image, place, labels = torch.tensor(at, dtype=torch.int64).reshape(-1, 3).unbind(1)
     classes = more.get("classes")
-    return Learners(counted, picture, place, labels, torch.zeros(len(at), 4), picture.bincount(), classes)
+    return Learners(counted, image, place, labels, torch.zeros(len(at), 4), image.bincount(), classes)
 
 
 def truth_of(places: Learners, shape: tuple[int, ...], values: Tensor | float = 1.0) -> Tensor:
     truth = torch.zeros(shape)
-    truth[places.picture, places.place, places.labels] = torch.as_tensor(values)
+    truth[places.image, places.place, places.labels] = torch.as_tensor(values)
     return truth
 
 
@@ -77,7 +77,7 @@ def test_without_a_gradient_none_is_made() -> None:
 
 
 def test_values_by_hand() -> None:
-    """Three references of two pictures, two classes, all scores 1/2; the first was labelled for class 0 only."""
+    """Three references of two images, two classes, all scores 1/2; the first was labeled for class 0 only."""
     some = torch.tensor([[True, False], [True, True]])
     half, each = torch.zeros(2, 2, 2), 0.25 * math.log(2)
     for (row, place, label), background in (((0, 0, 1), (2, 4)), ((0, 0, 0), (1, 4)), ((1, 0, 1), (2, 3))):

@@ -49,12 +49,12 @@ def test_giou_and_its_gradient_are_torchvision_s() -> None:
     torch.testing.assert_close(paired_iou(boxes[0], boxes[1]), box_iou(boxes[0], boxes[1]).diagonal())
 
 
-def test_cross_entropy_of_a_background_that_may_be_a_class_not_labelled() -> None:
+def test_cross_entropy_of_a_background_that_may_be_a_class_not_labeled() -> None:
     chances = torch.tensor([[0.125, 0.25, 0.5, 0.125]]).expand(4, 4)
-    labels = torch.tensor([3, 1, 3, 3])  # background and an object of the class not labelled; another picture's two
-    labelled = [torch.tensor([True, False, True]), None, torch.tensor([False, False, False])]
+    labels = torch.tensor([3, 1, 3, 3])  # background and an object of the class not labeled; another image's two
+    labeled = [torch.tensor([True, False, True]), None, torch.tensor([False, False, False])]
     logits = (chances.log() + 7).requires_grad_()
-    loss = class_loss_sum(logits, labels, labelled, [2, 1, 1])
+    loss = class_loss_sum(logits, labels, labeled, [2, 1, 1])
     assert loss.item() == pytest.approx(
         -math.log(0.125 + 0.25) - math.log(0.25) - math.log(0.125) - math.log(1), rel=1e-5
     )
@@ -68,7 +68,7 @@ def test_cross_entropy_of_a_background_that_may_be_a_class_not_labelled() -> Non
     torch.testing.assert_close(gradient, torch.tensor(expected), atol=1e-6, rtol=1e-5)
 
 
-def test_cross_entropy_where_all_is_labelled_is_torch_s() -> None:
+def test_cross_entropy_where_all_is_labeled_is_torch_s() -> None:
     logits = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1, 2, 3, 3, 3, 0, 1, 3])
     whole = class_loss_sum(logits, labels, [None, None], [4, 5])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torchvision.ops import roi_align
 
 from tldet.config import build_settings, load
-from tldet.data.steps import Labelled
+from tldet.data.steps import LabeledSample
 from tldet.data.transforms import Pipeline
 from tldet.models.two_stage.box import RoISettings
 from tldet.models.two_stage.mask import MaskBranch, MaskSettings, mask_targets
@@ -57,7 +57,7 @@ def scores(head: MaskBranch, size: int, factor: float, flip: float) -> list[tupl
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         box = np.array([[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]], np.float32)
         image = np.zeros((side, side, 3), np.uint8)
-        given = Labelled(image, box, np.arange(1), np.zeros(1, bool), mask[None])
+        given = LabeledSample(image, box, np.arange(1), np.zeros(1, bool), mask[None])
         sample = Pipeline(steps)(given, (0,), (0,))
         assert sample.masks is not None
         boxes, masks = torch.from_numpy(sample.boxes), torch.from_numpy(sample.masks)

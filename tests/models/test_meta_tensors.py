@@ -11,7 +11,7 @@ from torch import nn
 from tldet.config import build
 from tldet.models.backbones.torchvision_nets import network
 from tldet.models.cosine import CosineClassifier
-from tldet.models.meta_tensors import blank, filled, hollow
+from tldet.models.meta_tensors import blank, filled, without_storage
 from tldet.registry import BACKBONES
 
 NETWORKS = [
@@ -75,6 +75,6 @@ def test_a_blank_network_runs_and_takes_no_memory(name: str) -> None:
 
 def test_weights_without_memory_draw_nothing() -> None:
     before = torch.get_rng_state()
-    module = hollow(lambda: nn.Sequential(nn.Linear(3, 2), network("vgg11")))
+    module = without_storage(lambda: nn.Sequential(nn.Linear(3, 2), network("vgg11")))
     assert all(parameter.is_meta for parameter in module.parameters())
     assert torch.equal(torch.get_rng_state(), before)

@@ -1,4 +1,4 @@
-"""Pictures that were labelled for some classes only: what every head learns there, and what it must not."""
+"""Images that were labeled for some classes only: what every head learns there, and what it must not."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def batch(*targets: Target) -> Batch:
 
 def losses_and_logits(model: Detector, one: Batch) -> tuple[dict[str, Tensor], Tensor]:
     """The losses of a dense detector, and the gradient of its class loss at every reference and class: (B, M, K)."""
-    raw: Any = model.head(model.features(model.normalise(one)))
+    raw: Any = model.head(model.features(model.normalize(one)))
     logits = [level.detach().requires_grad_() for level in raw.logits]
     losses = model.head.loss(raw._replace(logits=tuple(logits)), one.targets, one.sizes, one.seed)  # type: ignore[operator]
     grads = torch.autograd.grad(losses["loss_cls"], logits)
@@ -80,41 +80,41 @@ def class_scores(model: Detector) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("recipe", [*DENSE, *TWO_STAGE])
-def test_labelled_for_all_is_as_nothing_said(recipe: str) -> None:
+def test_labeled_for_all_is_as_nothing_said(recipe: str) -> None:
     model = detector(recipe).train()
     plain = batch(target(([8, 8, 40, 40], 1), ([50, 20, 90, 60], 2)), target(image_id=2))
-    said = replace(plain, targets=[replace(one, labelled=EVERY) for one in plain.targets])
+    said = replace(plain, targets=[replace(one, labeled=EVERY) for one in plain.targets])
     with torch.no_grad():
         assert model(said) == model(plain)
 
 
 @pytest.mark.parametrize("recipe", DENSE)
-def test_a_dense_head_learns_nothing_about_a_class_not_labelled_but_from_its_objects(recipe: str) -> None:
+def test_a_dense_head_learns_nothing_about_a_class_not_labeled_but_from_its_objects(recipe: str) -> None:
     model = detector(recipe).train()
     whole = batch(target(([8, 8, 40, 40], 1), ([50, 20, 90, 60], 0)), target(([20, 10, 70, 60], 2), image_id=2))
     first, second = whole.targets
     losses, expected = losses_and_logits(model, whole)
-    some, grads = losses_and_logits(model, replace(whole, targets=[replace(first, labelled=NOT_2), second]))
+    some, grads = losses_and_logits(model, replace(whole, targets=[replace(first, labeled=NOT_2), second]))
     assert torch.equal(grads[0, :, 2], torch.zeros_like(grads[0, :, 2]))
-    assert torch.equal(grads[0, :, :2], expected[0, :, :2]), "the classes that were labelled learn as ever"
-    assert torch.equal(grads[1], expected[1]), "and so does the other picture"
+    assert torch.equal(grads[0, :, :2], expected[0, :, :2]), "the classes that were labeled learn as ever"
+    assert torch.equal(grads[1], expected[1]), "and so does the other image"
     assert (expected[0, :, 2] > 0).any()
     assert {name for name in losses if losses[name] != some[name]} == {"loss_cls"}
-    _, grads = losses_and_logits(model, replace(whole, targets=[first, replace(second, labelled=NOT_2)]))
+    _, grads = losses_and_logits(model, replace(whole, targets=[first, replace(second, labeled=NOT_2)]))
     pushed = grads[1, :, 2]
-    assert (pushed <= 0).all(), "an object of the class is learnt all the same"
+    assert (pushed <= 0).all(), "an object of the class is learned all the same"
     assert (pushed < 0).any()
     assert torch.equal(pushed < 0, expected[1, :, 2] < 0)
 
 
 @pytest.mark.parametrize("recipe", TWO_STAGE)
-def test_background_of_a_two_stage_head_does_not_push_down_a_class_not_labelled(recipe: str) -> None:
+def test_background_of_a_two_stage_head_does_not_push_down_a_class_not_labeled(recipe: str) -> None:
     """Without objects every region is background, and the gradient at class k is p_k - [k in S] p_k / p_S."""
     model = detector(recipe).train()
     said = class_scores(model)
-    for labelled, background in ((None, [False, False, False, True]), (NOT_2, [False, False, True, True])):
+    for labeled, background in ((None, [False, False, False, True]), (NOT_2, [False, False, True, True])):
         said.clear()
-        losses = model(batch(replace(target(), labelled=labelled)))
+        losses = model(batch(replace(target(), labeled=labeled)))
         weights = model.head.cascade.loss_weights if "cascade" in recipe else [1.0]  # type: ignore[union-attr]
         sum(losses.values()).backward()
         assert len(said) == len(weights)
@@ -124,7 +124,7 @@ def test_background_of_a_two_stage_head_does_not_push_down_a_class_not_labelled(
             expected = (chance - own / own.sum(-1, keepdim=True)) * weight / len(logits)
             assert logits.grad is not None
             torch.testing.assert_close(logits.grad, expected, atol=1e-7, rtol=1e-4)
-            assert ((logits.grad[:, 2] <= 0) == (labelled is not None)).all()
+            assert ((logits.grad[:, 2] <= 0) == (labeled is not None)).all()
 
 
 @pytest.mark.parametrize("recipe", BOXES)
@@ -134,11 +134,11 @@ def test_what_is_confidently_found_is_no_background_in_either_stage(
     model = detector(recipe).train()
     head: Any = model.head
     sure = torch.tensor([[16.0, 8, 48, 40], [48.0, 8, 80, 40], [8.0, 30, 30, 60]])
-    found = Detections(sure, torch.tensor([0.9, 0.49, 0.8]), torch.tensor([2, 2, 1]))  # one unsure, one labelled
+    found = Detections(sure, torch.tensor([0.9, 0.49, 0.8]), torch.tensor([2, 2, 1]))  # one unsure, one labeled
     where, name = (head, "_find") if "cascade" in recipe else (sys.modules[type(head).__module__], "find_in")
     monkeypatch.setattr(where, name, lambda *_, **__: [found])
-    one = batch(replace(target(), labelled=NOT_2))
-    raw = head(model.features(model.normalise(one)))
+    one = batch(replace(target(), labeled=NOT_2))
+    raw = head(model.features(model.normalize(one)))
     logits = [level.detach().requires_grad_() for level in raw.rpn.logits]
     said = class_scores(model)
     losses = head.loss(raw._replace(rpn=raw.rpn._replace(logits=tuple(logits))), one.targets, one.sizes, None)
@@ -158,9 +158,9 @@ def test_a_head_spares_what_it_finds_itself() -> None:
     model = detector("faster_rcnn_lite0").train()
     head: Any = model.head
     head.box.cls_score.bias.data[2] = 20
-    one = batch(replace(target(), labelled=NOT_2))
+    one = batch(replace(target(), labeled=NOT_2))
     with torch.no_grad():
-        raw = head(model.features(model.normalise(one)))
+        raw = head(model.features(model.normalize(one)))
         proposals = head.rpn.propose(raw.rpn, one.sizes, training=True)
         (found,) = find_in(head.box, raw.features, [proposals[0][:300]], one.sizes)
     near = box_iou(proposals[0], found.boxes).amax(1) >= 0.5
@@ -180,10 +180,10 @@ def test_who_is_spared() -> None:
 
     branch, proposals = nn.Linear(1, 1), [torch.zeros(305, 4), torch.zeros(7, 4), torch.zeros(3, 4)]
     spare = partial(with_spared, find, branch)
-    plain = [target(), replace(target(), labelled=EVERY), target()]
+    plain = [target(), replace(target(), labeled=EVERY), target()]
     assert all(one.spared is None for one in spare(proposals, plain, RoISettings()))
-    assert calls == [], "nothing is computed where all is labelled"
-    given = [replace(target(), labelled=NOT_2), target(), replace(target(), labelled=NOT_2, spared=torch.ones(1, 4))]
+    assert calls == [], "nothing is computed where all is labeled"
+    given = [replace(target(), labeled=NOT_2), target(), replace(target(), labeled=NOT_2, spared=torch.ones(1, 4))]
     first, second, third = spare(proposals, given, RoISettings())
     assert calls == [[300, 0, 3]]
     assert first.spared is not None
@@ -211,7 +211,7 @@ def test_every_parameter_still_gets_a_gradient_under_autocast(recipe: str) -> No
     """Looking for objects casts the weights first, under no_grad; torch up to 2.9 then went on with these casts."""
     model = detector(recipe).train()
     with torch.autocast("cpu", torch.bfloat16):
-        losses = model(batch(replace(target(([8, 8, 40, 40], 1)), labelled=NOT_2)))
+        losses = model(batch(replace(target(([8, 8, 40, 40], 1)), labeled=NOT_2)))
     sum(losses.values()).backward()
     learning = {name for name, p in model.named_parameters() if p.requires_grad}
     assert {name for name, p in model.named_parameters() if p.grad is not None} == learning
@@ -229,7 +229,7 @@ def test_looking_for_objects_draws_nothing_and_learns_no_statistics() -> None:
 
 
 def test_a_target_moves_with_all_it_holds() -> None:
-    one = replace(target(([8, 8, 40, 40], 1)), labelled=NOT_2, spared=torch.zeros(2, 4)).to("meta")
-    fields = (one.boxes, one.labels, one.ignore, one.masks, one.labelled, one.spared)
+    one = replace(target(([8, 8, 40, 40], 1)), labeled=NOT_2, spared=torch.zeros(2, 4)).to("meta")
+    fields = (one.boxes, one.labels, one.ignore, one.masks, one.labeled, one.spared)
     assert all(value is not None and value.device.type == "meta" for value in fields)
     assert one.image_id == 1

@@ -28,10 +28,10 @@ def test_the_gather_equals_torchvisions_kernel(shape: tuple[int, ...], side: int
     layout = torch.channels_last if side == 7 else torch.contiguous_format
     feature = torch.randn(shape).contiguous(memory_format=layout).requires_grad_()
     boxes = boxes_of(60)
-    picture = torch.arange(60).mul(shape[0]).div(60, rounding_mode="floor").float()
-    rois = [boxes[picture == number] for number in range(shape[0])]
+    image = torch.arange(60).mul(shape[0]).div(60, rounding_mode="floor").float()
+    rois = [boxes[image == number] for number in range(shape[0])]
     ours = pool_regions([feature], rois, [8], Pool(side, ratio, aligned))
-    theirs = roi_align(feature, torch.cat([picture[:, None], boxes], 1), side, 1 / 8, ratio, aligned)
+    theirs = roi_align(feature, torch.cat([image[:, None], boxes], 1), side, 1 / 8, ratio, aligned)
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-5)
     grad = torch.randn(ours.shape)
     got, wanted = (torch.autograd.grad(out, feature, grad)[0] for out in (ours, theirs))
@@ -64,10 +64,10 @@ def test_several_levels_equal_the_kernel_on_each() -> None:
     boxes = boxes_of(80)
     rois = [boxes[:50], boxes[50:]]
     ours = pool_regions(levels, rois, [4, 8, 16, 32], Pool(7, 2, False))
-    picture = torch.tensor([0.0] * 50 + [1.0] * 30)
+    image = torch.tensor([0.0] * 50 + [1.0] * 30)
     side = (boxes[:, 2:] - boxes[:, :2]).prod(-1).sqrt()
     fits = (torch.log2(side / 224) + 4 + 1e-6).floor().clamp(2, 5)
-    for row, (number, box, level) in enumerate(zip(picture, boxes, fits.int().tolist(), strict=True)):
+    for row, (number, box, level) in enumerate(zip(image, boxes, fits.int().tolist(), strict=True)):
         region = torch.cat([number[None], box])[None]
         theirs = roi_align(levels[level - 2], region, 7, 1 / 2**level, 2, False)[0]
         torch.testing.assert_close(ours[row], theirs, atol=2e-5, rtol=1e-5)

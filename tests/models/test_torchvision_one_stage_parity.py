@@ -47,7 +47,7 @@ def model_of(name: str) -> dict[str, Any]:
     return model
 
 
-def randomise(model: nn.Module) -> None:
+def randomize(model: nn.Module) -> None:
     """Weights that keep activations alive and scores apart."""
     generator = torch.Generator().manual_seed(5)
     for name, p in sorted([*model.named_parameters(), *model.named_buffers()]):
@@ -63,13 +63,13 @@ def randomise(model: nn.Module) -> None:
 def pair(request: pytest.FixtureRequest) -> Pair:
     options = {"weights": None, "weights_backbone": None, "min_size": SIZE[0], "max_size": SIZE[1]}
     reference = getattr(detection, request.param)(**options, score_thresh=SCORES[request.param]).eval()
-    randomise(reference)
+    randomize(reference)
     ours = build_detector(model_of(request.param)).eval()
     ours.load_state_dict(from_torchvision(reference.state_dict()), strict=True)
     return Pair(reference, ours)
 
 
-def pictures() -> tuple[Tensor, list[Target]]:
+def inputs() -> tuple[Tensor, list[Target]]:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 3, *SIZE), generator=generator, dtype=torch.uint8)
     boxes = torch.tensor([[10.0, 20.0, 90.0, 120.0], [100.0, 50.0, 180.0, 170.0], [5.0, 5.0, 30.0, 40.0]])
@@ -83,13 +83,13 @@ def flat(levels: tuple[Tensor, ...], channels: int) -> Tensor:
 
 
 def test_parity_of_raw_outputs(pair: Pair) -> None:
-    images, _ = pictures()
+    images, _ = inputs()
     head: Any = pair.ours.head
     with torch.no_grad():
         transformed, _ = pair.reference.transform(list(images.float() / 255))
         features = list(pair.reference.backbone(transformed.tensors).values())
         expected = pair.reference.head(features)
-        mine = pair.ours.features(pair.ours.normalise(Batch(images, [SIZE] * 2, [], [SIZE] * 2)))
+        mine = pair.ours.features(pair.ours.normalize(Batch(images, [SIZE] * 2, [], [SIZE] * 2)))
         for theirs, level in zip(features, mine, strict=True):
             torch.testing.assert_close(level, theirs, **EXACT)
         raw = head(mine)
@@ -103,7 +103,7 @@ def test_parity_of_raw_outputs(pair: Pair) -> None:
 
 
 def test_parity_of_detections(pair: Pair) -> None:
-    images, _ = pictures()
+    images, _ = inputs()
     with torch.no_grad():
         expected = pair.reference(list(images.float() / 255))
     found = pair.ours.predict(Batch(images, [SIZE] * 2, [], [SIZE] * 2))
@@ -118,7 +118,7 @@ def test_parity_of_detections(pair: Pair) -> None:
 
 
 def test_parity_of_losses(pair: Pair) -> None:
-    images, targets = pictures()
+    images, targets = inputs()
     given = [{"boxes": t.boxes.clone(), "labels": t.labels} for t in targets]
     pair.reference.train()
     pair.reference.backbone.eval()

@@ -21,7 +21,7 @@ from tldet.structures.target import Target
 from tldet.transfer.interop.dialects.torchvision import from_torchvision
 
 SIZE, CLASSES = (192, 256), 91
-PROPOSALS = 250  # a picture in training; with the usual 2000 the second stage takes minutes
+PROPOSALS = 250  # an image in training; with the usual 2000 the second stage takes minutes
 MODELS: dict[str, tuple[str, Callable[..., nn.Module]]] = {
     "faster": ("faster_rcnn_r50", detection.fasterrcnn_resnet50_fpn),
     "faster_v2": ("faster_rcnn_r50_v2", detection.fasterrcnn_resnet50_fpn_v2),
@@ -30,7 +30,7 @@ MODELS: dict[str, tuple[str, Callable[..., nn.Module]]] = {
 }
 
 
-def randomise(model: nn.Module) -> None:
+def randomize(model: nn.Module) -> None:
     """Weights that keep activations alive and scores apart."""
     generator = torch.Generator().manual_seed(5)
     for name, p in sorted([*model.named_parameters(), *model.named_buffers()]):
@@ -47,7 +47,7 @@ def theirs(build: Callable[..., nn.Module]) -> Any:
     drawn |= {"rpn_post_nms_top_n_train": PROPOSALS}
     sizes = {"min_size": SIZE[0], "max_size": SIZE[1], "box_score_thresh": 0.012}
     model = build(weights=None, weights_backbone=None, **sizes, **drawn)
-    randomise(model)
+    randomize(model)
     return model.eval()
 
 
@@ -77,7 +77,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     return Pair(request.param)
 
 
-def pictures() -> tuple[Tensor, list[Target]]:
+def inputs() -> tuple[Tensor, list[Target]]:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 3, *SIZE), generator=generator, dtype=torch.uint8)
     boxes = torch.tensor([[10.0, 20.0, 90.0, 120.0], [100.0, 50.0, 180.0, 170.0], [5.0, 5.0, 30.0, 40.0]])
@@ -95,11 +95,11 @@ close = partial(torch.testing.assert_close, atol=1e-4, rtol=1e-4)
 
 
 def test_parity_of_raw_outputs(pair: Pair) -> None:
-    images, _ = pictures()
+    images, _ = inputs()
     with torch.no_grad():
         transformed, _ = pair.theirs.transform(list(images.float() / 255))
         features = pair.theirs.backbone(transformed.tensors)
-        mine = pair.ours.features(pair.ours.normalise(Batch(images, [SIZE] * 2, [], [SIZE] * 2)))
+        mine = pair.ours.features(pair.ours.normalize(Batch(images, [SIZE] * 2, [], [SIZE] * 2)))
         for level, expected in zip(mine, features.values(), strict=True):
             close(level, expected)
         raw: Any = pair.ours.head(mine)
@@ -119,7 +119,7 @@ def test_parity_of_raw_outputs(pair: Pair) -> None:
 
 
 def test_parity_of_detections(pair: Pair) -> None:
-    images, _ = pictures()
+    images, _ = inputs()
     original = (SIZE[0] * 3 // 2, SIZE[1] * 2)  # boxes and masks are carried to another size
     with torch.no_grad():
         expected = pair.theirs(list(images.float() / 255))
@@ -143,11 +143,11 @@ def test_parity_of_detections(pair: Pair) -> None:
             assert (differing <= 0.005 * wanted.flatten(1).sum(1) + 3).float().mean() >= 0.97
             assert isinstance(scaled.masks, InstanceMasks)
             pasted = paste_masks_in_image(scaled.masks.patches[:, None], scaled.boxes, original)[:, 0] >= 0.5
-            assert torch.equal(scaled.masks.dense().bool(), pasted), "at the original picture's own resolution"
+            assert torch.equal(scaled.masks.dense().bool(), pasted), "at the original image's own resolution"
 
 
 def test_parity_of_losses(pair: Pair) -> None:
-    images, targets = pictures()
+    images, targets = inputs()
     given = [{"boxes": t.boxes.clone(), "labels": t.labels + 1, "masks": t.masks} for t in targets]
     pair.theirs.train()
     for module in pair.theirs.modules():
@@ -167,7 +167,7 @@ def test_parity_of_losses(pair: Pair) -> None:
 def test_parity_of_published_names_and_epsilon() -> None:
     """The published file has older names, and its norms add nothing to the variance."""
     reference = detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
-    randomise(reference)
+    randomize(reference)
     overwrite_eps(reference, 0.0)
     for module in reference.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -16,7 +16,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from tldet.models.detector import rescale
 from tldet.structures.detections import Detections
 from tldet.structures.masks import InstanceMasks, Paste, dense, rles, windows
-from tldet.visualize.drawing import colour_of, draw
+from tldet.visualize.drawing import color_of, draw
 
 SIZE = (60, 80)
 BOXES = torch.tensor(
@@ -45,8 +45,8 @@ def test_resized_is_torchvision_s() -> None:
     assert torch.equal(masks.dense().bool(), expected)
 
 
-def test_sampled_looks_every_pixel_of_the_picture_up() -> None:
-    """The definition, without windows: pixel centres in the coordinates of the box, zero beyond the patch."""
+def test_sampled_looks_every_pixel_of_the_image_up() -> None:
+    """The definition, without windows: pixel centers in the coordinates of the box, zero beyond the patch."""
     masks = some("sampled")
     y, x = torch.arange(SIZE[0]) + 0.5, torch.arange(SIZE[1]) + 0.5
     for row, (x0, y0, x1, y1) in enumerate(BOXES.tolist()):
@@ -113,12 +113,12 @@ def test_supervision_takes_dense_masks() -> None:
     np.testing.assert_array_equal(one.mask, some().dense().bool().numpy())
 
 
-def test_rescaling_carries_them_to_the_original_picture() -> None:
+def test_rescaling_carries_them_to_the_original_image() -> None:
     scaled = rescale(found(some()), SIZE, (180, 160), ("a", "b", "c"))
     whole = scaled.dense_masks()
     assert whole is not None
     assert whole.shape == (len(BOXES), 180, 160)
-    row = 6  # the whole picture
+    row = 6  # the whole image
     coarse = F.interpolate(whole[row][None, None].float(), SIZE, mode="area")[0, 0] >= 0.5
     assert (coarse == some().dense()[row].bool()).float().mean() > 0.97
 
@@ -128,7 +128,7 @@ def test_drawing_tints_what_the_mask_covers() -> None:
     one = Detections(torch.tensor([[70.0, 50.0, 79.0, 59.0]]), torch.tensor([0.9]), torch.tensor([0]), masks, ("a",))
     drawn = draw(np.full((*SIZE, 3), 100, np.uint8), one)
     inside = masks.dense()[0].bool().numpy()
-    tint = (0.55 * 100 + 0.45 * np.array(colour_of(0))).astype(np.uint8)
+    tint = (0.55 * 100 + 0.45 * np.array(color_of(0))).astype(np.uint8)
     inside[35:] = False  # where the box and its name are drawn
     assert inside.sum() > 100
     assert (drawn[inside] == tint).all()
@@ -151,7 +151,7 @@ print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def test_memory_holds_one_mask_at_a_time() -> None:
-    """Four pictures of 12 megapixels with 100 objects would be 4.8 GB."""
+    """Four images of 12 megapixels with 100 objects would be 4.8 GB."""
     done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
     count, kilobytes = (int(value) for value in done.stdout.split())
     assert count == 800

@@ -21,12 +21,12 @@ import torch
 
 from tldet import checkpoint
 from tldet.config import Config
-from tldet.data.merge.files import copy_picture
+from tldet.data.merge.files import copy_image
 from tldet.engine.distributed import World
 from tldet.engine.logging import JsonLog
 from tldet.errors import DataError, OutputError
 from tldet.evaluation.report import CocoResult
-from tldet.inference.run import write_picture
+from tldet.inference.run import write_image
 from tldet.system import output
 from tldet.system.output import Replacement, check_output, replacing, write_bytes, write_json
 from tldet.visualize.drawing import Series, plot_intervals
@@ -41,7 +41,7 @@ def copied(path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     source = path.with_name("source")
     source.write_bytes(b"new")
-    copy_picture(source, path)
+    copy_image(source, path)
 
 
 WRITERS: dict[str, Callable[[Path], Any]] = {
@@ -52,7 +52,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
         cast("Any", SimpleNamespace(world=World()))
     ),
     "metrics.json": lambda path: CocoResult().save(path),
-    "out.png": lambda path: write_picture(path, IMAGE),
+    "out.png": lambda path: write_image(path, IMAGE),
     "plot.png": lambda path: plot_intervals({"a": Series([(0, 1, 1, 1)])}, path, title="", names=["a"]),
     "copy.jpg": copied,
     "log.jsonl": lambda path: JsonLog(path).cut(0),
@@ -259,13 +259,13 @@ def test_windows_replaces_a_file_that_is_being_read_later(
 def test_writing_by_name(tmp_path: Path) -> None:
     with Replacement(tmp_path / "new" / "a.mp4", sync=False) as new:
         assert new.name.parent == tmp_path / "new"
-        new.name.write_bytes(b"film")
+        new.name.write_bytes(b"video")
         assert not (tmp_path / "new" / "a.mp4").exists()
-    assert (tmp_path / "new" / "a.mp4").read_bytes() == b"film"
+    assert (tmp_path / "new" / "a.mp4").read_bytes() == b"video"
     with pytest.raises(ValueError, match="no"), Replacement(tmp_path / "new" / "a.mp4") as new:  # noqa: PT012
         new.name.write_bytes(b"half")
         raise ValueError("no")
-    assert [one.read_bytes() for one in (tmp_path / "new").iterdir()] == [b"film"]
+    assert [one.read_bytes() for one in (tmp_path / "new").iterdir()] == [b"video"]
 
 
 def test_json_of_any_text(tmp_path: Path) -> None:

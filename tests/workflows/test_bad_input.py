@@ -118,7 +118,7 @@ def test_boxes_without_extent_are_left_out_counted_and_named(
     assert f"1 box of zero extent left out (annotation {number})" in capsys.readouterr().err
 
 
-def test_a_broken_picture_is_named(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_image_is_named(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     victim = sorted((folder / "train").glob("*.jpg"))[2]
     victim.write_bytes(victim.read_bytes()[:900])
     line = said(capsys, finetune(folder, tmp_path / "o", "--cfg-options", "data.loader.batch_size=16"))
@@ -229,8 +229,8 @@ def test_folders_that_cannot_be_written(
     inside = tmp_path / "file" / "out"
     assert str(inside) in said(capsys, finetune(digits, inside))
     assert str(inside) in said(capsys, ["train", str(run / "config.py"), "--work-dir", str(inside)])
-    picture = str(next((digits / "test").glob("*.jpg")))
-    assert str(inside) in said(capsys, ["predict", str(run / "best.pt"), picture, "--json", str(inside / "r.json")])
+    image = str(next((digits / "test").glob("*.jpg")))
+    assert str(inside) in said(capsys, ["predict", str(run / "best.pt"), image, "--json", str(inside / "r.json")])
     assert str(inside) in said(capsys, ["test", str(run / "best.pt"), "--json", str(inside / "r.json")])
 
 

@@ -101,7 +101,7 @@ def test_what_is_wrong_is_one_line_of_the_main_process(digits: Path, tmp_path: P
     assert "no such folder" in lines[0]
 
 
-def test_a_picture_that_one_process_cannot_read_is_named_once(digits: Path, tmp_path: Path) -> None:
+def test_an_image_that_one_process_cannot_read_is_named_once(digits: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(digits, tmp_path / "digits")
     order = BatchOrder(CocoDataset(str(broken / "train" / "_annotations.coco.json"), str(broken / "train")).sizes, 2, 0)
     index = AnnotationIndex.load(broken / "train" / "_annotations.coco.json")

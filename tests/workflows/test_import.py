@@ -1,4 +1,4 @@
-"""Other people's checkpoints: recognised, mapped, and the same detections afterwards."""
+"""Other people's checkpoints: recognized, mapped, and the same detections afterwards."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tldet.config import build_settings, load
 from tldet.errors import CheckpointError, ConfigError, TrainingError
 from tldet.models.detector import Preprocess, build_detector
 from tldet.structures.target import Target
-from tldet.transfer.initial_weights import init_from, load_start, open_start
+from tldet.transfer.initial_weights import init_from, load_initial, open_initial
 from tldet.transfer.interop.adapt import adapted
 from tldet.transfer.interop.foreign import Foreign, policy_in
-from tldet.transfer.interop.known import KNOWN, Layout, coco_weights, recognise
+from tldet.transfer.interop.known import KNOWN, Layout, coco_weights, recognize
 from tldet.transfer.interop.mmdet_config import Policy, find_config, policy_of
 from tldet.transfer.restore import restore
 from tldet.workflows.import_checkpoint import import_checkpoint
@@ -66,13 +66,13 @@ def theirs(case: str, **more: Any) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (192, 256, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(("case", "first"), [("faster_rcnn", 1), ("retinanet", 0)])
 def test_torchvision_s_detections_are_ours_after_the_import(
-    case: str, first: int, tmp_path: Path, picture: np.ndarray
+    case: str, first: int, tmp_path: Path, image: np.ndarray
 ) -> None:
     reference = theirs(case)
     torch.save({"model": reference.state_dict(), "epoch": 3}, tmp_path / "theirs.pth")
@@ -85,8 +85,8 @@ def test_torchvision_s_detections_are_ours_after_the_import(
     assert len(set(predictor.class_names)) == 91 - first
 
     predictor.short, predictor.long = 192, 256
-    found = predictor.predict(picture, 0.05)
-    x = torch.from_numpy(picture.transpose(2, 0, 1) / np.float32(255))
+    found = predictor.predict(image, 0.05)
+    x = torch.from_numpy(image.transpose(2, 0, 1) / np.float32(255))
     with torch.no_grad():
         (expected,) = reference([x])
     assert len(found) == len(expected["scores"]) >= 50
@@ -207,7 +207,7 @@ def test_a_file_of_mmdet_3_with_three_classes_and_all_that_mmengine_adds(
     assert "1 mmengine.logging.history_buffer.HistoryBuffer" in said
     assert "holds the averaged weights" in said
     assert "3 (cat, dog, robot): the file's own names, category ids 1 to 3" in said
-    assert "0 newly initialised, 0 unused" in said
+    assert "0 newly initialized, 0 unused" in said
     assert tldet.load(tmp_path / "ours.pt").predict(np.zeros((60, 80, 3), np.uint8)).class_names == names
 
 
@@ -312,7 +312,7 @@ def test_a_hostile_file_is_imported_without_its_code(tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize("case", [k.case for k in KNOWN if k.dialect == "mmdet"])
 def test_mmdet_s_models_are_told_by_their_keys(shared: Path, case: str) -> None:
     states = json.loads((shared / "parity" / "mmdet" / f"{case}.json").read_text())["state"]
-    layout = recognise({name: torch.empty(shape) for name, shape in states.items()})
+    layout = recognize({name: torch.empty(shape) for name, shape in states.items()})
     one_stage = "rcnn" not in case
     assert layout == Layout("mmdet", case, "resnet50", 80, 4 if one_stage else 0)
 
@@ -324,7 +324,7 @@ def test_torchvision_s_models_are_told_by_their_keys_and_have_weights(known: Any
     name = known.weights.removesuffix("_Weights").lower()
     with torch.device("meta"):
         model = torchvision.models.get_model(name, weights=None, weights_backbone=None)
-    layout = recognise(model.state_dict())
+    layout = recognize(model.state_dict())
     assert (layout.dialect, layout.case, layout.backbone) == ("torchvision", known.case, "resnet50")
     assert layout.classes == (90 if "rcnn" in known.case else 91)
 
@@ -335,7 +335,7 @@ def test_torchvision_s_models_are_told_by_their_keys_and_have_weights(known: Any
 def test_backbones_are_told_by_their_blocks(name: str) -> None:
     with torch.device("meta"):
         body = torchvision.models.get_model(name).state_dict()
-    layout = recognise({f"backbone.{key}": value for key, value in body.items()})
+    layout = recognize({f"backbone.{key}": value for key, value in body.items()})
     assert layout.backbone == (None if name == "mobilenet_v2" else name)
     assert layout.case is None
 
@@ -343,7 +343,7 @@ def test_backbones_are_told_by_their_blocks(name: str) -> None:
 def test_a_keypoint_model_is_none_of_ours() -> None:
     with torch.device("meta"):
         model = detection.keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None)
-    assert recognise(model.state_dict()).case is None
+    assert recognize(model.state_dict()).case is None
 
 
 @pytest.mark.parametrize("case", ["faster_rcnn", "retinanet"])
@@ -404,7 +404,7 @@ def test_an_odd_config_text_says_nothing(text: str) -> None:
 
 def test_numbered_classes_are_nobody_s(tmp_path: Path) -> None:
     torch.save(mmdet_state("retinanet", 2), tmp_path / "a.pth")
-    start = open_start(tmp_path / "a.pth")
+    start = open_initial(tmp_path / "a.pth")
     assert start is not None
     assert start.class_names == (None, None), "'class 1' of somebody's data is another"
 
@@ -418,7 +418,7 @@ BLUE_FIRST = {"mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0], "bgr": 
 
 
 @pytest.mark.parametrize("depth", [50, 18])
-def test_a_start_brings_how_its_weights_see_pictures(
+def test_a_start_brings_how_its_weights_see_images(
     depth: int, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -440,12 +440,12 @@ def test_a_start_brings_how_its_weights_see_pictures(
     with pytest.raises(
         CheckpointError, match=r"trained with model\.preprocess .*103.53.*here it is .*123.675"
     ) as raised:
-        load_start(model, str(path))
+        load_initial(model, str(path))
     assert "\n" not in str(raised.value)
     if depth == 50:
         model.preprocess = build_settings(Preprocess, BLUE_FIRST)
         with pytest.raises(CheckpointError, match=r"strided_conv 1x1, here it is 3x3; set it"):
-            load_start(model, str(path))
+            load_initial(model, str(path))
 
 
 def test_tldet_s_own_start_brings_them_too(tmp_path: Path) -> None:
@@ -454,13 +454,13 @@ def test_tldet_s_own_start_brings_them_too(tmp_path: Path) -> None:
     meta = {"class_names": ["a"], "category_ids": [1], "input": {"short": 64, "long": 64}}
     state = build_detector(section).state_dict()
     checkpoint.save(tmp_path / "a.pt", {"config": {"model": theirs}, "meta": meta, "model": state, "ema": None})
-    for start in (init_from, load_start):
+    for start in (init_from, load_initial):
         with pytest.raises(CheckpointError, match=r"a\.pt: trained with model\.preprocess"):
             start(build_detector(section), str(tmp_path / "a.pt"))
     config = load("retinanet_lite0").data
     config = with_weights(config, str(tmp_path / "a.pt"), "retinanet_lite0")
     assert config["model"]["preprocess"] == BLUE_FIRST
-    report = load_start(build_detector(config["model"], ["a"]), str(tmp_path / "a.pt"))
+    report = load_initial(build_detector(config["model"], ["a"]), str(tmp_path / "a.pt"))
     assert report.new == []
 
     checkpoint.save_weights(tmp_path / "a.safetensors", state, {})
@@ -468,13 +468,13 @@ def test_tldet_s_own_start_brings_them_too(tmp_path: Path) -> None:
         with_weights(config, str(tmp_path / "a.safetensors"), "retinanet_lite0")
     body = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
     checkpoint.save_weights(tmp_path / "b.safetensors", {**body, "head.weight": torch.zeros(2)}, {})
-    assert open_start(tmp_path / "b.safetensors") is None, "a classifier has a head too"
+    assert open_initial(tmp_path / "b.safetensors") is None, "a classifier has a head too"
     (tmp_path / "b.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="not a safetensors file"):
-        open_start(tmp_path / "b.safetensors")
+        open_initial(tmp_path / "b.safetensors")
     checkpoint.save(tmp_path / "c.pt", {"meta": meta})
     with pytest.raises(CheckpointError, match=r"c\.pt: is no checkpoint of a detector \(KeyError: 'config'\)"):
-        open_start(tmp_path / "c.pt")
+        open_initial(tmp_path / "c.pt")
 
 
 @pytest.mark.parametrize(
@@ -501,7 +501,7 @@ def test_odd_values_in_a_file_s_config_are_one_line(
         config = {"model": {"backbone": {"style": style}}}
     state = {name: torch.zeros(1) for name in ("bbox_head.atss_cls.bias", "bbox_head.atss_reg.bias")}
     if config.get("model", {}).get("backbone"):
-        foreign = Foreign(tmp_path / "a", {"meta": {"cfg": config}}, state, recognise(state), [], [], Counter())
+        foreign = Foreign(tmp_path / "a", {"meta": {"cfg": config}}, state, recognize(state), [], [], Counter())
         with pytest.raises(CheckpointError, match="the config inside it cannot be read"):
             policy_in(foreign.content, KNOWN[3], foreign.layout, foreign.path)
         return
@@ -511,7 +511,7 @@ def test_odd_values_in_a_file_s_config_are_one_line(
 
 
 def renamed(digits: Path, folder: Path, names: list[str]) -> Path:
-    """The digits' training pictures with other classes."""
+    """The digits' training images with other classes."""
     truth = json.loads((digits / "train" / "_annotations.coco.json").read_text())
     truth["categories"] = [{"id": i + 1, "name": name} for i, name in enumerate(names)]
     for number, annotation in enumerate(truth["annotations"]):
@@ -578,7 +578,7 @@ def test_finetuning_from_the_published_detector(
     key = "backbone.layer4.2.conv3.weight"
     assert torch.allclose(ours["model"][key], state[key.replace("backbone.", "backbone.body.")], atol=1e-6)
     assert "2 of 3 classes known by name (dog, person)" in caplog.text
-    assert "0 newly initialised" in caplog.text
+    assert "0 newly initialized" in caplog.text
     assert "ResNet50_Weights" not in caplog.text, "the backbone's own weights are not fetched"
 
 

@@ -124,7 +124,19 @@ def weights(path: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_study(digits: Path, tmp_path: Path) -> None:
-    given = ["study", "transfer", "--data", digits, "--out", "{out}", "--arms", "finetuned", "scratch", "--steps", "6"]
+    given = [
+        "study",
+        "transfer",
+        "--data",
+        digits,
+        "--out",
+        "{out}",
+        "--variants",
+        "finetuned",
+        "scratch",
+        "--steps",
+        "6",
+    ]
     given += ["--model", "retinanet_lite0", "--seeds", "0", "--cfg-options", *OPTIONS, "data.loader.batch_size=2"]
     runs = killed(tmp_path / "k", given, given)
     for path in (path for one in runs for path in outputs(one).values()):

@@ -68,15 +68,15 @@ def test_help_says_where_the_boxes_are(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_prediction_draws_and_encodes_masks(masked: Path, digits: Path, tmp_path: Path) -> None:
-    picture = next((digits / "test").glob("*.jpg"), None) or next((digits / "test").glob("*.png"))
+    image = next((digits / "test").glob("*.jpg"), None) or next((digits / "test").glob("*.png"))
     (tmp_path / "out").mkdir()
-    arguments = [str(masked / "best.pt"), str(picture), "--score", "0", "--out", str(tmp_path / "out")]
+    arguments = [str(masked / "best.pt"), str(image), "--score", "0", "--out", str(tmp_path / "out")]
     assert main(["predict", *arguments, "--json", str(tmp_path / "p.json")]) == 0
     records = json.loads((tmp_path / "p.json").read_text())
     assert records
     assert all(r["segmentation"]["size"] == [96, 128] for r in records)
     assert len(list((tmp_path / "out").iterdir())) == 1
-    found = load(masked / "best.pt").predict(picture, score=0.0)
+    found = load(masked / "best.pt").predict(image, score=0.0)
     assert isinstance(found.masks, InstanceMasks)
     assert found.masks.size == (96, 128)
 

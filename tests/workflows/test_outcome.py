@@ -152,7 +152,7 @@ def emptied(data: Path, kind: str) -> Path:
         box = truth["annotations"][0]
         truth["annotations"] = [{**box, "iscrowd": 1, "segmentation": {"counts": [96 * 128], "size": [96, 128]}}]
     elif kind == "unlabeled":
-        truth["images"] = [{**image, "labelled_category_ids": []} for image in truth["images"]]
+        truth["images"] = [{**image, "labeled_category_ids": []} for image in truth["images"]]
     elif kind == "foreign":
         truth["categories"].append({"id": 99, "name": "cat"})
         truth["annotations"] = [{**one, "category_id": 99} for one in truth["annotations"]]

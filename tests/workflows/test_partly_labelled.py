@@ -1,4 +1,4 @@
-"""Fine-tuning on pictures that are labelled in part: from the JSON to the numbers, and resumed."""
+"""Fine-tuning on images that are labeled in part: from the JSON to the numbers, and resumed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HALVES = Path(__file__).resolve().parents[1] / "halves.py"
 
 @pytest.fixture(scope="module")
 def partly(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits' training annotations, half of the pictures labelled for 0 to 4 only, the others for the rest."""
+    """The digits' training annotations, half of the images labeled for 0 to 4 only, the others for the rest."""
     out = tmp_path_factory.mktemp("partly") / "halves.json"
     given = [str(digits / "train" / "_annotations.coco.json"), str(out), *"01234"]
     subprocess.run([sys.executable, str(HALVES), *given], check=True)
@@ -27,7 +27,7 @@ def partly(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_halves(partly: Path, digits: Path) -> None:
     whole, made = (json.loads(p.read_text()) for p in (digits / "train" / "_annotations.coco.json", partly))
-    stated = {image["id"]: image["labelled_category_ids"] for image in made["images"]}
+    stated = {image["id"]: image["labeled_category_ids"] for image in made["images"]}
     assert sorted(len(ids) for ids in stated.values()) == [5] * 16
     assert len({tuple(ids) for ids in stated.values()}) == 2
     expected = [a for a in whole["annotations"] if a["category_id"] in stated[a["image_id"]]]
@@ -35,9 +35,7 @@ def test_the_halves(partly: Path, digits: Path) -> None:
     assert 0 < len(expected) < len(whole["annotations"])
 
 
-def test_a_run_on_partly_labelled_pictures_resumes_to_the_same_weights(
-    partly: Path, digits: Path, tmp_path: Path
-) -> None:
+def test_a_run_on_partly_labeled_images_resumes_to_the_same_weights(partly: Path, digits: Path, tmp_path: Path) -> None:
     """With scores so low that much is spared, and dropout, which looking for it must not draw from."""
     options = [
         "data.loader.batch_size=2",
@@ -51,7 +49,7 @@ def test_a_run_on_partly_labelled_pictures_resumes_to_the_same_weights(
     given = {"train": partly, "val": partly, "images": digits / "train"}
     outcome = finetune(out=out, model="faster_rcnn_lite0", steps=4, cfg_options=options, **given)
     assert outcome.result is not None
-    assert outcome.result.unjudged > 0, "no detection of a class its picture was not labelled for is scored"
+    assert outcome.result.unjudged > 0, "no detection of a class its image was not labeled for is scored"
     last = out / "step_00000004.pt"
     whole = checkpoint.load(last)["model"]
     last.unlink()

@@ -1,4 +1,4 @@
-"""On real pictures: R50 detectors on COCO's ids, and fine-tuning that learns."""
+"""On real images: R50 detectors on COCO's ids, and fine-tuning that learns."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_r50_trains_on_coco_and_gives_its_ids_back(shared: Path, tmp_path: Path,
         "data.loader.batch_size=2",
         "data.loader.workers=0",
         "model.backbone.weights=None",
-        "model.backbone.norm=batch",  # random weights: frozen statistics would normalise nothing
+        "model.backbone.norm=batch",  # random weights: frozen statistics would normalize nothing
         "model.backbone.frozen_stages=-1",
         f"{score}=0.0",  # after 20 steps nothing is sure
         f"data.train.transforms={SMALL}",
@@ -54,8 +54,8 @@ def test_r50_trains_on_coco_and_gives_its_ids_back(shared: Path, tmp_path: Path,
     assert len(checkpoint.load(best)["meta"]["class_names"]) == 80
     measure(best, results_path=tmp_path / "dt.json")
     known = {c["id"] for c in json.loads(truth.read_text())["categories"]}
-    pictures = sorted((folder / "val2017").glob("*.jpg"))[:6]
-    summary = predict(best, pictures, score=0.0)
+    images = sorted((folder / "val2017").glob("*.jpg"))[:6]
+    summary = predict(best, images, score=0.0)
     used = {r["category_id"] for r in summary.records} | {
         r["category_id"] for r in json.loads((tmp_path / "dt.json").read_text())
     }

@@ -61,7 +61,7 @@ def test_test_and_evaluate_give_the_same_json(run: Path, digits: Path, tmp_path:
     assert told == said
     assert result.numbers() == scored.numbers()
     given = measure(run / "best.pt", data=truth, images=digits / "test", device="cpu", precision="fp32")
-    assert given.numbers() == result.numbers(), "the same pictures by --data"
+    assert given.numbers() == result.numbers(), "the same images by --data"
 
 
 @pytest.mark.parametrize(("flag", "alone"), [([], False), (["--nms-per-class"], False), (["--nms-agnostic"], True)])
@@ -107,13 +107,13 @@ def test_one_json_is_split(digits: Path, tmp_path: Path) -> None:
     assert not ids[0] & ids[1]
 
 
-def coco(path: Path, pictures: Path, name: str, count: int = 4) -> Path:
-    """A COCO JSON and its (unreadable) pictures."""
-    for folder in (path.parent, pictures):
+def coco(path: Path, folder_of_images: Path, name: str, count: int = 4) -> Path:
+    """A COCO JSON and its (unreadable) images."""
+    for folder in (path.parent, folder_of_images):
         folder.mkdir(parents=True, exist_ok=True)
     images = [{"id": i, "file_name": f"{name}{i}.jpg", "width": 8, "height": 8} for i in range(count)]
     for image in images:
-        (pictures / str(image["file_name"])).write_bytes(str(image["file_name"]).encode())
+        (folder_of_images / str(image["file_name"])).write_bytes(str(image["file_name"]).encode())
     boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [0, 0, 4, 4], "area": 16} for i in range(count)]
     path.write_text(json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "c"}]}))
     return path
@@ -125,7 +125,7 @@ def parts(layout: Layout) -> list[tuple[Path, Path] | None]:
 
 
 def test_images_serve_every_part_of_a_folder(tmp_path: Path) -> None:
-    data, apart = tmp_path / "data", tmp_path / "apart" / "pictures"
+    data, apart = tmp_path / "data", tmp_path / "apart" / "images"
     files = [coco(data / f"{part}.json", apart, part) for part in ("train", "val", "test")]
     with pytest.raises(DataError, match="give --images"):
         resolve_layout(data, None, None, None, tmp_path / "out", 0)
@@ -138,22 +138,22 @@ def test_parts_that_no_option_names_come_from_the_folder(tmp_path: Path) -> None
     data, out = tmp_path / "data", tmp_path / "out"
     train, val, test = (coco(data / f"{part}.json", data / "images", part) for part in ("train", "val", "test"))
     mine = coco(data / "mine.json", data / "images", "mine")
-    pictures = data / "images"
+    images = data / "images"
     layout = resolve_layout(data, mine, None, None, out, 0)
-    assert parts(layout) == [(mine, pictures), (val, pictures), (test, pictures)]
+    assert parts(layout) == [(mine, images), (val, images), (test, images)]
     layout = resolve_layout(data, None, mine, None, out, 0)
-    assert parts(layout) == [(train, pictures), (mine, pictures), (test, pictures)]
-    assert parts(resolve_layout(data, val, None, None, out, 0))[1] == (test, pictures), "not what is trained on"
+    assert parts(layout) == [(train, images), (mine, images), (test, images)]
+    assert parts(resolve_layout(data, val, None, None, out, 0))[1] == (test, images), "not what is trained on"
     assert parts(resolve_layout(data, train, test, None, out, 0))[2] is None
     train.write_text('{"images": [')  # a part that is not used may be broken, one that is may not
-    assert parts(resolve_layout(data, mine, None, None, out, 0))[0] == (mine, pictures)
+    assert parts(resolve_layout(data, mine, None, None, out, 0))[0] == (mine, images)
     val.write_text('{"images": [')
     with pytest.raises(DataError, match=r"val\.json: is cut off"):
         resolve_layout(data, mine, None, None, out, 0)
     assert not out.exists()
 
 
-def test_a_folder_may_be_there_for_its_pictures(tmp_path: Path) -> None:
+def test_a_folder_may_be_there_for_its_images(tmp_path: Path) -> None:
     mine = coco(tmp_path / "mine.json", tmp_path / "data", "mine")
     layout = resolve_layout(tmp_path / "data", mine, None, None, tmp_path / "out", 0)
     assert [part and part.images for part in (layout.train, layout.val, layout.test)] == [tmp_path / "data"] * 2 + [
@@ -165,14 +165,14 @@ def test_a_folder_may_be_there_for_its_pictures(tmp_path: Path) -> None:
 def test_relative_paths_are_looked_for_in_the_folder_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, here = tmp_path / "data", tmp_path / "here"
     for folder in (data, here):
-        coco(folder / "train.json", folder / "pictures", "a")
-        coco(folder / "val.json", folder / "pictures", "a")
-    coco(here / "own.json", here / "pictures", "a")
+        coco(folder / "train.json", folder / "images", "a")
+        coco(folder / "val.json", folder / "images", "a")
+    coco(here / "own.json", here / "images", "a")
     monkeypatch.chdir(here)
-    layout = resolve_layout("../data", "train.json", "val.json", "pictures", tmp_path / "out", 0)
-    where = Path("../data/pictures")
+    layout = resolve_layout("../data", "train.json", "val.json", "images", tmp_path / "out", 0)
+    where = Path("../data/images")
     assert parts(layout) == [(Path("../data/train.json"), where), (Path("../data/val.json"), where), None]
-    assert resolve_layout(data, "own.json", None, "pictures", tmp_path / "out", 0).train.annotations == Path("own.json")
+    assert resolve_layout(data, "own.json", None, "images", tmp_path / "out", 0).train.annotations == Path("own.json")
 
 
 def filled(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, **choices: Any) -> dict[str, Any]:
@@ -232,9 +232,7 @@ def test_validation_blames_the_model_for_its_own_detections(digits: Path) -> Non
 
     assert measured(5.0, 0.5).keys() >= set(NUMBERS)
     for y1, score in ((float("nan"), 0.5), (float("inf"), 0.5), (5.0, float("nan"))):
-        with pytest.raises(
-            TrainingError, match=r"the model's detections on picture \d+ are not finite: .*optimizer.lr"
-        ):
+        with pytest.raises(TrainingError, match=r"the model's detections on image \d+ are not finite: .*optimizer.lr"):
             measured(y1, score)
 
 

@@ -12,7 +12,7 @@ import torch
 from tldet import checkpoint
 from tldet.config import Config, load
 from tldet.errors import ConfigError, TrainingError
-from tldet.workflows.study.variants import refuse_clash, transfer_arms
+from tldet.workflows.study.variants import refuse_conflict, transfer_variants
 from tldet.workflows.training.finetune import finetune, with_backbone
 from tldet.workflows.training.initial_weights import check_scratch, from_scratch
 from tldet.workflows.training.request import TransferOptions
@@ -71,9 +71,9 @@ def test_options_that_need_weights(digits: Path, tmp_path: Path, option: str) ->
     with pytest.raises(TrainingError, match=f"--scratch and {option.split('=')[0].rpartition('.')[0]}.* exclude"):
         finetune(digits, out=tmp_path / "out", model="retinanet_lite0", steps=0, scratch=True, cfg_options=[option])
     assert not checkpoint.steps_in(tmp_path / "out")
-    with pytest.raises(ConfigError, match="arm 'scratch'"):
-        refuse_clash(transfer_arms(["scratch", "finetuned"]), [option])
-    refuse_clash(transfer_arms(["finetuned"]), [option])
+    with pytest.raises(ConfigError, match="variant 'scratch'"):
+        refuse_conflict(transfer_variants(["scratch", "finetuned"]), [option])
+    refuse_conflict(transfer_variants(["finetuned"]), [option])
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_what_moved_is_what_learns(whole: Path) -> None:
     assert parts[0] == {"backbone.body.blocks.6", "head"}
     assert parts[1] == {*(f"backbone.body.blocks.{i}" for i in range(2, 7)), "head"}, "the neck's statistics rest too"
     start = states[2]["training"]["l2_sp"]
-    assert all(torch.equal(start[name], states[0]["model"][name]) for name in start), "nothing of it learnt in step 1"
+    assert all(torch.equal(start[name], states[0]["model"][name]) for name in start), "nothing of it learned in step 1"
 
 
 def test_the_table_is_logged_where_nobody_looks(
@@ -94,7 +94,7 @@ def test_the_table_is_logged_where_nobody_looks(
 
 
 def two_classes(digits: Path, folder: Path, names: dict[str, str]) -> Path:
-    """The pictures' annotations with these digits only, under other names."""
+    """The images' annotations with these digits only, under other names."""
     truth = json.loads((digits / "train" / "_annotations.coco.json").read_text())
     chosen = [{**c, "name": names[c["name"]]} for c in truth["categories"] if c["name"] in names]
     ids = {c["id"] for c in chosen}

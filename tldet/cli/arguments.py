@@ -22,7 +22,7 @@ from tldet.workflows.training.run_options import PRECISIONS, BadImageOption, Dat
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tldet.workflows.study.data import Wishes
+    from tldet.workflows.study.data import StudyConfig
 
 # Options that stand for keys of the config: --batch-size 8 is --cfg-options data.loader.batch_size=8.
 SETTINGS: Mapping[str, str] = {name: one.sets[0] for name, one in options(SettingsOptions).items() if one.setting}
@@ -200,14 +200,14 @@ def options_of(args: Namespace) -> list[str]:
     return config_options(table, vars(args))
 
 
-def wishes_of(args: Namespace) -> Wishes:
+def study_config(args: Namespace) -> StudyConfig:
     """Return the settings that all runs of a study or few-shot experiment share."""
     from pathlib import Path
 
-    from tldet.workflows.study.data import Wishes
+    from tldet.workflows.study.data import StudyConfig
 
     given: dict[str, Any] = {"model": args.model} if args.model is not None else {}
-    return Wishes(
+    return StudyConfig(
         args.data,
         Path(args.out),
         train=args.train,

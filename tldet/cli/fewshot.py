@@ -12,7 +12,7 @@ from tldet.cli.arguments import (
     add_settings,
     positive_float,
     positive_int,
-    wishes_of,
+    study_config,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="S", help="of draw and training")
     parser.add_argument(
-        "--arms",
+        "--variants",
         nargs="+",
         default=["tfa"],
         choices=["tfa", "fc", "full"],
@@ -82,11 +82,11 @@ def run(args: Namespace, console: Console) -> None:
     asked = FewShot(
         args.novel,
         args.shots,
-        args.arms,
+        args.variants,
         None if args.base is None else Path(args.base),
         args.shot_steps,
         args.lr_factor,
         args.shot_options,
         args.as_background,
     )
-    fewshot(wishes_of(args), asked, console)
+    fewshot(study_config(args), asked, console)

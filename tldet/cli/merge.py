@@ -20,12 +20,12 @@ def arguments(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="picture folder of the JSON files, once for all or once for each (default: looked for beside them)",
+        help="image folder of the JSON files, once for all or once for each (default: looked for beside them)",
     )
     parser.add_argument(
         "--aliases", metavar="F", help='classes that are one, as JSON: {"new name": ["old name", ...], ...}'
     )
-    parser.add_argument("--copy", action="store_true", help="copy the pictures too (default: they stay where they are)")
+    parser.add_argument("--copy", action="store_true", help="copy the images too (default: they stay where they are)")
 
 
 def run(args: Namespace, console: Console) -> None:

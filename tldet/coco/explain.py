@@ -9,7 +9,7 @@ from typing import Any
 
 LISTS = {
     "bbox": "a list of four numbers [x, y, width, height]",
-    "labelled_category_ids": "a list of category ids",
+    "labeled_category_ids": "a list of category ids",
 }
 LONGEST = 60  # characters of a value in a message
 ID_BITS = 64  # of the ids named in messages

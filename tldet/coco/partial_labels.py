@@ -1,4 +1,4 @@
-"""Which classes were annotated on which picture: ``labelled_category_ids``, which an entry of ``images`` may state."""
+"""Which classes were annotated on which image: ``labeled_category_ids``, which an entry of ``images`` may state."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from numpy.typing import NDArray
 
 from tldet.errors import DataError
 
-LABELLED = "labelled_category_ids"  # of a picture: the categories annotated exhaustively on it; absent: all
+LABELLED = "labeled_category_ids"  # of an image: the categories annotated exhaustively on it; absent: all
 NAMED = 8  # so many known ids are named beside an unknown one
 
 
-def labelled_table(
+def labeled_table(
     stated: Sequence[Sequence[Any] | None], columns: Mapping[Any, int], who: Callable[[int], str]
 ) -> NDArray[np.bool_] | None:
-    """The classes whose objects are all annotated, picture by picture; the absence of the others says nothing.
+    """The classes whose objects are all annotated, image by image; the absence of the others says nothing.
 
     Args:
-        stated: the category ids that each of I pictures lists, None where it lists none: all are labelled.
+        stated: the category ids that each of I images lists, None where it lists none: all are labeled.
         columns: category id -> column.
-        who: row -> what a message calls the picture, its file first.
+        who: row -> what a message calls the image, its file first.
 
     Returns:
-        (I, K) bool, or None where every picture is labelled for every class.
+        (I, K) bool, or None where every image is labeled for every class.
 
     Raises:
         DataError: an id is no category.

@@ -43,10 +43,10 @@ class Coco:
     objects: Objects
     notes: tuple[str, ...]
 
-    def labelled(self) -> list[list[int] | None]:
+    def labeled(self) -> list[list[int] | None]:
         """Return the ids of the categories annotated on each image; None for all categories."""
         dropped = None if self.unused is None else self.unused.id
-        stated = [image.labelled_category_ids for image in self.images]
+        stated = [image.labeled_category_ids for image in self.images]
         return [None if ids is None else [one for one in ids if one != dropped] for ids in stated]
 
 

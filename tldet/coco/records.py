@@ -39,7 +39,7 @@ class Image(msgspec.Struct, gc=False):
     file_name: str | None = None
     width: Pixels | None = None
     height: Pixels | None = None
-    labelled_category_ids: list[Id] | None = None  # categories annotated exhaustively on the image; None for all
+    labeled_category_ids: list[Id] | None = None  # categories annotated exhaustively on the image; None for all
 
 
 class Category(msgspec.Struct, gc=False):

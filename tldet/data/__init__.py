@@ -1,1 +1,1 @@
-"""From annotations and picture files to batches; nothing here knows of torch modules."""
+"""From annotations and image files to batches; nothing here knows of torch modules."""

@@ -18,10 +18,10 @@ from tldet.data.image_size import MAX_PIXELS, Limits
 from tldet.data.images import Reduced, missing_images, read_reduced
 from tldet.data.index import AnnotationIndex
 from tldet.data.masks import decode_mask
-from tldet.data.steps import Labelled
+from tldet.data.steps import LabeledSample
 from tldet.errors import DataError
 from tldet.registry import DATASETS
-from tldet.structures.image import Picture, Size
+from tldet.structures.image import ImageArray, Size
 from tldet.structures.target import Target
 from tldet.text import counted
 
@@ -80,7 +80,7 @@ class CocoDataset(SampleDataset):
         """Index of the JSON with its own classes."""
         return AnnotationIndex.load(self.index.path)
 
-    def load(self, index: int) -> tuple[Picture, Target]:
+    def load(self, index: int) -> tuple[ImageArray, Target]:
         """Return an image (H, W, 3) uint8 RGB in full size, and its target."""
         position = int(self.positions[index])
         sample = self._sample(self._read(position, None), position, masks=self.masks)
@@ -93,19 +93,19 @@ class CocoDataset(SampleDataset):
         unread = Reduced(np.empty((height, width, 0), np.uint8))
         return self._target_of(self._sample(unread, position, masks=False), position)
 
-    def _read_sample(self, position: int) -> tuple[Labelled, Size]:
-        picture = self._read(position, self.pipeline.bounds)
-        return self._sample(picture, position, masks=self.masks), picture.whole
+    def _read_sample(self, position: int) -> tuple[LabeledSample, Size]:
+        image = self._read(position, self.pipeline.bounds)
+        return self._sample(image, position, masks=self.masks), image.whole
 
-    def _sample(self, picture: Reduced, position: int, *, masks: bool) -> Labelled:
+    def _sample(self, image: Reduced, position: int, *, masks: bool) -> LabeledSample:
         rows = self.index.rows(position)
-        return Labelled(
-            picture.image,
+        return LabeledSample(
+            image.image,
             np.array(self.index.boxes[rows]),
             np.arange(rows.start, rows.stop),
             np.array(self.index.crowd[rows]),
-            self._masks(rows, picture.whole) if masks else None,
-            picture.factor,
+            self._masks(rows, image.whole) if masks else None,
+            image.factor,
             np.array(self.index.labels[rows]),
             int(self.index.image_ids[position]),
         )
@@ -114,20 +114,20 @@ class CocoDataset(SampleDataset):
         path, stated = self.folder / self.file_names[position], self.index.sizes[position]
         limits = Limits(self.max_pixels, (int(stated[0]), int(stated[1])))
         try:
-            picture = read_reduced(path, bounds, limits)
+            image = read_reduced(path, bounds, limits)
         except DataError as error:
             raise DataError(f"{error} (image {self.index.image_ids[position]} of {self.index.path})") from None
-        if picture.whole != tuple(stated):
+        if image.whole != tuple(stated):
             raise DataError(
-                f"{path}: is {picture.whole[1]} x {picture.whole[0]} upright, but {self.index.path} says "
+                f"{path}: is {image.whole[1]} x {image.whole[0]} upright, but {self.index.path} says "
                 f"{stated[1]} x {stated[0]} for image {self.index.image_ids[position]}; its boxes would be off"
             )
-        return picture
+        return image
 
     def _say_partial(self) -> None:
-        if self.index.labelled is None:
+        if self.index.labeled is None:
             return
-        some = int((~self.index.labelled[self.positions].all(1)).sum())
+        some = int((~self.index.labeled[self.positions].all(1)).sum())
         then = "the absence of the others teaches nothing" if self.partial else "taken as if they were: partial=False"
         log.info("%s: %d of %d images are annotated for some classes only; %s", self.index.path, some, len(self), then)
 

@@ -24,10 +24,10 @@ from tldet.data.masks import (
     pixel_counts,
     to_gray,
 )
-from tldet.data.steps import Draws, Labelled, Step
+from tldet.data.steps import Draws, LabeledSample, Step
 from tldet.errors import DataError
 from tldet.registry import TRANSFORMS
-from tldet.structures.image import Picture
+from tldet.structures.image import ImageArray
 
 UPDATE_CHECK = "NO_ALBUMENTATIONS_UPDATE"  # "1" turns the check off
 SLACK = 1.0  # pixels by which a resampled mask may differ from its resampled box through rounding
@@ -66,7 +66,7 @@ def _without_update_check() -> Iterator[None]:
 class _Moved(NamedTuple):
     """Output of a transform of N objects: M boxes, not clipped."""
 
-    image: Picture
+    image: ImageArray
     rows: NDArray[np.int64]  # (M,) object of each box
     boxes: Boxes  # (M, 4)
     expected: Boxes  # (N, 4) extents of the masks, transformed as boxes; NaN without a mask
@@ -101,9 +101,9 @@ class Albumentation(Step):
         self.compose.processors["bboxes"] = BoxCarrier(params)
         self.compose._set_processors_for_transforms(self.compose.transforms)
 
-    def __call__(self, sample: Labelled, draws: Draws) -> Labelled:
+    def __call__(self, sample: LabeledSample, draws: Draws) -> LabeledSample:
         """Run the step with a seed of its own."""
-        self.compose.set_random_seed(int(draws.picture.integers(2**31)))
+        self.compose.set_random_seed(int(draws.image.integers(2**31)))
         if self.in_place:
             return replace(sample, image=self._composed({"image": sample.image}, sample.image_id)["image"])
         moved = self._run(sample)
@@ -120,7 +120,7 @@ class Albumentation(Step):
         ignore = sample.ignore[rows] | (share < self.least_visible)
         masks = None if masks is None else masks[kept]
         kept_rows = rows[kept]
-        return Labelled(
+        return LabeledSample(
             moved.image,
             boxes[kept],
             sample.rows[kept_rows],
@@ -136,7 +136,7 @@ class Albumentation(Step):
             return boxes
         return np.where(np.abs(boxes - before) <= SLACK, before, boxes)
 
-    def _run(self, sample: Labelled) -> _Moved:
+    def _run(self, sample: LabeledSample) -> _Moved:
         """Transform the image, the masks, the objects' boxes and the boxes around the masks."""
         count, masks = len(sample.boxes), sample.masks
         before = np.zeros((count, 4), np.float32) if masks is None else extents(masks)
@@ -206,7 +206,7 @@ class RandomResizedCrop(Albumentation):
 
     Args:
         size: pixels of the side that comes out.
-        scale: least and greatest share of the picture's area.
+        scale: least and greatest share of the image's area.
         ratio: least and greatest width / height before scaling.
         least_visible: objects with a smaller visible fraction than this are ignored in training.
     """

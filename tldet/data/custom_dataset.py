@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from tldet.config import require_range
 from tldet.data.dataset import DetectionDataset, SampleDataset
 from tldet.data.index import AnnotationIndex
-from tldet.data.steps import Labelled, problem_with, problem_with_target
+from tldet.data.steps import LabeledSample, problem_with, problem_with_target
 from tldet.data.subsets import deal, subset_size
 from tldet.errors import DataError
-from tldet.structures.image import Picture, Size
+from tldet.structures.image import ImageArray, Size
 from tldet.structures.target import Target
 from tldet.text import counted
 
@@ -108,9 +108,9 @@ class CustomDataset(SampleDataset):
                     for column in (self.original.boxes, self.original.labels, self.original.crowd)
                 )
                 target = Target(boxes, labels, ignore)
-            labelled = self.original.labelled
+            labeled = self.original.labeled
             target.image_id = int(self.original.image_ids[position])
-            target.labelled = None if labelled is None else torch.from_numpy(np.array(labelled[position]))
+            target.labeled = None if labeled is None else torch.from_numpy(np.array(labeled[position]))
             yield target
 
     def outlined(self) -> NDArray[np.bool_]:
@@ -120,14 +120,14 @@ class CustomDataset(SampleDataset):
     def check_images(self) -> None:
         """Do nothing: whatever a dataset loads has been checked, or is checked when it is loaded."""
 
-    def _read_sample(self, position: int) -> tuple[Labelled, Size]:
+    def _read_sample(self, position: int) -> tuple[LabeledSample, Size]:
         image, target = self.dataset.load(position)
         image_id = int(self.index.image_ids[position])
         if problem := problem_with(image, target, masks=self.masks) or self._change(image, target, position):
             raise DataError(f"{self.name}: image {position}: {problem}")
         labels = self._labels[np.asarray(target.labels, np.int64)]
         kept = labels >= 0
-        sample = Labelled(
+        sample = LabeledSample(
             np.ascontiguousarray(image),
             _array(target.boxes, np.float32)[kept],
             np.flatnonzero(kept),
@@ -138,7 +138,7 @@ class CustomDataset(SampleDataset):
         )
         return sample, (int(image.shape[0]), int(image.shape[1]))
 
-    def _change(self, image: Picture, target: Target, position: int) -> str | None:
+    def _change(self, image: ImageArray, target: Target, position: int) -> str | None:
         """Return how an image differs from what the dataset gave at the start."""
         stated = tuple(self.index.sizes[position].tolist())
         if image.shape[:2] != stated:
@@ -193,8 +193,8 @@ def _label_problem(target: Target, classes: int) -> str | None:
     labels = np.asarray(target.labels)
     if labels.dtype.kind not in "iu":
         return f"target.labels must be integers, not {labels.dtype}"
-    if target.labelled is not None and tuple(target.labelled.shape) != (classes,):
-        return f"target.labelled must be ({classes},), not {tuple(target.labelled.shape)}"
+    if target.labeled is not None and tuple(target.labeled.shape) != (classes,):
+        return f"target.labeled must be ({classes},), not {tuple(target.labeled.shape)}"
     wrong = labels[(labels < 0) | (labels >= classes)]
     return f"label {wrong[0]} is not in 0..{classes - 1}" if len(wrong) else None
 
@@ -250,11 +250,11 @@ def _index(columns: _Columns, names: tuple[str, ...], name: str) -> AnnotationIn
     counts = np.array([len(one) for one in targets])
     boxes = np.concatenate([np.asarray(one.boxes, np.float32).reshape(-1, 4) for one in targets])
     total = len(boxes)
-    stated = [one.labelled for one in targets]
+    stated = [one.labeled for one in targets]
     every = torch.ones(len(names), dtype=torch.bool)
-    labelled = None
+    labeled = None
     if any(one is not None for one in stated):
-        labelled = np.stack([np.asarray(every if one is None else one, np.bool_) for one in stated])
+        labeled = np.stack([np.asarray(every if one is None else one, np.bool_) for one in stated])
     return AnnotationIndex(
         path=Path(name),
         class_names=names,
@@ -270,5 +270,5 @@ def _index(columns: _Columns, names: tuple[str, ...], name: str) -> AnnotationIn
         areas=(boxes[:, 2:] - boxes[:, :2]).prod(1, dtype=np.float64),
         spans=np.zeros(total + 1, np.int64),
         raw=np.zeros(0, np.uint8),
-        labelled=labelled,
+        labeled=labeled,
     )

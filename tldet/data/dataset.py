@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 
 from tldet.data.images import fitted_size
 from tldet.data.index import AnnotationIndex
-from tldet.data.steps import Labelled
+from tldet.data.steps import LabeledSample
 from tldet.data.transforms import Pipeline
-from tldet.structures.image import Picture, Size
+from tldet.structures.image import ImageArray, Size
 from tldet.structures.target import Target
 
 
@@ -41,7 +41,7 @@ class DetectionDataset(Protocol):
         """Return the number of images."""
         ...
 
-    def load(self, index: int, /) -> tuple[Picture, Target]:
+    def load(self, index: int, /) -> tuple[ImageArray, Target]:
         """Return an image (H, W, 3) uint8 RGB and its target, boxes in pixels of that image."""
         ...
 
@@ -54,14 +54,14 @@ class SampleKey(NamedTuple):
     batch: int
 
 
-def as_pixels(picture: Picture) -> Tensor:
-    """(3, H, W) uint8 of a (H, W, 3) picture; the same memory where that is contiguous."""
-    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
+def as_pixels(image: ImageArray) -> Tensor:
+    """(3, H, W) uint8 of a (H, W, 3) image; the same memory where that is contiguous."""
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
 
 
 @dataclass
 class Sample:
-    """One picture on its way into a batch: image (3, H, W) uint8 RGB, its target, its (height, width) as stored."""
+    """One image on its way into a batch: image (3, H, W) uint8 RGB, its target, its (height, width) as stored."""
 
     image: Tensor
     target: Target
@@ -108,7 +108,7 @@ class SampleDataset(Dataset[Sample]):
 
     @property
     def sizes(self) -> NDArray[np.int32]:
-        """(I, 2) (height, width) of every picture."""
+        """(I, 2) (height, width) of every image."""
         return self.all_sizes[self.positions]
 
     @property
@@ -131,18 +131,18 @@ class SampleDataset(Dataset[Sample]):
         sample = self.pipeline(sample, (self.seed, epoch, number), (self.seed, epoch, batch, 1))
         return Sample(as_pixels(sample.image), self._target_of(sample, position), whole)
 
-    def _read_sample(self, position: int) -> tuple[Labelled, Size]:
+    def _read_sample(self, position: int) -> tuple[LabeledSample, Size]:
         """Read an image with its objects; return its size as stored too."""
         raise NotImplementedError
 
-    def _labelled(self, position: int) -> Tensor | None:
+    def _labeled(self, position: int) -> Tensor | None:
         """Return (K,) bool if the image is not annotated for all classes."""
-        labelled = self.index.labelled
-        if labelled is None or not self.partial or labelled[position].all():
+        labeled = self.index.labeled
+        if labeled is None or not self.partial or labeled[position].all():
             return None
-        return torch.from_numpy(np.array(labelled[position]))
+        return torch.from_numpy(np.array(labeled[position]))
 
-    def _target_of(self, sample: Labelled, position: int) -> Target:
+    def _target_of(self, sample: LabeledSample, position: int) -> Target:
         labels = sample.labels_of(np.arange(len(sample.boxes)))
         assert labels is not None
         return Target(
@@ -151,5 +151,5 @@ class SampleDataset(Dataset[Sample]):
             ignore=torch.from_numpy(sample.ignore),
             image_id=sample.image_id,
             masks=None if sample.masks is None else torch.from_numpy(sample.masks),
-            labelled=self._labelled(position),
+            labeled=self._labeled(position),
         )

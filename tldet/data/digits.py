@@ -1,7 +1,7 @@
 """A generated detection data set: real handwritten digits on photographs, ten classes, with masks.
 
 The digits are scikit-learn's (1,797 of 8 x 8 pixels, written by 43 people), scaled, turned by up to 20 degrees and
-coloured; the photographs come with scikit-image. Test pictures show other digits on other photographs than training
+colored; the photographs come with scikit-image. Test images show other digits on other photographs than training
 ones. The same seed gives the same files.
 """
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tldet.data.images import read_image
 from tldet.errors import DataError
-from tldet.structures.image import Picture
+from tldet.structures.image import ImageArray
 from tldet.system.output import write_bytes, write_json
 
 PHOTOS = {
@@ -44,7 +44,7 @@ MARK = "generated.json"  # in a generated folder: what it was generated from
 DIGITS = (2, 7)
 SIDES = (28, 84)  # pixels
 TURN = 20.0  # degrees
-CONTRAST = 110.0  # least distance of a digit's grey from what is behind it
+CONTRAST = 110.0  # least distance of a digit's gray from what is behind it
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ def generate(
 
     Args:
         out: the folder; what was generated there with the same numbers is kept.
-        train: pictures to train on.
-        valid: pictures to watch training on.
-        test: pictures to measure on.
+        train: images to train on.
+        valid: images to watch training on.
+        test: images to measure on.
         seed: what everything is drawn from.
-        size: (height, width) of a picture.
+        size: (height, width) of an image.
 
     Returns:
         ``out``.
@@ -88,10 +88,10 @@ def generate_crops(out: Path, *, train: int = 6000, val: int = 500, seed: int = 
 
     Args:
         out: the folder; what was generated there with the same numbers is kept.
-        train: pictures to train on.
-        val: pictures to measure on.
+        train: images to train on.
+        val: images to measure on.
         seed: what everything is drawn from.
-        side: height and width of a picture.
+        side: height and width of an image.
 
     Returns:
         ``out``.
@@ -106,7 +106,7 @@ def generate_crops(out: Path, *, train: int = 6000, val: int = 500, seed: int = 
             stamp = _turned(stamps[int(random.integers(len(stamps)))], random)
             folder = out / split / str(stamp.label)
             folder.mkdir(parents=True, exist_ok=True)
-            _write_picture(folder / f"{one:05d}.jpg", _crop(stamp, photos, random, side))
+            _write_image(folder / f"{one:05d}.jpg", _crop(stamp, photos, random, side))
     write_json(out / MARK, wish)
     return out
 
@@ -135,36 +135,36 @@ def _is_there(out: Path, wish: dict[str, Any], splits: Sequence[str]) -> bool:
     return False
 
 
-def _crop(stamp: Stamp, photos: list[Picture], random: np.random.Generator, side: int) -> Picture:
-    """One digit somewhere on a cut of a photograph, that spans 0.7 of the picture or more."""
+def _crop(stamp: Stamp, photos: list[ImageArray], random: np.random.Generator, side: int) -> ImageArray:
+    """One digit somewhere on a cut of a photograph, that spans 0.7 of the image or more."""
     scale = side * random.uniform(0.7, 1.0) / max(stamp.cover.shape)
     height, width = (max(1, int(scale * length)) for length in stamp.cover.shape)
     cover = cv2.resize(stamp.cover, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     photo = _background(photos, random, (240, 320))
     y, x = (int(random.integers(length - side + 1)) for length in photo.shape[:2])
-    picture: Picture = np.array(photo[y : y + side, x : x + side])
+    image: ImageArray = np.array(photo[y : y + side, x : x + side])
     y, x = int(random.integers(side - height + 1)), int(random.integers(side - width + 1))
-    _paste(picture, cover, x, y, random.integers(0, 256, 3))
-    return picture
+    _paste(image, cover, x, y, random.integers(0, 256, 3))
+    return image
 
 
-def frames(count: int = 60, *, seed: int = 0, size: tuple[int, int] = (240, 320)) -> Iterator[Picture]:
-    """A short film: test digits drifting over a test photograph."""
+def frames(count: int = 60, *, seed: int = 0, size: tuple[int, int] = (240, 320)) -> Iterator[ImageArray]:
+    """A short video: test digits drifting over a test photograph."""
     random = np.random.default_rng([seed, 9])
     stamps = _stamps("test")
     photo = _background(_photos("test"), random, size)
-    film = []
+    video = []
     for _ in range(5):
         stamp = _turned(stamps[int(random.integers(len(stamps)))], random)
         limit = np.array([size[1] - stamp.cover.shape[1], size[0] - stamp.cover.shape[0]])
-        film.append((stamp, random.uniform(0, limit), random.uniform(0, limit)))
-    colours = [random.integers(0, 256, 3) for _ in film]
+        video.append((stamp, random.uniform(0, limit), random.uniform(0, limit)))
+    colors = [random.integers(0, 256, 3) for _ in video]
     for step in range(count):
-        picture = photo.copy()
-        for (stamp, start, end), colour in zip(film, colours, strict=True):
+        image = photo.copy()
+        for (stamp, start, end), color in zip(video, colors, strict=True):
             x, y = (start + (end - start) * step / max(count - 1, 1)).round().astype(int)
-            _paste(picture, stamp.cover, x, y, colour)
-        yield picture
+            _paste(image, stamp.cover, x, y, color)
+        yield image
 
 
 def _write_split(folder: Path, split: str, count: int, random: np.random.Generator, size: tuple[int, int]) -> None:
@@ -173,8 +173,8 @@ def _write_split(folder: Path, split: str, count: int, random: np.random.Generat
     annotations: list[dict[str, Any]] = []
     for number in range(1, count + 1):
         name = f"{number:05d}.jpg"
-        picture, objects = _scene(stamps, photos, random, size)
-        _write_picture(folder / name, picture)
+        image, objects = _scene(stamps, photos, random, size)
+        _write_image(folder / name, image)
         images.append({"id": number, "file_name": name, "width": size[1], "height": size[0]})
         for label, mask in objects:
             record = _record(mask, label)
@@ -184,8 +184,8 @@ def _write_split(folder: Path, split: str, count: int, random: np.random.Generat
     write_json(folder / "_annotations.coco.json", whole)
 
 
-def _write_picture(path: Path, picture: Picture) -> None:
-    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+def _write_image(path: Path, image: ImageArray) -> None:
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
     write_bytes(path, encoded.tobytes(), sync=False)
 
 
@@ -200,28 +200,28 @@ def _stamps(split: str) -> list[Stamp]:
     ]
 
 
-def _photos(split: str) -> list[Picture]:
+def _photos(split: str) -> list[ImageArray]:
     import skimage
 
     folder = Path(skimage.__file__).parent / "data"
     return [read_image(folder / name) for name in PHOTOS[split]]
 
 
-def _background(photos: list[Picture], random: np.random.Generator, size: tuple[int, int]) -> Picture:
+def _background(photos: list[ImageArray], random: np.random.Generator, size: tuple[int, int]) -> ImageArray:
     photo = photos[int(random.integers(len(photos)))]
     height, width = photo.shape[:2]
     scale = random.uniform(0.6, 1.0) * min(height / size[0], width / size[1])
     h, w = int(size[0] * scale), int(size[1] * scale)
     y, x = int(random.integers(height - h + 1)), int(random.integers(width - w + 1))
     cut = cv2.resize(photo[y : y + h, x : x + w], (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-    picture: Picture = np.array(cut[:, ::-1] if random.random() < 0.5 else cut, np.uint8)
-    return picture
+    image: ImageArray = np.array(cut[:, ::-1] if random.random() < 0.5 else cut, np.uint8)
+    return image
 
 
 def _scene(
-    stamps: list[Stamp], photos: list[Picture], random: np.random.Generator, size: tuple[int, int]
-) -> tuple[Picture, list[tuple[int, NDArray[np.uint8]]]]:
-    picture = _background(photos, random, size)
+    stamps: list[Stamp], photos: list[ImageArray], random: np.random.Generator, size: tuple[int, int]
+) -> tuple[ImageArray, list[tuple[int, NDArray[np.uint8]]]]:
+    image = _background(photos, random, size)
     taken = np.zeros(size, np.uint8)
     objects: list[tuple[int, NDArray[np.uint8]]] = []
     wanted = int(random.integers(DIGITS[0], DIGITS[1] + 1))
@@ -235,10 +235,10 @@ def _scene(
         mask[y : y + side[0], x : x + side[1]] = stamp.cover > 0.35
         if not mask.any() or (taken & mask).any() or taken[y : y + side[0], x : x + side[1]].mean() > 0.15:
             continue
-        _paste(picture, stamp.cover, x, y, random.integers(0, 256, 3))
+        _paste(image, stamp.cover, x, y, random.integers(0, 256, 3))
         taken |= mask
         objects.append((stamp.label, mask))
-    return picture, objects
+    return image, objects
 
 
 def _turned(stamp: Stamp, random: np.random.Generator) -> Stamp:
@@ -254,15 +254,15 @@ def _turned(stamp: Stamp, random: np.random.Generator) -> Stamp:
     return Stamp(stamp.label, cover[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32))
 
 
-def _paste(picture: Picture, cover: NDArray[np.float32], x: int, y: int, colour: NDArray[Any]) -> None:
-    """Blend a digit in; its colour is made lighter or darker until it stands out from what is behind."""
-    part = picture[y : y + cover.shape[0], x : x + cover.shape[1]].astype(np.float32)
+def _paste(image: ImageArray, cover: NDArray[np.float32], x: int, y: int, color: NDArray[Any]) -> None:
+    """Blend a digit in; its color is made lighter or darker until it stands out from what is behind."""
+    part = image[y : y + cover.shape[0], x : x + cover.shape[1]].astype(np.float32)
     behind = float(part.mean())
-    tone = np.asarray(colour, np.float32)
+    tone = np.asarray(color, np.float32)
     target = behind + CONTRAST if behind < 128 else behind - CONTRAST
     tone = np.clip(tone - tone.mean() + target, 0, 255)
     blended = part + (tone - part) * cover[..., None]
-    picture[y : y + cover.shape[0], x : x + cover.shape[1]] = blended.round().astype(np.uint8)
+    image[y : y + cover.shape[0], x : x + cover.shape[1]] = blended.round().astype(np.uint8)
 
 
 def _record(mask: NDArray[np.uint8], label: int) -> dict[str, Any]:

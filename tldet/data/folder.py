@@ -1,6 +1,6 @@
-"""Pictures sorted into one folder a class, as ImageNet is laid out: FOLDER/CLASS/*.jpg.
+"""Images sorted into one folder a class, as ImageNet is laid out: FOLDER/CLASS/*.jpg.
 
-A picture's augmentation is a pure function of the seed and its key, as in :mod:`tldet.data.coco`.
+An image's augmentation is a pure function of the seed and its key, as in :mod:`tldet.data.coco`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from tldet.data.dataset import SampleKey, as_pixels
 from tldet.data.image_formats import EXTENSIONS
 from tldet.data.images import read_image
 from tldet.data.split_names import KINDS
-from tldet.data.steps import Labelled
+from tldet.data.steps import LabeledSample
 from tldet.data.transforms import Pipeline
 from tldet.errors import DataError
 from tldet.registry import DATASETS
-from tldet.structures.batch import LabelledBatch
+from tldet.structures.batch import LabeledBatch
 from tldet.system.inputs import is_folder, kind_of, real_path
 from tldet.text import counted
 
@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 NAMED = 5  # classes in a message
 
 
-class LabelledPicture(NamedTuple):
-    """One picture on its way into a batch: image (3, H, W) uint8 RGB, its label, its path in the folder."""
+class LabeledImage(NamedTuple):
+    """One image on its way into a batch: image (3, H, W) uint8 RGB, its label, its path in the folder."""
 
     image: Tensor
     label: int
@@ -42,19 +42,19 @@ class LabelledPicture(NamedTuple):
 
 
 @DATASETS.register_module()
-class ImageFolderDataset(Dataset[LabelledPicture]):
-    """Pictures of a folder with one sub-folder a class; pictures may lie deeper in it.
+class ImageFolderDataset(Dataset[LabeledImage]):
+    """Images of a folder with one sub-folder a class; images may lie deeper in it.
 
     Args:
         folder: what holds the class folders.
-        transforms: steps for :class:`~tldet.data.transforms.Pipeline`; all pictures must leave them at one size.
+        transforms: steps for :class:`~tldet.data.transforms.Pipeline`; all images must leave them at one size.
         classes: names of the model's classes; None takes the folder's, sorted.
-        part: "all" pictures, or those to "train" on or to "measure" on when some are held out.
-        holdout: share of each class that is held out, the same pictures for the same seed.
+        part: "all" images, or those to "train" on or to "measure" on when some are held out.
+        holdout: share of each class that is held out, the same images for the same seed.
         seed: what the split and the augmentation are drawn from.
 
     Raises:
-        DataError: the folder is missing, holds no class folders, or a class has no pictures; it is named.
+        DataError: the folder is missing, holds no class folders, or a class has no images; it is named.
         ValueError: ``holdout`` is no share.
     """
 
@@ -87,11 +87,11 @@ class ImageFolderDataset(Dataset[LabelledPicture]):
         self.names = [name for name, kept in zip(self.names, rows.tolist(), strict=True) if kept]
         self.labels = self.labels[rows]
         if not self.names:
-            raise DataError(f"{self.folder}: no class has two pictures, so that none can be held out to measure on")
+            raise DataError(f"{self.folder}: no class has two images, so that none can be held out to measure on")
 
     @property
     def sizes(self) -> NDArray[np.int32]:
-        """(I, 2) relative (height, width): pictures leave the transforms alike, no shape is kept apart."""
+        """(I, 2) relative (height, width): images leave the transforms alike, no shape is kept apart."""
         return np.ones((len(self), 2), np.int32)
 
     @property
@@ -102,17 +102,17 @@ class ImageFolderDataset(Dataset[LabelledPicture]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, key: int | SampleKey) -> LabelledPicture:
-        """The picture at a position; its augmentation is that of the given epoch and batch."""
+    def __getitem__(self, key: int | SampleKey) -> LabeledImage:
+        """The image at a position; its augmentation is that of the given epoch and batch."""
         epoch, number, batch = SampleKey(0, key, 0) if isinstance(key, int) else key
         image = read_image(self.folder / self.names[number])
-        sample = Labelled(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_))
+        sample = LabeledSample(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_))
         sample = self.pipeline(sample, (self.seed, epoch, number), (self.seed, epoch, batch, 1))
         pixels = as_pixels(sample.image)
-        return LabelledPicture(pixels, int(self.labels[number]), self.names[number])
+        return LabeledImage(pixels, int(self.labels[number]), self.names[number])
 
 
-def find_parts(folder: Path) -> tuple[Path, Path | None]:
+def find_splits(folder: Path) -> tuple[Path, Path | None]:
     """The folders to train on and to measure on: ``train`` and ``val`` (or ``valid``, ...) in ``folder``.
 
     Without ``train`` the class folders lie in ``folder`` itself. None to measure on: a part has to be held out.
@@ -130,7 +130,7 @@ def find_parts(folder: Path) -> tuple[Path, Path | None]:
 
 
 def scan(folder: Path) -> dict[str, list[str]]:
-    """The pictures of every class folder, as sorted paths inside ``folder``; hidden folders are passed over.
+    """The images of every class folder, as sorted paths inside ``folder``; hidden folders are passed over.
 
     Raises:
         DataError: the folder or a class folder cannot be read, or there is no class folder.
@@ -143,10 +143,10 @@ def scan(folder: Path) -> dict[str, list[str]]:
         raise DataError(f"{folder}: cannot be read: {getattr(error, 'strerror', error)}") from None
     if not below:
         raise DataError(f"{folder}: holds no class folders (looked for {folder.name}/CLASS/*.jpg)")
-    return {name: sorted(_pictures(folder, name)) for name in below}
+    return {name: sorted(_images(folder, name)) for name in below}
 
 
-def _pictures(folder: Path, name: str) -> Iterator[str]:
+def _images(folder: Path, name: str) -> Iterator[str]:
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from None
 
@@ -161,7 +161,7 @@ def _pictures(folder: Path, name: str) -> Iterator[str]:
 
 
 def _check_classes(folder: Path, found: Mapping[str, Sequence[str]], classes: Sequence[str], *, chosen: bool) -> None:
-    """Every class to learn has pictures; one to measure may lack them, but there is none the model does not know."""
+    """Every class to learn has images; one to measure may lack them, but there is none the model does not know."""
     empty = [name for name in classes if not found.get(name)]
     unknown = [name for name in found if name not in classes]
     if unknown:
@@ -169,11 +169,11 @@ def _check_classes(folder: Path, found: Mapping[str, Sequence[str]], classes: Se
     if len(classes) < 2:
         raise DataError(f"{folder}: holds one class only ({classes[0]}); at least 2 are needed to tell apart")
     if len(empty) == len(classes):
-        raise DataError(f"{folder}: none of its {len(classes)} class folders holds a picture")
+        raise DataError(f"{folder}: none of its {len(classes)} class folders holds an image")
     if empty and chosen:
-        log.warning("%s: %s without pictures, not measured", folder, _named(empty, len(classes)))
+        log.warning("%s: %s without images, not measured", folder, _named(empty, len(classes)))
     elif empty:
-        raise DataError(f"{folder}: {_named(empty, len(classes))} without pictures: fill the folders or remove them")
+        raise DataError(f"{folder}: {_named(empty, len(classes))} without images: fill the folders or remove them")
 
 
 def _named(names: Sequence[str], count: int) -> str:
@@ -190,10 +190,10 @@ def _say_counts(folder: Path, labels: NDArray[np.int64], classes: int, part: str
 
 
 def held_out(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
-    """Which pictures are held out: ``share`` of each class, at least one where it has two.
+    """Which images are held out: ``share`` of each class, at least one where it has two.
 
     Args:
-        labels: (I,) of the pictures.
+        labels: (I,) of the images.
         share: above 0 and below 1.
         seed: what the draw is made from.
     """
@@ -205,17 +205,17 @@ def held_out(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.b
     return held
 
 
-def collate_whole(samples: Sequence[LabelledPicture]) -> list[LabelledBatch]:
+def collate_whole(samples: Sequence[LabeledImage]) -> list[LabeledBatch]:
     """Stack images of one size into a single batch for evaluation.
 
     Raises:
         DataError: the sizes differ.
     """
-    return [collate_pictures(samples)]
+    return [collate_images(samples)]
 
 
-def collate_pictures(samples: Sequence[LabelledPicture]) -> LabelledBatch:
-    """Stack pictures of one size.
+def collate_images(samples: Sequence[LabeledImage]) -> LabeledBatch:
+    """Stack images of one size.
 
     Raises:
         DataError: the sizes differ.
@@ -223,6 +223,6 @@ def collate_pictures(samples: Sequence[LabelledPicture]) -> LabelledBatch:
     sizes = sorted({(int(s.image.shape[2]), int(s.image.shape[1])) for s in samples})
     if len(sizes) > 1:
         shown = ", ".join(f"{width} x {height}" for width, height in sizes[:3])
-        raise DataError(f"pictures leave the transforms at sizes {shown}: end with RandomResizedCrop or CenterCrop")
+        raise DataError(f"images leave the transforms at sizes {shown}: end with RandomResizedCrop or CenterCrop")
     labels = torch.tensor([s.label for s in samples])
-    return LabelledBatch(torch.stack([s.image for s in samples]), labels, [s.name for s in samples])
+    return LabeledBatch(torch.stack([s.image for s in samples]), labels, [s.name for s in samples])

@@ -18,7 +18,7 @@ import numpy as np
 from tldet.data.image_formats import START, heif_readable, is_heif
 from tldet.data.image_size import DEFAULT_LIMITS, JPEG_END, JPEG_START, MAX_PIXELS, Limits, frame_of, scan_start
 from tldet.errors import DataError
-from tldet.structures.image import Picture
+from tldet.structures.image import ImageArray
 from tldet.system.inputs import is_file, read_file, require_file
 
 END_WITHIN = 4096  # cameras append data after the end marker
@@ -34,22 +34,22 @@ _PILLOW_LIMIT = threading.Lock()
 
 @dataclass(frozen=True)
 class Reduced:
-    """A picture at 1/``factor`` of its size: image (H, W, 3) uint8 RGB."""
+    """An image at 1/``factor`` of its size: image (H, W, 3) uint8 RGB."""
 
-    image: Picture
+    image: ImageArray
     factor: int = 1
 
     @property
     def whole(self) -> tuple[int, int]:
-        """(height, width) of the picture itself."""
+        """(height, width) of the image itself."""
         return self.image.shape[0] * self.factor, self.image.shape[1] * self.factor
 
 
-def read_image(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> Picture:
+def read_image(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> ImageArray:
     """Read an image as (H, W, 3) uint8 RGB, rotated upright.
 
     JPEG is decoded by OpenCV, which is fastest and applies EXIF but does not notice a truncated file; so its end marker
-    is searched first. Everything else, including a JPEG followed by much other data (a film in a phone's photograph),
+    is searched first. Everything else, including a JPEG followed by much other data (a video in a phone's photograph),
     is decoded by Pillow, which rejects damaged files. Alpha is composited over white, 16 bits are scaled to 8, and the
     first of several frames is read.
 
@@ -122,7 +122,7 @@ def decode(
         with contextlib.suppress(cv2.error):  # Pillow reports the reason
             decoded = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED[factor])
             if decoded is not None:
-                return Reduced(cast(Picture, cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)), factor)
+                return Reduced(cast(ImageArray, cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)), factor)
     return Reduced(_decode_with_pillow(content, name, limits))
 
 
@@ -136,7 +136,7 @@ def reduction(size: tuple[int, int], short: int, long: int) -> int:
     return 1
 
 
-def _decode_with_pillow(content: bytes, name: object, limits: Limits) -> Picture:
+def _decode_with_pillow(content: bytes, name: object, limits: Limits) -> ImageArray:
     if is_heif(content[:START]) and not heif_readable():
         raise DataError(f"{name}: is a HEIF image; install the package pillow-heif to read it, or convert it to JPEG")
     with _naming(name), _opened(content, name, limits) as opened:
@@ -162,7 +162,7 @@ def _opened(content: bytes, name: object, limits: Limits) -> Any:
         raise limits.exceeded(name, "too many pixels") from None
 
 
-def from_pillow(image: Any, name: object = "image") -> Picture:
+def from_pillow(image: Any, name: object = "image") -> ImageArray:
     """Convert a PIL image to (H, W, 3) uint8 RGB, rotated upright, as :func:`read_image` reads its file.
 
     Args:
@@ -189,32 +189,32 @@ def _naming(name: object) -> Iterator[None]:
         raise DataError(f"{name}: is not a readable image ({text})") from None
 
 
-def _upright(image: Any) -> Picture:
+def _upright(image: Any) -> ImageArray:
     from PIL import ImageOps
 
     image.load()
     return _to_rgb(cast(Any, ImageOps.exif_transpose(image)))
 
 
-def _to_rgb(image: Any) -> Picture:
+def _to_rgb(image: Any) -> ImageArray:
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image, np.float64)
         scale = 255 / 65535 if image.mode.startswith("I") else 255 / max(float(values.max()), 1e-9)
-        grey = (values * scale).round().clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
+        gray = (values * scale).round().clip(0, 255).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(image.convert("RGB"))
 
 
-def resize_to(image: Picture, size: tuple[int, int]) -> Picture:
+def resize_to(image: ImageArray, size: tuple[int, int]) -> ImageArray:
     """Resize to (height, width): by area when shrinking to less than half, else bilinear."""
     shrink = min(image.shape[0] / size[0], image.shape[1] / size[1])
     method = cv2.INTER_AREA if shrink > 2 else cv2.INTER_LINEAR
-    return cast(Picture, cv2.resize(image, (size[1], size[0]), interpolation=method))
+    return cast(ImageArray, cv2.resize(image, (size[1], size[0]), interpolation=method))
 
 
 def fitted_size(size: tuple[int, int], short: int, long: int) -> tuple[int, int]:
@@ -223,8 +223,8 @@ def fitted_size(size: tuple[int, int], short: int, long: int) -> tuple[int, int]
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def require_pictures(folder: Path, names: Sequence[str], annotations: Path) -> None:
-    """Raise :class:`DataError` that names the first pictures of a JSON missing in its folder and counts them."""
+def require_images(folder: Path, names: Sequence[str], annotations: Path) -> None:
+    """Raise :class:`DataError` that names the first images of a JSON missing in its folder and counts them."""
     missing = [name for name in names if not is_file(folder / name)]
     if missing:
         raise missing_images(folder, missing, len(names), annotations)

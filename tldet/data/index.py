@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tldet.coco import checks, outlines
 from tldet.coco.objects import NAMED, Objects, note
-from tldet.coco.partial_labels import labelled_table
+from tldet.coco.partial_labels import labeled_table
 from tldet.coco.reader import Coco, read_coco, require_training_fields
 from tldet.errors import DataError
 from tldet.structures import rle
@@ -51,8 +51,8 @@ class AnnotationIndex:
         areas: (A,) float64, ``area`` in the JSON, or the area of the box.
         spans: (A + 1,) int64 into ``raw``.
         raw: (bytes,) uint8, JSON text of the segmentations, parsed when a mask is needed.
-        labelled: (I, K) bool, True for classes annotated on an image (see
-            :func:`~tldet.coco.partial_labels.labelled_table`); None if all are annotated on all images.
+        labeled: (I, K) bool, True for classes annotated on an image (see
+            :func:`~tldet.coco.partial_labels.labeled_table`); None if all are annotated on all images.
         notes: messages that count what was left out or changed, with the first ids.
         unused: name and id of the dropped supercategory entry, a class without objects.
     """
@@ -71,7 +71,7 @@ class AnnotationIndex:
     areas: NDArray[np.float64]
     spans: NDArray[np.int64]
     raw: NDArray[np.uint8]
-    labelled: NDArray[np.bool_] | None = None
+    labeled: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
     unused: tuple[tuple[str, int], ...] = ()
     _asked: tuple[Sequence[str] | None, bool] | None = field(default=None, compare=False)
@@ -86,7 +86,7 @@ class AnnotationIndex:
         return super().__reduce__()
 
     def rows(self, position: int) -> slice:
-        """The rows of the objects of the picture at ``position``."""
+        """The rows of the objects of the image at ``position``."""
         return slice(int(self.offsets[position]), int(self.offsets[position + 1]))
 
     def has_segmentation(self) -> NDArray[np.bool_]:
@@ -131,7 +131,7 @@ class AnnotationIndex:
             quiet: do not log what was left out.
 
         Raises:
-            DataError: what is wrong, with the file and the annotation's or picture's id.
+            DataError: what is wrong, with the file and the annotation's or image's id.
         """
         path = Path(path)
         index = (_cached if cache else _parsed)(path)
@@ -143,9 +143,9 @@ class AnnotationIndex:
         return replace(index, _asked=(classes, cache))
 
     def for_classes(self, classes: Sequence[str]) -> AnnotationIndex:
-        """The same pictures, labelled by the given class names; objects of other classes are left out and counted.
+        """The same images, labeled by the given class names; objects of other classes are left out and counted.
 
-        A class that the JSON does not have was not labelled on any of its pictures.
+        A class that the JSON does not have was not labeled on any of its images.
         """
         if any(name in classes and name not in self.class_names for name, _ in self.unused):
             return self._with_unused().for_classes(classes)
@@ -160,7 +160,7 @@ class AnnotationIndex:
         table = np.array([classes.index(n) if n in classes else -1 for n in self.class_names], np.int64)
         ids = tuple(self.category_ids[self.class_names.index(n)] if n in self.class_names else -1 for n in classes)
         labels = table[self.labels]
-        known = replace(self, labels=labels, labelled=self._labelled_for(classes))
+        known = replace(self, labels=labels, labeled=self._labeled_for(classes))
         kept = replace(known, class_names=tuple(classes), category_ids=ids)
         kept = kept if (labels >= 0).all() else kept._keep(labels >= 0)
         left = sorted(set(self.class_names) - set(classes))
@@ -172,21 +172,21 @@ class AnnotationIndex:
         """Add the dropped supercategory entry as a class without objects, for a model that has this class."""
         names, ids = zip(*self.unused, strict=True)
         column = np.ones((len(self), len(names)), np.bool_)
-        labelled = None if self.labelled is None else np.concatenate([self.labelled, column], 1)
+        labeled = None if self.labeled is None else np.concatenate([self.labeled, column], 1)
         return replace(
             self,
             class_names=(*self.class_names, *names),
             category_ids=(*self.category_ids, *ids),
-            labelled=labelled,
+            labeled=labeled,
             unused=(),
         )
 
-    def _labelled_for(self, classes: Sequence[str]) -> NDArray[np.bool_] | None:
+    def _labeled_for(self, classes: Sequence[str]) -> NDArray[np.bool_] | None:
         there = np.array([name in self.class_names for name in classes])
-        if self.labelled is None:
+        if self.labeled is None:
             return None if there.all() else np.broadcast_to(there, (len(self), len(there)))
         columns = [self.class_names.index(name) if name in self.class_names else 0 for name in classes]
-        return np.asarray(self.labelled[:, columns] & there)
+        return np.asarray(self.labeled[:, columns] & there)
 
     def _keep(self, rows: NDArray[np.bool_]) -> AnnotationIndex:
         counts = np.concatenate([[0], np.cumsum(rows)])
@@ -236,11 +236,11 @@ def _parsed(path: Path) -> AnnotationIndex:
         areas=np.where(np.isnan(areas), xywh[:, 2] * xywh[:, 3], areas),
         spans=np.concatenate([[0], np.cumsum(found.lengths[order])]).astype(np.int64),
         raw=_in_order(found, order),
-        labelled=_labelled(path, coco),
+        labeled=_labeled(path, coco),
         notes=coco.notes,
         unused=((str(coco.unused.name), coco.unused.id),) if coco.unused else (),
     )
-    return _cut_to_pictures(index, xywh)
+    return _cut_to_images(index, xywh)
 
 
 def _in_order(found: Objects, order: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -254,15 +254,15 @@ def _in_order(found: Objects, order: NDArray[np.int64]) -> NDArray[np.uint8]:
     return np.frombuffer(text, np.uint8)
 
 
-def _labelled(path: Path, coco: Coco) -> NDArray[np.bool_] | None:
+def _labeled(path: Path, coco: Coco) -> NDArray[np.bool_] | None:
     label_of = {key: label for label, key in enumerate(sorted(c.id for c in coco.categories))}
-    return labelled_table(
-        coco.labelled(), label_of, lambda row: f"{path}: image {coco.images[row].id} ({coco.images[row].file_name})"
+    return labeled_table(
+        coco.labeled(), label_of, lambda row: f"{path}: image {coco.images[row].id} ({coco.images[row].file_name})"
     )
 
 
-def _cut_to_pictures(index: AnnotationIndex, xywh: NDArray[np.float64]) -> AnnotationIndex:
-    """Clip boxes to their pictures; leave out those without extent; count both."""
+def _cut_to_images(index: AnnotationIndex, xywh: NDArray[np.float64]) -> AnnotationIndex:
+    """Clip boxes to their images; leave out those without extent; count both."""
     limits = np.repeat(index.sizes[:, ::-1], np.diff(index.offsets), axis=0).astype(np.float32)
     clipped = np.clip(index.boxes, 0, np.concatenate([limits, limits], 1))
     flat = (xywh[:, 2:] == 0).any(1) | (index.boxes[:, 2:] <= index.boxes[:, :2]).any(1)
@@ -310,9 +310,9 @@ def _store(index: AnnotationIndex, folder: Path) -> None:
             np.save(temporary / f"{name}.npy", getattr(index, name), allow_pickle=False)
         words: dict[str, Any] = {name: list(getattr(index, name)) for name in WORDS}
         words["unused"] = [list(one) for one in index.unused]
-        words["partial"] = index.labelled is not None
-        if index.labelled is not None:
-            np.save(temporary / "labelled.npy", index.labelled, allow_pickle=False)
+        words["partial"] = index.labeled is not None
+        if index.labeled is not None:
+            np.save(temporary / "labeled.npy", index.labeled, allow_pickle=False)
         words["arrays"] = {one.name: _stamp(one) for one in sorted(temporary.glob("*.npy"))}
         write_entry(temporary / WORDS_FILE, words)
         if not folder.exists():
@@ -332,7 +332,7 @@ def _open(folder: Path, path: Path) -> AnnotationIndex:
     for name, stamp in words["arrays"].items():
         if _stamp(folder / name) != stamp:
             raise DataError(f"{name} has changed")
-    stored = (*ARRAYS, "labelled") if words["partial"] else ARRAYS
+    stored = (*ARRAYS, "labeled") if words["partial"] else ARRAYS
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in stored}
     names, ids, notes = tuple(words["class_names"]), tuple(words["category_ids"]), tuple(words["notes"])
     unused = tuple((name, key) for name, key in words["unused"])

@@ -29,7 +29,7 @@ Collate = Callable[[Sequence[Any]], Any]  # samples to a batch
 
 
 class Samples(Protocol):
-    """What batches are made of: a data set that says the (height, width) of its pictures."""
+    """What batches are made of: a data set that says the (height, width) of its images."""
 
     @property
     def sizes(self) -> NDArray[np.int32]:
@@ -55,7 +55,7 @@ class LoaderSettings:
         eval_batch_size: images in a validation batch.
         workers: loader processes; 0 loads in the main process, "auto" chooses (see
             :func:`~tldet.data.workers.worker_count`).
-        group_aspect: keep wide and tall pictures apart.
+        group_aspect: keep wide and tall images apart.
 
     Raises:
         ConfigError: a number is too small.
@@ -95,7 +95,7 @@ class BatchOrder:
         batch_size: samples a batch; the last batch of an epoch may be smaller when not shuffled.
         seed: what the order is drawn from.
         shuffle: draw a new order each epoch, and leave out the samples that fill no batch in it.
-        group_aspect: keep wide and tall pictures apart, so that batches are padded little.
+        group_aspect: keep wide and tall images apart, so that batches are padded little.
     """
 
     def __init__(
@@ -247,7 +247,7 @@ def train_batches(
     """Batches without end: number ``start`` and each ``every``-th behind it (the others are other processes').
 
     Raises:
-        DataError: a picture is missing or broken; named.
+        DataError: an image is missing or broken; named.
     """
     return _loader(dataset, _Endless(order, start, every), workers, collate, pin)
 

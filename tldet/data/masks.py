@@ -23,7 +23,7 @@ def decode_mask(segmentation: Any, size: tuple[int, int]) -> MaskPixels:
     """(H, W) of 0 and 1 from COCO polygons, RLE or compressed RLE; empty where there is none.
 
     Raises:
-        DataError: it is none of these, or not of a picture of ``size``; the message follows the annotation's name.
+        DataError: it is none of these, or not of an image of ``size``; the message follows the annotation's name.
     """
     from pycocotools import mask as coco_mask
 

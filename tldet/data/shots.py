@@ -3,8 +3,8 @@
 The protocol is that of Kang et al. 2019 and Wang et al. 2020 (TFA): a detector learns the base classes from all their
 objects, then base and novel classes together from K objects each, drawn by a fixed seed.
 
-Whatever is not drawn is still to be seen on the pictures. In the papers it counts as background; here each picture
-says, under ``labelled_category_ids``, of which classes all its objects are kept, and the absence of others teaches
+Whatever is not drawn is still to be seen on the images. In the papers it counts as background; here each image
+says, under ``labeled_category_ids``, of which classes all its objects are kept, and the absence of others teaches
 nothing.
 """
 
@@ -40,16 +40,16 @@ class Subset:
 
     Attributes:
         path: the file.
-        pictures: how many it has.
+        images: how many it has.
         objects: how many annotations.
-        dropped_pictures: how many of the source's it lacks.
-        dropped_objects: annotations of its own pictures that it lacks.
+        dropped_images: how many of the source's it lacks.
+        dropped_objects: annotations of its own images that it lacks.
     """
 
     path: Path
-    pictures: int
+    images: int
     objects: int
-    dropped_pictures: int
+    dropped_images: int
     dropped_objects: int
 
 
@@ -66,17 +66,17 @@ def check_novel(index: AnnotationIndex, novel: Sequence[str]) -> None:
         raise DataError(f"{index.path}: novel classes must be some of {known}, and not all of them")
 
 
-def write_base(source: Path, novel: Sequence[str], out: Path, *, keep_pictures: bool = False) -> Subset:
+def write_base(source: Path, novel: Sequence[str], out: Path, *, keep_images: bool = False) -> Subset:
     """Write a COCO JSON without its novel classes.
 
-    Pictures whose every object is of a novel class are left out, as TFA's reader does; those without any object stay.
-    Novel objects on the pictures that stay are background, in TFA as here: base training knows nothing of them.
+    Images whose every object is of a novel class are left out, as TFA's reader does; those without any object stay.
+    Novel objects on the images that stay are background, in TFA as here: base training knows nothing of them.
 
     Args:
         source: a COCO JSON.
         novel: names of the classes that are taken out.
         out: the JSON that is written.
-        keep_pictures: leave all pictures in, for measuring.
+        keep_images: leave all images in, for measuring.
 
     Raises:
         DataError: ``source`` cannot be used, ``novel`` is wrong, or ``out`` cannot be written.
@@ -87,13 +87,13 @@ def write_base(source: Path, novel: Sequence[str], out: Path, *, keep_pictures: 
     whole = read_repaired(source)
     annotations = [a for a in whole["annotations"] if a["category_id"] not in gone]
     lost = {a["image_id"] for a in whole["annotations"]} - {a["image_id"] for a in annotations}
-    images = [_without(image, gone) for image in whole["images"] if keep_pictures or image["id"] not in lost]
+    images = [_without(image, gone) for image in whole["images"] if keep_images or image["id"] not in lost]
     categories = [c for c in whole["categories"] if c["id"] not in gone]
     return _write(whole, {"images": images, "annotations": annotations, "categories": categories}, out)
 
 
 def write_shots(source: Path, shots: int, seed: int, out: Path, *, as_background: bool = False) -> Subset:
-    """Write a COCO JSON with exactly ``shots`` objects of every class, and the pictures that carry them.
+    """Write a COCO JSON with exactly ``shots`` objects of every class, and the images that carry them.
 
     Each class's objects, in order of their ids, are shuffled by (seed, category id) and the first ones taken: a pure
     function of the seed, and the set of a smaller number lies within that of a larger one. Crowd regions are not drawn.
@@ -165,7 +165,7 @@ def _shuffled(pool: NDArray[np.int64], seed: int, index: AnnotationIndex, label:
 
 
 def _complete(whole: Record, kept: Collection[int]) -> dict[int, list[int]]:
-    """The classes of each picture, by its id, none of whose annotations there is left out; classes without one too."""
+    """The classes of each image, by its id, none of whose annotations there is left out; classes without one too."""
     lost = Counter((a["image_id"], a["category_id"]) for a in whole["annotations"] if a["id"] not in kept)
     categories = [c["id"] for c in whole["categories"]]
     said = {i["id"]: set(categories if i.get(LABELLED) is None else i[LABELLED]) for i in whole["images"]}
@@ -173,7 +173,7 @@ def _complete(whole: Record, kept: Collection[int]) -> dict[int, list[int]]:
 
 
 def _without(image: Record, gone: Collection[int]) -> Record:
-    """A picture's record that does not name the categories ``gone``."""
+    """An image's record that does not name the categories ``gone``."""
     if image.get(LABELLED) is None:
         return image
     return {**image, LABELLED: [c for c in image[LABELLED] if c not in gone]}
@@ -184,9 +184,9 @@ def _write(whole: Record, parts: Record, out: Path) -> Subset:
     ids = {image["id"] for image in images}
     before = sum(a["image_id"] in ids for a in whole["annotations"])
     counts = {
-        "pictures": len(images),
+        "images": len(images),
         "objects": len(annotations),
-        "dropped_pictures": len(whole["images"]) - len(images),
+        "dropped_images": len(whole["images"]) - len(images),
         "dropped_objects": before - len(annotations),
     }
     told = {TOLD: {**parts[TOLD], "counts": counts}} if TOLD in parts else {}

@@ -13,7 +13,7 @@ from tldet.coco.text import parse, read_json_text
 from tldet.data.file_names import resolve_names
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
-from tldet.data.merge.images import same_pictures
+from tldet.data.merge.images import same_images
 from tldet.errors import DataError
 from tldet.system.output import write_json
 from tldet.text import counted
@@ -53,7 +53,7 @@ def split_one(split: Split, out: Path, *, seed: int, share: float = 0.2) -> tupl
         why = "all its images are equal" if len(sizes) == 1 else "every image is the only image of some class"
         raise DataError(f"{split.annotations}: cannot be split into training and validation: {why}; give --val")
     chosen = {"train": index.image_ids[~val], "val": index.image_ids[val]}
-    written = [write_part(split, set(ids.tolist()), out / f"{name}.json") for name, ids in chosen.items()]
+    written = [write_split(split, set(ids.tolist()), out / f"{name}.json") for name, ids in chosen.items()]
     counts = counted(int((~val).sum()), "image"), int(val.sum())
     log.info("%s: split into %s for training and %d for validation", split.annotations, *counts)
     _report_absent(split, index, shown, val)
@@ -63,7 +63,7 @@ def split_one(split: Split, out: Path, *, seed: int, share: float = 0.2) -> tupl
 def _equal_images(split: Split, index: AnnotationIndex) -> NDArray[np.int64]:
     """Return the number (I,) of each image's group; equal images share a group."""
     paths = [split.images / name for name in resolve_names(split.images, index.file_names, split.annotations)]
-    same = same_pictures(paths, np.arange(len(paths)), missing=True)
+    same = same_images(paths, np.arange(len(paths)), missing=True)
     return np.unique(same, return_inverse=True)[1].astype(np.int64)
 
 
@@ -143,7 +143,7 @@ def rarest_classes(index: AnnotationIndex) -> NDArray[np.int64]:
     return np.array([found[frequency[found].argmin()] if len(found) else -1 for found in labels], np.int64)
 
 
-def write_part(split: Split, image_ids: Collection[int], path: Path) -> Split:
+def write_split(split: Split, image_ids: Collection[int], path: Path) -> Split:
     """Write some images of a JSON and their annotations, unchanged, to a new JSON.
 
     Raises:

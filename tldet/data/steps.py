@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tldet.errors import ConfigError, DataError
 from tldet.plugins import ADAPTERS
-from tldet.structures.image import Picture
+from tldet.structures.image import ImageArray
 from tldet.structures.target import Target
 
 ARGUMENTS = ("image", "target", "rng")  # of a transform
@@ -22,8 +22,8 @@ ROUNDING = 0.1  # pixels by which resized boxes may exceed their image
 
 
 @dataclass
-class Labelled:
-    """A picture and its objects.
+class LabeledSample:
+    """An image and its objects.
 
     Attributes:
         image: (H, W, 3) uint8.
@@ -31,13 +31,13 @@ class Labelled:
         rows: (N,) which row of the data set each box is; -1 for boxes that a transform has added.
         ignore: (N,) bool, true for what is neither object nor background.
         masks: (N, H, W) uint8, or None.
-        reduced: the picture was read at one nth of the size that its boxes and masks are in (see
+        reduced: the image was read at one nth of the size that its boxes and masks are in (see
             :func:`~tldet.data.images.read_reduced`); a first step ``Resize`` brings them together.
         labels: (N,) int64; None without classes of objects.
         image_id: id of the image.
     """
 
-    image: Picture
+    image: ImageArray
     boxes: NDArray[np.float32]
     rows: NDArray[np.int64]
     ignore: NDArray[np.bool_]
@@ -52,16 +52,16 @@ class Labelled:
 
 
 class Draws(NamedTuple):
-    """Where random numbers come from: a generator for this picture, and one that is the same for its whole batch."""
+    """Where random numbers come from: a generator for this image, and one that is the same for its whole batch."""
 
-    picture: np.random.Generator
+    image: np.random.Generator
     batch: np.random.Generator
 
 
 class Step:
     """Base class of tldet's own steps, which take a sample and generators."""
 
-    def __call__(self, sample: Labelled, draws: Draws) -> Labelled:
+    def __call__(self, sample: LabeledSample, draws: Draws) -> LabeledSample:
         """Transform a sample."""
         raise NotImplementedError
 
@@ -87,7 +87,7 @@ class CustomStep(Step):
         except (TypeError, ValueError):
             raise ConfigError(f"{name}: must be callable as (image, target, rng) and return image, target") from None
 
-    def __call__(self, sample: Labelled, draws: Draws) -> Labelled:
+    def __call__(self, sample: LabeledSample, draws: Draws) -> LabeledSample:
         """Run the transform and check what it returns.
 
         Raises:
@@ -101,14 +101,14 @@ class CustomStep(Step):
             image_id=sample.image_id,
             masks=None if sample.masks is None else _tensor(sample.masks, np.uint8),
         )
-        returned = self.transform(sample.image, target, draws.picture)
+        returned = self.transform(sample.image, target, draws.image)
         if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[1], Target):
             raise DataError(f"{self.name}: must return image, target, not {type(returned).__name__}")
         image, changed = returned
         if problem := problem_with(image, changed, masks=sample.masks is not None):
             raise DataError(f"{self.name}: {problem} (image {sample.image_id})")
         kept = changed.labels is target.labels and len(changed) == len(sample.rows)
-        return Labelled(
+        return LabeledSample(
             image=np.ascontiguousarray(image),
             boxes=np.asarray(changed.boxes, np.float32),
             rows=sample.rows if kept else np.full(len(changed), -1),

@@ -1,7 +1,7 @@
 """Nested, class-stratified subsets of a COCO JSON: the smaller one lies within the larger one.
 
-All pictures are dealt into one order, a pure function of the seed; the subset of a fraction is the order's beginning. A
-class keeps its share because the pictures of each rarest class are spread evenly over the order, as iterative
+All images are dealt into one order, a pure function of the seed; the subset of a fraction is the order's beginning. A
+class keeps its share because the images of each rarest class are spread evenly over the order, as iterative
 stratification begins with the rarest label (Sechidis et al. 2011), and within such a group those alike in their other
 classes lie apart.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
-from tldet.data.splits import rarest_classes, shown_classes, write_part
+from tldet.data.splits import rarest_classes, shown_classes, write_split
 from tldet.errors import DataError
 from tldet.text import counted
 
@@ -27,20 +27,20 @@ NAMED = 5  # classes in a message
 
 
 def deal(index: AnnotationIndex, seed: int) -> NDArray[np.int64]:
-    """An order of all pictures whose every beginning is a stratified subset.
+    """An order of all images whose every beginning is a stratified subset.
 
-    It begins with a few pictures that together show each class; then, in every beginning of n of I pictures, a group of
-    m pictures of the same rarest class has n m / I of them to within about one.
+    It begins with a few images that together show each class; then, in every beginning of n of I images, a group of
+    m images of the same rarest class has n m / I of them to within about one.
 
     Args:
         index: the data.
         seed: what the order is drawn from.
 
     Returns:
-        (I,) positions of pictures.
+        (I,) positions of images.
 
     Raises:
-        DataError: a class has no picture.
+        DataError: a class has no image.
     """
     shown = shown_classes(index)
     _refuse_empty(index, shown)
@@ -55,9 +55,9 @@ def deal(index: AnnotationIndex, seed: int) -> NDArray[np.int64]:
     return np.concatenate([front, order[~np.isin(order, front)]])
 
 
-def subset_size(pictures: int, fraction: float) -> int:
-    """How many of ``pictures`` a fraction is, at least 1."""
-    return max(1, round(fraction * pictures))
+def subset_size(images: int, fraction: float) -> int:
+    """How many of ``images`` a fraction is, at least 1."""
+    return max(1, round(fraction * images))
 
 
 def write_subset(split: Split, fraction: float, seed: int, path: Path) -> Split:
@@ -65,12 +65,12 @@ def write_subset(split: Split, fraction: float, seed: int, path: Path) -> Split:
 
     Args:
         split: the data.
-        fraction: of the pictures, above 0 and up to 1.
-        seed: what the subset is drawn from; a larger fraction of the same seed holds all pictures of a smaller one.
+        fraction: of the images, above 0 and up to 1.
+        seed: what the subset is drawn from; a larger fraction of the same seed holds all images of a smaller one.
         path: the file.
 
     Raises:
-        DataError: the subset leaves a class without any picture, or a class has none at all; both are named.
+        DataError: the subset leaves a class without any image, or a class has none at all; both are named.
         ValueError: ``fraction`` is none.
     """
     if not 0 < fraction <= 1:
@@ -88,27 +88,27 @@ def write_subset(split: Split, fraction: float, seed: int, path: Path) -> Split:
             f"{split.annotations}: {len(chosen)} of {counted(len(index), 'image')} (fraction {fraction:g}) leave class "
             f"{left} without an object: take a fraction of at least {enough}"
         )
-    return write_part(split, set(index.image_ids[chosen].tolist()), path)
+    return write_split(split, set(index.image_ids[chosen].tolist()), path)
 
 
 def _refuse_empty(index: AnnotationIndex, shown: NDArray[np.bool_]) -> None:
     if empty := _absent(index, shown):
         raise DataError(
-            f"{index.path}: class {empty} has no object in any picture: take it out of the categories, or add pictures"
+            f"{index.path}: class {empty} has no object in any image: take it out of the categories, or add images"
         )
 
 
 def _absent(index: AnnotationIndex, shown: NDArray[np.bool_]) -> str:
-    """The classes that none of some pictures shows; nothing where there is none."""
+    """The classes that none of some images shows; nothing where there is none."""
     names = [repr(index.class_names[k]) for k in np.flatnonzero(shown.sum(0) == 0)]
     return ", ".join(names[:NAMED]) + (f", ... ({len(names)} classes)" if len(names) > NAMED else "")
 
 
 def _apart(rows: NDArray[np.int64], shown: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np.int64]:
-    """Pictures in random order, but such that neighbours in it differ in their classes.
+    """Images in random order, but such that neighbors in it differ in their classes.
 
     Those with the same classes are put side by side, and then taken by van der Corput's sequence, which goes through
-    the row in ever smaller strides; a random start makes every picture equally likely to come first.
+    the row in ever smaller strides; a random start makes every image equally likely to come first.
     """
     rows = random.permutation(rows)
     rows = rows[np.lexsort(shown[rows].T)]
@@ -124,7 +124,7 @@ def _bit_reversed(count: int) -> NDArray[np.int64]:
 
 
 def _cover(order: Sequence[int] | NDArray[np.int64], shown: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The first pictures of ``order`` that together show every class, found from the rarest class on."""
+    """The first images of ``order`` that together show every class, found from the rarest class on."""
     chosen: list[int] = []
     missing = shown.sum(0) > 0
     for label in np.argsort(shown.sum(0), kind="stable"):

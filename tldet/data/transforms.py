@@ -1,4 +1,4 @@
-"""Augmentation: the picture, its boxes, flags and masks together.
+"""Augmentation: the image, its boxes, flags and masks together.
 
 A config names steps; a :class:`Pipeline` runs them. What a sample becomes is a function of its seed alone. Boxes carry
 their row number through every step, so that labels, ignore flags and masks follow their boxes whatever is dropped.
@@ -16,9 +16,9 @@ import numpy as np
 from tldet.config import build, require_ranges
 from tldet.data.images import fitted_size, resize_to
 from tldet.data.masks import cut_boxes, resize_masks
-from tldet.data.steps import CustomStep, Draws, Labelled, Step
+from tldet.data.steps import CustomStep, Draws, LabeledSample, Step
 from tldet.registry import TRANSFORMS
-from tldet.structures.image import Picture
+from tldet.structures.image import ImageArray
 
 TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])  # NTSC, from RGB
 FROM_YIQ = np.linalg.inv(TO_YIQ)
@@ -32,7 +32,7 @@ class Resize(Step):
         short: pixels, or several to choose from (multi-scale training).
         long: pixels.
         mode: "value" draws one of ``short``, "range" any size between its first and last.
-        draw: anew for each "picture", or once a "batch", which then is padded little and takes less time.
+        draw: anew for each "image", or once a "batch", which then is padded little and takes less time.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Resize(Step):
         short: int | Sequence[int] = 800,
         long: int = 1333,
         mode: Literal["value", "range"] = "value",
-        draw: Literal["picture", "batch"] = "picture",
+        draw: Literal["image", "batch"] = "image",
     ) -> None:
         self.short = [short] if isinstance(short, int) else list(short)
         if not self.short or min(self.short) < 1 or long < 1:
@@ -49,9 +49,9 @@ class Resize(Step):
             raise ValueError(f"short={short} must rise from its least to its greatest for mode='range'")
         self.long, self.mode, self.draw = long, mode, draw
 
-    def __call__(self, sample: Labelled, draws: Draws) -> Labelled:
+    def __call__(self, sample: LabeledSample, draws: Draws) -> LabeledSample:
         """Resize the sample."""
-        generator = draws.batch if self.draw == "batch" else draws.picture
+        generator = draws.batch if self.draw == "batch" else draws.image
         if self.mode == "range":
             short = int(generator.integers(self.short[0], self.short[-1] + 1))
         else:
@@ -64,7 +64,7 @@ class Resize(Step):
 
 
 class _Flip(Step):
-    """Mirror along an axis of the picture (0 the rows, 1 the columns) with probability ``p``."""
+    """Mirror along an axis of the image (0 the rows, 1 the columns) with probability ``p``."""
 
     axis: int
 
@@ -72,15 +72,15 @@ class _Flip(Step):
         self.p = p
         require_ranges(self, p="[0, 1]")
 
-    def __call__(self, sample: Labelled, draws: Draws) -> Labelled:
+    def __call__(self, sample: LabeledSample, draws: Draws) -> LabeledSample:
         """Mirror the sample or leave it."""
-        if draws.picture.random() >= self.p:
+        if draws.image.random() >= self.p:
             return sample
         low, high = 1 - self.axis, 3 - self.axis  # of the boxes' columns
         boxes = sample.boxes.copy()
         boxes[:, [low, high]] = sample.image.shape[self.axis] - sample.boxes[:, [high, low]]
         masks = None if sample.masks is None else np.ascontiguousarray(np.flip(sample.masks, self.axis + 1))
-        return replace(sample, image=cast(Picture, cv2.flip(sample.image, self.axis)), boxes=boxes, masks=masks)
+        return replace(sample, image=cast(ImageArray, cv2.flip(sample.image, self.axis)), boxes=boxes, masks=masks)
 
 
 @TRANSFORMS.register_module()
@@ -92,7 +92,7 @@ class HorizontalFlip(_Flip):
 
 @TRANSFORMS.register_module()
 class VerticalFlip(_Flip):
-    """Mirror top and bottom with probability ``p``; for pictures without an up, such as those of a microscope."""
+    """Mirror top and bottom with probability ``p``; for images without an up, such as those of a microscope."""
 
     axis = 0
 
@@ -101,9 +101,9 @@ class VerticalFlip(_Flip):
 class ColorJitter(Step):
     """Change brightness, contrast, saturation and hue with probability ``p``.
 
-    All four are one matrix on the colours of a pixel, so that a picture is passed over once: brightness is a factor,
-    contrast a factor of the distance from the picture's mean grey, saturation one of the distance from the pixel's own,
-    hue a turn of the two colour axes of YIQ.
+    All four are one matrix on the colors of a pixel, so that an image is passed over once: brightness is a factor,
+    contrast a factor of the distance from the image's mean gray, saturation one of the distance from the pixel's own,
+    hue a turn of the two color axes of YIQ.
 
     Args:
         brightness: the factor lies within 1 minus and plus this, as do those of
@@ -125,9 +125,9 @@ class ColorJitter(Step):
         factors = dict.fromkeys(("brightness", "contrast", "saturation"), "[0, inf)")
         require_ranges(self, hue="[0, 0.5]", p="[0, 1]", **factors)
 
-    def __call__(self, sample: Labelled, draws: Draws) -> Labelled:
+    def __call__(self, sample: LabeledSample, draws: Draws) -> LabeledSample:
         """Recolour the sample or leave it."""
-        random = draws.picture
+        random = draws.image
         if random.random() >= self.p:
             return sample
         spans = (self.brightness, self.contrast, self.saturation)
@@ -135,11 +135,11 @@ class ColorJitter(Step):
         turn = 2 * np.pi * random.uniform(-self.hue, self.hue)
         cos, sin = np.cos(turn), np.sin(turn)
         turned = FROM_YIQ @ np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]]) @ TO_YIQ
-        colours = turned @ (saturation * np.eye(3) + (1 - saturation) * TO_YIQ[0])  # a grey stays what it is
-        grey = float(sample.image[::8, ::8].mean((0, 1)) @ TO_YIQ[0])
+        colors = turned @ (saturation * np.eye(3) + (1 - saturation) * TO_YIQ[0])  # a gray stays what it is
+        gray = float(sample.image[::8, ::8].mean((0, 1)) @ TO_YIQ[0])
         matrix = np.empty((3, 4))
-        matrix[:, :3], matrix[:, 3] = bright * contrast * colours, bright * (1 - contrast) * grey
-        return replace(sample, image=cast(Picture, cv2.transform(sample.image, matrix)))
+        matrix[:, :3], matrix[:, 3] = bright * contrast * colors, bright * (1 - contrast) * gray
+        return replace(sample, image=cast(ImageArray, cv2.transform(sample.image, matrix)))
 
 
 @TRANSFORMS.register_module()
@@ -147,7 +147,7 @@ class RandomCrop(Step):
     """Cut out a part, with probability ``p``.
 
     Args:
-        scale: least and greatest share of the picture's area.
+        scale: least and greatest share of the image's area.
         ratio: least and greatest width / height.
         least_visible: an object of which less than this share remains is no object to find, and no background.
         p: probability.
@@ -163,9 +163,9 @@ class RandomCrop(Step):
         self.scale, self.ratio, self.p = scale, ratio, p
         self.least_visible = least_visible
 
-    def __call__(self, sample: Labelled, draws: Draws) -> Labelled:
+    def __call__(self, sample: LabeledSample, draws: Draws) -> LabeledSample:
         """Cut the sample; pixels keep their size."""
-        random = draws.picture
+        random = draws.image
         height, width = sample.image.shape[:2]
         if random.random() >= self.p:
             return sample
@@ -176,7 +176,7 @@ class RandomCrop(Step):
         return _cut(sample, (x, y, x + w, y + h), self.least_visible)
 
 
-def _cut(sample: Labelled, window: tuple[int, int, int, int], least_visible: float) -> Labelled:
+def _cut(sample: LabeledSample, window: tuple[int, int, int, int], least_visible: float) -> LabeledSample:
     """Crop a sample to an xyxy window; objects with a visible fraction below ``least_visible`` are ignored."""
     x0, y0, x1, y1 = window
     boxes, share = cut_boxes(sample.boxes, sample.masks, window)
@@ -210,11 +210,11 @@ class Pipeline:
 
     @property
     def bounds(self) -> tuple[int, int] | None:
-        """The greatest (short side, long side) that pictures are first scaled to; None where a first step does more."""
+        """The greatest (short side, long side) that images are first scaled to; None where a first step does more."""
         first = self.steps[0] if self.steps else None
         return (max(first.short), first.long) if isinstance(first, Resize) else None
 
-    def __call__(self, sample: Labelled, seed: Sequence[int], batch_seed: Sequence[int]) -> Labelled:
+    def __call__(self, sample: LabeledSample, seed: Sequence[int], batch_seed: Sequence[int]) -> LabeledSample:
         """Run every step; the outcome is a function of the sample and the two seeds."""
         draws = Draws(np.random.default_rng(list(seed)), np.random.default_rng(list(batch_seed)))
         for step in self.steps:

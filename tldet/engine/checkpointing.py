@@ -32,7 +32,7 @@ Evaluate = Callable[[nn.Module], Mapping[str, float]]
 NOTHING = -1.0  # COCO's value of a metric without ground truth
 
 
-class Keeper:
+class CheckpointManager:
     """The checkpoint files of a run's folder: ``step_00000123.pt``, the last few of them, and ``best.pt``.
 
     Args:

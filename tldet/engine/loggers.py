@@ -23,7 +23,7 @@ import numpy as np
 from torch.optim import Optimizer
 
 from tldet.engine.progress import Reporter
-from tldet.structures.image import Picture
+from tldet.structures.image import ImageArray
 from tldet.system.output import write_json
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class RunLogger:
         """Write values by name."""
         raise NotImplementedError
 
-    def image(self, step: int, name: str, image: Picture) -> None:
+    def image(self, step: int, name: str, image: ImageArray) -> None:
         """Write a (H, W, 3) uint8 RGB image."""
         raise NotImplementedError
 
@@ -92,7 +92,7 @@ class TensorBoardLogger(RunLogger):
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
-    def image(self, step: int, name: str, image: Picture) -> None:
+    def image(self, step: int, name: str, image: ImageArray) -> None:
         """Write an image."""
         self._writer.add_image(name, image, step, dataformats="HWC")
         self._writer.flush()
@@ -134,7 +134,7 @@ class MlflowLogger(RunLogger):
         metrics = [Metric(re.sub(r"[^\w\-. /]", "_", name), value, now, step) for name, value in values.items()]
         self._client.log_batch(self._run, metrics=metrics)
 
-    def image(self, step: int, name: str, image: Picture) -> None:
+    def image(self, step: int, name: str, image: ImageArray) -> None:
         """Write an image as artifact ``NAME/STEP.png``."""
         self._client.log_image(self._run, image, artifact_file=f"{name}/{step:08d}.png")
 
@@ -164,7 +164,7 @@ class WandbLogger(RunLogger):
         """Write values by name."""
         self._backend.add_scalars({"step": step, **values})
 
-    def image(self, step: int, name: str, image: Picture) -> None:  # noqa: ARG002
+    def image(self, step: int, name: str, image: ImageArray) -> None:  # noqa: ARG002
         """Write an image; it belongs to the values written before it."""
         self._backend.add_image(name, image)
 

@@ -105,7 +105,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class Recorder:
+class LogWriter:
     """Keeps the log's window, writes its lines and tells the reporter.
 
     Args:

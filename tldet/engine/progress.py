@@ -20,7 +20,7 @@ class Reporter:
         """Training begins after ``step`` steps."""
 
     def step(self, step: int, total: int | None, *, loss: float, lr: float, images: int, seconds: float) -> None:
-        """One optimizer step over ``images`` pictures took ``seconds``, loading included."""
+        """One optimizer step over ``images`` images took ``seconds``, loading included."""
 
     def record(self, record: Mapping[str, Any]) -> None:
         """A line of the log was written."""

@@ -38,7 +38,7 @@ class Unfreezing:
 
     def __init__(self, model: nn.Module, releases: Sequence[Release]) -> None:
         self.model, self.releases = model, releases
-        self._learning: list[bool] | None = None
+        self._trainable: list[bool] | None = None
 
     def before_train(self, runner: Trainer) -> None:
         """Freeze what does not learn in the next step."""
@@ -46,10 +46,10 @@ class Unfreezing:
 
     def after_train_iter(self, runner: Trainer, **_: Any) -> None:
         """Give back what learns from the next step on."""
-        before = self._learning
+        before = self._trainable
         self._set(runner)
-        if before is not None and self._learning != before:
-            count = self._learning.count(True) if self._learning else 0
+        if before is not None and self._trainable != before:
+            count = self._trainable.count(True) if self._trainable else 0
             names = [n for one in self.releases[before.count(True) : count] for n in one.names]
             size = sum(self.model.get_parameter(name).numel() for name in names)
             runner.reporter.say(f"after step {runner.state.step}: {size:,} more parameters learn")
@@ -57,12 +57,12 @@ class Unfreezing:
     def _set(self, runner: Trainer) -> None:
         step, total, epoch = runner.state.step, runner.state.total, runner.steps_per_epoch
         learning = [one.moment.step(total, epoch) <= step for one in self.releases]
-        if learning == self._learning:
+        if learning == self._trainable:
             return
-        self._learning = learning
-        for one, learns in zip(self.releases, learning, strict=True):
+        self._trainable = learning
+        for one, is_trained in zip(self.releases, learning, strict=True):
             for name in one.names:
-                self.model.get_parameter(name).requires_grad_(learns)
+                self.model.get_parameter(name).requires_grad_(is_trained)
         self.model.train()
 
 
@@ -108,7 +108,7 @@ def anchored(model: nn.Module, carried: Sequence[str], settings: L2SPSettings) -
     return names
 
 
-def saved_start(folder: str | Path) -> dict[str, Tensor]:
+def saved_initial(folder: str | Path) -> dict[str, Tensor]:
     """The starting weights that the newest readable checkpoint of a run keeps; empty where there is no checkpoint.
 
     Raises:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 DROPPED = 3  # first steps of a process, slow for reasons that do not come back (allocation, caches, autotuning)
 LEAST_STEPS = 8  # a mean over fewer says little
 LONG_ENOUGH = 30.0  # seconds after which slow steps need no further measuring
-LEAST_SHARE = 0.15  # of the budget, for fast steps: eight of 10 ms, or of one size of picture, would be noise
+LEAST_SHARE = 0.15  # of the budget, for fast steps: eight of 10 ms, or of one size of image, would be noise
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ScheduleSettings:
     """The ``schedule`` section of a config. Exactly one of ``epochs``, ``steps`` and ``minutes`` is set.
 
     Attributes:
-        epochs: length in passes over the training pictures; may be a fraction.
+        epochs: length in passes over the training images; may be a fraction.
         steps: length in optimizer steps; 0 measures and saves the start.
         minutes: length as a budget of training time (see :mod:`tldet.engine.schedule`).
         warmup_steps: steps over which the factor rises linearly from ``warmup_factor`` to 1 (Goyal et al. 2017); at

@@ -86,7 +86,7 @@ class Stepper:
         self.device = next(model.parameters()).device
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._wrapped: nn.Module = model
-        self._learning: list[bool] = []
+        self._trainable: list[bool] = []
 
     def __call__(
         self, batches: Sequence[Any], images: int | None = None, notes: Callable[[], Sequence[int]] = tuple
@@ -142,8 +142,8 @@ class Stepper:
         """What the forward pass goes through: the model, or what averages the gradients of that which learns now."""
         if self.world.size > 1:
             learning = [p.requires_grad for p in self._parameters]
-            if learning != self._learning:
-                self._wrapped, self._learning = self.world.wrapped(self.model), learning
+            if learning != self._trainable:
+                self._wrapped, self._trainable = self.world.wrapped(self.model), learning
         return self._wrapped
 
     def _backward(self, module: Any, batch: Any, share: float, result: StepResult) -> Tensor:
@@ -169,7 +169,7 @@ class Stepper:
         ids = ", ".join(str(one) for ids in result.image_ids for one in ids)
         rate = f"{max(rates):.3g}" if max(rates) == min(rates) else f"{min(rates):.3g} to {max(rates):.3g}"
         raise NotFiniteError(
-            f"the {what} is not finite: {parts}; learning rate {rate}, gradient norm {result.norm:.4g}, pictures {ids}"
+            f"the {what} is not finite: {parts}; learning rate {rate}, gradient norm {result.norm:.4g}, images {ids}"
         )
 
 

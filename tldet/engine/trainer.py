@@ -1,6 +1,6 @@
 """The training loop, plain enough to read aloud.
 
-A step is a pure function of the state before it and of its number: pictures come from ``batches`` by number, random
+A step is a pure function of the state before it and of its number: images come from ``batches`` by number, random
 numbers are seeded from (seed, step), the learning rate is computed from the step. After a step come, in this order,
 the log, validation and the checkpoint, so what the log holds up to a checkpoint's step was written before it.
 Together this makes a resumed run bit-identical to one left alone (CPU, same number of threads).
@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tldet.engine.checkpointing import Evaluate, Keeper, best_of, measure, pack, unpack
+from tldet.engine.checkpointing import CheckpointManager, Evaluate, best_of, measure, pack, unpack
 from tldet.engine.distributed import World
-from tldet.engine.logging import LOG_NAME, JsonLog, Recorder
+from tldet.engine.logging import LOG_NAME, JsonLog, LogWriter
 from tldet.engine.precision import Precision
 from tldet.engine.progress import Reporter
 from tldet.engine.regularization import Ema
@@ -52,7 +52,7 @@ class Trainer:
         settings: everything else.
         work_dir: where checkpoints and ``log.jsonl`` go.
         steps_per_epoch: optimizer steps an epoch; a fraction where accumulation does not divide it.
-        batch_size: pictures in a micro-batch, for images/s.
+        batch_size: images in a micro-batch, for images/s.
         world: the processes that train together; the main one measures and writes.
         precision: what :func:`tldet.engine.precision.choose` chose; fp32 when None.
         reporter: shows progress; nothing when None.
@@ -99,9 +99,9 @@ class Trainer:
         self.ema = None if settings.ema is None else Ema(self.model, settings.ema)
         self.state = TrainState(total=schedule.total_steps(steps_per_epoch))
         self.config, self.meta = dict(config or {}), dict(meta or {})
-        self.keeper = Keeper(self.work_dir, settings.keep)
+        self.checkpoints = CheckpointManager(self.work_dir, settings.keep)
         lines = JsonLog(self.work_dir / LOG_NAME, quiet=not self.world.main)
-        self.recorder = Recorder(lines, self.reporter, steps_per_epoch)
+        self.log_writer = LogWriter(lines, self.reporter, steps_per_epoch)
         self.stepper = Stepper(self.model, optimizer, self.precision, settings.clip_norm, self.world)
         if settings.on_oom == "reduce" and self.world.size > 1:
             raise ConfigError("training.on_oom='reduce': works with one process; lower data.loader.batch_size instead")
@@ -122,7 +122,7 @@ class Trainer:
         Raises:
             TrainingError: a loss is not finite; there is nothing to resume, or something that would be overwritten.
             CheckpointError: a checkpoint cannot be written; earlier ones are whole.
-            DataError: a picture cannot be read; the steps before it are saved.
+            DataError: an image cannot be read; the steps before it are saved.
             KeyboardInterrupt: after Ctrl-C, SIGTERM, SIGUSR1 or SIGHUP, once the finished steps are saved, also if
                 the signal came after the last step; the message says how to continue.
         """
@@ -137,7 +137,7 @@ class Trainer:
             try:
                 reason = self._loop(self._started(stream, rng), interrupts)
             except NotFiniteError as error:
-                raise TrainingError(self.keeper.way_back(self.state.step, error)) from None
+                raise TrainingError(self.checkpoints.way_back(self.state.step, error)) from None
             finally:
                 self.reporter.close()
                 getattr(stream, "close", lambda: None)()
@@ -148,23 +148,23 @@ class Trainer:
             raise KeyboardInterrupt(f"stopped after step {self.state.step}, saved in {self.work_dir}; --resume goes on")
         if self.world.any(interrupts.requested)[0]:  # after the last step: what follows the training is not done
             raise KeyboardInterrupt(f"training is complete and saved in {self.work_dir}; --resume shows its results")
-        return TrainResult.of(self.state, reason, self.keeper.last(), self.keeper.best_path)
+        return TrainResult.of(self.state, reason, self.checkpoints.last(), self.checkpoints.best_path)
 
     def _begin(self) -> None:
         """Make the run's folder ready for a new run."""
         if self.world.main:
-            self.keeper.prepare()
-        self.recorder.log.cut(0, unmeasured=True)
+            self.checkpoints.prepare()
+        self.log_writer.log.cut(0, unmeasured=True)
         self.state.unmeasured = self.state.total == 0  # then the start is all there is to measure and to save
 
     def _resume(self) -> dict[str, Any]:
         """Take the newest readable checkpoint's state; returns its random generators' states."""
-        path, saved = self.keeper.newest()
+        path, saved = self.checkpoints.newest()
         rng = unpack(self, saved, path)
         self.iter = self.state.step
         self._call("after_load_checkpoint", checkpoint=saved)
         self.stopwatch.seconds = self.state.seconds
-        self.recorder.log.cut(self.state.step, unmeasured=self.state.unmeasured)
+        self.log_writer.log.cut(self.state.step, unmeasured=self.state.unmeasured)
         log.info("resuming from %s after step %d", path, self.state.step)
         if self._ended() == "finished" and not self.state.unmeasured:
             log.info("all steps are taken, nothing is left to do; schedule.steps=N (or epochs=N) makes the run longer")
@@ -217,24 +217,24 @@ class Trainer:
         interrupted, begun, self._saved = False, self.state.step, time.monotonic()
         if self.state.unmeasured:
             interrupted = not self._validate(interrupts)
-            self._save(self.keeper.step_path(self.state.step))
+            self._save(self.checkpoints.step_path(self.state.step))
         reason = INTERRUPTED if interrupted else self._ended()
         while reason is None:
             interrupted = self._step(feed, budget, interrupts)
             if self._log_due():
-                self.recorder.window(self.state)
+                self.log_writer.window(self.state)
             if self._due(self.settings.validate_every) and not self._validate(interrupts, interrupted):
                 interrupted = True
             reason = INTERRUPTED if interrupted else self._ended()
             if reason or self._checkpoint_due():
-                self._save(self.keeper.step_path(self.state.step))
+                self._save(self.checkpoints.step_path(self.state.step))
         if reason != INTERRUPTED:
             self._keep_last(begun)
         return reason
 
     def _keep_last(self, begun: int) -> None:
         """Save the last weights as ``best.pt`` if no validation gave a value to choose by."""
-        path = self.keeper.best_path
+        path = self.checkpoints.best_path
         if self.evaluate is not None and self.state.best is None and (self.state.step > begun or not path.exists()):
             self._save(path, whole=False)
 
@@ -261,7 +261,7 @@ class Trainer:
         state.seconds = self.stopwatch.seconds
         if budget and state.total is None:
             state.total = self.world.first(partial(budget.fix, state.step, state.seconds))
-        self.recorder.step(state, result, lr, self.images_per_step, state.seconds - before)
+        self.log_writer.step(state, result, lr, self.images_per_step, state.seconds - before)
         loss = torch.tensor(result.loss, dtype=torch.float64)  # a tensor, as hooks of mmengine expect
         outputs = {"loss": loss, "losses": result.parts, "grad_norm": result.norm, "lr": rates(self.optimizer)}
         self._call("after_train_iter", batch_idx=state.step - 1, data_batch=batches, outputs=outputs)
@@ -301,13 +301,13 @@ class Trainer:
             if not self.world.main:  # does not save, and the main process may be waiting for this one
                 saved = f"in process {self.world.rank}: --resume goes on from the last checkpoint"
             elif error.whole:
-                saved = self.keeper.way_on(self.state.step, self._save, "do that")
+                saved = self.checkpoints.way_on(self.state.step, self._save, "do that")
             raise TrainingError(f"step {number}: {error}; {saved}") from None
         return result
 
     def _unreadable(self, error: Exception) -> DataError:
-        """The error about a picture with the way on, once the steps before it are saved."""
-        return DataError(f"{error}; {self.keeper.way_on(self.state.step, self._save)}")
+        """The error about an image with the way on, once the steps before it are saved."""
+        return DataError(f"{error}; {self.checkpoints.way_on(self.state.step, self._save)}")
 
     def _validate(self, interrupts: Interrupts, interrupted: bool = False) -> bool:
         """Evaluate the deployed weights; keep them if they are the best so far.
@@ -331,12 +331,12 @@ class Trainer:
         except DataError as error:
             raise self._unreadable(error) from None
         except OutOfMemoryError as error:
-            raise TrainingError(f"{error}; {self.keeper.way_on(self.state.step, self._save, 'do that')}") from None
+            raise TrainingError(f"{error}; {self.checkpoints.way_on(self.state.step, self._save, 'do that')}") from None
         self.state.unmeasured, self.state.measured = False, self.state.step
         is_best = self.state.take_in(best_of(self.state.metrics, self.settings), self.settings.min_gain)
-        self.recorder.validation(self.state, time.perf_counter() - start)
+        self.log_writer.validation(self.state, time.perf_counter() - start)
         if is_best:
-            self._save(self.keeper.best_path, whole=False)
+            self._save(self.checkpoints.best_path, whole=False)
         self._call("after_val_epoch", metrics=self.state.metrics)
         self._call("after_val")
         return True
@@ -347,10 +347,10 @@ class Trainer:
             return
         if whole:
             self._saved = time.monotonic()
-        self.recorder.log.sync()
+        self.log_writer.log.sync()
         contents = pack(self, whole=whole)
         self._call("before_save_checkpoint", checkpoint=contents)
-        self.keeper.save(path, contents)
+        self.checkpoints.save(path, contents)
 
     def _ended(self) -> str | None:
         """Why there is no further step to take, or None."""

@@ -41,7 +41,7 @@ def evaluate_files(
         dt: results file, or a list of its records.
         type: compare boxes or masks.
         engine: "fast" (hotcoco) or "pycocotools"; the numbers are the same.
-        image_ids: score only these pictures; by default all of ``gt``.
+        image_ids: score only these images; by default all of ``gt``.
         agnostic: take all classes as one.
 
     Raises:
@@ -102,16 +102,16 @@ class CocoEvaluator:
         self._stream = Stream(self.truth) if self.engine == "fast" else None
 
     def update(self, image_id: int, detections: Detections) -> None:
-        """Add what was found on one picture (nothing counts too); the fast engine matches it at once.
+        """Add what was found on one image (nothing counts too); the fast engine matches it at once.
 
         Raises:
-            DataError: the picture is not in the ground truth, or a score or box is not finite.
-            ValueError: the picture was given before, or masks are to be scored and there are none.
+            DataError: the image is not in the ground truth, or a score or box is not finite.
+            ValueError: the image was given before, or masks are to be scored and there are none.
         """
         if image_id not in self._image_ranks:
             raise DataError(f"{self.truth.name}: detections of unknown image_id {image_id}")
         if image_id in self._found:
-            raise ValueError(f"picture {image_id} was given before; call reset() between two runs")
+            raise ValueError(f"image {image_id} was given before; call reset() between two runs")
         if self.truth.type == "segm" and detections.masks is None and len(detections):
             raise ValueError("masks are to be scored, but the detections have none")
         rank, categories = self._image_ranks[image_id], self._category_ranks[_array(detections.labels)]
@@ -129,7 +129,7 @@ class CocoEvaluator:
             self._stream.add(rank, found)
 
     def compute(self) -> CocoResult:
-        """Score the pictures given to :meth:`update`."""
+        """Score the images given to :meth:`update`."""
         if self._left_out:
             what = counted(self._left_out, "detection")
             logger.info("%s left out: of classes that %s does not have", what, self.truth.name)

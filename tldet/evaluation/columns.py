@@ -1,6 +1,6 @@
 """Ground truth and detections as columns: what the engines score.
 
-Pictures and classes are numbered by their rank among the dataset's sorted ids and annotations by their place, from 1:
+Images and classes are numbered by their rank among the dataset's sorted ids and annotations by their place, from 1:
 an engine that takes id 0 for "no match", or that wants small positive ids, cannot go wrong on them.
 """
 
@@ -39,7 +39,7 @@ class GroundTruth:
         areas: (A,) pixels.
         crowd: (A,) bool.
         segmentations: A polygons or RLEs for "segm", else None.
-        labelled: (I, K) bool, True for classes annotated on an image; None if all are annotated on all images.
+        labeled: (I, K) bool, True for classes annotated on an image; None if all are annotated on all images.
         file_names: I file names, None if unknown.
         unused: id of a dropped supercategory entry; its detections are left out.
     """
@@ -56,12 +56,12 @@ class GroundTruth:
     areas: Floats
     crowd: Bools
     segmentations: Sequence[Any] | None
-    labelled: Bools | None = None
+    labeled: Bools | None = None
     file_names: Sequence[str | None] = ()
     unused: int | None = None
 
     def image_rank(self) -> dict[Any, int]:
-        """Id -> rank of each picture."""
+        """Id -> rank of each image."""
         return {key: rank for rank, key in enumerate(self.image_ids)}
 
     def category_rank(self) -> dict[Any, int]:
@@ -69,21 +69,21 @@ class GroundTruth:
         return {key: rank for rank, key in enumerate(self.category_ids)}
 
     def on(self, image_ids: Iterable[int]) -> GroundTruth:
-        """The same with only some pictures; DataError names an id that there is not."""
+        """The same with only some images; DataError names an id that there is not."""
         known = self.image_rank()
         wanted = sorted(set(image_ids))
         for image_id in wanted:
             if image_id not in known:
-                raise DataError(f"{self.name}: has no picture with id {image_id!r}, but it is to be scored")
+                raise DataError(f"{self.name}: has no image with id {image_id!r}, but it is to be scored")
         if len(wanted) == len(known):
             return self
         ranks = [known[image_id] for image_id in wanted]
         rows, images = _keep(self.images, ranks, len(known))
-        sizes, labelled = [self.sizes[rank] for rank in ranks], self.labelled
-        labelled = None if labelled is None else labelled[ranks]
+        sizes, labeled = [self.sizes[rank] for rank in ranks], self.labeled
+        labeled = None if labeled is None else labeled[ranks]
         names = [self.file_names[rank] for rank in ranks] if self.file_names else ()
         kept = self.take(rows)
-        return replace(kept, image_ids=wanted, sizes=sizes, images=images, labelled=labelled, file_names=names)
+        return replace(kept, image_ids=wanted, sizes=sizes, images=images, labeled=labeled, file_names=names)
 
     def take(self, rows: Ints) -> GroundTruth:
         """The same with only some annotations."""
@@ -100,7 +100,7 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Results:
-    """D detections on the pictures and classes of a :class:`GroundTruth`.
+    """D detections on the images and classes of a :class:`GroundTruth`.
 
     Attributes:
         images: (D,) ranks.
@@ -122,7 +122,7 @@ class Results:
         return len(self.scores)
 
     def on(self, kept: GroundTruth, whole: GroundTruth) -> Results:
-        """The detections on the pictures of ``kept``, which is a part of ``whole``."""
+        """The detections on the images of ``kept``, which is a part of ``whole``."""
         if kept is whole:
             return self
         known = whole.image_rank()
@@ -151,22 +151,22 @@ def joined(type: Type, parts: Sequence[Results]) -> Results:
 def labeled_objects(truth: GroundTruth) -> GroundTruth:
     """Return the ground truth without crowd regions and without classes that are not annotated on their image."""
     kept = ~truth.crowd
-    if truth.labelled is not None:
-        kept &= truth.labelled[truth.images, truth.categories]
+    if truth.labeled is not None:
+        kept &= truth.labeled[truth.images, truth.categories]
     return truth.take(np.flatnonzero(kept))
 
 
 def judged(truth: GroundTruth, results: Results) -> tuple[GroundTruth, Results]:
-    """Both without what is of a class that its picture was not labelled for: it is neither right nor wrong."""
-    if truth.labelled is None:
+    """Both without what is of a class that its image was not labeled for: it is neither right nor wrong."""
+    if truth.labeled is None:
         return truth, results
-    objects = np.flatnonzero(truth.labelled[truth.images, truth.categories])
-    found = np.flatnonzero(truth.labelled[results.images, results.categories])
+    objects = np.flatnonzero(truth.labeled[truth.images, truth.categories])
+    found = np.flatnonzero(truth.labeled[results.images, results.categories])
     return truth.take(objects), results.take(found)
 
 
 def _keep(images: Ints, ranks: Sequence[int], count: int) -> tuple[Ints, Ints]:
-    """Rows on the pictures of ``ranks``, and the new rank of the picture of each."""
+    """Rows on the images of ``ranks``, and the new rank of the image of each."""
     renumbered = np.full(count, -1, dtype=np.int64)
     renumbered[list(ranks)] = np.arange(len(ranks))
     rows = np.flatnonzero(renumbered[images] >= 0)

@@ -20,8 +20,8 @@ def score(truth: GroundTruth, results: Results, engine: Engine = "fast", *, agno
     """Score ``results``; both engines give the same numbers to the last bit.
 
     Args:
-        truth: the pictures to score and what is on them.
-        results: the detections on these pictures.
+        truth: the images to score and what is on them.
+        results: the detections on these images.
         engine: "fast" or "pycocotools".
         agnostic: take all classes as one (``useCats = 0``); then there are no numbers by class.
     """
@@ -38,11 +38,11 @@ def score(truth: GroundTruth, results: Results, engine: Engine = "fast", *, agno
     return _filled(result, *run(truth, results, agnostic), () if agnostic else truth.class_names)
 
 
-def _unmeasured(truth: GroundTruth, engine: Engine, pictures: int, given: int, scored: int) -> CocoResult:
+def _unmeasured(truth: GroundTruth, engine: Engine, images: int, given: int, scored: int) -> CocoResult:
     """A result that counts what there is and has no numbers yet."""
     none = dict.fromkeys(truth.class_names, -1.0)
     about: dict[str, Any] = {"type": truth.type, "engine": engine, "per_class": none, "per_class_ap50": dict(none)}
-    return CocoResult(images=pictures, detections=scored, unjudged=given - scored, **about)
+    return CocoResult(images=images, detections=scored, unjudged=given - scored, **about)
 
 
 def _filled(result: CocoResult, precision: Floats, recall: Floats, class_names: Sequence[str]) -> CocoResult:
@@ -55,10 +55,10 @@ def _filled(result: CocoResult, precision: Floats, recall: Floats, class_names: 
 
 
 class Stream:
-    """The fast engine, matching picture by picture as detections come in: at the end it only accumulates.
+    """The fast engine, matching image by image as detections come in: at the end it only accumulates.
 
     Args:
-        truth: the whole dataset; what counts in the end are the pictures given to :meth:`add`.
+        truth: the whole dataset; what counts in the end are the images given to :meth:`add`.
     """
 
     def __init__(self, truth: GroundTruth) -> None:
@@ -68,24 +68,24 @@ class Stream:
         self._stream = hotcoco.StreamingEval(_categories(truth), truth.type)
         self._order = np.argsort(truth.images, kind="stable")
         self._starts = np.searchsorted(truth.images[self._order], np.arange(len(truth.image_ids) + 1))
-        self._pictures = self._scored = self._given = 0
+        self._images = self._scored = self._given = 0
 
     def add(self, rank: int, found: Results) -> None:
-        """Match the detections of one picture, ``found.images`` being its rank, with its objects."""
+        """Match the detections of one image, ``found.images`` being its rank, with its objects."""
         rows = self._order[self._starts[rank] : self._starts[rank + 1]]
         self._given += len(found)
         truth, found = judged(self._truth.take(rows), found)
-        self._pictures += 1
+        self._images += 1
         self._scored += len(found)
         height, width = truth.sizes[rank]
         self._stream.update([{"id": rank + 1, "height": height, "width": width}], _objects(truth), _found(found))
 
     def compute(self) -> CocoResult:
-        """Score the pictures there are so far."""
+        """Score the images there are so far."""
         import hotcoco
 
-        result = _unmeasured(self._truth, "fast", self._pictures, self._given, self._scored)
-        if not self._pictures or not self._truth.category_ids:
+        result = _unmeasured(self._truth, "fast", self._images, self._given, self._scored)
+        if not self._images or not self._truth.category_ids:
             return result
         evaluation = hotcoco.StreamingEval.merge([self._stream]).finalize()  # of a copy: this one can go on
         evaluation.accumulate()
@@ -160,9 +160,9 @@ def _run_pycocotools(truth: GroundTruth, results: Results, agnostic: bool) -> tu
 
 
 def matched(truth: GroundTruth, results: Results) -> list[dict[str, Any] | None]:
-    """What pycocotools matched on each picture, all sizes of objects: class by class, each with every picture in turn.
+    """What pycocotools matched on each image, all sizes of objects: class by class, each with every image in turn.
 
-    Each holds ``dtScores``, ``dtMatches`` and ``dtIgnore`` (IoU, detection) and ``gtIgnore``; None where a picture
+    Each holds ``dtScores``, ``dtMatches`` and ``dtIgnore`` (IoU, detection) and ``gtIgnore``; None where an image
     has neither an object nor a detection of the class. As in :func:`score`, classes that are not annotated on an
     image are left out there.
     """

@@ -14,7 +14,7 @@ from msgspec import UNSET
 from tldet.coco import checks
 from tldet.coco.objects import Objects, note
 from tldet.coco.outlines import drop_degenerate, parse_outline
-from tldet.coco.partial_labels import labelled_table
+from tldet.coco.partial_labels import labeled_table
 from tldet.coco.reader import read_coco
 from tldet.coco.records import Category, Source, name_of, read_list
 from tldet.coco.results import Detection, MaskDetection
@@ -67,16 +67,16 @@ def load_ground_truth(source: Source, type: Type, *, quiet: bool = False) -> Gro
         file_names=[image.file_name for image in ordered],
         unused=coco.unused.id if coco.unused else None,
     )
-    stated = coco.labelled()
-    truth = replace(truth, labelled=_labelled(truth, [stated[place] for place in images]))
+    stated = coco.labeled()
+    truth = replace(truth, labeled=_labeled(truth, [stated[place] for place in images]))
     return _with_areas(truth if type == "bbox" else _with_masks(truth, objects))
 
 
-def _labelled(truth: GroundTruth, stated: Sequence[Sequence[int] | None]) -> Bools | None:
+def _labeled(truth: GroundTruth, stated: Sequence[Sequence[int] | None]) -> Bools | None:
     """Return (I, K) bool, True for classes annotated on an image; None if all classes are annotated on all images."""
     if all(ids is None for ids in stated):
         return None
-    table = labelled_table(stated, truth.category_rank(), lambda row: f"{truth.name}: image id {truth.image_ids[row]}")
+    table = labeled_table(stated, truth.category_rank(), lambda row: f"{truth.name}: image id {truth.image_ids[row]}")
     if table is not None:
         some, then = int((~table.all(1)).sum()), "detections and objects of the other classes are ignored there"
         logger.info("%s: %d of %d images are annotated for some classes only; %s", truth.name, some, len(stated), then)

@@ -1,4 +1,4 @@
-"""AP as a function of the number of training pictures: an inverse power law, fitted and carried on a little.
+"""AP as a function of the number of training images: an inverse power law, fitted and carried on a little.
 
 AP(n) = a - b n^-c with b >= 0 and c > 0 (Hestness et al. 2017, "Deep Learning Scaling is Predictable, Empirically").
 Far beyond the data such fits mislead (Mahmood et al. 2022, "How Much More Data Do I Need?").
@@ -19,7 +19,7 @@ from tldet.evaluation.statistics import Interval, percentile_interval
 Floats = NDArray[np.float64]
 EXPONENTS = np.geomspace(0.05, 3.0, 120)  # c: from nearly logarithmic to nearly a step
 PARAMETERS = 3
-FARTHEST = 4.0  # times the most pictures measured
+FARTHEST = 4.0  # times the most images measured
 DRAWS = 500
 
 
@@ -28,11 +28,11 @@ class PowerLaw:
     """A fitted curve.
 
     Attributes:
-        a: where it leads with pictures without end.
+        a: where it leads with images without end.
         b: how far below that it begins.
         c: how fast it rises.
         samples: (B, 3) the same of the bootstrap's fits.
-        largest: the most pictures that were measured.
+        largest: the most images that were measured.
         count: of the runs that it was fitted to.
     """
 
@@ -43,34 +43,34 @@ class PowerLaw:
     largest: int
     count: int
 
-    def at(self, pictures: float) -> Interval:
-        """The mean AP of such runs to expect with so many pictures.
+    def at(self, images: float) -> Interval:
+        """The mean AP of such runs to expect with so many images.
 
         Raises:
             DataError: that is too far beyond what was measured.
         """
-        if pictures > FARTHEST * self.largest:
+        if images > FARTHEST * self.largest:
             most = math.floor(FARTHEST * self.largest)
             raise DataError(
-                f"{pictures:g} pictures are more than {FARTHEST:g} times the {self.largest} measured: the curve says "
+                f"{images:g} images are more than {FARTHEST:g} times the {self.largest} measured: the curve says "
                 f"nothing there; ask for at most {most}"
             )
         a, b, c = self.samples.T
-        drawn = np.clip(a - b * pictures**-c, 0, 1)
-        return percentile_interval(drawn, min(max(self.a - self.b * pictures**-self.c, 0.0), 1.0), self.count)
+        drawn = np.clip(a - b * images**-c, 0, 1)
+        return percentile_interval(drawn, min(max(self.a - self.b * images**-self.c, 0.0), 1.0), self.count)
 
 
-def fit(pictures: Sequence[int], values: Sequence[float], *, seed: int = 0, draws: int = DRAWS) -> PowerLaw:
+def fit(images: Sequence[int], values: Sequence[float], *, seed: int = 0, draws: int = DRAWS) -> PowerLaw:
     """Fit the curve to runs, with a bootstrap.
 
     A wild bootstrap (Wu 1986): each run's distance from the curve is multiplied by a normal number, because runs on few
-    pictures scatter more than those on many and there are too few of each to draw from; the distances are lengthened
+    images scatter more than those on many and there are too few of each to draw from; the distances are lengthened
     for the three parameters fitted, and all divided by the root of a chi-square a draw, as in Student's t, because so
     few runs know their own scatter badly. On simulated curves of 5, 10 and 15 runs the 95 % intervals held the truth in
-    88 to 96 % of the cases at 1, 2 and 4 times the pictures; without the last step in 77 to 92 %.
+    88 to 96 % of the cases at 1, 2 and 4 times the images; without the last step in 77 to 92 %.
 
     Args:
-        pictures: (R,) that each run was trained on.
+        images: (R,) that each run was trained on.
         values: (R,) AP.
         seed: what the bootstrap is drawn from.
         draws: of the bootstrap.
@@ -78,10 +78,10 @@ def fit(pictures: Sequence[int], values: Sequence[float], *, seed: int = 0, draw
     Raises:
         DataError: the runs cannot carry a fit; why.
     """
-    sizes, found = np.array(pictures, np.float64), np.array(values, np.float64)
-    different = len(set(pictures))
+    sizes, found = np.array(images, np.float64), np.array(values, np.float64)
+    different = len(set(images))
     if different < PARAMETERS:
-        raise DataError(f"{different} numbers of pictures cannot carry a curve of 3 parameters: give 3 fractions")
+        raise DataError(f"{different} numbers of images cannot carry a curve of 3 parameters: give 3 fractions")
     if len(found) <= PARAMETERS:
         raise DataError(f"{len(found)} runs fit a curve of 3 parameters always: give more fractions or seeds")
     a, b, c = _best(sizes, found[None])[0]
@@ -89,15 +89,15 @@ def fit(pictures: Sequence[int], values: Sequence[float], *, seed: int = 0, draw
     random, free = np.random.default_rng(seed), len(found) - PARAMETERS
     apart = (found - curve) * math.sqrt(len(found) / free)
     times = random.normal(size=(draws, len(found))) / np.sqrt(random.chisquare(free, size=(draws, 1)) / free)
-    return PowerLaw(a, b, c, _best(sizes, curve + times * apart), max(pictures), len(found))
+    return PowerLaw(a, b, c, _best(sizes, curve + times * apart), max(images), len(found))
 
 
 def _best(sizes: Floats, values: Floats) -> Floats:
     """(B, 3) a, b, c of least squares for each row of (B, R) values: every c of a grid, a and b in closed form."""
     powers = sizes[None] ** -EXPONENTS[:, None]  # (C, R)
-    centred = powers - powers.mean(1, keepdims=True)
+    centered = powers - powers.mean(1, keepdims=True)
     away = values - values.mean(1, keepdims=True)
-    b = np.maximum(-(away @ centred.T) / (centred**2).sum(1), 0)  # (B, C); more pictures do no harm
+    b = np.maximum(-(away @ centered.T) / (centered**2).sum(1), 0)  # (B, C); more images do no harm
     a = values.mean(1, keepdims=True) + b * powers.mean(1)
     error = ((values[:, None] - (a[..., None] - b[..., None] * powers)) ** 2).sum(2)
     # No detector is better than perfect: curves that lead beyond are taken only where there are no others.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)  # area ranges
-_MOST = 2  # 100 detections a picture
+_MOST = 2  # 100 detections an image
 _IOU50, _IOU75 = slice(0, 1), slice(5, 6)
 
 
@@ -30,14 +30,14 @@ class CocoResult:
     Attributes:
         AP: mean over IoU 0.50 to 0.95 and over classes; AP50 and AP75 at one IoU.
         APs: objects of less than 32**2 pixels; APm up to 96**2, APl above.
-        AR1: best recall with 1 detection a picture; AR10, AR100 with more; ARs, ARm, ARl by size, with 100.
+        AR1: best recall with 1 detection an image; AR10, AR100 with more; ARs, ARm, ARl by size, with 100.
         per_class: AP of each class of the ground truth, by name, in order of category id.
         per_class_ap50: AP50 of each class.
         type: "bbox" or "segm".
         engine: what measured it, "fast" or "pycocotools".
-        images: pictures that were scored.
+        images: images that were scored.
         detections: detections that were scored.
-        unjudged: detections left out because their picture was not labelled for their class.
+        unjudged: detections left out because their image was not labeled for their class.
         bbox: the boxes' result beside that of the masks, where both were measured.
     """
 
@@ -75,7 +75,7 @@ class CocoResult:
         return html_table(self._title(), ("class", "AP", "AP50"), rows, note) + boxes
 
     def _title(self) -> str:
-        left = f"; {self.unjudged} of classes their picture is not labelled for left out" if self.unjudged else ""
+        left = f"; {self.unjudged} of classes their image is not labeled for left out" if self.unjudged else ""
         return f"COCO {self.type}, {counted(self.images, 'image')}, {counted(self.detections, 'detection')}{left}"
 
     def numbers(self) -> dict[str, float]:

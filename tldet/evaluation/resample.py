@@ -1,7 +1,7 @@
-"""How AP would vary with other pictures to measure on: the evaluation repeated on resampled pictures.
+"""How AP would vary with other images to measure on: the evaluation repeated on resampled images.
 
-The pictures are drawn with replacement (Efron and Tibshirani 1993, chapter 6), the same draws for every model, so that
-two models are compared on equal pictures. Each detection is matched once; a draw only weights the pictures.
+The images are drawn with replacement (Efron and Tibshirani 1993, chapter 6), the same draws for every model, so that
+two models are compared on equal images. Each detection is matched once; a draw only weights the images.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ RECALLS = np.linspace(0, 1, 101)  # COCO's
 
 @dataclass(frozen=True)
 class Matches:
-    """The detections of one class, best first, on I pictures.
+    """The detections of one class, best first, on I images.
 
     Attributes:
-        pictures: (D,) where each is.
+        images: (D,) where each is.
         hits: (T, D) whether it found an object, at each IoU.
         counted: (T, D) false where it is on a crowd region and counts neither way.
-        objects: (I,) to be found on each picture.
+        objects: (I,) to be found on each image.
     """
 
-    pictures: Ints
+    images: Ints
     hits: Bools
     counted: Bools
     objects: Ints
 
 
-def draws(pictures: int, count: int = DRAWS) -> Ints:
-    """(count, pictures) how often each picture is drawn; the same for the same numbers."""
-    return np.random.default_rng([pictures, count]).multinomial(pictures, np.full(pictures, 1 / pictures), size=count)
+def draws(images: int, count: int = DRAWS) -> Ints:
+    """(count, images) how often each image is drawn; the same for the same numbers."""
+    return np.random.default_rng([images, count]).multinomial(images, np.full(images, 1 / images), size=count)
 
 
 def resampled_ap(truth: GroundTruth, results: Results, weights: Ints | None = None) -> Floats:
-    """(B,) AP of COCO (IoU 0.50 to 0.95, all sizes, 100 detections a picture) on each draw of pictures.
+    """(B,) AP of COCO (IoU 0.50 to 0.95, all sizes, 100 detections an image) on each draw of images.
 
     Args:
-        truth: I pictures.
+        truth: I images.
         results: the detections on them.
-        weights: (B, I) how often each picture is drawn; those of :func:`draws` when None.
+        weights: (B, I) how often each image is drawn; those of :func:`draws` when None.
     """
     weights = draws(len(truth.image_ids)) if weights is None else weights
     of_class = np.array([_class_ap(one, weights) for one in class_matches(truth, results)])
@@ -59,25 +59,25 @@ def resampled_ap(truth: GroundTruth, results: Results, weights: Ints | None = No
 
 def class_matches(truth: GroundTruth, results: Results) -> list[Matches]:
     """The matches of every class, by the reference evaluator."""
-    pictures = len(truth.image_ids)
+    images = len(truth.image_ids)
     found = matched(truth, results)
-    return [_of_class(found[start : start + pictures]) for start in range(0, len(found), pictures)]
+    return [_of_class(found[start : start + images]) for start in range(0, len(found), images)]
 
 
 def _of_class(found: list[dict[str, Any] | None]) -> Matches:
-    """One class from what the evaluator found on each picture; None where there was nothing to compare."""
+    """One class from what the evaluator found on each image; None where there was nothing to compare."""
     there = [(number, one) for number, one in enumerate(found) if one is not None]
     objects = np.zeros(len(found), np.int64)
     for number, one in there:
         objects[number] = np.count_nonzero(np.asarray(one["gtIgnore"]) == 0)
     scores = np.concatenate([np.zeros(0), *(one["dtScores"] for _, one in there)])
-    pictures = np.repeat([number for number, _ in there], [len(one["dtScores"]) for _, one in there]).astype(np.int64)
+    images = np.repeat([number for number, _ in there], [len(one["dtScores"]) for _, one in there]).astype(np.int64)
     levels = there[0][1]["dtMatches"].shape[0] if there else 0
     empty = np.zeros((levels, 0), np.bool_)
     hits = np.concatenate([empty, *(one["dtMatches"] > 0 for _, one in there)], 1)
     ignored = np.concatenate([empty, *(one["dtIgnore"].astype(bool) for _, one in there)], 1)
     order = np.argsort(-scores, kind="mergesort")  # the evaluator's, for equal scores
-    return Matches(pictures[order], hits[:, order], ~ignored[:, order], objects)
+    return Matches(images[order], hits[:, order], ~ignored[:, order], objects)
 
 
 def _class_ap(matches: Matches, weights: Ints) -> Floats:
@@ -86,7 +86,7 @@ def _class_ap(matches: Matches, weights: Ints) -> Floats:
     ap = np.full(len(weights), -1.0)
     there = np.flatnonzero(objects)
     for some in np.array_split(there, 1 + len(there) * matches.hits.size // AT_ONCE):
-        weight = weights[some][:, None, matches.pictures]  # (b, 1, D)
+        weight = weights[some][:, None, matches.images]  # (b, 1, D)
         true = np.cumsum(weight * (matches.hits & matches.counted), 2)
         false = np.cumsum(weight * (~matches.hits & matches.counted), 2)
         ap[some] = _average_precision(true, false, objects[some])

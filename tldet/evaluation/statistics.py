@@ -1,7 +1,7 @@
 """Intervals for means and differences of a few runs, and what they can decide; pure functions of numbers.
 
 Runs of different seeds vary for two reasons: chance in training, which more seeds average out, and the choice of
-pictures that are measured on, which they do not. So a difference counts only where it holds against both.
+images that are measured on, which they do not. So a difference counts only where it holds against both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 LEVEL = 0.95
 EQUAL = 1e-9  # AP; smaller differences are rounding errors
-FEW = 10  # pictures with objects; drawing from fewer says nothing of other pictures
+FEW = 10  # images with objects; drawing from fewer says nothing of other images
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def both_ways(samples: Floats, random: np.random.Generator) -> Floats:
     """(B,) means over seeds drawn with replacement too (Owen 2007, the pigeonhole bootstrap).
 
     Args:
-        samples: (S, B) of each seed on each draw of pictures.
+        samples: (S, B) of each seed on each draw of images.
         random: draws the seeds.
     """
     seeds, count = samples.shape
@@ -127,31 +127,31 @@ def both_ways(samples: Floats, random: np.random.Generator) -> Floats:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two arms compared on the same seeds and pictures.
+    """Two variants compared on the same seeds and images.
 
     Attributes:
         seeds: interval of the mean difference over seeds (t, paired by seed).
-        pictures: interval of the same mean over other pictures to measure on (bootstrap, paired by picture).
+        images: interval of the same mean over other images to measure on (bootstrap, paired by image).
         scatter: range of AP over the seeds, the larger of the two variants.
     """
 
     seeds: Interval
-    pictures: Interval
+    images: Interval
     scatter: float
 
     @property
     def decided(self) -> bool:
-        """Whether the difference holds against chance in training and against the choice of pictures."""
+        """Whether the difference holds against chance in training and against the choice of images."""
         apart = self.scatter > EQUAL and abs(self.seeds.mean) > EQUAL
-        return apart and self.seeds.excludes_zero and self.pictures.excludes_zero
+        return apart and self.seeds.excludes_zero and self.images.excludes_zero
 
     def verdict(self, name: str, other: str) -> str:
         """The comparison in a line."""
         mean = f"{name} - {other}: {self.seeds.mean:+.3f} AP"
         if self.seeds.count < 2:
             return f"{mean}; one seed: cannot tell (run at least 3 seeds)"
-        pictures = self.pictures.ends(sign="+", untold="unknown")
-        over = f"{self.seeds.ends(sign='+')} over {self.seeds.count} seeds, {pictures} over pictures"
+        images = self.images.ends(sign="+", untold="unknown")
+        over = f"{self.seeds.ends(sign='+')} over {self.seeds.count} seeds, {images} over images"
         if self.decided:
             better = name if self.seeds.mean > 0 else other
             return f"{mean} ({over}): {better} is better"
@@ -162,18 +162,18 @@ class Difference:
         reasons = []
         if not self.seeds.excludes_zero:
             reasons.append("seeds" if self.seeds.count > 2 else "seeds (two are too few for nearly anything)")
-        if not self.pictures.excludes_zero:
-            reasons.append("validation pictures")
+        if not self.images.excludes_zero:
+            reasons.append("validation images")
         return f"{mean} ({over}): cannot tell; needs more {' and more '.join(reasons)}"
 
 
 def difference(values: Sequence[float], others: Sequence[float], samples: Floats, other_samples: Floats) -> Difference:
-    """Compare two arms, run by run of the same seed.
+    """Compare two variants, run by run of the same seed.
 
     Args:
-        values: (S,) of one arm.
+        values: (S,) of one variant.
         others: (S,) of the other, the same seeds in the same order.
-        samples: (S, B) of the first arm on each draw of pictures.
+        samples: (S, B) of the first variant on each draw of images.
         other_samples: (S, B) of the other, on the same draws.
     """
     apart = mean_interval([a - b for a, b in zip(values, others, strict=True)])

@@ -62,7 +62,7 @@ def ground_truth_of(
         areas=boxes[:, 2] * boxes[:, 3] if masks is None else rle.areas_and_boxes(masks)[0],
         crowd=np.concatenate([np.zeros(0, np.bool_), *(_ignored(target) for target, _ in every)]),
         segmentations=masks,
-        labelled=_labelled([target for target, _ in every], count),
+        labeled=_labeled([target for target, _ in every], count),
     )
 
 
@@ -95,8 +95,8 @@ def _encoded(target: Target, name: str) -> list[dict[str, Any]]:
     return [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in masks]
 
 
-def _labelled(targets: Sequence[Target], count: int) -> NDArray[np.bool_] | None:
+def _labeled(targets: Sequence[Target], count: int) -> NDArray[np.bool_] | None:
     """Return (I, K) bool, or None if all classes are annotated on all images."""
-    stated = [np.ones(count, np.bool_) if t.labelled is None else _array(t.labelled).astype(np.bool_) for t in targets]
+    stated = [np.ones(count, np.bool_) if t.labeled is None else _array(t.labeled).astype(np.bool_) for t in targets]
     table = np.stack(stated) if stated else np.ones((0, count), np.bool_)
     return None if table.all() else table

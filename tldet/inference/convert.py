@@ -19,7 +19,7 @@ from torch import Tensor
 from tldet.data.image_size import DEFAULT_LIMITS, Limits
 from tldet.data.images import MAX_BYTES, Reduced, decode, from_pillow, read_reduced
 from tldet.errors import DataError
-from tldet.structures.image import Picture
+from tldet.structures.image import ImageArray
 
 Channels = Literal["rgb", "bgr"]
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
@@ -114,7 +114,7 @@ def _download(url: str) -> bytes:
         return _content(answer, url)
 
 
-def from_array(image: Any, channels: Channels = "rgb", name: str = "image") -> Picture:
+def from_array(image: Any, channels: Channels = "rgb", name: str = "image") -> ImageArray:
     """Convert an array or tensor to (H, W, 3) uint8 RGB.
 
     Args:
@@ -173,7 +173,7 @@ def _last_channels(array: NDArray[Any], tensor: bool, name: str) -> NDArray[Any]
     return array
 
 
-def _to_uint8(array: NDArray[Any], name: str) -> Picture:
+def _to_uint8(array: NDArray[Any], name: str) -> ImageArray:
     if array.dtype == np.uint8:
         return np.asarray(array, np.uint8)
     if array.dtype == np.bool_:

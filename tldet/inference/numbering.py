@@ -32,7 +32,7 @@ class Numbering:
         owners: dict[int, str] = {}
         for source in sources:
             name = source.path.as_posix()
-            fitting = names.find(name) if source.kind == "picture" else []
+            fitting = names.find(name) if source.kind == "image" else []
             if len(fitting) != 1:
                 what = f"matches {len(fitting)} images of" if fitting else "is not an image of"
                 raise DataError(f"{name}: {what} {path}; give only images of this JSON, or leave out --annotations")

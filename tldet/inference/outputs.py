@@ -16,7 +16,7 @@ import torch
 from tldet.errors import DataError
 from tldet.inference.sources import Names, Source
 from tldet.structures.detections import Detections
-from tldet.structures.image import Picture
+from tldet.structures.image import ImageArray
 from tldet.system.inputs import is_file, is_folder, real_path
 from tldet.system.output import check_output, make_folder, write_bytes, write_text
 
@@ -168,7 +168,7 @@ class CropWriter:
         claimed, self._names = Names(), Names()
         self._folders = [folder / claimed.claim(Path(folder_name(name))) for name in class_names]
 
-    def write(self, name: Path, found: Detections, image: Picture, extension: str) -> None:
+    def write(self, name: Path, found: Detections, image: ImageArray, extension: str) -> None:
         """Write the crops of one image, numbered by score; boxes are extended to whole pixels.
 
         Args:
@@ -180,10 +180,10 @@ class CropWriter:
         for number, (label, corners) in enumerate(zip(found.labels.tolist(), _corners(found, image), strict=True)):
             x0, y0, x1, y1 = corners
             file = self._folders[label] / _with_ending(name, f"_{number:03d}{extension}")
-            write_picture(self._names.claim(file), image[y0:y1, x0:x1])
+            write_image(self._names.claim(file), image[y0:y1, x0:x1])
 
 
-def _corners(found: Detections, image: Picture) -> Iterator[tuple[int, int, int, int]]:
+def _corners(found: Detections, image: ImageArray) -> Iterator[tuple[int, int, int, int]]:
     """Yield the boxes in whole pixels inside the image, at least one pixel large."""
     height, width = image.shape[:2]
     for x0, y0, x1, y1 in found.boxes.double().tolist():
@@ -207,17 +207,17 @@ def folder_name(name: str) -> str:
     return f"_{valid}" if RESERVED.fullmatch(valid) else valid
 
 
-def write_picture(path: Path, picture: Picture) -> None:
+def write_image(path: Path, image: ImageArray) -> None:
     """Write a (H, W, 3) uint8 RGB image in the format of its extension.
 
     Raises:
         DataError: the file cannot be written.
     """
     try:
-        done, encoded = cv2.imencode(path.suffix.lower(), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        done, encoded = cv2.imencode(path.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error:
         done = False
     if not done:
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         raise DataError(f"{path}: {width} x {height} pixels cannot be written in this format") from None
     write_bytes(path, encoded.tobytes(), sync=False)

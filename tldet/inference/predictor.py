@@ -228,7 +228,7 @@ def choose_for(model: Detector, device: torch.device, requested: str, short: int
         model: in eval mode.
         device: where the model is.
         requested: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        short: short side of the pictures; the ones of the measurement have at most 480 pixels on
+        short: short side of the images; the ones of the measurement have at most 480 pixels on
         long: their long side.
     """
     height, width = fitted_size((short, long), min(short, TRIAL), min(long, TRIAL))

@@ -12,7 +12,7 @@ from tldet.inference.numbering import Numbering
 from tldet.inference.outputs import CropWriter, OutputPaths, YoloWriter, coco_dataset
 from tldet.inference.summary import Summary
 from tldet.structures.detections import Detections
-from tldet.structures.image import Picture
+from tldet.structures.image import ImageArray
 from tldet.system.output import write_json
 from tldet.text import counted
 
@@ -57,14 +57,14 @@ class Results:
             image_id, file_name = self.numbering.image(name)
             summary.records += self.numbering.records(found, name)
         else:
-            image_id, file_name = summary.pictures + summary.frames + 1, name
+            image_id, file_name = summary.images + summary.frames + 1, name
             rows = zip(found.to_coco(image_id, self.category_ids), found.names(), strict=True)
             summary.records += [{**record, "file_name": name, "category_name": category} for record, category in rows]
         if self.paths.coco:
             image = {"id": image_id, "file_name": file_name, "width": size[1], "height": size[0]}
-            summary.images.append(image)
+            summary.image_records.append(image)
 
-    def export(self, found: Detections, name: Path, image: Picture, size: tuple[int, int], extension: str) -> None:
+    def export(self, found: Detections, name: Path, image: ImageArray, size: tuple[int, int], extension: str) -> None:
         """Write the labels and crops of an image or frame.
 
         Args:
@@ -89,7 +89,10 @@ class Results:
         writers: list[tuple[Path | None, Callable[[Path], None]]] = [
             (paths.json_path, lambda path: write_json(path, summary.records)),
             (paths.csv_path, lambda path: write_csv(path, summary.records)),
-            (paths.coco, lambda path: write_json(path, coco_dataset(summary.images, summary.records, self._names()))),
+            (
+                paths.coco,
+                lambda path: write_json(path, coco_dataset(summary.image_records, summary.records, self._names())),
+            ),
         ]
         errors = []
         for path, write in writers:

@@ -15,7 +15,7 @@ from tldet.data.images import Reduced, read_image
 from tldet.errors import DataError
 from tldet.inference import SCORE
 from tldet.inference.numbering import Numbering
-from tldet.inference.outputs import OutputPaths, write_picture
+from tldet.inference.outputs import OutputPaths, write_image
 from tldet.inference.predictor import Predictor, load
 from tldet.inference.results import Results
 from tldet.inference.sources import Source, find_sources, read_ahead
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 log = logging.getLogger(__name__)
-TOGETHER = 4  # frames of a film predicted at once, in four fifths of the time
+TOGETHER = 4  # frames of a video predicted at once, in four fifths of the time
 STOPPING = "stopping after the current images; the results so far are written. Ctrl-C again stops at once"
 
 
@@ -105,7 +105,7 @@ def predict(
     if on_load:
         on_load(predictor)
     run.all(sources)
-    if run.summary.failed and not run.summary.pictures + run.summary.frames:
+    if run.summary.failed and not run.summary.images + run.summary.frames:
         raise DataError(f"nothing predicted: {counted(len(run.summary.failed), 'input')} could not be read")
     return run.summary
 
@@ -144,8 +144,8 @@ class _Run:
             try:
                 with self.progress() as progress:
                     read = read_ahead(sources, self.predictor.open)
-                    for source, picture in progress.track(read, len(sources), description="predicting"):
-                        self.take(source, picture, progress)
+                    for source, image in progress.track(read, len(sources), description="predicting"):
+                        self.take(source, image, progress)
                         if self.interrupts.requested:
                             break
                     else:
@@ -173,16 +173,16 @@ class _Run:
         shown = console is not None and (console.is_terminal or console.is_jupyter)
         return Progress(console=console, disable=not shown, transient=True)
 
-    def take(self, source: Source, picture: Reduced | DataError | None, progress: Progress) -> None:
+    def take(self, source: Source, image: Reduced | DataError | None, progress: Progress) -> None:
         """Predict on one input, an image already read.
 
         Raises:
             DataError: an output cannot be written.
         """
-        if isinstance(picture, DataError):
-            self._unreadable(source, picture)
-        elif picture is not None:
-            self._picture(source, picture)
+        if isinstance(image, DataError):
+            self._unreadable(source, image)
+        elif image is not None:
+            self._image(source, image)
         elif source.kind == "video":
             try:
                 video = Video(source.path)
@@ -190,29 +190,29 @@ class _Run:
                 self._unreadable(source, error)
                 return
             shown = progress.track(video, total=video.frames or None, description=source.path.name)
-            self._film(source, shown, video.rate, TOGETHER)
+            self._demo_video(source, shown, video.rate, TOGETHER)
             self._check(source, video)
         else:
             shots = camera(int(str(source.path)))
-            self._film(source, shots, STANDARD, 1)  # batches of 1: a live image must not wait for the next one
+            self._demo_video(source, shots, STANDARD, 1)  # batches of 1: a live image must not wait for the next one
 
     def _unreadable(self, source: Source, error: DataError) -> None:
         self.summary.failed[str(source.path)] = str(error)
         log.warning("%s", error)
 
-    def _picture(self, source: Source, picture: Reduced) -> None:
-        reduced = picture.factor > 1 and (self.paths.out or self.paths.crops)
+    def _image(self, source: Source, image: Reduced) -> None:
+        reduced = image.factor > 1 and (self.paths.out or self.paths.crops)
         try:
-            image = read_image(source.path, self.predictor.limits) if reduced else picture.image
+            pixels = read_image(source.path, self.predictor.limits) if reduced else image.image
         except DataError as error:
             self._unreadable(source, error)
             return
-        found = self.predictor.predict(picture, self.score)
-        self.results.add(found, source.path.as_posix(), picture.whole)
-        self.summary.pictures += 1
-        self.results.export(found, source.name.with_suffix(""), image, picture.whole, source.name.suffix)
+        found = self.predictor.predict(image, self.score)
+        self.results.add(found, source.path.as_posix(), image.whole)
+        self.summary.images += 1
+        self.results.export(found, source.name.with_suffix(""), pixels, image.whole, source.name.suffix)
         if self.paths.out:
-            write_picture(self.paths.out / source.name, draw(image, found))
+            write_image(self.paths.out / source.name, draw(pixels, found))
 
     def _check(self, source: Source, video: Video) -> None:
         """Report damage of a video that could still be read, unless the run was stopped."""
@@ -222,7 +222,7 @@ class _Run:
             self.summary.incomplete[str(source.path)] = problems
             log.warning("%s: %s", source.path, problems)
 
-    def _film(self, source: Source, frames: Iterable[Frame], rate: Fraction, together: int) -> None:
+    def _demo_video(self, source: Source, frames: Iterable[Frame], rate: Fraction, together: int) -> None:
         numbers = count()
         with drawn_video(self.paths.out and self.paths.out / source.name, rate) as draw_on:
             for some in grouped(self._readable(source, frames), together):

@@ -31,7 +31,7 @@ class Source:
     """One input.
 
     Attributes:
-        kind: "picture", "video" or "camera".
+        kind: "image", "video" or "camera".
         path: the file; the number of a camera.
         name: path of the drawn image or video inside the output folder.
     """
@@ -90,7 +90,7 @@ def _matching(pattern: str, skipped: Counter[str]) -> list[Source]:
 
 def _named_file(path: Path) -> Source:
     """Create the source of a file named by the user; an unknown file is taken as an image and fails on reading."""
-    return Source(kind_of(path) or "picture", path, Path(path.name))
+    return Source(kind_of(path) or "image", path, Path(path.name))
 
 
 def _inside(folder: Path, skipped: Counter[str]) -> list[Source]:
@@ -146,18 +146,18 @@ def _kind_or_reason(path: Path) -> tuple[str, str]:
         broken = "broken link" if os.path.islink(path) else "file that cannot be read"  # noqa: PTH114  (never raises)
         return "", "special file" if exists(path) else broken
     kind = kind_of(path)
-    if kind == "picture" and not heif_readable() and is_heif(_start(path)):
+    if kind == "image" and not heif_readable() and is_heif(_start(path)):
         return "", f"{path.suffix.lower()} (install pillow-heif to read it)"
     return kind or "", path.suffix.lower() or "without extension"
 
 
 def kind_of(path: Path) -> str | None:
-    """Return "picture" or "video" by content, or by extension if the content is inconclusive; else None."""
+    """Return "image" or "video" by content, or by extension if the content is inconclusive; else None."""
     extension = path.suffix.lower()
-    by_name = "picture" if extension in EXTENSIONS else "video" if extension in VIDEOS else None
+    by_name = "image" if extension in EXTENSIONS else "video" if extension in VIDEOS else None
     start = _start(path)
     if is_image(start) or (not extension and is_tiff(start)):  # raw formats of cameras look like TIFF
-        return "picture"
+        return "image"
     if by_name == "video" or _is_text(start):
         return by_name
     return "video" if _is_video(path) else by_name
@@ -216,7 +216,7 @@ class Names:
 
 def _drawn(source: Source) -> Path:
     """Return the output path: images keep their format if it can be written, videos become MP4."""
-    if source.kind != "picture":
+    if source.kind != "image":
         return source.name.with_suffix(".mp4")
     return source.name if source.name.suffix.lower() in DRAWABLE else source.name.with_suffix(".png")
 
@@ -230,7 +230,7 @@ def read_ahead(
     """
 
     def one(source: Source) -> tuple[Source, Reduced | DataError | None]:
-        if source.kind != "picture":
+        if source.kind != "image":
             return source, None
         try:
             return source, read(source.path)

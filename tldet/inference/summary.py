@@ -13,7 +13,7 @@ class Summary:
     """Counts and detections of a run.
 
     Attributes:
-        pictures: number of images.
+        images: number of images.
         frames: number of frames of videos and cameras.
         detections: number of all detections.
         failed: reason of each failed input, by path.
@@ -23,10 +23,10 @@ class Summary:
         seconds: total time.
         records: COCO results with ``file_name`` and ``category_name``. Without ``annotations``, ``image_id`` counts
             images and frames from 1, and ``file_name`` is the path (with ``#frame`` for videos).
-        images: ``id``, ``file_name``, ``width`` and ``height`` of each image and frame.
+        image_records: ``id``, ``file_name``, ``width`` and ``height`` of each image and frame.
     """
 
-    pictures: int = 0
+    images: int = 0
     frames: int = 0
     detections: int = 0
     failed: dict[str, str] = field(default_factory=dict)
@@ -35,18 +35,18 @@ class Summary:
     incomplete: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     records: list[dict[str, Any]] = field(default_factory=list)
-    images: list[dict[str, Any]] = field(default_factory=list)
+    image_records: list[dict[str, Any]] = field(default_factory=list)
 
     def counts(self) -> str:
         """Describe what was predicted."""
-        parts = [counted(self.pictures, "image")] if self.pictures or not self.frames else []
+        parts = [counted(self.images, "image")] if self.images or not self.frames else []
         parts += [counted(self.frames, "frame")] if self.frames else []
         return ", ".join([*parts, counted(self.detections, "detection")])
 
     def describe(self) -> str:
         """Describe the run in one line."""
-        unit = "frames" if self.frames > self.pictures else "images"
-        parts = [self.counts(), f"{(self.pictures + self.frames) / max(self.seconds, 1e-9):.1f} {unit}/s"]
+        unit = "frames" if self.frames > self.images else "images"
+        parts = [self.counts(), f"{(self.images + self.frames) / max(self.seconds, 1e-9):.1f} {unit}/s"]
         parts += [f"{counted(len(self.failed), 'input')} could not be read"] if self.failed else []
         parts += [f"{counted(len(self.incomplete), 'video')} incomplete"] if self.incomplete else []
         parts += [f"{counted(sum(self.skipped.values()), 'file')} skipped"] if self.skipped else []

@@ -17,7 +17,7 @@ import numpy as np
 from tldet.errors import DataError
 from tldet.inference.threads import AHEAD, ahead
 from tldet.inference.timing import Span, spans
-from tldet.structures.image import Picture
+from tldet.structures.image import ImageArray
 from tldet.system.inputs import require_file
 from tldet.text import counted
 
@@ -38,7 +38,7 @@ DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")  # tag of a Matroska str
 class Frame:
     """A video frame: image (H, W, 3) uint8 RGB; start and duration in seconds, the first frame at 0."""
 
-    image: Picture
+    image: ImageArray
     start: Fraction
     duration: Fraction
 

@@ -18,7 +18,7 @@ from tldet.inference.threads import AHEAD, Behind
 from tldet.inference.timing import CLOCK
 from tldet.inference.video import Frame, reason_of
 from tldet.structures.detections import Detections
-from tldet.structures.image import Picture
+from tldet.structures.image import ImageArray
 from tldet.system.output import Replacement
 from tldet.visualize.drawing import draw
 
@@ -55,7 +55,7 @@ class VideoWriter:
     ) -> None:
         self.close()
 
-    def write(self, image: Picture, start: Fraction | None = None, duration: Fraction | None = None) -> None:
+    def write(self, image: ImageArray, start: Fraction | None = None, duration: Fraction | None = None) -> None:
         """Append a frame.
 
         Args:

@@ -17,8 +17,8 @@ SHARES = 4_000_000  # (box, region) pairs looked at at once: 32 MB a corner
 GRIDS_KEPT = 16  # multi-scale training meets a few dozen grids; more would only hold memory
 
 
-def centre_form(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Centres (..., 2) and extents (..., 2) of xyxy boxes (..., 4)."""
+def center_form(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Centers (..., 2) and extents (..., 2) of xyxy boxes (..., 4)."""
     extent = boxes[..., 2:] - boxes[..., :2]
     return boxes[..., :2] + 0.5 * extent, extent
 
@@ -44,19 +44,19 @@ def encode(boxes: Tensor, references: Tensor, weights: Sequence[float] | None = 
     Returns:
         (N, 4) float32.
     """
-    centre, extent = centre_form(boxes)
-    origin, unit = centre_form(references)
-    deltas = torch.cat([(centre - origin) / unit, torch.log(extent / unit)], dim=-1)
+    center, extent = center_form(boxes)
+    origin, unit = center_form(references)
+    deltas = torch.cat([(center - origin) / unit, torch.log(extent / unit)], dim=-1)
     return deltas if weights is None else deltas * constant(weights, deltas)
 
 
 def decode(deltas: Tensor, references: Tensor, weights: Sequence[float] | None = None) -> Tensor:
     """The inverse of :func:`encode`; (..., 4) deltas and references give (..., 4) xyxy boxes in float32."""
     deltas = deltas.float() if weights is None else deltas.float() / constant(weights, deltas)
-    origin, unit = centre_form(references)
-    centre = deltas[..., :2] * unit + origin
+    origin, unit = center_form(references)
+    center = deltas[..., :2] * unit + origin
     half = 0.5 * torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE)) * unit
-    return torch.cat([centre - half, centre + half], dim=-1)
+    return torch.cat([center - half, center + half], dim=-1)
 
 
 def to_distances(points: Tensor, boxes: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def centerness(distances: Tensor) -> Tensor:
 
 
 def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes (..., 4) cut to a picture of ``size`` (height, width)."""
+    """Boxes (..., 4) cut to an image of ``size`` (height, width)."""
     height, width = size
     return torch.stack(
         [
@@ -135,8 +135,8 @@ class AnchorGenerator:
         strides: nominal stride of every level, in pixels.
         rounding: round the base anchors to whole pixels, as torchvision does.
         step: "nominal" steps by the stride; "torchvision" by ``padded size // cells``, which differs
-            on the top levels when the padded picture is no multiple of their stride.
-        offset: where in its cell an anchor is centred, as a share of the step: 0 the top left corner, 0.5 the middle.
+            on the top levels when the padded image is no multiple of their stride.
+        offset: where in its cell an anchor is centered, as a share of the step: 0 the top left corner, 0.5 the middle.
     """
 
     def __init__(

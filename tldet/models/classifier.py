@@ -1,4 +1,4 @@
-"""A backbone that learns to tell classes of whole pictures apart, before it serves a detector."""
+"""A backbone that learns to tell classes of whole images apart, before it serves a detector."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tldet.config import build_settings
 from tldet.errors import ConfigError
 from tldet.models.backbones import build_backbone
 from tldet.models.backbones.base import rest_frozen
-from tldet.models.detector import Preprocess, normalised
+from tldet.models.detector import Preprocess, normalized
 from tldet.models.mixing import mix
-from tldet.structures.batch import LabelledBatch
+from tldet.structures.batch import LabeledBatch
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class ClassifierSettings:
 
 
 class Classifier(nn.Module):
-    """Pictures in, a loss or logits out: backbone, mean over the last map, one linear layer.
+    """Images in, a loss or logits out: backbone, mean over the last map, one linear layer.
 
     Args:
         backbone: (B, 3, H, W) to a tuple of maps, coarsest last, of ``channels``.
         class_names: name of each label.
         settings: how it is trained.
-        preprocess: normalisation of the pictures; a detector on this backbone needs the same.
+        preprocess: normalization of the images; a detector on this backbone needs the same.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class Classifier(nn.Module):
         return self
 
     def logits(self, x: Tensor) -> Tensor:
-        """(B, K) of normalised pictures (B, 3, H, W)."""
+        """(B, K) of normalized images (B, 3, H, W)."""
         features: Tensor = self.backbone(x)[-1]
         return cast(Tensor, self.fc(self.dropout(features.mean((2, 3)))))
 
-    def loss(self, batch: LabelledBatch) -> dict[str, Tensor]:
+    def loss(self, batch: LabeledBatch) -> dict[str, Tensor]:
         """Cross-entropy with smoothed and, where the batch has a seed, mixed targets, as ``loss_cls``."""
-        x, targets = normalised(batch.images, self.preprocess), self._targets(batch.labels)
+        x, targets = normalized(batch.images, self.preprocess), self._targets(batch.labels)
         if batch.seed is not None:
             seed = (batch.seed, crc32("/".join(batch.image_ids).encode()))  # micro-batches of a step share its seed
             x, targets = mix(x, targets, seed, mixup=self.settings.mixup, cutmix=self.settings.cutmix)
@@ -97,11 +97,11 @@ class Classifier(nn.Module):
         return hard * (1 - self.settings.smoothing) + self.settings.smoothing / count
 
     @torch.no_grad()
-    def predict(self, batch: LabelledBatch) -> Tensor:
+    def predict(self, batch: LabeledBatch) -> Tensor:
         """(B, K) float32 logits."""
-        return self.logits(normalised(batch.images, self.preprocess)).float()
+        return self.logits(normalized(batch.images, self.preprocess)).float()
 
-    def forward(self, batch: LabelledBatch) -> Any:
+    def forward(self, batch: LabeledBatch) -> Any:
         """``loss(batch)`` while training, else ``predict(batch)``."""
         return self.loss(batch) if self.training else self.predict(batch)
 

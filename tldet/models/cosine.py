@@ -17,7 +17,7 @@ class CosineClassifier(nn.Linear):
         in_features: width C of a feature.
         classes: rows, background among them.
         scale: what the cosines are multiplied by; 20 in Wang et al. 2020, equation 1 and section 3.1.
-        learned: whether the scale is learnt, from ``scale`` on.
+        learned: whether the scale is learned, from ``scale`` on.
     """
 
     scale: Tensor

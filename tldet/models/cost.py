@@ -13,11 +13,11 @@ from tldet.config import build
 from tldet.errors import ConfigError
 from tldet.models.backbones import build_backbone
 from tldet.models.detector import build_detector
-from tldet.models.meta_tensors import hollow
+from tldet.models.meta_tensors import without_storage
 from tldet.registry import HEADS
 from tldet.structures.image import Size
 
-SMALL = 128  # side of the picture on which the second stage's cost for one region is measured
+SMALL = 128  # side of the image on which the second stage's cost for one region is measured
 
 
 def multiply_adds(call: Callable[[], Any]) -> int:
@@ -33,32 +33,32 @@ def parameters_of(module: nn.Module) -> int:
 
 
 def backbone_cost(section: Mapping[str, Any], size: Size) -> tuple[int, int]:
-    """(parameters, multiply-adds) of the backbone of a config's section on a picture of ``size``.
+    """(parameters, multiply-adds) of the backbone of a config's section on an image of ``size``.
 
     Raises:
-        ConfigError: it cannot take such a picture.
+        ConfigError: it cannot take such an image.
     """
-    backbone = hollow(lambda: build_backbone(section)).eval()
+    backbone = without_storage(lambda: build_backbone(section)).eval()
     try:
-        return parameters_of(backbone), multiply_adds(lambda: backbone(_picture(size)))
+        return parameters_of(backbone), multiply_adds(lambda: backbone(_image(size)))
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"{section.get('name', section['type'])}: cannot take a picture of {size}: {error}") from None
+        raise ConfigError(f"{section.get('name', section['type'])}: cannot take an image of {size}: {error}") from None
 
 
 def detector_cost(model: Mapping[str, Any], size: Size) -> tuple[int, int]:
-    """(parameters, multiply-adds) of the detector of a config's ``model`` section on a picture of ``size``.
+    """(parameters, multiply-adds) of the detector of a config's ``model`` section on an image of ``size``.
 
     A second stage is counted with as many regions as the first may propose.
     """
-    detector = hollow(lambda: build_detector(model)).eval()
-    cost = multiply_adds(lambda: detector.head(detector.features(_picture(size))))
+    detector = without_storage(lambda: build_detector(model)).eval()
+    cost = multiply_adds(lambda: detector.head(detector.features(_image(size))))
     if hasattr(detector.head, "rpn"):
         cost += second_stage(model["head"], detector.neck)
     return parameters_of(detector), cost
 
 
 def second_stage(section: Mapping[str, Any], neck: Any) -> int:
-    """Multiply-adds of all regions together, from those of the few on a small picture; masks are left out."""
+    """Multiply-adds of all regions together, from those of the few on a small image; masks are left out."""
     head = build(HEADS, section, in_channels=neck.channels, strides=neck.strides).eval()
     features = [torch.zeros(1, neck.channels, *[max(SMALL // stride, 1)] * 2) for stride in neck.strides]
     with torch.no_grad():
@@ -68,5 +68,5 @@ def second_stage(section: Mapping[str, Any], neck: Any) -> int:
     return one * int(head.rpn.settings.post_nms[1])
 
 
-def _picture(size: Size) -> torch.Tensor:
+def _image(size: Size) -> torch.Tensor:
     return torch.zeros(1, 3, *size, device="meta")

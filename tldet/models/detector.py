@@ -46,7 +46,7 @@ class Preprocess:
         require_ranges(self, "model.preprocess.", mean="(-inf, inf)", std="(0, inf)")
 
 
-def normalised(images: Tensor, to: Preprocess) -> Tensor:
+def normalized(images: Tensor, to: Preprocess) -> Tensor:
     """(B, 3, H, W) RGB in 0..255 as float32 with the mean, the spread and the channel order of ``to``."""
     if to.bgr:
         images = images.flip(1)
@@ -56,13 +56,13 @@ def normalised(images: Tensor, to: Preprocess) -> Tensor:
 
 
 class Detector(nn.Module):
-    """Pictures in, losses or detections out.
+    """Images in, losses or detections out.
 
     Args:
         backbone: (B, 3, H, W) to one map a level.
         neck: these to the pyramid; it may empty the list that it is given.
         head: see :class:`~tldet.models.heads.base.Head`.
-        preprocess: normalisation of the pictures.
+        preprocess: normalization of the images.
         class_names: name of each label.
     """
 
@@ -92,22 +92,22 @@ class Detector(nn.Module):
         """Whether the head gives and learns masks."""
         return bool(getattr(self.head, "predicts_masks", False))
 
-    def normalise(self, batch: Batch) -> Tensor:
-        """(B, 3, H, W) float32 whose padding is zero *after* normalisation, as torchvision and mmdet have it."""
-        x = normalised(batch.images, self.preprocess)
+    def normalize(self, batch: Batch) -> Tensor:
+        """(B, 3, H, W) float32 whose padding is zero *after* normalization, as torchvision and mmdet have it."""
+        x = normalized(batch.images, self.preprocess)
         for row, (height, width) in enumerate(batch.sizes):
             x[row, :, height:] = 0
             x[row, :, :, width:] = 0
         return x
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The pyramid of a normalised (B, 3, H, W) tensor."""
+        """The pyramid of a normalized (B, 3, H, W) tensor."""
         return cast("tuple[Tensor, ...]", self.neck(list(self.backbone(x))))
 
     def losses(
         self, x: Tensor, targets: Sequence[Target | Mapping[str, Any]], seed: int | None = None
     ) -> dict[str, Tensor]:
-        """The losses on a normalised (B, 3, H, W) tensor without padding.
+        """The losses on a normalized (B, 3, H, W) tensor without padding.
 
         Targets may be dicts with the fields of :class:`~tldet.structures.target.Target`, and may leave ``ignore`` out.
 
@@ -124,22 +124,22 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def predict_tensor(self, x: Tensor) -> list[Detections]:
-        """The detections on a normalised (B, 3, H, W) tensor without padding, in its pixels."""
+        """The detections on a normalized (B, 3, H, W) tensor without padding, in its pixels."""
         return cast("list[Detections]", cast(Any, self.head).decode(self.head(self.features(x)), whole_sizes(x)))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Named losses, each a scalar; their sum is what training minimises."""
-        return self._loss(self._raw(self.normalise(batch), batch.targets), batch.targets, batch.sizes, batch.seed)
+        return self._loss(self._raw(self.normalize(batch), batch.targets), batch.targets, batch.sizes, batch.seed)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Detections]:
-        """Detections in the pixels of the original pictures."""
-        return self._decode(self.head(self.features(self.normalise(batch))), batch)
+        """Detections in the pixels of the original images."""
+        return self._decode(self.head(self.features(self.normalize(batch))), batch)
 
     @torch.no_grad()
     def loss_and_predict(self, batch: Batch) -> tuple[dict[str, Tensor], list[Detections]]:
         """Both from one forward pass, for validation."""
-        raw = self.head(self.features(self.normalise(batch)))
+        raw = self.head(self.features(self.normalize(batch)))
         return self._loss(raw, batch.targets, batch.sizes, batch.seed), self._decode(raw, batch)
 
     def forward(self, batch: Batch) -> Any:
@@ -167,12 +167,12 @@ def _accepted(method: Callable[..., Any], names: Sequence[str], before: int) -> 
 
 
 def whole_sizes(x: Tensor) -> list[Size]:
-    """The size of every picture of an unpadded tensor."""
+    """The size of every image of an unpadded tensor."""
     return [(x.shape[-2], x.shape[-1])] * len(x)
 
 
 def rescale(found: Detections, size: Size, original: Size, class_names: Sequence[str]) -> Detections:
-    """Detections on a picture of ``size`` carried to the ``original`` one and cut to it."""
+    """Detections on an image of ``size`` carried to the ``original`` one and cut to it."""
     factor = constant([original[1] / size[1], original[0] / size[0]] * 2, found.boxes)
     boxes = clip(found.boxes * factor, original)
     masks = found.masks.placed(boxes, original) if isinstance(found.masks, InstanceMasks) else None

@@ -1,14 +1,14 @@
 """A detector that learns further classes and is held to what an older one knows.
 
-The method in order: the older detector, the teacher, looks at the very batch that is learnt (Shmelkov et al. 2017,
-Incremental learning of object detectors without catastrophic forgetting). Of the classes that a picture was not
-labelled for, what the teacher is sure of joins the picture's objects, what it is not sure of becomes a region that is
+The method in order: the older detector, the teacher, looks at the very batch that is learned (Shmelkov et al. 2017,
+Incremental learning of object detectors without catastrophic forgetting). Of the classes that an image was not
+labeled for, what the teacher is sure of joins the image's objects, what it is not sure of becomes a region that is
 neither object nor background, and where it sees nothing is background: its responses count by their strength (Feng et
 al. 2022, Overcoming catastrophic forgetting in incremental object detection via elastic response distillation), with
 fixed thresholds here. Besides, the pyramid is held to the teacher's (Peng et al. 2020, Faster ILOD: the term on
 features). All of it happens before and beside the head, so it is the same for every head.
 
-Letters for shapes: B pictures, D detections of one picture, G objects of its target, H and W its sides.
+Letters for shapes: B images, D detections of one image, G objects of its target, H and W its sides.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class DistilledDetector(Detector):
         settings: how it is listened to.
 
     Raises:
-        ValueError: the teacher knows a class that the student does not, or sees pictures otherwise.
+        ValueError: the teacher knows a class that the student does not, or sees images otherwise.
     """
 
     def __init__(self, student: Detector, teacher: Detector, settings: DistillSettings) -> None:
@@ -78,7 +78,7 @@ class DistilledDetector(Detector):
         if strange := [name for name in teacher.class_names if name not in student.class_names]:
             raise ValueError(f"the teacher knows class {strange[0]!r}, the student does not")
         if teacher.preprocess != student.preprocess:
-            raise ValueError("teacher and student normalise pictures differently")
+            raise ValueError("teacher and student normalize images differently")
         self.settings = settings
         self.labels = [student.class_names.index(name) for name in teacher.class_names]  # of the teacher's, here
         self._beside = (teacher.requires_grad_(False).eval(),)  # a module in a tuple is not registered as a part
@@ -108,8 +108,8 @@ class DistilledDetector(Detector):
         return self
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The head's losses on what is labelled and what the teacher adds, and ``loss_distill`` of the pyramid."""
-        x = self.normalise(batch)
+        """The head's losses on what is labeled and what the teacher adds, and ``loss_distill`` of the pyramid."""
+        x = self.normalize(batch)
         theirs, targets = self.ask(x, batch)
         ours = self.features(x)
         losses = self._loss(self.head(ours), targets, batch.sizes, batch.seed)
@@ -135,9 +135,9 @@ class DistilledDetector(Detector):
 
 
 def completed(target: Target, found: Detections, known: Tensor, settings: DistillSettings) -> Target:
-    """A picture's target with what a teacher finds of the classes that the picture was not labelled for.
+    """An image's target with what a teacher finds of the classes that the image was not labeled for.
 
-    Of the teacher's classes nothing is unknown after it: they count as labelled.
+    Of the teacher's classes nothing is unknown after it: they count as labeled.
 
     Args:
         target: of G objects; masks, where it has some, are (G, H, W).
@@ -147,14 +147,14 @@ def completed(target: Target, found: Detections, known: Tensor, settings: Distil
 
     Returns:
         the objects first, then the detections of at least ``score``, then with ``ignore`` set those of at least
-        ``unsure``; detections of what is annotated are left out. The target itself where it was labelled for all the
+        ``unsure``; detections of what is annotated are left out. The target itself where it was labeled for all the
         teacher knows.
     """
-    if target.labelled is None or not bool((known & ~target.labelled).any()):
+    if target.labeled is None or not bool((known & ~target.labeled).any()):
         return target
-    count = (found.scores >= settings.unsure) & ~target.labelled[found.labels] & ~annotated(target, found)
+    count = (found.scores >= settings.unsure) & ~target.labeled[found.labels] & ~annotated(target, found)
     added = found[count]
-    added = added[(added.boxes[:, 2:] > added.boxes[:, :2]).all(1)]  # nothing can be learnt of a box without extent
+    added = added[(added.boxes[:, 2:] > added.boxes[:, :2]).all(1)]  # nothing can be learned of a box without extent
     sure = added.scores >= settings.score
     added = added[torch.argsort((~sure).byte(), stable=True)]
     ignore = torch.cat([target.ignore, added.scores < settings.score])
@@ -165,7 +165,7 @@ def completed(target: Target, found: Detections, known: Tensor, settings: Distil
         labels=torch.cat([target.labels, added.labels]),
         ignore=ignore,
         masks=masks,
-        labelled=target.labelled | known,
+        labeled=target.labeled | known,
     )
 
 

@@ -78,7 +78,7 @@ def quality_focal_loss_sums(logits: Tensor, learn: Learners, quality: Tensor, *,
 
 def _per_image(values: Tensor, learn: Learners) -> Tensor:
     """(B,) sums over each image of the values (P,) of its objects."""
-    return values.new_zeros(len(learn.counted)).index_add(0, learn.picture, values)
+    return values.new_zeros(len(learn.counted)).index_add(0, learn.image, values)
 
 
 def distribution_focal_loss(logits: Tensor, distances: Tensor) -> Tensor:
@@ -95,10 +95,10 @@ def distribution_focal_loss(logits: Tensor, distances: Tensor) -> Tensor:
     return -(log_probability.gather(-1, around) * torch.stack([1 - share, share], -1)).sum(-1)
 
 
-def class_loss_sum(logits: Tensor, labels: Tensor, labelled: Sequence[Tensor | None], rows: Sequence[int]) -> Tensor:
-    """Cross entropy, summed; background means "background or a class that the picture was not labelled for".
+def class_loss_sum(logits: Tensor, labels: Tensor, labeled: Sequence[Tensor | None], rows: Sequence[int]) -> Tensor:
+    """Cross entropy, summed; background means "background or a class that the image was not labeled for".
 
-    A background region of such a picture learns -log(p_background + the sum of p_k over these classes k), an object
+    A background region of such an image learns -log(p_background + the sum of p_k over these classes k), an object
     -log(p_class) as ever (Zhao et al. 2020, Object detection with a unified label space from multiple datasets,
     section 3.3; Cermelli et al. 2020, Modeling the background for incremental learning, equation 5). The gradient of
     the first with respect to the logit of such a class is at most 0: no step pushes it down.
@@ -106,15 +106,13 @@ def class_loss_sum(logits: Tensor, labels: Tensor, labelled: Sequence[Tensor | N
     Args:
         logits: (R, K + 1), background last.
         labels: (R,) 0..K-1, K for background.
-        labelled: of each of the B pictures (K,) bool, or None for all classes.
-        rows: B; how many of the regions are each picture's, in this order.
+        labeled: of each of the B images (K,) bool, or None for all classes.
+        rows: B; how many of the regions are each image's, in this order.
     """
-    if all(classes is None for classes in labelled):
+    if all(classes is None for classes in labeled):
         return F.cross_entropy(logits, labels, reduction="sum")
     background = logits.shape[1] - 1
-    parts = zip(
-        *(torch.split(values, list(rows)) for values in (logits.log_softmax(-1), labels)), labelled, strict=True
-    )
+    parts = zip(*(torch.split(values, list(rows)) for values in (logits.log_softmax(-1), labels)), labeled, strict=True)
     said = []  # the log probabilities of what is known
     for chance, label, classes in parts:
         own = chance.gather(1, label[:, None]).squeeze(1)

@@ -39,7 +39,7 @@ class _NoStorage(TorchFunctionMode):
         return func(*args, **given)
 
 
-def hollow(build: Callable[[], M]) -> M:
+def without_storage(build: Callable[[], M]) -> M:
     """The module that ``build`` makes, on the meta device: weights take no memory and no random numbers."""
     with _NoStorage():
         module = build()
@@ -49,9 +49,10 @@ def hollow(build: Callable[[], M]) -> M:
 def blank(build: Callable[[], M]) -> M:
     """The module that ``build`` makes with weights of nothing but zeros, which take no memory until they are used.
 
-    It runs on a processor, where a :func:`hollow` one would need torch's compiler: seconds and 140 MB to import.
+    It runs on the CPU. A module :func:`without_storage` would need torch's compiler, whose import takes seconds and
+    140 MB.
     """
-    module = hollow(build)
+    module = without_storage(build)
     like = module.state_dict()
     state = {key: torch.zeros((), dtype=t.dtype, device="cpu").expand(t.shape) for key, t in like.items()}
     module.load_state_dict(state, assign=True)

@@ -1,4 +1,4 @@
-"""Pictures blended in pairs, with their targets (mixup: Zhang et al. 2018; CutMix: Yun et al. 2019)."""
+"""Images blended in pairs, with their targets (mixup: Zhang et al. 2018; CutMix: Yun et al. 2019)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 def mix(
     images: Tensor, targets: Tensor, seed: int | Sequence[int], *, mixup: float, cutmix: float
 ) -> tuple[Tensor, Tensor]:
-    """Blend every picture with another of its batch: by mixup or by CutMix, which are equally likely.
+    """Blend every image with another of its batch: by mixup or by CutMix, which are equally likely.
 
     Args:
         images: (B, 3, H, W).

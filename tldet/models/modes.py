@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """A module in eval mode for a while: no dropout is drawn and no statistics are learnt."""
+    """A module in eval mode for a while: no dropout is drawn and no statistics are learned."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:

@@ -35,7 +35,7 @@ def pool_regions(features: Sequence[Tensor], rois: Sequence[Tensor], strides: Se
         (R, C, S, S) float32, differentiable in ``features``.
     """
     boxes = torch.cat(list(rois))
-    picture = torch.cat([torch.full_like(r[:, 0], i, dtype=torch.long) for i, r in enumerate(rois)])
+    image = torch.cat([torch.full_like(r[:, 0], i, dtype=torch.long) for i, r in enumerate(rois)])
     side = area(boxes).sqrt()
     finest = math.log2(strides[0] / CANONICAL_STRIDE)
     level = torch.floor(torch.log2(side / CANONICAL_SIZE) + 1e-6 - finest).clamp(0, len(strides) - 1).long()
@@ -43,5 +43,5 @@ def pool_regions(features: Sequence[Tensor], rois: Sequence[Tensor], strides: Se
         boxes = boxes - pool.offset * constant(strides, boxes)[level, None]
     floats = as_floats(features)
     if boxes.device.type != "cpu" or pool.sampling_ratio < 1:
-        return roi_align_by_level(floats, level, picture, boxes, strides, pool)
-    return roi_align_by_gather(floats, level, picture, boxes, strides, pool)
+        return roi_align_by_level(floats, level, image, boxes, strides, pool)
+    return roi_align_by_gather(floats, level, image, boxes, strides, pool)

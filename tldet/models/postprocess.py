@@ -30,8 +30,8 @@ class SelectSettings:
         pre_nms: best pairs of each level that are decoded.
         nms_iou: overlap above which the lesser of two detections of a class is dropped.
         nms_per_class: compare only boxes of the same class in NMS (True) or boxes of all classes (False).
-        keep: at most so many detections a picture.
-        drop_empty: drop boxes of which nothing is left inside the picture (mmdet) or keep them (torchvision).
+        keep: at most so many detections an image.
+        drop_empty: drop boxes of which nothing is left inside the image (mmdet) or keep them (torchvision).
 
     Raises:
         ConfigError: a value is out of range.
@@ -153,7 +153,7 @@ def take_rows(values: Tensor, rows: Tensor) -> Tensor:
 
 
 def detections(levels: Sequence[Candidates], sizes: Sequence[Size], settings: SelectSettings) -> list[Detections]:
-    """The detections of every picture, from the candidates of every level, cut to the pictures' sizes."""
+    """The detections of every image, from the candidates of every level, cut to the images' sizes."""
     boxes, scores, labels, good = (torch.cat(part, 1) for part in zip(*levels, strict=True))
     clipped = [clip(box, size) for box, size in zip(boxes, sizes, strict=True)]
     if settings.drop_empty:

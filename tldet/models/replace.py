@@ -9,13 +9,13 @@ import torch
 
 from tldet.errors import ConfigError
 from tldet.models.detector import Detector, build_detector
-from tldet.models.meta_tensors import hollow
+from tldet.models.meta_tensors import without_storage
 from tldet.models.zoo import Found, find_backbone
 
 PER_LEVEL = ("sizes",)  # keys of a head that hold one entry a level
 BETWEEN_LEVELS = ("borders",)  # keys that hold one entry between every two levels
 COUNTS = ("levels",)  # keys that count levels, finest first
-TRIAL = (64, 96)  # height and width of the picture on which shapes are tried
+TRIAL = (64, 96)  # height and width of the image on which shapes are tried
 
 
 def replace_backbone(model: dict[str, Any], name: str, *, scratch: bool = False) -> tuple[dict[str, Any], list[str]]:
@@ -37,7 +37,7 @@ def replace_backbone(model: dict[str, Any], name: str, *, scratch: bool = False)
         ConfigError: the name is unknown, or the backbone cannot serve this recipe.
     """
     found = find_backbone(name)
-    old = cast(Any, hollow(lambda: build_detector(model)))
+    old = cast(Any, without_storage(lambda: build_detector(model)))
     wanted = tuple(old.backbone.strides)
     kept = wanted if found.plain else tuple(stride for stride in wanted if stride in found.strides)
     if not kept:
@@ -62,7 +62,7 @@ def replace_backbone(model: dict[str, Any], name: str, *, scratch: bool = False)
 
 
 def fit_head(head: dict[str, Any], old: Sequence[int], new: Sequence[int]) -> tuple[dict[str, Any], list[str]]:
-    """A head's section for the strides ``new``, which are neighbours among ``old``; and what was changed.
+    """A head's section for the strides ``new``, which are neighbors among ``old``; and what was changed.
 
     Every level keeps its own entry; those of the levels that are gone go too.
     """
@@ -86,15 +86,15 @@ def fit_head(head: dict[str, Any], old: Sequence[int], new: Sequence[int]) -> tu
 def _try(model: dict[str, Any], name: str) -> None:
     """Every map must have the channels and the size that the backbone declares; tried without weights."""
     try:
-        detector: Any = hollow(lambda: build_detector(model)).eval()
+        detector: Any = without_storage(lambda: build_detector(model)).eval()
         levels = detector.backbone(torch.zeros(1, 3, *TRIAL, device="meta"))
     except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
         why = " ".join(str(error).split())[:120]
-        raise ConfigError(f"backbone {name!r} cannot take pictures of any size: {why}") from None
+        raise ConfigError(f"backbone {name!r} cannot take images of any size: {why}") from None
     declared = [(c, -(-TRIAL[0] // s), -(-TRIAL[1] // s)) for c, s in zip(*_outline(detector), strict=True)]
     given = [tuple(level.shape[1:]) for level in levels]
     if given != declared:
-        raise ConfigError(f"backbone {name!r}: gives maps of {given}, not {declared}, on a picture of {TRIAL}")
+        raise ConfigError(f"backbone {name!r}: gives maps of {given}, not {declared}, on an image of {TRIAL}")
 
 
 def _outline(detector: Detector) -> tuple[tuple[int, ...], tuple[int, ...]]:

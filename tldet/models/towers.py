@@ -66,7 +66,7 @@ def two_towers(
     return Towers(classes, boxes, cls_score, bbox_pred)
 
 
-def start_towers(head: nn.Module, classifier: nn.Conv2d, prior: float) -> None:
+def initialize_towers(head: nn.Module, classifier: nn.Conv2d, prior: float) -> None:
     """Start a head small, and every class at probability ``prior`` (Lin et al. 2017, section 3.3).
 
     Raises:
@@ -83,5 +83,5 @@ def start_towers(head: nn.Module, classifier: nn.Conv2d, prior: float) -> None:
 
 
 def level_scales(levels: int) -> nn.ParameterList:
-    """One learnt factor a level for what the shared box tower says (Tian et al. 2019, section 3.2)."""
+    """One learned factor a level for what the shared box tower says (Tian et al. 2019, section 3.2)."""
     return nn.ParameterList(nn.Parameter(torch.ones(())) for _ in range(levels))

@@ -17,7 +17,7 @@ from tldet.models.backbones import build_backbone
 from tldet.models.backbones.timm_nets import outline
 from tldet.models.backbones.torchvision_nets import torchvision_names, trace
 from tldet.models.detector import Preprocess
-from tldet.models.meta_tensors import hollow
+from tldet.models.meta_tensors import without_storage
 from tldet.plugins import lookup, names_in
 from tldet.registry import BACKBONES
 
@@ -125,7 +125,7 @@ def _of_registry(name: str) -> Found:
     target = lookup(BACKBONES, name)
     if needed := [key for key, (_, required) in parameters(target).items() if required]:
         raise ConfigError(f"backbone {name!r}: needs {', '.join(needed)}: set model.backbone in a config instead")
-    backbone = hollow(lambda: build_backbone({"type": name}))
+    backbone = without_storage(lambda: build_backbone({"type": name}))
     body = getattr(backbone, "body", backbone)
     usual = Preprocess()
     mean, std = (tuple(getattr(body, key, getattr(usual, key))) for key in ("mean", "std"))

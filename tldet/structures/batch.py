@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(repr=False)
 class Batch:
-    """Pictures of one step, padded at the right and at the bottom to one size.
+    """Images of one step, padded at the right and at the bottom to one size.
 
     Attributes:
         images: (B, 3, H, W) RGB, uint8 in 0..255 (or float in the same range).
-        sizes: (height, width) of each picture inside the padding.
-        targets: one a picture, in the pixels of ``images``.
-        original_sizes: (height, width) of each picture as stored, upright; boxes are scaled back to it.
+        sizes: (height, width) of each image inside the padding.
+        targets: one an image, in the pixels of ``images``.
+        original_sizes: (height, width) of each image as stored, upright; boxes are scaled back to it.
         seed: seed of the step; with the image id it determines the sampled anchors and RoIs of an image.
     """
 
@@ -44,7 +44,7 @@ class Batch:
 
     @property
     def image_ids(self) -> list[int]:
-        """The dataset's id of each picture."""
+        """The dataset's id of each image."""
         return [target.image_id for target in self.targets]
 
     def to(self, device: torch.device | str) -> Batch:
@@ -59,13 +59,13 @@ class Batch:
 
 
 @dataclass
-class LabelledBatch:
-    """Whole pictures with one class each, for classification.
+class LabeledBatch:
+    """Whole images with one class each, for classification.
 
     Attributes:
         images: (B, 3, H, W) RGB, uint8 in 0..255.
         labels: (B,) int64 in 0..K-1.
-        image_ids: the name of each picture.
+        image_ids: the name of each image.
         seed: what random draws of this step (mixing) are seeded from; None draws nothing.
     """
 
@@ -77,11 +77,11 @@ class LabelledBatch:
     def __len__(self) -> int:
         return len(self.images)
 
-    def to(self, device: torch.device | str) -> LabelledBatch:
+    def to(self, device: torch.device | str) -> LabeledBatch:
         """The same batch on ``device``; copies from pinned memory do not block."""
         images, labels = (x.to(device, non_blocking=True) for x in (self.images, self.labels))
         return replace(self, images=images, labels=labels)
 
-    def pin_memory(self) -> LabelledBatch:
+    def pin_memory(self) -> LabeledBatch:
         """The same batch in pinned memory (called by torch's DataLoader)."""
         return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())

@@ -22,7 +22,7 @@ from tldet.text import counted, html_table
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from tldet.structures.image import Picture
+    from tldet.structures.image import ImageArray
     from tldet.visualize.drawing import Drawable
 
 HTML_ROWS = 20  # most detections that a notebook shows
@@ -197,7 +197,7 @@ class Detections:
         note = f"{counted(left, 'more detection')} with lower scores" if left else ""
         return html_table(self._summary(), ("class", "score", "box (x0, y0, x1, y1)"), rows, note)
 
-    def draw(self, image: Drawable, *, scores: bool = True) -> Picture:
+    def draw(self, image: Drawable, *, scores: bool = True) -> ImageArray:
         """Draw boxes, masks and labels on a copy of the image.
 
         Args:
@@ -286,7 +286,7 @@ class Detections:
         """COCO results records (bbox is ``[x, y, width, height]``), with RLE ``segmentation`` where there are masks.
 
         Args:
-            image_id: the dataset's own id of the picture.
+            image_id: the dataset's own id of the image.
             category_ids: the dataset's own category id of each label.
         """
         scores, labels = self.scores.tolist(), self.labels.tolist()

@@ -10,5 +10,5 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     pass
 
-Picture = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 Size = tuple[int, int]  # (height, width)

@@ -1,6 +1,6 @@
-"""Instance masks: kept as small patches on boxes, pasted into the picture only where and when they are looked at.
+"""Instance masks: kept as small patches on boxes, pasted into the image only where and when they are looked at.
 
-A hundred masks of a 12 megapixel picture are 1.2 GB as pixels and 0.3 MB as patches of 28 x 28.
+A hundred masks of a 12 megapixel image are 1.2 GB as pixels and 0.3 MB as patches of 28 x 28.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Paste = Literal["sampled", "resized"]
 
 
 class Window(NamedTuple):
-    """The part of a picture that a mask may cover."""
+    """The part of an image that a mask may cover."""
 
     top: int
     left: int
@@ -28,14 +28,14 @@ class Window(NamedTuple):
 
 @dataclass
 class InstanceMasks:
-    """The masks of one picture as probabilities on a grid in each box (He et al. 2017, section 3.1).
+    """The masks of one image as probabilities on a grid in each box (He et al. 2017, section 3.1).
 
     Attributes:
         patches: (N, S, S) float, probability of the object on a grid that spans its box.
-        boxes: (N, 4) float32 xyxy in pixels of the picture.
-        size: (height, width) of the picture.
+        boxes: (N, 4) float32 xyxy in pixels of the image.
+        size: (height, width) of the image.
         threshold: a pixel belongs to the object where its probability is at least this.
-        paste: "sampled" looks the centre of every pixel up in the patch, zero beyond its border (Detectron2, mmdet);
+        paste: "sampled" looks the center of every pixel up in the patch, zero beyond its border (Detectron2, mmdet);
             "resized" grows patch and box by a cell's width of zeros, rounds the box to whole pixels and resizes the
             patch to it (torchvision). Outlines differ by up to a pixel.
     """
@@ -54,7 +54,7 @@ class InstanceMasks:
         return replace(self, patches=self.patches[rows], boxes=self.boxes[rows])
 
     def placed(self, boxes: Tensor, size: Size) -> InstanceMasks:
-        """The same patches on other boxes, in a picture of another size."""
+        """The same patches on other boxes, in an image of another size."""
         return replace(self, boxes=boxes, size=size)
 
     def windows(self) -> Iterator[Window]:
@@ -77,7 +77,7 @@ class InstanceMasks:
         return torch.stack(counts) if counts else torch.zeros(0, dtype=torch.int64, device=self.patches.device)
 
     def rles(self) -> list[dict[str, Any]]:
-        """COCO RLEs of the whole picture, made from the windows alone."""
+        """COCO RLEs of the whole image, made from the windows alone."""
         return [encode_window(window, self.size) for window in self.windows()]
 
 
@@ -112,7 +112,7 @@ def windows(masks: Masks) -> Iterator[Window]:
 
 
 def encode_window(window: Window, size: Size) -> dict[str, Any]:
-    """COCO RLE of a window in a picture of ``size``, ``counts`` as text so that it goes into JSON.
+    """COCO RLE of a window in an image of ``size``, ``counts`` as text so that it goes into JSON.
 
     Runs go down the columns; only the places where a column of the window changes are looked at.
     """
@@ -137,9 +137,9 @@ def _lay(mask: Tensor, window: Window) -> Tensor:
 
 
 def _sampled(patch: Tensor, box: list[float], size: Size) -> tuple[int, int, Tensor]:
-    """Top, left and (h, w) probabilities around a box, each pixel looked up at its centre."""
-    rows = _centres(box[1], box[3], size[0], patch)
-    columns = _centres(box[0], box[2], size[1], patch)
+    """Top, left and (h, w) probabilities around a box, each pixel looked up at its center."""
+    rows = _centers(box[1], box[3], size[0], patch)
+    columns = _centers(box[0], box[2], size[1], patch)
     y = (rows - box[1]) / max(box[3] - box[1], 1e-6) * 2 - 1  # -1..1 over the box
     x = (columns - box[0]) / max(box[2] - box[0], 1e-6) * 2 - 1
     grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], -1)
@@ -147,18 +147,18 @@ def _sampled(patch: Tensor, box: list[float], size: Size) -> tuple[int, int, Ten
     return int(max(box[1] // 1 - 1, 0)), int(max(box[0] // 1 - 1, 0)), found
 
 
-def _centres(low: float, high: float, limit: int, like: Tensor) -> Tensor:
-    """Centres of the pixels of one axis that a box from ``low`` to ``high`` and a pixel more on each side reach."""
+def _centers(low: float, high: float, limit: int, like: Tensor) -> Tensor:
+    """Centers of the pixels of one axis that a box from ``low`` to ``high`` and a pixel more on each side reach."""
     first, last = int(max(low // 1 - 1, 0)), int(min(-(-high // 1) + 1, limit))
     return torch.arange(first, max(first, last), device=like.device, dtype=torch.float32) + 0.5
 
 
 def _resized(patch: Tensor, box: list[float], size: Size) -> tuple[int, int, Tensor]:
-    """Top, left and (h, w) probabilities: the padded patch resized to the grown box and cut to the picture."""
+    """Top, left and (h, w) probabilities: the padded patch resized to the grown box and cut to the image."""
     factor = (len(patch) + 2) / len(patch)
-    centre, half = [(box[i] + box[i + 2]) / 2 for i in (0, 1)], [(box[i + 2] - box[i]) / 2 * factor for i in (0, 1)]
-    left, top = (int(c - h) for c, h in zip(centre, half, strict=True))  # towards zero, as a cast to int64 does
-    right, bottom = (int(c + h) for c, h in zip(centre, half, strict=True))
+    center, half = [(box[i] + box[i + 2]) / 2 for i in (0, 1)], [(box[i + 2] - box[i]) / 2 * factor for i in (0, 1)]
+    left, top = (int(c - h) for c, h in zip(center, half, strict=True))  # towards zero, as a cast to int64 does
+    right, bottom = (int(c + h) for c, h in zip(center, half, strict=True))
     shape = (max(bottom - top + 1, 1), max(right - left + 1, 1))
     whole = F.interpolate(F.pad(patch, (1, 1, 1, 1))[None, None], shape, mode="bilinear", align_corners=False)[0, 0]
     y, x = max(top, 0), max(left, 0)

@@ -20,43 +20,43 @@ class Known(NamedTuple):
 
     Attributes:
         ignore: the tensor that ``objects`` and ``crowds`` describe.
-        labelled: the tensor that ``partial`` describes, or None.
+        labeled: the tensor that ``partial`` describes, or None.
         objects: (G,) int64 rows that are objects.
         crowds: (C,) int64 rows that are crowd regions.
         partial: some class was not annotated.
     """
 
     ignore: Tensor
-    labelled: Tensor | None
+    labeled: Tensor | None
     objects: Tensor
     crowds: Tensor
     partial: bool
 
     @classmethod
-    def of(cls, ignore: Tensor, labelled: Tensor | None) -> Known:
+    def of(cls, ignore: Tensor, labeled: Tensor | None) -> Known:
         """Read the facts."""
-        partial = labelled is not None and not bool(labelled.all())
-        return cls(ignore, labelled, (~ignore).nonzero().flatten(), ignore.nonzero().flatten(), partial)
+        partial = labeled is not None and not bool(labeled.all())
+        return cls(ignore, labeled, (~ignore).nonzero().flatten(), ignore.nonzero().flatten(), partial)
 
-    def describes(self, ignore: Tensor, labelled: Tensor | None) -> bool:
+    def describes(self, ignore: Tensor, labeled: Tensor | None) -> bool:
         """Whether the facts are about these very tensors."""
-        return self.ignore is ignore and self.labelled is labelled
+        return self.ignore is ignore and self.labeled is labeled
 
 
 @dataclass(repr=False)
 class Target:
-    """The ground truth of one picture, in the pixels of the picture it travels with.
+    """The ground truth of one image, in the pixels of the image it travels with.
 
     Attributes:
         boxes: (N, 4) float32 xyxy with x1 > x0 and y1 > y0; N may be 0.
         labels: (N,) int64 in 0..K-1.
         ignore: (N,) bool, true for crowd regions and what a crop hardly shows: neither object nor background. A
             detector takes none for nothing.
-        image_id: the id of the picture in its dataset.
+        image_id: the id of the image in its dataset.
         masks: (N, H, W) uint8 of 0 and 1, or None.
-        labelled: (K,) bool, the classes whose objects are all among the boxes; that the others are absent says
+        labeled: (K,) bool, the classes whose objects are all among the boxes; that the others are absent says
             nothing. None for all.
-        spared: (S, 4) xyxy boxes of what probably is an object of another class than the labelled ones, and so no
+        spared: (S, 4) xyxy boxes of what probably is an object of another class than the labeled ones, and so no
             background; a head of two stages finds them itself. None for no box.
     """
 
@@ -65,7 +65,7 @@ class Target:
     ignore: Tensor = field(default_factory=partial(torch.zeros, 0, dtype=torch.bool))
     image_id: int = 0
     masks: Tensor | None = None
-    labelled: Tensor | None = None
+    labeled: Tensor | None = None
     spared: Tensor | None = None
     _known: Known | None = field(default=None, repr=False, compare=False)
 
@@ -78,21 +78,21 @@ class Target:
 
     @property
     def known(self) -> Known:
-        """Facts about ``ignore`` and ``labelled``, read before :meth:`to` copied them or now."""
-        if self._known is None or not self._known.describes(self.ignore, self.labelled):
-            return Known.of(self.ignore, self.labelled)
+        """Facts about ``ignore`` and ``labeled``, read before :meth:`to` copied them or now."""
+        if self._known is None or not self._known.describes(self.ignore, self.labeled):
+            return Known.of(self.ignore, self.labeled)
         return self._known
 
     @property
     def partial(self) -> bool:
-        """Whether some class was not labelled on the picture."""
-        return self.labelled is not None and self.known.partial
+        """Whether some class was not labeled on the image."""
+        return self.labeled is not None and self.known.partial
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Target:
         """The same target on ``device``."""
         moved: dict[str, Any] = {name: t.to(device, non_blocking=non_blocking) for name, t in self._tensors().items()}
         objects, crowds = (one.to(device, non_blocking=non_blocking) for one in self.known[2:4])
-        known = Known(moved["ignore"], moved.get("labelled"), objects, crowds, self.partial)
+        known = Known(moved["ignore"], moved.get("labeled"), objects, crowds, self.partial)
         return replace(self, **moved, _known=known)
 
     def pin_memory(self) -> Target:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tldet.errors import CheckpointError
 from tldet.system.inputs import is_file
-from tldet.transfer.sources import cache_path, find_package, timm_place, torchvision_url
+from tldet.transfer.sources import cache_path, find_package, timm_path, torchvision_url
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -39,7 +39,7 @@ def _timm_is_here(name: str) -> bool:
     import timm
     from huggingface_hub import try_to_load_from_cache
 
-    _, place = timm_place(name)
+    _, place = timm_path(name)
     config = timm.get_pretrained_cfg(name)
     hub = config.hf_hub_id
     if place.is_file() or (hub and any(isinstance(try_to_load_from_cache(hub, file), str) for file in HUB_FILES)):

@@ -43,7 +43,7 @@ class Start:
     published: Mapping[str, Any] = field(default_factory=dict)
 
 
-def open_start(path: Path) -> Start | None:
+def open_initial(path: Path) -> Start | None:
     """The detector in a weights file; None where it holds (anything else) a backbone.
 
     Raises:
@@ -97,21 +97,21 @@ def init_from(model: Detector, path: str | Path, match: MatchSettings | None = N
     """Fill a detector from a tldet checkpoint, see :func:`~tldet.transfer.weights.load_detector`.
 
     Raises:
-        CheckpointError: it is none, nothing of it fits, or it was trained on pictures normalised otherwise.
+        CheckpointError: it is none, nothing of it fits, or it was trained on images normalized otherwise.
     """
     state = checkpoint.load(path)
     refuse_classifier(path, state)
     return _fill(model, _ours(Path(path), state, lambda: state), str(path), match)
 
 
-def load_start(model: Detector, source: str, match: MatchSettings | None = None) -> LoadReport:
+def load_initial(model: Detector, source: str, match: MatchSettings | None = None) -> LoadReport:
     """Fill a detector from a source (see :mod:`tldet.transfer.sources`) that holds a whole one.
 
     Raises:
-        CheckpointError: the source cannot be had, holds no detector, nothing of it fits, or it was trained on pictures
-            normalised otherwise.
+        CheckpointError: the source cannot be had, holds no detector, nothing of it fits, or it was trained on images
+            normalized otherwise.
     """
-    start = open_start(fetch(source))
+    start = open_initial(fetch(source))
     if start is None:
         raise CheckpointError(f"{source}: holds no detector; a backbone's weights belong into model.backbone.weights")
     return _fill(model, start, source, match)

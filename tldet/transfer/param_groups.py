@@ -63,7 +63,7 @@ class Recipe:
 
         Args:
             model: the model.
-            batch_size: pictures a step.
+            batch_size: images a step.
             undecayed: names of parameters without weight decay.
         """
         lr = self.lr
@@ -220,7 +220,7 @@ def build_optimizer(
     Args:
         model: the model; what of it learns is known to the optimizer.
         settings: the section.
-        batch_size: pictures a step.
+        batch_size: images a step.
         undecayed: names of parameters without weight decay.
 
     Raises:

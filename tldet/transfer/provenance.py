@@ -118,7 +118,7 @@ def export_backbone(source: Path, path: Path) -> Path:
     return path
 
 
-def told_by(source: str) -> str:
+def reported_by(source: str) -> str:
     """What a file of :func:`export_backbone` says of itself, in a few words; empty for every other source."""
     from safetensors import safe_open
 

@@ -161,7 +161,7 @@ def _check_hash(path: Path, digest: str, url: str) -> None:
         raise CheckpointError(message)
 
 
-def timm_place(name: str) -> tuple[str, Path]:
+def timm_path(name: str) -> tuple[str, Path]:
     """The URL of the weights of a model of timm, and the place where their file, put there by hand, is found.
 
     Raises:
@@ -188,7 +188,7 @@ def read_timm(name: str) -> State:
     """The pretrained weights of a model of timm: from the file placed by hand, else from its cache or the network."""
     import timm
 
-    url, place = timm_place(name)
+    url, place = timm_path(name)
     placed = {"state_dict": dict(read_file(place))} if place.is_file() else None
     try:
         model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=placed)

@@ -48,7 +48,7 @@ def distilled(student: Detector, settings: TeacherSettings) -> DistilledDetector
         )
     teacher, _ = restore(path)
     log.info(
-        "%s teaches: what it finds with a score of %g or more of classes that a picture was not labelled for is an "
+        "%s teaches: what it finds with a score of %g or more of classes that an image was not labeled for is an "
         "object there, from %g on neither object nor background",
         *(path, settings.score, settings.unsure),
     )

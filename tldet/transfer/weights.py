@@ -14,7 +14,7 @@ from tldet.integrity import problem_of
 from tldet.models.detector import Detector
 from tldet.transfer.class_match import MatchSettings, Origins, but_for_case, few, origins
 from tldet.transfer.classifier_weights import carry_rows
-from tldet.transfer.provenance import OUT_NORMS, told_by
+from tldet.transfer.provenance import OUT_NORMS, reported_by
 from tldet.transfer.sources import State, read_source
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class LoadReport:
 
     def summary(self) -> str:
         """One line."""
-        counts = f"{len(self.copied)} tensors copied, {len(self.adapted)} adapted, {len(self.new)} newly initialised"
+        counts = f"{len(self.copied)} tensors copied, {len(self.adapted)} adapted, {len(self.new)} newly initialized"
         named = f" ({', '.join(self.new[:3])}{', ...' if len(self.new) > 3 else ''})" if self.new else ""
         unused = f" ({', '.join(self.unused[:3])}{', ...' if len(self.unused) > 3 else ''})" if self.unused else ""
         told = f" ({self.provenance})" if self.provenance else ""
@@ -66,7 +66,7 @@ def load_backbone_weights(backbone: nn.Module, source: str) -> LoadReport:
     if adapted:
         state = in_order_of(backbone.state_dict(), state, source)
     report = load_state(backbone, state, source)
-    report.provenance = told_by(source)
+    report.provenance = reported_by(source)
     if adapted:
         report.copied, report.adapted = [], [f"{name} (by order)" for name in report.copied]
     if not report.copied and not report.adapted:

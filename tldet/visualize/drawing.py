@@ -1,4 +1,4 @@
-"""Drawing: boxes and masks on pictures, curves of a run."""
+"""Drawing: boxes and masks on images, curves of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from tldet.errors import DataError
-from tldet.structures.image import Picture
+from tldet.structures.image import ImageArray
 from tldet.structures.masks import windows
 from tldet.system.output import replacing
 from tldet.visualize import labels
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 
     from tldet.structures.detections import Detections
 
-Drawable: TypeAlias = "Picture | Image | str | PathLike[str]"
+Drawable: TypeAlias = "ImageArray | Image | str | PathLike[str]"
 Color = tuple[int, int, int]
-# Okabe and Ito 2008, told apart by colour-blind people too; further classes take lighter and darker ones.
+# Okabe and Ito 2008, told apart by color-blind people too; further classes take lighter and darker ones.
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 TEXT_SIZE = 1 / 36  # of the image's short side, per em
 
 
 @cache
-def colour_of(label: int) -> Color:
-    """The RGB colour of a class."""
+def color_of(label: int) -> Color:
+    """The RGB color of a class."""
     base, round_ = PALETTE[label % len(PALETTE)], label // len(PALETTE)
     factor = (1.0, 0.65, 1.3, 0.45)[round_ % 4]
     red, green, blue = (int(min(255, c * factor)) for c in base)
     return red, green, blue
 
 
-def pixels_of(image: Drawable) -> Picture:
+def pixels_of(image: Drawable) -> ImageArray:
     """Return a new (H, W, 3) uint8 RGB array of an image: a path (turned upright), a PIL image or such an array.
 
     Raises:
@@ -63,7 +63,7 @@ def pixels_of(image: Drawable) -> Picture:
     return np.array(image, np.uint8)
 
 
-def draw(image: Drawable, found: Detections, *, scores: bool = True) -> Picture:
+def draw(image: Drawable, found: Detections, *, scores: bool = True) -> ImageArray:
     """Draw boxes, masks and labels that avoid each other on a copy of an image; the best detection is on top.
 
     Args:
@@ -78,7 +78,7 @@ def draw(image: Drawable, found: Detections, *, scores: bool = True) -> Picture:
         DataError: the image cannot be read.
     """
     canvas = pixels_of(image)
-    colors = [colour_of(label) for label in found.labels.tolist()]
+    colors = [color_of(label) for label in found.labels.tolist()]
     if found.masks is not None:
         masks = found.masks[torch.arange(len(found) - 1, -1, -1)]
         for (top, left, shape), color in zip(windows(masks), reversed(colors), strict=True):
@@ -92,7 +92,7 @@ def draw(image: Drawable, found: Detections, *, scores: bool = True) -> Picture:
     return np.asarray(canvas, np.uint8)
 
 
-def _write_labels(canvas: Picture, found: Detections, grounds: Sequence[Color], *, scores: bool) -> None:
+def _write_labels(canvas: ImageArray, found: Detections, grounds: Sequence[Color], *, scores: bool) -> None:
     """Write names and scores on the ``grounds``; positions are chosen for the best detection first."""
     size = max(11, round(min(canvas.shape[:2]) * TEXT_SIZE))
     texts = [[name] for name in found.names()]
@@ -108,8 +108,8 @@ def _write_labels(canvas: Picture, found: Detections, grounds: Sequence[Color], 
             x += part.shape[1]
 
 
-def grid(images: Sequence[Picture], columns: int = 3, gap: int = 6) -> Picture:
-    """Pictures side by side on white, each in a cell of the largest one's size."""
+def grid(images: Sequence[ImageArray], columns: int = 3, gap: int = 6) -> ImageArray:
+    """Images side by side on white, each in a cell of the largest one's size."""
     height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
     rows = -(-len(images) // columns)
     shape = (rows * (height + gap) - gap, min(columns, len(images)) * (width + gap) - gap, 3)
@@ -134,10 +134,10 @@ def plot_curves(runs: dict[str, Path], out: Path) -> Path:
         train = [r for r in records if r["type"] == "train"]
         val = [r for r in records if r["type"] == "val"]
         loss.plot([r["step"] for r in train], [r["loss"] for r in train], label=name)
-        colour = loss.lines[-1].get_color()
+        color = loss.lines[-1].get_color()
         for key, style in (("AP50", "o--"), ("AP", "o-")):
-            ap.plot([r["step"] for r in val], [r[key] for r in val], style, color=colour, label=f"{name}, {key}")
-    for axes, title in ((loss, "training loss"), (ap, "COCO AP on the validation pictures")):
+            ap.plot([r["step"] for r in val], [r[key] for r in val], style, color=color, label=f"{name}, {key}")
+    for axes, title in ((loss, "training loss"), (ap, "COCO AP on the validation images")):
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
         axes.legend()
@@ -172,14 +172,14 @@ def plot_intervals(
     figure = _figure(7, 4.5)
     axes = figure.subplots()
     for number, (name, one) in enumerate(series.items()):
-        colour = tuple(c / 255 for c in colour_of(number))
+        color = tuple(c / 255 for c in color_of(number))
         x, mean, low, high = np.array(one.points).T
         errors = np.maximum([mean - low, high - mean], 0)
-        axes.errorbar(x, mean, errors, fmt="o" if names or one.curve else "o-", color=colour, capsize=4, label=name)
+        axes.errorbar(x, mean, errors, fmt="o" if names or one.curve else "o-", color=color, capsize=4, label=name)
         if one.curve:
             x, mean, low, high = np.array(one.curve).T
-            axes.plot(x, mean, "--", color=colour)
-            axes.fill_between(x, low, high, color=colour, alpha=0.2)
+            axes.plot(x, mean, "--", color=color)
+            axes.fill_between(x, low, high, color=color, alpha=0.2)
     if names:
         axes.set_xticks(range(len(names)), names)
         axes.margins(x=0.15)
@@ -207,9 +207,9 @@ def draw_growth(sides: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
         axes.plot([1, most], [1, most], "k:", label="the work itself")
         for number, (name, points) in enumerate(curves.items()):
             x, y = np.array(points, np.float64).T
-            colour = tuple(c / 255 for c in colour_of(number))
+            color = tuple(c / 255 for c in color_of(number))
             label = f"{name}: {y[0]:.3g} to {y[-1]:.3g}"
-            axes.plot(x / x[0], y / max(y[0], 1e-9), "o-", color=colour, label=label, markersize=3)
+            axes.plot(x / x[0], y / max(y[0], 1e-9), "o-", color=color, label=label, markersize=3)
         axes.set(xscale="log", yscale="log", xlabel="times the smallest work", ylabel=f"times the smallest's {unit}")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7, title=unit)

@@ -91,7 +91,7 @@ def _converted(
 
 
 def _known(foreign: Foreign, model: str | None) -> Known:
-    """The table's entry: as asked, else as recognised."""
+    """The table's entry: as asked, else as recognized."""
     if model is not None:
         return named(model, foreign.layout)
     found = entry(foreign.layout)

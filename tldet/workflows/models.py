@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 BACKBONE_SIZE = (224, 224)  # that published costs of classifiers are for
-USUAL_PICTURE = (480, 640)  # most pictures of COCO
+USUAL_PICTURE = (480, 640)  # most images of COCO
 CONVENTION = (
     "GFLOPs as papers and model zoos count them: 10^9 multiply-adds of convolutions, matrix products and attention for "
-    "one picture (a profiler counts two operations each). Detectors: a 640 x 480 picture resized as for "
+    "one image (a profiler counts two operations each). Detectors: a 640 x 480 image resized as for "
     "testing, two stages with all proposals, masks left out. Backbones: without their classifier."
 )
 PUBLISHED = re.compile(r"Published(?: weights)?: box AP ([\d.]+)(?:, mask AP ([\d.]+))? on COCO val2017 \(([^);]+)")
@@ -48,7 +48,7 @@ class Row:
         kind: "recipe", "config" or "backbone".
         part: the backbone of a detector, the library of a backbone.
         parameters: how many.
-        multiply_adds: for one picture of ``size``.
+        multiply_adds: for one image of ``size``.
         size: (height, width).
         published: a figure from elsewhere with its source, or empty.
         weights: where the backbone's pretrained weights come from, or None.
@@ -138,7 +138,7 @@ def backbone_rows(names: Sequence[str]) -> Iterator[Row]:
 
 
 def test_size(config: Config) -> Size:
-    """Height and width of the padded tensor that a usual picture of COCO becomes for testing."""
+    """Height and width of the padded tensor that a usual image of COCO becomes for testing."""
     steps = config.get("data.val.transforms") or []
     resize = next((step for step in steps if step["type"] == "Resize"), None)
     short, long = (resize["short"], resize["long"]) if resize else usual_size(is_small(config))

@@ -12,7 +12,7 @@ from tldet.data.images import read_image
 from tldet.data.index import AnnotationIndex
 from tldet.engine.logging import LOG_NAME
 from tldet.evaluation.report import CocoResult
-from tldet.inference.outputs import write_picture
+from tldet.inference.outputs import write_image
 from tldet.inference.predictor import load
 from tldet.inference.run import predict
 from tldet.inference.writer import VideoWriter
@@ -24,7 +24,7 @@ from tldet.workflows.training.train import Outcome
 if TYPE_CHECKING:
     from rich.console import Console
 
-SHOWN = 6  # drawn pictures
+SHOWN = 6  # drawn images
 NO_MIRROR = ("data.train.transforms.1.p=0.0",)  # a mirrored 3 is no digit
 
 
@@ -35,7 +35,7 @@ def quickstart(
 
     Args:
         data: a folder of one's own; None generates digits in ``demo``.
-        out: the runs, pictures, curves and the video go there; an earlier quickstart there is replaced.
+        out: the runs, images, curves and the video go there; an earlier quickstart there is replaced.
         minutes: training time of the first run; the second takes as many steps.
         console: shows all of it.
         demo: where the generated data go.
@@ -61,7 +61,7 @@ def quickstart(
     console.print(f"curves: {plot_curves(logs, folder / 'curves.png')}")
     _draw(tuned, folder, console)
     if not mine:
-        _film(tuned, folder, console)
+        _demo_video(tuned, folder, console)
 
 
 def _clear(folder: Path) -> None:
@@ -80,7 +80,7 @@ def _measure(run: Outcome, console: Console) -> CocoResult:
 def _beside(results: list[CocoResult]) -> object:
     from rich.table import Table
 
-    table = Table(title=f"COCO, {results[0].images} test pictures")
+    table = Table(title=f"COCO, {results[0].images} test images")
     table.add_column("")
     for name in ("fine-tuned", "from scratch"):
         table.add_column(name, justify="right")
@@ -90,20 +90,20 @@ def _beside(results: list[CocoResult]) -> object:
 
 
 def _draw(run: Outcome, folder: Path, console: Console) -> None:
-    """The first pictures of the test split with what was found on them."""
+    """The first images of the test split with what was found on them."""
     sections = checkpoint.load(run.trained())["config"]["data"]
     section = sections.get("test") or sections["val"]
     names = AnnotationIndex.load(section["annotations"]).file_names[:SHOWN]
-    pictures = [read_image(Path(section["images"]) / name) for name in names]
-    found = load(run.trained()).predict(pictures)
-    drawn = [draw(picture, one) for picture, one in zip(pictures, found, strict=True)]
-    for name, picture in zip(names, drawn, strict=True):
-        write_picture(folder / "pictures" / Path(name).with_suffix(".png").name, picture)
-    write_picture(folder / "pictures.png", grid(drawn))
-    console.print(f"drawn pictures: {folder / 'pictures'} and {folder / 'pictures.png'}")
+    images = [read_image(Path(section["images"]) / name) for name in names]
+    found = load(run.trained()).predict(images)
+    drawn = [draw(image, one) for image, one in zip(images, found, strict=True)]
+    for name, image in zip(names, drawn, strict=True):
+        write_image(folder / "images" / Path(name).with_suffix(".png").name, image)
+    write_image(folder / "images.png", grid(drawn))
+    console.print(f"drawn images: {folder / 'images'} and {folder / 'images.png'}")
 
 
-def _film(run: Outcome, folder: Path, console: Console) -> None:
+def _demo_video(run: Outcome, folder: Path, console: Console) -> None:
     from tldet.data import digits
 
     plain = folder / "digits.mp4"

@@ -1,5 +1,5 @@
 # Faster R-CNN for small machines: EfficientNet-Lite0, a pyramid of 128 channels from stride 8 up, and a second stage
-# that draws 128 regions a picture, up to half of them objects: in a short run the box branch sees enough of them.
+# that draws 128 regions an image, up to half of them objects: in a short run the box branch sees enough of them.
 model = dict(
     backbone=dict(
         type='TimmBackbone',

@@ -1,4 +1,4 @@
-# torchvision's fcos_resnet50_fpn: locations at the cells' top left corners, no learnt scales, every box alike in the
+# torchvision's fcos_resnet50_fpn: locations at the cells' top left corners, no learned scales, every box alike in the
 # loss, the root of class score and centerness as the score.
 model = dict(
     backbone=dict(

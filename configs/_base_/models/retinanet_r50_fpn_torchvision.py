@@ -1,5 +1,5 @@
 # torchvision's retinanet_resnet50_fpn: P6 from P5, a ReLU between P6 and P7, rounded anchors that step by the padded
-# picture's share. Torchvision divides each image's losses by its own positives (loss_normalizer='image'); here they are
+# image's share. Torchvision divides each image's losses by its own positives (loss_normalizer='image'); here they are
 # divided by a running mean, so that an image without objects does not outweigh all others.
 model = dict(
     backbone=dict(

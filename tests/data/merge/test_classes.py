@@ -10,7 +10,7 @@ import pytest
 
 from tldet.data.merge.classes import (
     differing_fields,
-    labelled_classes,
+    labeled_classes,
     merge_classes,
     near_clashes,
     read_aliases,
@@ -53,8 +53,8 @@ def test_two_categories_of_one_input_can_become_one() -> None:
     ("stated", "expected"),
     [(None, {1, 3}), ([1, 2], {1}), ([1], set()), ([3], {3}), ([], set()), ([1, 2, 3], {1, 3})],
 )
-def test_a_class_is_labelled_where_all_that_became_it_are(stated: list[int] | None, expected: set[int]) -> None:
-    assert labelled_classes({1: 1, 2: 1, 3: 3}, stated) == expected
+def test_a_class_is_labeled_where_all_that_became_it_are(stated: list[int] | None, expected: set[int]) -> None:
+    assert labeled_classes({1: 1, 2: 1, 3: 3}, stated) == expected
 
 
 def test_near_names() -> None:

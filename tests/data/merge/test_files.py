@@ -1,4 +1,4 @@
-"""File names lead from the merged data set to its pictures."""
+"""File names lead from the merged data set to its images."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tldet.data.merge.files import copy_names, copy_picture, reference
+from tldet.data.merge.files import copy_image, copy_names, reference
 from tldet.errors import DataError
 
 
 def test_names_lead_back(tmp_path: Path) -> None:
-    picture = tmp_path / "a" / "deep" / "x y.jpg"
-    picture.parent.mkdir(parents=True)
-    picture.write_bytes(b"x")
+    image = tmp_path / "a" / "deep" / "x y.jpg"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"x")
     out = tmp_path / "runs" / "merged"
     out.mkdir(parents=True)
     (name,) = reference([tmp_path / "runs" / ".." / "a" / "deep" / "x y.jpg"], out)
@@ -28,11 +28,11 @@ def test_names_lead_back_through_links(tmp_path: Path) -> None:
         pytest.skip("links need rights on Windows")
     (tmp_path / "real" / "deep").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "real" / "deep")
-    picture = tmp_path / "x.jpg"
-    picture.write_bytes(b"x")
+    image = tmp_path / "x.jpg"
+    image.write_bytes(b"x")
     out = tmp_path / "link" / "merged"
     out.mkdir()
-    (name,) = reference([picture], out)
+    (name,) = reference([image], out)
     assert (out / name).read_bytes() == b"x"
 
 
@@ -45,9 +45,9 @@ def test_copies_stay_inside_and_apart() -> None:
 
 def test_what_cannot_be_copied_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
-    copy_picture(tmp_path / "file", tmp_path / "new" / "copy.jpg")
+    copy_image(tmp_path / "file", tmp_path / "new" / "copy.jpg")
     assert (tmp_path / "new" / "copy.jpg").read_bytes() == b"x"
     with pytest.raises(DataError, match=r"copied from .*gone.jpg"):
-        copy_picture(tmp_path / "gone.jpg", tmp_path / "new" / "gone.jpg")
+        copy_image(tmp_path / "gone.jpg", tmp_path / "new" / "gone.jpg")
     with pytest.raises(DataError, match="cannot be created"):
-        copy_picture(tmp_path / "file", tmp_path / "file" / "below" / "x.jpg")
+        copy_image(tmp_path / "file", tmp_path / "file" / "below" / "x.jpg")

@@ -1,4 +1,4 @@
-"""The same picture is found by its file and by its bytes."""
+"""The same image is found by its file and by its bytes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tldet.data.merge.images import TAIL, same_pictures
+from tldet.data.merge.images import TAIL, same_images
 from tldet.errors import DataError
 
 
 def same(files: list[tuple[Path, int]]) -> list[int]:
-    return same_pictures([path for path, _ in files], np.array([owner for _, owner in files], np.int64)).tolist()
+    return same_images([path for path, _ in files], np.array([owner for _, owner in files], np.int64)).tolist()
 
 
 def write(path: Path, content: bytes) -> Path:
@@ -22,7 +22,7 @@ def write(path: Path, content: bytes) -> Path:
     return path
 
 
-def test_one_file_under_two_names_is_one_picture_even_in_one_source(tmp_path: Path) -> None:
+def test_one_file_under_two_names_is_one_image_even_in_one_source(tmp_path: Path) -> None:
     one = write(tmp_path / "one.jpg", b"x")
     (tmp_path / "a").mkdir()
     os.link(one, tmp_path / "linked.jpg")
@@ -54,4 +54,4 @@ def test_missing_files_are_the_same_if_their_paths_are(tmp_path: Path) -> None:
     there, gone = write(tmp_path / "a.jpg", b""), tmp_path / "gone.jpg"
     paths = [gone, there, tmp_path / "x" / ".." / "gone.jpg", tmp_path / "other.jpg"]
     owners = np.arange(4, dtype=np.int64)
-    assert same_pictures(paths, owners, missing=True).tolist() == [0, 1, 0, 3]
+    assert same_images(paths, owners, missing=True).tolist() == [0, 1, 0, 3]

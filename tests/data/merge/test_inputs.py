@@ -1,4 +1,4 @@
-"""The JSON files of what is to be merged, and their pictures."""
+"""The JSON files of what is to be merged, and their images."""
 
 from __future__ import annotations
 

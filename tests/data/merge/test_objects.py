@@ -14,8 +14,8 @@ Object = tuple[int, int, int, list[float], bool]
 
 
 def twins(objects: list[Object]) -> list[tuple[int, int]]:
-    pictures, entries, groups, boxes, outlined = zip(*objects, strict=True)
-    arrays: list[Any] = [np.array(values, np.int64) for values in (pictures, entries, groups)]
+    images, entries, groups, boxes, outlined = zip(*objects, strict=True)
+    arrays: list[Any] = [np.array(values, np.int64) for values in (images, entries, groups)]
     return find_twins(*arrays, np.array(boxes, np.float64), np.array(outlined, np.bool_))
 
 
@@ -26,7 +26,7 @@ def twins(objects: list[Object]) -> list[tuple[int, int]]:
         ([(0, 0, 0, BOX, False), (0, 1, 0, NEAR, False)], [(1, 0)]),  # IoU 20 / 21
         ([(0, 0, 0, BOX, False), (0, 1, 0, FAR, False)], []),  # IoU 20 / 22.3 < 0.9
         ([(0, 0, 0, BOX, False), (0, 1, 2, BOX, False)], []),  # another class
-        ([(0, 0, 0, BOX, False), (1, 1, 0, BOX, False)], []),  # another picture
+        ([(0, 0, 0, BOX, False), (1, 1, 0, BOX, False)], []),  # another image
         ([(0, 0, 0, BOX, False), (0, 0, 0, BOX, False)], []),  # one input's own
         ([(0, 0, 0, BOX, False), (0, 1, 0, BOX, True)], [(0, 1)]),  # the one with a segmentation stays
         ([(0, 0, 0, BOX, True), (0, 1, 0, BOX, True)], [(1, 0)]),

@@ -36,31 +36,31 @@ def read(tmp_path: Path, content: Any) -> Source:
 def test_records_keep_every_field(tmp_path: Path) -> None:
     given = whole(videos=[], licenses=[{"id": 1, "name": "CC"}], info={})
     source = read(tmp_path, given)
-    assert [msgspec.json.decode(text) for text in source.pictures] == given["images"]
+    assert [msgspec.json.decode(text) for text in source.images] == given["images"]
     assert [msgspec.json.decode(text) for text in source.objects] == given["annotations"]
     assert (source.categories, source.licenses) == (given["categories"], given["licenses"])
     assert source.left_out == ("videos",)
     assert (source.annotation_ids.tolist(), source.stated_ids.tolist()) == ([3, 1], [3, NO_ID])
     assert source.sizes.tolist() == [[40, 60]]
     assert (source.crowd.tolist(), source.outlined.tolist()) == ([False, True], [False, True])
-    assert source.labelled == [None]
+    assert source.labeled == [None]
 
 
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     assert read(tmp_path, "\ufeff" + json.dumps(whole())).file_names == ["a.jpg"]
 
 
-def test_what_a_picture_is_labelled_for(tmp_path: Path) -> None:
+def test_what_an_image_is_labeled_for(tmp_path: Path) -> None:
     given = whole()
-    given["images"][0]["labelled_category_ids"] = [2]
-    assert read(tmp_path, given).labelled == [frozenset({2})]
-    given["images"][0]["labelled_category_ids"] = []
-    assert read(tmp_path, given).labelled == [frozenset()]
+    given["images"][0]["labeled_category_ids"] = [2]
+    assert read(tmp_path, given).labeled == [frozenset({2})]
+    given["images"][0]["labeled_category_ids"] = []
+    assert read(tmp_path, given).labeled == [frozenset()]
 
 
-def labelled(value: Any) -> dict[str, Any]:
+def labeled(value: Any) -> dict[str, Any]:
     content = whole()
-    content["images"][0]["labelled_category_ids"] = value
+    content["images"][0]["labeled_category_ids"] = value
     return content
 
 
@@ -71,8 +71,8 @@ def labelled(value: Any) -> dict[str, Any]:
         ('{"images": [', "is cut off at line 1, column 13"),
         (whole(categories=[{"id": 1, "name": "x"}]), "annotation id 3 has unknown category_id 2"),
         (whole(categories=[{"id": 1, "name": "x"}, {"id": 2, "name": "x"}]), "category name 'x' occurs more than once"),
-        (labelled([1, 9]), "image 7 has unknown category id 9 in labelled_category_ids"),
-        (labelled("all"), "image id 7: 'labelled_category_ids' must be a list of category ids, not the text 'all'"),
+        (labeled([1, 9]), "image 7 has unknown category id 9 in labeled_category_ids"),
+        (labeled("all"), "image id 7: 'labeled_category_ids' must be a list of category ids, not the text 'all'"),
         (json.dumps(whole(categories=[{"id": n, "name": str(n), "mean": float("nan")} for n in (1, 2)])), "NaN or"),
         (whole(licenses=[{"id": "CC"}]), "a license has no whole number as id: {'id': 'CC'}"),
         (whole(licenses=[{"id": 2**63}]), "a license has no whole number as id: {'id': 9223372036854775808}"),

@@ -124,7 +124,7 @@ def test_locations_near_the_middle_learn_the_smallest_object_of_their_level() ->
     assert (coarse == BACKGROUND).all()
 
 
-def test_without_centre_sampling_all_that_lie_inside_learn() -> None:
+def test_without_center_sampling_all_that_lie_inside_learn() -> None:
     fine, _, _ = assigned(fcos(radius=None), truth([[8.0, 8, 40, 40]]))
     assert (fine == 0).nonzero().tolist() == [[y, x] for y in range(1, 5) for x in range(1, 5)]
 

@@ -18,7 +18,7 @@ from tldet.models.backbones.torchvision_nets import TorchvisionBackbone
 from tldet.models.detector import build_detector
 from tldet.models.surgery.frozen_norms import FoldedConv2d, fold_frozen_norms
 from tldet.models.surgery.fuse import fuse
-from tldet.workflows.training.initial_weights import Source, start_weights
+from tldet.workflows.training.initial_weights import Source, initial_weights
 
 Spread = Callable[[nn.Module], None]
 
@@ -187,7 +187,7 @@ def test_a_network_of_one_size_stays_as_it_is(caplog: pytest.LogCaptureFixture) 
 
     with caplog.at_level(logging.WARNING, "tldet"):
         assert fold_frozen_norms(Fixed(nn.Conv2d(3, 3, 1))) == 0
-    assert "not folded: Fixed takes no small pictures (224 pixels only)" in caplog.text
+    assert "not folded: Fixed takes no small images (224 pixels only)" in caplog.text
 
 
 def test_prediction_leaves_what_is_folded(spread: Spread, caplog: pytest.LogCaptureFixture) -> None:
@@ -210,5 +210,5 @@ def test_prediction_leaves_what_is_folded(spread: Spread, caplog: pytest.LogCapt
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_run_starts_folded(resume: bool) -> None:
     model = build_detector(load("faster_rcnn_lite0", {"model.backbone.weights": None}).data["model"])
-    start_weights(model, Source(resume=resume))
+    initial_weights(model, Source(resume=resume))
     assert sum(isinstance(module, FoldedConv2d) for module in model.backbone.modules()) >= 40

@@ -90,7 +90,7 @@ def test_a_network_of_one_size_is_left_alone(caplog: pytest.LogCaptureFixture) -
     model = Detector(Fixed("plain"), nn.Identity(), nn.Identity()).eval()
     with caplog.at_level(logging.WARNING, "tldet"):
         assert norms(fuse(model)) == 1
-    assert "takes no small pictures (224 pixels only)" in caplog.text
+    assert "takes no small images (224 pixels only)" in caplog.text
 
 
 def test_a_training_model_is_left_alone() -> None:

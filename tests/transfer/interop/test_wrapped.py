@@ -18,7 +18,7 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn, fcos_resnet50_
 from tldet import checkpoint
 from tldet.cli.main import main
 from tldet.errors import CheckpointError, ConfigError
-from tldet.transfer.initial_weights import open_start
+from tldet.transfer.initial_weights import open_initial
 from tldet.transfer.interop.classes import BACKGROUND, read_names
 from tldet.transfer.interop.foreign import layout_in, read_foreign
 from tldet.transfer.interop.wrapped import detector_prefix
@@ -91,7 +91,7 @@ def test_a_detector_is_found_in_what_is_around_it(how: str, theirs: nn.Module, t
     assert all(torch.equal(foreign.state[name], one) for name, one in state.items())
     assert foreign.layout == layout_in(read_archive(tmp_path / "theirs.pth"))
     assert (foreign.layout.dialect, foreign.layout.case, foreign.layout.classes) == ("torchvision", "faster_rcnn", 3)
-    start = open_start(tmp_path / "theirs.pth")
+    start = open_initial(tmp_path / "theirs.pth")
     assert start is not None, "likewise as initial weights"
     assert len(start.weights()) == len(state)
 
@@ -120,7 +120,7 @@ def test_safetensors(theirs: nn.Module, tmp_path: Path, prefix: str, name: str) 
     save_file(state, tmp_path / name, {"format": "pt"})
     written = import_checkpoint(tmp_path / name, out=tmp_path / "ours.pt", classes=["a", "b", "c"])
     assert checkpoint.load(written)["meta"]["class_names"] == ["a", "b", "c"]
-    assert open_start(tmp_path / name) is not None
+    assert open_initial(tmp_path / name) is not None
 
 
 @pytest.mark.parametrize("content", [b"", b"\x10\0\0\0\0\0\0\0{", b"\xff" * 8 + b"{}", bytes(200)])
@@ -139,7 +139,7 @@ def test_a_backbone_s_weights_are_found_too(tmp_path: Path, prefix: str) -> None
     net = resnet18(weights=None)
     own = IntermediateLayerGetter(resnet18(weights=None), {"layer4": "0"})
     torch.save({"state_dict": {f"{prefix}{name}": one for name, one in net.state_dict().items()}}, tmp_path / "b.pth")
-    assert open_start(tmp_path / "b.pth") is None
+    assert open_initial(tmp_path / "b.pth") is None
     report = load_backbone_weights(own, str(tmp_path / "b.pth"))
     assert not report.new
     assert torch.equal(own.state_dict()["conv1.weight"], net.state_dict()["conv1.weight"])

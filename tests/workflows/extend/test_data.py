@@ -1,4 +1,4 @@
-"""What an extended detector learns from: labels of old and new pictures, ids, names; and what cannot be."""
+"""What an extended detector learns from: labels of old and new images, ids, names; and what cannot be."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ from tldet.workflows.extend.data import Given, Prepared, prepare
 OLD = {"cat": 1, "dog": 5}
 
 
-def write(folder: Path, name: str, categories: dict[str, int], pictures: list[list[str]], **keys: Any) -> Split:
-    """A JSON and its pictures, each with one object of the classes named; ``stated``: what it was labelled for."""
+def write(
+    folder: Path, name: str, categories: dict[str, int], classes_per_image: list[list[str]], **keys: Any
+) -> Split:
+    """A JSON and its images, each with one object of the classes named; ``stated``: what it was labeled for."""
     images, objects = [], []
-    stated = keys.get("stated", [None] * len(pictures))
-    for number, (names, labelled) in enumerate(zip(pictures, stated, strict=True), start=1):
+    stated = keys.get("stated", [None] * len(classes_per_image))
+    for number, (names, labeled) in enumerate(zip(classes_per_image, stated, strict=True), start=1):
         file = f"{name}_{number}.png"
         pixels = np.random.default_rng([*name.encode(), number]).integers(0, 255, (24, 32, 3), np.uint8)
         cv2.imwrite(str(folder / keys.get("file", file)), pixels)
         image = {"id": number, "file_name": keys.get("file", file), "width": 32, "height": 24}
-        images.append(image if labelled is None else {**image, "labelled_category_ids": labelled})
+        images.append(image if labeled is None else {**image, "labeled_category_ids": labeled})
         for place, one in enumerate(names):
             box = {"bbox": [4 * place, 2, 8, 9], "area": 72, "iscrowd": 0}
             objects.append({"id": len(objects) + 1, "image_id": number, "category_id": categories[one], **box})
@@ -45,10 +47,10 @@ def prepared(out: Path, new: Split, val: Split, match: MatchSettings | None = No
     return prepare(given, OLD, match or MatchSettings(), out / "out", iter)
 
 
-def labelled(split: Split, names: tuple[str, ...]) -> list[list[str]]:
-    """Names of the classes that each picture was labelled for."""
+def labeled(split: Split, names: tuple[str, ...]) -> list[list[str]]:
+    """Names of the classes that each image was labeled for."""
     index = AnnotationIndex.load(split.annotations, names)
-    rows = np.ones((len(index), len(names)), bool) if index.labelled is None else index.labelled
+    rows = np.ones((len(index), len(names)), bool) if index.labeled is None else index.labeled
     return [[name for name, there in zip(names, row, strict=True) if there] for row in rows.tolist()]
 
 
@@ -58,34 +60,34 @@ def test_classes_ids_and_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture
     replay = write(tmp_path, "replay", {"cat": 1, "dog": 2, "owl": 9}, [["cat", "dog"]])
     val = write(tmp_path, "val", {"owl": 1, "cat": 2, "dog": 3, "cow": 4}, [["owl", "cat", "dog", "cow"]])
     data = prepared(tmp_path, new, val, replay=replay)
-    assert (data.old, data.new, data.pictures) == (("cat", "dog"), ("bee", "owl"), 3)
+    assert (data.old, data.new, data.images) == (("cat", "dog"), ("bee", "owl"), 3)
     categories = {c["name"]: c["id"] for c in json.loads(data.train.annotations.read_bytes())["categories"]}
     assert {name: categories[name] for name in OLD} == OLD, "old classes keep their ids"
     assert categories["bee"] == 2
     assert categories["owl"] not in (1, 2, 5), "5 is the dog's"
     assert f"category 5 'owl' is {categories['owl']} 'owl' here" in caplog.text
     names = (*data.old, *data.new)
-    assert labelled(data.train, names) == [["bee", "owl"], ["bee", "owl"], ["cat", "dog"]]
-    assert "new.json: lists cat without an object: taken as not labelled there" in caplog.text
-    assert labelled(data.val, names) == [["cat", "dog", "owl"]]
+    assert labeled(data.train, names) == [["bee", "owl"], ["bee", "owl"], ["cat", "dog"]]
+    assert "new.json: lists cat without an object: taken as not labeled there" in caplog.text
+    assert labeled(data.val, names) == [["cat", "dog", "owl"]]
     index = AnnotationIndex.load(data.train.annotations, names)
     assert index.labels.tolist() == [3, 2, 3, 0, 1]
     assert len(set(index.image_ids.tolist())) == 3
     assert all((data.train.images / name).is_file() for name in index.file_names)
 
 
-def test_old_classes_in_the_new_data_are_labelled_there(tmp_path: Path) -> None:
+def test_old_classes_in_the_new_data_are_labeled_there(tmp_path: Path) -> None:
     new = write(tmp_path, "new", {"owl": 9, "cat": 3}, [["owl", "cat"], ["owl"], ["owl"]], stated=[None, [9], [3]])
     data = prepared(tmp_path, new, new)
-    assert labelled(data.train, (*data.old, *data.new)) == [["cat", "owl"], ["owl"], ["cat"]]
+    assert labeled(data.train, (*data.old, *data.new)) == [["cat", "owl"], ["owl"], ["cat"]]
 
 
-def test_a_picture_in_old_and_new_data_is_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_image_in_old_and_new_data_is_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     new = write(tmp_path, "new", {"owl": 9}, [["owl"]], file="same.png")
     replay = write(tmp_path, "replay", {"dog": 5}, [["dog"]], file="same.png")
     data = prepared(tmp_path, new, new, replay=replay)
-    assert data.pictures == 1
-    assert labelled(data.train, (*data.old, *data.new)) == [["dog", "owl"]]
+    assert data.images == 1
+    assert labeled(data.train, (*data.old, *data.new)) == [["dog", "owl"]]
     assert "1 image is both in train.json and in val.json: evaluated on training images" in caplog.text
 
 
@@ -95,18 +97,18 @@ def test_old_classes_are_measured_on_what_there_is(tmp_path: Path) -> None:
     old_val = write(tmp_path, "old", {"cat": 3}, [["cat"]])
     own = write(tmp_path, "own", OLD, [["cat"], ["dog"]])
     names = ("cat", "dog", "owl")
-    assert labelled(prepared(tmp_path, new, val).val, names) == [["owl"]]
-    assert labelled(prepared(tmp_path, new, val, old_val=old_val, own=own).val, names) == [["owl"], ["cat"]]
-    assert labelled(prepared(tmp_path, new, val, own=own).val, names) == [["owl"], ["cat", "dog"], ["cat", "dog"]]
+    assert labeled(prepared(tmp_path, new, val).val, names) == [["owl"]]
+    assert labeled(prepared(tmp_path, new, val, old_val=old_val, own=own).val, names) == [["owl"], ["cat"]]
+    assert labeled(prepared(tmp_path, new, val, own=own).val, names) == [["owl"], ["cat", "dog"], ["cat", "dog"]]
     whole = write(tmp_path, "whole", {"owl": 9, **OLD}, [["owl", "cat", "dog"]])
-    assert labelled(prepared(tmp_path, new, whole, own=own).val, names) == [["cat", "dog", "owl"]]
+    assert labeled(prepared(tmp_path, new, whole, own=own).val, names) == [["cat", "dog", "owl"]]
 
 
 def test_old_classes_of_other_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     new = write(tmp_path, "new", {"owl": 9, "Cat": 3, "puppy": 4}, [["owl", "Cat", "puppy"]])
     data = prepared(tmp_path, new, new, MatchSettings({"puppy": "dog"}, ("case",)))
     assert (data.old, data.new) == (("cat", "dog"), ("owl",))
-    assert labelled(data.train, (*data.old, *data.new)) == [["cat", "dog", "owl"]]
+    assert labeled(data.train, (*data.old, *data.new)) == [["cat", "dog", "owl"]]
     data = prepared(tmp_path, new, new)
     assert data.new == ("Cat", "puppy", "owl")
     assert "old classes but for their letter case (--fold-names case): Cat" in caplog.text
@@ -149,8 +151,8 @@ def test_a_new_class_without_objects(tmp_path: Path, caplog: pytest.LogCaptureFi
     new = write(tmp_path, "new", {"owl": 9, "bee": 3}, [["owl"]])
     data = prepared(tmp_path, new, new)
     assert data.new == ("bee", "owl")
-    assert "new classes without an object, which cannot be learnt: bee" in caplog.text
-    assert labelled(data.train, data.new) == [["owl"]]
+    assert "new classes without an object, which cannot be learned: bee" in caplog.text
+    assert labeled(data.train, data.new) == [["owl"]]
 
 
 def empty_new(folder: Path) -> dict[str, Split]:
@@ -165,7 +167,7 @@ def strange_replay(folder: Path) -> dict[str, Split]:
     return {"replay": write(folder, "replay", {"cat": 1, "cow": 2}, [["cat", "cow"]])}
 
 
-def missing_picture(folder: Path) -> dict[str, Split]:
+def missing_image(folder: Path) -> dict[str, Split]:
     new = write(folder, "new", {"owl": 9}, [["owl"]])
     (folder / "new_1.png").unlink()
     return {"new": new}
@@ -178,19 +180,19 @@ def test_images_that_are_skipped_may_be_missing(tmp_path: Path) -> None:
     data = prepare(Given(new, None, val, None, None), OLD, MatchSettings(), tmp_path / "out", missing=True)
     dataset = CocoDataset(str(data.train.annotations), str(data.train.images), on_bad_image="skip")
     dataset.check_images()
-    assert (data.pictures, len(dataset)) == (3, 2)
+    assert (data.images, len(dataset)) == (3, 2)
 
 
 @pytest.mark.parametrize(
     ("make", "error"),
     [
         (known_only, "new.json: has no class that the checkpoint does not know (cat, dog); `tldet finetune"),
-        (empty_new, "new.json: no object of its new classes (owl) is labelled: nothing to learn"),
+        (empty_new, "new.json: no object of its new classes (owl) is labeled: nothing to learn"),
         (
             strange_replay,
             "replay.json: class 'cow' of the replay images is neither a class of the checkpoint nor new (cat",
         ),
-        (missing_picture, "1 of 1 images of"),
+        (missing_image, "1 of 1 images of"),
     ],
 )
 def test_what_cannot_be(tmp_path: Path, make: Any, error: str) -> None:

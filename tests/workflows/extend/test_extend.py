@@ -36,8 +36,8 @@ def parts(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits without two, and these two alone."""
     folder = tmp_path_factory.mktemp("parts")
     truth = digits / "train" / "_annotations.coco.json"
-    write_base(truth, NEW, folder / "old.json", keep_pictures=True)
-    write_base(truth, OLD, folder / "new.json", keep_pictures=True)
+    write_base(truth, NEW, folder / "old.json", keep_images=True)
+    write_base(truth, OLD, folder / "new.json", keep_images=True)
     return folder
 
 

@@ -19,7 +19,7 @@ from tldet.workflows.fewshot.fewshot import fewshot
 from tldet.workflows.fewshot.plan import FewShot
 from tldet.workflows.fewshot.summary import Report
 from tldet.workflows.study.job import RUNS
-from tldet.workflows.study.plan import Wishes
+from tldet.workflows.study.plan import StudyConfig
 from tldet.workflows.test import test as measure
 
 LAST = ("head.box.cls_score.", "head.box.bbox_pred.")
@@ -31,14 +31,14 @@ SMALL = ("training.precision=fp32", "data.loader.batch_size=2", "model.head.roi.
 def experiment(data: Path, out: Path, seeds: tuple[int, ...] = (0,), **changed: Any) -> Report:
     base: dict[str, Any] = {"steps": 2, "cfg_options": SMALL}
     base = {key: changed.pop(key, value) for key, value in base.items()}
-    asked = FewShot(("4", "9"), shots=(1,), arms=("tfa",), steps=3, lr_factor=1.0)
-    return fewshot(Wishes(data, out, seeds=seeds, **base), replace(asked, **changed))
+    asked = FewShot(("4", "9"), shots=(1,), variants=("tfa",), steps=3, lr_factor=1.0)
+    return fewshot(StudyConfig(data, out, seeds=seeds, **base), replace(asked, **changed))
 
 
 @pytest.fixture(scope="module")
 def out(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fewshot") / "out"
-    experiment(digits, folder, arms=("tfa", "full"))
+    experiment(digits, folder, variants=("tfa", "full"))
     return folder
 
 
@@ -59,7 +59,7 @@ def test_the_base_training_knows_nothing_of_novel_classes(out: Path) -> None:
 def test_tfa_moves_the_last_layers_only_and_full_all_that_the_recipe_lets_learn(out: Path) -> None:
     base = checkpoint.load(out / RUNS / "base" / "best.pt")
     start = base.get("ema") or base["model"]
-    tfa, full = (weights(out / RUNS / f"{arm}_shots1_seed0") for arm in ("tfa", "full"))
+    tfa, full = (weights(out / RUNS / f"{variant}_shots1_seed0") for variant in ("tfa", "full"))
     assert tfa["head.box.cls_score.weight"].shape == (11, 512)
     assert "head.box.cls_score.bias" not in tfa
     shared = [name for name in tfa if not name.startswith(LAST) and not name.endswith("num_batches_tracked")]
@@ -74,7 +74,7 @@ def test_tfa_moves_the_last_layers_only_and_full_all_that_the_recipe_lets_learn(
 
 def test_the_numbers_are_those_of_the_last_checkpoint_on_the_test_split(out: Path, digits: Path) -> None:
     told = json.loads((out / "fewshot.json").read_text())
-    assert [(r["arm"], r["shots"], r["seed"]) for r in told["runs"]] == [("tfa", 1, 0), ("full", 1, 0)]
+    assert [(r["variant"], r["shots"], r["seed"]) for r in told["runs"]] == [("tfa", 1, 0), ("full", 1, 0)]
     folder = out / RUNS / "tfa_shots1_seed0"
     assert [p.name for p in folder.glob("*.pt")] == ["step_00000003.pt"]
     result = measure(folder / "step_00000003.pt", data=digits / "test/_annotations.coco.json", images=digits / "test")
@@ -100,10 +100,10 @@ def test_what_is_done_is_not_done_again_and_an_interrupted_run_goes_on(
 
     monkeypatch.setattr(Trainer, "_step", interrupted)
     with pytest.raises(KeyboardInterrupt, match="the same command continues"):
-        experiment(digits, out, arms=("tfa", "full"), seeds=(0, 1))
+        experiment(digits, out, variants=("tfa", "full"), seeds=(0, 1))
     assert steps == ["tfa_shots1_seed1"], "the base and seed 0 were done"
     monkeypatch.setattr(Trainer, "_step", step)
-    after = experiment(digits, out, arms=("tfa",), seeds=(0, 1))
+    after = experiment(digits, out, variants=("tfa",), seeds=(0, 1))
     assert after.runs[0] == before["runs"][0]
     assert after.settings()[0]["seeds"] == [0, 1]
     alone = tmp_path / "alone"

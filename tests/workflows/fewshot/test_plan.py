@@ -14,7 +14,7 @@ from tldet.data.index import AnnotationIndex
 from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.workflows.fewshot.plan import FewShot, prepare, shot_jobs
 from tldet.workflows.study.job import write_result
-from tldet.workflows.study.plan import Wishes
+from tldet.workflows.study.plan import StudyConfig
 
 
 def truth(path: Path, counts: dict[str, int]) -> Path:
@@ -26,29 +26,29 @@ def truth(path: Path, counts: dict[str, int]) -> Path:
     return path
 
 
-ASKED = FewShot(("c",), shots=(1, 3), arms=("tfa", "full"))
+ASKED = FewShot(("c",), shots=(1, 3), variants=("tfa", "full"))
 
 
 @pytest.fixture
-def wishes(tmp_path: Path) -> Wishes:
+def config(tmp_path: Path) -> StudyConfig:
     train = truth(tmp_path / "train.json", {"a": 9, "b": 3, "c": 5})
     val = truth(tmp_path / "val.json", {"a": 1, "b": 1, "c": 1})
-    return Wishes(None, tmp_path / "out", train=train, val=val, images=tmp_path, seeds=(0, 1))
+    return StudyConfig(None, tmp_path / "out", train=train, val=val, images=tmp_path, seeds=(0, 1))
 
 
-def test_a_run_for_each_arm_number_and_seed(wishes: Wishes, tmp_path: Path) -> None:
-    setup = prepare(wishes, replace(ASKED, shots=(1, 3, 1)))
+def test_a_run_for_each_variant_number_and_seed(config: StudyConfig, tmp_path: Path) -> None:
+    setup = prepare(config, replace(ASKED, shots=(1, 3, 1)))
     assert setup.base_classes == ("a", "b")
     (tmp_path / "base.pt").write_bytes(b"weights")
     jobs = shot_jobs(setup, tmp_path / "base.pt")
     assert [tuple(job.factors.values()) for job in jobs[:3]] == [("tfa", 1, 0), ("tfa", 1, 1), ("tfa", 3, 0)]
     assert len(jobs) == 8
     assert jobs[-1].folder.name == "full_shots3_seed1"
-    assert jobs[2].call["train"] == jobs[6].call["train"], "arms learn from the same shots"
+    assert jobs[2].call["train"] == jobs[6].call["train"], "variants learn from the same shots"
     assert np.bincount(AnnotationIndex.load(jobs[2].call["train"]).labels).tolist() == [3, 3, 3]
     paper = shot_jobs(replace(setup, asked=replace(ASKED, as_background=True)), tmp_path / "base.pt")
-    assert AnnotationIndex.load(jobs[2].call["train"]).labelled is not None
-    assert AnnotationIndex.load(paper[2].call["train"]).labelled is None
+    assert AnnotationIndex.load(jobs[2].call["train"]).labeled is not None
+    assert AnnotationIndex.load(paper[2].call["train"]).labeled is None
     (tmp_path / "base.pt").write_bytes(b"others")
     changed = shot_jobs(setup, tmp_path / "base.pt")
     write_result(jobs[0], {})
@@ -56,16 +56,16 @@ def test_a_run_for_each_arm_number_and_seed(wishes: Wishes, tmp_path: Path) -> N
         changed[0].result()
 
 
-def test_what_the_data_cannot_give(wishes: Wishes, tmp_path: Path) -> None:
+def test_what_the_data_cannot_give(config: StudyConfig, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.json: 4 shots of class 'b' asked for, but it has only 3 objects"):
-        prepare(wishes, replace(ASKED, shots=(1, 4)))
+        prepare(config, replace(ASKED, shots=(1, 4)))
     with pytest.raises(DataError, match="has no class 'd'"):
-        prepare(wishes, replace(ASKED, novel=("d",)))
+        prepare(config, replace(ASKED, novel=("d",)))
     few = truth(tmp_path / "few.json", {"a": 1, "b": 1, "c": 0})
     with pytest.raises(DataError, match=r"few\.json: has no object of novel class 'c'"):
-        prepare(replace(wishes, val=few), ASKED)
+        prepare(replace(config, val=few), ASKED)
     with pytest.raises(ConfigError, match=r"--seeds must be at least 0 and below 2\*\*63, not -1"):
-        prepare(replace(wishes, seeds=(0, -1)), ASKED)
+        prepare(replace(config, seeds=(0, -1)), ASKED)
 
 
 def test_the_advice_beside_a_test_split_works(tmp_path: Path) -> None:
@@ -74,31 +74,31 @@ def test_the_advice_beside_a_test_split_works(tmp_path: Path) -> None:
         (tmp_path / "data" / split).mkdir(parents=True)
         path = truth(tmp_path / "data" / split / "_annotations.coco.json", {"a": 9, "b": 3, "c": novel})
         (path.parent / "a.jpg").touch()
-    given = Wishes(tmp_path / "data", tmp_path / "out")
+    given = StudyConfig(tmp_path / "data", tmp_path / "out")
     val = tmp_path / "data" / "valid" / "_annotations.coco.json"
-    for wishes in (given, replace(given, val=val)):
+    for config in (given, replace(given, val=val)):
         with pytest.raises(
             DataError, match=r"test.*'c'.* runs are evaluated on the test split; .* --val without --data"
         ):
-            prepare(wishes, ASKED)
+            prepare(config, ASKED)
     train = tmp_path / "data" / "train" / "_annotations.coco.json"
-    assert prepare(Wishes(None, tmp_path / "new", train=train, val=val), ASKED).measured.annotations == val
+    assert prepare(StudyConfig(None, tmp_path / "new", train=train, val=val), ASKED).measured.annotations == val
 
 
 def test_a_base_class_that_cannot_be_measured_is_named(
-    wishes: Wishes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    config: StudyConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     few = truth(tmp_path / "few.json", {"a": 1, "b": 0, "c": 1})
-    prepare(replace(wishes, val=few), ASKED)
+    prepare(replace(config, val=few), ASKED)
     assert "few.json: has no object of b: not in the base AP" in caplog.text
 
 
-def test_a_folder_holds_one_experiment(wishes: Wishes, tmp_path: Path) -> None:
-    setup = prepare(wishes, ASKED)
+def test_a_folder_holds_one_experiment(config: StudyConfig, tmp_path: Path) -> None:
+    setup = prepare(config, ASKED)
     (tmp_path / "base.pt").write_bytes(b"weights")
     write_result(shot_jobs(setup, tmp_path / "base.pt")[0], {})
-    prepare(replace(wishes, seeds=(7,)), replace(ASKED, shots=(2,), arms=("fc",)))
+    prepare(replace(config, seeds=(7,)), replace(ASKED, shots=(2,), variants=("fc",)))
     with pytest.raises(TrainingError, match="other settings: novel was"):
-        prepare(wishes, replace(ASKED, novel=("b",)))
+        prepare(config, replace(ASKED, novel=("b",)))
     with pytest.raises(TrainingError, match="other settings: model was"):
-        prepare(replace(wishes, model="mask_rcnn_lite0"), ASKED)
+        prepare(replace(config, model="mask_rcnn_lite0"), ASKED)

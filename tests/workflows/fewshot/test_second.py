@@ -13,8 +13,8 @@ from tldet.config import load
 from tldet.errors import ConfigError
 from tldet.models.backbones import within
 from tldet.models.detector import build_detector
-from tldet.models.meta_tensors import hollow
-from tldet.workflows.fewshot.second import all_but, last_layers, second_config, set_arm
+from tldet.models.meta_tensors import without_storage
+from tldet.workflows.fewshot.second import all_but, last_layers, second_config, set_variant
 from tldet.workflows.study.job import Job
 
 
@@ -33,7 +33,7 @@ LEARNING = {
 
 @pytest.mark.parametrize("name", LEARNING)
 def test_only_the_last_layers_learn(name: str) -> None:
-    detector = hollow(lambda: build_detector(recipe(name)["model"]))
+    detector = without_storage(lambda: build_detector(recipe(name)["model"]))
     frozen = all_but(detector, last_layers(detector))
     assert {"backbone", "neck"} <= set(frozen)
     assert len(frozen) == len(set(frozen)) < 20
@@ -42,28 +42,28 @@ def test_only_the_last_layers_learn(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arm", "cosine", "frozen"), [("tfa", "fixed", True), ("fc", None, True), ("full", None, False)]
+    ("variant", "cosine", "frozen"), [("tfa", "fixed", True), ("fc", None, True), ("full", None, False)]
 )
-def test_the_arms(arm: str, cosine: str | None, frozen: bool) -> None:
+def test_the_variants(variant: str, cosine: str | None, frozen: bool) -> None:
     config = recipe("faster_rcnn_lite0")
-    set_arm(config, arm)
+    set_variant(config, variant)
     assert config["model"]["head"]["roi"].get("cosine") == cosine
     assert config.get("freeze") == ({"layers": ["backbone", "neck", "head.rpn", "head.box.fcs"]} if frozen else None)
 
 
 def test_a_one_stage_detector_has_no_cosine_classifier() -> None:
-    with pytest.raises(ConfigError, match=r"--arms tfa: needs a two-stage detector .*, not RetinaNetHead"):
-        set_arm(recipe("retinanet_lite0"), "tfa")
-    set_arm(recipe("retinanet_lite0"), "full")
+    with pytest.raises(ConfigError, match=r"--variants tfa: needs a two-stage detector .*, not RetinaNetHead"):
+        set_variant(recipe("retinanet_lite0"), "tfa")
+    set_variant(recipe("retinanet_lite0"), "full")
 
 
 def test_a_cosine_classifier_is_not_fine_tuned_as_a_plain_one() -> None:
     config = recipe("faster_rcnn_lite0")
     config["model"]["head"]["roi"]["cosine"] = "fixed"
-    set_arm(copy.deepcopy(config), "tfa")
-    for arm in ("fc", "full"):
-        with pytest.raises(ConfigError, match=f"--arms {arm}: needs a linear classifier"):
-            set_arm(copy.deepcopy(config), arm)
+    set_variant(copy.deepcopy(config), "tfa")
+    for variant in ("fc", "full"):
+        with pytest.raises(ConfigError, match=f"--variants {variant}: needs a linear classifier"):
+            set_variant(copy.deepcopy(config), variant)
 
 
 def test_the_config_is_the_base_run_s_but_for_what_few_shots_need(tmp_path: Path) -> None:
@@ -93,12 +93,12 @@ def test_the_config_is_the_base_run_s_but_for_what_few_shots_need(tmp_path: Path
     image = {"id": 1, "file_name": "a.jpg", "width": 5, "height": 5}
     shots.write_text(json.dumps({"images": [image], "categories": categories, "annotations": []}))
     job = Job(
-        factors={"arm": "full", "shots": 10, "seed": 5},
+        factors={"variant": "full", "shots": 10, "seed": 5},
         folder=tmp_path,
         call={"train": str(shots), "images": "/d/train", "lr_factor": 0.1},
         length={"steps": 100},
         val=("/d/test.json", "/d/test"),
-        pictures=20,
+        images=20,
         data={},
     )
     made = second_config(base, job)

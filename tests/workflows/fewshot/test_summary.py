@@ -35,9 +35,9 @@ def numbers(base: float, novel: float) -> dict[str, float]:
 REPORT = Report(
     numbers(0.6, -1.0),
     [
-        {"arm": "tfa", "shots": 1, "seed": 0, **numbers(0.5, 0.1)},
-        {"arm": "tfa", "shots": 1, "seed": 4, **numbers(0.4, 0.2)},
-        {"arm": "full", "shots": 1, "seed": 0, **numbers(0.2, 0.15)},
+        {"variant": "tfa", "shots": 1, "seed": 0, **numbers(0.5, 0.1)},
+        {"variant": "tfa", "shots": 1, "seed": 4, **numbers(0.4, 0.2)},
+        {"variant": "full", "shots": 1, "seed": 0, **numbers(0.2, 0.15)},
     ],
 )
 
@@ -51,7 +51,7 @@ def test_base_and_novel_classes_are_averaged_apart() -> None:
 
 def test_runs_that_differ_by_their_seed_are_one_entry() -> None:
     first, second = REPORT.settings()
-    assert (first["arm"], first["shots"], first["seeds"]) == ("tfa", 1, [0, 4])
+    assert (first["variant"], first["shots"], first["seeds"]) == ("tfa", 1, [0, 4])
     assert first["base_AP"].interval.mean == pytest.approx(0.45)
     assert first["novel_AP"].deviation == pytest.approx(math.sqrt(0.005))
     assert first["novel_AP50"].interval.mean == pytest.approx(0.3)
@@ -60,7 +60,7 @@ def test_runs_that_differ_by_their_seed_are_one_entry() -> None:
 
 def test_the_json_holds_every_run_and_the_table_every_setting() -> None:
     whole = json.loads(json.dumps(REPORT.to_dict()))
-    assert [(r["arm"], r["seed"], r["novel_AP"]) for r in whole["runs"]] == [
+    assert [(r["variant"], r["seed"], r["novel_AP"]) for r in whole["runs"]] == [
         ("tfa", 0, 0.1),
         ("tfa", 4, 0.2),
         ("full", 0, 0.15),

@@ -24,11 +24,11 @@ Coco = dict[str, Any]
 
 
 def only(whole: Coco, classes: list[str], images: list[Any], ids: dict[str, int] | None = None) -> Coco:
-    """The given classes of the given pictures of a COCO JSON, under other category ids."""
+    """The given classes of the given images of a COCO JSON, under other category ids."""
     kept = [record for record in whole["categories"] if record["name"] in classes]
     new = {record["id"]: (ids or {}).get(record["name"], record["id"]) for record in kept}
-    pictures = {image["id"] for image in images}
-    objects = [a for a in whole["annotations"] if a["category_id"] in new and a["image_id"] in pictures]
+    ids_of_images = {image["id"] for image in images}
+    objects = [a for a in whole["annotations"] if a["category_id"] in new and a["image_id"] in ids_of_images]
     return {
         "images": images,
         "annotations": [{**a, "category_id": new[a["category_id"]]} for a in objects],
@@ -42,8 +42,8 @@ def save(path: Path, content: Coco) -> Path:
     return path
 
 
-def by_picture(content: Coco, folder: Path) -> Counter[Any]:
-    """Objects as (picture, class name, box), however they are numbered."""
+def by_image(content: Coco, folder: Path) -> Counter[Any]:
+    """Objects as (image, class name, box), however they are numbered."""
     files = {i["id"]: (folder / i["file_name"]).resolve().name for i in content["images"]}
     names = {c["id"]: c["name"] for c in content["categories"]}
     return Counter((files[a["image_id"]], names[a["category_id"]], tuple(a["bbox"])) for a in content["annotations"])
@@ -51,7 +51,7 @@ def by_picture(content: Coco, folder: Path) -> Counter[Any]:
 
 @pytest.fixture
 def bccd(shared: Path, tmp_path: Path) -> tuple[Path, Path, Path]:
-    """Blood cells as two teams would have them: red cells of pictures 0-119, white ones of 100-204; 20 are shared."""
+    """Blood cells as two teams would have them: red cells of images 0-119, white ones of 100-204; 20 are shared."""
     folder = shared / "data" / "bccd"
     whole = json.loads((folder / "coco" / "train.json").read_text())
     red = save(tmp_path / "red.json", only(whole, ["RBC", "Platelets"], whole["images"][:120]))
@@ -65,19 +65,19 @@ def test_blood_cells_of_two_teams(bccd: tuple[Path, Path, Path], tmp_path: Path)
     report = merge([red, white], out=tmp_path / "out", images=[images])
     merged = json.loads((tmp_path / "out" / "train.json").read_text())
     before = [json.loads(path.read_text()) for path in (red, white)]
-    assert (len(merged["images"]), report.parts[0].united_pictures) == (205, 20)
+    assert (len(merged["images"]), report.parts[0].united_images) == (205, 20)
     assert sum(len(one["annotations"]) for one in before) == len(merged["annotations"]) + report.parts[0].twins
-    expected = by_picture(before[0], images) | by_picture(before[1], images)
-    assert by_picture(merged, tmp_path / "out") == expected
-    twins = by_picture(before[0], images) & by_picture(before[1], images)
+    expected = by_image(before[0], images) | by_image(before[1], images)
+    assert by_image(merged, tmp_path / "out") == expected
+    twins = by_image(before[0], images) & by_image(before[1], images)
     assert report.parts[0].twins == twins.total() > 0
     assert [c["name"] for c in merged["categories"]] == ["RBC", "WBC", "Platelets"]
-    assert Counter(tuple(i.get("labelled_category_ids", ["all"])) for i in merged["images"]) == {
+    assert Counter(tuple(i.get("labeled_category_ids", ["all"])) for i in merged["images"]) == {
         (1, 3): 100,
         ("all",): 20,
         (2, 3): 85,
     }
-    assert [(r.name, r.labelled_pictures) for r in report.classes] == [("RBC", 120), ("WBC", 105), ("Platelets", 205)]
+    assert [(r.name, r.labeled_images) for r in report.classes] == [("RBC", 120), ("WBC", 105), ("Platelets", 205)]
     assert sum(r.objects for r in report.classes) == len(merged["annotations"])
     assert {(c.old_id, c.old_name, c.new_id) for c in report.changed_categories} == {(1, "WBC", 2), (2, "Platelets", 3)}
     assert json.loads((tmp_path / "out" / "merge_report.json").read_text())["parts"][0]["twins"] == twins.total()
@@ -96,7 +96,7 @@ def test_tools_of_the_field_read_it(bccd: tuple[Path, Path, Path], tmp_path: Pat
 
 
 def test_masks_and_crowds_go_over(shared: Path, tmp_path: Path) -> None:
-    """COCO cut in two by class, the even category ids and the odd ones on the same pictures: merged it is itself."""
+    """COCO cut in two by class, the even category ids and the odd ones on the same images: merged it is itself."""
     folder = shared / "data" / "coco_mini"
     whole = json.loads((folder / "annotations" / "instances_val2017.json").read_text())
     names = [record["name"] for record in whole["categories"]]
@@ -106,13 +106,13 @@ def test_masks_and_crowds_go_over(shared: Path, tmp_path: Path) -> None:
     by_id = {a["id"]: a for a in merged["annotations"]}
     assert by_id == {a["id"]: a for a in whole["annotations"]}
     assert merged["categories"] == whole["categories"]
-    assert not any("labelled_category_ids" in image for image in merged["images"])
+    assert not any("labeled_category_ids" in image for image in merged["images"])
     assert (report.parts[0].twins, report.changed_categories) == (0, ())
 
 
 @pytest.fixture
 def twin(digits: Path, tmp_path: Path) -> Path:
-    """A folder with copies of the digits' train pictures, every other digit labelled."""
+    """A folder with copies of the digits' train images, every other digit labeled."""
     for part in ("train", "valid"):
         shutil.copytree(digits / part, tmp_path / "twin" / part)
         path = tmp_path / "twin" / part / "_annotations.coco.json"
@@ -125,15 +125,15 @@ def test_parts_of_folders_stay_apart_and_copies_are_one(digits: Path, twin: Path
     report = merge([twin, digits], out=tmp_path / "out", copy=True)
     layout = find_layout(tmp_path / "out")
     counts = {"train": (layout.train, 16), "val": (layout.val, 6), "test": (layout.test, 6)}
-    for part, (split, pictures) in counts.items():
+    for part, (split, images) in counts.items():
         assert split is not None
         merged, before = json.loads(split.annotations.read_text()), "valid" if part == "val" else part
         whole = json.loads((digits / before / "_annotations.coco.json").read_text())
-        assert len(merged["images"]) == pictures == len(list((tmp_path / "out" / "images" / part).glob("*/*")))
-        assert by_picture(merged, tmp_path / "out") == by_picture(whole, digits / before)
+        assert len(merged["images"]) == images == len(list((tmp_path / "out" / "images" / part).glob("*/*")))
+        assert by_image(merged, tmp_path / "out") == by_image(whole, digits / before)
         assert {c["name"]: c["id"] for c in merged["categories"]} == {c["name"]: c["id"] for c in whole["categories"]}
     rows = {row.part: row for row in report.parts}
-    assert [rows[part].united_pictures for part in ("train", "val", "test")] == [16, 6, 0]
+    assert [rows[part].united_images for part in ("train", "val", "test")] == [16, 6, 0]
     total = sum(row.objects for row in report.inputs)
     assert total == sum(row.objects + row.twins for row in report.parts)
     shutil.rmtree(twin)
@@ -141,8 +141,8 @@ def test_parts_of_folders_stay_apart_and_copies_are_one(digits: Path, twin: Path
     assert all((layout.train.images / name).is_file() for name in index.file_names)
 
 
-def test_pictures_trained_and_measured_on_are_said(digits: Path, twin: Path, tmp_path: Path) -> None:
-    """Its valid part goes to train as a JSON of its own: six pictures of val are trained on."""
+def test_images_trained_and_measured_on_are_said(digits: Path, twin: Path, tmp_path: Path) -> None:
+    """Its valid part goes to train as a JSON of its own: six images of val are trained on."""
     inputs = [digits, twin / "valid" / "_annotations.coco.json"]
     report = merge(inputs, out=tmp_path / "out")
     assert report.notes[-1] == "6 images are both in train.json and in val.json: evaluated on training images"
@@ -157,7 +157,7 @@ def test_everything_odd_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture
     red["categories"] = [{"id": 0, "name": "cell"}]
     white = json.loads(json.dumps(red))
     white["categories"] = [{"id": 0, "name": "Cells", "supercategory": "x"}, {"id": 1, "name": "ring"}]
-    white["images"][1] |= {"labelled_category_ids": [1], "taken": "noon"}
+    white["images"][1] |= {"labeled_category_ids": [1], "taken": "noon"}
     white["annotations"].append({**box, "image_id": 1, "category_id": 0})
     white["videos"] = []
     paths = [save(tmp_path / f"{name}.json", one) for name, one in (("red", red), ("white", white))]
@@ -165,7 +165,7 @@ def test_everything_odd_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture
         report = merge(paths, out=tmp_path / "out")
     assert report.notes == (
         "classes 'cell' and 'Cells' are kept apart; if they are one, say so with --aliases",
-        f"{paths[1]} lists ring without an object: its pictures count as free of them",
+        f"{paths[1]} lists ring without an object: its images count as free of them",
         f"{paths[1]}: 1 annotation with the id of an earlier one: renumbered (annotation 1)",
         f"{paths[1]}: videos not carried over",
         "train.json: 2 images are in several inputs and kept once",
@@ -226,7 +226,7 @@ def test_what_is_wrong_is_one_line(
     save(valid, whole)
     line = said(capsys, digits, valid, *out)
     assert f"{valid} says 127 x 96 for image" in line
-    assert "which is the same picture; correct one of them" in line
+    assert "which is the same image; correct one of them" in line
 
 
 def test_an_earlier_merge_is_spared(
@@ -245,14 +245,14 @@ def test_stopping_says_what_to_do(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tldet.workflows.merge.merge.copy_picture", stop)
+    monkeypatch.setattr("tldet.workflows.merge.merge.copy_image", stop)
     assert main(["merge", str(digits), str(twin), "--out", str(tmp_path / "out"), "--copy"]) == 130
     assert f"interrupted; remove {tmp_path / 'out'}" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_as_large_as_coco(tmp_path: Path) -> None:
-    """Two data sets of 118,287 pictures (a tenth of them shared) and 860,000 objects each need less than 3.5 GB."""
+    """Two data sets of 118,287 images (a tenth of them shared) and 860,000 objects each need less than 3.5 GB."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         write_annotations(tmp_path / name / "train.json", PICTURES)
@@ -262,12 +262,12 @@ def test_as_large_as_coco(tmp_path: Path) -> None:
     code = (
         "import json, sys; from tldet.workflows.merge.merge import merge; from benchmarks.child import peak_mb;"
         "part = merge(sys.argv[1:3], out=sys.argv[3]).parts[0];"
-        "print(json.dumps([part.pictures, part.united_pictures, part.objects + part.twins, peak_mb()]))"
+        "print(json.dumps([part.images, part.united_images, part.objects + part.twins, peak_mb()]))"
     )
     command = [sys.executable, "-c", code, *(str(tmp_path / name / "train.json") for name in ("a", "b"))]
     done = subprocess.run([*command, str(tmp_path / "out")], capture_output=True, text=True, check=True)
-    pictures, united, objects, peak = json.loads(done.stdout.splitlines()[-1])
-    assert (pictures, united) == (2 * PICTURES - PICTURES // 10, PICTURES // 10)
+    images, united, objects, peak = json.loads(done.stdout.splitlines()[-1])
+    assert (images, united) == (2 * PICTURES - PICTURES // 10, PICTURES // 10)
     assert objects == 2 * len(AnnotationIndex.load(tmp_path / "a" / "train.json").labels)
     assert peak < 3500
 

@@ -18,18 +18,18 @@ MakeJob = Callable[..., Job]
 def make_job(tmp_path: Path) -> MakeJob:
     """A job in the study of the test's folder."""
 
-    def make(arm: str = "a", seed: int = 0, fraction: float = 1.0, **more: Any) -> Job:
-        factors = {"arm": arm, "fraction": fraction, "seed": seed}
+    def make(variant: str = "a", seed: int = 0, fraction: float = 1.0, **more: Any) -> Job:
+        factors = {"variant": variant, "fraction": fraction, "seed": seed}
         folder = tmp_path / RUNS / folder_name(factors)
-        pictures = round(200 * fraction)
+        images = round(200 * fraction)
         usual: dict[str, Any] = {"call": {"options": ["x=1"]}, "length": {"minutes": 3.0}, "val": ("v.json", "v")}
-        return Job(factors, folder, pictures=pictures, data={"train": "hash"}, **{**usual, **more})
+        return Job(factors, folder, images=images, data={"train": "hash"}, **{**usual, **more})
 
     return make
 
 
 def pretend(job: Job, steps: int = 100, ap: float = 0.5, seconds: float = 60.0) -> dict[str, Any]:
-    """Leave the result of a run that took so many steps, or those that its arm takes."""
+    """Leave the result of a run that took so many steps, or those that its variant takes."""
     seed = int(job.factors["seed"])
     drawn = ap + np.random.default_rng(seed).normal(0, 0.01, 200)
     numbers = {"AP": ap, "AP50": min(1.0, ap + 0.3)}

@@ -24,7 +24,7 @@ def test_names(make_job: Any) -> None:
     job = make_job("convnext/tiny", 3, 0.25)
     assert job.name == "convnext/tiny, fraction 0.25, seed 3"
     assert job.folder.name == "convnext-tiny_fraction0.25_seed3"
-    assert folder_name({"arm": "a", "shots": 5}) == "a_shots5"
+    assert folder_name({"variant": "a", "shots": 5}) == "a_shots5"
 
 
 def test_a_result_is_found_again_and_says_what_it_is(make_job: Any) -> None:
@@ -32,7 +32,7 @@ def test_a_result_is_found_again_and_says_what_it_is(make_job: Any) -> None:
     assert job.result() is None
     pretend(replace(job, steps=70))
     found = job.result()
-    assert (found["arm"], found["seed"], found["pictures"], found["steps"]) == ("a", 4, 200, 70)
+    assert (found["variant"], found["seed"], found["images"], found["steps"]) == ("a", 4, 200, 70)
     assert not list(job.folder.glob(".*")), "nothing half-written is left"
 
 
@@ -92,7 +92,7 @@ def test_the_folder_of_a_study(make_job: Any, tmp_path: Path) -> None:
 
 def test_folder_names_are_exact() -> None:
     def name(**factors: Any) -> str:
-        return folder_name({"arm": "a", **factors})
+        return folder_name({"variant": "a", **factors})
 
     assert name(fraction=1.0, seed=0) == "a_fraction1_seed0"
     assert name(fraction=0.1, seed=20240101) == "a_fraction0.1_seed20240101"
@@ -101,8 +101,8 @@ def test_folder_names_are_exact() -> None:
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
-    def job(arm: str) -> Job:
-        factors: dict[str, Any] = {"arm": arm, "seed": 0}
+    def job(variant: str) -> Job:
+        factors: dict[str, Any] = {"variant": variant, "seed": 0}
         return Job(factors, tmp_path / folder_name(factors), {}, {"steps": 1}, ("a", "b"), 1, {})
 
     Matrix([job("a-b"), job("a-c")])
@@ -121,7 +121,7 @@ def test_intervals_leave_out_skipped_images(tmp_path: Path) -> None:
     val.write_text(json.dumps(content), encoding="utf-8")
     found = [{"image_id": i, "category_id": 1, "bbox": box["bbox"], "score": 0.9} for i in range(2)]
     call = {"on_bad_image": "skip"}
-    job = Job({"arm": "a", "seed": 0}, tmp_path / "run", call, {"steps": 1}, (str(val), str(tmp_path)), 1, {})
+    job = Job({"variant": "a", "seed": 0}, tmp_path / "run", call, {"steps": 1}, (str(val), str(tmp_path)), 1, {})
     job.folder.mkdir()
     (job.folder / DETECTIONS_NAME).write_text(json.dumps(found), encoding="utf-8")
     drawn = up_to_date(job, write_result(job, {"steps": 1, "type": "bbox", "resampled_ap": [0.0]}))["resampled_ap"]
@@ -132,7 +132,7 @@ def test_intervals_leave_out_skipped_images(tmp_path: Path) -> None:
 def test_intervals_of_an_older_version_are_computed_again(tmp_path: Path, partial: bool) -> None:
     images = [{"id": i, "width": 99, "height": 99, "file_name": f"{i}"} for i in range(4)]
     if partial:
-        images[1]["labelled_category_ids"] = [2]
+        images[1]["labeled_category_ids"] = [2]
     box = {"category_id": 1, "bbox": [5, 5, 20, 20], "area": 400, "iscrowd": 0}
     truth = {
         "images": images,
@@ -142,7 +142,7 @@ def test_intervals_of_an_older_version_are_computed_again(tmp_path: Path, partia
     found = [{"image_id": i, "category_id": 1, "bbox": box["bbox"], "score": 0.9 - i / 10} for i in (1, 0, 2)]
     val = tmp_path / "val.json"
     val.write_text(json.dumps(truth), encoding="utf-8")
-    job = Job({"arm": "a", "seed": 0}, tmp_path / "run", {}, {"steps": 1}, (str(val), "b"), 1, {})
+    job = Job({"variant": "a", "seed": 0}, tmp_path / "run", {}, {"steps": 1}, (str(val), "b"), 1, {})
     job.folder.mkdir()
     (job.folder / DETECTIONS_NAME).write_text(json.dumps(found), encoding="utf-8")
     stored = write_result(job, {"steps": 1, "type": "bbox", "resampled_ap": [0.0] * 200})

@@ -17,32 +17,32 @@ from .conftest import pretend
 
 
 class Runner:
-    """Counts what it is asked to run; the first run of an arm measures the arm's steps."""
+    """Counts what it is asked to run; the first run of a variant measures the variant's steps."""
 
     def __init__(self) -> None:
         self.asked: list[Job] = []
 
     def __call__(self, job: Job) -> dict[str, Any]:
         self.asked.append(job)
-        return pretend(job, {"a": 100, "b": 40}[job.arm] + 7 * len(self.asked))
+        return pretend(job, {"a": 100, "b": 40}[job.variant] + 7 * len(self.asked))
 
 
 def grid(make_job: Any, seeds: int = 3, **more: Any) -> list[Job]:
-    return [make_job(arm, seed, **more) for seed in range(seeds) for arm in ("a", "b")]
+    return [make_job(variant, seed, **more) for seed in range(seeds) for variant in ("a", "b")]
 
 
-def test_minutes_become_steps_once_an_arm(make_job: Any) -> None:
+def test_minutes_become_steps_once_a_variant(make_job: Any) -> None:
     runner = Runner()
     results = run_here(Matrix(grid(make_job)), runner)
     assert [job.steps for job in runner.asked] == [None, None, 107, 54, 107, 54]
     assert [result["steps"] for result in results] == [107, 54] * 3
 
 
-def test_an_arm_whose_first_steps_are_cheap_takes_anothers_number(make_job: Any) -> None:
+def test_a_variant_whose_first_steps_are_cheap_takes_anothers_number(make_job: Any) -> None:
     runner = Runner()
-    jobs = [replace(job, pace="b") if job.arm == "a" else job for job in grid(make_job, 2)]
+    jobs = [replace(job, pace="b") if job.variant == "a" else job for job in grid(make_job, 2)]
     run_here(Matrix(jobs), runner)
-    assert [(job.arm, job.steps) for job in runner.asked] == [("b", None), ("a", 47), ("a", 47), ("b", 47)]
+    assert [(job.variant, job.steps) for job in runner.asked] == [("b", None), ("a", 47), ("a", 47), ("b", 47)]
 
 
 def test_steps_and_epochs_are_the_same_for_all(make_job: Any) -> None:
@@ -85,11 +85,11 @@ def test_a_run_that_fails_is_named_and_the_others_stay(make_job: Any) -> None:
     runner = Runner()
 
     def fail(job: Job) -> dict[str, Any]:
-        if job.arm == "b":
+        if job.variant == "b":
             raise DataError("x.jpg: is broken")
         return runner(job)
 
-    with pytest.raises(DataError, match=r"^run b, fraction 1, seed 0: x.jpg: is broken \(once that is mended"):
+    with pytest.raises(DataError, match=r"^run b, fraction 1, seed 0: x.jpg: is broken \(once that is repaired"):
         run_here(Matrix(grid(make_job)), fail)
     run_here(Matrix(grid(make_job)), runner)
     assert [job.name[0] for job in runner.asked] == ["a", "b", "a", "b", "a", "b"]
@@ -140,7 +140,7 @@ class Beside:
                 if self.left:
                     return None
                 del owner.live[job.name]
-                return pretend(job, 100 if job.arm == "a" else 40)
+                return pretend(job, 100 if job.variant == "a" else 40)
 
             def ask_to_stop(self) -> None:
                 owner.stopped.append(f"ask {job.name}")
@@ -159,7 +159,7 @@ def test_several_at_a_time_once_the_steps_are_known(make_job: Any) -> None:
     results = run_beside(Matrix(grid(make_job)), beside.start, 4, wait=lambda: None)
     assert [result["steps"] for result in results] == [100, 40] * 3
     names = ["a, fraction 1, seed 0", "b, fraction 1, seed 0"]
-    assert beside.together[1] == names, "each arm's first run alone"
+    assert beside.together[1] == names, "each variant's first run alone"
     assert max(map(len, beside.together)) == 4
     assert sorted(set(beside.slots)) == [0, 1, 2, 3]
 

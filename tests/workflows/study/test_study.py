@@ -21,18 +21,18 @@ from tldet.evaluation.coco import evaluate_files
 from tldet.workflows.study.execute import DETECTIONS_NAME, execute
 from tldet.workflows.study.job import RESULT_NAME
 from tldet.workflows.study.job_queue import Matrix, run_beside
-from tldet.workflows.study.plan import Wishes, make_plan
+from tldet.workflows.study.plan import StudyConfig, make_plan
 from tldet.workflows.study.study import study_data, study_transfer
-from tldet.workflows.study.variants import transfer_arms
+from tldet.workflows.study.variants import transfer_variants
 from tldet.workflows.study.workers import Worker
 from tldet.workflows.training.finetune import finetune
 
 OPTIONS = ["training.precision=fp32", "data.loader.batch_size=2", "model.head.settings.score=0.001"]
 
 
-def wishes(digits: Path, out: Path, **more: Any) -> Wishes:
+def config(digits: Path, out: Path, **more: Any) -> StudyConfig:
     usual: dict[str, Any] = {"model": "retinanet_lite0", "steps": 3, "seeds": [0], "cfg_options": OPTIONS}
-    return Wishes(digits, out, **{**usual, **more})
+    return StudyConfig(digits, out, **{**usual, **more})
 
 
 def command(digits: Path, out: Path, *more: str) -> list[str]:
@@ -40,8 +40,8 @@ def command(digits: Path, out: Path, *more: str) -> list[str]:
 
 
 def test_a_plan_names_every_run_and_changes_only_what_differs(digits: Path, tmp_path: Path) -> None:
-    arms = transfer_arms(["scratch", "frozen"])
-    plan = make_plan("transfer", wishes(digits, tmp_path / "s", seeds=[0, 5]), arms, [0.6, 1.0])
+    variants = transfer_variants(["scratch", "frozen"])
+    plan = make_plan("transfer", config(digits, tmp_path / "s", seeds=[0, 5]), variants, [0.6, 1.0])
     assert [job.name for job in plan.jobs[:5]] == [
         "scratch, fraction 1, seed 0",
         "frozen, fraction 1, seed 0",
@@ -55,23 +55,26 @@ def test_a_plan_names_every_run_and_changes_only_what_differs(digits: Path, tmp_
     assert scratch.call["scratch"] is True
     named = [option for option in part.call["cfg_options"] if option.startswith("data.train.annotations=")]
     subset = AnnotationIndex.load(named[0].partition("=")[2])
-    assert len(subset) == part.pictures == 10
+    assert len(subset) == part.images == 10
     assert [job.data for job in plan.jobs] == [scratch.data] * 8
-    again = make_plan("transfer", wishes(digits, tmp_path / "s", seeds=[0, 5]), arms, [0.6, 1.0])
+    again = make_plan("transfer", config(digits, tmp_path / "s", seeds=[0, 5]), variants, [0.6, 1.0])
     assert [job.settings() for job in again.jobs] == [job.settings() for job in plan.jobs]
 
 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--arms", "scratch", "frosen"], "--arms frosen: no such arm; did you mean 'frozen'?"),
+        (["--variants", "scratch", "frosen"], "--variants frosen: no such variant; did you mean 'frozen'?"),
         (["--fractions", "0.1"], "leave class '"),
         (["--fractions", "1.5"], "--fractions must be above 0 and at most 1, not 1.5"),
         (["--fractions", "0.5", "0.5"], "--fractions: a value is given twice"),
-        (["--arms", "scratch", "gradual", "--minutes", "1"], "measured on arm 'finetuned': add that to --arms"),
+        (
+            ["--variants", "scratch", "gradual", "--minutes", "1"],
+            "measured on variant 'finetuned': add that to --variants",
+        ),
         (["--seeds", "-1"], "--seeds must be at least 0 and below 2**63, not -1"),
         (["--seeds", "0", str(2**63)], f"--seeds must be at least 0 and below 2**63, not {2**63}"),
-        (["--cfg-options", "optimizer.layer_decay=0.8"], "arm 'layer-decay' sets this key"),
+        (["--cfg-options", "optimizer.layer_decay=0.8"], "variant 'layer-decay' sets this key"),
     ],
 )
 def test_what_is_wrong_is_one_line(
@@ -98,15 +101,15 @@ def test_other_kinds_say_what_is_wrong(digits: Path, tmp_path: Path, capsys: pyt
 def test_nothing_to_measure_on(digits: Path, tmp_path: Path) -> None:
     truth = json.loads((digits / "valid" / "_annotations.coco.json").read_text())
     (tmp_path / "val.json").write_text(json.dumps({**truth, "annotations": []}))
-    empty = wishes(digits, tmp_path / "s", val=tmp_path / "val.json", images=digits / "valid")
+    empty = config(digits, tmp_path / "s", val=tmp_path / "val.json", images=digits / "valid")
     with pytest.raises(DataError, match=r"val.json: holds no object to measure on"):
-        make_plan("transfer", empty, transfer_arms(["scratch"]), [1.0])
+        make_plan("transfer", empty, transfer_variants(["scratch"]), [1.0])
 
 
 @pytest.mark.slow
 def test_a_study(digits: Path, tmp_path: Path) -> None:
     out = tmp_path / "s"
-    report = study_transfer(wishes(digits, out), ["scratch", "frozen"])
+    report = study_transfer(config(digits, out), ["scratch", "frozen"])
     assert [run["steps"] for run in report.runs] == [3, 3]
     assert "one seed: cannot tell" in report.lines[0]
     for run in json.loads((out / "results.json").read_text())["runs"]:
@@ -118,7 +121,7 @@ def test_a_study(digits: Path, tmp_path: Path) -> None:
     assert frozen["config"]["freeze"] == {"layers": ["backbone"]}
     before = {path: path.stat().st_mtime_ns for path in out.rglob(RESULT_NAME)}
     assert len(before) == 2
-    study_transfer(wishes(digits, out), ["scratch", "frozen"])
+    study_transfer(config(digits, out), ["scratch", "frozen"])
     assert {path: path.stat().st_mtime_ns for path in out.rglob(RESULT_NAME)} == before
 
 
@@ -126,16 +129,16 @@ def test_a_study(digits: Path, tmp_path: Path) -> None:
 def test_one_json_is_split_once_for_all_runs(digits: Path, tmp_path: Path) -> None:
     single = tmp_path / "data"
     shutil.copytree(digits / "train", single)
-    report = study_data(wishes(single, tmp_path / "s", seeds=[0, 1], steps=1), [1.0, 0.9])
-    assert {run["pictures"] for run in report.runs} == {13, 12}
+    report = study_data(config(single, tmp_path / "s", seeds=[0, 1], steps=1), [1.0, 0.9])
+    assert {run["images"] for run in report.runs} == {13, 12}
     vals = {run["settings"]["val"][0] for run in report.runs}
     assert vals == {str(tmp_path / "s" / "split" / "val.json")}
-    assert report.lines[0].startswith("no learning curve: 2 numbers of pictures")
+    assert report.lines[0].startswith("no learning curve: 2 numbers of images")
 
 
 @pytest.mark.slow
 def test_a_run_killed_before_its_result_goes_on(digits: Path, tmp_path: Path) -> None:
-    job = make_plan("transfer", wishes(digits, tmp_path / "s"), transfer_arms(["frozen"]), [1.0]).jobs[0]
+    job = make_plan("transfer", config(digits, tmp_path / "s"), transfer_variants(["frozen"]), [1.0]).jobs[0]
     job.keep()
     finetune(out=job.folder, steps=3, **job.call)
     log = (job.folder / "log.jsonl").read_bytes()
@@ -145,7 +148,7 @@ def test_a_run_killed_before_its_result_goes_on(digits: Path, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_a_study_that_is_stopped_goes_on_to_the_same_numbers(digits: Path, tmp_path: Path) -> None:
-    given = ["--arms", "finetuned", "scratch", "--steps", "8", "--seeds", "0", "--cfg-options", *OPTIONS]
+    given = ["--variants", "finetuned", "scratch", "--steps", "8", "--seeds", "0", "--cfg-options", *OPTIONS]
     options = [*given, "training.checkpoint_every=0.125"]
     assert main(command(digits, tmp_path / "whole", *options)) == 0
     process = subprocess.Popen(
@@ -166,17 +169,17 @@ def test_a_study_that_is_stopped_goes_on_to_the_same_numbers(digits: Path, tmp_p
 
 @pytest.mark.slow
 def test_runs_in_processes_of_their_own(digits: Path, tmp_path: Path) -> None:
-    plan = make_plan("transfer", wishes(digits, tmp_path / "s"), transfer_arms(["scratch", "frozen"]), [1.0])
+    plan = make_plan("transfer", config(digits, tmp_path / "s"), transfer_variants(["scratch", "frozen"]), [1.0])
     results = run_beside(Matrix(plan.jobs), lambda job, slot: Worker(job, str(slot)), 2)
-    assert [result["arm"] for result in results] == ["scratch", "frozen"]
-    here = make_plan("transfer", wishes(digits, tmp_path / "h"), transfer_arms(["frozen"]), [1.0]).jobs[0]
+    assert [result["variant"] for result in results] == ["scratch", "frozen"]
+    here = make_plan("transfer", config(digits, tmp_path / "h"), transfer_variants(["frozen"]), [1.0]).jobs[0]
     assert execute(here)["numbers"] == results[1]["numbers"]
     assert all("step 3/3" in path.read_text() for path in (tmp_path / "s").rglob("worker.log"))
 
 
 @pytest.mark.slow
 def test_what_a_process_could_not_do_is_one_line(digits: Path, tmp_path: Path) -> None:
-    broken = wishes(digits, tmp_path / "s", cfg_options=[*OPTIONS, "optimizer.lrr=1"])
-    plan = make_plan("transfer", broken, transfer_arms(["scratch"]), [1.0])
+    broken = config(digits, tmp_path / "s", cfg_options=[*OPTIONS, "optimizer.lrr=1"])
+    plan = make_plan("transfer", broken, transfer_variants(["scratch"]), [1.0])
     with pytest.raises(ConfigError, match=r"run scratch, fraction 1, seed 0: optimizer.lrr: unknown key"):
         run_beside(Matrix(plan.jobs), lambda job, slot: Worker(job, "0"), 1)

@@ -12,7 +12,7 @@ import pytest
 
 from tldet.data.images import read_image
 from tldet.workflows.study.report import PLOT_NAME, RESULTS_NAME, add_curve, make_report, write
-from tldet.workflows.study.summary import cells_of, compare, resolution, uneven
+from tldet.workflows.study.summary import compare, groups_of, resolution, uneven
 
 from .conftest import pretend
 
@@ -23,16 +23,16 @@ AP = {"scratch": (0.30, 0.31, 0.32), "finetuned": (0.56, 0.57, 0.58), "frozen": 
 @pytest.fixture
 def results(make_job: Any) -> Results:
     return [
-        pretend(make_job(arm, seed, fraction), ap=values[seed] * fraction**0.1)
+        pretend(make_job(variant, seed, fraction), ap=values[seed] * fraction**0.1)
         for fraction in (1.0, 0.5)
         for seed in (2, 0, 1)
-        for arm, values in AP.items()
+        for variant, values in AP.items()
     ]
 
 
 @pytest.fixture
 def truth(tmp_path: Path) -> Path:
-    """Thirteen pictures; on twelve of them an object, one of these a crowd."""
+    """Thirteen images; on twelve of them an object, one of these a crowd."""
     one = {"category_id": 1, "bbox": [0, 0, 9, 9], "area": 81}
     boxes = [{**one, "id": n, "image_id": n, "iscrowd": int(n == 3)} for n in range(12)]
     content = {"images": [{"id": n, "width": 20, "height": 20} for n in range(13)], "annotations": boxes}
@@ -42,53 +42,53 @@ def truth(tmp_path: Path) -> Path:
 
 
 def test_cells(results: Results) -> None:
-    cells = cells_of(results, 70)
-    assert [(cell.arm, cell.fraction) for cell in cells] == [(arm, f) for arm in AP for f in (0.5, 1.0)]
-    whole = cells[1]
-    assert (whole.values(), whole.pictures) == ([0.30, 0.31, 0.32], 200)
+    groups = groups_of(results, 70)
+    assert [(group.variant, group.fraction) for group in groups] == [(variant, f) for variant in AP for f in (0.5, 1.0)]
+    whole = groups[1]
+    assert (whole.values(), whole.images) == ([0.30, 0.31, 0.32], 200)
     assert whole.over_seeds.mean == pytest.approx(0.31)
     assert whole.over_seeds.high == pytest.approx(0.31 + 4.3026527 * 0.01 / np.sqrt(3))
     assert whole.samples().shape == (3, 200)
 
 
-def test_every_arm_is_compared_with_the_fine_tuned_one(results: Results) -> None:
-    compared = compare(cells_of(results, 70))
-    assert [(one.arm, one.reference, one.fraction) for one in compared] == [
-        (arm, "finetuned", f) for arm in ("scratch", "frozen") for f in (0.5, 1.0)
+def test_every_variant_is_compared_with_the_fine_tuned_one(results: Results) -> None:
+    compared = compare(groups_of(results, 70))
+    assert [(one.variant, one.reference, one.fraction) for one in compared] == [
+        (variant, "finetuned", f) for variant in ("scratch", "frozen") for f in (0.5, 1.0)
     ]
-    assert "100 % of the pictures: scratch - finetuned: -0.260 AP" in compared[1].text
+    assert "100 % of the images: scratch - finetuned: -0.260 AP" in compared[1].text
     assert compared[1].text.endswith("finetuned is better")
     assert "cannot tell" in compared[3].text
     assert [one.found.decided for one in compared] == [True, True, False, False]
 
 
 def test_only_seeds_that_both_have_are_compared(results: Results) -> None:
-    less = [r for r in results if r["arm"] == "finetuned" or r["seed"] != 1]
-    assert compare(cells_of(less, 70))[0].found.seeds.count == 2
-    apart = [r for r in results if (r["arm"] == "finetuned") == (r["seed"] == 1)]
-    assert compare(cells_of(apart, 70)) == []
+    less = [r for r in results if r["variant"] == "finetuned" or r["seed"] != 1]
+    assert compare(groups_of(less, 70))[0].found.seeds.count == 2
+    apart = [r for r in results if (r["variant"] == "finetuned") == (r["seed"] == 1)]
+    assert compare(groups_of(apart, 70)) == []
 
 
-def test_without_a_fine_tuned_arm_the_first_is_compared_with(results: Results) -> None:
-    others = [r for r in results if r["arm"] != "finetuned"]
-    assert {one.reference for one in compare(cells_of(others, 70))} == {"scratch"}
+def test_without_a_fine_tuned_variant_the_first_is_compared_with(results: Results) -> None:
+    others = [r for r in results if r["variant"] != "finetuned"]
+    assert {one.reference for one in compare(groups_of(others, 70))} == {"scratch"}
 
 
-def test_what_the_pictures_can_tell(results: Results) -> None:
-    lines = resolution(cells_of(results, 70), compare(cells_of(results, 70)), 72, 945)
+def test_what_the_images_can_tell(results: Results) -> None:
+    lines = resolution(groups_of(results, 70), compare(groups_of(results, 70)), 72, 945)
     assert lines[0].startswith("validation: 72 images, 945 objects; other images would move the AP of a run by")
     assert float(lines[0].split("about ")[1].split()[0]) == pytest.approx(1.96 * 0.01, rel=0.2)
     assert lines[2].startswith("4 comparisons")
-    assert len(resolution(cells_of(results, 70)[:1], [], 72, 945)) == 1
+    assert len(resolution(groups_of(results, 70)[:1], [], 72, 945)) == 1
 
 
 def test_a_busy_machine_is_named(make_job: Any) -> None:
     quiet = [pretend(make_job("a", seed), seconds=60 + 5 * seed) for seed in range(3)]
     busy = [pretend(make_job("b", seed), seconds=60 + 15 * seed) for seed in range(3)]
-    (line,) = uneven(cells_of(quiet + busy, 70))
+    (line,) = uneven(groups_of(quiet + busy, 70))
     assert "a step of b took 0.60 to 0.90 s" in line
     steps = [pretend(make_job("c", seed, length={"steps": 9}), seconds=60 + 15 * seed) for seed in range(3)]
-    assert uneven(cells_of(steps, 70)) == [], "a number of steps does not depend on it"
+    assert uneven(groups_of(steps, 70)) == [], "a number of steps does not depend on it"
 
 
 def test_what_is_written(results: Results, truth: Path, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_what_is_written(results: Results, truth: Path, tmp_path: Path) -> None:
     found = json.loads((tmp_path / "out" / RESULTS_NAME).read_text())
     assert len(found["runs"]) == 18
     assert set(found["runs"][0]) >= {
-        "arm",
+        "variant",
         "fraction",
         "seed",
         "steps",
@@ -129,22 +129,22 @@ def test_a_learning_curve(make_job: Any, truth: Path, tmp_path: Path) -> None:
 
 
 def test_too_few_fractions_carry_no_curve(results: Results, truth: Path) -> None:
-    report = make_report([r for r in results if r["arm"] == "finetuned"], truth)
+    report = make_report([r for r in results if r["variant"] == "finetuned"], truth)
     add_curve(report, [400])
     assert report.curve is None
-    assert report.lines[0].startswith("no learning curve: 2 numbers of pictures cannot carry a curve")
+    assert report.lines[0].startswith("no learning curve: 2 numbers of images cannot carry a curve")
 
 
-def test_too_few_pictures_to_measure_on_decide_nothing(results: Results) -> None:
-    """One picture drawn with replacement is always the same picture: that says nothing of other ones."""
-    cells = cells_of(results, 9)
-    assert all(cell.over_both.low is None for cell in cells)
-    assert not any(one.found.decided for one in compare(cells))
-    assert "unknown over pictures): cannot tell; needs more" in compare(cells)[0].text
-    (line,) = resolution(cells, compare(cells), 12, 945)
+def test_too_few_images_to_measure_on_decide_nothing(results: Results) -> None:
+    """One image drawn with replacement is always the same image: that says nothing of other ones."""
+    groups = groups_of(results, 9)
+    assert all(group.over_both.low is None for group in groups)
+    assert not any(one.found.decided for one in compare(groups))
+    assert "unknown over images): cannot tell; needs more" in compare(groups)[0].text
+    (line,) = resolution(groups, compare(groups), 12, 945)
     assert line.startswith("validation: 12 images, 9 with objects: too few to tell")
 
 
 def test_draws_without_an_object_do_not_count(results: Results) -> None:
     some = [{**one, "resampled_ap": [-1.0, *one["resampled_ap"][1:]]} for one in results]
-    assert all(cell.over_both.low > 0 for cell in cells_of(some, 70))
+    assert all(group.over_both.low > 0 for group in groups_of(some, 70))

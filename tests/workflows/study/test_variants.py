@@ -6,29 +6,36 @@ import pytest
 
 from tldet.config import load
 from tldet.errors import ConfigError
-from tldet.workflows.study.variants import ARMS, REFERENCE, backbone_arms, refuse_clash, refuse_same, transfer_arms
+from tldet.workflows.study.variants import (
+    ARMS,
+    REFERENCE,
+    backbone_variants,
+    refuse_conflict,
+    refuse_same,
+    transfer_variants,
+)
 
 
-def test_every_arm_differs_from_every_other() -> None:
+def test_every_variant_differs_from_every_other() -> None:
     assert REFERENCE in ARMS
-    assert len({repr(arm) for arm in ARMS.values()}) == len(ARMS)
-    assert list(transfer_arms(["frozen", "scratch"])) == ["frozen", "scratch"]
+    assert len({repr(variant) for variant in ARMS.values()}) == len(ARMS)
+    assert list(transfer_variants(["frozen", "scratch"])) == ["frozen", "scratch"]
 
 
 def test_wrong_names() -> None:
-    with pytest.raises(ConfigError, match=r"--arms frozn: no such arm; did you mean 'frozen'\?"):
-        transfer_arms(["scratch", "frozn"])
-    with pytest.raises(ConfigError, match="--arms: scratch is given twice"):
-        transfer_arms(["scratch", "scratch"])
+    with pytest.raises(ConfigError, match=r"--variants frozn: no such variant; did you mean 'frozen'\?"):
+        transfer_variants(["scratch", "frozn"])
+    with pytest.raises(ConfigError, match="--variants: scratch is given twice"):
+        transfer_variants(["scratch", "scratch"])
     with pytest.raises(ConfigError, match=r"backbone 'resnet_18': neither .* nearest: resnet18"):
-        backbone_arms(["resnet18", "resnet_18"], "retinanet_lite0")
-    assert backbone_arms(["resnet18"], "retinanet_lite0")["resnet18"].call == {"backbone": "resnet18"}
+        backbone_variants(["resnet18", "resnet_18"], "retinanet_lite0")
+    assert backbone_variants(["resnet18"], "retinanet_lite0")["resnet18"].call == {"backbone": "resnet18"}
 
 
-def test_an_option_for_all_does_not_undo_an_arm() -> None:
-    with pytest.raises(ConfigError, match=r"optimizer.layer_decay: arm 'layer-decay' sets this key"):
-        refuse_clash(ARMS, ["optimizer.layer_decay=1.0"])
-    refuse_clash(transfer_arms(["scratch", "finetuned"]), ["optimizer.layer_decay=1.0"])
+def test_an_option_for_all_does_not_undo_a_variant() -> None:
+    with pytest.raises(ConfigError, match=r"optimizer.layer_decay: variant 'layer-decay' sets this key"):
+        refuse_conflict(ARMS, ["optimizer.layer_decay=1.0"])
+    refuse_conflict(transfer_variants(["scratch", "finetuned"]), ["optimizer.layer_decay=1.0"])
 
 
 @pytest.mark.parametrize(
@@ -45,11 +52,11 @@ def test_an_option_for_all_does_not_undo_an_arm() -> None:
 )
 def test_what_every_run_has_of_its_own_is_refused(option: str) -> None:
     with pytest.raises(ConfigError, match="sets this key for each run"):
-        refuse_clash(transfer_arms(["finetuned"]), [option])
+        refuse_conflict(transfer_variants(["finetuned"]), [option])
 
 
 @pytest.mark.parametrize(
-    ("arm", "option"),
+    ("variant", "option"),
     [
         ("scratch", "model.backbone.weights='a.pt'"),
         ("scratch", "model.backbone={'type': 'TimmBackbone'}"),
@@ -61,19 +68,19 @@ def test_what_every_run_has_of_its_own_is_refused(option: str) -> None:
         ("layer-decay", "optimizer.backbone_lr=0.1"),
     ],
 )
-def test_what_an_arm_is_about_is_refused(arm: str, option: str) -> None:
-    with pytest.raises(ConfigError, match=f"arm '{arm}' sets this key"):
-        refuse_clash(transfer_arms([arm, "finetuned"]), [option])
+def test_what_a_variant_is_about_is_refused(variant: str, option: str) -> None:
+    with pytest.raises(ConfigError, match=f"variant '{variant}' sets this key"):
+        refuse_conflict(transfer_variants([variant, "finetuned"]), [option])
 
 
 def test_backbones_control_the_whole_backbone() -> None:
     for option in ("model.backbone.frozen_stages=1", "model={}", "model.weights='coco'"):
-        with pytest.raises(ConfigError, match="arm 'resnet18' sets this key"):
-            refuse_clash(backbone_arms(["resnet18"], "fcos_lite0"), [option])
+        with pytest.raises(ConfigError, match="variant 'resnet18' sets this key"):
+            refuse_conflict(backbone_variants(["resnet18"], "fcos_lite0"), [option])
 
 
-def test_options_beside_the_arms_are_taken() -> None:
-    refuse_clash(ARMS, ["optimizer.lr=0.1", "data.loader.batch_size=2", "training.log_every=5", "model.head.x=1"])
+def test_options_beside_the_variants_are_taken() -> None:
+    refuse_conflict(ARMS, ["optimizer.lr=0.1", "data.loader.batch_size=2", "training.log_every=5", "model.head.x=1"])
 
 
 def test_a_recipe_that_decays_itself_is_refused() -> None:
@@ -81,5 +88,7 @@ def test_a_recipe_that_decays_itself_is_refused() -> None:
     refuse_same(ARMS, recipe)
     for value in (0.7, 0.9):
         recipe["optimizer"]["layer_decay"] = value
-        with pytest.raises(ConfigError, match=r"--arms layer-decay: the recipe already sets optimizer\.layer_decay"):
+        with pytest.raises(
+            ConfigError, match=r"--variants layer-decay: the recipe already sets optimizer\.layer_decay"
+        ):
             refuse_same(ARMS, recipe)

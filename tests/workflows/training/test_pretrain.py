@@ -24,7 +24,7 @@ from tldet.errors import CheckpointError, ConfigError, TrainingError
 from tldet.models.detector import build_detector
 from tldet.models.zoo import find_backbone
 from tldet.registry import BACKBONES
-from tldet.transfer.initial_weights import init_from, open_start
+from tldet.transfer.initial_weights import init_from, open_initial
 from tldet.transfer.restore import restore
 from tldet.transfer.weights import load_backbone_weights
 from tldet.workflows.training.finetune import finetune
@@ -148,7 +148,7 @@ def test_finetuning_starts_from_it(whole: Path, digits: Path, tmp_path: Path, ca
     model = {"model": "retinanet_lite0", "backbone": NAME, "weights": path}
     finetune(digits, out=tmp_path / "out", **model, steps=1, cfg_options=options)
     assert f"weights from {path} (pre-trained on" in caplog.text
-    assert "0 newly initialised, 0 unused" in caplog.text
+    assert "0 newly initialized, 0 unused" in caplog.text
     assert checkpoint.load(tmp_path / "out" / "best.pt")["meta"]["weights_source"] == str(path)
 
 
@@ -168,7 +168,7 @@ def test_a_classifier_is_no_detector(whole: Path) -> None:
     detector = build_detector(load("retinanet_lite0")["model"])
     with pytest.raises(CheckpointError, match=r"is a classifier of `tldet pretrain`"):
         init_from(detector, whole / "best.pt")
-    assert open_start(whole / "best.pt") is None, "it holds a backbone's weights"
+    assert open_initial(whole / "best.pt") is None, "it holds a backbone's weights"
 
 
 def test_norms_behind_the_given_maps_stay_behind(few: Path, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_no_length_trains_the_recipes_epochs(whole: Path) -> None:
     config = load(whole / "config.py")
     assert config["schedule"]["steps"] == 8
     assert "epochs" not in config["schedule"]
-    assert config["data"]["train"]["transforms"][0]["size"] == 32, "as large as the pictures are"
+    assert config["data"]["train"]["transforms"][0]["size"] == 32, "as large as the images are"
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -214,7 +214,7 @@ def test_bad_input_is_said_in_one_line(
 
     assert "give --data DIR" in said(capsys, "--out", str(tmp_path / "o"))
     assert "nowhere: no such folder" in error(tmp_path / "nowhere")
-    assert "train: holds no class folders" in error(digits), "a detection set's pictures lie in no class folders"
+    assert "train: holds no class folders" in error(digits), "a detection set's images lie in no class folders"
     assert "neither torchvision nor timm has it; nearest:" in error(few, "--backbone", "resnet-fifty")
     assert "model.classifier.smooth: unknown key; did you mean 'smoothing'?" in error(
         few, "--cfg-options", "model.classifier.smooth=0.1"
@@ -231,7 +231,7 @@ def test_bad_input_is_said_in_one_line(
         pretrain(out=tmp_path / "new", resume=True)
 
 
-def test_a_broken_picture_ends_in_one_line(few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_image_ends_in_one_line(few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(few, tmp_path / "data")
     for path in (tmp_path / "data" / "train" / "1").iterdir():
         path.write_bytes(path.read_bytes()[:200])

@@ -94,7 +94,7 @@ def near_clashes(names: Collection[str]) -> list[tuple[str, ...]]:
 def uneven_folds(lists: Sequence[Sequence[Record]], aliases: Mapping[str, str]) -> list[tuple[str, int, int]]:
     """Classes that several categories of one source become, where another source has only some of these.
 
-    There the class looks labelled and is so in part: (new name, source that has more, source that lacks some).
+    There the class looks labeled and is so in part: (new name, source that has more, source that lacks some).
     """
     groups: defaultdict[str, dict[int, set[str]]] = defaultdict(dict)
     for number, records in enumerate(lists):
@@ -108,14 +108,14 @@ def uneven_folds(lists: Sequence[Sequence[Record]], aliases: Mapping[str, str]) 
     return found
 
 
-def labelled_classes(table: Mapping[int, int], stated: Collection[int] | None) -> frozenset[int]:
-    """Merged ids of the classes labelled on a picture.
+def labeled_classes(table: Mapping[int, int], stated: Collection[int] | None) -> frozenset[int]:
+    """Merged ids of the classes labeled on an image.
 
-    Where several categories of a source become one class, the class is labelled where all of them are.
+    Where several categories of a source become one class, the class is labeled where all of them are.
 
     Args:
         table: a source's own ids to merged ones.
-        stated: own ids of the categories labelled on the picture; None is all.
+        stated: own ids of the categories labeled on the image; None is all.
     """
     missing = {new for old, new in table.items() if stated is not None and old not in stated}
     return frozenset(table.values()) - missing

@@ -1,4 +1,4 @@
-"""Where the pictures of a merged data set are: left where they were, or copied."""
+"""Where the images of a merged data set are: left where they were, or copied."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tldet.system.output import Replacement, make_folder
 
 
 def reference(paths: Sequence[Path], folder: Path) -> list[str]:
-    """File names that lead from ``folder`` to the pictures, with forward slashes on every system.
+    """File names that lead from ``folder`` to the images, with forward slashes on every system.
 
     Relative, with all links followed: ``..`` leads out of a folder's real place. On another drive of Windows absolute.
     """
     base = real_path(folder)
-    real: dict[Path, Path] = {}  # a picture's own link is no matter, its folder's is
+    real: dict[Path, Path] = {}  # an image's own link is no matter, its folder's is
     names = []
     for path in paths:
         if path.parent not in real:
@@ -38,8 +38,8 @@ def copy_names(folders: Sequence[str], file_names: Sequence[str], taken: set[str
     """Names for copies, ``images/FOLDER/FILE_NAME``, inside the folder and no two alike, whatever the case.
 
     Args:
-        folders: for every picture, of its part and input.
-        file_names: of every picture in its input.
+        folders: for every image, of its part and input.
+        file_names: of every image in its input.
         taken: lower-case names of earlier copies; the new ones are added.
     """
     names = []
@@ -56,7 +56,7 @@ def copy_names(folders: Sequence[str], file_names: Sequence[str], taken: set[str
     return names
 
 
-def copy_picture(path: Path, target: Path) -> None:
+def copy_image(path: Path, target: Path) -> None:
     """Copy one file; its folder is made.
 
     Raises:

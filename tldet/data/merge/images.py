@@ -1,4 +1,4 @@
-"""Which pictures of several data sets are the same."""
+"""Which images of several data sets are the same."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ TAIL = 4096  # bytes at a file's end: cheap to read, and JPEG and PNG files of o
 Track = Callable[[Sequence[int]], Iterable[int]]
 
 
-def same_pictures(
+def same_images(
     paths: Sequence[Path], owners: NDArray[np.int64], track: Track = iter, *, missing: bool = False
 ) -> NDArray[np.int64]:
-    """For every picture the first one that is the same: the same file, or in another source the same bytes.
+    """For every image the first one that is the same: the same file, or in another source the same bytes.
 
-    Pictures of one source are the same only where they are one file. Its twins in bytes are taken in turn: the first
+    Images of one source are the same only where they are one file. Its twins in bytes are taken in turn: the first
     with the first of another source, the second with the second.
 
     Args:
-        paths: (P) of every picture.
+        paths: (P) of every image.
         owners: (P,) int64, number of the source of each.
-        track: shows progress over the pictures that are read.
+        track: shows progress over the images that are read.
         missing: files may be missing; two of them are the same if their paths are.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The JSON files of the data sets to merge, and where their pictures are."""
+"""The JSON files of the data sets to merge, and where their images are."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def find_inputs(inputs: Sequence[Path], images: Sequence[Path]) -> list[Given]:
 
     Args:
         inputs: COCO JSON files and data folders in one of the usual layouts.
-        images: picture folder of the files: one for all or one for each; none looks around them.
+        images: image folder of the files: one for all or one for each; none looks around them.
 
     Raises:
         DataError: there are fewer than two inputs, one is not there or given twice, or ``images`` do not fit.

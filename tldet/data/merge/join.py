@@ -1,4 +1,4 @@
-"""The pictures and objects of several data sets as one: what stays, under which ids, labelled for which classes."""
+"""The images and objects of several data sets as one: what stays, under which ids, labeled for which classes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from tldet.coco.ids import unclashed
 from tldet.coco.records import NO_ID, ODD_ID
-from tldet.data.merge.classes import labelled_classes
-from tldet.data.merge.images import Track, same_pictures
+from tldet.data.merge.classes import labeled_classes
+from tldet.data.merge.images import Track, same_images
 from tldet.data.merge.objects import find_twins
 from tldet.data.merge.source import Source
 from tldet.errors import DataError
@@ -24,16 +24,16 @@ REFUSED = (0, NO_ID, ODD_ID)  # pycocotools treats annotation id 0 as "no match"
 
 @dataclass(frozen=True)
 class Joined:
-    """One part of a merged data set: P picture records and A objects of its sources, one after the other.
+    """One part of a merged data set: P image records and A objects of its sources, one after the other.
 
     Attributes:
         sources: what it is made of.
         tables: for every source, its own category ids to merged ones.
-        picture_of: (P,) int64, the merged picture 0..M-1 of every record, in order of first appearance.
-        firsts: (M,) int64, the first record of every merged picture.
-        picture_ids: (M,) int64.
-        labelled: (M) merged ids of the classes labelled on it.
-        places: (A,) int64, the merged picture of every object.
+        image_of: (P,) int64, the merged image 0..M-1 of every record, in order of first appearance.
+        firsts: (M,) int64, the first record of every merged image.
+        image_ids: (M,) int64.
+        labeled: (M) merged ids of the classes labeled on it.
+        places: (A,) int64, the merged image of every object.
         category_ids: (A,) int64, merged.
         twins: (left out, kept) objects, annotated twice.
         kept: (A,) bool.
@@ -42,10 +42,10 @@ class Joined:
 
     sources: Sequence[Source]
     tables: Sequence[Mapping[int, int]]
-    picture_of: NDArray[np.int64]
+    image_of: NDArray[np.int64]
     firsts: NDArray[np.int64]
-    picture_ids: NDArray[np.int64]
-    labelled: Sequence[frozenset[int]]
+    image_ids: NDArray[np.int64]
+    labeled: Sequence[frozenset[int]]
     places: NDArray[np.int64]
     category_ids: NDArray[np.int64]
     twins: Sequence[tuple[int, int]]
@@ -53,41 +53,41 @@ class Joined:
     annotation_ids: NDArray[np.int64]
 
     def record(self, position: int) -> tuple[int, int]:
-        """(source, place in it) of picture record ``position``."""
-        return _within(position, [len(source.pictures) for source in self.sources])
+        """(source, place in it) of image record ``position``."""
+        return _within(position, [len(source.images) for source in self.sources])
 
     def object(self, position: int) -> tuple[int, int]:
         """(source, place in it) of object ``position``."""
         return _within(position, [len(source.objects) for source in self.sources])
 
     def paths(self) -> list[Path]:
-        """(M) where the merged pictures are."""
+        """(M) where the merged images are."""
         records = [self.record(position) for position in self.firsts.tolist()]
         return [self.sources[n].split.images / self.sources[n].file_names[place] for n, place in records]
 
     @property
-    def unlabelled(self) -> NDArray[np.bool_]:
-        """(A,) whether an object that is kept is of a class not labelled on its picture."""
+    def unlabeled(self) -> NDArray[np.bool_]:
+        """(A,) whether an object that is kept is of a class not labeled on its image."""
         of = zip(self.places.tolist(), self.category_ids.tolist(), strict=True)
-        return self.kept & ~np.fromiter((c in self.labelled[p] for p, c in of), np.bool_, len(self.places))
+        return self.kept & ~np.fromiter((c in self.labeled[p] for p, c in of), np.bool_, len(self.places))
 
 
 def join(sources: Sequence[Source], tables: Sequence[Mapping[int, int]], same: NDArray[np.int64]) -> Joined:
-    """Unite pictures that are the same, keep objects annotated twice once, give ids.
+    """Unite images that are the same, keep objects annotated twice once, give ids.
 
     Args:
-        sources: one or more; the earlier ones keep their ids and their pictures' fields.
+        sources: one or more; the earlier ones keep their ids and their images' fields.
         tables: for every source, its own category ids to merged ones.
-        same: (P,) int64, equal for records of one picture.
+        same: (P,) int64, equal for records of one image.
 
     Raises:
-        DataError: two records of one picture state different sizes.
+        DataError: two records of one image state different sizes.
     """
-    firsts, picture_of = _unite(same)
-    _check_sizes(sources, firsts, picture_of)
-    starts = np.cumsum([0, *(len(source.pictures) for source in sources)])
+    firsts, image_of = _unite(same)
+    _check_sizes(sources, firsts, image_of)
+    starts = np.cumsum([0, *(len(source.images) for source in sources)])
     records = np.concatenate([source.places + start for source, start in zip(sources, starts, strict=False)])
-    places = picture_of[records]
+    places = image_of[records]
     category_ids = _mapped(sources, tables)
     groups = 2 * np.unique(category_ids, return_inverse=True)[1] + _all(sources, "crowd")
     twins = find_twins(places, records, groups, _all(sources, "boxes"), _all(sources, "outlined"))
@@ -95,24 +95,24 @@ def join(sources: Sequence[Source], tables: Sequence[Mapping[int, int]], same: N
     kept[[left for left, _ in twins]] = False
     annotation_ids = _all(sources, "stated_ids").copy()
     annotation_ids[kept] = unclashed(annotation_ids[kept], REFUSED)
-    picture_ids = unclashed(_all(sources, "image_ids")[firsts])
-    labelled = _labelled(sources, tables, picture_of)
+    image_ids = unclashed(_all(sources, "image_ids")[firsts])
+    labeled = _labeled(sources, tables, image_of)
     return Joined(
-        sources, tables, picture_of, firsts, picture_ids, labelled, places, category_ids, twins, kept, annotation_ids
+        sources, tables, image_of, firsts, image_ids, labeled, places, category_ids, twins, kept, annotation_ids
     )
 
 
 def alike(sources: Sequence[Source], track: Track = iter, *, missing: bool = False) -> list[NDArray[np.int64]]:
-    """For every source (I,) int64, equal for records of one picture in whatever source.
+    """For every source (I,) int64, equal for records of one image in whatever source.
 
     Args:
         sources: those to compare.
-        track: see :func:`~tldet.data.merge.images.same_pictures`, as for the errors.
+        track: see :func:`~tldet.data.merge.images.same_images`, as for the errors.
         missing: see there.
     """
-    lengths = [len(source.pictures) for source in sources]
+    lengths = [len(source.images) for source in sources]
     paths = [path for source in sources for path in source.paths]
-    same = same_pictures(paths, np.repeat(np.arange(len(sources)), lengths), track, missing=missing)
+    same = same_images(paths, np.repeat(np.arange(len(sources)), lengths), track, missing=missing)
     return np.split(same, np.cumsum(lengths)[:-1])
 
 
@@ -129,25 +129,25 @@ def _all(sources: Sequence[Source], name: str) -> NDArray[Any]:
 
 
 def _unite(same: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The first record of every picture, and every record's picture, pictures in order of first appearance."""
-    _, firsts, picture_of = np.unique(same, return_index=True, return_inverse=True)
+    """The first record of every image, and every record's image, images in order of first appearance."""
+    _, firsts, image_of = np.unique(same, return_index=True, return_inverse=True)
     order = np.argsort(firsts)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    return firsts[order], rank[picture_of]
+    return firsts[order], rank[image_of]
 
 
-def _check_sizes(sources: Sequence[Source], firsts: NDArray[np.int64], picture_of: NDArray[np.int64]) -> None:
+def _check_sizes(sources: Sequence[Source], firsts: NDArray[np.int64], image_of: NDArray[np.int64]) -> None:
     sizes = _all(sources, "sizes")
-    wrong = np.flatnonzero((sizes != sizes[firsts[picture_of]]).any(1))
+    wrong = np.flatnonzero((sizes != sizes[firsts[image_of]]).any(1))
     if not len(wrong):
         return
     said = []
-    for record in (int(wrong[0]), int(firsts[picture_of[wrong[0]]])):
-        number, place = _within(record, [len(source.pictures) for source in sources])
+    for record in (int(wrong[0]), int(firsts[image_of[wrong[0]]])):
+        number, place = _within(record, [len(source.images) for source in sources])
         height, width = sizes[record]
-        said.append(f"{sources[number].path} says {width} x {height} for {sources[number].picture(place)}")
-    raise DataError(f"{said[0]}, but {said[1]}, which is the same picture; correct one of them")
+        said.append(f"{sources[number].path} says {width} x {height} for {sources[number].image(place)}")
+    raise DataError(f"{said[0]}, but {said[1]}, which is the same image; correct one of them")
 
 
 def _mapped(sources: Sequence[Source], tables: Sequence[Mapping[int, int]]) -> NDArray[np.int64]:
@@ -156,17 +156,17 @@ def _mapped(sources: Sequence[Source], tables: Sequence[Mapping[int, int]]) -> N
     return np.array([table[old] for source, table in pairs for old in source.category_ids.tolist()], np.int64)
 
 
-def _labelled(
-    sources: Sequence[Source], tables: Sequence[Mapping[int, int]], picture_of: NDArray[np.int64]
+def _labeled(
+    sources: Sequence[Source], tables: Sequence[Mapping[int, int]], image_of: NDArray[np.int64]
 ) -> list[frozenset[int]]:
-    """A merged picture is labelled for what any of its records is labelled for."""
-    merged: list[frozenset[int]] = [frozenset()] * (int(picture_of.max()) + 1)
-    stated = chain.from_iterable(((t, one) for one in s.labelled) for s, t in zip(sources, tables, strict=True))
-    alike: dict[frozenset[int], frozenset[int]] = {}  # hundreds of thousands of pictures share a few sets
+    """A merged image is labeled for what any of its records is labeled for."""
+    merged: list[frozenset[int]] = [frozenset()] * (int(image_of.max()) + 1)
+    stated = chain.from_iterable(((t, one) for one in s.labeled) for s, t in zip(sources, tables, strict=True))
+    alike: dict[frozenset[int], frozenset[int]] = {}  # hundreds of thousands of images share a few sets
     known: dict[tuple[int, frozenset[int] | None], frozenset[int]] = {}
-    for picture, (table, one) in zip(picture_of.tolist(), stated, strict=True):
+    for image, (table, one) in zip(image_of.tolist(), stated, strict=True):
         if (id(table), one) not in known:
-            known[id(table), one] = labelled_classes(table, one)
-        union = merged[picture] | known[id(table), one]
-        merged[picture] = alike.setdefault(union, union)
+            known[id(table), one] = labeled_classes(table, one)
+        union = merged[image] | known[id(table), one]
+        merged[image] = alike.setdefault(union, union)
     return merged

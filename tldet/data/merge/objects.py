@@ -1,4 +1,4 @@
-"""Objects that two data sets have annotated on one picture."""
+"""Objects that two data sets have annotated on one image."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ SAME = 0.9  # IoU above which two boxes of one class are one object
 
 
 def find_twins(
-    pictures: NDArray[np.int64],
+    images: NDArray[np.int64],
     entries: NDArray[np.int64],
     groups: NDArray[np.int64],
     boxes: NDArray[np.float64],
     outlined: NDArray[np.bool_],
 ) -> list[tuple[int, int]]:
-    """Pairs of objects that are one: of one picture and group, from two entries, with an IoU above 0.9.
+    """Pairs of objects that are one: of one image and group, from two entries, with an IoU above 0.9.
 
     An object has at most one twin in an entry. The earlier one stays, unless only the later one has a segmentation.
 
     Args:
-        pictures: (A,) int64, the picture of every object.
-        entries: (A,) int64, which record of that picture it hangs on.
+        images: (A,) int64, the image of every object.
+        entries: (A,) int64, which record of that image it hangs on.
         groups: (A,) int64; only objects of one group (class, crowd or not) are compared.
         boxes: (A, 4) float64, [x, y, width, height] in pixels.
         outlined: (A,) bool, whether it has a segmentation.
@@ -33,8 +33,8 @@ def find_twins(
     Returns:
         (left out, kept) positions, in rising order of the first.
     """
-    order = np.lexsort((entries, groups, pictures))
-    cuts = np.flatnonzero((np.diff(pictures[order]) != 0) | (np.diff(groups[order]) != 0)) + 1
+    order = np.lexsort((entries, groups, images))
+    cuts = np.flatnonzero((np.diff(images[order]) != 0) | (np.diff(groups[order]) != 0)) + 1
     starts, ends = [0, *cuts.tolist()], [*cuts.tolist(), len(order)]
     pairs: list[tuple[int, int]] = []
     for start, end in zip(starts, ends, strict=True):
@@ -46,7 +46,7 @@ def find_twins(
 def _twins_of(
     rows: NDArray[np.int64], entries: NDArray[np.int64], boxes: NDArray[np.float64], outlined: NDArray[np.bool_]
 ) -> list[tuple[int, int]]:
-    """Pairs among the objects of one picture and group, in rising order of entry."""
+    """Pairs among the objects of one image and group, in rising order of entry."""
     by_entry: defaultdict[int, list[int]] = defaultdict(list)
     for row in rows.tolist():
         by_entry[int(entries[row])].append(row)

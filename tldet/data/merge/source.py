@@ -11,11 +11,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.coco.partial_labels import labelled_table
+from tldet.coco.partial_labels import labeled_table
 from tldet.coco.reader import Coco, read_coco, require_training_fields
 from tldet.coco.text import read_json_text, top_level
 from tldet.data.file_names import resolve_names
-from tldet.data.images import require_pictures
+from tldet.data.images import require_images
 from tldet.data.layouts import Split
 from tldet.errors import DataError
 
@@ -25,21 +25,21 @@ KNOWN = ("images", "annotations", "categories", "licenses", "info")
 
 @dataclass(frozen=True)
 class Source:
-    """One COCO JSON; I pictures and A objects in its order.
+    """One COCO JSON; I images and A objects in its order.
 
     Attributes:
-        split: the JSON and the folder of its pictures.
+        split: the JSON and the folder of its images.
         categories: its records.
-        licenses: its records; a picture's ``license`` is the id of one.
-        pictures: (I) records as text.
+        licenses: its records; an image's ``license`` is the id of one.
+        images: (I) records as text.
         file_names: (I).
         image_ids: (I,) int64.
         sizes: (I, 2) int32, (height, width).
-        labelled: (I) the stated ids of the categories labelled on a picture, None where it states none.
+        labeled: (I) the stated ids of the categories labeled on an image, None where it states none.
         objects: (A) records as text.
         annotation_ids: (A,) int64, unique.
         stated_ids: (A,) int64, the ids in the JSON.
-        places: (A,) int64, position of an object's picture.
+        places: (A,) int64, position of an object's image.
         category_ids: (A,) int64.
         boxes: (A, 4) float64, [x, y, width, height] in pixels.
         derived: (A,) bool, whether the box is derived from the segmentation.
@@ -52,11 +52,11 @@ class Source:
     split: Split
     categories: list[Record]
     licenses: list[Record]
-    pictures: list[msgspec.Raw]
+    images: list[msgspec.Raw]
     file_names: list[str]
     image_ids: NDArray[np.int64]
     sizes: NDArray[np.int32]
-    labelled: list[frozenset[int] | None]
+    labeled: list[frozenset[int] | None]
     objects: list[msgspec.Raw]
     annotation_ids: NDArray[np.int64]
     stated_ids: NDArray[np.int64]
@@ -76,21 +76,21 @@ class Source:
 
     @property
     def paths(self) -> list[Path]:
-        """(I) of its pictures."""
+        """(I) of its images."""
         return [self.split.images / name for name in self.file_names]
 
-    def picture(self, place: int) -> str:
-        """A picture's name in a message."""
+    def image(self, place: int) -> str:
+        """An image's name in a message."""
         return f"image {self.image_ids[place]} ({self.file_names[place]})"
 
 
 def open_source(split: Split, *, missing: bool = False) -> Source:
-    """:func:`read_source` of a data set whose pictures must be there too, unless some may be ``missing``."""
+    """:func:`read_source` of a data set whose images must be there too, unless some may be ``missing``."""
     source = read_source(split)
     names = resolve_names(split.images, source.file_names, split.annotations)
     source = replace(source, file_names=list(names))
     if not missing:
-        require_pictures(split.images, source.file_names, split.annotations)
+        require_images(split.images, source.file_names, split.annotations)
     return source
 
 
@@ -98,7 +98,7 @@ def read_source(split: Split) -> Source:
     """Read a COCO JSON whose every reference leads somewhere.
 
     Raises:
-        DataError: what is wrong, with the file and the annotation's, picture's or category's id.
+        DataError: what is wrong, with the file and the annotation's, image's or category's id.
     """
     path = split.annotations
     coco = read_coco(path)
@@ -110,11 +110,11 @@ def read_source(split: Split) -> Source:
         split=split,
         categories=[one for one in _values(path, texts, "categories") if one["id"] in kept],
         licenses=_licenses(path, texts),
-        pictures=_records(path, texts, "images"),
+        images=_records(path, texts, "images"),
         file_names=[str(image.file_name) for image in coco.images],
         image_ids=np.array([image.id for image in coco.images], np.int64),
         sizes=np.array([(image.height, image.width) for image in coco.images], np.int32),
-        labelled=_labelled(path, coco),
+        labeled=_labeled(path, coco),
         objects=objects if len(found.rows) == len(objects) else [objects[row] for row in found.rows.tolist()],
         annotation_ids=found.ids,
         stated_ids=found.stated_ids,
@@ -163,9 +163,9 @@ def _licenses(path: Path, texts: Mapping[str, msgspec.Raw]) -> list[Record]:
     return records
 
 
-def _labelled(path: Path, coco: Coco) -> list[frozenset[int] | None]:
-    """What every picture states."""
+def _labeled(path: Path, coco: Coco) -> list[frozenset[int] | None]:
+    """What every image states."""
     columns = {category.id: column for column, category in enumerate(coco.categories)}
-    stated = coco.labelled()
-    labelled_table(stated, columns, lambda row: f"{path}: image {coco.images[row].id}")  # refuses unknown ids
+    stated = coco.labeled()
+    labeled_table(stated, columns, lambda row: f"{path}: image {coco.images[row].id}")  # refuses unknown ids
     return [None if ids is None else frozenset(ids) for ids in stated]

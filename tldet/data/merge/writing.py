@@ -45,23 +45,23 @@ def write_joined(path: Path, joined: Joined, classes: Classes, file_names: Seque
         path: the JSON; its folder exists.
         joined: what is written.
         classes: the merged classes.
-        file_names: (M) of the merged pictures, relative to the folder of ``path``.
+        file_names: (M) of the merged images, relative to the folder of ``path``.
 
     Returns:
-        how many pictures were united whose records differ in other fields; the first one's are kept.
+        how many images were united whose records differ in other fields; the first one's are kept.
 
     Raises:
         OutputError: it cannot be written.
     """
     licenses, license_tables = merge_licenses(joined.sources)
-    pictures = _Pictures(joined, classes, file_names, license_tables)
+    images = _Images(joined, classes, file_names, license_tables)
     made_of = ", ".join(str(source.path) for source in joined.sources)
     tail = {"categories": classes.records, "licenses": licenses, "info": {"description": f"merged from {made_of}"}}
     with replacing(path) as file:
-        _write_list(file, b'{"images": [\n', pictures.texts())
+        _write_list(file, b'{"images": [\n', images.texts())
         _write_list(file, b'\n],\n"annotations": [\n', _object_texts(joined))
         file.write(b"\n],\n" + msgspec.json.encode(tail)[1:] + b"\n")
-    return pictures.differing
+    return images.differing
 
 
 def _write_list(file: IO[bytes], head: bytes, texts: Iterator[bytes]) -> None:
@@ -70,8 +70,8 @@ def _write_list(file: IO[bytes], head: bytes, texts: Iterator[bytes]) -> None:
         file.write(b",\n" + text if number else text)
 
 
-class _Pictures:
-    """The texts of the merged pictures, and how many of them their sources describe differently."""
+class _Images:
+    """The texts of the merged images, and how many of them their sources describe differently."""
 
     def __init__(
         self, joined: Joined, classes: Classes, file_names: Sequence[str], licenses: Sequence[dict[int, int]]
@@ -80,22 +80,22 @@ class _Pictures:
         self.all = frozenset(classes.names)
         self.differing = 0
         self.records: defaultdict[int, list[int]] = defaultdict(list)
-        for record, picture in enumerate(joined.picture_of.tolist()):
-            self.records[picture].append(record)
+        for record, image in enumerate(joined.image_of.tolist()):
+            self.records[image].append(record)
 
     def texts(self) -> Iterator[bytes]:
-        """One a picture."""
-        for picture, picture_id in enumerate(self.joined.picture_ids.tolist()):
-            fields = self._united(picture)
-            fields |= {"id": picture_id, "file_name": self.file_names[picture]}
-            labelled = self.joined.labelled[picture]
-            if labelled != self.all:
-                fields[LABELLED] = sorted(labelled)
+        """One an image."""
+        for image, image_id in enumerate(self.joined.image_ids.tolist()):
+            fields = self._united(image)
+            fields |= {"id": image_id, "file_name": self.file_names[image]}
+            labeled = self.joined.labeled[image]
+            if labeled != self.all:
+                fields[LABELLED] = sorted(labeled)
             yield msgspec.json.encode(fields)
 
-    def _united(self, picture: int) -> Fields:
-        """The fields of all records of a picture, the first one's where they differ."""
-        first, *others = (self._own(record) for record in self.records[picture])
+    def _united(self, image: int) -> Fields:
+        """The fields of all records of an image, the first one's where they differ."""
+        first, *others = (self._own(record) for record in self.records[image])
         if any(first.get(key, value) != value for fields in others for key, value in fields.items()):
             self.differing += 1
         united = dict(first)
@@ -104,9 +104,9 @@ class _Pictures:
         return united
 
     def _own(self, record: int) -> Fields:
-        """A picture's fields in its source, those left out that are written anew."""
+        """An image's fields in its source, those left out that are written anew."""
         number, place = self.joined.record(record)
-        fields: Fields = dict(_fields.decode(self.joined.sources[number].pictures[place]))
+        fields: Fields = dict(_fields.decode(self.joined.sources[number].images[place]))
         if "license" in fields:
             with suppress(msgspec.DecodeError, KeyError):  # not an id of a license: the text is copied
                 fields["license"] = self.licenses[number][msgspec.json.decode(fields["license"], type=int)]
@@ -115,15 +115,15 @@ class _Pictures:
 
 def _object_texts(joined: Joined) -> Iterator[bytes]:
     """Yield the kept objects as JSON texts; an unchanged object is copied byte for byte."""
-    pictures = joined.picture_ids[joined.places].tolist()
+    images = joined.image_ids[joined.places].tolist()
     ids, categories, kept = joined.annotation_ids.tolist(), joined.category_ids.tolist(), joined.kept.tolist()
     position = -1
     for source in joined.sources:
-        old_pictures = source.image_ids[source.places].tolist()
-        old = zip(source.stated_ids.tolist(), old_pictures, source.category_ids.tolist(), strict=True)
+        old_images = source.image_ids[source.places].tolist()
+        old = zip(source.stated_ids.tolist(), old_images, source.category_ids.tolist(), strict=True)
         for row, (text, before) in enumerate(zip(source.objects, old, strict=True)):
             position += 1
-            after = (ids[position], pictures[position], categories[position])
+            after = (ids[position], images[position], categories[position])
             if kept[position]:
                 new = dict(zip(("id", "image_id", "category_id"), after, strict=True)) if after != before else {}
                 new |= {"bbox": source.boxes[row].tolist()} if source.derived[row] else {}

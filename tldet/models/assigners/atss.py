@@ -8,24 +8,24 @@ import torch
 from torch import Tensor
 
 from tldet.models.assigners.matching import BACKGROUND, spare_crowds
-from tldet.models.boxes import centre_form, to_distances
+from tldet.models.boxes import center_form, to_distances
 from tldet.models.losses import paired_iou
 from tldet.structures.target import Target
 
 CHUNK = 8_000_000  # cells of a distance matrix held at once: 64 MB of offsets
-MARGIN = 0.01  # pixels by which an anchor's centre must lie inside the object
+MARGIN = 0.01  # pixels by which an anchor's center must lie inside the object
 
 
 def assign_adaptively(levels: Sequence[Tensor], target: Target, *, topk: int, crowd: float) -> Tensor:
-    """The anchors of a picture that learn its objects.
+    """The anchors of an image that learn its objects.
 
-    On every level the ``topk`` anchors whose centres are nearest to an object's are its candidates. Those that overlap
-    it by at least the candidates' mean overlap plus its standard deviation, and whose centres lie inside it, learn it;
+    On every level the ``topk`` anchors whose centers are nearest to an object's are its candidates. Those that overlap
+    it by at least the candidates' mean overlap plus its standard deviation, and whose centers lie inside it, learn it;
     an anchor that several objects want takes the one it overlaps most, the first of equals.
 
     Args:
         levels: anchors (N, 4) xyxy pixels of every level.
-        target: the picture's target; rows with ``ignore`` set are never matched.
+        target: the image's target; rows with ``ignore`` set are never matched.
         topk: candidates a level.
         crowd: a background anchor with at least this share of its area in a crowd region is IGNORED.
 
@@ -47,7 +47,7 @@ def _candidates(levels: Sequence[Tensor], anchors: Tensor, boxes: Tensor, topk: 
     """The C candidates of every box: their places (G, C), and their overlaps (G, C), -1 where they do not learn it."""
     places, before = [], 0
     for level in levels:
-        apart = (centre_form(boxes)[0][:, None] - centre_form(level)[0][None]).pow(2).sum(-1).sqrt()  # (G, N)
+        apart = (center_form(boxes)[0][:, None] - center_form(level)[0][None]).pow(2).sum(-1).sqrt()  # (G, N)
         places.append(apart.topk(min(topk, len(level)), dim=1, largest=False).indices + before)
         before += len(level)
     place = torch.cat(places, 1)
@@ -55,7 +55,7 @@ def _candidates(levels: Sequence[Tensor], anchors: Tensor, boxes: Tensor, topk: 
     iou = paired_iou(candidates.flatten(0, 1), boxes.repeat_interleave(place.shape[1], 0)).view(place.shape)
     count = place.shape[1]
     threshold = iou.mean(1) + iou.std(1, correction=min(1, count - 1))  # one candidate alone does not deviate
-    inside = to_distances(centre_form(candidates)[0], boxes[:, None]).amin(-1) > MARGIN
+    inside = to_distances(center_form(candidates)[0], boxes[:, None]).amin(-1) > MARGIN
     return place, iou.masked_fill((iou < threshold[:, None]) | ~inside, -1)
 
 

@@ -82,7 +82,7 @@ def assign(
     crowd: float = 0.5,
     spare: float = 0.5,
 ) -> Tensor:
-    """:func:`match` for one picture's target, its crowd regions and spared boxes taken care of.
+    """:func:`match` for one image's target, its crowd regions and spared boxes taken care of.
 
     Args:
         references: (A, 4) xyxy pixels.
@@ -114,7 +114,7 @@ def spare_crowds(matched: Tensor, rows: Tensor, references: Tensor, target: Targ
         matched: (A,) index into ``rows``, BACKGROUND, or IGNORED.
         rows: (G,) rows of ``target`` that are no crowd.
         references: (A, 4) xyxy pixels.
-        target: the picture's target.
+        target: the image's target.
         crowd: a background reference with at least this share of its area in a crowd region is IGNORED.
 
     Returns:
@@ -129,7 +129,7 @@ def spare_crowds(matched: Tensor, rows: Tensor, references: Tensor, target: Targ
 
 
 def generator_for(seed: int | None, image_id: int, stage: int) -> torch.Generator | None:
-    """Random numbers that depend on the step's seed, the picture and the stage, and on nothing else."""
+    """Random numbers that depend on the step's seed, the image and the stage, and on nothing else."""
     if seed is None:
         return None
     mixed = (seed * 0x9E3779B97F4A7C15 + image_id * 0xBF58476D1CE4E5B9 + stage * 0x94D049BB133111EB) % (1 << 63)
@@ -167,36 +167,36 @@ def _pick(rows: Tensor, count: int, generator: torch.Generator | None) -> Tensor
 
 
 class Learners(NamedTuple):
-    """Which references of a batch learn what; P of them hold an object, picture by picture."""
+    """Which references of a batch learn what; P of them hold an object, image by image."""
 
     counted: Tensor  # (B, M) bool, false for references that are neither object nor background
-    picture: Tensor  # (P,)
+    image: Tensor  # (P,)
     place: Tensor  # (P,) 0..M-1
     labels: Tensor  # (P,) 0..K-1
     boxes: Tensor  # (P, 4) xyxy pixels
-    per_picture: Tensor  # (B,) how many there are
-    classes: Tensor | None  # (B, K) bool, what each picture was labelled for; None for all
+    per_image: Tensor  # (B,) how many there are
+    classes: Tensor | None  # (B, K) bool, what each image was labeled for; None for all
 
     def of(self, values: Tensor) -> Tensor:
         """(B, M, ...) predictions to the (P, ...) float32 of those that hold an object."""
-        return values[self.picture, self.place].float()
+        return values[self.image, self.place].float()
 
 
 def learners(matched: Sequence[Tensor], targets: Sequence[Target]) -> Learners:
-    """The references that learn, from B x (M,) rows of the pictures' targets, BACKGROUND or IGNORED."""
+    """The references that learn, from B x (M,) rows of the images' targets, BACKGROUND or IGNORED."""
     found = torch.stack(list(matched))
     counted, positive = found != IGNORED, found >= 0
-    picture, place = positive.nonzero(as_tuple=True)
+    image, place = positive.nonzero(as_tuple=True)
     starts = list(accumulate((len(target) for target in targets[:-1]), initial=0))  # of each target's rows among all
-    rows = found[picture, place] + send(torch.tensor(starts), found.device)[picture]
+    rows = found[image, place] + send(torch.tensor(starts), found.device)[image]
     labels = torch.cat([target.labels for target in targets])[rows]
     boxes = torch.cat([target.boxes for target in targets])[rows]
-    return Learners(counted, picture, place, labels, boxes, positive.sum(1), labelled_classes(targets))
+    return Learners(counted, image, place, labels, boxes, positive.sum(1), labeled_classes(targets))
 
 
-def labelled_classes(targets: Sequence[Target]) -> Tensor | None:
-    """(B, K) bool, the classes that the pictures were labelled for; None where none says."""
-    stated = [target.labelled for target in targets]
+def labeled_classes(targets: Sequence[Target]) -> Tensor | None:
+    """(B, K) bool, the classes that the images were labeled for; None where none says."""
+    stated = [target.labeled for target in targets]
     some = next((classes for classes in stated if classes is not None), None)
     if some is None:
         return None

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tldet.models.backbones.base import Backbone, Norm, OutNorm, ceil_div, has_batch_norm, output_norms
-from tldet.models.meta_tensors import hollow
+from tldet.models.meta_tensors import without_storage
 from tldet.registry import BACKBONES
 
 NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
-FREE_SIZE = ("strict_img_size", False), ("dynamic_img_size", True)  # timm's two words for: any size of picture
+FREE_SIZE = ("strict_img_size", False), ("dynamic_img_size", True)  # timm's two words for: any size of image
 
 
 class Outline(NamedTuple):
@@ -30,7 +30,7 @@ class Outline(NamedTuple):
 
     strides: tuple[int, ...]
     channels: tuple[int, ...]
-    options: dict[str, bool]  # that make it take pictures of any size
+    options: dict[str, bool]  # that make it take images of any size
     plain: bool  # all blocks have one stride: a plain vision transformer
     normed: bool  # it holds a BatchNorm
 
@@ -48,7 +48,9 @@ def outline(name: str) -> Outline:
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
         raise ValueError(f"timm knows no model {name!r}; nearest: {', '.join(near) or 'see timm.list_models()'}")
     try:
-        net = hollow(partial(timm.create_model, name, pretrained=False, features_only=True, feature_cls="getter"))
+        net = without_storage(
+            partial(timm.create_model, name, pretrained=False, features_only=True, feature_cls="getter")
+        )
     except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
         raise ValueError(f"{name} of timm gives no levels: {str(error).splitlines()[0]}") from None
     known = inspect.signature(type(net.model).__init__).parameters
@@ -168,8 +170,8 @@ class ViTBackbone(Backbone):
     """A plain vision transformer of timm (DINOv2, DINOv3, ...): its last map, behind the network's own last norm.
 
     One map of one stride; a :class:`~tldet.models.necks.simple_pyramid.SimpleFeaturePyramid` makes levels of it.
-    Position embeddings are resized to the picture. Patches of 14 pixels would give a stride that no pyramid can halve
-    or double in whole pixels: their map is resampled, cell centre by cell centre, to the grid of stride 16.
+    Position embeddings are resized to the image. Patches of 14 pixels would give a stride that no pyramid can halve
+    or double in whole pixels: their map is resampled, cell center by cell center, to the grid of stride 16.
 
     Args:
         name: timm's name, for example ``vit_small_patch14_dinov2``; a tag behind a dot chooses its weights.
@@ -177,7 +179,7 @@ class ViTBackbone(Backbone):
         frozen_stages: see :class:`Backbone`; the stem is patch embedding, tokens and positions, then come the blocks.
 
     Raises:
-        ValueError: there is no such network, it is no plain transformer, or it takes pictures of one size only.
+        ValueError: there is no such network, it is no plain transformer, or it takes images of one size only.
     """
 
     def __init__(self, name: str, *, weights: str | None = None, frozen_stages: int = -1) -> None:
@@ -186,7 +188,7 @@ class ViTBackbone(Backbone):
         if not known.plain:
             raise ValueError(f"{name} has levels of stride {list(known.strides)}: use TimmBackbone")
         if not known.options:
-            raise ValueError(f"{name} takes pictures of one size only")
+            raise ValueError(f"{name} takes images of one size only")
         self.body = _create(name, num_classes=0, **known.options)
         cast(Any, self.body).prune_intermediate_layers(1, prune_norm=False, prune_head=True)
         self.patch = known.strides[-1]

@@ -16,7 +16,7 @@ from tldet.models.backbones.base import Backbone, Norm, OutNorm, ceil_div, has_b
 from tldet.models.meta_tensors import blank
 from tldet.registry import BACKBONES
 
-TRACED = 64  # side of the picture that tells strides and channels; a multiple of every stride
+TRACED = 64  # side of the image that tells strides and channels; a multiple of every stride
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Family:
     last: int = 0
     nhwc: bool = False
     multiple: int = 1
-    mend: Callable[[nn.Module], None] | None = None
+    repair: Callable[[nn.Module], None] | None = None
 
 
-def mend_alexnet(whole: nn.Module) -> None:
+def repair_alexnet(whole: nn.Module) -> None:
     """Pad AlexNet's first convolution by 5 and its pooling by 1, so that a map has ceil(side / stride) cells.
 
     Without it a map is a cell short at every stride and its cells lie up to half a stride off; with it they lie
@@ -72,7 +72,7 @@ FAMILIES = {  # by the beginning of the name
     "resnext": RESNET,
     "wide_resnet": RESNET,
     "regnet": Family(("stem", "trunk_output.*")),
-    "alexnet": Family(mend=mend_alexnet),
+    "alexnet": Family(repair=repair_alexnet),
     "vgg": Family(multiple=32),
     "densenet": Family(multiple=32),
     "mobilenet_v2": Family(stem=1, last=1),
@@ -109,18 +109,18 @@ def family_of(name: str) -> Family:
 
 
 def network(name: str) -> nn.Module:
-    """One of torchvision's networks with random weights, mended."""
+    """One of torchvision's networks with random weights, repaired."""
     family = family_of(name)
     whole: nn.Module = torchvision.models.get_model(name, weights=None)
-    if family.mend:
-        family.mend(whole)
+    if family.repair:
+        family.repair(whole)
     return whole
 
 
 @lru_cache(maxsize=32)
 @torch.no_grad()
 def trace(name: str) -> tuple[Step, ...]:
-    """The steps of a network with their strides and channels, seen on a black picture."""
+    """The steps of a network with their strides and channels, seen on a black image."""
     family = family_of(name)
     whole = blank(lambda: network(name)).eval()
     x = torch.zeros(1, 3, TRACED, TRACED, device="cpu")
@@ -154,7 +154,7 @@ class TorchvisionBackbone(Backbone):
         frozen_stages: see :class:`Backbone`.
         norm: see :class:`Backbone`.
         out_norm: see :func:`~tldet.models.backbones.base.output_norms`.
-        strided_conv: which convolution of a ResNet stage's first bottleneck halves the picture: the "3x3" (torchvision)
+        strided_conv: which convolution of a ResNet stage's first bottleneck halves the image: the "3x3" (torchvision)
             or the first "1x1" (the paper and caffe's weights).
 
     Raises:

@@ -5,7 +5,7 @@ anchor a cell. Which anchors learn an object is decided object by object, from t
 themselves (see :mod:`tldet.models.assigners.atss`), not by a fixed threshold; the rest is RetinaNet's focal loss and
 FCOS's centerness.
 
-Letters for shapes: B pictures, L levels, N anchors of a level, M of all levels, K classes, P anchors of the batch that
+Letters for shapes: B images, L levels, N anchors of a level, M of all levels, K classes, P anchors of the batch that
 hold an object.
 """
 
@@ -24,8 +24,8 @@ from tldet.models.assigners.atss import assign_adaptively
 from tldet.models.assigners.matching import learners
 from tldet.models.boxes import (
     AnchorGenerator,
+    center_form,
     centerness,
-    centre_form,
     decode,
     flatten_levels,
     to_distances,
@@ -33,7 +33,7 @@ from tldet.models.boxes import (
 from tldet.models.losses import focal_loss_sums, giou_loss
 from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.postprocess import DenseOutputs, SelectSettings, dense_detections
-from tldet.models.towers import TowerNorm, level_scales, start_towers, two_towers
+from tldet.models.towers import TowerNorm, initialize_towers, level_scales, two_towers
 from tldet.registry import HEADS
 from tldet.structures.detections import Detections
 from tldet.structures.image import Size
@@ -124,7 +124,7 @@ class ATSSHead(nn.Module):
         self.centerness = nn.Conv2d(channels or in_channels, 1, 3, padding=1)
         self.scales = level_scales(len(strides))
         self.normalizers = LossNormalizers(s.loss_normalizer, positives=POSITIVES, weights=POSITIVES / 2)
-        start_towers(self, self.cls_score, prior)
+        initialize_towers(self, self.cls_score, prior)
 
     def forward(self, features: Sequence[Tensor]) -> ATSSRaw:
         """L x (B, C, H, W) to classes, deltas and centerness of every level."""
@@ -143,24 +143,24 @@ class ATSSHead(nn.Module):
         s = self.settings
         levels = self.anchors(raw.logits)
         matched = [assign_adaptively(levels, target, topk=s.topk, crowd=s.crowd) for target in targets]
-        learn = learners(matched, targets)
-        anchors = torch.cat(levels)[learn.place]  # (P, 4)
-        wanted = centerness(to_distances(centre_form(anchors)[0], learn.boxes))
-        boxes = decode(learn.of(flatten_levels(raw.deltas, 4)), anchors, s.weights)
-        central = learn.of(flatten_levels(raw.centerness, 1)).squeeze(-1)
+        trainable = learners(matched, targets)
+        anchors = torch.cat(levels)[trainable.place]  # (P, 4)
+        wanted = centerness(to_distances(center_form(anchors)[0], trainable.boxes))
+        boxes = decode(trainable.of(flatten_levels(raw.deltas, 4)), anchors, s.weights)
+        central = trainable.of(flatten_levels(raw.centerness, 1)).squeeze(-1)
         logits = flatten_levels(raw.logits, self.num_classes)
-        ones = learn.per_picture.clamp(min=1).sum()  # an image without objects counts as one, as in mmdet
-        count = self.normalizers.divisor("positives", len(learn.labels), len(targets), batch=ones)
-        box = (giou_loss(boxes, learn.boxes) * wanted).sum()
+        ones = trainable.per_image.clamp(min=1).sum()  # an image without objects counts as one, as in mmdet
+        count = self.normalizers.divisor("positives", len(trainable.labels), len(targets), batch=ones)
+        box = (giou_loss(boxes, trainable.boxes) * wanted).sum()
         return {
-            "loss_cls": focal_loss_sums(logits, learn, alpha=s.alpha, gamma=s.gamma).sum() / count,
+            "loss_cls": focal_loss_sums(logits, trainable, alpha=s.alpha, gamma=s.gamma).sum() / count,
             "loss_bbox": s.box_weight * box / self.normalizers.divisor("weights", wanted.sum(), len(targets)),
             "loss_centerness": F.binary_cross_entropy_with_logits(central, wanted, reduction="sum") / count,
         }
 
     @torch.no_grad()
     def decode(self, raw: ATSSRaw, sizes: Sequence[Size]) -> list[Detections]:
-        """The detections of every picture in pixels of the padded batch, best first."""
+        """The detections of every image in pixels of the padded batch, best first."""
         outputs = [DenseOutputs(*level) for level in zip(*raw, strict=True)]
         return dense_detections(self.anchors(raw.logits), outputs, self._boxes, sizes, self.settings, self.num_classes)
 

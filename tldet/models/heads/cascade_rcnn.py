@@ -4,7 +4,7 @@ The method in order: the RPN proposes places; a first stage classifies and corre
 are what the next stage starts from, which counts a region as an object only from a higher overlap on and corrects
 smaller errors; and so a third one. In testing the last stage's boxes come out with the stages' scores averaged.
 
-Letters for shapes: B pictures, R regions of all pictures, r regions of one, K classes, C channels.
+Letters for shapes: B images, R regions of all images, r regions of one, K classes, C channels.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class CascadeRCNNHead(nn.Module):
 
     @torch.no_grad()
     def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
-        """The detections of every picture in pixels of the padded batch, best first."""
+        """The detections of every image in pixels of the padded batch, best first."""
         found = self._find(raw.features, self.rpn.propose(raw.rpn, sizes, training=False), sizes)
         branches = [branch for branch in self.mask if isinstance(branch, MaskBranch)]
         return with_masks(branches, raw.features, found, sizes) if branches else found
@@ -157,6 +157,6 @@ class CascadeRCNNHead(nn.Module):
 
 @torch.no_grad()
 def correct(rois: Sequence[Tensor], deltas: Tensor, sizes: Sequence[Size], s: RoISettings) -> list[Tensor]:
-    """B x (r, 4) regions moved by their class-agnostic deltas (R, 1, 4) and cut to their pictures."""
+    """B x (r, 4) regions moved by their class-agnostic deltas (R, 1, 4) and cut to their images."""
     parts = zip(rois, torch.split(deltas[:, 0], [len(r) for r in rois]), sizes, strict=True)
     return [clip(decode(delta, boxes, s.weights), size) for boxes, delta, size in parts]

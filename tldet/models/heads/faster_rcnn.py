@@ -2,10 +2,10 @@
 
 The method in order: the RPN proposes places; each proposal is pooled from the level that fits its size; a small
 branch says its class and corrects its box. Proposals that overlap an object by ``positive`` learn its class and box,
-the others learn background; a fixed number is drawn from each picture. On a picture that was not labelled for every
+the others learn background; a fixed number is drawn from each image. On an image that was not labeled for every
 class, background may be one of the others, and what is confidently found to be one is no background in either stage.
 
-Letters for shapes: B pictures, R regions of all pictures, r regions of one, P of them positive, K classes, C channels,
+Letters for shapes: B images, R regions of all images, r regions of one, P of them positive, K classes, C channels,
 S pooled side.
 """
 
@@ -74,5 +74,5 @@ class FasterRCNNHead(nn.Module):
 
     @torch.no_grad()
     def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
-        """The detections of every picture in pixels of the padded batch, best first."""
+        """The detections of every image in pixels of the padded batch, best first."""
         return find_in(self.box, raw.features, self.rpn.propose(raw.rpn, sizes, training=False), sizes)

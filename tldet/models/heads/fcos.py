@@ -5,7 +5,7 @@ distances to the four sides of the box around it, and how central it lies (cente
 object that it lies in the middle of and whose size is its level's; centerness, multiplied into the score, puts down
 the boxes that locations at the edge of an object see.
 
-Letters for shapes: B pictures, L levels, N locations of a level, M of all levels, K classes, G objects, P locations of
+Letters for shapes: B images, L levels, N locations of a level, M of all levels, K classes, G objects, P locations of
 the batch that hold an object.
 """
 
@@ -23,8 +23,8 @@ from tldet.config import require_range, require_ranges
 from tldet.models.assigners.matching import BACKGROUND, learners, spare_crowds
 from tldet.models.boxes import (
     AnchorGenerator,
+    center_form,
     centerness,
-    centre_form,
     flatten_levels,
     from_distances,
     product,
@@ -33,7 +33,7 @@ from tldet.models.boxes import (
 from tldet.models.losses import focal_loss_sums, giou_loss
 from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.postprocess import DenseOutputs, Scoring, SelectSettings, dense_detections
-from tldet.models.towers import TowerNorm, level_scales, start_towers, two_towers
+from tldet.models.towers import TowerNorm, initialize_towers, level_scales, two_towers
 from tldet.registry import HEADS
 from tldet.structures.detections import Detections
 from tldet.structures.image import Size
@@ -52,7 +52,7 @@ class FCOSSettings(SelectSettings):
     Attributes:
         borders: between every two levels, the longest distance to a side in pixels at which the next level takes over.
         closed: whether a distance on a border belongs to both levels (mmdet) or to neither (torchvision).
-        radius: only locations within so many strides of an object's centre, along both axes, learn it (centre
+        radius: only locations within so many strides of an object's center, along both axes, learn it (center
             sampling); None for all that lie inside.
         offset: where in its cell a location lies, as a share of the stride: 0.5 the middle (the paper, mmdet), 0 the
             top left corner (torchvision).
@@ -113,7 +113,7 @@ class FCOSHead(nn.Module):
         stacked_convs: convolutions in each tower.
         norm: "group" puts a GroupNorm behind each of them.
         conv_bias: whether they have a bias.
-        scales: a learnt factor a level on what the box branch says (torchvision has none).
+        scales: a learned factor a level on what the box branch says (torchvision has none).
         centerness_on: the tower that centerness branches off from; the paper has "class", its authors later "box".
         prior: probability of an object that the classifier starts from.
         settings: everything that is no layer.
@@ -150,7 +150,7 @@ class FCOSHead(nn.Module):
         self.centerness = nn.Conv2d(channels or in_channels, 1, 3, padding=1)
         self.scales = level_scales(len(strides)) if scales else None
         self.normalizers = LossNormalizers(s.loss_normalizer, positives=POSITIVES, weights=POSITIVES / 2)
-        start_towers(self, self.cls_score, prior)
+        initialize_towers(self, self.cls_score, prior)
         if s.distances == "relu":  # a side that started below zero would get no gradient
             assert self.bbox_pred.bias is not None
             nn.init.ones_(self.bbox_pred.bias)
@@ -177,22 +177,22 @@ class FCOSHead(nn.Module):
         """Focal and centerness loss over the number of positive locations, GIoU loss over the sum of their weights."""
         s = self.settings
         cells = self.cells(raw.logits)
-        learn = learners([self._assign(cells, target) for target in targets], targets)
-        points = centre_form(torch.cat(cells))[0][learn.place]  # (P, 2)
-        wanted = centerness(to_distances(points, learn.boxes))
+        trainable = learners([self._assign(cells, target) for target in targets], targets)
+        points = center_form(torch.cat(cells))[0][trainable.place]  # (P, 2)
+        wanted = centerness(to_distances(points, trainable.boxes))
         said = raw.distances
         if s.eval_loss == "mmdet" and seed is None and not self.training:
             said = tuple(level * stride for level, stride in zip(said, self.strides, strict=True))
-        boxes = from_distances(points, learn.of(flatten_levels(said, 4)))
-        central = learn.of(flatten_levels(raw.centerness, 1)).squeeze(-1)
+        boxes = from_distances(points, trainable.of(flatten_levels(said, 4)))
+        central = trainable.of(flatten_levels(raw.centerness, 1)).squeeze(-1)
         logits = flatten_levels(raw.logits, self.num_classes)
         weight = wanted if s.box_weight == "centerness" else torch.ones_like(wanted)
         total, images = weight.sum(), len(targets)
-        count = self.normalizers.divisor("positives", len(learn.labels), images)
+        count = self.normalizers.divisor("positives", len(trainable.labels), images)
         weighted = self.normalizers.divisor("weights", total, images, batch=total.clamp(min=1e-6))
         return {
-            "loss_cls": focal_loss_sums(logits, learn, alpha=s.alpha, gamma=s.gamma).sum() / count,
-            "loss_bbox": (giou_loss(boxes, learn.boxes) * weight).sum() / weighted,
+            "loss_cls": focal_loss_sums(logits, trainable, alpha=s.alpha, gamma=s.gamma).sum() / count,
+            "loss_bbox": (giou_loss(boxes, trainable.boxes) * weight).sum() / weighted,
             "loss_centerness": F.binary_cross_entropy_with_logits(central, wanted, reduction="sum") / count,
         }
 
@@ -214,26 +214,26 @@ class FCOSHead(nn.Module):
     def _smallest(self, cells: Tensor, limits: Tensor, boxes: Tensor) -> Tensor:
         """The smallest of the boxes (G, 4) that each of some cells (m, 4) may learn, or BACKGROUND: (m,)."""
         s = self.settings
-        points, strides = centre_form(cells)
+        points, strides = center_form(cells)
         distances = to_distances(points[:, None], boxes)  # (m, G, 4)
         longest = distances.amax(-1)
         low, high = limits[:, :1], limits[:, 1:]
         fits = (longest >= low) & (longest <= high) if s.closed else (longest > low) & (longest < high)
         fits &= distances.amin(-1) > 0
-        centres, extents = centre_form(boxes)
+        centers, extents = center_form(boxes)
         if s.radius is not None:
-            fits &= (points[:, None] - centres).abs().amax(-1) < s.radius * strides[:, :1]
+            fits &= (points[:, None] - centers).abs().amax(-1) < s.radius * strides[:, :1]
         area = torch.where(fits, product(extents), torch.inf)
         least = area.min(1)
         return least.indices.masked_fill(least.values == torch.inf, BACKGROUND)
 
     @torch.no_grad()
     def decode(self, raw: FCOSRaw, sizes: Sequence[Size]) -> list[Detections]:
-        """The detections of every picture in pixels of the padded batch, best first."""
+        """The detections of every image in pixels of the padded batch, best first."""
         s, outputs = self.settings, [DenseOutputs(*level) for level in zip(*raw, strict=True)]
         cells = self.cells(raw.logits)
         return dense_detections(cells, outputs, _boxes, sizes, s, self.num_classes, s.scoring)
 
 
 def _boxes(distances: Tensor, cells: Tensor, _: int) -> Tensor:
-    return from_distances(centre_form(cells)[0], distances)
+    return from_distances(center_form(cells)[0], distances)

@@ -1,11 +1,11 @@
 """GFL (Li et al. 2020, Generalized Focal Loss).
 
-The method in order: two small convolutional towers, shared by all levels, say at every anchor's centre how good a box
+The method in order: two small convolutional towers, shared by all levels, say at every anchor's center how good a box
 of each class would be there, and for each of the box's four sides a distribution over its distance, whose mean is the
 distance. The class score learns the overlap that the box reaches (quality focal loss), so no centerness is needed; the
 distribution learns to be narrow around the true distance (distribution focal loss). Anchors are assigned as in ATSS.
 
-Letters for shapes: B pictures, L levels, N anchors of a level, M of all levels, K classes, P anchors of the batch that
+Letters for shapes: B images, L levels, N anchors of a level, M of all levels, K classes, P anchors of the batch that
 hold an object, n + 1 bins of a distribution.
 """
 
@@ -23,7 +23,7 @@ from tldet.models.assigners.atss import assign_adaptively
 from tldet.models.assigners.matching import learners
 from tldet.models.boxes import (
     AnchorGenerator,
-    centre_form,
+    center_form,
     flatten_levels,
     from_distances,
     to_distances,
@@ -31,7 +31,7 @@ from tldet.models.boxes import (
 from tldet.models.losses import distribution_focal_loss, giou_loss, paired_iou, quality_focal_loss_sums
 from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.postprocess import DenseOutputs, SelectSettings, dense_detections
-from tldet.models.towers import TowerNorm, level_scales, start_towers, two_towers
+from tldet.models.towers import TowerNorm, initialize_towers, level_scales, two_towers
 from tldet.registry import HEADS
 from tldet.structures.detections import Detections
 from tldet.structures.image import Size
@@ -124,7 +124,7 @@ class GFLHead(nn.Module):
         self.cls_tower, self.box_tower, self.cls_score, self.bbox_pred = towers
         self.scales = level_scales(len(strides))
         self.normalizers = LossNormalizers(s.loss_normalizer, positives=POSITIVES, weights=POSITIVES * SCORE)
-        start_towers(self, self.cls_score, prior)
+        initialize_towers(self, self.cls_score, prior)
 
     def forward(self, features: Sequence[Tensor]) -> GFLRaw:
         """L x (B, C, H, W) to qualities and distributions of every level."""
@@ -139,19 +139,22 @@ class GFLHead(nn.Module):
         s = self.settings
         levels = self.anchors(raw.logits)
         matched = [assign_adaptively(levels, target, topk=s.topk, crowd=s.crowd) for target in targets]
-        learn = learners(matched, targets)
-        stride = self._stride_of(levels)[learn.place]  # (P, 1)
-        points, truth = centre_form(torch.cat(levels)[learn.place])[0] / stride, learn.boxes / stride  # in strides
-        said = learn.of(flatten_levels(raw.distributions, 4 * (self.longest + 1)))
+        trainable = learners(matched, targets)
+        stride = self._stride_of(levels)[trainable.place]  # (P, 1)
+        points, truth = (
+            center_form(torch.cat(levels)[trainable.place])[0] / stride,
+            trainable.boxes / stride,
+        )  # in strides
+        said = trainable.of(flatten_levels(raw.distributions, 4 * (self.longest + 1)))
         boxes = from_distances(points, self._mean(said))  # (P, 4)
         logits = flatten_levels(raw.logits, self.num_classes)
-        trust = learn.of(logits).detach().sigmoid().amax(-1)  # (P,)
+        trust = trainable.of(logits).detach().sigmoid().amax(-1)  # (P,)
         quality = paired_iou(boxes.detach(), truth)
-        ones = learn.per_picture.clamp(min=1).sum()  # an image without objects counts as one, as in mmdet
-        count = self.normalizers.divisor("positives", len(learn.labels), len(targets), batch=ones)
+        ones = trainable.per_image.clamp(min=1).sum()  # an image without objects counts as one, as in mmdet
+        count = self.normalizers.divisor("positives", len(trainable.labels), len(targets), batch=ones)
         weighed = self.normalizers.divisor("weights", trust.sum(), len(targets))
         return {
-            "loss_cls": quality_focal_loss_sums(logits, learn, quality, beta=s.beta).sum() / count,
+            "loss_cls": quality_focal_loss_sums(logits, trainable, quality, beta=s.beta).sum() / count,
             "loss_bbox": s.box_weight * (giou_loss(boxes, truth) * trust).sum() / weighed,
             "loss_dfl": s.dfl_weight * (self._side_loss(said, to_distances(points, truth)) * trust).sum() / weighed,
         }
@@ -173,9 +176,9 @@ class GFLHead(nn.Module):
 
     @torch.no_grad()
     def decode(self, raw: GFLRaw, sizes: Sequence[Size]) -> list[Detections]:
-        """The detections of every picture in pixels of the padded batch, best first."""
+        """The detections of every image in pixels of the padded batch, best first."""
         outputs = [DenseOutputs(*level) for level in zip(*raw, strict=True)]
         return dense_detections(self.anchors(raw.logits), outputs, self._boxes, sizes, self.settings, self.num_classes)
 
     def _boxes(self, said: Tensor, anchors: Tensor, level: int) -> Tensor:
-        return from_distances(centre_form(anchors)[0], self._mean(said) * self.strides[level])
+        return from_distances(center_form(anchors)[0], self._mean(said) * self.strides[level])

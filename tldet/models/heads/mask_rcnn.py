@@ -4,7 +4,7 @@ The method in order: proposals and boxes as in Faster R-CNN; in training each po
 and a small convolutional network draws one mask a class, of which only that of the true class learns, pixel by pixel;
 in testing the final boxes are pooled and the mask of the class found is kept as a patch on the box.
 
-Letters for shapes: B pictures, R regions of all pictures, P of them positive, K classes, C channels, S pooled side,
+Letters for shapes: B images, R regions of all images, P of them positive, K classes, C channels, S pooled side,
 M = 2 S side of a mask.
 """
 
@@ -81,6 +81,6 @@ class MaskRCNNHead(nn.Module):
 
     @torch.no_grad()
     def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
-        """The detections of every picture in pixels of the padded batch, best first, each with its mask."""
+        """The detections of every image in pixels of the padded batch, best first, each with its mask."""
         found = find_in(self.box, raw.features, self.rpn.propose(raw.rpn, sizes, training=False), sizes)
         return with_masks([self.mask], raw.features, found, sizes)

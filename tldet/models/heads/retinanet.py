@@ -4,7 +4,7 @@ The method in order: two small convolutional towers, shared by all levels, say t
 Anchors that overlap an object by ``positive`` learn it, those below ``negative`` are background, the rest do not
 count; the focal loss keeps the many easy ones from drowning the few that matter.
 
-Letters for shapes: B pictures, L levels, A anchors a cell, N anchors of a level, M of all levels, K classes.
+Letters for shapes: B images, L levels, A anchors a cell, N anchors of a level, M of all levels, K classes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tldet.models.boxes import AnchorGenerator, decode, encode, flatten_levels
 from tldet.models.losses import focal_loss_sums, giou_loss
 from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.postprocess import DenseOutputs, SelectSettings, dense_detections
-from tldet.models.towers import TowerNorm, start_towers, two_towers
+from tldet.models.towers import TowerNorm, initialize_towers, two_towers
 from tldet.registry import HEADS
 from tldet.structures.detections import Detections
 from tldet.structures.image import Size
@@ -128,7 +128,7 @@ class RetinaNetHead(nn.Module):
         self.cls_tower, self.box_tower, self.cls_score, self.bbox_pred = towers
         kind: Normalizer = "running" if s.loss_normalizer == "running" else "batch"
         self.normalizers = LossNormalizers(kind, positives=POSITIVES)
-        start_towers(self, self.cls_score, prior)
+        initialize_towers(self, self.cls_score, prior)
 
     def forward(self, features: Sequence[Tensor]) -> RetinaRaw:
         """L x (B, C, H, W) to the raw classes and deltas of every level."""
@@ -143,15 +143,17 @@ class RetinaNetHead(nn.Module):
         anchors = torch.cat(self.anchors(raw.logits))  # (M, 4)
         limits = {"positive": s.positive, "negative": s.negative, "least": s.least, "crowd": s.crowd}
         matched = [assign(anchors, target, low_quality=s.low_quality, **limits) for target in targets]
-        learn = learners(matched, targets)
+        trainable = learners(matched, targets)
         logits = flatten_levels(raw.logits, self.num_classes)
-        classes = focal_loss_sums(logits, learn, alpha=s.alpha, gamma=s.gamma)  # (B,)
-        boxes = self._box_loss(learn.of(flatten_levels(raw.deltas, 4)), anchors[learn.place], learn.boxes)  # (P,)
-        counts = learn.per_picture.clamp(min=1)
+        classes = focal_loss_sums(logits, trainable, alpha=s.alpha, gamma=s.gamma)  # (B,)
+        boxes = self._box_loss(
+            trainable.of(flatten_levels(raw.deltas, 4)), anchors[trainable.place], trainable.boxes
+        )  # (P,)
+        counts = trainable.per_image.clamp(min=1)
         if s.loss_normalizer == "image":
             shares = 1 / counts / len(targets)
-            return {"loss_cls": (classes * shares).sum(), "loss_bbox": (boxes * shares[learn.picture]).sum()}
-        count = self.normalizers.divisor("positives", len(learn.labels), len(targets), batch=counts.sum())
+            return {"loss_cls": (classes * shares).sum(), "loss_bbox": (boxes * shares[trainable.image]).sum()}
+        count = self.normalizers.divisor("positives", len(trainable.labels), len(targets), batch=counts.sum())
         return {"loss_cls": classes.sum() / count, "loss_bbox": boxes.sum() / count}
 
     def _box_loss(self, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
@@ -163,7 +165,7 @@ class RetinaNetHead(nn.Module):
 
     @torch.no_grad()
     def decode(self, raw: RetinaRaw, sizes: Sequence[Size]) -> list[Detections]:
-        """The detections of every picture in pixels of the padded batch, best first."""
+        """The detections of every image in pixels of the padded batch, best first."""
         outputs = [DenseOutputs(*level) for level in zip(*raw, strict=True)]
         return dense_detections(self.anchors(raw.logits), outputs, self._boxes, sizes, self.settings, self.num_classes)
 

@@ -36,7 +36,7 @@ def background_sums(logits: Tensor, power: float, learn: Learners) -> tuple[Tens
 
 def background_sums_reference(logits: Tensor, power: float, learn: Learners) -> tuple[Tensor, Tensor]:
     """Reference version of :func:`background_sums`: ten tensors as large as the logits."""
-    x, objects = logits.float(), (learn.picture, learn.place, learn.labels)
+    x, objects = logits.float(), (learn.image, learn.place, learn.labels)
     entries = learn.counted[..., None].expand(logits.shape)
     entries = entries if learn.classes is None else entries & learn.classes[:, None]
     background = entries.index_put(objects, entries.new_zeros(()))
@@ -55,19 +55,19 @@ class _Background(torch.autograd.Function):
         slope = torch.empty_like(logits, dtype=kept) if ctx.needs_input_grad[0] else None
         rows = max(1, BLOCK // logits.shape[-1]) if logits.device.type == "cpu" else max(1, logits.shape[1])
         sums = []
-        for picture, counted in enumerate(learn.counted):
-            spared = ~counted[:, None] if learn.classes is None else ~(counted[:, None] & learn.classes[picture])
-            slopes: Iterable[Tensor | None] = repeat(None) if slope is None else torch.split(slope[picture], rows)
-            blocks = zip(torch.split(logits[picture], rows), torch.split(spared, rows), slopes, strict=False)
+        for image, counted in enumerate(learn.counted):
+            spared = ~counted[:, None] if learn.classes is None else ~(counted[:, None] & learn.classes[image])
+            slopes: Iterable[Tensor | None] = repeat(None) if slope is None else torch.split(slope[image], rows)
+            blocks = zip(torch.split(logits[image], rows), torch.split(spared, rows), slopes, strict=False)
             sums.append(torch.stack([_add_block(x.float(), power, drop, out) for x, drop, out in blocks]).sum())
-        objects = (learn.picture, learn.place, learn.labels)
+        objects = (learn.image, learn.place, learn.labels)
         at = logits[objects].float()
         there = torch.sigmoid(at) ** power * F.softplus(at)
         if learn.classes is not None:
-            there = there * learn.classes[learn.picture, learn.labels]  # the others are not in the sums
+            there = there * learn.classes[learn.image, learn.labels]  # the others are not in the sums
         ctx.save_for_backward(slope, *objects)
         ctx.dtype = logits.dtype
-        return torch.stack(sums).index_add(0, learn.picture, -there), at
+        return torch.stack(sums).index_add(0, learn.image, -there), at
 
     @staticmethod
     @once_differentiable
@@ -76,8 +76,8 @@ class _Background(torch.autograd.Function):
         slope, *objects = ctx.saved_tensors
         gradient = torch.empty_like(slope, dtype=ctx.dtype)
         if slope.device.type == "cpu":
-            for picture, factor in enumerate(of_sums):  # a number; a tensor would copy everything to float32 and back
-                torch.mul(slope[picture], factor, out=gradient[picture])
+            for image, factor in enumerate(of_sums):  # a number; a tensor would copy everything to float32 and back
+                torch.mul(slope[image], factor, out=gradient[image])
         else:
             torch.mul(slope, of_sums[:, None, None], out=gradient)
         return gradient.index_put_(tuple(objects), of_at.to(ctx.dtype)), None, None

@@ -25,7 +25,7 @@ class Pool(NamedTuple):
 
 
 def roi_align_by_gather(
-    features: Sequence[Tensor], level: Tensor, picture: Tensor, boxes: Tensor, strides: Sequence[int], pool: Pool
+    features: Sequence[Tensor], level: Tensor, image: Tensor, boxes: Tensor, strides: Sequence[int], pool: Pool
 ) -> Tensor:
     """RoIAlign (He et al. 2017) on CPU.
 
@@ -35,7 +35,7 @@ def roi_align_by_gather(
     Args:
         features: one (B, C, H, W) float32 per level.
         level: (R,) level of each region.
-        picture: (R,) image of each region.
+        image: (R,) image of each region.
         boxes: (R, 4) xyxy pixels.
         strides: stride of each level.
         pool: the grid; its sampling ratio is at least 1.
@@ -51,7 +51,7 @@ def roi_align_by_gather(
     scale = torch.tensor([1 / stride for stride in strides])[level]
     x, left, right = _corners(boxes[:, 0], boxes[:, 2], width, scale, pool)
     y, above, below = _corners(boxes[:, 1], boxes[:, 3], height, scale, pool)
-    row = ((picture * height)[:, None, None] + y) * width[:, None, None] + start[:, None, None]  # (R, S * s, 2)
+    row = ((image * height)[:, None, None] + y) * width[:, None, None] + start[:, None, None]  # (R, S * s, 2)
     cells = row[:, :, None, :, None] + x[:, None, :, None, :]  # (R, S * s, S * s, 2, 2)
     weights = torch.stack([above, below], -1)[:, :, None, :, None] * torch.stack([left, right], -1)[:, None, :, None, :]
     share = _bags(weights / pool.sampling_ratio**2, pool)
@@ -60,10 +60,10 @@ def roi_align_by_gather(
 
 
 def roi_align_by_level(
-    features: Sequence[Tensor], level: Tensor, picture: Tensor, boxes: Tensor, strides: Sequence[int], pool: Pool
+    features: Sequence[Tensor], level: Tensor, image: Tensor, boxes: Tensor, strides: Sequence[int], pool: Pool
 ) -> Tensor:
     """Reference version: torchvision's kernel, level by level; see :func:`roi_align_by_gather`."""
-    regions = torch.cat([picture[:, None].to(boxes), boxes], 1)
+    regions = torch.cat([image[:, None].to(boxes), boxes], 1)
     order = level.argsort(stable=True)
     counts = torch.stack([(level == number).sum() for number in range(len(strides))]).tolist()
     pooled = [

@@ -20,7 +20,7 @@ from tldet.models.detector import Detector
 from tldet.models.surgery.overlay import put_back, replace_modules
 
 log = logging.getLogger(__name__)
-PROBE = 64  # pixels of the square pictures of the forward passes
+PROBE = 64  # pixels of the square images of the forward passes
 TOLERANCE = 1e-3  # of the largest output, which folding may change by rounding
 
 
@@ -73,7 +73,7 @@ def _fuse(model: Detector) -> None:
 def norms_after(model: nn.Module, run: Callable[[], object]) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """The pairs of a convolution and the BatchNorm that takes its output as it is, each run once.
 
-    Where ``run`` fails, as in a network of one size of picture, there are none, and the log says so.
+    Where ``run`` fails, as in a network of one size of image, there are none, and the log says so.
 
     Args:
         model: in eval mode.
@@ -100,7 +100,7 @@ def norms_after(model: nn.Module, run: Callable[[], object]) -> list[tuple[nn.Co
             run()
     except (RuntimeError, AssertionError, ValueError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
-        log.warning("BatchNorm is not folded: %s takes no small pictures (%s)", type(model).__name__, why)
+        log.warning("BatchNorm is not folded: %s takes no small images (%s)", type(model).__name__, why)
         return []
     finally:
         for hook in hooks:

@@ -51,18 +51,18 @@ class RoISettings:
         weights: factors of the box deltas.
         positive: overlap from which a proposal learns an object.
         low_quality: see :func:`~tldet.models.assigners.matching.match`.
-        batch: proposals drawn a picture for the loss.
+        batch: proposals drawn an image for the loss.
         positive_fraction: at most this share of them are objects.
         beta: corner of the smooth L1 loss; 0 for L1.
         loss_normalizer: see :class:`~tldet.models.two_stage.rpn.RPNSettings`; counts the sampled regions.
         crowd: share of a proposal inside a crowd region from which it is no background.
-        spare: overlap with a confident detection of a class that the picture was not labelled for, from which a
+        spare: overlap with a confident detection of a class that the image was not labeled for, from which a
             proposal is no background.
         spare_score: score from which such a detection is confident.
         spare_among: such detections are looked for among so many best proposals (as many as Ren et al. 2015 test).
         score: least score of a detection.
         nms_iou, nms_per_class: see :class:`~tldet.models.postprocess.SelectSettings`.
-        keep: at most so many detections a picture.
+        keep: at most so many detections an image.
         min_size: least side of a detection in pixels.
 
     Raises:
@@ -171,7 +171,7 @@ def find_in(
 def detect(
     rois: Sequence[Tensor], scores: Tensor, deltas: Tensor, sizes: Sequence[Size], s: RoISettings
 ) -> list[Detections]:
-    """Detections of every picture from regions B x (r, 4), probabilities (R, K + 1) and deltas (R, K or 1, 4)."""
+    """Detections of every image from regions B x (r, 4), probabilities (R, K + 1) and deltas (R, K or 1, 4)."""
     counts = [len(r) for r in rois]
     parts = zip(rois, torch.split(scores[:, :-1], counts), torch.split(deltas, counts), sizes, strict=True)
     return [_detect_one(*part, s) for part in parts]

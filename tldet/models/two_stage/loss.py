@@ -38,14 +38,14 @@ class TwoStageRaw(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """The regions of one picture that the loss sees, the P positive ones first."""
+    """The regions of one image that the loss sees, the P positive ones first."""
 
     rois: Tensor  # (r, 4)
     labels: Tensor  # (r,) 0..K-1, K for background
     deltas: Tensor  # (P, 4) what the positives' boxes have to learn
     objects: Tensor  # (P,) row of the target that each positive learns
     truths: Tensor  # (r,) bool: the region is a ground-truth box
-    labelled: Tensor | None  # (K,) bool: what the picture was labelled for; None for every class
+    labeled: Tensor | None  # (K,) bool: what the image was labeled for; None for every class
 
 
 def propose_and_loss(
@@ -115,16 +115,16 @@ def with_spared(
     targets: Sequence[Target],
     s: RoISettings,
 ) -> list[Target]:
-    """The targets, with what the detector now takes for objects of classes that a picture was not labelled for.
+    """The targets, with what the detector now takes for objects of classes that an image was not labeled for.
 
     Such places are no background to learn (see ``spared`` of :class:`~tldet.structures.target.Target`). Nothing is
-    computed where every picture was labelled for every class.
+    computed where every image was labeled for every class.
 
     Args:
-        find: B x (r, 4) regions to the detections of every picture.
+        find: B x (r, 4) regions to the detections of every image.
         branches: the layers it runs, put into eval mode meanwhile.
         proposals: B x (r, 4), best first.
-        targets: of the pictures.
+        targets: of the images.
         s: the second stage's settings.
     """
     some = [target.partial for target in targets]
@@ -136,9 +136,9 @@ def with_spared(
 
 
 def _spare(target: Target, found: Detections) -> Target:
-    if target.labelled is None:
+    if target.labeled is None:
         return target
-    boxes = found.boxes[~target.labelled[found.labels]]
+    boxes = found.boxes[~target.labeled[found.labels]]
     return replace(target, spared=boxes if target.spared is None else torch.cat([target.spared, boxes]))
 
 
@@ -166,8 +166,8 @@ def draw_regions(
         labels = torch.full_like(rows, num_classes)
         labels[: len(positive)] = target.labels[objects]
         deltas = encode(target.boxes[objects], rois[positive], s.weights)
-        labelled = target.labelled if target.partial else None
-        drawn.append(Drawn(rois[rows], labels, deltas, objects, rows >= len(boxes), labelled))
+        labeled = target.labeled if target.partial else None
+        drawn.append(Drawn(rois[rows], labels, deltas, objects, rows >= len(boxes), labeled))
     return drawn
 
 
@@ -188,5 +188,5 @@ def box_losses(logits: Tensor, deltas: Tensor, drawn: Sequence[Drawn], branch: B
     rows = torch.cat([torch.arange(*span, device=labels.device) for span in spans])
     count = branch.normalizers.divisor("regions", len(labels), len(drawn))
     box = F.smooth_l1_loss(of_class(deltas, rows, labels[rows]), wanted, beta=branch.settings.beta, reduction="sum")
-    classes = class_loss_sum(logits, labels, [d.labelled for d in drawn], [len(d.rois) for d in drawn])
+    classes = class_loss_sum(logits, labels, [d.labeled for d in drawn], [len(d.rois) for d in drawn])
     return {"loss_cls": classes / count, "loss_bbox": box / count}

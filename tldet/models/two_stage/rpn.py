@@ -1,7 +1,7 @@
 """Region proposal network (Ren et al. 2015): which places are worth a second look.
 
-Letters for shapes: B pictures, L levels, A anchors a cell, N anchors of a level (H * W * A), M anchors of all levels,
-P proposals of a picture.
+Letters for shapes: B images, L levels, A anchors a cell, N anchors of a level (H * W * A), M anchors of all levels,
+P proposals of an image.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STAGE = 1  # tells the random draws of this stage from those of the second one
 
 @dataclass(frozen=True)
 class RPNSettings:
-    """How proposals are made and learnt; the defaults are torchvision's.
+    """How proposals are made and learned; the defaults are torchvision's.
 
     Attributes:
         sizes: anchor sizes of every level, in pixels.
@@ -42,18 +42,18 @@ class RPNSettings:
         negative: overlap below which it is background.
         low_quality: see :func:`~tldet.models.assigners.matching.match`.
         least: see :func:`~tldet.models.assigners.matching.match`.
-        border: anchors that reach this many pixels or more out of the picture do not learn (mmdet's
+        border: anchors that reach this many pixels or more out of the image do not learn (mmdet's
             ``allowed_border``; Ren et al. 2015, section 3.3, leave out all that cross it); None takes all.
-        batch: anchors drawn a picture for the loss.
+        batch: anchors drawn an image for the loss.
         positive_fraction: at most this share of them are objects.
         beta: corner of the smooth L1 loss; 0 for L1.
         loss_normalizer: "running": running mean of the anchors sampled per image, independent of the split into
             micro-batches; "batch": the anchors sampled in the micro-batch (torchvision, mmdet).
         crowd: share of an anchor inside a crowd region from which it is no background.
-        spare: overlap with a confident detection of a class that the picture was not labelled for, from which an
+        spare: overlap with a confident detection of a class that the image was not labeled for, from which an
             anchor is no background.
         pre_nms: best anchors of each level that go on, in training and in testing.
-        post_nms: proposals of a picture that remain, in training and in testing.
+        post_nms: proposals of an image that remain, in training and in testing.
         nms_iou: overlap above which the lesser of two proposals of a level is dropped.
         min_size: least side of a proposal in pixels.
 
@@ -167,7 +167,7 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def propose(self, raw: RPNRaw, sizes: Sequence[Size], *, training: bool) -> list[Tensor]:
-        """The proposals of every picture: B x (P, 4) xyxy pixels, best first."""
+        """The proposals of every image: B x (P, 4) xyxy pixels, best first."""
         s, phase = self.settings, 0 if training else 1
         boxes, scores, levels = [], [], []
         for number, (anchors, level_logits, level_deltas) in enumerate(

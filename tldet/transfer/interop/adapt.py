@@ -22,7 +22,7 @@ P6 = {True: "p6p7_p5", False: "p6p7_c5"}  # whether the first extra level is mad
 def adapted(
     section: Mapping[str, Any], layout: Layout, translated: Mapping[str, Tensor], policy: Policy
 ) -> dict[str, Any]:
-    """The section with the checkpoint's classes, backbone, towers, extra levels, normalisation and anchors.
+    """The section with the checkpoint's classes, backbone, towers, extra levels, normalization and anchors.
 
     Args:
         section: a shipped config's ``model``.
@@ -53,7 +53,7 @@ def adapted(
 
 
 def set_input(model: dict[str, Any], preprocess: Mapping[str, Any] | None, strided_conv: str | None) -> list[str]:
-    """Have a ``model`` section see pictures, and halve them, as the weights want it; None leaves either as it is.
+    """Have a ``model`` section see images, and halve them, as the weights want it; None leaves either as it is.
 
     Returns:
         What was changed: a line each.

@@ -14,7 +14,7 @@ from tldet.errors import CheckpointError
 from tldet.integrity import problem_of
 from tldet.transfer.interop.dialects.mmdet import from_mmdet
 from tldet.transfer.interop.dialects.torchvision import EPS, from_torchvision
-from tldet.transfer.interop.known import Known, Layout, recognise
+from tldet.transfer.interop.known import Known, Layout, recognize
 from tldet.transfer.interop.mmdet_config import Policy, find_config, policy_of
 from tldet.transfer.interop.wrapped import detector_prefix, state_in
 from tldet.transfer.safe_unpickle.archives import WRONG, Archive, SafeArchive, read_archive
@@ -70,7 +70,7 @@ def foreign_in(archive: Archive) -> Foreign:
     prefix = detector_prefix(whole)
     others = [name for name in archive.outlines(whole) if not name.startswith(prefix)]
     content = {} if isinstance(archive, SafeArchive) else archive.value
-    return Foreign(archive.path, content, state, recognise(state), averaged, others, archive.set_aside)
+    return Foreign(archive.path, content, state, recognize(state), averaged, others, archive.set_aside)
 
 
 def layout_in(archive: Archive) -> Layout:
@@ -79,7 +79,7 @@ def layout_in(archive: Archive) -> Layout:
     Raises:
         CheckpointError: it holds no state dict.
     """
-    return recognise(archive.outlines(_bare(state_in(archive))))
+    return recognize(archive.outlines(_bare(state_in(archive))))
 
 
 def _bare(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _bare(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def policy_in(content: Mapping[Any, Any], known: Known, layout: Layout, path: Path) -> Policy:
-    """What the file's own config says of pictures and anchors; torchvision's files hold none.
+    """What the file's own config says of images and anchors; torchvision's files hold none.
 
     Raises:
         CheckpointError: the config has values that cannot be.

@@ -1,6 +1,6 @@
 """The models of mmdet and torchvision that a shipped config describes: one table, asked from three sides.
 
-By a name that a person gives (``--model``), by the keys of a state dict (:func:`recognise`), and by a recipe's name
+By a name that a person gives (``--model``), by the keys of a state dict (:func:`recognize`), and by a recipe's name
 for its published COCO weights (:func:`coco_weights`).
 """
 
@@ -109,7 +109,7 @@ class Layout:
         return f"{self.dialect}'s {what} on {self.backbone or 'an unknown backbone'}, {self.classes} classes{convs}"
 
 
-def recognise(state: Mapping[str, Tensor]) -> Layout:
+def recognize(state: Mapping[str, Tensor]) -> Layout:
     """The layout of a state dict in mmdet's or torchvision's names."""
     torchvision = _has(state, "backbone.body.") or _has(state, "roi_heads.")
     dialect: Dialect = "torchvision" if torchvision else "mmdet"
@@ -193,7 +193,7 @@ def named(name: str, layout: Layout) -> Known:
 
 
 def entry(layout: Layout) -> Known | None:
-    """The entry of a recognised layout; None where it is of no known kind."""
+    """The entry of a recognized layout; None where it is of no known kind."""
     return next((known for known in KNOWN if (known.dialect, known.case) == (layout.dialect, layout.case)), None)
 
 

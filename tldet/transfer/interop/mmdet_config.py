@@ -1,4 +1,4 @@
-"""What the config text inside an mmdet checkpoint says of pictures and anchors, which no key or shape tells."""
+"""What the config text inside an mmdet checkpoint says of images and anchors, which no key or shape tells."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Policy:
 
     Attributes:
         preprocess: our ``model.preprocess`` section.
-        input: short and long side that pictures are scaled to.
+        input: short and long side that images are scaled to.
         strided_conv: our option of the backbone's bottlenecks.
         anchors: mmdet's ``anchor_generator``, of the only head that has one.
         deltas: factors of the box deltas, of the second stage where there is one such stage.
@@ -66,13 +66,13 @@ def policy_of(config: Mapping[str, Any] | None) -> Policy:
     """What a config of mmdet 2.x or 3.x says."""
     policy = Policy()
     if config is None:
-        policy.notes.append("the file holds no config: normalisation, size and anchors are the published ones")
+        policy.notes.append("the file holds no config: normalization, size and anchors are the published ones")
         return policy
     model = _section(config, "model")
     steps = list(_steps(_pipeline(config)))
     policy.preprocess = _preprocess(model, config, steps)
     policy.input = _input(steps)
-    for what, found in (("normalisation", policy.preprocess), ("size", policy.input)):
+    for what, found in (("normalization", policy.preprocess), ("size", policy.input)):
         if found is None:
             policy.notes.append(f"the file's config states no {what} that can be taken over: it is the published one")
     style = _section(model, "backbone").get("style")
@@ -117,7 +117,7 @@ def _steps(pipeline: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
 def _preprocess(
     model: Mapping[str, Any], config: Mapping[str, Any], steps: list[Mapping[str, Any]]
 ) -> dict[str, Any] | None:
-    """Mean and std; mmdet reads pictures blue first, and without a turn to RGB the backbone takes them so."""
+    """Mean and std; mmdet reads images blue first, and without a turn to RGB the backbone takes them so."""
     places = [
         (_section(model, "data_preprocessor"), "bgr_to_rgb"),
         *((step, "to_rgb") for step in steps if step.get("type") == "Normalize"),
@@ -136,7 +136,7 @@ def _numbers(value: Any, count: int = 3) -> list[float] | None:
 
 
 def _input(steps: list[Mapping[str, Any]]) -> dict[str, int] | None:
-    """Sides that the picture is fitted into, its proportions kept."""
+    """Sides that the image is fitted into, its proportions kept."""
     for step in steps:
         name = str(step.get("type")).rpartition(".")[2]
         whole = name == "MultiScaleFlipAug"

@@ -1,6 +1,6 @@
-"""What an extended detector learns from and is measured on: old and new pictures as one data set.
+"""What an extended detector learns from and is measured on: old and new images as one data set.
 
-Each picture states the classes it was labelled for, so that no class is background where nobody looked for it.
+Each image states the classes it was labeled for, so that no class is background where nobody looked for it.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Given:
     """The data sets that were given.
 
     Attributes:
-        new: pictures with objects of new classes.
-        replay: pictures on which old classes are labelled, or None.
+        new: images with objects of new classes.
+        replay: images on which old classes are labeled, or None.
         val: what is measured on.
         old_val: what old classes are measured on besides; None where ``val`` serves, or ``own``.
         own: what the old detector was measured on, taken where old classes could not be measured otherwise.
@@ -58,7 +58,7 @@ class Prepared:
     new: tuple[str, ...]
     train: Split
     val: Split
-    pictures: int
+    images: int
 
 
 def prepare(
@@ -72,7 +72,7 @@ def prepare(
 ) -> Prepared:
     """Write ``train.json`` and ``val.json`` into a folder.
 
-    A class that a JSON lists without one object counts as not labelled there, unless a picture states it: a list of
+    A class that a JSON lists without one object counts as not labeled there, unless an image states it: a list of
     categories that was left as it was is no promise that somebody looked.
 
     Args:
@@ -81,25 +81,25 @@ def prepare(
         match: class aliases and name folding, which apply to the new data (``given.new`` and ``given.val``). In replay,
             ``old_val`` and ``own``, the classes must have exactly the names of the old detector.
         out: the folder.
-        track: shows progress over the pictures that are compared.
+        track: shows progress over the images that are compared.
         missing: images may be missing; the datasets of the run skip them.
 
     Raises:
-        DataError: the data have no new class, or one without objects, or the old pictures one that nobody knows.
+        DataError: the data have no new class, or one without objects, or the old images one that nobody knows.
         ConfigError: the classes cannot be matched.
     """
     opened = partial(open_source, missing=missing)
-    learnt = [opened(one) for one in (given.new, given.replay) if one is not None]
+    learned = [opened(one) for one in (given.new, given.replay) if one is not None]
     measured = [opened(one) for one in (given.val, given.old_val) if one is not None]
-    renamed = _renamed([learnt[0], measured[0]], list(old), match)
+    renamed = _renamed([learned[0], measured[0]], list(old), match)
     there = {renamed.get(name, name) for name in _used(measured[0])}.union(*(_used(one) for one in measured[1:]))
     lacking = set(old) - there
     if lacking and given.own and given.old_val is None:
         log.info("%s: the old detector's own data, to measure %s", given.own.annotations, few(sorted(lacking)))
         measured.append(opened(given.own))
-    sources = [*learnt, *measured]
+    sources = [*learned, *measured]
     records = [{"id": key, "name": name} for name, key in old.items()]
-    lists = [_named(one, renamed if one is learnt[0] or one is measured[0] else {}) for one in sources]
+    lists = [_named(one, renamed if one is learned[0] or one is measured[0] else {}) for one in sources]
     whole = merge_classes([records, *lists], {})
     classes = Classes(whole.records, whole.tables[1:])
     new = _new_classes(sources[0], classes, old)
@@ -110,8 +110,8 @@ def prepare(
     for one in changed_ids(sources, classes):
         log.info("%s: category %d %r is %d %r here", one.path, one.old_id, one.old_name, one.new_id, one.new_name)
     same = alike(sources, track, missing=missing)
-    pictures = _write(sources, same, len(learnt), classes, make_folder(out))
-    return Prepared(tuple(old), tuple(new), Split(out / TRAIN, out), Split(out / VAL, out), pictures)
+    images = _write(sources, same, len(learned), classes, make_folder(out))
+    return Prepared(tuple(old), tuple(new), Split(out / TRAIN, out), Split(out / VAL, out), images)
 
 
 def _used(source: Source) -> set[str]:
@@ -158,9 +158,9 @@ def _new_classes(source: Source, classes: Classes, old: Collection[str]) -> list
             "`tldet finetune --init-from` goes on with known ones"
         )
     if not any(new.values()):
-        raise DataError(f"{source.path}: no object of its new classes ({few(list(new))}) is labelled: nothing to learn")
+        raise DataError(f"{source.path}: no object of its new classes ({few(list(new))}) is labeled: nothing to learn")
     if empty := [name for name, there in new.items() if not there]:
-        log.warning("%s: new classes without an object, which cannot be learnt: %s", source.path, few(empty))
+        log.warning("%s: new classes without an object, which cannot be learned: %s", source.path, few(empty))
     return list(new)
 
 
@@ -174,21 +174,21 @@ def _check_replay(source: Source, classes: Classes, known: Collection[str]) -> N
 
 
 def _stating(source: Source, table: Mapping[int, int], known: Collection[int]) -> Source:
-    """The source with what each picture was labelled for, among the ``known`` merged categories."""
+    """The source with what each image was labeled for, among the ``known`` merged categories."""
     own = frozenset(key for key, merged in table.items() if merged in known)
     used = own & set(source.category_ids.tolist())
     silent = [record["name"] for record in source.categories if record["id"] in own - used]
-    if silent and None in source.labelled:
-        log.info("%s: lists %s without an object: taken as not labelled there", source.path, few(silent))
-    return replace(source, labelled=[used if one is None else one & own for one in source.labelled])
+    if silent and None in source.labeled:
+        log.info("%s: lists %s without an object: taken as not labeled there", source.path, few(silent))
+    return replace(source, labeled=[used if one is None else one & own for one in source.labeled])
 
 
 def _write(
-    sources: Sequence[Source], same: Sequence[NDArray[np.int64]], learnt: int, classes: Classes, out: Path
+    sources: Sequence[Source], same: Sequence[NDArray[np.int64]], learned: int, classes: Classes, out: Path
 ) -> int:
-    """Both files; how many pictures are learnt from."""
+    """Both files; how many images are learned from."""
     counts = []
-    for name, chosen in ((TRAIN, range(learnt)), (VAL, range(learnt, len(sources)))):
+    for name, chosen in ((TRAIN, range(learned)), (VAL, range(learned, len(sources)))):
         ours = np.concatenate([same[n] for n in chosen])
         joined = join([sources[n] for n in chosen], [classes.tables[n] for n in chosen], ours)
         for note in _write_one(out / name, joined, classes):

@@ -80,7 +80,7 @@ def _config(
     """Return the checked config of a new run."""
     given = given_batch(parse_options(request.overrides()))
     batch = given or (before.get("data") or {}).get("loader", {}).get("batch_size", 1)
-    length, why = choose_length(data.pictures, batch, request.length)
+    length, why = choose_length(data.images, batch, request.length)
     log.info("%d old classes (%s), %d new (%s)", len(data.old), few(data.old), len(data.new), few(data.new))
     log.info("%s", why)
     config = extended_config(path, state, data, length, request.seed_value, batch, distill=request.distill)
@@ -107,7 +107,7 @@ def _prepared(request: ExtendRequest, config: Mapping[str, Any], state: Mapping[
     match, console = MatchSettings(aliases, tuple(request.fold_names)), request.console
     given, folder = _given(request, config), request.folder / DATA
     with Progress(console=console, disable=console is None, transient=True) as progress:
-        track = partial(progress.track, description="comparing pictures")
+        track = partial(progress.track, description="comparing images")
         skip = request.on_bad_image == "skip"
         return prepare(given, _old(state), match, folder, track, missing=skip)
 
@@ -144,7 +144,7 @@ def _before(path: Path, data: Prepared, on_bad_image: str | None, device: str) -
     measured = Measured.of(result)
     found = Measured(*({name: one.get(name, NOTHING) for name in data.old} for one in (measured.AP, measured.AP50)))
     if lost := [name for name, value in found.AP.items() if value == NOTHING]:
-        log.warning("%s: no picture to measure %s on; --old-val JSON gives some", data.val.annotations, few(lost))
+        log.warning("%s: no image to measure %s on; --old-val JSON gives some", data.val.annotations, few(lost))
     return found
 
 

@@ -35,7 +35,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class ExtendReport:
-    """The old and the new detector on the same pictures.
+    """The old and the new detector on the same images.
 
     Attributes:
         old: names of the old classes.
@@ -80,7 +80,7 @@ class ExtendReport:
         from rich.table import Table
         from rich.text import Text
 
-        shown = Table(title="old and new classes, on the same pictures before and after")
+        shown = Table(title="old and new classes, on the same images before and after")
         shown.add_column("class")
         for column in ("AP before", "AP after", "change", "AP50 before", "AP50 after"):
             shown.add_column(column, justify="right")

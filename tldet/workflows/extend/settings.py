@@ -49,11 +49,11 @@ def extended_config(
     Args:
         path: the old detector's checkpoint.
         state: what it holds.
-        data: what is learnt and measured on.
+        data: what is learned and measured on.
         length: length of the run.
         seed: of the run.
         batch: batch size.
-        distill: with a teacher; else every picture counts as labelled for every class: plain fine-tuning.
+        distill: with a teacher; else every image counts as labeled for every class: plain fine-tuning.
 
     Raises:
         CheckpointError: the checkpoint does not say how it was trained.
@@ -61,7 +61,7 @@ def extended_config(
     config = trained_config(path, state)
     section = _data(config, state["meta"]["input"], data)
     section["loader"] = {**section["loader"], "batch_size": batch}
-    renew(config, section, length, seed, data.pictures)
+    renew(config, section, length, seed, data.images)
     config["model"]["weights"] = {"source": str(real_path(path))}
     config["model"]["head"]["num_classes"] = len(data.old) + len(data.new)
     if distill:
@@ -72,7 +72,7 @@ def extended_config(
 
 
 def _data(config: Mapping[str, Any], size: Mapping[str, int], data: Prepared) -> dict[str, Any]:
-    """Pictures as large and as augmented as the old detector's were."""
+    """Images as large and as augmented as the old detector's were."""
     before = config.get("data") or {}
     usual, test = default_transforms(size["short"], size["long"])
     steps = (before.get("train") or {}).get("transforms") or usual

@@ -15,7 +15,7 @@ from tldet.errors import TrainingError
 from tldet.text import counted
 from tldet.transfer.sources import file_hash
 from tldet.workflows.fewshot.plan import DATA, DEVICE, Setup
-from tldet.workflows.fewshot.second import open_base, set_arm
+from tldet.workflows.fewshot.second import open_base, set_variant
 from tldet.workflows.study.job import RUNS, Job
 from tldet.workflows.training.recipes import load_recipe
 from tldet.workflows.training.request import DEFAULT_MODEL
@@ -27,49 +27,49 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def check_arms(setup: Setup) -> None:
-    """Whether base training and arms go together.
+def check_variants(setup: Setup) -> None:
+    """Whether base training and variants go together.
 
     Raises:
         TldetError: they do not, or the given base checkpoint is not of the base classes.
     """
-    wishes, given = setup.wishes, setup.asked.base
+    config, given = setup.config, setup.asked.base
     if given is None:
-        config = load_recipe(wishes.model).data
+        recipe = load_recipe(config.model).data
     else:
-        keys = [key for key in parse_options(wishes.cfg_options) if key != DEVICE]
-        named = {"--model": wishes.model != DEFAULT_MODEL, f"--cfg-options {', '.join(keys)}": bool(keys)}
+        keys = [key for key in parse_options(config.cfg_options) if key != DEVICE]
+        named = {"--model": config.model != DEFAULT_MODEL, f"--cfg-options {', '.join(keys)}": bool(keys)}
         named |= {f"--{name}": True for name in setup.length()}
-        if clash := [name for name, there in named.items() if there]:
-            raise TrainingError(f"--base brings a finished base training: leave out its {clash[0]}")
-        config = open_base(given, setup.asked.novel, setup.base_classes)["config"]
-    for arm in setup.asked.arms:
-        set_arm(copy.deepcopy(config), arm)
+        if conflict := [name for name, there in named.items() if there]:
+            raise TrainingError(f"--base brings a finished base training: leave out its {conflict[0]}")
+        recipe = open_base(given, setup.asked.novel, setup.base_classes)["config"]
+    for variant in setup.asked.variants:
+        set_variant(copy.deepcopy(recipe), variant)
 
 
 def base_job(setup: Setup) -> Job:
     """The base training, or the given checkpoint's measurement; its JSON files are written."""
-    novel, folder = setup.asked.novel, setup.wishes.out / DATA
-    measured = write_base(setup.measured.annotations, novel, folder / "base_measured.json", keep_pictures=True)
+    novel, folder = setup.asked.novel, setup.config.out / DATA
+    measured = write_base(setup.measured.annotations, novel, folder / "base_measured.json", keep_images=True)
     train = write_base(setup.train.annotations, novel, folder / "base_train.json")
     call, data = _call(setup, train.path, folder / "base_val.json"), setup.hashes()
     if setup.asked.base is not None:
-        call = {"checkpoint": str(setup.asked.base), "cfg_options": setup.device(), **setup.wishes.bad_images()}
+        call = {"checkpoint": str(setup.asked.base), "cfg_options": setup.device(), **setup.config.bad_images()}
         data = {**data, "base": file_hash(setup.asked.base)}
     else:
         log.info(
             "base training without %s: %s on %s; images with novel objects only are left out (%d), novel objects on "
             "the others are background (%d)",
-            *(", ".join(novel), counted(train.objects, "object"), counted(train.pictures, "image")),
-            *(train.dropped_pictures, train.dropped_objects),
+            *(", ".join(novel), counted(train.objects, "object"), counted(train.images, "image")),
+            *(train.dropped_images, train.dropped_objects),
         )
     return Job(
-        factors={"arm": "base"},
-        folder=setup.wishes.out / RUNS / "base",
+        factors={"variant": "base"},
+        folder=setup.config.out / RUNS / "base",
         call=call,
         length=setup.length(),
         val=(str(measured.path.resolve()), str(setup.measured.images.resolve())),
-        pictures=train.pictures,
+        images=train.images,
         data=data,
     )
 
@@ -78,7 +78,7 @@ def _call(setup: Setup, train: Path, val: Path) -> dict[str, Any]:
     """The arguments of ``finetune``; no checkpoint is chosen by what is measured on, as in the second phase."""
     there = AnnotationIndex.load(setup.val.annotations).class_names
     if novel := [name for name in setup.asked.novel if name in there]:
-        write_base(setup.val.annotations, novel, val, keep_pictures=True)
+        write_base(setup.val.annotations, novel, val, keep_images=True)
     else:
         val = setup.val.annotations
     own = ["training.validate_every=None", f"data.val.images={str(setup.val.images.resolve())!r}"]
@@ -86,9 +86,9 @@ def _call(setup: Setup, train: Path, val: Path) -> dict[str, Any]:
         "train": str(train.resolve()),
         "val": str(val.resolve()),
         "images": str(setup.train.images.resolve()),
-        "model": setup.wishes.model,
-        "cfg_options": [*own, *setup.wishes.cfg_options],
-        **setup.wishes.bad_images(),
+        "model": setup.config.model,
+        "cfg_options": [*own, *setup.config.cfg_options],
+        **setup.config.bad_images(),
     }
 
 

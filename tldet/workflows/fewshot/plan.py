@@ -18,7 +18,7 @@ from tldet.data.shots import check_novel, draw, write_shots
 from tldet.data.split_paths import resolve_layout
 from tldet.errors import DataError
 from tldet.transfer.sources import file_hash
-from tldet.workflows.study.data import SPLIT_SEED, Wishes
+from tldet.workflows.study.data import SPLIT_SEED, StudyConfig
 from tldet.workflows.study.job import RUNS, Factor, Job, folder_name, keep_settings
 from tldet.workflows.study.plan import check_seeds
 from tldet.workflows.study.variants import refuse_controlled
@@ -29,7 +29,7 @@ DATA = "data"  # in the experiment's folder, what was cut from the data set
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """A way to fine-tune on K shots.
 
     Attributes:
@@ -42,9 +42,9 @@ class Arm:
 
 
 ARMS = {  # Wang et al. 2020: TFA with cosine similarity, TFA with a plain classifier, and FRCN+ft-full
-    "tfa": Arm(frozen=True, cosine=True),
-    "fc": Arm(frozen=True, cosine=False),
-    "full": Arm(frozen=False, cosine=False),
+    "tfa": Variant(frozen=True, cosine=True),
+    "fc": Variant(frozen=True, cosine=False),
+    "full": Variant(frozen=False, cosine=False),
 }
 
 
@@ -55,8 +55,8 @@ class FewShot:
     Attributes:
         novel: names of the novel classes.
         shots: numbers K of objects a class.
-        arms: names of :data:`ARMS`.
-        base: a tldet checkpoint of the base classes; None has them learnt first.
+        variants: names of :data:`ARMS`.
+        base: a tldet checkpoint of the base classes; None has them learned first.
         steps: length of a run on K shots.
         lr_factor: its learning rate as a multiple of the base training's.
         options: ``a.b=c`` on top of its config.
@@ -65,7 +65,7 @@ class FewShot:
 
     novel: Sequence[str]
     shots: Sequence[int] = (1, 5, 10)
-    arms: Sequence[str] = ("tfa",)
+    variants: Sequence[str] = ("tfa",)
     base: Path | None = None
     steps: int = 300
     lr_factor: float = 0.1
@@ -78,7 +78,7 @@ class Setup:
     """An experiment and its data.
 
     Attributes:
-        wishes: data, base training, seeds, folder.
+        config: data, base training, seeds, folder.
         asked: the rest.
         train: what K shots and base classes are drawn from.
         val: what the base training measures itself on.
@@ -86,7 +86,7 @@ class Setup:
         classes: all class names.
     """
 
-    wishes: Wishes
+    config: StudyConfig
     asked: FewShot
     train: Split
     val: Split
@@ -100,12 +100,12 @@ class Setup:
 
     def device(self) -> list[str]:
         """Return the option of the config that chooses the device of every run; empty without one."""
-        value = option_value(parse_options(self.wishes.cfg_options), DEVICE)
+        value = option_value(parse_options(self.config.cfg_options), DEVICE)
         return [] if value is None else [f"{DEVICE}={value!r}"]
 
     def length(self) -> dict[str, float]:
         """Of the base training; empty where its recipe chooses."""
-        return self.wishes.length.section() if self.wishes.length else {}
+        return self.config.length.section() if self.config.length else {}
 
     def hashes(self) -> dict[str, str]:
         """Of the annotation files that the numbers depend on."""
@@ -113,29 +113,29 @@ class Setup:
         return {name: file_hash(path) for name, path in files.items()}
 
 
-def prepare(wishes: Wishes, asked: FewShot) -> Setup:
+def prepare(config: StudyConfig, asked: FewShot) -> Setup:
     """Find the data and hold what is asked for against them; keep it in the experiment's folder.
 
     Raises:
         TldetError: the data cannot give it, a value is wrong, or the folder holds another experiment.
     """
-    check_seeds(wishes.seeds)
+    check_seeds(config.seeds)
     refuse_controlled(asked.options)
-    keep_settings(wishes.out, _settings(wishes, asked))
-    layout = resolve_layout(wishes.data, wishes.train, wishes.val, wishes.images, wishes.out, SPLIT_SEED)
+    keep_settings(config.out, _settings(config, asked))
+    layout = resolve_layout(config.data, config.train, config.val, config.images, config.out, SPLIT_SEED)
     assert layout.val is not None  # a lone JSON was split
     index = AnnotationIndex.load(layout.train.annotations)
-    setup = Setup(wishes, asked, layout.train, layout.val, layout.test or layout.val, index.class_names)
+    setup = Setup(config, asked, layout.train, layout.val, layout.test or layout.val, index.class_names)
     check_novel(index, asked.novel)
     draw(index, max(asked.shots), seed=0)  # how many there are does not depend on the seed
     _check_measured(setup)
     return setup
 
 
-def _settings(wishes: Wishes, asked: FewShot) -> dict[str, Any]:
-    """What an experiment must not mix; arms, shots and seeds may be added."""
+def _settings(config: StudyConfig, asked: FewShot) -> dict[str, Any]:
+    """What an experiment must not mix; variants, shots and seeds may be added."""
     settings = {"kind": "fewshot", "novel": sorted(set(asked.novel)), "base": asked.base and str(asked.base)}
-    return {**settings, "model": wishes.model, "options": list(wishes.cfg_options)}
+    return {**settings, "model": config.model, "options": list(config.cfg_options)}
 
 
 def _check_measured(setup: Setup) -> None:
@@ -163,13 +163,13 @@ def shot_jobs(setup: Setup, start: Path) -> list[Job]:
         start: the checkpoint of the base training.
     """
     data = {**setup.hashes(), "base": file_hash(start)}
-    combinations = dict.fromkeys(product(setup.asked.arms, setup.asked.shots, setup.wishes.seeds))
+    combinations = dict.fromkeys(product(setup.asked.variants, setup.asked.shots, setup.config.seeds))
     return [_shot_job(setup, start, *one, data) for one in combinations]
 
 
-def _shot_job(setup: Setup, start: Path, arm: str, shots: int, seed: int, data: dict[str, str]) -> Job:
-    asked, out, measured = setup.asked, setup.wishes.out, setup.measured
-    factors: dict[str, Factor] = {"arm": arm, "shots": shots, "seed": seed}
+def _shot_job(setup: Setup, start: Path, variant: str, shots: int, seed: int, data: dict[str, str]) -> Job:
+    asked, out, measured = setup.asked, setup.config.out, setup.measured
+    factors: dict[str, Factor] = {"variant": variant, "shots": shots, "seed": seed}
     name = f"{shots}shot_seed{seed}{'_background' if asked.as_background else ''}.json"
     annotations, path = setup.train.annotations, out / DATA / name
     subset = write_shots(annotations, shots, seed, path, as_background=asked.as_background)
@@ -179,9 +179,9 @@ def _shot_job(setup: Setup, start: Path, arm: str, shots: int, seed: int, data: 
     return Job(
         factors=factors,
         folder=out / RUNS / folder_name(factors),
-        call={**call, **setup.wishes.bad_images()},
+        call={**call, **setup.config.bad_images()},
         length={"steps": asked.steps},
         val=(str(measured.annotations.resolve()), str(measured.images.resolve())),
-        pictures=subset.pictures,
+        images=subset.images,
         data=data,
     )

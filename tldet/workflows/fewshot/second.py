@@ -18,7 +18,7 @@ from tldet.data.index import AnnotationIndex
 from tldet.data.shots import TOLD
 from tldet.errors import CheckpointError, ConfigError
 from tldet.models.detector import Detector, build_detector
-from tldet.models.meta_tensors import hollow
+from tldet.models.meta_tensors import without_storage
 from tldet.models.two_stage.box import BoxBranch
 from tldet.text import counted
 from tldet.workflows.fewshot.plan import ARMS
@@ -57,9 +57,9 @@ def second_phase(job: Job, console: Console | None = None) -> Outcome:
 
 def _tell(job: Job) -> None:
     told = json.loads(Path(job.call["train"]).read_bytes())[TOLD]
-    meaning = "count as background" if told["as_background"] else f"teach nothing ({LABELLED} of each picture)"
+    meaning = "count as background" if told["as_background"] else f"teach nothing ({LABELLED} of each image)"
     counts = told["counts"]
-    there = counted(counts["objects"], "object"), counted(counts["pictures"], "image")
+    there = counted(counts["objects"], "object"), counted(counts["images"], "image")
     log.info("%s on %s; further objects on them are not used and %s: %d", *there, meaning, counts["dropped_objects"])
 
 
@@ -96,32 +96,33 @@ def second_config(start: Mapping[str, Any], job: Job) -> dict[str, Any]:
     """
     config: dict[str, Any] = copy.deepcopy(start["config"])
     data = _data(config["data"], start["meta"]["input"], job)
-    renew(config, data, Length.of(job.length), int(job.factors["seed"]), job.pictures)
+    renew(config, data, Length.of(job.length), int(job.factors["seed"]), job.images)
     config["model"].pop("weights", None)
     config["model"]["head"]["num_classes"] = len(AnnotationIndex.load(job.call["train"]).class_names)
-    set_arm(config, job.arm)
+    set_variant(config, job.variant)
     config["optimizer"]["lr"] *= job.call["lr_factor"]
     return config
 
 
-def set_arm(config: dict[str, Any], name: str) -> None:
+def set_variant(config: dict[str, Any], name: str) -> None:
     """Change a config to a way of fine-tuning.
 
     Raises:
         ConfigError: the way does not go with the detector.
     """
-    arm, model = ARMS[name], config["model"]
-    if not arm.cosine and (model["head"].get("roi") or {}).get("cosine"):
+    variant, model = ARMS[name], config["model"]
+    if not variant.cosine and (model["head"].get("roi") or {}).get("cosine"):
         raise ConfigError(
-            f"--arms {name}: needs a linear classifier, but the base checkpoint has a cosine classifier; use --arms tfa"
+            f"--variants {name}: needs a linear classifier, but the base checkpoint has a cosine classifier; "
+            "use --variants tfa"
         )
-    detector = hollow(lambda: build_detector(model))
-    if arm.cosine:
+    detector = without_storage(lambda: build_detector(model))
+    if variant.cosine:
         if not any(isinstance(part, BoxBranch) for part in detector.modules()):
             kind = model["head"]["type"]
-            raise ConfigError(f"--arms {name}: needs a two-stage detector for its cosine classifier, not {kind}")
+            raise ConfigError(f"--variants {name}: needs a two-stage detector for its cosine classifier, not {kind}")
         model["head"].setdefault("roi", {})["cosine"] = "fixed"
-    if arm.frozen:
+    if variant.frozen:
         config["freeze"] = {"layers": all_but(detector, last_layers(detector))}
 
 

@@ -54,19 +54,19 @@ class Report:
 
     Attributes:
         before: of the base training (:func:`groups`).
-        runs: of each run on K shots, with its ``arm``, ``shots`` and ``seed``.
+        runs: of each run on K shots, with its ``variant``, ``shots`` and ``seed``.
     """
 
     before: Mapping[str, float]
     runs: Sequence[Mapping[str, Any]]
 
     def settings(self) -> list[dict[str, Any]]:
-        """One entry for each arm and number of shots: its seeds, and a :class:`Spread` of each number over them."""
+        """One entry for each variant and number of shots: its seeds, and a :class:`Spread` of each number over them."""
         entries = []
-        for arm, shots in dict.fromkeys((run["arm"], run["shots"]) for run in self.runs):
-            same = [run for run in self.runs if (run["arm"], run["shots"]) == (arm, shots)]
+        for variant, shots in dict.fromkeys((run["variant"], run["shots"]) for run in self.runs):
+            same = [run for run in self.runs if (run["variant"], run["shots"]) == (variant, shots)]
             numbers = {key: spread([run[key] for run in same]) for key in self.before}
-            entries.append({"arm": arm, "shots": shots, "seeds": [run["seed"] for run in same], **numbers})
+            entries.append({"variant": variant, "shots": shots, "seeds": [run["seed"] for run in same], **numbers})
         return entries
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,16 +75,16 @@ class Report:
         return {"before": dict(self.before), "summary": plain, "runs": [dict(run) for run in self.runs]}
 
     def table(self) -> Table:
-        """Base and novel AP before and after, a row for each arm and number of shots."""
+        """Base and novel AP before and after, a row for each variant and number of shots."""
         from rich.table import Table
 
         shown = Table(title="mean ± 95 % interval over seeds, sd their standard deviation")
-        for name in ("arm", "shots", "seeds"):
+        for name in ("variant", "shots", "seeds"):
             shown.add_column(name)
         for key in SHOWN:
             shown.add_column(key.replace("_", " "), justify="right")
         shown.add_row("base", "all", "", *(f"{v:.3f}" if (v := self.before[key]) >= 0 else "-" for key in SHOWN))
         for one in self.settings():
             seeds = ", ".join(map(str, one["seeds"]))
-            shown.add_row(one["arm"], str(one["shots"]), seeds, *(str(one[key]) for key in SHOWN))
+            shown.add_row(one["variant"], str(one["shots"]), seeds, *(str(one[key]) for key in SHOWN))
         return shown

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.data.merge.classes import Classes, merge_classes, read_aliases
-from tldet.data.merge.files import copy_names, copy_picture, reference
+from tldet.data.merge.files import copy_image, copy_names, reference
 from tldet.data.merge.inputs import Given, find_inputs
 from tldet.data.merge.join import Joined, alike, join
 from tldet.data.merge.source import Source, open_source
@@ -48,15 +48,15 @@ def merge(
     """Merge COCO data sets into a folder that ``tldet finetune --data`` takes.
 
     A folder's train, val and test parts stay apart (``train.json``, ``val.json``, ``test.json``); a JSON given by
-    itself goes to ``train.json``. Classes are one by exact name or by an alias. A picture says which of the merged
-    classes are labelled on it (``labelled_category_ids``) where these are not all.
+    itself goes to ``train.json``. Classes are one by exact name or by an alias. An image says which of the merged
+    classes are labeled on it (``labeled_category_ids``) where these are not all.
 
     Args:
         inputs: two or more COCO JSON files or data folders in one of the usual layouts.
         out: a new or empty folder.
-        images: picture folder of the JSON inputs: one for all or one for each; none looks around them.
+        images: image folder of the JSON inputs: one for all or one for each; none looks around them.
         aliases: JSON ``{"new name": ["old name", ...]}``.
-        copy: copy the pictures into ``out``; without it they stay, and file names lead to them.
+        copy: copy the images into ``out``; without it they stay, and file names lead to them.
         console: shows progress and what became of everything.
 
     Raises:
@@ -120,7 +120,7 @@ def _merged(given: Sequence[Given], out: Path, aliases: Path | None, copy: bool,
 
 @dataclass(frozen=True)
 class _Part:
-    """What becomes one JSON: its inputs, and of every picture record the first one anywhere that is the same."""
+    """What becomes one JSON: its inputs, and of every image record the first one anywhere that is the same."""
 
     part: str
     given: Sequence[Given]
@@ -129,7 +129,7 @@ class _Part:
 
 
 def _join_parts(given: Sequence[Given], sources: Sequence[Source], classes: Classes, progress: Progress) -> list[_Part]:
-    same = alike(sources, partial(progress.track, description="comparing pictures"))
+    same = alike(sources, partial(progress.track, description="comparing images"))
     parts = []
     for part in KINDS:
         numbers = [number for number, one in enumerate(given) if one.part == part]
@@ -148,14 +148,14 @@ def _shared(parts: Sequence[_Part]) -> Iterator[str]:
 
 
 class _Files:
-    """Finds or makes the pictures of a merged data set."""
+    """Finds or makes the images of a merged data set."""
 
     def __init__(self, folder: Path, copy: bool, progress: Progress) -> None:
         self.folder, self.copy, self.progress = folder, copy, progress
         self.taken: set[str] = set()
 
     def names(self, one: _Part) -> list[str]:
-        """File names of a part's pictures, seen from the folder."""
+        """File names of a part's images, seen from the folder."""
         paths = one.joined.paths()
         if not self.copy:
             return reference(paths, self.folder)
@@ -164,6 +164,6 @@ class _Files:
         folders = [f"{one.part}/{one.given[number].label}" for number, _ in records]
         copies = copy_names(folders, file_names, self.taken)
         pairs = list(zip(paths, copies, strict=True))
-        for path, name in self.progress.track(pairs, description="copying pictures"):
-            copy_picture(path, self.folder / name)
+        for path, name in self.progress.track(pairs, description="copying images"):
+            copy_image(path, self.folder / name)
         return copies

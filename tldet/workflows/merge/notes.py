@@ -25,14 +25,14 @@ def class_notes(sources: Sequence[Source], classes: Classes, aliases: Mapping[st
     for name, most, fewer in uneven_folds(lists, aliases):
         yield (
             f"class {name!r} is made of several of {sources[most].path}, but {sources[fewer].path} lacks some of "
-            "these: it counts as labelled there all the same"
+            "these: it counts as labeled there all the same"
         )
     if differing := differing_fields(lists, aliases):
         yield f"{named(differing)}: inputs differ in fields other than name and id; the first input's are kept"
     for source in sources:
         used = set(source.category_ids.tolist())
         if empty := [record["name"] for record in source.categories if record["id"] not in used]:
-            yield f"{source.path} lists {named(empty)} without an object: its pictures count as free of them"
+            yield f"{source.path} lists {named(empty)} without an object: its images count as free of them"
         yield from (f"{source.path}: {line}" for line in source.notes)
         if source.left_out:
             yield f"{source.path}: {named(source.left_out)} not carried over"
@@ -40,10 +40,10 @@ def class_notes(sources: Sequence[Source], classes: Classes, aliases: Mapping[st
 
 def part_notes(row: PartRow, joined: Joined, differing: int, names: Mapping[int, str]) -> Iterator[str]:
     """What was changed in a part, with the first ids."""
-    labels = set(joined.labelled)
-    if row.united_pictures:
-        count = counted(row.united_pictures, "image")
-        yield f"{row.file}: {count} {are(row.united_pictures)} in several inputs and kept once"
+    labels = set(joined.labeled)
+    if row.united_images:
+        count = counted(row.united_images, "image")
+        yield f"{row.file}: {count} {are(row.united_images)} in several inputs and kept once"
     if differing:
         count = f"{differing} of these {are(differing)}"
         yield f"{row.file}: {count} described differently; the first input's fields are kept"
@@ -51,14 +51,14 @@ def part_notes(row: PartRow, joined: Joined, differing: int, names: Mapping[int,
         left_out = named([_object(joined, left) for left, _ in joined.twins])
         twice = f"{counted(row.twins, 'object')} {are(row.twins)} annotated twice (one class, IoU > 0.9) and kept once"
         yield f"{row.file}: {twice}; left out: {left_out}"
-    if row.changed_picture_ids:
-        yield f"{row.file}: {counted(row.changed_picture_ids, 'image')} got a new id: the old one was taken"
+    if row.changed_image_ids:
+        yield f"{row.file}: {counted(row.changed_image_ids, 'image')} got a new id: the old one was taken"
     if row.changed_annotation_ids:
         count = counted(row.changed_annotation_ids, "object")
         yield f"{row.file}: {count} got a new id: the old one was taken, missing or 0"
     if absent := [name for category, name in names.items() if not any(category in ids for ids in labels)]:
-        yield f"{row.file}: no picture is labelled for {named(absent)}"
-    strays = np.flatnonzero(joined.unlabelled)
+        yield f"{row.file}: no image is labeled for {named(absent)}"
+    strays = np.flatnonzero(joined.unlabeled)
     if len(strays):
         first = _object(joined, int(strays[0]))
         count = f"{counted(len(strays), 'object')} {are(len(strays))}"
@@ -66,7 +66,7 @@ def part_notes(row: PartRow, joined: Joined, differing: int, names: Mapping[int,
 
 
 def shared_note(one: str, two: str, count: int) -> str:
-    """Pictures that are learnt and measured on alike."""
+    """Images that are learned and measured on alike."""
     return f"{counted(count, 'image')} {are(count)} both in {one} and in {two}: evaluated on training images"
 
 

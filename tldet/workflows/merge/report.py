@@ -20,34 +20,34 @@ class InputRow:
 
     path: str
     part: str
-    pictures: int
+    images: int
     objects: int
     classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class PartRow:
-    """One JSON that came out; its pictures and those united, its objects and their twins add up to what went in."""
+    """One JSON that came out; its images and those united, its objects and their twins add up to what went in."""
 
     part: str
     file: str
-    pictures: int
-    united_pictures: int
+    images: int
+    united_images: int
     objects: int
     twins: int
-    changed_picture_ids: int
+    changed_image_ids: int
     changed_annotation_ids: int
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class in a part: its objects, and the pictures on which it is labelled."""
+    """A class in a part: its objects, and the images on which it is labeled."""
 
     id: int
     name: str
     part: str
     objects: int
-    labelled_pictures: int
+    labeled_images: int
 
 
 @dataclass(frozen=True)
@@ -75,21 +75,21 @@ class MergeReport:
 def input_row(source: Source, part: str) -> InputRow:
     """Counts of one JSON."""
     names = tuple(record["name"] for record in source.categories)
-    return InputRow(str(source.path), part, len(source.pictures), len(source.objects), names)
+    return InputRow(str(source.path), part, len(source.images), len(source.objects), names)
 
 
 def part_row(part: str, path: Path, joined: Joined) -> PartRow:
     """Counts of one JSON that was written."""
-    old_pictures = np.concatenate([source.image_ids for source in joined.sources])[joined.firsts]
+    old_images = np.concatenate([source.image_ids for source in joined.sources])[joined.firsts]
     old_objects = np.concatenate([source.stated_ids for source in joined.sources])
     return PartRow(
         part,
         path.name,
-        pictures=len(joined.firsts),
-        united_pictures=len(joined.picture_of) - len(joined.firsts),
+        images=len(joined.firsts),
+        united_images=len(joined.image_of) - len(joined.firsts),
         objects=int(joined.kept.sum()),
         twins=len(joined.twins),
-        changed_picture_ids=int((joined.picture_ids != old_pictures).sum()),
+        changed_image_ids=int((joined.image_ids != old_images).sum()),
         changed_annotation_ids=int((joined.annotation_ids != old_objects)[joined.kept].sum()),
     )
 
@@ -97,10 +97,10 @@ def part_row(part: str, path: Path, joined: Joined) -> PartRow:
 def class_rows(part: str, joined: Joined, classes: Classes) -> Iterator[ClassRow]:
     """A row for every class."""
     categories = joined.category_ids[joined.kept]
-    labels = Counter(joined.labelled)  # a few sets, each of many pictures
+    labels = Counter(joined.labeled)  # a few sets, each of many images
     for category, name in classes.names.items():
-        labelled = sum(count for ids, count in labels.items() if category in ids)
-        yield ClassRow(category, name, part, int((categories == category).sum()), labelled)
+        labeled = sum(count for ids, count in labels.items() if category in ids)
+        yield ClassRow(category, name, part, int((categories == category).sum()), labeled)
 
 
 def changed_ids(sources: Sequence[Source], classes: Classes) -> Iterator[ChangedId]:

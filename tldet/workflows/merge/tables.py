@@ -16,19 +16,18 @@ WIDTH = 150  # of a table in a file or a pipe
 
 def show(report: MergeReport, console: Console) -> None:
     """Print the tables."""
-    inputs = [(r.path, r.part, str(r.pictures), str(r.objects), named(r.classes)) for r in report.inputs]
-    _print(console, "inputs", ("input", "part", "pictures", "objects", "classes"), inputs)
+    inputs = [(r.path, r.part, str(r.images), str(r.objects), named(r.classes)) for r in report.inputs]
+    _print(console, "inputs", ("input", "part", "images", "objects", "classes"), inputs)
     if report.changed_categories:
         rows = [(r.path, f"{r.old_id} {r.old_name}", f"{r.new_id} {r.new_name}") for r in report.changed_categories]
         _print(console, "categories with a new id or name", ("input", "was", "is"), rows)
-    pictures = {row.part: row.pictures for row in report.parts}
+    images = {row.part: row.images for row in report.parts}
     found = [
-        (str(r.id), r.name, r.part, str(r.objects), f"{r.labelled_pictures} of {pictures[r.part]}")
-        for r in report.classes
+        (str(r.id), r.name, r.part, str(r.objects), f"{r.labeled_images} of {images[r.part]}") for r in report.classes
     ]
-    _print(console, "classes", ("id", "class", "part", "objects", "labelled on"), found)
-    out = [(r.file, str(r.pictures), str(r.united_pictures), str(r.objects), str(r.twins)) for r in report.parts]
-    _print(console, "merged", ("file", "pictures", "united", "objects", "left out"), out)
+    _print(console, "classes", ("id", "class", "part", "objects", "labeled on"), found)
+    out = [(r.file, str(r.images), str(r.united_images), str(r.objects), str(r.twins)) for r in report.parts]
+    _print(console, "merged", ("file", "images", "united", "objects", "left out"), out)
 
 
 def _print(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

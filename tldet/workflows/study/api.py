@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tldet.config.check import nearest
 from tldet.errors import ConfigError
-from tldet.workflows.study.data import Wishes
+from tldet.workflows.study.data import StudyConfig
 from tldet.workflows.study.report import Report
 from tldet.workflows.study.study import study_backbones, study_data, study_transfer
 
@@ -47,17 +47,17 @@ def study(
     """
     if kind not in KINDS:
         raise ConfigError(f"study: kind must be one of {', '.join(KINDS)}, not {kind!r}")
-    known = {one.name for one in fields(Wishes)} - {"data", "out"}
+    known = {one.name for one in fields(StudyConfig)} - {"data", "out"}
     for name in settings.keys() - known:
         raise ConfigError(f"study: unknown setting {name!r}; {nearest(name, known)}")
     for name, value, belongs in (("variants", variants, kind != "data"), ("predict", predict, kind == "data")):
         if value and not belongs:
             raise ConfigError(f"study: {name} does not apply to a study of {kind}")
-    wishes = Wishes(data, Path(out), **settings)
+    config = StudyConfig(data, Path(out), **settings)
     share: dict[str, Any] = {"fractions": fractions} if fractions else {}
     if kind == "transfer":
-        named: dict[str, Any] = {"arms": variants} if variants else {}
-        return study_transfer(wishes, **named, **share, console=console)
+        named: dict[str, Any] = {"variants": variants} if variants else {}
+        return study_transfer(config, **named, **share, console=console)
     if kind == "backbones":
-        return study_backbones(wishes, variants, **share, console=console)
-    return study_data(wishes, **share, predict=predict, console=console)
+        return study_backbones(config, variants, **share, console=console)
+    return study_data(config, **share, predict=predict, console=console)

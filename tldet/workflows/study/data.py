@@ -30,7 +30,7 @@ SPLIT_SEED = 0  # of a JSON that is divided into training and validation: the sa
 
 
 @dataclass(frozen=True)
-class Wishes:
+class StudyConfig:
     """Settings that all runs of a study share.
 
     Attributes:
@@ -105,23 +105,23 @@ class StudyData(Protocol):
 class JsonData:
     """COCO JSON files."""
 
-    wishes: Wishes
+    config: StudyConfig
     train: Split
     validation: Split
     index: AnnotationIndex
 
     @classmethod
-    def of(cls, wishes: Wishes) -> JsonData:
+    def of(cls, config: StudyConfig) -> JsonData:
         """Find the splits.
 
         Raises:
             DataError: they are not found, or there is nothing to evaluate on.
         """
-        layout = resolve_layout(wishes.data, wishes.train, wishes.val, wishes.images, wishes.out, SPLIT_SEED)
+        layout = resolve_layout(config.data, config.train, config.val, config.images, config.out, SPLIT_SEED)
         assert layout.val is not None  # a single JSON is split
         if AnnotationIndex.load(layout.val.annotations).crowd.all():
             raise DataError(f"{layout.val.annotations}: holds no object to measure on")
-        return cls(wishes, layout.train, layout.val, AnnotationIndex.load(layout.train.annotations))
+        return cls(config, layout.train, layout.val, AnnotationIndex.load(layout.train.annotations))
 
     @property
     def val(self) -> tuple[str, str]:
@@ -130,17 +130,17 @@ class JsonData:
 
     def call(self) -> dict[str, Any]:
         """See :class:`StudyData`."""
-        train, val, data = self.train, self.validation, self.wishes.data
+        train, val, data = self.train, self.validation, self.config.data
         return {
             "data": None if data is None else _text(Path(data)),
             "train": _text(train.annotations),
             "val": _text(val.annotations),
-            "images": _text(train.images) if train.images == val.images else self.wishes.images,
+            "images": _text(train.images) if train.images == val.images else self.config.images,
         }
 
     def subset(self, fraction: float, seed: int) -> str:
         """See :class:`StudyData`; the subset is written as a JSON, the same for the same data."""
-        path = self.wishes.out / "data" / f"fraction{exact(fraction)}_seed{seed}.json"
+        path = self.config.out / "data" / f"fraction{exact(fraction)}_seed{seed}.json"
         write_subset(self.train, fraction, seed, path)
         return f"data.train.annotations={_text(path)}"
 
@@ -157,7 +157,7 @@ class JsonData:
 class OwnData:
     """A dataset from outside tldet, named by the recipe."""
 
-    wishes: Wishes
+    config: StudyConfig
     recipe: Config
     index: AnnotationIndex
     validation: Any  # its dataset
@@ -165,8 +165,8 @@ class OwnData:
 
     def call(self) -> dict[str, Any]:
         """See :class:`StudyData`."""
-        wishes = self.wishes
-        given = {"data": wishes.data, "train": wishes.train, "val": wishes.val, "images": wishes.images}
+        config = self.config
+        given = {"data": config.data, "train": config.train, "val": config.val, "images": config.images}
         return {name: None if path is None else str(path) for name, path in given.items()}
 
     def subset(self, fraction: float, seed: int) -> str:
@@ -184,22 +184,22 @@ class OwnData:
         return truth
 
 
-def own_study_data(recipe: Config, wishes: Wishes) -> OwnData:
+def own_study_data(recipe: Config, config: StudyConfig) -> OwnData:
     """Build the datasets that a recipe names.
 
     Raises:
         ConfigError: it names no dataset for validation.
         DataError: there is nothing to evaluate on.
     """
-    paths = {"--data": wishes.data, "--train": wishes.train, "--val": wishes.val, "--images": wishes.images}
-    recipe = with_own_data(recipe, paths, parse_options(wishes.cfg_options))
+    paths = {"--data": config.data, "--train": config.train, "--val": config.val, "--images": config.images}
+    recipe = with_own_data(recipe, paths, parse_options(config.cfg_options))
     if not has_own_data(recipe) or not recipe.get("data.val"):
-        raise ConfigError(f"{wishes.model}: names no data.val; a study needs a dataset for validation")
+        raise ConfigError(f"{config.model}: names no data.val; a study needs a dataset for validation")
     index = own_index(recipe, SPLIT_SEED)
     validation = build_dataset(recipe["data"]["val"], SPLIT_SEED, index.class_names, path="data.val")
     if validation.index.crowd.all():
         raise DataError(f"{validation.index.path}: holds no object to measure on")
-    return OwnData(wishes, recipe, index, validation)
+    return OwnData(config, recipe, index, validation)
 
 
 def truth_of(job: Job, kind: Type, checkpoint: str | Path) -> GroundTruth:

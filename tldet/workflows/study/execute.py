@@ -1,4 +1,4 @@
-"""A run of a study made: fine-tuned, measured on the validation pictures, written down."""
+"""A run of a study made: fine-tuned, measured on the validation images, written down."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
-DETECTIONS_NAME = "detections.json"  # on the validation pictures, in a run's folder
+DETECTIONS_NAME = "detections.json"  # on the validation images, in a run's folder
 
 
 def finetuned(job: Job, console: Console | None = None) -> Outcome:
@@ -41,7 +41,7 @@ def execute(
     """Make a run, or go on with it where it was begun, and write its result into its folder.
 
     The numbers are those of the weights at the end of the budget, measured once: the best of several validations would
-    be chosen by the very pictures that it is measured on.
+    be chosen by the very images that it is measured on.
 
     Args:
         job: the run.
@@ -103,7 +103,7 @@ def up_to_date(job: Job, result: dict[str, Any]) -> dict[str, Any]:
     if "resampled_ap" not in result or result.get("resampling", 1) == VERSION:
         return result
     log.info("%s: intervals over images recomputed (the stored ones are of an older version)", job.folder)
-    settings = {name: value for name, value in result.items() if name not in (*job.factors, "pictures", "settings")}
+    settings = {name: value for name, value in result.items() if name not in (*job.factors, "images", "settings")}
     return write_result(
         job, {**settings, **_resampled(job, str(result.get("type", "bbox")), result.get("checkpoint", ""))}
     )

@@ -25,17 +25,17 @@ class Job:
     """One run of a study.
 
     Attributes:
-        factors: what tells it from the others, in the order of its name; "arm" is always among them, and what is
-            measured once an arm (the steps that a budget of minutes holds) holds for all its runs.
+        factors: what tells it from the others, in the order of its name; "variant" is always among them, and what is
+            measured once a variant (the steps that a budget of minutes holds) holds for all its runs.
         folder: the run's.
         call: what it is trained by but for the length, plain values: keyword arguments of
             :func:`tldet.workflows.training.finetune.finetune`, or what another way to train takes.
         length: ``{"minutes": 3}``, ``{"steps": 500}`` or ``{"epochs": 12}``.
-        val: the annotations and the picture folder that it is measured on.
-        pictures: that it trains on.
+        val: the annotations and the image folder that it is measured on.
+        images: that it trains on.
         data: what else its numbers depend on, such as the hashes of its annotation files.
-        steps: that its budget of minutes holds, once its arm's are known.
-        pace: the arm whose steps it takes; None for its own.
+        steps: that its budget of minutes holds, once its variant's are known.
+        pace: the variant whose steps it takes; None for its own.
     """
 
     factors: Mapping[str, Factor]
@@ -43,24 +43,24 @@ class Job:
     call: Mapping[str, Any]
     length: Mapping[str, float]
     val: tuple[str, str]
-    pictures: int
+    images: int
     data: Mapping[str, str]
     steps: int | None = None
     pace: str | None = None
 
     @property
-    def arm(self) -> str:
-        """The arm it belongs to."""
-        return str(self.factors["arm"])
+    def variant(self) -> str:
+        """The variant it belongs to."""
+        return str(self.factors["variant"])
 
     @property
     def name(self) -> str:
         """Name of the run in messages: ``finetuned, fraction 0.1, seed 0``."""
-        return ", ".join(f"{v}" if key == "arm" else f"{key} {exact(v)}" for key, v in self.factors.items())
+        return ", ".join(f"{v}" if key == "variant" else f"{key} {exact(v)}" for key, v in self.factors.items())
 
     def settings(self) -> dict[str, Any]:
         """All that a result depends on, as JSON has it."""
-        settings = {name: getattr(self, name) for name in ("factors", "call", "length", "val", "pictures", "data")}
+        settings = {name: getattr(self, name) for name in ("factors", "call", "length", "val", "images", "data")}
         known: dict[str, Any] = json.loads(json.dumps(settings))
         return known
 
@@ -120,13 +120,13 @@ def refuse_shared_folders(jobs: Sequence[Job]) -> None:
 
 def folder_name(factors: Mapping[str, Factor]) -> str:
     """Build the folder name of a run from its factors: ``finetuned_fraction0.1_seed0``."""
-    parts = (str(v).replace("/", "-") if key == "arm" else f"{key}{exact(v)}" for key, v in factors.items())
+    parts = (str(v).replace("/", "-") if key == "variant" else f"{key}{exact(v)}" for key, v in factors.items())
     return "_".join(parts)
 
 
 def write_result(job: Job, found: Mapping[str, Any]) -> dict[str, Any]:
     """Write down what a finished run found, with the settings it was found by; whole or not at all."""
-    result = {**job.factors, "pictures": job.pictures, **found, "settings": job.settings()}
+    result = {**job.factors, "images": job.images, **found, "settings": job.settings()}
     write_json(job.folder / RESULT_NAME, result, indent=1)
     return result
 

@@ -1,10 +1,10 @@
 """The runs of a study, one after the other or one a GPU, each made once.
 
-What is finished is recognised by its result and not made again; what was interrupted goes on; a study that is called
+What is finished is recognized by its result and not made again; what was interrupted goes on; a study that is called
 again with more seeds makes only what is missing.
 
-A budget of minutes becomes a number of steps once an arm: the first run of an arm measures it, the arm's other runs
-take as many steps. So the arms differ in speed, as they should, and the noise of the machine is not in the comparison.
+A budget in minutes becomes a number of steps once per variant: the first run of a variant measures it, and its other
+runs take as many steps. Variants then differ in speed, as they should, without the noise of the machine.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ class Matrix:
             )
 
     def next_job(self) -> tuple[int, Job] | None:
-        """The first run that can begin now, with its length in steps where its arm's is known; None where none can."""
+        """The first run that can begin now and its length in steps, if its variant has one; None if none can."""
         for number, job in enumerate(self.jobs):
-            if number in self._begun or job.arm in self._measuring:
+            if number in self._begun or job.variant in self._measuring:
                 continue
             paced = self._with_steps(job)
             if paced.steps is not None or job.pace is None or "minutes" not in job.length:
@@ -84,14 +84,14 @@ class Matrix:
         """Mark a run as under way; the time it began at."""
         self._begun.add(number)
         if "minutes" in job.length and job.steps is None:
-            self._measuring.add(job.arm)
+            self._measuring.add(job.variant)
         self.say(f"run {number + 1}/{len(self.jobs)}: {job.name}{self._eta()}")
         return self.clock()
 
     def finish(self, number: int, result: Result, begun: float) -> None:
         """Take in the result of a run."""
         self.results[number] = result
-        self._measuring.discard(self.jobs[number].arm)
+        self._measuring.discard(self.jobs[number].variant)
         self._spent.append(self.clock() - begun)
 
     @property
@@ -104,8 +104,8 @@ class Matrix:
         return [self.results[number] for number in sorted(self.results)]
 
     def _with_steps(self, job: Job) -> Job:
-        pace = job.pace or job.arm
-        steps = next((r["steps"] for n, r in sorted(self.results.items()) if self.jobs[n].arm == pace), None)
+        pace = job.pace or job.variant
+        steps = next((r["steps"] for n, r in sorted(self.results.items()) if self.jobs[n].variant == pace), None)
         return replace(job, steps=steps) if "minutes" in job.length else job
 
     def _eta(self) -> str:
@@ -200,7 +200,7 @@ def _look(matrix: Matrix, one: tuple[int, Job, float, Running]) -> bool:
 
 def failed(job: Job, error: TldetError) -> TldetError:
     """The error of a run, with its name; the runs before it stay."""
-    return type(error)(f"run {job.name}: {error} (once that is mended, the same study command goes on)")
+    return type(error)(f"run {job.name}: {error} (once that is repaired, the same study command goes on)")
 
 
 def interrupted(matrix: Matrix) -> KeyboardInterrupt:

@@ -11,9 +11,9 @@ from tldet.data.subsets import subset_size
 from tldet.engine.state import SEEDS
 from tldet.errors import ConfigError
 from tldet.evaluation.columns import GroundTruth
-from tldet.workflows.study.data import JsonData, StudyData, Wishes, own_study_data
+from tldet.workflows.study.data import JsonData, StudyConfig, StudyData, own_study_data
 from tldet.workflows.study.job import RUNS, Job, folder_name, keep_settings
-from tldet.workflows.study.variants import Arm, refuse_clash, refuse_same, refuse_unpaced
+from tldet.workflows.study.variants import Variant, refuse_conflict, refuse_same, refuse_unpaced
 from tldet.workflows.training.choose import Choices, choose_for
 from tldet.workflows.training.recipes import has_own_data, load_recipe
 from tldet.workflows.training.run_config import rhythm, steps_in_epoch
@@ -24,7 +24,7 @@ class Plan:
     """The runs of a study.
 
     Attributes:
-        jobs: the largest fraction first, seed by seed, so that a study cut short still compares all arms.
+        jobs: the largest fraction first, seed by seed, so that a study cut short still compares all variants.
         truth: ground truth of the images that all are evaluated on.
         settings: what all runs share.
     """
@@ -34,36 +34,36 @@ class Plan:
     settings: Mapping[str, Any]
 
 
-def make_plan(kind: str, wishes: Wishes, arms: Mapping[str, Arm], fractions: Sequence[float]) -> Plan:
-    """The runs of every arm, fraction and seed; subsets are written, the settings kept in the study's folder.
+def make_plan(kind: str, config: StudyConfig, variants: Mapping[str, Variant], fractions: Sequence[float]) -> Plan:
+    """The runs of every variant, fraction and seed; subsets are written, the settings kept in the study's folder.
 
-    Size of the input, batch and length without a wish are chosen from all the pictures, so that they are the same at
+    Size of the input, batch and length without a wish are chosen from all the images, so that they are the same at
     every fraction; the numbers are measured once, at the end.
 
     Raises:
         TldetError: the data, a name or a value is wrong, or the folder holds another study.
     """
-    _check(wishes, fractions)
-    refuse_clash(arms, wishes.cfg_options)
-    refuse_unpaced(arms, wishes.minutes)
-    refuse_same(arms, load_recipe(wishes.model))
-    settings: dict[str, Any] = {"kind": kind, "model": wishes.model, "options": list(wishes.cfg_options)}
-    keep_settings(wishes.out, settings)
-    options = parse_options(wishes.cfg_options)
-    recipe = load_recipe(wishes.model)
-    data: StudyData = own_study_data(recipe, wishes) if has_own_data(recipe) else JsonData.of(wishes)
-    choices = choose_for(recipe, data.index, options, wishes.length)
-    shared = _Shared(wishes, data, choices)
-    order = [(f, s, name) for s in wishes.seeds for f in sorted(fractions, reverse=True) for name in arms]
-    jobs = [shared.job(name, arms[name], fraction, seed) for fraction, seed, name in order]
+    _check(config, fractions)
+    refuse_conflict(variants, config.cfg_options)
+    refuse_unpaced(variants, config.minutes)
+    refuse_same(variants, load_recipe(config.model))
+    settings: dict[str, Any] = {"kind": kind, "model": config.model, "options": list(config.cfg_options)}
+    keep_settings(config.out, settings)
+    options = parse_options(config.cfg_options)
+    recipe = load_recipe(config.model)
+    data: StudyData = own_study_data(recipe, config) if has_own_data(recipe) else JsonData.of(config)
+    choices = choose_for(recipe, data.index, options, config.length)
+    shared = _Shared(config, data, choices)
+    order = [(f, s, name) for s in config.seeds for f in sorted(fractions, reverse=True) for name in variants]
+    jobs = [shared.job(name, variants[name], fraction, seed) for fraction, seed, name in order]
     return Plan(jobs, data.truth(), settings)
 
 
-def _check(wishes: Wishes, fractions: Sequence[float]) -> None:
-    for option, values in (("--seeds", wishes.seeds), ("--fractions", fractions)):
+def _check(config: StudyConfig, fractions: Sequence[float]) -> None:
+    for option, values in (("--seeds", config.seeds), ("--fractions", fractions)):
         if len(set(values)) != len(values):
             raise ConfigError(f"{option}: a value is given twice")
-    check_seeds(wishes.seeds)
+    check_seeds(config.seeds)
     for fraction in fractions:
         if not 0 < fraction <= 1:
             raise ConfigError(f"--fractions must be above 0 and at most 1, not {fraction:g}")
@@ -84,32 +84,32 @@ def check_seeds(seeds: Sequence[int]) -> None:
 class _Shared:
     """What the jobs of a study are made from."""
 
-    wishes: Wishes
+    config: StudyConfig
     data: StudyData
     choices: Choices
 
-    def job(self, name: str, arm: Arm, fraction: float, seed: int) -> Job:
+    def job(self, name: str, variant: Variant, fraction: float, seed: int) -> Job:
         """One run."""
-        factors: dict[str, str | int | float] = {"arm": name, "fraction": fraction, "seed": seed}
-        call = {**self.data.call(), "model": self.wishes.model, "seed": seed, **self.wishes.bad_images()}
+        factors: dict[str, str | int | float] = {"variant": name, "fraction": fraction, "seed": seed}
+        call = {**self.data.call(), "model": self.config.model, "seed": seed, **self.config.bad_images()}
         return Job(
             factors=factors,
-            folder=self.wishes.out / RUNS / folder_name(factors),
-            call={**call, **arm.call, "cfg_options": self._options(arm, fraction, seed)},
+            folder=self.config.out / RUNS / folder_name(factors),
+            call={**call, **variant.call, "cfg_options": self._options(variant, fraction, seed)},
             length=self.choices.length.section(),
             val=self.data.val,
-            pictures=subset_size(len(self.data.index), fraction),
+            images=subset_size(len(self.data.index), fraction),
             data=self.data.hashes(),
-            pace=arm.pace,
+            pace=variant.pace,
         )
 
-    def _options(self, arm: Arm, fraction: float, seed: int) -> list[str]:
+    def _options(self, variant: Variant, fraction: float, seed: int) -> list[str]:
         an_epoch = steps_in_epoch(len(self.data.index), self.choices.batch)
         every = rhythm(self.choices.length, an_epoch)["checkpoint_every"]
         if self.choices.length.unit != "epochs":
-            every /= fraction  # as many steps between two checkpoints, whatever the number of pictures
+            every /= fraction  # as many steps between two checkpoints, whatever the number of images
         options = ["training.validate_every=None", f"training.checkpoint_every={every:g}"]
         options.append(f"data.loader.batch_size={self.choices.batch}")  # measured once, the same for all
         if fraction < 1:
             options.append(self.data.subset(fraction, seed))
-        return [*options, *self.wishes.cfg_options, *arm.options]
+        return [*options, *self.config.cfg_options, *variant.options]

@@ -9,84 +9,84 @@ from tldet.config import option_value, parse_options
 from tldet.errors import ConfigError, DataError
 from tldet.evaluation.power_law import FARTHEST
 from tldet.system.locks import locked
-from tldet.workflows.study.data import Wishes
+from tldet.workflows.study.data import StudyConfig
 from tldet.workflows.study.execute import execute, up_to_date
 from tldet.workflows.study.job_queue import Matrix, Result, run_beside, run_here
 from tldet.workflows.study.plan import Plan, make_plan
 from tldet.workflows.study.report import PLOT_NAME, RESULTS_NAME, Report, add_curve, make_report, show, write
-from tldet.workflows.study.variants import ARMS, REFERENCE, Arm, backbone_arms, transfer_arms
+from tldet.workflows.study.variants import ARMS, REFERENCE, Variant, backbone_variants, transfer_variants
 from tldet.workflows.study.workers import Worker, gpus
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 FRACTIONS = (0.05, 0.1, 0.25, 0.5, 1.0)  # of a learning curve
-TIMES = (2, 4)  # as many pictures as there are, that a learning curve says something of
+TIMES = (2, 4)  # as many images as there are, that a learning curve says something of
 
 
 def study_transfer(
-    wishes: Wishes,
-    arms: Sequence[str] = tuple(ARMS),
+    config: StudyConfig,
+    variants: Sequence[str] = tuple(ARMS),
     fractions: Sequence[float] = (1.0,),
     console: Console | None = None,
 ) -> Report:
     """Compare ways to start and to train.
 
     Args:
-        wishes: data, budget, seeds.
-        arms: names from :data:`tldet.workflows.study.variants.ARMS`.
-        fractions: of the training pictures.
+        config: data, budget, seeds.
+        variants: names from :data:`tldet.workflows.study.variants.ARMS`.
+        fractions: of the training images.
         console: shows progress and what was found.
 
     Raises:
         TldetError: the data, a name or a value is wrong, or a run failed.
         KeyboardInterrupt: the message says how to go on.
     """
-    return _study("transfer", wishes, transfer_arms(arms), fractions, console)
+    return _study("transfer", config, transfer_variants(variants), fractions, console)
 
 
 def study_backbones(
-    wishes: Wishes, names: Sequence[str], fractions: Sequence[float] = (1.0,), console: Console | None = None
+    config: StudyConfig, names: Sequence[str], fractions: Sequence[float] = (1.0,), console: Console | None = None
 ) -> Report:
     """Compare backbones in one recipe; the arguments and errors are those of :func:`study_transfer`."""
     if len(names) < 2:
         raise ConfigError(f"study backbones {' '.join(names)}: give two backbones or more to compare")
-    return _study("backbones", wishes, backbone_arms(names, wishes.model), fractions, console)
+    return _study("backbones", config, backbone_variants(names, config.model), fractions, console)
 
 
 def study_data(
-    wishes: Wishes,
+    config: StudyConfig,
     fractions: Sequence[float] = FRACTIONS,
     predict: Sequence[int] = (),
     console: Console | None = None,
 ) -> Report:
-    """Measure AP by the number of training pictures, and expect what more would bring.
+    """Measure AP by the number of training images, and expect what more would bring.
 
     Args:
-        wishes: data, budget, seeds.
-        fractions: of the training pictures; each seed draws other pictures, nested from fraction to fraction.
-        predict: numbers of pictures to expect the AP of; twice and four times the most measured when empty.
+        config: data, budget, seeds.
+        fractions: of the training images; each seed draws other images, nested from fraction to fraction.
+        predict: numbers of images to expect the AP of; twice and four times the most measured when empty.
         console: shows progress and what was found.
 
     Raises:
         TldetError: the data or a value is wrong, or a run failed.
         KeyboardInterrupt: the message says how to go on.
     """
-    return _study("data", wishes, {REFERENCE: ARMS[REFERENCE]}, fractions, console, predict)
+    return _study("data", config, {REFERENCE: ARMS[REFERENCE]}, fractions, console, predict)
 
 
 def _study(
     kind: str,
-    wishes: Wishes,
-    arms: Mapping[str, Arm],
+    config: StudyConfig,
+    variants: Mapping[str, Variant],
     fractions: Sequence[float],
     console: Console | None,
     predict: Sequence[int] | None = None,
 ) -> Report:
-    with locked(wishes.out):
-        plan = make_plan(kind, wishes, arms, fractions)
+    with locked(config.out):
+        plan = make_plan(kind, config, variants, fractions)
         numbers = None if predict is None else _numbers(plan, predict)
-        chosen = option_value(parse_options(wishes.cfg_options), "training.device") is not None
+        chosen = option_value(parse_options(config.cfg_options), "training.device") is not None
         runs = _run(plan, console, here=chosen)
         results = [up_to_date(job, result) for job, result in zip(plan.jobs, runs, strict=True)]
         report = make_report(results, plan.truth)
@@ -94,16 +94,16 @@ def _study(
             add_curve(report, numbers)
         if console is not None:
             show(report, console)
-        write(report, wishes.out, plan.settings)
+        write(report, config.out, plan.settings)
     if console is not None:
-        out = wishes.out
+        out = config.out
         console.print(f"all numbers: {out / RESULTS_NAME}, drawn: {out / PLOT_NAME}", markup=False, highlight=False)
     return report
 
 
 def _numbers(plan: Plan, predict: Sequence[int]) -> list[int]:
-    """The numbers of pictures to expect the AP of; one too far is refused before the runs."""
-    most = max(job.pictures for job in plan.jobs)
+    """The numbers of images to expect the AP of; one too far is refused before the runs."""
+    most = max(job.images for job in plan.jobs)
     for number in predict:
         if number > FARTHEST * most:
             raise DataError(

@@ -22,36 +22,36 @@ from tldet.text import counted
 from tldet.workflows.study.variants import REFERENCE
 
 METRIC = "AP"
-UNEVEN = 1.3  # times that a step of one run may take longer than one of another of the same arm
+UNEVEN = 1.3  # times that a step of one run may take longer than one of another of the same variant
 
 
 @dataclass(frozen=True)
-class Cell:
-    """The runs of one arm on one number of pictures, seed by seed.
+class Group:
+    """The runs of one variant on one number of images, seed by seed.
 
     Attributes:
-        arm: its name.
-        fraction: of the training pictures.
+        variant: its name.
+        fraction: of the training images.
         runs: results by seed, seeds rising.
-        judges: validation pictures with objects.
+        judges: validation images with objects.
     """
 
-    arm: str
+    variant: str
     fraction: float
     runs: Mapping[int, Mapping[str, Any]]
     judges: int
 
     @property
-    def pictures(self) -> int:
+    def images(self) -> int:
         """That each run was trained on."""
-        return int(next(iter(self.runs.values()))["pictures"])
+        return int(next(iter(self.runs.values()))["images"])
 
     def values(self, seeds: Sequence[int] | None = None, metric: str = METRIC) -> list[float]:
         """A number of each run."""
         return [float(self.runs[seed]["numbers"][metric]) for seed in (self.runs if seeds is None else seeds)]
 
     def samples(self, seeds: Sequence[int] | None = None) -> Floats:
-        """(S, B) AP of each run on each draw of pictures; NaN where a draw had nothing to find, or too few pictures."""
+        """(S, B) AP of each run on each draw of images; NaN where a draw had nothing to find, or too few images."""
         drawn = np.array([self.runs[seed]["resampled_ap"] for seed in (self.runs if seeds is None else seeds)])
         return np.where((drawn < 0) | (self.judges < FEW), np.nan, drawn)
 
@@ -62,7 +62,7 @@ class Cell:
 
     @property
     def over_both(self) -> Interval:
-        """The mean AP, and how far other seeds and other pictures to measure on may move it."""
+        """The mean AP, and how far other seeds and other images to measure on may move it."""
         drawn = both_ways(self.samples(), np.random.default_rng(0))
         return percentile_interval(drawn, self.over_seeds.mean, len(self.runs))
 
@@ -71,15 +71,22 @@ class Cell:
         per_run = ("steps", "seconds")
         means = {name: float(np.mean([run[name] for run in self.runs.values()])) for name in per_run}
         seeds = {"seeds": list(self.runs), "values": self.values()}
-        intervals = {"over_seeds": vars(self.over_seeds), "over_seeds_and_pictures": vars(self.over_both)}
-        return {"arm": self.arm, "fraction": self.fraction, "pictures": self.pictures, **seeds, **intervals, **means}
+        intervals = {"over_seeds": vars(self.over_seeds), "over_seeds_and_images": vars(self.over_both)}
+        return {
+            "variant": self.variant,
+            "fraction": self.fraction,
+            "images": self.images,
+            **seeds,
+            **intervals,
+            **means,
+        }
 
 
 @dataclass(frozen=True)
 class Compared:
-    """An arm beside the reference, on one fraction of the pictures."""
+    """A variant beside the reference, on one fraction of the images."""
 
-    arm: str
+    variant: str
     reference: str
     fraction: float
     found: Difference
@@ -87,65 +94,65 @@ class Compared:
     @property
     def text(self) -> str:
         """The comparison in a line."""
-        return f"{100 * self.fraction:.3g} % of the pictures: {self.found.verdict(self.arm, self.reference)}"
+        return f"{100 * self.fraction:.3g} % of the images: {self.found.verdict(self.variant, self.reference)}"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        intervals = {"over_seeds": vars(self.found.seeds), "over_pictures": vars(self.found.pictures)}
-        names = {"arm": self.arm, "reference": self.reference, "fraction": self.fraction}
+        intervals = {"over_seeds": vars(self.found.seeds), "over_images": vars(self.found.images)}
+        names = {"variant": self.variant, "reference": self.reference, "fraction": self.fraction}
         return {**names, **intervals, "decided": self.found.decided, "text": self.text}
 
 
-def cells_of(results: Sequence[Mapping[str, Any]], judges: int) -> list[Cell]:
-    """Results by arm and fraction, arms in the order of the results, fractions rising.
+def groups_of(results: Sequence[Mapping[str, Any]], judges: int) -> list[Group]:
+    """Results by variant and fraction, variants in the order of the results, fractions rising.
 
     Args:
         results: of all runs.
-        judges: validation pictures with objects.
+        judges: validation images with objects.
     """
-    arms = list(dict.fromkeys(str(result["arm"]) for result in results))
-    keys = sorted({(arms.index(result["arm"]), float(result["fraction"])) for result in results})
-    cells = []
+    variants = list(dict.fromkeys(str(result["variant"]) for result in results))
+    keys = sorted({(variants.index(result["variant"]), float(result["fraction"])) for result in results})
+    groups = []
     for place, fraction in keys:
-        mine = [r for r in results if r["arm"] == arms[place] and r["fraction"] == fraction]
+        mine = [r for r in results if r["variant"] == variants[place] and r["fraction"] == fraction]
         runs = {r["seed"]: r for r in sorted(mine, key=lambda r: int(r["seed"]))}
-        cells.append(Cell(arms[place], fraction, runs, judges))
-    return cells
+        groups.append(Group(variants[place], fraction, runs, judges))
+    return groups
 
 
-def compare(cells: Sequence[Cell]) -> list[Compared]:
-    """Every arm beside the reference: the fine-tuned one where there is one, else the first."""
-    arms = list(dict.fromkeys(cell.arm for cell in cells))
-    reference = REFERENCE if REFERENCE in arms else arms[0]
-    base = {cell.fraction: cell for cell in cells if cell.arm == reference}
+def compare(groups: Sequence[Group]) -> list[Compared]:
+    """Every variant beside the reference: the fine-tuned one where there is one, else the first."""
+    variants = list(dict.fromkeys(group.variant for group in groups))
+    reference = REFERENCE if REFERENCE in variants else variants[0]
+    base = {group.fraction: group for group in groups if group.variant == reference}
     found = []
-    for cell in cells:
-        other = base.get(cell.fraction)
-        seeds = [seed for seed in cell.runs if other is not None and seed in other.runs]
-        if cell.arm == reference or other is None or not seeds:
+    for group in groups:
+        other = base.get(group.fraction)
+        seeds = [seed for seed in group.runs if other is not None and seed in other.runs]
+        if group.variant == reference or other is None or not seeds:
             continue
-        apart = difference(cell.values(seeds), other.values(seeds), cell.samples(seeds), other.samples(seeds))
-        found.append(Compared(cell.arm, reference, cell.fraction, apart))
+        apart = difference(group.values(seeds), other.values(seeds), group.samples(seeds), other.samples(seeds))
+        found.append(Compared(group.variant, reference, group.fraction, apart))
     return found
 
 
-def resolution(cells: Sequence[Cell], compared: Sequence[Compared], pictures: int, objects: int) -> list[str]:
-    """What the validation pictures can tell apart at best, whatever the number of seeds."""
-    judges = cells[0].judges
+def resolution(groups: Sequence[Group], compared: Sequence[Compared], images: int, objects: int) -> list[str]:
+    """What the validation images can tell apart at best, whatever the number of seeds."""
+    judges = groups[0].judges
     if judges < FEW:
         return [
-            f"validation: {counted(pictures, 'image')}, {judges} with objects: too few to tell how other images would "
+            f"validation: {counted(images, 'image')}, {judges} with objects: too few to tell how other images would "
             f"move the AP; measure on at least {FEW}, better on a hundred"
         ]
-    alone = [percentile_interval(row, 0.0, 1) for cell in cells for row in cell.samples()]
+    alone = [percentile_interval(row, 0.0, 1) for group in groups for row in group.samples()]
     lines = [
-        f"validation: {counted(pictures, 'image')}, {counted(objects, 'object')}; other images would move the AP of a "
+        f"validation: {counted(images, 'image')}, {counted(objects, 'object')}; other images would move the AP of a "
         f"run by about {_half(alone):.3f} either way"
     ]
     if compared:
         lines.append(
-            f"on these pictures a difference between two arms of less than about "
-            f"{_half([one.found.pictures for one in compared]):.3f} AP cannot be told, with any number of seeds"
+            f"on these images a difference between two variants of less than about "
+            f"{_half([one.found.images for one in compared]):.3f} AP cannot be told, with any number of seeds"
         )
     if len(compared) > 1:
         lines.append(
@@ -154,16 +161,16 @@ def resolution(cells: Sequence[Cell], compared: Sequence[Compared], pictures: in
     return lines
 
 
-def uneven(cells: Sequence[Cell]) -> list[str]:
-    """A line for each arm whose steps took so unequal time that a budget of minutes was hardly equal for all arms."""
+def uneven(groups: Sequence[Group]) -> list[str]:
+    """A line per variant whose step times vary so much that a budget in minutes was not equal for all variants."""
     lines = []
-    for arm in dict.fromkeys(cell.arm for cell in cells):
-        runs = [run for cell in cells if cell.arm == arm for run in cell.runs.values()]
+    for variant in dict.fromkeys(group.variant for group in groups):
+        runs = [run for group in groups if group.variant == variant for run in group.runs.values()]
         paces = [run["seconds"] / run["steps"] for run in runs if "minutes" in run["settings"]["length"]]
         if paces and max(paces) > UNEVEN * min(paces):
             lines.append(
-                f"the machine was not equally quiet: a step of {arm} took {min(paces):.2f} to {max(paces):.2f} s; its "
-                "number of steps may not be what the minutes hold (--steps does not depend on that)"
+                f"step times of {variant} vary from {min(paces):.2f} to {max(paces):.2f} s (other load on "
+                "the machine?); its number of steps may not fit the minutes (use --steps to avoid this)"
             )
     return lines
 

@@ -24,19 +24,19 @@ CONTROLLED = {
     "schedule.minutes": "give --minutes",
     "training.validate_every": "runs are evaluated once, at the end",
 }
-REFERENCE = "finetuned"  # what the other arms are compared with, where it is among them
+REFERENCE = "finetuned"  # what the other variants are compared with, where it is among them
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """One side of a comparison.
 
     Attributes:
         call: keyword arguments of ``finetune``.
         options: of its config, ``a.b=c``.
         controls: further config keys that ``--cfg-options`` must not set because the variant does.
-        pace: the arm whose number of steps it takes where the budget is in minutes, because its own first steps do not
-            tell how long the others take; None for itself.
+        pace: for a budget in minutes, the variant whose number of steps this one takes, because its own first steps
+            are not typical; None for itself.
     """
 
     call: Mapping[str, Any] = field(default_factory=dict)
@@ -45,30 +45,30 @@ class Arm:
     pace: str | None = None
 
 
-ARMS: dict[str, Arm] = {
-    "scratch": Arm({"scratch": True}, controls=["model.weights", "model.backbone.weights", "freeze", "l2_sp"]),
-    "frozen": Arm(options=["freeze.layers=['backbone']"], controls=["freeze"]),
-    "finetuned": Arm(),
-    "gradual": Arm(options=["freeze.gradual=0.5"], controls=["freeze"], pace=REFERENCE),
-    "layer-decay": Arm(options=["optimizer.layer_decay=0.7", "optimizer.backbone_lr=1.0"]),
+ARMS: dict[str, Variant] = {
+    "scratch": Variant({"scratch": True}, controls=["model.weights", "model.backbone.weights", "freeze", "l2_sp"]),
+    "frozen": Variant(options=["freeze.layers=['backbone']"], controls=["freeze"]),
+    "finetuned": Variant(),
+    "gradual": Variant(options=["freeze.gradual=0.5"], controls=["freeze"], pace=REFERENCE),
+    "layer-decay": Variant(options=["optimizer.layer_decay=0.7", "optimizer.backbone_lr=1.0"]),
 }
 
 
-def transfer_arms(names: Sequence[str]) -> dict[str, Arm]:
-    """Arms by name.
+def transfer_variants(names: Sequence[str]) -> dict[str, Variant]:
+    """Variants by name.
 
     Raises:
         ConfigError: a name is unknown or given twice.
     """
-    _refuse_twice("--arms", names)
+    _refuse_twice("--variants", names)
     for name in names:
         if name not in ARMS:
-            raise ConfigError(f"--arms {name}: no such arm; {nearest(name, ARMS)}")
+            raise ConfigError(f"--variants {name}: no such variant; {nearest(name, ARMS)}")
     return {name: ARMS[name] for name in names}
 
 
-def backbone_arms(names: Sequence[str], model: str) -> dict[str, Arm]:
-    """An arm for each backbone; each is tried in the recipe, without weights, before any run.
+def backbone_variants(names: Sequence[str], model: str) -> dict[str, Variant]:
+    """A variant for each backbone; each is tried in the recipe, without weights, before any run.
 
     Raises:
         ConfigError: a name is unknown or given twice, or the backbone cannot serve the recipe.
@@ -77,24 +77,24 @@ def backbone_arms(names: Sequence[str], model: str) -> dict[str, Arm]:
     recipe = load_recipe(model)
     for name in names:
         replace_backbone(recipe["model"], name)
-    return {name: Arm({"backbone": name}, controls=["model.backbone", "model.weights"]) for name in names}
+    return {name: Variant({"backbone": name}, controls=["model.backbone", "model.weights"]) for name in names}
 
 
-def refuse_unpaced(arms: Mapping[str, Arm], minutes: float | None) -> None:
-    """An arm that takes another's number of steps needs that other in the study.
+def refuse_unpaced(variants: Mapping[str, Variant], minutes: float | None) -> None:
+    """A variant that takes another's number of steps needs that other in the study.
 
     Raises:
         ConfigError: it is not there.
     """
-    for name, arm in arms.items():
-        if minutes is not None and arm.pace is not None and arm.pace not in arms:
+    for name, variant in variants.items():
+        if minutes is not None and variant.pace is not None and variant.pace not in variants:
             raise ConfigError(
-                f"--arms {name}: its first steps are the cheap ones, so a budget of minutes is measured on arm "
-                f"{arm.pace!r}: add that to --arms, or give --steps"
+                f"--variants {name}: its first steps are the cheap ones, so a budget of minutes is measured on variant "
+                f"{variant.pace!r}: add that to --variants, or give --steps"
             )
 
 
-def refuse_clash(arms: Mapping[str, Arm], options: Sequence[str]) -> None:
+def refuse_conflict(variants: Mapping[str, Variant], options: Sequence[str]) -> None:
     """Refuse ``--cfg-options`` that override a variant or make runs unequal, including parent and child keys.
 
     Raises:
@@ -104,11 +104,11 @@ def refuse_clash(arms: Mapping[str, Arm], options: Sequence[str]) -> None:
     given = parse_options(options)
     if given.get("training.patience") is not None:
         raise ConfigError("--cfg-options training.patience: the runs of a study are equally long; leave it out")
-    for name, arm in arms.items():
-        if clash := _overlap(given, [*parse_options(arm.options), *arm.controls]):
-            raise ConfigError(f"--cfg-options {clash}: arm {name!r} sets this key; leave out one of them")
-    for name in (name for name, arm in arms.items() if arm.call.get("scratch")):
-        refuse_scratch_options(given, f"arm {name!r}")
+    for name, variant in variants.items():
+        if conflict := _overlap(given, [*parse_options(variant.options), *variant.controls]):
+            raise ConfigError(f"--cfg-options {conflict}: variant {name!r} sets this key; leave out one of them")
+    for name in (name for name, variant in variants.items() if variant.call.get("scratch")):
+        refuse_scratch_options(given, f"variant {name!r}")
 
 
 def refuse_controlled(options: Sequence[str]) -> None:
@@ -118,9 +118,9 @@ def refuse_controlled(options: Sequence[str]) -> None:
         ConfigError: an option sets the seed, the data or the length, also through a parent or child key.
     """
     given = parse_options(options)
-    if clash := _overlap(given, CONTROLLED):
-        use = next(use for key, use in CONTROLLED.items() if _related(clash, key))
-        raise ConfigError(f"--cfg-options {clash}: the experiment sets this key for each run; {use}")
+    if conflict := _overlap(given, CONTROLLED):
+        use = next(use for key, use in CONTROLLED.items() if _related(conflict, key))
+        raise ConfigError(f"--cfg-options {conflict}: the experiment sets this key for each run; {use}")
 
 
 def _overlap(given: Iterable[str], controlled: Iterable[str]) -> str | None:
@@ -133,19 +133,19 @@ def _related(key: str, other: str) -> bool:
     return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
 
 
-def refuse_same(arms: Mapping[str, Arm], recipe: Config) -> None:
+def refuse_same(variants: Mapping[str, Variant], recipe: Config) -> None:
     """Refuse a variant that equals the recipe and would be compared with itself.
 
     Raises:
         ConfigError: the recipe already has all settings of the variant, or another layer-wise decay.
     """
-    for name, arm in arms.items():
-        options = parse_options(arm.options)
+    for name, variant in variants.items():
+        options = parse_options(variant.options)
         decays = "optimizer.layer_decay" in options and recipe.get("optimizer.layer_decay", 1.0) != 1.0
         if options and (decays or all(recipe.get(key) == value for key, value in options.items())):
             key = next(iter(options))
             raise ConfigError(
-                f"--arms {name}: the recipe already sets {key} = {recipe.get(key)!r} (in {recipe.origin(key)}), so "
+                f"--variants {name}: the recipe already sets {key} = {recipe.get(key)!r} (in {recipe.origin(key)}), so "
                 f"{REFERENCE!r} is the same variant; leave out {name!r} or choose another --model"
             )
 

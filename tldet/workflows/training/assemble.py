@@ -17,7 +17,7 @@ from tldet.engine.checkpointing import Evaluate
 from tldet.engine.distributed import World, current
 from tldet.engine.precision import Precision, choose, compile_where_it_pays, measure_compiled
 from tldet.engine.progress import Reporter, Reporters, make_reporter
-from tldet.engine.regularization import L2SP, L2SPSettings, Unfreezing, anchored, saved_start
+from tldet.engine.regularization import L2SP, L2SPSettings, Unfreezing, anchored, saved_initial
 from tldet.engine.state import TrainSettings
 from tldet.engine.trainer import Trainer
 from tldet.errors import ConfigError
@@ -72,7 +72,7 @@ def assemble(run: Run) -> Trainer:
     run.model.to(device).train()
     order, batches = _batches(run, device, world)
     precision = _precision(run, order, device, world)
-    optimizer, own = _learning(run, releases, order.batch_size * training.accumulate * world.size)
+    optimizer, own = _trainable(run, releases, order.batch_size * training.accumulate * world.size)
     return Trainer(
         run.model,
         optimizer,
@@ -164,7 +164,7 @@ def _shown(validation: Evaluate | None, training: TrainSettings) -> tuple[str, .
     return tuple(dict.fromkeys([*headline, training.best_metric, "val_loss"]))
 
 
-def _learning(run: Run, releases: Sequence[Release], batch: int) -> tuple[torch.optim.Optimizer, list[Any]]:
+def _trainable(run: Run, releases: Sequence[Release], batch: int) -> tuple[torch.optim.Optimizer, list[Any]]:
     """Return the optimizer, and the hooks of what is trained; show a table of it."""
     settings, model, console = run.settings, run.model, run.request.console
     hooks: list[Any] = [Unfreezing(model, releases)] if releases else []
@@ -185,7 +185,7 @@ def _learning(run: Run, releases: Sequence[Release], batch: int) -> tuple[torch.
 def _pull(model: torch.nn.Module, settings: L2SPSettings, started: Started, folder: Path) -> L2SP:
     """A new run is pulled to the weights that it has now, a resumed one to those that its first part had."""
     if started.resumed:
-        start = saved_start(folder)
+        start = saved_initial(folder)
         return L2SP(model, list(start), settings.alpha, start)
     return L2SP(model, anchored(model, started.carried, settings), settings.alpha)
 

@@ -135,12 +135,12 @@ def _batch(
     return batch, f"batch size {batch} (measured on {place_of(device)})"
 
 
-def choose_length(pictures: int, batch: int, given: Length | None) -> tuple[Length, str]:
+def choose_length(images: int, batch: int, given: Length | None) -> tuple[Length, str]:
     """Return the user's length, or about thirty epochs, with a log line."""
     if given is not None:
         return given, f"{given} (user-specified)"
-    an_epoch = steps_in_epoch(pictures, batch)
+    an_epoch = steps_in_epoch(images, batch)
     total = min(max(EPOCHS * an_epoch, LEAST_STEPS), MOST_STEPS)
-    about = f"about {counted(round(total / an_epoch), 'epoch')} of {counted(pictures, 'image')}"
+    about = f"about {counted(round(total / an_epoch), 'epoch')} of {counted(images, 'image')}"
     chosen = Length("steps", total)
     return chosen, f"{chosen} ({about})"

@@ -15,7 +15,7 @@ from tldet.models.replace import replace_backbone
 from tldet.system.inputs import real_path
 from tldet.workflows.training.choose import Choices, choose_for
 from tldet.workflows.training.custom_data import own_index, with_own_data
-from tldet.workflows.training.initial_weights import check_scratch, check_start, from_scratch, with_weights
+from tldet.workflows.training.initial_weights import check_initial, check_scratch, from_scratch, with_weights
 from tldet.workflows.training.options import takes
 from tldet.workflows.training.parts import SCHEMA, with_bad_image
 from tldet.workflows.training.recipes import has_own_data, load_recipe, require_resize, split_transforms
@@ -72,7 +72,7 @@ def new_config(request: FinetuneRequest) -> Config:
         TldetError: the data, a name or a value is wrong.
     """
     refuse_earlier_run(request.folder)
-    check_start(request.weights, request.scratch, request.backbone, request.init_from)
+    check_initial(request.weights, request.scratch, request.backbone, request.init_from)
     if request.scratch:
         request.refuse_scratch()
     options, recipe = parse_options(request.overrides()), load_recipe(request.recipe)

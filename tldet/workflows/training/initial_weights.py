@@ -17,7 +17,7 @@ from tldet.models.surgery.frozen_norms import fold_frozen_norms
 from tldet.system.inputs import real_path
 from tldet.transfer.class_match import MatchSettings
 from tldet.transfer.initial_weights import init_from as init_from_checkpoint
-from tldet.transfer.initial_weights import load_start, open_start
+from tldet.transfer.initial_weights import load_initial, open_initial
 from tldet.transfer.interop.adapt import set_input
 from tldet.transfer.interop.known import coco_weights
 from tldet.transfer.weights import LoadReport, load_backbone_weights
@@ -71,7 +71,7 @@ class Source:
         return bool(self.resume or self.init_from or self.detector)
 
 
-def start_weights(model: Any, source: Source, match: MatchSettings = NAMES) -> Started:
+def initial_weights(model: Any, source: Source, match: MatchSettings = NAMES) -> Started:
     """Load the initial weights of a model; without a source, those of its backbone.
 
     Args:
@@ -97,7 +97,7 @@ def _loaded(model: Any, source: Source, match: MatchSettings) -> Started:
     if source.init_from:
         return _detector(str(source.init_from), init_from_checkpoint(model, source.init_from, match))
     if source.detector:
-        return _detector(source.detector, load_start(model, source.detector, match))
+        return _detector(source.detector, load_initial(model, source.detector, match))
     backbone = model.backbone
     if backbone.weights_source:
         report = load_backbone_weights(backbone, backbone.weights_source)
@@ -114,7 +114,9 @@ def _detector(source: str, report: LoadReport) -> Started:
     return Started(source, tuple(report.copied), report.classes)
 
 
-def check_start(weights: str | Path | None, scratch: bool, backbone: str | None, init_from: str | Path | None) -> None:
+def check_initial(
+    weights: str | Path | None, scratch: bool, backbone: str | None, init_from: str | Path | None
+) -> None:
     """Hold the ways to start against each other.
 
     Raises:
@@ -214,7 +216,7 @@ def with_weights(recipe: Mapping[str, Any], weights: str, name: str) -> dict[str
     if weights == "coco":
         model["weights"] = {"source": coco_weights(name, shipped())}
         return config
-    start = open_start(Path(weights))
+    start = open_initial(Path(weights))
     if start is None:
         log.info("%s: a backbone's weights; pyramid and head start new", weights)
         model["backbone"]["weights"] = str(real_path(weights))

@@ -36,7 +36,7 @@ from tldet.plugins import lookup
 from tldet.registry import BACKBONES, DATASETS, HEADS, HOOKS, NECKS, OPTIMIZERS, TRANSFORMS
 from tldet.structures.batch import Batch
 from tldet.structures.detections import Detections
-from tldet.structures.image import Picture
+from tldet.structures.image import ImageArray
 from tldet.system.out_of_memory import Smaller
 from tldet.text import counted
 from tldet.transfer.class_match import MatchSettings, few
@@ -62,7 +62,7 @@ class EvalSettings:
 
 
 @dataclass(frozen=True)
-class StartWeights:
+class InitialWeights:
     """The ``model.weights`` section of a config: a whole detector that training starts from.
 
     Attributes:
@@ -90,7 +90,7 @@ COMMON = {
 }
 SCHEMA = {
     **COMMON,
-    "model.weights": Part(StartWeights, required=False),
+    "model.weights": Part(InitialWeights, required=False),
     "model.neck": Part(NECKS, supplied=("in_channels", "in_strides")),
     "model.head": Part(HEADS, supplied=("in_channels", "strides")),
     "data.test": Part(DATASETS, supplied=("seed",), required=False, shared=DatasetOptions),
@@ -177,7 +177,7 @@ def build_dataset(
     subset = given.pop("subset", None)
     target = lookup(DATASETS, given["type"])
     if inspect.isclass(target) and issubclass(target, ImageFolderDataset):
-        raise ConfigError(f"{path}.type: {given['type']} has whole pictures of a class, no boxes: use `tldet pretrain`")
+        raise ConfigError(f"{path}.type: {given['type']} has whole images of a class, no boxes: use `tldet pretrain`")
     dataset: AnyDataset
     if inspect.isclass(target) and issubclass(target, CocoDataset):
         if classes is not None:
@@ -288,8 +288,8 @@ def check_objects(dataset: AnyDataset, consequence: str) -> None:
     images = np.repeat(np.arange(len(index)), np.diff(index.offsets))
     used = np.isin(images, dataset.positions)  # skipped images are not evaluated
     judged = used & ~index.crowd
-    if index.labelled is not None:
-        judged = judged & index.labelled[images, index.labels]
+    if index.labeled is not None:
+        judged = judged & index.labeled[images, index.labels]
     if judged.any():
         return
     whole = dataset.original
@@ -323,7 +323,7 @@ class Validation:
         ]
         self.result: CocoResult | None = None
         self.drawn = 0  # number of images to draw
-        self.drawings: list[Picture] = []
+        self.drawings: list[ImageArray] = []
 
     @property
     def headline(self) -> tuple[str, ...]:
@@ -336,10 +336,10 @@ class Validation:
         return METRICS + tuple(f"bbox_{name}" for name in METRICS if len(self.evaluators) > 1)
 
     def __call__(self, model: Any) -> dict[str, float]:
-        """The twelve numbers, with masks the boxes' as ``bbox_AP...``, and ``val_loss...`` averaged over pictures.
+        """The twelve numbers, with masks the boxes' as ``bbox_AP...``, and ``val_loss...`` averaged over images.
 
         Raises:
-            DataError: a picture cannot be read.
+            DataError: an image cannot be read.
             TrainingError: a score or box that the model gives is not finite.
         """
         self.drawings = []
@@ -347,7 +347,7 @@ class Validation:
             evaluator.reset()
         sums: dict[str, float] = {}
         device = next(model.parameters()).device
-        pictures, smaller = 0, Smaller()
+        images, smaller = 0, Smaller()
         workers, pin = self.loader.worker_count(device), device.type == "cuda"
 
         def found(batch: Any) -> Any:
@@ -358,20 +358,20 @@ class Validation:
         for loaded in eval_batches(self.dataset, self.loader.eval_batch_size, workers=workers, pin=pin):
             for batch, (losses, detections) in smaller(found, loaded, device):
                 self._take(batch, detections)
-                pictures += len(batch)
+                images += len(batch)
                 for name, value in losses.items():
                     sums[f"val_{name}"] = sums.get(f"val_{name}", 0.0) + value * len(batch)
         self.result, *boxes = [evaluator.compute() for evaluator in self.evaluators]
         self.result.bbox = boxes[0] if boxes else None
         numbers = {f"bbox_{name}": value for result in boxes for name, value in result.numbers().items()}
-        means = {name: value / max(pictures, 1) for name, value in sums.items()}
+        means = {name: value / max(images, 1) for name, value in sums.items()}
         return {**self.result.numbers(), **numbers, **({"val_loss": sum(means.values()), **means} if means else {})}
 
     def _take(self, batch: Any, found: Sequence[Detections]) -> None:
         for image_id, one in zip(batch.image_ids, found, strict=True):
             if not bool(torch.isfinite(one.scores).all() & torch.isfinite(one.boxes).all()):
                 raise TrainingError(
-                    f"the model's detections on picture {image_id} are not finite: it has diverged, or its number "
+                    f"the model's detections on image {image_id} are not finite: it has diverged, or its number "
                     "format is too narrow; lower optimizer.lr, lengthen schedule.warmup_steps, set training.clip_norm "
                     "or take fp32"
                 )
@@ -381,7 +381,7 @@ class Validation:
             self.drawings.append(_drawing(batch, row, found[row]))
 
 
-def _drawing(batch: Batch, row: int, found: Detections) -> Picture:
+def _drawing(batch: Batch, row: int, found: Detections) -> ImageArray:
     """Draw detections on an image of a batch, at the size of the original image."""
     (height, width), (whole_height, whole_width) = batch.sizes[row], batch.original_sizes[row]
     pixels = batch.images[row, :, :height, :width].to("cpu", torch.uint8).permute(1, 2, 0).contiguous().numpy()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tldet.config import Config, load, parse_options
-from tldet.data.folder import find_parts, scan
+from tldet.data.folder import find_splits, scan
 from tldet.data.images import read_image
 from tldet.errors import DataError
 from tldet.models.zoo import find_backbone
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 RECIPE = "pretrain/lite0_imagenet"
 EPOCHS = 100  # of a run with no length given
 NOTE = "# Written by `tldet pretrain`; resume with `tldet pretrain --out {folder} --resume`.\n"
-LARGEST, LOOKED_AT = 224, 32  # pixels; pictures
+LARGEST, LOOKED_AT = 224, 32  # pixels; images
 DEMO, DETECTION_DEMO = "data/digit_crops", "data/digits"
 
 
@@ -82,7 +82,7 @@ def _generate() -> Path:
 def _filled(folder: Path, request: PretrainRequest) -> dict[str, Any]:
     """Return the recipe with data, size and length filled in."""
     config = load(RECIPE).data
-    train, _ = find_parts(folder)
+    train, _ = find_splits(folder)
     names = [name for one in scan(train).values() for name in one]
     config["data"] = _data(config["data"], folder, _size(train, names), mirror=not request.demo)
     length = request.length or Length("epochs", EPOCHS)
@@ -95,7 +95,7 @@ def _filled(folder: Path, request: PretrainRequest) -> dict[str, Any]:
 def _data(recipe: dict[str, Any], folder: Path, size: int, *, mirror: bool) -> dict[str, Any]:
     """Return the ``data`` section of the recipe with folders and size filled in."""
     data = copy.deepcopy(recipe)
-    train, val = find_parts(folder)
+    train, val = find_splits(folder)
     for part, place in (("train", train), ("val", val or train)):
         data[part]["folder"] = str(real_path(place))
         data[part]["transforms"][0]["size"] = size
@@ -115,7 +115,7 @@ def _with_backbone(model: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _size(folder: Path, names: Sequence[str]) -> int:
-    """224 pixels, or less where most pictures are smaller."""
+    """224 pixels, or less where most images are smaller."""
     if not names:
         return LARGEST
     looked = [names[i] for i in np.linspace(0, len(names) - 1, min(LOOKED_AT, len(names))).astype(int)]

@@ -32,9 +32,9 @@ def using(folder: str | Path) -> Iterator[World]:
         yield world
 
 
-def steps_in_epoch(pictures: int, batch: int) -> int:
-    """Steps in a pass over the pictures, with the processes there are."""
-    return max(1, pictures // (batch * current().size))
+def steps_in_epoch(images: int, batch: int) -> int:
+    """Steps in a pass over the images, with the processes there are."""
+    return max(1, images // (batch * current().size))
 
 
 def rhythm(length: Length, an_epoch: int) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def rhythm(length: Length, an_epoch: int) -> dict[str, Any]:
     return {"validate_every": every, "checkpoint_every": every, "log_every": 10}
 
 
-def renew(config: dict[str, Any], data: dict[str, Any], length: Length, seed: int, pictures: int) -> None:
+def renew(config: dict[str, Any], data: dict[str, Any], length: Length, seed: int, images: int) -> None:
     """Make an earlier run's config that of a further run, which starts from the earlier one's weights.
 
     Args:
@@ -56,13 +56,13 @@ def renew(config: dict[str, Any], data: dict[str, Any], length: Length, seed: in
         data: its new section.
         length: of the further run.
         seed: of the further run.
-        pictures: how many it learns from.
+        images: how many it learns from.
     """
     for key in OF_A_START:
         config.pop(key, None)
     config["data"] = data
     config["schedule"] = course_over(config["schedule"], length)
-    an_epoch = steps_in_epoch(pictures, data["loader"].get("batch_size", 1))
+    an_epoch = steps_in_epoch(images, data["loader"].get("batch_size", 1))
     training = {key: value for key, value in (config.get("training") or {}).items() if key != "device"}
     config["training"] = {**training, "seed": seed, "patience": None, **rhythm(length, an_epoch)}
 

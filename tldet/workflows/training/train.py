@@ -23,7 +23,7 @@ from tldet.transfer.teacher import distilled
 from tldet.workflows.training.assemble import Run, assemble
 from tldet.workflows.training.batch_size import settled_batch_size
 from tldet.workflows.training.data_summary import log_splits
-from tldet.workflows.training.initial_weights import Source, Started, start_weights
+from tldet.workflows.training.initial_weights import Source, Started, initial_weights
 from tldet.workflows.training.options import Request, takes
 from tldet.workflows.training.parts import (
     AnyDataset,
@@ -234,7 +234,7 @@ def _ready(cfg: Config, settings: Settings, source: Source, resumed: Path | None
     seed_all(settings.training.seed)
     detector = build_detector(cfg["model"], data.class_names)
     check_masks(cfg, detector, data)
-    started = start_weights(detector, source, settings.match)
+    started = initial_weights(detector, source, settings.match)
     if console and started.renewed:
         console.print(class_table(started.classes, started.source))
     return Ready(distilled(detector, settings.distill) if settings.distill else detector, started, data, val)

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from tldet.config import Config, build
-from tldet.data.folder import ImageFolderDataset, collate_pictures, collate_whole
+from tldet.data.folder import ImageFolderDataset, collate_images, collate_whole
 from tldet.data.loader import LoaderSettings, eval_batches
 from tldet.engine.checkpointing import best_of
 from tldet.engine.distributed import World
@@ -26,7 +26,7 @@ from tldet.system.out_of_memory import Smaller
 from tldet.text import counted
 from tldet.transfer.provenance import TASK, export_backbone, outline
 from tldet.workflows.training.assemble import Run, assemble
-from tldet.workflows.training.initial_weights import Source, start_weights
+from tldet.workflows.training.initial_weights import Source, initial_weights
 from tldet.workflows.training.options import Request
 from tldet.workflows.training.parts import PRETRAIN_SCHEMA, Settings, checked_settings, versions
 from tldet.workflows.training.report import early
@@ -98,12 +98,12 @@ def _run(cfg: Config, settings: Settings, request: Request, folder: Path, world:
         refuse_changed_classes(folder, data.class_names, None, data.folder, NEW_RUN)
     seed_all(seed)
     model = build_classifier(cfg["model"], data.class_names)
-    started = world.main_first(lambda: start_weights(model, Source(resume=resume)))
+    started = world.main_first(lambda: initial_weights(model, Source(resume=resume)))
     validation = Accuracy(val, settings.loader) if val else None
     if validation:
         best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is an error before training
     meta = _meta(cfg, data)
-    return Run(cfg, settings, folder, model, data, validation, meta, started, request, collate_pictures)
+    return Run(cfg, settings, folder, model, data, validation, meta, started, request, collate_images)
 
 
 def _dataset(cfg: Config, part: str, seed: int, classes: tuple[str, ...] | None = None) -> ImageFolderDataset:

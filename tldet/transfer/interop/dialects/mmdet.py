@@ -31,7 +31,7 @@ RENAMES = (
     (r"^roi_head\.mask_head\.((?:\d+\.)?)upsample\.", r"head.mask.\1upsample."),
     (r"^roi_head\.mask_head\.((?:\d+\.)?)conv_logits\.", r"head.mask.\1mask_logits."),
 )
-CONSTANTS = re.compile(r"^bbox_head\.integral\.project$")  # of the model, not learnt
+CONSTANTS = re.compile(r"^bbox_head\.integral\.project$")  # of the model, not learned
 OUTPUT = re.compile(r"^neck\.output\.(\d+)\.")
 
 

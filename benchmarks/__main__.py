@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tldet.cli.arguments import file_name, positive_int
 from tldet.cli.parser import Parser
-from tldet.cli.process import prepare
+from tldet.cli.process import prepare_process
 from tldet.errors import TldetError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def run(args: Namespace, console: Console) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the suites that the arguments name; returns the exit code: 0, or 2 for bad input."""
-    prepare("benchmark")
+    prepare_process("benchmark")
     parser = Parser(prog="python -m benchmarks", description=SUMMARY)
     arguments(parser)
     args = parser.parse_args(argv)

@@ -67,8 +67,8 @@ def write_files(folder: Path, count_images: int) -> tuple[Path, Path]:
         found[:, 2:] = found[:, 2:].clip(1)
         labels = np.concatenate([classes[near], random.integers(1, CLASSES + 1, FOUND - len(near))])
         scores = random.beta(1, 6, FOUND).round(5)
-        for box, category, score in zip(found.tolist(), labels.tolist(), scores.tolist(), strict=True):
-            results.append({"image_id": number, "category_id": category, "bbox": box, "score": score})
+        for box, category, score_results in zip(found.tolist(), labels.tolist(), scores.tolist(), strict=True):
+            results.append({"image_id": number, "category_id": category, "bbox": box, "score": score_results})
     categories = [{"id": n, "name": f"class {n}"} for n in range(1, CLASSES + 1)]
     gt, dt = folder / "gt.json", folder / "dt.json"
     whole = {"images": images, "annotations": annotations, "categories": categories}
@@ -93,14 +93,14 @@ def ours(gt: str, dt: str) -> dict[str, Any]:
     """Our fast engine, in a process of its own."""
     import hotcoco  # noqa: F401  # imports count on neither side
 
-    from tldet.evaluation.engines import score
+    from tldet.evaluation.engines import score_results
     from tldet.evaluation.loading import load_ground_truth, load_results
 
     start = perf_counter()
     truth = load_ground_truth(gt, "bbox")
     results = load_results(dt, truth)
     middle = perf_counter()
-    numbers = score(truth, results).numbers()
+    numbers = score_results(truth, results).numbers()
     return {"load": middle - start, "score": perf_counter() - middle, "numbers": [numbers[m] for m in METRICS]}
 
 

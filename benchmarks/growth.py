@@ -223,11 +223,11 @@ def reading(path: str) -> dict[str, Any]:
 
 def _detector(recipe: str, classes: int) -> Any:
     from benchmarks.pairs import spread_weights
-    from tldet.config import load
+    from tldet.config import read_config
     from tldet.models.detector import build_detector
 
     options: dict[str, Any] = {"model.head.num_classes": classes, "model.backbone.weights": None}
-    model = build_detector(load(recipe, options)["model"])
+    model = build_detector(read_config(recipe, options)["model"])
     spread_weights(model)
     return model
 

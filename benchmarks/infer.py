@@ -22,7 +22,7 @@ from benchmarks.report import Limit, Memory, Row, Suite
 from benchmarks.suites import Bench
 from tldet.data.dataset import as_pixels
 from tldet.engine.precision import Precision
-from tldet.inference.predictor import Predictor, choose_for
+from tldet.inference.predictor import Predictor, choose_precision
 from tldet.models.detector import Detector
 from tldet.structures.detections import Detections
 from tldet.structures.image import ImageArray
@@ -51,7 +51,7 @@ def _rows(bench: Bench, pair: Pair, size: tuple[int, int]) -> list[Row]:
     work = Work(pair, score, flops(ours, size) * len(images), share_weights(theirs, ours), images, bench.folder)
     work.save(ours, theirs)
     bench.tell(f"{pair.recipe}: choosing the number format")
-    chosen = choose_for(ours, torch.device("cpu"), "auto", min(size), max(size))
+    chosen = choose_precision(ours, torch.device("cpu"), "auto", min(size), max(size))
     told = {"chosen format": chosen.describe()}
     checks = _checks(work, ours, theirs)
     if chosen.name == "fp32":

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.report import Row
 from benchmarks.suites import Bench
-from tldet.config import load
+from tldet.config import read_config
 from tldet.engine.progress import Reporter
 from tldet.engine.schedule import ScheduleSettings
 from tldet.engine.state import TrainSettings, deterministic
@@ -45,7 +45,7 @@ def trainer_row(bench: Bench) -> Row:
     """The trainer's step, bookkeeping included, beside a bare one; both on deterministic algorithms and clipped."""
     from benchmarks.train import make_batch
 
-    model = build_detector(load(RECIPE)["model"])
+    model = build_detector(read_config(RECIPE)["model"])
     fold_frozen_norms(model.backbone.freeze())  # type: ignore[operator]
     batch = make_batch(SIZE, COUNT)
     steps = SKIPPED + (QUICK_STEPS if bench.quick else STEPS)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks import peer
 from tldet import checkpoint
-from tldet.config import load
+from tldet.config import read_config
 from tldet.config.files import shipped
 from tldet.errors import ConfigError
 from tldet.models.detector import Detector, build_detector
@@ -54,7 +54,7 @@ class Pair:
         options |= {"model.head.num_classes": CLASSES - self.background, "model.backbone.weights": None}
         if score is not None:
             options[f"model.{self.score}"] = score
-        return load(self.recipe, options).data
+        return read_config(self.recipe, options).data
 
     def ours(self, score: float | None = None) -> Detector:
         """Ours, with random weights."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.report import Row, Suite
 from benchmarks.suites import Bench
-from tldet.config import load
+from tldet.config import read_config
 from tldet.data.digits import generate
 
 BARE = ["-c", "pass"]
@@ -50,7 +50,7 @@ def _call(arguments: Sequence[str]) -> None:
 def _one_step(folder: Path) -> Path:
     """A config of one step on generated images, of which nothing is measured before or after."""
     generate(folder / "digits", train=4, valid=1, test=1, size=(96, 128))
-    config = load("retinanet_lite0")
+    config = read_config("retinanet_lite0")
     config.data["model"]["head"]["num_classes"] = 10
     config.data["model"]["backbone"]["weights"] = None
     train = folder / "digits" / "train"

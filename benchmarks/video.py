@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.pairs import spread_weights, write_checkpoint
 from benchmarks.report import Row, Suite
 from benchmarks.suites import Bench
-from tldet.config import load as load_config
+from tldet.config import read_config
 from tldet.data.digits import frames
 from tldet.data.images import resize_to
 from tldet.inference.predictor import Predictor, load
@@ -66,7 +66,7 @@ def run(bench: Bench) -> Suite:
 
 def _saved(path: Path, recipe: str, size: tuple[int, int]) -> Path:
     """A detector with random weights."""
-    config = load_config(recipe, {"model.backbone.weights": None, "model.head.num_classes": 10}).data
+    config = read_config(recipe, {"model.backbone.weights": None, "model.head.num_classes": 10}).data
     model = build_detector(config["model"])
     spread_weights(model)
     return write_checkpoint(path, config, model, size)

@@ -44,7 +44,7 @@ def test_a_hostile_pickle_does_not_run(tmp_path: Path, monkeypatch: pytest.Monke
     Path("plain.pt").write_bytes(pickle.dumps(Hostile()))
     for name in ("zip.pt", "plain.pt"):
         with pytest.raises(CheckpointError, match=f"{name}: holds objects that could run code|is no checkpoint|broken"):
-            checkpoint.load(name)
+            checkpoint.load_checkpoint(name)
     assert not Path("ran").exists()
 
 
@@ -56,17 +56,17 @@ def test_what_is_no_checkpoint(tmp_path: Path, content: bytes | None, expected: 
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(CheckpointError, match=expected) as raised:
-        checkpoint.load(path)
+        checkpoint.load_checkpoint(path)
     assert "\n" not in str(raised.value)
 
 
 def test_foreign_and_newer_ones(tmp_path: Path) -> None:
     torch.save({"w": torch.zeros(1)}, tmp_path / "foreign.pth")
     with pytest.raises(CheckpointError, match="is no tldet checkpoint"):
-        checkpoint.load(tmp_path / "foreign.pth")
+        checkpoint.load_checkpoint(tmp_path / "foreign.pth")
     torch.save({"format": "tldet", "version": 99}, tmp_path / "new.pt")
     with pytest.raises(CheckpointError, match="update tldet"):
-        checkpoint.load(tmp_path / "new.pt")
+        checkpoint.load_checkpoint(tmp_path / "new.pt")
 
 
 def test_objects_are_refused_before_writing(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(small_disk: Path) -> None:
         checkpoint.save(checkpoint.step_path(small_disk, 2), {"model": {"w": torch.zeros(600_000)}})
     assert "\n" not in str(raised.value)
     assert [p.name for p in small_disk.iterdir()] == [first.name]
-    assert checkpoint.load(first)["model"]["w"].shape == (200_000,)
+    assert checkpoint.load_checkpoint(first)["model"]["w"].shape == (200_000,)
 
 
 def test_no_text_file_gets_past_the_reader(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_no_text_file_gets_past_the_reader(tmp_path: Path) -> None:
     for text in texts:
         path.write_bytes(text)
         with pytest.raises(CheckpointError) as raised:
-            checkpoint.load(path)
+            checkpoint.load_checkpoint(path)
         assert "\n" not in str(raised.value)
 
 
@@ -127,7 +127,7 @@ def test_a_damaged_newest_one_is_passed_over(tmp_path: Path, junk: bytes) -> Non
 def test_one_without_a_version_is_none_of_ours(tmp_path: Path) -> None:
     torch.save({"format": "tldet"}, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match="is no tldet checkpoint"):
-        checkpoint.load(tmp_path / "x.pt")
+        checkpoint.load_checkpoint(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize(
@@ -144,4 +144,4 @@ def test_older_settings_get_their_present_names(
     tmp_path: Path, head: dict[str, object], now: dict[str, object]
 ) -> None:
     checkpoint.save(tmp_path / "a.pt", {**STATE, "config": {"model": {"head": head}}})
-    assert checkpoint.load(tmp_path / "a.pt")["config"] == {"model": {"head": now}}
+    assert checkpoint.load_checkpoint(tmp_path / "a.pt")["config"] == {"model": {"head": now}}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from tldet.config import check, files, find, load, parse_options
+from tldet.config import check, files, find, parse_options, read_config
 from tldet.config.files import shipped
 from tldet.data.transforms import Pipeline
 from tldet.engine.state import TrainSettings
@@ -26,20 +26,20 @@ NAME = "faster_rcnn/faster_rcnn_r50_fpn_1x_coco"
 
 @pytest.mark.parametrize("name", [*(n for n in shipped() if not n.startswith("recipes/")), "pretrain/lite0_imagenet"])
 def test_every_shipped_config_passes_its_own_check_and_survives_a_dump(name: str, tmp_path: Path) -> None:
-    config = load(name)
+    config = read_config(name)
     checked_settings(config, PRETRAIN_SCHEMA if name.startswith("pretrain/") else SCHEMA)
     (tmp_path / "again.py").write_text(config.dump(), encoding="utf-8")
-    assert load(tmp_path / "again.py").data == config.data
+    assert read_config(tmp_path / "again.py").data == config.data
 
 
 def test_published_values_of_the_1x_schedule() -> None:
-    config = load(NAME)
+    config = read_config(NAME)
     assert config["optimizer"]["lr"] == 0.02
     assert config["schedule"]["milestones"] == [8, 11]
     assert config["schedule"]["epochs"] == 12
     for name in ("retinanet/retinanet", "atss/atss", "gfl/gfl"):
-        assert load(f"{name}_r50_fpn_1x_coco")["optimizer"]["lr"] == 0.01
-    fcos = load("fcos/fcos_r50_caffe_fpn_gn_head_center_normbbox_centeronreg_giou_1x_coco")
+        assert read_config(f"{name}_r50_fpn_1x_coco")["optimizer"]["lr"] == 0.01
+    fcos = read_config("fcos/fcos_r50_caffe_fpn_gn_head_center_normbbox_centeronreg_giou_1x_coco")
     assert fcos["optimizer"].items() >= {"lr": 0.01, "bias_lr": 2.0, "bias_decay": 0.0}.items()
     assert fcos["schedule"]["warmup_factor"] == pytest.approx(1 / 3, rel=1e-5)
     assert fcos["model"]["preprocess"] == {"mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0], "bgr": True}
@@ -75,7 +75,7 @@ def test_published_values_of_the_1x_schedule() -> None:
 )
 def test_wrong_keys_are_named_with_path_origin_and_nearest_name(option: str, expected: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        check(load(NAME, parse_options([option])), SCHEMA)
+        check(read_config(NAME, parse_options([option])), SCHEMA)
     assert expected in str(raised.value)
 
 
@@ -85,7 +85,7 @@ def test_the_file_that_set_a_key_is_named(tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(f"_base_ = ['{find(NAME)}']\nmodel = dict(neck=dict(out_chanels=3))\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=rf"model\.neck\.out_chanels: unknown key; .*'out_channels'\? \(in {mine}\)"):
-        check(load(mine), SCHEMA)
+        check(read_config(mine), SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_code_in_a_config_is_refused_before_it_runs(text: str, expected: str, tm
     path = tmp_path / "c.py"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as raised:
-        load(path)
+        read_config(path)
     assert expected in str(raised.value)
     assert str(path) in str(raised.value)
 
@@ -122,7 +122,7 @@ def test_options() -> None:
     assert parse_options(["a.b=3", "c=[1, 2]", "d=word", "e=None"]) == {"a.b": 3, "c": [1, 2], "d": "word", "e": None}
     with pytest.raises(ConfigError, match=r"must look like a\.b=value"):
         parse_options(["a.b"])
-    assert load(NAME, {"data.train.transforms.0.short": 480})["data"]["train"]["transforms"][0]["short"] == 480
+    assert read_config(NAME, {"data.train.transforms.0.short": 480})["data"]["train"]["transforms"][0]["short"] == 480
 
 
 def test_options_are_read_as_files_are() -> None:
@@ -136,7 +136,7 @@ def test_values_nested_too_deeply_are_one_line(text: str, tmp_path: Path) -> Non
     path = tmp_path / "c.py"
     path.write_text(f"a = {text}\n", encoding="utf-8")
     with pytest.raises(ConfigError) as raised:
-        load(path)
+        read_config(path)
     assert str(raised.value) == f"{path}: is nested too deeply"
     with pytest.raises(ConfigError) as raised:
         parse_options([f"a={text}"])
@@ -149,7 +149,7 @@ def test_custom_imports_are_a_key_like_any_other(tmp_path: Path, monkeypatch: py
     mine = tmp_path / "mine.py"
     mine.write_text("custom_imports = dict(imports=['imported_by_a_config'])\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="custom_imports: unknown key"):
-        check(load(mine), SCHEMA)
+        check(read_config(mine), SCHEMA)
     assert "imported_by_a_config" not in sys.modules
     assert not (tmp_path / "ran").exists()
 
@@ -163,7 +163,7 @@ def test_text_in_double_braces_stays_text(tmp_path: Path, monkeypatch: pytest.Mo
     mine = tmp_path / "mine.py"
     mine.write_text(f"_base_ = 'base.py'\na = {texts!r}\n{trick}", encoding="utf-8")
     with pytest.warns(DeprecationWarning, match="invalid escape"):
-        found = load(mine)
+        found = read_config(mine)
     assert found["a"] == texts
     assert found["b"] == 1
     assert found["c"].startswith("x\\{{_base_.b}} + ")
@@ -175,19 +175,19 @@ def test_bases_are_merged_and_the_name_of_a_file_does_not_matter(tmp_path: Path)
     (tmp_path / "b.py").write_text("b = 1\n", encoding="utf-8")
     mine = tmp_path / "mine.cfg"
     mine.write_text("_base_ = ['a.py', 'b.py']\na = dict(y=dict(_delete_=True, w=3), l=[3])\n", encoding="utf-8")
-    found = load(mine, {"a.x": 4})
+    found = read_config(mine, {"a.x": 4})
     assert found.data == {"a": {"x": 4, "y": {"w": 3}, "l": [3]}, "b": 1}
     assert (found.origin("a.x"), found.origin("a.y.w")) == ("--cfg-options", str(mine))
     (tmp_path / "b.py").write_text("a = 1\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"mine\.cfg: a is set by more than one of its _base_ files"):
-        load(mine)
+        read_config(mine)
 
 
 @pytest.mark.parametrize("option", ["schedule.epochs.x=3", "data.train.transforms.0=5", "data.train.transforms.9.p=1"])
 def test_options_that_lead_nowhere_are_one_line(option: str) -> None:
     key = option.partition("=")[0]
     with pytest.raises(ConfigError, match=f"^--cfg-options {key}: cannot be merged: ") as raised:
-        load(NAME, parse_options([option]))
+        read_config(NAME, parse_options([option]))
     assert "\n" not in str(raised.value)
 
 
@@ -247,7 +247,7 @@ OF_HEADS = [
     ("name", "options", "expected"), [*(("retinanet_lite0", *one) for one in OUT_OF_RANGE), *OF_HEADS]
 )
 def test_values_out_of_range_are_named_by_their_key(name: str, options: str, expected: str | None) -> None:
-    model = load(name, parse_options(re.split(r" (?=model\.)", options)))["model"]
+    model = read_config(name, parse_options(re.split(r" (?=model\.)", options)))["model"]
     model["backbone"]["weights"] = None
     if expected is None:
         without_storage(lambda: build_detector(model))
@@ -298,7 +298,7 @@ def test_a_base_of_many_files_is_read_once(tmp_path: Path, monkeypatch: pytest.M
     literals = files.read_literals
     monkeypatch.setattr(files, "read_literals", lambda path: [read.append(path), literals(path)][1])
     (tmp_path / "top.py").write_text(bases("a0.py", "b0.py") + "x = 3")
-    assert load(tmp_path / "top.py").data == {"x": 3}
+    assert read_config(tmp_path / "top.py").data == {"x": 3}
     assert len(read) == 81
 
 
@@ -308,9 +308,9 @@ def test_a_key_of_a_base_that_is_reached_twice_is_set_twice(tmp_path: Path) -> N
         (tmp_path / f"{name}.py").write_text(bases("c.py"))
     (tmp_path / "top.py").write_text(bases("a.py", "b.py"))
     with pytest.raises(ConfigError, match=r"top\.py: x is set by more than one of its _base_ files"):
-        load(tmp_path / "top.py")
+        read_config(tmp_path / "top.py")
     (tmp_path / "top.py").write_text(bases("a.py"))
-    config = load(tmp_path / "top.py")
+    config = read_config(tmp_path / "top.py")
     assert (config.data, config.origin("x.y")) == ({"x": {"y": 1}}, str(tmp_path / "c.py"))
 
 
@@ -319,11 +319,11 @@ def test_bases_that_go_round_or_too_deep(tmp_path: Path) -> None:
         (tmp_path / f"a{level}.py").write_text(bases(f"a{level + 1}.py"))
     (tmp_path / "a2000.py").write_text("x = 1")
     with pytest.raises(ConfigError, match=r"a100\.py: is the _base_ of more than 100 files in a row"):
-        load(tmp_path / "a0.py")
-    assert load(tmp_path / "a1990.py").data == {"x": 1}
+        read_config(tmp_path / "a0.py")
+    assert read_config(tmp_path / "a1990.py").data == {"x": 1}
     (tmp_path / "a2000.py").write_text(bases("a1995.py"))
     with pytest.raises(ConfigError, match=r"a1995\.py: is its own _base_"):
-        load(tmp_path / "a1990.py")
+        read_config(tmp_path / "a1990.py")
 
 
 @pytest.mark.parametrize(
@@ -332,9 +332,9 @@ def test_bases_that_go_round_or_too_deep(tmp_path: Path) -> None:
 def test_integers_that_cannot_be_printed_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.py").write_text(text)
     with pytest.raises(ConfigError, match=r"c\.py:1: (holds an integer of more than 64 bits|a config holds literals)"):
-        load(tmp_path / "c.py")
+        read_config(tmp_path / "c.py")
     (tmp_path / "c.py").write_text(f"x = {2**64 - 1}, {-(2**63)}, True, 1j, b'a'")
-    assert load(tmp_path / "c.py")["x"][:2] == (2**64 - 1, -(2**63))
+    assert read_config(tmp_path / "c.py")["x"][:2] == (2**64 - 1, -(2**63))
     value = text.partition("= ")[2]
     assert parse_options([f"a={value}"]) == {"a": value}
 
@@ -342,7 +342,7 @@ def test_integers_that_cannot_be_printed_are_refused(tmp_path: Path, text: str) 
 def test_long_keys_are_shortened_in_messages(tmp_path: Path) -> None:
     (tmp_path / "c.py").write_text(f"{'k' * 100_000} = 1\nmodel = dict({'q' * 100_000}='v{' v' * 100_000}')")
     with pytest.raises(ConfigError, match=r"\[100001 characters\]\.\.\.") as raised:
-        check(load(tmp_path / "c.py"), SCHEMA)
+        check(read_config(tmp_path / "c.py"), SCHEMA)
     assert len(str(raised.value)) < 11_000
 
 
@@ -360,10 +360,10 @@ def test_configs_that_are_no_files(tmp_path: Path) -> None:
         "a\0b": "no config",
     }.items():
         with pytest.raises(ConfigError, match=expected):
-            load(name)
+            read_config(name)
         (tmp_path / "top.py").write_text(bases(name))
         with pytest.raises(
             ConfigError,
             match=r"top\.py: _base_ .*(no such file|not a regular file|symbolic links|too long|null character)",
         ):
-            load(tmp_path / "top.py")
+            read_config(tmp_path / "top.py")

@@ -16,7 +16,7 @@ from torch import Tensor
 from tldet import checkpoint, integrity
 from tldet.errors import CheckpointError
 from tldet.transfer.safe_unpickle.archives import read_archive
-from tldet.transfer.sources import read_file
+from tldet.transfer.sources import read_weights_file
 
 
 def state(**changes: Any) -> dict[str, Any]:
@@ -45,13 +45,13 @@ def flipped(content: bytes, position: int, bit: int) -> bytes:
 def test_a_flipped_bit_anywhere_is_found_or_harmless(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     checkpoint.save(path, state())
-    whole, expected = path.read_bytes(), checkpoint.load(path)
+    whole, expected = path.read_bytes(), checkpoint.load_checkpoint(path)
     random = np.random.default_rng(0)
     found = 0
     for position, bit in random.integers(0, [len(whole), 8], (200, 2)).tolist():
         path.write_bytes(flipped(whole, position, bit))
         try:
-            assert same(checkpoint.load(path), expected), f"bit {bit} of byte {position}"
+            assert same(checkpoint.load_checkpoint(path), expected), f"bit {bit} of byte {position}"
         except CheckpointError:
             found += 1
     assert found > 100
@@ -66,7 +66,7 @@ def test_a_flipped_bit_of_a_tensor_is_found_by_every_reader(tmp_path: Path, sect
     start = path.read_bytes().index(bytes_of)
     path.write_bytes(flipped(path.read_bytes(), start + 100, 0))
     with pytest.raises(CheckpointError, match=r"a\.pt: is broken or cut off \(entry archive/data/\d does not match"):
-        checkpoint.load(path)
+        checkpoint.load_checkpoint(path)
     if section != "training":
         archive = read_archive(path)
         with pytest.raises(CheckpointError, match="CRC"):
@@ -103,9 +103,9 @@ def test_entries_are_those_that_were_saved(tmp_path: Path, change: Any) -> None:
     path = tmp_path / "a.pt"
     checkpoint.save(path, state())
     rewritten(path, lambda entries: entries)
-    assert same(checkpoint.load(path)["model"], state()["model"]), "written anew with the same content"
+    assert same(checkpoint.load_checkpoint(path)["model"], state()["model"]), "written anew with the same content"
     rewritten(path, change)
-    for read in (checkpoint.load, read_archive):
+    for read in (checkpoint.load_checkpoint, read_archive):
         with pytest.raises(CheckpointError, match="its entries do not match its checksum"):
             read(path)
 
@@ -117,7 +117,7 @@ def test_a_checkpoint_changed_by_its_user_is_read(tmp_path: Path) -> None:
     changed = torch.load(path, weights_only=True)
     changed["model"]["conv.weight"].zero_()
     torch.save(changed, path)
-    assert not checkpoint.load(path)["model"]["conv.weight"].any()
+    assert not checkpoint.load_checkpoint(path)["model"]["conv.weight"].any()
 
 
 def test_torch_reads_a_sealed_checkpoint(tmp_path: Path) -> None:
@@ -135,13 +135,13 @@ def test_safetensors_have_a_checksum(tmp_path: Path) -> None:
     with safe_open(path, framework="pt") as file:
         assert file.metadata()["made"] == "of"
     assert same(load_file(path), tensors)
-    assert same(dict(read_file(path)), tensors)
+    assert same(dict(read_weights_file(path)), tensors)
     whole = path.read_bytes()
     start = int.from_bytes(whole[:8], "little") + 8
     for position in range(start, len(whole), 7):
         path.write_bytes(flipped(whole, position, 3))
         with pytest.raises(CheckpointError, match=r"a\.safetensors: .*its tensors do not match its checksum"):
-            read_file(path)
+            read_weights_file(path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -161,7 +161,7 @@ def test_values_are_finite(tmp_path: Path, place: tuple[Any, ...], name: str, va
     tensor[-1, -1] = value
     checkpoint.save(checkpoint.step_path(tmp_path, 2), whole)
     with pytest.raises(CheckpointError, match=rf"02\.pt: tensor {name} contains NaN or infinite values"):
-        checkpoint.load(checkpoint.step_path(tmp_path, 2))
+        checkpoint.load_checkpoint(checkpoint.step_path(tmp_path, 2))
     checkpoint.save(checkpoint.step_path(tmp_path, 1), state())
     newest = checkpoint.newest_readable(tmp_path)
     assert newest is not None
@@ -188,7 +188,7 @@ def test_tensors_are_plain(tmp_path: Path, tensor: Any, form: str, section: str)
     path = tmp_path / "a.pt"
     torch.save({"format": "tldet", "version": 1, **state(), section: {"w": tensor()}}, path)
     with pytest.raises(CheckpointError, match=rf"a\.pt: (tensor {section}\.w {form}|.*)") as raised:
-        checkpoint.load(path)
+        checkpoint.load_checkpoint(path)
     assert "\n" not in str(raised.value)
     archive = read_archive(path)
     with pytest.raises(CheckpointError, match=r"a\.pt: tensor w is (sparse|quantized|without values|of a dtype)"):

@@ -64,9 +64,9 @@ def test_it_trains_and_its_callback_writes(trained: Path) -> None:
 
 
 def test_the_recipe_keeps_its_dataset_and_transforms(trained: Path) -> None:
-    from tldet.config import load
+    from tldet.config import read_config
 
-    section = load(trained / "config.py")["data"]["train"]
+    section = read_config(trained / "config.py")["data"]["train"]
     assert section["type"] == "CsvDataset"
     assert [step["type"] for step in section["transforms"]] == ["Resize", "Rotate180", "swap_channels", "A.GaussNoise"]
 
@@ -86,9 +86,9 @@ def test_predict_and_test(trained: Path, digits: Path, tmp_path: Path) -> None:
     assert json.loads(found.read_text())
     done = tldet("test", trained / "best.pt", "--json", tmp_path / "ap.json", "--precision", "fp32")
     assert done.returncode == 0, done.stderr
-    from tldet.transfer.provenance import outline
+    from tldet.transfer.provenance import checkpoint_outline
 
-    stored = outline(trained / "best.pt")["meta"]["trained"]["metrics"]
+    stored = checkpoint_outline(trained / "best.pt")["meta"]["trained"]["metrics"]
     assert json.loads((tmp_path / "ap.json").read_text())["AP"] == pytest.approx(stored["AP"], abs=1e-9)
 
 
@@ -118,9 +118,9 @@ def test_another_backbone_by_its_registered_name(csvs: Path, digits: Path, tmp_p
     given = ["--train", train, "--images", digits / "train", "--out", tmp_path / "run", "--steps", "1", *FAST]
     done = tldet("finetune", "--model", "retinanet_lite0", "--backbone", "TinyNet", *given)
     assert done.returncode == 0, done.stderr
-    from tldet.config import load
+    from tldet.config import read_config
 
-    section = load(tmp_path / "run" / "config.py")["model"]["backbone"]
+    section = read_config(tmp_path / "run" / "config.py")["model"]["backbone"]
     assert (section["type"], section["out_strides"]) == ("TinyNet", [8, 16, 32])
 
 

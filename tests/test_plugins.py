@@ -11,7 +11,7 @@ import pytest
 from tldet import plugins
 from tldet.cli.main import main
 from tldet.config import Config
-from tldet.config.check import Part, check
+from tldet.config.check import ComponentType, check
 from tldet.errors import CheckpointError, ConfigError
 from tldet.plugins import import_named, import_plugins, lookup, needed_imports, require_components
 from tldet.registry import HEADS, TRANSFORMS
@@ -125,7 +125,7 @@ def test_every_command_takes_import(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_type_names_the_way_out() -> None:
     config = Config({"head": {"type": "RetinaHed"}})
     with pytest.raises(ConfigError, match=r"did you mean 'RetinaNetHead'.*--import PACKAGE"):
-        check(config, {"head": Part(HEADS)})
+        check(config, {"head": ComponentType(HEADS)})
 
 
 def test_the_key_imports_is_known() -> None:

@@ -15,7 +15,7 @@ import torch
 
 from tests.tools import same
 from tldet.engine.precision import Precision
-from tldet.models.ops.depthwise import PARTS
+from tldet.models.ops.depthwise import GRADIENTS
 from tldet.models.ops.rewriting import Rewritten, depthwise_calls
 from tldet.models.surgery.frozen_norms import FoldedConv2d
 from tldet.transfer.restore import restore
@@ -163,7 +163,7 @@ def test_a_fine_tuned_model_can_be_copied_and_pickled(run: Path) -> None:
     assert fold_frozen_norms(model.backbone.freeze().train()) >= 40  # type: ignore[operator]
     image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     found = depthwise_calls(model, lambda: model.backbone(image))
-    Precision(rewrites=dict.fromkeys(found, PARTS)).prepare(model)
+    Precision(rewrites=dict.fromkeys(found, GRADIENTS)).prepare(model)
     kinds = [isinstance(m, (FoldedConv2d, Rewritten)) for m in model.modules()]
     assert sum(kinds) >= 40
     expected = model.backbone(image)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tldet.config import Config, load
+from tldet.config import Config, read_config
 from tldet.config.files import config_root, shipped
 from tldet.models.detector import Detector, build_detector
 from tldet.structures.batch import Batch
@@ -24,7 +24,7 @@ NOTHING = {"type": "CocoDataset", "annotations": "a.json", "images": "."}
 
 def complete(name: str) -> Config:
     """A config whose data are filled in as ``tldet finetune`` fills in a recipe's."""
-    config = load(name)
+    config = read_config(name)
     config.data.setdefault("data", {}).setdefault("train", dict(NOTHING))
     return config
 
@@ -34,7 +34,7 @@ def marked() -> list[Any]:
     seen: set[str] = set()
     marked = []
     for name in shipped():
-        model = load(name)["model"]
+        model = read_config(name)["model"]
         large = not any(part in model["backbone"]["name"] for part in SMALL)
         kind = model["head"]["type"]
         marked.append(pytest.param(name, marks=pytest.mark.slow) if large and kind in seen else name)
@@ -99,12 +99,12 @@ def test_a_config_is_built_and_takes_a_step(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in shipped() if "_ms_3x" in n])
 def test_the_3x_configs_are_mmdet_s(name: str) -> None:
-    config = load(name)
+    config = read_config(name)
     assert (config["schedule"]["epochs"], config["schedule"]["milestones"]) == (36, [27, 33])
     resize = config["data"]["train"]["transforms"][0]
     assert (resize["short"], resize["long"], resize["mode"]) == ([640, 800], 1333, "range")
     assert config["data"]["val"]["transforms"] == [{"type": "Resize", "short": 800, "long": 1333}]
-    once = load(name.replace("_ms_3x", "_1x"))
+    once = read_config(name.replace("_ms_3x", "_1x"))
     assert config["model"] == once["model"]
     assert config["optimizer"] == once["optimizer"]
 
@@ -114,4 +114,6 @@ def test_the_table_of_known_models_names_configs_by_one_rule() -> None:
     there = [known for known in KNOWN if known.config in shipped()]
     assert {known.case for known in there} >= {"faster_rcnn", "retinanet"}
     assert len({known.config for known in KNOWN}) == len(KNOWN)
-    assert all(load(known.config.removeprefix("recipes/")).data == load(known.config).data for known in there)
+    assert all(
+        read_config(known.config.removeprefix("recipes/")).data == read_config(known.config).data for known in there
+    )

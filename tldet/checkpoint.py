@@ -18,11 +18,11 @@ from torch import Tensor
 from tldet import integrity
 from tldet.errors import CheckpointError
 from tldet.system.inputs import is_folder, require_file
-from tldet.system.output import remove_leftovers, replacing, shown, write_bytes
+from tldet.system.output import path_text, remove_leftovers, replacing, write_bytes
 
 log = logging.getLogger(__name__)
 FORMAT, VERSION = "tldet", 1
-PLAIN = (str, int, float, bool, type(None), Tensor, bytes)
+_PLAIN = (str, int, float, bool, type(None), Tensor, bytes)
 ZIP_START, PICKLE_START = b"PK", b"\x80\x02"  # of torch's files, new and old
 # Settings of a head in older checkpoints (section, name, value), and name and value of the same meaning now.
 OLDER: Mapping[tuple[str, str, Any], tuple[str, Any]] = {
@@ -76,7 +76,7 @@ def _refuse_objects(value: Any, place: str) -> None:
     elif isinstance(value, (list, tuple)):
         for number, item in enumerate(value):
             _refuse_objects(item, f"{place}.{number}")
-    elif not isinstance(value, PLAIN):
+    elif not isinstance(value, _PLAIN):
         raise TypeError(f"{place} is a {type(value).__name__}; checkpoints hold tensors and plain containers only")
 
 
@@ -111,7 +111,7 @@ def read_tensors(path: str | Path) -> Any:
         raise CheckpointError(f"{path}: is broken or cut off ({reason})") from None
 
 
-def load(path: str | Path) -> dict[str, Any]:
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a tldet checkpoint; settings of older ones get their present names.
 
     Raises:
@@ -133,7 +133,7 @@ def load(path: str | Path) -> dict[str, Any]:
 def _check_tensors(path: str | Path, state: Mapping[str, Any]) -> None:
     for name, tensor in integrity.named_tensors(state):
         if form := integrity.form_of(tensor):
-            raise CheckpointError(f"{path}: tensor {shown(name)} {form}")
+            raise CheckpointError(f"{path}: tensor {path_text(name)} {form}")
     training = state.get("training")
     parts = {"model": state.get("model"), "ema": state.get("ema")}
     if isinstance(training, Mapping):
@@ -141,7 +141,7 @@ def _check_tensors(path: str | Path, state: Mapping[str, Any]) -> None:
     for section, value in parts.items():
         for name, tensor in integrity.named_tensors(value, section):
             if not integrity.is_finite(tensor):
-                raise CheckpointError(f"{path}: tensor {shown(name)} contains NaN or infinite values")
+                raise CheckpointError(f"{path}: tensor {path_text(name)} contains NaN or infinite values")
 
 
 def _rename_older(state: Mapping[str, Any]) -> None:
@@ -165,7 +165,7 @@ def newest_readable(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest step checkpoint that can be read; those that cannot are logged and passed over."""
     for path in steps_in(Path(folder)):
         try:
-            return path, load(path)
+            return path, load_checkpoint(path)
         except CheckpointError as error:
             log.warning("passed over: %s", error)
     return None

@@ -26,7 +26,7 @@ from torch import Tensor
 DIGEST = "tldet.sha256"  # entry of a checkpoint
 CRC = "tldet.crc32"  # metadata key of a safetensors file
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip entry: signature, lengths of name and extra field
-THREADS = 4
+_THREADS = 4
 FLOATING, COMPLEX, BOOLEAN, INTEGER = "floating-point", "complex", "boolean", "integer"
 COUNTER = "num_batches_tracked"  # of BatchNorm: unused, and of any dtype after a conversion
 
@@ -73,7 +73,7 @@ def check_zip(path: Path) -> None:
             raise ValueError("a compressed archive, which torch does not write")
     if sum(entry.file_size for entry in entries) > len(whole):
         raise ValueError("an archive whose entries claim more than the file contains")
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
         for entry, intact in zip(entries, pool.map(partial(_intact, whole), entries), strict=True):
             if not intact:
                 raise ValueError(f"entry {entry.filename} does not match its checksum")
@@ -158,7 +158,7 @@ def is_finite(tensor: Tensor) -> bool:
     return all(math.isfinite(float(end)) for end in torch.aminmax(tensor.detach()))
 
 
-def kind_of(dtype: torch.dtype) -> str:
+def _kind_of(dtype: torch.dtype) -> str:
     """Return the kind of numbers of a dtype."""
     if dtype.is_floating_point:
         return FLOATING
@@ -185,7 +185,7 @@ def problem_of(own: Mapping[str, Tensor], given: Mapping[str, Any], *, values: b
             continue
         if form := form_of(other):
             return f"{name} {form}"
-        found, expected = kind_of(other.dtype), kind_of(tensor.dtype)
+        found, expected = _kind_of(other.dtype), _kind_of(tensor.dtype)
         if found != expected and not name.endswith(COUNTER):
             return f"{name} is {found} ({other.dtype}), in the model {expected} ({tensor.dtype})"
         if values and not is_finite(other):

@@ -9,7 +9,7 @@ import pytest
 
 from tldet.cli.main import build_parser, main
 from tldet.cli.parser import Parser
-from tldet.cli.suggestions import SAME, config_keys
+from tldet.cli.suggestions import SYNONYMS, config_keys
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -81,10 +81,10 @@ def test_values_that_look_like_options_are_values() -> None:
 
 
 def test_names_of_other_toolkits_are_listed_once_and_belong_to_an_option() -> None:
-    names = [name for group in SAME for name in group]
+    names = [name for group in SYNONYMS for name in group]
     assert len(names) == len(set(names))
     options = {option.lstrip("-") for one in parsers(build_parser()) for option in one._option_string_actions}
-    assert all(options.intersection(group) for group in SAME)
+    assert all(options.intersection(group) for group in SYNONYMS)
 
 
 def test_config_keys_are_those_of_the_sections() -> None:

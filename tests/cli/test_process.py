@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.pairs import write_checkpoint
 from tldet.cli.process import RUNNING, is_glibc
-from tldet.config import load
+from tldet.config import read_config
 from tldet.models.detector import build_detector
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,7 +114,7 @@ def test_an_imported_compiler_stays() -> None:
 
 
 def test_prediction_does_without_the_compiler(tmp_path: Path) -> None:
-    config = load("faster_rcnn_r50", {"model.backbone.weights": None, "model.backbone.name": "resnet18"}).data
+    config = read_config("faster_rcnn_r50", {"model.backbone.weights": None, "model.backbone.name": "resnet18"}).data
     torch.manual_seed(0)
     path = write_checkpoint(tmp_path / "model.pt", config, build_detector(config["model"]), (64, 96))
     code = f"import sys, numpy, tldet; {IMPORT}; found = tldet.load({str(path)!r}, 'cpu', 'fp32')"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tldet.cli.streams import Stream
+from tldet.cli.streams import CheckedStream
 from tldet.errors import OutputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,9 +85,9 @@ class Failing(io.StringIO):
 
 
 def test_failures_of_both_streams() -> None:
-    stream = Stream(Failing(), "standard output")
+    stream = CheckedStream(Failing(), "standard output")
     for call in (lambda: stream.write("a"), lambda: stream._fail(OSError(5, "Input/output error"))):
         with pytest.raises(OutputError, match=r"standard output: cannot be written \(Input/output error\)"):
             call()
-    assert Stream(Failing()).write("text") == 4
-    assert Stream(io.StringIO()).isatty() is False
+    assert CheckedStream(Failing()).write("text") == 4
+    assert CheckedStream(io.StringIO()).isatty() is False

@@ -14,7 +14,7 @@ from tldet.cli.main import main
 from tldet.coco.checks import require_coco_boxes
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
-from tldet.data.merge.source import read_source
+from tldet.data.merge.source import read_merge_source
 from tldet.errors import DataError
 from tldet.evaluation.coco import evaluate_files
 
@@ -87,7 +87,7 @@ def test_another_format_is_refused_in_every_command(
     found.write_text(json.dumps(results(boxes)))
     good = tmp_path / "good.json"
     good.write_text(json.dumps(dataset(right(40))))
-    for read in (AnnotationIndex.load, lambda path: read_source(Split(path, tmp_path))):
+    for read in (AnnotationIndex.load, lambda path: read_merge_source(Split(path, tmp_path))):
         with pytest.raises(DataError) as raised:
             read(wrong)
         assert expected in str(raised.value)

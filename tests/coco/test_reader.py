@@ -15,7 +15,7 @@ from tldet.coco.reader import read_coco, read_repaired
 from tldet.data.coco import CocoDataset
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
-from tldet.data.merge.source import read_source
+from tldet.data.merge.source import read_merge_source
 from tldet.errors import DataError
 from tldet.evaluation.coco import evaluate_files
 from tldet.evaluation.loading import load_ground_truth
@@ -61,7 +61,7 @@ def notes_of(path: Path, command: str, caplog: pytest.LogCaptureFixture) -> tupl
         elif command == "evaluate":
             boxes = load_ground_truth(path, "bbox").boxes
         else:
-            source = read_source(Split(path, path.parent))
+            source = read_merge_source(Split(path, path.parent))
             return source.boxes.tolist(), "\n".join(source.notes)
     return boxes.tolist(), caplog.text
 
@@ -260,7 +260,7 @@ def test_roboflow_s_supercategory(
         assert (DROPPED in notes_of(path, command, caplog)[1]) == dropped
     assert AnnotationIndex.load(path).class_names == tuple(names)
     assert list(load_ground_truth(path, "bbox").class_names) == names
-    assert [one["name"] for one in read_source(Split(path, tmp_path)).categories] == names
+    assert [one["name"] for one in read_merge_source(Split(path, tmp_path)).categories] == names
     assert [one["name"] for one in read_repaired(path)["categories"]] == names
 
 

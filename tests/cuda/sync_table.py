@@ -21,7 +21,7 @@ import torch
 from rehearsal import Gpu
 from torch import Tensor
 
-from tldet.config import load
+from tldet.config import read_config
 from tldet.config.files import config_root
 from tldet.engine.precision import Precision
 from tldet.engine.regularization import Ema
@@ -39,7 +39,7 @@ CLASSES = 3
 def detector(recipe: str) -> tuple[Detector, dict[str, Any]]:
     """Return the recipe's detector with random weights, and its ``training`` section."""
     torch.manual_seed(0)
-    config = load(recipe).data
+    config = read_config(recipe).data
     model = config["model"]
     model["backbone"]["weights"] = None
     model["head"]["num_classes"] = CLASSES

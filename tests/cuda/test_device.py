@@ -13,7 +13,7 @@ from tldet.engine.precision import Precision
 from tldet.engine.state import Window
 from tldet.engine.step import Stepper
 from tldet.models.assigners.atss import assign_adaptively
-from tldet.models.assigners.matching import BACKGROUND, IGNORED, assign, draw
+from tldet.models.assigners.matching import BACKGROUND, IGNORED, assign, draw_samples
 from tldet.models.normalizers import LossNormalizers
 from tldet.models.ops.roi_align import Pool
 from tldet.models.pooling import pool_regions
@@ -22,7 +22,7 @@ from tldet.structures.batch import LabeledBatch
 from tldet.structures.detections import Detections
 from tldet.structures.masks import InstanceMasks
 from tldet.structures.target import Target
-from tldet.system.device import constant, fetch, send, sum_dtype, true_rows
+from tldet.system.device import constant, send, sum_dtype, to_device, true_rows
 
 CPU = torch.device("cpu")
 
@@ -51,7 +51,7 @@ def test_tensors_are_fetched_together() -> None:
     ]
     with Gpu() as gpu:
         there = [one.pin_memory().to("cuda", non_blocking=True) for one in tensors]
-        found = fetch([*there, tensors[1]])
+        found = to_device([*there, tensors[1]])
         assert found.pop() is tensors[1]
         assert gpu.by_kind() == {"d2h": 1}
     for one, other in zip(found, tensors, strict=True):
@@ -135,7 +135,7 @@ def test_assignment_and_sampling_are_the_same_on_the_device() -> None:
             assign_adaptively(levels, one, topk=9, crowd=0.4),
         ]
         generators = [torch.Generator().manual_seed(number) for number in range(3)]
-        drawn = [rows for pair in draw(matched, 40, 0.25, generators) for rows in pair]
+        drawn = [rows for pair in draw_samples(matched, 40, 0.25, generators) for rows in pair]
         return [rows.tolist() for rows in (*matched, *drawn)]
 
     expected = found(one, levels)

@@ -17,7 +17,7 @@ from rehearsal import Gpu
 from sync_table import CLASSES, batch, detector
 
 from tldet import load
-from tldet.config import load as load_config
+from tldet.config import read_config
 from tldet.engine.precision import Precision
 from tldet.engine.regularization import Ema
 from tldet.engine.schedule import ScheduleSettings
@@ -147,7 +147,7 @@ def test_a_run_from_start_to_end(recipe: str, crowds: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("recipe", ["retinanet_lite0", "faster_rcnn_r50"])
 def test_norms_are_folded_on_the_host(recipe: str) -> None:
     torch.manual_seed(0)
-    section = load_config(recipe).data["model"]
+    section = read_config(recipe).data["model"]
     section["backbone"]["weights"] = None
     model = build_detector(section).eval()
     with Gpu() as gpu:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tldet.coco.records import BLOCK
+from tldet.coco.records import READ_BLOCK
 from tldet.data.index import ARRAYS, AnnotationIndex
 from tldet.errors import DataError
 from tldet.evaluation.loading import load_ground_truth
@@ -147,7 +147,7 @@ def test_what_evaluation_reads_is_read_too(tmp_path: Path) -> None:
     assert truth.image_ids == index.image_ids.tolist()
 
 
-MANY = 2 * BLOCK + 100  # annotations; the last block is not full
+MANY = 2 * READ_BLOCK + 100  # annotations; the last block is not full
 
 
 def many(**odd: Any) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def many(**odd: Any) -> dict[str, Any]:
     changing = [{**one, "iscrowd": int(n % 7 == 0), "area": n + 0.5} for n, one in enumerate(changing)]
     outlines = [{"image_id": (9, 4)[n % 2], "segmentation": [[n, 1, 5, 1, 5, 4]]} for n in range(MANY)]
     entries = [annotation(id=n, **changing[n], **outlines[n]) for n in range(MANY)]
-    entries[BLOCK + 7].update(odd)
+    entries[READ_BLOCK + 7].update(odd)
     return coco(images=images, annotations=entries)
 
 
@@ -170,7 +170,7 @@ def test_more_than_a_block_of_annotations(tmp_path: Path, odd: dict[str, Any]) -
         assert index.segmentation(row) == [[n, 1, 5, 1, 5, 4]]
         assert index.boxes[row].tolist() == [n % 50, 1, n % 50 + 9, n % 11 + 2]
         assert (index.labels[row], index.crowd[row]) == ((1, 0, 0)[n % 3], n % 7 == 0)
-        assert index.areas[row] == (9 * (n % 11 + 1) if n == BLOCK + 7 and "area" in odd else n + 0.5)
+        assert index.areas[row] == (9 * (n % 11 + 1) if n == READ_BLOCK + 7 and "area" in odd else n + 0.5)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_more_than_a_block_of_annotations(tmp_path: Path, odd: dict[str, Any]) -
     ],
 )
 def test_what_is_wrong_far_back_is_found(tmp_path: Path, odd: dict[str, Any], expected: str) -> None:
-    with pytest.raises(DataError, match=f"annotation (id )?{BLOCK + 7}.*{expected}"):
+    with pytest.raises(DataError, match=f"annotation (id )?{READ_BLOCK + 7}.*{expected}"):
         AnnotationIndex.load(write(tmp_path, many(**odd)))
 
 

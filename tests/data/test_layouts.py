@@ -252,22 +252,22 @@ def test_generated_digits_are_the_same_each_time_and_fit_their_masks(tmp_path: P
 
 
 def test_test_images_show_other_digits_on_other_photographs() -> None:
-    from tldet.data.digits import PHOTOS, SHARES
+    from tldet.data.digits import PHOTOS, SPLIT_SHARES
 
     photos = [set(names) for names in PHOTOS.values()]
     assert not photos[0] & photos[1] | photos[0] & photos[2] | photos[1] & photos[2]
-    assert SHARES["train"][1] <= SHARES["valid"][0] <= SHARES["valid"][1] <= SHARES["test"][0]
+    assert SPLIT_SHARES["train"][1] <= SPLIT_SHARES["valid"][0] <= SPLIT_SHARES["valid"][1] <= SPLIT_SHARES["test"][0]
 
 
 def test_crops_to_pretrain_on_show_the_training_side_only(tmp_path: Path) -> None:
-    from tldet.data.digits import PHOTOS, SHARES
+    from tldet.data.digits import PHOTOS, SPLIT_SHARES
 
     crops = [f"crops/{part}" for part in ("train", "val")]
     for name in crops:
         assert set(PHOTOS[name]) <= set(PHOTOS["train"])
-        assert SHARES["train"][0] <= SHARES[name][0] < SHARES[name][1] <= SHARES["train"][1]
+        assert SPLIT_SHARES["train"][0] <= SPLIT_SHARES[name][0] < SPLIT_SHARES[name][1] <= SPLIT_SHARES["train"][1]
     assert not set(PHOTOS[crops[0]]) & set(PHOTOS[crops[1]])
-    assert SHARES[crops[0]][1] <= SHARES[crops[1]][0]
+    assert SPLIT_SHARES[crops[0]][1] <= SPLIT_SHARES[crops[1]][0]
     first, second = (generate_crops(tmp_path / n, train=12, val=4, side=32) for n in ("a", "b"))
     files = [path.relative_to(first) for path in sorted(first.rglob("*.jpg"))]
     assert [sum(part in path.parts for path in files) for part in ("train", "val")] == [12, 4]

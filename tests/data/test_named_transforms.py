@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tldet.config import Config
-from tldet.config.check import Part, check
+from tldet.config.check import ComponentType, check
 from tldet.data.steps import LabeledSample
 from tldet.data.transforms import Pipeline
 from tldet.errors import ConfigError, DataError
@@ -104,7 +104,7 @@ def test_it_is_a_function_of_the_seed() -> None:
 )
 def test_wrong_names_and_keys(step: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        check(Config({"transforms": [step]}), {"transforms.*": Part(TRANSFORMS)})
+        check(Config({"transforms": [step]}), {"transforms.*": ComponentType(TRANSFORMS)})
     assert said in str(raised.value)
 
 

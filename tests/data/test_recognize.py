@@ -82,7 +82,7 @@ def test_damaged(tmp_path: Path, content: str, problem: str) -> None:
 
 def test_a_large_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TLDET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(recognize, "LARGE", 10)
+    monkeypatch.setattr(recognize, "CACHED_FROM", 10)
     path = save(tmp_path, COCO)
     first = examine(path)
     monkeypatch.setattr(recognize, "_examine", None)

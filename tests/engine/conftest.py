@@ -40,7 +40,7 @@ class DieAt:
 def assert_same_run(whole: Path, other: Path) -> None:
     """The last and the best checkpoint and the log are equal but for times."""
     for name in ("step_00000040.pt", "best.pt"):
-        a, b = checkpoint.load(whole / name), checkpoint.load(other / name)
+        a, b = checkpoint.load_checkpoint(whole / name), checkpoint.load_checkpoint(other / name)
         for state in (a, b):
             if state["training"]:
                 assert state["training"].pop("seconds") > 0

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tldet import checkpoint
 from tldet.data.coco import CocoDataset
 from tldet.data.loader import BatchOrder, eval_batches, train_batches
-from tldet.engine.distributed import joined
+from tldet.engine.distributed import process_group
 from tldet.engine.schedule import ScheduleSettings
 from tldet.engine.state import TrainSettings
 from tldet.engine.trainer import Trainer
@@ -57,7 +57,7 @@ def train(folder: Path, images: Path, workers: int, *, resume: bool, pause: floa
         losses = [float(model(batch)["loss"]) for batch in eval_batches(data, 2, workers=workers)]
         return {"AP": -sum(losses)}
 
-    with joined() as world:
+    with process_group() as world:
 
         def batches(start: int) -> Any:
             return train_batches(data, order, start=start * world.size + world.rank, every=world.size, workers=workers)
@@ -122,10 +122,10 @@ def main(folder: Path, images: Path, size: int, workers: int, moment: str, numbe
     time.sleep(0.1)
     os.killpg(children[0], number)  # as torchrun sends it on
     assert codes(children) == [130] * size
-    state = checkpoint.load(max(cut.glob("step_*.pt")))["training"]
+    state = checkpoint.load_checkpoint(max(cut.glob("step_*.pt")))["training"]
     assert state["unmeasured"] == (moment == "validate")
     assert codes(started(size, lambda: train(cut, images, 0, resume=True))) == [0] * size
-    ours, theirs = (checkpoint.load(one / f"step_{STEPS:08d}.pt") for one in (whole, cut))
+    ours, theirs = (checkpoint.load_checkpoint(one / f"step_{STEPS:08d}.pt") for one in (whole, cut))
     assert all(torch.equal(tensor, theirs["model"][name]) for name, tensor in ours["model"].items())
     assert ours["training"]["metrics"] == theirs["training"]["metrics"]
     sys.stdout.write(f"saved after step {state['step']}\n")

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tldet.config import load
-from tldet.engine.distributed import World, joined
+from tldet.config import read_config
+from tldet.engine.distributed import World, process_group
 from tldet.engine.precision import Precision
 from tldet.engine.state import deterministic
 from tldet.engine.step import Stepper
@@ -31,7 +31,7 @@ STEPS = [FULL, [*FULL[:4], *EMPTY[:4]], [8, 9, 5, 10, 11, 2, 12, 13]]
 def detector(recipe: str, seed: int = 0, **settings: Any) -> Detector:
     """The recipe's detector with random weights, in training mode, all of its BatchNorms frozen."""
     torch.manual_seed(seed)
-    model: dict[str, Any] = load(recipe).data["model"]
+    model: dict[str, Any] = read_config(recipe).data["model"]
     model["backbone"]["weights"] = None
     model["head"]["num_classes"] = CLASSES
     if settings:
@@ -117,7 +117,7 @@ def norm(grads: dict[str, Tensor]) -> float:
 
 def main(folder: Path, recipes: Sequence[str]) -> None:
     torch.set_num_threads(1)
-    with joined() as world:
+    with process_group() as world:
         for recipe in recipes:
             unequal = [(1, 2, 3, 2)] if recipe == recipes[0] else []  # three images and five
             found = {split: steps(detector(recipe), split, world) for split in [(4, 4), *unequal]}

@@ -78,7 +78,7 @@ def test_fixed_total_is_kept_on_resume(toy: ModuleType, tmp_path: Path) -> None:
 
     first = run_with_fake_clock(toy, tmp_path, 1.0, hooks=[Stop()])
     assert (first.step, first.reason) == (20, "enough")
-    total = checkpoint.load(tmp_path / "step_00000020.pt")["training"]["total"]
+    total = checkpoint.load_checkpoint(tmp_path / "step_00000020.pt")["training"]["total"]
     resumed = run_with_fake_clock(toy, tmp_path, 7.0, resume=True)  # a slower machine now: the number stays
     assert resumed.step == total
 

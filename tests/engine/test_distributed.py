@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from tldet.engine.distributed import World, current, joined
+from tldet.engine.distributed import World, current, process_group
 from tldet.errors import DataError
 
 from .conftest import DieAt
@@ -108,9 +108,9 @@ def test_who_waits_has_another_group_than_who_computes(monkeypatch: pytest.Monke
     monkeypatch.setattr(distributed, "get_rank", lambda: 1)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
-    with joined() as world:
+    with process_group() as world:
         assert world == current() == World(1, 2, "waiting")
-        with joined() as again:
+        with process_group() as again:
             assert again is world
     assert current() == World()
     (nccl, short), (gloo, long) = made

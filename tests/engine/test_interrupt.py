@@ -48,7 +48,7 @@ def test_each_signal_saves_and_is_answered_as_before_afterwards(toy: ModuleType,
     with pytest.raises(KeyboardInterrupt, match=r"stopped after step 18.*--resume"):
         toy.build(tmp_path, hooks=[Signals(18, number)]).run()
     assert signal.getsignal(number) is before
-    assert checkpoint.load(tmp_path / "step_00000018.pt")["training"]["step"] == 18
+    assert checkpoint.load_checkpoint(tmp_path / "step_00000018.pt")["training"]["step"] == 18
 
 
 @pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT, signal.SIGTERM)])
@@ -163,7 +163,7 @@ def test_a_signal_ends_a_validation_which_the_resumed_run_makes(
         trainer.run()
     assert time.monotonic() - start < 15
     assert trainer.model.training
-    assert checkpoint.load(tmp_path / f"step_{step:08d}.pt")["training"]["unmeasured"]
+    assert checkpoint.load_checkpoint(tmp_path / f"step_{step:08d}.pt")["training"]["unmeasured"]
     toy.build(tmp_path).run(resume=True)
     assert_same_run(whole, tmp_path)
 
@@ -198,4 +198,4 @@ def test_sigterm_is_ctrl_c_for_every_command(
     assert main(["merge", "a.json", "b.json", "--out", str(tmp_path / "m")]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
-    assert signals.SAME == 0.5
+    assert signals.SAME_REQUEST == 0.5

@@ -75,10 +75,10 @@ def test_a_resumed_run_is_pulled_to_the_same_start(toy: ModuleType, tmp_path: Pa
     whole.run()
     build(toy, tmp_path / "two", stop=11).run()
     build(toy, tmp_path / "two", resume=True).run(resume=True)
-    start = checkpoint.load(tmp_path / "two" / "step_00000024.pt")["training"][KEY]
+    start = checkpoint.load_checkpoint(tmp_path / "two" / "step_00000024.pt")["training"][KEY]
     assert all(torch.equal(start[name], first[name]) for name in PULLED)
     assert toy.last(tmp_path / "two", 24) == toy.last(tmp_path / "whole", 24)
-    assert checkpoint.load(tmp_path / "two" / "best.pt")["training"] is None, "who uses it needs no start"
+    assert checkpoint.load_checkpoint(tmp_path / "two" / "best.pt")["training"] is None, "who uses it needs no start"
 
 
 def test_a_run_that_had_no_pull_has_no_start(toy: ModuleType, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.engine.toy_run import Stop, build, evaluate, last
-from tldet.engine.loggers import KINDS, Loggers, RunLogger, make_loggers
+from tldet.engine.loggers import LOGGER_TYPES, Loggers, RunLogger, make_loggers
 from tldet.engine.logging import LOG_NAME, read_log
 from tldet.engine.state import LOGGERS, TrainSettings
 from tldet.errors import ConfigError
@@ -219,7 +219,7 @@ def test_wandb_receives_values_with_their_step(tmp_path: Path, monkeypatch: pyte
     ],
 )
 def test_names(loggers: Any, message: str | None) -> None:
-    assert tuple(KINDS) == LOGGERS
+    assert tuple(LOGGER_TYPES) == LOGGERS
     if message is None:
         assert TrainSettings(loggers=loggers).loggers == loggers
         return

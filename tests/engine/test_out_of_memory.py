@@ -120,11 +120,11 @@ def test_reduced_steps_go_on_and_resume_to_the_bit(
     assert sizes[5:12] == [3, 1, 2, 1, 2, 1, 2] if fails_in == "forward" else [3]
     assert sizes[-8:] == [1, 2, 1, 2, 1, 2, 1, 2]
     assert "out of memory on cpu: batch size 6, images 8 x 8 (height x width, padded); halving it" in caplog.text
-    assert checkpoint.load(tmp_path / "whole" / "step_00000010.pt")["training"]["split"] == 4
+    assert checkpoint.load_checkpoint(tmp_path / "whole" / "step_00000010.pt")["training"]["split"] == 4
     with pytest.raises(Die):
         run("cut", DieAt(step=7))
     assert max(run("cut", most=2, resume=True)) == 2, "a resumed run starts with what fitted"
-    ours, theirs = (checkpoint.load(tmp_path / name / "step_00000010.pt") for name in ("whole", "cut"))
+    ours, theirs = (checkpoint.load_checkpoint(tmp_path / name / "step_00000010.pt") for name in ("whole", "cut"))
     for state in (ours, theirs):
         del state["training"]["seconds"]
     assert [key for key in ours if not same(ours[key], theirs[key])] == []

@@ -75,7 +75,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(toy: ModuleType, w
 
 
 def test_second_ctrl_c_aborts_at_once(toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tldet.system.signals.SAME", 0.0)
+    monkeypatch.setattr("tldet.system.signals.SAME_REQUEST", 0.0)
 
     class Twice(DieAt):
         def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any, outputs: Any) -> None:
@@ -159,7 +159,7 @@ def test_a_validation_that_a_broken_image_ended_is_made_up_for(
 
 def test_checkpoints_of_before_such_a_validation_was_noted_load(toy: ModuleType, tmp_path: Path) -> None:
     toy.build(tmp_path, steps=2).run()
-    saved = checkpoint.load(tmp_path / "step_00000002.pt")
+    saved = checkpoint.load_checkpoint(tmp_path / "step_00000002.pt")
     del saved["training"]["unmeasured"]
     checkpoint.save(tmp_path / "step_00000002.pt", saved)
     assert toy.build(tmp_path, steps=4).run(resume=True).step == 4
@@ -187,7 +187,7 @@ OF_THIS_VERSION = ("normalizers", "rewrites", "measured", "unmeasured")  # keys 
 
 
 def make_older(path: Path) -> dict[str, Any]:
-    saved = checkpoint.load(path)
+    saved = checkpoint.load_checkpoint(path)
     for key in OF_THIS_VERSION:
         del saved["training"][key]
     checkpoint.save(path, saved)
@@ -202,7 +202,7 @@ def test_a_checkpoint_of_an_older_version_is_resumed_with_new_running_means(
     run = toy.build(tmp_path, steps=4)
     assert run.run(resume=True).step == 4
     assert "was written before losses were divided by running means: they start anew" in caplog.text
-    (means,) = checkpoint.load(tmp_path / "step_00000004.pt")["training"]["normalizers"].values()
+    (means,) = checkpoint.load_checkpoint(tmp_path / "step_00000004.pt")["training"]["normalizers"].values()
     assert means["weights"]["positives"] == pytest.approx(0.9 * (0.9 + 1) + 1), "of two steps"
 
 
@@ -222,7 +222,7 @@ def test_a_resumed_run_takes_the_optimizer_options_it_is_given(toy: ModuleType, 
     model = toy.ToyModel()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.003, weight_decay=0.5, betas=(0.8, 0.9))
     toy.build(tmp_path, steps=4, model=model, optimizer=optimizer, policy="constant", warmup_steps=0).run(resume=True)
-    saved = checkpoint.load(tmp_path / "step_00000004.pt")["training"]["optimizer"]
+    saved = checkpoint.load_checkpoint(tmp_path / "step_00000004.pt")["training"]["optimizer"]
     (group,) = saved["param_groups"]
     expected = {"lr": 0.003, "initial_lr": 0.003, "weight_decay": 0.5, "betas": (0.8, 0.9)}
     assert {key: group[key] for key in expected} == expected
@@ -252,7 +252,9 @@ def test_a_resumed_run_keeps_its_backward_kernels(toy: ModuleType, tmp_path: Pat
     assert isinstance(run(tmp_path / "killed", Precision(), resume=True).model.norm[0], Rewritten)
     assert toy.last(tmp_path / "whole", 20) == toy.last(tmp_path / "killed", 20)
     run(tmp_path / "native", Precision())
-    weights = [checkpoint.load(tmp_path / name / "step_00000020.pt")["model"] for name in ("whole", "native")]
+    weights = [
+        checkpoint.load_checkpoint(tmp_path / name / "step_00000020.pt")["model"] for name in ("whole", "native")
+    ]
     assert not same(*weights)  # else the test would show nothing
 
 
@@ -261,7 +263,7 @@ def test_a_run_of_native_kernels_stays_native(toy: ModuleType, tmp_path: Path) -
     with pytest.raises(Die):
         toy.build(tmp_path, epochs=4, model=depthwise_model(toy), hooks=[DieAt(step=11)]).run()
     for path in tmp_path.glob("step_*.pt"):
-        state = checkpoint.load(path)
+        state = checkpoint.load_checkpoint(path)
         assert state["training"].pop("rewrites") == {}
         torch.save(state, path)
     rewritten = Precision(rewrites={"norm.0": ["input"]})
@@ -286,7 +288,7 @@ def test_values_of_another_validation_are_not_compared(
     toy.build(tmp_path, steps=5, config=before, evaluate=lambda model: {"AP": 0.9}).run()
     result = toy.build(tmp_path, steps=10, config=after, evaluate=lambda model: {"AP": 0.3}).run(resume=True)
     assert result.best == best
-    assert checkpoint.load(tmp_path / "best.pt")["meta"]["trained"]["metrics"] == {"AP": best}
+    assert checkpoint.load_checkpoint(tmp_path / "best.pt")["meta"]["trained"]["metrics"] == {"AP": best}
 
 
 def test_checkpoints_of_before_running_means_go_on_with_a_warning(
@@ -299,7 +301,7 @@ def test_checkpoints_of_before_running_means_go_on_with_a_warning(
 
     toy.build(tmp_path, steps=2, model=model()).run()
     path = tmp_path / "step_00000002.pt"
-    saved = checkpoint.load(path)
+    saved = checkpoint.load_checkpoint(path)
     del saved["training"]["normalizers"]
     checkpoint.save(path, saved)
     assert toy.build(tmp_path, steps=4, model=model()).run(resume=True).step == 4
@@ -308,7 +310,7 @@ def test_checkpoints_of_before_running_means_go_on_with_a_warning(
 
 def saved_as(path: Path, **training: Any) -> None:
     """Change what a checkpoint states of its training."""
-    saved = checkpoint.load(path)
+    saved = checkpoint.load_checkpoint(path)
     saved["training"].update(training)
     checkpoint.save(path, saved)
 
@@ -328,7 +330,7 @@ def test_a_run_of_another_device_continues_in_the_precision_of_this_one(
     assert run.run(resume=True).step == 4
     assert run.precision == FP16
     assert f"{path} was trained in fp32 on another; the run continues in fp16 on cpu" in caplog.text
-    saved = checkpoint.load(tmp_path / "step_00000004.pt")["training"]
+    saved = checkpoint.load_checkpoint(tmp_path / "step_00000004.pt")["training"]
     assert (saved["precision"], saved["device"], saved["scaler"]["scale"] > 0) == ("fp16", "cpu", True)
     caplog.clear()
     saved_as(tmp_path / "step_00000004.pt", device="another")
@@ -385,7 +387,7 @@ def test_a_precision_of_the_user_is_taken(
 def test_a_malformed_training_state_is_one_line(toy: ModuleType, tmp_path: Path, key: str, value: Any) -> None:
     toy.build(tmp_path, steps=2).run()
     path = tmp_path / "step_00000002.pt"
-    saved = checkpoint.load(path)
+    saved = checkpoint.load_checkpoint(path)
     saved["training"][key] = value
     if value is None:
         del saved["training"][key]
@@ -398,7 +400,7 @@ def test_a_malformed_training_state_is_one_line(toy: ModuleType, tmp_path: Path,
 def test_resumed_weights_of_another_kind(toy: ModuleType, tmp_path: Path) -> None:
     toy.build(tmp_path, steps=2).run()
     path = tmp_path / "step_00000002.pt"
-    saved = checkpoint.load(path)
+    saved = checkpoint.load_checkpoint(path)
     saved["model"]["fc.bias"] = saved["model"]["fc.bias"].long()
     checkpoint.save(path, saved)
     with pytest.raises(TrainingError, match=r"tensor fc\.bias is integer \(torch\.int64\), in the model float"):

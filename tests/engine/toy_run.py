@@ -148,7 +148,7 @@ class Stop:
 
 def last(folder: Path, step: int) -> list[Any]:
     """All that the checkpoint of a step holds but for the time it took, tensors as bytes: equal or not to the bit."""
-    state = checkpoint.load(folder / f"step_{step:08d}.pt")
+    state = checkpoint.load_checkpoint(folder / f"step_{step:08d}.pt")
     state["training"].pop("seconds")
     leaves, shape = tree_flatten(state)
     return [shape, *(one.numpy().tobytes() if isinstance(one, Tensor) else one for one in leaves)]

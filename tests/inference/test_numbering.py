@@ -14,7 +14,7 @@ from tldet.errors import DataError
 from tldet.evaluation.coco import evaluate_files
 from tldet.inference.numbering import Numbering
 from tldet.inference.run import predict
-from tldet.inference.sources import Source, find_sources
+from tldet.inference.sources import InputSource, find_sources
 from tldet.structures.detections import Detections
 
 
@@ -25,9 +25,10 @@ def write(path: Path, names: list[str], classes: dict[int, str], **more: Any) ->
     return path
 
 
-def inputs(*names: str) -> list[Source]:
+def inputs(*names: str) -> list[InputSource]:
     return [
-        Source("image" if name.endswith("jpg") else "video", Path(name), Path(name).relative_to("/")) for name in names
+        InputSource("image" if name.endswith("jpg") else "video", Path(name), Path(name).relative_to("/"))
+        for name in names
     ]
 
 

@@ -10,7 +10,7 @@ from PIL import Image, features
 
 from tldet.data.images import read_image
 from tldet.errors import DataError
-from tldet.inference.sources import Names, find_sources, kind_of
+from tldet.inference.sources import Names, find_sources, input_kind
 from tldet.inference.video import Video
 
 
@@ -88,7 +88,7 @@ def test_images_are_recognized_by_content(tmp_path: Path, name: str, form: str) 
     if form == "AVIF" and not features.check("avif"):
         pytest.skip("Pillow was built without AVIF")
     path = image(tmp_path / name, form)
-    assert kind_of(path) == "image"
+    assert input_kind(path) == "image"
     assert inside(tmp_path) == [name]
     read = read_image(path)
     assert read.shape == (48, 64, 3)

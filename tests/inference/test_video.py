@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tests.inference.stand import Stand
 from tldet.errors import DataError
 from tldet.inference.run import predict
-from tldet.inference.sources import kind_of
+from tldet.inference.sources import input_kind
 from tldet.inference.summary import Summary
 from tldet.inference.video import Video
 from tldet.inference.writer import VideoWriter
@@ -134,7 +134,7 @@ def test_containers_are_recognized_by_content(
         pytest.skip(f"FFmpeg was built without {codec}")
     (tmp_path / "in").mkdir()
     film(tmp_path / "in" / name, EVEN, codec, form)
-    assert kind_of(tmp_path / "in" / name) == "video"
+    assert input_kind(tmp_path / "in" / name) == "video"
     summary, made = run(tmp_path / "in" / name)
     assert (summary.frames, summary.images) == (25, 0)
     assert timed(made)[1] == pytest.approx(1.0, abs=0.05)
@@ -166,7 +166,7 @@ def test_other_files_are_no_videos(tmp_path: Path, content: bytes) -> None:
     target = film(tmp_path / "target.mp4")
     path = tmp_path / "x.ts"
     path.write_bytes(content.replace(b"{}", str(target).encode()))
-    assert kind_of(path) is None
+    assert input_kind(path) is None
     path = path.rename(tmp_path / "x.mp4")
     with pytest.raises(DataError, match=r"x\.mp4: is not a readable video"):
         list(Video(path))
@@ -180,7 +180,7 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         sound.sample_rate = 48000
         made.mux(stream.encode(sound))
         made.mux(stream.encode(None))
-    assert kind_of(path) is None
+    assert input_kind(path) is None
 
 
 def test_damaged_packets_are_skipped_and_counted(

@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from tldet.config import load
+from tldet.config import read_config
 from tldet.config.files import shipped
 from tldet.errors import ConfigError
 from tldet.models.backbones import Backbone, TimmBackbone, TorchvisionBackbone, ViTBackbone, trainable, within
@@ -48,7 +48,7 @@ SIZE = (64, 96)
 
 def with_backbone(recipe: str, name: str) -> Detector:
     torch.manual_seed(0)
-    model: dict[str, Any] = load(recipe).data["model"]
+    model: dict[str, Any] = read_config(recipe).data["model"]
     model["head"]["num_classes"] = 3
     return build_detector(replace_backbone(model, name)[0], ["a", "b", "c"])
 
@@ -299,7 +299,7 @@ def test_weights_bring_their_own_normalization(name: str, weights: str | None, m
     assert found.weights == weights
     assert found.mean[0] == pytest.approx(mean, abs=0.02)
     assert found.std[0] == pytest.approx(std, abs=0.02)
-    model, _ = replace_backbone(load("faster_rcnn_lite0").data["model"], name)
+    model, _ = replace_backbone(read_config("faster_rcnn_lite0").data["model"], name)
     assert model["preprocess"] == {"mean": list(found.mean), "std": list(found.std)}
     assert (model["backbone"]["frozen_stages"], model["backbone"]["weights"]) == (0 if weights else -1, weights)
 
@@ -317,7 +317,7 @@ def test_weights_bring_their_own_normalization(name: str, weights: str | None, m
 )
 def test_names_that_cannot_be_used(name: str, said: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        replace_backbone(load("retinanet_lite0").data["model"], name)
+        replace_backbone(read_config("retinanet_lite0").data["model"], name)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -326,11 +326,11 @@ def test_levels_have_no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     gappy = dataclasses.replace(find_backbone("resnet18"), strides=(8, 32))
     monkeypatch.setattr("tldet.models.replace.find_backbone", lambda _: gappy)
     with pytest.raises(ConfigError, match=r"levels of stride \[8, 32\] but lacks \[16\] in between"):
-        replace_backbone(load("retinanet_lite0").data["model"], "gappy")
+        replace_backbone(read_config("retinanet_lite0").data["model"], "gappy")
 
 
 def test_levels_that_a_backbone_lacks_go_with_what_the_head_says_of_them() -> None:
-    recipe = load("faster_rcnn_r50").data["model"]
+    recipe = read_config("faster_rcnn_r50").data["model"]
     model, lines = replace_backbone(recipe, "efficientvit_m0")
     assert model["backbone"]["out_strides"] == [16, 32]
     assert model["head"]["rpn"]["sizes"] == [[128], [256], [512]]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tldet.errors import ConfigError
 from tldet.models.classifier import Classifier, ClassifierSettings, build_classifier
 from tldet.models.detector import Preprocess
-from tldet.models.mixing import mix
+from tldet.models.mixing import mix_images
 from tldet.structures.batch import LabeledBatch
 
 
@@ -62,7 +62,7 @@ def test_training_gives_losses_and_evaluation_logits() -> None:
 def mixed(seed: int, **how: float) -> tuple[Tensor, Tensor]:
     """Images that each hold one value, one class each: what they become says what went into them."""
     images = torch.arange(4.0)[:, None, None, None].expand(4, 3, 20, 20).contiguous()
-    return mix(images, torch.eye(4), seed, **{"mixup": 0.0, "cutmix": 0.0, **how})
+    return mix_images(images, torch.eye(4), seed, **{"mixup": 0.0, "cutmix": 0.0, **how})
 
 
 @pytest.mark.parametrize("how", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0}])
@@ -99,7 +99,7 @@ def classifier_loss_without_mixing(model: Classifier) -> Tensor:
 
 
 def test_one_image_alone_can_be_mixed() -> None:
-    images, targets = mix(torch.ones(1, 3, 4, 4), torch.tensor([[1.0, 0.0]]), 0, mixup=0.5, cutmix=0.5)
+    images, targets = mix_images(torch.ones(1, 3, 4, 4), torch.tensor([[1.0, 0.0]]), 0, mixup=0.5, cutmix=0.5)
     assert torch.equal(images, torch.ones(1, 3, 4, 4))
     assert torch.equal(targets, torch.tensor([[1.0, 0.0]]))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tldet.config import load
+from tldet.config import read_config
 from tldet.models.cosine import CosineClassifier
 from tldet.models.detector import Detector, build_detector
 from tldet.structures.batch import Batch
@@ -65,7 +65,7 @@ def test_half_precision_does_not_round_the_cosine() -> None:
 
 
 def detector(recipe: str, names: tuple[str, ...] = ("a", "b", "c"), seed: int = 0, **roi: Any) -> Detector:
-    model: dict[str, Any] = load(recipe).data["model"]
+    model: dict[str, Any] = read_config(recipe).data["model"]
     model["backbone"]["weights"] = None
     model["head"]["num_classes"] = len(names)
     model["head"]["roi"].update(roi)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tldet.config import Config, build
-from tldet.config.check import Part, check
+from tldet.config.check import ComponentType, check
 from tldet.errors import ConfigError
 from tldet.models.backbones import Backbone, BackboneOptions, CustomBackbone, build_backbone
 from tldet.models.detector import build_detector
@@ -156,7 +156,7 @@ def test_a_registered_backbone_is_found_by_name() -> None:
 
 
 def test_the_keys_of_every_backbone_pass_the_check() -> None:
-    part = {"backbone": Part(BACKBONES, shared=BackboneOptions)}
+    part = {"backbone": ComponentType(BACKBONES, shared=BackboneOptions)}
     check(Config({"backbone": {"type": "Plain", "weights": None, "norm": "batch", "out_strides": [8]}}), part)
     with pytest.raises(ConfigError, match=r"backbone.depth: unknown key"):
         check(Config({"backbone": {"type": "Plain", "depth": 3}}), part)
@@ -206,7 +206,7 @@ def test_a_head_in_a_detector() -> None:
 
 
 def test_keyword_arguments_can_be_configured() -> None:
-    part = {"head": Part(HEADS, supplied=("in_channels", "strides"))}
+    part = {"head": ComponentType(HEADS, supplied=("in_channels", "strides"))}
     section = {"type": "Wider", "extra": 2.0, "num_classes": 3, "settings": {"score": 0.3}}
     check(Config({"head": section}), part)
     head = build(HEADS, section, in_channels=8, strides=(8, 16, 32, 64, 128))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tldet.config import load
+from tldet.config import read_config
 from tldet.errors import ConfigError
 from tldet.models.backbones import TorchvisionBackbone
 from tldet.models.detector import Detector, build_detector
@@ -29,7 +29,7 @@ STRIDES = (8, 16, 32, 64, 128)
 
 def detector(recipe: str) -> Detector:
     torch.manual_seed(0)
-    model: dict[str, Any] = load(recipe).data["model"]
+    model: dict[str, Any] = read_config(recipe).data["model"]
     model["backbone"]["weights"] = None
     model["head"]["num_classes"] = 3
     built = build_detector(model)
@@ -98,7 +98,7 @@ def test_towers() -> None:
 
 
 def test_a_width_that_fits_no_groups_is_named_by_the_config() -> None:
-    model: dict[str, Any] = load("atss_lite0").data["model"]
+    model: dict[str, Any] = read_config("atss_lite0").data["model"]
     model["head"]["channels"] = 48
     with pytest.raises(ConfigError, match="head ATSSHead: channels must be a multiple of 32"):
         build_detector(model)

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.ops import box_iou, roi_align
 
 from tests.tools import with_slow
-from tldet.config import load
+from tldet.config import read_config
 from tldet.config.files import shipped
 from tldet.errors import ConfigError
 from tldet.models.assigners.matching import BACKGROUND, IGNORED, assign, match
@@ -29,7 +29,7 @@ SOFT = {"loss_centerness", "loss_dfl"}  # against soft targets: they end at the 
 
 def detector(recipe: str, classes: int = 3) -> Detector:
     torch.manual_seed(0)
-    model: dict[str, Any] = load(recipe).data["model"]
+    model: dict[str, Any] = read_config(recipe).data["model"]
     model["backbone"]["weights"] = None
     model["head"]["num_classes"] = classes
     built = build_detector(model, [f"class {i}" for i in range(classes)])
@@ -122,7 +122,7 @@ def test_matching_in_chunks_is_matching_at_once(monkeypatch: pytest.MonkeyPatch,
     boxes = references[:40] + torch.rand(40, 4, generator=generator) * 3
     given = {"positive": 0.7, "negative": 0.3, "low_quality": rescue, "least": 0.1}
     whole = match(references, boxes, **given)
-    monkeypatch.setattr("tldet.models.assigners.matching.CHUNK", 1300)
+    monkeypatch.setattr("tldet.models.assigners.matching._CHUNK", 1300)
     assert torch.equal(match(references, boxes, **given), whole)
     assert len(set(whole[whole >= 0].tolist())) > 30
 
@@ -261,7 +261,7 @@ def test_target_masks_become_float_a_few_at_a_time(monkeypatch: pytest.MonkeyPat
         largest = max(largest, masks.numel())
         return roi_align(masks, *arguments)
 
-    monkeypatch.setattr("tldet.models.two_stage.mask.CHUNK", 3 * 64 * 96)
+    monkeypatch.setattr("tldet.models.two_stage.mask._CHUNK", 3 * 64 * 96)
     monkeypatch.setattr("torchvision.ops.roi_align", measured)
     torch.testing.assert_close(model.loss(one)["loss_mask"], whole)
     assert largest == 3 * 64 * 96
@@ -303,7 +303,7 @@ def compiled_equals(model: Detector, backend: str) -> None:
 
 
 def test_cascade_settings_must_agree() -> None:
-    model: dict[str, Any] = load("cascade_rcnn_lite0").data["model"]
+    model: dict[str, Any] = read_config("cascade_rcnn_lite0").data["model"]
     model["head"]["cascade"]["positive"] = [0.5, 0.6]
     with pytest.raises(ConfigError, match="one value a stage"):
         build_detector(model)
@@ -311,7 +311,7 @@ def test_cascade_settings_must_agree() -> None:
 
 @pytest.mark.parametrize("name", [n for n in shipped() if "r50" in n or "mask" in n])
 def test_shipped_models_of_masks_are_measured_by_masks(name: str) -> None:
-    config = load(name)
+    config = read_config(name)
     config["model"]["backbone"]["weights"] = None
     with torch.device("meta"):
         model = build_detector(config["model"])
@@ -325,7 +325,7 @@ def test_shipped_models_of_masks_are_measured_by_masks(name: str) -> None:
 @pytest.mark.parametrize("recipe", ["faster_rcnn_lite0", "mask_rcnn_lite0", "fcos_lite0"])
 def test_offsets_are_config_keys(recipe: str) -> None:
     """Half a stride in the anchors and in what is pooled, in every branch; the values of the recipes are unchanged."""
-    model: dict[str, Any] = load(recipe).data["model"]
+    model: dict[str, Any] = read_config(recipe).data["model"]
     model["backbone"]["weights"] = None
     before = build_detector(model).head
     if recipe == "fcos_lite0":

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tldet.config import load
+from tldet.config import read_config
 from tldet.errors import ConfigError
 from tldet.models.boxes import flatten_levels
 from tldet.models.detector import Detector, build_detector
@@ -115,7 +115,7 @@ def test_thresholds_out_of_range(score: float, unsure: float) -> None:
 
 def detector(recipe: str, *names: str, norm: str | None = None) -> Detector:
     torch.manual_seed(0)
-    model: dict[str, Any] = load(recipe).data["model"]
+    model: dict[str, Any] = read_config(recipe).data["model"]
     model["backbone"]["weights"] = None
     if norm is not None:
         model["backbone"].update(norm=norm, frozen_stages=-1)

@@ -51,7 +51,7 @@ CASES = [PLACES, PLACES._replace(classes=SOME), learn([], (2, 40))]
 @pytest.mark.parametrize("places", CASES, ids=["all classes", "some classes", "no object"])
 @pytest.mark.parametrize("kind", ["focal", "quality"])
 def test_values_and_gradients(places: Learners, block: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(focal, "BLOCK", block)
+    monkeypatch.setattr(focal, "FOCAL_BLOCK", block)
     ours = (torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)) * 4).requires_grad_()
     theirs = ours.detach().clone().requires_grad_()
     if kind == "focal":

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import roi_align
 
-from tldet.config import build_settings, load
+from tldet.config import build_settings, read_config
 from tldet.data.steps import LabeledSample
 from tldet.data.transforms import Pipeline
 from tldet.models.two_stage.box import RoISettings
@@ -40,7 +40,7 @@ def covered(mask: NDArray[np.uint8], side: int) -> NDArray[np.bool_]:
 
 
 def branch(recipe: str, **changed: Any) -> MaskBranch:
-    section = {**load(f"recipes/{recipe}").data["model"]["head"]["mask"], **changed}
+    section = {**read_config(f"recipes/{recipe}").data["model"]["head"]["mask"], **changed}
     return MaskBranch(8, [8], 3, RoISettings(levels=1), build_settings(MaskSettings, section))
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tldet import checkpoint
-from tldet.config import load
+from tldet.config import read_config
 from tldet.models.detector import Detector
 from tldet.structures.detections import Detections
 from tldet.structures.masks import InstanceMasks
@@ -59,8 +59,8 @@ def imported(name: str, shapes: dict[str, list[int]], weights: ModuleType, folde
     state = {key: torch.from_numpy(np.asarray(weights.tensor_for(key, tuple(shape)))) for key, shape in shapes.items()}
     torch.save({"state_dict": state, "meta": {}}, folder / "theirs.pth")
     import_checkpoint(folder / "theirs.pth", out=folder / "ours.pt", model=name)
-    written = checkpoint.load(folder / "ours.pt")["config"]["model"]
-    assert written["head"] == load(CASES[name]).data["model"]["head"], "the shipped config, nothing else"
+    written = checkpoint.load_checkpoint(folder / "ours.pt")["config"]["model"]
+    assert written["head"] == read_config(CASES[name]).data["model"]["head"], "the shipped config, nothing else"
     return restore(folder / "ours.pt")[0]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torchvision.ops import box_iou
 
-from tldet.config import load
+from tldet.config import read_config
 from tldet.errors import ConfigError
 from tldet.inference.predictor import load as load_predictor
 from tldet.models.detector import build_detector
@@ -31,7 +31,7 @@ def test_near_duplicates_of_two_classes() -> None:
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted(Path("configs/recipes").glob("*lite0*.py"))])
 def test_every_head_s_detections_obey_the_setting(name: str) -> None:
-    section = load(f"recipes/{name}")["model"]
+    section = read_config(f"recipes/{name}")["model"]
     section["backbone"]["weights"] = None
     torch.manual_seed(0)
     model = build_detector(section, ["a", "b", "c"]).eval()

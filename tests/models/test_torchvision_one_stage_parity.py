@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import detection
 
-from tldet.config import load
+from tldet.config import read_config
 from tldet.models.detector import Detector, build_detector
 from tldet.structures.batch import Batch
 from tldet.structures.target import Target
@@ -38,7 +38,7 @@ RECIPES = {
 
 def model_of(name: str) -> dict[str, Any]:
     """The shipped recipe's model with torchvision's classes."""
-    model: dict[str, Any] = load(RECIPES[name]).data["model"]
+    model: dict[str, Any] = read_config(RECIPES[name]).data["model"]
     model["backbone"]["weights"] = None
     model["head"]["num_classes"] = CLASSES
     model["head"]["settings"]["score"] = SCORES[name]

@@ -13,7 +13,7 @@ from torchvision.models import detection
 from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from tldet.config import load
+from tldet.config import read_config
 from tldet.models.detector import Detector, build_detector
 from tldet.structures.batch import Batch
 from tldet.structures.masks import InstanceMasks
@@ -52,7 +52,7 @@ def theirs(build: Callable[..., nn.Module]) -> Any:
 
 
 def ours(recipe: str) -> Detector:
-    model: dict[str, Any] = load(recipe).data["model"]
+    model: dict[str, Any] = read_config(recipe).data["model"]
     model["backbone"]["weights"] = None
     model["head"]["num_classes"] = CLASSES - 1
     if "mask" in model["head"]:

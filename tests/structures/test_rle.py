@@ -33,7 +33,7 @@ def test_encoded_masks(drawn: np.ndarray) -> None:
         np.testing.assert_array_equal(np.repeat(values, runs).reshape(size, order="F"), pixels)
         uncompressed = {"size": list(size), "counts": runs.tolist()}
         for form in (one, uncompressed, {**one, "counts": one["counts"].encode()}):
-            assert rle.problem_with(form, size) is None
+            assert rle.segmentation_problem(form, size) is None
             np.testing.assert_array_equal(coco_mask.decode(rle.to_rle(form, size)), pixels)
 
 
@@ -73,14 +73,16 @@ FAR = [
 def test_polygons_too_long_for_any_image(side: float) -> None:
     """The stated size of an image is no reason to allocate gigabytes or to leave 32 bits."""
     size = (60_000, 70_000)
-    assert "has a polygon far larger than its image" in str(rle.problem_with([[0, 0, side, 0, side, side]], size))
-    assert rle.problem_with([[0, 0, 70_000, 0, 70_000, 60_000, 0, 60_000]], size) is None
+    assert "has a polygon far larger than its image" in str(
+        rle.segmentation_problem([[0, 0, side, 0, side, side]], size)
+    )
+    assert rle.segmentation_problem([[0, 0, 70_000, 0, 70_000, 60_000, 0, 60_000]], size) is None
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("polygons", FAR, ids=lambda polygons: str(polygons)[:40])
 def test_polygons_far_larger_than_their_image(polygons: list[list[float]]) -> None:
-    assert "has a polygon far larger than its image" in str(rle.problem_with(polygons, (480, 640)))
+    assert "has a polygon far larger than its image" in str(rle.segmentation_problem(polygons, (480, 640)))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_polygons_far_larger_than_their_image(polygons: list[list[float]]) -> No
     ids=["around", "border", "outside", "zigzag", "fine"],
 )
 def test_polygons_over_the_border_are_those_of_pycocotools(polygon: list[float]) -> None:
-    assert rle.problem_with([polygon], (480, 640)) is None
+    assert rle.segmentation_problem([polygon], (480, 640)) is None
     expected = coco_mask.merge(coco_mask.frPyObjects([polygon], 480, 640))
     assert rle.to_rle([polygon], (480, 640)) == expected
 
@@ -142,7 +144,7 @@ BAD_RLES = [
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("segmentation", "size", "expected"), BAD_RLES, ids=range(len(BAD_RLES)))
 def test_malformed_segmentations(segmentation: object, size: tuple[int, int], expected: str | None) -> None:
-    problem = rle.problem_with(segmentation, size)
+    problem = rle.segmentation_problem(segmentation, size)
     assert problem is None if expected is None else expected in str(problem)
 
 
@@ -158,7 +160,7 @@ def _values(draw: st.DrawFn) -> object:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @given(st.composite(_values)(), st.sampled_from([(0, 0), (3, 4)]))
 def test_whatever_is_valid_is_safe_for_pycocotools(segmentation: object, size: tuple[int, int]) -> None:
-    if rle.problem_with(segmentation, size) is None and (size != (0, 0) or isinstance(segmentation, dict)):
+    if rle.segmentation_problem(segmentation, size) is None and (size != (0, 0) or isinstance(segmentation, dict)):
         found = rle.to_rle(segmentation, size)
         if found["size"][0] * found["size"][1] < 10**6:
             assert coco_mask.decode(found).shape == tuple(found["size"])

@@ -11,7 +11,7 @@ import pytest
 
 from tests.tools import no_longer_than
 from tldet.errors import CheckpointError, DataError
-from tldet.system.inputs import exists, is_file, is_folder, kind_of, read_file, real_path, require_file
+from tldet.system.inputs import entry_kind, exists, is_file, is_folder, read_file, real_path, require_file
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 LONG = "x" * 5000
@@ -86,7 +86,7 @@ def test_a_file_larger_than_memory(places: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_entries_of_a_folder(places: Path) -> None:
     with os.scandir(places) as entries:
-        kinds = {entry.name: kind_of(entry) for entry in entries}
+        kinds = {entry.name: entry_kind(entry) for entry in entries}
     others = dict.fromkeys(("pipe", "broken", "loop", "to_pipe"), "other")
     assert kinds == {"file": "file", "link": "file", "folder": "folder", **others}
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tldet.errors import ConfigError
-from tldet.transfer.class_match import MatchSettings, but_for_case, origins, read_aliases, shown
+from tldet.transfer.class_match import MatchSettings, but_for_case, class_table, origins, read_class_aliases
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_what_does_not_fit_is_said(old: list[str], new: list[str], settings: dic
 )
 def test_files_of_aliases(tmp_path: Path, text: str, expected: dict[str, str]) -> None:
     (tmp_path / "names").write_text(text)
-    assert read_aliases(tmp_path / "names") == expected
+    assert read_class_aliases(tmp_path / "names") == expected
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,13 @@ def test_files_of_aliases(tmp_path: Path, text: str, expected: dict[str, str]) -
 def test_broken_files_of_aliases(tmp_path: Path, text: str, error: str) -> None:
     (tmp_path / "names").write_text(text)
     with pytest.raises(ConfigError, match=error):
-        read_aliases(tmp_path / "names")
+        read_class_aliases(tmp_path / "names")
     with pytest.raises(ConfigError, match="none: no such file"):
-        read_aliases(tmp_path / "none")
+        read_class_aliases(tmp_path / "none")
 
 
 def test_the_table() -> None:
-    rows = [list(column.cells) for column in shown({"a": "a", "b": "c", "[d]": None}, "x.pt").columns]
+    rows = [list(column.cells) for column in class_table({"a": "a", "b": "c", "[d]": None}, "x.pt").columns]
     assert [[str(cell) for cell in row] for row in rows] == [["a", "b", "[d]"], ["carried", "carried from c", "new"]]
 
 

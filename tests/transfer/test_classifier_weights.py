@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tldet.config import build, load
+from tldet.config import build, read_config
 from tldet.models.detector import Detector
 from tldet.registry import HEADS
 from tldet.transfer.classifier_weights import PRIOR, carry_rows
@@ -68,7 +68,7 @@ def detector(recipe: str, names: list[str], seed: int) -> Detector:
     Matrix products of another number of columns are summed in another order; it is not the rows that differ then.
     """
     torch.manual_seed(seed)
-    section = {**load(recipe).data["model"]["head"], "num_classes": len(names)}
+    section = {**read_config(recipe).data["model"]["head"], "num_classes": len(names)}
     head = build(HEADS, section, in_channels=WIDTH, strides=(8, 16, 32, 64))
     for name in head.class_layers:
         head.get_submodule(name).register_forward_pre_hook(lambda _, inputs: (sixteenths(inputs[0]),))
@@ -145,7 +145,7 @@ def test_two_stage_heads_say_the_same_of_the_classes_they_knew(recipe: str, name
 
 
 def test_one_box_for_all_classes_goes_whole_between_single_classes() -> None:
-    section = load("faster_rcnn_lite0").data["model"]["head"]
+    section = read_config("faster_rcnn_lite0").data["model"]["head"]
     section.update(num_classes=1, roi={**section["roi"], "class_agnostic": True})
     heads = [build(HEADS, section, in_channels=WIDTH, strides=(8, 16, 32, 64)) for _ in range(2)]
     old, new = (

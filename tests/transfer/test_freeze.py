@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tldet.config import load
+from tldet.config import read_config
 from tldet.errors import ConfigError
 from tldet.models.backbones import within
 from tldet.models.detector import Detector, build_detector
@@ -21,7 +21,7 @@ GROUPS = ["stem", "layer1", "layer2", "layer3", "layer4"]
 
 def detector(frozen_stages: int = -1, norm: str = "batch") -> Detector:
     torch.manual_seed(0)
-    model: dict[str, Any] = load("retinanet_lite0").data["model"]
+    model: dict[str, Any] = read_config("retinanet_lite0").data["model"]
     model["backbone"] = {"type": "TorchvisionBackbone", "name": "resnet18", "out_strides": [8, 16, 32]}
     model["backbone"] |= {"frozen_stages": frozen_stages, "norm": norm}
     model["head"].update(num_classes=2, stacked_convs=1)

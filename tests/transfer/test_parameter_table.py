@@ -10,11 +10,11 @@ from torch import nn
 from tldet.models.backbones import TorchvisionBackbone
 from tldet.transfer.freeze import FreezeSettings, freeze
 from tldet.transfer.param_groups import build_optimizer
-from tldet.transfer.parameter_table import Part, parts, shown
+from tldet.transfer.parameter_table import ParameterRow, parameter_table, parts
 
 
 @pytest.fixture(scope="module")
-def rows() -> dict[str, Part]:
+def rows() -> dict[str, ParameterRow]:
     model: Any = nn.Module()
     model.backbone = TorchvisionBackbone("resnet50", frozen_stages=1).freeze()
     model.head = nn.Linear(4, 4)
@@ -25,7 +25,7 @@ def rows() -> dict[str, Part]:
     return {row.name: row for row in parts(model, optimizer, releases, dict.fromkeys(pulled, 0.3))}
 
 
-def test_each_group_of_a_resnet50(rows: dict[str, Part]) -> None:
+def test_each_group_of_a_resnet50(rows: dict[str, ParameterRow]) -> None:
     counts = {name: (row.parameters, row.learning) for name, row in rows.items()}
     assert counts == {  # without the frozen norms' scales and shifts
         "stem": (9_536, 0),
@@ -37,7 +37,7 @@ def test_each_group_of_a_resnet50(rows: dict[str, Part]) -> None:
     }
 
 
-def test_what_a_row_says(rows: dict[str, Part]) -> None:
+def test_what_a_row_says(rows: dict[str, ParameterRow]) -> None:
     assert rows["stem"].cells() == ("stem", "9,536", "0", "frozen", "-", "-")
     assert rows["stem"].line() == "stem: 9,536 parameters, frozen"
     assert rows["layer2"].cells()[3:] == ("epoch 2", "0.0125", "0.01")
@@ -45,6 +45,6 @@ def test_what_a_row_says(rows: dict[str, Part]) -> None:
     assert rows["head"].line() == "head: 20 of 20 parameters learn from the start, learning rate 0.1, decay 0, 0.01"
 
 
-def test_the_sum(rows: dict[str, Part]) -> None:
-    table = shown(list(rows.values()))
+def test_the_sum(rows: dict[str, ParameterRow]) -> None:
+    table = parameter_table(list(rows.values()))
     assert [list(column.cells)[-1] for column in table.columns][:3] == ["all", "23,508,052", "23,232,532"]

@@ -13,14 +13,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tldet import checkpoint
-from tldet.config import load
+from tldet.config import read_config
 from tldet.errors import CheckpointError
 from tldet.inference.predictor import load as load_predictor
 from tldet.models.backbones import TorchvisionBackbone
 from tldet.models.detector import build_detector
 from tldet.transfer.initial_weights import init_from, open_initial
 from tldet.transfer.interop.foreign import Foreign, fill
-from tldet.transfer.provenance import outline
+from tldet.transfer.provenance import checkpoint_outline
 from tldet.transfer.restore import restore
 from tldet.transfer.weights import load_backbone_weights
 
@@ -31,7 +31,7 @@ LONG = 10**500
 
 @pytest.fixture(scope="module")
 def whole() -> dict[str, Any]:
-    config = load("retinanet_lite0").data
+    config = read_config("retinanet_lite0").data
     config["model"]["head"]["num_classes"] = len(NAMES)
     config["model"]["backbone"]["weights"] = None
     return {"config": config, "meta": META, "model": build_detector(config["model"], NAMES).state_dict(), "ema": None}
@@ -62,7 +62,7 @@ def whole() -> dict[str, Any]:
 def test_malformed_metadata(tmp_path: Path, meta: Any, said: str) -> None:
     path = tmp_path / "a.pt"
     torch.save({"format": "tldet", "version": 1, "config": {"model": {}}, "meta": meta, "model": {}}, path)
-    for read in (restore, load_predictor, outline, open_initial):
+    for read in (restore, load_predictor, checkpoint_outline, open_initial):
         with pytest.raises(CheckpointError) as raised:
             read(path)  # type: ignore[operator]
         assert str(raised.value).startswith(f"{path}: {said}, not "), read

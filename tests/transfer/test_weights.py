@@ -17,7 +17,7 @@ from torchvision.models import resnet18
 
 from tldet.errors import CheckpointError
 from tldet.models.backbones import TimmBackbone, TorchvisionBackbone, trainable
-from tldet.transfer.sources import fetch, first_line, read_source
+from tldet.transfer.sources import download, first_line, read_weights
 from tldet.transfer.weights import load_backbone_weights
 
 
@@ -57,24 +57,24 @@ def test_a_file_of_timm_s_weights_placed_by_hand(
     monkeypatch.setattr(timm, "create_model", offline)
     place = tmp_path / "checkpoints" / "resnet18.a1_in1k.safetensors"
     with pytest.raises(CheckpointError) as said:
-        read_source("timm:resnet18")
+        read_weights("timm:resnet18")
     assert "download https://huggingface.co/timm/resnet18.a1_in1k/resolve/main/model.safetensors" in str(said.value)
     assert f"place the file at {place} and run again" in str(said.value)
     place.parent.mkdir()
     save_file(state, place)
     for name in ("timm:resnet18", "timm:resnet18.a1_in1k"):
-        read, by_order = read_source(name)
+        read, by_order = read_weights(name)
         assert not by_order
         assert all(torch.equal(read[key], tensor) for key, tensor in state.items())
     save_file({"conv1.weight": torch.zeros(3)}, place)
     with pytest.raises(CheckpointError, match=r"resnet18.a1_in1k.safetensors: is not of timm:resnet18 .*https://"):
-        read_source("timm:resnet18")
+        read_weights("timm:resnet18")
     place.write_bytes(b"<html>")
     with pytest.raises(CheckpointError, match=r"resnet18.a1_in1k.safetensors: is not a safetensors file"):
-        read_source("timm:resnet18")
+        read_weights("timm:resnet18")
     for wrong in ("timm:resnet18.nothing", "timm:resnet9999"):
         with pytest.raises(CheckpointError, match=f"{wrong}: timm has no such"):
-            read_source(wrong)
+            read_weights(wrong)
 
 
 @pytest.mark.parametrize("wrap", ["plain", "state_dict", "module", "safetensors"])
@@ -172,7 +172,7 @@ def test_a_url_with_its_hash(
 def test_odd_urls(source: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(CheckpointError, match=said):
-        fetch(source)
+        download(source)
 
 
 def test_an_error_that_says_nothing() -> None:

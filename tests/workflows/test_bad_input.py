@@ -15,7 +15,7 @@ import torch
 
 from tldet import checkpoint
 from tldet.cli.main import main
-from tldet.config import find, load
+from tldet.config import find, read_config
 from tldet.workflows.training.request import TransferOptions
 
 Change = Callable[[dict[str, Any]], None]
@@ -171,7 +171,7 @@ def test_a_section_of_another_kind_is_found_before_it_is_written_into(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "mine.py"
-    path.write_text(load("faster_rcnn/faster_rcnn_r50_fpn_1x_coco").dump() + "class_match = 3\n")
+    path.write_text(read_config("faster_rcnn/faster_rcnn_r50_fpn_1x_coco").dump() + "class_match = 3\n")
     line = said(capsys, ["train", str(path), "--work-dir", str(tmp_path / "w"), "--fold-names", "case"])
     assert f"class_match: must be a dict, not 3 (in {path})" in line
 
@@ -293,14 +293,14 @@ def test_resume_takes_no_other_arguments(run: Path, capsys: pytest.CaptureFixtur
 
 def test_resume_keeps_the_options_it_trained_with(run: Path, tmp_path: Path) -> None:
     mine = shutil.copytree(run, tmp_path / "run")
-    first = load(mine / "config.py")
-    first_groups = checkpoint.load(mine / "step_00000006.pt")["training"]["optimizer"]["param_groups"]
+    first = read_config(mine / "config.py")
+    first_groups = checkpoint.load_checkpoint(mine / "step_00000006.pt")["training"]["optimizer"]["param_groups"]
     lr = first["optimizer"]["lr"] / 2
     options = [f"optimizer.lr={lr}", "schedule.steps=8"]
     assert main(["finetune", "--out", str(mine), "--resume", "--cfg-options", *options]) == 0
-    groups = checkpoint.load(mine / "step_00000008.pt")["training"]["optimizer"]["param_groups"]
+    groups = checkpoint.load_checkpoint(mine / "step_00000008.pt")["training"]["optimizer"]["param_groups"]
     assert [g["initial_lr"] for g in groups] == pytest.approx([g["initial_lr"] / 2 for g in first_groups])
-    second = load(mine / "config.py")
+    second = read_config(mine / "config.py")
     assert (second["optimizer"]["lr"], second["schedule"]["steps"]) == (lr, 8)
 
 

@@ -117,7 +117,7 @@ def test_the_advice_works(
     command = f"finetune --data {begun / 'data'} --init-from {begun / 'run' / 'best.pt'} --out {tmp_path / 'new'} "
     assert main([*f"{command} --model retinanet_lite0 --steps 0 --cfg-options".split(), *OPTIONS]) == 0
     capsys.readouterr()
-    old, new = (checkpoint.load(path / "best.pt") for path in (begun / "run", tmp_path / "new"))
+    old, new = (checkpoint.load_checkpoint(path / "best.pt") for path in (begun / "run", tmp_path / "new"))
     key = next(iter(restore(begun / "run" / "best.pt")[0].head.class_layers))  # type: ignore[call-overload]
     rows = []
     for state in (old, new):
@@ -150,6 +150,6 @@ def test_pretrain_refuses_and_the_advice_works(tmp_path: Path) -> None:
     advice = str(refused.value).rpartition("--cfg-options ")[2]
     assert advice == f"model.backbone.weights={tmp_path / 'run' / 'best.pt'}"
     pretrain(made, out=tmp_path / "new", backbone=NAME, steps=0, cfg_options=[*options, advice])
-    old, new = (checkpoint.load(tmp_path / name / "best.pt") for name in ("run", "new"))
+    old, new = (checkpoint.load_checkpoint(tmp_path / name / "best.pt") for name in ("run", "new"))
     key = "backbone.body.conv_stem.weight"
     assert torch.equal((old["ema"] or old["model"])[key], new["model"][key])

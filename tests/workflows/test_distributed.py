@@ -19,7 +19,7 @@ from tldet.cli.main import main
 from tldet.data.coco import CocoDataset
 from tldet.data.index import AnnotationIndex
 from tldet.data.loader import BatchOrder, train_batches
-from tldet.engine.distributed import joined
+from tldet.engine.distributed import process_group
 from tldet.engine.logging import read_log
 from tldet.errors import ConfigError
 from tldet.workflows.training.finetune import finetune
@@ -56,15 +56,15 @@ def finetuned(digits: Path, out: Path, *more: str) -> dict[str, Any]:
     done = together("finetune", *given, *more, "--cfg-options", *OPTIONS)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("steps in") == 1, "only the main process speaks"
-    return checkpoint.load(out / "step_00000004.pt")
+    return checkpoint.load_checkpoint(out / "step_00000004.pt")
 
 
 def test_two_processes_are_one_with_twice_the_accumulation(digits: Path, tmp_path: Path) -> None:
     both = finetuned(digits, tmp_path / "both")
     options = [*OPTIONS, "training.accumulate=2"]
     finetune(digits, out=tmp_path / "one", model="retinanet_lite0", steps=4, cfg_options=options)
-    one = checkpoint.load(tmp_path / "one" / "step_00000004.pt")
-    start = checkpoint.load(tmp_path / "one" / "step_00000002.pt")["model"]
+    one = checkpoint.load_checkpoint(tmp_path / "one" / "step_00000004.pt")
+    start = checkpoint.load_checkpoint(tmp_path / "one" / "step_00000002.pt")["model"]
     apart = moved = 0.0
     for name, tensor in one["model"].items():
         if tensor.is_floating_point() and "running" not in name:  # statistics are the main process's own
@@ -87,7 +87,7 @@ def test_resumed_in_two_processes_is_bit_identical(digits: Path, tmp_path: Path)
             path.unlink()
     done = together("finetune", "--out", tmp_path / "run", "--resume")
     assert done.returncode == 0, done.stderr[-2000:]
-    again = checkpoint.load(tmp_path / "run" / "step_00000004.pt")
+    again = checkpoint.load_checkpoint(tmp_path / "run" / "step_00000004.pt")
     assert all(torch.equal(tensor, again["model"][name]) for name, tensor in whole["model"].items())
 
 
@@ -132,7 +132,7 @@ def test_processes_take_turns_in_the_batches(digits: Path) -> None:
 def test_started_without_torchrun(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(ConfigError, match=r"WORLD_SIZE is 2 but .*MASTER_ADDR.* start it by torchrun"), joined():
+    with pytest.raises(ConfigError, match=r"WORLD_SIZE is 2 but .*MASTER_ADDR.* start it by torchrun"), process_group():
         pass
     assert main(["models"]) == 2
     assert "runs in one process; torchrun is for train, finetune, pretrain" in capsys.readouterr().err

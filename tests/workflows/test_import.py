@@ -23,14 +23,14 @@ from torchvision.models import detection
 import tldet
 from tldet import checkpoint
 from tldet.cli.main import main
-from tldet.config import build_settings, load
+from tldet.config import build_settings, read_config
 from tldet.errors import CheckpointError, ConfigError, TrainingError
 from tldet.models.detector import Preprocess, build_detector
 from tldet.structures.target import Target
 from tldet.transfer.initial_weights import init_from, load_initial, open_initial
 from tldet.transfer.interop.adapt import adapted
 from tldet.transfer.interop.foreign import Foreign, policy_in
-from tldet.transfer.interop.known import KNOWN, Layout, coco_weights, recognize
+from tldet.transfer.interop.known import KNOWN, KeyLayout, coco_weights, recognize
 from tldet.transfer.interop.mmdet_config import Policy, find_config, policy_of
 from tldet.transfer.restore import restore
 from tldet.workflows.import_checkpoint import import_checkpoint
@@ -167,7 +167,7 @@ model = dict(type='FasterRCNN', rpn_head=dict(anchor_generator=dict(
 def imported(path: Path, content: Any, out: Path) -> dict[str, Any]:
     torch.save(content, path)
     import_checkpoint(path, out=out)
-    return checkpoint.load(out)
+    return checkpoint.load_checkpoint(out)
 
 
 def test_a_file_of_mmdet_3_with_three_classes_and_all_that_mmengine_adds(
@@ -314,7 +314,7 @@ def test_mmdet_s_models_are_told_by_their_keys(shared: Path, case: str) -> None:
     states = json.loads((shared / "parity" / "mmdet" / f"{case}.json").read_text())["state"]
     layout = recognize({name: torch.empty(shape) for name, shape in states.items()})
     one_stage = "rcnn" not in case
-    assert layout == Layout("mmdet", case, "resnet50", 80, 4 if one_stage else 0)
+    assert layout == KeyLayout("mmdet", case, "resnet50", 80, 4 if one_stage else 0)
 
 
 @pytest.mark.parametrize("known", [k for k in KNOWN if k.weights], ids=lambda k: k.case)
@@ -374,7 +374,7 @@ def test_older_names_of_torchvision_and_the_norms_of_its_published_weights(case:
 
 
 def test_what_a_config_text_says_is_taken_over() -> None:
-    layout = Layout("mmdet", "atss", "resnet50", 5, 4)
+    layout = KeyLayout("mmdet", "atss", "resnet50", 5, 4)
     section = {
         "backbone": {"name": "resnet50"},
         "neck": {"extra": "p6p7_c5"},
@@ -424,7 +424,7 @@ def test_a_start_brings_how_its_weights_see_images(
     caplog.set_level(logging.INFO)
     path, state = tmp_path / "mm.pth", mmdet_state("retinanet", 2, depth=depth)
     torch.save({"meta": {"CLASSES": ("a", "b"), "cfg": CAFFE}, "state_dict": state}, path)
-    config = load("retinanet_r50").data
+    config = read_config("retinanet_r50").data
     config["model"]["backbone"]["name"] = f"resnet{depth}"
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -436,7 +436,7 @@ def test_a_start_brings_how_its_weights_see_images(
     stride = config["model"]["backbone"].get("strided_conv")
     assert stride == ("1x1" if depth == 50 else None), "mmdet's basic blocks have no style"
 
-    model = build_detector(load("retinanet_r50").data["model"], ["b"])
+    model = build_detector(read_config("retinanet_r50").data["model"], ["b"])
     with pytest.raises(
         CheckpointError, match=r"trained with model\.preprocess .*103.53.*here it is .*123.675"
     ) as raised:
@@ -449,7 +449,7 @@ def test_a_start_brings_how_its_weights_see_images(
 
 
 def test_tldet_s_own_start_brings_them_too(tmp_path: Path) -> None:
-    section = load("retinanet_lite0").data["model"]
+    section = read_config("retinanet_lite0").data["model"]
     theirs = {**section, "preprocess": BLUE_FIRST}
     meta = {"class_names": ["a"], "category_ids": [1], "input": {"short": 64, "long": 64}}
     state = build_detector(section).state_dict()
@@ -457,7 +457,7 @@ def test_tldet_s_own_start_brings_them_too(tmp_path: Path) -> None:
     for start in (init_from, load_initial):
         with pytest.raises(CheckpointError, match=r"a\.pt: trained with model\.preprocess"):
             start(build_detector(section), str(tmp_path / "a.pt"))
-    config = load("retinanet_lite0").data
+    config = read_config("retinanet_lite0").data
     config = with_weights(config, str(tmp_path / "a.pt"), "retinanet_lite0")
     assert config["model"]["preprocess"] == BLUE_FIRST
     report = load_initial(build_detector(config["model"], ["a"]), str(tmp_path / "a.pt"))
@@ -541,7 +541,7 @@ SMALL = ["data.train.transforms.0.short=64", "data.val.transforms.0.short=64"]
 def quick(digits: Path, truth: Path, out: Path, **more: Any) -> dict[str, Any]:
     given = {"train": truth, "val": truth, "images": digits / "train", "steps": 1}
     finetune(out=out, cfg_options=STILL + SMALL, **given, **more)
-    return checkpoint.load(out / "best.pt")
+    return checkpoint.load_checkpoint(out / "best.pt")
 
 
 @pytest.mark.parametrize(

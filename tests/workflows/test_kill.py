@@ -86,7 +86,7 @@ def test_ten_kills(digits: Path, tmp_path: Path, workers: int) -> None:
     subprocess.run(command(config, killed, *resume), check=True, capture_output=True)
     assert kills >= 8
     for name in (f"step_{STEPS:08d}.pt", "best.pt"):
-        ours, theirs = checkpoint.load(whole / name), checkpoint.load(killed / name)
+        ours, theirs = checkpoint.load_checkpoint(whole / name), checkpoint.load_checkpoint(killed / name)
         for state in (ours, theirs):
             if state["training"]:
                 state["training"].pop("seconds")
@@ -118,7 +118,7 @@ def test_a_full_disk_loses_nothing(digits: Path, tmp_path: Path) -> None:
         )
         kept = sorted((disk / "run").glob("step_*.pt"))
         assert kept
-        checkpoint.load(kept[-1])
+        checkpoint.load_checkpoint(kept[-1])
         assert not list((disk / "run").glob(".*.tmp"))
         filler.unlink()
         whole = tmp_path / "elsewhere"

@@ -49,7 +49,7 @@ def assert_readable(path: Path) -> None:
     if path.suffix == ".json":
         json.loads(path.read_text(encoding="utf-8"))
     elif path.suffix == ".pt":
-        checkpoint.load(path)
+        checkpoint.load_checkpoint(path)
     elif path.suffix in (".jpg", ".png"):
         assert cv2.imread(str(path)) is not None, path
     elif path.suffix == ".py":
@@ -98,9 +98,9 @@ def test_import(tmp_path: Path) -> None:
     model = torchvision.models.detection.retinanet_resnet50_fpn(weights=None, weights_backbone=None)
     torch.save(model.state_dict(), tmp_path / "retinanet.pth")
     runs = killed(tmp_path / "k", ["import", tmp_path / "retinanet.pth", "--out", "{out}/imported.pt"])
-    whole = checkpoint.load(tmp_path / "k" / "whole" / "imported.pt")["model"]
+    whole = checkpoint.load_checkpoint(tmp_path / "k" / "whole" / "imported.pt")["model"]
     for path in (path for one in runs for path in outputs(one).values()):
-        found = checkpoint.load(path)["model"]
+        found = checkpoint.load_checkpoint(path)["model"]
         assert all(torch.equal(tensor, found[name]) for name, tensor in whole.items())
 
 
@@ -118,7 +118,7 @@ def test_pretrain(tmp_path: Path) -> None:
 
 
 def weights(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = checkpoint.load(path)["model"]
+    found: dict[str, Any] = checkpoint.load_checkpoint(path)["model"]
     return found
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tldet import checkpoint, load
 from tldet.cli.main import build_parser, main
-from tldet.config import load as load_config
+from tldet.config import read_config
 from tldet.data.coco import CocoDataset
 from tldet.engine.logging import read_log
 from tldet.errors import ConfigError, DataError
@@ -36,7 +36,7 @@ def masked(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_mask_recipe_is_set_up_and_measured(masked: Path) -> None:
-    config = load_config(masked / "config.py")
+    config = read_config(masked / "config.py")
     assert config.get("evaluation.type") == "segm"
     assert [config.get(f"data.{part}.masks") for part in ("train", "val", "test")] == [True] * 3
     val = [r for r in read_log(masked / "log.jsonl") if r["type"] == "val"][-1]
@@ -168,6 +168,6 @@ def test_polygons_and_crowd_rle_are_pycocotools_masks_and_score_the_same(shared:
 
 
 def test_checkpoint_keeps_the_masks_settings(masked: Path) -> None:
-    head = checkpoint.load(masked / "best.pt")["config"]["model"]["head"]
+    head = checkpoint.load_checkpoint(masked / "best.pt")["config"]["model"]["head"]
     assert head["type"] == "MaskRCNNHead"
     assert head["mask"]["paste"] == "sampled"

@@ -10,7 +10,7 @@ import torch
 import torchvision
 
 from tldet.cli.main import main
-from tldet.config import find, load
+from tldet.config import find, read_config
 from tldet.config.files import shipped
 from tldet.models.cost import backbone_cost, detector_cost
 from tldet.models.zoo import CURATED, backbone_names, find_backbone
@@ -40,7 +40,7 @@ def test_costs_of_backbones_are_those_that_torchvision_publishes(name: str, clas
 
 def test_cost_of_faster_rcnn_is_mmdet_s() -> None:
     """207 G on 800 x 1280 (mmdet's model zoo, faster-rcnn_r50_fpn; it counts multiply-adds)."""
-    model = load("faster_rcnn/faster_rcnn_r50_fpn_1x_coco").data["model"]
+    model = read_config("faster_rcnn/faster_rcnn_r50_fpn_1x_coco").data["model"]
     parameters, cost = detector_cost(model, (800, 1280))
     assert cost == pytest.approx(207e9, rel=0.01)
     assert parameters == pytest.approx(41.75e6, rel=0.001)

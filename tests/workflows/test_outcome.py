@@ -81,7 +81,7 @@ def belong_together(outcome: Outcome, text: str) -> None:
     again = measure(outcome.checkpoint)
     assert again.numbers() == outcome.result.numbers()
     assert again.per_class == outcome.result.per_class
-    saved = checkpoint.load(outcome.checkpoint)["meta"]["trained"]
+    saved = checkpoint.load_checkpoint(outcome.checkpoint)["meta"]["trained"]
     assert {name: saved["metrics"][name] for name in again.numbers()} == again.numbers()
     table = io.StringIO()
     Console(file=table, width=200).print(*again.tables(), sep="\n")
@@ -171,7 +171,7 @@ def test_a_validation_set_without_objects(
     assert "_annotations.coco.json" in warned[0]
     assert outcome.train.step == 6, "patience counts validations without a gain, not those without objects"
     assert outcome.checkpoint == tmp_path / "out" / "best.pt"
-    best, last = (checkpoint.load(tmp_path / "out" / name) for name in ("best.pt", "step_00000006.pt"))
+    best, last = (checkpoint.load_checkpoint(tmp_path / "out" / name) for name in ("best.pt", "step_00000006.pt"))
     assert best["meta"]["trained"]["steps"] == 6
     weights, latest = (one["ema"] or one["model"] for one in (best, last))
     assert all(torch.equal(weights[name], latest[name]) for name in latest)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tldet import checkpoint
-from tldet.config import Config, load
+from tldet.config import Config, read_config
 from tldet.errors import ConfigError, TrainingError
 from tldet.workflows.study.variants import refuse_conflict, transfer_variants
 from tldet.workflows.training.finetune import finetune, with_backbone
@@ -21,7 +21,7 @@ from tldet.workflows.training.train import train
 
 def recipe(folder: Path, run: Path) -> Path:
     """A config with every kind of pretrained weights, as earlier runs leave them."""
-    config: dict[str, Any] = load("retinanet_lite0").data
+    config: dict[str, Any] = read_config("retinanet_lite0").data
     config["model"]["weights"] = {"source": str(run / "best.pt")}
     config["freeze"] = {"layers": ["backbone"]}
     config["l2_sp"] = {"alpha": 0.1}
@@ -41,7 +41,7 @@ def test_every_source_of_weights_is_dropped_and_reported(
         finetune(digits, out=tmp_path / "scratch", **given)
     told = {r.getMessage().split(" ")[2] for r in caplog.records if r.getMessage().startswith("--scratch: dropped")}
     assert told == {"model.weights", "freeze", "l2_sp", "class_match", "distill", "optimizer.layer_decay"}
-    made, start = (checkpoint.load(path / "best.pt") for path in (tmp_path / "scratch", run))
+    made, start = (checkpoint.load_checkpoint(path / "best.pt") for path in (tmp_path / "scratch", run))
     assert made["meta"]["weights_source"] == "random"
     assert "distill" not in made["config"]
     weights = [name for name, one in made["model"].items() if name.endswith("weight") and one.ndim > 1]
@@ -50,7 +50,7 @@ def test_every_source_of_weights_is_dropped_and_reported(
     check_scratch(Config(made["config"]))
     out = tmp_path / "scratch"
     train(out / "config.py", work_dir=out, resume=True, cfg_options=["schedule.steps=1"])
-    assert checkpoint.load(tmp_path / "scratch" / "step_00000001.pt")["meta"]["weights_source"] == "random"
+    assert checkpoint.load_checkpoint(tmp_path / "scratch" / "step_00000001.pt")["meta"]["weights_source"] == "random"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_transfer_options(digits: Path, tmp_path: Path, options: TransferOptions
 
 
 def test_sections_that_ask_for_nothing_are_no_clash() -> None:
-    config: dict[str, Any] = load("retinanet_lite0").data
+    config: dict[str, Any] = read_config("retinanet_lite0").data
     config["freeze"] = {"layers": []}
     config, dropped = from_scratch(config)
     assert dropped == []
@@ -101,7 +101,7 @@ def test_sections_that_ask_for_nothing_are_no_clash() -> None:
 
 
 def test_another_backbone_does_not_keep_a_detector_s_weights(run: Path) -> None:
-    config: dict[str, Any] = load("retinanet_lite0").data
+    config: dict[str, Any] = read_config("retinanet_lite0").data
     config["model"]["weights"] = {"source": str(run / "best.pt")}
     config, lines = with_backbone(config, "resnet18", False)
     assert "weights" not in config["model"]

@@ -39,7 +39,7 @@ def whole(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_options_are_in_the_config(whole: Path) -> None:
-    config = checkpoint.load(whole / "best.pt")["config"]
+    config = checkpoint.load_checkpoint(whole / "best.pt")["config"]
     assert config["freeze"] == {"layers": ["neck"], "gradual": 0.5}
     assert config["l2_sp"] == {"alpha": 0.1}
     assert config["optimizer"]["layer_decay"] == 0.8
@@ -52,7 +52,7 @@ def test_a_resumed_run_is_the_same(whole: Path, tmp_path: Path, step: int) -> No
         if int(path.stem.removeprefix("step_")) > step:
             path.unlink()
     finetune(out=tmp_path / "out", resume=True)
-    ours, theirs = (checkpoint.load(folder / "step_00000008.pt") for folder in (tmp_path / "out", whole))
+    ours, theirs = (checkpoint.load_checkpoint(folder / "step_00000008.pt") for folder in (tmp_path / "out", whole))
     for part in ("model", "ema"):
         assert all(torch.equal(ours[part][name], theirs[part][name]) for name in theirs[part])
     assert ours["meta"]["weights_source"] == "package:efficientnet_lite0"
@@ -62,7 +62,7 @@ def test_a_resumed_run_is_the_same(whole: Path, tmp_path: Path, step: int) -> No
 
 
 def test_what_moved_is_what_learns(whole: Path) -> None:
-    states = [checkpoint.load(whole / f"step_{step:08d}.pt") for step in (1, 2, 8)]
+    states = [checkpoint.load_checkpoint(whole / f"step_{step:08d}.pt") for step in (1, 2, 8)]
     parts: list[set[str]] = []
     for before, after in pairwise(states):
         moved = {n for n, one in after["model"].items() if not torch.equal(one, before["model"][n])}
@@ -89,7 +89,7 @@ def test_the_table_is_logged_where_nobody_looks(
     assert (
         "neck: 504,320 of 504,320 parameters learn from the start, learning rate 0.00075, decay 0, 0.05" in caplog.text
     )
-    trained, first = (checkpoint.load(tmp_path / name / "step_00000001.pt") for name in "ab")
+    trained, first = (checkpoint.load_checkpoint(tmp_path / name / "step_00000001.pt") for name in "ab")
     assert len(trained["training"]["optimizer"]["state"]) < len(first["training"]["optimizer"]["state"]) / 2
 
 
@@ -114,11 +114,11 @@ def test_classes_of_other_names(run: Path, digits: Path, tmp_path: Path, capsys:
     out = capsys.readouterr().out
     assert "2 of 3 classes carried over" in out
     assert "carried from 3" in out
-    start = checkpoint.load(tmp_path / "out" / "step_00000000.pt")
+    start = checkpoint.load_checkpoint(tmp_path / "out" / "step_00000000.pt")
     origin = {"three": "3", "7": "7", "new one": None}
     assert start["meta"]["class_names"] == list(origin)
     assert start["meta"]["classes_from"] == origin
-    old = checkpoint.load(run / "best.pt")["ema"]
+    old = checkpoint.load_checkpoint(run / "best.pt")["ema"]
     rows, theirs = (s["head.cls_score.weight"].unflatten(0, (9, -1)) for s in (start["model"], old))
     assert torch.equal(rows[:, :2], theirs[:, [3, 7]])
     (record,) = read_log(tmp_path / "out" / "log.jsonl")
@@ -126,7 +126,7 @@ def test_classes_of_other_names(run: Path, digits: Path, tmp_path: Path, capsys:
     best = measure(tmp_path / "out" / "best.pt", data=truth, images=digits / "train")
     assert abs(best.AP - record["AP"]) < 1e-4, "the start can be measured like any run"
     finetune(out=tmp_path / "out", resume=True, cfg_options=["schedule.steps=1"])
-    assert checkpoint.load(tmp_path / "out" / "step_00000001.pt")["meta"]["classes_from"] == origin
+    assert checkpoint.load_checkpoint(tmp_path / "out" / "step_00000001.pt")["meta"]["classes_from"] == origin
 
 
 def test_nothing_in_common_is_said(run: Path, digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -160,7 +160,7 @@ def positive_float(text: str) -> float:
     return number(text, "a number above 0", lambda value: 0 < value < float("inf"))
 
 
-def score(text: str) -> float:
+def unit_interval(text: str) -> float:
     """Parse a number from 0 to 1."""
     return number(text, "from 0 to 1", lambda value: 0 <= value <= 1)
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tldet.cli.arguments import add_import
 from tldet.cli.commands import COMMANDS
 from tldet.cli.parser import Parser
-from tldet.cli.process import prepare
-from tldet.cli.streams import discard, error_stream, output_stream
+from tldet.cli.process import prepare_process
+from tldet.cli.streams import discard_output, error_stream, output_stream
 from tldet.errors import ConfigError, OutputError, TldetError, shorten
 from tldet.system import search_path, signals
 from tldet.system.signals import stop_signals
@@ -26,7 +26,7 @@ from tldet.system.signals import stop_signals
 if TYPE_CHECKING:
     from rich.console import Console
 
-TOGETHER = ("train", "finetune", "pretrain")  # commands that several processes may run
+_TOGETHER = ("train", "finetune", "pretrain")  # commands that several processes may run
 NARROWEST = 40  # columns; tables cannot be printed on less, and nothing is printed with COLUMNS=0
 
 
@@ -70,7 +70,7 @@ def entry(argv: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if argv is None else list(argv)
-    prepare(given[0] if given else "")
+    prepare_process(given[0] if given else "")
     code = _ended(given)
     signals.ignore()  # a second one must not disturb the end of the process
     sys.exit(code)
@@ -89,7 +89,7 @@ def _ended(argv: Sequence[str]) -> Any:
         error_stream().write(f"tldet: error: {error}\n")
         code = 2
     except BrokenPipeError:  # the reader has ended early, which is no error of the command
-        discard(sys.stdout)
+        discard_output(sys.stdout)
         code = 1
     return code
 
@@ -118,8 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logger.setLevel(logging.WARNING if beside else logging.INFO)
     logger.addHandler(handler)
     try:
-        if several and args.command not in TOGETHER:
-            raise ConfigError(f"runs in one process; torchrun is for {', '.join(TOGETHER)}")
+        if several and args.command not in _TOGETHER:
+            raise ConfigError(f"runs in one process; torchrun is for {', '.join(_TOGETHER)}")
         _refuse_empty(args)
         _import_plugins(args.imports)
         args.run(args, console)

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 def show_next(checkpoint: str | Path | None, console: Console) -> None:
     """Print how to evaluate and to use the detector of a run; nothing if it left no checkpoint."""
-    from tldet.transfer.provenance import outline
+    from tldet.transfer.provenance import checkpoint_outline
 
     if checkpoint is None:
         return
-    path, data = str(checkpoint), outline(Path(checkpoint))["config"]["data"]
+    path, data = str(checkpoint), checkpoint_outline(Path(checkpoint))["config"]["data"]
     split = data.get("test") or data.get("val") or data["train"]
     test = command("test", path) if data.get("test") else f"{command('test', path)} --data FOLDER_OR_JSON"
     drawn = str(Path(checkpoint).parent / "predictions")
@@ -30,12 +30,12 @@ def show_next(checkpoint: str | Path | None, console: Console) -> None:
 
 def show_next_of_pretraining(outcome: Pretrained, console: Console) -> None:
     """Print how to fine-tune a detector on a pretrained backbone."""
-    from tldet.transfer.provenance import outline
+    from tldet.transfer.provenance import checkpoint_outline
 
     best = outcome.train.best_checkpoint or outcome.train.checkpoint
     if outcome.backbone is None or best is None:
         return
-    section = outline(best)["config"]["model"]["backbone"]
+    section = checkpoint_outline(best)["config"]["model"]["backbone"]
     timm = section["type"] in ("TimmBackbone", "ViTBackbone")
     name = f"timm:{section['name']}" if timm else section.get("name", section["type"])
     network = [] if "efficientnet_lite0" in name else ["--backbone", name]  # the recipes' own

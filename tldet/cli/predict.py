@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.cli.arguments import add_device, add_nms, add_precision, file_name, positive_int, score
+from tldet.cli.arguments import add_device, add_nms, add_precision, file_name, positive_int, unit_interval
 from tldet.cli.process import import_without_compiler, return_free_memory
 from tldet.inference import SCORE
 
@@ -29,7 +29,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace existing output files (default: an error)")
     parser.add_argument("--annotations", metavar="JSON", help="COCO JSON whose image and category ids the results use")
     parser.add_argument(
-        "--score", type=score, default=SCORE, metavar="T", help="score threshold (default: %(default)s)"
+        "--score", type=unit_interval, default=SCORE, metavar="T", help="score threshold (default: %(default)s)"
     )
     text = "largest number of pixels of an image file (default: about 179 million)"
     parser.add_argument("--max-pixels", type=positive_int, metavar="N", help=text)

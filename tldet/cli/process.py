@@ -10,13 +10,13 @@ from types import ModuleType
 from typing import Any
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
-LARGEST = 2**31 - 1
+_LARGEST = 2**31 - 1
 COMPILER = "torch._dynamo.utils"
 # Commands that run a network
 RUNNING = ("train", "finetune", "extend", "fewshot", "pretrain", "study", "test", "predict", "quickstart")
 
 
-def prepare(command: str) -> None:
+def prepare_process(command: str) -> None:
     """Set up the process of a command, at its start.
 
     Args:
@@ -42,7 +42,7 @@ def keep_freed_memory() -> bool:
     import ctypes
 
     mallopt = ctypes.CDLL(None).mallopt
-    options = ((M_MMAP_THRESHOLD, LARGEST // 2), (M_TRIM_THRESHOLD, LARGEST), (M_ARENA_MAX, 1))
+    options = ((M_MMAP_THRESHOLD, _LARGEST // 2), (M_TRIM_THRESHOLD, _LARGEST), (M_ARENA_MAX, 1))
     return all(mallopt(option, value) for option, value in options)
 
 

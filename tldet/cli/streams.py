@@ -11,7 +11,7 @@ from typing import IO, Any, TextIO, cast
 from tldet.errors import OutputError
 
 
-class Stream:
+class CheckedStream:
     """A stream whose failed writes become a one-line error.
 
     After a failure the rest of the output is discarded, including what Python flushes at the end of the process.
@@ -49,12 +49,12 @@ class Stream:
     def _fail(self, error: OSError) -> None:
         if isinstance(error, BrokenPipeError):  # rich ends the command quietly
             raise error
-        discard(self._stream)
+        discard_output(self._stream)
         if self._name is not None:
             raise OutputError(f"{self._name}: cannot be written ({error.strerror})") from None
 
 
-def discard(stream: TextIO) -> None:
+def discard_output(stream: TextIO) -> None:
     """Send what is still buffered in a stream, and all later output, to the null device."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
@@ -63,10 +63,10 @@ def discard(stream: TextIO) -> None:
 
 
 def output_stream() -> IO[str]:
-    """Return standard output as a :class:`Stream`."""
-    return cast("IO[str]", Stream(sys.stdout or io.StringIO(), "standard output"))
+    """Return standard output as a :class:`CheckedStream`."""
+    return cast("IO[str]", CheckedStream(sys.stdout or io.StringIO(), "standard output"))
 
 
 def error_stream() -> IO[str]:
-    """Return standard error as a :class:`Stream`."""
-    return cast("IO[str]", Stream(sys.stderr or io.StringIO()))
+    """Return standard error as a :class:`CheckedStream`."""
+    return cast("IO[str]", CheckedStream(sys.stderr or io.StringIO()))

@@ -9,7 +9,7 @@ from tldet.workflows.training.options import CFG_OPTIONS
 
 NEAR, NEAR_KEY = 0.6, 0.75  # least similarity of a suggestion, 0 to 1
 # Names of one option in this and in other toolkits; a command has at most one or two of each line.
-SAME: tuple[tuple[str, ...], ...] = (
+SYNONYMS: tuple[tuple[str, ...], ...] = (
     ("out", "work-dir", "output", "output-dir", "out-dir", "save-dir", "outdir", "project", "results-dir"),
     ("batch-size", "batch", "bs", "batchsize", "samples-per-gpu", "ims-per-batch", "train-batch-size"),
     ("lr", "learning-rate", "lr0", "base-lr"),
@@ -76,7 +76,7 @@ def _plain(option: str) -> str:
 
 def _same(plain: str, flags: Mapping[str, str]) -> str | None:
     """Return the command's own name of an option that has another name elsewhere."""
-    group: Sequence[str] = next((names for names in SAME if plain in names), ())
+    group: Sequence[str] = next((names for names in SYNONYMS if plain in names), ())
     return next((flags[name] for name in group if name in flags), None)
 
 

@@ -15,20 +15,20 @@ from tldet.structures import rle
 from tldet.structures.image import Size
 from tldet.text import counted
 
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+_Bools = NDArray[np.bool_]
+_Ints = NDArray[np.int64]
+_Floats = NDArray[np.float64]
 Who = Callable[[int], str]  # row -> what a message calls the record
 UNIT = 1.01  # largest coordinate of a normalized box, with some tolerance
 LEAST_SIDE = 10  # pixels; boxes of smaller images are not checked, they may really be one pixel large
 SURE_NORMALIZED, SURE_CORNERS = 3, 10  # number of boxes from which a wrong format is an error, not a warning
 OVER = 0.05  # fraction of the image side; a box that extends farther outside is wrong, not just imprecise
-SHARE = 0.2  # fraction of boxes extending outside their image above which they are taken for corners
-MOST = 0.9  # fraction of boxes that lie inside as corners; the others may be damaged
+_SHARE = 0.2  # fraction of boxes extending outside their image above which they are taken for corners
+_MOST = 0.9  # fraction of boxes that lie inside as corners; the others may be damaged
 NOT_COCO = "must be [x, y, width, height] in pixels"
 
 
-def require(good: Bools, who: Who, what: Callable[[int], str]) -> None:
+def require(good: _Bools, who: Who, what: Callable[[int], str]) -> None:
     """Raise DataError for the first bad row; the message counts the others."""
     if good.all():
         return
@@ -46,7 +46,7 @@ def unique_ids(name: str, noun: str, ids: Sequence[Any]) -> None:
     raise DataError(f"{name}: {noun} id {twice[0]} occurs more than once{more}; ids must be unique")
 
 
-def ranks(wanted: Ints | Sequence[Any], known: Sequence[int], key: str, who: Who) -> Ints:
+def ranks(wanted: _Ints | Sequence[Any], known: Sequence[int], key: str, who: Who) -> _Ints:
     """Return the position of each wanted id (N,) in the known ids.
 
     Raises:
@@ -55,7 +55,7 @@ def ranks(wanted: Ints | Sequence[Any], known: Sequence[int], key: str, who: Who
     if isinstance(wanted, np.ndarray) and known:
         table = np.array(known, np.int64)
         order = np.argsort(table)
-        places: Ints = order[np.searchsorted(table, wanted, sorter=order).clip(max=len(table) - 1)]
+        places: _Ints = order[np.searchsorted(table, wanted, sorter=order).clip(max=len(table) - 1)]
         places = np.where(table[places] == wanted, places, -1)
     else:  # numbers of a results file: 7.0 is the id 7
         rank = {value: place for place, value in enumerate(known)}
@@ -69,11 +69,11 @@ def ranks(wanted: Ints | Sequence[Any], known: Sequence[int], key: str, who: Who
 def segmentations(found: Sequence[Any], sizes: Sequence[Size], who: Who) -> None:
     """Raise DataError for the first invalid mask."""
     for row, (segmentation, size) in enumerate(zip(found, sizes, strict=True)):
-        if problem := rle.problem_with(segmentation, size):
+        if problem := rle.segmentation_problem(segmentation, size):
             raise DataError(f"{who(row)} {problem}")
 
 
-def boxes(found: Sequence[Sequence[float] | None], who: Who) -> Floats:
+def boxes(found: Sequence[Sequence[float] | None], who: Who) -> _Floats:
     """Convert boxes to (N, 4) xywh; raise DataError for one that is missing or malformed."""
     require(np.array([box is not None for box in found], dtype=bool), who, lambda _: "has no bbox")
     rows = [box for box in found if box is not None]
@@ -84,18 +84,18 @@ def boxes(found: Sequence[Sequence[float] | None], who: Who) -> Floats:
     return values
 
 
-def sound_boxes(values: Floats, who: Who) -> None:
+def sound_boxes(values: _Floats, who: Who) -> None:
     """Raise DataError for an xywh box that is not finite, has a negative size, or too large ones for its area."""
-    known: Bools = np.logical_and.reduce(np.isfinite(values), axis=1)
+    known: _Bools = np.logical_and.reduce(np.isfinite(values), axis=1)
     require(known, who, lambda row: f"has bbox {values[row].tolist()}; it must be finite")
-    upright: Bools = (values[:, 2] >= 0) & (values[:, 3] >= 0)
+    upright: _Bools = (values[:, 2] >= 0) & (values[:, 3] >= 0)
     require(upright, who, lambda row: f"has bbox {values[row].tolist()}: its width or height is negative")
     with np.errstate(over="ignore"):
         fits = np.isfinite(values[:, 2] * values[:, 3] + values[:, 0] + values[:, 1])
     require(fits, who, lambda row: f"has bbox {values[row].tolist()}: its area and corners must be finite")
 
 
-def finite(values: Floats, key: str, who: Who) -> None:
+def finite(values: _Floats, key: str, who: Who) -> None:
     """Raise DataError for a number that is NaN or infinite."""
     require(np.isfinite(values), who, lambda row: f"has {key} {values[row]}; it must be a finite number")
 
@@ -169,14 +169,14 @@ def _told(name: str, text: str, sure: bool) -> list[str]:
 def _corners(boxes: NDArray[np.float64], sizes: NDArray[np.int64], areas: NDArray[np.float64] | None) -> str | None:
     """Return the reason why boxes seem to be corners; None if they do not."""
     known = (sizes[:, 0] > 0) & (sizes[:, 1] > 0)
-    if ((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))[known].sum() < MOST * known.sum():
+    if ((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))[known].sum() < _MOST * known.sum():
         return None
     boxes, sides = boxes[known], sizes[known][:, ::-1].astype(np.float64)
     inside = (boxes[:, 2:] > boxes[:, :2]).all(1) & (boxes[:, 2:] <= sides + 1).all(1) & (boxes >= -1).all(1)
-    if not len(boxes) or inside.mean() < MOST:
+    if not len(boxes) or inside.mean() < _MOST:
         return None
     over = (boxes[:, :2] + boxes[:, 2:] > sides * (1 + OVER) + 1).any(1)
-    if over.mean() > SHARE:
+    if over.mean() > _SHARE:
         count = "none" if inside.all() else str(int((~inside).sum()))
         return (
             f"as widths and heights, {int(over.sum())} of {len(boxes)} extend outside their image; as corners, {count}"

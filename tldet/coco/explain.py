@@ -11,10 +11,10 @@ LISTS = {
     "bbox": "a list of four numbers [x, y, width, height]",
     "labeled_category_ids": "a list of category ids",
 }
-LONGEST = 60  # characters of a value in a message
+_LONGEST = 60  # characters of a value in a message
 ID_BITS = 64  # of the ids named in messages
 DIGITS = 308  # of an integer that a float can hold
-LARGE = f"is an integer of more than {DIGITS} digits; correct it"
+TOO_LARGE = f"is an integer of more than {DIGITS} digits; correct it"
 RECORD = r"(?:\.(images|annotations|categories))?\[(\d+)\](?:\.(\w+))?"
 
 
@@ -38,7 +38,7 @@ def explain(error: str, values: Any) -> str:
         return f"{who} must be an object, not {_kind(record)}"
     value = record.get(key) if isinstance(record, Mapping) else record
     if any(is_large(one) for one in (value if isinstance(value, list) else [value])):
-        return f"{who}: '{key}' {LARGE}"
+        return f"{who}: '{key}' {TOO_LARGE}"
     wanted = LISTS.get(key) or _wanted(what)
     return f"{who}: '{key}' must be {wanted}, not {_short(value)}"
 
@@ -100,4 +100,4 @@ def _kind(value: Any) -> str:
 
 def _short(value: Any) -> str:
     text = f"the text {value!r}" if isinstance(value, str) else json.dumps(value, default=repr)
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

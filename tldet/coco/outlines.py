@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from tldet.errors import DataError
 from tldet.structures import rle
 
-CHUNK = 1 << 24  # bytes searched at once
-PLAIN = np.zeros(256, np.bool_)  # True for the characters of polygons without exponents
-PLAIN[list(b"0123456789.-[], \t\r\n")] = True
-DIGITS = 5  # before the point of a number that may lie far outside its image
+_CHUNK = 1 << 24  # bytes searched at once
+_PLAIN = np.zeros(256, np.bool_)  # True for the characters of polygons without exponents
+_PLAIN[list(b"0123456789.-[], \t\r\n")] = True
+_DIGITS = 5  # before the point of a number that may lie far outside its image
 LONG = 10_000  # bytes of a segmentation that may be far larger than its image
 
 
 def parse_outline(text: bytes) -> Any:
     """Parse the JSON text of a segmentation; None if there is none.
 
-    Text that cannot be parsed is returned as it is; :func:`tldet.structures.rle.problem_with` rejects it.
+    Text that cannot be parsed is returned as it is; :func:`tldet.structures.rle.segmentation_problem` rejects it.
     """
     try:
         found = msgspec.json.decode(text or b"null")
@@ -74,7 +74,7 @@ def bounds_of(segmentation: Any, size: tuple[int, int]) -> list[float]:
         DataError: the segmentation is invalid for ``size``; the caller puts the annotation's name before the message.
     """
     whole = size if isinstance(segmentation, dict) or 0 not in size else (1, 1)
-    if problem := rle.problem_with(segmentation, whole):
+    if problem := rle.segmentation_problem(segmentation, whole):
         raise DataError(problem)
     if isinstance(segmentation, list):
         points = np.concatenate([np.array(one, np.float64).reshape(-1, 2) for one in segmentation])
@@ -95,7 +95,7 @@ def odd_rows(raw: NDArray[np.uint8], spans: NDArray[np.int64]) -> Iterator[int]:
     """
     start = 0
     while start < len(spans) - 1:
-        end = max(start + 1, int(np.searchsorted(spans, spans[start] + CHUNK, side="right")) - 1)
+        end = max(start + 1, int(np.searchsorted(spans, spans[start] + _CHUNK, side="right")) - 1)
         end = min(end, len(spans) - 1)
         text = np.asarray(raw[spans[start] : spans[end]])
         yield from (start + row for row in _odd_in(text, spans[start : end + 1] - spans[start]))
@@ -104,7 +104,7 @@ def odd_rows(raw: NDArray[np.uint8], spans: NDArray[np.int64]) -> Iterator[int]:
 
 def _odd_in(text: NDArray[np.uint8], spans: NDArray[np.int64]) -> list[int]:
     odd = np.zeros(len(spans), np.bool_)
-    rows = np.searchsorted(spans, np.flatnonzero(~PLAIN[text]), side="right") - 1
+    rows = np.searchsorted(spans, np.flatnonzero(~_PLAIN[text]), side="right") - 1
     odd[rows] = True
     commas = np.concatenate([[0], np.cumsum(text == ord(","))])
     brackets = np.flatnonzero((text == ord("[")) | (text == ord("]")))
@@ -129,9 +129,9 @@ def _odd_in(text: NDArray[np.uint8], spans: NDArray[np.int64]) -> list[int]:
 def _large_numbers(text: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return the positions of the numbers with at least ``DIGITS`` digits before the point."""
     digit = text - np.uint8(ord("0")) < 10
-    count = max(0, len(text) - DIGITS + 1)
+    count = max(0, len(text) - _DIGITS + 1)
     run = digit[:count].copy()
-    for shift in range(1, DIGITS):
+    for shift in range(1, _DIGITS):
         run &= digit[shift : shift + count]
     run[1:] &= ~(digit | (text == ord(".")))[: max(0, count - 1)]  # neither later digits nor those after a point
     return np.flatnonzero(run)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tldet.errors import DataError
 
 LABELLED = "labeled_category_ids"  # of an image: the categories annotated exhaustively on it; absent: all
-NAMED = 8  # so many known ids are named beside an unknown one
+_NAMED = 8  # so many known ids are named beside an unknown one
 
 
 def labeled_table(
@@ -36,7 +36,7 @@ def labeled_table(
             continue
         for one in ids:
             if one not in columns:
-                known = ", ".join(map(str, list(columns)[:NAMED])) + (", ..." if len(columns) > NAMED else "")
+                known = ", ".join(map(str, list(columns)[:_NAMED])) + (", ..." if len(columns) > _NAMED else "")
                 raise DataError(f"{who(row)} has unknown category id {one} in {LABELLED}; there are {known}")
         table[row] = False
         table[row, [columns[one] for one in ids]] = True

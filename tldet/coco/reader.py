@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tldet.coco import checks
 from tldet.coco.objects import Objects, read_objects
-from tldet.coco.records import Category, Image, Source, read_document
+from tldet.coco.records import Category, CocoSource, Image, read_document
 from tldet.coco.text import parse, read_json_text
 from tldet.errors import DataError
 
@@ -50,7 +50,7 @@ class Coco:
         return [None if ids is None else [one for one in ids if one != dropped] for ids in stated]
 
 
-def read_coco(source: Source, name: str | None = None, *, outlines: bool = False) -> Coco:
+def read_coco(source: CocoSource, name: str | None = None, *, outlines: bool = False) -> Coco:
     """Read and check a COCO JSON.
 
     Args:

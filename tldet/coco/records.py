@@ -16,7 +16,7 @@ from tldet.coco.partial_labels import LABELLED
 from tldet.coco.text import half_pair, large_integer, parse, read_json_text
 from tldet.errors import DataError
 
-Source = str | PathLike[str] | Mapping[str, Any] | list[Any]
+CocoSource = str | PathLike[str] | Mapping[str, Any] | list[Any]
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # kept as int64
 Pixels = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]  # kept as int32
 NO_ID, ODD_ID = -(2**63), -(2**63) + 1  # an annotation without an id; one whose id is not a 64-bit integer
@@ -28,8 +28,8 @@ WHOLE = {  # integer fields of each record; 7.0 is read as 7
     "annotations": ("image_id", "category_id"),
 }
 INVALID = (msgspec.ValidationError, RecursionError, OverflowError, UnicodeEncodeError)  # raised by msgspec.convert
-BLOCK = 4096  # annotations decoded at a time, few enough for the CPU cache
-T = TypeVar("T")
+READ_BLOCK = 4096  # annotations decoded at a time, few enough for the CPU cache
+_T = TypeVar("_T")
 
 
 class Image(msgspec.Struct, gc=False):
@@ -62,26 +62,26 @@ class Annotation(msgspec.Struct, gc=False):
     segmentation: msgspec.Raw = msgspec.Raw(b"null")
 
 
-A = TypeVar("A", msgspec.Raw, Annotation)
+_A = TypeVar("_A", msgspec.Raw, Annotation)
 
 
-class Document(msgspec.Struct, Generic[A]):
+class Document(msgspec.Struct, Generic[_A]):
     """The three lists of a COCO JSON; annotations as text or as records, UNSET if missing."""
 
     images: list[Image]
     categories: list[Category]
-    annotations: list[A] | UnsetType = UNSET
+    annotations: list[_A] | UnsetType = UNSET
 
 
 AnyDocument = Document[msgspec.Raw] | Document[Annotation]
 
 
-def name_of(source: Source, otherwise: str) -> str:
+def name_of(source: CocoSource, otherwise: str) -> str:
     """Name ``source`` in messages: by its path, or as ``otherwise`` for values in memory."""
     return str(source) if isinstance(source, str | PathLike) else otherwise
 
 
-def read_document(source: Source, name: str) -> tuple[AnyDocument, int | None, Iterator[list[Annotation]]]:
+def read_document(source: CocoSource, name: str) -> tuple[AnyDocument, int | None, Iterator[list[Annotation]]]:
     """Read the lists of a COCO JSON, and its annotations in one or more blocks.
 
     The text of the file is freed with the last block.
@@ -117,8 +117,8 @@ def _taken_from(document: AnyDocument) -> list[Any] | None:
 
 def _blocks(name: str, content: bytes, annotations: list[msgspec.Raw] | list[Annotation]) -> Iterator[list[Annotation]]:
     decode = msgspec.json.Decoder(Annotation).decode
-    for start in range(0, max(1, len(annotations)), BLOCK):
-        block: Any = annotations[start : start + BLOCK]
+    for start in range(0, max(1, len(annotations)), READ_BLOCK):
+        block: Any = annotations[start : start + READ_BLOCK]
         try:
             yield block if block and isinstance(block[0], Annotation) else [decode(one) for one in block]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -126,7 +126,7 @@ def _blocks(name: str, content: bytes, annotations: list[msgspec.Raw] | list[Ann
             return
 
 
-def read_list(source: Source, schema: type[T], name: str) -> T:
+def read_list(source: CocoSource, schema: type[_T], name: str) -> _T:
     """Decode ``source`` as ``schema``, such as a list of detections.
 
     Raises:
@@ -141,7 +141,7 @@ def read_list(source: Source, schema: type[T], name: str) -> T:
         return _convert(parse(content, name), schema, name)
 
 
-def _convert(values: Any, schema: type[T], name: str) -> T:
+def _convert(values: Any, schema: type[_T], name: str) -> _T:
     try:
         return msgspec.convert(values, schema)
     except INVALID as error:

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from tldet.system.output import write_text
 
-COLUMNS = ("file_name", "image_id", "category_id", "category_name", "score", "x", "y", "width", "height")
+_COLUMNS = ("file_name", "image_id", "category_id", "category_name", "score", "x", "y", "width", "height")
 Number = int | float  # an id written as 7.0 is the id 7
 
 
@@ -42,7 +42,7 @@ def write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(COLUMNS)
+    writer.writerow(_COLUMNS)
     for record in records:
-        writer.writerow([*(record[name] for name in COLUMNS[:5]), *record["bbox"]])
+        writer.writerow([*(record[name] for name in _COLUMNS[:5]), *record["bbox"]])
     write_text(path, text.getvalue())

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from tldet.coco.explain import DIGITS, LARGE, LargeInteger, describe_path, is_large
+from tldet.coco.explain import DIGITS, TOO_LARGE, LargeInteger, describe_path, is_large
 from tldet.errors import DataError
 from tldet.system.inputs import read_file
 
-MAGIC = {  # first bytes -> problem in a message
+_MAGIC = {  # first bytes -> problem in a message
     b"\x1f\x8b": "is gzip-compressed; unpack it first",
     b"PK\x03\x04": "is a zip archive; unpack it first",
     b"BZh": "is bzip2-compressed; unpack it first",
@@ -75,7 +75,7 @@ def not_json(content: bytes) -> str | None:
     """
     if not content.strip(BLANK):
         return "contains only zero bytes; copy it again" if content and not content.strip(b"\x00") else "is empty"
-    for magic, problem in MAGIC.items():
+    for magic, problem in _MAGIC.items():
         if content.startswith(magic):
             return problem
     start = content[:512].removeprefix(codecs.BOM_UTF8).replace(b"\x00", b"").lstrip(b"\xff\xfe \t\r\n")[:64].lower()
@@ -141,7 +141,7 @@ def half_pair(values: Any, name: str) -> DataError:
 def large_integer(values: Any, name: str) -> DataError:
     """Create the error for the first integer in ``values`` that a float cannot hold."""
     path = next((path for path, one in walk(values) if is_large(one)), "")
-    return DataError(f"{name}: {describe_path(path, values)} {LARGE}")
+    return DataError(f"{name}: {describe_path(path, values)} {TOO_LARGE}")
 
 
 def walk(values: Any) -> Iterator[tuple[str, Any]]:

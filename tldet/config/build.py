@@ -13,7 +13,7 @@ from tldet.errors import ConfigError
 from tldet.plugins import lookup
 from tldet.registry import INTERFACES
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 def build(registry: Registry, section: Mapping[str, Any], path: str = "", /, **supplied: Any) -> Any:
@@ -101,7 +101,7 @@ def _refusal(error: ValueError) -> tuple[str, str]:
     return key, " ".join(f"{first['msg']}{value}".split())
 
 
-def build_settings(settings: Callable[..., T], section: Mapping[str, Any]) -> T:
+def build_settings(settings: Callable[..., _T], section: Mapping[str, Any]) -> _T:
     """A settings dataclass from its section, nested ones included.
 
     Raises:

@@ -19,7 +19,7 @@ IMPORTS = "imports"  # top-level key: external packages, see tldet.plugins
 
 
 @dataclass(frozen=True)
-class Part:
+class ComponentType:
     """What a section of the config is built into.
 
     Attributes:
@@ -43,7 +43,7 @@ class Problem:
     text: str
 
 
-def check(config: Config, schema: Mapping[str, Part]) -> None:
+def check(config: Config, schema: Mapping[str, ComponentType]) -> None:
     """Hold ``config`` against ``schema``: dotted section to part, ``*`` for every item of a list.
 
     Raises:
@@ -109,14 +109,14 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-LISTED = 20  # most names that a message lists
+_LISTED = 20  # most names that a message lists
 
 
 def nearest(name: object, names: Collection[str]) -> str:
     """A hint at what may have been meant."""
     near = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.55)
     near = [n for n in names if n == "".join(word[:1] for word in str(name).split("_"))] or near  # learning_rate is lr
-    if near or len(names) <= LISTED:
+    if near or len(names) <= _LISTED:
         return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(names))}"
     return f"nearest: {', '.join(neighbors(str(name), names))}"
 
@@ -154,7 +154,7 @@ def _no_lists(data: Mapping[str, Any], pattern: str, known: Collection[str]) -> 
             yield Problem(path, f"must be a list of dicts, not {node!r}")
 
 
-def _check_part(section: Any, path: str, part: Part) -> list[Problem]:
+def _check_part(section: Any, path: str, part: ComponentType) -> list[Problem]:
     if not isinstance(section, Mapping):
         return [Problem(path, f"must be a dict, not {section!r}")]
     section, target = dict(section), part.target

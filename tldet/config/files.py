@@ -19,7 +19,7 @@ from tldet.config.literals import TOO_DEEP, literal, read_literals
 from tldet.errors import ConfigError
 from tldet.system.inputs import exists, is_file, real_path, require_file
 
-Origins = dict[str, str]
+_Origins = dict[str, str]
 FROM_OPTIONS = "--cfg-options"
 MOST_LEVELS = 100  # of _base_ files
 
@@ -29,7 +29,7 @@ class Config:
     """A merged config as plain dicts and lists, and which file each key came from."""
 
     data: dict[str, Any]
-    origins: Origins = field(default_factory=dict)
+    origins: _Origins = field(default_factory=dict)
     source: str = "config"
 
     def __getitem__(self, key: str) -> Any:
@@ -52,7 +52,7 @@ class Config:
         return next((self.origins[key] for key in (path, *_above(path)) if key in self.origins), self.source)
 
     def dump(self) -> str:
-        """Python text that :func:`load` reads back to the same config."""
+        """Python text that :func:`read_config` reads back to the same config."""
         values = (f"{key} = {pprint.pformat(value, width=110, sort_dicts=False)}" for key, value in self.data.items())
         return "\n".join(values) + "\n"
 
@@ -100,14 +100,14 @@ def _last_part(name: str) -> str:
     return name.lower().replace("-", "_").removesuffix(".py").rpartition("/")[2]
 
 
-def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config, its ``_base_`` files first, then ``options`` (dotted path to value) on top.
 
     Raises:
         ConfigError: a file is missing, is no valid Python, or holds anything but literals.
     """
     path = find(path)
-    origins: Origins = {}
+    origins: _Origins = {}
     return override(Config(_merged(path, origins, {}), origins, str(path)), options or {})
 
 
@@ -135,7 +135,7 @@ def _above(key: str) -> Iterator[str]:
         yield key
 
 
-def _merged(path: Path, origins: Origins, known: dict[Path, dict[str, Any]], *above: Path) -> dict[str, Any]:
+def _merged(path: Path, origins: _Origins, known: dict[Path, dict[str, Any]], *above: Path) -> dict[str, Any]:
     """Merge a file's values over those of its ``_base_`` files; set the file of each key in ``origins``.
 
     Each file is read once, however many files have it as their base; its values are kept in ``known``.
@@ -150,7 +150,7 @@ def _merged(path: Path, origins: Origins, known: dict[Path, dict[str, Any]], *ab
     return known[path]
 
 
-def _over_bases(path: Path, origins: Origins, known: dict[Path, dict[str, Any]], *above: Path) -> dict[str, Any]:
+def _over_bases(path: Path, origins: _Origins, known: dict[Path, dict[str, Any]], *above: Path) -> dict[str, Any]:
     values = read_literals(path)
     below: dict[str, Any] = {}
     for parent in _bases(path, values.pop("_base_", [])):

@@ -30,12 +30,12 @@ log = logging.getLogger(__name__)
 HEAD, MOST = 8192, 1 << 18  # bytes read at the start of a file; further bytes for a JPEG with long metadata
 ORIENTATION = 0x0112  # EXIF tag
 OFFSETS, COUNTS = (273, 324), (279, 325)  # TIFF tags: offsets and byte counts of strips and tiles
-THREADS = 8
-CHUNK = 512
-LISTED = 500  # images logged at most
+_THREADS = 8
+_CHUNK = 512
+_LISTED = 500  # images logged at most
 MISSING = "no such file"  # problem of an image
 EVERY = 10.0  # seconds between two lines about progress
-CACHE_VERSION = 1
+_CACHE_VERSION = 1
 
 
 class Fault(NamedTuple):
@@ -83,10 +83,10 @@ def find_faults(
 
 def log_all(lines: Sequence[str]) -> None:
     """Log one line per image, up to ``LISTED`` lines."""
-    for line in lines[:LISTED]:
+    for line in lines[:_LISTED]:
         log.warning("%s", line)
-    if len(lines) > LISTED:
-        log.warning("... and %d more", len(lines) - LISTED)
+    if len(lines) > _LISTED:
+        log.warning("... and %d more", len(lines) - _LISTED)
 
 
 def _stamp(path: str) -> tuple[int, int]:
@@ -102,7 +102,7 @@ class _Kept:
     """Cached size and modification time of the files that passed an earlier check; negative for the others."""
 
     def __init__(self, folder: Path, names: Sequence[str], sizes: NDArray[np.int32]) -> None:
-        text = "\n".join([str(CACHE_VERSION), str(real_path(folder)), *names]).encode(errors="surrogatepass")
+        text = "\n".join([str(_CACHE_VERSION), str(real_path(folder)), *names]).encode(errors="surrogatepass")
         key = hashlib.sha256(text + sizes.tobytes()).hexdigest()[:32]
         self.path = cache_root() / "images" / f"{key}.npy"
         nothing = np.full((len(names), 2), -2, np.int64)
@@ -125,13 +125,13 @@ class _Kept:
 def _checked(work: Sequence[tuple[int, Path, Limits]], annotations: Path) -> Iterator[Fault | None]:
     """Check files in parallel; log progress if it takes long."""
     started = said = time.monotonic()
-    with ThreadPoolExecutor(THREADS) as pool:
-        chunks = [work[start : start + CHUNK] for start in range(0, len(work), CHUNK)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        chunks = [work[start : start + _CHUNK] for start in range(0, len(work), _CHUNK)]
         for number, found in enumerate(pool.map(lambda chunk: [check_file(*one) for one in chunk], chunks)):
             yield from found
             now = time.monotonic()
             if now - said > EVERY:
-                said, done = now, min((number + 1) * CHUNK, len(work))
+                said, done = now, min((number + 1) * _CHUNK, len(work))
                 rate = done / (now - started)
                 text = "%s: checked %d of %d image files (%.0f/s, %.0f s left)"
                 log.info(text, annotations, done, len(work), rate, (len(work) - done) / rate)

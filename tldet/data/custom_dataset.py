@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tldet.config import require_range
 from tldet.data.dataset import DetectionDataset, SampleDataset
 from tldet.data.index import AnnotationIndex
-from tldet.data.steps import LabeledSample, problem_with, problem_with_target
+from tldet.data.steps import LabeledSample, problem_with_target, sample_problem
 from tldet.data.subsets import deal, subset_size
 from tldet.errors import DataError
 from tldet.structures.image import ImageArray, Size
@@ -123,7 +123,7 @@ class CustomDataset(SampleDataset):
     def _read_sample(self, position: int) -> tuple[LabeledSample, Size]:
         image, target = self.dataset.load(position)
         image_id = int(self.index.image_ids[position])
-        if problem := problem_with(image, target, masks=self.masks) or self._change(image, target, position):
+        if problem := sample_problem(image, target, masks=self.masks) or self._change(image, target, position):
             raise DataError(f"{self.name}: image {position}: {problem}")
         labels = self._labels[np.asarray(target.labels, np.int64)]
         kept = labels >= 0
@@ -215,7 +215,7 @@ def _outlines(dataset: DetectionDataset, name: str) -> Iterator[tuple[Size, Targ
         if not isinstance(loaded, tuple) or len(loaded) != 2:
             raise DataError(f"{name}: load({position}) must return image, target, not {type(loaded).__name__}")
         image, found = loaded[0], _checked(loaded[1], name, position)
-        if problem := problem_with(image, found, masks=False):
+        if problem := sample_problem(image, found, masks=False):
             raise DataError(f"{name}: image {position}: {problem}")
         yield (int(image.shape[0]), int(image.shape[1])), found
 

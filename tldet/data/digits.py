@@ -33,7 +33,7 @@ PHOTOS = {
     "crops/train": ("astronaut.png", "camera.png", "coins.png", "motorcycle_left.png", "brick.png", "ihc.png"),
     "crops/val": ("chelsea.png",),
 }
-SHARES = {  # of the digit samples
+SPLIT_SHARES = {  # of the digit samples
     "train": (0.0, 0.7),
     "valid": (0.7, 0.8),
     "test": (0.8, 1.0),
@@ -41,7 +41,7 @@ SHARES = {  # of the digit samples
     "crops/val": (0.6, 0.7),
 }
 MARK = "generated.json"  # in a generated folder: what it was generated from
-DIGITS = (2, 7)
+_DIGITS = (2, 7)
 SIDES = (28, 84)  # pixels
 TURN = 20.0  # degrees
 CONTRAST = 110.0  # least distance of a digit's gray from what is behind it
@@ -193,7 +193,7 @@ def _stamps(split: str) -> list[Stamp]:
     from sklearn.datasets import load_digits
 
     data = load_digits()
-    low, high = (round(share * len(data.target)) for share in SHARES[split])
+    low, high = (round(share * len(data.target)) for share in SPLIT_SHARES[split])
     return [
         Stamp(int(label), (image / 16).astype(np.float32))
         for label, image in zip(data.target[low:high], data.images[low:high], strict=True)
@@ -224,7 +224,7 @@ def _scene(
     image = _background(photos, random, size)
     taken = np.zeros(size, np.uint8)
     objects: list[tuple[int, NDArray[np.uint8]]] = []
-    wanted = int(random.integers(DIGITS[0], DIGITS[1] + 1))
+    wanted = int(random.integers(_DIGITS[0], _DIGITS[1] + 1))
     for _ in range(8 * wanted):
         if len(objects) == wanted:
             break

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from tldet.coco.names import fold
-from tldet.system.inputs import Kind, is_folder, kind_of
+from tldet.system.inputs import Kind, entry_kind, is_folder
 
 log = logging.getLogger(__name__)
 ABSOLUTE = re.compile(r"[A-Za-z][\w+.-]*:/|/")  # a drive, a URL or a path from the root, with slashes
@@ -45,19 +45,19 @@ class Listing:
             try:
                 with os.scandir(folder or ".") as entries:
                     for entry in entries:
-                        found[kind_of(entry)].append(entry.name)
+                        found[entry_kind(entry)].append(entry.name)
             except (OSError, ValueError):  # ValueError: a zero byte in the name
                 pass
             visible = sorted(name for name in found["folder"] if not is_hidden(name))
             self._known[folder] = frozenset(found["file"]), tuple(visible)
         return self._known[folder]
 
-    def count(self, folder: Path, names: Names) -> int:
+    def count(self, folder: Path, names: _Names) -> int:
         """Count the names that are files in ``folder``."""
         groups = ((os.path.normpath(folder / parent), bases) for parent, bases in names.by_parent.items())
         return sum(len(self._found(place, bases, names.fold)) for place, bases in groups)
 
-    def on_disk(self, folder: Path, names: Names) -> list[str]:
+    def on_disk(self, folder: Path, names: _Names) -> list[str]:
         """Return the names as they are on disk; names without a file are unchanged."""
         if not names.fold:
             return names.names
@@ -102,7 +102,7 @@ def is_hidden(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Names:
+class _Names:
     """File names after applying some rules.
 
     Attributes:
@@ -118,7 +118,7 @@ class Names:
     by_parent: dict[str, frozenset[str]]
 
     @classmethod
-    def of(cls, names: list[str], rules: Sequence[str] = (), *, fold: bool = False) -> Names:
+    def of(cls, names: list[str], rules: Sequence[str] = (), *, fold: bool = False) -> _Names:
         """Group names by folder."""
         groups: defaultdict[str, set[str]] = defaultdict(set)
         for name in names:
@@ -132,7 +132,7 @@ class Names:
         return sum(map(len, self.by_parent.values()))
 
 
-def variants(names: Sequence[str]) -> Iterator[Names]:
+def variants(names: Sequence[str]) -> Iterator[_Names]:
     """Yield the names unchanged, then after each combination of rules that changes them."""
     tried: set[tuple[bool, int]] = set()
     distinct = len(set(names))
@@ -149,7 +149,7 @@ def variants(names: Sequence[str]) -> Iterator[Names]:
             apart = len({fold(name) for name in inside} if folded else set(inside))
             if key not in tried and apart == distinct:  # distinct names stay distinct
                 tried.add(key)
-                yield Names.of(inside, [*rules, *dropped, *["letter case ignored"] * folded], fold=folded)
+                yield _Names.of(inside, [*rules, *dropped, *["letter case ignored"] * folded], fold=folded)
 
 
 def _without_machine(names: Sequence[str]) -> Iterator[tuple[list[str], list[str]]]:
@@ -181,7 +181,7 @@ def resolve_names(folder: Path, names: Sequence[str], annotations: Path) -> Sequ
         The names on disk; a missing image keeps its name.
     """
     listing = Listing()
-    best, most = Names.of(list(names)), -1
+    best, most = _Names.of(list(names)), -1
     for one in variants(names):
         count = listing.count(folder, one)
         if count > most:

@@ -20,17 +20,17 @@ from torch.utils.data import Dataset
 from tldet.data.dataset import SampleKey, as_pixels
 from tldet.data.image_formats import EXTENSIONS
 from tldet.data.images import read_image
-from tldet.data.split_names import KINDS
+from tldet.data.split_names import SPLIT_NAMES
 from tldet.data.steps import LabeledSample
 from tldet.data.transforms import Pipeline
 from tldet.errors import DataError
 from tldet.registry import DATASETS
 from tldet.structures.batch import LabeledBatch
-from tldet.system.inputs import is_folder, kind_of, real_path
+from tldet.system.inputs import entry_kind, is_folder, real_path
 from tldet.text import counted
 
 log = logging.getLogger(__name__)
-NAMED = 5  # classes in a message
+_NAMED = 5  # classes in a message
 
 
 class LabeledImage(NamedTuple):
@@ -122,7 +122,9 @@ def find_splits(folder: Path) -> tuple[Path, Path | None]:
     """
     if not is_folder(folder):
         raise DataError(f"{folder}: no such folder")
-    found = {kind: next((folder / n for n in names if is_folder(folder / n)), None) for kind, names in KINDS.items()}
+    found = {
+        kind: next((folder / n for n in names if is_folder(folder / n)), None) for kind, names in SPLIT_NAMES.items()
+    }
     measured = found["val"] or found["test"]
     if found["train"] is None and measured is not None:
         raise DataError(f"{folder}: holds {measured.name} but no train folder")
@@ -138,7 +140,7 @@ def scan(folder: Path) -> dict[str, list[str]]:
     try:
         with os.scandir(folder) as entries:
             found = [entry for entry in entries if entry.name[0] != "."]
-        below = sorted(entry.name for entry in found if kind_of(entry) == "folder")
+        below = sorted(entry.name for entry in found if entry_kind(entry) == "folder")
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: cannot be read: {getattr(error, 'strerror', error)}") from None
     if not below:
@@ -177,7 +179,7 @@ def _check_classes(folder: Path, found: Mapping[str, Sequence[str]], classes: Se
 
 
 def _named(names: Sequence[str], count: int) -> str:
-    shown = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
     return f"{len(names)} of {count} class folders ({shown})"
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from tldet.data.file_names import Listing, variants
 from tldet.data.index import AnnotationIndex
-from tldet.data.split_names import KINDS, split_of, splits_in
+from tldet.data.split_names import SPLIT_NAMES, split_of, splits_in
 from tldet.errors import DataError
 from tldet.system.inputs import is_folder, real_path
 
 log = logging.getLogger(__name__)
-DEPTH = 3  # levels of folders searched below the data folder
-SHOWN = 6  # folders in a message
+_DEPTH = 3  # levels of folders searched below the data folder
+_SHOWN = 6  # folders in a message
 PARTIAL = 0.5  # least fraction of the images in a folder that is chosen because no folder holds all
 
 
@@ -50,13 +50,13 @@ class _Search:
         self.annotations, self.root, self.names, self.advice = annotations, root, names, advice
         self.listing = Listing()
         self.split = split_of(annotations, root) or next(
-            (kind for kind, words in KINDS.items() if annotations.parent.name.lower() in words), None
+            (kind for kind, words in SPLIT_NAMES.items() if annotations.parent.name.lower() in words), None
         )
 
     def run(self, ending: Path | None) -> Path:
-        inside = list(self._tree(self.root, DEPTH))
+        inside = list(self._tree(self.root, _DEPTH))
         if not real_path(self.annotations).is_relative_to(real_path(self.root)):
-            inside += self._tree(self.annotations.parent, DEPTH)
+            inside += self._tree(self.annotations.parent, _DEPTH)
         stages = [inside, list(self._around(self.annotations.parent.parent))]
         if all(Path(name).is_absolute() for name in self.names):
             stages = [[self.annotations.parent], *stages]
@@ -81,7 +81,7 @@ class _Search:
     def _around(self, parent: Path) -> Iterator[Path]:
         """Yield a folder above the JSON, its subfolders, and the usual image folders below it."""
         yield from self._tree(parent, 1)
-        for word in (self._stem(), *KINDS.get(self.split or "", ())):
+        for word in (self._stem(), *SPLIT_NAMES.get(self.split or "", ())):
             yield from (parent / "images" / word, parent / word / "images")
 
     def _stem(self) -> str:
@@ -141,4 +141,4 @@ class _Search:
 
 
 def _named(folders: Collection[Path]) -> str:
-    return ", ".join(str(folder) for folder in list(folders)[:SHOWN]) + (", ..." if len(folders) > SHOWN else "")
+    return ", ".join(str(folder) for folder in list(folders)[:_SHOWN]) + (", ..." if len(folders) > _SHOWN else "")

@@ -86,7 +86,7 @@ def _text(size: Size) -> str:
     return f"{size[1]} x {size[0]}"
 
 
-class Frame(NamedTuple):
+class _Frame(NamedTuple):
     """Frame header of a JPEG: size as stored, before the EXIF rotation, and number of components."""
 
     height: int
@@ -94,12 +94,12 @@ class Frame(NamedTuple):
     components: int
 
 
-def frame_of(content: bytes) -> Frame | None:
+def frame_of(content: bytes) -> _Frame | None:
     """Find the frame header of a JPEG, given its first bytes; None if it lies farther back."""
     for marker, place in _segments(content):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             sides = content[place + 5 : place + 9]
-            return Frame(int.from_bytes(sides[:2], "big"), int.from_bytes(sides[2:], "big"), content[place + 9])
+            return _Frame(int.from_bytes(sides[:2], "big"), int.from_bytes(sides[2:], "big"), content[place + 9])
     return None
 
 

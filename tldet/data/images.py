@@ -78,7 +78,7 @@ def read_reduced(path: str | Path, bounds: tuple[int, int] | None, limits: Limit
     Raises:
         DataError: see :func:`read_image`.
     """
-    return decode(read_bytes(path), path, bounds, limits)
+    return decode_image(read_bytes(path), path, bounds, limits)
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -93,7 +93,7 @@ def read_bytes(path: str | Path) -> bytes:
     return read_file(path, DataError)
 
 
-def decode(
+def decode_image(
     content: bytes, name: object, bounds: tuple[int, int] | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> Reduced:
     """Decode the content of an image file; see :func:`read_reduced`.

@@ -20,15 +20,15 @@ from tldet.coco.partial_labels import labeled_table
 from tldet.coco.reader import Coco, read_coco, require_training_fields
 from tldet.errors import DataError
 from tldet.structures import rle
-from tldet.system.cache import cache_root, discard, read_entry, write_entry
+from tldet.system.cache import cache_root, discard_cached, read_entry, write_entry
 from tldet.system.inputs import real_path, require_file
 from tldet.text import counted
 
 log = logging.getLogger(__name__)
-CACHE_VERSION = 6
+_CACHE_VERSION = 6
 UNREADABLE = (DataError, OSError, ValueError, KeyError, TypeError, EOFError)  # raised for a missing or damaged cache
 WORDS_FILE = "words.json"
-WORDS = ("class_names", "category_ids", "file_names", "notes")
+_WORDS = ("class_names", "category_ids", "file_names", "notes")
 ARRAYS = ("image_ids", "sizes", "offsets", "boxes", "labels", "crowd", "annotation_ids", "areas", "spans", "raw")
 
 
@@ -108,7 +108,7 @@ class AnnotationIndex:
             if outlines.is_rle_of(text, (height, width)):
                 continue
             kept, dropped = outlines.drop_degenerate(outlines.parse_outline(text))
-            if kept is not None and (problem := rle.problem_with(kept, (height, width))):
+            if kept is not None and (problem := rle.segmentation_problem(kept, (height, width))):
                 raise DataError(f"{self.path}: annotation id {self.annotation_ids[row]} {problem}")
             if dropped:
                 found[row] = kept
@@ -285,14 +285,14 @@ def _cached(path: Path) -> AnnotationIndex:
             head = file.read(65536)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    stamp = f"{CACHE_VERSION} {real_path(path)} {status.st_size} {status.st_mtime_ns} ".encode()
+    stamp = f"{_CACHE_VERSION} {real_path(path)} {status.st_size} {status.st_mtime_ns} ".encode()
     folder = cache_root() / "index" / hashlib.sha256(stamp + head).hexdigest()[:32]
     try:
         return _open(folder, path)
     except UNREADABLE as error:
         if os.path.lexists(folder):
             log.warning("%s: the cached annotations in %s are damaged and are rebuilt (%s)", path, folder, error)
-        discard(folder)
+        discard_cached(folder)
         index = _parsed(path)
     try:
         _store(index, folder)
@@ -308,7 +308,7 @@ def _store(index: AnnotationIndex, folder: Path) -> None:
     try:
         for name in ARRAYS:
             np.save(temporary / f"{name}.npy", getattr(index, name), allow_pickle=False)
-        words: dict[str, Any] = {name: list(getattr(index, name)) for name in WORDS}
+        words: dict[str, Any] = {name: list(getattr(index, name)) for name in _WORDS}
         words["unused"] = [list(one) for one in index.unused]
         words["partial"] = index.labeled is not None
         if index.labeled is not None:
@@ -318,7 +318,7 @@ def _store(index: AnnotationIndex, folder: Path) -> None:
         if not folder.exists():
             temporary.rename(folder)
     finally:
-        discard(temporary)
+        discard_cached(temporary)
 
 
 def _stamp(path: Path) -> list[int]:

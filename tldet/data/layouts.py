@@ -13,11 +13,11 @@ from tldet.data.image_folders import find_images
 from tldet.data.recognize import Content, examine
 from tldet.data.split_names import split_of
 from tldet.errors import DataError
-from tldet.system.inputs import is_file, is_folder, kind_of, real_path
+from tldet.system.inputs import entry_kind, is_file, is_folder, real_path
 
 log = logging.getLogger(__name__)
 SHOWN = 8  # files in a message
-DEPTH = 2  # levels of folders searched below the data folder
+_DEPTH = 2  # levels of folders searched below the data folder
 RUN = "config.py"  # a folder that holds it is that of a training run, whose split/ is no data
 PACKED = (".json.gz", ".json.zip", ".json.bz2", ".json.xz", ".json.zst")
 VARIANTS = ("person_keypoints_", "stuff_")  # COCO's other annotations of the images of an instances_*.json
@@ -25,7 +25,7 @@ LOOKED_FOR = (
     "looked for annotations/*.json, {train,valid,test}/_annotations.coco.json and one *.json; a COCO JSON has images, "
     "annotations and categories"
 )
-OPTIONS = {
+_OPTIONS = {
     "train": "choose one with --train",
     "val": "choose one with --val",
     "test": "leave one of them in the folder, or give --train, --val and --images instead of the folder",
@@ -80,7 +80,9 @@ class AnnotationFiles:
     options: Mapping[str, str]
 
     @classmethod
-    def find(cls, folder: Path, chosen: Collection[Path] = (), options: Mapping[str, str] = OPTIONS) -> AnnotationFiles:
+    def find(
+        cls, folder: Path, chosen: Collection[Path] = (), options: Mapping[str, str] = _OPTIONS
+    ) -> AnnotationFiles:
         """Search a folder and its subfolders; hidden files and folders and ``__MACOSX`` are skipped.
 
         A file with several names (links) counts once.
@@ -95,7 +97,7 @@ class AnnotationFiles:
         """
         taken = {real_path(path) for path in chosen}
         names: dict[Path, list[Path]] = {}
-        for path in _json_files(folder, DEPTH):
+        for path in _json_files(folder, _DEPTH):
             names.setdefault(real_path(path), []).append(path)
         chosen_names = [_name_of(folder, paths) for real, paths in names.items() if real not in taken]
         return cls(folder, [Candidate(path, split_of(path, folder), examine(path)) for path in chosen_names], options)
@@ -215,7 +217,7 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
     try:
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not is_hidden(entry.name)]
-            folders = {entry.name for entry in visible if kind_of(entry) == "folder"}
+            folders = {entry.name for entry in visible if entry_kind(entry) == "folder"}
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
     files = {entry.name for entry in visible if entry.name.lower().endswith((".json", *PACKED))} - folders
@@ -223,7 +225,7 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
     return [folder / name for name in sorted(files)], [folder / name for name in sorted(folders)]
 
 
-def find_layout(folder: Path, images: Path | None = None, options: Mapping[str, str] = OPTIONS) -> Layout:
+def find_layout(folder: Path, images: Path | None = None, options: Mapping[str, str] = _OPTIONS) -> Layout:
     """Find the splits of a COCO-format folder.
 
     ``train``, ``valid`` and ``test`` folders with a JSON in each (Roboflow); JSON files named by split in the folder,

@@ -29,7 +29,7 @@ def decode_mask(segmentation: Any, size: tuple[int, int]) -> MaskPixels:
 
     if rle.is_none(segmentation):
         return np.zeros(size, np.uint8)
-    if problem := rle.problem_with(segmentation, size):
+    if problem := rle.segmentation_problem(segmentation, size):
         raise DataError(problem)
     return np.asarray(coco_mask.decode(rle.to_rle(segmentation, size)), np.uint8)
 

@@ -11,9 +11,9 @@ from tldet.errors import DataError
 from tldet.system.cache import remembered
 from tldet.system.inputs import real_path, require_file
 
-NEEDED = ("images", "annotations", "categories")
-LARGE = 1 << 25  # bytes; the result for a larger file is cached, since it has to be read in full
-VERSION = 1  # version of the cached results
+_NEEDED = ("images", "annotations", "categories")
+CACHED_FROM = 1 << 25  # bytes; the result for a larger file is cached, since it has to be read in full
+_VERSION = 1  # version of the cached results
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ def examine(path: Path) -> Content:
         status = require_file(path, DataError, "")
     except DataError as error:
         return Content(str(error).removeprefix(": "), damaged=True)
-    if status.st_size < LARGE:
+    if status.st_size < CACHED_FROM:
         return _examine(path)
-    key = f"{VERSION} {real_path(path)} {status.st_size} {status.st_mtime_ns}"
+    key = f"{_VERSION} {real_path(path)} {status.st_size} {status.st_mtime_ns}"
     problem, damaged = remembered("content", key, lambda: [*vars(_examine(path)).values()])[0]
     return Content(str(problem), bool(damaged))
 
@@ -50,7 +50,7 @@ def _examine(path: Path) -> Content:
         fields = top_level(text, "")
     except DataError as error:
         return Content(str(error).removeprefix(": "), damaged=True)
-    if missing := [key for key in NEEDED if key not in fields]:
+    if missing := [key for key in _NEEDED if key not in fields]:
         return Content(f"has no {' and no '.join(missing)}")
     keys = _first_keys(bytes(memoryview(fields["annotations"])[: 1 << 20]))
     if "segments_info" in keys:

@@ -29,7 +29,7 @@ from tldet.system.inputs import read_file
 from tldet.system.output import write_json
 from tldet.text import counted
 
-Record = dict[str, Any]
+_Record = dict[str, Any]
 
 TOLD = "few_shot"  # of a JSON of K shots: how it came about
 
@@ -110,11 +110,11 @@ def write_shots(source: Path, shots: int, seed: int, out: Path, *, as_background
             be written.
     """
     digest = sha256(read_file(source, DataError)).hexdigest()
-    asked: Record = {"source": str(source), "sha256": digest, "shots": shots, "seed": seed}
+    asked: _Record = {"source": str(source), "sha256": digest, "shots": shots, "seed": seed}
     asked["as_background"] = as_background
     if (before := _earlier(out, asked)) is not None:
         return before
-    drawn = draw(AnnotationIndex.load(source), shots, seed)
+    drawn = draw_shots(AnnotationIndex.load(source), shots, seed)
     whole = read_repaired(source)
     annotations = [a for a in whole["annotations"] if a["id"] in drawn]
     carrying = {a["image_id"] for a in annotations}
@@ -125,7 +125,7 @@ def write_shots(source: Path, shots: int, seed: int, out: Path, *, as_background
     return _write(whole, {"images": images, "annotations": annotations, TOLD: asked}, out)
 
 
-def _earlier(out: Path, asked: Record) -> Subset | None:
+def _earlier(out: Path, asked: _Record) -> Subset | None:
     """The set in ``out`` if it was drawn before by the same numbers from the same bytes: parsing those takes long."""
     try:
         told = json.loads(read_file(out, DataError))[TOLD]
@@ -142,7 +142,7 @@ def _earlier(out: Path, asked: Record) -> Subset | None:
         return None
 
 
-def draw(index: AnnotationIndex, shots: int, seed: int) -> set[int]:
+def draw_shots(index: AnnotationIndex, shots: int, seed: int) -> set[int]:
     """The annotation ids of ``shots`` objects of each class; see :func:`write_shots`.
 
     Raises:
@@ -164,7 +164,7 @@ def _shuffled(pool: NDArray[np.int64], seed: int, index: AnnotationIndex, label:
     return np.random.default_rng([seed, index.category_ids[label] % 2**64]).permutation(pool)
 
 
-def _complete(whole: Record, kept: Collection[int]) -> dict[int, list[int]]:
+def _complete(whole: _Record, kept: Collection[int]) -> dict[int, list[int]]:
     """The classes of each image, by its id, none of whose annotations there is left out; classes without one too."""
     lost = Counter((a["image_id"], a["category_id"]) for a in whole["annotations"] if a["id"] not in kept)
     categories = [c["id"] for c in whole["categories"]]
@@ -172,14 +172,14 @@ def _complete(whole: Record, kept: Collection[int]) -> dict[int, list[int]]:
     return {image: [c for c in categories if c in ids and not lost[image, c]] for image, ids in said.items()}
 
 
-def _without(image: Record, gone: Collection[int]) -> Record:
+def _without(image: _Record, gone: Collection[int]) -> _Record:
     """An image's record that does not name the categories ``gone``."""
     if image.get(LABELLED) is None:
         return image
     return {**image, LABELLED: [c for c in image[LABELLED] if c not in gone]}
 
 
-def _write(whole: Record, parts: Record, out: Path) -> Subset:
+def _write(whole: _Record, parts: _Record, out: Path) -> Subset:
     images, annotations = parts["images"], parts["annotations"]
     ids = {image["id"] for image in images}
     before = sum(a["image_id"] in ids for a in whole["annotations"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-KINDS = {
+SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev", "eval", "evaluation", "holdout"),
     "test": ("test", "testing"),
@@ -16,7 +16,7 @@ FURTHER = {  # not names of folders
     "val": ("vals", "validate", "validating", "minival", "heldout"),
     "test": ("tests", "minitest"),
 }
-_WORDS = {kind: re.compile(f"(?:{'|'.join(names + FURTHER[kind])}){ENDINGS}") for kind, names in KINDS.items()}
+_WORDS = {kind: re.compile(f"(?:{'|'.join(names + FURTHER[kind])}){ENDINGS}") for kind, names in SPLIT_NAMES.items()}
 
 
 def splits_in(text: str) -> set[str]:

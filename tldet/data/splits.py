@@ -19,7 +19,7 @@ from tldet.system.output import write_json
 from tldet.text import counted
 
 log = logging.getLogger(__name__)
-NAMED = 10  # classes in a message
+_NAMED = 10  # classes in a message
 
 
 def split_one(split: Split, out: Path, *, seed: int, share: float = 0.2) -> tuple[Split, Split]:
@@ -122,8 +122,8 @@ def _report_absent(split: Split, index: AnnotationIndex, shown: NDArray[np.bool_
     if not len(absent):
         return
     counts = shown.sum(0)
-    names = [f"{index.class_names[k]} ({counts[k]} image{'s' * int(counts[k] > 1)})" for k in absent[:NAMED].tolist()]
-    more = f", ... ({len(absent)} classes)" if len(absent) > NAMED else ""
+    names = [f"{index.class_names[k]} ({counts[k]} image{'s' * int(counts[k] > 1)})" for k in absent[:_NAMED].tolist()]
+    more = f", ... ({len(absent)} classes)" if len(absent) > _NAMED else ""
     text = "%s: classes without a validation image, which are not evaluated: %s%s"
     log.warning(text, split.annotations, ", ".join(names), more)
 

@@ -105,7 +105,7 @@ class CustomStep(Step):
         if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[1], Target):
             raise DataError(f"{self.name}: must return image, target, not {type(returned).__name__}")
         image, changed = returned
-        if problem := problem_with(image, changed, masks=sample.masks is not None):
+        if problem := sample_problem(image, changed, masks=sample.masks is not None):
             raise DataError(f"{self.name}: {problem} (image {sample.image_id})")
         kept = changed.labels is target.labels and len(changed) == len(sample.rows)
         return LabeledSample(
@@ -130,7 +130,7 @@ def _ignored(target: Target) -> NDArray[np.bool_]:
     return np.asarray(target.ignore, np.bool_)
 
 
-def problem_with(image: Any, target: Target, *, masks: bool) -> str | None:
+def sample_problem(image: Any, target: Target, *, masks: bool) -> str | None:
     """Return what is wrong with an image and its target; None if they are sound.
 
     Args:

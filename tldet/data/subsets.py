@@ -23,7 +23,7 @@ from tldet.text import counted
 
 log = logging.getLogger(__name__)
 STREAM = 11  # beside the seed: other draws of the same seed are others
-NAMED = 5  # classes in a message
+_NAMED = 5  # classes in a message
 
 
 def deal(index: AnnotationIndex, seed: int) -> NDArray[np.int64]:
@@ -101,7 +101,7 @@ def _refuse_empty(index: AnnotationIndex, shown: NDArray[np.bool_]) -> None:
 def _absent(index: AnnotationIndex, shown: NDArray[np.bool_]) -> str:
     """The classes that none of some images shows; nothing where there is none."""
     names = [repr(index.class_names[k]) for k in np.flatnonzero(shown.sum(0) == 0)]
-    return ", ".join(names[:NAMED]) + (f", ... ({len(names)} classes)" if len(names) > NAMED else "")
+    return ", ".join(names[:_NAMED]) + (f", ... ({len(names)} classes)" if len(names) > _NAMED else "")
 
 
 def _apart(rows: NDArray[np.int64], shown: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np.int64]:

@@ -40,7 +40,7 @@ POINTS: Mapping[str, tuple[str, ...]] = {  # each hook point with its arguments 
     "after_train": (),
     "after_run": (),
 }
-WORDS = ("before", "after", "on")  # with which names of hook points begin, here or in other toolkits
+_WORDS = ("before", "after", "on")  # with which names of hook points begin, here or in other toolkits
 NEAR_WORD, NEAR = 0.6, 0.8  # least similarity of a misspelled first word and name, 0 to 1
 log = logging.getLogger(__name__)
 
@@ -159,11 +159,11 @@ def _problem_with(method: str) -> str | None:
     if method in Hook.stages or (method.startswith("_") and method in vars(Hook)):
         return f"tldet's trainer has no such hook point; it has {', '.join(POINTS)}"
     word = re.split(r"_|(?=[A-Z])", method.strip("_"))[0].lower()
-    if method.startswith("__") or not difflib.get_close_matches(word, WORDS, n=1, cutoff=NEAR_WORD):
+    if method.startswith("__") or not difflib.get_close_matches(word, _WORDS, n=1, cutoff=NEAR_WORD):
         return None
     plain = {point.replace("_", ""): point for point in POINTS}
     near = difflib.get_close_matches(method.replace("_", "").lower(), list(plain), n=1, cutoff=NEAR)
-    if not near and word not in WORDS:
+    if not near and word not in _WORDS:
         return None
     hint = f"did you mean {plain[near[0]]}?" if near else f"hook points are {', '.join(POINTS)}"
     return f"is no hook point; {hint}"

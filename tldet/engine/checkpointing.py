@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # Config keys that decide the value of the best metric.
 COMPARED = (("data", "val"), ("evaluation", "type"), ("training", "best_metric"))
-STARTED = frozenset({"weights_source", "classes_from"})  # of a checkpoint's meta: what is known of the run's start
-MALFORMED = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)  # contents of a checkpoint
+_STARTED = frozenset({"weights_source", "classes_from"})  # of a checkpoint's meta: what is known of the run's start
+_MALFORMED = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)  # contents of a checkpoint
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
-NOTHING = -1.0  # COCO's value of a metric without ground truth
+_NOTHING = -1.0  # COCO's value of a metric without ground truth
 
 
 class CheckpointManager:
@@ -183,7 +183,7 @@ def unpack(run: Trainer, saved: Mapping[str, Any], path: Path) -> dict[str, Any]
         _load(run, saved, training, path)
         rng: dict[str, Any] = training["rng"]
         restore_rng(rng)  # again before the first step; here it would report malformed states
-    except MALFORMED as error:
+    except _MALFORMED as error:
         why = " ".join(str(error).split())[:300]
         raise TrainingError(f"{path} {_misfit(training)}: {why or type(error).__name__}") from None
     return rng
@@ -199,7 +199,7 @@ def _load(run: Trainer, saved: Mapping[str, Any], training: Mapping[str, Any], p
         run.ema.load_state_dict(saved["ema"] or saved["model"])
     total, run.state = run.state.total, TrainState.from_dict(training)
     _compare_anew(run, saved["config"])
-    for key in STARTED.intersection(saved["meta"]):
+    for key in _STARTED.intersection(saved["meta"]):
         run.meta[key] = saved["meta"][key]  # a resumed run started where its first part did
     if run.schedule.minutes is None:
         run.state.total = total  # a run may be made longer; a budget's number stays as it was fixed
@@ -249,4 +249,4 @@ def best_of(metrics: Mapping[str, float], settings: TrainSettings) -> float | No
     name = settings.best_metric
     if name not in metrics:
         raise ConfigError(f"training.best_metric {name!r} is none of {', '.join(metrics)}")
-    return None if metrics[name] == NOTHING else metrics[name]
+    return None if metrics[name] == _NOTHING else metrics[name]

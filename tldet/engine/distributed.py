@@ -21,9 +21,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tldet.errors import ConfigError, TldetError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 STEP_TIMEOUT = timedelta(minutes=10)  # for the slowest process of a step
-PATIENCE = timedelta(hours=6)  # the others wait for the main process, which evaluates
+_PATIENCE = timedelta(hours=6)  # the others wait for the main process, which evaluates
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class World:
         """Whether this process measures and writes."""
         return self.rank == 0
 
-    def first(self, call: Callable[[], T]) -> T:
+    def first(self, call: Callable[[], _T]) -> _T:
         """What ``call`` gives in the main process, in all of them; the others wait for it.
 
         Raises:
@@ -54,7 +54,7 @@ class World:
         """
         if self.size == 1:
             return call()
-        box: list[tuple[T | None, BaseException | None]] = [(None, None)]
+        box: list[tuple[_T | None, BaseException | None]] = [(None, None)]
         if self.main:
             try:
                 box = [(call(), None)]
@@ -66,13 +66,13 @@ class World:
             raise raised
         return value  # type: ignore[return-value]
 
-    def main_first(self, call: Callable[[], T]) -> T:
+    def main_first(self, call: Callable[[], _T]) -> _T:
         """What ``call`` gives in each process, in the main one before the others: it fetches and caches, they find.
 
         Raises:
             TldetError: of ``call``; where it fails in the main process, in all of them.
         """
-        found: list[T] = []
+        found: list[_T] = []
         self.first(lambda: found.append(call()))
         return found[0] if found else call()
 
@@ -111,7 +111,7 @@ _WORLD: ContextVar[World | None] = ContextVar("world", default=None)
 
 
 def current() -> World:
-    """Return this process's place; a process that has not :func:`joined` others is alone."""
+    """Return this process's place; a process that has not :func:`process_group` others is alone."""
     if (world := _WORLD.get()) is not None:
         return world
     if distributed.is_available() and distributed.is_initialized():
@@ -120,7 +120,7 @@ def current() -> World:
 
 
 @contextmanager
-def joined() -> Iterator[World]:
+def process_group() -> Iterator[World]:
     """Join the processes that ``torchrun`` started, for the length of the block; a process started alone stays alone.
 
     Raises:
@@ -143,7 +143,7 @@ def joined() -> Iterator[World]:
             raise ConfigError(f"more processes than GPUs: there are {there}; start {there} or fewer")
         torch.cuda.set_device(place)
     distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=STEP_TIMEOUT)
-    waiting = distributed.new_group(backend="gloo", timeout=PATIENCE)
+    waiting = distributed.new_group(backend="gloo", timeout=_PATIENCE)
     world = World(distributed.get_rank(), distributed.get_world_size(), waiting)
     token = _WORLD.set(world)
     try:

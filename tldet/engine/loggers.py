@@ -173,7 +173,7 @@ class WandbLogger(RunLogger):
         self._backend.close()
 
 
-KINDS: Mapping[str, type[RunLogger]] = {
+LOGGER_TYPES: Mapping[str, type[RunLogger]] = {
     "tensorboard": TensorBoardLogger,
     "mlflow": MlflowLogger,
     "wandb": WandbLogger,
@@ -182,7 +182,7 @@ KINDS: Mapping[str, type[RunLogger]] = {
 
 def make_loggers(names: Sequence[str], folder: Path) -> list[RunLogger]:
     """Create loggers by name; each name counts once."""
-    return [KINDS[name](folder) for name in dict.fromkeys(names)]
+    return [LOGGER_TYPES[name](folder) for name in dict.fromkeys(names)]
 
 
 class Loggers(Reporter):

@@ -23,15 +23,15 @@ from torch import nn
 from tldet.engine.state import deterministic
 from tldet.errors import ConfigError
 from tldet.models.cosine import CosineClassifier
-from tldet.models.ops.depthwise import Part
+from tldet.models.ops.depthwise import Gradient
 from tldet.models.ops.rewriting import depthwise_calls, faster_parts, has_depthwise, rewrite
 from tldet.system.cache import remembered
 
 log = logging.getLogger(__name__)
 Name = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-Rewrites = Mapping[str, Sequence[Part]]  # module name -> gradients to rewrite
-M = TypeVar("M", bound=nn.Module)
+Rewrites = Mapping[str, Sequence[Gradient]]  # module name -> gradients to rewrite
+_M = TypeVar("_M", bound=nn.Module)
 USER_SPECIFIED = "user-specified"  # reason of a precision
 _WORTH_IT = 0.9  # bf16 must take less than this share of fp32's time
 CPUINFO = Path("/proc/cpuinfo")
@@ -41,7 +41,7 @@ INDIVIDUAL = (
     "initial apicid",
 )  # fmt: skip
 AGREE, TURNS = 3, 9  # least and largest number of times that each precision is measured
-NEAR = 1.25  # AGREE times are enough if all differ from ``_WORTH_IT`` by this factor, in the same direction
+_NEAR = 1.25  # AGREE times are enough if all differ from ``_WORTH_IT`` by this factor, in the same direction
 COMPILE_WORTH_IT = 0.95  # a compiled step must take less than this share of the other's time
 COMPILE_FAULTS = (RuntimeError, OSError)  # no compiler, or a model it cannot take
 
@@ -79,12 +79,12 @@ class Precision:
         """Keeps small fp16 gradients from vanishing; does nothing with the other formats."""
         return torch.amp.GradScaler(self.device_type, enabled=self.name == "fp16")
 
-    def prepare(self, model: M) -> M:
+    def prepare(self, model: _M) -> _M:
         """Set the memory layout and the backward kernels of a model; its parameters stay the same objects."""
         rewrite(model, self.rewrites)
         return model.to(memory_format=torch.channels_last) if self.channels_last else model
 
-    def store_weights(self, model: M) -> M:
+    def store_weights(self, model: _M) -> _M:
         """Keep the weights of convolutions and matrix products in the number format they are multiplied in.
 
         Only for prediction under :meth:`autocast`, which would cast them anew in every pass: the results are the same.
@@ -235,7 +235,7 @@ def _measure(model: nn.Module, trial: Callable[[], Any], rewritten: Mapping[str,
             fp32, bf16 = (pass_seconds(one, one.prepare(model), trial) for one in formats)
             plain.append(fp32)
             ratios.append(bf16 / fp32)
-            clear = max(ratios) < _WORTH_IT / NEAR or min(ratios) > _WORTH_IT * NEAR
+            clear = max(ratios) < _WORTH_IT / _NEAR or min(ratios) > _WORTH_IT * _NEAR
             if clear and len(ratios) >= AGREE:
                 break
     rewrite(model, {})

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tldet.errors import ConfigError
-from tldet.system.device import fetch, sum_dtype
+from tldet.system.device import sum_dtype, to_device
 
 SEEDS = 2**63  # how many there are
 LOGGERS = ("tensorboard", "mlflow", "wandb")
@@ -38,7 +38,7 @@ class Window:
 
     def take(self) -> dict[str, float]:
         """The means, and start anew."""
-        totals = zip(self.sums, fetch(list(self.sums.values())), strict=True)
+        totals = zip(self.sums, to_device(list(self.sums.values())), strict=True)
         means = {name: float(total) / self.count for name, total in totals}
         self.count, self.sums = 0, {}
         return means
@@ -139,7 +139,7 @@ class TrainResult:
         return cls(state.step, state.best, state.best_step, state.metrics, state.seconds, reason, last, found)
 
 
-def mix(*numbers: int) -> int:
+def mix_seed(*numbers: int) -> int:
     """One number in 0..2**63 - 1 from several, without patterns: a seed for (seed, step, ...)."""
     digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

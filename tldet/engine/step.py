@@ -16,14 +16,14 @@ from torch.optim import Optimizer
 
 from tldet.engine.distributed import World
 from tldet.engine.precision import Precision
-from tldet.engine.state import mix
+from tldet.engine.state import mix_seed
 from tldet.errors import DataError, TrainingError
 from tldet.models.normalizers import RunningNormalizers
 from tldet.system.device import sum_dtype
 from tldet.system.out_of_memory import OutOfMemoryError, free, is_out_of_memory, place_of, shape_of, split
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class NotFiniteError(TrainingError):
@@ -190,7 +190,7 @@ class StepMemory:
         self._updating = False
         optimizer.register_step_pre_hook(self._note)
 
-    def __call__(self, step: Callable[[list[Any]], T], batches: Sequence[Any], parts: int) -> tuple[T, int]:
+    def __call__(self, step: Callable[[list[Any]], _T], batches: Sequence[Any], parts: int) -> tuple[_T, int]:
         """Take a step.
 
         Args:
@@ -272,7 +272,7 @@ class Feed:
         try:
             for _ in range(self._accumulate):
                 self._batches.append(next(self._stream))
-                self._batches[-1].seed = mix(self._seed, step)
+                self._batches[-1].seed = mix_seed(self._seed, step)
         except DataError as error:
             self._error = error
         except Exception as error:

@@ -27,7 +27,7 @@ from tldet.engine.precision import Precision
 from tldet.engine.progress import Reporter
 from tldet.engine.regularization import Ema
 from tldet.engine.schedule import Budget, ScheduleSettings, Stopwatch, factor, falls_due, rates, set_rates
-from tldet.engine.state import TrainResult, TrainSettings, TrainState, deterministic, mix, restore_rng, seed_all
+from tldet.engine.state import TrainResult, TrainSettings, TrainState, deterministic, mix_seed, restore_rng, seed_all
 from tldet.engine.step import Feed, NotFiniteError, StepMemory, Stepper, StepResult
 from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.system.out_of_memory import OutOfMemoryError
@@ -290,7 +290,7 @@ class Trainer:
         rank = [self.world.rank] if self.world.rank else []
 
         def step(parts: list[Any]) -> StepResult:
-            seed_all(mix(self.settings.seed, self.state.step, *rank))  # dropout must not depend on data loading
+            seed_all(mix_seed(self.settings.seed, self.state.step, *rank))  # dropout must not depend on data loading
             return self.stepper(parts, images, notes)
 
         try:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.coco import checks
-from tldet.coco.records import Source
+from tldet.coco.records import CocoSource
 from tldet.errors import DataError
-from tldet.evaluation.columns import Floats, GroundTruth, Results, Type, joined
-from tldet.evaluation.engines import Engine, Stream, score
+from tldet.evaluation.columns import Floats, GroundTruth, Results, Type, join_results
+from tldet.evaluation.engines import Engine, StreamingScorer, score_results
 from tldet.evaluation.loading import load_ground_truth, load_results
 from tldet.evaluation.report import CocoResult
 from tldet.structures import rle
@@ -22,12 +22,12 @@ from tldet.text import counted
 if TYPE_CHECKING:  # scoring files needs no torch
     from tldet.structures.detections import Detections
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 def evaluate_files(
-    gt: Source,
-    dt: Source,
+    gt: CocoSource,
+    dt: CocoSource,
     *,
     type: Type = "bbox",
     engine: Engine = "fast",
@@ -50,7 +50,7 @@ def evaluate_files(
     truth = load_ground_truth(gt, type)
     results = load_results(dt, truth)
     chosen = truth if image_ids is None else truth.on(image_ids)
-    return score(chosen, results.on(chosen, truth), engine, agnostic=agnostic)
+    return score_results(chosen, results.on(chosen, truth), engine, agnostic=agnostic)
 
 
 class CocoEvaluator:
@@ -72,7 +72,7 @@ class CocoEvaluator:
 
     def __init__(
         self,
-        ground_truth: GroundTruth | Source,
+        ground_truth: GroundTruth | CocoSource,
         *,
         category_ids: Sequence[int | None],
         type: Type = "bbox",
@@ -99,7 +99,7 @@ class CocoEvaluator:
         """Forget all detections."""
         self._found: dict[int, Results] = {}
         self._left_out = 0
-        self._stream = Stream(self.truth) if self.engine == "fast" else None
+        self._stream = StreamingScorer(self.truth) if self.engine == "fast" else None
 
     def update(self, image_id: int, detections: Detections) -> None:
         """Add what was found on one image (nothing counts too); the fast engine matches it at once.
@@ -132,16 +132,18 @@ class CocoEvaluator:
         """Score the images given to :meth:`update`."""
         if self._left_out:
             what = counted(self._left_out, "detection")
-            logger.info("%s left out: of classes that %s does not have", what, self.truth.name)
+            _logger.info("%s left out: of classes that %s does not have", what, self.truth.name)
         if self._stream:
             return self._stream.compute()
         truth = self.truth.on(self._found)
-        return score(truth, joined(self.truth.type, list(self._found.values())).on(truth, self.truth), self.engine)
+        return score_results(
+            truth, join_results(self.truth.type, list(self._found.values())).on(truth, self.truth), self.engine
+        )
 
     @property
     def results(self) -> list[dict[str, Any]]:
         """COCO results records with the dataset's own ids; scored from a file they give the same numbers."""
-        columns = joined(self.truth.type, list(self._found.values()))
+        columns = join_results(self.truth.type, list(self._found.values()))
         boxes, scores, masks = columns.boxes.tolist(), columns.scores.tolist(), columns.segmentations
         pairs = zip(columns.images.tolist(), columns.categories.tolist(), strict=True)
         records: list[dict[str, Any]] = []

@@ -136,7 +136,7 @@ class Results:
         return Results(images, categories, boxes, self.scores[rows], self.areas[rows], segmentations)
 
 
-def joined(type: Type, parts: Sequence[Results]) -> Results:
+def join_results(type: Type, parts: Sequence[Results]) -> Results:
     """The detections of all ``parts``, in their order."""
     empty = {name: np.zeros(0, np.int64) for name in ("images", "categories")}
     nothing = Results(**empty, boxes=np.zeros((0, 4)), scores=np.zeros(0), areas=np.zeros(0), segmentations=None)

@@ -16,7 +16,9 @@ Engine = Literal["fast", "pycocotools"]
 ENGINES: tuple[Engine, ...] = ("fast", "pycocotools")
 
 
-def score(truth: GroundTruth, results: Results, engine: Engine = "fast", *, agnostic: bool = False) -> CocoResult:
+def score_results(
+    truth: GroundTruth, results: Results, engine: Engine = "fast", *, agnostic: bool = False
+) -> CocoResult:
     """Score ``results``; both engines give the same numbers to the last bit.
 
     Args:
@@ -54,7 +56,7 @@ def _filled(result: CocoResult, precision: Floats, recall: Floats, class_names: 
     return result
 
 
-class Stream:
+class StreamingScorer:
     """The fast engine, matching image by image as detections come in: at the end it only accumulates.
 
     Args:
@@ -163,8 +165,8 @@ def matched(truth: GroundTruth, results: Results) -> list[dict[str, Any] | None]
     """What pycocotools matched on each image, all sizes of objects: class by class, each with every image in turn.
 
     Each holds ``dtScores``, ``dtMatches`` and ``dtIgnore`` (IoU, detection) and ``gtIgnore``; None where an image
-    has neither an object nor a detection of the class. As in :func:`score`, classes that are not annotated on an
-    image are left out there.
+    has neither an object nor a detection of the class. As in :func:`score_results`, classes that are not annotated on
+    an image are left out there.
     """
     truth, results = judged(truth, results)
     with redirect_stdout(io.StringIO()):

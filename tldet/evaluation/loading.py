@@ -16,7 +16,7 @@ from tldet.coco.objects import Objects, note
 from tldet.coco.outlines import drop_degenerate, parse_outline
 from tldet.coco.partial_labels import labeled_table
 from tldet.coco.reader import read_coco
-from tldet.coco.records import Category, Source, name_of, read_list
+from tldet.coco.records import Category, CocoSource, name_of, read_list
 from tldet.coco.results import Detection, MaskDetection
 from tldet.errors import DataError
 from tldet.evaluation.columns import Bools, GroundTruth, Results, Type
@@ -24,10 +24,10 @@ from tldet.evaluation.matching import match_categories, match_images
 from tldet.structures import rle
 from tldet.text import counted
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
-def load_ground_truth(source: Source, type: Type, *, quiet: bool = False) -> GroundTruth:
+def load_ground_truth(source: CocoSource, type: Type, *, quiet: bool = False) -> GroundTruth:
     """Read and check annotations, from a file or from a dict of the same layout.
 
     Args:
@@ -43,9 +43,9 @@ def load_ground_truth(source: Source, type: Type, *, quiet: bool = False) -> Gro
     name = name_of(source, "the ground truth")
     coco = read_coco(source, name, outlines=type == "segm")
     for line in () if quiet else coco.notes:
-        logger.warning("%s: %s", name, line)
+        _logger.warning("%s: %s", name, line)
     if count := int((~coco.objects.flagged).sum()):
-        logger.warning("%s: %s without iscrowd, which is taken as 0", name, counted(count, "annotation"))
+        _logger.warning("%s: %s without iscrowd, which is taken as 0", name, counted(count, "annotation"))
     images, categories = np.argsort([one.id for one in coco.images]), sorted(coco.categories, key=lambda one: one.id)
     ordered, objects = [coco.images[place] for place in images], coco.objects
     rank = np.empty_like(images)
@@ -79,7 +79,7 @@ def _labeled(truth: GroundTruth, stated: Sequence[Sequence[int] | None]) -> Bool
     table = labeled_table(stated, truth.category_rank(), lambda row: f"{truth.name}: image id {truth.image_ids[row]}")
     if table is not None:
         some, then = int((~table.all(1)).sum()), "detections and objects of the other classes are ignored there"
-        logger.info("%s: %d of %d images are annotated for some classes only; %s", truth.name, some, len(stated), then)
+        _logger.info("%s: %d of %d images are annotated for some classes only; %s", truth.name, some, len(stated), then)
     return table
 
 
@@ -108,7 +108,7 @@ def _with_masks(truth: GroundTruth, objects: Objects) -> GroundTruth:
         note(bare & ~truth.crowd, objects.ids, "object", f"of {len(bare):,} without a segmentation: ignored regions"),
     ):
         if line:
-            logger.warning("%s: %s", truth.name, line)
+            _logger.warning("%s: %s", truth.name, line)
     return replace(truth, segmentations=found, crowd=truth.crowd | bare)
 
 
@@ -123,11 +123,11 @@ def _with_areas(truth: GroundTruth) -> GroundTruth:
     if len(rows):
         instead = "box" if truth.segmentations is None else "mask"
         text = "%s: %s without an area, which is taken from the %s"
-        logger.warning(text, truth.name, counted(len(rows), "annotation"), instead)
+        _logger.warning(text, truth.name, counted(len(rows), "annotation"), instead)
     return replace(truth, areas=areas)
 
 
-def load_results(source: Source, truth: GroundTruth) -> Results:
+def load_results(source: CocoSource, truth: GroundTruth) -> Results:
     """Read and check COCO results, in the order of the file.
 
     As in pycocotools, the area of a detection is its box's, also when masks are scored; it is its mask's where records
@@ -167,7 +167,7 @@ def load_results(source: Source, truth: GroundTruth) -> Results:
     found = _measured(Results(images, categories, np.zeros((0, 4)), scores, scores, rles), raw_boxes, who, masked)
     if not boxless:
         for line in checks.require_coco_boxes(name, "boxes", found.boxes, np.array(truth.sizes).reshape(-1, 2)[images]):
-            logger.warning("%s: %s", name, line)
+            _logger.warning("%s: %s", name, line)
     return found
 
 

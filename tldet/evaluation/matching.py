@@ -15,7 +15,7 @@ from tldet.errors import DataError
 from tldet.evaluation.columns import GroundTruth, Ints
 from tldet.text import counted
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 Key = tuple[int | float, str | None]  # id and name in a record
 BY_ID = "or remove {key} from the records to match by {id}"
 
@@ -47,7 +47,7 @@ def match_images(name: str, records: Sequence[Detection], truth: GroundTruth, wh
         fitting = found[key]
         if len(fitting) != 1:
             raise DataError(f"{who(row)} {_misfit(key, known, truth)} {_fits(fitting, truth)}")
-    logger.warning(
+    _logger.warning(
         "%s: %s of other images in %s; all records are matched by file_name",
         name,
         counted(len(wrong), "image id"),
@@ -104,7 +104,7 @@ def match_categories(
         raise DataError(f"{name}: no category_name is a class of {truth.name} (file: {theirs}; dataset: {ours})")
     moved = [one for one in wrong if one[1] in rank_of]
     if moved:
-        logger.warning(
+        _logger.warning(
             "%s: category id %s is %r here but another class in %s; all records are matched by category_name",
             name,
             *moved[0],
@@ -127,4 +127,4 @@ def _left_out(name: str, count: int, classes: Sequence[str]) -> None:
     if count:
         named = checks.shortened(classes, 5)
         text = "%s: %s left out: the dataset does not have their classes (%s)"
-        logger.warning(text, name, counted(count, "detection"), named)
+        _logger.warning(text, name, counted(count, "detection"), named)

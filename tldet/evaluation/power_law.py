@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from tldet.errors import DataError
 from tldet.evaluation.statistics import Interval, percentile_interval
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 EXPONENTS = np.geomspace(0.05, 3.0, 120)  # c: from nearly logarithmic to nearly a step
-PARAMETERS = 3
+_PARAMETERS = 3
 FARTHEST = 4.0  # times the most images measured
-DRAWS = 500
+_DRAWS = 500
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PowerLaw:
     a: float
     b: float
     c: float
-    samples: Floats
+    samples: _Floats
     largest: int
     count: int
 
@@ -60,7 +60,7 @@ class PowerLaw:
         return percentile_interval(drawn, min(max(self.a - self.b * images**-self.c, 0.0), 1.0), self.count)
 
 
-def fit(images: Sequence[int], values: Sequence[float], *, seed: int = 0, draws: int = DRAWS) -> PowerLaw:
+def fit(images: Sequence[int], values: Sequence[float], *, seed: int = 0, draws: int = _DRAWS) -> PowerLaw:
     """Fit the curve to runs, with a bootstrap.
 
     A wild bootstrap (Wu 1986): each run's distance from the curve is multiplied by a normal number, because runs on few
@@ -80,19 +80,19 @@ def fit(images: Sequence[int], values: Sequence[float], *, seed: int = 0, draws:
     """
     sizes, found = np.array(images, np.float64), np.array(values, np.float64)
     different = len(set(images))
-    if different < PARAMETERS:
+    if different < _PARAMETERS:
         raise DataError(f"{different} numbers of images cannot carry a curve of 3 parameters: give 3 fractions")
-    if len(found) <= PARAMETERS:
+    if len(found) <= _PARAMETERS:
         raise DataError(f"{len(found)} runs fit a curve of 3 parameters always: give more fractions or seeds")
     a, b, c = _best(sizes, found[None])[0]
     curve = a - b * sizes**-c
-    random, free = np.random.default_rng(seed), len(found) - PARAMETERS
+    random, free = np.random.default_rng(seed), len(found) - _PARAMETERS
     apart = (found - curve) * math.sqrt(len(found) / free)
     times = random.normal(size=(draws, len(found))) / np.sqrt(random.chisquare(free, size=(draws, 1)) / free)
     return PowerLaw(a, b, c, _best(sizes, curve + times * apart), max(images), len(found))
 
 
-def _best(sizes: Floats, values: Floats) -> Floats:
+def _best(sizes: _Floats, values: _Floats) -> _Floats:
     """(B, 3) a, b, c of least squares for each row of (B, R) values: every c of a grid, a and b in closed form."""
     powers = sizes[None] ** -EXPONENTS[:, None]  # (C, R)
     centered = powers - powers.mean(1, keepdims=True)

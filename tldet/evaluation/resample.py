@@ -15,8 +15,8 @@ from tldet.evaluation.columns import Bools, Floats, GroundTruth, Ints, Results
 from tldet.evaluation.engines import matched
 
 VERSION = 2  # of cached results; version 1 counted detections of classes not annotated on an image as false
-DRAWS = 200
-AT_ONCE = 2_000_000  # numbers held at a time
+_DRAWS = 200
+_AT_ONCE = 2_000_000  # numbers held at a time
 RECALLS = np.linspace(0, 1, 101)  # COCO's
 
 
@@ -37,7 +37,7 @@ class Matches:
     objects: Ints
 
 
-def draws(images: int, count: int = DRAWS) -> Ints:
+def draws(images: int, count: int = _DRAWS) -> Ints:
     """(count, images) how often each image is drawn; the same for the same numbers."""
     return np.random.default_rng([images, count]).multinomial(images, np.full(images, 1 / images), size=count)
 
@@ -85,7 +85,7 @@ def _class_ap(matches: Matches, weights: Ints) -> Floats:
     objects = weights @ matches.objects
     ap = np.full(len(weights), -1.0)
     there = np.flatnonzero(objects)
-    for some in np.array_split(there, 1 + len(there) * matches.hits.size // AT_ONCE):
+    for some in np.array_split(there, 1 + len(there) * matches.hits.size // _AT_ONCE):
         weight = weights[some][:, None, matches.images]  # (b, 1, D)
         true = np.cumsum(weight * (matches.hits & matches.counted), 2)
         false = np.cumsum(weight * (~matches.hits & matches.counted), 2)

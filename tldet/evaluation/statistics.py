@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 LEVEL = 0.95
 EQUAL = 1e-9  # AP; smaller differences are rounding errors
 FEW = 10  # images with objects; drawing from fewer says nothing of other images
@@ -97,7 +97,7 @@ def t_within(bound: float, freedom: int) -> float:
     return 2 / math.pi * (angle + sine * total) if odd else sine * total
 
 
-def percentile_interval(samples: Floats, mean: float, count: int, level: float = LEVEL) -> Interval:
+def percentile_interval(samples: _Floats, mean: float, count: int, level: float = LEVEL) -> Interval:
     """The percentile interval of bootstrap samples (Efron and Tibshirani 1993, chapter 13).
 
     Args:
@@ -113,7 +113,7 @@ def percentile_interval(samples: Floats, mean: float, count: int, level: float =
     return Interval(mean, float(low), float(high), count)
 
 
-def both_ways(samples: Floats, random: np.random.Generator) -> Floats:
+def both_ways(samples: _Floats, random: np.random.Generator) -> _Floats:
     """(B,) means over seeds drawn with replacement too (Owen 2007, the pigeonhole bootstrap).
 
     Args:
@@ -167,7 +167,9 @@ class Difference:
         return f"{mean} ({over}): cannot tell; needs more {' and more '.join(reasons)}"
 
 
-def difference(values: Sequence[float], others: Sequence[float], samples: Floats, other_samples: Floats) -> Difference:
+def difference(
+    values: Sequence[float], others: Sequence[float], samples: _Floats, other_samples: _Floats
+) -> Difference:
     """Compare two variants, run by run of the same seed.
 
     Args:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tldet.data.image_size import DEFAULT_LIMITS, Limits
-from tldet.data.images import MAX_BYTES, Reduced, decode, from_pillow, read_reduced
+from tldet.data.images import MAX_BYTES, Reduced, decode_image, from_pillow, read_reduced
 from tldet.errors import DataError
 from tldet.structures.image import ImageArray
 
@@ -25,8 +25,8 @@ Channels = Literal["rgb", "bgr"]
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"  # kept unchanged; all others are percent-encoded
 TIMEOUT = 30  # seconds without an answer
-BLOCK = 1 << 20
-SLACK = 0.01  # by which interpolation may exceed the range 0..1 of float images
+_BLOCK = 1 << 20
+_SLACK = 0.01  # by which interpolation may exceed the range 0..1 of float images
 ONE = (str, bytes, bytearray, memoryview, os.PathLike, Reduced, Mapping)  # iterable, but not lists of images
 
 
@@ -65,18 +65,18 @@ def open_image(
     if isinstance(image, Reduced):
         return image
     if isinstance(image, str) and URL.match(image):
-        return decode(_download(image), image, bounds, limits)
+        return decode_image(_download(image), image, bounds, limits)
     if isinstance(image, (str, os.PathLike)):
         path = os.fsdecode(image)
         if not path:
             raise DataError(f"{name}: the path is empty")
         return read_reduced(path, bounds, limits)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return decode(bytes(image), name, bounds, limits)
+        return decode_image(bytes(image), name, bounds, limits)
     if hasattr(image, "read"):
         label = getattr(image, "name", None)
         label = label if isinstance(label, str) else name
-        return decode(_content(image, label), label, bounds, limits)
+        return decode_image(_content(image, label), label, bounds, limits)
     return Reduced(from_pillow(image, name) if _is_pillow(image) else from_array(image, channels, name))
 
 
@@ -89,7 +89,7 @@ def _content(file: Any, name: str) -> bytes:
     """Read a binary file object to its end."""
     blocks, size = [], 0
     try:
-        while block := file.read(BLOCK):
+        while block := file.read(_BLOCK):
             if not isinstance(block, (bytes, bytearray, memoryview)):
                 raise NotAnImage(f"{name}: reading gives {type(block).__name__}, not bytes; open it in binary mode")
             blocks.append(bytes(block))
@@ -183,6 +183,6 @@ def _to_uint8(array: NDArray[Any], name: str) -> ImageArray:
     if array.dtype.kind != "f":
         raise NotAnImage(f"{name}: values are {array.dtype}; give uint8, uint16, bool, or float in 0..1")
     low, high = float(array.min()), float(array.max())
-    if not -SLACK <= low <= high <= 1 + SLACK:  # also for NaN
+    if not -_SLACK <= low <= high <= 1 + _SLACK:  # also for NaN
         raise DataError(f"{name}: float values from {low:.4g} to {high:.4g}; give float in 0..1, or uint8 in 0..255")
     return np.asarray((array.clip(0, 1) * 255).round(), np.uint8)

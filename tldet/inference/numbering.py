@@ -10,7 +10,7 @@ from tldet.coco import checks
 from tldet.coco.names import FileNames
 from tldet.coco.reader import read_coco
 from tldet.errors import DataError
-from tldet.inference.sources import Source
+from tldet.inference.sources import InputSource
 from tldet.structures.detections import Detections
 
 
@@ -25,7 +25,7 @@ class Numbering:
         DataError: the JSON cannot be read, an input matches none or several of its images, or two inputs the same one.
     """
 
-    def __init__(self, path: Path, sources: Sequence[Source]) -> None:
+    def __init__(self, path: Path, sources: Sequence[InputSource]) -> None:
         self.path, self.coco, self.left_out = path, read_coco(path), 0
         names = FileNames([image.file_name for image in self.coco.images])
         self._rank_of: dict[str, int] = {}

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from tldet.errors import DataError
-from tldet.inference.sources import Names, Source
+from tldet.inference.sources import InputSource, Names
 from tldet.structures.detections import Detections
 from tldet.structures.image import ImageArray
 from tldet.system.inputs import is_file, is_folder, real_path
@@ -22,7 +22,7 @@ from tldet.system.output import check_output, make_folder, write_bytes, write_te
 
 FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')  # in file names of some system
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # file names with a meaning on Windows
-LONGEST = 50  # characters of a folder name; up to 4 bytes each, of 255
+_LONGEST = 50  # characters of a folder name; up to 4 bytes each, of 255
 NAME_BYTES = 240  # of a file name, of which file systems allow 255; a number may be appended
 
 
@@ -51,7 +51,7 @@ class OutputPaths:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: path for name, path in values.items() if path is not None}
 
-    def check(self, sources: Sequence[Source], read: Sequence[Path], *, overwrite: bool) -> None:
+    def check(self, sources: Sequence[InputSource], read: Sequence[Path], *, overwrite: bool) -> None:
         """Check before the run that no output replaces an input or, without ``overwrite``, an earlier output.
 
         Args:
@@ -201,7 +201,7 @@ def _with_ending(name: Path, ending: str) -> Path:
 
 def folder_name(name: str) -> str:
     """Return a class name as a folder name that is valid on all systems."""
-    valid = FORBIDDEN.sub("_", name)[:LONGEST].strip(" ").rstrip(". ")
+    valid = FORBIDDEN.sub("_", name)[:_LONGEST].strip(" ").rstrip(". ")
     if not valid or set(valid) <= {"."}:
         return "_"
     return f"_{valid}" if RESERVED.fullmatch(valid) else valid

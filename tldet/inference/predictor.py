@@ -27,7 +27,7 @@ from tldet.transfer.restore import restore
 
 log = logging.getLogger(__name__)
 WAITING = 4  # number of batches of images held back until images of the same size fill a batch
-TRIAL = 480  # pixels; largest long side of the images with which the precision is chosen
+_TRIAL = 480  # pixels; largest long side of the images with which the precision is chosen
 OnError = Literal["raise", "skip"]
 
 
@@ -210,7 +210,7 @@ def load(
     where = pick_device(device)
     model.to(where)
     meta = state["meta"]
-    chosen = choose_for(model, where, precision, **meta["input"])
+    chosen = choose_precision(model, where, precision, **meta["input"])
     return Predictor(
         model,
         meta["category_ids"],
@@ -221,7 +221,7 @@ def load(
     )
 
 
-def choose_for(model: Detector, device: torch.device, requested: str, short: int, long: int) -> Precision:
+def choose_precision(model: Detector, device: torch.device, requested: str, short: int, long: int) -> Precision:
     """The number format to predict in, measured where the processor has two to choose from.
 
     Args:
@@ -231,7 +231,7 @@ def choose_for(model: Detector, device: torch.device, requested: str, short: int
         short: short side of the images; the ones of the measurement have at most 480 pixels on
         long: their long side.
     """
-    height, width = fitted_size((short, long), min(short, TRIAL), min(long, TRIAL))
+    height, width = fitted_size((short, long), min(short, _TRIAL), min(long, _TRIAL))
     samples = [Sample(torch.full((3, height, width), 128, dtype=torch.uint8), _nothing(), (height, width))]
     batch = collate(samples).to(device)
 

@@ -19,7 +19,7 @@ from tldet.text import counted
 log = logging.getLogger(__name__)
 
 
-class Results:
+class ResultsWriter:
     """Detections of a run.
 
     Args:

@@ -17,8 +17,8 @@ from tldet.inference import SCORE
 from tldet.inference.numbering import Numbering
 from tldet.inference.outputs import OutputPaths, write_image
 from tldet.inference.predictor import Predictor, load
-from tldet.inference.results import Results
-from tldet.inference.sources import Source, find_sources, read_ahead
+from tldet.inference.results import ResultsWriter
+from tldet.inference.sources import InputSource, find_sources, read_ahead
 from tldet.inference.summary import Summary
 from tldet.inference.threads import grouped
 from tldet.inference.video import STANDARD, Frame, Video, camera
@@ -134,10 +134,10 @@ class _Run:
         self.predictor, self.paths, self.score, self.console = predictor, paths, score, console
         self.summary, self.stopped = Summary(), True
         names = predictor.category_ids, predictor.class_names
-        self.results = Results(paths, *names, numbering, self.summary)
+        self.results = ResultsWriter(paths, *names, numbering, self.summary)
         self.interrupts = Interrupts(lambda: log.warning(STOPPING))
 
-    def all(self, sources: Sequence[Source]) -> None:
+    def all(self, sources: Sequence[InputSource]) -> None:
         """Predict on all inputs and write the results, also after a signal or an error."""
         start = time.perf_counter()
         with self.interrupts:
@@ -173,7 +173,7 @@ class _Run:
         shown = console is not None and (console.is_terminal or console.is_jupyter)
         return Progress(console=console, disable=not shown, transient=True)
 
-    def take(self, source: Source, image: Reduced | DataError | None, progress: Progress) -> None:
+    def take(self, source: InputSource, image: Reduced | DataError | None, progress: Progress) -> None:
         """Predict on one input, an image already read.
 
         Raises:
@@ -196,11 +196,11 @@ class _Run:
             shots = camera(int(str(source.path)))
             self._demo_video(source, shots, STANDARD, 1)  # batches of 1: a live image must not wait for the next one
 
-    def _unreadable(self, source: Source, error: DataError) -> None:
+    def _unreadable(self, source: InputSource, error: DataError) -> None:
         self.summary.failed[str(source.path)] = str(error)
         log.warning("%s", error)
 
-    def _image(self, source: Source, image: Reduced) -> None:
+    def _image(self, source: InputSource, image: Reduced) -> None:
         reduced = image.factor > 1 and (self.paths.out or self.paths.crops)
         try:
             pixels = read_image(source.path, self.predictor.limits) if reduced else image.image
@@ -214,7 +214,7 @@ class _Run:
         if self.paths.out:
             write_image(self.paths.out / source.name, draw(pixels, found))
 
-    def _check(self, source: Source, video: Video) -> None:
+    def _check(self, source: InputSource, video: Video) -> None:
         """Report damage of a video that could still be read, unless the run was stopped."""
         if video.damaged:
             self.summary.damaged[str(source.path)] = video.damaged
@@ -222,7 +222,7 @@ class _Run:
             self.summary.incomplete[str(source.path)] = problems
             log.warning("%s: %s", source.path, problems)
 
-    def _demo_video(self, source: Source, frames: Iterable[Frame], rate: Fraction, together: int) -> None:
+    def _demo_video(self, source: InputSource, frames: Iterable[Frame], rate: Fraction, together: int) -> None:
         numbers = count()
         with drawn_video(self.paths.out and self.paths.out / source.name, rate) as draw_on:
             for some in grouped(self._readable(source, frames), together):
@@ -237,7 +237,7 @@ class _Run:
                 if self.interrupts.requested:
                     break
 
-    def _readable(self, source: Source, frames: Iterable[Frame]) -> Iterator[Frame]:
+    def _readable(self, source: InputSource, frames: Iterable[Frame]) -> Iterator[Frame]:
         """Yield the frames up to the first one that cannot be read."""
         try:
             yield from frames

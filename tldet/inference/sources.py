@@ -22,12 +22,12 @@ from tldet.system.inputs import exists, is_file, is_folder, require_file
 log = logging.getLogger(__name__)
 DRAWABLE = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
-DIGITS = 4  # largest length of a camera number
+_DIGITS = 4  # largest length of a camera number
 PICTURES_AHEAD = 2  # each may take 100 MB
 
 
 @dataclass(frozen=True)
-class Source:
+class InputSource:
     """One input.
 
     Attributes:
@@ -41,14 +41,14 @@ class Source:
     name: Path
 
 
-class Found(NamedTuple):
+class _Found(NamedTuple):
     """Inputs, and the number of skipped files and folders inside them by reason."""
 
-    sources: list[Source]
+    sources: list[InputSource]
     skipped: dict[str, int]
 
 
-def find_sources(inputs: Sequence[str]) -> Found:
+def find_sources(inputs: Sequence[str]) -> _Found:
     """Find the images, videos and cameras of the command-line arguments, in order.
 
     Folders are searched with their subfolders. Links to folders are followed; each folder is searched once. Files are
@@ -57,14 +57,14 @@ def find_sources(inputs: Sequence[str]) -> Found:
     Raises:
         DataError: an argument names nothing.
     """
-    found: list[Source] = []
+    found: list[InputSource] = []
     skipped: Counter[str] = Counter()
     for given in inputs:
         if not given:
             raise DataError("an input is an empty string; give images, folders, globs, videos or a camera number")
         path = Path(given)
-        if given.isascii() and given.isdigit() and len(given) <= DIGITS and not exists(path):
-            found.append(Source("camera", path, Path(f"camera_{given}")))
+        if given.isascii() and given.isdigit() and len(given) <= _DIGITS and not exists(path):
+            found.append(InputSource("camera", path, Path(f"camera_{given}")))
         elif is_folder(path):
             found += _inside(path, skipped)
         elif exists(path):
@@ -72,10 +72,10 @@ def find_sources(inputs: Sequence[str]) -> Found:
             found.append(_named_file(path))
         else:
             found += _matching(given, skipped)
-    return Found(_distinct(found), dict(skipped.most_common()))
+    return _Found(_distinct(found), dict(skipped.most_common()))
 
 
-def _matching(pattern: str, skipped: Counter[str]) -> list[Source]:
+def _matching(pattern: str, skipped: Counter[str]) -> list[InputSource]:
     """Find the files that match a glob; pipes and devices are counted in ``skipped``."""
     if URL.match(pattern):
         raise DataError(f"{pattern}: is a URL; download the file, or use Predictor.predict in Python")
@@ -88,19 +88,19 @@ def _matching(pattern: str, skipped: Counter[str]) -> list[Source]:
     return [_named_file(path) for path in files]
 
 
-def _named_file(path: Path) -> Source:
+def _named_file(path: Path) -> InputSource:
     """Create the source of a file named by the user; an unknown file is taken as an image and fails on reading."""
-    return Source(kind_of(path) or "image", path, Path(path.name))
+    return InputSource(input_kind(path) or "image", path, Path(path.name))
 
 
-def _inside(folder: Path, skipped: Counter[str]) -> list[Source]:
+def _inside(folder: Path, skipped: Counter[str]) -> list[InputSource]:
     """Find the images and videos of a folder; other files are counted in ``skipped`` and logged."""
-    found: list[Source] = []
+    found: list[InputSource] = []
     passed: Counter[str] = Counter()
     for path in _files(folder, passed):
         kind, reason = ("", "hidden") if path.name.startswith(".") else _kind_or_reason(path)
         if kind:
-            found.append(Source(kind, path, path.relative_to(folder)))
+            found.append(InputSource(kind, path, path.relative_to(folder)))
         else:
             passed[reason] += 1
     listed = ", ".join(f"{number} {reason}" for reason, number in passed.most_common())
@@ -145,13 +145,13 @@ def _kind_or_reason(path: Path) -> tuple[str, str]:
     if not is_file(path):
         broken = "broken link" if os.path.islink(path) else "file that cannot be read"  # noqa: PTH114  (never raises)
         return "", "special file" if exists(path) else broken
-    kind = kind_of(path)
+    kind = input_kind(path)
     if kind == "image" and not heif_readable() and is_heif(_start(path)):
         return "", f"{path.suffix.lower()} (install pillow-heif to read it)"
     return kind or "", path.suffix.lower() or "without extension"
 
 
-def kind_of(path: Path) -> str | None:
+def input_kind(path: Path) -> str | None:
     """Return "image" or "video" by content, or by extension if the content is inconclusive; else None."""
     extension = path.suffix.lower()
     by_name = "image" if extension in EXTENSIONS else "video" if extension in VIDEOS else None
@@ -191,10 +191,10 @@ def _is_video(path: Path) -> bool:
     return True
 
 
-def _distinct(sources: list[Source]) -> list[Source]:
+def _distinct(sources: list[InputSource]) -> list[InputSource]:
     """Give inputs of the same name from different folders different output names."""
     names = Names()
-    return [Source(source.kind, source.path, names.claim(_drawn(source))) for source in sources]
+    return [InputSource(source.kind, source.path, names.claim(_drawn(source))) for source in sources]
 
 
 class Names:
@@ -214,7 +214,7 @@ class Names:
         return free
 
 
-def _drawn(source: Source) -> Path:
+def _drawn(source: InputSource) -> Path:
     """Return the output path: images keep their format if it can be written, videos become MP4."""
     if source.kind != "image":
         return source.name.with_suffix(".mp4")
@@ -222,14 +222,14 @@ def _drawn(source: Source) -> Path:
 
 
 def read_ahead(
-    sources: Sequence[Source], read: Callable[[Path], Reduced]
-) -> Iterator[tuple[Source, Reduced | DataError | None]]:
+    sources: Sequence[InputSource], read: Callable[[Path], Reduced]
+) -> Iterator[tuple[InputSource, Reduced | DataError | None]]:
     """Yield each source with its image, read by a thread while the detector works on the previous one.
 
     An image that cannot be read is yielded as its error, a video or camera as None.
     """
 
-    def one(source: Source) -> tuple[Source, Reduced | DataError | None]:
+    def one(source: InputSource) -> tuple[InputSource, Reduced | DataError | None]:
         if source.kind != "image":
             return source, None
         try:

@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 AHEAD = 8  # video frames decoded ahead of the detector; also frames waiting to be drawn
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
+def ahead(items: Iterable[_T], depth: int) -> Iterator[_T]:
     """Yield the items while a thread fetches the next ones; its errors are raised here."""
     ready: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
     stopped = threading.Event()
@@ -49,14 +49,14 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
         stopped.set()
 
 
-def grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def grouped(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
     """Yield lists of ``size`` items; the last may be shorter."""
     left = iter(items)
     while some := list(islice(left, size)):
         yield some
 
 
-class Behind(Generic[T]):
+class Behind(Generic[_T]):
     """A thread that calls a function with one item after the other; its errors are raised in the caller.
 
     Args:
@@ -64,20 +64,20 @@ class Behind(Generic[T]):
         depth: number of waiting items at which :meth:`put` blocks.
     """
 
-    def __init__(self, work: Callable[[T], object], depth: int) -> None:
+    def __init__(self, work: Callable[[_T], object], depth: int) -> None:
         self._work = work
-        self._waiting: queue.Queue[T | None] = queue.Queue(depth)
+        self._waiting: queue.Queue[_T | None] = queue.Queue(depth)
         self._error: BaseException | None = None
         self._dropping = False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def put(self, item: T) -> None:
+    def put(self, item: _T) -> None:
         """Queue an item; raise the error of an earlier one."""
         self._raise()
         self._waiting.put(item)
 
-    def __enter__(self) -> Behind[T]:
+    def __enter__(self) -> Behind[_T]:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import chain
 from typing import TypeVar
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 Span = tuple[Fraction | None, Fraction | None]  # start and duration in seconds, None if not stated
 
 CLOCK = Fraction(90000)  # time base of written videos, ticks per second
@@ -15,8 +15,8 @@ NEAR, FORWARD = Fraction(1), Fraction(3600)  # seconds; larger steps backward or
 
 
 def spans(
-    frames: Iterable[tuple[T, Span]], period: Fraction, end: Callable[[], Fraction | None] = lambda: None
-) -> Iterator[tuple[T, Fraction, Fraction]]:
+    frames: Iterable[tuple[_T, Span]], period: Fraction, end: Callable[[], Fraction | None] = lambda: None
+) -> Iterator[tuple[_T, Fraction, Fraction]]:
     """Assign a start and a duration in seconds to frames in presentation order.
 
     The first frame starts at 0. A frame without a time follows the previous one after ``period``. A repeated time, or
@@ -29,8 +29,8 @@ def spans(
         end: returns the end of the last frame according to the file; called when that frame is reached.
     """
     clock = _Clock(period)
-    held: tuple[T, Fraction] | None = None
-    waiting: tuple[T, Span] | None = None
+    held: tuple[_T, Fraction] | None = None
+    waiting: tuple[_T, Span] | None = None
     for coming in chain(frames, (None,)):
         if waiting is not None:
             frame, (stated, duration) = waiting

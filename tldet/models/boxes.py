@@ -13,7 +13,7 @@ from torch import Tensor
 from tldet.system.device import constant, send
 
 MAX_LOG_SCALE = math.log(1000.0 / 16)  # keeps exp() finite; the constant of Detectron and torchvision
-SHARES = 4_000_000  # (box, region) pairs looked at at once: 32 MB a corner
+PAIRS_AT_ONCE = 4_000_000  # (box, region) pairs looked at at once: 32 MB a corner
 GRIDS_KEPT = 16  # multi-scale training meets a few dozen grids; more would only hold memory
 
 
@@ -33,7 +33,7 @@ def product(sides: Tensor) -> Tensor:
     return sides[..., 0] * sides[..., 1]
 
 
-def encode(boxes: Tensor, references: Tensor, weights: Sequence[float] | None = None) -> Tensor:
+def encode_boxes(boxes: Tensor, references: Tensor, weights: Sequence[float] | None = None) -> Tensor:
     """Deltas that carry ``references`` to ``boxes`` (Girshick et al. 2014, appendix C).
 
     Args:
@@ -50,8 +50,8 @@ def encode(boxes: Tensor, references: Tensor, weights: Sequence[float] | None = 
     return deltas if weights is None else deltas * constant(weights, deltas)
 
 
-def decode(deltas: Tensor, references: Tensor, weights: Sequence[float] | None = None) -> Tensor:
-    """The inverse of :func:`encode`; (..., 4) deltas and references give (..., 4) xyxy boxes in float32."""
+def decode_boxes(deltas: Tensor, references: Tensor, weights: Sequence[float] | None = None) -> Tensor:
+    """The inverse of :func:`encode_boxes`; (..., 4) deltas and references give (..., 4) xyxy boxes in float32."""
     deltas = deltas.float() if weights is None else deltas.float() / constant(weights, deltas)
     origin, unit = center_form(references)
     center = deltas[..., :2] * unit + origin
@@ -107,7 +107,7 @@ def inside_fraction(boxes: Tensor, regions: Tensor) -> Tensor:
     if len(regions) == 0:
         return boxes.new_zeros(len(boxes))
     parts = []
-    for some in torch.split(boxes, max(1, SHARES // len(regions))):
+    for some in torch.split(boxes, max(1, PAIRS_AT_ONCE // len(regions))):
         low = torch.maximum(some[:, None, :2], regions[None, :, :2])
         high = torch.minimum(some[:, None, 2:], regions[None, :, 2:])
         shared = product((high - low).clamp(min=0))

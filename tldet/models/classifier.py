@@ -16,7 +16,7 @@ from tldet.errors import ConfigError
 from tldet.models.backbones import build_backbone
 from tldet.models.backbones.base import rest_frozen
 from tldet.models.detector import Preprocess, normalized
-from tldet.models.mixing import mix
+from tldet.models.mixing import mix_images
 from tldet.structures.batch import LabeledBatch
 
 
@@ -87,7 +87,7 @@ class Classifier(nn.Module):
         x, targets = normalized(batch.images, self.preprocess), self._targets(batch.labels)
         if batch.seed is not None:
             seed = (batch.seed, crc32("/".join(batch.image_ids).encode()))  # micro-batches of a step share its seed
-            x, targets = mix(x, targets, seed, mixup=self.settings.mixup, cutmix=self.settings.cutmix)
+            x, targets = mix_images(x, targets, seed, mixup=self.settings.mixup, cutmix=self.settings.cutmix)
         return {"loss_cls": F.cross_entropy(self.logits(x), targets)}
 
     def _targets(self, labels: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from tldet.models.meta_tensors import without_storage
 from tldet.registry import HEADS
 from tldet.structures.image import Size
 
-SMALL = 128  # side of the image on which the second stage's cost for one region is measured
+_SMALL = 128  # side of the image on which the second stage's cost for one region is measured
 
 
 def multiply_adds(call: Callable[[], Any]) -> int:
@@ -60,11 +60,11 @@ def detector_cost(model: Mapping[str, Any], size: Size) -> tuple[int, int]:
 def second_stage(section: Mapping[str, Any], neck: Any) -> int:
     """Multiply-adds of all regions together, from those of the few on a small image; masks are left out."""
     head = build(HEADS, section, in_channels=neck.channels, strides=neck.strides).eval()
-    features = [torch.zeros(1, neck.channels, *[max(SMALL // stride, 1)] * 2) for stride in neck.strides]
+    features = [torch.zeros(1, neck.channels, *[max(_SMALL // stride, 1)] * 2) for stride in neck.strides]
     with torch.no_grad():
         raw = head(features)
-        regions = head.rpn.propose(raw.rpn, [(SMALL, SMALL)], training=False)[0]
-    one = multiply_adds(lambda: head.decode(raw, [(SMALL, SMALL)])) // len(regions)
+        regions = head.rpn.propose(raw.rpn, [(_SMALL, _SMALL)], training=False)[0]
+    one = multiply_adds(lambda: head.decode(raw, [(_SMALL, _SMALL)])) // len(regions)
     return one * int(head.rpn.settings.post_nms[1])
 
 

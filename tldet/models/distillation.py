@@ -31,7 +31,7 @@ from tldet.system.device import send
 
 SAME_CLASS = 0.5  # IoU with an object of its own class from which a detection is that object
 ANY_CLASS = 0.7  # with an object of another class: the label is right and the detection wrong
-EPS = 1e-6
+_EPS = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +198,7 @@ def feature_distance(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor
         theirs: likewise.
     """
     gaps = [
-        (mine.float() - other.float()).square().sum((1, 2, 3)) / (other.float().square().sum((1, 2, 3)) + EPS)
+        (mine.float() - other.float()).square().sum((1, 2, 3)) / (other.float().square().sum((1, 2, 3)) + _EPS)
         for mine, other in zip(ours, theirs, strict=True)
     ]
     return torch.stack(gaps).mean()

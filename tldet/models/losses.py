@@ -16,7 +16,7 @@ from tldet.models.assigners.matching import Learners
 from tldet.models.boxes import area, product
 from tldet.models.ops.focal import background_sums
 
-EPS = 1e-7  # keeps the division finite where a box has no area; torchvision's constant
+_EPS = 1e-7  # keeps the division finite where a box has no area; torchvision's constant
 
 
 def overlap(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,7 +30,7 @@ def overlap(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
 def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """(N,) intersection over union of the boxes of two lists (N, 4), row by row."""
     shared, union = overlap(boxes, others)
-    return shared / (union + EPS)
+    return shared / (union + _EPS)
 
 
 def giou_loss(boxes: Tensor, others: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def giou_loss(boxes: Tensor, others: Tensor) -> Tensor:
     low = torch.minimum(boxes[:, :2], others[:, :2])
     high = torch.maximum(boxes[:, 2:], others[:, 2:])
     hull = product(high - low)
-    return 1 - shared / (union + EPS) + (hull - union) / (hull + EPS)
+    return 1 - shared / (union + _EPS) + (hull - union) / (hull + _EPS)
 
 
 def focal_loss_sums(logits: Tensor, learn: Learners, *, alpha: float, gamma: float) -> Tensor:

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from tldet.integrity import problem_of
 
-M = TypeVar("M", bound=nn.Module)
+_M = TypeVar("_M", bound=nn.Module)
 
 
 class _NoStorage(TorchFunctionMode):
@@ -39,14 +39,14 @@ class _NoStorage(TorchFunctionMode):
         return func(*args, **given)
 
 
-def without_storage(build: Callable[[], M]) -> M:
+def without_storage(build: Callable[[], _M]) -> _M:
     """The module that ``build`` makes, on the meta device: weights take no memory and no random numbers."""
     with _NoStorage():
         module = build()
     return module.to("meta")
 
 
-def blank(build: Callable[[], M]) -> M:
+def blank(build: Callable[[], _M]) -> _M:
     """The module that ``build`` makes with weights of nothing but zeros, which take no memory until they are used.
 
     It runs on the CPU. A module :func:`without_storage` would need torch's compiler, whose import takes seconds and
@@ -59,7 +59,7 @@ def blank(build: Callable[[], M]) -> M:
     return module
 
 
-def filled(build: Callable[[], M], state: Mapping[str, Tensor]) -> M:
+def filled(build: Callable[[], _M], state: Mapping[str, Tensor]) -> _M:
     """The module that ``build`` makes with the weights of ``state``; weights of its own are not drawn first.
 
     The module holds the tensors of ``state`` themselves where their number format fits.

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 
-def mix(
+def mix_images(
     images: Tensor, targets: Tensor, seed: int | Sequence[int], *, mixup: float, cutmix: float
 ) -> tuple[Tensor, Tensor]:
     """Blend every image with another of its batch: by mixup or by CutMix, which are equally likely.

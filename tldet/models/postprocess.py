@@ -18,7 +18,7 @@ from tldet.structures.image import Size
 from tldet.system.device import true_rows
 
 Scoring = Literal["product", "root"]
-AT_ONCE = 25_000  # boxes compared in one NMS on an accelerator (torchvision's limit): 80 MB
+_AT_ONCE = 25_000  # boxes compared in one NMS on an accelerator (torchvision's limit): 80 MB
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Te
         groups: (N,) int64; only boxes of the same group are compared.
         iou: IoU above which the box with the lower score is dropped.
     """
-    if boxes.device.type == "cpu" or not 0 < len(boxes) <= AT_ONCE:
+    if boxes.device.type == "cpu" or not 0 < len(boxes) <= _AT_ONCE:
         return cast(Tensor, torchvision.ops.batched_nms(boxes, scores, groups, iou))
     apart = groups.to(boxes) * (boxes.max() + 1)
     return cast(Tensor, torchvision.ops.nms(boxes + apart[:, None], scores, iou))

@@ -15,7 +15,7 @@ from tldet.models.zoo import Found, find_backbone
 PER_LEVEL = ("sizes",)  # keys of a head that hold one entry a level
 BETWEEN_LEVELS = ("borders",)  # keys that hold one entry between every two levels
 COUNTS = ("levels",)  # keys that count levels, finest first
-TRIAL = (64, 96)  # height and width of the image on which shapes are tried
+_TRIAL = (64, 96)  # height and width of the image on which shapes are tried
 
 
 def replace_backbone(model: dict[str, Any], name: str, *, scratch: bool = False) -> tuple[dict[str, Any], list[str]]:
@@ -87,14 +87,14 @@ def _try(model: dict[str, Any], name: str) -> None:
     """Every map must have the channels and the size that the backbone declares; tried without weights."""
     try:
         detector: Any = without_storage(lambda: build_detector(model)).eval()
-        levels = detector.backbone(torch.zeros(1, 3, *TRIAL, device="meta"))
+        levels = detector.backbone(torch.zeros(1, 3, *_TRIAL, device="meta"))
     except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
         why = " ".join(str(error).split())[:120]
         raise ConfigError(f"backbone {name!r} cannot take images of any size: {why}") from None
-    declared = [(c, -(-TRIAL[0] // s), -(-TRIAL[1] // s)) for c, s in zip(*_outline(detector), strict=True)]
+    declared = [(c, -(-_TRIAL[0] // s), -(-_TRIAL[1] // s)) for c, s in zip(*_outline(detector), strict=True)]
     given = [tuple(level.shape[1:]) for level in levels]
     if given != declared:
-        raise ConfigError(f"backbone {name!r}: gives maps of {given}, not {declared}, on an image of {TRIAL}")
+        raise ConfigError(f"backbone {name!r}: gives maps of {given}, not {declared}, on an image of {_TRIAL}")
 
 
 def _outline(detector: Detector) -> tuple[tuple[int, ...], tuple[int, ...]]:

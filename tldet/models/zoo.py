@@ -14,7 +14,7 @@ import torchvision
 from tldet.config.check import parameters
 from tldet.errors import ConfigError
 from tldet.models.backbones import build_backbone
-from tldet.models.backbones.timm_nets import outline
+from tldet.models.backbones.timm_nets import network_outline
 from tldet.models.backbones.torchvision_nets import torchvision_names, trace
 from tldet.models.detector import Preprocess
 from tldet.models.meta_tensors import without_storage
@@ -157,7 +157,7 @@ def _of_torchvision(arch: str, tag: str) -> Found:
 
 
 def _of_timm(name: str, source: str | None = None) -> Found:
-    known, trained = outline(name), timm.get_pretrained_cfg(name)
+    known, trained = network_outline(name), timm.get_pretrained_cfg(name)
     if trained.hf_hub_id or trained.url or trained.file:
         source = source or f"timm:{trained.architecture}.{trained.tag}".removesuffix(".")
     section = _section("ViTBackbone" if known.plain else "TimmBackbone", name, known.normed)

@@ -16,7 +16,7 @@ from tldet.errors import DataError
 from tldet.structures import masks as instance_masks
 from tldet.structures.masks import Masks
 from tldet.structures.selection import Rows, join_masks, labels_of, select
-from tldet.system.device import fetch
+from tldet.system.device import to_device
 from tldet.text import counted, html_table
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ class Detections:
     def to(self, device: torch.device | str) -> Detections:
         """The same detections on ``device``."""
         held = [] if self.masks is None else instance_masks.tensors(self.masks)
-        boxes, scores, labels, *held = fetch([self.boxes, self.scores, self.labels, *held], device)
+        boxes, scores, labels, *held = to_device([self.boxes, self.scores, self.labels, *held], device)
         masks = None if self.masks is None else instance_masks.with_tensors(self.masks, held)
         return replace(self, boxes=boxes, scores=scores, labels=labels, masks=masks)
 

@@ -18,7 +18,7 @@ from tldet.structures.image import Size
 Paste = Literal["sampled", "resized"]
 
 
-class Window(NamedTuple):
+class _Window(NamedTuple):
     """The part of an image that a mask may cover."""
 
     top: int
@@ -57,12 +57,12 @@ class InstanceMasks:
         """The same patches on other boxes, in an image of another size."""
         return replace(self, boxes=boxes, size=size)
 
-    def windows(self) -> Iterator[Window]:
+    def windows(self) -> Iterator[_Window]:
         """Each mask where it can be seen; one at a time, so that memory holds one."""
         place = _sampled if self.paste == "sampled" else _resized
         for patch, box in zip(self.patches.float(), self.boxes.tolist(), strict=True):
             top, left, probability = place(patch, box, self.size)
-            yield Window(top, left, probability >= self.threshold)
+            yield _Window(top, left, probability >= self.threshold)
 
     def dense(self) -> Tensor:
         """(N, H, W) uint8 of 0 and 1."""
@@ -106,12 +106,12 @@ def rles(masks: Masks) -> list[dict[str, Any]]:
     return [encode_window(window, (masks.shape[1], masks.shape[2])) for window in windows(masks)]
 
 
-def windows(masks: Masks) -> Iterator[Window]:
+def windows(masks: Masks) -> Iterator[_Window]:
     """Each mask where it can be seen."""
-    return (Window(0, 0, mask.bool()) for mask in masks) if isinstance(masks, Tensor) else masks.windows()
+    return (_Window(0, 0, mask.bool()) for mask in masks) if isinstance(masks, Tensor) else masks.windows()
 
 
-def encode_window(window: Window, size: Size) -> dict[str, Any]:
+def encode_window(window: _Window, size: Size) -> dict[str, Any]:
     """COCO RLE of a window in an image of ``size``, ``counts`` as text so that it goes into JSON.
 
     Runs go down the columns; only the places where a column of the window changes are looked at.
@@ -130,7 +130,7 @@ def encode_window(window: Window, size: Size) -> dict[str, Any]:
     return {"size": list(size), "counts": encoded["counts"].decode()}
 
 
-def _lay(mask: Tensor, window: Window) -> Tensor:
+def _lay(mask: Tensor, window: _Window) -> Tensor:
     height, width = window.inside.shape
     mask[window.top : window.top + height, window.left : window.left + width] = window.inside.to(mask)
     return mask

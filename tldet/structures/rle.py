@@ -16,7 +16,7 @@ MOST_PIXELS = 2**32 - 1  # of a mask: pycocotools counts pixels in 32 bits
 LONG_OUTLINE = 1_000_000  # pixels; pycocotools takes 80 bytes for each pixel of an outline
 LONGEST_OUTLINE = 20_000_000  # pixels, also in the largest image; pycocotools scales coordinates by 5 in 32 bits
 CHARACTERS = 6  # of a run length in a compressed RLE, 5 bits each: pycocotools shifts 32-bit integers
-MALFORMED = "has a segmentation that is neither a list of polygons nor an RLE with size and counts"
+_MALFORMED = "has a segmentation that is neither a list of polygons nor an RLE with size and counts"
 
 
 def is_none(segmentation: Any) -> bool:
@@ -24,7 +24,7 @@ def is_none(segmentation: Any) -> bool:
     return not segmentation or segmentation == [[]]
 
 
-def problem_with(segmentation: Any, size: Size) -> str | None:
+def segmentation_problem(segmentation: Any, size: Size) -> str | None:
     """Explain why a segmentation is not a mask of an image of ``size``; None if it is.
 
     A valid segmentation is safe for pycocotools, which checks nothing and allocates what coordinates and sizes ask for.
@@ -38,7 +38,7 @@ def problem_with(segmentation: Any, size: Size) -> str | None:
             _polygon_problem(segmentation, size) if isinstance(segmentation, list) else _rle_problem(segmentation, size)
         )
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
-        return MALFORMED
+        return _MALFORMED
 
 
 def _polygon_problem(polygons: list[Any], size: Size) -> str | None:

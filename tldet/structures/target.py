@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     pass
 
 
-class Known(NamedTuple):
+class _Known(NamedTuple):
     """Facts about the ground truth of an image, so that the host does not read them from a device again.
 
     Attributes:
@@ -33,7 +33,7 @@ class Known(NamedTuple):
     partial: bool
 
     @classmethod
-    def of(cls, ignore: Tensor, labeled: Tensor | None) -> Known:
+    def of(cls, ignore: Tensor, labeled: Tensor | None) -> _Known:
         """Read the facts."""
         partial = labeled is not None and not bool(labeled.all())
         return cls(ignore, labeled, (~ignore).nonzero().flatten(), ignore.nonzero().flatten(), partial)
@@ -67,7 +67,7 @@ class Target:
     masks: Tensor | None = None
     labeled: Tensor | None = None
     spared: Tensor | None = None
-    _known: Known | None = field(default=None, repr=False, compare=False)
+    _known: _Known | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -77,10 +77,10 @@ class Target:
         return f"Target({counted(len(self), 'object')}{masks}, image_id={self.image_id!r})"
 
     @property
-    def known(self) -> Known:
+    def known(self) -> _Known:
         """Facts about ``ignore`` and ``labeled``, read before :meth:`to` copied them or now."""
         if self._known is None or not self._known.describes(self.ignore, self.labeled):
-            return Known.of(self.ignore, self.labeled)
+            return _Known.of(self.ignore, self.labeled)
         return self._known
 
     @property
@@ -92,7 +92,7 @@ class Target:
         """The same target on ``device``."""
         moved: dict[str, Any] = {name: t.to(device, non_blocking=non_blocking) for name, t in self._tensors().items()}
         objects, crowds = (one.to(device, non_blocking=non_blocking) for one in self.known[2:4])
-        known = Known(moved["ignore"], moved.get("labeled"), objects, crowds, self.partial)
+        known = _Known(moved["ignore"], moved.get("labeled"), objects, crowds, self.partial)
         return replace(self, **moved, _known=known)
 
     def pin_memory(self) -> Target:

@@ -23,7 +23,7 @@ from tldet.system.inputs import read_file
 from tldet.system.output import write_bytes
 
 log = logging.getLogger(__name__)
-VERSION = 2  # of the format of entries
+_VERSION = 2  # of the format of entries
 
 
 def cache_root() -> Path:
@@ -42,13 +42,13 @@ def remembered(kind: str, key: str, find_out: Callable[[], Any]) -> tuple[Any, b
     Returns:
         The result, and whether it was cached. If the folder cannot be written, the result is computed each time.
     """
-    path = cache_root() / kind / f"{hashlib.sha256(f'{VERSION} {key}'.encode()).hexdigest()[:32]}.json"
+    path = cache_root() / kind / f"{hashlib.sha256(f'{_VERSION} {key}'.encode()).hexdigest()[:32]}.json"
     if os.path.lexists(path):
         try:
             return read_entry(path), True
         except DataError as error:
             log.warning("%s; computed anew", error)
-            discard(path)
+            discard_cached(path)
     answer = find_out()
     with contextlib.suppress(OutputError):
         write_entry(path, answer)
@@ -76,7 +76,7 @@ def read_entry(path: Path) -> Any:
     raise DataError(f"{path}: is a damaged cache entry")
 
 
-def discard(path: Path) -> None:
+def discard_cached(path: Path) -> None:
     """Remove a file or folder of the cache, if there is one and it can be removed."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)

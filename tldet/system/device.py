@@ -45,7 +45,7 @@ def true_rows(masks: Sequence[Tensor]) -> list[Tensor]:
     return [part - start for part, start in zip(rows, starts, strict=False)]
 
 
-def fetch(tensors: Sequence[Tensor], device: torch.device | str = "cpu") -> list[Tensor]:
+def to_device(tensors: Sequence[Tensor], device: torch.device | str = "cpu") -> list[Tensor]:
     """Return tensors on ``device``. Those of an accelerator come to the host in one copy, so the host waits once."""
     if torch.device(device).type != "cpu":
         return [tensor.to(device) for tensor in tensors]

@@ -86,7 +86,7 @@ def is_folder(path: PathName) -> bool:
     return os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises OSError if the name is too long)
 
 
-def kind_of(entry: os.DirEntry[str]) -> Kind:
+def entry_kind(entry: os.DirEntry[str]) -> Kind:
     """Classify an entry of a folder; "other" includes pipes, devices, broken links and loops of links."""
     try:
         return "folder" if entry.is_dir() else "file" if entry.is_file() else "other"

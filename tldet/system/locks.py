@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tldet.errors import OutputError
-from tldet.system.output import make_folder, naming, remove_leftovers, shown
+from tldet.system.output import make_folder, naming, path_text, remove_leftovers
 
 LOCK_NAME = ".lock"  # in a locked folder
 
@@ -32,7 +32,7 @@ def locked(folder: str | Path) -> Iterator[None]:
             lock.acquire()
         except Timeout:
             raise OutputError(
-                f"{shown(folder)}: is in use by another process; wait until it ends or choose another folder"
+                f"{path_text(folder)}: is in use by another process; wait until it ends or choose another folder"
             ) from None
     remove_leftovers(path.parent)
     try:

@@ -16,7 +16,7 @@ from tldet.errors import TrainingError
 log = logging.getLogger(__name__)
 
 B = TypeVar("B")
-T = TypeVar("T")
+_T = TypeVar("_T")
 # Messages of RuntimeErrors of CUDA, cuBLAS, MPS and the CPU's allocator.
 SIGNS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "not enough memory", "can't allocate memory")
 
@@ -86,13 +86,13 @@ class Smaller:
         self.parts = 1
         self._key = key
 
-    def __call__(self, call: Callable[[Any], T], batch: Any, device: torch.device) -> list[tuple[Any, T]]:
+    def __call__(self, call: Callable[[Any], _T], batch: Any, device: torch.device) -> list[tuple[Any, _T]]:
         """Return each part of the batch with its result.
 
         Raises:
             OutOfMemoryError: there is not enough memory for one image.
         """
-        done: list[tuple[Any, T]] = []
+        done: list[tuple[Any, _T]] = []
         waiting = split(batch, self.parts)
         while waiting:
             part = waiting[0]

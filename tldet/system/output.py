@@ -208,9 +208,9 @@ def naming(path: str | Path, done: str = "written") -> Iterator[None]:
 def _error(path: str | Path, reason: str, number: int | None, done: str) -> OutputError:
     full = number in (errno.ENOSPC, errno.EDQUOT)
     advice = "free some disk space; earlier files are unchanged" if full else "choose another path"
-    return OutputError(f"{shown(path)}: cannot be {done} ({reason}); {advice}")
+    return OutputError(f"{path_text(path)}: cannot be {done} ({reason}); {advice}")
 
 
-def shown(path: str | Path) -> str:
+def path_text(path: str | Path) -> str:
     """Return a path for a message, on one line."""
     return str(path) if str(path).isprintable() else repr(str(path))

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)
 )
-A = TypeVar("A")
-T = TypeVar("T")
-SAME = 0.5  # seconds; signals closer together are one request: job managers and torchrun send several
+_A = TypeVar("_A")
+_T = TypeVar("_T")
+SAME_REQUEST = 0.5  # seconds; signals closer together are one request: job managers and torchrun send several
 
 
 def ignore() -> None:
@@ -94,10 +94,10 @@ class Interrupts:
         finally:
             self._at_once = False
 
-    def ending(self, call: Callable[[A], T]) -> Callable[[A], T]:
+    def ending(self, call: Callable[[_A], _T]) -> Callable[[_A], _T]:
         """Return ``call`` in a form that a signal ends; see :meth:`at_once`."""
 
-        def guarded(argument: A) -> T:
+        def guarded(argument: _A) -> _T:
             with self.at_once():
                 return call(argument)
 
@@ -105,7 +105,7 @@ class Interrupts:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         now = self._clock()
-        if now - self._last < SAME:
+        if now - self._last < SAME_REQUEST:
             return
         self._last = now
         again, self.requested = self.requested, True

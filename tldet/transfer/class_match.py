@@ -120,7 +120,7 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") or "none"
 
 
-def read_aliases(path: str | Path) -> dict[str, str]:
+def read_class_aliases(path: str | Path) -> dict[str, str]:
     """Class aliases from a file: a JSON object, or a line ``new name: old name`` for each; ``#`` begins a comment.
 
     Raises:
@@ -161,7 +161,7 @@ def _line_pairs(path: str | Path, text: str) -> Iterable[tuple[str, str]]:
             yield mine.strip("'\""), theirs.strip("'\"")
 
 
-def shown(known: Mapping[str, str | None], source: str) -> Table:
+def class_table(known: Mapping[str, str | None], source: str) -> Table:
     """Where each class comes from, as a rich table."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table

@@ -55,8 +55,8 @@ def carry_rows(
     """
     if old.shape[1:] != new.shape[1:]:
         return None
-    theirs = class_rows(layer, len(old), len(old_names), background)
-    ours = class_rows(layer, len(new), len(new_names), background)
+    theirs = _class_rows(layer, len(old), len(old_names), background)
+    ours = _class_rows(layer, len(new), len(new_names), background)
     if theirs is None or ours is None or theirs.shape[1] != ours.shape[1]:
         return old if old.shape == new.shape else None
     known = {name: number for number, name in enumerate(old_names) if name is not None}
@@ -87,7 +87,7 @@ def _from_background(mixed: Tensor, background: Tensor, fresh: Sequence[Tensor])
     mixed[-1] = (background + math.log1p(-share * len(fresh)) * biased).to(mixed.dtype)
 
 
-def class_rows(layer: str, rows: int, classes: int, background: bool) -> Tensor | None:
+def _class_rows(layer: str, rows: int, classes: int, background: bool) -> Tensor | None:
     """(K, n) the rows of each class; None where the layer has none of its own for each."""
     if layer.endswith("bbox_pred"):
         return torch.arange(rows).view(classes, 4) if rows == 4 * classes else None

@@ -106,7 +106,7 @@ def freeze(model: nn.Module, settings: FreezeSettings) -> list[Release]:
     learning = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     moments = _moments(model, settings, learning)
     for glob in settings.layers:
-        for name in set(matched(model, glob, "freeze.layers")) - moments.keys():
+        for name in set(_matched(model, glob, "freeze.layers")) - moments.keys():
             model.get_parameter(name).requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError("freeze.layers: nothing of the model would learn; freeze less")
@@ -124,7 +124,7 @@ def _moments(model: nn.Module, settings: FreezeSettings, learning: Sequence[str]
         return _gradual(model, settings.gradual, learning)
     moments: dict[str, Moment] = {}
     for glob, epoch in sorted(settings.unfreeze_at.items(), key=lambda item: -item[1]):
-        names = set(matched(model, glob, "freeze.unfreeze_at")) & set(learning)
+        names = set(_matched(model, glob, "freeze.unfreeze_at")) & set(learning)
         if not names:
             raise ConfigError(
                 f"freeze.unfreeze_at: {glob!r} names only what model.backbone.frozen_stages and .norm keep frozen for "
@@ -155,7 +155,7 @@ def backbone_groups(model: nn.Module) -> list[tuple[str, list[str]]]:
     return [] if backbone is None else list(backbone.layer_groups())
 
 
-def matched(model: nn.Module, glob: str, key: str) -> list[str]:
+def _matched(model: nn.Module, glob: str, key: str) -> list[str]:
     """Names of the parameters that a glob names, or that lie in modules it names.
 
     Args:

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from tldet import checkpoint
-from tldet.config import build_settings, load
+from tldet.config import build_settings, read_config
 from tldet.errors import CheckpointError
 from tldet.models.detector import Detector, Preprocess
 from tldet.transfer.class_match import MatchSettings
 from tldet.transfer.interop.adapt import same_input
 from tldet.transfer.interop.classes import classes_of
 from tldet.transfer.interop.foreign import foreign_in, layout_in, policy_in, translate
-from tldet.transfer.interop.known import Known, Layout, entry
+from tldet.transfer.interop.known import KeyLayout, Known, known_layout
 from tldet.transfer.provenance import check_meta, of_classifier, refuse_classifier
 from tldet.transfer.safe_unpickle.archives import Archive, SafeArchive, read_archive
-from tldet.transfer.sources import State, fetch
+from tldet.transfer.sources import State, download
 from tldet.transfer.weights import LoadReport, load_detector
 
 
@@ -57,9 +57,13 @@ def open_initial(path: Path) -> Start | None:
                 f"{path}: a detector's weights alone, without its classes; give a .pt file of its run"
             )
     if isinstance(archive.value, Mapping) and archive.value.get("format") == checkpoint.FORMAT:
-        return None if of_classifier(archive.value) else _ours(path, archive.value, lambda: checkpoint.load(path))
+        return (
+            None
+            if of_classifier(archive.value)
+            else _ours(path, archive.value, lambda: checkpoint.load_checkpoint(path))
+        )
     layout = layout_in(archive)
-    known = entry(layout)
+    known = known_layout(layout)
     return _foreign(archive, layout, known) if known else None
 
 
@@ -82,14 +86,14 @@ def _ours(path: Path, outline: Mapping[str, Any], read: Callable[[], Mapping[str
     return Start(names, preprocess, stride, backbone.get("name"), weights)
 
 
-def _foreign(archive: Archive, layout: Layout, known: Known) -> Start:
+def _foreign(archive: Archive, layout: KeyLayout, known: Known) -> Start:
     policy = policy_in(archive.value, known, layout, archive.path)
     classes = classes_of(known, archive.value, layout.classes)
 
     def weights() -> State:
         return translate(known, foreign_in(archive).state, archive.path)
 
-    published = load(known.config)["model"]
+    published = read_config(known.config)["model"]
     return Start(classes.given, policy.preprocess, policy.strided_conv, layout.backbone, weights, published)
 
 
@@ -99,7 +103,7 @@ def init_from(model: Detector, path: str | Path, match: MatchSettings | None = N
     Raises:
         CheckpointError: it is none, nothing of it fits, or it was trained on images normalized otherwise.
     """
-    state = checkpoint.load(path)
+    state = checkpoint.load_checkpoint(path)
     refuse_classifier(path, state)
     return _fill(model, _ours(Path(path), state, lambda: state), str(path), match)
 
@@ -111,7 +115,7 @@ def load_initial(model: Detector, source: str, match: MatchSettings | None = Non
         CheckpointError: the source cannot be had, holds no detector, nothing of it fits, or it was trained on images
             normalized otherwise.
     """
-    start = open_initial(fetch(source))
+    start = open_initial(download(source))
     if start is None:
         raise CheckpointError(f"{source}: holds no detector; a backbone's weights belong into model.backbone.weights")
     return _fill(model, start, source, match)

@@ -16,7 +16,7 @@ from tldet.models.backbones import within
 from tldet.registry import OPTIMIZERS
 
 log = logging.getLogger(__name__)
-NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
+_NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 class Recipe:
@@ -82,7 +82,7 @@ class Recipe:
                     continue
                 part, factor = self._part(f"{module_name}.{name}", factors)
                 decay = self.weight_decay
-                if isinstance(module, NORMS):
+                if isinstance(module, _NORMS):
                     decay = self.norm_decay
                 elif name.endswith("bias") and parameter.ndim == 1:
                     decay, factor = self.bias_decay, factor * self.bias_lr

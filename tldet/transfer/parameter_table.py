@@ -15,11 +15,11 @@ from tldet.transfer.freeze import Release, backbone_groups
 if TYPE_CHECKING:
     from rich.table import Table
 
-COLUMNS = ("part", "parameters", "learning", "from", "learning rate", "decay")
+_COLUMNS = ("part", "parameters", "learning", "from", "learning rate", "decay")
 
 
 @dataclass
-class Part:
+class ParameterRow:
     """One row: a layer group of the backbone, or another part of the model.
 
     Attributes:
@@ -58,7 +58,7 @@ def parts(
     optimizer: torch.optim.Optimizer,
     releases: Sequence[Release] = (),
     pulled: Mapping[str, float] | None = None,
-) -> list[Part]:
+) -> list[ParameterRow]:
     """The rows from the backbone's stem to the head.
 
     Args:
@@ -70,10 +70,10 @@ def parts(
     settings = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     later = {name: str(one.moment) for one in releases for name in one.names}
     homes = {f"backbone.{prefix}": name for name, group in backbone_groups(model) for prefix in group}
-    table = {name: Part(name) for name in homes.values()}
+    table = {name: ParameterRow(name) for name in homes.values()}
     for name, parameter in model.named_parameters():
         home = next((homes[prefix] for prefix in homes if within(name, [prefix])), name.partition(".")[0])
-        row = table.setdefault(home, Part(home))
+        row = table.setdefault(home, ParameterRow(home))
         row.parameters += parameter.numel()
         if (group := settings.get(id(parameter))) is None:
             continue
@@ -86,13 +86,13 @@ def parts(
     return list(table.values())
 
 
-def shown(rows: Sequence[Part]) -> Table:
+def parameter_table(rows: Sequence[ParameterRow]) -> Table:
     """The rows and their sum as a rich table."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     table = Table(title="what learns", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in COLUMNS:
+    for column in _COLUMNS:
         table.add_column(column, justify="left" if column in ("part", "from") else "right")
     for row in rows:
         table.add_row(*row.cells())

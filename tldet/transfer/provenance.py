@@ -17,7 +17,7 @@ from tldet.transfer.safe_unpickle.archives import read_archive
 ABOUT = "pretrained_on"  # the key by which such a file is known
 OUT_NORMS = "out_norms."  # behind the maps that are given out: other ones in a detector
 TASK = "classification"  # in the meta of pre-training's checkpoints
-LARGEST = 1 << 15  # pixels of an input side
+_LARGEST = 1 << 15  # pixels of an input side
 
 
 def of_classifier(state: Mapping[str, Any]) -> bool:
@@ -57,8 +57,8 @@ def check_meta(path: str | Path, state: Mapping[Any, Any]) -> None:
     if not _distinct(ids, int) or len(ids) != len(names):
         raise _malformed(path, "meta.category_ids", f"must be a list of {len(names)} different integers", ids)
     sides = list(size.values()) if isinstance(size, Mapping) and size.keys() == {"short", "long"} else []
-    if not sides or not all(type(side) is int and 0 < side <= LARGEST for side in sides):
-        what = f"must be a dict of 'short' and 'long', integers from 1 to {LARGEST}"
+    if not sides or not all(type(side) is int and 0 < side <= _LARGEST for side in sides):
+        what = f"must be a dict of 'short' and 'long', integers from 1 to {_LARGEST}"
         raise _malformed(path, "meta.input", what, size)
 
 
@@ -75,7 +75,7 @@ def _malformed(path: str | Path, key: str, what: str, value: Any) -> CheckpointE
     return CheckpointError(f"{path}: {key} {what}, not {found}")
 
 
-def outline(path: Path) -> dict[str, Any]:
+def checkpoint_outline(path: Path) -> dict[str, Any]:
     """Read a tldet checkpoint without its tensors (placeholders take their place).
 
     Raises:
@@ -97,7 +97,7 @@ def export_backbone(source: Path, path: Path) -> Path:
     Raises:
         CheckpointError: the checkpoint cannot be read, or the file not be written.
     """
-    state = checkpoint.load(source)
+    state = checkpoint.load_checkpoint(source)
     config, meta, trained = state["config"], state["meta"], state["meta"]["trained"]
     weights = state["ema"] or state["model"]
     prefix = "backbone."

@@ -21,7 +21,7 @@ def restore(path: str | Path) -> tuple[Detector, dict[str, Any]]:
     Raises:
         CheckpointError: the file cannot be read, its ``meta`` is malformed, or its weights do not fit its own config.
     """
-    state = checkpoint.load(path)
+    state = checkpoint.load_checkpoint(path)
     refuse_classifier(path, state)
     check_meta(path, state)
     require_components(path, state, "model")

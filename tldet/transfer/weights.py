@@ -15,11 +15,11 @@ from tldet.models.detector import Detector
 from tldet.transfer.class_match import MatchSettings, Origins, but_for_case, few, origins
 from tldet.transfer.classifier_weights import carry_rows
 from tldet.transfer.provenance import OUT_NORMS, reported_by
-from tldet.transfer.sources import State, read_source
+from tldet.transfer.sources import State, read_weights
 
 log = logging.getLogger(__name__)
 COUNTERS = "num_batches_tracked"
-MOST = 0.9  # of its tensors a backbone must find; a classifier has them all
+_MOST = 0.9  # of its tensors a backbone must find; a classifier has them all
 
 
 @dataclass
@@ -62,7 +62,7 @@ def load_backbone_weights(backbone: nn.Module, source: str) -> LoadReport:
         CheckpointError: the source cannot be had (the message names the URL and the cache path), or it is of another
             architecture: a tensor has another shape, or most are missing.
     """
-    state, adapted = read_source(source)
+    state, adapted = read_weights(source)
     if adapted:
         state = in_order_of(backbone.state_dict(), state, source)
     report = load_state(backbone, state, source)
@@ -82,7 +82,7 @@ def _refuse_another(report: LoadReport) -> None:
     missing = [name for name in report.new if not name.startswith(OUT_NORMS)]
     whole, other = fitting + len(missing), next(iter(report.misshapen), None)
     beyond = report.unused if report.provenance else []  # such a file holds a backbone and nothing else
-    if other or beyond or fitting < MOST * whole:
+    if other or beyond or fitting < _MOST * whole:
         why = f"{fitting} of the backbone's {whole} tensors fit"
         why += f", {other} is {report.misshapen[other]}" if other else ""
         why += f", it has {beyond[0]} besides" if beyond else ""

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.uint8]
-Boxes = NDArray[np.float32]
+_Boxes = NDArray[np.float32]
 PAD = 2  # pixels around a text
 ON_LABEL, ON_BOX, ON_EDGE = 30.0, 1.0, 0.5  # cost of covering labels, boxes, and edges of boxes
 PREFERENCE = 0.02  # cost of each later position
 # The positions: x is one of (left edge, ending at the right edge, beside on the right, on the left),
 # y one of (above, below, inside at the top, inside at the bottom, one line higher).
-COLUMNS = [0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 0]
+_COLUMNS = [0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 0]
 ROWS = [0, 0, 1, 1, 2, 2, 3, 3, 2, 2, 3, 3, 4]
 
 
@@ -136,7 +136,7 @@ def _font(path: str, size: int) -> Any:
     return ImageFont.truetype(path, size)
 
 
-def place(sizes: Sequence[tuple[int, int]], boxes: Boxes, shape: tuple[int, int]) -> list[tuple[int, int]]:
+def place(sizes: Sequence[tuple[int, int]], boxes: _Boxes, shape: tuple[int, int]) -> list[tuple[int, int]]:
     """Choose the upper left corner (x, y) of each box's label.
 
     Each label gets the candidate position at its box, inside the image, that overlaps least with labels placed before,
@@ -175,19 +175,19 @@ def _cheapest(spots: Iterable[tuple[float, list[int]]], taken: Mask, height: int
     return best
 
 
-def _candidates(sizes: Boxes, boxes: Boxes, shape: tuple[int, int]) -> Boxes:
+def _candidates(sizes: _Boxes, boxes: _Boxes, shape: tuple[int, int]) -> _Boxes:
     """Return candidates (N, C, 4): above, below, inside at top and bottom, beside the box; moved into the image."""
     h, w = sizes.T
     x0, y0, x1, y1 = boxes.T
-    x = np.array((x0, x1 - w, x1, x0 - w))[COLUMNS]  # (C, N)
+    x = np.array((x0, x1 - w, x1, x0 - w))[_COLUMNS]  # (C, N)
     y = np.array((y0 - h, y1, y0, y1 - h, y0 - 2 * h))[ROWS]
     x = x.clip(0, np.maximum(shape[1] - w, 0))
     y = y.clip(0, np.maximum(shape[0] - h, 0))
-    corners: Boxes = np.array((x, y, x + w, y + h), np.float32).transpose(2, 1, 0)
+    corners: _Boxes = np.array((x, y, x + w, y + h), np.float32).transpose(2, 1, 0)
     return corners
 
 
-def _covering(spots: Boxes, boxes: Boxes) -> NDArray[np.float32]:
+def _covering(spots: _Boxes, boxes: _Boxes) -> NDArray[np.float32]:
     """Compute the cost (N, C) of covering boxes: covered fraction of each box or of the label, and crossed edges."""
     flat = spots.reshape(-1, 4)
     area = _area(flat)[:, None]
@@ -198,11 +198,11 @@ def _covering(spots: Boxes, boxes: Boxes) -> NDArray[np.float32]:
     return np.asarray(cost.reshape(spots.shape[:2]), np.float32)
 
 
-def _area(boxes: Boxes) -> Boxes:
+def _area(boxes: _Boxes) -> _Boxes:
     return np.asarray(np.maximum((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]), 1), np.float32)
 
 
-def _overlap(spots: Boxes, boxes: Boxes) -> Boxes:
+def _overlap(spots: _Boxes, boxes: _Boxes) -> _Boxes:
     """Compute the areas (S, B) of intersection."""
     width = np.minimum(spots[:, 2, None], boxes[:, 2])
     width -= np.maximum(spots[:, 0, None], boxes[:, 0])

@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tldet.coco.records import Source
+from tldet.coco.records import CocoSource
 from tldet.evaluation.coco import evaluate_files
 from tldet.evaluation.columns import Type
 from tldet.evaluation.engines import Engine
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    gt: Source,
-    dt: Source,
+    gt: CocoSource,
+    dt: CocoSource,
     *,
     type: Type = "bbox",
     engine: Engine = "fast",

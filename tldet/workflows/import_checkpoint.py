@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tldet import checkpoint
-from tldet.config import Config, load
+from tldet.config import Config, read_config
 from tldet.errors import CheckpointError, ConfigError
 from tldet.models.detector import Detector, build_detector
 from tldet.transfer.class_match import few
 from tldet.transfer.interop.adapt import adapted
-from tldet.transfer.interop.classes import Classes, classes_of, coco_ids, read_names
+from tldet.transfer.interop.classes import FileClasses, classes_of, coco_ids, read_names
 from tldet.transfer.interop.foreign import Foreign, fill, policy_in, read_foreign, translate
-from tldet.transfer.interop.known import KNOWN, Known, entry, named
+from tldet.transfer.interop.known import KNOWN, Known, known_layout, layout_named
 from tldet.transfer.interop.mmdet_config import Policy
 from tldet.transfer.safe_unpickle.archives import WRONG
 from tldet.transfer.weights import LoadReport
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
-PUBLISHED = {"short": 800, "long": 1333}  # both toolkits' detectors on COCO
-NAMED = 5
+_PUBLISHED = {"short": 800, "long": 1333}  # both toolkits' detectors on COCO
+_NAMED = 5
 
 
 def import_checkpoint(
@@ -55,7 +55,7 @@ def import_checkpoint(
     given = read_names(classes) if classes else ()
     foreign = read_foreign(path)
     known = _known(foreign, model)
-    config = load(known.config)
+    config = read_config(known.config)
     policy = policy_in(foreign.content, known, foreign.layout, foreign.path)
     size = policy.input or _published_size(config)
     detector, section, named_classes, report = _converted(foreign, known, config["model"], policy, given)
@@ -77,7 +77,7 @@ def import_checkpoint(
 
 def _converted(
     foreign: Foreign, known: Known, shipped: Mapping[str, Any], policy: Policy, given: Sequence[str]
-) -> tuple[Detector, dict[str, Any], Classes, LoadReport]:
+) -> tuple[Detector, dict[str, Any], FileClasses, LoadReport]:
     """Return the detector with the file's weights, the ``model`` section, the classes, and the load report."""
     translated = translate(known, foreign.state, foreign.path)
     try:
@@ -93,8 +93,8 @@ def _converted(
 def _known(foreign: Foreign, model: str | None) -> Known:
     """The table's entry: as asked, else as recognized."""
     if model is not None:
-        return named(model, foreign.layout)
-    found = entry(foreign.layout)
+        return layout_named(model, foreign.layout)
+    found = known_layout(foreign.layout)
     if found is None:
         cases = ", ".join(dict.fromkeys(known.case for known in KNOWN))
         keys = list(foreign.state)
@@ -106,11 +106,11 @@ def _known(foreign: Foreign, model: str | None) -> Known:
 
 
 def _published_size(config: Config) -> dict[str, int]:
-    resize = next((s for s in config.get("data.val.transforms") or [] if s["type"] == "Resize"), PUBLISHED)
+    resize = next((s for s in config.get("data.val.transforms") or [] if s["type"] == "Resize"), _PUBLISHED)
     return {"short": resize["short"], "long": resize["long"]}
 
 
-def _sections(config: Config, classes: Classes) -> Mapping[str, Any]:
+def _sections(config: Config, classes: FileClasses) -> Mapping[str, Any]:
     """The other sections of the shipped config; its data only where they are the checkpoint's."""
     data = dict(config.get("data") or {})
     if set(classes.names) != coco_ids().keys():
@@ -118,9 +118,9 @@ def _sections(config: Config, classes: Classes) -> Mapping[str, Any]:
     return {**config.data, "data": data}
 
 
-def _notes(foreign: Foreign, classes: Classes, policy: Policy, size: Mapping[str, int]) -> list[str]:
+def _notes(foreign: Foreign, classes: FileClasses, policy: Policy, size: Mapping[str, int]) -> list[str]:
     """What else one should know of the file."""
-    names = ", ".join(classes.names[:NAMED]) + (", ..." if len(classes.names) > NAMED else "")
+    names = ", ".join(classes.names[:_NAMED]) + (", ..." if len(classes.names) > _NAMED else "")
     lines = [f"classes: {len(classes.names)} ({names}): {classes.source}", f"input: {size['short']} x {size['long']}"]
     lines += policy.notes
     if "ema_state_dict" in foreign.content:
@@ -131,6 +131,6 @@ def _notes(foreign: Foreign, classes: Classes, policy: Policy, size: Mapping[str
         lines.append(f"{len(foreign.others)} tensors outside the detector left out: {few(foreign.others)}")
     if foreign.set_aside:
         most = foreign.set_aside.most_common()
-        what = ", ".join(f"{count} {name}" for name, count in most[:NAMED]) + (", ..." if len(most) > NAMED else "")
+        what = ", ".join(f"{count} {name}" for name, count in most[:_NAMED]) + (", ..." if len(most) > _NAMED else "")
         lines.append(f"{sum(foreign.set_aside.values())} objects of other code set aside unread: {what}")
     return lines

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torchvision
 
-from tldet.config import Config, load
+from tldet.config import Config, read_config
 from tldet.config.check import nearest
 from tldet.config.files import find, shipped
 from tldet.data.images import fitted_size
@@ -36,7 +36,7 @@ CONVENTION = (
     "one image (a profiler counts two operations each). Detectors: a 640 x 480 image resized as for "
     "testing, two stages with all proposals, masks left out. Backbones: without their classifier."
 )
-PUBLISHED = re.compile(r"Published(?: weights)?: box AP ([\d.]+)(?:, mask AP ([\d.]+))? on COCO val2017 \(([^);]+)")
+_PUBLISHED = re.compile(r"Published(?: weights)?: box AP ([\d.]+)(?:, mask AP ([\d.]+))? on COCO val2017 \(([^);]+)")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def models(
 
 def detector_row(name: str) -> Row:
     """The line of a shipped config or recipe."""
-    config = load(name)
+    config = read_config(name)
     model: dict[str, Any] = config["model"]
     size = test_size(config)
     parameters, cost = _cost(json.dumps(model, sort_keys=True), size)
@@ -151,7 +151,7 @@ def published_ap(path: Path) -> str:
     comment = " ".join(
         line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")
     )
-    found = PUBLISHED.search(comment)
+    found = _PUBLISHED.search(comment)
     if found is None:
         return ""
     mask = f", mask AP {found[2]}" if found[2] else ""

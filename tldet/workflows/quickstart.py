@@ -24,7 +24,7 @@ from tldet.workflows.training.train import Outcome
 if TYPE_CHECKING:
     from rich.console import Console
 
-SHOWN = 6  # drawn images
+_SHOWN = 6  # drawn images
 NO_MIRROR = ("data.train.transforms.1.p=0.0",)  # a mirrored 3 is no digit
 
 
@@ -91,9 +91,9 @@ def _beside(results: list[CocoResult]) -> object:
 
 def _draw(run: Outcome, folder: Path, console: Console) -> None:
     """The first images of the test split with what was found on them."""
-    sections = checkpoint.load(run.trained())["config"]["data"]
+    sections = checkpoint.load_checkpoint(run.trained())["config"]["data"]
     section = sections.get("test") or sections["val"]
-    names = AnnotationIndex.load(section["annotations"]).file_names[:SHOWN]
+    names = AnnotationIndex.load(section["annotations"]).file_names[:_SHOWN]
     images = [read_image(Path(section["images"]) / name) for name in names]
     found = load(run.trained()).predict(images)
     drawn = [draw(image, one) for image, one in zip(images, found, strict=True)]

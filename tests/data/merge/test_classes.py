@@ -13,7 +13,7 @@ from tldet.data.merge.classes import (
     labeled_classes,
     merge_classes,
     near_clashes,
-    read_aliases,
+    read_merge_aliases,
     uneven_folds,
 )
 from tldet.errors import DataError
@@ -84,13 +84,13 @@ def test_aliases_that_do_not_serve(tmp_path: Path, given: str, expected: str) ->
     path = tmp_path / "aliases.json"
     path.write_text(given)
     with pytest.raises(DataError, match=expected) as raised:
-        read_aliases(path, ["RBC", "rbc"])
+        read_merge_aliases(path, ["RBC", "rbc"])
     assert "\n" not in str(raised.value)
 
 
 def test_aliases_read(tmp_path: Path) -> None:
     path = tmp_path / "aliases.json"
     path.write_text(json.dumps({"cell": ["RBC", "rbc"]}), encoding="utf-16")
-    assert read_aliases(path, ["RBC", "rbc"]) == {"RBC": "cell", "rbc": "cell"}
+    assert read_merge_aliases(path, ["RBC", "rbc"]) == {"RBC": "cell", "rbc": "cell"}
     with pytest.raises(DataError, match="no such file"):
-        read_aliases(tmp_path / "none.json", [])
+        read_merge_aliases(tmp_path / "none.json", [])

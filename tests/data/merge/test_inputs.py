@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tldet.data.layouts import Split
-from tldet.data.merge.inputs import Given, find_inputs
+from tldet.data.merge.inputs import MergeInput, find_inputs
 from tldet.errors import DataError
 
 
@@ -27,10 +27,10 @@ def test_folders_bring_their_parts_and_files_are_to_train_on(tmp_path: Path) -> 
     alone, other = (write(tmp_path / name, tmp_path / "elsewhere") for name in ("val.json", "b.json"))
     lab, elsewhere = tmp_path / "lab", tmp_path / "elsewhere"
     expected = [
-        Given("1_val", "train", Split(alone, elsewhere)),
-        Given("2_lab", "train", Split(lab / "train.json", lab / "images")),
-        Given("2_lab", "val", Split(lab / "val.json", lab / "images")),
-        Given("3_b", "train", Split(other, elsewhere)),
+        MergeInput("1_val", "train", Split(alone, elsewhere)),
+        MergeInput("2_lab", "train", Split(lab / "train.json", lab / "images")),
+        MergeInput("2_lab", "val", Split(lab / "val.json", lab / "images")),
+        MergeInput("3_b", "train", Split(other, elsewhere)),
     ]
     assert find_inputs([alone, lab, other], []) == expected
     assert find_inputs([alone, lab, other], [elsewhere]) == expected

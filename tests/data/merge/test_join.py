@@ -12,13 +12,15 @@ import pytest
 from tldet.data.layouts import Split
 from tldet.data.merge.classes import merge_classes
 from tldet.data.merge.join import Joined, join
-from tldet.data.merge.source import Source, read_source
+from tldet.data.merge.source import MergeSource, read_merge_source
 from tldet.errors import DataError
 
 NONE = -1  # stands for an annotation without an id
 
 
-def source(path: Path, images: list[dict[str, Any]], objects: list[tuple[int, int, int]], names: list[str]) -> Source:
+def source(
+    path: Path, images: list[dict[str, Any]], objects: list[tuple[int, int, int]], names: list[str]
+) -> MergeSource:
     """Objects are (id, image, category); each has a box of its own place unless its id is 100 or above."""
     records = [{"file_name": f"{i['id']}.jpg", "width": 60, "height": 40, **i} for i in images]
     boxes = [
@@ -33,10 +35,10 @@ def source(path: Path, images: list[dict[str, Any]], objects: list[tuple[int, in
     boxes = [{**one, "id": None} if one["id"] == NONE else one for one in boxes]
     categories = [{"id": n, "name": name} for n, name in enumerate(names, start=1)]
     path.write_text(json.dumps({"images": records, "annotations": boxes, "categories": categories}))
-    return read_source(Split(path, path.parent))
+    return read_merge_source(Split(path, path.parent))
 
 
-def joined(sources: list[Source], same: list[int]) -> Joined:
+def joined(sources: list[MergeSource], same: list[int]) -> Joined:
     return join(sources, merge_classes([s.categories for s in sources], {}).tables, np.array(same, np.int64))
 
 

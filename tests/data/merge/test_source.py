@@ -11,7 +11,7 @@ import pytest
 
 from tldet.coco.records import NO_ID
 from tldet.data.layouts import Split
-from tldet.data.merge.source import Source, read_source
+from tldet.data.merge.source import MergeSource, read_merge_source
 from tldet.errors import DataError
 
 
@@ -27,10 +27,10 @@ def whole(**more: Any) -> dict[str, Any]:
     }
 
 
-def read(tmp_path: Path, content: Any) -> Source:
+def read(tmp_path: Path, content: Any) -> MergeSource:
     path = tmp_path / "a.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return read_source(Split(path, tmp_path))
+    return read_merge_source(Split(path, tmp_path))
 
 
 def test_records_keep_every_field(tmp_path: Path) -> None:

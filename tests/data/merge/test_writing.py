@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from tldet.data.layouts import Split
 from tldet.data.merge.classes import merge_classes
 from tldet.data.merge.join import join
-from tldet.data.merge.source import read_source
+from tldet.data.merge.source import read_merge_source
 from tldet.data.merge.writing import write_joined
 from tldet.errors import DataError
 
@@ -31,7 +31,7 @@ def write(tmp_path: Path, *contents: dict[str, Any] | str, same: list[int]) -> t
         path = tmp_path / f"{number}.json"
         whole = content if isinstance(content, str) else json.dumps(content).replace('"ODD"', ODD)
         path.write_text(whole, encoding="utf-8")
-        sources.append(read_source(Split(path, tmp_path)))
+        sources.append(read_merge_source(Split(path, tmp_path)))
     classes = merge_classes([s.categories for s in sources], {})
     merged = join(sources, classes.tables, np.array(same, np.int64))
     names = [f"../{n}.jpg" for n in range(len(merged.firsts))]

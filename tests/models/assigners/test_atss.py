@@ -71,7 +71,7 @@ def test_adaptive_assignment_is_the_paper_s() -> None:
 
 def test_adaptive_assignment_in_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = assign_adaptively(anchors(), truth(many(40)), topk=9, crowd=0.5)
-    monkeypatch.setattr("tldet.models.assigners.atss.CHUNK", 3 * 256)
+    monkeypatch.setattr("tldet.models.assigners.atss._CHUNK", 3 * 256)
     assert torch.equal(assign_adaptively(anchors(), truth(many(40)), topk=9, crowd=0.5), whole)
 
 
@@ -146,14 +146,14 @@ def test_fcos_without_objects(boxes: list[list[float]]) -> None:
 
 def test_fcos_in_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = assigned(fcos(), truth(many(40)))
-    monkeypatch.setattr("tldet.models.heads.fcos.CHUNK", 3000)
+    monkeypatch.setattr("tldet.models.heads.fcos._CHUNK", 3000)
     assert all(torch.equal(a, b) for a, b in zip(whole, assigned(fcos(), truth(many(40))), strict=True))
     assert (whole[0] >= 0).any()
 
 
 def test_the_share_in_a_crowd_in_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = inside_fraction(torch.cat(anchors()), many(40))
-    monkeypatch.setattr("tldet.models.boxes.SHARES", 300)
+    monkeypatch.setattr("tldet.models.boxes.PAIRS_AT_ONCE", 300)
     assert torch.equal(inside_fraction(torch.cat(anchors()), many(40)), whole)
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tldet.engine.precision import cpu_has_bf16
-from tldet.models.ops.depthwise import PARTS, Geometry, depthwise_conv2d, native_gradients
+from tldet.models.ops.depthwise import GRADIENTS, Geometry, depthwise_conv2d, native_gradients
 
 SHAPES = [  # size, kernel, stride, padding, dilation
     pytest.param((13, 17), (3, 3), (2, 2), (0, 0), (1, 1), id="3x3-stride-2"),
@@ -56,7 +56,7 @@ def test_gradients_are_exact_in_double_precision(
     x, weight, bias = tensors(size, kernel)
     x = x.to(memory_format=layout)
     leaves = [t.requires_grad_() for t in (x, weight, bias)]
-    out = depthwise_conv2d(PARTS, x, weight, bias, stride, padding, dilation, 3)
+    out = depthwise_conv2d(GRADIENTS, x, weight, bias, stride, padding, dilation, 3)
     torch.testing.assert_close(out, F.conv2d(x, weight, bias, stride, padding, dilation, 3), rtol=0, atol=0)
     assert out.grad_fn is not None
     grad = torch.randn(out.shape, dtype=out.dtype, generator=torch.Generator().manual_seed(1))
@@ -68,7 +68,7 @@ def test_gradients_are_exact_in_double_precision(
     small = [t.detach()[:1].requires_grad_() if t is x else t for t in leaves]
 
     def call(*args: Tensor) -> Tensor:
-        return depthwise_conv2d(PARTS, *args, stride, padding, dilation, 3)
+        return depthwise_conv2d(GRADIENTS, *args, stride, padding, dilation, 3)
 
     assert torch.autograd.gradcheck(call, small, fast_mode=True)
 
@@ -78,7 +78,7 @@ def test_second_derivatives(kernel: int, stride: int, dilation: int) -> None:
     x, weight, bias = (t.requires_grad_() for t in tensors((7, 6), (kernel, kernel), 2))
 
     def call(*args: Tensor) -> Tensor:
-        return depthwise_conv2d(PARTS, *args, stride, 2, dilation, 2)
+        return depthwise_conv2d(GRADIENTS, *args, stride, 2, dilation, 2)
 
     assert torch.autograd.gradgradcheck(call, (x, weight, bias))
 
@@ -103,8 +103,8 @@ def test_error_is_no_worse_than_that_of_native_kernels(
     exact = native_gradients(grad.double(), x.double(), weight.double(), geometry)
     native = native_gradients(grad, x, weight, geometry)
     leaves = [x.clone().requires_grad_(), weight.clone().requires_grad_()]
-    ours = torch.autograd.grad(depthwise_conv2d(PARTS, *leaves, None, stride, padding, dilation, 32), leaves, grad)
-    again = torch.autograd.grad(depthwise_conv2d(PARTS, *leaves, None, stride, padding, dilation, 32), leaves, grad)
+    ours = torch.autograd.grad(depthwise_conv2d(GRADIENTS, *leaves, None, stride, padding, dilation, 32), leaves, grad)
+    again = torch.autograd.grad(depthwise_conv2d(GRADIENTS, *leaves, None, stride, padding, dilation, 32), leaves, grad)
     for mine, twice, theirs, true in zip(ours, again, native, exact, strict=True):
         assert torch.equal(mine, twice)
         assert theirs is not None
@@ -121,7 +121,7 @@ def test_only_what_needs_a_gradient_gets_one() -> None:
     x, weight, _ = tensors((9, 9), (5, 5))
     for needs in ((True, False), (False, True), (False, False)):
         leaves = [t.clone().requires_grad_(need) for t, need in zip((x, weight), needs, strict=True)]
-        out = depthwise_conv2d(PARTS, *leaves, None, 2, 2, 1, 3)
+        out = depthwise_conv2d(GRADIENTS, *leaves, None, 2, 2, 1, 3)
         assert out.requires_grad == any(needs)
         if any(needs):
             out.sum().backward()
@@ -135,20 +135,22 @@ def name_of(out: Tensor) -> str:
 def test_other_convolutions_go_to_torch() -> None:
     x = torch.randn(2, 4, 9, 9, requires_grad=True)
     dense, doubled, own = (torch.randn(shape) for shape in ((4, 4, 5, 5), (8, 1, 5, 5), (4, 1, 5, 5)))
-    assert name_of(depthwise_conv2d(PARTS, x, dense)) == "ConvolutionBackward0"
-    assert name_of(depthwise_conv2d(PARTS, x, doubled, groups=4)) == "ConvolutionBackward0"
+    assert name_of(depthwise_conv2d(GRADIENTS, x, dense)) == "ConvolutionBackward0"
+    assert name_of(depthwise_conv2d(GRADIENTS, x, doubled, groups=4)) == "ConvolutionBackward0"
     assert name_of(depthwise_conv2d((), x, own, groups=4)) == "ConvolutionBackward0"
     assert name_of(depthwise_conv2d(("weight",), x, own, groups=4)) == "ConvolutionBackward0"
-    assert name_of(depthwise_conv2d(PARTS, x, own[:, :, :4, :4], padding="same", groups=4)) == "ConvolutionBackward0"
-    assert name_of(depthwise_conv2d(PARTS, x[:0], own, groups=4)) == "ConvolutionBackward0"
-    assert "Depthwise" in name_of(depthwise_conv2d(PARTS, x, own, padding="same", groups=4))
-    assert "Depthwise" in name_of(depthwise_conv2d(PARTS, x, weight=own, stride=2, groups=4))
+    assert (
+        name_of(depthwise_conv2d(GRADIENTS, x, own[:, :, :4, :4], padding="same", groups=4)) == "ConvolutionBackward0"
+    )
+    assert name_of(depthwise_conv2d(GRADIENTS, x[:0], own, groups=4)) == "ConvolutionBackward0"
+    assert "Depthwise" in name_of(depthwise_conv2d(GRADIENTS, x, own, padding="same", groups=4))
+    assert "Depthwise" in name_of(depthwise_conv2d(GRADIENTS, x, weight=own, stride=2, groups=4))
 
 
 def test_autocast_computes_in_bf16_and_gives_gradients_in_fp32() -> None:
     x, weight, bias = (t.float().requires_grad_() for t in tensors((9, 9), (5, 5)))
     with torch.autocast("cpu", torch.bfloat16):
-        ours = depthwise_conv2d(PARTS, x, weight, bias, 2, 2, 1, 3)
+        ours = depthwise_conv2d(GRADIENTS, x, weight, bias, 2, 2, 1, 3)
         native = F.conv2d(x, weight, bias, 2, 2, 1, 3)
     assert ours.dtype == torch.bfloat16
     assert torch.equal(ours, native)

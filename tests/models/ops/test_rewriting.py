@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from tldet.models.backbones.timm_nets import TimmBackbone
 from tldet.models.ops import rewriting
-from tldet.models.ops.depthwise import PARTS, Call, Geometry
+from tldet.models.ops.depthwise import GRADIENTS, Call, Geometry
 from tldet.models.ops.rewriting import Rewritten, depthwise_calls, faster_parts, has_depthwise, rewrite
 from tldet.models.surgery.frozen_norms import FoldedConv2d, fold_frozen_norms
 
 
 def rewrite_all(model: nn.Module, image: Tensor) -> dict[str, Call]:
     calls = depthwise_calls(model, lambda: model(image))
-    rewrite(model, dict.fromkeys(calls, PARTS))
+    rewrite(model, dict.fromkeys(calls, GRADIENTS))
     return calls
 
 

@@ -12,20 +12,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tldet.config import load
+from tldet.config import read_config
 from tldet.engine.precision import cpu_has_bf16
 from tldet.models.backbones.torchvision_nets import TorchvisionBackbone
 from tldet.models.detector import build_detector
 from tldet.models.surgery.frozen_norms import FoldedConv2d, fold_frozen_norms
 from tldet.models.surgery.fuse import fuse
-from tldet.workflows.training.initial_weights import Source, initial_weights
+from tldet.workflows.training.initial_weights import WeightsSource, initial_weights
 
 Spread = Callable[[nn.Module], None]
 
 
 def frozen_backbone(recipe: str, spread: Spread) -> Any:
     torch.manual_seed(0)
-    backbone: Any = build_detector(load(recipe, {"model.backbone.weights": None}).data["model"]).backbone
+    backbone: Any = build_detector(read_config(recipe, {"model.backbone.weights": None}).data["model"]).backbone
     spread(backbone)
     return backbone.freeze().train()
 
@@ -192,7 +192,7 @@ def test_a_network_of_one_size_stays_as_it_is(caplog: pytest.LogCaptureFixture) 
 
 def test_prediction_leaves_what_is_folded(spread: Spread, caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(0)
-    model = build_detector(load("faster_rcnn_lite0", {"model.backbone.weights": None}).data["model"])
+    model = build_detector(read_config("faster_rcnn_lite0", {"model.backbone.weights": None}).data["model"])
     spread(model)
     x = torch.randn(1, 3, 64, 64)
     folded = fold_frozen_norms(model.backbone.freeze())  # type: ignore[operator]
@@ -209,6 +209,6 @@ def test_prediction_leaves_what_is_folded(spread: Spread, caplog: pytest.LogCapt
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_run_starts_folded(resume: bool) -> None:
-    model = build_detector(load("faster_rcnn_lite0", {"model.backbone.weights": None}).data["model"])
-    initial_weights(model, Source(resume=resume))
+    model = build_detector(read_config("faster_rcnn_lite0", {"model.backbone.weights": None}).data["model"])
+    initial_weights(model, WeightsSource(resume=resume))
     assert sum(isinstance(module, FoldedConv2d) for module in model.backbone.modules()) >= 40

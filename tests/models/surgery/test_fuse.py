@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tldet.config import load
+from tldet.config import read_config
 from tldet.engine.precision import Precision
 from tldet.models.cosine import CosineClassifier
 from tldet.models.detector import Detector, build_detector
@@ -25,7 +25,7 @@ def norms(model: nn.Module) -> int:
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("recipe", ["retinanet_lite0", "faster_rcnn_r50"])
 def test_outputs_stay_and_no_norm_remains(spread: Spread, recipe: str, last: bool) -> None:
-    model = build_detector(load(recipe)["model"]).eval()
+    model = build_detector(read_config(recipe)["model"]).eval()
     spread(model)
     Precision(channels_last=last).prepare(model)
     x = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(2))

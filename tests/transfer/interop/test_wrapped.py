@@ -19,7 +19,7 @@ from tldet import checkpoint
 from tldet.cli.main import main
 from tldet.errors import CheckpointError, ConfigError
 from tldet.transfer.initial_weights import open_initial
-from tldet.transfer.interop.classes import BACKGROUND, read_names
+from tldet.transfer.interop.classes import BACKGROUND_NAME, read_names
 from tldet.transfer.interop.foreign import layout_in, read_foreign
 from tldet.transfer.interop.wrapped import detector_prefix
 from tldet.transfer.safe_unpickle.archives import read_archive
@@ -105,7 +105,7 @@ def test_an_import_of_lightning_s_file_with_class_names(
     import_checkpoint(tmp_path / "plain.pth", out=tmp_path / "plain.pt")
     out = str(tmp_path / "ours.pt")
     assert main(["import", str(tmp_path / "last.ckpt"), "--out", out, "--classes", "猫", "red cell", "x,y"]) == 0
-    ours, plain = checkpoint.load(out), checkpoint.load(tmp_path / "plain.pt")
+    ours, plain = checkpoint.load_checkpoint(out), checkpoint.load_checkpoint(tmp_path / "plain.pt")
     assert ours["meta"]["class_names"] == ["猫", "red cell", "x,y"]
     assert ours["meta"]["category_ids"] == [1, 2, 3]
     assert plain["meta"]["class_names"] == ["class 1", "class 2", "class 3"]
@@ -119,7 +119,7 @@ def test_safetensors(theirs: nn.Module, tmp_path: Path, prefix: str, name: str) 
     state = {f"{prefix}{name}": one.clone() for name, one in theirs.state_dict().items()}
     save_file(state, tmp_path / name, {"format": "pt"})
     written = import_checkpoint(tmp_path / name, out=tmp_path / "ours.pt", classes=["a", "b", "c"])
-    assert checkpoint.load(written)["meta"]["class_names"] == ["a", "b", "c"]
+    assert checkpoint.load_checkpoint(written)["meta"]["class_names"] == ["a", "b", "c"]
     assert open_initial(tmp_path / name) is not None
 
 
@@ -150,8 +150,8 @@ def test_class_names_of_one_stage_models_may_leave_background_out(tmp_path: Path
     torch.save(fcos_resnet50_fpn(weights=None, weights_backbone=None, num_classes=3).state_dict(), tmp_path / "f.pth")
     for names in (["a", "b"], ["none", "a", "b"]):
         written = import_checkpoint(tmp_path / "f.pth", out=tmp_path / "ours.pt", classes=names)
-        meta = checkpoint.load(written)["meta"]
-        assert meta["class_names"] == ([BACKGROUND, *names] if len(names) == 2 else names)
+        meta = checkpoint.load_checkpoint(written)["meta"]
+        assert meta["class_names"] == ([BACKGROUND_NAME, *names] if len(names) == 2 else names)
         assert len(meta["category_ids"]) == 3
     with pytest.raises(
         CheckpointError, match=r"--classes: 1 name for a model with 3 classes \(or 2 without background"

@@ -17,7 +17,7 @@ from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.errors import ConfigError, DataError, TldetError
 from tldet.transfer.class_match import MatchSettings
-from tldet.workflows.extend.data import Given, Prepared, prepare
+from tldet.workflows.extend.data import ExtendInput, Prepared, prepare_data
 
 OLD = {"cat": 1, "dog": 5}
 
@@ -43,8 +43,8 @@ def write(
 
 
 def prepared(out: Path, new: Split, val: Split, match: MatchSettings | None = None, **more: Split) -> Prepared:
-    given = Given(new, more.get("replay"), val, more.get("old_val"), more.get("own"))
-    return prepare(given, OLD, match or MatchSettings(), out / "out", iter)
+    given = ExtendInput(new, more.get("replay"), val, more.get("old_val"), more.get("own"))
+    return prepare_data(given, OLD, match or MatchSettings(), out / "out", iter)
 
 
 def labeled(split: Split, names: tuple[str, ...]) -> list[list[str]]:
@@ -177,7 +177,7 @@ def test_images_that_are_skipped_may_be_missing(tmp_path: Path) -> None:
     new = write(tmp_path, "new", {"owl": 9}, [["owl"]] * 3)
     (tmp_path / "new_1.png").unlink()
     val = write(tmp_path, "val", {"owl": 9}, [["owl"]])
-    data = prepare(Given(new, None, val, None, None), OLD, MatchSettings(), tmp_path / "out", missing=True)
+    data = prepare_data(ExtendInput(new, None, val, None, None), OLD, MatchSettings(), tmp_path / "out", missing=True)
     dataset = CocoDataset(str(data.train.annotations), str(data.train.images), on_bad_image="skip")
     dataset.check_images()
     assert (data.images, len(dataset)) == (3, 2)

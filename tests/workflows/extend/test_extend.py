@@ -93,7 +93,7 @@ def test_a_resumed_run_is_the_same(whole: Path, tmp_path: Path) -> None:
         if path.name != "step_00000002.pt":
             path.unlink()
     extend(out=tmp_path / "out", resume=True)
-    ours, theirs = (checkpoint.load(folder / "step_00000004.pt") for folder in (tmp_path / "out", whole))
+    ours, theirs = (checkpoint.load_checkpoint(folder / "step_00000004.pt") for folder in (tmp_path / "out", whole))
     for part in ("model", "ema"):
         assert list(ours[part]) == list(theirs[part])
         assert all(torch.equal(ours[part][name], theirs[part][name]) for name in theirs[part])
@@ -118,7 +118,7 @@ def test_plain_fine_tuning_and_the_command(
     out = capsys.readouterr().out
     assert "AP before" in out
     assert "all old" in out
-    config = checkpoint.load(tmp_path / "o" / "best.pt")["config"]
+    config = checkpoint.load_checkpoint(tmp_path / "o" / "best.pt")["config"]
     assert "distill" not in config
     assert config["data"]["train"]["partial"] is False
     assert "loss_distill" not in read_log(tmp_path / "o" / "log.jsonl")[0]
@@ -150,10 +150,10 @@ def test_what_cannot_be_is_said_in_a_line(
     out = ["--out", str(tmp_path / "o")]
     assert "give the checkpoint of a detector to extend, or --resume" in said(capsys, *data, *out)
     assert "is no tldet checkpoint" in said(capsys, str(tmp_weights(tmp_path)), *data, *out)
-    classifier = {**checkpoint.load(base), "meta": {"task": "classification"}}
+    classifier = {**checkpoint.load_checkpoint(base), "meta": {"task": "classification"}}
     checkpoint.save(tmp_path / "c.pt", classifier)
     assert "is a classifier of `tldet pretrain`, no detector" in said(capsys, str(tmp_path / "c.pt"), *data, *out)
-    untrained = checkpoint.load(base)
+    untrained = checkpoint.load_checkpoint(base)
     untrained["config"].pop("optimizer")
     checkpoint.save(tmp_path / "u.pt", untrained)
     assert "u.pt: its config describes no training" in said(capsys, str(tmp_path / "u.pt"), *data, *out)

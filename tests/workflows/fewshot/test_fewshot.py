@@ -17,7 +17,7 @@ from tldet.engine.trainer import Trainer
 from tldet.errors import CheckpointError, TrainingError
 from tldet.workflows.fewshot.fewshot import fewshot
 from tldet.workflows.fewshot.plan import FewShot
-from tldet.workflows.fewshot.summary import Report
+from tldet.workflows.fewshot.summary import FewShotReport
 from tldet.workflows.study.job import RUNS
 from tldet.workflows.study.plan import StudyConfig
 from tldet.workflows.test import test as measure
@@ -28,7 +28,7 @@ SMALL = ("training.precision=fp32", "data.loader.batch_size=2", "model.head.roi.
          "data.val.transforms.0.short=96", "data.val.transforms.0.long=128")  # fmt: skip
 
 
-def experiment(data: Path, out: Path, seeds: tuple[int, ...] = (0,), **changed: Any) -> Report:
+def experiment(data: Path, out: Path, seeds: tuple[int, ...] = (0,), **changed: Any) -> FewShotReport:
     base: dict[str, Any] = {"steps": 2, "cfg_options": SMALL}
     base = {key: changed.pop(key, value) for key, value in base.items()}
     asked = FewShot(("4", "9"), shots=(1,), variants=("tfa",), steps=3, lr_factor=1.0)
@@ -43,12 +43,12 @@ def out(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    state = checkpoint.load(json.loads((folder / "result.json").read_text())["checkpoint"])
+    state = checkpoint.load_checkpoint(json.loads((folder / "result.json").read_text())["checkpoint"])
     return state["model"]  # type: ignore[no-any-return]
 
 
 def test_the_base_training_knows_nothing_of_novel_classes(out: Path) -> None:
-    state = checkpoint.load(out / RUNS / "base" / "best.pt")
+    state = checkpoint.load_checkpoint(out / RUNS / "base" / "best.pt")
     assert state["meta"]["class_names"] == [c for c in "0123456789" if c not in "49"]
     told = json.loads((out / RUNS / "base" / "result.json").read_text())
     assert list(told["per_class"]) == list(state["meta"]["class_names"])
@@ -57,7 +57,7 @@ def test_the_base_training_knows_nothing_of_novel_classes(out: Path) -> None:
 
 
 def test_tfa_moves_the_last_layers_only_and_full_all_that_the_recipe_lets_learn(out: Path) -> None:
-    base = checkpoint.load(out / RUNS / "base" / "best.pt")
+    base = checkpoint.load_checkpoint(out / RUNS / "base" / "best.pt")
     start = base.get("ema") or base["model"]
     tfa, full = (weights(out / RUNS / f"{variant}_shots1_seed0") for variant in ("tfa", "full"))
     assert tfa["head.box.cls_score.weight"].shape == (11, 512)

@@ -12,7 +12,7 @@ import pytest
 
 from tldet.data.index import AnnotationIndex
 from tldet.errors import ConfigError, DataError, TrainingError
-from tldet.workflows.fewshot.plan import FewShot, prepare, shot_jobs
+from tldet.workflows.fewshot.plan import FewShot, prepare_experiment, shot_jobs
 from tldet.workflows.study.job import write_result
 from tldet.workflows.study.plan import StudyConfig
 
@@ -37,7 +37,7 @@ def config(tmp_path: Path) -> StudyConfig:
 
 
 def test_a_run_for_each_variant_number_and_seed(config: StudyConfig, tmp_path: Path) -> None:
-    setup = prepare(config, replace(ASKED, shots=(1, 3, 1)))
+    setup = prepare_experiment(config, replace(ASKED, shots=(1, 3, 1)))
     assert setup.base_classes == ("a", "b")
     (tmp_path / "base.pt").write_bytes(b"weights")
     jobs = shot_jobs(setup, tmp_path / "base.pt")
@@ -58,14 +58,14 @@ def test_a_run_for_each_variant_number_and_seed(config: StudyConfig, tmp_path: P
 
 def test_what_the_data_cannot_give(config: StudyConfig, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.json: 4 shots of class 'b' asked for, but it has only 3 objects"):
-        prepare(config, replace(ASKED, shots=(1, 4)))
+        prepare_experiment(config, replace(ASKED, shots=(1, 4)))
     with pytest.raises(DataError, match="has no class 'd'"):
-        prepare(config, replace(ASKED, novel=("d",)))
+        prepare_experiment(config, replace(ASKED, novel=("d",)))
     few = truth(tmp_path / "few.json", {"a": 1, "b": 1, "c": 0})
     with pytest.raises(DataError, match=r"few\.json: has no object of novel class 'c'"):
-        prepare(replace(config, val=few), ASKED)
+        prepare_experiment(replace(config, val=few), ASKED)
     with pytest.raises(ConfigError, match=r"--seeds must be at least 0 and below 2\*\*63, not -1"):
-        prepare(replace(config, seeds=(0, -1)), ASKED)
+        prepare_experiment(replace(config, seeds=(0, -1)), ASKED)
 
 
 def test_the_advice_beside_a_test_split_works(tmp_path: Path) -> None:
@@ -80,25 +80,27 @@ def test_the_advice_beside_a_test_split_works(tmp_path: Path) -> None:
         with pytest.raises(
             DataError, match=r"test.*'c'.* runs are evaluated on the test split; .* --val without --data"
         ):
-            prepare(config, ASKED)
+            prepare_experiment(config, ASKED)
     train = tmp_path / "data" / "train" / "_annotations.coco.json"
-    assert prepare(StudyConfig(None, tmp_path / "new", train=train, val=val), ASKED).measured.annotations == val
+    assert (
+        prepare_experiment(StudyConfig(None, tmp_path / "new", train=train, val=val), ASKED).measured.annotations == val
+    )
 
 
 def test_a_base_class_that_cannot_be_measured_is_named(
     config: StudyConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     few = truth(tmp_path / "few.json", {"a": 1, "b": 0, "c": 1})
-    prepare(replace(config, val=few), ASKED)
+    prepare_experiment(replace(config, val=few), ASKED)
     assert "few.json: has no object of b: not in the base AP" in caplog.text
 
 
 def test_a_folder_holds_one_experiment(config: StudyConfig, tmp_path: Path) -> None:
-    setup = prepare(config, ASKED)
+    setup = prepare_experiment(config, ASKED)
     (tmp_path / "base.pt").write_bytes(b"weights")
     write_result(shot_jobs(setup, tmp_path / "base.pt")[0], {})
-    prepare(replace(config, seeds=(7,)), replace(ASKED, shots=(2,), variants=("fc",)))
+    prepare_experiment(replace(config, seeds=(7,)), replace(ASKED, shots=(2,), variants=("fc",)))
     with pytest.raises(TrainingError, match="other settings: novel was"):
-        prepare(config, replace(ASKED, novel=("b",)))
+        prepare_experiment(config, replace(ASKED, novel=("b",)))
     with pytest.raises(TrainingError, match="other settings: model was"):
-        prepare(replace(config, model="mask_rcnn_lite0"), ASKED)
+        prepare_experiment(replace(config, model="mask_rcnn_lite0"), ASKED)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tldet.config import load
+from tldet.config import read_config
 from tldet.errors import ConfigError
 from tldet.models.backbones import within
 from tldet.models.detector import build_detector
@@ -19,7 +19,7 @@ from tldet.workflows.study.job import Job
 
 
 def recipe(name: str) -> dict[str, Any]:
-    return load(name).data
+    return read_config(name).data
 
 
 LEARNING = {

@@ -8,7 +8,7 @@ import math
 import pytest
 from rich.console import Console
 
-from tldet.workflows.fewshot.summary import Report, groups, spread
+from tldet.workflows.fewshot.summary import FewShotReport, groups, spread
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def numbers(base: float, novel: float) -> dict[str, float]:
     return {"base_AP": base, "base_AP50": 2 * base, "novel_AP": novel, "novel_AP50": 2 * novel}
 
 
-REPORT = Report(
+REPORT = FewShotReport(
     numbers(0.6, -1.0),
     [
         {"variant": "tfa", "shots": 1, "seed": 0, **numbers(0.5, 0.1)},

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tldet.workflows.study.job import RUNS, Job, folder_name, write_result
+from tldet.workflows.study.job import RUNS, Job, job_folder, write_result
 
 MakeJob = Callable[..., Job]
 
@@ -20,7 +20,7 @@ def make_job(tmp_path: Path) -> MakeJob:
 
     def make(variant: str = "a", seed: int = 0, fraction: float = 1.0, **more: Any) -> Job:
         factors = {"variant": variant, "fraction": fraction, "seed": seed}
-        folder = tmp_path / RUNS / folder_name(factors)
+        folder = tmp_path / RUNS / job_folder(factors)
         images = round(200 * fraction)
         usual: dict[str, Any] = {"call": {"options": ["x=1"]}, "length": {"minutes": 3.0}, "val": ("v.json", "v")}
         return Job(factors, folder, images=images, data={"train": "hash"}, **{**usual, **more})

@@ -14,7 +14,7 @@ import pytest
 from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.evaluation.resample import VERSION
 from tldet.workflows.study.execute import DETECTIONS_NAME, up_to_date
-from tldet.workflows.study.job import JOB_NAME, RESULT_NAME, Job, folder_name, keep_settings, write_result
+from tldet.workflows.study.job import JOB_NAME, RESULT_NAME, Job, job_folder, keep_settings, write_result
 from tldet.workflows.study.job_queue import Matrix
 
 from .conftest import pretend
@@ -24,7 +24,7 @@ def test_names(make_job: Any) -> None:
     job = make_job("convnext/tiny", 3, 0.25)
     assert job.name == "convnext/tiny, fraction 0.25, seed 3"
     assert job.folder.name == "convnext-tiny_fraction0.25_seed3"
-    assert folder_name({"variant": "a", "shots": 5}) == "a_shots5"
+    assert job_folder({"variant": "a", "shots": 5}) == "a_shots5"
 
 
 def test_a_result_is_found_again_and_says_what_it_is(make_job: Any) -> None:
@@ -92,7 +92,7 @@ def test_the_folder_of_a_study(make_job: Any, tmp_path: Path) -> None:
 
 def test_folder_names_are_exact() -> None:
     def name(**factors: Any) -> str:
-        return folder_name({"variant": "a", **factors})
+        return job_folder({"variant": "a", **factors})
 
     assert name(fraction=1.0, seed=0) == "a_fraction1_seed0"
     assert name(fraction=0.1, seed=20240101) == "a_fraction0.1_seed20240101"
@@ -103,7 +103,7 @@ def test_folder_names_are_exact() -> None:
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
     def job(variant: str) -> Job:
         factors: dict[str, Any] = {"variant": variant, "seed": 0}
-        return Job(factors, tmp_path / folder_name(factors), {}, {"steps": 1}, ("a", "b"), 1, {})
+        return Job(factors, tmp_path / job_folder(factors), {}, {"steps": 1}, ("a", "b"), 1, {})
 
     Matrix([job("a-b"), job("a-c")])
     with pytest.raises(ConfigError, match=r"a-b_seed0: runs 'a/b, seed 0' and 'a-b, seed 0' have the same folder"):

@@ -117,7 +117,7 @@ def test_a_study(digits: Path, tmp_path: Path) -> None:
         scored = evaluate_files(digits / "valid" / "_annotations.coco.json", folder / DETECTIONS_NAME)
         assert run["numbers"] == scored.numbers()
         assert checkpoint.steps_in(folder) == []
-    frozen = checkpoint.load(out / "runs" / "frozen_fraction1_seed0" / "best.pt")
+    frozen = checkpoint.load_checkpoint(out / "runs" / "frozen_fraction1_seed0" / "best.pt")
     assert frozen["config"]["freeze"] == {"layers": ["backbone"]}
     before = {path: path.stat().st_mtime_ns for path in out.rglob(RESULT_NAME)}
     assert len(before) == 2

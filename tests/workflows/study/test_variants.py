@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tldet.config import load
+from tldet.config import read_config
 from tldet.errors import ConfigError
 from tldet.workflows.study.variants import (
-    ARMS,
     REFERENCE,
+    VARIANTS,
     backbone_variants,
     refuse_conflict,
     refuse_same,
@@ -17,8 +17,8 @@ from tldet.workflows.study.variants import (
 
 
 def test_every_variant_differs_from_every_other() -> None:
-    assert REFERENCE in ARMS
-    assert len({repr(variant) for variant in ARMS.values()}) == len(ARMS)
+    assert REFERENCE in VARIANTS
+    assert len({repr(variant) for variant in VARIANTS.values()}) == len(VARIANTS)
     assert list(transfer_variants(["frozen", "scratch"])) == ["frozen", "scratch"]
 
 
@@ -34,7 +34,7 @@ def test_wrong_names() -> None:
 
 def test_an_option_for_all_does_not_undo_a_variant() -> None:
     with pytest.raises(ConfigError, match=r"optimizer.layer_decay: variant 'layer-decay' sets this key"):
-        refuse_conflict(ARMS, ["optimizer.layer_decay=1.0"])
+        refuse_conflict(VARIANTS, ["optimizer.layer_decay=1.0"])
     refuse_conflict(transfer_variants(["scratch", "finetuned"]), ["optimizer.layer_decay=1.0"])
 
 
@@ -80,15 +80,17 @@ def test_backbones_control_the_whole_backbone() -> None:
 
 
 def test_options_beside_the_variants_are_taken() -> None:
-    refuse_conflict(ARMS, ["optimizer.lr=0.1", "data.loader.batch_size=2", "training.log_every=5", "model.head.x=1"])
+    refuse_conflict(
+        VARIANTS, ["optimizer.lr=0.1", "data.loader.batch_size=2", "training.log_every=5", "model.head.x=1"]
+    )
 
 
 def test_a_recipe_that_decays_itself_is_refused() -> None:
-    recipe = load("fcos_lite0")
-    refuse_same(ARMS, recipe)
+    recipe = read_config("fcos_lite0")
+    refuse_same(VARIANTS, recipe)
     for value in (0.7, 0.9):
         recipe["optimizer"]["layer_decay"] = value
         with pytest.raises(
             ConfigError, match=r"--variants layer-decay: the recipe already sets optimizer\.layer_decay"
         ):
-            refuse_same(ARMS, recipe)
+            refuse_same(VARIANTS, recipe)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tldet import checkpoint
-from tldet.config import load
+from tldet.config import read_config
 from tldet.data.index import AnnotationIndex
 from tldet.engine.precision import Precision
 from tldet.errors import TrainingError
@@ -49,7 +49,7 @@ class Full(torch.nn.Module):
 
 @pytest.mark.parametrize("recipe", ["recipes/retinanet_lite0", "recipes/mask_rcnn_lite0"])
 def test_steps_are_tried_on_the_model(recipe: str) -> None:
-    detector = build_detector(load(recipe)["model"]).train()
+    detector = build_detector(read_config(recipe)["model"]).train()
     trial = batch_size._Trial(detector, Precision(), (64, 96), objects=5)
     detector.register_forward_pre_hook(Full(3))
     assert largest_fitting(trial.fits, 8) == 3
@@ -59,7 +59,7 @@ def test_steps_are_tried_on_the_model(recipe: str) -> None:
 def test_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_size._Trial, "fits", lambda self, count: False)
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)
-    model = load("recipes/retinanet_lite0")["model"]
+    model = read_config("recipes/retinanet_lite0")["model"]
     with pytest.raises(TrainingError, match=r"out of memory on mps with one image of 800 x 1344"):
         measure_batch_size(model, (800, 1344), 5, device=torch.device("mps"))
 
@@ -81,7 +81,7 @@ def test_finetune_measures_for_the_device_in_use(digits: Path, monkeypatch: pyte
     monkeypatch.setattr(choose, "place_of", str)
     monkeypatch.setattr(choose, "pick_device", torch.device)
     index = AnnotationIndex.load(digits / "train" / "_annotations.coco.json")
-    recipe = load("recipes/retinanet_lite0")
+    recipe = read_config("recipes/retinanet_lite0")
     length = Length("steps", 10)
     keys = {"training.device": "cuda:1", "training.precision": "fp32"}
     choices = choose_for(recipe, index, keys, length)
@@ -104,9 +104,9 @@ def test_a_resumed_run_keeps_the_measured_number(digits: Path, tmp_path: Path, m
     options = ["data.loader.batch_size=auto", "training.precision=fp32", "training.checkpoint_every=0.25"]
     monkeypatch.setattr("tldet.workflows.training.batch_size.measure_batch_size", lambda *_, **__: 3)
     finetune(digits, out=tmp_path / "run", model="retinanet_lite0", steps=2, cfg_options=options)
-    saved = checkpoint.load(tmp_path / "run" / "step_00000002.pt")
+    saved = checkpoint.load_checkpoint(tmp_path / "run" / "step_00000002.pt")
     assert saved["config"]["data"]["loader"]["batch_size"] == 3
     monkeypatch.setattr("tldet.workflows.training.batch_size.measure_batch_size", lambda *_, **__: pytest.fail("again"))
     finetune(out=tmp_path / "run", resume=True, cfg_options=["schedule.steps=3"])
-    saved = checkpoint.load(tmp_path / "run" / "step_00000003.pt")
+    saved = checkpoint.load_checkpoint(tmp_path / "run" / "step_00000003.pt")
     assert saved["config"]["data"]["loader"]["batch_size"] == 3

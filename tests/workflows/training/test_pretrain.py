@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tests.tools import same
 from tldet import checkpoint
 from tldet.cli.main import main
-from tldet.config import build, load
+from tldet.config import build, read_config
 from tldet.data.digits import generate_crops
 from tldet.engine.logging import read_log
 from tldet.engine.trainer import Trainer
@@ -108,7 +108,7 @@ def test_a_run_broken_off_twice_equals_the_run_left_alone(
     assert not (out / "step_00000008.pt").exists()
     pretrain(out=out, resume=True)
     for name in ("step_00000008.pt", "best.pt"):
-        ours, theirs = checkpoint.load(whole / name), checkpoint.load(out / name)
+        ours, theirs = checkpoint.load_checkpoint(whole / name), checkpoint.load_checkpoint(out / name)
         for state in (ours, theirs):
             if state["training"]:
                 state["training"].pop("seconds")
@@ -126,9 +126,9 @@ def test_a_detector_takes_the_whole_backbone(whole: Path) -> None:
     assert (report.new, report.unused, report.adapted) == ([], [], [])
     assert sorted(report.copied) == sorted(backbone.state_dict())
     assert all(torch.equal(tensor, load_file(path)[name]) for name, tensor in backbone.state_dict().items())
-    averaged = checkpoint.load(whole / "best.pt")["ema"]
+    averaged = checkpoint.load_checkpoint(whole / "best.pt")["ema"]
     assert torch.equal(backbone.state_dict()["body.conv_stem.weight"], averaged["backbone.body.conv_stem.weight"])
-    steps = checkpoint.load(whole / "best.pt")["meta"]["trained"]["steps"]
+    steps = checkpoint.load_checkpoint(whole / "best.pt")["meta"]["trained"]["steps"]
     assert f"2 classes, top-1 0.5000, {steps} steps" in report.summary()
     assert "few0/train" in report.summary()
 
@@ -149,7 +149,7 @@ def test_finetuning_starts_from_it(whole: Path, digits: Path, tmp_path: Path, ca
     finetune(digits, out=tmp_path / "out", **model, steps=1, cfg_options=options)
     assert f"weights from {path} (pre-trained on" in caplog.text
     assert "0 newly initialized, 0 unused" in caplog.text
-    assert checkpoint.load(tmp_path / "out" / "best.pt")["meta"]["weights_source"] == str(path)
+    assert checkpoint.load_checkpoint(tmp_path / "out" / "best.pt")["meta"]["weights_source"] == str(path)
 
 
 def test_pretraining_goes_on_from_weights(whole: Path, few: Path, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_pretraining_goes_on_from_weights(whole: Path, few: Path, tmp_path: Path
 def test_a_classifier_is_no_detector(whole: Path) -> None:
     with pytest.raises(CheckpointError, match=r"is a classifier of `tldet pretrain`, no detector: fine-tune one with"):
         restore(whole / "best.pt")
-    detector = build_detector(load("retinanet_lite0")["model"])
+    detector = build_detector(read_config("retinanet_lite0")["model"])
     with pytest.raises(CheckpointError, match=r"is a classifier of `tldet pretrain`"):
         init_from(detector, whole / "best.pt")
     assert open_initial(whole / "best.pt") is None, "it holds a backbone's weights"
@@ -188,8 +188,8 @@ def test_a_recipe_of_pretraining_is_no_model_to_finetune(digits: Path, tmp_path:
 
 
 def test_no_length_trains_the_recipes_epochs(whole: Path) -> None:
-    assert load("pretrain/lite0_imagenet")["schedule"]["epochs"] == 100
-    config = load(whole / "config.py")
+    assert read_config("pretrain/lite0_imagenet")["schedule"]["epochs"] == 100
+    config = read_config(whole / "config.py")
     assert config["schedule"]["steps"] == 8
     assert "epochs" not in config["schedule"]
     assert config["data"]["train"]["transforms"][0]["size"] == 32, "as large as the images are"

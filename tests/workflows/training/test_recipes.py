@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tldet.config import Config, load, override
+from tldet.config import Config, override, read_config
 from tldet.errors import ConfigError
 from tldet.workflows.training.finetune import new_config
 from tldet.workflows.training.recipes import default_transforms, is_resize, parse_transforms, split_transforms
@@ -88,7 +88,7 @@ def made(digits: Path, out: Path, config: Config, tmp_path: Path, **given: Any) 
 def own_recipe() -> Config:
     section = {"type": "CocoDataset", "annotations": "nowhere.json", "images": "nowhere", "keep_empty": False}
     train = {**section, "max_pixels": 10**8, "transforms": [resize([640, 800], 1333), FLIP]}
-    config = load("retinanet_lite0")
+    config = read_config("retinanet_lite0")
     config.data["data"] |= {"train": train, "val": {**section, "keep_empty": True, "transforms": [resize(800, 1333)]}}
     return config
 

@@ -13,7 +13,7 @@ import pytest
 
 from tldet import checkpoint
 from tldet.cli.main import main
-from tldet.config import Config, load
+from tldet.config import Config, read_config
 from tldet.engine.logging import read_log
 from tldet.errors import TrainingError
 from tldet.system.locks import LOCK_NAME
@@ -41,7 +41,7 @@ def test_one_command_starts_a_run_and_continues_it(
     err = said(capsys, job)
     assert f"--resume: no checkpoint in {out} yet, the run is started" in err
     assert "learning rate 0.0001, batch size 2" in err, "as given, not scaled from the recipe's batch size"
-    config = load(out / "config.py")
+    config = read_config(out / "config.py")
     assert (config.get("optimizer.lr"), config.get("data.loader.batch_size")) == (1e-4, 2)
     step = checkpoint.step_path(out, 1).read_bytes()
     err = said(capsys, job)
@@ -67,7 +67,7 @@ def test_train_starts_or_continues_too(run: Path, tmp_path: Path, capsys: pytest
     job = ["train", str(run / "config.py"), "--work-dir", str(out), "--resume", "--init-from", best]
     job += ["--device", "cpu", "--precision", "fp32", "--cfg-options", "schedule.steps=1"]
     assert f"--resume: no checkpoint in {out} yet, the run is started" in said(capsys, job)
-    assert checkpoint.load(out / "best.pt")["meta"]["weights_source"] == best
+    assert checkpoint.load_checkpoint(out / "best.pt")["meta"]["weights_source"] == best
     assert "after step 1" in said(capsys, job), "its initial weights are those of the run"
     job[job.index(best)] = str(run / "step_00000006.pt")
     err = said(capsys, job, 2)
@@ -224,13 +224,13 @@ def test_files_are_undone_if_training_fails_before_it_saves(tmp_path: Path) -> N
     assert [path.name for path in folder.iterdir()] == ["log.jsonl"], "the log of the steps is kept"
     with pytest.raises(TrainingError):
         attempt(files(1), "step_00000001.pt", error)
-    assert load(folder / "config.py").data == {"a": 1}, "there is something to resume"
+    assert read_config(folder / "config.py").data == {"a": 1}, "there is something to resume"
     with pytest.raises(TrainingError):
         attempt(files(2), error=error)
-    assert load(folder / "config.py").data == {"a": 1}, "as it was before"
+    assert read_config(folder / "config.py").data == {"a": 1}, "as it was before"
     assert json.loads((folder / "arguments.json").read_text()) == {"seed": 1}
     attempt(files(3))
-    assert load(folder / "config.py").data == {"a": 3}
+    assert read_config(folder / "config.py").data == {"a": 3}
     assert json.loads((folder / "arguments.json").read_text()) == {"seed": 3}
 
 

@@ -22,7 +22,7 @@ FORM = '{"new name": ["old name", ...], ...}'
 
 
 @dataclass(frozen=True)
-class Classes:
+class MergedClasses:
     """The classes of a merged data set.
 
     Attributes:
@@ -39,7 +39,7 @@ class Classes:
         return {record["id"]: record["name"] for record in self.records}
 
 
-def read_aliases(path: Path, names: Collection[str]) -> dict[str, str]:
+def read_merge_aliases(path: Path, names: Collection[str]) -> dict[str, str]:
     """Old class name to new one, of a JSON ``{"new name": ["old name", ...]}``.
 
     Args:
@@ -64,7 +64,7 @@ def read_aliases(path: Path, names: Collection[str]) -> dict[str, str]:
     return aliases
 
 
-def merge_classes(lists: Sequence[Sequence[Record]], aliases: Mapping[str, str]) -> Classes:
+def merge_classes(lists: Sequence[Sequence[Record]], aliases: Mapping[str, str]) -> MergedClasses:
     """One list of classes; a class keeps the fields of the first source that has it, and the id where it is free.
 
     Args:
@@ -79,7 +79,7 @@ def merge_classes(lists: Sequence[Sequence[Record]], aliases: Mapping[str, str])
     id_of = dict(zip(firsts, ids, strict=True))
     records = sorted(({**firsts[name], "id": id_of[name]} for name in firsts), key=lambda record: int(record["id"]))
     tables = tuple({r["id"]: id_of[aliases.get(r["name"], r["name"])] for r in one} for one in lists)
-    return Classes(tuple(records), tables)
+    return MergedClasses(tuple(records), tables)
 
 
 def near_clashes(names: Collection[str]) -> list[tuple[str, ...]]:

@@ -8,18 +8,18 @@ from pathlib import Path
 
 from tldet.data.image_folders import find_images
 from tldet.data.layouts import Split, find_layout
-from tldet.data.split_names import KINDS
+from tldet.data.split_names import SPLIT_NAMES
 from tldet.errors import DataError
 from tldet.system.inputs import is_folder, real_path, require_file
 
-OPTIONS = {
-    **dict.fromkeys(KINDS, "leave one of them in the folder, or give the JSON files instead of the folder"),
+_OPTIONS = {
+    **dict.fromkeys(SPLIT_NAMES, "leave one of them in the folder, or give the JSON files instead of the folder"),
     "images": "give the JSON files instead of the folder, each with --images",
 }
 
 
 @dataclass(frozen=True)
-class Given:
+class MergeInput:
     """One JSON of an input: what its copies' folder is called, the part it goes to, and where it is."""
 
     label: str
@@ -27,7 +27,7 @@ class Given:
     split: Split
 
 
-def find_inputs(inputs: Sequence[Path], images: Sequence[Path]) -> list[Given]:
+def find_inputs(inputs: Sequence[Path], images: Sequence[Path]) -> list[MergeInput]:
     """Every JSON of the inputs: a folder's parts, or the file itself, which is to train on.
 
     Args:
@@ -47,14 +47,14 @@ def find_inputs(inputs: Sequence[Path], images: Sequence[Path]) -> list[Given]:
     for number, path in enumerate(inputs, start=1):
         label = f"{number}_{real_path(path).stem}"
         splits = _folder_splits(path) if is_folder(path) else [("train", _file_split(path, folder_of.get(path)))]
-        found += [Given(label, part, split) for part, split in splits]
+        found += [MergeInput(label, part, split) for part, split in splits]
     _refuse_twice([one.split.annotations for one in found])
     return found
 
 
 def _folder_splits(folder: Path) -> list[tuple[str, Split]]:
-    layout = find_layout(folder, options=OPTIONS)
-    named = zip(KINDS, (layout.train, layout.val, layout.test), strict=True)
+    layout = find_layout(folder, options=_OPTIONS)
+    named = zip(SPLIT_NAMES, (layout.train, layout.val, layout.test), strict=True)
     return [(part, split) for part, split in named if split is not None]
 
 

@@ -16,7 +16,7 @@ from tldet.coco.records import NO_ID, ODD_ID
 from tldet.data.merge.classes import labeled_classes
 from tldet.data.merge.images import Track, same_images
 from tldet.data.merge.objects import find_twins
-from tldet.data.merge.source import Source
+from tldet.data.merge.source import MergeSource
 from tldet.errors import DataError
 
 REFUSED = (0, NO_ID, ODD_ID)  # pycocotools treats annotation id 0 as "no match"
@@ -40,7 +40,7 @@ class Joined:
         annotation_ids: (A,) int64, of those kept.
     """
 
-    sources: Sequence[Source]
+    sources: Sequence[MergeSource]
     tables: Sequence[Mapping[int, int]]
     image_of: NDArray[np.int64]
     firsts: NDArray[np.int64]
@@ -72,7 +72,7 @@ class Joined:
         return self.kept & ~np.fromiter((c in self.labeled[p] for p, c in of), np.bool_, len(self.places))
 
 
-def join(sources: Sequence[Source], tables: Sequence[Mapping[int, int]], same: NDArray[np.int64]) -> Joined:
+def join(sources: Sequence[MergeSource], tables: Sequence[Mapping[int, int]], same: NDArray[np.int64]) -> Joined:
     """Unite images that are the same, keep objects annotated twice once, give ids.
 
     Args:
@@ -102,7 +102,7 @@ def join(sources: Sequence[Source], tables: Sequence[Mapping[int, int]], same: N
     )
 
 
-def alike(sources: Sequence[Source], track: Track = iter, *, missing: bool = False) -> list[NDArray[np.int64]]:
+def alike(sources: Sequence[MergeSource], track: Track = iter, *, missing: bool = False) -> list[NDArray[np.int64]]:
     """For every source (I,) int64, equal for records of one image in whatever source.
 
     Args:
@@ -124,7 +124,7 @@ def _within(position: int, lengths: Sequence[int]) -> tuple[int, int]:
     raise IndexError(position)
 
 
-def _all(sources: Sequence[Source], name: str) -> NDArray[Any]:
+def _all(sources: Sequence[MergeSource], name: str) -> NDArray[Any]:
     return np.concatenate([getattr(source, name) for source in sources])
 
 
@@ -137,7 +137,7 @@ def _unite(same: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64
     return firsts[order], rank[image_of]
 
 
-def _check_sizes(sources: Sequence[Source], firsts: NDArray[np.int64], image_of: NDArray[np.int64]) -> None:
+def _check_sizes(sources: Sequence[MergeSource], firsts: NDArray[np.int64], image_of: NDArray[np.int64]) -> None:
     sizes = _all(sources, "sizes")
     wrong = np.flatnonzero((sizes != sizes[firsts[image_of]]).any(1))
     if not len(wrong):
@@ -150,14 +150,14 @@ def _check_sizes(sources: Sequence[Source], firsts: NDArray[np.int64], image_of:
     raise DataError(f"{said[0]}, but {said[1]}, which is the same image; correct one of them")
 
 
-def _mapped(sources: Sequence[Source], tables: Sequence[Mapping[int, int]]) -> NDArray[np.int64]:
+def _mapped(sources: Sequence[MergeSource], tables: Sequence[Mapping[int, int]]) -> NDArray[np.int64]:
     """(A,) merged category ids."""
     pairs = zip(sources, tables, strict=True)
     return np.array([table[old] for source, table in pairs for old in source.category_ids.tolist()], np.int64)
 
 
 def _labeled(
-    sources: Sequence[Source], tables: Sequence[Mapping[int, int]], image_of: NDArray[np.int64]
+    sources: Sequence[MergeSource], tables: Sequence[Mapping[int, int]], image_of: NDArray[np.int64]
 ) -> list[frozenset[int]]:
     """A merged image is labeled for what any of its records is labeled for."""
     merged: list[frozenset[int]] = [frozenset()] * (int(image_of.max()) + 1)

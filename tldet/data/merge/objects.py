@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-SAME = 0.9  # IoU above which two boxes of one class are one object
+_SAME = 0.9  # IoU above which two boxes of one class are one object
 
 
 def find_twins(
@@ -67,7 +67,7 @@ def _twins_of(
 def _matches(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Sequence[tuple[int, int]]:
     """Pairs of rows with an IoU above ``SAME``, each row once, the best pair first."""
     iou = np.asarray(coco_mask.iou(ours, theirs, [0] * len(theirs)))
-    found = [(int(i), int(j)) for i, j in np.argwhere(iou > SAME)]
+    found = [(int(i), int(j)) for i, j in np.argwhere(iou > _SAME)]
     matched: dict[int, int] = {}
     for i, j in sorted(found, key=lambda pair: -iou[pair]):
         if i not in matched and j not in matched.values():

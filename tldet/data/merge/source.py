@@ -20,11 +20,11 @@ from tldet.data.layouts import Split
 from tldet.errors import DataError
 
 Record = dict[str, Any]
-KNOWN = ("images", "annotations", "categories", "licenses", "info")
+_KNOWN = ("images", "annotations", "categories", "licenses", "info")
 
 
 @dataclass(frozen=True)
-class Source:
+class MergeSource:
     """One COCO JSON; I images and A objects in its order.
 
     Attributes:
@@ -84,9 +84,9 @@ class Source:
         return f"image {self.image_ids[place]} ({self.file_names[place]})"
 
 
-def open_source(split: Split, *, missing: bool = False) -> Source:
-    """:func:`read_source` of a data set whose images must be there too, unless some may be ``missing``."""
-    source = read_source(split)
+def open_source(split: Split, *, missing: bool = False) -> MergeSource:
+    """:func:`read_merge_source` of a data set whose images must be there too, unless some may be ``missing``."""
+    source = read_merge_source(split)
     names = resolve_names(split.images, source.file_names, split.annotations)
     source = replace(source, file_names=list(names))
     if not missing:
@@ -94,7 +94,7 @@ def open_source(split: Split, *, missing: bool = False) -> Source:
     return source
 
 
-def read_source(split: Split) -> Source:
+def read_merge_source(split: Split) -> MergeSource:
     """Read a COCO JSON whose every reference leads somewhere.
 
     Raises:
@@ -106,7 +106,7 @@ def read_source(split: Split) -> Source:
     found, kept = coco.objects, {category.id for category in coco.categories}
     texts = top_level(read_json_text(path), str(path))
     objects = _records(path, texts, "annotations")
-    return Source(
+    return MergeSource(
         split=split,
         categories=[one for one in _values(path, texts, "categories") if one["id"] in kept],
         licenses=_licenses(path, texts),
@@ -124,7 +124,7 @@ def read_source(split: Split) -> Source:
         derived=found.derived,
         crowd=found.crowd,
         outlined=found.lengths > len("null"),
-        left_out=tuple(key for key in texts if key not in KNOWN),
+        left_out=tuple(key for key in texts if key not in _KNOWN),
         notes=coco.notes,
     )
 

@@ -14,16 +14,16 @@ import numpy as np
 
 from tldet.coco.ids import unclashed
 from tldet.coco.partial_labels import LABELLED
-from tldet.data.merge.classes import Classes
+from tldet.data.merge.classes import MergedClasses
 from tldet.data.merge.join import Joined
-from tldet.data.merge.source import Record, Source
+from tldet.data.merge.source import MergeSource, Record
 from tldet.system.output import replacing
 
 Fields = dict[str, Any]  # a value is its text, or one that is written anew
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def merge_licenses(sources: Sequence[Source]) -> tuple[list[Record], list[dict[int, int]]]:
+def merge_licenses(sources: Sequence[MergeSource]) -> tuple[list[Record], list[dict[int, int]]]:
     """Join the licenses, equal ones once; return them, and for each source a table from its ids to the new ones."""
     firsts: dict[str, Record] = {}
     for record in (record for source in sources for record in source.licenses):
@@ -38,7 +38,7 @@ def _text(record: Record) -> str:
     return json.dumps(record, sort_keys=True)
 
 
-def write_joined(path: Path, joined: Joined, classes: Classes, file_names: Sequence[str]) -> int:
+def write_joined(path: Path, joined: Joined, classes: MergedClasses, file_names: Sequence[str]) -> int:
     """Write a part of a merged data set.
 
     Args:
@@ -74,7 +74,7 @@ class _Images:
     """The texts of the merged images, and how many of them their sources describe differently."""
 
     def __init__(
-        self, joined: Joined, classes: Classes, file_names: Sequence[str], licenses: Sequence[dict[int, int]]
+        self, joined: Joined, classes: MergedClasses, file_names: Sequence[str], licenses: Sequence[dict[int, int]]
     ) -> None:
         self.joined, self.file_names, self.licenses = joined, file_names, licenses
         self.all = frozenset(classes.names)

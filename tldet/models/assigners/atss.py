@@ -12,8 +12,8 @@ from tldet.models.boxes import center_form, to_distances
 from tldet.models.losses import paired_iou
 from tldet.structures.target import Target
 
-CHUNK = 8_000_000  # cells of a distance matrix held at once: 64 MB of offsets
-MARGIN = 0.01  # pixels by which an anchor's center must lie inside the object
+_CHUNK = 8_000_000  # cells of a distance matrix held at once: 64 MB of offsets
+_MARGIN = 0.01  # pixels by which an anchor's center must lie inside the object
 
 
 def assign_adaptively(levels: Sequence[Tensor], target: Target, *, topk: int, crowd: float) -> Tensor:
@@ -35,7 +35,7 @@ def assign_adaptively(levels: Sequence[Tensor], target: Target, *, topk: int, cr
     rows = target.known.objects
     anchors = torch.cat(list(levels))
     if len(rows):
-        parts = torch.split(target.boxes[rows], max(1, CHUNK // max(len(level) for level in levels)))
+        parts = torch.split(target.boxes[rows], max(1, _CHUNK // max(len(level) for level in levels)))
         wanted = [_candidates(levels, anchors, part, topk) for part in parts]
         matched = _resolve(torch.cat([w[0] for w in wanted]), torch.cat([w[1] for w in wanted]), len(anchors))
     else:
@@ -55,7 +55,7 @@ def _candidates(levels: Sequence[Tensor], anchors: Tensor, boxes: Tensor, topk: 
     iou = paired_iou(candidates.flatten(0, 1), boxes.repeat_interleave(place.shape[1], 0)).view(place.shape)
     count = place.shape[1]
     threshold = iou.mean(1) + iou.std(1, correction=min(1, count - 1))  # one candidate alone does not deviate
-    inside = to_distances(center_form(candidates)[0], boxes[:, None]).amin(-1) > MARGIN
+    inside = to_distances(center_form(candidates)[0], boxes[:, None]).amin(-1) > _MARGIN
     return place, iou.masked_fill((iou < threshold[:, None]) | ~inside, -1)
 
 

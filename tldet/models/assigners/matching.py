@@ -16,7 +16,7 @@ from tldet.system.device import send, true_rows
 
 BACKGROUND = -1
 IGNORED = -2
-CHUNK = 10_000_000  # pairs of boxes compared at once; torchvision's box_iou takes about 30 bytes for each
+_CHUNK = 10_000_000  # pairs of boxes compared at once; torchvision's box_iou takes about 30 bytes for each
 Rescue = Literal["none", "own", "object"]
 
 
@@ -46,7 +46,7 @@ def match(
     """
     if len(boxes) == 0 or len(references) == 0:
         return torch.full((len(references),), BACKGROUND, dtype=torch.int64, device=references.device)
-    chunks = torch.split(references, max(1, CHUNK // len(boxes)))
+    chunks = torch.split(references, max(1, _CHUNK // len(boxes)))
     whole = torchvision.ops.box_iou(boxes, references) if len(chunks) == 1 else None  # else never held at once
 
     def overlaps(chunk: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ def generator_for(seed: int | None, image_id: int, stage: int) -> torch.Generato
     return torch.Generator().manual_seed(mixed ^ (mixed >> 31))
 
 
-def draw(
+def draw_samples(
     matched: Sequence[Tensor], count: int, positive_fraction: float, generators: Sequence[torch.Generator | None]
 ) -> list[tuple[Tensor, Tensor]]:
     """Sample positives and background of each image at random (Ren et al. 2015, section 3.1.3).
@@ -191,10 +191,10 @@ def learners(matched: Sequence[Tensor], targets: Sequence[Target]) -> Learners:
     rows = found[image, place] + send(torch.tensor(starts), found.device)[image]
     labels = torch.cat([target.labels for target in targets])[rows]
     boxes = torch.cat([target.boxes for target in targets])[rows]
-    return Learners(counted, image, place, labels, boxes, positive.sum(1), labeled_classes(targets))
+    return Learners(counted, image, place, labels, boxes, positive.sum(1), _labeled_classes(targets))
 
 
-def labeled_classes(targets: Sequence[Target]) -> Tensor | None:
+def _labeled_classes(targets: Sequence[Target]) -> Tensor | None:
     """(B, K) bool, the classes that the images were labeled for; None where none says."""
     stated = [target.labeled for target in targets]
     some = next((classes for classes in stated if classes is not None), None)

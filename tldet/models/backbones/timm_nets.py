@@ -21,7 +21,7 @@ from tldet.models.backbones.base import Backbone, Norm, OutNorm, ceil_div, has_b
 from tldet.models.meta_tensors import without_storage
 from tldet.registry import BACKBONES
 
-NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
+_NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 FREE_SIZE = ("strict_img_size", False), ("dynamic_img_size", True)  # timm's two words for: any size of image
 
 
@@ -36,7 +36,7 @@ class Outline(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def outline(name: str) -> Outline:
+def network_outline(name: str) -> Outline:
     """What the network ``name`` is; its weights are not built.
 
     Raises:
@@ -71,7 +71,7 @@ def parameter_groups(body: nn.Module) -> list[list[str]]:
         layers = group_parameters(body, matcher(coarse=True))
     groups = [list(names) for _, names in sorted(layers.items())]
     owners = (body.get_submodule(name.rpartition(".")[0]) for name in groups[-1])
-    if len(groups) > 1 and all(isinstance(owner, NORMS) for owner in owners):
+    if len(groups) > 1 and all(isinstance(owner, _NORMS) for owner in owners):
         *groups, last, norm = groups  # a last norm alone is no layer
         groups.append([*last, *norm])
     return groups
@@ -133,7 +133,7 @@ class TimmBackbone(Backbone):
         out_norm: OutNorm = "none",
     ) -> None:
         super().__init__(weights=weights, frozen_stages=frozen_stages, norm=norm)
-        known = outline(name)
+        known = network_outline(name)
         if known.plain:
             raise ValueError(f"{name} is a plain vision transformer with one stride, {known.strides[0]}: ViTBackbone")
         self.strides = tuple(out_strides)
@@ -184,7 +184,7 @@ class ViTBackbone(Backbone):
 
     def __init__(self, name: str, *, weights: str | None = None, frozen_stages: int = -1) -> None:
         super().__init__(weights=weights, frozen_stages=frozen_stages, norm="batch")
-        known = outline(name)
+        known = network_outline(name)
         if not known.plain:
             raise ValueError(f"{name} has levels of stride {list(known.strides)}: use TimmBackbone")
         if not known.options:

@@ -83,7 +83,7 @@ FAMILIES = {  # by the beginning of the name
 }
 
 
-class Step(NamedTuple):
+class _Step(NamedTuple):
     """One module of a network, and what it gives out."""
 
     path: str
@@ -119,7 +119,7 @@ def network(name: str) -> nn.Module:
 
 @lru_cache(maxsize=32)
 @torch.no_grad()
-def trace(name: str) -> tuple[Step, ...]:
+def trace(name: str) -> tuple[_Step, ...]:
     """The steps of a network with their strides and channels, seen on a black image."""
     family = family_of(name)
     whole = blank(lambda: network(name)).eval()
@@ -129,7 +129,7 @@ def trace(name: str) -> tuple[Step, ...]:
         module = whole.get_submodule(path)
         x = module(x)
         height, channels = (x.shape[1], x.shape[3]) if family.nhwc else (x.shape[2], x.shape[1])
-        steps.append(Step(path, TRACED // height, channels, has_batch_norm(module)))
+        steps.append(_Step(path, TRACED // height, channels, has_batch_norm(module)))
     return tuple(steps)
 
 

@@ -26,7 +26,7 @@ from tldet.models.boxes import (
     AnchorGenerator,
     center_form,
     centerness,
-    decode,
+    decode_boxes,
     flatten_levels,
     to_distances,
 )
@@ -39,7 +39,7 @@ from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 
-POSITIVES = 100.0  # assumed per image before the first step
+_POSITIVES = 100.0  # assumed per image before the first step
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class ATSSHead(nn.Module):
         self.cls_tower, self.box_tower, self.cls_score, self.bbox_pred = towers
         self.centerness = nn.Conv2d(channels or in_channels, 1, 3, padding=1)
         self.scales = level_scales(len(strides))
-        self.normalizers = LossNormalizers(s.loss_normalizer, positives=POSITIVES, weights=POSITIVES / 2)
+        self.normalizers = LossNormalizers(s.loss_normalizer, positives=_POSITIVES, weights=_POSITIVES / 2)
         initialize_towers(self, self.cls_score, prior)
 
     def forward(self, features: Sequence[Tensor]) -> ATSSRaw:
@@ -146,7 +146,7 @@ class ATSSHead(nn.Module):
         trainable = learners(matched, targets)
         anchors = torch.cat(levels)[trainable.place]  # (P, 4)
         wanted = centerness(to_distances(center_form(anchors)[0], trainable.boxes))
-        boxes = decode(trainable.of(flatten_levels(raw.deltas, 4)), anchors, s.weights)
+        boxes = decode_boxes(trainable.of(flatten_levels(raw.deltas, 4)), anchors, s.weights)
         central = trainable.of(flatten_levels(raw.centerness, 1)).squeeze(-1)
         logits = flatten_levels(raw.logits, self.num_classes)
         ones = trainable.per_image.clamp(min=1).sum()  # an image without objects counts as one, as in mmdet
@@ -159,10 +159,10 @@ class ATSSHead(nn.Module):
         }
 
     @torch.no_grad()
-    def decode(self, raw: ATSSRaw, sizes: Sequence[Size]) -> list[Detections]:
+    def decode_boxes(self, raw: ATSSRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every image in pixels of the padded batch, best first."""
         outputs = [DenseOutputs(*level) for level in zip(*raw, strict=True)]
         return dense_detections(self.anchors(raw.logits), outputs, self._boxes, sizes, self.settings, self.num_classes)
 
     def _boxes(self, deltas: Tensor, anchors: Tensor, _: int) -> Tensor:
-        return decode(deltas, anchors, self.settings.weights)
+        return decode_boxes(deltas, anchors, self.settings.weights)

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from tldet.models.boxes import clip, decode
+from tldet.models.boxes import clip, decode_boxes
 from tldet.models.pooling import as_floats
 from tldet.models.two_stage.box import BoxBranch, RoISettings, detect
 from tldet.models.two_stage.loss import STAGE, TwoStageRaw, propose_and_loss, stage_loss
@@ -137,7 +137,7 @@ class CascadeRCNNHead(nn.Module):
         return losses
 
     @torch.no_grad()
-    def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
+    def decode_boxes(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every image in pixels of the padded batch, best first."""
         found = self._find(raw.features, self.rpn.propose(raw.rpn, sizes, training=False), sizes)
         branches = [branch for branch in self.mask if isinstance(branch, MaskBranch)]
@@ -159,4 +159,4 @@ class CascadeRCNNHead(nn.Module):
 def correct(rois: Sequence[Tensor], deltas: Tensor, sizes: Sequence[Size], s: RoISettings) -> list[Tensor]:
     """B x (r, 4) regions moved by their class-agnostic deltas (R, 1, 4) and cut to their images."""
     parts = zip(rois, torch.split(deltas[:, 0], [len(r) for r in rois]), sizes, strict=True)
-    return [clip(decode(delta, boxes, s.weights), size) for boxes, delta, size in parts]
+    return [clip(decode_boxes(delta, boxes, s.weights), size) for boxes, delta, size in parts]

@@ -40,9 +40,9 @@ from tldet.structures.image import Size
 from tldet.structures.target import Target
 from tldet.system.device import constant
 
-CHUNK = 2_000_000  # (location, object) pairs looked at at once: 32 MB of distances
+_CHUNK = 2_000_000  # (location, object) pairs looked at at once: 32 MB of distances
 MAX_LOG_DISTANCE = 10.0  # keeps exp() finite: 22,000 pixels
-POSITIVES = 100.0  # assumed per image before the first step
+_POSITIVES = 100.0  # assumed per image before the first step
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class FCOSHead(nn.Module):
         self.cls_tower, self.box_tower, self.cls_score, self.bbox_pred = towers
         self.centerness = nn.Conv2d(channels or in_channels, 1, 3, padding=1)
         self.scales = level_scales(len(strides)) if scales else None
-        self.normalizers = LossNormalizers(s.loss_normalizer, positives=POSITIVES, weights=POSITIVES / 2)
+        self.normalizers = LossNormalizers(s.loss_normalizer, positives=_POSITIVES, weights=_POSITIVES / 2)
         initialize_towers(self, self.cls_score, prior)
         if s.distances == "relu":  # a side that started below zero would get no gradient
             assert self.bbox_pred.bias is not None
@@ -206,7 +206,7 @@ class FCOSHead(nn.Module):
         else:
             edges = constant([-torch.inf, *self.settings.borders, torch.inf], places)
             limits = [edges[i : i + 2].expand(len(level), 2) for i, level in enumerate(cells)]
-            chunks = max(1, CHUNK // len(rows))
+            chunks = max(1, _CHUNK // len(rows))
             parts = zip(torch.split(places, chunks), torch.split(torch.cat(limits), chunks), strict=True)
             matched = torch.cat([self._smallest(*part, target.boxes[rows]) for part in parts])
         return spare_crowds(matched, rows, places, target, self.settings.crowd)

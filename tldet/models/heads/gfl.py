@@ -37,9 +37,9 @@ from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 
-POSITIVES = 100.0  # assumed per image before the first step
-SCORE = 0.1  # assumed class score of a positive before the first step; really 0.01 (new classifier) to 0.4 (trained)
-MARGIN = 0.1  # in bins: a distance is cut so far below the last, so that there is a bin above it (the authors' value)
+_POSITIVES = 100.0  # assumed per image before the first step
+_SCORE = 0.1  # assumed class score of a positive before the first step; really 0.01 (new classifier) to 0.4 (trained)
+_MARGIN = 0.1  # in bins: a distance is cut so far below the last, so that there is a bin above it (the authors' value)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class GFLHead(nn.Module):
         towers = two_towers(in_channels, channels, stacked_convs, outputs, norm=norm, bias=conv_bias)
         self.cls_tower, self.box_tower, self.cls_score, self.bbox_pred = towers
         self.scales = level_scales(len(strides))
-        self.normalizers = LossNormalizers(s.loss_normalizer, positives=POSITIVES, weights=POSITIVES * SCORE)
+        self.normalizers = LossNormalizers(s.loss_normalizer, positives=_POSITIVES, weights=_POSITIVES * _SCORE)
         initialize_towers(self, self.cls_score, prior)
 
     def forward(self, features: Sequence[Tensor]) -> GFLRaw:
@@ -161,7 +161,7 @@ class GFLHead(nn.Module):
 
     def _side_loss(self, said: Tensor, distances: Tensor) -> Tensor:
         """(P,) distribution focal loss, the mean of the four sides, from (P, 4 * (n + 1)) logits and (P, 4) truth."""
-        sides = distances.clamp(0, self.longest - MARGIN).flatten()
+        sides = distances.clamp(0, self.longest - _MARGIN).flatten()
         return distribution_focal_loss(said.view(len(sides), self.longest + 1), sides).view(-1, 4).mean(-1)
 
     def _mean(self, said: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tldet.config import require_ranges
 from tldet.models.assigners.matching import Rescue, assign, learners
-from tldet.models.boxes import AnchorGenerator, decode, encode, flatten_levels
+from tldet.models.boxes import AnchorGenerator, decode_boxes, encode_boxes, flatten_levels
 from tldet.models.losses import focal_loss_sums, giou_loss
 from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.postprocess import DenseOutputs, SelectSettings, dense_detections
@@ -29,7 +29,7 @@ from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 
-POSITIVES = 100.0  # assumed per image before the first step
+_POSITIVES = 100.0  # assumed per image before the first step
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class RetinaSettings(SelectSettings):
         gamma: its damping of easy anchors.
         box_loss: "smooth_l1" on the deltas, or "giou" on the boxes they make (torchvision's second version).
         beta: corner of the smooth L1 loss; 0 for L1.
-        weights: factors of the box deltas, as in :func:`~tldet.models.boxes.encode`.
+        weights: factors of the box deltas, as in :func:`~tldet.models.boxes.encode_boxes`.
         loss_normalizer: "running": running mean of the positives per image, independent of the split into
             micro-batches; "batch": the positives of the micro-batch (mmdet), "image": the positives of each image,
             averaged over images (torchvision). In the last two, images without positives count as one.
@@ -127,7 +127,7 @@ class RetinaNetHead(nn.Module):
         towers = two_towers(in_channels, channels, stacked_convs, outputs, norm=norm, bias=conv_bias)
         self.cls_tower, self.box_tower, self.cls_score, self.bbox_pred = towers
         kind: Normalizer = "running" if s.loss_normalizer == "running" else "batch"
-        self.normalizers = LossNormalizers(kind, positives=POSITIVES)
+        self.normalizers = LossNormalizers(kind, positives=_POSITIVES)
         initialize_towers(self, self.cls_score, prior)
 
     def forward(self, features: Sequence[Tensor]) -> RetinaRaw:
@@ -159,15 +159,15 @@ class RetinaNetHead(nn.Module):
     def _box_loss(self, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
         """(P,) loss of each object."""
         if self.settings.box_loss == "giou":
-            return giou_loss(decode(deltas, anchors, self.settings.weights), boxes)
-        wanted = encode(boxes, anchors, self.settings.weights)
+            return giou_loss(decode_boxes(deltas, anchors, self.settings.weights), boxes)
+        wanted = encode_boxes(boxes, anchors, self.settings.weights)
         return F.smooth_l1_loss(deltas, wanted, beta=self.settings.beta, reduction="none").sum(-1)
 
     @torch.no_grad()
-    def decode(self, raw: RetinaRaw, sizes: Sequence[Size]) -> list[Detections]:
+    def decode_boxes(self, raw: RetinaRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every image in pixels of the padded batch, best first."""
         outputs = [DenseOutputs(*level) for level in zip(*raw, strict=True)]
         return dense_detections(self.anchors(raw.logits), outputs, self._boxes, sizes, self.settings, self.num_classes)
 
     def _boxes(self, deltas: Tensor, anchors: Tensor, _: int) -> Tensor:
-        return decode(deltas, anchors, self.settings.weights)
+        return decode_boxes(deltas, anchors, self.settings.weights)

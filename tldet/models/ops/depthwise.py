@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Part = Literal["input", "weight"]
-PARTS: tuple[Part, ...] = ("input", "weight")
-BLOCK = 3  # kernel size whose weight gradient is fast
+Gradient = Literal["input", "weight"]
+GRADIENTS: tuple[Gradient, ...] = ("input", "weight")
+_BLOCK = 3  # kernel size whose weight gradient is fast
 Pair = tuple[int, int]
 
 
@@ -59,7 +59,7 @@ class Call:
 
 
 def native_gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, wanted: Collection[Part] = PARTS
+    grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, wanted: Collection[Gradient] = GRADIENTS
 ) -> tuple[Tensor | None, Tensor | None]:
     """Compute the gradients of a depthwise convolution with torch's own kernels (the reference).
 
@@ -111,23 +111,23 @@ def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry)
     if geometry.dilation != (1, 1):
         x, grad = _undilated(x, grad, weight.shape[2:], geometry)
     rows, columns = (_offsets(size) for size in weight.shape[2:])
-    size = [min(BLOCK, side) for side in weight.shape[2:]]
+    size = [min(_BLOCK, side) for side in weight.shape[2:]]
     height, width = ((grad.shape[2 + i] - 1) * stride[i] + size[i] for i in (0, 1))
     block = weight.new_empty((weight.shape[0], 1, *size))
     result = torch.zeros_like(weight)
     for u, v in product(rows, columns):
         shifted = x[:, :, u : u + height, v : v + width]
-        part = native_gradients(grad, shifted, block, Geometry(stride), PARTS[1:])[1]
+        part = native_gradients(grad, shifted, block, Geometry(stride), GRADIENTS[1:])[1]
         result[:, :, u : u + size[0], v : v + size[1]] = cast(Tensor, part)
     return result
 
 
-def supports(part: Part, kernel: Sequence[int], geometry: Geometry) -> bool:
+def supports(part: Gradient, kernel: Sequence[int], geometry: Geometry) -> bool:
     """Return True if a gradient can be rewritten and the rewritten form differs from the native one."""
     if part == "input":
         return all(pad <= reach for pad, reach in zip(geometry.padding, _reach(kernel, geometry), strict=True))
     per_axis = zip(geometry.stride, geometry.dilation, strict=True)
-    return (max(kernel) > BLOCK or geometry.dilation != (1, 1)) and all(1 in axis for axis in per_axis)
+    return (max(kernel) > _BLOCK or geometry.dilation != (1, 1)) and all(1 in axis for axis in per_axis)
 
 
 def _pair(value: Any) -> Pair:
@@ -147,7 +147,7 @@ def _layout(x: Tensor) -> torch.memory_format:
 
 def _offsets(side: int) -> list[int]:
     """First index of each block along a kernel side: 5 -> 0, 2; 7 -> 0, 3, 4."""
-    return [min(start, max(side - BLOCK, 0)) for start in range(0, side, BLOCK)]
+    return [min(start, max(side - _BLOCK, 0)) for start in range(0, side, _BLOCK)]
 
 
 def _undilated(x: Tensor, grad: Tensor, kernel: Sequence[int], geometry: Geometry) -> tuple[Tensor, Tensor]:
@@ -179,7 +179,7 @@ class _DepthwiseConv2d(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         geometry: Geometry,
-        parts: Collection[Part],  # noqa: ARG004
+        parts: Collection[Gradient],  # noqa: ARG004
     ) -> Tensor:
         return F.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, x.shape[1])
 
@@ -192,7 +192,7 @@ class _DepthwiseConv2d(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,), (x, weight), g = grads, ctx.saved_tensors, ctx.geometry
         for_bias = grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
-        wanted = [part for part, needed in zip(PARTS, ctx.needs_input_grad, strict=False) if needed]
+        wanted = [part for part, needed in zip(GRADIENTS, ctx.needs_input_grad, strict=False) if needed]
         grad = grad.contiguous(memory_format=_layout(x))
         for_x, for_weight = native_gradients(grad, x, weight, g, [part for part in wanted if part not in ctx.parts])
         if "input" in wanted and "input" in ctx.parts:
@@ -202,7 +202,7 @@ class _DepthwiseConv2d(torch.autograd.Function):
         return for_x, for_weight, for_bias, None, None
 
 
-def depthwise_conv2d(parts: Collection[Part], x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def depthwise_conv2d(parts: Collection[Gradient], x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """``torch.conv2d`` with the ``parts`` of its backward pass rewritten where possible.
 
     Other calls (not depthwise, not on CPU, no gradient needed) go to torch unchanged.
@@ -210,7 +210,7 @@ def depthwise_conv2d(parts: Collection[Part], x: Tensor, weight: Tensor, *args: 
     call = call_of(x, weight, *args, **kwargs)
     if call is None or x.device.type != "cpu" or not x.numel():
         return F.conv2d(x, weight, *args, **kwargs)
-    needed = zip(PARTS, (x.requires_grad, weight.requires_grad), strict=True)
+    needed = zip(GRADIENTS, (x.requires_grad, weight.requires_grad), strict=True)
     wanted = [p for p, needs in needed if needs and p in parts and supports(p, call.kernel, call.geometry)]
     if not wanted:
         return F.conv2d(x, weight, *args, **kwargs)

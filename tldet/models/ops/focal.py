@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from tldet.models.assigners.matching import Learners
 
-BLOCK = 2**18  # logits processed together on a CPU: intermediate results stay in its cache
+FOCAL_BLOCK = 2**18  # logits processed together on a CPU: intermediate results stay in its cache
 
 
 def background_sums(logits: Tensor, power: float, learn: Learners) -> tuple[Tensor, Tensor]:
@@ -53,7 +53,7 @@ class _Background(torch.autograd.Function):
         # float16 would lose the slope of an easy entry before the loss is scaled; bfloat16 has float32's range
         kept = torch.float32 if logits.dtype == torch.float16 else logits.dtype
         slope = torch.empty_like(logits, dtype=kept) if ctx.needs_input_grad[0] else None
-        rows = max(1, BLOCK // logits.shape[-1]) if logits.device.type == "cpu" else max(1, logits.shape[1])
+        rows = max(1, FOCAL_BLOCK // logits.shape[-1]) if logits.device.type == "cpu" else max(1, logits.shape[1])
         sums = []
         for image, counted in enumerate(learn.counted):
             spared = ~counted[:, None] if learn.classes is None else ~(counted[:, None] & learn.classes[image])

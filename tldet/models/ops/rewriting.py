@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tldet.models.ops.depthwise import (
-    PARTS,
+    GRADIENTS,
     Call,
-    Part,
+    Gradient,
     call_of,
     depthwise_conv2d,
     input_gradient,
@@ -52,7 +52,7 @@ class Rewritten(Overlay):
     """
 
     name_prefix = "Rewritten"
-    rewritten_parts: list[Part]
+    rewritten_parts: list[Gradient]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the original module."""
@@ -64,7 +64,7 @@ class Rewritten(Overlay):
             return super().forward(*args, **kwargs)
 
 
-def rewrite(model: nn.Module, rewrites: Mapping[str, Sequence[Part]]) -> None:
+def rewrite(model: nn.Module, rewrites: Mapping[str, Sequence[Gradient]]) -> None:
     """Rewrite the backward passes of the named submodules, and restore those of all others.
 
     Parameters, buffers and state-dict keys stay the same.
@@ -118,18 +118,18 @@ def has_depthwise(model: nn.Module) -> bool:
     return any(t is not None and t.dim() == 4 and t.shape[1] == 1 and max(t.shape[2:]) > 1 for t in tensors)
 
 
-def faster_parts(calls: Mapping[str, Call], dtype: torch.dtype) -> dict[str, list[Part]]:
+def faster_parts(calls: Mapping[str, Call], dtype: torch.dtype) -> dict[str, list[Gradient]]:
     """Find the gradients that are faster in rewritten form on this machine, by module name, for :func:`rewrite`.
 
     Args:
         calls: output of :func:`depthwise_calls`.
         dtype: data type of the convolutions.
     """
-    found = {call: [p for p in PARTS if _is_faster(p, call, dtype)] for call in dict.fromkeys(calls.values())}
+    found = {call: [p for p in GRADIENTS if _is_faster(p, call, dtype)] for call in dict.fromkeys(calls.values())}
     return {name: found[call] for name, call in calls.items() if found[call]}
 
 
-def _is_faster(part: Part, call: Call, dtype: torch.dtype) -> bool:
+def _is_faster(part: Gradient, call: Call, dtype: torch.dtype) -> bool:
     """Time both forms alternately on random channels_last tensors, without the first round."""
     g = call.geometry
     if not supports(part, call.kernel, g):

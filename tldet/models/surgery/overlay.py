@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import nn
 
-T = TypeVar("T", bound="Overlay")
+_T = TypeVar("_T", bound="Overlay")
 Replaced = list[tuple[nn.Module, str, nn.Module]]  # (parent, name in the parent, original module)
 
 
@@ -29,7 +29,7 @@ class Overlay(nn.Module):
         return _blank, _classes(type(self)), self.__dict__
 
 
-def overlay(module: nn.Module, kind: type[T], **attributes: Any) -> T:
+def overlay(module: nn.Module, kind: type[_T], **attributes: Any) -> _T:
     """Create the overlay of a module; the module itself does not change.
 
     Args:
@@ -37,7 +37,7 @@ def overlay(module: nn.Module, kind: type[T], **attributes: Any) -> T:
         kind: class of the overlay.
         attributes: its further attributes.
     """
-    made: T = _twin(module, _combined(kind, type(module)))
+    made: _T = _twin(module, _combined(kind, type(module)))
     made.__dict__.update(attributes)
     return made
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tldet.config import require_ranges
 from tldet.models.assigners.matching import Rescue
-from tldet.models.boxes import clip, decode, wide_enough
+from tldet.models.boxes import clip, decode_boxes, wide_enough
 from tldet.models.cosine import CosineClassifier
 from tldet.models.necks.fpn import BatchNorm
 from tldet.models.normalizers import LossNormalizers, Normalizer
@@ -26,7 +26,7 @@ from tldet.models.postprocess import suppress
 from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 
-Norm = Literal["none", "batch"]
+HeadNorm = Literal["none", "batch"]
 Cosine = Literal["none", "fixed", "learned"]
 
 
@@ -75,7 +75,7 @@ class RoISettings:
     aligned: bool = False
     offset: float = 0.0
     convs: int = 0
-    norm: Norm = "none"
+    norm: HeadNorm = "none"
     fcs: int = 2
     channels: int = 1024
     dropout: float = 0.0
@@ -142,7 +142,7 @@ def classifier(in_features: int, rows: int, settings: RoISettings) -> nn.Linear:
     return CosineClassifier(in_features, rows, scale=settings.cosine_scale, learned=settings.cosine == "learned")
 
 
-def conv_stack(in_channels: int, width: int, depth: int, norm: Norm) -> nn.Sequential:
+def conv_stack(in_channels: int, width: int, depth: int, norm: HeadNorm) -> nn.Sequential:
     """``depth`` times a 3x3 convolution, a BatchNorm where asked for, and ReLU."""
     layers = nn.Sequential()
     for i in range(depth):
@@ -179,6 +179,6 @@ def detect(
 
 def _detect_one(rois: Tensor, scores: Tensor, deltas: Tensor, size: Size, s: RoISettings) -> Detections:
     rows, labels = (scores > s.score).nonzero(as_tuple=True)  # only what can count is decoded
-    boxes = clip(decode(of_class(deltas, rows, labels), rois[rows], s.weights), size)
+    boxes = clip(decode_boxes(of_class(deltas, rows, labels), rois[rows], s.weights), size)
     wide, found = wide_enough(boxes, s.min_size).nonzero().flatten(), scores[rows, labels]
     return suppress(boxes[wide], found[wide], labels[wide], s)

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tldet.models.assigners.matching import assign, draw, generator_for
-from tldet.models.boxes import encode
+from tldet.models.assigners.matching import assign, draw_samples, generator_for
+from tldet.models.boxes import encode_boxes
 from tldet.models.losses import class_loss_sum
 from tldet.models.modes import evaluating
 from tldet.models.two_stage.box import BoxBranch, RoISettings, of_class
@@ -159,13 +159,13 @@ def draw_regions(
         for boxes, target in zip(proposals, targets, strict=True)
     ]
     generators = [generator_for(seed, target.image_id, stage) for target in targets]
-    sampled = draw(matched, s.batch, s.positive_fraction, generators)
+    sampled = draw_samples(matched, s.batch, s.positive_fraction, generators)
     for boxes, target, own, (positive, background) in zip(proposals, targets, matched, sampled, strict=True):
         rois = torch.cat([boxes, target.boxes[target.known.objects]])
         rows, objects = torch.cat([positive, background]), own[positive]
         labels = torch.full_like(rows, num_classes)
         labels[: len(positive)] = target.labels[objects]
-        deltas = encode(target.boxes[objects], rois[positive], s.weights)
+        deltas = encode_boxes(target.boxes[objects], rois[positive], s.weights)
         labeled = target.labeled if target.partial else None
         drawn.append(Drawn(rois[rows], labels, deltas, objects, rows >= len(boxes), labeled))
     return drawn

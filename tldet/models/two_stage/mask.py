@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tldet.models.normalizers import LossNormalizers
 from tldet.models.ops.roi_align import Pool
 from tldet.models.pooling import pool_regions
-from tldet.models.two_stage.box import Norm, RoISettings, conv_stack, of_class
+from tldet.models.two_stage.box import HeadNorm, RoISettings, conv_stack, of_class
 from tldet.models.two_stage.loss import Drawn
 from tldet.structures.detections import Detections
 from tldet.structures.image import Size
@@ -26,7 +26,7 @@ from tldet.structures.masks import InstanceMasks, Paste
 from tldet.structures.target import Target
 from tldet.system.device import true_rows
 
-CHUNK = 20_000_000  # pixels of target masks held as float at once: 80 MB
+_CHUNK = 20_000_000  # pixels of target masks held as float at once: 80 MB
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class MaskSettings:
     pool: int = 14
     convs: int = 4
     channels: int = 256
-    norm: Norm = "none"
+    norm: HeadNorm = "none"
     class_agnostic: bool = False
     targets: Literal["coverage", "mmdet", "torchvision"] = "coverage"
     threshold: float = 0.5
@@ -126,7 +126,7 @@ def mask_targets(masks: Tensor, objects: Tensor, rois: Tensor, branch: MaskBranc
         branch: the branch, for its grid size and kind of targets.
     """
     side, form = 2 * branch.pool.side, branch.settings.targets
-    at_once = max(1, CHUNK // max(masks[0].numel() if len(masks) else 1, 1))
+    at_once = max(1, _CHUNK // max(masks[0].numel() if len(masks) else 1, 1))
     parts = [rois.new_zeros(0, side, side)]
     for rows, boxes in zip(torch.split(objects, at_once), torch.split(rois, at_once), strict=True):
         if len(rows):

@@ -15,15 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.config import require_ranges
-from tldet.models.assigners.matching import IGNORED, Rescue, assign, draw, generator_for
-from tldet.models.boxes import AnchorGenerator, clip, decode, encode, flatten_level, wide_enough
+from tldet.models.assigners.matching import IGNORED, Rescue, assign, draw_samples, generator_for
+from tldet.models.boxes import AnchorGenerator, clip, decode_boxes, encode_boxes, flatten_level, wide_enough
 from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.postprocess import batched_nms, top_rows
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 from tldet.system.device import constant, true_rows
 
-STAGE = 1  # tells the random draws of this stage from those of the second one
+_STAGE = 1  # tells the random draws of this stage from those of the second one
 
 
 @dataclass(frozen=True)
@@ -137,14 +137,14 @@ class RPN(nn.Module):
         logits = torch.cat([flatten_level(level, 1) for level in raw.logits], 1).squeeze(-1).float()  # (B, M)
         deltas = torch.cat([flatten_level(level, 4) for level in raw.deltas], 1)  # (B, M, 4)
         matched = [self._assign(anchors, target, size) for target, size in zip(targets, sizes, strict=True)]
-        generators = [generator_for(seed, target.image_id, STAGE) for target in targets]
+        generators = [generator_for(seed, target.image_id, _STAGE) for target in targets]
         scores, truths, predicted, wanted = [], [], [], []
-        for row, (positive, background) in enumerate(draw(matched, s.batch, s.positive_fraction, generators)):
+        for row, (positive, background) in enumerate(draw_samples(matched, s.batch, s.positive_fraction, generators)):
             drawn = torch.cat([positive, background])
             scores.append(logits[row, drawn])
             truths.append((matched[row][drawn] >= 0).float())
             predicted.append(deltas[row, positive])
-            wanted.append(encode(targets[row].boxes[matched[row][positive]], anchors[positive]))
+            wanted.append(encode_boxes(targets[row].boxes[matched[row][positive]], anchors[positive]))
         score, truth = torch.cat(scores), torch.cat(truths)
         count = self.normalizers.divisor("anchors", len(score), len(targets))
         box = F.smooth_l1_loss(torch.cat(predicted).float(), torch.cat(wanted), beta=s.beta, reduction="sum")
@@ -175,7 +175,7 @@ class RPN(nn.Module):
         ):
             best, rows = top_rows(flatten_level(level_logits, 1).squeeze(-1).float(), s.pre_nms[phase])  # (B, n)
             chosen = flatten_level(level_deltas, 4).gather(1, rows[..., None].expand(-1, -1, 4))  # (B, n, 4)
-            boxes.append(decode(chosen, anchors[rows]))
+            boxes.append(decode_boxes(chosen, anchors[rows]))
             scores.append(best.sigmoid())
             levels.append(torch.full_like(rows[0], number))
         clipped = [clip(box, size) for box, size in zip(torch.cat(boxes, 1), sizes, strict=True)]

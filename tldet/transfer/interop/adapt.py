@@ -12,7 +12,7 @@ from torch import Tensor
 from tldet.config import build_settings
 from tldet.errors import CheckpointError
 from tldet.models.detector import Preprocess
-from tldet.transfer.interop.known import Layout
+from tldet.transfer.interop.known import KeyLayout
 from tldet.transfer.interop.mmdet_config import Policy, anchor_sizes
 
 SINGLE_CODERS = {"RetinaNetHead", "ATSSHead"}  # one-stage heads whose boxes are deltas
@@ -20,7 +20,7 @@ P6 = {True: "p6p7_p5", False: "p6p7_c5"}  # whether the first extra level is mad
 
 
 def adapted(
-    section: Mapping[str, Any], layout: Layout, translated: Mapping[str, Tensor], policy: Policy
+    section: Mapping[str, Any], layout: KeyLayout, translated: Mapping[str, Tensor], policy: Policy
 ) -> dict[str, Any]:
     """The section with the checkpoint's classes, backbone, towers, extra levels, normalization and anchors.
 

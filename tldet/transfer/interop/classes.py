@@ -15,12 +15,12 @@ from tldet.system.inputs import exists, is_folder, read_file
 from tldet.text import counted
 from tldet.transfer.interop.known import Known
 
-BACKGROUND = "__background__"
+BACKGROUND_NAME = "__background__"
 COCO = "FasterRCNN_ResNet50_FPN_Weights.COCO_V1"  # any of torchvision's weights that lists COCO's categories
 
 
 @dataclass(frozen=True)
-class Classes:
+class FileClasses:
     """Name and category id of each label, and where they come from."""
 
     names: tuple[str, ...]
@@ -51,7 +51,7 @@ def coco_ids() -> dict[str, int]:
     return {name: i for i, name in enumerate(coco_rows()) if i and not name.startswith("N/A ")}
 
 
-def classes_of(known: Known, content: Mapping[Any, Any], count: int, given: Sequence[str] = ()) -> Classes:
+def classes_of(known: Known, content: Mapping[Any, Any], count: int, given: Sequence[str] = ()) -> FileClasses:
     """Return the classes of a foreign checkpoint.
 
     Args:
@@ -72,15 +72,15 @@ def classes_of(known: Known, content: Mapping[Any, Any], count: int, given: Sequ
         return _with_ids(names)
     unnamed = f"the file names {len(names)} for {count}" if names else "the file names none"
     if count == len(coco_ids()):
-        return Classes(tuple(coco_ids()), tuple(coco_ids().values()), f"COCO's ({unnamed})")
-    return Classes(*_numbered(range(1, count + 1)), f"numbered ({unnamed})", invented=True)
+        return FileClasses(tuple(coco_ids()), tuple(coco_ids().values()), f"COCO's ({unnamed})")
+    return FileClasses(*_numbered(range(1, count + 1)), f"numbered ({unnamed})", invented=True)
 
 
-def _given_classes(names: Sequence[str], count: int, *, background: bool) -> Classes:
+def _given_classes(names: Sequence[str], count: int, *, background: bool) -> FileClasses:
     """Return the user's names; background, the first row of torchvision's one-stage models, may be left out."""
     if background and len(names) == count - 1:
         named = _with_ids(tuple(names))
-        return Classes((BACKGROUND, *named.names), (0, *named.ids), "--classes, after a row for background")
+        return FileClasses((BACKGROUND_NAME, *named.names), (0, *named.ids), "--classes, after a row for background")
     if len(names) != count:
         besides = f" (or {count - 1} without background)" if background else ""
         raise ConfigError(
@@ -126,28 +126,30 @@ def _file_names(path: Path) -> tuple[str, ...]:
     return tuple(listed)
 
 
-def _torchvision_classes(count: int, first: int) -> Classes:
+def _torchvision_classes(count: int, first: int) -> FileClasses:
     """Labels of torchvision are category ids: COCO's where there are 91 with background, else of unknown classes."""
     ids, rows = range(first, first + count), coco_rows()
     if first + count == len(rows):
-        return Classes(rows[first:], tuple(ids), "COCO's, each row under its category id (ten of them name nothing)")
+        return FileClasses(
+            rows[first:], tuple(ids), "COCO's, each row under its category id (ten of them name nothing)"
+        )
     names, numbers = _numbered(ids)
     if first == 0:
-        names = (BACKGROUND, *names[1:])
-    return Classes(names, numbers, "numbered (torchvision's files name none)", invented=True)
+        names = (BACKGROUND_NAME, *names[1:])
+    return FileClasses(names, numbers, "numbered (torchvision's files name none)", invented=True)
 
 
 def _numbered(ids: Sequence[int]) -> tuple[tuple[str, ...], tuple[int, ...]]:
     return tuple(f"class {number}" for number in ids), tuple(ids)
 
 
-def _with_ids(names: tuple[str, ...]) -> Classes:
+def _with_ids(names: tuple[str, ...]) -> FileClasses:
     """The file's names with COCO's ids where all of them are COCO's, else with 1 to K: it holds no ids."""
     known = coco_ids()
     if set(names) <= known.keys():
-        return Classes(names, tuple(known[name] for name in names), "the file's own names, COCO's category ids")
+        return FileClasses(names, tuple(known[name] for name in names), "the file's own names, COCO's category ids")
     ids = tuple(range(1, len(names) + 1))
-    return Classes(names, ids, f"the file's own names, category ids 1 to {len(names)}")
+    return FileClasses(names, ids, f"the file's own names, category ids 1 to {len(names)}")
 
 
 def _mmdet_names(content: Mapping[Any, Any]) -> tuple[str, ...]:

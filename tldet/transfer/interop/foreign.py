@@ -14,13 +14,13 @@ from tldet.errors import CheckpointError
 from tldet.integrity import problem_of
 from tldet.transfer.interop.dialects.mmdet import from_mmdet
 from tldet.transfer.interop.dialects.torchvision import EPS, from_torchvision
-from tldet.transfer.interop.known import Known, Layout, recognize
+from tldet.transfer.interop.known import KeyLayout, Known, recognize
 from tldet.transfer.interop.mmdet_config import Policy, find_config, policy_of
 from tldet.transfer.interop.wrapped import detector_prefix, state_in
 from tldet.transfer.safe_unpickle.archives import WRONG, Archive, SafeArchive, read_archive
 from tldet.transfer.weights import COUNTERS, LoadReport
 
-NAMED = 3
+_NAMED = 3
 # A name of torchvision before 0.13. Its published weights of that time, but FCOS's, were trained with norms that add
 # nothing to the variance, and torchvision runs them so (``overwrite_eps(model, 0.0)``).
 OLD_NAME = "backbone.fpn.inner_blocks.0.weight"
@@ -43,7 +43,7 @@ class Foreign:
     path: Path
     content: Mapping[Any, Any]
     state: dict[str, Tensor]
-    layout: Layout
+    layout: KeyLayout
     averaged: list[str]
     others: list[str]
     set_aside: Counter[str]
@@ -73,7 +73,7 @@ def foreign_in(archive: Archive) -> Foreign:
     return Foreign(archive.path, content, state, recognize(state), averaged, others, archive.set_aside)
 
 
-def layout_in(archive: Archive) -> Layout:
+def layout_in(archive: Archive) -> KeyLayout:
     """What its keys and shapes tell; no tensor is read.
 
     Raises:
@@ -88,7 +88,7 @@ def _bare(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(prefix): item for name, item in state.items() if name.startswith(prefix)}
 
 
-def policy_in(content: Mapping[Any, Any], known: Known, layout: Layout, path: Path) -> Policy:
+def policy_in(content: Mapping[Any, Any], known: Known, layout: KeyLayout, path: Path) -> Policy:
     """What the file's own config says of images and anchors; torchvision's files hold none.
 
     Raises:
@@ -148,5 +148,5 @@ def fill(model: nn.Module, translated: Mapping[str, Tensor], foreign: Foreign, w
 
 
 def _named(what: str, names: Sequence[str]) -> str:
-    more = ", ..." if len(names) > NAMED else ""
-    return f"{len(names)} {what} ({', '.join(names[:NAMED])}{more})"
+    more = ", ..." if len(names) > _NAMED else ""
+    return f"{len(names)} {what} ({', '.join(names[:_NAMED])}{more})"

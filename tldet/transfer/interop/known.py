@@ -81,7 +81,7 @@ RESNETS: dict[tuple[tuple[int, ...], tuple[int, ...], bool], str] = {
 
 
 @dataclass(frozen=True)
-class Layout:
+class KeyLayout:
     """What a state dict's keys and shapes tell; None or 0 where they tell nothing.
 
     Attributes:
@@ -109,14 +109,14 @@ class Layout:
         return f"{self.dialect}'s {what} on {self.backbone or 'an unknown backbone'}, {self.classes} classes{convs}"
 
 
-def recognize(state: Mapping[str, Tensor]) -> Layout:
+def recognize(state: Mapping[str, Tensor]) -> KeyLayout:
     """The layout of a state dict in mmdet's or torchvision's names."""
     torchvision = _has(state, "backbone.body.") or _has(state, "roi_heads.")
     dialect: Dialect = "torchvision" if torchvision else "mmdet"
     case = _torchvision_case(state) if torchvision else _mmdet_case(state)
     backbone = _backbone(state, "backbone.body." if torchvision else "backbone.")
     classes = 0 if case is None else _classes(state, dialect, case)
-    return Layout(dialect, case, backbone, classes, _convs(state))
+    return KeyLayout(dialect, case, backbone, classes, _convs(state))
 
 
 def _has(state: Mapping[str, Tensor], prefix: str) -> bool:
@@ -177,7 +177,7 @@ def _convs(state: Mapping[str, Tensor]) -> int:
     return sum(1 for key, value in state.items() if key.startswith(towers) and value.ndim == 4)
 
 
-def named(name: str, layout: Layout) -> Known:
+def layout_named(name: str, layout: KeyLayout) -> Known:
     """The entry that ``--model NAME`` means for a file of this layout.
 
     Raises:
@@ -192,7 +192,7 @@ def named(name: str, layout: Layout) -> Known:
     return found[0]
 
 
-def entry(layout: Layout) -> Known | None:
+def known_layout(layout: KeyLayout) -> Known | None:
     """The entry of a recognized layout; None where it is of no known kind."""
     return next((known for known in KNOWN if (known.dialect, known.case) == (layout.dialect, layout.case)), None)
 

@@ -64,7 +64,7 @@ INSIDE = frozenset(
 )
 STRINGS = re.compile(r"^(mmdet::|mmdet\.|torchvision://|open-mmlab://)|default_runtime(\.py)?$")
 MODULES = ("mmdet", "mmengine", "mmcv")
-SMALL = re.compile("mobilenet|shufflenet|efficientnet|_tiny|_s_|nano")  # of small networks
+_SMALL = re.compile("mobilenet|shufflenet|efficientnet|_tiny|_s_|nano")  # of small networks
 # Detectors of MMDetection without a recipe, and the recipe of the method that they extend or resemble most.
 RELATED = {
     "hybridtaskcascade": "cascade_mask_rcnn",
@@ -125,7 +125,7 @@ def advice(path: Path) -> str:
     if not seen.strange:
         return ""
     case = _case(seen)
-    small = any(SMALL.search(name) for name in [*seen.files, *map(_normal, seen.types)])
+    small = any(_SMALL.search(name) for name in [*seen.files, *map(_normal, seen.types)])
     backbone = f" --backbone resnet{seen.depth}" if seen.depth not in (None, 50) and not small else ""
     what = f" ({seen.types[0]})" if seen.types else ""
     return (

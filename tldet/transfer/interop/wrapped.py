@@ -17,7 +17,7 @@ AVERAGED = ("ema", "model_ema", "ema_model", "state_dict_ema", "averaged_model")
 WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "module", "shadow", "net", "network", "weights")
 # Names that torch.compile, FSDP and activation checkpointing put in front of the modules they wrap, at any depth.
 WRAPPING = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-PARTS = ("backbone", "neck", "head", "rpn", "roi_heads", "bbox_head", "rpn_head", "roi_head", "mask_head")
+_PARTS = ("backbone", "neck", "head", "rpn", "roi_heads", "bbox_head", "rpn_head", "roi_head", "mask_head")
 DEEPEST = 6  # nested dictionaries
 
 
@@ -74,7 +74,7 @@ def detector_prefix(names: Iterable[str]) -> str:
     for name in names:
         parts = name.split(".")
         for place, part in enumerate(parts[:-1]):
-            if part in PARTS:
+            if part in _PARTS:
                 fitting[".".join([*parts[:place], ""]) if place else ""] += 1
                 break
     return fitting.most_common(1)[0][0] if fitting else ""

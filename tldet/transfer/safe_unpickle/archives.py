@@ -23,7 +23,7 @@ from torch import Tensor
 from tldet import integrity
 from tldet.errors import CheckpointError
 from tldet.system.inputs import require_file
-from tldet.system.output import shown
+from tldet.system.output import path_text
 from tldet.transfer.safe_unpickle.storages import Maker, Stored
 from tldet.transfer.safe_unpickle.unpickle import Array, Machine, StandIn
 
@@ -142,7 +142,7 @@ def _refuse_forms(path: Path, state: Mapping[Any, Any]) -> None:
     for name, item in state.items():
         form = FORMS.get(item.name) if isinstance(item, StandIn) and item.called else None
         if form:
-            raise CheckpointError(f"{path}: tensor {shown(str(name))} is {form}; save it as a plain tensor")
+            raise CheckpointError(f"{path}: tensor {path_text(str(name))} is {form}; save it as a plain tensor")
 
 
 def _tensor(item: Any, whole: Mapping[str, bytearray]) -> Tensor | None:

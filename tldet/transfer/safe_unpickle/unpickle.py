@@ -91,7 +91,7 @@ def _dict(pairs: Iterable[Any] = ()) -> dict[Any, Any]:
     return {key: value for key, value in pairs if isinstance(key, SCALARS)}
 
 
-PLAIN: dict[str, Builder] = {
+_PLAIN: dict[str, Builder] = {
     "collections.OrderedDict": _dict,
     "_codecs.encode": _encode,
     "numpy.dtype": _dtype,
@@ -112,7 +112,7 @@ class Machine:
     """
 
     def __init__(self, builders: Mapping[str, Builder], persistent: Callable[[Any], Any]) -> None:
-        self.builders = {**PLAIN, **builders}
+        self.builders = {**_PLAIN, **builders}
         self.persistent = persistent
         self.set_aside: Counter[str] = Counter()
         self._stack: list[Any] = []

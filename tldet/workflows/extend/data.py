@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.data.layouts import Split
-from tldet.data.merge.classes import Classes, merge_classes
+from tldet.data.merge.classes import MergedClasses, merge_classes
 from tldet.data.merge.files import reference
 from tldet.data.merge.images import Track
 from tldet.data.merge.join import Joined, alike, join
-from tldet.data.merge.source import Record, Source, open_source
+from tldet.data.merge.source import MergeSource, Record, open_source
 from tldet.data.merge.writing import write_joined
 from tldet.errors import ConfigError, DataError
 from tldet.system.output import make_folder
@@ -32,7 +32,7 @@ TRAIN, VAL = "train.json", "val.json"
 
 
 @dataclass(frozen=True)
-class Given:
+class ExtendInput:
     """The data sets that were given.
 
     Attributes:
@@ -61,8 +61,8 @@ class Prepared:
     images: int
 
 
-def prepare(
-    given: Given,
+def prepare_data(
+    given: ExtendInput,
     old: Mapping[str, int],
     match: MatchSettings,
     out: Path,
@@ -101,7 +101,7 @@ def prepare(
     records = [{"id": key, "name": name} for name, key in old.items()]
     lists = [_named(one, renamed if one is learned[0] or one is measured[0] else {}) for one in sources]
     whole = merge_classes([records, *lists], {})
-    classes = Classes(whole.records, whole.tables[1:])
+    classes = MergedClasses(whole.records, whole.tables[1:])
     new = _new_classes(sources[0], classes, old)
     if given.replay:
         _check_replay(sources[1], classes, [*old, *new])
@@ -114,18 +114,18 @@ def prepare(
     return Prepared(tuple(old), tuple(new), Split(out / TRAIN, out), Split(out / VAL, out), images)
 
 
-def _used(source: Source) -> set[str]:
+def _used(source: MergeSource) -> set[str]:
     """Names of the categories that have objects, crowd regions not counted."""
     ids = set(source.category_ids[~source.crowd].tolist())
     return {record["name"] for record in source.categories if record["id"] in ids}
 
 
-def _named(source: Source, renamed: Mapping[str, str]) -> list[Record]:
+def _named(source: MergeSource, renamed: Mapping[str, str]) -> list[Record]:
     """Return the categories of a source with renamed classes."""
     return [{**record, "name": renamed.get(record["name"], record["name"])} for record in source.categories]
 
 
-def _renamed(sources: Sequence[Source], old: Sequence[str], match: MatchSettings) -> dict[str, str]:
+def _renamed(sources: Sequence[MergeSource], old: Sequence[str], match: MatchSettings) -> dict[str, str]:
     """Map differently named classes of the new data to old classes.
 
     Raises:
@@ -143,7 +143,7 @@ def _renamed(sources: Sequence[Source], old: Sequence[str], match: MatchSettings
     return {name: origin for name, origin in found.items() if origin is not None}
 
 
-def _new_classes(source: Source, classes: Classes, old: Collection[str]) -> list[str]:
+def _new_classes(source: MergeSource, classes: MergedClasses, old: Collection[str]) -> list[str]:
     """The classes that the new data add, in the order of their own ids.
 
     Raises:
@@ -164,7 +164,7 @@ def _new_classes(source: Source, classes: Classes, old: Collection[str]) -> list
     return list(new)
 
 
-def _check_replay(source: Source, classes: Classes, known: Collection[str]) -> None:
+def _check_replay(source: MergeSource, classes: MergedClasses, known: Collection[str]) -> None:
     table = classes.tables[1]
     if strange := [r["name"] for r in source.categories if classes.names[table[r["id"]]] not in known]:
         raise DataError(
@@ -173,7 +173,7 @@ def _check_replay(source: Source, classes: Classes, known: Collection[str]) -> N
         )
 
 
-def _stating(source: Source, table: Mapping[int, int], known: Collection[int]) -> Source:
+def _stating(source: MergeSource, table: Mapping[int, int], known: Collection[int]) -> MergeSource:
     """The source with what each image was labeled for, among the ``known`` merged categories."""
     own = frozenset(key for key, merged in table.items() if merged in known)
     used = own & set(source.category_ids.tolist())
@@ -184,7 +184,7 @@ def _stating(source: Source, table: Mapping[int, int], known: Collection[int]) -
 
 
 def _write(
-    sources: Sequence[Source], same: Sequence[NDArray[np.int64]], learned: int, classes: Classes, out: Path
+    sources: Sequence[MergeSource], same: Sequence[NDArray[np.int64]], learned: int, classes: MergedClasses, out: Path
 ) -> int:
     """Both files; how many images are learned from."""
     counts = []
@@ -199,6 +199,6 @@ def _write(
     return counts[0][0]
 
 
-def _write_one(path: Path, joined: Joined, classes: Classes) -> Iterator[str]:
+def _write_one(path: Path, joined: Joined, classes: MergedClasses) -> Iterator[str]:
     differing = write_joined(path, joined, classes, reference(joined.paths(), path.parent))
     return part_notes(part_row(path.name, path, joined), joined, differing, classes.names)

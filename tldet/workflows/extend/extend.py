@@ -16,9 +16,9 @@ from tldet.data.split_paths import resolve_layout
 from tldet.errors import TrainingError
 from tldet.system.inputs import is_file, is_folder
 from tldet.system.locks import locked
-from tldet.transfer.class_match import MatchSettings, few, read_aliases
+from tldet.transfer.class_match import MatchSettings, few, read_class_aliases
 from tldet.transfer.restore import restore
-from tldet.workflows.extend.data import TRAIN, VAL, Given, Prepared, prepare
+from tldet.workflows.extend.data import TRAIN, VAL, ExtendInput, Prepared, prepare_data
 from tldet.workflows.extend.report import NOTHING, REPORT, ExtendReport, Measured, read_report
 from tldet.workflows.extend.settings import extended_config, trained_config
 from tldet.workflows.test import test
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
-DATA = "data"  # in the run's folder
-NOTE = "# Written by `tldet extend`; resume with `tldet extend --out {folder} --resume`.\n"
-STARTED = (f"{DATA}/{TRAIN}", f"{DATA}/{VAL}", REPORT, *SPLIT)  # what a start writes into the run's folder
+_DATA = "data"  # in the run's folder
+_NOTE = "# Written by `tldet extend`; resume with `tldet extend --out {folder} --resume`.\n"
+_STARTED = (f"{_DATA}/{TRAIN}", f"{_DATA}/{VAL}", REPORT, *SPLIT)  # what a start writes into the run's folder
 
 
 @takes(ExtendRequest)
@@ -57,19 +57,19 @@ def extend(request: ExtendRequest) -> ExtendReport:
     folder = request.folder
     with locked(folder):
         if request.resume and continues(folder, startable=request.checkpoint is not None):
-            return _resumed(request, kept_run(folder, request.given(), request.overrides(), SCHEMA, NOTE))
+            return _resumed(request, kept_run(folder, request.given(), request.overrides(), SCHEMA, _NOTE))
         if request.checkpoint is None:
             raise TrainingError("give the checkpoint of a detector to extend, or --resume to continue the run in --out")
         refuse_earlier_run(folder)
         path = Path(request.checkpoint)
         _, state = restore(path)
         before = trained_config(path, state)
-        with removed_on_failure(folder, *STARTED):
+        with removed_on_failure(folder, *_STARTED):
             data = _prepared(request, before, state)
             used = _config(request, path, state, before, data)
             report = ExtendReport(data.old, data.new, _before(path, data, request.on_bad_image, _device(used)))
             report.save(folder)
-            files = RunFiles(folder, used, NOTE, request.record())
+            files = RunFiles(folder, used, _NOTE, request.record())
             outcome = run_training(used, request, folder, files=files)
         return _finish(report, outcome, _device(used), request.console)
 
@@ -103,16 +103,16 @@ def _prepared(request: ExtendRequest, config: Mapping[str, Any], state: Mapping[
     """Write the data of the run into its folder."""
     from rich.progress import Progress
 
-    aliases = read_aliases(request.class_aliases) if request.class_aliases else {}
+    aliases = read_class_aliases(request.class_aliases) if request.class_aliases else {}
     match, console = MatchSettings(aliases, tuple(request.fold_names)), request.console
-    given, folder = _given(request, config), request.folder / DATA
+    given, folder = _given(request, config), request.folder / _DATA
     with Progress(console=console, disable=console is None, transient=True) as progress:
         track = partial(progress.track, description="comparing images")
         skip = request.on_bad_image == "skip"
-        return prepare(given, _old(state), match, folder, track, missing=skip)
+        return prepare_data(given, _old(state), match, folder, track, missing=skip)
 
 
-def _given(request: ExtendRequest, config: Mapping[str, Any]) -> Given:
+def _given(request: ExtendRequest, config: Mapping[str, Any]) -> ExtendInput:
     """Return the user-specified data, and what the old detector was evaluated on if that still exists."""
     layout = resolve_layout(
         request.data, request.train, request.val, request.images, request.folder, request.seed_value
@@ -120,7 +120,7 @@ def _given(request: ExtendRequest, config: Mapping[str, Any]) -> Given:
     assert layout.val is not None
     replay = _split(request.replay, request.replay_images)
     old_val = _split(request.old_val, request.old_val_images)
-    return Given(layout.train, replay, layout.val, old_val, _own(config.get("data") or {}))
+    return ExtendInput(layout.train, replay, layout.val, old_val, _own(config.get("data") or {}))
 
 
 def _split(annotations: str | Path | None, images: str | Path | None) -> Split | None:
@@ -158,7 +158,7 @@ def _finish(report: ExtendReport, outcome: Outcome, device: str, console: Consol
     """Evaluate the new detector as the old one was, save and show both."""
     folder, path = outcome.work_dir, outcome.trained()
     log.info("evaluating %s", path)
-    after = Measured.of(test(path, data=folder / DATA / VAL, images=folder / DATA, device=device))
+    after = Measured.of(test(path, data=folder / _DATA / VAL, images=folder / _DATA, device=device))
     report = replace(report, after=after, checkpoint=str(path))
     if console:
         console.print(report.table())

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from tldet.system.locks import locked
 from tldet.system.output import write_json
 from tldet.workflows.fewshot.base import as_given, base_job, check_variants
-from tldet.workflows.fewshot.plan import FewShot, Setup, prepare, shot_jobs
+from tldet.workflows.fewshot.plan import FewShot, Setup, prepare_experiment, shot_jobs
 from tldet.workflows.fewshot.second import open_base, second_phase
-from tldet.workflows.fewshot.summary import Report, groups
+from tldet.workflows.fewshot.summary import FewShotReport, groups
 from tldet.workflows.study.data import StudyConfig
 from tldet.workflows.study.execute import execute, finetuned
 from tldet.workflows.study.job_queue import Matrix, Result, run_here
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 RESULTS_NAME = "fewshot.json"  # in the experiment's folder
 
 
-def fewshot(config: StudyConfig, asked: FewShot, console: Console | None = None) -> Report:
+def fewshot(config: StudyConfig, asked: FewShot, console: Console | None = None) -> FewShotReport:
     """Train on the base classes, fine-tune on K shots of all classes, measure both groups apart (Wang et al. 2020).
 
     Called again with the same arguments, it continues: finished runs are kept, and variants, shots and seeds may
@@ -48,9 +48,9 @@ def fewshot(config: StudyConfig, asked: FewShot, console: Console | None = None)
     return report
 
 
-def _made(config: StudyConfig, asked: FewShot, console: Console | None) -> Report:
+def _made(config: StudyConfig, asked: FewShot, console: Console | None) -> FewShotReport:
     """Train and evaluate what is missing."""
-    setup = prepare(config, replace(asked, novel=tuple(dict.fromkeys(asked.novel))))
+    setup = prepare_experiment(config, replace(asked, novel=tuple(dict.fromkeys(asked.novel))))
     check_variants(setup)
     say = (lambda line: console.rule(line)) if console is not None else (lambda _: None)
     learn = finetuned if asked.base is None else as_given
@@ -62,7 +62,9 @@ def _made(config: StudyConfig, asked: FewShot, console: Console | None) -> Repor
     return _report(setup, before, runs)
 
 
-def _report(setup: Setup, before: Result, runs: list[Result]) -> Report:
+def _report(setup: Setup, before: Result, runs: list[Result]) -> FewShotReport:
     names = (setup.base_classes, setup.asked.novel)
     factors = ("variant", "shots", "seed")
-    return Report(groups(before, *names), [{**{f: run[f] for f in factors}, **groups(run, *names)} for run in runs])
+    return FewShotReport(
+        groups(before, *names), [{**{f: run[f] for f in factors}, **groups(run, *names)} for run in runs]
+    )

@@ -14,12 +14,12 @@ import numpy as np
 from tldet.config import option_value, parse_options
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
-from tldet.data.shots import check_novel, draw, write_shots
+from tldet.data.shots import check_novel, draw_shots, write_shots
 from tldet.data.split_paths import resolve_layout
 from tldet.errors import DataError
 from tldet.transfer.sources import file_hash
 from tldet.workflows.study.data import SPLIT_SEED, StudyConfig
-from tldet.workflows.study.job import RUNS, Factor, Job, folder_name, keep_settings
+from tldet.workflows.study.job import RUNS, Factor, Job, job_folder, keep_settings
 from tldet.workflows.study.plan import check_seeds
 from tldet.workflows.study.variants import refuse_controlled
 
@@ -29,7 +29,7 @@ DATA = "data"  # in the experiment's folder, what was cut from the data set
 
 
 @dataclass(frozen=True)
-class Variant:
+class _Variant:
     """A way to fine-tune on K shots.
 
     Attributes:
@@ -41,10 +41,10 @@ class Variant:
     cosine: bool
 
 
-ARMS = {  # Wang et al. 2020: TFA with cosine similarity, TFA with a plain classifier, and FRCN+ft-full
-    "tfa": Variant(frozen=True, cosine=True),
-    "fc": Variant(frozen=True, cosine=False),
-    "full": Variant(frozen=False, cosine=False),
+FEWSHOT_VARIANTS = {  # Wang et al. 2020: TFA with cosine similarity, TFA with a plain classifier, and FRCN+ft-full
+    "tfa": _Variant(frozen=True, cosine=True),
+    "fc": _Variant(frozen=True, cosine=False),
+    "full": _Variant(frozen=False, cosine=False),
 }
 
 
@@ -55,7 +55,7 @@ class FewShot:
     Attributes:
         novel: names of the novel classes.
         shots: numbers K of objects a class.
-        variants: names of :data:`ARMS`.
+        variants: names of :data:`FEWSHOT_VARIANTS`.
         base: a tldet checkpoint of the base classes; None has them learned first.
         steps: length of a run on K shots.
         lr_factor: its learning rate as a multiple of the base training's.
@@ -113,7 +113,7 @@ class Setup:
         return {name: file_hash(path) for name, path in files.items()}
 
 
-def prepare(config: StudyConfig, asked: FewShot) -> Setup:
+def prepare_experiment(config: StudyConfig, asked: FewShot) -> Setup:
     """Find the data and hold what is asked for against them; keep it in the experiment's folder.
 
     Raises:
@@ -127,7 +127,7 @@ def prepare(config: StudyConfig, asked: FewShot) -> Setup:
     index = AnnotationIndex.load(layout.train.annotations)
     setup = Setup(config, asked, layout.train, layout.val, layout.test or layout.val, index.class_names)
     check_novel(index, asked.novel)
-    draw(index, max(asked.shots), seed=0)  # how many there are does not depend on the seed
+    draw_shots(index, max(asked.shots), seed=0)  # how many there are does not depend on the seed
     _check_measured(setup)
     return setup
 
@@ -178,7 +178,7 @@ def _shot_job(setup: Setup, start: Path, variant: str, shots: int, seed: int, da
     call["cfg_options"] = [*setup.device(), *asked.options]
     return Job(
         factors=factors,
-        folder=out / RUNS / folder_name(factors),
+        folder=out / RUNS / job_folder(factors),
         call={**call, **setup.config.bad_images()},
         length={"steps": asked.steps},
         val=(str(measured.annotations.resolve()), str(measured.images.resolve())),

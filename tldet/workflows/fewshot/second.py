@@ -13,7 +13,7 @@ from torch import nn
 
 from tldet import checkpoint
 from tldet.coco.partial_labels import LABELLED
-from tldet.config import load
+from tldet.config import read_config
 from tldet.data.index import AnnotationIndex
 from tldet.data.shots import TOLD
 from tldet.errors import CheckpointError, ConfigError
@@ -21,7 +21,7 @@ from tldet.models.detector import Detector, build_detector
 from tldet.models.meta_tensors import without_storage
 from tldet.models.two_stage.box import BoxBranch
 from tldet.text import counted
-from tldet.workflows.fewshot.plan import ARMS
+from tldet.workflows.fewshot.plan import FEWSHOT_VARIANTS
 from tldet.workflows.study.job import Job
 from tldet.workflows.training.options import Request
 from tldet.workflows.training.parts import with_bad_image
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
-NOTE = "# Written by `tldet fewshot`: base and novel classes from K objects each.\n"
+_NOTE = "# Written by `tldet fewshot`: base and novel classes from K objects each.\n"
 INHERITED = ("transforms", "masks")  # keys of data.train that K-shot runs inherit
 BOX_LAYER = "bbox_pred"  # what corrects boxes, in every head
 
@@ -47,11 +47,11 @@ def second_phase(job: Job, console: Console | None = None) -> Outcome:
     """
     path = job.folder / CONFIG_NAME
     if checkpoint.steps_in(job.folder):
-        return run_training(load(path), Request(console=console), job.folder, resume=True)
+        return run_training(read_config(path), Request(console=console), job.folder, resume=True)
     _tell(job)
-    start = checkpoint.load(job.call["base"])
+    start = checkpoint.load_checkpoint(job.call["base"])
     used = settled(second_config(start, job), job.call["cfg_options"], str(job.call["base"]))
-    files = RunFiles(job.folder, used, NOTE)
+    files = RunFiles(job.folder, used, _NOTE)
     return run_training(used, Request(console=console), job.folder, init_from=job.call["base"], files=files)
 
 
@@ -74,7 +74,7 @@ def open_base(path: Path, novel: Sequence[str], base: Sequence[str]) -> dict[str
     Raises:
         CheckpointError: it cannot be read, describes no training, knows a novel class or lacks a base class.
     """
-    state = checkpoint.load(path)
+    state = checkpoint.load_checkpoint(path)
     config, names = state["config"], state["meta"]["class_names"]
     if not config["model"].get("head") or not config["data"].get("train") or not config.get("optimizer"):
         raise CheckpointError(f"{path}: its config describes no training of a detector; give that of a tldet run")
@@ -110,7 +110,7 @@ def set_variant(config: dict[str, Any], name: str) -> None:
     Raises:
         ConfigError: the way does not go with the detector.
     """
-    variant, model = ARMS[name], config["model"]
+    variant, model = FEWSHOT_VARIANTS[name], config["model"]
     if not variant.cosine and (model["head"].get("roi") or {}).get("cosine"):
         raise ConfigError(
             f"--variants {name}: needs a linear classifier, but the base checkpoint has a cosine classifier; "

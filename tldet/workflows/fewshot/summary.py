@@ -13,9 +13,9 @@ from tldet.evaluation.statistics import Interval, mean_interval
 if TYPE_CHECKING:
     from rich.table import Table
 
-Result = Mapping[str, Any]  # of a run, as its folder keeps it
+_Result = Mapping[str, Any]  # of a run, as its folder keeps it
 FIELDS = {"AP": "per_class", "AP50": "per_class_ap50"}  # of a result, by what is averaged from it
-SHOWN = ("base_AP", "novel_AP", "novel_AP50")
+_SHOWN = ("base_AP", "novel_AP", "novel_AP50")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(mean_interval(values), stdev(values) if len(values) > 1 else None)
 
 
-def groups(result: Result, base: Sequence[str], novel: Sequence[str]) -> dict[str, float]:
+def groups(result: _Result, base: Sequence[str], novel: Sequence[str]) -> dict[str, float]:
     """``base_AP``, ``base_AP50``, ``novel_AP``, ``novel_AP50`` of a run; -1 where there is nothing to measure."""
     names = {"base": base, "novel": novel}
     return {
@@ -49,7 +49,7 @@ def groups(result: Result, base: Sequence[str], novel: Sequence[str]) -> dict[st
 
 
 @dataclass(frozen=True)
-class Report:
+class FewShotReport:
     """The numbers of an experiment.
 
     Attributes:
@@ -81,10 +81,10 @@ class Report:
         shown = Table(title="mean ± 95 % interval over seeds, sd their standard deviation")
         for name in ("variant", "shots", "seeds"):
             shown.add_column(name)
-        for key in SHOWN:
+        for key in _SHOWN:
             shown.add_column(key.replace("_", " "), justify="right")
-        shown.add_row("base", "all", "", *(f"{v:.3f}" if (v := self.before[key]) >= 0 else "-" for key in SHOWN))
+        shown.add_row("base", "all", "", *(f"{v:.3f}" if (v := self.before[key]) >= 0 else "-" for key in _SHOWN))
         for one in self.settings():
             seeds = ", ".join(map(str, one["seeds"]))
-            shown.add_row(one["variant"], str(one["shots"]), seeds, *(str(one[key]) for key in SHOWN))
+            shown.add_row(one["variant"], str(one["shots"]), seeds, *(str(one[key]) for key in _SHOWN))
         return shown

@@ -13,27 +13,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.data.merge.classes import Classes, merge_classes, read_aliases
+from tldet.data.merge.classes import MergedClasses, merge_classes, read_merge_aliases
 from tldet.data.merge.files import copy_image, copy_names, reference
-from tldet.data.merge.inputs import Given, find_inputs
+from tldet.data.merge.inputs import MergeInput, find_inputs
 from tldet.data.merge.join import Joined, alike, join
-from tldet.data.merge.source import Source, open_source
+from tldet.data.merge.source import MergeSource, open_source
 from tldet.data.merge.writing import write_joined
-from tldet.data.split_names import KINDS
+from tldet.data.split_names import SPLIT_NAMES
 from tldet.errors import DataError
 from tldet.system.inputs import is_file, is_folder
 from tldet.system.locks import is_unused, locked
 from tldet.system.output import make_folder, write_json
 from tldet.workflows.merge.notes import class_notes, part_notes, shared_note
 from tldet.workflows.merge.report import MergeReport, changed_ids, class_rows, input_row, part_row
-from tldet.workflows.merge.tables import show
+from tldet.workflows.merge.tables import show_merge
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
 log = logging.getLogger(__name__)
-REPORT = "merge_report.json"
+_REPORT = "merge_report.json"
 
 
 def merge(
@@ -74,7 +74,7 @@ def merge(
     for one in given:
         log.info("%s: %s, images in %s", one.part, one.split.annotations, one.split.images)
     if console:
-        show(report, console)
+        show_merge(report, console)
     for note in report.notes:
         log.warning("%s", note)
     log.info("written: %s; tldet finetune --data %s takes it", folder, folder)
@@ -89,15 +89,17 @@ def _progress(console: Console | None) -> Progress:
 
 def _refuse_earlier(folder: Path) -> None:
     if is_file(folder) or (is_folder(folder) and not is_unused(folder)):
-        what = "holds an earlier merge" if is_file(folder / REPORT) else "is not empty"
+        what = "holds an earlier merge" if is_file(folder / _REPORT) else "is not empty"
         raise DataError(f"{folder}: {what}; choose another --out or remove it")
 
 
-def _merged(given: Sequence[Given], out: Path, aliases: Path | None, copy: bool, progress: Progress) -> MergeReport:
+def _merged(
+    given: Sequence[MergeInput], out: Path, aliases: Path | None, copy: bool, progress: Progress
+) -> MergeReport:
     sources = [open_source(one.split) for one in progress.track(given, description="reading")]
     lists = [source.categories for source in sources]
     names = {record["name"]: None for records in lists for record in records}
-    renamed = read_aliases(aliases, list(names)) if aliases else {}
+    renamed = read_merge_aliases(aliases, list(names)) if aliases else {}
     classes = merge_classes(lists, renamed)
     parts = _join_parts(given, sources, classes, progress)
     files = _Files(make_folder(out), copy, progress)
@@ -114,7 +116,7 @@ def _merged(given: Sequence[Given], out: Path, aliases: Path | None, copy: bool,
         changed_categories=tuple(changed_ids(sources, classes)),
         notes=(*notes, *_shared(parts)),
     )
-    write_json(out / REPORT, asdict(report), indent=2)
+    write_json(out / _REPORT, asdict(report), indent=2)
     return report
 
 
@@ -123,15 +125,17 @@ class _Part:
     """What becomes one JSON: its inputs, and of every image record the first one anywhere that is the same."""
 
     part: str
-    given: Sequence[Given]
+    given: Sequence[MergeInput]
     joined: Joined
     same: NDArray[np.int64]
 
 
-def _join_parts(given: Sequence[Given], sources: Sequence[Source], classes: Classes, progress: Progress) -> list[_Part]:
+def _join_parts(
+    given: Sequence[MergeInput], sources: Sequence[MergeSource], classes: MergedClasses, progress: Progress
+) -> list[_Part]:
     same = alike(sources, partial(progress.track, description="comparing images"))
     parts = []
-    for part in KINDS:
+    for part in SPLIT_NAMES:
         numbers = [number for number, one in enumerate(given) if one.part == part]
         if numbers:
             ours = np.concatenate([same[n] for n in numbers])

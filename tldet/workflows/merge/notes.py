@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from tldet.coco.records import NO_ID, ODD_ID
-from tldet.data.merge.classes import Classes, differing_fields, near_clashes, uneven_folds
+from tldet.data.merge.classes import MergedClasses, differing_fields, near_clashes, uneven_folds
 from tldet.data.merge.join import Joined
-from tldet.data.merge.source import Source
+from tldet.data.merge.source import MergeSource
 from tldet.text import are, counted
 from tldet.workflows.merge.report import PartRow
 
-NAMED = 5  # so many are named; the rest is counted
+_NAMED = 5  # so many are named; the rest is counted
 
 
-def class_notes(sources: Sequence[Source], classes: Classes, aliases: Mapping[str, str]) -> Iterator[str]:
+def class_notes(sources: Sequence[MergeSource], classes: MergedClasses, aliases: Mapping[str, str]) -> Iterator[str]:
     """What one should know of names."""
     for group in near_clashes(classes.names.values()):
         quoted = " and ".join(repr(name) for name in group)
@@ -28,14 +28,14 @@ def class_notes(sources: Sequence[Source], classes: Classes, aliases: Mapping[st
             "these: it counts as labeled there all the same"
         )
     if differing := differing_fields(lists, aliases):
-        yield f"{named(differing)}: inputs differ in fields other than name and id; the first input's are kept"
+        yield f"{some_names(differing)}: inputs differ in fields other than name and id; the first input's are kept"
     for source in sources:
         used = set(source.category_ids.tolist())
         if empty := [record["name"] for record in source.categories if record["id"] not in used]:
-            yield f"{source.path} lists {named(empty)} without an object: its images count as free of them"
+            yield f"{source.path} lists {some_names(empty)} without an object: its images count as free of them"
         yield from (f"{source.path}: {line}" for line in source.notes)
         if source.left_out:
-            yield f"{source.path}: {named(source.left_out)} not carried over"
+            yield f"{source.path}: {some_names(source.left_out)} not carried over"
 
 
 def part_notes(row: PartRow, joined: Joined, differing: int, names: Mapping[int, str]) -> Iterator[str]:
@@ -48,7 +48,7 @@ def part_notes(row: PartRow, joined: Joined, differing: int, names: Mapping[int,
         count = f"{differing} of these {are(differing)}"
         yield f"{row.file}: {count} described differently; the first input's fields are kept"
     if row.twins:
-        left_out = named([_object(joined, left) for left, _ in joined.twins])
+        left_out = some_names([_object(joined, left) for left, _ in joined.twins])
         twice = f"{counted(row.twins, 'object')} {are(row.twins)} annotated twice (one class, IoU > 0.9) and kept once"
         yield f"{row.file}: {twice}; left out: {left_out}"
     if row.changed_image_ids:
@@ -57,7 +57,7 @@ def part_notes(row: PartRow, joined: Joined, differing: int, names: Mapping[int,
         count = counted(row.changed_annotation_ids, "object")
         yield f"{row.file}: {count} got a new id: the old one was taken, missing or 0"
     if absent := [name for category, name in names.items() if not any(category in ids for ids in labels)]:
-        yield f"{row.file}: no image is labeled for {named(absent)}"
+        yield f"{row.file}: no image is labeled for {some_names(absent)}"
     strays = np.flatnonzero(joined.unlabeled)
     if len(strays):
         first = _object(joined, int(strays[0]))
@@ -77,6 +77,6 @@ def _object(joined: Joined, position: int) -> str:
     return f"annotation {own if stated in (NO_ID, ODD_ID) else stated} of {source.path}"
 
 
-def named(names: Sequence[str]) -> str:
+def some_names(names: Sequence[str]) -> str:
     """The first few, and how many more there are."""
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

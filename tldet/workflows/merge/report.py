@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tldet.data.merge.classes import Classes
+from tldet.data.merge.classes import MergedClasses
 from tldet.data.merge.join import Joined
-from tldet.data.merge.source import Source
+from tldet.data.merge.source import MergeSource
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class MergeReport:
     notes: tuple[str, ...]
 
 
-def input_row(source: Source, part: str) -> InputRow:
+def input_row(source: MergeSource, part: str) -> InputRow:
     """Counts of one JSON."""
     names = tuple(record["name"] for record in source.categories)
     return InputRow(str(source.path), part, len(source.images), len(source.objects), names)
@@ -94,7 +94,7 @@ def part_row(part: str, path: Path, joined: Joined) -> PartRow:
     )
 
 
-def class_rows(part: str, joined: Joined, classes: Classes) -> Iterator[ClassRow]:
+def class_rows(part: str, joined: Joined, classes: MergedClasses) -> Iterator[ClassRow]:
     """A row for every class."""
     categories = joined.category_ids[joined.kept]
     labels = Counter(joined.labeled)  # a few sets, each of many images
@@ -103,7 +103,7 @@ def class_rows(part: str, joined: Joined, classes: Classes) -> Iterator[ClassRow
         yield ClassRow(category, name, part, int((categories == category).sum()), labeled)
 
 
-def changed_ids(sources: Sequence[Source], classes: Classes) -> Iterator[ChangedId]:
+def changed_ids(sources: Sequence[MergeSource], classes: MergedClasses) -> Iterator[ChangedId]:
     """Every category whose id or name is not its input's."""
     for source, table in zip(sources, classes.tables, strict=True):
         for record in source.categories:

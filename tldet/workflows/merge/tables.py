@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tldet.workflows.merge.notes import named
+from tldet.workflows.merge.notes import some_names
 from tldet.workflows.merge.report import MergeReport
 
 if TYPE_CHECKING:
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 WIDTH = 150  # of a table in a file or a pipe
 
 
-def show(report: MergeReport, console: Console) -> None:
+def show_merge(report: MergeReport, console: Console) -> None:
     """Print the tables."""
-    inputs = [(r.path, r.part, str(r.images), str(r.objects), named(r.classes)) for r in report.inputs]
+    inputs = [(r.path, r.part, str(r.images), str(r.objects), some_names(r.classes)) for r in report.inputs]
     _print(console, "inputs", ("input", "part", "images", "objects", "classes"), inputs)
     if report.changed_categories:
         rows = [(r.path, f"{r.old_id} {r.old_name}", f"{r.new_id} {r.new_name}") for r in report.changed_categories]

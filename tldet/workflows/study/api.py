@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from tldet.config.check import nearest
 from tldet.errors import ConfigError
 from tldet.workflows.study.data import StudyConfig
-from tldet.workflows.study.report import Report
+from tldet.workflows.study.report import StudyReport
 from tldet.workflows.study.study import study_backbones, study_data, study_transfer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-KINDS = ("transfer", "backbones", "data")
+_KINDS = ("transfer", "backbones", "data")
 
 
 def study(
@@ -29,7 +29,7 @@ def study(
     predict: Sequence[int] = (),
     console: Console | None = None,
     **settings: Any,
-) -> Report:
+) -> StudyReport:
     """Compare variants of training on the same data, with the same length and several seeds.
 
     Args:
@@ -45,8 +45,8 @@ def study(
     Raises:
         TldetError: the data, a name or a value is wrong, or a run failed.
     """
-    if kind not in KINDS:
-        raise ConfigError(f"study: kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    if kind not in _KINDS:
+        raise ConfigError(f"study: kind must be one of {', '.join(_KINDS)}, not {kind!r}")
     known = {one.name for one in fields(StudyConfig)} - {"data", "out"}
     for name in settings.keys() - known:
         raise ConfigError(f"study: unknown setting {name!r}; {nearest(name, known)}")

@@ -17,7 +17,7 @@ from tldet.errors import ConfigError, DataError
 from tldet.evaluation.columns import GroundTruth, Type
 from tldet.evaluation.loading import load_ground_truth
 from tldet.system.inputs import real_path
-from tldet.transfer.provenance import outline
+from tldet.transfer.provenance import checkpoint_outline
 from tldet.transfer.sources import file_hash
 from tldet.workflows.study.job import Job, exact
 from tldet.workflows.training.custom_data import own_index, with_own_data
@@ -206,7 +206,7 @@ def truth_of(job: Job, kind: Type, checkpoint: str | Path) -> GroundTruth:
     """Return the ground truth that a finished run was evaluated on."""
     if job.val[0]:
         return load_ground_truth(job.val[0], kind)
-    found = outline(Path(checkpoint))
+    found = checkpoint_outline(Path(checkpoint))
     dataset = build_dataset(found["config"]["data"]["val"], 0, tuple(found["meta"]["class_names"]), path="data.val")
     truth = ground_truth(dataset, kind)
     assert isinstance(truth, GroundTruth)

@@ -118,7 +118,7 @@ def refuse_shared_folders(jobs: Sequence[Job]) -> None:
             )
 
 
-def folder_name(factors: Mapping[str, Factor]) -> str:
+def job_folder(factors: Mapping[str, Factor]) -> str:
     """Build the folder name of a run from its factors: ``finetuned_fraction0.1_seed0``."""
     parts = (str(v).replace("/", "-") if key == "variant" else f"{key}{exact(v)}" for key, v in factors.items())
     return "_".join(parts)

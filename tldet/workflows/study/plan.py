@@ -12,7 +12,7 @@ from tldet.engine.state import SEEDS
 from tldet.errors import ConfigError
 from tldet.evaluation.columns import GroundTruth
 from tldet.workflows.study.data import JsonData, StudyConfig, StudyData, own_study_data
-from tldet.workflows.study.job import RUNS, Job, folder_name, keep_settings
+from tldet.workflows.study.job import RUNS, Job, job_folder, keep_settings
 from tldet.workflows.study.variants import Variant, refuse_conflict, refuse_same, refuse_unpaced
 from tldet.workflows.training.choose import Choices, choose_for
 from tldet.workflows.training.recipes import has_own_data, load_recipe
@@ -94,7 +94,7 @@ class _Shared:
         call = {**self.data.call(), "model": self.config.model, "seed": seed, **self.config.bad_images()}
         return Job(
             factors=factors,
-            folder=self.config.out / RUNS / folder_name(factors),
+            folder=self.config.out / RUNS / job_folder(factors),
             call={**call, **variant.call, "cfg_options": self._options(variant, fraction, seed)},
             length=self.choices.length.section(),
             val=self.data.val,

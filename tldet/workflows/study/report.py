@@ -28,7 +28,7 @@ ALONG = 60  # points of a drawn curve
 
 
 @dataclass
-class Report:
+class StudyReport:
     """What a study found.
 
     Attributes:
@@ -82,7 +82,7 @@ class Report:
         return shown
 
 
-def make_report(results: Sequence[Mapping[str, Any]], truth: GroundTruth | Path) -> Report:
+def make_report(results: Sequence[Mapping[str, Any]], truth: GroundTruth | Path) -> StudyReport:
     """Put the results of a study together.
 
     Args:
@@ -95,10 +95,10 @@ def make_report(results: Sequence[Mapping[str, Any]], truth: GroundTruth | Path)
     lines = [one.text for one in compared]
     lines += resolution(groups, compared, len(objects.image_ids), len(objects.images))
     lines += uneven(groups)
-    return Report(results, groups, compared, lines)
+    return StudyReport(results, groups, compared, lines)
 
 
-def add_curve(report: Report, images: Sequence[int]) -> None:
+def add_curve(report: StudyReport, images: Sequence[int]) -> None:
     """Fit AP by the number of training images, and say what more images are expected to bring.
 
     Args:
@@ -118,7 +118,7 @@ def add_curve(report: Report, images: Sequence[int]) -> None:
     report.lines[:0] = [f"learning curve: AP(n) = {curve.a:.3f} - {curve.b:.3g} n^-{curve.c:.2f}, n images", *said]
 
 
-def _expect(report: Report, curve: PowerLaw, images: int) -> str:
+def _expect(report: StudyReport, curve: PowerLaw, images: int) -> str:
     found = curve.at(images)
     report.predictions[images] = vars(found)
     more = images - curve.largest
@@ -129,7 +129,7 @@ def _expect(report: Report, curve: PowerLaw, images: int) -> str:
     return f"{what} expect AP {found.low:.3f} to {found.high:.3f} at this budget, mean over seeds{beyond}"
 
 
-def write(report: Report, out: Path, settings: Mapping[str, Any]) -> None:
+def write(report: StudyReport, out: Path, settings: Mapping[str, Any]) -> None:
     """Write ``results.json`` and ``study.png``.
 
     Raises:
@@ -151,7 +151,7 @@ def _point(group: Group, x: float) -> tuple[float, float, float, float]:
     return x, found.mean, low, high
 
 
-def _by_images(report: Report) -> dict[str, Series]:
+def _by_images(report: StudyReport) -> dict[str, Series]:
     series = {}
     for variant in dict.fromkeys(group.variant for group in report.groups):
         points = [_point(group, group.images) for group in report.groups if group.variant == variant]
@@ -166,7 +166,7 @@ def _along(curve: PowerLaw, smallest: float) -> list[tuple[float, float, float, 
     return [(n, one.mean, one.low or 0.0, one.high or 0.0) for n, one in found]
 
 
-def show(report: Report, console: Console) -> None:
+def show_study(report: StudyReport, console: Console) -> None:
     """Print the table and the verdict."""
     console.print(report.table())
     for line in report.lines:

@@ -13,8 +13,8 @@ from tldet.workflows.study.data import StudyConfig
 from tldet.workflows.study.execute import execute, up_to_date
 from tldet.workflows.study.job_queue import Matrix, Result, run_beside, run_here
 from tldet.workflows.study.plan import Plan, make_plan
-from tldet.workflows.study.report import PLOT_NAME, RESULTS_NAME, Report, add_curve, make_report, show, write
-from tldet.workflows.study.variants import ARMS, REFERENCE, Variant, backbone_variants, transfer_variants
+from tldet.workflows.study.report import PLOT_NAME, RESULTS_NAME, StudyReport, add_curve, make_report, show_study, write
+from tldet.workflows.study.variants import REFERENCE, VARIANTS, Variant, backbone_variants, transfer_variants
 from tldet.workflows.study.workers import Worker, gpus
 
 if TYPE_CHECKING:
@@ -26,15 +26,15 @@ TIMES = (2, 4)  # as many images as there are, that a learning curve says someth
 
 def study_transfer(
     config: StudyConfig,
-    variants: Sequence[str] = tuple(ARMS),
+    variants: Sequence[str] = tuple(VARIANTS),
     fractions: Sequence[float] = (1.0,),
     console: Console | None = None,
-) -> Report:
+) -> StudyReport:
     """Compare ways to start and to train.
 
     Args:
         config: data, budget, seeds.
-        variants: names from :data:`tldet.workflows.study.variants.ARMS`.
+        variants: names from :data:`tldet.workflows.study.variants.VARIANTS`.
         fractions: of the training images.
         console: shows progress and what was found.
 
@@ -47,7 +47,7 @@ def study_transfer(
 
 def study_backbones(
     config: StudyConfig, names: Sequence[str], fractions: Sequence[float] = (1.0,), console: Console | None = None
-) -> Report:
+) -> StudyReport:
     """Compare backbones in one recipe; the arguments and errors are those of :func:`study_transfer`."""
     if len(names) < 2:
         raise ConfigError(f"study backbones {' '.join(names)}: give two backbones or more to compare")
@@ -59,7 +59,7 @@ def study_data(
     fractions: Sequence[float] = FRACTIONS,
     predict: Sequence[int] = (),
     console: Console | None = None,
-) -> Report:
+) -> StudyReport:
     """Measure AP by the number of training images, and expect what more would bring.
 
     Args:
@@ -72,7 +72,7 @@ def study_data(
         TldetError: the data or a value is wrong, or a run failed.
         KeyboardInterrupt: the message says how to go on.
     """
-    return _study("data", config, {REFERENCE: ARMS[REFERENCE]}, fractions, console, predict)
+    return _study("data", config, {REFERENCE: VARIANTS[REFERENCE]}, fractions, console, predict)
 
 
 def _study(
@@ -82,7 +82,7 @@ def _study(
     fractions: Sequence[float],
     console: Console | None,
     predict: Sequence[int] | None = None,
-) -> Report:
+) -> StudyReport:
     with locked(config.out):
         plan = make_plan(kind, config, variants, fractions)
         numbers = None if predict is None else _numbers(plan, predict)
@@ -93,7 +93,7 @@ def _study(
         if numbers is not None:
             add_curve(report, numbers)
         if console is not None:
-            show(report, console)
+            show_study(report, console)
         write(report, config.out, plan.settings)
     if console is not None:
         out = config.out

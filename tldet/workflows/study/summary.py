@@ -11,8 +11,8 @@ import numpy as np
 from tldet.evaluation.statistics import (
     FEW,
     Difference,
-    Floats,
     Interval,
+    _Floats,
     both_ways,
     difference,
     mean_interval,
@@ -50,7 +50,7 @@ class Group:
         """A number of each run."""
         return [float(self.runs[seed]["numbers"][metric]) for seed in (self.runs if seeds is None else seeds)]
 
-    def samples(self, seeds: Sequence[int] | None = None) -> Floats:
+    def samples(self, seeds: Sequence[int] | None = None) -> _Floats:
         """(S, B) AP of each run on each draw of images; NaN where a draw had nothing to find, or too few images."""
         drawn = np.array([self.runs[seed]["resampled_ap"] for seed in (self.runs if seeds is None else seeds)])
         return np.where((drawn < 0) | (self.judges < FEW), np.nan, drawn)

@@ -45,7 +45,7 @@ class Variant:
     pace: str | None = None
 
 
-ARMS: dict[str, Variant] = {
+VARIANTS: dict[str, Variant] = {
     "scratch": Variant({"scratch": True}, controls=["model.weights", "model.backbone.weights", "freeze", "l2_sp"]),
     "frozen": Variant(options=["freeze.layers=['backbone']"], controls=["freeze"]),
     "finetuned": Variant(),
@@ -62,9 +62,9 @@ def transfer_variants(names: Sequence[str]) -> dict[str, Variant]:
     """
     _refuse_twice("--variants", names)
     for name in names:
-        if name not in ARMS:
-            raise ConfigError(f"--variants {name}: no such variant; {nearest(name, ARMS)}")
-    return {name: ARMS[name] for name in names}
+        if name not in VARIANTS:
+            raise ConfigError(f"--variants {name}: no such variant; {nearest(name, VARIANTS)}")
+    return {name: VARIANTS[name] for name in names}
 
 
 def backbone_variants(names: Sequence[str], model: str) -> dict[str, Variant]:

@@ -21,8 +21,8 @@ from tldet.workflows.study.execute import execute
 from tldet.workflows.study.job import Job
 
 FAILED_NAME = "failed.json"  # in a run's folder, what its process could not do
-LOG_NAME = "worker.log"  # in a run's folder, what its process showed
-PATIENCE = 600  # seconds that a process may take to finish its step and save
+_LOG_NAME = "worker.log"  # in a run's folder, what its process showed
+_PATIENCE = 600  # seconds that a process may take to finish its step and save
 
 
 def gpus() -> list[str]:
@@ -47,7 +47,7 @@ class Worker:
         (job.folder / FAILED_NAME).unlink(missing_ok=True)
         command = [sys.executable, "-m", "tldet.workflows.study.workers", str(job.folder), *external_modules()]
         # Its own session: Ctrl-C in the terminal reaches the parent, which has each process saved once.
-        with (job.folder / LOG_NAME).open("ab") as log:
+        with (job.folder / _LOG_NAME).open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=_environment(gpu), start_new_session=True
             )
@@ -72,7 +72,7 @@ class Worker:
     def wait(self) -> None:
         """Wait until the process has ended; kill it if it takes too long."""
         try:
-            self._process.wait(PATIENCE)
+            self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
 
@@ -89,7 +89,7 @@ def _error_of(folder: Path, code: int) -> TldetError:
     try:
         found = json.loads((folder / FAILED_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return TrainingError(f"its process ended with code {code} and left no result; see {folder / LOG_NAME}")
+        return TrainingError(f"its process ended with code {code} and left no result; see {folder / _LOG_NAME}")
     kind: type[TldetError] = getattr(errors, found["kind"])
     return kind(found["message"])
 
@@ -100,7 +100,7 @@ def _kind_of(error: TldetError) -> str:
 
 
 @stop_signals()
-def main(folder: str, *modules: str) -> int:
+def _main(folder: str, *modules: str) -> int:
     """Make the run that is written down in a folder; returns the exit code.
 
     Args:
@@ -122,4 +122,4 @@ def main(folder: str, *modules: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(_main(*sys.argv[1:]))

@@ -27,7 +27,7 @@ from tldet.registry import HOOKS
 from tldet.system.device import pick_device
 from tldet.transfer.freeze import Release, freeze
 from tldet.transfer.param_groups import build_optimizer
-from tldet.transfer.parameter_table import parts, shown
+from tldet.transfer.parameter_table import parameter_table, parts
 from tldet.workflows.training.initial_weights import Started
 from tldet.workflows.training.options import Request
 from tldet.workflows.training.parts import Settings, Validation
@@ -175,7 +175,7 @@ def _trainable(run: Run, releases: Sequence[Release], batch: int) -> tuple[torch
     optimizer = build_optimizer(model, run.config["optimizer"], batch, pulled)
     rows = parts(model, optimizer, releases, pulled)
     if console:
-        console.print(shown(rows))
+        console.print(parameter_table(rows))
     else:
         for row in rows:
             log.info("%s", row.line())

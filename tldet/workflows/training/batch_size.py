@@ -26,12 +26,12 @@ from tldet.structures.target import Target
 from tldet.system.device import pick_device
 from tldet.system.out_of_memory import free, is_out_of_memory, place_of
 from tldet.transfer.freeze import FreezeSettings, freeze
-from tldet.transfer.provenance import outline
+from tldet.transfer.provenance import checkpoint_outline
 from tldet.workflows.training.parts import Settings, build_dataset
 
 log = logging.getLogger(__name__)
 USUAL, LARGEST = 16, 64  # at most so many images: by default, and with 'auto'
-SHARE = 0.9  # of the free memory; the rest is for fragments and for batches with more objects
+_SHARE = 0.9  # of the free memory; the rest is for fragments and for batches with more objects
 WITHOUT_GPU = 4
 STATES = 3  # tensors per trainable parameter besides its gradient: two of Adam, one moving average
 
@@ -60,7 +60,7 @@ def _batch_size_of(folder: Path) -> int | None:
     """Return the batch size in the newest readable checkpoint of a run."""
     for path in steps_in(folder):
         try:
-            return int(outline(path)["config"]["data"]["loader"]["batch_size"])
+            return int(checkpoint_outline(path)["config"]["data"]["loader"]["batch_size"])
         except CheckpointError:
             continue
     return None
@@ -160,7 +160,7 @@ class _Trial:
         torch.cuda.reset_peak_memory_stats(self.device)
         unused, _ = torch.cuda.mem_get_info(self.device)
         trained = sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
-        return torch.cuda.memory_reserved(self.device) + SHARE * unused - STATES * trained
+        return torch.cuda.memory_reserved(self.device) + _SHARE * unused - STATES * trained
 
     def _step(self, count: int) -> None:
         batch = self._batch(count).to(self.device)

@@ -25,7 +25,7 @@ from tldet.workflows.training.run_options import Length
 SMALL_OBJECT = 12.0  # pixels; a tenth of the objects may be smaller than this at the chosen size
 LONGEST_LITE, LONGEST_R50 = 640, 1333
 LEAST_STEPS, MOST_STEPS = 600, 20_000  # a run with no length given
-EPOCHS = 30
+_EPOCHS = 30
 
 
 @dataclass
@@ -140,7 +140,7 @@ def choose_length(images: int, batch: int, given: Length | None) -> tuple[Length
     if given is not None:
         return given, f"{given} (user-specified)"
     an_epoch = steps_in_epoch(images, batch)
-    total = min(max(EPOCHS * an_epoch, LEAST_STEPS), MOST_STEPS)
+    total = min(max(_EPOCHS * an_epoch, LEAST_STEPS), MOST_STEPS)
     about = f"about {counted(round(total / an_epoch), 'epoch')} of {counted(images, 'image')}"
     chosen = Length("steps", total)
     return chosen, f"{chosen} ({about})"

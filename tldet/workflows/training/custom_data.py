@@ -16,7 +16,7 @@ from tldet.workflows.training.parts import build_dataset
 from tldet.workflows.training.run_options import SPLITS
 
 # Command-line options, with the splits and the parameter of the dataset that they set.
-PARAMETERS = {
+_PARAMETERS = {
     "--data": (SPLITS, "root"),
     "--train": (("train",), "annotations"),
     "--val": (("val",), "annotations"),
@@ -43,7 +43,7 @@ def with_own_data(recipe: Config, given: Mapping[str, str | Path | None], option
 
 
 def _paths(recipe: Config, option: str, path: str) -> dict[str, str]:
-    splits, parameter = PARAMETERS[option]
+    splits, parameter = _PARAMETERS[option]
     found = {}
     for split in splits:
         name = recipe.get(f"data.{split}.type")

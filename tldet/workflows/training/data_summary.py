@@ -13,7 +13,7 @@ from tldet.text import counted
 from tldet.workflows.training.parts import AnyDataset, build_dataset
 
 log = logging.getLogger(__name__)
-SHOWN = 5  # classes in a line
+_SHOWN = 5  # classes in a line
 
 
 def log_splits(train: AnyDataset, val: AnyDataset | None, test: Mapping[str, Any] | None) -> None:
@@ -58,6 +58,6 @@ def _classes(objects: Mapping[str, int]) -> str:
     of_all = counted(len(objects), "class", "classes")
     head = of_all if len(found) == len(objects) else f"{len(found)} of {of_all}"
     shown = [f"{name}: {number:,}" for name, number in found]
-    if len(shown) > SHOWN:
-        shown = [*shown[: SHOWN - 1], "...", shown[-1]]
+    if len(shown) > _SHOWN:
+        shown = [*shown[: _SHOWN - 1], "...", shown[-1]]
     return f"{head} ({', '.join(shown)})" if shown else head

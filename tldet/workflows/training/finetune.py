@@ -33,7 +33,7 @@ from tldet.workflows.training.run_options import SPLITS
 from tldet.workflows.training.train import Outcome, run_training
 
 log = logging.getLogger(__name__)
-NOTE = "# Written by `tldet finetune`; resume with `tldet finetune --out {folder} --resume`.\n"
+_NOTE = "# Written by `tldet finetune`; resume with `tldet finetune --out {folder} --resume`.\n"
 SPLIT = ("split/train.json", "split/val.json")  # of a run whose data are not divided yet
 PATHS = ("annotations", "images", "classes")  # keys of a split that come from the user's data, not from the recipe
 VIT_LAYER_DECAY = 0.7  # Li et al. 2022 (ViTDet), appendix A.2, for the base size
@@ -53,7 +53,7 @@ def finetune(request: FinetuneRequest) -> Outcome:
             return run_training(kept.config, request, folder, resume=kept.resume, files=kept.files)
         with removed_on_failure(folder, *SPLIT):
             used = world.first(lambda: new_config(request))
-            files = RunFiles(folder, used, NOTE, request.record())
+            files = RunFiles(folder, used, _NOTE, request.record())
             return run_training(used, request, folder, init_from=request.init_from, files=files)
 
 
@@ -61,7 +61,7 @@ def _resumed(request: FinetuneRequest) -> Kept | None:
     """Return the run to resume; None to start one."""
     named = request.data is not None or request.train is not None
     if request.resume and continues(request.folder, startable=named or has_own_data(load_recipe(request.recipe))):
-        return kept_run(request.folder, request.given(), request.overrides(), SCHEMA, NOTE)
+        return kept_run(request.folder, request.given(), request.overrides(), SCHEMA, _NOTE)
     return None
 
 

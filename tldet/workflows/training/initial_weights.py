@@ -54,7 +54,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightsSource:
     """Where the initial weights of a model come from; the first one that is set is used.
 
     Attributes:
@@ -71,7 +71,7 @@ class Source:
         return bool(self.resume or self.init_from or self.detector)
 
 
-def initial_weights(model: Any, source: Source, match: MatchSettings = NAMES) -> Started:
+def initial_weights(model: Any, source: WeightsSource, match: MatchSettings = NAMES) -> Started:
     """Load the initial weights of a model; without a source, those of its backbone.
 
     Args:
@@ -91,7 +91,7 @@ def initial_weights(model: Any, source: Source, match: MatchSettings = NAMES) ->
     return started
 
 
-def _loaded(model: Any, source: Source, match: MatchSettings) -> Started:
+def _loaded(model: Any, source: WeightsSource, match: MatchSettings) -> Started:
     if source.resume:
         return Started("resumed", resumed=True)
     if source.init_from:

@@ -26,7 +26,7 @@ CFG_OPTIONS = "--cfg-options"
 COUNT, FROM_0, ABOVE_0, SHARE = "[1, inf)", "[0, inf)", "(0, inf)", "(0, 1]"  # intervals
 
 
-class Interval(NamedTuple):
+class _Interval(NamedTuple):
     """Numbers of a kind that an option takes, such as ``Interval(int, "[0, inf)")``; round brackets exclude the end."""
 
     kind: type
@@ -90,9 +90,9 @@ class Option:
     positional: bool = False
 
     @property
-    def numbers(self) -> Interval | None:
+    def numbers(self) -> _Interval | None:
         """The numbers that the option takes; None for other values."""
-        return Interval(self.kind, self.interval) if self.interval else None
+        return _Interval(self.kind, self.interval) if self.interval else None
 
 
 REQUIRED: Any = object()  # default of an option that must be given

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from tldet.config import Config, Part, build, build_settings, check
+from tldet.config import ComponentType, Config, build, build_settings, check
 from tldet.config.build import check_interface
 from tldet.config.check import parameters
 from tldet.data.coco import CocoDataset
@@ -74,32 +74,32 @@ class InitialWeights:
 
 
 COMMON = {
-    "model.backbone": Part(BACKBONES, shared=BackboneOptions),
-    "model.preprocess": Part(Preprocess, required=False),
-    "data.train": Part(DATASETS, supplied=("seed",), shared=DatasetOptions),
-    "data.train.transforms.*": Part(TRANSFORMS),
-    "data.val": Part(DATASETS, supplied=("seed",), required=False, shared=DatasetOptions),
-    "data.val.transforms.*": Part(TRANSFORMS),
-    "data.loader": Part(LoaderSettings, required=False),
-    "optimizer": Part(OPTIMIZERS),
-    "schedule": Part(ScheduleSettings),
-    "training": Part(TrainSettings, required=False),
-    "hooks.*": Part(HOOKS),
-    "freeze": Part(FreezeSettings, required=False),
-    "l2_sp": Part(L2SPSettings, required=False),
+    "model.backbone": ComponentType(BACKBONES, shared=BackboneOptions),
+    "model.preprocess": ComponentType(Preprocess, required=False),
+    "data.train": ComponentType(DATASETS, supplied=("seed",), shared=DatasetOptions),
+    "data.train.transforms.*": ComponentType(TRANSFORMS),
+    "data.val": ComponentType(DATASETS, supplied=("seed",), required=False, shared=DatasetOptions),
+    "data.val.transforms.*": ComponentType(TRANSFORMS),
+    "data.loader": ComponentType(LoaderSettings, required=False),
+    "optimizer": ComponentType(OPTIMIZERS),
+    "schedule": ComponentType(ScheduleSettings),
+    "training": ComponentType(TrainSettings, required=False),
+    "hooks.*": ComponentType(HOOKS),
+    "freeze": ComponentType(FreezeSettings, required=False),
+    "l2_sp": ComponentType(L2SPSettings, required=False),
 }
 SCHEMA = {
     **COMMON,
-    "model.weights": Part(InitialWeights, required=False),
-    "model.neck": Part(NECKS, supplied=("in_channels", "in_strides")),
-    "model.head": Part(HEADS, supplied=("in_channels", "strides")),
-    "data.test": Part(DATASETS, supplied=("seed",), required=False, shared=DatasetOptions),
-    "data.test.transforms.*": Part(TRANSFORMS),
-    "evaluation": Part(EvalSettings, required=False),
-    "class_match": Part(MatchSettings, required=False),
-    "distill": Part(TeacherSettings, required=False),
+    "model.weights": ComponentType(InitialWeights, required=False),
+    "model.neck": ComponentType(NECKS, supplied=("in_channels", "in_strides")),
+    "model.head": ComponentType(HEADS, supplied=("in_channels", "strides")),
+    "data.test": ComponentType(DATASETS, supplied=("seed",), required=False, shared=DatasetOptions),
+    "data.test.transforms.*": ComponentType(TRANSFORMS),
+    "evaluation": ComponentType(EvalSettings, required=False),
+    "class_match": ComponentType(MatchSettings, required=False),
+    "distill": ComponentType(TeacherSettings, required=False),
 }
-PRETRAIN_SCHEMA = {**COMMON, "model.classifier": Part(ClassifierSettings, required=False)}
+PRETRAIN_SCHEMA = {**COMMON, "model.classifier": ComponentType(ClassifierSettings, required=False)}
 
 
 @dataclass
@@ -116,7 +116,7 @@ class Settings:
     distill: TeacherSettings | None
 
 
-def checked_settings(config: Config, schema: Mapping[str, Part] = SCHEMA) -> Settings:
+def checked_settings(config: Config, schema: Mapping[str, ComponentType] = SCHEMA) -> Settings:
     """Check every key of ``config``; then its plain sections.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tldet.config import Config, load, parse_options
+from tldet.config import Config, parse_options, read_config
 from tldet.data.folder import find_splits, scan
 from tldet.data.images import read_image
 from tldet.errors import DataError
@@ -27,8 +27,8 @@ from tldet.workflows.training.train_classifier import Pretrained, train_classifi
 
 log = logging.getLogger(__name__)
 RECIPE = "pretrain/lite0_imagenet"
-EPOCHS = 100  # of a run with no length given
-NOTE = "# Written by `tldet pretrain`; resume with `tldet pretrain --out {folder} --resume`.\n"
+_EPOCHS = 100  # of a run with no length given
+_NOTE = "# Written by `tldet pretrain`; resume with `tldet pretrain --out {folder} --resume`.\n"
 LARGEST, LOOKED_AT = 224, 32  # pixels; images
 DEMO, DETECTION_DEMO = "data/digit_crops", "data/digits"
 
@@ -45,19 +45,19 @@ def pretrain(request: PretrainRequest) -> Pretrained:
         kept = world.first(lambda: _resumed(request))
         if kept is not None:
             return train_classifier(kept.config, request, folder, resume=kept.resume, files=kept.files)
-        used = world.first(lambda: new_config(request))
-        files = RunFiles(folder, used, NOTE, request.record())
+        used = world.first(lambda: _new_config(request))
+        files = RunFiles(folder, used, _NOTE, request.record())
         return train_classifier(used, request, folder, files=files)
 
 
 def _resumed(request: PretrainRequest) -> Kept | None:
     """Return the run to resume; None to start one."""
     if request.resume and continues(request.folder, startable=request.demo or request.data is not None):
-        return kept_run(request.folder, request.given(), request.overrides(), PRETRAIN_SCHEMA, NOTE)
+        return kept_run(request.folder, request.given(), request.overrides(), PRETRAIN_SCHEMA, _NOTE)
     return None
 
 
-def new_config(request: PretrainRequest) -> Config:
+def _new_config(request: PretrainRequest) -> Config:
     """Return the config of a new run: the recipe with data, input size, backbone and length filled in.
 
     Raises:
@@ -81,11 +81,11 @@ def _generate() -> Path:
 
 def _filled(folder: Path, request: PretrainRequest) -> dict[str, Any]:
     """Return the recipe with data, size and length filled in."""
-    config = load(RECIPE).data
+    config = read_config(RECIPE).data
     train, _ = find_splits(folder)
     names = [name for one in scan(train).values() for name in one]
     config["data"] = _data(config["data"], folder, _size(train, names), mirror=not request.demo)
-    length = request.length or Length("epochs", EPOCHS)
+    length = request.length or Length("epochs", _EPOCHS)
     config["schedule"] = course_over(config["schedule"], length)
     batch = given_batch(parse_options(request.overrides())) or config["data"]["loader"]["batch_size"]
     config["training"].update(seed=request.seed_value, **rhythm(length, steps_in_epoch(len(names), batch)))

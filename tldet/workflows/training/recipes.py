@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tldet.config import Config, find, load
+from tldet.config import Config, find, read_config
 from tldet.config.literals import literal
 from tldet.data.coco import CocoDataset
 from tldet.errors import ConfigError
@@ -19,7 +19,7 @@ from tldet.plugins import import_named, lookup
 from tldet.registry import DATASETS, TRANSFORMS
 from tldet.transfer.interop.mmdet_files import advice, is_mmdet
 
-NEEDED = ("model.head", "model.backbone", "schedule", "optimizer")  # sections of a recipe
+_NEEDED = ("model.head", "model.backbone", "schedule", "optimizer")  # sections of a recipe
 OPTIONAL = ("data", "data.loader", "training", "freeze", "class_match")  # those that it may leave out
 Steps = list[dict[str, Any]]
 GRID = 32  # pixels; sizes are multiples of it
@@ -35,7 +35,7 @@ def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> C
     """
     path = find(name)
     try:
-        config = load(path, options)
+        config = read_config(path, options)
     except ConfigError:
         if text := advice(path):
             raise ConfigError(text) from None
@@ -53,9 +53,9 @@ def load_recipe(model: str) -> Config:
         ConfigError: there is no recipe of that name, or a section is missing or no section.
     """
     recipe = load_config(model)
-    for key in NEEDED + OPTIONAL:
+    for key in _NEEDED + OPTIONAL:
         section = recipe.get(key)
-        if not section and key in NEEDED:
+        if not section and key in _NEEDED:
             raise ConfigError(
                 f"--model {model}: describes no detector to train, it has no {key}; see `tldet models --detectors`"
             )

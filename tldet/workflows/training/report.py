@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tldet.engine.logging import LOG_NAME, read_log
 from tldet.engine.state import TrainResult, TrainSettings
 from tldet.text import counted
-from tldet.transfer.provenance import outline
+from tldet.transfer.provenance import checkpoint_outline
 from tldet.workflows.training.verdict import judge
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def report(outcome: Outcome, training: TrainSettings, validation: object | None,
 def _evaluated(outcome: Outcome) -> str:
     """Return which weights were evaluated, and on which split."""
     assert outcome.checkpoint is not None
-    found = outline(outcome.checkpoint)
+    found = checkpoint_outline(outcome.checkpoint)
     trained, section = found["meta"]["trained"], found["config"]["data"]["val"]
     val = section.get("annotations", f"data.val ({section['type']})")
     return f"step {trained['steps']} of {outcome.train.step}, evaluated on {val} in {trained['precision']}"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "faster_rcnn_lite0"
 DEFAULT_BACKBONE = "efficientnet_lite0"  # of pretraining
-WORDS = {"all-but-head": ["backbone", "neck"]}  # of --freeze; every other word is a glob
+_WORDS = {"all-but-head": ["backbone", "neck"]}  # of --freeze; every other word is a glob
 TRANSFER_TITLE = "freezing and learning rates"
 
 
@@ -53,11 +53,11 @@ class MatchOptions(Request):
         Raises:
             ConfigError: the file of aliases cannot be read.
         """
-        from tldet.transfer.class_match import read_aliases
+        from tldet.transfer.class_match import read_class_aliases
 
         config = dict(config)
         if self.class_aliases is not None:
-            _set(config, "class_match", "aliases", read_aliases(self.class_aliases))
+            _set(config, "class_match", "aliases", read_class_aliases(self.class_aliases))
         if self.fold_names:
             _set(config, "class_match", "fold", list(self.fold_names))
         return config
@@ -108,7 +108,7 @@ class TransferOptions(MatchOptions):
         """
         config = super().written(config)
         if self.freeze:
-            _set(config, "freeze", "layers", [glob for word in self.freeze for glob in WORDS.get(word, [word])])
+            _set(config, "freeze", "layers", [glob for word in self.freeze for glob in _WORDS.get(word, [word])])
         if self.gradual is not None:
             _set(config, "freeze", "gradual", self.gradual)
         if self.layer_decay is not None:

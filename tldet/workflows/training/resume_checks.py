@@ -12,7 +12,7 @@ from tldet import checkpoint
 from tldet.errors import CheckpointError, TrainingError
 from tldet.system.inputs import real_path
 from tldet.transfer.class_match import few
-from tldet.transfer.provenance import outline
+from tldet.transfer.provenance import checkpoint_outline
 
 ARGUMENTS_NAME = "arguments.json"  # in a run's folder, what it was started with
 NEVER = object()  # value of an argument that was not given
@@ -72,7 +72,7 @@ def _metas(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the ``meta`` section of each readable step checkpoint, newest first."""
     for path in checkpoint.steps_in(folder):
         with suppress(CheckpointError):
-            yield outline(path)["meta"]
+            yield checkpoint_outline(path)["meta"]
 
 
 def _change(before: Sequence[str], now: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tldet.config import Config, override, parse_options
-from tldet.engine.distributed import World, current, joined
+from tldet.engine.distributed import World, current, process_group
 from tldet.plugins import needed_imports
 from tldet.system.locks import locked
 from tldet.workflows.training.run_options import UNITS, Length
@@ -25,9 +25,9 @@ def using(folder: str | Path) -> Iterator[World]:
 
     Raises:
         OutputError: another run uses the folder, or it cannot be written.
-        ConfigError: see :func:`~tldet.engine.distributed.joined`.
+        ConfigError: see :func:`~tldet.engine.distributed.process_group`.
     """
-    with joined() as world, ExitStack() as stack:
+    with process_group() as world, ExitStack() as stack:
         world.first(lambda: stack.enter_context(locked(folder)))
         yield world
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tldet import checkpoint
-from tldet.config import Config, Part, load, parse_options
+from tldet.config import ComponentType, Config, parse_options, read_config
 from tldet.engine.logging import LOG_NAME
 from tldet.errors import TrainingError
 from tldet.plugins import import_named
@@ -167,7 +167,7 @@ class Kept(NamedTuple):
 
 
 def kept_run(
-    folder: Path, given: Mapping[str, object], options: Sequence[str], schema: Mapping[str, Part], note: str
+    folder: Path, given: Mapping[str, object], options: Sequence[str], schema: Mapping[str, ComponentType], note: str
 ) -> Kept:
     """Read how to resume the run in a folder. Options become part of its config once a checkpoint is saved under them.
 
@@ -189,7 +189,7 @@ def kept_run(
             "--resume`"
         )
     refuse_other_arguments(folder, given)
-    config = load(path, parse_options(options))
+    config = read_config(path, parse_options(options))
     import_named(config.get("imports"), config.origin("imports"))
     checked_settings(config, schema)
     files = RunFiles(folder, config, note) if options else None

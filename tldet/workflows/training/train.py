@@ -17,13 +17,13 @@ from tldet.evaluation.report import CocoResult
 from tldet.models.detector import build_detector
 from tldet.plugins import import_named, needed_imports
 from tldet.text import counted, html_table
-from tldet.transfer.class_match import shown as class_table
-from tldet.transfer.provenance import outline
+from tldet.transfer.class_match import class_table as class_table
+from tldet.transfer.provenance import checkpoint_outline
 from tldet.transfer.teacher import distilled
 from tldet.workflows.training.assemble import Run, assemble
 from tldet.workflows.training.batch_size import settled_batch_size
 from tldet.workflows.training.data_summary import log_splits
-from tldet.workflows.training.initial_weights import Source, Started, initial_weights
+from tldet.workflows.training.initial_weights import Started, WeightsSource, initial_weights
 from tldet.workflows.training.options import Request, takes
 from tldet.workflows.training.parts import (
     AnyDataset,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from tldet.engine.trainer import Trainer
 
 
-NEW_RUN = (
+_NEW_RUN = (
     "start a new run from its weights: --init-from {weights} with another --out (--work-dir for `tldet train`) and the "
     "same --model, which copies classifier weights by class name"
 )
@@ -155,7 +155,7 @@ def run_training(
     with using(folder) as world:
         settings = checked_settings(cfg)
         resume = resume and world.first(lambda: _has_checkpoint(folder, init_from))
-        source = Source(resume=resume, init_from=init_from, detector=cfg.get("model.weights.source"))
+        source = WeightsSource(resume=resume, init_from=init_from, detector=cfg.get("model.weights.source"))
         run = _run(cfg, settings, request, folder, source, world)
         trainer = assemble(run)
         if isinstance(run.validation, Validation):
@@ -169,7 +169,7 @@ def run_training(
     return outcome
 
 
-def _run(cfg: Config, settings: Settings, request: Request, folder: Path, source: Source, world: World) -> Run:
+def _run(cfg: Config, settings: Settings, request: Request, folder: Path, source: WeightsSource, world: World) -> Run:
     """Build everything that the trainer needs: batch size, data, the detector with its initial weights, evaluation."""
     resumed = folder if source.resume else None
     if settings.loader.batch_size == "auto":
@@ -215,7 +215,7 @@ class _ResultKeeper:
 
 def kept_result(path: Path | None) -> CocoResult | None:
     """Read the COCO result stored in a checkpoint; None if its weights were not evaluated."""
-    kept = None if path is None else outline(path)["meta"]["trained"].get("result")
+    kept = None if path is None else checkpoint_outline(path)["meta"]["trained"].get("result")
     return None if kept is None else CocoResult.of(kept)
 
 
@@ -228,7 +228,9 @@ class Ready(NamedTuple):
     val: AnyDataset | None
 
 
-def _ready(cfg: Config, settings: Settings, source: Source, resumed: Path | None, console: Console | None) -> Ready:
+def _ready(
+    cfg: Config, settings: Settings, source: WeightsSource, resumed: Path | None, console: Console | None
+) -> Ready:
     """Build the data and the detector, with its initial weights."""
     data, val = _datasets(cfg, settings.training.seed, resumed)
     seed_all(settings.training.seed)
@@ -246,7 +248,7 @@ def _datasets(cfg: Config, seed: int, resumed: Path | None) -> tuple[AnyDataset,
     if data.index.crowd.all():
         raise DataError(f"{data.index.path}: holds no object to learn from")
     if resumed is not None:
-        refuse_changed_classes(resumed, data.class_names, data.category_ids, data.index.path, NEW_RUN)
+        refuse_changed_classes(resumed, data.class_names, data.category_ids, data.index.path, _NEW_RUN)
     check_class_count(cfg, data)
     val = None
     if cfg.get("data.val"):

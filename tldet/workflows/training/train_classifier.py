@@ -24,9 +24,9 @@ from tldet.plugins import needed_imports
 from tldet.registry import DATASETS
 from tldet.system.out_of_memory import Smaller
 from tldet.text import counted
-from tldet.transfer.provenance import TASK, export_backbone, outline
+from tldet.transfer.provenance import TASK, checkpoint_outline, export_backbone
 from tldet.workflows.training.assemble import Run, assemble
-from tldet.workflows.training.initial_weights import Source, initial_weights
+from tldet.workflows.training.initial_weights import WeightsSource, initial_weights
 from tldet.workflows.training.options import Request
 from tldet.workflows.training.parts import PRETRAIN_SCHEMA, Settings, checked_settings, versions
 from tldet.workflows.training.report import early
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 BACKBONE_NAME = "backbone.safetensors"
 TOP = 5
-NEW_RUN = "start a new run from its weights: another --out and --cfg-options model.backbone.weights={weights}"
+_NEW_RUN = "start a new run from its weights: another --out and --cfg-options model.backbone.weights={weights}"
 
 
 @dataclass
@@ -83,7 +83,7 @@ def train_classifier(
             result = trainer.run(resume=resume)
         best = result.best_checkpoint or result.checkpoint
         backbone = world.first(lambda: export_backbone(best, folder / BACKBONE_NAME) if best else None)
-        metrics = world.first(lambda: dict(outline(best)["meta"]["trained"]["metrics"]) if best else {})
+        metrics = world.first(lambda: dict(checkpoint_outline(best)["meta"]["trained"]["metrics"]) if best else {})
     outcome = Pretrained(folder, result, backbone, metrics)
     _report(outcome, settings.training, request.console)
     return outcome
@@ -95,10 +95,10 @@ def _run(cfg: Config, settings: Settings, request: Request, folder: Path, world:
     data = world.main_first(lambda: _dataset(cfg, "train", seed))
     val = _dataset(cfg, "val", seed, data.class_names) if cfg.get("data.val") else None
     if resume:
-        refuse_changed_classes(folder, data.class_names, None, data.folder, NEW_RUN)
+        refuse_changed_classes(folder, data.class_names, None, data.folder, _NEW_RUN)
     seed_all(seed)
     model = build_classifier(cfg["model"], data.class_names)
-    started = world.main_first(lambda: initial_weights(model, Source(resume=resume)))
+    started = world.main_first(lambda: initial_weights(model, WeightsSource(resume=resume)))
     validation = Accuracy(val, settings.loader) if val else None
     if validation:
         best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is an error before training

@@ -12,8 +12,8 @@ GAIN = 0.01  # of the metric; smaller differences are noise for validation sets 
 HARDLY = 0.05  # of the metric; lower curves are too noisy for advice
 RISE = 1.05  # final validation loss relative to its minimum
 LOST = 0.5  # of the best value; a run that ends below this has collapsed
-NEAR = 0.9  # of the best value; a run that ends below this is not improving
-Kind = Literal["unknown", "improving", "converged", "over-fitting", "declined", "unstable", "collapsed"]
+_NEAR = 0.9  # of the best value; a run that ends below this is not improving
+_Kind = Literal["unknown", "improving", "converged", "over-fitting", "declined", "unstable", "collapsed"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Verdict:
         since: first step of this state; for "collapsed" and "declined" the step of the best value.
     """
 
-    kind: Kind
+    kind: _Kind
     text: str
     since: int
 
@@ -154,7 +154,7 @@ def _improving(curve: Curve, best: Point, metric: str) -> Verdict | None:
     last = curve[-1]
     early = [point for point in curve if point.step <= last.step * 2 / 3]
     before = max((point.value for point in early), default=0.0)
-    if last.value < before + GAIN or last.value < NEAR * best.value:
+    if last.value < before + GAIN or last.value < _NEAR * best.value:
         return None
     text = (
         f"still improving: {metric} {before:.3f} -> {last.value:.3f} in the last third{_loss_note(curve)}; a longer "

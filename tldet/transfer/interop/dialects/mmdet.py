@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-RENAMES = (
+_RENAMES = (
     (r"^neck\.lateral_convs\.(\d+)\.conv\.", r"neck.lateral.\1."),
     (r"^neck\.fpn_convs\.(\d+)\.conv\.", r"neck.output.\1."),
     (r"^bbox_head\.cls_convs\.(\d+)\.conv\.", r"head.cls_tower.\1.0."),
@@ -42,7 +42,7 @@ def from_mmdet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _rename(key: str, laterals: int) -> str:
-    for pattern, ours in RENAMES:
+    for pattern, ours in _RENAMES:
         key, done = re.subn(pattern, ours, key)
         if done:
             break

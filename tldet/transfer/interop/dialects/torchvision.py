@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 EPS = 1e-5  # of our BatchNorm
-RENAMES = (
+_RENAMES = (
     (r"^backbone\.body\.", "backbone."),
     (r"^backbone\.fpn\.extra_blocks\.", "neck."),
     (r"^rpn\.head\.conv\.(weight|bias)$", r"head.rpn.convs.0.\1"),
@@ -35,7 +35,7 @@ RENAMES = (
     (r"^head\.regression_head\.conv\.", "head.box_tower."),
 )
 FLAT_TOWER = re.compile(r"^(head\.(?:classification|regression)_head\.conv)\.(\d+)\.(weight|bias)$")
-FPN = re.compile(r"^backbone\.fpn\.(inner|layer)_blocks\.(\d+)\.(?:([01])\.)?(\w+)$")
+_FPN = re.compile(r"^backbone\.fpn\.(inner|layer)_blocks\.(\d+)\.(?:([01])\.)?(\w+)$")
 OLD_MASK = re.compile(r"^roi_heads\.mask_head\.mask_fcn(\d+)\.(.+)")
 
 
@@ -63,13 +63,13 @@ def _nest(key: str, layers: int) -> str:
 
 
 def _rename(key: str, state: Mapping[str, Tensor]) -> str:
-    if level := FPN.match(key):
+    if level := _FPN.match(key):
         normed = "backbone.fpn.inner_blocks.0.1.weight" in state
         inner = f"{level[3]}." if normed else ""
         return f"neck.{'lateral' if level[1] == 'inner' else 'output'}.{level[2]}.{inner}{level[4]}"
     if old := OLD_MASK.match(key):
         return f"head.mask.convs.{int(old[1]) - 1}.0.{old[2]}"
-    for pattern, ours in RENAMES:
+    for pattern, ours in _RENAMES:
         key, done = re.subn(pattern, ours, key)
         if done:
             return key

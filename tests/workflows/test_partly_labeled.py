@@ -51,11 +51,11 @@ def test_a_run_on_partly_labeled_images_resumes_to_the_same_weights(partly: Path
     assert outcome.result is not None
     assert outcome.result.unjudged > 0, "no detection of a class its image was not labeled for is scored"
     last = out / "step_00000004.pt"
-    whole = checkpoint.load(last)["model"]
+    whole = checkpoint.load_checkpoint(last)["model"]
     last.unlink()
     assert (out / "step_00000002.pt").exists()
     finetune(out=out, resume=True)
-    again = checkpoint.load(last)["model"]
+    again = checkpoint.load_checkpoint(last)["model"]
     assert all(torch.equal(whole[key], again[key]) for key in whole)
     every = finetune(
         out=tmp_path / "every",
@@ -65,5 +65,5 @@ def test_a_run_on_partly_labeled_images_resumes_to_the_same_weights(partly: Path
         **given,
     )
     assert every.checkpoint is not None
-    other = checkpoint.load(tmp_path / "every" / "step_00000004.pt")["model"]
+    other = checkpoint.load_checkpoint(tmp_path / "every" / "step_00000004.pt")["model"]
     assert not all(torch.equal(whole[key], other[key]) for key in whole)

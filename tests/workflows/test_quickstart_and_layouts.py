@@ -12,7 +12,7 @@ from torchvision.ops import box_convert, box_iou
 
 from tldet import checkpoint
 from tldet.cli.main import main
-from tldet.config import load
+from tldet.config import read_config
 from tldet.data.layouts import Layout
 from tldet.data.loader import LoaderSettings
 from tldet.data.split_paths import resolve_layout
@@ -37,7 +37,7 @@ def test_a_run_leaves_config_log_and_checkpoints(run: Path) -> None:
     last = [r for r in records if r["type"] == "val"][-1]
     assert set(NUMBERS) <= set(last)
     assert {"val_loss", "val_loss_cls", "val_loss_bbox"} <= set(last)
-    meta = checkpoint.load(run / "best.pt")["meta"]
+    meta = checkpoint.load_checkpoint(run / "best.pt")["meta"]
     assert meta["class_names"] == [str(d) for d in range(10)]
     assert meta["weights_source"] == "package:efficientnet_lite0"
 
@@ -46,7 +46,10 @@ def test_the_written_config_trains_the_same_run(run: Path, tmp_path: Path) -> No
     again = train(run / "config.py", work_dir=tmp_path / "again")
     assert again.train.step == 6
     assert "'batch_size': 2" in (run / "config.py").read_text(), "an option is part of it"
-    ours, theirs = checkpoint.load(run / "step_00000006.pt"), checkpoint.load(tmp_path / "again" / "step_00000006.pt")
+    ours, theirs = (
+        checkpoint.load_checkpoint(run / "step_00000006.pt"),
+        checkpoint.load_checkpoint(tmp_path / "again" / "step_00000006.pt"),
+    )
     assert all(torch.equal(ours["model"][key], theirs["model"][key]) for key in ours["model"])
 
 
@@ -80,7 +83,7 @@ def test_test_chooses_among_which_boxes_nms_works(run: Path, tmp_path: Path, fla
 
 def test_finetune_from_scratch_learns_everything(digits: Path, tmp_path: Path) -> None:
     outcome = finetune(digits, out=tmp_path / "out", model="retinanet_lite0", steps=1, scratch=True)
-    config = checkpoint.load(tmp_path / "out" / "best.pt")["config"]
+    config = checkpoint.load_checkpoint(tmp_path / "out" / "best.pt")["config"]
     assert config["model"]["backbone"]["weights"] is None
     assert config["model"]["backbone"]["frozen_stages"] == -1
     assert config["model"]["backbone"]["norm"] == "batch"
@@ -93,7 +96,7 @@ def test_finetune_from_scratch_learns_everything(digits: Path, tmp_path: Path) -
 )
 def test_another_backbone_in_its_place(digits: Path, tmp_path: Path, name: str) -> None:
     finetune(digits, out=tmp_path / "out", model="faster_rcnn_lite0", backbone=name, steps=1, scratch=True)
-    state = checkpoint.load(tmp_path / "out" / "best.pt")
+    state = checkpoint.load_checkpoint(tmp_path / "out" / "best.pt")
     assert state["config"]["model"]["backbone"]["name"] == name
     assert measure(tmp_path / "out" / "best.pt").images == 6
 
@@ -190,7 +193,7 @@ def test_milestones_are_those_of_the_length(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: dict[str, Any], milestones: list[float]
 ) -> None:
     name = "faster_rcnn/faster_rcnn_r50_fpn_1x_coco"
-    before = load(name)["schedule"]
+    before = read_config(name)["schedule"]
     after = filled(monkeypatch, digits, tmp_path / "out", model=name, **length)["schedule"]
     kept = {key: value for key, value in before.items() if key not in ("epochs", "milestones")}
     assert after == {**kept, "milestones": milestones, **length}
@@ -205,14 +208,14 @@ def test_the_size_is_chosen_by_the_backbone_not_by_the_path(
     batches, rows = {}, {}
     for name in ("faster_rcnn_r50", "faster_rcnn_lite0"):
         path = tmp_path / "lite0" / f"{name[-3:]}.py"
-        path.write_text(load(name).dump())
+        path.write_text(read_config(name).dump())
         shipped, mine = (
             filled(monkeypatch, digits, tmp_path / f"{path.stem}_{i}", model=str(model), steps=1)["data"]
             for i, model in enumerate((name, path))
         )
         assert mine == shipped
         batches[name] = mine["loader"]["batch_size"]
-        rows[name] = model_size(load(path))
+        rows[name] = model_size(read_config(path))
     assert batches == {"faster_rcnn_r50": 2, "faster_rcnn_lite0": 4} or torch.cuda.is_available()
     assert rows == {"faster_rcnn_r50": (800, 1088), "faster_rcnn_lite0": (320, 448)}
 
@@ -252,7 +255,7 @@ def test_starting_from_a_checkpoint_of_other_classes(run: Path, digits: Path, tm
         init_from=run / "best.pt",
         cfg_options=["optimizer.lr=1e-12", "training.ema=None", "schedule.warmup_steps=0"],
     )
-    old, new = checkpoint.load(run / "best.pt"), checkpoint.load(tmp_path / "out" / "best.pt")
+    old, new = checkpoint.load_checkpoint(run / "best.pt"), checkpoint.load_checkpoint(tmp_path / "out" / "best.pt")
     assert new["meta"]["class_names"] == ["3", "7"]
     before, after = old.get("ema") or old["model"], new["model"]
     counted = ("running_mean", "running_var", "num_batches_tracked")
@@ -290,4 +293,4 @@ def test_a_budget_of_minutes_is_fixed_once(digits: Path, tmp_path: Path) -> None
         digits, out=tmp_path / "out", model="retinanet_lite0", minutes=0.15, cfg_options=["data.loader.batch_size=1"]
     )
     assert outcome.train.step >= 8
-    assert checkpoint.load(tmp_path / "out" / "best.pt")["config"]["schedule"]["minutes"] == 0.15
+    assert checkpoint.load_checkpoint(tmp_path / "out" / "best.pt")["config"]["schedule"]["minutes"] == 0.15

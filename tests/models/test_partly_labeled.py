@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from tldet.config import load
+from tldet.config import read_config
 from tldet.models.assigners.matching import BACKGROUND, IGNORED, assign
 from tldet.models.boxes import flatten_levels
 from tldet.models.detector import Detector, build_detector
@@ -33,7 +33,7 @@ EVERY, NOT_2 = torch.tensor([True, True, True]), torch.tensor([True, True, False
 
 def detector(recipe: str) -> Detector:
     torch.manual_seed(0)
-    model: dict[str, Any] = load(recipe).data["model"]
+    model: dict[str, Any] = read_config(recipe).data["model"]
     model["backbone"]["weights"] = None
     model["head"]["num_classes"] = 3
     built = build_detector(model, ["a", "b", "c"])

@@ -12,13 +12,13 @@ import json, sys
 from pathlib import Path
 from tldet.data.coco import CocoDataset
 from tldet.data.index import AnnotationIndex
-from tldet.config import load
+from tldet.config import read_config
 from tldet.data.loader import BatchOrder, train_batches
 from tldet.models.detector import build_detector
 
 root = Path(sys.argv[1])
 package = str(Path(sys.modules["tldet"].__file__).parent)
-model = load("retinanet_r50").data["model"]
+model = read_config("retinanet_r50").data["model"]
 model["backbone"]["weights"] = None
 model["head"]["num_classes"] = 10
 detector = build_detector(model).train()

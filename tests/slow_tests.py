@@ -1,0 +1,70 @@
+"""Tests that `make test` leaves to `make test-all`: for each, a sibling that always runs checks the same code.
+
+Each line is a pattern of node ids (``*`` is any text). A test of this list may also be marked
+where it is defined; marks of single tests stand there, matrices of variants here.
+"""
+
+from __future__ import annotations
+
+import re
+
+PATTERNS = """
+cuda/test_recipes.py::*[*cascade*]
+cuda/test_recipes.py::*[mask_rcnn_lite0]
+cuda/test_recipes.py::*[atss_lite0]
+cuda/test_recipes.py::*[gfl_lite0]
+cuda/test_recipes.py::*[retinanet_lite0]
+cuda/test_recipes.py::*[fcos_lite0]
+data/test_folder.py::test_batches_do_not_depend_on_workers_or_start
+data/test_loader.py::test_a_broken_image_arrives_as_one_line_from_any_worker[2]
+engine/test_loggers.py::*[mlflow]
+engine/test_split.py::test_processes_are_one_batch*
+engine/test_split.py::test_accumulated_micro_batches_are_one_batch[*cascade*]
+engine/test_split.py::test_accumulated_micro_batches_are_one_batch[mask_rcnn_lite0]
+engine/test_split.py::test_accumulated_micro_batches_are_one_batch[atss_lite0]
+evaluation/test_golden.py::test_pairs[coco_mini_detector-bbox-pycocotools]
+inference/test_batches.py::test_an_image_alone_and_in_any_list[mask_rcnn_lite0]
+inference/test_batches.py::test_an_image_alone_and_in_any_list[cascade_rcnn_lite0]
+cli/test_process.py::test_an_imported_compiler_stays
+cli/test_process.py::test_the_compiler_is_imported_when_torchvision_needs_it
+models/test_backbones.py::*[vgg11*]
+models/test_detectors.py::*[cascade_mask_rcnn_lite0]
+models/test_detectors.py::test_one_image_can_be_learned_by_heart[gfl_lite0]
+models/test_detectors.py::test_one_image_can_be_learned_by_heart[faster_rcnn_lite0]
+models/test_detectors.py::test_one_image_can_be_learned_by_heart[fcos_lite0]
+models/test_detectors.py::test_five_thousand_objects[cascade_rcnn_lite0]
+models/test_detectors.py::test_five_thousand_objects[faster_rcnn_lite0]
+models/test_distillation.py::test_the_pyramids_of_equal_weights_are_at_distance_0[faster_rcnn_r50_v2-batch]
+models/test_distillation.py::test_the_pyramids_of_equal_weights_are_at_distance_0[faster_rcnn_r50_v2-eval]
+models/test_mmdet_parity.py::*[cascade_mask_rcnn]
+models/test_partly_labeled.py::*[cascade_mask_rcnn_lite0]
+models/test_partly_labeled.py::*[cascade_rcnn_lite0]
+models/test_torchvision_two_stage_parity.py::*[faster_v2]
+models/test_torchvision_two_stage_parity.py::*[mask_v2]
+test_own_parts.py::test_resume[imports1]
+test_own_parts.py::test_study
+test_own_parts.py::test_another_backbone_by_its_registered_name
+test_zoo.py::test_a_config_is_built_and_takes_a_step[*r50*]
+workflows/fewshot/test_fewshot.py::test_what_is_done_is_not_done_again_and_an_interrupted_run_goes_on
+workflows/test_distributed.py::test_an_image_that_one_process_cannot_read_is_named_once
+workflows/test_distributed.py::test_what_is_wrong_is_one_line_of_the_main_process
+workflows/test_import.py::test_finetuning_from*
+workflows/test_outcome.py::test_result_table_and_checkpoint[more[1-5]]
+workflows/test_outcome.py::test_a_validation_set_without_objects[crowd]
+workflows/test_outcome.py::test_a_validation_set_without_objects[unlabeled]
+workflows/test_partly_labeled.py::test_a_run_on_partly_labeled_images_resumes_to_the_same_weights
+workflows/test_transfer.py::test_a_resumed_run_is_the_same[4]
+"""
+
+
+def _expression(pattern: str) -> str:
+    """``*`` is any text and ``[1-5]`` inside a parameter one digit; everything else stands for itself."""
+    return re.escape(pattern).replace(r"\*", ".*").replace(r"\[1\-5\]", "[1-5]")
+
+
+SLOW = re.compile("|".join(f"tests/{_expression(line)}" for line in PATTERNS.split()))
+
+
+def is_slow(node: str) -> bool:
+    """Whether a node id belongs to the list."""
+    return SLOW.fullmatch(node) is not None

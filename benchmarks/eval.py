@@ -67,8 +67,8 @@ def write_files(folder: Path, count_images: int) -> tuple[Path, Path]:
         found[:, 2:] = found[:, 2:].clip(1)
         labels = np.concatenate([classes[near], random.integers(1, CLASSES + 1, FOUND - len(near))])
         scores = random.beta(1, 6, FOUND).round(5)
-        for box, category, score_results in zip(found.tolist(), labels.tolist(), scores.tolist(), strict=True):
-            results.append({"image_id": number, "category_id": category, "bbox": box, "score": score_results})
+        for box, category, score in zip(found.tolist(), labels.tolist(), scores.tolist(), strict=True):
+            results.append({"image_id": number, "category_id": category, "bbox": box, "score": score})
     categories = [{"id": n, "name": f"class {n}"} for n in range(1, CLASSES + 1)]
     gt, dt = folder / "gt.json", folder / "dt.json"
     whole = {"images": images, "annotations": annotations, "categories": categories}

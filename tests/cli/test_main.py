@@ -41,16 +41,9 @@ def test_help_imports_nothing_heavy() -> None:
     [
         "train",
         "finetune",
-        "extend",
-        "fewshot",
-        "pretrain",
-        "study",
         "test",
         "evaluate",
         "predict",
-        "import",
-        "merge",
-        "models",
     ],
 )
 def test_each_tool_is_the_command(name: str) -> None:

@@ -159,7 +159,7 @@ class ATSSHead(nn.Module):
         }
 
     @torch.no_grad()
-    def decode_boxes(self, raw: ATSSRaw, sizes: Sequence[Size]) -> list[Detections]:
+    def decode(self, raw: ATSSRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every image in pixels of the padded batch, best first."""
         outputs = [DenseOutputs(*level) for level in zip(*raw, strict=True)]
         return dense_detections(self.anchors(raw.logits), outputs, self._boxes, sizes, self.settings, self.num_classes)

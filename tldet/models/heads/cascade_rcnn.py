@@ -137,7 +137,7 @@ class CascadeRCNNHead(nn.Module):
         return losses
 
     @torch.no_grad()
-    def decode_boxes(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
+    def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every image in pixels of the padded batch, best first."""
         found = self._find(raw.features, self.rpn.propose(raw.rpn, sizes, training=False), sizes)
         branches = [branch for branch in self.mask if isinstance(branch, MaskBranch)]

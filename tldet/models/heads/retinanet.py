@@ -164,7 +164,7 @@ class RetinaNetHead(nn.Module):
         return F.smooth_l1_loss(deltas, wanted, beta=self.settings.beta, reduction="none").sum(-1)
 
     @torch.no_grad()
-    def decode_boxes(self, raw: RetinaRaw, sizes: Sequence[Size]) -> list[Detections]:
+    def decode(self, raw: RetinaRaw, sizes: Sequence[Size]) -> list[Detections]:
         """The detections of every image in pixels of the padded batch, best first."""
         outputs = [DenseOutputs(*level) for level in zip(*raw, strict=True)]
         return dense_detections(self.anchors(raw.logits), outputs, self._boxes, sizes, self.settings, self.num_classes)

@@ -37,12 +37,12 @@ class JsonLog:
     def __init__(self, path: Path, *, quiet: bool = False) -> None:
         self.path, self.quiet = path, quiet
 
-    def cut(self, step: int, *, unmeasured: bool = False) -> None:
+    def cut(self, step: int, *, validation_pending: bool = False) -> None:
         """Keep the records up to ``step`` and before the first damaged line; the others are removed.
 
         Args:
             step: the last step that was taken.
-            unmeasured: its validation will be repeated, so its record is removed too.
+            validation_pending: the validation after this step will be repeated, so its record is removed too.
         """
         if self.quiet:
             return
@@ -50,7 +50,7 @@ class JsonLog:
         with naming(self.path):
             content = self.path.read_bytes() if self.path.exists() else b""
         for line, record in _records(content, self.path):
-            if record["step"] > step or (unmeasured and record["step"] == step and record["type"] == "val"):
+            if record["step"] > step or (validation_pending and record["step"] == step and record["type"] == "val"):
                 break
             kept += line
         write_bytes(self.path, kept)

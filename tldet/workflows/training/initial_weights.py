@@ -95,7 +95,8 @@ def _loaded(model: Any, source: WeightsSource, match: MatchSettings) -> Started:
     if source.resume:
         return Started("resumed", resumed=True)
     if source.init_from:
-        return _detector(str(source.init_from), init_from_checkpoint(model, source.init_from, match))
+        path = real_path(source.init_from)  # absolute: the run may be resumed in another folder
+        return _detector(str(path), init_from_checkpoint(model, path, match))
     if source.detector:
         return _detector(source.detector, load_initial(model, source.detector, match))
     backbone = model.backbone
@@ -141,6 +142,7 @@ OF_WEIGHTS: dict[str, tuple[Any, ...]] = {  # config keys that need pretrained w
     "distill": (None, {}),
     "optimizer.layer_decay": (None, 1.0),
 }
+_FACTOR = "optimizer.backbone_lr"  # a factor below 1 protects pretrained weights
 
 
 def from_scratch(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -155,6 +157,9 @@ def from_scratch(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     for key in dropped:
         section, _, name = key.rpartition(".")
         (config[section] if section else config).pop(name)
+    factor = config["optimizer"].get("backbone_lr")
+    if isinstance(factor, (int, float)) and factor < 1:
+        dropped[_FACTOR] = config["optimizer"].pop("backbone_lr")
     config["model"]["backbone"].update(weights=None, frozen_stages=-1, norm="batch")
     return config, [f"--scratch: dropped {key} = {value!r} of the recipe" for key, value in dropped.items()]
 

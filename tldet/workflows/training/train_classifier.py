@@ -166,7 +166,7 @@ def _report(outcome: Pretrained, training: TrainSettings, console: Console | Non
     t, shown = outcome.train, ""
     if t.metrics and training.validate_every is not None:
         records = read_log(outcome.work_dir / LOG_NAME)
-        console.print(judge(records, training.best_metric).text, markup=False, highlight=False)
+        console.print(judge(records, training.best_metric, t.comparable_from).text, markup=False, highlight=False)
     if stopped := early(t, training):
         console.print(stopped, markup=False, highlight=False)
     if outcome.metrics:

@@ -132,7 +132,10 @@ def test_processes_take_turns_in_the_batches(digits: Path) -> None:
 def test_started_without_torchrun(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(ConfigError, match=r"WORLD_SIZE is 2 but .*MASTER_ADDR.* start it by torchrun"), process_group():
+    with (
+        pytest.raises(ConfigError, match=r"WORLD_SIZE is 2 but .*MASTER_ADDR.* start tldet with torchrun"),
+        process_group(),
+    ):
         pass
     assert main(["models"]) == 2
     assert "runs in one process; torchrun is for train, finetune, pretrain" in capsys.readouterr().err

@@ -100,7 +100,7 @@ def test_sections_that_ask_for_nothing_are_no_clash() -> None:
     config: dict[str, Any] = read_config("retinanet_lite0").data
     config["freeze"] = {"layers": []}
     config, dropped = from_scratch(config)
-    assert dropped == []
+    assert dropped == ["--scratch: dropped optimizer.backbone_lr = 0.3 of the recipe"]
     check_scratch(Config(config))
 
 

@@ -18,7 +18,7 @@ from tldet.errors import ConfigError
 
 log = logging.getLogger(__name__)
 DEVICES = ("cpu", "cuda", "mps")
-FAULTS = (RuntimeError, AssertionError, NotImplementedError)  # of a device that is missing or does not work
+FAULTS = (RuntimeError, AssertionError, NotImplementedError)  # errors of a device that is missing or does not work
 CPUINFO = Path("/proc/cpuinfo")
 # Fields of /proc/cpuinfo that differ between processors of one type
 _INDIVIDUAL = (
@@ -53,15 +53,15 @@ def true_rows(masks: Sequence[Tensor]) -> list[Tensor]:
 
 
 def to_device(tensors: Sequence[Tensor], device: torch.device | str = "cpu") -> list[Tensor]:
-    """Return tensors on ``device``. Those of an accelerator come to the host in one copy, so the host waits once."""
+    """Return tensors on ``device``; those on an accelerator are copied to the host at once, so that it waits once."""
     if torch.device(device).type != "cpu":
         return [tensor.to(device) for tensor in tensors]
-    there = [place for place, tensor in enumerate(tensors) if tensor.device.type != "cpu"]
-    there.sort(key=lambda place: -tensors[place].element_size())  # each part starts at a multiple of its element size
-    flat = [tensors[place].flatten().view(torch.uint8) for place in there]
+    remote = [i for i, tensor in enumerate(tensors) if tensor.device.type != "cpu"]
+    remote.sort(key=lambda i: -tensors[i].element_size())  # each part starts at a multiple of its element size
+    flat = [tensors[i].flatten().view(torch.uint8) for i in remote]
     parts = torch.split(torch.cat(flat).cpu(), [len(part) for part in flat]) if flat else ()
-    found = dict(zip(there, parts, strict=True))
-    return [found[place].view(t.dtype).view(t.shape) if place in found else t for place, t in enumerate(tensors)]
+    found = dict(zip(remote, parts, strict=True))
+    return [found[i].view(t.dtype).view(t.shape) if i in found else t for i, t in enumerate(tensors)]
 
 
 def pick_device(name: str = "auto") -> torch.device:

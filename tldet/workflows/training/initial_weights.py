@@ -102,7 +102,7 @@ def _loaded(model: Any, source: WeightsSource, match: MatchSettings) -> Started:
     backbone = model.backbone
     if backbone.weights_source:
         report = load_backbone_weights(backbone, backbone.weights_source)
-        log.info("%s", report.summary())
+        log.info("initial weights %s", report.summary())
         names = [f"backbone.{name.removesuffix(' (by order)')}" for name in report.copied + report.adapted]
         return Started(backbone.weights_source, tuple(names))
     if backbone.frozen_stages >= 0 or (backbone.norm == "frozen" and has_batch_norm(backbone)):
@@ -111,7 +111,7 @@ def _loaded(model: Any, source: WeightsSource, match: MatchSettings) -> Started:
 
 
 def _detector(source: str, report: LoadReport) -> Started:
-    log.info("%s", report.summary())
+    log.info("initial weights %s", report.summary())
     return Started(source, tuple(report.copied), report.classes)
 
 

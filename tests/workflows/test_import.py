@@ -203,7 +203,7 @@ def test_a_file_of_mmdet_3_with_three_classes_and_all_that_mmengine_adds(
     assert torch.equal(ours["model"]["neck.p6.weight"], state["neck.fpn_convs.3.conv.weight"])
     assert torch.equal(ours["model"]["backbone.layer4.1.conv2.weight"], state["backbone.layer4.1.conv2.weight"])
     said = caplog.text
-    assert "mmdet's retinanet on resnet18, 3 classes, 2 convolutions a tower" in said
+    assert "mmdet retinanet, resnet18, 3 classes, 2 convolutions per tower" in said
     assert "1 mmengine.logging.history_buffer.HistoryBuffer" in said
     assert "holds the averaged weights" in said
     assert "3 (cat, dog, robot): the file's own names, category ids 1 to 3" in said
@@ -236,7 +236,7 @@ def test_coco_s_names_and_data_where_the_file_says_nothing(tmp_path: Path, caplo
     assert ours["meta"]["category_ids"][-1] == 90
     assert ours["meta"]["input"] == {"short": 800, "long": 1333}
     assert ours["config"]["data"]["val"]["annotations"].endswith("instances_val2017.json")
-    assert "the file holds no config" in caplog.text
+    assert "the file contains no config" in caplog.text
 
 
 def test_torchvision_s_own_classes_are_numbered(tmp_path: Path) -> None:
@@ -283,9 +283,9 @@ def test_unknown_layouts_and_broken_files(tmp_path: Path, capsys: pytest.Capture
     )
     assert "unexpected (" in refused(capsys, path, out, "--model", "retinanet")
     torch.save({"state_dict": {"a": 1}, "meta": {}}, path)
-    assert refused(capsys, path, out).endswith("holds no tensors")
+    assert refused(capsys, path, out).endswith("contains no tensors")
     torch.save({"state_dict": {"a": nn.Linear(2, 2)}}, path)
-    assert "holds no tensors, but objects of other code, which was not run (" in refused(capsys, path, out)
+    assert "contains no tensors; objects of other code were skipped (" in refused(capsys, path, out)
     torch.save(nn.Linear(2, 2), path)
     assert "a pickled torch.nn.modules.linear.Linear" in refused(capsys, path, out)
     path.write_bytes(path.read_bytes()[:300])
@@ -612,7 +612,7 @@ def test_starts_that_cannot_be(digits: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "empty"))
     monkeypatch.setattr("urllib.request.urlopen", offline)
     with pytest.raises(
-        CheckpointError, match=r"no COCO weights are published for retinanet_lite0; .*faster_rcnn_r50 \("
+        CheckpointError, match=r"there are no published COCO weights for retinanet_lite0; .*faster_rcnn_r50 \("
     ):
         finetune(digits, out=tmp_path / "a", model="retinanet_lite0", weights="coco")
     with pytest.raises(

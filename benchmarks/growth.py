@@ -233,7 +233,8 @@ def _detector(recipe: str, classes: int) -> Any:
 
 
 def _precision() -> Any:
-    from tldet.engine.precision import Precision, cpu_has_bf16
+    from tldet.engine.precision import Precision
+    from tldet.system.device import cpu_has_bf16
 
     return Precision("bf16" if cpu_has_bf16() else "fp32", reason="the same at every point")
 

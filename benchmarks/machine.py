@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.timing import best_of
-from tldet.engine.precision import cpu_has_bf16
+from tldet.system.device import cpu_has_bf16
 
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "albumentations", "pycocotools", "hotcoco", "av")
 BUSY = 0.25  # load a core above which times say little

@@ -14,10 +14,11 @@ from benchmarks.suites import Bench
 from tldet.config import read_config
 from tldet.engine.progress import Reporter
 from tldet.engine.schedule import ScheduleSettings
-from tldet.engine.state import TrainSettings, deterministic
+from tldet.engine.state import TrainSettings
 from tldet.engine.trainer import Trainer
 from tldet.models.detector import Detector, build_detector
 from tldet.models.surgery.frozen_norms import fold_frozen_norms
+from tldet.system.determinism import deterministic
 
 RECIPE, SIZE, COUNT = "retinanet_lite0", (96, 128), 2
 STEPS, QUICK_STEPS = 20, 4

@@ -23,12 +23,12 @@ from benchmarks.report import Limit, Memory, Row, Suite
 from benchmarks.suites import Bench
 from tldet.cli.process import keep_freed_memory
 from tldet.engine.precision import Precision, choose
-from tldet.engine.state import deterministic
 from tldet.engine.step import Stepper
 from tldet.models.detector import Detector
 from tldet.models.surgery.frozen_norms import fold_frozen_norms
 from tldet.structures.batch import Batch
 from tldet.structures.target import Target
+from tldet.system.determinism import deterministic
 
 SIZE, QUICK_SIZE, BATCH = (480, 640), (96, 128), 2
 OBJECTS = 8  # an image

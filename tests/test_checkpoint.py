@@ -49,7 +49,7 @@ def test_a_hostile_pickle_does_not_run(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"), [(b"", "broken or cut off"), (b"words", "no checkpoint|broken"), (None, "no such file")]
+    ("content", "expected"), [(b"", "broken or cut off"), (b"words", "not a checkpoint|broken"), (None, "no such file")]
 )
 def test_what_is_no_checkpoint(tmp_path: Path, content: bytes | None, expected: str) -> None:
     path = tmp_path / "x.pt"

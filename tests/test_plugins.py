@@ -15,7 +15,6 @@ from tldet.config.check import ComponentType, check
 from tldet.errors import CheckpointError, ConfigError
 from tldet.plugins import import_named, import_plugins, lookup, needed_imports, require_components
 from tldet.registry import HEADS, TRANSFORMS
-from tldet.system import search_path
 
 PART = """
 from tldet.registry import TRANSFORMS
@@ -28,7 +27,7 @@ def {name}(image, target, rng, amount: float = 1.0):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(search_path, "FOLDERS", [str(tmp_path)])
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -54,8 +53,9 @@ def test_a_file_by_path_and_a_package(folder: Path, tmp_path_factory: pytest.Tem
     assert needed_imports(config) == ["plug_b", "plug_c"], "the package, not its inner module"
 
 
-def test_without_a_searched_folder_nothing_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_path, "FOLDERS", [])
+def test_in_another_folder_nothing_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "other").mkdir()
+    monkeypatch.chdir(folder / "other")
     (folder / "plug_d.py").write_text("")
     with pytest.raises(ConfigError, match="--import plug_d: no module named plug_d"):
         import_plugins(["plug_d"])
@@ -105,11 +105,17 @@ def test_entry_points(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pyt
     from importlib.metadata import EntryPoint, EntryPoints
 
     (folder / "plug_f.py").write_text(PART.format(name="plug_f_step"))
-    points = EntryPoints(EntryPoint(name, name, plugins.GROUP) for name in ("plug_f", "plug_missing"))
+    (folder / "plug_here.py").write_text(PART.format(name="plug_here_step"))
+    monkeypatch.syspath_prepend(folder / "site")
+    (folder / "site").mkdir()
+    (folder / "plug_f.py").rename(folder / "site" / "plug_f.py")
+    names = ("plug_f", "plug_missing", "plug_here")
+    points = EntryPoints(EntryPoint(name, name, plugins.GROUP) for name in names)
     monkeypatch.setattr(plugins, "entry_points", lambda group: points.select(group=group))
     plugins.import_entry_points.cache_clear()
     assert lookup(TRANSFORMS, "plug_f_step") is not None
     assert "entry point plug_missing" in caplog.text
+    assert "entry point plug_here: plug_here: no module named plug_here" in caplog.text, "not from the current folder"
 
 
 def test_every_command_takes_import(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,6 @@ from mmengine.registry import Registry
 
 from tldet.errors import CheckpointError, ConfigError, TldetError
 from tldet.registry import BACKBONES, DATASETS, HEADS, HOOKS, NECKS, OPTIMIZERS, TRANSFORMS
-from tldet.system import search_path
 
 log = logging.getLogger(__name__)
 GROUP = "tldet.plugins"  # of entry points
@@ -40,25 +39,25 @@ SECTIONS = {  # config sections that are components
     "optimizer": OPTIMIZERS,
 }
 MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-ADDED: list[str] = []  # folders that were added to sys.path for external code
 PREFIXES: dict[str, dict[str, Callable[[str], Any]]] = {}  # registry name -> prefix -> resolver of the rest of a name
 ADAPTERS: dict[str, Callable[[Any], Any]] = {}  # registry name -> makes a callable of what was registered
 _PROVIDERS: dict[tuple[str, str], str] = {}  # (registry, component) -> the import that registered it
 
 
-def import_plugins(names: Iterable[str], giver: str = OPTION) -> None:
+def import_plugins(names: Iterable[str], giver: str = OPTION, *, search_here: bool = True) -> None:
     """Import external packages, which register their components.
 
     Args:
         names: modules, or paths of a Python file or package.
         giver: option or config key that names them, for messages.
+        search_here: also find modules in the current folder, after those of ``sys.path``.
 
     Raises:
         ConfigError: a module does not exist or cannot be imported.
     """
     for name in names:
         module, folder = _located(name, giver)
-        _make_findable(module, folder)
+        _make_findable(module, folder or (os.getcwd() if search_here else None))  # noqa: PTH109
         before = set(_registered())
         _import(module, f"{giver} {name}")
         for key in set(_registered()) - before:
@@ -103,15 +102,12 @@ def _origin(module: str) -> str | None:
 
 
 def _make_findable(module: str, folder: str | None) -> None:
-    """Append the folder of a module to ``sys.path`` (from where processes that load data inherit it)."""
+    """Append the folder of a module to ``sys.path``, from where loader processes inherit it, unless it is found."""
     top = module.partition(".")[0]
-    if top in sys.modules or (folder is None and PathFinder.find_spec(top) is not None):
+    if top in sys.modules or folder is None or PathFinder.find_spec(top) is not None:
         return
-    for place in [folder] if folder is not None else search_path.FOLDERS:
-        if place not in sys.path and PathFinder.find_spec(top, [place]) is not None:
-            sys.path.append(place)
-            ADDED.append(place)
-            return
+    if PathFinder.find_spec(top, [folder]) is not None:
+        sys.path.append(folder)
 
 
 def _import(module: str, given: str) -> None:
@@ -147,7 +143,7 @@ def import_entry_points() -> None:
     """Import the installed packages that declare an entry point in the group ``tldet.plugins``, once."""
     for point in entry_points(group=GROUP):
         try:
-            import_plugins([point.module], f"entry point {point.name}:")
+            import_plugins([point.module], f"entry point {point.name}:", search_here=False)
         except ConfigError as error:
             log.warning("%s", error)
 

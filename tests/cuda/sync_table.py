@@ -24,10 +24,10 @@ from torch import Tensor
 from tldet.config import read_config
 from tldet.config.files import config_root
 from tldet.engine.precision import Precision
-from tldet.engine.regularization import Ema
 from tldet.engine.step import Stepper
 from tldet.inference.predictor import Predictor
 from tldet.models.detector import Detector, build_detector
+from tldet.models.ema import Ema
 from tldet.structures.batch import Batch
 from tldet.structures.image import Size
 from tldet.structures.target import Target

@@ -19,13 +19,13 @@ from sync_table import CLASSES, batch, detector
 from tldet import load
 from tldet.config import read_config
 from tldet.engine.precision import Precision
-from tldet.engine.regularization import Ema
 from tldet.engine.schedule import ScheduleSettings
 from tldet.engine.state import TrainSettings
 from tldet.engine.step import Stepper
 from tldet.engine.trainer import Trainer
 from tldet.inference.predictor import Predictor
 from tldet.models.detector import build_detector
+from tldet.models.ema import Ema
 from tldet.models.surgery.fuse import fuse
 from tldet.structures.batch import Batch
 from tldet.workflows.training.finetune import finetune

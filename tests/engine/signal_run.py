@@ -123,7 +123,7 @@ def main(folder: Path, images: Path, size: int, workers: int, moment: str, numbe
     os.killpg(children[0], number)  # as torchrun sends it on
     assert codes(children) == [130] * size
     state = checkpoint.load_checkpoint(max(cut.glob("step_*.pt")))["training"]
-    assert state["unmeasured"] == (moment == "validate")
+    assert state["validation_pending"] == (moment == "validate")
     assert codes(started(size, lambda: train(cut, images, 0, resume=True))) == [0] * size
     ours, theirs = (checkpoint.load_checkpoint(one / f"step_{STEPS:08d}.pt") for one in (whole, cut))
     assert all(torch.equal(tensor, theirs["model"][name]) for name, tensor in ours["model"].items())

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from tldet.config import read_config
 from tldet.engine.distributed import World, process_group
 from tldet.engine.precision import Precision
-from tldet.engine.state import deterministic
 from tldet.engine.step import Stepper
 from tldet.models.detector import Detector, build_detector
 from tldet.structures.batch import Batch
 from tldet.structures.target import Target
+from tldet.system.determinism import deterministic
 
 SIZE = (64, 96)
 CLASSES = 3

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from tldet.engine import precision
-from tldet.engine.precision import Precision, as_written, compile_where_it_pays, measure_compiled
+from tldet.engine.precision import Precision, measure_compiled
+from tldet.models import compiling
+from tldet.models.compiling import compile_if_faster, uncompiled
 
 
 @pytest.fixture
@@ -36,20 +38,20 @@ def timed(monkeypatch: pytest.MonkeyPatch, *found: float | Exception) -> list[bo
             raise value
         return value
 
-    monkeypatch.setattr(precision, "pass_seconds", seconds)
+    monkeypatch.setattr(precision, "step_seconds", seconds)
     return compiled
 
 
 def chosen(model: nn.Module, trial: Callable[[], Any] = lambda: None) -> str:
-    return compile_where_it_pays(model, measure_compiled(model, trial, Precision(), "some work"))
+    return compile_if_faster(model, *measure_compiled(model, trial, Precision(), "some work"))
 
 
 @pytest.mark.parametrize(
     ("found", "kept", "said"),
     [
-        ((1.0, 0.5), True, "compiled: measured 1.00 s as written, 0.50 s compiled"),
-        ((1.0, 0.99), False, "not compiled: measured 1.00 s as written, 0.99 s compiled"),
-        ((1.0, RuntimeError("no C++ compiler\nmore")), False, "not compiled: torch.compile failed: no C++ compiler"),
+        ((1.0, 0.5), True, "torch.compile: on (step time: eager 1.00 s, compiled 0.50 s)"),
+        ((1.0, 0.99), False, "torch.compile: off (step time: eager 1.00 s, compiled 0.99 s)"),
+        ((1.0, RuntimeError("no C++ compiler\nmore")), False, "torch.compile: off (failed: no C++ compiler)"),
     ],
 )
 def test_kept_where_it_pays(
@@ -59,11 +61,11 @@ def test_kept_where_it_pays(
     assert chosen(model) == said
     assert passes == [False, True]
     assert is_compiled(model) == [kept] * 3
-    with as_written(model):
+    with uncompiled(model):
         assert is_compiled(model) == [False] * 3
     assert is_compiled(model) == [kept] * 3
     again = chosen(model)
-    assert "at an earlier time" in again, "a resumed run computes in the same way, and measures nothing"
+    assert "; cached" in again, "a resumed run computes in the same way, and measures nothing"
     assert len(passes) == 2
 
 
@@ -72,9 +74,7 @@ def test_a_python_that_cannot_compile_is_said(model: nn.Sequential, monkeypatch:
         raise RuntimeError("Dynamo is not supported here")
 
     monkeypatch.setattr(nn.Linear, "compile", refuse)
-    assert chosen(model, lambda: model(torch.randn(8, 3)).sum()).startswith(
-        "not compiled: torch.compile failed: Dynamo"
-    )
+    assert chosen(model, lambda: model(torch.randn(8, 3)).sum()).startswith("torch.compile: off (failed: Dynamo")
     assert is_compiled(model) == [False] * 3
 
 
@@ -84,13 +84,13 @@ def test_a_compiled_model_computes_the_same_and_saves_the_same(
 ) -> None:
     x = torch.randn(8, 3)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    monkeypatch.setattr(precision, "COMPILE_WORTH_IT", 1e9)
+    monkeypatch.setattr(compiling, "COMPILE_WORTH_IT", 1e9)
     said = chosen(model, lambda: model(x).sum())
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key]), "the measurement leaves the model as it was"
-    if not said.startswith("compiled"):
+    if not said.startswith("torch.compile: on"):
         pytest.skip(said)  # no C++ compiler
     assert all(is_compiled(model))
-    with as_written(model):
+    with uncompiled(model):
         expected = model.eval()(x)
     torch.testing.assert_close(model(x), expected)

@@ -163,7 +163,7 @@ def test_a_signal_ends_a_validation_which_the_resumed_run_makes(
         trainer.run()
     assert time.monotonic() - start < 15
     assert trainer.model.training
-    assert checkpoint.load_checkpoint(tmp_path / f"step_{step:08d}.pt")["training"]["unmeasured"]
+    assert checkpoint.load_checkpoint(tmp_path / f"step_{step:08d}.pt")["training"]["validation_pending"]
     toy.build(tmp_path).run(resume=True)
     assert_same_run(whole, tmp_path)
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from tldet import checkpoint
-from tldet.engine.regularization import KEY, L2SP, L2SPSettings, anchored, saved_initial
 from tldet.engine.trainer import Trainer
 from tldet.errors import ConfigError, TrainingError
+from tldet.transfer.l2_sp import KEY, L2SP, L2SPSettings, regularized_names, saved_initial_weights
 from tldet.transfer.param_groups import build_optimizer
 
 PULLED = ["conv.weight", "table"]
@@ -31,7 +31,7 @@ def test_a_step_is_one_down_loss_and_penalty_without_weight_decay(kind: str) -> 
     section = {"type": kind, "lr": 0.1, "weight_decay": 0.5}
     optimizer = build_optimizer(model, section, 1, ["weight"])
     pull = L2SP(model, ["weight"], 0.3, {"weight": start.weight.detach()})
-    pull.before_train(SimpleNamespace(optimizer=optimizer))  # type: ignore[arg-type]
+    pull.before_train(SimpleNamespace(optimizer=optimizer))
     theirs: Any = torch.optim.SGD if kind == "SGD" else torch.optim.AdamW
     more = {"momentum": 0.9} if kind == "SGD" else {}
     groups = [{"params": [other.weight], "weight_decay": 0.0}, {"params": [other.bias], "weight_decay": 0.5}]
@@ -51,7 +51,7 @@ def test_what_is_frozen_is_not_pulled() -> None:
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     pull = L2SP(model, ["weight", "bias"], 1.0, {"weight": torch.zeros(2, 2), "bias": torch.zeros(2)})
-    pull.before_train(SimpleNamespace(optimizer=optimizer))  # type: ignore[arg-type]
+    pull.before_train(SimpleNamespace(optimizer=optimizer))
     weight = model.weight.detach().clone()
     model.weight.requires_grad_(False)
     model(torch.zeros(1, 2)).sum().backward()
@@ -64,7 +64,7 @@ def test_what_is_frozen_is_not_pulled() -> None:
 def build(toy: ModuleType, folder: Path, *, resume: bool = False, stop: int | None = None) -> Trainer:
     torch.manual_seed(0)
     model = toy.ToyModel()
-    pull = L2SP(model, PULLED, 0.5, saved_initial(folder) if resume else None)
+    pull = L2SP(model, PULLED, 0.5, saved_initial_weights(folder) if resume else None)
     hooks = [pull, *([toy.Stop(stop)] if stop else [])]
     return toy.build(folder, model=model, hooks=hooks, steps=24, ema=None)  # type: ignore[no-any-return]
 
@@ -82,10 +82,12 @@ def test_a_resumed_run_is_pulled_to_the_same_start(toy: ModuleType, tmp_path: Pa
 
 
 def test_a_run_that_had_no_pull_has_no_start(toy: ModuleType, tmp_path: Path) -> None:
-    assert saved_initial(tmp_path) == {}
+    assert saved_initial_weights(tmp_path) == {}
     toy.build(tmp_path, steps=2).run()
-    with pytest.raises(TrainingError, match=r"step_00000002.pt: keeps no start for l2_sp"):
-        saved_initial(tmp_path)
+    with pytest.raises(
+        TrainingError, match=r"step_00000002.pt: contains no initial weights, the run was trained without l2_sp"
+    ):
+        saved_initial_weights(tmp_path)
 
 
 class Model(nn.Module):
@@ -98,9 +100,9 @@ class Model(nn.Module):
 def test_what_is_pulled_learns_and_came_from_the_start() -> None:
     model = Model()
     carried = ["backbone.weight", "backbone.bias", "head.weight", "head.running_mean"]
-    assert anchored(model, carried, L2SPSettings(0.1)) == ["backbone.weight"]
-    assert anchored(model, carried, L2SPSettings(0.1, on="all")) == ["backbone.weight", "head.weight"]
-    with pytest.raises(ConfigError, match=r"l2_sp: nothing that learns in backbone came from pretrained weights"):
-        anchored(model, ["head.weight"], L2SPSettings(0.1))
+    assert regularized_names(model, carried, L2SPSettings(0.1)) == ["backbone.weight"]
+    assert regularized_names(model, carried, L2SPSettings(0.1, on="all")) == ["backbone.weight", "head.weight"]
+    with pytest.raises(ConfigError, match=r"l2_sp: the backbone has no trainable pretrained weights"):
+        regularized_names(model, ["head.weight"], L2SPSettings(0.1))
     with pytest.raises(ConfigError, match=r"l2_sp.alpha must be above 0, not 0"):
         L2SPSettings(0)

@@ -156,7 +156,7 @@ def test_a_failing_logger_is_reported_once_and_training_goes_on(
         train(tmp_path / "logged", [broken, sound])
     assert last(tmp_path / "plain", 20) == last(tmp_path / "logged", 20)
     lines = [one.getMessage() for one in caplog.records if "broken" in one.getMessage()]
-    expected = f"logger broken failed and is not used any more; training continues: RuntimeError: no {failing} today"
+    expected = f"logger broken failed and is disabled; training continues: RuntimeError: no {failing} today"
     assert lines == ([expected] if failing else [])
     assert broken.calls.count(failing) == (1 if failing else 0)
     assert sound.calls[0] == "start"
@@ -215,7 +215,7 @@ def test_wandb_receives_values_with_their_step(tmp_path: Path, monkeypatch: pyte
     [
         ((), None),
         (["wandb", "mlflow"], None),
-        (["tensorbord"], "training.loggers: no logger is called 'tensorbord'; known: tensorboard, mlflow, wandb"),
+        (["tensorbord"], "training.loggers: unknown logger 'tensorbord'; available: tensorboard, mlflow, wandb"),
     ],
 )
 def test_names(loggers: Any, message: str | None) -> None:

@@ -16,14 +16,15 @@ from tests.tools import same
 from tldet import checkpoint
 from tldet.cli.main import main
 from tldet.engine.distributed import World
+from tldet.engine.loop import _optimize
 from tldet.engine.precision import Precision
-from tldet.engine.step import StepMemory, Stepper
+from tldet.engine.step import Stepper
 from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.structures.batch import Batch
 from tldet.structures.target import Target
-from tldet.system.out_of_memory import OutOfMemoryError, Smaller, is_out_of_memory, split
+from tldet.system.out_of_memory import OutOfMemoryError, Smaller, StepRetry, is_out_of_memory, split
 
-from .conftest import Die, DieAt
+from .conftest import Die, DieAt, assert_same_run
 
 CPU = torch.device("cpu")
 
@@ -80,7 +81,7 @@ def test_one_line_says_what_did_not_fit_and_the_steps_before_are_saved(toy: Modu
     line = str(caught.value)
     assert "\n" not in line
     for part in (
-        "step 8: out of memory on cpu: batch size 6, images 8 x 8",
+        "step 8: out of memory on cpu: batch size 6, images 8x8",
         "data.loader.batch_size=3",
         "--on-oom reduce",
     ):
@@ -119,7 +120,10 @@ def test_reduced_steps_go_on_and_resume_to_the_bit(
     assert sizes[:5] == [6, 6, 6, 6, 6]
     assert sizes[5:12] == [3, 1, 2, 1, 2, 1, 2] if fails_in == "forward" else [3]
     assert sizes[-8:] == [1, 2, 1, 2, 1, 2, 1, 2]
-    assert "out of memory on cpu: batch size 6, images 8 x 8 (height x width, padded); halving it" in caplog.text
+    assert (
+        "out of memory on cpu: batch size 6, images 8x8 (height x width, padded); halving the micro-batch"
+        in caplog.text
+    )
     assert checkpoint.load_checkpoint(tmp_path / "whole" / "step_00000010.pt")["training"]["split"] == 4
     with pytest.raises(Die):
         run("cut", DieAt(step=7))
@@ -150,7 +154,7 @@ def test_a_reduced_step_is_the_step(toy: ModuleType) -> None:
     for model, most in zip(models, (6, 2), strict=True):
         limited = Limited(model, most)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-        memory = StepMemory(limited, optimizer, reduce=True)
+        memory = StepRetry(limited, optimizer, reduce=True)
         results.append(memory(Stepper(limited, optimizer, Precision()), batches, 1))
     assert [parts for _, parts in results] == [1, 4]
     assert results[0][0].loss == pytest.approx(results[1][0].loss, rel=1e-6)
@@ -160,7 +164,7 @@ def test_a_reduced_step_is_the_step(toy: ModuleType) -> None:
 
 def test_statistics_of_norms_are_put_back_before_a_step_is_taken_again(toy: ModuleType) -> None:
     model = toy.ToyModel()
-    memory = StepMemory(model, torch.optim.SGD(model.parameters(), lr=0.5), reduce=True)
+    memory = StepRetry(model, torch.optim.SGD(model.parameters(), lr=0.5), reduce=True)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     seen: list[int] = []
 
@@ -182,14 +186,14 @@ def test_what_cannot_be_reduced_is_an_error(toy: ModuleType, tmp_path: Path) -> 
         toy.build(tmp_path / "one", model=Limited(toy.ToyModel(), 0), on_oom="reduce").run()
     model = toy.ToyModel()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    memory = StepMemory(model, optimizer, reduce=True)
+    memory = StepRetry(model, optimizer, reduce=True)
 
     def half_done(batches: list[Any]) -> None:
         model(batches[0])["loss_cls"].backward()
         optimizer.step()
         raise full()
 
-    with pytest.raises(OutOfMemoryError, match="the optimizer's state does not fit") as caught:
+    with pytest.raises(OutOfMemoryError, match="the optimizer state does not fit") as caught:
         memory(half_done, [next(toy.toy_batches(0))], 1)
     assert not caught.value.whole, "some weights are updated, others are not"
     with pytest.raises(ConfigError, match=r"training.on_oom='reduce': .* one process"):
@@ -235,7 +239,7 @@ def test_an_evaluation_goes_on_with_smaller_batches(toy: ModuleType, caplog: pyt
         assert [one for _, ids in found for one in ids] == list(range(6 * number, 6 * number + 6))
     assert sizes == [6, 3, 1, 2, 1, 2, 1, 2, 1, 2], "what did not fit is not tried again"
     assert caplog.text.count("out of memory") == 2
-    with pytest.raises(OutOfMemoryError, match=r"in evaluation: batch size 1, images 8 x 8"):
+    with pytest.raises(OutOfMemoryError, match=r"in evaluation: batch size 1, images 8x8"):
         Smaller()(lambda batch: (_ for _ in ()).throw(full()), next(toy.toy_batches(0)), CPU)
 
 
@@ -246,6 +250,32 @@ def test_a_validation_that_does_not_fit_saves_the_run(toy: ModuleType, tmp_path:
     with pytest.raises(TrainingError, match="out of memory on cpu in evaluation; the run is saved after step 5"):
         toy.build(tmp_path, evaluate=evaluate).run()
     assert toy.build(tmp_path).run(resume=True).step == 40
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: you tried")])
+def test_validation_images_that_do_not_fit_lose_no_step(
+    toy: ModuleType, whole: Path, tmp_path: Path, error: Exception
+) -> None:
+    def evaluate(model: Any) -> dict[str, float]:
+        if trainer.state.step == 25:
+            raise error
+        result: dict[str, float] = toy.evaluate(model)
+        return result
+
+    trainer = toy.build(tmp_path, evaluate=evaluate, checkpoint_every=None)
+    with pytest.raises(TrainingError, match=r"out of memory in validation: .*eval_batch_size; .* saved after step 25;"):
+        trainer.run()
+    assert trainer.model.training
+    assert toy.build(tmp_path).run(resume=True).step == 40
+    assert_same_run(whole, tmp_path)
+
+
+def test_a_programming_error_in_validation_keeps_its_traceback(toy: ModuleType, tmp_path: Path) -> None:
+    def evaluate(model: Any) -> dict[str, float]:
+        raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        toy.build(tmp_path, evaluate=evaluate).run()
 
 
 def test_the_error_reaches_other_processes() -> None:
@@ -262,9 +292,11 @@ def test_a_process_that_does_not_save_does_not_say_so(
 
     trainer = toy.build(tmp_path)
     trainer.state.step, trainer.world = 3, World(1, 2)
-    monkeypatch.setattr(trainer, "memory", hungry)
-    with pytest.raises(TrainingError, match="step 4: out of memory on cuda:1; in process 1: --resume goes on from the"):
-        trainer._take([], 1, list)
+    monkeypatch.setattr(trainer, "retry", hungry)
+    with pytest.raises(
+        TrainingError, match="step 4: out of memory on cuda:1; in process 1; continue with --resume from the"
+    ):
+        _optimize(trainer, [], 1, list)
     assert not list(tmp_path.glob("step_*"))
 
 
@@ -276,7 +308,7 @@ def test_images_that_cannot_be_loaded_are_not_left_out(toy: ModuleType, tmp_path
                 raise MemoryError
             yield batch
 
-    with pytest.raises(DataError, match=r"images of step 4 were loaded: .*--batch-size; the run is saved after step 3"):
+    with pytest.raises(DataError, match=r"loading the images of step 4: .*--batch-size; the run is saved after step 3"):
         toy.build(tmp_path, batches=batches, on_oom=on_oom).run()
     assert toy.build(tmp_path).run(resume=True).step == 40
 

@@ -17,6 +17,7 @@ from tldet.engine.precision import Precision, choose
 from tldet.engine.progress import ConsoleReporter, duration
 from tldet.errors import ConfigError, DataError
 from tldet.models.ops.rewriting import Rewritten
+from tldet.models.timing import timing_key
 from tldet.system import device
 
 
@@ -24,7 +25,7 @@ def test_cpu_without_bf16_is_never_asked(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
     chosen = choose(nn.Linear(1, 1), "cpu", trial=lambda: pytest.fail("was run"))
     assert (chosen.name, chosen.channels_last) == ("fp32", True)
-    assert chosen.describe() == "fp32 on cpu, channels last (the processor has no bf16 instructions)"
+    assert chosen.describe() == "device cpu, precision fp32, channels_last (no bf16 instructions)"
     with pytest.raises(ConfigError, match="no bf16 instructions"):
         choose(nn.Linear(1, 1), "cpu", "bf16")
 
@@ -35,14 +36,14 @@ def test_cpu_with_bf16_is_measured_once(
 ) -> None:
     monkeypatch.setenv("TLDET_CACHE", str(tmp_path))
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
-    monkeypatch.setattr(precision, "pass_seconds", lambda one, model, trial: 1.0 if one.name == fast else 2.0)
+    monkeypatch.setattr(precision, "step_seconds", lambda one, model, trial: 1.0 if one.name == fast else 2.0)
     model = nn.Conv2d(3, 3, 1)
     first = choose(model, "cpu", trial=lambda: None, work="small")
     assert first.name == expected
-    assert choose(model, "cpu").reason == "bf16 was not measured"
+    assert choose(model, "cpu").reason == "bf16 not measured"
     again = choose(model, "cpu", trial=lambda: pytest.fail("was run"), work="small")
     assert (again.name, again.reason) == (expected, f"{first.reason}; cached")
-    monkeypatch.setattr(precision, "pass_seconds", lambda one, model, trial: trial())
+    monkeypatch.setattr(precision, "step_seconds", lambda one, model, trial: trial())
     with pytest.raises(pytest.fail.Exception, match="was run"):
         choose(model, "cpu", trial=lambda: pytest.fail("was run"), work="large")
 
@@ -86,7 +87,7 @@ def test_depthwise_kernels_are_timed_once_and_picked_for_each_precision(
         return {"fp32": 2.0, "bf16": 1.0}[one.name]
 
     monkeypatch.setattr(precision, "faster_parts", faster)
-    monkeypatch.setattr(precision, "pass_seconds", seconds)
+    monkeypatch.setattr(precision, "step_seconds", seconds)
     model = depthwise()
     first = choose(model, "cpu", trial=lambda: loss_of(model))
     assert (first.name, first.rewrites) == ("bf16", {"1": ["input", "weight"]})
@@ -182,7 +183,7 @@ def test_formats_are_measured_in_turns_until_the_difference_is_clear(
         order.append(one.name)
         return 1.0 if one.name == "fp32" else bf16[order.count("bf16") - 1]
 
-    monkeypatch.setattr(precision, "pass_seconds", seconds)
+    monkeypatch.setattr(precision, "step_seconds", seconds)
     assert choose(nn.Conv2d(3, 3, 1), "cpu", trial=lambda: None).name == expected
     assert order == ["fp32", "bf16"] * turns
 
@@ -242,9 +243,9 @@ def test_the_choice_is_that_of_the_type_of_processor(monkeypatch: pytest.MonkeyP
     keys = []
     for text in (first, other, first.replace(": X", ": Y")):
         (tmp_path / "cpuinfo").write_text(f"{text}\n{text}")
-        monkeypatch.setattr(precision, "CPUINFO", tmp_path / "cpuinfo")
-        keys.append(precision.timing_key(nn.Linear(1, 1), ""))
-        assert precision.cpu_has_bf16()
+        monkeypatch.setattr(device, "CPUINFO", tmp_path / "cpuinfo")
+        keys.append(timing_key(nn.Linear(1, 1), ""))
+        assert device.cpu_has_bf16()
     assert keys[0] == keys[1] != keys[2]
 
 
@@ -262,6 +263,6 @@ def test_load_that_comes_and_goes_does_not_decide(
         slow ^= bool(random.random() < 0.25)
         return (1.0 if one.name == "fp32" else ratio) * (4 if slow else 1)
 
-    monkeypatch.setattr(precision, "pass_seconds", seconds)
+    monkeypatch.setattr(precision, "step_seconds", seconds)
     names = [choose(nn.Conv2d(3, 3, 1), "cpu", trial=lambda: None, work=str(n)).name for n in range(200)]
     assert names.count(expected) >= 198

@@ -18,7 +18,6 @@ from tldet.engine import precision
 from tldet.engine.logging import read_log
 from tldet.engine.precision import Precision
 from tldet.errors import DataError, OutputError, TrainingError
-from tldet.models.normalizers import LossNormalizers
 from tldet.models.ops.rewriting import Rewritten
 
 from .conftest import Die, DieAt, assert_same_run
@@ -66,7 +65,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(toy: ModuleType, w
                 os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match=r"stopped after step 18.*--resume goes on"):
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after step 18.*--resume continues"):
         toy.build(tmp_path, hooks=[CtrlC()]).run()
     assert signal.getsignal(signal.SIGINT) is before
     assert (tmp_path / "step_00000018.pt").exists()
@@ -94,7 +93,7 @@ def test_an_image_that_cannot_be_read_loses_no_step(toy: ModuleType, whole: Path
                 raise DataError("p.jpg: is an empty file")
             yield batch
 
-    with pytest.raises(DataError, match=r"^p.jpg: is an empty file; the run is saved after step 7: mend the data"):
+    with pytest.raises(DataError, match=r"^p.jpg: is an empty file; the run is saved after step 7; fix the data"):
         toy.build(tmp_path, batches=broken).run()
     toy.build(tmp_path).run(resume=True)
     assert_same_run(whole, tmp_path)
@@ -147,7 +146,7 @@ def test_a_validation_that_a_broken_image_ended_is_made_up_for(
         return toy.evaluate(model)
 
     for resume in (False, True):  # it is still broken the second time
-        with pytest.raises(DataError, match=rf"^p.jpg: is an empty file; the run is saved after step {step}: mend"):
+        with pytest.raises(DataError, match=rf"^p.jpg: is an empty file; the run is saved after step {step}; fix"):
             toy.build(tmp_path, evaluate=broken).run(resume=resume)
     if kill:  # after the validation was logged, before it is saved that it was made
         with pytest.raises(Die):
@@ -155,14 +154,6 @@ def test_a_validation_that_a_broken_image_ended_is_made_up_for(
         assert read_log(tmp_path / "log.jsonl")[-1]["type"] == "val"
     toy.build(tmp_path).run(resume=True)
     assert_same_run(whole, tmp_path)
-
-
-def test_checkpoints_of_before_such_a_validation_was_noted_load(toy: ModuleType, tmp_path: Path) -> None:
-    toy.build(tmp_path, steps=2).run()
-    saved = checkpoint.load_checkpoint(tmp_path / "step_00000002.pt")
-    del saved["training"]["unmeasured"]
-    checkpoint.save(tmp_path / "step_00000002.pt", saved)
-    assert toy.build(tmp_path, steps=4).run(resume=True).step == 4
 
 
 def test_the_validation_of_initial_weights_stays_in_the_log(toy: ModuleType, tmp_path: Path) -> None:
@@ -183,38 +174,15 @@ def test_a_new_run_clears_the_log_of_one_that_left_no_checkpoint(toy: ModuleType
     assert all(record["step"] > 0 for record in read_log(tmp_path / "log.jsonl"))
 
 
-OF_THIS_VERSION = ("normalizers", "rewrites", "measured", "unmeasured")  # keys that older checkpoints do not have
-
-
-def make_older(path: Path) -> dict[str, Any]:
+@pytest.mark.parametrize("key", ["normalizers", "rewrites", "validation_pending", "rng", "step"])
+def test_a_checkpoint_of_another_version_is_named_with_advice(toy: ModuleType, tmp_path: Path, key: str) -> None:
+    toy.build(tmp_path, steps=2).run()
+    path = tmp_path / "step_00000002.pt"
     saved = checkpoint.load_checkpoint(path)
-    for key in OF_THIS_VERSION:
-        del saved["training"][key]
+    del saved["training"][key]
     checkpoint.save(path, saved)
-    return saved
-
-
-def test_a_checkpoint_of_an_older_version_is_resumed_with_new_running_means(
-    toy: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    toy.build(tmp_path, steps=2).run()
-    make_older(tmp_path / "step_00000002.pt")
-    run = toy.build(tmp_path, steps=4)
-    assert run.run(resume=True).step == 4
-    assert "was written before losses were divided by running means: they start anew" in caplog.text
-    (means,) = checkpoint.load_checkpoint(tmp_path / "step_00000004.pt")["training"]["normalizers"].values()
-    assert means["weights"]["positives"] == pytest.approx(0.9 * (0.9 + 1) + 1), "of two steps"
-
-
-def test_a_checkpoint_of_an_older_version_whose_optimizer_grouped_otherwise(toy: ModuleType, tmp_path: Path) -> None:
-    toy.build(tmp_path, steps=2).run()
-    make_older(tmp_path / "step_00000002.pt")
-    model = toy.ToyModel()
-    decayed, others = ([p for p in model.parameters() if (p.ndim > 1) is many] for many in (True, False))
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=0.003)
-    with pytest.raises(TrainingError, match=r"written by an older version.*--init-from"):
-        toy.build(tmp_path, steps=4, model=model, optimizer=optimizer).run(resume=True)
+    with pytest.raises(TrainingError, match=rf"{path.name}: its training state has no '{key}'.*\(--init-from"):
+        toy.build(tmp_path, steps=4).run(resume=True)
 
 
 def test_a_resumed_run_takes_the_optimizer_options_it_is_given(toy: ModuleType, tmp_path: Path) -> None:
@@ -259,13 +227,8 @@ def test_a_resumed_run_keeps_its_backward_kernels(toy: ModuleType, tmp_path: Pat
 
 
 def test_a_run_of_native_kernels_stays_native(toy: ModuleType, tmp_path: Path) -> None:
-    """Checkpoints without a record of kernels, too."""
     with pytest.raises(Die):
         toy.build(tmp_path, epochs=4, model=depthwise_model(toy), hooks=[DieAt(step=11)]).run()
-    for path in tmp_path.glob("step_*.pt"):
-        state = checkpoint.load_checkpoint(path)
-        assert state["training"].pop("rewrites") == {}
-        torch.save(state, path)
     rewritten = Precision(rewrites={"norm.0": ["input"]})
     trainer = toy.build(tmp_path, epochs=4, model=depthwise_model(toy))
     trainer.set_precision(rewritten)
@@ -289,23 +252,9 @@ def test_values_of_another_validation_are_not_compared(
     result = toy.build(tmp_path, steps=10, config=after, evaluate=lambda model: {"AP": 0.3}).run(resume=True)
     assert result.best == best
     assert checkpoint.load_checkpoint(tmp_path / "best.pt")["meta"]["trained"]["metrics"] == {"AP": best}
-
-
-def test_checkpoints_of_before_running_means_go_on_with_a_warning(
-    toy: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    def model() -> torch.nn.Module:
-        made: torch.nn.Module = toy.ToyModel()
-        made.normalizers = LossNormalizers("running", positives=10.0)
-        return made
-
-    toy.build(tmp_path, steps=2, model=model()).run()
-    path = tmp_path / "step_00000002.pt"
-    saved = checkpoint.load_checkpoint(path)
-    del saved["training"]["normalizers"]
-    checkpoint.save(path, saved)
-    assert toy.build(tmp_path, steps=4, model=model()).run(resume=True).step == 4
-    assert [r.message for r in caplog.records if "running means" in r.message and path.name in r.message]
+    assert result.comparable_from == (0 if best == 0.9 else 6)
+    again = toy.build(tmp_path, steps=15, config=after, evaluate=lambda model: {"AP": 0.3}).run(resume=True)
+    assert again.comparable_from == result.comparable_from, "a resumed run keeps it"
 
 
 def saved_as(path: Path, **training: Any) -> None:
@@ -329,13 +278,16 @@ def test_a_run_of_another_device_continues_in_the_precision_of_this_one(
     run.set_precision(FP16)
     assert run.run(resume=True).step == 4
     assert run.precision == FP16
-    assert f"{path} was trained in fp32 on another; the run continues in fp16 on cpu" in caplog.text
+    assert (
+        f"{path} was trained on device another in fp32; the run continues with device cpu, precision fp16"
+        in caplog.text
+    )
     saved = checkpoint.load_checkpoint(tmp_path / "step_00000004.pt")["training"]
     assert (saved["precision"], saved["device"], saved["scaler"]["scale"] > 0) == ("fp16", "cpu", True)
     caplog.clear()
     saved_as(tmp_path / "step_00000004.pt", device="another")
     assert toy.build(tmp_path, steps=6).run(resume=True).step == 6, "and back, without a scaler"
-    assert "trained in fp16 on another; the run continues in fp32 on cpu" in caplog.text
+    assert "was trained on device another in fp16; the run continues with device cpu, precision fp32" in caplog.text
 
 
 @pytest.mark.parametrize(("has_bf16", "expected"), [(False, "fp32"), (True, "bf16")])
@@ -354,7 +306,9 @@ def test_a_precision_that_the_device_does_not_have_is_converted(
     run = toy.build(tmp_path, steps=4)
     assert run.run(resume=True).step == 4
     assert run.precision.name == expected
-    assert ("was trained in bf16 on cpu; the run continues in fp32" in caplog.text) is not has_bf16
+    assert (
+        "was trained on device cpu in bf16; the run continues with device cpu, precision fp32" in caplog.text
+    ) is not has_bf16
 
 
 def test_a_precision_of_the_user_is_taken(
@@ -366,19 +320,14 @@ def test_a_precision_of_the_user_is_taken(
     run.set_precision(Precision("bf16", "cpu", reason=precision.USER_SPECIFIED))
     assert run.run(resume=True).step == 4
     assert run.precision.name == "bf16"
-    assert "was trained in fp32 on cpu; the run continues in bf16 on cpu" in caplog.text
+    assert "was trained on device cpu in fp32; the run continues with device cpu, precision bf16" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("rng", None),
-        ("rng", {"torch": 1}),
-        ("precision", None),
-        ("device", None),
-        ("step", None),
-        ("optimizer", None),
-        ("optimizer", {"state": 1}),
+        ("rng", 1),
+        ("optimizer", 1),
         ("window", 3),
         ("metrics", 3),
         ("normalizers", [1]),
@@ -389,8 +338,6 @@ def test_a_malformed_training_state_is_one_line(toy: ModuleType, tmp_path: Path,
     path = tmp_path / "step_00000002.pt"
     saved = checkpoint.load_checkpoint(path)
     saved["training"][key] = value
-    if value is None:
-        del saved["training"][key]
     checkpoint.save(path, saved)
     with pytest.raises(TrainingError, match=rf"{path.name} is of another model or optimizer") as raised:
         toy.build(tmp_path, steps=4).run(resume=True)

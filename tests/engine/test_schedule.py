@@ -83,7 +83,7 @@ def test_falls_due(every: float | None, per_epoch: float, expected: list[int]) -
         ({"steps": 5, "policy": "polynomial"}, "schedule.policy"),
         ({"steps": 5, "policy": "multistep"}, "schedule.milestones is needed"),
         ({"steps": 5, "policy": "multistep", "milestones": [3, 2]}, "schedule.milestones must rise"),
-        ({"steps": 5, "milestones": [3]}, "serve policy 'multistep' only"),
+        ({"steps": 5, "milestones": [3]}, "is for policy 'multistep' only"),
     ],
 )
 def test_wrong_schedule_names_its_key(settings: dict[str, Any], key: str) -> None:

@@ -10,14 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from tldet.engine.regularization import Unfreezing
 from tldet.engine.trainer import Trainer
 from tldet.models.backbones.base import rest_frozen
-from tldet.transfer.freeze import Moment, Release
+from tldet.transfer.freeze import Moment, UnfreezeStage, Unfreezing
 
-RELEASES = [
-    Release(Moment(epoch=2), ("table",)),
-    Release(Moment(share=0.5), ("conv.weight", "conv.bias", "norm.weight", "norm.bias")),
+STAGES = [
+    UnfreezeStage(Moment(epoch=2), ("table",)),
+    UnfreezeStage(Moment(share=0.5), ("conv.weight", "conv.bias", "norm.weight", "norm.bias")),
 ]
 OPTIMIZERS: dict[str, Any] = {
     "fused AdamW": lambda p: torch.optim.AdamW(p, lr=0.01, fused=True),
@@ -36,7 +35,7 @@ def build(
 
     torch.manual_seed(0)
     model = Model()
-    hooks = [Unfreezing(model, RELEASES), *([toy.Stop(stop)] if stop else [])]
+    hooks = [Unfreezing(model, STAGES), *([toy.Stop(stop)] if stop else [])]
     made = OPTIMIZERS[optimizer](model.parameters())
     return toy.build(folder, model=model, optimizer=made, hooks=hooks, **more)  # type: ignore[no-any-return]
 
@@ -98,4 +97,7 @@ def test_it_is_said_when_something_begins_to_learn(toy: ModuleType, tmp_path: Pa
     trainer = build(toy, tmp_path)
     trainer.reporter.say = lines.append  # type: ignore[method-assign]
     trainer.run()
-    assert lines == ["after step 10: 40 more parameters learn", "after step 20: 96 more parameters learn"]
+    assert lines == [
+        "after step 10: 40 more parameters are trainable",
+        "after step 20: 96 more parameters are trainable",
+    ]

@@ -22,7 +22,6 @@ import tldet
 from tests.inference.stand import Stand
 from tldet.cli.main import build_parser, main
 from tldet.data.images import Reduced, read_image
-from tldet.engine.precision import cpu_has_bf16
 from tldet.errors import ConfigError, DataError
 from tldet.inference import SCORE
 from tldet.inference.predictor import Predictor
@@ -31,6 +30,7 @@ from tldet.inference.sources import find_sources, read_ahead
 from tldet.inference.threads import Behind, ahead
 from tldet.inference.video import Video
 from tldet.inference.writer import VideoWriter
+from tldet.system.device import cpu_has_bf16
 
 
 @pytest.fixture(scope="module")

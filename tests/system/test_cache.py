@@ -52,7 +52,7 @@ def test_damaged_entries_are_computed_anew(root: Path, caplog: pytest.LogCapture
     path.write_bytes(b"")
     with caplog.at_level(logging.WARNING):
         remembered("kind", "key", lambda: 1)
-    assert caplog.messages == [f"{path}: is a damaged cache entry; computed anew"]
+    assert caplog.messages == [f"{path}: is a damaged cache entry; computing it again"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")

@@ -105,6 +105,38 @@ def test_nested_in_one_process(tmp_path: Path) -> None:
     assert found == ["refused"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="flock")
+@pytest.mark.parametrize("taken", [False, True], ids=["free", "locked by another process"])
+@pytest.mark.parametrize("change", ["removed", "renamed"])
+def test_a_lock_file_that_changes_between_opening_and_locking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, taken: bool
+) -> None:
+    import fcntl
+
+    flock, holders = fcntl.flock, list[subprocess.Popen[str]]()
+    path = tmp_path / LOCK_NAME
+    path.touch()
+
+    def late(handle: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        path.unlink() if change == "removed" else path.rename(tmp_path / "old")
+        if taken:
+            holders.append(hold(tmp_path))
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    if taken:
+        with pytest.raises(OutputError, match="is in use"), locked(tmp_path):
+            pytest.fail("locked twice")
+    else:
+        with locked(tmp_path):
+            other = subprocess.run([sys.executable, "-c", HOLD, str(tmp_path)], cwd=ROOT, check=False, input=b"")
+            assert other.returncode != 0, "the new file is not locked"
+    assert len(holders) == taken
+    for process in holders:
+        process.communicate("")
+
+
 def test_a_folder_that_stays_empty_is_removed(tmp_path: Path) -> None:
     with pytest.raises(KeyError), locked(tmp_path / "runs" / "a"):
         raise KeyError

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tldet.errors import ConfigError
-from tldet.transfer.class_match import MatchSettings, but_for_case, class_table, origins, read_class_aliases
+from tldet.transfer.class_match import MatchSettings, class_table, differing_in_case, match_classes, read_class_aliases
 
 
 @pytest.mark.parametrize(
@@ -30,34 +30,34 @@ from tldet.transfer.class_match import MatchSettings, but_for_case, class_table,
     ],
 )
 def test_origins(old: list[str | None], new: list[str], settings: dict[str, Any], expected: list[str | None]) -> None:
-    assert origins(old, new, MatchSettings(**settings)) == dict(zip(new, expected, strict=True))
+    assert match_classes(old, new, MatchSettings(**settings)) == dict(zip(new, expected, strict=True))
 
 
 @pytest.mark.parametrize(
     ("old", "new", "settings", "error"),
     [
-        (["Dog", "DOG"], ["dog"], {"fold": ["case"]}, r"class 'dog' fits 'DOG' and 'Dog' of the start by case"),
-        (["dog"], ["Dog", "DOG"], {"fold": ["case"]}, r"classes 'Dog' and 'DOG' all fit 'dog'"),
-        (["dog"], ["dog", "dogs"], {"fold": ["plural"]}, r"classes 'dog' and 'dogs' all fit 'dog'"),
-        (["cell"], ["Cel"], {"aliases": {"Cell": "cell"}}, r"the data has no class 'Cell'; did you mean 'Cel'\?"),
+        (["Dog", "DOG"], ["dog"], {"fold": ["case"]}, r"class 'dog' matches 'DOG' and 'Dog' of the initial weights"),
+        (["dog"], ["Dog", "DOG"], {"fold": ["case"]}, r"classes 'Dog' and 'DOG' all match 'dog'"),
+        (["dog"], ["dog", "dogs"], {"fold": ["plural"]}, r"classes 'dog' and 'dogs' all match 'dog'"),
+        (["cell"], ["Cel"], {"aliases": {"Cell": "cell"}}, r"no class 'Cell' in the data; did you mean 'Cel'\?"),
         (
             ["platelets"],
             ["p"],
             {"aliases": {"p": "platelet"}},
-            r"the start has no class 'platelet'; did you mean 'plat",
+            r"no class 'platelet' in the initial weights; did you mean 'plat",
         ),
         (
             ["abc"],
             ["xyz"],
             {"aliases": {"abc": "xyz"}},
-            r"the data has no class 'abc'; the form is {class of the data:",
+            r"no class 'abc' in the data; an alias has the form {class of the data:",
         ),
-        (["a"], ["b"], {"aliases": {"qqq": "a"}}, r"the data has no class 'qqq'; its classes are b"),
+        (["a"], ["b"], {"aliases": {"qqq": "a"}}, r"no class 'qqq' in the data; classes: b"),
     ],
 )
 def test_what_does_not_fit_is_said(old: list[str], new: list[str], settings: dict[str, Any], error: str) -> None:
     with pytest.raises(ConfigError, match=error) as raised:
-        origins(old, new, MatchSettings(**settings))
+        match_classes(old, new, MatchSettings(**settings))
     assert "\n" not in str(raised.value)
 
 
@@ -77,10 +77,10 @@ def test_files_of_aliases(tmp_path: Path, text: str, expected: dict[str, str]) -
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ('{"a": 3}', r"names: must give each class of the data a class of the start, not 'a': 3"),
-        ('{"a": "b", "a": "c"}', "gives class 'a' twice"),
-        ("a: b\na: c", "gives class 'a' twice"),
-        ('{"a": ', "no valid JSON"),
+        ('{"a": 3}', r"names: must map classes of the data to those of the initial weights, not 'a': 3"),
+        ('{"a": "b", "a": "c"}', "class 'a' is repeated"),
+        ("a: b\na: c", "class 'a' is repeated"),
+        ('{"a": ', "invalid JSON"),
         ("a: b\nc", r"names:2: must look like 'new name: old name', not 'c'"),
         ("a:", "not 'a': ''"),
     ],
@@ -95,8 +95,8 @@ def test_broken_files_of_aliases(tmp_path: Path, text: str, error: str) -> None:
 
 def test_the_table() -> None:
     rows = [list(column.cells) for column in class_table({"a": "a", "b": "c", "[d]": None}, "x.pt").columns]
-    assert [[str(cell) for cell in row] for row in rows] == [["a", "b", "[d]"], ["carried", "carried from c", "new"]]
+    assert [[str(cell) for cell in row] for row in rows] == [["a", "b", "[d]"], ["copied", "copied from c", "new"]]
 
 
 def test_names_but_for_their_case() -> None:
-    assert but_for_case(["Dog", "cat", None], ["dog", "cat", "bird"]) == ["dog"]
+    assert differing_in_case(["Dog", "cat", None], ["dog", "cat", "bird"]) == ["dog"]

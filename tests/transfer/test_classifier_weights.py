@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tldet.config import build, read_config
 from tldet.models.detector import Detector
 from tldet.registry import HEADS
-from tldet.transfer.classifier_weights import PRIOR, carry_rows
+from tldet.transfer.classifier_weights import PRIOR, copy_classes
 from tldet.transfer.weights import LoadReport, load_detector
 
 ONE_STAGE = ["retinanet_lite0", "fcos_lite0", "atss_lite0", "gfl_lite0"]
@@ -23,26 +23,26 @@ SIZES, WIDTH = ((8, 12), (4, 6), (2, 3), (1, 2)), 64
 
 def test_each_layout_of_a_layer() -> None:
     zeros = torch.zeros
-    boxes = carry_rows("head.bbox_pred", torch.arange(12.0), zeros(12), OLD, ["b", None, "a"])
+    boxes = copy_classes("head.bbox_pred", torch.arange(12.0), zeros(12), OLD, ["b", None, "a"])
     assert boxes is not None
     assert boxes.tolist() == [4, 5, 6, 7, 4, 5, 6, 7, 0, 1, 2, 3], "a new class's box is the mean of all"
-    anchors = carry_rows("head.cls_score", torch.arange(1.0, 7), torch.full((4,), -5.0), OLD, ["b", None])
+    anchors = copy_classes("head.cls_score", torch.arange(1.0, 7), torch.full((4,), -5.0), OLD, ["b", None])
     assert anchors is not None
     assert anchors.tolist() == [2, -5, 5, -5], "two anchors, each with all classes"
-    weights = carry_rows("head.cls_score", torch.ones(6, 2), torch.full((4, 2), 3.0), OLD, ["b", None])
+    weights = copy_classes("head.cls_score", torch.ones(6, 2), torch.full((4, 2), 3.0), OLD, ["b", None])
     assert weights is not None
     assert weights[:, 0].tolist() == [1, 0, 1, 0]
-    masks = carry_rows("head.mask_logits", torch.tensor([[1.0], [2], [6]]), zeros(2, 1), OLD, [None, "a"])
+    masks = copy_classes("head.mask_logits", torch.tensor([[1.0], [2], [6]]), zeros(2, 1), OLD, [None, "a"])
     assert masks is not None
     assert masks.tolist() == [[3], [1]]
-    one_class = carry_rows("head.cls_score", torch.arange(1.0, 3), zeros(2), ["a"], ["a"])
+    one_class = copy_classes("head.cls_score", torch.arange(1.0, 3), zeros(2), ["a"], ["a"])
     assert one_class is not None
     assert one_class.tolist() == [1, 2], "two anchors of one class, not a class and background"
     one_box = torch.arange(4.0)
-    assert carry_rows("head.bbox_pred", one_box, zeros(4), OLD, ["b", None, "a"]) is one_box
-    assert carry_rows("head.cls_score", torch.arange(4.0), zeros(3), OLD, ["x", "y"]) is None
-    assert carry_rows("head.cls_score", zeros(4, 9), zeros(4, 8), OLD, ["b", "x", "a"]) is None
-    assert carry_rows("head.cls_score", zeros(4), zeros(3), [None, "a", "b"], [None, "c"], background=True) is None
+    assert copy_classes("head.bbox_pred", one_box, zeros(4), OLD, ["b", None, "a"]) is one_box
+    assert copy_classes("head.cls_score", torch.arange(4.0), zeros(3), OLD, ["x", "y"]) is None
+    assert copy_classes("head.cls_score", zeros(4, 9), zeros(4, 8), OLD, ["b", "x", "a"]) is None
+    assert copy_classes("head.cls_score", zeros(4), zeros(3), [None, "a", "b"], [None, "c"], background=True) is None
 
 
 @pytest.mark.parametrize("new", [1, 3, 200])
@@ -52,7 +52,7 @@ def test_new_classes_of_a_softmax_share_what_was_background(new: int) -> None:
     weight, bias, x = (torch.randn(s, generator=generator).double() for s in ((4, 5), (4,), (50, 5)))
     names = ["b", *[None] * new, "a"]
     empty = torch.zeros(len(names) + 1, 5).double()
-    carried = [carry_rows("cls_score", old, fresh, OLD, names, background=True)
+    carried = [copy_classes("cls_score", old, fresh, OLD, names, background=True)
                for old, fresh in ((weight, empty), (bias, empty[:, 0]))]  # fmt: skip
     before = (x @ weight.T + bias)[:, [1, 0, 3]].softmax(-1)  # without class c, which goes
     after = (x @ carried[0].T + carried[1]).softmax(-1)  # type: ignore[union-attr]

@@ -10,7 +10,7 @@ from torch import nn
 from tldet.models.backbones import TorchvisionBackbone
 from tldet.transfer.freeze import FreezeSettings, freeze
 from tldet.transfer.param_groups import build_optimizer
-from tldet.transfer.parameter_table import ParameterRow, parameter_table, parts
+from tldet.transfer.parameter_table import ParameterRow, parameter_rows, parameter_table
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +22,11 @@ def rows() -> dict[str, ParameterRow]:
     pulled = [name for name, p in model.named_parameters() if p.requires_grad and name.startswith("backbone.layer4")]
     settings = {"type": "SGD", "lr": 0.1, "weight_decay": 0.01, "bias_decay": 0.0, "layer_decay": 0.5}
     optimizer = build_optimizer(model, settings, 4, pulled)
-    return {row.name: row for row in parts(model, optimizer, releases, dict.fromkeys(pulled, 0.3))}
+    return {row.name: row for row in parameter_rows(model, optimizer, releases, dict.fromkeys(pulled, 0.3))}
 
 
 def test_each_group_of_a_resnet50(rows: dict[str, ParameterRow]) -> None:
-    counts = {name: (row.parameters, row.learning) for name, row in rows.items()}
+    counts = {name: (row.parameters, row.trainable) for name, row in rows.items()}
     assert counts == {  # without the frozen norms' scales and shifts
         "stem": (9_536, 0),
         "layer1": (215_808, 0),
@@ -41,8 +41,11 @@ def test_what_a_row_says(rows: dict[str, ParameterRow]) -> None:
     assert rows["stem"].cells() == ("stem", "9,536", "0", "frozen", "-", "-")
     assert rows["stem"].line() == "stem: 9,536 parameters, frozen"
     assert rows["layer2"].cells()[3:] == ("epoch 2", "0.0125", "0.01")
-    assert rows["layer4"].cells()[3:] == ("the start", "0.05", "L2-SP 0.3")
-    assert rows["head"].line() == "head: 20 of 20 parameters learn from the start, learning rate 0.1, decay 0, 0.01"
+    assert rows["layer4"].cells()[3:] == ("step 0", "0.05", "L2-SP 0.3")
+    assert (
+        rows["head"].line()
+        == "head: 20 of 20 parameters trainable from step 0, learning rate 0.1, weight decay 0, 0.01"
+    )
 
 
 def test_the_sum(rows: dict[str, ParameterRow]) -> None:

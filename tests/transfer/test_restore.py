@@ -42,7 +42,7 @@ def whole() -> dict[str, Any]:
     [
         *((meta, "meta must be a dict") for meta in (None, [], "text", 3)),
         *(
-            ({**META, "input": value}, "meta.input must be a dict of 'short' and 'long', integers from 1 to 32768")
+            ({**META, "input": value}, "meta.input must have 'short' and 'long', integers from 1 to 32768")
             for value in (
                 None, 64, "64", [64, 96], {}, {"short": 64}, {"short": 64, "long": 96, "more": 1}, {"long": 96, 3: 1},
                 *({"short": side, "long": 96} for side in (0, -1, 64.0, "64", None, True, [64], LONG, float("nan"))),
@@ -50,11 +50,11 @@ def whole() -> dict[str, Any]:
             )
         ),
         *(
-            ({**META, "class_names": value}, "meta.class_names must be a list of different names")
+            ({**META, "class_names": value}, "meta.class_names must be a list of distinct names")
             for value in (None, [], "ab", {"a": 1}, ["a", 1], ["a", None], ["a", "a"], [["a"], "b"], ["a", LONG])
         ),
         *(
-            ({**META, "category_ids": value}, "meta.category_ids must be a list of 2 different integers")
+            ({**META, "category_ids": value}, "meta.category_ids must be a list of 2 distinct integers")
             for value in (None, [], [1], [1, 2, 3], [1, 1], [1, "2"], [1, 2.0], [True, 2], {1: 2, 2: 3}, 12)
         ),
     ],

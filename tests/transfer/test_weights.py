@@ -104,7 +104,9 @@ def test_another_architecture_is_an_error(tmp_path: Path) -> None:
 def test_a_network_of_the_same_family_is_another_architecture(tmp_path: Path, theirs: str, ours: str) -> None:
     """They share names, and many shapes."""
     torch.save(TorchvisionBackbone(theirs).state_dict(), tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match=r"w.pth: is of another architecture: \d+ of the backbone's \d+ tensors"):
+    with pytest.raises(
+        CheckpointError, match=r"w.pth: is of another architecture \(\d+ of \d+ tensors of the backbone fit"
+    ):
         load_backbone_weights(TorchvisionBackbone(ours), str(tmp_path / "w.pth"))
 
 
@@ -112,7 +114,7 @@ def test_all_of_a_small_network_is_in_a_large_one(tmp_path: Path) -> None:
     """Only a file that says it holds a backbone and nothing else can be told from a classifier with more layers."""
     state, path = TorchvisionBackbone("resnet34").state_dict(), tmp_path / "w.safetensors"
     save_file(state, path, {"pretrained_on": "data", "classes": "3", "steps": "9"})
-    with pytest.raises(CheckpointError, match=r"120 of the backbone's 120 tensors fit, it has \S+ besides"):
+    with pytest.raises(CheckpointError, match=r"120 of 120 tensors of the backbone fit, \S+ is not in the backbone"):
         load_backbone_weights(TorchvisionBackbone("resnet18"), str(path))
 
 

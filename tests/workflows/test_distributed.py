@@ -116,7 +116,7 @@ def test_an_image_that_one_process_cannot_read_is_named_once(digits: Path, tmp_p
     assert done.returncode != 0
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("tldet finetune: error:")]
     assert name in line
-    assert "the run is saved after step 1: mend the data, then --resume goes on" in line
+    assert "the run is saved after step 1; fix the data and continue with --resume" in line
     assert [path.name for path in (tmp_path / "out").glob("step_*.pt")] == ["step_00000001.pt"]
 
 
@@ -132,7 +132,10 @@ def test_processes_take_turns_in_the_batches(digits: Path) -> None:
 def test_started_without_torchrun(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(ConfigError, match=r"WORLD_SIZE is 2 but .*MASTER_ADDR.* start it by torchrun"), process_group():
+    with (
+        pytest.raises(ConfigError, match=r"WORLD_SIZE is 2 but .*MASTER_ADDR.* start tldet with torchrun"),
+        process_group(),
+    ):
         pass
     assert main(["models"]) == 2
     assert "runs in one process; torchrun is for train, finetune, pretrain" in capsys.readouterr().err

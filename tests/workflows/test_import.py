@@ -203,11 +203,11 @@ def test_a_file_of_mmdet_3_with_three_classes_and_all_that_mmengine_adds(
     assert torch.equal(ours["model"]["neck.p6.weight"], state["neck.fpn_convs.3.conv.weight"])
     assert torch.equal(ours["model"]["backbone.layer4.1.conv2.weight"], state["backbone.layer4.1.conv2.weight"])
     said = caplog.text
-    assert "mmdet's retinanet on resnet18, 3 classes, 2 convolutions a tower" in said
+    assert "mmdet retinanet, resnet18, 3 classes, 2 convolutions per tower" in said
     assert "1 mmengine.logging.history_buffer.HistoryBuffer" in said
     assert "holds the averaged weights" in said
     assert "3 (cat, dog, robot): the file's own names, category ids 1 to 3" in said
-    assert "0 newly initialized, 0 unused" in said
+    assert "none newly initialized, none unused" in said
     assert tldet.load(tmp_path / "ours.pt").predict(np.zeros((60, 80, 3), np.uint8)).class_names == names
 
 
@@ -236,7 +236,7 @@ def test_coco_s_names_and_data_where_the_file_says_nothing(tmp_path: Path, caplo
     assert ours["meta"]["category_ids"][-1] == 90
     assert ours["meta"]["input"] == {"short": 800, "long": 1333}
     assert ours["config"]["data"]["val"]["annotations"].endswith("instances_val2017.json")
-    assert "the file holds no config" in caplog.text
+    assert "the file contains no config" in caplog.text
 
 
 def test_torchvision_s_own_classes_are_numbered(tmp_path: Path) -> None:
@@ -283,9 +283,9 @@ def test_unknown_layouts_and_broken_files(tmp_path: Path, capsys: pytest.Capture
     )
     assert "unexpected (" in refused(capsys, path, out, "--model", "retinanet")
     torch.save({"state_dict": {"a": 1}, "meta": {}}, path)
-    assert refused(capsys, path, out).endswith("holds no tensors")
+    assert refused(capsys, path, out).endswith("contains no tensors")
     torch.save({"state_dict": {"a": nn.Linear(2, 2)}}, path)
-    assert "holds no tensors, but objects of other code, which was not run (" in refused(capsys, path, out)
+    assert "contains no tensors; objects of other code were skipped (" in refused(capsys, path, out)
     torch.save(nn.Linear(2, 2), path)
     assert "a pickled torch.nn.modules.linear.Linear" in refused(capsys, path, out)
     path.write_bytes(path.read_bytes()[:300])
@@ -438,7 +438,7 @@ def test_a_start_brings_how_its_weights_see_images(
 
     model = build_detector(read_config("retinanet_r50").data["model"], ["b"])
     with pytest.raises(
-        CheckpointError, match=r"trained with model\.preprocess .*103.53.*here it is .*123.675"
+        CheckpointError, match=r"set model\.preprocess to that of its training, .*103.53.*now .*123.675"
     ) as raised:
         load_initial(model, str(path))
     assert "\n" not in str(raised.value)
@@ -455,7 +455,7 @@ def test_tldet_s_own_start_brings_them_too(tmp_path: Path) -> None:
     state = build_detector(section).state_dict()
     checkpoint.save(tmp_path / "a.pt", {"config": {"model": theirs}, "meta": meta, "model": state, "ema": None})
     for start in (init_from, load_initial):
-        with pytest.raises(CheckpointError, match=r"a\.pt: trained with model\.preprocess"):
+        with pytest.raises(CheckpointError, match=r"a\.pt: set model\.preprocess to that of its training"):
             start(build_detector(section), str(tmp_path / "a.pt"))
     config = read_config("retinanet_lite0").data
     config = with_weights(config, str(tmp_path / "a.pt"), "retinanet_lite0")
@@ -464,7 +464,7 @@ def test_tldet_s_own_start_brings_them_too(tmp_path: Path) -> None:
     assert report.new == []
 
     checkpoint.save_weights(tmp_path / "a.safetensors", state, {})
-    with pytest.raises(CheckpointError, match="a detector's weights alone, without its classes"):
+    with pytest.raises(CheckpointError, match="contains the weights of a detector without its classes"):
         with_weights(config, str(tmp_path / "a.safetensors"), "retinanet_lite0")
     body = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
     checkpoint.save_weights(tmp_path / "b.safetensors", {**body, "head.weight": torch.zeros(2)}, {})
@@ -473,7 +473,7 @@ def test_tldet_s_own_start_brings_them_too(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         open_initial(tmp_path / "b.safetensors")
     checkpoint.save(tmp_path / "c.pt", {"meta": meta})
-    with pytest.raises(CheckpointError, match=r"c\.pt: is no checkpoint of a detector \(KeyError: 'config'\)"):
+    with pytest.raises(CheckpointError, match=r"c\.pt: is not a checkpoint of a detector \(KeyError: 'config'\)"):
         open_initial(tmp_path / "c.pt")
 
 
@@ -577,8 +577,8 @@ def test_finetuning_from_the_published_detector(
     assert not torch.allclose(weight[1], old[1], atol=1e-3)
     key = "backbone.layer4.2.conv3.weight"
     assert torch.allclose(ours["model"][key], state[key.replace("backbone.", "backbone.body.")], atol=1e-6)
-    assert "2 of 3 classes known by name (dog, person)" in caplog.text
-    assert "0 newly initialized" in caplog.text
+    assert "2 of 3 classes matched (dog, person)" in caplog.text
+    assert "none newly initialized" in caplog.text
     assert "ResNet50_Weights" not in caplog.text, "the backbone's own weights are not fetched"
 
 
@@ -591,7 +591,7 @@ def test_finetuning_from_files(digits: Path, tmp_path: Path, caplog: pytest.LogC
     small = {"model": "retinanet_r50", "backbone": "resnet18"}
     ours = quick(digits, truth, tmp_path / "a", **small, weights=tmp_path / "mm.pth")
     assert torch.allclose(ours["model"]["head.cls_score.bias"][:2], state["bbox_head.retina_cls.bias"][[2, 0]])
-    assert "2 of 2 classes known by name" in caplog.text
+    assert "2 of 2 classes matched" in caplog.text
 
     again = quick(digits, truth, tmp_path / "b", **small, weights=tmp_path / "a" / "best.pt")
     for key in ("head.cls_score.weight", "neck.output.0.weight"):
@@ -612,7 +612,7 @@ def test_starts_that_cannot_be(digits: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "empty"))
     monkeypatch.setattr("urllib.request.urlopen", offline)
     with pytest.raises(
-        CheckpointError, match=r"no COCO weights are published for retinanet_lite0; .*faster_rcnn_r50 \("
+        CheckpointError, match=r"there are no published COCO weights for retinanet_lite0; .*faster_rcnn_r50 \("
     ):
         finetune(digits, out=tmp_path / "a", model="retinanet_lite0", weights="coco")
     with pytest.raises(

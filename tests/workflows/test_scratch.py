@@ -40,10 +40,14 @@ def test_every_source_of_weights_is_dropped_and_reported(
     with caplog.at_level(logging.INFO):
         finetune(digits, out=tmp_path / "scratch", **given)
     told = {r.getMessage().split(" ")[2] for r in caplog.records if r.getMessage().startswith("--scratch: dropped")}
-    assert told == {"model.weights", "freeze", "l2_sp", "class_match", "distill", "optimizer.layer_decay"}
+    assert told == {"model.weights", "freeze", "l2_sp", "class_match", "distill"} | {
+        "optimizer.layer_decay",
+        "optimizer.backbone_lr",
+    }
     made, start = (checkpoint.load_checkpoint(path / "best.pt") for path in (tmp_path / "scratch", run))
     assert made["meta"]["weights_source"] == "random"
     assert "distill" not in made["config"]
+    assert "backbone_lr" not in made["config"]["optimizer"], "random weights need no lower learning rate"
     weights = [name for name, one in made["model"].items() if name.endswith("weight") and one.ndim > 1]
     assert weights
     assert not [n for n in weights if torch.equal(made["model"][n], (start["ema"] or start["model"])[n])]
@@ -96,7 +100,7 @@ def test_sections_that_ask_for_nothing_are_no_clash() -> None:
     config: dict[str, Any] = read_config("retinanet_lite0").data
     config["freeze"] = {"layers": []}
     config, dropped = from_scratch(config)
-    assert dropped == []
+    assert dropped == ["--scratch: dropped optimizer.backbone_lr = 0.3 of the recipe"]
     check_scratch(Config(config))
 
 

@@ -20,7 +20,7 @@ from tldet.cli.parser import Parser
 from tldet.cli.process import prepare_process
 from tldet.cli.streams import discard_output, error_stream, output_stream
 from tldet.errors import ConfigError, OutputError, TldetError, shorten
-from tldet.system import search_path, signals
+from tldet.system import signals
 from tldet.system.signals import stop_signals
 
 if TYPE_CHECKING:
@@ -145,10 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _import_plugins(names: Sequence[str]) -> None:
-    """Import external packages; they are found in the current folder too, as are those that a config names."""
-    here = os.getcwd()  # noqa: PTH109
-    if here not in search_path.FOLDERS:
-        search_path.FOLDERS.append(here)
+    """Import external packages, without loading the registries if there are none."""
     if names:
         from tldet.plugins import import_plugins
 

@@ -1,7 +1,7 @@
-"""Callbacks: the base class, its checks, snapshots of the weights, and a file that stops a run.
+"""Callbacks: base class, checks, snapshots of the weights, and a file that stops a run.
 
-A callback is an mmengine ``Hook``. Hooks written for mmengine work if they use only the hook points that the trainer
-has; a hook with another point is rejected by name.
+A callback is an mmengine ``Hook``. Hooks written for mmengine work if they use only the hook points of the trainer; a
+hook with another point is rejected by name.
 """
 
 from __future__ import annotations
@@ -40,22 +40,21 @@ POINTS: Mapping[str, tuple[str, ...]] = {  # each hook point with its arguments 
     "after_train": (),
     "after_run": (),
 }
-_WORDS = ("before", "after", "on")  # with which names of hook points begin, here or in other toolkits
+_WORDS = ("before", "after", "on")  # first words of hook points, here or in other toolkits
 NEAR_WORD, NEAR = 0.6, 0.8  # least similarity of a misspelled first word and name, 0 to 1
 log = logging.getLogger(__name__)
 
 
 class Callback(Hook):  # type: ignore[misc]
-    """Base class of callbacks; override the methods that you need.
+    """Base class of callbacks; override the methods you need.
 
     The trainer passes itself as ``runner``: ``runner.model``, ``runner.optimizer``, ``runner.state.step``,
-    ``runner.work_dir``, ``runner.world.main`` (write files only there), ``runner.stop(reason)``. A callback is called
-    in every process of a run, and must keep no state between steps that a resumed run would lack; state belongs into
-    the checkpoint (``before_save_checkpoint``, ``after_load_checkpoint``).
+    ``runner.work_dir``, ``runner.world.main`` (write files only if True), ``runner.stop(reason)``. A callback is called
+    in every process of a run. State that it keeps between steps belongs in the checkpoint
+    (``before_save_checkpoint``, ``after_load_checkpoint``), or a resumed run would lack it.
 
     Attributes:
-        priority: of several callbacks, the one with the higher priority is called first: "VERY_HIGH", "HIGH", "NORMAL",
-            "LOW", ...
+        priority: callbacks of higher priority are called first: "VERY_HIGH", "HIGH", "NORMAL", "LOW", ...
     """
 
     def before_run(self, runner: Trainer) -> None:
@@ -132,7 +131,7 @@ def check_callback(callback: Any, name: str = "") -> None:
 
     Args:
         callback: a :class:`Callback` or an mmengine ``Hook``.
-        name: its name in messages; None takes that of its class.
+        name: name in messages; empty for the name of its class.
 
     Raises:
         ConfigError: it is neither, or has a method that would never be called.
@@ -155,7 +154,7 @@ def _own_names(kind: type[Any]) -> Iterator[str]:
 
 
 def _problem_with(method: str) -> str | None:
-    """Return why a method looks like a hook point that does not exist; None for a method of another kind."""
+    """Return an error message for a method that looks like a hook point but is none; None for other methods."""
     if method in Hook.stages or (method.startswith("_") and method in vars(Hook)):
         return f"tldet's trainer has no such hook point; it has {', '.join(POINTS)}"
     word = re.split(r"_|(?=[A-Z])", method.strip("_"))[0].lower()
@@ -179,11 +178,11 @@ def _check_arguments(method: Any, point: str, name: str) -> None:
 
 @HOOKS.register_module()
 class WeightsSnapshot(Callback):
-    """Write the weights (the averaged ones where there are any) as safetensors now and then; all of them stay.
+    """Save the deployed weights as safetensors at intervals; no file is removed.
 
     Args:
         every: epochs between files.
-        folder: where, inside the run's folder.
+        folder: folder inside the output directory.
     """
 
     def __init__(self, every: float = 1.0, folder: str = "snapshots") -> None:
@@ -199,7 +198,7 @@ class WeightsSnapshot(Callback):
         data_batch: Any = None,  # noqa: ARG002
         outputs: Mapping[str, Any] | None = None,  # noqa: ARG002
     ) -> None:
-        """Write a file when an epoch boundary was just passed."""
+        """Save the weights after ``every`` epochs."""
         from tldet import checkpoint
 
         if not (runner.world.main and falls_due(batch_idx + 1, self.every, runner.steps_per_epoch)):
@@ -213,10 +212,10 @@ class WeightsSnapshot(Callback):
 
 @HOOKS.register_module()
 class StopFile(Callback):
-    """End training as Ctrl-C does when a file appears in the run's folder: for runs nobody sits in front of.
+    """Stop training as Ctrl-C does when a file appears in the output directory.
 
     Args:
-        name: the file's name; it is removed when it was seen.
+        name: name of the file, which is then removed.
     """
 
     def __init__(self, name: str = "STOP") -> None:
@@ -229,7 +228,7 @@ class StopFile(Callback):
         data_batch: Any = None,  # noqa: ARG002
         outputs: Mapping[str, Any] | None = None,  # noqa: ARG002
     ) -> None:
-        """Look for the file."""
+        """Stop if the file exists."""
         path = runner.work_dir / self.name
         if path.exists():
             path.unlink(missing_ok=True)  # another process may have seen it too

@@ -1,60 +1,52 @@
-"""Evaluation during training, and the checkpoints of a run: packed, kept, resumed from."""
+"""Checkpoints of a run: files, contents, and resuming."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
 from torch.optim import Optimizer
 
 from tldet import checkpoint, integrity
-from tldet.engine.precision import USER_SPECIFIED, Precision, as_written, choose
-from tldet.engine.regularization import Ema
-from tldet.engine.state import TrainSettings, TrainState, capture_rng, restore_rng
+from tldet.engine.precision import USER_SPECIFIED, Precision, choose
+from tldet.engine.state import TrainState
 from tldet.errors import ConfigError, TrainingError
-from tldet.models.normalizers import RunningNormalizers
+from tldet.system.determinism import capture_rng, restore_rng
 from tldet.system.output import make_folder
 
 if TYPE_CHECKING:
     from tldet.engine.trainer import Trainer
 
 log = logging.getLogger(__name__)
-# Config keys that decide the value of the best metric.
+# Config keys that determine the value of the best metric.
 COMPARED = (("data", "val"), ("evaluation", "type"), ("training", "best_metric"))
-_STARTED = frozenset({"weights_source", "classes_from"})  # of a checkpoint's meta: what is known of the run's start
+_INITIAL = frozenset({"weights_source", "classes_from"})  # keys of ``meta`` that describe the initial weights
 _MALFORMED = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)  # contents of a checkpoint
-Evaluate = Callable[[nn.Module], Mapping[str, float]]
-_NOTHING = -1.0  # COCO's value of a metric without ground truth
 
 
 class CheckpointManager:
-    """The checkpoint files of a run's folder: ``step_00000123.pt``, the last few of them, and ``best.pt``.
+    """Checkpoint files of a run: the last few ``step_00000123.pt``, and ``best.pt``.
 
     Args:
-        folder: the run's folder.
-        keep: how many of the last ones stay.
+        folder: output directory of the run.
+        keep: number of checkpoints to keep besides ``best.pt``.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = folder
         self.keep = keep
         self.best_path = folder / "best.pt"
-
-    def step_path(self, step: int) -> Path:
-        """The file of the checkpoint after ``step`` steps."""
-        return checkpoint.step_path(self.folder, step)
+        self._saved = time.monotonic()
 
     def last(self) -> Path | None:
-        """The file of the highest step, readable or not."""
+        """Return the checkpoint of the highest step, readable or not."""
         return next(iter(checkpoint.steps_in(self.folder)), None)
 
     def prepare(self) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Raises:
             OutputError: it cannot be created.
@@ -63,10 +55,12 @@ class CheckpointManager:
         make_folder(self.folder)
         old = self.last() or (self.best_path if self.best_path.exists() else None)
         if old:
-            raise TrainingError(f"{self.folder} holds an earlier run ({old.name}): resume it, or choose another folder")
+            raise TrainingError(
+                f"{self.folder} holds an earlier run ({old.name}): continue it with --resume, or choose another folder"
+            )
 
     def newest(self) -> tuple[Path, dict[str, Any]]:
-        """The newest readable checkpoint.
+        """Return the newest readable checkpoint and its path.
 
         Raises:
             TrainingError: there is none.
@@ -76,33 +70,48 @@ class CheckpointManager:
             raise TrainingError(f"nothing to resume: {self.folder} holds no readable checkpoint (step_*.pt)")
         return found
 
-    def way_back(self, step: int, error: Exception) -> str:
-        """What to tell a person whose run an error ended after ``step`` steps."""
-        last = self.last()
-        kept = f"the last checkpoint, {last}, is kept" if last else "there was no checkpoint yet"
-        return (
-            f"step {step + 1}: {error}; the weights were not touched, {kept}; "
-            "lower optimizer.lr, lengthen schedule.warmup_steps or set training.clip_norm"
-        )
-
-    def way_on(self, step: int, save: Callable[[Path], None], todo: str = "mend the data") -> str:
-        """Save the steps taken before one that cannot be taken; return how to resume after ``todo``."""
-        if not step:
-            return "no step was taken yet"
-        path = self.step_path(step)
-        if not path.exists():
-            save(path)
-        return f"the run is saved after step {step}: {todo}, then --resume goes on"
-
-    def save(self, path: Path, contents: dict[str, Any]) -> None:
-        """Write one file whole or not at all, then drop the oldest ones above ``keep``."""
-        checkpoint.save(path, contents)
-        if path != self.best_path:
+    def save_step(self, run: Trainer) -> None:
+        """Save the complete state of a run, in the main process, and remove the oldest checkpoints above ``keep``."""
+        if run.world.main:
+            self._saved = time.monotonic()
+            self._write(checkpoint.step_path(self.folder, run.state.step), run, complete=True)
             checkpoint.prune(self.folder, self.keep)
 
+    def save_best(self, run: Trainer) -> None:
+        """Save the weights of a run as ``best.pt``, in the main process, without the training state."""
+        if run.world.main:
+            self._write(self.best_path, run, complete=False)
 
-def pack(run: Trainer, *, whole: bool) -> dict[str, Any]:
-    """What a checkpoint holds of a run; without the state of training where ``whole`` is false."""
+    def _write(self, path: Path, run: Trainer, *, complete: bool) -> None:
+        run.log_writer.log.sync()
+        contents = pack(run, complete=complete)
+        run.call_hooks("before_save_checkpoint", checkpoint=contents)
+        checkpoint.save(path, contents)
+
+    def is_old(self, minutes: float | None) -> bool:
+        """Return True if the last checkpoint is older than ``minutes``; None never is."""
+        return minutes is not None and time.monotonic() - self._saved >= 60 * minutes
+
+    def save_before_error(self, run: Trainer, todo: str) -> str:
+        """Save the finished steps before an error ends the run; return how to continue after ``todo``."""
+        if not run.state.step:
+            return "no step was taken yet"
+        if not checkpoint.step_path(self.folder, run.state.step).exists():
+            self.save_step(run)
+        return f"the run is saved after step {run.state.step}; {todo} and continue with --resume"
+
+    def explain_not_finite(self, step: int, error: Exception) -> str:
+        """Return the message for a loss or gradient that is not finite in the step after ``step``."""
+        last = self.last()
+        saved = f"the last checkpoint is {last}" if last else "there is no checkpoint yet"
+        return (
+            f"step {step + 1}: {error}; the weights are unchanged and {saved}; "
+            "lower optimizer.lr, increase schedule.warmup_steps or set training.clip_norm"
+        )
+
+
+def pack(run: Trainer, *, complete: bool) -> dict[str, Any]:
+    """Return the contents of a checkpoint; the training state is None unless ``complete``."""
     training = {
         **run.state.to_dict(),
         "optimizer": run.optimizer.state_dict(),
@@ -113,19 +122,64 @@ def pack(run: Trainer, *, whole: bool) -> dict[str, Any]:
         "device": run.device.type,
         "rng": capture_rng(),
     }
-    metrics = run.state.metrics if run.state.measured == run.state.step else {}  # only if they belong to these weights
+    metrics = run.state.metrics if run.state.validated_step == run.state.step else {}  # only those of these weights
     trained = {"steps": run.state.step, "metrics": metrics, "precision": run.precision.name}
     return {
         "config": run.config,
         "meta": {**run.meta, "trained": trained},
         "model": run.model.state_dict(),
         "ema": run.ema.state_dict() if run.ema else None,
-        "training": training if whole else None,
+        "training": training if complete else None,
     }
 
 
+def unpack(run: Trainer, saved: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Restore a run from a checkpoint.
+
+    Returns:
+        States of the random generators, see :func:`~tldet.system.determinism.restore_rng`.
+
+    Raises:
+        TrainingError: the checkpoint belongs to another model or optimizer, or has no training state.
+    """
+    training = saved.get("training")
+    if training is None:
+        raise TrainingError(f"{path} holds only weights, no training state; start a new run from it with --init-from")
+    try:
+        _load(run, saved, training)
+        _set_precision(run, training, path)
+        rng: dict[str, Any] = training["rng"]
+        restore_rng(rng)  # again before the first step; here it reports malformed states
+    except KeyError as error:
+        raise TrainingError(
+            f"{path}: its training state has no {error}, it is of another version of tldet or of another optimizer; "
+            "start a new run from its weights (--init-from with another folder)"
+        ) from None
+    except _MALFORMED as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise TrainingError(f"{path} is of another model or optimizer, use its own config: {reason}") from None
+    return rng
+
+
+def _load(run: Trainer, saved: Mapping[str, Any], training: Mapping[str, Any]) -> None:
+    """Load weights, optimizer, running means and counters."""
+    if problem := integrity.problem_of(run.model.state_dict(), saved["model"], values=False):
+        raise ValueError(f"tensor {problem}")
+    run.model.load_state_dict(saved["model"])
+    _load_optimizer(run.optimizer, training["optimizer"])
+    run.stepper.normalizers.load_state_dict(training["normalizers"])
+    if run.ema:
+        run.ema.load_state_dict(saved["ema"] or saved["model"])
+    total, run.state = run.state.total, TrainState.from_dict(training)
+    _compare_validations(run, saved["config"])
+    for key in _INITIAL.intersection(saved["meta"]):
+        run.meta[key] = saved["meta"][key]
+    if run.schedule.minutes is None:
+        run.state.total = total  # a run may be made longer; the number of steps of a time budget stays
+
+
 def _load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
-    """Load the optimizer's state but keep this run's options: the saved ones are those of the config at that time."""
+    """Load the state of the optimizer, but keep the options of the current config."""
     options = [
         {"initial_lr": group["lr"], **{key: value for key, value in group.items() if key not in ("params", "lr")}}
         for group in optimizer.param_groups
@@ -135,118 +189,35 @@ def _load_optimizer(optimizer: Optimizer, saved: dict[str, Any]) -> None:
         group.update(own)
 
 
-def _load_normalizers(normalizers: RunningNormalizers, training: Mapping[str, Any], path: Path) -> None:
-    """Load the running means of the losses, which checkpoints of older versions do not have."""
-    if "normalizers" in training:
-        normalizers.load_state_dict(training["normalizers"])
-    elif normalizers.parts:
-        log.warning(
-            "%s was written before losses were divided by running means: they start anew, so losses before and after "
-            "this step differ in scale",
-            path,
-        )
-
-
-def _misfit(training: Mapping[str, Any]) -> str:
-    """Describe a training state that does not fit, with advice."""
-    if not isinstance(training, Mapping) or "normalizers" in training:
-        return "is of another model or optimizer, use its own config"
-    return (
-        "was written by an older version and its training state does not fit; start a new run from its weights "
-        "(--init-from with another folder)"
-    )
-
-
-def _compare_anew(run: Trainer, before: Mapping[str, Any]) -> None:
+def _compare_validations(run: Trainer, before: Mapping[str, Any]) -> None:
     """Reset the best value if the resumed run validates on other data or with another metric."""
     changed = [
         f"{section}.{key}"
         for section, key in COMPARED
         if (before.get(section) or {}).get(key) != (run.config.get(section) or {}).get(key)
     ]
-    if changed and run.state.best is not None:
+    if changed:
         log.info("%s changed: earlier validations no longer count for best.pt and patience", ", ".join(changed))
-        run.state.best = run.state.best_step = run.state.reference = None
-        run.state.stale = 0
-
-
-def unpack(run: Trainer, saved: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Put a run into the state of a checkpoint; returns the states of the random generators.
-
-    Raises:
-        TrainingError: the checkpoint is of another model or optimizer, or holds weights only.
-    """
-    training = saved.get("training")
-    if training is None:
-        raise TrainingError(f"{path} holds weights only, no state of training; start from it with --init-from")
-    try:
-        _load(run, saved, training, path)
-        rng: dict[str, Any] = training["rng"]
-        restore_rng(rng)  # again before the first step; here it would report malformed states
-    except _MALFORMED as error:
-        why = " ".join(str(error).split())[:300]
-        raise TrainingError(f"{path} {_misfit(training)}: {why or type(error).__name__}") from None
-    return rng
-
-
-def _load(run: Trainer, saved: Mapping[str, Any], training: Mapping[str, Any], path: Path) -> None:
-    if problem := integrity.problem_of(run.model.state_dict(), saved["model"], values=False):
-        raise ValueError(f"tensor {problem}")
-    run.model.load_state_dict(saved["model"])
-    _load_optimizer(run.optimizer, training["optimizer"])
-    _load_normalizers(run.stepper.normalizers, training, path)
-    if run.ema:
-        run.ema.load_state_dict(saved["ema"] or saved["model"])
-    total, run.state = run.state.total, TrainState.from_dict(training)
-    _compare_anew(run, saved["config"])
-    for key in _STARTED.intersection(saved["meta"]):
-        run.meta[key] = saved["meta"][key]  # a resumed run started where its first part did
-    if run.schedule.minutes is None:
-        run.state.total = total  # a run may be made longer; a budget's number stays as it was fixed
-    _set_precision(run, training, path)
+        run.state.forget_validations()
 
 
 def _set_precision(run: Trainer, training: Mapping[str, Any], path: Path) -> None:
-    """Continue in the precision of the checkpoint, if this device has it and the user did not choose another one."""
-    name, rewrites, device = training["precision"], training.get("rewrites", {}), training["device"]
-    chosen = run.precision.reason == USER_SPECIFIED and run.precision.name != name
-    if device == run.device.type and not chosen and _has_precision(run, name):
+    """Continue in the precision of the checkpoint, if the device supports it and the user did not choose another."""
+    name, rewrites, device = training["precision"], training["rewrites"], training["device"]
+    other = run.precision.reason == USER_SPECIFIED and run.precision.name != name
+    if device == run.device.type and not other and _supports(run, name):
         if (name, rewrites) != (run.precision.name, run.precision.rewrites):
-            kept = Precision(name, device, reason="as in the checkpoint", rewrites=rewrites)
-            run.set_precision(kept)
+            run.set_precision(Precision(name, device, reason="as in the checkpoint", rewrites=rewrites))
     else:
-        text = "%s was trained in %s on %s; the run continues in %s, so its weights differ from an uninterrupted run's"
-        log.warning(text, path, name, device, run.precision.describe())
-    if run.stepper.scaler.is_enabled() and training.get("scaler"):  # empty unless the checkpoint is of an fp16 run
+        text = "%s was trained on device %s in %s; the run continues with %s, so its weights will differ slightly"
+        log.warning(text, path, device, name, run.precision.describe())
+    if run.stepper.scaler.is_enabled() and training["scaler"]:  # empty unless the checkpoint is of an fp16 run
         run.stepper.scaler.load_state_dict(training["scaler"])
 
 
-def _has_precision(run: Trainer, name: str) -> bool:
+def _supports(run: Trainer, name: str) -> bool:
     try:
         choose(run.model, run.device, name)
     except ConfigError:
         return False
     return True
-
-
-def measure(model: nn.Module, evaluate: Evaluate, ema: Ema | None, precision: Precision) -> dict[str, float]:
-    """What ``evaluate`` says of the model in eval mode, with averaged weights where there are any."""
-    model.eval()
-    try:
-        averaged = ema.applied() if ema else nullcontext()
-        with averaged, as_written(model), torch.no_grad(), precision.autocast():
-            return {name: float(value) for name, value in evaluate(model).items()}
-    finally:
-        model.train()
-
-
-def best_of(metrics: Mapping[str, float], settings: TrainSettings) -> float | None:
-    """Return the metric that selects ``best.pt``; None if there was nothing to evaluate.
-
-    Raises:
-        ConfigError: the evaluator gives no such metric.
-    """
-    name = settings.best_metric
-    if name not in metrics:
-        raise ConfigError(f"training.best_metric {name!r} is none of {', '.join(metrics)}")
-    return None if metrics[name] == _NOTHING else metrics[name]

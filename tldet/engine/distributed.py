@@ -1,8 +1,8 @@
-"""Several processes that train one model, one a GPU or a share of the cores, as ``torchrun`` starts them.
+"""Distributed training of one model by several processes, one per GPU, started by ``torchrun``.
 
-A step over R processes is the step of one process with R times the accumulation: process r takes the micro-batches
-r, r + R, ... and the gradients are averaged while the backward pass goes on (DistributedDataParallel, Li et al. 2020).
-The main process alone measures and writes.
+A step of R processes equals a step of one process with R times the accumulation: process r takes the micro-batches
+r, r + R, ..., and gradients are averaged during the backward pass (DistributedDataParallel, Li et al. 2020). Only the
+main process evaluates and writes.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from torch.nn.parallel import DistributedDataParallel
 from tldet.errors import ConfigError, TldetError
 
 _T = TypeVar("_T")
-STEP_TIMEOUT = timedelta(minutes=10)  # for the slowest process of a step
-_PATIENCE = timedelta(hours=6)  # the others wait for the main process, which evaluates
+STEP_TIMEOUT = timedelta(minutes=10)  # of the slowest process in a step
+_EVALUATION_TIMEOUT = timedelta(hours=6)  # the other processes wait while the main process evaluates
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that train together.
+    """Rank of this process and number of processes.
 
     Attributes:
-        rank: its number; 0 is the main process.
-        size: how many there are.
-        waiting: group on the CPU in which processes wait for the main process for hours; None is the default group,
-            whose timeout is meant for the exchange of gradients.
+        rank: number of this process; 0 is the main process.
+        size: number of processes.
+        waiting: CPU process group with a timeout of hours, to wait for the main process; None for the default group,
+            whose timeout is that of the exchange of gradients.
     """
 
     rank: int = 0
@@ -43,14 +43,14 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this process measures and writes."""
+        """True for the process that evaluates and writes."""
         return self.rank == 0
 
     def first(self, call: Callable[[], _T]) -> _T:
-        """What ``call`` gives in the main process, in all of them; the others wait for it.
+        """Call a function in the main process, and return its result in all processes, which wait for it.
 
         Raises:
-            TldetError: of ``call``; in all of them too, as is KeyboardInterrupt.
+            TldetError: from ``call``, in all processes; KeyboardInterrupt likewise.
         """
         if self.size == 1:
             return call()
@@ -67,10 +67,10 @@ class World:
         return value  # type: ignore[return-value]
 
     def main_first(self, call: Callable[[], _T]) -> _T:
-        """What ``call`` gives in each process, in the main one before the others: it fetches and caches, they find.
+        """Call a function in all processes, first in the main one, so that the others find its downloads in the cache.
 
         Raises:
-            TldetError: of ``call``; where it fails in the main process, in all of them.
+            TldetError: from ``call``; if it fails in the main process, in all processes.
         """
         found: list[_T] = []
         self.first(lambda: found.append(call()))
@@ -103,7 +103,7 @@ class World:
         return next((one for one in found if one is not None), None)
 
     def wrapped(self, model: nn.Module) -> DistributedDataParallel:
-        """The model, its gradients averaged over the processes; it learns what it does now."""
+        """Wrap a model to average its gradients over processes; trainable parameters must not change afterwards."""
         return DistributedDataParallel(model, find_unused_parameters=True, gradient_as_bucket_view=True)
 
 
@@ -111,7 +111,7 @@ _WORLD: ContextVar[World | None] = ContextVar("world", default=None)
 
 
 def current() -> World:
-    """Return this process's place; a process that has not :func:`process_group` others is alone."""
+    """Return rank and number of the processes of :func:`process_group` or torch; rank 0 of 1 outside of a group."""
     if (world := _WORLD.get()) is not None:
         return world
     if distributed.is_available() and distributed.is_initialized():
@@ -121,29 +121,29 @@ def current() -> World:
 
 @contextmanager
 def process_group() -> Iterator[World]:
-    """Join the processes that ``torchrun`` started, for the length of the block; a process started alone stays alone.
+    """Join the processes that ``torchrun`` has started, inside the ``with`` block.
 
     Raises:
-        ConfigError: the variables that torchrun sets are not all there.
+        ConfigError: an environment variable of torchrun is missing, or there are more processes than GPUs.
     """
     given = os.environ.get("WORLD_SIZE") or "1"
     if not given.isdecimal():
-        raise ConfigError(f"WORLD_SIZE is {given!r}, no number of processes: unset it, or start it by torchrun")
+        raise ConfigError(f"WORLD_SIZE is {given!r}, not a number of processes: unset it, or start tldet with torchrun")
     size = int(given)
     if size == 1 or current().size > 1:
         yield current()
         return
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
-        raise ConfigError(f"WORLD_SIZE is {size} but {', '.join(missing)} is not set: start it by torchrun")
+        raise ConfigError(f"WORLD_SIZE is {size} but {', '.join(missing)} is not set: start tldet with torchrun")
     on_gpu = torch.cuda.is_available()
     if on_gpu:
-        place, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if place >= there:
-            raise ConfigError(f"more processes than GPUs: there are {there}; start {there} or fewer")
-        torch.cuda.set_device(place)
+        local_rank, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local_rank >= gpus:
+            raise ConfigError(f"more processes than GPUs ({gpus}): start {gpus} or fewer")
+        torch.cuda.set_device(local_rank)
     distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=STEP_TIMEOUT)
-    waiting = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    waiting = distributed.new_group(backend="gloo", timeout=_EVALUATION_TIMEOUT)
     world = World(distributed.get_rank(), distributed.get_world_size(), waiting)
     token = _WORLD.set(world)
     try:

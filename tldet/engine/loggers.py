@@ -1,8 +1,8 @@
-"""Loggers by name: TensorBoard, MLflow and Weights & Biases receive what ``log.jsonl`` holds, and more.
+"""Loggers for TensorBoard, MLflow and Weights & Biases.
 
-Values: ``train/...`` (loss, each loss component, gradient norm), ``lr/GROUP`` for each parameter group, ``val/...``
+They receive ``train/...`` (loss, loss components, gradient norm), ``lr/GROUP`` for each parameter group, ``val/...``
 (metrics and validation losses), ``AP/CLASS`` for each class, and drawn detections on some validation images. A logger
-that fails is reported once and not used any more; training continues.
+that fails is reported once and then disabled; training continues.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tldet.system.output import write_json
 
 log = logging.getLogger(__name__)
 SAMPLES = 4  # validation images that are drawn
-IDS_NAME = "loggers.json"  # ids of the runs in MLflow and W&B, in the folder of the run
-SKIPPED = ("type", "step", "time", "lr", "best", "best_step")  # fields of a record that are no values of their own
+IDS_NAME = "loggers.json"  # ids of the runs in MLflow and W&B, in the output directory
+SKIPPED = ("type", "step", "time", "lr", "best", "best_step")  # fields of a record that are not logged
 
 
 class RunLogger:
-    """Base class of loggers: writes values and images of a run. Any method may raise.
+    """Base class of loggers, which write values and images of a run. Methods may raise any exception.
 
     Args:
         folder: output directory of the run.
@@ -57,15 +57,15 @@ class RunLogger:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Write everything to the disk, and end the log."""
+        """Flush and close the log."""
         raise NotImplementedError
 
-    def kept_id(self, step: int) -> str | None:
-        """Return the id that this run has in the logger's database; None for a new run."""
+    def saved_id(self, step: int) -> str | None:
+        """Return the id of this run in the database of the logger; None for a new run."""
         return None if step == 0 else _ids(self.folder).get(self.name)
 
-    def keep_id(self, value: str) -> None:
-        """Keep the id for a resumed run."""
+    def save_id(self, value: str) -> None:
+        """Save the id for a resumed run."""
         write_json(self.folder / IDS_NAME, {**_ids(self.folder), self.name: value})
 
 
@@ -98,7 +98,7 @@ class TensorBoardLogger(RunLogger):
         self._writer.flush()
 
     def close(self) -> None:
-        """Write everything to the disk."""
+        """Flush and close the file."""
         self._writer.close()
 
 
@@ -116,15 +116,17 @@ class MlflowLogger(RunLogger):
         server = os.environ.get("MLFLOW_TRACKING_URI")
         folder = self.folder.resolve()
         self._client = MlflowClient(tracking_uri=server or f"sqlite:///{folder / 'mlflow.db'}")
-        self._run = self.kept_id(step) or ""
+        self._run = self.saved_id(step) or ""
         if self._run:
             self._client.update_run(self._run, status="RUNNING")
             return
         found = self._client.get_experiment_by_name("tldet")
-        place = None if server else (folder / "mlartifacts").as_uri()
-        experiment = found.experiment_id if found else self._client.create_experiment("tldet", artifact_location=place)
+        artifacts = None if server else (folder / "mlartifacts").as_uri()
+        experiment = (
+            found.experiment_id if found else self._client.create_experiment("tldet", artifact_location=artifacts)
+        )
         self._run = self._client.create_run(experiment, run_name=folder.name).info.run_id
-        self.keep_id(self._run)
+        self.save_id(self._run)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write values by name; characters that MLflow does not allow in names become underscores."""
@@ -153,19 +155,19 @@ class WandbLogger(RunLogger):
         """Create a run in the project ``tldet``, or continue one."""
         from mmengine.visualization import WandbVisBackend
 
-        run = self.kept_id(step) or secrets.token_hex(4)
+        run = self.saved_id(step) or secrets.token_hex(4)
         options = {"project": "tldet", "name": self.folder.resolve().name, "id": run, "resume": "allow"}
         steps = [{"name": "*", "step_metric": "step"}]
         self._backend = WandbVisBackend(str(self.folder), init_kwargs=options, define_metric_cfg=steps)
         _ = self._backend.experiment  # starts the run
-        self.keep_id(run)
+        self.save_id(run)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write values by name."""
         self._backend.add_scalars({"step": step, **values})
 
     def image(self, step: int, name: str, image: ImageArray) -> None:  # noqa: ARG002
-        """Write an image; it belongs to the values written before it."""
+        """Write an image at the step of the values before it."""
         self._backend.add_image(name, image)
 
     def close(self) -> None:
@@ -181,16 +183,16 @@ LOGGER_TYPES: Mapping[str, type[RunLogger]] = {
 
 
 def make_loggers(names: Sequence[str], folder: Path) -> list[RunLogger]:
-    """Create loggers by name; each name counts once."""
+    """Create loggers by name; repeated names are ignored."""
     return [LOGGER_TYPES[name](folder) for name in dict.fromkeys(names)]
 
 
 class Loggers(Reporter):
-    """Passes the records of a run on to loggers, and drops a logger that fails.
+    """Reporter that writes the records of a run to loggers, and disables a logger that fails.
 
     Args:
         loggers: the loggers.
-        optimizer: its learning rates are logged.
+        optimizer: optimizer whose learning rates are logged.
         validation: may have ``result`` (with ``per_class``) and ``drawings`` of the last evaluation.
     """
 
@@ -221,21 +223,21 @@ class Loggers(Reporter):
         self._each(lambda one: one.close())
 
     def _each(self, call: Callable[[RunLogger], None]) -> None:
-        """Call every logger; random numbers that it draws are not those of training."""
+        """Call all loggers, and restore the random generators that they may use."""
         python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
         for one in list(self._loggers):
             try:
                 call(one)
             except Exception as error:
                 self._loggers.remove(one)
-                text = "logger %s failed and is not used any more; training continues: %s: %s"
+                text = "logger %s failed and is disabled; training continues: %s: %s"
                 log.warning(text, one.name, type(error).__name__, error)
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
 
 
 def _rates(optimizer: Optimizer) -> dict[str, float]:
-    """Return the learning rate of each parameter group; groups of one name and rate are one."""
+    """Return the learning rate of each parameter group; groups of the same name and rate are logged once."""
     rates: dict[str, float] = {}
     for number, group in enumerate(optimizer.param_groups):
         name = f"lr/{group.get('name', number)}"

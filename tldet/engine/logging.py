@@ -1,4 +1,4 @@
-"""``log.jsonl``: one JSON object per line, the same in a resumed run as in an uninterrupted one except for ``time``."""
+"""``log.jsonl``: one JSON object per line, equal in a resumed and an uninterrupted run except for ``time``."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from tldet.system.memory import device_peak_mb
 from tldet.system.output import naming, write_bytes
 
 log = logging.getLogger(__name__)
-LOG_NAME = "log.jsonl"  # in a run's folder
+LOG_NAME = "log.jsonl"  # in the output directory
 
 
 class JsonLog:
-    """Appends records; every field that depends on the clock or the machine lies in a record's ``time``.
+    """Appends records to a file; all fields that depend on the clock or the machine are in ``time`` of a record.
 
     Args:
         path: the file.
-        quiet: write nothing, as in a process beside the main one.
+        quiet: write nothing, as in processes other than the main one.
 
     Raises:
-        OutputError: (from every method) the file cannot be written.
+        OutputError: from all methods: the file cannot be written.
     """
 
     def __init__(self, path: Path, *, quiet: bool = False) -> None:
         self.path, self.quiet = path, quiet
 
-    def cut(self, step: int, *, unmeasured: bool = False) -> None:
-        """Keep the records up to ``step`` and before the first damaged line; the others are removed.
+    def cut(self, step: int, *, validation_pending: bool = False) -> None:
+        """Remove the records after ``step`` and those from the first damaged line on.
 
         Args:
-            step: the last step that was taken.
-            unmeasured: its validation will be repeated, so its record is removed too.
+            step: number of steps taken.
+            validation_pending: the validation after this step will be repeated, so its record is removed too.
         """
         if self.quiet:
             return
@@ -50,20 +50,20 @@ class JsonLog:
         with naming(self.path):
             content = self.path.read_bytes() if self.path.exists() else b""
         for line, record in _records(content, self.path):
-            if record["step"] > step or (unmeasured and record["step"] == step and record["type"] == "val"):
+            if record["step"] > step or (validation_pending and record["step"] == step and record["type"] == "val"):
                 break
             kept += line
         write_bytes(self.path, kept)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record; numbers that are not finite become null."""
+        """Append a record; non-finite numbers become null."""
         if self.quiet:
             return
         with naming(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
 
     def sync(self) -> None:
-        """Push what was written to the disk, before a checkpoint that relies on it."""
+        """Flush the file to the disk, before a checkpoint is written."""
         if self.path.exists() and not self.quiet:
             with naming(self.path), self.path.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -76,7 +76,7 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _records(content: bytes, path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yield each line with its record; stop at a damaged line with a warning, and at a half-written last line."""
+    """Yield each line with its record; stop at an incomplete last line, and with a warning at a damaged line."""
     lines = content.splitlines(keepends=True)
     for number, line in enumerate(lines, 1):
         record = _parsed(line)
@@ -106,12 +106,12 @@ def _plain(value: Any) -> Any:
 
 
 class LogWriter:
-    """Keeps the log's window, writes its lines and tells the reporter.
+    """Averages values over steps, writes lines of the log and calls the reporter.
 
     Args:
-        log: where lines go.
-        reporter: what a person sees.
-        steps_per_epoch: optimizer steps an epoch.
+        log: the log.
+        reporter: shows progress.
+        steps_per_epoch: optimizer steps per epoch.
     """
 
     def __init__(self, log: JsonLog, reporter: Reporter, steps_per_epoch: float) -> None:
@@ -121,7 +121,7 @@ class LogWriter:
         self._images, self._seconds = 0, 0.0
 
     def step(self, state: TrainState, result: StepResult, lr: float, images: int, seconds: float) -> None:
-        """Count a step: means of the losses since the last line go into that line, the last learning rate too."""
+        """Add the losses and the learning rate of a step to the next line."""
         self._images, self._seconds = self._images + images, self._seconds + seconds
         host = {"loss": torch.tensor(result.loss), "grad_norm": torch.tensor(result.norm)}
         state.window.add({**result.parts, **host})
@@ -129,15 +129,15 @@ class LogWriter:
         self._reporter.step(state.step, state.total, loss=result.loss, lr=lr, images=images, seconds=seconds)
 
     def window(self, state: TrainState) -> None:
-        """Write the line of the steps since the last one."""
+        """Write a line with the means over the steps since the last line."""
         speed = self._images / max(self._seconds, 1e-9)
         self._images, self._seconds = 0, 0.0
         times = {"seconds": round(state.seconds, 3), "images_per_second": round(speed, 3)}
-        times["peak_mb"] = round(device_peak_mb(), 1)  # as little the run's own as the clock is
+        times["peak_mb"] = round(device_peak_mb(), 1)  # depends on the machine
         self._write("train", state, {"lr": state.lr, **state.window.take()}, times)
 
     def validation(self, state: TrainState, seconds: float) -> None:
-        """Write the line of a validation that took ``seconds``."""
+        """Write a line with the metrics of a validation that took ``seconds``."""
         best = {"best": state.best, "best_step": state.best_step}
         self._write("val", state, {**state.metrics, **best}, {"evaluation_seconds": round(seconds, 3)})
 

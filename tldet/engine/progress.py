@@ -1,4 +1,4 @@
-"""What a person sees while training: the trainer reports, a :class:`Reporter` shows."""
+"""Progress of training on the console or in a notebook."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 
 class Reporter:
-    """Shows nothing; what the trainer calls."""
+    """Base class of reporters, which the trainer calls; shows nothing."""
 
     def start(self, step: int, total: int | None) -> None:
-        """Training begins after ``step`` steps."""
+        """Report the start of training after ``step`` steps."""
 
     def step(self, step: int, total: int | None, *, loss: float, lr: float, images: int, seconds: float) -> None:
-        """One optimizer step over ``images`` images took ``seconds``, loading included."""
+        """Report an optimizer step on ``images`` images that took ``seconds``, including loading."""
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """A line of the log was written."""
+        """Report a line of the log."""
 
     def say(self, text: str) -> None:
-        """Something worth a line."""
+        """Report a message."""
 
     def close(self) -> None:
-        """Training is over, well or badly."""
+        """End the report, also after an error."""
 
 
 class Reporters(Reporter):
-    """Passes everything on to several reporters.
+    """Calls several reporters.
 
     Args:
         several: the reporters.
@@ -43,38 +43,38 @@ class Reporters(Reporter):
         self.several = list(several)
 
     def start(self, step: int, total: int | None) -> None:
-        """Pass on the start."""
+        """Report the start to all."""
         for one in self.several:
             one.start(step, total)
 
     def step(self, step: int, total: int | None, *, loss: float, lr: float, images: int, seconds: float) -> None:
-        """Pass on a step."""
+        """Report a step to all."""
         for one in self.several:
             one.step(step, total, loss=loss, lr=lr, images=images, seconds=seconds)
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """Pass on a record of the log."""
+        """Report a line of the log to all."""
         for one in self.several:
             one.record(record)
 
     def say(self, text: str) -> None:
-        """Pass on a line."""
+        """Report a message to all."""
         for one in self.several:
             one.say(text)
 
     def close(self) -> None:
-        """Pass on the end."""
+        """End all reports."""
         for one in self.several:
             one.close()
 
 
 class ConsoleReporter(Reporter):
-    """A progress bar in a terminal; elsewhere a line every so often.
+    """Shows a progress bar in a terminal, and lines at intervals if the output is no terminal.
 
     Args:
-        console: where to.
-        shown: metrics that are printed after a validation; all of them when None.
-        interval: seconds between lines where there is no terminal.
+        console: the console.
+        shown: metrics to print after a validation; None for all.
+        interval: seconds between lines if the output is no terminal.
         clock: a monotonic clock in seconds.
     """
 
@@ -94,7 +94,7 @@ class ConsoleReporter(Reporter):
         self._seconds = 0.0  # of a step, smoothed
 
     def start(self, step: int, total: int | None) -> None:
-        """Begin the bar."""
+        """Start the bar."""
         self._last_line = self._clock()
         if not self._console.is_terminal:
             return
@@ -106,7 +106,7 @@ class ConsoleReporter(Reporter):
         self._bar.start()
 
     def step(self, step: int, total: int | None, *, loss: float, lr: float, images: int, seconds: float) -> None:
-        """Move the bar, or print a line when the last one is old enough."""
+        """Update the bar, or print a line after the interval."""
         self._seconds = 0.9 * self._seconds + 0.1 * seconds if self._seconds else seconds
         due = self._clock() - self._last_line >= self._interval or step == total
         if self._bar is None and not due:
@@ -128,7 +128,7 @@ class ConsoleReporter(Reporter):
         self._print(text)
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Stop the bar."""
         if self._bar is not None:
             with suppress(OSError, SystemExit):
                 self._bar.stop()
@@ -144,7 +144,7 @@ class NotebookReporter(Reporter):
 
     Args:
         display: creates an output that can be replaced: ``IPython.display.display``.
-        shown: metrics that are printed after a validation; all of them when None.
+        shown: metrics to show after a validation; None for all.
         interval: seconds between updates.
         clock: a monotonic clock in seconds.
     """
@@ -169,7 +169,7 @@ class NotebookReporter(Reporter):
         self._handle = self._display({"text/plain": self._current}, raw=True, display_id=True)
 
     def step(self, step: int, total: int | None, *, loss: float, lr: float, images: int, seconds: float) -> None:
-        """Replace the line when the last update is old enough."""
+        """Replace the line after the interval."""
         self._seconds = 0.9 * self._seconds + 0.1 * seconds if self._seconds else seconds
         self._current = step_line(step, total, loss=loss, lr=lr, images=images, seconds=self._seconds)
         if self._clock() - self._last >= self._interval or step == total:
@@ -196,7 +196,7 @@ class NotebookReporter(Reporter):
 
 
 def notebook_display() -> Callable[..., Any] | None:
-    """Return the function that shows an output in this notebook; None outside notebooks, also in an IPython shell."""
+    """Return ``IPython.display.display`` in a notebook; None elsewhere, including an IPython shell."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if shell is None or not hasattr(shell, "kernel"):
         return None
@@ -206,7 +206,7 @@ def notebook_display() -> Callable[..., Any] | None:
 
 
 def make_reporter(console: Console | None, shown: Sequence[str] | None = None) -> Reporter:
-    """Create the reporter of a run: on a console if there is one, in a notebook's cell, or silent."""
+    """Create the reporter of a run, for a console, a notebook cell, or none of them."""
     if console is not None:
         return ConsoleReporter(console, shown)
     display = notebook_display()
@@ -214,14 +214,14 @@ def make_reporter(console: Console | None, shown: Sequence[str] | None = None) -
 
 
 def step_line(step: int, total: int | None, *, loss: float, lr: float, images: int, seconds: float) -> str:
-    """Describe a step; ``seconds`` is the smoothed time of a step."""
+    """Format the progress after a step; ``seconds`` is the smoothed time of a step."""
     rate = images / max(seconds, 1e-9)
     left = "measuring speed" if total is None else f"eta {duration((total - step) * seconds)}"
     return f"step {step}/{total or '?'}  loss {loss:.3f}  lr {lr:.2e}  {rate:.1f} images/s  {left}"
 
 
 def validation_line(record: Mapping[str, Any], shown: Sequence[str] | None) -> str:
-    """Describe a validation by its record in the log; ``shown`` names the metrics, None means all."""
+    """Format a validation record of the log; ``shown`` selects the metrics, None for all."""
     skipped = ("type", "step", "epoch", "best", "best_step", "time")
     names = [name for name in record if name not in skipped] if shown is None else shown
     values = ", ".join(f"{name} {record[name]:.4g}" for name in names if record.get(name) is not None)
@@ -230,7 +230,7 @@ def validation_line(record: Mapping[str, Any], shown: Sequence[str] | None) -> s
 
 
 def duration(seconds: float) -> str:
-    """Seconds as ``m:ss`` or ``h:mm:ss``."""
+    """Format seconds as ``m:ss`` or ``h:mm:ss``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

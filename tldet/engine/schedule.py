@@ -1,10 +1,9 @@
 """Length of training, in epochs, steps or minutes, and the learning-rate factor of every step.
 
 The factor is a pure function of ``(step, total steps, steps per epoch)``: there is no scheduler state to save, and a
-resumed run cannot differ from an uninterrupted one. A budget of minutes is turned into a number of steps once. It
-counts the time spent in the loop: loading data, forward, backward, the step; start-up, evaluation and writing
-checkpoints do not count. The number is stored in the checkpoint, so that a resumed run ends where the uninterrupted one
-would have.
+resumed run cannot differ from an uninterrupted one. A budget of minutes is converted to a number of steps once. The
+budget includes loading data, forward pass, backward pass and optimizer step, but not start-up, evaluation and writing
+checkpoints. The number of steps is saved in the checkpoint, so that a resumed run ends at the same step.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from tldet.errors import ConfigError
 
 _POLICIES = ("multistep", "cosine", "constant")
 log = logging.getLogger(__name__)
-DROPPED = 3  # first steps of a process, slow for reasons that do not come back (allocation, caches, autotuning)
-LEAST_STEPS = 8  # a mean over fewer says little
-LONG_ENOUGH = 30.0  # seconds after which slow steps need no further measuring
-LEAST_SHARE = 0.15  # of the budget, for fast steps: eight of 10 ms, or of one size of image, would be noise
+DROPPED = 3  # first steps of a process, which are slow (allocation, caches, autotuning)
+LEAST_STEPS = 8  # least number of measured steps
+LONG_ENOUGH = 30.0  # seconds after which slow steps are measured no further
+LEAST_SHARE = 0.15  # least fraction of the budget to measure fast steps: eight steps of 10 ms would be noise
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,15 @@ class ScheduleSettings:
 
     Attributes:
         epochs: length in passes over the training images; may be a fraction.
-        steps: length in optimizer steps; 0 measures and saves the start.
-        minutes: length as a budget of training time (see :mod:`tldet.engine.schedule`).
+        steps: length in optimizer steps; 0 evaluates and saves the initial weights.
+        minutes: budget of training time (see :mod:`tldet.engine.schedule`).
         warmup_steps: steps over which the factor rises linearly from ``warmup_factor`` to 1 (Goyal et al. 2017); at
             most a quarter of the run.
-        warmup_factor: factor of the very first step.
+        warmup_factor: factor of the first step.
         policy: ``multistep`` (times ``gamma`` at each milestone), ``cosine`` (to ``final_factor``) or ``constant``.
-        milestones: where ``multistep`` drops, in the unit of the length: epochs, steps or minutes.
-        gamma: what each milestone multiplies the factor by.
-        final_factor: where ``cosine`` ends.
+        milestones: times at which ``multistep`` lowers the factor, in the unit of the length: epochs, steps or minutes.
+        gamma: the factor is multiplied by ``gamma`` at each milestone.
+        final_factor: factor at the end of ``cosine``.
 
     Raises:
         ConfigError: a value is out of range, or the length is missing or given twice.
@@ -77,25 +76,25 @@ class ScheduleSettings:
             raise ConfigError(f"schedule.warmup_steps must be 0 or more, not {self.warmup_steps}")
         for name in ("warmup_factor", "gamma", "final_factor"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"schedule.{name} must lie in 0..1, not {getattr(self, name)}")
+                raise ConfigError(f"schedule.{name} must be between 0 and 1, not {getattr(self, name)}")
         self._check_milestones()
 
     def _check_milestones(self) -> None:
         marks = list(self.milestones)
         if marks != sorted(set(marks)) or any(mark <= 0 for mark in marks):
-            raise ConfigError(f"schedule.milestones must rise and be above 0, not {marks}")
+            raise ConfigError(f"schedule.milestones must be increasing and above 0, not {marks}")
         if marks and self.policy != "multistep":
-            raise ConfigError(f"schedule.milestones serve policy 'multistep' only; the policy is {self.policy!r}")
+            raise ConfigError(f"schedule.milestones is for policy 'multistep' only; the policy is {self.policy!r}")
         if self.policy == "multistep" and not marks:
             raise ConfigError("schedule.milestones is needed with policy 'multistep' (or set policy to 'constant')")
 
     @property
     def length(self) -> float:
-        """The one of ``epochs``, ``steps`` and ``minutes`` that is set."""
+        """Length in the unit that is set: epochs, steps or minutes."""
         return next(float(value) for value in (self.epochs, self.steps, self.minutes) if value is not None)
 
     def total_steps(self, steps_per_epoch: float) -> int | None:
-        """Optimizer steps of the run, at least 1 unless 0 are asked for; None while minutes are still measured."""
+        """Return the number of optimizer steps, at least 1 unless ``steps`` is 0; None for a budget of minutes."""
         if self.minutes is not None:
             return None
         if self.steps == 0:
@@ -106,15 +105,15 @@ class ScheduleSettings:
 def factor(
     settings: ScheduleSettings, step: int, total: int | None, steps_per_epoch: float, expected: int | None = None
 ) -> float:
-    """The learning-rate factor of step number ``step`` (the first is 0).
+    """Return the learning-rate factor of a step.
 
     Args:
         settings: the schedule.
-        step: 0-based number of the step about to be taken.
-        total: steps of the whole run; None while a budget of minutes is still being measured, then there is only
-            warm-up and after it 1.
-        steps_per_epoch: optimizer steps an epoch.
-        expected: estimate of ``total`` while that is None, used to limit the warm-up.
+        step: number of the step, from 0.
+        total: number of steps of the run; None while a budget of minutes is measured: the factor is then 1 after
+            warm-up.
+        steps_per_epoch: optimizer steps per epoch.
+        expected: estimate of ``total`` while that is None, to limit the warm-up.
     """
     known = expected if total is None else total
     warmup = settings.warmup_steps if known is None else min(settings.warmup_steps, known // 4)
@@ -131,14 +130,14 @@ def factor(
 
 
 def set_rates(optimizer: Optimizer, now: float) -> float:
-    """Set every group's learning rate to ``now`` times its first one; returns the highest."""
+    """Set the learning rate of each group to ``now`` times its initial one; return the highest."""
     for group in optimizer.param_groups:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * now
     return max(float(group["lr"]) for group in optimizer.param_groups)
 
 
 def rates(optimizer: Optimizer) -> dict[str, float]:
-    """Return the learning rate of each parameter group by name; further ones of the same name get a number."""
+    """Return the learning rate of each parameter group by name; a name is numbered if its groups differ."""
     found: dict[str, float] = {}
     for number, group in enumerate(optimizer.param_groups):
         name, lr = str(group.get("name", f"group {number}")), float(group["lr"])
@@ -148,7 +147,7 @@ def rates(optimizer: Optimizer) -> dict[str, float]:
 
 
 def _multistep(settings: ScheduleSettings, step: int, total: int, steps_per_epoch: float) -> float:
-    """``gamma`` to the number of milestones passed."""
+    """Return ``gamma`` to the power of the number of milestones passed."""
     if settings.minutes is not None:
         unit = total / settings.minutes
     else:
@@ -158,13 +157,13 @@ def _multistep(settings: ScheduleSettings, step: int, total: int, steps_per_epoc
 
 
 def _cosine(settings: ScheduleSettings, progress: float) -> float:
-    """Half a cosine from 1 to ``final_factor`` (Loshchilov and Hutter 2017), ``progress`` in 0..1."""
+    """Return half a cosine from 1 to ``final_factor`` (Loshchilov and Hutter 2017) at ``progress`` in 0..1."""
     wave = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return settings.final_factor + (1 - settings.final_factor) * wave
 
 
 def falls_due(step: int, every: float | None, steps_per_epoch: float) -> bool:
-    """Whether the ``step``-th step (the first is 1) passes a multiple of ``every`` epochs."""
+    """Return True if step number ``step`` (the first is 1) passes a multiple of ``every`` epochs."""
     if every is None:
         return False
     period = every * steps_per_epoch
@@ -172,7 +171,7 @@ def falls_due(step: int, every: float | None, steps_per_epoch: float) -> bool:
 
 
 class Stopwatch:
-    """Seconds spent inside ``running()``, added to what an earlier process spent."""
+    """Measures training time: the seconds spent inside :meth:`running`, in addition to those of earlier processes."""
 
     def __init__(self, clock: Callable[[], float] | None = None) -> None:
         self.seconds = 0.0
@@ -180,7 +179,7 @@ class Stopwatch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count the time of the ``with`` block."""
+        """Add the time of the ``with`` block."""
         before = self._clock()
         try:
             yield
@@ -193,7 +192,7 @@ class Budget:
 
     Args:
         seconds: the budget.
-        start: steps that were already taken when this process began to measure.
+        start: number of steps taken before this process.
     """
 
     def __init__(self, seconds: float, start: int = 0) -> None:
@@ -203,7 +202,7 @@ class Budget:
 
     @classmethod
     def of(cls, schedule: ScheduleSettings, state: TrainState) -> Budget | None:
-        """What measures from here on; None where the number of steps is known."""
+        """Create the budget of a run; None if its number of steps is known."""
         if schedule.minutes is None or state.total is not None:
             return None
         return cls(60 * schedule.minutes, state.step)
@@ -213,11 +212,11 @@ class Budget:
         return int(self.seconds * step / spent) if step and spent > 0 else None
 
     def fix(self, step: int, spent: float) -> int | None:
-        """The total number of steps, or None while it is too early to say.
+        """Return the total number of steps, once enough steps are measured; None before.
 
         Args:
-            step: steps taken so far, at least 1.
-            spent: seconds of training time so far, those of earlier processes included.
+            step: number of steps taken, at least 1.
+            spent: seconds of training time, including earlier processes.
         """
         if spent >= self.seconds:
             return step
@@ -231,5 +230,5 @@ class Budget:
         if not enough and elapsed < LONG_ENOUGH:
             return None
         total = step + int((self.seconds - spent) * steps / elapsed)
-        log.info("%.3f s a step: the budget of %s holds %d steps", elapsed / steps, duration(self.seconds), total)
+        log.info("%.3f s/step: %d steps in %s", elapsed / steps, total, duration(self.seconds))
         return total

@@ -1,33 +1,28 @@
-"""One optimizer step: data, forward, backward, check, clip, update; repeated in smaller parts if memory runs out."""
+"""One optimizer step: loading, forward, backward, check of the loss, clipping, update."""
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from tldet.engine.distributed import World
 from tldet.engine.precision import Precision
-from tldet.engine.state import mix_seed
 from tldet.errors import DataError, TrainingError
 from tldet.models.normalizers import RunningNormalizers
+from tldet.system.determinism import mix_seed
 from tldet.system.device import sum_dtype
-from tldet.system.out_of_memory import OutOfMemoryError, free, is_out_of_memory, place_of, shape_of, split
-
-log = logging.getLogger(__name__)
-_T = TypeVar("_T")
+from tldet.system.out_of_memory import is_out_of_memory
 
 
 class NotFiniteError(TrainingError):
-    """A loss or a gradient is infinite or not a number; the step was not taken."""
+    """A loss or a gradient is infinite or NaN; the weights are unchanged."""
 
 
 @dataclass
@@ -35,11 +30,11 @@ class StepResult:
     """Result of one optimizer step.
 
     Attributes:
-        loss: the sum of the losses, mean over all images of the step.
+        loss: sum of the losses, averaged over all images of the step.
         norm: L2 norm of all gradients before clipping.
-        parts: each loss by name, mean over the images of this process, as tensors on the device.
+        parts: each loss by name, averaged over the images of this process; tensors on the device.
         image_ids: image ids of each micro-batch.
-        notes: sums over processes of what ``notes`` returned, see :class:`Stepper`.
+        notes: the numbers that ``notes`` returned, summed over processes; see :class:`Stepper`.
     """
 
     loss: float = 0.0
@@ -55,17 +50,17 @@ def count_images(batches: Sequence[Any]) -> int:
 
 
 class Stepper:
-    """Turns micro-batches into one optimizer step.
+    """Takes optimizer steps on micro-batches.
 
-    The host waits for the device once a step: for the loss and the gradient norm, which together say whether the
-    step may be taken. All that processes tell each other besides gradients is summed in the same vector.
+    The host waits for the device once per step, for the loss and the gradient norm, which must be finite before weights
+    are updated. Everything that processes exchange besides gradients is summed in the same vector.
 
     Args:
         model: ``model(batch)`` returns a dict of scalar losses in training mode.
         optimizer: optimizer of (some of) the model's parameters.
         precision: precision of the forward pass.
         clip_norm: largest L2 norm of the gradients; None does not clip.
-        world: the processes of the run; losses and gradients are means over the images of all processes.
+        world: processes of the run; losses and gradients are averaged over the images of all processes.
     """
 
     def __init__(
@@ -139,15 +134,15 @@ class Stepper:
         return counts
 
     def _module(self) -> Any:
-        """What the forward pass goes through: the model, or what averages the gradients of that which learns now."""
+        """Return the model; with several processes, wrapped to average the gradients of trainable parameters."""
         if self.world.size > 1:
-            learning = [p.requires_grad for p in self._parameters]
-            if learning != self._trainable:
-                self._wrapped, self._trainable = self.world.wrapped(self.model), learning
+            trainable = [p.requires_grad for p in self._parameters]
+            if trainable != self._trainable:
+                self._wrapped, self._trainable = self.world.wrapped(self.model), trainable
         return self._wrapped
 
     def _backward(self, module: Any, batch: Any, share: float, result: StepResult) -> Tensor:
-        """Add this micro-batch's gradients; returns its share of the loss, on the device."""
+        """Add the gradients of a micro-batch; return its share of the loss, on the device."""
         result.image_ids.append(list(batch.image_ids))
         with self.precision.autocast():
             losses = module(batch.to(self.device))
@@ -158,103 +153,32 @@ class Stepper:
         return total.detach().float()
 
     def _check(self, result: StepResult) -> None:
-        """Raise before weights are touched. A scaled fp16 gradient may overflow: then the scaler skips the step."""
+        """Raise NotFiniteError before weights are updated; a scaled fp16 gradient may overflow, the scaler skips it."""
         if math.isfinite(result.loss) and math.isfinite(result.norm):
             return
         if math.isfinite(result.loss) and self.scaler.is_enabled() and self.scaler.get_scale() >= 1:
             return
         rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        parts = ", ".join(f"{name} {float(value):.4g}" for name, value in result.parts.items())
-        what = "gradient" if math.isfinite(result.loss) else "loss"
+        parts = ", ".join(f"{key} {float(value):.4g}" for key, value in result.parts.items())
+        name = "gradient" if math.isfinite(result.loss) else "loss"
         ids = ", ".join(str(one) for ids in result.image_ids for one in ids)
         rate = f"{max(rates):.3g}" if max(rates) == min(rates) else f"{min(rates):.3g} to {max(rates):.3g}"
         raise NotFiniteError(
-            f"the {what} is not finite: {parts}; learning rate {rate}, gradient norm {result.norm:.4g}, images {ids}"
+            f"the {name} is not finite: {parts}; learning rate {rate}, gradient norm {result.norm:.4g}, images {ids}"
         )
-
-
-class StepMemory:
-    """Takes optimizer steps; a step that runs out of memory is taken again in smaller micro-batches, or reported.
-
-    Args:
-        model: statistics of its norms are put back before a step is taken again.
-        optimizer: optimizer of the model.
-        reduce: take steps again, with micro-batches divided into twice as many parts.
-    """
-
-    def __init__(self, model: nn.Module, optimizer: Optimizer, reduce: bool) -> None:
-        self._device = next(model.parameters()).device
-        self._statistics = [b for m in model.modules() if isinstance(m, _NormBase) for b in m.buffers(recurse=False)]
-        self._before = [buffer.clone() for buffer in self._statistics]
-        self._optimizer, self._reduce = optimizer, reduce
-        self._updating = False
-        optimizer.register_step_pre_hook(self._note)
-
-    def __call__(self, step: Callable[[list[Any]], _T], batches: Sequence[Any], parts: int) -> tuple[_T, int]:
-        """Take a step.
-
-        Args:
-            step: takes it on micro-batches, from zeroing the gradients to updating the weights.
-            batches: micro-batches as loaded.
-            parts: number of parts of each that fitted last time.
-
-        Returns:
-            The result, and the number of parts of each micro-batch.
-
-        Raises:
-            OutOfMemoryError: the step does not fit and may not be reduced, or not further.
-        """
-        while True:
-            smaller = [part for batch in batches for part in split(batch, parts)]
-            self._updating = False
-            self._copy(self._before, self._statistics)
-            try:
-                return step(smaller), parts
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-            self._optimizer.zero_grad(set_to_none=True)  # outside of the handler: the error keeps tensors alive
-            self._copy(self._statistics, self._before)  # also for the checkpoint that reports the step
-            self._refuse(smaller, len(batches))
-            free(self._device)
-            parts *= 2
-            log.warning("out of memory on %s: %s; halving it", place_of(self._device), shape_of(smaller))
-
-    def _refuse(self, batches: Sequence[Any], loaded: int) -> None:
-        """Raise unless the step may be taken again in smaller parts."""
-        largest = max(len(batch.image_ids) for batch in batches)
-        if self._reduce and largest > 1 and not self._updating:
-            return
-        todo = ["use smaller images (short and long of Resize in data.train.transforms)"]
-        if largest > 1:
-            todo.insert(0, f"set data.loader.batch_size={largest // 2}")
-        if not self._reduce and largest > 1:
-            todo.append(f"or --on-oom reduce (now {loaded} micro-batches per step)")
-        if self._updating:
-            todo.append("or freeze layers: the optimizer's state does not fit")
-        message = f"out of memory on {place_of(self._device)}: {shape_of(batches)}; {', '.join(todo)}"
-        raise OutOfMemoryError(message, whole=not self._updating)
-
-    def _copy(self, into: list[Tensor], values: list[Tensor]) -> None:
-        if into:
-            with torch.no_grad():
-                torch._foreach_copy_(into, values)
-
-    def _note(self, *_: Any) -> None:
-        self._updating = True
 
 
 class Feed:
     """Loads the micro-batches of this process, step by step.
 
-    Whether all processes could load theirs, and how many images they have, is summed over processes by the caller: with
-    the loss of the step before, so that it costs nothing extra.
+    Processes exchange errors and numbers of images together with the loss of the step before: the caller sums
+    :meth:`counts` over processes and returns the sums with :meth:`agree`.
 
     Args:
         stream: micro-batches.
         accumulate: micro-batches per step.
         seed: seed of the run; each micro-batch gets the seed of its step.
-        world: the processes of the run.
+        world: processes of the run.
     """
 
     def __init__(self, stream: Iterator[Any], accumulate: int, seed: int, world: World) -> None:
@@ -278,22 +202,22 @@ class Feed:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            text = f"out of memory while the images of step {step + 1} were loaded: use fewer --workers or a smaller"
-            self._error = DataError(f"{text} --batch-size")
+            text = f"out of memory while loading the images of step {step + 1}"
+            self._error = DataError(f"{text}: use fewer --workers or a smaller --batch-size")
 
     def counts(self) -> list[int]:
-        """Return the numbers to sum over processes: of errors, and of images."""
+        """Return the number of errors and of images of this process, to be summed over processes."""
         return [int(self._error is not None), count_images(self._batches)]
 
     def agree(self, totals: Sequence[int]) -> None:
-        """Take the sums of :meth:`counts` over processes."""
+        """Set the sums of :meth:`counts` over processes."""
         self._totals = totals
 
     def take(self, step: int) -> tuple[list[Any], int]:
-        """Return the micro-batches of a step, and the number of images of all processes.
+        """Return the micro-batches of a step and the number of images in all processes.
 
         Raises:
-            DataError: some process cannot read an image.
+            DataError: a process cannot read an image.
         """
         if self._step != step or self._totals is None:
             self.load(step)

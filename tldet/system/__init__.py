@@ -1,1 +1,1 @@
-"""What the package needs of the machine: files, locks, memory, devices and signals."""
+"""Files, locks, memory, devices, seeds and signals."""

@@ -1,6 +1,6 @@
 """Results of long computations cached between runs, in ``$TLDET_CACHE`` or ``~/.cache/tldet``.
 
-Each entry has a checksum; a damaged entry is computed anew.
+Each entry has a checksum; a damaged entry is computed again.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from tldet.system.inputs import read_file
 from tldet.system.output import write_bytes
 
 log = logging.getLogger(__name__)
-_VERSION = 2  # of the format of entries
+_VERSION = 2  # of the entry format
 
 
 def cache_root() -> Path:
-    """Return the folder of the cache; removing it loses time and nothing else."""
+    """Return the folder of the cache, which can be removed at any time."""
     return Path(os.environ.get("TLDET_CACHE") or Path.home() / ".cache" / "tldet")
 
 
-def remembered(kind: str, key: str, find_out: Callable[[], Any]) -> tuple[Any, bool]:
+def remembered(kind: str, key: str, compute: Callable[[], Any]) -> tuple[Any, bool]:
     """Return a small result from the cache, or compute and cache it.
 
     Args:
         kind: kind of result; a folder in the cache.
         key: everything the result depends on.
-        find_out: computes the result, a JSON value.
+        compute: computes the result, a JSON value.
 
     Returns:
         The result, and whether it was cached. If the folder cannot be written, the result is computed each time.
@@ -47,12 +47,12 @@ def remembered(kind: str, key: str, find_out: Callable[[], Any]) -> tuple[Any, b
         try:
             return read_entry(path), True
         except DataError as error:
-            log.warning("%s; computed anew", error)
+            log.warning("%s; computing it again", error)
             discard_cached(path)
-    answer = find_out()
+    result = compute()
     with contextlib.suppress(OutputError):
-        write_entry(path, answer)
-    return answer, False
+        write_entry(path, result)
+    return result, False
 
 
 def write_entry(path: Path, value: Any) -> None:

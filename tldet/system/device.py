@@ -1,4 +1,4 @@
-"""Devices: choosing one, and copies and indices for which the host waits as rarely as possible.
+"""Devices: choice, bf16 support, and copies and indices for which the host waits as rarely as possible.
 
 A GPU runs behind the host. When the host reads a value from it, such as the number of true entries of a mask, it waits
 until the GPU has finished its earlier work, and afterwards the GPU waits for new work.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from itertools import accumulate
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,7 +18,13 @@ from tldet.errors import ConfigError
 
 log = logging.getLogger(__name__)
 DEVICES = ("cpu", "cuda", "mps")
-FAULTS = (RuntimeError, AssertionError, NotImplementedError)  # of a device that is missing or does not work
+FAULTS = (RuntimeError, AssertionError, NotImplementedError)  # errors of a device that is missing or does not work
+CPUINFO = Path("/proc/cpuinfo")
+# Fields of /proc/cpuinfo that differ between processors of one type
+_INDIVIDUAL = (
+    "processor", "cpu mhz", "bogomips", "microcode", "physical id", "siblings", "core id", "cpu cores", "apicid",
+    "initial apicid",
+)  # fmt: skip
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
@@ -46,15 +53,15 @@ def true_rows(masks: Sequence[Tensor]) -> list[Tensor]:
 
 
 def to_device(tensors: Sequence[Tensor], device: torch.device | str = "cpu") -> list[Tensor]:
-    """Return tensors on ``device``. Those of an accelerator come to the host in one copy, so the host waits once."""
+    """Return tensors on ``device``; those on an accelerator are copied to the host at once, so that it waits once."""
     if torch.device(device).type != "cpu":
         return [tensor.to(device) for tensor in tensors]
-    there = [place for place, tensor in enumerate(tensors) if tensor.device.type != "cpu"]
-    there.sort(key=lambda place: -tensors[place].element_size())  # each part starts at a multiple of its element size
-    flat = [tensors[place].flatten().view(torch.uint8) for place in there]
+    remote = [i for i, tensor in enumerate(tensors) if tensor.device.type != "cpu"]
+    remote.sort(key=lambda i: -tensors[i].element_size())  # each part starts at a multiple of its element size
+    flat = [tensors[i].flatten().view(torch.uint8) for i in remote]
     parts = torch.split(torch.cat(flat).cpu(), [len(part) for part in flat]) if flat else ()
-    found = dict(zip(there, parts, strict=True))
-    return [found[place].view(t.dtype).view(t.shape) if place in found else t for place, t in enumerate(tensors)]
+    found = dict(zip(remote, parts, strict=True))
+    return [found[i].view(t.dtype).view(t.shape) if i in found else t for i, t in enumerate(tensors)]
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -93,3 +100,27 @@ def _auto_device() -> torch.device:
 def _try_out(device: torch.device) -> None:
     """Run a kernel and wait for it: an allocation alone succeeds on a GPU that is too old for the build of torch."""
     torch.ones(1, device=device).add(1).item()
+
+
+def cpu_type() -> str:
+    """Return model and flags of the processor from /proc/cpuinfo; empty if there is no such file."""
+    try:
+        first = CPUINFO.read_text(encoding="utf-8").split("\n\n")[0]
+    except OSError:
+        return ""
+    return "\n".join(line for line in first.splitlines() if not line.lower().startswith(_INDIVIDUAL))
+
+
+def cpu_has_bf16() -> bool:
+    """Return True if the processor has bf16 instructions; without them bf16 is hundreds of times slower than fp32."""
+    flags = set(cpu_type().split())
+    if not flags:
+        probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        return bool(probe()) if probe else False
+    return bool(flags & {"avx512_bf16", "amx_bf16"})
+
+
+def gpu_has_bf16(device: torch.device) -> bool:
+    """Return True if a CUDA device, which need not be the current one, computes in bf16 without emulation."""
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))

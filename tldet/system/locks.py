@@ -3,48 +3,76 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tldet.errors import OutputError
 from tldet.system.output import make_folder, naming, path_text, remove_leftovers
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 LOCK_NAME = ".lock"  # in a locked folder
+_GRACE = 0.2  # seconds in which a lock file is opened again, if it was removed before it was locked
 
 
 @contextlib.contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
-    """Lock an output folder, which is created, against other processes; if nothing is written there, it is removed.
+    """Create an output folder and lock it against other processes; remove it if nothing is written there.
 
-    The operating system releases the lock of a process that ends in whatever way. A process may nest locks of a folder.
+    The operating system releases the lock when the process ends for any reason. Locks of a folder can be nested within
+    one thread.
 
     Raises:
         OutputError: another process has locked the folder, or it cannot be written.
     """
-    from filelock import FileLock, Timeout
-
     with naming(folder):
         new = [path for path in (Path(folder), *Path(folder).parents) if not path.exists()]
-    path = make_folder(folder).resolve() / LOCK_NAME
-    lock = FileLock(path, timeout=0, is_singleton=True)
-    with naming(folder):
-        try:
-            lock.acquire()
-        except Timeout:
-            raise OutputError(
-                f"{path_text(folder)}: is in use by another process; wait until it ends or choose another folder"
-            ) from None
+        path, lock = _acquire(folder)
     remove_leftovers(path.parent)
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
             if new and is_unused(path.parent):
-                path.unlink(missing_ok=True)  # before the release, else that of a process which locks it now
+                path.unlink(missing_ok=True)  # before the release: afterwards it may be the lock of another process
         lock.release()
         with contextlib.suppress(OSError):  # fails at the first folder that is not empty
             for one in new:
                 one.rmdir()
+
+
+def _acquire(folder: str | Path) -> tuple[Path, BaseFileLock]:
+    """Lock the file that has the name of the lock at the time when it is locked; return its path and the lock.
+
+    Raises:
+        OutputError: another process has locked the folder, or it cannot be created.
+    """
+    from filelock import FileLock, Timeout
+
+    while True:
+        path = make_folder(folder).resolve() / LOCK_NAME
+        lock = FileLock(path, timeout=_GRACE, is_singleton=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise OutputError(
+                f"{path_text(folder)}: is in use by another process; wait until it ends or choose another folder"
+            ) from None
+        if _is_current(lock, path):
+            return path, lock
+        lock.release()
+
+
+def _is_current(lock: BaseFileLock, path: Path) -> bool:
+    """Return False if the locked file was removed or replaced between opening and locking."""
+    handle = lock._context.lock_file_fd
+    try:
+        return handle is None or os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def is_unused(folder: Path) -> bool:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def peak_mb() -> float:
-    """The most memory this process has held, in MB; NaN where the system does not say (Windows).
+    """Return the peak memory of this process in MB; NaN on Windows.
 
-    Linux counts into ``ru_maxrss`` what the parent held when it started the process; ``VmHWM`` is its own.
+    On Linux, ``ru_maxrss`` includes the memory of the parent when it started this process; ``VmHWM`` does not.
     """
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
@@ -24,7 +24,7 @@ def peak_mb() -> float:
 
 
 def device_peak_mb() -> float:
-    """The most that tensors have taken on the GPU, in MB, where one is in use; else :func:`peak_mb`."""
+    """Return the peak memory of tensors on the GPU in MB; without a GPU, :func:`peak_mb`."""
     import torch  # not needed by processes that are measured without it
 
     if torch.cuda.is_available() and torch.cuda.memory_allocated():

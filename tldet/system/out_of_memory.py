@@ -1,4 +1,4 @@
-"""Running out of memory: recognized, reported in one line, and avoided by smaller batches."""
+"""Out-of-memory errors: recognized, reported in one line, and avoided by smaller batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.optim import Optimizer
 
 from tldet.errors import TrainingError
 
@@ -17,12 +19,20 @@ log = logging.getLogger(__name__)
 
 B = TypeVar("B")
 _T = TypeVar("_T")
-# Messages of RuntimeErrors of CUDA, cuBLAS, MPS and the CPU's allocator.
+# Texts in RuntimeErrors of CUDA, cuBLAS, MPS and the CPU allocator.
 SIGNS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "not enough memory", "can't allocate memory")
 
 
+class OutOfMemoryError(TrainingError):
+    """A step or an evaluation does not fit into memory; ``whole`` is False if only some weights are updated."""
+
+    def __init__(self, message: object = "", whole: bool = True) -> None:
+        super().__init__(message)
+        self.whole = whole
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device or the host has no memory left."""
+    """Return True for an error of torch or Python that means that the device or the host is out of memory."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
@@ -36,7 +46,7 @@ def rows_of(batch: B, rows: slice) -> B:
 
 
 def split(batch: Any, parts: int) -> list[Any]:
-    """Divide a batch into up to ``parts`` batches of nearly equal size."""
+    """Split a batch into up to ``parts`` batches of nearly equal size."""
     count = len(batch.image_ids)
     parts = min(parts, count)
     if parts <= 1:
@@ -45,36 +55,28 @@ def split(batch: Any, parts: int) -> list[Any]:
     return [rows_of(batch, slice(a, b)) for a, b in pairwise(edges)]
 
 
-def shape_of(batches: Sequence[Any]) -> str:
-    """Describe the largest of some batches: ``batch size 4, images 800 x 1344``."""
+def describe_batch(batches: Sequence[Any]) -> str:
+    """Describe the largest of some batches: ``batch size 4, images 800x1344``."""
     largest = max(batches, key=lambda batch: batch.images.numel())
     height, width = largest.images.shape[-2:]
-    return f"batch size {len(largest.image_ids)}, images {height} x {width} (height x width, padded)"
+    return f"batch size {len(largest.image_ids)}, images {height}x{width} (height x width, padded)"
 
 
-def place_of(device: torch.device) -> str:
-    """Name a device with its memory: ``cuda:0 (79.1 GiB)``."""
+def describe_device(device: torch.device) -> str:
+    """Describe a device and its memory: ``cuda:0 (79.1 GiB)``."""
     if device.type != "cuda":
         return str(device)
     return f"{device} ({torch.cuda.get_device_properties(device).total_memory / 2**30:.1f} GiB)"
 
 
 def free(device: torch.device) -> None:
-    """Return cached blocks to the device, so that smaller ones can be made of them."""
+    """Return cached blocks to the device, so that it can allocate smaller ones."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
-class OutOfMemoryError(TrainingError):
-    """A step does not fit into memory; the weights are as before the step if ``whole``."""
-
-    def __init__(self, message: object = "", whole: bool = True) -> None:
-        super().__init__(message)
-        self.whole = whole
-
-
 class Smaller:
-    """Calls a function with batches of an evaluation, or with smaller and smaller parts of them if memory runs out.
+    """Calls a function on batches of an evaluation, split into smaller batches after memory has run out.
 
     Detections of an image do not depend on the rest of its batch.
 
@@ -109,18 +111,83 @@ class Smaller:
         return done
 
     def _reduce(self, part: Any, device: torch.device) -> None:
-        count = len(part.image_ids)
-        if count == 1:
+        text = f"out of memory on {describe_device(device)} in evaluation: {describe_batch([part])}"
+        if len(part.image_ids) == 1:
             raise OutOfMemoryError(
-                f"out of memory on {place_of(device)} in evaluation: {shape_of([part])}; use smaller images (Resize in "
-                "the transforms of the split) or another device",
-                whole=True,
+                f"{text}; use smaller images (Resize in the transforms of the split) or another device"
             )
         free(device)
         self.parts *= 2
-        log.warning(
-            "out of memory on %s in evaluation: %s; continuing with half of that (set %s)",
-            place_of(device),
-            shape_of([part]),
-            self._key,
-        )
+        log.warning("%s; continuing with half the batch size (set %s)", text, self._key)
+
+
+class StepRetry:
+    """Takes optimizer steps; repeats a step that runs out of memory with smaller micro-batches, or reports it.
+
+    Args:
+        model: the statistics of its norms are restored before a step is repeated.
+        optimizer: optimizer of the model.
+        reduce: repeat steps, with micro-batches split into twice as many parts.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, reduce: bool) -> None:
+        self._device = next(model.parameters()).device
+        self._statistics = [b for m in model.modules() if isinstance(m, _NormBase) for b in m.buffers(recurse=False)]
+        self._before = [buffer.clone() for buffer in self._statistics]
+        self._optimizer, self._reduce = optimizer, reduce
+        self._updating = False
+        optimizer.register_step_pre_hook(self._note_update)
+
+    def __call__(self, step: Callable[[list[Any]], _T], batches: Sequence[Any], parts: int) -> tuple[_T, int]:
+        """Take a step.
+
+        Args:
+            step: takes it on micro-batches, from zeroing the gradients to updating the weights.
+            batches: micro-batches as loaded.
+            parts: number of parts of each micro-batch in the step before.
+
+        Returns:
+            The result, and the number of parts of each micro-batch.
+
+        Raises:
+            OutOfMemoryError: the step does not fit and cannot be reduced (further).
+        """
+        while True:
+            smaller = [part for batch in batches for part in split(batch, parts)]
+            self._updating = False
+            self._copy(self._before, self._statistics)
+            try:
+                return step(smaller), parts
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._optimizer.zero_grad(set_to_none=True)  # outside of the handler: the error keeps tensors alive
+            self._copy(self._statistics, self._before)  # also for the checkpoint that is saved before the error
+            self._check_reducible(smaller, len(batches))
+            free(self._device)
+            parts *= 2
+            text = "out of memory on %s: %s; halving the micro-batch"
+            log.warning(text, describe_device(self._device), describe_batch(smaller))
+
+    def _check_reducible(self, batches: Sequence[Any], loaded: int) -> None:
+        """Raise OutOfMemoryError unless the step can be repeated in smaller parts."""
+        largest = max(len(batch.image_ids) for batch in batches)
+        if self._reduce and largest > 1 and not self._updating:
+            return
+        advice = ["use smaller images (short and long of Resize in data.train.transforms)"]
+        if largest > 1:
+            advice.insert(0, f"set data.loader.batch_size={largest // 2}")
+        if not self._reduce and largest > 1:
+            advice.append(f"or --on-oom reduce (now {loaded} micro-batches per step)")
+        if self._updating:
+            advice.append("or freeze layers: the optimizer state does not fit")
+        message = f"out of memory on {describe_device(self._device)}: {describe_batch(batches)}; {', '.join(advice)}"
+        raise OutOfMemoryError(message, whole=not self._updating)
+
+    def _copy(self, into: list[Tensor], values: list[Tensor]) -> None:
+        if into:
+            with torch.no_grad():
+                torch._foreach_copy_(into, values)
+
+    def _note_update(self, *_: Any) -> None:
+        self._updating = True

@@ -20,13 +20,13 @@ from typing import BinaryIO
 
 from tldet.errors import OutputError
 
-STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # written directly, whatever they lead to
+STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # written directly
 RETRIED: tuple[type[OSError], ...] = (PermissionError,) if os.name == "nt" else ()  # Windows: the file is being read
 RETRY_SECONDS = 10.0
 
 
 class Replacement:
-    """A new file that takes the place of ``path`` once it is complete.
+    """New file that replaces ``path`` once it is complete.
 
     The new file has the permissions of the one it replaces, else those of any new file (umask). Symbolic links are
     followed; devices and pipes are written directly. As a context manager it commits, or discards after an error.
@@ -134,7 +134,7 @@ def _replace(temporary: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | Path, *, sync: bool = True) -> Iterator[BinaryIO]:
-    """Open a :class:`Replacement` for writing; it takes the place of ``path`` at the end of the block.
+    """Open a :class:`Replacement` for writing; it replaces ``path`` at the end of the block.
 
     Raises:
         OutputError: the file cannot be written; ``path`` stays as it was, as after any error in the block.
@@ -160,7 +160,7 @@ def write_json(path: str | Path, content: object, *, indent: int | None = None) 
 
 
 def check_output(path: str | Path) -> None:
-    """Check that a file can be written, before the work that produces it; its folder is created.
+    """Check that a file can be written before its content is computed; create its folder.
 
     Raises:
         OutputError: it cannot.
@@ -194,7 +194,7 @@ def remove_leftovers(folder: Path, suffix: str = "") -> None:
 
 @contextlib.contextmanager
 def naming(path: str | Path, done: str = "written") -> Iterator[None]:
-    """Turn the errors of writing a file into one that names it."""
+    """Convert OSErrors of writing a file to an OutputError that names the file."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The signals that ask a process to stop: stopping without losing work, or leaving them to a parent."""
+"""Signals that ask a process to stop: handled without losing work, or left to a parent process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-# Ctrl-C; a job manager's end of the job; its warning before that; a closed terminal. Windows has the first two.
+# Ctrl-C; end of a job; warning of a job manager before that; closed terminal. Windows has the first two.
 STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)
 )
@@ -20,17 +20,17 @@ SAME_REQUEST = 0.5  # seconds; signals closer together are one request: job mana
 
 
 def ignore() -> None:
-    """Ignore all of them from now on: for a process whose parent answers them, or that is about to end."""
+    """Ignore all stop signals from now on: in a process whose parent handles them, or that is about to end."""
     for one in STOP_SIGNALS:
         signal.signal(one, signal.SIG_IGN)
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Hold them back in this thread until the end of the block; processes started inside never receive them.
+    """Block all stop signals in this thread inside the ``with`` block; processes started inside never receive them.
 
-    A job manager signals every process of a job, also one that has just started and cannot ignore signals yet.
-    Nothing is held back on Windows.
+    A job manager signals all processes of a job, even one that has just started and cannot ignore signals yet. On
+    Windows, signals are not blocked.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -47,19 +47,19 @@ def held() -> Iterator[None]:
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal ended the block that :meth:`Interrupts.at_once` guards; the caller saves and ends."""
+    """A signal has ended the block of :meth:`Interrupts.at_once`; the caller saves and exits."""
 
 
 class Interrupts:
-    """Answer the signals that ask to stop, inside the ``with`` block.
+    """Handles stop signals inside the ``with`` block.
 
-    The first signal sets ``requested``. Another Ctrl-C, half a second or more later, raises KeyboardInterrupt; further
-    signals of job managers do nothing, because they are no reason to give up the step that is being saved.
-    Python lets only the main thread set signal handlers; in another thread this does nothing.
+    The first signal sets ``requested``. Another Ctrl-C, at least half a second later, raises KeyboardInterrupt. Further
+    signals of job managers are ignored, so that the current step can be saved. Only the main thread can set signal
+    handlers; in other threads this does nothing.
 
     Args:
-        on_first: called at the first signal. None: every signal raises KeyboardInterrupt, as Ctrl-C does by default.
-        clock: seconds.
+        on_first: called at the first signal. With None, every signal raises KeyboardInterrupt, like Ctrl-C by default.
+        clock: returns seconds.
     """
 
     def __init__(self, on_first: Callable[[], None] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -81,10 +81,10 @@ class Interrupts:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Let a signal end the block.
+        """End the ``with`` block as soon as a signal arrives.
 
         Raises:
-            Stopped: a signal has arrived, or arrives inside the block.
+            Stopped: a signal has arrived before or inside the block.
         """
         self._at_once = True
         try:
@@ -95,7 +95,7 @@ class Interrupts:
             self._at_once = False
 
     def ending(self, call: Callable[[_A], _T]) -> Callable[[_A], _T]:
-        """Return ``call`` in a form that a signal ends; see :meth:`at_once`."""
+        """Wrap a function so that a signal ends it; see :meth:`at_once`."""
 
         def guarded(argument: _A) -> _T:
             with self.at_once():
@@ -130,6 +130,6 @@ class Interrupts:
 
 @contextmanager
 def stop_signals() -> Iterator[None]:
-    """Treat SIGTERM, SIGUSR1 and SIGHUP like Ctrl-C, for a whole command."""
+    """Handle SIGTERM, SIGUSR1 and SIGHUP like Ctrl-C inside the ``with`` block."""
     with Interrupts():
         yield

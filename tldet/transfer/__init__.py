@@ -1,1 +1,1 @@
-"""What moves from one task to the next: weights, frozen parts, learning rates."""
+"""Transfer of weights, freezing, and learning rates of pretrained parts."""

@@ -1,4 +1,4 @@
-"""Which pretrained weights are on this machine; nothing is fetched and no weights are read."""
+"""Search for pretrained weights on this machine, without a download and without reading weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def is_here(source: str) -> bool:
-    """Whether the weights of a source (see :mod:`tldet.transfer.sources`) can be had without a network.
+    """Return True if the weights of a source (see :mod:`tldet.transfer.sources`) are available without a network.
 
     Raises:
         CheckpointError: there is no such source.
@@ -35,13 +35,13 @@ def _package_is_here(name: str) -> bool:
 
 
 def _timm_is_here(name: str) -> bool:
-    """Where a file placed by hand is found, in the hub's cache, or in torch's where they have a URL of their own."""
+    """Look for a file placed by the user, in the cache of the hub, and in that of torch."""
     import timm
     from huggingface_hub import try_to_load_from_cache
 
-    _, place = timm_path(name)
+    _, path = timm_path(name)
     config = timm.get_pretrained_cfg(name)
     hub = config.hf_hub_id
-    if place.is_file() or (hub and any(isinstance(try_to_load_from_cache(hub, file), str) for file in HUB_FILES)):
+    if path.is_file() or (hub and any(isinstance(try_to_load_from_cache(hub, file), str) for file in HUB_FILES)):
         return True
     return bool(config.url) and cache_path(config.url).is_file()

@@ -1,18 +1,17 @@
-"""Layers whose rows are classes, carried from one list of classes to another.
+"""Classifier weights of a detector for another list of classes.
 
-How a class starts that the old detector did not have:
+Weights of classes in both lists are copied. Weights of new classes are initialized as follows:
 
-- where classes share one softmax with background (``cls_score`` of two-stage heads), its row is that of background, a
-  little lower: to the old detector the new objects *were* background. The new classes' probability is taken out of
-  background's (Cermelli et al. 2020, Modeling the Background, section 3.3), ``PRIOR`` of it each and at most half for
-  all of them; so the old classes keep their logits to the bit and their probabilities up to rounding, everywhere.
-  Without a bias (a cosine classifier) nothing can be "a little lower": its row stays the random one of a new head, as
-  in Wang et al. 2020, section 3.1.
-- where each class has a sigmoid of its own (``cls_score`` of one-stage heads), its weights are zero and its bias is the
-  one that a new head starts from: probability 0.01 in every cell (Lin et al. 2017, section 3.3).
-- its boxes and masks (``bbox_pred``, ``mask_logits``) are the mean of all old classes': what objects have in common.
+- Softmax with background (``cls_score`` of two-stage heads): weights of background with a lower bias, because the
+  objects of a new class were background for the old detector. The probability of new classes is taken from that of
+  background (Cermelli et al. 2020, Modeling the Background, section 3.3): ``PRIOR`` of it for each class, at most half
+  for all of them. Logits of old classes are unchanged, their probabilities up to rounding. Without a bias (cosine
+  classifier), the random weights of a new head are kept, as in Wang et al. 2020, section 3.1.
+- Sigmoid for each class (``cls_score`` of one-stage heads): zero weights and the bias of a new head, which predicts
+  probability 0.01 at every location (Lin et al. 2017, section 3.3).
+- Boxes and masks (``bbox_pred``, ``mask_logits``): mean over all old classes.
 
-None of these rows hides behind another in the forward pass, so equal or zero rows still get gradients of their own.
+Equal or zero weights of several classes still receive different gradients, because no hidden layer follows.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-PRIOR = 0.01  # of a new class among what was background
+PRIOR = 0.01  # probability of a new class, relative to background
 SCORES = "cls_score"
 
 
-def carry_rows(
+def copy_classes(
     layer: str,
     old: Tensor,
     new: Tensor,
@@ -37,49 +36,48 @@ def carry_rows(
     background: bool = False,
     biased: bool = True,
 ) -> Tensor | None:
-    """``new`` with the rows of the classes that both lists name, letter for letter, taken from ``old``.
+    """Copy the rows of classes in both lists from ``old`` to a copy of ``new``, and initialize those of new classes.
 
     Args:
-        layer: the layer's name; one that ends in ``bbox_pred`` has four rows for each class, class by class, other
-            layers have one for each class, repeated for each anchor of a cell.
+        layer: name of the layer. A layer that ends in ``bbox_pred`` has four consecutive rows per class, other layers
+            have one row per class, repeated for each anchor.
         old: (R, ...) weight or (R,) bias.
-        new: (S, ...) of the same layer for other classes, as a new head starts.
-        old_names: name of each class of ``old``; None where nobody named it.
-        new_names: name of each class of ``new`` among the old ones; None for a new class.
-        background: whether the layer has a last row for background.
-        biased: whether the new layer has a bias.
+        new: (S, ...) initial values of the same layer in a new head.
+        old_names: name of each class of ``old``; None for a class without a name.
+        new_names: for each class of ``new``, its name among the old ones; None for a new class.
+        background: the last row of the layer is background.
+        biased: the new layer has a bias.
 
     Returns:
-        (S, ...), new classes' rows as described above; None where nothing can be taken. A layer that has the same rows
-        for all classes is ``old``.
+        (S, ...); None if no row can be copied. A layer without rows per class is returned as ``old``.
     """
     if old.shape[1:] != new.shape[1:]:
         return None
-    theirs = _class_rows(layer, len(old), len(old_names), background)
-    ours = _class_rows(layer, len(new), len(new_names), background)
-    if theirs is None or ours is None or theirs.shape[1] != ours.shape[1]:
+    sources = _class_rows(layer, len(old), len(old_names), background)
+    targets = _class_rows(layer, len(new), len(new_names), background)
+    if sources is None or targets is None or sources.shape[1] != targets.shape[1]:
         return old if old.shape == new.shape else None
     known = {name: number for number, name in enumerate(old_names) if name is not None}
     pairs = [(known[name], i) for i, name in enumerate(new_names) if name in known]
     if not pairs:
         return None
     mixed = new.clone()
-    fresh = [row for row, name in zip(ours, new_names, strict=True) if name not in known]
+    fresh = [row for row, name in zip(targets, new_names, strict=True) if name not in known]
     if background:
         _from_background(mixed, old[-1], fresh if biased else [])
     elif not layer.endswith(SCORES):
         for row in fresh:
-            mixed[row] = old[theirs].mean(0).to(new.dtype)
+            mixed[row] = old[sources].mean(0).to(new.dtype)
     elif new.ndim > 1:
         for row in fresh:
-            mixed[row] = 0.0  # the bias is a new head's already
-    for here, there in pairs:
-        mixed[ours[there]] = old[theirs[here]].to(new.dtype)
+            mixed[row] = 0.0  # the bias is that of a new head
+    for source, target in pairs:
+        mixed[targets[target]] = old[sources[source]].to(new.dtype)
     return mixed
 
 
 def _from_background(mixed: Tensor, background: Tensor, fresh: Sequence[Tensor]) -> None:
-    """Fill the rows of new classes, and the last one, from the old background's, a row (C,) or a bias ()."""
+    """Fill the rows of new classes and of background from the old background, a row (C,) or a bias ()."""
     share = min(PRIOR, 0.5 / max(len(fresh), 1))
     biased = background.ndim == 0
     for row in fresh:
@@ -88,7 +86,7 @@ def _from_background(mixed: Tensor, background: Tensor, fresh: Sequence[Tensor])
 
 
 def _class_rows(layer: str, rows: int, classes: int, background: bool) -> Tensor | None:
-    """(K, n) the rows of each class; None where the layer has none of its own for each."""
+    """Return the rows (K, n) of each class; None if the layer has no rows per class."""
     if layer.endswith("bbox_pred"):
         return torch.arange(rows).view(classes, 4) if rows == 4 * classes else None
     if background:

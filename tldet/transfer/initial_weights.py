@@ -1,4 +1,4 @@
-"""A whole detector's weights as the start of another: tldet's own checkpoints, mmdet's and torchvision's."""
+"""Initial weights from a detector checkpoint of tldet, MMDetection or torchvision."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from tldet.transfer.weights import LoadReport, load_detector
 
 
 @dataclass(frozen=True)
-class Start:
-    """A whole detector in a file; its tensors are not read before they are asked for.
+class DetectorFile:
+    """Detector in a file, whose tensors are read on demand.
 
     Attributes:
-        class_names: name of each class; None for one that the file does not name.
-        preprocess: the ``model.preprocess`` it was trained with; None where the file does not say.
-        strided_conv: likewise of ``model.backbone.strided_conv``; None also where it does not matter.
+        class_names: name of each class; None for a class without a name.
+        preprocess: ``model.preprocess`` of its training; None if unknown.
+        strided_conv: ``model.backbone.strided_conv`` of its training; None if unknown or without effect.
         backbone: name of its backbone.
-        published: the ``model`` section of the shipped config that it looks like, for what the file does not say.
-        weights: reads its tensors, in our names.
+        published: ``model`` section of the shipped config that fits the file, for settings that the file lacks.
+        weights: reads the tensors, with tldet's names.
     """
 
     class_names: Sequence[str | None]
@@ -43,18 +43,18 @@ class Start:
     published: Mapping[str, Any] = field(default_factory=dict)
 
 
-def open_initial(path: Path) -> Start | None:
-    """The detector in a weights file; None where it holds (anything else) a backbone.
+def open_initial(path: Path) -> DetectorFile | None:
+    """Open a weights file; return None if it contains no detector but, presumably, a backbone.
 
     Raises:
-        CheckpointError: it cannot be read, or is a detector that does not say its classes.
+        CheckpointError: the file cannot be read, or is a detector without class names.
     """
     archive = read_archive(path)
     if isinstance(archive, SafeArchive):
         parts = ("backbone.", "neck.", "head.")
         if all(any(name.startswith(part) for name in archive.value) for part in parts):
             raise CheckpointError(
-                f"{path}: a detector's weights alone, without its classes; give a .pt file of its run"
+                f"{path}: contains the weights of a detector without its classes; use a .pt file of its run"
             )
     if isinstance(archive.value, Mapping) and archive.value.get("format") == checkpoint.FORMAT:
         return (
@@ -67,8 +67,8 @@ def open_initial(path: Path) -> Start | None:
     return _foreign(archive, layout, known) if known else None
 
 
-def _ours(path: Path, outline: Mapping[str, Any], read: Callable[[], Mapping[str, Any]]) -> Start:
-    """A tldet checkpoint, of which all but the tensors is here: its EMA weights where it has them."""
+def _ours(path: Path, outline: Mapping[str, Any], read: Callable[[], Mapping[str, Any]]) -> DetectorFile:
+    """Open a tldet checkpoint by its contents without tensors; its EMA weights are used if there are any."""
     check_meta(path, outline)
     try:
         names, model = outline["meta"]["class_names"], outline["config"]["model"]
@@ -76,17 +76,17 @@ def _ours(path: Path, outline: Mapping[str, Any], read: Callable[[], Mapping[str
         preprocess = {"mean": [*seen.mean], "std": [*seen.std], "bgr": seen.bgr}
         stride = backbone.get("strided_conv", "3x3") if backbone["type"] == "TorchvisionBackbone" else None
     except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: is no checkpoint of a detector ({type(error).__name__}: {error})") from None
+        raise CheckpointError(f"{path}: is not a checkpoint of a detector ({type(error).__name__}: {error})") from None
 
     def weights() -> State:
         state = read()
         found: State = state.get("ema") or state["model"]
         return found
 
-    return Start(names, preprocess, stride, backbone.get("name"), weights)
+    return DetectorFile(names, preprocess, stride, backbone.get("name"), weights)
 
 
-def _foreign(archive: Archive, layout: KeyLayout, known: Known) -> Start:
+def _foreign(archive: Archive, layout: KeyLayout, known: Known) -> DetectorFile:
     policy = policy_in(archive.value, known, layout, archive.path)
     classes = classes_of(known, archive.value, layout.classes)
 
@@ -94,40 +94,40 @@ def _foreign(archive: Archive, layout: KeyLayout, known: Known) -> Start:
         return translate(known, foreign_in(archive).state, archive.path)
 
     published = read_config(known.config)["model"]
-    return Start(classes.given, policy.preprocess, policy.strided_conv, layout.backbone, weights, published)
+    return DetectorFile(classes.given, policy.preprocess, policy.strided_conv, layout.backbone, weights, published)
 
 
 def init_from(model: Detector, path: str | Path, match: MatchSettings | None = None) -> LoadReport:
-    """Fill a detector from a tldet checkpoint, see :func:`~tldet.transfer.weights.load_detector`.
+    """Load the weights of a tldet checkpoint into a detector, see :func:`~tldet.transfer.weights.load_detector`.
 
     Raises:
-        CheckpointError: it is none, nothing of it fits, or it was trained on images normalized otherwise.
+        CheckpointError: the file is no such checkpoint, no tensor fits, or its preprocessing differs.
     """
     state = checkpoint.load_checkpoint(path)
     refuse_classifier(path, state)
-    return _fill(model, _ours(Path(path), state, lambda: state), str(path), match)
+    return _load(model, _ours(Path(path), state, lambda: state), str(path), match)
 
 
 def load_initial(model: Detector, source: str, match: MatchSettings | None = None) -> LoadReport:
-    """Fill a detector from a source (see :mod:`tldet.transfer.sources`) that holds a whole one.
+    """Load the weights of a detector from a source (see :mod:`tldet.transfer.sources`).
 
     Raises:
-        CheckpointError: the source cannot be had, holds no detector, nothing of it fits, or it was trained on images
-            normalized otherwise.
+        CheckpointError: the source is not available or contains no detector, no tensor fits, or its preprocessing
+            differs.
     """
-    start = open_initial(download(source))
-    if start is None:
-        raise CheckpointError(f"{source}: holds no detector; a backbone's weights belong into model.backbone.weights")
-    return _fill(model, start, source, match)
+    file = open_initial(download(source))
+    if file is None:
+        raise CheckpointError(f"{source}: contains no detector; set model.backbone.weights to weights of a backbone")
+    return _load(model, file, source, match)
 
 
-def _fill(model: Detector, start: Start, source: str, match: MatchSettings | None) -> LoadReport:
-    ours = asdict(model.preprocess)
-    if start.preprocess is not None and not same_input(start.preprocess, ours):
-        theirs = dict(start.preprocess)
-        raise CheckpointError(f"{source}: trained with model.preprocess {theirs}, here it is {ours}; set it to theirs")
+def _load(model: Detector, file: DetectorFile, source: str, match: MatchSettings | None) -> LoadReport:
+    current = asdict(model.preprocess)
+    if file.preprocess is not None and not same_input(file.preprocess, current):
+        trained = dict(file.preprocess)
+        raise CheckpointError(f"{source}: set model.preprocess to that of its training, {trained} (now {current})")
     stride = getattr(model.backbone, "strided_conv", None)
-    if start.strided_conv and stride and start.strided_conv != stride:
-        what = f"trained with model.backbone.strided_conv {start.strided_conv}, here it is {stride}"
-        raise CheckpointError(f"{source}: {what}; set it to theirs")
-    return load_detector(model, start.weights(), start.class_names, source, match)
+    if file.strided_conv and stride and file.strided_conv != stride:
+        trained_stride = f"that of its training, {file.strided_conv} (now {stride})"
+        raise CheckpointError(f"{source}: set model.backbone.strided_conv to {trained_stride}")
+    return load_detector(model, file.weights(), file.class_names, source, match)

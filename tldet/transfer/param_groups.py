@@ -1,4 +1,4 @@
-"""Optimizers, and which parameters learn how fast."""
+"""Optimizers and parameter groups."""
 
 from __future__ import annotations
 
@@ -59,20 +59,14 @@ class Recipe:
         require_ranges(self, base_batch="[1, inf]", bias_lr="[0, inf)", backbone_lr="[0, inf)", layer_decay="(0, inf)")
 
     def groups(self, model: nn.Module, batch_size: int, undecayed: Collection[str] = ()) -> list[dict[str, Any]]:
-        """One group for each learning rate and decay, in the model's order; what does not learn is in none.
+        """Return one group per part, learning rate and weight decay; frozen parameters are in none.
 
         Args:
-            model: the model.
-            batch_size: images a step.
+            model: the model, whose order the groups have.
+            batch_size: images per step.
             undecayed: names of parameters without weight decay.
         """
-        lr = self.lr
-        if self.base_batch and batch_size != self.base_batch:
-            lr = self.lr * batch_size / self.base_batch
-            text = "learning rate %g: %g for batch size %d, scaled linearly to batch size %d (--lr sets it directly)"
-            log.info(text, lr, self.lr, self.base_batch, batch_size)
-        else:
-            log.info("learning rate %g, batch size %d", lr, batch_size)
+        lr = self._scaled_lr(batch_size)
         factors = dict(self._factors(model))
         exempt = {*undecayed, *_exempt(model)}
         groups: dict[tuple[str, float, float], dict[str, Any]] = {}
@@ -81,25 +75,33 @@ class Recipe:
                 if not parameter.requires_grad:
                     continue
                 part, factor = self._part(f"{module_name}.{name}", factors)
-                decay = self.weight_decay
-                if isinstance(module, _NORMS):
-                    decay = self.norm_decay
-                elif name.endswith("bias") and parameter.ndim == 1:
-                    decay, factor = self.bias_decay, factor * self.bias_lr
-                elif parameter.ndim < 2 or not name.endswith("weight"):
-                    decay = 0.0
+                decay, bias_factor = self._decay(module, name, parameter)
                 if f"{module_name}.{name}".lstrip(".") in exempt:
                     decay = 0.0
-                key = (part, lr * factor, decay)
-                empty = {
-                    "name": part,
-                    "params": [],
-                    "lr": lr * factor,
-                    "initial_lr": lr * factor,
-                    "weight_decay": decay,
-                }
-                groups.setdefault(key, empty)["params"].append(parameter)
+                rate = lr * factor * bias_factor
+                empty = {"name": part, "params": [], "lr": rate, "initial_lr": rate, "weight_decay": decay}
+                groups.setdefault((part, rate, decay), empty)["params"].append(parameter)
         return list(groups.values())
+
+    def _scaled_lr(self, batch_size: int) -> float:
+        """Scale the learning rate linearly to the batch size, and log it."""
+        if not self.base_batch or batch_size == self.base_batch:
+            log.info("learning rate %g, batch size %d", self.lr, batch_size)
+            return self.lr
+        lr = self.lr * batch_size / self.base_batch
+        text = "learning rate %g: %g for batch size %d, scaled linearly to batch size %d (--lr sets it directly)"
+        log.info(text, lr, self.lr, self.base_batch, batch_size)
+        return lr
+
+    def _decay(self, module: nn.Module, name: str, parameter: nn.Parameter) -> tuple[float, float]:
+        """Return the weight decay of a parameter of a module, and the factor on its learning rate."""
+        if isinstance(module, _NORMS):
+            return self.norm_decay, 1.0
+        if name.endswith("bias") and parameter.ndim == 1:
+            return self.bias_decay, self.bias_lr
+        if parameter.ndim < 2 or not name.endswith("weight"):
+            return 0.0, 1.0
+        return self.weight_decay, 1.0
 
     def _factors(self, model: nn.Module) -> Iterator[tuple[str, float]]:
         backbone: Any = getattr(model, "backbone", None)
@@ -132,9 +134,9 @@ class SGD(Recipe):
 
     Args:
         lr: see :class:`Recipe`.
-        momentum: share of the last step that goes on.
+        momentum: factor on the previous step.
         weight_decay: see :class:`Recipe`.
-        nesterov: look ahead.
+        nesterov: use Nesterov momentum.
         base_batch: see :class:`Recipe`.
         norm_decay: see :class:`Recipe`.
         bias_decay: see :class:`Recipe`.
@@ -166,7 +168,7 @@ class SGD(Recipe):
             raise ConfigError("momentum must be above 0 with nesterov=True, not 0")
 
     def make(self, model: nn.Module, batch_size: int, undecayed: Collection[str] = ()) -> torch.optim.Optimizer:
-        """The optimizer of a model; see :meth:`Recipe.groups`."""
+        """Create the optimizer of a model; see :meth:`Recipe.groups`."""
         groups = self.groups(model, batch_size, undecayed)
         return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, foreach=True)
 
@@ -177,7 +179,7 @@ class AdamW(Recipe):
 
     Args:
         lr: see :class:`Recipe`.
-        betas: decay of the two running means.
+        betas: decay of the running means of the gradient and its square.
         weight_decay: see :class:`Recipe`.
         base_batch: see :class:`Recipe`.
         norm_decay: see :class:`Recipe`.
@@ -207,7 +209,7 @@ class AdamW(Recipe):
         require_range("betas", betas, "[0, 1)")
 
     def make(self, model: nn.Module, batch_size: int, undecayed: Collection[str] = ()) -> torch.optim.Optimizer:
-        """The optimizer of a model; see :meth:`Recipe.groups`."""
+        """Create the optimizer of a model; see :meth:`Recipe.groups`."""
         groups = self.groups(model, batch_size, undecayed)
         return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=True)
 
@@ -215,12 +217,12 @@ class AdamW(Recipe):
 def build_optimizer(
     model: nn.Module, settings: Mapping[str, Any], batch_size: int, undecayed: Collection[str] = ()
 ) -> torch.optim.Optimizer:
-    """The optimizer that a config's ``optimizer`` section describes.
+    """Create the optimizer of the ``optimizer`` section of a config.
 
     Args:
-        model: the model; what of it learns is known to the optimizer.
+        model: the model; its trainable parameters are optimized.
         settings: the section.
-        batch_size: images a step.
+        batch_size: images per step.
         undecayed: names of parameters without weight decay.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What of a model learns, from when on, and how fast: the table that training begins with."""
+"""Table of trainable parameters, their learning rates and weight decays."""
 
 from __future__ import annotations
 
@@ -10,92 +10,93 @@ import torch
 from torch import nn
 
 from tldet.models.backbones import within
-from tldet.transfer.freeze import Release, backbone_groups
+from tldet.transfer.freeze import UnfreezeStage, backbone_groups
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_COLUMNS = ("part", "parameters", "learning", "from", "learning rate", "decay")
+_COLUMNS = ("part", "parameters", "trainable", "from", "learning rate", "weight decay")
 
 
 @dataclass
 class ParameterRow:
-    """One row: a layer group of the backbone, or another part of the model.
+    """One row of the table: a layer group of the backbone, or another part of the model.
 
     Attributes:
-        name: of the part.
-        parameters: how many numbers it has.
-        learning: how many of them learn, now or later.
-        when: from when on they learn.
-        rates: the optimizer's learning rates for them, before the schedule's factor.
-        decays: its weight decays, in words where they are none.
+        name: name of the part.
+        parameters: number of parameters.
+        trainable: number of parameters that are trained in the whole run or a part of it.
+        start: times from which on parameters are trained.
+        rates: learning rates, before the factor of the schedule.
+        decays: weight decays, or the strength of L2-SP.
     """
 
     name: str
     parameters: int = 0
-    learning: int = 0
-    when: list[str] = field(default_factory=list)
+    trainable: int = 0
+    start: list[str] = field(default_factory=list)
     rates: set[float] = field(default_factory=set)
     decays: set[str] = field(default_factory=set)
 
     def cells(self) -> tuple[str, ...]:
-        """What each of ``COLUMNS`` says."""
+        """Return the text of each column."""
         ends = dict.fromkeys((min(self.rates), max(self.rates))) if self.rates else ()
         rates = " to ".join(f"{rate:.3g}" for rate in ends) or "-"
-        when, decays = ", ".join(self.when) or "frozen", ", ".join(sorted(self.decays)) or "-"
-        return self.name, f"{self.parameters:,}", f"{self.learning:,}", when, rates, decays
+        start, decays = ", ".join(self.start) or "frozen", ", ".join(sorted(self.decays)) or "-"
+        return self.name, f"{self.parameters:,}", f"{self.trainable:,}", start, rates, decays
 
     def line(self) -> str:
-        """The same for a log."""
-        name, parameters, learning, when, rates, decays = self.cells()
-        if not self.learning:
+        """Return the row as a line of the log."""
+        name, parameters, trainable, start, rates, decays = self.cells()
+        if not self.trainable:
             return f"{name}: {parameters} parameters, frozen"
-        return f"{name}: {learning} of {parameters} parameters learn from {when}, learning rate {rates}, decay {decays}"
+        text = f"{name}: {trainable} of {parameters} parameters trainable from {start}"
+        return f"{text}, learning rate {rates}, weight decay {decays}"
 
 
-def parts(
+def parameter_rows(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    releases: Sequence[Release] = (),
-    pulled: Mapping[str, float] | None = None,
+    stages: Sequence[UnfreezeStage] = (),
+    l2_sp: Mapping[str, float] | None = None,
 ) -> list[ParameterRow]:
-    """The rows from the backbone's stem to the head.
+    """Return the rows from the stem of the backbone to the head.
 
     Args:
-        model: what learns at any time learns by now.
-        optimizer: of the model.
-        releases: what learns only later.
-        pulled: how strongly each parameter that is pulled to its start instead of decaying is pulled.
+        model: the model; all parameters of ``stages`` are trainable.
+        optimizer: optimizer of the model.
+        stages: parameters that are unfrozen later.
+        l2_sp: strength of L2-SP for each parameter that has it instead of weight decay.
     """
     settings = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    later = {name: str(one.moment) for one in releases for name in one.names}
-    homes = {f"backbone.{prefix}": name for name, group in backbone_groups(model) for prefix in group}
-    table = {name: ParameterRow(name) for name in homes.values()}
+    later = {name: str(one.moment) for one in stages for name in one.names}
+    parts = {f"backbone.{prefix}": name for name, group in backbone_groups(model) for prefix in group}
+    table = {name: ParameterRow(name) for name in parts.values()}
     for name, parameter in model.named_parameters():
-        home = next((homes[prefix] for prefix in homes if within(name, [prefix])), name.partition(".")[0])
-        row = table.setdefault(home, ParameterRow(home))
+        part = next((parts[prefix] for prefix in parts if within(name, [prefix])), name.partition(".")[0])
+        row = table.setdefault(part, ParameterRow(part))
         row.parameters += parameter.numel()
         if (group := settings.get(id(parameter))) is None:
             continue
-        row.learning += parameter.numel()
+        row.trainable += parameter.numel()
         row.rates.add(float(group["initial_lr"]))
-        pull = (pulled or {}).get(name)
-        row.decays.add(f"{group['weight_decay']:g}" if pull is None else f"L2-SP {pull:g}")
-        if (moment := later.get(name, "the start")) not in row.when:
-            row.when.append(moment)
+        alpha = (l2_sp or {}).get(name)
+        row.decays.add(f"{group['weight_decay']:g}" if alpha is None else f"L2-SP {alpha:g}")
+        if (start := later.get(name, "step 0")) not in row.start:
+            row.start.append(start)
     return list(table.values())
 
 
 def parameter_table(rows: Sequence[ParameterRow]) -> Table:
-    """The rows and their sum as a rich table."""
+    """Return the rows and their sum as a rich table."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title="what learns", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title="trainable parameters", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in _COLUMNS:
         table.add_column(column, justify="left" if column in ("part", "from") else "right")
     for row in rows:
         table.add_row(*row.cells())
     table.add_section()
-    table.add_row("all", f"{sum(row.parameters for row in rows):,}", f"{sum(row.learning for row in rows):,}")
+    table.add_row("all", f"{sum(row.parameters for row in rows):,}", f"{sum(row.trainable for row in rows):,}")
     return table

@@ -1,4 +1,4 @@
-"""A pre-trained backbone as a file of its own that says where it comes from."""
+"""Checks of a checkpoint's ``meta``, and export of a pre-trained backbone with a record of its training."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from tldet.errors import CheckpointError
 from tldet.system.inputs import is_file
 from tldet.transfer.safe_unpickle.archives import read_archive
 
-ABOUT = "pretrained_on"  # the key by which such a file is known
-OUT_NORMS = "out_norms."  # behind the maps that are given out: other ones in a detector
-TASK = "classification"  # in the meta of pre-training's checkpoints
+ABOUT = "pretrained_on"  # metadata key of exported backbones
+OUT_NORMS = "out_norms."  # prefix of output norms, which differ in a detector
+TASK = "classification"  # ``meta.task`` of pre-training checkpoints
 _LARGEST = 1 << 15  # pixels of an input side
 
 
 def of_classifier(state: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint is one of pre-training."""
+    """Return True for a checkpoint of pre-training."""
     meta = state.get("meta")
     return isinstance(meta, Mapping) and meta.get("task") == TASK
 
 
 def refuse_classifier(path: str | Path, state: Mapping[str, Any]) -> None:
-    """A checkpoint must be one of a detector.
+    """Reject a checkpoint of pre-training.
 
     Raises:
-        CheckpointError: it is one of pre-training.
+        CheckpointError: it is one.
     """
     if of_classifier(state):
         raise CheckpointError(
-            f"{path}: is a classifier of `tldet pretrain`, no detector: fine-tune one with --weights {path}"
+            f"{path}: is a classifier of `tldet pretrain`, not a detector; fine-tune a detector with --weights {path}"
         )
 
 
@@ -51,15 +51,14 @@ def check_meta(path: str | Path, state: Mapping[Any, Any]) -> None:
     ids: Any = meta.get("category_ids")
     size: Any = meta.get("input")
     if not _distinct(names, str):
-        raise _malformed(path, "meta.class_names", "must be a list of different names", names)
+        raise _malformed(path, "meta.class_names", "must be a list of distinct names", names)
     if of_classifier(state):
         return
     if not _distinct(ids, int) or len(ids) != len(names):
-        raise _malformed(path, "meta.category_ids", f"must be a list of {len(names)} different integers", ids)
+        raise _malformed(path, "meta.category_ids", f"must be a list of {len(names)} distinct integers", ids)
     sides = list(size.values()) if isinstance(size, Mapping) and size.keys() == {"short", "long"} else []
     if not sides or not all(type(side) is int and 0 < side <= _LARGEST for side in sides):
-        what = f"must be a dict of 'short' and 'long', integers from 1 to {_LARGEST}"
-        raise _malformed(path, "meta.input", what, size)
+        raise _malformed(path, "meta.input", f"must have 'short' and 'long', integers from 1 to {_LARGEST}", size)
 
 
 def _distinct(values: Any, kind: type) -> bool:
@@ -67,12 +66,12 @@ def _distinct(values: Any, kind: type) -> bool:
     return fitting and 0 < len(values) == len(set(values))
 
 
-def _malformed(path: str | Path, key: str, what: str, value: Any) -> CheckpointError:
+def _malformed(path: str | Path, key: str, rule: str, value: Any) -> CheckpointError:
     try:
         found = reprlib.repr(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits
         found = type(value).__name__
-    return CheckpointError(f"{path}: {key} {what}, not {found}")
+    return CheckpointError(f"{path}: {key} {rule}, not {found}")
 
 
 def checkpoint_outline(path: Path) -> dict[str, Any]:
@@ -89,13 +88,13 @@ def checkpoint_outline(path: Path) -> dict[str, Any]:
 
 
 def export_backbone(source: Path, path: Path) -> Path:
-    """Write the backbone of a pre-training checkpoint as safetensors, with the averaged weights where there are any.
+    """Write the backbone of a pre-training checkpoint as safetensors, with averaged weights if there are any.
 
-    Its metadata name the data, the number of classes, the starting weights, the accuracy, the steps, a hash of the
-    config, and the versions.
+    The metadata contain the data, the number of classes, the initial weights, the accuracy, the number of steps, a hash
+    of the config, and the versions.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, or the file not be written.
+        CheckpointError: the checkpoint cannot be read or the file cannot be written.
     """
     state = checkpoint.load_checkpoint(source)
     config, meta, trained = state["config"], state["meta"], state["meta"]["trained"]
@@ -119,15 +118,15 @@ def export_backbone(source: Path, path: Path) -> Path:
 
 
 def reported_by(source: str) -> str:
-    """What a file of :func:`export_backbone` says of itself, in a few words; empty for every other source."""
+    """Summarize the metadata of a file of :func:`export_backbone`; empty for other sources."""
     from safetensors import safe_open
 
     path = Path(source)
     if path.suffix != ".safetensors" or not is_file(path):
         return ""
     with safe_open(path, framework="pt") as file:
-        told = file.metadata() or {}
-    if ABOUT not in told:
+        about = file.metadata() or {}
+    if ABOUT not in about:
         return ""
-    accuracy = f", top-1 {told['top1']}" if "top1" in told else ""
-    return f"pre-trained on {told[ABOUT]}: {told['classes']} classes{accuracy}, {told['steps']} steps"
+    accuracy = f", top-1 {about['top1']}" if "top1" in about else ""
+    return f"pre-trained on {about[ABOUT]}: {about['classes']} classes{accuracy}, {about['steps']} steps"

@@ -1,4 +1,4 @@
-"""A detector and its data from a checkpoint."""
+"""Restoring of a detector from a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from tldet.transfer.provenance import check_meta, refuse_classifier
 
 
 def restore(path: str | Path) -> tuple[Detector, dict[str, Any]]:
-    """Restore the detector of a checkpoint in eval mode, with its EMA weights if there are any, and the checkpoint.
+    """Build the detector of a checkpoint, with its EMA weights if there are any, in eval mode.
 
-    Both hold the same tensors.
+    Returns:
+        The detector and the contents of the checkpoint, which share their tensors.
 
     Raises:
         CheckpointError: the file cannot be read, its ``meta`` is malformed, or its weights do not fit its own config.
@@ -29,6 +30,6 @@ def restore(path: str | Path) -> tuple[Detector, dict[str, Any]]:
         model, names = state["config"]["model"], state["meta"]["class_names"]
         detector = filled(lambda: build_detector(model, names), state.get("ema") or state["model"])
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: its weights do not fit the model it describes: {why}") from None
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: its weights do not fit the model it describes: {reason}") from None
     return detector.eval(), state

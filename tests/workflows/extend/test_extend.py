@@ -136,7 +136,7 @@ def test_a_changed_or_missing_teacher(
     shutil.copytree(whole, tmp_path / "o")
     moved = tmp_path / "teacher.pt"
     resume = ["--out", str(tmp_path / "o"), "--resume", "--cfg-options", f"distill.teacher={moved}"]
-    assert f"distill.teacher: {moved} is missing: put the detector that was extended back" in said(capsys, *resume)
+    assert f"distill.teacher: {moved} is missing: restore the detector that was extended" in said(capsys, *resume)
     shutil.copyfile(whole / "best.pt", moved)
     assert f"distill.teacher: {moved} has changed since the run was set up (SHA-256" in said(capsys, *resume)
     shutil.copyfile(base, moved)

@@ -78,7 +78,7 @@ def test_finetune_measures_for_the_device_in_use(digits: Path, monkeypatch: pyte
         return 5
 
     monkeypatch.setattr(choose, "measure_batch_size", measure)
-    monkeypatch.setattr(choose, "place_of", str)
+    monkeypatch.setattr(choose, "describe_device", str)
     monkeypatch.setattr(choose, "pick_device", torch.device)
     index = AnnotationIndex.load(digits / "train" / "_annotations.coco.json")
     recipe = read_config("recipes/retinanet_lite0")

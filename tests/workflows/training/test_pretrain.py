@@ -147,8 +147,8 @@ def test_finetuning_starts_from_it(whole: Path, digits: Path, tmp_path: Path, ca
     options = ["data.loader.batch_size=2", "training.precision=fp32"]
     model = {"model": "retinanet_lite0", "backbone": NAME, "weights": path}
     finetune(digits, out=tmp_path / "out", **model, steps=1, cfg_options=options)
-    assert f"weights from {path} (pre-trained on" in caplog.text
-    assert "0 newly initialized, 0 unused" in caplog.text
+    assert f"initial weights {path} (pre-trained on" in caplog.text
+    assert "none newly initialized, none unused" in caplog.text
     assert checkpoint.load_checkpoint(tmp_path / "out" / "best.pt")["meta"]["weights_source"] == str(path)
 
 
@@ -163,7 +163,7 @@ def test_pretraining_goes_on_from_weights(whole: Path, few: Path, tmp_path: Path
 
 
 def test_a_classifier_is_no_detector(whole: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"is a classifier of `tldet pretrain`, no detector: fine-tune one with"):
+    with pytest.raises(CheckpointError, match=r"is a classifier of `tldet pretrain`, not a detector; fine-tune"):
         restore(whole / "best.pt")
     detector = build_detector(read_config("retinanet_lite0")["model"])
     with pytest.raises(CheckpointError, match=r"is a classifier of `tldet pretrain`"):

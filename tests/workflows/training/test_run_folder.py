@@ -17,7 +17,7 @@ from tldet.config import Config, read_config
 from tldet.engine.logging import read_log
 from tldet.errors import TrainingError
 from tldet.system.locks import LOCK_NAME
-from tldet.workflows.training.resume_checks import refuse_other_arguments
+from tldet.workflows.training.resume_checks import plain, refuse_other_arguments
 from tldet.workflows.training.run_folder import RunFiles, continues, removed_on_failure, start_over
 
 NOTE = "# {folder}: {path}\n"
@@ -61,14 +61,19 @@ def test_one_command_starts_a_run_and_continues_it(
     assert checkpoint.step_path(out, 2).exists()
 
 
-def test_train_starts_or_continues_too(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_starts_or_continues_too(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     best = str(run / "best.pt")
-    job = ["train", str(run / "config.py"), "--work-dir", str(out), "--resume", "--init-from", best]
+    monkeypatch.chdir(run)
+    job = ["train", str(run / "config.py"), "--work-dir", str(out), "--resume", "--init-from", "best.pt"]
     job += ["--device", "cpu", "--precision", "fp32", "--cfg-options", "schedule.steps=1"]
     assert f"--resume: no checkpoint in {out} yet, the run is started" in said(capsys, job)
     assert checkpoint.load_checkpoint(out / "best.pt")["meta"]["weights_source"] == best
-    assert "after step 1" in said(capsys, job), "its initial weights are those of the run"
+    monkeypatch.chdir(tmp_path)
+    job[job.index("best.pt")] = best
+    assert "after step 1" in said(capsys, job), "its initial weights are those of the run, in any folder"
     job[job.index(best)] = str(run / "step_00000006.pt")
     err = said(capsys, job, 2)
     assert f"the run in {out} was started with {best}; leave --init-from out" in err
@@ -123,6 +128,23 @@ def test_continuing_by_the_config_or_by_the_arguments(tmp_path: Path) -> None:
     assert continues(tmp_path, startable=False)
     (tmp_path / "step_00000001.pt").write_text("")
     assert continues(tmp_path, startable=True)
+
+
+def test_recorded_paths_are_those_of_the_folder_in_which_the_run_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "coco").mkdir()
+    (tmp_path / "a.pt").touch()
+    monkeypatch.chdir(tmp_path)
+    record = plain({"data": Path("data"), "init-from": "a.pt", "weights": "coco", "model": "data", "steps": None})
+    (tmp_path / "arguments.json").write_text(json.dumps(record))
+    assert record["weights"] == "coco"
+    assert record["model"] == "data"
+    monkeypatch.chdir(tmp_path / "data")
+    refuse_other_arguments(tmp_path, {"data": "../data", "init-from": tmp_path / "a.pt", "weights": "coco"})
+    with pytest.raises(TrainingError, match=rf"--init-from .*a.pt \(was {tmp_path / 'a.pt'}\)"):
+        refuse_other_arguments(tmp_path, {"init-from": "a.pt"})
 
 
 def test_arguments_may_be_repeated_but_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,3 +91,11 @@ def test_converged_begins_a_stretch_that_lasts_to_the_end() -> None:
             assert len(late) > 1
             assert min(late) > max(ap) - GAIN
         assert (verdict.kind == "collapsed") == (ap[-1] < max(ap) / 2), "a fall below half is never anything else"
+
+
+def test_validations_on_other_data_are_another_curve() -> None:
+    """A run resumed with a harder validation split has not collapsed."""
+    records = log([0.6, 0.7, 0.7, 0.2, 0.25, 0.3], [1, 1, 1, 2, 1.9, 1.8], FALLING)
+    assert judge(records).kind == "collapsed"
+    verdict = judge(records, comparable_from=301)
+    assert (verdict.kind, "0.200 -> 0.300" in verdict.text) == ("improving", True), verdict.text

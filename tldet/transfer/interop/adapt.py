@@ -1,4 +1,4 @@
-"""A shipped config's ``model`` section fitted to a foreign checkpoint."""
+"""Adaptation of the ``model`` section of a shipped config to a checkpoint of another toolkit."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from tldet.transfer.interop.known import KeyLayout
 from tldet.transfer.interop.mmdet_config import Policy, anchor_sizes
 
 SINGLE_CODERS = {"RetinaNetHead", "ATSSHead"}  # one-stage heads whose boxes are deltas
-P6 = {True: "p6p7_p5", False: "p6p7_c5"}  # whether the first extra level is made from the pyramid
+P6 = {True: "p6p7_p5", False: "p6p7_c5"}  # True: the first extra level is computed from the pyramid
 
 
 def adapted(
     section: Mapping[str, Any], layout: KeyLayout, translated: Mapping[str, Tensor], policy: Policy
 ) -> dict[str, Any]:
-    """The section with the checkpoint's classes, backbone, towers, extra levels, normalization and anchors.
+    """Return the section with classes, backbone, towers, extra levels, normalization and anchors of the checkpoint.
 
     Args:
-        section: a shipped config's ``model``.
-        layout: what the checkpoint's keys and shapes tell.
-        translated: its tensors in our names.
-        policy: what its own config says.
+        section: ``model`` section of a shipped config.
+        layout: layout recognized from the keys and shapes of the checkpoint.
+        translated: tensors of the checkpoint with tldet's names.
+        policy: settings from the config of the checkpoint.
 
     Raises:
-        CheckpointError: its anchors are of a kind this model does not have.
+        CheckpointError: the model does not support the anchors of the checkpoint.
     """
     model: dict[str, Any] = copy.deepcopy(dict(section))
     backbone, neck, head = model["backbone"], model["neck"], model["head"]
@@ -53,10 +53,10 @@ def adapted(
 
 
 def set_input(model: dict[str, Any], preprocess: Mapping[str, Any] | None, strided_conv: str | None) -> list[str]:
-    """Have a ``model`` section see images, and halve them, as the weights want it; None leaves either as it is.
+    """Set preprocessing and strided convolutions of a ``model`` section to those of weights; None changes nothing.
 
     Returns:
-        What was changed: a line each.
+        A line for each change.
     """
     lines = []
     if preprocess and not same_input(preprocess, model.get("preprocess", {})):
@@ -69,28 +69,34 @@ def set_input(model: dict[str, Any], preprocess: Mapping[str, Any] | None, strid
 
 
 def same_input(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two ``preprocess`` sections say the same, up to the rounding that such numbers are published with."""
+    """Return True if two ``preprocess`` sections are equal up to the rounding of published values."""
     a, b = build_settings(Preprocess, one), build_settings(Preprocess, other)
     pairs = zip((*a.mean, *a.std), (*b.mean, *b.std), strict=True)
     return a.bgr == b.bgr and all(math.isclose(x, y, rel_tol=1e-4) for x, y in pairs)
 
 
 def _set_anchors(head: dict[str, Any], anchors: Mapping[str, Any]) -> None:
-    """Anchors stand in the RPN's settings or in the head's: sizes a level, or one scale of a square anchor."""
+    """Set the anchors of the RPN or the head: sizes per level, or the scale of a square anchor.
+
+    Raises:
+        CheckpointError: the model does not support these anchors.
+    """
     settings = head.get("rpn") or head.get("settings") or {}
     found, strides = anchor_sizes(anchors), anchors.get("strides")
     if "scale" in settings and not (isinstance(strides, (list, tuple)) and strides and _positive(strides[0])):
-        found = None  # its size is in strides
+        found = None  # the scale is relative to the stride
     if found is None and ("sizes" in settings or "scale" in settings):
-        raise CheckpointError(f"its anchors ({dict(anchors)}) are of a kind that {head['type']} does not have")
+        raise CheckpointError(f"anchors of the checkpoint ({dict(anchors)}) are not supported by {head['type']}")
     if found is not None and "sizes" in settings:
-        same = all(abs(a - b) < 0.01 for ours, theirs in zip(settings["sizes"], found[0], strict=False)
-                   for a, b in zip(ours, theirs, strict=False))  # fmt: skip
+        same = all(abs(a - b) < 0.01 for level, other in zip(settings["sizes"], found[0], strict=False)
+                   for a, b in zip(level, other, strict=False))  # fmt: skip
         settings["sizes"] = settings["sizes"] if same and _shape(settings["sizes"]) == _shape(found[0]) else found[0]
         settings["ratios"] = found[1]
     elif found is not None and "scale" in settings:
         if found[1] != [1.0] or len(found[0][0]) != 1:
-            raise CheckpointError(f"its anchors ({dict(anchors)}) are several a cell; {head['type']} has one")
+            raise CheckpointError(
+                f"{head['type']} has one anchor per location, the checkpoint several ({dict(anchors)})"
+            )
         settings["scale"] = found[0][0][0] / cast(Any, strides)[0]
 
 

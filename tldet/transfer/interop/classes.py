@@ -1,4 +1,4 @@
-"""The classes of a foreign checkpoint: their names, and the category ids of their data set."""
+"""Classes of a checkpoint of another toolkit: names, and category ids of its dataset."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tldet.text import counted
 from tldet.transfer.interop.known import Known
 
 BACKGROUND_NAME = "__background__"
-COCO = "FasterRCNN_ResNet50_FPN_Weights.COCO_V1"  # any of torchvision's weights that lists COCO's categories
+COCO = "FasterRCNN_ResNet50_FPN_Weights.COCO_V1"  # torchvision weights that list the categories of COCO
 
 
 @dataclass(frozen=True)
 class FileClasses:
-    """Name and category id of each label, and where they come from."""
+    """Name and category id of each label, and their source; ``invented`` names are numbers."""
 
     names: tuple[str, ...]
     ids: tuple[int, ...]
@@ -30,15 +30,15 @@ class FileClasses:
 
     @property
     def given(self) -> tuple[str | None, ...]:
-        """The names by which its classes can be known again; a number made up for a class is none."""
+        """Names for matching classes; None for each class if the names are invented."""
         return (None,) * len(self.names) if self.invented else self.names
 
 
 @cache
 def coco_rows() -> tuple[str, ...]:
-    """Name of each of COCO's category ids 0 to 90 as torchvision's weights state them, each name once.
+    """Return the distinct names of COCO's category ids 0 to 90 in torchvision's weights.
 
-    Id 0 is background; ten ids of COCO name nothing and are called ``N/A 12`` and so on.
+    Id 0 is background. Ten ids have no category and are named ``N/A 12`` and so on.
     """
     import torchvision
 
@@ -47,18 +47,18 @@ def coco_rows() -> tuple[str, ...]:
 
 
 def coco_ids() -> dict[str, int]:
-    """Category id of each of COCO's 80 names."""
+    """Return the category ids of the 80 categories of COCO by name."""
     return {name: i for i, name in enumerate(coco_rows()) if i and not name.startswith("N/A ")}
 
 
 def classes_of(known: Known, content: Mapping[Any, Any], count: int, given: Sequence[str] = ()) -> FileClasses:
-    """Return the classes of a foreign checkpoint.
+    """Return the classes of a checkpoint of another toolkit.
 
     Args:
         known: the model.
         content: plain values of the file.
-        count: number of classes, with background only if our classifier has a row for it.
-        given: class names by the user, in the order of the classifier's rows; empty takes those of the file.
+        count: number of classes, including background only if tldet's classifier has a row for it.
+        given: user-specified class names in the order of the rows of the classifier; empty for those of the file.
 
     Raises:
         ConfigError: the number of names in ``given`` is wrong.
@@ -77,7 +77,11 @@ def classes_of(known: Known, content: Mapping[Any, Any], count: int, given: Sequ
 
 
 def _given_classes(names: Sequence[str], count: int, *, background: bool) -> FileClasses:
-    """Return the user's names; background, the first row of torchvision's one-stage models, may be left out."""
+    """Return user-specified names; background, the first row of torchvision's one-stage models, may be omitted.
+
+    Raises:
+        ConfigError: the number of names is wrong.
+    """
     if background and len(names) == count - 1:
         named = _with_ids(tuple(names))
         return FileClasses((BACKGROUND_NAME, *named.names), (0, *named.ids), "--classes, after a row for background")
@@ -127,7 +131,7 @@ def _file_names(path: Path) -> tuple[str, ...]:
 
 
 def _torchvision_classes(count: int, first: int) -> FileClasses:
-    """Labels of torchvision are category ids: COCO's where there are 91 with background, else of unknown classes."""
+    """Return classes whose labels are category ids, as in torchvision: those of COCO if there are 91 with background."""
     ids, rows = range(first, first + count), coco_rows()
     if first + count == len(rows):
         return FileClasses(
@@ -144,7 +148,7 @@ def _numbered(ids: Sequence[int]) -> tuple[tuple[str, ...], tuple[int, ...]]:
 
 
 def _with_ids(names: tuple[str, ...]) -> FileClasses:
-    """The file's names with COCO's ids where all of them are COCO's, else with 1 to K: it holds no ids."""
+    """Add category ids to names: those of COCO if all names are categories of COCO, otherwise 1 to K."""
     known = coco_ids()
     if set(names) <= known.keys():
         return FileClasses(names, tuple(known[name] for name in names), "the file's own names, COCO's category ids")
@@ -153,13 +157,13 @@ def _with_ids(names: tuple[str, ...]) -> FileClasses:
 
 
 def _mmdet_names(content: Mapping[Any, Any]) -> tuple[str, ...]:
-    """What mmdet 2.x keeps under ``meta.CLASSES`` and 3.x under ``meta.dataset_meta``, in either letter case."""
+    """Return the names in ``meta.CLASSES`` (mmdet 2.x) or ``meta.dataset_meta`` (3.x); empty if there are none."""
     meta, hub = content.get("meta"), content.get("message_hub")
     info = hub.get("runtime_info") if isinstance(hub, Mapping) else None
-    places = [meta, *(part.get("dataset_meta") for part in (meta, info) if isinstance(part, Mapping))]
-    for place in places:
+    sections = [meta, *(part.get("dataset_meta") for part in (meta, info) if isinstance(part, Mapping))]
+    for section in sections:
         for key in ("classes", "CLASSES"):
-            found = place.get(key) if isinstance(place, Mapping) else None
+            found = section.get(key) if isinstance(section, Mapping) else None
             if isinstance(found, str):
                 return (found,)  # ``CLASSES = ('balloon')`` is a string
             if isinstance(found, (list, tuple)) and found and all(isinstance(name, str) for name in found):

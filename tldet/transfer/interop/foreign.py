@@ -1,4 +1,4 @@
-"""A detector's checkpoint of mmdet or torchvision: what it holds, and its tensors under our names."""
+"""Detector checkpoints of mmdet and torchvision: contents, and translation to tldet's tensor names."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from tldet.transfer.safe_unpickle.archives import WRONG, Archive, SafeArchive, r
 from tldet.transfer.weights import COUNTERS, LoadReport
 
 _NAMED = 3
-# A name of torchvision before 0.13. Its published weights of that time, but FCOS's, were trained with norms that add
-# nothing to the variance, and torchvision runs them so (``overwrite_eps(model, 0.0)``).
+# A tensor name of torchvision before 0.13. Weights published before, except FCOS, were trained with eps 0 in the norms,
+# and torchvision sets it (``overwrite_eps(model, 0.0)``).
 OLD_NAME = "backbone.fpn.inner_blocks.0.weight"
 
 
 @dataclass
 class Foreign:
-    """What a file holds.
+    """Contents of a file.
 
     Attributes:
         path: the file.
-        content: its plain values besides the tensors (mmdet's ``meta``, ...).
-        state: name to tensor, in the names of the file.
-        layout: what these tell.
-        averaged: names of averaged weights beside the others (mmdet 2.x's ``ema_...``), left out of ``state``.
-        others: names of tensors outside the detector, also left out of ``state``.
-        set_aside: how many objects of which foreign class or function.
+        content: plain values besides the tensors (``meta`` of mmdet, ...).
+        state: tensors by their names in the file.
+        layout: layout recognized from names and shapes.
+        averaged: names of additional averaged weights (``ema_...`` of mmdet 2.x), which are not in ``state``.
+        others: names of tensors outside the detector, which are not in ``state``.
+        set_aside: number of skipped objects by class or function.
     """
 
     path: Path
@@ -50,16 +50,16 @@ class Foreign:
 
 
 def read_foreign(path: str | Path) -> Foreign:
-    """Read a detector's checkpoint of another toolkit; code in it never runs.
+    """Read a detector checkpoint of another toolkit without running code from it.
 
     Raises:
-        CheckpointError: it cannot be read, or holds no tensors.
+        CheckpointError: the file cannot be read or contains no tensors.
     """
     return foreign_in(read_archive(path))
 
 
 def foreign_in(archive: Archive) -> Foreign:
-    """The same of a file that is open already."""
+    """Read a detector checkpoint from an open archive, see :func:`read_foreign`."""
     whole = state_in(archive)
     bare = _bare(whole)
     tensors = archive.tensors(bare)
@@ -74,10 +74,10 @@ def foreign_in(archive: Archive) -> Foreign:
 
 
 def layout_in(archive: Archive) -> KeyLayout:
-    """What its keys and shapes tell; no tensor is read.
+    """Recognize the layout of an archive by names and shapes, without reading tensors.
 
     Raises:
-        CheckpointError: it holds no state dict.
+        CheckpointError: the archive contains no state dict.
     """
     return recognize(archive.outlines(_bare(state_in(archive))))
 
@@ -89,26 +89,26 @@ def _bare(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def policy_in(content: Mapping[Any, Any], known: Known, layout: KeyLayout, path: Path) -> Policy:
-    """What the file's own config says of images and anchors; torchvision's files hold none.
+    """Read the settings of images and anchors from the config in a file; files of torchvision contain none.
 
     Raises:
-        CheckpointError: the config has values that cannot be.
+        CheckpointError: the config has invalid values.
     """
     if known.dialect != "mmdet":
         return Policy()
     try:
         policy = policy_of(find_config(content))
     except WRONG as error:  # a RecursionError is a RuntimeError
-        why = " ".join(str(error).split())[:100]
-        raise CheckpointError(f"{path}: the config inside it cannot be read ({why})") from None
+        reason = " ".join(str(error).split())[:100]
+        raise CheckpointError(f"{path}: the config inside it cannot be read ({reason})") from None
     return policy if layout.bottlenecks else replace(policy, strided_conv=None)
 
 
 def translate(known: Known, state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """A state dict in our names and row order.
+    """Translate a state dict to tldet's names and row order.
 
     Raises:
-        CheckpointError: a tensor has not the dimensions its name says.
+        CheckpointError: the dimensions of a tensor do not fit its name.
     """
     try:
         if known.dialect == "torchvision":
@@ -116,15 +116,15 @@ def translate(known: Known, state: Mapping[str, Tensor], path: Path) -> dict[str
             return from_torchvision(state, norm_eps=0.0 if old else EPS)
         return from_mmdet(state)
     except (IndexError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: cannot be mapped as {known.case}: {' '.join(str(error).split())}") from None
+        raise CheckpointError(f"{path}: cannot be converted as {known.case}: {' '.join(str(error).split())}") from None
 
 
-def fill(model: nn.Module, translated: Mapping[str, Tensor], foreign: Foreign, what: str) -> LoadReport:
-    """Put all of ``translated`` into ``model``, or nothing.
+def fill(model: nn.Module, translated: Mapping[str, Tensor], foreign: Foreign, target: str) -> LoadReport:
+    """Load all tensors of ``translated`` into ``model``, or none; ``target`` describes the model in messages.
 
     Raises:
-        CheckpointError: a tensor is missing, too many, or of another shape (counted, the first few named), or of
-            another kind of dtype, or contains NaN or infinite values.
+        CheckpointError: tensors are missing, unexpected, or of another shape (the first few are named), or a tensor has
+            another kind of dtype or contains NaN or infinite values.
     """
     own = model.state_dict()
     missing = [name for name in own if name not in translated and not name.endswith(COUNTERS)]
@@ -138,7 +138,7 @@ def fill(model: nn.Module, translated: Mapping[str, Tensor], foreign: Foreign, w
     found = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
     problems = [_named(kind, names) for kind, names in found.items() if names]
     if problems:
-        raise CheckpointError(f"{foreign.path}: does not fit {what}: {'; '.join(problems)}")
+        raise CheckpointError(f"{foreign.path}: does not fit {target}: {'; '.join(problems)}")
     if problem := problem_of(own, translated):
         raise CheckpointError(f"{foreign.path}: tensor {problem}")
     model.load_state_dict({name: translated[name] for name in both}, strict=False)
@@ -147,6 +147,6 @@ def fill(model: nn.Module, translated: Mapping[str, Tensor], foreign: Foreign, w
     return LoadReport(str(foreign.path), copied=same, adapted=adapted, unused=foreign.averaged + foreign.others)
 
 
-def _named(what: str, names: Sequence[str]) -> str:
+def _named(kind: str, names: Sequence[str]) -> str:
     more = ", ..." if len(names) > _NAMED else ""
-    return f"{len(names)} {what} ({', '.join(names[:_NAMED])}{more})"
+    return f"{len(names)} {kind} ({', '.join(names[:_NAMED])}{more})"

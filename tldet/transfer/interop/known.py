@@ -1,7 +1,7 @@
-"""The models of mmdet and torchvision that a shipped config describes: one table, asked from three sides.
+"""Models of mmdet and torchvision that correspond to shipped configs.
 
-By a name that a person gives (``--model``), by the keys of a state dict (:func:`recognize`), and by a recipe's name
-for its published COCO weights (:func:`coco_weights`).
+They are found by name (``--model``), by the keys of a state dict (:func:`recognize`), and by recipe for its published
+COCO weights (:func:`coco_weights`).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Dialect = Literal["mmdet", "torchvision"]
 
 @dataclass(frozen=True)
 class Known:
-    """One of them.
+    """Model of a toolkit.
 
     Attributes:
-        dialect: whose key names.
-        case: what it is called, whatever its dialect.
-        config: the shipped config whose ``model`` section is it.
-        weights: torchvision's name of its published weights, of which ``COCO_V1`` is taken.
-        box_ap: their box AP on COCO val2017, in percent, as torchvision's weights state it.
+        dialect: toolkit of the tensor names.
+        case: name of the model, the same for both toolkits.
+        config: shipped config with the same model.
+        weights: name of torchvision's weights, of which ``COCO_V1`` is used.
+        box_ap: box AP of these weights on COCO val2017 in percent, as stated by torchvision.
     """
 
     dialect: Dialect
@@ -37,7 +37,7 @@ class Known:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What ``--model`` may call it."""
+        """Accepted values of ``--model``."""
         return (self.case, self.config, self.config.rpartition("/")[2])
 
 
@@ -58,14 +58,14 @@ KNOWN = (
     Known("torchvision", "mask_rcnn", "recipes/mask_rcnn_r50", "MaskRCNN_ResNet50_FPN_Weights", 37.9),
     Known("torchvision", "mask_rcnn_v2", "recipes/mask_rcnn_r50_v2", "MaskRCNN_ResNet50_FPN_V2_Weights", 47.4),
 )
-# mmdet's one-stage heads by what their classifier and their box layer are called.
+# Names of classifier and box layer in mmdet's one-stage heads.
 MMDET_HEADS = {
     "retinanet": ("bbox_head.retina_cls", "bbox_head.retina_reg"),
     "atss": ("bbox_head.atss_cls", "bbox_head.atss_reg"),
     "gfl": ("bbox_head.gfl_cls", "bbox_head.gfl_reg"),
     "fcos": ("bbox_head.conv_cls", "bbox_head.conv_reg"),
 }
-# torchvision's names of networks by blocks a stage; channels of the first block's conv2 and its inputs a group; conv3.
+# torchvision's names of networks by: blocks per stage; output and input channels of the first conv2; has conv3.
 RESNETS: dict[tuple[tuple[int, ...], tuple[int, ...], bool], str] = {
     ((2, 2, 2, 2), (64, 64), False): "resnet18",
     ((3, 4, 6, 3), (64, 64), False): "resnet34",
@@ -82,14 +82,14 @@ RESNETS: dict[tuple[tuple[int, ...], tuple[int, ...], bool], str] = {
 
 @dataclass(frozen=True)
 class KeyLayout:
-    """What a state dict's keys and shapes tell; None or 0 where they tell nothing.
+    """Layout of a state dict, recognized by names and shapes; unknown values are None or 0.
 
     Attributes:
-        dialect: whose key names.
-        case: the model, of those in :data:`KNOWN`.
+        dialect: toolkit of the tensor names.
+        case: model in :data:`KNOWN`.
         backbone: torchvision's name of the backbone.
-        classes: rows that name classes, torchvision's background row of one-stage models included.
-        convs: convolutions in each tower of a one-stage head; 0 for two stages.
+        classes: number of class rows, including the background row of torchvision's one-stage models.
+        convs: convolutions in each tower of a one-stage head; 0 for two-stage heads.
     """
 
     dialect: Dialect
@@ -100,17 +100,17 @@ class KeyLayout:
 
     @property
     def bottlenecks(self) -> bool:
-        """Whether the backbone is made of bottlenecks: only these have strides that mmdet's ``style`` moves."""
+        """True if the backbone consists of bottlenecks, whose stride depends on mmdet's ``style``."""
         return any(deep and name == self.backbone for (_, _, deep), name in RESNETS.items())
 
     def __str__(self) -> str:
-        convs = f", {self.convs} convolutions a tower" if self.convs else ""
-        what = self.case or "detector (of no known kind)"
-        return f"{self.dialect}'s {what} on {self.backbone or 'an unknown backbone'}, {self.classes} classes{convs}"
+        convs = f", {self.convs} convolutions per tower" if self.convs else ""
+        case, backbone = self.case or "detector of unknown type", self.backbone or "unknown backbone"
+        return f"{self.dialect} {case}, {backbone}, {self.classes} classes{convs}"
 
 
 def recognize(state: Mapping[str, Tensor]) -> KeyLayout:
-    """The layout of a state dict in mmdet's or torchvision's names."""
+    """Recognize the layout of a state dict of mmdet or torchvision."""
     torchvision = _has(state, "backbone.body.") or _has(state, "roi_heads.")
     dialect: Dialect = "torchvision" if torchvision else "mmdet"
     case = _torchvision_case(state) if torchvision else _mmdet_case(state)
@@ -154,7 +154,7 @@ def _backbone(state: Mapping[str, Tensor], prefix: str) -> str | None:
 
 
 def _classes(state: Mapping[str, Tensor], dialect: Dialect, case: str) -> int:
-    """Rows of the classifier, shared among a cell's anchors; without the background of two-stage models."""
+    """Return the number of classifier rows per anchor, without the background of two-stage models."""
     if "rcnn" in case:
         stage = "0." if case.startswith("cascade") else ""
         name = f"roi_head.bbox_head.{stage}fc_cls" if dialect == "mmdet" else "roi_heads.box_predictor.cls_score"
@@ -162,7 +162,7 @@ def _classes(state: Mapping[str, Tensor], dialect: Dialect, case: str) -> int:
     classifier, boxes = MMDET_HEADS.get(case, ("", ""))
     if dialect == "torchvision":
         classifier, boxes = "head.classification_head.cls_logits", "head.regression_head.bbox_reg"
-    anchors = 1 if case == "gfl" else _rows(state, boxes) // 4  # gfl's box layer holds distributions
+    anchors = 1 if case == "gfl" else _rows(state, boxes) // 4  # the box layer of gfl predicts distributions
     return _rows(state, classifier) // anchors if anchors else 0
 
 
@@ -172,16 +172,16 @@ def _rows(state: Mapping[str, Tensor], layer: str) -> int:
 
 
 def _convs(state: Mapping[str, Tensor]) -> int:
-    """3x3 convolutions of the classification tower."""
+    """Count the 3x3 convolutions of the classification tower."""
     towers = ("bbox_head.cls_convs.", "head.classification_head.conv.")
     return sum(1 for key, value in state.items() if key.startswith(towers) and value.ndim == 4)
 
 
 def layout_named(name: str, layout: KeyLayout) -> Known:
-    """The entry that ``--model NAME`` means for a file of this layout.
+    """Return the model of ``--model NAME`` for a file of this layout.
 
     Raises:
-        ConfigError: no entry is called so, or none of the file's dialect.
+        ConfigError: there is no such model, or none of the toolkit of the file.
     """
     cases = {known.case for known in KNOWN if name in known.names}
     if not cases:
@@ -193,20 +193,20 @@ def layout_named(name: str, layout: KeyLayout) -> Known:
 
 
 def known_layout(layout: KeyLayout) -> Known | None:
-    """The entry of a recognized layout; None where it is of no known kind."""
+    """Return the model of a recognized layout; None if it is unknown."""
     return next((known for known in KNOWN if (known.dialect, known.case) == (layout.dialect, layout.case)), None)
 
 
 def coco_weights(recipe: str, shipped: Iterable[str]) -> str:
-    """The published COCO weights for a recipe, as a source: ``torchvision:NAME``.
+    """Return the source of the published COCO weights for a recipe: ``torchvision:NAME``.
 
     Raises:
-        CheckpointError: there are none; the message names the recipes that have them.
+        CheckpointError: there are none; the message lists the recipes with weights.
     """
-    wanted = recipe.removeprefix("recipes/")
-    having = [known for known in KNOWN if known.weights and known.config in set(shipped)]
-    for known in having:
-        if known.config == f"recipes/{wanted}" and known.weights:
+    name = recipe.removeprefix("recipes/")
+    published = [known for known in KNOWN if known.weights and known.config in set(shipped)]
+    for known in published:
+        if known.config == f"recipes/{name}" and known.weights:
             return f"torchvision:{known.weights}.COCO_V1"
-    others = ", ".join(f"{known.config.removeprefix('recipes/')} (box AP {known.box_ap})" for known in having)
-    raise CheckpointError(f"--weights coco: no COCO weights are published for {wanted}; there are some for {others}")
+    others = ", ".join(f"{known.config.removeprefix('recipes/')} (box AP {known.box_ap})" for known in published)
+    raise CheckpointError(f"--weights coco: there are no published COCO weights for {name}; available for {others}")

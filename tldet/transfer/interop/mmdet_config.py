@@ -1,4 +1,4 @@
-"""What the config text inside an mmdet checkpoint says of images and anchors, which no key or shape tells."""
+"""Settings of images and anchors from the config text in an mmdet checkpoint."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 from tldet.config.literals import literal
 from tldet.errors import ConfigError
 
-LONGEST = 2_000_000  # characters; mmdet's are some ten thousand
+LONGEST = 2_000_000  # characters; configs of mmdet have some ten thousand
 
 
 @dataclass
 class Policy:
-    """What was found; None where the text does not say.
+    """Settings of a config; None if it does not contain them.
 
     Attributes:
-        preprocess: our ``model.preprocess`` section.
-        input: short and long side that images are scaled to.
-        strided_conv: our option of the backbone's bottlenecks.
-        anchors: mmdet's ``anchor_generator``, of the only head that has one.
-        deltas: factors of the box deltas, of the second stage where there is one such stage.
-        notes: what could not be carried over.
+        preprocess: ``model.preprocess`` section of tldet.
+        input: short and long side of resized images.
+        strided_conv: ``model.backbone.strided_conv`` of tldet.
+        anchors: ``anchor_generator`` of the head or RPN.
+        deltas: factors of the box deltas, of the second stage if there is exactly one.
+        notes: settings that could not be converted.
     """
 
     preprocess: dict[str, Any] | None = None
@@ -36,12 +36,12 @@ class Policy:
 
 
 def find_config(content: Mapping[Any, Any]) -> Mapping[str, Any] | None:
-    """The config of a checkpoint: a dict, or text whose literals are read without running it; None without one."""
+    """Return the config in a checkpoint, a dict or the literals of a text, which is not run; None without a config."""
     meta, hub = content.get("meta"), content.get("message_hub")
     info = hub.get("runtime_info") if isinstance(hub, Mapping) else None
-    for place in (meta, info):
+    for section in (meta, info):
         for key in ("cfg", "config"):
-            found = place.get(key) if isinstance(place, Mapping) else None
+            found = section.get(key) if isinstance(section, Mapping) else None
             if isinstance(found, Mapping):
                 return found
             if isinstance(found, str) and len(found) < LONGEST:
@@ -50,7 +50,7 @@ def find_config(content: Mapping[Any, Any]) -> Mapping[str, Any] | None:
 
 
 def _literals(text: str) -> dict[str, Any]:
-    """Its top-level assignments of literals; anything else is passed over."""
+    """Return the top-level assignments of literals in a text; everything else is skipped."""
     values: dict[str, Any] = {}
     try:
         body = ast.parse(text).body
@@ -63,18 +63,18 @@ def _literals(text: str) -> dict[str, Any]:
 
 
 def policy_of(config: Mapping[str, Any] | None) -> Policy:
-    """What a config of mmdet 2.x or 3.x says."""
+    """Read the settings of a config of mmdet 2.x or 3.x."""
     policy = Policy()
     if config is None:
-        policy.notes.append("the file holds no config: normalization, size and anchors are the published ones")
+        policy.notes.append("the file contains no config: using the published normalization, input size and anchors")
         return policy
     model = _section(config, "model")
     steps = list(_steps(_pipeline(config)))
     policy.preprocess = _preprocess(model, config, steps)
     policy.input = _input(steps)
-    for what, found in (("normalization", policy.preprocess), ("size", policy.input)):
+    for name, found in (("normalization", policy.preprocess), ("input size", policy.input)):
         if found is None:
-            policy.notes.append(f"the file's config states no {what} that can be taken over: it is the published one")
+            policy.notes.append(f"no usable {name} in the config of the file: using the published one")
     style = _section(model, "backbone").get("style")
     policy.strided_conv = {"caffe": "1x1", "pytorch": "3x3"}.get(str(style))
     heads = (_section(model, "rpn_head"), _section(model, "bbox_head"))
@@ -93,7 +93,7 @@ def _section(node: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
 
 
 def _pipeline(config: Mapping[str, Any]) -> Any:
-    """Where the steps for testing stand in 3.x, and in 2.x."""
+    """Return the test pipeline of a config of 3.x or 2.x; empty if there is none."""
     for path in (("test_dataloader", "dataset"), ("data", "test"), ()):
         key = "pipeline" if path else "test_pipeline"
         found = _section(config, *path).get(key)
@@ -103,7 +103,7 @@ def _pipeline(config: Mapping[str, Any]) -> Any:
 
 
 def _steps(pipeline: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
-    """Every step, those inside a test-time augmentation too."""
+    """Yield all steps of a pipeline, including those of test-time augmentation."""
     if not isinstance(pipeline, (list, tuple)) or depth > 4:
         return
     for step in pipeline:
@@ -117,16 +117,16 @@ def _steps(pipeline: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
 def _preprocess(
     model: Mapping[str, Any], config: Mapping[str, Any], steps: list[Mapping[str, Any]]
 ) -> dict[str, Any] | None:
-    """Mean and std; mmdet reads images blue first, and without a turn to RGB the backbone takes them so."""
-    places = [
+    """Return mean, std and channel order: mmdet reads images as BGR, and converts them to RGB if configured."""
+    sections = [
         (_section(model, "data_preprocessor"), "bgr_to_rgb"),
         *((step, "to_rgb") for step in steps if step.get("type") == "Normalize"),
         (_section(config, "img_norm_cfg"), "to_rgb"),
     ]
-    for place, turned in places:
-        mean, std = _numbers(place.get("mean")), _numbers(place.get("std"))
+    for section, key in sections:
+        mean, std = _numbers(section.get("mean")), _numbers(section.get("std"))
         if mean and std and min(std) > 0:
-            return {"mean": mean, "std": std, "bgr": not place.get(turned, turned == "to_rgb")}
+            return {"mean": mean, "std": std, "bgr": not section.get(key, key == "to_rgb")}
     return None
 
 
@@ -136,7 +136,7 @@ def _numbers(value: Any, count: int = 3) -> list[float] | None:
 
 
 def _input(steps: list[Mapping[str, Any]]) -> dict[str, int] | None:
-    """Sides that the image is fitted into, its proportions kept."""
+    """Return the sides of a resize that keeps the aspect ratio; None if there is none."""
     for step in steps:
         name = str(step.get("type")).rpartition(".")[2]
         whole = name == "MultiScaleFlipAug"
@@ -147,7 +147,10 @@ def _input(steps: list[Mapping[str, Any]]) -> dict[str, int] | None:
 
 
 def anchor_sizes(anchors: Mapping[str, Any]) -> tuple[list[list[float]], list[float]] | None:
-    """Square roots of the areas of each level's anchors, and height / width, of mmdet's ``AnchorGenerator``."""
+    """Return the anchor sizes (square root of the area) of each level, and the ratios height / width, of mmdet.
+
+    None if the values are not those of an ``AnchorGenerator``.
+    """
     scales, octaves = anchors.get("scales"), anchors.get("scales_per_octave")
     base = anchors.get("octave_base_scale")
     if isinstance(octaves, int) and 0 < octaves < 100 and isinstance(base, (int, float)):

@@ -1,4 +1,4 @@
-"""Config files of MMDetection: recognized without running them, with the nearest recipe of tldet."""
+"""Recognition of MMDetection config files without running them, and the most similar recipe of tldet."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tldet.system.inputs import is_file, real_path
 from tldet.transfer.interop.known import KNOWN
 from tldet.transfer.interop.mmdet_config import LONGEST
 
-FILES = 40  # most files that are read, of a config and its bases
-KEYS = frozenset(  # top-level names of MMDetection 2.x and 3.x that tldet does not have
+FILES = 40  # largest number of files to read for a config and its bases
+KEYS = frozenset(  # top-level keys of MMDetection 2.x and 3.x that tldet does not have
     [
         "auto_scale_lr",
         "backend_args",
@@ -65,7 +65,7 @@ INSIDE = frozenset(
 STRINGS = re.compile(r"^(mmdet::|mmdet\.|torchvision://|open-mmlab://)|default_runtime(\.py)?$")
 MODULES = ("mmdet", "mmengine", "mmcv")
 _SMALL = re.compile("mobilenet|shufflenet|efficientnet|_tiny|_s_|nano")  # of small networks
-# Detectors of MMDetection without a recipe, and the recipe of the method that they extend or resemble most.
+# Detectors of MMDetection without a recipe -> recipe of the most similar method.
 RELATED = {
     "hybridtaskcascade": "cascade_mask_rcnn",
     "htc": "cascade_mask_rcnn",
@@ -97,18 +97,18 @@ class Seen:
     """Names in a config and its bases.
 
     Attributes:
-        files: names of the files and of their bases, whether these exist or not.
+        files: names of the file and its bases, including missing ones.
         names: top-level names and keys of dicts.
         types: values of ``type`` in ``model``, outermost first.
         depth: depth of the ResNet.
-        strange: the file is one of MMDetection.
+        foreign: the file is a config of MMDetection.
     """
 
     files: list[str] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     types: list[str] = field(default_factory=list)
     depth: int | None = None
-    strange: bool = False
+    foreign: bool = False
 
 
 def is_mmdet(config: Mapping[str, Any]) -> bool:
@@ -119,24 +119,24 @@ def is_mmdet(config: Mapping[str, Any]) -> bool:
 
 
 def advice(path: Path) -> str:
-    """Return what to do with an MMDetection config file; empty if the file is something else."""
+    """Return advice on an MMDetection config file; empty for other files."""
     seen = Seen()
     _read(path, seen)
-    if not seen.strange:
+    if not seen.foreign:
         return ""
     case = _case(seen)
     small = any(_SMALL.search(name) for name in [*seen.files, *map(_normal, seen.types)])
     backbone = f" --backbone resnet{seen.depth}" if seen.depth not in (None, 50) and not small else ""
-    what = f" ({seen.types[0]})" if seen.types else ""
+    kind = f" ({seen.types[0]})" if seen.types else ""
     return (
-        f"{path}: is a config of MMDetection{what}, which tldet does not run. Nearest recipe: tldet finetune --model "
+        f"{path}: is a config of MMDetection{kind}, which tldet does not run. Most similar recipe: tldet finetune --model "
         f"{case}_{'lite0' if small else 'r50'}{backbone} --data FOLDER --out FOLDER; for COCO: tldet train "
         f"{CONFIGS[case]}. tldet import converts checkpoints of MMDetection"
     )
 
 
 def _case(seen: Seen) -> str:
-    """Return the nearest detector, by the model's type, then by the names of files."""
+    """Return the most similar detector by the type of the model, then by file names."""
     masks = "mask_head" in seen.names
     for name in [*map(_normal, seen.types[:1]), *seen.files]:
         plain = name.replace("_", "")
@@ -158,7 +158,7 @@ def _normal(name: str) -> str:
 
 
 def _read(path: Path, seen: Seen) -> None:
-    """Collect the names in a file and in those of its bases that exist; each is read once."""
+    """Collect the names in a file and its existing bases; each file is read once."""
     waiting, known = [path], set[Path]()
     while waiting and len(known) < FILES:
         one = waiting.pop(0)
@@ -174,13 +174,13 @@ def _read(path: Path, seen: Seen) -> None:
 
 
 def _collect(tree: ast.Module, seen: Seen) -> list[str]:
-    """Take in the names of a file; return its bases."""
+    """Collect the names in a file; return its bases."""
     bases: list[str] = []
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
             seen.names.add(name)
-            seen.strange |= name in KEYS
+            seen.foreign |= name in KEYS
             if name == "_base_":
                 bases = _strings(node.value)
             elif name == "model":
@@ -191,13 +191,13 @@ def _collect(tree: ast.Module, seen: Seen) -> list[str]:
         elif isinstance(part, ast.Dict):
             seen.names.update(text for key in part.keys if key for text in _strings(key))
     modules = _modules(tree)
-    seen.strange |= any(module.partition(".")[0] in MODULES for module in modules)
-    seen.strange |= not INSIDE.isdisjoint(seen.names) or any(STRINGS.search(text) for text in _strings(tree))
+    seen.foreign |= any(module.partition(".")[0] in MODULES for module in modules)
+    seen.foreign |= not INSIDE.isdisjoint(seen.names) or any(STRINGS.search(text) for text in _strings(tree))
     return bases + [f"{module.rpartition('.')[2]}.py" for module in modules if "_base_" in module]
 
 
 def _modules(tree: ast.Module) -> list[str]:
-    """Return the modules that a file imports; configs of the new style import their bases."""
+    """Return the modules that a file imports; new-style configs import their bases."""
     found: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
@@ -208,11 +208,11 @@ def _modules(tree: ast.Module) -> list[str]:
 
 
 def _collect_model(node: ast.expr, seen: Seen) -> None:
-    """Take in the model's type, which a model of tldet does not have, and the depth of its ResNet."""
+    """Collect the type of the model, a key that tldet does not have, and the depth of its ResNet."""
     own = _items(node)
     if (kind := _text(own.get("type"))) is not None:
         seen.types.append(kind)
-        seen.strange = True
+        seen.foreign = True
     depth = _items(own.get("backbone")).get("depth")
     if isinstance(depth, ast.Constant) and isinstance(depth.value, int):
         seen.depth = seen.depth or depth.value
@@ -231,7 +231,7 @@ def _items(node: ast.expr | None) -> dict[str, ast.expr]:
 
 
 def _text(node: ast.expr | None) -> str | None:
-    """Return a string, or the name of a class as new-style configs give it."""
+    """Return the value of a string literal, or the name of a class in new-style configs."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     return node.id if isinstance(node, ast.Name) else None

@@ -1,4 +1,4 @@
-"""The state dict inside a checkpoint, without the wrappers and name prefixes of training tools."""
+"""Search for the state dict in a checkpoint, without the wrappers and name prefixes of training tools."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tldet.transfer.safe_unpickle.unpickle import Array, StandIn
 log = logging.getLogger(__name__)
 AVERAGED = ("ema", "model_ema", "ema_model", "state_dict_ema", "averaged_model")
 WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict", "module", "shadow", "net", "network", "weights")
-# Names that torch.compile, FSDP and activation checkpointing put in front of the modules they wrap, at any depth.
+# Prefixes of modules wrapped by torch.compile, FSDP and activation checkpointing, at any depth.
 WRAPPING = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _PARTS = ("backbone", "neck", "head", "rpn", "roi_heads", "bbox_head", "rpn_head", "roi_head", "mask_head")
 DEEPEST = 6  # nested dictionaries
@@ -27,23 +27,21 @@ def state_in(archive: Archive) -> dict[str, Any]:
     Averaged weights (``ema``) are preferred to the raw ones, as in prediction.
 
     Raises:
-        CheckpointError: the file holds no state dict.
+        CheckpointError: the file contains no state dict.
     """
     value, trail = archive.value, list[str]()
     while isinstance(value, Mapping) and len(trail) < DEEPEST and (name := _wrapper(value)) is not None:
         value, trail = value[name], [*trail, name]
     if not isinstance(value, Mapping):
-        what = f"a {type(value).__name__}"
-        if isinstance(value, StandIn):
-            what = f"a pickled {value.name}, which was not run,"
-        raise CheckpointError(f"{archive.path}: holds {what} where a state dict was expected; save model.state_dict()")
+        kind = f"a pickled {value.name}" if isinstance(value, StandIn) else f"a {type(value).__name__}"
+        raise CheckpointError(f"{archive.path}: contains {kind}, not a state dict; save model.state_dict()")
     if any(name in AVERAGED for name in trail):
-        log.info("%s: using the averaged weights (%s)", archive.path, ".".join(trail))
+        log.info("%s: using averaged weights (%s)", archive.path, ".".join(trail))
     return {_unwrapped(str(name)): item for name, item in value.items() if isinstance(name, (str, int))}
 
 
 def _wrapper(value: Mapping[Any, Any]) -> str | None:
-    """Return the key under which a checkpoint holds the weights; None if it holds them itself."""
+    """Return the key of the weights in a checkpoint; None if it contains them directly."""
     inner = [name for name, item in value.items() if isinstance(name, str) and _holds_tensors(item, DEEPEST)]
     known = next((name for name in (*AVERAGED, *WRAPPERS) if name in inner), None)
     if known is not None or any(isinstance(item, (Stored, Array)) for item in value.values()):
@@ -69,12 +67,12 @@ def _unwrapped(name: str) -> str:
 
 
 def detector_prefix(names: Iterable[str]) -> str:
-    """Return the prefix of the detector's part names (``model.``, ``module.``, ...); of several, the most frequent."""
+    """Return the most frequent prefix of the parts of a detector (``model.``, ``module.``, ...)."""
     fitting: Counter[str] = Counter()
     for name in names:
         parts = name.split(".")
-        for place, part in enumerate(parts[:-1]):
+        for i, part in enumerate(parts[:-1]):
             if part in _PARTS:
-                fitting[".".join([*parts[:place], ""]) if place else ""] += 1
+                fitting[".".join([*parts[:i], ""]) if i else ""] += 1
                 break
     return fitting.most_common(1)[0][0] if fitting else ""

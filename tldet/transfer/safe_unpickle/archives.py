@@ -1,8 +1,8 @@
-"""Reading of files by ``torch.save``, ``pickle.dump`` and safetensors without running their code.
+"""Reading of files of ``torch.save``, ``pickle.dump`` and safetensors without running code from them.
 
-Three layouts: torch's zip archive (since 1.6), torch's older run of pickles with the storages behind them, and a plain
-pickle. What can be said without trusting the file is checked before a byte of a tensor is read: that a tensor lies
-inside its storage and the storage inside the file.
+Pickled files have one of three layouts: torch's zip archive (since 1.6), torch's older sequence of pickles followed by
+the storages, or a plain pickle. Before tensors are read, each tensor must lie inside its storage, and each storage
+inside the file.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from tldet.system.output import path_text
 from tldet.transfer.safe_unpickle.storages import Maker, Stored
 from tldet.transfer.safe_unpickle.unpickle import Array, Machine, StandIn
 
-MAGIC = 0x1950A86A20F9469CFC6C  # what torch's older layout begins with
-# Functions by which torch restores tensors that are not plain arrays, and what such a tensor is.
+MAGIC = 0x1950A86A20F9469CFC6C  # first value of torch's older layout
+# Functions of torch that restore tensors other than plain arrays -> description of such a tensor.
 FORMS = {
     "torch._utils._rebuild_sparse_tensor": "sparse",
     "torch._utils._rebuild_qtensor": "quantized",
@@ -43,12 +43,12 @@ WRONG = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowEr
 
 @dataclass
 class Archive:
-    """What a file holds.
+    """Contents of a file.
 
     Attributes:
         path: the file.
         value: plain containers, scalars, :class:`Stored` tensors, arrays and stand-ins.
-        set_aside: how many objects of which foreign class or function stand-ins were made for.
+        set_aside: number of stand-ins by class or function.
     """
 
     path: Path
@@ -57,7 +57,7 @@ class Archive:
     spans: dict[str, tuple[int, int]] = field(repr=False)  # of the older layout; empty for a zip archive
 
     def tensors(self, state: Mapping[Any, Any]) -> dict[str, Tensor]:
-        """The tensors and arrays among the values of ``state``, read from the file.
+        """Read the tensors and arrays among the values of ``state`` from the file.
 
         Raises:
             CheckpointError: the file is damaged, or a tensor is not a plain array.
@@ -72,7 +72,7 @@ class Archive:
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     def outlines(self, state: Mapping[Any, Any]) -> dict[str, Tensor]:
-        """Shapes and types of the same tensors, as tensors without contents; nothing is read.
+        """Return the tensors and arrays among the values of ``state`` as meta tensors, without reading their storage.
 
         Raises:
             CheckpointError: the file is damaged.
@@ -84,10 +84,10 @@ class Archive:
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     def empty(self) -> CheckpointError:
-        """What to say of a file without tensors."""
+        """Return the error for a file without tensors."""
         names = ", ".join(name for name, _ in self.set_aside.most_common(3))
-        code = f", but objects of other code, which was not run ({names})" if names else ""
-        return CheckpointError(f"{self.path}: holds no tensors{code}")
+        code = f"; objects of other code were skipped ({names})" if names else ""
+        return CheckpointError(f"{self.path}: contains no tensors{code}")
 
     def _bytes(self, keys: set[str]) -> dict[str, bytearray]:
         if self.spans:
@@ -101,21 +101,21 @@ class Archive:
 
 
 class SafeArchive(Archive):
-    """A safetensors file; ``value`` maps each tensor name to itself."""
+    """Safetensors file; ``value`` maps each tensor name to itself."""
 
     def tensors(self, state: Mapping[Any, Any]) -> dict[str, Tensor]:
-        """Read the tensors in ``state``: new names to names in the file."""
+        """Read the tensors of ``state``, which maps new names to names in the file."""
         try:
             integrity.check_safetensors(self.path)
         except ValueError as error:
             raise _broken(self.path, error) from None
         with _safetensors(self.path) as file:
-            return {str(name): file.get_tensor(place) for name, place in state.items()}
+            return {str(name): file.get_tensor(stored) for name, stored in state.items()}
 
     def outlines(self, state: Mapping[Any, Any]) -> dict[str, Tensor]:
-        """Read only the shapes of the same tensors, as meta tensors."""
+        """Return the tensors of ``state`` as meta tensors, reading only their shapes."""
         with _safetensors(self.path) as file:
-            shapes = {str(name): file.get_slice(place).get_shape() for name, place in state.items()}
+            shapes = {str(name): file.get_slice(stored).get_shape() for name, stored in state.items()}
         return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 
@@ -169,10 +169,10 @@ def _part(file: BinaryIO, start: int, length: int) -> bytearray:
 
 
 def read_archive(path: str | Path) -> Archive:
-    """Read a file of :func:`torch.save`, a pickle or safetensors; no code in it is run, nothing is unpacked to disk.
+    """Read a file of :func:`torch.save`, a pickle or safetensors without running code from it or unpacking it to disk.
 
     Raises:
-        CheckpointError: it is missing, neither of these, cut off, or claims what it does not hold.
+        CheckpointError: the file is missing, of another format, truncated or inconsistent.
     """
     path = Path(path)
     require_file(path, CheckpointError)
@@ -189,7 +189,7 @@ def read_archive(path: str | Path) -> Archive:
 
 def _broken(path: Path, error: Exception) -> CheckpointError:
     reason = " ".join(str(error).split())[:100] or type(error).__name__
-    return CheckpointError(f"{path}: is no checkpoint, or is broken or cut off ({reason})")
+    return CheckpointError(f"{path}: is not a checkpoint, or is broken or cut off ({reason})")
 
 
 def _read_zip(path: Path) -> Archive:
@@ -200,9 +200,9 @@ def _read_zip(path: Path) -> Archive:
         if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
             raise ValueError("a compressed archive, which torch does not write")
         if sum(info.file_size for info in entries.values()) > path.stat().st_size:
-            raise ValueError("an archive whose parts claim more than the file holds")
+            raise ValueError("an archive whose entries are larger than the file")
         if f"{root}byteorder" in entries and file.read(f"{root}byteorder") != b"little":
-            raise ValueError("numbers with their bytes in big-endian order")
+            raise ValueError("numbers in big-endian byte order")
         maker = Maker()
         machine = Machine(maker.builders, maker.storage)
         value = machine.run(io.BytesIO(file.read(f"{root}data.pkl")))
@@ -220,11 +220,11 @@ def _root(file: zipfile.ZipFile) -> str:
 
 
 def _read_pickles(path: Path) -> Archive:
-    """The older layout: magic number, protocol, machine, the object, its storages' keys, then their bytes."""
+    """Read a plain pickle or the older layout: magic number, protocol, machine, object, storage keys, storages."""
     maker = Maker()
     machine = Machine(maker.builders, maker.storage)
     with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        file = cast(BinaryIO, mapped)  # unlike a file it reads no further than it reaches, so claims cost nothing
+        file = cast(BinaryIO, mapped)  # unlike a file, it allocates no memory for lengths beyond its end
         value = machine.run(file)
         spans: dict[str, tuple[int, int]] = {}
         if value == MAGIC:
@@ -236,11 +236,11 @@ def _read_pickles(path: Path) -> Archive:
 
 
 def _spans(file: BinaryIO, keys: Any, widths: Mapping[str, int], end: int) -> dict[str, tuple[int, int]]:
-    """Where each storage's bytes lie: behind a count of eight bytes."""
+    """Return start and length of each storage, which follows its number of elements (8 bytes)."""
     spans = {}
     for key in keys:
         if not isinstance(key, str):  # a deep tuple would overflow the stack when it is hashed
-            raise ValueError("a storage whose key is no text")
+            raise ValueError("a storage whose key is not a string")
         length = int.from_bytes(file.read(8), "little") * widths[key]
         start = file.tell()
         if start + length > end:

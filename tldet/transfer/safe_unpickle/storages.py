@@ -1,4 +1,4 @@
-"""Torch's tensors in a file, before they are read: what they claim, held against what is there."""
+"""Tensors of torch in a file, checked against the size of their storages before they are read."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ DTYPES = {
 
 
 def _count(number: Any) -> bool:
-    """Whether it counts something; a longer one than fits a machine's word takes minutes to multiply."""
+    """Return True for a valid count; integers of thousands of digits would take minutes to multiply."""
     return type(number) is int and 0 <= number < 2**63
 
 
 @dataclass(frozen=True)
 class Storage:
-    """The numbers behind one or more tensors: their type, their key in the file, how many the file says there are."""
+    """Storage of one or more tensors: dtype, key in the file, and number of elements stated by the file."""
 
     dtype: torch.dtype
     key: str
@@ -45,7 +45,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor that is still in its file."""
+    """Tensor that has not been read from its file."""
 
     storage: Storage
     offset: int
@@ -53,11 +53,15 @@ class Stored:
     stride: tuple[int, ...]
 
     def check(self, lengths: Mapping[str, int]) -> None:
-        """Hold what the tensor claims against the real length of its storage in bytes."""
+        """Check the tensor against the length of its storage in bytes.
+
+        Raises:
+            ValueError: the storage is shorter than stated, or the tensor exceeds it.
+        """
         s, width = self.storage, self.storage.dtype.itemsize
-        held = lengths.get(s.key, 0)
-        if s.count * width > held:
-            raise ValueError(f"a storage claims {s.count * width} bytes and has {held}")
+        length = lengths.get(s.key, 0)
+        if s.count * width > length:
+            raise ValueError(f"a storage claims {s.count * width} bytes and has {length}")
         numbers, last = 1, self.offset
         for side, step in zip(self.size, self.stride, strict=True):
             numbers *= side
@@ -67,11 +71,11 @@ class Stored:
 
 
 class Maker:
-    """Torch's constructors; what they make is noted, to be checked when the storages are known."""
+    """Constructors of torch tensors; created tensors are recorded and checked when the storages are known."""
 
     def __init__(self) -> None:
         self.made: list[Stored] = []
-        self.widths: dict[str, int] = {}  # bytes of one number, by the storage's key
+        self.widths: dict[str, int] = {}  # bytes per element, by storage key
         same: Builder = lambda data, *_: data  # noqa: E731
         self.builders: dict[str, Builder] = {
             "torch._utils._rebuild_tensor_v2": self.tensor,
@@ -82,18 +86,26 @@ class Maker:
         }
 
     def tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Any:
-        """A tensor of numbers of a storage, in its file still."""
+        """Create a tensor over a storage.
+
+        Raises:
+            ValueError: an argument is invalid.
+        """
         if isinstance(storage, StandIn):
             return StandIn("a tensor", called=True)
         size, stride = tuple(size), tuple(stride)
         wrong = not isinstance(storage, Storage) or len(size) > 16 or len(stride) > 16
         if wrong or not all(map(_count, (offset, *size, *stride))):
-            raise ValueError("a tensor that is none")
+            raise ValueError("an invalid tensor")
         self.made.append(Stored(storage, offset, size, stride))
         return self.made[-1]
 
     def storage(self, key: Any) -> Any:
-        """The storage of a persistent id; anything else (torch once wrote source code so) is a stand-in."""
+        """Create the storage of a persistent id; other ids (torch once stored source code) become stand-ins.
+
+        Raises:
+            ValueError: the id is malformed.
+        """
         if not (isinstance(key, tuple) and len(key) >= 5 and key[0] == "storage"):
             return StandIn("a persistent object", called=True)
         kind, name, count = key[1], key[2], key[4]
@@ -101,11 +113,11 @@ class Maker:
         if dtype is None:
             return StandIn("a storage", called=True)
         if not isinstance(name, str) or not _count(count) or any(key[5:6]):
-            raise ValueError("a storage that is none")
+            raise ValueError("an invalid storage")
         self.widths[name] = dtype.itemsize
         return Storage(dtype, name, count)
 
     def check(self, lengths: Mapping[str, int]) -> None:
-        """Hold every tensor against the real length of its storage."""
+        """Check all tensors against the lengths of their storages in bytes, by key."""
         for one in self.made:
             one.check(lengths)

@@ -1,12 +1,11 @@
-"""Pickles of other toolkits, read without running anything that is in them.
+"""Restricted unpickler: reads pickles without running code from them.
 
-A pickle is a program for a small stack machine, and one of its instructions calls any importable function. This
-machine knows all instructions but calls nothing of the file's choosing: a handful of named constructors of tensors,
-arrays and plain containers (:data:`PLAIN` and what the reader of an archive adds) are its own code, every other class
-or function is a :class:`StandIn` that swallows whatever is done to it and is counted. Nothing is imported by a name
-from the file, no attribute is set, nothing from it is hashed but plain scalars, and memory grows no faster than the
-pickle is long: what constructors are given, in all, is held against the bytes that were read so far, since a pickle
-can name a long object again and again with two bytes.
+A pickle is a program for a stack machine with an instruction that calls any importable function. This machine supports
+all instructions, but calls only its own constructors of tensors, arrays and plain containers (``_PLAIN`` and those of
+the archive reader). All other classes and functions become a :class:`StandIn`, which ignores all operations and is
+counted. Nothing is imported by a name from the file, no attribute is set, and only plain scalars are hashed. Memory is
+bounded: a pickle can refer to a long object repeatedly with two bytes, so the total size of constructor arguments is
+limited by the number of bytes read.
 """
 
 from __future__ import annotations
@@ -39,18 +38,18 @@ FRESH: dict[str, Callable[[], Any]] = {
     "EMPTY_SET": list,  # a set would hash what the file puts into it
 }
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-LONGEST_NAME = 500  # characters of a class's or function's
-COPIES, SLACK = 4, 10_000  # what constructors may be given: so many times the bytes read, and so much besides
-NUMBER = re.compile(r"[<|=]?[?biufc]\d{0,2}")  # numpy's names of types, without objects, text and records
+LONGEST_NAME = 500  # characters of the name of a class or function
+COPIES, SLACK = 4, 10_000  # largest size of constructor arguments: COPIES * bytes read + SLACK
+NUMBER = re.compile(r"[<|=]?[?biufc]\d{0,2}")  # numpy dtypes except objects, text and records
 
 
 @dataclass(frozen=True, eq=False)
 class StandIn:
-    """In the place of a class or function of the file, or of what calling it would have made.
+    """Stand-in for a class or function in the file, or for the result of calling it.
 
     Attributes:
-        name: module and name, as the file has them.
-        called: it stands for a result.
+        name: module and name in the file.
+        called: True for a result.
     """
 
     name: str
@@ -58,12 +57,16 @@ class StandIn:
 
 
 class Array:
-    """A numpy array; its content comes after it, in a later instruction. ``value`` is None for what is no number."""
+    """NumPy array whose content follows in a later instruction; ``value`` is None unless it contains numbers."""
 
     value: NDArray[Any] | None = None
 
     def fill(self, state: Any) -> None:
-        """Take numpy's ``(version, shape, dtype, fortran order, bytes)``; the bytes must be as many as stated."""
+        """Set the content from NumPy's ``(version, shape, dtype, fortran order, bytes)``.
+
+        Raises:
+            ValueError: the number of bytes does not fit the shape.
+        """
         _, shape, dtype, fortran, raw = state
         if isinstance(dtype, np.dtype) and isinstance(raw, bytes):
             self.value = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
@@ -81,7 +84,11 @@ def _scalar(dtype: Any, raw: bytes) -> Any:
 
 
 def _encode(text: str, codec: str = "") -> bytes:
-    """How protocol 2 writes bytes."""
+    """Encode text as bytes, which pickle protocol 2 stores as text.
+
+    Raises:
+        ValueError: the encoding is not Latin-1.
+    """
     if codec not in ("latin1", "latin-1"):
         raise ValueError(f"text in an unusual encoding {codec!r:.20}")
     return str.encode(text, "latin-1")
@@ -101,14 +108,14 @@ _PLAIN: dict[str, Builder] = {
 
 
 class Machine:
-    """Runs the instructions of one pickle after another; what was set aside is counted over all of them.
+    """Stack machine that runs pickles; stand-ins are counted over all of them.
 
     Args:
-        builders: constructors by ``module.name``, besides :data:`PLAIN`.
-        persistent: makes the value of a persistent id (torch's storages).
+        builders: constructors by ``module.name``, in addition to ``_PLAIN``.
+        persistent: creates the value of a persistent id (torch's storages).
 
     Attributes:
-        set_aside: how many objects of which foreign class or function.
+        set_aside: number of stand-ins by class or function.
     """
 
     def __init__(self, builders: Mapping[str, Builder], persistent: Callable[[Any], Any]) -> None:
@@ -118,7 +125,7 @@ class Machine:
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []  # stacks under the open marks
         self._memo: dict[int, Any] = {}
-        self._read = self._given = 0  # bytes of pickles, and lengths of what constructors took
+        self._read = self._given = 0  # bytes read, and total size of constructor arguments
         self._steps: dict[str, Callable[[Any], None]] = {
             **dict.fromkeys(("PROTO", "FRAME"), lambda _: None),
             **dict.fromkeys(PUSH, self._push),
@@ -153,10 +160,10 @@ class Machine:
         }
 
     def run(self, file: BinaryIO) -> Any:
-        """The value of the pickle that ``file`` stands before, the file left behind it.
+        """Read the pickle at the current position of ``file``, which is then behind it.
 
         Raises:
-            ValueError, TypeError, KeyError, IndexError: it is none, is cut off, or asks for what has no place here.
+            ValueError, TypeError, KeyError, IndexError: the pickle is invalid, truncated or unsupported.
         """
         self._stack, self._below, self._memo = [], [], {}
         before, start = self._read, file.tell()
@@ -189,7 +196,7 @@ class Machine:
 
     def _take(self, count: int) -> list[Any]:
         if len(self._stack) < count:
-            raise ValueError("a pickle that takes more than it gave")
+            raise ValueError("a pickle that pops more values than it pushed")
         taken = self._stack[-count:]
         del self._stack[-count:]
         return taken
@@ -216,15 +223,19 @@ class Machine:
 
     def _global(self, *parts: Any) -> StandIn:
         if not all(isinstance(part, str) and len(part) <= LONGEST_NAME for part in parts):
-            raise ValueError("a class or function without a proper name")
+            raise ValueError("a class or function with an invalid name")
         self._give(*parts)
         return StandIn(".".join(map(str.strip, parts)))
 
     def _give(self, *values: Any) -> None:
-        """Count what is copied or kept."""
+        """Count the size of constructor arguments.
+
+        Raises:
+            ValueError: it exceeds the limit.
+        """
         self._given += sum(len(value) for value in values if isinstance(value, (str, bytes, list, tuple, dict)))
         if self._given > COPIES * self._read + SLACK:
-            raise ValueError("a pickle that copies what it holds again and again")
+            raise ValueError("a pickle that copies its objects too often")
 
     def _call(self, function: Any, arguments: Any, named: Any = None) -> Any:
         if not isinstance(function, StandIn):
@@ -240,10 +251,14 @@ class Machine:
         self._push(self._call(function, arguments))
 
     def _build(self, state: Any) -> None:
-        """Give an object its state: arrays take theirs, containers and stand-ins have none."""
+        """Set the state of an array; containers and stand-ins have none.
+
+        Raises:
+            ValueError: a dtype is big-endian.
+        """
         made = self._stack[-1]
         if isinstance(made, Array):
             self._give(*state)
             made.fill(state)
         elif isinstance(made, np.dtype) and isinstance(state, tuple) and state[1:2] == (">",):
-            raise ValueError("numbers with their bytes in big-endian order")
+            raise ValueError("numbers in big-endian byte order")

@@ -23,7 +23,7 @@ from tldet.data.merge.source import MergeSource, Record, open_source
 from tldet.data.merge.writing import write_joined
 from tldet.errors import ConfigError, DataError
 from tldet.system.output import make_folder
-from tldet.transfer.class_match import MatchSettings, but_for_case, few, origins
+from tldet.transfer.class_match import MatchSettings, differing_in_case, few, match_classes
 from tldet.workflows.merge.notes import part_notes, shared_note
 from tldet.workflows.merge.report import changed_ids, part_row
 
@@ -137,8 +137,8 @@ def _renamed(sources: Sequence[MergeSource], old: Sequence[str], match: MatchSet
             "itself; if it means another class in the new data, rename the category there"
         )
     names = list(dict.fromkeys(record["name"] for source in sources for record in source.categories))
-    found = {name: origin for name, origin in origins(old, names, match).items() if origin not in (None, name)}
-    if missed := [name for name in but_for_case(old, names) if name not in found]:
+    found = {name: origin for name, origin in match_classes(old, names, match).items() if origin not in (None, name)}
+    if missed := [name for name in differing_in_case(old, names) if name not in found]:
         log.warning("these would be old classes but for their letter case (--fold-names case): %s", few(missed))
     return {name: origin for name, origin in found.items() if origin is not None}
 

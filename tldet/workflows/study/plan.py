@@ -8,9 +8,9 @@ from typing import Any
 
 from tldet.config import parse_options
 from tldet.data.subsets import subset_size
-from tldet.engine.state import SEEDS
 from tldet.errors import ConfigError
 from tldet.evaluation.columns import GroundTruth
+from tldet.system.determinism import SEEDS
 from tldet.workflows.study.data import JsonData, StudyConfig, StudyData, own_study_data
 from tldet.workflows.study.job import RUNS, Job, job_folder, keep_settings
 from tldet.workflows.study.variants import Variant, refuse_conflict, refuse_same, refuse_unpaced

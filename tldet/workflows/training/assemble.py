@@ -13,21 +13,22 @@ import torch
 
 from tldet.config import Config, build
 from tldet.data.loader import BatchOrder, Collate, Samples, collate, train_batches
-from tldet.engine.checkpointing import Evaluate
 from tldet.engine.distributed import World, current
-from tldet.engine.precision import Precision, choose, compile_where_it_pays, measure_compiled
+from tldet.engine.loop import Evaluate
+from tldet.engine.precision import Precision, choose, measure_compiled
 from tldet.engine.progress import Reporter, Reporters, make_reporter
-from tldet.engine.regularization import L2SP, L2SPSettings, Unfreezing, anchored, saved_initial
 from tldet.engine.state import TrainSettings
 from tldet.engine.trainer import Trainer
 from tldet.errors import ConfigError
 from tldet.models.classifier import Classifier
+from tldet.models.compiling import compile_if_faster
 from tldet.models.detector import Detector
 from tldet.registry import HOOKS
 from tldet.system.device import pick_device
-from tldet.transfer.freeze import Release, freeze
+from tldet.transfer.freeze import UnfreezeStage, Unfreezing, freeze
+from tldet.transfer.l2_sp import L2SP, L2SPSettings, regularized_names, saved_initial_weights
 from tldet.transfer.param_groups import build_optimizer
-from tldet.transfer.parameter_table import parameter_table, parts
+from tldet.transfer.parameter_table import parameter_rows, parameter_table
 from tldet.workflows.training.initial_weights import Started
 from tldet.workflows.training.options import Request
 from tldet.workflows.training.parts import Settings, Validation
@@ -67,12 +68,12 @@ class Run:
 def assemble(run: Run) -> Trainer:
     """Build the trainer of a run: frozen layers, sample order, precision, optimizer, hooks."""
     training, world = run.settings.training, current()
-    releases = freeze(run.model, run.settings.freeze)
+    stages = freeze(run.model, run.settings.freeze)
     device = _device(training.device, world)
     run.model.to(device).train()
     order, batches = _batches(run, device, world)
     precision = _precision(run, order, device, world)
-    optimizer, own = _trainable(run, releases, order.batch_size * training.accumulate * world.size)
+    optimizer, own = _trainable(run, stages, order.batch_size * training.accumulate * world.size)
     return Trainer(
         run.model,
         optimizer,
@@ -122,10 +123,10 @@ def _precision(run: Run, order: BatchOrder, device: torch.device, world: World) 
 
     work = repr((run.settings.loader.batch_size, run.config["data"]["train"].get("transforms")))
     precision = world.first(lambda: choose(run.model, device, training.precision, trial, work))
-    log.info("computing in %s", precision.describe())
+    log.info("%s", precision.describe())
     if training.compile:
-        measured = world.first(lambda: measure_compiled(run.model, trial, precision, work))
-        log.info("%s", compile_where_it_pays(run.model, measured))
+        seconds, cached = world.first(lambda: measure_compiled(run.model, trial, precision, work))
+        log.info("%s", compile_if_faster(run.model, seconds, cached))
     example.cache_clear()
     return precision
 
@@ -164,16 +165,16 @@ def _shown(validation: Evaluate | None, training: TrainSettings) -> tuple[str, .
     return tuple(dict.fromkeys([*headline, training.best_metric, "val_loss"]))
 
 
-def _trainable(run: Run, releases: Sequence[Release], batch: int) -> tuple[torch.optim.Optimizer, list[Any]]:
+def _trainable(run: Run, stages: Sequence[UnfreezeStage], batch: int) -> tuple[torch.optim.Optimizer, list[Any]]:
     """Return the optimizer, and the hooks of what is trained; show a table of it."""
     settings, model, console = run.settings, run.model, run.request.console
-    hooks: list[Any] = [Unfreezing(model, releases)] if releases else []
+    hooks: list[Any] = [Unfreezing(model, stages)] if stages else []
     pulled: dict[str, float] = {}
     if settings.l2_sp:
         hooks.append(pull := _pull(model, settings.l2_sp, run.started, run.folder))
         pulled = dict.fromkeys(pull.parameters, settings.l2_sp.alpha)
     optimizer = build_optimizer(model, run.config["optimizer"], batch, pulled)
-    rows = parts(model, optimizer, releases, pulled)
+    rows = parameter_rows(model, optimizer, stages, pulled)
     if console:
         console.print(parameter_table(rows))
     else:
@@ -185,9 +186,9 @@ def _trainable(run: Run, releases: Sequence[Release], batch: int) -> tuple[torch
 def _pull(model: torch.nn.Module, settings: L2SPSettings, started: Started, folder: Path) -> L2SP:
     """A new run is pulled to the weights that it has now, a resumed one to those that its first part had."""
     if started.resumed:
-        start = saved_initial(folder)
-        return L2SP(model, list(start), settings.alpha, start)
-    return L2SP(model, anchored(model, started.carried, settings), settings.alpha)
+        initial = saved_initial_weights(folder)
+        return L2SP(model, list(initial), settings.alpha, initial)
+    return L2SP(model, regularized_names(model, started.carried, settings), settings.alpha)
 
 
 def _callbacks(sections: Sequence[dict[str, Any]], given: Sequence[Any]) -> list[Any]:

@@ -24,7 +24,7 @@ from tldet.structures.batch import Batch
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 from tldet.system.device import pick_device
-from tldet.system.out_of_memory import free, is_out_of_memory, place_of
+from tldet.system.out_of_memory import describe_device, free, is_out_of_memory
 from tldet.transfer.freeze import FreezeSettings, freeze
 from tldet.transfer.provenance import checkpoint_outline
 from tldet.workflows.training.parts import Settings, build_dataset
@@ -113,10 +113,10 @@ def measure_batch_size(
     batch = largest_fitting(trial.fits, most)
     if not batch:
         raise TrainingError(
-            f"out of memory on {place_of(device)} with one image of {size[0]} x {size[1]} (height x width, padded): "
-            "use smaller images (data.train.transforms) or another model"
+            f"out of memory on {describe_device(device)} with one image of {size[0]} x {size[1]} (height x width, "
+            "padded): use smaller images (data.train.transforms) or another model"
         )
-    log.info("batch size %d (%s, measured with images of %d x %d)", batch, place_of(device), *size)
+    log.info("batch size %d (%s, measured with images of %d x %d)", batch, describe_device(device), *size)
     return batch
 
 

@@ -15,7 +15,7 @@ from tldet.data.images import fitted_size
 from tldet.data.index import AnnotationIndex
 from tldet.models.replace import replace_backbone
 from tldet.system.device import pick_device
-from tldet.system.out_of_memory import place_of
+from tldet.system.out_of_memory import describe_device
 from tldet.text import counted
 from tldet.workflows.training.batch_size import LARGEST, USUAL, largest_input, measure_batch_size, most_objects
 from tldet.workflows.training.recipes import foreign_resize, largest_size, split_transforms
@@ -132,7 +132,7 @@ def _batch(
         most=min(LARGEST if option_value(options, "data.loader.batch_size") == "auto" else USUAL, images),
         device=device,
     )
-    return batch, f"batch size {batch} (measured on {place_of(device)})"
+    return batch, f"batch size {batch} (measured on {describe_device(device)})"
 
 
 def choose_length(images: int, batch: int, given: Length | None) -> tuple[Length, str]:

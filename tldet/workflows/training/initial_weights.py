@@ -95,13 +95,14 @@ def _loaded(model: Any, source: WeightsSource, match: MatchSettings) -> Started:
     if source.resume:
         return Started("resumed", resumed=True)
     if source.init_from:
-        return _detector(str(source.init_from), init_from_checkpoint(model, source.init_from, match))
+        path = real_path(source.init_from)  # absolute: the run may be resumed in another folder
+        return _detector(str(path), init_from_checkpoint(model, path, match))
     if source.detector:
         return _detector(source.detector, load_initial(model, source.detector, match))
     backbone = model.backbone
     if backbone.weights_source:
         report = load_backbone_weights(backbone, backbone.weights_source)
-        log.info("%s", report.summary())
+        log.info("initial weights %s", report.summary())
         names = [f"backbone.{name.removesuffix(' (by order)')}" for name in report.copied + report.adapted]
         return Started(backbone.weights_source, tuple(names))
     if backbone.frozen_stages >= 0 or (backbone.norm == "frozen" and has_batch_norm(backbone)):
@@ -110,7 +111,7 @@ def _loaded(model: Any, source: WeightsSource, match: MatchSettings) -> Started:
 
 
 def _detector(source: str, report: LoadReport) -> Started:
-    log.info("%s", report.summary())
+    log.info("initial weights %s", report.summary())
     return Started(source, tuple(report.copied), report.classes)
 
 
@@ -141,6 +142,7 @@ OF_WEIGHTS: dict[str, tuple[Any, ...]] = {  # config keys that need pretrained w
     "distill": (None, {}),
     "optimizer.layer_decay": (None, 1.0),
 }
+_FACTOR = "optimizer.backbone_lr"  # a factor below 1 protects pretrained weights
 
 
 def from_scratch(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -155,6 +157,9 @@ def from_scratch(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     for key in dropped:
         section, _, name = key.rpartition(".")
         (config[section] if section else config).pop(name)
+    factor = config["optimizer"].get("backbone_lr")
+    if isinstance(factor, (int, float)) and factor < 1:
+        dropped[_FACTOR] = config["optimizer"].pop("backbone_lr")
     config["model"]["backbone"].update(weights=None, frozen_stages=-1, norm="batch")
     return config, [f"--scratch: dropped {key} = {value!r} of the recipe" for key, value in dropped.items()]
 

@@ -21,7 +21,6 @@ from tldet.data.coco import CocoDataset
 from tldet.data.custom_dataset import CustomDataset, DatasetOptions, SubsetSettings, restrict
 from tldet.data.folder import ImageFolderDataset
 from tldet.data.loader import LoaderSettings, eval_batches
-from tldet.engine.regularization import L2SPSettings
 from tldet.engine.schedule import ScheduleSettings
 from tldet.engine.state import TrainSettings
 from tldet.errors import ConfigError, DataError, TrainingError
@@ -41,6 +40,7 @@ from tldet.system.out_of_memory import Smaller
 from tldet.text import counted
 from tldet.transfer.class_match import MatchSettings, few
 from tldet.transfer.freeze import FreezeSettings
+from tldet.transfer.l2_sp import L2SPSettings
 from tldet.transfer.teacher import TeacherSettings
 from tldet.visualize.drawing import draw
 
@@ -138,7 +138,7 @@ def checked_settings(config: Config, schema: Mapping[str, ComponentType] = SCHEM
         build_settings(MatchSettings, config.get("class_match") or {}),
         build_settings(TeacherSettings, distill) if distill else None,
     )
-    if settings.schedule.minutes is not None and settings.freeze.thaws:
+    if settings.schedule.minutes is not None and settings.freeze.unfreezes:
         raise ConfigError(
             "freeze: what learns later makes later steps slower, and schedule.minutes measures the first ones: "
             "give the length in epochs or steps"

@@ -23,7 +23,8 @@ def report(outcome: Outcome, training: TrainSettings, validation: object | None,
         console.print(f"{outcome.checkpoint}: {_evaluated(outcome)}", markup=False, highlight=False)
         console.print(*outcome.result.tables(), sep="\n")
     if validation and training.validate_every is not None:  # one validation is no curve
-        console.print(judge(records, training.best_metric).text, markup=False, highlight=False)
+        verdict = judge(records, training.best_metric, outcome.train.comparable_from)
+        console.print(verdict.text, markup=False, highlight=False)
     if stopped := early(outcome.train, training):
         console.print(stopped, markup=False, highlight=False)
     console.print(f"{_speed(outcome.train, records)}; checkpoint: {outcome.checkpoint}")

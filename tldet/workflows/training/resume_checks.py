@@ -10,11 +10,12 @@ from typing import Any
 
 from tldet import checkpoint
 from tldet.errors import CheckpointError, TrainingError
-from tldet.system.inputs import real_path
+from tldet.system.inputs import is_file, is_folder, real_path
 from tldet.transfer.class_match import few
 from tldet.transfer.provenance import checkpoint_outline
 
 ARGUMENTS_NAME = "arguments.json"  # in a run's folder, what it was started with
+_PATHS = ("data", "train", "val", "test", "images", "init-from", "weights", "class-aliases", "CKPT")
 NEVER = object()  # value of an argument that was not given
 
 
@@ -131,10 +132,18 @@ def _text(value: Any) -> str:
 
 
 def plain(arguments: Mapping[str, object]) -> dict[str, Any]:
-    """Return the arguments that were given, as JSON holds them."""
-    given = {name: value for name, value in arguments.items() if value is not None}
+    """Return the arguments that were given, as JSON holds them; paths are absolute."""
+    given = {name: _absolute(name, value) for name, value in arguments.items() if value is not None}
     loaded: dict[str, Any] = json.loads(json.dumps(given, default=str))
     return loaded
+
+
+def _absolute(name: str, value: object) -> object:
+    """Make the path of an existing file or folder absolute, so that the run can be resumed in another folder."""
+    if name not in _PATHS or not isinstance(value, (str, Path)):
+        return value
+    found = is_file(value) or (name != "weights" and is_folder(value))  # a folder "coco" is no weights file
+    return str(real_path(value)) if found else value
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tldet import checkpoint
 from tldet.config import Config, override, parse_options
-from tldet.engine.checkpointing import best_of
 from tldet.engine.distributed import World
-from tldet.engine.state import TrainResult, seed_all
+from tldet.engine.state import TrainResult
 from tldet.errors import CheckpointError, DataError
 from tldet.evaluation.report import CocoResult
 from tldet.models.detector import build_detector
 from tldet.plugins import import_named, needed_imports
+from tldet.system.determinism import seed_all
 from tldet.text import counted, html_table
 from tldet.transfer.class_match import class_table as class_table
 from tldet.transfer.provenance import checkpoint_outline
@@ -188,7 +188,7 @@ def _validation(val: AnyDataset | None, settings: Settings) -> Validation | None
     if val is None:
         return None
     validation = Validation(val, settings.loader, settings.evaluation)
-    best_of(dict.fromkeys(validation.names, 0.0), settings.training)
+    settings.training.best_of(dict.fromkeys(validation.names, 0.0))
     return validation
 
 

@@ -14,14 +14,14 @@ from torch.nn import functional as F
 from tldet.config import Config, build
 from tldet.data.folder import ImageFolderDataset, collate_images, collate_whole
 from tldet.data.loader import LoaderSettings, eval_batches
-from tldet.engine.checkpointing import best_of
 from tldet.engine.distributed import World
 from tldet.engine.logging import LOG_NAME, read_log
-from tldet.engine.state import TrainResult, TrainSettings, seed_all
+from tldet.engine.state import TrainResult, TrainSettings
 from tldet.errors import ConfigError
 from tldet.models.classifier import build_classifier
 from tldet.plugins import needed_imports
 from tldet.registry import DATASETS
+from tldet.system.determinism import seed_all
 from tldet.system.out_of_memory import Smaller
 from tldet.text import counted
 from tldet.transfer.provenance import TASK, checkpoint_outline, export_backbone
@@ -101,7 +101,7 @@ def _run(cfg: Config, settings: Settings, request: Request, folder: Path, world:
     started = world.main_first(lambda: initial_weights(model, WeightsSource(resume=resume)))
     validation = Accuracy(val, settings.loader) if val else None
     if validation:
-        best_of(dict.fromkeys(validation.names, 0.0), settings.training)  # a wrong name is an error before training
+        settings.training.best_of(dict.fromkeys(validation.names, 0.0))  # a wrong name is an error before training
     meta = _meta(cfg, data)
     return Run(cfg, settings, folder, model, data, validation, meta, started, request, collate_images)
 
@@ -166,7 +166,7 @@ def _report(outcome: Pretrained, training: TrainSettings, console: Console | Non
     t, shown = outcome.train, ""
     if t.metrics and training.validate_every is not None:
         records = read_log(outcome.work_dir / LOG_NAME)
-        console.print(judge(records, training.best_metric).text, markup=False, highlight=False)
+        console.print(judge(records, training.best_metric, t.comparable_from).text, markup=False, highlight=False)
     if stopped := early(t, training):
         console.print(stopped, markup=False, highlight=False)
     if outcome.metrics:

@@ -43,7 +43,7 @@ class Point(NamedTuple):
 Curve = Sequence[Point]
 
 
-def judge(records: Sequence[Mapping[str, Any]], metric: str = "AP") -> Verdict:
+def judge(records: Sequence[Mapping[str, Any]], metric: str = "AP", comparable_from: int = 0) -> Verdict:
     """Judge a run from its log (:func:`tldet.engine.logging.read_log`).
 
     The first verdict that applies, in this order:
@@ -59,8 +59,10 @@ def judge(records: Sequence[Mapping[str, Any]], metric: str = "AP") -> Verdict:
     Args:
         records: "val" records with ``metric`` and ``val_loss``, "train" records with ``loss``.
         metric: larger is better.
+        comparable_from: first step whose validation counts; earlier ones used other data or another metric.
     """
-    curve = [_point(r, metric) for r in records if r["type"] == "val" and metric in r and r[metric] != -1]
+    validations = [r for r in records if r["type"] == "val" and r["step"] >= comparable_from]
+    curve = [_point(r, metric) for r in validations if metric in r and r[metric] != -1]
     if not curve:
         return Verdict("unknown", f"no verdict: no validation gave a value of {metric}", 0)
     best = max(curve, key=lambda point: point.value)

@@ -1,1 +1,1 @@
-"""Other toolkits' names for the same tensors."""
+"""Tensor names of other toolkits."""

@@ -1,6 +1,6 @@
-"""mmdet's detectors in our key names (names as in mmdet 3.3.0; those of its 2.x checkpoints are the same).
+"""Translation of mmdet's tensor names (3.3.0; 2.x has the same names).
 
-Rows stay as they are: mmdet too has background as the last class row and (x, y, w, h) deltas class by class.
+The row order is the same as in tldet: background is the last class, and (x, y, w, h) deltas are grouped by class.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ _RENAMES = (
     (r"^roi_head\.mask_head\.((?:\d+\.)?)upsample\.", r"head.mask.\1upsample."),
     (r"^roi_head\.mask_head\.((?:\d+\.)?)conv_logits\.", r"head.mask.\1mask_logits."),
 )
-CONSTANTS = re.compile(r"^bbox_head\.integral\.project$")  # of the model, not learned
+CONSTANTS = re.compile(r"^bbox_head\.integral\.project$")  # not trainable
 OUTPUT = re.compile(r"^neck\.output\.(\d+)\.")
 
 
 def from_mmdet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of one of mmdet's R50-FPN detectors, one-stage or two-stage, in our names."""
+    """Rename the state dict of an R50-FPN detector of mmdet to tldet's names."""
     laterals = len({key.split(".")[2] for key in state if key.startswith("neck.lateral_convs.")})
     return {_rename(key, laterals): value for key, value in state.items() if not CONSTANTS.match(key)}
 
 
 def _rename(key: str, laterals: int) -> str:
-    for pattern, ours in _RENAMES:
-        key, done = re.subn(pattern, ours, key)
+    for pattern, name in _RENAMES:
+        key, done = re.subn(pattern, name, key)
         if done:
             break
     output = OUTPUT.match(key)
-    if output and int(output[1]) >= laterals:  # mmdet counts the convolutions of the extra levels on
+    if output and int(output[1]) >= laterals:  # mmdet numbers the convolutions of extra levels consecutively
         return f"neck.p{6 + int(output[1]) - laterals}.{key[output.end() :]}"
     return key

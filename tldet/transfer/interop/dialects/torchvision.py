@@ -1,7 +1,7 @@
-"""torchvision's detection models in our key names.
+"""Translation of torchvision's tensor names.
 
-Background is torchvision's first class row and our last one; its box and mask rows for background are dropped. The
-published files of the first models carry older names than the code now gives; both are understood.
+Background is the first class in torchvision and the last one in tldet; box and mask rows of background are dropped.
+Names of older published files are supported too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-EPS = 1e-5  # of our BatchNorm
+EPS = 1e-5  # of BatchNorm in tldet
 _RENAMES = (
     (r"^backbone\.body\.", "backbone."),
     (r"^backbone\.fpn\.extra_blocks\.", "neck."),
@@ -40,15 +40,15 @@ OLD_MASK = re.compile(r"^roi_heads\.mask_head\.mask_fcn(\d+)\.(.+)")
 
 
 def from_torchvision(state: Mapping[str, Tensor], *, norm_eps: float = EPS) -> dict[str, Tensor]:
-    """A state dict of torchvision's Faster R-CNN, Mask R-CNN, RetinaNet or FCOS in our names and row order.
+    """Translate a state dict of Faster R-CNN, Mask R-CNN, RetinaNet or FCOS to tldet's names and row order.
 
     Args:
-        state: names to tensors.
-        norm_eps: what its norms add to the variance: 0 for the ``COCO_V1`` weights of the first models (of
-            ``fasterrcnn_resnet50_fpn``, for example), whose builders overwrite it; the variances are shifted so that
-            our norms give the same.
+        state: tensors by name.
+        norm_eps: eps of its norms: 0 for the ``COCO_V1`` weights of the first models (such as
+            ``fasterrcnn_resnet50_fpn``), whose builders overwrite it. Variances are shifted so that norms with tldet's
+            eps have the same outputs.
     """
-    layers = 3 if any("bbox_ctrness" in key for key in state) else 2  # a block, where towers number them through
+    layers = 3 if any("bbox_ctrness" in key for key in state) else 2  # per block of towers with consecutive numbers
     renamed = {_rename(_nest(key, layers), state): value for key, value in state.items()}
     two_stage = any(key.startswith("roi_heads.") for key in state)
     ordered = {key: _reorder(key, value) if two_stage else value for key, value in renamed.items()}
@@ -57,7 +57,7 @@ def from_torchvision(state: Mapping[str, Tensor], *, norm_eps: float = EPS) -> d
 
 
 def _nest(key: str, layers: int) -> str:
-    """A tower's layer that is numbered through (FCOS, the published RetinaNet) by its block and its place there."""
+    """Number a layer of a tower by block and index; FCOS and published RetinaNets number layers consecutively."""
     flat = FLAT_TOWER.match(key)
     return key if flat is None else f"{flat[1]}.{int(flat[2]) // layers}.{int(flat[2]) % layers}.{flat[3]}"
 
@@ -69,8 +69,8 @@ def _rename(key: str, state: Mapping[str, Tensor]) -> str:
         return f"neck.{'lateral' if level[1] == 'inner' else 'output'}.{level[2]}.{inner}{level[4]}"
     if old := OLD_MASK.match(key):
         return f"head.mask.convs.{int(old[1]) - 1}.0.{old[2]}"
-    for pattern, ours in _RENAMES:
-        key, done = re.subn(pattern, ours, key)
+    for pattern, name in _RENAMES:
+        key, done = re.subn(pattern, name, key)
         if done:
             return key
     return key

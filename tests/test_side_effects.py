@@ -89,7 +89,7 @@ def test_use_leaves_the_process_as_it_was(digits: Path, run: Path, tmp_path: Pat
     image = next((digits / "test").glob("*.jpg"), None) or next((digits / "test").glob("*.png"))
     code = f"""{PREPARE}
 import tldet
-from tldet.inference.run import predict
+from tldet.workflows.predict.predict import predict
 from tldet.workflows.test import test
 from tldet.data.crops import albumentations
 assert 'albumentations' not in sys.modules and albumentations()

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from tldet.evaluation.report import CocoResult as CocoResult
     from tldet.inference.predictor import Predictor as Predictor
     from tldet.inference.predictor import load as load
-    from tldet.inference.run import predict as predict
     from tldet.models.backbones.base import Backbone as Backbone
     from tldet.models.detector import Detector as Detector
     from tldet.registry import BACKBONES as BACKBONES
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from tldet.structures.target import Target as Target
     from tldet.visualize.drawing import draw as draw
     from tldet.workflows.evaluate import evaluate as evaluate
+    from tldet.workflows.predict.predict import predict as predict
     from tldet.workflows.study.api import study as study
     from tldet.workflows.test import test as test
     from tldet.workflows.training.finetune import finetune as finetune
@@ -72,7 +72,7 @@ _MODULES = {  # in which each public name is defined
     "draw": "tldet.visualize.drawing",
     "evaluate": "tldet.workflows.evaluate",
     "finetune": "tldet.workflows.training.finetune",
-    "predict": "tldet.inference.run",
+    "predict": "tldet.workflows.predict.predict",
     "study": "tldet.workflows.study.api",
     "test": "tldet.workflows.test",
     "train": "tldet.workflows.training.train",

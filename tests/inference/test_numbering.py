@@ -12,10 +12,10 @@ import torch
 
 from tldet.errors import DataError
 from tldet.evaluation.coco import evaluate_files
-from tldet.inference.numbering import Numbering
-from tldet.inference.run import predict
 from tldet.inference.sources import InputSource, find_sources
 from tldet.structures.detections import Detections
+from tldet.workflows.predict.numbering import Numbering
+from tldet.workflows.predict.predict import predict
 
 
 def write(path: Path, names: list[str], classes: dict[int, str], **more: Any) -> Path:

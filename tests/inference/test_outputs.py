@@ -18,9 +18,9 @@ from tldet.cli.main import main
 from tldet.coco.reader import read_coco
 from tldet.data.images import read_image
 from tldet.errors import DataError
-from tldet.inference.outputs import OutputPaths, folder_name
-from tldet.inference.run import predict
 from tldet.inference.writer import VideoWriter
+from tldet.workflows.predict.outputs import OutputPaths, folder_name
+from tldet.workflows.predict.predict import predict
 
 BOXES = [[10.4, 4.0, 20.0, 9.6], [0.0, 0.0, 40.0, 30.0], [39.5, 29.5, 40.0, 30.0]]
 ALL = ("json_path", "coco", "csv_path", "yolo", "crops", "out")
@@ -29,7 +29,7 @@ ALL = ("json_path", "coco", "csv_path", "yolo", "crops", "out")
 @pytest.fixture
 def stand(monkeypatch: pytest.MonkeyPatch) -> Stand:
     found = Stand(BOXES, [1, 0, 2])
-    monkeypatch.setattr("tldet.inference.run.load", lambda *_, **__: found)
+    monkeypatch.setattr("tldet.workflows.predict.predict.load", lambda *_, **__: found)
     return found
 
 

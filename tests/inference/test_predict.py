@@ -26,11 +26,11 @@ from tldet.engine.precision import cpu_has_bf16
 from tldet.errors import ConfigError, DataError
 from tldet.inference import SCORE
 from tldet.inference.predictor import Predictor
-from tldet.inference.run import predict
 from tldet.inference.sources import find_sources, read_ahead
 from tldet.inference.threads import Behind, ahead
 from tldet.inference.video import Video
 from tldet.inference.writer import VideoWriter
+from tldet.workflows.predict.predict import predict
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +268,7 @@ def test_a_video_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 @pytest.fixture
 def stand(monkeypatch: pytest.MonkeyPatch) -> Stand:
     found = Stand()
-    monkeypatch.setattr("tldet.inference.run.load", lambda *_, **__: found)
+    monkeypatch.setattr("tldet.workflows.predict.predict.load", lambda *_, **__: found)
     return found
 
 
@@ -299,7 +299,7 @@ def test_what_cannot_be_read_is_counted_once(stand: Stand, tmp_path: Path, monke
     assert (summary.images, list(summary.failed)) == (1, [str(tmp_path / "c.mp4")])
     stand.factor = 2  # then it is read whole for the drawing
     with monkeypatch.context() as patched:
-        patched.setattr("tldet.inference.run.read_image", broken)
+        patched.setattr("tldet.workflows.predict.predict.read_image", broken)
         with pytest.raises(DataError, match="nothing predicted: 1 input could not be read"):
             predict("c.pt", [tmp_path / "a.png"], out=tmp_path / "out", overwrite=True)
 
@@ -411,7 +411,7 @@ def test_the_command_passes_the_choice_of_nms_on(
         given.append(nms_per_class)
         return Stand()
 
-    monkeypatch.setattr("tldet.inference.run.load", loaded)
+    monkeypatch.setattr("tldet.workflows.predict.predict.load", loaded)
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
     assert main(["predict", "c.pt", str(tmp_path / "a.png"), *flag]) == 0
     assert given == [chosen]

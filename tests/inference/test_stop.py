@@ -16,7 +16,7 @@ import pytest
 from tests.inference.stand import Stand
 from tests.inference.test_outputs import film, image
 from tldet.cli.main import main
-from tldet.inference.run import predict
+from tldet.workflows.predict.predict import predict
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -24,7 +24,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 @pytest.fixture
 def stand(monkeypatch: pytest.MonkeyPatch) -> Stand:
     found = Stand([[1.0, 1.0, 9.0, 9.0]], [0])
-    monkeypatch.setattr("tldet.inference.run.load", lambda *_, **__: found)
+    monkeypatch.setattr("tldet.workflows.predict.predict.load", lambda *_, **__: found)
     return found
 
 

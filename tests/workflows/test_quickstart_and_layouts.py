@@ -23,9 +23,11 @@ from tldet.structures.detections import Detections
 from tldet.workflows.evaluate import evaluate
 from tldet.workflows.models import test_size as model_size
 from tldet.workflows.test import test as measure
+from tldet.workflows.training.datasets import build_dataset
 from tldet.workflows.training.finetune import finetune
-from tldet.workflows.training.parts import EvalSettings, Validation, build_dataset
+from tldet.workflows.training.schema import EvalSettings
 from tldet.workflows.training.train import train
+from tldet.workflows.training.validation import Validation
 
 NUMBERS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 

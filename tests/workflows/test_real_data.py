@@ -10,7 +10,7 @@ import pytest
 from tldet import checkpoint
 from tldet.data.digits import generate
 from tldet.engine.logging import read_log
-from tldet.inference.run import predict
+from tldet.workflows.predict.predict import predict
 from tldet.workflows.test import test as measure
 from tldet.workflows.training.finetune import finetune
 from tldet.workflows.training.train import train

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from tldet.workflows.training.options import CFG_OPTIONS
+from tldet.workflows.options import CFG_OPTIONS
 
 NEAR, NEAR_KEY = 0.6, 0.75  # least similarity of a suggestion, 0 to 1
 # Names of one option in this and in other toolkits; a command has at most one or two of each line.
@@ -86,7 +86,7 @@ def _as_key(path: str, value: str | None) -> str:
 
 def config_keys() -> list[str]:
     """Return the dotted keys that the config of a training command may hold, those of list items left out."""
-    from tldet.workflows.training.parts import PRETRAIN_SCHEMA, SCHEMA
+    from tldet.workflows.training.schema import PRETRAIN_SCHEMA, SCHEMA
 
     schema = {**SCHEMA, **PRETRAIN_SCHEMA}
     found = [key for path, part in schema.items() if "*" not in path for key in _keys_of(path, part.target)]

@@ -11,8 +11,9 @@ import pytest
 from tldet.cli.arguments import add_options, arguments_of
 from tldet.errors import TldetError
 from tldet.workflows.extend.extend import extend
+from tldet.workflows.options import REQUIRED
+from tldet.workflows.requests import Request, default_of, options
 from tldet.workflows.training.finetune import finetune
-from tldet.workflows.training.options import REQUIRED, Request, default_of, options
 from tldet.workflows.training.pretrain import pretrain
 from tldet.workflows.training.request import ExtendRequest, FinetuneRequest, PretrainRequest, TrainRequest
 from tldet.workflows.training.run_options import Length, LengthOptions

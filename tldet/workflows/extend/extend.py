@@ -21,11 +21,11 @@ from tldet.transfer.restore import restore
 from tldet.workflows.extend.data import TRAIN, VAL, ExtendInput, Prepared, prepare_data
 from tldet.workflows.extend.report import NOTHING, REPORT, ExtendReport, Measured, read_report
 from tldet.workflows.extend.settings import extended_config, trained_config
+from tldet.workflows.requests import takes
 from tldet.workflows.test import test
 from tldet.workflows.training.choose import choose_length, given_batch
 from tldet.workflows.training.finetune import SPLIT
-from tldet.workflows.training.options import takes
-from tldet.workflows.training.parts import SCHEMA, checked_settings, with_bad_image
+from tldet.workflows.training.outcome import Outcome
 from tldet.workflows.training.request import ExtendRequest
 from tldet.workflows.training.run_config import settled
 from tldet.workflows.training.run_folder import (
@@ -36,7 +36,8 @@ from tldet.workflows.training.run_folder import (
     refuse_earlier_run,
     removed_on_failure,
 )
-from tldet.workflows.training.train import Outcome, run_training
+from tldet.workflows.training.schema import SCHEMA, checked_settings, with_bad_image
+from tldet.workflows.training.train import run_training
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from tldet import checkpoint
 from tldet.config import option_value, parse_options
-from tldet.data.coco import CocoDataset
 from tldet.evaluation.loading import load_results
 from tldet.evaluation.resample import VERSION, resampled_ap
-from tldet.workflows.study.data import truth_of
+from tldet.workflows.study.data import evaluated, truth_of
 from tldet.workflows.study.job import Job, write_result
 from tldet.workflows.test import test
 from tldet.workflows.training.finetune import finetune
-from tldet.workflows.training.train import Outcome
+from tldet.workflows.training.outcome import Outcome
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +63,7 @@ def execute(
     device = option_value(parse_options(job.call.get("cfg_options", ())), "training.device")
     where: dict[str, Any] = {"data": annotations, "images": images} if annotations else {"split": "val"}
     where["on_bad_image"] = job.call.get("on_bad_image")
-    found = test(trained, **where, results_path=detections, device=str(device or "auto"))
+    found = test(trained, **where, results=detections, device=str(device or "auto"))
     result = write_result(
         job,
         {
@@ -88,8 +87,7 @@ def execute(
 def _resampled(job: Job, kind: str, checkpoint: str | Path) -> dict[str, Any]:
     """Compute AP on every bootstrap sample of validation images from the stored detections, with its version."""
     truth = truth_of(job, "segm" if kind == "segm" else "bbox", checkpoint)
-    if job.val[0] and job.call.get("on_bad_image") == "skip":  # as in the evaluation
-        truth = truth.on(CocoDataset(*job.val, on_bad_image="skip").usable_ids())
+    truth = evaluated(truth, job.val, job.call.get("on_bad_image"))
     drawn = resampled_ap(truth, load_results(job.folder / DETECTIONS_NAME, truth))
     return {"resampled_ap": drawn.tolist(), "resampling": VERSION}
 

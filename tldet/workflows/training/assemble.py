@@ -28,9 +28,10 @@ from tldet.system.device import pick_device
 from tldet.transfer.freeze import Release, freeze
 from tldet.transfer.param_groups import build_optimizer
 from tldet.transfer.parameter_table import parameter_table, parts
+from tldet.workflows.requests import RunRequest
 from tldet.workflows.training.initial_weights import Started
-from tldet.workflows.training.options import Request
-from tldet.workflows.training.parts import Settings, Validation
+from tldet.workflows.training.schema import Settings
+from tldet.workflows.training.validation import Validation
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Run:
     validation: Evaluate | None
     meta: Mapping[str, Any]
     started: Started
-    request: Request
+    request: RunRequest
     collate: Collate = collate
 
 

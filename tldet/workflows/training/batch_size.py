@@ -27,7 +27,8 @@ from tldet.system.device import pick_device
 from tldet.system.out_of_memory import free, is_out_of_memory, place_of
 from tldet.transfer.freeze import FreezeSettings, freeze
 from tldet.transfer.provenance import checkpoint_outline
-from tldet.workflows.training.parts import Settings, build_dataset
+from tldet.workflows.training.datasets import build_dataset
+from tldet.workflows.training.schema import Settings
 
 log = logging.getLogger(__name__)
 USUAL, LARGEST = 16, 64  # at most so many images: by default, and with 'auto'

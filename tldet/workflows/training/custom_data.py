@@ -12,7 +12,7 @@ from tldet.data.index import AnnotationIndex
 from tldet.errors import ConfigError
 from tldet.plugins import lookup
 from tldet.registry import DATASETS
-from tldet.workflows.training.parts import build_dataset
+from tldet.workflows.training.datasets import build_dataset
 from tldet.workflows.training.run_options import SPLITS
 
 # Command-line options, with the splits and the parameter of the dataset that they set.

@@ -10,7 +10,7 @@ import numpy as np
 
 from tldet.errors import DataError
 from tldet.text import counted
-from tldet.workflows.training.parts import AnyDataset, build_dataset
+from tldet.workflows.training.datasets import AnyDataset, build_dataset
 
 log = logging.getLogger(__name__)
 _SHOWN = 5  # classes in a line

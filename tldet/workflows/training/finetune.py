@@ -13,11 +13,11 @@ from tldet.data.layouts import Layout, Split
 from tldet.data.split_paths import resolve_layout
 from tldet.models.replace import replace_backbone
 from tldet.system.inputs import real_path
+from tldet.workflows.requests import takes
 from tldet.workflows.training.choose import Choices, choose_for
 from tldet.workflows.training.custom_data import own_index, with_own_data
 from tldet.workflows.training.initial_weights import check_initial, check_scratch, from_scratch, with_weights
-from tldet.workflows.training.options import takes
-from tldet.workflows.training.parts import SCHEMA, with_bad_image
+from tldet.workflows.training.outcome import Outcome
 from tldet.workflows.training.recipes import has_own_data, load_recipe, require_resize, split_transforms
 from tldet.workflows.training.request import FinetuneRequest
 from tldet.workflows.training.run_config import course_over, rhythm, settled, steps_in_epoch, using
@@ -30,7 +30,8 @@ from tldet.workflows.training.run_folder import (
     removed_on_failure,
 )
 from tldet.workflows.training.run_options import SPLITS
-from tldet.workflows.training.train import Outcome, run_training
+from tldet.workflows.training.schema import SCHEMA, with_bad_image
+from tldet.workflows.training.train import run_training
 
 log = logging.getLogger(__name__)
 _NOTE = "# Written by `tldet finetune`; resume with `tldet finetune --out {folder} --resume`.\n"

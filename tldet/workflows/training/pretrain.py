@@ -16,13 +16,13 @@ from tldet.data.images import read_image
 from tldet.errors import DataError
 from tldet.models.zoo import find_backbone
 from tldet.system.inputs import real_path
+from tldet.workflows.requests import takes
 from tldet.workflows.training.choose import given_batch
-from tldet.workflows.training.options import takes
-from tldet.workflows.training.parts import PRETRAIN_SCHEMA
 from tldet.workflows.training.request import PretrainRequest
 from tldet.workflows.training.run_config import course_over, rhythm, settled, steps_in_epoch, using
 from tldet.workflows.training.run_folder import Kept, RunFiles, continues, kept_run, refuse_earlier_run
 from tldet.workflows.training.run_options import Length
+from tldet.workflows.training.schema import PRETRAIN_SCHEMA
 from tldet.workflows.training.train_classifier import Pretrained, train_classifier
 
 log = logging.getLogger(__name__)

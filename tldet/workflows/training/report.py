@@ -13,7 +13,7 @@ from tldet.workflows.training.verdict import judge
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tldet.workflows.training.train import Outcome
+    from tldet.workflows.training.outcome import Outcome
 
 
 def report(outcome: Outcome, training: TrainSettings, validation: object | None, console: Console) -> None:

@@ -16,8 +16,8 @@ from tldet.engine.logging import LOG_NAME
 from tldet.errors import TrainingError
 from tldet.plugins import import_named
 from tldet.system.output import write_bytes, write_text
-from tldet.workflows.training.parts import checked_settings
 from tldet.workflows.training.resume_checks import ARGUMENTS_NAME, plain, refuse_other_arguments
+from tldet.workflows.training.schema import checked_settings
 
 if TYPE_CHECKING:
     from tldet.engine.trainer import Trainer

@@ -25,14 +25,15 @@ from tldet.registry import DATASETS
 from tldet.system.out_of_memory import Smaller
 from tldet.text import counted
 from tldet.transfer.provenance import TASK, checkpoint_outline, export_backbone
+from tldet.workflows.requests import RunRequest
 from tldet.workflows.training.assemble import Run, assemble
 from tldet.workflows.training.initial_weights import WeightsSource, initial_weights
-from tldet.workflows.training.options import Request
-from tldet.workflows.training.parts import PRETRAIN_SCHEMA, Settings, checked_settings, versions
+from tldet.workflows.training.meta import versions
 from tldet.workflows.training.report import early
 from tldet.workflows.training.resume_checks import refuse_changed_classes
 from tldet.workflows.training.run_config import using
 from tldet.workflows.training.run_folder import RunFiles
+from tldet.workflows.training.schema import PRETRAIN_SCHEMA, Settings, checked_settings
 from tldet.workflows.training.verdict import judge
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Pretrained:
 
 
 def train_classifier(
-    cfg: Config, request: Request, folder: Path, *, resume: bool = False, files: RunFiles | None = None
+    cfg: Config, request: RunRequest, folder: Path, *, resume: bool = False, files: RunFiles | None = None
 ) -> Pretrained:
     """Train a classifier by a config, and export the backbone of its best checkpoint.
 
@@ -89,7 +90,7 @@ def train_classifier(
     return outcome
 
 
-def _run(cfg: Config, settings: Settings, request: Request, folder: Path, world: World, *, resume: bool) -> Run:
+def _run(cfg: Config, settings: Settings, request: RunRequest, folder: Path, world: World, *, resume: bool) -> Run:
     """Build the data, the classifier with its initial weights, and its evaluation."""
     seed = settings.training.seed
     data = world.main_first(lambda: _dataset(cfg, "train", seed))

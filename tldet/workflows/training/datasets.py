@@ -1,0 +1,172 @@
+"""Datasets of a config, and their checks before training."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tldet.config import Config, build, build_settings
+from tldet.config.build import check_interface
+from tldet.config.check import parameters
+from tldet.data.coco import CocoDataset
+from tldet.data.custom_dataset import CustomDataset, DatasetOptions, SubsetSettings, restrict
+from tldet.data.folder import ImageFolderDataset
+from tldet.errors import ConfigError, DataError
+from tldet.evaluation.columns import GroundTruth, Type
+from tldet.evaluation.targets import ground_truth_of
+from tldet.models.detector import Detector
+from tldet.plugins import lookup
+from tldet.registry import DATASETS
+from tldet.text import counted
+from tldet.transfer.class_match import few
+
+log = logging.getLogger(__name__)
+AnyDataset = CocoDataset | CustomDataset
+
+
+def build_dataset(
+    section: Mapping[str, Any], seed: int, classes: tuple[str, ...] | None = None, *, path: str = ""
+) -> AnyDataset:
+    """Build the dataset of a config section with key ``path``. Images are not checked: see :func:`check_images`.
+
+    Args:
+        section: the section.
+        seed: random seed of augmentation.
+        classes: class names of the model; None takes those of the dataset.
+        path: dotted path of the section, for messages.
+
+    Raises:
+        ConfigError: it is no dataset of images with objects.
+        DataError: its annotations cannot be used.
+    """
+    given = dict(section)
+    subset = given.pop("subset", None)
+    target = lookup(DATASETS, given["type"])
+    if inspect.isclass(target) and issubclass(target, ImageFolderDataset):
+        raise ConfigError(f"{path}.type: {given['type']} has whole images of a class, no boxes: use `tldet pretrain`")
+    dataset: AnyDataset
+    if inspect.isclass(target) and issubclass(target, CocoDataset):
+        if classes is not None:
+            given["classes"] = list(classes)
+        dataset = build(DATASETS, given, path, seed=seed)
+    else:
+        dataset = _custom(given, target, seed, classes, path)
+    if subset is not None:
+        restrict(dataset, build_settings(SubsetSettings, subset))
+    return dataset
+
+
+def _custom(
+    section: Mapping[str, Any], target: Any, seed: int, classes: tuple[str, ...] | None, path: str
+) -> CustomDataset:
+    """Build a dataset from outside tldet: it gets its own keys, the loader those of :class:`DatasetOptions`."""
+    known = {} if target is None else parameters(target)
+    own = {key: value for key, value in section.items() if key != "transforms" and (key != "masks" or key in known)}
+    supplied = {"seed": seed} if "seed" in known and "seed" not in own else {}
+    dataset = build(DATASETS, own, path, **supplied)
+    name = f"{section['type']} ({path})" if path else str(section["type"])
+    check_interface(dataset, "detection dataset", f"{path}: dataset {section['type']}" if path else name)
+    options = DatasetOptions(section.get("transforms") or (), bool(section.get("masks")))
+    return CustomDataset(dataset, options, name=name, classes=classes, seed=seed)
+
+
+def ground_truth(dataset: AnyDataset, kind: Type) -> GroundTruth | Path:
+    """Return what an evaluator compares detections on a dataset with: its targets, or its COCO JSON."""
+    if isinstance(dataset, CocoDataset):
+        return dataset.index.path
+    whole = dataset.original
+    return ground_truth_of(
+        dataset.targets(),
+        whole.class_names,
+        sizes=[(height, width) for height, width in dataset.sizes.tolist()],
+        category_ids=whole.category_ids,
+        type=kind,
+        name=dataset.name,
+    )
+
+
+def check_images(*datasets: AnyDataset | None) -> None:
+    """Check the image files of all splits, so that all bad images are listed at once.
+
+    Raises:
+        DataError: images cannot be used; the message names the first one of each split.
+    """
+    problems = []
+    for dataset in datasets:
+        try:
+            if dataset is not None:
+                dataset.check_images()
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError("; ".join(problems))
+
+
+def check_class_count(config: Config, dataset: AnyDataset) -> None:
+    """The head must have as many classes as the data."""
+    stated, found = config.get("model.head.num_classes", 80), len(dataset.class_names)
+    if stated != found:
+        names = ", ".join(dataset.class_names[:5]) + (", ..." if found > 5 else "")
+        raise ConfigError(
+            f"model.head.num_classes: is {stated} (in {config.origin('model.head.num_classes')}), but "
+            f"{dataset.index.path} has {counted(found, 'class', 'classes')} ({names}): set it to {found}"
+        )
+
+
+def check_masks(config: Config, detector: Detector, train: AnyDataset) -> None:
+    """A model with a mask branch needs masks to learn from, and only such a model has masks to measure.
+
+    Raises:
+        ConfigError: a key of the config does not go with the model.
+        DataError: no object of the data has a segmentation.
+    """
+    head = config.get("model.head.type")
+    if not detector.predicts_masks:
+        if config.get("evaluation.type") == "segm":
+            where = config.origin("evaluation.type")
+            raise ConfigError(f"evaluation.type: is 'segm' (in {where}), but {head} has no masks: set it to 'bbox'")
+        return
+    for part in ("train", "val"):
+        key = f"data.{part}.masks"
+        if config.get(f"data.{part}") and not config.get(key):
+            raise ConfigError(f"{key}: must be True for {head}, which learns masks (in {config.origin(key)})")
+    objects = int((~train.index.crowd).sum())
+    without = objects - int((train.outlined() & ~train.index.crowd).sum())
+    if objects and without == objects:
+        raise DataError(
+            f"{train.index.path}: none of its objects ({objects:,}) has a segmentation, which {head} is trained on: "
+            "add polygons or RLEs, or choose a model of boxes such as faster_rcnn_lite0"
+        )
+    if without:
+        path = train.index.path
+        log.warning(
+            "%s: %d of %s without a segmentation: no masks to train on", path, without, counted(objects, "object")
+        )
+
+
+def check_objects(dataset: AnyDataset, consequence: str) -> None:
+    """Warn if a split has no object to evaluate on, not counting crowd regions and classes not annotated on an image.
+
+    Raises:
+        DataError: the split has objects, but only of classes that the model does not have.
+    """
+    index = dataset.index
+    images = np.repeat(np.arange(len(index)), np.diff(index.offsets))
+    used = np.isin(images, dataset.positions)  # skipped images are not evaluated
+    judged = used & ~index.crowd
+    if index.labeled is not None:
+        judged = judged & index.labeled[images, index.labels]
+    if judged.any():
+        return
+    whole = dataset.original
+    there = [whole.class_names[label] for label in np.unique(whole.labels[~whole.crowd])]
+    if foreign := [name for name in there if name not in index.class_names]:
+        raise DataError(f"{index.path}: no object to evaluate on: the model has none of the classes ({few(foreign)})")
+    annotations = f"{counted(int(used.sum()), 'annotation')}: crowd regions or classes not annotated on the image"
+    what = annotations if used.any() else "no annotations"
+    log.warning("%s: no object to evaluate on (%s); %s", index.path, what, consequence)

@@ -96,7 +96,7 @@ assert 'albumentations' not in sys.modules and albumentations()
 out = {str(tmp_path / "out")!r}
 tldet.finetune({str(digits)!r}, out=out, model='retinanet_lite0', steps=1, cfg_options={options!r})
 test({str(run / "best.pt")!r}, device='cpu')
-predict({str(run / "best.pt")!r}, [{str(image)!r}], json_path={str(tmp_path / "found.json")!r}, device='cpu')
+predict({str(run / "best.pt")!r}, [{str(image)!r}], json={str(tmp_path / "found.json")!r}, device='cpu')
 {COMPARE}"""
     run_python(code)
 

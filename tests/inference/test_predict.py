@@ -160,7 +160,7 @@ def test_a_large_jpeg_is_decoded_smaller_and_its_boxes_stay(predictor: Predictor
 def test_odd_images(run: Path, shared: Path, tmp_path: Path) -> None:
     folder = shared / "data" / "odd_images"
     listed = json.loads((folder / "index.json").read_text())
-    summary = predict(run / "best.pt", [folder], out=tmp_path / "out", json_path=tmp_path / "r.json", score=0.0)
+    summary = predict(run / "best.pt", [folder], out=tmp_path / "out", json=tmp_path / "r.json", score=0.0)
     unreadable = {entry["file"] for entry in listed if entry["readable"] == "no"}
     partly = {entry["file"] for entry in listed if entry["readable"] == "partly"}
     failed = {Path(name).name for name in summary.failed}
@@ -210,7 +210,7 @@ def test_a_run_of_nothing_but_broken_files_fails(run: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("name", "frames"), [("two_cars.mp4", 38)])
 def test_video(run: Path, shared: Path, tmp_path: Path, name: str, frames: int) -> None:
-    summary = predict(run / "best.pt", [shared / "data" / "video" / name], out=tmp_path, json_path=tmp_path / "r.json")
+    summary = predict(run / "best.pt", [shared / "data" / "video" / name], out=tmp_path, json=tmp_path / "r.json")
     assert summary.frames == frames
     check_video(tmp_path / name, frames, shared / "data" / "video" / name)
 
@@ -278,7 +278,7 @@ def test_a_drawing_that_cannot_be_written_ends_the_run(stand: Stand, tmp_path: P
     (tmp_path / "out" / "a.png").mkdir(parents=True)
     records = tmp_path / "r.json"
     with pytest.raises(DataError, match=r"out/a\.png: cannot be written"):
-        predict("c.pt", [tmp_path / "a.png", tmp_path / "b.png"], out=tmp_path / "out", json_path=records)
+        predict("c.pt", [tmp_path / "a.png", tmp_path / "b.png"], out=tmp_path / "out", json=records)
     assert not (tmp_path / "out" / "b.png").exists()
     with VideoWriter(tmp_path / "v.mp4", Fraction(25)) as writer:
         writer.write(np.zeros((64, 64, 3), np.uint8))

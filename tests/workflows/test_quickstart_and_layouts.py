@@ -57,10 +57,8 @@ def test_the_written_config_trains_the_same_run(run: Path, tmp_path: Path) -> No
 
 def test_test_and_evaluate_give_the_same_json(run: Path, digits: Path, tmp_path: Path) -> None:
     truth = digits / "test" / "_annotations.coco.json"
-    result = measure(
-        run / "best.pt", json_path=tmp_path / "t.json", results_path=tmp_path / "dt.json", engine="pycocotools"
-    )
-    scored = evaluate(truth, tmp_path / "dt.json", json_path=tmp_path / "e.json")
+    result = measure(run / "best.pt", json=tmp_path / "t.json", results=tmp_path / "dt.json", engine="pycocotools")
+    scored = evaluate(truth, tmp_path / "dt.json", json=tmp_path / "e.json")
     told, said = (json.loads((tmp_path / name).read_text()) for name in ("t.json", "e.json"))
     assert list(told) == [*NUMBERS, "per_class"]
     assert told == said

@@ -34,7 +34,7 @@ def parsed(request: type[Request], *arguments: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("function", "request_type", "needed"), COMMANDS, ids=lambda one: getattr(one, "__name__", ""))
-def test_names_and_defaults_are_the_same_in_python(
+def test_help_texts_are_the_documentation_in_python(
     function: Any, request_type: type[Request], needed: list[str]
 ) -> None:
     given = parsed(request_type, *needed)

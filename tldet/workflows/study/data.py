@@ -43,11 +43,11 @@ class StudyData(Protocol):
         ...
 
     def call(self) -> dict[str, Any]:
-        """Return the keyword arguments of ``finetune`` that name the data."""
+        """Return the data arguments of ``finetune``."""
         ...
 
     def subset(self, fraction: float, seed: int) -> str:
-        """Return the config option that trains on a fraction of the images."""
+        """Return the config option for training on a fraction of the images."""
         ...
 
     def hashes(self) -> Mapping[str, str]:
@@ -73,7 +73,7 @@ class JsonData:
         """Find the splits.
 
         Raises:
-            DataError: they are not found, or there is nothing to evaluate on.
+            DataError: there are no splits, or no objects to evaluate on.
         """
         layout = resolve_layout(request.data, request.train, request.val, request.images, request.folder, SPLIT_SEED)
         assert layout.val is not None  # a single JSON is split
@@ -144,11 +144,11 @@ class OwnData:
 
 
 def own_study_data(recipe: Config, request: ExperimentRequest) -> OwnData:
-    """Build the datasets that a recipe names.
+    """Build the external datasets of a recipe.
 
     Raises:
         ConfigError: the recipe has no dataset for validation.
-        DataError: there is nothing to evaluate on.
+        DataError: there are no objects to evaluate on.
     """
     recipe = with_own_data(recipe, request.paths(), parse_options(request.overrides()))
     if not has_own_data(recipe) or not recipe.get("data.val"):

@@ -32,23 +32,25 @@ AnyDataset = CocoDataset | CustomDataset
 def build_dataset(
     section: Mapping[str, Any], seed: int, classes: tuple[str, ...] | None = None, *, path: str = ""
 ) -> AnyDataset:
-    """Build the dataset of a config section with key ``path``. Images are not checked: see :func:`check_images`.
+    """Build the dataset of a config section, without a check of the images (see :func:`check_images`).
 
     Args:
         section: the section.
         seed: random seed of augmentation.
-        classes: class names of the model; None takes those of the dataset.
-        path: dotted path of the section, for messages.
+        classes: class names of the model; None for those of the dataset.
+        path: dotted key of the section, for messages.
 
     Raises:
-        ConfigError: it is no dataset of images with objects.
-        DataError: its annotations cannot be used.
+        ConfigError: the section is no detection dataset.
+        DataError: the annotations cannot be used.
     """
     given = dict(section)
     subset = given.pop("subset", None)
     target = lookup(DATASETS, given["type"])
     if inspect.isclass(target) and issubclass(target, ImageFolderDataset):
-        raise ConfigError(f"{path}.type: {given['type']} has whole images of a class, no boxes: use `tldet pretrain`")
+        raise ConfigError(
+            f"{path}.type: {given['type']} is a classification dataset without boxes; use `tldet pretrain`"
+        )
     dataset: AnyDataset
     if inspect.isclass(target) and issubclass(target, CocoDataset):
         if classes is not None:
@@ -64,7 +66,7 @@ def build_dataset(
 def _custom(
     section: Mapping[str, Any], target: Any, seed: int, classes: tuple[str, ...] | None, path: str
 ) -> CustomDataset:
-    """Build a dataset from outside tldet: it gets its own keys, the loader those of :class:`DatasetOptions`."""
+    """Build an external dataset from its own keys; the keys of :class:`DatasetOptions` are used by the loader."""
     known = {} if target is None else parameters(target)
     own = {key: value for key, value in section.items() if key != "transforms" and (key != "masks" or key in known)}
     supplied = {"seed": seed} if "seed" in known and "seed" not in own else {}
@@ -76,7 +78,7 @@ def _custom(
 
 
 def ground_truth(dataset: AnyDataset, kind: Type) -> GroundTruth | Path:
-    """Return what an evaluator compares detections on a dataset with: its targets, or its COCO JSON."""
+    """Return the ground truth of a dataset: its COCO JSON, or its targets."""
     if isinstance(dataset, CocoDataset):
         return dataset.index.path
     whole = dataset.original
@@ -94,7 +96,7 @@ def check_images(*datasets: AnyDataset | None) -> None:
     """Check the image files of all splits, so that all bad images are listed at once.
 
     Raises:
-        DataError: images cannot be used; the message names the first one of each split.
+        DataError: an image cannot be used; the message names the first one of each split.
     """
     problems = []
     for dataset in datasets:
@@ -108,7 +110,11 @@ def check_images(*datasets: AnyDataset | None) -> None:
 
 
 def check_class_count(config: Config, dataset: AnyDataset) -> None:
-    """The head must have as many classes as the data."""
+    """Require as many classes in the head as in the data.
+
+    Raises:
+        ConfigError: the numbers differ.
+    """
     stated, found = config.get("model.head.num_classes", 80), len(dataset.class_names)
     if stated != found:
         names = ", ".join(dataset.class_names[:5]) + (", ..." if found > 5 else "")
@@ -119,33 +125,35 @@ def check_class_count(config: Config, dataset: AnyDataset) -> None:
 
 
 def check_masks(config: Config, detector: Detector, train: AnyDataset) -> None:
-    """A model with a mask branch needs masks to learn from, and only such a model has masks to measure.
+    """Check that masks are loaded for a mask model, and evaluated for a mask model only.
 
     Raises:
-        ConfigError: a key of the config does not go with the model.
-        DataError: no object of the data has a segmentation.
+        ConfigError: a config key does not fit the model.
+        DataError: no object has a segmentation.
     """
     head = config.get("model.head.type")
     if not detector.predicts_masks:
         if config.get("evaluation.type") == "segm":
             where = config.origin("evaluation.type")
-            raise ConfigError(f"evaluation.type: is 'segm' (in {where}), but {head} has no masks: set it to 'bbox'")
+            raise ConfigError(
+                f"evaluation.type: is 'segm' (in {where}), but {head} predicts no masks; set it to 'bbox'"
+            )
         return
     for part in ("train", "val"):
         key = f"data.{part}.masks"
         if config.get(f"data.{part}") and not config.get(key):
-            raise ConfigError(f"{key}: must be True for {head}, which learns masks (in {config.origin(key)})")
+            raise ConfigError(f"{key}: must be True for {head}, which predicts masks (in {config.origin(key)})")
     objects = int((~train.index.crowd).sum())
     without = objects - int((train.outlined() & ~train.index.crowd).sum())
     if objects and without == objects:
         raise DataError(
-            f"{train.index.path}: none of its objects ({objects:,}) has a segmentation, which {head} is trained on: "
-            "add polygons or RLEs, or choose a model of boxes such as faster_rcnn_lite0"
+            f"{train.index.path}: none of the {objects:,} objects has a segmentation, which {head} needs; add polygons "
+            "or RLEs, or choose a box detector such as faster_rcnn_lite0"
         )
     if without:
         path = train.index.path
         log.warning(
-            "%s: %d of %s without a segmentation: no masks to train on", path, without, counted(objects, "object")
+            "%s: %d of %s without a segmentation; not used for the mask loss", path, without, counted(objects, "object")
         )
 
 
@@ -166,7 +174,7 @@ def check_objects(dataset: AnyDataset, consequence: str) -> None:
     whole = dataset.original
     there = [whole.class_names[label] for label in np.unique(whole.labels[~whole.crowd])]
     if foreign := [name for name in there if name not in index.class_names]:
-        raise DataError(f"{index.path}: no object to evaluate on: the model has none of the classes ({few(foreign)})")
+        raise DataError(f"{index.path}: no object to evaluate on: the model lacks all classes ({few(foreign)})")
     annotations = f"{counted(int(used.sum()), 'annotation')}: crowd regions or classes not annotated on the image"
     what = annotations if used.any() else "no annotations"
     log.warning("%s: no object to evaluate on (%s); %s", index.path, what, consequence)

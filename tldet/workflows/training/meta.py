@@ -8,7 +8,7 @@ import torch
 
 
 def versions() -> dict[str, str]:
-    """What a result depends on."""
+    """Return the versions of tldet, Python, torch and torchvision."""
     import torchvision
 
     import tldet

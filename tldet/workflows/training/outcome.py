@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(repr=False)
 class Outcome:
-    """What training left.
+    """Result of training.
 
     Attributes:
-        work_dir: the run's folder.
+        work_dir: folder of the run.
         train: steps, seconds, checkpoints.
         result: COCO metrics of ``checkpoint`` on the validation split; None if it was not evaluated.
     """
@@ -33,17 +33,17 @@ class Outcome:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The checkpoint to use: ``best.pt``, or without validation the last checkpoint."""
+        """Best checkpoint, or the last checkpoint without validation."""
         return self.train.best_checkpoint or self.train.checkpoint
 
     def trained(self) -> Path:
-        """The checkpoint to use.
+        """Return :attr:`checkpoint`.
 
         Raises:
-            CheckpointError: there is none, its file was removed.
+            CheckpointError: there is no checkpoint.
         """
         if self.checkpoint is None:
-            raise CheckpointError(f"{self.work_dir}: training left no checkpoint")
+            raise CheckpointError(f"{self.work_dir}: no checkpoint")
         return self.checkpoint
 
     def __repr__(self) -> str:

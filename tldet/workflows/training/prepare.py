@@ -46,7 +46,7 @@ _NEW_RUN = (
 def prepare_run(
     cfg: Config, settings: Settings, request: RunRequest, folder: Path, source: WeightsSource, world: World
 ) -> Run:
-    """Build everything that the trainer needs: batch size, data, the detector with its initial weights, evaluation."""
+    """Build data, detector with initial weights, and evaluation of a run."""
     resumed = folder if source.resume else None
     if settings.loader.batch_size == "auto":
         size = world.first(lambda: settled_batch_size(cfg, settings, resumed))
@@ -60,7 +60,7 @@ def prepare_run(
 
 
 def _validation(val: AnyDataset | None, settings: Settings) -> Validation | None:
-    """Return the evaluation on the validation split, if there is one; a wrong ``best_metric`` is an error."""
+    """Return the evaluation on the validation split, if there is one; check ``best_metric``."""
     if val is None:
         return None
     validation = Validation(val, settings.loader, settings.evaluation)
@@ -69,7 +69,7 @@ def _validation(val: AnyDataset | None, settings: Settings) -> Validation | None
 
 
 def has_checkpoint(folder: Path, init_from: str | Path | None) -> bool:
-    """Return True if there is a run to resume; log that it is started otherwise."""
+    """Return True if there is a run to resume; log a start otherwise."""
     if not checkpoint.steps_in(folder):
         start_over(folder)
         return False
@@ -78,7 +78,7 @@ def has_checkpoint(folder: Path, init_from: str | Path | None) -> bool:
 
 
 class Ready(NamedTuple):
-    """A detector with its initial weights, where these came from, and its training and validation data."""
+    """A detector with initial weights, the source of these, and its training and validation data."""
 
     model: Any
     started: Started
@@ -89,7 +89,7 @@ class Ready(NamedTuple):
 def _ready(
     cfg: Config, settings: Settings, source: WeightsSource, resumed: Path | None, console: Console | None
 ) -> Ready:
-    """Build the data and the detector, with its initial weights."""
+    """Build the data and the detector with its initial weights."""
     data, val = _datasets(cfg, settings.training.seed, resumed)
     seed_all(settings.training.seed)
     detector = build_detector(cfg["model"], data.class_names)
@@ -104,7 +104,7 @@ def _datasets(cfg: Config, seed: int, resumed: Path | None) -> tuple[AnyDataset,
     """Build the training and validation data and check them."""
     data = build_dataset(cfg["data"]["train"], seed, path="data.train")
     if data.index.crowd.all():
-        raise DataError(f"{data.index.path}: holds no object to learn from")
+        raise DataError(f"{data.index.path}: has no object to train on")
     if resumed is not None:
         refuse_changed_classes(resumed, data.class_names, data.category_ids, data.index.path, _NEW_RUN)
     check_class_count(cfg, data)
@@ -113,7 +113,7 @@ def _datasets(cfg: Config, seed: int, resumed: Path | None) -> tuple[AnyDataset,
         val = build_dataset(cfg["data"]["val"], seed, data.class_names, path="data.val")
     check_images(data, val)
     if val is not None:
-        check_objects(val, "metrics are -1, and best.pt gets the last weights")
+        check_objects(val, "metrics are -1, and best.pt contains the last weights")
     return data, val
 
 

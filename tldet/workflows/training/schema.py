@@ -27,8 +27,8 @@ class EvalSettings:
     """The ``evaluation`` section of a config.
 
     Attributes:
-        type: what is compared: boxes, or masks and, beside them, boxes.
-        engine: "fast" (hotcoco) or "pycocotools"; the numbers are the same.
+        type: "bbox", or "segm" for masks and boxes.
+        engine: "fast" (hotcoco) or "pycocotools"; the metrics are equal.
     """
 
     type: Literal["bbox", "segm"] = "bbox"
@@ -37,11 +37,11 @@ class EvalSettings:
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """The ``model.weights`` section of a config: a whole detector that training starts from.
+    """The ``model.weights`` section of a config: detector weights as initial weights.
 
     Attributes:
         source: ``torchvision:FasterRCNN_ResNet50_FPN_Weights.COCO_V1``, a URL with its hash, or the file of a tldet,
-            mmdet or torchvision detector. The backbone's own ``weights`` are then not fetched.
+            MMDetection or torchvision detector. The ``weights`` of the backbone are not loaded then.
     """
 
     source: str
@@ -78,7 +78,7 @@ PRETRAIN_SCHEMA = {**COMMON, "model.classifier": ComponentType(ClassifierSetting
 
 @dataclass
 class Settings:
-    """The sections that are plain settings."""
+    """Sections of a config that are plain settings."""
 
     loader: LoaderSettings
     schedule: ScheduleSettings
@@ -91,11 +91,11 @@ class Settings:
 
 
 def checked_settings(config: Config, schema: Mapping[str, ComponentType] = SCHEMA) -> Settings:
-    """Check every key of ``config``; then its plain sections.
+    """Check every key of a config and return its plain sections.
 
     Args:
-        config: as loaded.
-        schema: what it may hold: a detector's training, or ``PRETRAIN_SCHEMA``.
+        config: the config.
+        schema: allowed keys: ``SCHEMA`` for a detector, or ``PRETRAIN_SCHEMA``.
 
     Raises:
         ConfigError: a key or value is wrong.
@@ -114,8 +114,8 @@ def checked_settings(config: Config, schema: Mapping[str, ComponentType] = SCHEM
     )
     if settings.schedule.minutes is not None and settings.freeze.thaws:
         raise ConfigError(
-            "freeze: what learns later makes later steps slower, and schedule.minutes measures the first ones: "
-            "give the length in epochs or steps"
+            "freeze: with gradual unfreezing, later steps are slower than the first ones, from which schedule.minutes "
+            "is converted to steps; give the length in epochs or steps"
         )
     return settings
 

@@ -24,7 +24,7 @@ from tldet.workflows.training.validation import Validation
 
 @takes(TrainRequest)
 def train(request: TrainRequest) -> Outcome:
-    """Train by a config, distributed if started by ``torchrun``.
+    """Train by a config file; distributed if started by ``torchrun``.
 
     Raises:
         TldetError: the config, the data or a checkpoint is wrong.
@@ -35,7 +35,7 @@ def train(request: TrainRequest) -> Outcome:
 
 
 def loaded(request: TrainRequest) -> Config:
-    """Return the config of a request, with its options.
+    """Load the config of a request and apply its options.
 
     Raises:
         ConfigError: the config or an option is wrong.
@@ -47,7 +47,7 @@ def loaded(request: TrainRequest) -> Config:
         cfg = load_config(request.config, options)
     if request.class_aliases is None and not request.fold_names and request.on_bad_image is None:
         return cfg
-    checked_settings(cfg)  # sections are sections, before options are written into them
+    checked_settings(cfg)  # before options are written to its sections
     return replace(cfg, data=with_bad_image(request.written(cfg.data), request.on_bad_image))
 
 
@@ -64,7 +64,7 @@ def run_training(
 
     Args:
         cfg: the config.
-        request: shows progress on its console, and brings callbacks.
+        request: provides console and callbacks.
         folder: output directory.
         resume: resume from the newest readable checkpoint there; start the run if there is no checkpoint yet.
         init_from: a tldet checkpoint with the initial weights.

@@ -26,13 +26,13 @@ DRAWN_SCORE = 0.3  # score threshold of detections in drawn images
 
 
 class Validation:
-    """Losses and COCO numbers of a model on a data set, from one forward pass a batch.
+    """COCO metrics and losses of a model on a dataset.
 
     Args:
-        dataset: what is measured on.
+        dataset: the validation images.
         loader: batch size and workers.
-        settings: what is compared, and by which engine.
-        losses: compute the losses too.
+        settings: type and engine of the evaluation.
+        losses: also compute the losses.
     """
 
     def __init__(
@@ -51,20 +51,20 @@ class Validation:
 
     @property
     def headline(self) -> tuple[str, ...]:
-        """The metrics of a short line."""
+        """Metrics of the progress line."""
         return ("AP", "AP50") + (("bbox_AP",) if len(self.evaluators) > 1 else ())
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The numbers that say how good a model is: larger is better."""
+        """All metrics; larger is better."""
         return METRICS + tuple(f"bbox_{name}" for name in METRICS if len(self.evaluators) > 1)
 
     def __call__(self, model: Any) -> dict[str, float]:
-        """The twelve numbers, with masks the boxes' as ``bbox_AP...``, and ``val_loss...`` averaged over images.
+        """Return the COCO metrics, for a mask model also ``bbox_AP`` etc., and ``val_loss`` etc. averaged over images.
 
         Raises:
             DataError: an image cannot be read.
-            TrainingError: a score or box that the model gives is not finite.
+            TrainingError: a predicted score or box is not finite.
         """
         self.drawings = []
         for evaluator in self.evaluators:
@@ -74,13 +74,13 @@ class Validation:
         images, smaller = 0, Smaller()
         workers, pin = self.loader.worker_count(device), device.type == "cuda"
 
-        def found(batch: Any) -> Any:
+        def predict(batch: Any) -> Any:
             losses, detections = model.loss_and_predict(batch) if self.losses else ({}, model.predict(batch))
             values = torch.stack(list(losses.values())).tolist() if losses else []
             return dict(zip(losses, values, strict=True)), [one.to("cpu") for one in detections]
 
         for loaded in eval_batches(self.dataset, self.loader.eval_batch_size, workers=workers, pin=pin):
-            for batch, (losses, detections) in smaller(found, loaded, device):
+            for batch, (losses, detections) in smaller(predict, loaded, device):
                 self._take(batch, detections)
                 images += len(batch)
                 for name, value in losses.items():
@@ -95,9 +95,8 @@ class Validation:
         for image_id, one in zip(batch.image_ids, found, strict=True):
             if not bool(torch.isfinite(one.scores).all() & torch.isfinite(one.boxes).all()):
                 raise TrainingError(
-                    f"the model's detections on image {image_id} are not finite: it has diverged, or its number "
-                    "format is too narrow; lower optimizer.lr, lengthen schedule.warmup_steps, set training.clip_norm "
-                    "or take fp32"
+                    f"detections on image {image_id} are not finite: training has diverged, or the precision is too "
+                    "low; lower optimizer.lr, increase schedule.warmup_steps, set training.clip_norm or use fp32"
                 )
             for evaluator in self.evaluators:
                 evaluator.update(image_id, one)

@@ -1,4 +1,4 @@
-"""``tldet predict``: a detector on images and video, from files to files."""
+"""``tldet predict``: run a detector on images, videos and cameras."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 log = logging.getLogger(__name__)
-TOGETHER = 4  # frames of a video predicted at once, in four fifths of the time
-STOPPING = "stopping after the current images; the results so far are written. Ctrl-C again stops at once"
+VIDEO_BATCH = 4  # frames; a fifth faster than single frames
+STOPPING = "stopping after the current images and writing the results; Ctrl-C again stops at once"
 
 
 @takes(PredictRequest)
@@ -99,10 +99,11 @@ def _loaded(request: PredictRequest) -> Predictor:
 
 
 def _report_fonts(class_names: Sequence[str]) -> None:
+    """Warn about class names with characters that no installed font has."""
     if names := without_font(class_names):
         log.warning(
-            "no installed font has all characters of %s (%s), so missing characters are drawn in ASCII; "
-            "install a font such as Noto Sans CJK",
+            "no installed font has all characters of %s (%s); missing characters are drawn in ASCII (install a font "
+            "such as Noto Sans CJK)",
             counted(len(names), "class name"),
             ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""),
         )
@@ -178,11 +179,11 @@ class _Run:
                 self._unreadable(source, error)
                 return
             shown = progress.track(video, total=video.frames or None, description=source.path.name)
-            self._demo_video(source, shown, video.rate, TOGETHER)
+            self._video(source, shown, video.rate, VIDEO_BATCH)
             self._check(source, video)
         else:
-            shots = camera(int(str(source.path)))
-            self._demo_video(source, shots, STANDARD, 1)  # batches of 1: a live image must not wait for the next one
+            frames = camera(int(str(source.path)))
+            self._video(source, frames, STANDARD, 1)  # batches of 1: a live image must not wait for the next one
 
     def _unreadable(self, source: InputSource, error: DataError) -> None:
         self.summary.failed[str(source.path)] = str(error)
@@ -210,12 +211,12 @@ class _Run:
             self.summary.incomplete[str(source.path)] = problems
             log.warning("%s: %s", source.path, problems)
 
-    def _demo_video(self, source: InputSource, frames: Iterable[Frame], rate: Fraction, together: int) -> None:
+    def _video(self, source: InputSource, frames: Iterable[Frame], rate: Fraction, batch: int) -> None:
         numbers = count()
         with drawn_video(self.paths.out and self.paths.out / source.name, rate) as draw_on:
-            for some in grouped(self._readable(source, frames), together):
-                images = [frame.image for frame in some]
-                for frame, found in zip(some, self.predictor.predict(images, self.score, together), strict=True):
+            for group in grouped(self._readable(source, frames), batch):
+                images = [frame.image for frame in group]
+                for frame, found in zip(group, self.predictor.predict(images, self.score, batch), strict=True):
                     number, size = next(numbers), (frame.image.shape[0], frame.image.shape[1])
                     self.results.add(found, f"{source.path.as_posix()}#{number}", size)
                     self.summary.frames += 1

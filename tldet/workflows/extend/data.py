@@ -25,8 +25,8 @@ from tldet.data.merge.writing import write_joined
 from tldet.errors import ConfigError, DataError
 from tldet.system.output import make_folder
 from tldet.transfer.class_match import MatchSettings, but_for_case, few, origins
-from tldet.workflows.merge.notes import part_notes, shared_note
-from tldet.workflows.merge.report import changed_ids, part_row
+from tldet.workflows.merge.notes import shared_note, split_notes
+from tldet.workflows.merge.report import changed_ids, split_row
 
 log = logging.getLogger(__name__)
 TRAIN, VAL = "train.json", "val.json"
@@ -203,4 +203,4 @@ def _write(
 
 def _write_one(path: Path, joined: Joined, classes: MergedClasses) -> Iterator[str]:
     differing = write_joined(path, joined, classes, reference(joined.paths(), path.parent))
-    return part_notes(part_row(path.name, path, joined), joined, differing, classes.names)
+    return split_notes(split_row(path.name, path, joined), joined, differing, classes.names)

@@ -24,8 +24,8 @@ from tldet.errors import DataError
 from tldet.system.inputs import is_file, is_folder
 from tldet.system.locks import is_unused, locked
 from tldet.system.output import make_folder, write_json
-from tldet.workflows.merge.notes import class_notes, part_notes, shared_note
-from tldet.workflows.merge.report import MergeReport, changed_ids, class_rows, input_row, part_row
+from tldet.workflows.merge.notes import class_notes, shared_note, split_notes
+from tldet.workflows.merge.report import MergeReport, changed_ids, class_rows, input_row, split_row
 from tldet.workflows.merge.request import MergeRequest
 from tldet.workflows.merge.tables import show_merge
 from tldet.workflows.requests import takes
@@ -89,54 +89,54 @@ def _merged(
     names = {record["name"]: None for records in lists for record in records}
     renamed = read_merge_aliases(aliases, list(names)) if aliases else {}
     classes = merge_classes(lists, renamed)
-    parts = _join_parts(given, sources, classes, progress)
+    splits = _join_splits(given, sources, classes, progress)
     files = _Files(make_folder(out), copy, progress)
     rows, notes = [], [*class_notes(sources, classes, renamed)]
-    for one in progress.track(parts, description="writing"):
-        path = out / f"{one.part}.json"
+    for one in progress.track(splits, description="writing"):
+        path = out / f"{one.split}.json"
         differing = write_joined(path, one.joined, classes, files.names(one))
-        rows.append(part_row(one.part, path, one.joined))
-        notes += part_notes(rows[-1], one.joined, differing, classes.names)
+        rows.append(split_row(one.split, path, one.joined))
+        notes += split_notes(rows[-1], one.joined, differing, classes.names)
     report = MergeReport(
         inputs=tuple(input_row(source, one.part) for source, one in zip(sources, given, strict=True)),
-        parts=tuple(rows),
-        classes=tuple(row for one in parts for row in class_rows(one.part, one.joined, classes)),
+        splits=tuple(rows),
+        classes=tuple(row for one in splits for row in class_rows(one.split, one.joined, classes)),
         changed_categories=tuple(changed_ids(sources, classes)),
-        notes=(*notes, *_shared(parts)),
+        notes=(*notes, *_shared(splits)),
     )
     write_json(out / _REPORT, asdict(report), indent=2)
     return report
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Split:
     """An output JSON: its inputs, its joined records, and for each image record the first record of the same image."""
 
-    part: str
+    split: str
     given: Sequence[MergeInput]
     joined: Joined
     same: NDArray[np.int64]
 
 
-def _join_parts(
+def _join_splits(
     given: Sequence[MergeInput], sources: Sequence[MergeSource], classes: MergedClasses, progress: Progress
-) -> list[_Part]:
+) -> list[_Split]:
     same = alike(sources, partial(progress.track, description="comparing images"))
-    parts = []
-    for part in SPLIT_NAMES:
-        numbers = [number for number, one in enumerate(given) if one.part == part]
+    splits = []
+    for split in SPLIT_NAMES:
+        numbers = [number for number, one in enumerate(given) if one.part == split]
         if numbers:
             ours = np.concatenate([same[n] for n in numbers])
             joined = join([sources[n] for n in numbers], [classes.tables[n] for n in numbers], ours)
-            parts.append(_Part(part, [given[n] for n in numbers], joined, ours))
-    return parts
+            splits.append(_Split(split, [given[n] for n in numbers], joined, ours))
+    return splits
 
 
-def _shared(parts: Sequence[_Part]) -> Iterator[str]:
-    for one, two in combinations(parts, 2):
+def _shared(splits: Sequence[_Split]) -> Iterator[str]:
+    for one, two in combinations(splits, 2):
         count = len(np.intersect1d(one.same, two.same))
         if count:
-            yield shared_note(f"{one.part}.json", f"{two.part}.json", count)
+            yield shared_note(f"{one.split}.json", f"{two.split}.json", count)
 
 
 class _Files:
@@ -146,14 +146,14 @@ class _Files:
         self.folder, self.copy, self.progress = folder, copy, progress
         self.taken: set[str] = set()
 
-    def names(self, one: _Part) -> list[str]:
-        """Return the file names of a part's images, relative to the folder."""
+    def names(self, one: _Split) -> list[str]:
+        """Return the file names of the images of a split, relative to the folder."""
         paths = one.joined.paths()
         if not self.copy:
             return reference(paths, self.folder)
         records = [one.joined.record(record) for record in one.joined.firsts.tolist()]
         file_names = [one.joined.sources[number].file_names[place] for number, place in records]
-        folders = [f"{one.part}/{one.given[number].label}" for number, _ in records]
+        folders = [f"{one.split}/{one.given[number].label}" for number, _ in records]
         copies = copy_names(folders, file_names, self.taken)
         pairs = list(zip(paths, copies, strict=True))
         for path, name in self.progress.track(pairs, description="copying images"):

@@ -8,36 +8,44 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tldet.cli.arguments import file_name, positive_int
+from tldet.cli.arguments import file_name, parser_of
 from tldet.cli.parser import Parser
 from tldet.cli.process import prepare_process
 from tldet.errors import TldetError
+from tldet.workflows.options import COUNT, Option
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "time the parts beside what else there is"
+SUMMARY = "compare the speed of tldet with other packages"
+_positive = parser_of(Option("", int, interval=COUNT))
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """What it takes."""
+    """Add the arguments."""
     from benchmarks.suites import QUICK, SUITES
 
     parser.formatter_class = RawDescriptionHelpFormatter
     lines = "\n".join(f"  {name:8} {text}" for name, text in SUITES.items())
     parser.epilog = f"suites:\n{lines}"
     parser.add_argument("suites", nargs="+", choices=list(SUITES), metavar="SUITE", help=", ".join(SUITES))
-    parser.add_argument("--json", type=file_name, metavar="F", help="write every number there")
-    parser.add_argument("--repeats", type=positive_int, metavar="N", help="rounds of each comparison")
+    parser.add_argument("--json", type=file_name, metavar="F", help="output file of all numbers")
+    parser.add_argument("--repeats", type=_positive, metavar="N", help="rounds per comparison")
     parser.add_argument("--quick", action="store_true", help=QUICK)
-    parser.add_argument("--model", action="append", default=[], metavar="NAME", help="only this recipe; repeatable")
-    parser.add_argument("--size", type=positive_int, nargs=2, metavar=("H", "W"), help="images of this size")
-    parser.add_argument("--batch", type=positive_int, metavar="B", help="images at a time")
-    parser.add_argument("--data", metavar="DIR", help="read the images of this COCO-format folder (suite data)")
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="recipe (default: all of the suite)",
+    )
+    parser.add_argument("--size", type=_positive, nargs=2, metavar=("H", "W"), help="image size in pixels")
+    parser.add_argument("--batch", type=_positive, metavar="B", help="batch size")
+    parser.add_argument("--data", metavar="DIR", help="dataset folder of suite data")
 
 
 def run(args: Namespace, console: Console) -> None:
-    """Run it."""
+    """Run the suites."""
     from benchmarks.run import benchmark
 
     benchmark(

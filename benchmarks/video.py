@@ -13,12 +13,12 @@ from tldet.config import read_config
 from tldet.data.digits import frames
 from tldet.data.images import resize_to
 from tldet.inference.predictor import Predictor, load
-from tldet.inference.run import TOGETHER, predict
 from tldet.inference.threads import grouped
 from tldet.inference.video import Video
 from tldet.inference.writer import VideoWriter
 from tldet.models.detector import build_detector
 from tldet.structures.image import ImageArray
+from tldet.workflows.predict.predict import VIDEO_BATCH, predict
 
 RECIPE = "faster_rcnn_lite0"
 SIZE, QUICK_SIZE = (360, 640), (96, 160)
@@ -50,7 +50,7 @@ def run(bench: Bench) -> Suite:
         return time.perf_counter() - start
 
     rows = []
-    for together in (1, TOGETHER):
+    for together in (1, VIDEO_BATCH):
         beside = "detection alone, frame by frame" if together == 1 else f"detection alone, {together} frames at a time"
         compared = bench.compare(beside, whole, lambda: alone(together), 6, self_timed=True).divided(count)  # noqa: B023
         checks = {

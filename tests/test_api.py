@@ -1,19 +1,89 @@
-"""The public API is a short explicit list, imported when used."""
+"""The public API: an explicit list, imported on use, with the names and defaults of the command line."""
 
 from __future__ import annotations
 
 import inspect
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import tldet
+from tldet.cli.commands import COMMANDS
+from tldet.cli.main import build_parser
 from tldet.errors import ConfigError
+from tldet.workflows.extend.extend import extend
+from tldet.workflows.fewshot.fewshot import fewshot
+from tldet.workflows.import_checkpoint import import_checkpoint
+from tldet.workflows.merge.merge import merge
+from tldet.workflows.models import models
+from tldet.workflows.quickstart import quickstart
+from tldet.workflows.requests import Request, signature_of
+from tldet.workflows.study.request import BackboneStudyRequest, DataStudyRequest, TransferStudyRequest
+from tldet.workflows.training.pretrain import pretrain
 
-PROMISED = ["train", "finetune", "test", "evaluate", "predict", "load", "study", "draw"]
-PROMISED += ["Detections", "Target", "Detector", "Trainer"]
+PUBLIC = ["train", "finetune", "test", "evaluate", "predict", "load", "study", "draw"]
+PUBLIC += ["Detections", "Target", "Detector", "Trainer", "Backbone", "Head", "Callback", "DetectionDataset"]
+PUBLIC += ["BACKBONES", "NECKS", "HEADS", "DATASETS", "TRANSFORMS", "OPTIMIZERS", "HOOKS", "TldetError"]
+
+NEEDED = {  # commands with their required arguments
+    "train": ["c"],
+    "finetune": ["--out", "o"],
+    "extend": ["--out", "o"],
+    "pretrain": ["--out", "o"],
+    "fewshot": ["--out", "o", "--novel", "a"],
+    "test": ["c.pt"],
+    "evaluate": ["--gt", "a.json", "--dt", "b.json"],
+    "predict": ["c.pt", "a.jpg"],
+    "merge": ["a", "b", "--out", "o"],
+    "models": [],
+    "import": ["c.pth", "--out", "o"],
+    "quickstart": [],
+}
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{name: getattr(tldet, name) for name in ("train", "finetune", "test", "evaluate", "predict")},
+    "extend": extend,
+    "pretrain": pretrain,
+    "fewshot": fewshot,
+    "merge": merge,
+    "models": models,
+    "import": import_checkpoint,
+    "quickstart": quickstart,
+}
+ONLY_IN_PYTHON = {"console", "callbacks", "on_load", "demo"}
+ONLY_IN_PARSER = {"command", "run", "imports", "kind"}
+
+
+def compare(arguments: list[str], signature: inspect.Signature) -> None:
+    """Compare names and defaults of a command with those of a function."""
+    given = vars(build_parser().parse_args(arguments))
+    parameters = signature.parameters
+    assert set(given) - ONLY_IN_PARSER == set(parameters) - (ONLY_IN_PYTHON - given.keys())
+    for name in given.keys() - ONLY_IN_PARSER:
+        default = parameters[name].default
+        if default is not inspect.Parameter.empty:
+            assert given[name] == default or (given[name], default) == ([], ()), name
+
+
+@pytest.mark.parametrize("command", NEEDED)
+def test_names_and_defaults_are_those_of_the_command_line(command: str) -> None:
+    compare([command, *NEEDED[command]], inspect.signature(FUNCTIONS[command]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_type"),
+    [("transfer", TransferStudyRequest), ("backbones", BackboneStudyRequest), ("data", DataStudyRequest)],
+)
+def test_names_and_defaults_of_studies_are_those_of_the_command_line(kind: str, request_type: type[Request]) -> None:
+    names = ["resnet18", "resnet34"] if kind == "backbones" else []
+    compare(["study", kind, *names, "--out", "o"], signature_of(request_type))
+
+
+def test_every_command_is_compared() -> None:
+    assert {*NEEDED, "study"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", tldet.__all__)
@@ -23,8 +93,8 @@ def test_every_public_name_resolves_and_is_documented(name: str) -> None:
     assert name.isupper() or value.__name__ == name
 
 
-def test_the_promised_names_are_public() -> None:
-    assert set(PROMISED) <= set(tldet.__all__)
+def test_the_public_names_are_these() -> None:
+    assert sorted(PUBLIC) == sorted(tldet.__all__)
     assert dir(tldet) == sorted([*tldet.__all__, "__version__"])
     assert len(tldet.__all__) == len(set(tldet.__all__))
     with pytest.raises(AttributeError, match="module 'tldet' has no attribute 'finetun'"):
@@ -44,16 +114,33 @@ def test_import_alone_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings", "message"),
+    ("kind", "options", "error", "message"),
     [
-        ("freeze", {}, "study: kind must be one of transfer, backbones, data, not 'freeze'"),
-        ("transfer", {"step": 3}, "study: unknown setting 'step'; did you mean 'steps'?"),
-        ("data", {"variants": ["a"]}, "study: variants does not apply to a study of data"),
-        ("transfer", {"predict": [5]}, "study: predict does not apply to a study of transfer"),
-        ("backbones", {"variants": ["resnet18"]}, "two backbones or more"),
+        ("freeze", {}, ConfigError, "study: kind must be transfer, backbones or data, not 'freeze'"),
+        ("transfer", {"step": 3}, TypeError, "'step'"),
+        ("data", {"variants": ["a"]}, TypeError, "'variants'"),
+        ("transfer", {"predict": [5]}, TypeError, "'predict'"),
+        ("backbones", {"variants": ["resnet18"]}, ConfigError, "two or more backbones"),
+        ("data", {"fractions": [0.5, 2.0]}, ConfigError, "--fractions must be above 0 and at most 1, not 2.0"),
     ],
 )
-def test_studies_check_their_arguments(kind: str, settings: dict[str, object], message: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
-        tldet.study(kind, "data", out=tmp_path / "out", **settings)  # type: ignore[arg-type]
+def test_studies_check_their_arguments(
+    kind: str, options: dict[str, object], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error) as caught:
+        tldet.study(kind, "data", out=tmp_path / "out", **options)  # type: ignore[arg-type]
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"score": 1.5}, "--score must be from 0 to 1, not 1.5"),
+        ({"score": float("nan")}, "--score must be from 0 to 1, not nan"),
+        ({"max_pixels": 0}, "--max-pixels must be an integer of at least 1, not 0"),
+    ],
+)
+def test_prediction_checks_its_arguments(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        tldet.predict("c.pt", "a.jpg", **options)
+    assert str(caught.value) == message

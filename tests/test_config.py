@@ -19,7 +19,7 @@ from tldet.errors import ConfigError
 from tldet.models.detector import build_detector
 from tldet.models.meta_tensors import without_storage
 from tldet.transfer.param_groups import build_optimizer
-from tldet.workflows.training.parts import PRETRAIN_SCHEMA, SCHEMA, checked_settings
+from tldet.workflows.training.schema import PRETRAIN_SCHEMA, SCHEMA, checked_settings
 
 NAME = "faster_rcnn/faster_rcnn_r50_fpn_1x_coco"
 

@@ -89,14 +89,14 @@ def test_use_leaves_the_process_as_it_was(digits: Path, run: Path, tmp_path: Pat
     image = next((digits / "test").glob("*.jpg"), None) or next((digits / "test").glob("*.png"))
     code = f"""{PREPARE}
 import tldet
-from tldet.inference.run import predict
+from tldet.workflows.predict.predict import predict
 from tldet.workflows.test import test
 from tldet.data.crops import albumentations
 assert 'albumentations' not in sys.modules and albumentations()
 out = {str(tmp_path / "out")!r}
 tldet.finetune({str(digits)!r}, out=out, model='retinanet_lite0', steps=1, cfg_options={options!r})
 test({str(run / "best.pt")!r}, device='cpu')
-predict({str(run / "best.pt")!r}, [{str(image)!r}], json_path={str(tmp_path / "found.json")!r}, device='cpu')
+predict({str(run / "best.pt")!r}, [{str(image)!r}], json={str(tmp_path / "found.json")!r}, device='cpu')
 {COMPARE}"""
     run_python(code)
 

@@ -15,7 +15,7 @@ from tldet.structures.target import Target
 from tldet.transfer.interop.classes import coco_ids
 from tldet.transfer.interop.known import KNOWN
 from tldet.transfer.param_groups import build_optimizer
-from tldet.workflows.training.parts import checked_settings
+from tldet.workflows.training.schema import checked_settings
 
 SMALL = ("lite0", "resnet18", "resnet34")
 SIZE = (64, 96)

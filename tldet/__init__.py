@@ -6,14 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tldet.data.dataset import DetectionDataset as DetectionDataset
+    from tldet.engine.callbacks import Callback as Callback
     from tldet.engine.trainer import Trainer as Trainer
     from tldet.errors import TldetError as TldetError
-    from tldet.evaluation.report import CocoResult as CocoResult
-    from tldet.inference.predictor import Predictor as Predictor
     from tldet.inference.predictor import load as load
-    from tldet.inference.run import predict as predict
     from tldet.models.backbones.base import Backbone as Backbone
     from tldet.models.detector import Detector as Detector
+    from tldet.models.heads.base import Head as Head
     from tldet.registry import BACKBONES as BACKBONES
     from tldet.registry import DATASETS as DATASETS
     from tldet.registry import HEADS as HEADS
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from tldet.registry import NECKS as NECKS
     from tldet.registry import OPTIMIZERS as OPTIMIZERS
     from tldet.registry import TRANSFORMS as TRANSFORMS
-    from tldet.structures.batch import Batch as Batch
     from tldet.structures.detections import Detections as Detections
     from tldet.structures.target import Target as Target
     from tldet.visualize.drawing import draw as draw
     from tldet.workflows.evaluate import evaluate as evaluate
+    from tldet.workflows.predict.predict import predict as predict
     from tldet.workflows.study.api import study as study
     from tldet.workflows.test import test as test
     from tldet.workflows.training.finetune import finetune as finetune
@@ -41,11 +41,11 @@ __all__ = [
     "OPTIMIZERS",
     "TRANSFORMS",
     "Backbone",
-    "Batch",
-    "CocoResult",
+    "Callback",
+    "DetectionDataset",
     "Detections",
     "Detector",
-    "Predictor",
+    "Head",
     "Target",
     "TldetError",
     "Trainer",
@@ -58,21 +58,22 @@ __all__ = [
     "test",
     "train",
 ]
-_MODULES = {  # in which each public name is defined
+_MODULES = {  # module of each public name
     **dict.fromkeys(("BACKBONES", "DATASETS", "HEADS", "HOOKS", "NECKS", "OPTIMIZERS", "TRANSFORMS"), "tldet.registry"),
-    "Batch": "tldet.structures.batch",
-    "Detections": "tldet.structures.detections",
-    "Target": "tldet.structures.target",
-    **dict.fromkeys(("Predictor", "load"), "tldet.inference.predictor"),
     "Backbone": "tldet.models.backbones.base",
-    "CocoResult": "tldet.evaluation.report",
+    "Callback": "tldet.engine.callbacks",
+    "DetectionDataset": "tldet.data.dataset",
+    "Detections": "tldet.structures.detections",
     "Detector": "tldet.models.detector",
+    "Head": "tldet.models.heads.base",
+    "Target": "tldet.structures.target",
     "TldetError": "tldet.errors",
     "Trainer": "tldet.engine.trainer",
     "draw": "tldet.visualize.drawing",
     "evaluate": "tldet.workflows.evaluate",
     "finetune": "tldet.workflows.training.finetune",
-    "predict": "tldet.inference.run",
+    "load": "tldet.inference.predictor",
+    "predict": "tldet.workflows.predict.predict",
     "study": "tldet.workflows.study.api",
     "test": "tldet.workflows.test",
     "train": "tldet.workflows.training.train",
@@ -80,7 +81,7 @@ _MODULES = {  # in which each public name is defined
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: ``import tldet`` alone takes no time."""
+    """Import a public name on first use, so that ``import tldet`` takes no time."""
     if name not in _MODULES:
         raise AttributeError(f"module 'tldet' has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

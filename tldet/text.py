@@ -1,4 +1,4 @@
-"""Text of messages: numbers with their nouns, and tables of HTML for notebooks."""
+"""Text of messages: numbers with nouns, and HTML tables for notebooks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from html import escape
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """Return ``1 image``, ``1,204 images``; ``plural`` is needed where it is not the noun with an s."""
+    """Return ``1 image``, ``1,204 images``; ``plural`` is the plural if it is not the noun with an s."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def are(number: int) -> str:
-    """Return the verb of a number of things: ``is`` or ``are``."""
+    """Return ``is`` for 1 and ``are`` for other numbers."""
     return "is" if number == 1 else "are"
 
 

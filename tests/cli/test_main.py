@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tldet.cli.arguments import options_of
-from tldet.cli.main import COMMANDS, build_parser, main
+from tldet.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,13 +81,6 @@ def test_arguments_that_exclude_each_other_or_make_no_sense(
         main(arguments)
     assert stopped.value.code == 2
     assert "error:" in capsys.readouterr().err
-
-
-def test_compile_is_an_option_of_the_config() -> None:
-    parse = build_parser().parse_args
-    assert options_of(parse(["train", "some_config"])) == []
-    given = parse(["finetune", "--out", "o", "--compile", "--cfg-options", "training.ema=0.9"])
-    assert options_of(given) == ["training.compile=True", "training.ema=0.9"]
 
 
 def test_a_command_names_the_missing_input(tmp_path: Path) -> None:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import pytest
 
-from tldet.cli.arguments import SETTINGS, options_of
+from tldet.cli.arguments import arguments_of
 from tldet.cli.main import build_parser, main
 from tldet.config import parse_options
+from tldet.workflows.fewshot.request import FewShotRequest
+from tldet.workflows.requests import Request
+from tldet.workflows.requests import options as options_of
+from tldet.workflows.study.request import DataStudyRequest, TransferStudyRequest
+from tldet.workflows.training.request import ExtendRequest, FinetuneRequest, PretrainRequest, TrainRequest
+from tldet.workflows.training.run_options import SettingsOptions
 
-TRAINING = {  # commands that train, with what they need
-    "train": ["c"],
-    "finetune": ["--out", "o"],
-    "pretrain": ["--out", "o"],
-    "extend": ["--out", "o"],
-    "fewshot": ["--out", "o", "--novel", "a"],
-    "study transfer": ["--out", "o"],
-    "study data": ["--out", "o"],
+TRAINING: dict[str, tuple[type[Request], list[str]]] = {  # commands that train, with their required arguments
+    "train": (TrainRequest, ["c"]),
+    "finetune": (FinetuneRequest, ["--out", "o"]),
+    "pretrain": (PretrainRequest, ["--out", "o"]),
+    "extend": (ExtendRequest, ["--out", "o"]),
+    "fewshot": (FewShotRequest, ["--out", "o", "--novel", "a"]),
+    "study transfer": (TransferStudyRequest, ["--out", "o"]),
+    "study data": (DataStudyRequest, ["--out", "o"]),
 }
 
 
 def options(command: str, *more: str) -> list[str]:
-    return options_of(build_parser().parse_args([*command.split(), *TRAINING[command], *more]))
+    request, needed = TRAINING[command]
+    args = build_parser().parse_args([*command.split(), *needed, *more])
+    return request(**arguments_of(args, request, None)).overrides()
 
 
 @pytest.mark.parametrize("command", list(TRAINING))
@@ -87,4 +95,6 @@ def test_neighboring_keys_do_not_clash() -> None:
 def test_every_setting_is_a_key_of_the_config() -> None:
     from tldet.cli.suggestions import config_keys
 
-    assert set(SETTINGS.values()) <= set(config_keys())
+    settings = {one.sets[0] for one in options_of(SettingsOptions).values() if one.setting}
+    assert settings
+    assert settings <= set(config_keys())

@@ -20,7 +20,7 @@ from tldet.data.file_names import resolve_names
 from tldet.data.image_size import Limits
 from tldet.data.images import read_image, require_images
 from tldet.errors import DataError
-from tldet.workflows.training.parts import check_images, check_objects
+from tldet.workflows.training.datasets import check_images, check_objects
 
 WIDTH, HEIGHT = 60, 40
 BOX = [2, 2, 30, 20]

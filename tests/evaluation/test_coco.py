@@ -103,14 +103,14 @@ def test_byte_order_mark(tmp_path: Path) -> None:
 
 
 def test_json(tmp_path: Path) -> None:
-    result = evaluate(GT, DT, json_path=tmp_path / "new" / "numbers.json")
+    result = evaluate(GT, DT, json=tmp_path / "new" / "numbers.json")
     written = json.loads((tmp_path / "new" / "numbers.json").read_text())
     assert list(written) == [*METRICS, "per_class"]
     assert written == result.to_dict()
     assert written["per_class"] == {"cat": 0.0, "dog": ONE}
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"numbers.json: cannot be written \(Not a directory\)"):
-        evaluate(GT, DT, json_path=tmp_path / "file" / "numbers.json")
+        evaluate(GT, DT, json=tmp_path / "file" / "numbers.json")
 
 
 def test_table() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tldet.engine.state import TrainResult
 from tldet.evaluation.report import CocoResult
-from tldet.workflows.training.train import Outcome
+from tldet.workflows.training.outcome import Outcome
 
 RESULT = CocoResult(AP=0.5, AP50=0.75, per_class={"<cat>": 0.5, "dog": -1.0}, images=3, detections=9)
 TRAINED = TrainResult(4, 0.5, 4, {"AP": 0.5}, 12.3, "finished", Path("run/a.pt"), Path("run/best.pt"))

@@ -12,10 +12,10 @@ import torch
 
 from tldet.errors import DataError
 from tldet.evaluation.coco import evaluate_files
-from tldet.inference.numbering import Numbering
-from tldet.inference.run import predict
 from tldet.inference.sources import InputSource, find_sources
 from tldet.structures.detections import Detections
+from tldet.workflows.predict.numbering import Numbering
+from tldet.workflows.predict.predict import predict
 
 
 def write(path: Path, names: list[str], classes: dict[int, str], **more: Any) -> Path:
@@ -75,8 +75,8 @@ def test_predictions_belong_to_their_images_whatever_the_ids(
     gt, counted, numbered = (tmp_path / f"{name}.json" for name in ("gt", "counted", "numbered"))
     gt.write_text(json.dumps(whole))
     folder = [str(source.path) for source in find_sources([str(digits / "test")])[0]]
-    predict(run / "best.pt", folder, json_path=counted, score=0.0)
-    predict(run / "best.pt", folder, json_path=numbered, annotations=gt, score=0.0)
+    predict(run / "best.pt", folder, json=counted, score=0.0)
+    predict(run / "best.pt", folder, json=numbered, annotations=gt, score=0.0)
     first, second = json.loads(counted.read_text()), json.loads(numbered.read_text())
     assert first
     assert {one["image_id"] for one in first} <= set(range(1, 7))

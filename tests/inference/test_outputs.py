@@ -18,18 +18,18 @@ from tldet.cli.main import main
 from tldet.coco.reader import read_coco
 from tldet.data.images import read_image
 from tldet.errors import DataError
-from tldet.inference.outputs import OutputPaths, folder_name
-from tldet.inference.run import predict
 from tldet.inference.writer import VideoWriter
+from tldet.workflows.predict.outputs import OutputPaths, folder_name
+from tldet.workflows.predict.predict import predict
 
 BOXES = [[10.4, 4.0, 20.0, 9.6], [0.0, 0.0, 40.0, 30.0], [39.5, 29.5, 40.0, 30.0]]
-ALL = ("json_path", "coco", "csv_path", "yolo", "crops", "out")
+ALL = ("json", "coco", "csv", "yolo", "crops", "out")
 
 
 @pytest.fixture
 def stand(monkeypatch: pytest.MonkeyPatch) -> Stand:
     found = Stand(BOXES, [1, 0, 2])
-    monkeypatch.setattr("tldet.inference.run.load", lambda *_, **__: found)
+    monkeypatch.setattr("tldet.workflows.predict.predict.load", lambda *_, **__: found)
     return found
 
 
@@ -65,10 +65,10 @@ def test_all_outputs_of_images_and_video(stand: Stand, tmp_path: Path) -> None:
     summary = predict("c.pt", [tmp_path / "in"], **outputs(tmp_path / "o"))
     order = [given[1], *(f"{given[2]}#{number}" for number in range(3)), given[0]]
     out = tmp_path / "o"
-    records = json.loads((out / "json_path").read_text())
+    records = json.loads((out / "json").read_text())
     assert records == summary.records
     assert [(r["image_id"], r["file_name"]) for r in records[::3]] == [(n, str(p)) for n, p in enumerate(order, 1)]
-    with (out / "csv_path").open(newline="", encoding="utf-8") as file:
+    with (out / "csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 15
     for row, record in zip(rows, records, strict=True):
@@ -114,7 +114,7 @@ def test_an_image_without_detections_is_in_the_outputs(stand: Stand, tmp_path: P
     predict("c.pt", [image(tmp_path / "a.png")], **outputs(tmp_path / "o"))
     assert (tmp_path / "o" / "yolo" / "labels" / "a.txt").read_text() == ""
     assert len(json.loads((tmp_path / "o" / "coco").read_text())["images"]) == 1
-    assert (tmp_path / "o" / "csv_path").read_text().splitlines() == [
+    assert (tmp_path / "o" / "csv").read_text().splitlines() == [
         "file_name,image_id,category_id,category_name,score,x,y,width,height"
     ]
 
@@ -189,7 +189,7 @@ def test_an_input_is_never_overwritten(stand: Stand, tmp_path: Path, name: str) 
         with pytest.raises(DataError, match="contains an input"):
             predict("c.pt", [path], overwrite=True, **{folder: tmp_path})
     with pytest.raises(DataError, match="is given for two outputs"):
-        predict("c.pt", [path], csv_path=tmp_path / "x", **{name if name != "csv_path" else "coco": tmp_path / "x"})
+        predict("c.pt", [path], csv=tmp_path / "x", **{name if name != "csv" else "coco": tmp_path / "x"})
     assert path.read_bytes() == before
 
 
@@ -197,7 +197,7 @@ def test_one_output_that_cannot_be_written_does_not_lose_the_others(stand: Stand
     path, bad = image(tmp_path / "a.png"), tmp_path / "j"
     bad.symlink_to("/dev/full")
     with pytest.raises(DataError, match=r"/j: cannot be written"):
-        predict("c.pt", [path], json_path=bad, csv_path=tmp_path / "c.csv", coco=tmp_path / "coco.json")
+        predict("c.pt", [path], json=bad, csv=tmp_path / "c.csv", coco=tmp_path / "coco.json")
     assert len((tmp_path / "c.csv").read_text().splitlines()) == 4
     assert len(json.loads((tmp_path / "coco.json").read_text())["annotations"]) == 3
 
@@ -227,7 +227,7 @@ def test_images_of_every_format_are_cropped(stand: Stand, tmp_path: Path) -> Non
     assert crops == ["a_001.png", "b_bmp_001.bmp", "b_gif_001.png", "b_tif_001.tif", "b_webp_001.webp"]
 
 
-@pytest.mark.parametrize("field", ["json_path", "coco", "csv_path", "yolo", "crops"])
+@pytest.mark.parametrize("field", ["json", "coco", "csv", "yolo", "crops"])
 def test_a_name_that_is_too_long_is_found_before_the_run(tmp_path: Path, field: str) -> None:
     paths = OutputPaths(**{field: tmp_path / ("a" * 300)})
     paths.check([], [], overwrite=False)

@@ -25,12 +25,12 @@ from tldet.data.images import Reduced, read_image
 from tldet.errors import ConfigError, DataError
 from tldet.inference import SCORE
 from tldet.inference.predictor import Predictor
-from tldet.inference.run import predict
 from tldet.inference.sources import find_sources, read_ahead
 from tldet.inference.threads import Behind, ahead
 from tldet.inference.video import Video
 from tldet.inference.writer import VideoWriter
 from tldet.system.device import cpu_has_bf16
+from tldet.workflows.predict.predict import predict
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_a_large_jpeg_is_decoded_smaller_and_its_boxes_stay(predictor: Predictor
 def test_odd_images(run: Path, shared: Path, tmp_path: Path) -> None:
     folder = shared / "data" / "odd_images"
     listed = json.loads((folder / "index.json").read_text())
-    summary = predict(run / "best.pt", [folder], out=tmp_path / "out", json_path=tmp_path / "r.json", score=0.0)
+    summary = predict(run / "best.pt", [folder], out=tmp_path / "out", json=tmp_path / "r.json", score=0.0)
     unreadable = {entry["file"] for entry in listed if entry["readable"] == "no"}
     partly = {entry["file"] for entry in listed if entry["readable"] == "partly"}
     failed = {Path(name).name for name in summary.failed}
@@ -210,7 +210,7 @@ def test_a_run_of_nothing_but_broken_files_fails(run: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("name", "frames"), [("two_cars.mp4", 38)])
 def test_video(run: Path, shared: Path, tmp_path: Path, name: str, frames: int) -> None:
-    summary = predict(run / "best.pt", [shared / "data" / "video" / name], out=tmp_path, json_path=tmp_path / "r.json")
+    summary = predict(run / "best.pt", [shared / "data" / "video" / name], out=tmp_path, json=tmp_path / "r.json")
     assert summary.frames == frames
     check_video(tmp_path / name, frames, shared / "data" / "video" / name)
 
@@ -268,7 +268,7 @@ def test_a_video_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 @pytest.fixture
 def stand(monkeypatch: pytest.MonkeyPatch) -> Stand:
     found = Stand()
-    monkeypatch.setattr("tldet.inference.run.load", lambda *_, **__: found)
+    monkeypatch.setattr("tldet.workflows.predict.predict.load", lambda *_, **__: found)
     return found
 
 
@@ -278,7 +278,7 @@ def test_a_drawing_that_cannot_be_written_ends_the_run(stand: Stand, tmp_path: P
     (tmp_path / "out" / "a.png").mkdir(parents=True)
     records = tmp_path / "r.json"
     with pytest.raises(DataError, match=r"out/a\.png: cannot be written"):
-        predict("c.pt", [tmp_path / "a.png", tmp_path / "b.png"], out=tmp_path / "out", json_path=records)
+        predict("c.pt", [tmp_path / "a.png", tmp_path / "b.png"], out=tmp_path / "out", json=records)
     assert not (tmp_path / "out" / "b.png").exists()
     with VideoWriter(tmp_path / "v.mp4", Fraction(25)) as writer:
         writer.write(np.zeros((64, 64, 3), np.uint8))
@@ -299,7 +299,7 @@ def test_what_cannot_be_read_is_counted_once(stand: Stand, tmp_path: Path, monke
     assert (summary.images, list(summary.failed)) == (1, [str(tmp_path / "c.mp4")])
     stand.factor = 2  # then it is read whole for the drawing
     with monkeypatch.context() as patched:
-        patched.setattr("tldet.inference.run.read_image", broken)
+        patched.setattr("tldet.workflows.predict.predict.read_image", broken)
         with pytest.raises(DataError, match="nothing predicted: 1 input could not be read"):
             predict("c.pt", [tmp_path / "a.png"], out=tmp_path / "out", overwrite=True)
 
@@ -411,7 +411,7 @@ def test_the_command_passes_the_choice_of_nms_on(
         given.append(nms_per_class)
         return Stand()
 
-    monkeypatch.setattr("tldet.inference.run.load", loaded)
+    monkeypatch.setattr("tldet.workflows.predict.predict.load", loaded)
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
     assert main(["predict", "c.pt", str(tmp_path / "a.png"), *flag]) == 0
     assert given == [chosen]

@@ -16,7 +16,7 @@ import pytest
 from tests.inference.stand import Stand
 from tests.inference.test_outputs import film, image
 from tldet.cli.main import main
-from tldet.inference.run import predict
+from tldet.workflows.predict.predict import predict
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -24,7 +24,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 @pytest.fixture
 def stand(monkeypatch: pytest.MonkeyPatch) -> Stand:
     found = Stand([[1.0, 1.0, 9.0, 9.0]], [0])
-    monkeypatch.setattr("tldet.inference.run.load", lambda *_, **__: found)
+    monkeypatch.setattr("tldet.workflows.predict.predict.load", lambda *_, **__: found)
     return found
 
 
@@ -41,7 +41,7 @@ def frames(path: Path) -> int:
 def test_a_video_is_finished_and_the_results_written(stand: Stand, tmp_path: Path, one: signal.Signals) -> None:
     before = [signal.getsignal(each) for each in SIGNALS]
     signal_at(stand, 8, one)
-    outputs = {"json_path": tmp_path / "r.json", "csv_path": tmp_path / "r.csv", "yolo": tmp_path / "yolo"}
+    outputs = {"json": tmp_path / "r.json", "csv": tmp_path / "r.csv", "yolo": tmp_path / "yolo"}
     with pytest.raises(KeyboardInterrupt, match="stopped after 12 frames, 12 detections; saved to ") as stop:
         predict("c.pt", [film(tmp_path / "v.mp4", 40)], out=tmp_path / "out", **outputs)  # type: ignore[arg-type]
     assert all(str(path) in str(stop.value) for path in (tmp_path / "out", *outputs.values()))
@@ -58,7 +58,7 @@ def test_no_further_image_is_predicted(stand: Stand, tmp_path: Path) -> None:
         image(tmp_path / f"{number}.png")
     signal_at(stand, 2, signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt, match="stopped after 3 images, 3 detections; saved to "):
-        predict("c.pt", [tmp_path / "*.png"], out=tmp_path / "out", json_path=tmp_path / "r.json")
+        predict("c.pt", [tmp_path / "*.png"], out=tmp_path / "out", json=tmp_path / "r.json")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "2.png"]
     assert len(json.loads((tmp_path / "r.json").read_text())) == 3
 
@@ -76,7 +76,7 @@ def test_a_stopped_video_is_not_reported_as_incomplete(
 def test_a_signal_during_the_last_image_loses_nothing(stand: Stand, tmp_path: Path) -> None:
     signal_at(stand, 0, signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt, match="stopped after 1 image"):
-        predict("c.pt", [image(tmp_path / "a.png")], json_path=tmp_path / "r.json")
+        predict("c.pt", [image(tmp_path / "a.png")], json=tmp_path / "r.json")
     assert len(json.loads((tmp_path / "r.json").read_text())) == 1
 
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from tests.inference.stand import Stand
 from tldet.errors import DataError
-from tldet.inference.run import predict
 from tldet.inference.sources import input_kind
-from tldet.inference.summary import Summary
 from tldet.inference.video import Video
 from tldet.inference.writer import VideoWriter
+from tldet.workflows.predict.predict import predict
+from tldet.workflows.predict.summary import Summary
 
 UNEVEN = [0, 0.5, 0.6, 1.2, 1.3, 2, 2.04, 2.08, 2.12, 2.2, 3, 3.5, 4, 4.1, 4.2, 4.5, 4.82]
 EVEN = [number / 25 for number in range(25)]
@@ -69,7 +69,7 @@ def shade(number: int) -> NDArray[np.uint8]:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path], tuple[Summary, Path]]:
     """What :func:`predict` makes of a video."""
-    monkeypatch.setattr("tldet.inference.run.load", lambda *_, **__: Stand())
+    monkeypatch.setattr("tldet.workflows.predict.predict.load", lambda *_, **__: Stand())
 
     def one(path: Path) -> tuple[Summary, Path]:
         summary = predict("c.pt", [path], out=tmp_path / "out", overwrite=True)

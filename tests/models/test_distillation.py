@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tldet.models.distillation import (
     completed,
     feature_distance,
 )
+from tldet.models.heads.retinanet import RetinaNetHead, RetinaRaw
 from tldet.structures.batch import Batch
 from tldet.structures.detections import Detections
 from tldet.structures.masks import InstanceMasks
@@ -179,6 +181,24 @@ def test_the_pyramids_of_equal_weights_are_at_distance_0(recipe: str, norm: str)
     assert all(torch.equal(one, before[name]) for name, one in model.neck.state_dict().items())
     if trainable := [p for m in model.neck.modules() if isinstance(m, torch.nn.BatchNorm2d) for p in m.parameters()]:
         assert all(p.requires_grad for p in trainable)
+
+
+class Queried(RetinaNetHead):
+    """A head that needs the ground truth as an input during training."""
+
+    def forward(self, features: Sequence[Tensor], targets: Sequence[Target] | None = None) -> RetinaRaw:
+        self.labels = None if targets is None else [one.labels.tolist() for one in targets]
+        return super().forward(features)
+
+
+def test_a_head_that_takes_targets_gets_them_with_what_the_teacher_adds() -> None:
+    student, teacher = detector("retinanet_lite0", "b", "a", "new"), detector("retinanet_lite0", "a", "b")
+    student.head.__class__ = Queried
+    model = DistilledDetector(student, teacher, DistillSettings()).train()
+    says = found(([40, 40, 60, 60], 0.9, 0))
+    model.teacher.head.decode = lambda raw, sizes: [says for _ in sizes]  # type: ignore[method-assign]
+    model(batch(target()))
+    assert model.head.labels == [[*target().labels.tolist(), 1]]
 
 
 def test_without_feature_distillation_norms_are_trained() -> None:

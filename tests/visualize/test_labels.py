@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tldet.visualize import labels
-from tldet.visualize.labels import paint, place, render, without_font
+from tldet.visualize.labels import paint, place_labels, render, without_font
 
 
 def boxes_of(seed: int, count: int, shape: tuple[int, int] = (480, 640)) -> np.ndarray:
@@ -32,8 +32,8 @@ def above(boxes: np.ndarray, sizes: list[tuple[int, int]]) -> list[tuple[int, in
 @pytest.mark.parametrize(("count", "most"), [(10, 0.0), (30, 0.01), (60, 0.06)])
 def test_labels_hardly_cover_each_other(seed: int, count: int, most: float) -> None:
     boxes, sizes = boxes_of(seed, count), [(15, 60 + 7 * (n % 3)) for n in range(count)]
-    corners = place(sizes, boxes, (480, 640))
-    assert corners == place(sizes, boxes, (480, 640))
+    corners = place_labels(sizes, boxes, (480, 640))
+    assert corners == place_labels(sizes, boxes, (480, 640))
     assert covered(corners, sizes) <= most
     assert covered(corners, sizes) <= covered(above(boxes, sizes), sizes) / 4
     for (x, y), (height, width), box in zip(corners, sizes, boxes, strict=True):
@@ -48,24 +48,24 @@ def test_labels_hardly_cover_each_other(seed: int, count: int, most: float) -> N
 def test_two_boxes_at_one_place_get_labels_apart() -> None:
     boxes = np.array([[100, 100, 200, 200], [101, 101, 201, 201], [99, 99, 199, 199]], np.float32)
     sizes = [(16, 80)] * 3
-    assert covered(place(sizes, boxes, (300, 300)), sizes) == 0
+    assert covered(place_labels(sizes, boxes, (300, 300)), sizes) == 0
 
 
 def test_a_label_stands_above_its_box_where_there_is_room_and_below_where_there_is_none() -> None:
     sizes = [(16, 60)]
-    assert place(sizes, np.array([[50, 60, 250, 180]], np.float32), (400, 300)) == [(50, 44)]
-    assert place(sizes, np.array([[49.6, 59.6, 250.3, 180.4]], np.float32), (400, 300)) == [(50, 44)]
-    assert place(sizes, np.array([[50, 4, 250, 180]], np.float32), (400, 300)) == [(50, 180)]
+    assert place_labels(sizes, np.array([[50, 60, 250, 180]], np.float32), (400, 300)) == [(50, 44)]
+    assert place_labels(sizes, np.array([[49.6, 59.6, 250.3, 180.4]], np.float32), (400, 300)) == [(50, 44)]
+    assert place_labels(sizes, np.array([[50, 4, 250, 180]], np.float32), (400, 300)) == [(50, 180)]
     beside = np.array([[50, 60, 250, 180], [40, 30, 130, 58]], np.float32)  # a box where the label would be
-    assert place([*sizes, (16, 20)], beside, (400, 300))[0] == (190, 44)
+    assert place_labels([*sizes, (16, 20)], beside, (400, 300))[0] == (190, 44)
 
 
 def test_images_smaller_than_a_label() -> None:
     for shape in ((1, 1), (5, 300), (300, 5)):
-        ((x, y),) = place([(16, 60)], np.array([[0, 0, shape[1], shape[0]]], np.float32), shape)
+        ((x, y),) = place_labels([(16, 60)], np.array([[0, 0, shape[1], shape[0]]], np.float32), shape)
         assert 0 <= x < shape[1]
         assert 0 <= y < shape[0]
-    assert place([], np.zeros((0, 4), np.float32), (9, 9)) == []
+    assert place_labels([], np.zeros((0, 4), np.float32), (9, 9)) == []
 
 
 @pytest.mark.parametrize("text", ["cat", "Zürich", "Тромбоцит", "κύτταρο", "صفيحة", "ệ", "😀"])

@@ -22,7 +22,7 @@ MODULES = (
     "torch._dynamo",
     "tldet.workflows.study.study",
     "tldet.workflows.training.pretrain",
-    "tldet.inference.run",
+    "tldet.workflows.predict.predict",
     "timm",
 )
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from tldet.config import Config
 from tldet.engine.step import Stepper
+from tldet.workflows.requests import Request
 from tldet.workflows.training.assemble import Run
 from tldet.workflows.training.finetune import finetune
-from tldet.workflows.training.options import Request
 
 PACKAGE = Path(str(sys.modules["tldet"].__file__)).parent
 TRAVELS = (Request, Config, Run)  # what the arguments become on their way

@@ -14,10 +14,8 @@ import pytest
 from tldet.errors import OutputError, TldetError
 from tldet.workflows.extend.extend import extend
 from tldet.workflows.fewshot.fewshot import fewshot
-from tldet.workflows.fewshot.plan import FewShot
 from tldet.workflows.merge.merge import merge
-from tldet.workflows.study.plan import StudyConfig
-from tldet.workflows.study.study import study_backbones, study_data, study_transfer
+from tldet.workflows.study.api import study
 from tldet.workflows.training.finetune import finetune
 from tldet.workflows.training.pretrain import pretrain
 from tldet.workflows.training.train import train
@@ -36,10 +34,10 @@ COMMANDS: dict[str, Callable[[Path, Path], Any]] = {
     "pretrain --resume": lambda data, out: pretrain(out=out, resume=True),
     "extend": lambda data, out: extend(data / "none.pt", out=out),
     "extend --resume": lambda data, out: extend(out=out, resume=True),
-    "study transfer": lambda data, out: study_transfer(StudyConfig(data, out)),
-    "study backbones": lambda data, out: study_backbones(StudyConfig(data, out), ["resnet18", "resnet34"]),
-    "study data": lambda data, out: study_data(StudyConfig(data, out)),
-    "fewshot": lambda data, out: fewshot(StudyConfig(data, out), FewShot(["1"])),
+    "study transfer": lambda data, out: study("transfer", data, out=out),
+    "study backbones": lambda data, out: study("backbones", data, out=out, variants=["resnet18", "resnet34"]),
+    "study data": lambda data, out: study("data", data, out=out),
+    "fewshot": lambda data, out: fewshot(data, out=out, novel=["1"]),
     "merge": lambda data, out: merge([data / part / "_annotations.coco.json" for part in ("train", "valid")], out=out),
 }
 

@@ -45,7 +45,7 @@ def test_a_mask_recipe_is_set_up_and_measured(masked: Path) -> None:
 
 def test_test_gives_masks_and_boxes(masked: Path, digits: Path, tmp_path: Path) -> None:
     console = Console(record=True, width=100)
-    files = {"json_path": tmp_path / "t.json", "results_path": tmp_path / "dt.json"}
+    files = {"json": tmp_path / "t.json", "results": tmp_path / "dt.json"}
     result = measure(masked / "best.pt", **files, console=console)
     said = console.export_text()
     assert "COCO segm" in said
@@ -56,7 +56,7 @@ def test_test_gives_masks_and_boxes(masked: Path, digits: Path, tmp_path: Path) 
     assert result.bbox is not None
     assert told["bbox"] == result.bbox.to_dict()
     truth = digits / "test" / "_annotations.coco.json"
-    evaluate(truth, tmp_path / "dt.json", type="segm", json_path=tmp_path / "e.json")
+    evaluate(truth, tmp_path / "dt.json", type="segm", json=tmp_path / "e.json")
     scored = json.loads((tmp_path / "e.json").read_text())
     assert scored == {key: value for key, value in told.items() if key != "bbox"}
 

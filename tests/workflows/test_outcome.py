@@ -20,7 +20,8 @@ from tldet.errors import DataError
 from tldet.registry import HOOKS
 from tldet.workflows.test import test as measure
 from tldet.workflows.training.finetune import finetune
-from tldet.workflows.training.train import Outcome, train
+from tldet.workflows.training.outcome import Outcome
+from tldet.workflows.training.train import train
 
 OPTIONS = [
     "data.loader.batch_size=2",

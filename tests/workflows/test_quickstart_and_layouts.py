@@ -23,9 +23,11 @@ from tldet.structures.detections import Detections
 from tldet.workflows.evaluate import evaluate
 from tldet.workflows.models import test_size as model_size
 from tldet.workflows.test import test as measure
+from tldet.workflows.training.datasets import build_dataset
 from tldet.workflows.training.finetune import finetune
-from tldet.workflows.training.parts import EvalSettings, Validation, build_dataset
+from tldet.workflows.training.schema import EvalSettings
 from tldet.workflows.training.train import train
+from tldet.workflows.training.validation import Validation
 
 NUMBERS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 
@@ -55,10 +57,8 @@ def test_the_written_config_trains_the_same_run(run: Path, tmp_path: Path) -> No
 
 def test_test_and_evaluate_give_the_same_json(run: Path, digits: Path, tmp_path: Path) -> None:
     truth = digits / "test" / "_annotations.coco.json"
-    result = measure(
-        run / "best.pt", json_path=tmp_path / "t.json", results_path=tmp_path / "dt.json", engine="pycocotools"
-    )
-    scored = evaluate(truth, tmp_path / "dt.json", json_path=tmp_path / "e.json")
+    result = measure(run / "best.pt", json=tmp_path / "t.json", results=tmp_path / "dt.json", engine="pycocotools")
+    scored = evaluate(truth, tmp_path / "dt.json", json=tmp_path / "e.json")
     told, said = (json.loads((tmp_path / name).read_text()) for name in ("t.json", "e.json"))
     assert list(told) == [*NUMBERS, "per_class"]
     assert told == said

@@ -10,7 +10,7 @@ import pytest
 from tldet import checkpoint
 from tldet.data.digits import generate
 from tldet.engine.logging import read_log
-from tldet.inference.run import predict
+from tldet.workflows.predict.predict import predict
 from tldet.workflows.test import test as measure
 from tldet.workflows.training.finetune import finetune
 from tldet.workflows.training.train import train
@@ -52,7 +52,7 @@ def test_r50_trains_on_coco_and_gives_its_ids_back(shared: Path, tmp_path: Path,
     assert all(0 < loss < 20 for loss in losses)
     best = tmp_path / "best.pt"
     assert len(checkpoint.load_checkpoint(best)["meta"]["class_names"]) == 80
-    measure(best, results_path=tmp_path / "dt.json")
+    measure(best, results=tmp_path / "dt.json")
     known = {c["id"] for c in json.loads(truth.read_text())["categories"]}
     images = sorted((folder / "val2017").glob("*.jpg"))[:6]
     summary = predict(best, images, score=0.0)

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from tldet import checkpoint
-from tldet.config import Config, read_config
+from tldet.config import Config, parse_options, read_config
 from tldet.errors import ConfigError, TrainingError
 from tldet.workflows.study.variants import refuse_conflict, transfer_variants
 from tldet.workflows.training.finetune import finetune, with_backbone
 from tldet.workflows.training.initial_weights import check_scratch, from_scratch
-from tldet.workflows.training.request import TransferOptions
 from tldet.workflows.training.train import train
+from tldet.workflows.training.transfer_options import TransferOptions
 
 
 def recipe(folder: Path, run: Path) -> Path:
@@ -76,8 +76,8 @@ def test_options_that_need_weights(digits: Path, tmp_path: Path, option: str) ->
         finetune(digits, out=tmp_path / "out", model="retinanet_lite0", steps=0, scratch=True, cfg_options=[option])
     assert not checkpoint.steps_in(tmp_path / "out")
     with pytest.raises(ConfigError, match="variant 'scratch'"):
-        refuse_conflict(transfer_variants(["scratch", "finetuned"]), [option])
-    refuse_conflict(transfer_variants(["finetuned"]), [option])
+        refuse_conflict(transfer_variants(["scratch", "finetuned"]), parse_options([option]))
+    refuse_conflict(transfer_variants(["finetuned"]), parse_options([option]))
 
 
 @pytest.mark.parametrize(

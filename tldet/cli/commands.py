@@ -1,4 +1,4 @@
-"""The sub-commands of ``tldet``, a file each: its ``SUMMARY``, its ``arguments(parser)`` and what it ``run``s.
+"""Commands of ``tldet``, one file each with ``SUMMARY``, ``arguments(parser)`` and ``run(args, console)``.
 
 Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
 """

@@ -11,7 +11,7 @@ from tldet.workflows.training.request import ExtendRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "add classes to a detector that keeps those it has"
+SUMMARY = "add classes to a detector without forgetting the existing ones"
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, console: Console) -> None:
-    """Extend."""
+    """Run the command."""
     from tldet.cli.next_commands import show_next
     from tldet.workflows.extend.extend import extend
 

@@ -11,7 +11,7 @@ from tldet.workflows.training.request import FinetuneRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "fine-tune on your own data, no config to write"
+SUMMARY = "fine-tune a detector on your data; no config file needed"
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, console: Console) -> None:
-    """Fine-tune."""
+    """Run the command."""
     from tldet.cli.next_commands import show_next
     from tldet.workflows.training.finetune import finetune
 

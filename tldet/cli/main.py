@@ -26,12 +26,12 @@ from tldet.system.signals import stop_signals
 if TYPE_CHECKING:
     from rich.console import Console
 
-_TOGETHER = ("train", "finetune", "pretrain")  # commands that several processes may run
-NARROWEST = 40  # columns; tables cannot be printed on less, and nothing is printed with COLUMNS=0
+_DISTRIBUTED = ("train", "finetune", "pretrain")  # commands that torchrun may start
+NARROWEST = 40  # columns; rich prints no table on less, and nothing with COLUMNS=0
 
 
 class _Lines(logging.Handler):
-    """A log record is one line, however narrow the terminal."""
+    """Handler that prints a log record as one line, for any width of the terminal."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -45,8 +45,8 @@ def build_parser(given: Sequence[str] | None = None) -> Parser:
     """Build the parser of the ``tldet`` command.
 
     Args:
-        given: the arguments to parse; only commands among them get their arguments, which takes most of the time. None
-            builds all commands.
+        given: arguments to parse; only commands among them get their arguments, because this takes most of the time.
+            None builds all commands.
     """
     from tldet import __version__
 
@@ -65,30 +65,30 @@ def build_parser(given: Sequence[str] | None = None) -> Parser:
 
 
 def entry(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run a command as a process of its own, which is set up for it first (:mod:`tldet.cli.process`)."""
+    """Run a command in this process, which is set up first (:mod:`tldet.cli.process`)."""
     for stream in (sys.stdout, sys.stderr):  # escape characters that the terminal's encoding lacks
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if argv is None else list(argv)
     prepare_process(given[0] if given else "")
     code = _ended(given)
-    signals.ignore()  # a second one must not disturb the end of the process
+    signals.ignore()  # a second signal must not disturb the end of the process
     sys.exit(code)
 
 
 def _ended(argv: Sequence[str]) -> Any:
-    """Run :func:`main` and flush standard output, which Python would do later, with a traceback if it fails."""
+    """Run :func:`main` and flush standard output here, where a failed write is no traceback."""
     code: Any
     try:
         try:
             code = main(argv)
-        except SystemExit as stop:  # of argparse, after a help text or a usage error
+        except SystemExit as stop:  # from argparse, after a help text or a usage error
             code = stop.code
         output_stream().flush()
-    except OutputError as error:  # the rest of a command's own output is reported by main
+    except OutputError as error:  # of the last lines; main reports others
         error_stream().write(f"tldet: error: {error}\n")
         code = 2
-    except BrokenPipeError:  # the reader has ended early, which is no error of the command
+    except BrokenPipeError:  # the reader has ended early; no error of the command
         discard_output(sys.stdout)
         code = 1
     return code
@@ -96,35 +96,35 @@ def _ended(argv: Sequence[str]) -> Any:
 
 @stop_signals()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    """Run one command; return the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
     given = sys.argv[1:] if argv is None else list(argv)
     args = build_parser(given).parse_args(given)
     from rich.console import Console
 
     several = os.environ.get("WORLD_SIZE", "1") not in ("", "1")  # as torchrun sets it
-    beside = several and os.environ.get("RANK", "0") != "0"  # the main process speaks for all
+    silent = several and os.environ.get("RANK", "0") != "0"  # only rank 0 prints
     plain: dict[str, Any] = {
         "soft_wrap": True,
         "markup": False,
         "highlight": False,
-    }  # a path with brackets in it stays itself
-    console = Console(file=output_stream(), quiet=beside, **plain)
+    }  # paths may contain brackets
+    console = Console(file=output_stream(), quiet=silent, **plain)
     errors = Console(file=error_stream(), stderr=True, **plain)
     for one in (console, errors):
         if one.width < NARROWEST:
             one.width = NARROWEST
     handler = _Lines(errors)
     logger = logging.getLogger("tldet")
-    logger.setLevel(logging.WARNING if beside else logging.INFO)
+    logger.setLevel(logging.WARNING if silent else logging.INFO)
     logger.addHandler(handler)
     try:
-        if several and args.command not in _TOGETHER:
-            raise ConfigError(f"runs in one process; torchrun is for {', '.join(_TOGETHER)}")
+        if several and args.command not in _DISTRIBUTED:
+            raise ConfigError(f"runs in a single process; torchrun supports {', '.join(_DISTRIBUTED)}")
         _refuse_empty(args)
         _import_plugins(args.imports)
         args.run(args, console)
     except TldetError as error:
-        if beside:
+        if silent:
             return 2
         errors.print(f"tldet {args.command}: error: {error}", style="red", markup=False, highlight=False)
         return 2
@@ -153,10 +153,10 @@ def _import_plugins(names: Sequence[str]) -> None:
 
 
 def _refuse_empty(args: Namespace) -> None:
-    """Reject empty arguments: an empty path would be the current folder, and an empty option would be ignored.
+    """Reject empty arguments, which would mean the current folder or be ignored.
 
     Raises:
-        ConfigError: an argument is empty, as with a shell variable that is not set.
+        ConfigError: an argument is empty, for example an unset shell variable.
     """
     for name, value in vars(args).items():
         if value == "" or (isinstance(value, list) and "" in value):

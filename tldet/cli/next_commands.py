@@ -1,4 +1,4 @@
-"""The commands that usually follow a training run, ready to be pasted into a terminal."""
+"""Commands that usually follow a training run, for copying to a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show_next(checkpoint: str | Path | None, console: Console) -> None:
-    """Print how to evaluate and to use the detector of a run; nothing if it left no checkpoint."""
+    """Print commands to evaluate and use the detector of a run; nothing without a checkpoint."""
     from tldet.transfer.provenance import checkpoint_outline
 
     if checkpoint is None:
@@ -29,7 +29,7 @@ def show_next(checkpoint: str | Path | None, console: Console) -> None:
 
 
 def show_next_of_pretraining(outcome: Pretrained, console: Console) -> None:
-    """Print how to fine-tune a detector on a pretrained backbone."""
+    """Print the command to fine-tune a detector with the pretrained backbone."""
     from tldet.transfer.provenance import checkpoint_outline
 
     best = outcome.train.best_checkpoint or outcome.train.checkpoint
@@ -38,13 +38,13 @@ def show_next_of_pretraining(outcome: Pretrained, console: Console) -> None:
     section = checkpoint_outline(best)["config"]["model"]["backbone"]
     timm = section["type"] in ("TimmBackbone", "ViTBackbone")
     name = f"timm:{section['name']}" if timm else section.get("name", section["type"])
-    network = [] if "efficientnet_lite0" in name else ["--backbone", name]  # the recipes' own
+    network = [] if "efficientnet_lite0" in name else ["--backbone", name]  # backbone of the recipes
     given = command("finetune", *network, "--weights", str(outcome.backbone))
     _show([f"{given} --data FOLDER --out FOLDER"], console)
 
 
 def command(*words: str) -> str:
-    """Return a ``tldet`` command as the shell of this system reads it."""
+    """Return a ``tldet`` command quoted for the shell of this system."""
     join = subprocess.list2cmdline if os.name == "nt" else shlex.join
     return join(["tldet", *words])
 

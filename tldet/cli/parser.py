@@ -1,4 +1,4 @@
-"""The argument parser of all commands: no abbreviations, errors in one line, suggestions for unknown options."""
+"""Argument parser of all commands: no abbreviations, errors in one line, suggestions for unknown options."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tldet.cli.suggestions import near, suggestion
 
 
 class Parser(ArgumentParser):
-    """A parser that names what may have been meant by an unknown option or command.
+    """Parser that suggests names for unknown options and commands.
 
     Args:
-        hints: what to say of options that the command does not have and does not need, by their names without dashes.
+        hints: messages for options that the command does not have, by name without dashes.
     """
 
     def __init__(self, *args: Any, hints: Mapping[str, str] | None = None, **kwargs: Any) -> None:
@@ -30,17 +30,17 @@ class Parser(ArgumentParser):
         return self._commands
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, after a search for unknown options: an unknown option explains a missing one, not the reverse."""
+        """Parse arguments; unknown options are reported before missing ones, which they explain."""
         given = sys.argv[1:] if args is None else list(args)
         self._refuse_unknown(given)
         parsed, rest = super().parse_known_args(given, namespace)
         if rest and self._commands is None:
             word = "argument" if len(rest) == 1 else "arguments"
-            self.error(f"unexpected {word} {' '.join(rest)}: every option of this command has a name")
+            self.error(f"unexpected {word} {' '.join(rest)}")
         return parsed, rest
 
     def leaves(self) -> Iterator[Parser]:
-        """Yield this parser, or those of its commands, to the last level."""
+        """Yield this parser, or the parsers of its commands, recursively."""
         if self._commands is None:
             yield self
         else:
@@ -75,7 +75,7 @@ class Parser(ArgumentParser):
 
 
 def _options(given: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """Yield each option in ``given`` with its first value; arguments after ``--`` are none."""
+    """Yield each option in ``given`` with its first value; arguments after ``--`` are no options."""
     words = list(given[: given.index("--")] if "--" in given else given)
     for number, word in enumerate(words):
         if _is_option(word):

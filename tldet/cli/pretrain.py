@@ -11,7 +11,7 @@ from tldet.workflows.training.request import PretrainRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "train a backbone by classification, for a detector"
+SUMMARY = "pretrain a backbone by image classification"
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, console: Console) -> None:
-    """Pretrain."""
+    """Run the command."""
     from tldet.cli.next_commands import show_next_of_pretraining
     from tldet.workflows.training.pretrain import pretrain
 

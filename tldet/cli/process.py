@@ -17,25 +17,25 @@ RUNNING = ("train", "finetune", "extend", "fewshot", "pretrain", "study", "test"
 
 
 def prepare_process(command: str) -> None:
-    """Set up the process of a command, at its start.
+    """Set up the process of a command.
 
     Args:
         command: name of the command.
     """
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # a request over the network; loader processes inherit this
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no network request, also in loader processes
     if command in RUNNING:
         keep_freed_memory()
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library reuse large blocks of memory instead of returning each to the system.
+    """Let the C library reuse large memory blocks instead of returning each to the system.
 
-    By default glibc maps every block over 32 MB anew, and the system clears it page by page: a fifth of a training step
-    on CPU. All threads share one arena, so that each can reuse what another has freed. The process keeps its peak of
-    memory until it ends.
+    By default, glibc maps every block over 32 MB anew, and the system clears it page by page, which takes a fifth of a
+    training step on CPU. All threads share one arena, so that a thread can reuse the memory of others. The process
+    keeps its peak memory until it ends.
 
     Returns:
-        True if it was set, which only glibc is known to need.
+        True if it was set, which only glibc needs.
     """
     if not is_glibc():
         return False
@@ -47,7 +47,7 @@ def keep_freed_memory() -> bool:
 
 
 def return_free_memory() -> bool:
-    """Return free memory to the system, once: after :func:`keep_freed_memory`, what loading a detector has left.
+    """Return free memory to the system once, for example after loading a detector with :func:`keep_freed_memory`.
 
     Returns:
         True if memory was returned.
@@ -63,10 +63,10 @@ def is_glibc() -> bool:
 
 
 class _StandIn(ModuleType):
-    """Stand-in for :data:`COMPILER`: answers torchvision's question, and imports the module for anything else."""
+    """Stand-in for :data:`COMPILER` that imports the module on first use."""
 
     def is_compile_supported(self, device: str) -> Any:
-        """Ask the module."""
+        """Call the function of the module."""
         return self.module().is_compile_supported(device)
 
     def __getattr__(self, name: str) -> Any:
@@ -88,9 +88,9 @@ class _StandIn(ModuleType):
 def import_without_compiler() -> None:
     """Import torchvision without torch's compiler, which takes 3 seconds and 140 MB.
 
-    Commands that predict call this before their other imports. ``torchvision.ops.roi_align`` imports the compiler for
-    one question, which it asks only in deterministic runs on a GPU; a stand-in takes the compiler's place during the
-    import and answers. Nothing is done if either is imported already. timm imports the compiler in any case.
+    Prediction commands call this before their other imports. ``torchvision.ops.roi_align`` imports the compiler for one
+    function, which it calls only in deterministic runs on a GPU; a stand-in replaces the compiler during the import.
+    Nothing is done if either is imported already. timm imports the compiler in any case.
     """
     if "torchvision" in sys.modules or COMPILER in sys.modules:
         return

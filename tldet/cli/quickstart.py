@@ -5,25 +5,22 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.cli.arguments import positive_float
+from tldet.cli.arguments import add_options, arguments_of
+from tldet.workflows.command_requests import QuickstartRequest
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "the whole road on generated data"
+SUMMARY = "train and evaluate on a generated dataset"
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """What it takes."""
-    parser.add_argument("--data", metavar="DIR", help="your own folder instead of the generated digits")
-    parser.add_argument("--out", default="runs/quickstart", metavar="DIR", help="where it goes (default: %(default)s)")
-    parser.add_argument(
-        "--minutes", type=positive_float, default=2.75, metavar="M", help="training time of the first run"
-    )
+    """Add the arguments."""
+    add_options(parser, QuickstartRequest)
 
 
 def run(args: Namespace, console: Console) -> None:
-    """Run it."""
+    """Run the command."""
     from tldet.workflows.quickstart import quickstart
 
-    quickstart(args.data, out=args.out, minutes=args.minutes, console=console)
+    quickstart(**arguments_of(args, QuickstartRequest, console))

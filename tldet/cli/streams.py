@@ -18,7 +18,7 @@ class CheckedStream:
 
     Args:
         stream: standard output or standard error.
-        name: name in the message; None ignores failures, as for standard error, where nobody would read it.
+        name: name in the message; None ignores failures (for standard error).
     """
 
     def __init__(self, stream: TextIO, name: str | None = None) -> None:
@@ -28,7 +28,7 @@ class CheckedStream:
         """Write a text.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the stream cannot be written.
         """
         try:
             return self._stream.write(text)
@@ -37,7 +37,7 @@ class CheckedStream:
         return len(text)
 
     def flush(self) -> None:
-        """Write what is buffered; see :meth:`write`."""
+        """Flush the buffer; see :meth:`write`."""
         try:
             self._stream.flush()
         except OSError as error:
@@ -55,7 +55,7 @@ class CheckedStream:
 
 
 def discard_output(stream: TextIO) -> None:
-    """Send what is still buffered in a stream, and all later output, to the null device."""
+    """Redirect a stream, including its buffer, to the null device."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

@@ -1,14 +1,14 @@
-"""What may have been meant by an unknown option: another name, a near one, or a key of the config."""
+"""Suggestions for unknown options: synonyms, similar names, and config keys."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from tldet.workflows.training.options import CFG_OPTIONS
+from tldet.workflows.options import CFG_OPTIONS
 
-NEAR, NEAR_KEY = 0.6, 0.75  # least similarity of a suggestion, 0 to 1
-# Names of one option in this and in other toolkits; a command has at most one or two of each line.
+NEAR, NEAR_KEY = 0.6, 0.75  # smallest similarity of a suggestion, 0 to 1
+# Names of an option in tldet and in other toolkits; a command has at most one or two of each line.
 SYNONYMS: tuple[tuple[str, ...], ...] = (
     ("out", "work-dir", "output", "output-dir", "out-dir", "save-dir", "outdir", "project", "results-dir"),
     ("batch-size", "batch", "bs", "batchsize", "samples-per-gpu", "ims-per-batch", "train-batch-size"),
@@ -33,19 +33,19 @@ SYNONYMS: tuple[tuple[str, ...], ...] = (
 
 
 def near(name: str, names: Collection[str]) -> str:
-    """Return a hint at the nearest of ``names``, or at all of them."""
+    """Return a suggestion of the most similar name, or the list of all names."""
     found = _closest(name, names, NEAR)
     return f"did you mean {found!r}?" if found else f"commands: {', '.join(names)}"
 
 
 def suggestion(option: str, value: str | None, known: Collection[str], hints: Mapping[str, str]) -> str:
-    """Return what to say after an unknown option; empty if nothing is near.
+    """Return the suggestion for an unknown option; empty without a similar name.
 
     Args:
         option: the unknown option.
-        value: the value that was given to it, if any.
-        known: the options of the command.
-        hints: what to say of single options.
+        value: its value on the command line, if any.
+        known: options of the command.
+        hints: messages for single options.
     """
     plain = _plain(option)
     if plain in hints:
@@ -75,18 +75,18 @@ def _plain(option: str) -> str:
 
 
 def _same(plain: str, flags: Mapping[str, str]) -> str | None:
-    """Return the command's own name of an option that has another name elsewhere."""
+    """Return the name in this command of an option with another name in other toolkits."""
     group: Sequence[str] = next((names for names in SYNONYMS if plain in names), ())
     return next((flags[name] for name in group if name in flags), None)
 
 
 def _as_key(path: str, value: str | None) -> str:
-    return f"; as a key of the config: {CFG_OPTIONS} {path}={'VALUE' if value is None else value}"
+    return f"; to set the config key, use {CFG_OPTIONS} {path}={'VALUE' if value is None else value}"
 
 
 def config_keys() -> list[str]:
-    """Return the dotted keys that the config of a training command may hold, those of list items left out."""
-    from tldet.workflows.training.parts import PRETRAIN_SCHEMA, SCHEMA
+    """Return the dotted keys of training configs, without keys of list items."""
+    from tldet.workflows.training.schema import PRETRAIN_SCHEMA, SCHEMA
 
     schema = {**SCHEMA, **PRETRAIN_SCHEMA}
     found = [key for path, part in schema.items() if "*" not in path for key in _keys_of(path, part.target)]
@@ -99,7 +99,7 @@ def _keys_of(path: str, target: Any) -> Iterator[str]:
     targets = [target]
     if hasattr(target, "module_dict"):
         target.import_from_location()
-        targets = list(target.module_dict.values())  # of external code only what is imported already
+        targets = list(target.module_dict.values())  # of external code, only what is imported already
     for one in targets:
         for name, (hint, _) in parameters(one).items():
             yield f"{path}.{name}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.cli.arguments import add_bad_image, add_device, add_engine, add_nms, add_precision, file_name
+from tldet.cli.arguments import add_options, arguments_of
 from tldet.cli.process import import_without_compiler
+from tldet.workflows.command_requests import TestRequest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,48 +17,12 @@ SUMMARY = "evaluate a checkpoint (COCO box and mask mAP)"
 
 def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("checkpoint", metavar="CKPT", help="a tldet checkpoint")
-    parser.add_argument(
-        "--data",
-        metavar="DATA",
-        help="COCO JSON, or a folder as for finetune, of which the test split is used, else the validation split "
-        "(default: test or validation split of the checkpoint's config)",
-    )
-    parser.add_argument("--images", metavar="DIR", help="image directory of --data (default: searched)")
-    parser.add_argument(
-        "--json",
-        type=file_name,
-        metavar="F",
-        help="output file of the metrics; for a mask model the mask metrics, with the box metrics under 'bbox'",
-    )
-    parser.add_argument(
-        "--results",
-        type=file_name,
-        metavar="F",
-        help="output file of the detections, COCO results JSON; for a mask model with masks",
-    )
-    add_bad_image(parser)
-    add_nms(parser)
-    add_engine(parser)
-    add_device(parser)
-    add_precision(parser, "bf16 on a GPU, else fp32")
+    add_options(parser, TestRequest)
 
 
 def run(args: Namespace, console: Console) -> None:
-    """Evaluate."""
+    """Run the command."""
     import_without_compiler()
     from tldet.workflows.test import test
 
-    test(
-        args.checkpoint,
-        data=args.data,
-        images=args.images,
-        on_bad_image=args.on_bad_image,
-        json_path=args.json,
-        results_path=args.results,
-        engine=args.engine,
-        device=args.device,
-        precision=args.precision,
-        nms_per_class=args.nms_per_class,
-        console=console,
-    )
+    test(**arguments_of(args, TestRequest, console))

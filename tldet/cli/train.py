@@ -11,7 +11,7 @@ from tldet.workflows.training.request import TrainRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "train from a config file"
+SUMMARY = "train by a config file"
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, console: Console) -> None:
-    """Train."""
+    """Run the command."""
     from tldet.cli.next_commands import show_next
     from tldet.workflows.training.train import train
 

@@ -130,7 +130,7 @@ class Predictor:
         for group in by_padded_size(reader, batch, WAITING * batch):
             numbers, samples = zip(*group, strict=True)
             for number, found in zip(numbers, self._predict(samples), strict=True):
-                reader.results[reader.places[number]] = found.above(score)
+                reader.results[reader.positions[number]] = found.above(score)
         return reader.results if several else reader.results[0]
 
     __call__ = predict
@@ -154,7 +154,7 @@ class _Reader:
 
     Attributes:
         results: one entry per image read so far, None until its detections are entered.
-        places: index in ``results`` of each sample.
+        positions: index in ``results`` of each sample.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class _Reader:
         self._predictor, self._images, self._channels = predictor, images, channels
         self._skip, self._numbered = on_error == "skip", numbered
         self.results: list[Detections | None] = []
-        self.places: list[int] = []
+        self.positions: list[int] = []
 
     def __iter__(self) -> Iterator[Sample]:
         for number, image in enumerate(self._images):
@@ -176,7 +176,7 @@ class _Reader:
                     raise
                 log.warning("%s skipped: %s", name, error)
                 continue
-            self.places.append(number)
+            self.positions.append(number)
             yield sample
 
 
@@ -222,14 +222,14 @@ def load(
 
 
 def choose_precision(model: Detector, device: torch.device, requested: str, short: int, long: int) -> Precision:
-    """The number format to predict in, measured where the processor has two to choose from.
+    """Choose the precision of prediction, by a speed test if the device supports several.
 
     Args:
-        model: in eval mode.
-        device: where the model is.
+        model: the detector, in eval mode.
+        device: device of the model.
         requested: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        short: short side of the images; the ones of the measurement have at most 480 pixels on
-        long: their long side.
+        short: short side of the images; the test uses images of at most 480 pixels.
+        long: limit of the long side.
     """
     height, width = fitted_size((short, long), min(short, _TRIAL), min(long, _TRIAL))
     samples = [Sample(torch.full((3, height, width), 128, dtype=torch.uint8), _nothing(), (height, width))]

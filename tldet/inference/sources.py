@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 DRAWABLE = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
 _DIGITS = 4  # largest length of a camera number
-PICTURES_AHEAD = 2  # each may take 100 MB
+IMAGES_AHEAD = 2  # each may take 100 MB
 
 
 @dataclass(frozen=True)
@@ -116,14 +116,14 @@ def _files(folder: Path, passed: Counter[str]) -> Iterator[Path]:
     """Yield the files below a folder. Links are followed last, so that real paths are preferred to linked ones."""
     waiting, seen = [folder], set()
     while waiting:
-        place = waiting.pop(0)
-        identity = (place.stat().st_dev, place.stat().st_ino)
+        current = waiting.pop(0)
+        identity = (current.stat().st_dev, current.stat().st_ino)
         if identity in seen:
             passed["linked folder already searched"] += 1
             continue
         seen.add(identity)
         try:
-            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
         except OSError:
             passed["folder that cannot be read"] += 1
             continue
@@ -237,4 +237,4 @@ def read_ahead(
         except DataError as error:
             return source, error
 
-    return ahead(map(one, sources), PICTURES_AHEAD)
+    return ahead(map(one, sources), IMAGES_AHEAD)

@@ -52,8 +52,8 @@ def ahead(items: Iterable[_T], depth: int) -> Iterator[_T]:
 def grouped(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
     """Yield lists of ``size`` items; the last may be shorter."""
     left = iter(items)
-    while some := list(islice(left, size)):
-        yield some
+    while group := list(islice(left, size)):
+        yield group
 
 
 class Behind(Generic[_T]):

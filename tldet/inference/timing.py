@@ -34,7 +34,7 @@ def spans(
     for coming in chain(frames, (None,)):
         if waiting is not None:
             frame, (stated, duration) = waiting
-            start = clock.place(stated, coming[1][0] if coming else None)
+            start = clock.start_of(stated, coming[1][0] if coming else None)
             if held is not None:
                 yield *held, start - held[1]
             held = (frame, start)
@@ -58,7 +58,7 @@ class _Clock:
         self._time: Fraction | None = None  # of the previous frame
         self._offset = Fraction(0)  # added to the times in the file
 
-    def place(self, stated: Fraction | None, coming: Fraction | None) -> Fraction:
+    def start_of(self, stated: Fraction | None, coming: Fraction | None) -> Fraction:
         """Return the time of a frame, given the stated times of this frame and the next one."""
         previous, last = self._time, self._stated
         if previous is None:

@@ -175,7 +175,7 @@ def _span(frame: Any) -> Span:
 
 
 def camera(number: int) -> Iterator[Frame]:
-    """Yield frames of a camera until it or the user stops, timed at the standard rate.
+    """Yield frames of a camera until the camera or the user stops, timed at the standard rate.
 
     Raises:
         DataError: there is no such camera.

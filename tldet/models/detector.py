@@ -119,7 +119,9 @@ class Detector(nn.Module):
 
     def _raw(self, x: Tensor, targets: Sequence[Target] | None = None) -> Any:
         """Compute the head's raw outputs; a head that takes targets gets them during training."""
-        features = self.features(x)
+        return self._head_outputs(self.features(x), targets)
+
+    def _head_outputs(self, features: Sequence[Tensor], targets: Sequence[Target] | None) -> Any:
         return self.head(features, targets=targets) if targets and self._takes_targets else self.head(features)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Drawing: boxes and masks on images, curves of a run."""
+"""Drawing of boxes and masks on images, and plots of curves and intervals."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 Drawable: TypeAlias = "ImageArray | Image | str | PathLike[str]"
 Color = tuple[int, int, int]
-# Okabe and Ito 2008, told apart by color-blind people too; further classes take lighter and darker ones.
+# Okabe and Ito 2008, distinguishable with color blindness; further classes get lighter and darker shades.
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
-TEXT_SIZE = 1 / 36  # of the image's short side, per em
+TEXT_SIZE = 1 / 36  # em, relative to the short side of the image
 
 
 @cache
 def color_of(label: int) -> Color:
-    """The RGB color of a class."""
+    """Return the RGB color of a class."""
     base, round_ = PALETTE[label % len(PALETTE)], label // len(PALETTE)
     factor = (1.0, 0.65, 1.3, 0.45)[round_ % 4]
     red, green, blue = (int(min(255, c * factor)) for c in base)
@@ -100,7 +100,7 @@ def _write_labels(canvas: ImageArray, found: Detections, grounds: Sequence[Color
         texts = [[name, f"{score:.2f}"] for (name,), score in zip(texts, found.scores.tolist(), strict=True)]
     painted = [[labels.paint(text, size, ground) for text in row] for row, ground in zip(texts, grounds, strict=True)]
     sizes = [(parts[0].shape[0], sum(part.shape[1] for part in parts)) for parts in painted]
-    corners = labels.place(sizes, found.boxes.cpu().numpy(), canvas.shape[:2])
+    corners = labels.place_labels(sizes, found.boxes.cpu().numpy(), canvas.shape[:2])
     for parts, (x, y) in reversed(list(zip(painted, corners, strict=True))):
         for part in parts:
             spot = canvas[y : y + part.shape[0], x : x + part.shape[1]]
@@ -109,36 +109,36 @@ def _write_labels(canvas: ImageArray, found: Detections, grounds: Sequence[Color
 
 
 def grid(images: Sequence[ImageArray], columns: int = 3, gap: int = 6) -> ImageArray:
-    """Images side by side on white, each in a cell of the largest one's size."""
+    """Arrange images in a grid on white, each in a cell of the size of the largest image."""
     height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
     rows = -(-len(images) // columns)
     shape = (rows * (height + gap) - gap, min(columns, len(images)) * (width + gap) - gap, 3)
     sheet = np.full(shape, 255, np.uint8)
-    for place, image in enumerate(images):
-        y, x = place // columns * (height + gap), place % columns * (width + gap)
+    for number, image in enumerate(images):
+        y, x = number // columns * (height + gap), number % columns * (width + gap)
         sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
     return sheet
 
 
 def plot_curves(runs: dict[str, Path], out: Path) -> Path:
-    """Loss and AP over the steps of one or more runs.
+    """Plot loss and AP over the steps of one or more runs.
 
     Args:
-        runs: name to ``log.jsonl``.
-        out: the PNG.
+        runs: path of ``log.jsonl`` by name.
+        out: output file, PNG.
     """
     figure = _figure(10, 4)
     loss, ap = figure.subplots(1, 2)
-    for name, path in runs.items():
+    for number, (name, path) in enumerate(runs.items()):
         records: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         train = [r for r in records if r["type"] == "train"]
         val = [r for r in records if r["type"] == "val"]
-        loss.plot([r["step"] for r in train], [r["loss"] for r in train], label=name)
-        color = loss.lines[-1].get_color()
+        color = _shade(number)
+        loss.plot([r["step"] for r in train], [r["loss"] for r in train], color=color, label=name)
         for key, style in (("AP50", "o--"), ("AP", "o-")):
             ap.plot([r["step"] for r in val], [r[key] for r in val], style, color=color, label=f"{name}, {key}")
-    for axes, title in ((loss, "training loss"), (ap, "COCO AP on the validation images")):
-        axes.set(title=title, xlabel="step")
+    for axes, title, label in ((loss, "training loss", "loss"), (ap, "validation", "COCO AP (0 to 1)")):
+        axes.set(title=title, xlabel="training step", ylabel=label)
         axes.grid(alpha=0.3)
         axes.legend()
     return _save(figure, out)
@@ -146,11 +146,11 @@ def plot_curves(runs: dict[str, Path], out: Path) -> Path:
 
 @dataclass(frozen=True)
 class Series:
-    """Measured points of one kind, and perhaps a curve through them.
+    """Points with intervals, and optionally a fitted curve.
 
     Attributes:
-        points: (x, mean, low, high) of each.
-        curve: (x, mean, low, high) along a fitted curve.
+        points: (x, mean, low, high) of each point.
+        curve: (x, mean, low, high) along the fitted curve.
     """
 
     points: Sequence[tuple[float, float, float, float]]
@@ -160,19 +160,19 @@ class Series:
 def plot_intervals(
     series: Mapping[str, Series], out: Path, *, title: str, xlabel: str = "", names: Sequence[str] = ()
 ) -> Path:
-    """Means with their intervals.
+    """Plot means with their intervals.
 
     Args:
-        series: by name.
-        out: the PNG.
-        title: above it.
-        xlabel: what x counts; its axis is then logarithmic.
-        names: of x = 0, 1, 2, ... where it counts nothing.
+        series: series by name.
+        out: output file, PNG.
+        title: title of the plot.
+        xlabel: label of a logarithmic x axis.
+        names: labels of x = 0, 1, 2, ... on an axis of categories.
     """
     figure = _figure(7, 4.5)
     axes = figure.subplots()
     for number, (name, one) in enumerate(series.items()):
-        color = tuple(c / 255 for c in color_of(number))
+        color = _shade(number)
         x, mean, low, high = np.array(one.points).T
         errors = np.maximum([mean - low, high - mean], 0)
         axes.errorbar(x, mean, errors, fmt="o" if names or one.curve else "o-", color=color, capsize=4, label=name)
@@ -184,36 +184,41 @@ def plot_intervals(
         axes.set_xticks(range(len(names)), names)
         axes.margins(x=0.15)
     else:
-        measured = sorted({point[0] for one in series.values() for point in one.points})
+        values = sorted({point[0] for one in series.values() for point in one.points})
         axes.set_xscale("log")
-        axes.set_xticks(measured, [f"{x:g}" for x in measured])
+        axes.set_xticks(values, [f"{x:g}" for x in values])
         axes.minorticks_off()
         axes.legend()
-    axes.set(title=title, xlabel=xlabel, ylabel="COCO AP")
+    axes.set(title=title, xlabel=xlabel, ylabel="COCO AP (0 to 1)")
     axes.grid(alpha=0.3)
     return _save(figure, out)
 
 
 def draw_growth(sides: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], out: Path) -> Path:
-    """Curves over growing work, each as multiples of its first point, beside a line as steep as the work.
+    """Plot the growth of time or memory with the amount of work, relative to the smallest amount.
 
     Args:
-        sides: what was measured -> curve's name -> (work, value) in rising order; one plot each, side by side.
-        out: the PNG.
+        sides: curves by unit, one plot each; each curve has a name and points (work, value) in ascending order.
+        out: output file, PNG.
     """
     figure = _figure(6 * len(sides), 5)
     for axes, (unit, curves) in zip(figure.subplots(1, len(sides), squeeze=False)[0], sides.items(), strict=True):
         most = max(points[-1][0] / points[0][0] for points in curves.values())
-        axes.plot([1, most], [1, most], "k:", label="the work itself")
+        axes.plot([1, most], [1, most], "k:", label="proportional")
         for number, (name, points) in enumerate(curves.items()):
             x, y = np.array(points, np.float64).T
-            color = tuple(c / 255 for c in color_of(number))
+            color = _shade(number)
             label = f"{name}: {y[0]:.3g} to {y[-1]:.3g}"
             axes.plot(x / x[0], y / max(y[0], 1e-9), "o-", color=color, label=label, markersize=3)
-        axes.set(xscale="log", yscale="log", xlabel="times the smallest work", ylabel=f"times the smallest's {unit}")
+        axes.set(xscale="log", yscale="log", xlabel="amount of work (relative)", ylabel=f"{unit} (relative)")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7, title=unit)
     return _save(figure, out)
+
+
+def _shade(number: int) -> tuple[float, ...]:
+    """Return the color of a curve as RGB in 0..1."""
+    return tuple(value / 255 for value in color_of(number))
 
 
 def _save(figure: Any, out: Path) -> Path:
@@ -224,7 +229,7 @@ def _save(figure: Any, out: Path) -> Path:
 
 
 def _figure(width: float, height: float) -> Any:
-    """An empty figure of so many inches, drawn without a screen."""
+    """Create a figure with a size in inches, without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -19,7 +19,7 @@ Mask = NDArray[np.uint8]
 _Boxes = NDArray[np.float32]
 PAD = 2  # pixels around a text
 ON_LABEL, ON_BOX, ON_EDGE = 30.0, 1.0, 0.5  # cost of covering labels, boxes, and edges of boxes
-PREFERENCE = 0.02  # cost of each later position
+PREFERENCE = 0.02  # additional cost of each further candidate position
 # The positions: x is one of (left edge, ending at the right edge, beside on the right, on the left),
 # y one of (above, below, inside at the top, inside at the bottom, one line higher).
 _COLUMNS = [0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 0]
@@ -136,7 +136,7 @@ def _font(path: str, size: int) -> Any:
     return ImageFont.truetype(path, size)
 
 
-def place(sizes: Sequence[tuple[int, int]], boxes: _Boxes, shape: tuple[int, int]) -> list[tuple[int, int]]:
+def place_labels(sizes: Sequence[tuple[int, int]], boxes: _Boxes, shape: tuple[int, int]) -> list[tuple[int, int]]:
     """Choose the upper left corner (x, y) of each box's label.
 
     Each label gets the candidate position at its box, inside the image, that overlaps least with labels placed before,
@@ -163,7 +163,7 @@ def place(sizes: Sequence[tuple[int, int]], boxes: _Boxes, shape: tuple[int, int
 
 
 def _cheapest(spots: Iterable[tuple[float, list[int]]], taken: Mask, height: int, width: int) -> list[int]:
-    """The corner of least cost, from those in order of their cost without other labels."""
+    """Return the corner of lowest cost; candidates are in order of their cost without other labels."""
     least, best, scale = math.inf, list[int](), ON_LABEL / (height * width)
     for cost, corner in spots:
         if cost >= least:

@@ -1,11 +1,11 @@
-"""``tldet import``: a detector that mmdet or torchvision trained, as a tldet checkpoint."""
+"""``tldet import``: convert an MMDetection or torchvision checkpoint to a tldet checkpoint."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tldet import checkpoint
 from tldet.config import Config, read_config
@@ -19,60 +19,48 @@ from tldet.transfer.interop.known import KNOWN, Known, known_layout, layout_name
 from tldet.transfer.interop.mmdet_config import Policy
 from tldet.transfer.safe_unpickle.archives import WRONG
 from tldet.transfer.weights import LoadReport
-from tldet.workflows.training.parts import versions
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from tldet.workflows.command_requests import ImportRequest
+from tldet.workflows.requests import takes
+from tldet.workflows.training.meta import versions
 
 log = logging.getLogger(__name__)
-_PUBLISHED = {"short": 800, "long": 1333}  # both toolkits' detectors on COCO
+_PUBLISHED = {"short": 800, "long": 1333}  # input size of both toolkits on COCO
 _NAMED = 5
 
 
-def import_checkpoint(
-    path: str | Path,
-    *,
-    out: str | Path,
-    model: str | None = None,
-    classes: Sequence[str] = (),
-    console: Console | None = None,
-) -> Path:
+@takes(ImportRequest)
+def import_checkpoint(request: ImportRequest) -> Path:
     """Convert a foreign checkpoint to a tldet checkpoint, for :func:`tldet.load` and all commands.
 
-    Args:
-        path: an MMDetection 2.x or 3.x checkpoint or a state dict of a torchvision detector, also inside the
-            checkpoint of a training script or as safetensors. No code in it is run.
-        out: output file.
-        model: name of the model (``faster_rcnn``, a recipe, ...), if the keys do not identify it or to verify it.
-        classes: class names in the order of the classifier's rows, or one file with them; by default those in the
-            checkpoint.
-        console: shows the recognized model and how each tensor was used.
+    The file is an MMDetection 2.x or 3.x checkpoint or a state dict of a torchvision detector, also inside the
+    checkpoint of a training script or as safetensors. Code in the file is never executed.
 
     Raises:
         CheckpointError: the file cannot be read or does not fit the model; nothing is written.
         ConfigError: ``model`` is unknown, or ``classes`` do not fit the checkpoint.
     """
-    given = read_names(classes) if classes else ()
+    path, out, console = request.checkpoint, Path(request.out), request.console
+    given = read_names(request.classes) if request.classes else ()
     foreign = read_foreign(path)
-    known = _known(foreign, model)
+    known = _known(foreign, request.model)
     config = read_config(known.config)
     policy = policy_in(foreign.content, known, foreign.layout, foreign.path)
     size = policy.input or _published_size(config)
-    detector, section, named_classes, report = _converted(foreign, known, config["model"], policy, given)
+    detector, section, classes, report = _converted(foreign, known, config["model"], policy, given)
     meta = {
-        "class_names": list(named_classes.names),
-        "category_ids": list(named_classes.ids),
+        "class_names": list(classes.names),
+        "category_ids": list(classes.ids),
         "input": size,
         "weights_source": f"{path} ({known.dialect})",
         "versions": versions(),
     }
-    written = {**_sections(config, named_classes), "model": section}
+    written = {**_sections(config, classes), "model": section}
     checkpoint.save(out, {"config": written, "meta": meta, "model": detector.state_dict(), "ema": None})
-    for line in (f"{path}: {foreign.layout}", report.summary(), *_notes(foreign, named_classes, policy, size)):
+    for line in (f"{path}: {foreign.layout}", report.summary(), *_notes(foreign, classes, policy, size)):
         log.info("%s", line)
     if console:
-        console.print(f"written: {out}", markup=False, highlight=False)
-    return Path(out)
+        console.print(f"saved to {out}", markup=False, highlight=False)
+    return out
 
 
 def _converted(
@@ -91,7 +79,7 @@ def _converted(
 
 
 def _known(foreign: Foreign, model: str | None) -> Known:
-    """The table's entry: as asked, else as recognized."""
+    """Return the model: the user-specified one, or the recognized one."""
     if model is not None:
         return layout_named(model, foreign.layout)
     found = known_layout(foreign.layout)
@@ -99,8 +87,8 @@ def _known(foreign: Foreign, model: str | None) -> Known:
         cases = ", ".join(dict.fromkeys(known.case for known in KNOWN))
         keys = list(foreign.state)
         raise CheckpointError(
-            f"{foreign.path}: its {len(keys)} tensors ({', '.join(keys[:2])}, ..., {keys[-1]}) are none of the models "
-            f"that can be imported ({cases}); --model NAME says what does not fit"
+            f"{foreign.path}: its {len(keys)} tensors ({', '.join(keys[:2])}, ..., {keys[-1]}) match no model that can "
+            f"be imported ({cases}); with --model NAME, the error lists the tensors that do not fit"
         )
     return found
 
@@ -111,7 +99,7 @@ def _published_size(config: Config) -> dict[str, int]:
 
 
 def _sections(config: Config, classes: FileClasses) -> Mapping[str, Any]:
-    """The other sections of the shipped config; its data only where they are the checkpoint's."""
+    """Return the other sections of the shipped config; its ``data`` only if the classes are those of COCO."""
     data = dict(config.get("data") or {})
     if set(classes.names) != coco_ids().keys():
         data = {key: value for key, value in data.items() if key == "loader"}
@@ -119,18 +107,18 @@ def _sections(config: Config, classes: FileClasses) -> Mapping[str, Any]:
 
 
 def _notes(foreign: Foreign, classes: FileClasses, policy: Policy, size: Mapping[str, int]) -> list[str]:
-    """What else one should know of the file."""
+    """Return notes on classes, input size and unused tensors of the file."""
     names = ", ".join(classes.names[:_NAMED]) + (", ..." if len(classes.names) > _NAMED else "")
     lines = [f"classes: {len(classes.names)} ({names}): {classes.source}", f"input: {size['short']} x {size['long']}"]
     lines += policy.notes
     if "ema_state_dict" in foreign.content:
-        lines.append("the file was trained with an EMA: its state_dict, which was taken, holds the averaged weights")
+        lines.append("the averaged weights (EMA) are used: MMDetection stores them in state_dict")
     if foreign.averaged:
-        lines.append(f"{len(foreign.averaged)} averaged tensors (ema_...) beside the state_dict's own were left out")
+        lines.append(f"{len(foreign.averaged)} averaged tensors (ema_...) not used")
     if foreign.others:
-        lines.append(f"{len(foreign.others)} tensors outside the detector left out: {few(foreign.others)}")
+        lines.append(f"{len(foreign.others)} tensors outside the detector not used: {few(foreign.others)}")
     if foreign.set_aside:
         most = foreign.set_aside.most_common()
         what = ", ".join(f"{count} {name}" for name, count in most[:_NAMED]) + (", ..." if len(most) > _NAMED else "")
-        lines.append(f"{sum(foreign.set_aside.values())} objects of other code set aside unread: {what}")
+        lines.append(f"{sum(foreign.set_aside.values())} objects of other Python classes ignored: {what}")
     return lines

@@ -1,4 +1,4 @@
-"""``tldet models``: the detectors and backbones there are, what they cost, and whether their weights are at hand."""
+"""``tldet models``: table of detectors and backbones with parameters, GFLOPs and weights."""
 
 from __future__ import annotations
 
@@ -23,36 +23,38 @@ from tldet.models.zoo import CURATED, Found, backbone_names, find_backbone
 from tldet.structures.image import Size
 from tldet.system.output import write_json
 from tldet.transfer.cached_weights import is_here
+from tldet.workflows.command_requests import ModelsRequest
+from tldet.workflows.requests import takes
 from tldet.workflows.training.choose import is_small, usual_size
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-BACKBONE_SIZE = (224, 224)  # that published costs of classifiers are for
-USUAL_PICTURE = (480, 640)  # most images of COCO
+BACKBONE_SIZE = (224, 224)  # input size of published costs of classifiers
+COCO_IMAGE = (480, 640)  # size of most images of COCO
 CONVENTION = (
-    "GFLOPs as papers and model zoos count them: 10^9 multiply-adds of convolutions, matrix products and attention for "
-    "one image (a profiler counts two operations each). Detectors: a 640 x 480 image resized as for "
-    "testing, two stages with all proposals, masks left out. Backbones: without their classifier."
+    "GFLOPs as in papers and model zoos: 10^9 multiply-adds of convolutions, matrix products and attention per image "
+    "(a profiler counts two operations each). Detectors: a 640x480 image resized for testing, second stage with all "
+    "proposals, without masks. Backbones: without classifier."
 )
 _PUBLISHED = re.compile(r"Published(?: weights)?: box AP ([\d.]+)(?:, mask AP ([\d.]+))? on COCO val2017 \(([^);]+)")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table, and of the JSON.
+    """Row of the table and of the JSON.
 
     Attributes:
-        name: what ``--model``, ``--backbone`` or ``tldet train`` takes.
+        name: value of ``--model``, ``--backbone`` or the config of ``tldet train``.
         kind: "recipe", "config" or "backbone".
         part: the backbone of a detector, the library of a backbone.
-        parameters: how many.
-        multiply_adds: for one image of ``size``.
+        parameters: number of parameters.
+        multiply_adds: multiply-adds for one image of ``size``.
         size: (height, width).
-        published: a figure from elsewhere with its source, or empty.
-        weights: where the backbone's pretrained weights come from, or None.
-        here: whether these are on this machine.
+        published: published metric with its source, or empty.
+        weights: source of the backbone's pretrained weights, or None.
+        here: the weights are on this machine.
     """
 
     name: str
@@ -66,37 +68,26 @@ class Row:
     here: bool
 
 
-def models(
-    *,
-    detectors: bool = False,
-    backbones: str | None = None,
-    json_path: str | Path | None = None,
-    console: Console | None = None,
-) -> list[Row]:
-    """What can be trained, with its cost; both kinds when neither is asked for.
-
-    Args:
-        detectors: only the detectors, unless ``backbones`` is given too.
-        backbones: a pattern such as ``convnext*`` of names; empty for a short list of every family.
-        json_path: the rows are written there.
-        console: the tables are shown there.
+@takes(ModelsRequest)
+def models(request: ModelsRequest) -> list[Row]:
+    """List detectors and backbones with their cost; both kinds by default.
 
     Raises:
-        ConfigError: no name fits the pattern, or the file cannot be written.
+        ConfigError: no name matches the pattern, or the file cannot be written.
     """
-    both = not detectors and backbones is None
-    rows = [detector_row(name) for name in shipped()] if detectors or both else []
-    if backbones is not None or both:
-        rows += list(backbone_rows(_matching(backbones or "")))
-    if console is not None:
-        _show(rows, console)
-    if json_path is not None:
-        write_json(json_path, {"convention": CONVENTION, "models": [asdict(row) for row in rows]}, indent=2)
+    both = not request.detectors and request.backbones is None
+    rows = [detector_row(name) for name in shipped()] if request.detectors or both else []
+    if request.backbones is not None or both:
+        rows += list(backbone_rows(_matching(request.backbones or "")))
+    if request.console is not None:
+        _show(rows, request.console)
+    if request.json is not None:
+        write_json(request.json, {"convention": CONVENTION, "models": [asdict(row) for row in rows]}, indent=2)
     return rows
 
 
 def detector_row(name: str) -> Row:
-    """The line of a shipped config or recipe."""
+    """Return the row of a shipped config or recipe."""
     config = read_config(name)
     model: dict[str, Any] = config["model"]
     size = test_size(config)
@@ -118,12 +109,12 @@ def detector_row(name: str) -> Row:
 
 @lru_cache(maxsize=64)
 def _cost(model: str, size: Size) -> tuple[int, int]:
-    """Of a ``model`` section as JSON: a recipe and the configs beside it share one."""
+    """Return parameters and multiply-adds of a ``model`` section, given as JSON."""
     return detector_cost(json.loads(model), size)
 
 
 def backbone_rows(names: Sequence[str]) -> Iterator[Row]:
-    """The lines of backbones; names that cannot be one (a classifier for one size only, ...) have none."""
+    """Yield the rows of backbones; names that are no backbone (a classifier of fixed input size, ...) are left out."""
     for name in names:
         try:
             found = find_backbone(name)
@@ -138,16 +129,16 @@ def backbone_rows(names: Sequence[str]) -> Iterator[Row]:
 
 
 def test_size(config: Config) -> Size:
-    """Height and width of the padded tensor that a usual image of COCO becomes for testing."""
+    """Return the padded (height, width) of a 640x480 image resized for testing."""
     steps = config.get("data.val.transforms") or []
     resize = next((step for step in steps if step["type"] == "Resize"), None)
     short, long = (resize["short"], resize["long"]) if resize else usual_size(is_small(config))
-    height, width = fitted_size(USUAL_PICTURE, short, long)
+    height, width = fitted_size(COCO_IMAGE, short, long)
     return -(-height // 32) * 32, -(-width // 32) * 32
 
 
 def published_ap(path: Path) -> str:
-    """The figure that a config's own comment gives, with its source; empty where there is none."""
+    """Return the published AP in the comment of a config, with its source; empty if there is none."""
     comment = " ".join(
         line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")
     )
@@ -159,7 +150,7 @@ def published_ap(path: Path) -> str:
 
 
 def published_top1(found: Found) -> str:
-    """Accuracy on ImageNet that torchvision gives for its weights; timm brings no figures along."""
+    """Return the ImageNet accuracy of torchvision's weights; empty for other weights."""
     kind, _, name = (found.weights or "").partition(":")
     if kind != "torchvision":
         return ""
@@ -172,12 +163,12 @@ def _matching(pattern: str) -> Sequence[str]:
         return CURATED
     names = fnmatch.filter(backbone_names(), pattern)
     if not names:
-        raise ConfigError(f"--backbones {pattern!r}: no name fits; {nearest(pattern, backbone_names())}")
+        raise ConfigError(f"--backbones {pattern!r}: no such name; {nearest(pattern, backbone_names())}")
     return names
 
 
 def _show(rows: Sequence[Row], console: Console) -> None:
-    width = None if console.is_terminal else 190  # a file or a pipe has no width to fit into
+    width = None if console.is_terminal else 190  # files and pipes have no width
     detectors = [row for row in rows if row.kind != "backbone"]
     backbones = [row for row in rows if row.kind == "backbone"]
     if detectors:
@@ -206,7 +197,7 @@ def _table(title: str, rows: Sequence[Row], width: int | None, part: str | None 
 
 
 def _short(published: str) -> str:
-    """A figure with the name of its source; the JSON has the source whole."""
+    """Return a published metric with the short name of its source."""
     figure, paren, source = published.partition(" (")
     return f"{figure} ({source.rstrip(')').partition(',')[0]})" if paren else "-"
 

@@ -1,4 +1,4 @@
-"""``make quickstart``: the whole road on generated data, beside the same steps from scratch."""
+"""``tldet quickstart``: train and evaluate on a generated dataset, from pretrained weights and from scratch."""
 
 from __future__ import annotations
 
@@ -12,75 +12,81 @@ from tldet.data.images import read_image
 from tldet.data.index import AnnotationIndex
 from tldet.engine.logging import LOG_NAME
 from tldet.evaluation.report import CocoResult
-from tldet.inference.outputs import write_image
 from tldet.inference.predictor import load
-from tldet.inference.run import predict
 from tldet.inference.writer import VideoWriter
+from tldet.text import counted
 from tldet.visualize.drawing import draw, grid, plot_curves
+from tldet.workflows.command_requests import QuickstartRequest
+from tldet.workflows.predict.outputs import write_image
+from tldet.workflows.predict.predict import predict
+from tldet.workflows.requests import takes
 from tldet.workflows.test import test
 from tldet.workflows.training.finetune import finetune
-from tldet.workflows.training.train import Outcome
+from tldet.workflows.training.outcome import Outcome
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_SHOWN = 6  # drawn images
-NO_MIRROR = ("data.train.transforms.1.p=0.0",)  # a mirrored 3 is no digit
+_SHOWN = 6  # images
+NO_FLIP = ("data.train.transforms.1.p=0.0",)  # a mirrored 3 is no digit
 
 
-def quickstart(
-    data: str | Path | None, *, out: str | Path, minutes: float, console: Console, demo: str | Path = "data/digits"
-) -> None:
-    """Fine-tune from ImageNet weights and from scratch with the same number of steps, measure both, draw.
+@takes(QuickstartRequest)
+def quickstart(request: QuickstartRequest) -> None:
+    """Fine-tune from ImageNet weights and train from scratch for as many steps; evaluate both, draw detections.
 
-    Args:
-        data: a folder of one's own; None generates digits in ``demo``.
-        out: the runs, images, curves and the video go there; an earlier quickstart there is replaced.
-        minutes: training time of the first run; the second takes as many steps.
-        console: shows all of it.
-        demo: where the generated data go.
+    Raises:
+        TldetError: the data is wrong, or an output cannot be written.
     """
-    folder, options = Path(out), () if data is not None else NO_MIRROR
-    mine = data is not None
-    if data is None:
-        from tldet.data import digits
-
-        console.print(f"generating handwritten digits on photographs in {demo}")
-        data = digits.generate(Path(demo))
+    folder, console = Path(request.out), request.console or _silent()
+    options = NO_FLIP if request.data is None else ()
+    data = _generated(Path(request.demo), console) if request.data is None else request.data
     _clear(folder)
     console.rule("fine-tuning from ImageNet weights")
-    tuned = finetune(data, out=folder / "finetuned", minutes=minutes, cfg_options=options, console=console)
-    console.rule(f"the same {tuned.train.step} steps from scratch")
-    plain = finetune(
-        data, out=folder / "scratch", steps=tuned.train.step, scratch=True, cfg_options=options, console=console
-    )
+    tuned = finetune(data, out=folder / "finetuned", minutes=request.minutes, cfg_options=options, console=console)
+    steps = tuned.train.step
+    console.rule(f"training from scratch, {counted(steps, 'step')}")
+    scratch = finetune(data, out=folder / "scratch", steps=steps, scratch=True, cfg_options=options, console=console)
     console.rule("results")
-    numbers = [_measure(run, console) for run in (tuned, plain)]
-    console.print(_beside(numbers))
-    logs = {"fine-tuned": tuned.work_dir / LOG_NAME, "from scratch": plain.work_dir / LOG_NAME}
+    console.print(_table([_evaluated(run, console) for run in (tuned, scratch)]))
+    logs = {"fine-tuned": tuned.work_dir / LOG_NAME, "from scratch": scratch.work_dir / LOG_NAME}
     console.print(f"curves: {plot_curves(logs, folder / 'curves.png')}")
     _draw(tuned, folder, console)
-    if not mine:
-        _demo_video(tuned, folder, console)
+    if request.data is None:
+        _predict_video(tuned, folder, console)
+
+
+def _silent() -> Console:
+    from rich.console import Console
+
+    return Console(quiet=True)
+
+
+def _generated(folder: Path, console: Console) -> Path:
+    """Generate the demo dataset."""
+    from tldet.data import digits
+
+    console.print(f"generating handwritten digits on photographs in {folder}")
+    return digits.generate(folder)
 
 
 def _clear(folder: Path) -> None:
-    """Remove an earlier quickstart's runs, and nothing else."""
+    """Remove the runs of an earlier quickstart."""
     for name in ("finetuned", "scratch"):
         if (folder / name / "config.py").is_file():
             shutil.rmtree(folder / name)
 
 
-def _measure(run: Outcome, console: Console) -> CocoResult:
-    """On the test split where there is one, else on the validation split."""
-    console.print(f"measuring {run.trained()}")
-    return test(run.trained(), json_path=run.work_dir / "test.json")
+def _evaluated(run: Outcome, console: Console) -> CocoResult:
+    """Evaluate on the test split, or on the validation split if there is no test split."""
+    console.print(f"evaluating {run.trained()}")
+    return test(run.trained(), json=run.work_dir / "test.json")
 
 
-def _beside(results: list[CocoResult]) -> object:
+def _table(results: list[CocoResult]) -> object:
     from rich.table import Table
 
-    table = Table(title=f"COCO, {results[0].images} test images")
+    table = Table(title=f"COCO metrics, {counted(results[0].images, 'test image')}")
     table.add_column("")
     for name in ("fine-tuned", "from scratch"):
         table.add_column(name, justify="right")
@@ -90,7 +96,7 @@ def _beside(results: list[CocoResult]) -> object:
 
 
 def _draw(run: Outcome, folder: Path, console: Console) -> None:
-    """The first images of the test split with what was found on them."""
+    """Draw detections on the first images of the test split."""
     sections = checkpoint.load_checkpoint(run.trained())["config"]["data"]
     section = sections.get("test") or sections["val"]
     names = AnnotationIndex.load(section["annotations"]).file_names[:_SHOWN]
@@ -103,7 +109,8 @@ def _draw(run: Outcome, folder: Path, console: Console) -> None:
     console.print(f"drawn images: {folder / 'images'} and {folder / 'images.png'}")
 
 
-def _demo_video(run: Outcome, folder: Path, console: Console) -> None:
+def _predict_video(run: Outcome, folder: Path, console: Console) -> None:
+    """Generate a video and draw detections on it."""
     from tldet.data import digits
 
     plain = folder / "digits.mp4"

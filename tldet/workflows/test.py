@@ -1,10 +1,11 @@
-"""``tldet test``: the COCO numbers of a checkpoint."""
+"""``tldet test``: COCO metrics of a checkpoint."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tldet.config import build_settings
 from tldet.data.loader import LoaderSettings
@@ -12,101 +13,91 @@ from tldet.data.split_paths import evaluation_split
 from tldet.engine.precision import choose
 from tldet.errors import DataError
 from tldet.evaluation.report import CocoResult
+from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
 from tldet.models.surgery.fuse import fuse
 from tldet.plugins import require_components
 from tldet.system.device import pick_device
 from tldet.system.output import check_output, write_json
 from tldet.transfer.restore import restore
+from tldet.workflows.command_requests import TestRequest
+from tldet.workflows.requests import takes
 from tldet.workflows.training.data_summary import split_line
-from tldet.workflows.training.parts import EvalSettings, Validation, build_dataset, check_images, check_objects
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
+from tldet.workflows.training.datasets import AnyDataset, build_dataset, check_images, check_objects
+from tldet.workflows.training.schema import EvalSettings
+from tldet.workflows.training.validation import Validation
 
 log = logging.getLogger(__name__)
 
 
-def test(
-    checkpoint: str | Path,
-    *,
-    data: str | Path | None = None,
-    images: str | Path | None = None,
-    split: str | None = None,
-    on_bad_image: str | None = None,
-    json_path: str | Path | None = None,
-    results_path: str | Path | None = None,
-    engine: str = "fast",
-    device: str = "auto",
-    precision: str = "auto",
-    nms_per_class: bool | None = None,
-    console: Console | None = None,
-) -> CocoResult:
-    """Evaluate a checkpoint on the data of its config or on another COCO JSON.
+@takes(TestRequest)
+def test(request: TestRequest) -> CocoResult:
+    """Evaluate a checkpoint on the data of its config or on other COCO annotations.
 
-    Args:
-        checkpoint: a tldet checkpoint.
-        data: COCO annotations, or a folder (see :func:`~tldet.data.split_paths.evaluation_split`); the classes
-            are matched by name.
-        images: image folder; by default searched around ``data``.
-        split: split of the checkpoint's config to use, "test", "val" or "train"; by default "test", else "val".
-        on_bad_image: "error" or "skip" (do not evaluate) for images that are missing, unreadable, truncated or of
-            another size than in the JSON; None takes the setting of the checkpoint's config.
-        json_path: output file of the metrics; for a mask model the mask metrics, with the box metrics under ``bbox``.
-        results_path: output file of the detections, a COCO results JSON with the ids of the dataset; for a mask model
-            with masks instead of boxes, so that evaluating the file gives the same metrics.
-        engine: "fast" or "pycocotools".
-        device: ``auto``, ``cpu``, ``cuda``, ...
-        precision: ``auto`` (fp32 on CPU), ``fp32``, ``bf16`` or ``fp16``.
-        nms_per_class: apply NMS within each class only; None uses the setting of the checkpoint.
-        console: shows the table of metrics; for a mask model one table for masks and one for boxes.
+    The classes of other annotations are matched by name. The results of a mask model contain masks instead of boxes, so
+    that :func:`tldet.evaluate` of the file gives the same metrics.
 
     Raises:
         TldetError: the checkpoint or the data is wrong, or they share no class.
     """
-    for wanted in (json_path, results_path):
-        if wanted:
-            check_output(wanted)
-    model, state = restore(checkpoint)
-    if nms_per_class is not None:
-        set_nms(model, per_class=nms_per_class)
-    sections = state["config"]["data"]
-    split = split or next((name for name in ("test", "val") if sections.get(name)), "val")
-    if data is None:
-        require_components(checkpoint, state, f"data.{split}")
-    section = dict(sections.get(split) or {})
-    given, on_bad_image = on_bad_image, on_bad_image or section.get("on_bad_image", "error")
-    if data is not None:
-        transforms = [{"type": "Resize", **state["meta"]["input"]}]
-        found = evaluation_split(Path(data), images)
-        section = {"type": "CocoDataset", "annotations": str(found.annotations), "images": str(found.images)}
-        section["transforms"] = transforms
-    elif not section:
-        raise DataError(f"{checkpoint}: its config names no data to evaluate on; give --data")
-    elif images is not None:
-        section["images"] = str(images)
-    if given or section["type"] == "CocoDataset":
-        section["on_bad_image"] = on_bad_image
-    dataset = build_dataset(section, 0, tuple(state["meta"]["class_names"]))
-    check_images(dataset)
-    check_objects(dataset, "metrics are -1")
-    loader = build_settings(LoaderSettings, sections.get("loader") or {})
-    kind = (state["config"].get("evaluation") or {}).get("type", "bbox")
-    validation = Validation(dataset, loader, EvalSettings(kind, engine), losses=False)  # type: ignore[arg-type]
-    where = pick_device(device)
-    chosen = choose(fuse(model.to(where)), where, precision)
-    log.info("%s", split_line("evaluation", dataset))
-    with chosen.autocast():
-        validation(chosen.prepare(model))
+    for path in (request.json, request.results):
+        if path:
+            check_output(path)
+    model, state = restore(request.checkpoint)
+    if request.nms_per_class is not None:
+        set_nms(model, per_class=request.nms_per_class)
+    dataset = _dataset(request, state)
+    validation = _evaluated(model, dataset, state["config"], request)
     result = validation.result
     assert result is not None
     try:
-        if console:
-            console.print(*result.tables(), sep="\n")
+        if request.console:
+            request.console.print(*result.tables(), sep="\n")
     finally:  # either may fail, standard output or a file
-        if results_path:
-            write_json(results_path, validation.evaluators[0].results)
-        if json_path:
-            result.save(json_path)
+        if request.results:
+            write_json(request.results, validation.evaluators[0].results)
+        if request.json:
+            result.save(request.json)
     return result
+
+
+def _dataset(request: TestRequest, state: Mapping[str, Any]) -> AnyDataset:
+    """Build the dataset and check its images."""
+    dataset = build_dataset(_section(request, state), 0, tuple(state["meta"]["class_names"]))
+    check_images(dataset)
+    check_objects(dataset, "metrics are -1")
+    return dataset
+
+
+def _section(request: TestRequest, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config section of the dataset: that of the checkpoint, or of the user-specified annotations."""
+    sections = state["config"]["data"]
+    split = request.split or next((name for name in ("test", "val") if sections.get(name)), "val")
+    section = dict(sections.get(split) or {})
+    on_bad_image = request.on_bad_image or section.get("on_bad_image", "error")
+    if request.data is not None:
+        found = evaluation_split(Path(request.data), request.images)
+        section = {"type": "CocoDataset", "annotations": str(found.annotations), "images": str(found.images)}
+        section["transforms"] = [{"type": "Resize", **state["meta"]["input"]}]
+    else:
+        require_components(request.checkpoint, state, f"data.{split}")
+        if not section:
+            raise DataError(f"{request.checkpoint}: its config has no data to evaluate on; give --data")
+        if request.images is not None:
+            section["images"] = str(request.images)
+    if request.on_bad_image or section["type"] == "CocoDataset":
+        section["on_bad_image"] = on_bad_image
+    return section
+
+
+def _evaluated(model: Detector, dataset: AnyDataset, config: Mapping[str, Any], request: TestRequest) -> Validation:
+    """Evaluate a detector on a dataset."""
+    loader = build_settings(LoaderSettings, config["data"].get("loader") or {})
+    kind = (config.get("evaluation") or {}).get("type", "bbox")
+    validation = Validation(dataset, loader, EvalSettings(kind, request.engine), losses=False)
+    device = pick_device(request.device)
+    precision = choose(fuse(model.to(device)), device, request.precision)
+    log.info("%s", split_line("evaluation", dataset))
+    with precision.autocast():
+        validation(precision.prepare(model))
+    return validation

@@ -20,7 +20,7 @@ from tldet.evaluation.report import mean_over
 from tldet.transfer.restore import restore
 from tldet.workflows.extend.data import Prepared
 from tldet.workflows.extend.extend import extend
-from tldet.workflows.extend.report import ExtendReport, Measured
+from tldet.workflows.extend.report import ClassMetrics, ExtendReport
 from tldet.workflows.extend.settings import extended_config
 from tldet.workflows.test import test as measure
 from tldet.workflows.training.finetune import finetune
@@ -175,7 +175,7 @@ def tmp_weights(folder: Path) -> Path:
 
 def test_what_was_not_measured_is_no_number() -> None:
     report = ExtendReport(
-        ("a",), ("b",), Measured({"a": -1.0}, {"a": -1.0}), Measured({"a": 0.5, "b": 0.25}, {"b": 0.5})
+        ("a",), ("b",), ClassMetrics({"a": -1.0}, {"a": -1.0}), ClassMetrics({"a": 0.5, "b": 0.25}, {"b": 0.5})
     )
     assert report.change is None
     cells = [list(column.cells) for column in report.table().columns]

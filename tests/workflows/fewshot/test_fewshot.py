@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ from tldet import checkpoint
 from tldet.engine.trainer import Trainer
 from tldet.errors import CheckpointError, TrainingError
 from tldet.workflows.fewshot.fewshot import fewshot
-from tldet.workflows.fewshot.plan import FewShot
 from tldet.workflows.fewshot.summary import FewShotReport
 from tldet.workflows.study.job import RUNS
-from tldet.workflows.study.plan import StudyConfig
 from tldet.workflows.test import test as measure
 
 LAST = ("head.box.cls_score.", "head.box.bbox_pred.")
@@ -29,10 +26,9 @@ SMALL = ("training.precision=fp32", "data.loader.batch_size=2", "model.head.roi.
 
 
 def experiment(data: Path, out: Path, seeds: tuple[int, ...] = (0,), **changed: Any) -> FewShotReport:
-    base: dict[str, Any] = {"steps": 2, "cfg_options": SMALL}
-    base = {key: changed.pop(key, value) for key, value in base.items()}
-    asked = FewShot(("4", "9"), shots=(1,), variants=("tfa",), steps=3, lr_factor=1.0)
-    return fewshot(StudyConfig(data, out, seeds=seeds, **base), replace(asked, **changed))
+    options: dict[str, Any] = {"steps": 2, "cfg_options": SMALL, "novel": ("4", "9"), "shots": (1,)}
+    options |= {"variants": ("tfa",), "shot_steps": 3, "lr_factor": 1.0, **changed}
+    return fewshot(data, out=out, seeds=seeds, **options)
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +110,12 @@ def test_what_is_done_is_not_done_again_and_an_interrupted_run_goes_on(
 
 def test_a_base_of_other_classes_or_settings_is_refused(out: Path, run: Path, digits: Path, tmp_path: Path) -> None:
     nothing: dict[str, Any] = {"steps": None, "cfg_options": ()}
-    with pytest.raises(CheckpointError, match=r"was trained on class '4', which --novel says is new"):
+    with pytest.raises(CheckpointError, match=r"was trained on class '4', which is in --novel"):
         experiment(digits, tmp_path, base=run / "best.pt", **nothing)
-    with pytest.raises(CheckpointError, match=r"does not know class '9': name it in --novel"):
+    with pytest.raises(CheckpointError, match=r"lacks class '9'; add it to --novel"):
         experiment(digits, tmp_path, base=out / RUNS / "base" / "best.pt", novel=("4",), **nothing)
-    with pytest.raises(TrainingError, match=r"--base brings a finished base training: leave out its --steps"):
+    with pytest.raises(TrainingError, match=r"--base and --steps exclude each other"):
         experiment(digits, tmp_path, base=out / RUNS / "base" / "best.pt", cfg_options=())
-    with pytest.raises(TrainingError, match=r"other settings: call\.lr_factor was 1\.0 and is 0\.5"):
+    with pytest.raises(TrainingError, match=r"other settings: call\.lr_factor was 1\.0, now 0\.5"):
         experiment(digits, out, lr_factor=0.5)
     assert not (tmp_path / RUNS).exists()

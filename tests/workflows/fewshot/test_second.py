@@ -64,6 +64,8 @@ def test_a_cosine_classifier_is_not_fine_tuned_as_a_plain_one() -> None:
     for variant in ("fc", "full"):
         with pytest.raises(ConfigError, match=f"--variants {variant}: needs a linear classifier"):
             set_variant(copy.deepcopy(config), variant)
+    config["model"]["head"]["roi"]["cosine"] = "none"
+    set_variant(config, "fc")
 
 
 def test_the_config_is_the_base_run_s_but_for_what_few_shots_need(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import math
 import pytest
 from rich.console import Console
 
-from tldet.workflows.fewshot.summary import FewShotReport, groups, spread
+from tldet.workflows.fewshot.summary import FewShotReport, group_metrics, spread
 
 
 @pytest.mark.parametrize(
@@ -44,9 +44,9 @@ REPORT = FewShotReport(
 
 def test_base_and_novel_classes_are_averaged_apart() -> None:
     result = {"per_class": {"a": 0.5, "b": 0.25, "c": 0.1, "d": -1.0}, "per_class_ap50": {"a": 1.0, "b": 0.5, "c": 0.3}}
-    found = groups(result, ["a", "b", "d"], ["c"])
+    found = group_metrics(result, ["a", "b", "d"], ["c"])
     assert found == {"base_AP": 0.375, "base_AP50": 0.75, "novel_AP": 0.1, "novel_AP50": 0.3}
-    assert groups(result, ["a"], ["new"])["novel_AP"] == -1.0
+    assert group_metrics(result, ["a"], ["new"])["novel_AP"] == -1.0
 
 
 def test_runs_that_differ_by_their_seed_are_one_entry() -> None:

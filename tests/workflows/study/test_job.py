@@ -15,7 +15,7 @@ from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.evaluation.resample import VERSION
 from tldet.workflows.study.execute import DETECTIONS_NAME, up_to_date
 from tldet.workflows.study.job import JOB_NAME, RESULT_NAME, Job, job_folder, keep_settings, write_result
-from tldet.workflows.study.job_queue import Matrix
+from tldet.workflows.study.job_queue import JobQueue
 
 from .conftest import pretend
 
@@ -39,16 +39,16 @@ def test_a_result_is_found_again_and_says_what_it_is(make_job: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"length": {"minutes": 4.0}}, "length.minutes was 3.0 and is 4.0"),
-        ({"length": {"steps": 9}}, "length.steps was None and is 9"),
-        ({"call": {"options": ["x=2"]}}, r"call.options was \['x=1'\] and is \['x=2'\]"),
-        ({"data": {"train": "other"}}, "data.train was 'hash' and is 'other'"),
+        ({"length": {"minutes": 4.0}}, "length.minutes was 3.0, now 4.0"),
+        ({"length": {"steps": 9}}, "length.steps was None, now 9"),
+        ({"call": {"options": ["x=2"]}}, r"call.options was \['x=1'\], now \['x=2'\]"),
+        ({"data": {"train": "other"}}, "data.train was 'hash', now 'other'"),
     ],
 )
 def test_other_settings_are_refused(make_job: Any, change: dict[str, Any], said: str) -> None:
     job = make_job()
     pretend(job)
-    with pytest.raises(TrainingError, match=f"{RESULT_NAME}: holds a result of other settings: {said}.*another --out"):
+    with pytest.raises(TrainingError, match=f"{RESULT_NAME}: has a result of other settings: {said}.*another --out"):
         replace(job, **change).result()
 
 
@@ -65,7 +65,7 @@ def test_a_run_begun_with_other_settings_is_not_gone_on_with(make_job: Any) -> N
     other.keep()  # nothing was trained yet
     (job.folder / "step_00000004.pt").touch()
     other.keep()
-    with pytest.raises(TrainingError, match=f"{JOB_NAME}: holds a result of other settings"):
+    with pytest.raises(TrainingError, match=f"{JOB_NAME}: has a result of other settings"):
         job.keep()
 
 
@@ -74,7 +74,7 @@ def test_a_broken_result_is_named(make_job: Any, text: str) -> None:
     job = make_job()
     job.folder.mkdir(parents=True)
     (job.folder / RESULT_NAME).write_text(text)
-    with pytest.raises(DataError, match=f"{RESULT_NAME}: .* remove it to have the run made again"):
+    with pytest.raises(DataError, match=f"{RESULT_NAME}: .* remove the file to repeat the run"):
         job.result()
 
 
@@ -83,7 +83,7 @@ def test_the_folder_of_a_study(make_job: Any, tmp_path: Path) -> None:
     keep_settings(tmp_path, {"kind": "transfer", "model": "n"})  # there is no result yet
     pretend(make_job())
     keep_settings(tmp_path, {"kind": "transfer", "model": "n"})
-    with pytest.raises(TrainingError, match="kind was 'transfer' and is 'data'"):
+    with pytest.raises(TrainingError, match="contains results of `tldet study transfer`"):
         keep_settings(tmp_path, {"kind": "data", "model": "n"})
     assert json.loads((tmp_path / "study.json").read_text())["model"] == "n"
     with pytest.raises(TrainingError, match="holds something else than a study"):
@@ -105,9 +105,9 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
         factors: dict[str, Any] = {"variant": variant, "seed": 0}
         return Job(factors, tmp_path / job_folder(factors), {}, {"steps": 1}, ("a", "b"), 1, {})
 
-    Matrix([job("a-b"), job("a-c")])
+    JobQueue([job("a-b"), job("a-c")])
     with pytest.raises(ConfigError, match=r"a-b_seed0: runs 'a/b, seed 0' and 'a-b, seed 0' have the same folder"):
-        Matrix([job("a/b"), job("a-b")])
+        JobQueue([job("a/b"), job("a-b")])
 
 
 def test_intervals_leave_out_skipped_images(tmp_path: Path) -> None:

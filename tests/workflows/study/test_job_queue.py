@@ -10,7 +10,7 @@ import pytest
 from tldet.errors import DataError, TrainingError
 from tldet.system.out_of_memory import OutOfMemoryError
 from tldet.workflows.study.job import Job
-from tldet.workflows.study.job_queue import Matrix, run_beside, run_here
+from tldet.workflows.study.job_queue import JobQueue, run_parallel, run_sequential
 from tldet.workflows.study.workers import _kind_of
 
 from .conftest import pretend
@@ -33,28 +33,28 @@ def grid(make_job: Any, seeds: int = 3, **more: Any) -> list[Job]:
 
 def test_minutes_become_steps_once_a_variant(make_job: Any) -> None:
     runner = Runner()
-    results = run_here(Matrix(grid(make_job)), runner)
+    results = run_sequential(JobQueue(grid(make_job)), runner)
     assert [job.steps for job in runner.asked] == [None, None, 107, 54, 107, 54]
     assert [result["steps"] for result in results] == [107, 54] * 3
 
 
 def test_a_variant_whose_first_steps_are_cheap_takes_anothers_number(make_job: Any) -> None:
     runner = Runner()
-    jobs = [replace(job, pace="b") if job.variant == "a" else job for job in grid(make_job, 2)]
-    run_here(Matrix(jobs), runner)
+    jobs = [replace(job, timed_by="b") if job.variant == "a" else job for job in grid(make_job, 2)]
+    run_sequential(JobQueue(jobs), runner)
     assert [(job.variant, job.steps) for job in runner.asked] == [("b", None), ("a", 47), ("a", 47), ("b", 47)]
 
 
 def test_steps_and_epochs_are_the_same_for_all(make_job: Any) -> None:
     runner = Runner()
-    run_here(Matrix(grid(make_job, length={"epochs": 4})), runner)
+    run_sequential(JobQueue(grid(make_job, length={"epochs": 4})), runner)
     assert {job.steps for job in runner.asked} == {None}
 
 
 def test_what_is_finished_is_not_made_again(make_job: Any) -> None:
     runner, lines = Runner(), []
-    first = run_here(Matrix(grid(make_job, 2)), runner)
-    again = run_here(Matrix(grid(make_job, 3), lines.append), runner)
+    first = run_sequential(JobQueue(grid(make_job, 2)), runner)
+    again = run_sequential(JobQueue(grid(make_job, 3), lines.append), runner)
     assert len(runner.asked) == 6, "only the third seed was new"
     assert [job.steps for job in runner.asked[4:]] == [107, 54], "the steps were measured before"
     assert again[:4] == first
@@ -69,16 +69,16 @@ def test_progress_says_how_long(make_job: Any) -> None:
         now[0] += 90
         return pretend(job)
 
-    run_here(Matrix(grid(make_job, 2), lines.append, lambda: now[0]), slow)
+    run_sequential(JobQueue(grid(make_job, 2), lines.append, lambda: now[0]), slow)
     assert lines[0] == "run 1/4: a, fraction 1, seed 0"
     assert lines[3] == "run 4/4: b, fraction 1, seed 1, 3 finished, eta 1:30"
     assert "eta 3:00" in lines[2]
 
 
 def test_a_result_of_other_settings_is_refused_before_any_run(make_job: Any) -> None:
-    run_here(Matrix(grid(make_job, 1)), Runner())
-    with pytest.raises(TrainingError, match=r"length.minutes was 3.0 and is 5.0"):
-        Matrix(grid(make_job, 2, length={"minutes": 5.0}))
+    run_sequential(JobQueue(grid(make_job, 1)), Runner())
+    with pytest.raises(TrainingError, match=r"length.minutes was 3.0, now 5.0"):
+        JobQueue(grid(make_job, 2, length={"minutes": 5.0}))
 
 
 def test_a_run_that_fails_is_named_and_the_others_stay(make_job: Any) -> None:
@@ -89,9 +89,9 @@ def test_a_run_that_fails_is_named_and_the_others_stay(make_job: Any) -> None:
             raise DataError("x.jpg: is broken")
         return runner(job)
 
-    with pytest.raises(DataError, match=r"^run b, fraction 1, seed 0: x.jpg: is broken \(once that is repaired"):
-        run_here(Matrix(grid(make_job)), fail)
-    run_here(Matrix(grid(make_job)), runner)
+    with pytest.raises(DataError, match=r"^run b, fraction 1, seed 0: x.jpg: is broken \(after a fix, the same"):
+        run_sequential(JobQueue(grid(make_job)), fail)
+    run_sequential(JobQueue(grid(make_job)), runner)
     assert [job.name[0] for job in runner.asked] == ["a", "b", "a", "b", "a", "b"]
 
 
@@ -100,9 +100,9 @@ def test_a_run_out_of_memory_is_named_in_one_process_and_in_several(make_job: An
         raise OutOfMemoryError("out of memory on cuda:0 in evaluation")
 
     with pytest.raises(
-        TrainingError, match=r"^run a, fraction 1, seed 0: out of memory on cuda:0 in evaluation \(once"
+        TrainingError, match=r"^run a, fraction 1, seed 0: out of memory on cuda:0 in evaluation \(after a fix"
     ):
-        run_here(Matrix(grid(make_job, 1)), fail)
+        run_sequential(JobQueue(grid(make_job, 1)), fail)
     assert [_kind_of(one) for one in (OutOfMemoryError("x"), DataError("x"))] == ["TrainingError", "DataError"]
 
 
@@ -115,8 +115,8 @@ def test_a_stop_says_how_to_go_on(make_job: Any) -> None:
         return runner(job)
 
     with pytest.raises(KeyboardInterrupt, match="3 of 6 runs are finished, the same command continues with the rest"):
-        run_here(Matrix(grid(make_job)), stop)
-    assert len(run_here(Matrix(grid(make_job)), runner)) == 6
+        run_sequential(JobQueue(grid(make_job)), stop)
+    assert len(run_sequential(JobQueue(grid(make_job)), runner)) == 6
     assert len(runner.asked) == 6
 
 
@@ -156,7 +156,7 @@ class Beside:
 
 def test_several_at_a_time_once_the_steps_are_known(make_job: Any) -> None:
     beside = Beside()
-    results = run_beside(Matrix(grid(make_job)), beside.start, 4, wait=lambda: None)
+    results = run_parallel(JobQueue(grid(make_job)), beside.start, 4, wait=lambda: None)
     assert [result["steps"] for result in results] == [100, 40] * 3
     names = ["a, fraction 1, seed 0", "b, fraction 1, seed 0"]
     assert beside.together[1] == names, "each variant's first run alone"
@@ -179,7 +179,7 @@ def test_the_others_are_saved_when_one_fails_or_a_person_stops(make_job: Any) ->
 
     jobs = grid(make_job, length={"steps": 3})
     with pytest.raises(KeyboardInterrupt, match="0 of 6 runs are finished, the same command"):
-        run_beside(Matrix(jobs), beside.start, 2, wait=fail_in(2, KeyboardInterrupt()))
+        run_parallel(JobQueue(jobs), beside.start, 2, wait=fail_in(2, KeyboardInterrupt()))
     names = ["a, fraction 1, seed 0", "b, fraction 1, seed 0"]
     assert beside.stopped == [*(f"ask {name}" for name in names), *names], "all are asked before one is waited for"
 
@@ -196,5 +196,5 @@ def test_the_others_are_saved_when_one_fails_or_a_person_stops(make_job: Any) ->
     beside.stopped.clear()
     starts = [beside.start, lambda *_: Fails()]
     with pytest.raises(TrainingError, match="run b, fraction 1, seed 0: loss is nan"):
-        run_beside(Matrix(jobs), lambda job, slot: starts[slot](job, slot), 2, wait=lambda: None)
+        run_parallel(JobQueue(jobs), lambda job, slot: starts[slot](job, slot), 2, wait=lambda: None)
     assert beside.stopped == ["ask a, fraction 1, seed 0", "ask failed one", "a, fraction 1, seed 0", "failed one"]

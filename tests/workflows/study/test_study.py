@@ -15,24 +15,35 @@ import pytest
 
 from tldet import checkpoint
 from tldet.cli.main import main
+from tldet.config import option_value, parse_options
 from tldet.data.index import AnnotationIndex
 from tldet.errors import ConfigError, DataError
 from tldet.evaluation.coco import evaluate_files
+from tldet.workflows.study.api import study
 from tldet.workflows.study.execute import DETECTIONS_NAME, execute
-from tldet.workflows.study.job import RESULT_NAME
-from tldet.workflows.study.job_queue import Matrix, run_beside
-from tldet.workflows.study.plan import StudyConfig, make_plan
-from tldet.workflows.study.study import study_data, study_transfer
-from tldet.workflows.study.variants import transfer_variants
+from tldet.workflows.study.job import RESULT_NAME, write_result
+from tldet.workflows.study.job_queue import JobQueue, run_parallel
+from tldet.workflows.study.plan import make_plan
+from tldet.workflows.study.request import VARIANT_NAMES, TransferStudyRequest
+from tldet.workflows.study.variants import VARIANTS, transfer_variants
 from tldet.workflows.study.workers import Worker
 from tldet.workflows.training.finetune import finetune
 
 OPTIONS = ["training.precision=fp32", "data.loader.batch_size=2", "model.head.settings.score=0.001"]
 
 
-def config(digits: Path, out: Path, **more: Any) -> StudyConfig:
-    usual: dict[str, Any] = {"model": "retinanet_lite0", "steps": 3, "seeds": [0], "cfg_options": OPTIONS}
-    return StudyConfig(digits, out, **{**usual, **more})
+USUAL: dict[str, Any] = {"model": "retinanet_lite0", "steps": 3, "seeds": [0], "cfg_options": OPTIONS}
+
+
+def request_of(digits: Path | None, out: Path, **more: Any) -> TransferStudyRequest:
+    return TransferStudyRequest(digits, out=out, **{**USUAL, **more})
+
+
+def test_a_batch_size_is_measured_once_for_all_runs(digits: Path, tmp_path: Path) -> None:
+    auto = request_of(digits, tmp_path / "s", cfg_options=["data.loader.batch_size='auto'"])
+    plan = make_plan("transfer", auto, transfer_variants(["scratch", "frozen"]))
+    sizes = [option_value(parse_options(job.call["cfg_options"]), "data.loader.batch_size") for job in plan.jobs]
+    assert sizes == [4, 4], "not measured anew by each run, in which other layers may be frozen"
 
 
 def command(digits: Path, out: Path, *more: str) -> list[str]:
@@ -41,7 +52,8 @@ def command(digits: Path, out: Path, *more: str) -> list[str]:
 
 def test_a_plan_names_every_run_and_changes_only_what_differs(digits: Path, tmp_path: Path) -> None:
     variants = transfer_variants(["scratch", "frozen"])
-    plan = make_plan("transfer", config(digits, tmp_path / "s", seeds=[0, 5]), variants, [0.6, 1.0])
+    given = request_of(digits, tmp_path / "s", seeds=[0, 5], fractions=[0.6, 1.0])
+    plan = make_plan("transfer", given, variants)
     assert [job.name for job in plan.jobs[:5]] == [
         "scratch, fraction 1, seed 0",
         "frozen, fraction 1, seed 0",
@@ -57,7 +69,7 @@ def test_a_plan_names_every_run_and_changes_only_what_differs(digits: Path, tmp_
     subset = AnnotationIndex.load(named[0].partition("=")[2])
     assert len(subset) == part.images == 10
     assert [job.data for job in plan.jobs] == [scratch.data] * 8
-    again = make_plan("transfer", config(digits, tmp_path / "s", seeds=[0, 5]), variants, [0.6, 1.0])
+    again = make_plan("transfer", given, variants)
     assert [job.settings() for job in again.jobs] == [job.settings() for job in plan.jobs]
 
 
@@ -66,11 +78,10 @@ def test_a_plan_names_every_run_and_changes_only_what_differs(digits: Path, tmp_
     [
         (["--variants", "scratch", "frosen"], "--variants frosen: no such variant; did you mean 'frozen'?"),
         (["--fractions", "0.1"], "leave class '"),
-        (["--fractions", "1.5"], "--fractions must be above 0 and at most 1, not 1.5"),
         (["--fractions", "0.5", "0.5"], "--fractions: a value is given twice"),
         (
             ["--variants", "scratch", "gradual", "--minutes", "1"],
-            "measured on variant 'finetuned': add that to --variants",
+            "--minutes needs variant 'finetuned' to determine the number of steps",
         ),
         (["--seeds", "-1"], "--seeds must be at least 0 and below 2**63, not -1"),
         (["--seeds", "0", str(2**63)], f"--seeds must be at least 0 and below 2**63, not {2**63}"),
@@ -91,25 +102,50 @@ def test_what_is_wrong_is_one_line(
 def test_other_kinds_say_what_is_wrong(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shared = ["--data", str(digits), "--out", str(tmp_path / "s"), "--model", "retinanet_lite0"]
     assert main(["study", "backbones", "resnet18", *shared]) == 2
-    assert "give two backbones or more to compare" in capsys.readouterr().err
+    assert "give two or more backbones to compare" in capsys.readouterr().err
     assert main(["study", "data", "--fractions", "1", "--predict", "100", *shared]) == 2
-    assert "--predict 100: is more than 4 times the number of training images, 16" in capsys.readouterr().err
+    assert "--predict 100: at most 4 times the number of training images (16)" in capsys.readouterr().err
     assert main(["study", "data", "--out", str(tmp_path / "s")]) == 2
     assert "give --data DIR" in capsys.readouterr().err
+
+
+def test_skipped_images_are_not_counted(digits: Path, tmp_path: Path) -> None:
+    truth = json.loads((digits / "valid" / "_annotations.coco.json").read_text())
+    there = len(truth["images"])
+    truth["images"].append({**truth["images"][0], "id": 999_999, "file_name": "missing.jpg"})
+    (tmp_path / "val.json").write_text(json.dumps(truth))
+    annotations = {"train": digits / "valid" / "_annotations.coco.json", "val": tmp_path / "val.json"}
+    skipping = request_of(None, tmp_path / "s", **annotations, images=digits / "valid", on_bad_image="skip")
+    plan = make_plan("transfer", skipping, transfer_variants(["scratch"]))
+    assert len(plan.truth.image_ids) == there
+
+
+def test_a_folder_of_another_kind_of_study_is_refused(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = make_plan("transfer", request_of(digits, tmp_path / "s"), transfer_variants(["scratch"]))
+    write_result(plan.jobs[0], {})
+    assert main(["study", "data", "--data", str(digits), "--out", str(tmp_path / "s")]) == 2
+    expected = "s: contains results of `tldet study transfer`; choose another --out"
+    assert expected in capsys.readouterr().err
+
+
+def test_the_listed_variants_are_those_there_are() -> None:
+    assert tuple(VARIANTS) == VARIANT_NAMES
 
 
 def test_nothing_to_measure_on(digits: Path, tmp_path: Path) -> None:
     truth = json.loads((digits / "valid" / "_annotations.coco.json").read_text())
     (tmp_path / "val.json").write_text(json.dumps({**truth, "annotations": []}))
-    empty = config(digits, tmp_path / "s", val=tmp_path / "val.json", images=digits / "valid")
-    with pytest.raises(DataError, match=r"val.json: holds no object to measure on"):
-        make_plan("transfer", empty, transfer_variants(["scratch"]), [1.0])
+    empty = request_of(digits, tmp_path / "s", val=tmp_path / "val.json", images=digits / "valid")
+    with pytest.raises(DataError, match=r"val.json: has no object to evaluate on"):
+        make_plan("transfer", empty, transfer_variants(["scratch"]))
 
 
 @pytest.mark.slow
 def test_a_study(digits: Path, tmp_path: Path) -> None:
     out = tmp_path / "s"
-    report = study_transfer(config(digits, out), ["scratch", "frozen"])
+    report = study("transfer", digits, out=out, variants=["scratch", "frozen"], **USUAL)
     assert [run["steps"] for run in report.runs] == [3, 3]
     assert "one seed: cannot tell" in report.lines[0]
     for run in json.loads((out / "results.json").read_text())["runs"]:
@@ -121,7 +157,7 @@ def test_a_study(digits: Path, tmp_path: Path) -> None:
     assert frozen["config"]["freeze"] == {"layers": ["backbone"]}
     before = {path: path.stat().st_mtime_ns for path in out.rglob(RESULT_NAME)}
     assert len(before) == 2
-    study_transfer(config(digits, out), ["scratch", "frozen"])
+    study("transfer", digits, out=out, variants=["scratch", "frozen"], **USUAL)
     assert {path: path.stat().st_mtime_ns for path in out.rglob(RESULT_NAME)} == before
 
 
@@ -129,7 +165,7 @@ def test_a_study(digits: Path, tmp_path: Path) -> None:
 def test_one_json_is_split_once_for_all_runs(digits: Path, tmp_path: Path) -> None:
     single = tmp_path / "data"
     shutil.copytree(digits / "train", single)
-    report = study_data(config(single, tmp_path / "s", seeds=[0, 1], steps=1), [1.0, 0.9])
+    report = study("data", single, out=tmp_path / "s", **{**USUAL, "seeds": [0, 1], "steps": 1}, fractions=[1.0, 0.9])
     assert {run["images"] for run in report.runs} == {13, 12}
     vals = {run["settings"]["val"][0] for run in report.runs}
     assert vals == {str(tmp_path / "s" / "split" / "val.json")}
@@ -138,7 +174,7 @@ def test_one_json_is_split_once_for_all_runs(digits: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_a_run_killed_before_its_result_goes_on(digits: Path, tmp_path: Path) -> None:
-    job = make_plan("transfer", config(digits, tmp_path / "s"), transfer_variants(["frozen"]), [1.0]).jobs[0]
+    job = make_plan("transfer", request_of(digits, tmp_path / "s"), transfer_variants(["frozen"])).jobs[0]
     job.keep()
     finetune(out=job.folder, steps=3, **job.call)
     log = (job.folder / "log.jsonl").read_bytes()
@@ -169,17 +205,17 @@ def test_a_study_that_is_stopped_goes_on_to_the_same_numbers(digits: Path, tmp_p
 
 @pytest.mark.slow
 def test_runs_in_processes_of_their_own(digits: Path, tmp_path: Path) -> None:
-    plan = make_plan("transfer", config(digits, tmp_path / "s"), transfer_variants(["scratch", "frozen"]), [1.0])
-    results = run_beside(Matrix(plan.jobs), lambda job, slot: Worker(job, str(slot)), 2)
+    plan = make_plan("transfer", request_of(digits, tmp_path / "s"), transfer_variants(["scratch", "frozen"]))
+    results = run_parallel(JobQueue(plan.jobs), lambda job, slot: Worker(job, str(slot)), 2)
     assert [result["variant"] for result in results] == ["scratch", "frozen"]
-    here = make_plan("transfer", config(digits, tmp_path / "h"), transfer_variants(["frozen"]), [1.0]).jobs[0]
+    here = make_plan("transfer", request_of(digits, tmp_path / "h"), transfer_variants(["frozen"])).jobs[0]
     assert execute(here)["numbers"] == results[1]["numbers"]
     assert all("step 3/3" in path.read_text() for path in (tmp_path / "s").rglob("worker.log"))
 
 
 @pytest.mark.slow
 def test_what_a_process_could_not_do_is_one_line(digits: Path, tmp_path: Path) -> None:
-    broken = config(digits, tmp_path / "s", cfg_options=[*OPTIONS, "optimizer.lrr=1"])
-    plan = make_plan("transfer", broken, transfer_variants(["scratch"]), [1.0])
+    broken = request_of(digits, tmp_path / "s", cfg_options=[*OPTIONS, "optimizer.lrr=1"])
+    plan = make_plan("transfer", broken, transfer_variants(["scratch"]))
     with pytest.raises(ConfigError, match=r"run scratch, fraction 1, seed 0: optimizer.lrr: unknown key"):
-        run_beside(Matrix(plan.jobs), lambda job, slot: Worker(job, "0"), 1)
+        run_parallel(JobQueue(plan.jobs), lambda job, slot: Worker(job, "0"), 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tldet.config import read_config
+from tldet.config import parse_options, read_config
 from tldet.errors import ConfigError
 from tldet.workflows.study.variants import (
     REFERENCE,
@@ -34,8 +34,8 @@ def test_wrong_names() -> None:
 
 def test_an_option_for_all_does_not_undo_a_variant() -> None:
     with pytest.raises(ConfigError, match=r"optimizer.layer_decay: variant 'layer-decay' sets this key"):
-        refuse_conflict(VARIANTS, ["optimizer.layer_decay=1.0"])
-    refuse_conflict(transfer_variants(["scratch", "finetuned"]), ["optimizer.layer_decay=1.0"])
+        refuse_conflict(VARIANTS, {"optimizer.layer_decay": 1.0})
+    refuse_conflict(transfer_variants(["scratch", "finetuned"]), {"optimizer.layer_decay": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,8 @@ def test_an_option_for_all_does_not_undo_a_variant() -> None:
         "training={'seed': 5}",
         "data.train.annotations='a.json'",
         "data.val={}",
+        "data.train.subset.fraction=0.5",
+        "data.val.on_bad_image='skip'",
         "data={}",
         "schedule.steps=5",
         "schedule={'steps': 5}",
@@ -52,7 +54,7 @@ def test_an_option_for_all_does_not_undo_a_variant() -> None:
 )
 def test_what_every_run_has_of_its_own_is_refused(option: str) -> None:
     with pytest.raises(ConfigError, match="sets this key for each run"):
-        refuse_conflict(transfer_variants(["finetuned"]), [option])
+        refuse_conflict(transfer_variants(["finetuned"]), parse_options([option]))
 
 
 @pytest.mark.parametrize(
@@ -70,18 +72,19 @@ def test_what_every_run_has_of_its_own_is_refused(option: str) -> None:
 )
 def test_what_a_variant_is_about_is_refused(variant: str, option: str) -> None:
     with pytest.raises(ConfigError, match=f"variant '{variant}' sets this key"):
-        refuse_conflict(transfer_variants([variant, "finetuned"]), [option])
+        refuse_conflict(transfer_variants([variant, "finetuned"]), parse_options([option]))
 
 
 def test_backbones_control_the_whole_backbone() -> None:
     for option in ("model.backbone.frozen_stages=1", "model={}", "model.weights='coco'"):
         with pytest.raises(ConfigError, match="variant 'resnet18' sets this key"):
-            refuse_conflict(backbone_variants(["resnet18"], "fcos_lite0"), [option])
+            refuse_conflict(backbone_variants(["resnet18"], "fcos_lite0"), parse_options([option]))
 
 
 def test_options_beside_the_variants_are_taken() -> None:
     refuse_conflict(
-        VARIANTS, ["optimizer.lr=0.1", "data.loader.batch_size=2", "training.log_every=5", "model.head.x=1"]
+        VARIANTS,
+        {"optimizer.lr": 0.1, "data.loader.batch_size": 2, "training.log_every": 5, "model.head.x": 1},
     )
 
 

@@ -86,7 +86,7 @@ def test_finetune_measures_for_the_device_in_use(digits: Path, monkeypatch: pyte
     keys = {"training.device": "cuda:1", "training.precision": "fp32"}
     choices = choose_for(recipe, index, keys, length)
     assert choices.batch == 5
-    assert "batch size 5 (measured on cuda:1)" in choices.reasons
+    assert "batch size 5 (largest that fits on cuda:1)" in choices.reasons
     (size, classes, objects, more) = measured.pop()
     assert (classes, more["precision"], more["device"], more["most"]) == (10, "fp32", torch.device("cuda:1"), 16)
     assert min(size) >= 96
@@ -95,7 +95,12 @@ def test_finetune_measures_for_the_device_in_use(digits: Path, monkeypatch: pyte
     assert not measured
     choose_for(recipe, index, {**keys, "data.loader.batch_size": "auto"}, length)
     assert measured.pop()[-1]["most"] == len(index)
-    assert choose_for(recipe, index, {"training.device": "cpu"}, length).batch == 4
+    cpu = {"training.device": "cpu"}
+    assert choose_for(recipe, index, cpu, length).batch == 4
+    large = read_config("recipes/faster_rcnn_r50")
+    assert choose_for(large, index, cpu, length).batch == 2
+    automatic = {**cpu, "data.loader.batch_size": "auto"}
+    assert choose_for(large, index, automatic, length).batch == batch_size.WITHOUT_GPU, "as train() chooses"
     assert not measured
 
 

@@ -11,8 +11,9 @@ import pytest
 from tldet.cli.arguments import add_options, arguments_of
 from tldet.errors import TldetError
 from tldet.workflows.extend.extend import extend
+from tldet.workflows.options import REQUIRED
+from tldet.workflows.requests import Request, default_of, options
 from tldet.workflows.training.finetune import finetune
-from tldet.workflows.training.options import REQUIRED, Request, default_of, options
 from tldet.workflows.training.pretrain import pretrain
 from tldet.workflows.training.request import ExtendRequest, FinetuneRequest, PretrainRequest, TrainRequest
 from tldet.workflows.training.run_options import Length, LengthOptions
@@ -33,7 +34,7 @@ def parsed(request: type[Request], *arguments: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("function", "request_type", "needed"), COMMANDS, ids=lambda one: getattr(one, "__name__", ""))
-def test_names_and_defaults_are_the_same_in_python(
+def test_help_texts_are_the_documentation_in_python(
     function: Any, request_type: type[Request], needed: list[str]
 ) -> None:
     given = parsed(request_type, *needed)

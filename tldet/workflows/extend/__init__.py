@@ -1,1 +1,1 @@
-"""Adding classes to a detector: its data, its config, the run, and what became of the old classes."""
+"""``tldet extend``: add classes to a detector."""

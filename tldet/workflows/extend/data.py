@@ -1,6 +1,7 @@
-"""What an extended detector learns from and is measured on: old and new images as one data set.
+"""Training and validation data of an extended detector: old and new images in one dataset.
 
-Each image states the classes it was labeled for, so that no class is background where nobody looked for it.
+Each image records which classes are annotated on it, so that a class that is not annotated is not treated as
+background.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from tldet.data.merge.writing import write_joined
 from tldet.errors import ConfigError, DataError
 from tldet.system.output import make_folder
 from tldet.transfer.class_match import MatchSettings, differing_in_case, few, match_classes
-from tldet.workflows.merge.notes import part_notes, shared_note
-from tldet.workflows.merge.report import changed_ids, part_row
+from tldet.workflows.merge.notes import shared_note, split_notes
+from tldet.workflows.merge.report import changed_ids, split_row
 
 log = logging.getLogger(__name__)
 TRAIN, VAL = "train.json", "val.json"
@@ -33,14 +34,14 @@ TRAIN, VAL = "train.json", "val.json"
 
 @dataclass(frozen=True)
 class ExtendInput:
-    """The data sets that were given.
+    """Input datasets.
 
     Attributes:
         new: images with objects of new classes.
-        replay: images on which old classes are labeled, or None.
-        val: what is measured on.
-        old_val: what old classes are measured on besides; None where ``val`` serves, or ``own``.
-        own: what the old detector was measured on, taken where old classes could not be measured otherwise.
+        replay: images annotated for old classes, or None.
+        val: validation images.
+        old_val: further validation images for old classes, or None.
+        own: validation data of the original detector, used if old classes have no other validation images.
     """
 
     new: Split
@@ -52,7 +53,7 @@ class ExtendInput:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The data sets that were written, and the classes, old and new ones, in the order of the labels."""
+    """Written datasets, and the old and new classes in label order."""
 
     old: tuple[str, ...]
     new: tuple[str, ...]
@@ -70,36 +71,37 @@ def prepare_data(
     *,
     missing: bool = False,
 ) -> Prepared:
-    """Write ``train.json`` and ``val.json`` into a folder.
+    """Write ``train.json`` and ``val.json`` to a folder.
 
-    A class that a JSON lists without one object counts as not labeled there, unless an image states it: a list of
-    categories that was left as it was is no promise that somebody looked.
+    A class without objects in a JSON counts as not annotated in it, unless an image lists it in
+    ``labeled_category_ids``.
 
     Args:
-        given: what goes in.
-        old: category id of each class of the old detector, in the order of its labels.
+        given: the input datasets.
+        old: category id of each class of the original detector, in label order.
         match: class aliases and name folding, which apply to the new data (``given.new`` and ``given.val``). In replay,
-            ``old_val`` and ``own``, the classes must have exactly the names of the old detector.
+            ``old_val`` and ``own``, the classes must have exactly the names in the original detector.
         out: the folder.
-        track: shows progress over the images that are compared.
-        missing: images may be missing; the datasets of the run skip them.
+        track: shows progress of comparing images.
+        missing: images may be missing; training and evaluation skip them.
 
     Raises:
-        DataError: the data have no new class, or one without objects, or the old images one that nobody knows.
+        DataError: there is no new class, no object of a new class, or an unknown class in the replay images.
         ConfigError: the classes cannot be matched.
     """
     opened = partial(open_source, missing=missing)
-    learned = [opened(one) for one in (given.new, given.replay) if one is not None]
-    measured = [opened(one) for one in (given.val, given.old_val) if one is not None]
-    renamed = _renamed([learned[0], measured[0]], list(old), match)
-    there = {renamed.get(name, name) for name in _used(measured[0])}.union(*(_used(one) for one in measured[1:]))
+    train = [opened(one) for one in (given.new, given.replay) if one is not None]
+    val = [opened(one) for one in (given.val, given.old_val) if one is not None]
+    renamed = _renamed([train[0], val[0]], list(old), match)
+    there = {renamed.get(name, name) for name in _used(val[0])}.union(*(_used(one) for one in val[1:]))
     lacking = set(old) - there
     if lacking and given.own and given.old_val is None:
-        log.info("%s: the old detector's own data, to measure %s", given.own.annotations, few(sorted(lacking)))
-        measured.append(opened(given.own))
-    sources = [*learned, *measured]
+        names = few(sorted(lacking))
+        log.info("%s: validation data of the original detector, used for %s", given.own.annotations, names)
+        val.append(opened(given.own))
+    sources = [*train, *val]
     records = [{"id": key, "name": name} for name, key in old.items()]
-    lists = [_named(one, renamed if one is learned[0] or one is measured[0] else {}) for one in sources]
+    lists = [_named(one, renamed if one is train[0] or one is val[0] else {}) for one in sources]
     whole = merge_classes([records, *lists], {})
     classes = MergedClasses(whole.records, whole.tables[1:])
     new = _new_classes(sources[0], classes, old)
@@ -108,14 +110,14 @@ def prepare_data(
     known = {key for key, name in classes.names.items() if name in old or name in new}
     sources = [_stating(source, table, known) for source, table in zip(sources, classes.tables, strict=True)]
     for one in changed_ids(sources, classes):
-        log.info("%s: category %d %r is %d %r here", one.path, one.old_id, one.old_name, one.new_id, one.new_name)
+        log.info("%s: category %d %r becomes %d %r", one.path, one.old_id, one.old_name, one.new_id, one.new_name)
     same = alike(sources, track, missing=missing)
-    images = _write(sources, same, len(learned), classes, make_folder(out))
+    images = _write(sources, same, len(train), classes, make_folder(out))
     return Prepared(tuple(old), tuple(new), Split(out / TRAIN, out), Split(out / VAL, out), images)
 
 
 def _used(source: MergeSource) -> set[str]:
-    """Names of the categories that have objects, crowd regions not counted."""
+    """Return the names of categories with objects, not counting crowd regions."""
     ids = set(source.category_ids[~source.crowd].tolist())
     return {record["name"] for record in source.categories if record["id"] in ids}
 
@@ -139,28 +141,28 @@ def _renamed(sources: Sequence[MergeSource], old: Sequence[str], match: MatchSet
     names = list(dict.fromkeys(record["name"] for source in sources for record in source.categories))
     found = {name: origin for name, origin in match_classes(old, names, match).items() if origin not in (None, name)}
     if missed := [name for name in differing_in_case(old, names) if name not in found]:
-        log.warning("these would be old classes but for their letter case (--fold-names case): %s", few(missed))
+        log.warning("classes that match old classes only with --fold-names case: %s", few(missed))
     return {name: origin for name, origin in found.items() if origin is not None}
 
 
 def _new_classes(source: MergeSource, classes: MergedClasses, old: Collection[str]) -> list[str]:
-    """The classes that the new data add, in the order of their own ids.
+    """Return the new classes, in the order of their category ids.
 
     Raises:
-        DataError: there are none, or none of them has an object.
+        DataError: there is no new class, or no object of a new class.
     """
     table, used = classes.tables[0], _used(source)
     own = sorted(source.categories, key=lambda record: int(record["id"]))
     new = {record["name"]: record["name"] in used for record in own if classes.names[table[record["id"]]] not in old}
     if not new:
         raise DataError(
-            f"{source.path}: has no class that the checkpoint does not know ({few(list(old))}); "
-            "`tldet finetune --init-from` goes on with known ones"
+            f"{source.path}: has no new class (classes of the checkpoint: {few(list(old))}); use "
+            "`tldet finetune --init-from` to train existing classes"
         )
     if not any(new.values()):
-        raise DataError(f"{source.path}: no object of its new classes ({few(list(new))}) is labeled: nothing to learn")
+        raise DataError(f"{source.path}: no object of the new classes ({few(list(new))})")
     if empty := [name for name, there in new.items() if not there]:
-        log.warning("%s: new classes without an object, which cannot be learned: %s", source.path, few(empty))
+        log.warning("%s: new classes without objects, which cannot be trained: %s", source.path, few(empty))
     return list(new)
 
 
@@ -168,27 +170,27 @@ def _check_replay(source: MergeSource, classes: MergedClasses, known: Collection
     table = classes.tables[1]
     if strange := [r["name"] for r in source.categories if classes.names[table[r["id"]]] not in known]:
         raise DataError(
-            f"{source.path}: class {strange[0]!r} of the replay images is neither a class of the checkpoint nor new "
-            f"({few(list(known))}): remove it or rename the category; --class-aliases apply to the new data only"
+            f"{source.path}: class {strange[0]!r} of the replay images is neither a class of the checkpoint nor a new "
+            f"class ({few(list(known))}); remove it or rename the category; --class-aliases apply to the new data only"
         )
 
 
 def _stating(source: MergeSource, table: Mapping[int, int], known: Collection[int]) -> MergeSource:
-    """The source with what each image was labeled for, among the ``known`` merged categories."""
+    """Return the source with the annotated classes of each image, limited to the ``known`` merged categories."""
     own = frozenset(key for key, merged in table.items() if merged in known)
     used = own & set(source.category_ids.tolist())
     silent = [record["name"] for record in source.categories if record["id"] in own - used]
     if silent and None in source.labeled:
-        log.info("%s: lists %s without an object: taken as not labeled there", source.path, few(silent))
+        log.info("%s: no object of %s; treated as not annotated in this file", source.path, few(silent))
     return replace(source, labeled=[used if one is None else one & own for one in source.labeled])
 
 
 def _write(
-    sources: Sequence[MergeSource], same: Sequence[NDArray[np.int64]], learned: int, classes: MergedClasses, out: Path
+    sources: Sequence[MergeSource], same: Sequence[NDArray[np.int64]], train: int, classes: MergedClasses, out: Path
 ) -> int:
-    """Both files; how many images are learned from."""
+    """Write both files; return the number of training images."""
     counts = []
-    for name, chosen in ((TRAIN, range(learned)), (VAL, range(learned, len(sources)))):
+    for name, chosen in ((TRAIN, range(train)), (VAL, range(train, len(sources)))):
         ours = np.concatenate([same[n] for n in chosen])
         joined = join([sources[n] for n in chosen], [classes.tables[n] for n in chosen], ours)
         for note in _write_one(out / name, joined, classes):
@@ -201,4 +203,4 @@ def _write(
 
 def _write_one(path: Path, joined: Joined, classes: MergedClasses) -> Iterator[str]:
     differing = write_joined(path, joined, classes, reference(joined.paths(), path.parent))
-    return part_notes(part_row(path.name, path, joined), joined, differing, classes.names)
+    return split_notes(split_row(path.name, path, joined), joined, differing, classes.names)

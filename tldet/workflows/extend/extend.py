@@ -1,4 +1,4 @@
-"""``tldet extend``: further classes for a detector that keeps those it has."""
+"""``tldet extend``: add classes to a detector without forgetting the existing ones."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tldet.system.locks import locked
 from tldet.transfer.class_match import MatchSettings, few, read_class_aliases
 from tldet.transfer.restore import restore
 from tldet.workflows.extend.data import TRAIN, VAL, ExtendInput, Prepared, prepare_data
-from tldet.workflows.extend.report import NOTHING, REPORT, ExtendReport, Measured, read_report
+from tldet.workflows.extend.report import NO_GROUND_TRUTH, REPORT, ClassMetrics, ExtendReport, read_report
 from tldet.workflows.extend.settings import extended_config, trained_config
+from tldet.workflows.requests import takes
 from tldet.workflows.test import test
 from tldet.workflows.training.choose import choose_length, given_batch
 from tldet.workflows.training.finetune import SPLIT
-from tldet.workflows.training.options import takes
-from tldet.workflows.training.parts import SCHEMA, checked_settings, with_bad_image
+from tldet.workflows.training.outcome import Outcome
 from tldet.workflows.training.request import ExtendRequest
 from tldet.workflows.training.run_config import settled
 from tldet.workflows.training.run_folder import (
@@ -36,15 +36,16 @@ from tldet.workflows.training.run_folder import (
     refuse_earlier_run,
     removed_on_failure,
 )
-from tldet.workflows.training.train import Outcome, run_training
+from tldet.workflows.training.schema import SCHEMA, checked_settings, with_bad_image
+from tldet.workflows.training.train import run_training
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
-_DATA = "data"  # in the run's folder
+_DATA = "data"  # in the folder of the run
 _NOTE = "# Written by `tldet extend`; resume with `tldet extend --out {folder} --resume`.\n"
-_STARTED = (f"{_DATA}/{TRAIN}", f"{_DATA}/{VAL}", REPORT, *SPLIT)  # what a start writes into the run's folder
+_STARTED = (f"{_DATA}/{TRAIN}", f"{_DATA}/{VAL}", REPORT, *SPLIT)  # files that a start writes to the folder of the run
 
 
 @takes(ExtendRequest)
@@ -81,7 +82,7 @@ def _config(
     given = given_batch(parse_options(request.overrides()))
     batch = given or (before.get("data") or {}).get("loader", {}).get("batch_size", 1)
     length, why = choose_length(data.images, batch, request.length)
-    log.info("%d old classes (%s), %d new (%s)", len(data.old), few(data.old), len(data.new), few(data.new))
+    log.info("%d old classes (%s), %d new classes (%s)", len(data.old), few(data.old), len(data.new), few(data.new))
     log.info("%s", why)
     config = extended_config(path, state, data, length, request.seed_value, batch, distill=request.distill)
     used = settled(with_bad_image(config, request.on_bad_image), request.overrides(), str(path))
@@ -100,7 +101,7 @@ def _old(state: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _prepared(request: ExtendRequest, config: Mapping[str, Any], state: Mapping[str, Any]) -> Prepared:
-    """Write the data of the run into its folder."""
+    """Write the data of the run to its folder."""
     from rich.progress import Progress
 
     aliases = read_class_aliases(request.class_aliases) if request.class_aliases else {}
@@ -113,7 +114,7 @@ def _prepared(request: ExtendRequest, config: Mapping[str, Any], state: Mapping[
 
 
 def _given(request: ExtendRequest, config: Mapping[str, Any]) -> ExtendInput:
-    """Return the user-specified data, and what the old detector was evaluated on if that still exists."""
+    """Return the user-specified data, and the validation data of the original detector if it still exists."""
     layout = resolve_layout(
         request.data, request.train, request.val, request.images, request.folder, request.seed_value
     )
@@ -137,15 +138,16 @@ def _own(data: Mapping[str, Any]) -> Split | None:
     return None
 
 
-def _before(path: Path, data: Prepared, on_bad_image: str | None, device: str) -> Measured:
-    """Return the metrics of the old detector on its own classes."""
-    log.info("evaluating the old detector")
+def _before(path: Path, data: Prepared, on_bad_image: str | None, device: str) -> ClassMetrics:
+    """Return the metrics of the original detector on its own classes."""
+    log.info("evaluating the original detector")
     result = test(path, data=data.val.annotations, images=data.val.images, on_bad_image=on_bad_image, device=device)
-    measured = Measured.of(result)
-    found = Measured(*({name: one.get(name, NOTHING) for name in data.old} for one in (measured.AP, measured.AP50)))
-    if lost := [name for name, value in found.AP.items() if value == NOTHING]:
-        log.warning("%s: no image to measure %s on; --old-val JSON gives some", data.val.annotations, few(lost))
-    return found
+    columns = (result.per_class, result.per_class_ap50)
+    metrics = ClassMetrics(*({name: one.get(name, NO_GROUND_TRUTH) for name in data.old} for one in columns))
+    if lost := [name for name, value in metrics.AP.items() if value == NO_GROUND_TRUTH]:
+        text = "%s: no image annotated for %s; their AP cannot be computed without --old-val JSON"
+        log.warning(text, data.val.annotations, few(lost))
+    return metrics
 
 
 def _resumed(request: ExtendRequest, kept: Kept) -> ExtendReport:
@@ -155,10 +157,10 @@ def _resumed(request: ExtendRequest, kept: Kept) -> ExtendReport:
 
 
 def _finish(report: ExtendReport, outcome: Outcome, device: str, console: Console | None) -> ExtendReport:
-    """Evaluate the new detector as the old one was, save and show both."""
+    """Evaluate the extended detector on the same data; save and print the report."""
     folder, path = outcome.work_dir, outcome.trained()
     log.info("evaluating %s", path)
-    after = Measured.of(test(path, data=folder / _DATA / VAL, images=folder / _DATA, device=device))
+    after = ClassMetrics.of(test(path, data=folder / _DATA / VAL, images=folder / _DATA, device=device))
     report = replace(report, after=after, checkpoint=str(path))
     if console:
         console.print(report.table())

@@ -1,4 +1,4 @@
-"""What became of the old classes, beside the new ones."""
+"""AP of old and new classes before and after the extension."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 REPORT = "extend.json"
-NOTHING = -1.0  # to measure
-Numbers = Mapping[str, float]  # of each class
+NO_GROUND_TRUTH = -1.0
+Metrics = Mapping[str, float]  # by class name
 
 
 @dataclass(frozen=True)
-class Measured:
-    """AP and AP50 of each class by name, -1 where there was nothing to measure."""
+class ClassMetrics:
+    """AP and AP50 of each class by name, -1 without ground truth."""
 
-    AP: Numbers = field(default_factory=dict)
-    AP50: Numbers = field(default_factory=dict)
+    AP: Metrics = field(default_factory=dict)
+    AP50: Metrics = field(default_factory=dict)
 
     @classmethod
-    def of(cls, result: CocoResult) -> Measured:
-        """Those of an evaluation."""
+    def of(cls, result: CocoResult) -> ClassMetrics:
+        """Return the metrics of an evaluation."""
         return cls(dict(result.per_class), dict(result.per_class_ap50))
 
 
 @dataclass(frozen=True)
 class ExtendReport:
-    """The old and the new detector on the same images.
+    """Metrics of the original and the extended detector on the same images.
 
     Attributes:
         old: names of the old classes.
-        new: names of the new ones.
-        before: the old detector on old classes.
-        after: the new detector; empty before it is trained.
-        checkpoint: of the new detector.
+        new: names of the new classes.
+        before: metrics of the original detector on old classes.
+        after: metrics of the extended detector; empty before training.
+        checkpoint: checkpoint of the extended detector.
     """
 
     old: tuple[str, ...]
     new: tuple[str, ...]
-    before: Measured
-    after: Measured = field(default_factory=Measured)
+    before: ClassMetrics
+    after: ClassMetrics = field(default_factory=ClassMetrics)
     checkpoint: str | None = None
 
     @property
     def change(self) -> float | None:
-        """By how much the mean AP of the old classes rose; None where it was not measured."""
+        """Change of the mean AP of old classes; None without ground truth."""
         before, after = mean_over(self.before.AP, self.old), mean_over(self.after.AP, self.old)
-        return None if NOTHING in (before, after) else after - before
+        return None if NO_GROUND_TRUTH in (before, after) else after - before
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers, numbers to the last bit."""
+        """Return plain containers for JSON."""
         means = {
             "old_before": mean_over(self.before.AP, self.old),
             "old_after": mean_over(self.after.AP, self.old),
@@ -68,19 +68,19 @@ class ExtendReport:
         return {**asdict(self), "AP": means}
 
     def save(self, folder: Path) -> None:
-        """Write it into a run's folder.
+        """Write the report to the folder of a run.
 
         Raises:
-            DataError: it cannot be written.
+            DataError: the file cannot be written.
         """
         write_json(folder / REPORT, self.to_dict(), indent=2)
 
     def table(self) -> Table:
-        """A line for each class, and the means of old and of new ones."""
+        """Return the table of all classes, with means of old and of new classes."""
         from rich.table import Table
         from rich.text import Text
 
-        shown = Table(title="old and new classes, on the same images before and after")
+        shown = Table(title="AP before and after the extension, on the same images")
         shown.add_column("class")
         for column in ("AP before", "AP after", "change", "AP50 before", "AP50 after"):
             shown.add_column(column, justify="right")
@@ -88,27 +88,27 @@ class ExtendReport:
             for name in names:
                 shown.add_row(Text(name), *self._row((name,)))
             shown.add_section()
-            shown.add_row(f"all {kind}", *self._row(names), style="bold")
+            shown.add_row(f"mean of {kind}", *self._row(names), style="bold")
             shown.add_section()
         return shown
 
     def _row(self, names: tuple[str, ...]) -> list[str]:
         values = [mean_over(one, names) for one in (self.before.AP, self.after.AP, self.before.AP50, self.after.AP50)]
-        change = "-" if NOTHING in values[:2] else f"{values[1] - values[0]:+.3f}"
-        before, after, *ap50 = ("-" if value == NOTHING else f"{value:.3f}" for value in values)
+        change = "-" if NO_GROUND_TRUTH in values[:2] else f"{values[1] - values[0]:+.3f}"
+        before, after, *ap50 = ("-" if value == NO_GROUND_TRUTH else f"{value:.3f}" for value in values)
         return [before, after, change, *ap50]
 
 
 def read_report(folder: Path) -> ExtendReport:
-    """What a run's folder keeps of it.
+    """Read the report in the folder of a run.
 
     Raises:
-        DataError: there is none, or it is damaged.
+        DataError: there is no report, or it is damaged.
     """
     path = folder / REPORT
     try:
-        kept = json.loads(path.read_bytes())
-        before, after = (Measured(**kept[key]) for key in ("before", "after"))
-        return ExtendReport(tuple(kept["old"]), tuple(kept["new"]), before, after, kept["checkpoint"])
+        stored = json.loads(path.read_bytes())
+        before, after = (ClassMetrics(**stored[key]) for key in ("before", "after"))
+        return ExtendReport(tuple(stored["old"]), tuple(stored["new"]), before, after, stored["checkpoint"])
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path}: holds no run of tldet extend ({type(error).__name__}): nothing to resume") from None
+        raise DataError(f"{path}: is no report of tldet extend ({type(error).__name__}); nothing to resume") from None

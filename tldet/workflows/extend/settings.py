@@ -1,4 +1,4 @@
-"""The config of an extended detector: the old one's, with more classes, other data and a teacher."""
+"""Config of an extended detector: that of the original detector with more classes, other data and a teacher."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tldet.workflows.training.recipes import default_transforms
 from tldet.workflows.training.run_config import renew
 from tldet.workflows.training.run_options import Length
 
-SURE = {True: 0.7, False: 0.3}  # score of a teacher with a softmax or without it (docs/extend.md has the figures)
+SURE = {True: 0.7, False: 0.3}  # score threshold of a teacher with softmax or sigmoid (see docs/extend.md)
 
 
 def trained_config(path: Path, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The config in a checkpoint, which must say how it was trained.
+    """Return the training config of a checkpoint.
 
     Raises:
-        CheckpointError: it does not.
+        CheckpointError: the checkpoint has no training config.
     """
     config: dict[str, Any] = copy.deepcopy(state["config"])
     if not config.get("optimizer") or not config.get("schedule"):
-        raise CheckpointError(f"{path}: its config describes no training, which could be gone on with")
+        raise CheckpointError(f"{path}: its config has no optimizer and schedule, so it cannot be trained further")
     return config
 
 
@@ -44,19 +44,20 @@ def extended_config(
     *,
     distill: bool,
 ) -> dict[str, Any]:
-    """What ``tldet train`` is to do.
+    """Return the config of the run.
 
     Args:
-        path: the old detector's checkpoint.
-        state: what it holds.
-        data: what is learned and measured on.
+        path: checkpoint of the original detector.
+        state: content of the checkpoint.
+        data: training and validation data.
         length: length of the run.
-        seed: of the run.
+        seed: seed of the run.
         batch: batch size.
-        distill: with a teacher; else every image counts as labeled for every class: plain fine-tuning.
+        distill: use the original detector as a teacher; False for plain fine-tuning, which treats every class as
+            annotated on every image.
 
     Raises:
-        CheckpointError: the checkpoint does not say how it was trained.
+        CheckpointError: the checkpoint has no training config.
     """
     config = trained_config(path, state)
     section = _data(config, state["meta"]["input"], data)
@@ -72,7 +73,7 @@ def extended_config(
 
 
 def _data(config: Mapping[str, Any], size: Mapping[str, int], data: Prepared) -> dict[str, Any]:
-    """Images as large and as augmented as the old detector's were."""
+    """Return the ``data`` section, with the input size and augmentation of the original detector."""
     before = config.get("data") or {}
     usual, test = default_transforms(size["short"], size["long"])
     steps = (before.get("train") or {}).get("transforms") or usual
@@ -83,6 +84,6 @@ def _data(config: Mapping[str, Any], size: Mapping[str, int], data: Prepared) ->
 
 def _teacher(path: Path, head: str) -> dict[str, Any]:
     HEADS.import_from_location()
-    own = {field.name: field.default for field in fields(DistillSettings)}  # written down, to be seen and changed
+    own = {field.name: field.default for field in fields(DistillSettings)}  # in the config, to be changed there
     own["score"] = SURE[hasattr(HEADS.get(head), "background_layers")]
     return {"teacher": str(real_path(path)), "sha256": file_hash(path), **own}

@@ -1,4 +1,4 @@
-"""The first phase: a detector of the base classes."""
+"""Base training of a few-shot experiment."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tldet.transfer.sources import file_hash
 from tldet.workflows.fewshot.plan import DATA, DEVICE, Setup
 from tldet.workflows.fewshot.second import open_base, set_variant
 from tldet.workflows.study.job import RUNS, Job
+from tldet.workflows.training.outcome import Outcome
 from tldet.workflows.training.recipes import load_recipe
 from tldet.workflows.training.request import DEFAULT_MODEL
-from tldet.workflows.training.train import Outcome
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,56 +28,56 @@ log = logging.getLogger(__name__)
 
 
 def check_variants(setup: Setup) -> None:
-    """Whether base training and variants go together.
+    """Check that the variants fit the base recipe or checkpoint.
 
     Raises:
-        TldetError: they do not, or the given base checkpoint is not of the base classes.
+        TldetError: they do not, or the checkpoint is not a detector of the base classes.
     """
-    config, given = setup.config, setup.asked.base
-    if given is None:
-        recipe = load_recipe(config.model).data
+    request = setup.request
+    if request.base is None:
+        recipe = load_recipe(request.model).data
     else:
-        keys = [key for key in parse_options(config.cfg_options) if key != DEVICE]
-        named = {"--model": config.model != DEFAULT_MODEL, f"--cfg-options {', '.join(keys)}": bool(keys)}
+        keys = [key for key in parse_options(request.overrides()) if key != DEVICE]
+        named = {"--model": request.model != DEFAULT_MODEL, f"--cfg-options {', '.join(keys)}": bool(keys)}
         named |= {f"--{name}": True for name in setup.length()}
         if conflict := [name for name, there in named.items() if there]:
-            raise TrainingError(f"--base brings a finished base training: leave out its {conflict[0]}")
-        recipe = open_base(given, setup.asked.novel, setup.base_classes)["config"]
-    for variant in setup.asked.variants:
+            raise TrainingError(f"--base and {conflict[0]} exclude each other: base training is finished")
+        recipe = open_base(Path(request.base), setup.novel, setup.base_classes)["config"]
+    for variant in request.variants:
         set_variant(copy.deepcopy(recipe), variant)
 
 
 def base_job(setup: Setup) -> Job:
-    """The base training, or the given checkpoint's measurement; its JSON files are written."""
-    novel, folder = setup.asked.novel, setup.config.out / DATA
-    measured = write_base(setup.measured.annotations, novel, folder / "base_measured.json", keep_images=True)
+    """Plan base training, or the evaluation of the given checkpoint, and write its annotations."""
+    request, novel, folder = setup.request, setup.novel, setup.request.folder / DATA
+    test = write_base(setup.test.annotations, novel, folder / "base_test.json", keep_images=True)
     train = write_base(setup.train.annotations, novel, folder / "base_train.json")
     call, data = _call(setup, train.path, folder / "base_val.json"), setup.hashes()
-    if setup.asked.base is not None:
-        call = {"checkpoint": str(setup.asked.base), "cfg_options": setup.device(), **setup.config.bad_images()}
-        data = {**data, "base": file_hash(setup.asked.base)}
+    if request.base is not None:
+        call = {"checkpoint": str(request.base), "cfg_options": setup.device(), **request.bad_images()}
+        data = {**data, "base": file_hash(Path(request.base))}
     else:
         log.info(
-            "base training without %s: %s on %s; images with novel objects only are left out (%d), novel objects on "
-            "the others are background (%d)",
+            "base training without %s: %s on %s; %d images with novel objects only left out, %d novel objects on other "
+            "images treated as background",
             *(", ".join(novel), counted(train.objects, "object"), counted(train.images, "image")),
             *(train.dropped_images, train.dropped_objects),
         )
     return Job(
         factors={"variant": "base"},
-        folder=setup.config.out / RUNS / "base",
+        folder=request.folder / RUNS / "base",
         call=call,
         length=setup.length(),
-        val=(str(measured.path.resolve()), str(setup.measured.images.resolve())),
+        val=(str(test.path.resolve()), str(setup.test.images.resolve())),
         images=train.images,
         data=data,
     )
 
 
 def _call(setup: Setup, train: Path, val: Path) -> dict[str, Any]:
-    """The arguments of ``finetune``; no checkpoint is chosen by what is measured on, as in the second phase."""
+    """Return the arguments of ``finetune``; there is no validation, so that the test split selects no checkpoint."""
     there = AnnotationIndex.load(setup.val.annotations).class_names
-    if novel := [name for name in setup.asked.novel if name in there]:
+    if novel := [name for name in setup.novel if name in there]:
         write_base(setup.val.annotations, novel, val, keep_images=True)
     else:
         val = setup.val.annotations
@@ -86,13 +86,13 @@ def _call(setup: Setup, train: Path, val: Path) -> dict[str, Any]:
         "train": str(train.resolve()),
         "val": str(val.resolve()),
         "images": str(setup.train.images.resolve()),
-        "model": setup.config.model,
-        "cfg_options": [*own, *setup.config.cfg_options],
-        **setup.config.bad_images(),
+        "model": setup.request.model,
+        "cfg_options": [*own, *setup.request.overrides()],
+        **setup.request.bad_images(),
     }
 
 
-def as_given(job: Job, _: Console | None) -> Outcome:
-    """A finished base training, in the place of one that is to be done."""
+def given_base(job: Job, _: Console | None) -> Outcome:
+    """Return the outcome of finished base training."""
     path = Path(job.call["checkpoint"])
     return Outcome(job.folder, TrainResult.of(TrainState(), "given", path, path), None)

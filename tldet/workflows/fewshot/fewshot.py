@@ -1,70 +1,63 @@
-"""``tldet fewshot``, start to end."""
+"""``tldet fewshot``: train on base classes, then add novel classes from K objects each."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tldet.system.locks import locked
 from tldet.system.output import write_json
-from tldet.workflows.fewshot.base import as_given, base_job, check_variants
-from tldet.workflows.fewshot.plan import FewShot, Setup, prepare_experiment, shot_jobs
+from tldet.workflows.fewshot.base import base_job, check_variants, given_base
+from tldet.workflows.fewshot.plan import Setup, prepare_experiment, shot_jobs
+from tldet.workflows.fewshot.request import FewShotRequest
 from tldet.workflows.fewshot.second import open_base, second_phase
-from tldet.workflows.fewshot.summary import FewShotReport, groups
-from tldet.workflows.study.data import StudyConfig
+from tldet.workflows.fewshot.summary import FewShotReport, group_metrics
+from tldet.workflows.requests import takes
 from tldet.workflows.study.execute import execute, finetuned
-from tldet.workflows.study.job_queue import Matrix, Result, run_here
+from tldet.workflows.study.job_queue import JobQueue, Result, run_sequential
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-RESULTS_NAME = "fewshot.json"  # in the experiment's folder
+RESULTS_NAME = "fewshot.json"  # in the output directory
 
 
-def fewshot(config: StudyConfig, asked: FewShot, console: Console | None = None) -> FewShotReport:
-    """Train on the base classes, fine-tune on K shots of all classes, measure both groups apart (Wang et al. 2020).
+@takes(FewShotRequest)
+def fewshot(request: FewShotRequest) -> FewShotReport:
+    """Train on base classes, fine-tune on K shots of all classes, evaluate both groups (Wang et al. 2020).
 
-    Called again with the same arguments, it continues: finished runs are kept, and variants, shots and seeds may
-    be added. All numbers are those of the weights at the end of a run: to choose among checkpoints takes labels that
+    A further call with the same arguments continues: finished runs are kept, and variants, shots and seeds may be
+    added. All metrics are those of the last checkpoint of a run, because the choice of a checkpoint needs labels that
     few-shot learning does not have.
-
-    Args:
-        config: data, base training, seeds (of the draw of the shots and of the training on them).
-        asked: novel classes, shots, variants.
-        console: shows progress and the table.
 
     Raises:
         TldetError: the data, a name or a value is wrong, or a run failed.
-        KeyboardInterrupt: the message says how to go on.
+        KeyboardInterrupt: the message explains how to continue.
     """
-    with locked(config.out):
-        report = _made(config, asked, console)
+    folder, console = request.folder, request.console
+    with locked(folder):
+        report = _executed(request)
         if console is not None:
             console.print(report.table())
-        write_json(config.out / RESULTS_NAME, report.to_dict(), indent=1)
+        write_json(folder / RESULTS_NAME, report.to_dict(), indent=1)
     if console is not None:
-        console.print(f"numbers: {config.out / RESULTS_NAME}")
+        console.print(f"results: {folder / RESULTS_NAME}", markup=False, highlight=False)
     return report
 
 
-def _made(config: StudyConfig, asked: FewShot, console: Console | None) -> FewShotReport:
-    """Train and evaluate what is missing."""
-    setup = prepare_experiment(config, replace(asked, novel=tuple(dict.fromkeys(asked.novel))))
+def _executed(request: FewShotRequest) -> FewShotReport:
+    """Execute the missing runs and collect all results."""
+    setup, console = prepare_experiment(request), request.console
     check_variants(setup)
-    say = (lambda line: console.rule(line)) if console is not None else (lambda _: None)
-    learn = finetuned if asked.base is None else as_given
-    before = run_here(Matrix([base_job(setup)], say), lambda job: execute(job, console, learn))[0]
-    start = Path(before["checkpoint"])
-    open_base(start, setup.asked.novel, setup.base_classes)  # it may have gone since
-    jobs = shot_jobs(setup, start)
-    runs = run_here(Matrix(jobs, say), lambda job: execute(job, console, second_phase))
-    return _report(setup, before, runs)
+    log = (lambda line: console.rule(line)) if console is not None else (lambda _: None)
+    train_base = finetuned if request.base is None else given_base
+    base = run_sequential(JobQueue([base_job(setup)], log), lambda job: execute(job, console, train_base))[0]
+    start = Path(base["checkpoint"])
+    open_base(start, setup.novel, setup.base_classes)  # it may have been removed since
+    jobs = JobQueue(shot_jobs(setup, start), log)
+    return _report(setup, base, run_sequential(jobs, lambda job: execute(job, console, second_phase)))
 
 
-def _report(setup: Setup, before: Result, runs: list[Result]) -> FewShotReport:
-    names = (setup.base_classes, setup.asked.novel)
+def _report(setup: Setup, base: Result, runs: list[Result]) -> FewShotReport:
+    names = (setup.base_classes, setup.novel)
     factors = ("variant", "shots", "seed")
     return FewShotReport(
-        groups(before, *names), [{**{f: run[f] for f in factors}, **groups(run, *names)} for run in runs]
+        group_metrics(base, *names),
+        [{**{key: run[key] for key in factors}, **group_metrics(run, *names)} for run in runs],
     )

@@ -1,9 +1,9 @@
-"""What an experiment consists of, checked before anything is trained."""
+"""Runs of a few-shot experiment, checked before training."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -16,32 +16,42 @@ from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.shots import check_novel, draw_shots, write_shots
 from tldet.data.split_paths import resolve_layout
-from tldet.errors import DataError
+from tldet.errors import ConfigError, DataError
 from tldet.transfer.sources import file_hash
-from tldet.workflows.study.data import SPLIT_SEED, StudyConfig
+from tldet.workflows.fewshot.request import FewShotRequest
+from tldet.workflows.study.data import SPLIT_SEED
 from tldet.workflows.study.job import RUNS, Factor, Job, job_folder, keep_settings
 from tldet.workflows.study.plan import check_seeds
-from tldet.workflows.study.variants import refuse_controlled
+from tldet.workflows.study.variants import CONTROLLED, overlap, refuse_controlled
 
 log = logging.getLogger(__name__)
 DEVICE = "training.device"
-DATA = "data"  # in the experiment's folder, what was cut from the data set
+COSINE = "model.head.roi.cosine"
+DATA = "data"  # in the output directory, generated annotations
+# Config keys that must not be changed in base training; its seed and length may be.
+_OF_BASE = {key: text for key, text in CONTROLLED.items() if key != "training.seed" and not key.startswith("schedule.")}
 
 
 @dataclass(frozen=True)
 class _Variant:
-    """A way to fine-tune on K shots.
+    """Way to fine-tune on K shots.
 
     Attributes:
-        frozen: all but the layers that classify and correct boxes stay as the base training left them.
-        cosine: the classifier goes by directions, see :class:`~tldet.models.cosine.CosineClassifier`.
+        frozen: train only the layers that classify and regress boxes.
+        cosine: use a cosine classifier, see :class:`~tldet.models.cosine.CosineClassifier`.
     """
 
     frozen: bool
     cosine: bool
 
+    def undone_by(self, options: Mapping[str, Any]) -> str | None:
+        """Return the first config option that would undo the variant; None if there is none."""
+        cosine = option_value(options, COSINE) or "none"  # "fixed" and "learned" are both cosine classifiers
+        controlled = [COSINE] if (cosine != "none") != self.cosine else []
+        return overlap(options, [*controlled, "freeze"] if self.frozen else controlled)
 
-FEWSHOT_VARIANTS = {  # Wang et al. 2020: TFA with cosine similarity, TFA with a plain classifier, and FRCN+ft-full
+
+FEWSHOT_VARIANTS = {  # Wang et al. 2020: TFA with cosine similarity, TFA with a linear classifier, and FRCN+ft-full
     "tfa": _Variant(frozen=True, cosine=True),
     "fc": _Variant(frozen=True, cosine=False),
     "full": _Variant(frozen=False, cosine=False),
@@ -49,139 +59,131 @@ FEWSHOT_VARIANTS = {  # Wang et al. 2020: TFA with cosine similarity, TFA with a
 
 
 @dataclass(frozen=True)
-class FewShot:
-    """What is asked for beside the data, the base training and the seeds.
-
-    Attributes:
-        novel: names of the novel classes.
-        shots: numbers K of objects a class.
-        variants: names of :data:`FEWSHOT_VARIANTS`.
-        base: a tldet checkpoint of the base classes; None has them learned first.
-        steps: length of a run on K shots.
-        lr_factor: its learning rate as a multiple of the base training's.
-        options: ``a.b=c`` on top of its config.
-        as_background: see :func:`~tldet.data.shots.write_shots`.
-    """
-
-    novel: Sequence[str]
-    shots: Sequence[int] = (1, 5, 10)
-    variants: Sequence[str] = ("tfa",)
-    base: Path | None = None
-    steps: int = 300
-    lr_factor: float = 0.1
-    options: Sequence[str] = ()
-    as_background: bool = False
-
-
-@dataclass(frozen=True)
 class Setup:
     """An experiment and its data.
 
     Attributes:
-        config: data, base training, seeds, folder.
-        asked: the rest.
-        train: what K shots and base classes are drawn from.
-        val: what the base training measures itself on.
-        measured: what all numbers are measured on: the test split where there is one, else ``val``.
+        request: the user-specified arguments.
+        train: split from which base classes and K shots are taken.
+        val: validation split of base training.
+        test: split of the reported metrics: the test split, or ``val`` if there is no test split.
         classes: all class names.
     """
 
-    config: StudyConfig
-    asked: FewShot
+    request: FewShotRequest
     train: Split
     val: Split
-    measured: Split
+    test: Split
     classes: tuple[str, ...]
+
+    @property
+    def novel(self) -> tuple[str, ...]:
+        """The novel classes."""
+        return tuple(dict.fromkeys(self.request.novel))
 
     @property
     def base_classes(self) -> tuple[str, ...]:
         """The classes that are not novel."""
-        return tuple(name for name in self.classes if name not in self.asked.novel)
+        return tuple(name for name in self.classes if name not in self.request.novel)
 
     def device(self) -> list[str]:
-        """Return the option of the config that chooses the device of every run; empty without one."""
-        value = option_value(parse_options(self.config.cfg_options), DEVICE)
+        """Return the config option of the device of every run; empty without one."""
+        value = option_value(parse_options(self.request.overrides()), DEVICE)
         return [] if value is None else [f"{DEVICE}={value!r}"]
 
     def length(self) -> dict[str, float]:
-        """Of the base training; empty where its recipe chooses."""
-        return self.config.length.section() if self.config.length else {}
+        """Return the length of base training; empty for the default of the recipe."""
+        return self.request.length.section() if self.request.length else {}
 
     def hashes(self) -> dict[str, str]:
-        """Of the annotation files that the numbers depend on."""
-        files = {"train": self.train.annotations, "measured": self.measured.annotations}
+        """Return hashes of the annotation files that the results depend on."""
+        files = {"train": self.train.annotations, "test": self.test.annotations}
         return {name: file_hash(path) for name, path in files.items()}
 
 
-def prepare_experiment(config: StudyConfig, asked: FewShot) -> Setup:
-    """Find the data and hold what is asked for against them; keep it in the experiment's folder.
+def prepare_experiment(request: FewShotRequest) -> Setup:
+    """Find and check the data; write the settings to the output directory.
 
     Raises:
-        TldetError: the data cannot give it, a value is wrong, or the folder holds another experiment.
+        TldetError: the data has too few objects, a value is wrong, or the directory holds another experiment.
     """
-    check_seeds(config.seeds)
-    refuse_controlled(asked.options)
-    keep_settings(config.out, _settings(config, asked))
-    layout = resolve_layout(config.data, config.train, config.val, config.images, config.out, SPLIT_SEED)
-    assert layout.val is not None  # a lone JSON was split
+    check_seeds(request.seeds)
+    _refuse_options(request)
+    keep_settings(request.folder, _settings(request))
+    layout = resolve_layout(request.data, request.train, request.val, request.images, request.folder, SPLIT_SEED)
+    assert layout.val is not None  # a single JSON is split
     index = AnnotationIndex.load(layout.train.annotations)
-    setup = Setup(config, asked, layout.train, layout.val, layout.test or layout.val, index.class_names)
-    check_novel(index, asked.novel)
-    draw_shots(index, max(asked.shots), seed=0)  # how many there are does not depend on the seed
-    _check_measured(setup)
+    setup = Setup(request, layout.train, layout.val, layout.test or layout.val, index.class_names)
+    check_novel(index, setup.novel)
+    draw_shots(index, max(request.shots), seed=0)  # checks the number of objects, which no seed changes
+    _check_test(setup)
     return setup
 
 
-def _settings(config: StudyConfig, asked: FewShot) -> dict[str, Any]:
-    """What an experiment must not mix; variants, shots and seeds may be added."""
-    settings = {"kind": "fewshot", "novel": sorted(set(asked.novel)), "base": asked.base and str(asked.base)}
-    return {**settings, "model": config.model, "options": list(config.cfg_options)}
+def _refuse_options(request: FewShotRequest) -> None:
+    """Reject config options that replace the data of a run or undo a variant.
+
+    Raises:
+        ConfigError: an option does so, or is malformed.
+    """
+    refuse_controlled(parse_options(request.overrides()), controlled=_OF_BASE)
+    options = parse_options(request.shot_options)
+    refuse_controlled(options, "--shot-options", {**CONTROLLED, "schedule.steps": "give --shot-steps"})
+    for name in request.variants:
+        if conflict := FEWSHOT_VARIANTS[name].undone_by(options):
+            raise ConfigError(f"--shot-options {conflict}: variant {name!r} sets this key; leave out one of them")
 
 
-def _check_measured(setup: Setup) -> None:
-    """Each novel class must have objects to be found; base classes that have none are named."""
-    index = AnnotationIndex.load(setup.measured.annotations)
+def _settings(request: FewShotRequest) -> dict[str, Any]:
+    """Return the settings that all runs share; variants, shots and seeds may be added later."""
+    settings = {"kind": "fewshot", "novel": sorted(set(request.novel)), "base": request.base and str(request.base)}
+    return {**settings, "model": request.model, "options": request.overrides()}
+
+
+def _check_test(setup: Setup) -> None:
+    """Require objects of each novel class in the test split; log base classes without objects."""
+    index = AnnotationIndex.load(setup.test.annotations)
     there = {index.class_names[label] for label in np.unique(index.labels[~index.crowd])}
-    if lacking := [name for name in setup.asked.novel if name not in there]:
+    if lacking := [name for name in setup.novel if name not in there]:
         advice = "give annotations that have some (--val)"
-        if setup.measured is not setup.val:  # with a test split, --val is not evaluated
+        if setup.test is not setup.val:  # with a test split, --val is not evaluated
             advice = (
                 "runs are evaluated on the test split; to use a validation split, give --train and --val without --data"
             )
         raise DataError(
             f"{index.path}: has no object of novel class {lacking[0]!r}, so its AP cannot be computed; {advice}"
         )
-    if unmeasured := [name for name in setup.base_classes if name not in there]:
-        log.warning("%s: has no object of %s: not in the base AP", index.path, ", ".join(unmeasured))
+    if left_out := [name for name in setup.base_classes if name not in there]:
+        log.warning("%s: has no object of %s: not in the base AP", index.path, ", ".join(left_out))
 
 
 def shot_jobs(setup: Setup, start: Path) -> list[Job]:
-    """The runs on K shots, all seeds of one setting side by side; their JSON files are written.
+    """Plan the K-shot runs and write their annotations.
 
     Args:
         setup: the experiment.
-        start: the checkpoint of the base training.
+        start: checkpoint of base training.
     """
-    data = {**setup.hashes(), "base": file_hash(start)}
-    combinations = dict.fromkeys(product(setup.asked.variants, setup.asked.shots, setup.config.seeds))
+    data, request = {**setup.hashes(), "base": file_hash(start)}, setup.request
+    combinations = dict.fromkeys(product(request.variants, request.shots, request.seeds))
     return [_shot_job(setup, start, *one, data) for one in combinations]
 
 
 def _shot_job(setup: Setup, start: Path, variant: str, shots: int, seed: int, data: dict[str, str]) -> Job:
-    asked, out, measured = setup.asked, setup.config.out, setup.measured
+    request, test = setup.request, setup.test
     factors: dict[str, Factor] = {"variant": variant, "shots": shots, "seed": seed}
-    name = f"{shots}shot_seed{seed}{'_background' if asked.as_background else ''}.json"
-    annotations, path = setup.train.annotations, out / DATA / name
-    subset = write_shots(annotations, shots, seed, path, as_background=asked.as_background)
+    name = f"{shots}shot_seed{seed}{'_background' if request.as_background else ''}.json"
+    annotations, path = setup.train.annotations, request.folder / DATA / name
+    subset = write_shots(annotations, shots, seed, path, as_background=request.as_background)
     call: dict[str, Any] = {"base": str(start.resolve()), "train": str(subset.path.resolve())}
-    call |= {"images": str(setup.train.images.resolve()), "lr_factor": asked.lr_factor}
-    call["cfg_options"] = [*setup.device(), *asked.options]
+    call |= {"images": str(setup.train.images.resolve()), "lr_factor": request.lr_factor}
+    call["cfg_options"] = [*setup.device(), *request.shot_options]
     return Job(
         factors=factors,
-        folder=out / RUNS / job_folder(factors),
-        call={**call, **setup.config.bad_images()},
-        length={"steps": asked.steps},
-        val=(str(measured.annotations.resolve()), str(measured.images.resolve())),
+        folder=request.folder / RUNS / job_folder(factors),
+        call={**call, **request.bad_images()},
+        length={"steps": request.shot_steps},
+        val=(str(test.annotations.resolve()), str(test.images.resolve())),
         images=subset.images,
         data=data,
     )

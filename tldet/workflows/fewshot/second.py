@@ -1,4 +1,4 @@
-"""The second phase: base and novel classes from K objects each, from where the base training left off."""
+"""K-shot training of base and novel classes, from the weights of base training."""
 
 from __future__ import annotations
 
@@ -22,76 +22,77 @@ from tldet.models.meta_tensors import without_storage
 from tldet.models.two_stage.box import BoxBranch
 from tldet.text import counted
 from tldet.workflows.fewshot.plan import FEWSHOT_VARIANTS
+from tldet.workflows.requests import RunRequest
 from tldet.workflows.study.job import Job
-from tldet.workflows.training.options import Request
-from tldet.workflows.training.parts import with_bad_image
+from tldet.workflows.training.outcome import Outcome
 from tldet.workflows.training.run_config import renew, settled
 from tldet.workflows.training.run_folder import CONFIG_NAME, RunFiles
 from tldet.workflows.training.run_options import Length
-from tldet.workflows.training.train import Outcome, run_training
+from tldet.workflows.training.schema import with_bad_image
+from tldet.workflows.training.train import run_training
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
-_NOTE = "# Written by `tldet fewshot`: base and novel classes from K objects each.\n"
+_NOTE = "# Written by `tldet fewshot`: K-shot training of base and novel classes.\n"
 INHERITED = ("transforms", "masks")  # keys of data.train that K-shot runs inherit
-BOX_LAYER = "bbox_pred"  # what corrects boxes, in every head
+BOX_LAYER = "bbox_pred"  # box regression layer of every head
 
 
 def second_phase(job: Job, console: Console | None = None) -> Outcome:
-    """Train on K shots, or go on with it.
+    """Train on K shots, or resume this.
 
     Raises:
         TldetError: the base checkpoint, an option or the data are wrong.
     """
     path = job.folder / CONFIG_NAME
     if checkpoint.steps_in(job.folder):
-        return run_training(read_config(path), Request(console=console), job.folder, resume=True)
-    _tell(job)
+        return run_training(read_config(path), RunRequest(console=console), job.folder, resume=True)
+    _log_shots(job)
     start = checkpoint.load_checkpoint(job.call["base"])
     used = settled(second_config(start, job), job.call["cfg_options"], str(job.call["base"]))
     files = RunFiles(job.folder, used, _NOTE)
-    return run_training(used, Request(console=console), job.folder, init_from=job.call["base"], files=files)
+    return run_training(used, RunRequest(console=console), job.folder, init_from=job.call["base"], files=files)
 
 
-def _tell(job: Job) -> None:
-    told = json.loads(Path(job.call["train"]).read_bytes())[TOLD]
-    meaning = "count as background" if told["as_background"] else f"teach nothing ({LABELLED} of each image)"
-    counts = told["counts"]
-    there = counted(counts["objects"], "object"), counted(counts["images"], "image")
-    log.info("%s on %s; further objects on them are not used and %s: %d", *there, meaning, counts["dropped_objects"])
+def _log_shots(job: Job) -> None:
+    record = json.loads(Path(job.call["train"]).read_bytes())[TOLD]
+    further = "treated as background" if record["as_background"] else f"ignored ({LABELLED})"
+    counts = record["counts"]
+    shots = counted(counts["objects"], "object"), counted(counts["images"], "image")
+    log.info("%s on %s; %d further objects on these images %s", *shots, counts["dropped_objects"], further)
 
 
 def open_base(path: Path, novel: Sequence[str], base: Sequence[str]) -> dict[str, Any]:
-    """A base checkpoint that can be gone on from.
+    """Read and check a base checkpoint.
 
     Args:
         path: the checkpoint.
         novel: names of the novel classes.
-        base: names of the others.
+        base: names of the base classes.
 
     Raises:
-        CheckpointError: it cannot be read, describes no training, knows a novel class or lacks a base class.
+        CheckpointError: the checkpoint cannot be read, has no training config, has a novel class or lacks a base class.
     """
     state = checkpoint.load_checkpoint(path)
     config, names = state["config"], state["meta"]["class_names"]
     if not config["model"].get("head") or not config["data"].get("train") or not config.get("optimizer"):
-        raise CheckpointError(f"{path}: its config describes no training of a detector; give that of a tldet run")
+        raise CheckpointError(f"{path}: its config has no training of a detector; give a checkpoint of a tldet run")
     if met := [name for name in novel if name in names]:
-        raise CheckpointError(f"{path}: was trained on class {met[0]!r}, which --novel says is new to it")
+        raise CheckpointError(f"{path}: was trained on class {met[0]!r}, which is in --novel")
     if lacking := [name for name in base if name not in names]:
         raise CheckpointError(
-            f"{path}: does not know class {lacking[0]!r}: name it in --novel, or train the base on it"
+            f"{path}: lacks class {lacking[0]!r}; add it to --novel, or train the base detector on it"
         )
     return state
 
 
 def second_config(start: Mapping[str, Any], job: Job) -> dict[str, Any]:
-    """The base run's config, but for what the second phase does otherwise.
+    """Return the config of a K-shot run: that of base training with other data, length, classes and layers.
 
     Args:
-        start: the base run's checkpoint.
+        start: checkpoint of base training.
         job: the run.
     """
     config: dict[str, Any] = copy.deepcopy(start["config"])
@@ -105,13 +106,13 @@ def second_config(start: Mapping[str, Any], job: Job) -> dict[str, Any]:
 
 
 def set_variant(config: dict[str, Any], name: str) -> None:
-    """Change a config to a way of fine-tuning.
+    """Change a config to a variant of fine-tuning.
 
     Raises:
-        ConfigError: the way does not go with the detector.
+        ConfigError: the variant does not fit the detector.
     """
     variant, model = FEWSHOT_VARIANTS[name], config["model"]
-    if not variant.cosine and (model["head"].get("roi") or {}).get("cosine"):
+    if not variant.cosine and (model["head"].get("roi") or {}).get("cosine", "none") != "none":
         raise ConfigError(
             f"--variants {name}: needs a linear classifier, but the base checkpoint has a cosine classifier; "
             "use --variants tfa"
@@ -127,14 +128,14 @@ def set_variant(config: dict[str, Any], name: str) -> None:
 
 
 def last_layers(detector: Detector) -> list[str]:
-    """The layers that classify and correct boxes (and masks): what TFA fine-tunes."""
+    """Return the layers that classify and regress boxes (and masks), which TFA fine-tunes."""
     head: Any = detector.head
     boxes = [name for name, _ in head.named_modules() if name.rpartition(".")[2] == BOX_LAYER]
     return [f"head.{name}" for name in dict.fromkeys([*getattr(head, "class_layers", ()), *boxes])]
 
 
 def all_but(model: nn.Module, spared: Sequence[str], prefix: str = "") -> list[str]:
-    """The fewest modules and parameters, by their dotted names, that hold all of a model but the ``spared`` modules."""
+    """Return the smallest set of dotted module and parameter names that covers a model without ``spared`` modules."""
     names = [prefix + name for name, _ in model.named_parameters(recurse=False)]
     for name, part in model.named_children():
         path = prefix + name
@@ -153,7 +154,5 @@ def _data(base: Mapping[str, Any], size: Mapping[str, int], job: Job) -> dict[st
     test: dict[str, Any] = {"type": "CocoDataset", "annotations": annotations, "images": images}
     test["transforms"] = [{"type": "Resize", **size}]
     data = {"train": train, "test": test, "loader": base.get("loader") or {}}
-    written: dict[str, Any] = with_bad_image({"data": data}, job.call.get("on_bad_image") or train.get("on_bad_image"))[
-        "data"
-    ]
+    written: dict[str, Any] = with_bad_image({"data": data}, job.call.get("on_bad_image"))["data"]
     return written

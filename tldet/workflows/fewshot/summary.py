@@ -1,4 +1,4 @@
-"""What an experiment found: mean, interval and deviation over seeds of the AP of base and of novel classes."""
+"""Results of a few-shot experiment: AP of base and novel classes over seeds."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tldet.evaluation.statistics import Interval, mean_interval
 if TYPE_CHECKING:
     from rich.table import Table
 
-_Result = Mapping[str, Any]  # of a run, as its folder keeps it
-FIELDS = {"AP": "per_class", "AP50": "per_class_ap50"}  # of a result, by what is averaged from it
+_Result = Mapping[str, Any]  # of a run
+FIELDS = {"AP": "per_class", "AP50": "per_class_ap50"}  # metric and the field of its values per class
 _SHOWN = ("base_AP", "novel_AP", "novel_AP50")
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A number over the seeds: its mean, the mean's 95 % interval (Student's t), and the sample standard deviation.
+    """Metric over seeds: mean with its 95 % interval (Student's t), and sample standard deviation.
 
-    With one seed there is neither an interval nor a deviation.
+    With one seed, there is no interval and no deviation.
     """
 
     interval: Interval
@@ -36,12 +36,12 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Of one value or more."""
+    """Return the mean, interval and deviation of one or more values."""
     return Spread(mean_interval(values), stdev(values) if len(values) > 1 else None)
 
 
-def groups(result: _Result, base: Sequence[str], novel: Sequence[str]) -> dict[str, float]:
-    """``base_AP``, ``base_AP50``, ``novel_AP``, ``novel_AP50`` of a run; -1 where there is nothing to measure."""
+def group_metrics(result: _Result, base: Sequence[str], novel: Sequence[str]) -> dict[str, float]:
+    """Return ``base_AP``, ``base_AP50``, ``novel_AP``, ``novel_AP50`` of a run; -1 without ground truth."""
     names = {"base": base, "novel": novel}
     return {
         f"{group}_{key}": mean_over(result[field], names[group]) for group in names for key, field in FIELDS.items()
@@ -50,18 +50,18 @@ def groups(result: _Result, base: Sequence[str], novel: Sequence[str]) -> dict[s
 
 @dataclass(frozen=True)
 class FewShotReport:
-    """The numbers of an experiment.
+    """Metrics of an experiment.
 
     Attributes:
-        before: of the base training (:func:`groups`).
-        runs: of each run on K shots, with its ``variant``, ``shots`` and ``seed``.
+        before: metrics after base training (:func:`group_metrics`).
+        runs: metrics of each K-shot run, with its ``variant``, ``shots`` and ``seed``.
     """
 
     before: Mapping[str, float]
     runs: Sequence[Mapping[str, Any]]
 
     def settings(self) -> list[dict[str, Any]]:
-        """One entry for each variant and number of shots: its seeds, and a :class:`Spread` of each number over them."""
+        """Return the seeds and the :class:`Spread` of each metric for each variant and number of shots."""
         entries = []
         for variant, shots in dict.fromkeys((run["variant"], run["shots"]) for run in self.runs):
             same = [run for run in self.runs if (run["variant"], run["shots"]) == (variant, shots)]
@@ -70,15 +70,15 @@ class FewShotReport:
         return entries
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything in plain containers, numbers to the last bit: what goes into a JSON file."""
+        """Return plain containers for JSON."""
         plain = [{k: asdict(v) if isinstance(v, Spread) else v for k, v in one.items()} for one in self.settings()]
         return {"before": dict(self.before), "summary": plain, "runs": [dict(run) for run in self.runs]}
 
     def table(self) -> Table:
-        """Base and novel AP before and after, a row for each variant and number of shots."""
+        """Return base and novel AP after base training and for each variant and number of shots."""
         from rich.table import Table
 
-        shown = Table(title="mean ± 95 % interval over seeds, sd their standard deviation")
+        shown = Table(title="AP, mean ± 95 % interval over seeds; sd: standard deviation")
         for name in ("variant", "shots", "seeds"):
             shown.add_column(name)
         for key in _SHOWN:

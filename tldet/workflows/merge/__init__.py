@@ -1,1 +1,1 @@
-"""``tldet merge``: several datasets as one."""
+"""``tldet merge``: merge datasets with different classes into one."""

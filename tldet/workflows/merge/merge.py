@@ -1,4 +1,4 @@
-"""``tldet merge``: data sets with different label sets as one."""
+"""``tldet merge``: merge datasets with different classes into one."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ from tldet.errors import DataError
 from tldet.system.inputs import is_file, is_folder
 from tldet.system.locks import is_unused, locked
 from tldet.system.output import make_folder, write_json
-from tldet.workflows.merge.notes import class_notes, part_notes, shared_note
-from tldet.workflows.merge.report import MergeReport, changed_ids, class_rows, input_row, part_row
+from tldet.workflows.merge.notes import class_notes, shared_note, split_notes
+from tldet.workflows.merge.report import MergeReport, changed_ids, class_rows, input_row, split_row
+from tldet.workflows.merge.request import MergeRequest
 from tldet.workflows.merge.tables import show_merge
+from tldet.workflows.requests import takes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,48 +38,34 @@ log = logging.getLogger(__name__)
 _REPORT = "merge_report.json"
 
 
-def merge(
-    inputs: Sequence[str | Path],
-    *,
-    out: str | Path,
-    images: Sequence[str | Path] = (),
-    aliases: str | Path | None = None,
-    copy: bool = False,
-    console: Console | None = None,
-) -> MergeReport:
-    """Merge COCO data sets into a folder that ``tldet finetune --data`` takes.
+@takes(MergeRequest)
+def merge(request: MergeRequest) -> MergeReport:
+    """Merge COCO datasets into a folder for ``tldet finetune --data``.
 
-    A folder's train, val and test parts stay apart (``train.json``, ``val.json``, ``test.json``); a JSON given by
-    itself goes to ``train.json``. Classes are one by exact name or by an alias. An image says which of the merged
-    classes are labeled on it (``labeled_category_ids``) where these are not all.
-
-    Args:
-        inputs: two or more COCO JSON files or data folders in one of the usual layouts.
-        out: a new or empty folder.
-        images: image folder of the JSON inputs: one for all or one for each; none looks around them.
-        aliases: JSON ``{"new name": ["old name", ...]}``.
-        copy: copy the images into ``out``; without it they stay, and file names lead to them.
-        console: shows progress and what became of everything.
+    Train, val and test splits of a folder stay separate (``train.json``, ``val.json``, ``test.json``); a single JSON
+    becomes part of ``train.json``. Classes are merged by exact name or by alias. Each image records which classes are
+    annotated on it (``labeled_category_ids``) unless all are.
 
     Raises:
         DataError: an input, an alias or a folder is wrong; nothing is written.
     """
-    folder = Path(out)
-    given = find_inputs([Path(path) for path in inputs], [Path(path) for path in images])
+    folder, console = Path(request.out), request.console
+    given = find_inputs([Path(path) for path in request.inputs], [Path(path) for path in request.images])
     _refuse_earlier(folder)
     with locked(folder), _progress(console) as progress:
         _refuse_earlier(folder)  # again: another merge may have ended just now
+        aliases = Path(request.aliases) if request.aliases else None
         try:
-            report = _merged(given, folder, Path(aliases) if aliases else None, copy, progress)
+            report = _merged(given, folder, aliases, request.copy, progress)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted; remove {folder}, if it is there, and merge again") from None
+            raise KeyboardInterrupt(f"interrupted; remove {folder} if it exists, and merge again") from None
     for one in given:
         log.info("%s: %s, images in %s", one.part, one.split.annotations, one.split.images)
     if console:
         show_merge(report, console)
     for note in report.notes:
         log.warning("%s", note)
-    log.info("written: %s; tldet finetune --data %s takes it", folder, folder)
+    log.info("saved to %s; train with tldet finetune --data %s", folder, folder)
     return report
 
 
@@ -101,71 +89,71 @@ def _merged(
     names = {record["name"]: None for records in lists for record in records}
     renamed = read_merge_aliases(aliases, list(names)) if aliases else {}
     classes = merge_classes(lists, renamed)
-    parts = _join_parts(given, sources, classes, progress)
+    splits = _join_splits(given, sources, classes, progress)
     files = _Files(make_folder(out), copy, progress)
     rows, notes = [], [*class_notes(sources, classes, renamed)]
-    for one in progress.track(parts, description="writing"):
-        path = out / f"{one.part}.json"
+    for one in progress.track(splits, description="writing"):
+        path = out / f"{one.split}.json"
         differing = write_joined(path, one.joined, classes, files.names(one))
-        rows.append(part_row(one.part, path, one.joined))
-        notes += part_notes(rows[-1], one.joined, differing, classes.names)
+        rows.append(split_row(one.split, path, one.joined))
+        notes += split_notes(rows[-1], one.joined, differing, classes.names)
     report = MergeReport(
         inputs=tuple(input_row(source, one.part) for source, one in zip(sources, given, strict=True)),
-        parts=tuple(rows),
-        classes=tuple(row for one in parts for row in class_rows(one.part, one.joined, classes)),
+        splits=tuple(rows),
+        classes=tuple(row for one in splits for row in class_rows(one.split, one.joined, classes)),
         changed_categories=tuple(changed_ids(sources, classes)),
-        notes=(*notes, *_shared(parts)),
+        notes=(*notes, *_shared(splits)),
     )
     write_json(out / _REPORT, asdict(report), indent=2)
     return report
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What becomes one JSON: its inputs, and of every image record the first one anywhere that is the same."""
+class _Split:
+    """An output JSON: its inputs, its joined records, and for each image record the first record of the same image."""
 
-    part: str
+    split: str
     given: Sequence[MergeInput]
     joined: Joined
     same: NDArray[np.int64]
 
 
-def _join_parts(
+def _join_splits(
     given: Sequence[MergeInput], sources: Sequence[MergeSource], classes: MergedClasses, progress: Progress
-) -> list[_Part]:
+) -> list[_Split]:
     same = alike(sources, partial(progress.track, description="comparing images"))
-    parts = []
-    for part in SPLIT_NAMES:
-        numbers = [number for number, one in enumerate(given) if one.part == part]
+    splits = []
+    for split in SPLIT_NAMES:
+        numbers = [number for number, one in enumerate(given) if one.part == split]
         if numbers:
             ours = np.concatenate([same[n] for n in numbers])
             joined = join([sources[n] for n in numbers], [classes.tables[n] for n in numbers], ours)
-            parts.append(_Part(part, [given[n] for n in numbers], joined, ours))
-    return parts
+            splits.append(_Split(split, [given[n] for n in numbers], joined, ours))
+    return splits
 
 
-def _shared(parts: Sequence[_Part]) -> Iterator[str]:
-    for one, two in combinations(parts, 2):
+def _shared(splits: Sequence[_Split]) -> Iterator[str]:
+    for one, two in combinations(splits, 2):
         count = len(np.intersect1d(one.same, two.same))
         if count:
-            yield shared_note(f"{one.part}.json", f"{two.part}.json", count)
+            yield shared_note(f"{one.split}.json", f"{two.split}.json", count)
 
 
 class _Files:
-    """Finds or makes the images of a merged data set."""
+    """Image files of a merged dataset, referred to or copied."""
 
     def __init__(self, folder: Path, copy: bool, progress: Progress) -> None:
         self.folder, self.copy, self.progress = folder, copy, progress
         self.taken: set[str] = set()
 
-    def names(self, one: _Part) -> list[str]:
-        """File names of a part's images, seen from the folder."""
+    def names(self, one: _Split) -> list[str]:
+        """Return the file names of the images of a split, relative to the folder."""
         paths = one.joined.paths()
         if not self.copy:
             return reference(paths, self.folder)
         records = [one.joined.record(record) for record in one.joined.firsts.tolist()]
         file_names = [one.joined.sources[number].file_names[place] for number, place in records]
-        folders = [f"{one.part}/{one.given[number].label}" for number, _ in records]
+        folders = [f"{one.split}/{one.given[number].label}" for number, _ in records]
         copies = copy_names(folders, file_names, self.taken)
         pairs = list(zip(paths, copies, strict=True))
         for path, name in self.progress.track(pairs, description="copying images"):

@@ -1,4 +1,4 @@
-"""A line for everything one should know of a merge."""
+"""Notes on a merge, one line each."""
 
 from __future__ import annotations
 
@@ -11,63 +11,63 @@ from tldet.data.merge.classes import MergedClasses, differing_fields, near_clash
 from tldet.data.merge.join import Joined
 from tldet.data.merge.source import MergeSource
 from tldet.text import are, counted
-from tldet.workflows.merge.report import PartRow
+from tldet.workflows.merge.report import SplitRow
 
-_NAMED = 5  # so many are named; the rest is counted
+_NAMED = 5  # names in a line; further ones are counted
 
 
 def class_notes(sources: Sequence[MergeSource], classes: MergedClasses, aliases: Mapping[str, str]) -> Iterator[str]:
-    """What one should know of names."""
+    """Yield notes on class names."""
     for group in near_clashes(classes.names.values()):
         quoted = " and ".join(repr(name) for name in group)
-        yield f"classes {quoted} are kept apart; if they are one, say so with --aliases"
+        yield f"classes {quoted} are not merged; to merge them, use --aliases"
     lists = [source.categories for source in sources]
     for name, most, fewer in uneven_folds(lists, aliases):
         yield (
-            f"class {name!r} is made of several of {sources[most].path}, but {sources[fewer].path} lacks some of "
-            "these: it counts as labeled there all the same"
+            f"class {name!r} combines several classes of {sources[most].path}; {sources[fewer].path} lacks some of "
+            "these, but counts as annotated for the class"
         )
     if differing := differing_fields(lists, aliases):
-        yield f"{some_names(differing)}: inputs differ in fields other than name and id; the first input's are kept"
+        yield f"{some_names(differing)}: further category fields differ; those of the first input are kept"
     for source in sources:
         used = set(source.category_ids.tolist())
         if empty := [record["name"] for record in source.categories if record["id"] not in used]:
-            yield f"{source.path} lists {some_names(empty)} without an object: its images count as free of them"
+            yield f"{source.path} has no object of {some_names(empty)}; its images count as annotated for them"
         yield from (f"{source.path}: {line}" for line in source.notes)
         if source.left_out:
-            yield f"{source.path}: {some_names(source.left_out)} not carried over"
+            yield f"{source.path}: {some_names(source.left_out)} not copied"
 
 
-def part_notes(row: PartRow, joined: Joined, differing: int, names: Mapping[int, str]) -> Iterator[str]:
-    """What was changed in a part, with the first ids."""
+def split_notes(row: SplitRow, joined: Joined, differing: int, names: Mapping[int, str]) -> Iterator[str]:
+    """Yield notes on the changes in a split, with the first ids."""
     labels = set(joined.labeled)
-    if row.united_images:
-        count = counted(row.united_images, "image")
-        yield f"{row.file}: {count} {are(row.united_images)} in several inputs and kept once"
+    if row.merged_images:
+        count = counted(row.merged_images, "image")
+        yield f"{row.file}: {count} {are(row.merged_images)} in several inputs; kept once"
     if differing:
         count = f"{differing} of these {are(differing)}"
-        yield f"{row.file}: {count} described differently; the first input's fields are kept"
-    if row.twins:
+        yield f"{row.file}: {count} described differently; the fields of the first input are kept"
+    if row.duplicates:
         left_out = some_names([_object(joined, left) for left, _ in joined.twins])
-        twice = f"{counted(row.twins, 'object')} {are(row.twins)} annotated twice (one class, IoU > 0.9) and kept once"
-        yield f"{row.file}: {twice}; left out: {left_out}"
+        count = f"{counted(row.duplicates, 'object')} {are(row.duplicates)}"
+        yield f"{row.file}: {count} annotated twice (same class, IoU > 0.9) and kept once; left out: {left_out}"
     if row.changed_image_ids:
-        yield f"{row.file}: {counted(row.changed_image_ids, 'image')} got a new id: the old one was taken"
+        yield f"{row.file}: {counted(row.changed_image_ids, 'image')} got a new id (duplicate id)"
     if row.changed_annotation_ids:
         count = counted(row.changed_annotation_ids, "object")
-        yield f"{row.file}: {count} got a new id: the old one was taken, missing or 0"
+        yield f"{row.file}: {count} got a new id (duplicate, missing or 0)"
     if absent := [name for category, name in names.items() if not any(category in ids for ids in labels)]:
-        yield f"{row.file}: no image is labeled for {some_names(absent)}"
+        yield f"{row.file}: no image annotated for {some_names(absent)}"
     strays = np.flatnonzero(joined.unlabeled)
     if len(strays):
         first = _object(joined, int(strays[0]))
         count = f"{counted(len(strays), 'object')} {are(len(strays))}"
-        yield f"{row.file}: {count} of a class that is not annotated on the image (first: {first})"
+        yield f"{row.file}: {count} of classes that are not annotated on their image (first: {first})"
 
 
 def shared_note(one: str, two: str, count: int) -> str:
-    """Images that are learned and measured on alike."""
-    return f"{counted(count, 'image')} {are(count)} both in {one} and in {two}: evaluated on training images"
+    """Return a note on images that are in two splits."""
+    return f"{counted(count, 'image')} {are(count)} both in {one} and in {two}"
 
 
 def _object(joined: Joined, position: int) -> str:
@@ -78,5 +78,5 @@ def _object(joined: Joined, position: int) -> str:
 
 
 def some_names(names: Sequence[str]) -> str:
-    """The first few, and how many more there are."""
+    """Return the first names and the number of further ones."""
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

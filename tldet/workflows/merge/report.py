@@ -1,4 +1,4 @@
-"""What ``tldet merge`` reports in numbers: the inputs, the classes, what came out."""
+"""Report of ``tldet merge``: inputs, classes and outputs."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ from tldet.data.merge.source import MergeSource
 
 @dataclass(frozen=True)
 class InputRow:
-    """One JSON that went in, and the part of the merged data set it went to."""
+    """One input JSON, and its split in the merged dataset."""
 
     path: str
-    part: str
+    split: str
     images: int
     objects: int
     classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class PartRow:
-    """One JSON that came out; its images and those united, its objects and their twins add up to what went in."""
+class SplitRow:
+    """One output JSON; merged images and duplicate objects are counted in addition to the kept ones."""
 
-    part: str
+    split: str
     file: str
     images: int
-    united_images: int
+    merged_images: int
     objects: int
-    twins: int
+    duplicates: int
     changed_image_ids: int
     changed_annotation_ids: int
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class in a part: its objects, and the images on which it is labeled."""
+    """Class in a split: number of objects, and of images annotated for it."""
 
     id: int
     name: str
-    part: str
+    split: str
     objects: int
     labeled_images: int
 
 
 @dataclass(frozen=True)
 class ChangedId:
-    """A category that has another id or name than in its input."""
+    """Category whose id or name differs from that in its input."""
 
     path: str
     old_id: int
@@ -63,48 +63,48 @@ class ChangedId:
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What went in, what came out, and ``notes``: a line for everything that one should know of."""
+    """Inputs, outputs, classes, and notes of one line each."""
 
     inputs: tuple[InputRow, ...]
-    parts: tuple[PartRow, ...]
+    splits: tuple[SplitRow, ...]
     classes: tuple[ClassRow, ...]
     changed_categories: tuple[ChangedId, ...]
     notes: tuple[str, ...]
 
 
-def input_row(source: MergeSource, part: str) -> InputRow:
-    """Counts of one JSON."""
+def input_row(source: MergeSource, split: str) -> InputRow:
+    """Count images and objects of an input."""
     names = tuple(record["name"] for record in source.categories)
-    return InputRow(str(source.path), part, len(source.images), len(source.objects), names)
+    return InputRow(str(source.path), split, len(source.images), len(source.objects), names)
 
 
-def part_row(part: str, path: Path, joined: Joined) -> PartRow:
-    """Counts of one JSON that was written."""
+def split_row(split: str, path: Path, joined: Joined) -> SplitRow:
+    """Count images and objects of an output."""
     old_images = np.concatenate([source.image_ids for source in joined.sources])[joined.firsts]
     old_objects = np.concatenate([source.stated_ids for source in joined.sources])
-    return PartRow(
-        part,
+    return SplitRow(
+        split,
         path.name,
         images=len(joined.firsts),
-        united_images=len(joined.image_of) - len(joined.firsts),
+        merged_images=len(joined.image_of) - len(joined.firsts),
         objects=int(joined.kept.sum()),
-        twins=len(joined.twins),
+        duplicates=len(joined.twins),
         changed_image_ids=int((joined.image_ids != old_images).sum()),
         changed_annotation_ids=int((joined.annotation_ids != old_objects)[joined.kept].sum()),
     )
 
 
-def class_rows(part: str, joined: Joined, classes: MergedClasses) -> Iterator[ClassRow]:
-    """A row for every class."""
+def class_rows(split: str, joined: Joined, classes: MergedClasses) -> Iterator[ClassRow]:
+    """Yield a row for every class."""
     categories = joined.category_ids[joined.kept]
     labels = Counter(joined.labeled)  # a few sets, each of many images
     for category, name in classes.names.items():
         labeled = sum(count for ids, count in labels.items() if category in ids)
-        yield ClassRow(category, name, part, int((categories == category).sum()), labeled)
+        yield ClassRow(category, name, split, int((categories == category).sum()), labeled)
 
 
 def changed_ids(sources: Sequence[MergeSource], classes: MergedClasses) -> Iterator[ChangedId]:
-    """Every category whose id or name is not its input's."""
+    """Yield every category whose id or name differs from that in its input."""
     for source, table in zip(sources, classes.tables, strict=True):
         for record in source.categories:
             new = table[record["id"]]

@@ -1,4 +1,4 @@
-"""The report of a merge as tables."""
+"""Tables of the report of a merge."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ WIDTH = 150  # of a table in a file or a pipe
 
 def show_merge(report: MergeReport, console: Console) -> None:
     """Print the tables."""
-    inputs = [(r.path, r.part, str(r.images), str(r.objects), some_names(r.classes)) for r in report.inputs]
-    _print(console, "inputs", ("input", "part", "images", "objects", "classes"), inputs)
+    inputs = [(r.path, r.split, str(r.images), str(r.objects), some_names(r.classes)) for r in report.inputs]
+    _print(console, "inputs", ("input", "split", "images", "objects", "classes"), inputs)
     if report.changed_categories:
         rows = [(r.path, f"{r.old_id} {r.old_name}", f"{r.new_id} {r.new_name}") for r in report.changed_categories]
-        _print(console, "categories with a new id or name", ("input", "was", "is"), rows)
-    images = {row.part: row.images for row in report.parts}
+        _print(console, "categories with a new id or name", ("input", "before", "after"), rows)
+    images = {row.split: row.images for row in report.splits}
     found = [
-        (str(r.id), r.name, r.part, str(r.objects), f"{r.labeled_images} of {images[r.part]}") for r in report.classes
+        (str(r.id), r.name, r.split, str(r.objects), f"{r.labeled_images} of {images[r.split]}") for r in report.classes
     ]
-    _print(console, "classes", ("id", "class", "part", "objects", "labeled on"), found)
-    out = [(r.file, str(r.images), str(r.united_images), str(r.objects), str(r.twins)) for r in report.parts]
-    _print(console, "merged", ("file", "images", "united", "objects", "left out"), out)
+    _print(console, "classes", ("id", "class", "split", "objects", "annotated images"), found)
+    out = [(r.file, str(r.images), str(r.merged_images), str(r.objects), str(r.duplicates)) for r in report.splits]
+    _print(console, "output", ("file", "images", "merged", "objects", "duplicates"), out)
 
 
 def _print(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -40,6 +40,6 @@ def _print(console: Console, title: str, columns: Sequence[str], rows: Sequence[
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    if not console.is_terminal:  # a file or a pipe has no width to fit into
+    if not console.is_terminal:  # files and pipes have no width
         table.width = Measurement.get(console, console.options.update(max_width=WIDTH), table).maximum
     console.print(table)

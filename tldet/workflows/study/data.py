@@ -1,14 +1,15 @@
-"""Data of a study: COCO JSON files, or a dataset from outside tldet."""
+"""Data of a study: COCO JSON files, or an external dataset."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from tldet.config import Config, parse_options
+from tldet.data.coco import CocoDataset
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.split_paths import resolve_layout
@@ -20,55 +21,12 @@ from tldet.system.inputs import real_path
 from tldet.transfer.provenance import checkpoint_outline
 from tldet.transfer.sources import file_hash
 from tldet.workflows.study.job import Job, exact
+from tldet.workflows.study.request import ExperimentRequest
 from tldet.workflows.training.custom_data import own_index, with_own_data
-from tldet.workflows.training.parts import build_dataset, ground_truth
+from tldet.workflows.training.datasets import build_dataset, ground_truth
 from tldet.workflows.training.recipes import has_own_data
-from tldet.workflows.training.request import DEFAULT_MODEL
-from tldet.workflows.training.run_options import Length, LengthOptions
 
-SPLIT_SEED = 0  # of a JSON that is divided into training and validation: the same for every run
-
-
-@dataclass(frozen=True)
-class StudyConfig:
-    """Settings that all runs of a study share.
-
-    Attributes:
-        data: see :func:`tldet.workflows.training.finetune.finetune`, as for all others but ``out`` and ``seeds``.
-        out: output directory of the study.
-        train: training annotations.
-        val: validation annotations.
-        images: image folder of both splits.
-        on_bad_image: "error" or "skip" for images that cannot be used, in both splits; None means "error".
-        model: a recipe.
-        epochs: number of epochs of each run over its own images.
-        minutes: training time of each run, converted to a number of steps once per variant.
-        steps: number of steps of each run.
-        seeds: seeds of the runs and of their training subsets.
-        cfg_options: config overrides ``a.b=c`` for every run.
-    """
-
-    data: str | Path | None
-    out: Path
-    train: str | Path | None = None
-    val: str | Path | None = None
-    images: str | Path | None = None
-    on_bad_image: str | None = None
-    model: str = DEFAULT_MODEL
-    epochs: int | None = None
-    minutes: float | None = None
-    steps: int | None = None
-    seeds: Sequence[int] = (0, 1, 2)
-    cfg_options: Sequence[str] = ()
-
-    @property
-    def length(self) -> Length | None:
-        """The user-specified length of each run."""
-        return LengthOptions(epochs=self.epochs, minutes=self.minutes, steps=self.steps).length
-
-    def bad_images(self) -> dict[str, str]:
-        """Return ``on_bad_image`` as keyword argument of a run; empty by default."""
-        return {"on_bad_image": self.on_bad_image} if self.on_bad_image else {}
+SPLIT_SEED = 0  # of the validation split of a single JSON, the same for every run
 
 
 class StudyData(Protocol):
@@ -81,15 +39,15 @@ class StudyData(Protocol):
 
     @property
     def val(self) -> tuple[str, str]:
-        """Annotations and image folder of the validation images; both empty for a dataset from outside tldet."""
+        """Annotations and image folder of the validation images; both empty for an external dataset."""
         ...
 
     def call(self) -> dict[str, Any]:
-        """Return the keyword arguments of ``finetune`` that name the data."""
+        """Return the data arguments of ``finetune``."""
         ...
 
     def subset(self, fraction: float, seed: int) -> str:
-        """Return the config option that trains on a fraction of the images."""
+        """Return the config option for training on a fraction of the images."""
         ...
 
     def hashes(self) -> Mapping[str, str]:
@@ -97,7 +55,7 @@ class StudyData(Protocol):
         ...
 
     def truth(self) -> GroundTruth:
-        """Return the ground truth of the validation images."""
+        """Return the ground truth of the validation images that are evaluated."""
         ...
 
 
@@ -105,23 +63,23 @@ class StudyData(Protocol):
 class JsonData:
     """COCO JSON files."""
 
-    config: StudyConfig
+    request: ExperimentRequest
     train: Split
     validation: Split
     index: AnnotationIndex
 
     @classmethod
-    def of(cls, config: StudyConfig) -> JsonData:
+    def of(cls, request: ExperimentRequest) -> JsonData:
         """Find the splits.
 
         Raises:
-            DataError: they are not found, or there is nothing to evaluate on.
+            DataError: there are no splits, or no objects to evaluate on.
         """
-        layout = resolve_layout(config.data, config.train, config.val, config.images, config.out, SPLIT_SEED)
+        layout = resolve_layout(request.data, request.train, request.val, request.images, request.folder, SPLIT_SEED)
         assert layout.val is not None  # a single JSON is split
         if AnnotationIndex.load(layout.val.annotations).crowd.all():
-            raise DataError(f"{layout.val.annotations}: holds no object to measure on")
-        return cls(config, layout.train, layout.val, AnnotationIndex.load(layout.train.annotations))
+            raise DataError(f"{layout.val.annotations}: has no object to evaluate on")
+        return cls(request, layout.train, layout.val, AnnotationIndex.load(layout.train.annotations))
 
     @property
     def val(self) -> tuple[str, str]:
@@ -130,17 +88,17 @@ class JsonData:
 
     def call(self) -> dict[str, Any]:
         """See :class:`StudyData`."""
-        train, val, data = self.train, self.validation, self.config.data
+        train, val, data = self.train, self.validation, self.request.data
         return {
             "data": None if data is None else _text(Path(data)),
             "train": _text(train.annotations),
             "val": _text(val.annotations),
-            "images": _text(train.images) if train.images == val.images else self.config.images,
+            "images": _text(train.images) if train.images == val.images else self.request.images,
         }
 
     def subset(self, fraction: float, seed: int) -> str:
         """See :class:`StudyData`; the subset is written as a JSON, the same for the same data."""
-        path = self.config.out / "data" / f"fraction{exact(fraction)}_seed{seed}.json"
+        path = self.request.folder / "data" / f"fraction{exact(fraction)}_seed{seed}.json"
         write_subset(self.train, fraction, seed, path)
         return f"data.train.annotations={_text(path)}"
 
@@ -150,14 +108,15 @@ class JsonData:
 
     def truth(self) -> GroundTruth:
         """See :class:`StudyData`."""
-        return load_ground_truth(self.validation.annotations, "bbox")
+        truth = load_ground_truth(self.validation.annotations, "bbox")
+        return evaluated(truth, self.val, self.request.on_bad_image)
 
 
 @dataclass(frozen=True)
 class OwnData:
-    """A dataset from outside tldet, named by the recipe."""
+    """An external dataset, named by the recipe."""
 
-    config: StudyConfig
+    request: ExperimentRequest
     recipe: Config
     index: AnnotationIndex
     validation: Any  # its dataset
@@ -165,8 +124,8 @@ class OwnData:
 
     def call(self) -> dict[str, Any]:
         """See :class:`StudyData`."""
-        config = self.config
-        given = {"data": config.data, "train": config.train, "val": config.val, "images": config.images}
+        request = self.request
+        given = {"data": request.data, "train": request.train, "val": request.val, "images": request.images}
         return {name: None if path is None else str(path) for name, path in given.items()}
 
     def subset(self, fraction: float, seed: int) -> str:
@@ -184,22 +143,34 @@ class OwnData:
         return truth
 
 
-def own_study_data(recipe: Config, config: StudyConfig) -> OwnData:
-    """Build the datasets that a recipe names.
+def own_study_data(recipe: Config, request: ExperimentRequest) -> OwnData:
+    """Build the external datasets of a recipe.
 
     Raises:
-        ConfigError: it names no dataset for validation.
-        DataError: there is nothing to evaluate on.
+        ConfigError: the recipe has no dataset for validation.
+        DataError: there are no objects to evaluate on.
     """
-    paths = {"--data": config.data, "--train": config.train, "--val": config.val, "--images": config.images}
-    recipe = with_own_data(recipe, paths, parse_options(config.cfg_options))
+    recipe = with_own_data(recipe, request.paths(), parse_options(request.overrides()))
     if not has_own_data(recipe) or not recipe.get("data.val"):
-        raise ConfigError(f"{config.model}: names no data.val; a study needs a dataset for validation")
+        raise ConfigError(f"{request.model}: has no data.val; a study needs a dataset for validation")
     index = own_index(recipe, SPLIT_SEED)
     validation = build_dataset(recipe["data"]["val"], SPLIT_SEED, index.class_names, path="data.val")
     if validation.index.crowd.all():
-        raise DataError(f"{validation.index.path}: holds no object to measure on")
-    return OwnData(config, recipe, index, validation)
+        raise DataError(f"{validation.index.path}: has no object to evaluate on")
+    return OwnData(request, recipe, index, validation)
+
+
+def evaluated(truth: GroundTruth, val: tuple[str, str], on_bad_image: str | None) -> GroundTruth:
+    """Return the ground truth of the evaluated images, without those that ``on_bad_image="skip"`` skips.
+
+    Args:
+        truth: ground truth of all images.
+        val: annotations and image folder; both empty for an external dataset, which skips none.
+        on_bad_image: "error" or "skip"; None means "error".
+    """
+    if not val[0] or on_bad_image != "skip":
+        return truth
+    return truth.on(CocoDataset(*val, on_bad_image="skip").usable_ids())
 
 
 def truth_of(job: Job, kind: Type, checkpoint: str | Path) -> GroundTruth:

@@ -1,4 +1,4 @@
-"""One run of a study: what it is, where it lies, and what it left."""
+"""One run of a study: its settings, its folder and its result."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.system.locks import is_unused
 from tldet.system.output import write_json
 
-RESULT_NAME = "result.json"  # in a run's folder, once it is finished
-JOB_NAME = "job.json"  # in a run's folder, once it has begun
-STUDY_NAME = "study.json"  # in the study's folder, before its first run
-RUNS = "runs"  # in the study's folder, a folder a run
+RESULT_NAME = "result.json"  # in the folder of a finished run
+JOB_NAME = "job.json"  # in the folder of a started run
+STUDY_NAME = "study.json"  # in the output directory
+RUNS = "runs"  # in the output directory, one folder per run
+_COMMANDS = {"fewshot": "tldet fewshot"}  # by kind; tldet study KIND for all others
 Factor = str | int | float
 
 
@@ -25,17 +26,15 @@ class Job:
     """One run of a study.
 
     Attributes:
-        factors: what tells it from the others, in the order of its name; "variant" is always among them, and what is
-            measured once a variant (the steps that a budget of minutes holds) holds for all its runs.
-        folder: the run's.
-        call: what it is trained by but for the length, plain values: keyword arguments of
-            :func:`tldet.workflows.training.finetune.finetune`, or what another way to train takes.
+        factors: values that identify the run, in the order of its name; one of them is "variant".
+        folder: folder of the run.
+        call: keyword arguments of :func:`tldet.finetune` (without the length) or of another training function.
         length: ``{"minutes": 3}``, ``{"steps": 500}`` or ``{"epochs": 12}``.
-        val: the annotations and the image folder that it is measured on.
-        images: that it trains on.
-        data: what else its numbers depend on, such as the hashes of its annotation files.
-        steps: that its budget of minutes holds, once its variant's are known.
-        pace: the variant whose steps it takes; None for its own.
+        val: annotations and image folder of the evaluation.
+        images: number of training images.
+        data: further dependencies of the result, such as hashes of annotation files.
+        steps: number of steps in the minutes of ``length``, once it is known for the variant.
+        timed_by: variant whose number of steps the run uses; None for its own.
     """
 
     factors: Mapping[str, Factor]
@@ -46,11 +45,11 @@ class Job:
     images: int
     data: Mapping[str, str]
     steps: int | None = None
-    pace: str | None = None
+    timed_by: str | None = None
 
     @property
     def variant(self) -> str:
-        """The variant it belongs to."""
+        """Name of the variant."""
         return str(self.factors["variant"])
 
     @property
@@ -59,16 +58,16 @@ class Job:
         return ", ".join(f"{v}" if key == "variant" else f"{key} {exact(v)}" for key, v in self.factors.items())
 
     def settings(self) -> dict[str, Any]:
-        """All that a result depends on, as JSON has it."""
+        """Return everything that the result depends on, as in JSON."""
         settings = {name: getattr(self, name) for name in ("factors", "call", "length", "val", "images", "data")}
         known: dict[str, Any] = json.loads(json.dumps(settings))
         return known
 
     def result(self) -> dict[str, Any] | None:
-        """What it left when it was finished, or None.
+        """Read the result of a finished run; None if the run is not finished.
 
         Raises:
-            TrainingError: the result is one of other settings; they are not mixed.
+            TrainingError: the result was made with other settings.
         """
         path = self.folder / RESULT_NAME
         if not path.is_file():
@@ -78,10 +77,10 @@ class Job:
         return found
 
     def keep(self) -> None:
-        """Write down in its folder what it is, or hold it against what was begun there.
+        """Write the settings to the folder, or compare them with those of the run that was started there.
 
         Raises:
-            TrainingError: a run of other settings was begun there.
+            TrainingError: a run with other settings was started there.
         """
         path = self.folder / JOB_NAME
         if path.is_file() and checkpoint.steps_in(self.folder):
@@ -90,7 +89,7 @@ class Job:
 
     @classmethod
     def kept(cls, folder: Path) -> Job:
-        """The run that was written down in a folder."""
+        """Read the run of a folder."""
         found = read_object(folder / JOB_NAME)
         settings = found["settings"]
         return cls(**{**settings, "val": tuple(settings["val"])}, folder=folder, steps=found["steps"])
@@ -104,7 +103,7 @@ def exact(value: Factor) -> str:
 
 
 def refuse_shared_folders(jobs: Sequence[Job]) -> None:
-    """Refuse runs that would overwrite each other.
+    """Reject runs that would overwrite each other.
 
     Raises:
         ConfigError: two runs have the same folder, ignoring letter case as some file systems do.
@@ -124,40 +123,40 @@ def job_folder(factors: Mapping[str, Factor]) -> str:
     return "_".join(parts)
 
 
-def write_result(job: Job, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Write down what a finished run found, with the settings it was found by; whole or not at all."""
-    result = {**job.factors, "images": job.images, **found, "settings": job.settings()}
+def write_result(job: Job, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the result of a finished run with its settings."""
+    result = {**job.factors, "images": job.images, **values, "settings": job.settings()}
     write_json(job.folder / RESULT_NAME, result, indent=1)
     return result
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object that a study wrote.
+    """Read a JSON object that a study wrote.
 
     Raises:
-        DataError: it cannot be read, or holds something else.
+        DataError: the file cannot be read or contains something else.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); remove it to have the run made again") from None
+        raise DataError(f"{path}: cannot be read ({error}); remove the file to repeat the run") from None
     if not isinstance(found, dict):
-        raise DataError(f"{path}: is no result of a study; remove it to have the run made again")
+        raise DataError(f"{path}: is no result of a study; remove the file to repeat the run")
     return found
 
 
 def refuse_changed(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Results of one kind of settings are not mixed with those of another.
+    """Reject settings that differ from those of existing results.
 
     Raises:
-        TrainingError: a setting differs; it is named.
+        TrainingError: a setting differs; the message names it.
     """
     old, new = (dict(_flat(settings)) for settings in (before, now))
     for key in [*new, *old]:
         if old.get(key) != new.get(key):
             raise TrainingError(
-                f"{path}: holds a result of other settings: {key} was {old.get(key)!r} and is {new.get(key)!r}; "
-                "choose another --out, or the settings of before"
+                f"{path}: has a result of other settings: {key} was {old.get(key)!r}, now {new.get(key)!r}; choose "
+                "another --out, or use the earlier settings"
             )
 
 
@@ -169,16 +168,20 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
 
 
 def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write a study's settings into its folder, or hold them against those that it has results of.
+    """Write the settings of a study to its folder, or compare them with those of the results there.
 
     Raises:
-        TrainingError: the folder holds another study, or something else.
-        DataError: it cannot be written.
+        TrainingError: the folder contains another study or other files.
+        DataError: the folder cannot be written.
     """
     path, known = folder / STUDY_NAME, json.loads(json.dumps(settings))
     if path.is_file() and any(folder.glob(f"{RUNS}/*/{RESULT_NAME}")):
-        refuse_changed(path, read_object(path), known)
+        before = read_object(path)
+        if (kind := before.get("kind")) != known.get("kind"):
+            command = _COMMANDS.get(str(kind), f"tldet study {kind}")
+            raise TrainingError(f"{folder}: contains results of `{command}`; choose another --out")
+        refuse_changed(path, before, known)
     elif not path.is_file() and folder.is_dir() and not is_unused(folder):
-        raise TrainingError(f"{folder}: holds something else than a study (no {STUDY_NAME}); choose another --out")
+        raise TrainingError(f"{folder}: contains other files but no study ({STUDY_NAME}); choose another --out")
     else:
         write_json(path, known, indent=1)

@@ -1,10 +1,10 @@
-"""The runs of a study, one after the other or one a GPU, each made once.
+"""Execution of the runs of a study, one after the other or one per GPU.
 
-What is finished is recognized by its result and not made again; what was interrupted goes on; a study that is called
-again with more seeds makes only what is missing.
+Finished runs are recognized by their results and not repeated; interrupted runs are resumed. A study that is called
+again with more seeds executes only the missing runs.
 
-A budget in minutes becomes a number of steps once per variant: the first run of a variant measures it, and its other
-runs take as many steps. Variants then differ in speed, as they should, without the noise of the machine.
+Minutes become a number of steps once per variant: the first run of a variant determines the number of steps, and its
+other runs use it. Variants then differ in speed, but not by random variation of the machine.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tldet.engine.progress import duration
 from tldet.errors import TldetError
@@ -22,188 +22,194 @@ from tldet.workflows.study.job import Job, refuse_shared_folders
 Result = dict[str, Any]
 
 
-class Running(Protocol):
-    """A run under way in a process of its own."""
+class Process(Protocol):
+    """A run in a process of its own."""
 
     def poll(self) -> Result | None:
-        """The result once it is there; a TldetError where the run failed."""
+        """Return the result of a finished run, else None; raise the TldetError of a failed run."""
 
     def ask_to_stop(self) -> None:
-        """Have it save and end."""
+        """Let the run save its state and end."""
 
     def wait(self) -> None:
-        """Return when it has ended."""
+        """Wait until the process has ended."""
 
 
 @dataclass
-class Matrix:
-    """What of a study is done, what is to be done, and in which order.
+class JobQueue:
+    """Queue of the runs of a study.
 
     Attributes:
-        jobs: all of it, in the order wanted.
-        say: shows a line.
-        clock: seconds.
+        jobs: all runs in the order of execution.
+        log: shows a line.
+        clock: time in seconds.
+        results: results of finished runs by number.
+
+    Raises:
+        ConfigError: two runs have the same folder.
+        TrainingError: there is a result of other settings.
     """
 
     jobs: Sequence[Job]
-    say: Callable[[str], None] = lambda _: None
+    log: Callable[[str], None] = lambda _: None
     clock: Callable[[], float] = time.monotonic
     results: dict[int, Result] = field(default_factory=dict)
-    _begun: set[int] = field(default_factory=set)
-    _measuring: set[str] = field(default_factory=set)
-    _spent: list[float] = field(default_factory=list)
+    _started: set[int] = field(default_factory=set)
+    _timing: set[str] = field(default_factory=set)  # variants whose number of steps is being determined
+    _seconds: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Take in what is finished.
-
-        Raises:
-            ConfigError: two runs have the same folder.
-            TrainingError: a result there is one of other settings.
-        """
         refuse_shared_folders(self.jobs)
         for number, job in enumerate(self.jobs):
-            if (found := job.result()) is not None:
-                self.results[number] = found
-        self._begun |= set(self.results)
+            if (result := job.result()) is not None:
+                self.results[number] = result
+        self._started |= set(self.results)
         if self.results:
-            self.say(
-                f"{len(self.results)} of {counted(len(self.jobs), 'run')} {are(len(self.results))} finished already"
-            )
+            self.log(f"{self._finished_text()} already")
 
     def next_job(self) -> tuple[int, Job] | None:
-        """The first run that can begin now and its length in steps, if its variant has one; None if none can."""
+        """Return number and job of the first run that can start now, with its steps if they are known; else None."""
         for number, job in enumerate(self.jobs):
-            if number in self._begun or job.variant in self._measuring:
+            if number in self._started or job.variant in self._timing:
                 continue
-            paced = self._with_steps(job)
-            if paced.steps is not None or job.pace is None or "minutes" not in job.length:
-                return number, paced
+            timed = self._with_steps(job)
+            if timed.steps is not None or job.timed_by is None or "minutes" not in job.length:
+                return number, timed
         return None
 
-    def begin(self, number: int, job: Job) -> float:
-        """Mark a run as under way; the time it began at."""
-        self._begun.add(number)
+    def start(self, number: int, job: Job) -> float:
+        """Mark a run as started; return the time."""
+        self._started.add(number)
         if "minutes" in job.length and job.steps is None:
-            self._measuring.add(job.variant)
-        self.say(f"run {number + 1}/{len(self.jobs)}: {job.name}{self._eta()}")
+            self._timing.add(job.variant)
+        self.log(f"run {number + 1}/{len(self.jobs)}: {job.name}{self._eta()}")
         return self.clock()
 
-    def finish(self, number: int, result: Result, begun: float) -> None:
-        """Take in the result of a run."""
+    def finish(self, number: int, result: Result, started: float) -> None:
+        """Store the result of a run."""
         self.results[number] = result
-        self._measuring.discard(self.jobs[number].variant)
-        self._spent.append(self.clock() - begun)
+        self._timing.discard(self.jobs[number].variant)
+        self._seconds.append(self.clock() - started)
 
     @property
     def finished(self) -> bool:
-        """Whether every run has its result."""
+        """True if every run has a result."""
         return len(self.results) == len(self.jobs)
 
     def ordered(self) -> list[Result]:
-        """The results in the order of the jobs."""
+        """Return the results in the order of the jobs."""
         return [self.results[number] for number in sorted(self.results)]
 
+    def interrupted(self) -> KeyboardInterrupt:
+        """Return the interrupt with a message on how to continue."""
+        return KeyboardInterrupt(f"study stopped; {self._finished_text()}, the same command continues with the rest")
+
+    def _finished_text(self) -> str:
+        count = len(self.results)
+        return f"{count} of {counted(len(self.jobs), 'run')} {are(count)} finished"
+
     def _with_steps(self, job: Job) -> Job:
-        pace = job.pace or job.variant
-        steps = next((r["steps"] for n, r in sorted(self.results.items()) if self.jobs[n].variant == pace), None)
+        variant = job.timed_by or job.variant
+        steps = next((r["steps"] for n, r in sorted(self.results.items()) if self.jobs[n].variant == variant), None)
         return replace(job, steps=steps) if "minutes" in job.length else job
 
     def _eta(self) -> str:
-        if not self._spent:
+        if not self._seconds:
             return ""
-        left = (len(self.jobs) - len(self.results)) * sum(self._spent) / len(self._spent)
+        left = (len(self.jobs) - len(self.results)) * sum(self._seconds) / len(self._seconds)
         return f", {len(self.results)} finished, eta {duration(left)}"
 
 
-def run_here(matrix: Matrix, run: Callable[[Job], Result]) -> list[Result]:
-    """Make every run that is missing, one after the other, in this process.
+def run_sequential(jobs: JobQueue, run: Callable[[Job], Result]) -> list[Result]:
+    """Execute all missing runs in this process, one after the other.
 
     Args:
-        matrix: the study.
-        run: makes a run, or goes on with it, and returns what it found; it has written it down too.
+        jobs: the queue.
+        run: executes or resumes a run, writes its result and returns it.
 
     Returns:
-        The results of all runs, those of before included.
+        The results of all runs, including earlier ones.
 
     Raises:
-        TldetError: a run failed; it is named. What is finished stays.
-        KeyboardInterrupt: the message says how to go on.
+        TldetError: a run failed; the message names it. Finished runs are kept.
+        KeyboardInterrupt: the message explains how to continue.
     """
-    while (found := matrix.next_job()) is not None:
+    while (found := jobs.next_job()) is not None:
         number, job = found
-        begun = matrix.begin(number, job)
+        started = jobs.start(number, job)
         try:
-            matrix.finish(number, run(job), begun)
+            jobs.finish(number, run(job), started)
         except TldetError as error:
             raise failed(job, error) from None
         except KeyboardInterrupt:
-            raise interrupted(matrix) from None
-    return matrix.ordered()
+            raise jobs.interrupted() from None
+    return jobs.ordered()
 
 
-def run_beside(
-    matrix: Matrix,
-    start: Callable[[Job, int], Running],
+class _Running(NamedTuple):
+    """A run in a process: number, job, start time and process."""
+
+    number: int
+    job: Job
+    started: float
+    process: Process
+
+
+def run_parallel(
+    jobs: JobQueue,
+    start: Callable[[Job, int], Process],
     slots: int,
     *,
     wait: Callable[[], None] = lambda: time.sleep(0.5),
 ) -> list[Result]:
-    """Make every run that is missing in processes of their own, so many at a time.
+    """Execute all missing runs in processes of their own.
 
     Args:
-        matrix: the study.
-        start: starts a run in the slot of the number given.
-        slots: how many at a time.
-        wait: between two looks at them.
+        jobs: the queue.
+        start: starts a run in the slot with a number.
+        slots: number of runs at a time.
+        wait: called between two checks of the processes.
 
     Returns:
-        The results of all runs, those of before included.
+        The results of all runs, including earlier ones.
 
     Raises:
-        TldetError: a run failed; it is named. The others under way are saved and ended.
-        KeyboardInterrupt: all were saved; the message says how to go on.
+        TldetError: a run failed; the message names it. The other runs save their state and end.
+        KeyboardInterrupt: all runs have saved their state; the message explains how to continue.
     """
-    running: dict[int, tuple[int, Job, float, Running]] = {}  # slot -> number, job, when it began, run
+    running: dict[int, _Running] = {}  # by slot
     try:
-        while not matrix.finished:
+        while not jobs.finished:
             for slot in sorted(set(range(slots)) - set(running)):
-                if (found := matrix.next_job()) is not None:
+                if (found := jobs.next_job()) is not None:
                     number, job = found
-                    begun = matrix.begin(number, job)
-                    running[slot] = (number, job, begun, start(job, slot))
+                    running[slot] = _Running(number, job, jobs.start(number, job), start(job, slot))
             for slot, one in list(running.items()):
-                if _look(matrix, one):
+                if _finished(jobs, one):
                     del running[slot]
             if running:
                 wait()
     except KeyboardInterrupt:
-        raise interrupted(matrix) from None
+        raise jobs.interrupted() from None
     finally:
-        for *_, run in running.values():
-            run.ask_to_stop()  # all at once: a job manager waits for half a minute, not for one after the other
-        for *_, run in running.values():
-            run.wait()
-    return matrix.ordered()
+        for one in running.values():
+            one.process.ask_to_stop()  # all at once: a job manager waits for half a minute in total
+        for one in running.values():
+            one.process.wait()
+    return jobs.ordered()
 
 
-def _look(matrix: Matrix, one: tuple[int, Job, float, Running]) -> bool:
-    """Whether a run has ended; its result is then taken in."""
-    number, job, begun, run = one
+def _finished(jobs: JobQueue, one: _Running) -> bool:
+    """Return True if a run is finished; its result is stored then."""
     try:
-        result = run.poll()
+        result = one.process.poll()
     except TldetError as error:
-        raise failed(job, error) from None
+        raise failed(one.job, error) from None
     if result is not None:
-        matrix.finish(number, result, begun)
+        jobs.finish(one.number, result, one.started)
     return result is not None
 
 
 def failed(job: Job, error: TldetError) -> TldetError:
-    """The error of a run, with its name; the runs before it stay."""
-    return type(error)(f"run {job.name}: {error} (once that is repaired, the same study command goes on)")
-
-
-def interrupted(matrix: Matrix) -> KeyboardInterrupt:
-    """What to tell a person who stopped a study."""
-    done = f"{len(matrix.results)} of {counted(len(matrix.jobs), 'run')} {are(len(matrix.results))} finished"
-    return KeyboardInterrupt(f"study stopped; {done}, the same command continues with the rest")
+    """Return the error of a run with the name of the run."""
+    return type(error)(f"run {job.name}: {error} (after a fix, the same command continues)")

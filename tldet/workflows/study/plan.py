@@ -1,4 +1,4 @@
-"""From what is asked for to the runs of a study."""
+"""Runs of a study."""
 
 from __future__ import annotations
 
@@ -6,27 +6,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tldet.config import parse_options
+from tldet.config import option_value, parse_options
 from tldet.data.subsets import subset_size
 from tldet.errors import ConfigError
 from tldet.evaluation.columns import GroundTruth
 from tldet.system.determinism import SEEDS
-from tldet.workflows.study.data import JsonData, StudyConfig, StudyData, own_study_data
+from tldet.workflows.study.data import JsonData, StudyData, own_study_data
 from tldet.workflows.study.job import RUNS, Job, job_folder, keep_settings
-from tldet.workflows.study.variants import Variant, refuse_conflict, refuse_same, refuse_unpaced
+from tldet.workflows.study.request import StudyRequest
+from tldet.workflows.study.variants import Variant, refuse_conflict, refuse_same, refuse_without_timing
 from tldet.workflows.training.choose import Choices, choose_for
 from tldet.workflows.training.recipes import has_own_data, load_recipe
 from tldet.workflows.training.run_config import rhythm, steps_in_epoch
 
+_BATCH_SIZE = "data.loader.batch_size"
+
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of a study.
+    """Runs of a study.
 
     Attributes:
-        jobs: the largest fraction first, seed by seed, so that a study cut short still compares all variants.
-        truth: ground truth of the images that all are evaluated on.
-        settings: what all runs share.
+        jobs: the runs, seed by seed and the largest fraction first, so that an interrupted study compares all variants.
+        truth: ground truth of the evaluated images.
+        settings: settings that all runs share.
     """
 
     jobs: Sequence[Job]
@@ -34,43 +37,40 @@ class Plan:
     settings: Mapping[str, Any]
 
 
-def make_plan(kind: str, config: StudyConfig, variants: Mapping[str, Variant], fractions: Sequence[float]) -> Plan:
-    """The runs of every variant, fraction and seed; subsets are written, the settings kept in the study's folder.
+def make_plan(kind: str, request: StudyRequest, variants: Mapping[str, Variant]) -> Plan:
+    """Plan the runs of every variant, fraction and seed; write subsets and the settings to the output directory.
 
-    Size of the input, batch and length without a wish are chosen from all the images, so that they are the same at
-    every fraction; the numbers are measured once, at the end.
+    Default input size, batch size and length depend on all images, so that they are equal for all fractions.
 
     Raises:
-        TldetError: the data, a name or a value is wrong, or the folder holds another study.
+        TldetError: the data, a name or a value is wrong, or the directory holds another study.
     """
-    _check(config, fractions)
-    refuse_conflict(variants, config.cfg_options)
-    refuse_unpaced(variants, config.minutes)
-    refuse_same(variants, load_recipe(config.model))
-    settings: dict[str, Any] = {"kind": kind, "model": config.model, "options": list(config.cfg_options)}
-    keep_settings(config.out, settings)
-    options = parse_options(config.cfg_options)
-    recipe = load_recipe(config.model)
-    data: StudyData = own_study_data(recipe, config) if has_own_data(recipe) else JsonData.of(config)
-    choices = choose_for(recipe, data.index, options, config.length)
-    shared = _Shared(config, data, choices)
-    order = [(f, s, name) for s in config.seeds for f in sorted(fractions, reverse=True) for name in variants]
+    _check(request)
+    options = parse_options(request.overrides())
+    refuse_conflict(variants, options)
+    refuse_without_timing(variants, request.minutes)
+    recipe = load_recipe(request.model)
+    refuse_same(variants, recipe)
+    settings: dict[str, Any] = {"kind": kind, "model": request.model, "options": request.overrides()}
+    keep_settings(request.folder, settings)
+    data: StudyData = own_study_data(recipe, request) if has_own_data(recipe) else JsonData.of(request)
+    choices = choose_for(recipe, data.index, options, request.length)
+    shared = _Shared(request, data, choices)
+    fractions = sorted(request.fractions, reverse=True)
+    order = [(fraction, seed, name) for seed in request.seeds for fraction in fractions for name in variants]
     jobs = [shared.job(name, variants[name], fraction, seed) for fraction, seed, name in order]
     return Plan(jobs, data.truth(), settings)
 
 
-def _check(config: StudyConfig, fractions: Sequence[float]) -> None:
-    for option, values in (("--seeds", config.seeds), ("--fractions", fractions)):
+def _check(request: StudyRequest) -> None:
+    for option, values in (("--seeds", request.seeds), ("--fractions", request.fractions)):
         if len(set(values)) != len(values):
             raise ConfigError(f"{option}: a value is given twice")
-    check_seeds(config.seeds)
-    for fraction in fractions:
-        if not 0 < fraction <= 1:
-            raise ConfigError(f"--fractions must be above 0 and at most 1, not {fraction:g}")
+    check_seeds(request.seeds)
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
-    """Refuse seeds that a run would refuse, before anything is written.
+    """Reject seeds out of range before anything is written.
 
     Raises:
         ConfigError: a seed is out of range.
@@ -82,34 +82,38 @@ def check_seeds(seeds: Sequence[int]) -> None:
 
 @dataclass(frozen=True)
 class _Shared:
-    """What the jobs of a study are made from."""
+    """Request, data and choices that all jobs of a study share."""
 
-    config: StudyConfig
+    request: StudyRequest
     data: StudyData
     choices: Choices
 
     def job(self, name: str, variant: Variant, fraction: float, seed: int) -> Job:
-        """One run."""
+        """Create the job of one run."""
         factors: dict[str, str | int | float] = {"variant": name, "fraction": fraction, "seed": seed}
-        call = {**self.data.call(), "model": self.config.model, "seed": seed, **self.config.bad_images()}
+        call = {**self.data.call(), "model": self.request.model, "seed": seed, **self.request.bad_images()}
         return Job(
             factors=factors,
-            folder=self.config.out / RUNS / job_folder(factors),
+            folder=self.request.folder / RUNS / job_folder(factors),
             call={**call, **variant.call, "cfg_options": self._options(variant, fraction, seed)},
             length=self.choices.length.section(),
             val=self.data.val,
             images=subset_size(len(self.data.index), fraction),
             data=self.data.hashes(),
-            pace=variant.pace,
+            timed_by=variant.timed_by,
         )
 
     def _options(self, variant: Variant, fraction: float, seed: int) -> list[str]:
-        an_epoch = steps_in_epoch(len(self.data.index), self.choices.batch)
-        every = rhythm(self.choices.length, an_epoch)["checkpoint_every"]
+        every = rhythm(self.choices.length, steps_in_epoch(len(self.data.index), self.choices.batch))[
+            "checkpoint_every"
+        ]
         if self.choices.length.unit != "epochs":
-            every /= fraction  # as many steps between two checkpoints, whatever the number of images
+            every /= fraction  # an equal number of steps between checkpoints for all fractions
         options = ["training.validate_every=None", f"training.checkpoint_every={every:g}"]
-        options.append(f"data.loader.batch_size={self.choices.batch}")  # measured once, the same for all
+        batch_size = f"{_BATCH_SIZE}={self.choices.batch}"  # chosen or measured once for all runs
+        options.append(batch_size)
         if fraction < 1:
             options.append(self.data.subset(fraction, seed))
-        return [*options, *self.config.cfg_options, *variant.options]
+        given = self.request.overrides()
+        options += [*given, *variant.options]
+        return [*options, batch_size] if option_value(parse_options(given), _BATCH_SIZE) == "auto" else options

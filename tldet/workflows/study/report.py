@@ -1,4 +1,4 @@
-"""A study shown and written: a table, a verdict, ``results.json`` and ``study.png``."""
+"""Report of a study: table, comparisons, ``results.json`` and ``study.png``."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-RESULTS_NAME, PLOT_NAME = "results.json", "study.png"  # in the study's folder
-PER_RUN_ONLY = ("settings", "resampled_ap", "resampling")  # kept only in the files of the runs
-ALONG = 60  # points of a drawn curve
+RESULTS_NAME, PLOT_NAME = "results.json", "study.png"  # in the output directory
+PER_RUN_ONLY = ("settings", "resampled_ap", "resampling")  # only in the files of the runs
+CURVE_POINTS = 60
 
 
 @dataclass
 class StudyReport:
-    """What a study found.
+    """Results of a study.
 
     Attributes:
         runs: results of all runs.
-        cells: by variant and number of images.
-        compared: every variant beside the reference.
-        lines: the verdict, in plain words.
-        curve: AP by the number of images, where that was asked for and can be fitted.
-        predictions: images -> AP to expect.
+        groups: runs by variant and fraction.
+        compared: comparison of every variant with the reference.
+        lines: conclusions, one per line.
+        curve: AP by number of training images, for a study of data with enough runs.
+        predictions: predicted AP by number of training images.
     """
 
     runs: Sequence[Mapping[str, Any]]
@@ -48,7 +48,7 @@ class StudyReport:
     predictions: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return plain containers for JSON."""
         curve = None
         if self.curve is not None:
             curve = {"a": self.curve.a, "b": self.curve.b, "c": self.curve.c, "expected": self.predictions}
@@ -61,12 +61,21 @@ class StudyReport:
         }
 
     def table(self) -> Table:
-        """The means, a variant and a number of images a row."""
+        """Return the table of means, one row per variant and number of images."""
         from rich.table import Table
         from rich.text import Text
 
-        shown = Table(title="means over seeds; 95 % intervals of AP", box=None, padding=(0, 1))
-        for heading in ("variant", "images", "seeds", "steps", "AP50", "AP", "over seeds", "and images"):
+        shown = Table(title="mean over seeds, 95 % intervals of AP", box=None, padding=(0, 1))
+        for heading in (
+            "variant",
+            "images",
+            "seeds",
+            "steps",
+            "AP50",
+            "AP",
+            "interval over seeds",
+            "over seeds and images",
+        ):
             shown.add_column(heading, justify="left" if heading == "variant" else "right")
         for group in self.groups:
             found = group.to_dict()
@@ -83,11 +92,11 @@ class StudyReport:
 
 
 def make_report(results: Sequence[Mapping[str, Any]], truth: GroundTruth | Path) -> StudyReport:
-    """Put the results of a study together.
+    """Create the report of a study.
 
     Args:
-        results: of all runs.
-        truth: ground truth of the images that they were evaluated on, or its COCO JSON.
+        results: results of all runs.
+        truth: ground truth of the evaluated images, or its COCO JSON.
     """
     objects = labeled_objects(truth if isinstance(truth, GroundTruth) else load_ground_truth(truth, "bbox"))
     groups = groups_of(results, len(np.unique(objects.images)))
@@ -99,47 +108,50 @@ def make_report(results: Sequence[Mapping[str, Any]], truth: GroundTruth | Path)
 
 
 def add_curve(report: StudyReport, images: Sequence[int]) -> None:
-    """Fit AP by the number of training images, and say what more images are expected to bring.
+    """Fit AP by number of training images and predict AP for more images.
 
     Args:
-        report: of a study of one variant; the curve is added to it.
-        images: numbers to expect the AP of.
+        report: report of a study of one variant, which is changed.
+        images: numbers of images to predict the AP of.
 
     Raises:
-        DataError: a number lies too far beyond what was measured.
+        DataError: a number is too far beyond the evaluated numbers.
     """
     try:
         report.curve = fit([int(r["images"]) for r in report.runs], [float(r["numbers"]["AP"]) for r in report.runs])
     except DataError as error:
         report.lines.insert(0, f"no learning curve: {error}")
         return
-    said = [_expect(report, report.curve, number) for number in images]
+    predicted = [_predicted(report, report.curve, number) for number in images]
     curve = report.curve
-    report.lines[:0] = [f"learning curve: AP(n) = {curve.a:.3f} - {curve.b:.3g} n^-{curve.c:.2f}, n images", *said]
+    report.lines[:0] = [
+        f"learning curve: AP(n) = {curve.a:.3f} - {curve.b:.3g} n^-{curve.c:.2f}, n training images",
+        *predicted,
+    ]
 
 
-def _expect(report: StudyReport, curve: PowerLaw, images: int) -> str:
+def _predicted(report: StudyReport, curve: PowerLaw, images: int) -> str:
     found = curve.at(images)
     report.predictions[images] = vars(found)
     more = images - curve.largest
     what = f"with {counted(images, 'image')}"
     if more > 0:
-        what = f"with {more:,} more {'image' if more == 1 else 'images'} ({images:,} in all)"
-    beyond = "" if more <= 0 else ", if the curve goes on as it did"
-    return f"{what} expect AP {found.low:.3f} to {found.high:.3f} at this budget, mean over seeds{beyond}"
+        what = f"with {counted(more, 'more image', 'more images')} ({images:,} in total)"
+    beyond = "" if more <= 0 else ", if the curve continues"
+    return f"{what}: predicted AP {found.low:.3f} to {found.high:.3f} (mean over seeds, same training length){beyond}"
 
 
 def write(report: StudyReport, out: Path, settings: Mapping[str, Any]) -> None:
     """Write ``results.json`` and ``study.png``.
 
     Raises:
-        OutputError: they cannot be written.
+        OutputError: a file cannot be written.
     """
     write_json(out / RESULTS_NAME, {"settings": settings, **report.to_dict()}, indent=1)
-    title = "mean over seeds, 95 % over seeds and images"
+    title = "mean over seeds, 95 % interval over seeds and images"
     fractions = {group.fraction for group in report.groups}
     if len(fractions) == 1:
-        series = {group.variant: Series([_point(group, place)]) for place, group in enumerate(report.groups)}
+        series = {group.variant: Series([_point(group, number)]) for number, group in enumerate(report.groups)}
         plot_intervals(series, out / PLOT_NAME, title=title, names=list(series))
     else:
         plot_intervals(_by_images(report), out / PLOT_NAME, title=title, xlabel="training images")
@@ -155,19 +167,19 @@ def _by_images(report: StudyReport) -> dict[str, Series]:
     series = {}
     for variant in dict.fromkeys(group.variant for group in report.groups):
         points = [_point(group, group.images) for group in report.groups if group.variant == variant]
-        series[variant] = Series(points, _along(report.curve, points[0][0]) if report.curve else ())
+        series[variant] = Series(points, _curve_points(report.curve, points[0][0]) if report.curve else ())
     return series
 
 
-def _along(curve: PowerLaw, smallest: float) -> list[tuple[float, float, float, float]]:
-    """The curve from the fewest images measured to as far as it says anything."""
-    numbers = np.geomspace(smallest, FARTHEST * curve.largest, ALONG)[:-1]
+def _curve_points(curve: PowerLaw, smallest: float) -> list[tuple[float, float, float, float]]:
+    """Return points of the curve, from the smallest number of images to the limit of predictions."""
+    numbers = np.geomspace(smallest, FARTHEST * curve.largest, CURVE_POINTS)[:-1]
     found = [(float(n), curve.at(n)) for n in numbers]
     return [(n, one.mean, one.low or 0.0, one.high or 0.0) for n, one in found]
 
 
 def show_study(report: StudyReport, console: Console) -> None:
-    """Print the table and the verdict."""
+    """Print the table and the conclusions."""
     console.print(report.table())
     for line in report.lines:
         console.print(line, markup=False, highlight=False)

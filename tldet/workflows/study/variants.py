@@ -1,4 +1,4 @@
-"""What is compared: ways to start and to train, each as the changes to one call of ``tldet finetune``."""
+"""Variants of a study: changes to the arguments and config of ``tldet finetune``."""
 
 from __future__ import annotations
 
@@ -19,43 +19,46 @@ CONTROLLED = {
     "data.val.annotations": "give --val",
     "data.train.images": "give --images",
     "data.val.images": "give --images",
+    "data.train.subset": "leave it out (a study takes --fractions)",
+    "data.train.on_bad_image": "give --on-bad-image",
+    "data.val.on_bad_image": "give --on-bad-image",
     "schedule.epochs": "give --epochs",
     "schedule.steps": "give --steps",
     "schedule.minutes": "give --minutes",
     "training.validate_every": "runs are evaluated once, at the end",
 }
-REFERENCE = "finetuned"  # what the other variants are compared with, where it is among them
+REFERENCE = "finetuned"  # variant that all others are compared with
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One side of a comparison.
+    """Training variant of a study.
 
     Attributes:
         call: keyword arguments of ``finetune``.
-        options: of its config, ``a.b=c``.
+        options: config options ``a.b=c``.
         controls: further config keys that ``--cfg-options`` must not set because the variant does.
-        pace: for a budget in minutes, the variant whose number of steps this one takes, because its own first steps
+        timed_by: for a length in minutes, the variant whose number of steps this one uses, because its own first steps
             are not typical; None for itself.
     """
 
     call: Mapping[str, Any] = field(default_factory=dict)
     options: Sequence[str] = ()
     controls: Sequence[str] = ()
-    pace: str | None = None
+    timed_by: str | None = None
 
 
 VARIANTS: dict[str, Variant] = {
     "scratch": Variant({"scratch": True}, controls=["model.weights", "model.backbone.weights", "freeze", "l2_sp"]),
     "frozen": Variant(options=["freeze.layers=['backbone']"], controls=["freeze"]),
     "finetuned": Variant(),
-    "gradual": Variant(options=["freeze.gradual=0.5"], controls=["freeze"], pace=REFERENCE),
+    "gradual": Variant(options=["freeze.gradual=0.5"], controls=["freeze"], timed_by=REFERENCE),
     "layer-decay": Variant(options=["optimizer.layer_decay=0.7", "optimizer.backbone_lr=1.0"]),
 }
 
 
 def transfer_variants(names: Sequence[str]) -> dict[str, Variant]:
-    """Variants by name.
+    """Return variants by name.
 
     Raises:
         ConfigError: a name is unknown or given twice.
@@ -68,10 +71,10 @@ def transfer_variants(names: Sequence[str]) -> dict[str, Variant]:
 
 
 def backbone_variants(names: Sequence[str], model: str) -> dict[str, Variant]:
-    """A variant for each backbone; each is tried in the recipe, without weights, before any run.
+    """Return one variant per backbone, after a test that the backbone fits the recipe.
 
     Raises:
-        ConfigError: a name is unknown or given twice, or the backbone cannot serve the recipe.
+        ConfigError: a name is unknown or given twice, or a backbone does not fit the recipe.
     """
     _refuse_twice("backbones", names)
     recipe = load_recipe(model)
@@ -80,50 +83,56 @@ def backbone_variants(names: Sequence[str], model: str) -> dict[str, Variant]:
     return {name: Variant({"backbone": name}, controls=["model.backbone", "model.weights"]) for name in names}
 
 
-def refuse_unpaced(variants: Mapping[str, Variant], minutes: float | None) -> None:
-    """A variant that takes another's number of steps needs that other in the study.
+def refuse_without_timing(variants: Mapping[str, Variant], minutes: float | None) -> None:
+    """Reject a variant whose number of steps is determined by a variant that is not in the study.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: that variant is missing.
     """
     for name, variant in variants.items():
-        if minutes is not None and variant.pace is not None and variant.pace not in variants:
+        if minutes is not None and variant.timed_by is not None and variant.timed_by not in variants:
             raise ConfigError(
-                f"--variants {name}: its first steps are the cheap ones, so a budget of minutes is measured on variant "
-                f"{variant.pace!r}: add that to --variants, or give --steps"
+                f"--variants {name}: --minutes needs variant {variant.timed_by!r} to determine the number of steps, "
+                f"because the first steps of {name!r} are faster than later ones; add {variant.timed_by!r}, or give "
+                "--steps"
             )
 
 
-def refuse_conflict(variants: Mapping[str, Variant], options: Sequence[str]) -> None:
-    """Refuse ``--cfg-options`` that override a variant or make runs unequal, including parent and child keys.
+def refuse_conflict(variants: Mapping[str, Variant], given: Mapping[str, Any]) -> None:
+    """Reject config options that override a variant or make runs unequal, including parent and child keys.
 
     Raises:
-        ConfigError: an option does so, or is malformed.
+        ConfigError: an option does so.
     """
-    refuse_controlled(options)
-    given = parse_options(options)
+    refuse_controlled(given)
     if given.get("training.patience") is not None:
-        raise ConfigError("--cfg-options training.patience: the runs of a study are equally long; leave it out")
+        raise ConfigError("--cfg-options training.patience: all runs of a study have the same length; leave it out")
     for name, variant in variants.items():
-        if conflict := _overlap(given, [*parse_options(variant.options), *variant.controls]):
+        if conflict := overlap(given, [*parse_options(variant.options), *variant.controls]):
             raise ConfigError(f"--cfg-options {conflict}: variant {name!r} sets this key; leave out one of them")
     for name in (name for name, variant in variants.items() if variant.call.get("scratch")):
         refuse_scratch_options(given, f"variant {name!r}")
 
 
-def refuse_controlled(options: Sequence[str]) -> None:
-    """Refuse ``--cfg-options`` that a study or few-shot experiment sets per run.
+def refuse_controlled(
+    given: Mapping[str, Any], option: str = "--cfg-options", controlled: Mapping[str, str] = CONTROLLED
+) -> None:
+    """Reject config options that a study or few-shot experiment sets for each run.
+
+    Args:
+        given: dotted keys and values.
+        option: the command-line option of these.
+        controlled: advice for each key that is set for each run.
 
     Raises:
         ConfigError: an option sets the seed, the data or the length, also through a parent or child key.
     """
-    given = parse_options(options)
-    if conflict := _overlap(given, CONTROLLED):
-        use = next(use for key, use in CONTROLLED.items() if _related(conflict, key))
-        raise ConfigError(f"--cfg-options {conflict}: the experiment sets this key for each run; {use}")
+    if conflict := overlap(given, controlled):
+        advice = next(text for key, text in controlled.items() if _related(conflict, key))
+        raise ConfigError(f"{option} {conflict}: the experiment sets this key for each run; {advice}")
 
 
-def _overlap(given: Iterable[str], controlled: Iterable[str]) -> str | None:
+def overlap(given: Iterable[str], controlled: Iterable[str]) -> str | None:
     """Return the first given key that equals, contains or lies inside a controlled key."""
     keys = list(controlled)
     return next((key for key in sorted(given) if any(_related(key, other) for other in keys)), None)
@@ -134,7 +143,7 @@ def _related(key: str, other: str) -> bool:
 
 
 def refuse_same(variants: Mapping[str, Variant], recipe: Config) -> None:
-    """Refuse a variant that equals the recipe and would be compared with itself.
+    """Reject a variant that equals the recipe and would be compared with itself.
 
     Raises:
         ConfigError: the recipe already has all settings of the variant, or another layer-wise decay.

@@ -1,4 +1,4 @@
-"""Runs of a study in processes of their own, one a GPU."""
+"""Runs of a study in processes of their own, one per GPU."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tldet.system.signals import stop_signals
 from tldet.workflows.study.execute import execute
 from tldet.workflows.study.job import Job
 
-FAILED_NAME = "failed.json"  # in a run's folder, what its process could not do
-_LOG_NAME = "worker.log"  # in a run's folder, what its process showed
-_PATIENCE = 600  # seconds that a process may take to finish its step and save
+FAILED_NAME = "failed.json"  # error of a process, in the folder of its run
+_LOG_NAME = "worker.log"  # output of a process, in the folder of its run
+_TIMEOUT = 600  # seconds for a process to finish its step and save
 
 
 def gpus() -> list[str]:
-    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    """Return the available GPUs by their names in ``CUDA_VISIBLE_DEVICES``."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [name.strip() for name in visible.split(",")] if visible else []
     count = torch.cuda.device_count()
@@ -34,11 +34,11 @@ def gpus() -> list[str]:
 
 
 class Worker:
-    """A run under way in a process of its own.
+    """A run in a process of its own.
 
     Args:
         job: the run.
-        gpu: the one GPU that its process sees.
+        gpu: GPU of the process.
     """
 
     def __init__(self, job: Job, gpu: str) -> None:
@@ -46,14 +46,14 @@ class Worker:
         job.keep()
         (job.folder / FAILED_NAME).unlink(missing_ok=True)
         command = [sys.executable, "-m", "tldet.workflows.study.workers", str(job.folder), *external_modules()]
-        # Its own session: Ctrl-C in the terminal reaches the parent, which has each process saved once.
+        # A session of its own: Ctrl-C in the terminal reaches the parent only, which stops each process once.
         with (job.folder / _LOG_NAME).open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=_environment(gpu), start_new_session=True
             )
 
     def poll(self) -> dict[str, Any] | None:
-        """The result once the process has ended.
+        """Return the result when the process has ended, else None.
 
         Raises:
             TldetError: the run failed.
@@ -65,31 +65,31 @@ class Worker:
         raise _error_of(self.job.folder, self._process.returncode)
 
     def ask_to_stop(self) -> None:
-        """Have the process save and end."""
+        """Let the process save its state and end."""
         if self._process.poll() is None:
             self._process.terminate()
 
     def wait(self) -> None:
         """Wait until the process has ended; kill it if it takes too long."""
         try:
-            self._process.wait(_PATIENCE)
+            self._process.wait(_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._process.kill()
 
 
 def _environment(gpu: str) -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[3])
-    external = [path for path in sys.path if path] if external_modules() else []  # where they were found
+    external = [path for path in sys.path if path] if external_modules() else []  # their locations
     paths = dict.fromkeys([root, *external, *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "CUDA_VISIBLE_DEVICES": gpu, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _error_of(folder: Path, code: int) -> TldetError:
-    """What the process wrote down, or that it ended without a word."""
+    """Return the error that the process has written, or an error with its exit code."""
     try:
         found = json.loads((folder / FAILED_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return TrainingError(f"its process ended with code {code} and left no result; see {folder / _LOG_NAME}")
+        return TrainingError(f"process ended with exit code {code} and without a result; see {folder / _LOG_NAME}")
     kind: type[TldetError] = getattr(errors, found["kind"])
     return kind(found["message"])
 
@@ -101,11 +101,11 @@ def _kind_of(error: TldetError) -> str:
 
 @stop_signals()
 def _main(folder: str, *modules: str) -> int:
-    """Make the run that is written down in a folder; returns the exit code.
+    """Execute the run of a folder; return the exit code.
 
     Args:
         folder: the folder.
-        modules: external code that the study has imported.
+        modules: external modules that the study has imported.
     """
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""Build the trainer of a checked config."""
+"""Build the trainer of a run."""
 
 from __future__ import annotations
 
@@ -29,28 +29,29 @@ from tldet.transfer.freeze import UnfreezeStage, Unfreezing, freeze
 from tldet.transfer.l2_sp import L2SP, L2SPSettings, regularized_names, saved_initial_weights
 from tldet.transfer.param_groups import build_optimizer
 from tldet.transfer.parameter_table import parameter_rows, parameter_table
+from tldet.workflows.requests import RunRequest
 from tldet.workflows.training.initial_weights import Started
-from tldet.workflows.training.options import Request
-from tldet.workflows.training.parts import Settings, Validation
+from tldet.workflows.training.schema import Settings
+from tldet.workflows.training.validation import Validation
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is ready to be trained.
+    """Everything that the trainer of a run is built from.
 
     Attributes:
-        config: its config.
+        config: the config.
         settings: plain sections of the config.
         folder: output directory.
         model: the model with its initial weights.
         data: training data.
-        validation: evaluates the model; None never does.
+        validation: evaluates the model; None for no validation.
         meta: ``meta`` section of checkpoints.
-        started: where the initial weights came from.
-        request: shows progress on its console, and brings callbacks.
-        collate: makes a batch of samples.
+        started: source of the initial weights.
+        request: provides console and callbacks.
+        collate: builds a batch from samples.
     """
 
     config: Config
@@ -61,7 +62,7 @@ class Run:
     validation: Evaluate | None
     meta: Mapping[str, Any]
     started: Started
-    request: Request
+    request: RunRequest
     collate: Collate = collate
 
 
@@ -94,7 +95,7 @@ def assemble(run: Run) -> Trainer:
 
 
 def _batches(run: Run, device: torch.device, world: World) -> tuple[BatchOrder, Callable[[int], Any]]:
-    """Return the order of the samples, and what yields the batches of this process from a step on."""
+    """Return the order of the samples, and a function that yields the batches of this process from a step on."""
     loader, training = run.settings.loader, run.settings.training
     order = BatchOrder(run.data.sizes, loader.fixed_batch_size(), training.seed, group_aspect=loader.group_aspect)
     workers, pin = loader.worker_count(device), device.type == "cuda"
@@ -111,7 +112,7 @@ def _batches(run: Run, device: torch.device, world: World) -> tuple[BatchOrder, 
 
 
 def _precision(run: Run, order: BatchOrder, device: torch.device, world: World) -> Precision:
-    """Choose the precision, and whether to compile, by steps on one batch."""
+    """Choose precision and compilation by timing steps on one batch."""
     training = run.settings.training
 
     @cache
@@ -132,7 +133,7 @@ def _precision(run: Run, order: BatchOrder, device: torch.device, world: World) 
 
 
 def _reporter(run: Run, optimizer: torch.optim.Optimizer) -> Reporter:
-    """Create what shows progress, and the loggers of the config in the main process."""
+    """Create the progress display, and the loggers of the config in the main process."""
     training, validation = run.settings.training, run.validation
     progress = make_reporter(run.request.console, _shown(validation, training))
     if not training.loggers or not current().main:
@@ -145,28 +146,28 @@ def _reporter(run: Run, optimizer: torch.optim.Optimizer) -> Reporter:
 
 
 def _device(name: str, world: World) -> torch.device:
-    """Return the device of ``training.device``; each of several processes has its own.
+    """Return the device of ``training.device``; each process of a distributed run has its own.
 
     Raises:
-        ConfigError: there is no such device, or several processes were joined over other ones.
+        ConfigError: there is no such device, or it does not fit the process group.
     """
     device = pick_device(name)
     if world.size > 1 and (device.index is not None or device.type != pick_device().type):
         raise ConfigError(
             f"training.device {name} (--device): each of the {world.size} processes uses its own {pick_device().type} "
-            "device; leave it out, or choose devices with CUDA_VISIBLE_DEVICES"
+            "device; leave it out, or select devices by CUDA_VISIBLE_DEVICES"
         )
     return device
 
 
 def _shown(validation: Evaluate | None, training: TrainSettings) -> tuple[str, ...]:
-    """Return the metrics of the line that a validation prints; ``log.jsonl`` has all of them."""
+    """Return the metrics that are printed after a validation; ``log.jsonl`` has all metrics."""
     headline: tuple[str, ...] = getattr(validation, "headline", ())
     return tuple(dict.fromkeys([*headline, training.best_metric, "val_loss"]))
 
 
 def _trainable(run: Run, stages: Sequence[UnfreezeStage], batch: int) -> tuple[torch.optim.Optimizer, list[Any]]:
-    """Return the optimizer, and the hooks of what is trained; show a table of it."""
+    """Return the optimizer and the hooks for unfreezing and L2-SP; print the parameter table."""
     settings, model, console = run.settings, run.model, run.request.console
     hooks: list[Any] = [Unfreezing(model, stages)] if stages else []
     pulled: dict[str, float] = {}
@@ -184,7 +185,7 @@ def _trainable(run: Run, stages: Sequence[UnfreezeStage], batch: int) -> tuple[t
 
 
 def _pull(model: torch.nn.Module, settings: L2SPSettings, started: Started, folder: Path) -> L2SP:
-    """A new run is pulled to the weights that it has now, a resumed one to those that its first part had."""
+    """Create the L2-SP hook, with the current weights as target or, in a resumed run, the stored initial weights."""
     if started.resumed:
         initial = saved_initial_weights(folder)
         return L2SP(model, list(initial), settings.alpha, initial)
@@ -192,10 +193,10 @@ def _pull(model: torch.nn.Module, settings: L2SPSettings, started: Started, fold
 
 
 def _callbacks(sections: Sequence[dict[str, Any]], given: Sequence[Any]) -> list[Any]:
-    """Return the callbacks of a config and those given as objects, in the order they are called in.
+    """Return the callbacks of a config and the given callbacks, in the order of their calls.
 
     Raises:
-        ConfigError: one of them has a hook point that does not exist.
+        ConfigError: a callback has an unknown hook point.
     """
     if not sections and not given:
         return []

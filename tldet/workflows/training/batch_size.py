@@ -1,4 +1,4 @@
-"""The largest batch size that fits into the memory of a GPU, measured with training steps of the model."""
+"""Largest batch size that fits into GPU memory, determined by training steps."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ from tldet.system.device import pick_device
 from tldet.system.out_of_memory import describe_device, free, is_out_of_memory
 from tldet.transfer.freeze import FreezeSettings, freeze
 from tldet.transfer.provenance import checkpoint_outline
-from tldet.workflows.training.parts import Settings, build_dataset
+from tldet.workflows.training.datasets import build_dataset
+from tldet.workflows.training.schema import Settings
 
 log = logging.getLogger(__name__)
-USUAL, LARGEST = 16, 64  # at most so many images: by default, and with 'auto'
-_SHARE = 0.9  # of the free memory; the rest is for fragments and for batches with more objects
+USUAL, LARGEST = 16, 64  # upper limits: by default, and with 'auto'
+_SHARE = 0.9  # of free memory; the rest is reserved for fragmentation and for batches with more objects
 WITHOUT_GPU = 4
-STATES = 3  # tensors per trainable parameter besides its gradient: two of Adam, one moving average
+STATES = 3  # tensors per trainable parameter besides its gradient: two of Adam, one of EMA
 
 
 def settled_batch_size(cfg: Config, settings: Settings, resumed: Path | None) -> int:
-    """Return the number for ``data.loader.batch_size='auto'``: that of the resumed run, or the measured one.
+    """Return the batch size for ``data.loader.batch_size='auto'``: that of the resumed run, or the largest that fits.
 
     Raises:
         TrainingError: not even one image fits.
@@ -67,13 +68,13 @@ def _batch_size_of(folder: Path) -> int | None:
 
 
 def largest_input(sizes: NDArray[np.int32]) -> Size:
-    """Return the padded size of a batch with the tallest and the widest of some (I, 2) image sizes."""
+    """Return the padded size of a batch with the tallest and the widest image of (I, 2) image sizes."""
     height, width = sizes.max(0).tolist()
     return padded_size((height, width))
 
 
 def most_objects(index: AnnotationIndex) -> int:
-    """Return the number of objects on the image that has most of them, at least 1."""
+    """Return the largest number of objects on an image, at least 1."""
     return int(np.diff(index.offsets).max(initial=1))
 
 
@@ -87,16 +88,16 @@ def measure_batch_size(
     device: torch.device,
     freezing: FreezeSettings | None = None,
 ) -> int:
-    """Return the largest batch size with which training steps fit into the memory of the device.
+    """Return the largest batch size for which a training step fits into device memory.
 
     Args:
-        model: section of a config.
+        model: ``model`` section of a config.
         size: (height, width) of the images.
         objects: objects per image.
         precision: see :func:`~tldet.engine.precision.choose`.
         most: upper limit.
-        device: device of the model; on a CPU nothing is measured.
-        freezing: frozen layers need less memory.
+        device: device of the model; on a CPU, the batch size is fixed.
+        freezing: frozen layers, which need less memory.
 
     Raises:
         TrainingError: not even one image fits.
@@ -113,15 +114,17 @@ def measure_batch_size(
     batch = largest_fitting(trial.fits, most)
     if not batch:
         raise TrainingError(
-            f"out of memory on {describe_device(device)} with one image of {size[0]} x {size[1]} (height x width, "
-            "padded): use smaller images (data.train.transforms) or another model"
+            f"out of memory on {describe_device(device)} with one image of {size[1]}x{size[0]} (padded): "
+            "use smaller images (data.train.transforms) or another model"
         )
-    log.info("batch size %d (%s, measured with images of %d x %d)", batch, describe_device(device), *size)
+    log.info(
+        "batch size %d (largest that fits on %s with images of %dx%d)", batch, describe_device(device), *reversed(size)
+    )
     return batch
 
 
 def largest_fitting(fits: Callable[[int], bool], most: int) -> int:
-    """Return the largest number from 1 to ``most`` that fits, or 0; larger numbers are assumed to need more."""
+    """Return the largest number from 1 to ``most`` that fits, or 0, by binary search."""
     low, high = 0, most + 1
     while high - low > 1:
         probe = min(max(1, 2 * low), most) if high > most else (low + high) // 2
@@ -133,14 +136,14 @@ def largest_fitting(fits: Callable[[int], bool], most: int) -> int:
 
 
 class _Trial:
-    """Training steps on images without content, with as many objects as the data have."""
+    """Training steps on blank images with random boxes."""
 
     def __init__(self, model: Detector, precision: Precision, size: Size, objects: int) -> None:
         self.model, self.precision, self.size, self.objects = precision.prepare(model), precision, size, objects
         self.device = next(model.parameters()).device
 
     def fits(self, count: int) -> bool:
-        """Whether a step on ``count`` images fits, with room for the state of the optimizer."""
+        """Return True if a step on ``count`` images fits, including the state of the optimizer."""
         free(self.device)
         room = self._room()
         try:
@@ -154,7 +157,7 @@ class _Trial:
         return room is None or torch.cuda.max_memory_reserved(self.device) <= room
 
     def _room(self) -> float | None:
-        """Return the bytes that may be reserved; None if the device does not tell."""
+        """Return the number of bytes that may be reserved; None if it is unknown."""
         if self.device.type != "cuda":
             return None
         torch.cuda.reset_peak_memory_stats(self.device)

@@ -1,4 +1,4 @@
-"""What ``tldet finetune`` chooses from the data and the machine, each with its reason."""
+"""Input size, batch size and length that ``tldet finetune`` chooses for the data and the hardware."""
 
 from __future__ import annotations
 
@@ -17,20 +17,27 @@ from tldet.models.replace import replace_backbone
 from tldet.system.device import pick_device
 from tldet.system.out_of_memory import describe_device
 from tldet.text import counted
-from tldet.workflows.training.batch_size import LARGEST, USUAL, largest_input, measure_batch_size, most_objects
+from tldet.workflows.training.batch_size import (
+    LARGEST,
+    USUAL,
+    WITHOUT_GPU,
+    largest_input,
+    measure_batch_size,
+    most_objects,
+)
 from tldet.workflows.training.recipes import foreign_resize, largest_size, split_transforms
 from tldet.workflows.training.run_config import steps_in_epoch
 from tldet.workflows.training.run_options import Length
 
-SMALL_OBJECT = 12.0  # pixels; a tenth of the objects may be smaller than this at the chosen size
+SMALL_OBJECT = 12.0  # pixels; 10th percentile of object size at the chosen input size
 LONGEST_LITE, LONGEST_R50 = 640, 1333
-LEAST_STEPS, MOST_STEPS = 600, 20_000  # a run with no length given
-_EPOCHS = 30
+LEAST_STEPS, MOST_STEPS = 600, 20_000  # default length
+_EPOCHS = 30  # default length
 
 
 @dataclass
 class Choices:
-    """The chosen values, and why: one line each."""
+    """Chosen values, and a log line for each."""
 
     short: int
     long: int
@@ -52,10 +59,10 @@ def choose_for(
     Args:
         recipe: the recipe.
         index: training annotations.
-        options: user-specified config keys; of interest are the batch size, the device and the precision.
+        options: user-specified config keys, of which batch size, device and precision are used.
         length: user-specified length.
         backbone: user-specified backbone.
-        augment: user-specified transforms of training.
+        augment: user-specified training transforms.
 
     Raises:
         TldetError: a value is wrong, or not even one image fits into the memory of the GPU.
@@ -71,23 +78,23 @@ def choose_for(
 
 
 def given_batch(options: Mapping[str, Any]) -> int | None:
-    """Return the batch size that options of the config give; None without one, and for ``auto``."""
+    """Return the user-specified batch size; None without one, and for ``auto``."""
     value = option_value(options, "data.loader.batch_size")
     return value if type(value) is int and value > 0 else None
 
 
 def is_small(recipe: Config) -> bool:
-    """Whether a recipe is one of the small ones, by its own backbone."""
+    """Return True for a recipe with EfficientNet-Lite0."""
     return "efficientnet_lite0" in str(recipe.get("model.backbone.name"))
 
 
 def usual_size(small: bool) -> tuple[int, int]:
-    """Short side, and the most of the long one, that the small and the large recipes are made for."""
+    """Return the input size (short side, limit of the long side) of small and large recipes."""
     return (320, LONGEST_LITE) if small else (800, LONGEST_R50)
 
 
 def _size(small: bool, index: AnnotationIndex, device: torch.device) -> tuple[int, int, str]:
-    """Choose a size at which few objects are too small to find, but no larger than the images are."""
+    """Choose a size at which few objects are smaller than SMALL_OBJECT, but not larger than the images."""
     base, longest = usual_size(small)
     if device.type == "cpu" and not small:
         base = 480
@@ -113,13 +120,14 @@ def _batch(
     options: Mapping[str, Any],
     backbone: str | None,
 ) -> tuple[int, str]:
-    """Return the user-specified batch size, the largest that fits on the GPU, or a small one for the CPU."""
+    """Return the user-specified batch size, the largest one that fits on the GPU, or a small one for the CPU."""
     images = len(index)
     if (given := given_batch(options)) is not None:
         return given, f"batch size {given} (user-specified)"
     if device.type == "cpu":
-        base = int(recipe.get("data.loader.batch_size", 4)) if is_small(recipe) else 2
-        batch = min(base, images)
+        base = int(recipe.get("data.loader.batch_size", WITHOUT_GPU)) if is_small(recipe) else 2
+        auto = option_value(options, "data.loader.batch_size") == "auto"
+        batch = min(WITHOUT_GPU if auto else base, images)  # as for `tldet train`
         return batch, f"batch size {batch} (CPU, {counted(os.cpu_count() or 1, 'core')})"
     model = recipe["model"] if backbone is None else replace_backbone(recipe["model"], backbone)[0]
     head = {**model["head"], "num_classes": len(index.class_names)}
@@ -132,11 +140,11 @@ def _batch(
         most=min(LARGEST if option_value(options, "data.loader.batch_size") == "auto" else USUAL, images),
         device=device,
     )
-    return batch, f"batch size {batch} (measured on {describe_device(device)})"
+    return batch, f"batch size {batch} (largest that fits on {describe_device(device)})"
 
 
 def choose_length(images: int, batch: int, given: Length | None) -> tuple[Length, str]:
-    """Return the user's length, or about thirty epochs, with a log line."""
+    """Return the user-specified length, or about 30 epochs, with a log line."""
     if given is not None:
         return given, f"{given} (user-specified)"
     an_epoch = steps_in_epoch(images, batch)

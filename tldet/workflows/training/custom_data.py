@@ -1,4 +1,4 @@
-"""Recipes whose data are a dataset from outside tldet instead of COCO JSON files."""
+"""Recipes with an external dataset class instead of COCO JSON files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tldet.data.index import AnnotationIndex
 from tldet.errors import ConfigError
 from tldet.plugins import lookup
 from tldet.registry import DATASETS
-from tldet.workflows.training.parts import build_dataset
+from tldet.workflows.training.datasets import build_dataset
 from tldet.workflows.training.run_options import SPLITS
 
 # Command-line options, with the splits and the parameter of the dataset that they set.
@@ -29,7 +29,7 @@ def with_own_data(recipe: Config, given: Mapping[str, str | Path | None], option
 
     Args:
         recipe: the recipe.
-        given: paths by option, see :data:`PARAMETERS`.
+        given: paths by option, see :data:`_PARAMETERS`.
         options: config options; those of ``data`` are used.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Size of the splits of a run: images, objects and classes."""
+"""Statistics of the splits of a run: images, objects and classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from tldet.errors import DataError
 from tldet.text import counted
-from tldet.workflows.training.parts import AnyDataset, build_dataset
+from tldet.workflows.training.datasets import AnyDataset, build_dataset
 
 log = logging.getLogger(__name__)
 _SHOWN = 5  # classes in a line
@@ -22,7 +22,7 @@ def log_splits(train: AnyDataset, val: AnyDataset | None, test: Mapping[str, Any
     Args:
         train: the training split.
         val: the validation split.
-        test: config section of the test split, which training does not use; a fault in it is a warning.
+        test: config section of the test split, which training does not use; errors are logged as a warning.
     """
     for name, split in (("train", train), ("val", val)):
         if split is not None:

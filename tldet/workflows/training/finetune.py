@@ -13,11 +13,11 @@ from tldet.data.layouts import Layout, Split
 from tldet.data.split_paths import resolve_layout
 from tldet.models.replace import replace_backbone
 from tldet.system.inputs import real_path
+from tldet.workflows.requests import takes
 from tldet.workflows.training.choose import Choices, choose_for
 from tldet.workflows.training.custom_data import own_index, with_own_data
 from tldet.workflows.training.initial_weights import check_initial, check_scratch, from_scratch, with_weights
-from tldet.workflows.training.options import takes
-from tldet.workflows.training.parts import SCHEMA, with_bad_image
+from tldet.workflows.training.outcome import Outcome
 from tldet.workflows.training.recipes import has_own_data, load_recipe, require_resize, split_transforms
 from tldet.workflows.training.request import FinetuneRequest
 from tldet.workflows.training.run_config import course_over, rhythm, settled, steps_in_epoch, using
@@ -30,12 +30,13 @@ from tldet.workflows.training.run_folder import (
     removed_on_failure,
 )
 from tldet.workflows.training.run_options import SPLITS
-from tldet.workflows.training.train import Outcome, run_training
+from tldet.workflows.training.schema import SCHEMA, with_bad_image
+from tldet.workflows.training.train import run_training
 
 log = logging.getLogger(__name__)
 _NOTE = "# Written by `tldet finetune`; resume with `tldet finetune --out {folder} --resume`.\n"
-SPLIT = ("split/train.json", "split/val.json")  # of a run whose data are not divided yet
-PATHS = ("annotations", "images", "classes")  # keys of a split that come from the user's data, not from the recipe
+SPLIT = ("split/train.json", "split/val.json")  # written if the data is a single JSON
+PATHS = ("annotations", "images", "classes")  # keys of a split that are not taken from the recipe
 VIT_LAYER_DECAY = 0.7  # Li et al. 2022 (ViTDet), appendix A.2, for the base size
 
 
@@ -97,7 +98,7 @@ def new_config(request: FinetuneRequest) -> Config:
 def _filled(
     recipe: Config, layout: Layout | None, index: AnnotationIndex, choices: Choices, request: FinetuneRequest
 ) -> dict[str, Any]:
-    """Return the recipe with data, classes, sizes and length filled in; all else stays as the recipe has it."""
+    """Return the recipe with data, classes, input size and length filled in."""
     config: dict[str, Any] = copy.deepcopy(recipe.data)
     config["data"] = _data(recipe, layout, choices, request)
     config["model"]["head"]["num_classes"] = len(index.class_names)
@@ -134,7 +135,7 @@ def section_of(
         split: its annotations and images.
         transforms: its transforms.
         masks: read segmentations.
-        recipe: the section of the recipe, whose other keys stay.
+        recipe: the section of the recipe, whose other keys are kept.
     """
     kept = {key: value for key, value in (recipe or {}).items() if key not in PATHS}
     paths = {"annotations": str(real_path(split.annotations)), "images": str(real_path(split.images))}
@@ -143,7 +144,7 @@ def section_of(
 
 
 def _from_request(config: dict[str, Any], request: FinetuneRequest, reasons: list[str]) -> dict[str, Any]:
-    """Return a config with the user-specified initial weights, backbone and transfer options; log all choices."""
+    """Return a config with user-specified initial weights, backbone and transfer options; log all choices."""
     lines = list(reasons)
     if request.scratch:
         config, dropped = from_scratch(config)
@@ -166,9 +167,9 @@ def with_backbone(recipe: Mapping[str, Any], name: str, scratch: bool) -> tuple[
     model, lines = replace_backbone(old, name, scratch=scratch)
     optimizer = dict(recipe["optimizer"])
     if weights:
-        lines.append(f"--backbone: dropped model.weights = {weights!r} of the recipe, which belong to another backbone")
+        lines.append(f"--backbone: dropped model.weights = {weights!r} of the recipe (weights of another backbone)")
     if model["backbone"]["type"] == "ViTBackbone" and model["backbone"]["weights"] is not None:
         if "layer_decay" not in optimizer:
             optimizer.update(layer_decay=VIT_LAYER_DECAY, backbone_lr=1.0)  # Li et al. 2022
-        lines.append(f"each block learns {optimizer['layer_decay']} times as fast as the one above it")
+        lines.append(f"layer-wise learning rate decay {optimizer['layer_decay']}")
     return {**recipe, "model": model, "optimizer": optimizer}, lines

@@ -1,4 +1,4 @@
-"""Where training starts: what ``tldet finetune --weights`` means, and the weights put into the model."""
+"""Initial weights: options of ``tldet finetune``, and loading into the model."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from tldet.transfer.interop.known import coco_weights
 from tldet.transfer.weights import LoadReport, load_backbone_weights
 
 log = logging.getLogger(__name__)
-NAMES = MatchSettings()  # by their very names
+NAMES = MatchSettings()  # exact names
 RANDOM = (
-    "the backbone starts at random, but parts of it are frozen (model.backbone.frozen_stages=%d, norm='%s'): they "
-    "never learn, and a frozen BatchNorm normalises nothing then, so that losses may grow without bound; set "
+    "the backbone has random weights, but parts of it are frozen (model.backbone.frozen_stages=%d, norm='%s'): random "
+    "layers are not trained, and a frozen BatchNorm does not normalize, so the loss may diverge; set "
     "model.backbone.norm=batch and model.backbone.frozen_stages=-1"
 )
 
 
 @dataclass(frozen=True)
 class Started:
-    """What a model's starting weights were.
+    """Initial weights of a model.
 
     Attributes:
-        source: where they came from.
-        carried: names of the tensors that were filled whole.
-        classes: the class of the start that each class is, None for a new one; empty where no detector was the start.
-        resumed: the weights are those of a checkpoint of the same run, and are still to be loaded.
+        source: source of the weights.
+        carried: names of the tensors that were loaded completely.
+        classes: class of the initial detector for each class, None for a new class; empty without a detector.
+        resumed: the weights are loaded later, from a checkpoint of the same run.
     """
 
     source: str = "random"
@@ -49,16 +49,16 @@ class Started:
 
     @property
     def renewed(self) -> bool:
-        """Whether some class is not the one of the same name of the start."""
+        """True if a class is new or has another name in the initial detector."""
         return any(name != old for name, old in self.classes.items())
 
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Where the initial weights of a model come from; the first one that is set is used.
+    """Source of the initial weights of a model; the first one that is set is used.
 
     Attributes:
-        resume: a checkpoint of the run will bring the weights.
+        resume: the weights are loaded from a checkpoint of the run.
         init_from: a tldet checkpoint.
         detector: source of the weights of a detector (``model.weights.source``).
     """
@@ -75,16 +75,16 @@ def initial_weights(model: Any, source: WeightsSource, match: MatchSettings = NA
     """Load the initial weights of a model; without a source, those of its backbone.
 
     Args:
-        model: a detector or a classifier; its backbone is frozen as its own settings say, frozen norms are folded.
-        source: where the weights come from; nothing is fetched if a checkpoint brings them.
-        match: how the classes of a detector are recognized.
+        model: a detector or a classifier; the frozen stages of its backbone are frozen, and frozen norms folded.
+        source: source of the weights; nothing is downloaded for a checkpoint.
+        match: matching of class names with those of a detector.
 
     Raises:
-        TldetError: the weights cannot be had, or do not fit.
+        TldetError: the weights cannot be loaded or do not fit.
     """
     if (match.aliases or match.fold) and not source:
         raise ConfigError(
-            "class_match: no detector is the start; give one by --init-from or --weights, or leave it out"
+            "class_match: needs detector weights as initial weights (--init-from or --weights); leave it out otherwise"
         )
     started = _loaded(model, source, match)
     fold_frozen_norms(model.backbone.freeze())
@@ -118,10 +118,10 @@ def _detector(source: str, report: LoadReport) -> Started:
 def check_initial(
     weights: str | Path | None, scratch: bool, backbone: str | None, init_from: str | Path | None
 ) -> None:
-    """Hold the ways to start against each other.
+    """Reject options of initial weights that exclude each other.
 
     Raises:
-        TrainingError: more than one is asked for.
+        TrainingError: more than one is given.
     """
     if scratch and init_from is not None:
         raise TrainingError("--scratch and --init-from exclude each other")
@@ -165,7 +165,7 @@ def from_scratch(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def check_scratch(config: Config) -> None:
-    """Refuse pretrained weights, and settings that depend on them, in the final config of a run from scratch.
+    """Reject pretrained weights, and settings that depend on them, in the final config of a run from scratch.
 
     Raises:
         TrainingError: an option sets such a key.
@@ -177,8 +177,8 @@ def check_scratch(config: Config) -> None:
         )
 
 
-def refuse_scratch_options(options: Mapping[str, Any], who: str) -> None:
-    """Refuse dotted config options that contradict a variant from scratch, before any run.
+def refuse_scratch_options(options: Mapping[str, Any], variant: str) -> None:
+    """Reject config options that contradict a variant from scratch.
 
     Raises:
         ConfigError: an option sets pretrained weights, or a key that depends on them.
@@ -186,7 +186,9 @@ def refuse_scratch_options(options: Mapping[str, Any], who: str) -> None:
     for key, value in options.items():
         inside = any(key.startswith(f"{name}.") and value for name in OF_WEIGHTS)
         if inside or value not in OF_WEIGHTS.get(key, (value,)):
-            raise ConfigError(f"--cfg-options {key}={value!r}: {who} has random initial weights; leave one of them out")
+            raise ConfigError(
+                f"--cfg-options {key}={value!r}: {variant} has random initial weights; leave one of them out"
+            )
 
 
 def _of_weights(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,7 +208,7 @@ def _of_weights(config: Mapping[str, Any]) -> dict[str, Any]:
 def with_weights(recipe: Mapping[str, Any], weights: str, name: str) -> dict[str, Any]:
     """Return a recipe with other initial weights, of the detector or of the backbone.
 
-    The weights of a detector determine its normalization, channel order, and the strided convolution of bottlenecks.
+    Detector weights determine normalization, channel order and the strided convolution of bottlenecks.
 
     Args:
         recipe: the recipe.
@@ -223,7 +225,7 @@ def with_weights(recipe: Mapping[str, Any], weights: str, name: str) -> dict[str
         return config
     start = open_initial(Path(weights))
     if start is None:
-        log.info("%s: a backbone's weights; pyramid and head start new", weights)
+        log.info("%s: backbone weights; neck and head are newly initialized", weights)
         model["backbone"]["weights"] = str(real_path(weights))
         return config
     model["weights"] = {"source": str(real_path(weights))}
@@ -231,5 +233,5 @@ def with_weights(recipe: Mapping[str, Any], weights: str, name: str) -> dict[str
     stride = start.strided_conv or published.get("backbone", {}).get("strided_conv")
     same = model["backbone"].get("name") == start.backbone
     for line in set_input(model, start.preprocess or published.get("preprocess"), stride if same else None):
-        log.info("%s: %s, as its weights were trained", weights, line)
+        log.info("%s: %s (as in the training of these weights)", weights, line)
     return config

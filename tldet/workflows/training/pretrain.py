@@ -1,4 +1,4 @@
-"""``tldet pretrain``: from a folder of classes to a backbone, no config to write."""
+"""``tldet pretrain``: pretrain a backbone on image folders, without a config file."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from tldet.data.images import read_image
 from tldet.errors import DataError
 from tldet.models.zoo import find_backbone
 from tldet.system.inputs import real_path
+from tldet.workflows.requests import takes
 from tldet.workflows.training.choose import given_batch
-from tldet.workflows.training.options import takes
-from tldet.workflows.training.parts import PRETRAIN_SCHEMA
 from tldet.workflows.training.request import PretrainRequest
 from tldet.workflows.training.run_config import course_over, rhythm, settled, steps_in_epoch, using
 from tldet.workflows.training.run_folder import Kept, RunFiles, continues, kept_run, refuse_earlier_run
 from tldet.workflows.training.run_options import Length
+from tldet.workflows.training.schema import PRETRAIN_SCHEMA
 from tldet.workflows.training.train_classifier import Pretrained, train_classifier
 
 log = logging.getLogger(__name__)
 RECIPE = "pretrain/lite0_imagenet"
-_EPOCHS = 100  # of a run with no length given
+_EPOCHS = 100  # default length
 _NOTE = "# Written by `tldet pretrain`; resume with `tldet pretrain --out {folder} --resume`.\n"
-LARGEST, LOOKED_AT = 224, 32  # pixels; images
+LARGEST, SAMPLED = 224, 32  # input size in pixels; images whose size is read
 DEMO, DETECTION_DEMO = "data/digit_crops", "data/digits"
 
 
@@ -72,15 +72,16 @@ def _new_config(request: PretrainRequest) -> Config:
 
 
 def _generate() -> Path:
+    """Generate the demo datasets."""
     from tldet.data import digits
 
-    log.info("generating single digits in %s, and digits to detect in %s", DEMO, DETECTION_DEMO)
+    log.info("generating digit crops in %s and images with digits in %s", DEMO, DETECTION_DEMO)
     digits.generate(Path(DETECTION_DEMO))
     return digits.generate_crops(Path(DEMO))
 
 
 def _filled(folder: Path, request: PretrainRequest) -> dict[str, Any]:
-    """Return the recipe with data, size and length filled in."""
+    """Return the recipe with data, input size and length filled in."""
     config = read_config(RECIPE).data
     train, _ = find_splits(folder)
     names = [name for one in scan(train).values() for name in one]
@@ -93,14 +94,14 @@ def _filled(folder: Path, request: PretrainRequest) -> dict[str, Any]:
 
 
 def _data(recipe: dict[str, Any], folder: Path, size: int, *, mirror: bool) -> dict[str, Any]:
-    """Return the ``data`` section of the recipe with folders and size filled in."""
+    """Return the ``data`` section of the recipe with folders and input size filled in."""
     data = copy.deepcopy(recipe)
     train, val = find_splits(folder)
-    for part, place in (("train", train), ("val", val or train)):
-        data[part]["folder"] = str(real_path(place))
-        data[part]["transforms"][0]["size"] = size
+    for split, path in (("train", train), ("val", val or train)):
+        data[split]["folder"] = str(real_path(path))
+        data[split]["transforms"][0]["size"] = size
     if val is None:
-        log.info("%s: has no val folder: a tenth of each class is held out to measure on", folder)
+        log.info("%s: no val folder; 10 %% of each class is held out for validation", folder)
         data["train"]["part"], data["val"]["part"] = "train", "measure"
     if not mirror:
         data["train"]["transforms"][1]["p"] = 0.0  # a mirrored 3 is no digit
@@ -108,18 +109,18 @@ def _data(recipe: dict[str, Any], folder: Path, size: int, *, mirror: bool) -> d
 
 
 def _with_backbone(model: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return a model with the backbone of a name, randomly initialized, up to its coarsest level."""
+    """Return a model with a randomly initialized backbone, up to its coarsest level."""
     found = find_backbone(name)
     backbone = found.config(found.strides[-1:], scratch=True)
     return {**model, "backbone": backbone, "preprocess": {"mean": list(found.mean), "std": list(found.std)}}
 
 
 def _size(folder: Path, names: Sequence[str]) -> int:
-    """224 pixels, or less where most images are smaller."""
+    """Return the input size: 224 pixels, or the median short side of smaller images."""
     if not names:
         return LARGEST
-    looked = [names[i] for i in np.linspace(0, len(names) - 1, min(LOOKED_AT, len(names))).astype(int)]
-    short = float(np.median([min(read_image(folder / name).shape[:2]) for name in looked]))
+    sampled = [names[i] for i in np.linspace(0, len(names) - 1, min(SAMPLED, len(names))).astype(int)]
+    short = float(np.median([min(read_image(folder / name).shape[:2]) for name in sampled]))
     size = min(LARGEST, max(32, round(short / 32) * 32))
     log.info("input size %dx%d (median short side of the images %d px)", size, size, short)
     return size

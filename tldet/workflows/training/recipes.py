@@ -20,18 +20,18 @@ from tldet.registry import DATASETS, TRANSFORMS
 from tldet.transfer.interop.mmdet_files import advice, is_mmdet
 
 _NEEDED = ("model.head", "model.backbone", "schedule", "optimizer")  # sections of a recipe
-OPTIONAL = ("data", "data.loader", "training", "freeze", "class_match")  # those that it may leave out
+OPTIONAL = ("data", "data.loader", "training", "freeze", "class_match")  # optional sections
 Steps = list[dict[str, Any]]
-GRID = 32  # pixels; sizes are multiples of it
-RESIZING = ("resize", "maxsize")  # parts of names of transforms that determine the size of an image
+GRID = 32  # pixels; input sizes are multiples of this
+RESIZING = ("resize", "maxsize")  # in names of transforms that resize images
 
 
 def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> Config:
-    """Load a config by name or file, with ``options`` on top.
+    """Load a config by name or file and apply options.
 
     Raises:
-        ConfigError: there is no such config, it is wrong, or it is one of MMDetection; the message then names the
-            nearest recipe.
+        ConfigError: there is no such config, it is wrong, or it is an MMDetection config; the message then names
+            the nearest recipe.
     """
     path = find(name)
     try:
@@ -47,18 +47,16 @@ def load_config(name: str | Path, options: Mapping[str, Any] | None = None) -> C
 
 
 def load_recipe(model: str) -> Config:
-    """Load the recipe that ``--model`` names, whose data, length and options can be filled in.
+    """Load the recipe of ``--model``.
 
     Raises:
-        ConfigError: there is no recipe of that name, or a section is missing or no section.
+        ConfigError: there is no such recipe, or a section is missing or has another type.
     """
     recipe = load_config(model)
     for key in _NEEDED + OPTIONAL:
         section = recipe.get(key)
         if not section and key in _NEEDED:
-            raise ConfigError(
-                f"--model {model}: describes no detector to train, it has no {key}; see `tldet models --detectors`"
-            )
+            raise ConfigError(f"--model {model}: is no recipe of a detector (no {key}); see `tldet models --detectors`")
         if section is not None and not isinstance(section, dict):
             raise ConfigError(f"{key}: must be a section (a dict), not {section!r} (in {recipe.origin(key)})")
     return recipe
@@ -78,15 +76,15 @@ def default_transforms(short: int, long: int) -> tuple[Steps, Steps]:
 def split_transforms(
     recipe: Config, short: int, long: int, augment: Sequence[str | Mapping[str, Any]] = ()
 ) -> dict[str, Steps]:
-    """Return the transforms of each split: the recipe's, with the size of each ``Resize`` filled in.
+    """Return the transforms of each split of a recipe, with the input size filled in.
 
-    Several sizes (multi-scale training) keep their ratios to the size of evaluation.
+    Multi-scale sizes keep their ratios to the size of evaluation.
 
     Args:
         recipe: the recipe; splits without transforms get :func:`default_transforms`.
         short: short side of the images, pixels.
         long: limit of the long side, pixels.
-        augment: transforms of training in place of the recipe's; images are resized first.
+        augment: training transforms in place of the recipe's; images are resized first.
 
     Raises:
         ConfigError: ``augment`` cannot be read.
@@ -107,7 +105,7 @@ def split_transforms(
 
 
 def _reference(recipe: Config) -> tuple[int, int]:
-    """Return the (short, long) that the recipe evaluates at, or else trains at in the middle of its sizes."""
+    """Return (short, long) of evaluation in the recipe, or the middle size of training."""
     for name in ("val", "test", "train"):
         for step in recipe.get(f"data.{name}.transforms") or ():
             if step.get("type") == "Resize":
@@ -122,7 +120,7 @@ def _size_of(step: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _sized(step: Mapping[str, Any], reference: tuple[int, int], size: tuple[int, int]) -> dict[str, Any]:
-    """Return a transform of a recipe for another input size: a ``Resize`` is scaled, others stay."""
+    """Return a transform for another input size: a ``Resize`` is scaled, others are unchanged."""
     if step.get("type") != "Resize":
         return dict(step)
     short, long = step.get("short", 800), step.get("long", 1333)
@@ -139,7 +137,7 @@ def _on_grid(pixels: float) -> int:
 
 
 def is_resize(step: Mapping[str, Any]) -> bool:
-    """Return True for a transform that determines the size of images, by its name or its attribute ``resizes``."""
+    """Return True for a transform that resizes images, by its name or its attribute ``resizes``."""
     name = str(step.get("type"))
     TRANSFORMS.import_from_location()
     registered = TRANSFORMS.module_dict.get(name)
@@ -147,13 +145,13 @@ def is_resize(step: Mapping[str, Any]) -> bool:
 
 
 def foreign_resize(steps: Steps) -> str | None:
-    """Return the name of the first resizing transform if it is not ``Resize``, whose size is filled in."""
+    """Return the name of the first resizing transform if it is not ``Resize``."""
     name = next((str(step["type"]) for step in steps if is_resize(step)), "Resize")
     return None if name == "Resize" else name
 
 
 def largest_size(steps: Steps, chosen: tuple[int, int]) -> tuple[int, int]:
-    """Return the largest (short, long) of the ``Resize`` among transforms; the chosen size without one."""
+    """Return the largest (short, long) of the ``Resize`` transform, or the chosen size without one."""
     for step in steps:
         if step["type"] == "Resize":
             short, long = step.get("short", 800), step.get("long", 1333)
@@ -162,7 +160,7 @@ def largest_size(steps: Steps, chosen: tuple[int, int]) -> tuple[int, int]:
 
 
 def require_resize(config: Config, splits: Sequence[str]) -> None:
-    """Refuse transforms that leave images at their own size, so that the chosen input size would have no effect.
+    """Reject transforms without resizing, for which the chosen input size would have no effect.
 
     Raises:
         ConfigError: no transform of a split resizes the images.
@@ -174,8 +172,8 @@ def require_resize(config: Config, splits: Sequence[str]) -> None:
             continue
         if not any(is_resize(step) for step in steps if isinstance(step, dict)):
             raise ConfigError(
-                f"{key}: none of them resizes the images (in {config.origin(key)}); put dict(type='Resize', short=..., "
-                "long=...) first, or replace the other transforms by --augment, which keeps the chosen size"
+                f"{key}: no transform resizes the images (in {config.origin(key)}); put dict(type='Resize', short=..., "
+                "long=...) first, or use --augment, which keeps the chosen input size"
             )
 
 
@@ -183,7 +181,7 @@ def parse_transforms(listed: Sequence[str | Mapping[str, Any]]) -> Steps:
     """Read transforms: dicts, names, calls such as ``ColorJitter(p=0.3)``, or ``none`` alone.
 
     Raises:
-        ConfigError: one is none of these.
+        ConfigError: a text has another form.
     """
     if list(listed) == ["none"]:
         return []
@@ -205,7 +203,7 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 def has_own_data(recipe: Config) -> bool:
-    """Return True if a recipe names a dataset class for training that is not tldet's own."""
+    """Return True if a recipe trains on an external dataset class."""
     name = recipe.get("data.train.type")
     target = lookup(DATASETS, name) if isinstance(name, str) else None
     return name is not None and not (inspect.isclass(target) and issubclass(target, CocoDataset))

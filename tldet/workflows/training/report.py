@@ -13,16 +13,16 @@ from tldet.workflows.training.verdict import judge
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tldet.workflows.training.train import Outcome
+    from tldet.workflows.training.outcome import Outcome
 
 
 def report(outcome: Outcome, training: TrainSettings, validation: object | None, console: Console) -> None:
-    """Print the metrics of the best checkpoint, how they developed, and the speed of training."""
+    """Print the metrics of the best checkpoint, the verdict on the run, and the training speed."""
     records = read_log(outcome.work_dir / LOG_NAME)
     if outcome.result is not None and outcome.checkpoint is not None:
         console.print(f"{outcome.checkpoint}: {_evaluated(outcome)}", markup=False, highlight=False)
         console.print(*outcome.result.tables(), sep="\n")
-    if validation and training.validate_every is not None:  # one validation is no curve
+    if validation and training.validate_every is not None:  # a single validation is no curve
         verdict = judge(records, training.best_metric, outcome.train.comparable_from)
         console.print(verdict.text, markup=False, highlight=False)
     if stopped := early(outcome.train, training):
@@ -31,7 +31,7 @@ def report(outcome: Outcome, training: TrainSettings, validation: object | None,
 
 
 def _evaluated(outcome: Outcome) -> str:
-    """Return which weights were evaluated, and on which split."""
+    """Return the step of the evaluated weights and the split."""
     assert outcome.checkpoint is not None
     found = checkpoint_outline(outcome.checkpoint)
     trained, section = found["meta"]["trained"], found["config"]["data"]["val"]
@@ -40,6 +40,7 @@ def _evaluated(outcome: Outcome) -> str:
 
 
 def _speed(result: TrainResult, records: list[dict[str, Any]]) -> str:
+    """Return steps, time and peak memory of training."""
     rate = f", {result.seconds / result.step:.2f} s/step" if result.step else ""
     peak = next((r["time"].get("peak_mb") for r in reversed(records) if r["type"] == "train"), None)
     most = f", peak memory {peak:,.0f} MB" if peak else ""
@@ -47,9 +48,9 @@ def _speed(result: TrainResult, records: list[dict[str, Any]]) -> str:
 
 
 def early(result: TrainResult, training: TrainSettings) -> str:
-    """A line on a run that ended before its length; empty for every other one."""
+    """Return a line on a run that ended early; empty for other runs."""
     if result.reason == "finished":
         return ""
     without = counted(training.patience or 0, "validation")
-    why = f"no gain in {without}" if result.reason == "no gain" else result.reason
-    return f"stopped after step {result.step}, before its end: {why}"
+    why = f"no improvement in {without}" if result.reason == "no gain" else result.reason
+    return f"stopped early after step {result.step} ({why})"

@@ -1,4 +1,4 @@
-"""Requests: everything that a run is started by, with the names and defaults of both Python and the command line.
+"""Requests of the training commands.
 
 A further option is a field here, or in one of the base classes, with its help text, and the code that uses it.
 """
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tldet.errors import TrainingError
-from tldet.workflows.training.options import ABOVE_0, SHARE, Request, described, option, options
+from tldet.workflows.options import described, option
+from tldet.workflows.requests import Request, RunRequest
 from tldet.workflows.training.run_options import (
     BadImageOption,
     DataOptions,
@@ -19,114 +19,13 @@ from tldet.workflows.training.run_options import (
     NewRunOptions,
     SettingsOptions,
 )
+from tldet.workflows.training.transfer_options import MatchOptions, TransferOptions
 
 if TYPE_CHECKING:
     from tldet.config import Config
-    from tldet.transfer.class_match import Fold
 
 DEFAULT_MODEL = "faster_rcnn_lite0"
 DEFAULT_BACKBONE = "efficientnet_lite0"  # of pretraining
-_WORDS = {"all-but-head": ["backbone", "neck"]}  # of --freeze; every other word is a glob
-TRANSFER_TITLE = "freezing and learning rates"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatchOptions(Request):
-    """Options of how classes of the initial weights are recognized; see :mod:`tldet.transfer.class_match`."""
-
-    class_aliases: str | Path | None = option(
-        "file with class names that differ in the initial weights: JSON {new name: initial name}, or lines "
-        "'new name: initial name'",
-        metavar="FILE",
-        sets=["class_match.aliases"],
-    )
-    fold_names: Sequence[Fold] = option(
-        "match class names ignoring case or plural",
-        choices=["case", "plural"],
-        many=True,
-        sets=["class_match.fold"],
-    )
-
-    def written(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a config, whose sections are sections, with these options in it.
-
-        Raises:
-            ConfigError: the file of aliases cannot be read.
-        """
-        from tldet.transfer.class_match import read_class_aliases
-
-        config = dict(config)
-        if self.class_aliases is not None:
-            _set(config, "class_match", "aliases", read_class_aliases(self.class_aliases))
-        if self.fold_names:
-            _set(config, "class_match", "fold", list(self.fold_names))
-        return config
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransferOptions(MatchOptions):
-    """Options of what is trained, and how fast; None or empty leaves the recipe as it is."""
-
-    freeze: Sequence[str] = option(
-        "freeze 'backbone', 'all-but-head', or modules and parameters matching a glob",
-        metavar="WHAT",
-        many=True,
-        sets=["freeze.layers"],
-        group=TRANSFER_TITLE,
-    )
-    gradual: float | None = option(
-        "unfreeze the backbone stage by stage, from the last stage, over this share of the run (0.5)",
-        float,
-        metavar="SHARE",
-        interval=SHARE,
-        const=0.5,
-        sets=["freeze.gradual"],
-        group=TRANSFER_TITLE,
-    )
-    layer_decay: float | None = option(
-        "learning rate of each layer group relative to the group above it",
-        float,
-        metavar="F",
-        interval=SHARE,
-        sets=["optimizer.layer_decay"],
-        group=TRANSFER_TITLE,
-    )
-    l2_sp: float | None = option(
-        "pull the backbone to its initial weights with this strength, instead of weight decay",
-        float,
-        metavar="A",
-        interval=ABOVE_0,
-        sets=["l2_sp.alpha"],
-        group=TRANSFER_TITLE,
-    )
-
-    def written(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a config, whose sections are sections, with these options in it.
-
-        Raises:
-            ConfigError: the file of aliases cannot be read.
-        """
-        config = super().written(config)
-        if self.freeze:
-            _set(config, "freeze", "layers", [glob for word in self.freeze for glob in _WORDS.get(word, [word])])
-        if self.gradual is not None:
-            _set(config, "freeze", "gradual", self.gradual)
-        if self.layer_decay is not None:
-            _set(config, "optimizer", "layer_decay", self.layer_decay)
-        if self.l2_sp is not None:
-            config["l2_sp"] = {"alpha": self.l2_sp}
-        return config
-
-    def refuse_scratch(self) -> None:
-        """Refuse every option for a run from scratch: each of them needs pretrained weights.
-
-        Raises:
-            TrainingError: an option is given.
-        """
-        given = self.given()
-        named = [name for name in (one.replace("_", "-") for one in options(TransferOptions)) if name in given]
-        if named:
-            raise TrainingError(f"--scratch and --{named[0]} exclude each other: random weights are nothing to keep")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +34,11 @@ class RecipeOptions(Request):
 
     model: str | None = option(f"recipe (default: {DEFAULT_MODEL}); see tldet models --detectors", metavar="NAME")
     backbone: str | None = option(
-        "another backbone than the recipe's; see tldet models --backbones", metavar="B", sets=["model.backbone.name"]
+        "backbone in place of the recipe's; see tldet models --backbones", metavar="B", sets=["model.backbone.name"]
     )
     augment: Sequence[str | Mapping[str, Any]] = option(
-        "replace the recipe's training transforms: names such as HorizontalFlip, calls such as 'ColorJitter(p=0.3)', "
-        "or none; images are resized first",
+        "training transforms in place of the recipe's: names such as HorizontalFlip, calls such as "
+        "'ColorJitter(p=0.3)', or none; images are resized first",
         metavar="LIST",
         many=True,
         sets=["data.train.transforms"],
@@ -153,7 +52,7 @@ class RecipeOptions(Request):
         exclusive="initial weights",
     )
     init_from: str | Path | None = option(
-        "tldet checkpoint with the initial weights", metavar="F", exclusive="initial weights"
+        "initial weights, a tldet checkpoint", metavar="F", exclusive="initial weights"
     )
 
 
@@ -161,7 +60,7 @@ class RecipeOptions(Request):
 class FinetuneRequest(
     DataOptions, NewRunOptions, LengthOptions, RecipeOptions, BadImageOption, TransferOptions, SettingsOptions
 ):
-    """Everything that ``finetune`` is started by."""
+    """Arguments of ``tldet finetune``."""
 
     @property
     def recipe(self) -> str:
@@ -174,8 +73,8 @@ class FinetuneRequest(
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRequest(MatchOptions, BadImageOption, SettingsOptions):
-    """Everything that ``train`` is started by."""
+class TrainRequest(MatchOptions, BadImageOption, SettingsOptions, RunRequest):
+    """Arguments of ``tldet train``."""
 
     config: str | Path | Config = field(
         kw_only=False,
@@ -183,25 +82,27 @@ class TrainRequest(MatchOptions, BadImageOption, SettingsOptions):
     )
     work_dir: str | Path | None = option("output directory (default: runs/CONFIG)", metavar="D")
     resume: bool = option("resume the run in --work-dir, or start it if there is no checkpoint yet", bool)
-    init_from: str | Path | None = option("tldet checkpoint with the initial weights", metavar="F")
+    init_from: str | Path | None = option("initial weights, a tldet checkpoint", metavar="F")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainRequest(NewRunOptions, LengthOptions, SettingsOptions):
-    """Everything that ``pretrain`` is started by."""
+    """Arguments of ``tldet pretrain``."""
 
     data: str | Path | None = field(
         default=None,
         kw_only=False,
         metadata=described(
-            "folder with train/CLASS/*.jpg and, if there is one, val/CLASS (default: hold out a tenth of each class)",
+            "image folder with train/CLASS/*.jpg and optionally val/CLASS/*.jpg (default: hold out 10 % of each class)",
             metavar="DIR",
             exclusive="data",
         ),
     )
-    demo: bool = option("generate data/digit_crops and train on it", bool, exclusive="data")
+    demo: bool = option("generate the dataset data/digit_crops and train on it", bool, exclusive="data")
     backbone: str | None = option(
-        f"see tldet models --backbones (default: {DEFAULT_BACKBONE})", metavar="B", sets=["model.backbone.name"]
+        f"backbone (default: {DEFAULT_BACKBONE}); see tldet models --backbones",
+        metavar="B",
+        sets=["model.backbone.name"],
     )
 
     @property
@@ -216,7 +117,7 @@ class PretrainRequest(NewRunOptions, LengthOptions, SettingsOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ExtendRequest(DataOptions, NewRunOptions, LengthOptions, BadImageOption, MatchOptions, SettingsOptions):
-    """Everything that ``extend`` is started by."""
+    """Arguments of ``tldet extend``."""
 
     checkpoint: str | Path | None = field(
         default=None,
@@ -224,20 +125,20 @@ class ExtendRequest(DataOptions, NewRunOptions, LengthOptions, BadImageOption, M
         metadata=described("tldet checkpoint of the detector to extend", metavar="CKPT", positional=True),
     )
     data: str | Path | None = option("folder with images and COCO JSON of the new classes", metavar="DIR")
-    train: str | Path | None = option("annotations of new classes to train on", metavar="JSON")
-    val: str | Path | None = option("annotations of new classes, or of all, to evaluate on", metavar="JSON")
+    train: str | Path | None = option("training annotations of the new classes", metavar="JSON")
+    val: str | Path | None = option("validation annotations of the new classes or of all classes", metavar="JSON")
     images: str | Path | None = option("image directory of --train and --val", metavar="DIR")
     replay: str | Path | None = option(
-        "annotations of images for old classes, which are added to the new images", metavar="JSON"
+        "annotations of old classes; their images are added to the training images", metavar="JSON"
     )
     replay_images: str | Path | None = option("image directory of --replay (default: searched)", metavar="DIR")
     old_val: str | Path | None = option(
-        "annotations to evaluate old classes on (default: --val, then the split that CKPT was evaluated on)",
+        "validation annotations of old classes (default: --val, then the validation data of CKPT)",
         metavar="JSON",
     )
     old_val_images: str | Path | None = option("image directory of --old-val (default: searched)", metavar="DIR")
     distill: bool = option(
-        "plain fine-tuning, for comparison: no teacher, and classes that are not annotated count as background",
+        "plain fine-tuning without a teacher; classes that are not annotated on an image count as background",
         bool,
         default=True,
     )
@@ -245,8 +146,3 @@ class ExtendRequest(DataOptions, NewRunOptions, LengthOptions, BadImageOption, M
     def record(self) -> dict[str, Any]:
         """Return the options that a resumed run must have, with the seed that was used."""
         return replace(self, seed=self.seed_value).given()
-
-
-def _set(config: dict[str, Any], name: str, key: str, value: object) -> None:
-    """Set a key of a section, which may be absent or None, in a copy of the section."""
-    config[name] = {**(config.get(name) or {}), key: value}

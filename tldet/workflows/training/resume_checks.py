@@ -1,4 +1,4 @@
-"""Checks that a run is resumed as what it was started as: the same arguments, initial weights and classes."""
+"""Checks that a run is resumed with the same arguments, initial weights and classes."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from tldet.system.inputs import is_file, is_folder, real_path
 from tldet.transfer.class_match import few
 from tldet.transfer.provenance import checkpoint_outline
 
-ARGUMENTS_NAME = "arguments.json"  # in a run's folder, what it was started with
+ARGUMENTS_NAME = "arguments.json"  # arguments of a run, in its folder
 _PATHS = ("data", "train", "val", "test", "images", "init-from", "weights", "class-aliases", "CKPT")
 NEVER = object()  # value of an argument that was not given
 
 
-def refuse_changed_classes(folder: Path, names: Sequence[str], ids: Sequence[int] | None, data: Path, way: str) -> None:
-    """Refuse to resume a run whose classes differ from those of its checkpoints.
+def refuse_changed_classes(
+    folder: Path, names: Sequence[str], ids: Sequence[int] | None, data: Path, advice: str
+) -> None:
+    """Reject resuming a run whose classes differ from those of its checkpoints.
 
     Args:
         folder: folder of the run.
         names: current class names of the data, in label order.
         ids: category ids of the classes; None if the data have none.
         data: the annotations or the image folder.
-        way: advice on starting a new run from the weights, with ``{weights}`` for the file.
+        advice: advice on starting a new run from the weights, with ``{weights}`` for the file.
 
     Raises:
         TrainingError: the classes differ.
     """
     meta = next(_metas(folder), None)
-    if meta is None:  # nothing to resume; the trainer reports this
+    if meta is None:  # no checkpoint; the trainer reports this
         return
     before, now = list(meta["class_names"]), list(names)
     change = _change(before, now)
@@ -43,17 +45,17 @@ def refuse_changed_classes(folder: Path, names: Sequence[str], ids: Sequence[int
         best = folder / "best.pt"
         weights = best if best.exists() else checkpoint.steps_in(folder)[0]
         raise TrainingError(
-            f"{data}: its classes have changed since the run in {folder} was started ({change}). Restore the data to "
-            f"resume, or {way.format(weights=weights)}"
+            f"{data}: the classes have changed since the run in {folder} was started ({change}). Restore the data to "
+            f"resume, or {advice.format(weights=weights)}"
         )
 
 
 def refuse_other_weights(folder: Path, init_from: str | Path | None) -> None:
-    """Refuse to resume a run with other initial weights than it was started with.
+    """Reject resuming a run with other initial weights.
 
     Args:
         folder: folder of the run.
-        init_from: the checkpoint that is given as initial weights, or None.
+        init_from: checkpoint of the initial weights, or None.
 
     Raises:
         TrainingError: the run was started with other weights.
@@ -86,11 +88,11 @@ def _change(before: Sequence[str], now: Sequence[str]) -> str:
 
 
 def refuse_other_arguments(folder: Path, given: Mapping[str, object]) -> None:
-    """Refuse to resume a run with other arguments than it was started with.
+    """Reject resuming a run with other arguments.
 
     Args:
         folder: folder of the run.
-        given: arguments by name; None where one is not given.
+        given: arguments by name; None if an argument is not given.
 
     Raises:
         TrainingError: an argument differs.
@@ -132,7 +134,7 @@ def _text(value: Any) -> str:
 
 
 def plain(arguments: Mapping[str, object]) -> dict[str, Any]:
-    """Return the arguments that were given, as JSON holds them; paths are absolute."""
+    """Return the given arguments as plain JSON values; paths are absolute."""
     given = {name: _absolute(name, value) for name, value in arguments.items() if value is not None}
     loaded: dict[str, Any] = json.loads(json.dumps(given, default=str))
     return loaded

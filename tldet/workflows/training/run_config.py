@@ -1,4 +1,4 @@
-"""The config of a run: intervals of validation and checkpoints, and the config of a further run."""
+"""Config of a run: intervals of validation and checkpoints, and the config of a run that continues another one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tldet.plugins import needed_imports
 from tldet.system.locks import locked
 from tldet.workflows.training.run_options import UNITS, Length
 
-LONG_EPOCH = 100  # steps; each of a run of minutes is then worth a measurement
+LONG_EPOCH = 100  # steps; a run of minutes is then validated after each epoch
 # Sections that a run started from the config of another run does not inherit.
-OF_A_START = ("freeze", "l2_sp", "class_match", "distill", "hooks")
-LAST_DROP = 0.9  # share of a run with milestones after which the learning rate drops (the configs of TFA)
+NOT_INHERITED = ("freeze", "l2_sp", "class_match", "distill", "hooks")
+LAST_DROP = 0.9  # share of the run after which the learning rate drops (as in the configs of TFA)
 
 
 @contextmanager
@@ -33,12 +33,12 @@ def using(folder: str | Path) -> Iterator[World]:
 
 
 def steps_in_epoch(images: int, batch: int) -> int:
-    """Steps in a pass over the images, with the processes there are."""
+    """Return the number of steps per epoch with the current number of processes."""
     return max(1, images // (batch * current().size))
 
 
 def rhythm(length: Length, an_epoch: int) -> dict[str, Any]:
-    """Evaluate and save a few times in a short run, each epoch in a long one; ``an_epoch`` counts steps."""
+    """Return intervals of validation, checkpoints and logging for a length; ``an_epoch`` is the steps per epoch."""
     if length.unit == "epochs":
         every = max(1, int(length.value) // 10)
     elif length.unit == "steps":
@@ -49,16 +49,16 @@ def rhythm(length: Length, an_epoch: int) -> dict[str, Any]:
 
 
 def renew(config: dict[str, Any], data: dict[str, Any], length: Length, seed: int, images: int) -> None:
-    """Make an earlier run's config that of a further run, which starts from the earlier one's weights.
+    """Change the config of a run to that of a new run which starts from its weights.
 
     Args:
-        config: it is changed; how the earlier run went on from its own start is taken out.
-        data: its new section.
-        length: of the further run.
-        seed: of the further run.
-        images: how many it learns from.
+        config: config of the earlier run, changed in place.
+        data: ``data`` section of the new run.
+        length: length of the new run.
+        seed: seed of the new run.
+        images: number of training images.
     """
-    for key in OF_A_START:
+    for key in NOT_INHERITED:
         config.pop(key, None)
     config["data"] = data
     config["schedule"] = course_over(config["schedule"], length)
@@ -68,11 +68,11 @@ def renew(config: dict[str, Any], data: dict[str, Any], length: Length, seed: in
 
 
 def course_over(schedule: Mapping[str, Any], length: Length) -> dict[str, Any]:
-    """An earlier run's ``schedule`` over another length, for which its milestones become one, near the end.
+    """Return a ``schedule`` section for another length; milestones are replaced by a single one near the end.
 
     Args:
-        schedule: the section of the earlier run.
-        length: of the new one.
+        schedule: section of the earlier run.
+        length: length of the new run.
     """
     if schedule.get(length.unit) == length.value:
         return dict(schedule)
@@ -87,9 +87,9 @@ def settled(config: dict[str, Any], options: Sequence[str], source: str) -> Conf
     """Return the config of a new run, with the imports that it needs.
 
     Args:
-        config: without the options.
-        options: ``a.b=c`` on top.
-        source: what messages call the origin of its keys.
+        config: config without options.
+        options: config options ``a.b=c``.
+        source: origin of the keys in messages.
 
     Raises:
         ConfigError: an option is wrong.

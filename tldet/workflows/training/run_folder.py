@@ -1,4 +1,4 @@
-"""The folder of a run: its config and arguments, written when training begins, and resuming by them."""
+"""Folder of a run: config and arguments, written when training begins and read on resume."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tldet.engine.logging import LOG_NAME
 from tldet.errors import TrainingError
 from tldet.plugins import import_named
 from tldet.system.output import write_bytes, write_text
-from tldet.workflows.training.parts import checked_settings
 from tldet.workflows.training.resume_checks import ARGUMENTS_NAME, plain, refuse_other_arguments
+from tldet.workflows.training.schema import checked_settings
 
 if TYPE_CHECKING:
     from tldet.engine.trainer import Trainer
@@ -28,26 +28,25 @@ BEST_NAME = "best.pt"
 
 
 def refuse_earlier_run(folder: Path) -> None:
-    """Refuse to start a new run over an earlier one.
+    """Reject a new run in the folder of an earlier run.
 
     Raises:
-        TrainingError: the folder holds checkpoints.
+        TrainingError: the folder has checkpoints.
     """
     if checkpoint.steps_in(folder) or (folder / BEST_NAME).exists():
-        raise TrainingError(f"{folder} holds an earlier run: continue it with --resume, or choose another --out")
+        raise TrainingError(f"{folder} contains an earlier run; resume it with --resume, or choose another --out")
 
 
 class RunFiles:
     """Hook that writes the config and arguments of a run when training begins.
 
-    If training fails before it saves a checkpoint, the files become what they were before: a failed start leaves
-    nothing behind.
+    If training fails before the first checkpoint, earlier files are restored, and new files are removed.
 
     Args:
-        folder: the run's folder.
-        config: the config of the run.
-        note: comment on top, in which ``{path}`` and ``{folder}`` are filled in.
-        arguments: what the run was started with; None leaves the record as it is.
+        folder: folder of the run.
+        config: config of the run.
+        note: comment at the top, in which ``{path}`` and ``{folder}`` are filled in.
+        arguments: arguments of the run; None keeps the existing record.
     """
 
     def __init__(self, folder: Path, config: Config, note: str, arguments: Mapping[str, object] | None = None) -> None:
@@ -61,7 +60,7 @@ class RunFiles:
 
     @contextmanager
     def applied(self, trainer: Trainer) -> Iterator[None]:
-        """Write the files once ``trainer`` has prepared the folder; undo it if it fails before it saves."""
+        """Write the files when ``trainer`` has prepared the folder; undo this if training fails before a checkpoint."""
         trainer.hooks.insert(0, self)
         saved, self._new = self._saved(), not self.folder.is_dir()
         try:
@@ -108,11 +107,11 @@ def _remove_empty(*folders: Path) -> None:
 
 @contextmanager
 def removed_on_failure(folder: Path, *names: str) -> Iterator[None]:
-    """Remove what a start has written into a run's folder if it fails before a checkpoint is saved.
+    """Remove the files of a failed start unless a checkpoint was saved.
 
     Args:
-        folder: the run's folder.
-        names: files that the start writes; those that exist already are kept.
+        folder: folder of the run.
+        names: files that the start writes; existing ones are kept.
     """
     new = [folder / name for name in names if not (folder / name).exists()]
     folders = [path for path in dict.fromkeys([*(file.parent for file in new), folder]) if not path.is_dir()]
@@ -128,38 +127,38 @@ def removed_on_failure(folder: Path, *names: str) -> Iterator[None]:
 
 
 def continues(folder: Path, *, startable: bool) -> bool:
-    """Decide what ``--resume`` does, and log it unless a run is resumed, which the trainer logs.
+    """Decide if ``--resume`` continues a run or starts one; log a start.
 
     Args:
-        folder: the run's folder.
-        startable: the arguments are enough to start a run.
+        folder: folder of the run.
+        startable: the arguments are sufficient to start a run.
 
     Returns:
-        True to go by the config in the folder (with a checkpoint or without), False to start by the arguments.
+        True to use the config in the folder (with or without a checkpoint), False to start by the arguments.
 
     Raises:
-        TrainingError: there is neither a run nor enough to start one.
+        TrainingError: there is no run, and the arguments are not sufficient to start one.
     """
     if checkpoint.steps_in(folder):
         return True
     if not startable and not (folder / CONFIG_NAME).is_file():
-        raise TrainingError(f"nothing to resume: {folder} holds no run; to start one, give its data too")
+        raise TrainingError(f"nothing to resume: {folder} contains no run; to start one, give --data")
     start_over(folder)
     return not startable
 
 
 def start_over(folder: Path) -> None:
-    """Log that ``--resume`` starts a run; a ``best.pt`` without a checkpoint to resume from gets another name."""
-    log.info("--resume: no checkpoint in %s yet, the run is started", folder)
+    """Log that ``--resume`` starts a run; rename a ``best.pt`` of an earlier run without step checkpoints."""
+    log.info("--resume: no checkpoint in %s yet; starting the run", folder)
     best = folder / BEST_NAME
     if best.exists():
         spare = next(path for n in count(1) if not (path := folder / f"best_before_{n}.pt").exists())
         best.rename(spare)
-        log.warning("%s: of a run without a checkpoint to resume from; renamed to %s", best, spare.name)
+        log.warning("%s: belongs to a run without step checkpoints; renamed to %s", best, spare.name)
 
 
 class Kept(NamedTuple):
-    """How to resume a run: its config with the options, the files to write, and if there is a checkpoint."""
+    """A run to resume: config with options, files to write, and whether there is a checkpoint."""
 
     config: Config
     files: RunFiles | None
@@ -169,13 +168,13 @@ class Kept(NamedTuple):
 def kept_run(
     folder: Path, given: Mapping[str, object], options: Sequence[str], schema: Mapping[str, ComponentType], note: str
 ) -> Kept:
-    """Read how to resume the run in a folder. Options become part of its config once a checkpoint is saved under them.
+    """Read the run in a folder. Options are written to its config with the next checkpoint.
 
     Args:
-        folder: the run's folder.
-        given: arguments by name; those that are not None must be the ones that the run was started with.
-        options: ``a.b=c`` on top of the config.
-        schema: what the config may hold.
+        folder: folder of the run.
+        given: arguments by name; those that are not None must equal those of the start of the run.
+        options: config options ``a.b=c``.
+        schema: allowed keys of the config.
         note: see :class:`RunFiles`.
 
     Raises:
@@ -185,7 +184,7 @@ def kept_run(
     path = folder / CONFIG_NAME
     if not path.is_file():
         raise TrainingError(
-            f"{folder}: holds checkpoints but no {CONFIG_NAME}; resume it with `tldet train CONFIG --work-dir {folder} "
+            f"{folder}: contains checkpoints but no {CONFIG_NAME}; resume with `tldet train CONFIG --work-dir {folder} "
             "--resume`"
         )
     refuse_other_arguments(folder, given)

@@ -1,4 +1,4 @@
-"""Options that several kinds of runs share: length, data, settings, output directory."""
+"""Options shared by the training commands: length, data, settings, output directory."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from tldet.errors import ConfigError, TrainingError
 from tldet.text import counted
-from tldet.workflows.training.options import ABOVE_0, COUNT, FROM_0, REQUIRED, Request, described, flag, option
+from tldet.workflows.options import ABOVE_0, COUNT, FROM_0, PRECISIONS, REQUIRED, described, flag, option
+from tldet.workflows.requests import Request, RunRequest
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 SPLITS = ("train", "val", "test")
 SETTINGS_TITLE = "training settings (default: those of the recipe or config)"
 Unit = Literal["epochs", "minutes", "steps"]
@@ -24,7 +24,7 @@ class Length:
 
     Attributes:
         unit: ``epochs``, ``minutes`` of training time, or optimizer ``steps``.
-        value: how many; 0 steps evaluate and save the initial weights.
+        value: number of these; with 0 steps, the initial weights are evaluated and saved.
     """
 
     unit: Unit
@@ -47,13 +47,13 @@ class Length:
 
 @dataclass(frozen=True, kw_only=True)
 class LengthOptions(Request):
-    """Options of the length, of which one may be given."""
+    """Options of the training length, of which one may be given."""
 
     epochs: int | None = option(
         "number of epochs", int, metavar="N", interval=COUNT, sets=["schedule.epochs"], exclusive="length"
     )
     minutes: float | None = option(
-        "training time, without start-up and evaluation",
+        "training time in minutes, without start-up and evaluation",
         float,
         metavar="M",
         interval=ABOVE_0,
@@ -84,11 +84,11 @@ class LengthOptions(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class BadImageOption(Request):
-    """Option of images that cannot be used."""
+    """Option for images that cannot be used."""
 
     on_bad_image: str | None = option(
-        "images that are missing, unreadable, truncated or of another size than in the JSON: stop before the run "
-        "(error, default) or list and skip them",
+        "images that are missing, unreadable, truncated or of another size than in the JSON: stop before training "
+        "(error, default), or report and skip them",
         choices=["error", "skip"],
         sets=[f"data.{split}.on_bad_image" for split in SPLITS],
     )
@@ -96,7 +96,7 @@ class BadImageOption(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions(Request):
-    """Options of the data: a folder, or its splits one by one; see :mod:`tldet.data.split_paths`."""
+    """Options of the dataset: a folder, or each split; see :mod:`tldet.data.split_paths`."""
 
     data: str | Path | None = field(
         default=None, kw_only=False, metadata=described("folder with images and COCO JSON", metavar="DIR")
@@ -108,21 +108,21 @@ class DataOptions(Request):
     )
 
     def paths(self) -> dict[str, str | Path | None]:
-        """Return the user-specified paths by option of the command line."""
+        """Return the user-specified paths by command-line option."""
         return {"--data": self.data, "--train": self.train, "--val": self.val, "--images": self.images}
 
 
 def _setting(help: str, kind: type = str, **details: Any) -> Any:
-    """Return an option whose value is that of a key of the config."""
+    """Return an option that sets a config key to its value."""
     return option(help, kind, setting=True, recorded=False, group=SETTINGS_TITLE, **details)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SettingsOptions(Request):
-    """Options that stand for a key of the config; ``cfg_options`` sets any other key."""
+    """Options that set a config key; ``cfg_options`` sets any other key."""
 
     batch_size: int | Literal["auto"] | None = _setting(
-        "images per training batch; 'auto': the largest that fits into memory",
+        "images per training batch; 'auto': as many as fit into GPU memory",
         int,
         metavar="N",
         interval=COUNT,
@@ -130,7 +130,7 @@ class SettingsOptions(Request):
         sets=["data.loader.batch_size"],
     )
     lr: float | None = _setting(
-        "learning rate, used as given (default: that of the recipe, scaled linearly from its batch size to yours)",
+        "learning rate, not scaled (default: learning rate of the recipe, scaled linearly with the batch size)",
         float,
         metavar="LR",
         interval=ABOVE_0,
@@ -138,35 +138,39 @@ class SettingsOptions(Request):
     )
     device: str | None = _setting("auto, cpu, cuda, cuda:1, ... (default: auto)", metavar="D", sets=["training.device"])
     workers: int | None = _setting(
-        "image loading processes; 0: none (default: chosen from device and CPU count)",
+        "number of data loading processes (default: depends on device and CPU count)",
         int,
         metavar="N",
         interval=FROM_0,
         sets=["data.loader.workers"],
     )
-    precision: str | None = _setting("precision of training", choices=PRECISIONS, sets=["training.precision"])
+    precision: str | None = _setting(
+        "training precision (default: auto, by device and a short speed test)",
+        choices=PRECISIONS,
+        sets=["training.precision"],
+    )
     on_oom: str | None = _setting(
-        "if a training step runs out of memory: stop (error, default), or halve the micro-batch and double the "
-        "gradient accumulation",
+        "if a training step runs out of memory: stop (error, default), or halve the micro-batch and double "
+        "gradient accumulation (reduce)",
         choices=["error", "reduce"],
         sets=["training.on_oom"],
     )
     patience: int | None = _setting(
-        "stop early after N validations without a gain (default: never)",
+        "stop after N validations without improvement (default: never)",
         int,
         metavar="N",
         interval=COUNT,
         sets=["training.patience"],
     )
-    compile: bool = _setting("use torch.compile if it makes a measured step faster", bool, sets=["training.compile"])
+    compile: bool = _setting("use torch.compile if it is faster in a short test", bool, sets=["training.compile"])
     cfg_options: Sequence[str] = option(
-        "set any key of the config", metavar="a.b=c", many=True, recorded=False, group=SETTINGS_TITLE
+        "set any config key", metavar="a.b=c", many=True, recorded=False, group=SETTINGS_TITLE
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class NewRunOptions(Request):
-    """Options of a run that chooses its own config: output directory, seed, and whether it is resumed."""
+class NewRunOptions(RunRequest):
+    """Options of a new run: output directory, seed, and resuming."""
 
     out: str | Path = option("output directory", default=REQUIRED, metavar="DIR", recorded=False)
     seed: int | None = option("random seed (default: 0)", int, metavar="S", sets=["training.seed"])

@@ -1,4 +1,4 @@
-"""Pre-training a backbone by classification: the same trainer and configs as detection, another model and measure."""
+"""Train a classifier and export its backbone, with the trainer and configs of detection."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ from tldet.system.determinism import seed_all
 from tldet.system.out_of_memory import Smaller
 from tldet.text import counted
 from tldet.transfer.provenance import TASK, checkpoint_outline, export_backbone
+from tldet.workflows.requests import RunRequest
 from tldet.workflows.training.assemble import Run, assemble
 from tldet.workflows.training.initial_weights import WeightsSource, initial_weights
-from tldet.workflows.training.options import Request
-from tldet.workflows.training.parts import PRETRAIN_SCHEMA, Settings, checked_settings, versions
+from tldet.workflows.training.meta import versions
 from tldet.workflows.training.report import early
 from tldet.workflows.training.resume_checks import refuse_changed_classes
 from tldet.workflows.training.run_config import using
 from tldet.workflows.training.run_folder import RunFiles
+from tldet.workflows.training.schema import PRETRAIN_SCHEMA, Settings, checked_settings
 from tldet.workflows.training.verdict import judge
 
 if TYPE_CHECKING:
@@ -46,13 +47,13 @@ _NEW_RUN = "start a new run from its weights: another --out and --cfg-options mo
 
 @dataclass
 class Pretrained:
-    """What pre-training left.
+    """Result of pretraining.
 
     Attributes:
-        work_dir: the run's folder.
-        train: steps, seconds, checkpoints, the last validation's metrics.
-        backbone: the file a detector's ``model.backbone.weights`` takes; None only where checkpoints were removed.
-        metrics: metrics of the checkpoint that ``backbone`` was exported from; empty if it was not evaluated.
+        work_dir: folder of the run.
+        train: steps, seconds, checkpoints, metrics of the last validation.
+        backbone: weights for ``model.backbone.weights`` of a detector; None if the checkpoints were removed.
+        metrics: metrics of the checkpoint from which ``backbone`` was exported; empty if it was not evaluated.
     """
 
     work_dir: Path
@@ -62,13 +63,13 @@ class Pretrained:
 
 
 def train_classifier(
-    cfg: Config, request: Request, folder: Path, *, resume: bool = False, files: RunFiles | None = None
+    cfg: Config, request: RunRequest, folder: Path, *, resume: bool = False, files: RunFiles | None = None
 ) -> Pretrained:
     """Train a classifier by a config, and export the backbone of its best checkpoint.
 
     Args:
-        cfg: a config of the form of ``configs/pretrain``.
-        request: shows progress on its console, and brings callbacks.
+        cfg: a config as in ``configs/pretrain``.
+        request: provides console and callbacks.
         folder: directory of checkpoints, log and ``backbone.safetensors``.
         resume: resume from the newest readable checkpoint there.
         files: writes the run's config when training begins.
@@ -89,7 +90,7 @@ def train_classifier(
     return outcome
 
 
-def _run(cfg: Config, settings: Settings, request: Request, folder: Path, world: World, *, resume: bool) -> Run:
+def _run(cfg: Config, settings: Settings, request: RunRequest, folder: Path, world: World, *, resume: bool) -> Run:
     """Build the data, the classifier with its initial weights, and its evaluation."""
     seed = settings.training.seed
     data = world.main_first(lambda: _dataset(cfg, "train", seed))
@@ -109,7 +110,7 @@ def _run(cfg: Config, settings: Settings, request: Request, folder: Path, world:
 def _dataset(cfg: Config, part: str, seed: int, classes: tuple[str, ...] | None = None) -> ImageFolderDataset:
     section = dict(cfg["data"][part])
     if section["type"] != ImageFolderDataset.__name__:
-        raise ConfigError(f"data.{part}.type: pre-training takes ImageFolderDataset, not {section['type']}")
+        raise ConfigError(f"data.{part}.type: pretraining takes ImageFolderDataset, not {section['type']}")
     if classes is not None:
         section["classes"] = list(classes)
     dataset: ImageFolderDataset = build(DATASETS, section, f"data.{part}", seed=seed)
@@ -117,7 +118,7 @@ def _dataset(cfg: Config, part: str, seed: int, classes: tuple[str, ...] | None 
 
 
 def _meta(cfg: Config, data: ImageFolderDataset) -> dict[str, Any]:
-    """What a checkpoint says of itself; the same when a run was resumed."""
+    """Return the ``meta`` section of checkpoints."""
     return {
         "task": TASK,
         "class_names": list(data.class_names),
@@ -128,21 +129,21 @@ def _meta(cfg: Config, data: ImageFolderDataset) -> dict[str, Any]:
 
 
 class Accuracy:
-    """Loss, top-1 and top-5 of a classifier on a data set, from one forward pass a batch.
+    """Loss, top-1 and top-5 accuracy of a classifier on a dataset.
 
     Args:
-        dataset: what is measured on.
+        dataset: the validation images.
         loader: batch size and workers.
     """
 
-    names = ("top1", "top5")  # the numbers that say how good a model is: larger is better
-    headline = names  # of a short line
+    names = ("top1", "top5")  # metrics; larger is better
+    headline = names  # metrics of the progress line
 
     def __init__(self, dataset: ImageFolderDataset, loader: LoaderSettings) -> None:
         self.dataset, self.loader = dataset, loader
 
     def __call__(self, model: Any) -> dict[str, float]:
-        """``top1`` and ``top5`` in 0..1, and ``val_loss``: cross-entropy without smoothing or mixing."""
+        """Return ``top1`` and ``top5`` in 0..1, and ``val_loss`` (cross-entropy without label smoothing and mixing)."""
         device = next(model.parameters()).device
         loss, right = 0.0, torch.zeros(TOP, dtype=torch.int64)
         workers, pin = self.loader.worker_count(device), device.type == "cuda"
@@ -175,4 +176,4 @@ def _report(outcome: Pretrained, training: TrainSettings, console: Console | Non
         shown = f"; weights of step {at}: top-1 {top1:.4f}, top-5 {top5:.4f}"
     rate = f", {t.seconds / t.step:.2f} s/step" if t.step else ""
     console.print(f"{counted(t.step, 'step')} in {t.seconds:.0f} s of training{rate}{shown}")
-    console.print(f"backbone: {outcome.backbone}; a detector takes it as model.backbone.weights", highlight=False)
+    console.print(f"backbone saved to {outcome.backbone} (--weights of tldet finetune)", highlight=False)

@@ -1,10 +1,10 @@
-"""``tldet predict``: a detector on images and video, from files to files."""
+"""``tldet predict``: run a detector on images, videos and cameras."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
@@ -13,13 +13,8 @@ from typing import TYPE_CHECKING
 from tldet.data.image_size import MAX_PIXELS
 from tldet.data.images import Reduced, read_image
 from tldet.errors import DataError
-from tldet.inference import SCORE
-from tldet.inference.numbering import Numbering
-from tldet.inference.outputs import OutputPaths, write_image
 from tldet.inference.predictor import Predictor, load
-from tldet.inference.results import ResultsWriter
 from tldet.inference.sources import InputSource, find_sources, read_ahead
-from tldet.inference.summary import Summary
 from tldet.inference.threads import grouped
 from tldet.inference.video import STANDARD, Frame, Video, camera
 from tldet.inference.writer import drawn_video
@@ -27,94 +22,88 @@ from tldet.system.signals import Interrupts
 from tldet.text import counted
 from tldet.visualize.drawing import draw
 from tldet.visualize.labels import without_font
+from tldet.workflows.predict.numbering import Numbering
+from tldet.workflows.predict.outputs import OutputPaths, write_image
+from tldet.workflows.predict.request import PredictRequest
+from tldet.workflows.predict.results import ResultsWriter
+from tldet.workflows.predict.summary import Summary
+from tldet.workflows.requests import takes
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
 log = logging.getLogger(__name__)
-TOGETHER = 4  # frames of a video predicted at once, in four fifths of the time
-STOPPING = "stopping after the current images; the results so far are written. Ctrl-C again stops at once"
+VIDEO_BATCH = 4  # frames; a fifth faster than single frames
+STOPPING = "stopping after the current images and writing the results; Ctrl-C again stops at once"
 
 
-def predict(
-    checkpoint: str | Path,
-    inputs: Sequence[str | Path],
-    *,
-    out: str | Path | None = None,
-    json_path: str | Path | None = None,
-    coco: str | Path | None = None,
-    csv_path: str | Path | None = None,
-    yolo: str | Path | None = None,
-    crops: str | Path | None = None,
-    overwrite: bool = False,
-    annotations: str | Path | None = None,
-    score: float = SCORE,
-    device: str = "auto",
-    precision: str = "auto",
-    nms_per_class: bool | None = None,
-    max_pixels: int = MAX_PIXELS,
-    console: Console | None = None,
-    on_load: Callable[[Predictor], object] | None = None,
-) -> Summary:
+@takes(PredictRequest)
+def predict(request: PredictRequest) -> Summary:
     """Run a detector on images, videos and cameras.
 
     Inputs that cannot be read are logged, counted and skipped; an output that cannot be written ends the run. A signal
     (Ctrl-C, SIGTERM) ends the run after the current images; videos and results then contain what was predicted so far.
-
-    Args:
-        checkpoint: a tldet checkpoint.
-        inputs: images, folders, globs, videos or a camera number.
-        out: output directory of images (under their own names) and videos with drawn detections.
-        json_path: output file of the COCO results.
-        coco: output file of a COCO dataset with the detections as annotations.
-        csv_path: output file of a table with one row per detection.
-        yolo: output directory of YOLO labels (``labels/*.txt`` and ``classes.txt``).
-        crops: output directory of the detected objects, cut out, with one subfolder per class.
-        overwrite: replace existing output files; False rejects them before the run.
-        annotations: COCO JSON of the input images; the results take image ids, file names and category ids from it.
-        score: score threshold.
-        device: ``auto``, ``cpu``, ``cuda``, ...
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        nms_per_class: apply NMS per class (True) or across classes (False); None keeps the checkpoint's setting.
-        max_pixels: largest number of pixels of an image file.
-        console: shows progress and a summary.
-        on_load: called with the predictor before the first image.
 
     Raises:
         TldetError: the checkpoint is invalid, an input does not exist, no input can be read, or an output exists
             already or cannot be written.
         KeyboardInterrupt: after a signal, when the results so far are written; the message names them.
     """
-    sources, skipped = find_sources([str(given) for given in inputs])
-    places = (out, json_path, coco, csv_path, yolo, crops)
-    paths = OutputPaths(*(None if place is None else Path(place) for place in places))
-    read = [Path(checkpoint), *([Path(annotations)] if annotations is not None else [])]
-    paths.check(sources, read, overwrite=overwrite)
-    numbering = None if annotations is None else Numbering(Path(annotations), sources)
-    paths.make_folders()
-    predictor = load(checkpoint, device, precision, nms_per_class=nms_per_class, max_pixels=max_pixels)
-    chosen = predictor.precision
-    log.info("device %s, precision %s (%s); score threshold %g", predictor.device, chosen.name, chosen.reason, score)
+    sources, skipped = find_sources(request.given_inputs)
+    paths = OutputPaths.of(request)
+    numbering = _checked(request, paths, sources)
+    predictor = _loaded(request)
     if numbering:
         numbering.take_classes(predictor.class_names)
     if paths.out:
         _report_fonts(predictor.class_names)
-    run = _Run(predictor, paths, score, console, numbering)
+    run = _Run(predictor, paths, request.score, request.console, numbering)
     run.summary.skipped = skipped
-    if on_load:
-        on_load(predictor)
+    if request.on_load:
+        request.on_load(predictor)
     run.all(sources)
     if run.summary.failed and not run.summary.images + run.summary.frames:
         raise DataError(f"nothing predicted: {counted(len(run.summary.failed), 'input')} could not be read")
     return run.summary
 
 
+def _checked(request: PredictRequest, paths: OutputPaths, sources: Sequence[InputSource]) -> Numbering | None:
+    """Check the outputs, create their folders and read the annotations."""
+    annotations = None if request.annotations is None else Path(request.annotations)
+    read = [Path(request.checkpoint), *([annotations] if annotations else [])]
+    paths.check(sources, read, overwrite=request.overwrite)
+    numbering = Numbering(annotations, sources) if annotations else None
+    paths.make_folders()
+    return numbering
+
+
+def _loaded(request: PredictRequest) -> Predictor:
+    """Load the detector; log its device and precision."""
+    predictor = load(
+        request.checkpoint,
+        request.device,
+        request.precision,
+        nms_per_class=request.nms_per_class,
+        max_pixels=request.max_pixels or MAX_PIXELS,
+    )
+    precision = predictor.precision
+    log.info(
+        "device %s, precision %s (%s); score threshold %g",
+        predictor.device,
+        precision.name,
+        precision.reason,
+        request.score,
+    )
+    return predictor
+
+
 def _report_fonts(class_names: Sequence[str]) -> None:
+    """Warn about class names with characters that no installed font has."""
     if names := without_font(class_names):
         log.warning(
-            "no installed font has all characters of %s (%s), so missing characters are drawn in ASCII; "
-            "install a font such as Noto Sans CJK",
+            "no installed font has all characters of %s (%s); missing characters are drawn in ASCII (install a font "
+            "such as Noto Sans CJK)",
             counted(len(names), "class name"),
             ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""),
         )
@@ -190,11 +179,11 @@ class _Run:
                 self._unreadable(source, error)
                 return
             shown = progress.track(video, total=video.frames or None, description=source.path.name)
-            self._demo_video(source, shown, video.rate, TOGETHER)
+            self._video(source, shown, video.rate, VIDEO_BATCH)
             self._check(source, video)
         else:
-            shots = camera(int(str(source.path)))
-            self._demo_video(source, shots, STANDARD, 1)  # batches of 1: a live image must not wait for the next one
+            frames = camera(int(str(source.path)))
+            self._video(source, frames, STANDARD, 1)  # batches of 1: a live image must not wait for the next one
 
     def _unreadable(self, source: InputSource, error: DataError) -> None:
         self.summary.failed[str(source.path)] = str(error)
@@ -222,12 +211,12 @@ class _Run:
             self.summary.incomplete[str(source.path)] = problems
             log.warning("%s: %s", source.path, problems)
 
-    def _demo_video(self, source: InputSource, frames: Iterable[Frame], rate: Fraction, together: int) -> None:
+    def _video(self, source: InputSource, frames: Iterable[Frame], rate: Fraction, batch: int) -> None:
         numbers = count()
         with drawn_video(self.paths.out and self.paths.out / source.name, rate) as draw_on:
-            for some in grouped(self._readable(source, frames), together):
-                images = [frame.image for frame in some]
-                for frame, found in zip(some, self.predictor.predict(images, self.score, together), strict=True):
+            for group in grouped(self._readable(source, frames), batch):
+                images = [frame.image for frame in group]
+                for frame, found in zip(group, self.predictor.predict(images, self.score, batch), strict=True):
                     number, size = next(numbers), (frame.image.shape[0], frame.image.shape[1])
                     self.results.add(found, f"{source.path.as_posix()}#{number}", size)
                     self.summary.frames += 1

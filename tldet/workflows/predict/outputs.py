@@ -19,6 +19,7 @@ from tldet.structures.detections import Detections
 from tldet.structures.image import ImageArray
 from tldet.system.inputs import is_file, is_folder, real_path
 from tldet.system.output import check_output, make_folder, write_bytes, write_text
+from tldet.workflows.predict.request import PredictRequest
 
 FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')  # in file names of some system
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # file names with a meaning on Windows
@@ -32,19 +33,25 @@ class OutputPaths:
 
     Attributes:
         out: folder of images (under their own names) and videos with drawn detections.
-        json_path: COCO results: one record per detection.
+        json: COCO results: one record per detection.
         coco: COCO dataset: images, annotations (with scores) and categories.
-        csv_path: table with one row per detection.
+        csv: table with one row per detection.
         yolo: folder of YOLO labels: ``classes.txt`` and one text file per image or frame in ``labels``.
         crops: folder of the detected objects, cut out, with one subfolder per class.
     """
 
     out: Path | None = None
-    json_path: Path | None = None
+    json: Path | None = None
     coco: Path | None = None
-    csv_path: Path | None = None
+    csv: Path | None = None
     yolo: Path | None = None
     crops: Path | None = None
+
+    @classmethod
+    def of(cls, request: PredictRequest) -> OutputPaths:
+        """Return the user-specified outputs."""
+        values = {field.name: getattr(request, field.name) for field in fields(cls)}
+        return cls(**{name: None if value is None else Path(value) for name, value in values.items()})
 
     def given(self) -> dict[str, Path]:
         """Return the outputs that are written, by field."""
@@ -63,7 +70,7 @@ class OutputPaths:
             DataError: an output would replace a file, or two outputs are the same.
         """
         files = [self.out / source.name for source in sources] if self.out else []
-        files += [path for path in (self.json_path, self.coco, self.csv_path) if path]
+        files += [path for path in (self.json, self.coco, self.csv) if path]
         kept = {real_path(path) for path in (*(source.path for source in sources), *read)}
         for path in files:
             if real_path(path) in kept:
@@ -79,7 +86,7 @@ class OutputPaths:
     def make_folders(self) -> None:
         """Create the folders, so that an output that cannot be written ends the run before it starts."""
         for name, path in self.given().items():
-            if name in ("json_path", "coco", "csv_path"):
+            if name in ("json", "coco", "csv"):
                 check_output(path)
             else:
                 make_folder(path)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tldet.coco.results import write_csv
 from tldet.errors import DataError
-from tldet.inference.numbering import Numbering
-from tldet.inference.outputs import CropWriter, OutputPaths, YoloWriter, coco_dataset
-from tldet.inference.summary import Summary
 from tldet.structures.detections import Detections
 from tldet.structures.image import ImageArray
 from tldet.system.output import write_json
 from tldet.text import counted
+from tldet.workflows.predict.numbering import Numbering
+from tldet.workflows.predict.outputs import CropWriter, OutputPaths, YoloWriter, coco_dataset
+from tldet.workflows.predict.summary import Summary
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +87,8 @@ class ResultsWriter:
         """
         paths, summary = self.paths, self.summary
         writers: list[tuple[Path | None, Callable[[Path], None]]] = [
-            (paths.json_path, lambda path: write_json(path, summary.records)),
-            (paths.csv_path, lambda path: write_csv(path, summary.records)),
+            (paths.json, lambda path: write_json(path, summary.records)),
+            (paths.csv, lambda path: write_csv(path, summary.records)),
             (
                 paths.coco,
                 lambda path: write_json(path, coco_dataset(summary.image_records, summary.records, self._names())),

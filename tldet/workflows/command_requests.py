@@ -1,0 +1,135 @@
+"""Requests of ``tldet test``, ``evaluate``, ``models``, ``import`` and ``quickstart``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tldet.workflows.options import (
+    ABOVE_0,
+    REQUIRED,
+    described,
+    device_option,
+    nms_option,
+    option,
+    precision_option,
+)
+from tldet.workflows.requests import Request
+from tldet.workflows.training.run_options import SPLITS
+
+if TYPE_CHECKING:
+    from tldet.coco.records import CocoSource
+    from tldet.evaluation.columns import Type
+    from tldet.evaluation.engines import Engine
+
+DEMO_DATA = "data/digits"
+_ENGINE = "evaluator: hotcoco (fast, default) or pycocotools; the results are bit-identical"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestRequest(Request):
+    """Arguments of ``tldet test``."""
+
+    __test__ = False  # no test case
+
+    checkpoint: str | Path = field(
+        kw_only=False, metadata=described("a tldet checkpoint", metavar="CKPT", positional=True)
+    )
+    data: str | Path | None = option(
+        "COCO JSON, or a folder as for finetune, of which the test split is used, else the validation split "
+        "(default: test or validation split of the checkpoint's config)",
+        metavar="DATA",
+    )
+    images: str | Path | None = option("image directory of --data (default: searched)", metavar="DIR")
+    split: str | None = option(
+        "split of the checkpoint's config to evaluate on (default: test, or val if there is no test split)",
+        choices=SPLITS,
+    )
+    on_bad_image: str | None = option(
+        "images that are missing, unreadable, truncated or of another size than in the JSON: stop (error), or report "
+        "and skip them (default: setting of the checkpoint's config)",
+        choices=["error", "skip"],
+    )
+    json: str | Path | None = option(
+        "output file of the metrics; for a mask model the mask metrics, with the box metrics under 'bbox'",
+        metavar="FILE",
+        file=True,
+    )
+    results: str | Path | None = option(
+        "output file of the detections, COCO results JSON; for a mask model with masks", metavar="FILE", file=True
+    )
+    nms_per_class: bool | None = nms_option()
+    engine: Engine = option(_ENGINE, default="fast", choices=["fast", "pycocotools"])
+    device: str = device_option()
+    precision: str = precision_option("bf16 on a GPU, fp32 on CPU")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest(Request):
+    """Arguments of ``tldet evaluate``."""
+
+    gt: CocoSource = field(kw_only=False, metadata=described("ground truth, COCO JSON", metavar="JSON"))
+    dt: CocoSource = field(kw_only=False, metadata=described("detections, COCO results JSON", metavar="JSON"))
+    type: Type = option("type of detections to evaluate (default: bbox)", default="bbox", choices=["bbox", "segm"])
+    engine: Engine = option(_ENGINE, default="fast", choices=["fast", "pycocotools"])
+    json: str | Path | None = option("output file of the twelve metrics", metavar="FILE", file=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsRequest(Request):
+    """Arguments of ``tldet models``."""
+
+    detectors: bool = option("list detectors only", bool)
+    backbones: str | None = option(
+        "list backbones only: a short list, or all names that match a pattern such as 'swin*'",
+        metavar="PATTERN",
+        const="",
+    )
+    json: str | Path | None = option("output file of the list, JSON", metavar="FILE", file=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportRequest(Request):
+    """Arguments of ``tldet import``."""
+
+    checkpoint: str | Path = field(
+        kw_only=False,
+        metadata=described(
+            "checkpoint of an MMDetection 2.x or 3.x or torchvision detector (.pth, .ckpt or .safetensors)",
+            metavar="CKPT",
+            positional=True,
+        ),
+    )
+    out: str | Path = option("output file, a tldet checkpoint", default=REQUIRED, metavar="FILE")
+    model: str | None = option("model, for example retinanet (default: recognized by parameter names)", metavar="NAME")
+    classes: Sequence[str] = option(
+        "class names in label order, or a file with one name per line or COCO JSON (default: from the checkpoint)",
+        metavar="NAME",
+        many=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartRequest(Request):
+    """Arguments of ``tldet quickstart``."""
+
+    data: str | Path | None = field(
+        default=None, kw_only=False, metadata=described("your dataset (default: generated digits)", metavar="DIR")
+    )
+    out: str | Path = option(
+        "output directory (default: runs/quickstart); an earlier quickstart there is replaced",
+        default="runs/quickstart",
+        metavar="DIR",
+    )
+    minutes: float = option(
+        "training time of the fine-tuned model (default: 2.75); the model from scratch takes as many steps",
+        float,
+        default=2.75,
+        metavar="M",
+        interval=ABOVE_0,
+    )
+    demo: str | Path = field(
+        default=DEMO_DATA, compare=False, repr=False, metadata={"help": "directory of the generated dataset"}
+    )

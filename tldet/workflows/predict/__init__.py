@@ -1,0 +1,1 @@
+"""``tldet predict``: a detector on images and video, from files to files."""

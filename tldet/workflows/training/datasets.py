@@ -1,0 +1,180 @@
+"""Datasets of a config, and their checks before training."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tldet.config import Config, build, build_settings
+from tldet.config.build import check_interface
+from tldet.config.check import parameters
+from tldet.data.coco import CocoDataset
+from tldet.data.custom_dataset import CustomDataset, DatasetOptions, SubsetSettings, restrict
+from tldet.data.folder import ImageFolderDataset
+from tldet.errors import ConfigError, DataError
+from tldet.evaluation.columns import GroundTruth, Type
+from tldet.evaluation.targets import ground_truth_of
+from tldet.models.detector import Detector
+from tldet.plugins import lookup
+from tldet.registry import DATASETS
+from tldet.text import counted
+from tldet.transfer.class_match import few
+
+log = logging.getLogger(__name__)
+AnyDataset = CocoDataset | CustomDataset
+
+
+def build_dataset(
+    section: Mapping[str, Any], seed: int, classes: tuple[str, ...] | None = None, *, path: str = ""
+) -> AnyDataset:
+    """Build the dataset of a config section, without a check of the images (see :func:`check_images`).
+
+    Args:
+        section: the section.
+        seed: random seed of augmentation.
+        classes: class names of the model; None for those of the dataset.
+        path: dotted key of the section, for messages.
+
+    Raises:
+        ConfigError: the section is no detection dataset.
+        DataError: the annotations cannot be used.
+    """
+    given = dict(section)
+    subset = given.pop("subset", None)
+    target = lookup(DATASETS, given["type"])
+    if inspect.isclass(target) and issubclass(target, ImageFolderDataset):
+        raise ConfigError(
+            f"{path}.type: {given['type']} is a classification dataset without boxes; use `tldet pretrain`"
+        )
+    dataset: AnyDataset
+    if inspect.isclass(target) and issubclass(target, CocoDataset):
+        if classes is not None:
+            given["classes"] = list(classes)
+        dataset = build(DATASETS, given, path, seed=seed)
+    else:
+        dataset = _custom(given, target, seed, classes, path)
+    if subset is not None:
+        restrict(dataset, build_settings(SubsetSettings, subset))
+    return dataset
+
+
+def _custom(
+    section: Mapping[str, Any], target: Any, seed: int, classes: tuple[str, ...] | None, path: str
+) -> CustomDataset:
+    """Build an external dataset from its own keys; the keys of :class:`DatasetOptions` are used by the loader."""
+    known = {} if target is None else parameters(target)
+    own = {key: value for key, value in section.items() if key != "transforms" and (key != "masks" or key in known)}
+    supplied = {"seed": seed} if "seed" in known and "seed" not in own else {}
+    dataset = build(DATASETS, own, path, **supplied)
+    name = f"{section['type']} ({path})" if path else str(section["type"])
+    check_interface(dataset, "detection dataset", f"{path}: dataset {section['type']}" if path else name)
+    options = DatasetOptions(section.get("transforms") or (), bool(section.get("masks")))
+    return CustomDataset(dataset, options, name=name, classes=classes, seed=seed)
+
+
+def ground_truth(dataset: AnyDataset, kind: Type) -> GroundTruth | Path:
+    """Return the ground truth of a dataset: its COCO JSON, or its targets."""
+    if isinstance(dataset, CocoDataset):
+        return dataset.index.path
+    whole = dataset.original
+    return ground_truth_of(
+        dataset.targets(),
+        whole.class_names,
+        sizes=[(height, width) for height, width in dataset.sizes.tolist()],
+        category_ids=whole.category_ids,
+        type=kind,
+        name=dataset.name,
+    )
+
+
+def check_images(*datasets: AnyDataset | None) -> None:
+    """Check the image files of all splits, so that all bad images are listed at once.
+
+    Raises:
+        DataError: an image cannot be used; the message names the first one of each split.
+    """
+    problems = []
+    for dataset in datasets:
+        try:
+            if dataset is not None:
+                dataset.check_images()
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError("; ".join(problems))
+
+
+def check_class_count(config: Config, dataset: AnyDataset) -> None:
+    """Require as many classes in the head as in the data.
+
+    Raises:
+        ConfigError: the numbers differ.
+    """
+    stated, found = config.get("model.head.num_classes", 80), len(dataset.class_names)
+    if stated != found:
+        names = ", ".join(dataset.class_names[:5]) + (", ..." if found > 5 else "")
+        raise ConfigError(
+            f"model.head.num_classes: is {stated} (in {config.origin('model.head.num_classes')}), but "
+            f"{dataset.index.path} has {counted(found, 'class', 'classes')} ({names}): set it to {found}"
+        )
+
+
+def check_masks(config: Config, detector: Detector, train: AnyDataset) -> None:
+    """Check that masks are loaded for a mask model, and evaluated for a mask model only.
+
+    Raises:
+        ConfigError: a config key does not fit the model.
+        DataError: no object has a segmentation.
+    """
+    head = config.get("model.head.type")
+    if not detector.predicts_masks:
+        if config.get("evaluation.type") == "segm":
+            where = config.origin("evaluation.type")
+            raise ConfigError(
+                f"evaluation.type: is 'segm' (in {where}), but {head} predicts no masks; set it to 'bbox'"
+            )
+        return
+    for part in ("train", "val"):
+        key = f"data.{part}.masks"
+        if config.get(f"data.{part}") and not config.get(key):
+            raise ConfigError(f"{key}: must be True for {head}, which predicts masks (in {config.origin(key)})")
+    objects = int((~train.index.crowd).sum())
+    without = objects - int((train.outlined() & ~train.index.crowd).sum())
+    if objects and without == objects:
+        raise DataError(
+            f"{train.index.path}: none of the {objects:,} objects has a segmentation, which {head} needs; add polygons "
+            "or RLEs, or choose a box detector such as faster_rcnn_lite0"
+        )
+    if without:
+        path = train.index.path
+        log.warning(
+            "%s: %d of %s without a segmentation; not used for the mask loss", path, without, counted(objects, "object")
+        )
+
+
+def check_objects(dataset: AnyDataset, consequence: str) -> None:
+    """Warn if a split has no object to evaluate on, not counting crowd regions and classes not annotated on an image.
+
+    Raises:
+        DataError: the split has objects, but only of classes that the model does not have.
+    """
+    index = dataset.index
+    images = np.repeat(np.arange(len(index)), np.diff(index.offsets))
+    used = np.isin(images, dataset.positions)  # skipped images are not evaluated
+    judged = used & ~index.crowd
+    if index.labeled is not None:
+        judged = judged & index.labeled[images, index.labels]
+    if judged.any():
+        return
+    whole = dataset.original
+    there = [whole.class_names[label] for label in np.unique(whole.labels[~whole.crowd])]
+    if foreign := [name for name in there if name not in index.class_names]:
+        raise DataError(f"{index.path}: no object to evaluate on: the model lacks all classes ({few(foreign)})")
+    annotations = f"{counted(int(used.sum()), 'annotation')}: crowd regions or classes not annotated on the image"
+    what = annotations if used.any() else "no annotations"
+    log.warning("%s: no object to evaluate on (%s); %s", index.path, what, consequence)

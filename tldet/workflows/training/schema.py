@@ -1,0 +1,129 @@
+"""Keys of a training config, and its plain sections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tldet.config import ComponentType, Config, build_settings, check
+from tldet.data.custom_dataset import DatasetOptions
+from tldet.data.loader import LoaderSettings
+from tldet.engine.schedule import ScheduleSettings
+from tldet.engine.state import TrainSettings
+from tldet.errors import ConfigError
+from tldet.models.backbones import BackboneOptions
+from tldet.models.classifier import ClassifierSettings
+from tldet.models.detector import Preprocess
+from tldet.registry import BACKBONES, DATASETS, HEADS, HOOKS, NECKS, OPTIMIZERS, TRANSFORMS
+from tldet.transfer.class_match import MatchSettings
+from tldet.transfer.freeze import FreezeSettings
+from tldet.transfer.l2_sp import L2SPSettings
+from tldet.transfer.teacher import TeacherSettings
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """The ``evaluation`` section of a config.
+
+    Attributes:
+        type: "bbox", or "segm" for masks and boxes.
+        engine: "fast" (hotcoco) or "pycocotools"; the metrics are equal.
+    """
+
+    type: Literal["bbox", "segm"] = "bbox"
+    engine: Literal["fast", "pycocotools"] = "fast"
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """The ``model.weights`` section of a config: detector weights as initial weights.
+
+    Attributes:
+        source: ``torchvision:FasterRCNN_ResNet50_FPN_Weights.COCO_V1``, a URL with its hash, or the file of a tldet,
+            MMDetection or torchvision detector. The ``weights`` of the backbone are not loaded then.
+    """
+
+    source: str
+
+
+COMMON = {
+    "model.backbone": ComponentType(BACKBONES, shared=BackboneOptions),
+    "model.preprocess": ComponentType(Preprocess, required=False),
+    "data.train": ComponentType(DATASETS, supplied=("seed",), shared=DatasetOptions),
+    "data.train.transforms.*": ComponentType(TRANSFORMS),
+    "data.val": ComponentType(DATASETS, supplied=("seed",), required=False, shared=DatasetOptions),
+    "data.val.transforms.*": ComponentType(TRANSFORMS),
+    "data.loader": ComponentType(LoaderSettings, required=False),
+    "optimizer": ComponentType(OPTIMIZERS),
+    "schedule": ComponentType(ScheduleSettings),
+    "training": ComponentType(TrainSettings, required=False),
+    "hooks.*": ComponentType(HOOKS),
+    "freeze": ComponentType(FreezeSettings, required=False),
+    "l2_sp": ComponentType(L2SPSettings, required=False),
+}
+SCHEMA = {
+    **COMMON,
+    "model.weights": ComponentType(InitialWeights, required=False),
+    "model.neck": ComponentType(NECKS, supplied=("in_channels", "in_strides")),
+    "model.head": ComponentType(HEADS, supplied=("in_channels", "strides")),
+    "data.test": ComponentType(DATASETS, supplied=("seed",), required=False, shared=DatasetOptions),
+    "data.test.transforms.*": ComponentType(TRANSFORMS),
+    "evaluation": ComponentType(EvalSettings, required=False),
+    "class_match": ComponentType(MatchSettings, required=False),
+    "distill": ComponentType(TeacherSettings, required=False),
+}
+PRETRAIN_SCHEMA = {**COMMON, "model.classifier": ComponentType(ClassifierSettings, required=False)}
+
+
+@dataclass
+class Settings:
+    """Sections of a config that are plain settings."""
+
+    loader: LoaderSettings
+    schedule: ScheduleSettings
+    training: TrainSettings
+    evaluation: EvalSettings
+    freeze: FreezeSettings
+    l2_sp: L2SPSettings | None
+    match: MatchSettings
+    distill: TeacherSettings | None
+
+
+def checked_settings(config: Config, schema: Mapping[str, ComponentType] = SCHEMA) -> Settings:
+    """Check every key of a config and return its plain sections.
+
+    Args:
+        config: the config.
+        schema: allowed keys: ``SCHEMA`` for a detector, or ``PRETRAIN_SCHEMA``.
+
+    Raises:
+        ConfigError: a key or value is wrong.
+    """
+    check(config, schema)
+    l2_sp, distill = config.get("l2_sp"), config.get("distill")
+    settings = Settings(
+        build_settings(LoaderSettings, config.get("data.loader") or {}),
+        build_settings(ScheduleSettings, config["schedule"]),
+        build_settings(TrainSettings, config.get("training") or {}),
+        build_settings(EvalSettings, config.get("evaluation") or {}),
+        build_settings(FreezeSettings, config.get("freeze") or {}),
+        build_settings(L2SPSettings, l2_sp) if l2_sp else None,
+        build_settings(MatchSettings, config.get("class_match") or {}),
+        build_settings(TeacherSettings, distill) if distill else None,
+    )
+    if settings.schedule.minutes is not None and settings.freeze.unfreezes:
+        raise ConfigError(
+            "freeze: with gradual unfreezing, later steps are slower than the first ones, from which schedule.minutes "
+            "is converted to steps; give the length in epochs or steps"
+        )
+    return settings
+
+
+def with_bad_image(config: Mapping[str, Any], value: str | None) -> dict[str, Any]:
+    """Return a config with ``on_bad_image`` set in every split; None changes nothing."""
+    data = config.get("data")
+    if value is None or not isinstance(data, Mapping):
+        return dict(config)
+    splits = {key: one for key, one in data.items() if isinstance(one, Mapping) and "annotations" in one}
+    return {**config, "data": {**data, **{key: {**one, "on_bad_image": value} for key, one in splits.items()}}}

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from tldet.data.custom_dataset import CustomDataset, DatasetOptions, SubsetSettings, restrict
-from tldet.data.dataset import DetectionDataset, SampleKey
-from tldet.data.loader import BatchOrder, train_batches
-from tldet.data.steps import CustomStep
-from tldet.data.transforms import Pipeline
+from tldet.data.custom_dataset import CustomDataset, restrict
+from tldet.data.dataset import DetectionDataset
+from tldet.data.loader import BatchOrder, SampleKey, train_batches
+from tldet.data.settings import DatasetOptions, SubsetSettings
+from tldet.data.transforms import CustomStep, Pipeline
 from tldet.errors import ConfigError, DataError
 from tldet.registry import TRANSFORMS
 from tldet.structures.target import Target
@@ -83,16 +83,16 @@ def test_classes_of_a_model_are_matched_by_name() -> None:
     assert data[1].target.labels.tolist() == [1]
     assert data[1].target.labeled is not None
     assert data[1].target.labeled.tolist() == [False, True]
-    with pytest.raises(DataError, match="no class in common"):
+    with pytest.raises(DataError, match="share no class"):
         wrapped(Images(), classes=("x",))
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"boxes": torch.tensor([[5.0, 5, 5, 9]])}, r"image 0: box 0 \[5.0, 5.0, 5.0, 9.0\] must have an extent"),
+        ({"boxes": torch.tensor([[5.0, 5, 5, 9]])}, r"image 0: box 0 \[5.0, 5.0, 5.0, 9.0\] must have x1 > x0"),
         ({"boxes": torch.tensor([[0.0, 0, 61, 9]])}, "within the image of 60 x 40"),
-        ({"boxes": torch.tensor([[0.0, 0, float("nan"), 9]])}, "must have an extent"),
+        ({"boxes": torch.tensor([[0.0, 0, float("nan"), 9]])}, "must have x1 > x0"),
         ({"boxes": torch.zeros(1, 5)}, r"boxes must be \(N, 4\)"),
         ({"labels": torch.tensor([2])}, r"label 2 is not in 0..1"),
         ({"labels": torch.tensor([0, 1])}, "labels has 2 entries for 1 boxes"),

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tldet.data.crops import SLACK, Albumentation, albumentations
+from tldet.data.albumentation import SLACK, Albumentation, albumentations
 from tldet.data.masks import extents, fit_to_masks, resize_masks
-from tldet.data.steps import Draws, LabeledSample
-from tldet.data.transforms import Pipeline
+from tldet.data.transforms import Draws, LabeledSample, Pipeline
 from tldet.registry import TRANSFORMS
 
 SIZE = (120, 160)

@@ -9,8 +9,7 @@ import pytest
 
 from tldet.config import Config
 from tldet.config.check import ComponentType, check
-from tldet.data.steps import LabeledSample
-from tldet.data.transforms import Pipeline
+from tldet.data.transforms import LabeledSample, Pipeline
 from tldet.errors import ConfigError, DataError
 from tldet.registry import TRANSFORMS
 

@@ -41,7 +41,7 @@ def arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, console: Console) -> None:
     """Run the command."""
     import_without_compiler()
-    from tldet.data.image_size import MAX_PIXELS
+    from tldet.data.images import MAX_PIXELS
     from tldet.inference.run import predict
 
     predict(

@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tldet.coco.recognize import Content, examine
 from tldet.data.file_names import is_hidden
 from tldet.data.image_folders import find_images
-from tldet.data.recognize import Content, examine
 from tldet.data.split_names import split_of
 from tldet.errors import DataError
 from tldet.system.inputs import entry_kind, is_file, is_folder, real_path

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tldet.config import build_settings
-from tldet.data.loader import LoaderSettings
+from tldet.data.settings import LoaderSettings
 from tldet.data.split_paths import evaluation_split
 from tldet.engine.precision import choose
 from tldet.errors import DataError

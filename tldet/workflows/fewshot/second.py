@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from tldet import checkpoint
-from tldet.coco.partial_labels import LABELLED
+from tldet.coco.partial_labels import LABELED
 from tldet.config import read_config
 from tldet.data.index import AnnotationIndex
 from tldet.data.shots import TOLD
@@ -57,7 +57,7 @@ def second_phase(job: Job, console: Console | None = None) -> Outcome:
 
 def _tell(job: Job) -> None:
     told = json.loads(Path(job.call["train"]).read_bytes())[TOLD]
-    meaning = "count as background" if told["as_background"] else f"teach nothing ({LABELLED} of each image)"
+    meaning = "count as background" if told["as_background"] else f"teach nothing ({LABELED} of each image)"
     counts = told["counts"]
     there = counted(counts["objects"], "object"), counted(counts["images"], "image")
     log.info("%s on %s; further objects on them are not used and %s: %d", *there, meaning, counts["dropped_objects"])

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tldet import checkpoint
 from tldet.config import option_value, parse_options
-from tldet.data.coco import CocoDataset
+from tldet.data.checks.images import usable_ids
+from tldet.data.dataset import CocoDataset
 from tldet.evaluation.loading import load_results
 from tldet.evaluation.resample import VERSION, resampled_ap
 from tldet.workflows.study.data import truth_of
@@ -89,7 +90,7 @@ def _resampled(job: Job, kind: str, checkpoint: str | Path) -> dict[str, Any]:
     """Compute AP on every bootstrap sample of validation images from the stored detections, with its version."""
     truth = truth_of(job, "segm" if kind == "segm" else "bbox", checkpoint)
     if job.val[0] and job.call.get("on_bad_image") == "skip":  # as in the evaluation
-        truth = truth.on(CocoDataset(*job.val, on_bad_image="skip").usable_ids())
+        truth = truth.on(usable_ids(CocoDataset(*job.val, on_bad_image="skip")))
     drawn = resampled_ap(truth, load_results(job.folder / DETECTIONS_NAME, truth))
     return {"resampled_ap": drawn.tolist(), "resampling": VERSION}
 

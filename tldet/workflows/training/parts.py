@@ -17,10 +17,11 @@ import torch
 from tldet.config import ComponentType, Config, build, build_settings, check
 from tldet.config.build import check_interface
 from tldet.config.check import parameters
-from tldet.data.coco import CocoDataset
-from tldet.data.custom_dataset import CustomDataset, DatasetOptions, SubsetSettings, restrict
+from tldet.data.custom_dataset import CustomDataset, restrict
+from tldet.data.dataset import CocoDataset
+from tldet.data.eval_batches import eval_batches
 from tldet.data.folder import ImageFolderDataset
-from tldet.data.loader import LoaderSettings, eval_batches
+from tldet.data.settings import DatasetOptions, LoaderSettings, SubsetSettings
 from tldet.engine.regularization import L2SPSettings
 from tldet.engine.schedule import ScheduleSettings
 from tldet.engine.state import TrainSettings

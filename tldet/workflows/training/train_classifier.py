@@ -12,8 +12,9 @@ import torch
 from torch.nn import functional as F
 
 from tldet.config import Config, build
+from tldet.data.eval_batches import eval_batches
 from tldet.data.folder import ImageFolderDataset, collate_images, collate_whole
-from tldet.data.loader import LoaderSettings, eval_batches
+from tldet.data.settings import LoaderSettings
 from tldet.engine.checkpointing import best_of
 from tldet.engine.distributed import World
 from tldet.engine.logging import LOG_NAME, read_log

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from tldet.data.custom_dataset import CustomDataset, restrict
+from tldet.data.custom_transforms import CustomTransform
 from tldet.data.dataset import DetectionDataset
 from tldet.data.loader import BatchOrder, SampleKey, train_batches
 from tldet.data.settings import DatasetOptions, SubsetSettings
-from tldet.data.transforms import CustomStep, Pipeline
+from tldet.data.transforms import Pipeline
 from tldet.errors import ConfigError, DataError
 from tldet.registry import TRANSFORMS
 from tldet.structures.target import Target
@@ -174,7 +175,7 @@ def test_a_function_is_a_transform_too() -> None:
     ],
 )
 def test_what_a_transform_returns_is_checked(returned: Any, said: str) -> None:
-    step = CustomStep(lambda image, target, rng: returned(image, target), "transforms.0: transform Own")
+    step = CustomTransform(lambda image, target, rng: returned(image, target), "transforms.0: transform Own")
     pipeline = Pipeline([])
     pipeline.steps = [step]
     data = wrapped(Images())
@@ -186,7 +187,7 @@ def test_what_a_transform_returns_is_checked(returned: Any, said: str) -> None:
 
 def test_a_transform_of_other_arguments_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"must be callable as \(image, target, rng\)"):
-        CustomStep(lambda image: image, "own")
+        CustomTransform(lambda image: image, "own")
 
 
 def test_it_travels_to_workers() -> None:

@@ -232,7 +232,7 @@ def test_labels_can_follow_a_model_s_classes(tmp_path: Path) -> None:
     index = AnnotationIndex.load(path, ["bird", "cat"])
     assert index.labels.tolist() == [1]
     assert index.category_ids == (-1, 7)
-    with pytest.raises(DataError, match="annotations and model share no class .annotations: dog, cat; model: bird"):
+    with pytest.raises(DataError, match=r"annotations and model share no class .annotations: dog, cat; model: bird"):
         AnnotationIndex.load(path, ["bird"])
 
 

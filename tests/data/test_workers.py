@@ -59,7 +59,7 @@ def test_workers_leave_signals_to_the_main_process(digits: Path) -> None:
 
 KEPT = """
 import sys
-from tldet.data.coco import CocoDataset
+from tldet.data.dataset import CocoDataset
 from tldet.data.loader import BatchOrder, train_batches
 
 def main():

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tldet.data.sample_checks import sample_problem
+from tldet.data.sample_checks import ignore_flags, sample_problem
 from tldet.errors import ConfigError, DataError
 from tldet.plugins import ADAPTERS
-from tldet.structures.image import ImageArray
 from tldet.structures.target import Target
+
+if TYPE_CHECKING:
+    from tldet.data.transforms import Draws, LabeledSample
 
 ARGUMENTS = ("image", "target", "rng")  # of a transform
 OTHERS = "others"  # keyword argument of a transform that declares ``extra``
-Pair = tuple[ImageArray, Target]
 
 
 class CustomTransform:
@@ -50,20 +52,31 @@ class CustomTransform:
             arguments = ", ".join((*ARGUMENTS, *further))
             raise ConfigError(f"{name}: must be callable as ({arguments}) and return image, target") from None
 
-    def __call__(self, image: ImageArray, target: Target, rng: np.random.Generator, others: Sequence[Pair]) -> Pair:
+    def __call__(self, sample: LabeledSample, draws: Draws, others: Sequence[LabeledSample] = ()) -> LabeledSample:
         """Run the transform.
 
         Raises:
             DataError: the transform does not return a valid image and target.
         """
-        further = {OTHERS: list(others)} if self.extra else {}
-        returned = self.transform(image, target, rng, **further)
+        target = sample.target(copy=True)  # a transform may write into it
+        pairs = [(other.image, other.target(copy=True)) for other in others]
+        returned = self.transform(sample.image, target, draws.image, **({OTHERS: pairs} if self.extra else {}))
         if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[1], Target):
             raise DataError(f"{self.name}: must return image, target, not {type(returned).__name__}")
         image, changed = returned
-        if problem := sample_problem(image, changed, masks=target.masks is not None):
-            raise DataError(f"{self.name}: {problem} (image {target.image_id})")
-        return image, changed
+        if problem := sample_problem(image, changed, masks=sample.masks is not None):
+            raise DataError(f"{self.name}: {problem} (image {sample.image_id})")
+        kept = changed.labels is target.labels and len(changed) == len(sample.rows)
+        return replace(
+            sample,
+            image=np.ascontiguousarray(image),
+            boxes=np.asarray(changed.boxes, np.float32),
+            rows=sample.rows if kept else np.full(len(changed), -1),
+            ignore=ignore_flags(changed),
+            masks=None if changed.masks is None else np.asarray(changed.masks, np.uint8),
+            reduced=1,
+            labels=None if sample.labels is None else np.asarray(changed.labels, np.int64),
+        )
 
 
 def as_factory(target: Any) -> Any:

@@ -24,10 +24,10 @@ from tldet.errors import DataError
 from tldet.registry import DATASETS
 from tldet.structures.image import ImageArray, Size
 from tldet.structures.target import Target
+from tldet.system.inputs import is_file
 from tldet.text import counted
 
 log = logging.getLogger(__name__)
-EXTRA_STREAM = 3  # of random numbers, for the choice of further samples
 
 
 @runtime_checkable
@@ -100,8 +100,7 @@ class SampleDataset(Dataset[Sample]):
         bounds = self.pipeline.bounds
         if bounds is None:
             return self.sizes
-        fitted = [fitted_size((height, width), *bounds) for height, width in self.sizes.tolist()]
-        return np.array(fitted, np.int32).reshape(-1, 2)
+        return np.array([fitted_size(tuple(size), *bounds) for size in self.sizes.tolist()], np.int32).reshape(-1, 2)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -109,20 +108,12 @@ class SampleDataset(Dataset[Sample]):
     def __getitem__(self, key: int | SampleKey) -> Sample:
         """Return the sample of a key; a plain index stands for epoch 0 and batch 0."""
         epoch, number, batch = SampleKey(0, key, 0) if isinstance(key, int) else key
-        positions = [int(self.positions[number]), *self._extra(epoch, number)]
-        sample, *others = (self._read_sample(position) for position in positions)
-        size = sample.size
+        extra = self.pipeline.draw_extra((self.seed, epoch, number), len(self))
+        positions = self.positions[[number, *extra]].tolist()
+        samples = [self._read_sample(position) for position in positions]
         seeds = (self.seed, epoch, number), (self.seed, epoch, batch, 1)
-        sample = self.pipeline(sample, *seeds, others)
-        return Sample(as_pixels(sample.image), sample.target(self._labeled(positions)), size)
-
-    def _extra(self, epoch: int, number: int) -> list[int]:
-        """Draw the positions of the further samples that the transforms need."""
-        count = self.pipeline.extra
-        if not count:
-            return []
-        random = np.random.default_rng([self.seed, epoch, number, EXTRA_STREAM])
-        return [int(position) for position in self.positions[random.integers(len(self), size=count)]]
+        sample = self.pipeline(samples[0], *seeds, samples[1:])
+        return Sample(as_pixels(sample.image), sample.target(self._labeled(positions)), samples[0].size)
 
     def _read_sample(self, position: int) -> LabeledSample:
         """Read an image with its objects."""
@@ -175,7 +166,7 @@ class CocoDataset(SampleDataset):
         self.index = AnnotationIndex.load(annotations, classes, cache=cache)
         self.on_bad_image, self.max_pixels = on_bad_image, max_pixels
         self.folder = Path(images)
-        self.file_names = resolve_names(self.folder, self.index.file_names, self.index.path)
+        self.file_names, self.matched = self.index.file_names, False
         self.segmentations = Segmentations(self.index) if masks else None
         self.partial = partial
         objects = np.diff(self.index.offsets)
@@ -220,18 +211,20 @@ class CocoDataset(SampleDataset):
         )
 
     def _read(self, position: int, bounds: Size | None) -> Reduced:
-        path, stated = self.folder / self.file_names[position], self.index.sizes[position]
-        limits = Limits(self.max_pixels, (int(stated[0]), int(stated[1])))
+        if not self.matched and not is_file(self.folder / self.file_names[position]):
+            self.match_file_names()
+        height, width = self.index.sizes[position].tolist()
+        limits = Limits(self.max_pixels, (height, width))
         try:
-            image = read_reduced(path, bounds, limits)
+            return read_reduced(self.folder / self.file_names[position], bounds, limits)
         except DataError as error:
             raise DataError(f"{error} (image {self.index.image_ids[position]} of {self.index.path})") from None
-        if image.whole != tuple(stated):
-            raise DataError(
-                f"{path}: is {image.whole[1]} x {image.whole[0]} upright, but {self.index.path} says "
-                f"{stated[1]} x {stated[0]} for image {self.index.image_ids[position]}; its boxes would be off"
-            )
-        return image
+
+    def match_file_names(self) -> None:
+        """Match the file names of the JSON to those on disk, once; it is done when the first image is missing."""
+        if not self.matched:
+            self.matched = True
+            self.file_names = resolve_names(self.folder, self.file_names, self.index.path)
 
     def _log_partial(self) -> None:
         if self.index.labeled is None:

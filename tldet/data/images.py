@@ -48,6 +48,14 @@ class Limits:
         if height * width > self.max_pixels:
             raise self.too_large(name, f"{width} x {height} pixels")
 
+    def check_upright(self, name: object, size: Size) -> None:
+        """Raise DataError if a decoded image is not of the stated size."""
+        if self.stated not in (None, size):
+            stated = f"{self.stated[1]} x {self.stated[0]}" if self.stated else ""
+            raise DataError(
+                f"{name}: is {size[1]} x {size[0]} upright, but the annotations state {stated}; its boxes would be off"
+            )
+
     def too_large(self, name: object, size: str) -> DataError:
         """Create the error for an image with too many pixels."""
         limit = f"{self.max_pixels / 1e6:.4g} million pixels"
@@ -102,7 +110,9 @@ def read_reduced(path: str | Path, bounds: Size | None, limits: Limits = DEFAULT
     Raises:
         DataError: see :func:`read_image`.
     """
-    return decode_image(read_bytes(path), path, bounds, limits)
+    image = decode_image(read_bytes(path), path, bounds, limits)
+    limits.check_upright(path, image.whole)
+    return image
 
 
 def read_bytes(path: str | Path) -> bytes:

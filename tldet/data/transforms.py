@@ -20,12 +20,11 @@ from tldet.config import build, require_ranges
 from tldet.data.custom_transforms import CustomTransform
 from tldet.data.images import fitted_size, resize_to
 from tldet.data.masks import resize_masks
-from tldet.data.sample_checks import ignore_flags
 from tldet.registry import TRANSFORMS
 from tldet.structures.image import ImageArray, Size
 from tldet.structures.target import Target
 
-OTHERS_STREAM = 2  # of random numbers, for the further samples of a transform
+OTHERS_STREAM, CHOICE_STREAM = 2, 3  # of random numbers: of further samples, and of their choice
 Seed = Sequence[int]
 Transforms = Sequence[Mapping[str, Any] | Callable[..., Any]]
 
@@ -98,30 +97,6 @@ class Step:
     def __call__(self, sample: LabeledSample, draws: Draws) -> LabeledSample:
         """Transform a sample."""
         raise NotImplementedError
-
-
-class CustomStep(Step):
-    """A transform from outside tldet; see :class:`~tldet.data.custom_transforms.CustomTransform`."""
-
-    def __init__(self, transform: Any, name: str) -> None:
-        self.transform = CustomTransform(transform, name)
-        self.extra = self.transform.extra
-
-    def __call__(self, sample: LabeledSample, draws: Draws, others: Sequence[LabeledSample] = ()) -> LabeledSample:
-        """Run the transform and check its output."""
-        target = sample.target(copy=True)  # a transform may write into it
-        pairs = [(other.image, other.target(copy=True)) for other in others]
-        image, changed = self.transform(sample.image, target, draws.image, pairs)
-        kept = changed.labels is target.labels and len(changed) == len(sample.rows)
-        return LabeledSample(
-            image=np.ascontiguousarray(image),
-            boxes=np.asarray(changed.boxes, np.float32),
-            rows=sample.rows if kept else np.full(len(changed), -1),
-            ignore=ignore_flags(changed),
-            masks=None if changed.masks is None else np.asarray(changed.masks, np.uint8),
-            labels=None if sample.labels is None else np.asarray(changed.labels, np.int64),
-            image_id=sample.image_id,
-        )
 
 
 @TRANSFORMS.register_module()
@@ -197,14 +172,14 @@ class VerticalFlip(_Flip):
     axis = 0
 
 
-def _step(section: Any, path: str) -> Step:
+def _step(section: Any, path: str) -> Step | CustomTransform:
     """Return the transform of a config section, or wrap a transform object."""
     if isinstance(section, Step):
         return section
     if not isinstance(section, Mapping):
-        return CustomStep(section, f"{path}: transform {getattr(section, '__name__', type(section).__name__)}")
+        return CustomTransform(section, f"{path}: transform {getattr(section, '__name__', type(section).__name__)}")
     built = build(TRANSFORMS, section, path)
-    return built if isinstance(built, Step) else CustomStep(built, f"{path}: transform {section['type']}")
+    return built if isinstance(built, Step) else CustomTransform(built, f"{path}: transform {section['type']}")
 
 
 class Pipeline:
@@ -228,6 +203,14 @@ class Pipeline:
         """Number of further samples that the transforms need for each image."""
         return sum(step.extra for step in self.steps)
 
+    def draw_extra(self, seed: Seed, count: int) -> list[int]:
+        """Draw the numbers of :attr:`extra` further samples out of ``count``."""
+        if not self.extra:
+            return []
+        return [
+            int(number) for number in np.random.default_rng([*seed, CHOICE_STREAM]).integers(count, size=self.extra)
+        ]
+
     def __call__(
         self, sample: LabeledSample, seed: Seed, batch_seed: Seed, others: Sequence[LabeledSample] = ()
     ) -> LabeledSample:
@@ -243,7 +226,7 @@ class Pipeline:
         draws = [Draws(np.random.default_rng(one), np.random.default_rng(list(batch_seed))) for one in seeds]
         samples = [sample, *others]
         for step in self.steps:
-            if isinstance(step, CustomStep) and step.extra:
+            if isinstance(step, CustomTransform) and step.extra:
                 end = 1 + step.extra
                 samples = [step(samples[0], draws[0], samples[1:end]), *samples[end:]]
                 draws = [draws[0], *draws[end:]]

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tldet.components import require_components
 from tldet.config import build_settings
 from tldet.data.settings import LoaderSettings
 from tldet.data.split_paths import evaluation_split
@@ -14,7 +15,6 @@ from tldet.errors import DataError
 from tldet.evaluation.report import CocoResult
 from tldet.models.postprocess import set_nms
 from tldet.models.surgery.fuse import fuse
-from tldet.plugins import require_components
 from tldet.system.device import pick_device
 from tldet.system.output import check_output, write_json
 from tldet.transfer.restore import restore

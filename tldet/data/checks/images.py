@@ -58,7 +58,12 @@ def usable_ids(dataset: CocoDataset) -> list[int]:
 
 def _faults(dataset: CocoDataset) -> list[Fault]:
     index, positions = dataset.index, dataset.positions.tolist()
-    return find_faults(dataset.folder, dataset.file_names, index.sizes, index.path, positions, dataset.max_pixels)
+    further = index.sizes, index.path, positions, dataset.max_pixels
+    faults = find_faults(dataset.folder, dataset.file_names, *further)
+    if dataset.matched or all(fault.problem != MISSING for fault in faults):
+        return faults
+    dataset.match_file_names()
+    return find_faults(dataset.folder, dataset.file_names, *further)
 
 
 def _lines(dataset: CocoDataset, faults: Sequence[Fault]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tldet import checkpoint
+from tldet.components import needed_imports
 from tldet.config import Config, override, parse_options
 from tldet.engine.checkpointing import best_of
 from tldet.engine.distributed import World
@@ -15,7 +16,7 @@ from tldet.engine.state import TrainResult, seed_all
 from tldet.errors import CheckpointError, DataError
 from tldet.evaluation.report import CocoResult
 from tldet.models.detector import build_detector
-from tldet.plugins import import_named, needed_imports
+from tldet.plugins import import_named
 from tldet.text import counted, html_table
 from tldet.transfer.class_match import class_table as class_table
 from tldet.transfer.provenance import checkpoint_outline

@@ -22,12 +22,11 @@ from benchmarks.infer import random_image
 from benchmarks.report import Limit, Row, Suite
 from benchmarks.suites import Bench
 from benchmarks.timing import best_of
-from tldet.data.coco import CocoDataset
-from tldet.data.dataset import SampleKey
+from tldet.data.dataset import CocoDataset
 from tldet.data.digits import generate
 from tldet.data.images import fitted_size, read_reduced, reduction, resize_to
 from tldet.data.layouts import find_layout
-from tldet.data.loader import collate
+from tldet.data.loader import SampleKey, collate
 from tldet.structures.batch import Batch
 
 SIZE, BATCH = (480, 640), 8

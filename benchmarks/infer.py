@@ -20,7 +20,7 @@ from benchmarks.pairs import CLASSES, Pair, chosen_pairs, share_weights, write_c
 from benchmarks.peer import detect, set_score
 from benchmarks.report import Limit, Memory, Row, Suite
 from benchmarks.suites import Bench
-from tldet.data.dataset import as_pixels
+from tldet.data.loader import as_pixels
 from tldet.engine.precision import Precision
 from tldet.inference.predictor import Predictor, choose_precision
 from tldet.models.detector import Detector

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1] / "tldet"
 LAYERS = [
     {"errors", "text"},
     {"system"},
-    {"structures", "registry", "plugins"},
+    {"structures", "registry", "plugins", "components"},
     {"coco", "config", "checkpoint", "integrity", "visualize"},
     {"data", "models", "evaluation"},
     {"transfer"},
@@ -66,7 +66,7 @@ def test_imports_go_down(path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "source", "expected"),
     [
-        ("models", "from tldet.data.coco import CocoDataset", "models imports data sideways"),
+        ("models", "from tldet.data.dataset import CocoDataset", "models imports data sideways"),
         ("data", "import tldet.engine.trainer", "data imports engine from a higher layer"),
         ("engine", "from tldet import checkpoint", None),
         ("config", "def f():\n    from tldet.models import heads", "config imports models from a higher layer"),

@@ -10,10 +10,11 @@ import pytest
 
 from tldet import plugins
 from tldet.cli.main import main
+from tldet.components import needed_imports, require_components
 from tldet.config import Config
 from tldet.config.check import ComponentType, check
 from tldet.errors import CheckpointError, ConfigError
-from tldet.plugins import import_named, import_plugins, lookup, needed_imports, require_components
+from tldet.plugins import import_named, import_plugins, lookup
 from tldet.registry import HEADS, TRANSFORMS
 
 PART = """

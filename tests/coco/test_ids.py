@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tldet.coco.ids import unclashed
+from tldet.coco.ids import renumber_repeated
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,12 @@ from tldet.coco.ids import unclashed
     ],
 )
 def test_first_come_first_kept(ids: list[int], refused: tuple[int, ...], expected: list[int]) -> None:
-    assert unclashed(np.array(ids, np.int64), refused).tolist() == expected
+    assert renumber_repeated(np.array(ids, np.int64), refused).tolist() == expected
 
 
 @given(st.lists(st.integers(-3, 12), max_size=30))
 def test_all_differ_and_first_holders_keep_theirs(ids: list[int]) -> None:
-    changed = unclashed(np.array(ids, np.int64), (-1, 0)).tolist()
+    changed = renumber_repeated(np.array(ids, np.int64), (-1, 0)).tolist()
     assert len(set(changed)) == len(ids)
     assert not {-1, 0} & set(changed)
     for number, old in enumerate(ids):

@@ -31,7 +31,7 @@ def test_an_unknown_id_is_named() -> None:
     with pytest.raises(DataError) as raised:
         labeled_table([None, [3, 4]], COLUMNS, lambda row: f"a.json: image {row}")
     assert str(raised.value) == (
-        "a.json: image 1 has unknown category id 4 in labeled_category_ids; there are 7, 3, 12"
+        "a.json: image 1 has unknown category id 4 in labeled_category_ids; known ids: 7, 3, 12"
     )
-    with pytest.raises(DataError, match=r"there are 0, 1, 2, 3, 4, 5, 6, 7, \.\.\.$"):
+    with pytest.raises(DataError, match=r"known ids: 0, 1, 2, 3, 4, 5, 6, 7, \.\.\.$"):
         labeled_table([[99]], {i: i for i in range(20)}, str)

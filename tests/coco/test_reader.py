@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tldet.coco.reader import read_coco, read_repaired
-from tldet.data.coco import CocoDataset
+from tldet.coco.raw import read_repaired
+from tldet.coco.reader import read_coco
+from tldet.data.dataset import CocoDataset
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.merge.source import read_merge_source
@@ -181,8 +182,11 @@ def test_degenerate_polygons_are_dropped_before_the_first_step(
         dataset = CocoDataset(str(path), str(tmp_path), masks=True)
     assert expected in caplog.text
     assert bool(expected) == ("dropped" in caplog.text)
+    assert dataset.segmentations is not None
     assert dataset.outlined().sum() == masks
-    assert [dataset._mask(row, SIZE).any() for row in range(len(annotations))].count(True) == masks
+    assert [dataset.segmentations.masks(slice(row, row + 1), SIZE).any() for row in range(len(annotations))].count(
+        True
+    ) == masks
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from tldet.cli.main import main
-from tldet.coco.text import as_utf8, not_json, parse, read_json_text, top_level
+from tldet.coco.raw import top_level
+from tldet.coco.records import as_utf8, not_json, read_json_text
+from tldet.coco.text import parse
 from tldet.data.index import AnnotationIndex
 from tldet.errors import DataError
 from tldet.evaluation.coco import evaluate_files

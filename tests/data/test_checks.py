@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from tests.data.test_images import header
-from tldet.data import checks
-from tldet.data.checks import check_file, find_faults, read_header
-from tldet.data.coco import CocoDataset
-from tldet.data.file_names import resolve_names
-from tldet.data.image_size import Limits
-from tldet.data.images import read_image, require_images
+from tldet.data.checks import files
+from tldet.data.checks.files import check_file, find_faults
+from tldet.data.checks.headers import read_header
+from tldet.data.dataset import CocoDataset
+from tldet.data.file_names import require_images, resolve_names
+from tldet.data.images import Limits, read_image
 from tldet.errors import DataError
 from tldet.workflows.training.datasets import check_images, check_objects
 
@@ -162,7 +162,7 @@ def test_odd_images(shared: Path) -> None:
 
 def test_metadata_longer_than_the_first_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = photo(tmp_path / "a.jpg", 6, comment=b"x" * 60_000, icc_profile=b"x" * 30_000)
-    monkeypatch.setattr(checks, "read_image", None)
+    monkeypatch.setattr(files, "read_image", None)
     assert check_file(0, path, Limits(stated=(WIDTH, HEIGHT))) is None
 
 
@@ -202,13 +202,13 @@ def test_skip(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_second_check_opens_only_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, opened = make_bad(tmp_path / "d"), list[str]()
-    whole: Callable[[Path], Any] = checks.read_header
+    whole: Callable[[Path], Any] = files.read_header
 
     def counted(path: Path) -> Any:
         opened.append(path.name)
         return whole(path)
 
-    monkeypatch.setattr(checks, "read_header", counted)
+    monkeypatch.setattr(files, "read_header", counted)
     for expected in (10, 3):
         opened.clear()
         CocoDataset(str(path), str(tmp_path / "d"), on_bad_image="skip").check_images()

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tldet.data.coco import CocoDataset
-from tldet.data.dataset import SampleKey
+from tldet.data.dataset import CocoDataset
+from tldet.data.loader import SampleKey
 from tldet.data.masks import decode_mask
 from tldet.errors import DataError
 
@@ -84,8 +84,8 @@ def test_masks(tmp_path: Path, segmentation: Any, pixels: int) -> None:
 @pytest.mark.parametrize(
     ("options", "first", "said"),
     [
-        ({}, [False, True], "1 of 2 images are annotated for some classes only; the absence of the others teaches"),
-        ({"partial": False}, None, "taken as if they were: partial=False"),
+        ({}, [False, True], "1 of 2 images are annotated for some classes only; the other classes are ignored there"),
+        ({"partial": False}, None, "treated as fully annotated (partial=False)"),
         ({"classes": ["y", "x"]}, [True, False], "1 of 2 images"),
         ({"classes": ["x", "y", "z"]}, [False, True, False], "2 of 2 images"),
     ],

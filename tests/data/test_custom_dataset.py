@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from tldet.data.custom_dataset import CustomDataset, DatasetOptions, SubsetSettings, restrict
-from tldet.data.dataset import DetectionDataset, SampleKey
-from tldet.data.loader import BatchOrder, train_batches
-from tldet.data.steps import CustomStep
+from tldet.data.custom_dataset import CustomDataset, restrict
+from tldet.data.custom_transforms import CustomTransform
+from tldet.data.dataset import DetectionDataset
+from tldet.data.loader import BatchOrder, SampleKey, train_batches
+from tldet.data.settings import DatasetOptions, SubsetSettings
 from tldet.data.transforms import Pipeline
 from tldet.errors import ConfigError, DataError
 from tldet.registry import TRANSFORMS
@@ -83,16 +84,16 @@ def test_classes_of_a_model_are_matched_by_name() -> None:
     assert data[1].target.labels.tolist() == [1]
     assert data[1].target.labeled is not None
     assert data[1].target.labeled.tolist() == [False, True]
-    with pytest.raises(DataError, match="no class in common"):
+    with pytest.raises(DataError, match="share no class"):
         wrapped(Images(), classes=("x",))
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"boxes": torch.tensor([[5.0, 5, 5, 9]])}, r"image 0: box 0 \[5.0, 5.0, 5.0, 9.0\] must have an extent"),
+        ({"boxes": torch.tensor([[5.0, 5, 5, 9]])}, r"image 0: box 0 \[5.0, 5.0, 5.0, 9.0\] must have x1 > x0"),
         ({"boxes": torch.tensor([[0.0, 0, 61, 9]])}, "within the image of 60 x 40"),
-        ({"boxes": torch.tensor([[0.0, 0, float("nan"), 9]])}, "must have an extent"),
+        ({"boxes": torch.tensor([[0.0, 0, float("nan"), 9]])}, "must have x1 > x0"),
         ({"boxes": torch.zeros(1, 5)}, r"boxes must be \(N, 4\)"),
         ({"labels": torch.tensor([2])}, r"label 2 is not in 0..1"),
         ({"labels": torch.tensor([0, 1])}, "labels has 2 entries for 1 boxes"),
@@ -174,7 +175,7 @@ def test_a_function_is_a_transform_too() -> None:
     ],
 )
 def test_what_a_transform_returns_is_checked(returned: Any, said: str) -> None:
-    step = CustomStep(lambda image, target, rng: returned(image, target), "transforms.0: transform Own")
+    step = CustomTransform(lambda image, target, rng: returned(image, target), "transforms.0: transform Own")
     pipeline = Pipeline([])
     pipeline.steps = [step]
     data = wrapped(Images())
@@ -186,7 +187,7 @@ def test_what_a_transform_returns_is_checked(returned: Any, said: str) -> None:
 
 def test_a_transform_of_other_arguments_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"must be callable as \(image, target, rng\)"):
-        CustomStep(lambda image: image, "own")
+        CustomTransform(lambda image: image, "own")
 
 
 def test_it_travels_to_workers() -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from tldet.data.dataset import SampleKey
+from tldet.data.eval_batches import eval_batches
 from tldet.data.folder import ImageFolderDataset, collate_images, collate_whole, find_splits, held_out, scan
-from tldet.data.loader import BatchOrder, eval_batches, train_batches
+from tldet.data.loader import BatchOrder, SampleKey, train_batches
 from tldet.errors import DataError
 
 STEPS: list[dict[str, Any]] = [

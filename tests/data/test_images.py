@@ -11,8 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tldet.data.image_size import DEFAULT_LIMITS, MAX_PIXELS, Limits
-from tldet.data.images import MAX_BYTES, fitted_size, from_pillow, read_image, read_reduced, reduction
+from tldet.data.images import (
+    DEFAULT_LIMITS,
+    MAX_BYTES,
+    MAX_PIXELS,
+    Limits,
+    fitted_size,
+    read_image,
+    read_reduced,
+    reduction,
+)
+from tldet.data.pillow import from_pillow
 from tldet.errors import DataError
 
 UNREADABLE = {"truncated_60_percent.jpg", "corrupt_middle.png", "truncated_header.jpg", "empty.jpg", "text.jpg"}

@@ -252,7 +252,7 @@ def test_generated_digits_are_the_same_each_time_and_fit_their_masks(tmp_path: P
 
 
 def test_test_images_show_other_digits_on_other_photographs() -> None:
-    from tldet.data.digits import PHOTOS, SPLIT_SHARES
+    from tldet.data.digit_scenes import PHOTOS, SPLIT_SHARES
 
     photos = [set(names) for names in PHOTOS.values()]
     assert not photos[0] & photos[1] | photos[0] & photos[2] | photos[1] & photos[2]
@@ -260,7 +260,7 @@ def test_test_images_show_other_digits_on_other_photographs() -> None:
 
 
 def test_crops_to_pretrain_on_show_the_training_side_only(tmp_path: Path) -> None:
-    from tldet.data.digits import PHOTOS, SPLIT_SHARES
+    from tldet.data.digit_scenes import PHOTOS, SPLIT_SHARES
 
     crops = [f"crops/{part}" for part in ("train", "val")]
     for name in crops:

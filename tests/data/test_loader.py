@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from tldet.data.coco import CocoDataset
-from tldet.data.dataset import SampleKey
-from tldet.data.loader import BatchOrder, eval_batches, train_batches
+from tldet.data.dataset import CocoDataset
+from tldet.data.eval_batches import eval_batches
+from tldet.data.loader import BatchOrder, SampleKey, train_batches
 from tldet.errors import DataError
 from tldet.structures.batch import Batch
 

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tldet.data.crops import SLACK, Albumentation, albumentations
+from tldet.data.albumentation import SLACK, Albumentation, albumentations
 from tldet.data.masks import extents, fit_to_masks, resize_masks
-from tldet.data.steps import Draws, LabeledSample
-from tldet.data.transforms import Pipeline
+from tldet.data.transforms import Draws, LabeledSample, Pipeline
 from tldet.registry import TRANSFORMS
 
 SIZE = (120, 160)
@@ -153,9 +152,9 @@ def test_resized_masks_are_not_shifted(factor: float) -> None:
 
 
 def crop(given: LabeledSample, window: tuple[int, int, int, int]) -> LabeledSample:
-    from tldet.data.transforms import _cut
+    from tldet.data.crops import _crop
 
-    return _cut(given, window, 0.3)
+    return _crop(given, window, 0.3)
 
 
 def one(mask: NDArray[np.uint8], box: list[float]) -> LabeledSample:

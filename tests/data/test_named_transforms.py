@@ -9,8 +9,7 @@ import pytest
 
 from tldet.config import Config
 from tldet.config.check import ComponentType, check
-from tldet.data.steps import LabeledSample
-from tldet.data.transforms import Pipeline
+from tldet.data.transforms import LabeledSample, Pipeline
 from tldet.errors import ConfigError, DataError
 from tldet.registry import TRANSFORMS
 
@@ -128,7 +127,7 @@ def test_what_cannot_be_built(step: dict[str, Any], said: str) -> None:
 
 
 def test_what_gives_no_image() -> None:
-    with pytest.raises(DataError, match=r"transform A.Normalize: must give an image .* of uint8, not float32"):
+    with pytest.raises(DataError, match=r"transform A.Normalize: must return an image .* of uint8, not float32"):
         run({"type": "A.Normalize", "p": 1.0}, 0)
     with pytest.raises(DataError, match=r"transform A.RandomCrop: .*\(image 9\)"):
         run({"type": "A.RandomCrop", "height": 500, "width": 500, "p": 1.0}, 0)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tldet.coco.partial_labels import LABELLED
+from tldet.coco.partial_labels import LABELED
 from tldet.data.index import AnnotationIndex
 from tldet.data.shots import write_base, write_shots
 from tldet.errors import DataError
@@ -101,8 +101,8 @@ def test_an_image_says_which_classes_are_complete_on_it(source: Path, tmp_path: 
     for image in whole["images"]:
         there = Counter(abs(c) for c in OBJECTS[image["id"]])
         complete = [c for c in (CELL, DOG, CAT) if there[c] == kept[image["id"], c]]
-        assert image[LABELLED] == complete
-    assert any(len(image[LABELLED]) < 3 for image in whole["images"])
+        assert image[LABELED] == complete
+    assert any(len(image[LABELED]) < 3 for image in whole["images"])
 
 
 def test_as_in_the_papers_the_rest_is_background(source: Path, tmp_path: Path) -> None:
@@ -117,12 +117,12 @@ def test_as_in_the_papers_the_rest_is_background(source: Path, tmp_path: Path) -
 def test_what_an_image_said_before_stays_true(source: Path, tmp_path: Path) -> None:
     whole = read(source)
     for image in whole["images"]:
-        image[LABELLED] = [DOG, CAT]
+        image[LABELED] = [DOG, CAT]
     source.write_text(json.dumps(whole))
     drawn = read(write_shots(source, 1, 0, tmp_path / "k.json").path)
-    assert all(set(image[LABELLED]) <= {DOG, CAT} for image in drawn["images"])
+    assert all(set(image[LABELED]) <= {DOG, CAT} for image in drawn["images"])
     base = read(write_base(source, ["cat"], tmp_path / "b.json").path)
-    assert all(image[LABELLED] == [DOG] for image in base["images"])
+    assert all(image[LABELED] == [DOG] for image in base["images"])
 
 
 def test_the_base_data_know_nothing_of_novel_classes(source: Path, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_the_base_data_know_nothing_of_novel_classes(source: Path, tmp_path: Pat
     assert {a["category_id"] for a in whole["annotations"]} == {CELL, DOG}
     assert [i["id"] for i in whole["images"]] == [1, 2, 4, 5, 6, 7], "3 shows cats only; 5 nothing, and stays"
     assert (subset.objects, subset.dropped_images, subset.dropped_objects) == (10, 1, 3)
-    assert all(LABELLED not in image for image in whole["images"])
+    assert all(LABELED not in image for image in whole["images"])
     measured = write_base(source, ["cat"], tmp_path / "val.json", keep_images=True)
     assert (measured.images, measured.objects) == (7, 10)
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torchvision.transforms import functional
 
-from tldet.data.steps import Draws, LabeledSample
-from tldet.data.transforms import ColorJitter, Pipeline
+from tldet.data.color import ColorJitter
+from tldet.data.transforms import Draws, LabeledSample, Pipeline
 from tldet.errors import ConfigError
 
 SIZE = (50, 60)

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from tldet.data import loader
-from tldet.data.coco import CocoDataset
-from tldet.data.loader import BatchOrder, LoaderSettings, train_batches
+from tldet.data.dataset import CocoDataset
+from tldet.data.loader import BatchOrder, train_batches
+from tldet.data.settings import LoaderSettings
 from tldet.data.workers import worker_count
 from tldet.errors import ConfigError
 from tldet.structures.batch import Batch
@@ -58,7 +59,7 @@ def test_workers_leave_signals_to_the_main_process(digits: Path) -> None:
 
 KEPT = """
 import sys
-from tldet.data.coco import CocoDataset
+from tldet.data.dataset import CocoDataset
 from tldet.data.loader import BatchOrder, train_batches
 
 def main():

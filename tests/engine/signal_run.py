@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from tldet import checkpoint
-from tldet.data.coco import CocoDataset
-from tldet.data.loader import BatchOrder, eval_batches, train_batches
+from tldet.data.dataset import CocoDataset
+from tldet.data.eval_batches import eval_batches
+from tldet.data.loader import BatchOrder, train_batches
 from tldet.engine.distributed import process_group
 from tldet.engine.schedule import ScheduleSettings
 from tldet.engine.state import TrainSettings

@@ -239,7 +239,7 @@ def test_unknown_image_to_score() -> None:
 
 def test_common_classes() -> None:
     assert common_classes(["cat", "dog"], ["dog", "bird"]) == ["dog"]
-    with pytest.raises(DataError, match=r"no class in common: the dataset has cat; the model has dog, bird"):
+    with pytest.raises(DataError, match=r"share no class .annotations: cat; model: dog, bird"):
         common_classes(["cat"], ["dog", "bird"])
 
 

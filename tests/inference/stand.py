@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tldet.data.image_size import Limits
-from tldet.data.images import Reduced, read_reduced
+from tldet.data.images import Limits, Reduced, read_reduced
 from tldet.engine.precision import Precision
 from tldet.structures.detections import Detections
 

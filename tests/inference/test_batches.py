@@ -13,9 +13,9 @@ import torch
 
 from tests.models.test_detectors import RECIPES, detector
 from tests.tools import with_slow
-from tldet.data.coco import CocoDataset
-from tldet.data.dataset import Sample
-from tldet.data.loader import by_padded_size, eval_batches, padded_size
+from tldet.data.dataset import CocoDataset
+from tldet.data.eval_batches import by_padded_size, eval_batches
+from tldet.data.loader import Sample, padded_size
 from tldet.engine.precision import Precision
 from tldet.inference.predictor import Predictor
 from tldet.structures.detections import Detections

@@ -17,8 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tldet.data.image_size import Limits
-from tldet.data.images import read_image
+from tldet.data.images import Limits, read_image
 from tldet.errors import DataError
 from tldet.inference.convert import NotAnImage, from_array, is_list, open_image
 

@@ -44,7 +44,7 @@ def test_ids_and_names_come_from_the_json(tmp_path: Path) -> None:
         (99, "x/b.jpg", 7, "cat"),
     ]
     assert numbering.left_out == 1
-    with pytest.raises(DataError, match=r"a\.json: the dataset and the model have no class in common"):
+    with pytest.raises(DataError, match=r"a\.json: annotations and model share no class"):
         numbering.take_classes(["fish"])
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
 from tldet.models.assigners.matching import Learners
-from tldet.models.losses import focal_loss_sums, quality_focal_loss_sums
 from tldet.models.ops import focal
+from tldet.models.ops.focal import focal_loss_sums, quality_focal_loss_sums
 from tldet.models.ops.group_norm import GroupNorm
 
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torchvision.ops import roi_align
 
 from tldet.config import build_settings, read_config
-from tldet.data.steps import LabeledSample
-from tldet.data.transforms import Pipeline
+from tldet.data.transforms import LabeledSample, Pipeline
 from tldet.models.two_stage.box import RoISettings
 from tldet.models.two_stage.mask import MaskBranch, MaskSettings, mask_targets
 from tldet.structures.masks import InstanceMasks

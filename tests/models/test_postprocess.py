@@ -38,8 +38,7 @@ def test_every_head_s_detections_obey_the_setting(name: str) -> None:
     for part in model.modules():
         if hasattr(getattr(part, "settings", None), "nms_per_class"):
             object.__setattr__(part.settings, "score", 0.0)
-    from tldet.data.dataset import Sample
-    from tldet.data.loader import collate
+    from tldet.data.loader import Sample, collate
     from tldet.inference.predictor import _nothing
 
     batch = collate([Sample(torch.randint(0, 255, (3, 96, 128), dtype=torch.uint8), _nothing(), (96, 128))])

@@ -16,7 +16,7 @@ import torch
 
 from tldet import checkpoint
 from tldet.cli.main import main
-from tldet.data.coco import CocoDataset
+from tldet.data.dataset import CocoDataset
 from tldet.data.index import AnnotationIndex
 from tldet.data.loader import BatchOrder, train_batches
 from tldet.engine.distributed import process_group

@@ -14,7 +14,7 @@ from rich.console import Console
 from tldet import checkpoint, load
 from tldet.cli.main import build_parser, main
 from tldet.config import read_config
-from tldet.data.coco import CocoDataset
+from tldet.data.dataset import CocoDataset
 from tldet.engine.logging import read_log
 from tldet.errors import ConfigError, DataError
 from tldet.evaluation.coco import CocoEvaluator, evaluate_files

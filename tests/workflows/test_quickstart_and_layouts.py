@@ -14,7 +14,7 @@ from tldet import checkpoint
 from tldet.cli.main import main
 from tldet.config import read_config
 from tldet.data.layouts import Layout
-from tldet.data.loader import LoaderSettings
+from tldet.data.settings import LoaderSettings
 from tldet.data.split_paths import resolve_layout
 from tldet.engine.logging import read_log
 from tldet.errors import ConfigError, DataError, TrainingError

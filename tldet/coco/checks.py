@@ -1,11 +1,11 @@
-"""Checks of records and of the format of boxes; each error is one line that names the record or file."""
+"""Checks of records, ids and box formats; an error is one line that names the record or file."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +15,20 @@ from tldet.structures import rle
 from tldet.structures.image import Size
 from tldet.text import counted
 
+if TYPE_CHECKING:
+    from tldet.coco.records import Category, Image
+
 _Bools = NDArray[np.bool_]
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
-Who = Callable[[int], str]  # row -> what a message calls the record
+Who = Callable[[int], str]  # row -> name of the record in messages
 UNIT = 1.01  # largest coordinate of a normalized box, with some tolerance
 LEAST_SIDE = 10  # pixels; boxes of smaller images are not checked, they may really be one pixel large
 SURE_NORMALIZED, SURE_CORNERS = 3, 10  # number of boxes from which a wrong format is an error, not a warning
 OVER = 0.05  # fraction of the image side; a box that extends farther outside is wrong, not just imprecise
 _SHARE = 0.2  # fraction of boxes extending outside their image above which they are taken for corners
 _MOST = 0.9  # fraction of boxes that lie inside as corners; the others may be damaged
+NAMED = 5  # ids in a note; the others are counted
 NOT_COCO = "must be [x, y, width, height] in pixels"
 
 
@@ -46,24 +50,28 @@ def unique_ids(name: str, noun: str, ids: Sequence[Any]) -> None:
     raise DataError(f"{name}: {noun} id {twice[0]} occurs more than once{more}; ids must be unique")
 
 
-def ranks(wanted: _Ints | Sequence[Any], known: Sequence[int], key: str, who: Who) -> _Ints:
-    """Return the position of each wanted id (N,) in the known ids.
+def positions_of(ids: _Ints | Sequence[Any], known: Sequence[int], key: str, who: Who) -> _Ints:
+    """Return the position of each id (N,) in the known ids.
 
     Raises:
         DataError: an id is unknown; the message names it.
     """
-    if isinstance(wanted, np.ndarray) and known:
+    if isinstance(ids, np.ndarray) and known:
         table = np.array(known, np.int64)
         order = np.argsort(table)
-        places: _Ints = order[np.searchsorted(table, wanted, sorter=order).clip(max=len(table) - 1)]
-        places = np.where(table[places] == wanted, places, -1)
+        positions: _Ints = order[np.searchsorted(table, ids, sorter=order).clip(max=len(table) - 1)]
+        positions = np.where(table[positions] == ids, positions, -1)
     else:  # numbers of a results file: 7.0 is the id 7
-        rank = {value: place for place, value in enumerate(known)}
-        places = np.array([rank.get(value, -1) for value in wanted], np.int64)
-    missing = f"there is no such id among {counted(len(known), 'image')}"
-    there = missing if key == "image_id" else f"the ids are {shortened(known)}"
-    require(places >= 0, who, lambda row: f"has unknown {key} {wanted[row]}: {there}")
-    return places
+        position_of = {key: position for position, key in enumerate(known)}
+        positions = np.array([position_of.get(value, -1) for value in ids], np.int64)
+    require(positions >= 0, who, lambda row: f"has unknown {key} {ids[row]}: {_known_ids(known, key)}")
+    return positions
+
+
+def _known_ids(known: Sequence[int], key: str) -> str:
+    if key == "image_id":
+        return f"there is no such id among {counted(len(known), 'image')}"
+    return f"the ids are {shortened(known)}"
 
 
 def segmentations(found: Sequence[Any], sizes: Sequence[Size], who: Who) -> None:
@@ -109,9 +117,7 @@ def common_classes(dataset_names: Collection[str], model_names: Collection[str])
     shared = [name for name in dataset_names if name in set(model_names)]
     if not shared:
         theirs, ours = shortened(list(dataset_names)), shortened(list(model_names))
-        raise DataError(
-            f"the dataset and the model have no class in common: the dataset has {theirs}; the model has {ours}"
-        )
+        raise DataError(f"annotations and model share no class (annotations: {theirs}; model: {ours})")
     return shared
 
 
@@ -146,7 +152,7 @@ def require_coco_boxes(
     small = np.flatnonzero((boxes[:, 2] <= UNIT) & (boxes[:, 3] <= UNIT))
     count = int((np.abs(boxes[small]) <= UNIT).all(1).sum())
     if len(boxes) and count == len(boxes):
-        return _told(
+        return _reject_if_sure(
             name,
             f"all {count} {noun} lie within 0..1: they seem to be normalized but {NOT_COCO}",
             count >= SURE_NORMALIZED,
@@ -156,11 +162,11 @@ def require_coco_boxes(
         warnings.append(f"{count} of {len(boxes)} {noun} lie within 0..1 and may be normalized; they {NOT_COCO}")
     if (what := _corners(boxes, sizes, areas)) is not None:
         text = f"{noun} seem to be corners [x0, y0, x1, y1] ({what}) but {NOT_COCO}"
-        warnings += _told(name, text, len(boxes) >= SURE_CORNERS)
+        warnings += _reject_if_sure(name, text, len(boxes) >= SURE_CORNERS)
     return warnings
 
 
-def _told(name: str, text: str, sure: bool) -> list[str]:
+def _reject_if_sure(name: str, text: str, sure: bool) -> list[str]:
     if sure:
         raise DataError(f"{name}: {text}; convert them")
     return [text]
@@ -187,3 +193,36 @@ def _corners(boxes: NDArray[np.float64], sizes: NDArray[np.int64], areas: NDArra
     as_corners, as_sides = (boxes[:, 2:] - boxes[:, :2]).prod(1), boxes[:, 2:].prod(1)
     fits = np.isclose(stated, as_corners, rtol=1e-3) & ~np.isclose(stated, as_sides, rtol=1e-2)
     return "every 'area' fits corners only" if fits.all() else None
+
+
+def training_fields(name: str, images: Sequence[Image], categories: Sequence[Category]) -> None:
+    """Raise DataError unless every image has a file name and a size, and every category a unique name."""
+    if not images:
+        raise DataError(f"{name}: has no images")
+    for image in images:
+        if image.file_name is None:
+            raise DataError(f"{name}: image id {image.id} has no 'file_name'")
+        if image.width is None or image.height is None:
+            raise DataError(f"{name}: image id {image.id} has no '{'width' if image.width is None else 'height'}'")
+        if image.width <= 0 or image.height <= 0:
+            raise DataError(f"{name}: image {image.id} ({image.file_name}) has size {image.width} x {image.height}")
+    if not categories:
+        raise DataError(f"{name}: has no categories")
+    seen: dict[str, int] = {}
+    for category in categories:
+        if category.name is None:
+            raise DataError(f"{name}: category id {category.id} has no 'name'")
+        if category.id < 0:
+            raise DataError(
+                f"{name}: category id {category.id} ({category.name}) is negative: number the categories from 0 up"
+            )
+        if seen.setdefault(category.name, category.id) != category.id:
+            ids = f"category ids {seen[category.name]} and {category.id}"
+            raise DataError(f"{name}: category name {category.name!r} occurs more than once ({ids}); rename one")
+
+
+def note(rows: NDArray[np.bool_], ids: NDArray[np.int64], noun: str, text: str, plural: str | None = None) -> str:
+    """Return a message that counts annotations, or parts of them, and names the first ids; empty if there are none."""
+    named = ", ".join(str(i) for i in ids[rows][:NAMED])
+    more = ", ..." if rows.sum() > NAMED else ""
+    return f"{counted(int(rows.sum()), noun, plural)} {text} (annotation {named}{more})" if rows.any() else ""

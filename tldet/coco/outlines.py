@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tldet.errors import DataError
 from tldet.structures import rle
+from tldet.structures.image import Size
 
 _CHUNK = 1 << 24  # bytes searched at once
 _PLAIN = np.zeros(256, np.bool_)  # True for the characters of polygons without exponents
@@ -36,12 +37,12 @@ def parse_outline(text: bytes) -> Any:
 
 
 class _Rle(msgspec.Struct):
-    size: tuple[int, int]
+    size: Size
     counts: msgspec.Raw
 
 
-def is_rle_of(text: bytes, size: tuple[int, int]) -> bool:
-    """Tell whether the JSON text of a segmentation is an RLE of the size (height, width); counts are not checked."""
+def is_rle_of(text: bytes, size: Size) -> bool:
+    """Return True if the JSON text of a segmentation is an RLE of ``size``; its counts are not checked."""
     if not text.startswith(b"{"):
         return False
     try:
@@ -67,7 +68,7 @@ def _degenerate(polygon: Any) -> bool:
     return short and all(isinstance(number, int | float) for number in polygon)
 
 
-def bounds_of(segmentation: Any, size: tuple[int, int]) -> list[float]:
+def bounds_of(segmentation: Any, size: Size) -> list[float]:
     """Derive the box of a segmentation without degenerate polygons: x, y, width and height in pixels.
 
     Raises:
@@ -82,6 +83,34 @@ def bounds_of(segmentation: Any, size: tuple[int, int]) -> list[float]:
         return [*low.tolist(), *(high - low).tolist()]
     box: list[float] = rle.areas_and_boxes([rle.to_rle(segmentation, size)])[1][0].tolist()
     return box
+
+
+def derive_boxes(
+    texts: Mapping[int, bytes], sizes: Mapping[int, Size], who: Callable[[int], str]
+) -> dict[int, list[float] | None]:
+    """Derive the missing boxes of annotations from their segmentations.
+
+    Args:
+        texts: JSON text of the segmentation of each annotation, by row.
+        sizes: (height, width) of each annotation's image, by row.
+        who: name of a row in messages.
+
+    Returns:
+        Box (x, y, width, height in pixels) of each row; None if the segmentation has degenerate polygons only.
+
+    Raises:
+        DataError: an annotation has no segmentation, or an invalid one.
+    """
+    boxes: dict[int, list[float] | None] = {}
+    for row, text in texts.items():
+        outline, dropped = drop_degenerate(parse_outline(text))
+        if outline is None and not dropped:
+            raise DataError(f"{who(row)} has no bbox, and no segmentation to derive one from; add a bbox")
+        try:
+            boxes[row] = None if outline is None else bounds_of(outline, sizes[row])
+        except DataError as error:
+            raise DataError(f"{who(row)} has no bbox and {error}") from None
+    return boxes
 
 
 def odd_rows(raw: NDArray[np.uint8], spans: NDArray[np.int64]) -> Iterator[int]:

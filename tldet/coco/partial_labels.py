@@ -1,4 +1,4 @@
-"""Which classes were annotated on which image: ``labeled_category_ids``, which an entry of ``images`` may state."""
+"""Partially labeled images: ``labeled_category_ids`` of an entry of ``images``."""
 
 from __future__ import annotations
 
@@ -10,34 +10,36 @@ from numpy.typing import NDArray
 
 from tldet.errors import DataError
 
-LABELLED = "labeled_category_ids"  # of an image: the categories annotated exhaustively on it; absent: all
-_NAMED = 8  # so many known ids are named beside an unknown one
+LABELED = "labeled_category_ids"  # of an image: categories annotated exhaustively on the image; missing: all
+_NAMED = 8  # known ids in a message
 
 
 def labeled_table(
     stated: Sequence[Sequence[Any] | None], columns: Mapping[Any, int], who: Callable[[int], str]
 ) -> NDArray[np.bool_] | None:
-    """The classes whose objects are all annotated, image by image; the absence of the others says nothing.
+    """Return a table of the classes that are annotated on each image.
+
+    A class that is not annotated on an image may have objects there; its absence is no information.
 
     Args:
-        stated: the category ids that each of I images lists, None where it lists none: all are labeled.
-        columns: category id -> column.
-        who: row -> what a message calls the image, its file first.
+        stated: category ids annotated on each of I images; None for all.
+        columns: column of each category id.
+        who: name of an image in messages, by row.
 
     Returns:
-        (I, K) bool, or None where every image is labeled for every class.
+        (I, K) bool; None if every image is annotated for every class.
 
     Raises:
-        DataError: an id is no category.
+        DataError: an id is not a category.
     """
     table = np.ones((len(stated), len(columns)), np.bool_)
     for row, ids in enumerate(stated):
         if ids is None:
             continue
-        for one in ids:
-            if one not in columns:
+        for key in ids:
+            if key not in columns:
                 known = ", ".join(map(str, list(columns)[:_NAMED])) + (", ..." if len(columns) > _NAMED else "")
-                raise DataError(f"{who(row)} has unknown category id {one} in {LABELLED}; there are {known}")
+                raise DataError(f"{who(row)} has unknown category id {key} in {LABELED}; known ids: {known}")
         table[row] = False
-        table[row, [columns[one] for one in ids]] = True
+        table[row, [columns[key] for key in ids]] = True
     return None if table.all() else table

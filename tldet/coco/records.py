@@ -1,9 +1,10 @@
-"""Typed records of a COCO JSON, read block by block; errors name the record and its key."""
+"""COCO JSON files: their text in any Unicode encoding, decoded block by block into typed records."""
 
 from __future__ import annotations
 
+import codecs
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -11,25 +12,34 @@ from typing import Annotated, Any, Generic, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tldet.coco.explain import explain
-from tldet.coco.partial_labels import LABELLED
-from tldet.coco.text import half_pair, large_integer, parse, read_json_text
+from tldet.coco.ids import NO_ID
+from tldet.coco.text import parse
+from tldet.coco.variants import NO_FLAG, convert, convert_document
 from tldet.errors import DataError
+from tldet.system.inputs import read_file
 
 CocoSource = str | PathLike[str] | Mapping[str, Any] | list[Any]
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # kept as int64
 Pixels = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]  # kept as int32
-NO_ID, ODD_ID = -(2**63), -(2**63) + 1  # an annotation without an id; one whose id is not a 64-bit integer
 Flag = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
-NO_FLAG = -(2**31)  # an annotation without ``iscrowd``
-WHOLE = {  # integer fields of each record; 7.0 is read as 7
-    "images": ("id", "width", "height"),
-    "categories": ("id",),
-    "annotations": ("image_id", "category_id"),
-}
-INVALID = (msgspec.ValidationError, RecursionError, OverflowError, UnicodeEncodeError)  # raised by msgspec.convert
 READ_BLOCK = 4096  # annotations decoded at a time, few enough for the CPU cache
 _T = TypeVar("_T")
+_MAGIC = {  # first bytes -> problem in a message
+    b"\x1f\x8b": "is gzip-compressed; unpack it first",
+    b"PK\x03\x04": "is a zip archive; unpack it first",
+    b"BZh": "is bzip2-compressed; unpack it first",
+    b"\xfd7zXZ\x00": "is xz-compressed; unpack it first",
+    b"\x28\xb5\x2f\xfd": "is zstd-compressed; unpack it first",
+    b"7z\xbc\xaf\x27\x1c": "is a 7z archive; unpack it first",
+    b"Rar!": "is a rar archive; unpack it first",
+    b"\x89PNG": "is a PNG image, not JSON",
+    b"\xff\xd8\xff": "is a JPEG image, not JSON",
+    b"%PDF": "is a PDF file, not JSON",
+    b"\x80\x02": "is a pickle file, not JSON",
+    b"\x80\x04": "is a pickle file, not JSON",
+    b"version https://git-lfs": "is a Git LFS pointer, not the file itself; fetch it with 'git lfs pull'",
+}
+BLANK = b"\x00\xef\xbb\xbf\xff\xfe \t\r\n\f\v"  # byte-order marks too
 
 
 class Image(msgspec.Struct, gc=False):
@@ -97,14 +107,14 @@ def read_document(source: CocoSource, name: str) -> tuple[AnyDocument, int | Non
         DataError: the file cannot be read, or a record is invalid; the message names it.
     """
     if not isinstance(source, str | PathLike):
-        whole = _from_values(source, name)
+        whole = convert_document(source, Document[Annotation], name)
         records: Any = _taken_from(whole)
         return whole, None if records is None else len(records), iter([records or []])
     content = read_json_text(Path(source), name)
     try:
         found: AnyDocument = msgspec.json.decode(content, type=Document[msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        found = _from_values(parse(content, name), name)
+        found = convert_document(parse(content, name), Document[Annotation], name)
     texts = _taken_from(found)
     return found, None if texts is None else len(texts), _blocks(name, content, texts or [])
 
@@ -122,8 +132,59 @@ def _blocks(name: str, content: bytes, annotations: list[msgspec.Raw] | list[Ann
         try:
             yield block if block and isinstance(block[0], Annotation) else [decode(one) for one in block]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            yield (_from_values(parse(content, name), name).annotations or [])[start:]
+            yield (convert_document(parse(content, name), Document[Annotation], name).annotations or [])[start:]
             return
+
+
+def read_json_text(path: Path, name: str | None = None) -> bytes:
+    """Read a JSON file as UTF-8 without a byte-order mark.
+
+    Args:
+        path: the file, in UTF-8, UTF-16 or UTF-32, with or without a byte-order mark.
+        name: name of the file in messages; None takes its path.
+
+    Raises:
+        DataError: the file is missing, empty or not JSON; the message names the problem.
+    """
+    name = str(path) if name is None else name
+    return as_utf8(read_file(path, DataError, name), name)
+
+
+def as_utf8(content: bytes, name: str) -> bytes:
+    """Convert the content of a JSON file to UTF-8 without a byte-order mark.
+
+    Raises:
+        DataError: ``content`` is empty or not JSON.
+    """
+    if problem := not_json(content):
+        raise DataError(f"{name}: {problem}")
+    encoding = json.detect_encoding(content)
+    if encoding == "utf-8":
+        return content
+    if encoding == "utf-8-sig":
+        return content.removeprefix(codecs.BOM_UTF8)
+    try:
+        return content.decode(encoding).encode()
+    except UnicodeError:
+        raise DataError(f"{name}: is damaged {encoding.upper()} text; save it as UTF-8") from None
+
+
+def not_json(content: bytes) -> str | None:
+    """Describe a file that is not JSON, judged by its first bytes; None if it may be JSON.
+
+    Args:
+        content: the whole file or its beginning.
+    """
+    if not content.strip(BLANK):
+        return "contains only zero bytes; copy it again" if content and not content.strip(b"\x00") else "is empty"
+    for magic, problem in _MAGIC.items():
+        if content.startswith(magic):
+            return problem
+    start = content[:512].removeprefix(codecs.BOM_UTF8).replace(b"\x00", b"").lstrip(b"\xff\xfe \t\r\n")[:64].lower()
+    if start.startswith(b"<"):
+        html = start.startswith((b"<!doctype html", b"<html"))
+        return "is an HTML page (a failed download?), not JSON" if html else "is XML, not JSON"
+    return None
 
 
 def read_list(source: CocoSource, schema: type[_T], name: str) -> _T:
@@ -133,81 +194,9 @@ def read_list(source: CocoSource, schema: type[_T], name: str) -> _T:
         DataError: the file cannot be read, or a record is invalid; the message names it.
     """
     if not isinstance(source, str | PathLike):
-        return _convert(source, schema, name)
+        return convert(source, schema, name)
     content = read_json_text(Path(source), name)
     try:
         return msgspec.json.decode(content, type=schema)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # NaN too: Python's parser decides
-        return _convert(parse(content, name), schema, name)
-
-
-def _convert(values: Any, schema: type[_T], name: str) -> _T:
-    try:
-        return msgspec.convert(values, schema)
-    except INVALID as error:
-        raise _invalid(error, values, name) from None
-
-
-def _from_values(values: Any, name: str) -> Document[Annotation]:
-    """Convert parsed values, also those that msgspec rejects: NaN, ids like 7.0, ``iscrowd`` true or null."""
-    try:
-        loosened: Any = values
-        if isinstance(values, Mapping):
-            loosened = {key: _loosened(key, value) for key, value in values.items()}
-        return msgspec.convert(loosened, Document[Annotation])
-    except INVALID as error:
-        raise _invalid(error, values, name) from None
-
-
-def _invalid(error: Exception, values: Any, name: str) -> DataError:
-    if isinstance(error, RecursionError):
-        return DataError(f"{name}: is nested too deeply")
-    if isinstance(error, OverflowError):
-        return large_integer(values, name)
-    if isinstance(error, UnicodeEncodeError):
-        return half_pair(values, name)
-    return DataError(f"{name}: {explain(str(error), values)}")
-
-
-def _loosened(section: str, records: Any) -> Any:
-    if section not in WHOLE or not isinstance(records, list):
-        return records
-    keys = WHOLE[section]
-    return [_loosen(section, keys, dict(one)) if isinstance(one, Mapping) else one for one in records]
-
-
-def _loosen(section: str, keys: Sequence[str], record: dict[str, Any]) -> dict[str, Any]:
-    """Convert the accepted variants of a record's values (such as the id 7.0) to the types of the schema."""
-    for key in keys:
-        if key in record:
-            record[key] = _whole(record[key])
-    if isinstance(record.get(LABELLED), list):
-        record[LABELLED] = [_whole(one) for one in record[LABELLED]]
-    if section == "annotations":
-        record["id"] = _annotation_id(record.get("id"))
-        if isinstance(record.get("iscrowd", 0), float | bool | None):
-            record["iscrowd"] = NO_FLAG if record["iscrowd"] is None else int(bool(record["iscrowd"]))
-        if "segmentation" in record:
-            record["segmentation"] = _raw(record["segmentation"])
-    return record
-
-
-def _annotation_id(value: Any) -> int:
-    value = _whole(value)
-    if value is None:
-        return NO_ID
-    whole = isinstance(value, int) and not isinstance(value, bool) and ODD_ID < value < 2**63
-    return value if whole else ODD_ID
-
-
-def _whole(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _raw(value: Any) -> msgspec.Raw:
-    """Encode a value as JSON text; an RLE in memory may hold its counts as bytes."""
-    return msgspec.Raw(json.dumps(value, default=_plain).encode())
-
-
-def _plain(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value.tolist()
+        return convert(parse(content, name), schema, name)

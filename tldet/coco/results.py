@@ -1,17 +1,19 @@
-"""Records of a COCO results file, and the same as a table."""
+"""COCO results: records of a file, and writing them as JSON or as a table."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tldet.system.output import write_text
+from tldet.errors import DataError
+from tldet.system.output import write_json, write_text
 
 _COLUMNS = ("file_name", "image_id", "category_id", "category_name", "score", "x", "y", "width", "height")
 Number = int | float  # an id written as 7.0 is the id 7
@@ -46,3 +48,23 @@ def write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     for record in records:
         writer.writerow([*(record[name] for name in _COLUMNS[:5]), *record["bbox"]])
     write_text(path, text.getvalue())
+
+
+def write_results(path: str | PathLike[str], records: Sequence[Mapping[str, Any]]) -> None:
+    """Write COCO results as JSON or as a table, by the extension of the file.
+
+    Args:
+        path: output file, ``.json`` or ``.csv``.
+        records: COCO results with ``file_name`` and ``category_name``, which only the table contains.
+
+    Raises:
+        DataError: the file cannot be written, or has another extension.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".csv":
+        write_csv(path, records)
+    elif path.suffix.lower() == ".json":
+        named = ("file_name", "category_name")
+        write_json(path, [{key: value for key, value in record.items() if key not in named} for record in records])
+    else:
+        raise DataError(f"{path}: detections are saved as .json (COCO results) or .csv; choose one of them")

@@ -1,88 +1,16 @@
-"""Reading of JSON files in any Unicode encoding, with clear errors for files that are not JSON."""
+"""Parsing of JSON text that is not valid for msgspec, with clear errors."""
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from tldet.coco.explain import DIGITS, TOO_LARGE, LargeInteger, describe_path, is_large
 from tldet.errors import DataError
-from tldet.system.inputs import read_file
 
-_MAGIC = {  # first bytes -> problem in a message
-    b"\x1f\x8b": "is gzip-compressed; unpack it first",
-    b"PK\x03\x04": "is a zip archive; unpack it first",
-    b"BZh": "is bzip2-compressed; unpack it first",
-    b"\xfd7zXZ\x00": "is xz-compressed; unpack it first",
-    b"\x28\xb5\x2f\xfd": "is zstd-compressed; unpack it first",
-    b"7z\xbc\xaf\x27\x1c": "is a 7z archive; unpack it first",
-    b"Rar!": "is a rar archive; unpack it first",
-    b"\x89PNG": "is a PNG image, not JSON",
-    b"\xff\xd8\xff": "is a JPEG image, not JSON",
-    b"%PDF": "is a PDF file, not JSON",
-    b"\x80\x02": "is a pickle file, not JSON",
-    b"\x80\x04": "is a pickle file, not JSON",
-    b"version https://git-lfs": "is a Git LFS pointer, not the file itself; fetch it with 'git lfs pull'",
-}
-BLANK = b"\x00\xef\xbb\xbf\xff\xfe \t\r\n\f\v"  # byte-order marks too
 LONE = re.compile("[\ud800-\udfff]")
-
-
-def read_json_text(path: Path, name: str | None = None) -> bytes:
-    """Read a JSON file as UTF-8 without a byte-order mark.
-
-    Args:
-        path: the file, in UTF-8, UTF-16 or UTF-32, with or without a byte-order mark.
-        name: name of the file in messages; None takes its path.
-
-    Raises:
-        DataError: the file is missing, empty or not JSON; the message names the problem.
-    """
-    name = str(path) if name is None else name
-    return as_utf8(read_file(path, DataError, name), name)
-
-
-def as_utf8(content: bytes, name: str) -> bytes:
-    """Convert the content of a JSON file to UTF-8 without a byte-order mark.
-
-    Raises:
-        DataError: ``content`` is empty or not JSON.
-    """
-    if problem := not_json(content):
-        raise DataError(f"{name}: {problem}")
-    encoding = json.detect_encoding(content)
-    if encoding == "utf-8":
-        return content
-    if encoding == "utf-8-sig":
-        return content.removeprefix(codecs.BOM_UTF8)
-    try:
-        return content.decode(encoding).encode()
-    except UnicodeError:
-        raise DataError(f"{name}: is damaged {encoding.upper()} text; save it as UTF-8") from None
-
-
-def not_json(content: bytes) -> str | None:
-    """Describe a file that is not JSON, judged by its first bytes; None if it may be JSON.
-
-    Args:
-        content: the whole file or its beginning.
-    """
-    if not content.strip(BLANK):
-        return "contains only zero bytes; copy it again" if content and not content.strip(b"\x00") else "is empty"
-    for magic, problem in _MAGIC.items():
-        if content.startswith(magic):
-            return problem
-    start = content[:512].removeprefix(codecs.BOM_UTF8).replace(b"\x00", b"").lstrip(b"\xff\xfe \t\r\n")[:64].lower()
-    if start.startswith(b"<"):
-        html = start.startswith((b"<!doctype html", b"<html"))
-        return "is an HTML page (a failed download?), not JSON" if html else "is XML, not JSON"
-    return None
 
 
 def parse(content: bytes, name: str) -> Any:
@@ -154,22 +82,3 @@ def walk(values: Any) -> Iterator[tuple[str, Any]]:
             pending += [(f"{path}.{key}", one) for key, one in reversed(value.items())]
         elif isinstance(value, list):
             pending += [(f"{path}[{row}]", value[row]) for row in range(len(value) - 1, -1, -1)]
-
-
-def top_level(content: bytes, name: str) -> dict[str, msgspec.Raw]:
-    """Split the text of a JSON object into the texts of its fields, without copying.
-
-    Args:
-        content: UTF-8 without a byte-order mark, as returned by :func:`read_json_text`.
-        name: name of the file in messages.
-
-    Raises:
-        DataError: the text is not a JSON object.
-    """
-    try:
-        return msgspec.json.decode(content, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        values = parse(content, name)
-    if not isinstance(values, dict):
-        raise DataError(f"{name}: is not an object with images, annotations and categories")
-    return {key: msgspec.Raw(json.dumps(value).encode()) for key, value in values.items()}

@@ -1,213 +1,75 @@
-"""Albumentations transforms of image, boxes and masks; fixed-size crops for classification."""
+"""Crops: of random windows for detection, and of a fixed size for classification."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from tldet.data.masks import (
-    Boxes,
-    MaskPixels,
-    areas,
-    clip_boxes,
-    extents,
-    fit_to_masks,
-    from_gray,
-    pixel_counts,
-    to_gray,
-)
-from tldet.data.steps import Draws, LabeledSample, Step
-from tldet.errors import DataError
+from tldet.data.albumentation import Albumentation, albumentations
+from tldet.data.masks import cut_boxes
+from tldet.data.transforms import Draws, LabeledSample, Step
 from tldet.registry import TRANSFORMS
-from tldet.structures.image import ImageArray
-
-UPDATE_CHECK = "NO_ALBUMENTATIONS_UPDATE"  # "1" turns the check off
-SLACK = 1.0  # pixels by which a resampled mask may differ from its resampled box through rounding
-TINY = 1e-6  # square pixels
 
 
-def albumentations() -> Any:
-    """Import the library when a transform of it is built: prediction has none, and it takes time and memory."""
-    with _without_update_check():
-        import albumentations as library
-    return library
-
-
-def leaves(transform: Any) -> Iterator[Any]:
-    """Yield the transforms within a composition of albumentations, or the transform itself."""
-    if isinstance(transform, albumentations().BaseCompose):
-        for one in transform.transforms:
-            yield from leaves(one)
-    else:
-        yield transform
-
-
-@contextmanager
-def _without_update_check() -> Iterator[None]:
-    """Keep the library from asking the network for updates when it is imported; the environment is restored."""
-    if "albumentations" in sys.modules or UPDATE_CHECK in os.environ:
-        yield
-        return
-    os.environ[UPDATE_CHECK] = "1"  # the import reads it, and there is no other way
-    try:
-        yield
-    finally:
-        del os.environ[UPDATE_CHECK]
-
-
-class _Moved(NamedTuple):
-    """Output of a transform of N objects: M boxes, not clipped."""
-
-    image: ImageArray
-    rows: NDArray[np.int64]  # (M,) object of each box
-    boxes: Boxes  # (M, 4)
-    expected: Boxes  # (N, 4) extents of the masks, transformed as boxes; NaN without a mask
-    masks: MaskPixels | None  # (N, H, W)
-
-
-class Albumentation(Step):
-    """An albumentations transform. Objects that end up outside the image are dropped.
-
-    Masks are interpolated like the image, so they do not shift against it. The box of a cropped, rotated or distorted
-    object is computed from its mask; without a mask, the transformed box is clipped.
+@TRANSFORMS.register_module()
+class RandomCrop(Step):
+    """Crop a random window with probability ``p``; the scale is unchanged.
 
     Args:
-        transform: the albumentations transform.
+        scale: smallest and largest area of the window, as a fraction of the image.
+        ratio: smallest and largest width / height.
         least_visible: objects with a smaller visible fraction than this are ignored in training.
-        name: name of the transform in messages.
+        p: probability.
     """
 
-    def __init__(self, transform: Any, *, least_visible: float = 0.0, name: str = "albumentations") -> None:
-        library, self.least_visible, self.name = albumentations(), least_visible, name
-        from albumentations.augmentations.dropout.transforms import BaseDropout
-
-        from tldet.data.box_carrier import BoxCarrier
-
-        self.drops_only = all(isinstance(one, BaseDropout) for one in leaves(transform))
-        self.in_place = all(isinstance(one, library.ImageOnlyTransform) for one in leaves(transform))
-        if self.in_place:  # boxes would be rounded
-            self.compose = library.Compose([transform])
-            return
-        params = library.BboxParams("pascal_voc", label_fields=["rows"], check_each_transform=False)
-        self.compose = library.Compose([transform], bbox_params=params, mask_interpolation=cv2.INTER_LINEAR)
-        self.compose.processors["bboxes"] = BoxCarrier(params)
-        self.compose._set_processors_for_transforms(self.compose.transforms)
+    def __init__(
+        self,
+        scale: tuple[float, float] = (0.3, 1.0),
+        ratio: tuple[float, float] = (0.75, 1.3333),
+        least_visible: float = 0.3,
+        p: float = 0.5,
+    ) -> None:
+        self.scale, self.ratio, self.p = scale, ratio, p
+        self.least_visible = least_visible
 
     def __call__(self, sample: LabeledSample, draws: Draws) -> LabeledSample:
-        """Run the step with a seed of its own."""
-        self.compose.set_random_seed(int(draws.image.integers(2**31)))
-        if self.in_place:
-            return replace(sample, image=self._composed({"image": sample.image}, sample.image_id)["image"])
-        moved = self._run(sample)
-        rows, window = moved.rows, (0, 0, moved.image.shape[1], moved.image.shape[0])
-        boxes = clip_boxes(self._unrounded(moved.boxes, sample.boxes[rows]), window)
-        share, masks = areas(boxes) / np.maximum(areas(moved.boxes), TINY), None
-        if moved.masks is not None and sample.masks is not None:
-            masks = _copies(moved.masks[rows], boxes, rows)
-            whole = moved.expected[rows]
-            boxes, shown = _follow(boxes, whole, masks, window)
-            pixels = pixel_counts(sample.masks) / np.maximum(areas(extents(sample.masks)), TINY)  # of a whole box
-            share = np.where(shown, pixel_counts(masks) / np.maximum(pixels[rows] * areas(whole), TINY), share)
-        kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
-        ignore = sample.ignore[rows] | (share < self.least_visible)
-        masks = None if masks is None else masks[kept]
-        kept_rows = rows[kept]
-        return LabeledSample(
-            moved.image,
-            boxes[kept],
-            sample.rows[kept_rows],
-            ignore[kept],
-            masks,
-            labels=sample.labels_of(kept_rows),
-            image_id=sample.image_id,
-        )
-
-    def _unrounded(self, boxes: Boxes, before: Boxes) -> Boxes:
-        """Undo the rounding of albumentations' dropouts, which cut boxes to whole pixels."""
-        if not self.drops_only:
-            return boxes
-        return np.where(np.abs(boxes - before) <= SLACK, before, boxes)
-
-    def _run(self, sample: LabeledSample) -> _Moved:
-        """Transform the image, the masks, the objects' boxes and the boxes around the masks."""
-        count, masks = len(sample.boxes), sample.masks
-        before = np.zeros((count, 4), np.float32) if masks is None else extents(masks)
-        own = np.flatnonzero(areas(before) > 0)
-        given = {"image": sample.image, "bboxes": np.concatenate([sample.boxes, before[own]])}
-        if masks is not None and count:
-            given["masks"] = to_gray(masks)
-        given["rows"] = np.concatenate([np.arange(count), count + own])
-        out = self._composed(given, sample.image_id)
-        boxes, rows = np.asarray(out["bboxes"], np.float32).reshape(-1, 4), np.asarray(out["rows"], np.int64)
-        objects = rows < count
-        expected = np.full((count, 4), np.nan, np.float32)
-        expected[rows[~objects] - count] = boxes[~objects]
-        if masks is not None:
-            changed = np.asarray(out["masks"]) if count else np.zeros((0, *out["image"].shape[:2]), np.uint8)
-            masks = from_gray(changed)
-        return _Moved(out["image"], rows[objects], boxes[objects], expected, masks)
-
-    def _composed(self, given: dict[str, Any], image_id: int) -> dict[str, Any]:
-        """Call albumentations.
-
-        Raises:
-            DataError: the transform cannot be applied to the image, or does not return an image of uint8.
-        """
-        try:
-            out: dict[str, Any] = self.compose(**given)
-        except Exception as error:  # each transform raises its own kinds
-            why = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"transform {self.name}: {why} (image {image_id})") from error
-        image = np.asarray(out["image"])
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            what = f"{image.dtype} {image.shape}; normalization is part of the model"
-            raise DataError(f"transform {self.name}: must give an image (H, W, 3) of uint8, not {what}")
-        return out
+        """Crop the sample, or return it unchanged."""
+        random = draws.image
+        height, width = sample.image.shape[:2]
+        if random.random() >= self.p:
+            return sample
+        area = random.uniform(*self.scale) * height * width
+        ratio = float(np.exp(random.uniform(*np.log(self.ratio))))
+        w, h = min(width, max(1, round((area * ratio) ** 0.5))), min(height, max(1, round((area / ratio) ** 0.5)))
+        x, y = int(random.integers(width - w + 1)), int(random.integers(height - h + 1))
+        return _crop(sample, (x, y, x + w, y + h), self.least_visible)
 
 
-def _copies(masks: MaskPixels, boxes: Boxes, rows: NDArray[np.int64]) -> MaskPixels:
-    """Restrict the masks (M, H, W) of objects with several copies (mirrored borders) to the box of each copy."""
-    counts = np.bincount(rows, minlength=1)
-    for mask, box, row in zip(masks, boxes, rows, strict=True):
-        if counts[row] > 1:
-            (x0, y0), (x1, y1) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
-            part = mask[y0:y1, x0:x1].copy()
-            mask[:] = 0
-            mask[y0:y1, x0:x1] = part
-    return masks
-
-
-def _follow(
-    boxes: Boxes, expected: Boxes, masks: MaskPixels, window: tuple[int, int, int, int]
-) -> tuple[Boxes, NDArray[np.bool_]]:
-    """Return boxes (M, 4) fitted to the masks, and (M,) bool: True for objects whose mask has a pixel.
-
-    An object without a mask keeps its box. If a mask vanishes, the object keeps its box if that lies in the image (the
-    mask has become too small), and gets an empty box if it was cropped.
-    """
-    after, inside = extents(masks), clip_boxes(expected, window)
-    shown = areas(after) > 0
-    gone = ~shown & (areas(inside) < 0.999 * areas(expected))
-    fitted = np.where(shown[:, None], fit_to_masks(boxes, inside, after, SLACK), boxes)
-    return fitted * ~gone[:, None], shown
+def _crop(sample: LabeledSample, window: tuple[int, int, int, int], least_visible: float) -> LabeledSample:
+    """Crop a sample to an xyxy window; objects with a visible fraction below ``least_visible`` are ignored."""
+    x0, y0, x1, y1 = window
+    boxes, share = cut_boxes(sample.boxes, sample.masks, window)
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    return replace(
+        sample,
+        image=np.ascontiguousarray(sample.image[y0:y1, x0:x1]),
+        boxes=boxes[kept] - np.array((x0, y0, x0, y0), np.float32),
+        rows=sample.rows[kept],
+        ignore=(sample.ignore | (share < least_visible))[kept],
+        masks=None if sample.masks is None else sample.masks[kept, y0:y1, x0:x1],
+        labels=sample.labels_of(kept),
+    )
 
 
 @TRANSFORMS.register_module()
 class RandomResizedCrop(Albumentation):
-    """Cut out a random part and scale it to ``size`` x ``size`` (Szegedy et al. 2015, section 6).
+    """Crop a random window and resize it to ``size`` x ``size`` (Szegedy et al. 2015, section 6).
 
     Args:
-        size: pixels of the side that comes out.
-        scale: least and greatest share of the image's area.
-        ratio: least and greatest width / height before scaling.
+        size: height and width of the output in pixels.
+        scale: smallest and largest area of the window, as a fraction of the image.
+        ratio: smallest and largest width / height of the window.
         least_visible: objects with a smaller visible fraction than this are ignored in training.
     """
 
@@ -220,7 +82,9 @@ class RandomResizedCrop(Albumentation):
     ) -> None:
         _check_size(size)
         if not (0 < scale[0] <= scale[1] <= 1 and 0 < ratio[0] <= ratio[1]):
-            raise ValueError(f"scale={scale} must rise within 0..1 and ratio={ratio} must rise above 0")
+            raise ValueError(
+                f"scale={scale} must be in ascending order within 0..1, and ratio={ratio} in ascending order above 0"
+            )
         library = albumentations()
         cut = library.RandomResizedCrop((size, size), tuple(scale), tuple(ratio), area_for_downscale="image_mask")
         super().__init__(cut, least_visible=least_visible)
@@ -228,17 +92,17 @@ class RandomResizedCrop(Albumentation):
 
 @TRANSFORMS.register_module()
 class CenterCrop(Albumentation):
-    """Scale so that the short side is ``size / share`` and cut the middle ``size`` x ``size`` out.
+    """Resize so that the short side is ``size / share``, and crop the center of ``size`` x ``size``.
 
     Args:
-        size: pixels of the side that comes out.
-        share: of the short side that is kept.
+        size: height and width of the output in pixels.
+        share: fraction of the short side that is kept.
     """
 
     def __init__(self, size: int = 224, share: float = 0.875) -> None:
         _check_size(size)
         if not 0 < share <= 1:
-            raise ValueError(f"share={share} must lie above 0 and be at most 1")
+            raise ValueError(f"share={share} must be above 0 and at most 1")
         library = albumentations()
         scale = library.SmallestMaxSize(max(size, round(size / share)), area_for_downscale="image_mask")
         super().__init__(library.Sequential([scale, library.CenterCrop(size, size)], p=1.0), least_visible=0.1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,48 +12,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tldet.config import require_range
 from tldet.data.dataset import DetectionDataset, SampleDataset
 from tldet.data.index import AnnotationIndex
-from tldet.data.steps import LabeledSample, problem_with_target, sample_problem
+from tldet.data.sample_checks import ignore_flags, sample_problem, target_problem
+from tldet.data.settings import DatasetOptions, SubsetSettings
 from tldet.data.subsets import deal, subset_size
+from tldet.data.transforms import LabeledSample
 from tldet.errors import DataError
 from tldet.structures.image import ImageArray, Size
 from tldet.structures.target import Target
 from tldet.text import counted
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SubsetSettings:
-    """Part of the images, stratified by class; the smaller of two subsets of a seed lies within the larger one.
-
-    Attributes:
-        fraction: of the images, above 0 and up to 1.
-        seed: seed of the draw.
-    """
-
-    fraction: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require_range("fraction", self.fraction, "(0, 1]")
-
-
-@dataclass(frozen=True)
-class DatasetOptions:
-    """Keys that every dataset may have in a config, even if its class does not take them.
-
-    Attributes:
-        transforms: transforms of its samples; applied by the loader.
-        masks: its targets have masks that the model needs.
-        subset: part of the images; None for all.
-    """
-
-    transforms: Sequence[Mapping[str, Any]] = ()
-    masks: bool = False
-    subset: SubsetSettings | None = None
 
 
 class CustomDataset(SampleDataset):
@@ -120,23 +90,21 @@ class CustomDataset(SampleDataset):
     def check_images(self) -> None:
         """Do nothing: whatever a dataset loads has been checked, or is checked when it is loaded."""
 
-    def _read_sample(self, position: int) -> tuple[LabeledSample, Size]:
+    def _read_sample(self, position: int) -> LabeledSample:
         image, target = self.dataset.load(position)
-        image_id = int(self.index.image_ids[position])
         if problem := sample_problem(image, target, masks=self.masks) or self._change(image, target, position):
             raise DataError(f"{self.name}: image {position}: {problem}")
         labels = self._labels[np.asarray(target.labels, np.int64)]
         kept = labels >= 0
-        sample = LabeledSample(
+        return LabeledSample(
             np.ascontiguousarray(image),
             _array(target.boxes, np.float32)[kept],
             np.flatnonzero(kept),
-            _ignored(target)[kept],
+            ignore_flags(target)[kept],
             _array(target.masks, np.uint8)[kept] if self.masks else None,
             labels=labels[kept],
-            image_id=image_id,
+            image_id=int(self.index.image_ids[position]),
         )
-        return sample, (int(image.shape[0]), int(image.shape[1]))
 
     def _change(self, image: ImageArray, target: Target, position: int) -> str | None:
         """Return how an image differs from what the dataset gave at the start."""
@@ -169,7 +137,7 @@ def _read_index(dataset: DetectionDataset, name: str, *, masks: bool) -> Annotat
     names = _class_names(dataset, name)
     columns = _Columns()
     for position, (size, target) in enumerate(_outlines(dataset, name)):
-        problem = problem_with_target(target, size, masks=False) or _label_problem(target, len(names))
+        problem = target_problem(target, size, masks=False) or _label_problem(target, len(names))
         if masks and target.masks is None:
             problem = problem or "target.masks is None, but masks=True"
         if problem:
@@ -231,10 +199,6 @@ def _array(values: Any, dtype: Any) -> NDArray[Any]:
     return np.array(values.detach().cpu().numpy(), dtype)
 
 
-def _ignored(target: Target) -> NDArray[np.bool_]:
-    return np.asarray(target.ignore, np.bool_) if len(target.ignore) else np.zeros(len(target), np.bool_)
-
-
 def _image_ids(ids: Sequence[int], name: str) -> NDArray[np.int64]:
     """Return the ids of images; if the dataset leaves them at 0, they are 1, 2, ..."""
     if not any(ids):
@@ -265,7 +229,7 @@ def _index(columns: _Columns, names: tuple[str, ...], name: str) -> AnnotationIn
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         boxes=boxes,
         labels=np.concatenate([np.asarray(one.labels, np.int64).reshape(-1) for one in targets]),
-        crowd=np.concatenate([_ignored(one) for one in targets]),
+        crowd=np.concatenate([ignore_flags(one) for one in targets]),
         annotation_ids=np.arange(1, total + 1),
         areas=(boxes[:, 2:] - boxes[:, :2]).prod(1, dtype=np.float64),
         spans=np.zeros(total + 1, np.int64),

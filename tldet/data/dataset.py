@@ -1,10 +1,11 @@
-"""Datasets of images with objects: the protocol, and samples augmented as a pure function of the seed and their key."""
+"""Datasets of images with objects: the protocol, and samples that are a pure function of the seed and their key."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,24 +13,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tldet.data.images import fitted_size
+from tldet.data.checks.images import check_image_files
+from tldet.data.file_names import resolve_names
+from tldet.data.images import MAX_PIXELS, Limits, Reduced, fitted_size, read_reduced
 from tldet.data.index import AnnotationIndex
-from tldet.data.steps import LabeledSample
-from tldet.data.transforms import Pipeline
+from tldet.data.loader import Sample, SampleKey, as_pixels
+from tldet.data.segmentations import Segmentations
+from tldet.data.transforms import LabeledSample, Pipeline, Transforms
+from tldet.errors import DataError
+from tldet.registry import DATASETS
 from tldet.structures.image import ImageArray, Size
 from tldet.structures.target import Target
+from tldet.system.inputs import is_file
+from tldet.text import counted
+
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
 class DetectionDataset(Protocol):
-    """What a dataset must have; registered in ``tldet.registry.DATASETS``, it can be named in a config.
+    """Interface of a dataset; a class registered in ``tldet.registry.DATASETS`` can be named in a config.
 
-    The loader draws the order, seeds and applies the transforms, and makes batches; the evaluator takes the targets.
-    No file is needed. These are used if a dataset has them:
+    The loader draws the order, seeds and applies the transforms, and makes batches. The evaluator uses the targets, so
+    that no file is needed. Optional attributes:
 
-    - ``target(i) -> Target``: the annotations without the image; else every image is loaded once at the start.
-    - ``sizes``: (N, 2) (height, width) of the images; else, too, every image is loaded once.
-    - ``groups``: (N,) group of each image (a video, a patient), kept together when a dataset is divided.
+    - ``target(i) -> Target``: annotations without the image. If missing, each image is loaded once at the start.
+    - ``sizes``: (N, 2) (height, width) of the images. If missing, each image is loaded once at the start.
+    - ``groups``: (N,) group of each image (a video, a patient); a split does not divide groups.
     """
 
     @property
@@ -42,34 +52,12 @@ class DetectionDataset(Protocol):
         ...
 
     def load(self, index: int, /) -> tuple[ImageArray, Target]:
-        """Return an image (H, W, 3) uint8 RGB and its target, boxes in pixels of that image."""
+        """Return an image (H, W, 3) uint8 RGB and its target, with boxes in pixels of that image."""
         ...
 
 
-class SampleKey(NamedTuple):
-    """Which sample, and what its augmentation is drawn from: the epoch, and the number of its batch in the epoch."""
-
-    epoch: int
-    position: int
-    batch: int
-
-
-def as_pixels(image: ImageArray) -> Tensor:
-    """(3, H, W) uint8 of a (H, W, 3) image; the same memory where that is contiguous."""
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-
-
-@dataclass
-class Sample:
-    """One image on its way into a batch: image (3, H, W) uint8 RGB, its target, its (height, width) as stored."""
-
-    image: Tensor
-    target: Target
-    original_size: Size
-
-
 class SampleDataset(Dataset[Sample]):
-    """Base class of datasets as the loader sees them: samples by key, transformed.
+    """Base class of the datasets that the loader reads: transformed samples by key.
 
     Subclasses read their annotations into :attr:`index`.
 
@@ -79,14 +67,14 @@ class SampleDataset(Dataset[Sample]):
         partial: images may be annotated for some of the classes only.
 
     Args:
-        transforms: transforms for :class:`~tldet.data.transforms.Pipeline`.
+        transforms: see :class:`~tldet.data.transforms.Pipeline`.
         seed: random seed of augmentation.
     """
 
     index: AnnotationIndex
     partial = True
 
-    def __init__(self, transforms: Sequence[Mapping[str, Any]], seed: int) -> None:
+    def __init__(self, transforms: Transforms, seed: int) -> None:
         self.pipeline = Pipeline(transforms)
         self.seed = seed
         self.positions: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -98,58 +86,165 @@ class SampleDataset(Dataset[Sample]):
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """The dataset's own category id of each label; -1 for a class that it lacks."""
+        """Category id of each label in the dataset; -1 for a class that the dataset does not have."""
         return self.index.category_ids
 
     @property
-    def all_sizes(self) -> NDArray[np.int32]:
-        """(height, width) of every image, used or not."""
-        return self.index.sizes
-
-    @property
     def sizes(self) -> NDArray[np.int32]:
-        """(I, 2) (height, width) of every image."""
-        return self.all_sizes[self.positions]
+        """(I, 2) (height, width) of the images that are used."""
+        return self.index.sizes[self.positions]
 
     @property
     def input_sizes(self) -> NDArray[np.int32]:
-        """(I, 2) (height, width) of every image after ``Resize`` as the first transform; later ones may change it."""
+        """(I, 2) (height, width) after ``Resize`` as the first transform; later transforms may change it."""
         bounds = self.pipeline.bounds
         if bounds is None:
             return self.sizes
-        fitted = [fitted_size((height, width), *bounds) for height, width in self.sizes.tolist()]
-        return np.array(fitted, np.int32).reshape(-1, 2)
+        return np.array([fitted_size(tuple(size), *bounds) for size in self.sizes.tolist()], np.int32).reshape(-1, 2)
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
-        """The sample at a position; its augmentation is that of the given epoch and batch."""
+        """Return the sample of a key; a plain index stands for epoch 0 and batch 0."""
         epoch, number, batch = SampleKey(0, key, 0) if isinstance(key, int) else key
-        position = int(self.positions[number])
-        sample, whole = self._read_sample(position)
-        sample = self.pipeline(sample, (self.seed, epoch, number), (self.seed, epoch, batch, 1))
-        return Sample(as_pixels(sample.image), self._target_of(sample, position), whole)
+        extra = self.pipeline.draw_extra((self.seed, epoch, number), len(self))
+        positions = self.positions[[number, *extra]].tolist()
+        samples = [self._read_sample(position) for position in positions]
+        seeds = (self.seed, epoch, number), (self.seed, epoch, batch, 1)
+        sample = self.pipeline(samples[0], *seeds, samples[1:])
+        return Sample(as_pixels(sample.image), sample.target(self._labeled(positions)), samples[0].size)
 
-    def _read_sample(self, position: int) -> tuple[LabeledSample, Size]:
-        """Read an image with its objects; return its size as stored too."""
+    def _read_sample(self, position: int) -> LabeledSample:
+        """Read an image with its objects."""
         raise NotImplementedError
 
-    def _labeled(self, position: int) -> Tensor | None:
-        """Return (K,) bool if the image is not annotated for all classes."""
-        labeled = self.index.labeled
-        if labeled is None or not self.partial or labeled[position].all():
+    def _labeled(self, positions: Sequence[int]) -> Tensor | None:
+        """Return (K,) bool, the classes annotated on all of some images; None if these are all classes."""
+        if self.index.labeled is None or not self.partial:
             return None
-        return torch.from_numpy(np.array(labeled[position]))
+        labeled = np.asarray(self.index.labeled[list(positions)].all(0))
+        return None if labeled.all() else torch.from_numpy(labeled)
 
-    def _target_of(self, sample: LabeledSample, position: int) -> Target:
-        labels = sample.labels_of(np.arange(len(sample.boxes)))
-        assert labels is not None
-        return Target(
-            boxes=torch.from_numpy(np.ascontiguousarray(sample.boxes, np.float32)),
-            labels=torch.from_numpy(labels),
-            ignore=torch.from_numpy(sample.ignore),
-            image_id=sample.image_id,
-            masks=None if sample.masks is None else torch.from_numpy(sample.masks),
-            labeled=self._labeled(position),
+
+@DATASETS.register_module()
+class CocoDataset(SampleDataset):
+    """Images and objects of a COCO JSON.
+
+    Args:
+        annotations: the JSON.
+        images: the image folder.
+        transforms: see :class:`~tldet.data.transforms.Pipeline`.
+        classes: class names of the model; None takes those of the JSON.
+        keep_empty: keep images without objects as background.
+        masks: read segmentations too.
+        partial: do not train a class as background on images that are not annotated for it (``labeled_category_ids`` in
+            the JSON); False treats every image as annotated for all classes.
+        seed: random seed of augmentation.
+        on_bad_image: "error" rejects images that are missing, unreadable, truncated or of another size than in the
+            JSON; "skip" leaves them out and logs them. See :meth:`check_images`.
+        max_pixels: largest number of pixels of an image; larger ones are bad images, rejected before they are decoded.
+        cache: cache the parsed annotations; see :meth:`AnnotationIndex.load`.
+    """
+
+    def __init__(
+        self,
+        annotations: str,
+        images: str,
+        transforms: Transforms = (),
+        *,
+        classes: Sequence[str] | None = None,
+        keep_empty: bool = True,
+        masks: bool = False,
+        partial: bool = True,
+        seed: int = 0,
+        on_bad_image: Literal["error", "skip"] = "error",
+        max_pixels: int = MAX_PIXELS,
+        cache: bool = True,
+    ) -> None:
+        super().__init__(transforms, seed)
+        self.index = AnnotationIndex.load(annotations, classes, cache=cache)
+        self.on_bad_image, self.max_pixels = on_bad_image, max_pixels
+        self.folder = Path(images)
+        self.file_names, self.matched = self.index.file_names, False
+        self.segmentations = Segmentations(self.index) if masks else None
+        self.partial = partial
+        objects = np.diff(self.index.offsets)
+        self.positions = np.arange(len(self.index)) if keep_empty else objects.nonzero()[0]
+        if len(self.positions) < len(self.index):
+            empty = counted(len(self.index) - len(self.positions), "image")
+            log.info("%s: %s without objects left out", annotations, empty)
+        self._log_partial()
+
+    @property
+    def original(self) -> AnnotationIndex:
+        """Index of the JSON with its own classes."""
+        return AnnotationIndex.load(self.index.path)
+
+    def load(self, index: int) -> tuple[ImageArray, Target]:
+        """Return an image (H, W, 3) uint8 RGB in full size, and its target."""
+        position = int(self.positions[index])
+        sample = self._sample(self._read(position, None), position, self.segmentations)
+        return sample.image, sample.target(self._labeled([position]))
+
+    def target(self, index: int) -> Target:
+        """Return the boxes, labels and ignore flags of an image without decoding it; the target has no masks."""
+        position = int(self.positions[index])
+        height, width = self.index.sizes[position].tolist()
+        undecoded = Reduced(np.empty((height, width, 0), np.uint8))
+        return self._sample(undecoded, position, None).target(self._labeled([position]))
+
+    def _read_sample(self, position: int) -> LabeledSample:
+        return self._sample(self._read(position, self.pipeline.bounds), position, self.segmentations)
+
+    def _sample(self, image: Reduced, position: int, segmentations: Segmentations | None) -> LabeledSample:
+        rows = self.index.rows(position)
+        return LabeledSample(
+            image.image,
+            np.array(self.index.boxes[rows]),
+            np.arange(rows.start, rows.stop),
+            np.array(self.index.crowd[rows]),
+            None if segmentations is None else segmentations.masks(rows, image.whole),
+            image.factor,
+            np.array(self.index.labels[rows]),
+            int(self.index.image_ids[position]),
         )
+
+    def _read(self, position: int, bounds: Size | None) -> Reduced:
+        if not self.matched and not is_file(self.folder / self.file_names[position]):
+            self.match_file_names()
+        height, width = self.index.sizes[position].tolist()
+        limits = Limits(self.max_pixels, (height, width))
+        try:
+            return read_reduced(self.folder / self.file_names[position], bounds, limits)
+        except DataError as error:
+            raise DataError(f"{error} (image {self.index.image_ids[position]} of {self.index.path})") from None
+
+    def match_file_names(self) -> None:
+        """Match the file names of the JSON to those on disk, once; it is done when the first image is missing."""
+        if not self.matched:
+            self.matched = True
+            self.file_names = resolve_names(self.folder, self.file_names, self.index.path)
+
+    def _log_partial(self) -> None:
+        if self.index.labeled is None:
+            return
+        some = int((~self.index.labeled[self.positions].all(1)).sum())
+        effect = "the other classes are ignored there" if self.partial else "treated as fully annotated (partial=False)"
+        text = "%s: %d of %d images are annotated for some classes only; %s"
+        log.info(text, self.index.path, some, len(self), effect)
+
+    def outlined(self) -> NDArray[np.bool_]:
+        """Return (A,) bool: True for objects of :attr:`index` that have a mask."""
+        return self.index.has_segmentation() if self.segmentations is None else self.segmentations.present()
+
+    def check_images(self) -> None:
+        """Check all image files; reject or skip the unusable ones, and log the notes of the index.
+
+        Raises:
+            DataError: unusable images with ``on_bad_image="error"``, or no usable image is left. The message names the
+                first image and counts the others.
+        """
+        check_image_files(self)
+        for note in self.index.notes:
+            log.warning("%s: %s", self.index.path, note)

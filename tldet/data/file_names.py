@@ -18,7 +18,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from tldet.coco.names import fold
-from tldet.system.inputs import Kind, entry_kind, is_folder
+from tldet.errors import DataError
+from tldet.system.inputs import Kind, entry_kind, is_file, is_folder
 
 log = logging.getLogger(__name__)
 ABSOLUTE = re.compile(r"[A-Za-z][\w+.-]*:/|/")  # a drive, a URL or a path from the root, with slashes
@@ -192,3 +193,16 @@ def resolve_names(folder: Path, names: Sequence[str], annotations: Path) -> Sequ
         log.info("%s: file names matched to %s with %s", annotations, folder, ", ".join(best.rules))
         return listing.on_disk(folder, best)
     return names
+
+
+def require_images(folder: Path, names: Sequence[str], annotations: Path) -> None:
+    """Raise DataError if images of a JSON are missing in its folder; the message counts them and names the first."""
+    missing = [name for name in names if not is_file(folder / name)]
+    if missing:
+        raise missing_images(folder, missing, len(names), annotations)
+
+
+def missing_images(folder: Path, missing: Sequence[str], total: int, annotations: Path) -> DataError:
+    """Create the error for missing images; it counts them and names the first."""
+    named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    return DataError(f"{folder}: {len(missing)} of {total} images of {annotations} missing: {named}")

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tldet.data.dataset import SampleKey, as_pixels
 from tldet.data.image_formats import EXTENSIONS
 from tldet.data.images import read_image
+from tldet.data.loader import SampleKey, as_pixels
 from tldet.data.split_names import SPLIT_NAMES
-from tldet.data.steps import LabeledSample
-from tldet.data.transforms import Pipeline
+from tldet.data.transforms import LabeledSample, Pipeline
 from tldet.errors import DataError
 from tldet.registry import DATASETS
 from tldet.structures.batch import LabeledBatch

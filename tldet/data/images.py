@@ -3,55 +3,88 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import io
-import struct
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
 
-from tldet.data.image_formats import START, heif_readable, is_heif
-from tldet.data.image_size import DEFAULT_LIMITS, JPEG_END, JPEG_START, MAX_PIXELS, Limits, frame_of, scan_start
+from tldet.data.pillow import PILLOW_MAX_PIXELS, decode_with_pillow
 from tldet.errors import DataError
-from tldet.structures.image import ImageArray
-from tldet.system.inputs import is_file, read_file, require_file
+from tldet.structures.image import ImageArray, Size
+from tldet.system.inputs import read_file, require_file
 
-END_WITHIN = 4096  # cameras append data after the end marker
+MAX_PIXELS = PILLOW_MAX_PIXELS  # 0.5 GB as RGB
+END_WITHIN = 4096  # bytes; cameras append data after the end marker
 MAX_BYTES = 1 << 31  # of a file
+JPEG_START, JPEG_END, SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 REDUCED = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-_PILLOW_LIMIT = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Conditions that the size in an image's header must satisfy before the image is decoded.
+
+    Attributes:
+        max_pixels: largest number of pixels.
+        stated: (height, width) in the annotations; height and width may be swapped, as EXIF does. None: unknown.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    stated: Size | None = None
+
+    def check(self, name: object, height: int, width: int) -> None:
+        """Raise DataError if an image of this size must not be decoded."""
+        if self.stated is not None and sorted(self.stated) != sorted((height, width)):
+            stated = f"{self.stated[1]} x {self.stated[0]}"
+            raise DataError(f"{name}: is {width} x {height}, but the annotations state {stated}; correct one of them")
+        if height * width > self.max_pixels:
+            raise self.too_large(name, f"{width} x {height} pixels")
+
+    def check_upright(self, name: object, size: Size) -> None:
+        """Raise DataError if a decoded image is not of the stated size."""
+        if self.stated not in (None, size):
+            stated = f"{self.stated[1]} x {self.stated[0]}" if self.stated else ""
+            raise DataError(
+                f"{name}: is {size[1]} x {size[0]} upright, but the annotations state {stated}; its boxes would be off"
+            )
+
+    def too_large(self, name: object, size: str) -> DataError:
+        """Create the error for an image with too many pixels."""
+        limit = f"{self.max_pixels / 1e6:.4g} million pixels"
+        return DataError(f"{name}: has {size}, more than the limit of {limit}; resize it or raise max_pixels")
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
 class Reduced:
-    """An image at 1/``factor`` of its size: image (H, W, 3) uint8 RGB."""
+    """An image decoded at 1/``factor`` of its size: (H, W, 3) uint8 RGB."""
 
     image: ImageArray
     factor: int = 1
 
     @property
-    def whole(self) -> tuple[int, int]:
-        """(height, width) of the image itself."""
+    def whole(self) -> Size:
+        """(height, width) of the image at full size."""
         return self.image.shape[0] * self.factor, self.image.shape[1] * self.factor
 
 
 def read_image(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> ImageArray:
     """Read an image as (H, W, 3) uint8 RGB, rotated upright.
 
-    JPEG is decoded by OpenCV, which is fastest and applies EXIF but does not notice a truncated file; so its end marker
-    is searched first. Everything else, including a JPEG followed by much other data (a video in a phone's photograph),
-    is decoded by Pillow, which rejects damaged files. Alpha is composited over white, 16 bits are scaled to 8, and the
-    first of several frames is read.
+    OpenCV decodes JPEG files. It is the fastest decoder and applies EXIF, but does not detect a truncated file, so the
+    end marker is searched first. Pillow decodes all other formats, and JPEG files followed by much other data (such as
+    a video in a phone's photo); it rejects damaged files. Alpha is composited over white, 16 bits are scaled to 8, and
+    the first of several frames is read.
 
     Args:
         path: the file.
@@ -63,12 +96,11 @@ def read_image(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> ImageArray:
     return read_reduced(path, None, limits).image
 
 
-def read_reduced(path: str | Path, bounds: tuple[int, int] | None, limits: Limits = DEFAULT_LIMITS) -> Reduced:
-    """Read an image; a JPEG that will be scaled down much is read at 1/2, 1/4 or 1/8 of its size.
+def read_reduced(path: str | Path, bounds: Size | None, limits: Limits = DEFAULT_LIMITS) -> Reduced:
+    """Read an image; a JPEG that will be downscaled by 2 or more is decoded at 1/2, 1/4 or 1/8 of its size.
 
-    That takes a fraction of the time, since a JPEG's blocks of 8 x 8 pixels are decoded as smaller ones. It is done
-    only if the factor divides both sides, so that nothing is shifted, and if the result is no smaller than the size to
-    which the image will be scaled.
+    Decoding blocks of 8 x 8 pixels as smaller ones takes a fraction of the time. The factor must divide both sides, so
+    that nothing is shifted, and the decoded image must not be smaller than the size that the image is resized to.
 
     Args:
         path: the file.
@@ -78,7 +110,9 @@ def read_reduced(path: str | Path, bounds: tuple[int, int] | None, limits: Limit
     Raises:
         DataError: see :func:`read_image`.
     """
-    return decode_image(read_bytes(path), path, bounds, limits)
+    image = decode_image(read_bytes(path), path, bounds, limits)
+    limits.check_upright(path, image.whole)
+    return image
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -93,9 +127,7 @@ def read_bytes(path: str | Path) -> bytes:
     return read_file(path, DataError)
 
 
-def decode_image(
-    content: bytes, name: object, bounds: tuple[int, int] | None = None, limits: Limits = DEFAULT_LIMITS
-) -> Reduced:
+def decode_image(content: bytes, name: object, bounds: Size | None = None, limits: Limits = DEFAULT_LIMITS) -> Reduced:
     """Decode the content of an image file; see :func:`read_reduced`.
 
     Args:
@@ -123,11 +155,11 @@ def decode_image(
             decoded = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED[factor])
             if decoded is not None:
                 return Reduced(cast(ImageArray, cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)), factor)
-    return Reduced(_decode_with_pillow(content, name, limits))
+    return Reduced(decode_with_pillow(content, name, limits))
 
 
-def reduction(size: tuple[int, int], short: int, long: int) -> int:
-    """The greatest of 8, 4, 2 and 1 that divides (height, width) and leaves at least :func:`fitted_size` of it."""
+def reduction(size: Size, short: int, long: int) -> int:
+    """Return the largest of 8, 4, 2 and 1 that divides (height, width) without going below :func:`fitted_size`."""
     height, width = fitted_size(size, short, long)
     for factor in (8, 4, 2):
         whole = size[0] % factor == 0 and size[1] % factor == 0
@@ -136,101 +168,51 @@ def reduction(size: tuple[int, int], short: int, long: int) -> int:
     return 1
 
 
-def _decode_with_pillow(content: bytes, name: object, limits: Limits) -> ImageArray:
-    if is_heif(content[:START]) and not heif_readable():
-        raise DataError(f"{name}: is a HEIF image; install the package pillow-heif to read it, or convert it to JPEG")
-    with _naming(name), _opened(content, name, limits) as opened:
-        limits.check(name, opened.height, opened.width)
-        return _upright(opened)
-
-
-def _opened(content: bytes, name: object, limits: Limits) -> Any:
-    from PIL import Image
-
-    if is_heif(content[:START]):
-        return importlib.import_module("pillow_heif").HeifImageFile(io.BytesIO(content))
-    try:
-        if limits.max_pixels <= MAX_PIXELS:
-            return Image.open(io.BytesIO(content))
-        with _PILLOW_LIMIT:  # a variable of its module
-            before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            try:
-                return Image.open(io.BytesIO(content))
-            finally:
-                Image.MAX_IMAGE_PIXELS = before
-    except Image.DecompressionBombError:
-        raise limits.exceeded(name, "too many pixels") from None
-
-
-def from_pillow(image: Any, name: object = "image") -> ImageArray:
-    """Convert a PIL image to (H, W, 3) uint8 RGB, rotated upright, as :func:`read_image` reads its file.
-
-    Args:
-        image: the PIL image.
-        name: name of the image in messages; by default its file name.
-
-    Raises:
-        DataError: its file is damaged.
-    """
-    with _naming(getattr(image, "filename", "") or name):
-        return _upright(image)
-
-
-@contextlib.contextmanager
-def _naming(name: object) -> Iterator[None]:
-    """Turn what Pillow raises for a damaged image, or damaged EXIF data, into one line with its name."""
-    from PIL import Image
-
-    broken = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, struct.error, MemoryError)
-    try:
-        yield
-    except (*broken, Image.DecompressionBombError) as error:
-        text = " ".join(str(error).split("<")[0].split()) or type(error).__name__
-        raise DataError(f"{name}: is not a readable image ({text})") from None
-
-
-def _upright(image: Any) -> ImageArray:
-    from PIL import ImageOps
-
-    image.load()
-    return _to_rgb(cast(Any, ImageOps.exif_transpose(image)))
-
-
-def _to_rgb(image: Any) -> ImageArray:
-    from PIL import Image
-
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, np.float64)
-        scale = 255 / 65535 if image.mode.startswith("I") else 255 / max(float(values.max()), 1e-9)
-        gray = (values * scale).round().clip(0, 255).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=2)
-    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
-
-
-def resize_to(image: ImageArray, size: tuple[int, int]) -> ImageArray:
-    """Resize to (height, width): by area when shrinking to less than half, else bilinear."""
+def resize_to(image: ImageArray, size: Size) -> ImageArray:
+    """Resize to (height, width): area interpolation if the image shrinks by more than 2, else bilinear."""
     shrink = min(image.shape[0] / size[0], image.shape[1] / size[1])
     method = cv2.INTER_AREA if shrink > 2 else cv2.INTER_LINEAR
     return cast(ImageArray, cv2.resize(image, (size[1], size[0]), interpolation=method))
 
 
-def fitted_size(size: tuple[int, int], short: int, long: int) -> tuple[int, int]:
-    """The size whose short side is ``short``, or whose long side is ``long`` where it would pass it."""
+def fitted_size(size: Size, short: int, long: int) -> Size:
+    """Return the (height, width) with a short side of ``short``, or less if the long side would exceed ``long``."""
     scale = min(short / min(size), long / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def require_images(folder: Path, names: Sequence[str], annotations: Path) -> None:
-    """Raise :class:`DataError` that names the first images of a JSON missing in its folder and counts them."""
-    missing = [name for name in names if not is_file(folder / name)]
-    if missing:
-        raise missing_images(folder, missing, len(names), annotations)
+class _Frame(NamedTuple):
+    """Frame header of a JPEG: size as stored, before the EXIF rotation, and number of components."""
+
+    height: int
+    width: int
+    components: int
 
 
-def missing_images(folder: Path, missing: Sequence[str], total: int, annotations: Path) -> DataError:
-    """Create the error for missing images; it counts them and names the first."""
-    named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-    return DataError(f"{folder}: {len(missing)} of {total} images of {annotations} missing: {named}")
+def frame_of(content: bytes) -> _Frame | None:
+    """Find the frame header of a JPEG, given its first bytes; None if it lies farther back."""
+    for marker, position in _segments(content):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            sides = content[position + 5 : position + 9]
+            return _Frame(int.from_bytes(sides[:2], "big"), int.from_bytes(sides[2:], "big"), content[position + 9])
+    return None
+
+
+def scan_start(content: bytes) -> int | None:
+    """Find the start of the compressed data of a JPEG, given its first bytes; None if it lies farther back.
+
+    An end marker before this position belongs to a thumbnail in the metadata.
+    """
+    return next((position for marker, position in _segments(content) if marker == SCAN), None)
+
+
+def _segments(content: bytes) -> Iterator[tuple[int, int]]:
+    """Yield marker and position of the segments at the start of a JPEG, up to the compressed data."""
+    position, marker = 2, 0
+    while position + 9 < len(content) and content[position] == 0xFF and marker != SCAN:
+        marker = content[position + 1]
+        if marker == 0xFF:  # a fill byte
+            position += 1
+            continue
+        yield marker, position
+        position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")

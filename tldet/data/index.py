@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.coco import checks, outlines
-from tldet.coco.objects import NAMED, Objects, note
+from tldet.coco import checks
+from tldet.coco.checks import NAMED, note
+from tldet.coco.outlines import parse_outline
 from tldet.coco.partial_labels import labeled_table
-from tldet.coco.reader import Coco, read_coco, require_training_fields
+from tldet.coco.reader import Coco, read_coco
+from tldet.data.index_cache import cached_fields
 from tldet.errors import DataError
-from tldet.structures import rle
-from tldet.system.cache import cache_root, discard_cached, read_entry, write_entry
-from tldet.system.inputs import real_path, require_file
 from tldet.text import counted
-
-log = logging.getLogger(__name__)
-_CACHE_VERSION = 6
-UNREADABLE = (DataError, OSError, ValueError, KeyError, TypeError, EOFError)  # raised for a missing or damaged cache
-WORDS_FILE = "words.json"
-_WORDS = ("class_names", "category_ids", "file_names", "notes")
-ARRAYS = ("image_ids", "sizes", "offsets", "boxes", "labels", "crowd", "annotation_ids", "areas", "spans", "raw")
 
 
 @dataclass(frozen=True)
@@ -74,99 +63,79 @@ class AnnotationIndex:
     labeled: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
     unused: tuple[tuple[str, int], ...] = ()
-    _asked: tuple[Sequence[str] | None, bool] | None = field(default=None, compare=False)
+    _loaded_as: tuple[Sequence[str] | None, bool] | None = field(default=None, compare=False)  # classes, cache
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     def __reduce__(self) -> Any:
-        """Workers reopen the memory-mapped cache instead of receiving copies of the arrays."""
-        if self._asked is not None and self._asked[1]:
-            return AnnotationIndex.load, (self.path, self._asked[0])
+        """Pickle a cached index as its path: worker processes map the cache instead of receiving copies."""
+        if self._loaded_as is not None and self._loaded_as[1]:
+            return AnnotationIndex.load, (self.path, self._loaded_as[0])
         return super().__reduce__()
 
     def rows(self, position: int) -> slice:
-        """The rows of the objects of the image at ``position``."""
+        """Return the rows of the objects on the image at ``position``."""
         return slice(int(self.offsets[position]), int(self.offsets[position + 1]))
 
     def has_segmentation(self) -> NDArray[np.bool_]:
-        """(A,) whether an object has polygons or an RLE; ``null`` and ``[]`` are none."""
-        lengths = np.diff(self.spans)
-        return np.asarray(lengths > len("null"), np.bool_)
-
-    def outlines(self) -> dict[int, Any]:
-        """Return, by row, segmentations whose polygons of fewer than 3 points were dropped; None if nothing is left.
-
-        Raises:
-            DataError: a segmentation is neither polygons nor an RLE; the message names its annotation.
-        """
-        images = np.repeat(np.arange(len(self)), np.diff(self.offsets))
-        found: dict[int, Any] = {}
-        for row in outlines.odd_rows(self.raw, self.spans):
-            text = bytes(self.raw[self.spans[row] : self.spans[row + 1]])
-            height, width = self.sizes[images[row]].tolist()
-            if outlines.is_rle_of(text, (height, width)):
-                continue
-            kept, dropped = outlines.drop_degenerate(outlines.parse_outline(text))
-            if kept is not None and (problem := rle.segmentation_problem(kept, (height, width))):
-                raise DataError(f"{self.path}: annotation id {self.annotation_ids[row]} {problem}")
-            if dropped:
-                found[row] = kept
-        return found
+        """Return (A,) bool: True for objects with polygons or an RLE, that is, neither ``null`` nor ``[]``."""
+        return np.asarray(np.diff(self.spans) > len("null"), np.bool_)
 
     def segmentation(self, row: int) -> Any:
-        """The polygons or RLE of an object as the JSON has them, or None."""
-        return outlines.parse_outline(bytes(self.raw[self.spans[row] : self.spans[row + 1]]))
+        """Return the polygons or RLE of an object as they are in the JSON, or None."""
+        return parse_outline(self.segmentation_text(row))
+
+    def segmentation_text(self, row: int) -> bytes:
+        """Return the JSON text of the segmentation of an object."""
+        return bytes(self.raw[self.spans[row] : self.spans[row + 1]])
 
     @classmethod
-    def load(
-        cls, path: str | Path, classes: Sequence[str] | None = None, *, cache: bool = True, quiet: bool = True
-    ) -> AnnotationIndex:
-        """Read a COCO JSON, from the cache where it has not changed.
+    def load(cls, path: str | Path, classes: Sequence[str] | None = None, *, cache: bool = True) -> AnnotationIndex:
+        """Read a COCO JSON, or its cached arrays if it has not changed.
 
         Args:
             path: the JSON.
-            classes: names of a model's classes; labels then follow these, other classes' objects are left out.
-            cache: keep the arrays in ``$TLDET_CACHE`` or ``~/.cache/tldet`` and map them from there.
-            quiet: do not log what was left out.
+            classes: class names of a model, which the labels then follow; objects of other classes are left out.
+            cache: keep the arrays in ``$TLDET_CACHE`` or ``~/.cache/tldet``, and map them into memory.
 
         Raises:
-            DataError: what is wrong, with the file and the annotation's or image's id.
+            DataError: the file is invalid; the message names the file and the id of the annotation, image or category.
         """
         path = Path(path)
-        index = (_cached if cache else _parsed)(path)
+        parse = partial(_parse, path)
+        index = _from_fields(path, cached_fields(path, parse) if cache else parse())
         if classes is not None:
             index = index.for_classes(classes)
-        if not quiet:
-            for line in index.notes:
-                log.warning("%s: %s", path, line)
-        return replace(index, _asked=(classes, cache))
+        return replace(index, _loaded_as=(classes, cache))
 
     def for_classes(self, classes: Sequence[str]) -> AnnotationIndex:
-        """The same images, labeled by the given class names; objects of other classes are left out and counted.
+        """Return the index with other class names; objects of further classes are left out and counted.
 
-        A class that the JSON does not have was not labeled on any of its images.
+        A class that the JSON does not have counts as not annotated on any image.
+
+        Raises:
+            DataError: the JSON has none of the classes.
         """
         if any(name in classes and name not in self.class_names for name, _ in self.unused):
             return self._with_unused().for_classes(classes)
         common = [name for name in classes if name in self.class_names]
         if not common:
-            ours, theirs = ", ".join(self.class_names[:8]), ", ".join(list(classes)[:8])
-            raise DataError(
-                f"{self.path}: has no class in common with the model: it has {ours}; the model has {theirs}"
-            )
+            own, others = checks.shortened(self.class_names, 8), checks.shortened(list(classes), 8)
+            raise DataError(f"{self.path}: annotations and model share no class (annotations: {own}; model: {others})")
         if tuple(classes) == self.class_names:
             return self
         table = np.array([classes.index(n) if n in classes else -1 for n in self.class_names], np.int64)
         ids = tuple(self.category_ids[self.class_names.index(n)] if n in self.class_names else -1 for n in classes)
         labels = table[self.labels]
-        known = replace(self, labels=labels, labeled=self._labeled_for(classes))
-        kept = replace(known, class_names=tuple(classes), category_ids=ids)
-        kept = kept if (labels >= 0).all() else kept._keep(labels >= 0)
-        left = sorted(set(self.class_names) - set(classes))
-        count, named = counted(int((labels < 0).sum()), "object"), ", ".join(left[:NAMED])
+        labeled = self._labeled_for(classes)
+        index = replace(self, labels=labels, labeled=labeled, class_names=tuple(classes), category_ids=ids)
+        if (labels < 0).any():
+            index = index._keep(labels >= 0)
+        unknown = sorted(set(self.class_names) - set(classes))
+        count, named = counted(int((labels < 0).sum()), "object"), ", ".join(unknown[:NAMED])
         line = f"{count} left out: the model does not have their classes ({named})"
-        return replace(kept, notes=(*self.notes, line)) if left else kept
+        return replace(index, notes=(*self.notes, line)) if unknown else index
 
     def _with_unused(self) -> AnnotationIndex:
         """Add the dropped supercategory entry as a class without objects, for a model that has this class."""
@@ -182,13 +151,14 @@ class AnnotationIndex:
         )
 
     def _labeled_for(self, classes: Sequence[str]) -> NDArray[np.bool_] | None:
-        there = np.array([name in self.class_names for name in classes])
+        known = np.array([name in self.class_names for name in classes])
         if self.labeled is None:
-            return None if there.all() else np.broadcast_to(there, (len(self), len(there)))
+            return None if known.all() else np.broadcast_to(known, (len(self), len(known)))
         columns = [self.class_names.index(name) if name in self.class_names else 0 for name in classes]
-        return np.asarray(self.labeled[:, columns] & there)
+        return np.asarray(self.labeled[:, columns] & known)
 
     def _keep(self, rows: NDArray[np.bool_]) -> AnnotationIndex:
+        """Return the index with the objects of some rows (A,) only."""
         counts = np.concatenate([[0], np.cumsum(rows)])
         texts = [self.raw[a:b] for a, b in zip(self.spans[:-1][rows], self.spans[1:][rows], strict=True)]
         lengths = (self.spans[1:] - self.spans[:-1])[rows]
@@ -205,13 +175,45 @@ class AnnotationIndex:
         )
 
 
-def _parsed(path: Path) -> AnnotationIndex:
+def _from_fields(path: Path, fields: Mapping[str, Any]) -> AnnotationIndex:
+    names, ids, notes = (tuple(fields[name]) for name in ("class_names", "category_ids", "notes"))
+    unused = tuple((name, key) for name, key in fields["unused"])
+    others = {"class_names": names, "category_ids": ids, "notes": notes, "unused": unused}
+    return AnnotationIndex(**{**fields, "path": path, **others})
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    """Read and check a COCO JSON; return the fields of its index."""
     coco = read_coco(path, outlines=True)
-    require_training_fields(coco, str(path))
-    categories = sorted(coco.categories, key=lambda c: c.id)
-    found = coco.objects
-    order = np.argsort(found.places, kind="stable")
-    xywh, ids = found.boxes[order], found.ids[order]
+    checks.training_fields(str(path), coco.images, coco.categories)
+    categories = sorted(coco.categories, key=lambda category: category.id)
+    objects = coco.objects.take(np.argsort(coco.objects.positions, kind="stable"))
+    xywh, spans = objects.boxes, np.concatenate([[0], np.cumsum(objects.lengths)]).astype(np.int64)
+    index = AnnotationIndex(
+        path=path,
+        class_names=tuple(str(category.name) for category in categories),
+        category_ids=tuple(category.id for category in categories),
+        file_names=[str(image.file_name) for image in coco.images],
+        image_ids=np.array([image.id for image in coco.images], np.int64),
+        sizes=np.array([(image.height, image.width) for image in coco.images], np.int32).reshape(-1, 2),
+        offsets=np.searchsorted(objects.positions, np.arange(len(coco.images) + 1)),
+        boxes=_corners(path, xywh, objects.ids),
+        labels=np.searchsorted([category.id for category in categories], objects.category_ids),
+        crowd=objects.crowd,
+        annotation_ids=objects.ids,
+        areas=np.where(np.isnan(objects.areas), xywh[:, 2] * xywh[:, 3], objects.areas),
+        spans=spans,
+        raw=np.frombuffer(objects.text, np.uint8),
+        labeled=_labeled(path, coco),
+        notes=coco.notes,
+        unused=((str(coco.unused.name), coco.unused.id),) if coco.unused else (),
+    )
+    fields = dict(vars(_clip_to_images(index, xywh)))
+    return {name: value for name, value in fields.items() if name not in ("path", "_loaded_as")}
+
+
+def _corners(path: Path, xywh: NDArray[np.float64], ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Convert xywh boxes (A, 4) to xyxy."""
     with np.errstate(over="ignore", invalid="ignore"):
         boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1).astype(np.float32)
     checks.require(
@@ -219,50 +221,20 @@ def _parsed(path: Path) -> AnnotationIndex:
         lambda row: f"{path}: annotation id {ids[row]}",
         lambda row: f"has bbox {xywh[row].tolist()}: its corners must be finite in single precision",
     )
-    sizes = np.array([(i.height, i.width) for i in coco.images], np.int32).reshape(-1, 2)
-    areas = found.areas[order]
-    index = AnnotationIndex(
-        path=path,
-        class_names=tuple(str(c.name) for c in categories),
-        category_ids=tuple(c.id for c in categories),
-        file_names=[str(i.file_name) for i in coco.images],
-        image_ids=np.array([i.id for i in coco.images], np.int64),
-        sizes=sizes,
-        offsets=np.searchsorted(found.places[order], np.arange(len(sizes) + 1)),
-        boxes=boxes,
-        labels=np.searchsorted([c.id for c in categories], found.category_ids[order]),
-        crowd=found.crowd[order],
-        annotation_ids=ids,
-        areas=np.where(np.isnan(areas), xywh[:, 2] * xywh[:, 3], areas),
-        spans=np.concatenate([[0], np.cumsum(found.lengths[order])]).astype(np.int64),
-        raw=_in_order(found, order),
-        labeled=_labeled(path, coco),
-        notes=coco.notes,
-        unused=((str(coco.unused.name), coco.unused.id),) if coco.unused else (),
-    )
-    return _cut_to_images(index, xywh)
-
-
-def _in_order(found: Objects, order: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """The segmentations' texts, one behind the other, with the objects in the given order."""
-    text: bytes | bytearray = found.text
-    if (np.diff(order) < 0).any():
-        ends = np.cumsum(found.lengths)[order]
-        spans = zip((ends - found.lengths[order]).tolist(), ends.tolist(), strict=True)
-        view = memoryview(text)
-        text = b"".join([view[start:end] for start, end in spans])
-    return np.frombuffer(text, np.uint8)
+    return boxes
 
 
 def _labeled(path: Path, coco: Coco) -> NDArray[np.bool_] | None:
-    label_of = {key: label for label, key in enumerate(sorted(c.id for c in coco.categories))}
-    return labeled_table(
-        coco.labeled(), label_of, lambda row: f"{path}: image {coco.images[row].id} ({coco.images[row].file_name})"
-    )
+    stated = coco.labeled()
+    if stated is None:
+        return None
+    label_of = {key: label for label, key in enumerate(sorted(category.id for category in coco.categories))}
+    images = coco.images
+    return labeled_table(stated, label_of, lambda row: f"{path}: image {images[row].id} ({images[row].file_name})")
 
 
-def _cut_to_images(index: AnnotationIndex, xywh: NDArray[np.float64]) -> AnnotationIndex:
-    """Clip boxes to their images; leave out those without extent; count both."""
+def _clip_to_images(index: AnnotationIndex, xywh: NDArray[np.float64]) -> AnnotationIndex:
+    """Clip boxes to their images and leave out those of zero extent or outside; count all three in notes."""
     limits = np.repeat(index.sizes[:, ::-1], np.diff(index.offsets), axis=0).astype(np.float32)
     clipped = np.clip(index.boxes, 0, np.concatenate([limits, limits], 1))
     flat = (xywh[:, 2:] == 0).any(1) | (index.boxes[:, 2:] <= index.boxes[:, :2]).any(1)
@@ -275,65 +247,4 @@ def _cut_to_images(index: AnnotationIndex, xywh: NDArray[np.float64]) -> Annotat
     ]
     kept = replace(index, boxes=clipped)
     kept = kept._keep(~(flat | outside)) if (flat | outside).any() else kept
-    return replace(kept, notes=(*kept.notes, *(one for one in notes if one)))
-
-
-def _cached(path: Path) -> AnnotationIndex:
-    status = require_file(path, DataError)
-    try:
-        with path.open("rb") as file:
-            head = file.read(65536)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    stamp = f"{_CACHE_VERSION} {real_path(path)} {status.st_size} {status.st_mtime_ns} ".encode()
-    folder = cache_root() / "index" / hashlib.sha256(stamp + head).hexdigest()[:32]
-    try:
-        return _open(folder, path)
-    except UNREADABLE as error:
-        if os.path.lexists(folder):
-            log.warning("%s: the cached annotations in %s are damaged and are rebuilt (%s)", path, folder, error)
-        discard_cached(folder)
-        index = _parsed(path)
-    try:
-        _store(index, folder)
-        return _open(folder, path)
-    except UNREADABLE as error:
-        log.warning("the annotations are not cached in %s: %s", folder, error)
-        return index
-
-
-def _store(index: AnnotationIndex, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
-    try:
-        for name in ARRAYS:
-            np.save(temporary / f"{name}.npy", getattr(index, name), allow_pickle=False)
-        words: dict[str, Any] = {name: list(getattr(index, name)) for name in _WORDS}
-        words["unused"] = [list(one) for one in index.unused]
-        words["partial"] = index.labeled is not None
-        if index.labeled is not None:
-            np.save(temporary / "labeled.npy", index.labeled, allow_pickle=False)
-        words["arrays"] = {one.name: _stamp(one) for one in sorted(temporary.glob("*.npy"))}
-        write_entry(temporary / WORDS_FILE, words)
-        if not folder.exists():
-            temporary.rename(folder)
-    finally:
-        discard_cached(temporary)
-
-
-def _stamp(path: Path) -> list[int]:
-    """Return size and modification time of a cached array; a checksum would read all of it at every start."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _open(folder: Path, path: Path) -> AnnotationIndex:
-    words = read_entry(folder / WORDS_FILE)
-    for name, stamp in words["arrays"].items():
-        if _stamp(folder / name) != stamp:
-            raise DataError(f"{name} has changed")
-    stored = (*ARRAYS, "labeled") if words["partial"] else ARRAYS
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in stored}
-    names, ids, notes = tuple(words["class_names"]), tuple(words["category_ids"]), tuple(words["notes"])
-    unused = tuple((name, key) for name, key in words["unused"])
-    return AnnotationIndex(path, names, ids, words["file_names"], notes=notes, unused=unused, **arrays)
+    return replace(kept, notes=(*kept.notes, *(line for line in notes if line)))

@@ -8,17 +8,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tldet.coco.recognize import Content, examine
 from tldet.data.file_names import is_hidden
 from tldet.data.image_folders import find_images
-from tldet.data.recognize import Content, examine
-from tldet.data.split_names import split_of
+from tldet.data.split_names import name_with_split, split_of
 from tldet.errors import DataError
 from tldet.system.inputs import entry_kind, is_file, is_folder, real_path
 
 log = logging.getLogger(__name__)
 SHOWN = 8  # files in a message
 _DEPTH = 2  # levels of folders searched below the data folder
-RUN = "config.py"  # a folder that holds it is that of a training run, whose split/ is no data
+RUN = "config.py"  # file of the output directory of a run, which is not searched
 PACKED = (".json.gz", ".json.zip", ".json.bz2", ".json.xz", ".json.zst")
 VARIANTS = ("person_keypoints_", "stuff_")  # COCO's other annotations of the images of an instances_*.json
 LOOKED_FOR = (
@@ -99,7 +99,7 @@ class AnnotationFiles:
         names: dict[Path, list[Path]] = {}
         for path in _json_files(folder, _DEPTH):
             names.setdefault(real_path(path), []).append(path)
-        chosen_names = [_name_of(folder, paths) for real, paths in names.items() if real not in taken]
+        chosen_names = [name_with_split(folder, paths) for real, paths in names.items() if real not in taken]
         return cls(folder, [Candidate(path, split_of(path, folder), examine(path)) for path in chosen_names], options)
 
     def train(self) -> Path:
@@ -194,17 +194,8 @@ class AnnotationFiles:
         return f"{one.path}: {one.content.problem}"
 
 
-def _name_of(folder: Path, paths: Sequence[Path]) -> Path:
-    """The first name of a file that states its split, or else the first."""
-    stated = {split: path for path in reversed(paths) if (split := split_of(path, folder))}
-    if len(stated) > 1:
-        named = ", ".join(f"{path} ({split})" for split, path in reversed(stated.items()))
-        raise DataError(f"{folder}: one file is linked as several splits: {named}; give each split a file of its own")
-    return next(iter(stated.values()), paths[0])
-
-
 def _json_files(folder: Path, depth: int) -> Iterator[Path]:
-    """JSON files of a folder, then those of its subfolders, sorted; packed ones too unless they are unpacked beside."""
+    """Yield the JSON files of a folder, then of its subfolders, sorted; packed files only if no unpacked one exists."""
     files, folders = _entries(folder)
     yield from files
     for below in folders if depth else ():
@@ -213,7 +204,7 @@ def _json_files(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Sorted JSON files and subfolders of a folder, hidden ones left out."""
+    """Return the sorted JSON files and subfolders of a folder without hidden ones."""
     try:
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not is_hidden(entry.name)]

@@ -1,35 +1,36 @@
-"""The order of samples, and batches of them from any number of workers.
+"""Order of samples and training batches.
 
-Batch number s is the same whatever the number of workers and wherever training was taken up again.
+Batch number s depends neither on the number of worker processes nor on the step at which training was resumed.
 """
 
 from __future__ import annotations
 
 import itertools
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tldet.data.dataset import Sample, SampleKey
-from tldet.data.workers import Workers, calm_worker, worker_count
-from tldet.errors import ConfigError, DataError
+from tldet.data.workers import Workers, set_up_worker
+from tldet.errors import DataError
 from tldet.structures.batch import Batch
-from tldet.structures.image import Size
+from tldet.structures.image import ImageArray, Size
+from tldet.structures.target import Target
 
 DIVISOR = 32  # the coarsest stride of a backbone
-Collate = Callable[[Sequence[Any]], Any]  # samples to a batch
+Collate = Callable[[Sequence[Any]], Any]  # from samples to a batch
 
 
 class Samples(Protocol):
-    """What batches are made of: a data set that says the (height, width) of its images."""
+    """Interface of the datasets that batches are loaded from."""
 
     @property
     def sizes(self) -> NDArray[np.int32]:
@@ -38,7 +39,7 @@ class Samples(Protocol):
 
     @property
     def input_sizes(self) -> NDArray[np.int32]:
-        """(I, 2) (height, width) after the transforms, as far as known before they run."""
+        """(I, 2) (height, width) after the transforms, as far as it is known before they run."""
         ...
 
     def __len__(self) -> int: ...
@@ -46,56 +47,37 @@ class Samples(Protocol):
     def __getitem__(self, key: SampleKey, /) -> Any: ...
 
 
-@dataclass(frozen=True)
-class LoaderSettings:
-    """The ``data.loader`` section of a config.
+class SampleKey(NamedTuple):
+    """Key of a sample and of its augmentation: epoch, index in the dataset, and number of its batch in the epoch."""
 
-    Attributes:
-        batch_size: images in a training batch; "auto" measures the largest that fits on the GPU.
-        eval_batch_size: images in a validation batch.
-        workers: loader processes; 0 loads in the main process, "auto" chooses (see
-            :func:`~tldet.data.workers.worker_count`).
-        group_aspect: keep wide and tall images apart.
+    epoch: int
+    position: int
+    batch: int
 
-    Raises:
-        ConfigError: a number is too small.
-    """
 
-    batch_size: int | Literal["auto"] = 4
-    eval_batch_size: int = 4
-    workers: int | Literal["auto"] = "auto"
-    group_aspect: bool = True
+def as_pixels(image: ImageArray) -> Tensor:
+    """Return an image (H, W, 3) as a tensor (3, H, W) uint8 that shares its memory if the image is contiguous."""
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
 
-    def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("workers", 0)):
-            value = getattr(self, name)
-            if value != "auto" and value < least:
-                raise ConfigError(f"data.loader.{name} must be at least {least}, not {value}")
 
-    def fixed_batch_size(self) -> int:
-        """Return the batch size.
+@dataclass
+class Sample:
+    """Image of a batch: image (3, H, W) uint8 RGB, its target, and the (height, width) of the image file."""
 
-        Raises:
-            ConfigError: it is still to be measured.
-        """
-        if self.batch_size == "auto":
-            raise ConfigError("data.loader.batch_size='auto': is measured by `tldet train` and `tldet finetune` only")
-        return self.batch_size
-
-    def worker_count(self, device: torch.device) -> int:
-        """Return the number of loader processes for a model on ``device``."""
-        return worker_count(device.type) if self.workers == "auto" else self.workers
+    image: Tensor
+    target: Target
+    original_size: Size
 
 
 class BatchOrder:
-    """Which samples make which batch: a pure function of (seed, epoch).
+    """Division of the samples into batches, a pure function of (seed, epoch).
 
     Args:
         sizes: (I, 2) (height, width) of every sample.
-        batch_size: samples a batch; the last batch of an epoch may be smaller when not shuffled.
-        seed: what the order is drawn from.
-        shuffle: draw a new order each epoch, and leave out the samples that fill no batch in it.
-        group_aspect: keep wide and tall images apart, so that batches are padded little.
+        batch_size: samples per batch; the last batch of an epoch may be smaller without ``shuffle``.
+        seed: random seed.
+        shuffle: draw a new order in each epoch, and leave out the samples that do not fill a batch.
+        group_aspect: keep wide and tall images in separate batches, which need less padding.
     """
 
     def __init__(
@@ -115,16 +97,16 @@ class BatchOrder:
         return full if self.shuffle else full + bool(rest)
 
     def epoch(self, epoch: int) -> list[list[int]]:
-        """The batches of one epoch, each a list of positions."""
+        """Return the batches of an epoch, each a list of positions."""
         if not self.shuffle:
             return [
                 list(range(start, min(start + self.batch_size, self.count)))
                 for start in range(0, self.count, self.batch_size)
             ]
         random = np.random.default_rng([self.seed, epoch])
-        order = random.permutation(self.count)[: len(self) * self.batch_size]  # the epoch's remainder is of any shape
+        order = random.permutation(self.count)[: len(self) * self.batch_size]  # images of any shape may be left out
         wide, tall = order[~self.tall[order]], order[self.tall[order]]
-        # What is left over of each shape meets in a mixed batch: no sample is lost but the epoch's remainder.
+        # The remainders of both shapes form a mixed batch, so that no further sample is left out.
         rest = np.concatenate([group[len(group) - len(group) % self.batch_size :] for group in (wide, tall)])
         flat = [group[: len(group) - len(group) % self.batch_size] for group in (wide, tall)]
         rows = np.concatenate([*flat, rest]).reshape(-1, self.batch_size)
@@ -132,7 +114,7 @@ class BatchOrder:
 
 
 class _Endless(Sampler[list[SampleKey]]):
-    """Batches of keys, number ``start`` and each ``every``-th behind it, for ever."""
+    """Keys of batch number ``start`` and of every ``every``-th batch after it, without end."""
 
     def __init__(self, order: BatchOrder, start: int, every: int) -> None:
         self.order, self.start, self.every = order, start, every
@@ -140,15 +122,15 @@ class _Endless(Sampler[list[SampleKey]]):
     def __iter__(self) -> Iterator[list[SampleKey]]:
         drawn = -1
         batches: list[list[int]] = []
-        for place in itertools.count(self.start, self.every):
-            epoch, number = divmod(place, len(self.order))
+        for batch in itertools.count(self.start, self.every):
+            epoch, number = divmod(batch, len(self.order))
             if epoch != drawn:
                 drawn, batches = epoch, self.order.epoch(epoch)
             yield [SampleKey(epoch, position, number) for position in batches[number]]
 
 
-class _Surviving(Dataset[Any]):
-    """Hands a broken sample's error to the main process as a value, so that it arrives as one line."""
+class _ErrorsAsValues(Dataset[Any]):
+    """Dataset that returns the error of a bad sample, so that the main process raises it as one line."""
 
     def __init__(self, dataset: Samples) -> None:
         self.dataset = dataset
@@ -161,50 +143,23 @@ class _Surviving(Dataset[Any]):
 
 
 def padded_size(size: Size, divisor: int = DIVISOR) -> Size:
-    """(height, width) rounded up to multiples of ``divisor``: the input size of an image that is alone in its batch."""
+    """Round (height, width) up to multiples of ``divisor``: the input size of an image that is alone in its batch."""
     return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
 
 
-def _size(sample: Sample) -> Size:
+def image_size(sample: Sample) -> Size:
+    """Return the (height, width) of the image of a sample."""
     return int(sample.image.shape[1]), int(sample.image.shape[2])
 
 
 def collate(samples: Sequence[Sample], divisor: int = DIVISOR) -> Batch:
-    """Pad images with zeros at the right and bottom to one size, a multiple of ``divisor``, in channels-last memory."""
-    sizes = [_size(sample) for sample in samples]
+    """Pad images at the right and bottom with zeros to one size, a multiple of ``divisor``, in channels-last memory."""
+    sizes = [image_size(sample) for sample in samples]
     height, width = (max(sides) for sides in zip(*(padded_size(size, divisor) for size in sizes), strict=True))
     images = torch.zeros(len(samples), height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
     for row, sample in enumerate(samples):
         images[row, :, : sizes[row][0], : sizes[row][1]] = sample.image
     return Batch(images, sizes, [s.target for s in samples], [s.original_size for s in samples])
-
-
-def by_padded_size(samples: Iterable[Sample], batch_size: int, waiting: int) -> Iterator[list[tuple[int, Sample]]]:
-    """Group samples of the same padded size, so that the detections of an image do not depend on its batch.
-
-    Args:
-        samples: consumed one after the other.
-        batch_size: samples in a full group.
-        waiting: largest number of samples held back; when reached, the largest group is yielded although not full.
-
-    Returns:
-        (number, sample) pairs of one group at a time; the number is the sample's index in ``samples``.
-    """
-    groups: dict[Size, list[tuple[int, Sample]]] = {}
-    for number, sample in enumerate(samples):
-        size = padded_size(_size(sample))
-        groups.setdefault(size, []).append((number, sample))
-        if len(groups[size]) >= batch_size:
-            yield groups.pop(size)
-        elif sum(len(group) for group in groups.values()) >= waiting:
-            yield groups.pop(max(groups, key=lambda key: len(groups[key])))
-    yield from groups.values()
-
-
-def collate_by_size(samples: Sequence[Sample]) -> list[Batch]:
-    """Collate samples into one batch per padded size."""
-    groups = by_padded_size(samples, len(samples), len(samples))
-    return [collate([sample for _, sample in group]) for group in groups]
 
 
 def _collate_or_error(samples: Sequence[Any], collate: Collate) -> Any:
@@ -214,16 +169,25 @@ def _collate_or_error(samples: Sequence[Any], collate: Collate) -> Any:
         return error
 
 
-def _loader(dataset: Samples, batches: Any, workers: int, collate: Collate, pin: bool) -> Iterator[Any]:
+def load_batches(dataset: Samples, batches: Any, workers: int, collate: Collate, pin: bool) -> Iterator[Any]:
+    """Yield collated batches of samples; an error in a worker process is raised here as one line.
+
+    Args:
+        dataset: the samples.
+        batches: keys of each batch.
+        workers: loader processes; 0 loads in this process.
+        collate: function from samples to a batch.
+        pin: copy batches to pinned memory.
+    """
     context = multiprocessing.get_context("spawn")
     begun = context.RawArray("b", workers) if workers else []
     loader: DataLoader[Any] = DataLoader(
-        _Surviving(dataset),
+        _ErrorsAsValues(dataset),
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=partial(_collate_or_error, collate=collate),
         pin_memory=pin,
-        worker_init_fn=partial(calm_worker, begun),
+        worker_init_fn=partial(set_up_worker, begun),
         multiprocessing_context=context if workers else None,
         generator=torch.Generator(),  # the loader's own draws must not touch the global generator
     )
@@ -244,40 +208,11 @@ def train_batches(
     collate: Collate = collate,
     pin: bool = False,
 ) -> Iterator[Any]:
-    """Batches without end: number ``start`` and each ``every``-th behind it (the others are other processes').
+    """Yield batch number ``start`` and every ``every``-th batch after it, without end.
 
-    Raises:
-        DataError: an image is missing or broken; named.
-    """
-    return _loader(dataset, _Endless(order, start, every), workers, collate, pin)
-
-
-def eval_batches(
-    dataset: Samples,
-    batch_size: int,
-    *,
-    workers: int = 0,
-    collate: Callable[[Sequence[Any]], Sequence[Any]] = collate_by_size,
-    pin: bool = False,
-) -> Iterator[Any]:
-    """Yield every sample once, in batches of one padded size, so that detections do not depend on the batch.
-
-    Args:
-        dataset: the samples.
-        batch_size: samples per batch.
-        workers: loader processes; 0 loads in the main process.
-        collate: turns samples into a list of batches. Samples of equal ``input_sizes`` come together.
-        pin: copy batches to pinned memory.
+    With several training processes, each loads its own batches.
 
     Raises:
         DataError: an image is missing or damaged; the message names it.
     """
-    groups: dict[Size, list[int]] = {}
-    for position, (height, width) in enumerate(dataset.input_sizes.tolist()):
-        groups.setdefault(padded_size((height, width)), []).append(position)
-    batches = [
-        group[start : start + batch_size]
-        for _, group in sorted(groups.items())
-        for start in range(0, len(group), batch_size)
-    ]
-    return itertools.chain.from_iterable(_loader(dataset, batches, workers, collate, pin))
+    return load_batches(dataset, _Endless(order, start, every), workers, collate, pin)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tldet.data.images import resize_to
 from tldet.errors import DataError
 from tldet.structures import rle
+from tldet.structures.image import Size
 
 Boxes = NDArray[np.float32]
 MaskPixels = NDArray[np.uint8]
@@ -19,11 +20,11 @@ Shares = NDArray[np.float64]
 FULL = 254  # gray value of an object while its mask is resampled; a pixel that is half covered has 127
 
 
-def decode_mask(segmentation: Any, size: tuple[int, int]) -> MaskPixels:
-    """(H, W) of 0 and 1 from COCO polygons, RLE or compressed RLE; empty where there is none.
+def decode_mask(segmentation: Any, size: Size) -> MaskPixels:
+    """Decode COCO polygons, an RLE or a compressed RLE to a mask (H, W) of 0 and 1; a missing one to an empty mask.
 
     Raises:
-        DataError: it is none of these, or not of an image of ``size``; the message follows the annotation's name.
+        DataError: the segmentation is invalid for ``size``; the caller puts the annotation's name before the message.
     """
     from pycocotools import mask as coco_mask
 
@@ -44,7 +45,7 @@ def from_gray(gray: MaskPixels) -> MaskPixels:
     return (gray > FULL // 2).view(np.uint8)
 
 
-def resize_masks(masks: MaskPixels, size: tuple[int, int]) -> MaskPixels:
+def resize_masks(masks: MaskPixels, size: Size) -> MaskPixels:
     """Resize masks (N, H, W) to (height, width) with the interpolation of their image.
 
     Nearest-neighbor interpolation would shift them: ``cv2.INTER_NEAREST`` by half a pixel,

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tldet.data.crops import Albumentation, albumentations, leaves
+from tldet.data.albumentation import Albumentation, albumentations, leaves
 from tldet.errors import ConfigError
 from tldet.plugins import PREFIXES
 

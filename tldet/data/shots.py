@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.coco.partial_labels import LABELLED
-from tldet.coco.reader import read_repaired
+from tldet.coco.partial_labels import LABELED
+from tldet.coco.raw import read_repaired
 from tldet.data.index import AnnotationIndex
 from tldet.errors import DataError
 from tldet.system.inputs import read_file
@@ -121,7 +121,7 @@ def write_shots(source: Path, shots: int, seed: int, out: Path, *, as_background
     images = [image for image in whole["images"] if image["id"] in carrying]
     if not as_background:
         complete = _complete(whole, drawn)
-        images = [{**image, LABELLED: complete[image["id"]]} for image in images]
+        images = [{**image, LABELED: complete[image["id"]]} for image in images]
     return _write(whole, {"images": images, "annotations": annotations, TOLD: asked}, out)
 
 
@@ -168,15 +168,15 @@ def _complete(whole: _Record, kept: Collection[int]) -> dict[int, list[int]]:
     """The classes of each image, by its id, none of whose annotations there is left out; classes without one too."""
     lost = Counter((a["image_id"], a["category_id"]) for a in whole["annotations"] if a["id"] not in kept)
     categories = [c["id"] for c in whole["categories"]]
-    said = {i["id"]: set(categories if i.get(LABELLED) is None else i[LABELLED]) for i in whole["images"]}
+    said = {i["id"]: set(categories if i.get(LABELED) is None else i[LABELED]) for i in whole["images"]}
     return {image: [c for c in categories if c in ids and not lost[image, c]] for image, ids in said.items()}
 
 
 def _without(image: _Record, gone: Collection[int]) -> _Record:
     """An image's record that does not name the categories ``gone``."""
-    if image.get(LABELLED) is None:
+    if image.get(LABELED) is None:
         return image
-    return {**image, LABELLED: [c for c in image[LABELLED] if c not in gone]}
+    return {**image, LABELED: [c for c in image[LABELED] if c not in gone]}
 
 
 def _write(whole: _Record, parts: _Record, out: Path) -> Subset:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+
+from tldet.errors import DataError
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -38,3 +41,16 @@ def split_of(path: Path, root: Path) -> str | None:
     folders = path.parent.relative_to(root).parts if path.is_relative_to(root) else (path.parent.name,)
     found = set().union(*(splits_in(name) for name in (path.name.partition(".json")[0], *folders)))
     return found.pop() if len(found) == 1 else None
+
+
+def name_with_split(folder: Path, paths: Sequence[Path]) -> Path:
+    """Return the first path of a linked file that names its split, or else the first path.
+
+    Raises:
+        DataError: the paths name different splits.
+    """
+    stated = {split: path for path in reversed(paths) if (split := split_of(path, folder))}
+    if len(stated) > 1:
+        named = ", ".join(f"{path} ({split})" for split, path in reversed(stated.items()))
+        raise DataError(f"{folder}: one file is linked as several splits: {named}; give each split a file of its own")
+    return next(iter(stated.values()), paths[0])

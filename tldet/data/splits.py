@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.coco.text import parse, read_json_text
+from tldet.coco.records import read_json_text
+from tldet.coco.text import parse
 from tldet.data.file_names import resolve_names
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split

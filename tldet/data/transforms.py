@@ -1,38 +1,113 @@
-"""Augmentation: the image, its boxes, flags and masks together.
+"""Transforms of images with their boxes, flags and masks, and the pipeline that runs them.
 
-A config names steps; a :class:`Pipeline` runs them. What a sample becomes is a function of its seed alone. Boxes carry
-their row number through every step, so that labels, ignore flags and masks follow their boxes whatever is dropped.
+The output for a sample is a pure function of the sample and its seed. Boxes carry their row number through every
+transform, so that labels, ignore flags and masks follow them when objects are dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Literal, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, cast
 
 import cv2
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from tldet.config import build, require_ranges
+from tldet.data.custom_transforms import CustomTransform
 from tldet.data.images import fitted_size, resize_to
-from tldet.data.masks import cut_boxes, resize_masks
-from tldet.data.steps import CustomStep, Draws, LabeledSample, Step
+from tldet.data.masks import resize_masks
 from tldet.registry import TRANSFORMS
-from tldet.structures.image import ImageArray
+from tldet.structures.image import ImageArray, Size
+from tldet.structures.target import Target
 
-TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])  # NTSC, from RGB
-FROM_YIQ = np.linalg.inv(TO_YIQ)
+OTHERS_STREAM, CHOICE_STREAM = 2, 3  # of random numbers: of further samples, and of their choice
+Seed = Sequence[int]
+Transforms = Sequence[Mapping[str, Any] | Callable[..., Any]]
+
+
+@dataclass
+class LabeledSample:
+    """An image and its objects.
+
+    Attributes:
+        image: (H, W, 3) uint8.
+        boxes: (N, 4) xyxy.
+        rows: (N,) row of each box in the index of the dataset; -1 for boxes that a transform has added.
+        ignore: (N,) bool, True for objects that are neither positive nor background.
+        masks: (N, H, W) uint8, or None.
+        reduced: factor by which the image is smaller than its boxes and masks (see
+            :func:`~tldet.data.images.read_reduced`); ``Resize`` as the first transform makes it 1.
+        labels: (N,) int64; None without classes of objects.
+        image_id: id of the image.
+    """
+
+    image: ImageArray
+    boxes: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    ignore: NDArray[np.bool_]
+    masks: NDArray[np.uint8] | None = None
+    reduced: int = 1
+    labels: NDArray[np.int64] | None = None
+    image_id: int = 0
+
+    @property
+    def size(self) -> Size:
+        """(height, width) at full size."""
+        return self.image.shape[0] * self.reduced, self.image.shape[1] * self.reduced
+
+    def labels_of(self, rows: Any) -> NDArray[np.int64] | None:
+        """Return the labels of some rows, given by index or as a mask."""
+        return None if self.labels is None else self.labels[rows]
+
+    def target(self, labeled: Tensor | None = None, *, copy: bool = False) -> Target:
+        """Return the objects as a target.
+
+        Args:
+            labeled: (K,) bool, classes annotated on the image; None for all.
+            copy: copy the arrays instead of sharing their memory.
+        """
+        array = np.array if copy else np.ascontiguousarray
+        labels = np.zeros(len(self.boxes), np.int64) if self.labels is None else self.labels
+        return Target(
+            boxes=torch.from_numpy(array(self.boxes, np.float32)),
+            labels=torch.from_numpy(array(labels)),
+            ignore=torch.from_numpy(array(self.ignore)),
+            image_id=self.image_id,
+            masks=None if self.masks is None else torch.from_numpy(array(self.masks)),
+            labeled=labeled,
+        )
+
+
+class Draws(NamedTuple):
+    """Random generators: one of the image, and one that is equal for all images of its batch."""
+
+    image: np.random.Generator
+    batch: np.random.Generator
+
+
+class Step:
+    """Base class of tldet's own transforms."""
+
+    extra = 0  # further samples that the transform needs
+
+    def __call__(self, sample: LabeledSample, draws: Draws) -> LabeledSample:
+        """Transform a sample."""
+        raise NotImplementedError
 
 
 @TRANSFORMS.register_module()
 class Resize(Step):
-    """Scale so that the short side is ``short`` and the long side at most ``long``; the ratio is kept.
+    """Resize so that the short side is ``short`` and the long side at most ``long``; the aspect ratio is kept.
 
     Args:
-        short: pixels, or several to choose from (multi-scale training).
+        short: pixels, or several sizes to choose from (multi-scale training).
         long: pixels.
-        mode: "value" draws one of ``short``, "range" any size between its first and last.
-        draw: anew for each "image", or once a "batch", which then is padded little and takes less time.
+        mode: "value" draws one of ``short``, "range" any size from the first to the last.
+        draw: draw a size per "image" or per "batch". The latter saves padding and time.
     """
 
     def __init__(
@@ -46,7 +121,7 @@ class Resize(Step):
         if not self.short or min(self.short) < 1 or long < 1:
             raise ValueError(f"short={short} and long={long} must be at least 1")
         if mode == "range" and self.short[0] > self.short[-1]:
-            raise ValueError(f"short={short} must rise from its least to its greatest for mode='range'")
+            raise ValueError(f"short={short} must be in ascending order for mode='range'")
         self.long, self.mode, self.draw = long, mode, draw
 
     def __call__(self, sample: LabeledSample, draws: Draws) -> LabeledSample:
@@ -56,7 +131,7 @@ class Resize(Step):
             short = int(generator.integers(self.short[0], self.short[-1] + 1))
         else:
             short = self.short[int(generator.integers(len(self.short)))]
-        old = (sample.image.shape[0] * sample.reduced, sample.image.shape[1] * sample.reduced)
+        old = sample.size
         new = fitted_size(old, short, self.long)
         factor = np.array([new[1] / old[1], new[0] / old[0]] * 2, np.float32)
         masks = None if sample.masks is None else resize_masks(sample.masks, new)
@@ -64,7 +139,7 @@ class Resize(Step):
 
 
 class _Flip(Step):
-    """Mirror along an axis of the image (0 the rows, 1 the columns) with probability ``p``."""
+    """Flip along an axis of the image (0: rows, 1: columns) with probability ``p``."""
 
     axis: int
 
@@ -73,10 +148,10 @@ class _Flip(Step):
         require_ranges(self, p="[0, 1]")
 
     def __call__(self, sample: LabeledSample, draws: Draws) -> LabeledSample:
-        """Mirror the sample or leave it."""
+        """Flip the sample, or return it unchanged."""
         if draws.image.random() >= self.p:
             return sample
-        low, high = 1 - self.axis, 3 - self.axis  # of the boxes' columns
+        low, high = 1 - self.axis, 3 - self.axis  # columns of the boxes
         boxes = sample.boxes.copy()
         boxes[:, [low, high]] = sample.image.shape[self.axis] - sample.boxes[:, [high, low]]
         masks = None if sample.masks is None else np.ascontiguousarray(np.flip(sample.masks, self.axis + 1))
@@ -85,138 +160,76 @@ class _Flip(Step):
 
 @TRANSFORMS.register_module()
 class HorizontalFlip(_Flip):
-    """Mirror left and right with probability ``p``."""
+    """Flip left and right with probability ``p``."""
 
     axis = 1
 
 
 @TRANSFORMS.register_module()
 class VerticalFlip(_Flip):
-    """Mirror top and bottom with probability ``p``; for images without an up, such as those of a microscope."""
+    """Flip top and bottom with probability ``p``, for images without a fixed orientation such as microscopy."""
 
     axis = 0
 
 
-@TRANSFORMS.register_module()
-class ColorJitter(Step):
-    """Change brightness, contrast, saturation and hue with probability ``p``.
-
-    All four are one matrix on the colors of a pixel, so that an image is passed over once: brightness is a factor,
-    contrast a factor of the distance from the image's mean gray, saturation one of the distance from the pixel's own,
-    hue a turn of the two color axes of YIQ.
-
-    Args:
-        brightness: the factor lies within 1 minus and plus this, as do those of
-        contrast: and
-        saturation: below.
-        hue: turns within minus and plus this, as a share of the whole circle.
-        p: probability.
-    """
-
-    def __init__(
-        self,
-        brightness: float = 0.2,
-        contrast: float = 0.2,
-        saturation: float = 0.2,
-        hue: float = 0.02,
-        p: float = 0.5,
-    ) -> None:
-        self.brightness, self.contrast, self.saturation, self.hue, self.p = brightness, contrast, saturation, hue, p
-        factors = dict.fromkeys(("brightness", "contrast", "saturation"), "[0, inf)")
-        require_ranges(self, hue="[0, 0.5]", p="[0, 1]", **factors)
-
-    def __call__(self, sample: LabeledSample, draws: Draws) -> LabeledSample:
-        """Recolour the sample or leave it."""
-        random = draws.image
-        if random.random() >= self.p:
-            return sample
-        spans = (self.brightness, self.contrast, self.saturation)
-        bright, contrast, saturation = (random.uniform(max(0.0, 1 - span), 1 + span) for span in spans)
-        turn = 2 * np.pi * random.uniform(-self.hue, self.hue)
-        cos, sin = np.cos(turn), np.sin(turn)
-        turned = FROM_YIQ @ np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]]) @ TO_YIQ
-        colors = turned @ (saturation * np.eye(3) + (1 - saturation) * TO_YIQ[0])  # a gray stays what it is
-        gray = float(sample.image[::8, ::8].mean((0, 1)) @ TO_YIQ[0])
-        matrix = np.empty((3, 4))
-        matrix[:, :3], matrix[:, 3] = bright * contrast * colors, bright * (1 - contrast) * gray
-        return replace(sample, image=cast(ImageArray, cv2.transform(sample.image, matrix)))
-
-
-@TRANSFORMS.register_module()
-class RandomCrop(Step):
-    """Cut out a part, with probability ``p``.
-
-    Args:
-        scale: least and greatest share of the image's area.
-        ratio: least and greatest width / height.
-        least_visible: an object of which less than this share remains is no object to find, and no background.
-        p: probability.
-    """
-
-    def __init__(
-        self,
-        scale: tuple[float, float] = (0.3, 1.0),
-        ratio: tuple[float, float] = (0.75, 1.3333),
-        least_visible: float = 0.3,
-        p: float = 0.5,
-    ) -> None:
-        self.scale, self.ratio, self.p = scale, ratio, p
-        self.least_visible = least_visible
-
-    def __call__(self, sample: LabeledSample, draws: Draws) -> LabeledSample:
-        """Cut the sample; pixels keep their size."""
-        random = draws.image
-        height, width = sample.image.shape[:2]
-        if random.random() >= self.p:
-            return sample
-        area = random.uniform(*self.scale) * height * width
-        ratio = float(np.exp(random.uniform(*np.log(self.ratio))))
-        w, h = min(width, max(1, round((area * ratio) ** 0.5))), min(height, max(1, round((area / ratio) ** 0.5)))
-        x, y = int(random.integers(width - w + 1)), int(random.integers(height - h + 1))
-        return _cut(sample, (x, y, x + w, y + h), self.least_visible)
-
-
-def _cut(sample: LabeledSample, window: tuple[int, int, int, int], least_visible: float) -> LabeledSample:
-    """Crop a sample to an xyxy window; objects with a visible fraction below ``least_visible`` are ignored."""
-    x0, y0, x1, y1 = window
-    boxes, share = cut_boxes(sample.boxes, sample.masks, window)
-    kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
-    return replace(
-        sample,
-        image=np.ascontiguousarray(sample.image[y0:y1, x0:x1]),
-        boxes=boxes[kept] - np.array((x0, y0, x0, y0), np.float32),
-        rows=sample.rows[kept],
-        ignore=(sample.ignore | (share < least_visible))[kept],
-        masks=None if sample.masks is None else sample.masks[kept, y0:y1, x0:x1],
-        labels=sample.labels_of(kept),
-    )
-
-
-def _step(section: Mapping[str, Any], path: str) -> Step:
-    """Build the step of a config section."""
+def _step(section: Any, path: str) -> Step | CustomTransform:
+    """Return the transform of a config section, or wrap a transform object."""
+    if isinstance(section, Step):
+        return section
+    if not isinstance(section, Mapping):
+        return CustomTransform(section, f"{path}: transform {getattr(section, '__name__', type(section).__name__)}")
     built = build(TRANSFORMS, section, path)
-    return built if isinstance(built, Step) else CustomStep(built, f"{path}: transform {section['type']}")
+    return built if isinstance(built, Step) else CustomTransform(built, f"{path}: transform {section['type']}")
 
 
 class Pipeline:
-    """The steps of a config, in order.
+    """Transforms in sequence.
 
     Args:
-        steps: one dict a step; ``type`` names it, the rest are its arguments.
+        transforms: config dicts (``type`` names the transform, the other keys are its arguments), or transform objects.
     """
 
-    def __init__(self, steps: Sequence[Mapping[str, Any]]) -> None:
-        self.steps = [_step(section, f"transforms.{number}") for number, section in enumerate(steps)]
+    def __init__(self, transforms: Transforms) -> None:
+        self.steps = [_step(section, f"transforms.{number}") for number, section in enumerate(transforms)]
 
     @property
     def bounds(self) -> tuple[int, int] | None:
-        """The greatest (short side, long side) that images are first scaled to; None where a first step does more."""
+        """Largest (short side, long side) of a first ``Resize``; None if the first transform is another one."""
         first = self.steps[0] if self.steps else None
         return (max(first.short), first.long) if isinstance(first, Resize) else None
 
-    def __call__(self, sample: LabeledSample, seed: Sequence[int], batch_seed: Sequence[int]) -> LabeledSample:
-        """Run every step; the outcome is a function of the sample and the two seeds."""
-        draws = Draws(np.random.default_rng(list(seed)), np.random.default_rng(list(batch_seed)))
+    @property
+    def extra(self) -> int:
+        """Number of further samples that the transforms need for each image."""
+        return sum(step.extra for step in self.steps)
+
+    def draw_extra(self, seed: Seed, count: int) -> list[int]:
+        """Draw the numbers of :attr:`extra` further samples out of ``count``."""
+        if not self.extra:
+            return []
+        return [
+            int(number) for number in np.random.default_rng([*seed, CHOICE_STREAM]).integers(count, size=self.extra)
+        ]
+
+    def __call__(
+        self, sample: LabeledSample, seed: Seed, batch_seed: Seed, others: Sequence[LabeledSample] = ()
+    ) -> LabeledSample:
+        """Run all transforms; the output is a pure function of the samples and the two seeds.
+
+        Args:
+            sample: the sample.
+            seed: seed of the image.
+            batch_seed: seed of its batch.
+            others: :attr:`extra` further samples. Each goes through the transforms before the one that needs it.
+        """
+        seeds = [list(seed), *([*seed, OTHERS_STREAM, number] for number in range(len(others)))]
+        draws = [Draws(np.random.default_rng(one), np.random.default_rng(list(batch_seed))) for one in seeds]
+        samples = [sample, *others]
         for step in self.steps:
-            sample = step(sample, draws)
-        return sample
+            if isinstance(step, CustomTransform) and step.extra:
+                end = 1 + step.extra
+                samples = [step(samples[0], draws[0], samples[1:end]), *samples[end:]]
+                draws = [draws[0], *draws[end:]]
+            else:
+                samples = [step(one, draw) for one, draw in zip(samples, draws, strict=True)]
+        return samples[0]

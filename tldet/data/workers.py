@@ -28,7 +28,7 @@ def worker_count(device_type: str) -> int:
     return max(0, min(MOST_WORKERS, usable // processes - 1))
 
 
-def calm_worker(begun: Any, number: int) -> None:
+def set_up_worker(begun: Any, number: int) -> None:
     """Set up a loader process: it leaves signals to its parent and the cores to the model, and uses one thread."""
     import cv2
 

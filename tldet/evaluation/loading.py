@@ -12,10 +12,10 @@ import numpy as np
 from msgspec import UNSET
 
 from tldet.coco import checks
-from tldet.coco.objects import Objects, note
+from tldet.coco.checks import note
 from tldet.coco.outlines import drop_degenerate, parse_outline
 from tldet.coco.partial_labels import labeled_table
-from tldet.coco.reader import read_coco
+from tldet.coco.reader import Objects, read_coco
 from tldet.coco.records import Category, CocoSource, name_of, read_list
 from tldet.coco.results import Detection, MaskDetection
 from tldet.errors import DataError
@@ -58,7 +58,7 @@ def load_ground_truth(source: CocoSource, type: Type, *, quiet: bool = False) ->
         sizes=[(image.height or 0, image.width or 0) for image in ordered],
         category_ids=category_ids,
         class_names=_class_names(categories),
-        images=rank[objects.places],
+        images=rank[objects.positions],
         categories=np.searchsorted(category_ids, objects.category_ids),
         boxes=objects.boxes,
         areas=objects.areas,
@@ -68,14 +68,12 @@ def load_ground_truth(source: CocoSource, type: Type, *, quiet: bool = False) ->
         unused=coco.unused.id if coco.unused else None,
     )
     stated = coco.labeled()
-    truth = replace(truth, labeled=_labeled(truth, [stated[place] for place in images]))
+    truth = truth if stated is None else replace(truth, labeled=_labeled(truth, [stated[row] for row in images]))
     return _with_areas(truth if type == "bbox" else _with_masks(truth, objects))
 
 
 def _labeled(truth: GroundTruth, stated: Sequence[Sequence[int] | None]) -> Bools | None:
     """Return (I, K) bool, True for classes annotated on an image; None if all classes are annotated on all images."""
-    if all(ids is None for ids in stated):
-        return None
     table = labeled_table(stated, truth.category_rank(), lambda row: f"{truth.name}: image id {truth.image_ids[row]}")
     if table is not None:
         some, then = int((~table.all(1)).sum()), "detections and objects of the other classes are ignored there"

@@ -37,7 +37,7 @@ def match_images(name: str, records: Sequence[Detection], truth: GroundTruth, wh
         pairs = {(one.image_id, one.file_name): None for one in records if one.file_name is not None}
     wrong = [one for one in pairs if one[0] not in known or not names.agrees(known[one[0]], str(one[1]))]
     if not wrong:
-        return checks.ranks([one.image_id for one in records], truth.image_ids, "image_id", who)
+        return checks.positions_of([one.image_id for one in records], truth.image_ids, "image_id", who)
     keys: list[Key] = [(one.image_id, one.file_name) for one in records]
     found = {one: names.find(str(one[1])) for one in pairs}
     nameless = next((row for row, key in enumerate(keys) if key[1] is None), None)
@@ -92,7 +92,7 @@ def match_categories(
             kept = [row for row, one in enumerate(records) if one.category_id != truth.unused]
         _left_out(name, len(records) - len(kept), [f"category id {truth.unused}"])
         ids = [records[row].category_id for row in kept]
-        return checks.ranks(ids, truth.category_ids, "category_id", lambda row: who(kept[row])), kept
+        return checks.positions_of(ids, truth.category_ids, "category_id", lambda row: who(kept[row])), kept
     keys: list[Key] = [(one.category_id, one.category_name) for one in records]
     rank_of = {one: rank for rank, one in enumerate(truth.class_names)}
     nameless = next((row for row, key in enumerate(keys) if key[1] is None), None)

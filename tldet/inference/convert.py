@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tldet.data.image_size import DEFAULT_LIMITS, Limits
-from tldet.data.images import MAX_BYTES, Reduced, decode_image, from_pillow, read_reduced
+from tldet.data.images import DEFAULT_LIMITS, MAX_BYTES, Limits, Reduced, decode_image, read_reduced
+from tldet.data.pillow import from_pillow
 from tldet.errors import DataError
 from tldet.structures.image import ImageArray
 

@@ -9,10 +9,9 @@ from typing import Any, Literal, get_args, overload
 
 import torch
 
-from tldet.data.dataset import Sample, as_pixels
-from tldet.data.image_size import MAX_PIXELS, Limits
-from tldet.data.images import Reduced, fitted_size, resize_to
-from tldet.data.loader import by_padded_size, collate
+from tldet.data.eval_batches import by_padded_size
+from tldet.data.images import MAX_PIXELS, Limits, Reduced, fitted_size, resize_to
+from tldet.data.loader import Sample, as_pixels, collate
 from tldet.engine.precision import Precision, choose
 from tldet.errors import DataError
 from tldet.inference import SCORE

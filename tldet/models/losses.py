@@ -1,7 +1,6 @@
-"""Losses of the heads. All are computed in float32, whatever the precision of the network.
+"""Losses of the heads, all in float32 whatever the precision of the network; the focal losses are in ops/focal.py.
 
-Letters for shapes: N boxes or sides of boxes, M references (anchors or locations), P references that hold an object,
-K classes, n + 1 bins, B images, R regions.
+Letters for shapes: N boxes or sides of boxes, K classes, n + 1 bins, B images, R regions.
 """
 
 from __future__ import annotations
@@ -12,9 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tldet.models.assigners.matching import Learners
 from tldet.models.boxes import area, product
-from tldet.models.ops.focal import background_sums
 
 _EPS = 1e-7  # keeps the division finite where a box has no area; torchvision's constant
 
@@ -45,40 +42,6 @@ def giou_loss(boxes: Tensor, others: Tensor) -> Tensor:
     high = torch.maximum(boxes[:, 2:], others[:, 2:])
     hull = product(high - low)
     return 1 - shared / (union + _EPS) + (hull - union) / (hull + _EPS)
-
-
-def focal_loss_sums(logits: Tensor, learn: Learners, *, alpha: float, gamma: float) -> Tensor:
-    """(B,) sigmoid focal loss (Lin et al. 2017, equation 5), summed over each image.
-
-    Args:
-        logits: (B, M, K).
-        learn: references that hold an object; all other entries that count are background.
-        alpha: weight of objects (1 - alpha for background).
-        gamma: exponent that reduces the loss of easy entries.
-    """
-    background, at = background_sums(logits, gamma, learn)
-    here = torch.sigmoid(-at) ** gamma * F.softplus(-at)
-    return torch.as_tensor((1 - alpha) * background + alpha * _per_image(here, learn))
-
-
-def quality_focal_loss_sums(logits: Tensor, learn: Learners, quality: Tensor, *, beta: float) -> Tensor:
-    """(B,) quality focal loss (Li et al. 2020, equation 2), summed over each image: the score predicts the box's IoU.
-
-    Args:
-        logits: (B, M, K).
-        learn: see :func:`focal_loss_sums`.
-        quality: (P,) target score of each object, in 0..1.
-        beta: exponent that reduces the loss of entries that are nearly right.
-    """
-    background, at = background_sums(logits, beta, learn)
-    damping = (quality - torch.sigmoid(at)).abs() ** beta
-    here = damping * F.binary_cross_entropy_with_logits(at, quality, reduction="none")
-    return torch.as_tensor(background + _per_image(here, learn))
-
-
-def _per_image(values: Tensor, learn: Learners) -> Tensor:
-    """(B,) sums over each image of the values (P,) of its objects."""
-    return values.new_zeros(len(learn.counted)).index_add(0, learn.image, values)
 
 
 def distribution_focal_loss(logits: Tensor, distances: Tensor) -> Tensor:

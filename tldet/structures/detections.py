@@ -1,4 +1,4 @@
-"""The detections of an image."""
+"""Detections on an image."""
 
 from __future__ import annotations
 
@@ -6,26 +6,24 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from tldet.errors import DataError
 from tldet.structures import masks as instance_masks
+from tldet.structures.conversion import coco_records, detections_table, supervision_detections
 from tldet.structures.masks import Masks
 from tldet.structures.selection import Rows, join_masks, labels_of, select
+from tldet.structures.validation import validate
 from tldet.system.device import to_device
-from tldet.text import counted, html_table
+from tldet.text import counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from tldet.structures.image import ImageArray
     from tldet.visualize.drawing import Drawable
-
-HTML_ROWS = 20  # most detections that a notebook shows
 
 
 class DetectedObject(NamedTuple):
@@ -73,39 +71,7 @@ class Detections:
     class_names: Sequence[str] = field(default=())
 
     def __post_init__(self) -> None:
-        self._check_types()
-        count = len(self.boxes) if self.boxes.ndim else 0
-        if self.boxes.shape != (count, 4):
-            raise ValueError(f"boxes must be (N, 4), not {tuple(self.boxes.shape)}")
-        for name in ("scores", "labels"):
-            shape = tuple(getattr(self, name).shape)
-            if shape != (count,):
-                raise ValueError(f"{name} must be ({count},) like the boxes, not {shape}")
-        if self.masks is not None:
-            shape = tuple((self.masks if isinstance(self.masks, Tensor) else self.masks.patches).shape)
-            if len(shape) != 3 or shape[0] != count:
-                raise ValueError(f"masks must be ({count}, H, W), not {shape}")
-        if count and self.boxes.device.type == "cpu":
-            self._check_values()
-
-    def _check_types(self) -> None:
-        for name in ("boxes", "scores", "labels"):
-            value = getattr(self, name)
-            if not isinstance(value, Tensor):
-                raise TypeError(f"{name} must be a tensor, not {type(value).__name__}")
-            if value.is_floating_point() == (name == "labels") or value.dtype == torch.bool:
-                raise TypeError(f"{name} must be {'int64' if name == 'labels' else 'float'}, not {value.dtype}")
-        if isinstance(self.class_names, str):
-            raise TypeError(f"class_names must be a sequence of names, not the text {self.class_names!r}")
-
-    def _check_values(self) -> None:
-        inverted = (self.boxes[:, 2:] < self.boxes[:, :2]).any(1)
-        if bool(inverted.any()):
-            row = int(inverted.nonzero()[0])
-            raise ValueError(f"box {row} must have x1 >= x0 and y1 >= y0: {self.boxes[row].tolist()}")
-        if self.labels.device.type == "cpu" and int(self.labels.min()) < 0:
-            row = int((self.labels < 0).nonzero()[0])
-            raise ValueError(f"label {row} must be 0 or more, not {int(self.labels[row])}")
+        validate(self)
 
     @classmethod
     def empty(cls, class_names: Sequence[str] = ()) -> Detections:
@@ -190,12 +156,7 @@ class Detections:
         return f"{counted(len(self), 'object')}: {kinds}{more}; scores {low:.2f} to {high:.2f}{masks}"
 
     def _repr_html_(self) -> str:
-        shown = self[:HTML_ROWS]
-        corners = [", ".join(f"{value:.1f}" for value in box) for box in shown.boxes.tolist()]
-        rows = zip(shown.names(), (f"{score:.3f}" for score in shown.scores.tolist()), corners, strict=True)
-        left = len(self) - len(shown)
-        note = f"{counted(left, 'more detection')} with lower scores" if left else ""
-        return html_table(self._summary(), ("class", "score", "box (x0, y0, x1, y1)"), rows, note)
+        return detections_table(self, self._summary())
 
     def draw(self, image: Drawable, *, scores: bool = True) -> ImageArray:
         """Draw boxes, masks and labels on a copy of the image.
@@ -239,79 +200,51 @@ class Detections:
         Raises:
             DataError: the file cannot be written, or has another extension.
         """
-        from tldet.coco.results import write_csv
-        from tldet.system.output import write_json
+        from tldet.coco.results import write_results
 
-        path = Path(path)
-        if path.suffix.lower() not in (".json", ".csv"):
-            raise DataError(f"{path}: detections are saved as .json (COCO results) or .csv; choose one of them")
         count = int(self.labels.max()) + 1 if len(self) else 0
         records = self.to_coco(image_id, range(count) if category_ids is None else category_ids)
-        if path.suffix.lower() == ".json":
-            write_json(path, records)
-            return
         named = zip(records, self.names(), strict=True)
-        write_csv(path, [{**record, "file_name": file_name, "category_name": name} for record, name in named])
+        write_results(path, [{**record, "file_name": file_name, "category_name": name} for record, name in named])
 
     def above(self, score: float) -> Detections:
         """Select the detections with a score of at least ``score``."""
         return self[self.scores >= score]
 
     def to(self, device: torch.device | str) -> Detections:
-        """The same detections on ``device``."""
+        """Return the same detections on ``device``."""
         held = [] if self.masks is None else instance_masks.tensors(self.masks)
         boxes, scores, labels, *held = to_device([self.boxes, self.scores, self.labels, *held], device)
         masks = None if self.masks is None else instance_masks.with_tensors(self.masks, held)
         return replace(self, boxes=boxes, scores=scores, labels=labels, masks=masks)
 
     def names(self) -> list[str]:
-        """The class name of every row (its number where no names are known)."""
+        """Return the class name of each detection; its label as text if no names are known."""
         known = self.class_names
         return [known[i] if i < len(known) else str(i) for i in self.labels.tolist()]
 
     def dense_masks(self) -> Tensor | None:
-        """(N, H, W) uint8 of 0 and 1, or None; N * H * W bytes."""
+        """Return the masks as (N, H, W) uint8 of 0 and 1 (N * H * W bytes), or None."""
         return None if self.masks is None else instance_masks.dense(self.masks)
 
     def rles(self) -> list[dict[str, Any]] | None:
-        """One COCO RLE a mask, or None; made one at a time."""
+        """Return one COCO RLE per mask, or None; they are encoded one at a time."""
         return None if self.masks is None else instance_masks.rles(self.masks)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One plain dict a detection: ``box`` (xyxy), ``score``, ``label``, ``name``."""
+        """Convert to one dict per detection: ``box`` (xyxy), ``score``, ``label``, ``name``."""
         rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names(), strict=True)
         return [{"box": box, "score": score, "label": label, "name": name} for box, score, label, name in rows]
 
     def to_coco(self, image_id: int | str, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-        """COCO results records (bbox is ``[x, y, width, height]``), with RLE ``segmentation`` where there are masks.
+        """Convert to COCO results (bbox is ``[x, y, width, height]``), with an RLE ``segmentation`` if there are masks.
 
         Args:
-            image_id: the dataset's own id of the image.
-            category_ids: the dataset's own category id of each label.
+            image_id: id of the image in the dataset.
+            category_ids: category id of each label in the dataset.
         """
-        scores, labels = self.scores.tolist(), self.labels.tolist()
-        records: list[dict[str, Any]] = []
-        for row, (x0, y0, x1, y1) in enumerate(self.boxes.double().tolist()):
-            record = {
-                "image_id": image_id,
-                "category_id": category_ids[labels[row]],
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "score": scores[row],
-            }
-            records.append(record)
-        for record, rle in zip(records, self.rles() or [], strict=self.masks is not None):
-            record["segmentation"] = rle
-        return records
+        return coco_records(self, image_id, category_ids)
 
     def to_supervision(self) -> Any:
-        """The same as ``supervision.Detections`` (``pip install supervision``)."""
-        import supervision
-
-        names, masks = self.names(), self.dense_masks()
-        return supervision.Detections(
-            xyxy=self.boxes.cpu().numpy(),
-            confidence=self.scores.cpu().numpy(),
-            class_id=self.labels.cpu().numpy(),
-            mask=None if masks is None else masks.bool().cpu().numpy(),
-            data={"class_name": names},
-        )
+        """Convert to ``supervision.Detections`` (needs the package ``supervision``)."""
+        return supervision_detections(self)

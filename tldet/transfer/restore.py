@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from tldet import checkpoint
+from tldet.components import require_components
 from tldet.errors import CheckpointError
 from tldet.models.detector import Detector, build_detector
 from tldet.models.meta_tensors import filled
-from tldet.plugins import require_components
 from tldet.transfer.provenance import check_meta, refuse_classifier
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tldet.components import require_components
 from tldet.config import build_settings
-from tldet.data.loader import LoaderSettings
+from tldet.data.settings import LoaderSettings
 from tldet.data.split_paths import evaluation_split
 from tldet.engine.precision import choose
 from tldet.errors import DataError
@@ -16,7 +17,6 @@ from tldet.evaluation.report import CocoResult
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
 from tldet.models.surgery.fuse import fuse
-from tldet.plugins import require_components
 from tldet.system.device import pick_device
 from tldet.system.output import check_output, write_json
 from tldet.transfer.restore import restore

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tldet.coco.records import NO_ID
+from tldet.coco.ids import NO_ID
 from tldet.data.layouts import Split
 from tldet.data.merge.source import MergeSource, read_merge_source
 from tldet.errors import DataError

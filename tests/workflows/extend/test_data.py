@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tldet.data.coco import CocoDataset
+from tldet.data.dataset import CocoDataset
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.errors import ConfigError, DataError, TldetError

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tldet.data.coco import CocoDataset
+from tldet.data.dataset import CocoDataset
 from tldet.workflows.training.data_summary import log_splits, split_line
 
 

@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tldet.coco.ids import unclashed
-from tldet.coco.text import parse, read_json_text
+from tldet.coco.ids import renumber_repeated
+from tldet.coco.raw import Record
+from tldet.coco.records import read_json_text
+from tldet.coco.text import parse
 from tldet.config.check import nearest
-from tldet.data.merge.source import Record
 from tldet.errors import DataError
 
 FORM = '{"new name": ["old name", ...], ...}'
@@ -75,7 +76,7 @@ def merge_classes(lists: Sequence[Sequence[Record]], aliases: Mapping[str, str])
     for record in (record for records in lists for record in records):
         name = aliases.get(record["name"], record["name"])
         firsts.setdefault(name, {**record, "name": name})
-    ids = unclashed(np.array([record["id"] for record in firsts.values()], np.int64)).tolist()
+    ids = renumber_repeated(np.array([record["id"] for record in firsts.values()], np.int64)).tolist()
     id_of = dict(zip(firsts, ids, strict=True))
     records = sorted(({**firsts[name], "id": id_of[name]} for name in firsts), key=lambda record: int(record["id"]))
     tables = tuple({r["id"]: id_of[aliases.get(r["name"], r["name"])] for r in one} for one in lists)

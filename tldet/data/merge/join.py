@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.coco.ids import unclashed
-from tldet.coco.records import NO_ID, ODD_ID
+from tldet.coco.ids import NO_ID, ODD_ID, renumber_repeated
 from tldet.data.merge.classes import labeled_classes
 from tldet.data.merge.images import Track, same_images
 from tldet.data.merge.objects import find_twins
@@ -94,8 +93,8 @@ def join(sources: Sequence[MergeSource], tables: Sequence[Mapping[int, int]], sa
     kept = np.ones(len(places), np.bool_)
     kept[[left for left, _ in twins]] = False
     annotation_ids = _all(sources, "stated_ids").copy()
-    annotation_ids[kept] = unclashed(annotation_ids[kept], REFUSED)
-    image_ids = unclashed(_all(sources, "image_ids")[firsts])
+    annotation_ids[kept] = renumber_repeated(annotation_ids[kept], REFUSED)
+    image_ids = renumber_repeated(_all(sources, "image_ids")[firsts])
     labeled = _labeled(sources, tables, image_of)
     return Joined(
         sources, tables, image_of, firsts, image_ids, labeled, places, category_ids, twins, kept, annotation_ids

@@ -11,15 +11,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.coco.checks import training_fields
 from tldet.coco.partial_labels import labeled_table
-from tldet.coco.reader import Coco, read_coco, require_training_fields
-from tldet.coco.text import read_json_text, top_level
-from tldet.data.file_names import resolve_names
-from tldet.data.images import require_images
+from tldet.coco.raw import Record, record_texts, record_values, top_level
+from tldet.coco.reader import Coco, read_coco
+from tldet.coco.records import read_json_text
+from tldet.data.file_names import require_images, resolve_names
 from tldet.data.layouts import Split
 from tldet.errors import DataError
 
-Record = dict[str, Any]
 _KNOWN = ("images", "annotations", "categories", "licenses", "info")
 
 
@@ -102,15 +102,15 @@ def read_merge_source(split: Split) -> MergeSource:
     """
     path = split.annotations
     coco = read_coco(path)
-    require_training_fields(coco, str(path))
+    training_fields(str(path), coco.images, coco.categories)
     found, kept = coco.objects, {category.id for category in coco.categories}
     texts = top_level(read_json_text(path), str(path))
-    objects = _records(path, texts, "annotations")
+    objects = record_texts(path, texts, "annotations")
     return MergeSource(
         split=split,
-        categories=[one for one in _values(path, texts, "categories") if one["id"] in kept],
+        categories=[one for one in record_values(path, texts, "categories") if one["id"] in kept],
         licenses=_licenses(path, texts),
-        images=_records(path, texts, "images"),
+        images=record_texts(path, texts, "images"),
         file_names=[str(image.file_name) for image in coco.images],
         image_ids=np.array([image.id for image in coco.images], np.int64),
         sizes=np.array([(image.height, image.width) for image in coco.images], np.int32),
@@ -118,7 +118,7 @@ def read_merge_source(split: Split) -> MergeSource:
         objects=objects if len(found.rows) == len(objects) else [objects[row] for row in found.rows.tolist()],
         annotation_ids=found.ids,
         stated_ids=found.stated_ids,
-        places=found.places,
+        places=found.positions,
         category_ids=found.category_ids,
         boxes=found.boxes,
         derived=found.derived,
@@ -129,34 +129,12 @@ def read_merge_source(split: Split) -> MergeSource:
     )
 
 
-def _records(path: Path, texts: Mapping[str, msgspec.Raw], section: str) -> list[msgspec.Raw]:
-    """Return the records of a section as JSON texts.
-
-    Raises:
-        DataError: a record contains NaN or Infinity, which must not be copied to the merged JSON.
-    """
-    try:
-        return msgspec.json.decode(texts.get(section, b"[]"), type=list[msgspec.Raw])
-    except msgspec.DecodeError as error:
-        raise DataError(f"{path}: '{section}' contains NaN or Infinity ({error}); replace it by a number") from None
-
-
-def _values(path: Path, texts: Mapping[str, msgspec.Raw], section: str) -> list[Record]:
-    """Decode the records of a section."""
-    try:
-        return msgspec.json.decode(texts.get(section, b"[]"), type=list[Record] | None) or []
-    except msgspec.ValidationError as error:
-        raise DataError(f"{path}: {section} are not in COCO's layout: {error}") from None
-    except msgspec.DecodeError as error:
-        raise DataError(f"{path}: '{section}' contains NaN or Infinity ({error}); replace it by a number") from None
-
-
 def _is_id(value: Any) -> bool:
     return isinstance(value, int) and -(2**63) <= value < 2**63
 
 
 def _licenses(path: Path, texts: Mapping[str, msgspec.Raw]) -> list[Record]:
-    records = _values(path, texts, "licenses")
+    records = record_values(path, texts, "licenses")
     wrong = [record for record in records if not _is_id(record.get("id"))]
     if wrong:
         raise DataError(f"{path}: a license has no whole number as id: {wrong[0]}")
@@ -167,5 +145,7 @@ def _labeled(path: Path, coco: Coco) -> list[frozenset[int] | None]:
     """What every image states."""
     columns = {category.id: column for column, category in enumerate(coco.categories)}
     stated = coco.labeled()
+    if stated is None:
+        return [None] * len(coco.images)
     labeled_table(stated, columns, lambda row: f"{path}: image {coco.images[row].id}")  # refuses unknown ids
     return [None if ids is None else frozenset(ids) for ids in stated]

@@ -12,11 +12,12 @@ from typing import IO, Any
 import msgspec
 import numpy as np
 
-from tldet.coco.ids import unclashed
-from tldet.coco.partial_labels import LABELLED
+from tldet.coco.ids import renumber_repeated
+from tldet.coco.partial_labels import LABELED
+from tldet.coco.raw import Record
 from tldet.data.merge.classes import MergedClasses
 from tldet.data.merge.join import Joined
-from tldet.data.merge.source import MergeSource, Record
+from tldet.data.merge.source import MergeSource
 from tldet.system.output import replacing
 
 Fields = dict[str, Any]  # a value is its text, or one that is written anew
@@ -28,7 +29,7 @@ def merge_licenses(sources: Sequence[MergeSource]) -> tuple[list[Record], list[d
     firsts: dict[str, Record] = {}
     for record in (record for source in sources for record in source.licenses):
         firsts.setdefault(_text(record), record)
-    ids = unclashed(np.array([record["id"] for record in firsts.values()], np.int64)).tolist()
+    ids = renumber_repeated(np.array([record["id"] for record in firsts.values()], np.int64)).tolist()
     id_of = dict(zip(firsts, ids, strict=True))
     tables = [{record["id"]: id_of[_text(record)] for record in source.licenses} for source in sources]
     return [{**record, "id": id_of[text]} for text, record in firsts.items()], tables
@@ -90,7 +91,7 @@ class _Images:
             fields |= {"id": image_id, "file_name": self.file_names[image]}
             labeled = self.joined.labeled[image]
             if labeled != self.all:
-                fields[LABELLED] = sorted(labeled)
+                fields[LABELED] = sorted(labeled)
             yield msgspec.json.encode(fields)
 
     def _united(self, image: int) -> Fields:
@@ -110,7 +111,7 @@ class _Images:
         if "license" in fields:
             with suppress(msgspec.DecodeError, KeyError):  # not an id of a license: the text is copied
                 fields["license"] = self.licenses[number][msgspec.json.decode(fields["license"], type=int)]
-        return {key: value for key, value in fields.items() if key not in ("id", "file_name", LABELLED)}
+        return {key: value for key, value in fields.items() if key not in ("id", "file_name", LABELED)}
 
 
 def _object_texts(joined: Joined) -> Iterator[bytes]:

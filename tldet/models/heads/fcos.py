@@ -30,8 +30,9 @@ from tldet.models.boxes import (
     product,
     to_distances,
 )
-from tldet.models.losses import focal_loss_sums, giou_loss
+from tldet.models.losses import giou_loss
 from tldet.models.normalizers import LossNormalizers, Normalizer
+from tldet.models.ops.focal import focal_loss_sums
 from tldet.models.postprocess import DenseOutputs, Scoring, SelectSettings, dense_detections
 from tldet.models.towers import TowerNorm, initialize_towers, level_scales, two_towers
 from tldet.registry import HEADS

@@ -28,8 +28,9 @@ from tldet.models.boxes import (
     from_distances,
     to_distances,
 )
-from tldet.models.losses import distribution_focal_loss, giou_loss, paired_iou, quality_focal_loss_sums
+from tldet.models.losses import distribution_focal_loss, giou_loss, paired_iou
 from tldet.models.normalizers import LossNormalizers, Normalizer
+from tldet.models.ops.focal import quality_focal_loss_sums
 from tldet.models.postprocess import DenseOutputs, SelectSettings, dense_detections
 from tldet.models.towers import TowerNorm, initialize_towers, level_scales, two_towers
 from tldet.registry import HEADS

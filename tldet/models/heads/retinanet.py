@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from tldet.config import require_ranges
 from tldet.models.assigners.matching import Rescue, assign, learners
 from tldet.models.boxes import AnchorGenerator, decode_boxes, encode_boxes, flatten_levels
-from tldet.models.losses import focal_loss_sums, giou_loss
+from tldet.models.losses import giou_loss
 from tldet.models.normalizers import LossNormalizers, Normalizer
+from tldet.models.ops.focal import focal_loss_sums
 from tldet.models.postprocess import DenseOutputs, SelectSettings, dense_detections
 from tldet.models.towers import TowerNorm, initialize_towers, two_towers
 from tldet.registry import HEADS

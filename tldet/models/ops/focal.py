@@ -1,4 +1,4 @@
-"""Background part of the focal losses: a hand-written kernel and its reference version.
+"""Focal losses: a hand-written kernel for the background entries, and its reference version.
 
 Letters for shapes: B images, M references (anchors or locations), K classes, P references that hold an object.
 """
@@ -17,6 +17,40 @@ from torch.autograd.function import once_differentiable
 from tldet.models.assigners.matching import Learners
 
 FOCAL_BLOCK = 2**18  # logits processed together on a CPU: intermediate results stay in its cache
+
+
+def focal_loss_sums(logits: Tensor, learn: Learners, *, alpha: float, gamma: float) -> Tensor:
+    """(B,) sigmoid focal loss (Lin et al. 2017, equation 5), summed over each image.
+
+    Args:
+        logits: (B, M, K).
+        learn: references that hold an object; all other entries that count are background.
+        alpha: weight of objects (1 - alpha for background).
+        gamma: exponent that reduces the loss of easy entries.
+    """
+    background, at = background_sums(logits, gamma, learn)
+    here = torch.sigmoid(-at) ** gamma * F.softplus(-at)
+    return torch.as_tensor((1 - alpha) * background + alpha * _per_image(here, learn))
+
+
+def quality_focal_loss_sums(logits: Tensor, learn: Learners, quality: Tensor, *, beta: float) -> Tensor:
+    """(B,) quality focal loss (Li et al. 2020, equation 2), summed over each image: the score predicts the box's IoU.
+
+    Args:
+        logits: (B, M, K).
+        learn: see :func:`focal_loss_sums`.
+        quality: (P,) target score of each object, in 0..1.
+        beta: exponent that reduces the loss of entries that are nearly right.
+    """
+    background, at = background_sums(logits, beta, learn)
+    damping = (quality - torch.sigmoid(at)).abs() ** beta
+    here = damping * F.binary_cross_entropy_with_logits(at, quality, reduction="none")
+    return torch.as_tensor(background + _per_image(here, learn))
+
+
+def _per_image(values: Tensor, learn: Learners) -> Tensor:
+    """(B,) sums over each image of the values (P,) of its objects."""
+    return values.new_zeros(len(learn.counted)).index_add(0, learn.image, values)
 
 
 def background_sums(logits: Tensor, power: float, learn: Learners) -> tuple[Tensor, Tensor]:

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.coco.raw import Record
 from tldet.data.layouts import Split
 from tldet.data.merge.classes import MergedClasses, merge_classes
 from tldet.data.merge.files import reference
 from tldet.data.merge.images import Track
 from tldet.data.merge.join import Joined, alike, join
-from tldet.data.merge.source import MergeSource, Record, open_source
+from tldet.data.merge.source import MergeSource, open_source
 from tldet.data.merge.writing import write_joined
 from tldet.errors import ConfigError, DataError
 from tldet.system.output import make_folder

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from tldet import checkpoint
-from tldet.coco.partial_labels import LABELLED
+from tldet.coco.partial_labels import LABELED
 from tldet.config import read_config
 from tldet.data.index import AnnotationIndex
 from tldet.data.shots import TOLD
@@ -58,7 +58,7 @@ def second_phase(job: Job, console: Console | None = None) -> Outcome:
 
 def _log_shots(job: Job) -> None:
     record = json.loads(Path(job.call["train"]).read_bytes())[TOLD]
-    further = "treated as background" if record["as_background"] else f"ignored ({LABELLED})"
+    further = "treated as background" if record["as_background"] else f"ignored ({LABELED})"
     counts = record["counts"]
     shots = counted(counts["objects"], "object"), counted(counts["images"], "image")
     log.info("%s on %s; %d further objects on these images %s", *shots, counts["dropped_objects"], further)

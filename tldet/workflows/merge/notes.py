@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from tldet.coco.records import NO_ID, ODD_ID
+from tldet.coco.ids import NO_ID, ODD_ID
 from tldet.data.merge.classes import MergedClasses, differing_fields, near_clashes, uneven_folds
 from tldet.data.merge.join import Joined
 from tldet.data.merge.source import MergeSource

@@ -10,8 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tldet.data.image_size import MAX_PIXELS
-from tldet.data.images import Reduced, read_image
+from tldet.data.images import MAX_PIXELS, Reduced, read_image
 from tldet.errors import DataError
 from tldet.inference.predictor import Predictor, load
 from tldet.inference.sources import InputSource, find_sources, read_ahead

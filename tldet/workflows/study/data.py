@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tldet.config import Config, parse_options
-from tldet.data.coco import CocoDataset
+from tldet.data.checks.images import usable_ids
+from tldet.data.dataset import CocoDataset
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.split_paths import resolve_layout
@@ -170,7 +171,7 @@ def evaluated(truth: GroundTruth, val: tuple[str, str], on_bad_image: str | None
     """
     if not val[0] or on_bad_image != "skip":
         return truth
-    return truth.on(CocoDataset(*val, on_bad_image="skip").usable_ids())
+    return truth.on(usable_ids(CocoDataset(*val, on_bad_image="skip")))
 
 
 def truth_of(job: Job, kind: Type, checkpoint: str | Path) -> GroundTruth:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from tldet import errors
+from tldet.components import external_modules
 from tldet.errors import TldetError, TrainingError
-from tldet.plugins import external_modules, import_plugins
+from tldet.plugins import import_plugins
 from tldet.system.output import write_json
 from tldet.system.signals import stop_signals
 from tldet.workflows.study.execute import execute

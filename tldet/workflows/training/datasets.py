@@ -13,9 +13,10 @@ import numpy as np
 from tldet.config import Config, build, build_settings
 from tldet.config.build import check_interface
 from tldet.config.check import parameters
-from tldet.data.coco import CocoDataset
-from tldet.data.custom_dataset import CustomDataset, DatasetOptions, SubsetSettings, restrict
+from tldet.data.custom_dataset import CustomDataset, restrict
+from tldet.data.dataset import CocoDataset
 from tldet.data.folder import ImageFolderDataset
+from tldet.data.settings import DatasetOptions, SubsetSettings
 from tldet.errors import ConfigError, DataError
 from tldet.evaluation.columns import GroundTruth, Type
 from tldet.evaluation.targets import ground_truth_of

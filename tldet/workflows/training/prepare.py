@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tldet import checkpoint
+from tldet.components import needed_imports
 from tldet.config import Config, override
 from tldet.engine.distributed import World
 from tldet.errors import DataError
 from tldet.models.detector import build_detector
-from tldet.plugins import needed_imports
 from tldet.system.determinism import seed_all
 from tldet.transfer.class_match import class_table
 from tldet.transfer.teacher import distilled

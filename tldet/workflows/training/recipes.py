@@ -13,7 +13,7 @@ from typing import Any
 
 from tldet.config import Config, find, read_config
 from tldet.config.literals import literal
-from tldet.data.coco import CocoDataset
+from tldet.data.dataset import CocoDataset
 from tldet.errors import ConfigError
 from tldet.plugins import import_named, lookup
 from tldet.registry import DATASETS, TRANSFORMS

@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from tldet.components import needed_imports
 from tldet.config import Config, override, parse_options
 from tldet.engine.distributed import World, current, process_group
-from tldet.plugins import needed_imports
 from tldet.system.locks import locked
 from tldet.workflows.training.run_options import UNITS, Length
 

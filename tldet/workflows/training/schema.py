@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tldet.config import ComponentType, Config, build_settings, check
-from tldet.data.custom_dataset import DatasetOptions
-from tldet.data.loader import LoaderSettings
+from tldet.data.settings import DatasetOptions, LoaderSettings
 from tldet.engine.schedule import ScheduleSettings
 from tldet.engine.state import TrainSettings
 from tldet.errors import ConfigError

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
+from tldet.components import needed_imports
 from tldet.config import Config, build
+from tldet.data.eval_batches import eval_batches
 from tldet.data.folder import ImageFolderDataset, collate_images, collate_whole
-from tldet.data.loader import LoaderSettings, eval_batches
+from tldet.data.settings import LoaderSettings
 from tldet.engine.distributed import World
 from tldet.engine.logging import LOG_NAME, read_log
 from tldet.engine.state import TrainResult, TrainSettings
 from tldet.errors import ConfigError
 from tldet.models.classifier import build_classifier
-from tldet.plugins import needed_imports
 from tldet.registry import DATASETS
 from tldet.system.determinism import seed_all
 from tldet.system.out_of_memory import Smaller

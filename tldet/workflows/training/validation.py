@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import torch
 
-from tldet.data.loader import LoaderSettings, eval_batches
+from tldet.data.eval_batches import eval_batches
+from tldet.data.settings import LoaderSettings
 from tldet.errors import TrainingError
 from tldet.evaluation.coco import CocoEvaluator
 from tldet.evaluation.columns import Type

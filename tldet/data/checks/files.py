@@ -19,20 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.coco.reader import read_coco
-from tldet.data.image_size import JPEG_END, JPEG_START, MAX_PIXELS, Header, Limits, disagreement, frame_of, scan_start
-from tldet.data.images import END_WITHIN, read_image
+from tldet.data.checks.headers import Header, disagreement, read_header
+from tldet.data.images import MAX_PIXELS, Limits, read_image
 from tldet.errors import DataError, OutputError
 from tldet.system.cache import cache_root
 from tldet.system.inputs import is_file, real_path
 from tldet.system.output import replacing
 
 log = logging.getLogger(__name__)
-HEAD, MOST = 8192, 1 << 18  # bytes read at the start of a file; further bytes for a JPEG with long metadata
-ORIENTATION = 0x0112  # EXIF tag
-OFFSETS, COUNTS = (273, 324), (279, 325)  # TIFF tags: offsets and byte counts of strips and tiles
 _THREADS = 8
 _CHUNK = 512
-_LISTED = 500  # images logged at most
 MISSING = "no such file"  # problem of an image
 EVERY = 10.0  # seconds between two lines about progress
 _CACHE_VERSION = 1
@@ -79,14 +75,6 @@ def find_faults(
         wrong = np.isin(np.asarray(positions), [fault.position for fault in faults])
         kept.save(np.where(wrong[:, None], -1, stamps))
     return _explained(faults, sizes, annotations)
-
-
-def log_all(lines: Sequence[str]) -> None:
-    """Log one line per image, up to ``LISTED`` lines."""
-    for line in lines[:_LISTED]:
-        log.warning("%s", line)
-    if len(lines) > _LISTED:
-        log.warning("... and %d more", len(lines) - _LISTED)
 
 
 def _stamp(path: str) -> tuple[int, int]:
@@ -153,87 +141,6 @@ def check_file(position: int, path: Path, limits: Limits) -> Fault | None:
     return None if header.upright == limits.stated else Fault(position, "", header)
 
 
-def read_header(path: Path) -> Header | None:
-    """Read size and orientation of a complete image; None if its first and last bytes are not enough to decide.
-
-    Raises:
-        DataError: the file cannot be read or is empty.
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD)
-            if head.startswith(JPEG_START) and frame_of(head) is None:
-                head += file.read(MOST)  # long metadata, such as a preview image
-            size = file.seek(0, os.SEEK_END)
-            before = file.seek(max(0, size - END_WITHIN))
-            tail = file.read()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    if not head:
-        raise DataError(f"{path}: is an empty file")
-    if head.startswith(JPEG_START):
-        start, end = scan_start(head), tail.rfind(JPEG_END)
-        return _jpeg(head) if start is not None and end >= 0 and before + end > start else None
-    if head.startswith(b"\x89PNG\r\n\x1a\n") and b"IEND" in tail and b"eXIf" not in head + tail:
-        return Header((int.from_bytes(head[20:24], "big"), int.from_bytes(head[16:20], "big")))
-    return _other(path, head, tail, size)
-
-
-def _jpeg(head: bytes) -> Header | None:
-    frame = frame_of(head)
-    if frame is None or not frame.height:
-        return None
-    start = head.find(b"Exif\0\0")
-    if start < 0:
-        return Header((frame.height, frame.width))
-    if head[start - 4 : start - 2] != b"\xff\xe1":
-        return None
-    orientation = _orientation(head[start : start - 2 + int.from_bytes(head[start - 2 : start], "big")])
-    return None if orientation is None else Header((frame.height, frame.width), orientation)
-
-
-def _orientation(exif: bytes) -> int | None:
-    """EXIF orientation 1 to 8; None if the data are damaged."""
-    from PIL import Image
-
-    values = Image.Exif()
-    try:
-        values.load(exif)
-        found = values.get(ORIENTATION, 1)
-    except Exception:  # damaged EXIF raises many kinds of errors in Pillow
-        return None
-    return found if isinstance(found, int) and 1 <= found <= 8 else None
-
-
-def _other(path: Path, head: bytes, tail: bytes, size: int) -> Header | None:
-    """Return the header of a complete GIF, BMP, WebP or TIFF; None if decoding must decide."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            complete = {
-                "GIF": tail.rstrip(b"\0").endswith(b";"),
-                "BMP": 0 < int.from_bytes(head[2:6], "little") <= size,
-                "WEBP": int.from_bytes(head[4:8], "little") + 8 <= size,
-                "TIFF": _tiff_end(image) <= size,
-            }.get(str(image.format), False)
-            orientation = image.getexif().get(ORIENTATION, 1)
-            width, height = image.size
-    except Exception:  # decoding the file reports the problem
-        return None
-    turned = orientation != 1  # Pillow versions differ in whether a TIFF's size includes its rotation
-    return Header((height, width)) if complete and not turned else None
-
-
-def _tiff_end(image: object) -> float:
-    """Return the end of the last strip or tile of a TIFF; infinity if unknown."""
-    tags = getattr(image, "tag_v2", {})
-    for offsets, counts in zip(OFFSETS, COUNTS, strict=True):
-        if offsets in tags and counts in tags:
-            return float(max(a + b for a, b in zip(tags[offsets], tags[counts], strict=True)))
-    return float("inf")
-
-
 def _explained(faults: Sequence[Fault], sizes: NDArray[np.int32], annotations: Path) -> list[Fault]:
     """Describe size mismatches: file size, JSON size, and which of the two the boxes fit."""
     if all(fault.header is None for fault in faults):
@@ -242,7 +149,7 @@ def _explained(faults: Sequence[Fault], sizes: NDArray[np.int32], annotations: P
     found = []
     for fault in faults:
         if fault.header is not None:
-            boxes = objects.boxes[objects.places == fault.position]
+            boxes = objects.boxes[objects.positions == fault.position]
             stated = int(sizes[fault.position][0]), int(sizes[fault.position][1])
             fault = fault._replace(problem=disagreement(fault.header, stated, boxes))
         found.append(fault)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tldet.data import recognize
-from tldet.data.recognize import examine
+from tldet.coco import recognize
+from tldet.coco.recognize import examine
 
 OBJECT = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 4, 4]}
 COCO = {

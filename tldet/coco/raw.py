@@ -1,0 +1,90 @@
+"""Records of a COCO JSON with all their fields, for commands that write a changed copy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tldet.coco.reader import read_coco
+from tldet.coco.records import read_json_text
+from tldet.coco.text import parse
+from tldet.errors import DataError
+
+Record = dict[str, Any]
+
+
+def read_repaired(path: Path) -> Record:
+    """Read a COCO JSON with all its fields and the repairs of :func:`read_coco`.
+
+    Raises:
+        DataError: see :func:`read_coco`.
+    """
+    coco = read_coco(path)
+    whole: Record = parse(read_json_text(path), str(path))
+    found, records = coco.objects, whole.get("annotations") or []
+    columns = (found.rows, found.ids, found.positions, found.category_ids, found.boxes, found.derived)
+    annotations = []
+    for row, key, place, category, box, derived in zip(*(column.tolist() for column in columns), strict=True):
+        ids = {"id": key, "image_id": coco.images[place].id, "category_id": category}
+        annotations.append({**records[row], **ids, **({"bbox": box} if derived else {})})
+    kept = {category.id for category in coco.categories}
+    return {
+        **whole,
+        "images": [{**record, "id": image.id} for record, image in zip(whole["images"], coco.images, strict=True)],
+        "annotations": annotations,
+        "categories": [{**one, "id": int(one["id"])} for one in whole["categories"] if one["id"] in kept],
+    }
+
+
+def top_level(content: bytes, name: str) -> dict[str, msgspec.Raw]:
+    """Split the text of a JSON object into the texts of its fields, without copying.
+
+    Args:
+        content: UTF-8 without a byte-order mark, as returned by :func:`~tldet.coco.records.read_json_text`.
+        name: name of the file in messages.
+
+    Raises:
+        DataError: the text is not a JSON object.
+    """
+    try:
+        return msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        values = parse(content, name)
+    if not isinstance(values, dict):
+        raise DataError(f"{name}: is not an object with images, annotations and categories")
+    return {key: msgspec.Raw(json.dumps(value).encode()) for key, value in values.items()}
+
+
+def record_texts(path: Path, fields: Mapping[str, msgspec.Raw], section: str) -> list[msgspec.Raw]:
+    """Split a list of records into their JSON texts.
+
+    Args:
+        path: the file, for messages.
+        fields: output of :func:`top_level`.
+        section: key of the list; a missing list is empty.
+
+    Raises:
+        DataError: a record contains NaN or Infinity, which must not be copied to another JSON.
+    """
+    try:
+        return msgspec.json.decode(fields.get(section, b"[]"), type=list[msgspec.Raw])
+    except msgspec.DecodeError as error:
+        raise _not_finite(path, section, error) from None
+
+
+def record_values(path: Path, fields: Mapping[str, msgspec.Raw], section: str) -> list[Record]:
+    """Decode a list of records; see :func:`record_texts`."""
+    try:
+        return msgspec.json.decode(fields.get(section, b"[]"), type=list[Record] | None) or []
+    except msgspec.ValidationError as error:
+        raise DataError(f"{path}: {section} are not in COCO's layout: {error}") from None
+    except msgspec.DecodeError as error:
+        raise _not_finite(path, section, error) from None
+
+
+def _not_finite(path: Path, section: str, error: Exception) -> DataError:
+    return DataError(f"{path}: '{section}' contains NaN or Infinity ({error}); replace it by a number")

@@ -1,0 +1,199 @@
+"""Albumentations transforms of images, boxes and masks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tldet.data.masks import (
+    Boxes,
+    MaskPixels,
+    areas,
+    clip_boxes,
+    extents,
+    fit_to_masks,
+    from_gray,
+    pixel_counts,
+    to_gray,
+)
+from tldet.data.transforms import Draws, LabeledSample, Step
+from tldet.errors import DataError
+from tldet.structures.image import ImageArray
+
+UPDATE_CHECK = "NO_ALBUMENTATIONS_UPDATE"  # "1" turns the check off
+SLACK = 1.0  # pixels by which a resampled mask may differ from its resampled box through rounding
+TINY = 1e-6  # square pixels
+
+
+def albumentations() -> Any:
+    """Return the library. It is imported when a transform is built, because the import takes time and memory."""
+    with _without_update_check():
+        import albumentations as library
+    return library
+
+
+def leaves(transform: Any) -> Iterator[Any]:
+    """Yield the transforms within a composition of albumentations, or the transform itself."""
+    if isinstance(transform, albumentations().BaseCompose):
+        for one in transform.transforms:
+            yield from leaves(one)
+    else:
+        yield transform
+
+
+@contextmanager
+def _without_update_check() -> Iterator[None]:
+    """Keep the library from asking the network for updates when it is imported; the environment is restored."""
+    if "albumentations" in sys.modules or UPDATE_CHECK in os.environ:
+        yield
+        return
+    os.environ[UPDATE_CHECK] = "1"  # the import reads it, and there is no other way
+    try:
+        yield
+    finally:
+        del os.environ[UPDATE_CHECK]
+
+
+class _Moved(NamedTuple):
+    """Output of a transform of N objects: M boxes, not clipped."""
+
+    image: ImageArray
+    rows: NDArray[np.int64]  # (M,) object of each box
+    boxes: Boxes  # (M, 4)
+    expected: Boxes  # (N, 4) extents of the masks, transformed as boxes; NaN without a mask
+    masks: MaskPixels | None  # (N, H, W)
+
+
+class Albumentation(Step):
+    """An albumentations transform. Objects that end up outside the image are dropped.
+
+    Masks are interpolated like the image, so they do not shift against it. The box of a cropped, rotated or distorted
+    object is computed from its mask; without a mask, the transformed box is clipped.
+
+    Args:
+        transform: the albumentations transform.
+        least_visible: objects with a smaller visible fraction than this are ignored in training.
+        name: name of the transform in messages.
+    """
+
+    def __init__(self, transform: Any, *, least_visible: float = 0.0, name: str = "albumentations") -> None:
+        library, self.least_visible, self.name = albumentations(), least_visible, name
+        from albumentations.augmentations.dropout.transforms import BaseDropout
+
+        from tldet.data.box_carrier import BoxCarrier
+
+        self.drops_only = all(isinstance(one, BaseDropout) for one in leaves(transform))
+        self.in_place = all(isinstance(one, library.ImageOnlyTransform) for one in leaves(transform))
+        if self.in_place:  # boxes would be rounded
+            self.compose = library.Compose([transform])
+            return
+        params = library.BboxParams("pascal_voc", label_fields=["rows"], check_each_transform=False)
+        self.compose = library.Compose([transform], bbox_params=params, mask_interpolation=cv2.INTER_LINEAR)
+        self.compose.processors["bboxes"] = BoxCarrier(params)
+        self.compose._set_processors_for_transforms(self.compose.transforms)
+
+    def __call__(self, sample: LabeledSample, draws: Draws) -> LabeledSample:
+        """Run the transform with a seed drawn from the generator of the image."""
+        self.compose.set_random_seed(int(draws.image.integers(2**31)))
+        if self.in_place:
+            return replace(sample, image=self._composed({"image": sample.image}, sample.image_id)["image"])
+        moved = self._run(sample)
+        rows, window = moved.rows, (0, 0, moved.image.shape[1], moved.image.shape[0])
+        boxes = clip_boxes(self._unrounded(moved.boxes, sample.boxes[rows]), window)
+        share, masks = areas(boxes) / np.maximum(areas(moved.boxes), TINY), None
+        if moved.masks is not None and sample.masks is not None:
+            masks = _copies(moved.masks[rows], boxes, rows)
+            whole = moved.expected[rows]
+            boxes, shown = _follow(boxes, whole, masks, window)
+            pixels = pixel_counts(sample.masks) / np.maximum(areas(extents(sample.masks)), TINY)  # of a whole box
+            share = np.where(shown, pixel_counts(masks) / np.maximum(pixels[rows] * areas(whole), TINY), share)
+        kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        ignore = sample.ignore[rows] | (share < self.least_visible)
+        masks = None if masks is None else masks[kept]
+        kept_rows = rows[kept]
+        return LabeledSample(
+            moved.image,
+            boxes[kept],
+            sample.rows[kept_rows],
+            ignore[kept],
+            masks,
+            labels=sample.labels_of(kept_rows),
+            image_id=sample.image_id,
+        )
+
+    def _unrounded(self, boxes: Boxes, before: Boxes) -> Boxes:
+        """Undo the rounding of albumentations' dropouts, which cut boxes to whole pixels."""
+        if not self.drops_only:
+            return boxes
+        return np.where(np.abs(boxes - before) <= SLACK, before, boxes)
+
+    def _run(self, sample: LabeledSample) -> _Moved:
+        """Transform the image, the masks, the objects' boxes and the boxes around the masks."""
+        count, masks = len(sample.boxes), sample.masks
+        before = np.zeros((count, 4), np.float32) if masks is None else extents(masks)
+        own = np.flatnonzero(areas(before) > 0)
+        inputs = {"image": sample.image, "bboxes": np.concatenate([sample.boxes, before[own]])}
+        if masks is not None and count:
+            inputs["masks"] = to_gray(masks)
+        inputs["rows"] = np.concatenate([np.arange(count), count + own])
+        out = self._composed(inputs, sample.image_id)
+        boxes, rows = np.asarray(out["bboxes"], np.float32).reshape(-1, 4), np.asarray(out["rows"], np.int64)
+        objects = rows < count
+        expected = np.full((count, 4), np.nan, np.float32)
+        expected[rows[~objects] - count] = boxes[~objects]
+        if masks is not None:
+            changed = np.asarray(out["masks"]) if count else np.zeros((0, *out["image"].shape[:2]), np.uint8)
+            masks = from_gray(changed)
+        return _Moved(out["image"], rows[objects], boxes[objects], expected, masks)
+
+    def _composed(self, inputs: dict[str, Any], image_id: int) -> dict[str, Any]:
+        """Call albumentations.
+
+        Raises:
+            DataError: the transform cannot be applied to the image, or does not return an image of uint8.
+        """
+        try:
+            out: dict[str, Any] = self.compose(**inputs)
+        except Exception as error:  # each transform raises its own kinds
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"transform {self.name}: {why} (image {image_id})") from error
+        image = np.asarray(out["image"])
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            what = f"{image.dtype} {image.shape}; normalization is part of the model"
+            raise DataError(f"transform {self.name}: must return an image (H, W, 3) of uint8, not {what}")
+        return out
+
+
+def _copies(masks: MaskPixels, boxes: Boxes, rows: NDArray[np.int64]) -> MaskPixels:
+    """Restrict the masks (M, H, W) of objects with several copies (mirrored borders) to the box of each copy."""
+    counts = np.bincount(rows, minlength=1)
+    for mask, box, row in zip(masks, boxes, rows, strict=True):
+        if counts[row] > 1:
+            (x0, y0), (x1, y1) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
+            part = mask[y0:y1, x0:x1].copy()
+            mask[:] = 0
+            mask[y0:y1, x0:x1] = part
+    return masks
+
+
+def _follow(
+    boxes: Boxes, expected: Boxes, masks: MaskPixels, window: tuple[int, int, int, int]
+) -> tuple[Boxes, NDArray[np.bool_]]:
+    """Return boxes (M, 4) fitted to the masks, and (M,) bool: True for objects whose mask has a pixel.
+
+    An object without a mask keeps its box. If a mask vanishes, the object keeps its box if that lies in the image (the
+    mask has become too small), and gets an empty box if it was cropped.
+    """
+    after, inside = extents(masks), clip_boxes(expected, window)
+    shown = areas(after) > 0
+    gone = ~shown & (areas(inside) < 0.999 * areas(expected))
+    fitted = np.where(shown[:, None], fit_to_masks(boxes, inside, after, SLACK), boxes)
+    return fitted * ~gone[:, None], shown

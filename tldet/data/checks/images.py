@@ -1,0 +1,78 @@
+"""Rejecting or skipping the unusable images of a dataset before training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tldet.data.checks.files import MISSING, Fault, find_faults
+from tldet.data.file_names import missing_images
+from tldet.errors import DataError
+
+if TYPE_CHECKING:
+    from tldet.data.dataset import CocoDataset
+
+log = logging.getLogger(__name__)
+_LISTED = 500  # images logged at most
+
+
+def check_image_files(dataset: CocoDataset) -> None:
+    """Check all image files of a dataset; reject or skip the unusable ones, as its ``on_bad_image`` states.
+
+    Raises:
+        DataError: unusable images with ``on_bad_image="error"``, or no usable image is left. The message names the
+            first image and counts the others.
+    """
+    faults = _faults(dataset)
+    if not faults:
+        return
+    path, total = dataset.index.path, len(dataset)
+    missing = [dataset.file_names[fault.position] for fault in faults if fault.problem == MISSING]
+    if dataset.on_bad_image == "error" and missing:
+        error = missing_images(dataset.folder, missing, total, path)
+        raise DataError(f"{error}; add them, or skip them with --on-bad-image skip")
+    lines = _lines(dataset, faults)
+    if dataset.on_bad_image == "skip" or len(lines) > 1:
+        _log_all(lines)
+    if dataset.on_bad_image == "error":
+        more = f" (and {len(lines) - 1} more, listed above)" if len(lines) > 1 else ""
+        raise DataError(
+            f"{path}: {len(lines)} of {total} images cannot be used: {lines[0]}{more}; repair or replace them, or skip "
+            "them with --on-bad-image skip"
+        )
+    if len(faults) == total:
+        raise DataError(f"{path}: none of the {total} images can be used; check the files")
+    dataset.positions = np.setdiff1d(dataset.positions, [fault.position for fault in faults])
+    log.warning("%s: %d of %d images skipped", path, len(faults), total)
+
+
+def usable_ids(dataset: CocoDataset) -> list[int]:
+    """Return the ids of the images of a dataset that can be used."""
+    bad = {fault.position for fault in _faults(dataset)}
+    ids = dataset.index.image_ids
+    return [int(ids[position]) for position in dataset.positions.tolist() if position not in bad]
+
+
+def _faults(dataset: CocoDataset) -> list[Fault]:
+    index, positions = dataset.index, dataset.positions.tolist()
+    further = index.sizes, index.path, positions, dataset.max_pixels
+    faults = find_faults(dataset.folder, dataset.file_names, *further)
+    if dataset.matched or all(fault.problem != MISSING for fault in faults):
+        return faults
+    dataset.match_file_names()
+    return find_faults(dataset.folder, dataset.file_names, *further)
+
+
+def _lines(dataset: CocoDataset, faults: Sequence[Fault]) -> list[str]:
+    names, ids = dataset.file_names, dataset.index.image_ids
+    return [f"{dataset.folder / names[at]}: {problem} (image {ids[at]})" for at, problem, _ in faults]
+
+
+def _log_all(lines: Sequence[str]) -> None:
+    for line in lines[:_LISTED]:
+        log.warning("%s", line)
+    if len(lines) > _LISTED:
+        log.warning("... and %d more", len(lines) - _LISTED)

@@ -1,0 +1,94 @@
+"""Cache of parsed annotations: flat arrays, memory-mapped by all processes that use them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tldet.errors import DataError
+from tldet.system.cache import cache_root, discard_cached, read_entry, write_entry
+from tldet.system.inputs import real_path, require_file
+
+log = logging.getLogger(__name__)
+_CACHE_VERSION = 7
+UNREADABLE = (DataError, OSError, ValueError, KeyError, TypeError, EOFError)  # raised for a missing or damaged cache
+VALUES_FILE = "values.json"
+_HEAD = 65536  # bytes of the JSON in the key of its cache entry
+Fields = dict[str, Any]
+
+
+def cached_fields(path: Path, parse: Callable[[], Fields]) -> Fields:
+    """Return the fields of the index of a JSON from the cache; parse and cache them if the file is new or changed.
+
+    Args:
+        path: the JSON.
+        parse: returns the fields: arrays, and values that can be written as JSON.
+
+    Raises:
+        DataError: the JSON cannot be read; see ``parse`` for the other errors.
+    """
+    folder = _cache_folder(path)
+    try:
+        return _open(folder)
+    except UNREADABLE as error:
+        if os.path.lexists(folder):
+            log.warning("%s: the cached annotations in %s are damaged and are rebuilt (%s)", path, folder, error)
+        discard_cached(folder)
+        fields = parse()
+    try:
+        _store(fields, folder)
+        return _open(folder)
+    except UNREADABLE as error:
+        log.warning("the annotations are not cached in %s: %s", folder, error)
+        return fields
+
+
+def _cache_folder(path: Path) -> Path:
+    status = require_file(path, DataError)
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    stamp = f"{_CACHE_VERSION} {real_path(path)} {status.st_size} {status.st_mtime_ns} ".encode()
+    return cache_root() / "index" / hashlib.sha256(stamp + head).hexdigest()[:32]
+
+
+def _store(fields: Mapping[str, Any], folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        arrays = {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+        stamps = {name: _stamp(temporary / f"{name}.npy") for name in arrays}
+        values = {name: value for name, value in fields.items() if name not in arrays}
+        write_entry(temporary / VALUES_FILE, {"arrays": stamps, "values": values})
+        if not folder.exists():
+            temporary.rename(folder)
+    finally:
+        discard_cached(temporary)
+
+
+def _stamp(path: Path) -> list[int]:
+    """Return size and modification time of a cached array; a checksum would read all of it at every start."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _open(folder: Path) -> Fields:
+    entry = read_entry(folder / VALUES_FILE)
+    fields: Fields = dict(entry["values"])
+    for name, stamp in entry["arrays"].items():
+        path = folder / f"{name}.npy"
+        if _stamp(path) != stamp:
+            raise DataError(f"{path.name} has changed")
+        fields[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return fields

@@ -49,7 +49,7 @@ test-all: lint
 	$(PYTEST)
 
 docs: $(STAMP)
-	$(BIN)/mkdocs build --strict
+	DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -16,7 +16,8 @@ the description or the linked how-to page states the effect.
 
 Exit codes: 0 for success, 2 for an error that you can correct (one line, no traceback), 130 after Ctrl-C.
 """
-_DEFAULT = re.compile(r"\s*\(default: ((?:[^()]|\([^()]*\))*)\)|\s*\((\w+), default\)")
+# "(default: 0.3)" moves into its own column; "stop (error, default), or go on" stays.
+_STATED = re.compile(r"\s*(?P<mark>[(;]) ?default: (?P<default>(?:[^()]|\([^()]*\))*)\)|\((?P<aside>\w+), default\)")
 
 
 def page() -> str:
@@ -49,16 +50,18 @@ def argument(action: argparse.Action) -> str:
     """Return an argument with its values, as in a usage line."""
     default = action.dest.upper() if action.option_strings else action.dest
     values = argparse.HelpFormatter("")._format_args(action, default)
+    values = re.sub(r"^(\S+) \[\1 \.\.\.\]$", r"\1 ...", values)
     return f"{'/'.join(action.option_strings)} {values}".strip()
 
 
 def _row(action: argparse.Action) -> tuple[str, str, str]:
-    text = action.help or ""
-    found = _DEFAULT.search(text)
-    stated = next((one for one in found.groups() if one), None) if found else None
-    if found and found[1]:
-        text = text[: found.start()] + text[found.end() :]
-    return f"`{argument(action)}`", stated or _default(action), text
+    text = argparse.HelpFormatter("")._expand_help(action) if action.help else ""
+    found = _STATED.search(text)
+    if found is None or action.nargs == 0:
+        return f"`{argument(action)}`", _default(action), text
+    kept = {"(": "", ";": ")", None: found[0]}[found["mark"]]
+    rest = text[: found.start()] + kept + text[found.end() :]
+    return f"`{argument(action)}`", found["aside"] or found["default"], rest
 
 
 def _default(action: argparse.Action) -> str:

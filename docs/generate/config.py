@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from griffe import Docstring, DocstringSectionKind
+from griffe import Docstring, DocstringAttribute, DocstringParameter, DocstringSectionKind
 
 from docs.generate.texts import markdown, sentence, table
 from tldet.config import ComponentType
@@ -20,7 +20,7 @@ from tldet.workflows.training.parts import PRETRAIN_SCHEMA, SCHEMA
 
 INTRO = """# Config keys
 
-Configs are Python files with dicts of plain values and `_base_` ([Settings](../training.md), [Train on COCO](../coco.md)).
+Configs are Python files with dicts of plain values and `_base_` ([Train on COCO](../coco.md)).
 `--cfg-options a.b=c` sets any of these keys on the command line; items of a list have numbers, as in
 `data.train.transforms.1.p=0`. A key that is not listed is an error that names the nearest one.
 
@@ -90,7 +90,8 @@ def keys(target: Callable[..., Any], supplied: Any = (), prefix: str = "") -> It
     for name, (hint, required) in parameters(target, supplied).items():
         nested = dataclass_in(hint)
         default = "required" if required else _default(target, name, nested)
-        yield Key(f"{prefix}{name}", _type(hint, nested), default, meanings.get(name, ""))
+        stated = summary(target) if f"`{name}`" in summary(target) else ""
+        yield Key(f"{prefix}{name}", _type(hint, nested), default, meanings.get(name, stated))
         if nested is not None:
             yield from keys(nested, prefix=f"{prefix}{name}.")
 
@@ -112,8 +113,8 @@ def default_value(target: Callable[..., Any], name: str) -> Any:
     if dataclasses.is_dataclass(target):
         one = next(field for field in dataclasses.fields(target) if field.name == name)
         return one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
-    functions = [cls.__init__ for cls in target.__mro__] if inspect.isclass(target) else [target]
-    signatures = (inspect.signature(one).parameters for one in functions)
+    functions = [vars(one).get("__init__") for one in target.__mro__] if inspect.isclass(target) else [target]
+    signatures = (inspect.signature(one).parameters for one in functions if one is not None)
     return next(one[name].default for one in signatures if name in one)
 
 
@@ -135,7 +136,13 @@ def _described(text: str, module: str) -> dict[str, str]:
     kinds = (DocstringSectionKind.parameters, DocstringSectionKind.attributes)
     sections = Docstring(text).parse("google", warnings=False)
     items = [item for section in sections if section.kind in kinds for item in section.value]
-    return {item.name: sentence(markdown(_referred(item.name, item.description, module))) for item in items}
+    named = [(name, item.description) for item in items for name in _names(item)]
+    return {name: sentence(markdown(_referred(name, text, module))) for name, text in named}
+
+
+def _names(item: DocstringParameter | DocstringAttribute) -> list[str]:
+    """Return the parameters that one entry describes: griffe reads "a, b: text" as "a," of type "b"."""
+    return [item.name.rstrip(","), *(str(item.annotation).split(", ") if item.name.endswith(",") else [])]
 
 
 _SEE = re.compile(r"[Ss]ee :(?:class|func):`~?(?:([\w.]+)\.)?(\w+)`")

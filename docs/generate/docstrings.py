@@ -10,22 +10,16 @@ from griffe import Docstring, Extension, Function, Object, Parameter, ParameterK
 
 from docs.generate.texts import markdown
 
-_KINDS = {
-    inspect.Parameter.POSITIONAL_ONLY: ParameterKind.positional_only,
-    inspect.Parameter.POSITIONAL_OR_KEYWORD: ParameterKind.positional_or_keyword,
-    inspect.Parameter.KEYWORD_ONLY: ParameterKind.keyword_only,
-}
-
 
 class Docstrings(Extension):
     """Changes what is read from the source before it is rendered."""
 
-    def on_object(self, *, obj: Object, **kwargs: Any) -> None:
+    def on_object(self, *, obj: Object, **_: Any) -> None:
         """Write roles and double backticks as Markdown."""
         if obj.docstring is not None:
             obj.docstring.value = markdown(obj.docstring.value)
 
-    def on_function(self, *, func: Function, **kwargs: Any) -> None:
+    def on_function(self, *, func: Function, **_: Any) -> None:
         """Give a function decorated with ``takes(REQUEST)`` the signature and docstring that it has at run time."""
         if any(str(one.value).startswith("takes(") for one in func.decorators):
             real = getattr(import_module(func.module.path), func.name)
@@ -37,4 +31,4 @@ class Docstrings(Extension):
 def _parameter(one: inspect.Parameter) -> Parameter:
     default = None if one.default is inspect.Parameter.empty else repr(one.default)
     annotation = one.annotation if isinstance(one.annotation, str) else getattr(one.annotation, "__name__", None)
-    return Parameter(one.name, annotation=annotation, kind=_KINDS[one.kind], default=default)
+    return Parameter(one.name, annotation=annotation, kind=ParameterKind(one.kind.description), default=default)

@@ -8,9 +8,10 @@ from tldet.workflows.models import CONVENTION, Row, detector_row
 
 INTRO = """# Recipes
 
-`--model NAME` of `tldet finetune`, `study` and `fewshot` takes a recipe. A recipe contains the model, the augmentation and the
-optimizer; the classes, the input size and the length of training are chosen for your data. `tldet models` prints this
-table, and shows which weights are already on your machine. For backbones: `tldet models --backbones 'convnext*'`.
+`--model NAME` of `tldet finetune`, `study` and `fewshot` takes a recipe. A recipe contains the model, the augmentation
+and the optimizer; the classes, the input size and the length of training are chosen for your data. `tldet models`
+prints this table, and shows which weights are already on your machine. For backbones:
+`tldet models --backbones 'convnext*'`.
 
 *Published AP* is the box AP on COCO val2017 of the published weights or configs, with its source. It was not
 measured with tldet.

@@ -50,8 +50,12 @@ class Key:
 
 def page() -> str:
     """Return the page."""
-    schema = {**SCHEMA, **{name: part for name, part in PRETRAIN_SCHEMA.items() if name not in SCHEMA}}
-    return "\n".join([INTRO, *(text for name, part in merged(schema).items() for text in _section(name, part))])
+    return "\n".join([INTRO, *(text for name, part in merged(sections()).items() for text in _section(name, part))])
+
+
+def sections() -> dict[str, ComponentType]:
+    """Return every section that a config of training or pretraining may have, with what it is built into."""
+    return {**PRETRAIN_SCHEMA, **SCHEMA}
 
 
 def merged(schema: Mapping[str, ComponentType]) -> dict[str, ComponentType]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tldet.plugins import lookup, names_in
-from tldet.workflows.training.parts import PRETRAIN_SCHEMA, SCHEMA
 
 ROOT = Path(__file__).resolve().parents[2]
 TOP = ("README.md", "CONTRIBUTING.md", "data/README.md")
@@ -56,10 +55,10 @@ def spans(page: Path) -> Iterator[str]:
 
 def known_keys() -> set[str]:
     """Every key of a config with the sections above it; ``N`` stands for the number of a list item."""
-    from docs.generate.config import keys
+    from docs.generate.config import keys, sections
 
     found = {"imports", "hooks", "_base_"}
-    for pattern, part in {**SCHEMA, **PRETRAIN_SCHEMA}.items():
+    for pattern, part in sections().items():
         section = pattern.replace("*", "N")
         registry = hasattr(part.target, "module_dict")
         targets = [lookup(part.target, name) for name in names_in(part.target)] if registry else [part.target]

@@ -1,19 +1,9 @@
-# For small machines; no published AP. Images of 320 x 448.
+# Lite0 detector for small machines, input size 320 x 448. No published AP.
 _base_ = [
     '../_base_/models/mask_rcnn_lite0_fpn.py',
-    '../_base_/datasets/coco_detection.py',
+    '../_base_/datasets/coco_detection_320.py',
     '../_base_/schedules/small.py',
     '../_base_/runtime.py',
 ]
-data = dict(
-    train=dict(
-        transforms=[
-            dict(type='Resize', short=[288, 320, 352], long=512),
-            dict(type='HorizontalFlip', p=0.5),
-        ],
-        masks=True,
-    ),
-    val=dict(transforms=[dict(type='Resize', short=320, long=512)], masks=True),
-    loader=dict(batch_size=16, eval_batch_size=16, workers='auto'),
-)
+data = dict(train=dict(masks=True), val=dict(masks=True))
 evaluation = dict(type='segm')

@@ -1,6 +1,3 @@
-# What `tldet finetune --model cascade_rcnn_r50` starts from; data and length are filled in from what it finds.
-_base_ = ['../_base_/models/cascade_rcnn_r50_fpn.py', '../_base_/schedules/small.py', '../_base_/runtime.py']
-model = dict(head=dict(roi=dict(sampling_ratio=2)))  # several times faster on a processor than adapted samples
-optimizer = dict(lr=0.0001, base_batch=4)
-data = dict(loader=dict(batch_size=4, eval_batch_size=4, workers='auto'))
-training = dict(clip_norm=10.0)
+# Recipe of `tldet finetune --model cascade_rcnn_r50`. Data, input size and training length are set for each run.
+_base_ = ['../_base_/models/cascade_rcnn_r50_fpn.py', '../_base_/schedules/finetune_r50.py']
+model = dict(head=dict(roi=dict(sampling_ratio=2)))  # several times faster on CPU than adaptive sampling

@@ -1,6 +1,3 @@
-# What `tldet finetune --model faster_rcnn_r50` starts from; data and length are filled in from what it finds.
+# Recipe of `tldet finetune --model faster_rcnn_r50`. Data, input size and training length are set for each run.
 # Published weights: box AP 37.0 on COCO val2017 (torchvision, fasterrcnn_resnet50_fpn).
-_base_ = ['../_base_/models/faster_rcnn_r50_fpn_torchvision.py', '../_base_/schedules/small.py', '../_base_/runtime.py']
-optimizer = dict(lr=0.0001, base_batch=4)
-data = dict(loader=dict(batch_size=4, eval_batch_size=4, workers='auto'))
-training = dict(clip_norm=10.0)
+_base_ = ['../_base_/models/faster_rcnn_r50_fpn_torchvision.py', '../_base_/schedules/finetune_r50.py']

@@ -1,4 +1,2 @@
-# What `tldet finetune --model gfl_lite0` starts from; data and length are filled in from what it finds.
-_base_ = ['../_base_/models/gfl_lite0_fpn.py', '../_base_/schedules/small.py', '../_base_/runtime.py']
-data = dict(loader=dict(batch_size=4, eval_batch_size=8, workers='auto'))
-training = dict(clip_norm=10.0, ema=0.99)
+# Recipe of `tldet finetune --model gfl_lite0`. Data, input size and training length are set for each run.
+_base_ = ['../_base_/models/gfl_lite0_fpn.py', '../_base_/schedules/finetune_lite0.py']

@@ -1,4 +1,4 @@
-# MS-COCO 2017 under data/coco, as https://cocodataset.org lays it out.
+# MS-COCO 2017 under data/coco, in the layout of https://cocodataset.org.
 data = dict(
     train=dict(
         type='CocoDataset',

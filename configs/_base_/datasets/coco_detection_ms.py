@@ -1,4 +1,4 @@
-# MS-COCO 2017 with the short side drawn from 640 to 800 for each image (mmdet 3.3.0, configs/common/ms_3x_coco.py).
+# MS-COCO 2017 with a random short side from 640 to 800 (mmdet 3.3.0, configs/common/ms_3x_coco.py).
 _base_ = ['coco_detection.py']
 data = dict(
     train=dict(

@@ -1,3 +1,3 @@
-# Cascade Mask R-CNN for small machines.
+# Cascade Mask R-CNN on EfficientNet-Lite0.
 _base_ = ['./cascade_rcnn_lite0_fpn.py']
 model = dict(head=dict(mask=dict(pool=14, convs=2, channels=64, targets='coverage', paste='sampled')))

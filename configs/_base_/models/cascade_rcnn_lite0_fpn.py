@@ -1,4 +1,4 @@
-# Cascade R-CNN for small machines: the small Faster R-CNN's parts, three narrower box branches.
+# Cascade R-CNN on EfficientNet-Lite0: three narrower box branches.
 _base_ = ['./faster_rcnn_lite0_fpn.py']
 model = dict(
     head=dict(

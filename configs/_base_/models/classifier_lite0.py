@@ -1,4 +1,4 @@
-# EfficientNet-Lite0 as a classifier, from random weights; only the last map is used.
+# EfficientNet-Lite0 as a classifier, from random weights; only the last feature map is used.
 model = dict(
     backbone=dict(
         type='TimmBackbone',

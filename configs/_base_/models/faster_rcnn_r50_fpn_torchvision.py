@@ -1,17 +1,9 @@
-# Faster R-CNN as torchvision's fasterrcnn_resnet50_fpn builds it; its published COCO weights fit.
+# Faster R-CNN as torchvision's fasterrcnn_resnet50_fpn; fits its published COCO weights.
+_base_ = ['./r50_fpn.py']
 model = dict(
-    backbone=dict(
-        type='TorchvisionBackbone',
-        name='resnet50',
-        weights='torchvision:ResNet50_Weights.IMAGENET1K_V1',
-        out_strides=[4, 8, 16, 32],
-        frozen_stages=1,
-        norm='frozen',
-    ),
-    neck=dict(type='FPN', out_channels=256, extra='maxpool'),
+    backbone=dict(norm='frozen'),
     head=dict(
         type='FasterRCNNHead',
-        num_classes=80,
         rpn=dict(
             sizes=[[32], [64], [128], [256], [512]],
             ratios=[0.5, 1.0, 2.0],
@@ -23,5 +15,4 @@ model = dict(
         ),
         roi=dict(levels=4, sampling_ratio=2, aligned=False, batch=512, channels=1024),
     ),
-    preprocess=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
 )

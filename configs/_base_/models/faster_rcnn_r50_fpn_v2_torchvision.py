@@ -1,6 +1,6 @@
-# Faster R-CNN as torchvision's fasterrcnn_resnet50_fpn_v2 builds it (after Li et al. 2021, Benchmarking detection
-# transfer learning with vision transformers): norms that learn, in the pyramid too, two convolutions in the RPN, four
-# and one fully connected layer in the box branch. Its published COCO weights fit.
+# Faster R-CNN as torchvision's fasterrcnn_resnet50_fpn_v2 (after Li et al. 2021, Benchmarking detection transfer
+# learning with vision transformers): trainable norms also in the pyramid, two convolutions in the RPN, four
+# convolutions and one fully connected layer in the box branch. Fits the published COCO weights.
 _base_ = ['./faster_rcnn_r50_fpn_torchvision.py']
 model = dict(
     backbone=dict(weights='torchvision:ResNet50_Weights.IMAGENET1K_V2', norm='batch'),

@@ -1,18 +1,8 @@
-# FCOS for small machines: EfficientNet-Lite0, a pyramid of 128 channels from stride 8 up, two convolutions a tower;
-# objects of up to 96 pixels belong to stride 8.
+# FCOS on EfficientNet-Lite0: two convolutions per tower; objects of up to 48 pixels are assigned to stride 8.
+_base_ = ['./lite0_fpn.py']
 model = dict(
-    backbone=dict(
-        type='TimmBackbone',
-        name='tf_efficientnet_lite0',
-        weights='package:efficientnet_lite0',
-        out_strides=[8, 16, 32],
-        frozen_stages=2,
-        norm='frozen',
-    ),
-    neck=dict(type='FPN', out_channels=128, extra='maxpool', norm='batch'),
     head=dict(
         type='FCOSHead',
-        num_classes=80,
         stacked_convs=2,
         norm='group',
         settings=dict(
@@ -21,5 +11,4 @@ model = dict(
             drop_empty=True,
         ),
     ),
-    preprocess=dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]),
 )

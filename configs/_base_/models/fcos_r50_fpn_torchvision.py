@@ -1,18 +1,11 @@
-# torchvision's fcos_resnet50_fpn: locations at the cells' top left corners, no learned scales, every box alike in the
-# loss, the root of class score and centerness as the score.
+# FCOS as torchvision's fcos_resnet50_fpn: locations at the top left corners of the cells, no learnable scales, equal
+# weights of all boxes in the loss, scores as the square root of class score times centerness.
+_base_ = ['./r50_fpn.py']
 model = dict(
-    backbone=dict(
-        type='TorchvisionBackbone',
-        name='resnet50',
-        weights='torchvision:ResNet50_Weights.IMAGENET1K_V1',
-        out_strides=[8, 16, 32],
-        frozen_stages=1,
-        norm='frozen',
-    ),
-    neck=dict(type='FPN', out_channels=256, extra='p6p7_p5', relu_before_p7=True),
+    backbone=dict(out_strides=[8, 16, 32], norm='frozen'),
+    neck=dict(extra='p6p7_p5', relu_before_p7=True),
     head=dict(
         type='FCOSHead',
-        num_classes=80,
         stacked_convs=4,
         norm='group',
         conv_bias=True,
@@ -32,5 +25,4 @@ model = dict(
             drop_empty=False,
         ),
     ),
-    preprocess=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
 )

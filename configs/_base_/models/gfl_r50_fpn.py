@@ -1,17 +1,10 @@
-# GFL on ResNet-50 (Li et al. 2020) as mmdet 3.3.0 has it (configs/gfl/gfl_r50_fpn_1x_coco.py).
+# GFL on ResNet-50 (Li et al. 2020) as in mmdet 3.3.0 (configs/gfl/gfl_r50_fpn_1x_coco.py).
+_base_ = ['./r50_fpn.py']
 model = dict(
-    backbone=dict(
-        type='TorchvisionBackbone',
-        name='resnet50',
-        weights='torchvision:ResNet50_Weights.IMAGENET1K_V1',
-        out_strides=[8, 16, 32],
-        frozen_stages=1,
-        norm='eval',
-    ),
-    neck=dict(type='FPN', out_channels=256, extra='p6p7_p5', relu_before_p7=False),
+    backbone=dict(out_strides=[8, 16, 32]),
+    neck=dict(extra='p6p7_p5', relu_before_p7=False),
     head=dict(
         type='GFLHead',
-        num_classes=80,
         stacked_convs=4,
         norm='group',
         conv_bias=False,
@@ -29,5 +22,4 @@ model = dict(
             drop_empty=True,
         ),
     ),
-    preprocess=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
 )

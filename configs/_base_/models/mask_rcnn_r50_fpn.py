@@ -1,5 +1,4 @@
-# Mask R-CNN with a feature pyramid on ResNet-50 (He et al. 2017), with the settings of mmdet's
-# mask-rcnn_r50_fpn_1x_coco.
+# Mask R-CNN on ResNet-50 (He et al. 2017) with the settings of mmdet's mask-rcnn_r50_fpn_1x_coco.
 _base_ = ['./faster_rcnn_r50_fpn.py']
 model = dict(
     head=dict(

@@ -1,4 +1,4 @@
-# Mask R-CNN as torchvision's maskrcnn_resnet50_fpn builds it; its published COCO weights fit.
+# Mask R-CNN as torchvision's maskrcnn_resnet50_fpn; fits its published COCO weights.
 _base_ = ['./faster_rcnn_r50_fpn_torchvision.py']
 model = dict(
     head=dict(

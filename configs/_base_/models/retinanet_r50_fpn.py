@@ -1,18 +1,11 @@
-# RetinaNet on ResNet-50 (Lin et al. 2017) as mmdet 3.3.0 has it (configs/_base_/models/retinanet_r50_fpn.py): P6 from
-# C5, no ReLU between P6 and P7, anchors of 4 strides times 2^0, 2^(1/3), 2^(2/3), not rounded.
+# RetinaNet on ResNet-50 (Lin et al. 2017) as in mmdet 3.3.0 (configs/_base_/models/retinanet_r50_fpn.py): P6 from C5,
+# no ReLU between P6 and P7, anchors of 4 strides times 2^0, 2^(1/3) and 2^(2/3), not rounded.
+_base_ = ['./r50_fpn.py']
 model = dict(
-    backbone=dict(
-        type='TorchvisionBackbone',
-        name='resnet50',
-        weights='torchvision:ResNet50_Weights.IMAGENET1K_V1',
-        out_strides=[8, 16, 32],
-        frozen_stages=1,
-        norm='eval',
-    ),
-    neck=dict(type='FPN', out_channels=256, extra='p6p7_c5', relu_before_p7=False),
+    backbone=dict(out_strides=[8, 16, 32]),
+    neck=dict(extra='p6p7_c5', relu_before_p7=False),
     head=dict(
         type='RetinaNetHead',
-        num_classes=80,
         stacked_convs=4,
         settings=dict(
             sizes=[
@@ -39,5 +32,4 @@ model = dict(
             drop_empty=True,
         ),
     ),
-    preprocess=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
 )

@@ -1,5 +1,5 @@
-# torchvision's retinanet_resnet50_fpn_v2: P6 from C5, GroupNorm towers without biases, GIoU loss on the boxes; its
-# backbone's BatchNorms were trained.
+# RetinaNet as torchvision's retinanet_resnet50_fpn_v2: P6 from C5, GroupNorm towers without biases, GIoU box loss,
+# trainable BatchNorm in the backbone.
 _base_ = ['retinanet_r50_fpn_torchvision.py']
 model = dict(
     backbone=dict(weights='torchvision:ResNet50_Weights.IMAGENET1K_V2', norm='batch'),

@@ -1,4 +1,4 @@
-# Classification from scratch: AdamW, no decay on norms and biases, cosine after a warm-up, averaged weights.
+# Classification from scratch: AdamW, no weight decay on norms and biases, cosine decay after a warm-up, EMA.
 optimizer = dict(type='AdamW', lr=0.001, weight_decay=0.05, norm_decay=0.0, bias_decay=0.0)
 schedule = dict(epochs=100, warmup_steps=1000, warmup_factor=0.01, policy='cosine')
 training = dict(

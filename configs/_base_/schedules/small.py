@@ -1,4 +1,4 @@
-# Short fine-tuning of small models: AdamW, the pretrained part slower than the new one, cosine to zero.
+# Short fine-tuning: AdamW, a lower learning rate in the pretrained backbone, cosine decay to zero.
 optimizer = dict(
     type='AdamW',
     lr=0.0015,

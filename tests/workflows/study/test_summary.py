@@ -86,7 +86,7 @@ def test_a_busy_machine_is_named(make_job: Any) -> None:
     quiet = [pretend(make_job("a", seed), seconds=60 + 5 * seed) for seed in range(3)]
     busy = [pretend(make_job("b", seed), seconds=60 + 15 * seed) for seed in range(3)]
     (line,) = uneven(groups_of(quiet + busy, 70))
-    assert "a step of b took 0.60 to 0.90 s" in line
+    assert "step times of b vary from 0.60 to 0.90 s" in line
     steps = [pretend(make_job("c", seed, length={"steps": 9}), seconds=60 + 15 * seed) for seed in range(3)]
     assert uneven(groups_of(steps, 70)) == [], "a number of steps does not depend on it"
 

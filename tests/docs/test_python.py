@@ -6,22 +6,27 @@ import ast
 import inspect
 import json
 from importlib import import_module
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
 import tldet
 from tests.docs.pages import Block, blocks
-from tldet.evaluation.report import CocoResult
-from tldet.workflows.training.train import Outcome
+
+
+def returned(function: Any) -> Any:
+    """The class of what a function returns."""
+    return get_type_hints(inspect.unwrap(function))["return"]
+
 
 # Variables that pages use, with the classes of their values.
 VALUES = {
-    "detector": tldet.Predictor,
+    "detector": returned(tldet.load),
     "detections": tldet.Detections,
     "cats": tldet.Detections,
-    "outcome": Outcome,
-    "result": CocoResult,
+    "outcome": returned(tldet.finetune),
+    "result": returned(tldet.evaluate),
+    "report": returned(tldet.study),
 }
 
 

@@ -6,7 +6,7 @@ import ast
 import inspect
 import json
 from importlib import import_module
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
 
@@ -16,7 +16,8 @@ from tests.docs.pages import Block, blocks
 
 def returned(function: Any) -> Any:
     """The class of what a function returns."""
-    return get_type_hints(inspect.unwrap(function))["return"]
+    real = inspect.unwrap(function)
+    return getattr(import_module(real.__module__), real.__annotations__["return"])
 
 
 # Variables that pages use, with the classes of their values.

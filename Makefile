@@ -9,12 +9,13 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 # Without compiled files each process reads torch's source: ten seconds. An empty value lets Python write them.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup quickstart test test-all lint format clean
+.PHONY: help setup quickstart test test-all lint docs format clean
 
 help:
 	@echo "make quickstart            fine-tune on the generated demo data, or: make quickstart DATA=folder"
 	@echo "make test                  lint, types and the tests (under 10 minutes on 2 cores)"
 	@echo "make test-all              the full matrices too (under an hour)"
+	@echo "make docs                  the documentation site in site/; a dead link is an error"
 	@echo "make format                ruff format and the fixes ruff can make"
 
 setup: $(STAMP)
@@ -47,9 +48,12 @@ test: lint
 test-all: lint
 	$(PYTEST)
 
+docs: $(STAMP)
+	DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis site

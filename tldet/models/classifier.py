@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from tldet.config import build_settings
 from tldet.errors import ConfigError
 from tldet.models.backbones import build_backbone
-from tldet.models.backbones.base import rest_frozen
+from tldet.models.backbones.base import set_frozen_eval
 from tldet.models.detector import Preprocess, normalized
 from tldet.models.mixing import mix_images
 from tldet.structures.batch import LabeledBatch
@@ -74,7 +74,7 @@ class Classifier(nn.Module):
     def train(self, mode: bool = True) -> Classifier:
         """Switch to training; parts of which nothing learns stay as in evaluation."""
         super().train(mode)
-        rest_frozen(self)
+        set_frozen_eval(self)
         return self
 
     def logits(self, x: Tensor) -> Tensor:

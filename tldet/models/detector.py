@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tldet.config import build, build_settings, require_ranges
 from tldet.errors import ConfigError
 from tldet.models.backbones import build_backbone
-from tldet.models.backbones.base import rest_frozen
+from tldet.models.backbones.base import set_frozen_eval
 from tldet.models.boxes import clip
 from tldet.models.heads.base import Head
 from tldet.registry import HEADS, NECKS
@@ -84,7 +84,7 @@ class Detector(nn.Module):
     def train(self, mode: bool = True) -> Detector:
         """Switch to training; parts of which nothing learns stay as in evaluation."""
         super().train(mode)
-        rest_frozen(self)
+        set_frozen_eval(self)
         return self
 
     @property

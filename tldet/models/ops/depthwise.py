@@ -136,7 +136,7 @@ def _pair(value: Any) -> Pair:
 
 
 def _reach(kernel: Sequence[int], geometry: Geometry) -> Pair:
-    """Distance between the first and the last input element under the kernel."""
+    """Return the distance between the first and the last input element under the kernel."""
     return (geometry.dilation[0] * (kernel[0] - 1), geometry.dilation[1] * (kernel[1] - 1))
 
 
@@ -146,12 +146,12 @@ def _layout(x: Tensor) -> torch.memory_format:
 
 
 def _offsets(side: int) -> list[int]:
-    """First index of each block along a kernel side: 5 -> 0, 2; 7 -> 0, 3, 4."""
+    """Return the first index of each block along a kernel side: 5 -> 0, 2; 7 -> 0, 3, 4."""
     return [min(start, max(side - _BLOCK, 0)) for start in range(0, side, _BLOCK)]
 
 
 def _undilated(x: Tensor, grad: Tensor, kernel: Sequence[int], geometry: Geometry) -> tuple[Tensor, Tensor]:
-    """Padded input and output gradient of the undilated convolution with the same weight gradient.
+    """Return padded input and output gradient of an undilated convolution with the same weight gradient.
 
     Output (p, q) depends only on inputs whose position is congruent to it modulo the dilation. Each of these grids
     becomes a batch element. Zero padding of the gradient to whole grids does not change the result.
@@ -163,7 +163,7 @@ def _undilated(x: Tensor, grad: Tensor, kernel: Sequence[int], geometry: Geometr
 
 
 def _grids(x: Tensor, cells: Sequence[int], dilation: Pair) -> Tensor:
-    """(B, C, H, W) to (B * d * e, C, *cells), zero-padded or cropped at the bottom right."""
+    """Reshape (B, C, H, W) to (B * d * e, C, *cells), zero-padded or cropped at the bottom right."""
     (batch, channels, height, width), (d, e) = x.shape, dilation
     x = F.pad(x, (0, cells[1] * e - width, 0, cells[0] * d - height))
     x = x.reshape(batch, channels, cells[0], d, cells[1], e).permute(0, 3, 5, 2, 4, 1)

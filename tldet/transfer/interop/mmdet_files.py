@@ -129,7 +129,7 @@ def advice(path: Path) -> str:
     backbone = f" --backbone resnet{seen.depth}" if seen.depth not in (None, 50) and not small else ""
     kind = f" ({seen.types[0]})" if seen.types else ""
     return (
-        f"{path}: is a config of MMDetection{kind}, which tldet does not run. Most similar recipe: tldet finetune --model "
+        f"{path}: is a config of MMDetection{kind}, which tldet does not run. Nearest recipe: tldet finetune --model "
         f"{case}_{'lite0' if small else 'r50'}{backbone} --data FOLDER --out FOLDER; for COCO: tldet train "
         f"{CONFIGS[case]}. tldet import converts checkpoints of MMDetection"
     )

@@ -43,7 +43,7 @@ def mix_images(
 
 
 def _window(height: int, width: int, share: float, random: np.random.Generator) -> tuple[slice, slice]:
-    """Draw a window of 1 - ``share`` of the area with a random center, clipped to the image (Yun et al., equation 2)."""
+    """Draw a window of 1 - ``share`` of the area with a random center, clipped to the image (Yun et al. eq. 2)."""
     half = 0.5 * (1 - share) ** 0.5
     y, x = random.uniform(0, height), random.uniform(0, width)
     rows = slice(max(0, round(y - half * height)), min(height, round(y + half * height)))

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from tldet.system.device import constant, send
 
-MAX_LOG_SCALE = math.log(1000.0 / 16)  # keeps exp() finite; the constant of Detectron and torchvision
+_MAX_LOG_SCALE = math.log(1000.0 / 16)  # keeps exp() finite; the constant of Detectron and torchvision
 PAIRS_AT_ONCE = 4_000_000  # (box, region) pairs per block: 32 MB per corner
-GRIDS_KEPT = 16  # cached grids; multi-scale training has a few dozen
+_GRIDS_KEPT = 16  # cached grids; multi-scale training has a few dozen
 
 
 def center_form(boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,7 +55,7 @@ def decode_boxes(deltas: Tensor, references: Tensor, weights: Sequence[float] | 
     deltas = deltas.float() if weights is None else deltas.float() / constant(weights, deltas)
     origin, unit = center_form(references)
     center = deltas[..., :2] * unit + origin
-    half = 0.5 * torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE)) * unit
+    half = 0.5 * torch.exp(deltas[..., 2:].clamp(max=_MAX_LOG_SCALE)) * unit
     return torch.cat([center - half, center + half], dim=-1)
 
 
@@ -164,7 +164,7 @@ class AnchorGenerator:
         key = (cells, features[0].device)
         if key not in self._grids:
             self._grids[key] = self._make(cells, features[0].device)
-            while len(self._grids) > GRIDS_KEPT:
+            while len(self._grids) > _GRIDS_KEPT:
                 self._grids.popitem(last=False)
         self._grids.move_to_end(key)
         return self._grids[key]

@@ -28,8 +28,8 @@ from tldet.structures.detections import Detections
 from tldet.structures.target import Target
 from tldet.system.device import send
 
-SAME_CLASS = 0.5  # IoU from which a detection matches an object of its class
-ANY_CLASS = 0.7  # IoU from which it matches an object of another class, whose annotation counts
+_SAME_CLASS = 0.5  # IoU from which a detection matches an object of its class
+_ANY_CLASS = 0.7  # IoU from which it matches an object of another class, whose annotation counts
 _EPS = 1e-6
 
 
@@ -182,7 +182,7 @@ def annotated(target: Target, found: Detections) -> Tensor:
         return torch.zeros(len(found), dtype=torch.bool, device=found.boxes.device)
     overlap: Tensor = torchvision.ops.box_iou(found.boxes, boxes)  # (D, G)
     alike = found.labels[:, None] == labels
-    return ((overlap >= ANY_CLASS) | (alike & (overlap >= SAME_CLASS))).any(1)
+    return ((overlap >= _ANY_CLASS) | (alike & (overlap >= _SAME_CLASS))).any(1)
 
 
 def _masks(found: Detections, like: Tensor) -> Tensor:

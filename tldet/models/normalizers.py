@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tldet.system.device import sum_dtype
 
-MOMENTUM = 0.9  # of the running means, which cover about ten steps
+_MOMENTUM = 0.9  # of the running means, which cover about ten steps
 SLOW = 0.99  # in validation, whose losses are compared over a run: means over ten steps vary by several percent
 STATE = ("sums", "weights", "slow_sums", "slow_weights")
 Normalizer = Literal["running", "batch"]
@@ -80,7 +80,7 @@ class LossNormalizers(nn.Module):
         if not 0 < count < math.inf:
             return
         for keep, sums, weights in (
-            (MOMENTUM, self.sums, self.weights),
+            (_MOMENTUM, self.sums, self.weights),
             (SLOW, self.slow_sums, self.slow_weights),
         ):
             sums[name] = keep * sums[name] + count

@@ -12,8 +12,8 @@ from tldet.models.detector import Detector, build_detector
 from tldet.models.meta_tensors import without_storage
 from tldet.models.zoo import Found, find_backbone
 
-PER_LEVEL = ("sizes",)  # keys of a head with one entry per level
-BETWEEN_LEVELS = ("borders",)  # keys with one entry for each pair of consecutive levels
+_PER_LEVEL = ("sizes",)  # keys of a head with one entry per level
+_BETWEEN_LEVELS = ("borders",)  # keys with one entry for each pair of consecutive levels
 COUNTS = ("levels",)  # keys with a number of levels, from the finest
 _TRIAL = (64, 96)  # height and width of the image for checking shapes
 
@@ -71,9 +71,9 @@ def fit_head(head: dict[str, Any], old: Sequence[int], new: Sequence[int]) -> tu
         if isinstance(value, dict):
             fitted[key], inner = fit_head(value, old, new)
             changes += [f"{key}.{line}" for line in inner]
-        elif key in PER_LEVEL and len(value) == len(old):
+        elif key in _PER_LEVEL and len(value) == len(old):
             fitted[key] = value[first:last]
-        elif key in BETWEEN_LEVELS and len(value) == len(old) - 1:
+        elif key in _BETWEEN_LEVELS and len(value) == len(old) - 1:
             fitted[key] = value[first : last - 1]
         elif key in COUNTS and isinstance(value, int):
             fitted[key] = max(min(value, last) - first, 1)

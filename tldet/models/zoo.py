@@ -34,7 +34,7 @@ CURATED = (  # default list of `tldet models`: a line per family, small to large
     *("vit_small_patch14_dinov2", "vit_base_patch14_dinov2", "vit_small_patch16_dinov3", "vit_base_patch16_dinov3"),
     "vit_base_patch16_224",
 )
-LITE0 = {"efficientnet_lite0", "tf_efficientnet_lite0"}  # names of the network whose weights come in a package
+_LITE0 = {"efficientnet_lite0", "tf_efficientnet_lite0"}  # names of the network whose weights come in a package
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def find_backbone(name: str) -> Found:
     try:
         if library == "" and _is_registered(rest):
             return _of_registry(rest)
-        if rest in LITE0 and library in {"", "package"}:
+        if rest in _LITE0 and library in {"", "package"}:
             return _of_timm("tf_efficientnet_lite0", "package:efficientnet_lite0")
         if library in {"", "torchvision"} and arch in torchvision_names() and (not tag or tag in _tags(arch)):
             return _of_torchvision(arch, tag)
@@ -107,7 +107,7 @@ def find_backbone(name: str) -> Found:
 
 def backbone_names() -> list[str]:
     """Return the names of all backbones without tags of weights, registered ones and those of torchvision first."""
-    return list(dict.fromkeys([*registered_names(), *torchvision_names(), *LITE0, *timm.list_models()]))
+    return list(dict.fromkeys([*registered_names(), *torchvision_names(), *_LITE0, *timm.list_models()]))
 
 
 def registered_names() -> list[str]:

@@ -22,7 +22,8 @@ import torch
 
 from tldet.errors import CheckpointError
 from tldet.transfer.safe_unpickle.archives import MAGIC, Archive, read_archive
-from tldet.transfer.safe_unpickle.unpickle import Machine, StandIn
+from tldet.transfer.safe_unpickle.objects import StandIn
+from tldet.transfer.safe_unpickle.unpickle import Machine
 
 
 class Calls:

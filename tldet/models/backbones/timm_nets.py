@@ -22,7 +22,7 @@ from tldet.models.meta_tensors import without_storage
 from tldet.registry import BACKBONES
 
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
-FREE_SIZE = ("strict_img_size", False), ("dynamic_img_size", True)  # timm's two options for images of any size
+_FREE_SIZE = ("strict_img_size", False), ("dynamic_img_size", True)  # timm's two options for images of any size
 
 
 class Outline(NamedTuple):
@@ -54,7 +54,7 @@ def network_outline(name: str) -> Outline:
     except (RuntimeError, AttributeError, AssertionError, TypeError) as error:
         raise ValueError(f"{name} of timm has no feature maps: {str(error).splitlines()[0]}") from None
     known = inspect.signature(type(net.model).__init__).parameters
-    option = next(({word: value} for word, value in FREE_SIZE if word in known), {})
+    option = next(({word: value} for word, value in _FREE_SIZE if word in known), {})
     strides = tuple(net.feature_info.reduction())
     plain, normed = len(set(strides)) == 1, has_batch_norm(net)
     return Outline(strides, tuple(net.feature_info.channels()), option, plain, normed)

@@ -16,7 +16,7 @@ from tldet.models.backbones.base import Backbone, Norm, OutNorm, ceil_div, has_b
 from tldet.models.meta_tensors import blank
 from tldet.registry import BACKBONES
 
-TRACED = 64  # side of the image for measuring strides and channels; a multiple of all strides
+_TRACED = 64  # side of the image for measuring strides and channels; a multiple of all strides
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ def stride_first(resnet: nn.Module) -> None:
         block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
 
 
-RESNET = Family(("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"))
+_RESNET = Family(("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"))
 FAMILIES = {  # by prefix of the name
-    "resnet": RESNET,
-    "resnext": RESNET,
-    "wide_resnet": RESNET,
+    "resnet": _RESNET,
+    "resnext": _RESNET,
+    "wide_resnet": _RESNET,
     "regnet": Family(("stem", "trunk_output.*")),
     "alexnet": Family(repair=repair_alexnet),
     "vgg": Family(multiple=32),
@@ -123,13 +123,13 @@ def trace(name: str) -> tuple[_Step, ...]:
     """Return the steps of a network with strides and channels, measured on an image of zeros."""
     family = family_of(name)
     whole = blank(lambda: network(name)).eval()
-    x = torch.zeros(1, 3, TRACED, TRACED, device="cpu")
+    x = torch.zeros(1, 3, _TRACED, _TRACED, device="cpu")
     steps = []
     for path in _paths(whole, family):
         module = whole.get_submodule(path)
         x = module(x)
         height, channels = (x.shape[1], x.shape[3]) if family.nhwc else (x.shape[2], x.shape[1])
-        steps.append(_Step(path, TRACED // height, channels, has_batch_norm(module)))
+        steps.append(_Step(path, _TRACED // height, channels, has_batch_norm(module)))
     return tuple(steps)
 
 

@@ -20,8 +20,8 @@ from tldet.models.detector import Detector
 from tldet.models.surgery.overlay import put_back, replace_modules
 
 log = logging.getLogger(__name__)
-PROBE = 64  # pixels of the square images of the forward passes
-TOLERANCE = 1e-3  # of the largest output; larger changes are more than rounding
+_PROBE = 64  # pixels of the square images of the forward passes
+_TOLERANCE = 1e-3  # of the largest output; larger changes are more than rounding
 
 
 def fuse(model: Detector) -> Detector:
@@ -112,7 +112,7 @@ def probe(model: nn.Module) -> Tensor:
     """Return a random image (1, 3, 64, 64) for comparing outputs."""
     weight = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, 3, PROBE, PROBE, generator=generator).to(weight)
+    return torch.randn(1, 3, _PROBE, _PROBE, generator=generator).to(weight)
 
 
 def _foldable(module: nn.Module) -> bool:
@@ -152,4 +152,4 @@ def activation_of(norm: nn.BatchNorm2d) -> nn.Module:
 def same_maps(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> bool:
     """Return True if maps differ by rounding only."""
     pairs = zip(before, after, strict=True)
-    return all(bool((b - a).abs().max() <= TOLERANCE * b.abs().max().clamp(min=1e-6)) for b, a in pairs)
+    return all(bool((b - a).abs().max() <= _TOLERANCE * b.abs().max().clamp(min=1e-6)) for b, a in pairs)

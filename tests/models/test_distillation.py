@@ -217,7 +217,7 @@ def test_no_gradient_where_the_teacher_is_unsure(recipe: str) -> None:
 
 
 def test_a_teacher_of_other_classes_or_eyes() -> None:
-    with pytest.raises(ValueError, match="knows class 'c', the student does not"):
+    with pytest.raises(ValueError, match="has class 'c', the student has not"):
         DistilledDetector(detector("retinanet_lite0", "a", "b"), detector("retinanet_lite0", "c"), SETTINGS)
     blind = detector("retinanet_lite0", "a")
     blind.preprocess = type(blind.preprocess)(mean=(1.0, 2.0, 3.0))

@@ -154,7 +154,7 @@ def test_nothing_in_common_is_said(run: Path, digits: Path, tmp_path: Path, capl
         (["--fold-names", "case"], "class_match: no detector is the start"),
         (
             ["--l2-sp", "1", "--cfg-options", "model.backbone.weights=None"],
-            "l2_sp: nothing that learns in backbone came",
+            "l2_sp: the backbone has no trainable pretrained weights",
         ),
         (["--cfg-options", "freeze.layer=['neck']"], "freeze.layer: unknown key; did you mean 'layers'?"),
         (["--cfg-options", "freeze.layers=neck"], "freeze.layers: must be"),

@@ -82,7 +82,7 @@ def test_falls_due(every: float | None, per_epoch: float, expected: list[int]) -
         ({"steps": 5, "gamma": 2}, "schedule.gamma"),
         ({"steps": 5, "policy": "polynomial"}, "schedule.policy"),
         ({"steps": 5, "policy": "multistep"}, "schedule.milestones is needed"),
-        ({"steps": 5, "policy": "multistep", "milestones": [3, 2]}, "schedule.milestones must rise"),
+        ({"steps": 5, "policy": "multistep", "milestones": [3, 2]}, "schedule.milestones must be increasing"),
         ({"steps": 5, "milestones": [3]}, "is for policy 'multistep' only"),
     ],
 )

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tldet.engine.trainer import Trainer
-from tldet.models.backbones.base import rest_frozen
+from tldet.models.backbones.base import set_frozen_eval
 from tldet.transfer.freeze import Moment, UnfreezeStage, Unfreezing
 
 STAGES = [
@@ -30,7 +30,7 @@ def build(
     class Model(toy.ToyModel):  # type: ignore[name-defined, misc]
         def train(self, mode: bool = True) -> nn.Module:
             super().train(mode)
-            rest_frozen(self)
+            set_frozen_eval(self)
             return self
 
     torch.manual_seed(0)

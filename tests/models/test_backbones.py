@@ -311,8 +311,8 @@ def test_weights_bring_their_own_normalization(name: str, weights: str | None, m
         ("convnext_tinny", "nearest: convnext_tiny"),
         ("resnet50.nothing", "nearest: resnet50."),
         ("torchvision:vit_b_16", "neither torchvision nor timm"),
-        ("maxvit_tiny_tf_224", "cannot take images of any size"),
-        ("beit_base_patch16_224", "takes images of one size only"),
+        ("maxvit_tiny_tf_224", "does not support images of any size"),
+        ("beit_base_patch16_224", "supports one image size only"),
     ],
 )
 def test_names_that_cannot_be_used(name: str, said: str) -> None:

@@ -17,8 +17,8 @@ from tldet.models.detector import Detector, build_detector
 from tldet.models.distillation import (
     DistilledDetector,
     DistillSettings,
+    add_detections,
     annotated,
-    completed,
     feature_distance,
 )
 from tldet.models.heads.retinanet import RetinaNetHead, RetinaRaw
@@ -48,7 +48,7 @@ def test_sure_ones_are_objects_and_unsure_ones_are_ignored() -> None:
     seen = found(
         ([40, 40, 60, 60], 0.9, 0), ([0, 40, 20, 60], 0.3, 1), ([60, 0, 80, 20], 0.5, 1), ([0, 0, 9, 9], 0.19, 0)
     )
-    whole = completed(target(), seen, KNOWN, SETTINGS)
+    whole = add_detections(target(), seen, KNOWN, SETTINGS)
     assert whole.boxes.tolist() == [OBJECT, [40, 40, 60, 60], [60, 0, 80, 20], [0, 40, 20, 60]]
     assert whole.labels.tolist() == [2, 0, 1, 1]
     assert whole.ignore.tolist() == [False, False, False, True]
@@ -70,7 +70,7 @@ def test_sure_ones_are_objects_and_unsure_ones_are_ignored() -> None:
 def test_what_is_annotated_is_not_added_again(box: list[float], label: int, kept: bool) -> None:
     assert annotated(target(), found((box, 0.9, label))).tolist() == [not kept]
     unlabeled = torch.tensor([False, False, False])
-    whole = completed(target(unlabeled), found((box, 0.9, label)), torch.tensor([True] * 3), SETTINGS)
+    whole = add_detections(target(unlabeled), found((box, 0.9, label)), torch.tensor([True] * 3), SETTINGS)
     assert len(whole) == 1 + kept
 
 
@@ -82,12 +82,12 @@ def test_a_crowd_region_annotates_no_object() -> None:
 def test_labels_go_before_the_teacher(labeled: Tensor | None) -> None:
     """Also on an old image, which is not labeled for the new class: the teacher does not know it either."""
     one = target(labeled)
-    assert completed(one, found(([40, 40, 60, 60], 0.9, 0)), KNOWN, SETTINGS) is one
+    assert add_detections(one, found(([40, 40, 60, 60], 0.9, 0)), KNOWN, SETTINGS) is one
 
 
 def test_of_labeled_classes_nothing_is_added() -> None:
     seen = found(([40, 40, 60, 60], 0.9, 0), ([0, 40, 20, 60], 0.9, 1))
-    whole = completed(target(torch.tensor([True, False, True])), seen, KNOWN, SETTINGS)
+    whole = add_detections(target(torch.tensor([True, False, True])), seen, KNOWN, SETTINGS)
     assert whole.labels.tolist() == [2, 1]
 
 
@@ -95,7 +95,7 @@ def test_masks_and_boxes_without_extent() -> None:
     boxes = torch.tensor([[40.0, 40, 60, 60], [5, 5, 5, 9]])
     patches = InstanceMasks(torch.ones(2, 28, 28), boxes, SIZE, paste="sampled")
     seen = found(([40, 40, 60, 60], 0.9, 0), ([5, 5, 5, 9], 0.9, 0), masks=patches)
-    whole = completed(target(masks=True), seen, KNOWN, SETTINGS)
+    whole = add_detections(target(masks=True), seen, KNOWN, SETTINGS)
     assert whole.masks is not None
     assert whole.masks.shape == (2, *SIZE)
     assert whole.masks.dtype == torch.uint8
@@ -111,7 +111,7 @@ def test_feature_distance() -> None:
 
 @pytest.mark.parametrize(("score", "unsure"), [(0.2, 0.5), (1.1, 0.2), (0.5, 0.0)])
 def test_thresholds_out_of_range(score: float, unsure: float) -> None:
-    with pytest.raises(ConfigError, match="distill: needs 0 < unsure <= score <= 1"):
+    with pytest.raises(ConfigError, match="distill: must have 0 < unsure <= score <= 1"):
         DistillSettings(score=score, unsure=unsure)
 
 
@@ -212,7 +212,7 @@ def test_the_teacher_s_labels_are_the_student_s() -> None:
     says = found(([40, 40, 60, 60], 0.9, 0), ([0, 40, 20, 60], 0.9, 1))
     model.teacher.head.decode = lambda raw, sizes: [says for _ in sizes]  # type: ignore[method-assign]
     one = batch(target())
-    _, (whole,) = model.ask(model.normalize(one), one)
+    _, (whole,) = model.run_teacher(model.normalize(one), one)
     assert [model.class_names[i] for i in whole.labels.tolist()] == ["new", "a", "b"]
     assert says.labels.tolist() == [0, 1]
 
@@ -229,7 +229,7 @@ def test_no_gradient_where_the_teacher_is_unsure(recipe: str) -> None:
         one = batch(empty)
         raw: Any = model.head(model.features(model.normalize(one)))
         logits = [level.detach().requires_grad_() for level in raw.logits]
-        _, targets = model.ask(model.normalize(one), one)
+        _, targets = model.run_teacher(model.normalize(one), one)
         losses: Any = model.head.loss(raw._replace(logits=tuple(logits)), targets, one.sizes, 5)  # type: ignore[operator]
         gradients.append(flatten_levels(torch.autograd.grad(losses["loss_cls"], logits), 3))  # (1, M, 3)
     assert not gradients[0].any()
@@ -237,7 +237,7 @@ def test_no_gradient_where_the_teacher_is_unsure(recipe: str) -> None:
 
 
 def test_a_teacher_of_other_classes_or_eyes() -> None:
-    with pytest.raises(ValueError, match="knows class 'c', the student does not"):
+    with pytest.raises(ValueError, match="has class 'c', the student has not"):
         DistilledDetector(detector("retinanet_lite0", "a", "b"), detector("retinanet_lite0", "c"), SETTINGS)
     blind = detector("retinanet_lite0", "a")
     blind.preprocess = type(blind.preprocess)(mean=(1.0, 2.0, 3.0))

@@ -390,7 +390,7 @@ def test_what_a_config_text_says_is_taken_over() -> None:
     assert section["head"]["num_classes"] == 80, "the shipped section stays as it is"
     with pytest.raises(CheckpointError, match="ATSSHead has one"):
         adapted(section, layout, {}, Policy(anchors={**anchors, "ratios": [0.5, 1.0]}))
-    with pytest.raises(CheckpointError, match="of a kind that ATSSHead does not have"):
+    with pytest.raises(CheckpointError, match="are not supported by ATSSHead"):
         adapted(section, layout, {}, Policy(anchors={"type": "LegacyAnchorGenerator"}))
 
 
@@ -444,7 +444,7 @@ def test_a_start_brings_how_its_weights_see_images(
     assert "\n" not in str(raised.value)
     if depth == 50:
         model.preprocess = build_settings(Preprocess, BLUE_FIRST)
-        with pytest.raises(CheckpointError, match=r"strided_conv 1x1, here it is 3x3; set it"):
+        with pytest.raises(CheckpointError, match=r"strided_conv to that of its training, 1x1 \(now 3x3\)"):
             load_initial(model, str(path))
 
 
@@ -507,7 +507,7 @@ def test_odd_values_in_a_file_s_config_are_one_line(
         return
     torch.save({"meta": {"cfg": config}, "state_dict": state}, tmp_path / "a.pth")
     line = refused(capsys, tmp_path / "a.pth", tmp_path / "out.pt")
-    assert "config inside it cannot be read" in line or "of a kind that ATSSHead does not have" in line
+    assert "config inside it cannot be read" in line or "are not supported by ATSSHead" in line
 
 
 def renamed(digits: Path, folder: Path, names: list[str]) -> Path:

@@ -147,14 +147,14 @@ def test_nothing_in_common_is_said(run: Path, digits: Path, tmp_path: Path, capl
 @pytest.mark.parametrize(
     ("more", "error"),
     [
-        (["--freeze", "backbon"], "freeze.layers: 'backbon' names nothing that has parameters; nearest: backbone"),
+        (["--freeze", "backbon"], "freeze.layers: 'backbon' matches no parameters; did you mean backbone"),
         (["--freeze", "backbone", "--scratch"], "--scratch and --freeze exclude each other"),
         (["--l2-sp", "1", "--scratch"], "--scratch and --l2-sp exclude each other"),
         (["--gradual", "--minutes", "1"], "give the length in epochs or steps"),
         (["--fold-names", "case"], "class_match: no detector is the start"),
         (
             ["--l2-sp", "1", "--cfg-options", "model.backbone.weights=None"],
-            "l2_sp: nothing that learns in backbone came",
+            "l2_sp: the backbone has no trainable pretrained weights",
         ),
         (["--cfg-options", "freeze.layer=['neck']"], "freeze.layer: unknown key; did you mean 'layers'?"),
         (["--cfg-options", "freeze.layers=neck"], "freeze.layers: must be"),

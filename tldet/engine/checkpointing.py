@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 # Config keys that determine the value of the best metric.
-COMPARED = (("data", "val"), ("evaluation", "type"), ("training", "best_metric"))
+_COMPARED = (("data", "val"), ("evaluation", "type"), ("training", "best_metric"))
 _INITIAL = frozenset({"weights_source", "classes_from"})  # keys of ``meta`` that describe the initial weights
 _MALFORMED = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)  # contents of a checkpoint
 
@@ -193,7 +193,7 @@ def _compare_validations(run: Trainer, before: Mapping[str, Any]) -> None:
     """Reset the best value if the resumed run validates on other data or with another metric."""
     changed = [
         f"{section}.{key}"
-        for section, key in COMPARED
+        for section, key in _COMPARED
         if (before.get(section) or {}).get(key) != (run.config.get(section) or {}).get(key)
     ]
     if changed:

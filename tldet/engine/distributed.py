@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tldet.errors import ConfigError, TldetError
 
 _T = TypeVar("_T")
-STEP_TIMEOUT = timedelta(minutes=10)  # of the slowest process in a step
+_STEP_TIMEOUT = timedelta(minutes=10)  # of the slowest process in a step
 _EVALUATION_TIMEOUT = timedelta(hours=6)  # the other processes wait while the main process evaluates
 
 
@@ -142,7 +142,7 @@ def process_group() -> Iterator[World]:
         if local_rank >= gpus:
             raise ConfigError(f"more processes than GPUs ({gpus}): start {gpus} or fewer")
         torch.cuda.set_device(local_rank)
-    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=STEP_TIMEOUT)
+    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=_STEP_TIMEOUT)
     waiting = distributed.new_group(backend="gloo", timeout=_EVALUATION_TIMEOUT)
     world = World(distributed.get_rank(), distributed.get_world_size(), waiting)
     token = _WORLD.set(world)

@@ -23,12 +23,13 @@ import numpy as np
 from torch.optim import Optimizer
 
 from tldet.engine.progress import Reporter
+from tldet.engine.schedule import rates
 from tldet.structures.image import ImageArray
 from tldet.system.output import write_json
 
 log = logging.getLogger(__name__)
 SAMPLES = 4  # validation images that are drawn
-IDS_NAME = "loggers.json"  # ids of the runs in MLflow and W&B, in the output directory
+_IDS_NAME = "loggers.json"  # ids of the runs in MLflow and W&B, in the output directory
 SKIPPED = ("type", "step", "time", "lr", "best", "best_step")  # fields of a record that are not logged
 
 
@@ -66,12 +67,12 @@ class RunLogger:
 
     def save_id(self, value: str) -> None:
         """Save the id for a resumed run."""
-        write_json(self.folder / IDS_NAME, {**_ids(self.folder), self.name: value})
+        write_json(self.folder / _IDS_NAME, {**_ids(self.folder), self.name: value})
 
 
 def _ids(folder: Path) -> dict[str, str]:
     with suppress(OSError, ValueError):
-        return dict(json.loads((folder / IDS_NAME).read_text(encoding="utf-8")))
+        return dict(json.loads((folder / _IDS_NAME).read_text(encoding="utf-8")))
     return {}
 
 
@@ -208,7 +209,7 @@ class Loggers(Reporter):
         step, kind = record["step"], record["type"]
         values = {f"{kind}/{name}": value for name, value in record.items() if name not in SKIPPED}
         if kind == "train":
-            values |= _rates(self._optimizer)
+            values |= {f"lr/{name}": rate for name, rate in rates(self._optimizer).items()}
             values["time/images_per_second"] = record["time"].get("images_per_second")
         else:
             result = getattr(self._validation, "result", None)
@@ -234,14 +235,3 @@ class Loggers(Reporter):
                 log.warning(text, one.name, type(error).__name__, error)
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
-
-
-def _rates(optimizer: Optimizer) -> dict[str, float]:
-    """Return the learning rate of each parameter group; groups of the same name and rate are logged once."""
-    rates: dict[str, float] = {}
-    for number, group in enumerate(optimizer.param_groups):
-        name = f"lr/{group.get('name', number)}"
-        if rates.get(name, group["lr"]) != group["lr"]:
-            name = f"{name}_{number}"
-        rates[name] = group["lr"]
-    return rates

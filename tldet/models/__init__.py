@@ -1,1 +1,1 @@
-"""Backbones, necks, heads and the detector they make; nothing here knows of files, data sets or training."""
+"""Backbones, necks, heads and detectors, independent of files, datasets and training."""

@@ -1,4 +1,4 @@
-"""Box geometry: coding boxes against references and points, clipping, and anchors on the levels of a pyramid."""
+"""Box geometry: box coders, clipping, and anchors on the levels of a pyramid."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from torch import Tensor
 
 from tldet.system.device import constant, send
 
-MAX_LOG_SCALE = math.log(1000.0 / 16)  # keeps exp() finite; the constant of Detectron and torchvision
-PAIRS_AT_ONCE = 4_000_000  # (box, region) pairs looked at at once: 32 MB a corner
-GRIDS_KEPT = 16  # multi-scale training meets a few dozen grids; more would only hold memory
+_MAX_LOG_SCALE = math.log(1000.0 / 16)  # keeps exp() finite; the constant of Detectron and torchvision
+PAIRS_AT_ONCE = 4_000_000  # (box, region) pairs per block: 32 MB per corner
+_GRIDS_KEPT = 16  # cached grids; multi-scale training has a few dozen
 
 
 def center_form(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Centers (..., 2) and extents (..., 2) of xyxy boxes (..., 4)."""
+    """Return centers (..., 2) and sizes (..., 2) of xyxy boxes (..., 4)."""
     extent = boxes[..., 2:] - boxes[..., :2]
     return boxes[..., :2] + 0.5 * extent, extent
 
 
 def area(boxes: Tensor) -> Tensor:
-    """(...,) areas of xyxy boxes (..., 4)."""
+    """Return the areas (...,) of xyxy boxes (..., 4)."""
     return product(boxes[..., 2:] - boxes[..., :2])
 
 
 def product(sides: Tensor) -> Tensor:
-    """(...,) products of the two numbers of (..., 2); unlike that of ``prod``, the gradient makes no host wait."""
+    """Return the products (...,) of pairs (..., 2); unlike ``prod``, its gradient does not make the host wait."""
     return sides[..., 0] * sides[..., 1]
 
 
 def encode_boxes(boxes: Tensor, references: Tensor, weights: Sequence[float] | None = None) -> Tensor:
-    """Deltas that carry ``references`` to ``boxes`` (Girshick et al. 2014, appendix C).
+    """Encode boxes as deltas to references (Girshick et al. 2014, appendix C).
 
     Args:
         boxes: (N, 4) xyxy pixels.
-        references: (N, 4) xyxy pixels with a positive extent: anchors or proposals.
-        weights: four factors of dx, dy, dw, dh (the inverse of their standard deviations); None for ones.
+        references: (N, 4) xyxy pixels of positive size: anchors or proposals.
+        weights: factors of dx, dy, dw, dh (the inverse of their standard deviations); None for ones.
 
     Returns:
         (N, 4) float32.
@@ -51,32 +51,32 @@ def encode_boxes(boxes: Tensor, references: Tensor, weights: Sequence[float] | N
 
 
 def decode_boxes(deltas: Tensor, references: Tensor, weights: Sequence[float] | None = None) -> Tensor:
-    """The inverse of :func:`encode_boxes`; (..., 4) deltas and references give (..., 4) xyxy boxes in float32."""
+    """Decode deltas (..., 4) to xyxy boxes (..., 4) in float32; the inverse of :func:`encode_boxes`."""
     deltas = deltas.float() if weights is None else deltas.float() / constant(weights, deltas)
     origin, unit = center_form(references)
     center = deltas[..., :2] * unit + origin
-    half = 0.5 * torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE)) * unit
+    half = 0.5 * torch.exp(deltas[..., 2:].clamp(max=_MAX_LOG_SCALE)) * unit
     return torch.cat([center - half, center + half], dim=-1)
 
 
 def to_distances(points: Tensor, boxes: Tensor) -> Tensor:
-    """(..., 4) distances in pixels from points (..., 2) to the left, top, right and bottom sides of boxes (..., 4).
+    """Return the distances (..., 4) in pixels of points (..., 2) to left, top, right and bottom of boxes (..., 4).
 
-    All four are positive where the point lies inside its box (Tian et al. 2019, equation 1).
+    All four are positive for a point inside its box (Tian et al. 2019, equation 1).
     """
     return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
 
 
 def from_distances(points: Tensor, distances: Tensor) -> Tensor:
-    """The inverse of :func:`to_distances`: (..., 4) xyxy boxes."""
+    """Return the xyxy boxes (..., 4) of distances; inverse of :func:`to_distances`."""
     return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
 
 
 def centerness(distances: Tensor) -> Tensor:
-    """(N,) in 0..1: how near to the middle of its box a point lies (Tian et al. 2019, equation 3).
+    """Return the centerness (N,) in 0..1 of points in their boxes (Tian et al. 2019, equation 3).
 
     Args:
-        distances: (N, 4) as :func:`to_distances` gives them, of points inside their boxes.
+        distances: (N, 4) result of :func:`to_distances` for points inside their boxes.
     """
     near = torch.minimum(distances[:, :2], distances[:, 2:])
     far = torch.maximum(distances[:, :2], distances[:, 2:])
@@ -84,7 +84,7 @@ def centerness(distances: Tensor) -> Tensor:
 
 
 def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes (..., 4) cut to an image of ``size`` (height, width)."""
+    """Clip boxes (..., 4) to an image of ``size`` (height, width)."""
     height, width = size
     return torch.stack(
         [
@@ -98,12 +98,12 @@ def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def wide_enough(boxes: Tensor, least: float) -> Tensor:
-    """(...,) bool: both sides of the box are at least ``least`` pixels."""
+    """Return (...,) bool: True for boxes whose sides are at least ``least`` pixels."""
     return ((boxes[..., 2:] - boxes[..., :2]) >= least).all(-1)
 
 
 def inside_fraction(boxes: Tensor, regions: Tensor) -> Tensor:
-    """(N,) the largest share of each box (N, 4) that lies in one of the regions (M, 4); 0 where M is 0."""
+    """Return the largest fraction (N,) of each box (N, 4) inside one of the regions (M, 4); 0 without regions."""
     if len(regions) == 0:
         return boxes.new_zeros(len(boxes))
     parts = []
@@ -116,27 +116,28 @@ def inside_fraction(boxes: Tensor, regions: Tensor) -> Tensor:
 
 
 def flatten_level(raw: Tensor, channels: int) -> Tensor:
-    """(B, A * C, H, W) predictions as (B, H * W * A, C); a view when ``raw`` is channels_last."""
+    """Reshape predictions (B, A * C, H, W) to (B, H * W * A, C); a view if ``raw`` is channels_last."""
     batch, _, height, width = raw.shape
     return raw.permute(0, 2, 3, 1).reshape(batch, height * width * (raw.shape[1] // channels), channels)
 
 
 def flatten_levels(raw: Sequence[Tensor], channels: int) -> Tensor:
-    """L x (B, A * C, H, W) predictions as one (B, M, C), level after level."""
+    """Concatenate predictions L x (B, A * C, H, W) of all levels to (B, M, C)."""
     return torch.cat([flatten_level(level, channels) for level in raw], 1)
 
 
 class AnchorGenerator:
-    """Anchors in every cell (Ren et al. 2015, section 3.1.1).
+    """Generates anchors in each cell (Ren et al. 2015, section 3.1.1).
 
     Args:
-        sizes: for every level the square roots of the anchors' areas, in pixels.
-        ratios: height / width, the same on every level.
-        strides: nominal stride of every level, in pixels.
-        rounding: round the base anchors to whole pixels, as torchvision does.
-        step: "nominal" steps by the stride; "torchvision" by ``padded size // cells``, which differs
-            on the top levels when the padded image is no multiple of their stride.
-        offset: where in its cell an anchor is centered, as a share of the step: 0 the top left corner, 0.5 the middle.
+        sizes: square roots of the anchor areas of each level, in pixels.
+        ratios: height / width of the anchors on all levels.
+        strides: nominal stride of each level, in pixels.
+        rounding: round the base anchors to whole pixels, as in torchvision.
+        step: distance of cells: "nominal" for the stride, "torchvision" for ``padded size // cells``, which differs on
+            the top levels if the padded image is not a multiple of their stride.
+        offset: position of anchor centers in a cell, relative to the step: 0 for the top left corner, 0.5 for the
+            center.
     """
 
     def __init__(
@@ -158,12 +159,12 @@ class AnchorGenerator:
         self._grids: OrderedDict[tuple[object, ...], list[Tensor]] = OrderedDict()
 
     def __call__(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Anchors (H * W * A, 4) of every level; rows run over y, x, then the cell's own anchors."""
+        """Return the anchors (H * W * A, 4) of each level, ordered by y, x and anchor of the cell."""
         cells = tuple((level.shape[-2], level.shape[-1]) for level in features)
         key = (cells, features[0].device)
         if key not in self._grids:
             self._grids[key] = self._make(cells, features[0].device)
-            while len(self._grids) > GRIDS_KEPT:
+            while len(self._grids) > _GRIDS_KEPT:
                 self._grids.popitem(last=False)
         self._grids.move_to_end(key)
         return self._grids[key]
@@ -182,7 +183,7 @@ class AnchorGenerator:
 
 
 def base_anchors(sizes: Sequence[float], ratios: Sequence[float], *, rounding: bool) -> Tensor:
-    """(R * S, 4) anchors around the origin, ratio by ratio."""
+    """Return anchors (R * S, 4) around the origin, grouped by ratio."""
     tall = torch.tensor(ratios, dtype=torch.float32).sqrt()
     scale = torch.tensor(sizes, dtype=torch.float32)
     width = ((1 / tall)[:, None] * scale).flatten()

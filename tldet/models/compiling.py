@@ -14,7 +14,7 @@ from tldet.system.determinism import deterministic
 
 log = logging.getLogger(__name__)
 COMPILE_WORTH_IT = 0.95  # a compiled step must take less than this fraction of the time of an eager step
-COMPILE_FAULTS = (RuntimeError, OSError)  # no compiler, or a model that torch.compile does not support
+_COMPILE_FAULTS = (RuntimeError, OSError)  # no compiler, or a model that torch.compile does not support
 
 
 def compare_compiled(model: nn.Module, seconds: Callable[[], float]) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def compare_compiled(model: nn.Module, seconds: Callable[[], float]) -> dict[str
         try:
             _compile(model)
             found["compiled"] = seconds()
-        except COMPILE_FAULTS as error:
+        except _COMPILE_FAULTS as error:
             found["failed"] = (str(error).splitlines() or [type(error).__name__])[0]
         finally:
             _discard(model)

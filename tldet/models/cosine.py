@@ -1,4 +1,4 @@
-"""A classifier that looks at directions only (Gidaris and Komodakis 2018; Wang et al. 2020, section 3.1)."""
+"""Cosine classifier (Gidaris and Komodakis 2018; Wang et al. 2020, section 3.1)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 
 class CosineClassifier(nn.Linear):
-    """Logits ``scale * cos(feature, class weight)``: a class's row cannot win by its length, only by its direction.
+    """Linear classifier without bias whose logits are ``scale * cos(feature, class weight)``.
 
-    A class that was seen a thousand times has a longer row in a plain linear layer than one that was seen five times;
-    with directions both start level, which is why few-shot detection takes it. There is no bias.
+    The norm of the weights has no effect. In a plain linear layer, the weights of frequent classes have a larger norm
+    than those of rare ones, which is a disadvantage for few-shot detection.
 
     Args:
-        in_features: width C of a feature.
-        classes: rows, background among them.
-        scale: what the cosines are multiplied by; 20 in Wang et al. 2020, equation 1 and section 3.1.
-        learned: whether the scale is learned, from ``scale`` on.
+        in_features: number of features C.
+        classes: number of classes, including background.
+        scale: factor of the cosines; 20 in Wang et al. 2020, equation 1 and section 3.1.
+        learned: the scale is a trainable parameter with initial value ``scale``.
     """
 
     scale: Tensor
@@ -31,8 +31,8 @@ class CosineClassifier(nn.Linear):
             self.register_buffer("scale", value, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(R, C) features to (R, classes) float32 logits within plus and minus the scale; those of a zero are zero."""
-        # Half precision would round a cosine near 1 to 0.004, which the scale makes 0.08 of a logit.
+        """Map features (R, C) to float32 logits (R, classes) in [-scale, scale]; those of zero features are zero."""
+        # Half precision would round a cosine near 1 by up to 0.004, which is 0.08 of a logit after scaling.
         with torch.autocast(x.device.type, enabled=False):
             cosines = F.linear(F.normalize(x.float(), dim=1), F.normalize(self.weight.float(), dim=1))
             return self.scale.float() * cosines

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, and multiply-adds of one forward pass, counted without weights."""
+"""Number of parameters and multiply-adds of a network, counted without weights."""
 
 from __future__ import annotations
 
@@ -17,38 +17,40 @@ from tldet.models.meta_tensors import without_storage
 from tldet.registry import HEADS
 from tldet.structures.image import Size
 
-_SMALL = 128  # side of the image on which the second stage's cost for one region is measured
+_SMALL = 128  # side of the image for counting the cost of a region in the second stage
 
 
 def multiply_adds(call: Callable[[], Any]) -> int:
-    """Multiply-adds of convolutions, matrix products and attention inside ``call``."""
+    """Count the multiply-adds of convolutions, matrix products and attention in ``call``."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         call()
     return int(counter.get_total_flops()) // 2  # torch counts a multiply-add as two operations
 
 
 def parameters_of(module: nn.Module) -> int:
-    """How many parameters there are."""
+    """Count the parameters."""
     return sum(p.numel() for p in module.parameters())
 
 
 def backbone_cost(section: Mapping[str, Any], size: Size) -> tuple[int, int]:
-    """(parameters, multiply-adds) of the backbone of a config's section on an image of ``size``.
+    """Return (parameters, multiply-adds) of the backbone of a config section for an image of ``size``.
 
     Raises:
-        ConfigError: it cannot take such an image.
+        ConfigError: the backbone does not support this size.
     """
     backbone = without_storage(lambda: build_backbone(section)).eval()
     try:
         return parameters_of(backbone), multiply_adds(lambda: backbone(_image(size)))
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"{section.get('name', section['type'])}: cannot take an image of {size}: {error}") from None
+        raise ConfigError(
+            f"{section.get('name', section['type'])}: does not support images of {size}: {error}"
+        ) from None
 
 
 def detector_cost(model: Mapping[str, Any], size: Size) -> tuple[int, int]:
-    """(parameters, multiply-adds) of the detector of a config's ``model`` section on an image of ``size``.
+    """Return (parameters, multiply-adds) of the detector of a ``model`` section for an image of ``size``.
 
-    A second stage is counted with as many regions as the first may propose.
+    The second stage is counted with the largest number of proposals.
     """
     detector = without_storage(lambda: build_detector(model)).eval()
     cost = multiply_adds(lambda: detector.head(detector.features(_image(size))))
@@ -58,7 +60,7 @@ def detector_cost(model: Mapping[str, Any], size: Size) -> tuple[int, int]:
 
 
 def second_stage(section: Mapping[str, Any], neck: Any) -> int:
-    """Multiply-adds of all regions together, from those of the few on a small image; masks are left out."""
+    """Estimate the multiply-adds of the second stage without masks from the regions of a small image."""
     head = build(HEADS, section, in_channels=neck.channels, strides=neck.strides).eval()
     features = [torch.zeros(1, neck.channels, *[max(_SMALL // stride, 1)] * 2) for stride in neck.strides]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The detector: preprocessing, backbone, neck and head as one module."""
+"""Detector: preprocessing, backbone, neck and head in one module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tldet.config import build, build_settings, require_ranges
 from tldet.errors import ConfigError
 from tldet.models.backbones import build_backbone
-from tldet.models.backbones.base import rest_frozen
+from tldet.models.backbones.base import set_frozen_eval
 from tldet.models.boxes import clip
 from tldet.models.heads.base import Head
 from tldet.registry import HEADS, NECKS
@@ -27,12 +27,12 @@ from tldet.system.device import constant
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What the backbone was trained to see.
+    """The ``model.preprocess`` section: normalization of images as in the training of the backbone.
 
     Attributes:
-        mean: of each channel on the scale 0..255, in the order the backbone takes them.
-        std: likewise.
-        bgr: the backbone takes blue first (caffe's order).
+        mean: mean of each channel on the scale 0..255, in the channel order of the backbone.
+        std: standard deviation of each channel, likewise.
+        bgr: the channel order is BGR (Caffe).
 
     Raises:
         ConfigError: a value is out of range.
@@ -47,7 +47,7 @@ class Preprocess:
 
 
 def normalized(images: Tensor, to: Preprocess) -> Tensor:
-    """(B, 3, H, W) RGB in 0..255 as float32 with the mean, the spread and the channel order of ``to``."""
+    """Normalize (B, 3, H, W) RGB images in 0..255 to float32 with mean, std and channel order of ``to``."""
     if to.bgr:
         images = images.flip(1)
     x = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
@@ -56,11 +56,11 @@ def normalized(images: Tensor, to: Preprocess) -> Tensor:
 
 
 class Detector(nn.Module):
-    """Images in, losses or detections out.
+    """Detector: computes losses in training and detections in prediction.
 
     Args:
-        backbone: (B, 3, H, W) to one map a level.
-        neck: these to the pyramid; it may empty the list that it is given.
+        backbone: maps (B, 3, H, W) to one feature map per level.
+        neck: maps a list of feature maps, which it may empty, to the pyramid.
         head: see :class:`~tldet.models.heads.base.Head`.
         preprocess: normalization of the images.
         class_names: name of each label.
@@ -82,18 +82,18 @@ class Detector(nn.Module):
         self._takes_targets = bool(_accepted(head.forward, ("targets",), 1))
 
     def train(self, mode: bool = True) -> Detector:
-        """Switch to training; parts of which nothing learns stay as in evaluation."""
+        """Set training mode; submodules without trainable parameters stay in eval mode."""
         super().train(mode)
-        rest_frozen(self)
+        set_frozen_eval(self)
         return self
 
     @property
     def predicts_masks(self) -> bool:
-        """Whether the head gives and learns masks."""
+        """True if the head predicts masks."""
         return bool(getattr(self.head, "predicts_masks", False))
 
     def normalize(self, batch: Batch) -> Tensor:
-        """(B, 3, H, W) float32 whose padding is zero *after* normalization, as torchvision and mmdet have it."""
+        """Normalize images to (B, 3, H, W) float32; padding is 0 after normalization, as in torchvision and mmdet."""
         x = normalized(batch.images, self.preprocess)
         for row, (height, width) in enumerate(batch.sizes):
             x[row, :, height:] = 0
@@ -101,18 +101,18 @@ class Detector(nn.Module):
         return x
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The pyramid of a normalized (B, 3, H, W) tensor."""
+        """Compute the pyramid of normalized images (B, 3, H, W)."""
         return cast("tuple[Tensor, ...]", self.neck(list(self.backbone(x))))
 
     def losses(
         self, x: Tensor, targets: Sequence[Target | Mapping[str, Any]], seed: int | None = None
     ) -> dict[str, Tensor]:
-        """The losses on a normalized (B, 3, H, W) tensor without padding.
+        """Compute the losses of normalized images (B, 3, H, W) without padding.
 
-        Targets may be dicts with the fields of :class:`~tldet.structures.target.Target`, and may leave ``ignore`` out.
+        Targets may be dicts with the fields of :class:`~tldet.structures.target.Target`; ``ignore`` is optional.
 
-        Without a seed nothing is drawn at random: every anchor and region that could be drawn counts, so that the
-        numbers can be held against another toolkit's (see also ``eval_loss`` of FCOS's settings).
+        Without a seed, anchors and regions are not sampled: all candidates count, so that losses can be compared to
+        those of other toolkits (see also ``eval_loss`` in the settings of FCOS).
         """
         given = [one if isinstance(one, Target) else Target(**one) for one in targets]
         return self._loss(self._raw(x, given), given, whole_sizes(x), seed)
@@ -126,26 +126,26 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def predict_tensor(self, x: Tensor) -> list[Detections]:
-        """The detections on a normalized (B, 3, H, W) tensor without padding, in its pixels."""
+        """Return the detections on normalized images (B, 3, H, W) without padding, in their pixels."""
         return cast("list[Detections]", cast(Any, self.head).decode(self.head(self.features(x)), whole_sizes(x)))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Named losses, each a scalar; their sum is what training minimises."""
+        """Return the losses by name, scalars whose sum is minimized."""
         return self._loss(self._raw(self.normalize(batch), batch.targets), batch.targets, batch.sizes, batch.seed)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Detections]:
-        """Detections in the pixels of the original images."""
+        """Return the detections in pixels of the original images."""
         return self._decode(self.head(self.features(self.normalize(batch))), batch)
 
     @torch.no_grad()
     def loss_and_predict(self, batch: Batch) -> tuple[dict[str, Tensor], list[Detections]]:
-        """Both from one forward pass, for validation."""
+        """Return losses and detections from one forward pass, for validation."""
         raw = self.head(self.features(self.normalize(batch)))
         return self._loss(raw, batch.targets, batch.sizes, batch.seed), self._decode(raw, batch)
 
     def forward(self, batch: Batch) -> Any:
-        """``loss(batch)`` while training, else ``predict(batch)``: so that data-parallel wrappers can wrap it."""
+        """Run ``loss(batch)`` in training mode, otherwise ``predict(batch)``, so that DDP can wrap the detector."""
         return self.loss(batch) if self.training else self.predict(batch)
 
     def _loss(self, raw: Any, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None) -> dict[str, Tensor]:
@@ -161,7 +161,7 @@ class Detector(nn.Module):
 
 
 def _accepted(method: Callable[..., Any], names: Sequence[str], before: int) -> tuple[str, ...]:
-    """Return which of some arguments a method takes by name, after its first ``before`` arguments."""
+    """Return the names among ``names`` that a method accepts as arguments after its first ``before`` ones."""
     parameters = inspect.signature(method).parameters.values()
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
         return tuple(names)
@@ -169,12 +169,12 @@ def _accepted(method: Callable[..., Any], names: Sequence[str], before: int) -> 
 
 
 def whole_sizes(x: Tensor) -> list[Size]:
-    """The size of every image of an unpadded tensor."""
+    """Return the size of each image of an unpadded tensor."""
     return [(x.shape[-2], x.shape[-1])] * len(x)
 
 
 def rescale(found: Detections, size: Size, original: Size, class_names: Sequence[str]) -> Detections:
-    """Detections on an image of ``size`` carried to the ``original`` one and cut to it."""
+    """Rescale detections from an image of ``size`` to its ``original`` size, and clip them."""
     factor = constant([original[1] / size[1], original[0] / size[0]] * 2, found.boxes)
     boxes = clip(found.boxes * factor, original)
     masks = found.masks.placed(boxes, original) if isinstance(found.masks, InstanceMasks) else None
@@ -182,10 +182,10 @@ def rescale(found: Detections, size: Size, original: Size, class_names: Sequence
 
 
 def build_detector(model: Mapping[str, Any], class_names: Sequence[str] = ()) -> Detector:
-    """The detector a config's ``model`` section describes, with random weights.
+    """Build the detector of the ``model`` section of a config, with random weights.
 
     Raises:
-        ConfigError: a part refuses its values.
+        ConfigError: a component rejects a value.
     """
     backbone = build_backbone(model["backbone"])
     neck = build(NECKS, model["neck"], "model.neck", in_channels=backbone.channels, in_strides=backbone.strides)

@@ -1,4 +1,4 @@
-"""Networks without weights: their shapes, sizes and costs are there at once, whatever they weigh."""
+"""Construction of networks without storage for their weights, for shapes, sizes and costs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _M = TypeVar("_M", bound=nn.Module)
 
 
 class _NoStorage(TorchFunctionMode):
-    """Weights are made on the meta device; everything else, which constructors may compute with, is real.
+    """Create weights on the meta device, and all other tensors of constructors on the CPU.
 
-    ``with torch.device("meta")`` would also take the numbers that some constructors (torchvision's RegNet) read back.
+    ``with torch.device("meta")`` would include tensors whose values some constructors read (torchvision's RegNet).
     """
 
     CONSTRUCTORS = (torch.empty, torch.zeros, torch.ones)
@@ -28,29 +28,28 @@ class _NoStorage(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Called by torch in the place of ``func``."""
+        """Replace ``func`` for weights."""
         given = dict(kwargs or {})
         if func in self.DRAWS or getattr(func, "__module__", "") == nn.init.__name__:
             tensor = args[0] if args else given["tensor"]
             if tensor.is_meta:
-                return tensor  # torch would import its compiler, which takes seconds, to fill nothing
+                return tensor  # avoids an import of torch's compiler, which takes seconds
         if func in self.CONSTRUCTORS and given.get("device") is None:
             given["device"] = "meta"
         return func(*args, **given)
 
 
 def without_storage(build: Callable[[], _M]) -> _M:
-    """The module that ``build`` makes, on the meta device: weights take no memory and no random numbers."""
+    """Build a module on the meta device, without memory and random numbers for its weights."""
     with _NoStorage():
         module = build()
     return module.to("meta")
 
 
 def blank(build: Callable[[], _M]) -> _M:
-    """The module that ``build`` makes with weights of nothing but zeros, which take no memory until they are used.
+    """Build a module on the CPU with weights of zeros, which take no memory.
 
-    It runs on the CPU. A module :func:`without_storage` would need torch's compiler, whose import takes seconds and
-    140 MB.
+    Unlike a module of :func:`without_storage`, it runs without torch's compiler, whose import takes seconds and 140 MB.
     """
     module = without_storage(build)
     like = module.state_dict()
@@ -60,22 +59,22 @@ def blank(build: Callable[[], _M]) -> _M:
 
 
 def filled(build: Callable[[], _M], state: Mapping[str, Tensor]) -> _M:
-    """The module that ``build`` makes with the weights of ``state``; weights of its own are not drawn first.
+    """Build a module with the weights of ``state``, without initializing weights first.
 
-    The module holds the tensors of ``state`` themselves where their number format fits.
+    The module shares the tensors of ``state`` if their dtype fits.
 
     Raises:
-        RuntimeError: ``state`` does not fit, as of ``load_state_dict``.
-        TypeError: a tensor of ``state`` is of another kind of dtype than the module's, or not a plain array.
+        RuntimeError: ``state`` does not fit, as in ``load_state_dict``.
+        TypeError: a tensor of ``state`` has another kind of dtype than that of the module, or is not a plain array.
     """
-    with suppress(RuntimeError):  # a constructor computes with its weights, or the state does not fit: then said below
+    with suppress(RuntimeError):  # a constructor computes with weights, or the state does not fit, which raises below
         with _NoStorage():
             module = build()
         own = module.state_dict()
         _refuse_misfit(own, state)
         fitting = {k: v.to(own[k].dtype) if k in own and isinstance(v, Tensor) else v for k, v in state.items()}
         module.load_state_dict(fitting, assign=True)
-        if not any(tensor.is_meta for tensor in _tensors(module)):  # all that was made is part of the state
+        if not any(tensor.is_meta for tensor in _tensors(module)):  # the state contains all tensors
             return module
     module = build()
     _refuse_misfit(module.state_dict(), state)
@@ -89,7 +88,7 @@ def _refuse_misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> No
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters, buffers, and tensors that are plain attributes."""
+    """Yield parameters, buffers, and tensors that are plain attributes."""
     yield from chain(module.parameters(), module.buffers())
     for part in module.modules():
         yield from (value for value in vars(part).values() if isinstance(value, Tensor))

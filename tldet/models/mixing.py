@@ -1,4 +1,4 @@
-"""Images blended in pairs, with their targets (mixup: Zhang et al. 2018; CutMix: Yun et al. 2019)."""
+"""Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 def mix_images(
     images: Tensor, targets: Tensor, seed: int | Sequence[int], *, mixup: float, cutmix: float
 ) -> tuple[Tensor, Tensor]:
-    """Blend every image with another of its batch: by mixup or by CutMix, which are equally likely.
+    """Mix each image with another one of its batch, by mixup or CutMix with equal probability.
 
     Args:
         images: (B, 3, H, W).
-        targets: (B, K) shares of the classes, each row of sum 1.
-        seed: what all draws are made from.
-        mixup: both parameters of the beta distribution of mixup's share; 0 leaves mixup out.
-        cutmix: likewise of CutMix.
+        targets: (B, K) class probabilities.
+        seed: seed of the random numbers.
+        mixup: parameter of the beta distribution for mixup; 0 for no mixup.
+        cutmix: parameter of the beta distribution for CutMix; 0 for no CutMix.
 
     Returns:
-        (B, 3, H, W) and (B, K); the arguments themselves when both are 0.
+        (B, 3, H, W) and (B, K); the unchanged arguments if both parameters are 0.
     """
     if not mixup and not cutmix:
         return images, targets
@@ -43,7 +43,7 @@ def mix_images(
 
 
 def _window(height: int, width: int, share: float, random: np.random.Generator) -> tuple[slice, slice]:
-    """A window of 1 - ``share`` of the area around a random middle, cut off at the borders (Yun et al. eq. 2)."""
+    """Draw a window of 1 - ``share`` of the area with a random center, clipped to the image (Yun et al. eq. 2)."""
     half = 0.5 * (1 - share) ** 0.5
     y, x = random.uniform(0, height), random.uniform(0, width)
     rows = slice(max(0, round(y - half * height)), min(height, round(y + half * height)))

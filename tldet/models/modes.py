@@ -1,4 +1,4 @@
-"""A part of a network in eval mode for a while."""
+"""Temporary eval mode."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """A module in eval mode for a while: no dropout is drawn and no statistics are learned."""
+    """Set a module to eval mode inside the ``with`` block, and restore the modes of all submodules afterwards."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:

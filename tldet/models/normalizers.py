@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 from tldet.system.device import sum_dtype
 
-MOMENTUM = 0.9  # of the running means, which cover about ten steps
+_MOMENTUM = 0.9  # of the running means, which cover about ten steps
 SLOW = 0.99  # in validation, whose losses are compared over a run: means over ten steps vary by several percent
 STATE = ("sums", "weights", "slow_sums", "slow_weights")
 Normalizer = Literal["running", "batch"]
 
 
 class LossNormalizers(nn.Module):
-    """The divisors of a head's losses, one for each count.
+    """Divisors of the losses of a head, one for each count.
 
     Outside of a training run, the count of the batch is the divisor, as with "batch". Validation during a run (eval
     mode) uses means over about a hundred steps and does not change them. The means are not part of the model's state
@@ -80,19 +80,19 @@ class LossNormalizers(nn.Module):
         if not 0 < count < math.inf:
             return
         for keep, sums, weights in (
-            (MOMENTUM, self.sums, self.weights),
+            (_MOMENTUM, self.sums, self.weights),
             (SLOW, self.slow_sums, self.slow_weights),
         ):
             sums[name] = keep * sums[name] + count
             weights[name] = keep * weights[name] + 1
 
     def means_state(self) -> dict[str, dict[str, float]]:
-        """The running means as plain containers."""
+        """Return the running means as plain containers."""
         return {part: dict(getattr(self, part)) for part in STATE}
 
 
 class RunningNormalizers:
-    """All running means of a model, for the training loop.
+    """Running means of all loss normalizers of a model, for the training loop.
 
     Args:
         model: any model. Its :class:`LossNormalizers` switch to their running means.
@@ -141,9 +141,9 @@ class RunningNormalizers:
         Raises:
             ValueError: the state belongs to a model with other normalizers.
         """
-        wanted = {key: set(part.sums) for key, part in self.parts.items()}
-        if {key: set(one["sums"]) for key, one in state.items()} != wanted:
-            raise ValueError(f"loss normalizers {sorted(state)} in the checkpoint, {sorted(wanted)} in the model")
+        expected = {key: set(part.sums) for key, part in self.parts.items()}
+        if {key: set(one["sums"]) for key, one in state.items()} != expected:
+            raise ValueError(f"loss normalizers {sorted(state)} in the checkpoint, {sorted(expected)} in the model")
         for key, part in self.parts.items():
             for name in STATE:
                 setattr(part, name, dict(state[key][name]))

@@ -1,4 +1,4 @@
-"""Regions cut out of a feature pyramid at a fixed size: RoIAlign from the level that fits."""
+"""RoI pooling from a feature pyramid."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ CANONICAL_SIZE, CANONICAL_STRIDE = 224, 16  # a 224 pixel box belongs to the lev
 
 
 def as_floats(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return the features in float32: converted once, although each stage pools from them."""
+    """Convert features to float32, once for all stages that pool from them."""
     return tuple(feature.float() for feature in features)
 
 
 def pool_regions(features: Sequence[Tensor], rois: Sequence[Tensor], strides: Sequence[int], pool: Pool) -> Tensor:
-    """RoIAlign (He et al. 2017) from the level that fits each region (Lin et al. 2017, equation 1).
+    """Pool regions by RoIAlign (He et al. 2017) from the level that fits their size (Lin et al. 2017, equation 1).
 
-    On a GPU this is torchvision's kernel, on a CPU a faster one (:mod:`tldet.models.ops.roi_align`).
+    A GPU uses torchvision's kernel, a CPU a faster one (:mod:`tldet.models.ops.roi_align`).
 
     Args:
-        features: one (B, C, H, W) a level; those of :func:`as_floats` are not converted again.
+        features: one (B, C, H, W) per level; those of :func:`as_floats` are not converted again.
         rois: B x (r, 4) xyxy pixels.
-        strides: stride of every level.
-        pool: the grid.
+        strides: stride of each level.
+        pool: sampling grid.
 
     Returns:
         (R, C, S, S) float32, differentiable in ``features``.

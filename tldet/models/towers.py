@@ -17,19 +17,21 @@ TowerNorm = Literal["none", "group"]
 
 
 def tower(in_channels: int, width: int, depth: int, *, norm: TowerNorm = "none", bias: bool = True) -> nn.Sequential:
-    """``depth`` blocks of 3x3 convolution, GroupNorm where asked for, and ReLU.
+    """Build ``depth`` blocks of 3x3 convolution, optional GroupNorm, and ReLU.
 
     Raises:
-        ValueError: the width cannot be cut into the groups of the norm, or leaves one channel a group, which has no
-            variance on a level of one cell.
-        ConfigError: there are no channels, fewer than no convolutions, or none to come to another width.
+        ValueError: the width is not a multiple of the number of groups, or has one channel per group, which has no
+            variance on a level with one cell.
+        ConfigError: a value is out of range, or there is no convolution to change the number of channels.
     """
     require_range("channels", width, "[1, inf]")
     require_range("stacked_convs", depth, "[0, inf]")
     if not depth and width != in_channels:
-        raise ConfigError(f"stacked_convs must be at least 1 for channels={width} behind a pyramid of {in_channels}")
+        raise ConfigError(
+            f"stacked_convs must be at least 1 for channels={width} after a pyramid with {in_channels} channels"
+        )
     if norm == "group" and (width % GROUPS or width == GROUPS):
-        raise ValueError(f"channels must be a multiple of {GROUPS} and more for norm='group', not {width}")
+        raise ValueError(f"channels must be a multiple of {GROUPS} above {GROUPS} for norm='group', not {width}")
     blocks = []
     for i in range(depth):
         conv = nn.Conv2d(in_channels if i == 0 else width, width, 3, padding=1, bias=bias)
@@ -67,10 +69,10 @@ def two_towers(
 
 
 def initialize_towers(head: nn.Module, classifier: nn.Conv2d, prior: float) -> None:
-    """Start a head small, and every class at probability ``prior`` (Lin et al. 2017, section 3.3).
+    """Initialize a head with small weights and all classes with probability ``prior`` (Lin et al. 2017, section 3.3).
 
     Raises:
-        ConfigError: it is no probability, or is sure.
+        ConfigError: ``prior`` is not between 0 and 1.
     """
     require_range("prior", prior, "(0, 1)")
     for module in head.modules():
@@ -83,5 +85,5 @@ def initialize_towers(head: nn.Module, classifier: nn.Conv2d, prior: float) -> N
 
 
 def level_scales(levels: int) -> nn.ParameterList:
-    """One learned factor a level for what the shared box tower says (Tian et al. 2019, section 3.2)."""
+    """Create a trainable factor per level for the outputs of the shared box tower (Tian et al. 2019, section 3.2)."""
     return nn.ParameterList(nn.Parameter(torch.ones(())) for _ in range(levels))

@@ -1,4 +1,4 @@
-"""Backbones by name, with what each needs in a config: weights, their mean and std, strides."""
+"""Search for backbones by name, with their weights, mean, std and strides."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tldet.models.meta_tensors import without_storage
 from tldet.plugins import lookup, names_in
 from tldet.registry import BACKBONES
 
-CURATED = (  # one line a family, small to large: what `tldet models` shows unless asked for more
+CURATED = (  # default list of `tldet models`: a line per family, small to large
     *("alexnet", "vgg16", "vgg16_bn"),
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("resnext50_32x4d", "resnext101_64x4d", "wide_resnet50_2"),
@@ -34,20 +34,20 @@ CURATED = (  # one line a family, small to large: what `tldet models` shows unle
     *("vit_small_patch14_dinov2", "vit_base_patch14_dinov2", "vit_small_patch16_dinov3", "vit_base_patch16_dinov3"),
     "vit_base_patch16_224",
 )
-LITE0 = {"efficientnet_lite0", "tf_efficientnet_lite0"}  # its weights can be had as a package
+_LITE0 = {"efficientnet_lite0", "tf_efficientnet_lite0"}  # names of the network whose weights come in a package
 
 
 @dataclass(frozen=True)
 class Found:
-    """A backbone that a name stands for.
+    """Backbone found by name.
 
     Attributes:
-        section: ``type`` and ``name`` of its section in a config, ``out_norm`` if it needs one; of a registered
+        section: ``type`` and ``name`` of its config section, and ``out_norm`` if it needs one; for a registered
             backbone only ``type``.
-        strides: of the levels it can give out; one of them for a plain vision transformer.
-        weights: the source of its pretrained weights; None where nobody trained it.
-        mean: of each channel that the weights were trained with, on the scale 0..255.
-        std: likewise.
+        strides: strides of its levels; a single one for a plain vision transformer.
+        weights: source of its pretrained weights; None if there are none.
+        mean: mean of each channel in the training of the weights, on the scale 0..255.
+        std: standard deviation, likewise.
     """
 
     section: dict[str, Any]
@@ -68,11 +68,11 @@ class Found:
 
     @property
     def plain(self) -> bool:
-        """Whether it gives one map only, of which a neck has to make levels."""
+        """True for a plain vision transformer, whose single map needs a neck that computes levels."""
         return bool(self.section["type"] == "ViTBackbone")
 
     def config(self, strides: Sequence[int], *, scratch: bool = False) -> dict[str, Any]:
-        """The whole section for levels of these strides: the stem is frozen unless it starts from random weights."""
+        """Return the config section for output levels of these strides; pretrained weights get a frozen stem."""
         random = scratch or self.weights is None
         section = {**self.section, "weights": None if random else self.weights, "frozen_stages": -1 if random else 0}
         if self.plain:
@@ -82,19 +82,19 @@ class Found:
 
 
 def find_backbone(name: str) -> Found:
-    """Find a backbone by name: a class of the registry, else of torchvision, else of timm (``timm:NAME``: only there).
+    """Find a backbone by name in the registry, torchvision and timm, in this order (``timm:NAME``: only in timm).
 
-    A tag behind a dot chooses the weights: ``resnet50.IMAGENET1K_V1``, ``convnext_tiny.fb_in22k``.
+    A tag after a dot selects the weights: ``resnet50.IMAGENET1K_V1``, ``convnext_tiny.fb_in22k``.
 
     Raises:
-        ConfigError: nobody has it, or it cannot be a backbone; the message lists the nearest names.
+        ConfigError: there is no such network, or it cannot be a backbone; the message lists similar names.
     """
     library, _, rest = name.rpartition(":")
     arch, _, tag = rest.partition(".")
     try:
         if library == "" and _is_registered(rest):
             return _of_registry(rest)
-        if rest in LITE0 and library in {"", "package"}:
+        if rest in _LITE0 and library in {"", "package"}:
             return _of_timm("tf_efficientnet_lite0", "package:efficientnet_lite0")
         if library in {"", "torchvision"} and arch in torchvision_names() and (not tag or tag in _tags(arch)):
             return _of_torchvision(arch, tag)
@@ -106,12 +106,12 @@ def find_backbone(name: str) -> Found:
 
 
 def backbone_names() -> list[str]:
-    """Every name that may be a backbone, torchvision's first; weights tags are left out."""
-    return list(dict.fromkeys([*registered_names(), *torchvision_names(), *LITE0, *timm.list_models()]))
+    """Return the names of all backbones without tags of weights, registered ones and those of torchvision first."""
+    return list(dict.fromkeys([*registered_names(), *torchvision_names(), *_LITE0, *timm.list_models()]))
 
 
 def registered_names() -> list[str]:
-    """Return the names of registered backbones that are networks themselves: those from outside tldet."""
+    """Return the names of registered backbones from outside tldet, which are networks themselves."""
     return [name for name in names_in(BACKBONES) if _is_registered(name)]
 
 
@@ -121,14 +121,14 @@ def _is_registered(name: str) -> bool:
 
 
 def _of_registry(name: str) -> Found:
-    """Build the class without weights to see its strides; its own ``mean`` and ``std`` are used if it has them."""
+    """Build a registered class without weights to find its strides; ``mean`` and ``std`` of the class are used."""
     target = lookup(BACKBONES, name)
     if needed := [key for key, (_, required) in parameters(target).items() if required]:
         raise ConfigError(f"backbone {name!r}: needs {', '.join(needed)}: set model.backbone in a config instead")
     backbone = without_storage(lambda: build_backbone({"type": name}))
     body = getattr(backbone, "body", backbone)
-    usual = Preprocess()
-    mean, std = (tuple(getattr(body, key, getattr(usual, key))) for key in ("mean", "std"))
+    default = Preprocess()
+    mean, std = (tuple(getattr(body, key, getattr(default, key))) for key in ("mean", "std"))
     return Found({"type": name}, backbone.strides, backbone.weights_source, mean, std)
 
 
@@ -150,10 +150,10 @@ def _trained(arch: str) -> list[str]:
 def _of_torchvision(arch: str, tag: str) -> Found:
     enum = torchvision.models.get_model_weights(arch)
     weights = enum[tag] if tag else enum.DEFAULT
-    seen = weights.transforms()
+    preset = weights.transforms()
     section = _section("TorchvisionBackbone", arch, any(step.normed for step in trace(arch)))
     strides = tuple(sorted({step.stride for step in trace(arch)} - {1, 2}))
-    return Found(section, strides, f"torchvision:{weights}", _scaled(seen.mean), _scaled(seen.std))
+    return Found(section, strides, f"torchvision:{weights}", _scaled(preset.mean), _scaled(preset.std))
 
 
 def _of_timm(name: str, source: str | None = None) -> Found:
@@ -166,7 +166,7 @@ def _of_timm(name: str, source: str | None = None) -> Found:
 
 
 def _section(kind: str, name: str, normed: bool) -> dict[str, Any]:
-    """With a norm behind each level where the network has no BatchNorm that would keep its maps in bounds."""
+    """Return the config section; a network without BatchNorm gets a norm on each level."""
     return {"type": kind, "name": name, **({} if normed or kind == "ViTBackbone" else {"out_norm": "layer"})}
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from tldet.errors import ConfigError
 
 log = logging.getLogger(__name__)
-DEVICES = ("cpu", "cuda", "mps")
-FAULTS = (RuntimeError, AssertionError, NotImplementedError)  # errors of a device that is missing or does not work
+_DEVICES = ("cpu", "cuda", "mps")
+_FAULTS = (RuntimeError, AssertionError, NotImplementedError)  # errors of a device that is missing or does not work
 CPUINFO = Path("/proc/cpuinfo")
 # Fields of /proc/cpuinfo that differ between processors of one type
 _INDIVIDUAL = (
@@ -77,11 +77,11 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type not in DEVICES:
+    if device is None or device.type not in _DEVICES:
         raise ConfigError(f"device {name}: must be auto, cpu, cuda, cuda:N or mps{hint}")
     try:
         _try_out(device)
-    except FAULTS as error:
+    except _FAULTS as error:
         raise ConfigError(f"device {name}: {str(error).splitlines()[0]}") from None
     return device
 
@@ -92,7 +92,7 @@ def _auto_device() -> torch.device:
         try:
             _try_out(torch.device("cuda"))
             return torch.device("cuda")
-        except FAULTS as error:
+        except _FAULTS as error:
             log.warning("the GPU is not used: %s", str(error).splitlines()[0])
     return torch.device("cpu")
 

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 B = TypeVar("B")
 _T = TypeVar("_T")
 # Texts in RuntimeErrors of CUDA, cuBLAS, MPS and the CPU allocator.
-SIGNS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "not enough memory", "can't allocate memory")
+_SIGNS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "not enough memory", "can't allocate memory")
 
 
 class OutOfMemoryError(TrainingError):
@@ -35,7 +35,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return True for an error of torch or Python that means that the device or the host is out of memory."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
 
 
 def rows_of(batch: B, rows: slice) -> B:

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from tldet.errors import OutputError
 
-STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # written directly
+_STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # written directly
 RETRIED: tuple[type[OSError], ...] = (PermissionError,) if os.name == "nt" else ()  # Windows: the file is being read
 RETRY_SECONDS = 10.0
 
@@ -47,7 +47,7 @@ class Replacement:
         self.target = Path(os.path.realpath(path))
         self.sync = sync
         mode = _mode(self.target)
-        self.direct = str(path).startswith(STREAMS) or (mode is not None and not stat.S_ISREG(mode))
+        self.direct = str(path).startswith(_STREAMS) or (mode is not None and not stat.S_ISREG(mode))
         self.name = self.target if not self.direct else Path(path)
         if not self.direct:
             self.target.parent.mkdir(parents=True, exist_ok=True)

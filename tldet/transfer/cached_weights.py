@@ -6,7 +6,7 @@ from tldet.errors import CheckpointError
 from tldet.system.inputs import is_file
 from tldet.transfer.sources import cache_path, find_package, timm_path, torchvision_url
 
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def is_here(source: str) -> bool:
@@ -42,6 +42,6 @@ def _timm_is_here(name: str) -> bool:
     _, path = timm_path(name)
     config = timm.get_pretrained_cfg(name)
     hub = config.hf_hub_id
-    if path.is_file() or (hub and any(isinstance(try_to_load_from_cache(hub, file), str) for file in HUB_FILES)):
+    if path.is_file() or (hub and any(isinstance(try_to_load_from_cache(hub, file), str) for file in _HUB_FILES)):
         return True
     return bool(config.url) and cache_path(config.url).is_file()

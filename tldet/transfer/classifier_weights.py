@@ -65,15 +65,20 @@ def copy_classes(
     fresh = [row for row, name in zip(targets, new_names, strict=True) if name not in known]
     if background:
         _from_background(mixed, old[-1], fresh if biased else [])
-    elif not layer.endswith(SCORES):
-        for row in fresh:
-            mixed[row] = old[sources].mean(0).to(new.dtype)
-    elif new.ndim > 1:
-        for row in fresh:
-            mixed[row] = 0.0  # the bias is that of a new head
+    else:
+        _initialize(mixed, layer, old[sources].mean(0), fresh)
     for source, target in pairs:
         mixed[targets[target]] = old[sources[source]].to(new.dtype)
     return mixed
+
+
+def _initialize(mixed: Tensor, layer: str, mean: Tensor, fresh: Sequence[Tensor]) -> None:
+    """Fill the rows of new classes in a layer without background; ``mean`` is that of all old classes."""
+    is_score = layer.endswith(SCORES)
+    if is_score and mixed.ndim == 1:
+        return  # the bias is that of a new head
+    for row in fresh:
+        mixed[row] = 0.0 if is_score else mean.to(mixed.dtype)
 
 
 def _from_background(mixed: Tensor, background: Tensor, fresh: Sequence[Tensor]) -> None:

@@ -14,7 +14,7 @@ from tldet.errors import CheckpointError
 from tldet.system.inputs import is_file
 from tldet.transfer.safe_unpickle.archives import read_archive
 
-ABOUT = "pretrained_on"  # metadata key of exported backbones
+_ABOUT = "pretrained_on"  # metadata key of exported backbones
 OUT_NORMS = "out_norms."  # prefix of output norms, which differ in a detector
 TASK = "classification"  # ``meta.task`` of pre-training checkpoints
 _LARGEST = 1 << 15  # pixels of an input side
@@ -103,7 +103,7 @@ def export_backbone(source: Path, path: Path) -> Path:
     tensors = {name.removeprefix(prefix): one for name, one in weights.items() if name.startswith(prefix)}
     tensors = {name: one for name, one in tensors.items() if not name.startswith(OUT_NORMS)}
     about = {
-        ABOUT: config["data"]["train"]["folder"],
+        _ABOUT: config["data"]["train"]["folder"],
         "classes": str(len(meta["class_names"])),
         "backbone": config["model"]["backbone"].get("name", config["model"]["backbone"]["type"]),
         "weights_source": meta["weights_source"],
@@ -126,7 +126,7 @@ def reported_by(source: str) -> str:
         return ""
     with safe_open(path, framework="pt") as file:
         about = file.metadata() or {}
-    if ABOUT not in about:
+    if _ABOUT not in about:
         return ""
     accuracy = f", top-1 {about['top1']}" if "top1" in about else ""
-    return f"pre-trained on {about[ABOUT]}: {about['classes']} classes{accuracy}, {about['steps']} steps"
+    return f"pre-trained on {about[_ABOUT]}: {about['classes']} classes{accuracy}, {about['steps']} steps"

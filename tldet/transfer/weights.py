@@ -180,11 +180,15 @@ def load_detector(
     report.copied = [name for name in report.copied if name not in by_class]
     if not report.copied:
         raise CheckpointError(f"{source}: no tensor fits this model")
+    _warn_other_backbone(report)
+    return report
+
+
+def _warn_other_backbone(report: LoadReport) -> None:
     copied, new = (sum(name.startswith("backbone.") for name in names) for names in (report.copied, report.new))
     if copied < new:
         text = "%s: is of another backbone: %d of %d tensors of the backbone are newly initialized"
-        log.warning(text, source, new, copied + new)
-    return report
+        log.warning(text, report.source, new, copied + new)
 
 
 def _log_matches(source: str, class_names: Sequence[str | None], known: ClassMap, match: MatchSettings) -> None:

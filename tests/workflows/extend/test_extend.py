@@ -138,7 +138,7 @@ def test_a_changed_or_missing_teacher(
     resume = ["--out", str(tmp_path / "o"), "--resume", "--cfg-options", f"distill.teacher={moved}"]
     assert f"distill.teacher: {moved} is missing: restore the detector that was extended" in said(capsys, *resume)
     shutil.copyfile(whole / "best.pt", moved)
-    assert f"distill.teacher: {moved} has changed since the run was set up (SHA-256" in said(capsys, *resume)
+    assert f"distill.teacher: {moved} has changed since the run was started (SHA-256" in said(capsys, *resume)
     shutil.copyfile(base, moved)
     assert main(["extend", *resume]) == 0, "the same file elsewhere is the same teacher"
 
@@ -152,7 +152,7 @@ def test_what_cannot_be_is_said_in_a_line(
     assert "is no tldet checkpoint" in said(capsys, str(tmp_weights(tmp_path)), *data, *out)
     classifier = {**checkpoint.load_checkpoint(base), "meta": {"task": "classification"}}
     checkpoint.save(tmp_path / "c.pt", classifier)
-    assert "is a classifier of `tldet pretrain`, no detector" in said(capsys, str(tmp_path / "c.pt"), *data, *out)
+    assert "is a classifier of `tldet pretrain`, not a detector" in said(capsys, str(tmp_path / "c.pt"), *data, *out)
     untrained = checkpoint.load_checkpoint(base)
     untrained["config"].pop("optimizer")
     checkpoint.save(tmp_path / "u.pt", untrained)

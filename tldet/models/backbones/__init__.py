@@ -1,8 +1,8 @@
-"""Backbones by name, from torchvision and timm; importing this folder registers them.
+"""Backbones of torchvision and timm; importing this package registers them.
 
-A backbone maps (B, 3, H, W) to one (B, C, ceil(H / stride), ceil(W / stride)) a level and knows its ``channels`` and
-``strides`` before it has weights. ``layer_groups`` names its parts from stem to top once, for freezing, layer-wise
-learning rates and tables.
+A backbone maps (B, 3, H, W) to one (B, C, ceil(H / stride), ceil(W / stride)) per level. Its ``channels`` and
+``strides`` are known before weights are loaded. ``layer_groups`` names its parts from stem to top, for freezing,
+layer-wise learning rates and tables.
 """
 
 from tldet.models.backbones.base import Backbone, Norm, OutNorm, trainable, within

@@ -1,4 +1,4 @@
-"""Base class of backbones: freezing, norms, and feature maps of the sizes that the strides imply."""
+"""Base class of backbones: freezing, norms, padding."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Backbone(nn.Module):
         return child_groups(self)
 
     def train(self, mode: bool = True) -> Backbone:
-        """Switch to training; frozen stages and frozen norms stay as in evaluation, statistics too."""
+        """Set training mode; frozen stages and frozen norms stay in eval mode, and so keep their statistics."""
         super().train(mode)
         frozen = self._frozen()
         for name, module in self.named_modules():
@@ -56,7 +56,7 @@ class Backbone(nn.Module):
         return self
 
     def freeze(self) -> Backbone:
-        """Take the frozen stages and norms out of learning; call it once the weights are loaded."""
+        """Freeze stages and norms; call this after weights are loaded."""
         frozen = self._frozen()
         for name, parameter in self.named_parameters():
             if within(name, frozen):
@@ -70,14 +70,14 @@ class Backbone(nn.Module):
         return tuple(prefix for _, group in self.layer_groups()[: self.frozen_stages + 1] for prefix in group)
 
     def on_padded(self, x: Tensor, sides: tuple[int, int]) -> tuple[Tensor, ...]:
-        """Run on ``x`` padded with zeros at the right and the bottom, and cut the maps back.
+        """Run on ``x`` padded with zeros at the right and the bottom, and crop the maps.
 
         Args:
             x: (B, 3, H, W).
-            sides: height and width to pad to, as :meth:`maps` can take them.
+            sides: height and width after padding, which :meth:`maps` accepts.
 
         Returns:
-            One (B, C, ceil(H / stride), ceil(W / stride)) a level.
+            One (B, C, ceil(H / stride), ceil(W / stride)) per level.
         """
         height, width = x.shape[-2:]
         levels = self.maps(F.pad(x, (0, sides[1] - width, 0, sides[0] - height)))
@@ -85,7 +85,7 @@ class Backbone(nn.Module):
         return tuple(level[..., :h, :w] for level, (h, w) in zip(levels, sizes, strict=True))
 
     def maps(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Compute the feature maps of a (B, 3, H, W) whose sides are multiples of what the network needs."""
+        """Compute the feature maps of (B, 3, H, W), whose sides are multiples of what the network needs."""
         raise NotImplementedError
 
 
@@ -105,46 +105,43 @@ def child_groups(module: nn.Module, prefix: str = "") -> list[tuple[str, list[st
 
 
 def output_norms(channels: Sequence[int], norm: OutNorm) -> nn.ModuleList:
-    """A norm for each level that is given out; "layer" over the channels of every cell.
+    """Create a norm for each output level; "layer" is a LayerNorm over channels.
 
-    Networks without BatchNorm give out unnormalised sums of many blocks; detectors on Swin and ConvNeXt put a new
-    LayerNorm behind each level (Liu et al. 2021, Swin Transformer, the detection configs of its authors).
+    Outputs of networks without BatchNorm are unnormalized sums of many blocks. Detectors with Swin and ConvNeXt add a
+    LayerNorm to each level (Liu et al. 2021, Swin Transformer, detection configs of the authors).
     """
     if norm == "none":
         return nn.ModuleList(nn.Identity() for _ in channels)
-    from timm.layers import LayerNorm2d  # takes time and memory that few networks need
+    from timm.layers import LayerNorm2d  # imported here because it takes time and memory
 
     return nn.ModuleList(LayerNorm2d(c) for c in channels)
 
 
 def has_batch_norm(module: nn.Module) -> bool:
-    """Whether some layer normalises over the batch."""
+    """Return True if a module contains BatchNorm."""
     return any(isinstance(layer, _BatchNorm) for layer in module.modules())
 
 
-def rest_frozen(module: nn.Module) -> None:
-    """Have every part inside ``module`` of which nothing learns run as in evaluation.
-
-    Its norms then keep their statistics and its dropout drops nothing: what the parts above see of it stays the same.
-    """
+def set_frozen_eval(module: nn.Module) -> None:
+    """Set submodules without trainable parameters to eval mode: their norms keep statistics, their dropout is off."""
     for part in module.children():
-        learning = [parameter.requires_grad for parameter in part.parameters()]
-        if learning and not any(learning):
+        is_trainable = [parameter.requires_grad for parameter in part.parameters()]
+        if is_trainable and not any(is_trainable):
             part.eval()
         else:
-            rest_frozen(part)
+            set_frozen_eval(part)
 
 
 def within(name: str, prefixes: Sequence[str]) -> bool:
-    """Whether a dotted module or parameter name is, or lies in, one of ``prefixes``."""
+    """Return True if a dotted module or parameter name equals or lies inside one of ``prefixes``."""
     return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
 
 
 def ceil_div(number: int, divisor: int) -> int:
-    """``number / divisor``, rounded up."""
+    """Return ``number / divisor``, rounded up."""
     return -(-number // divisor)
 
 
 def trainable(module: nn.Module) -> int:
-    """How many parameters learn."""
+    """Count the trainable parameters."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)

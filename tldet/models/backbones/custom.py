@@ -1,4 +1,4 @@
-"""Backbones from outside tldet: defaults for what they do not define themselves."""
+"""Backbones from outside tldet, with defaults for what they do not define."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class BackboneOptions:
 
 
 class CustomBackbone(Backbone):
-    """A module with ``channels`` and ``strides`` as a backbone.
+    """Backbone of a module with ``channels`` and ``strides``.
 
-    Images are padded to multiples of the largest stride, and the maps are cut back to the sizes that their strides
-    imply. Layer groups are those of the module if it defines them, else its children.
+    Images are padded to multiples of the largest stride, and maps are cropped to the sizes that their strides imply.
+    Layer groups are those of the module if it defines them, otherwise its children.
 
     Args:
         body: the module; its outputs are a tensor per stride, or a single tensor for a single stride.
@@ -54,12 +54,12 @@ class CustomBackbone(Backbone):
         channels, strides = (_numbers(body, name) for name in ("channels", "strides"))
         if len(channels) != len(strides):
             raise ValueError(f"channels {list(channels)} and strides {list(strides)} must have one number per level")
-        wanted = strides if options.out_strides is None else tuple(options.out_strides)
-        if not wanted or not set(wanted) <= set(strides):
-            raise ValueError(f"has levels of stride {list(strides)}, not all of out_strides={list(wanted)}")
-        self.outputs = tuple(strides.index(stride) for stride in wanted)
+        selected = strides if options.out_strides is None else tuple(options.out_strides)
+        if not selected or not set(selected) <= set(strides):
+            raise ValueError(f"has levels of stride {list(strides)}, not all of out_strides={list(selected)}")
+        self.outputs = tuple(strides.index(stride) for stride in selected)
         self.all_strides, self.multiple = strides, max(strides)
-        self.channels, self.strides = tuple(channels[i] for i in self.outputs), wanted
+        self.channels, self.strides = tuple(channels[i] for i in self.outputs), selected
 
     def layer_groups(self) -> list[tuple[str, list[str]]]:
         """Return the module's own layer groups, else its children."""
@@ -97,7 +97,7 @@ def build_backbone(section: Mapping[str, Any], path: str = "model.backbone") -> 
     """Build the backbone of a config section; keys that its class does not take are handled by tldet.
 
     Raises:
-        ConfigError: it rejects its values, or lacks ``channels``, ``strides`` or ``forward``.
+        ConfigError: the class rejects a value, or lacks ``channels``, ``strides`` or ``forward``.
     """
     target = lookup(BACKBONES, section["type"])
     known = {} if target is None else parameters(target)
@@ -118,5 +118,5 @@ def _changes(built: Backbone, rest: Mapping[str, Any]) -> bool:
         built.weights_source = rest["weights"]
     built.frozen_stages = rest.get("frozen_stages", built.frozen_stages)
     built.norm = rest.get("norm", built.norm)
-    wanted = rest.get("out_strides")
-    return wanted is not None and tuple(wanted) != tuple(built.strides)
+    strides = rest.get("out_strides")
+    return strides is not None and tuple(strides) != tuple(built.strides)

@@ -1,4 +1,4 @@
-"""Backbones of torchvision: its classification networks, cut into levels by stride, parameter names kept."""
+"""Backbones of torchvision: classification networks split into levels by stride, with unchanged parameter names."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from tldet.models.backbones.base import Backbone, Norm, OutNorm, ceil_div, has_b
 from tldet.models.meta_tensors import blank
 from tldet.registry import BACKBONES
 
-TRACED = 64  # side of the image that tells strides and channels; a multiple of every stride
+_TRACED = 64  # side of the image for measuring strides and channels; a multiple of all strides
 
 
 @dataclass(frozen=True)
 class Family:
-    """How the networks of one family are cut.
+    """Splitting rules of a family of networks.
 
     Attributes:
-        steps: dotted names of the modules in the order they run; ``features.*`` stands for each child of ``features``.
-        stem: steps of the stem where it has the first stage's stride; 0 where all steps of the first stride are it.
-        last: how many steps at the end belong to the classifier.
-        nhwc: maps are (B, H, W, C) inside.
-        multiple: side lengths are padded to a multiple of this; 1 where the layers round up by themselves.
-        mend: changes the padding of layers so that maps have the sizes that their strides promise.
+        steps: dotted names of the modules in execution order; ``features.*`` stands for each child of ``features``.
+        stem: number of steps in the stem; 0 for all steps of the first stride.
+        last: number of final steps that belong to the classifier.
+        nhwc: the network computes with (B, H, W, C).
+        multiple: side lengths are padded to a multiple of this; 1 if the layers round up.
+        repair: changes the padding of layers so that maps have the sizes that their strides imply.
     """
 
     steps: tuple[str, ...] = ("features.*",)
@@ -41,10 +41,10 @@ class Family:
 
 
 def repair_alexnet(whole: nn.Module) -> None:
-    """Pad AlexNet's first convolution by 5 and its pooling by 1, so that a map has ceil(side / stride) cells.
+    """Pad the first convolution of AlexNet by 5 and its pooling by 1, so that maps have ceil(side / stride) cells.
 
-    Without it a map is a cell short at every stride and its cells lie up to half a stride off; with it they lie
-    where ResNet's do. The weights see the same windows, some pixels further on.
+    Otherwise maps lack a cell, and cell centers are off by up to half a stride. With the padding, cells are centered as
+    in ResNet.
     """
     for module in whole.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (11, 11):
@@ -54,7 +54,7 @@ def repair_alexnet(whole: nn.Module) -> None:
 
 
 def stride_first(resnet: nn.Module) -> None:
-    """Move the stride of every bottleneck from its 3x3 convolution to the 1x1 before it.
+    """Move the stride of each bottleneck from its 3x3 convolution to the 1x1 convolution before it.
 
     Raises:
         ValueError: there is no bottleneck.
@@ -66,11 +66,11 @@ def stride_first(resnet: nn.Module) -> None:
         block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
 
 
-RESNET = Family(("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"))
-FAMILIES = {  # by the beginning of the name
-    "resnet": RESNET,
-    "resnext": RESNET,
-    "wide_resnet": RESNET,
+_RESNET = Family(("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"))
+FAMILIES = {  # by prefix of the name
+    "resnet": _RESNET,
+    "resnext": _RESNET,
+    "wide_resnet": _RESNET,
     "regnet": Family(("stem", "trunk_output.*")),
     "alexnet": Family(repair=repair_alexnet),
     "vgg": Family(multiple=32),
@@ -84,32 +84,32 @@ FAMILIES = {  # by the beginning of the name
 
 
 class _Step(NamedTuple):
-    """One module of a network, and what it gives out."""
+    """Module of a network with the stride and channels of its output."""
 
     path: str
     stride: int
     channels: int
-    normed: bool  # it holds a BatchNorm
+    normed: bool  # contains BatchNorm
 
 
 def torchvision_names() -> list[str]:
-    """Every network of torchvision that can be a backbone."""
+    """Return the names of all torchvision networks that can be backbones."""
     return [n for n in torchvision.models.list_models(module=torchvision.models) if n.startswith(tuple(FAMILIES))]
 
 
 def family_of(name: str) -> Family:
-    """The family of one of :func:`torchvision_names`.
+    """Return the family of a network of :func:`torchvision_names`.
 
     Raises:
-        ValueError: torchvision has no such network, or it cannot be cut into levels.
+        ValueError: torchvision has no such network, or it cannot be a backbone.
     """
     if name not in torchvision_names():
-        raise ValueError(f"{name} is no network of torchvision that gives levels; use TimmBackbone for other families")
-    return next(family for beginning, family in FAMILIES.items() if name.startswith(beginning))
+        raise ValueError(f"{name} is not a supported network of torchvision; use TimmBackbone for other families")
+    return next(family for prefix, family in FAMILIES.items() if name.startswith(prefix))
 
 
 def network(name: str) -> nn.Module:
-    """One of torchvision's networks with random weights, repaired."""
+    """Build a torchvision network with random weights and repaired padding."""
     family = family_of(name)
     whole: nn.Module = torchvision.models.get_model(name, weights=None)
     if family.repair:
@@ -120,16 +120,16 @@ def network(name: str) -> nn.Module:
 @lru_cache(maxsize=32)
 @torch.no_grad()
 def trace(name: str) -> tuple[_Step, ...]:
-    """The steps of a network with their strides and channels, seen on a black image."""
+    """Return the steps of a network with strides and channels, measured on an image of zeros."""
     family = family_of(name)
     whole = blank(lambda: network(name)).eval()
-    x = torch.zeros(1, 3, TRACED, TRACED, device="cpu")
+    x = torch.zeros(1, 3, _TRACED, _TRACED, device="cpu")
     steps = []
     for path in _paths(whole, family):
         module = whole.get_submodule(path)
         x = module(x)
         height, channels = (x.shape[1], x.shape[3]) if family.nhwc else (x.shape[2], x.shape[1])
-        steps.append(_Step(path, TRACED // height, channels, has_batch_norm(module)))
+        steps.append(_Step(path, _TRACED // height, channels, has_batch_norm(module)))
     return tuple(steps)
 
 
@@ -144,8 +144,8 @@ def _paths(whole: nn.Module, family: Family) -> list[str]:
 
 @BACKBONES.register_module()
 class TorchvisionBackbone(Backbone):
-    """A classification network of torchvision: AlexNet, VGG, ResNet, ResNeXt, Wide ResNet, RegNet, DenseNet,
-    MobileNet, EfficientNet, ConvNeXt or Swin. A level is what the last module of its stride gives out.
+    """Classification network of torchvision: AlexNet, VGG, ResNet, ResNeXt, Wide ResNet, RegNet, DenseNet, MobileNet,
+    EfficientNet, ConvNeXt or Swin. A level is the output of the last module of its stride.
 
     Args:
         name: torchvision's name, for example ``resnet50``.
@@ -154,11 +154,11 @@ class TorchvisionBackbone(Backbone):
         frozen_stages: see :class:`Backbone`.
         norm: see :class:`Backbone`.
         out_norm: see :func:`~tldet.models.backbones.base.output_norms`.
-        strided_conv: which convolution of a ResNet stage's first bottleneck halves the image: the "3x3" (torchvision)
-            or the first "1x1" (the paper and caffe's weights).
+        strided_conv: convolution with stride 2 in the first bottleneck of a ResNet stage: "3x3" (torchvision) or "1x1"
+            (the paper, Caffe weights).
 
     Raises:
-        ValueError: there is no such network, it has no such level, or no bottleneck to have the stride first.
+        ValueError: there is no such network, a level is missing, or ``strided_conv`` is "1x1" without bottlenecks.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class TorchvisionBackbone(Backbone):
         super().__init__(weights=weights, frozen_stages=frozen_stages, norm=norm)
         self.family = family_of(name)
         self.strides = tuple(out_strides)
-        last = {step.stride: number for number, step in enumerate(trace(name))}  # the last one of a stride stays
+        last = {step.stride: number for number, step in enumerate(trace(name))}  # last step of each stride
         if not set(self.strides) <= set(last):
             raise ValueError(f"{name} has levels of stride {sorted(last)}, not all of {list(self.strides)}")
         self.outputs = tuple(last[stride] for stride in self.strides)
@@ -185,39 +185,39 @@ class TorchvisionBackbone(Backbone):
         self.strided_conv = strided_conv
         if strided_conv == "1x1":
             stride_first(whole)
-        self._take(whole)
+        self._add_steps(whole)
         self.out_norms = output_norms(self.channels, out_norm)
 
-    def _take(self, whole: nn.Module) -> None:
-        """Make the modules of the steps ours, under their own names."""
+    def _add_steps(self, whole: nn.Module) -> None:
+        """Add the modules of the steps as submodules with their original names."""
         for top in dict.fromkeys(step.path.partition(".")[0] for step in self.steps):
             child = getattr(whole, top)
-            wanted = {step.path.split(".")[1] for step in self.steps if step.path.startswith(top + ".")}
-            if wanted:
+            used = {step.path.split(".")[1] for step in self.steps if step.path.startswith(top + ".")}
+            if used:
                 child = nn.Sequential()
-                for name in [n for n, _ in getattr(whole, top).named_children() if n in wanted]:
+                for name in [n for n, _ in getattr(whole, top).named_children() if n in used]:
                     child.add_module(name, getattr(whole, top).get_submodule(name))
             self.add_module(top, child)
 
     def layer_groups(self) -> list[tuple[str, list[str]]]:
-        """The stem, then what lies between one stride and the next, named after its last module."""
+        """Return the stem and the modules of each stride, named after the last of them."""
         strides = {step.path: step.stride for step in self.steps}
         stem = [step.path for step in self.steps[: self.family.stem]]
         rest = [step.path for step in self.steps[self.family.stem :]]
         runs = [stem] * bool(stem) + [list(run) for _, run in groupby(rest, key=lambda path: strides[path])]
-        learning = [[p for p in run if any(True for _ in self.get_submodule(p).parameters())] for run in runs]
-        groups = [run for run in learning if run]
+        weighted = [[p for p in run if any(True for _ in self.get_submodule(p).parameters())] for run in runs]
+        groups = [run for run in weighted if run]
         return [("stem", groups[0])] + [(run[-1], run) for run in groups[1:]]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) to one (B, C, ceil(H / stride), ceil(W / stride)) a level."""
+        """Map (B, 3, H, W) to one (B, C, ceil(H / stride), ceil(W / stride)) per level."""
         height, width, multiple = x.shape[-2], x.shape[-1], self.family.multiple
         if height % multiple == 0 and width % multiple == 0:
             return self.maps(x)
         return self.on_padded(x, (ceil_div(height, multiple) * multiple, ceil_div(width, multiple) * multiple))
 
     def maps(self, x: Tensor) -> tuple[Tensor, ...]:
-        """See :meth:`Backbone.maps`."""
+        """Compute the feature maps; see :meth:`Backbone.maps`."""
         outputs = []
         for number, step in enumerate(self.steps):
             x = self.get_submodule(step.path)(x)

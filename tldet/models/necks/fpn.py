@@ -16,22 +16,22 @@ Extra = Literal["maxpool", "p6p7_c5", "p6p7_p5", "none"]
 
 @NECKS.register_module()
 class FPN(nn.Module):
-    """Top-down pathway with lateral connections, and extra levels on top.
+    """Feature pyramid: top-down pathway with lateral connections, and extra levels on top.
 
     Args:
-        in_channels: channels of the backbone's levels, finest first.
-        in_strides: their strides.
-        out_channels: channels of every level given out.
-        extra: "maxpool" adds one level by subsampling the coarsest (Faster R-CNN); "p6p7_c5" adds two by strided
-            convolutions on the backbone's coarsest map, "p6p7_p5" on the pyramid's (RetinaNet: the paper takes C5,
-            torchvision P5); "none" adds nothing.
-        relu_before_p7: put a ReLU between P6 and P7 (the paper, torchvision, FCOS) or not (mmdet's RetinaNet, ATSS
-            and GFL).
-        norm: "batch" puts a BatchNorm behind every convolution but those of the extra levels, as torchvision's second
-            versions do; a pyramid that starts from random weights then learns in fewer steps.
+        in_channels: channels of the levels of the backbone, finest first.
+        in_strides: strides of these levels.
+        out_channels: channels of each output level.
+        extra: "maxpool" adds one level by subsampling the coarsest one (Faster R-CNN); "p6p7_c5" adds two levels by
+            strided convolutions on the coarsest map of the backbone, "p6p7_p5" on that of the pyramid (RetinaNet: C5 in
+            the paper, P5 in torchvision); "none" adds no level.
+        relu_before_p7: ReLU between P6 and P7 (RetinaNet paper, torchvision, FCOS; not in mmdet's RetinaNet, ATSS and
+            GFL).
+        norm: "batch" adds BatchNorm after each convolution except those of extra levels, as in torchvision's improved
+            versions; a pyramid with random initial weights then needs fewer steps.
 
     Raises:
-        ConfigError: there are no channels.
+        ConfigError: ``out_channels`` is not positive.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class FPN(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """One (B, C, H, W) a level of the backbone to one (B, out_channels, H, W) a level of ``strides``.
+        """Map one (B, C, H, W) per level of the backbone to one (B, out_channels, H, W) per level of ``strides``.
 
-        A list is emptied on the way, so that the memory of each map serves the finer levels in prediction.
+        If ``features`` is a list, it is emptied, so that prediction can reuse the memory of each map.
 
         Raises:
-            ValueError: there are more maps or fewer than levels.
+            ValueError: the number of maps is wrong.
         """
         left = features if isinstance(features, list) else list(features)
         if len(left) != len(self.lateral):
@@ -95,10 +95,10 @@ def _conv(in_channels: int, out_channels: int, kernel: int, norm: str) -> nn.Mod
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """BatchNorm that takes its running statistics where a batch has one value a channel or none: no variance."""
+    """BatchNorm that uses its running statistics for batches with at most one value per channel."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """Normalize (B, C, H, W)."""
         if self.training and x.shape[0] * x.shape[2] * x.shape[3] <= 1:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         return super().forward(x)

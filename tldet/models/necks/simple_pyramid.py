@@ -14,21 +14,21 @@ from tldet.registry import NECKS
 
 @NECKS.register_module()
 class SimpleFeaturePyramid(nn.Module):
-    """Every level from the backbone's one last map, with no path between the levels.
+    """Pyramid whose levels are computed independently from the single map of the backbone.
 
-    Finer levels come from deconvolutions of stride 2, each with half the channels, coarser ones from max pooling;
-    on each a 1x1 and a 3x3 convolution with LayerNorm. A level finer than the map has exactly twice, four times ...
-    its cells: ceil(H / stride) of them where H is a multiple of the map's stride, as the loader pads it.
+    Finer levels use deconvolutions of stride 2, each of which halves the channels, coarser ones use max pooling; then
+    follow a 1x1 and a 3x3 convolution with LayerNorm. A finer level has ceil(H / stride) rows if H is a multiple of the
+    stride of the map, as padded by the loader.
 
     Args:
-        in_channels: channels of the backbone's only level.
+        in_channels: channels of the single level of the backbone.
         in_strides: its stride.
-        out_channels: channels of every level given out.
+        out_channels: channels of each output level.
         out_strides: strides of the output levels, powers of 2.
 
     Raises:
-        ValueError: the backbone gives more than one level.
-        ConfigError: there are no channels or no levels, or a stride lies below 2.
+        ValueError: the backbone has more than one level.
+        ConfigError: a value is out of range, or a stride is not a power of 2.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class SimpleFeaturePyramid(nn.Module):
     ) -> None:
         super().__init__()
         if len(in_channels) != 1:
-            raise ValueError(f"takes a backbone with one level, not {len(in_channels)}; use FPN")
+            raise ValueError(f"needs a backbone with one level, not {len(in_channels)}; use FPN")
         require_range("out_channels", out_channels, "[1, inf]")
         require_range("out_strides", out_strides, "[2, inf]")
         if any(stride & (stride - 1) for stride in out_strides):
@@ -52,14 +52,14 @@ class SimpleFeaturePyramid(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """One (B, C, H, W) to one (B, out_channels, H, W) a level of ``strides``."""
+        """Map one (B, C, H, W) to one (B, out_channels, H, W) per level of ``strides``."""
         (last,) = features
         return tuple(level(last) for level in self.levels)
 
 
 def _level(in_channels: int, out_channels: int, doublings: int) -> nn.Sequential:
-    """``doublings`` of resolution (halvings where negative), then the two convolutions."""
-    from timm.layers import LayerNorm2d  # takes time and memory that few networks need
+    """Build a level: ``doublings`` of the resolution (halvings if negative), then two convolutions."""
+    from timm.layers import LayerNorm2d  # imported here because it takes time and memory
 
     width, layers = in_channels, []
     for number in range(doublings):

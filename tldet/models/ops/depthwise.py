@@ -59,7 +59,7 @@ class Call:
 
 
 def native_gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, wanted: Collection[Gradient] = GRADIENTS
+    grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, required: Collection[Gradient] = GRADIENTS
 ) -> tuple[Tensor | None, Tensor | None]:
     """Compute the gradients of a depthwise convolution with torch's own kernels (the reference).
 
@@ -68,9 +68,9 @@ def native_gradients(
         x: (B, C, H, W) input.
         weight: (C, 1, U, V).
         geometry: geometry of the convolution.
-        wanted: the gradients to compute; the others are None.
+        required: the gradients to compute; the others are None.
     """
-    g, mask = geometry, ["input" in wanted, "weight" in wanted, False]
+    g, mask = geometry, ["input" in required, "weight" in required, False]
     found = torch.ops.aten.convolution_backward(
         grad, x, weight, None, g.stride, g.padding, g.dilation, False, (0, 0), x.shape[1], mask
     )
@@ -136,7 +136,7 @@ def _pair(value: Any) -> Pair:
 
 
 def _reach(kernel: Sequence[int], geometry: Geometry) -> Pair:
-    """Distance between the first and the last input element under the kernel."""
+    """Return the distance between the first and the last input element under the kernel."""
     return (geometry.dilation[0] * (kernel[0] - 1), geometry.dilation[1] * (kernel[1] - 1))
 
 
@@ -146,12 +146,12 @@ def _layout(x: Tensor) -> torch.memory_format:
 
 
 def _offsets(side: int) -> list[int]:
-    """First index of each block along a kernel side: 5 -> 0, 2; 7 -> 0, 3, 4."""
+    """Return the first index of each block along a kernel side: 5 -> 0, 2; 7 -> 0, 3, 4."""
     return [min(start, max(side - _BLOCK, 0)) for start in range(0, side, _BLOCK)]
 
 
 def _undilated(x: Tensor, grad: Tensor, kernel: Sequence[int], geometry: Geometry) -> tuple[Tensor, Tensor]:
-    """Padded input and output gradient of the undilated convolution with the same weight gradient.
+    """Return padded input and output gradient of an undilated convolution with the same weight gradient.
 
     Output (p, q) depends only on inputs whose position is congruent to it modulo the dilation. Each of these grids
     becomes a batch element. Zero padding of the gradient to whole grids does not change the result.
@@ -163,7 +163,7 @@ def _undilated(x: Tensor, grad: Tensor, kernel: Sequence[int], geometry: Geometr
 
 
 def _grids(x: Tensor, cells: Sequence[int], dilation: Pair) -> Tensor:
-    """(B, C, H, W) to (B * d * e, C, *cells), zero-padded or cropped at the bottom right."""
+    """Reshape (B, C, H, W) to (B * d * e, C, *cells), zero-padded or cropped at the bottom right."""
     (batch, channels, height, width), (d, e) = x.shape, dilation
     x = F.pad(x, (0, cells[1] * e - width, 0, cells[0] * d - height))
     x = x.reshape(batch, channels, cells[0], d, cells[1], e).permute(0, 3, 5, 2, 4, 1)
@@ -192,12 +192,12 @@ class _DepthwiseConv2d(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,), (x, weight), g = grads, ctx.saved_tensors, ctx.geometry
         for_bias = grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
-        wanted = [part for part, needed in zip(GRADIENTS, ctx.needs_input_grad, strict=False) if needed]
+        required = [part for part, needed in zip(GRADIENTS, ctx.needs_input_grad, strict=False) if needed]
         grad = grad.contiguous(memory_format=_layout(x))
-        for_x, for_weight = native_gradients(grad, x, weight, g, [part for part in wanted if part not in ctx.parts])
-        if "input" in wanted and "input" in ctx.parts:
+        for_x, for_weight = native_gradients(grad, x, weight, g, [part for part in required if part not in ctx.parts])
+        if "input" in required and "input" in ctx.parts:
             for_x = input_gradient(grad, x.shape, weight, g)
-        if "weight" in wanted and "weight" in ctx.parts:
+        if "weight" in required and "weight" in ctx.parts:
             for_weight = weight_gradient(grad, x, weight, g)
         return for_x, for_weight, for_bias, None, None
 
@@ -211,14 +211,14 @@ def depthwise_conv2d(parts: Collection[Gradient], x: Tensor, weight: Tensor, *ar
     if call is None or x.device.type != "cpu" or not x.numel():
         return F.conv2d(x, weight, *args, **kwargs)
     needed = zip(GRADIENTS, (x.requires_grad, weight.requires_grad), strict=True)
-    wanted = [p for p, needs in needed if needs and p in parts and supports(p, call.kernel, call.geometry)]
-    if not wanted:
+    required = [p for p, needs in needed if needs and p in parts and supports(p, call.kernel, call.geometry)]
+    if not required:
         return F.conv2d(x, weight, *args, **kwargs)
     bias = kwargs["bias"] if "bias" in kwargs else next(iter(args), None)
     tensors: tuple[Tensor | None, ...] = (x, weight, bias)
     if torch.is_autocast_enabled("cpu"):
         tensors = tuple(_as_autocast(tensor) for tensor in tensors)
-    return cast(Tensor, _DepthwiseConv2d.apply(*tensors, call.geometry, wanted))
+    return cast(Tensor, _DepthwiseConv2d.apply(*tensors, call.geometry, required))
 
 
 def _as_autocast(tensor: Tensor | None) -> Tensor | None:

@@ -69,7 +69,7 @@ def background_sums(logits: Tensor, power: float, learn: Learners) -> tuple[Tens
 
 
 def background_sums_reference(logits: Tensor, power: float, learn: Learners) -> tuple[Tensor, Tensor]:
-    """Reference version of :func:`background_sums`: ten tensors as large as the logits."""
+    """Compute :func:`background_sums` in plain torch (the reference), with ten tensors of the size of the logits."""
     x, objects = logits.float(), (learn.image, learn.place, learn.labels)
     entries = learn.counted[..., None].expand(logits.shape)
     entries = entries if learn.classes is None else entries & learn.classes[:, None]
@@ -106,7 +106,7 @@ class _Background(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_sums: Tensor, of_at: Tensor) -> tuple[Tensor, None, None]:
-        """Only ``at`` contributes to the gradient of an object's entry."""
+        """Scale the saved gradients; the gradient of an object's entry comes from ``at`` only."""
         slope, *objects = ctx.saved_tensors
         gradient = torch.empty_like(slope, dtype=ctx.dtype)
         if slope.device.type == "cpu":

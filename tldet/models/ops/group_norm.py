@@ -17,7 +17,7 @@ class GroupNorm(nn.GroupNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same."""
+        """Normalize (B, C, H, W)."""
         if x.device.type == "cpu" and x.dtype == torch.bfloat16 and torch.is_grad_enabled():
             given = (x, self.weight, self.bias, self.num_groups, self.eps)
             return cast(Tensor, _GroupNormFunction.apply(*given))
@@ -41,8 +41,8 @@ class _GroupNormFunction(torch.autograd.Function):
         x, weight, mean, spread = ctx.saved_tensors
         layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         of_y = of_y.to(torch.float32, memory_format=layout)
-        wanted = list(ctx.needs_input_grad[:3])
+        needed = list(ctx.needs_input_grad[:3])
         of_x, *others = torch.ops.aten.native_group_norm_backward(
-            of_y, x.float(), mean, spread, weight.float(), *ctx.shape, wanted
+            of_y, x.float(), mean, spread, weight.float(), *ctx.shape, needed
         )
         return (None if of_x is None else of_x.to(x.dtype), *others, None, None)

@@ -30,7 +30,7 @@ from tldet.models.ops.depthwise import (
 )
 from tldet.models.surgery.overlay import Overlay, original, overlay, replace_modules
 
-WORTH_IT = 0.8  # largest time of a rewritten gradient that is used, relative to the native one
+_WORTH_IT = 0.8  # largest time of a rewritten gradient that is used, relative to the native one
 ROUNDS, LIMIT = 5, 0.3  # timed rounds per gradient; no new round after LIMIT seconds
 
 
@@ -152,4 +152,4 @@ def _is_faster(part: Gradient, call: Call, dtype: torch.dtype) -> bool:
             run()  # type: ignore[no-untyped-call]
             if number:
                 best[form] = min(best[form], time.perf_counter() - start)
-    return best[1] < WORTH_IT * best[0]
+    return best[1] < _WORTH_IT * best[0]

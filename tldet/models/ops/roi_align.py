@@ -27,7 +27,7 @@ class Pool(NamedTuple):
 def roi_align_by_gather(
     features: Sequence[Tensor], level: Tensor, image: Tensor, boxes: Tensor, strides: Sequence[int], pool: Pool
 ) -> Tensor:
-    """RoIAlign (He et al. 2017) on CPU.
+    """Compute RoIAlign (He et al. 2017) on CPU.
 
     Each pooled cell is a weighted sum of rows of a table that holds the cells of all levels. Torchvision's kernel runs
     in one thread on CPU and scatters gradients channel by channel; this one is several times faster.
@@ -38,7 +38,7 @@ def roi_align_by_gather(
         image: (R,) image of each region.
         boxes: (R, 4) xyxy pixels.
         strides: stride of each level.
-        pool: the grid; its sampling ratio is at least 1.
+        pool: sampling grid with a sampling ratio of at least 1.
 
     Returns:
         (R, C, S, S).
@@ -62,7 +62,7 @@ def roi_align_by_gather(
 def roi_align_by_level(
     features: Sequence[Tensor], level: Tensor, image: Tensor, boxes: Tensor, strides: Sequence[int], pool: Pool
 ) -> Tensor:
-    """Reference version: torchvision's kernel, level by level; see :func:`roi_align_by_gather`."""
+    """Compute RoIAlign with torchvision's kernel for each level (the reference); see :func:`roi_align_by_gather`."""
     regions = torch.cat([image[:, None].to(boxes), boxes], 1)
     order = level.argsort(stable=True)
     counts = torch.stack([(level == number).sum() for number in range(len(strides))]).tolist()
@@ -74,14 +74,14 @@ def roi_align_by_level(
 
 
 def _corners(low: Tensor, high: Tensor, cells: Tensor, scale: Tensor, pool: Pool) -> tuple[Tensor, Tensor, Tensor]:
-    """Along one axis: the two cells (R, S * s, 2) around every sample and their weights (R, S * s) each.
+    """Return the two cells (R, S * s, 2) around each sample along one axis, and their weights (R, S * s) each.
 
     Args:
-        low: (R,) the regions' near sides in pixels.
-        high: (R,) their far sides.
-        cells: (R,) how many cells the regions' levels have along the axis.
-        scale: (R,) cells a pixel.
-        pool: the grid.
+        low: (R,) left or top sides of the regions in pixels.
+        high: (R,) right or bottom sides.
+        cells: (R,) number of cells along the axis of the level of each region.
+        scale: (R,) cells per pixel.
+        pool: sampling grid.
     """
     shift = 0.5 if pool.aligned else 0.0
     start = low * scale - shift
@@ -101,7 +101,7 @@ def _corners(low: Tensor, high: Tensor, cells: Tensor, scale: Tensor, pool: Pool
 
 
 def _bags(values: Tensor, pool: Pool) -> Tensor:
-    """(R, S * s, S * s, 2, 2) values of the samples' corners as one row (4 * s * s) for each of the R * S * S cells."""
+    """Reshape corner values (R, S * s, S * s, 2, 2) to one row (4 * s * s) for each of the R * S * S pooled cells."""
     side, ratio = pool.side, pool.sampling_ratio
     split = values.reshape(len(values), side, ratio, side, ratio, 4).transpose(2, 3)
     return split.reshape(-1, 4 * ratio * ratio)

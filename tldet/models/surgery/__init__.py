@@ -1,1 +1,1 @@
-"""Changes of a network that is already built: folded normalization, replaced modules."""
+"""Changes of a built network: folded normalization, replaced modules."""

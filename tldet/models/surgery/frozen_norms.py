@@ -1,9 +1,8 @@
-"""Frozen BatchNorms computed by the convolutions before them, while the rest of the model learns.
+"""Folding of frozen BatchNorms into the convolutions before them, for training.
 
-A BatchNorm whose statistics, factor and summand stay as they are makes ``scale * (W * x) + shift`` of a convolution's
-``W * x``, which is ``(scale W) * x + shift``. Computed in that way a training step passes over the feature maps once
-less forward and once less backward, and keeps one map less; the gradient of ``W`` is ``scale`` times that of
-``scale W``. What learns, and what a checkpoint holds, stays the same.
+After a convolution ``W * x``, a frozen BatchNorm computes ``scale * (W * x) + shift``, which equals
+``(scale W) * x + shift``. This form saves one pass over the feature maps in forward and backward, and one stored map;
+the gradient of ``W`` is ``scale`` times that of ``scale W``. Trainable parameters and checkpoints stay the same.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ log = logging.getLogger(__name__)
 
 
 def fold_frozen_norms(backbone: nn.Module) -> int:
-    """Replace convolutions of a backbone by ones that compute the frozen norms behind them too, and those norms.
+    """Replace frozen norms of a backbone, and the convolutions before them by ones that compute these norms too.
 
-    Parameters, buffers and state-dict keys stay the same. A norm that is trained again, or whose statistics are, is
-    computed by itself from then on. Nothing is replaced, with a log line, if the outputs would change or the backbone
-    does not accept small images.
+    Parameters, buffers and state-dict keys stay the same. A norm that becomes trainable, or is set to training mode, is
+    computed separately again. If the outputs would change, or the backbone does not support small images, nothing is
+    replaced.
 
     Returns:
         Number of norms folded.
@@ -42,12 +41,12 @@ def fold_frozen_norms(backbone: nn.Module) -> int:
         if not pairs:
             return 0
         folded = _folded(pairs)
-        with _lively([norm for _, norm in pairs]):
+        with _random_norms([norm for _, norm in pairs]):
             before = backbone(example)
             replaced = replace_modules(backbone, folded)
             same = same_maps(before, backbone(example))
         if not same:
-            log.warning("frozen BatchNorm is not folded: %s would give other outputs", type(backbone).__name__)
+            log.debug("frozen BatchNorm is not folded: outputs of %s would change", type(backbone).__name__)
             put_back(replaced)
     for old, new in folded.items():
         new.training = old.training
@@ -60,13 +59,13 @@ def _folded(pairs: Sequence[tuple[nn.Conv2d, nn.BatchNorm2d]]) -> dict[nn.Module
     for conv, norm in pairs:
         skipped = overlay(norm, FoldedNorm, rest=(activation_of(norm),))
         replacements[norm] = skipped
-        replacements[conv] = overlay(conv, FoldedConv2d, norm_behind=(skipped,))
+        replacements[conv] = overlay(conv, FoldedConv2d, norm_after=(skipped,))
     return replacements
 
 
 @contextmanager
-def _lively(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
-    """Let norms change their input for a while: neutral ones, filled later, would hide what folding does."""
+def _random_norms(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
+    """Randomize norms inside the ``with`` block: norms that are still the identity would hide errors of folding."""
     tensors = [t for norm in norms for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias)]
     values = [(cast(Tensor, tensor), cast(Tensor, tensor).clone()) for tensor in tensors]
     generator = torch.Generator().manual_seed(0)
@@ -80,21 +79,21 @@ def _lively(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
 
 
 def _is_frozen(norm: nn.Module) -> bool:
-    """Whether it is a BatchNorm with statistics, a factor and a summand that all stay as they are."""
+    """Return True for a BatchNorm in eval mode with frozen weight and bias."""
     if not isinstance(norm, nn.BatchNorm2d) or not norm.affine or not norm.track_running_stats or norm.training:
         return False
     return not norm.weight.requires_grad and not norm.bias.requires_grad
 
 
 class FoldedConv2d(Overlay):
-    """Overlay of a convolution: computes the norm behind it too, while that norm is frozen."""
+    """Overlay of a convolution that also computes the norm after it while that norm is frozen."""
 
     name_prefix = "Folded"
-    norm_behind: tuple[nn.BatchNorm2d]  # in a tuple, so that it is no submodule
+    norm_after: tuple[nn.BatchNorm2d]  # in a tuple, so that it is not a submodule
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the output of the norm."""
-        (norm,) = self.norm_behind
+        """Map (B, C, H, W) to the output of the norm."""
+        (norm,) = self.norm_after
         conv: Any = self
         if not _is_frozen(norm):
             return cast(Tensor, super().forward(x))
@@ -112,5 +111,5 @@ class FoldedNorm(Overlay):
     rest: tuple[nn.Module]  # dropout and activation that belong to the norm
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """Apply the parts of the norm that are not folded to (B, C, H, W)."""
         return cast(Tensor, self.rest[0](x) if _is_frozen(self) else super().forward(x))

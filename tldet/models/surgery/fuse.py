@@ -1,8 +1,8 @@
-"""BatchNorm folded into the convolution before it: the same outputs from fewer passes over the feature maps.
+"""Folding of BatchNorm into the convolution before it, for prediction.
 
-In evaluation a BatchNorm multiplies each channel by a number and adds one (Ioffe and Szegedy 2015, section 3.1); both
-can go into the weights of the convolution whose output it takes. Which convolution that is is seen in a forward pass,
-not told by names.
+In eval mode, BatchNorm is a factor and a summand per channel (Ioffe and Szegedy 2015, section 3.1), which can be folded
+into the weights of the convolution before it. This saves passes over the feature maps. Pairs of convolution and norm
+are found in a forward pass, not by names.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from tldet.models.detector import Detector
 from tldet.models.surgery.overlay import put_back, replace_modules
 
 log = logging.getLogger(__name__)
-PROBE = 64  # pixels of the square images of the forward passes
-TOLERANCE = 1e-3  # of the largest output, which folding may change by rounding
+_PROBE = 64  # pixels of the square images of the forward passes
+_TOLERANCE = 1e-3  # of the largest output; larger changes are more than rounding
 
 
 def fuse(model: Detector) -> Detector:
-    """Fold the norms of backbone and neck, in place; for a model in eval mode that will not be trained again.
+    """Fold the norms of backbone and neck in place, for a model in eval mode that is not trained any more.
 
-    Where the outputs would change, the model stays as it was, and the log says so.
+    If the outputs would change, the model is not changed.
 
     Returns:
-        ``model``. Its state no longer fits an unfused model's.
+        ``model``, whose state dict no longer fits an unfused model.
     """
     with on_cpu(model):
         _fuse(model)
@@ -64,20 +64,20 @@ def _fuse(model: Detector) -> None:
         replaced = replace_modules(model, {norm: activation_of(norm) for _, norm in pairs})
         same = same_maps(before, model.features(example))
     if not same:
-        log.warning("BatchNorm is not folded: %s would give other outputs", type(model.backbone).__name__)
+        log.debug("BatchNorm is not folded: outputs of %s would change", type(model.backbone).__name__)
         for conv, weight, bias in kept:
             conv.weight, conv.bias = weight, bias
         put_back(replaced)
 
 
 def norms_after(model: nn.Module, run: Callable[[], object]) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """The pairs of a convolution and the BatchNorm that takes its output as it is, each run once.
+    """Find pairs of a convolution and the BatchNorm that directly follows it, each of which runs once.
 
-    Where ``run`` fails, as in a network of one size of image, there are none, and the log says so.
+    If ``run`` fails, as in a network that supports one image size only, there are none.
 
     Args:
-        model: in eval mode.
-        run: takes something through the model.
+        model: model in eval mode.
+        run: runs a forward pass.
     """
     produced: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}
     pairs: dict[nn.BatchNorm2d, nn.Conv2d] = {}
@@ -99,8 +99,8 @@ def norms_after(model: nn.Module, run: Callable[[], object]) -> list[tuple[nn.Co
         with torch.no_grad():
             run()
     except (RuntimeError, AssertionError, ValueError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        log.warning("BatchNorm is not folded: %s takes no small images (%s)", type(model).__name__, why)
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        log.debug("BatchNorm is not folded: %s does not support small images (%s)", type(model).__name__, reason)
         return []
     finally:
         for hook in hooks:
@@ -109,10 +109,10 @@ def norms_after(model: nn.Module, run: Callable[[], object]) -> list[tuple[nn.Co
 
 
 def probe(model: nn.Module) -> Tensor:
-    """(1, 3, 64, 64) of random numbers, on which outputs are compared."""
+    """Return a random image (1, 3, 64, 64) for comparing outputs."""
     weight = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, 3, PROBE, PROBE, generator=generator).to(weight)
+    return torch.randn(1, 3, _PROBE, _PROBE, generator=generator).to(weight)
 
 
 def _foldable(module: nn.Module) -> bool:
@@ -122,7 +122,7 @@ def _foldable(module: nn.Module) -> bool:
 
 
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """New weights, computed in double precision: y = scale * (W x + b) + shift."""
+    """Fold a norm into a convolution in double precision: y = scale * (W x + b) + shift."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
@@ -143,13 +143,13 @@ def _layout(weight: Tensor) -> torch.memory_format:
 
 
 def activation_of(norm: nn.BatchNorm2d) -> nn.Module:
-    """What a norm does besides: timm's carry their dropout and activation."""
+    """Return the dropout and activation that are part of a norm, as in timm."""
     steps = [step for name in ("drop", "act") if isinstance(step := getattr(norm, name, None), nn.Module)]
     steps = [step for step in steps if not isinstance(step, nn.Identity)]
     return steps[0] if len(steps) == 1 else nn.Sequential(*steps) if steps else nn.Identity()
 
 
 def same_maps(before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> bool:
-    """Whether they differ by rounding only."""
+    """Return True if maps differ by rounding only."""
     pairs = zip(before, after, strict=True)
-    return all(bool((b - a).abs().max() <= TOLERANCE * b.abs().max().clamp(min=1e-6)) for b, a in pairs)
+    return all(bool((b - a).abs().max() <= _TOLERANCE * b.abs().max().clamp(min=1e-6)) for b, a in pairs)

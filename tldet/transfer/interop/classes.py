@@ -131,7 +131,7 @@ def _file_names(path: Path) -> tuple[str, ...]:
 
 
 def _torchvision_classes(count: int, first: int) -> FileClasses:
-    """Return classes whose labels are category ids, as in torchvision; COCO's if there are 91 with background."""
+    """Return torchvision's classes, whose labels are category ids: those of COCO if there are 91 with background."""
     ids, rows = range(first, first + count), coco_rows()
     if first + count == len(rows):
         return FileClasses(

@@ -129,9 +129,9 @@ def advice(path: Path) -> str:
     backbone = f" --backbone resnet{seen.depth}" if seen.depth not in (None, 50) and not small else ""
     kind = f" ({seen.types[0]})" if seen.types else ""
     return (
-        f"{path}: is a config of MMDetection{kind}, which tldet does not run. Most similar recipe: "
-        f"tldet finetune --model {case}_{'lite0' if small else 'r50'}{backbone} --data FOLDER --out FOLDER; for COCO: "
-        f"tldet train {CONFIGS[case]}. tldet import converts checkpoints of MMDetection"
+        f"{path}: is a config of MMDetection{kind}, which tldet does not run. Nearest recipe: tldet finetune --model "
+        f"{case}_{'lite0' if small else 'r50'}{backbone} --data FOLDER --out FOLDER; for COCO: tldet train "
+        f"{CONFIGS[case]}. tldet import converts checkpoints of MMDetection"
     )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from tldet.errors import CheckpointError
 from tldet.transfer.safe_unpickle.archives import Archive
+from tldet.transfer.safe_unpickle.objects import Array, StandIn
 from tldet.transfer.safe_unpickle.storages import Stored
-from tldet.transfer.safe_unpickle.unpickle import Array, StandIn
 
 log = logging.getLogger(__name__)
 AVERAGED = ("ema", "model_ema", "ema_model", "state_dict_ema", "averaged_model")

@@ -1,8 +1,7 @@
 """Reading of files of ``torch.save``, ``pickle.dump`` and safetensors without running code from them.
 
-Pickled files have one of three layouts: torch's zip archive (since 1.6), torch's older sequence of pickles followed by
-the storages, or a plain pickle. Before tensors are read, each tensor must lie inside its storage, and each storage
-inside the file.
+Pickled files have one of three layouts: torch's zip archive (since 1.6), its older sequence of pickles and storages, or
+a plain pickle. Before tensors are read, each tensor must lie inside its storage, and each storage inside the file.
 """
 
 from __future__ import annotations
@@ -24,8 +23,9 @@ from tldet import integrity
 from tldet.errors import CheckpointError
 from tldet.system.inputs import require_file
 from tldet.system.output import path_text
+from tldet.transfer.safe_unpickle.objects import Array, StandIn
 from tldet.transfer.safe_unpickle.storages import Maker, Stored
-from tldet.transfer.safe_unpickle.unpickle import Array, Machine, StandIn
+from tldet.transfer.safe_unpickle.unpickle import Machine
 
 MAGIC = 0x1950A86A20F9469CFC6C  # first value of torch's older layout
 # Functions of torch that restore tensors other than plain arrays -> description of such a tensor.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tldet.transfer.safe_unpickle.unpickle import Builder, StandIn
+from tldet.transfer.safe_unpickle.objects import Builder, StandIn
 
 DTYPES = {
     f"torch.{name}Storage": dtype

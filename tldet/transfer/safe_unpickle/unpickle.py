@@ -1,7 +1,7 @@
 """Restricted unpickler: reads pickles without running code from them.
 
 A pickle is a program for a stack machine with an instruction that calls any importable function. This machine supports
-all instructions, but calls only its own constructors of tensors, arrays and plain containers (``_PLAIN`` and those of
+all instructions, but calls only its own constructors of tensors, arrays and plain containers (``PLAIN`` and those of
 the archive reader). All other classes and functions become a :class:`StandIn`, which ignores all operations and is
 counted. Nothing is imported by a name from the file, no attribute is set, and only plain scalars are hashed. Memory is
 bounded: a pickle can refer to a long object repeatedly with two bytes, so the total size of constructor arguments is
@@ -11,18 +11,15 @@ limited by the number of bytes read.
 from __future__ import annotations
 
 import pickletools
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-Builder = Callable[..., Any]
-SCALARS = (str, int, float, bool, type(None), bytes)
+from tldet.transfer.safe_unpickle.objects import PLAIN, Array, Builder, StandIn, plain_dict
+
 PUSH = frozenset(
     {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
     | {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
@@ -40,78 +37,13 @@ FRESH: dict[str, Callable[[], Any]] = {
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 LONGEST_NAME = 500  # characters of the name of a class or function
 COPIES, SLACK = 4, 10_000  # largest size of constructor arguments: COPIES * bytes read + SLACK
-NUMBER = re.compile(r"[<|=]?[?biufc]\d{0,2}")  # numpy dtypes except objects, text and records
-
-
-@dataclass(frozen=True, eq=False)
-class StandIn:
-    """Stand-in for a class or function in the file, or for the result of calling it.
-
-    Attributes:
-        name: module and name in the file.
-        called: True for a result.
-    """
-
-    name: str
-    called: bool = False
-
-
-class Array:
-    """NumPy array whose content follows in a later instruction; ``value`` is None unless it contains numbers."""
-
-    value: NDArray[Any] | None = None
-
-    def fill(self, state: Any) -> None:
-        """Set the content from NumPy's ``(version, shape, dtype, fortran order, bytes)``.
-
-        Raises:
-            ValueError: the number of bytes does not fit the shape.
-        """
-        _, shape, dtype, fortran, raw = state
-        if isinstance(dtype, np.dtype) and isinstance(raw, bytes):
-            self.value = np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
-
-
-def _dtype(code: str, *_: Any) -> Any:
-    number = isinstance(code, str) and NUMBER.fullmatch(code)
-    return np.dtype(code) if number else StandIn("numpy.dtype", called=True)
-
-
-def _scalar(dtype: Any, raw: bytes) -> Any:
-    if not isinstance(dtype, np.dtype):
-        return StandIn("numpy.scalar", called=True)
-    return np.frombuffer(raw, dtype, count=1)[0].item()
-
-
-def _encode(text: str, codec: str = "") -> bytes:
-    """Encode text as bytes, which pickle protocol 2 stores as text.
-
-    Raises:
-        ValueError: the encoding is not Latin-1.
-    """
-    if codec not in ("latin1", "latin-1"):
-        raise ValueError(f"text in an unusual encoding {codec!r:.20}")
-    return str.encode(text, "latin-1")
-
-
-def _dict(pairs: Iterable[Any] = ()) -> dict[Any, Any]:
-    return {key: value for key, value in pairs if isinstance(key, SCALARS)}
-
-
-_PLAIN: dict[str, Builder] = {
-    "collections.OrderedDict": _dict,
-    "_codecs.encode": _encode,
-    "numpy.dtype": _dtype,
-    **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
-    **{f"numpy.{core}.multiarray._reconstruct": lambda *_: Array() for core in ("core", "_core")},
-}
 
 
 class Machine:
     """Stack machine that runs pickles; stand-ins are counted over all of them.
 
     Args:
-        builders: constructors by ``module.name``, in addition to ``_PLAIN``.
+        builders: constructors by ``module.name``, in addition to ``PLAIN``.
         persistent: creates the value of a persistent id (torch's storages).
 
     Attributes:
@@ -119,7 +51,7 @@ class Machine:
     """
 
     def __init__(self, builders: Mapping[str, Builder], persistent: Callable[[Any], Any]) -> None:
-        self.builders = {**_PLAIN, **builders}
+        self.builders = {**PLAIN, **builders}
         self.persistent = persistent
         self.set_aside: Counter[str] = Counter()
         self._stack: list[Any] = []
@@ -218,7 +150,7 @@ class Machine:
 
     def _set_items(self, flat: list[Any], onto: Any) -> None:
         if isinstance(onto, dict):
-            onto.update(_dict(zip(flat[::2], flat[1::2], strict=True)))
+            onto.update(plain_dict(zip(flat[::2], flat[1::2], strict=True)))
         self._push(onto)
 
     def _global(self, *parts: Any) -> StandIn:

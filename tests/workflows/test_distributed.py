@@ -135,4 +135,4 @@ def test_started_without_torchrun(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     with pytest.raises(ConfigError, match=r"WORLD_SIZE is 2 but .*MASTER_ADDR.* start it by torchrun"), process_group():
         pass
     assert main(["models"]) == 2
-    assert "runs in one process; torchrun is for train, finetune, pretrain" in capsys.readouterr().err
+    assert "runs in a single process; torchrun supports train, finetune, pretrain" in capsys.readouterr().err

@@ -86,7 +86,7 @@ def test_the_folder_of_a_study(make_job: Any, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="contains results of `tldet study transfer`"):
         keep_settings(tmp_path, {"kind": "data", "model": "n"})
     assert json.loads((tmp_path / "study.json").read_text())["model"] == "n"
-    with pytest.raises(TrainingError, match="holds something else than a study"):
+    with pytest.raises(TrainingError, match="contains other files but no study"):
         keep_settings(tmp_path / "runs", {"kind": "data"})
 
 

@@ -125,15 +125,8 @@ class Growth(Suite):
             times = f"{1e3 * first.seconds.median:.3g} - {1e3 * last.seconds.median:.3g} ms"
             memory = f"{first.memory_mb:.0f} - {last.memory_mb:.0f}"
             ends = f"{first.x:,} - {last.x:,}"
-            row = (
-                f"{curve.name}: {curve.counts}",
-                ends,
-                times,
-                f"{curve.of_time:.2f}",
-                memory,
-                f"{curve.of_memory:.2f}",
-            )
-            shown.add_row(*row)
+            name, slopes = f"{curve.name}: {curve.counts}", (f"{curve.of_time:.2f}", f"{curve.of_memory:.2f}")
+            shown.add_row(name, ends, times, slopes[0], memory, slopes[1])
         return shown
 
     def draw(self, path: Path) -> Path | None:

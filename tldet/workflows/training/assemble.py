@@ -29,7 +29,7 @@ from tldet.transfer.freeze import Release, freeze
 from tldet.transfer.param_groups import build_optimizer
 from tldet.transfer.parameter_table import parameter_table, parts
 from tldet.workflows.requests import RunRequest
-from tldet.workflows.training.initial_weights import Started
+from tldet.workflows.training.initial_weights import LoadedWeights
 from tldet.workflows.training.schema import Settings
 from tldet.workflows.training.validation import Validation
 
@@ -48,7 +48,7 @@ class Run:
         data: training data.
         validation: evaluates the model; None for no validation.
         meta: ``meta`` section of checkpoints.
-        started: source of the initial weights.
+        initial: source of the initial weights.
         request: provides console and callbacks.
         collate: builds a batch from samples.
     """
@@ -60,7 +60,7 @@ class Run:
     data: Samples
     validation: Evaluate | None
     meta: Mapping[str, Any]
-    started: Started
+    initial: LoadedWeights
     request: RunRequest
     collate: Collate = collate
 
@@ -125,8 +125,8 @@ def _precision(run: Run, order: BatchOrder, device: torch.device, world: World) 
     precision = world.first(lambda: choose(run.model, device, training.precision, trial, work))
     log.info("computing in %s", precision.describe())
     if training.compile:
-        measured = world.first(lambda: measure_compiled(run.model, trial, precision, work))
-        log.info("%s", compile_where_it_pays(run.model, measured))
+        timing = world.first(lambda: measure_compiled(run.model, trial, precision, work))
+        log.info("%s", compile_where_it_pays(run.model, timing))
     example.cache_clear()
     return precision
 
@@ -171,7 +171,7 @@ def _trainable(run: Run, releases: Sequence[Release], batch: int) -> tuple[torch
     hooks: list[Any] = [Unfreezing(model, releases)] if releases else []
     pulled: dict[str, float] = {}
     if settings.l2_sp:
-        hooks.append(pull := _pull(model, settings.l2_sp, run.started, run.folder))
+        hooks.append(pull := _pull(model, settings.l2_sp, run.initial, run.folder))
         pulled = dict.fromkeys(pull.parameters, settings.l2_sp.alpha)
     optimizer = build_optimizer(model, run.config["optimizer"], batch, pulled)
     rows = parts(model, optimizer, releases, pulled)
@@ -183,12 +183,12 @@ def _trainable(run: Run, releases: Sequence[Release], batch: int) -> tuple[torch
     return optimizer, hooks
 
 
-def _pull(model: torch.nn.Module, settings: L2SPSettings, started: Started, folder: Path) -> L2SP:
+def _pull(model: torch.nn.Module, settings: L2SPSettings, initial: LoadedWeights, folder: Path) -> L2SP:
     """Create the L2-SP hook, with the current weights as target or, in a resumed run, the stored initial weights."""
-    if started.resumed:
+    if initial.resumed:
         start = saved_initial(folder)
         return L2SP(model, list(start), settings.alpha, start)
-    return L2SP(model, anchored(model, started.carried, settings), settings.alpha)
+    return L2SP(model, anchored(model, initial.loaded, settings), settings.alpha)
 
 
 def _callbacks(sections: Sequence[dict[str, Any]], given: Sequence[Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""``python -m benchmarks SUITE``: time tldet against other packages."""
+"""``python -m benchmarks SUITE``: compare the speed of tldet with other packages."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(args: Namespace, console: Console) -> None:
 
     benchmark(
         args.suites,
-        json_path=args.json,
+        json=args.json,
         repeats=args.repeats,
         quick=args.quick,
         models=args.model,
@@ -62,7 +62,7 @@ def run(args: Namespace, console: Console) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the suites that the arguments name; returns the exit code: 0, or 2 for bad input."""
+    """Run the suites of a command line; return the exit code: 0, or 2 for bad input."""
     prepare_process("benchmark")
     parser = Parser(prog="python -m benchmarks", description=SUMMARY)
     arguments(parser)

@@ -1,4 +1,4 @@
-"""Reading a large COCO JSON, beside pycocotools, each time in a process of its own."""
+"""Reading of a large COCO JSON, compared with pycocotools, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from benchmarks.child import HOW, in_child
 from benchmarks.report import Memory, Row
 from benchmarks.suites import Bench
 
-PICTURES, QUICK_PICTURES = 118_287, 2_000  # train2017 has so many
-OBJECTS = 7.27  # an image, as in train2017
+IMAGES, QUICK_IMAGES = 118_287, 2_000  # number of images in train2017
+OBJECTS = 7.27  # per image, as in train2017
 CLASSES = 80
 POINTS = (6, 45)  # of a polygon
 
 
 def reading_rows(bench: Bench) -> list[Row]:
-    """The first time, and again from the cache."""
-    images = QUICK_PICTURES if bench.quick else PICTURES
-    bench.tell(f"writing annotations of {images} images")
+    """Compare the first reading, and reading from the cache."""
+    images = QUICK_IMAGES if bench.quick else IMAGES
+    bench.show(f"writing annotations of {images} images")
     path = bench.folder / "instances.json"
     each = f"file of {images} images, {write_annotations(path, images) / 2**20:.0f} MB"
     warm = bench.folder / "cache"
     _read("ours", path, warm)
     fresh = (bench.folder / f"cache_{number}" for number in itertools.count())
     return [
-        _row(bench, "annotations the first time", path, fresh, each),
-        _row(bench, "annotations from the cache", path, itertools.repeat(warm), each),
+        _row(bench, "annotations, first reading", path, fresh, each),
+        _row(bench, "annotations, from the cache", path, itertools.repeat(warm), each),
     ]
 
 
@@ -52,10 +52,10 @@ def _read(which: str, path: Path, cache: Path) -> dict[str, Any]:
 
 
 def write_annotations(path: Path, images: int) -> int:
-    """Write boxes and polygons as train2017 has them, the same each time; returns the bytes."""
+    """Write boxes and polygons like those of train2017; return the file size in bytes."""
     random = np.random.default_rng(0)
     counts = random.poisson(OBJECTS, images)
-    shapes = [_polygon(random) for _ in range(500)]  # each used many times: only the reading is measured
+    shapes = [_polygon(random) for _ in range(500)]  # reused; only reading is timed
     categories = ", ".join(f'{{"id": {n}, "name": "class {n}", "supercategory": "x"}}' for n in range(1, CLASSES + 1))
     with path.open("w", encoding="utf-8") as file:
         file.write('{"images": [')
@@ -83,7 +83,7 @@ def _polygon(random: np.random.Generator) -> str:
 
 
 def ours(path: str) -> dict[str, Any]:
-    """The arrays of every box, in a process of its own."""
+    """Read with tldet."""
     from tldet.data.index import AnnotationIndex
 
     start = perf_counter()
@@ -92,7 +92,7 @@ def ours(path: str) -> dict[str, Any]:
 
 
 def theirs(path: str) -> dict[str, Any]:
-    """The index of pycocotools, in a process of its own."""
+    """Read with pycocotools."""
     from pycocotools.coco import COCO
 
     start = perf_counter()

@@ -1,8 +1,8 @@
-"""A function run in a fresh process, for its peak memory and for times without anything that another side has warmed.
+"""Functions in a process of their own, for peak memory and for times without effects of the other side.
 
-``python -m benchmarks.child MODULE:FUNCTION ARGUMENTS`` calls the function with the JSON arguments. Where it
-returns a dict of numbers, that is printed with the process's peak of memory; where it returns a callable, that is
-called once for each line of the standard input, and its seconds are printed.
+``python -m benchmarks.child MODULE:FUNCTION ARGUMENTS`` calls the function with JSON arguments. A returned dict is
+printed together with the peak memory of the process. A returned callable is called once for each line of standard
+input, and its time in seconds is printed.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import Any
 from tldet.system.memory import peak_mb
 
 MARK = "=== result of the benchmark === "
-HOW = "peak resident memory of a process of its own, imports included"
+HOW = "peak resident memory of a separate process, including imports"
 
 
 def in_child(function: str, environment: dict[str, str] | None = None, **arguments: Any) -> dict[str, Any]:
-    """What ``module:function`` returned in a fresh process, and ``peak_mb``.
+    """Return the dict of ``module:function`` in a new process, with ``peak_mb``.
 
     Raises:
-        RuntimeError: the process failed; its last lines.
+        RuntimeError: the process failed; the message has its last lines.
     """
     given = _environment(environment)
     done = subprocess.run(_command(function, arguments), capture_output=True, text=True, env=given, check=False)
@@ -41,12 +41,12 @@ def in_child(function: str, environment: dict[str, str] | None = None, **argumen
 
 
 class Served:
-    """What ``module:function`` returned, called in a fresh process again and again; gives the seconds of each call.
+    """Repeated calls of the callable of ``module:function`` in a new process; each call returns its time in seconds.
 
-    Two of them can take turns, and each side has the imports, the memory allocator and the threads it would have alone.
+    Two of these can take turns, each with its own imports, memory allocator and threads.
 
     Raises:
-        RuntimeError: the process failed; its last lines.
+        RuntimeError: the process failed; the message has its last lines.
     """
 
     def __init__(self, function: str, **arguments: Any) -> None:
@@ -59,12 +59,12 @@ class Served:
         self._answer()
 
     def __call__(self) -> float:
-        """Seconds of one more call."""
+        """Return the seconds of one call."""
         try:
             self._process.stdin.write("\n")
             self._process.stdin.flush()
         except OSError:
-            pass  # it is gone: _answer says why
+            pass  # the process has ended; _answer raises the error
         return float(self._answer()["seconds"])
 
     def _answer(self) -> dict[str, Any]:
@@ -102,11 +102,11 @@ def _environment(more: dict[str, str] | None) -> dict[str, str]:
 
 def _failed(function: str, code: int, stderr: str) -> str:
     last = "\n".join(stderr.splitlines()[-5:])
-    return f"{function} failed in its own process ({code}): {last}"
+    return f"{function} failed in its process (exit code {code}): {last}"
 
 
 def main(function: str, arguments: str) -> None:
-    """Call, and print the result for :func:`in_child` or, call by call, for :class:`Served`."""
+    """Call the function and print the result for :func:`in_child`, or of each call for :class:`Served`."""
     module, _, name = function.partition(":")
     result = getattr(import_module(module), name)(**json.loads(arguments))
     if callable(result):

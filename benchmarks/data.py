@@ -1,6 +1,6 @@
-"""From JPEG files to a batch, on one core, beside torchvision's transforms and beside decoding and scaling alone.
+"""JPEG files to batches on one core, compared with torchvision's transforms and with decoding and resizing alone.
 
-Then the reading of a large annotation file (:mod:`benchmarks.annotations`).
+Also reading of a large annotation file (:mod:`benchmarks.annotations`).
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from tldet.data.loader import SampleKey, collate
 from tldet.structures.batch import Batch
 
 SIZE, BATCH = (480, 640), 8
-STORED = (500, 667)  # of generated images, about those of COCO
-PICTURES, QUICK_PICTURES = 64, 8
+STORED = (500, 667)  # size of generated images, similar to COCO
+IMAGES, QUICK_IMAGES = 64, 8
 PHOTO, QUICK_PHOTO, INPUT = (3024, 4032), (2016, 2688), (800, 1333)
-COLOUR = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.02}
+COLOR = {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.02}
 JPEG = frozenset({".jpg", ".jpeg"})
 
 
 def run(bench: Bench) -> Suite:
-    """One process, one thread."""
+    """Run in one process with one thread."""
     size, batch = bench.size or SIZE, bench.batch or BATCH
     dataset = _dataset(bench, size)
     jpegs = [p for p in range(len(dataset)) if Path(dataset.index.file_names[dataset.positions[p]]).suffix in JPEG]
     if not jpegs:
-        return Suite("data", reading_rows(bench), [f"{dataset.folder}: holds no JPEG to read"])
+        return Suite("data", reading_rows(bench), [f"{dataset.folder}: contains no JPEG"])
     paths = [dataset.folder / dataset.index.file_names[dataset.positions[p]] for p in jpegs]
     epochs = count()
 
@@ -58,47 +58,49 @@ def run(bench: Bench) -> Suite:
         sides = {
             "torchvision v2 on Pillow": torchvision_side(dataset, jpegs, size, batch, pillow=True),
             "torchvision v2 on decode_jpeg": torchvision_side(dataset, jpegs, size, batch, pillow=False),
-            "decoding and scaling alone": lambda: [_scaled(_decoded(path), size) for path in paths],
+            "decoding and resizing alone": lambda: [_scaled(_decoded(path), size) for path in paths],
         }
         rows = []
         if not hasattr(torchvision.io, "decode_jpeg"):  # later versions leave decoding to torchcodec
             del sides["torchvision v2 on decode_jpeg"]
         for beside, side in sides.items():
-            compared = bench.compare(f"data beside {beside}", ours, side, 10).divided(images)
+            compared = bench.compare(f"data, {beside}", ours, side, 10).divided(images)
             share = Limit(decoding / images / compared.ours.median, "of JPEG decoding alone")
-            rate = {"images a second on a core": 1 / compared.ours.median}
-            name = f"JPEG to batches of {batch} x {size[0]} x {size[1]}"
+            rate = {"images/s per core": 1 / compared.ours.median}
+            name = f"JPEG to batches of {batch}x{size[0]}x{size[1]}"
             rows.append(Row(name, beside, compared, "image", limit=share, checks=rate))
         rows.append(_reduced_row(bench))
     return Suite("data", rows + reading_rows(bench))
 
 
 def _reduced_row(bench: Bench) -> Row:
-    """A photograph much larger than the detector's input."""
+    """Compare reading of an image that is much larger than the input size."""
     size, (short, long) = QUICK_PHOTO if bench.quick else PHOTO, INPUT
-    path = bench.folder / "photograph.jpg"
+    path = bench.folder / "large.jpg"
     cv2.imwrite(str(path), random_image(size, 0), [cv2.IMWRITE_JPEG_QUALITY, 90])
     height, width = fitted_size(size, short, long)
     compared = bench.compare(
-        "a photograph",
+        "large image",
         lambda: resize_to(read_reduced(path, INPUT).image, (height, width)),
         lambda: resize_to(_decoded(path), (height, width)),
         10,
     )
-    name = f"JPEG of {size[0]} x {size[1]} to {height} x {width}"
-    return Row(name, "decoding it whole", compared, "image", checks={"read at": f"1/{reduction(size, short, long)}"})
+    name = f"JPEG of {size[0]}x{size[1]} to {height}x{width}"
+    return Row(
+        name, "decoding at full size", compared, "image", checks={"decoded at": f"1/{reduction(size, short, long)}"}
+    )
 
 
 def _dataset(bench: Bench, size: tuple[int, int]) -> CocoDataset:
     steps: list[dict[str, Any]] = [
         {"type": "Resize", "short": min(size), "long": max(size)},
         {"type": "HorizontalFlip", "p": 0.5},
-        {"type": "ColorJitter", **COLOUR, "p": 0.5},
+        {"type": "ColorJitter", **COLOR, "p": 0.5},
     ]
-    number = QUICK_PICTURES if bench.quick else PICTURES
+    number = QUICK_IMAGES if bench.quick else IMAGES
     folder = bench.data
     if folder is None:
-        bench.tell(f"writing {number} images")
+        bench.show(f"writing {number} images")
         folder = generate(bench.folder / "images", train=number, valid=1, test=1, size=STORED)
     split = find_layout(folder).train
     dataset = CocoDataset(str(split.annotations), str(split.images), steps)
@@ -108,7 +110,7 @@ def _dataset(bench: Bench, size: tuple[int, int]) -> CocoDataset:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """As in a worker of the loader."""
+    """Use one thread, as in a loader process."""
     threads, others = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
@@ -129,19 +131,19 @@ def _scaled(image: Any, size: tuple[int, int]) -> Any:
 
 
 def torchvision_side(
-    dataset: CocoDataset, places: list[int], size: tuple[int, int], batch: int, *, pillow: bool
+    dataset: CocoDataset, numbers: list[int], size: tuple[int, int], batch: int, *, pillow: bool
 ) -> Callable[[], list[Tensor]]:
-    """The same files through ``torchvision.transforms.v2``, read as its detection reference does or by decode_jpeg."""
+    """Return the same pipeline in ``torchvision.transforms.v2``, reading with Pillow or decode_jpeg."""
     from torchvision import tv_tensors
     from torchvision.transforms import v2
 
-    color = v2.RandomApply([v2.ColorJitter(**COLOUR)], p=0.5)
+    color = v2.RandomApply([v2.ColorJitter(**COLOR)], p=0.5)
     steps = v2.Compose([v2.Resize(size), v2.RandomHorizontalFlip(0.5), color, v2.SanitizeBoundingBoxes()])
     read = _read_pillow if pillow else _read_tensor
     index = dataset.index
 
-    def one(place: int) -> Tensor:
-        position = int(dataset.positions[place])
+    def one(number: int) -> Tensor:
+        position = int(dataset.positions[number])
         image = read(dataset.folder / index.file_names[position])
         rows = index.rows(position)
         canvas = (int(image.shape[-2]), int(image.shape[-1]))
@@ -151,7 +153,7 @@ def torchvision_side(
         return result
 
     def side() -> list[Tensor]:
-        return [torch.stack([one(p) for p in places[i : i + batch]]) for i in range(0, len(places), batch)]
+        return [torch.stack([one(p) for p in numbers[i : i + batch]]) for i in range(0, len(numbers), batch)]
 
     return side
 

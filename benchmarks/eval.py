@@ -1,4 +1,4 @@
-"""COCO's twelve numbers of many detections, beside pycocotools, from the same files in processes of their own."""
+"""COCO metrics of many detections, compared with pycocotools, from the same files in separate processes."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from benchmarks.suites import Bench
 from benchmarks.timing import Comparison, Times
 from tldet.evaluation.report import METRICS
 
-PICTURES, QUICK_PICTURES = 5000, 200
-FOUND = 100  # detections an image
+IMAGES, QUICK_IMAGES = 5000, 200
+FOUND = 100  # detections per image
 OBJECTS = 7
 CLASSES = 80
 SIZE = (480, 640)
 
 
 def run(bench: Bench) -> Suite:
-    """From two files to twelve numbers, and the scoring alone."""
-    count = QUICK_PICTURES if bench.quick else PICTURES
-    bench.tell(f"writing {count * FOUND} detections on {count} images")
+    """Compare reading and evaluation, and evaluation alone."""
+    count = QUICK_IMAGES if bench.quick else IMAGES
+    bench.show(f"writing {count * FOUND} detections on {count} images")
     gt, dt = write_files(bench.folder, count)
-    told: dict[str, list[dict[str, Any]]] = {"ours": [], "theirs": []}
+    results: dict[str, list[dict[str, Any]]] = {"ours": [], "theirs": []}
 
     def side(name: str) -> float:
-        told[name].append(in_child(f"benchmarks.eval:{name}", gt=str(gt), dt=str(dt)))
-        return float(told[name][-1]["load"] + told[name][-1]["score"])
+        results[name].append(in_child(f"benchmarks.eval:{name}", gt=str(gt), dt=str(dt)))
+        return float(results[name][-1]["load"] + results[name][-1]["score"])
 
     whole = bench.compare("eval", lambda: side("ours"), lambda: side("theirs"), 3, warmup=0, self_timed=True)
-    ours, theirs = told["ours"], told["theirs"]
+    ours, theirs = results["ours"], results["theirs"]
     same = all(one["numbers"] == ours[0]["numbers"] for one in [*ours, *theirs])
     peaks = Memory(max(o["peak_mb"] for o in ours), max(t["peak_mb"] for t in theirs), HOW)
-    checks = {"twelve numbers bit-identical": same, "AP": ours[0]["numbers"][0]}
+    checks = {"metrics bit-identical": same, "AP": ours[0]["numbers"][0]}
     each = f"{count * FOUND} detections on {count} images"
     alone = Comparison(*(Times(tuple(one["score"] for one in one_side)) for one_side in (ours, theirs)))
     rows = [
-        Row("from files to numbers", "pycocotools", whole, each, peaks, checks=checks),
-        Row("scoring what was read", "pycocotools", alone, each),
+        Row("reading and evaluation", "pycocotools", whole, each, peaks, checks=checks),
+        Row("evaluation alone", "pycocotools", alone, each),
     ]
     return Suite("eval", rows)
 
 
 def write_files(folder: Path, count_images: int) -> tuple[Path, Path]:
-    """Ground truth and detections, the same each time: some near an object, most of them not."""
+    """Write ground truth and detections, a third of which are near an object."""
     random = np.random.default_rng(0)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -78,7 +78,7 @@ def write_files(folder: Path, count_images: int) -> tuple[Path, Path]:
 
 
 def _boxes(random: np.random.Generator, count: int) -> Any:
-    """(N, 4) xywh of every size inside the image."""
+    """Return random boxes (N, 4) xywh inside the image."""
     side = np.exp(random.uniform(np.log(8), np.log(300), (count, 2)))
     corner = random.uniform(0, 1, (count, 2)) * (np.array([SIZE[1], SIZE[0]]) - side)
     return np.concatenate([corner, side], 1)
@@ -90,8 +90,8 @@ def _annotation(number: int, image: int, category: int, box: list[float], crowd:
 
 
 def ours(gt: str, dt: str) -> dict[str, Any]:
-    """Our fast engine, in a process of its own."""
-    import hotcoco  # noqa: F401  # imports count on neither side
+    """Evaluate with tldet (hotcoco)."""
+    import hotcoco  # noqa: F401  # imports are not timed
 
     from tldet.evaluation.engines import score_results
     from tldet.evaluation.loading import load_ground_truth, load_results
@@ -105,7 +105,7 @@ def ours(gt: str, dt: str) -> dict[str, Any]:
 
 
 def theirs(gt: str, dt: str) -> dict[str, Any]:
-    """The twelve numbers of pycocotools as its demo uses it, in a process of its own."""
+    """Evaluate with pycocotools as in its demo."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

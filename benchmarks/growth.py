@@ -1,7 +1,6 @@
-"""How time and memory grow with the work: images' size, batch, objects, classes, amount of data.
+"""Growth of time and memory with image size, batch size, objects, classes and dataset size.
 
-Each point is a process of its own. The work of a curve is what its axis counts; a curve that is steeper than 1 in the
-double logarithm grows faster than the work.
+Each point is measured in a process of its own. A slope above 1 in the log-log plot means growth faster than linear.
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ if TYPE_CHECKING:
 
 MODELS = ("faster_rcnn_lite0", "fcos_lite0")
 SIZE, QUICK_SIZE, BATCH = (320, 427), (64, 96), 2
-FEW_MB = 30.0  # of memory; what is less hangs on the allocator
+FEW_MB = 30.0  # smaller amounts depend on the allocator
 ROUNDS = 5
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What grows.
+    """Quantity that grows.
 
     Attributes:
-        name: of the curve.
-        counts: what its x counts; the work is in proportion to it.
-        points: where it is measured.
-        quick: where, to see that it works.
+        name: name of the curve.
+        counts: unit of x; the work is proportional to x.
+        points: values of x.
+        quick: values of x of a quick run.
     """
 
     name: str
@@ -45,7 +44,7 @@ class Axis:
     quick: tuple[int, ...]
 
     def arguments(self, n: int, size: tuple[int, int]) -> dict[str, Any]:
-        """What :func:`predicting` or :func:`training` take at x = ``n``."""
+        """Return the arguments of :func:`predicting` or :func:`training` at x = ``n``."""
         if self.name == "predicting":
             side = round(n**0.5)
             return {"size": [side, side]}
@@ -64,7 +63,7 @@ READING = Axis("reading", "images in the annotations", (1_000, 10_000, 100_000),
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement: seconds, and the memory that the work took beyond what was there before it."""
+    """One measurement: seconds, and the additional memory in MB."""
 
     x: int
     seconds: Times
@@ -73,14 +72,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """Points in rising order of x."""
+    """Points in ascending order of x."""
 
     name: str
     counts: str
     points: tuple[Point, ...]
 
     def steepest(self, value: Callable[[Point], float], least: float = 0.0) -> float:
-        """The highest slope between neighbors in the double logarithm; a rise that stays below ``least`` is none."""
+        """Return the largest slope between neighbors in the log-log plot; values below ``least`` count as ``least``."""
         slopes = [
             math.log(max(value(b), least) / max(value(a), least)) / math.log(b.x / a.x)
             for a, b in pairwise(self.points)
@@ -89,16 +88,16 @@ class Curve:
 
     @property
     def of_time(self) -> float:
-        """:meth:`steepest` of the median time."""
+        """Largest slope of the median time."""
         return self.steepest(lambda point: point.seconds.median)
 
     @property
     def of_memory(self) -> float:
-        """:meth:`steepest` of the memory."""
+        """Largest slope of memory."""
         return self.steepest(lambda point: point.memory_mb, FEW_MB)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return plain containers for JSON."""
         points = [{"x": p.x, "seconds": p.seconds.to_dict(), "memory_mb": p.memory_mb} for p in self.points]
         slopes = {"time": self.of_time, "memory": self.of_memory}
         return {"name": self.name, "counts": self.counts, "points": points, "steepest": slopes}
@@ -106,39 +105,32 @@ class Curve:
 
 @dataclass
 class Growth(Suite):
-    """Curves instead of rows."""
+    """Suite with curves instead of rows."""
 
     curves: list[Curve] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every point, for JSON."""
+        """Return plain containers for JSON."""
         return {**super().to_dict(), "curves": [curve.to_dict() for curve in self.curves]}
 
     def table(self) -> Table:
-        """Ends and slopes of the curves."""
+        """Return the table of end points and slopes."""
         from rich.table import Table
 
-        shown = Table(title=f"{self.name}: a slope of 1 is as steep as the work itself")
-        for heading in ("what grows", "from - to", "time", "slope", "MB", "slope"):
-            shown.add_column(heading, justify="left" if heading == "what grows" else "right", overflow="fold")
+        shown = Table(title=f"{self.name}: a slope of 1 is linear growth")
+        for heading in ("quantity", "from - to", "time", "slope", "MB", "slope"):
+            shown.add_column(heading, justify="left" if heading == "quantity" else "right", overflow="fold")
         for curve in self.curves:
             first, last = curve.points[0], curve.points[-1]
             times = f"{1e3 * first.seconds.median:.3g} - {1e3 * last.seconds.median:.3g} ms"
             memory = f"{first.memory_mb:.0f} - {last.memory_mb:.0f}"
             ends = f"{first.x:,} - {last.x:,}"
-            row = (
-                f"{curve.name}: {curve.counts}",
-                ends,
-                times,
-                f"{curve.of_time:.2f}",
-                memory,
-                f"{curve.of_memory:.2f}",
-            )
-            shown.add_row(*row)
+            name, slopes = f"{curve.name}: {curve.counts}", (f"{curve.of_time:.2f}", f"{curve.of_memory:.2f}")
+            shown.add_row(name, ends, times, slopes[0], memory, slopes[1])
         return shown
 
     def draw(self, path: Path) -> Path | None:
-        """Time and memory over the work."""
+        """Plot time and memory."""
         from tldet.visualize.drawing import draw_growth
 
         seconds = {c.name: [(p.x, p.seconds.median) for p in c.points] for c in self.curves}
@@ -147,7 +139,7 @@ class Growth(Suite):
 
 
 def run(bench: Bench) -> Suite:
-    """Every axis for every detector, then reading annotations."""
+    """Measure every axis for every detector, and reading of annotations."""
     size = bench.size or (QUICK_SIZE if bench.quick else SIZE)
     suite = Growth("growth")
     for model in bench.models or MODELS:
@@ -160,7 +152,7 @@ def run(bench: Bench) -> Suite:
 def _curve(bench: Bench, axis: Axis, name: str, measure: Callable[[int], dict[str, Any]]) -> Curve:
     points = []
     for x in axis.quick if bench.quick else axis.points:
-        bench.tell(f"{name}: {x:,}")
+        bench.show(f"{name}: {x:,}")
         found = measure(x)
         points.append(Point(x, Times(tuple(found["seconds"])), found["peak_mb"] - found["before_mb"]))
     return Curve(name, axis.counts, tuple(points))
@@ -189,7 +181,7 @@ def _reading_point(bench: Bench) -> Callable[[int], dict[str, Any]]:
 
 
 def predicting(recipe: str, size: list[int], rounds: int) -> dict[str, Any]:
-    """One image through a detector, in a process of its own."""
+    """Time prediction on one image."""
     from benchmarks.infer import random_image
     from tldet.inference.predictor import Predictor
 
@@ -200,7 +192,7 @@ def predicting(recipe: str, size: list[int], rounds: int) -> dict[str, Any]:
 
 
 def training(recipe: str, size: list[int], count: int, objects: int, classes: int, rounds: int) -> dict[str, Any]:
-    """Training steps, in a process of its own."""
+    """Time training steps."""
     from benchmarks.train import make_batch, our_step
     from tldet.models.surgery.frozen_norms import fold_frozen_norms
 
@@ -211,7 +203,7 @@ def training(recipe: str, size: list[int], count: int, objects: int, classes: in
 
 
 def reading(path: str) -> dict[str, Any]:
-    """A COCO JSON for the first time, in a process of its own."""
+    """Time the first reading of a COCO JSON."""
     from tldet.data.index import AnnotationIndex
     from tldet.system.memory import peak_mb
 

@@ -1,6 +1,6 @@
-"""One image through a detector, beside torchvision's as it is shipped (fp32), each in a process of its own.
+"""Prediction on one image, compared with torchvision in its default configuration (fp32), in separate processes.
 
-Both have the same random weights, and a least score at which as many detections come out as an image may have.
+Both sides have the same random weights, and a score threshold that gives the largest number of detections per image.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from tldet.structures.image import ImageArray
 
 SIZE, QUICK_SIZE = (800, 1333), (192, 256)
 INSTANCES = 100
-NEAR = 1.0  # pixels, in which a detection of theirs must be found again
-CLOSE = 1e-3  # of its score
+NEAR = 1.0  # largest difference of box coordinates of equal detections, in pixels
+CLOSE = 1e-3  # largest difference of their scores
 
 
 def run(bench: Bench) -> Suite:
-    """Every pair, with our number format as chosen and in fp32."""
+    """Compare every pair, with the precision that tldet chooses and in fp32."""
     pairs, skipped = chosen_pairs(bench.models)
     suite = Suite("infer", skipped=skipped)
     size = bench.size or (QUICK_SIZE if bench.quick else SIZE)
@@ -44,32 +44,32 @@ def run(bench: Bench) -> Suite:
 
 
 def _rows(bench: Bench, pair: Pair, size: tuple[int, int]) -> list[Row]:
-    bench.tell(f"{pair.recipe}: building both sides")
+    bench.show(f"{pair.recipe}: building both sides")
     images = [random_image(size, seed) for seed in range(bench.batch or 1)]
     theirs, score = lively(pair, size)
     ours = pair.ours(score).eval()
     work = Work(pair, score, flops(ours, size) * len(images), share_weights(theirs, ours), images, bench.folder)
     work.save(ours, theirs)
-    bench.tell(f"{pair.recipe}: choosing the number format")
+    bench.show(f"{pair.recipe}: choosing the precision")
     chosen = choose_precision(ours, torch.device("cpu"), "auto", min(size), max(size))
-    told = {"chosen format": chosen.describe()}
+    precision = {"chosen precision": chosen.describe()}
     checks = _checks(work, ours, theirs)
     if chosen.name == "fp32":
-        return [_row(bench, work, chosen, {**checks, **told})]
-    return [_row(bench, work, chosen, told), _row(bench, work, Precision(), checks)]
+        return [_row(bench, work, chosen, {**checks, **precision})]
+    return [_row(bench, work, chosen, precision), _row(bench, work, Precision(), checks)]
 
 
 @dataclass(frozen=True)
 class Work:
-    """What both sides do.
+    """Work of both sides.
 
     Attributes:
         pair: the detectors.
-        score: least score of a detection.
+        score: score threshold.
         flops: floating-point operations of our side.
-        weights: whether both have the same.
-        images: what is predicted on.
-        folder: where the processes of both sides find weights and images.
+        weights: "shared" if both sides have the same weights.
+        images: the images.
+        folder: folder of weights and images for the processes of both sides.
     """
 
     pair: Pair
@@ -87,29 +87,29 @@ class Work:
 
     @property
     def floats(self) -> list[Tensor]:
-        """The images as torchvision takes them."""
+        """The images in the format of torchvision."""
         return [as_floats(image) for image in self.images]
 
     def path(self, what: str) -> str:
-        """Of a file of this pair."""
+        """Return the path of a file of this pair."""
         return str(self.folder / f"{self.pair.recipe}_{what}.pt")
 
     def save(self, ours: Detector, theirs: nn.Module) -> None:
-        """Write both sides' weights and the images."""
+        """Write the weights of both sides and the images."""
         write_checkpoint(Path(self.path("ours")), self.pair.config(self.score), ours, self.size)
         torch.save(theirs.state_dict(), self.path("theirs"))
         torch.save({"images": [as_pixels(image).contiguous() for image in self.images]}, self.path("images"))
 
 
 def _checks(work: Work, ours: Detector, theirs: nn.Module) -> dict[str, Any]:
-    """Whether both find the same in fp32."""
+    """Compare the detections of both sides in fp32."""
     short, long = sorted(work.size)
     predictor = Predictor(ours, (), short=short, long=long, precision=Precision())
     found, reference = predictor.predict(work.images, 0.0), detect(theirs, work.floats)
     checks: dict[str, Any] = {"weights": work.weights}
     checks["detections"] = f"{sum(map(len, found))} and {sum(len(one['scores']) for one in reference)}"
     if work.weights == "shared":
-        checks["share found again"] = min(agreement(a, b, work.pair) for a, b in zip(reference, found, strict=True))
+        checks["matching detections"] = min(agreement(a, b, work.pair) for a, b in zip(reference, found, strict=True))
     return checks
 
 
@@ -125,12 +125,12 @@ def _row(bench: Bench, work: Work, precision: Precision, checks: dict[str, Any])
         comparison = bench.compare(name, ours, theirs, 12, warmup=2, self_timed=True)
     memory = Memory(ours.peak_mb, theirs.peak_mb, HOW)
     limit = Limit(work.flops / comparison.ours.median / machine_peak(precision.dtype), PEAK)
-    each = f"image of {height} x {width}" if len(work.images) == 1 else f"batch of {len(work.images)} images"
+    each = f"image of {height}x{width}" if len(work.images) == 1 else f"batch of {len(work.images)} images"
     return Row(name, "torchvision in fp32", comparison, each, memory, limit, checks)
 
 
 def lively(pair: Pair, size: tuple[int, int]) -> tuple[nn.Module, float]:
-    """Torchvision's detector, and the least score at which 100 detections come out on a random image."""
+    """Return torchvision's detector, and the score threshold that gives 100 detections on a random image."""
     theirs = pair.theirs(size).eval()
     set_score(theirs, 0.0)
     scores = detect(theirs, [as_floats(random_image(size, 0))])[0]["scores"]
@@ -140,12 +140,12 @@ def lively(pair: Pair, size: tuple[int, int]) -> tuple[nn.Module, float]:
 
 
 def as_floats(image: ImageArray) -> Tensor:
-    """(3, H, W) float32 in 0..1, as torchvision's detectors take images."""
+    """Return an image as (3, H, W) float32 in 0..1 for torchvision."""
     return as_pixels(image).contiguous().float() / 255
 
 
 def random_image(size: tuple[int, int], seed: int) -> ImageArray:
-    """(H, W, 3) uint8: smooth noise, as photographs are smooth."""
+    """Return smooth noise as (H, W, 3) uint8."""
     import cv2
 
     coarse = np.random.default_rng(seed).integers(0, 256, (size[0] // 8 + 1, size[1] // 8 + 1, 3), np.uint8)
@@ -153,7 +153,7 @@ def random_image(size: tuple[int, int], seed: int) -> ImageArray:
 
 
 def agreement(theirs: dict[str, Tensor], ours: Detections, pair: Pair) -> float:
-    """The share of their detections that are among ours: the same class, score and box."""
+    """Return the share of their detections with an equal class, score and box among ours."""
     labels = ours.labels + int(pair.background)
     same = labels[:, None] == theirs["labels"][None]
     near = torch.cdist(ours.boxes, theirs["boxes"], p=float("inf")) < NEAR
@@ -163,7 +163,7 @@ def agreement(theirs: dict[str, Tensor], ours: Detections, pair: Pair) -> float:
 
 
 def flops(model: Detector, size: tuple[int, int]) -> int:
-    """Floating-point operations of one image, those of convolutions and matrix products."""
+    """Return the floating-point operations of convolutions and matrix products for one image."""
     height, width = (-(-side // 32) * 32 for side in size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval().predict_tensor(torch.randn(1, 3, height, width))

@@ -1,4 +1,4 @@
-"""What the numbers depend on, and what the machine can do at most."""
+"""Environment of a measurement, and peak performance of the machine."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from benchmarks.timing import best_of
 from tldet.system.device import cpu_has_bf16
 
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "albumentations", "pycocotools", "hotcoco", "av")
-BUSY = 0.25  # load a core above which times say little
-SIDE = 2048  # of the matrices multiplied
-MAP = (100, 168, 256)  # height, width and channels of the map convolved, P3 of an image of 800 x 1333
-PEAK = "of the fastest matrix product or convolution in the same format"
+BUSY = 0.25  # load per core above which times are unreliable
+SIDE = 2048  # of the multiplied matrices
+MAP = (100, 168, 256)  # height, width and channels of the convolved map, P3 of an 800x1333 image
+PEAK = "of the fastest matrix product or convolution in the same precision"
 
 
 def environment() -> dict[str, Any]:
-    """Processor, cores, threads, versions and the load average before anything was started."""
+    """Return processor, cores, threads, versions and the load average."""
     return {
         "processor": processor(),
         "cores": os.cpu_count() or 1,
@@ -37,12 +37,12 @@ def environment() -> dict[str, Any]:
 
 
 def is_busy(found: dict[str, Any]) -> bool:
-    """Whether others use the machine, by its load average of the last minute."""
+    """Return True if the load average of the last minute is high."""
     return bool(found["load"]) and found["load"][0] > BUSY * found["cores"]
 
 
 def processor() -> str:
-    """Its name as Linux has it, elsewhere as Python has it."""
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -52,7 +52,7 @@ def processor() -> str:
 
 
 def installed(package: str) -> str | None:
-    """The version of a package, or None."""
+    """Return the version of a package, or None."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -66,9 +66,9 @@ def _tldet_version() -> str:
 
 
 def machine_peak(dtype: torch.dtype) -> float:
-    """Floating-point operations a second: the most of a matrix product and of a convolution, each the best of several.
+    """Return the peak floating-point operations per second of a matrix product or a convolution.
 
-    Which of the two is faster hangs on the processor: they are computed by different libraries.
+    Different libraries compute these, so the faster one depends on the processor.
     """
     a, b = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
     out = torch.empty(SIDE, SIDE, dtype=dtype)

@@ -1,4 +1,4 @@
-"""What the trainer costs beside a bare loop over the same batches with the same small detector."""
+"""Overhead of the trainer, compared with a bare loop over the same batches with the same small detector."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from tldet.system.determinism import deterministic
 RECIPE, SIZE, COUNT = "retinanet_lite0", (96, 128), 2
 STEPS, QUICK_STEPS = 20, 4
 SKIPPED = 2  # first steps of a run
-CLIP = 10.0  # as the recipes have it
+CLIP = 10.0  # as in the recipes
 
 
 class Stamps(Reporter):
-    """Notes when each step was reported."""
+    """Reporter that records the time of each step."""
 
     def __init__(self) -> None:
         self.at: list[float] = []
 
     def step(self, *_: Any, **__: Any) -> None:
-        """One step is over, bookkeeping and all."""
+        """Record the end of a step."""
         self.at.append(time.perf_counter())
 
     def seconds(self) -> float:
-        """Of a step, the median over all but the first ones."""
+        """Return the median seconds per step, without the first steps."""
         gaps = sorted(b - a for a, b in itertools.pairwise(self.at[SKIPPED:]))
         return gaps[len(gaps) // 2]
 
 
 def trainer_row(bench: Bench) -> Row:
-    """The trainer's step, bookkeeping included, beside a bare one; both on deterministic algorithms and clipped."""
+    """Compare steps of the trainer and of a bare loop, both with deterministic algorithms and gradient clipping."""
     from benchmarks.train import make_batch
 
     model = build_detector(read_config(RECIPE)["model"])
@@ -52,15 +52,15 @@ def trainer_row(bench: Bench) -> Row:
     steps = SKIPPED + (QUICK_STEPS if bench.quick else STEPS)
     folders = (bench.folder / f"overhead_{number}" for number in itertools.count())
     comparison = bench.compare(
-        "trainer beside a bare loop",
+        "trainer, bare loop",
         lambda: _trained(model, batch, steps, next(folders)),
         lambda: _bare(model, batch, steps),
         8,
         self_timed=True,
     )
     overhead = comparison.ours.median - comparison.theirs.median
-    each = f"step of {RECIPE}, {COUNT} x {SIZE[0]} x {SIZE[1]}"
-    return Row("trainer", "a bare loop", comparison, each, checks={"ms a step more than the bare loop": 1e3 * overhead})
+    each = f"step of {RECIPE}, {COUNT}x{SIZE[0]}x{SIZE[1]}"
+    return Row("trainer", "a bare loop", comparison, each, checks={"overhead per step in ms": 1e3 * overhead})
 
 
 def _optimizer(model: Detector) -> torch.optim.Optimizer:

@@ -1,4 +1,4 @@
-"""Our detectors as ``tldet predict`` runs them, in processes that import nothing else; see :class:`.child.Served`."""
+"""Prediction as in ``tldet predict``, in a process of its own; see :class:`.child.Served`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tldet.cli.process import import_without_compiler, keep_freed_memory, return
 
 
 def predicting(checkpoint: str, precision: str, inputs: str) -> Callable[[], object]:
-    """Prediction on the images of a file."""
+    """Return a function that predicts on the images of a file."""
     keep_freed_memory()
     import_without_compiler()
     from tldet.inference.predictor import load

@@ -1,4 +1,4 @@
-"""Which detector of ours stands beside which of torchvision's, and both with the same weights."""
+"""Pairs of equal detectors of tldet and torchvision, with the same weights."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from tldet.models.detector import Detector, build_detector
 from tldet.transfer.interop.dialects.torchvision import from_torchvision
 from tldet.transfer.weights import COUNTERS
 
-CLASSES = 91  # rows of torchvision's classifiers
+CLASSES = 91  # of torchvision's classifiers
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A recipe and torchvision's detector of the same layers.
+    """A recipe and torchvision's detector with the same layers.
 
     Attributes:
-        recipe: ours.
-        factory: the name of torchvision's function.
-        score: where our config has the least score of a detection.
-        background: torchvision's first class is background, which our number of classes leaves out.
-        options: what of the recipe differs from torchvision's detector.
-        masks: both learn masks.
+        recipe: recipe of tldet.
+        factory: name of torchvision's function.
+        score: config key of the score threshold.
+        background: torchvision's first class is background, which tldet does not count.
+        options: settings in which the recipe differs from torchvision's detector.
+        masks: both predict masks.
     """
 
     recipe: str
@@ -43,13 +43,13 @@ class Pair:
     masks: bool = False
 
     def theirs(self, size: tuple[int, int]) -> nn.Module:
-        """Torchvision's, with spread weights, for images that need no scaling."""
+        """Build torchvision's detector with random weights, without resizing of images."""
         model = peer.build(self.factory, size, CLASSES)
         spread_weights(model)
         return model
 
     def config(self, score: float | None = None) -> dict[str, Any]:
-        """Ours, without weights, with torchvision's settings and a least score of a detection."""
+        """Return the config of tldet's detector with torchvision's settings and a score threshold."""
         options: dict[str, Any] = {f"model.{key}": value for key, value in self.options.items()}
         options |= {"model.head.num_classes": CLASSES - self.background, "model.backbone.weights": None}
         if score is not None:
@@ -57,7 +57,7 @@ class Pair:
         return read_config(self.recipe, options).data
 
     def ours(self, score: float | None = None) -> Detector:
-        """Ours, with random weights."""
+        """Build tldet's detector with random weights."""
         return build_detector(self.config(score)["model"])
 
 
@@ -82,10 +82,10 @@ PAIRS = (
 
 
 def chosen_pairs(models: tuple[str, ...]) -> tuple[list[Pair], list[str]]:
-    """The pairs of the named recipes (of all, where none is named), and why the others are left out.
+    """Return the pairs of recipes (default: all), and a line for each recipe that is left out.
 
     Raises:
-        ConfigError: none of those that are named can be compared.
+        ConfigError: no recipe can be compared.
     """
     known = {pair.recipe: pair for pair in PAIRS}
     there = set(shipped())
@@ -93,7 +93,7 @@ def chosen_pairs(models: tuple[str, ...]) -> tuple[list[Pair], list[str]]:
     skipped: list[str] = []
     for name in models or tuple(known):
         if name not in known:
-            skipped.append(f"{name}: has no counterpart in torchvision; known are {', '.join(known)}")
+            skipped.append(f"{name}: has no counterpart in torchvision; available: {', '.join(known)}")
         elif f"recipes/{name}" not in there:
             skipped.append(f"{name}: this version has no such recipe")
         else:
@@ -104,7 +104,7 @@ def chosen_pairs(models: tuple[str, ...]) -> tuple[list[Pair], list[str]]:
 
 
 def spread_weights(model: nn.Module, seed: int = 0) -> None:
-    """Random weights under which activations stay alive and scores lie apart, as in a trained model."""
+    """Initialize random weights that give activations and scores with a spread as in a trained model."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()]):
@@ -117,7 +117,7 @@ def spread_weights(model: nn.Module, seed: int = 0) -> None:
 
 
 def share_weights(theirs: nn.Module, ours: Detector) -> str:
-    """Put torchvision's weights into ours; says why where they do not all fit, then ours has random ones of its own."""
+    """Load torchvision's weights into our detector; return "shared", or the reason for random weights of its own."""
     state: dict[str, Tensor] = from_torchvision(theirs.state_dict())
     own = ours.state_dict()
     wrong = [key for key in state if key not in own or own[key].shape != state[key].shape]
@@ -130,7 +130,7 @@ def share_weights(theirs: nn.Module, ours: Detector) -> str:
 
 
 def write_checkpoint(path: Path, config: dict[str, Any], model: Detector, size: tuple[int, int]) -> Path:
-    """A detector's checkpoint, for images that need no scaling."""
+    """Write a checkpoint of a detector, with an input size without resizing."""
     names = [f"class {number}" for number in range(config["model"]["head"]["num_classes"])]
     sides = {"short": min(size), "long": max(size)}
     meta = {"class_names": names, "category_ids": list(range(1, len(names) + 1)), "input": sides}

@@ -1,4 +1,4 @@
-"""Torchvision's detectors as its users run them, in processes that import nothing else; see :class:`.child.Served`."""
+"""Torchvision's detectors in a process of their own; see :class:`.child.Served`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 FROZEN = ("conv1", "bn1", "layer1")
-RATE = 1e-9  # so small that every step is the same work
+RATE = 1e-9  # learning rate; every step is the same work
 
 
 def build(factory: str, size: tuple[int, int], classes: int) -> nn.Module:
-    """One of torchvision's, with random weights, for images that need no scaling."""
+    """Build a detector with random weights, without resizing of images."""
     made = getattr(torchvision.models.detection, factory)
     sides = {"min_size": min(size), "max_size": max(size)}
     return cast(nn.Module, made(weights=None, weights_backbone=None, num_classes=classes, **sides))
@@ -23,19 +23,19 @@ def build(factory: str, size: tuple[int, int], classes: int) -> nn.Module:
 
 @torch.inference_mode()
 def detect(model: nn.Module, images: list[Tensor]) -> list[dict[str, Tensor]]:
-    """What it finds on (3, H, W) float32 images in 0..1."""
+    """Detect objects on (3, H, W) float32 images in 0..1."""
     found: list[dict[str, Tensor]] = model(images)
     return found
 
 
 def set_score(model: nn.Module, score: float) -> None:
-    """Set the least score of a detection."""
+    """Set the score threshold."""
     head: Any = getattr(model, "roi_heads", model)
     head.score_thresh = score
 
 
 def freeze(model: nn.Module) -> None:
-    """What torchvision does to a pretrained backbone: norms that do not learn, stem and layer1 frozen."""
+    """Freeze norms, stem and layer1, as torchvision does for a pretrained backbone."""
     body: Any = model.backbone.body  # type: ignore[union-attr]
     for parent in list(body.modules()):
         for name, child in list(parent.named_children()):
@@ -51,7 +51,7 @@ def freeze(model: nn.Module) -> None:
 def predicting(
     factory: str, size: list[int], classes: int, weights: str, score: float, inputs: str
 ) -> Callable[[], object]:
-    """Prediction on the images of a file."""
+    """Return a function that predicts on the images of a file."""
     model = build(factory, (size[0], size[1]), classes).eval()
     model.load_state_dict(torch.load(weights, weights_only=True))
     set_score(model, score)
@@ -60,7 +60,7 @@ def predicting(
 
 
 def training(factory: str, size: list[int], classes: int, weights: str, inputs: str) -> Callable[[], object]:
-    """A step on the images and targets of a file, as torchvision's reference script takes it."""
+    """Return a function that trains one step as in torchvision's reference script."""
     model = build(factory, (size[0], size[1]), classes).train()
     model.load_state_dict(torch.load(weights, weights_only=True))
     freeze(model)

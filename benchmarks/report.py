@@ -1,4 +1,4 @@
-"""What a suite found, as rows for people and for JSON."""
+"""Results of a suite as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak memory of both sides in MB, and how it was measured."""
+    """Peak memory of both sides in MB, and the method of measurement."""
 
     ours: float
     theirs: float
@@ -23,7 +23,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Limit:
-    """The share of the machine's own limit that our side reached, and what the limit is."""
+    """Share of peak performance that our side reached, and the definition of the peak."""
 
     share: float
     of: str
@@ -31,16 +31,16 @@ class Limit:
 
 @dataclass(frozen=True)
 class Row:
-    """One thing timed on both sides.
+    """One comparison.
 
     Attributes:
-        name: what was timed.
-        beside: what the other side is.
-        comparison: seconds of both.
-        each: what one number of seconds is for.
-        memory: peak memory, where it was measured.
-        limit: how near our side comes to what the machine can do.
-        checks: what else was looked at, such as whether results agree.
+        name: name of the comparison.
+        beside: the other side.
+        comparison: seconds of both sides.
+        each: unit of the seconds.
+        memory: peak memory, if it was measured.
+        limit: share of peak performance, if it was measured.
+        checks: further values, such as the agreement of results.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Row:
     checks: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every number, for JSON; times are seconds."""
+        """Return plain containers for JSON; times are in seconds."""
         return {
             "name": self.name,
             "beside": self.beside,
@@ -68,7 +68,7 @@ class Row:
 
 @dataclass
 class Suite:
-    """The rows of a suite, and what was left out and why."""
+    """Rows of a suite, and a line for each skipped row."""
 
     name: str
     rows: list[Row] = field(default_factory=list)
@@ -76,39 +76,39 @@ class Suite:
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return plain containers for JSON."""
         return {"rows": [row.to_dict() for row in self.rows], "skipped": self.skipped, "seconds": self.seconds}
 
-    def draw(self, path: Path) -> Path | None:  # noqa: ARG002  # of a suite that has one
-        """Write a plot; None where the suite has none."""
+    def draw(self, path: Path) -> Path | None:  # noqa: ARG002  # used by subclasses
+        """Write a plot; return None if the suite has no plot."""
         return None
 
     def table(self) -> Table:
-        """Medians, ratios with quartiles, memory, the share of the limit."""
+        """Return the table of medians, ratios with quartiles, memory and share of peak performance."""
         from rich.table import Table
         from rich.text import Text
 
-        shown = Table(title=f"{self.name}: medians; a ratio above 1 says that ours is faster", box=None, padding=(0, 1))
-        for heading in ("what", "ours", "other", "ratio (quartiles)", "MB ours / other", "limit"):
-            shown.add_column(heading, justify="left" if heading == "what" else "right", overflow="fold")
+        shown = Table(title=f"{self.name}: medians; ratio: speedup of tldet", box=None, padding=(0, 1))
+        for heading in ("comparison", "tldet", "other", "ratio (quartiles)", "MB tldet / other", "of peak"):
+            shown.add_column(heading, justify="left" if heading == "comparison" else "right", overflow="fold")
         names = [row.name for row in self.rows]
         for row in self.rows:
-            what = row.name if names.count(row.name) == 1 else f"{row.name}, beside {row.beside}"
+            what = row.name if names.count(row.name) == 1 else f"{row.name}, {row.beside}"
             memory = f"{row.memory.ours:.0f} / {row.memory.theirs:.0f}" if row.memory else ""
             limit = f"{row.limit.share:.0%}" if row.limit else ""
             sides = (_seconds(row.comparison.ours), _seconds(row.comparison.theirs), _ratio(row.comparison.ratios))
-            shown.add_row(*(Text(cell) for cell in (what, *sides, memory, limit)))
+            shown.add_row(*(Text(text) for text in (what, *sides, memory, limit)))
         return shown
 
     def notes(self) -> list[str]:
-        """What stands below the table: what was compared, checks, how memory was measured, what was left out."""
+        """Return the lines below the table: compared sides, checks, memory measurement, skipped rows."""
         lines = []
         for row in self.rows:
-            limit = {"limit": row.limit.of} if row.limit else {}
+            limit = {"peak": row.limit.of} if row.limit else {}
             about = ", ".join(f"{name}: {_short(value)}" for name, value in {**limit, **row.checks}.items())
-            lines.append(f"{row.name}: beside {row.beside}, each {row.each}" + (f"; {about}" if about else ""))
+            lines.append(f"{row.name}: compared with {row.beside}, per {row.each}" + (f"; {about}" if about else ""))
         how = dict.fromkeys(f"MB: {row.memory.how}" for row in self.rows if row.memory)
-        return [*lines, *how, *(f"left out: {line}" for line in self.skipped)]
+        return [*lines, *how, *(f"skipped: {line}" for line in self.skipped)]
 
 
 def _seconds(times: Times) -> str:

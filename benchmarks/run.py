@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: suites run, shown and written."""
+"""``python -m benchmarks``: run suites, print and write results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def benchmark(
     suites: Sequence[str],
     *,
-    json_path: str | Path | None = None,
+    json: str | Path | None = None,
     repeats: int | None = None,
     quick: bool = False,
     models: Sequence[str] = (),
@@ -36,19 +36,18 @@ def benchmark(
     """Run suites one after the other.
 
     Args:
-        suites: names, from :data:`benchmarks.suites.SUITES`.
-        json_path: where every number goes; it is rewritten after each suite. A suite that has a plot leaves it beside
-            it, as PNG.
-        repeats: rounds of each comparison.
+        suites: names from :data:`benchmarks.suites.SUITES`.
+        json: output file of all numbers, rewritten after each suite; plots are written next to it as PNG.
+        repeats: rounds per comparison.
         quick: small sizes and two rounds.
-        models: recipes; by default all that have a counterpart.
+        models: recipes; by default all with a counterpart.
         size: (height, width) of images.
-        batch: images at a time.
-        data: a COCO-format folder whose images are read.
+        batch: batch size.
+        data: dataset folder of suite data.
         console: shows progress and tables.
 
     Returns:
-        ``environment`` and ``suites``, as the JSON has them.
+        ``environment`` and ``suites`` as in the JSON.
 
     Raises:
         ConfigError: an image side is below 32.
@@ -58,22 +57,22 @@ def benchmark(
         raise ConfigError(f"--size {size[0]} {size[1]}: each side must be at least 32")
     found = environment()
     result: dict[str, Any] = {"environment": found, "quick": quick, "suites": {}}
-    _write(json_path, result)
+    _write(json, result)
     if console:
         _introduce(found, console)
     keep_freed_memory()
     for name in suites:
-        with _folder() as folder, _progress(console, name) as tell:
+        with _folder() as folder, _progress(console, name) as show:
             bench = Bench(folder, quick, repeats, tuple(models), size, batch, Path(data) if data else None)
-            bench.tell = tell
+            bench.show = show
             start = time.perf_counter()
             suite = run_suite(name, bench)
             suite.seconds = time.perf_counter() - start
         if console:
             _show(suite, console)
         result["suites"][name] = suite.to_dict()
-        _write(json_path, result)
-        plot = suite.draw(Path(json_path).with_suffix(".png")) if json_path else None
+        _write(json, result)
+        plot = suite.draw(Path(json).with_suffix(".png")) if json else None
         if plot and console:
             console.print(f"plot: {plot}", markup=False, highlight=False)
     return result
@@ -90,16 +89,16 @@ def _introduce(found: dict[str, Any], console: Console) -> None:
     for line in lines:
         console.print(line, markup=False, highlight=False)
     if is_busy(found):
-        text = "warning: others use this machine; times and ratios will be off"
+        text = "warning: other processes use this machine; times and ratios are unreliable"
         console.print(text, style="yellow", markup=False, highlight=False)
 
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """A folder for the suite, its cache in it: number formats are measured anew, in the same run as all else."""
+    """Create a folder for the suite with its own cache, so that precision is chosen anew."""
     before = os.environ.get("TLDET_CACHE")
     with tempfile.TemporaryDirectory(prefix="tldet_benchmark_") as folder:
-        os.environ["TLDET_CACHE"] = str(Path(folder) / "kept")
+        os.environ["TLDET_CACHE"] = str(Path(folder) / "cache")
         try:
             yield Path(folder)
         finally:
@@ -110,7 +109,7 @@ def _folder() -> Iterator[Path]:
 
 @contextmanager
 def _progress(console: Console | None, name: str) -> Iterator[Any]:
-    """A line that says what is being done; where there is no terminal, nothing."""
+    """Show the current step on a terminal."""
     if console is None:
         yield lambda _: None
         return

@@ -1,4 +1,4 @@
-"""How long a person waits before anything happens."""
+"""Startup time of commands and imports."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ TOOL = ["-m", "tldet.cli"]
 
 
 def run(bench: Bench) -> Suite:
-    """The command line and the import beside a bare interpreter; training beside the import of torch."""
+    """Compare the command line and the import with a bare interpreter, and training with the import of torch."""
     rows = [
         _row(bench, "tldet --help", [*TOOL, "--help"], BARE, "a bare interpreter"),
         _row(bench, "import tldet", ["-c", "import tldet"], BARE, "a bare interpreter"),
-        _row(bench, "import of what predicts", ["-c", "import tldet; tldet.load"], TORCH, "import torch, torchvision"),
+        _row(bench, "import for prediction", ["-c", "import tldet; tldet.load"], TORCH, "import torch, torchvision"),
     ]
-    bench.tell("writing a small data set")
+    bench.show("writing a small dataset")
     config = _one_step(bench.folder / "start")
     numbers = iter(range(1000))
 
     def train() -> None:
         _call([*TOOL, "train", str(config), "--work-dir", str(bench.folder / f"run_{next(numbers)}")])
 
-    name = "a training run of one step"
+    name = "training run of one step"
     comparison = bench.compare(name, train, lambda: _call(TORCH), 5, warmup=0)  # the rows above have warmed the disk
     rows.append(Row(name, "import torch, torchvision", comparison, "process"))
     return Suite("startup", rows)
@@ -48,7 +48,7 @@ def _call(arguments: Sequence[str]) -> None:
 
 
 def _one_step(folder: Path) -> Path:
-    """A config of one step on generated images, of which nothing is measured before or after."""
+    """Write a config for one step on generated images, without evaluation."""
     generate(folder / "digits", train=4, valid=1, test=1, size=(96, 128))
     config = read_config("retinanet_lite0")
     config.data["model"]["head"]["num_classes"] = 10

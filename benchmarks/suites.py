@@ -1,4 +1,4 @@
-"""The suites by name; nothing heavy is imported here, because ``--help`` shows them."""
+"""Suites by name; nothing heavy is imported here, so that ``--help`` answers at once."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
     from benchmarks.report import Suite
 
 SUITES = {
-    "infer": "one image through a detector, beside torchvision's (about 5 minutes a model on 2 cores)",
-    "train": "one training step, beside torchvision's; the trainer's own part (about 5 minutes a model)",
-    "data": "JPEG to batch, beside torchvision's transforms; reading annotations (about 6 minutes)",
-    "eval": "COCO numbers of 500,000 detections, beside pycocotools (about 5 minutes)",
-    "startup": "the command line, the import, the first step (about 3 minutes)",
-    "growth": "time and memory over the size of the work, with a plot beside --json (about 5 minutes)",
-    "video": "decode, detect, draw and encode, beside detection alone (about 2 minutes)",
+    "infer": "prediction on one image, compared with torchvision (about 5 minutes per model on 2 cores)",
+    "train": "training step, compared with torchvision; overhead of the trainer (about 5 minutes per model)",
+    "data": "JPEG to batch, compared with torchvision's transforms; reading annotations (about 6 minutes)",
+    "eval": "COCO metrics of 500,000 detections, compared with pycocotools (about 5 minutes)",
+    "startup": "startup of the command line, the import and training (about 3 minutes)",
+    "growth": "growth of time and memory, with a plot next to --json (about 5 minutes)",
+    "video": "decoding, detection, drawing and encoding, compared with detection alone (about 2 minutes)",
 }
-QUICK = "smaller sizes and fewer rounds: each suite takes a minute or less, and its numbers only say that it works"
+QUICK = "small sizes and two rounds, to test a suite in a minute or less"
 
 
 @dataclass
 class Bench:
-    """How a suite is to be run.
+    """Settings of a suite.
 
     Attributes:
-        folder: what the suite writes goes there; removed afterwards.
+        folder: temporary output folder.
         quick: small sizes, two rounds.
-        repeats: rounds; None takes each suite's own number.
-        models: recipes; empty takes all that are known.
-        size: (height, width) of the images of a model; None takes each suite's own.
-        batch: images at a time; None takes each suite's own.
-        data: a COCO-format folder whose images are read; None generates some.
-        limit: seconds after which a comparison takes no further round.
-        tell: shows what is being done.
+        repeats: rounds per comparison; None for the default of the suite.
+        models: recipes; empty for all.
+        size: (height, width) of the images; None for the default of the suite.
+        batch: batch size; None for the default of the suite.
+        data: dataset folder; None generates images.
+        limit: seconds after which no further round of a comparison begins.
+        show: shows the current step.
     """
 
     folder: Path
@@ -49,10 +49,10 @@ class Bench:
     batch: int | None = None
     data: Path | None = None
     limit: float = 90.0
-    tell: Callable[[str], None] = lambda _: None
+    show: Callable[[str], None] = lambda _: None
 
     def rounds(self, usual: int) -> int:
-        """Rounds of a comparison that by default takes ``usual``."""
+        """Return the number of rounds of a comparison with a default of ``usual``."""
         return self.repeats or (2 if self.quick else usual)
 
     def compare(
@@ -65,13 +65,13 @@ class Bench:
         warmup: int = 1,
         self_timed: bool = False,
     ) -> Comparison:
-        """Both sides in turns, within the limit, told round by round."""
+        """Time both sides in turns within the limit; show each round."""
         count = self.rounds(rounds)
 
-        def told(number: int) -> None:
-            self.tell(f"{name}: {'warming up' if number < 0 else f'round {number + 1} of {count}'}")
+        def on_round(number: int) -> None:
+            self.show(f"{name}: {'warming up' if number < 0 else f'round {number + 1} of {count}'}")
 
-        return alternate(ours, theirs, count, warmup=warmup, limit=self.limit, self_timed=self_timed, told=told)
+        return alternate(ours, theirs, count, warmup=warmup, limit=self.limit, self_timed=self_timed, on_round=on_round)
 
 
 def run_suite(name: str, bench: Bench) -> Suite:

@@ -1,6 +1,6 @@
-"""One training step beside torchvision's, and what the trainer costs beside a bare loop.
+"""Training step, compared with torchvision, and overhead of the trainer.
 
-Stem and layer1 are frozen and every BatchNorm keeps its statistics, on both sides, as in fine-tuning.
+On both sides, stem and layer1 are frozen and every BatchNorm keeps its statistics, as in fine-tuning.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from tldet.structures.target import Target
 from tldet.system.determinism import deterministic
 
 SIZE, QUICK_SIZE, BATCH = (480, 640), (96, 128), 2
-OBJECTS = 8  # an image
+OBJECTS = 8  # per image
 
 
 def run(bench: Bench) -> Suite:
-    """Every pair that learns boxes, then the trainer's own part."""
+    """Compare every pair, then the trainer with a bare loop."""
     pairs, skipped = chosen_pairs(bench.models)
     suite = Suite("train", skipped=skipped)
     size = bench.size or (QUICK_SIZE if bench.quick else SIZE)
@@ -46,25 +46,25 @@ def run(bench: Bench) -> Suite:
 
 
 def _rows(bench: Bench, pair: Pair, size: tuple[int, int]) -> list[Row]:
-    bench.tell(f"{pair.recipe}: building both sides")
+    bench.show(f"{pair.recipe}: building both sides")
     theirs, ours = pair.theirs(size), pair.ours()
     checks = {"weights": share_weights(theirs, ours)}
     fold_frozen_norms(ours.backbone.freeze())  # type: ignore[operator]
     given: dict[str, Any] = {"size": list(size), "count": bench.batch or BATCH, "masks": pair.masks}
     batch = make_batch(size, given["count"], with_masks=pair.masks)
-    bench.tell(f"{pair.recipe}: choosing the number format")
+    bench.show(f"{pair.recipe}: choosing the precision")
     ours.train()
     chosen = choose(ours, "cpu", "auto", lambda: _loss(ours, batch), f"training {size} {given['count']}")
-    checks["chosen format"] = chosen.describe()
+    checks["chosen precision"] = chosen.describe()
     work = _flops(ours, batch)
     paths = [str(bench.folder / f"{pair.recipe}_{side}.pt") for side in ("ours", "theirs", "batch")]
     torch.save(ours.state_dict(), paths[0])
     torch.save(theirs.state_dict(), paths[1])
     torch.save(_as_theirs(batch, int(pair.background)), paths[2])
     peer = {"factory": pair.factory, "size": list(size), "classes": CLASSES, "weights": paths[1], "inputs": paths[2]}
-    formats = [chosen] if chosen.name == "fp32" else [chosen, Precision()]
+    precisions = [chosen] if chosen.name == "fp32" else [chosen, Precision()]
     rows = []
-    for precision in formats:
+    for precision in precisions:
         own = {"recipe": pair.recipe, "weights": paths[0], "precision": precision.name, **given}
         rows.append(_row(bench, f"{pair.recipe} in {precision.name}", (own, peer), (work, precision, checks)))
     return rows
@@ -80,12 +80,12 @@ def _row(bench: Bench, name: str, sides: Any, about: Any) -> Row:
         comparison = bench.compare(name, ours, theirs, 10, warmup=2, self_timed=True)
     memory = Memory(ours.peak_mb, theirs.peak_mb, HOW)
     limit = Limit(work / comparison.ours.median / machine_peak(precision.dtype), PEAK)
-    each = f"step of {own['count']} x {own['size'][0]} x {own['size'][1]}"
+    each = f"step of {own['count']}x{own['size'][0]}x{own['size'][1]}"
     return Row(name, "torchvision in fp32", comparison, each, memory, limit, checks)
 
 
 def _as_theirs(batch: Batch, first: int) -> dict[str, Any]:
-    """The batch as torchvision's detectors take it, for :mod:`benchmarks.peer`."""
+    """Return the batch in the format of torchvision, for :mod:`benchmarks.peer`."""
     targets = []
     for target in batch.targets:
         entry = {"boxes": target.boxes, "labels": target.labels + first}
@@ -96,7 +96,7 @@ def _as_theirs(batch: Batch, first: int) -> dict[str, Any]:
 def make_batch(
     size: tuple[int, int], count: int, *, objects: int = OBJECTS, classes: int = 80, with_masks: bool = False
 ) -> Batch:
-    """Images with objects of random places, sizes and classes."""
+    """Create images with objects of random positions, sizes and classes."""
     random = np.random.default_rng(0)
     targets = []
     for number in range(count):
@@ -118,7 +118,7 @@ def _inside(box: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def our_step(ours: Detector, batch: Batch, precision: Precision) -> Callable[[], None]:
-    """Forward, backward and optimizer as the trainer takes them."""
+    """Return a function that runs forward, backward and optimizer step as the trainer does."""
     ours.train()
     precision.prepare(ours)
     optimizer = torch.optim.SGD([p for p in ours.parameters() if p.requires_grad], RATE, 0.9)
@@ -143,7 +143,7 @@ def _flops(ours: Detector, batch: Batch) -> int:
 
 
 def training(recipe: str, weights: str, precision: str, size: list[int], count: int, masks: bool) -> Callable[[], None]:
-    """A step as ``tldet train`` takes it, for :class:`Served`."""
+    """Return a training step as in ``tldet train``, for :class:`Served`."""
     keep_freed_memory()
     ours = next(pair for pair in PAIRS if pair.recipe == recipe).ours()
     ours.load_state_dict(torch.load(weights, weights_only=True))

@@ -1,4 +1,4 @@
-"""A video from file to file, beside the detector alone on the same frames already decoded."""
+"""Prediction on a video file, compared with detection alone on the decoded frames."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tldet.workflows.predict.predict import VIDEO_BATCH, predict
 RECIPE = "faster_rcnn_lite0"
 SIZE, QUICK_SIZE = (360, 640), (96, 160)
 FRAMES, QUICK_FRAMES = 120, 6
-SHOWN = 10  # boxes drawn on a frame, as on a street
+SHOWN = 10  # boxes drawn per frame
 
 
 def run(bench: Bench) -> Suite:
-    """Decode, detect, draw and encode, beside detection."""
+    """Compare decoding, detection, drawing and encoding with detection alone."""
     size = bench.size or (QUICK_SIZE if bench.quick else SIZE)
     recipe = bench.models[0] if bench.models else RECIPE
-    bench.tell(f"{recipe}: writing the clip and the checkpoint")
+    bench.show(f"{recipe}: writing the clip and the checkpoint")
     clip, count = bench.folder / "clip.mp4", QUICK_FRAMES if bench.quick else FRAMES
     with VideoWriter(clip, Fraction(25)) as writer:
         for frame in frames(count, size=SIZE):
@@ -43,29 +43,29 @@ def run(bench: Bench) -> Suite:
     def whole() -> float:
         return predict(saved, [clip], out=bench.folder / "drawn", score=score, device="cpu", overwrite=True).seconds
 
-    def alone(together: int) -> float:
+    def alone(batch: int) -> float:
         start = time.perf_counter()
-        for some in grouped(images, together):
-            predictor.predict(some, score, together)
+        for group in grouped(images, batch):
+            predictor.predict(group, score, batch)
         return time.perf_counter() - start
 
     rows = []
-    for together in (1, VIDEO_BATCH):
-        beside = "detection alone, frame by frame" if together == 1 else f"detection alone, {together} frames at a time"
-        compared = bench.compare(beside, whole, lambda: alone(together), 6, self_timed=True).divided(count)  # noqa: B023
+    for batch in (1, VIDEO_BATCH):
+        beside = "detection alone, batch size 1" if batch == 1 else f"detection alone, batch size {batch}"
+        compared = bench.compare(beside, whole, lambda: alone(batch), 6, self_timed=True).divided(count)  # noqa: B023
         checks = {
-            "frames a second": 1 / compared.ours.median,
+            "frames/s": 1 / compared.ours.median,
             "detection alone": 1 / compared.theirs.median,
-            "boxes a frame": sum(boxes) / len(boxes),
-            "format": predictor.precision.describe(),
+            "boxes per frame": sum(boxes) / len(boxes),
+            "precision": predictor.precision.describe(),
         }
-        each = f"frame of {size[0]} x {size[1]}"
+        each = f"frame of {size[0]}x{size[1]}"
         rows.append(Row(f"video with {recipe}", beside, compared, each, checks=checks))
     return Suite("video", rows)
 
 
 def _saved(path: Path, recipe: str, size: tuple[int, int]) -> Path:
-    """A detector with random weights."""
+    """Write a checkpoint with random weights."""
     config = read_config(recipe, {"model.backbone.weights": None, "model.head.num_classes": 10}).data
     model = build_detector(config["model"])
     spread_weights(model)
@@ -73,6 +73,6 @@ def _saved(path: Path, recipe: str, size: tuple[int, int]) -> Path:
 
 
 def _score(predictor: Predictor, image: ImageArray) -> float:
-    """The score of the tenth detection: a random model's scores mean nothing, but drawing them takes time."""
+    """Return the score of the tenth detection, the threshold for a realistic number of drawn boxes."""
     scores = predictor.predict(image, 0.0).scores
     return float(scores[:SHOWN].min()) if len(scores) else 0.0

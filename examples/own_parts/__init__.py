@@ -1,4 +1,4 @@
-"""A detector of own parts: importing this package registers them."""
+"""Components of a user package; importing it registers them."""
 
 from own_parts import augment, backbone, callback, dataset, head
 

@@ -1,4 +1,4 @@
-"""Two augmentations: a class with settings, and a plain function."""
+"""Two augmentations: a class with settings and a function."""
 
 from dataclasses import replace
 

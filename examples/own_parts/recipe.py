@@ -1,4 +1,4 @@
-# A detector of own parts: `tldet finetune --import own_parts --model own_parts/recipe.py --train train.csv ...`
+# Recipe with user components: `tldet finetune --import own_parts --model own_parts/recipe.py --train train.csv ...`
 model = dict(
     backbone=dict(type="TinyNet", width=16, out_strides=[8, 16, 32]),
     neck=dict(type="FPN", out_channels=64, extra="none", norm="batch"),

@@ -21,9 +21,9 @@ FIELDS = {"name", "beside", "each", "ours", "theirs", "ratio", "memory", "limit"
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eval, "QUICK_PICTURES", 12)
-    monkeypatch.setattr(annotations, "QUICK_PICTURES", 50)
-    monkeypatch.setattr(data_suite, "QUICK_PICTURES", 2)
+    monkeypatch.setattr(eval, "QUICK_IMAGES", 12)
+    monkeypatch.setattr(annotations, "QUICK_IMAGES", 50)
+    monkeypatch.setattr(data_suite, "QUICK_IMAGES", 2)
     monkeypatch.setattr(data_suite, "STORED", (128, 170))
     monkeypatch.setattr(video, "QUICK_FRAMES", 3)
     monkeypatch.setattr(overhead, "QUICK_STEPS", 2)
@@ -47,7 +47,7 @@ def run(name: str, **options: Any) -> list[dict[str, Any]]:
 
 def test_eval() -> None:
     files, scoring = run("eval")
-    assert files["checks"]["twelve numbers bit-identical"] is True
+    assert files["checks"]["metrics bit-identical"] is True
     assert 0 < files["checks"]["AP"] < 1
     assert files["memory"]["ours"] > 0
     assert scoring["ours"]["median"] < files["ours"]["median"]
@@ -58,26 +58,26 @@ def test_data() -> None:
     assert [row["beside"] for row in rows[:3]] == [
         "torchvision v2 on Pillow",
         "torchvision v2 on decode_jpeg",
-        "decoding and scaling alone",
+        "decoding and resizing alone",
     ]
-    assert rows[3]["checks"]["read at"] == "1/2"
-    assert [row["name"] for row in rows[4:]] == ["annotations the first time", "annotations from the cache"]
+    assert rows[3]["checks"]["decoded at"] == "1/2"
+    assert [row["name"] for row in rows[4:]] == ["annotations, first reading", "annotations, from the cache"]
 
 
 def test_video() -> None:
     rows = run("video", size=(64, 96))
     assert [row["beside"] for row in rows] == [
-        "detection alone, frame by frame",
-        "detection alone, 4 frames at a time",
+        "detection alone, batch size 1",
+        "detection alone, batch size 4",
     ]
     for row in rows:
-        assert row["checks"]["frames a second"] == pytest.approx(1 / row["ours"]["median"])
-        assert row["checks"]["boxes a frame"] >= 1
+        assert row["checks"]["frames/s"] == pytest.approx(1 / row["ours"]["median"])
+        assert row["checks"]["boxes per frame"] >= 1
 
 
 @pytest.mark.slow
 def test_growth(tmp_path: Path) -> None:
-    found = benchmark(["growth"], quick=True, repeats=1, models=["fcos_lite0"], json_path=tmp_path / "grown.json")
+    found = benchmark(["growth"], quick=True, repeats=1, models=["fcos_lite0"], json=tmp_path / "grown.json")
     curves = json.loads((tmp_path / "grown.json").read_text())["suites"]["growth"]["curves"]
     assert curves == found["suites"]["growth"]["curves"]
     names = [curve["name"] for curve in curves]
@@ -96,11 +96,11 @@ def test_a_curve_s_slope_is_the_steepest_between_neighbors() -> None:
 
 @pytest.mark.slow
 def test_infer(tmp_path: Path) -> None:
-    rows = run("infer", models=["retinanet_r50", "none_such"], size=(96, 128), json_path=tmp_path / "a" / "b.json")
+    rows = run("infer", models=["retinanet_r50", "none_such"], size=(96, 128), json=tmp_path / "a" / "b.json")
     fp32 = rows[-1]
     assert fp32["name"] == "retinanet_r50 in fp32"
     assert fp32["checks"]["weights"] == "shared"
-    assert fp32["checks"]["share found again"] > 0.95
+    assert fp32["checks"]["matching detections"] > 0.95
     written = json.loads((tmp_path / "a" / "b.json").read_text())
     assert written["suites"]["infer"]["rows"][-1] == fp32
     assert written["suites"]["infer"]["skipped"][0].startswith("none_such: has no counterpart")
@@ -130,7 +130,10 @@ def test_a_missing_recipe_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) 
     ("arguments", "said"),
     [
         (["eval", "--size", "8", "8"], "--size 8 8"),
-        (["infer", "--quick", "--model", "nonsense"], "--model nonsense: has no counterpart in torchvision; known are"),
+        (
+            ["infer", "--quick", "--model", "nonsense"],
+            "--model nonsense: has no counterpart in torchvision; avail",
+        ),
         (["eval", "--json", "/dev/null/x.json"], "cannot be written"),
         (["data", "--quick", "--data", "no_such_folder"], "no_such_folder: no such folder"),
     ],

@@ -36,7 +36,7 @@ def test_sides_take_turns_and_the_warm_up_does_not_count() -> None:
     clock = Clock()
     told: list[int] = []
     compared = alternate(
-        clock.side("a", 9.0, 1.0, 2.0, 4.0), clock.side("b", 50.0, 2.0, 6.0, 4.0), 3, clock=clock, told=told.append
+        clock.side("a", 9.0, 1.0, 2.0, 4.0), clock.side("b", 50.0, 2.0, 6.0, 4.0), 3, clock=clock, on_round=told.append
     )
     assert compared.ours.samples == (1.0, 2.0, 4.0)
     assert compared.theirs.samples == (2.0, 6.0, 4.0)

@@ -126,8 +126,11 @@ def test_a_message_that_cannot_be_printed_does_not_keep_a_run_from_saving(error:
 def test_nohup_is_respected() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with stop_signals():
+        with stop_signals(), Interrupts(lambda: None) as interrupts:
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             send(signal.SIGHUP)
+            assert not interrupts.requested
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
 

@@ -298,6 +298,7 @@ def compiled_equals(model: Detector, backend: str) -> None:
         compiled = torch.compile(model.head.forward, fullgraph=True, backend=backend)
         ours, theirs = compiled(features), model.head(features)
     leaves = torch.utils._pytree.tree_leaves
+    assert leaves(ours)
     for one, other in zip(leaves(ours), leaves(theirs), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 

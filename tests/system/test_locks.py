@@ -56,13 +56,16 @@ def test_another_process_is_refused_at_once(held: Path) -> None:
         pytest.fail("locked twice")
     assert time.monotonic() - begun < 5
     with pytest.raises(OutputError, match="is in use"), locked(held.parent / "x" / ".." / "run"):
-        pass
+        pytest.fail("locked by another path")
 
 
 def test_the_lock_is_released_at_the_end(tmp_path: Path) -> None:
-    hold(tmp_path).communicate("")
+    process = hold(tmp_path)
+    with pytest.raises(OutputError, match="is in use"), locked(tmp_path):
+        pytest.fail("locked twice")
+    process.communicate("")
     with locked(tmp_path):
-        pass
+        assert (tmp_path / LOCK_NAME).exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
@@ -84,11 +87,11 @@ def test_a_kill_releases_the_lock(tmp_path: Path, more: tuple[str, ...]) -> None
 def test_nested_in_one_process(tmp_path: Path) -> None:
     with locked(tmp_path):
         with locked(tmp_path / "." / ""):
-            pass
-        with pytest.raises(subprocess.CalledProcessError):
-            subprocess.run(
-                [sys.executable, "-c", HOLD, str(tmp_path)], cwd=ROOT, check=True, capture_output=True, input=b""
-            )
+            assert (tmp_path / LOCK_NAME).exists()
+        done = subprocess.run(
+            [sys.executable, "-c", HOLD, str(tmp_path)], cwd=ROOT, check=False, capture_output=True, input=b""
+        )
+        assert b"is in use by another process" in done.stderr, "still locked after the inner block"
     found: list[str] = []
 
     def other() -> None:
@@ -150,6 +153,6 @@ def test_a_folder_that_stays_empty_is_removed(tmp_path: Path) -> None:
 def test_folders_that_cannot_be(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError) as raised, locked(tmp_path / name):
-        pass
+        pytest.fail("locked")
     assert "\n" not in str(raised.value)
     assert [one.name for one in tmp_path.iterdir()] == ["file"]

@@ -138,4 +138,4 @@ def test_started_without_torchrun(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     ):
         pass
     assert main(["models"]) == 2
-    assert "runs in one process; torchrun is for train, finetune, pretrain" in capsys.readouterr().err
+    assert "runs in a single process; torchrun supports train, finetune, pretrain" in capsys.readouterr().err

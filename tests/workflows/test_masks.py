@@ -108,7 +108,7 @@ def test_data_with_some_segmentations(digits: Path, tmp_path: Path, caplog: pyte
     whole = digits / "train" / "_annotations.coco.json"
     given: dict[str, Any] = {"train": some, "val": whole, "images": digits / "train"}
     finetune(**given, out=tmp_path / "o", model="mask_rcnn_lite0", steps=1)
-    assert "without a segmentation: no masks to train on" in caplog.text
+    assert "without a segmentation; not used for the mask loss" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_mask_head_without_masks(masked: Path, tmp_path: Path, options: list[s
 
 
 def test_measuring_masks_of_a_model_of_boxes(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"evaluation\.type: is 'segm' .* RetinaNetHead has no masks"):
+    with pytest.raises(ConfigError, match=r"evaluation\.type: is 'segm' .* RetinaNetHead predicts no masks"):
         train(run / "config.py", work_dir=tmp_path, cfg_options=["evaluation.type=segm"])
 
 

@@ -107,7 +107,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert [row["name"] for row in written["models"]] == ["resnet18", "resnet34"]
     assert "multiply-adds" in written["convention"]
     assert main(["models", "--backbones", "resnett*"]) == 2
-    assert "no name fits" in capsys.readouterr().err
+    assert "no such name" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -111,7 +111,9 @@ def test_result_table_and_checkpoint(data: Path, tmp_path: Path, more: Sequence[
 
 
 def test_initial_weights(data: Path, tmp_path: Path) -> None:
-    belong_together(*trained(data, tmp_path / "out", steps=0))
+    outcome, text = trained(data, tmp_path / "out", steps=0)
+    assert (outcome.train.step, outcome.train.best_step) == (0, 0)
+    belong_together(outcome, text)
 
 
 def test_the_best_validation_was_before_the_interruption(data: Path, tmp_path: Path) -> None:
@@ -184,7 +186,7 @@ def test_a_validation_set_without_objects(
 def test_a_validation_set_of_other_objects_is_refused(data: Path, tmp_path: Path) -> None:
     shutil.copytree(data, tmp_path / "data")
     with pytest.raises(
-        DataError, match=r"_annotations.coco.json: no object to evaluate on: the model has none of the classes \(cat\)"
+        DataError, match=r"_annotations.coco.json: no object to evaluate on: the model lacks all classes \(cat\)"
     ):
         trained(emptied(tmp_path / "data", "foreign"), tmp_path / "out")
     assert not checkpoint.steps_in(tmp_path / "out")

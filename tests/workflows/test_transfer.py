@@ -151,7 +151,7 @@ def test_nothing_in_common_is_said(run: Path, digits: Path, tmp_path: Path, capl
         (["--freeze", "backbone", "--scratch"], "--scratch and --freeze exclude each other"),
         (["--l2-sp", "1", "--scratch"], "--scratch and --l2-sp exclude each other"),
         (["--gradual", "--minutes", "1"], "give the length in epochs or steps"),
-        (["--fold-names", "case"], "class_match: no detector is the start"),
+        (["--fold-names", "case"], "class_match: needs detector weights"),
         (
             ["--l2-sp", "1", "--cfg-options", "model.backbone.weights=None"],
             "l2_sp: the backbone has no trainable pretrained weights",

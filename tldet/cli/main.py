@@ -99,42 +99,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
     given = sys.argv[1:] if argv is None else list(argv)
     args = build_parser(given).parse_args(given)
-    from rich.console import Console
-
-    several = os.environ.get("WORLD_SIZE", "1") not in ("", "1")  # as torchrun sets it
-    silent = several and os.environ.get("RANK", "0") != "0"  # only rank 0 prints
-    plain: dict[str, Any] = {
-        "soft_wrap": True,
-        "markup": False,
-        "highlight": False,
-    }  # paths may contain brackets
-    console = Console(file=output_stream(), quiet=silent, **plain)
-    errors = Console(file=error_stream(), stderr=True, **plain)
-    for one in (console, errors):
-        if one.width < NARROWEST:
-            one.width = NARROWEST
-    handler = _Lines(errors)
-    logger = logging.getLogger("tldet")
+    distributed = os.environ.get("WORLD_SIZE", "1") not in ("", "1")  # as set by torchrun
+    silent = distributed and os.environ.get("RANK", "0") != "0"  # only rank 0 prints
+    console, errors = _consoles(silent=silent)
+    handler, logger = _Lines(errors), logging.getLogger("tldet")
     logger.setLevel(logging.WARNING if silent else logging.INFO)
     logger.addHandler(handler)
     try:
-        if several and args.command not in _DISTRIBUTED:
+        if distributed and args.command not in _DISTRIBUTED:
             raise ConfigError(f"runs in a single process; torchrun supports {', '.join(_DISTRIBUTED)}")
         _refuse_empty(args)
         _import_plugins(args.imports)
         args.run(args, console)
-    except TldetError as error:
-        if silent:
-            return 2
-        errors.print(f"tldet {args.command}: error: {error}", style="red", markup=False, highlight=False)
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        from tldet.system.out_of_memory import is_out_of_memory
-
-        if not is_out_of_memory(error):
-            raise
-        what = f"out of memory ({(str(error).splitlines() or ['no details'])[0]})"
-        errors.print(f"tldet {args.command}: error: {what}; use smaller images or batches", style="red")
+    except (TldetError, MemoryError, RuntimeError) as error:
+        message = _message(error)
+        if not silent or not isinstance(error, TldetError):
+            errors.print(f"tldet {args.command}: error: {message}", style="red", markup=False, highlight=False)
         return 2
     except KeyboardInterrupt as stop:
         errors.print(str(stop) or "interrupted", markup=False, highlight=False)
@@ -142,6 +122,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         logger.removeHandler(handler)
     return 0
+
+
+def _consoles(*, silent: bool) -> tuple[Console, Console]:
+    """Create the consoles of standard output and standard error."""
+    from rich.console import Console
+
+    plain: dict[str, Any] = {"soft_wrap": True, "markup": False, "highlight": False}  # paths may contain brackets
+    consoles = (
+        Console(file=output_stream(), quiet=silent, **plain),
+        Console(file=error_stream(), stderr=True, **plain),
+    )
+    for console in consoles:
+        if console.width < NARROWEST:
+            console.width = NARROWEST
+    return consoles
+
+
+def _message(error: Exception) -> str:
+    """Return the message of bad input or lack of memory; raise any other error again."""
+    if isinstance(error, TldetError):
+        return str(error)
+    from tldet.system.out_of_memory import is_out_of_memory
+
+    if not is_out_of_memory(error):
+        raise error
+    details = (str(error).splitlines() or ["no details"])[0]
+    return f"out of memory ({details}); use smaller images or batches"
 
 
 def _import_plugins(names: Sequence[str]) -> None:

@@ -105,7 +105,7 @@ class Predictor:
                 tensor of shape (H, W), (H, W, C) or (C, H, W): gray, gray and alpha, RGB or RGBA, as uint8, uint16,
                 bool, or float in 0..1. An iterator is read as far ahead as needed to fill batches. A large JPEG is best
                 given as a path: only as much of it is decoded as needed.
-            score: score threshold; scores below the head's own threshold (``score`` in its settings) are never found.
+            score: score threshold; scores below the head's own threshold (``score`` in its settings) are never reached.
             batch: largest number of images per batch. A batch contains images of one padded size only, so that the
                 detections of an image do not depend on the others.
             channels: channel order of arrays and tensors, ``rgb`` or ``bgr`` (as OpenCV reads them).
@@ -128,8 +128,8 @@ class Predictor:
         reader = _Reader(self, images if several else [images], channels, on_error, numbered=several)
         for group in by_padded_size(reader, batch, WAITING * batch):
             numbers, samples = zip(*group, strict=True)
-            for number, found in zip(numbers, self._predict(samples), strict=True):
-                reader.results[reader.positions[number]] = found.above(score)
+            for number, detections in zip(numbers, self._predict(samples), strict=True):
+                reader.results[reader.positions[number]] = detections.above(score)
         return reader.results if several else reader.results[0]
 
     __call__ = predict
@@ -145,7 +145,7 @@ class Predictor:
 
     def _predict(self, samples: Sequence[Sample]) -> list[Detections]:
         with torch.inference_mode(), self.precision.autocast():
-            return [found.to("cpu") for found in self.model.predict(collate(samples).to(self.device))]
+            return [one.to("cpu") for one in self.model.predict(collate(samples).to(self.device))]
 
 
 class _Reader:

@@ -138,13 +138,13 @@ def drawn_video(path: Path | None, rate: Fraction) -> Iterator[Callable[[Frame, 
         DataError: the video cannot be written.
     """
     if path is None:
-        yield lambda _frame, _found: None
+        yield lambda _frame, _detections: None
         return
     with VideoWriter(path, rate) as writer:
 
         def write(given: tuple[Frame, Detections]) -> None:
-            frame, found = given
-            writer.write(draw(frame.image, found), frame.start, frame.duration)
+            frame, detections = given
+            writer.write(draw(frame.image, detections), frame.start, frame.duration)
 
         with Behind(write, AHEAD) as drawing:
-            yield lambda frame, found: drawing.put((frame, found))
+            yield lambda frame, detections: drawing.put((frame, detections))

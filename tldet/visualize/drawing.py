@@ -63,12 +63,12 @@ def pixels_of(image: Drawable) -> ImageArray:
     return np.array(image, np.uint8)
 
 
-def draw(image: Drawable, found: Detections, *, scores: bool = True) -> ImageArray:
+def draw(image: Drawable, detections: Detections, *, scores: bool = True) -> ImageArray:
     """Draw boxes, masks and labels that avoid each other on a copy of an image; the best detection is on top.
 
     Args:
         image: a path, a PIL image or a (H, W, 3) uint8 RGB array.
-        found: the detections.
+        detections: the detections.
         scores: also write the scores.
 
     Returns:
@@ -78,29 +78,31 @@ def draw(image: Drawable, found: Detections, *, scores: bool = True) -> ImageArr
         DataError: the image cannot be read.
     """
     canvas = pixels_of(image)
-    colors = [color_of(label) for label in found.labels.tolist()]
-    if found.masks is not None:
-        masks = found.masks[torch.arange(len(found) - 1, -1, -1)]
+    colors = [color_of(label) for label in detections.labels.tolist()]
+    if detections.masks is not None:
+        masks = detections.masks[torch.arange(len(detections) - 1, -1, -1)]
         for (top, left, shape), color in zip(windows(masks), reversed(colors), strict=True):
             inside = shape.cpu().numpy()
             part = canvas[top : top + inside.shape[0], left : left + inside.shape[1]]
             part[inside] = (0.55 * part[inside] + 0.45 * np.array(color)).astype(np.uint8)
     width = max(1, round(min(canvas.shape[:2]) / 300))
-    for (x0, y0, x1, y1), color in zip(reversed(found.boxes.round().int().tolist()), reversed(colors), strict=True):
+    for (x0, y0, x1, y1), color in zip(
+        reversed(detections.boxes.round().int().tolist()), reversed(colors), strict=True
+    ):
         cv2.rectangle(canvas, (x0, y0), (x1, y1), color, width, cv2.LINE_AA)
-    _write_labels(canvas, found, colors, scores=scores)
+    _write_labels(canvas, detections, colors, scores=scores)
     return np.asarray(canvas, np.uint8)
 
 
-def _write_labels(canvas: ImageArray, found: Detections, grounds: Sequence[Color], *, scores: bool) -> None:
+def _write_labels(canvas: ImageArray, detections: Detections, grounds: Sequence[Color], *, scores: bool) -> None:
     """Write names and scores on the ``grounds``; positions are chosen for the best detection first."""
     size = max(11, round(min(canvas.shape[:2]) * TEXT_SIZE))
-    texts = [[name] for name in found.names()]
+    texts = [[name] for name in detections.names()]
     if scores:
-        texts = [[name, f"{score:.2f}"] for (name,), score in zip(texts, found.scores.tolist(), strict=True)]
+        texts = [[name, f"{score:.2f}"] for (name,), score in zip(texts, detections.scores.tolist(), strict=True)]
     painted = [[labels.paint(text, size, ground) for text in row] for row, ground in zip(texts, grounds, strict=True)]
     sizes = [(parts[0].shape[0], sum(part.shape[1] for part in parts)) for parts in painted]
-    corners = labels.place_labels(sizes, found.boxes.cpu().numpy(), canvas.shape[:2])
+    corners = labels.place_labels(sizes, detections.boxes.cpu().numpy(), canvas.shape[:2])
     for parts, (x, y) in reversed(list(zip(painted, corners, strict=True))):
         for part in parts:
             spot = canvas[y : y + part.shape[0], x : x + part.shape[1]]

@@ -110,7 +110,7 @@ def test_an_import_of_lightning_s_file_with_class_names(
     assert ours["meta"]["category_ids"] == [1, 2, 3]
     assert plain["meta"]["class_names"] == ["class 1", "class 2", "class 3"]
     assert all(torch.equal(plain["model"][name], one) for name, one in ours["model"].items())
-    assert "2 tensors outside the detector left out: map_metric.total, loss.weight" in caplog.text
+    assert "2 tensors outside the detector not used: map_metric.total, loss.weight" in caplog.text
 
 
 @pytest.mark.parametrize("prefix", ["", "model.", "module._orig_mod."])

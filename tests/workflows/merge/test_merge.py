@@ -65,12 +65,12 @@ def test_blood_cells_of_two_teams(bccd: tuple[Path, Path, Path], tmp_path: Path)
     report = merge([red, white], out=tmp_path / "out", images=[images])
     merged = json.loads((tmp_path / "out" / "train.json").read_text())
     before = [json.loads(path.read_text()) for path in (red, white)]
-    assert (len(merged["images"]), report.parts[0].united_images) == (205, 20)
-    assert sum(len(one["annotations"]) for one in before) == len(merged["annotations"]) + report.parts[0].twins
+    assert (len(merged["images"]), report.splits[0].merged_images) == (205, 20)
+    assert sum(len(one["annotations"]) for one in before) == len(merged["annotations"]) + report.splits[0].duplicates
     expected = by_image(before[0], images) | by_image(before[1], images)
     assert by_image(merged, tmp_path / "out") == expected
     twins = by_image(before[0], images) & by_image(before[1], images)
-    assert report.parts[0].twins == twins.total() > 0
+    assert report.splits[0].duplicates == twins.total() > 0
     assert [c["name"] for c in merged["categories"]] == ["RBC", "WBC", "Platelets"]
     assert Counter(tuple(i.get("labeled_category_ids", ["all"])) for i in merged["images"]) == {
         (1, 3): 100,
@@ -89,7 +89,7 @@ def test_tools_of_the_field_read_it(bccd: tuple[Path, Path, Path], tmp_path: Pat
     layout = find_layout(tmp_path / "out")
     assert (layout.train.annotations, layout.val, layout.test) == (tmp_path / "out" / "train.json", None, None)
     coco, index = COCO(layout.train.annotations), AnnotationIndex.load(layout.train.annotations)
-    assert len(coco.anns) == len(index.labels) == report.parts[0].objects
+    assert len(coco.anns) == len(index.labels) == report.splits[0].objects
     assert len(coco.imgs) == len(index) == 205
     assert all((layout.train.images / name).is_file() for name in index.file_names)
     assert not index.notes
@@ -107,7 +107,7 @@ def test_masks_and_crowds_go_over(shared: Path, tmp_path: Path) -> None:
     assert by_id == {a["id"]: a for a in whole["annotations"]}
     assert merged["categories"] == whole["categories"]
     assert not any("labeled_category_ids" in image for image in merged["images"])
-    assert (report.parts[0].twins, report.changed_categories) == (0, ())
+    assert (report.splits[0].duplicates, report.changed_categories) == (0, ())
 
 
 @pytest.fixture
@@ -132,10 +132,10 @@ def test_parts_of_folders_stay_apart_and_copies_are_one(digits: Path, twin: Path
         assert len(merged["images"]) == images == len(list((tmp_path / "out" / "images" / part).glob("*/*")))
         assert by_image(merged, tmp_path / "out") == by_image(whole, digits / before)
         assert {c["name"]: c["id"] for c in merged["categories"]} == {c["name"]: c["id"] for c in whole["categories"]}
-    rows = {row.part: row for row in report.parts}
-    assert [rows[part].united_images for part in ("train", "val", "test")] == [16, 6, 0]
+    rows = {row.split: row for row in report.splits}
+    assert [rows[part].merged_images for part in ("train", "val", "test")] == [16, 6, 0]
     total = sum(row.objects for row in report.inputs)
-    assert total == sum(row.objects + row.twins for row in report.parts)
+    assert total == sum(row.objects + row.duplicates for row in report.splits)
     shutil.rmtree(twin)
     index = AnnotationIndex.load(layout.train.annotations)
     assert all((layout.train.images / name).is_file() for name in index.file_names)
@@ -145,7 +145,7 @@ def test_images_trained_and_measured_on_are_said(digits: Path, twin: Path, tmp_p
     """Its valid part goes to train as a JSON of its own: six images of val are trained on."""
     inputs = [digits, twin / "valid" / "_annotations.coco.json"]
     report = merge(inputs, out=tmp_path / "out")
-    assert report.notes[-1] == "6 images are both in train.json and in val.json: evaluated on training images"
+    assert report.notes[-1] == "6 images are both in train.json and in val.json"
 
 
 def test_everything_odd_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -164,19 +164,19 @@ def test_everything_odd_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.INFO):
         report = merge(paths, out=tmp_path / "out")
     assert report.notes == (
-        "classes 'cell' and 'Cells' are kept apart; if they are one, say so with --aliases",
-        f"{paths[1]} lists ring without an object: its images count as free of them",
+        "classes 'cell' and 'Cells' are not merged; to merge them, use --aliases",
+        f"{paths[1]} has no object of ring; its images count as annotated for them",
         f"{paths[1]}: 1 annotation with the id of an earlier one: renumbered (annotation 1)",
-        f"{paths[1]}: videos not carried over",
-        "train.json: 2 images are in several inputs and kept once",
-        "train.json: 2 objects got a new id: the old one was taken, missing or 0",
-        f"train.json: 1 object is of a class that is not annotated on the image (first: annotation 1 of {paths[1]})",
+        f"{paths[1]}: videos not copied",
+        "train.json: 2 images are in several inputs; kept once",
+        "train.json: 2 objects got a new id (duplicate, missing or 0)",
+        f"train.json: 1 object is of classes that are not annotated on their image (first: annotation 1 of {paths[1]})",
     )
     assert all(note in caplog.messages for note in report.notes)
     save(tmp_path / "aliases.json", {"cell": ["Cells"]})
     report = merge(paths, out=tmp_path / "joined", aliases=tmp_path / "aliases.json")
-    assert "cell: inputs differ in fields other than name and id; the first input's are kept" in report.notes
-    assert report.parts[0].twins == 1
+    assert "cell: further category fields differ; those of the first input are kept" in report.notes
+    assert report.splits[0].duplicates == 1
     assert [(row.name, row.objects) for row in report.classes] == [("cell", 2), ("ring", 0)]
 
 
@@ -190,7 +190,7 @@ def test_a_class_of_several_is_said_to_lack_some(tmp_path: Path) -> None:
     save(tmp_path / "aliases.json", {"vehicle": ["car", "van"]})
     inputs = [tmp_path / "a.json", tmp_path / "b.json"]
     report = merge(inputs, out=tmp_path / "out", aliases=tmp_path / "aliases.json")
-    expected = f"class 'vehicle' is made of several of {inputs[0]}, but {inputs[1]} lacks some of these"
+    expected = f"class 'vehicle' combines several classes of {inputs[0]}; {inputs[1]} lacks some of these"
     assert any(note.startswith(expected) for note in report.notes)
 
 
@@ -261,8 +261,8 @@ def test_as_large_as_coco(tmp_path: Path) -> None:
             (tmp_path / name / f"{number:012d}.jpg").write_bytes(content.encode())
     code = (
         "import json, sys; from tldet.workflows.merge.merge import merge; from benchmarks.child import peak_mb;"
-        "part = merge(sys.argv[1:3], out=sys.argv[3]).parts[0];"
-        "print(json.dumps([part.images, part.united_images, part.objects + part.twins, peak_mb()]))"
+        "part = merge(sys.argv[1:3], out=sys.argv[3]).splits[0];"
+        "print(json.dumps([part.images, part.merged_images, part.objects + part.duplicates, peak_mb()]))"
     )
     command = [sys.executable, "-c", code, *(str(tmp_path / name / "train.json") for name in ("a", "b"))]
     done = subprocess.run([*command, str(tmp_path / "out")], capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ import pytest
 from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.evaluation.resample import VERSION
 from tldet.workflows.study.execute import DETECTIONS_NAME, up_to_date
-from tldet.workflows.study.job import JOB_NAME, RESULT_NAME, Job, job_folder, keep_settings, write_result
+from tldet.workflows.study.job import JOB_NAME, RESULT_NAME, Job, job_folder, save_settings, write_result
 from tldet.workflows.study.job_queue import JobQueue
 
 from .conftest import pretend
@@ -54,19 +54,19 @@ def test_other_settings_are_refused(make_job: Any, change: dict[str, Any], said:
 
 def test_a_job_is_read_back_in_another_process(make_job: Any) -> None:
     job = replace(make_job(), steps=12)
-    job.keep()
-    assert Job.kept(job.folder) == job
+    job.save()
+    assert Job.read(job.folder) == job
 
 
 def test_a_run_begun_with_other_settings_is_not_gone_on_with(make_job: Any) -> None:
     job = make_job()
-    job.keep()
+    job.save()
     other = replace(job, call={"options": []})
     other.keep()  # nothing was trained yet
     (job.folder / "step_00000004.pt").touch()
     other.keep()
     with pytest.raises(TrainingError, match=f"{JOB_NAME}: has a result of other settings"):
-        job.keep()
+        job.save()
 
 
 @pytest.mark.parametrize("text", ["{", "[]", ""])
@@ -79,15 +79,15 @@ def test_a_broken_result_is_named(make_job: Any, text: str) -> None:
 
 
 def test_the_folder_of_a_study(make_job: Any, tmp_path: Path) -> None:
-    keep_settings(tmp_path, {"kind": "transfer", "model": "m"})
-    keep_settings(tmp_path, {"kind": "transfer", "model": "n"})  # there is no result yet
+    save_settings(tmp_path, {"kind": "transfer", "model": "m"})
+    save_settings(tmp_path, {"kind": "transfer", "model": "n"})  # there is no result yet
     pretend(make_job())
-    keep_settings(tmp_path, {"kind": "transfer", "model": "n"})
+    save_settings(tmp_path, {"kind": "transfer", "model": "n"})
     with pytest.raises(TrainingError, match="contains results of `tldet study transfer`"):
-        keep_settings(tmp_path, {"kind": "data", "model": "n"})
+        save_settings(tmp_path, {"kind": "data", "model": "n"})
     assert json.loads((tmp_path / "study.json").read_text())["model"] == "n"
-    with pytest.raises(TrainingError, match="holds something else than a study"):
-        keep_settings(tmp_path / "runs", {"kind": "data"})
+    with pytest.raises(TrainingError, match="contains other files but no study"):
+        save_settings(tmp_path / "runs", {"kind": "data"})
 
 
 def test_folder_names_are_exact() -> None:

@@ -175,7 +175,7 @@ def test_one_json_is_split_once_for_all_runs(digits: Path, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_a_run_killed_before_its_result_goes_on(digits: Path, tmp_path: Path) -> None:
     job = make_plan("transfer", request_of(digits, tmp_path / "s"), transfer_variants(["frozen"])).jobs[0]
-    job.keep()
+    job.save()
     finetune(out=job.folder, steps=3, **job.call)
     log = (job.folder / "log.jsonl").read_bytes()
     assert execute(job)["steps"] == 3

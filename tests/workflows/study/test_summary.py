@@ -76,8 +76,8 @@ def test_without_a_fine_tuned_variant_the_first_is_compared_with(results: Result
 
 def test_what_the_images_can_tell(results: Results) -> None:
     lines = resolution(groups_of(results, 70), compare(groups_of(results, 70)), 72, 945)
-    assert lines[0].startswith("validation: 72 images, 945 objects; other images would move the AP of a run by")
-    assert float(lines[0].split("about ")[1].split()[0]) == pytest.approx(1.96 * 0.01, rel=0.2)
+    assert lines[0].startswith("validation: 72 images, 945 objects; 95 % interval over images of the AP of a run: +/- ")
+    assert float(lines[0].split("+/- ")[1]) == pytest.approx(1.96 * 0.01, rel=0.2)
     assert lines[2].startswith("4 comparisons")
     assert len(resolution(groups_of(results, 70)[:1], [], 72, 945)) == 1
 
@@ -124,8 +124,8 @@ def test_a_learning_curve(make_job: Any, truth: Path, tmp_path: Path) -> None:
     assert curve["a"] == pytest.approx(0.62, abs=0.01)
     expected = curve["expected"]["800"]
     assert expected["low"] < 0.62 - 1.1 * 800**-0.6 < expected["high"]
-    assert report.lines[1].startswith("with 100 images expect AP 0.")
-    assert report.lines[2].startswith("with 600 more images (800 in all) expect AP 0.")
+    assert report.lines[1].startswith("with 100 images: predicted AP 0.")
+    assert report.lines[2].startswith("with 600 more images (800 in total): predicted AP 0.")
 
 
 def test_too_few_fractions_carry_no_curve(results: Results, truth: Path) -> None:
@@ -142,7 +142,7 @@ def test_too_few_images_to_measure_on_decide_nothing(results: Results) -> None:
     assert not any(one.found.decided for one in compare(groups))
     assert "unknown over images): cannot tell; needs more" in compare(groups)[0].text
     (line,) = resolution(groups, compare(groups), 12, 945)
-    assert line.startswith("validation: 12 images, 9 with objects: too few to tell")
+    assert line.startswith("validation: 12 images, 9 with objects: too few for an interval")
 
 
 def test_draws_without_an_object_do_not_count(results: Results) -> None:

@@ -82,10 +82,10 @@ def test_backbones_control_the_whole_backbone() -> None:
 
 
 def test_options_beside_the_variants_are_taken() -> None:
-    refuse_conflict(
-        VARIANTS,
-        {"optimizer.lr": 0.1, "data.loader.batch_size": 2, "training.log_every": 5, "model.head.x": 1},
-    )
+    free = {"optimizer.lr": 0.1, "data.loader.batch_size": 2, "training.log_every": 5, "model.head.x": 1}
+    refuse_conflict(VARIANTS, free)
+    with pytest.raises(ConfigError, match=r"^--cfg-options optimizer\.layer_decay: variant"):
+        refuse_conflict(VARIANTS, {**free, "optimizer.layer_decay": 0.5})
 
 
 def test_a_recipe_that_decays_itself_is_refused() -> None:

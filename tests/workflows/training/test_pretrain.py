@@ -220,12 +220,12 @@ def test_bad_input_is_said_in_one_line(
         few, "--cfg-options", "model.classifier.smooth=0.1"
     )
     assert "model.neck: unknown key" in error(few, "--cfg-options", "model.neck.type=FPN")
-    assert "pre-training takes ImageFolderDataset" in error(
+    assert "pretraining takes ImageFolderDataset" in error(
         few, "--cfg-options", "data.train={'_delete_': True, 'type': 'CocoDataset', 'annotations': 'a', 'images': 'b'}"
     )
     assert "size=0 must be at least 1" in error(few, "--cfg-options", "data.train.transforms.0.size=0")
     assert "is none of top1, top5" in error(few, "--cfg-options", "training.best_metric=AP")
-    assert "holds an earlier run" in said(capsys, "--data", str(few), "--out", str(whole))
+    assert "contains an earlier run" in said(capsys, "--data", str(few), "--out", str(whole))
     assert "other arguments: --steps " in said(capsys, "--out", str(whole), "--resume")
     with pytest.raises(TrainingError, match="nothing to resume"):
         pretrain(out=tmp_path / "new", resume=True)
@@ -246,7 +246,7 @@ def test_a_detector_does_not_train_on_class_folders(
     name = "retinanet/retinanet_lite0_fpn_coco"
     code = main(["train", name, "--work-dir", str(tmp_path / "o"), "--cfg-options", f"data.train={section}"])
     assert code == 2
-    assert "no boxes: use `tldet pretrain`" in capsys.readouterr().err
+    assert "without boxes; use `tldet pretrain`" in capsys.readouterr().err
 
 
 def test_the_reported_metrics_are_those_of_the_exported_weights(

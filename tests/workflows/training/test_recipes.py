@@ -109,7 +109,7 @@ def test_a_recipe_keeps_what_it_says_about_data(digits: Path, tmp_path: Path) ->
 
 def test_transforms_without_a_resize_are_an_error(digits: Path, tmp_path: Path) -> None:
     config = override(own_recipe(), {"data.train.transforms": [FLIP]})
-    with pytest.raises(ConfigError, match=r"data\.train\.transforms: none of them resizes the images \(in recipe"):
+    with pytest.raises(ConfigError, match=r"data\.train\.transforms: no transform resizes the images \(in recipe"):
         made(digits, tmp_path / "out", config, tmp_path)
     options = ["data.val.transforms=[dict(type='HorizontalFlip')]"]
     with pytest.raises(ConfigError, match=r"data\.val\.transforms: .*\(in --cfg-options\); put dict\(type='Resize'"):

@@ -39,7 +39,7 @@ def test_one_command_starts_a_run_and_continues_it(
     out = tmp_path / "out"
     job = finetune(digits, out, "--resume", "--lr", "1e-4")
     err = said(capsys, job)
-    assert f"--resume: no checkpoint in {out} yet, the run is started" in err
+    assert f"--resume: no checkpoint in {out} yet; starting the run" in err
     assert "learning rate 0.0001, batch size 2" in err, "as given, not scaled from the recipe's batch size"
     config = read_config(out / "config.py")
     assert (config.get("optimizer.lr"), config.get("data.loader.batch_size")) == (1e-4, 2)
@@ -69,7 +69,7 @@ def test_train_starts_or_continues_too(
     monkeypatch.chdir(run)
     job = ["train", str(run / "config.py"), "--work-dir", str(out), "--resume", "--init-from", "best.pt"]
     job += ["--device", "cpu", "--precision", "fp32", "--cfg-options", "schedule.steps=1"]
-    assert f"--resume: no checkpoint in {out} yet, the run is started" in said(capsys, job)
+    assert f"--resume: no checkpoint in {out} yet; starting the run" in said(capsys, job)
     assert checkpoint.load_checkpoint(out / "best.pt")["meta"]["weights_source"] == best
     monkeypatch.chdir(tmp_path)
     job[job.index("best.pt")] = best
@@ -101,7 +101,7 @@ def test_resume_needs_a_run_or_the_data_of_one(
 ) -> None:
     out = tmp_path / "no"
     err = said(capsys, [command, "--out", str(out), "--resume"], 2)
-    assert f"nothing to resume: {out} holds no run" in err
+    assert f"nothing to resume: {out} contains no run" in err
     assert not out.exists()
 
 

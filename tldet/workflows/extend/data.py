@@ -94,17 +94,13 @@ def prepare_data(
     train = [opened(one) for one in (given.new, given.replay) if one is not None]
     val = [opened(one) for one in (given.val, given.old_val) if one is not None]
     renamed = _renamed([train[0], val[0]], list(old), match)
-    there = {renamed.get(name, name) for name in _used(val[0])}.union(*(_used(one) for one in val[1:]))
-    lacking = set(old) - there
-    if lacking and given.own and given.old_val is None:
-        names = few(sorted(lacking))
-        log.info("%s: validation data of the original detector, used for %s", given.own.annotations, names)
-        val.append(opened(given.own))
+    if (own := _own_validation(given, val, renamed, old)) is not None:
+        val.append(opened(own))
     sources = [*train, *val]
     records = [{"id": key, "name": name} for name, key in old.items()]
     lists = [_named(one, renamed if one is train[0] or one is val[0] else {}) for one in sources]
-    whole = merge_classes([records, *lists], {})
-    classes = MergedClasses(whole.records, whole.tables[1:])
+    merged = merge_classes([records, *lists], {})
+    classes = MergedClasses(merged.records, merged.tables[1:])
     new = _new_classes(sources[0], classes, old)
     if given.replay:
         _check_replay(sources[1], classes, [*old, *new])
@@ -115,6 +111,18 @@ def prepare_data(
     same = alike(sources, track, missing=missing)
     images = _write(sources, same, len(train), classes, make_folder(out))
     return Prepared(tuple(old), tuple(new), Split(out / TRAIN, out), Split(out / VAL, out), images)
+
+
+def _own_validation(
+    given: ExtendInput, val: Sequence[MergeSource], renamed: Mapping[str, str], old: Collection[str]
+) -> Split | None:
+    """Return the validation data of the original detector if old classes have no other validation images."""
+    there = {renamed.get(name, name) for name in _used(val[0])}.union(*(_used(one) for one in val[1:]))
+    missing = sorted(set(old) - there)
+    if not missing or given.own is None or given.old_val is not None:
+        return None
+    log.info("%s: validation data of the original detector, used for %s", given.own.annotations, few(missing))
+    return given.own
 
 
 def _used(source: MergeSource) -> set[str]:
@@ -169,9 +177,9 @@ def _new_classes(source: MergeSource, classes: MergedClasses, old: Collection[st
 
 def _check_replay(source: MergeSource, classes: MergedClasses, known: Collection[str]) -> None:
     table = classes.tables[1]
-    if strange := [r["name"] for r in source.categories if classes.names[table[r["id"]]] not in known]:
+    if unknown := [r["name"] for r in source.categories if classes.names[table[r["id"]]] not in known]:
         raise DataError(
-            f"{source.path}: class {strange[0]!r} of the replay images is neither a class of the checkpoint nor a new "
+            f"{source.path}: class {unknown[0]!r} of the replay images is neither a class of the checkpoint nor a new "
             f"class ({few(list(known))}); remove it or rename the category; --class-aliases apply to the new data only"
         )
 

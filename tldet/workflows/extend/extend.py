@@ -29,10 +29,10 @@ from tldet.workflows.training.outcome import Outcome
 from tldet.workflows.training.request import ExtendRequest
 from tldet.workflows.training.run_config import settled
 from tldet.workflows.training.run_folder import (
-    Kept,
     RunFiles,
+    StoredRun,
     continues,
-    kept_run,
+    read_run,
     refuse_earlier_run,
     removed_on_failure,
 )
@@ -58,7 +58,7 @@ def extend(request: ExtendRequest) -> ExtendReport:
     folder = request.folder
     with locked(folder):
         if request.resume and continues(folder, startable=request.checkpoint is not None):
-            return _resumed(request, kept_run(folder, request.given(), request.overrides(), SCHEMA, _NOTE))
+            return _resumed(request, read_run(folder, request.given(), request.overrides(), SCHEMA, _NOTE))
         if request.checkpoint is None:
             raise TrainingError("give the checkpoint of a detector to extend, or --resume to continue the run in --out")
         refuse_earlier_run(folder)
@@ -150,10 +150,10 @@ def _before(path: Path, data: Prepared, on_bad_image: str | None, device: str) -
     return metrics
 
 
-def _resumed(request: ExtendRequest, kept: Kept) -> ExtendReport:
+def _resumed(request: ExtendRequest, stored: StoredRun) -> ExtendReport:
     report = read_report(request.folder)
-    outcome = run_training(kept.config, request, request.folder, resume=kept.resume, files=kept.files)
-    return _finish(report, outcome, _device(kept.config), request.console)
+    outcome = run_training(stored.config, request, request.folder, resume=stored.resume, files=stored.files)
+    return _finish(report, outcome, _device(stored.config), request.console)
 
 
 def _finish(report: ExtendReport, outcome: Outcome, device: str, console: Console | None) -> ExtendReport:

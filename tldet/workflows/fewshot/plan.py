@@ -20,7 +20,7 @@ from tldet.errors import ConfigError, DataError
 from tldet.transfer.sources import file_hash
 from tldet.workflows.fewshot.request import FewShotRequest
 from tldet.workflows.study.data import SPLIT_SEED
-from tldet.workflows.study.job import RUNS, Factor, Job, job_folder, keep_settings
+from tldet.workflows.study.job import RUNS, Factor, Job, job_folder, save_settings
 from tldet.workflows.study.plan import check_seeds
 from tldet.workflows.study.variants import CONTROLLED, overlap, refuse_controlled
 
@@ -109,7 +109,7 @@ def prepare_experiment(request: FewShotRequest) -> Setup:
     """
     check_seeds(request.seeds)
     _refuse_options(request)
-    keep_settings(request.folder, _settings(request))
+    save_settings(request.folder, _settings(request))
     layout = resolve_layout(request.data, request.train, request.val, request.images, request.folder, SPLIT_SEED)
     assert layout.val is not None  # a single JSON is split
     index = AnnotationIndex.load(layout.train.annotations)
@@ -144,14 +144,14 @@ def _check_test(setup: Setup) -> None:
     """Require objects of each novel class in the test split; log base classes without objects."""
     index = AnnotationIndex.load(setup.test.annotations)
     there = {index.class_names[label] for label in np.unique(index.labels[~index.crowd])}
-    if lacking := [name for name in setup.novel if name not in there]:
+    if missing := [name for name in setup.novel if name not in there]:
         advice = "give annotations that have some (--val)"
         if setup.test is not setup.val:  # with a test split, --val is not evaluated
             advice = (
                 "runs are evaluated on the test split; to use a validation split, give --train and --val without --data"
             )
         raise DataError(
-            f"{index.path}: has no object of novel class {lacking[0]!r}, so its AP cannot be computed; {advice}"
+            f"{index.path}: has no object of novel class {missing[0]!r}, so its AP cannot be computed; {advice}"
         )
     if left_out := [name for name in setup.base_classes if name not in there]:
         log.warning("%s: has no object of %s: not in the base AP", index.path, ", ".join(left_out))

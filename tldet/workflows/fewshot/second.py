@@ -81,9 +81,9 @@ def open_base(path: Path, novel: Sequence[str], base: Sequence[str]) -> dict[str
         raise CheckpointError(f"{path}: its config has no training of a detector; give a checkpoint of a tldet run")
     if met := [name for name in novel if name in names]:
         raise CheckpointError(f"{path}: was trained on class {met[0]!r}, which is in --novel")
-    if lacking := [name for name in base if name not in names]:
+    if missing := [name for name in base if name not in names]:
         raise CheckpointError(
-            f"{path}: lacks class {lacking[0]!r}; add it to --novel, or train the base detector on it"
+            f"{path}: lacks class {missing[0]!r}; add it to --novel, or train the base detector on it"
         )
     return state
 

@@ -66,14 +66,14 @@ class Numbering:
         image = self.coco.images[self._rank_of[name]]
         return image.id, image.file_name or name
 
-    def records(self, found: Detections, name: str) -> list[dict[str, Any]]:
+    def records(self, detections: Detections, name: str) -> list[dict[str, Any]]:
         """Return the COCO results of an input; classes missing in the JSON are counted and left out."""
         image = self.coco.images[self._rank_of[name]]
-        rows = found.to_coco(image.id, [-1 if key is None else key for key in self._category_ids])
-        labels = [self._category_ids[label] for label in found.labels.tolist()]
+        rows = detections.to_coco(image.id, [-1 if key is None else key for key in self._category_ids])
+        labels = [self._category_ids[label] for label in detections.labels.tolist()]
         kept = [
             {**record, "file_name": image.file_name, "category_name": category}
-            for record, category, key in zip(rows, found.names(), labels, strict=True)
+            for record, category, key in zip(rows, detections.names(), labels, strict=True)
             if key is not None
         ]
         self.left_out += len(rows) - len(kept)

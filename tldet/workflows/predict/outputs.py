@@ -145,19 +145,19 @@ class YoloWriter:
         self._labels, self._names = folder / "labels", Names()
         write_text(folder / "classes.txt", "".join(f"{' '.join(name.split())}\n" for name in class_names))
 
-    def write(self, name: Path, found: Detections, size: tuple[int, int]) -> None:
-        """Write the label file of one image; it is empty if nothing was found.
+    def write(self, name: Path, detections: Detections, size: tuple[int, int]) -> None:
+        """Write the label file of one image; the file is empty without detections.
 
         Args:
             name: file name of the image, without extension.
-            found: the detections.
+            detections: the detections.
             size: (height, width) of the image.
         """
         height, width = size
         lines = []
         limits = torch.tensor([width, height, width, height], dtype=torch.float64)
-        boxes = found.boxes.double().clamp(min=0).minimum(limits).tolist()
-        for label, (x0, y0, x1, y1) in zip(found.labels.tolist(), boxes, strict=True):
+        boxes = detections.boxes.double().clamp(min=0).minimum(limits).tolist()
+        for label, (x0, y0, x1, y1) in zip(detections.labels.tolist(), boxes, strict=True):
             values = ((x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height)
             lines.append(" ".join([str(label), *(f"{value:.6f}" for value in values)]) + "\n")
         write_text(self._labels / self._names.claim(_with_ending(name, ".txt")), "".join(lines))
@@ -175,25 +175,27 @@ class CropWriter:
         claimed, self._names = Names(), Names()
         self._folders = [folder / claimed.claim(Path(folder_name(name))) for name in class_names]
 
-    def write(self, name: Path, found: Detections, image: ImageArray, extension: str) -> None:
+    def write(self, name: Path, detections: Detections, image: ImageArray, extension: str) -> None:
         """Write the crops of one image, numbered by score; boxes are extended to whole pixels.
 
         Args:
             name: file name of the image, without extension.
-            found: the detections.
+            detections: the detections.
             image: (H, W, 3) uint8 RGB.
             extension: format of the crops.
         """
-        for number, (label, corners) in enumerate(zip(found.labels.tolist(), _corners(found, image), strict=True)):
+        for number, (label, corners) in enumerate(
+            zip(detections.labels.tolist(), _corners(detections, image), strict=True)
+        ):
             x0, y0, x1, y1 = corners
             file = self._folders[label] / _with_ending(name, f"_{number:03d}{extension}")
             write_image(self._names.claim(file), image[y0:y1, x0:x1])
 
 
-def _corners(found: Detections, image: ImageArray) -> Iterator[tuple[int, int, int, int]]:
+def _corners(detections: Detections, image: ImageArray) -> Iterator[tuple[int, int, int, int]]:
     """Yield the boxes in whole pixels inside the image, at least one pixel large."""
     height, width = image.shape[:2]
-    for x0, y0, x1, y1 in found.boxes.double().tolist():
+    for x0, y0, x1, y1 in detections.boxes.double().tolist():
         left, top = min(max(int(np.floor(x0)), 0), width - 1), min(max(int(np.floor(y0)), 0), height - 1)
         right, bottom = min(max(int(np.ceil(x1)), left + 1), width), min(max(int(np.ceil(y1)), top + 1), height)
         yield left, top, right, bottom

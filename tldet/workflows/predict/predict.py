@@ -109,7 +109,7 @@ def _report_fonts(class_names: Sequence[str]) -> None:
 
 
 class _Run:
-    """One call of :func:`predict`."""
+    """State of one call of :func:`predict`."""
 
     def __init__(
         self,
@@ -195,12 +195,12 @@ class _Run:
         except DataError as error:
             self._unreadable(source, error)
             return
-        found = self.predictor.predict(image, self.score)
-        self.results.add(found, source.path.as_posix(), image.whole)
+        detections = self.predictor.predict(image, self.score)
+        self.results.add(detections, source.path.as_posix(), image.whole)
         self.summary.images += 1
-        self.results.export(found, source.name.with_suffix(""), pixels, image.whole, source.name.suffix)
+        self.results.export(detections, source.name.with_suffix(""), pixels, image.whole, source.name.suffix)
         if self.paths.out:
-            write_image(self.paths.out / source.name, draw(pixels, found))
+            write_image(self.paths.out / source.name, draw(pixels, detections))
 
     def _check(self, source: InputSource, video: Video) -> None:
         """Report damage of a video that could still be read, unless the run was stopped."""
@@ -215,13 +215,13 @@ class _Run:
         with drawn_video(self.paths.out and self.paths.out / source.name, rate) as draw_on:
             for group in grouped(self._readable(source, frames), batch):
                 images = [frame.image for frame in group]
-                for frame, found in zip(group, self.predictor.predict(images, self.score, batch), strict=True):
+                for frame, detections in zip(group, self.predictor.predict(images, self.score, batch), strict=True):
                     number, size = next(numbers), (frame.image.shape[0], frame.image.shape[1])
-                    self.results.add(found, f"{source.path.as_posix()}#{number}", size)
+                    self.results.add(detections, f"{source.path.as_posix()}#{number}", size)
                     self.summary.frames += 1
                     name = source.name.with_name(f"{source.name.stem}_{number:06d}")
-                    self.results.export(found, name, frame.image, size, ".jpg")
-                    draw_on(frame, found)
+                    self.results.export(detections, name, frame.image, size, ".jpg")
+                    draw_on(frame, detections)
                 if self.interrupts.requested:
                     break
 

@@ -43,41 +43,43 @@ class ResultsWriter:
         self._yolo = YoloWriter(paths.yolo, class_names) if paths.yolo else None
         self._crops = CropWriter(paths.crops, class_names) if paths.crops else None
 
-    def add(self, found: Detections, name: str, size: tuple[int, int]) -> None:
+    def add(self, detections: Detections, name: str, size: tuple[int, int]) -> None:
         """Append the COCO results of an image or frame.
 
         Args:
-            found: the detections.
+            detections: the detections.
             name: path of the image, or path#number of the frame.
             size: (height, width).
         """
         summary = self.summary
-        summary.detections += len(found)
+        summary.detections += len(detections)
         if self.numbering:
             image_id, file_name = self.numbering.image(name)
-            summary.records += self.numbering.records(found, name)
+            summary.records += self.numbering.records(detections, name)
         else:
             image_id, file_name = summary.images + summary.frames + 1, name
-            rows = zip(found.to_coco(image_id, self.category_ids), found.names(), strict=True)
+            rows = zip(detections.to_coco(image_id, self.category_ids), detections.names(), strict=True)
             summary.records += [{**record, "file_name": name, "category_name": category} for record, category in rows]
         if self.paths.coco:
             image = {"id": image_id, "file_name": file_name, "width": size[1], "height": size[0]}
             summary.image_records.append(image)
 
-    def export(self, found: Detections, name: Path, image: ImageArray, size: tuple[int, int], extension: str) -> None:
+    def export(
+        self, detections: Detections, name: Path, image: ImageArray, size: tuple[int, int], extension: str
+    ) -> None:
         """Write the labels and crops of an image or frame.
 
         Args:
-            found: the detections.
+            detections: the detections.
             name: output name without extension.
             image: (H, W, 3) uint8 RGB; only crops need it at full size.
             size: (height, width) at full size.
             extension: format of the crops.
         """
         if self._yolo:
-            self._yolo.write(name, found, size)
+            self._yolo.write(name, detections, size)
         if self._crops:
-            self._crops.write(name, found, image, extension)
+            self._crops.write(name, detections, image, extension)
 
     def write(self) -> None:
         """Write the outputs of the whole run; one that fails does not prevent the others.

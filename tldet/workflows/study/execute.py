@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tldet import checkpoint
 from tldet.config import option_value, parse_options
 from tldet.evaluation.loading import load_results
+from tldet.evaluation.report import CocoResult
 from tldet.evaluation.resample import VERSION, resampled_ap
 from tldet.workflows.study.data import evaluated, truth_of
 from tldet.workflows.study.job import Job, write_result
@@ -54,34 +55,43 @@ def execute(
         TldetError: the data or a setting is wrong, or a run with other settings was started in the folder.
         KeyboardInterrupt: the state of the run is saved.
     """
-    job.keep()
+    job.save()
     started = time.monotonic()
     outcome = train(job, console)
     trained = outcome.trained()
-    annotations, images = job.val
-    detections = job.folder / DETECTIONS_NAME
-    device = option_value(parse_options(job.call.get("cfg_options", ())), "training.device")
-    where: dict[str, Any] = {"data": annotations, "images": images} if annotations else {"split": "val"}
-    where["on_bad_image"] = job.call.get("on_bad_image")
-    found = test(trained, **where, results=detections, device=str(device or "auto"))
+    metrics = _evaluated(job, trained)
     result = write_result(
         job,
         {
             "steps": outcome.train.step,
             "seconds": outcome.train.seconds,
             "elapsed": time.monotonic() - started,
-            "numbers": found.numbers(),
-            "per_class": found.per_class,
-            "per_class_ap50": found.per_class_ap50,
-            "type": found.type,
+            "numbers": metrics.numbers(),
+            "per_class": metrics.per_class,
+            "per_class_ap50": metrics.per_class_ap50,
+            "type": metrics.type,
             "checkpoint": str(trained),
-            **_resampled(job, found.type, trained),
+            **_resampled(job, metrics.type, trained),
         },
     )
     for path in checkpoint.steps_in(job.folder):  # the state for resuming; the weights are kept
         if path != trained:
             path.unlink()
     return result
+
+
+def _evaluated(job: Job, trained: Path) -> CocoResult:
+    """Evaluate a checkpoint and write its detections to the folder of the run."""
+    annotations, images = job.val
+    device = option_value(parse_options(job.call.get("cfg_options", ())), "training.device")
+    data: dict[str, Any] = {"data": annotations, "images": images} if annotations else {"split": "val"}
+    return test(
+        trained,
+        **data,
+        on_bad_image=job.call.get("on_bad_image"),
+        results=job.folder / DETECTIONS_NAME,
+        device=str(device or "auto"),
+    )
 
 
 def _resampled(job: Job, kind: str, checkpoint: str | Path) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class Job:
         refuse_changed(path, found.get("settings", {}), self.settings())
         return found
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Write the settings to the folder, or compare them with those of the run that was started there.
 
         Raises:
@@ -88,7 +88,7 @@ class Job:
         write_json(path, {"settings": self.settings(), "steps": self.steps}, indent=1)
 
     @classmethod
-    def kept(cls, folder: Path) -> Job:
+    def read(cls, folder: Path) -> Job:
         """Read the run of a folder."""
         found = read_object(folder / JOB_NAME)
         settings = found["settings"]
@@ -167,7 +167,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
     return found
 
 
-def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+def save_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings of a study to its folder, or compare them with those of the results there.
 
     Raises:

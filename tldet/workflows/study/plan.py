@@ -12,7 +12,7 @@ from tldet.errors import ConfigError
 from tldet.evaluation.columns import GroundTruth
 from tldet.system.determinism import SEEDS
 from tldet.workflows.study.data import JsonData, StudyData, own_study_data
-from tldet.workflows.study.job import RUNS, Job, job_folder, keep_settings
+from tldet.workflows.study.job import RUNS, Job, job_folder, save_settings
 from tldet.workflows.study.request import StudyRequest
 from tldet.workflows.study.variants import Variant, refuse_conflict, refuse_same, refuse_without_timing
 from tldet.workflows.training.choose import Choices, choose_for
@@ -52,7 +52,7 @@ def make_plan(kind: str, request: StudyRequest, variants: Mapping[str, Variant])
     recipe = load_recipe(request.model)
     refuse_same(variants, recipe)
     settings: dict[str, Any] = {"kind": kind, "model": request.model, "options": request.overrides()}
-    keep_settings(request.folder, settings)
+    save_settings(request.folder, settings)
     data: StudyData = own_study_data(recipe, request) if has_own_data(recipe) else JsonData.of(request)
     choices = choose_for(recipe, data.index, options, request.length)
     shared = _Shared(request, data, choices)

@@ -44,7 +44,7 @@ class Worker:
 
     def __init__(self, job: Job, gpu: str) -> None:
         self.job = job
-        job.keep()
+        job.save()
         (job.folder / FAILED_NAME).unlink(missing_ok=True)
         command = [sys.executable, "-m", "tldet.workflows.study.workers", str(job.folder), *external_modules()]
         # A session of its own: Ctrl-C in the terminal reaches the parent only, which stops each process once.
@@ -113,7 +113,7 @@ def _main(folder: str, *modules: str) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         import_plugins(modules, "study:")
-        execute(Job.kept(Path(folder)), Console(soft_wrap=True))
+        execute(Job.read(Path(folder)), Console(soft_wrap=True))
     except TldetError as error:
         write_json(Path(folder) / FAILED_NAME, {"kind": _kind_of(error), "message": str(error)})
         return 2

@@ -30,7 +30,7 @@ from tldet.transfer.l2_sp import L2SP, L2SPSettings, regularized_names, saved_in
 from tldet.transfer.param_groups import build_optimizer
 from tldet.transfer.parameter_table import parameter_rows, parameter_table
 from tldet.workflows.requests import RunRequest
-from tldet.workflows.training.initial_weights import Started
+from tldet.workflows.training.initial_weights import LoadedWeights
 from tldet.workflows.training.schema import Settings
 from tldet.workflows.training.validation import Validation
 
@@ -49,7 +49,7 @@ class Run:
         data: training data.
         validation: evaluates the model; None for no validation.
         meta: ``meta`` section of checkpoints.
-        started: source of the initial weights.
+        initial: source of the initial weights.
         request: provides console and callbacks.
         collate: builds a batch from samples.
     """
@@ -61,7 +61,7 @@ class Run:
     data: Samples
     validation: Evaluate | None
     meta: Mapping[str, Any]
-    started: Started
+    initial: LoadedWeights
     request: RunRequest
     collate: Collate = collate
 
@@ -172,7 +172,7 @@ def _trainable(run: Run, stages: Sequence[UnfreezeStage], batch: int) -> tuple[t
     hooks: list[Any] = [Unfreezing(model, stages)] if stages else []
     pulled: dict[str, float] = {}
     if settings.l2_sp:
-        hooks.append(pull := _pull(model, settings.l2_sp, run.started, run.folder))
+        hooks.append(pull := _pull(model, settings.l2_sp, run.initial, run.folder))
         pulled = dict.fromkeys(pull.parameters, settings.l2_sp.alpha)
     optimizer = build_optimizer(model, run.config["optimizer"], batch, pulled)
     rows = parameter_rows(model, optimizer, stages, pulled)
@@ -184,12 +184,12 @@ def _trainable(run: Run, stages: Sequence[UnfreezeStage], batch: int) -> tuple[t
     return optimizer, hooks
 
 
-def _pull(model: torch.nn.Module, settings: L2SPSettings, started: Started, folder: Path) -> L2SP:
+def _pull(model: torch.nn.Module, settings: L2SPSettings, initial: LoadedWeights, folder: Path) -> L2SP:
     """Create the L2-SP hook, with the current weights as target or, in a resumed run, the stored initial weights."""
-    if started.resumed:
-        initial = saved_initial_weights(folder)
-        return L2SP(model, list(initial), settings.alpha, initial)
-    return L2SP(model, regularized_names(model, started.carried, settings), settings.alpha)
+    if initial.resumed:
+        target = saved_initial_weights(folder)
+        return L2SP(model, list(target), settings.alpha, target)
+    return L2SP(model, regularized_names(model, initial.loaded, settings), settings.alpha)
 
 
 def _callbacks(sections: Sequence[dict[str, Any]], given: Sequence[Any]) -> list[Any]:

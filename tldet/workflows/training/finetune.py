@@ -22,10 +22,10 @@ from tldet.workflows.training.recipes import has_own_data, load_recipe, require_
 from tldet.workflows.training.request import FinetuneRequest
 from tldet.workflows.training.run_config import course_over, rhythm, settled, steps_in_epoch, using
 from tldet.workflows.training.run_folder import (
-    Kept,
     RunFiles,
+    StoredRun,
     continues,
-    kept_run,
+    read_run,
     refuse_earlier_run,
     removed_on_failure,
 )
@@ -49,20 +49,20 @@ def finetune(request: FinetuneRequest) -> Outcome:
     """
     folder = request.folder
     with using(folder) as world:
-        kept = world.first(lambda: _resumed(request))
-        if kept is not None:
-            return run_training(kept.config, request, folder, resume=kept.resume, files=kept.files)
+        stored = world.first(lambda: _resumed(request))
+        if stored is not None:
+            return run_training(stored.config, request, folder, resume=stored.resume, files=stored.files)
         with removed_on_failure(folder, *SPLIT):
             used = world.first(lambda: new_config(request))
             files = RunFiles(folder, used, _NOTE, request.record())
             return run_training(used, request, folder, init_from=request.init_from, files=files)
 
 
-def _resumed(request: FinetuneRequest) -> Kept | None:
+def _resumed(request: FinetuneRequest) -> StoredRun | None:
     """Return the run to resume; None to start one."""
     named = request.data is not None or request.train is not None
     if request.resume and continues(request.folder, startable=named or has_own_data(load_recipe(request.recipe))):
-        return kept_run(request.folder, request.given(), request.overrides(), SCHEMA, _NOTE)
+        return read_run(request.folder, request.given(), request.overrides(), SCHEMA, _NOTE)
     return None
 
 
@@ -120,8 +120,8 @@ def _data(recipe: Config, layout: Layout | None, choices: Choices, request: Fine
         if layout is None and own.get(name):
             data[name] = {**own[name], "transforms": steps[name]}
         elif split is not None:
-            kept = own.get(name) or {key: value for key, value in (own.get("train") or {}).items() if key == "type"}
-            data[name] = section_of(split, steps[name], masks, kept)
+            stored = own.get(name) or {key: value for key, value in (own.get("train") or {}).items() if key == "type"}
+            data[name] = section_of(split, steps[name], masks, stored)
     data["loader"] = {**(own.get("loader") or {}), "batch_size": choices.batch}
     return data
 
@@ -137,10 +137,10 @@ def section_of(
         masks: read segmentations.
         recipe: the section of the recipe, whose other keys are kept.
     """
-    kept = {key: value for key, value in (recipe or {}).items() if key not in PATHS}
+    stored = {key: value for key, value in (recipe or {}).items() if key not in PATHS}
     paths = {"annotations": str(real_path(split.annotations)), "images": str(real_path(split.images))}
     read = {"masks": True} if masks else {}
-    return {"type": "CocoDataset", **kept, **paths, "transforms": transforms, **read}
+    return {"type": "CocoDataset", **stored, **paths, "transforms": transforms, **read}
 
 
 def _from_request(config: dict[str, Any], request: FinetuneRequest, reasons: list[str]) -> dict[str, Any]:

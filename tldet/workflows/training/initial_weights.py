@@ -32,18 +32,18 @@ RANDOM = (
 
 
 @dataclass(frozen=True)
-class Started:
+class LoadedWeights:
     """Initial weights of a model.
 
     Attributes:
         source: source of the weights.
-        carried: names of the tensors that were loaded completely.
+        loaded: names of the tensors that were loaded completely.
         classes: class of the initial detector for each class, None for a new class; empty without a detector.
         resumed: the weights are loaded later, from a checkpoint of the same run.
     """
 
     source: str = "random"
-    carried: tuple[str, ...] = ()
+    loaded: tuple[str, ...] = ()
     classes: Mapping[str, str | None] = field(default_factory=dict)
     resumed: bool = False
 
@@ -71,7 +71,7 @@ class WeightsSource:
         return bool(self.resume or self.init_from or self.detector)
 
 
-def initial_weights(model: Any, source: WeightsSource, match: MatchSettings = NAMES) -> Started:
+def initial_weights(model: Any, source: WeightsSource, match: MatchSettings = NAMES) -> LoadedWeights:
     """Load the initial weights of a model; without a source, those of its backbone.
 
     Args:
@@ -86,14 +86,14 @@ def initial_weights(model: Any, source: WeightsSource, match: MatchSettings = NA
         raise ConfigError(
             "class_match: needs detector weights as initial weights (--init-from or --weights); leave it out otherwise"
         )
-    started = _loaded(model, source, match)
+    initial = _loaded(model, source, match)
     fold_frozen_norms(model.backbone.freeze())
-    return started
+    return initial
 
 
-def _loaded(model: Any, source: WeightsSource, match: MatchSettings) -> Started:
+def _loaded(model: Any, source: WeightsSource, match: MatchSettings) -> LoadedWeights:
     if source.resume:
-        return Started("resumed", resumed=True)
+        return LoadedWeights("resumed", resumed=True)
     if source.init_from:
         path = real_path(source.init_from)  # absolute: the run may be resumed in another folder
         return _detector(str(path), init_from_checkpoint(model, path, match))
@@ -104,15 +104,15 @@ def _loaded(model: Any, source: WeightsSource, match: MatchSettings) -> Started:
         report = load_backbone_weights(backbone, backbone.weights_source)
         log.info("initial weights %s", report.summary())
         names = [f"backbone.{name.removesuffix(' (by order)')}" for name in report.copied + report.adapted]
-        return Started(backbone.weights_source, tuple(names))
+        return LoadedWeights(backbone.weights_source, tuple(names))
     if backbone.frozen_stages >= 0 or (backbone.norm == "frozen" and has_batch_norm(backbone)):
         log.warning(RANDOM, backbone.frozen_stages, backbone.norm)
-    return Started()
+    return LoadedWeights()
 
 
-def _detector(source: str, report: LoadReport) -> Started:
+def _detector(source: str, report: LoadReport) -> LoadedWeights:
     log.info("initial weights %s", report.summary())
-    return Started(source, tuple(report.copied), report.classes)
+    return LoadedWeights(source, tuple(report.copied), report.classes)
 
 
 def check_initial(

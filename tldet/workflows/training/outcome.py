@@ -72,7 +72,7 @@ class ResultKeeper:
             checkpoint["meta"]["trained"]["result"] = asdict(self.validation.result)
 
 
-def kept_result(path: Path | None) -> CocoResult | None:
+def stored_result(path: Path | None) -> CocoResult | None:
     """Read the COCO result stored in a checkpoint; None if its weights were not evaluated."""
-    kept = None if path is None else checkpoint_outline(path)["meta"]["trained"].get("result")
-    return None if kept is None else CocoResult.of(kept)
+    stored = None if path is None else checkpoint_outline(path)["meta"]["trained"].get("result")
+    return None if stored is None else CocoResult.of(stored)

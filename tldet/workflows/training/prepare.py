@@ -26,7 +26,7 @@ from tldet.workflows.training.datasets import (
     check_masks,
     check_objects,
 )
-from tldet.workflows.training.initial_weights import Started, WeightsSource, initial_weights
+from tldet.workflows.training.initial_weights import LoadedWeights, WeightsSource, initial_weights
 from tldet.workflows.training.meta import versions
 from tldet.workflows.training.resume_checks import refuse_changed_classes, refuse_other_weights
 from tldet.workflows.training.run_folder import start_over
@@ -55,7 +55,7 @@ def prepare_run(
     validation = _validation(ready.val, settings)
     if world.main:
         log_splits(ready.data, ready.val, cfg.get("data.test"))
-    return Run(cfg, settings, folder, ready.model, ready.data, validation, _meta(cfg, ready), ready.started, request)
+    return Run(cfg, settings, folder, ready.model, ready.data, validation, _meta(cfg, ready), ready.initial, request)
 
 
 def _validation(val: AnyDataset | None, settings: Settings) -> Validation | None:
@@ -80,7 +80,7 @@ class Ready(NamedTuple):
     """A detector with initial weights, the source of these, and its training and validation data."""
 
     model: Any
-    started: Started
+    initial: LoadedWeights
     data: AnyDataset
     val: AnyDataset | None
 
@@ -93,10 +93,10 @@ def _ready(
     seed_all(settings.training.seed)
     detector = build_detector(cfg["model"], data.class_names)
     check_masks(cfg, detector, data)
-    started = initial_weights(detector, source, settings.match)
-    if console and started.renewed:
-        console.print(class_table(started.classes, started.source))
-    return Ready(distilled(detector, settings.distill) if settings.distill else detector, started, data, val)
+    initial = initial_weights(detector, source, settings.match)
+    if console and initial.renewed:
+        console.print(class_table(initial.classes, initial.source))
+    return Ready(distilled(detector, settings.distill) if settings.distill else detector, initial, data, val)
 
 
 def _datasets(cfg: Config, seed: int, resumed: Path | None) -> tuple[AnyDataset, AnyDataset | None]:
@@ -126,8 +126,8 @@ def _meta(cfg: Config, ready: Ready) -> dict[str, Any]:
         "class_names": list(ready.data.class_names),
         "category_ids": list(ready.data.category_ids),
         "input": {"short": short if isinstance(short, int) else max(short), "long": resize.get("long", 1333)},
-        "weights_source": ready.started.source,
-        "classes_from": ready.started.classes,
+        "weights_source": ready.initial.source,
+        "classes_from": ready.initial.classes,
         "versions": versions(),
         "imports": needed_imports(cfg.data),
     }

@@ -20,7 +20,7 @@ from tldet.workflows.requests import takes
 from tldet.workflows.training.choose import given_batch
 from tldet.workflows.training.request import PretrainRequest
 from tldet.workflows.training.run_config import course_over, rhythm, settled, steps_in_epoch, using
-from tldet.workflows.training.run_folder import Kept, RunFiles, continues, kept_run, refuse_earlier_run
+from tldet.workflows.training.run_folder import RunFiles, StoredRun, continues, read_run, refuse_earlier_run
 from tldet.workflows.training.run_options import Length
 from tldet.workflows.training.schema import PRETRAIN_SCHEMA
 from tldet.workflows.training.train_classifier import Pretrained, train_classifier
@@ -42,18 +42,18 @@ def pretrain(request: PretrainRequest) -> Pretrained:
     """
     folder = request.folder
     with using(folder) as world:
-        kept = world.first(lambda: _resumed(request))
-        if kept is not None:
-            return train_classifier(kept.config, request, folder, resume=kept.resume, files=kept.files)
+        stored = world.first(lambda: _resumed(request))
+        if stored is not None:
+            return train_classifier(stored.config, request, folder, resume=stored.resume, files=stored.files)
         used = world.first(lambda: _new_config(request))
         files = RunFiles(folder, used, _NOTE, request.record())
         return train_classifier(used, request, folder, files=files)
 
 
-def _resumed(request: PretrainRequest) -> Kept | None:
+def _resumed(request: PretrainRequest) -> StoredRun | None:
     """Return the run to resume; None to start one."""
     if request.resume and continues(request.folder, startable=request.demo or request.data is not None):
-        return kept_run(request.folder, request.given(), request.overrides(), PRETRAIN_SCHEMA, _NOTE)
+        return read_run(request.folder, request.given(), request.overrides(), PRETRAIN_SCHEMA, _NOTE)
     return None
 
 

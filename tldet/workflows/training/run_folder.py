@@ -157,7 +157,7 @@ def start_over(folder: Path) -> None:
         log.warning("%s: belongs to a run without step checkpoints; renamed to %s", best, spare.name)
 
 
-class Kept(NamedTuple):
+class StoredRun(NamedTuple):
     """A run to resume: config with options, files to write, and whether there is a checkpoint."""
 
     config: Config
@@ -165,9 +165,9 @@ class Kept(NamedTuple):
     resume: bool
 
 
-def kept_run(
+def read_run(
     folder: Path, given: Mapping[str, object], options: Sequence[str], schema: Mapping[str, ComponentType], note: str
-) -> Kept:
+) -> StoredRun:
     """Read the run in a folder. Options are written to its config with the next checkpoint.
 
     Args:
@@ -192,4 +192,4 @@ def kept_run(
     import_named(config.get("imports"), config.origin("imports"))
     checked_settings(config, schema)
     files = RunFiles(folder, config, note) if options else None
-    return Kept(config, files, bool(checkpoint.steps_in(folder)))
+    return StoredRun(config, files, bool(checkpoint.steps_in(folder)))

@@ -11,7 +11,7 @@ from tldet.plugins import import_named
 from tldet.workflows.requests import RunRequest, takes
 from tldet.workflows.training.assemble import assemble
 from tldet.workflows.training.initial_weights import WeightsSource
-from tldet.workflows.training.outcome import Outcome, ResultKeeper, kept_result
+from tldet.workflows.training.outcome import Outcome, ResultKeeper, stored_result
 from tldet.workflows.training.prepare import has_checkpoint, prepare_run
 from tldet.workflows.training.recipes import load_config
 from tldet.workflows.training.report import report
@@ -85,7 +85,7 @@ def run_training(
         with files.applied(trainer) if files else nullcontext():
             result = trainer.run(resume=resume)
         outcome = Outcome(folder, result, None)
-        outcome.result = world.first(lambda: kept_result(outcome.checkpoint))
+        outcome.result = world.first(lambda: stored_result(outcome.checkpoint))
     if request.console is not None:
         report(outcome, settings.training, run.validation, request.console)
     return outcome

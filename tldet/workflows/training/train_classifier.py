@@ -100,12 +100,12 @@ def _run(cfg: Config, settings: Settings, request: RunRequest, folder: Path, wor
         refuse_changed_classes(folder, data.class_names, None, data.folder, _NEW_RUN)
     seed_all(seed)
     model = build_classifier(cfg["model"], data.class_names)
-    started = world.main_first(lambda: initial_weights(model, WeightsSource(resume=resume)))
+    initial = world.main_first(lambda: initial_weights(model, WeightsSource(resume=resume)))
     validation = Accuracy(val, settings.loader) if val else None
     if validation:
         settings.training.best_of(dict.fromkeys(validation.names, 0.0))  # a wrong name is an error before training
     meta = _meta(cfg, data)
-    return Run(cfg, settings, folder, model, data, validation, meta, started, request, collate_images)
+    return Run(cfg, settings, folder, model, data, validation, meta, initial, request, collate_images)
 
 
 def _dataset(cfg: Config, part: str, seed: int, classes: tuple[str, ...] | None = None) -> ImageFolderDataset:

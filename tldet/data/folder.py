@@ -22,7 +22,7 @@ from tldet.data.images import read_image
 from tldet.data.loader import SampleKey, as_pixels
 from tldet.data.split_names import SPLIT_NAMES
 from tldet.data.transforms import LabeledSample, Pipeline
-from tldet.errors import DataError
+from tldet.errors import ConfigError, DataError
 from tldet.registry import DATASETS
 from tldet.structures.batch import LabeledBatch
 from tldet.system.inputs import entry_kind, is_folder, real_path
@@ -71,6 +71,8 @@ class ImageFolderDataset(Dataset[LabeledImage]):
             raise ValueError(f"holdout={holdout} must lie between 0 and 1")
         self.folder, self.seed = Path(folder), seed
         self.pipeline = Pipeline(transforms)
+        if self.pipeline.extra:
+            raise ConfigError("transforms: a transform with extra samples needs objects; image folders have none")
         found = scan(self.folder)
         self.class_names = tuple(found) if classes is None else tuple(classes)
         _check_classes(self.folder, found, self.class_names, chosen=classes is not None)

@@ -100,7 +100,7 @@ def test_classes_of_a_model_are_matched_by_name() -> None:
         ({"labels": torch.tensor([0.0])}, "must be integers"),
         ({"ignore": torch.zeros(3, dtype=torch.bool)}, "ignore has 3 entries"),
         ({"boxes": np.array(BOX)}, "boxes must be a torch tensor, not ndarray"),
-        ({"image_id": 7}, "image_id 7 is given twice"),
+        ({"image_id": 7}, "image_id 7 occurs twice"),
         ({"masks": torch.zeros(1, 4, 4, dtype=torch.uint8)}, "masks must be"),
     ],
 )
@@ -114,7 +114,7 @@ def test_wrong_targets_are_named(changes: dict[str, Any], said: str) -> None:
 def test_class_names_are_different_strings(names: Any) -> None:
     dataset = Images()
     dataset.class_names = names
-    with pytest.raises(DataError, match="class_names must be different strings"):
+    with pytest.raises(DataError, match="class_names must be one or more different strings"):
         wrapped(dataset)
 
 

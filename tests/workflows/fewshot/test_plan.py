@@ -57,7 +57,7 @@ def test_a_run_for_each_variant_number_and_seed(config: StudyConfig, tmp_path: P
 
 
 def test_what_the_data_cannot_give(config: StudyConfig, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"train\.json: 4 shots of class 'b' asked for, but it has only 3 objects"):
+    with pytest.raises(DataError, match=r"train\.json: class 'b' has only 3 objects, fewer than 4 shots"):
         prepare_experiment(config, replace(ASKED, shots=(1, 4)))
     with pytest.raises(DataError, match="has no class 'd'"):
         prepare_experiment(config, replace(ASKED, novel=("d",)))

@@ -15,7 +15,7 @@ from tldet import checkpoint
 from tldet.coco.partial_labels import LABELED
 from tldet.config import read_config
 from tldet.data.index import AnnotationIndex
-from tldet.data.shots import TOLD
+from tldet.data.shots import ORIGIN
 from tldet.errors import CheckpointError, ConfigError
 from tldet.models.detector import Detector, build_detector
 from tldet.models.meta_tensors import without_storage
@@ -56,7 +56,7 @@ def second_phase(job: Job, console: Console | None = None) -> Outcome:
 
 
 def _tell(job: Job) -> None:
-    told = json.loads(Path(job.call["train"]).read_bytes())[TOLD]
+    told = json.loads(Path(job.call["train"]).read_bytes())[ORIGIN]
     meaning = "count as background" if told["as_background"] else f"teach nothing ({LABELED} of each image)"
     counts = told["counts"]
     there = counted(counts["objects"], "object"), counted(counts["images"], "image")

@@ -44,7 +44,7 @@ def test_a_hostile_pickle_does_not_run(tmp_path: Path, monkeypatch: pytest.Monke
     Path("plain.pt").write_bytes(pickle.dumps(Hostile()))
     for name in ("zip.pt", "plain.pt"):
         with pytest.raises(
-            CheckpointError, match=f"{name}: contains objects that could run code|is not a checkpoint|damaged"
+            CheckpointError, match=f"{name}: contains objects that could run|is not a checkpoint|damaged"
         ):
             checkpoint.load_checkpoint(name)
     assert not Path("ran").exists()
@@ -52,7 +52,7 @@ def test_a_hostile_pickle_does_not_run(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(b"", "damaged or cut off"), (b"words", "not a checkpoint|damaged"), (None, "no such file")],
+    [(b"", "damaged or cut off"), (b"words", "not a checkpoint"), (None, "no such file")],
 )
 def test_what_is_no_checkpoint(tmp_path: Path, content: bytes | None, expected: str) -> None:
     path = tmp_path / "x.pt"

@@ -331,9 +331,7 @@ def test_bases_that_go_round_or_too_deep(tmp_path: Path) -> None:
 )
 def test_integers_that_cannot_be_printed_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.py").write_text(text)
-    with pytest.raises(
-        ConfigError, match=r"c\.py:1: (contains an integer of more than 64 bits|a config may contain only literals)"
-    ):
+    with pytest.raises(ConfigError, match=r"c\.py:1: (contains an integer of more than 64|a config may contain only)"):
         read_config(tmp_path / "c.py")
     (tmp_path / "c.py").write_text(f"x = {2**64 - 1}, {-(2**63)}, True, 1j, b'a'")
     assert read_config(tmp_path / "c.py")["x"][:2] == (2**64 - 1, -(2**63))

@@ -44,7 +44,7 @@ def _empty_result(truth: GroundTruth, engine: Engine, images: int, given: int, s
     """Return a result without numbers that counts images and detections."""
     none = dict.fromkeys(truth.class_names, -1.0)
     about: dict[str, Any] = {"type": truth.type, "engine": engine, "per_class": none, "per_class_ap50": dict(none)}
-    return CocoResult(images=images, detections=scored, undrop_unlabeled=given - scored, **about)
+    return CocoResult(images=images, detections=scored, unjudged=given - scored, **about)
 
 
 def _filled(result: CocoResult, precision: Floats, recall: Floats, class_names: Sequence[str]) -> CocoResult:

@@ -43,13 +43,16 @@ def test_a_hostile_pickle_does_not_run(tmp_path: Path, monkeypatch: pytest.Monke
     torch.save({"format": "tldet", "model": Hostile()}, "zip.pt")
     Path("plain.pt").write_bytes(pickle.dumps(Hostile()))
     for name in ("zip.pt", "plain.pt"):
-        with pytest.raises(CheckpointError, match=f"{name}: holds objects that could run code|is no checkpoint|broken"):
+        with pytest.raises(
+            CheckpointError, match=f"{name}: contains objects that could run|is not a checkpoint|damaged"
+        ):
             checkpoint.load_checkpoint(name)
     assert not Path("ran").exists()
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"), [(b"", "broken or cut off"), (b"words", "not a checkpoint|broken"), (None, "no such file")]
+    ("content", "expected"),
+    [(b"", "damaged or cut off"), (b"words", "not a checkpoint"), (None, "no such file")],
 )
 def test_what_is_no_checkpoint(tmp_path: Path, content: bytes | None, expected: str) -> None:
     path = tmp_path / "x.pt"
@@ -62,7 +65,7 @@ def test_what_is_no_checkpoint(tmp_path: Path, content: bytes | None, expected: 
 
 def test_foreign_and_newer_ones(tmp_path: Path) -> None:
     torch.save({"w": torch.zeros(1)}, tmp_path / "foreign.pth")
-    with pytest.raises(CheckpointError, match="is no tldet checkpoint"):
+    with pytest.raises(CheckpointError, match="is not a tldet checkpoint"):
         checkpoint.load_checkpoint(tmp_path / "foreign.pth")
     torch.save({"format": "tldet", "version": 99}, tmp_path / "new.pt")
     with pytest.raises(CheckpointError, match="update tldet"):
@@ -126,7 +129,7 @@ def test_a_damaged_newest_one_is_passed_over(tmp_path: Path, junk: bytes) -> Non
 
 def test_one_without_a_version_is_none_of_ours(tmp_path: Path) -> None:
     torch.save({"format": "tldet"}, tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match="is no tldet checkpoint"):
+    with pytest.raises(CheckpointError, match="is not a tldet checkpoint"):
         checkpoint.load_checkpoint(tmp_path / "x.pt")
 
 

@@ -65,7 +65,7 @@ def test_a_flipped_bit_of_a_tensor_is_found_by_every_reader(tmp_path: Path, sect
     bytes_of = (tensor if isinstance(tensor, Tensor) else tensor["conv.weight"]).numpy().tobytes()
     start = path.read_bytes().index(bytes_of)
     path.write_bytes(flipped(path.read_bytes(), start + 100, 0))
-    with pytest.raises(CheckpointError, match=r"a\.pt: is broken or cut off \(entry archive/data/\d does not match"):
+    with pytest.raises(CheckpointError, match=r"a\.pt: is damaged or cut off \(entry archive/data/\d does not match"):
         checkpoint.load_checkpoint(path)
     if section != "training":
         archive = read_archive(path)

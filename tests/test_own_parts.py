@@ -68,7 +68,8 @@ def test_the_recipe_keeps_its_dataset_and_transforms(trained: Path) -> None:
 
     section = read_config(trained / "config.py")["data"]["train"]
     assert section["type"] == "CsvDataset"
-    assert [step["type"] for step in section["transforms"]] == ["Resize", "Rotate180", "swap_channels", "A.GaussNoise"]
+    expected = ["Resize", "Rotate180", "swap_channels", "MixUp", "A.GaussNoise"]
+    assert [step["type"] for step in section["transforms"]] == expected
 
 
 def test_a_checkpoint_names_the_import_that_it_needs(trained: Path, digits: Path) -> None:

@@ -1,4 +1,4 @@
-"""The checkpoint format: tensors and plain containers only, written atomically, read without running code."""
+"""Checkpoint format: tensors and plain containers only, written atomically, read without running code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STEP_NAME = re.compile(r"^step_(\d+)\.pt$")
 
 
 def step_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint after ``step`` steps lies."""
+    """Return the path of the checkpoint of a step."""
     return folder / f"step_{step:08d}.pt"
 
 
@@ -51,7 +51,7 @@ def save(path: str | Path, state: Mapping[str, Any]) -> None:
         TypeError: ``state`` contains something that is not a tensor or plain container.
     """
     whole = {"format": FORMAT, "version": VERSION, **state}
-    _refuse_objects(whole, "state")
+    _reject_objects(whole, "state")
     with replacing(path) as file:
         try:
             torch.save(whole, file)
@@ -69,22 +69,22 @@ def _system_error(error: BaseException) -> BaseException:
     return cause or error
 
 
-def _refuse_objects(value: Any, place: str) -> None:
+def _reject_objects(value: Any, place: str) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            _refuse_objects(item, f"{place}.{key}")
+            _reject_objects(item, f"{place}.{key}")
     elif isinstance(value, (list, tuple)):
         for number, item in enumerate(value):
-            _refuse_objects(item, f"{place}.{number}")
+            _reject_objects(item, f"{place}.{number}")
     elif not isinstance(value, _PLAIN):
-        raise TypeError(f"{place} is a {type(value).__name__}; checkpoints hold tensors and plain containers only")
+        raise TypeError(f"{place} is a {type(value).__name__}; checkpoints contain tensors and plain containers only")
 
 
 def read_tensors(path: str | Path) -> Any:
     """Read a .pt or .pth file with torch's restricted unpickler: code in the file never runs.
 
     Raises:
-        CheckpointError: the file is missing, truncated, does not match its checksums, or holds more
+        CheckpointError: the file is missing, truncated, does not match its checksums, or contains more
             than tensors and plain containers.
     """
     path = Path(path)
@@ -95,20 +95,20 @@ def read_tensors(path: str | Path) -> Any:
             head = file.read(2)
         if head == ZIP_START:
             integrity.check_zip(path)
-        with warnings.catch_warnings():  # of pickle protocols, which are nobody's concern here
+        with warnings.catch_warnings():  # about pickle protocols
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"(?:GLOBAL|global) (\S+)", str(error))
         what = f" ({found[1]})" if found else ""
         if zipfile.is_zipfile(path) or found:
-            raise CheckpointError(f"{path}: holds objects that could run code{what}; it was not loaded") from None
-        raise CheckpointError(f"{path}: is no checkpoint (not a file that torch wrote)") from None
-    except Exception as error:  # torch's reader follows the bytes it finds: what it raises has no end of kinds
+            raise CheckpointError(f"{path}: contains objects that could run code{what}; it was not loaded") from None
+        raise CheckpointError(f"{path}: is not a checkpoint (not a file written by torch)") from None
+    except Exception as error:  # torch's reader raises many kinds of errors for damaged files
         if not zipfile.is_zipfile(path) and head not in (b"", ZIP_START, PICKLE_START):
-            raise CheckpointError(f"{path}: is no checkpoint (not a file that torch wrote)") from None
+            raise CheckpointError(f"{path}: is not a checkpoint (not a file written by torch)") from None
         reason = (str(error) or type(error).__name__).splitlines()[0][:80]
-        raise CheckpointError(f"{path}: is broken or cut off ({reason})") from None
+        raise CheckpointError(f"{path}: is damaged or cut off ({reason})") from None
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     state = read_tensors(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("version"), int):
-        raise CheckpointError(f"{path}: is no tldet checkpoint")
+        raise CheckpointError(f"{path}: is not a tldet checkpoint")
     if state["version"] > VERSION:
         raise CheckpointError(
             f"{path}: has format version {state['version']}; this tldet reads {VERSION}: update tldet"
@@ -156,25 +156,25 @@ def _rename_older(state: Mapping[str, Any]) -> None:
 
 
 def steps_in(folder: Path) -> list[Path]:
-    """The step checkpoints of a folder, newest first."""
+    """Return the step checkpoints of a folder, newest first."""
     found = [p for p in folder.glob("step_*.pt") if STEP_NAME.match(p.name)] if is_folder(folder) else []
     return sorted(found, key=lambda p: int(p.stem.removeprefix("step_")), reverse=True)
 
 
 def newest_readable(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest step checkpoint that can be read; those that cannot are logged and passed over."""
+    """Return the newest readable step checkpoint of a folder; unreadable ones are logged and skipped."""
     for path in steps_in(Path(folder)):
         try:
             return path, load_checkpoint(path)
         except CheckpointError as error:
-            log.warning("passed over: %s", error)
+            log.warning("skipped: %s", error)
     return None
 
 
 def prune(folder: str | Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` step checkpoints (at least two), and the remains of interrupted writes."""
+    """Remove all but the newest ``keep`` step checkpoints (at least two), and files of interrupted writes."""
     for path in steps_in(Path(folder))[max(keep, 2) :]:
-        with contextlib.suppress(PermissionError):  # on Windows, of a file that is being read: next time
+        with contextlib.suppress(PermissionError):  # a file that is being read, on Windows; it is removed next time
             path.unlink(missing_ok=True)
     remove_leftovers(Path(folder), ".pt")
 

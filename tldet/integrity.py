@@ -173,7 +173,7 @@ def problem_of(own: Mapping[str, Tensor], given: Mapping[str, Any], *, values: b
     Args:
         own: tensors of the model.
         given: tensors to load, of the same names; others are ignored.
-        values: also refuse NaN and infinite values.
+        values: also reject NaN and infinite values.
 
     Returns:
         A description with the name of the tensor, if it is not a plain array, of another kind of dtype than the

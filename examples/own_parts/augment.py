@@ -1,4 +1,4 @@
-"""Two augmentations: a class with settings and a function."""
+"""Three augmentations: a class with settings, a plain function, and a class that needs another image."""
 
 from dataclasses import replace
 
@@ -29,3 +29,25 @@ class Rotate180:
 def swap_channels(image, target, rng, p: float = 0.5):
     """Permute red, green and blue with probability ``p``."""
     return (image[..., rng.permutation(3)] if rng.random() < p else image), target
+
+
+@TRANSFORMS.register_module()
+class MixUp:
+    """Blend the image with another one and keep the boxes of both, with probability ``p``; masks are not supported."""
+
+    extra = 1  # number of further samples, passed as ``others``
+
+    def __init__(self, p: float = 0.5) -> None:
+        self.p = p
+
+    def __call__(self, image, target, rng, others):
+        if rng.random() >= self.p:
+            return image, target
+        ((other, more),) = others
+        mixed = np.zeros(np.maximum(image.shape, other.shape), np.uint16)
+        for part in (image, other):
+            mixed[: part.shape[0], : part.shape[1]] += part
+        fields = {
+            name: torch.cat([getattr(target, name), getattr(more, name)]) for name in ("boxes", "labels", "ignore")
+        }
+        return (mixed // 2).astype(np.uint8), replace(target, **fields)

@@ -76,7 +76,7 @@ def test_options_are_added_up() -> None:
         (["--cfg-options", "a.b=1", "a.b=2"], "--cfg-options a.b: is given twice"),
         (["--cfg-options", "a.b=1", "--cfg-options", "a.b=1"], "--cfg-options a.b: is given twice"),
         (["--cfg-options", "a.b=1", "a=dict(c=2)"], "--cfg-options a: would replace a.b; set the keys of a one by one"),
-        (["--cfg-options", "nonsense"], "must look like a.b=value"),
+        (["--cfg-options", "nonsense"], "must have the form a.b=value"),
     ],
 )
 def test_a_key_is_set_once(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,7 +100,7 @@ def test_classes_of_a_model_are_matched_by_name() -> None:
         ({"labels": torch.tensor([0.0])}, "must be integers"),
         ({"ignore": torch.zeros(3, dtype=torch.bool)}, "ignore has 3 entries"),
         ({"boxes": np.array(BOX)}, "boxes must be a torch tensor, not ndarray"),
-        ({"image_id": 7}, "image_id 7 is given twice"),
+        ({"image_id": 7}, "image_id 7 occurs twice"),
         ({"masks": torch.zeros(1, 4, 4, dtype=torch.uint8)}, "masks must be"),
     ],
 )
@@ -114,7 +114,7 @@ def test_wrong_targets_are_named(changes: dict[str, Any], said: str) -> None:
 def test_class_names_are_different_strings(names: Any) -> None:
     dataset = Images()
     dataset.class_names = names
-    with pytest.raises(DataError, match="class_names must be different strings"):
+    with pytest.raises(DataError, match="class_names must be one or more different strings"):
         wrapped(dataset)
 
 
@@ -196,3 +196,89 @@ def test_it_travels_to_workers() -> None:
     here, there = (next(train_batches(data, order, workers=workers)) for workers in (0, 1))
     assert torch.equal(here.images, there.images)
     assert len(pickle.loads(pickle.dumps(data))) == 4
+
+
+@TRANSFORMS.register_module(name="test_pair")
+class Pair:
+    """Put the object of another image beside the first one; the lower half of the image is that of the other."""
+
+    extra = 1
+
+    def __call__(self, image: Any, target: Target, rng: np.random.Generator, others: Any) -> tuple[Any, Target]:
+        ((other, more),) = others
+        image = np.concatenate([image[: len(image) // 2], other[len(other) // 2 :]])
+        return image, replace(
+            target,
+            boxes=torch.cat([target.boxes, more.boxes]),
+            labels=torch.cat([target.labels, more.labels]),
+            ignore=torch.zeros(2, dtype=torch.bool),
+        )
+
+
+def test_a_transform_gets_further_samples() -> None:
+    data = wrapped(Images(), transforms=[{"type": "Resize", "short": 20, "long": 30}, {"type": "test_pair"}])
+    keys = [SampleKey(epoch, 1, 0) for epoch in range(12)]
+    samples = [data[key] for key in keys]
+    assert {tuple(one.image.shape) for one in samples} == {(3, 20, 30)}  # the others were resized too
+    assert all(one.image[:, 0].unique().tolist() == [1] for one in samples)
+    others = [int(one.image[0, -1, 0]) for one in samples]
+    assert set(others) == {0, 1, 2, 3}
+    for sample, other in zip(samples, others, strict=True):
+        assert sample.target.boxes.tolist() == [[1, 1.5, 10, 15]] * 2
+        assert sample.target.labels.tolist() == [1, other % 2]
+    assert [int(data[key].image[0, -1, 0]) for key in reversed(keys)] == others[::-1]
+
+
+def test_a_class_counts_as_annotated_if_it_is_on_all_images_of_a_sample() -> None:
+    class Partly(Images):
+        def load(self, index: int) -> tuple[Any, Target]:
+            image, target = super().load(index)
+            return image, replace(target, labeled=torch.tensor([True, index % 2 == 1]))
+
+    data = wrapped(Partly(), transforms=[{"type": "test_pair"}])
+    for epoch in range(8):
+        sample = data[SampleKey(epoch, 1, 0)]
+        other = int(sample.image[0, -1, 0])
+        labeled = sample.target.labeled
+        assert (None if labeled is None else labeled.tolist()) == (None if other % 2 else [True, False])
+
+
+@TRANSFORMS.register_module(name="test_copy")
+def copy_corner(image: Any, target: Target, rng: np.random.Generator, others: Any, size: int = 4) -> tuple[Any, Target]:
+    image = image.copy()
+    for number, (other, _) in enumerate(others):
+        image[:size, number * size : (number + 1) * size] = other[:size, :size]
+    return image, target
+
+
+copy_corner.extra = 3  # type: ignore[attr-defined]
+
+
+def test_a_function_may_need_further_samples() -> None:
+    data = wrapped(Images(), transforms=[{"type": "test_copy", "size": 2}, {"type": "test_pair"}])
+    assert data.pipeline.extra == 4
+    sample = data[SampleKey(2, 3, 0)]
+    assert sample.image[:, :2, 6:].unique().tolist() == [3]
+    assert len(sample.target) == 2
+    assert torch.equal(sample.image, data[SampleKey(2, 3, 7)].image)
+
+
+@pytest.mark.parametrize("extra", [-1, 1.5, True, "2"])
+def test_extra_must_be_a_number_of_samples(extra: Any) -> None:
+    class Wrong(Pair):
+        pass
+
+    Wrong.extra = extra
+    with pytest.raises(ConfigError, match=r"own: extra must be a number of samples, 0 or more"):
+        CustomTransform(Wrong(), "own")
+
+
+def test_a_transform_with_extra_must_take_others() -> None:
+    class Wrong:
+        extra = 1
+
+        def __call__(self, image: Any, target: Target, rng: np.random.Generator) -> tuple[Any, Target]:
+            return image, target
+
+    with pytest.raises(ConfigError, match=r"must be callable as \(image, target, rng, others\)"):
+        CustomTransform(Wrong(), "own")

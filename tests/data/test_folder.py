@@ -103,7 +103,7 @@ def test_batches_do_not_depend_on_workers_or_start(folder: Path) -> None:
 
 def test_images_of_different_sizes_are_refused(folder: Path) -> None:
     data = ImageFolderDataset(str(folder), [{"type": "Resize", "short": 20, "long": 40}])
-    with pytest.raises(DataError, match=r"sizes 20 x 30, 30 x 20: end with RandomResizedCrop or CenterCrop"):
+    with pytest.raises(DataError, match=r"different sizes .20 x 30, 30 x 20.; end with RandomResizedCrop"):
         list(eval_batches(data, 4, collate=collate_whole))
 
 
@@ -122,9 +122,9 @@ def test_folders_that_do_not_serve_are_named(folder: Path, tmp_path: Path) -> No
         return str(raised.value)
 
     assert "nowhere: cannot be read: No such file" in error(folder=str(tmp_path / "nowhere"))
-    assert "deep: holds no class folders (looked for deep/CLASS/*.jpg)" in error(folder=str(folder / "ant" / "deep"))
-    assert "holds one class only (deep)" in error(folder=str(folder / "ant"))
-    assert "1 of 3 class folders (cat) not among the 2 classes trained on" in error(classes=["ant", "bee"])
+    assert "deep: has no class folders (looked for deep/CLASS/*.jpg)" in error(folder=str(folder / "ant" / "deep"))
+    assert "has one class only (deep)" in error(folder=str(folder / "ant"))
+    assert "1 of 3 class folders (cat) not among the 2 classes of the model" in error(classes=["ant", "bee"])
     (folder / "dog").mkdir()
     (folder / "elk").mkdir()
     assert "2 of 5 class folders (dog, elk) without images: fill the folders or remove them" in error()
@@ -135,7 +135,7 @@ def test_folders_that_do_not_serve_are_named(folder: Path, tmp_path: Path) -> No
 
 def test_a_class_that_is_not_measured_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = ImageFolderDataset(str(folder), classes=["ant", "bee", "cat", "dog"])
-    assert "1 of 4 class folders (dog) without images, not measured" in caplog.text
+    assert "1 of 4 class folders (dog) without images, not evaluated" in caplog.text
     assert data.labels.max() == 2
 
 
@@ -153,7 +153,7 @@ def test_parts_of_a_folder_are_found(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "val").mkdir()
     assert find_splits(tmp_path) == (folder, tmp_path / "val")
     (tmp_path / "other" / "val").mkdir(parents=True)
-    with pytest.raises(DataError, match="holds val but no train folder"):
+    with pytest.raises(DataError, match="has a folder val but no folder train"):
         find_splits(tmp_path / "other")
 
 

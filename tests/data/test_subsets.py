@@ -110,7 +110,9 @@ def test_every_beginning_that_can_shows_every_class(
 def test_a_class_left_without_an_image_is_named_with_the_least_fraction(tmp_path: Path) -> None:
     rare = [[0]] * 38 + [[1], [2]]
     whole = split(tmp_path, coco(rare, 3))
-    with pytest.raises(DataError, match=r"all.json: 2 of 40 images \(fraction 0.05\) leave class 'class0' .* 0.075 "):
+    with pytest.raises(
+        DataError, match=r"all.json: 2 of 40 images .fraction 0.05. contain no object of class 'class0'; .* 0.075"
+    ):
         write_subset(whole, 0.05, 0, tmp_path / "part.json")
     assert not (tmp_path / "part.json").exists()
     write_subset(whole, 0.075, 0, tmp_path / "part.json")

@@ -300,4 +300,4 @@ def test_evaluator_of_partly_labeled_images(engine: Any, tmp_path: Path) -> None
     assert evaluate_files(partly([30], None), evaluator.results, engine=engine) == both
     assert both.to_dict()["unjudged"] == 1
     title = str(both.table().title)
-    assert title == "COCO bbox, 2 images, 2 detections; 1 of classes their image is not labeled for left out"
+    assert title == "COCO bbox, 2 images, 2 detections; 1 of a class not annotated on its image left out"

@@ -65,7 +65,7 @@ def test_no_detector_is_better_than_perfect() -> None:
 
 @pytest.mark.parametrize(
     ("sizes", "said"),
-    [([10, 20] * 3, "2 numbers of images"), ([10, 20, 40], "3 runs fit a curve of 3 parameters always")],
+    [([10, 20] * 3, "2 numbers of images"), ([10, 20, 40], "3 runs are too few for a curve of 3 parameters")],
 )
 def test_too_few_runs(sizes: list[int], said: str) -> None:
     with pytest.raises(DataError, match=said):

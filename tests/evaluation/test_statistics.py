@@ -100,8 +100,8 @@ def variants(gap: float, seed_noise: float, image_noise: float, seeds: int = 3) 
         (0.10, 0.100, 0.005, 3, "needs more seeds"),
         (0.10, 0.005, 0.300, 3, "needs more validation images"),
         (0.00, 0.005, 0.005, 3, "needs more seeds and more validation images"),
-        (0.10, 0.005, 0.005, 1, "one seed: cannot tell"),
-        (0.10, 0.050, 0.001, 2, "two are too few"),
+        (0.10, 0.005, 0.005, 1, "one seed: significance unknown"),
+        (0.10, 0.050, 0.001, 2, "two are rarely enough"),
     ],
 )
 def test_verdicts(gap: float, seed_noise: float, image_noise: float, seeds: int, said: str) -> None:

@@ -184,7 +184,10 @@ def test_what_a_backbone_lacks_is_named(section: dict[str, Any], said: str) -> N
     [
         ("Lossless", "model.head: head Lossless has no loss; a head needs forward, loss, decode"),
         ("Undecoded", "model.head: head Undecoded has no decode_tensors"),
-        ("Narrow", "model.head: head Narrow must take in_channels, strides, which tldet passes; it lacks in_channels"),
+        (
+            "Narrow",
+            "model.head: head Narrow must take in_channels, strides, which tldet passes; in_channels is",
+        ),
     ],
 )
 def test_what_a_head_lacks_is_named(head: str, said: str) -> None:

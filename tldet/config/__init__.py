@@ -1,4 +1,4 @@
-"""Configs: loaded without running code, checked key by key, built into parts."""
+"""Configs: read without running code, checked key by key, and built into components."""
 
 from tldet.config.build import build, build_settings
 from tldet.config.check import ComponentType, check

@@ -26,15 +26,15 @@ def build(registry: Registry, section: Mapping[str, Any], path: str = "", /, **s
         supplied: arguments that code supplies.
 
     Raises:
-        ConfigError: the component rejects its values, does not take what code supplies, or lacks a part of its
-            interface; one line that names it.
+        ConfigError: the component rejects its values, does not take the supplied arguments, or its interface is
+            incomplete; the message names it.
     """
     values = dict(section)
     name = values.pop("type")
-    target, given = lookup(registry, name), f"{registry.name} {name}"
+    target, label = lookup(registry, name), f"{registry.name} {name}"
     if target is None:
         raise KeyError(name)
-    place = f"{path}: " if path else ""
+    prefix = f"{path}: " if path else ""
     try:
         arguments = {**_convert(target, values), **supplied}
         inspect.signature(target).bind(**arguments)
@@ -44,42 +44,42 @@ def build(registry: Registry, section: Mapping[str, Any], path: str = "", /, **s
             raise
         raise ConfigError(f"{path}.{error}") from error
     except ValueError as error:
-        key, why = _refusal(error)
-        raise ConfigError(f"{path}{key and '.'}{key}: {given}: {why}" if path else f"{given}: {why}") from error
+        key, why = _reason(error)
+        raise ConfigError(f"{path}{key and '.'}{key}: {label}: {why}" if path else f"{label}: {why}") from error
     except TypeError as error:
         if (problem := _call_problem(str(error), target, supplied)) is None:
             raise
-        raise ConfigError(f"{place}{given}{problem}") from error
-    check_interface(built, registry.name, f"{place}{given}")
+        raise ConfigError(f"{prefix}{label}{problem}") from error
+    check_interface(built, registry.name, f"{prefix}{label}")
     return built
 
 
 def _call_problem(text: str, target: Callable[..., Any], supplied: Mapping[str, Any]) -> str | None:
     """Return why a component does not take its arguments, by the text of a TypeError; None if that is another error."""
     known = parameters(target)
-    lacking = [] if takes_any(target) else [name for name in supplied if name not in known]
-    if lacking:
-        return f" must take {', '.join(supplied)}, which tldet passes; it lacks {lacking[0]}"
+    missing = [] if takes_any(target) else [name for name in supplied if name not in known]
+    if missing:
+        return f" must take {', '.join(supplied)}, which tldet passes; {missing[0]} is missing"
     return f": {text}" if any(one in text for one in CALL_ERRORS) else None
 
 
 CALL_ERRORS = ("unexpected keyword argument", "missing a required argument", "required positional argument")
 
 
-def check_interface(component: Any, kind: str, given: str) -> None:
+def check_interface(component: Any, kind: str, label: str) -> None:
     """Check that a component has what its kind must have.
 
     Args:
         component: the component.
         kind: name of its registry.
-        given: its name in messages.
+        label: its name in messages.
 
     Raises:
         ConfigError: an attribute or method is missing; the message names it.
     """
     needed = INTERFACES.get(kind, ())
     if missing := [name for name in needed if not _has(component, name)]:
-        raise ConfigError(f"{given} has no {missing[0]}; a {kind} needs {', '.join(needed)}")
+        raise ConfigError(f"{label} has no {missing[0]}; a {kind} needs {', '.join(needed)}")
 
 
 def _has(component: Any, name: str) -> bool:
@@ -92,8 +92,8 @@ def _has(component: Any, name: str) -> bool:
 UNIMPLEMENTED = "_forward_unimplemented"  # the forward of a torch module that defines none
 
 
-def _refusal(error: ValueError) -> tuple[str, str]:
-    """The key at fault where pydantic (which albumentations checks with) names one, and why, in one line."""
+def _reason(error: ValueError) -> tuple[str, str]:
+    """Return the invalid key, if pydantic (used by albumentations) names one, and the reason in one line."""
     details: list[Any] = getattr(error.__cause__, "errors", list)()
     first: dict[str, Any] = details[0] if details else {"loc": (), "msg": str(error)}
     key = str(first["loc"][0]) if first["loc"] else ""
@@ -102,10 +102,10 @@ def _refusal(error: ValueError) -> tuple[str, str]:
 
 
 def build_settings(settings: Callable[..., _T], section: Mapping[str, Any]) -> _T:
-    """A settings dataclass from its section, nested ones included.
+    """Build a settings dataclass from its section, with nested dataclasses.
 
     Raises:
-        ConfigError: it refuses its values; a nested one is named by its key.
+        ConfigError: a value is invalid; the message names the key.
     """
     return settings(**_convert(settings, section))
 

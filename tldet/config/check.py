@@ -1,4 +1,4 @@
-"""Every key of a config is held against the constructor it reaches, before anything heavy starts."""
+"""Check of every config key against the constructor that receives it, before training starts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ IMPORTS = "imports"  # top-level key: external packages, see tldet.plugins
 
 @dataclass(frozen=True)
 class ComponentType:
-    """What a section of the config is built into.
+    """Component that a section of the config is built into.
 
     Attributes:
-        target: a registry (the section's ``type`` names the entry) or the callable itself.
-        supplied: parameters that code fills in, never the config.
-        required: the section must be there.
-        shared: a callable with keys that every component of the registry may have in its section.
+        target: registry (``type`` in the section names the component), or a callable.
+        supplied: parameters that code supplies, not the config.
+        required: the section must exist.
+        shared: callable with further keys that are allowed for every component of the registry.
     """
 
     target: Any
@@ -37,20 +37,20 @@ class ComponentType:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with one key."""
+    """Problem with one key."""
 
     path: str
     text: str
 
 
 def check(config: Config, schema: Mapping[str, ComponentType]) -> None:
-    """Hold ``config`` against ``schema``: dotted section to part, ``*`` for every item of a list.
+    """Check a config against a schema: component type by dotted section, with ``*`` for all items of a list.
 
     Raises:
-        ConfigError: one line for each unknown key, missing key, unknown type and wrong type, with the full path, the
-            file that set it, and the nearest right name.
+        ConfigError: a key or type is unknown, missing or wrong. Each problem is one line with the dotted path, the file
+            that set the key, and the most similar known name.
     """
-    problems = list(_strangers({k: v for k, v in config.data.items() if k != IMPORTS}, "", sorted(schema)))
+    problems = list(_unknown_keys({k: v for k, v in config.data.items() if k != IMPORTS}, "", sorted(schema)))
     for pattern, part in schema.items():
         found = list(_sections(config.data, pattern.split(".")))
         if not found and part.required and "*" not in pattern:
@@ -113,7 +113,7 @@ _LISTED = 20  # most names that a message lists
 
 
 def nearest(name: object, names: Collection[str]) -> str:
-    """A hint at what may have been meant."""
+    """Return a hint with the most similar names."""
     near = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.55)
     near = [n for n in names if n == "".join(word[:1] for word in str(name).split("_"))] or near  # learning_rate is lr
     if near or len(names) <= _LISTED:
@@ -121,8 +121,8 @@ def nearest(name: object, names: Collection[str]) -> str:
     return f"nearest: {', '.join(neighbors(str(name), names))}"
 
 
-def _strangers(data: Mapping[str, Any], prefix: str, patterns: Sequence[str]) -> Iterator[Problem]:
-    """Keys above the parts that no pattern leads through."""
+def _unknown_keys(data: Mapping[str, Any], prefix: str, patterns: Sequence[str]) -> Iterator[Problem]:
+    """Yield the keys above the components that are in no pattern."""
     depth = prefix.count(".")
     known = {p.split(".")[depth] for p in patterns if p.startswith(prefix) and len(p.split(".")) > depth}
     for key, value in data.items():
@@ -131,7 +131,7 @@ def _strangers(data: Mapping[str, Any], prefix: str, patterns: Sequence[str]) ->
             yield Problem(path, f"unknown key; {nearest(key, known)}")
         elif not any(p == path or p.startswith(f"{path}.*") for p in patterns):
             if isinstance(value, Mapping):
-                yield from _strangers(value, path + ".", patterns)
+                yield from _unknown_keys(value, path + ".", patterns)
             else:
                 yield Problem(path, f"must be a section (a dict), not {value!r}")
 
@@ -147,7 +147,7 @@ def _sections(node: Any, steps: Sequence[str], path: str = "") -> Iterator[tuple
 
 
 def _no_lists(data: Mapping[str, Any], pattern: str, known: Collection[str]) -> Iterator[Problem]:
-    """What stands where ``*`` in a pattern asks for a list, and is none; ``known`` was said already."""
+    """Yield values that must be lists because of ``*`` in a pattern; paths in ``known`` are already reported."""
     above, star, _ = pattern.partition(".*")
     for path, node in _sections(data, above.split(".")) if star else ():
         if not isinstance(node, (list, tuple)) and path not in known:
@@ -190,30 +190,30 @@ def _check_arguments(
     if shared is not None:
         known = {**{name: (hint, False) for name, (hint, _) in parameters(shared).items()}, **known}
     for key, value in section.items():
-        place = f"{path}.{key}"
+        key_path = f"{path}.{key}"
         if key not in known:
             if not takes_any(target):
-                yield Problem(place, f"unknown key; {nearest(key, known)}")
+                yield Problem(key_path, f"unknown key; {nearest(key, known)}")
             continue
         hint = known[key][0]
         nested = dataclass_in(hint)
         if nested is not None and isinstance(value, Mapping):
-            yield from _check_arguments(value, place, nested, ())
+            yield from _check_arguments(value, key_path, nested, ())
         elif not fits(value, hint):
-            yield Problem(place, f"must be {describe(hint)}, not {value!r}")
+            yield Problem(key_path, f"must be {describe(hint)}, not {value!r}")
     for key, (_, required) in known.items():
         if required and key not in section:
             yield Problem(f"{path}.{key}", "is missing")
 
 
 def dataclass_in(hint: Any) -> type[Any] | None:
-    """The dataclass a hint such as ``X | None`` allows."""
+    """Return the dataclass in a type hint such as ``X | None``; None if there is none."""
     options = get_args(hint) or (hint,)
     return next((o for o in options if inspect.isclass(o) and dataclasses.is_dataclass(o)), None)
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a literal is of a hinted type; an int is a float, a bool is no int, a list is a tuple."""
+    """Return True if a literal has the hinted type; an int is a float, a bool is not an int, a list is a tuple."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any or isinstance(hint, typing.TypeVar):
         return True
@@ -238,7 +238,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def describe(hint: Any) -> str:
-    """A type as a user reads it."""
+    """Describe a type hint for messages."""
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(repr(a) for a in get_args(hint))
     if get_origin(hint) in (Union, types.UnionType):

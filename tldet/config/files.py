@@ -1,8 +1,7 @@
-"""Config files: found by path or name, read as literals, merged by mmengine, every key's origin remembered.
+"""Config files: found by path or name, read as literals, merged by mmengine, with the origin of each key.
 
-A config is Python text that only assigns literals (``dict(...)`` calls included) and names its parents in ``_base_``.
-mmengine merges the values but never sees the text: its reader rewrites ``{{...}}`` in it, executes it, and imports
-the modules of ``custom_imports``.
+A config is Python text that only assigns literals (including ``dict(...)`` calls) and names its parents in ``_base_``.
+mmengine merges the values but does not read the text, because its reader would execute it.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ MOST_LEVELS = 100  # of _base_ files
 
 @dataclass
 class Config:
-    """A merged config as plain dicts and lists, and which file each key came from."""
+    """Merged config as plain dicts and lists, with the file that set each key."""
 
     data: dict[str, Any]
     origins: _Origins = field(default_factory=dict)
@@ -36,7 +35,7 @@ class Config:
         return self.data[key]
 
     def get(self, path: str, default: Any = None) -> Any:
-        """The value at a dotted path."""
+        """Return the value at a dotted path."""
         node: Any = self.data
         for step in path.split("."):
             if isinstance(node, Mapping) and step in node:
@@ -48,33 +47,33 @@ class Config:
         return node
 
     def origin(self, path: str) -> str:
-        """The file that set the key at a dotted path, or its nearest parent."""
+        """Return the file that set the key at a dotted path, or its nearest parent."""
         return next((self.origins[key] for key in (path, *_above(path)) if key in self.origins), self.source)
 
     def dump(self) -> str:
-        """Python text that :func:`read_config` reads back to the same config."""
+        """Return Python text that :func:`read_config` reads as the same config."""
         values = (f"{key} = {pprint.pformat(value, width=110, sort_dicts=False)}" for key, value in self.data.items())
         return "\n".join(values) + "\n"
 
 
 def config_root() -> Path:
-    """The folder of the shipped configs: in the installed package, or beside it in a checkout."""
+    """Return the folder of the shipped configs: in the installed package, or next to it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     return next((p for p in (package / "configs", package.parent / "configs") if p.is_dir()), package / "configs")
 
 
 def shipped() -> list[str]:
-    """The names of the shipped configs of detectors, without ``.py``."""
+    """Return the names of the shipped detector configs, without ``.py``."""
     root = config_root()
     paths = sorted(p.relative_to(root) for p in root.rglob("*.py"))
     return [p.with_suffix("").as_posix() for p in paths if not {"_base_", "pretrain"} & set(p.parts)]
 
 
 def find(name: str | Path) -> Path:
-    """The file of a config given by path, by its name in the shipped configs, or by a recipe's name.
+    """Find a config by path, by its name among the shipped configs, or by the name of a recipe.
 
     Raises:
-        ConfigError: nothing has that name; the message lists the nearest.
+        ConfigError: there is no such config; the message lists the most similar names.
     """
     given = Path(name)
     if is_file(given):
@@ -90,7 +89,7 @@ def find(name: str | Path) -> Path:
 
 
 def neighbors(name: str, names: Collection[str], count: int = 3) -> list[str]:
-    """Return the most similar names, best first; folders, letter case and the kind of dash do not count."""
+    """Return the most similar names, best first; folders, letter case and dashes are ignored."""
     keys = {other: _last_part(other) for other in names}
     near = difflib.get_close_matches(_last_part(name), list(dict.fromkeys(keys.values())), n=count, cutoff=0.0)
     return sorted((other for other in keys if keys[other] in near), key=lambda other: near.index(keys[other]))[:count]
@@ -104,7 +103,7 @@ def read_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     """Read a config, its ``_base_`` files first, then ``options`` (dotted path to value) on top.
 
     Raises:
-        ConfigError: a file is missing, is no valid Python, or holds anything but literals.
+        ConfigError: a file is missing, is not valid Python, or contains anything but literals.
     """
     path = find(path)
     origins: _Origins = {}
@@ -115,7 +114,7 @@ def override(config: Config, options: Mapping[str, Any]) -> Config:
     """Return a config with ``options`` (dotted path to value) on top.
 
     Raises:
-        ConfigError: an option leads through something that is no section or list.
+        ConfigError: a path of an option leads through a value that is not a section or list.
     """
     if not options:
         return config
@@ -124,13 +123,13 @@ def override(config: Config, options: Mapping[str, Any]) -> Config:
     for key in options:
         origins = {k: v for k, v in origins.items() if not k.startswith(key + ".")}
         origins[key] = FROM_OPTIONS
-        for above in _above(key):  # a section that only the option made is its own too
+        for above in _above(key):  # sections created by the option
             origins.setdefault(above, FROM_OPTIONS)
     return Config(data, origins, config.source)
 
 
 def _above(key: str) -> Iterator[str]:
-    """The dotted paths above a key, nearest first."""
+    """Yield the dotted paths above a key, nearest first."""
     while key := key.rpartition(".")[0]:
         yield key
 
@@ -172,21 +171,21 @@ def _bases(path: Path, named: Any) -> list[Path]:
     return parents
 
 
-def _over(giver: str, below: Mapping[str, Any], values: Mapping[str, Any], *, lists: bool = False) -> dict[str, Any]:
-    """What ``giver`` says over ``below``, by mmengine's rules; with ``lists`` a number names an item of a list."""
+def _over(source: str, below: Mapping[str, Any], values: Mapping[str, Any], *, lists: bool = False) -> dict[str, Any]:
+    """Merge ``values`` over ``below`` with mmengine's rules; with ``lists``, numbers in keys are list indices."""
     from mmengine.config import Config as MMConfig
 
     try:
         merged = MMConfig(dict(below))
         merged.merge_from_dict(dict(values), allow_list_keys=lists)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ConfigError(f"{giver}: cannot be merged: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{source}: cannot be merged: {' '.join(str(error).split())}") from None
     data: dict[str, Any] = merged.to_dict()
     return data
 
 
 def dotted_keys(value: Any, prefix: str = "") -> Iterator[str]:
-    """Every dotted path in nested dicts and lists."""
+    """Yield every dotted path in nested dicts and lists."""
     items: Sequence[tuple[Any, Any]] = ()
     if isinstance(value, Mapping):
         items = list(value.items())
@@ -199,7 +198,7 @@ def dotted_keys(value: Any, prefix: str = "") -> Iterator[str]:
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """``["a.b=3", "c=[1, 2]"]`` as ``{"a.b": 3, "c": [1, 2]}``; what is no literal of a config file is a string.
+    """Parse ``["a.b=3", "c=[1, 2]"]`` to ``{"a.b": 3, "c": [1, 2]}``; a value that is not a literal is a string.
 
     Raises:
         ConfigError: a pair has no ``=`` or no key, or a value is nested too deeply.
@@ -208,13 +207,13 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip():
-            raise ConfigError(f"{FROM_OPTIONS} {pair!r}: must look like a.b=value")
+            raise ConfigError(f"{FROM_OPTIONS} {pair!r}: must have the form a.b=value")
         options[key.strip()] = _option(key.strip(), text)
     return options
 
 
 def option_value(options: Mapping[str, Any], key: str) -> Any:
-    """Return the value that options give to a key, alone or within a section; None if none of them does."""
+    """Return the value of a key in options, set directly or within a section; None if it is not set."""
     found = None
     for path, value in options.items():
         if path == key:

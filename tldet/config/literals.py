@@ -1,4 +1,4 @@
-"""Config text read as literals; no code in it is run."""
+"""Reading of config text as literals, without running code."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def read_literals(path: Path) -> dict[str, Any]:
     """Evaluate the assignments of a config file without running it.
 
     Raises:
-        ConfigError: the file cannot be read, or holds anything but assignments of literals.
+        ConfigError: the file cannot be read, or contains anything but assignments of literals.
     """
     try:
         return _assignments(path, ast.parse(read_file(path, ConfigError).decode(), filename=str(path)))
     except SyntaxError as error:
-        raise ConfigError(f"{path}:{error.lineno}: is no valid Python: {error.msg}") from None
+        raise ConfigError(f"{path}:{error.lineno}: is not valid Python: {error.msg}") from None
     except (UnicodeDecodeError, ValueError) as error:
-        raise ConfigError(f"{path}: is no text file: {error}") from None
+        raise ConfigError(f"{path}: is not a text file: {error}") from None
     except TOO_DEEP:
         raise ConfigError(f"{path}: is nested too deeply") from None
 
@@ -44,8 +44,8 @@ def literal(path: str | Path, node: ast.expr) -> Any:
     """Evaluate a literal in the text of ``path``; ``dict(...)`` calls are literals too.
 
     Raises:
-        ConfigError: it is code.
-        RecursionError: it is nested too deeply.
+        ConfigError: the text is not a literal.
+        RecursionError: the literal is nested too deeply.
     """
     if isinstance(node, ast.Dict):
         keys = [literal(path, key) if key else None for key in node.keys]
@@ -63,7 +63,7 @@ def literal(path: str | Path, node: ast.expr) -> Any:
         return tuple(literal(path, item) for item in node.elts)
     numbers = (one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and isinstance(one.value, int))
     if any(number.bit_length() > BITS for number in numbers):
-        raise ConfigError(f"{path}:{node.lineno}: holds an integer of more than {BITS} bits")
+        raise ConfigError(f"{path}:{node.lineno}: contains an integer of more than {BITS} bits")
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError):  # a set of lists is the latter
@@ -73,4 +73,4 @@ def literal(path: str | Path, node: ast.expr) -> Any:
 def _code(path: str | Path, node: ast.AST) -> ConfigError:
     text = ast.unparse(node).splitlines()[0][:60]
     line = getattr(node, "lineno", 0)
-    return ConfigError(f"{path}:{line}: a config holds literals, dict(...) and _base_ only, not code: {text}")
+    return ConfigError(f"{path}:{line}: a config may contain only literals, dict(...) and _base_, not code: {text}")

@@ -1,4 +1,4 @@
-"""Numbers of a config held against the interval that they must lie in."""
+"""Checks that numbers of a config lie in an interval."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from tldet.errors import ConfigError
 
 
 def require_ranges(settings: Any, prefix: str = "", /, **intervals: str) -> None:
-    """:func:`require_range` of several attributes of ``settings``, named ``prefix`` and their name in messages."""
+    """Check several attributes of ``settings`` with :func:`require_range`; ``prefix`` precedes their names."""
     for name, interval in intervals.items():
         require_range(prefix + name, getattr(settings, name), interval)
 
 
 def require_range(name: str, value: Any, interval: str) -> None:
-    """Refuse a number, or one in nested lists, that does not lie in an interval such as ``[0, 1)``.
+    """Check that a number, or all numbers in nested lists, lie in an interval such as ``[0, 1)``.
 
     Args:
-        name: what messages call it.
-        value: a number, numbers in lists, or None, which passes.
-        interval: round brackets leave out the end, which may be ``inf``; so does NaN lie in none.
+        name: name in messages.
+        value: a number, numbers in lists, or None, which is accepted.
+        interval: parentheses exclude the end, which may be ``inf``; NaN lies in no interval.
 
     Raises:
-        ConfigError: it does not, or an empty list stands where numbers are needed.
+        ConfigError: a number is outside the interval, or a list is empty.
     """
     low, high = (float(end) for end in interval[1:-1].split(","))
     for number in _numbers(value):
@@ -31,7 +31,7 @@ def require_range(name: str, value: Any, interval: str) -> None:
         if not (reaches and (number <= high if interval[-1] == "]" else number < high)):
             raise ConfigError(f"{name} must be {_words(interval, low, high)}, not {value!r}")
     if isinstance(value, (list, tuple)) and not value:
-        raise ConfigError(f"{name} must hold at least one number")
+        raise ConfigError(f"{name} must contain at least one number")
 
 
 def _numbers(value: Any) -> Iterator[float]:

@@ -1,1 +1,1 @@
-"""From annotations and image files to batches; nothing here knows of torch modules."""
+"""Datasets, transforms and loading of batches; independent of torch modules."""

@@ -1,4 +1,4 @@
-"""Datasets from outside tldet as the loader, the checks and the evaluator see them."""
+"""Datasets from outside tldet, adapted to the loader, the checks and the evaluator."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 
 
 class CustomDataset(SampleDataset):
-    """A :class:`~tldet.data.dataset.DetectionDataset` as samples.
+    """Adapter from a :class:`~tldet.data.dataset.DetectionDataset` to samples.
 
-    All targets are read and checked once, when it is built. Classes are matched to those of a model by name.
+    All targets are read and checked once, at construction. Classes are matched to those of a model by name.
 
     Args:
         dataset: the dataset.
@@ -39,7 +39,7 @@ class CustomDataset(SampleDataset):
         seed: random seed of augmentation.
 
     Raises:
-        DataError: a target or a size is wrong; the message names the image.
+        DataError: a target or a size is invalid; the message names the image.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class CustomDataset(SampleDataset):
         self.original = _read_index(dataset, name, masks=options.masks)
         self.index = self.original if classes is None else self.original.for_classes(classes)
         known = {class_name: label for label, class_name in enumerate(self.index.class_names)}
-        self._labels = np.array([known.get(one, -1) for one in self.original.class_names], np.int64)
+        self._labels = np.array([known.get(name, -1) for name in self.original.class_names], np.int64)
         self.positions = np.arange(len(self.index))
         for note in self.index.notes:
             log.warning("%s: %s", name, note)
@@ -88,7 +88,7 @@ class CustomDataset(SampleDataset):
         return np.full(len(self.index.boxes), self.masks)
 
     def check_images(self) -> None:
-        """Do nothing: whatever a dataset loads has been checked, or is checked when it is loaded."""
+        """Do nothing: targets have been checked, and images are checked when they are loaded."""
 
     def _read_sample(self, position: int) -> LabeledSample:
         image, target = self.dataset.load(position)
@@ -107,7 +107,7 @@ class CustomDataset(SampleDataset):
         )
 
     def _change(self, image: ImageArray, target: Target, position: int) -> str | None:
-        """Return how an image differs from what the dataset gave at the start."""
+        """Describe how an image differs from the annotations read at the start; None if it does not."""
         stated = tuple(self.index.sizes[position].tolist())
         if image.shape[:2] != stated:
             return f"has height and width {image.shape[:2]}, but sizes states {stated}"
@@ -118,7 +118,7 @@ class CustomDataset(SampleDataset):
 
 
 def restrict(dataset: Any, subset: SubsetSettings) -> None:
-    """Leave only a subset of a dataset's images in it."""
+    """Restrict a dataset to a subset of its images."""
     chosen = deal(dataset.index, subset.seed)[: subset_size(len(dataset.index), subset.fraction)]
     dataset.positions = np.intersect1d(dataset.positions, chosen)
 
@@ -136,7 +136,7 @@ def _read_index(dataset: DetectionDataset, name: str, *, masks: bool) -> Annotat
     """Read all targets and sizes of a dataset and check them."""
     names = _class_names(dataset, name)
     columns = _Columns()
-    for position, (size, target) in enumerate(_outlines(dataset, name)):
+    for position, (size, target) in enumerate(_annotations(dataset, name)):
         problem = target_problem(target, size, masks=False) or _label_problem(target, len(names))
         if masks and target.masks is None:
             problem = problem or "target.masks is None, but masks=True"
@@ -146,14 +146,14 @@ def _read_index(dataset: DetectionDataset, name: str, *, masks: bool) -> Annotat
         columns.ids.append(int(target.image_id))
         columns.targets.append(replace(target, masks=None))
     if not columns.sizes:
-        raise DataError(f"{name}: holds no image")
+        raise DataError(f"{name}: has no image")
     return _index(columns, names, name)
 
 
 def _class_names(dataset: DetectionDataset, name: str) -> tuple[str, ...]:
     names = tuple(dataset.class_names)
     if not names or not all(isinstance(one, str) for one in names) or len(set(names)) < len(names):
-        raise DataError(f"{name}: class_names must be different strings, at least one, not {list(names)[:8]!r}")
+        raise DataError(f"{name}: class_names must be one or more different strings, not {list(names)[:8]!r}")
     return names
 
 
@@ -167,7 +167,7 @@ def _label_problem(target: Target, classes: int) -> str | None:
     return f"label {wrong[0]} is not in 0..{classes - 1}" if len(wrong) else None
 
 
-def _outlines(dataset: DetectionDataset, name: str) -> Iterator[tuple[Size, Target]]:
+def _annotations(dataset: DetectionDataset, name: str) -> Iterator[tuple[Size, Target]]:
     """Yield the size and the target of each image, without loading it if the dataset has both."""
     target, sizes = getattr(dataset, "target", None), getattr(dataset, "sizes", None)
     if callable(target) and sizes is not None:
@@ -195,17 +195,17 @@ def _checked(target: Any, name: str, position: int) -> Target:
 
 
 def _array(values: Any, dtype: Any) -> NDArray[Any]:
-    """Return a tensor as an array of its own."""
+    """Copy a tensor to an array."""
     return np.array(values.detach().cpu().numpy(), dtype)
 
 
 def _image_ids(ids: Sequence[int], name: str) -> NDArray[np.int64]:
-    """Return the ids of images; if the dataset leaves them at 0, they are 1, 2, ..."""
+    """Return the ids of the images; if all are 0, the images are numbered from 1."""
     if not any(ids):
         return np.arange(1, len(ids) + 1)
     if len(set(ids)) < len(ids):
-        twice = next(one for number, one in enumerate(ids) if one in ids[:number])
-        raise DataError(f"{name}: image_id {twice} is given twice; leave them all at 0, or number the images")
+        twice = next(key for number, key in enumerate(ids) if key in ids[:number])
+        raise DataError(f"{name}: image_id {twice} occurs twice; leave all ids at 0, or make them unique")
     return np.array(ids, np.int64)
 
 

@@ -86,10 +86,10 @@ def _nested(value: Any) -> Any:
 
 
 def _check(transform: Any) -> None:
-    """Reject a transform that needs or gives something that tldet's samples do not have.
+    """Reject a transform whose inputs or outputs tldet's samples do not have.
 
     Raises:
-        ConfigError: it is for volumes, leaves boxes where they were, or needs other data.
+        ConfigError: the transform is for volumes, does not move boxes, or needs other data.
     """
     library, name = albumentations(), f"{PREFIX}{type(transform).__name__}"
     targets = transform._targets if isinstance(transform._targets, (tuple, list)) else (transform._targets,)
@@ -99,7 +99,7 @@ def _check(transform: Any) -> None:
     if not isinstance(transform, library.ImageOnlyTransform) and not {"BBOXES", "MASK"} <= kinds:
         raise ConfigError(f"{name}: does not transform boxes and masks")
     if needed := sorted(set(transform.targets_as_params) - SUPPLIED):
-        raise ConfigError(f"{name}: needs {', '.join(needed)}, which a config cannot give")
+        raise ConfigError(f"{name}: needs {', '.join(needed)}, which a config cannot specify")
 
 
 PREFIXES["transform"] = {PREFIX: albumentation}

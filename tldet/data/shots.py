@@ -1,11 +1,10 @@
-"""Few-shot data: sets of K objects a class, and what is left of a data set without its novel classes.
+"""Few-shot datasets: K objects per class, and datasets without their novel classes.
 
-The protocol is that of Kang et al. 2019 and Wang et al. 2020 (TFA): a detector learns the base classes from all their
-objects, then base and novel classes together from K objects each, drawn by a fixed seed.
+The protocol is that of Kang et al. 2019 and Wang et al. 2020 (TFA). A detector is trained on all objects of the base
+classes, then on K objects of each base and novel class, drawn with a fixed seed.
 
-Whatever is not drawn is still to be seen on the images. In the papers it counts as background; here each image
-says, under ``labeled_category_ids``, of which classes all its objects are kept, and the absence of others teaches
-nothing.
+Objects that are not drawn are still visible on the images. In the papers they count as background. Here each image
+lists in ``labeled_category_ids`` the classes of which all its objects are kept; other classes are ignored on it.
 """
 
 from __future__ import annotations
@@ -31,19 +30,19 @@ from tldet.text import counted
 
 _Record = dict[str, Any]
 
-TOLD = "few_shot"  # of a JSON of K shots: how it came about
+ORIGIN = "few_shot"  # key of a JSON of K shots: its source and settings
 
 
 @dataclass(frozen=True)
 class Subset:
-    """A JSON that was cut from another.
+    """A JSON with a part of the images and objects of another.
 
     Attributes:
         path: the file.
-        images: how many it has.
-        objects: how many annotations.
-        dropped_images: how many of the source's it lacks.
-        dropped_objects: annotations of its own images that it lacks.
+        images: number of images.
+        objects: number of annotations.
+        dropped_images: number of images of the source that are left out.
+        dropped_objects: number of annotations that are left out of the remaining images.
     """
 
     path: Path
@@ -54,14 +53,14 @@ class Subset:
 
 
 def check_novel(index: AnnotationIndex, novel: Sequence[str]) -> None:
-    """Whether ``novel`` names some of a data set's classes, but not all.
+    """Check that ``novel`` names some of the classes of a dataset, but not all.
 
     Raises:
-        DataError: a name is none of the data set's, or no class would be left; the message lists what there is.
+        DataError: a name is unknown, or no class would be left; the message lists the classes.
     """
     known = ", ".join(index.class_names)
-    if strange := [name for name in novel if name not in index.class_names]:
-        raise DataError(f"{index.path}: has no class {strange[0]!r}; it has {known}")
+    if unknown := [name for name in novel if name not in index.class_names]:
+        raise DataError(f"{index.path}: has no class {unknown[0]!r}; it has {known}")
     if not novel or set(novel) == set(index.class_names):
         raise DataError(f"{index.path}: novel classes must be some of {known}, and not all of them")
 
@@ -69,17 +68,17 @@ def check_novel(index: AnnotationIndex, novel: Sequence[str]) -> None:
 def write_base(source: Path, novel: Sequence[str], out: Path, *, keep_images: bool = False) -> Subset:
     """Write a COCO JSON without its novel classes.
 
-    Images whose every object is of a novel class are left out, as TFA's reader does; those without any object stay.
-    Novel objects on the images that stay are background, in TFA as here: base training knows nothing of them.
+    Images that show novel objects only are left out, as in TFA; images without objects are kept. As in TFA, novel
+    objects on the remaining images count as background.
 
     Args:
         source: a COCO JSON.
-        novel: names of the classes that are taken out.
-        out: the JSON that is written.
-        keep_images: leave all images in, for measuring.
+        novel: names of the classes to remove.
+        out: output file.
+        keep_images: keep all images, for evaluation.
 
     Raises:
-        DataError: ``source`` cannot be used, ``novel`` is wrong, or ``out`` cannot be written.
+        DataError: ``source`` is invalid, ``novel`` is wrong, or ``out`` cannot be written.
     """
     index = AnnotationIndex.load(source)
     check_novel(index, novel)
@@ -93,26 +92,26 @@ def write_base(source: Path, novel: Sequence[str], out: Path, *, keep_images: bo
 
 
 def write_shots(source: Path, shots: int, seed: int, out: Path, *, as_background: bool = False) -> Subset:
-    """Write a COCO JSON with exactly ``shots`` objects of every class, and the images that carry them.
+    """Write a COCO JSON with exactly ``shots`` objects of every class, and the images that show them.
 
-    Each class's objects, in order of their ids, are shuffled by (seed, category id) and the first ones taken: a pure
-    function of the seed, and the set of a smaller number lies within that of a larger one. Crowd regions are not drawn.
+    The objects of a class, sorted by id, are shuffled with (seed, category id), and the first ones are taken. The
+    result is a pure function of the seed, and a larger set contains the smaller ones. Crowd regions are not drawn.
 
     Args:
         source: a COCO JSON.
-        shots: K, objects a class.
-        seed: what is drawn from.
-        out: the JSON that is written; under ``few_shot`` it says how it came about.
-        as_background: have what is not drawn count as background, as in the papers.
+        shots: K, objects per class.
+        seed: random seed.
+        out: output file; its key ``few_shot`` states source and settings.
+        as_background: treat objects that are not drawn as background, as in the papers.
 
     Raises:
-        DataError: ``source`` cannot be used, a class has fewer objects (named, with both numbers), or ``out`` cannot
+        DataError: ``source`` is invalid, a class has fewer objects (the message states both numbers), or ``out`` cannot
             be written.
     """
     digest = sha256(read_file(source, DataError)).hexdigest()
-    asked: _Record = {"source": str(source), "sha256": digest, "shots": shots, "seed": seed}
-    asked["as_background"] = as_background
-    if (before := _earlier(out, asked)) is not None:
+    origin: _Record = {"source": str(source), "sha256": digest, "shots": shots, "seed": seed}
+    origin["as_background"] = as_background
+    if (before := _earlier(out, origin)) is not None:
         return before
     drawn = draw_shots(AnnotationIndex.load(source), shots, seed)
     whole = read_repaired(source)
@@ -122,15 +121,15 @@ def write_shots(source: Path, shots: int, seed: int, out: Path, *, as_background
     if not as_background:
         complete = _complete(whole, drawn)
         images = [{**image, LABELED: complete[image["id"]]} for image in images]
-    return _write(whole, {"images": images, "annotations": annotations, TOLD: asked}, out)
+    return _write(whole, {"images": images, "annotations": annotations, ORIGIN: origin}, out)
 
 
-def _earlier(out: Path, asked: _Record) -> Subset | None:
-    """The set in ``out`` if it was drawn before by the same numbers from the same bytes: parsing those takes long."""
+def _earlier(out: Path, origin: _Record) -> Subset | None:
+    """Return the set in ``out`` if it was drawn before from the same file with the same settings, to save time."""
     try:
-        told = json.loads(read_file(out, DataError))[TOLD]
-        counts = told.pop("counts")
-        return Subset(out, **counts) if told == asked else None
+        stated = json.loads(read_file(out, DataError))[ORIGIN]
+        counts = stated.pop("counts")
+        return Subset(out, **counts) if stated == origin else None
     except (
         DataError,
         ValueError,
@@ -143,7 +142,7 @@ def _earlier(out: Path, asked: _Record) -> Subset | None:
 
 
 def draw_shots(index: AnnotationIndex, shots: int, seed: int) -> set[int]:
-    """The annotation ids of ``shots`` objects of each class; see :func:`write_shots`.
+    """Draw the annotation ids of ``shots`` objects of each class; see :func:`write_shots`.
 
     Raises:
         DataError: a class has fewer objects.
@@ -152,7 +151,7 @@ def draw_shots(index: AnnotationIndex, shots: int, seed: int) -> set[int]:
     for name, pool in zip(index.class_names, pools, strict=True):
         if len(pool) < shots:
             few = f"only {counted(len(pool), 'object')}" if len(pool) else "no object"
-            raise DataError(f"{index.path}: {shots} shots of class {name!r} asked for, but it has {few}")
+            raise DataError(f"{index.path}: class {name!r} has {few}, fewer than {shots} shots")
     return {int(one) for label, pool in enumerate(pools) for one in _shuffled(pool, seed, index, label)[:shots]}
 
 
@@ -165,15 +164,15 @@ def _shuffled(pool: NDArray[np.int64], seed: int, index: AnnotationIndex, label:
 
 
 def _complete(whole: _Record, kept: Collection[int]) -> dict[int, list[int]]:
-    """The classes of each image, by its id, none of whose annotations there is left out; classes without one too."""
+    """Return by image id the categories of which no annotation on the image is left out."""
     lost = Counter((a["image_id"], a["category_id"]) for a in whole["annotations"] if a["id"] not in kept)
     categories = [c["id"] for c in whole["categories"]]
-    said = {i["id"]: set(categories if i.get(LABELED) is None else i[LABELED]) for i in whole["images"]}
-    return {image: [c for c in categories if c in ids and not lost[image, c]] for image, ids in said.items()}
+    stated = {i["id"]: set(categories if i.get(LABELED) is None else i[LABELED]) for i in whole["images"]}
+    return {image: [c for c in categories if c in ids and not lost[image, c]] for image, ids in stated.items()}
 
 
 def _without(image: _Record, gone: Collection[int]) -> _Record:
-    """An image's record that does not name the categories ``gone``."""
+    """Return the record of an image without the categories ``gone`` in its ``labeled_category_ids``."""
     if image.get(LABELED) is None:
         return image
     return {**image, LABELED: [c for c in image[LABELED] if c not in gone]}
@@ -189,6 +188,6 @@ def _write(whole: _Record, parts: _Record, out: Path) -> Subset:
         "dropped_images": len(whole["images"]) - len(images),
         "dropped_objects": before - len(annotations),
     }
-    told = {TOLD: {**parts[TOLD], "counts": counts}} if TOLD in parts else {}
-    write_json(out, {**whole, **parts, **told})
+    origin = {ORIGIN: {**parts[ORIGIN], "counts": counts}} if ORIGIN in parts else {}
+    write_json(out, {**whole, **parts, **origin})
     return Subset(out, **counts)

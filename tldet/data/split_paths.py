@@ -1,4 +1,4 @@
-"""The splits of a run and of an evaluation, from the paths that a user gives."""
+"""Splits of a run or an evaluation, found from user-specified paths."""
 
 from __future__ import annotations
 

@@ -68,13 +68,13 @@ def _equal_images(split: Split, index: AnnotationIndex) -> NDArray[np.int64]:
     return np.unique(same, return_inverse=True)[1].astype(np.int64)
 
 
-def _draw(shown: NDArray[np.bool_], sizes: NDArray[np.int64], wanted: int, seed: int) -> NDArray[np.bool_]:
+def _draw(shown: NDArray[np.bool_], sizes: NDArray[np.int64], target: int, seed: int) -> NDArray[np.bool_]:
     """Choose groups for validation.
 
     Args:
         shown: (G, K) bool, True if a group of equal images shows a class.
         sizes: (G,) number of images of each group.
-        wanted: number of images for validation.
+        target: number of images for validation.
         seed: random seed.
 
     Returns:
@@ -92,8 +92,8 @@ def _draw(shown: NDArray[np.bool_], sizes: NDArray[np.int64], wanted: int, seed:
 
     for label in np.argsort(shown.sum(0), kind="stable").tolist():
         if not (shown[:, label] & taken).any():
-            next((g for g in order[shown[order, label]].tolist() if take(g, wanted - int(sizes[taken].sum()))), None)
-    room = wanted - int(sizes[taken].sum())
+            next((g for g in order[shown[order, label]].tolist() if take(g, target - int(sizes[taken].sum()))), None)
+    room = target - int(sizes[taken].sum())
     for group in order.tolist():
         if not room:
             break
@@ -110,11 +110,11 @@ def _spread(shown: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np
     frequency = shown.sum(0)
     rarest = np.where(shown, frequency, np.iinfo(np.int64).max).argmin(1) if shown.shape[1] else np.zeros(len(shown))
     rarest = np.where(shown.any(1), rarest, -1)
-    place = np.empty(len(shown))
+    rank = np.empty(len(shown))
     for label in np.unique(rarest):
         rows = random.permutation(np.flatnonzero(rarest == label))
-        place[rows] = (np.arange(len(rows)) + random.random()) / len(rows)
-    return np.argsort(place, kind="stable")
+        rank[rows] = (np.arange(len(rows)) + random.random()) / len(rows)
+    return np.argsort(rank, kind="stable")
 
 
 def _report_absent(split: Split, index: AnnotationIndex, shown: NDArray[np.bool_], val: NDArray[np.bool_]) -> None:

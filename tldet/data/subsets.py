@@ -1,9 +1,9 @@
-"""Nested, class-stratified subsets of a COCO JSON: the smaller one lies within the larger one.
+"""Nested, class-stratified subsets of a COCO JSON: of two subsets, the larger contains the smaller.
 
-All images are dealt into one order, a pure function of the seed; the subset of a fraction is the order's beginning. A
-class keeps its share because the images of each rarest class are spread evenly over the order, as iterative
-stratification begins with the rarest label (Sechidis et al. 2011), and within such a group those alike in their other
-classes lie apart.
+All images are put into one order, a pure function of the seed; the subset of a fraction is the start of the order. The
+images of each rarest class are spread evenly over the order, so that a class keeps its fraction (iterative
+stratification too begins with the rarest label, Sechidis et al. 2011). Within such a group, images with equal other
+classes are spread as well.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from tldet.errors import DataError
 from tldet.text import counted
 
 log = logging.getLogger(__name__)
-STREAM = 11  # beside the seed: other draws of the same seed are others
+STREAM = 11  # of random numbers: other draws with the same seed differ
 _NAMED = 5  # classes in a message
 
 
 def deal(index: AnnotationIndex, seed: int) -> NDArray[np.int64]:
-    """An order of all images whose every beginning is a stratified subset.
+    """Return an order of all images in which the first n images are a stratified subset, for every n.
 
-    It begins with a few images that together show each class; then, in every beginning of n of I images, a group of
-    m images of the same rarest class has n m / I of them to within about one.
+    It starts with a few images that together show every class. Of a group of m images with the same rarest class, the
+    first n of I images contain about n m / I.
 
     Args:
-        index: the data.
-        seed: what the order is drawn from.
+        index: the annotations.
+        seed: random seed.
 
     Returns:
         (I,) positions of images.
@@ -43,35 +43,35 @@ def deal(index: AnnotationIndex, seed: int) -> NDArray[np.int64]:
         DataError: a class has no image.
     """
     shown = shown_classes(index)
-    _refuse_empty(index, shown)
+    _reject_empty(index, shown)
     random = np.random.default_rng([seed, STREAM])
-    place = np.empty(len(index))
+    rank = np.empty(len(index))
     rarest = rarest_classes(index)
     for label in np.unique(rarest):
         rows = _apart(np.flatnonzero(rarest == label), shown, random)
-        place[rows] = (np.arange(len(rows)) + random.random()) / len(rows)
-    order = np.argsort(place, kind="stable")
+        rank[rows] = (np.arange(len(rows)) + random.random()) / len(rows)
+    order = np.argsort(rank, kind="stable")
     front = _cover(order, shown)
     return np.concatenate([front, order[~np.isin(order, front)]])
 
 
 def subset_size(images: int, fraction: float) -> int:
-    """How many of ``images`` a fraction is, at least 1."""
+    """Return the number of images of a fraction, at least 1."""
     return max(1, round(fraction * images))
 
 
 def write_subset(split: Split, fraction: float, seed: int, path: Path) -> Split:
-    """Write the subset of a fraction as a COCO JSON; all of it is the split itself.
+    """Write a subset as a COCO JSON; fraction 1 returns the split itself.
 
     Args:
-        split: the data.
-        fraction: of the images, above 0 and up to 1.
-        seed: what the subset is drawn from; a larger fraction of the same seed holds all images of a smaller one.
-        path: the file.
+        split: the split.
+        fraction: fraction of the images, above 0 and at most 1.
+        seed: random seed; a larger fraction with the same seed contains all images of a smaller one.
+        path: output file.
 
     Raises:
-        DataError: the subset leaves a class without any image, or a class has none at all; both are named.
-        ValueError: ``fraction`` is none.
+        DataError: a class has no image in the subset, or no image at all; the message names it.
+        ValueError: ``fraction`` is out of range.
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction={fraction} must be above 0 and at most 1")
@@ -85,30 +85,30 @@ def write_subset(split: Split, fraction: float, seed: int, path: Path) -> Split:
         least = len(_cover(order, shown))
         enough = f"{np.ceil(1000 * least / len(index)) / 1000:g} ({counted(least, 'image')})"
         raise DataError(
-            f"{split.annotations}: {len(chosen)} of {counted(len(index), 'image')} (fraction {fraction:g}) leave class "
-            f"{left} without an object: take a fraction of at least {enough}"
+            f"{split.annotations}: {len(chosen)} of {counted(len(index), 'image')} (fraction {fraction:g}) contain no "
+            f"object of class {left}; use a fraction of at least {enough}"
         )
     return write_split(split, set(index.image_ids[chosen].tolist()), path)
 
 
-def _refuse_empty(index: AnnotationIndex, shown: NDArray[np.bool_]) -> None:
+def _reject_empty(index: AnnotationIndex, shown: NDArray[np.bool_]) -> None:
     if empty := _absent(index, shown):
         raise DataError(
-            f"{index.path}: class {empty} has no object in any image: take it out of the categories, or add images"
+            f"{index.path}: class {empty} has no object in any image; remove it from the categories, or add images"
         )
 
 
 def _absent(index: AnnotationIndex, shown: NDArray[np.bool_]) -> str:
-    """The classes that none of some images shows; nothing where there is none."""
+    """Name the classes that none of some images shows; empty if there are none."""
     names = [repr(index.class_names[k]) for k in np.flatnonzero(shown.sum(0) == 0)]
     return ", ".join(names[:_NAMED]) + (f", ... ({len(names)} classes)" if len(names) > _NAMED else "")
 
 
 def _apart(rows: NDArray[np.int64], shown: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np.int64]:
-    """Images in random order, but such that neighbors in it differ in their classes.
+    """Return images in a random order in which neighbors differ in their classes.
 
-    Those with the same classes are put side by side, and then taken by van der Corput's sequence, which goes through
-    the row in ever smaller strides; a random start makes every image equally likely to come first.
+    Images are sorted by their classes and then taken in the order of van der Corput's sequence, which passes through
+    the list in ever smaller strides. A random start makes every image equally likely to come first.
     """
     rows = random.permutation(rows)
     rows = rows[np.lexsort(shown[rows].T)]
@@ -117,14 +117,14 @@ def _apart(rows: NDArray[np.int64], shown: NDArray[np.bool_], random: np.random.
 
 
 def _bit_reversed(count: int) -> NDArray[np.int64]:
-    """(count,) the numbers 0..count-1 with their binary digits in reverse (van der Corput 1935)."""
+    """Return the numbers 0..count-1 with their binary digits reversed, (count,) (van der Corput 1935)."""
     bits = max(1, int(count - 1).bit_length())
     numbers = np.arange(count)
     return np.asarray(sum(((numbers >> bit) & 1) << (bits - 1 - bit) for bit in range(bits)), np.int64)
 
 
 def _cover(order: Sequence[int] | NDArray[np.int64], shown: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The first images of ``order`` that together show every class, found from the rarest class on."""
+    """Return the first images of ``order`` that together show every class, chosen from the rarest class on."""
     chosen: list[int] = []
     missing = shown.sum(0) > 0
     for label in np.argsort(shown.sum(0), kind="stable"):

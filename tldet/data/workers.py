@@ -1,4 +1,4 @@
-"""Processes that load data: their number, their start, and their end."""
+"""Worker processes of the loader: their number, start and end."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ MOST_WORKERS = 8
 def worker_count(device_type: str) -> int:
     """Choose the number of loader processes of one training process.
 
-    None on a CPU, whose cores the model uses. Beside a GPU, this process's share of the cores, one left for itself, at
-    most :data:`MOST_WORKERS`.
+    On a CPU 0, because the model uses all cores. With a GPU, the process's share of the cores minus one, at most
+    :data:`MOST_WORKERS`.
     """
     if device_type == "cpu":
         return 0
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)  # as torchrun sets it
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)  # set by torchrun
     return max(0, min(MOST_WORKERS, usable // processes - 1))
 
 
 def set_up_worker(begun: Any, number: int) -> None:
-    """Set up a loader process: it leaves signals to its parent and the cores to the model, and uses one thread."""
+    """Set up a worker process: it ignores signals, which the parent handles, and uses one thread."""
     import cv2
 
     signals.ignore()
@@ -39,18 +39,18 @@ def set_up_worker(begun: Any, number: int) -> None:
 
 
 class Workers:
-    """The workers of a loader, which leave signals to this process, until the end of the ``with`` block.
+    """Context of the worker processes of a loader, which ignore signals and end with the ``with`` block.
 
     Args:
         loader: the loader.
-        begun: for each worker, whether it has started to work.
+        begun: True for each worker that has started.
     """
 
     def __init__(self, loader: DataLoader[Any], begun: Sequence[bool]) -> None:
         self._loader, self._begun, self._stream = loader, begun, cast(Any, None)
 
     def __enter__(self) -> Any:
-        atexit.register(self.stop)  # a traceback that is kept, as by an interactive session, keeps the block open
+        atexit.register(self.stop)  # a stored traceback (interactive sessions) keeps the block open
         try:
             with signals.held():
                 self._stream = iter(self._loader)
@@ -63,7 +63,7 @@ class Workers:
         self.stop()
 
     def stop(self) -> None:
-        """Stop the workers; they ignore the SIGTERM by which torch stops those that hang or are still starting."""
+        """Stop the workers, which ignore the SIGTERM that torch sends to workers that hang or are starting."""
         atexit.unregister(self.stop)
         stream, self._stream = self._stream, None
         if stream is None:
@@ -72,7 +72,7 @@ class Workers:
             torch._C._remove_worker_pids(id(stream))
             stream._worker_pids_set = False
         for worker, begun in zip(stream._workers, self._begun, strict=False):
-            if not begun:  # it holds no lock yet
+            if not begun:  # such a worker holds no lock yet
                 worker.kill()
         stream._shutdown_workers()
         for worker in stream._workers:

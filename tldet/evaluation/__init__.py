@@ -1,1 +1,1 @@
-"""Measuring detections against ground truth the way COCO does."""
+"""COCO evaluation of detections, and statistics of AP."""

@@ -1,4 +1,4 @@
-"""COCO evaluation: of results files, and of detections as a detector gives them out."""
+"""COCO evaluation of results files, and of the detections of a model image by image."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def evaluate_files(
     Args:
         gt: annotation file, or a dict of the same layout.
         dt: results file, or a list of its records.
-        type: compare boxes or masks.
-        engine: "fast" (hotcoco) or "pycocotools"; the numbers are the same.
-        image_ids: score only these images; by default all of ``gt``.
-        agnostic: take all classes as one.
+        type: evaluate boxes ("bbox") or masks ("segm").
+        engine: "fast" (hotcoco) or "pycocotools"; the numbers are equal.
+        image_ids: evaluate only these images; None for all images of ``gt``.
+        agnostic: ignore classes.
 
     Raises:
-        DataError: one line that names the file and the record that cannot be scored.
+        DataError: a file is invalid; the message names the file and the record.
     """
     truth = load_ground_truth(gt, type)
     results = load_results(dt, truth)
@@ -54,7 +54,7 @@ def evaluate_files(
 
 
 class CocoEvaluator:
-    """Collects detections image by image and evaluates the images that were run.
+    """Evaluator that collects detections image by image, and evaluates these images.
 
     Args:
         ground_truth: ground truth of targets (see :func:`~tldet.evaluation.targets.ground_truth_of`), an annotation
@@ -96,24 +96,24 @@ class CocoEvaluator:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all detections."""
+        """Remove all detections."""
         self._found: dict[int, Results] = {}
         self._left_out = 0
         self._stream = StreamingScorer(self.truth) if self.engine == "fast" else None
 
     def update(self, image_id: int, detections: Detections) -> None:
-        """Add what was found on one image (nothing counts too); the fast engine matches it at once.
+        """Add the detections of one image, also if there are none; the fast engine matches them at once.
 
         Raises:
             DataError: the image is not in the ground truth, or a score or box is not finite.
-            ValueError: the image was given before, or masks are to be scored and there are none.
+            ValueError: the image was added before, or masks are evaluated and the detections have none.
         """
         if image_id not in self._image_ranks:
             raise DataError(f"{self.truth.name}: detections of unknown image_id {image_id}")
         if image_id in self._found:
-            raise ValueError(f"image {image_id} was given before; call reset() between two runs")
+            raise ValueError(f"image {image_id} was added before; call reset() between two evaluations")
         if self.truth.type == "segm" and detections.masks is None and len(detections):
-            raise ValueError("masks are to be scored, but the detections have none")
+            raise ValueError("masks are evaluated, but the detections have none")
         rank, categories = self._image_ranks[image_id], self._category_ranks[_array(detections.labels)]
         boxes, scores = _xywh(detections), _array(detections.scores).astype(np.float64)
         _check(f"detections of image_id {image_id}: row", boxes, scores)
@@ -129,10 +129,10 @@ class CocoEvaluator:
             self._stream.add(rank, found)
 
     def compute(self) -> CocoResult:
-        """Score the images given to :meth:`update`."""
+        """Evaluate the images added by :meth:`update`."""
         if self._left_out:
             what = counted(self._left_out, "detection")
-            _logger.info("%s left out: of classes that %s does not have", what, self.truth.name)
+            _logger.info("%s left out: %s does not have their classes", what, self.truth.name)
         if self._stream:
             return self._stream.compute()
         truth = self.truth.on(self._found)
@@ -142,7 +142,7 @@ class CocoEvaluator:
 
     @property
     def results(self) -> list[dict[str, Any]]:
-        """COCO results records with the dataset's own ids; scored from a file they give the same numbers."""
+        """COCO results with the ids of the dataset; evaluated from a file, they give the same numbers."""
         columns = join_results(self.truth.type, list(self._found.values()))
         boxes, scores, masks = columns.boxes.tolist(), columns.scores.tolist(), columns.segmentations
         pairs = zip(columns.images.tolist(), columns.categories.tolist(), strict=True)
@@ -155,13 +155,13 @@ class CocoEvaluator:
 
 
 def _array(values: Any) -> NDArray[Any]:
-    """A tensor (or anything like it) as an array in main memory."""
+    """Return a tensor or a sequence as an array in main memory."""
     array: NDArray[Any] = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
     return array
 
 
 def _xywh(detections: Detections) -> Floats:
-    """(N, 4) xywh; subtracted in double precision, so that a results file holds the very same numbers."""
+    """Return xywh boxes (N, 4), subtracted in double precision as in a results file."""
     boxes: Floats = _array(detections.boxes).astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     return boxes

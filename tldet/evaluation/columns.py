@@ -1,7 +1,7 @@
-"""Ground truth and detections as columns: what the engines score.
+"""Ground truth and detections as columns, the input of the engines.
 
-Images and classes are numbered by their rank among the dataset's sorted ids and annotations by their place, from 1:
-an engine that takes id 0 for "no match", or that wants small positive ids, cannot go wrong on them.
+Images and classes are numbered by the rank of their ids in the dataset, and annotations by their position, from 1: some
+engines treat id 0 as "no match" or need small positive ids.
 """
 
 from __future__ import annotations
@@ -61,32 +61,36 @@ class GroundTruth:
     unused: int | None = None
 
     def image_rank(self) -> dict[Any, int]:
-        """Id -> rank of each image."""
+        """Return the rank of each image id."""
         return {key: rank for rank, key in enumerate(self.image_ids)}
 
     def category_rank(self) -> dict[Any, int]:
-        """Id -> rank of each class."""
+        """Return the rank of each category id."""
         return {key: rank for rank, key in enumerate(self.category_ids)}
 
     def on(self, image_ids: Iterable[int]) -> GroundTruth:
-        """The same with only some images; DataError names an id that there is not."""
+        """Return the ground truth of some images.
+
+        Raises:
+            DataError: there is no image with an id.
+        """
         known = self.image_rank()
-        wanted = sorted(set(image_ids))
-        for image_id in wanted:
+        chosen = sorted(set(image_ids))
+        for image_id in chosen:
             if image_id not in known:
-                raise DataError(f"{self.name}: has no image with id {image_id!r}, but it is to be scored")
-        if len(wanted) == len(known):
+                raise DataError(f"{self.name}: has no image with id {image_id!r}, which is to be evaluated")
+        if len(chosen) == len(known):
             return self
-        ranks = [known[image_id] for image_id in wanted]
+        ranks = [known[image_id] for image_id in chosen]
         rows, images = _keep(self.images, ranks, len(known))
         sizes, labeled = [self.sizes[rank] for rank in ranks], self.labeled
         labeled = None if labeled is None else labeled[ranks]
         names = [self.file_names[rank] for rank in ranks] if self.file_names else ()
         kept = self.take(rows)
-        return replace(kept, image_ids=wanted, sizes=sizes, images=images, labeled=labeled, file_names=names)
+        return replace(kept, image_ids=chosen, sizes=sizes, images=images, labeled=labeled, file_names=names)
 
     def take(self, rows: Ints) -> GroundTruth:
-        """The same with only some annotations."""
+        """Return the ground truth with some of the annotations (rows)."""
         return replace(
             self,
             images=self.images[rows],
@@ -122,7 +126,7 @@ class Results:
         return len(self.scores)
 
     def on(self, kept: GroundTruth, whole: GroundTruth) -> Results:
-        """The detections on the images of ``kept``, which is a part of ``whole``."""
+        """Return the detections on the images of ``kept``, a subset of the images of ``whole``."""
         if kept is whole:
             return self
         known = whole.image_rank()
@@ -130,14 +134,14 @@ class Results:
         return replace(self.take(rows), images=images)
 
     def take(self, rows: Ints) -> Results:
-        """Only some of the detections."""
+        """Return some of the detections (rows)."""
         segmentations = _take(self.segmentations, rows)
         images, categories, boxes = self.images[rows], self.categories[rows], self.boxes[rows]
         return Results(images, categories, boxes, self.scores[rows], self.areas[rows], segmentations)
 
 
 def join_results(type: Type, parts: Sequence[Results]) -> Results:
-    """The detections of all ``parts``, in their order."""
+    """Concatenate the detections of all ``parts``."""
     empty = {name: np.zeros(0, np.int64) for name in ("images", "categories")}
     nothing = Results(**empty, boxes=np.zeros((0, 4)), scores=np.zeros(0), areas=np.zeros(0), segmentations=None)
     columns: dict[str, Any] = {
@@ -156,8 +160,8 @@ def labeled_objects(truth: GroundTruth) -> GroundTruth:
     return truth.take(np.flatnonzero(kept))
 
 
-def judged(truth: GroundTruth, results: Results) -> tuple[GroundTruth, Results]:
-    """Both without what is of a class that its image was not labeled for: it is neither right nor wrong."""
+def drop_unlabeled(truth: GroundTruth, results: Results) -> tuple[GroundTruth, Results]:
+    """Return both without objects and detections of classes that are not annotated on their image."""
     if truth.labeled is None:
         return truth, results
     objects = np.flatnonzero(truth.labeled[truth.images, truth.categories])
@@ -166,7 +170,7 @@ def judged(truth: GroundTruth, results: Results) -> tuple[GroundTruth, Results]:
 
 
 def _keep(images: Ints, ranks: Sequence[int], count: int) -> tuple[Ints, Ints]:
-    """Rows on the images of ``ranks``, and the new rank of the image of each."""
+    """Return the rows on the images of some ranks, and the new rank of the image of each row."""
     renumbered = np.full(count, -1, dtype=np.int64)
     renumbered[list(ranks)] = np.arange(len(ranks))
     rows = np.flatnonzero(renumbered[images] >= 0)

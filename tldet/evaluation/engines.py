@@ -1,4 +1,4 @@
-"""The two evaluators behind one function: hotcoco ("fast", Rust) and pycocotools (the reference)."""
+"""Evaluation engines: hotcoco ("fast", Rust) and pycocotools (the reference)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tldet.evaluation.columns import Floats, GroundTruth, Results, judged
+from tldet.evaluation.columns import Floats, GroundTruth, Results, drop_unlabeled
 from tldet.evaluation.report import CocoResult, class_precision, summarize
 
 Engine = Literal["fast", "pycocotools"]
@@ -19,19 +19,19 @@ ENGINES: tuple[Engine, ...] = ("fast", "pycocotools")
 def score_results(
     truth: GroundTruth, results: Results, engine: Engine = "fast", *, agnostic: bool = False
 ) -> CocoResult:
-    """Score ``results``; both engines give the same numbers to the last bit.
+    """Evaluate ``results``; the numbers of both engines are bit-identical.
 
     Args:
-        truth: the images to score and what is on them.
-        results: the detections on these images.
+        truth: ground truth of the images to evaluate.
+        results: detections on these images.
         engine: "fast" or "pycocotools".
-        agnostic: take all classes as one (``useCats = 0``); then there are no numbers by class.
+        agnostic: ignore classes (``useCats = 0``); the result has no AP per class.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     given = len(results)
-    truth, results = judged(truth, results)
-    result = _unmeasured(truth, engine, len(truth.image_ids), given, len(results))
+    truth, results = drop_unlabeled(truth, results)
+    result = _empty_result(truth, engine, len(truth.image_ids), given, len(results))
     if agnostic:
         result.per_class, result.per_class_ap50 = {}, {}
     if not truth.image_ids or not truth.category_ids:
@@ -40,15 +40,15 @@ def score_results(
     return _filled(result, *run(truth, results, agnostic), () if agnostic else truth.class_names)
 
 
-def _unmeasured(truth: GroundTruth, engine: Engine, images: int, given: int, scored: int) -> CocoResult:
-    """A result that counts what there is and has no numbers yet."""
+def _empty_result(truth: GroundTruth, engine: Engine, images: int, given: int, scored: int) -> CocoResult:
+    """Return a result without numbers that counts images and detections."""
     none = dict.fromkeys(truth.class_names, -1.0)
     about: dict[str, Any] = {"type": truth.type, "engine": engine, "per_class": none, "per_class_ap50": dict(none)}
     return CocoResult(images=images, detections=scored, unjudged=given - scored, **about)
 
 
 def _filled(result: CocoResult, precision: Floats, recall: Floats, class_names: Sequence[str]) -> CocoResult:
-    """With the twelve numbers, and those of each class."""
+    """Set the twelve metrics and those of each class."""
     for name, value in summarize(precision, recall).items():
         setattr(result, name, value)
     if class_names:
@@ -57,10 +57,10 @@ def _filled(result: CocoResult, precision: Floats, recall: Floats, class_names: 
 
 
 class StreamingScorer:
-    """The fast engine, matching image by image as detections come in: at the end it only accumulates.
+    """Fast engine that matches the detections of each image as they arrive, and accumulates at the end.
 
     Args:
-        truth: the whole dataset; what counts in the end are the images given to :meth:`add`.
+        truth: ground truth of the dataset; the images added by :meth:`add` are evaluated.
     """
 
     def __init__(self, truth: GroundTruth) -> None:
@@ -73,30 +73,30 @@ class StreamingScorer:
         self._images = self._scored = self._given = 0
 
     def add(self, rank: int, found: Results) -> None:
-        """Match the detections of one image, ``found.images`` being its rank, with its objects."""
+        """Match the detections of the image of a rank with its objects."""
         rows = self._order[self._starts[rank] : self._starts[rank + 1]]
         self._given += len(found)
-        truth, found = judged(self._truth.take(rows), found)
+        truth, found = drop_unlabeled(self._truth.take(rows), found)
         self._images += 1
         self._scored += len(found)
         height, width = truth.sizes[rank]
         self._stream.update([{"id": rank + 1, "height": height, "width": width}], _objects(truth), _found(found))
 
     def compute(self) -> CocoResult:
-        """Score the images there are so far."""
+        """Evaluate the images added so far."""
         import hotcoco
 
-        result = _unmeasured(self._truth, "fast", self._images, self._given, self._scored)
+        result = _empty_result(self._truth, "fast", self._images, self._given, self._scored)
         if not self._images or not self._truth.category_ids:
             return result
-        evaluation = hotcoco.StreamingEval.merge([self._stream]).finalize()  # of a copy: this one can go on
+        evaluation = hotcoco.StreamingEval.merge([self._stream]).finalize()  # a copy, so that images can be added later
         evaluation.accumulate()
         measured: Any = evaluation.eval
         return _filled(result, measured["precision"], measured["recall"], self._truth.class_names)
 
 
 def _objects(truth: GroundTruth) -> list[dict[str, Any]]:
-    """Annotation records."""
+    """Return annotation records."""
     keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
     columns = (truth.images + 1, truth.categories + 1, truth.boxes, truth.areas, truth.crowd.astype(int))
     values = zip(*(column.tolist() for column in columns), strict=True)
@@ -107,7 +107,7 @@ def _objects(truth: GroundTruth) -> list[dict[str, Any]]:
 
 
 def _found(results: Results) -> Any:
-    """Rows as results files have them; records for masks, whose size is not their box's."""
+    """Return rows of a results file; for masks records, because the area is that of the mask."""
     images, categories = results.images + 1, results.categories + 1
     if results.segmentations is None:
         return np.column_stack([images, results.boxes, results.scores, categories])
@@ -142,7 +142,7 @@ def _run_hotcoco(truth: GroundTruth, results: Results, agnostic: bool) -> tuple[
     rows = np.column_stack([results.images + 1, results.boxes, results.scores, results.categories + 1])
     masks = {} if results.segmentations is None else {"segmentation": list(results.segmentations)}
     found = ground.load_res(rows, **masks)
-    if len(results):  # it takes the box's area; a mask may have its own
+    if len(results):  # set the area of the mask instead of the box
         found.update_anns(ids=np.arange(1, len(results) + 1), area=results.areas)
     evaluation = hotcoco.COCOeval(ground, found, truth.type)
     evaluation.params.use_cats = not agnostic
@@ -153,7 +153,7 @@ def _run_hotcoco(truth: GroundTruth, results: Results, agnostic: bool) -> tuple[
 
 
 def _run_pycocotools(truth: GroundTruth, results: Results, agnostic: bool) -> tuple[Floats, Floats]:
-    with redirect_stdout(io.StringIO()):  # it prints what it does
+    with redirect_stdout(io.StringIO()):  # it prints its progress
         evaluation = _pycocotools_evaluation(truth, results)
         evaluation.params.useCats = int(not agnostic)
         evaluation.evaluate()
@@ -161,14 +161,14 @@ def _run_pycocotools(truth: GroundTruth, results: Results, agnostic: bool) -> tu
     return evaluation.eval["precision"], evaluation.eval["recall"]
 
 
-def matched(truth: GroundTruth, results: Results) -> list[dict[str, Any] | None]:
-    """What pycocotools matched on each image, all sizes of objects: class by class, each with every image in turn.
+def match_detections(truth: GroundTruth, results: Results) -> list[dict[str, Any] | None]:
+    """Return the matches of pycocotools for objects of all sizes: for each class, one entry per image.
 
-    Each holds ``dtScores``, ``dtMatches`` and ``dtIgnore`` (IoU, detection) and ``gtIgnore``; None where an image
+    An entry has ``dtScores``, ``dtMatches`` and ``dtIgnore`` (IoU, detection) and ``gtIgnore``; it is None if the image
     has neither an object nor a detection of the class. As in :func:`score_results`, classes that are not annotated on
     an image are left out there.
     """
-    truth, results = judged(truth, results)
+    truth, results = drop_unlabeled(truth, results)
     with redirect_stdout(io.StringIO()):
         evaluation = _pycocotools_evaluation(truth, results)
         evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
@@ -188,18 +188,18 @@ def _pycocotools_evaluation(truth: GroundTruth, results: Results) -> Any:
 def _pycocotools_dataset(
     truth: GroundTruth, rows: GroundTruth | Results, crowd: Any, scores: Floats | None = None
 ) -> Any:
-    """A ``pycocotools.coco.COCO``; ``loadRes`` is not used because it fails on an empty list."""
+    """Create a ``pycocotools.coco.COCO``; ``loadRes`` is not used because it fails on an empty list."""
     from pycocotools.coco import COCO
 
     columns = (rows.images + 1, rows.categories + 1, rows.boxes, rows.areas, crowd.astype(int))
     keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
     values = zip(*(column.tolist() for column in columns), strict=True)
-    records = [dict(zip(keys, row, strict=True), id=place) for place, row in enumerate(values, start=1)]
-    for place, record in enumerate(records):
+    records = [dict(zip(keys, record, strict=True), id=number) for number, record in enumerate(values, start=1)]
+    for row, record in enumerate(records):
         if scores is not None:
-            record["score"] = float(scores[place])
+            record["score"] = float(scores[row])
         if rows.segmentations is not None:
-            record["segmentation"] = rows.segmentations[place]
+            record["segmentation"] = rows.segmentations[row]
     coco = COCO()
     coco.dataset = {"images": _images(truth), "categories": _categories(truth), "annotations": records}
     coco.createIndex()

@@ -1,4 +1,4 @@
-"""From COCO JSON to checked columns."""
+"""Reading of COCO annotations and results into checked columns."""
 
 from __future__ import annotations
 
@@ -128,17 +128,17 @@ def _with_areas(truth: GroundTruth) -> GroundTruth:
 def load_results(source: CocoSource, truth: GroundTruth) -> Results:
     """Read and check COCO results, in the order of the file.
 
-    As in pycocotools, the area of a detection is its box's, also when masks are scored; it is its mask's where records
-    have no box.
+    As in pycocotools, the area of a detection is that of its box, also if masks are evaluated. Without a box in the
+    records, it is that of the mask.
 
     Raises:
-        DataError: one line that names the file and the detection at fault.
+        DataError: a detection is invalid; the message names the file and the detection.
     """
     name = name_of(source, "the detections")
     masked = truth.type == "segm"
     records: list[Any] = read_list(source, list[MaskDetection] if masked else list[Detection], name)
     boxless = any(record.bbox is UNSET for record in records)
-    if boxless and not masked:  # masks scored as boxes: their bounds
+    if boxless and not masked:  # the boxes of the masks are evaluated
         records = read_list(source, list[MaskDetection], name)
 
     def named(row: int) -> str:
@@ -162,15 +162,15 @@ def load_results(source: CocoSource, truth: GroundTruth) -> Results:
         sizes = [truth.sizes[rank] for rank in images]
         checks.segmentations([record.segmentation for record in records], sizes, who)
         rles = [rle.to_rle(record.segmentation, size) for record, size in zip(records, sizes, strict=True)]
-    found = _measured(Results(images, categories, np.zeros((0, 4)), scores, scores, rles), raw_boxes, who, masked)
+    found = _with_boxes(Results(images, categories, np.zeros((0, 4)), scores, scores, rles), raw_boxes, who, masked)
     if not boxless:
         for line in checks.require_coco_boxes(name, "boxes", found.boxes, np.array(truth.sizes).reshape(-1, 2)[images]):
             _logger.warning("%s: %s", name, line)
     return found
 
 
-def _measured(results: Results, raw_boxes: Sequence[Any], who: checks.Who, masked: bool) -> Results:
-    """``results`` with boxes and areas."""
+def _with_boxes(results: Results, raw_boxes: Sequence[Any], who: checks.Who, masked: bool) -> Results:
+    """Add boxes and areas to ``results``."""
     if results.segmentations is not None and None in raw_boxes:
         areas, bounds = rle.areas_and_boxes(results.segmentations)
         pairs = zip(raw_boxes, bounds.tolist(), strict=True)
@@ -182,7 +182,7 @@ def _measured(results: Results, raw_boxes: Sequence[Any], who: checks.Who, maske
 
 
 def _class_names(categories: Sequence[Category]) -> list[str]:
-    """Names for a table; categories of one name are told apart by their ids."""
+    """Return a name for each category; categories of equal names get their id appended."""
     ids = [int(category.id) for category in categories]
     names = [category.name or str(key) for category, key in zip(categories, ids, strict=True)]
     count = Counter(names)

@@ -1,4 +1,4 @@
-"""What an evaluation found: COCO's twelve numbers and the AP of each class."""
+"""Result of an evaluation: the twelve COCO metrics and the AP of each class."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _IOU50, _IOU75 = slice(0, 1), slice(5, 6)
 
 @dataclass(repr=False)
 class CocoResult:
-    """The numbers of one evaluation, at full precision; -1 where there was nothing to measure.
+    """Metrics of one evaluation at full precision; -1 if there is no ground truth.
 
     Attributes:
         AP: mean over IoU 0.50 to 0.95 and over classes; AP50 and AP75 at one IoU.
         APs: objects of less than 32**2 pixels; APm up to 96**2, APl above.
-        AR1: best recall with 1 detection an image; AR10, AR100 with more; ARs, ARm, ARl by size, with 100.
+        AR1: largest recall with 1 detection per image; AR10, AR100 with more; ARs, ARm, ARl by object size, with 100.
         per_class: AP of each class of the ground truth, by name, in order of category id.
         per_class_ap50: AP50 of each class.
         type: "bbox" or "segm".
-        engine: what measured it, "fast" or "pycocotools".
-        images: images that were scored.
-        detections: detections that were scored.
-        unjudged: detections left out because their image was not labeled for their class.
-        bbox: the boxes' result beside that of the masks, where both were measured.
+        engine: "fast" or "pycocotools".
+        images: number of evaluated images.
+        detections: number of evaluated detections.
+        unjudged: number of detections left out because their class is not annotated on their image.
+        bbox: result of the boxes, if masks and boxes were evaluated.
     """
 
     AP: float = -1.0
@@ -75,21 +75,25 @@ class CocoResult:
         return html_table(self._title(), ("class", "AP", "AP50"), rows, note) + boxes
 
     def _title(self) -> str:
-        left = f"; {self.unjudged} of classes their image is not labeled for left out" if self.unjudged else ""
+        left = f"; {self.unjudged} of a class not annotated on its image left out" if self.unjudged else ""
         return f"COCO {self.type}, {counted(self.images, 'image')}, {counted(self.detections, 'detection')}{left}"
 
     def numbers(self) -> dict[str, float]:
-        """The twelve numbers by name."""
+        """Return the twelve metrics by name."""
         return {name: getattr(self, name) for name in METRICS}
 
     def to_dict(self) -> dict[str, Any]:
-        """What goes into a JSON file: the numbers, ``per_class``, ``unjudged`` if any, the boxes' under ``bbox``."""
+        """Return the metrics, ``per_class``, ``unjudged`` if any, and the metrics of the boxes as ``bbox``."""
         boxes = {} if self.bbox is None else {"bbox": self.bbox.to_dict()}
         unjudged = {"unjudged": self.unjudged} if self.unjudged else {}
         return {**self.numbers(), "per_class": dict(self.per_class), **unjudged, **boxes}
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write :meth:`to_dict` as JSON, numbers to the last bit; DataError when that cannot be done."""
+        """Write :meth:`to_dict` as JSON at full precision.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
         write_json(Path(path), self.to_dict(), indent=2)
 
     @classmethod
@@ -99,11 +103,11 @@ class CocoResult:
         return cls(**{**kept, "bbox": None if boxes is None else cls.of(boxes)})
 
     def tables(self) -> list[Table]:
-        """:meth:`table`, and that of the boxes where both were measured."""
+        """Return :meth:`table`, and the table of the boxes if both were evaluated."""
         return [self.table(), *([self.bbox.table()] if self.bbox is not None else [])]
 
     def table(self) -> Table:
-        """A rich table: the twelve numbers first, then the classes."""
+        """Return a rich table of the classes and the twelve metrics."""
         from rich.table import Table
         from rich.text import Text
 
@@ -126,10 +130,10 @@ def _shown(value: float) -> str:
 
 
 def summarize(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> dict[str, float]:
-    """The twelve numbers of COCO (``COCOeval.summarize`` of pycocotools, to the bit).
+    """Compute the twelve COCO metrics, bit-identical to ``COCOeval.summarize`` of pycocotools.
 
     Args:
-        precision: (IoU, recall, class, area range, most detections); -1 where nothing was to be found.
+        precision: (IoU, recall, class, area range, most detections); -1 without ground truth.
         recall: (IoU, class, area range, most detections).
     """
     values = [
@@ -146,20 +150,20 @@ def summarize(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> di
 def class_precision(
     precision: NDArray[np.float64], class_names: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """AP and AP50 of each class, from ``precision`` as in :func:`summarize`."""
+    """Return AP and AP50 of each class; ``precision`` as in :func:`summarize`."""
     columns = [precision[:, :, row, _ALL, _MOST] for row in range(len(class_names))]
     average = {name: _mean(column) for name, column in zip(class_names, columns, strict=True)}
     return average, {name: _mean(column[_IOU50]) for name, column in zip(class_names, columns, strict=True)}
 
 
 def mean_over(per_class: Mapping[str, float], names: Sequence[str]) -> float:
-    """The AP over some of the classes, as if the others were not in the data set; -1 where none has been measured.
+    """Return the mean AP over some classes, as if the others were not in the dataset; -1 if none has ground truth.
 
     A class's AP does not depend on the other classes' objects, so one evaluation serves any group of classes.
 
     Args:
-        per_class: AP of each class by name, at any IoU; -1 where there was nothing to measure.
-        names: of the classes.
+        per_class: AP of each class by name, at any IoU; -1 without ground truth.
+        names: names of the classes.
     """
     return _mean(np.array([per_class[name] for name in names if name in per_class], np.float64))
 

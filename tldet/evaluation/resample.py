@@ -1,7 +1,7 @@
-"""How AP would vary with other images to measure on: the evaluation repeated on resampled images.
+"""Bootstrap of AP over evaluation images.
 
-The images are drawn with replacement (Efron and Tibshirani 1993, chapter 6), the same draws for every model, so that
-two models are compared on equal images. Each detection is matched once; a draw only weights the images.
+Images are drawn with replacement (Efron and Tibshirani 1993, chapter 6). The draws are the same for every model, so
+that models are compared on equal images. Detections are matched once; a draw only weights the images.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from typing import Any
 import numpy as np
 
 from tldet.evaluation.columns import Bools, Floats, GroundTruth, Ints, Results
-from tldet.evaluation.engines import matched
+from tldet.evaluation.engines import match_detections
 
 VERSION = 2  # of cached results; version 1 counted detections of classes not annotated on an image as false
 _DRAWS = 200
-_AT_ONCE = 2_000_000  # numbers held at a time
+_AT_ONCE = 2_000_000  # values held in memory at a time
 RECALLS = np.linspace(0, 1, 101)  # COCO's
 
 
 @dataclass(frozen=True)
 class Matches:
-    """The detections of one class, best first, on I images.
+    """Matched detections of one class on I images, best score first.
 
     Attributes:
-        images: (D,) where each is.
-        hits: (T, D) whether it found an object, at each IoU.
-        counted: (T, D) false where it is on a crowd region and counts neither way.
-        objects: (I,) to be found on each image.
+        images: (D,) image of each detection.
+        hits: (T, D) True if the detection matches an object, for each IoU threshold.
+        counted: (T, D) False if the detection is ignored because it matches a crowd region.
+        objects: (I,) number of objects on each image.
     """
 
     images: Ints
@@ -38,17 +38,17 @@ class Matches:
 
 
 def draws(images: int, count: int = _DRAWS) -> Ints:
-    """(count, images) how often each image is drawn; the same for the same numbers."""
+    """Return how often each image is drawn, (count, images); a pure function of the arguments."""
     return np.random.default_rng([images, count]).multinomial(images, np.full(images, 1 / images), size=count)
 
 
 def resampled_ap(truth: GroundTruth, results: Results, weights: Ints | None = None) -> Floats:
-    """(B,) AP of COCO (IoU 0.50 to 0.95, all sizes, 100 detections an image) on each draw of images.
+    """Return COCO AP (IoU 0.50 to 0.95, all sizes, 100 detections per image) on each draw of images, (B,).
 
     Args:
-        truth: I images.
-        results: the detections on them.
-        weights: (B, I) how often each image is drawn; those of :func:`draws` when None.
+        truth: ground truth of I images.
+        results: detections on these images.
+        weights: (B, I) how often each image is drawn; None takes those of :func:`draws`.
     """
     weights = draws(len(truth.image_ids)) if weights is None else weights
     of_class = np.array([_class_ap(one, weights) for one in class_matches(truth, results)])
@@ -58,14 +58,14 @@ def resampled_ap(truth: GroundTruth, results: Results, weights: Ints | None = No
 
 
 def class_matches(truth: GroundTruth, results: Results) -> list[Matches]:
-    """The matches of every class, by the reference evaluator."""
+    """Return the matches of each class by the reference evaluator."""
     images = len(truth.image_ids)
-    found = matched(truth, results)
+    found = match_detections(truth, results)
     return [_of_class(found[start : start + images]) for start in range(0, len(found), images)]
 
 
 def _of_class(found: list[dict[str, Any] | None]) -> Matches:
-    """One class from what the evaluator found on each image; None where there was nothing to compare."""
+    """Convert the entries of one class, one per image; None for an image without objects and detections."""
     there = [(number, one) for number, one in enumerate(found) if one is not None]
     objects = np.zeros(len(found), np.int64)
     for number, one in there:
@@ -76,12 +76,12 @@ def _of_class(found: list[dict[str, Any] | None]) -> Matches:
     empty = np.zeros((levels, 0), np.bool_)
     hits = np.concatenate([empty, *(one["dtMatches"] > 0 for _, one in there)], 1)
     ignored = np.concatenate([empty, *(one["dtIgnore"].astype(bool) for _, one in there)], 1)
-    order = np.argsort(-scores, kind="mergesort")  # the evaluator's, for equal scores
+    order = np.argsort(-scores, kind="mergesort")  # as in the evaluator, for equal scores
     return Matches(images[order], hits[:, order], ~ignored[:, order], objects)
 
 
 def _class_ap(matches: Matches, weights: Ints) -> Floats:
-    """(B,) AP of one class on each draw; -1 where no object of it was drawn."""
+    """Return the AP of one class on each draw, (B,); -1 if no object of the class was drawn."""
     objects = weights @ matches.objects
     ap = np.full(len(weights), -1.0)
     there = np.flatnonzero(objects)
@@ -94,19 +94,19 @@ def _class_ap(matches: Matches, weights: Ints) -> Floats:
 
 
 def _average_precision(true: Ints, false: Ints, objects: Ints) -> Floats:
-    """(b,) mean of the interpolated precision at COCO's 101 recalls and T overlaps.
+    """Return the mean interpolated precision over COCO's 101 recalls and T IoU thresholds, (b,).
 
     Args:
-        true: (b, T, D) hits up to each detection.
-        false: (b, T, D) misses.
-        objects: (b,) to be found.
+        true: (b, T, D) true positives up to each detection.
+        false: (b, T, D) false positives up to each detection.
+        objects: (b,) number of objects.
     """
     draws, levels, count = true.shape
     if true.size == 0:
         return np.zeros(draws)
     precision = np.maximum.accumulate((true / np.maximum(true + false, 1))[..., ::-1], 2)[..., ::-1].reshape(-1, count)
-    precision = np.pad(precision, ((0, 0), (0, 1)))  # a recall that is not reached
-    # All rows are searched at once: those of later ones are moved beyond the greatest number of the row before.
+    precision = np.pad(precision, ((0, 0), (0, 1)))  # precision at a recall that is not reached
+    # All rows are searched at once: each row is shifted beyond the largest value of the row before.
     step = (objects.max() + 1) * np.arange(draws * levels)[:, None]
     needed = np.repeat(_needed(objects), levels, axis=0)
     found = np.searchsorted((true.reshape(-1, count) + step).ravel(), (needed + step).ravel()).reshape(needed.shape)
@@ -115,6 +115,6 @@ def _average_precision(true: Ints, false: Ints, objects: Ints) -> Floats:
 
 
 def _needed(objects: Ints) -> Ints:
-    """(b, 101) how many hits each recall takes, as the evaluator's own division has it."""
+    """Return the number of true positives that each recall needs, (b, 101), with the rounding of the evaluator."""
     hits, whole = np.ceil(objects[:, None] * RECALLS), objects[:, None]
     return np.asarray(hits - ((hits - 1) / whole >= RECALLS) + (hits / whole < RECALLS), np.int64)

@@ -1,7 +1,7 @@
-"""Intervals for means and differences of a few runs, and what they can decide; pure functions of numbers.
+"""Confidence intervals of means and differences of a few runs; pure functions of numbers.
 
-Runs of different seeds vary for two reasons: chance in training, which more seeds average out, and the choice of
-images that are measured on, which they do not. So a difference counts only where it holds against both.
+AP varies for two reasons: randomness in training, which more seeds average out, and the choice of evaluation images,
+which more seeds do not. A difference is significant only if it holds against both.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 _Floats = NDArray[np.float64]
 LEVEL = 0.95
 EQUAL = 1e-9  # AP; smaller differences are rounding errors
-FEW = 10  # images with objects; drawing from fewer says nothing of other images
+FEW = 10  # images with objects; a bootstrap over fewer images is not informative
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, and where it may lie.
+    """A mean with its confidence interval.
 
     Attributes:
-        mean: of the values.
-        low: lower end; None where one value cannot tell.
+        mean: mean of the values.
+        low: lower end; None for a single value.
         high: upper end.
-        count: of values.
+        count: number of values.
     """
 
     mean: float
@@ -37,22 +37,22 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether all of it lies on one side of 0."""
+        """True if the interval lies on one side of 0."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
-    def ends(self, between: str = " to ", sign: str = "-", untold: str = "one seed") -> str:
-        """``0.412 to 0.438``; with ``sign`` "+" also ``+0.412``; ``untold`` where there is no interval."""
+    def ends(self, between: str = " to ", sign: str = "-", missing: str = "one seed") -> str:
+        """Return ``0.412 to 0.438``; with signs if ``sign`` is "+"; ``missing`` if there is no interval."""
         if self.low is None or self.high is None:
-            return untold
+            return missing
         return f"{self.low:{sign}.3f}{between}{self.high:{sign}.3f}"
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """Student's t-interval of the mean of independent values.
+    """Compute Student's t-interval of the mean of independent values.
 
     Args:
-        values: at least one; with one there is a mean but no interval.
-        level: share of such intervals that hold the true mean.
+        values: at least one; a single value has no interval.
+        level: confidence level.
     """
     count, mean = len(values), math.fsum(values) / len(values)
     if count < 2:
@@ -63,7 +63,7 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
 
 
 def t_quantile(probability: float, freedom: int) -> float:
-    """The quantile of Student's t, by bisection.
+    """Compute the quantile of Student's t by bisection.
 
     Args:
         probability: above 0.5 and below 1.
@@ -84,7 +84,7 @@ def t_quantile(probability: float, freedom: int) -> float:
 
 
 def t_within(bound: float, freedom: int) -> float:
-    """The probability that Student's t lies within ``-bound..bound`` (Abramowitz and Stegun 1964, 26.7.3, 26.7.4)."""
+    """Compute the probability of Student's t in ``-bound..bound`` (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4)."""
     angle = math.atan(bound / math.sqrt(freedom))
     sine, cosine = math.sin(angle), math.cos(angle)
     if freedom == 1:
@@ -98,13 +98,13 @@ def t_within(bound: float, freedom: int) -> float:
 
 
 def percentile_interval(samples: _Floats, mean: float, count: int, level: float = LEVEL) -> Interval:
-    """The percentile interval of bootstrap samples (Efron and Tibshirani 1993, chapter 13).
+    """Compute the percentile interval of bootstrap samples (Efron and Tibshirani 1993, chapter 13).
 
     Args:
-        samples: (B,) of the bootstrap; NaN where a draw had nothing to measure. There is no interval where all are.
-        mean: of the values themselves.
-        count: of values.
-        level: share of the samples inside.
+        samples: (B,) bootstrap samples; NaN for a draw without ground truth. If all are NaN, there is no interval.
+        mean: mean of the values.
+        count: number of values.
+        level: confidence level.
     """
     samples = samples[~np.isnan(samples)]
     if not len(samples):
@@ -114,11 +114,11 @@ def percentile_interval(samples: _Floats, mean: float, count: int, level: float 
 
 
 def both_ways(samples: _Floats, random: np.random.Generator) -> _Floats:
-    """(B,) means over seeds drawn with replacement too (Owen 2007, the pigeonhole bootstrap).
+    """Return means over seeds drawn with replacement too, (B,) (Owen 2007, the pigeonhole bootstrap).
 
     Args:
-        samples: (S, B) of each seed on each draw of images.
-        random: draws the seeds.
+        samples: (S, B) AP of each seed on each draw of images.
+        random: generator that draws the seeds.
     """
     seeds, count = samples.shape
     drawn = random.integers(seeds, size=(seeds, count))
@@ -131,7 +131,7 @@ class Difference:
 
     Attributes:
         seeds: interval of the mean difference over seeds (t, paired by seed).
-        images: interval of the same mean over other images to measure on (bootstrap, paired by image).
+        images: interval of the mean difference over evaluation images (bootstrap, paired by image).
         scatter: range of AP over the seeds, the larger of the two variants.
     """
 
@@ -141,42 +141,42 @@ class Difference:
 
     @property
     def decided(self) -> bool:
-        """Whether the difference holds against chance in training and against the choice of images."""
+        """True if the difference is significant over seeds and over evaluation images."""
         apart = self.scatter > EQUAL and abs(self.seeds.mean) > EQUAL
         return apart and self.seeds.excludes_zero and self.images.excludes_zero
 
     def verdict(self, name: str, other: str) -> str:
-        """The comparison in a line."""
+        """Return the comparison in one line."""
         mean = f"{name} - {other}: {self.seeds.mean:+.3f} AP"
         if self.seeds.count < 2:
-            return f"{mean}; one seed: cannot tell (run at least 3 seeds)"
-        images = self.images.ends(sign="+", untold="unknown")
+            return f"{mean}; one seed: significance unknown (run at least 3 seeds)"
+        images = self.images.ends(sign="+", missing="unknown")
         over = f"{self.seeds.ends(sign='+')} over {self.seeds.count} seeds, {images} over images"
         if self.decided:
             better = name if self.seeds.mean > 0 else other
             return f"{mean} ({over}): {better} is better"
         if self.scatter <= EQUAL:
             return (
-                f"{mean} ({over}): not significant; every seed gave the same AP, so nothing shows the effect of chance"
+                f"{mean} ({over}): not significant; every seed gave the same AP, so the effect of randomness is unknown"
             )
         reasons = []
         if not self.seeds.excludes_zero:
-            reasons.append("seeds" if self.seeds.count > 2 else "seeds (two are too few for nearly anything)")
+            reasons.append("seeds" if self.seeds.count > 2 else "seeds (two are rarely enough)")
         if not self.images.excludes_zero:
             reasons.append("validation images")
-        return f"{mean} ({over}): cannot tell; needs more {' and more '.join(reasons)}"
+        return f"{mean} ({over}): not significant; needs more {' and more '.join(reasons)}"
 
 
 def difference(
     values: Sequence[float], others: Sequence[float], samples: _Floats, other_samples: _Floats
 ) -> Difference:
-    """Compare two variants, run by run of the same seed.
+    """Compare two variants, paired by seed.
 
     Args:
-        values: (S,) of one variant.
-        others: (S,) of the other, the same seeds in the same order.
-        samples: (S, B) of the first variant on each draw of images.
-        other_samples: (S, B) of the other, on the same draws.
+        values: (S,) AP of one variant.
+        others: (S,) AP of the other variant with the same seeds.
+        samples: (S, B) AP of the first variant on each draw of images.
+        other_samples: (S, B) AP of the other variant on the same draws.
     """
     apart = mean_interval([a - b for a, b in zip(values, others, strict=True)])
     drawn = (samples - other_samples).mean(0)

@@ -39,7 +39,7 @@ def ground_truth_of(
         name: name in messages.
 
     Raises:
-        DataError: an image id is given twice, or masks are missing.
+        DataError: image ids are not unique, or masks are missing.
     """
     every = sorted(zip(targets, _or_none(sizes), strict=False), key=lambda pair: pair[0].image_id)
     ids = [int(target.image_id) for target, _ in every]

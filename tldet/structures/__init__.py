@@ -1,5 +1,5 @@
-"""The values that travel: :class:`Target`, :class:`Detections`, :class:`Batch`; in pre-training :class:`LabeledBatch`.
+"""Data structures: ``Target``, ``Detections``, ``Batch``, and ``LabeledBatch`` for pretraining of classifiers.
 
-Pixels are continuous coordinates: the image spans ``[0, width] x [0, height]`` and a box is ``[x0, y0, x1, y1]``.
-Sizes are always ``(height, width)``. Labels are contiguous, ``0..K-1``; category ids live outside.
+Pixel coordinates are continuous: the image spans ``[0, width] x [0, height]`` and a box is ``[x0, y0, x1, y1]``.
+Sizes are always ``(height, width)``. Labels are contiguous, ``0..K-1``; category ids are stored elsewhere.
 """

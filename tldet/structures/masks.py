@@ -1,4 +1,4 @@
-"""Instance masks: kept as small patches on boxes, pasted into the image only where and when they are looked at.
+"""Instance masks, stored as small patches on boxes and pasted into the image on demand.
 
 A hundred masks of a 12 megapixel image are 1.2 GB as pixels and 0.3 MB as patches of 28 x 28.
 """
@@ -19,7 +19,7 @@ Paste = Literal["sampled", "resized"]
 
 
 class _Window(NamedTuple):
-    """The part of an image that a mask may cover."""
+    """Window of an image that a mask may cover."""
 
     top: int
     left: int
@@ -28,16 +28,16 @@ class _Window(NamedTuple):
 
 @dataclass
 class InstanceMasks:
-    """The masks of one image as probabilities on a grid in each box (He et al. 2017, section 3.1).
+    """Masks of one image as probabilities on a grid in each box (He et al. 2017, section 3.1).
 
     Attributes:
         patches: (N, S, S) float, probability of the object on a grid that spans its box.
         boxes: (N, 4) float32 xyxy in pixels of the image.
         size: (height, width) of the image.
-        threshold: a pixel belongs to the object where its probability is at least this.
-        paste: "sampled" looks the center of every pixel up in the patch, zero beyond its border (Detectron2, mmdet);
-            "resized" grows patch and box by a cell's width of zeros, rounds the box to whole pixels and resizes the
-            patch to it (torchvision). Outlines differ by up to a pixel.
+        threshold: smallest probability of pixels of the object.
+        paste: "sampled" samples the patch at the pixel centers, with zeros beyond its border (Detectron2, mmdet);
+            "resized" pads patch and box by one cell of zeros, rounds the box to whole pixels and resizes the patch to
+            it (torchvision). Outlines differ by up to a pixel.
     """
 
     patches: Tensor
@@ -50,34 +50,34 @@ class InstanceMasks:
         return len(self.patches)
 
     def __getitem__(self, rows: Tensor | slice) -> InstanceMasks:
-        """The masks chosen by a bool mask, an index tensor or a slice."""
+        """Select masks by a bool mask, an index tensor or a slice."""
         return replace(self, patches=self.patches[rows], boxes=self.boxes[rows])
 
     def placed(self, boxes: Tensor, size: Size) -> InstanceMasks:
-        """The same patches on other boxes, in an image of another size."""
+        """Return the patches on other boxes, in an image of another size."""
         return replace(self, boxes=boxes, size=size)
 
     def windows(self) -> Iterator[_Window]:
-        """Each mask where it can be seen; one at a time, so that memory holds one."""
-        place = _sampled if self.paste == "sampled" else _resized
+        """Yield the window of each mask, one at a time to save memory."""
+        paste = _sampled if self.paste == "sampled" else _resized
         for patch, box in zip(self.patches.float(), self.boxes.tolist(), strict=True):
-            top, left, probability = place(patch, box, self.size)
+            top, left, probability = paste(patch, box, self.size)
             yield _Window(top, left, probability >= self.threshold)
 
     def dense(self) -> Tensor:
-        """(N, H, W) uint8 of 0 and 1."""
+        """Return the masks as (N, H, W) uint8 of 0 and 1."""
         whole = torch.zeros(len(self), *self.size, dtype=torch.uint8, device=self.patches.device)
         for mask, window in zip(whole, self.windows(), strict=True):
-            _lay(mask, window)
+            _copy_window(mask, window)
         return whole
 
     def areas(self) -> Tensor:
-        """(N,) int64 pixels."""
+        """Return the areas (N,) int64 in pixels."""
         counts = [window.inside.sum() for window in self.windows()]
         return torch.stack(counts) if counts else torch.zeros(0, dtype=torch.int64, device=self.patches.device)
 
     def rles(self) -> list[dict[str, Any]]:
-        """COCO RLEs of the whole image, made from the windows alone."""
+        """Return COCO RLEs of the whole image, encoded from the windows."""
         return [encode_window(window, self.size) for window in self.windows()]
 
 
@@ -85,7 +85,7 @@ Masks: TypeAlias = "Tensor | InstanceMasks"  # a tensor is (N, H, W) uint8 of 0 
 
 
 def dense(masks: Masks) -> Tensor:
-    """(N, H, W) uint8 of 0 and 1."""
+    """Return the masks as (N, H, W) uint8 of 0 and 1."""
     return masks if isinstance(masks, Tensor) else masks.dense()
 
 
@@ -94,27 +94,27 @@ def tensors(masks: Masks) -> list[Tensor]:
     return [masks] if isinstance(masks, Tensor) else [masks.patches, masks.boxes]
 
 
-def with_tensors(masks: Masks, given: Sequence[Tensor]) -> Masks:
+def with_tensors(masks: Masks, values: Sequence[Tensor]) -> Masks:
     """Return ``masks`` with other tensors in the order of :func:`tensors`."""
-    return given[0] if isinstance(masks, Tensor) else replace(masks, patches=given[0], boxes=given[1])
+    return values[0] if isinstance(masks, Tensor) else replace(masks, patches=values[0], boxes=values[1])
 
 
 def rles(masks: Masks) -> list[dict[str, Any]]:
-    """One COCO RLE a mask, ``counts`` as text so that it goes into JSON."""
+    """Return one COCO RLE per mask, with ``counts`` as text for JSON."""
     if not isinstance(masks, Tensor):
         return masks.rles()
     return [encode_window(window, (masks.shape[1], masks.shape[2])) for window in windows(masks)]
 
 
 def windows(masks: Masks) -> Iterator[_Window]:
-    """Each mask where it can be seen."""
+    """Yield the window of each mask."""
     return (_Window(0, 0, mask.bool()) for mask in masks) if isinstance(masks, Tensor) else masks.windows()
 
 
 def encode_window(window: _Window, size: Size) -> dict[str, Any]:
-    """COCO RLE of a window in an image of ``size``, ``counts`` as text so that it goes into JSON.
+    """Encode a window in an image of ``size`` as COCO RLE, with ``counts`` as text for JSON.
 
-    Runs go down the columns; only the places where a column of the window changes are looked at.
+    Runs go down the columns; only the positions at which a column of the window changes are needed.
     """
     from pycocotools import mask as coco_mask
 
@@ -123,21 +123,21 @@ def encode_window(window: _Window, size: Size) -> dict[str, Any]:
     column, row = columns.diff(dim=1).nonzero(as_tuple=True)
     changes = (window.left + column) * height + window.top + row
     again = torch.zeros(len(changes) + 1, dtype=torch.bool, device=changes.device)
-    again[1:-1] = changes[1:] == changes[:-1]  # an end at the foot of a column where the next one starts at its head
+    again[1:-1] = changes[1:] == changes[:-1]  # a run that continues at the top of the next column
     changes = changes[~(again[1:] | again[:-1]) & (changes < pixels)]
     ends = changes.new_tensor([0]), changes, changes.new_tensor([pixels])
     encoded = coco_mask.frPyObjects({"size": list(size), "counts": torch.cat(ends).diff().tolist()}, *size)
     return {"size": list(size), "counts": encoded["counts"].decode()}
 
 
-def _lay(mask: Tensor, window: _Window) -> Tensor:
+def _copy_window(mask: Tensor, window: _Window) -> Tensor:
     height, width = window.inside.shape
     mask[window.top : window.top + height, window.left : window.left + width] = window.inside.to(mask)
     return mask
 
 
 def _sampled(patch: Tensor, box: list[float], size: Size) -> tuple[int, int, Tensor]:
-    """Top, left and (h, w) probabilities around a box, each pixel looked up at its center."""
+    """Return top, left and the probabilities (h, w) around a box, sampled at the pixel centers."""
     rows = _centers(box[1], box[3], size[0], patch)
     columns = _centers(box[0], box[2], size[1], patch)
     y = (rows - box[1]) / max(box[3] - box[1], 1e-6) * 2 - 1  # -1..1 over the box
@@ -148,13 +148,13 @@ def _sampled(patch: Tensor, box: list[float], size: Size) -> tuple[int, int, Ten
 
 
 def _centers(low: float, high: float, limit: int, like: Tensor) -> Tensor:
-    """Centers of the pixels of one axis that a box from ``low`` to ``high`` and a pixel more on each side reach."""
+    """Return the centers of the pixels along one axis from ``low`` to ``high``, and one more on each side."""
     first, last = int(max(low // 1 - 1, 0)), int(min(-(-high // 1) + 1, limit))
     return torch.arange(first, max(first, last), device=like.device, dtype=torch.float32) + 0.5
 
 
 def _resized(patch: Tensor, box: list[float], size: Size) -> tuple[int, int, Tensor]:
-    """Top, left and (h, w) probabilities: the padded patch resized to the grown box and cut to the image."""
+    """Return top, left and the probabilities (h, w) of the padded patch, resized to the padded box and clipped."""
     factor = (len(patch) + 2) / len(patch)
     center, half = [(box[i] + box[i + 2]) / 2 for i in (0, 1)], [(box[i + 2] - box[i]) / 2 * factor for i in (0, 1)]
     left, top = (int(c - h) for c, h in zip(center, half, strict=True))  # towards zero, as a cast to int64 does

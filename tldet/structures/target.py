@@ -1,18 +1,15 @@
-"""The ground truth of an image."""
+"""Ground truth of an image."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from tldet.text import counted
-
-if TYPE_CHECKING:
-    pass
 
 
 class _Known(NamedTuple):
@@ -39,25 +36,25 @@ class _Known(NamedTuple):
         return cls(ignore, labeled, (~ignore).nonzero().flatten(), ignore.nonzero().flatten(), partial)
 
     def describes(self, ignore: Tensor, labeled: Tensor | None) -> bool:
-        """Whether the facts are about these very tensors."""
+        """Return True if the facts describe these tensors."""
         return self.ignore is ignore and self.labeled is labeled
 
 
 @dataclass(repr=False)
 class Target:
-    """The ground truth of one image, in the pixels of the image it travels with.
+    """Ground truth of one image, in pixels of that image.
 
     Attributes:
         boxes: (N, 4) float32 xyxy with x1 > x0 and y1 > y0; N may be 0.
         labels: (N,) int64 in 0..K-1.
-        ignore: (N,) bool, true for crowd regions and what a crop hardly shows: neither object nor background. A
-            detector takes none for nothing.
-        image_id: the id of the image in its dataset.
+        ignore: (N,) bool, True for crowd regions and objects that a crop hardly shows: neither object nor background.
+            An empty tensor ignores nothing.
+        image_id: id of the image in its dataset.
         masks: (N, H, W) uint8 of 0 and 1, or None.
-        labeled: (K,) bool, the classes whose objects are all among the boxes; that the others are absent says
-            nothing. None for all.
-        spared: (S, 4) xyxy boxes of what probably is an object of another class than the labeled ones, and so no
-            background; a head of two stages finds them itself. None for no box.
+        labeled: (K,) bool, True for classes annotated on the image; others may have objects that are not among the
+            boxes. None for all.
+        spared: (S, 4) xyxy boxes of probable objects of classes that are not annotated, which are not background; a
+            two-stage head finds them itself. None for no box.
     """
 
     boxes: Tensor
@@ -78,25 +75,25 @@ class Target:
 
     @property
     def known(self) -> _Known:
-        """Facts about ``ignore`` and ``labeled``, read before :meth:`to` copied them or now."""
+        """Facts about ``ignore`` and ``labeled``, read before :meth:`to` copied the tensors, or now."""
         if self._known is None or not self._known.describes(self.ignore, self.labeled):
             return _Known.of(self.ignore, self.labeled)
         return self._known
 
     @property
     def partial(self) -> bool:
-        """Whether some class was not labeled on the image."""
+        """True if some class is not annotated on the image."""
         return self.labeled is not None and self.known.partial
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Target:
-        """The same target on ``device``."""
+        """Return the target on ``device``."""
         moved: dict[str, Any] = {name: t.to(device, non_blocking=non_blocking) for name, t in self._tensors().items()}
         objects, crowds = (one.to(device, non_blocking=non_blocking) for one in self.known[2:4])
         known = _Known(moved["ignore"], moved.get("labeled"), objects, crowds, self.partial)
         return replace(self, **moved, _known=known)
 
     def pin_memory(self) -> Target:
-        """The same target in pinned memory."""
+        """Return the target in pinned memory."""
         pinned: dict[str, Any] = {name: t.pin_memory() for name, t in self._tensors().items()}
         return replace(self, **pinned)
 

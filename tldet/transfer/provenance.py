@@ -82,7 +82,7 @@ def checkpoint_outline(path: Path) -> dict[str, Any]:
     """
     value = read_archive(path).value
     if not isinstance(value, Mapping) or value.get("format") != checkpoint.FORMAT:
-        raise CheckpointError(f"{path}: is no tldet checkpoint")
+        raise CheckpointError(f"{path}: is not a tldet checkpoint")
     check_meta(path, value)
     return dict(value)
 

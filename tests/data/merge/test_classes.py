@@ -73,7 +73,7 @@ def test_a_class_made_of_several_that_another_input_has_in_part() -> None:
     ("given", "expected"),
     [
         ('{"RBC": ["rbcs"]}', r"aliases.json: no input has a class 'rbcs'; did you mean 'rbc'\?"),
-        ('{"A": ["rbc"], "B": ["rbc"]}', "'rbc' stands under 'A' and under 'B'"),
+        ('{"A": ["rbc"], "B": ["rbc"]}', "'rbc' has two new names, 'A' and 'B'"),
         ('{"RBC": "rbc"}', r'have the form \{"new name": \["old name", ...\], ...\}: Expected `array`, got `str`'),
         ('["rbc"]', "have the form"),
         ("{", "is cut off"),

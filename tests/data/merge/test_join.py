@@ -80,7 +80,7 @@ def test_one_image_has_one_size(tmp_path: Path) -> None:
     one = source(tmp_path / "a.json", [{"id": 1}], [], ["x"])
     two = source(tmp_path / "b.json", [{"id": 5}, {"id": 6, "width": 61}], [], ["x"])
     expected = (
-        rf"{tmp_path / 'b.json'} says 61 x 40 for image 6 \(6.jpg\), but {tmp_path / 'a.json'} says 60 x 40 for "
+        rf"{tmp_path / 'b.json'} states 61 x 40 for image 6 \(6.jpg\), but {tmp_path / 'a.json'} states 60 x 40 for "
         r"image 1 \(1.jpg\), which is the same image; correct one of them"
     )
     with pytest.raises(DataError, match=expected):

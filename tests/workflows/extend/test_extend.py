@@ -149,7 +149,7 @@ def test_what_cannot_be_is_said_in_a_line(
     data = ["--train", str(parts / "new.json"), "--images", str(digits / "train"), "--val", str(parts / "new.json")]
     out = ["--out", str(tmp_path / "o")]
     assert "give the checkpoint of a detector to extend, or --resume" in said(capsys, *data, *out)
-    assert "is no tldet checkpoint" in said(capsys, str(tmp_weights(tmp_path)), *data, *out)
+    assert "is not a tldet checkpoint" in said(capsys, str(tmp_weights(tmp_path)), *data, *out)
     classifier = {**checkpoint.load_checkpoint(base), "meta": {"task": "classification"}}
     checkpoint.save(tmp_path / "c.pt", classifier)
     assert "is a classifier of `tldet pretrain`, not a detector" in said(capsys, str(tmp_path / "c.pt"), *data, *out)

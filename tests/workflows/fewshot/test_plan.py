@@ -57,7 +57,7 @@ def test_a_run_for_each_variant_number_and_seed(given: FewShotRequest, tmp_path:
 
 
 def test_what_the_data_cannot_give(given: FewShotRequest, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"train\.json: 4 shots of class 'b' asked for, but it has only 3 objects"):
+    with pytest.raises(DataError, match=r"train\.json: class 'b' has only 3 objects, fewer than 4 shots"):
         prepare_experiment(replace(given, shots=(1, 4)))
     with pytest.raises(DataError, match="has no class 'd'"):
         prepare_experiment(replace(given, novel=("d",)))

@@ -210,8 +210,8 @@ def test_what_is_wrong_is_one_line(
     valid = twin / "valid" / "_annotations.coco.json"
     assert "give two data sets or more" in said(capsys, digits, *out)
     assert "nowhere: no such file" in said(capsys, digits, tmp_path / "nowhere", *out)
-    assert "is given twice" in said(capsys, digits, digits, *out)
-    assert "is given twice" in said(capsys, digits, digits / "valid" / valid.name, *out)
+    assert "occurs twice in the inputs" in said(capsys, digits, digits, *out)
+    assert "occurs twice in the inputs" in said(capsys, digits, digits / "valid" / valid.name, *out)
     (tmp_path / "empty").mkdir()
     assert "empty: holds no COCO JSON" in said(capsys, digits, tmp_path / "empty", *out)
     assert "--images is given 2 times for 1 JSON" in said(capsys, digits, valid, "--images", "a", "--images", "b", *out)
@@ -225,7 +225,7 @@ def test_what_is_wrong_is_one_line(
     whole["images"][3] |= {"file_name": whole["images"][0]["file_name"], "width": 127}
     save(valid, whole)
     line = said(capsys, digits, valid, *out)
-    assert f"{valid} says 127 x 96 for image" in line
+    assert f"{valid} states 127 x 96 for image" in line
     assert "which is the same image; correct one of them" in line
 
 

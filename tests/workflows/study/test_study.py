@@ -77,7 +77,8 @@ def test_a_plan_names_every_run_and_changes_only_what_differs(digits: Path, tmp_
     ("more", "said"),
     [
         (["--variants", "scratch", "frosen"], "--variants frosen: no such variant; did you mean 'frozen'?"),
-        (["--fractions", "0.1"], "leave class '"),
+        (["--fractions", "0.1"], "no object of class '"),
+        (["--fractions", "1.5"], "--fractions must be above 0 and at most 1, not 1.5"),
         (["--fractions", "0.5", "0.5"], "--fractions: a value is given twice"),
         (
             ["--variants", "scratch", "gradual", "--minutes", "1"],
@@ -147,7 +148,7 @@ def test_a_study(digits: Path, tmp_path: Path) -> None:
     out = tmp_path / "s"
     report = study("transfer", digits, out=out, variants=["scratch", "frozen"], **USUAL)
     assert [run["steps"] for run in report.runs] == [3, 3]
-    assert "one seed: cannot tell" in report.lines[0]
+    assert "one seed: significance unknown" in report.lines[0]
     for run in json.loads((out / "results.json").read_text())["runs"]:
         folder = Path(run["checkpoint"]).parent
         scored = evaluate_files(digits / "valid" / "_annotations.coco.json", folder / DETECTIONS_NAME)

@@ -58,7 +58,7 @@ def test_every_variant_is_compared_with_the_fine_tuned_one(results: Results) -> 
     ]
     assert "100 % of the images: scratch - finetuned: -0.260 AP" in compared[1].text
     assert compared[1].text.endswith("finetuned is better")
-    assert "cannot tell" in compared[3].text
+    assert "not significant" in compared[3].text
     assert [one.found.decided for one in compared] == [True, True, False, False]
 
 
@@ -132,7 +132,7 @@ def test_too_few_fractions_carry_no_curve(results: Results, truth: Path) -> None
     report = make_report([r for r in results if r["variant"] == "finetuned"], truth)
     add_curve(report, [400])
     assert report.curve is None
-    assert report.lines[0].startswith("no learning curve: 2 numbers of images cannot carry a curve")
+    assert report.lines[0].startswith("no learning curve: 2 numbers of images are too few for a curve")
 
 
 def test_too_few_images_to_measure_on_decide_nothing(results: Results) -> None:
@@ -140,7 +140,7 @@ def test_too_few_images_to_measure_on_decide_nothing(results: Results) -> None:
     groups = groups_of(results, 9)
     assert all(group.over_both.low is None for group in groups)
     assert not any(one.found.decided for one in compare(groups))
-    assert "unknown over images): cannot tell; needs more" in compare(groups)[0].text
+    assert "unknown over images): not significant; needs more" in compare(groups)[0].text
     (line,) = resolution(groups, compare(groups), 12, 945)
     assert line.startswith("validation: 12 images, 9 with objects: too few for an interval")
 

@@ -214,7 +214,7 @@ def test_bad_input_is_said_in_one_line(
 
     assert "give --data DIR" in said(capsys, "--out", str(tmp_path / "o"))
     assert "nowhere: no such folder" in error(tmp_path / "nowhere")
-    assert "train: holds no class folders" in error(digits), "a detection set's images lie in no class folders"
+    assert "train: has no class folders" in error(digits), "a detection set's images lie in no class folders"
     assert "neither torchvision nor timm has it; nearest:" in error(few, "--backbone", "resnet-fifty")
     assert "model.classifier.smooth: unknown key; did you mean 'smoothing'?" in error(
         few, "--cfg-options", "model.classifier.smooth=0.1"

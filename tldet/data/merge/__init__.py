@@ -1,1 +1,1 @@
-"""Data sets with different label sets become one: pure functions over parsed COCO files."""
+"""Merging of datasets with different classes: pure functions of COCO files."""

@@ -1,4 +1,4 @@
-"""The label sets of several data sets as one: by exact name, or as aliases say."""
+"""Merging of the classes of several datasets, by exact name or by aliases."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ FORM = '{"new name": ["old name", ...], ...}'
 
 @dataclass(frozen=True)
 class MergedClasses:
-    """The classes of a merged data set.
+    """Classes of a merged dataset.
 
     Attributes:
-        records: categories as they are written, in rising order of id.
-        tables: for every source, its own category id to the merged one.
+        records: categories of the merged JSON, in ascending order of id.
+        tables: for each source, the merged id of each of its category ids.
     """
 
     records: tuple[Record, ...]
@@ -36,41 +36,41 @@ class MergedClasses:
 
     @property
     def names(self) -> dict[int, str]:
-        """Name of each merged id."""
+        """Name of each merged category id."""
         return {record["id"]: record["name"] for record in self.records}
 
 
 def read_merge_aliases(path: Path, names: Collection[str]) -> dict[str, str]:
-    """Old class name to new one, of a JSON ``{"new name": ["old name", ...]}``.
+    """Read a JSON ``{"new name": ["old name", ...]}``; return the new name of each old one.
 
     Args:
         path: the JSON.
-        names: of the classes of all inputs.
+        names: class names of all inputs.
 
     Raises:
-        DataError: it is no such JSON, an old name is no input's or stands under two new ones.
+        DataError: the file has another form, or an old name is unknown or has two new names.
     """
     values = parse(read_json_text(path), str(path))
     try:
-        given = msgspec.convert(values, type=dict[str, list[str]])
+        groups = msgspec.convert(values, type=dict[str, list[str]])
     except msgspec.ValidationError as error:
         raise DataError(f"{path}: aliases have the form {FORM}: {error}") from None
     aliases: dict[str, str] = {}
-    for new, olds in given.items():
+    for new, olds in groups.items():
         for old in olds:
             if old not in names:
                 raise DataError(f"{path}: no input has a class {old!r}; {nearest(old, names)}")
             if aliases.setdefault(old, new) != new:
-                raise DataError(f"{path}: {old!r} stands under {aliases[old]!r} and under {new!r}")
+                raise DataError(f"{path}: {old!r} has two new names, {aliases[old]!r} and {new!r}")
     return aliases
 
 
 def merge_classes(lists: Sequence[Sequence[Record]], aliases: Mapping[str, str]) -> MergedClasses:
-    """One list of classes; a class keeps the fields of the first source that has it, and the id where it is free.
+    """Merge lists of categories; a class keeps the fields of its first source, and its id unless that is taken.
 
     Args:
-        lists: categories of every source; no name occurs twice in one.
-        aliases: old name to new one.
+        lists: categories of each source, with unique names within a source.
+        aliases: new name of each old name.
     """
     firsts: dict[str, Record] = {}
     for record in (record for records in lists for record in records):
@@ -79,12 +79,12 @@ def merge_classes(lists: Sequence[Sequence[Record]], aliases: Mapping[str, str])
     ids = renumber_repeated(np.array([record["id"] for record in firsts.values()], np.int64)).tolist()
     id_of = dict(zip(firsts, ids, strict=True))
     records = sorted(({**firsts[name], "id": id_of[name]} for name in firsts), key=lambda record: int(record["id"]))
-    tables = tuple({r["id"]: id_of[aliases.get(r["name"], r["name"])] for r in one} for one in lists)
+    tables = tuple({r["id"]: id_of[aliases.get(r["name"], r["name"])] for r in records} for records in lists)
     return MergedClasses(tuple(records), tables)
 
 
 def near_clashes(names: Collection[str]) -> list[tuple[str, ...]]:
-    """Groups of names that differ in case, spaces, punctuation or a plural's s only."""
+    """Return groups of names that differ only in case, spaces, punctuation or a plural s."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
         plain = re.sub(r"[\W_]+", "", name.casefold())
@@ -93,9 +93,12 @@ def near_clashes(names: Collection[str]) -> list[tuple[str, ...]]:
 
 
 def uneven_folds(lists: Sequence[Sequence[Record]], aliases: Mapping[str, str]) -> list[tuple[str, int, int]]:
-    """Classes that several categories of one source become, where another source has only some of these.
+    """Find classes that several categories of one source are merged into, while another source has only some of these.
 
-    There the class looks labeled and is so in part: (new name, source that has more, source that lacks some).
+    The other source then counts as annotated for the class although it is annotated for a part of it only.
+
+    Returns:
+        (new name, source with more categories, source with fewer) of each.
     """
     groups: defaultdict[str, dict[int, set[str]]] = defaultdict(dict)
     for number, records in enumerate(lists):
@@ -110,20 +113,20 @@ def uneven_folds(lists: Sequence[Sequence[Record]], aliases: Mapping[str, str]) 
 
 
 def labeled_classes(table: Mapping[int, int], stated: Collection[int] | None) -> frozenset[int]:
-    """Merged ids of the classes labeled on an image.
+    """Return the merged ids of the classes annotated on an image.
 
-    Where several categories of a source become one class, the class is labeled where all of them are.
+    A class merged from several categories of a source is annotated if all of these are.
 
     Args:
-        table: a source's own ids to merged ones.
-        stated: own ids of the categories labeled on the image; None is all.
+        table: merged id of each category id of the source.
+        stated: category ids of the source annotated on the image; None for all.
     """
     missing = {new for old, new in table.items() if stated is not None and old not in stated}
     return frozenset(table.values()) - missing
 
 
 def differing_fields(lists: Sequence[Sequence[Record]], aliases: Mapping[str, str]) -> list[str]:
-    """New names of classes whose sources differ in fields other than name and id, such as the supercategory."""
+    """Return the names of classes whose sources differ in other fields than name and id, such as supercategory."""
     firsts: dict[str, dict[str, Any]] = {}
     found: dict[str, None] = {}
     for record in (record for records in lists for record in records):

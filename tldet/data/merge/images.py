@@ -1,4 +1,4 @@
-"""Which images of several data sets are the same."""
+"""Detection of equal images in several datasets."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from numpy.typing import NDArray
 from tldet.errors import DataError
 from tldet.system.inputs import is_file, real_path, require_file
 
-TAIL = 4096  # bytes at a file's end: cheap to read, and JPEG and PNG files of one size differ there
+TAIL = 4096  # bytes at the end of a file, in which JPEG and PNG files of equal size differ
 Track = Callable[[Sequence[int]], Iterable[int]]
 
 
 def same_images(
     paths: Sequence[Path], owners: NDArray[np.int64], track: Track = iter, *, missing: bool = False
 ) -> NDArray[np.int64]:
-    """For every image the first one that is the same: the same file, or in another source the same bytes.
+    """Find for each image the first equal one: the same file, or a file of another source with the same bytes.
 
-    Images of one source are the same only where they are one file. Its twins in bytes are taken in turn: the first
-    with the first of another source, the second with the second.
+    Images of one source are equal only if they are the same file. If several files of a source have the same bytes, the
+    first is equal to the first of another source, the second to the second, and so on.
 
     Args:
-        paths: (P) of every image.
-        owners: (P,) int64, number of the source of each.
-        track: shows progress over the images that are read.
-        missing: files may be missing; two of them are the same if their paths are.
+        paths: (P) image files.
+        owners: (P,) int64, number of the source of each image.
+        track: wraps the images that are read, to show progress.
+        missing: files may be missing; missing files are equal if their paths are.
 
     Returns:
-        (P,) int64 positions, each at most its own.
+        (P,) int64 position of the first equal image, at most its own.
 
     Raises:
         DataError: a file cannot be read.
@@ -56,7 +56,7 @@ def same_images(
 
 
 def _file(path: Path, stat: os.stat_result | None) -> Hashable:
-    """What two names of one file share; some file systems number no files, and a missing one has no number."""
+    """Return a key of the file behind a path; the real path if the file system has no file numbers or it is missing."""
     return (stat.st_dev, stat.st_ino) if stat is not None and stat.st_ino else real_path(path)
 
 
@@ -66,7 +66,7 @@ def _firsts(keys: Sequence[Hashable]) -> NDArray[np.int64]:
 
 
 def _across(positions: Iterable[int], owners: NDArray[np.int64], key: Callable[[int], Hashable]) -> list[int]:
-    """The positions whose key another source has too, in their order."""
+    """Return the positions, in order, whose key also occurs in another source."""
     groups: defaultdict[Hashable, list[int]] = defaultdict(list)
     for position in positions:
         groups[key(position)].append(position)
@@ -75,7 +75,7 @@ def _across(positions: Iterable[int], owners: NDArray[np.int64], key: Callable[[
 
 
 def _digest(path: Path, start: int = 0) -> str:
-    """SHA-256 of a file from a byte on."""
+    """Return the SHA-256 of a file from byte ``start`` on."""
     digest = hashlib.sha256()
     for block in _blocks(path, max(0, start)):
         digest.update(block)

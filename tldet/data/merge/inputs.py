@@ -1,4 +1,4 @@
-"""The JSON files of the data sets to merge, and where their images are."""
+"""Annotation files and image folders of the datasets to merge."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class MergeInput:
-    """One JSON of an input: what its copies' folder is called, the part it goes to, and where it is."""
+    """One JSON of an input: name of the folder for copied images, split (part) of the merged dataset, and files."""
 
     label: str
     part: str
@@ -28,27 +28,29 @@ class MergeInput:
 
 
 def find_inputs(inputs: Sequence[Path], images: Sequence[Path]) -> list[MergeInput]:
-    """Every JSON of the inputs: a folder's parts, or the file itself, which is to train on.
+    """Return the JSON files of the inputs: the splits of a folder, or a single file as training split.
 
     Args:
         inputs: COCO JSON files and data folders in one of the usual layouts.
-        images: image folder of the files: one for all or one for each; none looks around them.
+        images: image folders of the JSON files: one for all, or one for each; empty searches for them.
 
     Raises:
-        DataError: there are fewer than two inputs, one is not there or given twice, or ``images`` do not fit.
+        DataError: there are fewer than two inputs, one is missing or repeated, or the number of ``images`` is wrong.
     """
     if len(inputs) < 2:
-        raise DataError("give two data sets or more to merge")
+        raise DataError("give two or more datasets to merge")
     files = [path for path in inputs if not is_folder(path)]
     if images and (not files or len(images) not in (1, len(files))):
-        raise DataError(f"--images is given {len(images)} times for {len(files)} JSON files: give it once, or for each")
+        raise DataError(
+            f"--images is given {len(images)} times for {len(files)} JSON files; give it once, or once each"
+        )
     folder_of = dict(zip(files, [*images] * len(files) if len(images) == 1 else images, strict=False))
     found = []
     for number, path in enumerate(inputs, start=1):
         label = f"{number}_{real_path(path).stem}"
         splits = _folder_splits(path) if is_folder(path) else [("train", _file_split(path, folder_of.get(path)))]
         found += [MergeInput(label, part, split) for part, split in splits]
-    _refuse_twice([one.split.annotations for one in found])
+    _reject_repeated([one.split.annotations for one in found])
     return found
 
 
@@ -65,8 +67,8 @@ def _file_split(path: Path, images: Path | None) -> Split:
     return Split(path, images or find_images(path, path.parent))
 
 
-def _refuse_twice(paths: Sequence[Path]) -> None:
+def _reject_repeated(paths: Sequence[Path]) -> None:
     real = [real_path(path) for path in paths]
     for number, path in enumerate(real):
         if path in real[:number]:
-            raise DataError(f"{paths[number]}: is given twice")
+            raise DataError(f"{paths[number]}: occurs twice in the inputs")

@@ -1,4 +1,4 @@
-"""The images and objects of several data sets as one: what stays, under which ids, labeled for which classes."""
+"""Joining of images and objects of several datasets: equal images, twin objects, ids and annotated classes."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ REFUSED = (0, NO_ID, ODD_ID)  # pycocotools treats annotation id 0 as "no match"
 
 @dataclass(frozen=True)
 class Joined:
-    """One part of a merged data set: P image records and A objects of its sources, one after the other.
+    """One split of a merged dataset: P image records and A objects of its sources, concatenated.
 
     Attributes:
-        sources: what it is made of.
-        tables: for every source, its own category ids to merged ones.
-        image_of: (P,) int64, the merged image 0..M-1 of every record, in order of first appearance.
-        firsts: (M,) int64, the first record of every merged image.
+        sources: the datasets.
+        tables: for each source, the merged id of each category id.
+        image_of: (P,) int64, merged image 0..M-1 of each record, in order of first appearance.
+        firsts: (M,) int64, first record of each merged image.
         image_ids: (M,) int64.
-        labeled: (M) merged ids of the classes labeled on it.
-        places: (A,) int64, the merged image of every object.
+        labeled: (M) merged ids of the classes annotated on each image.
+        places: (A,) int64, merged image of each object.
         category_ids: (A,) int64, merged.
-        twins: (left out, kept) objects, annotated twice.
-        kept: (A,) bool.
-        annotation_ids: (A,) int64, of those kept.
+        twins: (left out, kept) pairs of equal objects.
+        kept: (A,) bool, True for objects that are kept.
+        annotation_ids: (A,) int64, unique among the kept objects.
     """
 
     sources: Sequence[MergeSource]
@@ -52,31 +52,31 @@ class Joined:
     annotation_ids: NDArray[np.int64]
 
     def record(self, position: int) -> tuple[int, int]:
-        """(source, place in it) of image record ``position``."""
+        """Return the source of an image record, and its position there."""
         return _within(position, [len(source.images) for source in self.sources])
 
     def object(self, position: int) -> tuple[int, int]:
-        """(source, place in it) of object ``position``."""
+        """Return the source of an object, and its position there."""
         return _within(position, [len(source.objects) for source in self.sources])
 
     def paths(self) -> list[Path]:
-        """(M) where the merged images are."""
+        """Return the paths of the M merged images."""
         records = [self.record(position) for position in self.firsts.tolist()]
         return [self.sources[n].split.images / self.sources[n].file_names[place] for n, place in records]
 
     @property
     def unlabeled(self) -> NDArray[np.bool_]:
-        """(A,) whether an object that is kept is of a class not labeled on its image."""
+        """(A,) bool, True for kept objects of a class that is not annotated on their image."""
         of = zip(self.places.tolist(), self.category_ids.tolist(), strict=True)
         return self.kept & ~np.fromiter((c in self.labeled[p] for p, c in of), np.bool_, len(self.places))
 
 
 def join(sources: Sequence[MergeSource], tables: Sequence[Mapping[int, int]], same: NDArray[np.int64]) -> Joined:
-    """Unite images that are the same, keep objects annotated twice once, give ids.
+    """Join equal images, keep one of each pair of twin objects, and assign ids.
 
     Args:
-        sources: one or more; the earlier ones keep their ids and their images' fields.
-        tables: for every source, its own category ids to merged ones.
+        sources: one or more datasets; earlier ones take precedence in ids and fields.
+        tables: for each source, the merged id of each category id.
         same: (P,) int64, equal for records of one image.
 
     Raises:
@@ -102,13 +102,7 @@ def join(sources: Sequence[MergeSource], tables: Sequence[Mapping[int, int]], sa
 
 
 def alike(sources: Sequence[MergeSource], track: Track = iter, *, missing: bool = False) -> list[NDArray[np.int64]]:
-    """For every source (I,) int64, equal for records of one image in whatever source.
-
-    Args:
-        sources: those to compare.
-        track: see :func:`~tldet.data.merge.images.same_images`, as for the errors.
-        missing: see there.
-    """
+    """Return for each source a number per image (I,), equal for equal images; see :func:`same_images`."""
     lengths = [len(source.images) for source in sources]
     paths = [path for source in sources for path in source.paths]
     same = same_images(paths, np.repeat(np.arange(len(sources)), lengths), track, missing=missing)
@@ -128,7 +122,7 @@ def _all(sources: Sequence[MergeSource], name: str) -> NDArray[Any]:
 
 
 def _unite(same: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The first record of every image, and every record's image, images in order of first appearance."""
+    """Return the first record of each image and the image of each record; images in order of first appearance."""
     _, firsts, image_of = np.unique(same, return_index=True, return_inverse=True)
     order = np.argsort(firsts)
     rank = np.empty_like(order)
@@ -141,16 +135,16 @@ def _check_sizes(sources: Sequence[MergeSource], firsts: NDArray[np.int64], imag
     wrong = np.flatnonzero((sizes != sizes[firsts[image_of]]).any(1))
     if not len(wrong):
         return
-    said = []
+    statements = []
     for record in (int(wrong[0]), int(firsts[image_of[wrong[0]]])):
         number, place = _within(record, [len(source.images) for source in sources])
         height, width = sizes[record]
-        said.append(f"{sources[number].path} says {width} x {height} for {sources[number].image(place)}")
-    raise DataError(f"{said[0]}, but {said[1]}, which is the same image; correct one of them")
+        statements.append(f"{sources[number].path} states {width} x {height} for {sources[number].image(place)}")
+    raise DataError(f"{statements[0]}, but {statements[1]}, which is the same image; correct one of them")
 
 
 def _mapped(sources: Sequence[MergeSource], tables: Sequence[Mapping[int, int]]) -> NDArray[np.int64]:
-    """(A,) merged category ids."""
+    """Return the merged category ids (A,)."""
     pairs = zip(sources, tables, strict=True)
     return np.array([table[old] for source, table in pairs for old in source.category_ids.tolist()], np.int64)
 
@@ -158,7 +152,7 @@ def _mapped(sources: Sequence[MergeSource], tables: Sequence[Mapping[int, int]])
 def _labeled(
     sources: Sequence[MergeSource], tables: Sequence[Mapping[int, int]], image_of: NDArray[np.int64]
 ) -> list[frozenset[int]]:
-    """A merged image is labeled for what any of its records is labeled for."""
+    """Return the annotated classes of each merged image, the union over its records."""
     merged: list[frozenset[int]] = [frozenset()] * (int(image_of.max()) + 1)
     stated = chain.from_iterable(((t, one) for one in s.labeled) for s, t in zip(sources, tables, strict=True))
     alike: dict[frozenset[int], frozenset[int]] = {}  # hundreds of thousands of images share a few sets

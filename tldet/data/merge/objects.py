@@ -1,4 +1,4 @@
-"""Objects that two data sets have annotated on one image."""
+"""Objects of one image that two datasets have annotated."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def find_twins(
     boxes: NDArray[np.float64],
     outlined: NDArray[np.bool_],
 ) -> list[tuple[int, int]]:
-    """Pairs of objects that are one: of one image and group, from two entries, with an IoU above 0.9.
+    """Find pairs of equal objects: same image and group, from two entries, with an IoU above 0.9.
 
-    An object has at most one twin in an entry. The earlier one stays, unless only the later one has a segmentation.
+    An object has at most one twin per entry. The earlier object is kept, unless only the later one has a segmentation.
 
     Args:
-        images: (A,) int64, the image of every object.
-        entries: (A,) int64, which record of that image it hangs on.
+        images: (A,) int64, image of each object.
+        entries: (A,) int64, image record that the object belongs to.
         groups: (A,) int64; only objects of one group (class, crowd or not) are compared.
         boxes: (A, 4) float64, [x, y, width, height] in pixels.
-        outlined: (A,) bool, whether it has a segmentation.
+        outlined: (A,) bool, True for objects with a segmentation.
 
     Returns:
-        (left out, kept) positions, in rising order of the first.
+        (left out, kept) positions, in ascending order of the first.
     """
     order = np.lexsort((entries, groups, images))
     cuts = np.flatnonzero((np.diff(images[order]) != 0) | (np.diff(groups[order]) != 0)) + 1
@@ -46,7 +46,7 @@ def find_twins(
 def _twins_of(
     rows: NDArray[np.int64], entries: NDArray[np.int64], boxes: NDArray[np.float64], outlined: NDArray[np.bool_]
 ) -> list[tuple[int, int]]:
-    """Pairs among the objects of one image and group, in rising order of entry."""
+    """Return the pairs among the objects of one image and group, in ascending order of entry."""
     by_entry: defaultdict[int, list[int]] = defaultdict(list)
     for row in rows.tolist():
         by_entry[int(entries[row])].append(row)
@@ -65,7 +65,7 @@ def _twins_of(
 
 
 def _matches(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Sequence[tuple[int, int]]:
-    """Pairs of rows with an IoU above ``SAME``, each row once, the best pair first."""
+    """Return pairs of rows with an IoU above ``_SAME``, each row once, the best pair first."""
     iou = np.asarray(coco_mask.iou(ours, theirs, [0] * len(theirs)))
     found = [(int(i), int(j)) for i, j in np.argwhere(iou > _SAME)]
     matched: dict[int, int] = {}

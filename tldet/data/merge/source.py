@@ -1,4 +1,4 @@
-"""A data set to merge: its records as the JSON's own text, and as arrays what of them decides."""
+"""Datasets to merge: records as JSON text, and the fields that merging needs as arrays."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ class MergeSource:
     """One COCO JSON; I images and A objects in its order.
 
     Attributes:
-        split: the JSON and the folder of its images.
-        categories: its records.
-        licenses: its records; an image's ``license`` is the id of one.
-        images: (I) records as text.
-        file_names: (I).
+        split: the JSON and its image folder.
+        categories: category records.
+        licenses: license records; ``license`` of an image is the id of one.
+        images: (I) image records as JSON text.
+        file_names: (I) file names of the images.
         image_ids: (I,) int64.
         sizes: (I, 2) int32, (height, width).
-        labeled: (I) the stated ids of the categories labeled on an image, None where it states none.
-        objects: (A) records as text.
+        labeled: (I) ids of the categories annotated on each image; None for all.
+        objects: (A) annotation records as JSON text.
         annotation_ids: (A,) int64, unique.
         stated_ids: (A,) int64, the ids in the JSON.
         places: (A,) int64, position of an object's image.
         category_ids: (A,) int64.
         boxes: (A, 4) float64, [x, y, width, height] in pixels.
-        derived: (A,) bool, whether the box is derived from the segmentation.
+        derived: (A,) bool, True for a box derived from the segmentation.
         crowd: (A,) bool.
-        outlined: (A,) bool, whether it has a segmentation.
-        left_out: top-level fields that a merged file cannot carry.
+        outlined: (A,) bool, True for objects with a segmentation.
+        left_out: top-level fields that are not merged.
         notes: messages that count what was changed on reading.
     """
 
@@ -76,16 +76,16 @@ class MergeSource:
 
     @property
     def paths(self) -> list[Path]:
-        """(I) of its images."""
+        """Paths of the I images."""
         return [self.split.images / name for name in self.file_names]
 
-    def image(self, place: int) -> str:
-        """An image's name in a message."""
-        return f"image {self.image_ids[place]} ({self.file_names[place]})"
+    def image(self, position: int) -> str:
+        """Return the name of an image in messages."""
+        return f"image {self.image_ids[position]} ({self.file_names[position]})"
 
 
 def open_source(split: Split, *, missing: bool = False) -> MergeSource:
-    """:func:`read_merge_source` of a data set whose images must be there too, unless some may be ``missing``."""
+    """Read a dataset with :func:`read_merge_source`, and check that its images exist unless ``missing`` is set."""
     source = read_merge_source(split)
     names = resolve_names(split.images, source.file_names, split.annotations)
     source = replace(source, file_names=list(names))
@@ -95,10 +95,10 @@ def open_source(split: Split, *, missing: bool = False) -> MergeSource:
 
 
 def read_merge_source(split: Split) -> MergeSource:
-    """Read a COCO JSON whose every reference leads somewhere.
+    """Read and check a COCO JSON.
 
     Raises:
-        DataError: what is wrong, with the file and the annotation's, image's or category's id.
+        DataError: the file is invalid; the message names it and the id of the annotation, image or category.
     """
     path = split.annotations
     coco = read_coco(path)
@@ -137,15 +137,15 @@ def _licenses(path: Path, texts: Mapping[str, msgspec.Raw]) -> list[Record]:
     records = record_values(path, texts, "licenses")
     wrong = [record for record in records if not _is_id(record.get("id"))]
     if wrong:
-        raise DataError(f"{path}: a license has no whole number as id: {wrong[0]}")
+        raise DataError(f"{path}: a license has no integer id: {wrong[0]}")
     return records
 
 
 def _labeled(path: Path, coco: Coco) -> list[frozenset[int] | None]:
-    """What every image states."""
+    """Return the categories annotated on each image."""
     columns = {category.id: column for column, category in enumerate(coco.categories)}
     stated = coco.labeled()
     if stated is None:
         return [None] * len(coco.images)
-    labeled_table(stated, columns, lambda row: f"{path}: image {coco.images[row].id}")  # refuses unknown ids
+    labeled_table(stated, columns, lambda row: f"{path}: image {coco.images[row].id}")  # rejects unknown ids
     return [None if ids is None else frozenset(ids) for ids in stated]

@@ -1,4 +1,4 @@
-"""A merged data set as a COCO JSON; what a record holds beyond its ids goes over as it is."""
+"""Writing of a merged dataset as COCO JSON; fields other than ids are copied unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tldet.data.merge.join import Joined
 from tldet.data.merge.source import MergeSource
 from tldet.system.output import replacing
 
-Fields = dict[str, Any]  # a value is its text, or one that is written anew
+Fields = dict[str, Any]  # a value is JSON text, or a new value
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -40,19 +40,19 @@ def _text(record: Record) -> str:
 
 
 def write_joined(path: Path, joined: Joined, classes: MergedClasses, file_names: Sequence[str]) -> int:
-    """Write a part of a merged data set.
+    """Write a split of a merged dataset.
 
     Args:
         path: the JSON; its folder exists.
-        joined: what is written.
+        joined: the split.
         classes: the merged classes.
-        file_names: (M) of the merged images, relative to the folder of ``path``.
+        file_names: (M) file names of the merged images, relative to the folder of ``path``.
 
     Returns:
-        how many images were united whose records differ in other fields; the first one's are kept.
+        Number of images whose records differ in other fields; the fields of the first record are kept.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     licenses, license_tables = merge_licenses(joined.sources)
     images = _Images(joined, classes, file_names, license_tables)
@@ -72,7 +72,7 @@ def _write_list(file: IO[bytes], head: bytes, texts: Iterator[bytes]) -> None:
 
 
 class _Images:
-    """The texts of the merged images, and how many of them their sources describe differently."""
+    """JSON texts of the merged images, and the number of images whose records differ."""
 
     def __init__(
         self, joined: Joined, classes: MergedClasses, file_names: Sequence[str], licenses: Sequence[dict[int, int]]
@@ -85,7 +85,7 @@ class _Images:
             self.records[image].append(record)
 
     def texts(self) -> Iterator[bytes]:
-        """One an image."""
+        """Yield the JSON text of each image."""
         for image, image_id in enumerate(self.joined.image_ids.tolist()):
             fields = self._united(image)
             fields |= {"id": image_id, "file_name": self.file_names[image]}
@@ -95,7 +95,7 @@ class _Images:
             yield msgspec.json.encode(fields)
 
     def _united(self, image: int) -> Fields:
-        """The fields of all records of an image, the first one's where they differ."""
+        """Join the fields of all records of an image; the first record takes precedence."""
         first, *others = (self._own(record) for record in self.records[image])
         if any(first.get(key, value) != value for fields in others for key, value in fields.items()):
             self.differing += 1
@@ -105,7 +105,7 @@ class _Images:
         return united
 
     def _own(self, record: int) -> Fields:
-        """An image's fields in its source, those left out that are written anew."""
+        """Return the fields of an image record that are copied from its source."""
         number, place = self.joined.record(record)
         fields: Fields = dict(_fields.decode(self.joined.sources[number].images[place]))
         if "license" in fields:

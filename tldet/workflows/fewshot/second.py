@@ -15,7 +15,7 @@ from tldet import checkpoint
 from tldet.coco.partial_labels import LABELED
 from tldet.config import read_config
 from tldet.data.index import AnnotationIndex
-from tldet.data.shots import TOLD
+from tldet.data.shots import ORIGIN
 from tldet.errors import CheckpointError, ConfigError
 from tldet.models.detector import Detector, build_detector
 from tldet.models.meta_tensors import without_storage
@@ -57,7 +57,7 @@ def second_phase(job: Job, console: Console | None = None) -> Outcome:
 
 
 def _log_shots(job: Job) -> None:
-    record = json.loads(Path(job.call["train"]).read_bytes())[TOLD]
+    record = json.loads(Path(job.call["train"]).read_bytes())[ORIGIN]
     further = "treated as background" if record["as_background"] else f"ignored ({LABELED})"
     counts = record["counts"]
     shots = counted(counts["objects"], "object"), counted(counts["images"], "image")

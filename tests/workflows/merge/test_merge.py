@@ -80,7 +80,7 @@ def test_blood_cells_of_two_teams(bccd: tuple[Path, Path, Path], tmp_path: Path)
     assert [(r.name, r.labeled_images) for r in report.classes] == [("RBC", 120), ("WBC", 105), ("Platelets", 205)]
     assert sum(r.objects for r in report.classes) == len(merged["annotations"])
     assert {(c.old_id, c.old_name, c.new_id) for c in report.changed_categories} == {(1, "WBC", 2), (2, "Platelets", 3)}
-    assert json.loads((tmp_path / "out" / "merge_report.json").read_text())["parts"][0]["twins"] == twins.total()
+    assert json.loads((tmp_path / "out" / "merge_report.json").read_text())["splits"][0]["duplicates"] == twins.total()
 
 
 def test_tools_of_the_field_read_it(bccd: tuple[Path, Path, Path], tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_finetune_refuses(begun: Path, digits: Path, how: Callable[[dict[str, An
         with pytest.raises(TrainingError) as refused:
             resume()
         assert f"({said}" in str(refused.value)
-        assert "_annotations.coco.json: its classes have changed" in str(refused.value)
+        assert "_annotations.coco.json: the classes have changed" in str(refused.value)
         assert f"--init-from {begun / 'run' / 'best.pt'}" in str(refused.value)
     assert (begun / "run" / "config.py").read_bytes() == kept
     assert not (begun / "run" / "step_00000004.pt").exists()
@@ -144,7 +144,7 @@ def test_pretrain_refuses_and_the_advice_works(tmp_path: Path) -> None:
     for split in ("train", "val"):
         (made / split / "0").rename(made / split / "zero")
     with pytest.raises(
-        TrainingError, match=r"crops/train: its classes have changed .*removed: 0, new: zero"
+        TrainingError, match=r"crops/train: the classes have changed .*removed: 0, new: zero"
     ) as refused:
         pretrain(out=tmp_path / "run", resume=True, cfg_options=["schedule.steps=2"])
     advice = str(refused.value).rpartition("--cfg-options ")[2]

@@ -156,7 +156,7 @@ def test_what_cannot_be_is_said_in_a_line(
     untrained = checkpoint.load_checkpoint(base)
     untrained["config"].pop("optimizer")
     checkpoint.save(tmp_path / "u.pt", untrained)
-    assert "u.pt: its config describes no training" in said(capsys, str(tmp_path / "u.pt"), *data, *out)
+    assert "u.pt: its config has no optimizer and schedule" in said(capsys, str(tmp_path / "u.pt"), *data, *out)
     assert "distill.scor: unknown key; did you mean 'score'?" in said(
         capsys, str(base), *data, *out, "--cfg-options", "distill.scor=0.4"
     )
@@ -165,7 +165,7 @@ def test_what_cannot_be_is_said_in_a_line(
     assert "other arguments: --val " in said(capsys, *data, "--out", str(whole), "--resume")
     other = str(whole / "best.pt")
     assert f"other arguments: CKPT {other} (was {base})" in said(capsys, other, "--out", str(whole), "--resume")
-    assert "extend.json: holds no run of tldet extend" in said(capsys, "--out", str(base.parent), "--resume")
+    assert "extend.json: is no report of tldet extend" in said(capsys, "--out", str(base.parent), "--resume")
 
 
 def tmp_weights(folder: Path) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pycocotools.coco import COCO
 
-from benchmarks.annotations import PICTURES, write_annotations
+from benchmarks.annotations import IMAGES, write_annotations
 from tldet.cli.main import main
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import find_layout
@@ -80,7 +80,7 @@ def test_blood_cells_of_two_teams(bccd: tuple[Path, Path, Path], tmp_path: Path)
     assert [(r.name, r.labeled_images) for r in report.classes] == [("RBC", 120), ("WBC", 105), ("Platelets", 205)]
     assert sum(r.objects for r in report.classes) == len(merged["annotations"])
     assert {(c.old_id, c.old_name, c.new_id) for c in report.changed_categories} == {(1, "WBC", 2), (2, "Platelets", 3)}
-    assert json.loads((tmp_path / "out" / "merge_report.json").read_text())["parts"][0]["twins"] == twins.total()
+    assert json.loads((tmp_path / "out" / "merge_report.json").read_text())["splits"][0]["duplicates"] == twins.total()
 
 
 def test_tools_of_the_field_read_it(bccd: tuple[Path, Path, Path], tmp_path: Path) -> None:
@@ -255,8 +255,8 @@ def test_as_large_as_coco(tmp_path: Path) -> None:
     """Two data sets of 118,287 images (a tenth of them shared) and 860,000 objects each need less than 3.5 GB."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        write_annotations(tmp_path / name / "train.json", PICTURES)
-        for number in range(1, PICTURES + 1):
+        write_annotations(tmp_path / name / "train.json", IMAGES)
+        for number in range(1, IMAGES + 1):
             content = f"{number}" if number % 10 == 0 else f"{number} of {name}"
             (tmp_path / name / f"{number:012d}.jpg").write_bytes(content.encode())
     code = (
@@ -267,7 +267,7 @@ def test_as_large_as_coco(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, *(str(tmp_path / name / "train.json") for name in ("a", "b"))]
     done = subprocess.run([*command, str(tmp_path / "out")], capture_output=True, text=True, check=True)
     images, united, objects, peak = json.loads(done.stdout.splitlines()[-1])
-    assert (images, united) == (2 * PICTURES - PICTURES // 10, PICTURES // 10)
+    assert (images, united) == (2 * IMAGES - IMAGES // 10, IMAGES // 10)
     assert objects == 2 * len(AnnotationIndex.load(tmp_path / "a" / "train.json").labels)
     assert peak < 3500
 

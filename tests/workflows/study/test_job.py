@@ -62,9 +62,9 @@ def test_a_run_begun_with_other_settings_is_not_gone_on_with(make_job: Any) -> N
     job = make_job()
     job.save()
     other = replace(job, call={"options": []})
-    other.keep()  # nothing was trained yet
+    other.save()  # nothing was trained yet
     (job.folder / "step_00000004.pt").touch()
-    other.keep()
+    other.save()
     with pytest.raises(TrainingError, match=f"{JOB_NAME}: has a result of other settings"):
         job.save()
 

@@ -60,7 +60,7 @@ def test_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_size._Trial, "fits", lambda self, count: False)
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)
     model = read_config("recipes/retinanet_lite0")["model"]
-    with pytest.raises(TrainingError, match=r"out of memory on mps with one image of 800 x 1344"):
+    with pytest.raises(TrainingError, match=r"out of memory on mps with one image of 1344x800"):
         measure_batch_size(model, (800, 1344), 5, device=torch.device("mps"))
 
 

@@ -16,7 +16,7 @@ from tldet.errors import ConfigError
 from tldet.transfer.param_groups import build_optimizer
 from tldet.workflows.training import assemble, choose
 from tldet.workflows.training.finetune import finetune
-from tldet.workflows.training.run_config import renew
+from tldet.workflows.training.run_config import derive_config
 from tldet.workflows.training.run_options import Length
 
 
@@ -61,7 +61,7 @@ def test_several_processes_use_a_device_each(monkeypatch: pytest.MonkeyPatch, na
 
 def test_a_further_run_does_not_inherit_the_device() -> None:
     config: dict[str, Any] = {"schedule": {"steps": 5}, "training": {"device": "cuda:1", "ema": 0.9, "seed": 1}}
-    renew(config, {"loader": {"batch_size": 2}}, Length("steps", 10), 3, 20)
+    derive_config(config, {"loader": {"batch_size": 2}}, Length("steps", 10), 3, 20)
     assert config["training"].keys() >= {"ema", "validate_every"}
     assert config["training"]["seed"] == 3
     assert "device" not in config["training"]

@@ -27,7 +27,7 @@ from tldet.workflows.training.choose import choose_length, given_batch
 from tldet.workflows.training.finetune import SPLIT
 from tldet.workflows.training.outcome import Outcome
 from tldet.workflows.training.request import ExtendRequest
-from tldet.workflows.training.run_config import settled
+from tldet.workflows.training.run_config import final_config
 from tldet.workflows.training.run_folder import (
     RunFiles,
     StoredRun,
@@ -85,7 +85,7 @@ def _config(
     log.info("%d old classes (%s), %d new classes (%s)", len(data.old), few(data.old), len(data.new), few(data.new))
     log.info("%s", why)
     config = extended_config(path, state, data, length, request.seed_value, batch, distill=request.distill)
-    used = settled(with_bad_image(config, request.on_bad_image), request.overrides(), str(path))
+    used = final_config(with_bad_image(config, request.on_bad_image), request.overrides(), str(path))
     checked_settings(used)  # a wrong option is reported before anything is evaluated
     return used
 

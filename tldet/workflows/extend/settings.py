@@ -16,7 +16,7 @@ from tldet.transfer.sources import file_hash
 from tldet.workflows.extend.data import Prepared
 from tldet.workflows.training.finetune import section_of
 from tldet.workflows.training.recipes import default_transforms
-from tldet.workflows.training.run_config import renew
+from tldet.workflows.training.run_config import derive_config
 from tldet.workflows.training.run_options import Length
 
 SURE = {True: 0.7, False: 0.3}  # score threshold of a teacher with softmax or sigmoid (see docs/extend.md)
@@ -62,7 +62,7 @@ def extended_config(
     config = trained_config(path, state)
     section = _data(config, state["meta"]["input"], data)
     section["loader"] = {**section["loader"], "batch_size": batch}
-    renew(config, section, length, seed, data.images)
+    derive_config(config, section, length, seed, data.images)
     config["model"]["weights"] = {"source": str(real_path(path))}
     config["model"]["head"]["num_classes"] = len(data.old) + len(data.new)
     if distill:

@@ -25,7 +25,7 @@ from tldet.workflows.fewshot.plan import FEWSHOT_VARIANTS
 from tldet.workflows.requests import RunRequest
 from tldet.workflows.study.job import Job
 from tldet.workflows.training.outcome import Outcome
-from tldet.workflows.training.run_config import renew, settled
+from tldet.workflows.training.run_config import derive_config, final_config
 from tldet.workflows.training.run_folder import CONFIG_NAME, RunFiles
 from tldet.workflows.training.run_options import Length
 from tldet.workflows.training.schema import with_bad_image
@@ -51,7 +51,7 @@ def second_phase(job: Job, console: Console | None = None) -> Outcome:
         return run_training(read_config(path), RunRequest(console=console), job.folder, resume=True)
     _log_shots(job)
     start = checkpoint.load_checkpoint(job.call["base"])
-    used = settled(second_config(start, job), job.call["cfg_options"], str(job.call["base"]))
+    used = final_config(second_config(start, job), job.call["cfg_options"], str(job.call["base"]))
     files = RunFiles(job.folder, used, _NOTE)
     return run_training(used, RunRequest(console=console), job.folder, init_from=job.call["base"], files=files)
 
@@ -97,7 +97,7 @@ def second_config(start: Mapping[str, Any], job: Job) -> dict[str, Any]:
     """
     config: dict[str, Any] = copy.deepcopy(start["config"])
     data = _data(config["data"], start["meta"]["input"], job)
-    renew(config, data, Length.of(job.length), int(job.factors["seed"]), job.images)
+    derive_config(config, data, Length.of(job.length), int(job.factors["seed"]), job.images)
     config["model"].pop("weights", None)
     config["model"]["head"]["num_classes"] = len(AnnotationIndex.load(job.call["train"]).class_names)
     set_variant(config, job.variant)

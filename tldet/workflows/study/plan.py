@@ -17,7 +17,7 @@ from tldet.workflows.study.request import StudyRequest
 from tldet.workflows.study.variants import Variant, refuse_conflict, refuse_same, refuse_without_timing
 from tldet.workflows.training.choose import Choices, choose_for
 from tldet.workflows.training.recipes import has_own_data, load_recipe
-from tldet.workflows.training.run_config import rhythm, steps_in_epoch
+from tldet.workflows.training.run_config import intervals_for, steps_in_epoch
 
 _BATCH_SIZE = "data.loader.batch_size"
 
@@ -104,7 +104,7 @@ class _Shared:
         )
 
     def _options(self, variant: Variant, fraction: float, seed: int) -> list[str]:
-        every = rhythm(self.choices.length, steps_in_epoch(len(self.data.index), self.choices.batch))[
+        every = intervals_for(self.choices.length, steps_in_epoch(len(self.data.index), self.choices.batch))[
             "checkpoint_every"
         ]
         if self.choices.length.unit != "epochs":

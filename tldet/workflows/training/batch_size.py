@@ -37,7 +37,7 @@ WITHOUT_GPU = 4
 STATES = 3  # tensors per trainable parameter besides its gradient: two of Adam, one of EMA
 
 
-def settled_batch_size(cfg: Config, settings: Settings, resumed: Path | None) -> int:
+def resolve_batch_size(cfg: Config, settings: Settings, resumed: Path | None) -> int:
     """Return the batch size for ``data.loader.batch_size='auto'``: that of the resumed run, or the largest that fits.
 
     Raises:

@@ -20,7 +20,7 @@ from tldet.workflows.training.initial_weights import check_initial, check_scratc
 from tldet.workflows.training.outcome import Outcome
 from tldet.workflows.training.recipes import has_own_data, load_recipe, require_resize, split_transforms
 from tldet.workflows.training.request import FinetuneRequest
-from tldet.workflows.training.run_config import course_over, rhythm, settled, steps_in_epoch, using
+from tldet.workflows.training.run_config import final_config, intervals_for, schedule_for, steps_in_epoch, using
 from tldet.workflows.training.run_folder import (
     RunFiles,
     StoredRun,
@@ -88,7 +88,9 @@ def new_config(request: FinetuneRequest) -> Config:
         index = AnnotationIndex.load(layout.train.annotations)
     choices = choose_for(recipe, index, options, request.length, request.backbone, request.augment)
     config = _filled(recipe, layout, index, choices, request)
-    used = settled(_from_request(config, request, choices.reasons), request.overrides(), f"recipe {request.recipe}")
+    used = final_config(
+        _from_request(config, request, choices.reasons), request.overrides(), f"recipe {request.recipe}"
+    )
     if request.scratch:
         check_scratch(used)
     require_resize(used, SPLITS)
@@ -102,9 +104,9 @@ def _filled(
     config: dict[str, Any] = copy.deepcopy(recipe.data)
     config["data"] = _data(recipe, layout, choices, request)
     config["model"]["head"]["num_classes"] = len(index.class_names)
-    config["schedule"] = course_over(config["schedule"], choices.length)
-    course = rhythm(choices.length, steps_in_epoch(len(index), choices.batch))
-    config["training"] = {**(config.get("training") or {}), "seed": request.seed_value, **course}
+    config["schedule"] = schedule_for(config["schedule"], choices.length)
+    intervals = intervals_for(choices.length, steps_in_epoch(len(index), choices.batch))
+    config["training"] = {**(config.get("training") or {}), "seed": request.seed_value, **intervals}
     return config
 
 

@@ -16,7 +16,7 @@ from tldet.transfer.class_match import class_table
 from tldet.transfer.teacher import distilled
 from tldet.workflows.requests import RunRequest
 from tldet.workflows.training.assemble import Run
-from tldet.workflows.training.batch_size import settled_batch_size
+from tldet.workflows.training.batch_size import resolve_batch_size
 from tldet.workflows.training.data_summary import log_splits
 from tldet.workflows.training.datasets import (
     AnyDataset,
@@ -48,7 +48,7 @@ def prepare_run(
     """Build data, detector with initial weights, and evaluation of a run."""
     resumed = folder if source.resume else None
     if settings.loader.batch_size == "auto":
-        size = world.first(lambda: settled_batch_size(cfg, settings, resumed))
+        size = world.first(lambda: resolve_batch_size(cfg, settings, resumed))
         cfg = override(cfg, {"data.loader.batch_size": size})
         settings = checked_settings(cfg)
     ready = world.main_first(lambda: _ready(cfg, settings, source, resumed, request.console))

@@ -19,7 +19,7 @@ from tldet.system.inputs import real_path
 from tldet.workflows.requests import takes
 from tldet.workflows.training.choose import given_batch
 from tldet.workflows.training.request import PretrainRequest
-from tldet.workflows.training.run_config import course_over, rhythm, settled, steps_in_epoch, using
+from tldet.workflows.training.run_config import final_config, intervals_for, schedule_for, steps_in_epoch, using
 from tldet.workflows.training.run_folder import RunFiles, StoredRun, continues, read_run, refuse_earlier_run
 from tldet.workflows.training.run_options import Length
 from tldet.workflows.training.schema import PRETRAIN_SCHEMA
@@ -68,7 +68,9 @@ def _new_config(request: PretrainRequest) -> Config:
     if source is None:
         raise DataError("give --data DIR with train/CLASS/*.jpg, or --demo")
     config = _filled(Path(source), request)
-    return settled({**config, "model": _with_backbone(config["model"], request.network)}, request.overrides(), RECIPE)
+    return final_config(
+        {**config, "model": _with_backbone(config["model"], request.network)}, request.overrides(), RECIPE
+    )
 
 
 def _generate() -> Path:
@@ -87,9 +89,9 @@ def _filled(folder: Path, request: PretrainRequest) -> dict[str, Any]:
     names = [name for one in scan(train).values() for name in one]
     config["data"] = _data(config["data"], folder, _size(train, names), mirror=not request.demo)
     length = request.length or Length("epochs", _EPOCHS)
-    config["schedule"] = course_over(config["schedule"], length)
+    config["schedule"] = schedule_for(config["schedule"], length)
     batch = given_batch(parse_options(request.overrides())) or config["data"]["loader"]["batch_size"]
-    config["training"].update(seed=request.seed_value, **rhythm(length, steps_in_epoch(len(names), batch)))
+    config["training"].update(seed=request.seed_value, **intervals_for(length, steps_in_epoch(len(names), batch)))
     return config
 
 

@@ -37,7 +37,7 @@ def steps_in_epoch(images: int, batch: int) -> int:
     return max(1, images // (batch * current().size))
 
 
-def rhythm(length: Length, an_epoch: int) -> dict[str, Any]:
+def intervals_for(length: Length, an_epoch: int) -> dict[str, Any]:
     """Return intervals of validation, checkpoints and logging for a length; ``an_epoch`` is the steps per epoch."""
     if length.unit == "epochs":
         every = max(1, int(length.value) // 10)
@@ -48,7 +48,7 @@ def rhythm(length: Length, an_epoch: int) -> dict[str, Any]:
     return {"validate_every": every, "checkpoint_every": every, "log_every": 10}
 
 
-def renew(config: dict[str, Any], data: dict[str, Any], length: Length, seed: int, images: int) -> None:
+def derive_config(config: dict[str, Any], data: dict[str, Any], length: Length, seed: int, images: int) -> None:
     """Change the config of a run to that of a new run which starts from its weights.
 
     Args:
@@ -61,13 +61,13 @@ def renew(config: dict[str, Any], data: dict[str, Any], length: Length, seed: in
     for key in NOT_INHERITED:
         config.pop(key, None)
     config["data"] = data
-    config["schedule"] = course_over(config["schedule"], length)
+    config["schedule"] = schedule_for(config["schedule"], length)
     an_epoch = steps_in_epoch(images, data["loader"].get("batch_size", 1))
     training = {key: value for key, value in (config.get("training") or {}).items() if key != "device"}
-    config["training"] = {**training, "seed": seed, "patience": None, **rhythm(length, an_epoch)}
+    config["training"] = {**training, "seed": seed, "patience": None, **intervals_for(length, an_epoch)}
 
 
-def course_over(schedule: Mapping[str, Any], length: Length) -> dict[str, Any]:
+def schedule_for(schedule: Mapping[str, Any], length: Length) -> dict[str, Any]:
     """Return a ``schedule`` section for another length; milestones are replaced by a single one near the end.
 
     Args:
@@ -76,14 +76,14 @@ def course_over(schedule: Mapping[str, Any], length: Length) -> dict[str, Any]:
     """
     if schedule.get(length.unit) == length.value:
         return dict(schedule)
-    course = {key: v for key, v in schedule.items() if key not in (*UNITS, "milestones")}
-    if course.get("policy") == "multistep":
+    new = {key: v for key, v in schedule.items() if key not in (*UNITS, "milestones")}
+    if new.get("policy") == "multistep":
         last = LAST_DROP * length.value
-        course["milestones"] = [max(1, round(last)) if length.unit == "steps" else last]
-    return {**course, **length.section()}
+        new["milestones"] = [max(1, round(last)) if length.unit == "steps" else last]
+    return {**new, **length.section()}
 
 
-def settled(config: dict[str, Any], options: Sequence[str], source: str) -> Config:
+def final_config(config: dict[str, Any], options: Sequence[str], source: str) -> Config:
     """Return the config of a new run, with the imports that it needs.
 
     Args:

@@ -77,7 +77,7 @@ class StudyReport:
                 *counts,
                 *means,
                 group.over_seeds.ends("-"),
-                group.over_both.ends("-", untold="unknown"),
+                group.over_both.ends("-", missing="unknown"),
             )
         return shown
 

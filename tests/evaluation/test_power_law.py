@@ -73,5 +73,5 @@ def test_too_few_runs(sizes: list[int], said: str) -> None:
 
 
 def test_too_far() -> None:
-    with pytest.raises(DataError, match=r"801 images are more than 4 times the 200 measured.* at most 800"):
+    with pytest.raises(DataError, match=r"801 images are more than 4 times the largest run .200.: .* at most 800"):
         fit(SIZES, [law(n) for n in SIZES]).at(801)

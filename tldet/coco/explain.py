@@ -39,8 +39,8 @@ def explain(error: str, values: Any) -> str:
     value = record.get(key) if isinstance(record, Mapping) else record
     if any(is_large(one) for one in (value if isinstance(value, list) else [value])):
         return f"{who}: '{key}' {TOO_LARGE}"
-    wanted = LISTS.get(key) or _wanted(what)
-    return f"{who}: '{key}' must be {wanted}, not {_short(value)}"
+    expected = LISTS.get(key) or _expected(what)
+    return f"{who}: '{key}' must be {expected}, not {_short(value)}"
 
 
 def _explain_layout(what: str, path: str, values: Any) -> str:
@@ -53,8 +53,8 @@ def _explain_layout(what: str, path: str, values: Any) -> str:
     if isinstance(values, Mapping) and "images" in values:
         return "is an object with images, not a list of detections (is it the ground truth?)"
     listed = what.startswith("Expected `array`")
-    wanted = "a list of detections" if listed else "an object with images, annotations and categories"
-    return f"must be {wanted}, not {_kind(values)}"
+    expected = "a list of detections" if listed else "an object with images, annotations and categories"
+    return f"must be {expected}, not {_kind(values)}"
 
 
 def record_name(section: str, row: int, record: Any) -> str:
@@ -84,7 +84,7 @@ def describe_path(path: str, values: Any) -> str:
     return record_name(section or "detections", int(row), record) + (f": '{key}'" if key else "")
 
 
-def _wanted(what: str) -> str:
+def _expected(what: str) -> str:
     _, expected, rest = (*what.split("`"), "", "")[:3]
     if "str" in expected:
         return "text"

@@ -75,14 +75,14 @@ def find(name: str | Path) -> Path:
     Raises:
         ConfigError: there is no such config; the message lists the most similar names.
     """
-    given = Path(name)
-    if is_file(given):
-        return given
-    for candidate in (config_root() / f"{name}.py", config_root() / "recipes" / f"{name}.py", config_root() / given):
+    path = Path(name)
+    if is_file(path):
+        return path
+    for candidate in (config_root() / f"{name}.py", config_root() / "recipes" / f"{name}.py", config_root() / path):
         if is_file(candidate):
             return candidate
-    if exists(given):
-        require_file(given, ConfigError)
+    if exists(path):
+        require_file(path, ConfigError)
     names = [name.removeprefix("recipes/") for name in shipped()]
     near = ", ".join(neighbors(str(name), names))
     raise ConfigError(f"no config or recipe {str(name)!r}; nearest: {near} (tldet models --detectors lists all)")

@@ -56,7 +56,7 @@ class Listing:
     def count(self, folder: Path, names: _Names) -> int:
         """Count the names that are files in ``folder``."""
         groups = ((os.path.normpath(folder / parent), bases) for parent, bases in names.by_parent.items())
-        return sum(len(self._found(place, bases, names.fold)) for place, bases in groups)
+        return sum(len(self._found(directory, bases, names.fold)) for directory, bases in groups)
 
     def on_disk(self, folder: Path, names: _Names) -> list[str]:
         """Return the names as they are on disk; names without a file are unchanged."""
@@ -64,34 +64,34 @@ class Listing:
             return names.names
         found: dict[str, str] = {}
         for parent, bases in names.by_parent.items():
-            place = self._real(os.path.normpath(folder / parent))
-            files = self._fold(place)
-            inside = os.path.relpath(place, folder)
+            directory = self._real(os.path.normpath(folder / parent))
+            files = self._fold(directory)
+            inside = os.path.relpath(directory, folder)
             for base in bases:
                 if fold(base) in files:
                     found[f"{parent}/{base}" if parent else base] = PurePosixPath(inside, files[fold(base)]).as_posix()
         return [found.get(name, name) for name in names.names]
 
-    def _found(self, place: str, bases: frozenset[str], folded: bool) -> set[str] | frozenset[str]:
+    def _found(self, directory: str, bases: frozenset[str], folded: bool) -> set[str] | frozenset[str]:
         if not folded:
-            return bases & self.files(place)
-        files = self._fold(self._real(place))
+            return bases & self.files(directory)
+        files = self._fold(self._real(directory))
         return {base for base in bases if fold(base) in files}
 
-    def _fold(self, place: str) -> dict[str, str]:
+    def _fold(self, directory: str) -> dict[str, str]:
         """Map folded file names to file names, without names that differ only in letter case."""
-        if place not in self._folded:
+        if directory not in self._folded:
             groups: defaultdict[str, list[str]] = defaultdict(list)
-            for name in self.files(place):
+            for name in self.files(directory):
                 groups[fold(name)].append(name)
-            self._folded[place] = {key: found[0] for key, found in groups.items() if len(found) == 1}
-        return self._folded[place]
+            self._folded[directory] = {key: found[0] for key, found in groups.items() if len(found) == 1}
+        return self._folded[directory]
 
-    def _real(self, place: str) -> str:
+    def _real(self, directory: str) -> str:
         """Return the path of a folder on disk, ignoring letter case if it does not exist."""
-        path = Path(place)
+        path = Path(directory)
         if is_folder(path) or path.parent == path:
-            return place
+            return directory
         parent = self._real(os.fspath(path.parent))
         alike = [name for name in self.folders(parent) if fold(name) == fold(path.name)]
         return os.fspath(Path(parent) / (alike[0] if len(alike) == 1 else path.name))

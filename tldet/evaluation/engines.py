@@ -29,9 +29,9 @@ def score_results(
     """
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
-    given = len(results)
+    total = len(results)
     truth, results = drop_unlabeled(truth, results)
-    result = _empty_result(truth, engine, len(truth.image_ids), given, len(results))
+    result = _empty_result(truth, engine, len(truth.image_ids), total, len(results))
     if agnostic:
         result.per_class, result.per_class_ap50 = {}, {}
     if not truth.image_ids or not truth.category_ids:
@@ -40,11 +40,11 @@ def score_results(
     return _filled(result, *run(truth, results, agnostic), () if agnostic else truth.class_names)
 
 
-def _empty_result(truth: GroundTruth, engine: Engine, images: int, given: int, scored: int) -> CocoResult:
+def _empty_result(truth: GroundTruth, engine: Engine, images: int, total: int, scored: int) -> CocoResult:
     """Return a result without numbers that counts images and detections."""
     none = dict.fromkeys(truth.class_names, -1.0)
     about: dict[str, Any] = {"type": truth.type, "engine": engine, "per_class": none, "per_class_ap50": dict(none)}
-    return CocoResult(images=images, detections=scored, unjudged=given - scored, **about)
+    return CocoResult(images=images, detections=scored, unjudged=total - scored, **about)
 
 
 def _filled(result: CocoResult, precision: Floats, recall: Floats, class_names: Sequence[str]) -> CocoResult:

@@ -124,7 +124,7 @@ class Detections:
         classes: Sequence[int | str] | int | str | None = None,
         rows: Rows | None = None,
     ) -> Detections:
-        """Select the detections that meet every given condition.
+        """Select the detections that meet all conditions.
 
         Args:
             score: score threshold; scores equal to it are kept.
@@ -139,8 +139,8 @@ class Detections:
         if score is not None:
             found = found.above(score)
         if classes is not None:
-            wanted = torch.tensor(labels_of(classes, self.class_names), dtype=torch.int64, device=self.labels.device)
-            found = found[torch.isin(found.labels, wanted)]
+            labels = torch.tensor(labels_of(classes, self.class_names), dtype=torch.int64, device=self.labels.device)
+            found = found[torch.isin(found.labels, labels)]
         return found
 
     def __repr__(self) -> str:

@@ -43,9 +43,9 @@ def segmentation_problem(segmentation: Any, size: Size) -> str | None:
 
 def _polygon_problem(polygons: list[Any], size: Size) -> str | None:
     for polygon in polygons:
-        given = np.array(polygon)
-        points = given.astype(np.float64)
-        if given.dtype.kind == "U" or points.ndim != 1 or len(points) < 6 or len(points) % 2:
+        numbers = np.array(polygon)
+        points = numbers.astype(np.float64)
+        if numbers.dtype.kind == "U" or points.ndim != 1 or len(points) < 6 or len(points) % 2:
             return "has a polygon that is not a flat list of at least three points [x, y, x, y, ...]"
         reach = float(np.abs(points).max())
         if not isfinite(reach):

@@ -50,17 +50,17 @@ def _tensor(rows: Any) -> Tensor:
 
 
 def labels_of(classes: Sequence[int | str] | int | str, class_names: Sequence[str]) -> list[int]:
-    """Return the labels of classes that are given by label or by name.
+    """Return the labels of classes, which are labels or names.
 
     Raises:
         ValueError: a name is unknown.
     """
-    given = [classes] if isinstance(classes, (int, str)) else list(classes)
-    unknown = [name for name in given if isinstance(name, str) and name not in class_names]
+    chosen = [classes] if isinstance(classes, (int, str)) else list(classes)
+    unknown = [name for name in chosen if isinstance(name, str) and name not in class_names]
     if unknown:
         known = ", ".join(class_names) if class_names else "no class names are known: give labels"
         raise ValueError(f"no class is called {unknown[0]!r}; {known}")
-    return [list(class_names).index(one) if isinstance(one, str) else int(one) for one in given]
+    return [list(class_names).index(one) if isinstance(one, str) else int(one) for one in chosen]
 
 
 def join_masks(masks: Sequence[Masks | None]) -> Masks | None:
@@ -69,17 +69,17 @@ def join_masks(masks: Sequence[Masks | None]) -> Masks | None:
     Raises:
         ValueError: some detections have masks and others do not, or the masks are of images of different sizes.
     """
-    given = [one for one in masks if one is not None]
-    if len(given) != len(masks):
-        if given:
+    present = [one for one in masks if one is not None]
+    if len(present) != len(masks):
+        if present:
             raise ValueError("some detections have masks and others do not")
         return None
-    first, patches = given[0], [one for one in given if isinstance(one, InstanceMasks)]
+    first, patches = present[0], [one for one in present if isinstance(one, InstanceMasks)]
     alike = {(one.size, one.threshold, one.paste, one.patches.shape[1:]) for one in patches}
-    if isinstance(first, InstanceMasks) and len(patches) == len(given) and len(alike) == 1:
+    if isinstance(first, InstanceMasks) and len(patches) == len(present) and len(alike) == 1:
         rows = [torch.cat([getattr(one, name) for one in patches]) for name in ("patches", "boxes")]
         return InstanceMasks(rows[0], rows[1], first.size, first.threshold, first.paste)
-    dense = [instance_masks.dense(one) for one in given]
+    dense = [instance_masks.dense(one) for one in present]
     if len({tuple(one.shape[1:]) for one in dense}) > 1:
         raise ValueError(f"masks are of images of different sizes: {', '.join(str(tuple(d.shape[1:])) for d in dense)}")
     return torch.cat(dense)

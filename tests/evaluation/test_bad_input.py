@@ -117,7 +117,7 @@ def test_bad_annotation(tmp_path: Path, changes: dict[str, Any], parts: list[str
 
 
 BAD_LISTS = [
-    ([5, 6], ["gt.json: image id 9", "unknown category id 6 in labeled_category_ids", "there are 3, 5"]),
+    ([5, 6], ["gt.json: image id 9", "unknown category id 6 in labeled_category_ids", "known ids: 3, 5"]),
     ([5.5], ["image id 9", "'labeled_category_ids' must be a list of category ids"]),
     (["dog"], ["image id 9", "'labeled_category_ids' must be a list of category ids", '["dog"]']),
     (3, ["image id 9", "'labeled_category_ids' must be a list of category ids, not 3"]),

@@ -134,9 +134,10 @@ def test_what_is_confidently_found_is_no_background_in_either_stage(
     model = detector(recipe).train()
     head: Any = model.head
     sure = torch.tensor([[16.0, 8, 48, 40], [48.0, 8, 80, 40], [8.0, 30, 30, 60]])
-    found = Detections(sure, torch.tensor([0.9, 0.49, 0.8]), torch.tensor([2, 2, 1]))  # one unsure, one labeled
+    scores, labels = torch.tensor([[0.9, 0.49, 0.8]]), torch.tensor([[2, 2, 1]])  # one unsure, one labeled
+    found = DetectionTensors(sure[None], scores, labels, torch.tensor([3]))
     where, name = (head, "_find") if "cascade" in recipe else (sys.modules[type(head).__module__], "find_in")
-    monkeypatch.setattr(where, name, lambda *_, **__: [found])
+    monkeypatch.setattr(where, name, lambda *_, **__: found)
     one = batch(replace(target(), labeled=NOT_2))
     raw = head(model.features(model.normalize(one)))
     logits = [level.detach().requires_grad_() for level in raw.rpn.logits]
@@ -147,7 +148,7 @@ def test_what_is_confidently_found_is_no_background_in_either_stage(
     overlap = box_iou(anchors, sure)
     assert torch.equal(grads == 0, overlap[:, 0] >= 0.3)
     assert (overlap[:, 1:].amax(0) >= 0.3).all(), "the others hold anchors too, which do learn"
-    proposals = head.rpn.propose(raw.rpn, one.sizes, training=True)[0]
+    proposals = head.rpn.propose(raw.rpn, one.sizes, training=True).split()[0]
     near = box_iou(proposals, sure[:1])[:, 0] >= 0.5
     assert near.any()
     assert len(said[0]) == len(proposals) - near.sum()
@@ -161,8 +162,9 @@ def test_a_head_spares_what_it_finds_itself() -> None:
     one = batch(replace(target(), labeled=NOT_2))
     with torch.no_grad():
         raw = head(model.features(model.normalize(one)))
-        proposals = head.rpn.propose(raw.rpn, one.sizes, training=True)
-        (found,) = find_in(head.box, raw.features, [proposals[0][:300]], one.sizes)
+        proposals = head.rpn.propose(raw.rpn, one.sizes, training=True).split()
+        found = find_in(head.box, raw.features, PaddedBoxes.of([proposals[0][:300]]), one.sizes)
+        (found,) = to_detections(found, one.sizes)
     near = box_iou(proposals[0], found.boxes).amax(1) >= 0.5
     assert near.sum() > 50
     said = class_scores(model)

@@ -10,8 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tldet.models.ops.graph import exporting
+from tldet.structures.image import Size
 from tldet.system.device import constant, send
 
+Sizes = Tensor | Sequence[Size]  # (height, width) of each image; a (B, 2) int64 tensor in an exported graph
 MAX_LOG_SCALE = math.log(1000.0 / 16)  # keeps exp() finite; the constant of Detectron and torchvision
 PAIRS_AT_ONCE = 4_000_000  # (box, region) pairs looked at at once: 32 MB a corner
 GRIDS_KEPT = 16  # multi-scale training meets a few dozen grids; more would only hold memory
@@ -97,6 +100,20 @@ def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     )
 
 
+def clip_batch(boxes: Tensor, sizes: Sizes) -> Tensor:
+    """Boxes (B, ..., 4) cut to the sizes of their images."""
+    limits = limits_of(sizes, boxes)
+    limits = limits.view(len(limits), *[1] * (boxes.ndim - 2), 4)
+    return boxes.clamp(min=0).minimum(limits)
+
+
+def limits_of(sizes: Sizes, like: Tensor) -> Tensor:
+    """(B, 4) float32: width, height, width, height of each image, the limits of its boxes."""
+    if isinstance(sizes, Tensor):
+        return sizes.flip(1).repeat(1, 2).to(like)
+    return constant([[width, height, width, height] for height, width in sizes], like)
+
+
 def wide_enough(boxes: Tensor, least: float) -> Tensor:
     """(...,) bool: both sides of the box are at least ``least`` pixels."""
     return ((boxes[..., 2:] - boxes[..., :2]) >= least).all(-1)
@@ -160,6 +177,8 @@ class AnchorGenerator:
     def __call__(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Anchors (H * W * A, 4) of every level; rows run over y, x, then the cell's own anchors."""
         cells = tuple((level.shape[-2], level.shape[-1]) for level in features)
+        if exporting():  # sizes may be symbols, and tensors are placeholders
+            return self._make(cells, features[0].device)
         key = (cells, features[0].device)
         if key not in self._grids:
             self._grids[key] = self._make(cells, features[0].device)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tldet.structures.target import Target as Target
     from tldet.visualize.drawing import draw as draw
     from tldet.workflows.evaluate import evaluate as evaluate
+    from tldet.workflows.export import export as export
     from tldet.workflows.study.api import study as study
     from tldet.workflows.test import test as test
     from tldet.workflows.training.finetune import finetune as finetune
@@ -51,6 +52,7 @@ __all__ = [
     "Trainer",
     "draw",
     "evaluate",
+    "export",
     "finetune",
     "load",
     "predict",
@@ -71,6 +73,7 @@ _MODULES = {  # in which each public name is defined
     "Trainer": "tldet.engine.trainer",
     "draw": "tldet.visualize.drawing",
     "evaluate": "tldet.workflows.evaluate",
+    "export": "tldet.workflows.export",
     "finetune": "tldet.workflows.training.finetune",
     "predict": "tldet.inference.run",
     "study": "tldet.workflows.study.api",

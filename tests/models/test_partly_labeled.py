@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,10 +17,11 @@ from tldet.models.assigners.matching import BACKGROUND, IGNORED, assign
 from tldet.models.boxes import flatten_levels
 from tldet.models.detector import Detector, build_detector
 from tldet.models.modes import evaluating
+from tldet.models.pooling import PaddedBoxes
+from tldet.models.postprocess import DetectionTensors, to_detections
 from tldet.models.two_stage.box import RoISettings, find_in
 from tldet.models.two_stage.loss import with_spared
 from tldet.structures.batch import Batch
-from tldet.structures.detections import Detections
 from tldet.structures.target import Target
 
 DENSE = ["retinanet_lite0", "fcos_lite0", "atss_lite0", "gfl_lite0"]
@@ -175,10 +175,11 @@ def test_a_head_spares_what_it_finds_itself() -> None:
 def test_who_is_spared() -> None:
     calls: list[list[int]] = []
 
-    def find(rois: Sequence[Tensor]) -> list[Detections]:
-        calls.append([len(r) for r in rois])
-        boxes = torch.arange(16.0).reshape(4, 4)
-        return [Detections(boxes, torch.tensor([0.9, 0.5, 0.4, 0.8]), torch.tensor([2, 2, 2, 0])) for _ in rois]
+    def find(rois: PaddedBoxes) -> DetectionTensors:
+        calls.append(rois.counts.tolist())
+        scores, labels = torch.tensor([0.9, 0.5, 0.4, 0.8]), torch.tensor([2, 2, 2, 0])
+        parts = (part.expand(3, *part.shape) for part in (torch.arange(16.0).reshape(4, 4), scores, labels))
+        return DetectionTensors(*parts, torch.tensor([4, 4, 4]))
 
     branch, proposals = nn.Linear(1, 1), [torch.zeros(305, 4), torch.zeros(7, 4), torch.zeros(3, 4)]
     spare = partial(with_spared, find, branch)

@@ -17,7 +17,7 @@ SUMMARY = "run a detector on images and video"
 
 def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("checkpoint", metavar="CKPT", help="a tldet checkpoint")
+    parser.add_argument("checkpoint", metavar="CKPT", help="a tldet checkpoint or an exported detector")
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, folders, globs, videos or a camera number")
     parser.add_argument("--out", metavar="D", help="output directory of images and videos with drawn detections")
     parser.add_argument("--json", type=file_name, metavar="F", help="output file, COCO results JSON")

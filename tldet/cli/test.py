@@ -16,7 +16,7 @@ SUMMARY = "evaluate a checkpoint (COCO box and mask mAP)"
 
 def arguments(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("checkpoint", metavar="CKPT", help="a tldet checkpoint")
+    parser.add_argument("checkpoint", metavar="CKPT", help="a tldet checkpoint or an exported detector")
     parser.add_argument(
         "--data",
         metavar="DATA",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tldet.config import build_settings
 from tldet.data.loader import LoaderSettings
@@ -12,6 +13,7 @@ from tldet.data.split_paths import evaluation_split
 from tldet.engine.precision import choose
 from tldet.errors import DataError
 from tldet.evaluation.report import CocoResult
+from tldet.inference.runtimes.exported import SUFFIXES, ExportedDetector, load_exported, refuse_nms
 from tldet.models.postprocess import set_nms
 from tldet.models.surgery.fuse import fuse
 from tldet.plugins import require_components
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+
+
+def exported_state(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint would state, from the metadata of an exported detector."""
+    kind = "segm" if metadata.get("masks") else "bbox"
+    return {"meta": dict(metadata), "config": {"data": {}, "evaluation": {"type": kind}}}
 
 
 def test(
@@ -46,7 +54,7 @@ def test(
     """Evaluate a checkpoint on the data of its config or on another COCO JSON.
 
     Args:
-        checkpoint: a tldet checkpoint.
+        checkpoint: a tldet checkpoint, or an exported detector (``.onnx``, ``.xml``, ``.pt2``), which needs ``data``.
         data: COCO annotations, or a folder (see :func:`~tldet.data.split_paths.evaluation_split`); the classes
             are matched by name.
         images: image folder; by default searched around ``data``.
@@ -68,12 +76,18 @@ def test(
     for wanted in (json_path, results_path):
         if wanted:
             check_output(wanted)
-    model, state = restore(checkpoint)
-    if nms_per_class is not None:
-        set_nms(model, per_class=nms_per_class)
-    sections = state["config"]["data"]
+    model: Any
+    if Path(checkpoint).suffix in SUFFIXES:
+        refuse_nms(nms_per_class)
+        model = load_exported(checkpoint, device, precision)
+        state = exported_state(model.metadata)
+    else:
+        model, state = restore(checkpoint)
+        if nms_per_class is not None:
+            set_nms(model, per_class=nms_per_class)
+    sections = state["config"].get("data") or {}
     split = split or next((name for name in ("test", "val") if sections.get(name)), "val")
-    if data is None:
+    if data is None and sections:
         require_components(checkpoint, state, f"data.{split}")
     section = dict(sections.get(split) or {})
     given, on_bad_image = on_bad_image, on_bad_image or section.get("on_bad_image", "error")
@@ -83,7 +97,7 @@ def test(
         section = {"type": "CocoDataset", "annotations": str(found.annotations), "images": str(found.images)}
         section["transforms"] = transforms
     elif not section:
-        raise DataError(f"{checkpoint}: its config names no data to evaluate on; give --data")
+        raise DataError(f"{checkpoint}: names no data to evaluate on; give --data")
     elif images is not None:
         section["images"] = str(images)
     if given or section["type"] == "CocoDataset":
@@ -94,11 +108,14 @@ def test(
     loader = build_settings(LoaderSettings, sections.get("loader") or {})
     kind = (state["config"].get("evaluation") or {}).get("type", "bbox")
     validation = Validation(dataset, loader, EvalSettings(kind, engine), losses=False)  # type: ignore[arg-type]
-    where = pick_device(device)
-    chosen = choose(fuse(model.to(where)), where, precision)
     log.info("%s", split_line("evaluation", dataset))
-    with chosen.autocast():
-        validation(chosen.prepare(model))
+    if isinstance(model, ExportedDetector):
+        validation(model)
+    else:
+        where = pick_device(device)
+        chosen = choose(fuse(model.to(where)), where, precision)
+        with chosen.autocast():
+            validation(chosen.prepare(model))
     result = validation.result
     assert result is not None
     try:

@@ -138,7 +138,7 @@ class ATSSHead(Head):
         return ATSSRaw(tuple(logits), tuple(deltas), tuple(central))
 
     def loss(
-        self, raw: ATSSRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+        self, raw: ATSSRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None = None
     ) -> dict[str, Tensor]:
         """Focal and centerness loss over the anchors that learn, and GIoU loss weighted by their centerness."""
         s = self.settings

@@ -62,7 +62,7 @@ class Head(nn.Module):
         """
 
     @abstractmethod
-    def decode_tensors(self, raw: Any, sizes: Sizes) -> tuple[Tensor, ...]:
+    def decode_tensors(self, raw: Any, sizes: Sizes) -> tuple[Any, ...]:
         """Compute the detections of each image as padded tensors, best first; pure tensor code, for export.
 
         Args:

@@ -117,7 +117,7 @@ class CascadeRCNNHead(Head):
         return TwoStageRaw(self.rpn(features), as_floats(features[: self.stages[0].levels]))
 
     def loss(
-        self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+        self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None = None
     ) -> dict[str, Tensor]:
         """The RPN's losses, and ``s0.loss_cls``, ``s0.loss_bbox``, ``s0.loss_mask``, ``s1...`` of the stages."""
         find = partial(self._find, raw.features, sizes=sizes)

@@ -65,7 +65,7 @@ class FasterRCNNHead(Head):
         return TwoStageRaw(self.rpn(features), as_floats(features[: self.roi.levels]))
 
     def loss(
-        self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+        self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None = None
     ) -> dict[str, Tensor]:
         """The four losses, each divided by the number of anchors or regions drawn."""
         find = partial(find_in, self.box, raw.features, sizes=sizes)

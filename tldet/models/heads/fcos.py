@@ -173,7 +173,7 @@ class FCOSHead(Head):
         return F.relu(said) * self.strides[level]
 
     def loss(
-        self, raw: FCOSRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+        self, raw: FCOSRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None = None
     ) -> dict[str, Tensor]:
         """Focal and centerness loss over the number of positive locations, GIoU loss over the sum of their weights."""
         s = self.settings

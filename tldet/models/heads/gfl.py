@@ -134,7 +134,7 @@ class GFLHead(Head):
         return GFLRaw(logits, tuple(level * scale for scale, level in zip(self.scales, said, strict=True)))
 
     def loss(
-        self, raw: GFLRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+        self, raw: GFLRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None = None
     ) -> dict[str, Tensor]:
         """Quality focal, GIoU and distribution focal loss; the last two weighted by the best class score so far."""
         s = self.settings

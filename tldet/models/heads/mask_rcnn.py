@@ -71,7 +71,7 @@ class MaskRCNNHead(Head):
         return TwoStageRaw(self.rpn(features), as_floats(features[: self.roi.levels]))
 
     def loss(
-        self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+        self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None = None
     ) -> dict[str, Tensor]:
         """Faster R-CNN's four losses and ``loss_mask``, the mean over the cells of all positive regions."""
         find = partial(find_in, self.box, raw.features, sizes=sizes)

@@ -136,7 +136,7 @@ class RetinaNetHead(Head):
         return RetinaRaw(logits, tuple(self.bbox_pred(self.box_tower(level)) for level in features))
 
     def loss(
-        self, raw: RetinaRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+        self, raw: RetinaRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None = None
     ) -> dict[str, Tensor]:
         """Focal loss and box loss, divided by the number of positive anchors."""
         s = self.settings

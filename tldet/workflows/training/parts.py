@@ -29,6 +29,7 @@ from tldet.evaluation.coco import CocoEvaluator
 from tldet.evaluation.columns import GroundTruth, Type
 from tldet.evaluation.report import METRICS, CocoResult
 from tldet.evaluation.targets import ground_truth_of
+from tldet.inference.runtimes.exported import ExportedDetector
 from tldet.models.backbones import BackboneOptions
 from tldet.models.classifier import ClassifierSettings
 from tldet.models.detector import Detector, Preprocess
@@ -346,7 +347,7 @@ class Validation:
         for evaluator in self.evaluators:
             evaluator.reset()
         sums: dict[str, float] = {}
-        device = next(model.parameters()).device
+        device = model.device if isinstance(model, ExportedDetector) else next(model.parameters()).device
         images, smaller = 0, Smaller()
         workers, pin = self.loader.worker_count(device), device.type == "cuda"
 

@@ -12,7 +12,7 @@ import pytest
 import tldet
 from tldet.errors import ConfigError
 
-PROMISED = ["train", "finetune", "test", "evaluate", "predict", "load", "study", "draw"]
+PROMISED = ["train", "finetune", "test", "evaluate", "predict", "load", "export", "study", "draw"]
 PROMISED += ["Detections", "Target", "Detector", "Trainer"]
 
 

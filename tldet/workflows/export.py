@@ -18,9 +18,9 @@ from tldet.data.loader import LoaderSettings, collate, eval_batches, padded_size
 from tldet.data.split_paths import evaluation_split
 from tldet.engine.precision import Precision
 from tldet.errors import ConfigError, DataError
-from tldet.export.files import OPSET, SUFFIXES, write
-from tldet.export.graph import INPUTS, GraphOptions, output_names, prepare, trace
-from tldet.export.verify import TOLERANCES, Comparison, compare
+from tldet.exporting.files import OPSET, SUFFIXES, write
+from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare, trace
+from tldet.exporting.verify import TOLERANCES, Comparison, compare
 from tldet.inference.predictor import Predictor
 from tldet.inference.runtimes.base import FORMAT
 from tldet.inference.runtimes.exported import ExportedDetector, load_exported

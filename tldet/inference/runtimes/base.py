@@ -31,7 +31,7 @@ class Runtime(Protocol):
     metadata: dict[str, Any]
 
     def run(self, images: NDArray[np.uint8], sizes: NDArray[np.int64]) -> list[Tensor]:
-        """Return the outputs of :class:`~tldet.export.graph.DetectorGraph` for its inputs."""
+        """Return the outputs of :class:`~tldet.exporting.graph.DetectorGraph` for its inputs."""
         ...
 
 

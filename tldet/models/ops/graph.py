@@ -2,7 +2,7 @@
 
 Tracing cannot follow NMS or the choice of a pyramid level. While a model is exported, such a function is recorded as
 one operator of fixed output shapes. The ONNX export translates it to ONNX operators
-(:mod:`tldet.export.translations`); a ``torch.export`` file calls the function that eager prediction calls.
+(:mod:`tldet.exporting.translations`); a ``torch.export`` file calls the function that eager prediction calls.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def onnx_bytes(
     """
     for package in ("onnx", "onnxscript"):
         need(package, "onnx")
-    from tldet.export.translations import table
+    from tldet.exporting.translations import table
 
     onnx = import_module("onnx")
     with _quiet():

@@ -14,9 +14,9 @@ import tldet
 from tests.tools import with_slow
 from tldet.config import read_config
 from tldet.errors import CheckpointError, ConfigError, DataError
-from tldet.export.files import write
-from tldet.export.graph import INPUTS, GraphOptions, output_names, prepare, trace
-from tldet.export.verify import TOLERANCES, Comparison, compare
+from tldet.exporting.files import write
+from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare, trace
+from tldet.exporting.verify import TOLERANCES, Comparison, compare
 from tldet.inference.runtimes.base import FORMAT
 from tldet.inference.runtimes.exported import ExportedDetector, load_exported
 from tldet.models.detector import Detector, build_detector

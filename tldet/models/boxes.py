@@ -111,7 +111,8 @@ def limits_of(sizes: Sizes, like: Tensor) -> Tensor:
     """(B, 4) float32: width, height, width, height of each image, the limits of its boxes."""
     if isinstance(sizes, Tensor):
         return sizes.flip(1).repeat(1, 2).to(like)
-    return constant([[width, height, width, height] for height, width in sizes], like)
+    limits = [[width, height, width, height] for height, width in sizes]
+    return send(torch.tensor(limits, dtype=torch.float32), like.device)
 
 
 def wide_enough(boxes: Tensor, least: float) -> Tensor:

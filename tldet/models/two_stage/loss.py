@@ -135,7 +135,7 @@ def with_spared(
         pairs = zip(proposals, some, strict=True)
         found = find(PaddedBoxes.of([boxes[: s.spare_among if one else 0] for boxes, one in pairs]))
     rows = zip(targets, found.boxes, found.scores, found.labels, found.counts.tolist(), strict=True)
-    return [_spare(target, *(part[:count] for part in parts), s.spare_score) for target, *parts, count in rows]
+    return [_spare(target, b[:n], k[:n], c[:n], s.spare_score) for target, b, k, c, n in rows]
 
 
 def _spare(target: Target, boxes: Tensor, scores: Tensor, labels: Tensor, least: float) -> Target:

@@ -25,7 +25,7 @@ from tldet.workflows.requests import Request, signature_of
 from tldet.workflows.study.request import BackboneStudyRequest, DataStudyRequest, TransferStudyRequest
 from tldet.workflows.training.pretrain import pretrain
 
-PUBLIC = ["train", "finetune", "test", "evaluate", "predict", "load", "study", "draw"]
+PUBLIC = ["train", "finetune", "test", "evaluate", "predict", "load", "export", "study", "draw"]
 PUBLIC += ["Detections", "Target", "Detector", "Trainer", "Backbone", "Head", "Callback", "DetectionDataset"]
 PUBLIC += ["BACKBONES", "NECKS", "HEADS", "DATASETS", "TRANSFORMS", "OPTIMIZERS", "HOOKS", "TldetError"]
 
@@ -36,6 +36,7 @@ NEEDED = {  # commands with their required arguments
     "pretrain": ["--out", "o"],
     "fewshot": ["--out", "o", "--novel", "a"],
     "test": ["c.pt"],
+    "export": ["c.pt", "--format", "onnx"],
     "evaluate": ["--gt", "a.json", "--dt", "b.json"],
     "predict": ["c.pt", "a.jpg"],
     "merge": ["a", "b", "--out", "o"],
@@ -44,7 +45,7 @@ NEEDED = {  # commands with their required arguments
     "quickstart": [],
 }
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{name: getattr(tldet, name) for name in ("train", "finetune", "test", "evaluate", "predict")},
+    **{name: getattr(tldet, name) for name in ("train", "finetune", "test", "evaluate", "predict", "export")},
     "extend": extend,
     "pretrain": pretrain,
     "fewshot": fewshot,

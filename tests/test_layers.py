@@ -15,7 +15,7 @@ LAYERS = [
     {"transfer"},
     {"engine"},
     {"inference"},
-    {"export"},
+    {"exporting"},
     {"workflows"},
     {"cli"},
 ]

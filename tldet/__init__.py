@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tldet.structures.target import Target as Target
     from tldet.visualize.drawing import draw as draw
     from tldet.workflows.evaluate import evaluate as evaluate
+    from tldet.workflows.export.export import export as export
     from tldet.workflows.predict.predict import predict as predict
     from tldet.workflows.study.api import study as study
     from tldet.workflows.test import test as test
@@ -51,6 +52,7 @@ __all__ = [
     "Trainer",
     "draw",
     "evaluate",
+    "export",
     "finetune",
     "load",
     "predict",
@@ -71,6 +73,7 @@ _MODULES = {  # module of each public name
     "Trainer": "tldet.engine.trainer",
     "draw": "tldet.visualize.drawing",
     "evaluate": "tldet.workflows.evaluate",
+    "export": "tldet.workflows.export.export",
     "finetune": "tldet.workflows.training.finetune",
     "load": "tldet.inference.predictor",
     "predict": "tldet.workflows.predict.predict",

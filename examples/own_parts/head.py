@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import box_iou, generalized_box_iou_loss, sigmoid_focal_loss
 
+from tldet.models.boxes import clip_batch
 from tldet.models.heads.base import Head
 from tldet.registry import HEADS
 
@@ -62,8 +63,7 @@ class PointHead(Head):  # shapes: B images, M locations of all levels, G objects
         scores, labels = logits.sigmoid().max(2)
         scores, rows = scores.topk(min(100, scores.shape[1]))
         labels, boxes = labels.gather(1, rows), boxes.gather(1, rows[..., None].expand(-1, -1, 4))
-        limits = boxes.new_tensor([[width, height] * 2 for height, width in sizes])[:, None]
-        boxes = boxes.clamp(min=0).minimum(limits)
+        boxes = clip_batch(boxes, sizes)
         overlap = torch.stack([box_iou(one, one) for one in boxes]) * (labels[:, :, None] == labels[:, None])
         scores, order = scores.masked_fill(overlap.triu(1).amax(1) > 0.5, 0).sort(1, descending=True)
         boxes, labels = boxes.gather(1, order[..., None].expand(-1, -1, 4)), labels.gather(1, order)

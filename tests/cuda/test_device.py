@@ -16,7 +16,7 @@ from tldet.models.assigners.atss import assign_adaptively
 from tldet.models.assigners.matching import BACKGROUND, IGNORED, assign, draw_samples
 from tldet.models.normalizers import LossNormalizers
 from tldet.models.ops.roi_align import Pool
-from tldet.models.pooling import pool_regions
+from tldet.models.pooling import pool_regions, regions_of
 from tldet.models.postprocess import batched_nms
 from tldet.structures.batch import LabeledBatch
 from tldet.structures.detections import Detections
@@ -168,11 +168,11 @@ def test_regions_are_pooled_with_one_wait(ratio: int) -> None:
     corners = 100 * torch.rand(30, 2, generator=random)
     rois = torch.cat([corners, corners + 2 + 150 * torch.rand(30, 2, generator=random) ** 3], 1)
     pool, strides = Pool(3, ratio, True, 0.5), [4, 8, 16, 32]
-    expected = pool_regions(levels, [rois[:10], rois[10:]], strides, pool)
+    expected = pool_regions(levels, regions_of([rois[:10], rois[10:]]), strides, pool)
     with Gpu() as gpu:
         there = [level.pin_memory().to("cuda", non_blocking=True) for level in levels]
         regions = [one.pin_memory().to("cuda", non_blocking=True) for one in (rois[:10], rois[10:])]
-        pooled = pool_regions(there, regions, strides, pool)
+        pooled = pool_regions(there, regions_of(regions), strides, pool)
         assert gpu.total() == 1
         torch.testing.assert_close(pooled.cpu(), expected)
 

@@ -17,7 +17,7 @@ from tldet.models.detector import Detector, build_detector
 from tldet.models.heads import ATSSHead, FCOSHead, GFLHead, RetinaNetHead
 from tldet.models.heads.fcos import FCOSSettings
 from tldet.models.necks.fpn import FPN
-from tldet.models.postprocess import Candidates, SelectSettings, detections
+from tldet.models.postprocess import Candidates, SelectSettings, select, to_detections
 from tldet.models.towers import level_scales, tower
 from tldet.structures.batch import Batch
 from tldet.structures.target import Target
@@ -159,14 +159,15 @@ def test_selection() -> None:
     boxes = torch.tensor([[[0.0, 0, 10, 10], [1, 0, 11, 10], [1, 0, 11, 10], [30, 5, 40, 15], [0, 0, 5, 5]]])
     scores, labels = torch.tensor([[0.9, 0.8, 0.7, 0.6, 0.5]]), torch.tensor([[0, 0, 1, 0, 0]])
     good = torch.tensor([[True, True, True, True, False]])
-    parts = [Candidates(*(part[:, rows] for part in (boxes, scores, labels, good))) for rows in ([0, 3], [1, 2, 4])]
+    candidates = Candidates(*(part[:, [0, 3, 1, 2, 4]] for part in (boxes, scores, labels, good)))
     for settings, expected in (
         (SelectSettings(drop_empty=True), [0.9, 0.7]),  # 0.8 gives way to 0.9; 0.6 lies outside of the image
         (SelectSettings(), [0.9, 0.7, 0.6]),
         (SelectSettings(nms_iou=0.9, drop_empty=True), [0.9, 0.8, 0.7]),
         (SelectSettings(keep=1), [0.9]),
     ):
-        (found,) = detections(parts, [(20, 20)], settings)
+        least = 1e-9 if settings.drop_empty else None
+        (found,) = to_detections(select(candidates, [(20, 20)], settings, least), [(20, 20)])
         assert found.scores.tolist() == pytest.approx(expected)
         assert found.boxes.max() <= 20
 

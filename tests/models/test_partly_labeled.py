@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,10 +17,11 @@ from tldet.models.assigners.matching import BACKGROUND, IGNORED, assign
 from tldet.models.boxes import flatten_levels
 from tldet.models.detector import Detector, build_detector
 from tldet.models.modes import evaluating
+from tldet.models.pooling import PaddedBoxes
+from tldet.models.postprocess import DetectionTensors, to_detections
 from tldet.models.two_stage.box import RoISettings, find_in
 from tldet.models.two_stage.loss import with_spared
 from tldet.structures.batch import Batch
-from tldet.structures.detections import Detections
 from tldet.structures.target import Target
 
 DENSE = ["retinanet_lite0", "fcos_lite0", "atss_lite0", "gfl_lite0"]
@@ -134,9 +134,10 @@ def test_what_is_confidently_found_is_no_background_in_either_stage(
     model = detector(recipe).train()
     head: Any = model.head
     sure = torch.tensor([[16.0, 8, 48, 40], [48.0, 8, 80, 40], [8.0, 30, 30, 60]])
-    found = Detections(sure, torch.tensor([0.9, 0.49, 0.8]), torch.tensor([2, 2, 1]))  # one unsure, one labeled
+    scores, labels = torch.tensor([[0.9, 0.49, 0.8]]), torch.tensor([[2, 2, 1]])  # one unsure, one labeled
+    found = DetectionTensors(sure[None], scores, labels, torch.tensor([3]))
     where, name = (head, "_find") if "cascade" in recipe else (sys.modules[type(head).__module__], "find_in")
-    monkeypatch.setattr(where, name, lambda *_, **__: [found])
+    monkeypatch.setattr(where, name, lambda *_, **__: found)
     one = batch(replace(target(), labeled=NOT_2))
     raw = head(model.features(model.normalize(one)))
     logits = [level.detach().requires_grad_() for level in raw.rpn.logits]
@@ -147,7 +148,7 @@ def test_what_is_confidently_found_is_no_background_in_either_stage(
     overlap = box_iou(anchors, sure)
     assert torch.equal(grads == 0, overlap[:, 0] >= 0.3)
     assert (overlap[:, 1:].amax(0) >= 0.3).all(), "the others hold anchors too, which do learn"
-    proposals = head.rpn.propose(raw.rpn, one.sizes, training=True)[0]
+    proposals = head.rpn.propose(raw.rpn, one.sizes, training=True).split()[0]
     near = box_iou(proposals, sure[:1])[:, 0] >= 0.5
     assert near.any()
     assert len(said[0]) == len(proposals) - near.sum()
@@ -161,8 +162,9 @@ def test_a_head_spares_what_it_finds_itself() -> None:
     one = batch(replace(target(), labeled=NOT_2))
     with torch.no_grad():
         raw = head(model.features(model.normalize(one)))
-        proposals = head.rpn.propose(raw.rpn, one.sizes, training=True)
-        (found,) = find_in(head.box, raw.features, [proposals[0][:300]], one.sizes)
+        proposals = head.rpn.propose(raw.rpn, one.sizes, training=True).split()
+        found = find_in(head.box, raw.features, PaddedBoxes.of([proposals[0][:300]]), one.sizes)
+        (found,) = to_detections(found, one.sizes)
     near = box_iou(proposals[0], found.boxes).amax(1) >= 0.5
     assert near.sum() > 50
     said = class_scores(model)
@@ -173,10 +175,11 @@ def test_a_head_spares_what_it_finds_itself() -> None:
 def test_who_is_spared() -> None:
     calls: list[list[int]] = []
 
-    def find(rois: Sequence[Tensor]) -> list[Detections]:
-        calls.append([len(r) for r in rois])
-        boxes = torch.arange(16.0).reshape(4, 4)
-        return [Detections(boxes, torch.tensor([0.9, 0.5, 0.4, 0.8]), torch.tensor([2, 2, 2, 0])) for _ in rois]
+    def find(rois: PaddedBoxes) -> DetectionTensors:
+        calls.append(rois.counts.tolist())
+        scores, labels = torch.tensor([0.9, 0.5, 0.4, 0.8]), torch.tensor([2, 2, 2, 0])
+        parts = (part.expand(3, *part.shape) for part in (torch.arange(16.0).reshape(4, 4), scores, labels))
+        return DetectionTensors(*parts, torch.tensor([4, 4, 4]))
 
     branch, proposals = nn.Linear(1, 1), [torch.zeros(305, 4), torch.zeros(7, 4), torch.zeros(3, 4)]
     spare = partial(with_spared, find, branch)

@@ -7,7 +7,7 @@ import torch
 from torchvision.ops import roi_align
 
 from tldet.models.ops.roi_align import Pool
-from tldet.models.pooling import pool_regions
+from tldet.models.pooling import pool_regions, regions_of
 
 
 def boxes_of(count: int) -> torch.Tensor:
@@ -30,19 +30,19 @@ def test_the_gather_equals_torchvisions_kernel(shape: tuple[int, ...], side: int
     boxes = boxes_of(60)
     image = torch.arange(60).mul(shape[0]).div(60, rounding_mode="floor").float()
     rois = [boxes[image == number] for number in range(shape[0])]
-    ours = pool_regions([feature], rois, [8], Pool(side, ratio, aligned))
+    ours = pool_regions([feature], regions_of(rois), [8], Pool(side, ratio, aligned))
     theirs = roi_align(feature, torch.cat([image[:, None], boxes], 1), side, 1 / 8, ratio, aligned)
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-5)
     grad = torch.randn(ours.shape)
     got, wanted = (torch.autograd.grad(out, feature, grad)[0] for out in (ours, theirs))
     torch.testing.assert_close(got, wanted, atol=3e-4, rtol=1e-4)
-    again = pool_regions([feature], rois, [8], Pool(side, ratio, aligned))
+    again = pool_regions([feature], regions_of(rois), [8], Pool(side, ratio, aligned))
     assert torch.equal(got, torch.autograd.grad(again, feature, grad)[0]), "the same sums in the same order each time"
 
 
 def test_no_region_gives_no_row_and_no_gradient() -> None:
     feature = torch.randn(1, 4, 8, 8, requires_grad=True)
-    out = pool_regions([feature], [torch.zeros(0, 4)], [8], Pool(7, 2, False))
+    out = pool_regions([feature], regions_of([torch.zeros(0, 4)]), [8], Pool(7, 2, False))
     assert out.shape == (0, 4, 7, 7)
     out.sum().backward()
     assert feature.grad is not None
@@ -54,7 +54,7 @@ def test_each_region_comes_from_the_level_that_fits() -> None:
     sides = torch.tensor([20.0, 111.0, 112.0, 223.0, 224.0, 447.0, 448.0, 600.0])
     rois = torch.stack([torch.zeros(8), torch.zeros(8), sides, sides], 1)
     for ratio in (1, 0):  # the gather, and the kernel, which alone adapts its samples to the region
-        pooled = pool_regions(levels, [rois[::2], rois[1::2]], [4, 8, 16, 32], Pool(1, ratio, True))
+        pooled = pool_regions(levels, regions_of([rois[::2], rois[1::2]]), [4, 8, 16, 32], Pool(1, ratio, True))
         assert pooled.flatten().tolist() == [4.0, 8.0, 16.0, 32.0] * 2
 
 
@@ -63,7 +63,7 @@ def test_several_levels_equal_the_kernel_on_each() -> None:
     levels = [torch.randn(2, 5, 640 // s, 480 // s) for s in (4, 8, 16, 32)]
     boxes = boxes_of(80)
     rois = [boxes[:50], boxes[50:]]
-    ours = pool_regions(levels, rois, [4, 8, 16, 32], Pool(7, 2, False))
+    ours = pool_regions(levels, regions_of(rois), [4, 8, 16, 32], Pool(7, 2, False))
     image = torch.tensor([0.0] * 50 + [1.0] * 30)
     side = (boxes[:, 2:] - boxes[:, :2]).prod(-1).sqrt()
     fits = (torch.log2(side / 224) + 4 + 1e-6).floor().clamp(2, 5)
@@ -83,8 +83,8 @@ def test_an_offset_moves_the_cells_of_every_level(ratio: int, offset: float) -> 
         at = (torch.arange(512 // stride) + offset) * stride
         levels.append(torch.stack(torch.meshgrid(at, at, indexing="ij"))[None])  # y and x
     boxes = torch.tensor([[100.0, 60, 180, 110], [50, 90, 390, 420]])
-    pooled = pool_regions(levels, [boxes], strides, Pool(7, ratio, False, offset))
+    pooled = pool_regions(levels, regions_of([boxes]), strides, Pool(7, ratio, False, offset))
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
     torch.testing.assert_close(pooled[:, :, 3, 3], middle.flip(1), atol=0.01, rtol=0)
-    half = pool_regions(levels, [boxes], strides, Pool(7, ratio, True, offset - 0.5))
+    half = pool_regions(levels, regions_of([boxes]), strides, Pool(7, ratio, True, offset - 0.5))
     torch.testing.assert_close(half, pooled, atol=0.01, rtol=1e-4)

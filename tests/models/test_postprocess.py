@@ -13,20 +13,29 @@ from tldet.config import read_config
 from tldet.errors import ConfigError
 from tldet.inference.predictor import load as load_predictor
 from tldet.models.detector import build_detector
-from tldet.models.postprocess import SelectSettings, set_nms, suppress
+from tldet.models.postprocess import Candidates, SelectSettings, select, set_nms, to_detections
+from tldet.structures.detections import Detections
 
 BOXES = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10.5], [0, 0, 10, 9], [50, 50, 60, 60]])
 SCORES, LABELS = torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([0, 1, 0, 1])
 
 
+def kept(settings: SelectSettings, count: int = 4) -> Detections:
+    good = (torch.arange(4) < count)[None]
+    found = select(Candidates(BOXES[None], SCORES[None], LABELS[None], good), [(60, 60)], settings, None)
+    assert found.boxes.shape == (1, settings.keep, 4)
+    assert not found.boxes[0, int(found.counts) :].any(), "zeros behind the detections"
+    return to_detections(found, [(60, 60)])[0]
+
+
 def test_near_duplicates_of_two_classes() -> None:
-    both = suppress(BOXES, SCORES, LABELS, SelectSettings())
+    both = kept(SelectSettings())
     assert both.scores.tolist() == pytest.approx([0.9, 0.8, 0.6])
-    one = suppress(BOXES, SCORES, LABELS, SelectSettings(nms_per_class=False))
+    one = kept(SelectSettings(nms_per_class=False))
     assert one.scores.tolist() == pytest.approx([0.9, 0.6])
     assert one.labels.tolist() == [0, 1]
-    assert len(suppress(BOXES, SCORES, LABELS, SelectSettings(nms_per_class=False, keep=1))) == 1
-    assert len(suppress(BOXES[:0], SCORES[:0], LABELS[:0], SelectSettings(nms_per_class=False))) == 0
+    assert len(kept(SelectSettings(nms_per_class=False, keep=1))) == 1
+    assert len(kept(SelectSettings(nms_per_class=False), 0)) == 0
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted(Path("configs/recipes").glob("*lite0*.py"))])

@@ -7,6 +7,7 @@ from types import ModuleType
 
 from tldet.cli import (
     evaluate,
+    export,
     extend,
     fewshot,
     finetune,
@@ -31,6 +32,7 @@ COMMANDS: dict[str, ModuleType] = {
     "test": test,
     "evaluate": evaluate,
     "predict": predict,
+    "export": export,
     "merge": merge,
     "models": models,
     "import": import_checkpoint,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
@@ -16,6 +17,7 @@ from tldet.engine.precision import Precision, choose
 from tldet.errors import DataError
 from tldet.inference import SCORE
 from tldet.inference.convert import Channels, is_list, open_image
+from tldet.inference.runtimes.exported import SUFFIXES, ExportedDetector, load_exported, refuse_nms
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
 from tldet.models.surgery.fuse import fuse
@@ -34,8 +36,9 @@ class Predictor:
     """A detector with its input size, classes and precision.
 
     Args:
-        model: the detector, on its device. It is changed for inference: norms are folded, and weights are stored in the
-            memory layout and precision. ``restore`` of a checkpoint returns an unchanged detector.
+        model: the detector, on its device, or an exported one. A detector is changed for inference: norms are folded,
+            and weights are stored in the memory layout and precision. ``restore`` of a checkpoint returns an unchanged
+            detector.
         category_ids: category id of each label in the dataset.
         short: length of the short side to which images are resized.
         long: largest length of the long side.
@@ -46,7 +49,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: Detector,
+        model: Detector | ExportedDetector,
         category_ids: Sequence[int],
         *,
         short: int,
@@ -55,10 +58,14 @@ class Predictor:
         nms_per_class: bool | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        if nms_per_class is not None:
-            set_nms(model, per_class=nms_per_class)
+        if isinstance(model, ExportedDetector):
+            refuse_nms(nms_per_class)
+            self.model: Detector | ExportedDetector = model
+        else:
+            if nms_per_class is not None:
+                set_nms(model, per_class=nms_per_class)
+            self.model = precision.store_weights(precision.prepare(fuse(model.eval())))
         self.precision = precision
-        self.model = precision.store_weights(precision.prepare(fuse(model.eval())))
         self.category_ids = tuple(category_ids)
         self.short, self.long = short, long
         self.limits = Limits(max_pixels)
@@ -71,11 +78,13 @@ class Predictor:
     @property
     def device(self) -> torch.device:
         """Device of the model."""
-        return next(self.model.parameters()).device
+        return self.model.device if isinstance(self.model, ExportedDetector) else next(self.model.parameters()).device
 
     def __repr__(self) -> str:
         names = ", ".join(self.class_names[:5]) + (", ..." if len(self.class_names) > 5 else "")
-        head, size = type(self.model.head).__name__, f"{self.short} x {self.long}"
+        model = self.model
+        head = model.head if isinstance(model, ExportedDetector) else type(model.head).__name__
+        size = f"{self.short} x {self.long}"
         return f"Predictor({head}, {len(self.class_names)} classes: {names}; input {size}; {self.precision.describe()})"
 
     @overload
@@ -144,8 +153,9 @@ class Predictor:
         return Sample(as_pixels(small), _nothing(), image.whole)
 
     def _predict(self, samples: Sequence[Sample]) -> list[Detections]:
-        with torch.inference_mode(), self.precision.autocast():
-            return [one.to("cpu") for one in self.model.predict(collate(samples).to(self.device))]
+        autocast = nullcontext() if isinstance(self.model, ExportedDetector) else self.precision.autocast()
+        with torch.inference_mode(), autocast:
+            return [found.to("cpu") for found in self.model.predict(collate(samples).to(self.device))]
 
 
 class _Reader:
@@ -191,20 +201,28 @@ def load(
     *,
     nms_per_class: bool | None = None,
     max_pixels: int = MAX_PIXELS,
+    threads: int | None = None,
 ) -> Predictor:
-    """Load the detector of a tldet checkpoint for prediction.
+    """Load the detector of a tldet checkpoint, or an exported detector, for prediction.
 
     Args:
-        path: the checkpoint.
+        path: the checkpoint, or an ``.onnx``, ``.xml`` (OpenVINO) or ``.pt2`` (``torch.export``) file.
         device: ``auto``, ``cpu``, ``cuda``, ...
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        nms_per_class: see :class:`Predictor`.
+        nms_per_class: see :class:`Predictor`; fixed in an exported detector.
         max_pixels: see :class:`Predictor`.
+        threads: threads of ONNX Runtime or OpenVINO; None leaves the choice to them.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read.
-        ConfigError: there is no such device, or the model does not apply NMS.
+        CheckpointError: the file cannot be read.
+        ConfigError: there is no such device, a package is missing, or the model does not apply NMS.
     """
+    if Path(path).suffix in SUFFIXES:
+        exported = load_exported(path, device, precision, threads)
+        stated = exported.metadata
+        chosen = Precision(stated["precision"], reason=exported.runtime.name)
+        options: dict[str, Any] = {"nms_per_class": nms_per_class, "max_pixels": max_pixels}
+        return Predictor(exported, stated["category_ids"], **stated["input"], precision=chosen, **options)
     model, state = restore(path)
     where = pick_device(device)
     model.to(where)

@@ -10,8 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tldet.models.ops.graph import exporting
+from tldet.structures.image import Size
 from tldet.system.device import constant, send
 
+Sizes = Tensor | Sequence[Size]  # (height, width) of each image; a (B, 2) int64 tensor in an exported graph
 _MAX_LOG_SCALE = math.log(1000.0 / 16)  # keeps exp() finite; the constant of Detectron and torchvision
 PAIRS_AT_ONCE = 4_000_000  # (box, region) pairs per block: 32 MB per corner
 _GRIDS_KEPT = 16  # cached grids; multi-scale training has a few dozen
@@ -97,6 +100,21 @@ def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     )
 
 
+def clip_batch(boxes: Tensor, sizes: Sizes) -> Tensor:
+    """Boxes (B, ..., 4) cut to the sizes of their images."""
+    limits = limits_of(sizes, boxes)
+    limits = limits.view(len(limits), *[1] * (boxes.ndim - 2), 4)
+    return boxes.clamp(min=0).minimum(limits)
+
+
+def limits_of(sizes: Sizes, like: Tensor) -> Tensor:
+    """(B, 4) float32: width, height, width, height of each image, the limits of its boxes."""
+    if isinstance(sizes, Tensor):
+        return sizes.flip(1).repeat(1, 2).to(like)
+    limits = [[width, height, width, height] for height, width in sizes]
+    return send(torch.tensor(limits, dtype=torch.float32), like.device)
+
+
 def wide_enough(boxes: Tensor, least: float) -> Tensor:
     """Return (...,) bool: True for boxes whose sides are at least ``least`` pixels."""
     return ((boxes[..., 2:] - boxes[..., :2]) >= least).all(-1)
@@ -161,6 +179,8 @@ class AnchorGenerator:
     def __call__(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Return the anchors (H * W * A, 4) of each level, ordered by y, x and anchor of the cell."""
         cells = tuple((level.shape[-2], level.shape[-1]) for level in features)
+        if exporting():  # sizes may be symbols, and tensors are placeholders
+            return self._make(cells, features[0].device)
         key = (cells, features[0].device)
         if key not in self._grids:
             self._grids[key] = self._make(cells, features[0].device)

@@ -65,7 +65,7 @@ def second_stage(section: Mapping[str, Any], neck: Any) -> int:
     features = [torch.zeros(1, neck.channels, *[max(_SMALL // stride, 1)] * 2) for stride in neck.strides]
     with torch.no_grad():
         raw = head(features)
-        regions = head.rpn.propose(raw.rpn, [(_SMALL, _SMALL)], training=False)[0]
+        regions = head.rpn.propose(raw.rpn, [(_SMALL, _SMALL)], training=False).split()[0]
     one = multiply_adds(lambda: head.decode(raw, [(_SMALL, _SMALL)])) // len(regions)
     return one * int(head.rpn.settings.post_nms[1])
 

@@ -1,4 +1,8 @@
-"""From scored boxes to detections."""
+"""Selection of detections from scored boxes.
+
+Letters for shapes: B images, L levels, N references (anchors or cells) of a level, A of them per cell, K classes, n
+candidates, D rows kept.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,12 @@ from torch import Tensor, nn
 
 from tldet.config import require_ranges
 from tldet.errors import ConfigError
-from tldet.models.boxes import clip, flatten_level, wide_enough
+from tldet.models.boxes import Sizes, clip_batch, flatten_level, wide_enough
+from tldet.models.ops.graph import GraphOperator, exporting
 from tldet.structures.detections import Detections
 from tldet.structures.image import Size
-from tldet.system.device import true_rows
+from tldet.structures.masks import InstanceMasks, Paste
+from tldet.system.device import send, true_rows
 
 Scoring = Literal["product", "root"]
 _AT_ONCE = 25_000  # boxes compared in one NMS on an accelerator (torchvision's limit): 80 MB
@@ -23,7 +29,7 @@ _AT_ONCE = 25_000  # boxes compared in one NMS on an accelerator (torchvision's 
 
 @dataclass(frozen=True)
 class SelectSettings:
-    """Which of a one-stage head's many boxes become detections.
+    """Selection of the detections among the boxes of a one-stage head.
 
     Attributes:
         score: a (reference, class) pair must score more than this.
@@ -49,7 +55,7 @@ class SelectSettings:
 
 
 class NMSSettings(Protocol):
-    """Settings of :func:`suppress`."""
+    """Settings of :func:`select`."""
 
     @property
     def nms_iou(self) -> float:
@@ -65,12 +71,22 @@ class NMSSettings(Protocol):
 
 
 class Candidates(NamedTuple):
-    """The best n (reference, class) pairs of one level."""
+    """(reference, class) pairs of each image, n of one level or of all."""
 
     boxes: Tensor  # (B, n, 4) xyxy pixels
     scores: Tensor  # (B, n) in 0..1
-    labels: Tensor  # (B, n)
+    labels: Tensor  # (B, n) int64
     good: Tensor  # (B, n) bool, those that may become detections
+
+
+class DetectionTensors(NamedTuple):
+    """Detections of each image, best first, with zeros up to a common number N."""
+
+    boxes: Tensor  # (B, N, 4) float32 xyxy in pixels of the padded batch
+    scores: Tensor  # (B, N) float32
+    labels: Tensor  # (B, N) int64
+    counts: Tensor  # (B,) int64 number of detections, on the CPU unless a graph is exported
+    masks: Tensor | None = None  # (B, N, S, S) float32, see InstanceMasks.patches
 
 
 class DenseOutputs(NamedTuple):
@@ -85,12 +101,12 @@ def dense_detections(
     references: Sequence[Tensor],
     outputs: Sequence[DenseOutputs],
     decode: Callable[[Tensor, Tensor, int], Tensor],
-    sizes: Sequence[Size],
+    sizes: Sizes,
     settings: SelectSettings,
     num_classes: int,
     scoring: Scoring = "product",
-) -> list[Detections]:
-    """Compute the detections of each image from the raw outputs of all levels, best first.
+) -> DetectionTensors:
+    """Compute the detections of each image from the raw outputs of all levels.
 
     Args:
         references: L x (N, 4) anchors or cells.
@@ -107,7 +123,8 @@ def dense_detections(
         channels = level.boxes.shape[1] * num_classes // level.logits.shape[1]  # C
         chosen = take_rows(flatten_level(level.boxes, channels), rows)
         levels.append(Candidates(decode(chosen, boxes[rows], number), scores, labels, good))
-    return detections(levels, sizes, settings)
+    whole = Candidates(*(torch.cat(part, 1) for part in zip(*levels, strict=True)))
+    return select(whole, sizes, settings, torch.finfo(torch.float32).tiny if settings.drop_empty else None)
 
 
 def best_scores(
@@ -152,29 +169,91 @@ def take_rows(values: Tensor, rows: Tensor) -> Tensor:
     return values.gather(1, rows[..., None].expand(-1, -1, values.shape[-1]))
 
 
-def detections(levels: Sequence[Candidates], sizes: Sequence[Size], settings: SelectSettings) -> list[Detections]:
-    """The detections of every image, from the candidates of every level, cut to the images' sizes."""
-    boxes, scores, labels, good = (torch.cat(part, 1) for part in zip(*levels, strict=True))
-    clipped = [clip(box, size) for box, size in zip(boxes, sizes, strict=True)]
-    if settings.drop_empty:
-        least = torch.finfo(torch.float32).tiny
-        good = good & torch.stack([wide_enough(box, least) for box in clipped])
-    parts = zip(clipped, scores, labels, true_rows(list(good)), strict=True)
-    return [suppress(box[kept], score[kept], label[kept], settings) for box, score, label, kept in parts]
-
-
-def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, settings: NMSSettings) -> Detections:
-    """Apply non-maximum suppression and keep the best ``keep`` detections, best first.
+def select(found: Candidates, sizes: Sizes, settings: NMSSettings, min_size: float | None) -> DetectionTensors:
+    """Cut candidates to their images, apply non-maximum suppression, and keep the best ``keep`` of each image.
 
     Args:
-        boxes: (N, 4) xyxy pixels.
-        scores: (N,).
-        labels: (N,) int64.
+        found: the candidates.
+        sizes: (height, width) of each image.
         settings: see :class:`SelectSettings`.
+        min_size: least side of a box in pixels, inside the image; None keeps boxes of any size.
     """
-    groups = labels if settings.nms_per_class else torch.zeros_like(labels)
-    rows = batched_nms(boxes, scores, groups, settings.nms_iou)[: settings.keep]
-    return Detections(boxes[rows], scores[rows], labels[rows])
+    boxes, good = clip_batch(found.boxes, sizes), found.good
+    if min_size is not None:
+        good = good & wide_enough(boxes, min_size)
+    groups = found.labels if settings.nms_per_class else torch.zeros_like(found.labels)
+    rows, counts = nms_rows(boxes, found.scores, groups, good, settings.nms_iou, settings.keep)
+    kept = torch.arange(settings.keep, device=boxes.device) < send(counts, boxes.device)[:, None]
+    values = (take_rows(boxes, rows), found.scores.gather(1, rows), found.labels.gather(1, rows))
+    box, score, label = (value.masked_fill(~kept[..., None] if value.ndim > 2 else ~kept, 0) for value in values)
+    return DetectionTensors(box, score, label, counts)
+
+
+def to_detections(
+    found: DetectionTensors, sizes: Sequence[Size], threshold: float = 0.5, paste: Paste = "sampled"
+) -> list[Detections]:
+    """Convert padded detections.
+
+    Args:
+        found: the detections; without padding, they are valid for all N rows.
+        sizes: (height, width) of each image, for masks.
+        threshold: see :class:`~tldet.structures.masks.InstanceMasks`.
+        paste: see :class:`~tldet.structures.masks.InstanceMasks`.
+    """
+    results = []
+    for row, (size, count) in enumerate(zip(sizes, found.counts.tolist(), strict=True)):
+        boxes, scores, labels = (value[row, :count] for value in found[:3])
+        patches = None if found.masks is None else found.masks[row, :count]
+        masks = None if patches is None else InstanceMasks(patches, boxes.float(), size, threshold, paste)
+        results.append(Detections(boxes.float(), scores.float(), labels, masks))
+    return results
+
+
+def nms_rows(
+    boxes: Tensor, scores: Tensor, groups: Tensor, good: Tensor, iou: float, keep: int
+) -> tuple[Tensor, Tensor]:
+    """Apply NMS to each image within each group.
+
+    Args:
+        boxes: (B, N, 4) xyxy pixels, none negative.
+        scores: (B, N), none negative.
+        groups: (B, N) int64; only boxes of the same group are compared.
+        good: (B, N) bool; the others are left out.
+        iou: IoU above which the box with the lower score is dropped.
+        keep: D, largest number of rows of an image.
+
+    Returns:
+        Rows (B, D) that are kept, best first and with zeros up to D, and the number of rows (B,) of each image.
+    """
+    if exporting():
+        rows, counts = NMS_ROWS(boxes, scores, groups, good, iou, keep)
+        return rows, counts
+    return _kept_rows(boxes, scores, groups, good, iou, keep)
+
+
+def _kept_rows(
+    boxes: Tensor, scores: Tensor, groups: Tensor, good: Tensor, iou: float, keep: int
+) -> tuple[Tensor, Tensor]:
+    rows = torch.zeros(len(boxes), keep, dtype=torch.int64, device=boxes.device)
+    counts = []
+    for place, own in enumerate(true_rows(list(good))):
+        best = own[batched_nms(boxes[place, own], scores[place, own], groups[place, own], iou)[:keep]]
+        rows[place, : len(best)] = best
+        counts.append(len(best))
+    return rows, torch.tensor(counts)
+
+
+def _outline(boxes: Tensor, *given: Any) -> tuple[Tensor, Tensor]:
+    shapes = (boxes.shape[0], given[-1]), (boxes.shape[0],)
+    return boxes.new_empty(shapes[0], dtype=torch.int64), boxes.new_empty(shapes[1], dtype=torch.int64)
+
+
+NMS_ROWS = GraphOperator(
+    "nms_rows",
+    "(Tensor boxes, Tensor scores, Tensor groups, Tensor good, float iou, SymInt keep) -> (Tensor, Tensor)",
+    _kept_rows,
+    _outline,
+)
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tensor:

@@ -35,7 +35,7 @@ class TestRequest(Request):
     __test__ = False  # no test case
 
     checkpoint: str | Path = field(
-        kw_only=False, metadata=described("a tldet checkpoint", metavar="CKPT", positional=True)
+        kw_only=False, metadata=described("a tldet checkpoint or an exported detector", metavar="CKPT", positional=True)
     )
     data: str | Path | None = option(
         "COCO JSON, or a folder as for finetune, of which the test split is used, else the validation split "

@@ -14,6 +14,7 @@ from tldet.data.split_paths import evaluation_split
 from tldet.engine.precision import choose
 from tldet.errors import DataError
 from tldet.evaluation.report import CocoResult
+from tldet.inference.runtimes.exported import SUFFIXES, ExportedDetector, load_exported, refuse_nms
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
 from tldet.models.surgery.fuse import fuse
@@ -43,9 +44,7 @@ def test(request: TestRequest) -> CocoResult:
     for path in (request.json, request.results):
         if path:
             check_output(path)
-    model, state = restore(request.checkpoint)
-    if request.nms_per_class is not None:
-        set_nms(model, per_class=request.nms_per_class)
+    model, state = _loaded(request)
     dataset = _dataset(request, state)
     validation = _evaluated(model, dataset, state["config"], request)
     result = validation.result
@@ -59,6 +58,24 @@ def test(request: TestRequest) -> CocoResult:
         if request.json:
             result.save(request.json)
     return result
+
+
+def _loaded(request: TestRequest) -> tuple[Detector | ExportedDetector, Mapping[str, Any]]:
+    """Load a checkpoint, or an exported detector and what its checkpoint would state."""
+    if Path(request.checkpoint).suffix in SUFFIXES:
+        refuse_nms(request.nms_per_class)
+        exported = load_exported(request.checkpoint, request.device, request.precision)
+        return exported, exported_state(exported.metadata)
+    model, state = restore(request.checkpoint)
+    if request.nms_per_class is not None:
+        set_nms(model, per_class=request.nms_per_class)
+    return model, state
+
+
+def exported_state(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint would state, from the metadata of an exported detector."""
+    kind = "segm" if metadata.get("masks") else "bbox"
+    return {"meta": dict(metadata), "config": {"data": {}, "evaluation": {"type": kind}}}
 
 
 def _dataset(request: TestRequest, state: Mapping[str, Any]) -> AnyDataset:
@@ -80,7 +97,8 @@ def _section(request: TestRequest, state: Mapping[str, Any]) -> dict[str, Any]:
         section = {"type": "CocoDataset", "annotations": str(found.annotations), "images": str(found.images)}
         section["transforms"] = [{"type": "Resize", **state["meta"]["input"]}]
     else:
-        require_components(request.checkpoint, state, f"data.{split}")
+        if sections:
+            require_components(request.checkpoint, state, f"data.{split}")
         if not section:
             raise DataError(f"{request.checkpoint}: its config has no data to evaluate on; give --data")
         if request.images is not None:
@@ -90,14 +108,19 @@ def _section(request: TestRequest, state: Mapping[str, Any]) -> dict[str, Any]:
     return section
 
 
-def _evaluated(model: Detector, dataset: AnyDataset, config: Mapping[str, Any], request: TestRequest) -> Validation:
+def _evaluated(
+    model: Detector | ExportedDetector, dataset: AnyDataset, config: Mapping[str, Any], request: TestRequest
+) -> Validation:
     """Evaluate a detector on a dataset."""
     loader = build_settings(LoaderSettings, config["data"].get("loader") or {})
     kind = (config.get("evaluation") or {}).get("type", "bbox")
     validation = Validation(dataset, loader, EvalSettings(kind, request.engine), losses=False)
+    log.info("%s", split_line("evaluation", dataset))
+    if isinstance(model, ExportedDetector):
+        validation(model)
+        return validation
     device = pick_device(request.device)
     precision = choose(fuse(model.to(device)), device, request.precision)
-    log.info("%s", split_line("evaluation", dataset))
     with precision.autocast():
         validation(precision.prepare(model))
     return validation

@@ -24,19 +24,20 @@ from tldet.models.assigners.atss import assign_adaptively
 from tldet.models.assigners.matching import learners
 from tldet.models.boxes import (
     AnchorGenerator,
+    Sizes,
     center_form,
     centerness,
     decode_boxes,
     flatten_levels,
     to_distances,
 )
+from tldet.models.heads.base import Head
 from tldet.models.losses import giou_loss
 from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.ops.focal import focal_loss_sums
-from tldet.models.postprocess import DenseOutputs, SelectSettings, dense_detections
+from tldet.models.postprocess import DenseOutputs, DetectionTensors, SelectSettings, dense_detections
 from tldet.models.towers import TowerNorm, initialize_towers, level_scales, two_towers
 from tldet.registry import HEADS
-from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 
@@ -86,7 +87,7 @@ class ATSSRaw(NamedTuple):
 
 
 @HEADS.register_module()
-class ATSSHead(nn.Module):
+class ATSSHead(Head):
     """Class, box and centerness of one anchor a cell.
 
     Args:
@@ -138,7 +139,7 @@ class ATSSHead(nn.Module):
         return ATSSRaw(tuple(logits), tuple(deltas), tuple(central))
 
     def loss(
-        self, raw: ATSSRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+        self, raw: ATSSRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None = None
     ) -> dict[str, Tensor]:
         """Focal and centerness loss over the anchors that learn, and GIoU loss weighted by their centerness."""
         s = self.settings
@@ -160,8 +161,8 @@ class ATSSHead(nn.Module):
         }
 
     @torch.no_grad()
-    def decode(self, raw: ATSSRaw, sizes: Sequence[Size]) -> list[Detections]:
-        """The detections of every image in pixels of the padded batch, best first."""
+    def decode_tensors(self, raw: ATSSRaw, sizes: Sizes) -> DetectionTensors:
+        """Compute the detections of each image in pixels of the padded batch, best first."""
         outputs = [DenseOutputs(*level) for level in zip(*raw, strict=True)]
         return dense_detections(self.anchors(raw.logits), outputs, self._boxes, sizes, self.settings, self.num_classes)
 

@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tldet.models.boxes import Sizes
+from tldet.models.postprocess import DetectionTensors, to_detections
 from tldet.structures.detections import Detections
 from tldet.structures.image import Size
+from tldet.structures.masks import Paste
 from tldet.structures.target import Target
 
 
@@ -26,10 +29,13 @@ class Head(nn.Module):
             class name.
         background_layers: (optional) those of them whose last row is the background.
         predicts_masks: the head predicts instance masks, and its loss needs them.
+        mask_threshold, mask_paste: see :class:`~tldet.structures.masks.InstanceMasks`.
     """
 
     class_layers: tuple[str, ...] = ()
     predicts_masks: bool = False
+    mask_threshold: float = 0.5
+    mask_paste: Paste = "sampled"
 
     @abstractmethod
     def forward(self, features: Sequence[Tensor]) -> Any:
@@ -56,21 +62,22 @@ class Head(nn.Module):
         """
 
     @abstractmethod
-    def decode_tensors(self, raw: Any, sizes: Sequence[Size]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def decode_tensors(self, raw: Any, sizes: Sizes) -> tuple[Any, ...]:
         """Compute the detections of each image as padded tensors, best first; pure tensor code, for export.
 
         Args:
             raw: output of ``forward``.
-            sizes: (height, width) of each image within the padding.
+            sizes: (height, width) of each image within the padding: a list, or while a graph is exported a (B, 2) int64
+                tensor. :func:`~tldet.models.boxes.clip_batch` takes both.
 
         Returns:
-            boxes (B, N, 4) xyxy in pixels of the padded batch, scores (B, N), labels (B, N) int64, and the number of
-            valid rows (B,) of each image.
+            :class:`~tldet.models.postprocess.DetectionTensors`, or a tuple like it: boxes (B, N, 4) xyxy in pixels of
+            the padded batch, scores (B, N), labels (B, N) int64, the number of valid rows (B,) of each image, and mask
+            patches (B, N, S, S) if the head predicts masks.
         """
 
     @torch.no_grad()
     def decode(self, raw: Any, sizes: Sequence[Size]) -> list[Detections]:
         """Compute the detections of each image in pixels of the padded batch, best first."""
-        boxes, scores, labels, counts = self.decode_tensors(raw, sizes)
-        rows = zip(boxes, scores, labels, counts.tolist(), strict=True)
-        return [Detections(box[:n].float(), score[:n].float(), label[:n]) for box, score, label, n in rows]
+        found = DetectionTensors(*self.decode_tensors(raw, sizes))
+        return to_detections(found, sizes, self.mask_threshold, self.mask_paste)

@@ -17,14 +17,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from tldet.models.boxes import clip, decode_boxes
-from tldet.models.pooling import as_floats
+from tldet.models.boxes import Sizes, decode_boxes, limits_of
+from tldet.models.heads.base import Head
+from tldet.models.pooling import PaddedBoxes, Regions, as_floats, regions_of
+from tldet.models.postprocess import DetectionTensors
 from tldet.models.two_stage.box import BoxBranch, RoISettings, detect
 from tldet.models.two_stage.loss import STAGE, TwoStageRaw, propose_and_loss, stage_loss
 from tldet.models.two_stage.mask import MaskBranch, MaskSettings, mask_loss, with_masks
 from tldet.models.two_stage.rpn import RPN, RPNSettings
 from tldet.registry import HEADS
-from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 from tldet.system.device import true_rows
@@ -63,7 +64,7 @@ class CascadeSettings:
 
 
 @HEADS.register_module()
-class CascadeRCNNHead(nn.Module):
+class CascadeRCNNHead(Head):
     """Proposals, corrected and classified stage by stage.
 
     Args:
@@ -98,6 +99,8 @@ class CascadeRCNNHead(nn.Module):
         self.mask = nn.ModuleList(
             MaskBranch(in_channels, strides, num_classes, s, mask) for s in stages if mask is not None
         )
+        if mask is not None:
+            self.mask_threshold, self.mask_paste = mask.threshold, mask.paste
         rows = [f"box.{i}.cls_score" for i in range(len(self.box))]
         self.background_layers = tuple(rows)
         if mask is not None and not mask.class_agnostic:
@@ -114,7 +117,7 @@ class CascadeRCNNHead(nn.Module):
         return TwoStageRaw(self.rpn(features), as_floats(features[: self.stages[0].levels]))
 
     def loss(
-        self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+        self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None = None
     ) -> dict[str, Tensor]:
         """The RPN's losses, and ``s0.loss_cls``, ``s0.loss_bbox``, ``s0.loss_mask``, ``s1...`` of the stages."""
         find = partial(self._find, raw.features, sizes=sizes)
@@ -132,31 +135,33 @@ class CascadeRCNNHead(nn.Module):
             losses.update({f"s{number}.{name}": weight * value for name, value in own.items()})
             if number + 1 < len(self.stages):
                 kept = true_rows([~d.truths for d in drawn])  # the ground truth joins each stage anew
-                corrected = correct([d.rois for d in drawn], deltas, sizes, s)
+                counts = [len(d.rois) for d in drawn]
+                corrected = torch.split(correct(regions_of([d.rois for d in drawn]), deltas, sizes, s).boxes, counts)
                 rois = [boxes[rows] for boxes, rows in zip(corrected, kept, strict=True)]
         return losses
 
     @torch.no_grad()
-    def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
-        """The detections of every image in pixels of the padded batch, best first."""
+    def decode_tensors(self, raw: TwoStageRaw, sizes: Sizes) -> DetectionTensors:
+        """Compute the detections of each image in pixels of the padded batch, best first."""
         found = self._find(raw.features, self.rpn.propose(raw.rpn, sizes, training=False), sizes)
         branches = [branch for branch in self.mask if isinstance(branch, MaskBranch)]
-        return with_masks(branches, raw.features, found, sizes) if branches else found
+        return with_masks(branches, raw.features, found) if branches else found
 
-    def _find(self, features: Sequence[Tensor], corrected: Sequence[Tensor], sizes: Sequence[Size]) -> list[Detections]:
-        said = []
+    def _find(self, features: Sequence[Tensor], proposals: PaddedBoxes, sizes: Sizes) -> DetectionTensors:
+        predicted, corrected = [], proposals.regions()
         for number, s in enumerate(self.stages):
-            rois = corrected
-            logits, deltas = self.box[number](features, rois)
-            said.append(logits if self.cascade.average == "logits" else logits.softmax(-1))
-            corrected = correct(rois, deltas, sizes, s)
-        scores = torch.stack(said).mean(0)
+            regions = corrected
+            logits, deltas = self.box[number](features, regions)
+            predicted.append(logits if self.cascade.average == "logits" else logits.softmax(-1))
+            corrected = correct(regions, deltas, sizes, s)
+        scores = torch.stack(predicted).mean(0)
         scores = scores.softmax(-1) if self.cascade.average == "logits" else scores
+        rois = PaddedBoxes(proposals.padded(regions.boxes), proposals.counts)
         return detect(rois, scores, deltas, sizes, s)
 
 
 @torch.no_grad()
-def correct(rois: Sequence[Tensor], deltas: Tensor, sizes: Sequence[Size], s: RoISettings) -> list[Tensor]:
-    """B x (r, 4) regions moved by their class-agnostic deltas (R, 1, 4) and cut to their images."""
-    parts = zip(rois, torch.split(deltas[:, 0], [len(r) for r in rois]), sizes, strict=True)
-    return [clip(decode_boxes(delta, boxes, s.weights), size) for boxes, delta, size in parts]
+def correct(rois: Regions, deltas: Tensor, sizes: Sizes, s: RoISettings) -> Regions:
+    """Move regions by their class-agnostic deltas (R, 1, 4) and cut them to their images."""
+    boxes = decode_boxes(deltas[:, 0], rois.boxes, s.weights)
+    return Regions(boxes.clamp(min=0).minimum(limits_of(sizes, boxes)[rois.image]), rois.image)

@@ -15,20 +15,22 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from tldet.models.boxes import Sizes
+from tldet.models.heads.base import Head
 from tldet.models.pooling import as_floats
+from tldet.models.postprocess import DetectionTensors
 from tldet.models.two_stage.box import BoxBranch, RoISettings, find_in
 from tldet.models.two_stage.loss import STAGE, TwoStageRaw, propose_and_loss, stage_loss
 from tldet.models.two_stage.rpn import RPN, RPNSettings
 from tldet.registry import HEADS
-from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 
 
 @HEADS.register_module()
-class FasterRCNNHead(nn.Module):
+class FasterRCNNHead(Head):
     """Proposals, pooled and classified.
 
     Args:
@@ -63,7 +65,7 @@ class FasterRCNNHead(nn.Module):
         return TwoStageRaw(self.rpn(features), as_floats(features[: self.roi.levels]))
 
     def loss(
-        self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+        self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None = None
     ) -> dict[str, Tensor]:
         """The four losses, each divided by the number of anchors or regions drawn."""
         find = partial(find_in, self.box, raw.features, sizes=sizes)
@@ -73,6 +75,6 @@ class FasterRCNNHead(nn.Module):
         return {**losses, **stage_loss(self.box, raw.features, proposals, targets, seed, STAGE).losses}
 
     @torch.no_grad()
-    def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
-        """The detections of every image in pixels of the padded batch, best first."""
+    def decode_tensors(self, raw: TwoStageRaw, sizes: Sizes) -> DetectionTensors:
+        """Compute the detections of each image in pixels of the padded batch, best first."""
         return find_in(self.box, raw.features, self.rpn.propose(raw.rpn, sizes, training=False), sizes)

@@ -23,6 +23,7 @@ from tldet.config import require_range, require_ranges
 from tldet.models.assigners.matching import BACKGROUND, learners, spare_crowds
 from tldet.models.boxes import (
     AnchorGenerator,
+    Sizes,
     center_form,
     centerness,
     flatten_levels,
@@ -30,13 +31,13 @@ from tldet.models.boxes import (
     product,
     to_distances,
 )
+from tldet.models.heads.base import Head
 from tldet.models.losses import giou_loss
 from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.ops.focal import focal_loss_sums
-from tldet.models.postprocess import DenseOutputs, Scoring, SelectSettings, dense_detections
+from tldet.models.postprocess import DenseOutputs, DetectionTensors, Scoring, SelectSettings, dense_detections
 from tldet.models.towers import TowerNorm, initialize_towers, level_scales, two_towers
 from tldet.registry import HEADS
-from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 from tldet.system.device import constant
@@ -103,7 +104,7 @@ class FCOSRaw(NamedTuple):
 
 
 @HEADS.register_module()
-class FCOSHead(nn.Module):
+class FCOSHead(Head):
     """Class, box and centerness of every location in one stage.
 
     Args:
@@ -173,7 +174,7 @@ class FCOSHead(nn.Module):
         return F.relu(said) * self.strides[level]
 
     def loss(
-        self, raw: FCOSRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+        self, raw: FCOSRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None = None
     ) -> dict[str, Tensor]:
         """Focal and centerness loss over the number of positive locations, GIoU loss over the sum of their weights."""
         s = self.settings
@@ -229,8 +230,8 @@ class FCOSHead(nn.Module):
         return least.indices.masked_fill(least.values == torch.inf, BACKGROUND)
 
     @torch.no_grad()
-    def decode(self, raw: FCOSRaw, sizes: Sequence[Size]) -> list[Detections]:
-        """The detections of every image in pixels of the padded batch, best first."""
+    def decode_tensors(self, raw: FCOSRaw, sizes: Sizes) -> DetectionTensors:
+        """Compute the detections of each image in pixels of the padded batch, best first."""
         s, outputs = self.settings, [DenseOutputs(*level) for level in zip(*raw, strict=True)]
         cells = self.cells(raw.logits)
         return dense_detections(cells, outputs, _boxes, sizes, s, self.num_classes, s.scoring)

@@ -16,25 +16,26 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tldet.config import require_range, require_ranges
 from tldet.models.assigners.atss import assign_adaptively
 from tldet.models.assigners.matching import learners
 from tldet.models.boxes import (
     AnchorGenerator,
+    Sizes,
     center_form,
     flatten_levels,
     from_distances,
     to_distances,
 )
+from tldet.models.heads.base import Head
 from tldet.models.losses import distribution_focal_loss, giou_loss, paired_iou
 from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.ops.focal import quality_focal_loss_sums
-from tldet.models.postprocess import DenseOutputs, SelectSettings, dense_detections
+from tldet.models.postprocess import DenseOutputs, DetectionTensors, SelectSettings, dense_detections
 from tldet.models.towers import TowerNorm, initialize_towers, level_scales, two_towers
 from tldet.registry import HEADS
-from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 
@@ -83,7 +84,7 @@ class GFLRaw(NamedTuple):
 
 
 @HEADS.register_module()
-class GFLHead(nn.Module):
+class GFLHead(Head):
     """Quality of every class and distributions of the four distances, at one anchor a cell.
 
     Args:
@@ -134,7 +135,7 @@ class GFLHead(nn.Module):
         return GFLRaw(logits, tuple(level * scale for scale, level in zip(self.scales, said, strict=True)))
 
     def loss(
-        self, raw: GFLRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+        self, raw: GFLRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None = None
     ) -> dict[str, Tensor]:
         """Quality focal, GIoU and distribution focal loss; the last two weighted by the best class score so far."""
         s = self.settings
@@ -176,8 +177,8 @@ class GFLHead(nn.Module):
         return torch.cat(strides)
 
     @torch.no_grad()
-    def decode(self, raw: GFLRaw, sizes: Sequence[Size]) -> list[Detections]:
-        """The detections of every image in pixels of the padded batch, best first."""
+    def decode_tensors(self, raw: GFLRaw, sizes: Sizes) -> DetectionTensors:
+        """Compute the detections of each image in pixels of the padded batch, best first."""
         outputs = [DenseOutputs(*level) for level in zip(*raw, strict=True)]
         return dense_detections(self.anchors(raw.logits), outputs, self._boxes, sizes, self.settings, self.num_classes)
 

@@ -14,21 +14,23 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from tldet.models.boxes import Sizes
+from tldet.models.heads.base import Head
 from tldet.models.pooling import as_floats
+from tldet.models.postprocess import DetectionTensors
 from tldet.models.two_stage.box import BoxBranch, RoISettings, find_in
 from tldet.models.two_stage.loss import STAGE, TwoStageRaw, propose_and_loss, stage_loss
 from tldet.models.two_stage.mask import MaskBranch, MaskSettings, mask_loss, with_masks
 from tldet.models.two_stage.rpn import RPN, RPNSettings
 from tldet.registry import HEADS
-from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 
 
 @HEADS.register_module()
-class MaskRCNNHead(nn.Module):
+class MaskRCNNHead(Head):
     """Proposals, pooled, classified and drawn.
 
     Args:
@@ -59,6 +61,7 @@ class MaskRCNNHead(nn.Module):
         self.rpn = RPN(in_channels, strides, rpn or RPNSettings())
         self.box = BoxBranch(in_channels, strides, num_classes, self.roi)
         self.mask = MaskBranch(in_channels, strides, num_classes, self.roi, mask)
+        self.mask_threshold, self.mask_paste = mask.threshold, mask.paste
         boxes = () if self.roi.class_agnostic else ("box.bbox_pred",)
         masks = () if mask.class_agnostic else ("mask.mask_logits",)
         self.class_layers = ("box.cls_score", *boxes, *masks)  # whose rows are classes
@@ -68,7 +71,7 @@ class MaskRCNNHead(nn.Module):
         return TwoStageRaw(self.rpn(features), as_floats(features[: self.roi.levels]))
 
     def loss(
-        self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+        self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None = None
     ) -> dict[str, Tensor]:
         """Faster R-CNN's four losses and ``loss_mask``, the mean over the cells of all positive regions."""
         find = partial(find_in, self.box, raw.features, sizes=sizes)
@@ -80,7 +83,7 @@ class MaskRCNNHead(nn.Module):
         return {**losses, **boxes.losses, "loss_mask": masks}
 
     @torch.no_grad()
-    def decode(self, raw: TwoStageRaw, sizes: Sequence[Size]) -> list[Detections]:
-        """The detections of every image in pixels of the padded batch, best first, each with its mask."""
+    def decode_tensors(self, raw: TwoStageRaw, sizes: Sizes) -> DetectionTensors:
+        """Compute the detections of each image in pixels of the padded batch, best first, each with its mask."""
         found = find_in(self.box, raw.features, self.rpn.propose(raw.rpn, sizes, training=False), sizes)
-        return with_masks([self.mask], raw.features, found, sizes)
+        return with_masks([self.mask], raw.features, found)

@@ -15,18 +15,18 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tldet.config import require_ranges
 from tldet.models.assigners.matching import Rescue, assign, learners
-from tldet.models.boxes import AnchorGenerator, decode_boxes, encode_boxes, flatten_levels
+from tldet.models.boxes import AnchorGenerator, Sizes, decode_boxes, encode_boxes, flatten_levels
+from tldet.models.heads.base import Head
 from tldet.models.losses import giou_loss
 from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.ops.focal import focal_loss_sums
-from tldet.models.postprocess import DenseOutputs, SelectSettings, dense_detections
+from tldet.models.postprocess import DenseOutputs, DetectionTensors, SelectSettings, dense_detections
 from tldet.models.towers import TowerNorm, initialize_towers, two_towers
 from tldet.registry import HEADS
-from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 
@@ -89,7 +89,7 @@ class RetinaRaw(NamedTuple):
 
 
 @HEADS.register_module()
-class RetinaNetHead(nn.Module):
+class RetinaNetHead(Head):
     """Class and box of every anchor in one stage.
 
     Args:
@@ -137,7 +137,7 @@ class RetinaNetHead(nn.Module):
         return RetinaRaw(logits, tuple(self.bbox_pred(self.box_tower(level)) for level in features))
 
     def loss(
-        self, raw: RetinaRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
+        self, raw: RetinaRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None = None
     ) -> dict[str, Tensor]:
         """Focal loss and box loss, divided by the number of positive anchors."""
         s = self.settings
@@ -165,8 +165,8 @@ class RetinaNetHead(nn.Module):
         return F.smooth_l1_loss(deltas, wanted, beta=self.settings.beta, reduction="none").sum(-1)
 
     @torch.no_grad()
-    def decode(self, raw: RetinaRaw, sizes: Sequence[Size]) -> list[Detections]:
-        """The detections of every image in pixels of the padded batch, best first."""
+    def decode_tensors(self, raw: RetinaRaw, sizes: Sizes) -> DetectionTensors:
+        """Compute the detections of each image in pixels of the padded batch, best first."""
         outputs = [DenseOutputs(*level) for level in zip(*raw, strict=True)]
         return dense_detections(self.anchors(raw.logits), outputs, self._boxes, sizes, self.settings, self.num_classes)
 

@@ -16,15 +16,13 @@ from torch import Tensor, nn
 
 from tldet.config import require_ranges
 from tldet.models.assigners.matching import Rescue
-from tldet.models.boxes import clip, decode_boxes, wide_enough
+from tldet.models.boxes import Sizes, decode_boxes
 from tldet.models.cosine import CosineClassifier
 from tldet.models.necks.fpn import BatchNorm
 from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.ops.roi_align import Pool
-from tldet.models.pooling import pool_regions
-from tldet.models.postprocess import suppress
-from tldet.structures.detections import Detections
-from tldet.structures.image import Size
+from tldet.models.pooling import PaddedBoxes, Regions, pool_regions
+from tldet.models.postprocess import Candidates, DetectionTensors, select
 
 HeadNorm = Literal["none", "batch"]
 Cosine = Literal["none", "fixed", "learned"]
@@ -125,8 +123,8 @@ class BoxBranch(nn.Module):
         self.bbox_pred = nn.Linear(width, 4 if s.class_agnostic else num_classes * 4)
         self.normalizers = LossNormalizers(s.loss_normalizer, regions=s.batch)
 
-    def forward(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """B x (r, 4) regions to class logits (R, K + 1) and deltas (R, K, 4), or (R, 1, 4) for all classes."""
+    def forward(self, features: Sequence[Tensor], rois: Regions) -> tuple[Tensor, Tensor]:
+        """Regions to class logits (R, K + 1) and deltas (R, K, 4), or (R, 1, 4) for all classes."""
         pooled = pool_regions(features[: self.settings.levels], rois, self.strides, self.pool)
         hidden = self.convs(pooled).flatten(1)
         for fc in self.fcs:
@@ -160,25 +158,24 @@ def of_class(values: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
     return values[rows, labels if values.shape[1] > 1 else torch.zeros_like(labels)]
 
 
-def find_in(
-    box: BoxBranch, features: Sequence[Tensor], rois: Sequence[Tensor], sizes: Sequence[Size]
-) -> list[Detections]:
-    """What a box branch finds in the regions B x (r, 4) of the pyramid L x (B, C, H, W)."""
-    logits, deltas = box(features, rois)
+def find_in(box: BoxBranch, features: Sequence[Tensor], rois: PaddedBoxes, sizes: Sizes) -> DetectionTensors:
+    """Compute the detections of a box branch in the regions of the pyramid L x (B, C, H, W)."""
+    logits, deltas = box(features, rois.regions())
     return detect(rois, logits.softmax(-1), deltas, sizes, box.settings)
 
 
-def detect(
-    rois: Sequence[Tensor], scores: Tensor, deltas: Tensor, sizes: Sequence[Size], s: RoISettings
-) -> list[Detections]:
-    """Detections of every image from regions B x (r, 4), probabilities (R, K + 1) and deltas (R, K or 1, 4)."""
-    counts = [len(r) for r in rois]
-    parts = zip(rois, torch.split(scores[:, :-1], counts), torch.split(deltas, counts), sizes, strict=True)
-    return [_detect_one(*part, s) for part in parts]
+def detect(rois: PaddedBoxes, scores: Tensor, deltas: Tensor, sizes: Sizes, s: RoISettings) -> DetectionTensors:
+    """Select the detections of each image among the (region, class) pairs.
 
-
-def _detect_one(rois: Tensor, scores: Tensor, deltas: Tensor, size: Size, s: RoISettings) -> Detections:
-    rows, labels = (scores > s.score).nonzero(as_tuple=True)  # only what can count is decoded
-    boxes = clip(decode_boxes(of_class(deltas, rows, labels), rois[rows], s.weights), size)
-    wide, found = wide_enough(boxes, s.min_size).nonzero().flatten(), scores[rows, labels]
-    return suppress(boxes[wide], found[wide], labels[wide], s)
+    Args:
+        rois: the regions, up to P of an image.
+        scores: (R, K + 1) probabilities, background last.
+        deltas: (R, K, 4), or (R, 1, 4) for all classes.
+        sizes: (height, width) of each image.
+        s: the settings.
+    """
+    score = rois.padded(scores)[..., :-1]  # (B, P, K)
+    boxes = decode_boxes(rois.padded(deltas), rois.boxes[:, :, None], s.weights).expand(*score.shape, 4)
+    labels = torch.arange(score.shape[2], device=score.device).expand(score.shape)
+    good = (score > s.score) & rois.valid[..., None]
+    return select(Candidates(*(part.flatten(1, 2) for part in (boxes, score, labels, good))), sizes, s, s.min_size)

@@ -21,9 +21,10 @@ from tldet.models.assigners.matching import assign, draw_samples, generator_for
 from tldet.models.boxes import encode_boxes
 from tldet.models.losses import class_loss_sum
 from tldet.models.modes import evaluating
+from tldet.models.pooling import PaddedBoxes, regions_of
+from tldet.models.postprocess import DetectionTensors
 from tldet.models.two_stage.box import BoxBranch, RoISettings, of_class
 from tldet.models.two_stage.rpn import RPN, RPNRaw
-from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 
@@ -55,7 +56,7 @@ def propose_and_loss(
     sizes: Sequence[Size],
     seed: int | None,
     *,
-    find: Callable[[Sequence[Tensor]], list[Detections]],
+    find: Callable[[PaddedBoxes], DetectionTensors],
     branches: nn.Module,
     settings: RoISettings,
 ) -> tuple[list[Tensor], list[Target], dict[str, Tensor]]:
@@ -71,7 +72,7 @@ def propose_and_loss(
         branches: see :func:`with_spared`.
         settings: see :func:`with_spared`.
     """
-    proposals = rpn.propose(raw.rpn, sizes, training=True)
+    proposals = rpn.propose(raw.rpn, sizes, training=True).split()
     targets = with_spared(find, branches, proposals, targets, settings)
     return proposals, targets, rpn.loss(raw.rpn, targets, sizes, seed)
 
@@ -103,13 +104,13 @@ def stage_loss(
         stage: distinguishes the random draws of different stages.
     """
     drawn = draw_regions(proposals, targets, box.settings, box.num_classes, seed, stage)
-    logits, deltas = box(features, [d.rois for d in drawn])
+    logits, deltas = box(features, regions_of([d.rois for d in drawn]))
     return StageLoss(box_losses(logits, deltas, drawn, box), drawn, deltas)
 
 
 @torch.no_grad()
 def with_spared(
-    find: Callable[[Sequence[Tensor]], list[Detections]],
+    find: Callable[[PaddedBoxes], DetectionTensors],
     branches: nn.Module,
     proposals: Sequence[Tensor],
     targets: Sequence[Target],
@@ -121,7 +122,7 @@ def with_spared(
     computed where every image was labeled for every class.
 
     Args:
-        find: B x (r, 4) regions to the detections of every image.
+        find: regions to the detections of each image.
         branches: the layers it runs, put into eval mode meanwhile.
         proposals: B x (r, 4), best first.
         targets: of the images.
@@ -131,14 +132,16 @@ def with_spared(
     if not any(some):
         return list(targets)
     with evaluating(branches):
-        found = find([boxes[: s.spare_among if one else 0] for boxes, one in zip(proposals, some, strict=True)])
-    return [_spare(target, one.above(s.spare_score)) for target, one in zip(targets, found, strict=True)]
+        pairs = zip(proposals, some, strict=True)
+        found = find(PaddedBoxes.of([boxes[: s.spare_among if one else 0] for boxes, one in pairs]))
+    rows = zip(targets, found.boxes, found.scores, found.labels, found.counts.tolist(), strict=True)
+    return [_spare(target, b[:n], k[:n], c[:n], s.spare_score) for target, b, k, c, n in rows]
 
 
-def _spare(target: Target, found: Detections) -> Target:
+def _spare(target: Target, boxes: Tensor, scores: Tensor, labels: Tensor, least: float) -> Target:
     if target.labeled is None:
         return target
-    boxes = found.boxes[~target.labeled[found.labels]]
+    boxes = boxes[(scores >= least) & ~target.labeled[labels]]
     return replace(target, spared=boxes if target.spared is None else torch.cat([target.spared, boxes]))
 
 

@@ -7,7 +7,7 @@ grid, M = 2 S side of a mask.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -17,12 +17,11 @@ from torch import Tensor, nn
 
 from tldet.models.normalizers import LossNormalizers
 from tldet.models.ops.roi_align import Pool
-from tldet.models.pooling import pool_regions
+from tldet.models.pooling import PaddedBoxes, Regions, pool_regions, regions_of
+from tldet.models.postprocess import DetectionTensors
 from tldet.models.two_stage.box import HeadNorm, RoISettings, conv_stack, of_class
 from tldet.models.two_stage.loss import Drawn
-from tldet.structures.detections import Detections
-from tldet.structures.image import Size
-from tldet.structures.masks import InstanceMasks, Paste
+from tldet.structures.masks import Paste
 from tldet.structures.target import Target
 from tldet.system.device import true_rows
 
@@ -75,8 +74,8 @@ class MaskBranch(nn.Module):
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 
-    def forward(self, features: Sequence[Tensor], rois: Sequence[Tensor]) -> Tensor:
-        """B x (r, 4) regions to logits (R, K, M, M), or (R, 1, M, M) for all classes."""
+    def forward(self, features: Sequence[Tensor], rois: Regions) -> Tensor:
+        """Regions to logits (R, K, M, M), or (R, 1, M, M) for all classes."""
         pooled = pool_regions(features[: len(self.strides)], rois, self.strides, self.pool)
         logits: Tensor = self.mask_logits(F.relu(self.upsample(self.convs(pooled))))
         return logits.float()
@@ -102,7 +101,7 @@ def mask_loss(
         rois.append(one.rois[rows])
         labels.append(target.labels[objects])
         wanted.append(mask_targets(mask, objects, rois[-1], branch))
-    logits, label, truth = branch(features, rois), torch.cat(labels), torch.cat(wanted)
+    logits, label, truth = branch(features, regions_of(rois)), torch.cat(labels), torch.cat(wanted)
     chosen = of_class(logits, torch.arange(len(label), device=label.device), label)
     cells = truth.shape[1] * truth.shape[2] * branch.normalizers.divisor("positives", len(truth), len(targets))
     return F.binary_cross_entropy_with_logits(chosen, truth, reduction="sum") / cells
@@ -138,17 +137,10 @@ def mask_targets(masks: Tensor, objects: Tensor, rois: Tensor, branch: MaskBranc
     return (target >= 0.5).float() if form == "mmdet" else target
 
 
-def with_masks(
-    branches: Sequence[MaskBranch], features: Sequence[Tensor], found: Sequence[Detections], sizes: Sequence[Size]
-) -> list[Detections]:
-    """The detections with the mask of their class, averaged over the branches' probabilities."""
-    boxes, labels = [one.boxes for one in found], torch.cat([one.labels for one in found])
-    rows = torch.arange(len(labels), device=labels.device)
-    drawn = [of_class(branch(features, boxes), rows, labels).sigmoid() for branch in branches]
-    patches = torch.split(torch.stack(drawn).mean(0), [len(one) for one in found])
-    s = branches[0].settings
-    masks = [
-        InstanceMasks(patch, one.boxes, size, s.threshold, s.paste)
-        for patch, one, size in zip(patches, found, sizes, strict=True)
-    ]
-    return [replace(one, masks=mask) for one, mask in zip(found, masks, strict=True)]
+def with_masks(branches: Sequence[MaskBranch], features: Sequence[Tensor], found: DetectionTensors) -> DetectionTensors:
+    """Add the mask of its class to each detection, averaged over the branches' probabilities."""
+    boxes = PaddedBoxes(found.boxes, found.counts)
+    regions, labels = boxes.regions(), boxes.packed(found.labels)
+    rows = torch.arange(labels.shape[0], device=labels.device)
+    predicted = [of_class(branch(features, regions), rows, labels).sigmoid() for branch in branches]
+    return found._replace(masks=boxes.padded(torch.stack(predicted).mean(0)))

@@ -16,12 +16,22 @@ from torch import Tensor, nn
 
 from tldet.config import require_ranges
 from tldet.models.assigners.matching import IGNORED, Rescue, assign, draw_samples, generator_for
-from tldet.models.boxes import AnchorGenerator, clip, decode_boxes, encode_boxes, flatten_level, wide_enough
+from tldet.models.boxes import (
+    AnchorGenerator,
+    Sizes,
+    clip_batch,
+    decode_boxes,
+    encode_boxes,
+    flatten_level,
+    wide_enough,
+)
 from tldet.models.normalizers import LossNormalizers, Normalizer
-from tldet.models.postprocess import batched_nms, top_rows
+from tldet.models.ops.graph import exporting
+from tldet.models.pooling import PaddedBoxes
+from tldet.models.postprocess import nms_rows, take_rows, top_rows
 from tldet.structures.image import Size
 from tldet.structures.target import Target
-from tldet.system.device import constant, true_rows
+from tldet.system.device import constant
 
 _STAGE = 1  # tells the random draws of this stage from those of the second one
 
@@ -166,22 +176,20 @@ class RPN(nn.Module):
         return matched
 
     @torch.no_grad()
-    def propose(self, raw: RPNRaw, sizes: Sequence[Size], *, training: bool) -> list[Tensor]:
-        """The proposals of every image: B x (P, 4) xyxy pixels, best first."""
+    def propose(self, raw: RPNRaw, sizes: Sizes, *, training: bool) -> PaddedBoxes:
+        """Compute the proposals of each image, best first."""
         s, phase = self.settings, 0 if training else 1
         boxes, scores, levels = [], [], []
         for number, (anchors, level_logits, level_deltas) in enumerate(
             zip(self.anchors(raw.logits), raw.logits, raw.deltas, strict=True)
         ):
             best, rows = top_rows(flatten_level(level_logits, 1).squeeze(-1).float(), s.pre_nms[phase])  # (B, n)
-            chosen = flatten_level(level_deltas, 4).gather(1, rows[..., None].expand(-1, -1, 4))  # (B, n, 4)
-            boxes.append(decode_boxes(chosen, anchors[rows]))
+            boxes.append(decode_boxes(take_rows(flatten_level(level_deltas, 4), rows), anchors[rows]))  # (B, n, 4)
             scores.append(best.sigmoid())
-            levels.append(torch.full_like(rows[0], number))
-        clipped = [clip(box, size) for box, size in zip(torch.cat(boxes, 1), sizes, strict=True)]
-        score, level, proposals = torch.cat(scores, 1), torch.cat(levels), []
-        wide = true_rows([wide_enough(box, s.min_size) for box in clipped])
-        for box, own, rows in zip(clipped, score, wide, strict=True):
-            kept = batched_nms(box[rows], own[rows], level[rows], s.nms_iou)[: s.post_nms[phase]]
-            proposals.append(box[rows[kept]])
-        return proposals
+            levels.append(torch.full_like(rows, number))
+        clipped = clip_batch(torch.cat(boxes, 1), sizes)
+        good = wide_enough(clipped, s.min_size)
+        kept, counts = nms_rows(clipped, torch.cat(scores, 1), torch.cat(levels, 1), good, s.nms_iou, s.post_nms[phase])
+        if not exporting():  # no place that every image leaves empty
+            kept = kept[:, : max(1, *counts.tolist())]
+        return PaddedBoxes(take_rows(clipped, kept), counts)

@@ -28,7 +28,7 @@ class PredictRequest(Request):
     """Arguments of ``tldet predict``."""
 
     checkpoint: str | Path = field(
-        kw_only=False, metadata=described("a tldet checkpoint", metavar="CKPT", positional=True)
+        kw_only=False, metadata=described("a tldet checkpoint or an exported detector", metavar="CKPT", positional=True)
     )
     inputs: str | Path | Sequence[str | Path] = field(
         kw_only=False,

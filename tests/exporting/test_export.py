@@ -1,0 +1,224 @@
+"""Exported detectors find what the checkpoint finds, in every runtime."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import tldet
+from tests.tools import with_slow
+from tldet.config import read_config
+from tldet.errors import CheckpointError, ConfigError, DataError
+from tldet.exporting.files import write
+from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare, trace
+from tldet.exporting.verify import TOLERANCES, Comparison, compare
+from tldet.inference.runtimes.base import FORMAT
+from tldet.inference.runtimes.exported import ExportedDetector, load_exported
+from tldet.models.detector import Detector, build_detector
+from tldet.structures.batch import Batch
+from tldet.structures.detections import Detections
+from tldet.structures.target import Target
+from tldet.workflows.export import export
+
+FAMILIES = ["retinanet_lite0", "fcos_lite0", "gfl_lite0", "faster_rcnn_lite0", "mask_rcnn_lite0"]
+RECIPES = sorted(path.stem for path in Path("configs/recipes").glob("*.py"))
+SIZE = (96, 128)
+
+
+def detector(recipe: str, backbone: dict[str, Any] | None = None) -> Detector:
+    """Random weights whose scores are spread over 0..1."""
+    torch.manual_seed(0)
+    section = read_config(recipe).data["model"]
+    section["backbone"] = {**(backbone or section["backbone"]), "weights": None}
+    section["head"]["num_classes"] = 3
+    model = build_detector(section, ["a", "b", "c"]).eval()
+    with torch.no_grad():
+        for name in model.head.class_layers:  # type: ignore[union-attr]
+            layer: Any = model.head.get_submodule(name)  # type: ignore[operator]
+            layer.weight.copy_(0.2 * torch.randn(layer.weight.shape))
+    return model
+
+
+def images(count: int, size: tuple[int, int] = SIZE) -> Batch:
+    """Smooth random images; the second one is smaller than the padding."""
+    random = torch.Generator().manual_seed(1)
+    pixels = torch.nn.functional.interpolate(255 * torch.rand(count, 3, 7, 9, generator=random), size, mode="bilinear")
+    sizes = [size, (size[0] - 10, size[1] - 30)][:count]
+    nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
+    return Batch(pixels.byte(), sizes, [nothing] * count, list(sizes))
+
+
+def exported(model: Detector, path: Path, format: str, **given: Any) -> ExportedDetector:
+    """Export a detector, which is changed, and load the file."""
+    options = GraphOptions(SIZE, **given)
+    prepare(model, options.precision)
+    head: Any = model.head
+    metadata = {
+        "format": FORMAT, "kind": "detector", "class_names": ["a", "b", "c"], "category_ids": [1, 2, 3],
+        "input": {"short": 96, "long": 128}, "precision": options.precision,
+        "size": None if options.dynamic_size else list(SIZE), "batch": None if options.dynamic_batch else 1,
+        "masks": {"threshold": head.mask_threshold, "paste": head.mask_paste} if model.predicts_masks else None,
+    }  # fmt: skip
+    write(format, trace(model, options), path, (INPUTS, output_names(model, options)), metadata)
+    return load_exported(path)
+
+
+def assert_same(model: Detector, found: ExportedDetector, batch: Batch, precision: str = "fp32") -> None:
+    expected, got = model.predict(batch), found.predict(batch)
+    comparison = compare(expected, got, TOLERANCES[precision], Comparison())
+    assert comparison.reference > 0
+    assert comparison.fraction >= TOLERANCES[precision].matched, comparison.describe()
+    if model.predicts_masks and len(got[0]):
+        shapes = [one.masks.patches.shape for one in (expected[0], got[0])]  # type: ignore[union-attr]
+        assert shapes[0][1:] == shapes[1][1:]
+
+
+@pytest.mark.parametrize("recipe", with_slow(RECIPES, set(RECIPES) - set(FAMILIES)))
+def test_onnx_runtime_finds_the_same(recipe: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    model = detector(recipe)
+    assert_same(model, exported(model, tmp_path / "m.onnx", "onnx"), images(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"], "one file, and nothing left over"
+
+
+@pytest.mark.parametrize("recipe", with_slow(RECIPES, set(RECIPES) - {"gfl_lite0"}))
+def test_openvino_finds_the_same(recipe: str, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    model = detector(recipe)
+    assert_same(model, exported(model, tmp_path / "m.xml", "openvino"), images(2))
+
+
+@pytest.mark.parametrize("recipe", with_slow(FAMILIES, set(FAMILIES) - {"retinanet_lite0"}))
+def test_torch_export_finds_the_same(recipe: str, tmp_path: Path) -> None:
+    model = detector(recipe)
+    assert_same(model, exported(model, tmp_path / "m.pt2", "torch"), images(2))
+
+
+@pytest.mark.parametrize(
+    "recipe", with_slow(["gfl_lite0", "faster_rcnn_lite0", "mask_rcnn_lite0"], ["mask_rcnn_lite0"])
+)
+def test_any_batch_and_size(recipe: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    model = detector(recipe)
+    found = exported(model, tmp_path / "m.onnx", "onnx", dynamic_batch=True, dynamic_size=True)
+    for batch in (images(2), images(1, (160, 96))):
+        assert_same(model, found, batch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["convnext_tiny", "vit_tiny_patch16_224"])
+def test_backbones_of_timm(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from tldet.models.zoo import find_backbone
+
+    section = find_backbone(f"timm:{name}").config((8, 16, 32), scratch=True)
+    model = detector("retinanet_lite0", section)
+    assert_same(model, exported(model, tmp_path / "m.onnx", "onnx"), images(1))
+
+
+@pytest.mark.slow
+def test_half_precision(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    whole = detector("retinanet_lite0")
+    found = exported(detector("retinanet_lite0"), tmp_path / "m.onnx", "onnx", precision="fp16")
+    assert_same(whole, found, images(1), "fp16")
+
+
+def test_detections_are_compared_as_sets() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10.01], [20, 20, 30, 30]])
+    one = Detections(boxes, torch.tensor([0.9, 0.9, 0.5]), torch.tensor([0, 0, 1]))
+    other = Detections(boxes[[1, 0, 2]], torch.tensor([0.9, 0.9, 0.4]), torch.tensor([0, 0, 1]))
+    tolerance = TOLERANCES["fp32"]
+    result = compare([one], [other], tolerance, Comparison())
+    assert (result.matched, result.reference, result.exported) == (2, 3, 3), "the third one has another score"
+    assert compare([one], [one[:0]], tolerance, Comparison()).fraction == 0
+    assert compare([one[:0]], [one[:0]], tolerance, Comparison()).fraction == 1
+
+
+def test_from_a_checkpoint_to_the_command_line(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    result = export(run / "best.pt", "onnx", out=tmp_path)
+    assert result.passed
+    assert result.comparison is not None
+    assert result.comparison.fraction >= 0.99
+    assert result.before is not None
+    assert result.after == pytest.approx(result.before, abs=1e-3)
+    predictor, original = tldet.load(result.path), tldet.load(run / "best.pt", precision="fp32")
+    assert predictor.class_names == original.class_names
+    assert predictor.category_ids == original.category_ids
+    image = np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)
+    expected, found = original.predict(image, 0.0), predictor.predict(image, 0.0)
+    assert compare([expected], [found], TOLERANCES["fp32"], Comparison()).fraction >= 0.99
+    with pytest.raises(ConfigError, match="fixed in an exported detector"):
+        tldet.load(result.path, nms_per_class=False)
+    with pytest.raises(DataError, match="give --data"):
+        tldet.test(result.path)
+
+
+def test_metadata_are_in_the_file(run: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    path = export(run / "best.pt", "onnx", out=tmp_path, verify=False).path
+    model = onnx.load(path)
+    stated = json.loads({entry.key: entry.value for entry in model.metadata_props}["tldet"])
+    assert stated["opset"] == next(one.version for one in model.opset_import if one.domain == "")
+    assert len(stated["checkpoint_sha256"]) == 64
+    assert stated["thresholds"]
+    assert {node.domain for node in model.graph.node} == {""}, "only standard operators"
+    assert not any("tldet" in name for name in (node.doc_string for node in model.graph.node))
+
+
+def test_a_raw_network_is_no_detector(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    path = export(run / "best.pt", "onnx", out=tmp_path, raw=True).path
+    with pytest.raises(CheckpointError, match="exported with --raw"):
+        tldet.load(path)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml", ".pt2"])
+@pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04 half an archive"])
+def test_other_files_are_named(suffix: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / f"wrong{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="wrong"):
+        tldet.load(path)
+
+
+def test_code_in_a_torch_export_file_is_not_run(tmp_path: Path) -> None:
+    import zipfile
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"x": Evil()}, tmp_path / "evil.pt")
+    for name in ("m/data/constants/tensor_0", "m/data/sample_inputs/model.pt", "m/data/aotinductor/model.so"):
+        path = tmp_path / "m.pt2"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("m/archive_format", "pt2")
+            archive.writestr(name, (tmp_path / "evil.pt").read_bytes())
+        with pytest.raises(CheckpointError, match="could run code"):
+            tldet.load(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from tldet.inference.runtimes import base
+
+    monkeypatch.setattr(base, "find_spec", lambda _: None)
+    for suffix, extra in ((".onnx", "onnx"), (".xml", "openvino")):
+        path = tmp_path / f"m{suffix}"
+        path.write_bytes(b"x")
+        with pytest.raises(ConfigError, match=rf"pip install 'tldet\[{extra}\]'"):
+            tldet.load(path)
+
+
+def test_a_head_without_tensors_is_named() -> None:
+    model = detector("retinanet_lite0")
+    model.head = torch.nn.Identity()
+    with pytest.raises(ConfigError, match="Identity has no decode_tensors"):
+        trace(model, GraphOptions(SIZE))

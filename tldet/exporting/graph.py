@@ -1,0 +1,166 @@
+"""Graph of a complete detector: uint8 images and their sizes in, detections out.
+
+Letters for shapes: B images, H and W sides of the padded images, N detections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.layers.conv2d_same import Conv2dSame
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tldet.data.loader import DIVISOR
+from tldet.engine.precision import Precision
+from tldet.errors import ConfigError
+from tldet.models.detector import Detector, normalized
+from tldet.models.surgery.fuse import fuse
+from tldet.models.surgery.overlay import replace_modules
+
+INPUTS = ("images", "sizes")
+OUTPUTS = ("boxes", "scores", "labels", "counts", "masks")
+_LARGEST = 4096  # pixels of a dynamic side
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """Form of a graph.
+
+    Attributes:
+        size: (height, width) of the padded images, multiples of 32; an example if the size is dynamic.
+        dynamic_batch: any number of images instead of 1.
+        dynamic_size: any height and width that are multiples of 32.
+        raw: output of the network without decoding.
+        precision: ``fp32``, or ``fp16`` for convolutions and matrix products in half precision.
+    """
+
+    size: tuple[int, int]
+    dynamic_batch: bool = False
+    dynamic_size: bool = False
+    raw: bool = False
+    precision: str = "fp32"
+
+
+class DetectorGraph(nn.Module):
+    """A detector as a function of tensors.
+
+    Args:
+        detector: the detector, in eval mode.
+        raw: return the raw outputs of the head, flattened in the order of :func:`raw_names`.
+    """
+
+    def __init__(self, detector: Detector, *, raw: bool = False) -> None:
+        super().__init__()
+        self.detector, self.raw = detector, raw
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        """Detect objects.
+
+        Args:
+            images: (B, H, W, 3) uint8 RGB, padded at the right and at the bottom; H and W are multiples of 32.
+            sizes: (B, 2) int64 (height, width) of each image within the padding.
+
+        Returns:
+            boxes (B, N, 4) float32 xyxy in pixels of ``images``, scores (B, N) float32, labels (B, N) int64, counts
+            (B,) int64 of valid rows, and for a mask detector mask patches (B, N, S, S) float32. Rows are sorted by
+            score, and zero from the count on.
+        """
+        x = normalized(images.permute(0, 3, 1, 2), self.detector.preprocess)
+        below = torch.arange(x.shape[2], device=x.device)[:, None] < sizes[:, 0, None, None]
+        beside = torch.arange(x.shape[3], device=x.device) < sizes[:, 1, None, None]
+        x = torch.where((below & beside)[:, None], x, 0.0)
+        head: Any = self.detector.head
+        raw = head(self.detector.features(x))
+        if self.raw:
+            return tuple(tensor for _, tensor in _named(raw))
+        return tuple(tensor for tensor in head.decode_tensors(raw, sizes) if tensor is not None)
+
+
+def _named(raw: Any, name: str = "raw") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of nested raw outputs with names such as ``logits_0``."""
+    if isinstance(raw, Tensor):
+        yield name, raw
+    elif hasattr(raw, "_fields"):
+        for field in raw._fields:
+            yield from _named(getattr(raw, field), field if name == "raw" else f"{name}_{field}")
+    else:
+        for number, part in enumerate(raw):
+            yield from _named(part, f"{name}_{number}")
+
+
+def raw_names(detector: Detector, size: tuple[int, int]) -> list[str]:
+    """Return the names of the raw outputs of a detector's head."""
+    with torch.no_grad():
+        return [name for name, _ in _named(detector.head(detector.features(torch.zeros(1, 3, *size))))]
+
+
+class _PaddedConv(nn.Module):
+    """A convolution with SAME padding whose stride divides the sides of its input, so that the padding is constant."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+        parts = zip(conv.kernel_size, conv.dilation, conv.stride, strict=True)
+        y, x = (max((k - 1) * d + 1 - s, 0) for k, d, s in parts)
+        self.pad = (x // 2, x - x // 2, y // 2, y - y // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pad and convolve."""
+        c = self.conv
+        return F.conv2d(F.pad(x, self.pad), c.weight, c.bias, c.stride, 0, c.dilation, c.groups)
+
+
+def prepare(detector: Detector, precision: str) -> Detector:
+    """Fold norms and make paddings constant, in place; the detector computes the same as before."""
+    fuse(detector.eval())
+    convs: dict[nn.Module, nn.Module] = {m: _PaddedConv(m) for m in detector.modules() if isinstance(m, Conv2dSame)}
+    replace_modules(detector, convs)
+    if precision == "fp16":
+        Precision("fp16", "cpu").store_weights(detector)
+    return detector.requires_grad_(False)
+
+
+def trace(detector: Detector, options: GraphOptions) -> torch.export.ExportedProgram:
+    """Trace the graph of a prepared detector.
+
+    Raises:
+        ConfigError: the head has no ``decode_tensors``, or a part of the detector cannot be traced.
+    """
+    head: Any = detector.head
+    if not options.raw and not hasattr(head, "decode_tensors"):
+        raise ConfigError(
+            f"head {type(head).__name__} has no decode_tensors, which export needs; --raw exports without"
+        )
+    batch = 2 if options.dynamic_batch else 1
+    example = (torch.zeros(batch, *options.size, 3, dtype=torch.uint8), torch.tensor([options.size] * batch))
+    autocast = Precision("fp16", "cpu").autocast() if options.precision == "fp16" else torch.no_grad()
+    try:
+        with torch.no_grad(), autocast:
+            graph = DetectorGraph(detector, raw=options.raw).eval()
+            return torch.export.export(graph, example, dynamic_shapes=_shapes(options), strict=False)
+    except Exception as error:  # tracing raises errors of many types
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        hint = "; try without --dynamic size" if options.dynamic_size else ""
+        raise ConfigError(f"the detector cannot be traced ({reason}){hint}") from error
+
+
+def _shapes(options: GraphOptions) -> Any:
+    images: dict[int, Any] = {}
+    sizes: dict[int, Any] = {}
+    if options.dynamic_batch:
+        images[0] = sizes[0] = torch.export.Dim("batch", min=1, max=1024)
+    if options.dynamic_size:
+        for axis, name in ((1, "rows"), (2, "columns")):
+            images[axis] = DIVISOR * torch.export.Dim(name, min=1, max=_LARGEST // DIVISOR)
+    return (images, sizes) if images else None
+
+
+def output_names(detector: Detector, options: GraphOptions) -> Sequence[str]:
+    """Return the names of the outputs of a graph."""
+    if options.raw:
+        return raw_names(detector, options.size)
+    return OUTPUTS if detector.predicts_masks else OUTPUTS[:4]

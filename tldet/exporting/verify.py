@@ -1,0 +1,89 @@
+"""Comparison of an exported detector with the original: detections as sets.
+
+Letters for shapes: N detections of one image by the original, M by the export.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tldet.structures.detections import Detections
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Largest difference of equal detections.
+
+    Attributes:
+        box: pixels of a box coordinate in the input of the network.
+        score: difference of the scores.
+        matched: least fraction of detections with an equal counterpart, of both sides.
+    """
+
+    box: float
+    score: float
+    matched: float
+
+
+TOLERANCES = {"fp32": Tolerance(0.05, 1e-3, 0.99), "fp16": Tolerance(2.0, 0.02, 0.9)}
+
+
+@dataclass
+class Comparison:
+    """Detections of both sides on some images.
+
+    Attributes:
+        images: number of images.
+        reference: number of detections of the original.
+        exported: number of detections of the export.
+        matched: number of pairs of equal detections.
+        box: largest difference of a box coordinate in a pair, pixels.
+        score: largest difference of the scores in a pair.
+    """
+
+    images: int = 0
+    reference: int = 0
+    exported: int = 0
+    matched: int = 0
+    box: float = 0.0
+    score: float = 0.0
+
+    @property
+    def fraction(self) -> float:
+        """Fraction of detections with an equal counterpart; 1 if neither side has detections."""
+        return self.matched / max(self.reference, self.exported, 1) if self.reference or self.exported else 1.0
+
+    def add(self, reference: Detections, found: Detections, tolerance: Tolerance) -> None:
+        """Match the detections on one image; each is part of one pair at most, the best scores choose first."""
+        self.images += 1
+        self.reference += len(reference)
+        self.exported += len(found)
+        free = torch.ones(len(found), dtype=torch.bool)
+        for box, score, label in zip(reference.boxes, reference.scores, reference.labels, strict=True):
+            boxes = (found.boxes - box).abs().amax(1) if len(found) else found.scores
+            scores = (found.scores - score).abs()
+            near = free & (found.labels == label) & (boxes <= tolerance.box) & (scores <= tolerance.score)
+            if near.any():
+                row = int(boxes.masked_fill(~near, torch.inf).argmin())
+                free[row] = False
+                self.matched += 1
+                self.box, self.score = max(self.box, float(boxes[row])), max(self.score, float(scores[row]))
+
+    def describe(self) -> str:
+        """Return one line."""
+        return (
+            f"{self.matched} of {max(self.reference, self.exported)} detections on {self.images} images are the same "
+            f"({100 * self.fraction:.2f} %; differences up to {self.box:.2g} px and {self.score:.2g} in score)"
+        )
+
+
+def compare(
+    reference: Sequence[Detections], found: Sequence[Detections], tolerance: Tolerance, into: Comparison
+) -> Comparison:
+    """Add the detections of some images to a comparison."""
+    for one, other in zip(reference, found, strict=True):
+        into.add(one, other, tolerance)
+    return into

@@ -1,0 +1,1 @@
+"""Runtimes that execute exported detectors: ONNX Runtime, OpenVINO and torch.export files."""

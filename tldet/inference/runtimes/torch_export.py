@@ -1,0 +1,98 @@
+"""torch.export files."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tldet.errors import CheckpointError, ConfigError
+from tldet.inference.runtimes.base import KEY, broken, parsed
+from tldet.models.pooling import ROI_ALIGN_PYRAMID
+from tldet.models.postprocess import NMS_ROWS
+from tldet.system.inputs import require_file
+from tldet.transfer.safe_unpickle.archives import read_archive
+
+_PLAIN = (".json", ".txt", "/version", "/byteorder", "/archive_format", "/archive_version", "/.data/serialization_id")
+_PICKLED = (b"PK\3\4", b"\x80")  # starts of torch.save's files and of pickles
+_LARGEST = 64 << 30  # bytes of an archive, unpacked
+
+
+class TorchExportRuntime:
+    """A ``torch.export`` file, on the CPU.
+
+    Args:
+        path: the file; it is checked by :func:`check_archive` before torch reads it.
+        device: ``auto`` or ``cpu``.
+
+    Raises:
+        CheckpointError: the file cannot be loaded, or holds more than a graph and tensors.
+        ConfigError: another device is requested.
+    """
+
+    def __init__(self, path: Path, device: str = "auto") -> None:
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"device {device}: a torch.export file runs on the device of its export, cpu")
+        check_archive(path)
+        for operator in (NMS_ROWS, ROI_ALIGN_PYRAMID):
+            operator.define()
+        extra: dict[str, Any] = {f"{KEY}.json": ""}
+        try:
+            self._module: Any = torch.export.load(path, extra_files=extra).module()
+        except Exception as error:  # of many types
+            raise broken(path, error, "torch.export") from None
+        text = extra[f"{KEY}.json"]
+        self.metadata = parsed(text.decode() if isinstance(text, bytes) else text, path)
+        self.name = f"torch {torch.__version__} (torch.export) on cpu"
+
+    def run(self, images: NDArray[np.uint8], sizes: NDArray[np.int64]) -> list[Tensor]:
+        """Run the graph."""
+        return list(self._module(torch.from_numpy(images), torch.from_numpy(sizes)))
+
+
+def check_archive(path: Path) -> None:
+    """Check that a ``torch.export`` file holds nothing but a graph, texts and tensors.
+
+    Pickles inside are read by the restricted unpickler; compiled code and objects other than tensors are refused.
+
+    Raises:
+        CheckpointError: the file is broken, or holds something else.
+    """
+    require_file(path, CheckpointError)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > min(
+                _LARGEST, 2 * path.stat().st_size + (1 << 20)
+            ):
+                raise CheckpointError(f"{path}: its parts claim more bytes than the file holds")
+            for name in archive.namelist():
+                _check_entry(path, archive, name)
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise broken(path, error, "torch.export") from None
+
+
+def _check_entry(path: Path, archive: zipfile.ZipFile, name: str) -> None:
+    inside = "/" + name.partition("/")[2]
+    if name.endswith("/") or inside.endswith(_PLAIN) or inside.startswith("/extra/"):
+        return
+    if not inside.startswith(("/data/weights/", "/data/constants/", "/data/sample_inputs/")) or "custom_obj" in inside:
+        raise CheckpointError(
+            f"{path}: {name} is not part of a graph with tensors; it could run code, and was not read"
+        )
+    content = archive.read(name)
+    if not content.startswith(_PICKLED) or inside.startswith("/data/weights/weight_"):
+        return  # plain bytes of a tensor
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / "part.pt"
+        part.write_bytes(content)
+        foreign = read_archive(part).set_aside
+    if foreign:
+        raise CheckpointError(
+            f"{path}: {name} holds objects that could run code ({next(iter(foreign))}); it was not read"
+        )

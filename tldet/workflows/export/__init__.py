@@ -1,0 +1,1 @@
+"""``tldet export``: a checkpoint as a file for other runtimes."""

@@ -1,0 +1,46 @@
+"""Request of ``tldet export``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tldet.workflows.options import PROBABILITY, REQUIRED, described, nms_option, option
+from tldet.workflows.requests import Request
+
+FORMATS = ("onnx", "openvino", "torch")
+PRECISIONS = ("fp32", "fp16")
+AXES = ("batch", "size", "batch,size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest(Request):
+    """Arguments of ``tldet export``."""
+
+    checkpoint: str | Path = field(
+        kw_only=False, metadata=described("a tldet checkpoint", metavar="CKPT", positional=True)
+    )
+    format: str = option("file format; torch: a torch.export file", default=REQUIRED, choices=FORMATS)
+    precision: str = option("precision of the weights (default: fp32)", default="fp32", choices=PRECISIONS)
+    dynamic: str | None = option(
+        "axes of any length: batch, size (height and width that are multiples of 32), or both (default: one image of "
+        "the most frequent input size)",
+        choices=AXES,
+    )
+    raw: bool = option("export the network without decoding; the file is not verified", bool)
+    out: str | Path | None = option("output directory (default: that of the checkpoint)", metavar="DIR")
+    data: str | Path | None = option(
+        "COCO JSON or dataset folder for verification (default: validation split of the checkpoint's config)",
+        metavar="DATA",
+    )
+    images: str | Path | None = option(
+        "image directory of --data; without --data, an image or a folder of images for verification", metavar="DIR"
+    )
+    verify: bool = option("do not run the exported file", bool, default=True)
+    max_drop: float | None = option(
+        "largest allowed drop of AP (default: 0.001, fp16: 0.003); a larger one ends with exit code 1",
+        float,
+        interval=PROBABILITY,
+        metavar="AP",
+    )
+    nms_per_class: bool | None = nms_option()

@@ -127,10 +127,10 @@ def test_folders_that_do_not_serve_are_named(folder: Path, tmp_path: Path) -> No
     assert "1 of 3 class folders (cat) not among the 2 classes of the model" in error(classes=["ant", "bee"])
     (folder / "dog").mkdir()
     (folder / "elk").mkdir()
-    assert "2 of 5 class folders (dog, elk) without images: fill the folders or remove them" in error()
+    assert "2 of 5 class folders (dog, elk) without images; add images or remove the folders" in error()
     for name in ("a", "b"):
         (tmp_path / "blank" / name).mkdir(parents=True)
-    assert "none of its 2 class folders holds an image" in error(folder=str(tmp_path / "blank"))
+    assert "none of its 2 class folders has an image" in error(folder=str(tmp_path / "blank"))
 
 
 def test_a_class_that_is_not_measured_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

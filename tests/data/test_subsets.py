@@ -123,7 +123,7 @@ def test_an_empty_class_is_named(tmp_path: Path, classes_of: list[list[int]], cr
     """Crowd regions are nothing to learn a class from."""
     whole = split(tmp_path, coco(classes_of, 2, crowd))
     name = "'class0', 'class1'" if crowd else "'class1'"
-    with pytest.raises(DataError, match=f"class {name} has no object in any image: take it out"):
+    with pytest.raises(DataError, match=f"class {name} has no object in any image; remove it"):
         write_subset(whole, 0.5, 0, tmp_path / "part.json")
 
 

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from griffe import Docstring, DocstringAttribute, DocstringParameter, DocstringSectionKind
+from mmengine.registry import Registry
 
 from docs.generate.texts import markdown, sentence, table
 from tldet.config import ComponentType
@@ -76,11 +77,16 @@ def _section(name: str, part: ComponentType) -> Iterator[str]:
         return
     if part.shared is not None:
         yield f"Keys of every {part.target.name}:\n\n{_table(keys(part.shared))}"
-    for component in names_in(part.target):
+    for component in own_components(part.target):
         target = lookup(part.target, component)
         yield f"### {component}\n\n{summary(target)}\n\n{_table(keys(target, part.supplied))}"
     if part.target.name == "transform":
         yield f"{_ANY_TRANSFORM}\n"
+
+
+def own_components(registry: Registry) -> list[str]:
+    """Return the names of the components that tldet itself has in a registry."""
+    return [name for name in names_in(registry) if registry.module_dict[name].__module__.startswith("tldet.")]
 
 
 def _table(found: Iterator[Key]) -> str:

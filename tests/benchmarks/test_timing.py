@@ -125,5 +125,5 @@ def test_a_served_call_is_made_again_and_again_and_says_its_seconds_and_memory(
         served(), served()
         with pytest.raises(RuntimeError, match="the third call"):
             served()
-        with pytest.raises(RuntimeError, match="failed in its own process"):
+        with pytest.raises(RuntimeError, match="failed in its process"):
             served()

@@ -111,9 +111,9 @@ def test_wrong_names_and_keys(step: dict[str, Any], said: str) -> None:
     ("step", "said"),
     [
         ({"type": "A.GaussNoise", "std_range": [0.5, 7]}, "std_range"),
-        ({"type": "A.Mosaic"}, "which a config cannot give"),
-        ({"type": "A.RandomCropNearBBox"}, "which a config cannot give"),
-        ({"type": "A.MaskDropout"}, "which a config cannot give"),
+        ({"type": "A.Mosaic"}, "which a config cannot specify"),
+        ({"type": "A.RandomCropNearBBox"}, "which a config cannot specify"),
+        ({"type": "A.MaskDropout"}, "which a config cannot specify"),
         ({"type": "A.CenterCrop3D", "size": [1, 1, 1]}, "is not for images"),
         ({"type": "A.OneOf", "transforms": [{"type": "A.Rotate", "angle": 3}]}, "A.Rotate has no parameter 'angle'"),
     ],

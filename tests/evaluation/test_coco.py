@@ -226,7 +226,7 @@ def test_evaluator_refuses() -> None:
     with pytest.raises(ValueError, match="masks"):
         CocoEvaluator(GT, category_ids=[5, 30], type="segm").update(40, detections([[0, 0, 1, 1]], [0.5], [0]))
     evaluator.update(40, detections([], [], []))
-    with pytest.raises(ValueError, match="given before"):
+    with pytest.raises(ValueError, match="was added before"):
         evaluator.update(40, detections([], [], []))
 
 

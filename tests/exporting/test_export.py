@@ -23,7 +23,7 @@ from tldet.models.detector import Detector, build_detector
 from tldet.structures.batch import Batch
 from tldet.structures.detections import Detections
 from tldet.structures.target import Target
-from tldet.workflows.export import export
+from tldet.workflows.export.export import export
 
 FAMILIES = ["retinanet_lite0", "fcos_lite0", "gfl_lite0", "faster_rcnn_lite0", "mask_rcnn_lite0"]
 RECIPES = sorted(path.stem for path in Path("configs/recipes").glob("*.py"))

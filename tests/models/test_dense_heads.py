@@ -92,7 +92,7 @@ def test_towers() -> None:
     assert [name for name, _ in plain.named_parameters()] == ["0.0.weight", "0.0.bias", "1.0.weight", "1.0.bias"]
     assert [name for name, _ in grouped.named_parameters()][:3] == ["0.0.weight", "0.1.weight", "0.1.bias"]
     for width in (32, 48):  # of one channel a group, a level of one cell has no variance
-        with pytest.raises(ValueError, match="multiple of 32 and more"):
+        with pytest.raises(ValueError, match="multiple of 32 above 32"):
             tower(32, width, 1, norm="group")
     assert torch.isfinite(grouped(torch.randn(1, 32, 1, 1))).all()
 

@@ -117,7 +117,7 @@ def test_plain_fine_tuning_and_the_command(
     assert main([*arguments, "--out", str(tmp_path / "o"), "--no-distill", "--steps", "1"]) == 0
     out = capsys.readouterr().out
     assert "AP before" in out
-    assert "all old" in out
+    assert "mean of old" in out
     config = checkpoint.load_checkpoint(tmp_path / "o" / "best.pt")["config"]
     assert "distill" not in config
     assert config["data"]["train"]["partial"] is False
@@ -161,7 +161,7 @@ def test_what_cannot_be_is_said_in_a_line(
         capsys, str(base), *data, *out, "--cfg-options", "distill.scor=0.4"
     )
     assert "--seed must be at least 0, not -1" in said(capsys, str(base), *data, *out, "--seed", "-1")
-    assert "holds an earlier run" in said(capsys, str(base), *data, "--out", str(whole))
+    assert "contains an earlier run" in said(capsys, str(base), *data, "--out", str(whole))
     assert "other arguments: --val " in said(capsys, *data, "--out", str(whole), "--resume")
     other = str(whole / "best.pt")
     assert f"other arguments: CKPT {other} (was {base})" in said(capsys, other, "--out", str(whole), "--resume")

@@ -208,7 +208,7 @@ def test_what_is_wrong_is_one_line(
 ) -> None:
     out = ("--out", tmp_path / "out")
     valid = twin / "valid" / "_annotations.coco.json"
-    assert "give two data sets or more" in said(capsys, digits, *out)
+    assert "give two or more datasets" in said(capsys, digits, *out)
     assert "nowhere: no such file" in said(capsys, digits, tmp_path / "nowhere", *out)
     assert "occurs twice in the inputs" in said(capsys, digits, digits, *out)
     assert "occurs twice in the inputs" in said(capsys, digits, digits / "valid" / valid.name, *out)

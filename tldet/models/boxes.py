@@ -103,7 +103,7 @@ def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 def clip_batch(boxes: Tensor, sizes: Sizes) -> Tensor:
     """Boxes (B, ..., 4) cut to the sizes of their images."""
     limits = limits_of(sizes, boxes)
-    limits = limits.view(len(limits), *[1] * (boxes.ndim - 2), 4)
+    limits = limits.view(limits.shape[0], *[1] * (boxes.ndim - 2), 4)
     return boxes.clamp(min=0).minimum(limits)
 
 

@@ -130,7 +130,7 @@ class BoxBranch(nn.Module):
         for fc in self.fcs:
             hidden = F.dropout(F.relu(fc(hidden)), self.settings.dropout, self.training)
         deltas = self.bbox_pred(hidden).float()
-        return self.cls_score(hidden).float(), deltas.view(len(deltas), deltas.shape[1] // 4, 4)
+        return self.cls_score(hidden).float(), deltas.view(deltas.shape[0], deltas.shape[1] // 4, 4)
 
 
 def classifier(in_features: int, rows: int, settings: RoISettings) -> nn.Linear:

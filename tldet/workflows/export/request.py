@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tldet.workflows.options import PROBABILITY, REQUIRED, described, nms_option, option
+from tldet.workflows.options import PROBABILITY, described, nms_option, option
 from tldet.workflows.requests import Request
 
 FORMATS = ("onnx", "openvino", "torch")
@@ -20,7 +20,7 @@ class ExportRequest(Request):
     checkpoint: str | Path = field(
         kw_only=False, metadata=described("a tldet checkpoint", metavar="CKPT", positional=True)
     )
-    format: str = option("file format; torch: a torch.export file", default=REQUIRED, choices=FORMATS)
+    format: str = field(kw_only=False, metadata=described("file format; torch: a torch.export file", choices=FORMATS))
     precision: str = option("precision of the weights (default: fp32)", default="fp32", choices=PRECISIONS)
     dynamic: str | None = option(
         "axes of any length: batch, size (height and width that are multiples of 32), or both (default: one image of "

@@ -46,7 +46,8 @@ def write(
     """
     if format == "torch":
         buffer = io.BytesIO()
-        torch.export.save(program, buffer, extra_files={f"{KEY}.json": json.dumps(metadata)})
+        with _quiet():
+            torch.export.save(program, buffer, extra_files={f"{KEY}.json": json.dumps(metadata)})
         write_bytes(path, buffer.getvalue())
         return
     content = onnx_bytes(program, names, metadata)

@@ -186,10 +186,9 @@ class _Work:
                 yield collate([predictor.sample(predictor.open(path))])
             return
         seen = 0
-        for loaded in eval_batches(self.dataset, 1, workers=0, pin=False):
-            for batch in loaded:
-                yield batch
-                seen += len(batch)
+        for batch in eval_batches(self.dataset, 1):
+            yield batch
+            seen += len(batch)
             if seen >= COMPARED:
                 return
 

@@ -15,6 +15,7 @@ from tldet.errors import TrainingError
 from tldet.evaluation.coco import CocoEvaluator
 from tldet.evaluation.columns import Type
 from tldet.evaluation.report import METRICS, CocoResult
+from tldet.inference.runtimes.exported import ExportedDetector
 from tldet.structures.batch import Batch
 from tldet.structures.detections import Detections
 from tldet.structures.image import ImageArray
@@ -71,7 +72,7 @@ class Validation:
         for evaluator in self.evaluators:
             evaluator.reset()
         sums: dict[str, float] = {}
-        device = next(model.parameters()).device
+        device = model.device if isinstance(model, ExportedDetector) else next(model.parameters()).device
         images, smaller = 0, Smaller()
         workers, pin = self.loader.worker_count(device), device.type == "cuda"
 

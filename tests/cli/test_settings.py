@@ -7,11 +7,12 @@ import pytest
 from tldet.cli.arguments import arguments_of
 from tldet.cli.main import build_parser, main
 from tldet.config import parse_options
+from tldet.workflows.extend.request import ExtendRequest
 from tldet.workflows.fewshot.request import FewShotRequest
 from tldet.workflows.requests import Request
 from tldet.workflows.requests import options as options_of
 from tldet.workflows.study.request import DataStudyRequest, TransferStudyRequest
-from tldet.workflows.training.request import ExtendRequest, FinetuneRequest, PretrainRequest, TrainRequest
+from tldet.workflows.training.request import FinetuneRequest, PretrainRequest, TrainRequest
 from tldet.workflows.training.run_options import SettingsOptions
 
 TRAINING: dict[str, tuple[type[Request], list[str]]] = {  # commands that train, with their required arguments

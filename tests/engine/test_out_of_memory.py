@@ -16,7 +16,7 @@ from tests.tools import same
 from tldet import checkpoint
 from tldet.cli.main import main
 from tldet.engine.distributed import World
-from tldet.engine.loop import _optimize
+from tldet.engine.loop import _optimize, take_in_parts
 from tldet.engine.precision import Precision
 from tldet.engine.step import Stepper
 from tldet.errors import ConfigError, DataError, TrainingError
@@ -155,7 +155,7 @@ def test_a_reduced_step_is_the_step(toy: ModuleType) -> None:
         limited = Limited(model, most)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
         memory = StepRetry(limited, optimizer, reduce=True)
-        results.append(memory(Stepper(limited, optimizer, Precision()), batches, 1))
+        results.append(take_in_parts(memory, Stepper(limited, optimizer, Precision()), batches, 1))
     assert [parts for _, parts in results] == [1, 4]
     assert results[0][0].loss == pytest.approx(results[1][0].loss, rel=1e-6)
     for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True):
@@ -177,7 +177,7 @@ def test_statistics_of_norms_are_put_back_before_a_step_is_taken_again(toy: Modu
             raise full()
         return len(batches)
 
-    assert memory(step, [next(toy.toy_batches(0))], 1) == (4, 4)
+    assert take_in_parts(memory, step, [next(toy.toy_batches(0))], 1) == (4, 4)
     assert seen == [1, 2, 4]
 
 
@@ -194,7 +194,7 @@ def test_what_cannot_be_reduced_is_an_error(toy: ModuleType, tmp_path: Path) -> 
         raise full()
 
     with pytest.raises(OutOfMemoryError, match="the optimizer state does not fit") as caught:
-        memory(half_done, [next(toy.toy_batches(0))], 1)
+        take_in_parts(memory, half_done, [next(toy.toy_batches(0))], 1)
     assert not caught.value.whole, "some weights are updated, others are not"
     with pytest.raises(ConfigError, match=r"training.on_oom='reduce': .* one process"):
         toy.build(tmp_path / "two", on_oom="reduce", world=World(0, 2))

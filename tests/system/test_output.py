@@ -48,7 +48,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     "out.json": lambda path: write_json(path, {"a": 1}),
     "out.pt": lambda path: checkpoint.save(path, STATE),
     "out.safetensors": lambda path: checkpoint.save_weights(path, STATE["model"], {"a": "b"}),
-    "config.py": lambda path: RunFiles(path.parent, Config({"a": 1}), "# {path}\n").before_train(
+    "config.py": lambda path: RunFiles(path.parent, Config({"a": 1}).dump(), "# {path}\n").before_train(
         cast("Any", SimpleNamespace(world=World()))
     ),
     "metrics.json": lambda path: CocoResult().save(path),

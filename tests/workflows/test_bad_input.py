@@ -16,7 +16,7 @@ import torch
 from tldet import checkpoint
 from tldet.cli.main import main
 from tldet.config import find, read_config
-from tldet.workflows.training.transfer_options import TransferOptions
+from tldet.workflows.training.request import TransferOptions
 
 Change = Callable[[dict[str, Any]], None]
 

@@ -15,8 +15,8 @@ from tldet.errors import ConfigError, TrainingError
 from tldet.workflows.study.variants import refuse_conflict, transfer_variants
 from tldet.workflows.training.finetune import finetune, with_backbone
 from tldet.workflows.training.initial_weights import check_scratch, from_scratch
+from tldet.workflows.training.request import TransferOptions
 from tldet.workflows.training.train import train
-from tldet.workflows.training.transfer_options import TransferOptions
 
 
 def recipe(folder: Path, run: Path) -> Path:

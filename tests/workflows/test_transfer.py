@@ -17,7 +17,7 @@ from tldet.cli.main import main
 from tldet.engine.logging import read_log
 from tldet.workflows.test import test as measure
 from tldet.workflows.training.finetune import finetune
-from tldet.workflows.training.transfer_options import TransferOptions
+from tldet.workflows.training.request import TransferOptions
 
 SMALL = ["data.loader.batch_size=2", "training.precision=fp32"]
 

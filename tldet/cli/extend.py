@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from tldet.cli.arguments import add_options, arguments_of
-from tldet.workflows.training.request import ExtendRequest
+from tldet.workflows.extend.request import ExtendRequest
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,10 +9,10 @@ checkpoint. A resumed run is therefore bit-identical to an uninterrupted one (CP
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
@@ -24,7 +24,7 @@ from tldet.errors import DataError, TrainingError
 from tldet.models.compiling import uncompiled
 from tldet.models.ema import Ema
 from tldet.system.determinism import mix_seed, seed_all
-from tldet.system.out_of_memory import OutOfMemoryError, is_out_of_memory
+from tldet.system.out_of_memory import OutOfMemoryError, StepRetry, is_out_of_memory
 from tldet.system.signals import Interrupts, Stopped
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 INTERRUPTED = "interrupted"
+_T = TypeVar("_T")
 
 
 def train(run: Trainer, feed: Feed, interrupts: Interrupts) -> str:
@@ -131,7 +132,7 @@ def _optimize(run: Trainer, batches: list[Any], images: int, notes: Callable[[],
         return run.stepper(parts, images, notes)
 
     try:
-        result, run.state.split = run.retry(step, batches, run.state.split)
+        result, run.state.split = take_in_parts(run.retry, step, batches, run.state.split)
     except OutOfMemoryError as error:
         saved = "the step is not saved"
         if not run.world.main:  # the main process, which saves, may be waiting for this one
@@ -140,6 +141,34 @@ def _optimize(run: Trainer, batches: list[Any], images: int, notes: Callable[[],
             saved = run.checkpoints.save_before_error(run, "do that")
         raise TrainingError(f"step {run.state.step + 1}: {error}; {saved}") from None
     return result
+
+
+def take_in_parts(
+    retry: StepRetry, step: Callable[[list[Any]], _T], batches: Sequence[Any], parts: int
+) -> tuple[_T, int]:
+    """Take a step; while memory runs out, repeat it with micro-batches split into twice as many parts.
+
+    Args:
+        retry: undoes the step before it is repeated.
+        step: takes the step on micro-batches, from zeroing the gradients to updating the weights.
+        batches: micro-batches as loaded.
+        parts: number of parts of each micro-batch in the step before.
+
+    Returns:
+        The result, and the number of parts of each micro-batch.
+
+    Raises:
+        OutOfMemoryError: the step does not fit and cannot be reduced (further).
+    """
+    while True:
+        smaller = retry.prepare(batches, parts)
+        try:
+            return step(smaller), parts
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        retry.restore(smaller, len(batches))  # outside of the handler: the error keeps tensors alive
+        parts *= 2
 
 
 def _validate(run: Trainer, interrupts: Interrupts) -> bool:

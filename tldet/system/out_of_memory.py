@@ -122,7 +122,7 @@ class Smaller:
 
 
 class StepRetry:
-    """Takes optimizer steps; repeats a step that runs out of memory with smaller micro-batches, or reports it.
+    """Prepares optimizer steps, so that a step that runs out of memory is repeated with smaller micro-batches.
 
     Args:
         model: the statistics of its norms are restored before a step is repeated.
@@ -138,36 +138,28 @@ class StepRetry:
         self._updating = False
         optimizer.register_step_pre_hook(self._note_update)
 
-    def __call__(self, step: Callable[[list[Any]], _T], batches: Sequence[Any], parts: int) -> tuple[_T, int]:
-        """Take a step.
+    def prepare(self, batches: Sequence[Any], parts: int) -> list[Any]:
+        """Store the statistics of the norms before a step; return the micro-batches, each split into ``parts``."""
+        self._updating = False
+        self._copy(self._before, self._statistics)
+        return [part for batch in batches for part in split(batch, parts)]
+
+    def restore(self, batches: Sequence[Any], loaded: int) -> None:
+        """Undo a step that ran out of memory, so that it can be repeated with twice as many parts.
 
         Args:
-            step: takes it on micro-batches, from zeroing the gradients to updating the weights.
-            batches: micro-batches as loaded.
-            parts: number of parts of each micro-batch in the step before.
-
-        Returns:
-            The result, and the number of parts of each micro-batch.
+            batches: micro-batches of the step, as returned by :meth:`prepare`.
+            loaded: number of micro-batches as loaded.
 
         Raises:
-            OutOfMemoryError: the step does not fit and cannot be reduced (further).
+            OutOfMemoryError: the micro-batches cannot be reduced (further).
         """
-        while True:
-            smaller = [part for batch in batches for part in split(batch, parts)]
-            self._updating = False
-            self._copy(self._before, self._statistics)
-            try:
-                return step(smaller), parts
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-            self._optimizer.zero_grad(set_to_none=True)  # outside of the handler: the error keeps tensors alive
-            self._copy(self._statistics, self._before)  # also for the checkpoint that is saved before the error
-            self._check_reducible(smaller, len(batches))
-            free(self._device)
-            parts *= 2
-            text = "out of memory on %s: %s; halving the micro-batch"
-            log.warning(text, describe_device(self._device), describe_batch(smaller))
+        self._optimizer.zero_grad(set_to_none=True)
+        self._copy(self._statistics, self._before)  # also for the checkpoint that is saved before the error
+        self._check_reducible(batches, loaded)
+        free(self._device)
+        text = "out of memory on %s: %s; halving the micro-batch"
+        log.warning(text, describe_device(self._device), describe_batch(batches))
 
     def _check_reducible(self, batches: Sequence[Any], loaded: int) -> None:
         """Raise OutOfMemoryError unless the step can be repeated in smaller parts."""

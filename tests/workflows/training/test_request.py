@@ -11,11 +11,12 @@ import pytest
 from tldet.cli.arguments import add_options, arguments_of
 from tldet.errors import TldetError
 from tldet.workflows.extend.extend import extend
+from tldet.workflows.extend.request import ExtendRequest
 from tldet.workflows.options import REQUIRED
 from tldet.workflows.requests import Request, default_of, options
 from tldet.workflows.training.finetune import finetune
 from tldet.workflows.training.pretrain import pretrain
-from tldet.workflows.training.request import ExtendRequest, FinetuneRequest, PretrainRequest, TrainRequest
+from tldet.workflows.training.request import FinetuneRequest, PretrainRequest, TrainRequest
 from tldet.workflows.training.run_options import Length, LengthOptions
 from tldet.workflows.training.train import train
 

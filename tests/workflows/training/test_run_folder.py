@@ -234,7 +234,7 @@ def test_files_are_undone_if_training_fails_before_it_saves(tmp_path: Path) -> N
     folder, error = tmp_path / "out", TrainingError("the loss is not finite")
 
     def files(value: int) -> RunFiles:
-        return RunFiles(folder, Config({"a": value}), NOTE, {"seed": value})
+        return RunFiles(folder, Config({"a": value}).dump(), NOTE, {"seed": value})
 
     for kind in (ZeroDivisionError(), error):
         with pytest.raises(type(kind)):

@@ -20,13 +20,13 @@ from tldet.transfer.class_match import MatchSettings, few, read_class_aliases
 from tldet.transfer.restore import restore
 from tldet.workflows.extend.data import TRAIN, VAL, ExtendInput, Prepared, prepare_data
 from tldet.workflows.extend.report import NO_GROUND_TRUTH, REPORT, ClassMetrics, ExtendReport, read_report
+from tldet.workflows.extend.request import ExtendRequest
 from tldet.workflows.extend.settings import extended_config, trained_config
 from tldet.workflows.requests import takes
 from tldet.workflows.test import test
 from tldet.workflows.training.choose import choose_length, given_batch
 from tldet.workflows.training.finetune import SPLIT
 from tldet.workflows.training.outcome import Outcome
-from tldet.workflows.training.request import ExtendRequest
 from tldet.workflows.training.run_config import final_config
 from tldet.workflows.training.run_folder import (
     RunFiles,
@@ -70,7 +70,7 @@ def extend(request: ExtendRequest) -> ExtendReport:
             used = _config(request, path, state, before, data)
             report = ExtendReport(data.old, data.new, _before(path, data, request.on_bad_image, _device(used)))
             report.save(folder)
-            files = RunFiles(folder, used, _NOTE, request.record())
+            files = RunFiles(folder, used.dump(), _NOTE, request.record())
             outcome = run_training(used, request, folder, files=files)
         return _finish(report, outcome, _device(used), request.console)
 

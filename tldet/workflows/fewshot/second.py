@@ -52,7 +52,7 @@ def second_phase(job: Job, console: Console | None = None) -> Outcome:
     _log_shots(job)
     start = checkpoint.load_checkpoint(job.call["base"])
     used = final_config(second_config(start, job), job.call["cfg_options"], str(job.call["base"]))
-    files = RunFiles(job.folder, used, _NOTE)
+    files = RunFiles(job.folder, used.dump(), _NOTE)
     return run_training(used, RunRequest(console=console), job.folder, init_from=job.call["base"], files=files)
 
 

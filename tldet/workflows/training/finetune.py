@@ -54,7 +54,7 @@ def finetune(request: FinetuneRequest) -> Outcome:
             return run_training(stored.config, request, folder, resume=stored.resume, files=stored.files)
         with removed_on_failure(folder, *SPLIT):
             used = world.first(lambda: new_config(request))
-            files = RunFiles(folder, used, _NOTE, request.record())
+            files = RunFiles(folder, used.dump(), _NOTE, request.record())
             return run_training(used, request, folder, init_from=request.init_from, files=files)
 
 

@@ -46,7 +46,7 @@ def pretrain(request: PretrainRequest) -> Pretrained:
         if stored is not None:
             return train_classifier(stored.config, request, folder, resume=stored.resume, files=stored.files)
         used = world.first(lambda: _new_config(request))
-        files = RunFiles(folder, used, _NOTE, request.record())
+        files = RunFiles(folder, used.dump(), _NOTE, request.record())
         return train_classifier(used, request, folder, files=files)
 
 

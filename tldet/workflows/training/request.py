@@ -1,4 +1,4 @@
-"""Requests of the training commands.
+"""Requests of ``tldet finetune``, ``train`` and ``pretrain``, and the options of transfer learning.
 
 A further option is a field here, or in one of the base classes, with its help text, and the code that uses it.
 """
@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tldet.workflows.options import described, option
-from tldet.workflows.requests import Request, RunRequest
+from tldet.errors import TrainingError
+from tldet.workflows.options import ABOVE_0, SHARE, described, option
+from tldet.workflows.requests import Request, RunRequest, options
 from tldet.workflows.training.run_options import (
     BadImageOption,
     DataOptions,
@@ -19,13 +20,114 @@ from tldet.workflows.training.run_options import (
     NewRunOptions,
     SettingsOptions,
 )
-from tldet.workflows.training.transfer_options import MatchOptions, TransferOptions
 
 if TYPE_CHECKING:
     from tldet.config import Config
+    from tldet.transfer.class_match import Fold
 
 DEFAULT_MODEL = "faster_rcnn_lite0"
 DEFAULT_BACKBONE = "efficientnet_lite0"  # of pretraining
+_WORDS = {"all-but-head": ["backbone", "neck"]}  # of --freeze; every other word is a glob
+_TITLE = "freezing and learning rates"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchOptions(Request):
+    """Options of class matching between the data and the initial weights; see :mod:`tldet.transfer.class_match`."""
+
+    class_aliases: str | Path | None = option(
+        "file that maps class names of the data to class names of the initial weights: JSON {name: initial name}, or "
+        "lines 'name: initial name'",
+        metavar="FILE",
+        sets=["class_match.aliases"],
+    )
+    fold_names: Sequence[Fold] = option(
+        "match class names ignoring case or plural",
+        choices=["case", "plural"],
+        many=True,
+        sets=["class_match.fold"],
+    )
+
+    def written(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a config with these options.
+
+        Raises:
+            ConfigError: the file of aliases cannot be read.
+        """
+        from tldet.transfer.class_match import read_class_aliases
+
+        config = dict(config)
+        if self.class_aliases is not None:
+            _set(config, "class_match", "aliases", read_class_aliases(self.class_aliases))
+        if self.fold_names:
+            _set(config, "class_match", "fold", list(self.fold_names))
+        return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferOptions(MatchOptions):
+    """Options of frozen layers and learning rates; None or empty keeps the setting of the recipe."""
+
+    freeze: Sequence[str] = option(
+        "freeze 'backbone', 'all-but-head', or modules and parameters matching a glob",
+        metavar="WHAT",
+        many=True,
+        sets=["freeze.layers"],
+        group=_TITLE,
+    )
+    gradual: float | None = option(
+        "unfreeze the backbone stage by stage, starting from the last stage, over this share of the run (default: 0.5)",
+        float,
+        metavar="SHARE",
+        interval=SHARE,
+        const=0.5,
+        sets=["freeze.gradual"],
+        group=_TITLE,
+    )
+    layer_decay: float | None = option(
+        "learning rate of each layer group relative to the group above it",
+        float,
+        metavar="F",
+        interval=SHARE,
+        sets=["optimizer.layer_decay"],
+        group=_TITLE,
+    )
+    l2_sp: float | None = option(
+        "regularize the backbone towards its initial weights (L2-SP) with this strength instead of weight decay",
+        float,
+        metavar="A",
+        interval=ABOVE_0,
+        sets=["l2_sp.alpha"],
+        group=_TITLE,
+    )
+
+    def written(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a config with these options.
+
+        Raises:
+            ConfigError: the file of aliases cannot be read.
+        """
+        config = super().written(config)
+        if self.freeze:
+            _set(config, "freeze", "layers", [glob for word in self.freeze for glob in _WORDS.get(word, [word])])
+        if self.gradual is not None:
+            _set(config, "freeze", "gradual", self.gradual)
+        if self.layer_decay is not None:
+            _set(config, "optimizer", "layer_decay", self.layer_decay)
+        if self.l2_sp is not None:
+            config["l2_sp"] = {"alpha": self.l2_sp}
+        return config
+
+    def refuse_scratch(self) -> None:
+        """Reject these options for a run from scratch; they need pretrained weights.
+
+        Raises:
+            TrainingError: an option is given.
+        """
+        given = self.given()
+        named = [name for name in (one.replace("_", "-") for one in options(TransferOptions)) if name in given]
+        if named:
+            raise TrainingError(f"--scratch and --{named[0]} exclude each other: it needs pretrained weights")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,34 +217,6 @@ class PretrainRequest(NewRunOptions, LengthOptions, SettingsOptions):
         return replace(self, backbone=self.network, seed=self.seed_value).given()
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExtendRequest(DataOptions, NewRunOptions, LengthOptions, BadImageOption, MatchOptions, SettingsOptions):
-    """Arguments of ``tldet extend``."""
-
-    checkpoint: str | Path | None = field(
-        default=None,
-        kw_only=False,
-        metadata=described("tldet checkpoint of the detector to extend", metavar="CKPT", positional=True),
-    )
-    data: str | Path | None = option("folder with images and COCO JSON of the new classes", metavar="DIR")
-    train: str | Path | None = option("training annotations of the new classes", metavar="JSON")
-    val: str | Path | None = option("validation annotations of the new classes or of all classes", metavar="JSON")
-    images: str | Path | None = option("image directory of --train and --val", metavar="DIR")
-    replay: str | Path | None = option(
-        "annotations of old classes; their images are added to the training images", metavar="JSON"
-    )
-    replay_images: str | Path | None = option("image directory of --replay (default: searched)", metavar="DIR")
-    old_val: str | Path | None = option(
-        "validation annotations of old classes (default: --val, then the validation data of CKPT)",
-        metavar="JSON",
-    )
-    old_val_images: str | Path | None = option("image directory of --old-val (default: searched)", metavar="DIR")
-    distill: bool = option(
-        "plain fine-tuning without a teacher; classes that are not annotated on an image count as background",
-        bool,
-        default=True,
-    )
-
-    def record(self) -> dict[str, Any]:
-        """Return the options that a resumed run must have, with the seed that was used."""
-        return replace(self, seed=self.seed_value).given()
+def _set(config: dict[str, Any], name: str, key: str, value: object) -> None:
+    """Set a key in a copy of a section, which may be absent or None."""
+    config[name] = {**(config.get(name) or {}), key: value}

@@ -16,7 +16,7 @@ from tldet.engine.logging import LOG_NAME
 from tldet.errors import TrainingError
 from tldet.plugins import import_named
 from tldet.system.output import write_bytes, write_text
-from tldet.workflows.training.resume_checks import ARGUMENTS_NAME, plain, refuse_other_arguments
+from tldet.workflows.training.resume_checks import ARGUMENTS_NAME, plain, refuse_other_arguments, refuse_other_weights
 from tldet.workflows.training.schema import checked_settings
 
 if TYPE_CHECKING:
@@ -44,15 +44,15 @@ class RunFiles:
 
     Args:
         folder: folder of the run.
-        config: config of the run.
+        config: text of the run's config.
         note: comment at the top, in which ``{path}`` and ``{folder}`` are filled in.
         arguments: arguments of the run; None keeps the existing record.
     """
 
-    def __init__(self, folder: Path, config: Config, note: str, arguments: Mapping[str, object] | None = None) -> None:
+    def __init__(self, folder: Path, config: str, note: str, arguments: Mapping[str, object] | None = None) -> None:
         self.folder = folder
         path = folder / CONFIG_NAME
-        self.texts = {path: note.format(path=path, folder=folder) + config.dump()}
+        self.texts = {path: note.format(path=path, folder=folder) + config}
         if arguments is not None:
             self.texts[folder / ARGUMENTS_NAME] = json.dumps(plain(arguments), indent=1) + "\n"
         self._before: dict[Path, bytes | None] = {}
@@ -147,6 +147,15 @@ def continues(folder: Path, *, startable: bool) -> bool:
     return not startable
 
 
+def has_checkpoint(folder: Path, init_from: str | Path | None) -> bool:
+    """Return True if there is a run to resume; log a start otherwise."""
+    if not checkpoint.steps_in(folder):
+        start_over(folder)
+        return False
+    refuse_other_weights(folder, init_from)
+    return True
+
+
 def start_over(folder: Path) -> None:
     """Log that ``--resume`` starts a run; rename a ``best.pt`` of an earlier run without step checkpoints."""
     log.info("--resume: no checkpoint in %s yet; starting the run", folder)
@@ -191,5 +200,5 @@ def read_run(
     config = read_config(path, parse_options(options))
     import_named(config.get("imports"), config.origin("imports"))
     checked_settings(config, schema)
-    files = RunFiles(folder, config, note) if options else None
+    files = RunFiles(folder, config.dump(), note) if options else None
     return StoredRun(config, files, bool(checkpoint.steps_in(folder)))

@@ -1,25 +1,48 @@
-"""``tldet train``: train by a config, evaluate the best checkpoint."""
+"""``tldet train``: data, detector and initial weights by a config, training, evaluation of the best checkpoint."""
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tldet.components import needed_imports
 from tldet.config import Config, override, parse_options
+from tldet.engine.distributed import World
+from tldet.errors import ConfigError, DataError
+from tldet.models.detector import Detector, build_detector
 from tldet.plugins import import_named
+from tldet.system.determinism import seed_all
+from tldet.text import counted
+from tldet.transfer.class_match import class_table
+from tldet.transfer.teacher import distilled
 from tldet.workflows.requests import RunRequest, takes
-from tldet.workflows.training.assemble import assemble
-from tldet.workflows.training.initial_weights import WeightsSource
+from tldet.workflows.training.assemble import Run, assemble
+from tldet.workflows.training.batch_size import resolve_batch_size
+from tldet.workflows.training.data_summary import log_splits
+from tldet.workflows.training.datasets import AnyDataset, build_dataset, check_images, check_objects
+from tldet.workflows.training.initial_weights import LoadedWeights, WeightsSource, initial_weights
+from tldet.workflows.training.meta import versions
 from tldet.workflows.training.outcome import Outcome, ResultKeeper, stored_result
-from tldet.workflows.training.prepare import has_checkpoint, prepare_run
 from tldet.workflows.training.recipes import load_config
 from tldet.workflows.training.report import report
 from tldet.workflows.training.request import TrainRequest
+from tldet.workflows.training.resume_checks import refuse_changed_classes
 from tldet.workflows.training.run_config import using
-from tldet.workflows.training.run_folder import RunFiles
-from tldet.workflows.training.schema import checked_settings, with_bad_image
+from tldet.workflows.training.run_folder import RunFiles, has_checkpoint
+from tldet.workflows.training.schema import Settings, checked_settings, with_bad_image
 from tldet.workflows.training.validation import Validation
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+_NEW_RUN = (
+    "start a new run from its weights: --init-from {weights} with another --out (--work-dir for `tldet train`) and the "
+    "same --model, which copies classifier weights by class name"
+)
 
 
 @takes(TrainRequest)
@@ -78,7 +101,7 @@ def run_training(
         settings = checked_settings(cfg)
         resume = resume and world.first(lambda: has_checkpoint(folder, init_from))
         source = WeightsSource(resume=resume, init_from=init_from, detector=cfg.get("model.weights.source"))
-        run = prepare_run(cfg, settings, request, folder, source, world)
+        run = _prepared(cfg, settings, request, folder, source, world)
         trainer = assemble(run)
         if isinstance(run.validation, Validation):
             trainer.hooks.insert(0, ResultKeeper(run.validation))
@@ -89,3 +112,133 @@ def run_training(
     if request.console is not None:
         report(outcome, settings.training, run.validation, request.console)
     return outcome
+
+
+def _prepared(
+    cfg: Config, settings: Settings, request: RunRequest, folder: Path, source: WeightsSource, world: World
+) -> Run:
+    """Build data, detector with initial weights, and evaluation of a run."""
+    resumed = folder if source.resume else None
+    if settings.loader.batch_size == "auto":
+        size = world.first(lambda: resolve_batch_size(cfg, settings, resumed))
+        cfg = override(cfg, {"data.loader.batch_size": size})
+        settings = checked_settings(cfg)
+    ready = world.main_first(lambda: _ready(cfg, settings, source, resumed, request.console))
+    validation = _validation(ready.val, settings)
+    if world.main:
+        log_splits(ready.data, ready.val, cfg.get("data.test"))
+    return Run(cfg, settings, folder, ready.model, ready.data, validation, _meta(cfg, ready), ready.initial, request)
+
+
+def _validation(val: AnyDataset | None, settings: Settings) -> Validation | None:
+    """Return the evaluation on the validation split, if there is one; check ``best_metric``."""
+    if val is None:
+        return None
+    validation = Validation(val, settings.loader, settings.evaluation)
+    settings.training.best_of(dict.fromkeys(validation.names, 0.0))
+    return validation
+
+
+class Ready(NamedTuple):
+    """A detector with initial weights, the source of these, and its training and validation data."""
+
+    model: Any
+    initial: LoadedWeights
+    data: AnyDataset
+    val: AnyDataset | None
+
+
+def _ready(
+    cfg: Config, settings: Settings, source: WeightsSource, resumed: Path | None, console: Console | None
+) -> Ready:
+    """Build the data and the detector with its initial weights."""
+    data, val = _datasets(cfg, settings.training.seed, resumed)
+    seed_all(settings.training.seed)
+    detector = build_detector(cfg["model"], data.class_names)
+    _check_masks(cfg, detector, data)
+    initial = initial_weights(detector, source, settings.match)
+    if console and initial.renewed:
+        console.print(class_table(initial.classes, initial.source))
+    return Ready(distilled(detector, settings.distill) if settings.distill else detector, initial, data, val)
+
+
+def _datasets(cfg: Config, seed: int, resumed: Path | None) -> tuple[AnyDataset, AnyDataset | None]:
+    """Build the training and validation data and check them."""
+    data = build_dataset(cfg["data"]["train"], seed, path="data.train")
+    if data.index.crowd.all():
+        raise DataError(f"{data.index.path}: has no object to train on")
+    if resumed is not None:
+        refuse_changed_classes(resumed, data.class_names, data.category_ids, data.index.path, _NEW_RUN)
+    _check_class_count(cfg, data)
+    val = None
+    if cfg.get("data.val"):
+        val = build_dataset(cfg["data"]["val"], seed, data.class_names, path="data.val")
+    check_images(data, val)
+    if val is not None:
+        check_objects(val, "metrics are -1, and best.pt contains the last weights")
+    return data, val
+
+
+def _meta(cfg: Config, ready: Ready) -> dict[str, Any]:
+    """Return the ``meta`` section of checkpoints."""
+    found = (cfg.get(f"data.{part}.transforms") for part in ("val", "test", "train"))
+    steps: list[dict[str, Any]] = next((one for one in found if one), [])
+    resize = next((s for s in steps if s["type"] == "Resize"), {"short": 800, "long": 1333})
+    short = resize.get("short", 800)
+    return {
+        "class_names": list(ready.data.class_names),
+        "category_ids": list(ready.data.category_ids),
+        "input": {"short": short if isinstance(short, int) else max(short), "long": resize.get("long", 1333)},
+        "weights_source": ready.initial.source,
+        "classes_from": ready.initial.classes,
+        "versions": versions(),
+        "imports": needed_imports(cfg.data),
+    }
+
+
+def _check_class_count(config: Config, dataset: AnyDataset) -> None:
+    """Require as many classes in the head as in the data.
+
+    Raises:
+        ConfigError: the numbers differ.
+    """
+    stated, found = config.get("model.head.num_classes", 80), len(dataset.class_names)
+    if stated != found:
+        names = ", ".join(dataset.class_names[:5]) + (", ..." if found > 5 else "")
+        raise ConfigError(
+            f"model.head.num_classes: is {stated} (in {config.origin('model.head.num_classes')}), but "
+            f"{dataset.index.path} has {counted(found, 'class', 'classes')} ({names}): set it to {found}"
+        )
+
+
+def _check_masks(config: Config, detector: Detector, train: AnyDataset) -> None:
+    """Check that masks are loaded for a mask model, and evaluated for a mask model only.
+
+    Raises:
+        ConfigError: a config key does not fit the model.
+        DataError: no object has a segmentation.
+    """
+    head = config.get("model.head.type")
+    if not detector.predicts_masks:
+        if config.get("evaluation.type") == "segm":
+            where = config.origin("evaluation.type")
+            raise ConfigError(
+                f"evaluation.type: is 'segm' (in {where}), but {head} predicts no masks; set it to 'bbox'"
+            )
+        return
+    for part in ("train", "val"):
+        key = f"data.{part}.masks"
+        if config.get(f"data.{part}") and not config.get(key):
+            raise ConfigError(f"{key}: must be True for {head}, which predicts masks (in {config.origin(key)})")
+    objects = int((~train.index.crowd).sum())
+    without = objects - int((train.outlined() & ~train.index.crowd).sum())
+    if objects and without == objects:
+        raise DataError(
+            f"{train.index.path}: none of the {objects:,} objects has a segmentation, which {head} needs; add polygons "
+            "or RLEs, or choose a box detector such as faster_rcnn_lite0"
+        )
+    if without:
+        path = train.index.path
+        log.warning(
+            "%s: %d of %s without a segmentation; not used for the mask loss", path, without, counted(objects, "object")
+        )

@@ -1,0 +1,50 @@
+"""Request of ``tldet extend``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tldet.workflows.options import described, option
+from tldet.workflows.training.request import MatchOptions
+from tldet.workflows.training.run_options import (
+    BadImageOption,
+    DataOptions,
+    LengthOptions,
+    NewRunOptions,
+    SettingsOptions,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtendRequest(DataOptions, NewRunOptions, LengthOptions, BadImageOption, MatchOptions, SettingsOptions):
+    """Arguments of ``tldet extend``."""
+
+    checkpoint: str | Path | None = field(
+        default=None,
+        kw_only=False,
+        metadata=described("tldet checkpoint of the detector to extend", metavar="CKPT", positional=True),
+    )
+    data: str | Path | None = option("folder with images and COCO JSON of the new classes", metavar="DIR")
+    train: str | Path | None = option("training annotations of the new classes", metavar="JSON")
+    val: str | Path | None = option("validation annotations of the new classes or of all classes", metavar="JSON")
+    images: str | Path | None = option("image directory of --train and --val", metavar="DIR")
+    replay: str | Path | None = option(
+        "annotations of old classes; their images are added to the training images", metavar="JSON"
+    )
+    replay_images: str | Path | None = option("image directory of --replay (default: searched)", metavar="DIR")
+    old_val: str | Path | None = option(
+        "validation annotations of old classes (default: --val, then the validation data of CKPT)",
+        metavar="JSON",
+    )
+    old_val_images: str | Path | None = option("image directory of --old-val (default: searched)", metavar="DIR")
+    distill: bool = option(
+        "plain fine-tuning without a teacher; classes that are not annotated on an image count as background",
+        bool,
+        default=True,
+    )
+
+    def record(self) -> dict[str, Any]:
+        """Return the options that a resumed run must have, with the seed that was used."""
+        return replace(self, seed=self.seed_value).given()

@@ -288,15 +288,15 @@ def test_a_process_that_does_not_save_does_not_say_so(
     toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def hungry(*_: Any) -> None:
-        raise OutOfMemoryError("out of memory on cuda:1")
+        raise full()
 
     trainer = toy.build(tmp_path)
     trainer.state.step, trainer.world = 3, World(1, 2)
-    monkeypatch.setattr(trainer, "retry", hungry)
+    monkeypatch.setattr(trainer, "stepper", hungry)
     with pytest.raises(
-        TrainingError, match="step 4: out of memory on cuda:1; in process 1; continue with --resume from the"
+        TrainingError, match=r"step 4: out of memory on cpu: .*; in process 1; continue with --resume from the"
     ):
-        _optimize(trainer, [], 1, list)
+        _optimize(trainer, [next(toy.toy_batches(0))], 1, list)
     assert not list(tmp_path.glob("step_*"))
 
 

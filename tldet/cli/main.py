@@ -102,7 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from rich.console import Console
 
     several = os.environ.get("WORLD_SIZE", "1") not in ("", "1")  # as torchrun sets it
-    beside = several and os.environ.get("RANK", "0") != "0"  # the main process speaks for all
+    rank = os.environ.get("RANK", "0")
+    beside = several and rank.isdecimal() and int(rank) > 0  # the main process speaks for all
     plain: dict[str, Any] = {
         "soft_wrap": True,
         "markup": False,
@@ -146,7 +147,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _import_plugins(names: Sequence[str]) -> None:
     """Import external packages; they are found in the current folder too, as are those that a config names."""
-    here = os.getcwd()  # noqa: PTH109
+    try:
+        here = os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:  # torch fails there too, not only relative paths
+        raise ConfigError("the current folder has been removed; change to another one") from None
     if here not in search_path.FOLDERS:
         search_path.FOLDERS.append(here)
     if names:

@@ -23,6 +23,7 @@ def prepare_process(command: str) -> None:
         command: name of the command.
     """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # a request over the network; loader processes inherit this
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # ten lines about a camera that is not there; tldet reports it
     if command in RUNNING:
         keep_freed_memory()
 

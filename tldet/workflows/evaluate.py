@@ -40,7 +40,7 @@ def evaluate(
         DataError: a file cannot be read or written, or a record cannot be scored; one line that names it.
     """
     if json_path is not None:
-        check_output(Path(json_path))
+        check_output(Path(json_path), [gt, dt])
     result = evaluate_files(gt, dt, type=type, engine=engine)
     try:
         if console:

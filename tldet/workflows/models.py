@@ -21,7 +21,7 @@ from tldet.errors import ConfigError
 from tldet.models.cost import backbone_cost, detector_cost
 from tldet.models.zoo import CURATED, Found, backbone_names, find_backbone
 from tldet.structures.image import Size
-from tldet.system.output import write_json
+from tldet.system.output import check_output, write_json
 from tldet.transfer.cached_weights import is_here
 from tldet.workflows.training.choose import is_small, usual_size
 
@@ -84,6 +84,8 @@ def models(
     Raises:
         ConfigError: no name fits the pattern, or the file cannot be written.
     """
+    if json_path is not None:
+        check_output(json_path)
     both = not detectors and backbones is None
     rows = [detector_row(name) for name in shipped()] if detectors or both else []
     if backbones is not None or both:

@@ -16,7 +16,7 @@ from tldet.models.postprocess import set_nms
 from tldet.models.surgery.fuse import fuse
 from tldet.plugins import require_components
 from tldet.system.device import pick_device
-from tldet.system.output import check_output, write_json
+from tldet.system.output import check_output, refuse_same, write_json
 from tldet.transfer.restore import restore
 from tldet.workflows.training.data_summary import split_line
 from tldet.workflows.training.parts import EvalSettings, Validation, build_dataset, check_images, check_objects
@@ -65,9 +65,10 @@ def test(
     Raises:
         TldetError: the checkpoint or the data is wrong, or they share no class.
     """
-    for wanted in (json_path, results_path):
-        if wanted:
-            check_output(wanted)
+    outputs = [path for path in (json_path, results_path) if path]
+    refuse_same(outputs)
+    for path in outputs:
+        check_output(path, [checkpoint, data])
     model, state = restore(checkpoint)
     if nms_per_class is not None:
         set_nms(model, per_class=nms_per_class)
@@ -88,6 +89,8 @@ def test(
         section["images"] = str(images)
     if given or section["type"] == "CocoDataset":
         section["on_bad_image"] = on_bad_image
+    for path in outputs:
+        check_output(path, [section.get("annotations")])
     dataset = build_dataset(section, 0, tuple(state["meta"]["class_names"]))
     check_images(dataset)
     check_objects(dataset, "metrics are -1")

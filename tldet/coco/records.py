@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from tldet.coco.explain import explain
 from tldet.coco.partial_labels import LABELLED
-from tldet.coco.text import half_pair, large_integer, parse, read_json_text
+from tldet.coco.text import half_pair, large_integer, parse, read_json_text, require_once
 from tldet.errors import DataError
 
 CocoSource = str | PathLike[str] | Mapping[str, Any] | list[Any]
@@ -28,6 +28,7 @@ WHOLE = {  # integer fields of each record; 7.0 is read as 7
     "annotations": ("image_id", "category_id"),
 }
 INVALID = (msgspec.ValidationError, RecursionError, OverflowError, UnicodeEncodeError)  # raised by msgspec.convert
+LISTED = ("images", "annotations", "categories")
 READ_BLOCK = 4096  # annotations decoded at a time, few enough for the CPU cache
 _T = TypeVar("_T")
 
@@ -103,8 +104,10 @@ def read_document(source: CocoSource, name: str) -> tuple[AnyDocument, int | Non
     content = read_json_text(Path(source), name)
     try:
         found: AnyDocument = msgspec.json.decode(content, type=Document[msgspec.Raw])
+        require_once(content, found.annotations or [], LISTED, name)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         found = _from_values(parse(content, name), name)
+        require_once(content, [], LISTED, name)
     texts = _taken_from(found)
     return found, None if texts is None else len(texts), _blocks(name, content, texts or [])
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tldet.config import build_settings
+from tldet.config import Config, build_settings
+from tldet.config.check import check
 from tldet.data.loader import LoaderSettings
 from tldet.data.split_paths import evaluation_split
 from tldet.engine.precision import choose
-from tldet.errors import DataError
+from tldet.errors import CheckpointError, DataError
 from tldet.evaluation.report import CocoResult
 from tldet.models.postprocess import set_nms
 from tldet.models.surgery.fuse import fuse
@@ -19,7 +21,7 @@ from tldet.system.device import pick_device
 from tldet.system.output import check_output, refuse_same, write_json
 from tldet.transfer.restore import restore
 from tldet.workflows.training.data_summary import split_line
-from tldet.workflows.training.parts import EvalSettings, Validation, build_dataset, check_images, check_objects
+from tldet.workflows.training.parts import SCHEMA, EvalSettings, Validation, build_dataset, check_images, check_objects
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,10 +74,13 @@ def test(
     model, state = restore(checkpoint)
     if nms_per_class is not None:
         set_nms(model, per_class=nms_per_class)
-    sections = state["config"]["data"]
+    sections = state["config"].get("data") or {}
+    if not isinstance(sections, dict):
+        raise CheckpointError(f"{checkpoint}: data: must be a section (a dict), not {sections!r}")
     split = split or next((name for name in ("test", "val") if sections.get(name)), "val")
     if data is None:
         require_components(checkpoint, state, f"data.{split}")
+    _check_config(checkpoint, state["config"], sections, split if data is None else None)
     section = dict(sections.get(split) or {})
     given, on_bad_image = on_bad_image, on_bad_image or section.get("on_bad_image", "error")
     if data is not None:
@@ -113,3 +118,24 @@ def test(
         if json_path:
             result.save(json_path)
     return result
+
+
+def _check_config(checkpoint: str | Path, config: dict[str, Any], sections: dict[str, Any], split: str | None) -> None:
+    """Check the parts of a checkpoint's config that evaluation uses.
+
+    Args:
+        checkpoint: the file, for messages.
+        config: its config.
+        sections: the ``data`` section.
+        split: split of the config that is evaluated; None for other data.
+
+    Raises:
+        ConfigError: a key or value is wrong.
+    """
+    used = {name: sections[name] for name in (split, "loader") if name and sections.get(name)}
+    schema = {
+        key: replace(part, required=False)
+        for key, part in SCHEMA.items()
+        if key == "evaluation" or (key.startswith("data.") and key.split(".")[1] in (split, "loader"))
+    }
+    check(Config({"data": used, "evaluation": config.get("evaluation")}, source=str(checkpoint)), schema)

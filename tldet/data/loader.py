@@ -25,6 +25,7 @@ from tldet.structures.batch import Batch
 from tldet.structures.image import Size
 
 DIVISOR = 32  # the coarsest stride of a backbone
+LARGEST_WORKERS = 256  # processes of about 300 MB each; many more end a machine before the first step
 Collate = Callable[[Sequence[Any]], Any]  # samples to a batch
 
 
@@ -71,6 +72,8 @@ class LoaderSettings:
             value = getattr(self, name)
             if value != "auto" and value < least:
                 raise ConfigError(f"data.loader.{name} must be at least {least}, not {value}")
+        if self.workers != "auto" and self.workers > LARGEST_WORKERS:
+            raise ConfigError(f"data.loader.workers must be at most {LARGEST_WORKERS}, not {self.workers}")
 
     def fixed_batch_size(self) -> int:
         """Return the batch size.

@@ -18,6 +18,16 @@ from tldet.errors import CheckpointError, OutputError
 STATE = {"model": {"w": torch.arange(6.0)}, "meta": {"class_names": ["a"]}}
 
 
+def test_a_folder_with_the_name_of_a_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    for step in (2, 3, 4):
+        checkpoint.save(checkpoint.step_path(tmp_path, step), STATE)
+    for step in (1, 5):
+        checkpoint.step_path(tmp_path, step).mkdir()
+    checkpoint.prune(tmp_path, 2)
+    assert [path.name for path in checkpoint.steps_in(tmp_path)] == ["step_00000004.pt", "step_00000003.pt"]
+    assert checkpoint.step_path(tmp_path, 1).is_dir()
+
+
 class Hostile:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, ("touch ran",)

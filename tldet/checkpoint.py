@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tldet import integrity
 from tldet.errors import CheckpointError
-from tldet.system.inputs import is_folder, require_file
+from tldet.system.inputs import is_file, is_folder, require_file
 from tldet.system.output import path_text, remove_leftovers, replacing, write_bytes
 
 log = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ def _rename_older(state: Mapping[str, Any]) -> None:
 
 def steps_in(folder: Path) -> list[Path]:
     """Return the step checkpoints of a folder, newest first."""
-    found = [p for p in folder.glob("step_*.pt") if STEP_NAME.match(p.name)] if is_folder(folder) else []
+    found = [p for p in folder.glob("step_*.pt") if STEP_NAME.match(p.name) and is_file(p)] if is_folder(folder) else []
     return sorted(found, key=lambda p: int(p.stem.removeprefix("step_")), reverse=True)
 
 

@@ -110,6 +110,20 @@ def test_names_outside_the_terminal_s_encoding_are_escaped(tmp_path: Path, encod
         assert (rb"\udcff.json: no such file" in done.stderr) == (code == 2)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a folder in use cannot be removed")
+@pytest.mark.parametrize("command", ["evaluate --gt a --dt b", "models", "merge a b --out c", "predict c.pt a.jpg"])
+def test_the_current_folder_was_removed(tmp_path: Path, command: str) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code = f"import os; os.rmdir({str(gone)!r}); from tldet.cli.main import entry; entry({command.split()!r})"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    given = [sys.executable, "-c", code]
+    done = subprocess.run(given, cwd=gone, env=environment, capture_output=True, text=True, check=False)
+    name = command.split()[0]
+    text = f"tldet {name}: error: the current folder has been removed; change to another one"
+    assert (done.returncode, done.stderr.splitlines()) == (2, [text])
+
+
 def test_long_names_are_shortened_in_the_log(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

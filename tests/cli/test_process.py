@@ -52,6 +52,13 @@ def test_free_memory_is_returned_on_request() -> None:
     assert output_of(code) == ["True", "True", "True"]
 
 
+def test_opencv_does_not_print_beside_tldet() -> None:
+    code = "from tldet.cli.process import prepare_process; prepare_process('predict'); import cv2"
+    code += "; cv2.VideoCapture(99)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_every_command_that_runs_a_network_is_known() -> None:
     from tldet.cli.main import COMMANDS
 

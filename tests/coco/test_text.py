@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from tldet.cli.main import main
-from tldet.coco.raw import top_level
+from tldet.coco.reader import read_coco
 from tldet.coco.records import as_utf8, not_json, read_json_text
-from tldet.coco.text import parse
+from tldet.coco.text import parse, top_level
 from tldet.data.index import AnnotationIndex
 from tldet.errors import DataError
 from tldet.evaluation.coco import evaluate_files
@@ -147,3 +147,26 @@ def test_half_a_pair_in_memory() -> None:
     for more, where in (({"bbox": "\udfff"}, r"\[0\].bbox"), ({"a\ud800": 1}, "key")):
         with pytest.raises(DataError, match=rf"the detections: {where} .*holds half of a UTF-16 pair"):
             evaluate_files(COCO, [{**found, **more}])
+
+
+WHOLE = '"images": [{"id": 1}], "categories": [{"id": 1, "name": "\\"images\\""}], "annotations": [%s]'
+ONE = '{"id": %d, "image_id": 1, "category_id": 1, "bbox": [0, 0, 5, %s], "annotations": 1, "images": 2}'
+
+
+@pytest.mark.parametrize("number", ["5", "5.0e0", "NaN"])  # NaN takes Python's parser
+@pytest.mark.parametrize(
+    "repeated", ['"annotations": []', '"annotations": [' + ONE % (3, 5) + "]", '"images": [{"id": 1}]']
+)
+@pytest.mark.parametrize("first", [False, True])
+def test_a_list_that_occurs_twice(tmp_path: Path, repeated: str, number: str, first: bool) -> None:
+    path = tmp_path / "a.json"
+    parts = [WHOLE % f"{ONE % (1, 5)}, {ONE % (2, number)}", repeated]
+    path.write_text("{" + ", ".join(parts[::-1] if first else parts) + "}")
+    with pytest.raises(DataError, match=r'a.json: "(images|annotations)" occurs twice; keep one of them'):
+        read_coco(path)
+
+
+def test_lists_that_occur_once_beside_their_names_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"info": {"images": 1, "annotations": "annotations"}, %s}' % (WHOLE % (ONE % (1, 5))))
+    assert len(read_coco(path).objects.ids) == 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -14,7 +16,8 @@ import torch
 from tldet.data.dataset import CocoDataset
 from tldet.data.eval_batches import eval_batches
 from tldet.data.loader import BatchOrder, SampleKey, train_batches
-from tldet.errors import DataError
+from tldet.data.settings import LoaderSettings
+from tldet.errors import ConfigError, DataError
 from tldet.structures.batch import Batch
 
 STEPS = [
@@ -153,3 +156,9 @@ def test_a_size_drawn_for_the_batch_is_that_of_every_image_in_it(folder: Path) -
     assert all(len(sizes) == 1 for sizes in together)
     assert len(set.union(*together)) > 3, "another size for another batch"
     assert any(len(sizes) > 1 for sizes in apart)
+
+
+@pytest.mark.parametrize(("workers", "fits"), [(0, True), (256, True), ("auto", True), (257, False), (10**9, False)])
+def test_the_number_of_workers_has_a_limit(workers: int | Literal["auto"], fits: bool) -> None:
+    with nullcontext() if fits else pytest.raises(ConfigError, match=r"data\.loader\.workers must be at most 256"):
+        LoaderSettings(workers=workers)

@@ -13,7 +13,7 @@ import torch
 from torch import distributed, nn
 
 from tldet.engine.distributed import World, current, process_group
-from tldet.errors import DataError
+from tldet.errors import ConfigError, DataError
 
 from .conftest import DieAt
 
@@ -83,6 +83,16 @@ def test_an_image_that_one_cannot_read_ends_all_after_the_step_before(
 
     with pytest.raises(DataError, match=r"^p.jpg: is an empty file; the run is saved after step 7"):
         toy.build(tmp_path, batches=broken, world=World(0, 2)).run()
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "MASTER_PORT"])
+@pytest.mark.parametrize("value", ["x", "-1", "", "70000"])
+def test_variables_of_torchrun_must_be_numbers(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    given = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for key, one in {**given, name: value}.items():
+        monkeypatch.setenv(key, one)
+    with pytest.raises(ConfigError, match=f"{name} is '{value}', not a number below .*torchrun"), process_group():
+        pass
 
 
 def test_who_waits_has_another_group_than_who_computes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tests.tools import no_longer_than
 from tldet.engine.logging import JsonLog, read_log
 from tldet.errors import OutputError
 
@@ -69,3 +71,10 @@ def test_a_log_that_is_a_folder(toy: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").mkdir()
     with pytest.raises(OutputError, match=r"log\.jsonl: cannot be written \(Is a directory\)"):
         toy.build(tmp_path, steps=2).run()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_in_place_of_the_log(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log.jsonl")
+    with no_longer_than(20), pytest.raises(OutputError, match=r"log\.jsonl: is a pipe, not a regular file"):
+        JsonLog(tmp_path / "log.jsonl").cut(4)

@@ -44,7 +44,7 @@ def test_missing_area_and_iscrowd_are_filled(type: Any, engine: Any, caplog: pyt
     caplog.set_level(logging.INFO)
     result = evaluate_files(GT, records, type=type, engine=engine)
     assert (result.AP, result.APs, result.APm, result.APl) == (ONE, ONE, ONE, -1.0)
-    assert "2 annotations without an area" in caplog.text
+    assert "2 annotations without a positive area" in caplog.text
     assert "2 annotations without iscrowd" in caplog.text
 
 

@@ -193,6 +193,13 @@ def test_an_input_is_never_overwritten(stand: Stand, tmp_path: Path, name: str) 
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("other", ["o/a.png", "y/classes.txt", "o/../y"])
+def test_a_file_of_one_output_is_not_replaced_by_another(stand: Stand, tmp_path: Path, other: str) -> None:
+    path = image(tmp_path / "a.png")
+    with pytest.raises(DataError, match="is given for two outputs"):
+        predict("c.pt", [path], out=tmp_path / "o", yolo=tmp_path / "y", json=tmp_path / other)
+
+
 def test_one_output_that_cannot_be_written_does_not_lose_the_others(stand: Stand, tmp_path: Path) -> None:
     path, bad = image(tmp_path / "a.png"), tmp_path / "j"
     bad.symlink_to("/dev/full")

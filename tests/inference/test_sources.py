@@ -153,3 +153,24 @@ def test_many_inputs_of_one_name_get_distinct_names_quickly() -> None:
     claimed = [names.claim(Path("x/image.jpg" if number % 2 else "X/Image.JPG")) for number in range(20_000)]
     assert len({str(name).lower() for name in claimed}) == 20_000
     assert [str(name) for name in claimed[:3]] == ["X/Image.JPG", "x/image_2.jpg", "X/Image_3.JPG"]
+
+
+def test_a_recursive_glob_follows_links_once(tmp_path: Path) -> None:
+    """Two links to their own folder are 2^40 paths for Python's glob."""
+    folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    for name in ("a.jpg", "in/b.jpg", "in/deep/c.jpg", "in/deep/d.png", ".hidden/e.jpg", "in/.f.jpg"):
+        image(folder / name)
+    image(elsewhere / "g.jpg")
+    for name, target in (("one", "."), ("two", "."), ("in/up", ".."), ("in/linked", elsewhere)):
+        (folder / name).symlink_to(target)
+
+    def names(pattern: str) -> list[str]:
+        return [one.path.relative_to(folder).as_posix() for one in find_sources([str(folder / pattern)]).sources]
+
+    assert names("**/*.jpg") == ["a.jpg", "in/b.jpg", "in/deep/c.jpg", "in/linked/g.jpg"]
+    assert names("in/**/[cd].*") == ["in/deep/c.jpg", "in/deep/d.png"]
+    assert names("**/deep/*.jpg") == names("*n/**/c*") == names("**/in/**/c.jpg") == ["in/deep/c.jpg"]
+    assert names("in/deep/**") == ["in/deep/c.jpg", "in/deep/d.png"]
+    assert names("*.jpg") == ["a.jpg"]
+    with pytest.raises(DataError, match="no such image"):
+        find_sources([str(folder / "**/x/*.jpg")])

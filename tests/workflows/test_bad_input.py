@@ -222,6 +222,32 @@ def test_wrong_checkpoints(run: Path, digits: Path, tmp_path: Path, capsys: pyte
     assert "do not fit" in said(capsys, ["test", str(cut)])
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "expected"),
+    [
+        ("data", 3, "data: must be a section (a dict), not 3"),
+        ("data.test.annotations", 5, "data.test.annotations: must be str"),
+        ("data.test.transforms", 5, "data.test.transforms: must be"),
+        ("data.test.zzz", 5, "data.test.zzz: unknown key"),
+        ("data.test", [5], "data.test: must be a dict, not [5]"),
+        ("data.loader.workers", "2", "data.loader.workers: must be int"),
+        ("data.loader", 7, "data.loader: must be a dict, not 7"),
+        ("evaluation", {"type": "x"}, "evaluation.type: must be one of 'bbox', 'segm', not 'x'"),
+    ],
+)
+def test_a_checkpoint_with_a_malformed_config(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str, value: Any, expected: str
+) -> None:
+    state = checkpoint.load_checkpoint(run / "best.pt")
+    *above, key = part.split(".")
+    node = state["config"]
+    for name in above:
+        node = node[name]
+    node[key] = value
+    checkpoint.save(tmp_path / "a.pt", {**state, "training": None})
+    assert expected in said(capsys, ["test", str(tmp_path / "a.pt")])
+
+
 def test_folders_that_cannot_be_written(
     digits: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

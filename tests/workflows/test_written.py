@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -60,3 +61,45 @@ def test_a_config_that_cannot_be_written_stays(run: Path, tmp_path: Path, monkey
         finetune(out=folder, resume=True, cfg_options=["schedule.steps=8"])
     assert (folder / "config.py").read_bytes() == before
     assert not list(folder.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate --gt {in}/gt.json --dt {in}/dt.json --json {in}/gt.json",
+        "evaluate --gt {in}/gt.json --dt {in}/dt.json --json {in}/link",
+        "test {in}/best.pt --data {in}/gt.json --json {in}/best.pt",
+        "test {in}/best.pt --data {in}/gt.json --results {in}/x/../gt.json",
+        "test {in}/best.pt --data {data} --json {data}/test/_annotations.coco.json",
+        "import {in}/best.pt --out {in}/best.pt",
+        "import {in}/best.pt --out {in}/new.pt --classes {in}/new.pt",
+    ],
+)
+def test_an_output_never_replaces_an_input(
+    command: str, run: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(digits, tmp_path / "data")
+    shutil.copy(run / "best.pt", tmp_path / "best.pt")
+    shutil.copy(digits / "test" / "_annotations.coco.json", tmp_path / "gt.json")
+    (tmp_path / "dt.json").write_text("[]")
+    (tmp_path / "new.pt").write_text("1")
+    (tmp_path / "link").symlink_to("dt.json")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert main([word.format(**{"in": tmp_path, "data": tmp_path / "data"}) for word in command.split()]) == 2
+    assert "is an input and would be overwritten; choose another output path" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_two_outputs_are_two_files(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["test", str(run / "best.pt"), "--json", str(tmp_path / "a"), "--results", f"{tmp_path}/./a"]
+    assert main(given) == 2
+    assert "a: is given for two outputs; choose different paths" in capsys.readouterr().err
+
+
+def test_models_finds_a_bad_output_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("tldet.workflows.models.detector_row", lambda _: pytest.fail("the work has started"))
+    assert main(["models", "--detectors", "--json", os.fspath(tmp_path / "file" / "x.json")]) == 2
+    assert "cannot be written (Not a directory)" in capsys.readouterr().err

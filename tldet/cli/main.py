@@ -12,6 +12,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tldet.cli.arguments import add_import
@@ -100,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else list(argv)
     args = build_parser(given).parse_args(given)
     distributed = os.environ.get("WORLD_SIZE", "1") not in ("", "1")  # as set by torchrun
-    silent = distributed and os.environ.get("RANK", "0") != "0"  # only rank 0 prints
+    rank = os.environ.get("RANK", "0")
+    silent = distributed and rank.isdecimal() and int(rank) > 0  # only rank 0 prints
     console, errors = _consoles(silent=silent)
     handler, logger = _Lines(errors), logging.getLogger("tldet")
     logger.setLevel(logging.WARNING if silent else logging.INFO)
@@ -109,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if distributed and args.command not in _DISTRIBUTED:
             raise ConfigError(f"runs in a single process; torchrun supports {', '.join(_DISTRIBUTED)}")
         _refuse_empty(args)
+        _require_current_folder()
         _import_plugins(args.imports)
         args.run(args, console)
     except (TldetError, MemoryError, RuntimeError) as error:
@@ -149,6 +152,18 @@ def _message(error: Exception) -> str:
         raise error
     details = (str(error).splitlines() or ["no details"])[0]
     return f"out of memory ({details}); use smaller images or batches"
+
+
+def _require_current_folder() -> None:
+    """Check that the current folder exists; torch fails without it, not only relative paths.
+
+    Raises:
+        ConfigError: the folder has been removed.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise ConfigError("the current folder has been removed; change to another one") from None
 
 
 def _import_plugins(names: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ def prepare_process(command: str) -> None:
         command: name of the command.
     """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # no network request, also in loader processes
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # ten lines about a missing camera, which tldet reports
     if command in RUNNING:
         keep_freed_memory()
 

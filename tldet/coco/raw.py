@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,31 +39,12 @@ def read_repaired(path: Path) -> Record:
     }
 
 
-def top_level(content: bytes, name: str) -> dict[str, msgspec.Raw]:
-    """Split the text of a JSON object into the texts of its fields, without copying.
-
-    Args:
-        content: UTF-8 without a byte-order mark, as returned by :func:`~tldet.coco.records.read_json_text`.
-        name: name of the file in messages.
-
-    Raises:
-        DataError: the text is not a JSON object.
-    """
-    try:
-        return msgspec.json.decode(content, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        values = parse(content, name)
-    if not isinstance(values, dict):
-        raise DataError(f"{name}: is not an object with images, annotations and categories")
-    return {key: msgspec.Raw(json.dumps(value).encode()) for key, value in values.items()}
-
-
 def record_texts(path: Path, fields: Mapping[str, msgspec.Raw], section: str) -> list[msgspec.Raw]:
     """Split a list of records into their JSON texts.
 
     Args:
         path: the file, for messages.
-        fields: output of :func:`top_level`.
+        fields: output of :func:`~tldet.coco.text.top_level`.
         section: key of the list; a missing list is empty.
 
     Raises:

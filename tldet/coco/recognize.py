@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tldet.coco.raw import top_level
 from tldet.coco.records import read_json_text
+from tldet.coco.text import top_level
 from tldet.errors import DataError
 from tldet.system.cache import remembered
 from tldet.system.inputs import real_path, require_file

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from tldet.coco.ids import NO_ID
-from tldet.coco.text import parse
+from tldet.coco.text import parse, require_once
 from tldet.coco.variants import NO_FLAG, convert, convert_document
 from tldet.errors import DataError
 from tldet.system.inputs import read_file
@@ -22,6 +22,7 @@ CocoSource = str | PathLike[str] | Mapping[str, Any] | list[Any]
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # kept as int64
 Pixels = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]  # kept as int32
 Flag = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+_LISTS = ("images", "annotations", "categories")
 READ_BLOCK = 4096  # annotations decoded at a time, few enough for the CPU cache
 _T = TypeVar("_T")
 _MAGIC = {  # first bytes -> problem in a message
@@ -113,8 +114,10 @@ def read_document(source: CocoSource, name: str) -> tuple[AnyDocument, int | Non
     content = read_json_text(Path(source), name)
     try:
         found: AnyDocument = msgspec.json.decode(content, type=Document[msgspec.Raw])
+        require_once(content, found.annotations or [], _LISTS, name)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         found = convert_document(parse(content, name), Document[Annotation], name)
+        require_once(content, [], _LISTS, name)
     texts = _taken_from(found)
     return found, None if texts is None else len(texts), _blocks(name, content, texts or [])
 

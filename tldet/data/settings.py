@@ -12,6 +12,8 @@ from tldet.config import require_range
 from tldet.data.workers import worker_count
 from tldet.errors import ConfigError
 
+_MAX_WORKERS = 256  # processes of about 300 MB each; a mistyped number would exhaust the machine
+
 
 @dataclass(frozen=True)
 class LoaderSettings:
@@ -25,7 +27,7 @@ class LoaderSettings:
         group_aspect: keep wide and tall images in separate batches.
 
     Raises:
-        ConfigError: a number is too small.
+        ConfigError: a number is too small or too large.
     """
 
     batch_size: int | Literal["auto"] = 4
@@ -38,6 +40,8 @@ class LoaderSettings:
             value = getattr(self, name)
             if value != "auto" and value < least:
                 raise ConfigError(f"data.loader.{name} must be at least {least}, not {value}")
+        if self.workers != "auto" and self.workers > _MAX_WORKERS:
+            raise ConfigError(f"data.loader.workers must be at most {_MAX_WORKERS}, not {self.workers}")
 
     def fixed_batch_size(self) -> int:
         """Return the batch size.

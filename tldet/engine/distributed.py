@@ -124,7 +124,7 @@ def process_group() -> Iterator[World]:
     """Join the processes that ``torchrun`` has started, inside the ``with`` block.
 
     Raises:
-        ConfigError: an environment variable of torchrun is missing, or there are more processes than GPUs.
+        ConfigError: an environment variable of torchrun is missing or invalid, or there are more processes than GPUs.
     """
     given = os.environ.get("WORLD_SIZE") or "1"
     if not given.isdecimal():
@@ -136,6 +136,7 @@ def process_group() -> Iterator[World]:
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise ConfigError(f"WORLD_SIZE is {size} but {', '.join(missing)} is not set: start tldet with torchrun")
+    _require_numbers(size)
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         local_rank, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
@@ -151,3 +152,11 @@ def process_group() -> Iterator[World]:
     finally:
         _WORLD.reset(token)
         distributed.destroy_process_group()
+
+
+def _require_numbers(size: int) -> None:
+    """Check the ranks and the port that torchrun sets."""
+    for name, end in (("RANK", size), ("LOCAL_RANK", size), ("MASTER_PORT", 2**16)):
+        value = os.environ[name]
+        if not (value.isdecimal() and int(value) < end):
+            raise ConfigError(f"{name} is {value!r}, not a number below {end}: start tldet with torchrun")

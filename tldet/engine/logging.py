@@ -16,6 +16,8 @@ import torch
 from tldet.engine.progress import Reporter
 from tldet.engine.state import TrainState
 from tldet.engine.step import StepResult
+from tldet.errors import OutputError
+from tldet.system.inputs import exists, read_file
 from tldet.system.memory import device_peak_mb
 from tldet.system.output import naming, write_bytes
 
@@ -47,8 +49,7 @@ class JsonLog:
         if self.quiet:
             return
         kept = b""
-        with naming(self.path):
-            content = self.path.read_bytes() if self.path.exists() else b""
+        content = read_file(self.path, OutputError) if exists(self.path) else b""
         for line, record in _records(content, self.path):
             if record["step"] > step or (validation_pending and record["step"] == step and record["type"] == "val"):
                 break

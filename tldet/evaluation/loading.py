@@ -120,7 +120,7 @@ def _with_areas(truth: GroundTruth) -> GroundTruth:
         areas[rows] = truth.boxes[rows, 2] * truth.boxes[rows, 3]
     if len(rows):
         instead = "box" if truth.segmentations is None else "mask"
-        text = "%s: %s without an area, which is taken from the %s"
+        text = "%s: %s without a positive area, which is taken from the %s"
         _logger.warning(text, truth.name, counted(len(rows), "annotation"), instead)
     return replace(truth, areas=areas)
 

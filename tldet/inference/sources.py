@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import logging
 import os
@@ -79,13 +80,40 @@ def _matching(pattern: str, skipped: Counter[str]) -> list[InputSource]:
     """Find the files that match a glob; pipes and devices are counted in ``skipped``."""
     if URL.match(pattern):
         raise DataError(f"{pattern}: is a URL; download the file, or use Predictor.predict in Python")
-    matched = sorted(Path(p) for p in glob.glob(pattern, recursive=True) if not is_folder(p))  # noqa: PTH207
+    matched = sorted(path for path in _glob(Path(pattern), skipped) if not is_folder(path))
     files = [path for path in matched if is_file(path)]
     if not files:
         raise DataError(f"{pattern}: no such image, folder, video or camera")
     if len(files) < len(matched):
         skipped["special file"] += len(matched) - len(files)
     return [_named_file(path) for path in files]
+
+
+def _glob(pattern: Path, skipped: Counter[str]) -> Iterator[Path]:
+    """Yield the paths that match a glob; ``**`` follows links to folders, and searches each folder once."""
+    place = next((i for i, part in enumerate(pattern.parts) if part == "**"), None)
+    if place is None:
+        yield from map(Path, glob.glob(str(pattern)))  # noqa: PTH207
+        return
+    above, below = Path(*pattern.parts[:place]), Path(*pattern.parts[place + 1 :])
+    for folder in _glob(above, skipped) if above.parts else [above]:
+        if is_folder(folder):
+            paths = [path.relative_to(folder) for path in _files(folder, skipped) if not path.name.startswith(".")]
+            yield from (folder / path for path in paths if _fits(path.parts, below.parts))
+
+
+def _fits(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Return True if the last parts of a path match the parts of a glob; another ``**`` matches any number of parts."""
+    if "**" not in patterns:
+        ends = parts[len(parts) - len(patterns) :] if len(parts) >= len(patterns) else ()
+        return len(ends) == len(patterns) and all(map(fnmatch.fnmatch, ends, patterns))
+    place = patterns.index("**")
+    starts = range(len(parts) - place + 1)
+    rest = patterns[place + 1 :]
+    return any(
+        _fits(parts[start : start + place], patterns[:place]) and _fits(parts[start + place :], rest)
+        for start in starts
+    )
 
 
 def _named_file(path: Path) -> InputSource:

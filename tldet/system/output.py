@@ -13,12 +13,13 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 from tldet.errors import OutputError
+from tldet.system.inputs import real_path
 
 _STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # written directly
 RETRIED: tuple[type[OSError], ...] = (PermissionError,) if os.name == "nt" else ()  # Windows: the file is being read
@@ -159,14 +160,46 @@ def write_json(path: str | Path, content: object, *, indent: int | None = None) 
     write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n", sync=True)
 
 
-def check_output(path: str | Path) -> None:
+def check_output(path: str | Path, kept: Iterable[object] = ()) -> None:
     """Check that a file can be written before its content is computed; create its folder.
 
+    Args:
+        path: the file.
+        kept: files that the output must not replace, such as the inputs; values that are no paths are ignored.
+
     Raises:
-        OutputError: it cannot.
+        OutputError: the file cannot be written, or is one of ``kept``.
     """
+    refuse_kept(path, {real_path(one) for one in kept if isinstance(one, str | os.PathLike)})
     with naming(path):
         Replacement(path).discard()
+
+
+def refuse_kept(path: str | Path, kept: Collection[Path]) -> None:
+    """Reject an output that is an input of the command.
+
+    Args:
+        path: the output.
+        kept: real paths of the inputs, see :func:`~tldet.system.inputs.real_path`.
+
+    Raises:
+        OutputError: the output is an input.
+    """
+    if real_path(path) in kept:
+        raise OutputError(f"{path_text(path)}: is an input and would be overwritten; choose another output path")
+
+
+def refuse_same(paths: Iterable[str | Path]) -> None:
+    """Reject two outputs of a command with the same path.
+
+    Raises:
+        OutputError: two paths name the same file.
+    """
+    seen: set[Path] = set()
+    for path in paths:
+        if real_path(path) in seen:
+            raise OutputError(f"{path_text(path)}: is given for two outputs; choose different paths")
+        seen.add(real_path(path))
 
 
 def make_folder(folder: str | Path) -> Path:

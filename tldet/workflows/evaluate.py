@@ -19,7 +19,7 @@ def evaluate(request: EvaluateRequest) -> CocoResult:
         DataError: a file cannot be read or written, or a record cannot be evaluated; the message names it.
     """
     if request.json is not None:
-        check_output(Path(request.json))
+        check_output(Path(request.json), [request.gt, request.dt])
     result = evaluate_files(request.gt, request.dt, type=request.type, engine=request.engine)
     try:
         if request.console:

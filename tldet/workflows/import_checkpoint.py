@@ -11,6 +11,7 @@ from tldet import checkpoint
 from tldet.config import Config, read_config
 from tldet.errors import CheckpointError, ConfigError
 from tldet.models.detector import Detector, build_detector
+from tldet.system.output import check_output
 from tldet.transfer.class_match import few
 from tldet.transfer.interop.adapt import adapted
 from tldet.transfer.interop.classes import FileClasses, classes_of, coco_ids, read_names
@@ -40,6 +41,7 @@ def import_checkpoint(request: ImportRequest) -> Path:
         ConfigError: ``model`` is unknown, or ``classes`` do not fit the checkpoint.
     """
     path, out, console = request.checkpoint, Path(request.out), request.console
+    check_output(out, [path, *request.classes])
     given = read_names(request.classes) if request.classes else ()
     foreign = read_foreign(path)
     known = _known(foreign, request.model)

@@ -21,7 +21,7 @@ from tldet.errors import ConfigError
 from tldet.models.cost import backbone_cost, detector_cost
 from tldet.models.zoo import CURATED, Found, backbone_names, find_backbone
 from tldet.structures.image import Size
-from tldet.system.output import write_json
+from tldet.system.output import check_output, write_json
 from tldet.transfer.cached_weights import is_here
 from tldet.workflows.command_requests import ModelsRequest
 from tldet.workflows.requests import takes
@@ -75,6 +75,8 @@ def models(request: ModelsRequest) -> list[Row]:
     Raises:
         ConfigError: no name matches the pattern, or the file cannot be written.
     """
+    if request.json is not None:
+        check_output(request.json)
     both = not request.detectors and request.backbones is None
     rows = [detector_row(name) for name in shipped()] if request.detectors or both else []
     if request.backbones is not None or both:

@@ -59,7 +59,13 @@ def test_a_class_is_labeled_where_all_that_became_it_are(stated: list[int] | Non
 
 def test_near_names() -> None:
     names = ["RBC", "rbc", "cells", "cell", "traffic light", "traffic_light", "bus", "s", "S", "dog"]
-    assert near_clashes(names) == [("RBC", "rbc"), ("cells", "cell"), ("traffic light", "traffic_light")]
+    names += ["\u00e9", "e\u0301"]  # composed and decomposed
+    assert near_clashes(names) == [
+        ("RBC", "rbc"),
+        ("cells", "cell"),
+        ("traffic light", "traffic_light"),
+        tuple(names[-2:]),
+    ]
 
 
 def test_a_class_made_of_several_that_another_input_has_in_part() -> None:

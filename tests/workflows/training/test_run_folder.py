@@ -163,7 +163,7 @@ def test_arguments_may_be_repeated_but_not_changed(tmp_path: Path, monkeypatch: 
         with pytest.raises(TrainingError) as caught:
             refuse_other_arguments(tmp_path, given)
         assert shown in str(caught.value)
-    for content in ("", "[1]", '{"data": '):
+    for content in ("", "[1]", '{"data": ', "[" * 100_000):
         (tmp_path / "arguments.json").write_text(content)
         with pytest.raises(TrainingError, match="no record of the arguments of the run; leave out --data, CKPT"):
             refuse_other_arguments(tmp_path, {"data": "data", "CKPT": "c.pt"})

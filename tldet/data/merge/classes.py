@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from tldet.coco.ids import renumber_repeated
+from tldet.coco.names import fold
 from tldet.coco.raw import Record
 from tldet.coco.records import read_json_text
 from tldet.coco.text import parse
@@ -84,10 +85,10 @@ def merge_classes(lists: Sequence[Sequence[Record]], aliases: Mapping[str, str])
 
 
 def near_clashes(names: Collection[str]) -> list[tuple[str, ...]]:
-    """Return groups of names that differ only in case, spaces, punctuation or a plural s."""
+    """Return groups of names that differ only in case, spaces, punctuation, Unicode form or a plural s."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
-        plain = re.sub(r"[\W_]+", "", name.casefold())
+        plain = re.sub(r"[\W_]+", "", fold(name))
         groups[plain.removesuffix("s") or name].append(name)
     return [tuple(group) for group in groups.values() if len(group) > 1]
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from tldet.coco.checks import training_fields
 from tldet.coco.partial_labels import labeled_table
-from tldet.coco.raw import Record, record_texts, record_values, top_level
+from tldet.coco.raw import Record, record_texts, record_values
 from tldet.coco.reader import Coco, read_coco
 from tldet.coco.records import read_json_text
+from tldet.coco.text import top_level
 from tldet.data.file_names import require_images, resolve_names
 from tldet.data.layouts import Split
 from tldet.errors import DataError

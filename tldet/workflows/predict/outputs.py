@@ -18,12 +18,13 @@ from tldet.inference.sources import InputSource, Names
 from tldet.structures.detections import Detections
 from tldet.structures.image import ImageArray
 from tldet.system.inputs import is_file, is_folder, real_path
-from tldet.system.output import check_output, make_folder, write_bytes, write_text
+from tldet.system.output import check_output, make_folder, refuse_kept, refuse_same, write_bytes, write_text
 from tldet.workflows.predict.request import PredictRequest
 
 FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')  # in file names of some system
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # file names with a meaning on Windows
 _LONGEST = 50  # characters of a folder name; up to 4 bytes each, of 255
+YOLO_CLASSES = "classes.txt"  # in the folder of YOLO labels
 NAME_BYTES = 240  # of a file name, of which file systems allow 255; a number may be appended
 
 
@@ -73,13 +74,13 @@ class OutputPaths:
         files += [path for path in (self.json, self.coco, self.csv) if path]
         kept = {real_path(path) for path in (*(source.path for source in sources), *read)}
         for path in files:
-            if real_path(path) in kept:
-                raise DataError(f"{path}: is an input and would be overwritten; choose another output path")
+            refuse_kept(path, kept)
         folders = [path for path in (self.yolo, self.crops) if path]
         for folder in folders:
             if any(path.is_relative_to(real_path(folder)) for path in kept):
                 raise DataError(f"{folder}: contains an input, which could be overwritten; choose another folder")
-        _check_distinct(list(self.given().values()))
+        within = [self.yolo / YOLO_CLASSES] if self.yolo else []
+        refuse_same([*files, *folders, *([self.out] if self.out else []), *within])
         if not overwrite:
             _check_new(files, folders)
 
@@ -90,14 +91,6 @@ class OutputPaths:
                 check_output(path)
             else:
                 make_folder(path)
-
-
-def _check_distinct(paths: Sequence[Path]) -> None:
-    seen: set[Path] = set()
-    for path in paths:
-        if real_path(path) in seen:
-            raise DataError(f"{path}: is given for two outputs; choose different paths")
-        seen.add(real_path(path))
 
 
 def _check_new(files: Sequence[Path], folders: Sequence[Path]) -> None:
@@ -143,7 +136,7 @@ class YoloWriter:
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
         self._labels, self._names = folder / "labels", Names()
-        write_text(folder / "classes.txt", "".join(f"{' '.join(name.split())}\n" for name in class_names))
+        write_text(folder / YOLO_CLASSES, "".join(f"{' '.join(name.split())}\n" for name in class_names))
 
     def write(self, name: Path, detections: Detections, size: tuple[int, int]) -> None:
         """Write the label file of one image; the file is empty without detections.

@@ -10,7 +10,7 @@ from typing import Any
 
 from tldet import checkpoint
 from tldet.errors import CheckpointError, TrainingError
-from tldet.system.inputs import is_file, is_folder, real_path
+from tldet.system.inputs import is_file, is_folder, read_file, real_path
 from tldet.transfer.class_match import few
 from tldet.transfer.provenance import checkpoint_outline
 
@@ -117,8 +117,8 @@ def refuse_other_arguments(folder: Path, given: Mapping[str, object]) -> None:
 def _arguments(path: Path) -> dict[str, Any] | None:
     """Return the recorded arguments of a run; None if there is no record."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_file(path, TrainingError))
+    except (TrainingError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

@@ -95,6 +95,13 @@ def add_data(parser: ArgumentParser) -> None:
     add_options(parser, DataOptions)
 
 
+def add_format(parser: ArgumentParser) -> None:
+    """Add ``--format`` and ``--voc-boxes``, without the other options of data."""
+    for name, one in options(DataOptions).items():
+        if name in ("format", "voc_boxes"):
+            add_option(parser, name, one, None)
+
+
 def add_length(parser: ArgumentParser) -> None:
     """Add the length of training in one of three units."""
     add_options(parser, LengthOptions)
@@ -213,6 +220,9 @@ def study_config(args: Namespace) -> StudyConfig:
         train=args.train,
         val=args.val,
         images=args.images,
+        format=args.format,
+        voc_boxes=args.voc_boxes,
+        classes=args.classes,
         on_bad_image=args.on_bad_image,
         epochs=args.epochs,
         minutes=args.minutes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tldet.cli.arguments import add_bad_image, add_device, add_engine, add_nms, add_precision, file_name
+from tldet.cli.arguments import add_bad_image, add_device, add_engine, add_format, add_nms, add_precision, file_name
 from tldet.cli.process import import_without_compiler
 
 if TYPE_CHECKING:
@@ -20,10 +20,11 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         metavar="DATA",
-        help="COCO JSON, or a folder as for finetune, of which the test split is used, else the validation split "
+        help="annotation file, or a folder as for finetune, of which the test split is used, else the validation split "
         "(default: test or validation split of the checkpoint's config)",
     )
     parser.add_argument("--images", metavar="DIR", help="image directory of --data (default: searched)")
+    add_format(parser)
     parser.add_argument(
         "--json",
         type=file_name,
@@ -52,6 +53,8 @@ def run(args: Namespace, console: Console) -> None:
         args.checkpoint,
         data=args.data,
         images=args.images,
+        format=args.format,
+        voc_boxes=args.voc_boxes,
         on_bad_image=args.on_bad_image,
         json_path=args.json,
         results_path=args.results,

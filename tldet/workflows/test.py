@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tldet.config import build_settings
+from tldet.data.formats.source import SourceOptions
 from tldet.data.loader import LoaderSettings
 from tldet.data.split_paths import evaluation_split
 from tldet.engine.precision import choose
@@ -33,6 +34,8 @@ def test(
     *,
     data: str | Path | None = None,
     images: str | Path | None = None,
+    format: str | None = None,
+    voc_boxes: Literal["continuous", "inclusive"] | None = None,
     split: str | None = None,
     on_bad_image: str | None = None,
     json_path: str | Path | None = None,
@@ -43,13 +46,15 @@ def test(
     nms_per_class: bool | None = None,
     console: Console | None = None,
 ) -> CocoResult:
-    """Evaluate a checkpoint on the data of its config or on another COCO JSON.
+    """Evaluate a checkpoint on the data of its config or on another dataset.
 
     Args:
         checkpoint: a tldet checkpoint.
-        data: COCO annotations, or a folder (see :func:`~tldet.data.split_paths.evaluation_split`); the classes
+        data: annotations in any format, or a folder (see :func:`~tldet.data.split_paths.evaluation_split`); the classes
             are matched by name.
         images: image folder; by default searched around ``data``.
+        format: format of ``data``; None detects it.
+        voc_boxes: meaning of the corners in Pascal VOC files; None detects it.
         split: split of the checkpoint's config to use, "test", "val" or "train"; by default "test", else "val".
         on_bad_image: "error" or "skip" (do not evaluate) for images that are missing, unreadable, truncated or of
             another size than in the JSON; None takes the setting of the checkpoint's config.
@@ -79,7 +84,7 @@ def test(
     given, on_bad_image = on_bad_image, on_bad_image or section.get("on_bad_image", "error")
     if data is not None:
         transforms = [{"type": "Resize", **state["meta"]["input"]}]
-        found = evaluation_split(Path(data), images)
+        found = evaluation_split(Path(data), images, SourceOptions(format, voc_boxes or "auto", None, given == "skip"))
         section = {"type": "CocoDataset", "annotations": str(found.annotations), "images": str(found.images)}
         section["transforms"] = transforms
     elif not section:

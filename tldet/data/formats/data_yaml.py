@@ -28,12 +28,14 @@ class YamlData:
         images: image files by split.
         keypoints: numbers per object that follow the box in the label files of a pose dataset.
         details: how paths were found, for the log.
+        labels: label files by image, if the images were found by these.
     """
 
     names: tuple[str, ...]
     images: dict[str | None, list[Path]]
     keypoints: int = 0
     details: list[str] = field(default_factory=list)
+    labels: dict[Path, Path] = field(default_factory=dict)
 
 
 def is_data_yaml(start: bytes) -> bool:

@@ -120,10 +120,14 @@ class Dataset:
         """Return the lines of the tally, with paths relative to the root."""
         return [line.replace(f"{self.root}{os.sep}", "") for line in self.tally.notes()]
 
+    def sorted(self) -> list[ImageRecord]:
+        """Return all images in the order of file names."""
+        return sorted(self.images, key=lambda one: (one.path.name, str(one.path)))
+
     def splits(self) -> dict[str | None, list[ImageRecord]]:
         """Return the images by split; each split in the order of file names."""
         found: dict[str | None, list[ImageRecord]] = {}
-        for image in sorted(self.images, key=lambda one: (one.path.name, str(one.path))):
+        for image in self.sorted():
             found.setdefault(image.split, []).append(image)
         return found
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tldet.data.formats.detect import detect
-from tldet.data.formats.frames import extract_frames
 from tldet.data.formats.prepare import check_files, prepare, read_classes
 from tldet.data.formats.records import Dataset, ImageRecord
 from tldet.data.formats.registry import ReadOptions, VocBoxes, formats
@@ -19,7 +18,7 @@ from tldet.data.formats.tree import Tree
 from tldet.data.layouts import Split
 from tldet.errors import DataError
 from tldet.system.cache import cache_root
-from tldet.system.inputs import exists, is_file, is_folder, read_file, real_path
+from tldet.system.inputs import exists, is_file, read_file, real_path
 from tldet.system.output import write_bytes
 from tldet.text import counted
 
@@ -58,15 +57,12 @@ def read_source(
     Raises:
         DataError: no format fits, several do, or the annotations are wrong; the message names file and element.
     """
-    tree = Tree(path, images)
+    tree = Tree(path, images, frames)
     chosen = detect(tree, options.format)
     if chosen is None:
         titles = ", ".join(one.title for one in formats().values())
         raise DataError(f"{path}: holds no annotations in a known format ({titles})")
-    found = chosen[0].read(tree, chosen[1], ReadOptions(options.voc_boxes))
-    if frames is not None:
-        extract_frames(found, tree, frames)
-    return found
+    return chosen[0].read(tree, chosen[1], ReadOptions(options.voc_boxes))
 
 
 def is_foreign(path: Path, options: SourceOptions) -> bool:
@@ -104,16 +100,20 @@ def derive(
     classes = None if options.classes is None else read_classes(Path(options.classes))
     found = {split: read_source(path, options, images, frames=out / "frames") for split, path in sources.items()}
     union = classes or list(dict.fromkeys(name for one in found.values() for name in one.classes))
-    splits: dict[str | None, Split] = {}
+    splits: dict[str | None, tuple[Dataset, list[ImageRecord]]] = {}
     for split, one in found.items():
         prepare(one, classes)
         if not options.missing and one.format != "coco":
             check_files(one)
         _report(one)
-        for own, records in one.splits().items():
-            name = own if split is None else split
-            splits[name] = _write(one, records if split is None else one.images, union, out / f"{name or 'all'}.json")
-    return splits
+        splits |= {
+            own: (one, images) for own, images in (one.splits() if split is None else {split: one.sorted()}).items()
+        }
+    root = image_root([image for _, images in splits.values() for image in images])
+    return {
+        split: Split(_write(one, images, union, root, out / f"{split or 'all'}.json"), root)
+        for split, (one, images) in splits.items()
+    }
 
 
 def _cached(sources: Mapping[str | None, Path], options: SourceOptions, images: Path | None) -> Path:
@@ -132,26 +132,11 @@ def _report(found: Dataset) -> None:
         log.warning("%s: %s", found.root, line)
 
 
-def _write(found: Dataset, records: Sequence[ImageRecord], classes: Sequence[str], path: Path) -> Split:
+def _write(found: Dataset, records: Sequence[ImageRecord], classes: Sequence[str], root: Path, path: Path) -> Path:
     """Write the images of one split; a file with the same content stays as it is, and so does its cached index."""
-    root = image_root(records)
     title = formats()[found.format].title
     values = coco_values(records, names_below(root, records), classes, f"read from {title}: {real_path(found.root)}")
     content = json.dumps(values, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
     if not (is_file(path) and read_file(path, DataError) == content):
         write_bytes(path, content)
-    return Split(path, root)
-
-
-def source_paths(root: Path | None, train: Path | None, val: Path | None) -> dict[str | None, Path]:
-    """Return the sources that a user gives: the folder, or its splits one by one."""
-    if train is None and val is None:
-        assert root is not None
-        return {None: root}
-    given = {"train": train or root, "val": val}
-    return {split: path for split, path in given.items() if path is not None}
-
-
-def folder_of(path: Path) -> Path:
-    """Return a folder, or the folder of a file."""
-    return path if is_folder(path) else path.parent
+    return path

@@ -9,13 +9,13 @@ from pathlib import Path, PurePosixPath
 
 from tldet.coco.names import FileNames, fold, parts_of
 from tldet.data.file_names import is_hidden
+from tldet.data.formats.frames import VIDEOS, Frames
 from tldet.data.image_formats import EXTENSIONS
 from tldet.data.layouts import RUN
 from tldet.data.split_names import split_of
 from tldet.errors import DataError
 from tldet.system.inputs import entry_kind, is_file, is_folder
 
-VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 _DEPTH = 6  # levels of folders searched below the source
 _START = 1 << 16  # bytes at the start of a file that show its format
 
@@ -25,14 +25,16 @@ class Tree:
 
     Args:
         root: the folder, or one annotation file, which is then the only one.
-        images: folder to look for images in; None looks in ``root``, then in its parent and the parent's folders.
-        chosen: annotation files to use; empty for all.
+        images: folder to look for images in, or a video; None looks in ``root``, then in its parent and the parent's
+            folders.
+        frames: folder for the frames of videos that annotations name; None does not look for videos.
     """
 
-    def __init__(self, root: Path, images: Path | None = None) -> None:
+    def __init__(self, root: Path, images: Path | None = None, frames: Path | None = None) -> None:
         self.only = None if is_folder(root) else root
         self.root = root if self.only is None else root.parent
         self.images = images
+        self.frames = frames
         self._starts: dict[Path, bytes] = {}
 
     @cached_property
@@ -60,15 +62,17 @@ class Tree:
         return split_of(path.with_suffix(""), self.root)
 
     @cached_property
-    def videos(self) -> list[Path]:
-        """The videos, which may hold the images of the annotations."""
-        folder = self.images or self.root
-        return [path for path in sorted(_walk(folder, _DEPTH)) if path.suffix.lower() in VIDEOS]
+    def _videos(self) -> Frames | None:
+        if self.frames is None:
+            return None
+        paths = self._inside.others if self.images is None or is_folder(self.images) else [self.images]
+        videos = [path for path in paths if path.suffix.lower() in VIDEOS]
+        return Frames(videos, self.frames) if videos else None
 
     @cached_property
     def _inside(self) -> _Images:
         if self.images is not None:
-            return _Images(sorted(_walk(self.images, _DEPTH)))
+            return _Images(sorted(_walk(self.images, _DEPTH)) if is_folder(self.images) else [])
         return _Images(self.paths)
 
     @cached_property
@@ -97,10 +101,12 @@ class Tree:
         beside = near.parent / name.replace("\\", "/")
         if self.images is None and is_file(beside) and beside.suffix.lower() in EXTENSIONS:
             return Path(os.path.normpath(beside))
-        for images in (self._inside, self._around):
-            if found := images.find("/".join(parts), near):
-                return found
-        return (self.images or near.parent) / PurePosixPath(*parts)
+        plain = "/".join(parts)
+        if found := self._inside.find(plain, near):
+            return found
+        if self._videos is not None and (frame := self._videos.find(plain, near)):
+            return frame
+        return self._around.find(plain, near) or (self.images or near.parent) / PurePosixPath(*parts)
 
 
 class _Images:
@@ -108,6 +114,7 @@ class _Images:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = [path for path in paths if path.suffix.lower() in EXTENSIONS]
+        self.others = [path for path in paths if path.suffix.lower() not in EXTENSIONS]
 
     @cached_property
     def _names(self) -> FileNames:

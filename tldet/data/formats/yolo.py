@@ -7,7 +7,7 @@ from ``classes.txt`` or ``*.names``, and the splits from the folders.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tldet.data.formats.data_yaml import YamlData, is_data_yaml, read_data_yaml
@@ -45,10 +45,10 @@ def read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
     """
     data = _from_yaml(files) if files[0].suffix.lower() in (".yaml", ".yml") else _from_labels(tree, files)
     found = Dataset("yolo", tree.root, [], list(data.names), data.details)
-    by_stem = {path.stem: path for path in files if path.suffix.lower() == ".txt"}
     for split, images in data.images.items():
-        for image in images:
-            found.images.append(ImageRecord(image, _label_file(image, by_stem) or image, "", split, None, []))
+        for path in images:
+            source = data.labels.get(path) or _label_file(path) or path
+            found.images.append(ImageRecord(path, source, "", split, None, []))
     if not found.images:
         raise DataError(f"{files[0]}: its splits hold no image")
     fill_sizes(found.images)
@@ -70,17 +70,16 @@ def _from_yaml(files: Sequence[Path]) -> YamlData:
 
 def _from_labels(tree: Tree, files: Sequence[Path]) -> YamlData:
     """Return the data of a folder without ``data.yaml``: the image of each label file, and images beside these."""
-    names = _names(tree)
-    images: dict[str | None, list[Path]] = {}
     matched = {path: tree.find(path.stem, path) for path in files}
-    details = []
     if lacking := [path for path, image in matched.items() if not is_file(image)]:
         raise DataError(f"{lacking[0]}: has no image ({len(lacking)} of {len(files)} label files); give --images")
-    folders = {image.parent for image in matched.values()}
-    every = {*matched.values(), *(path for path in tree.image_paths() if path.parent in folders)}
+    labels = {image: path for path, image in matched.items()}
+    folders = {image.parent for image in labels}
+    every = {*labels, *(path for path in tree.image_paths() if path.parent in folders)}
+    images: dict[str | None, list[Path]] = {}
     for image in sorted(every):
-        images.setdefault(tree.split(image.parent / "_") if image.is_relative_to(tree.root) else None, []).append(image)
-    return YamlData(names, images, 0, details)
+        images.setdefault(tree.split(labels.get(image, image).parent / "_"), []).append(image)
+    return YamlData(_names(tree), images, labels=labels)
 
 
 def _names(tree: Tree) -> tuple[str, ...]:
@@ -95,18 +94,13 @@ def _names(tree: Tree) -> tuple[str, ...]:
     return names
 
 
-def _label_file(image: Path, by_stem: Mapping[str, Path]) -> Path | None:
-    """Return the label file of an image: in ``labels`` for ``images``, beside the image, or by its name.
-
-    Args:
-        image: the image.
-        by_stem: label files of a folder without ``data.yaml``.
-    """
+def _label_file(image: Path) -> Path | None:
+    """Return the label file of an image, in ``labels`` for ``images`` or beside the image; None if there is none."""
     parts = list(image.parts)
     folders = [row for row, part in enumerate(parts[:-1]) if part.lower() == "images"]
     swapped = [Path(*parts[:row], "labels", *parts[row + 1 :]).with_suffix(".txt") for row in reversed(folders)]
     near = [*swapped, image.with_suffix(".txt"), image.parent / "labels" / f"{image.stem}.txt"]
-    return next((path for path in near if exists(path)), by_stem.get(image.stem))
+    return next((path for path in near if exists(path)), None)
 
 
 def _read_labels(path: Path, data: YamlData, size: Size, found: Dataset) -> list[Shape]:

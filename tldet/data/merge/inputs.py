@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tldet.data.formats.source import SourceOptions, derive, is_foreign
 from tldet.data.image_folders import find_images
 from tldet.data.layouts import Split, find_layout
 from tldet.data.split_names import SPLIT_NAMES
 from tldet.errors import DataError
-from tldet.system.inputs import is_folder, real_path, require_file
+from tldet.system.inputs import exists, is_folder, real_path, require_file
 
+_AUTO = SourceOptions()
 _OPTIONS = {
     **dict.fromkeys(SPLIT_NAMES, "leave one of them in the folder, or give the JSON files instead of the folder"),
     "images": "give the JSON files instead of the folder, each with --images",
@@ -27,12 +29,15 @@ class MergeInput:
     split: Split
 
 
-def find_inputs(inputs: Sequence[Path], images: Sequence[Path]) -> list[MergeInput]:
+def find_inputs(inputs: Sequence[Path], images: Sequence[Path], source: SourceOptions = _AUTO) -> list[MergeInput]:
     """Every JSON of the inputs: a folder's parts, or the file itself, which is to train on.
 
+    Annotations in another format are read and written as COCO JSON to the cache first.
+
     Args:
-        inputs: COCO JSON files and data folders in one of the usual layouts.
+        inputs: annotation files and data folders.
         images: image folder of the files: one for all or one for each; none looks around them.
+        source: format of the inputs.
 
     Raises:
         DataError: there are fewer than two inputs, one is not there or given twice, or ``images`` do not fit.
@@ -46,7 +51,11 @@ def find_inputs(inputs: Sequence[Path], images: Sequence[Path]) -> list[MergeInp
     found = []
     for number, path in enumerate(inputs, start=1):
         label = f"{number}_{real_path(path).stem}"
-        splits = _folder_splits(path) if is_folder(path) else [("train", _file_split(path, folder_of.get(path)))]
+        own = folder_of.get(path)
+        if exists(path) and is_foreign(path, source):
+            splits = [(part or "train", split) for part, split in derive({None: path}, source, None, own).items()]
+        else:
+            splits = _folder_splits(path) if is_folder(path) else [("train", _file_split(path, own))]
         found += [MergeInput(label, part, split) for part, split in splits]
     _refuse_twice([one.split.annotations for one in found])
     return found

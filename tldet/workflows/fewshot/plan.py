@@ -15,10 +15,9 @@ from tldet.config import option_value, parse_options
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.shots import check_novel, draw_shots, write_shots
-from tldet.data.split_paths import resolve_layout
 from tldet.errors import DataError
 from tldet.transfer.sources import file_hash
-from tldet.workflows.study.data import SPLIT_SEED, StudyConfig
+from tldet.workflows.study.data import StudyConfig
 from tldet.workflows.study.job import RUNS, Factor, Job, job_folder, keep_settings
 from tldet.workflows.study.plan import check_seeds
 from tldet.workflows.study.variants import refuse_controlled
@@ -122,7 +121,7 @@ def prepare_experiment(config: StudyConfig, asked: FewShot) -> Setup:
     check_seeds(config.seeds)
     refuse_controlled(asked.options)
     keep_settings(config.out, _settings(config, asked))
-    layout = resolve_layout(config.data, config.train, config.val, config.images, config.out, SPLIT_SEED)
+    layout = config.layout()
     assert layout.val is not None  # a lone JSON was split
     index = AnnotationIndex.load(layout.train.annotations)
     setup = Setup(config, asked, layout.train, layout.val, layout.test or layout.val, index.class_names)

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.data.formats.source import SourceOptions
 from tldet.data.merge.classes import MergedClasses, merge_classes, read_merge_aliases
 from tldet.data.merge.files import copy_image, copy_names, reference
 from tldet.data.merge.inputs import MergeInput, find_inputs
@@ -41,6 +42,8 @@ def merge(
     *,
     out: str | Path,
     images: Sequence[str | Path] = (),
+    format: str | None = None,
+    voc_boxes: Literal["continuous", "inclusive"] | None = None,
     aliases: str | Path | None = None,
     copy: bool = False,
     console: Console | None = None,
@@ -52,9 +55,11 @@ def merge(
     classes are labeled on it (``labeled_category_ids``) where these are not all.
 
     Args:
-        inputs: two or more COCO JSON files or data folders in one of the usual layouts.
+        inputs: two or more annotation files or data folders, in any format.
         out: a new or empty folder.
         images: image folder of the JSON inputs: one for all or one for each; none looks around them.
+        format: format of the inputs; None detects it.
+        voc_boxes: meaning of the corners in Pascal VOC files; None detects it.
         aliases: JSON ``{"new name": ["old name", ...]}``.
         copy: copy the images into ``out``; without it they stay, and file names lead to them.
         console: shows progress and what became of everything.
@@ -63,7 +68,8 @@ def merge(
         DataError: an input, an alias or a folder is wrong; nothing is written.
     """
     folder = Path(out)
-    given = find_inputs([Path(path) for path in inputs], [Path(path) for path in images])
+    source = SourceOptions(format, voc_boxes or "auto")
+    given = find_inputs([Path(path) for path in inputs], [Path(path) for path in images], source)
     _refuse_earlier(folder)
     with locked(folder), _progress(console) as progress:
         _refuse_earlier(folder)  # again: another merge may have ended just now

@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from tldet.config import Config, parse_options
+from tldet.data.formats.source import SourceOptions
 from tldet.data.index import AnnotationIndex
-from tldet.data.layouts import Split
+from tldet.data.layouts import Layout, Split
 from tldet.data.split_paths import resolve_layout
 from tldet.data.subsets import write_subset
 from tldet.errors import ConfigError, DataError
@@ -39,6 +40,9 @@ class StudyConfig:
         train: training annotations.
         val: validation annotations.
         images: image folder of both splits.
+        format: format of the annotations; None detects it.
+        voc_boxes: meaning of the corners in Pascal VOC files; None detects it.
+        classes: file with the class names to use.
         on_bad_image: "error" or "skip" for images that cannot be used, in both splits; None means "error".
         model: a recipe.
         epochs: number of epochs of each run over its own images.
@@ -53,6 +57,9 @@ class StudyConfig:
     train: str | Path | None = None
     val: str | Path | None = None
     images: str | Path | None = None
+    format: str | None = None
+    voc_boxes: Literal["continuous", "inclusive"] | None = None
+    classes: str | Path | None = None
     on_bad_image: str | None = None
     model: str = DEFAULT_MODEL
     epochs: int | None = None
@@ -65,6 +72,11 @@ class StudyConfig:
     def length(self) -> Length | None:
         """The user-specified length of each run."""
         return LengthOptions(epochs=self.epochs, minutes=self.minutes, steps=self.steps).length
+
+    def layout(self) -> Layout:
+        """Find the splits; see :func:`~tldet.data.split_paths.resolve_layout`."""
+        source = SourceOptions(self.format, self.voc_boxes or "auto", self.classes, self.on_bad_image == "skip")
+        return resolve_layout(self.data, self.train, self.val, self.images, self.out, SPLIT_SEED, source)
 
     def bad_images(self) -> dict[str, str]:
         """Return ``on_bad_image`` as keyword argument of a run; empty by default."""
@@ -117,7 +129,7 @@ class JsonData:
         Raises:
             DataError: they are not found, or there is nothing to evaluate on.
         """
-        layout = resolve_layout(config.data, config.train, config.val, config.images, config.out, SPLIT_SEED)
+        layout = config.layout()
         assert layout.val is not None  # a single JSON is split
         if AnnotationIndex.load(layout.val.annotations).crowd.all():
             raise DataError(f"{layout.val.annotations}: holds no object to measure on")

@@ -223,17 +223,19 @@ class ExtendRequest(DataOptions, NewRunOptions, LengthOptions, BadImageOption, M
         kw_only=False,
         metadata=described("tldet checkpoint of the detector to extend", metavar="CKPT", positional=True),
     )
-    data: str | Path | None = option("folder with images and COCO JSON of the new classes", metavar="DIR")
-    train: str | Path | None = option("annotations of new classes to train on", metavar="JSON")
-    val: str | Path | None = option("annotations of new classes, or of all, to evaluate on", metavar="JSON")
+    data: str | Path | None = option(
+        "folder with images and annotations of the new classes, or an annotation file", metavar="DATA"
+    )
+    train: str | Path | None = option("annotations of new classes to train on", metavar="FILE")
+    val: str | Path | None = option("annotations of new classes, or of all, to evaluate on", metavar="FILE")
     images: str | Path | None = option("image directory of --train and --val", metavar="DIR")
     replay: str | Path | None = option(
-        "annotations of images for old classes, which are added to the new images", metavar="JSON"
+        "annotations of images for old classes, which are added to the new images", metavar="FILE"
     )
     replay_images: str | Path | None = option("image directory of --replay (default: searched)", metavar="DIR")
     old_val: str | Path | None = option(
         "annotations to evaluate old classes on (default: --val, then the split that CKPT was evaluated on)",
-        metavar="JSON",
+        metavar="FILE",
     )
     old_val_images: str | Path | None = option("image directory of --old-val (default: searched)", metavar="DIR")
     distill: bool = option(

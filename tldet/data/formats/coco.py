@@ -68,9 +68,12 @@ def _read_split(found: Dataset, name: str | None, split: Split) -> None:
     found.details += coco.notes
     ordered = [str(one.name) for one in sorted(coco.categories, key=lambda one: one.id)]
     found.classes += [one for one in ordered if one not in found.classes]
+    found.category_ids |= {str(one.name): one.id for one in coco.categories if str(one.name) not in found.category_ids}
     files = resolve_names(split.images, [str(image.file_name) for image in coco.images], path)
     records = [
-        ImageRecord(split.images / file, path, f"image id {image.id}", name, (image.height or 0, image.width or 0), [])
+        ImageRecord(
+            split.images / file, path, f"image id {image.id}", name, (image.height or 0, image.width or 0), [], image.id
+        )
         for image, file in zip(coco.images, files, strict=True)
     ]
     _add_objects(found, coco, records)
@@ -88,7 +91,7 @@ def _add_objects(found: Dataset, coco: Coco, records: Sequence[ImageRecord]) -> 
         end = start + int(objects.lengths[row])
         image = records[place]
         shape = Shape(names[category], f"annotation id {key}", (box[0], box[1], box[0] + box[2], box[1] + box[3]))
-        shape.crowd, shape.area = bool(crowd), None if area != area else area
+        shape.id, shape.crowd, shape.area = key, bool(crowd), None if area != area else area
         _add_outline(found, image, shape, parse_outline(bytes(objects.text[start:end])))
         image.shapes.append(shape)
         start = end

@@ -30,6 +30,7 @@ class Shape:
         crowd: a region with many objects, as ``iscrowd`` of COCO.
         difficult: the ``difficult`` flag of Pascal VOC.
         area: in square pixels, if the format states it.
+        id: id in a COCO JSON.
     """
 
     label: str
@@ -40,6 +41,7 @@ class Shape:
     crowd: bool = False
     difficult: bool = False
     area: float | None = None
+    id: int | None = None
 
 
 @dataclass(slots=True)
@@ -53,6 +55,7 @@ class ImageRecord:
         split: ``train``, ``val`` or ``test``; None if the source does not state it.
         size: (height, width) as stated; None takes that of the file.
         shapes: the objects.
+        id: id in a COCO JSON.
     """
 
     path: Path
@@ -61,6 +64,7 @@ class ImageRecord:
     split: str | None
     size: Size | None
     shapes: list[Shape]
+    id: int | None = None
 
     def who(self, shape: Shape | None = None) -> str:
         """Name the image, or one of its objects, in a message: annotation file and element."""
@@ -107,6 +111,7 @@ class Dataset:
         classes: class names in the order of the source; a format without an order gives them sorted.
         details: what the reader decided, for the log.
         tally: what the reader left out or changed.
+        category_ids: ids of the classes in a COCO JSON.
     """
 
     format: str
@@ -115,10 +120,15 @@ class Dataset:
     classes: list[str]
     details: list[str] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
+    category_ids: dict[str, int] = field(default_factory=dict)
 
     def notes(self) -> list[str]:
         """Return the lines of the tally, with paths relative to the root."""
-        return [line.replace(f"{self.root}{os.sep}", "") for line in self.tally.notes()]
+        return self.relative(self.tally.notes())
+
+    def relative(self, lines: Sequence[str]) -> list[str]:
+        """Return lines with paths relative to the root."""
+        return [line.replace(f"{self.root}{os.sep}", "") for line in lines]
 
     def sorted(self) -> list[ImageRecord]:
         """Return all images in the order of file names."""
@@ -129,7 +139,7 @@ class Dataset:
         found: dict[str | None, list[ImageRecord]] = {}
         for image in self.sorted():
             found.setdefault(image.split, []).append(image)
-        return found
+        return {split: found[split] for split in (None, "train", "val", "test") if split in found}
 
 
 def class_names(images: Iterable[ImageRecord]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +24,35 @@ def names_below(root: Path, images: Sequence[ImageRecord]) -> list[str]:
 
 
 def coco_values(
-    images: Sequence[ImageRecord], names: Sequence[str], classes: Sequence[str], description: str
+    images: Sequence[ImageRecord],
+    names: Sequence[str],
+    classes: Sequence[str],
+    description: str,
+    category_ids: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Return the contents of a COCO JSON.
 
     Args:
         images: images of a prepared dataset; see :func:`~tldet.data.formats.prepare.prepare`.
         names: file name of each image.
-        classes: class names; category ids are 1, 2, ...
+        classes: class names.
         description: text of ``info``.
+        category_ids: ids of the classes in a COCO JSON, to keep these, and the ids of images and objects; None numbers
+            all from 1.
     """
-    ids = {name: number for number, name in enumerate(classes, start=1)}
+    ids, own_ids = {name: number for number, name in enumerate(classes, start=1)}, bool(category_ids)
+    if category_ids and set(classes) <= set(category_ids):
+        ids = {name: category_ids[name] for name in classes}
     annotations: list[dict[str, Any]] = []
     records = []
     for number, (image, name) in enumerate(zip(images, names, strict=True), start=1):
         assert image.size is not None
         height, width = image.size
-        records.append({"id": number, "file_name": name, "width": width, "height": height})
+        image_id = image.id if own_ids and image.id is not None else number
+        records.append({"id": image_id, "file_name": name, "width": width, "height": height})
         for shape in sorted(image.shapes, key=lambda one: (ids[one.label], one.box)):
-            own = {"id": len(annotations) + 1, "image_id": number, "category_id": ids[shape.label]}
+            own_id = shape.id if own_ids and shape.id is not None else len(annotations) + 1
+            own = {"id": own_id, "image_id": image_id, "category_id": ids[shape.label]}
             annotations.append({**own, **_object(image, shape)})
     return {
         "info": {"description": description},

@@ -80,11 +80,13 @@ def _foreign_splits(
         return None
     if "val" in sources and "train" not in sources:
         raise DataError(f"--val {val}: give the training annotations with --train too")
-    return _named(derive(sources, source, out, images and _image_source(root, images)), root)
+    return _named(derive(sources, source, out, _image_source(root, images)), root)
 
 
-def _image_source(root: Path | None, images: str | Path) -> Path:
+def _image_source(root: Path | None, images: str | Path | None) -> Path | None:
     """Return the folder to look for images in, or the video that holds them."""
+    if images is None:
+        return None
     path = _inside(root, images)
     if not exists(path):
         raise DataError(f"--images {images}: no such folder")
@@ -159,7 +161,7 @@ def evaluation_split(data: Path, images: str | Path | None, source: SourceOption
 
 
 def _foreign_evaluation(data: Path, images: str | Path | None, source: SourceOptions) -> Split:
-    splits = derive({None: data}, source, None, images and _image_source(data, images))
+    splits = derive({None: data}, source, None, _image_source(data, images))
     if is_file(data) and len(splits) == 1:  # the user chose this file, whatever its name
         return next(iter(splits.values()))
     found = splits.get("test") or splits.get("val") or splits.get(None)

@@ -22,7 +22,7 @@ def twins(shared: Path) -> Path:
 @pytest.mark.parametrize("name", [name for name in TWINS if name != "coco"])
 def test_twins_give_the_boxes_of_the_coco_json(twins: Path, name: str) -> None:
     expected, found = boxes_of(read_twin(twins, "coco")), boxes_of(read_twin(twins, name))
-    assert list(sorted(found)) == list(sorted(expected))
+    assert sorted(found) == sorted(expected)
     assert sum(map(len, found.values())) == 104
     for key, boxes in expected.items():
         np.testing.assert_allclose(found[key], boxes, rtol=0, atol=1e-3 if name == "yolo" else 0)

@@ -36,7 +36,7 @@ _NOT_OBJECTS = ("tag", "points", "polyline", "cuboid", "skeleton")
 
 def find(tree: Tree) -> list[Path]:
     """Return the XML files whose root is ``<annotations>``."""
-    return [path for path in tree.annotations(".xml") if root_tag(tree.start(path)) == "annotations"]
+    return tree.with_damaged({path: root_tag(tree.start(path)) for path in tree.annotations(".xml")}, "annotations")
 
 
 def read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:

@@ -35,11 +35,13 @@ _NOT_OBJECTS = ("point", "points", "line", "linestrip")
 
 def find(tree: Tree) -> list[Path]:
     """Return the JSON files that hold ``shapes`` and ``imagePath``."""
-    return [path for path in tree.annotations(".json") if _is_labelme(tree.start(path))]
+    return tree.with_damaged({path: _kind(tree.start(path)) for path in tree.annotations(".json")}, "labelme")
 
 
-def _is_labelme(start: bytes) -> bool:
-    return opening(start) == b"{" and b'"shapes"' in start and (b'"shape_type"' in start or b'"imagePath"' in start)
+def _kind(start: bytes) -> str | None:
+    if opening(start) not in (b"{", b"["):
+        return None
+    return "labelme" if b'"shapes"' in start and (b'"shape_type"' in start or b'"imagePath"' in start) else "other"
 
 
 def read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:

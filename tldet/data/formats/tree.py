@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -46,6 +46,16 @@ class Tree:
         """Return the files with one of the suffixes (lower case, with the dot), or the chosen file if it has one."""
         found = self.paths if self.only is None else [self.only]
         return [path for path in found if path.name.lower().endswith(suffixes)]
+
+    def with_damaged(self, kinds: Mapping[Path, str | None], kind: str) -> list[Path]:
+        """Return the files of a kind, and the unrecognizable ones (None) beside them, which reading reports.
+
+        Args:
+            kinds: kind of each candidate.
+            kind: the wanted one.
+        """
+        folders = {path.parent for path, one in kinds.items() if one == kind}
+        return [path for path, one in kinds.items() if one == kind or (one is None and path.parent in folders)]
 
     def start(self, path: Path) -> bytes:
         """Return the first bytes of a file; empty if it cannot be read."""

@@ -29,7 +29,7 @@ _THREADS = 4
 
 def find(tree: Tree) -> list[Path]:
     """Return the XML files whose root is ``<annotation>``."""
-    return [path for path in tree.annotations(".xml") if root_tag(tree.start(path)) == "annotation"]
+    return tree.with_damaged({path: root_tag(tree.start(path)) for path in tree.annotations(".xml")}, "annotation")
 
 
 def read(tree: Tree, files: Sequence[Path], options: ReadOptions) -> Dataset:
@@ -77,8 +77,8 @@ def _size(root: Node, path: Path) -> Size | None:
     if node is None:
         return None
     who = f"{path}: line {node.line}"
-    width, height = (number(node.find(key), who, f"<{key}>") for key in ("width", "height"))
-    if width == 0 and height == 0:  # some tools leave the size open
+    width, height = (node.find(key) for key in ("width", "height"))
+    if width == height == "0":  # some tools leave the size open
         return None
     return side(height, who, "<height>"), side(width, who, "<width>")
 

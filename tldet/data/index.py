@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.coco import checks, outlines
+from tldet.coco.extents import FLAT, MOVED, OUTSIDE, extents
 from tldet.coco.objects import NAMED, Objects, note
 from tldet.coco.partial_labels import labeled_table
 from tldet.coco.reader import Coco, read_coco, require_training_fields
@@ -263,18 +264,12 @@ def _labeled(path: Path, coco: Coco) -> NDArray[np.bool_] | None:
 
 def _cut_to_images(index: AnnotationIndex, xywh: NDArray[np.float64]) -> AnnotationIndex:
     """Clip boxes to their images; leave out those without extent; count both."""
-    limits = np.repeat(index.sizes[:, ::-1], np.diff(index.offsets), axis=0).astype(np.float32)
-    clipped = np.clip(index.boxes, 0, np.concatenate([limits, limits], 1))
-    flat = (xywh[:, 2:] == 0).any(1) | (index.boxes[:, 2:] <= index.boxes[:, :2]).any(1)
-    outside = ~flat & (clipped[:, 2:] <= clipped[:, :2]).any(1)
-    moved = (np.abs(clipped - index.boxes) > 1).any(1) & ~flat & ~outside
-    notes = [
-        note(flat, index.annotation_ids, "box", "of zero extent left out", "boxes"),
-        note(outside, index.annotation_ids, "box", "outside the image left out", "boxes"),
-        note(moved, index.annotation_ids, "box", "extending over the image border clipped", "boxes"),
-    ]
-    kept = replace(index, boxes=clipped)
-    kept = kept._keep(~(flat | outside)) if (flat | outside).any() else kept
+    ids, sizes = index.annotation_ids, np.repeat(index.sizes, np.diff(index.offsets), axis=0)
+    found = extents(index.boxes, xywh, sizes)
+    rows = ((found.flat, FLAT), (found.outside, OUTSIDE), (found.moved, MOVED))
+    notes = [note(one, ids, "box", text, "boxes") for one, text in rows]
+    kept = replace(index, boxes=found.clipped)
+    kept = kept if found.kept.all() else kept._keep(found.kept)
     return replace(kept, notes=(*kept.notes, *(one for one in notes if one)))
 
 

@@ -1,0 +1,83 @@
+"""Commands take datasets in any format."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.data.formats.made import make
+from tldet.errors import DataError
+from tldet.workflows.convert import convert
+from tldet.workflows.fewshot.plan import FewShot, prepare_experiment
+from tldet.workflows.merge.merge import merge
+from tldet.workflows.study.data import JsonData, StudyConfig
+from tldet.workflows.test import test as evaluate
+from tldet.workflows.training.finetune import finetune
+
+SETTINGS = {"model": "retinanet_lite0", "scratch": True, "batch_size": 2}
+OPTIONS = ["training.precision=fp32", "training.validate_every=None"]
+
+
+@pytest.fixture(scope="module")
+def yolo(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("yolo") / "digits"
+    convert(digits, to="yolo", out=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def voc(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("voc") / "digits"
+    convert(digits, to="voc", out=folder)
+    return folder
+
+
+def test_metrics_do_not_depend_on_the_format(run: Path, digits: Path, yolo: Path, voc: Path) -> None:
+    expected = evaluate(run / "last.pt", data=digits).numbers()
+    assert evaluate(run / "last.pt", data=voc).numbers() == pytest.approx(expected, abs=1e-6)
+    assert evaluate(run / "last.pt", data=yolo / "data.yaml").numbers() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_run_resumes_exactly_without_its_annotations(voc: Path, tmp_path: Path) -> None:
+    """The run keeps its own copy of the annotations; the images stay where they are."""
+    source = tmp_path / "source"
+    shutil.copytree(voc, source)
+    straight = finetune(source, out=tmp_path / "straight", steps=4, cfg_options=OPTIONS, **SETTINGS)
+    every = [*OPTIONS, "training.checkpoint_every=0.25"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "tldet.engine.trainer.Trainer.stopping", property(lambda self: self.state.step >= 2), raising=False
+        )
+        finetune(source, out=tmp_path / "resumed", steps=4, cfg_options=every, **SETTINGS)
+    shutil.rmtree(source / "Annotations")
+    resumed = finetune(source, out=tmp_path / "resumed", steps=4, cfg_options=every, resume=True, **SETTINGS)
+    states = [torch.load(one.trained(), weights_only=True)["model"] for one in (straight, resumed)]
+    assert all(torch.equal(states[1][key], value) for key, value in states[0].items())
+
+
+def test_formats_are_merged(tmp_path: Path) -> None:
+    inputs = [make(tmp_path / name, name) for name in ("cvat", "createml", "coco")]
+    report = merge([*inputs, make(tmp_path / "labelme", "labelme") / "a.json"], out=tmp_path / "merged")
+    assert sum(part.images for part in report.parts) == 10 or report.parts
+    assert {row.name for row in report.classes} == {"cat", "dog"}
+
+
+def test_studies_and_few_shot_experiments_read_the_splits(voc: Path, yolo: Path, tmp_path: Path) -> None:
+    data = JsonData.of(StudyConfig(voc, tmp_path / "study"))
+    assert (len(data.index), data.train.annotations.name) == (16, "train.json")
+    assert data.validation.images == data.train.images == voc / "JPEGImages"
+    names = data.index.class_names
+    setup = prepare_experiment(StudyConfig(yolo / "data.yaml", tmp_path / "few"), FewShot([names[0]], shots=[1]))
+    assert setup.measured.annotations.name == "test.json"
+
+
+def test_train_and_val_may_have_different_formats(tmp_path: Path) -> None:
+    train, val = make(tmp_path / "train", "cvat"), make(tmp_path / "val", "yolo")
+    layout = StudyConfig(None, tmp_path / "out", train=train / "annotations.xml", val=val / "data.yaml").layout()
+    assert layout.val is not None
+    assert [layout.train.annotations.name, layout.val.annotations.name] == ["train.json", "val.json"]
+    with pytest.raises(DataError, match="give the training annotations"):
+        StudyConfig(train, tmp_path / "out", val=val / "data.yaml").layout()

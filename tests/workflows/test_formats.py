@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 
 from tests.data.formats.made import make
 from tldet.errors import DataError
@@ -19,6 +23,14 @@ from tldet.workflows.training.finetune import finetune
 
 SETTINGS = {"model": "retinanet_lite0", "scratch": True, "batch_size": 2}
 OPTIONS = ["training.precision=fp32", "training.validate_every=None"]
+
+
+class Interrupt(Hook):
+    """Presses Ctrl-C after step 2."""
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any, outputs: Any) -> None:
+        if batch_idx + 1 == 2:
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +48,16 @@ def voc(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_metrics_do_not_depend_on_the_format(run: Path, digits: Path, yolo: Path, voc: Path) -> None:
-    expected = evaluate(run / "last.pt", data=digits).numbers()
-    assert evaluate(run / "last.pt", data=voc).numbers() == pytest.approx(expected, abs=1e-6)
-    assert evaluate(run / "last.pt", data=yolo / "data.yaml").numbers() == pytest.approx(expected, abs=1e-6)
+    """Those of object sizes do: the masks whose areas count are lost."""
+
+    def metrics(data: Path) -> dict[str, float]:
+        numbers = evaluate(run / "best.pt", data=data).numbers()
+        return {name: value for name, value in numbers.items() if name[-1] not in "sml"}
+
+    expected = metrics(digits)
+    assert expected["AP"] > 0
+    assert metrics(voc) == pytest.approx(expected, abs=1e-6)
+    assert metrics(yolo / "data.yaml") == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_run_resumes_exactly_without_its_annotations(voc: Path, tmp_path: Path) -> None:
@@ -46,23 +65,20 @@ def test_a_run_resumes_exactly_without_its_annotations(voc: Path, tmp_path: Path
     source = tmp_path / "source"
     shutil.copytree(voc, source)
     straight = finetune(source, out=tmp_path / "straight", steps=4, cfg_options=OPTIONS, **SETTINGS)
-    every = [*OPTIONS, "training.checkpoint_every=0.25"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "tldet.engine.trainer.Trainer.stopping", property(lambda self: self.state.step >= 2), raising=False
-        )
-        finetune(source, out=tmp_path / "resumed", steps=4, cfg_options=every, **SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(source, out=tmp_path / "resumed", steps=4, cfg_options=OPTIONS, callbacks=[Interrupt()], **SETTINGS)
     shutil.rmtree(source / "Annotations")
-    resumed = finetune(source, out=tmp_path / "resumed", steps=4, cfg_options=every, resume=True, **SETTINGS)
+    resumed = finetune(source, out=tmp_path / "resumed", steps=4, cfg_options=OPTIONS, resume=True, **SETTINGS)
     states = [torch.load(one.trained(), weights_only=True)["model"] for one in (straight, resumed)]
     assert all(torch.equal(states[1][key], value) for key, value in states[0].items())
 
 
 def test_formats_are_merged(tmp_path: Path) -> None:
+    """Three formats with the same images in different folders: their copies are united."""
     inputs = [make(tmp_path / name, name) for name in ("cvat", "createml", "coco")]
-    report = merge([*inputs, make(tmp_path / "labelme", "labelme") / "a.json"], out=tmp_path / "merged")
-    assert sum(part.images for part in report.parts) == 10 or report.parts
-    assert {row.name for row in report.classes} == {"cat", "dog"}
+    report = merge(inputs, out=tmp_path / "merged")
+    assert [(one.images, one.objects) for one in report.inputs] == [(3, 4)] * 3
+    assert [(part.images, part.united_images, part.objects) for part in report.parts] == [(3, 6, 4)]
 
 
 def test_studies_and_few_shot_experiments_read_the_splits(voc: Path, yolo: Path, tmp_path: Path) -> None:

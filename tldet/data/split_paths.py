@@ -54,6 +54,7 @@ def resolve_layout(
     train, val = (None if p is None else _inside(root, p) for p in (train_json, val_json))
     found = _foreign_splits(root, train, val, images, out / FOLDER, source)
     if found is None:
+        log.info("format COCO JSON")
         if root is not None and is_file(root):
             train, root = train or root, None
         paths = dict(zip(("train", "val", "test"), _annotations(root, train, val), strict=True))

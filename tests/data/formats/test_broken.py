@@ -14,6 +14,7 @@ from tldet.errors import DataError
 
 BOMB = '<!DOCTYPE a [<!ENTITY x "lol"><!ENTITY y "&x;&x;&x;">]><annotation>&y;</annotation>'
 FETCH = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation>&x;</annotation>'
+YAML_BOMB = "a: &a [x, x, x, x]\nb: &b [*a, *a, *a, *a]\nnames: [cat]\ntrain: images/train\nnc: *b\n"
 HEADER = "ImageID,LabelName,XMin,XMax,YMin,YMax\n"
 
 # Format, file, text to replace (None: the whole file), its replacement, and what the message holds after the file.
@@ -114,6 +115,7 @@ CASES = [
     ("yolo", "data.yaml", "  1: dog", "  2: dog", "line 4: names: must be numbered 0 to 1 without gaps"),
     ("yolo", "data.yaml", "  1: dog", "  1: cat", "line 4: names: 'cat' occurs twice"),
     ("yolo", "data.yaml", "nc: 2", "nc: [", "is not valid YAML"),
+    ("yolo", "data.yaml", None, YAML_BOMB, "line 5: nc is not a whole number, but there are 1 names"),
     ("coco", "instances.json", '"category_id": 2', '"category_id": 9', "annotation id 2 has unknown category_id 9"),
     ("coco", "instances.json", '"width": 100', '"width": "w"', "image id 1: 'width' must be a whole number"),
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tldet.data.formats.masks import rle_of
+from tldet.data.formats.masks import blank, rle_of
 from tldet.data.formats.records import (
     Box,
     Dataset,
@@ -154,7 +154,7 @@ def _mask(path: Path, node: Node, size: Size) -> Shape:
         raise DataError(f"{who}: the mask extends over the image of {size[1]} x {size[0]}")
     lengths = np.array(counts, np.int64)
     inside = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(height, width)
-    mask = np.zeros(size, np.uint8)
+    mask = blank(size, who)
     mask[top : top + height, left : left + width] = inside
     return Shape(_label(node, who), f"line {node.line}", None, rle=rle_of(mask, who))
 

@@ -104,8 +104,10 @@ def _names(path: Path, text: str, values: dict[str, Any]) -> tuple[str, ...]:
         raise DataError(f"{who}: holds a name that is empty or not text")
     if twice := next((name for row, name in enumerate(names) if name in names[:row]), None):
         raise DataError(f"{who}: {twice!r} occurs twice")
-    if values.get("nc") not in (None, len(names)):
-        raise DataError(f"{path}: line {_line(text, 'nc')}: nc is {values['nc']}, but there are {len(names)} names")
+    count = values.get("nc")
+    if count is not None and count != len(names):
+        shown = str(count) if isinstance(count, int) else "not a whole number"
+        raise DataError(f"{path}: line {_line(text, 'nc')}: nc is {shown}, but there are {len(names)} names")
     return names
 
 
@@ -126,7 +128,9 @@ def _places(
     if not all(isinstance(one, str) and one for one in entries):
         raise DataError(f"{who}: must be a path or a list of paths")
     stated = values.get("path")
-    bases = [path.parent / str(stated)] if stated else []
+    if stated is not None and not isinstance(stated, str):
+        raise DataError(f"{path}: path must be the path of a folder")
+    bases = [path.parent / stated] if stated else []
     found = []
     for one in entries:
         place = next((place for place in candidates(one, [*bases, path.parent]) if exists(place)), None)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.data.formats.json_files import as_dict, as_list, opening, points_of, read_values
-from tldet.data.formats.masks import rle_of
+from tldet.data.formats.masks import blank, rle_of
 from tldet.data.formats.records import (
     Dataset,
     ImageRecord,
@@ -195,7 +195,7 @@ def _ellipse(value: Mapping[str, Any], size: Size, who: str) -> list[float]:
 def _brush(value: Mapping[str, Any], size: Size, who: str) -> NDArray[np.uint8]:
     """Decode a brush mask: RGBA pixels in runs; the alpha channel is the mask."""
     data = as_list(value.get("rle"), who, "rle")
-    total = size[0] * size[1] * 4
+    total = blank(size, who).size * 4
     if not data or not all(isinstance(one, int) and 0 <= one < 256 for one in data):
         raise DataError(f"{who}: rle must be a list of bytes")
     bits = _Bits(np.unpackbits(np.array(data, np.uint8)))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tldet.data.formats.json_files import as_dict, as_list, opening, points_of, read_values
-from tldet.data.formats.masks import rle_of
+from tldet.data.formats.masks import blank, rle_of
 from tldet.data.formats.records import (
     Dataset,
     ImageRecord,
@@ -126,7 +126,7 @@ def _mask(value: dict[str, Any], points: Sequence[tuple[float, float]], image: I
     except (binascii.Error, ValueError, OSError, SyntaxError, Image.DecompressionBombError):
         raise DataError(f"{who}: mask is not a PNG in base64") from None
     left, top = round(points[0][0]), round(points[0][1])
-    whole = np.zeros(image.size, np.uint8)
+    whole = blank(image.size, who)
     height, width = pixels.shape
     if left < 0 or top < 0 or top + height > image.size[0] or left + width > image.size[1]:
         raise DataError(f"{who}: the mask of {width} x {height} extends over the image")

@@ -7,7 +7,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.data.image_size import MAX_PIXELS
 from tldet.errors import DataError
+from tldet.structures.image import Size
+
+
+def blank(size: Size, who: str) -> NDArray[np.uint8]:
+    """Return an empty mask (H, W).
+
+    Raises:
+        DataError: the stated size has more pixels than an image may have; the message names ``who``.
+    """
+    if size[0] * size[1] > MAX_PIXELS:
+        raise DataError(f"{who}: the image size {size[1]} x {size[0]} is too large for a mask; correct it")
+    return np.zeros(size, np.uint8)
 
 
 def rle_of(mask: NDArray[np.uint8], who: str) -> dict[str, Any]:

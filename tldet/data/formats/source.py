@@ -120,7 +120,8 @@ def _cached(sources: Mapping[str | None, Path], options: SourceOptions, images: 
     """Return a folder of the cache for a source and its options."""
     paths = [f"{split} {real_path(path)}" for split, path in sources.items()]
     text = "\n".join([*paths, str(options), str(images and real_path(images))])
-    return cache_root() / "formats" / hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
+    key = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
+    return cache_root() / "formats" / key / real_path(next(iter(sources.values()))).stem  # named after the source
 
 
 def _report(found: Dataset) -> None:

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 from types import ModuleType
 
 from tldet.cli import (
+    convert,
     evaluate,
     extend,
     fewshot,
@@ -32,6 +33,7 @@ COMMANDS: dict[str, ModuleType] = {
     "evaluate": evaluate,
     "predict": predict,
     "merge": merge,
+    "convert": convert,
     "models": models,
     "import": import_checkpoint,
     "quickstart": quickstart,

@@ -208,13 +208,14 @@ def test_what_is_wrong_is_one_line(
 ) -> None:
     out = ("--out", tmp_path / "out")
     valid = twin / "valid" / "_annotations.coco.json"
-    assert "give two data sets or more" in said(capsys, digits, *out)
+    assert "give two or more datasets" in said(capsys, digits, *out)
     assert "nowhere: no such file" in said(capsys, digits, tmp_path / "nowhere", *out)
     assert "occurs twice in the inputs" in said(capsys, digits, digits, *out)
     assert "occurs twice in the inputs" in said(capsys, digits, digits / "valid" / valid.name, *out)
     (tmp_path / "empty").mkdir()
     assert "empty: holds no COCO JSON" in said(capsys, digits, tmp_path / "empty", *out)
-    assert "--images is given 2 times for 1 JSON" in said(capsys, digits, valid, "--images", "a", "--images", "b", *out)
+    twice = said(capsys, digits, valid, "--images", "a", "--images", "b", *out)
+    assert "--images is given 2 times for 1 annotation file" in twice
     assert "gone: no such folder" in said(capsys, digits, valid, "--images", tmp_path / "gone", *out)
     (twin / "valid" / "00003.jpg").unlink()
     assert f"1 of 6 images of {valid} missing: 00003.jpg" in said(capsys, digits, valid, *out)

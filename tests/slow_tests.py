@@ -15,6 +15,7 @@ cuda/test_recipes.py::*[atss_lite0]
 cuda/test_recipes.py::*[gfl_lite0]
 cuda/test_recipes.py::*[retinanet_lite0]
 cuda/test_recipes.py::*[fcos_lite0]
+data/formats/test_twins.py::test_twins_train_identical_weights
 data/test_folder.py::test_batches_do_not_depend_on_workers_or_start
 data/test_loader.py::test_a_broken_image_arrives_as_one_line_from_any_worker[2]
 engine/test_loggers.py::*[mlflow]

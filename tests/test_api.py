@@ -15,6 +15,7 @@ import tldet
 from tldet.cli.commands import COMMANDS
 from tldet.cli.main import build_parser
 from tldet.errors import ConfigError
+from tldet.workflows.convert import convert
 from tldet.workflows.extend.extend import extend
 from tldet.workflows.fewshot.fewshot import fewshot
 from tldet.workflows.import_checkpoint import import_checkpoint
@@ -40,6 +41,7 @@ NEEDED = {  # commands with their required arguments
     "evaluate": ["--gt", "a.json", "--dt", "b.json"],
     "predict": ["c.pt", "a.jpg"],
     "merge": ["a", "b", "--out", "o"],
+    "convert": ["a", "--to", "yolo", "--out", "o"],
     "models": [],
     "import": ["c.pth", "--out", "o"],
     "quickstart": [],
@@ -50,6 +52,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "pretrain": pretrain,
     "fewshot": fewshot,
     "merge": merge,
+    "convert": convert,
     "models": models,
     "import": import_checkpoint,
     "quickstart": quickstart,

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 from types import ModuleType
 
 from tldet.cli import (
+    convert,
     evaluate,
     export,
     extend,
@@ -34,6 +35,7 @@ COMMANDS: dict[str, ModuleType] = {
     "predict": predict,
     "export": export,
     "merge": merge,
+    "convert": convert,
     "models": models,
     "import": import_checkpoint,
     "quickstart": quickstart,

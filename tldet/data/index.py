@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tldet.coco import checks
 from tldet.coco.checks import NAMED, note
+from tldet.coco.extents import FLAT, MOVED, OUTSIDE, extents
 from tldet.coco.outlines import parse_outline
 from tldet.coco.partial_labels import labeled_table
 from tldet.coco.reader import Coco, read_coco
@@ -235,16 +236,9 @@ def _labeled(path: Path, coco: Coco) -> NDArray[np.bool_] | None:
 
 def _clip_to_images(index: AnnotationIndex, xywh: NDArray[np.float64]) -> AnnotationIndex:
     """Clip boxes to their images and leave out those of zero extent or outside; count all three in notes."""
-    limits = np.repeat(index.sizes[:, ::-1], np.diff(index.offsets), axis=0).astype(np.float32)
-    clipped = np.clip(index.boxes, 0, np.concatenate([limits, limits], 1))
-    flat = (xywh[:, 2:] == 0).any(1) | (index.boxes[:, 2:] <= index.boxes[:, :2]).any(1)
-    outside = ~flat & (clipped[:, 2:] <= clipped[:, :2]).any(1)
-    moved = (np.abs(clipped - index.boxes) > 1).any(1) & ~flat & ~outside
-    notes = [
-        note(flat, index.annotation_ids, "box", "of zero extent left out", "boxes"),
-        note(outside, index.annotation_ids, "box", "outside the image left out", "boxes"),
-        note(moved, index.annotation_ids, "box", "extending over the image border clipped", "boxes"),
-    ]
-    kept = replace(index, boxes=clipped)
-    kept = kept._keep(~(flat | outside)) if (flat | outside).any() else kept
+    found = extents(index.boxes, xywh, np.repeat(index.sizes, np.diff(index.offsets), axis=0))
+    rows = ((found.flat, FLAT), (found.outside, OUTSIDE), (found.moved, MOVED))
+    notes = [note(which, index.annotation_ids, "box", text, "boxes") for which, text in rows]
+    kept = replace(index, boxes=found.clipped)
+    kept = kept if found.kept.all() else kept._keep(found.kept)
     return replace(kept, notes=(*kept.notes, *(line for line in notes if line)))

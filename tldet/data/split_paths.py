@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from tldet.data.formats.source import FOLDER, SourceOptions, derive, is_foreign
 from tldet.data.image_folders import find_images
 from tldet.data.layouts import SHOWN, AnnotationFiles, Layout, Split
 from tldet.data.splits import split_one
 from tldet.errors import DataError
-from tldet.system.inputs import exists, is_folder
+from tldet.system.inputs import exists, is_file, is_folder
 
 log = logging.getLogger(__name__)
+_AUTO = SourceOptions()
 ONE_JSON = dict.fromkeys(("train", "val", "test"), "give one of them as --data")
 
 
@@ -23,18 +26,22 @@ def resolve_layout(
     images: str | Path | None,
     out: Path,
     seed: int,
+    source: SourceOptions = _AUTO,
 ) -> Layout:
     """Find the training, validation and test splits.
 
     Args:
-        data: a folder in one of the usual layouts; relative paths are looked for in it first.
-        train_json: training annotations; by default those of ``data``.
+        data: a folder in one of the usual layouts, or an annotation file in any format; relative paths are looked for
+            in the folder first.
+        train_json: training annotations in any format; by default those of ``data``.
         val_json: validation annotations; by default those of ``data``. If there are none, the test split is used;
             without a test split, the training split is divided.
         images: image folder of all splits, or its path within each split (``images`` for ``train/images`` and
             ``val/images``); searched by default.
-        out: output directory; a divided training split is written to its subfolder ``split``.
+        out: output directory; a divided training split is written to its subfolder ``split``, annotations in other
+            formats than COCO JSON as COCO JSON to ``dataset``.
         seed: random seed of the division.
+        source: format and classes of the annotations.
 
     Raises:
         DataError: training annotations or image folders are not found.
@@ -42,19 +49,65 @@ def resolve_layout(
     if train_json is None and data is None:
         raise DataError("give --data DIR, or --train JSON with --images DIR")
     root = None if data is None else Path(data)
-    if root is not None and not is_folder(root):
+    if root is not None and not exists(root):
         raise DataError(f"{root}: no such folder")
-    train, val, test = _annotations(root, *(None if p is None else _inside(root, p) for p in (train_json, val_json)))
-    if val is None and test is not None:
-        log.warning("no validation annotations: the test split (%s) is used for validation", test)
-        val, test = test, None
-    find = partial(_split, root=root, images=images)
-    found = {name: find(path) for name, path in (("train", train), ("val", val), ("test", test)) if path is not None}
+    train, val = (None if p is None else _inside(root, p) for p in (train_json, val_json))
+    found = _foreign_splits(root, train, val, images, out / FOLDER, source)
+    if found is None:
+        log.info("format COCO JSON")
+        if root is not None and is_file(root):
+            train, root = train or root, None
+        paths = dict(zip(("train", "val", "test"), _annotations(root, train, val), strict=True))
+        find = partial(_split, root=root, images=images)
+        found = {name: find(path) for name, path in paths.items() if path is not None}
+    if "val" not in found and "test" in found:
+        test = found.pop("test")
+        log.warning("no validation annotations: the test split (%s) is used for validation", test.annotations)
+        found["val"] = test
     for name, split in found.items():
         log.info("%s: %s, images in %s", name, split.annotations, split.images)
     if "val" not in found:
         found["train"], found["val"] = split_one(found["train"], out / "split", seed=seed)
     return Layout(found["train"], found["val"], found.get("test"))
+
+
+def _foreign_splits(
+    root: Path | None, train: Path | None, val: Path | None, images: str | Path | None, out: Path, source: SourceOptions
+) -> dict[str, Split] | None:
+    """Return the splits of annotations in other formats than COCO JSON; None if all are COCO JSON."""
+    given = {"train": train, "val": val} if train is not None or val is not None else {None: root}
+    sources = {split: path for split, path in given.items() if path is not None}
+    if not any(is_foreign(path, source) for path in sources.values()):
+        return None
+    if "val" in sources and "train" not in sources:
+        raise DataError(f"--val {val}: give the training annotations with --train too")
+    return _named(derive(sources, source, out, _image_source(root, images)), root)
+
+
+def _image_source(root: Path | None, images: str | Path | None) -> Path | None:
+    """Return the folder to look for images in, or the video that holds them."""
+    if images is None:
+        return None
+    path = _inside(root, images)
+    if not exists(path):
+        raise DataError(f"--images {images}: no such folder")
+    return path
+
+
+def _named(splits: Mapping[str | None, Split], root: Path | None) -> dict[str, Split]:
+    """Return the splits, with images of no stated split as training split.
+
+    Raises:
+        DataError: there are images of no stated split beside a training split, or no training images.
+    """
+    found = {split: one for split, one in splits.items() if split is not None}
+    if None in splits and "train" in found:
+        raise DataError(f"{root}: {splits[None].images} holds images of no split beside a training split; sort them")
+    if None in splits:
+        found["train"] = splits[None]
+    if "train" not in found:
+        raise DataError(f"{root}: holds no training images, only those of {' and '.join(found)}; give --train")
+    return found
 
 
 def _split(annotations: Path, root: Path | None, images: str | Path | None) -> Split:
@@ -70,7 +123,7 @@ def _split(annotations: Path, root: Path | None, images: str | Path | None) -> S
 
 def _inside(root: Path | None, name: str | Path) -> Path:
     """Return a path inside the data folder if it exists there, else the path itself."""
-    inside = Path(name) if root is None else root / name
+    inside = Path(name) if root is None or is_file(root) else root / name
     return inside if exists(inside) else Path(name)
 
 
@@ -86,23 +139,47 @@ def _annotations(root: Path | None, train: Path | None, val: Path | None) -> tup
     return train, val or files.val(), files.test()
 
 
-def evaluation_split(data: Path, images: str | Path | None) -> Split:
+def evaluation_split(data: Path, images: str | Path | None, source: SourceOptions = _AUTO) -> Split:
     """Find the split to evaluate on.
 
     Args:
-        data: a COCO JSON, or a folder in one of the usual layouts: its test split, else its validation split, else its
-            only JSON unless that is named after the training split.
+        data: an annotation file, or a folder in one of the usual layouts: its test split, else its validation split,
+            else its only split unless that is named after the training split.
         images: image folder, for a data folder also its path within the split; searched by default.
+        source: format of the annotations.
 
     Raises:
         DataError: there is no such split, or its images are not found.
     """
-    if is_folder(data):
+    if is_foreign(data, source):
+        found = _foreign_evaluation(data, images, source)
+    elif is_folder(data):
         found = _split(_to_evaluate(AnnotationFiles.find(data, options=ONE_JSON)), data, images)
     else:
         found = Split(data, find_images(data, data.parent) if images is None else Path(images))
     log.info("evaluating on %s, images in %s", found.annotations, found.images)
     return found
+
+
+def _foreign_evaluation(data: Path, images: str | Path | None, source: SourceOptions) -> Split:
+    splits = derive({None: data}, source, None, _image_source(data, images))
+    if is_file(data) and len(splits) == 1:  # the user chose this file, whatever its name
+        return next(iter(splits.values()))
+    found = splits.get("test") or splits.get("val") or splits.get(None)
+    if found is None:
+        raise DataError(f"{data}: holds no test or validation images; give the annotations to evaluate on as --data")
+    return found
+
+
+def annotation_split(path: Path, images: Path | None, source: SourceOptions = _AUTO) -> Split:
+    """Return all images of one annotation file, or of a folder in another format than COCO JSON, as one split.
+
+    Raises:
+        DataError: the annotations are wrong, or the images are not found.
+    """
+    if is_foreign(path, source):
+        return derive({"all": path}, source, None, images)["all"]
+    return Split(path, images or find_images(path, path.parent))
 
 
 def _to_evaluate(files: AnnotationFiles) -> Path:

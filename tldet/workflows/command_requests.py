@@ -1,20 +1,22 @@
-"""Requests of ``tldet test``, ``evaluate``, ``models``, ``import`` and ``quickstart``."""
+"""Requests of ``tldet test``, ``evaluate``, ``convert``, ``models``, ``import`` and ``quickstart``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tldet.workflows.options import (
     ABOVE_0,
     REQUIRED,
     described,
     device_option,
+    format_option,
     nms_option,
     option,
     precision_option,
+    voc_boxes_option,
 )
 from tldet.workflows.requests import Request
 from tldet.workflows.training.run_options import SPLITS
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from tldet.evaluation.engines import Engine
 
 DEMO_DATA = "data/digits"
+CONVERT_TARGETS = ("coco", "yolo", "voc")
 _ENGINE = "evaluator: hotcoco (fast, default) or pycocotools; the results are bit-identical"
 
 
@@ -38,11 +41,13 @@ class TestRequest(Request):
         kw_only=False, metadata=described("a tldet checkpoint or an exported detector", metavar="CKPT", positional=True)
     )
     data: str | Path | None = option(
-        "COCO JSON, or a folder as for finetune, of which the test split is used, else the validation split "
+        "annotation file, or a folder as for finetune, of which the test split is used, else the validation split "
         "(default: test or validation split of the checkpoint's config)",
         metavar="DATA",
     )
     images: str | Path | None = option("image directory of --data (default: searched)", metavar="DIR")
+    format: str | None = format_option()
+    voc_boxes: Literal["continuous", "inclusive"] | None = voc_boxes_option()
     split: str | None = option(
         "split of the checkpoint's config to evaluate on (default: test, or val if there is no test split)",
         choices=SPLITS,
@@ -75,6 +80,29 @@ class EvaluateRequest(Request):
     type: Type = option("type of detections to evaluate (default: bbox)", default="bbox", choices=["bbox", "segm"])
     engine: Engine = option(_ENGINE, default="fast", choices=["fast", "pycocotools"])
     json: str | Path | None = option("output file of the twelve metrics", metavar="FILE", file=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertRequest(Request):
+    """Arguments of ``tldet convert``."""
+
+    source: str | Path = field(
+        kw_only=False,
+        metadata=described("dataset folder or annotation file, in any format", metavar="SRC", positional=True),
+    )
+    to: Literal["coco", "yolo", "voc"] = option("new format", default=REQUIRED, choices=CONVERT_TARGETS)
+    out: str | Path = option("output directory, new or empty", default=REQUIRED, metavar="DIR")
+    format: str | None = format_option()
+    voc_boxes: Literal["continuous", "inclusive"] | None = option(
+        "corners in Pascal VOC files that are read (default: detected) or written (default: continuous): those of the "
+        "box, or its first and last pixel, from 1",
+        choices=["continuous", "inclusive"],
+    )
+    images: str | Path | None = option("image directory, or a video (default: searched)", metavar="DIR")
+    classes: str | Path | None = option(
+        "file with the class names to keep, one per line, in label order (default: all classes)", metavar="FILE"
+    )
+    link: bool = option("link to the images instead of copying them", bool)
 
 
 @dataclass(frozen=True, kw_only=True)

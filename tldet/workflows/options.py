@@ -144,6 +144,19 @@ def precision_option(auto: str) -> Any:
     return option(f"precision (default: {auto})", default="auto", choices=PRECISIONS)
 
 
+def format_option() -> Any:
+    """Return the field of ``format``, the name of an annotation format; None detects it."""
+    return option("format of the annotations (default: detected); see docs/formats.md", metavar="NAME")
+
+
+def voc_boxes_option() -> Any:
+    """Return the field of ``voc_boxes``: "continuous", "inclusive", or None to detect it."""
+    return option(
+        "corners in Pascal VOC files: those of the box, or its first and last pixel, from 1 (default: detected)",
+        choices=["continuous", "inclusive"],
+    )
+
+
 def nms_option() -> Any:
     """Return the field of ``nms_per_class``: True, False, or None for the setting of the checkpoint."""
     return option(

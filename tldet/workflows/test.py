@@ -10,6 +10,7 @@ from typing import Any
 
 from tldet.components import require_components
 from tldet.config import Config, build_settings, check
+from tldet.data.formats.source import SourceOptions
 from tldet.data.settings import LoaderSettings
 from tldet.data.split_paths import evaluation_split
 from tldet.engine.precision import choose
@@ -34,9 +35,9 @@ log = logging.getLogger(__name__)
 
 @takes(TestRequest)
 def test(request: TestRequest) -> CocoResult:
-    """Evaluate a checkpoint on the data of its config or on other COCO annotations.
+    """Evaluate a checkpoint on the data of its config or on another dataset.
 
-    The classes of other annotations are matched by name. The results of a mask model contain masks instead of boxes, so
+    The classes of another dataset are matched by name. The results of a mask model contain masks instead of boxes, so
     that :func:`tldet.evaluate` of the file gives the same metrics.
 
     Raises:
@@ -103,7 +104,9 @@ def _section(request: TestRequest, state: Mapping[str, Any]) -> dict[str, Any]:
     section = dict(sections.get(split) or {})
     on_bad_image = request.on_bad_image or section.get("on_bad_image", "error")
     if request.data is not None:
-        found = evaluation_split(Path(request.data), request.images)
+        skip = request.on_bad_image == "skip"
+        source = SourceOptions(request.format, request.voc_boxes or "auto", None, skip)
+        found = evaluation_split(Path(request.data), request.images, source)
         section = {"type": "CocoDataset", "annotations": str(found.annotations), "images": str(found.images)}
         section["transforms"] = [{"type": "Resize", **state["meta"]["input"]}]
     elif not section:

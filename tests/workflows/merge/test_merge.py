@@ -214,7 +214,8 @@ def test_what_is_wrong_is_one_line(
     assert "occurs twice in the inputs" in said(capsys, digits, digits / "valid" / valid.name, *out)
     (tmp_path / "empty").mkdir()
     assert "empty: holds no COCO JSON" in said(capsys, digits, tmp_path / "empty", *out)
-    assert "--images is given 2 times for 1 JSON" in said(capsys, digits, valid, "--images", "a", "--images", "b", *out)
+    twice = said(capsys, digits, valid, "--images", "a", "--images", "b", *out)
+    assert "--images is given 2 times for 1 annotation file" in twice
     assert "gone: no such folder" in said(capsys, digits, valid, "--images", tmp_path / "gone", *out)
     (twin / "valid" / "00003.jpg").unlink()
     assert f"1 of 6 images of {valid} missing: 00003.jpg" in said(capsys, digits, valid, *out)

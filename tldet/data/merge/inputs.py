@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tldet.data.formats.source import SourceOptions, derive, is_foreign
 from tldet.data.image_folders import find_images
 from tldet.data.layouts import Split, find_layout
 from tldet.data.split_names import SPLIT_NAMES
 from tldet.errors import DataError
-from tldet.system.inputs import is_folder, real_path, require_file
+from tldet.system.inputs import exists, is_folder, real_path, require_file
 
+_AUTO = SourceOptions()
 _OPTIONS = {
     **dict.fromkeys(SPLIT_NAMES, "leave one of them in the folder, or give the JSON files instead of the folder"),
     "images": "give the JSON files instead of the folder, each with --images",
@@ -27,12 +29,15 @@ class MergeInput:
     split: Split
 
 
-def find_inputs(inputs: Sequence[Path], images: Sequence[Path]) -> list[MergeInput]:
+def find_inputs(inputs: Sequence[Path], images: Sequence[Path], source: SourceOptions = _AUTO) -> list[MergeInput]:
     """Return the JSON files of the inputs: the splits of a folder, or a single file as training split.
 
+    Annotations in another format are first read and written to the cache as COCO JSON.
+
     Args:
-        inputs: COCO JSON files and data folders in one of the usual layouts.
-        images: image folders of the JSON files: one for all, or one for each; empty searches for them.
+        inputs: annotation files and dataset folders.
+        images: image folders of the files: one for all, or one for each; empty searches for them.
+        source: format of the inputs.
 
     Raises:
         DataError: there are fewer than two inputs, one is missing or repeated, or the number of ``images`` is wrong.
@@ -42,13 +47,17 @@ def find_inputs(inputs: Sequence[Path], images: Sequence[Path]) -> list[MergeInp
     files = [path for path in inputs if not is_folder(path)]
     if images and (not files or len(images) not in (1, len(files))):
         raise DataError(
-            f"--images is given {len(images)} times for {len(files)} JSON files; give it once, or once each"
+            f"--images is given {len(images)} times for {len(files)} annotation files; give it once, or once each"
         )
     folder_of = dict(zip(files, [*images] * len(files) if len(images) == 1 else images, strict=False))
     found = []
     for number, path in enumerate(inputs, start=1):
         label = f"{number}_{real_path(path).stem}"
-        splits = _folder_splits(path) if is_folder(path) else [("train", _file_split(path, folder_of.get(path)))]
+        own = folder_of.get(path)
+        if exists(path) and is_foreign(path, source):
+            splits = [(part or "train", split) for part, split in derive({None: path}, source, None, own).items()]
+        else:
+            splits = _folder_splits(path) if is_folder(path) else [("train", _file_split(path, own))]
         found += [MergeInput(label, part, split) for part, split in splits]
     _reject_repeated([one.split.annotations for one in found])
     return found

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tldet.config import Config, parse_options
-from tldet.data.image_folders import find_images
+from tldet.data.formats.source import SourceOptions
 from tldet.data.layouts import Split
-from tldet.data.split_paths import resolve_layout
+from tldet.data.split_paths import annotation_split, resolve_layout
 from tldet.errors import TrainingError
 from tldet.system.inputs import is_file, is_folder
 from tldet.system.locks import locked
@@ -116,19 +116,25 @@ def _prepared(request: ExtendRequest, config: Mapping[str, Any], state: Mapping[
 def _given(request: ExtendRequest, config: Mapping[str, Any]) -> ExtendInput:
     """Return the user-specified data, and the validation data of the original detector if it still exists."""
     layout = resolve_layout(
-        request.data, request.train, request.val, request.images, request.folder, request.seed_value
+        request.data,
+        request.train,
+        request.val,
+        request.images,
+        request.folder,
+        request.seed_value,
+        request.source(request.on_bad_image),
     )
     assert layout.val is not None
-    replay = _split(request.replay, request.replay_images)
-    old_val = _split(request.old_val, request.old_val_images)
+    source = replace(request.source(request.on_bad_image), classes=None)  # these have the old classes
+    replay = _split(request.replay, request.replay_images, source)
+    old_val = _split(request.old_val, request.old_val_images, source)
     return ExtendInput(layout.train, replay, layout.val, old_val, _own(config.get("data") or {}))
 
 
-def _split(annotations: str | Path | None, images: str | Path | None) -> Split | None:
+def _split(annotations: str | Path | None, images: str | Path | None, source: SourceOptions) -> Split | None:
     if annotations is None:
         return None
-    path = Path(annotations)
-    return Split(path, Path(images) if images is not None else find_images(path, path.parent))
+    return annotation_split(Path(annotations), None if images is None else Path(images), source)
 
 
 def _own(data: Mapping[str, Any]) -> Split | None:

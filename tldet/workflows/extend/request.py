@@ -26,17 +26,19 @@ class ExtendRequest(DataOptions, NewRunOptions, LengthOptions, BadImageOption, M
         kw_only=False,
         metadata=described("tldet checkpoint of the detector to extend", metavar="CKPT", positional=True),
     )
-    data: str | Path | None = option("folder with images and COCO JSON of the new classes", metavar="DIR")
-    train: str | Path | None = option("training annotations of the new classes", metavar="JSON")
-    val: str | Path | None = option("validation annotations of the new classes or of all classes", metavar="JSON")
+    data: str | Path | None = option(
+        "folder with images and annotations of the new classes, or an annotation file", metavar="DATA"
+    )
+    train: str | Path | None = option("training annotations of the new classes", metavar="FILE")
+    val: str | Path | None = option("validation annotations of the new classes or of all classes", metavar="FILE")
     images: str | Path | None = option("image directory of --train and --val", metavar="DIR")
     replay: str | Path | None = option(
-        "annotations of old classes; their images are added to the training images", metavar="JSON"
+        "annotations of old classes; their images are added to the training images", metavar="FILE"
     )
     replay_images: str | Path | None = option("image directory of --replay (default: searched)", metavar="DIR")
     old_val: str | Path | None = option(
         "validation annotations of old classes (default: --val, then the validation data of CKPT)",
-        metavar="JSON",
+        metavar="FILE",
     )
     old_val_images: str | Path | None = option("image directory of --old-val (default: searched)", metavar="DIR")
     distill: bool = option(

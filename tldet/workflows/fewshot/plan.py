@@ -15,11 +15,10 @@ from tldet.config import option_value, parse_options
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.shots import check_novel, draw_shots, write_shots
-from tldet.data.split_paths import resolve_layout
 from tldet.errors import ConfigError, DataError
 from tldet.transfer.sources import file_hash
 from tldet.workflows.fewshot.request import FewShotRequest
-from tldet.workflows.study.data import SPLIT_SEED
+from tldet.workflows.study.data import layout_of
 from tldet.workflows.study.job import RUNS, Factor, Job, job_folder, save_settings
 from tldet.workflows.study.plan import check_seeds
 from tldet.workflows.study.variants import CONTROLLED, overlap, refuse_controlled
@@ -110,7 +109,7 @@ def prepare_experiment(request: FewShotRequest) -> Setup:
     check_seeds(request.seeds)
     _refuse_options(request)
     save_settings(request.folder, _settings(request))
-    layout = resolve_layout(request.data, request.train, request.val, request.images, request.folder, SPLIT_SEED)
+    layout = layout_of(request)
     assert layout.val is not None  # a single JSON is split
     index = AnnotationIndex.load(layout.train.annotations)
     setup = Setup(request, layout.train, layout.val, layout.test or layout.val, index.class_names)

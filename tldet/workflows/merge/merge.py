@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.data.formats.source import SourceOptions
 from tldet.data.merge.classes import MergedClasses, merge_classes, read_merge_aliases
 from tldet.data.merge.files import copy_image, copy_names, reference
 from tldet.data.merge.inputs import MergeInput, find_inputs
@@ -40,9 +41,9 @@ _REPORT = "merge_report.json"
 
 @takes(MergeRequest)
 def merge(request: MergeRequest) -> MergeReport:
-    """Merge COCO datasets into a folder for ``tldet finetune --data``.
+    """Merge datasets into a folder for ``tldet finetune --data``.
 
-    Train, val and test splits of a folder stay separate (``train.json``, ``val.json``, ``test.json``); a single JSON
+    Train, val and test splits of a folder stay separate (``train.json``, ``val.json``, ``test.json``); a single file
     becomes part of ``train.json``. Classes are merged by exact name or by alias. Each image records which classes are
     annotated on it (``labeled_category_ids``) unless all are.
 
@@ -50,7 +51,8 @@ def merge(request: MergeRequest) -> MergeReport:
         DataError: an input, an alias or a folder is wrong; nothing is written.
     """
     folder, console = Path(request.out), request.console
-    given = find_inputs([Path(path) for path in request.inputs], [Path(path) for path in request.images])
+    source = SourceOptions(request.format, request.voc_boxes or "auto")
+    given = find_inputs([Path(path) for path in request.inputs], [Path(path) for path in request.images], source)
     _refuse_earlier(folder)
     with locked(folder), _progress(console) as progress:
         _refuse_earlier(folder)  # again: another merge may have ended just now

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from tldet.workflows.options import REQUIRED, described, option
+from tldet.workflows.options import REQUIRED, described, format_option, option, voc_boxes_option
 from tldet.workflows.requests import Request
 
 
@@ -17,15 +18,17 @@ class MergeRequest(Request):
     inputs: Sequence[str | Path] = field(
         kw_only=False,
         metadata=described(
-            "two or more COCO JSON files or dataset folders", metavar="DATA", many=True, positional=True
+            "two or more annotation files or dataset folders", metavar="DATA", many=True, positional=True
         ),
     )
     out: str | Path = option("output directory, new or empty", default=REQUIRED, metavar="DIR")
     images: Sequence[str | Path] = option(
-        "image directory of the JSON files, once for all of them or once for each (default: searched)",
+        "image directory of the annotation files, once for all of them or once for each (default: searched)",
         metavar="DIR",
         repeated=True,
     )
+    format: str | None = format_option()
+    voc_boxes: Literal["continuous", "inclusive"] | None = voc_boxes_option()
     aliases: str | Path | None = option(
         'JSON file of class names to merge: {"new name": ["old name", ...], ...}', metavar="FILE"
     )

@@ -18,7 +18,7 @@ def study(
 
     Args:
         kind: "transfer" (initial weights and freezing), "backbones", or "data" (AP by number of training images).
-        data: folder with images and COCO JSON, as for :func:`tldet.finetune`.
+        data: folder with images and annotations, or an annotation file, as for :func:`tldet.finetune`.
         options: options of ``tldet study``: ``out`` (required), ``variants`` (names of variants, or of backbones),
             ``fractions``, ``predict`` (of "data"), ``model``, ``seeds``, ``steps``, ``epochs``, ``minutes``, ... and
             ``console``, which shows progress and results.

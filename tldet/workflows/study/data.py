@@ -12,7 +12,7 @@ from tldet.config import Config, parse_options
 from tldet.data.checks.images import usable_ids
 from tldet.data.dataset import CocoDataset
 from tldet.data.index import AnnotationIndex
-from tldet.data.layouts import Split
+from tldet.data.layouts import Layout, Split
 from tldet.data.split_paths import resolve_layout
 from tldet.data.subsets import write_subset
 from tldet.errors import ConfigError, DataError
@@ -28,6 +28,19 @@ from tldet.workflows.training.datasets import build_dataset, ground_truth
 from tldet.workflows.training.recipes import has_own_data
 
 SPLIT_SEED = 0  # of the validation split of a single JSON, the same for every run
+
+
+def layout_of(request: ExperimentRequest) -> Layout:
+    """Find the splits of an experiment; see :func:`~tldet.data.split_paths.resolve_layout`."""
+    return resolve_layout(
+        request.data,
+        request.train,
+        request.val,
+        request.images,
+        request.folder,
+        SPLIT_SEED,
+        request.source(request.on_bad_image),
+    )
 
 
 class StudyData(Protocol):
@@ -76,7 +89,7 @@ class JsonData:
         Raises:
             DataError: there are no splits, or no objects to evaluate on.
         """
-        layout = resolve_layout(request.data, request.train, request.val, request.images, request.folder, SPLIT_SEED)
+        layout = layout_of(request)
         assert layout.val is not None  # a single JSON is split
         if AnnotationIndex.load(layout.val.annotations).crowd.all():
             raise DataError(f"{layout.val.annotations}: has no object to evaluate on")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tldet.config import Config, parse_options
+from tldet.data.formats.source import FOLDER
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Layout, Split
 from tldet.data.split_paths import resolve_layout
@@ -35,7 +36,8 @@ from tldet.workflows.training.train import run_training
 
 log = logging.getLogger(__name__)
 _NOTE = "# Written by `tldet finetune`; resume with `tldet finetune --out {folder} --resume`.\n"
-SPLIT = ("split/train.json", "split/val.json")  # written if the data is a single JSON
+# JSON files that are written if the data has no validation split, or another format than COCO JSON.
+SPLIT = ("split/train.json", "split/val.json", *(f"{FOLDER}/{name}.json" for name in ("train", "val", "test", "all")))
 PATHS = ("annotations", "images", "classes")  # keys of a split that are not taken from the recipe
 VIT_LAYER_DECAY = 0.7  # Li et al. 2022 (ViTDet), appendix A.2, for the base size
 
@@ -79,11 +81,18 @@ def new_config(request: FinetuneRequest) -> Config:
     options, recipe = parse_options(request.overrides()), load_recipe(request.recipe)
     layout = None
     if has_own_data(recipe):
+        request.refuse_source(request.recipe)
         recipe = with_own_data(recipe, request.paths(), options)
         index = own_index(recipe, request.seed_value)
     else:
         layout = resolve_layout(
-            request.data, request.train, request.val, request.images, request.folder, request.seed_value
+            request.data,
+            request.train,
+            request.val,
+            request.images,
+            request.folder,
+            request.seed_value,
+            request.source(request.on_bad_image),
         )
         index = AnnotationIndex.load(layout.train.annotations)
     choices = choose_for(recipe, index, options, request.length, request.backbone, request.augment)

@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tldet.errors import ConfigError, TrainingError
 from tldet.text import counted
-from tldet.workflows.options import ABOVE_0, COUNT, FROM_0, PRECISIONS, REQUIRED, described, flag, option
+from tldet.workflows.options import (
+    ABOVE_0,
+    COUNT,
+    FROM_0,
+    PRECISIONS,
+    REQUIRED,
+    described,
+    flag,
+    format_option,
+    option,
+    voc_boxes_option,
+)
 from tldet.workflows.requests import Request, RunRequest
+
+if TYPE_CHECKING:
+    from tldet.data.formats.source import SourceOptions
 
 SPLITS = ("train", "val", "test")
 SETTINGS_TITLE = "training settings (default: those of the recipe or config)"
@@ -99,13 +113,41 @@ class DataOptions(Request):
     """Options of the dataset: a folder, or each split; see :mod:`tldet.data.split_paths`."""
 
     data: str | Path | None = field(
-        default=None, kw_only=False, metadata=described("folder with images and COCO JSON", metavar="DIR")
+        default=None,
+        kw_only=False,
+        metadata=described("folder with images and annotations, or an annotation file", metavar="DATA"),
     )
-    train: str | Path | None = option("training annotations", metavar="JSON", sets=["data.train.annotations"])
-    val: str | Path | None = option("validation annotations", metavar="JSON", sets=["data.val.annotations"])
+    train: str | Path | None = option("training annotations", metavar="FILE", sets=["data.train.annotations"])
+    val: str | Path | None = option("validation annotations", metavar="FILE", sets=["data.val.annotations"])
     images: str | Path | None = option(
         "image directory of all splits, or its name within each split (default: searched)", metavar="DIR"
     )
+    format: str | None = format_option()
+    voc_boxes: Literal["continuous", "inclusive"] | None = voc_boxes_option()
+    classes: str | Path | None = option(
+        "file with the class names to use, one per line, in label order (default: those of the annotations)",
+        metavar="FILE",
+    )
+
+    def source(self, on_bad_image: str | None) -> SourceOptions:
+        """Return how the annotations are read.
+
+        Args:
+            on_bad_image: see :class:`BadImageOption`.
+        """
+        from tldet.data.formats.source import SourceOptions
+
+        return SourceOptions(self.format, self.voc_boxes or "auto", self.classes, on_bad_image == "skip")
+
+    def refuse_source(self, recipe: str) -> None:
+        """Refuse the options of annotation files for a recipe with its own dataset.
+
+        Raises:
+            ConfigError: one is given.
+        """
+        for name in ("format", "voc_boxes", "classes"):
+            if getattr(self, name) is not None:
+                raise ConfigError(f"{flag(name)}: recipe {recipe} has its own dataset; leave {flag(name)} out")
 
     def paths(self) -> dict[str, str | Path | None]:
         """Return the user-specified paths by command-line option."""

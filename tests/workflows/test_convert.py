@@ -1,0 +1,88 @@
+"""``tldet convert``: what is kept, dropped and reported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.data.formats.made import make
+from tests.data.formats.twins import boxes_of, prepared
+from tldet.cli.main import main
+from tldet.data.formats.records import Dataset
+from tldet.errors import OutputError
+from tldet.workflows.convert import convert
+
+
+def outlines_of(found: Dataset) -> dict[str, list[str]]:
+    return {
+        image.path.name: sorted(json.dumps([shape.polygons, shape.rle, shape.crowd]) for shape in image.shapes)
+        for image in found.images
+    }
+
+
+def test_coco_stays_what_it_is(shared: Path, tmp_path: Path) -> None:
+    """Ids, polygons, run lengths and crowd regions are kept."""
+    folder = shared / "data" / "coco_mini"
+    report = convert(folder, to="coco", out=tmp_path / "out", link=True)
+    assert (report.read, report.written, report.masks, report.dropped) == (1237, 1237, 1237, {})
+    source, found = prepared(folder), prepared(tmp_path / "out")
+    assert boxes_of(found) == boxes_of(source)
+    assert outlines_of(found) == outlines_of(source)
+    old = json.loads((folder / "annotations" / "instances_val2017.json").read_text())
+    new = json.loads((tmp_path / "out" / "annotations" / "instances_val.json").read_text())
+    for part, key in (("images", "file_name"), ("annotations", "image_id"), ("categories", "name")):
+        assert {one["id"]: one[key] for one in new[part]} == {one["id"]: one[key] for one in old[part]}
+
+
+def test_masks_in_yolo(shared: Path, tmp_path: Path) -> None:
+    """Single polygons are kept; crowd regions are dropped, and of other masks the box is kept; all are counted."""
+    folder = shared / "data" / "coco_mini"
+    report = convert(folder, to="yolo", out=tmp_path / "out", link=True)
+    source, found = prepared(folder), prepared(tmp_path / "out")
+    assert report.dropped["crowd regions dropped: YOLO labels have none"] == 16
+    assert report.written == 1237 - 16 == sum(len(image.shapes) for image in found.images)
+    without = sum(count for what, count in report.dropped.items() if "the box is kept" in what)
+    assert report.masks + without == report.written
+    assert report.masks == sum(bool(shape.polygons) for image in found.images for shape in image.shapes) > 500
+    assert len(found.images) == len(source.images)
+
+
+def test_voc_reports_masks_and_keeps_difficult(shared: Path, tmp_path: Path) -> None:
+    folder = shared / "data"
+    report = convert(folder / "coco_mini", to="voc", out=tmp_path / "mini", link=True)
+    assert report.dropped == {
+        "crowd regions dropped: Pascal VOC has none": 16,
+        "masks dropped, the box is kept": 1237 - 16,
+    }
+    convert(folder / "voc_formats" / "pascal_voc", to="voc", out=tmp_path / "voc", voc_boxes="continuous", link=True)
+    again = prepared(tmp_path / "voc")
+    assert "stated in the files" in again.details[0]
+    assert sum(shape.difficult for image in again.images for shape in image.shapes) == 31
+
+
+@pytest.mark.parametrize("boxes", ["continuous", "inclusive"])
+def test_both_meanings_of_voc_corners_survive(tmp_path: Path, boxes: str) -> None:
+    source = make(tmp_path / "source", "coco")
+    assert main(["convert", str(source), "--to", "voc", "--voc-boxes", boxes, "--out", str(tmp_path / "out")]) == 0
+    assert boxes_of(prepared(tmp_path / "out")) == boxes_of(prepared(source))
+    text = (tmp_path / "out" / "Annotations" / "a.xml").read_text()
+    assert f"<xmin>{11 if boxes == 'inclusive' else 10}</xmin>" in text
+
+
+def test_a_folder_with_files_is_refused(tmp_path: Path) -> None:
+    source = make(tmp_path / "source", "coco")
+    convert(source, to="yolo", out=tmp_path / "out")
+    with pytest.raises(OutputError, match="holds an earlier conversion"):
+        convert(source, to="voc", out=tmp_path / "out")
+    assert main(["convert", str(source), "--to", "voc", "--out", str(source)]) == 2
+
+
+def test_classes_are_chosen_and_ordered(tmp_path: Path) -> None:
+    source = make(tmp_path / "source", "labelme")
+    (tmp_path / "classes.txt").write_text("dog\nbird\n")
+    report = convert(source, to="coco", out=tmp_path / "out", classes=tmp_path / "classes.txt")
+    assert report.classes == ("dog", "bird")
+    assert report.left_out == {"objects of class 'cat' left out: not in --classes": 2}
+    assert prepared(tmp_path / "out").classes == ["dog", "bird"]

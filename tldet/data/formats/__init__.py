@@ -1,0 +1,1 @@
+"""Annotation formats: one file per format, each a reader that yields the same records."""

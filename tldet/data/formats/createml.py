@@ -1,0 +1,64 @@
+"""CreateML: one JSON list for many images, boxes by center and size in pixels (Apple, Create ML)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tldet.data.formats.json_files import as_dict, as_list, opening, read_values
+from tldet.data.formats.records import Dataset, ImageRecord, Shape, class_names, label_text, number
+from tldet.data.formats.registry import Format, ReadOptions, register
+from tldet.data.formats.tree import Tree
+from tldet.errors import DataError
+
+_KEYS = ("x", "y", "width", "height")
+_NAMES = ("image", "imagefilename", "imageName", "filename")
+
+
+def find(tree: Tree) -> list[Path]:
+    """Return the JSON lists whose objects have ``coordinates``."""
+    return [path for path in tree.annotations(".json") if _is_createml(tree.start(path))]
+
+
+def _is_createml(start: bytes) -> bool:
+    return opening(start) == b"[" and b'"annotation' in start and b'"coordinates"' in start
+
+
+def read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
+    """Read the images of all files; names of files and folders state the splits.
+
+    Raises:
+        DataError: a file is damaged, or an entry is wrong; the message names it.
+    """
+    found = Dataset("createml", tree.root, [], [])
+    for path in files:
+        for row, value in enumerate(as_list(read_values(path), str(path), "the file")):
+            found.images.append(_image(tree, path, row, as_dict(value, f"{path}: [{row}]")))
+    found.classes = class_names(found.images)
+    return found
+
+
+def _image(tree: Tree, path: Path, row: int, value: dict[str, Any]) -> ImageRecord:
+    who = f"{path}: [{row}]"
+    name = next((value[key] for key in _NAMES if isinstance(value.get(key), str) and value[key]), None)
+    if name is None:
+        raise DataError(f"{who}: has no 'image' with the file name")
+    image = ImageRecord(tree.find(name, path), path, f"[{row}]", tree.split(path), None, [])
+    key = "annotation" if "annotation" in value else "annotations"
+    for number_, one in enumerate(as_list(value.get(key), who, key)):
+        place = f"[{row}].{key}[{number_}]"
+        image.shapes.append(_shape(as_dict(one, f"{path}: {place}"), place, f"{path}: {place}"))
+    return image
+
+
+def _shape(value: dict[str, Any], place: str, who: str) -> Shape:
+    label = label_text(value.get("label"), who, "label")
+    found = as_dict(value.get("coordinates"), f"{who}.coordinates")
+    x, y, width, height = (number(found.get(key), who, key) for key in _KEYS)
+    if width < 0 or height < 0:
+        raise DataError(f"{who}: {'width' if width < 0 else 'height'} is negative")
+    return Shape(label, place, (x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+
+
+register(Format("createml", "CreateML", find, read))

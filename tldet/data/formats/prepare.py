@@ -1,0 +1,158 @@
+"""Datasets of other formats under the rules of the COCO reader: sizes, classes, and boxes at the image border."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from tldet.coco.extents import FLAT, MOVED, OUTSIDE, Extents, extents
+from tldet.data.checks.headers import read_header
+from tldet.data.formats.records import Box, Dataset, ImageRecord, Shape, bounds
+from tldet.data.formats.sizes import fill_sizes
+from tldet.errors import DataError
+from tldet.structures import rle
+from tldet.system.inputs import is_file, read_file
+from tldet.text import counted
+
+_THREADS = 8
+
+
+def prepare(found: Dataset, classes: Sequence[str] | None = None, *, clip: bool = True) -> None:
+    """Complete a dataset: all sizes and boxes are known, and unusable objects are left out and counted.
+
+    Args:
+        found: the dataset; it is changed.
+        classes: class names to use, in this order; None takes those of the dataset.
+        clip: clip boxes that extend over the image border by more than a pixel.
+
+    Raises:
+        DataError: an image is described twice in a split, or no image or class is left.
+    """
+    if not found.images:
+        raise DataError(f"{found.root}: holds no image")
+    _refuse_twice(found.images)
+    fill_sizes(found.images)
+    if classes is not None:
+        _restrict(found, classes)
+    if not found.classes:
+        raise DataError(f"{found.root}: holds no object, and states no class")
+    for image in found.images:
+        for shape in image.shapes:
+            shape.box = shape.box or _bounds(image, shape)
+    _apply_extents(found, clip=clip)
+
+
+def read_classes(path: Path) -> list[str]:
+    """Read a file with one class name per line.
+
+    Raises:
+        DataError: it holds no name, or one twice.
+    """
+    text = read_file(path, DataError).decode("utf-8-sig", errors="replace")
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    if not names:
+        raise DataError(f"{path}: holds no class name; write one per line")
+    if twice := next((name for row, name in enumerate(names) if name in names[:row]), None):
+        raise DataError(f"{path}: class {twice!r} occurs twice")
+    return names
+
+
+def check_files(found: Dataset) -> None:
+    """Check that all images exist and have the stated size.
+
+    Raises:
+        DataError: an image is missing or of another size; the message names the annotation file and element.
+    """
+    if missing := [image for image in found.images if not is_file(image.path)]:
+        first = missing[0]
+        raise DataError(
+            f"{first.who()}: its image {first.path} is missing ({len(missing)} of "
+            f"{counted(len(found.images), 'image')} missing); add them, choose a folder with --images, or skip them "
+            "with --on-bad-image skip"
+        )
+    with ThreadPoolExecutor(_THREADS) as pool:
+        wrong = [one for one in pool.map(_size_problem, found.images) if one]
+    if wrong:
+        more = f" ({len(wrong) - 1} more like it)" if len(wrong) > 1 else ""
+        raise DataError(f"{wrong[0]}{more}; correct the annotations, or skip such images with --on-bad-image skip")
+
+
+def _size_problem(image: ImageRecord) -> str:
+    try:
+        header = read_header(image.path)
+    except DataError:  # the check of image files reports it
+        return ""
+    if header is None or header.upright == image.size:
+        return ""
+    assert image.size is not None
+    (height, width), (tall, wide) = image.size, header.upright
+    turned = " after the EXIF rotation" if header.orientation > 1 else ""
+    return f"{image.who()}: states size {width} x {height}, but {image.path} is {wide} x {tall}{turned}"
+
+
+def _refuse_twice(images: Sequence[ImageRecord]) -> None:
+    seen: dict[tuple[str | None, Path], ImageRecord] = {}
+    for image in images:
+        first = seen.setdefault((image.split, image.path), image)
+        if first is not image:
+            raise DataError(f"{image.who()}: describes {image.path}, as does {first.who()}; remove one of them")
+
+
+def _restrict(found: Dataset, classes: Sequence[str]) -> None:
+    """Keep the objects of some classes; the others are counted by class."""
+    if not set(classes) & set(found.classes):
+        theirs = ", ".join(found.classes[:8]) or "none"
+        raise DataError(f"{found.root}: has none of the classes in --classes (its classes: {theirs})")
+    kept = set(classes)
+    for image in found.images:
+        for shape in image.shapes:
+            if shape.label not in kept:
+                found.tally.add(image.who(shape), "object", f"of class {shape.label!r} left out: not in --classes")
+        image.shapes = [shape for shape in image.shapes if shape.label in kept]
+    found.classes = list(classes)
+
+
+def _bounds(image: ImageRecord, shape: Shape) -> Box:
+    assert image.size is not None
+    if shape.rle is None:
+        return bounds(shape.polygons)
+    x, y, width, height = rle.areas_and_boxes([rle.to_rle(shape.rle, image.size)])[1][0].tolist()
+    return x, y, x + width, y + height
+
+
+def find_extents(found: Dataset) -> tuple[Extents, list[tuple[ImageRecord, Shape]]]:
+    """Compare the boxes of a prepared dataset with their images."""
+    rows = [(image, shape) for image in found.images for shape in image.shapes]
+    boxes = np.array([shape.box for _, shape in rows], np.float64).reshape(-1, 4)
+    xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
+    sizes = np.array([image.size for image, _ in rows], np.int32).reshape(-1, 2)
+    with np.errstate(over="ignore"):
+        return extents(boxes.astype(np.float32), xywh, sizes), rows
+
+
+def _apply_extents(found: Dataset, *, clip: bool) -> None:
+    compared, rows = find_extents(found)
+    out: set[int] = set()
+    for number in np.flatnonzero(~compared.kept | compared.moved).tolist():
+        image, shape = rows[number]
+        if compared.moved[number]:
+            if clip:
+                found.tally.add(image.who(shape), "box", MOVED, "boxes")
+                clip_box(image, shape)
+            continue
+        found.tally.add(image.who(shape), "box", FLAT if compared.flat[number] else OUTSIDE, "boxes")
+        out.add(id(shape))
+    if out:
+        for image in found.images:
+            image.shapes = [shape for shape in image.shapes if id(shape) not in out]
+
+
+def clip_box(image: ImageRecord, shape: Shape) -> None:
+    """Clip a box to its image."""
+    assert shape.box is not None
+    assert image.size is not None
+    (x0, y0, x1, y1), (height, width) = shape.box, image.size
+    shape.box = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))

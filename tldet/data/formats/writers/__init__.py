@@ -1,0 +1,1 @@
+"""Writers of formats: one file per format."""

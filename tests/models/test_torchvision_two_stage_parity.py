@@ -15,6 +15,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from tldet.config import read_config
 from tldet.models.detector import Detector, build_detector
+from tldet.models.pooling import regions_of
 from tldet.structures.batch import Batch
 from tldet.structures.masks import InstanceMasks
 from tldet.structures.target import Target
@@ -110,12 +111,12 @@ def test_parity_of_raw_outputs(pair: Pair) -> None:
         heads: Any = pair.theirs.roi_heads
         score, delta = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, rois, [SIZE] * 2)))
         head: Any = pair.ours.head
-        found_score, found_delta = head.box(mine, rois)
+        found_score, found_delta = head.box(mine, regions_of(rois))
         close(found_score, torch.cat([score[:, 1:], score[:, :1]], 1))
         close(found_delta.flatten(1), delta[:, 4:])
         if pair.masks:
             drawn = heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(features, rois, [SIZE] * 2)))
-            close(head.mask(mine, rois), drawn[:, 1:])
+            close(head.mask(mine, regions_of(rois)), drawn[:, 1:])
 
 
 def test_parity_of_detections(pair: Pair) -> None:

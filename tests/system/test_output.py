@@ -282,6 +282,8 @@ OTHERS = {
     "workflows/study/workers.py": "appends what a process prints",
     "transfer/sources.py": "downloads to a Replacement",
     "data/index.py": "renames a folder of files",
+    "exporting/files.py": "a temporary folder for the converter",
+    "inference/runtimes/torch_export.py": "a temporary folder for the check",
     "inference/writer.py": "PyAV writes videos to a Replacement",
 }
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tldet.config import build, read_config
 from tldet.models.detector import Detector
+from tldet.models.pooling import regions_of
 from tldet.registry import HEADS
 from tldet.transfer.classifier_weights import PRIOR, copy_classes
 from tldet.transfer.weights import LoadReport, load_detector
@@ -120,11 +121,11 @@ def said(model: Detector) -> list[Tensor]:
     found: list[Tensor] = []
     with torch.no_grad():
         for branch in head.box if isinstance(head.box, nn.ModuleList) else [head.box]:
-            logits, deltas = branch(features(), rois)
+            logits, deltas = branch(features(), regions_of(rois))
             found += [logits[:, :-1], deltas]
         masks = getattr(head, "mask", [])
         for branch in masks if isinstance(masks, (list, nn.ModuleList)) else [masks]:
-            found.append(branch(features(), rois))
+            found.append(branch(features(), regions_of(rois)))
     return found
 
 

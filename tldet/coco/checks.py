@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,12 @@ SURE_NORMALIZED, SURE_CORNERS = 3, 10  # number of boxes from which a wrong form
 OVER = 0.05  # fraction of the image side; a box that extends farther outside is wrong, not just imprecise
 _SHARE = 0.2  # fraction of boxes extending outside their image above which they are taken for corners
 _MOST = 0.9  # fraction of boxes that lie inside as corners; the others may be damaged
+FLAT, OUTSIDE, MOVED = (
+    "of zero extent left out",
+    "outside the image left out",
+    "extending over the image border clipped",
+)
+_NOTABLE = 1  # pixels by which a box must be clipped to be counted
 NAMED = 5  # ids in a note; the others are counted
 NOT_COCO = "must be [x, y, width, height] in pixels"
 
@@ -226,3 +233,41 @@ def note(rows: NDArray[np.bool_], ids: NDArray[np.int64], noun: str, text: str, 
     named = ", ".join(str(i) for i in ids[rows][:NAMED])
     more = ", ..." if rows.sum() > NAMED else ""
     return f"{counted(int(rows.sum()), noun, plural)} {text} (annotation {named}{more})" if rows.any() else ""
+
+
+@dataclass(frozen=True)
+class Extents:
+    """Boxes of a dataset, compared with their images.
+
+    Attributes:
+        clipped: (A, 4) float32 xyxy pixels.
+        flat: (A,) bool, boxes without extent.
+        outside: (A,) bool, boxes without extent inside the image.
+        moved: (A,) bool, kept boxes that were clipped by more than a pixel.
+    """
+
+    clipped: NDArray[np.float32]
+    flat: NDArray[np.bool_]
+    outside: NDArray[np.bool_]
+    moved: NDArray[np.bool_]
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """(A,) bool, boxes that are used."""
+        return np.asarray(~(self.flat | self.outside), np.bool_)
+
+
+def extents(boxes: NDArray[np.float32], xywh: NDArray[np.float64], sizes: NDArray[np.int32]) -> Extents:
+    """Compare boxes with their images.
+
+    Args:
+        boxes: (A, 4) xyxy pixels.
+        xywh: (A, 4) the same boxes as stated.
+        sizes: (A, 2) (height, width) of the image of each box.
+    """
+    limits = sizes[:, ::-1].astype(np.float32)
+    clipped = np.clip(boxes, 0, np.concatenate([limits, limits], 1))
+    flat = (xywh[:, 2:] == 0).any(1) | (boxes[:, 2:] <= boxes[:, :2]).any(1)
+    outside = ~flat & (clipped[:, 2:] <= clipped[:, :2]).any(1)
+    moved = (np.abs(clipped - boxes) > _NOTABLE).any(1) & ~flat & ~outside
+    return Extents(clipped, flat, outside, moved)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, UnsetType
 
 from tldet.coco.ids import NO_ID
-from tldet.coco.text import parse, require_once
+from tldet.coco.text import parse, top_level
 from tldet.coco.variants import NO_FLAG, convert, convert_document
 from tldet.errors import DataError
 from tldet.system.inputs import read_file
@@ -114,10 +115,10 @@ def read_document(source: CocoSource, name: str) -> tuple[AnyDocument, int | Non
     content = read_json_text(Path(source), name)
     try:
         found: AnyDocument = msgspec.json.decode(content, type=Document[msgspec.Raw])
-        require_once(content, found.annotations or [], _LISTS, name)
+        _require_once(content, found.annotations or [], _LISTS, name)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         found = convert_document(parse(content, name), Document[Annotation], name)
-        require_once(content, [], _LISTS, name)
+        _require_once(content, [], _LISTS, name)
     texts = _taken_from(found)
     return found, None if texts is None else len(texts), _blocks(name, content, texts or [])
 
@@ -203,3 +204,29 @@ def read_list(source: CocoSource, schema: type[_T], name: str) -> _T:
         return msgspec.json.decode(content, type=schema)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # NaN too: Python's parser decides
         return convert(parse(content, name), schema, name)
+
+
+def _require_once(content: bytes, values: Sequence[Any], keys: Sequence[str], name: str) -> None:
+    """Check that no key occurs twice in a JSON object; parsers keep the last value without a message.
+
+    Args:
+        content: UTF-8 without a byte-order mark, as returned by :func:`~tldet.coco.records.read_json_text`.
+        values: consecutive ``msgspec.Raw`` parts of ``content`` that need no search.
+        keys: the keys to look for.
+        name: name of the file in messages.
+
+    Raises:
+        DataError: a key occurs twice.
+    """
+    start, end = (_address(values[0]), _address(values[-1]) + len(bytes(values[-1]))) if values else (0, 0)
+    start, end = (max(0, place - _address(content)) for place in (start, end))
+    for key in (f'"{key}"'.encode() for key in keys):
+        if content.count(key, 0, start) + content.count(key, end) < 2:
+            continue
+        inside = sum(bytes(value).count(key) for value in top_level(content, name).values())
+        if content.count(key) - inside > 1:
+            raise DataError(f"{name}: {key.decode()} occurs twice; keep one of them, or merge two files")
+
+
+def _address(content: bytes | msgspec.Raw) -> int:
+    return int(np.frombuffer(content, np.uint8).ctypes.data)

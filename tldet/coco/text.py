@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from tldet.coco.explain import DIGITS, TOO_LARGE, LargeInteger, describe_path, is_large
 from tldet.errors import DataError
@@ -85,32 +84,6 @@ def walk(values: Any) -> Iterator[tuple[str, Any]]:
             pending += [(f"{path}.{key}", one) for key, one in reversed(value.items())]
         elif isinstance(value, list):
             pending += [(f"{path}[{row}]", value[row]) for row in range(len(value) - 1, -1, -1)]
-
-
-def require_once(content: bytes, values: Sequence[Any], keys: Sequence[str], name: str) -> None:
-    """Check that no key occurs twice in a JSON object; parsers keep the last value without a message.
-
-    Args:
-        content: UTF-8 without a byte-order mark, as returned by :func:`~tldet.coco.records.read_json_text`.
-        values: consecutive ``msgspec.Raw`` parts of ``content`` that need no search.
-        keys: the keys to look for.
-        name: name of the file in messages.
-
-    Raises:
-        DataError: a key occurs twice.
-    """
-    start, end = (_address(values[0]), _address(values[-1]) + len(bytes(values[-1]))) if values else (0, 0)
-    start, end = (max(0, place - _address(content)) for place in (start, end))
-    for key in (f'"{key}"'.encode() for key in keys):
-        if content.count(key, 0, start) + content.count(key, end) < 2:
-            continue
-        inside = sum(bytes(value).count(key) for value in top_level(content, name).values())
-        if content.count(key) - inside > 1:
-            raise DataError(f"{name}: {key.decode()} occurs twice; keep one of them, or merge two files")
-
-
-def _address(content: bytes | msgspec.Raw) -> int:
-    return int(np.frombuffer(content, np.uint8).ctypes.data)
 
 
 def top_level(content: bytes, name: str) -> dict[str, msgspec.Raw]:

@@ -10,9 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tldet.models.ops.graph import exporting
 from tldet.structures.image import Size
-from tldet.system.device import constant, send
+from tldet.system.device import constant, exporting, send
 
 Sizes = Tensor | Sequence[Size]  # (height, width) of each image; a (B, 2) int64 tensor in an exported graph
 _MAX_LOG_SCALE = math.log(1000.0 / 16)  # keeps exp() finite; the constant of Detectron and torchvision

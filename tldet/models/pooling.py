@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from tldet.models.boxes import area
-from tldet.models.ops.graph import GraphOperator, exporting
+from tldet.models.ops.graph import GraphOperator
 from tldet.models.ops.roi_align import Pool, roi_align_by_gather, roi_align_by_level
-from tldet.system.device import constant, send
+from tldet.system.device import constant, exporting, send
 
 CANONICAL_SIZE, CANONICAL_STRIDE = 224, 16  # a 224 pixel box belongs to the level of stride 16
 

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from tldet.config import require_ranges
 from tldet.errors import ConfigError
 from tldet.models.boxes import Sizes, clip_batch, flatten_level, wide_enough
-from tldet.models.ops.graph import GraphOperator, exporting
+from tldet.models.ops.graph import GraphOperator
 from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.structures.masks import InstanceMasks, Paste
-from tldet.system.device import send, true_rows
+from tldet.system.device import exporting, send, true_rows
 
 Scoring = Literal["product", "root"]
 _AT_ONCE = 25_000  # boxes compared in one NMS on an accelerator (torchvision's limit): 80 MB

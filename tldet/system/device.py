@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -124,3 +125,9 @@ def gpu_has_bf16(device: torch.device) -> bool:
     """Return True if a CUDA device, which need not be the current one, computes in bf16 without emulation."""
     with torch.cuda.device(device):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def exporting() -> bool:
+    """Return True while ``torch.export`` traces a model."""
+    compiler: Any = torch.compiler
+    return bool(compiler.is_exporting() if hasattr(compiler, "is_exporting") else compiler.is_compiling())

@@ -15,12 +15,6 @@ import torch
 NAMESPACE = "tldet"
 
 
-def exporting() -> bool:
-    """Return True while ``torch.export`` traces a model."""
-    compiler: Any = torch.compiler
-    return bool(compiler.is_exporting() if hasattr(compiler, "is_exporting") else compiler.is_compiling())
-
-
 class GraphOperator:
     """A function as an operator of exported graphs.
 

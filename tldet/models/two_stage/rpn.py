@@ -26,12 +26,11 @@ from tldet.models.boxes import (
     wide_enough,
 )
 from tldet.models.normalizers import LossNormalizers, Normalizer
-from tldet.models.ops.graph import exporting
 from tldet.models.pooling import PaddedBoxes
 from tldet.models.postprocess import nms_rows, take_rows, top_rows
 from tldet.structures.image import Size
 from tldet.structures.target import Target
-from tldet.system.device import constant
+from tldet.system.device import constant, exporting
 
 _STAGE = 1  # tells the random draws of this stage from those of the second one
 

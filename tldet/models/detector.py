@@ -79,7 +79,7 @@ class Detector(nn.Module):
         self.preprocess = preprocess or Preprocess()
         self.class_names = tuple(class_names)
         self._loss_arguments = _accepted(getattr(head, "loss", lambda *_: {}), ("sizes", "seed"), 2)
-        self._takes_targets = bool(_accepted(head.forward, ("targets",), 1))
+        self._forward_arguments = _accepted(head.forward, ("targets", "seed"), 1)
 
     def train(self, mode: bool = True) -> Detector:
         """Switch to training; parts of which nothing learns stay as in evaluation."""
@@ -115,12 +115,12 @@ class Detector(nn.Module):
         numbers can be held against another toolkit's (see also ``eval_loss`` of FCOS's settings).
         """
         given = [one if isinstance(one, Target) else Target(**one) for one in targets]
-        return self._loss(self._raw(x, given), given, whole_sizes(x), seed)
+        return self._loss(self.raw(self.features(x), given, seed), given, whole_sizes(x), seed)
 
-    def _raw(self, x: Tensor, targets: Sequence[Target] | None = None) -> Any:
-        """Compute the head's raw outputs; a head that takes targets gets them during training."""
-        features = self.features(x)
-        return self.head(features, targets=targets) if targets and self._takes_targets else self.head(features)
+    def raw(self, features: Sequence[Tensor], targets: Sequence[Target], seed: int | None) -> Any:
+        """Compute the head's raw outputs for a loss; ``forward`` of the head gets targets and seed if it takes them."""
+        given = {"targets": targets, "seed": seed}
+        return self.head(features, **{name: given[name] for name in self._forward_arguments})
 
     @torch.no_grad()
     def predict_tensor(self, x: Tensor) -> list[Detections]:
@@ -129,7 +129,8 @@ class Detector(nn.Module):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Named losses, each a scalar; their sum is what training minimises."""
-        return self._loss(self._raw(self.normalize(batch), batch.targets), batch.targets, batch.sizes, batch.seed)
+        raw = self.raw(self.features(self.normalize(batch)), batch.targets, batch.seed)
+        return self._loss(raw, batch.targets, batch.sizes, batch.seed)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Detections]:

@@ -112,7 +112,7 @@ class DistilledDetector(Detector):
         x = self.normalize(batch)
         theirs, targets = self.ask(x, batch)
         ours = self.features(x)
-        losses = self._loss(self.head(ours), targets, batch.sizes, batch.seed)
+        losses = self._loss(self.raw(ours, targets, batch.seed), targets, batch.sizes, batch.seed)
         if not self.settings.features:
             return losses
         return {**losses, "loss_distill": self.settings.features * feature_distance(ours, theirs)}

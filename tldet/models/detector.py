@@ -119,7 +119,7 @@ class Detector(nn.Module):
 
     def raw(self, features: Sequence[Tensor], targets: Sequence[Target], seed: int | None) -> Any:
         """Compute the head's raw outputs for a loss; ``forward`` of the head gets targets and seed if it takes them."""
-        given = {"targets": targets, "seed": seed}
+        given = {"targets": _complete(targets), "seed": seed}
         return self.head(features, **{name: given[name] for name in self._forward_arguments})
 
     @torch.no_grad()
@@ -148,15 +148,19 @@ class Detector(nn.Module):
         return self.loss(batch) if self.training else self.predict(batch)
 
     def _loss(self, raw: Any, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None) -> dict[str, Tensor]:
-        whole = [t if len(t.ignore) == len(t.boxes) else replace(t, ignore=t.labels < 0) for t in targets]
         given = {"sizes": sizes, "seed": seed}
         arguments = {name: given[name] for name in self._loss_arguments}
-        return cast("dict[str, Tensor]", cast(Any, self.head).loss(raw, whole, **arguments))
+        return cast("dict[str, Tensor]", cast(Any, self.head).loss(raw, _complete(targets), **arguments))
 
     def _decode(self, raw: Any, batch: Batch) -> list[Detections]:
         found = cast("list[Detections]", cast(Any, self.head).decode(raw, batch.sizes))
         sizes = zip(found, batch.sizes, batch.original_sizes, strict=True)
         return [rescale(one, size, original, self.class_names) for one, size, original in sizes]
+
+
+def _complete(targets: Sequence[Target]) -> list[Target]:
+    """Return targets whose ``ignore`` may have been left out with one."""
+    return [t if len(t.ignore) == len(t.boxes) else replace(t, ignore=t.labels < 0) for t in targets]
 
 
 def _accepted(method: Callable[..., Any], names: Sequence[str], before: int) -> tuple[str, ...]:

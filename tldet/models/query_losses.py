@@ -3,7 +3,7 @@
 An assignment is a (B, Q) tensor: the object of each query, or NONE. It is the same for matched and for denoising
 queries, so that all losses are computed for the whole batch at once.
 
-Letters for shapes: B images, Q queries, G objects of the image that has most, K classes, P pairs of a query and an
+Letters for shapes: B images, Q queries, G objects of the image that has most (at least 1), K classes, P pairs of a query and an
 object in the batch, N predictions of the same images, n + 1 bins of a distribution. Boxes are (center x, center y,
 width, height) in shares of the image unless stated otherwise.
 """
@@ -50,10 +50,12 @@ def objects_of(targets: Sequence[Target], size: Size) -> Objects:
     """
     boxes = [target.boxes[target.known.objects] for target in targets]
     labels = [target.labels[target.known.objects] for target in targets]
-    corners = pad_sequence(boxes, batch_first=True)
+    row = boxes[0].new_zeros(1, 4), labels[0].new_zeros(1)  # indices stay valid without any object
+    corners = pad_sequence([*boxes, row[0]], batch_first=True)[:-1]
     corners = corners / constant([size[1], size[0]] * 2, corners)
     center, extent = center_form(corners)
-    return Objects(torch.cat([center, extent], -1), pad_sequence(labels, batch_first=True), [len(one) for one in boxes])
+    padded = pad_sequence([*labels, row[1]], batch_first=True)[:-1]
+    return Objects(torch.cat([center, extent], -1), padded, [len(one) for one in boxes])
 
 
 class Pairs(NamedTuple):

@@ -1,7 +1,8 @@
 """Where pretrained weights come from.
 
-Sources: ``torchvision:ResNet50_Weights.IMAGENET1K_V2``, ``timm:NAME``, ``package:efficientnet_lite0``, a URL with its
-``#sha256=...``, or a file (.safetensors, .pth, .pt). Nothing downloaded is read by an unrestricted unpickler.
+Sources: ``torchvision:ResNet50_Weights.IMAGENET1K_V2``, ``timm:NAME``, ``package:efficientnet_lite0``,
+``hf:OWNER/NAME`` or ``hf:OWNER/NAME/FILE`` on the Hugging Face hub, ``dfine:NAME`` of the release of D-FINE's authors, a
+URL with its ``#sha256=...``, or a file (.safetensors, .pth, .pt). Nothing downloaded is read by an unrestricted unpickler.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +29,9 @@ from tldet.transfer.safe_unpickle.archives import read_archive
 
 log = logging.getLogger(__name__)
 State = Mapping[str, Tensor]
+HUB = "https://huggingface.co"
+DFINE = "https://github.com/Peterande/storage/releases/download/dfinev1.0"
+HUB_FILE = "model.safetensors"
 
 
 def read_weights(source: str) -> tuple[State, bool]:
@@ -44,6 +49,9 @@ def download(source: str) -> Path:
         return fetch_torchvision(name)
     if kind == "package":
         return find_package(name)
+    if kind in {"hf", "dfine"}:
+        url, path = published_file(source)
+        return fetch_to(path, url)
     return fetch_url(*_url_and_hash(source)) if kind in {"http", "https"} else Path(source)
 
 
@@ -110,11 +118,29 @@ def _url_and_hash(source: str) -> tuple[str, str]:
     return url, digest.lower()
 
 
+def published_file(source: str) -> tuple[str, Path]:
+    """Return the URL of a source of kind ``hf:`` or ``dfine:``, and its path in the cache.
+
+    Raises:
+        CheckpointError: the source names no repository.
+    """
+    kind, _, name = source.partition(":")
+    if kind == "dfine":
+        url = f"{DFINE}/{name}.pth"
+        return url, cache_path(url)
+    owner, _, rest = name.partition("/")
+    repository, _, file = rest.partition("/")
+    if not owner or not repository:
+        raise CheckpointError(f"{source}: expected hf:OWNER/NAME or hf:OWNER/NAME/FILE")
+    file = file or HUB_FILE
+    return f"{HUB}/{owner}/{repository}/resolve/main/{file}", cache_path("/" + "--".join([owner, repository, Path(file).name]))
+
+
 def fetch_url(url: str, digest: str) -> Path:
-    """A file from the cache (``torch.hub``'s checkpoints folder), downloaded there when it is not.
+    """Return a file of the cache (``torch.hub``'s checkpoints folder), downloaded if it is missing.
 
     Args:
-        url: what to download.
+        url: its address.
         digest: SHA-256 or its beginning; empty leaves it unchecked.
 
     Raises:
@@ -122,22 +148,62 @@ def fetch_url(url: str, digest: str) -> Path:
     """
     path = cache_path(url)
     if not is_file(path):
-        log.info("downloading %s to %s", url, path)
-        try:
-            with Replacement(path) as new:
-                _download(url, new.name)
-                _check_hash(new.name, digest, url)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or first_line(error)
-            raise CheckpointError(f"cannot download {url} ({reason}); place the file at {path} and run again") from None
+        _fetch(url, path, digest)
     _check_hash(path, digest, url)
     return path
 
 
-def _download(url: str, path: Path) -> None:
-    with urllib.request.urlopen(url, timeout=30) as answer, path.open("wb") as file:
+def fetch_to(path: Path, url: str) -> Path:
+    """Return a cached file whose digest is not known in advance, downloaded if it is missing.
+
+    The hub states the SHA-256 of a file, which the download must have. The digest of the first download is kept next to
+    the file, and later uses are checked against it. A file that was placed by hand has none and is not checked.
+
+    Raises:
+        CheckpointError: no network, or the file is not the one that was downloaded or stated.
+    """
+    kept = path.with_name(f"{path.name}.sha256")
+    if not is_file(path):
+        _fetch(url, path, "")
+        with Replacement(kept) as new:
+            new.name.write_text(file_hash(path), encoding="ascii")
+    elif is_file(kept):
+        _check_hash(path, kept.read_text(encoding="ascii", errors="replace").strip(), url)
+    return path
+
+
+def _fetch(url: str, path: Path, digest: str) -> None:
+    log.info("downloading %s to %s", url, path)
+    try:
+        with Replacement(path) as new:
+            stated = _download(url, new.name)
+            _check_hash(new.name, digest or stated, url)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or first_line(error)
+        raise CheckpointError(f"cannot download {url} ({reason}); place the file at {path} and run again") from None
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects and keeps the SHA-256 that the hub states in the first answer."""
+
+    stated = ""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """Read the header and go on."""
+        tag = str(headers.get("X-Linked-Etag") or "").strip('"')
+        if re.fullmatch("[0-9a-f]{64}", tag):
+            self.stated = tag
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _download(url: str, path: Path) -> str:
+    """Download a file; return the SHA-256 that the server states, or an empty string."""
+    redirects = _Redirects()
+    opener = urllib.request.build_opener(redirects)
+    with opener.open(url, timeout=30) as answer, path.open("wb") as file:
         while block := answer.read(1 << 20):
             file.write(block)
+    return redirects.stated
 
 
 def first_line(error: Exception) -> str:

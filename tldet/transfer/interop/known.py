@@ -1,4 +1,4 @@
-"""The models of mmdet and torchvision that a shipped config describes: one table, asked from three sides.
+"""The models of mmdet, torchvision and the D-FINE family that a shipped config describes: one table, asked from three sides.
 
 By a name that a person gives (``--model``), by the keys of a state dict (:func:`recognize`), and by a recipe's name
 for its published COCO weights (:func:`coco_weights`).
@@ -6,6 +6,7 @@ for its published COCO weights (:func:`coco_weights`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from tldet.errors import CheckpointError, ConfigError
 
-Dialect = Literal["mmdet", "torchvision"]
+Dialect = Literal["mmdet", "torchvision", "dfine"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Known:
         case: what it is called, whatever its dialect.
         config: the shipped config whose ``model`` section is it.
         weights: torchvision's name of its published weights, of which ``COCO_V1`` is taken.
-        box_ap: their box AP on COCO val2017, in percent, as torchvision's weights state it.
+        box_ap: box AP of the published weights on COCO val2017, in percent, as their publishers state it.
+        published: source of the published weights where they are not torchvision's.
     """
 
     dialect: Dialect
@@ -34,11 +36,21 @@ class Known:
     config: str
     weights: str | None = None
     box_ap: float | None = None
+    published: str | None = None
+
+    @property
+    def source(self) -> str | None:
+        """Source of the published COCO weights, see :mod:`tldet.transfer.sources`."""
+        return f"torchvision:{self.weights}.COCO_V1" if self.weights else self.published
 
     @property
     def names(self) -> tuple[str, ...]:
         """What ``--model`` may call it."""
         return (self.case, self.config, self.config.rpartition("/")[2])
+
+
+def _dfine(case: str, box_ap: float, source: str) -> Known:
+    return Known("dfine", case, f"recipes/{case}", box_ap=box_ap, published=source)
 
 
 KNOWN = (
@@ -57,7 +69,32 @@ KNOWN = (
     Known("torchvision", "fcos", "recipes/fcos_r50", "FCOS_ResNet50_FPN_Weights", 39.2),
     Known("torchvision", "mask_rcnn", "recipes/mask_rcnn_r50", "MaskRCNN_ResNet50_FPN_Weights", 37.9),
     Known("torchvision", "mask_rcnn_v2", "recipes/mask_rcnn_r50_v2", "MaskRCNN_ResNet50_FPN_V2_Weights", 47.4),
+    _dfine("dfine_n", 42.8, "dfine:dfine_n_coco"),
+    _dfine("dfine_s", 48.5, "dfine:dfine_s_coco"),
+    _dfine("dfine_m", 52.3, "dfine:dfine_m_coco"),
+    _dfine("dfine_l", 54.0, "dfine:dfine_l_coco"),
+    _dfine("dfine_x", 55.8, "dfine:dfine_x_coco"),
+    _dfine("rtdetrv2_r18", 47.9, "hf:PekingU/rtdetr_v2_r18vd"),
+    _dfine("rtdetrv2_r34", 49.9, "hf:PekingU/rtdetr_v2_r34vd"),
+    _dfine("rtdetrv2_r50_m", 51.9, "hf:PekingU/rtdetr_v2_r50vd_m"),
+    _dfine("rtdetrv2_r50", 53.4, "hf:PekingU/rtdetr_v2_r50vd"),
+    _dfine("rtdetrv2_r101", 54.3, "hf:PekingU/rtdetr_v2_r101vd"),
 )
+_CLASSIFIERS = ("decoder.enc_score_head.bias", "enc_score_head.bias")  # of the authors and of transformers
+_DECODER_LAYER = re.compile(r"^decoder\.(?:decoder\.)?layers\.(\d+)\.")
+_THIRD_STAGE = re.compile(r"^backbone\.(?:res_layers\.2\.blocks|model\.encoder\.stages\.2\.layers)\.(\d+)\.")
+_LATERAL = re.compile(r"^encoder\.lateral_convs\.0\.conv\.weight$")
+_SAMPLING = re.compile(r"^decoder\.(?:decoder\.)?layers\.0\.(?:cross|encoder)_attn\.sampling_offsets\.weight$")
+# D-FINE's sizes by the channels of encoder and decoder and the number of decoder layers.
+_DFINE_SIZES = {(128, 128, 3): "n", (256, 256, 3): "s", (256, 256, 4): "m", (256, 256, 6): "l", (384, 256, 6): "x"}
+# RT-DETR's by blocks of the third stage, bottlenecks, and the hidden width of the encoder's blocks.
+_RTDETR_SIZES = {
+    (2, False, 128): "r18",
+    (6, False, 128): "r34",
+    (6, True, 128): "r50_m",
+    (6, True, 256): "r50",
+    (23, True, 384): "r101",
+}
 # mmdet's one-stage heads by what their classifier and their box layer are called.
 MMDET_HEADS = {
     "retinanet": ("bbox_head.retina_cls", "bbox_head.retina_reg"),
@@ -110,7 +147,10 @@ class KeyLayout:
 
 
 def recognize(state: Mapping[str, Tensor]) -> KeyLayout:
-    """The layout of a state dict in mmdet's or torchvision's names."""
+    """The layout of a state dict in the names of mmdet, torchvision or the D-FINE family."""
+    if _has(state, "encoder.fpn_blocks."):
+        rows = next((len(state[name]) for name in _CLASSIFIERS if name in state), 0)
+        return KeyLayout("dfine", _dfine_case(state), None, rows, 0)
     torchvision = _has(state, "backbone.body.") or _has(state, "roi_heads.")
     dialect: Dialect = "torchvision" if torchvision else "mmdet"
     case = _torchvision_case(state) if torchvision else _mmdet_case(state)
@@ -121,6 +161,26 @@ def recognize(state: Mapping[str, Tensor]) -> KeyLayout:
 
 def _has(state: Mapping[str, Tensor], prefix: str) -> bool:
     return any(key.startswith(prefix) for key in state)
+
+
+def _dfine_case(state: Mapping[str, Tensor]) -> str | None:
+    """Return the size of a D-FINE or RT-DETR by its widths and depths."""
+    layers = {found[1] for key in state if (found := _DECODER_LAYER.match(key))}
+    encoder, decoder = (_columns(state, name) for name in (_LATERAL, _SAMPLING))
+    if any("reg_scale" in key or "lqe_layers" in key for key in state):
+        size = _DFINE_SIZES.get((encoder, decoder, len(layers)))
+        return f"dfine_{size}" if size else None
+    blocks = {found[1] for key in state if (found := _THIRD_STAGE.match(key))}
+    deep = any("branch2c" in key or re.search(r"\.layer\.2\.convolution", key) for key in state)
+    hidden = _columns(state, re.compile(r"^encoder\.fpn_blocks\.0\.bottlenecks\.0\.conv1\.conv\.weight$"))
+    size = _RTDETR_SIZES.get((len(blocks), deep, hidden))
+    return f"rtdetrv2_{size}" if size else None
+
+
+def _columns(state: Mapping[str, Tensor], name: re.Pattern[str]) -> int:
+    """Return the input channels of the first layer whose weight has such a name; 0 without one."""
+    found = next((value for key, value in state.items() if name.match(key)), None)
+    return 0 if found is None or found.ndim < 2 else int(found.shape[1])
 
 
 def _torchvision_case(state: Mapping[str, Tensor]) -> str | None:
@@ -198,15 +258,15 @@ def known_layout(layout: KeyLayout) -> Known | None:
 
 
 def coco_weights(recipe: str, shipped: Iterable[str]) -> str:
-    """The published COCO weights for a recipe, as a source: ``torchvision:NAME``.
+    """The published COCO weights for a recipe, as a source such as ``torchvision:NAME``.
 
     Raises:
         CheckpointError: there are none; the message names the recipes that have them.
     """
     wanted = recipe.removeprefix("recipes/")
-    having = [known for known in KNOWN if known.weights and known.config in set(shipped)]
+    having = [known for known in KNOWN if known.source and known.config in set(shipped)]
     for known in having:
-        if known.config == f"recipes/{wanted}" and known.weights:
-            return f"torchvision:{known.weights}.COCO_V1"
+        if known.config == f"recipes/{wanted}" and known.source:
+            return known.source
     others = ", ".join(f"{known.config.removeprefix('recipes/')} (box AP {known.box_ap})" for known in having)
     raise CheckpointError(f"--weights coco: no COCO weights are published for {wanted}; there are some for {others}")

@@ -123,7 +123,11 @@ class DecoderLayer(nn.Module):
             for layer in (self.value_proj, self.output_proj):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
-        self.linear1, self.linear2, self.norm3 = nn.Linear(c, o.feedforward), nn.Linear(o.feedforward, c), nn.LayerNorm(c)
+        self.linear1, self.linear2, self.norm3 = (
+            nn.Linear(c, o.feedforward),
+            nn.Linear(o.feedforward, c),
+            nn.LayerNorm(c),
+        )
         for layer in (self.linear1, self.linear2):
             nn.init.xavier_uniform_(layer.weight)
         self.cls_score = nn.Linear(c, num_classes)
@@ -200,9 +204,7 @@ class QueryDecoder(nn.Module):
             return self._boxes(x, boxes, maps, mask)
         return self._distributions(x, boxes, maps, mask)
 
-    def _boxes(
-        self, x: Tensor, boxes: Tensor, maps: Sequence[Tensor], mask: Tensor | None
-    ) -> tuple[Prediction, ...]:
+    def _boxes(self, x: Tensor, boxes: Tensor, maps: Sequence[Tensor], mask: Tensor | None) -> tuple[Prediction, ...]:
         found = []
         for layer in self.layers:
             assert isinstance(layer, DecoderLayer)

@@ -162,7 +162,14 @@ def pairs_of(assigned: Tensor, objects: Objects) -> Pairs:
 
 
 def class_loss(
-    logits: Tensor, pairs: Pairs, quality: Tensor, counted: Tensor | None, *, kind: ClassLoss, alpha: float, gamma: float
+    logits: Tensor,
+    pairs: Pairs,
+    quality: Tensor,
+    counted: Tensor | None,
+    *,
+    kind: ClassLoss,
+    alpha: float,
+    gamma: float,
 ) -> Tensor:
     """(B, Q, K) classification loss whose target is the IoU of the predicted box.
 

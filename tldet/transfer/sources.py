@@ -1,8 +1,9 @@
 """Where pretrained weights come from.
 
 Sources: ``torchvision:ResNet50_Weights.IMAGENET1K_V2``, ``timm:NAME``, ``package:efficientnet_lite0``,
-``hf:OWNER/NAME`` or ``hf:OWNER/NAME/FILE`` on the Hugging Face hub, ``dfine:NAME`` of the release of D-FINE's authors, a
-URL with its ``#sha256=...``, or a file (.safetensors, .pth, .pt). Nothing downloaded is read by an unrestricted unpickler.
+``hf:OWNER/NAME`` or ``hf:OWNER/NAME/FILE`` on the Hugging Face hub, ``dfine:NAME`` in the release of D-FINE's authors,
+a URL with its ``#sha256=...``, or a file (.safetensors, .pth, .pt). Nothing downloaded is read by an unrestricted
+unpickler.
 """
 
 from __future__ import annotations
@@ -133,7 +134,8 @@ def published_file(source: str) -> tuple[str, Path]:
     if not owner or not repository:
         raise CheckpointError(f"{source}: expected hf:OWNER/NAME or hf:OWNER/NAME/FILE")
     file = file or HUB_FILE
-    return f"{HUB}/{owner}/{repository}/resolve/main/{file}", cache_path("/" + "--".join([owner, repository, Path(file).name]))
+    cached = "--".join([owner, repository, Path(file).name])
+    return f"{HUB}/{owner}/{repository}/resolve/main/{file}", cache_path(f"/{cached}")
 
 
 def fetch_url(url: str, digest: str) -> Path:

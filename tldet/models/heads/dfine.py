@@ -247,9 +247,7 @@ class DFineHead(Head):
         rest = noisy.counted.sum() - matched if self.settings.convention == "transformers" else matched
         scope = _Scope(noisy.assigned, noisy.assigned, noisy.counted, shares, count, count, matched, rest)
         outputs = {f"denoising {n}": one for n, one in enumerate(self._aligned(layers, main=False))}
-        return {
-            name: self._losses(one, layers[-1], scope, objects, raw.size, targets) for name, one in outputs.items()
-        }
+        return {name: self._losses(one, layers[-1], scope, objects, raw.size, targets) for name, one in outputs.items()}
 
     def _aligned(self, layers: Sequence[Prediction], *, main: bool) -> list[Prediction]:
         """Return the predictions as they are trained; see ``convention`` of :class:`DFineSettings`."""

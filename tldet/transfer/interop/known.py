@@ -1,6 +1,6 @@
-"""The models of mmdet, torchvision and the D-FINE family that a shipped config describes: one table, asked from three sides.
+"""The models of mmdet, torchvision and the D-FINE family that a shipped config describes, in one table.
 
-By a name that a person gives (``--model``), by the keys of a state dict (:func:`recognize`), and by a recipe's name
+It is asked by a name that a person gives (``--model``), by the keys of a state dict (:func:`recognize`), and by a recipe's name
 for its published COCO weights (:func:`coco_weights`).
 """
 

@@ -148,7 +148,8 @@ def _attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, value in state.items():
         if joined := _JOINED.search(key):
             start, third = key[: joined.start()] + ".self_attn.", len(value) // 3
-            found[f"{start}qk_proj.{joined[1]}"], found[f"{start}v_proj.{joined[1]}"] = value[: 2 * third], value[2 * third :]
+            found[f"{start}qk_proj.{joined[1]}"] = value[: 2 * third]
+            found[f"{start}v_proj.{joined[1]}"] = value[2 * third :]
         elif separate := _SEPARATE.search(key):
             start = key[: separate.start()] + ".self_attn."
             if separate[1] == "q":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ class MLP(nn.Module):
     def __init__(self, inputs: int, hidden: int, outputs: int, layers: int) -> None:
         super().__init__()
         widths = [inputs, *[hidden] * (layers - 1), outputs]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) to (..., outputs)."""
@@ -115,3 +116,20 @@ class DeformableAttention(nn.Module):
         ]
         mixed = torch.cat(sampled, -1) * weights.transpose(1, 2).reshape(batch * self.heads, 1, queries, -1)
         return mixed.sum(-1).view(batch, channels, queries).transpose(1, 2).to(query.dtype)
+
+
+class Gate(nn.Module):
+    """Gated sum of the queries before and after cross-attention (D-FINE, appendix: target gating layer)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(2 * channels, 2 * channels)
+        self.norm = nn.LayerNorm(channels)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        """(B, Q, C) and (B, Q, C) to (B, Q, C)."""
+        first, second = self.gate(torch.cat([before, after], -1)).sigmoid().chunk(2, -1)
+        out: Tensor = self.norm(first * before + second * after)
+        return out

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.config import require_ranges
-from tldet.models.attention import MLP, DeformableAttention, SelfAttention
+from tldet.models.attention import MLP, DeformableAttention, Gate, SelfAttention
 
 _EPS = 1e-5  # keeps the logit of a share finite
 _POSITION = 10.0  # largest position embedding, as the authors clamp it
@@ -87,23 +87,6 @@ class Prediction(NamedTuple):
     def part(self, start: int | None, stop: int | None) -> Prediction:
         """Return the predictions of some of the queries."""
         return Prediction(*(None if one is None else one[:, start:stop] for one in self))
-
-
-class Gate(nn.Module):
-    """Gated sum of the queries before and after cross-attention (D-FINE, appendix: target gating layer)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.gate = nn.Linear(2 * channels, 2 * channels)
-        self.norm = nn.LayerNorm(channels)
-        nn.init.zeros_(self.gate.weight)
-        nn.init.zeros_(self.gate.bias)
-
-    def forward(self, before: Tensor, after: Tensor) -> Tensor:
-        """(B, Q, C) and (B, Q, C) to (B, Q, C)."""
-        first, second = self.gate(torch.cat([before, after], -1)).sigmoid().chunk(2, -1)
-        out: Tensor = self.norm(first * before + second * after)
-        return out
 
 
 class DecoderLayer(nn.Module):

@@ -3,9 +3,9 @@
 An assignment is a (B, Q) tensor: the object of each query, or NONE. It is the same for matched and for denoising
 queries, so that all losses are computed for the whole batch at once.
 
-Letters for shapes: B images, Q queries, G objects of the image that has most (at least 1), K classes, P pairs of a query and an
-object in the batch, N predictions of the same images, n + 1 bins of a distribution. Boxes are (center x, center y,
-width, height) in shares of the image unless stated otherwise.
+Letters for shapes: B images, Q queries, G objects of the image that has most (at least 1), K classes, P pairs of a
+query and an object in the batch, N predictions of the same images, n + 1 bins of a distribution. Boxes are given by
+center and extent, in shares of the image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from tldet.models.boxes import area, center_form
+from tldet.models.boxes import area, center_form, corners_of
 from tldet.models.losses import giou_loss, paired_iou
 from tldet.models.query_decoder import Prediction
 from tldet.structures.image import Size
@@ -50,11 +50,10 @@ def objects_of(targets: Sequence[Target], size: Size) -> Objects:
     """
     boxes = [target.boxes[target.known.objects] for target in targets]
     labels = [target.labels[target.known.objects] for target in targets]
-    row = boxes[0].new_zeros(1, 4), labels[0].new_zeros(1)  # indices stay valid without any object
-    corners = pad_sequence([*boxes, row[0]], batch_first=True)[:-1]
+    corners = pad_sequence([*boxes, boxes[0].new_zeros(1, 4)], batch_first=True)[:-1]  # G is at least 1
     corners = corners / constant([size[1], size[0]] * 2, corners)
     center, extent = center_form(corners)
-    padded = pad_sequence([*labels, row[1]], batch_first=True)[:-1]
+    padded = pad_sequence([*labels, labels[0].new_zeros(1)], batch_first=True)[:-1]
     return Objects(torch.cat([center, extent], -1), padded, [len(one) for one in boxes])
 
 
@@ -79,12 +78,6 @@ class MatchCosts(NamedTuple):
     giou: float = 2.0
     alpha: float = 0.25
     gamma: float = 2.0
-
-
-def corners_of(boxes: Tensor) -> Tensor:
-    """(..., 4) boxes as corners x0, y0, x1, y1."""
-    center, half = boxes[..., :2], boxes[..., 2:] / 2
-    return torch.cat([center - half, center + half], -1)
 
 
 @torch.no_grad()

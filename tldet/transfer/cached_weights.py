@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tldet.errors import CheckpointError
 from tldet.system.inputs import is_file
-from tldet.transfer.sources import cache_path, find_package, published_file, timm_path, torchvision_url
+from tldet.transfer.downloads import cache_path
+from tldet.transfer.sources import find_package, published_file, timm_path, torchvision_url
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 

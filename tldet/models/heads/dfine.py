@@ -11,6 +11,7 @@ G objects of the image that has most. Boxes are (center x, center y, width, heig
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +22,12 @@ from torch import Tensor, nn
 
 from tldet.config import require_ranges
 from tldet.models.assigners.matching import generator_for
-from tldet.models.boxes import inside_fraction
+from tldet.models.boxes import corners_of, inside_fraction
 from tldet.models.denoising import Denoising, denoising_queries
 from tldet.models.heads.base import Head
 from tldet.models.necks.fpn import BatchNorm
 from tldet.models.normalizers import LossNormalizers, Normalizer
-from tldet.models.query_decoder import MLP, DecoderOptions, Prediction, QueryDecoder, logit
+from tldet.models.query_decoder import DecoderOptions, Prediction, QueryDecoder
 from tldet.models.query_losses import (
     NONE,
     ClassLoss,
@@ -34,7 +35,6 @@ from tldet.models.query_losses import (
     Objects,
     box_losses,
     class_loss,
-    corners_of,
     distillation_terms,
     fine_grained_loss,
     match_queries,
@@ -43,14 +43,13 @@ from tldet.models.query_losses import (
     pair_iou,
     pairs_of,
 )
+from tldet.models.query_proposals import Proposals
 from tldet.registry import HEADS
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 from tldet.system.device import constant
 
-_STAGE = 7  # of the random numbers of the noise
-_EDGE = 0.01  # cells nearer to the image's edge, and boxes nearer to its size, propose nothing
-_ANCHOR = 0.05  # side of a proposal on the finest level, in shares of the image; twice that on the next level
+_STAGE = 7  # of the random numbers
 _OBJECTS, _PAIRS, _NOISY = 10.0, 20.0, 100.0  # assumed per image before the first step
 
 
@@ -75,10 +74,10 @@ class DFineSettings:
         box_noise: largest shift of a side, in halves of the box; negatives shift by one to two times that.
         loss_normalizer: "running": running mean of the objects per image, independent of the split into micro-batches;
             "batch": the objects of the micro-batch (the papers).
-        convention: "paper": boxes are trained on the united assignment of all layers, and the number of denoising groups
-            depends on the image alone; "transformers": each layer has its own assignment, the class scores and boxes of
-            a layer are trained with the distributions of the next, and all images get the groups of the image that has
-            most objects, as in transformers 5.24, for comparing numbers.
+        convention: "paper": boxes are trained on the united assignment of all layers, and the number of denoising
+            groups depends on the image alone; "transformers": each layer has its own assignment, the scores and boxes
+            of a layer are trained with the distributions of the next, and all images get the groups of the image that
+            has most objects, as in transformers 5.24, for comparing numbers.
         score_thr: a detection must score more than this.
         max_per_img: largest number of detections per image.
         crowd: share of a box inside a crowd region from which it is no background.
@@ -158,7 +157,8 @@ class DFineHead(Head):
         self.num_classes, self.strides, self.num_queries = num_classes, tuple(strides), num_queries
         self.settings = settings or DFineSettings()
         project = project_inputs == "always" or in_channels != c
-        self.input_proj = nn.ModuleList(_projection(in_channels, c) if project else nn.Identity() for _ in strides)
+        projection = nn.Sequential(nn.Conv2d(in_channels, c, 1, bias=False), BatchNorm(c)) if project else nn.Identity()
+        self.input_proj = nn.ModuleList(copy.deepcopy(projection) for _ in strides)
         self.proposal = Proposals(c, num_classes)
         self.decoder = QueryDecoder(options, len(self.strides), num_classes)
         self.denoising_embed = nn.Embedding(num_classes + 1, c, padding_idx=num_classes)
@@ -330,51 +330,6 @@ class _Scope(NamedTuple):
         with_object, without = (torch.as_tensor(n, device=terms.device).clamp(min=1) for n in (self.matched, self.rest))
         a, b = with_object.sqrt(), without.sqrt()
         return ((terms * matched).sum() / a + (terms * ~matched).sum() / b) / (a + b)
-
-
-class Proposals(nn.Module):
-    """Classes and box of every cell, of which the best become queries (Zhu et al. 2021, two-stage Deformable DETR).
-
-    Args:
-        channels: C.
-        num_classes: K.
-    """
-
-    def __init__(self, channels: int, num_classes: int) -> None:
-        super().__init__()
-        self.output, self.norm = nn.Linear(channels, channels), nn.LayerNorm(channels)
-        nn.init.xavier_uniform_(self.output.weight)
-        self.cls_score = nn.Linear(channels, num_classes)
-        self.bbox_head = MLP(channels, channels, 4, 3).zero_last()
-
-    def forward(self, maps: Sequence[Tensor], count: int) -> tuple[Prediction, Tensor]:
-        """L x (B, C, H, W) to the predictions of the best ``count`` cells and their queries (B, Q, C), detached."""
-        tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], 1)  # (B, M, C)
-        anchors = _anchors(maps)  # (M, 4)
-        inside = ((anchors > _EDGE) & (anchors < 1 - _EDGE)).all(-1)
-        tokens = self.norm(self.output(tokens * inside[:, None]))
-        logits = self.cls_score(tokens)
-        best = logits.amax(-1).topk(min(count, logits.shape[1]), 1).indices[..., None]  # (B, Q, 1)
-        queries = tokens.gather(1, best.expand(-1, -1, tokens.shape[-1]))
-        start = logit(anchors).masked_fill(~inside[:, None], torch.finfo(anchors.dtype).max)[best[..., 0]]
-        boxes = (self.bbox_head(queries).float() + start).sigmoid()
-        return Prediction(logits.gather(1, best.expand(-1, -1, logits.shape[-1])), boxes), queries.detach()
-
-
-def _anchors(maps: Sequence[Tensor]) -> Tensor:
-    """(M, 4) boxes around the center of every cell, level after level."""
-    found = []
-    for number, level in enumerate(maps):
-        height, width = level.shape[-2:]
-        y = (torch.arange(height, device=level.device) + 0.5) / height
-        x = (torch.arange(width, device=level.device) + 0.5) / width
-        center = torch.stack([x[None].expand(height, -1), y[:, None].expand(-1, width)], -1)
-        found.append(torch.cat([center, torch.full_like(center, _ANCHOR * 2**number)], -1).flatten(0, 1))
-    return torch.cat(found)
-
-
-def _projection(inputs: int, outputs: int) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), BatchNorm(outputs))
 
 
 def background_of(boxes: Tensor, size: Size, targets: Sequence[Target], crowd: float) -> Tensor | None:

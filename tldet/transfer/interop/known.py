@@ -1,12 +1,11 @@
 """The models of mmdet, torchvision and the D-FINE family that a shipped config describes, in one table.
 
-It is asked by a name that a person gives (``--model``), by the keys of a state dict (:func:`recognize`), and by a recipe's name
-for its published COCO weights (:func:`coco_weights`).
+It is asked by a name that a person gives (``--model``), by the keys of a state dict (:func:`recognize`), and by a
+recipe's name for its published COCO weights (:func:`coco_weights`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +13,7 @@ from typing import Literal
 from torch import Tensor
 
 from tldet.errors import CheckpointError, ConfigError
+from tldet.transfer.interop.dialects.dfine import dfine_case, dfine_classes
 
 Dialect = Literal["mmdet", "torchvision", "dfine"]
 
@@ -80,21 +80,6 @@ KNOWN = (
     _dfine("rtdetrv2_r50", 53.4, "hf:PekingU/rtdetr_v2_r50vd"),
     _dfine("rtdetrv2_r101", 54.3, "hf:PekingU/rtdetr_v2_r101vd"),
 )
-_CLASSIFIERS = ("decoder.enc_score_head.bias", "enc_score_head.bias")  # of the authors and of transformers
-_DECODER_LAYER = re.compile(r"^decoder\.(?:decoder\.)?layers\.(\d+)\.")
-_THIRD_STAGE = re.compile(r"^backbone\.(?:res_layers\.2\.blocks|model\.encoder\.stages\.2\.layers)\.(\d+)\.")
-_LATERAL = re.compile(r"^encoder\.lateral_convs\.0\.conv\.weight$")
-_SAMPLING = re.compile(r"^decoder\.(?:decoder\.)?layers\.0\.(?:cross|encoder)_attn\.sampling_offsets\.weight$")
-# D-FINE's sizes by the channels of encoder and decoder and the number of decoder layers.
-_DFINE_SIZES = {(128, 128, 3): "n", (256, 256, 3): "s", (256, 256, 4): "m", (256, 256, 6): "l", (384, 256, 6): "x"}
-# RT-DETR's by blocks of the third stage, bottlenecks, and the hidden width of the encoder's blocks.
-_RTDETR_SIZES = {
-    (2, False, 128): "r18",
-    (6, False, 128): "r34",
-    (6, True, 128): "r50_m",
-    (6, True, 256): "r50",
-    (23, True, 384): "r101",
-}
 # mmdet's one-stage heads by what their classifier and their box layer are called.
 MMDET_HEADS = {
     "retinanet": ("bbox_head.retina_cls", "bbox_head.retina_reg"),
@@ -149,8 +134,7 @@ class KeyLayout:
 def recognize(state: Mapping[str, Tensor]) -> KeyLayout:
     """The layout of a state dict in the names of mmdet, torchvision or the D-FINE family."""
     if _has(state, "encoder.fpn_blocks."):
-        rows = next((len(state[name]) for name in _CLASSIFIERS if name in state), 0)
-        return KeyLayout("dfine", _dfine_case(state), None, rows, 0)
+        return KeyLayout("dfine", dfine_case(state), None, dfine_classes(state), 0)
     torchvision = _has(state, "backbone.body.") or _has(state, "roi_heads.")
     dialect: Dialect = "torchvision" if torchvision else "mmdet"
     case = _torchvision_case(state) if torchvision else _mmdet_case(state)
@@ -161,26 +145,6 @@ def recognize(state: Mapping[str, Tensor]) -> KeyLayout:
 
 def _has(state: Mapping[str, Tensor], prefix: str) -> bool:
     return any(key.startswith(prefix) for key in state)
-
-
-def _dfine_case(state: Mapping[str, Tensor]) -> str | None:
-    """Return the size of a D-FINE or RT-DETR by its widths and depths."""
-    layers = {found[1] for key in state if (found := _DECODER_LAYER.match(key))}
-    encoder, decoder = (_columns(state, name) for name in (_LATERAL, _SAMPLING))
-    if any("reg_scale" in key or "lqe_layers" in key for key in state):
-        size = _DFINE_SIZES.get((encoder, decoder, len(layers)))
-        return f"dfine_{size}" if size else None
-    blocks = {found[1] for key in state if (found := _THIRD_STAGE.match(key))}
-    deep = any("branch2c" in key or re.search(r"\.layer\.2\.convolution", key) for key in state)
-    hidden = _columns(state, re.compile(r"^encoder\.fpn_blocks\.0\.bottlenecks\.0\.conv1\.conv\.weight$"))
-    size = _RTDETR_SIZES.get((len(blocks), deep, hidden))
-    return f"rtdetrv2_{size}" if size else None
-
-
-def _columns(state: Mapping[str, Tensor], name: re.Pattern[str]) -> int:
-    """Return the input channels of the first layer whose weight has such a name; 0 without one."""
-    found = next((value for key, value in state.items() if name.match(key)), None)
-    return 0 if found is None or found.ndim < 2 else int(found.shape[1])
 
 
 def _torchvision_case(state: Mapping[str, Tensor]) -> str | None:

@@ -17,7 +17,7 @@ from tldet.data.layouts import Split
 from tldet.data.shots import check_novel, draw_shots, write_shots
 from tldet.data.split_paths import resolve_layout
 from tldet.errors import DataError
-from tldet.transfer.sources import file_hash
+from tldet.transfer.downloads import file_hash
 from tldet.workflows.study.data import SPLIT_SEED, StudyConfig
 from tldet.workflows.study.job import RUNS, Factor, Job, job_folder, keep_settings
 from tldet.workflows.study.plan import check_seeds

@@ -74,6 +74,22 @@ _JOINED = re.compile(r"\.self_attn\.in_proj_(weight|bias)$")
 _SEPARATE = re.compile(r"\.self_attn\.([qkv])_proj\.(weight|bias)$")
 _STEM = {"0": ("0", "1"), "1": ("3", "4")}  # convolution and norm of ResNet-D's stem in timm
 
+_CLASSIFIERS = ("decoder.enc_score_head.bias", "enc_score_head.bias")  # of the authors and of transformers
+_DECODER_LAYER = re.compile(r"^decoder\.(?:decoder\.)?layers\.(\d+)\.")
+_THIRD_STAGE = re.compile(r"^backbone\.(?:res_layers\.2\.blocks|model\.encoder\.stages\.2\.layers)\.(\d+)\.")
+_LATERAL = re.compile(r"^encoder\.lateral_convs\.0\.conv\.weight$")
+_SAMPLING = re.compile(r"^decoder\.(?:decoder\.)?layers\.0\.(?:cross|encoder)_attn\.sampling_offsets\.weight$")
+# D-FINE's sizes by the channels of encoder and decoder and the number of decoder layers.
+_DFINE_SIZES = {(128, 128, 3): "n", (256, 256, 3): "s", (256, 256, 4): "m", (256, 256, 6): "l", (384, 256, 6): "x"}
+# RT-DETR's by blocks of the third stage, bottlenecks, and the hidden width of the encoder's blocks.
+_RTDETR_SIZES = {
+    (2, False, 128): "r18",
+    (6, False, 128): "r34",
+    (6, True, 128): "r50_m",
+    (6, True, 256): "r50",
+    (23, True, 384): "r101",
+}
+
 
 def from_dfine(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename a state dict of one of these detectors; queries and keys of self-attention become one matrix."""
@@ -159,3 +175,28 @@ def _attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             found[key] = value
     return found
+
+
+def dfine_case(state: Mapping[str, Tensor]) -> str | None:
+    """Return the size of a D-FINE or RT-DETR by its widths and depths."""
+    layers = {found[1] for key in state if (found := _DECODER_LAYER.match(key))}
+    encoder, decoder = (_columns(state, name) for name in (_LATERAL, _SAMPLING))
+    if any("reg_scale" in key or "lqe_layers" in key for key in state):
+        size = _DFINE_SIZES.get((encoder, decoder, len(layers)))
+        return f"dfine_{size}" if size else None
+    blocks = {found[1] for key in state if (found := _THIRD_STAGE.match(key))}
+    deep = any("branch2c" in key or re.search(r"\.layer\.2\.convolution", key) for key in state)
+    hidden = _columns(state, re.compile(r"^encoder\.fpn_blocks\.0\.bottlenecks\.0\.conv1\.conv\.weight$"))
+    size = _RTDETR_SIZES.get((len(blocks), deep, hidden))
+    return f"rtdetrv2_{size}" if size else None
+
+
+def _columns(state: Mapping[str, Tensor], name: re.Pattern[str]) -> int:
+    """Return the input channels of the first layer whose weight has such a name; 0 without one."""
+    found = next((value for key, value in state.items() if name.match(key)), None)
+    return 0 if found is None or found.ndim < 2 else int(found.shape[1])
+
+
+def dfine_classes(state: Mapping[str, Tensor]) -> int:
+    """Return the number of classes; 0 if there is no classifier."""
+    return next((len(state[name]) for name in _CLASSIFIERS if name in state), 0)

@@ -246,8 +246,9 @@ class DFineHead(Head):
         matched = self.normalizers.divisor("noisy", (noisy.assigned != NONE).sum(), len(targets))
         rest = noisy.counted.sum() - matched if self.settings.convention == "transformers" else matched
         scope = _Scope(noisy.assigned, noisy.assigned, noisy.counted, shares, count, count, matched, rest)
-        outputs = {f"denoising {n}": one for n, one in enumerate(self._aligned(layers, main=False))}
-        return {name: self._losses(one, layers[-1], scope, objects, raw.size, targets) for name, one in outputs.items()}
+        aligned = self._aligned(layers, main=False)
+        common = (scope, objects, raw.size, targets)
+        return {f"denoising {n}": self._losses(one, layers[-1], *common) for n, one in enumerate(aligned)}
 
     def _aligned(self, layers: Sequence[Prediction], *, main: bool) -> list[Prediction]:
         """Return the predictions as they are trained; see ``convention`` of :class:`DFineSettings`."""

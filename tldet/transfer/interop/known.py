@@ -13,7 +13,7 @@ from typing import Literal
 from torch import Tensor
 
 from tldet.errors import CheckpointError, ConfigError
-from tldet.transfer.interop.dialects.dfine import dfine_case, dfine_classes
+from tldet.transfer.interop.dialects.dfine import dfine_backbone, dfine_case, dfine_classes
 
 Dialect = Literal["mmdet", "torchvision", "dfine"]
 
@@ -134,7 +134,8 @@ class KeyLayout:
 def recognize(state: Mapping[str, Tensor]) -> KeyLayout:
     """The layout of a state dict in the names of mmdet, torchvision or the D-FINE family."""
     if _has(state, "encoder.fpn_blocks."):
-        return KeyLayout("dfine", dfine_case(state), None, dfine_classes(state), 0)
+        case = dfine_case(state)
+        return KeyLayout("dfine", case, dfine_backbone(case), dfine_classes(state), 0)
     torchvision = _has(state, "backbone.body.") or _has(state, "roi_heads.")
     dialect: Dialect = "torchvision" if torchvision else "mmdet"
     case = _torchvision_case(state) if torchvision else _mmdet_case(state)

@@ -81,6 +81,12 @@ _LATERAL = re.compile(r"^encoder\.lateral_convs\.0\.conv\.weight$")
 _SAMPLING = re.compile(r"^decoder\.(?:decoder\.)?layers\.0\.(?:cross|encoder)_attn\.sampling_offsets\.weight$")
 # D-FINE's sizes by the channels of encoder and decoder and the number of decoder layers.
 _DFINE_SIZES = {(128, 128, 3): "n", (256, 256, 3): "s", (256, 256, 4): "m", (256, 256, 6): "l", (384, 256, 6): "x"}
+_BACKBONES = {
+    **dict.fromkeys(("dfine_n", "dfine_s"), "hgnetv2_b0"),
+    **{"dfine_m": "hgnetv2_b2", "dfine_l": "hgnetv2_b4", "dfine_x": "hgnetv2_b5"},
+    **{"rtdetrv2_r18": "resnet18d", "rtdetrv2_r34": "resnet34d", "rtdetrv2_r101": "resnet101d"},
+    **dict.fromkeys(("rtdetrv2_r50_m", "rtdetrv2_r50"), "resnet50d"),
+}
 # RT-DETR's by blocks of the third stage, bottlenecks, and the hidden width of the encoder's blocks.
 _RTDETR_SIZES = {
     (2, False, 128): "r18",
@@ -195,6 +201,11 @@ def _columns(state: Mapping[str, Tensor], name: re.Pattern[str]) -> int:
     """Return the input channels of the first layer whose weight has such a name; 0 without one."""
     found = next((value for key, value in state.items() if name.match(key)), None)
     return 0 if found is None or found.ndim < 2 else int(found.shape[1])
+
+
+def dfine_backbone(case: str | None) -> str | None:
+    """Return timm's name of the backbone of a size."""
+    return _BACKBONES.get(case or "")
 
 
 def dfine_classes(state: Mapping[str, Tensor]) -> int:

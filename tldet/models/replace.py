@@ -12,7 +12,7 @@ from tldet.models.detector import Detector, build_detector
 from tldet.models.meta_tensors import without_storage
 from tldet.models.zoo import Found, find_backbone
 
-PER_LEVEL = ("sizes",)  # keys of a head that hold one entry a level
+PER_LEVEL = ("sizes", "points")  # keys of a head that hold one entry a level
 BETWEEN_LEVELS = ("borders",)  # keys that hold one entry between every two levels
 COUNTS = ("levels",)  # keys that count levels, finest first
 _TRIAL = (64, 96)  # height and width of the image on which shapes are tried

@@ -78,7 +78,7 @@ class DFineSettings:
             groups depends on the image alone; "transformers": each layer has its own assignment, the scores and boxes
             of a layer are trained with the distributions of the next, and all images get the groups of the image that
             has most objects, as in transformers 5.24, for comparing numbers.
-        score_thr: a detection must score more than this.
+        score_thr: score above which a query is a detection.
         max_per_img: largest number of detections per image.
         crowd: share of a box inside a crowd region from which it is no background.
     """
@@ -246,9 +246,8 @@ class DFineHead(Head):
         matched = self.normalizers.divisor("noisy", (noisy.assigned != NONE).sum(), len(targets))
         rest = noisy.counted.sum() - matched if self.settings.convention == "transformers" else matched
         scope = _Scope(noisy.assigned, noisy.assigned, noisy.counted, shares, count, count, matched, rest)
-        aligned = self._aligned(layers, main=False)
-        common = (scope, objects, raw.size, targets)
-        return {f"denoising {n}": self._losses(one, layers[-1], *common) for n, one in enumerate(aligned)}
+        common, aligned = (layers[-1], scope, objects, raw.size, targets), self._aligned(layers, main=False)
+        return {f"denoising {n}": self._losses(one, *common) for n, one in enumerate(aligned)}
 
     def _aligned(self, layers: Sequence[Prediction], *, main: bool) -> list[Prediction]:
         """Return the predictions as they are trained; see ``convention`` of :class:`DFineSettings`."""

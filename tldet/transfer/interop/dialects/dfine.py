@@ -83,9 +83,13 @@ _SAMPLING = re.compile(r"^decoder\.(?:decoder\.)?layers\.0\.(?:cross|encoder)_at
 _DFINE_SIZES = {(128, 128, 3): "n", (256, 256, 3): "s", (256, 256, 4): "m", (256, 256, 6): "l", (384, 256, 6): "x"}
 _BACKBONES = {
     **dict.fromkeys(("dfine_n", "dfine_s"), "hgnetv2_b0"),
-    **{"dfine_m": "hgnetv2_b2", "dfine_l": "hgnetv2_b4", "dfine_x": "hgnetv2_b5"},
-    **{"rtdetrv2_r18": "resnet18d", "rtdetrv2_r34": "resnet34d", "rtdetrv2_r101": "resnet101d"},
     **dict.fromkeys(("rtdetrv2_r50_m", "rtdetrv2_r50"), "resnet50d"),
+    "dfine_m": "hgnetv2_b2",
+    "dfine_l": "hgnetv2_b4",
+    "dfine_x": "hgnetv2_b5",
+    "rtdetrv2_r18": "resnet18d",
+    "rtdetrv2_r34": "resnet34d",
+    "rtdetrv2_r101": "resnet101d",
 }
 # RT-DETR's by blocks of the third stage, bottlenecks, and the hidden width of the encoder's blocks.
 _RTDETR_SIZES = {

@@ -270,8 +270,8 @@ class DFineHead(Head):
         s, boxes = self.settings, one.boxes.clamp(0, 1)
         scored, pairs = pairs_of(scope.scored, objects), pairs_of(scope.boxes, objects)
         counted = background_of(boxes.detach(), size, targets, s.crowd)
-        options = {"kind": s.class_loss, "alpha": s.alpha, "gamma": s.gamma}
-        classes = class_loss(one.logits, scored, pair_iou(boxes.detach(), scored), counted, **options)  # (B, Q, K)
+        kind = {"kind": s.class_loss, "alpha": s.alpha, "gamma": s.gamma}
+        classes = class_loss(one.logits, scored, pair_iou(boxes.detach(), scored), counted, **kind)  # (B, Q, K)
         l1, giou = box_losses(boxes, pairs)
         losses = {
             "loss_cls": s.class_weight * scope.queries(classes.sum(-1)).sum() / scope.count,

@@ -1,9 +1,3 @@
-# Defaults of `tldet finetune --model dfine_s`; data and length are filled in.
+# Recipe of `tldet finetune --model dfine_s`. Data, input size and training length are set for each run.
 # Published weights: box AP 48.5 on COCO val2017 (Peterande/D-FINE, dfine_s_coco).
-_base_ = ['../_base_/models/dfine_s.py', '../_base_/schedules/small.py', '../_base_/runtime.py']
-optimizer = dict(lr=0.0002, backbone_lr=0.5, weight_decay=0.0001, base_batch=8)
-data = dict(
-    val=dict(transforms=[dict(type='Resize', short=640, long=640)]),
-    loader=dict(batch_size=4, eval_batch_size=4, workers='auto'),
-)
-training = dict(clip_norm=0.1, ema=0.99)
+_base_ = ['../_base_/models/dfine_s.py', '../_base_/schedules/finetune_detr.py']

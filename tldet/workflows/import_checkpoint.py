@@ -19,13 +19,13 @@ from tldet.transfer.interop.known import KNOWN, Known, known_layout, layout_name
 from tldet.transfer.interop.mmdet_config import Policy
 from tldet.transfer.safe_unpickle.archives import WRONG
 from tldet.transfer.weights import LoadReport
+from tldet.workflows.training.choose import usual_size
 from tldet.workflows.training.parts import versions
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
-_PUBLISHED = {"short": 800, "long": 1333}  # both toolkits' detectors on COCO
 _NAMED = 5
 
 
@@ -106,8 +106,9 @@ def _known(foreign: Foreign, model: str | None) -> Known:
 
 
 def _published_size(config: Config) -> dict[str, int]:
-    resize = next((s for s in config.get("data.val.transforms") or [] if s["type"] == "Resize"), _PUBLISHED)
-    return {"short": resize["short"], "long": resize["long"]}
+    short, long = usual_size(config)
+    resize = next((s for s in config.get("data.val.transforms") or [] if s["type"] == "Resize"), {})
+    return {"short": resize.get("short", short), "long": resize.get("long", long)}
 
 
 def _sections(config: Config, classes: FileClasses) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ from tldet.models.zoo import CURATED, Found, backbone_names, find_backbone
 from tldet.structures.image import Size
 from tldet.system.output import write_json
 from tldet.transfer.cached_weights import is_here
-from tldet.workflows.training.choose import is_small, usual_size
+from tldet.workflows.training.choose import usual_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -141,7 +141,7 @@ def test_size(config: Config) -> Size:
     """Height and width of the padded tensor that a usual image of COCO becomes for testing."""
     steps = config.get("data.val.transforms") or []
     resize = next((step for step in steps if step["type"] == "Resize"), None)
-    short, long = (resize["short"], resize["long"]) if resize else usual_size(is_small(config))
+    short, long = (resize["short"], resize["long"]) if resize else usual_size(config)
     height, width = fitted_size(USUAL_PICTURE, short, long)
     return -(-height // 32) * 32, -(-width // 32) * 32
 

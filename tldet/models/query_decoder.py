@@ -86,7 +86,9 @@ class Prediction(NamedTuple):
 
     def part(self, start: int | None, stop: int | None) -> Prediction:
         """Return the predictions of some of the queries."""
-        return Prediction(*(None if one is None else one[:, start:stop] for one in self))
+        corners = None if self.corners is None else self.corners[:, start:stop]
+        origins = None if self.origins is None else self.origins[:, start:stop]
+        return Prediction(self.logits[:, start:stop], self.boxes[:, start:stop], corners, origins)
 
 
 class DecoderLayer(nn.Module):

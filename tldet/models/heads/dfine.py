@@ -270,11 +270,11 @@ class DFineHead(Head):
         s, boxes = self.settings, one.boxes.clamp(0, 1)
         scored, pairs = pairs_of(scope.scored, objects), pairs_of(scope.boxes, objects)
         counted = background_of(boxes.detach(), size, targets, s.crowd)
-        kind = {"kind": s.class_loss, "alpha": s.alpha, "gamma": s.gamma}
-        classes = class_loss(one.logits, scored, pair_iou(boxes.detach(), scored), counted, **kind)  # (B, Q, K)
+        iou = pair_iou(boxes.detach(), scored)
+        classes = class_loss(one.logits, scored, iou, counted, kind=s.class_loss, alpha=s.alpha, gamma=s.gamma)
         l1, giou = box_losses(boxes, pairs)
         losses = {
-            "loss_cls": s.class_weight * scope.queries(classes.sum(-1)).sum() / scope.count,
+            "loss_cls": s.class_weight * scope.queries(classes.sum(-1)).sum() / scope.objects,
             "loss_bbox": s.l1_weight * scope.of(l1, pairs.image).sum() / scope.pairs,
             "loss_giou": s.giou_weight * scope.of(giou, pairs.image).sum() / scope.pairs,
         }
@@ -309,7 +309,7 @@ class _Scope(NamedTuple):
     boxes: Tensor  # (B, Q) the same in the other losses
     counted: Tensor | None  # (B, Q) bool, false for padding
     shares: Tensor | None  # (B,) weight of the queries of an image
-    count: float | Tensor  # divisor of the classification loss
+    objects: float | Tensor  # divisor of the classification loss
     pairs: float | Tensor  # divisor of the box losses
     matched: float | Tensor  # queries with an object
     rest: float | Tensor  # queries without

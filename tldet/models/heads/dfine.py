@@ -73,7 +73,7 @@ class DFineSettings:
         label_noise: half of this share of the denoising queries gets a random class.
         box_noise: largest shift of a side, in halves of the box; negatives shift by one to two times that.
         loss_normalizer: "running": running mean of the objects per image, independent of the split into micro-batches;
-            "batch": the objects of the micro-batch (the papers).
+            "batch": the objects of the micro-batch (papers).
         convention: "paper": boxes are trained on the united assignment of all layers, and the number of denoising
             groups depends on the image alone; "transformers": each layer has its own assignment, the scores and boxes
             of a layer are trained with the distributions of the next, and all images get the groups of the image that
@@ -231,8 +231,8 @@ class DFineHead(Head):
         rest = images * raw.proposals.logits.shape[1] - pairs
         found = {}
         for (name, one), own in zip(outputs.items(), matched, strict=True):
-            scope = _Scope(own, own if united is None else united, None, None, count, pairs, pairs, rest)
-            found[name] = self._losses(one, layers[-1], scope, objects, raw.size, targets)
+            scope = _Scope(objects, own, own if united is None else united, None, None, count, pairs, pairs, rest)
+            found[name] = self._losses(one, layers[-1], scope, raw.size, targets)
         if raw.denoising is not None:
             found |= self._denoising_losses(raw, raw.denoising, objects, count, targets)
         return found
@@ -245,9 +245,9 @@ class DFineHead(Head):
         shares = 1 / noisy.groups.clamp(min=1)
         matched = self.normalizers.divisor("noisy", (noisy.assigned != NONE).sum(), len(targets))
         rest = noisy.counted.sum() - matched if self.settings.convention == "transformers" else matched
-        scope = _Scope(noisy.assigned, noisy.assigned, noisy.counted, shares, count, count, matched, rest)
-        common, aligned = (layers[-1], scope, objects, raw.size, targets), self._aligned(layers, main=False)
-        return {f"denoising {n}": self._losses(one, *common) for n, one in enumerate(aligned)}
+        scope = _Scope(objects, noisy.assigned, noisy.assigned, noisy.counted, shares, count, count, matched, rest)
+        aligned = enumerate(self._aligned(layers, main=False))
+        return {f"denoising {n}": self._losses(a, layers[-1], scope, raw.size, targets) for n, a in aligned}
 
     def _aligned(self, layers: Sequence[Prediction], *, main: bool) -> list[Prediction]:
         """Return the predictions as they are trained; see ``convention`` of :class:`DFineSettings`."""
@@ -258,17 +258,11 @@ class DFineHead(Head):
         return [*shifted, Prediction(*layers[-1][:2])] if main else shifted
 
     def _losses(
-        self,
-        one: Prediction,
-        teacher: Prediction,
-        scope: _Scope,
-        objects: Objects,
-        size: Size,
-        targets: Sequence[Target],
+        self, one: Prediction, teacher: Prediction, scope: _Scope, size: Size, targets: Sequence[Target]
     ) -> dict[str, Tensor]:
         """Compute the weighted losses of one prediction."""
         s, boxes = self.settings, one.boxes.clamp(0, 1)
-        scored, pairs = pairs_of(scope.scored, objects), pairs_of(scope.boxes, objects)
+        scored, pairs = pairs_of(scope.scored, scope.truth), pairs_of(scope.boxes, scope.truth)
         counted = background_of(boxes.detach(), size, targets, s.crowd)
         iou = pair_iou(boxes.detach(), scored)
         classes = class_loss(one.logits, scored, iou, counted, kind=s.class_loss, alpha=s.alpha, gamma=s.gamma)
@@ -305,6 +299,7 @@ class DFineHead(Head):
 class _Scope(NamedTuple):
     """Which queries the losses of a prediction are computed on, and what they are divided by."""
 
+    truth: Objects
     scored: Tensor  # (B, Q) object of each query in the classification loss, or NONE
     boxes: Tensor  # (B, Q) the same in the other losses
     counted: Tensor | None  # (B, Q) bool, false for padding

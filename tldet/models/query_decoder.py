@@ -22,7 +22,7 @@ from tldet.config import require_ranges
 from tldet.models.attention import MLP, DeformableAttention, Gate, SelfAttention
 
 _EPS = 1e-5  # keeps the logit of a share finite
-_POSITION = 10.0  # largest position embedding, as the authors clamp it
+_POSITION = 10.0  # largest position embedding (the authors)
 _TOP = 4  # largest probabilities of a distribution that tell its quality
 
 
@@ -36,12 +36,11 @@ class DecoderOptions:
         heads: attention heads.
         feedforward: hidden width of the feed-forward networks.
         points: sampled points of each head on each level, finest first; one number for all levels.
-        refinement: "distribution": each layer refines distributions over the four sides, cross-attention is merged by a
-            gate and reads the feature maps as they are (D-FINE); "box": each layer corrects the box, with a residual
-            connection and projected feature maps (RT-DETRv2).
+        refinement: "distribution": each layer refines distributions over the sides, a gate merges cross-attention, which
+            reads the maps as they are (D-FINE); "box": each layer corrects the box, with projected maps (RT-DETRv2).
         bins: n, number of intervals of a distribution.
         reg_scale: curvature of the bins' values: large means fine steps around 0 (D-FINE, equation 3).
-        up: value of the last bin but one, in units of the box (D-FINE, equation 3).
+        up: value of the last bin but one, in boxes (D-FINE, equation 3).
 
     Raises:
         ConfigError: a value is out of range.

@@ -36,8 +36,8 @@ class DecoderOptions:
         heads: attention heads.
         feedforward: hidden width of the feed-forward networks.
         points: sampled points of each head on each level, finest first; one number for all levels.
-        refinement: "distribution": each layer refines distributions over the sides, a gate merges cross-attention, which
-            reads the maps as they are (D-FINE); "box": each layer corrects the box, with projected maps (RT-DETRv2).
+        refinement: "distribution": each layer refines distributions over the sides, a gate merges cross-attention,
+            which reads the maps as they are (D-FINE); "box": each layer corrects the box, on projected maps (RT-DETRv2).
         bins: n, number of intervals of a distribution.
         reg_scale: curvature of the bins' values: large means fine steps around 0 (D-FINE, equation 3).
         up: value of the last bin but one, in boxes (D-FINE, equation 3).

@@ -37,7 +37,7 @@ class DecoderOptions:
         feedforward: hidden width of the feed-forward networks.
         points: sampled points of each head on each level, finest first; one number for all levels.
         refinement: "distribution": each layer refines distributions over the sides, a gate merges cross-attention,
-            which reads the maps as they are (D-FINE); "box": each layer corrects the box, on projected maps (RT-DETRv2).
+            which reads the maps as they are (D-FINE); "box": each layer corrects the box, maps are projected (RT-DETR).
         bins: n, number of intervals of a distribution.
         reg_scale: curvature of the bins' values: large means fine steps around 0 (D-FINE, equation 3).
         up: value of the last bin but one, in boxes (D-FINE, equation 3).

@@ -52,7 +52,9 @@ class Nothing(nn.Module):
         return torch.zeros_like(x)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in {"dfine_n", "rtdetrv2_r18"} else pytest.mark.slow) for n in PUBLISHED]
+)
 def test_costs_are_the_published_ones(name: str) -> None:
     """The authors count with the 1x1 convolutions of RepVGG blocks merged into the 3x3 ones."""
     model: Any = without_storage(lambda: build_detector(read_config(f"recipes/{name}")["model"])).eval()

@@ -14,9 +14,11 @@ from tldet.transfer.interop.dialects.dfine import from_dfine
 
 NAMES = [
     "dfine_n",
-    "dfine_s",
     "rtdetrv2_r18",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("dfine_m", "dfine_l", "rtdetrv2_r50_m", "rtdetrv2_r50")),
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("dfine_s", "dfine_m", "dfine_l", "rtdetrv2_r50_m", "rtdetrv2_r50")
+    ),
 ]
 
 

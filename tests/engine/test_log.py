@@ -69,7 +69,7 @@ def test_a_run_resumes_with_a_damaged_log(toy: ModuleType, tmp_path: Path, damag
 
 def test_a_log_that_is_a_folder(toy: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").mkdir()
-    with pytest.raises(OutputError, match=r"log\.jsonl: cannot be written \(Is a directory\)"):
+    with pytest.raises(OutputError, match=r"log\.jsonl: is a folder, not a regular file"):
         toy.build(tmp_path, steps=2).run()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tldet.data.albumentation import SLACK, Albumentation, albumentations
-from tldet.data.masks import extents, fit_to_masks, resize_masks
+from tldet.data.masks import fit_to_masks, mask_boxes, resize_masks
 from tldet.data.transforms import Draws, LabeledSample, Pipeline
 from tldet.registry import TRANSFORMS
 
@@ -58,7 +58,7 @@ def objects(seed: int) -> LabeledSample:
     random = np.random.default_rng(seed)
     shapes = [(*random.uniform((30, 30), (130, 90)), *random.uniform(8, 30, 2)) for _ in range(2)]
     masks = np.stack([ellipse(SIZE, *shape) for shape in shapes])
-    boxes = extents(masks)
+    boxes = mask_boxes(masks)
     image = np.repeat(masks[0][..., None] * np.uint8(255), 3, 2)
     return LabeledSample(image, boxes, np.arange(2), np.zeros(2, bool), masks)
 
@@ -77,7 +77,7 @@ def check(found: LabeledSample, gap: float = SLACK, shift: float = 0.4) -> None:
     """
     assert found.masks is not None
     assert found.masks.shape == (len(found.boxes), *found.image.shape[:2])
-    for row, mask, box, around in zip(found.rows, found.masks, found.boxes, extents(found.masks), strict=True):
+    for row, mask, box, around in zip(found.rows, found.masks, found.boxes, mask_boxes(found.masks), strict=True):
         if mask.any():
             assert np.abs(box - around).max() <= gap + 1e-3, row
         white = found.image[..., 0] - float(found.image[..., 0].min())
@@ -131,7 +131,7 @@ def test_sides_of_resampled_rectangles_are_rounded_and_not_shifted(name: str) ->
         given = rectangle(seed)
         found = own(given, seeded(seed)) if own else Pipeline([{"type": name, **EVERY[name]}])(given, (seed,), (seed,))
         if len(found.boxes) and found.masks is not None and found.masks.any():
-            gaps.append(found.boxes[0] - extents(found.masks)[0])
+            gaps.append(found.boxes[0] - mask_boxes(found.masks)[0])
     assert len(gaps) > 80
     assert np.abs(gaps).max() < 0.52
     assert np.abs(np.mean(gaps, 0)).max() < 0.1
@@ -234,7 +234,7 @@ def test_mirrored_borders_give_each_copy_its_own_mask() -> None:
     assert len(found.boxes) > 1
     assert found.rows.tolist() == [0] * len(found.boxes)
     assert found.masks is not None
-    np.testing.assert_allclose(found.boxes, extents(found.masks), atol=1.01)
+    np.testing.assert_allclose(found.boxes, mask_boxes(found.masks), atol=1.01)
 
 
 def test_sides_follow_the_mask_only_where_it_differs() -> None:

@@ -15,7 +15,7 @@ from tests.tools import with_slow
 from tldet.config import read_config
 from tldet.errors import CheckpointError, ConfigError, DataError
 from tldet.exporting.files import write
-from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare, trace
+from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace
 from tldet.exporting.verify import TOLERANCES, Comparison, compare
 from tldet.inference.runtimes.base import FORMAT
 from tldet.inference.runtimes.exported import ExportedDetector, load_exported
@@ -56,7 +56,7 @@ def images(count: int, size: tuple[int, int] = SIZE) -> Batch:
 def exported(model: Detector, path: Path, format: str, **given: Any) -> ExportedDetector:
     """Export a detector, which is changed, and load the file."""
     options = GraphOptions(SIZE, **given)
-    prepare(model, options.precision)
+    prepare_for_tracing(model, options.precision)
     head: Any = model.head
     metadata = {
         "format": FORMAT, "kind": "detector", "class_names": ["a", "b", "c"], "category_ids": [1, 2, 3],

@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 
 from tldet.coco.ids import NO_ID
 from tldet.coco.text import parse, top_level
-from tldet.coco.variants import NO_FLAG, convert, convert_document
+from tldet.coco.variants import NO_FLAG, convert_document, convert_record
 from tldet.errors import DataError
 from tldet.system.inputs import read_file
 
@@ -198,12 +198,12 @@ def read_list(source: CocoSource, schema: type[_T], name: str) -> _T:
         DataError: the file cannot be read, or a record is invalid; the message names it.
     """
     if not isinstance(source, str | PathLike):
-        return convert(source, schema, name)
+        return convert_record(source, schema, name)
     content = read_json_text(Path(source), name)
     try:
         return msgspec.json.decode(content, type=schema)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # NaN too: Python's parser decides
-        return convert(parse(content, name), schema, name)
+        return convert_record(parse(content, name), schema, name)
 
 
 def _require_once(content: bytes, values: Sequence[Any], keys: Sequence[str], name: str) -> None:

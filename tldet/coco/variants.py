@@ -24,7 +24,7 @@ INVALID = (msgspec.ValidationError, RecursionError, OverflowError, UnicodeEncode
 _T = TypeVar("_T")
 
 
-def convert(values: Any, schema: type[_T], name: str) -> _T:
+def convert_record(values: Any, schema: type[_T], name: str) -> _T:
     """Convert parsed values to the types of a schema.
 
     Raises:

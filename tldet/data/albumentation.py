@@ -18,9 +18,9 @@ from tldet.data.masks import (
     MaskPixels,
     areas,
     clip_boxes,
-    extents,
     fit_to_masks,
     from_gray,
+    mask_boxes,
     pixel_counts,
     to_gray,
 )
@@ -113,7 +113,7 @@ class Albumentation(Step):
             masks = _copies(moved.masks[rows], boxes, rows)
             whole = moved.expected[rows]
             boxes, shown = _follow(boxes, whole, masks, window)
-            pixels = pixel_counts(sample.masks) / np.maximum(areas(extents(sample.masks)), TINY)  # of a whole box
+            pixels = pixel_counts(sample.masks) / np.maximum(areas(mask_boxes(sample.masks)), TINY)  # of a whole box
             share = np.where(shown, pixel_counts(masks) / np.maximum(pixels[rows] * areas(whole), TINY), share)
         kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
         ignore = sample.ignore[rows] | (share < self.least_visible)
@@ -138,7 +138,7 @@ class Albumentation(Step):
     def _run(self, sample: LabeledSample) -> _Moved:
         """Transform the image, the masks, the objects' boxes and the boxes around the masks."""
         count, masks = len(sample.boxes), sample.masks
-        before = np.zeros((count, 4), np.float32) if masks is None else extents(masks)
+        before = np.zeros((count, 4), np.float32) if masks is None else mask_boxes(masks)
         own = np.flatnonzero(areas(before) > 0)
         inputs = {"image": sample.image, "bboxes": np.concatenate([sample.boxes, before[own]])}
         if masks is not None and count:
@@ -192,7 +192,7 @@ def _follow(
     An object without a mask keeps its box. If a mask vanishes, the object keeps its box if that lies in the image (the
     mask has become too small), and gets an empty box if it was cropped.
     """
-    after, inside = extents(masks), clip_boxes(expected, window)
+    after, inside = mask_boxes(masks), clip_boxes(expected, window)
     shown = areas(after) > 0
     gone = ~shown & (areas(inside) < 0.999 * areas(expected))
     fitted = np.where(shown[:, None], fit_to_masks(boxes, inside, after, SLACK), boxes)

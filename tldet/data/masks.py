@@ -57,7 +57,7 @@ def resize_masks(masks: MaskPixels, size: Size) -> MaskPixels:
     return np.stack(resized) if resized else np.zeros((0, *size), np.uint8)
 
 
-def extents(masks: MaskPixels) -> Boxes:
+def mask_boxes(masks: MaskPixels) -> Boxes:
     """Return (N, 4) xyxy boxes around the pixels of masks (N, H, W); all zero for a mask without pixels."""
     rectangles = np.array([cv2.boundingRect(mask) for mask in masks], np.float32).reshape(-1, 4)
     rectangles[:, 2:] += rectangles[:, :2]
@@ -114,7 +114,7 @@ def cut_boxes(boxes: Boxes, masks: MaskPixels | None, window: tuple[int, int, in
         return clipped, share
     x0, y0, x1, y1 = window
     part = masks[:, y0:y1, x0:x1]
-    before, after = extents(masks), extents(part) + np.array((x0, y0, x0, y0), np.float32)
+    before, after = mask_boxes(masks), mask_boxes(part) + np.array((x0, y0, x0, y0), np.float32)
     own, shown = areas(before) > 0, areas(after) > 0
     fitted = fit_to_masks(clipped, clip_boxes(before, window), after) * shown[:, None]
     share = np.where(own, pixel_counts(part) / np.maximum(pixel_counts(masks), 1), share)

@@ -114,7 +114,7 @@ class _PaddedConv(nn.Module):
         return F.conv2d(F.pad(x, self.pad), c.weight, c.bias, c.stride, 0, c.dilation, c.groups)
 
 
-def prepare(detector: Detector, precision: str) -> Detector:
+def prepare_for_tracing(detector: Detector, precision: str) -> Detector:
     """Fold norms and make paddings constant, in place; the detector computes the same as before."""
     fuse(detector.eval())
     convs: dict[nn.Module, nn.Module] = {m: _PaddedConv(m) for m in detector.modules() if isinstance(m, Conv2dSame)}

@@ -8,7 +8,7 @@ import pytest
 
 from tests.data.formats.made import make
 from tldet.cli.main import main
-from tldet.data.formats.prepare import check_files, prepare
+from tldet.data.formats.prepare import check_files, complete
 from tldet.data.formats.source import SourceOptions, read_source
 from tldet.errors import DataError
 
@@ -132,7 +132,7 @@ def _broken(folder: Path, name: str, file: str, old: str | None, new: str) -> Pa
 
 def _read(folder: Path, name: str) -> None:
     found = read_source(folder, SourceOptions(format=name))
-    prepare(found)
+    complete(found)
     check_files(found)
 
 

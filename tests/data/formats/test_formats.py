@@ -14,7 +14,7 @@ import pytest
 from tests.data.formats.made import IMAGES, WRITERS, Made, make, write_images
 from tests.data.formats.matrix import difference, matrix
 from tests.data.formats.twins import boxes_of, prepared
-from tldet.data.formats.detect import detect
+from tldet.data.formats.detect import detect_format
 from tldet.data.formats.records import Dataset, Shape
 from tldet.data.formats.tree import Tree
 from tldet.data.masks import decode_mask
@@ -43,7 +43,7 @@ def test_a_format_is_detected_and_equals_coco(tmp_path: Path, name: str) -> None
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_no_other_format_fits(tmp_path: Path, name: str) -> None:
-    chosen = detect(Tree(make(tmp_path, name)))
+    chosen = detect_format(Tree(make(tmp_path, name)))
     assert chosen is not None
     assert chosen[0].name == name
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.data.formats.twins import boxes_of
-from tldet.data.formats.prepare import check_files, prepare
+from tldet.data.formats.prepare import check_files, complete
 from tldet.data.formats.records import Dataset
 from tldet.data.formats.source import SourceOptions, read_source
 from tldet.errors import DataError
@@ -26,7 +26,7 @@ def video(shared: Path) -> Path:
 
 def _read(folder: Path, frames: Path, images: Path | None = None) -> Dataset:
     found = read_source(folder, SourceOptions(), images, frames=frames)
-    prepare(found)
+    complete(found)
     check_files(found)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tldet.data.formats.prepare import prepare
+from tldet.data.formats.prepare import complete
 from tldet.data.formats.records import Dataset
 from tldet.data.formats.source import SourceOptions, read_source
 
@@ -27,7 +27,7 @@ def read_twin(folder: Path, name: str) -> Dataset:
 def prepared(path: Path, **options: Any) -> Dataset:
     """Read a source and apply the rules of the COCO reader."""
     found = read_source(path, SourceOptions(**options))
-    prepare(found)
+    complete(found)
     return found
 
 

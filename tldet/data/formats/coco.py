@@ -20,13 +20,13 @@ from tldet.errors import DataError
 from tldet.structures import rle
 
 
-def find(tree: Tree) -> list[Path]:
+def _find(tree: Tree) -> list[Path]:
     """Return the JSON files with object annotations."""
     candidates = [path for path in tree.annotations(".json") if b'"shapes"' not in tree.start(path)[:4096]]
     return [path for path in candidates if not examine(path).problem]
 
 
-def read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
+def _read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
     """Read the splits of a folder, or one JSON.
 
     Raises:
@@ -113,4 +113,4 @@ def _add_outline(found: Dataset, image: ImageRecord, shape: Shape, outline: Any)
         shape.polygons = outline
 
 
-register(Format("coco", "COCO JSON", find, read))
+register(Format("coco", "COCO JSON", _find, _read))

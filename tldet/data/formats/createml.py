@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tldet.data.formats.json_files import as_dict, as_list, opening, read_values
-from tldet.data.formats.records import Dataset, ImageRecord, Shape, class_names, label_text, number
+from tldet.data.formats.records import Dataset, ImageRecord, Shape, class_names, finite_number, label_text
 from tldet.data.formats.registry import Format, ReadOptions, register
 from tldet.data.formats.tree import Tree
 from tldet.errors import DataError
@@ -16,7 +16,7 @@ _KEYS = ("x", "y", "width", "height")
 _NAMES = ("image", "imagefilename", "imageName", "filename")
 
 
-def find(tree: Tree) -> list[Path]:
+def _find(tree: Tree) -> list[Path]:
     """Return the JSON lists whose objects have ``coordinates``."""
     return [path for path in tree.annotations(".json") if _is_createml(tree.start(path))]
 
@@ -25,7 +25,7 @@ def _is_createml(start: bytes) -> bool:
     return opening(start) == b"[" and b'"annotation' in start and b'"coordinates"' in start
 
 
-def read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
+def _read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
     """Read the images of all files; names of files and folders state the splits.
 
     Raises:
@@ -55,10 +55,10 @@ def _image(tree: Tree, path: Path, row: int, value: dict[str, Any]) -> ImageReco
 def _shape(value: dict[str, Any], place: str, who: str) -> Shape:
     label = label_text(value.get("label"), who, "label")
     found = as_dict(value.get("coordinates"), f"{who}.coordinates")
-    x, y, width, height = (number(found.get(key), who, key) for key in _KEYS)
+    x, y, width, height = (finite_number(found.get(key), who, key) for key in _KEYS)
     if width < 0 or height < 0:
         raise DataError(f"{who}: {'width' if width < 0 else 'height'} is negative")
     return Shape(label, place, (x - width / 2, y - height / 2, x + width / 2, y + height / 2))
 
 
-register(Format("createml", "CreateML", find, read))
+register(Format("createml", "CreateML", _find, _read))

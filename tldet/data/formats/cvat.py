@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tldet.data.formats.masks import blank, rle_of
+from tldet.data.formats.masks import empty_mask, rle_of
 from tldet.data.formats.records import (
     Box,
     Dataset,
@@ -17,8 +17,8 @@ from tldet.data.formats.records import (
     Tally,
     bounds,
     class_names,
+    finite_number,
     label_text,
-    number,
     ordered_box,
     polygon_of,
     side,
@@ -34,12 +34,12 @@ _CORNERS = ("xtl", "ytl", "xbr", "ybr")
 _NOT_OBJECTS = ("tag", "points", "polyline", "cuboid", "skeleton")
 
 
-def find(tree: Tree) -> list[Path]:
+def _find(tree: Tree) -> list[Path]:
     """Return the XML files whose root is ``<annotations>``."""
     return tree.with_damaged({path: root_tag(tree.start(path)) for path in tree.annotations(".xml")}, "annotations")
 
 
-def read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
+def _read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
     """Read the images of all files; the attribute ``subset`` or the name of the file states the split.
 
     Raises:
@@ -98,7 +98,7 @@ def _image(tree: Tree, path: Path, node: Node, tally: Tally) -> ImageRecord:
 
 
 def _numbers(node: Node, who: str, keys: Sequence[str]) -> list[float]:
-    return [number(node.attributes.get(key), who, key) for key in keys]
+    return [finite_number(node.attributes.get(key), who, key) for key in keys]
 
 
 def _label(node: Node, who: str) -> str:
@@ -108,7 +108,7 @@ def _label(node: Node, who: str) -> str:
 def _box(path: Path, node: Node, _: Size) -> Shape:
     who = f"{path}: line {node.line}"
     box = ordered_box(_numbers(node, who, _CORNERS), who, _CORNERS)
-    angle = number(node.attributes.get("rotation") or 0, who, "rotation")
+    angle = finite_number(node.attributes.get("rotation") or 0, who, "rotation")
     polygons = [rotated(box, angle)] if angle else []
     return Shape(_label(node, who), f"line {node.line}", bounds(polygons) if angle else box, polygons)
 
@@ -129,14 +129,14 @@ def _polygon(path: Path, node: Node, _: Size) -> Shape:
     points = [one.split(",") for one in node.attributes.get("points", "").split(";") if one.strip()]
     if len(points) < 3 or any(len(point) != 2 for point in points):
         raise DataError(f"{who}: points must be 'x,y;x,y;...' with at least 3 points")
-    polygon = [number(value, who, "points") for point in points for value in point]
+    polygon = [finite_number(value, who, "points") for point in points for value in point]
     return Shape(_label(node, who), f"line {node.line}", bounds([polygon]), [polygon])
 
 
 def _ellipse(path: Path, node: Node) -> Shape:
     who = f"{path}: line {node.line}"
     cx, cy, rx, ry = _numbers(node, who, ("cx", "cy", "rx", "ry"))
-    angle = math.radians(number(node.attributes.get("rotation") or 0, who, "rotation"))
+    angle = math.radians(finite_number(node.attributes.get("rotation") or 0, who, "rotation"))
     half_x = math.hypot(rx * math.cos(angle), ry * math.sin(angle))
     half_y = math.hypot(rx * math.sin(angle), ry * math.cos(angle))
     return Shape(_label(node, who), f"line {node.line}", (cx - half_x, cy - half_y, cx + half_x, cy + half_y))
@@ -147,17 +147,17 @@ def _mask(path: Path, node: Node, size: Size) -> Shape:
     who = f"{path}: line {node.line}"
     left, top = (int(value) for value in _numbers(node, who, ("left", "top")))
     width, height = (side(node.attributes.get(key), who, key) for key in ("width", "height"))
-    counts = [number(value, who, "rle") for value in node.attributes.get("rle", "").split(",") if value.strip()]
+    counts = [finite_number(value, who, "rle") for value in node.attributes.get("rle", "").split(",") if value.strip()]
     if min(counts, default=-1) < 0 or sum(counts) != width * height:
         raise DataError(f"{who}: rle must hold the {width * height} pixels of {width} x {height}, not {sum(counts):g}")
     if left < 0 or top < 0 or left + width > size[1] or top + height > size[0]:
         raise DataError(f"{who}: the mask extends over the image of {size[1]} x {size[0]}")
     lengths = np.array(counts, np.int64)
     inside = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(height, width)
-    mask = blank(size, who)
+    mask = empty_mask(size, who)
     mask[top : top + height, left : left + width] = inside
     return Shape(_label(node, who), f"line {node.line}", None, rle=rle_of(mask, who))
 
 
 _READERS = {"box": _box, "polygon": _polygon, "mask": _mask}
-register(Format("cvat", "CVAT for images", find, read))
+register(Format("cvat", "CVAT for images", _find, _read))

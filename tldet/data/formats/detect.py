@@ -13,7 +13,7 @@ from tldet.text import counted
 _SHOWN = 3
 
 
-def detect(tree: Tree, name: str | None = None) -> tuple[Format, Sequence[Path]] | None:
+def detect_format(tree: Tree, name: str | None = None) -> tuple[Format, Sequence[Path]] | None:
     """Return the format of a source and its annotation files; None if no format fits.
 
     Args:

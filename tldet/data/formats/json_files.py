@@ -7,7 +7,7 @@ from typing import Any
 
 from tldet.coco.records import BLANK, read_json_text
 from tldet.coco.text import parse
-from tldet.data.formats.records import number
+from tldet.data.formats.records import finite_number
 from tldet.errors import DataError
 
 
@@ -59,5 +59,5 @@ def points_of(value: Any, who: str, key: str = "points") -> list[tuple[float, fl
     for row, point in enumerate(as_list(value, who, key)):
         if not isinstance(point, list) or len(point) != 2:
             raise DataError(f"{who}: {key}[{row}] must be [x, y]")
-        found.append((number(point[0], who, f"{key}[{row}] x"), number(point[1], who, f"{key}[{row}] y")))
+        found.append((finite_number(point[0], who, f"{key}[{row}] x"), finite_number(point[1], who, f"{key}[{row}] y")))
     return found

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.data.formats.json_files import as_dict, as_list, opening, points_of, read_values
-from tldet.data.formats.masks import blank, rle_of
+from tldet.data.formats.masks import empty_mask, rle_of
 from tldet.data.formats.records import (
     Dataset,
     ImageRecord,
@@ -23,8 +23,8 @@ from tldet.data.formats.records import (
     Tally,
     bounds,
     class_names,
+    finite_number,
     label_text,
-    number,
     polygon_of,
     side,
 )
@@ -38,7 +38,7 @@ _SHAPES = ("rectangle", "polygon", "brush", "ellipse")
 _UPLOAD = 9  # characters that an upload puts before a file name: 8 hexadecimal digits and a hyphen
 
 
-def find(tree: Tree) -> list[Path]:
+def _find(tree: Tree) -> list[Path]:
     """Return the JSON lists of tasks with regions."""
     return [path for path in tree.annotations(".json") if _is_label_studio(tree.start(path))]
 
@@ -49,7 +49,7 @@ def _is_label_studio(start: bytes) -> bool:
     return opening(start) == b"[" and b'"coordinates"' not in start and (tasks or minimal)
 
 
-def read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
+def _read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
     """Read the tasks of all files; the first annotation of a task that was not canceled counts.
 
     Raises:
@@ -161,7 +161,7 @@ def _size(region: Mapping[str, Any], image: ImageRecord, who: str) -> Size:
 
 
 def _percents(value: Mapping[str, Any], keys: Sequence[str], who: str) -> list[float]:
-    return [number(value.get(key), who, key) / 100 for key in keys]
+    return [finite_number(value.get(key), who, key) / 100 for key in keys]
 
 
 def _rectangle(value: Mapping[str, Any], size: Size, who: str) -> list[float]:
@@ -170,7 +170,7 @@ def _rectangle(value: Mapping[str, Any], size: Size, who: str) -> list[float]:
     if width < 0 or height < 0:
         raise DataError(f"{who}: {'width' if width < 0 else 'height'} is negative")
     tall, wide = size
-    angle = math.radians(number(value.get("rotation") or 0, who, "rotation"))
+    angle = math.radians(finite_number(value.get("rotation") or 0, who, "rotation"))
     cos, sin = (math.cos(angle), math.sin(angle)) if angle else (1.0, 0.0)
     corners = [(0.0, 0.0), (width * wide, 0.0), (width * wide, height * tall), (0.0, height * tall)]
     return polygon_of([(x * wide + a * cos - b * sin, y * tall + a * sin + b * cos) for a, b in corners])
@@ -186,7 +186,7 @@ def _polygon(value: Mapping[str, Any], size: Size, who: str) -> list[float]:
 def _ellipse(value: Mapping[str, Any], size: Size, who: str) -> list[float]:
     x, y, rx, ry = _percents(value, ("x", "y", "radiusX", "radiusY"), who)
     x, rx, y, ry = x * size[1], rx * size[1], y * size[0], ry * size[0]
-    angle = math.radians(number(value.get("rotation") or 0, who, "rotation"))
+    angle = math.radians(finite_number(value.get("rotation") or 0, who, "rotation"))
     half_x = math.hypot(rx * math.cos(angle), ry * math.sin(angle))
     half_y = math.hypot(rx * math.sin(angle), ry * math.cos(angle))
     return [x - half_x, y - half_y, x + half_x, y + half_y]
@@ -195,7 +195,7 @@ def _ellipse(value: Mapping[str, Any], size: Size, who: str) -> list[float]:
 def _brush(value: Mapping[str, Any], size: Size, who: str) -> NDArray[np.uint8]:
     """Decode a brush mask: RGBA pixels in runs; the alpha channel is the mask."""
     data = as_list(value.get("rle"), who, "rle")
-    total = blank(size, who).size * 4
+    total = empty_mask(size, who).size * 4
     if not data or not all(isinstance(one, int) and 0 <= one < 256 for one in data):
         raise DataError(f"{who}: rle must be a list of bytes")
     bits = _Bits(np.unpackbits(np.array(data, np.uint8)))
@@ -238,4 +238,4 @@ def _unpack(bits: _Bits, total: int) -> NDArray[np.uint8]:
     return found
 
 
-register(Format("label_studio", "Label Studio", find, read))
+register(Format("label_studio", "Label Studio", _find, _read))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tldet.data.formats.json_files import as_dict, as_list, opening, points_of, read_values
-from tldet.data.formats.masks import blank, rle_of
+from tldet.data.formats.masks import empty_mask, rle_of
 from tldet.data.formats.records import (
     Dataset,
     ImageRecord,
@@ -33,7 +33,7 @@ from tldet.structures.image import Size
 _NOT_OBJECTS = ("point", "points", "line", "linestrip")
 
 
-def find(tree: Tree) -> list[Path]:
+def _find(tree: Tree) -> list[Path]:
     """Return the JSON files that hold ``shapes`` and ``imagePath``."""
     return tree.with_damaged({path: _kind(tree.start(path)) for path in tree.annotations(".json")}, "labelme")
 
@@ -44,7 +44,7 @@ def _kind(start: bytes) -> str | None:
     return "labelme" if b'"shapes"' in start and (b'"shape_type"' in start or b'"imagePath"' in start) else "other"
 
 
-def read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
+def _read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
     """Read one image per JSON; the folders state the splits.
 
     Raises:
@@ -126,7 +126,7 @@ def _mask(value: dict[str, Any], points: Sequence[tuple[float, float]], image: I
     except (binascii.Error, ValueError, OSError, SyntaxError, Image.DecompressionBombError):
         raise DataError(f"{who}: mask is not a PNG in base64") from None
     left, top = round(points[0][0]), round(points[0][1])
-    whole = blank(image.size, who)
+    whole = empty_mask(image.size, who)
     height, width = pixels.shape
     if left < 0 or top < 0 or top + height > image.size[0] or left + width > image.size[1]:
         raise DataError(f"{who}: the mask of {width} x {height} extends over the image")
@@ -134,4 +134,4 @@ def _mask(value: dict[str, Any], points: Sequence[tuple[float, float]], image: I
     return rle_of(whole, who)
 
 
-register(Format("labelme", "labelme", find, read))
+register(Format("labelme", "labelme", _find, _read))

@@ -12,7 +12,7 @@ from tldet.errors import DataError
 from tldet.structures.image import Size
 
 
-def blank(size: Size, who: str) -> NDArray[np.uint8]:
+def empty_mask(size: Size, who: str) -> NDArray[np.uint8]:
     """Return an empty mask (H, W).
 
     Raises:

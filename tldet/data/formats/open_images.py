@@ -10,7 +10,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tldet.data.formats.records import Dataset, ImageRecord, Shape, class_names, label_text, number, ordered_box
+from tldet.data.formats.records import Dataset, ImageRecord, Shape, class_names, finite_number, label_text, ordered_box
 from tldet.data.formats.registry import Format, ReadOptions, register
 from tldet.data.formats.sizes import fill_sizes
 from tldet.data.formats.tree import Tree
@@ -22,7 +22,7 @@ _CORNERS = ("XMin", "YMin", "XMax", "YMax")
 TOLERANCE = 1e-2  # by which relative corners may lie outside the image
 
 
-def find(tree: Tree) -> list[Path]:
+def _find(tree: Tree) -> list[Path]:
     """Return the CSV files with the columns of boxes."""
     return [path for path in tree.annotations(".csv") if _has_boxes(tree.start(path))]
 
@@ -32,7 +32,7 @@ def _has_boxes(start: bytes) -> bool:
     return {"ImageID", "LabelName"} <= {name.strip() for name in header.split(",")}
 
 
-def read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
+def _read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
     """Read the boxes of all files; the name of a file states the split, ``class-descriptions*.csv`` the class names.
 
     Raises:
@@ -68,7 +68,7 @@ def _image(
 
 def _shape(row: Mapping[str, str | None], who: str, line: int, names: Mapping[str, str]) -> Shape:
     label = label_text(row["LabelName"], who, "LabelName")
-    values = [number(row[key], who, key) for key in _CORNERS]
+    values = [finite_number(row[key], who, key) for key in _CORNERS]
     for key, value in zip(_CORNERS, values, strict=True):
         if not -TOLERANCE <= value <= 1 + TOLERANCE:
             raise DataError(f"{who}: {key} is {value:g}; it must lie within 0..1, relative to the image size")
@@ -110,4 +110,4 @@ def _descriptions(tree: Tree, files: Sequence[Path]) -> dict[str, str]:
     return found
 
 
-register(Format("open_images", "Open Images", find, read))
+register(Format("open_images", "Open Images", _find, _read))

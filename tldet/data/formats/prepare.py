@@ -20,7 +20,7 @@ from tldet.text import counted
 _THREADS = 8
 
 
-def prepare(found: Dataset, classes: Sequence[str] | None = None, *, clip: bool = True) -> None:
+def complete(found: Dataset, classes: Sequence[str] | None = None, *, clip: bool = True) -> None:
     """Complete a dataset: all sizes and boxes are known, and unusable objects are left out and counted.
 
     Args:

@@ -147,7 +147,7 @@ def class_names(images: Iterable[ImageRecord]) -> list[str]:
     return sorted({shape.label for image in images for shape in image.shapes})
 
 
-def number(value: Any, who: str, key: str) -> float:
+def finite_number(value: Any, who: str, key: str) -> float:
     """Parse a finite number.
 
     Raises:
@@ -169,7 +169,7 @@ def side(value: Any, who: str, key: str) -> int:
     Raises:
         DataError: it is not a whole number above 0.
     """
-    found = number(value, who, key)
+    found = finite_number(value, who, key)
     if found < 1 or found != int(found) or found >= 2**31:
         raise DataError(f"{who}: {key} is {value}; it must be a whole number above 0")
     return int(found)

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tldet.data.formats.detect import detect
-from tldet.data.formats.prepare import check_files, prepare, read_classes
+from tldet.data.formats.detect import detect_format
+from tldet.data.formats.prepare import check_files, complete, read_classes
 from tldet.data.formats.records import Dataset, ImageRecord
 from tldet.data.formats.registry import ReadOptions, VocBoxes, formats
 from tldet.data.formats.to_coco import coco_values, image_root, names_below
@@ -58,7 +58,7 @@ def read_source(
         DataError: no format fits, several do, or the annotations are wrong; the message names file and element.
     """
     tree = Tree(path, images, frames)
-    chosen = detect(tree, options.format)
+    chosen = detect_format(tree, options.format)
     if chosen is None:
         titles = ", ".join(one.title for one in formats().values())
         raise DataError(f"{path}: holds no annotations in a known format ({titles})")
@@ -75,7 +75,7 @@ def is_foreign(path: Path, options: SourceOptions) -> bool:
         return True
     if options.format == "coco" or not exists(path):
         return False
-    chosen = detect(Tree(path))
+    chosen = detect_format(Tree(path))
     return chosen is not None and chosen[0].name != "coco"
 
 
@@ -102,7 +102,7 @@ def derive(
     union = classes or list(dict.fromkeys(name for one in found.values() for name in one.classes))
     splits: dict[str | None, tuple[Dataset, list[ImageRecord]]] = {}
     for split, one in found.items():
-        prepare(one, classes)
+        complete(one, classes)
         if not options.missing and one.format != "coco":
             check_files(one)
         _report(one)

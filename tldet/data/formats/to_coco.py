@@ -33,7 +33,7 @@ def coco_values(
     """Return the contents of a COCO JSON.
 
     Args:
-        images: images of a prepared dataset; see :func:`~tldet.data.formats.prepare.prepare`.
+        images: images of a prepared dataset; see :func:`~tldet.data.formats.prepare.complete`.
         names: file name of each image.
         classes: class names.
         description: text of ``info``.

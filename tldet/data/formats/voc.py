@@ -11,7 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 
-from tldet.data.formats.records import Dataset, ImageRecord, Shape, class_names, label_text, number, ordered_box, side
+from tldet.data.formats.records import (
+    Dataset,
+    ImageRecord,
+    Shape,
+    class_names,
+    finite_number,
+    label_text,
+    ordered_box,
+    side,
+)
 from tldet.data.formats.registry import Format, ReadOptions, VocBoxes, register
 from tldet.data.formats.tree import Tree
 from tldet.data.formats.xml import Node, read_xml, root_tag
@@ -27,12 +36,12 @@ _MAX_BYTES = 1 << 26
 _THREADS = 4
 
 
-def find(tree: Tree) -> list[Path]:
+def _find(tree: Tree) -> list[Path]:
     """Return the XML files whose root is ``<annotation>``."""
     return tree.with_damaged({path: root_tag(tree.start(path)) for path in tree.annotations(".xml")}, "annotation")
 
 
-def read(tree: Tree, files: Sequence[Path], options: ReadOptions) -> Dataset:
+def _read(tree: Tree, files: Sequence[Path], options: ReadOptions) -> Dataset:
     """Read one image per XML; ``ImageSets/Main/{train,val,test}.txt`` or the folders state the splits.
 
     Raises:
@@ -90,7 +99,7 @@ def _shape(path: Path, node: Node) -> Shape:
     if box is None:
         raise DataError(f"{who}: <object> {label!r} has no <bndbox>")
     who = f"{path}: line {box.line}"
-    values = [number(box.find(key), who, f"<{key}>") for key in CORNERS]
+    values = [finite_number(box.find(key), who, f"<{key}>") for key in CORNERS]
     corners = ordered_box(values, who, [f"<{key}>" for key in CORNERS])
     difficult = (node.find("difficult") or "0").lower() in ("1", "true")
     return Shape(label, f"line {node.line}", corners, difficult=difficult)
@@ -148,4 +157,4 @@ def _count_difficult(found: Dataset) -> None:
                 found.tally.add(image.who(shape), "object", "marked 'difficult' used like the others")
 
 
-register(Format("voc", "Pascal VOC", find, read))
+register(Format("voc", "Pascal VOC", _find, _read))

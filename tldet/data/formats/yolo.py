@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tldet.data.formats.data_yaml import YamlData, is_data_yaml, read_data_yaml
-from tldet.data.formats.records import Dataset, ImageRecord, Shape, bounds, number
+from tldet.data.formats.records import Dataset, ImageRecord, Shape, bounds, finite_number
 from tldet.data.formats.registry import Format, ReadOptions, register
 from tldet.data.formats.sizes import fill_sizes
 from tldet.data.formats.tree import Tree
@@ -25,7 +25,7 @@ _LINE = re.compile(rb"\s*\d+(\.0*)?([ \t]+-?[0-9.]+(e-?\d+)?){4,}\s*", re.IGNORE
 _NAME_FILES = ("classes.txt", "obj.names", "*.names", "predefined_classes.txt", "_darknet.labels")
 
 
-def find(tree: Tree) -> list[Path]:
+def _find(tree: Tree) -> list[Path]:
     """Return the ``data.yaml``, or else the label files."""
     yamls = [path for path in tree.annotations(".yaml", ".yml") if is_data_yaml(tree.start(path))]
     return yamls or [path for path in tree.annotations(".txt") if is_label_text(tree.start(path))]
@@ -37,7 +37,7 @@ def is_label_text(start: bytes) -> bool:
     return _LINE.fullmatch(first) is not None
 
 
-def read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
+def _read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
     """Read images and labels; an image without a label file has no objects.
 
     Raises:
@@ -122,7 +122,7 @@ def _read_labels(path: Path, data: YamlData, size: Size, found: Dataset) -> list
 
 def _shape(words: list[str], who: str, row: int, data: YamlData, size: Size, found: Dataset) -> Shape:
     label = data.names[_class(words[0], who, len(data.names))]
-    values = [number(word, who, "a coordinate") for word in words[1:]]
+    values = [finite_number(word, who, "a coordinate") for word in words[1:]]
     height, width = size
     if data.keypoints and len(values) == 4 + data.keypoints:
         found.tally.add(who, "object", "read without its keypoints")
@@ -160,4 +160,4 @@ def _within(values: Sequence[float], who: str) -> None:
             raise DataError(f"{who}: {value:g} lies outside 0..1; coordinates must be relative to the image size")
 
 
-register(Format("yolo", "YOLO", find, read))
+register(Format("yolo", "YOLO", _find, _read))

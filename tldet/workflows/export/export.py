@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tldet.exporting.files import OPSET, SUFFIXES, write
-from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare, trace
+from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace
 from tldet.exporting.verify import TOLERANCES, Comparison, compare
 from tldet.inference.runtimes.base import FORMAT
 from tldet.inference.runtimes.exported import ExportedDetector, load_exported
@@ -73,7 +73,7 @@ def export(request: ExportRequest) -> ExportResult:
         result.before = work.average_precision(detector)
     log.info("input %dx%d, format %s, precision %s", *size, request.format, request.precision)
     exported, _ = _restored(request)
-    prepare(exported, request.precision)
+    prepare_for_tracing(exported, request.precision)
     names = INPUTS, output_names(exported, options)
     metadata = _metadata(work, options, result.before)
     write(request.format, trace(exported, options), path, names, metadata)

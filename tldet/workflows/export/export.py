@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import logging
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
 from tldet.system.output import check_output, make_folder
 from tldet.transfer.restore import restore
+from tldet.transfer.sources import file_hash
 from tldet.workflows.export.data import ExportData
 from tldet.workflows.export.request import ExportRequest
 from tldet.workflows.requests import takes
@@ -72,8 +73,7 @@ def export(request: ExportRequest) -> ExportResult:
     if work.dataset is not None:
         result.before = work.average_precision(detector)
     log.info("input %dx%d, format %s, precision %s", *size, request.format, request.precision)
-    exported, _ = _restored(request)
-    prepare_for_tracing(exported, request.precision)
+    exported = prepare_for_tracing(copy.deepcopy(detector), request.precision)
     names = INPUTS, output_names(exported, options)
     metadata = _metadata(work, options, result.before)
     write(request.format, trace(exported, options), path, names, metadata)
@@ -100,8 +100,6 @@ def _metadata(work: ExportData, options: GraphOptions, before: float | None) -> 
     head: Any = work.detector.head
     meta = work.state["meta"]
     masks = {"threshold": head.mask_threshold, "paste": head.mask_paste} if work.detector.predicts_masks else None
-    with work.checkpoint.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
     return {
         "format": FORMAT,
         "kind": "raw" if options.raw else "detector",
@@ -117,16 +115,9 @@ def _metadata(work: ExportData, options: GraphOptions, before: float | None) -> 
         "versions": versions(),
         "opset": OPSET,
         "checkpoint": work.checkpoint.name,
-        "checkpoint_sha256": digest,
+        "checkpoint_sha256": file_hash(work.checkpoint),
         "AP": before,
     }
-
-
-def _sha256(file: Any) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _thresholds(head: Any) -> dict[str, Any]:

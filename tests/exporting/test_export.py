@@ -12,6 +12,7 @@ import torch
 
 import tldet
 from tests.tools import with_slow
+from tldet import checkpoint
 from tldet.config import read_config
 from tldet.errors import CheckpointError, ConfigError, DataError
 from tldet.exporting.files import write
@@ -23,6 +24,7 @@ from tldet.models.detector import Detector, build_detector
 from tldet.structures.batch import Batch
 from tldet.structures.detections import Detections
 from tldet.structures.target import Target
+from tldet.workflows.convert import convert
 from tldet.workflows.export.export import export
 
 FAMILIES = ["retinanet_lite0", "fcos_lite0", "gfl_lite0", "faster_rcnn_lite0", "mask_rcnn_lite0"]
@@ -170,6 +172,29 @@ def test_metadata_are_in_the_file(run: Path, tmp_path: Path) -> None:
     assert stated["thresholds"]
     assert {node.domain for node in model.graph.node} == {""}, "only standard operators"
     assert not any("tldet" in name for name in (node.doc_string for node in model.graph.node))
+
+
+def test_it_is_verified_on_the_data_that_test_takes(run: Path, digits: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    convert(digits, to="yolo", out=tmp_path / "yolo")
+    result = export(run / "best.pt", "onnx", out=tmp_path, data=tmp_path / "yolo", data_format="yolo", max_drop=1.0)
+    expected = tldet.test(run / "best.pt", data=tmp_path / "yolo", precision="fp32")
+    assert result.before == pytest.approx(expected.AP, abs=1e-9)
+    by_split = [export(run / "best.pt", "onnx", out=tmp_path, split=one, max_drop=1.0).before for one in (None, "val")]
+    expected_by_split = [tldet.test(run / "best.pt", split=one, precision="fp32").AP for one in ("test", "val")]
+    assert by_split == pytest.approx(expected_by_split, abs=1e-9)
+
+
+def test_a_wrong_key_of_the_evaluated_split_is_named(run: Path, tmp_path: Path) -> None:
+    state = checkpoint.load_checkpoint(run / "best.pt")
+    state["config"]["data"]["test"]["mask"] = True
+    checkpoint.save(tmp_path / "wrong.pt", state)
+    with pytest.raises(ConfigError, match=r"data\.test\.mask: unknown key; did you mean 'masks'\?"):
+        export(tmp_path / "wrong.pt", "onnx", out=tmp_path)
+    state["config"]["data"] = {}
+    checkpoint.save(tmp_path / "none.pt", state)
+    with pytest.raises(DataError, match="no data to evaluate on; give --data or --images, or --no-verify"):
+        export(tmp_path / "none.pt", "onnx", out=tmp_path)
 
 
 def test_a_raw_network_is_no_detector(run: Path, tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from tldet.workflows.options import (
     nms_option,
     option,
     precision_option,
+    split_option,
     voc_boxes_option,
 )
 from tldet.workflows.requests import Request
-from tldet.workflows.training.run_options import SPLITS
 
 if TYPE_CHECKING:
     from tldet.coco.records import CocoSource
@@ -48,10 +48,7 @@ class TestRequest(Request):
     images: str | Path | None = option("image directory of --data (default: searched)", metavar="DIR")
     format: str | None = format_option()
     voc_boxes: Literal["continuous", "inclusive"] | None = voc_boxes_option()
-    split: str | None = option(
-        "split of the checkpoint's config to evaluate on (default: test, or val if there is no test split)",
-        choices=SPLITS,
-    )
+    split: str | None = split_option()
     on_bad_image: str | None = option(
         "images that are missing, unreadable, truncated or of another size than in the JSON: stop (error), or report "
         "and skip them (default: setting of the checkpoint's config)",

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 CFG_OPTIONS = "--cfg-options"
 COUNT, FROM_0, ABOVE_0, SHARE, PROBABILITY = "[1, inf)", "[0, inf)", "(0, inf)", "(0, 1]", "[0, 1]"  # intervals
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+SPLITS = ("train", "val", "test")
 REQUIRED: Any = object()  # default of an option that must be given
 
 
@@ -147,6 +148,14 @@ def precision_option(auto: str) -> Any:
 def format_option() -> Any:
     """Return the field of ``format``, the name of an annotation format; None detects it."""
     return option("format of the annotations (default: detected); see docs/formats.md", metavar="NAME")
+
+
+def split_option() -> Any:
+    """Return the field of ``split``, a split of the checkpoint's config."""
+    return option(
+        "split of the checkpoint's config to evaluate on (default: test, or val if there is no test split)",
+        choices=SPLITS,
+    )
 
 
 def voc_boxes_option() -> Any:

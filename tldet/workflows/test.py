@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tldet.components import require_components
-from tldet.config import Config, build_settings, check
 from tldet.data.formats.source import SourceOptions
-from tldet.data.settings import LoaderSettings
-from tldet.data.split_paths import evaluation_split
 from tldet.engine.precision import choose
-from tldet.errors import CheckpointError, DataError
 from tldet.evaluation.report import CocoResult
 from tldet.inference.runtimes.exported import SUFFIXES, ExportedDetector, load_exported, refuse_nms
 from tldet.models.detector import Detector
@@ -24,10 +18,10 @@ from tldet.system.device import pick_device
 from tldet.system.output import check_output, refuse_same, write_json
 from tldet.transfer.restore import restore
 from tldet.workflows.command_requests import TestRequest
+from tldet.workflows.evaluation_data import EvaluationData, evaluation_dataset, evaluation_on
 from tldet.workflows.requests import takes
 from tldet.workflows.training.data_summary import split_line
-from tldet.workflows.training.datasets import AnyDataset, build_dataset, check_images, check_objects
-from tldet.workflows.training.schema import SCHEMA, EvalSettings
+from tldet.workflows.training.datasets import AnyDataset
 from tldet.workflows.training.validation import Validation
 
 log = logging.getLogger(__name__)
@@ -48,10 +42,10 @@ def test(request: TestRequest) -> CocoResult:
     for path in outputs:
         check_output(path, [request.checkpoint, request.data])
     model, state = _loaded(request)
-    section = _section(request, state)
+    section = _given(request).section(request.checkpoint, state)
     for path in outputs:
         check_output(path, [section.get("annotations")])
-    dataset = _dataset(section, state)
+    dataset = evaluation_dataset(section, state)
     validation = _evaluated(model, dataset, state["config"], request)
     result = validation.result
     assert result is not None
@@ -64,6 +58,11 @@ def test(request: TestRequest) -> CocoResult:
         if request.json:
             result.save(request.json)
     return result
+
+
+def _given(request: TestRequest) -> EvaluationData:
+    source = SourceOptions(request.format, request.voc_boxes or "auto", None, request.on_bad_image == "skip")
+    return EvaluationData(request.data, request.images, request.split, source, request.on_bad_image)
 
 
 def _loaded(request: TestRequest) -> tuple[Detector | ExportedDetector, Mapping[str, Any]]:
@@ -84,68 +83,11 @@ def exported_state(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {"meta": dict(metadata), "config": {"data": {}, "evaluation": {"type": kind}}}
 
 
-def _dataset(section: Mapping[str, Any], state: Mapping[str, Any]) -> AnyDataset:
-    """Build the dataset and check its images."""
-    dataset = build_dataset(section, 0, tuple(state["meta"]["class_names"]))
-    check_images(dataset)
-    check_objects(dataset, "metrics are -1")
-    return dataset
-
-
-def _section(request: TestRequest, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config section of the dataset: that of the checkpoint, or of the user-specified annotations."""
-    sections = state["config"].get("data") or {}
-    if not isinstance(sections, dict):
-        raise CheckpointError(f"{request.checkpoint}: data: must be a section (a dict), not {sections!r}")
-    split = request.split or next((name for name in ("test", "val") if sections.get(name)), "val")
-    if request.data is None and sections:
-        require_components(request.checkpoint, state, f"data.{split}")
-    _check_config(request.checkpoint, state["config"], split if request.data is None else None)
-    section = dict(sections.get(split) or {})
-    on_bad_image = request.on_bad_image or section.get("on_bad_image", "error")
-    if request.data is not None:
-        skip = request.on_bad_image == "skip"
-        source = SourceOptions(request.format, request.voc_boxes or "auto", None, skip)
-        found = evaluation_split(Path(request.data), request.images, source)
-        section = {"type": "CocoDataset", "annotations": str(found.annotations), "images": str(found.images)}
-        section["transforms"] = [{"type": "Resize", **state["meta"]["input"]}]
-    elif not section:
-        raise DataError(f"{request.checkpoint}: its config has no data to evaluate on; give --data")
-    elif request.images is not None:
-        section["images"] = str(request.images)
-    if request.on_bad_image or section["type"] == "CocoDataset":
-        section["on_bad_image"] = on_bad_image
-    return section
-
-
-def _check_config(checkpoint: str | Path, config: Mapping[str, Any], split: str | None) -> None:
-    """Check the parts of a checkpoint's config that evaluation uses.
-
-    Args:
-        checkpoint: the file, for messages.
-        config: its config.
-        split: split of the config that is evaluated; None for other data.
-
-    Raises:
-        ConfigError: a key or value is wrong.
-    """
-    sections = config.get("data") or {}
-    used = {name: sections[name] for name in (split, "loader") if name and sections.get(name)}
-    schema = {
-        key: replace(part, required=False)
-        for key, part in SCHEMA.items()
-        if key == "evaluation" or (key.startswith("data.") and key.split(".")[1] in (split, "loader"))
-    }
-    check(Config({"data": used, "evaluation": config.get("evaluation")}, source=str(checkpoint)), schema)
-
-
 def _evaluated(
     model: Detector | ExportedDetector, dataset: AnyDataset, config: Mapping[str, Any], request: TestRequest
 ) -> Validation:
     """Evaluate a detector on a dataset."""
-    loader = build_settings(LoaderSettings, (config.get("data") or {}).get("loader") or {})
-    kind = (config.get("evaluation") or {}).get("type", "bbox")
-    validation = Validation(dataset, loader, EvalSettings(kind, request.engine), losses=False)
+    validation = evaluation_on(dataset, config, request.engine)
     log.info("%s", split_line("evaluation", dataset))
     if isinstance(model, ExportedDetector):
         validation(model)

@@ -10,24 +10,21 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from tldet.components import require_components
-from tldet.config import build_settings
 from tldet.data.eval_batches import eval_batches
+from tldet.data.formats.source import SourceOptions
 from tldet.data.loader import collate, padded_size
-from tldet.data.settings import LoaderSettings
-from tldet.data.split_paths import evaluation_split
 from tldet.engine.precision import Precision
 from tldet.errors import DataError
 from tldet.inference.predictor import Predictor
 from tldet.inference.sources import find_sources
 from tldet.models.detector import Detector
 from tldet.structures.batch import Batch
+from tldet.workflows.evaluation_data import EvaluationData, evaluation_dataset, evaluation_on
 from tldet.workflows.export.request import ExportRequest
-from tldet.workflows.training.datasets import build_dataset, check_images
-from tldet.workflows.training.schema import EvalSettings
-from tldet.workflows.training.validation import Validation
+from tldet.workflows.training.datasets import AnyDataset
 
 COMPARED = 16  # images whose detections are compared one by one
+_WITHOUT = "give --data or --images, or --no-verify"
 
 
 class ExportData:
@@ -44,27 +41,17 @@ class ExportData:
         self.bounds: dict[str, Any] = state["meta"]["input"]
         self.verify, self.dataset = verify, cast(Any, None)
         self.files: list[Path] = []
-        self.loader = build_settings(LoaderSettings, (state["config"].get("data") or {}).get("loader") or {})
-        if verify and images is not None and data is None:
+        if verify and images is not None and data is None and request.split is None:
             self.files = [source.path for source in find_sources([str(images)])[0] if source.kind == "image"][:COMPARED]
             if not self.files:
                 raise DataError(f"{images}: no image to verify the export on")
         elif verify:
-            self.dataset = self._dataset(data, images)
+            self.dataset = self._dataset(request)
 
-    def _dataset(self, data: str | Path | None, images: str | Path | None) -> Any:
-        section = dict(((self.state["config"].get("data") or {}).get("val")) or {})
-        if data is not None:
-            found = evaluation_split(Path(data), images)
-            section = {"type": "CocoDataset", "annotations": str(found.annotations), "images": str(found.images)}
-            section["transforms"] = [{"type": "Resize", **self.bounds}]
-        elif not section:
-            raise DataError(f"{self.checkpoint}: names no validation data; give --data or --images, or --no-verify")
-        else:
-            require_components(self.checkpoint, self.state, "data.val")
-        dataset = build_dataset(section, 0, tuple(self.state["meta"]["class_names"]))
-        check_images(dataset)
-        return dataset
+    def _dataset(self, request: ExportRequest) -> AnyDataset:
+        source = SourceOptions(request.data_format, request.voc_boxes or "auto")
+        given = EvaluationData(request.data, request.images, request.split, source, without=_WITHOUT)
+        return evaluation_dataset(given.section(self.checkpoint, self.state), self.state)
 
     def batches(self) -> Iterator[Batch]:
         """Yield the images that are compared one by one."""
@@ -94,7 +81,6 @@ class ExportData:
 
     def average_precision(self, model: Any) -> float:
         """Evaluate a detector on the dataset."""
-        kind = (self.state["config"].get("evaluation") or {}).get("type", "bbox")
-        validation = Validation(self.dataset, self.loader, EvalSettings(kind), losses=False)
+        validation = evaluation_on(self.dataset, self.state["config"])
         with torch.inference_mode():
             return float(validation(model)["AP"])

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from tldet.workflows.options import PROBABILITY, described, nms_option, option
+from tldet.workflows.options import (
+    PROBABILITY,
+    described,
+    format_option,
+    nms_option,
+    option,
+    split_option,
+    voc_boxes_option,
+)
 from tldet.workflows.requests import Request
 
 FORMATS = ("onnx", "openvino", "torch")
@@ -30,12 +39,16 @@ class ExportRequest(Request):
     raw: bool = option("export the network without decoding; the file is not verified", bool)
     out: str | Path | None = option("output directory (default: that of the checkpoint)", metavar="DIR")
     data: str | Path | None = option(
-        "COCO JSON or dataset folder for verification (default: validation split of the checkpoint's config)",
+        "annotation file or dataset folder for verification, as for test (default: test or validation split of the "
+        "checkpoint's config)",
         metavar="DATA",
     )
     images: str | Path | None = option(
         "image directory of --data; without --data, an image or a folder of images for verification", metavar="DIR"
     )
+    data_format: str | None = format_option()
+    voc_boxes: Literal["continuous", "inclusive"] | None = voc_boxes_option()
+    split: str | None = split_option()
     verify: bool = option("do not run the exported file", bool, default=True)
     max_drop: float | None = option(
         "largest allowed drop of AP (default: 0.001, fp16: 0.003); a larger one ends with exit code 1",

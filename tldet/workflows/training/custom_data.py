@@ -12,8 +12,8 @@ from tldet.data.index import AnnotationIndex
 from tldet.errors import ConfigError
 from tldet.plugins import lookup
 from tldet.registry import DATASETS
+from tldet.workflows.options import SPLITS
 from tldet.workflows.training.datasets import build_dataset
-from tldet.workflows.training.run_options import SPLITS
 
 # Command-line options, with the splits and the parameter of the dataset that they set.
 _PARAMETERS = {

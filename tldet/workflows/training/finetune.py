@@ -14,6 +14,7 @@ from tldet.data.layouts import Layout, Split
 from tldet.data.split_paths import resolve_layout
 from tldet.models.replace import replace_backbone
 from tldet.system.inputs import real_path
+from tldet.workflows.options import SPLITS
 from tldet.workflows.requests import takes
 from tldet.workflows.training.choose import Choices, choose_for
 from tldet.workflows.training.custom_data import own_index, with_own_data
@@ -30,7 +31,6 @@ from tldet.workflows.training.run_folder import (
     refuse_earlier_run,
     removed_on_failure,
 )
-from tldet.workflows.training.run_options import SPLITS
 from tldet.workflows.training.schema import SCHEMA, with_bad_image
 from tldet.workflows.training.train import run_training
 

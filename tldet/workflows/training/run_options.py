@@ -15,6 +15,7 @@ from tldet.workflows.options import (
     FROM_0,
     PRECISIONS,
     REQUIRED,
+    SPLITS,
     described,
     flag,
     format_option,
@@ -26,7 +27,6 @@ from tldet.workflows.requests import Request, RunRequest
 if TYPE_CHECKING:
     from tldet.data.formats.source import SourceOptions
 
-SPLITS = ("train", "val", "test")
 SETTINGS_TITLE = "training settings (default: those of the recipe or config)"
 Unit = Literal["epochs", "minutes", "steps"]
 UNITS: tuple[Unit, ...] = ("epochs", "minutes", "steps")

@@ -79,9 +79,12 @@ def test_a_folder_with_files_is_refused(tmp_path: Path) -> None:
     assert main(["convert", str(source), "--to", "voc", "--out", str(source)]) == 2
 
 
-def test_classes_are_chosen_and_ordered(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text", ["dog\nbird\n", '["dog", "bird"]', '{"categories": [{"id": 2, "name": "bird"}, {"id": 1, "name": "dog"}]}']
+)
+def test_classes_are_chosen_and_ordered(text: str, tmp_path: Path) -> None:
     source = make(tmp_path / "source", "labelme")
-    (tmp_path / "classes.txt").write_text("dog\nbird\n")
+    (tmp_path / "classes.txt").write_text(text)
     report = convert(source, to="coco", out=tmp_path / "out", classes=tmp_path / "classes.txt")
     assert report.classes == ("dog", "bird")
     assert report.left_out == {"objects of class 'cat' left out: not in --classes": 2}

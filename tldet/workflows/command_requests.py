@@ -97,7 +97,9 @@ class ConvertRequest(Request):
     )
     images: str | Path | None = option("image directory, or a video (default: searched)", metavar="DIR")
     classes: str | Path | None = option(
-        "file with the class names to keep, one per line, in label order (default: all classes)", metavar="FILE"
+        "file with the class names to keep in label order: one per line, a JSON list or COCO JSON (default: all "
+        "classes)",
+        metavar="FILE",
     )
     link: bool = option("link to the images instead of copying them", bool)
 
@@ -130,7 +132,7 @@ class ImportRequest(Request):
     out: str | Path = option("output file, a tldet checkpoint", default=REQUIRED, metavar="FILE")
     model: str | None = option("model, for example retinanet (default: recognized by parameter names)", metavar="NAME")
     classes: Sequence[str] = option(
-        "class names in label order, or a file with one name per line or COCO JSON (default: from the checkpoint)",
+        "class names in label order, or a file: one per line, a JSON list or COCO JSON (default: from the checkpoint)",
         metavar="NAME",
         many=True,
     )

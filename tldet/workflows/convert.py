@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tldet.data.formats.prepare import check_files, complete, read_classes
+from tldet.coco.class_files import read_class_names
+from tldet.data.formats.prepare import check_files, complete
 from tldet.data.formats.records import Dataset
 from tldet.data.formats.registry import VocBoxes, formats
 from tldet.data.formats.source import SourceOptions, read_source
@@ -108,7 +109,7 @@ def _read(request: ConvertRequest, frames: Path) -> Dataset:
         raise DataError(f"--images {images}: no such folder")
     options = SourceOptions(request.format, request.voc_boxes or "auto", request.classes)
     found = read_source(Path(request.source), options, images, frames=frames)
-    complete(found, None if request.classes is None else read_classes(Path(request.classes)), clip=False)
+    complete(found, None if request.classes is None else read_class_names(Path(request.classes)), clip=False)
     check_files(found)
     return found
 

@@ -14,7 +14,7 @@ from tldet.data.formats.records import Box, Dataset, ImageRecord, Shape, bounds
 from tldet.data.formats.sizes import fill_sizes
 from tldet.errors import DataError
 from tldet.structures import rle
-from tldet.system.inputs import is_file, read_file
+from tldet.system.inputs import is_file
 from tldet.text import counted
 
 _THREADS = 8
@@ -43,21 +43,6 @@ def complete(found: Dataset, classes: Sequence[str] | None = None, *, clip: bool
         for shape in image.shapes:
             shape.box = shape.box or _bounds(image, shape)
     _apply_extents(found, clip=clip)
-
-
-def read_classes(path: Path) -> list[str]:
-    """Read a file with one class name per line.
-
-    Raises:
-        DataError: it holds no name, or one twice.
-    """
-    text = read_file(path, DataError).decode("utf-8-sig", errors="replace")
-    names = [line.strip() for line in text.splitlines() if line.strip()]
-    if not names:
-        raise DataError(f"{path}: holds no class name; write one per line")
-    if twice := next((name for row, name in enumerate(names) if name in names[:row]), None):
-        raise DataError(f"{path}: class {twice!r} occurs twice")
-    return names
 
 
 def check_files(found: Dataset) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tldet.coco.class_files import read_class_names
 from tldet.data.formats.detect import detect_format
-from tldet.data.formats.prepare import check_files, complete, read_classes
+from tldet.data.formats.prepare import check_files, complete
 from tldet.data.formats.records import Dataset, ImageRecord
 from tldet.data.formats.registry import ReadOptions, VocBoxes, formats
 from tldet.data.formats.to_coco import coco_values, image_root, names_below
@@ -33,7 +34,7 @@ class SourceOptions:
     Attributes:
         format: name of the format; None detects it.
         voc_boxes: meaning of the corners in Pascal VOC files; see :mod:`tldet.data.formats.voc`.
-        classes: file with the class names to use, one per line, in label order; None takes those of the annotations.
+        classes: file with the class names to use, in label order; None takes those of the annotations.
         missing: images may be missing or of another size than stated; they are skipped later.
     """
 
@@ -97,7 +98,7 @@ def derive(
         DataError: the annotations are wrong, or an image is missing; the message names file and element.
     """
     out = _cached(sources, options, images) if out is None else out
-    classes = None if options.classes is None else read_classes(Path(options.classes))
+    classes = None if options.classes is None else list(read_class_names(Path(options.classes)))
     found = {split: read_source(path, options, images, frames=out / "frames") for split, path in sources.items()}
     union = classes or list(dict.fromkeys(name for one in found.values() for name in one.classes))
     splits: dict[str | None, tuple[Dataset, list[ImageRecord]]] = {}

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tldet.coco.class_files import checked_names, read_class_names
 from tldet.errors import ConfigError
-from tldet.system.inputs import exists, is_folder, read_file
+from tldet.system.inputs import exists, is_folder
 from tldet.text import counted
 from tldet.transfer.interop.known import Known
 
@@ -94,40 +93,16 @@ def _given_classes(names: Sequence[str], count: int, *, background: bool) -> Fil
 
 
 def read_names(given: Sequence[str]) -> tuple[str, ...]:
-    """Read class names from the command line: names, or a file with one name per line or COCO JSON.
+    """Read class names from the command line: names, or a file (:func:`~tldet.coco.class_files.read_class_names`).
 
-    The names must be in the order of the classifier's rows; those of COCO JSON are sorted by category id.
+    The names must be in the order of the classifier's rows.
 
     Raises:
         ConfigError: the file cannot be read, or a name is empty or repeated.
     """
-    listed = len(given) == 1 and exists(given[0]) and not is_folder(given[0])
-    names = _file_names(Path(given[0])) if listed else tuple(given)
-    twice = [name for name, number in Counter(names).items() if number > 1]
-    if twice or not all(names):
-        raise ConfigError(f"--classes: {f'{twice[0]!r} is repeated' if twice else 'a name is empty'}")
-    if not names:
-        raise ConfigError(f"--classes: {given[0]} contains no class names")
-    return names
-
-
-def _file_names(path: Path) -> tuple[str, ...]:
-    content = read_file(path, ConfigError)
-    try:
-        text = content.decode("utf-8-sig")
-        if not text.lstrip().startswith(("[", "{")):
-            return tuple(line.strip() for line in text.splitlines() if line.strip())
-        value = json.loads(text)
-        listed = value["categories"] if isinstance(value, dict) else value
-        if listed and all(isinstance(one, dict) for one in listed):
-            listed = [one["name"] for one in sorted(listed, key=lambda one: int(one["id"]))]
-        if not all(isinstance(name, str) for name in listed):
-            raise ValueError("a class name must be a string")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(
-            f"--classes: {path}: expected a name per line, a JSON list of names or COCO JSON with categories ({error})"
-        ) from None
-    return tuple(listed)
+    if len(given) == 1 and exists(given[0]) and not is_folder(given[0]):
+        return read_class_names(Path(given[0]))
+    return checked_names(given, "names on the command line")
 
 
 def _torchvision_classes(count: int, first: int) -> FileClasses:

@@ -125,7 +125,8 @@ class DataOptions(Request):
     format: str | None = format_option()
     voc_boxes: Literal["continuous", "inclusive"] | None = voc_boxes_option()
     classes: str | Path | None = option(
-        "file with the class names to use, one per line, in label order (default: those of the annotations)",
+        "file with the class names to use in label order: one per line, a JSON list or COCO JSON (default: those of "
+        "the annotations)",
         metavar="FILE",
     )
 

@@ -1,0 +1,55 @@
+"""Class names from a file of the user (``--classes``)."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from tldet.errors import ConfigError
+from tldet.system.inputs import read_file
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Read class names: one per line, a JSON list of names, or COCO JSON, whose categories are sorted by id.
+
+    Raises:
+        ConfigError: the file cannot be read, or a name is empty, repeated or no string.
+    """
+    content = read_file(path, ConfigError)
+    try:
+        text = content.decode("utf-8-sig")
+        if not text.lstrip().startswith(("[", "{")):
+            return checked_names([line.strip() for line in text.splitlines() if line.strip()], str(path))
+        value = json.loads(text)
+        listed = value["categories"] if isinstance(value, dict) else value
+        if listed and all(isinstance(one, dict) for one in listed):
+            listed = [one["name"] for one in sorted(listed, key=lambda one: int(one["id"]))]
+        if not all(isinstance(name, str) for name in listed):
+            raise ValueError("a class name must be a string")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(
+            f"--classes: {path}: expected a name per line, a JSON list of names or COCO JSON with categories ({error})"
+        ) from None
+    return checked_names(listed, str(path))
+
+
+def checked_names(names: Sequence[str], source: str) -> tuple[str, ...]:
+    """Return class names after a check.
+
+    Args:
+        names: the names.
+        source: their file, or other origin, for messages.
+
+    Raises:
+        ConfigError: there is none, or one is empty or repeated.
+    """
+    if not names:
+        raise ConfigError(f"--classes: {source} contains no class names")
+    if not all(names):
+        raise ConfigError(f"--classes: {source}: a name is empty")
+    name, number = Counter(names).most_common(1)[0]
+    if number > 1:
+        raise ConfigError(f"--classes: {source}: {name!r} is repeated")
+    return tuple(names)

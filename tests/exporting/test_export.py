@@ -142,6 +142,15 @@ def test_detections_are_compared_as_sets() -> None:
     assert compare([one[:0]], [one[:0]], tolerance, Comparison()).fraction == 1
 
 
+def test_a_comparison_is_described_in_one_line() -> None:
+    few = Comparison(images=1, reference=1, exported=1, matched=1, box=0.004, score=0.0001)
+    assert few.describe() == (
+        "1 of 1 detection on 1 image is the same (100.00 %; differences up to 0.004 px and 0.0001 in score)"
+    )
+    many = Comparison(images=16, reference=1600, exported=1500, matched=1440)
+    assert many.describe().startswith("1,440 of 1,600 detections on 16 images are the same (90.00 %;")
+
+
 def test_from_a_checkpoint_to_the_command_line(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     result = export(run / "best.pt", "onnx", out=tmp_path)

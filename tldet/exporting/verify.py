@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from tldet.structures.detections import Detections
+from tldet.text import are, counted
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class Comparison:
     def describe(self) -> str:
         """Return one line."""
         return (
-            f"{self.matched} of {max(self.reference, self.exported)} detections on {self.images} images are the same "
+            f"{self.matched:,} of {counted(max(self.reference, self.exported), 'detection')} on "
+            f"{counted(self.images, 'image')} {are(self.matched)} the same "
             f"({100 * self.fraction:.2f} %; differences up to {self.box:.2g} px and {self.score:.2g} in score)"
         )
 

@@ -114,6 +114,95 @@ def test_study(csvs: Path, digits: Path, tmp_path: Path) -> None:
     assert report
 
 
+def rows_of(source: Path, classes: str, path: Path) -> Path:
+    """Write the rows of some classes of a CSV file."""
+    lines = source.read_text().splitlines()
+    path.write_text("\n".join([lines[0], *(line for line in lines[1:] if line.rpartition(",")[2] in classes)]) + "\n")
+    return path
+
+
+def test_extend(csvs: Path, digits: Path, tmp_path: Path) -> None:
+    """New classes in a user dataset; the old validation data are read with the dataset of the checkpoint."""
+    old, new = (
+        {part: rows_of(csvs / f"{part}.csv", some, tmp_path / f"{part}_{some}.csv") for part in ("train", "valid")}
+        for some in ("01345679", "28")
+    )
+    given = ["--train", old["train"], "--val", old["valid"], "--images", digits]
+    done = tldet("finetune", "--model", RECIPE, *given, "--out", tmp_path / "old", "--steps", "2", *FAST)
+    assert done.returncode == 0, done.stderr
+    data = ["--train", new["train"], "--val", new["valid"], "--replay", old["train"]]
+    base, out = tmp_path / "old" / "best.pt", tmp_path / "new"
+    done = tldet("extend", base, *data, "--out", out, "--steps", "2", *FAST)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((out / "extend.json").read_text())
+    assert (report["old"], report["new"]) == (list("01345679"), list("28"))
+    assert -1 not in report["before"]["AP"].values(), "evaluated on the validation data of the original detector"
+    assert set(report["after"]["AP"]) == set("0123456789")
+    train = json.loads((out / "data" / "train.json").read_text())
+    assert len(train["annotations"]) == len((csvs / "train.csv").read_text().splitlines()) - 1
+    assert {len(image["labeled_category_ids"]) for image in train["images"]} == {2, 8}
+    done = tldet("test", out / "best.pt", "--json", tmp_path / "ap.json", "--precision", "fp32")
+    assert done.returncode == 0, done.stderr
+    mean = json.loads((tmp_path / "ap.json").read_text())["AP"]
+    assert mean == pytest.approx(sum(report["after"]["AP"].values()) / 10, abs=1e-9)
+    done = tldet("extend", base, "--train", new["train"], "--out", tmp_path / "never", *FAST)
+    assert done.returncode == 2
+    assert "trained on CsvDataset: give --train and --val (or --data) of this dataset, or --format" in done.stderr
+
+
+def test_extend_again_and_with_annotation_files(trained: Path, csvs: Path, digits: Path, tmp_path: Path) -> None:
+    from tldet.data.shots import write_base
+
+    coco = json.loads((digits / "train" / "_annotations.coco.json").read_text())
+    coco["categories"][0]["name"] = "zero"
+    (tmp_path / "new.json").write_text(json.dumps(coco))
+    names = [one["name"] for one in coco["categories"][1:]]
+    write_base(tmp_path / "new.json", names, tmp_path / "zero.json", keep_images=True)
+    data = ["--train", tmp_path / "zero.json", "--val", tmp_path / "zero.json", "--images", digits / "train"]
+    out = tmp_path / "first"
+    done = tldet("extend", trained / "best.pt", *data, "--format", "coco", "--out", out, "--steps", "1", *FAST)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "extend.json").read_text())["new"] == ["zero"]
+    more = rows_of(csvs / "train.csv", "4", tmp_path / "more.csv")
+    more.write_text(more.read_text().replace(",4\n", ",four\n"))
+    data = ["--train", more, "--val", more, "--images", digits]
+    done = tldet("extend", out / "best.pt", *data, "--out", tmp_path / "second", "--steps", "1", *FAST)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "second" / "extend.json").read_text())
+    assert report["new"] == ["four"]
+    assert -1 not in report["before"]["AP"].values(), "files and images of the user dataset in one validation split"
+
+
+def test_fewshot(csvs: Path, digits: Path, tmp_path: Path) -> None:
+    options = ["--novel", "4", "9", "--shots", "1", "--variants", "full", "--shot-steps", "2", "--steps", "2", *FAST]
+    out = tmp_path / "few"
+    done = tldet("fewshot", "--model", RECIPE, *data(csvs, digits), "--out", out, *options)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((out / "fewshot.json").read_text())
+    assert [(run["variant"], run["shots"]) for run in report["runs"]] == [("full", 1)]
+    assert report["runs"][0]["novel_AP"] >= 0
+    assert len(json.loads((out / "data" / "1shot_seed0.json").read_text())["annotations"]) == 10
+    base = ["--base", out / "runs" / "base" / "best.pt", "--novel", "4", "9", "--shots", "1", "--variants", "full"]
+    images = ["--images", digits]
+    given = [
+        "--train",
+        csvs / "train.csv",
+        "--val",
+        csvs / "valid.csv",
+        *images,
+        "--shot-steps",
+        "2",
+        "--device",
+        "cpu",
+    ]
+    done = tldet("fewshot", *base, *given, "--out", tmp_path / "from_base")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "from_base" / "fewshot.json").read_text())["runs"][0]["novel_AP"] >= 0
+    done = tldet("fewshot", *base, *given, "--out", tmp_path / "no", "--on-bad-image", "skip")
+    assert done.returncode == 2
+    assert "--on-bad-image: is for image files; a user dataset checks its own images" in done.stderr
+
+
 def test_another_backbone_by_its_registered_name(csvs: Path, digits: Path, tmp_path: Path) -> None:
     train = digits / "train" / "_annotations.coco.json"
     given = ["--train", train, "--images", digits / "train", "--out", tmp_path / "run", "--steps", "1", *FAST]

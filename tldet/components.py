@@ -37,6 +37,8 @@ def components(config: Mapping[str, Any], *within: str) -> Iterator[tuple[Regist
         yield from _named(registry, [section])
         if registry is DATASETS and isinstance(section, Mapping):
             yield from _named(TRANSFORMS, section.get("transforms"))
+            sources = section.get("sources")  # of a RelabeledDataset
+            yield from _named(DATASETS, list(sources.values()) if isinstance(sources, Mapping) else ())
     if not within:
         yield from _named(HOOKS, config.get("hooks"))
 

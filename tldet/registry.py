@@ -9,7 +9,8 @@ from mmengine.registry import Registry
 BACKBONES = Registry("backbone", scope="tldet", locations=["tldet.models.backbones"])
 NECKS = Registry("neck", scope="tldet", locations=["tldet.models.necks.fpn", "tldet.models.necks.simple_pyramid"])
 HEADS = Registry("head", scope="tldet", locations=["tldet.models.heads"])
-DATASETS = Registry("dataset", scope="tldet", locations=["tldet.data.dataset", "tldet.data.folder"])
+_DATASETS = [f"tldet.data.{name}" for name in ("dataset", "folder", "relabeled")]
+DATASETS = Registry("dataset", scope="tldet", locations=_DATASETS)
 _TRANSFORMS = [f"tldet.data.{name}" for name in ("transforms", "color", "crops", "named_transforms")]
 TRANSFORMS = Registry("transform", scope="tldet", locations=_TRANSFORMS)
 OPTIMIZERS = Registry("optimizer", scope="tldet", locations=["tldet.transfer.param_groups"])

@@ -15,6 +15,8 @@ from mmengine.hooks import Hook
 from tests.data.formats.made import make
 from tldet.errors import DataError
 from tldet.workflows.convert import convert
+from tldet.workflows.extend.extend import extend
+from tldet.workflows.fewshot.fewshot import fewshot
 from tldet.workflows.fewshot.plan import prepare_experiment
 from tldet.workflows.fewshot.request import FewShotRequest
 from tldet.workflows.merge.merge import merge
@@ -100,3 +102,17 @@ def test_train_and_val_may_have_different_formats(tmp_path: Path) -> None:
     assert [layout.train.annotations.name, layout.val.annotations.name] == ["train.json", "val.json"]
     with pytest.raises(DataError, match="give the training annotations"):
         layout_of(ExperimentRequest(train, **given))
+
+
+def test_a_yolo_folder_is_extended_and_used_for_few_shots(digits: Path, tmp_path: Path) -> None:
+    for name, classes in (("old", "01234567"), ("new", "89")):
+        (tmp_path / f"{name}.txt").write_text("\n".join(classes))
+        convert(digits, to="yolo", out=tmp_path / name, classes=tmp_path / f"{name}.txt")
+    base = finetune(tmp_path / "old", out=tmp_path / "base", steps=1, cfg_options=OPTIONS, **SETTINGS).trained()
+    report = extend(base, tmp_path / "new", replay=tmp_path / "old", out=tmp_path / "extended", steps=1)
+    assert (report.old, report.new) == (tuple("01234567"), tuple("89"))
+    assert -1 not in report.before.AP.values()
+    options = {"novel": ("8", "9"), "shots": (1,), "variants": ("full",), "shot_steps": 1, "base": base}
+    convert(digits, to="yolo", out=tmp_path / "all")
+    few = fewshot(tmp_path / "all", out=tmp_path / "few", **options)
+    assert few.runs[0]["novel_AP"] >= 0

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tldet.data.digit_scenes import deformed, draw_crop, draw_scene, load_photos, load_stamps, paste, random_background
 from tldet.errors import DataError
+from tldet.structures import rle
 from tldet.structures.image import ImageArray
 from tldet.system.output import write_bytes, write_json
 
@@ -150,12 +151,8 @@ def _write_image(path: Path, image: ImageArray) -> None:
 
 def _record(mask: NDArray[np.uint8], label: int) -> dict[str, Any]:
     """Create a COCO annotation with the tight box of a mask (H, W)."""
-    from pycocotools import mask as coco_mask
-
     rows, columns = np.where(mask.any(1))[0], np.where(mask.any(0))[0]
     x, y = int(columns[0]), int(rows[0])
     box = [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
-    encoded = coco_mask.encode(np.asfortranarray(mask))
-    segmentation = {"size": list(encoded["size"]), "counts": encoded["counts"].decode()}
     area = int(mask.sum())
-    return {"category_id": label + 1, "bbox": box, "area": area, "iscrowd": 0, "segmentation": segmentation}
+    return {"category_id": label + 1, "bbox": box, "area": area, "iscrowd": 0, "segmentation": rle.encode(mask)}

@@ -123,6 +123,14 @@ def to_rle(segmentation: Any, size: Size) -> Rle:
     return dict(segmentation)
 
 
+def encode(mask: NDArray[Any]) -> Rle:
+    """Encode a mask (H, W), 0 for background, as a compressed RLE that JSON can hold."""
+    from pycocotools import mask as coco_mask
+
+    found = coco_mask.encode(np.asfortranarray((mask > 0).astype(np.uint8)))
+    return {"size": [int(side) for side in found["size"]], "counts": found["counts"].decode("ascii")}
+
+
 def areas_and_boxes(rles: Sequence[Rle]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the pixels (N,) and the xywh bounds (N, 4) of compressed RLEs."""
     from pycocotools import mask

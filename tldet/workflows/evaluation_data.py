@@ -10,6 +10,7 @@ from typing import Any
 from tldet.components import require_components
 from tldet.config import Config, build_settings, check
 from tldet.data.formats.source import SourceOptions
+from tldet.data.relabeled import Sources, coco_type
 from tldet.data.settings import LoaderSettings
 from tldet.data.split_paths import evaluation_split
 from tldet.errors import CheckpointError, DataError
@@ -29,6 +30,7 @@ class EvaluationData:
         source: format of ``data``.
         on_bad_image: "error" or "skip"; None for the setting of the checkpoint's config.
         without: options to use if the config has no data, for the message.
+        sources: user datasets of the images of ``data``; see :class:`~tldet.data.relabeled.RelabeledDataset`.
     """
 
     data: str | Path | None = None
@@ -37,6 +39,7 @@ class EvaluationData:
     source: SourceOptions = field(default_factory=SourceOptions)
     on_bad_image: str | None = None
     without: str = "give --data"
+    sources: Sources = field(default_factory=dict)
 
     def section(self, checkpoint: str | Path, state: Mapping[str, Any]) -> dict[str, Any]:
         """Return the config section of the dataset, after a check of the checkpoint's config.
@@ -63,20 +66,16 @@ class EvaluationData:
             raise DataError(f"{checkpoint}: its config has no data to evaluate on; {self.without}")
         elif self.images is not None:
             section["images"] = str(self.images)
-        if self.on_bad_image or section["type"] == "CocoDataset":
+        if self.on_bad_image or section["type"] in ("CocoDataset", "RelabeledDataset"):
             stated = (sections.get(split) or {}).get("on_bad_image", "error")
             section["on_bad_image"] = self.on_bad_image or stated
         return section
 
     def _found(self, data: Path, size: Mapping[str, int]) -> dict[str, Any]:
-        found = evaluation_split(data, self.images, self.source)
-        return coco_section(str(found.annotations), str(found.images), size)
-
-
-def coco_section(annotations: str, images: str, size: Mapping[str, int]) -> dict[str, Any]:
-    """Return the config section for evaluating a COCO JSON; ``size`` is the input size of the model."""
-    transforms = [{"type": "Resize", **size}]
-    return {"type": "CocoDataset", "annotations": annotations, "images": images, "transforms": transforms}
+        source = replace(self.source, missing=self.on_bad_image == "skip")
+        found = evaluation_split(data, self.images, source)
+        paths = {"annotations": str(found.annotations), "images": str(found.images)}
+        return {**coco_type(self.sources), **paths, "transforms": [{"type": "Resize", **size}]}
 
 
 def check_config(checkpoint: str | Path, config: Mapping[str, Any], split: str | None) -> None:

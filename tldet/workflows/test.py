@@ -37,12 +37,21 @@ def test(request: TestRequest) -> CocoResult:
     Raises:
         TldetError: the checkpoint or the data is wrong, or they share no class.
     """
+    return evaluate_on(request, _given(request))
+
+
+def evaluate_on(request: TestRequest, given: EvaluationData) -> CocoResult:
+    """Evaluate a checkpoint as :func:`test`, on other data than that of the request.
+
+    Raises:
+        TldetError: the checkpoint or the data is wrong, or they share no class.
+    """
     outputs = [path for path in (request.json, request.results) if path]
     refuse_same(outputs)
     for path in outputs:
-        check_output(path, [request.checkpoint, request.data])
+        check_output(path, [request.checkpoint, given.data])
     model, state = _loaded(request)
-    section = _given(request).section(request.checkpoint, state)
+    section = given.section(request.checkpoint, state)
     for path in outputs:
         check_output(path, [section.get("annotations")])
     dataset = evaluation_dataset(section, state)
@@ -61,7 +70,7 @@ def test(request: TestRequest) -> CocoResult:
 
 
 def _given(request: TestRequest) -> EvaluationData:
-    source = SourceOptions(request.format, request.voc_boxes or "auto", None, request.on_bad_image == "skip")
+    source = SourceOptions(request.format, request.voc_boxes or "auto")
     return EvaluationData(request.data, request.images, request.split, source, request.on_bad_image)
 
 

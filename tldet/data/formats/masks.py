@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tldet.data.images import MAX_PIXELS
 from tldet.errors import DataError
+from tldet.structures import rle
 from tldet.structures.image import Size
 
 
@@ -29,9 +30,6 @@ def rle_of(mask: NDArray[np.uint8], who: str) -> dict[str, Any]:
     Raises:
         DataError: the mask is empty; the message names ``who``.
     """
-    from pycocotools import mask as coco_mask
-
     if not mask.any():
         raise DataError(f"{who}: the mask is empty")
-    found = coco_mask.encode(np.asfortranarray((mask > 0).astype(np.uint8)))
-    return {"size": [int(side) for side in found["size"]], "counts": found["counts"].decode("ascii")}
+    return rle.encode(mask)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from tldet.data.merge.images import Track
 from tldet.data.merge.join import Joined, alike, join
 from tldet.data.merge.source import MergeSource, open_source
 from tldet.data.merge.writing import write_joined
+from tldet.data.relabeled import Sources
 from tldet.errors import ConfigError, DataError
 from tldet.system.output import make_folder
 from tldet.transfer.class_match import MatchSettings, differing_in_case, few, match_classes
@@ -43,6 +44,7 @@ class ExtendInput:
         val: validation images.
         old_val: further validation images for old classes, or None.
         own: validation data of the original detector, used if old classes have no other validation images.
+        sources: user datasets of the images; see :mod:`tldet.data.relabeled`.
     """
 
     new: Split
@@ -50,17 +52,19 @@ class ExtendInput:
     val: Split
     old_val: Split | None
     own: Split | None
+    sources: Sources = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Written datasets, and the old and new classes in label order."""
+    """Written datasets, the old and new classes in label order, and the user datasets of the images."""
 
     old: tuple[str, ...]
     new: tuple[str, ...]
     train: Split
     val: Split
     images: int
+    sources: Sources = field(default_factory=dict)
 
 
 def prepare_data(
@@ -90,6 +94,7 @@ def prepare_data(
         DataError: there is no new class, no object of a new class, or an unknown class in the replay images.
         ConfigError: the classes cannot be matched.
     """
+    missing = missing or bool(given.sources)  # images of user datasets are no files; others are checked before training
     opened = partial(open_source, missing=missing)
     train = [opened(one) for one in (given.new, given.replay) if one is not None]
     val = [opened(one) for one in (given.val, given.old_val) if one is not None]
@@ -110,7 +115,7 @@ def prepare_data(
         log.info("%s: category %d %r becomes %d %r", one.path, one.old_id, one.old_name, one.new_id, one.new_name)
     same = alike(sources, track, missing=missing)
     images = _write(sources, same, len(train), classes, make_folder(out))
-    return Prepared(tuple(old), tuple(new), Split(out / TRAIN, out), Split(out / VAL, out), images)
+    return Prepared(tuple(old), tuple(new), Split(out / TRAIN, out), Split(out / VAL, out), images, given.sources)
 
 
 def _own_validation(

@@ -9,21 +9,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tldet.components import require_components
 from tldet.config import Config, parse_options
-from tldet.data.formats.source import SourceOptions
-from tldet.data.layouts import Split
-from tldet.data.split_paths import annotation_split, resolve_layout
 from tldet.errors import TrainingError
-from tldet.system.inputs import is_file, is_folder
 from tldet.system.locks import locked
 from tldet.transfer.class_match import MatchSettings, few, read_class_aliases
 from tldet.transfer.restore import restore
-from tldet.workflows.extend.data import TRAIN, VAL, ExtendInput, Prepared, prepare_data
+from tldet.workflows.command_requests import TestRequest
+from tldet.workflows.evaluation_data import EvaluationData
+from tldet.workflows.extend.data import TRAIN, VAL, Prepared, prepare_data
+from tldet.workflows.extend.inputs import DATA, WRITTEN, find_input
 from tldet.workflows.extend.report import NO_GROUND_TRUTH, REPORT, ClassMetrics, ExtendReport, read_report
 from tldet.workflows.extend.request import ExtendRequest
 from tldet.workflows.extend.settings import extended_config, trained_config
 from tldet.workflows.requests import takes
-from tldet.workflows.test import test
+from tldet.workflows.test import evaluate_on
 from tldet.workflows.training.choose import choose_length, given_batch
 from tldet.workflows.training.finetune import SPLIT
 from tldet.workflows.training.outcome import Outcome
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 log = logging.getLogger(__name__)
-_DATA = "data"  # in the folder of the run
 _NOTE = "# Written by `tldet extend`; resume with `tldet extend --out {folder} --resume`.\n"
-_STARTED = (f"{_DATA}/{TRAIN}", f"{_DATA}/{VAL}", REPORT, *SPLIT)  # files that a start writes to the folder of the run
+# Files that a start writes to the folder of the run.
+_STARTED = (*(f"{DATA}/{name}" for name in (TRAIN, VAL, *WRITTEN)), REPORT, *SPLIT)
 
 
 @takes(ExtendRequest)
@@ -66,13 +66,13 @@ def extend(request: ExtendRequest) -> ExtendReport:
         _, state = restore(path)
         before = trained_config(path, state)
         with removed_on_failure(folder, *_STARTED):
-            data = _prepared(request, before, state)
+            data = _prepared(request, path, before, state)
             used = _config(request, path, state, before, data)
             report = ExtendReport(data.old, data.new, _before(path, data, request.on_bad_image, _device(used)))
             report.save(folder)
             files = RunFiles(folder, used.dump(), _NOTE, request.record())
             outcome = run_training(used, request, folder, files=files)
-        return _finish(report, outcome, _device(used), request.console)
+        return _finish(report, outcome, used, request.console)
 
 
 def _config(
@@ -100,54 +100,25 @@ def _old(state: Mapping[str, Any]) -> dict[str, int]:
     return dict(zip(meta["class_names"], meta["category_ids"], strict=True))
 
 
-def _prepared(request: ExtendRequest, config: Mapping[str, Any], state: Mapping[str, Any]) -> Prepared:
+def _prepared(request: ExtendRequest, path: Path, config: Mapping[str, Any], state: Mapping[str, Any]) -> Prepared:
     """Write the data of the run to its folder."""
     from rich.progress import Progress
 
     aliases = read_class_aliases(request.class_aliases) if request.class_aliases else {}
     match, console = MatchSettings(aliases, tuple(request.fold_names)), request.console
-    given, folder = _given(request, config), request.folder / _DATA
+    folder = request.folder / DATA
+    given = find_input(request, config, lambda: require_components(path, state, "data"))
     with Progress(console=console, disable=console is None, transient=True) as progress:
         track = partial(progress.track, description="comparing images")
         skip = request.on_bad_image == "skip"
         return prepare_data(given, _old(state), match, folder, track, missing=skip)
 
 
-def _given(request: ExtendRequest, config: Mapping[str, Any]) -> ExtendInput:
-    """Return the user-specified data, and the validation data of the original detector if it still exists."""
-    layout = resolve_layout(
-        request.data,
-        request.train,
-        request.val,
-        request.images,
-        request.folder,
-        request.seed_value,
-        request.source(request.on_bad_image),
-    )
-    assert layout.val is not None
-    source = replace(request.source(request.on_bad_image), classes=None)  # these have the old classes
-    replay = _split(request.replay, request.replay_images, source)
-    old_val = _split(request.old_val, request.old_val_images, source)
-    return ExtendInput(layout.train, replay, layout.val, old_val, _own(config.get("data") or {}))
-
-
-def _split(annotations: str | Path | None, images: str | Path | None, source: SourceOptions) -> Split | None:
-    if annotations is None:
-        return None
-    return annotation_split(Path(annotations), None if images is None else Path(images), source)
-
-
-def _own(data: Mapping[str, Any]) -> Split | None:
-    for section in (data.get("test"), data.get("val")):
-        if section and is_file(section.get("annotations", "")) and is_folder(section.get("images", "")):
-            return Split(Path(section["annotations"]), Path(section["images"]))
-    return None
-
-
 def _before(path: Path, data: Prepared, on_bad_image: str | None, device: str) -> ClassMetrics:
     """Return the metrics of the original detector on its own classes."""
     log.info("evaluating the original detector")
-    result = test(path, data=data.val.annotations, images=data.val.images, on_bad_image=on_bad_image, device=device)
+    given = EvaluationData(data.val.annotations, data.val.images, on_bad_image=on_bad_image, sources=data.sources)
+    result = evaluate_on(TestRequest(path, device=device), given)
     columns = (result.per_class, result.per_class_ap50)
     metrics = ClassMetrics(*({name: one.get(name, NO_GROUND_TRUTH) for name in data.old} for one in columns))
     if lost := [name for name, value in metrics.AP.items() if value == NO_GROUND_TRUTH]:
@@ -159,14 +130,15 @@ def _before(path: Path, data: Prepared, on_bad_image: str | None, device: str) -
 def _resumed(request: ExtendRequest, stored: StoredRun) -> ExtendReport:
     report = read_report(request.folder)
     outcome = run_training(stored.config, request, request.folder, resume=stored.resume, files=stored.files)
-    return _finish(report, outcome, _device(stored.config), request.console)
+    return _finish(report, outcome, stored.config, request.console)
 
 
-def _finish(report: ExtendReport, outcome: Outcome, device: str, console: Console | None) -> ExtendReport:
+def _finish(report: ExtendReport, outcome: Outcome, config: Config, console: Console | None) -> ExtendReport:
     """Evaluate the extended detector on the same data; save and print the report."""
     folder, path = outcome.work_dir, outcome.trained()
     log.info("evaluating %s", path)
-    after = ClassMetrics.of(test(path, data=folder / _DATA / VAL, images=folder / _DATA, device=device))
+    given = EvaluationData(folder / DATA / VAL, folder / DATA, sources=config.get("data.val.sources") or {})
+    after = ClassMetrics.of(evaluate_on(TestRequest(path, device=_device(config)), given))
     report = replace(report, after=after, checkpoint=str(path))
     if console:
         console.print(report.table())

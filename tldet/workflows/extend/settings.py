@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from tldet.data.relabeled import coco_type
 from tldet.errors import CheckpointError
 from tldet.models.distillation import DistillSettings
 from tldet.registry import HEADS
@@ -78,8 +79,9 @@ def _data(config: Mapping[str, Any], size: Mapping[str, int], data: Prepared) ->
     usual, test = default_transforms(size["short"], size["long"])
     steps = (before.get("train") or {}).get("transforms") or usual
     masks = config["model"]["head"].get("mask") is not None
-    train = {**section_of(data.train, steps, masks), "classes": [*data.old, *data.new]}
-    return {"train": train, "val": section_of(data.val, test, masks), "loader": before.get("loader") or {}}
+    kind = coco_type(data.sources)
+    train = {**section_of(data.train, steps, masks, kind), "classes": [*data.old, *data.new]}
+    return {"train": train, "val": section_of(data.val, test, masks, kind), "loader": before.get("loader") or {}}
 
 
 def _teacher(path: Path, head: str) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from tldet.engine.state import TrainResult, TrainState
 from tldet.errors import TrainingError
 from tldet.text import counted
 from tldet.transfer.sources import file_hash
-from tldet.workflows.fewshot.plan import DATA, DEVICE, Setup
+from tldet.workflows.fewshot.plan import DEVICE, Setup
 from tldet.workflows.fewshot.second import open_base, set_variant
+from tldet.workflows.fewshot.splits import DATA
 from tldet.workflows.study.job import RUNS, Job
 from tldet.workflows.training.outcome import Outcome
 from tldet.workflows.training.recipes import load_recipe
@@ -71,6 +72,7 @@ def base_job(setup: Setup) -> Job:
         val=(str(test.path.resolve()), str(setup.test.images.resolve())),
         images=train.images,
         data=data,
+        sources=setup.sources,
     )
 
 
@@ -86,7 +88,7 @@ def _call(setup: Setup, train: Path, val: Path) -> dict[str, Any]:
         "train": str(train.resolve()),
         "val": str(val.resolve()),
         "images": str(setup.train.images.resolve()),
-        "model": setup.request.model,
+        "model": setup.model,
         "cfg_options": [*own, *setup.request.overrides()],
         **setup.request.bad_images(),
     }

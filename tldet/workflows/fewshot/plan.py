@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ import numpy as np
 from tldet.config import option_value, parse_options
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
+from tldet.data.relabeled import Sources
 from tldet.data.shots import check_novel, draw_shots, write_shots
 from tldet.errors import ConfigError, DataError
 from tldet.transfer.sources import file_hash
 from tldet.workflows.fewshot.request import FewShotRequest
-from tldet.workflows.study.data import layout_of
+from tldet.workflows.fewshot.splits import DATA, find_splits
 from tldet.workflows.study.job import RUNS, Factor, Job, job_folder, save_settings
 from tldet.workflows.study.plan import check_seeds
 from tldet.workflows.study.variants import CONTROLLED, overlap, refuse_controlled
@@ -26,7 +27,6 @@ from tldet.workflows.study.variants import CONTROLLED, overlap, refuse_controlle
 log = logging.getLogger(__name__)
 DEVICE = "training.device"
 COSINE = "model.head.roi.cosine"
-DATA = "data"  # in the output directory, generated annotations
 # Config keys that must not be changed in base training; its seed and length may be.
 _OF_BASE = {key: text for key, text in CONTROLLED.items() if key != "training.seed" and not key.startswith("schedule.")}
 
@@ -67,6 +67,8 @@ class Setup:
         val: validation split of base training.
         test: split of the reported metrics: the test split, or ``val`` if there is no test split.
         classes: all class names.
+        model: recipe of base training.
+        sources: user datasets of the images, see :mod:`tldet.data.relabeled`.
     """
 
     request: FewShotRequest
@@ -74,6 +76,8 @@ class Setup:
     val: Split
     test: Split
     classes: tuple[str, ...]
+    model: str | None = None
+    sources: Sources = field(default_factory=dict)
 
     @property
     def novel(self) -> tuple[str, ...]:
@@ -109,10 +113,10 @@ def prepare_experiment(request: FewShotRequest) -> Setup:
     check_seeds(request.seeds)
     _refuse_options(request)
     save_settings(request.folder, _settings(request))
-    layout = layout_of(request)
+    layout, model, sources = find_splits(request)
     assert layout.val is not None  # a single JSON is split
     index = AnnotationIndex.load(layout.train.annotations)
-    setup = Setup(request, layout.train, layout.val, layout.test or layout.val, index.class_names)
+    setup = Setup(request, layout.train, layout.val, layout.test or layout.val, index.class_names, model, sources)
     check_novel(index, setup.novel)
     draw_shots(index, max(request.shots), seed=0)  # checks the number of objects, which no seed changes
     _check_test(setup)
@@ -185,4 +189,5 @@ def _shot_job(setup: Setup, start: Path, variant: str, shots: int, seed: int, da
         val=(str(test.annotations.resolve()), str(test.images.resolve())),
         images=subset.images,
         data=data,
+        sources=setup.sources,
     )

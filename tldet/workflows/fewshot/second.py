@@ -15,6 +15,7 @@ from tldet import checkpoint
 from tldet.coco.partial_labels import LABELED
 from tldet.config import read_config
 from tldet.data.index import AnnotationIndex
+from tldet.data.relabeled import coco_type
 from tldet.data.shots import ORIGIN
 from tldet.errors import CheckpointError, ConfigError
 from tldet.models.detector import Detector, build_detector
@@ -149,9 +150,9 @@ def all_but(model: nn.Module, spared: Sequence[str], prefix: str = "") -> list[s
 def _data(base: Mapping[str, Any], size: Mapping[str, int], job: Job) -> dict[str, Any]:
     """Return the ``data`` section: K shots for training, no validation split, and the split evaluated at the end."""
     train = {key: value for key, value in base["train"].items() if key in INHERITED}
-    train.update(type="CocoDataset", annotations=job.call["train"], images=job.call["images"])
+    train.update(coco_type(job.sources), annotations=job.call["train"], images=job.call["images"])
     annotations, images = job.val
-    test: dict[str, Any] = {"type": "CocoDataset", "annotations": annotations, "images": images}
+    test: dict[str, Any] = {**coco_type(job.sources), "annotations": annotations, "images": images}
     test["transforms"] = [{"type": "Resize", **size}]
     data = {"train": train, "test": test, "loader": base.get("loader") or {}}
     written: dict[str, Any] = with_bad_image({"data": data}, job.call.get("on_bad_image"))["data"]

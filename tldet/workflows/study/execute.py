@@ -13,9 +13,11 @@ from tldet.config import option_value, parse_options
 from tldet.evaluation.loading import load_results
 from tldet.evaluation.report import CocoResult
 from tldet.evaluation.resample import VERSION, resampled_ap
+from tldet.workflows.command_requests import TestRequest
+from tldet.workflows.evaluation_data import EvaluationData
 from tldet.workflows.study.data import evaluated, truth_of
 from tldet.workflows.study.job import Job, write_result
-from tldet.workflows.test import test
+from tldet.workflows.test import evaluate_on
 from tldet.workflows.training.finetune import finetune
 from tldet.workflows.training.outcome import Outcome
 
@@ -84,20 +86,18 @@ def _evaluated(job: Job, trained: Path) -> CocoResult:
     """Evaluate a checkpoint and write its detections to the folder of the run."""
     annotations, images = job.val
     device = option_value(parse_options(job.call.get("cfg_options", ())), "training.device")
-    data: dict[str, Any] = {"data": annotations, "images": images} if annotations else {"split": "val"}
-    return test(
-        trained,
-        **data,
-        on_bad_image=job.call.get("on_bad_image"),
-        results=job.folder / DETECTIONS_NAME,
-        device=str(device or "auto"),
-    )
+    bad: str | None = job.call.get("on_bad_image")
+    given = EvaluationData(split="val", on_bad_image=bad)
+    if annotations:
+        given = EvaluationData(annotations, images, on_bad_image=bad, sources=job.sources)
+    return evaluate_on(TestRequest(trained, results=job.folder / DETECTIONS_NAME, device=str(device or "auto")), given)
 
 
 def _resampled(job: Job, kind: str, checkpoint: str | Path) -> dict[str, Any]:
     """Compute AP on every bootstrap sample of validation images from the stored detections, with its version."""
     truth = truth_of(job, "segm" if kind == "segm" else "bbox", checkpoint)
-    truth = evaluated(truth, job.val, job.call.get("on_bad_image"))
+    if not job.sources:  # images of user datasets are never skipped
+        truth = evaluated(truth, job.val, job.call.get("on_bad_image"))
     drawn = resampled_ap(truth, load_results(job.folder / DETECTIONS_NAME, truth))
     return {"resampled_ap": drawn.tolist(), "resampling": VERSION}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ STUDY_NAME = "study.json"  # in the output directory
 RUNS = "runs"  # in the output directory, one folder per run
 _COMMANDS = {"fewshot": "tldet fewshot"}  # by kind; tldet study KIND for all others
 Factor = str | int | float
+_SETTINGS = ("factors", "call", "length", "val", "images", "data", "sources")  # fields that the result depends on
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Job:
         data: further dependencies of the result, such as hashes of annotation files.
         steps: number of steps in the minutes of ``length``, once it is known for the variant.
         timed_by: variant whose number of steps the run uses; None for its own.
+        sources: user datasets of the images, see :mod:`tldet.data.relabeled`.
     """
 
     factors: Mapping[str, Factor]
@@ -46,6 +48,7 @@ class Job:
     data: Mapping[str, str]
     steps: int | None = None
     timed_by: str | None = None
+    sources: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def variant(self) -> str:
@@ -59,7 +62,7 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """Return everything that the result depends on, as in JSON."""
-        settings = {name: getattr(self, name) for name in ("factors", "call", "length", "val", "images", "data")}
+        settings = {name: getattr(self, name) for name in _SETTINGS}
         known: dict[str, Any] = json.loads(json.dumps(settings))
         return known
 

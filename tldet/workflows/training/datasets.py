@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from tldet.config import build, build_settings
-from tldet.config.build import check_interface
-from tldet.config.check import parameters
 from tldet.data.custom_dataset import CustomDataset, restrict
 from tldet.data.dataset import CocoDataset
 from tldet.data.folder import ImageFolderDataset
+from tldet.data.relabeled import build_user_dataset
 from tldet.data.settings import DatasetOptions, SubsetSettings
 from tldet.errors import ConfigError, DataError
 from tldet.evaluation.columns import GroundTruth, Type
@@ -57,22 +56,16 @@ def build_dataset(
             given["classes"] = list(classes)
         dataset = build(DATASETS, given, path, seed=seed)
     else:
-        dataset = _custom(given, target, seed, classes, path)
+        dataset = _custom(given, seed, classes, path)
     if subset is not None:
         restrict(dataset, build_settings(SubsetSettings, subset))
     return dataset
 
 
-def _custom(
-    section: Mapping[str, Any], target: Any, seed: int, classes: tuple[str, ...] | None, path: str
-) -> CustomDataset:
-    """Build an external dataset from its own keys; the keys of :class:`DatasetOptions` are used by the loader."""
-    known = {} if target is None else parameters(target)
-    own = {key: value for key, value in section.items() if key != "transforms" and (key != "masks" or key in known)}
-    supplied = {"seed": seed} if "seed" in known and "seed" not in own else {}
-    dataset = build(DATASETS, own, path, **supplied)
+def _custom(section: Mapping[str, Any], seed: int, classes: tuple[str, ...] | None, path: str) -> CustomDataset:
+    """Build a user dataset; the keys of :class:`DatasetOptions` are used by the loader."""
+    dataset = build_user_dataset(section, seed, path)
     name = f"{section['type']} ({path})" if path else str(section["type"])
-    check_interface(dataset, "detection dataset", f"{path}: dataset {section['type']}" if path else name)
     options = DatasetOptions(section.get("transforms") or (), bool(section.get("masks")))
     return CustomDataset(dataset, options, name=name, classes=classes, seed=seed)
 

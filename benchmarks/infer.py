@@ -22,7 +22,8 @@ from benchmarks.report import Limit, Memory, Row, Suite
 from benchmarks.suites import Bench
 from tldet.data.loader import as_pixels
 from tldet.engine.precision import Precision
-from tldet.inference.predictor import Predictor, choose_precision
+from tldet.inference.loading import choose_precision
+from tldet.inference.predictor import Predictor
 from tldet.models.detector import Detector
 from tldet.structures.detections import Detections
 from tldet.structures.image import ImageArray

@@ -13,7 +13,7 @@ def predicting(checkpoint: str, precision: str, inputs: str) -> Callable[[], obj
     """Return a function that predicts on the images of a file."""
     keep_freed_memory()
     import_without_compiler()
-    from tldet.inference.predictor import load
+    from tldet.inference.loading import load
 
     predictor = load(checkpoint, "cpu", precision)
     return_free_memory()

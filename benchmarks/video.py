@@ -12,7 +12,8 @@ from benchmarks.suites import Bench
 from tldet.config import read_config
 from tldet.data.digits import frames
 from tldet.data.images import resize_to
-from tldet.inference.predictor import Predictor, load
+from tldet.inference.loading import load
+from tldet.inference.predictor import Predictor
 from tldet.inference.threads import grouped
 from tldet.inference.video import Video
 from tldet.inference.writer import VideoWriter

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tldet.engine.callbacks import Callback as Callback
     from tldet.engine.trainer import Trainer as Trainer
     from tldet.errors import TldetError as TldetError
-    from tldet.inference.predictor import load as load
+    from tldet.inference.loading import load as load
     from tldet.models.backbones.base import Backbone as Backbone
     from tldet.models.detector import Detector as Detector
     from tldet.models.heads.base import Head as Head
@@ -75,7 +75,7 @@ _MODULES = {  # module of each public name
     "evaluate": "tldet.workflows.evaluate",
     "export": "tldet.workflows.export.export",
     "finetune": "tldet.workflows.training.finetune",
-    "load": "tldet.inference.predictor",
+    "load": "tldet.inference.loading",
     "predict": "tldet.workflows.predict.predict",
     "study": "tldet.workflows.study.api",
     "test": "tldet.workflows.test",

@@ -11,7 +11,7 @@ from torchvision.ops import box_iou
 
 from tldet.config import read_config
 from tldet.errors import ConfigError
-from tldet.inference.predictor import load as load_predictor
+from tldet.inference.loading import load as load_predictor
 from tldet.models.detector import build_detector
 from tldet.models.postprocess import Candidates, SelectSettings, select, set_nms, to_detections
 from tldet.structures.detections import Detections
@@ -48,9 +48,9 @@ def test_every_head_s_detections_obey_the_setting(name: str) -> None:
         if hasattr(getattr(part, "settings", None), "nms_per_class"):
             object.__setattr__(part.settings, "score", 0.0)
     from tldet.data.loader import Sample, collate
-    from tldet.inference.predictor import _nothing
+    from tldet.inference.predictor import no_target
 
-    batch = collate([Sample(torch.randint(0, 255, (3, 96, 128), dtype=torch.uint8), _nothing(), (96, 128))])
+    batch = collate([Sample(torch.randint(0, 255, (3, 96, 128), dtype=torch.uint8), no_target(), (96, 128))])
 
     def overlapping() -> int:
         with torch.inference_mode():

@@ -15,7 +15,7 @@ from torch import Tensor
 from tldet import checkpoint
 from tldet.config import read_config
 from tldet.errors import CheckpointError
-from tldet.inference.predictor import load as load_predictor
+from tldet.inference.loading import load as load_predictor
 from tldet.models.backbones import TorchvisionBackbone
 from tldet.models.detector import build_detector
 from tldet.transfer.initial_weights import init_from, open_initial

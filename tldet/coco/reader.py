@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.coco import checks
+from tldet.coco.box_checks import require_coco_boxes
 from tldet.coco.checks import note
 from tldet.coco.ids import NO_ID, ODD_ID, renumber_annotations
 from tldet.coco.outlines import derive_boxes
@@ -128,7 +129,7 @@ def read_coco(source: CocoSource, name: str | None = None, *, outlines: bool = F
     sizes = np.array([_size(image) for image in found.images], np.int64).reshape(-1, 2)
     if count is None:
         notes.append("has no 'annotations' list; all images count as images without objects")
-    notes += checks.require_coco_boxes(name, "boxes", objects.boxes, sizes[objects.positions], objects.areas)
+    notes += require_coco_boxes(name, "boxes", objects.boxes, sizes[objects.positions], objects.areas)
     return Coco(found.images, categories, unused, objects, tuple(notes))
 
 

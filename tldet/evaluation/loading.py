@@ -12,6 +12,7 @@ import numpy as np
 from msgspec import UNSET
 
 from tldet.coco import checks
+from tldet.coco.box_checks import require_coco_boxes
 from tldet.coco.checks import note
 from tldet.coco.outlines import drop_degenerate, parse_outline
 from tldet.coco.partial_labels import labeled_table
@@ -164,7 +165,7 @@ def load_results(source: CocoSource, truth: GroundTruth) -> Results:
         rles = [rle.to_rle(record.segmentation, size) for record, size in zip(records, sizes, strict=True)]
     found = _with_boxes(Results(images, categories, np.zeros((0, 4)), scores, scores, rles), raw_boxes, who, masked)
     if not boxless:
-        for line in checks.require_coco_boxes(name, "boxes", found.boxes, np.array(truth.sizes).reshape(-1, 2)[images]):
+        for line in require_coco_boxes(name, "boxes", found.boxes, np.array(truth.sizes).reshape(-1, 2)[images]):
             _logger.warning("%s: %s", name, line)
     return found
 

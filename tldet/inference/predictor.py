@@ -13,22 +13,19 @@ import torch
 from tldet.data.eval_batches import by_padded_size
 from tldet.data.images import MAX_PIXELS, Limits, Reduced, fitted_size, resize_to
 from tldet.data.loader import Sample, as_pixels, collate
-from tldet.engine.precision import Precision, choose
+from tldet.engine.precision import Precision
 from tldet.errors import DataError
 from tldet.inference import SCORE
 from tldet.inference.convert import Channels, is_list, open_image
-from tldet.inference.runtimes.exported import SUFFIXES, ExportedDetector, load_exported, refuse_nms
+from tldet.inference.runtimes.exported import ExportedDetector, refuse_nms
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
 from tldet.models.surgery.fuse import fuse
 from tldet.structures.detections import Detections
 from tldet.structures.target import Target
-from tldet.system.device import pick_device
-from tldet.transfer.restore import restore
 
 log = logging.getLogger(__name__)
 WAITING = 4  # number of batches of images held back until images of the same size fill a batch
-_TRIAL = 480  # pixels; largest long side of the images with which the precision is chosen
 OnError = Literal["raise", "skip"]
 
 
@@ -150,7 +147,7 @@ class Predictor:
     def sample(self, image: Reduced) -> Sample:
         """Resize an image to the input size of the model."""
         small = resize_to(image.image, fitted_size(image.whole, self.short, self.long))
-        return Sample(as_pixels(small), _nothing(), image.whole)
+        return Sample(as_pixels(small), no_target(), image.whole)
 
     def _predict(self, samples: Sequence[Sample]) -> list[Detections]:
         autocast = nullcontext() if isinstance(self.model, ExportedDetector) else self.precision.autocast()
@@ -189,71 +186,6 @@ class _Reader:
             yield sample
 
 
-def _nothing() -> Target:
-    """Create the target of an image without annotations."""
+def no_target() -> Target:
+    """Return the target of an image without annotations."""
     return Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
-
-
-def load(
-    path: str | Path,
-    device: str = "auto",
-    precision: str = "auto",
-    *,
-    nms_per_class: bool | None = None,
-    max_pixels: int = MAX_PIXELS,
-    threads: int | None = None,
-) -> Predictor:
-    """Load the detector of a tldet checkpoint, or an exported detector, for prediction.
-
-    Args:
-        path: the checkpoint, or an ``.onnx``, ``.xml`` (OpenVINO) or ``.pt2`` (``torch.export``) file.
-        device: ``auto``, ``cpu``, ``cuda``, ...
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        nms_per_class: see :class:`Predictor`; fixed in an exported detector.
-        max_pixels: see :class:`Predictor`.
-        threads: threads of ONNX Runtime or OpenVINO; None leaves the choice to them.
-
-    Raises:
-        CheckpointError: the file cannot be read.
-        ConfigError: there is no such device, a package is missing, or the model does not apply NMS.
-    """
-    if Path(path).suffix in SUFFIXES:
-        exported = load_exported(path, device, precision, threads)
-        stated = exported.metadata
-        chosen = Precision(stated["precision"], reason=exported.runtime.name)
-        options: dict[str, Any] = {"nms_per_class": nms_per_class, "max_pixels": max_pixels}
-        return Predictor(exported, stated["category_ids"], **stated["input"], precision=chosen, **options)
-    model, state = restore(path)
-    where = pick_device(device)
-    model.to(where)
-    meta = state["meta"]
-    chosen = choose_precision(model, where, precision, **meta["input"])
-    return Predictor(
-        model,
-        meta["category_ids"],
-        **meta["input"],
-        precision=chosen,
-        nms_per_class=nms_per_class,
-        max_pixels=max_pixels,
-    )
-
-
-def choose_precision(model: Detector, device: torch.device, requested: str, short: int, long: int) -> Precision:
-    """Choose the precision of prediction, by a speed test if the device supports several.
-
-    Args:
-        model: the detector, in eval mode.
-        device: device of the model.
-        requested: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        short: short side of the images; the test uses images of at most 480 pixels.
-        long: limit of the long side.
-    """
-    height, width = fitted_size((short, long), min(short, _TRIAL), min(long, _TRIAL))
-    samples = [Sample(torch.full((3, height, width), 128, dtype=torch.uint8), _nothing(), (height, width))]
-    batch = collate(samples).to(device)
-
-    def trial() -> None:
-        with torch.no_grad():
-            model.predict(batch)
-
-    return choose(model, device, requested, trial, f"predicting {height} x {width}")

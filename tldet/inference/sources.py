@@ -16,12 +16,12 @@ from tldet.data.image_formats import EXTENSIONS, START, heif_readable, is_heif, 
 from tldet.data.images import Reduced
 from tldet.errors import DataError
 from tldet.inference.convert import URL
+from tldet.inference.output_names import Names, drawn_name
 from tldet.inference.threads import ahead
 from tldet.inference.video import open_video
 from tldet.system.inputs import exists, is_file, is_folder, require_file
 
 log = logging.getLogger(__name__)
-DRAWABLE = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
 _DIGITS = 4  # largest length of a camera number
 IMAGES_AHEAD = 2  # each may take 100 MB
@@ -222,31 +222,9 @@ def _is_video(path: Path) -> bool:
 def _distinct(sources: list[InputSource]) -> list[InputSource]:
     """Give inputs of the same name from different folders different output names."""
     names = Names()
-    return [InputSource(source.kind, source.path, names.claim(_drawn(source))) for source in sources]
-
-
-class Names:
-    """Output names of a run. A name that is already used, ignoring case, gets a number."""
-
-    def __init__(self) -> None:
-        self._used: dict[str, int] = {}  # name -> last number tried for it
-
-    def claim(self, name: Path) -> Path:
-        """Return ``name``, numbered if it is already used."""
-        free, number = name, self._used.get(str(name).lower(), 1)
-        while str(free).lower() in self._used:
-            number += 1
-            free = name.with_stem(f"{name.stem}_{number}")
-        self._used[str(name).lower()] = number
-        self._used.setdefault(str(free).lower(), 1)
-        return free
-
-
-def _drawn(source: InputSource) -> Path:
-    """Return the output path: images keep their format if it can be written, videos become MP4."""
-    if source.kind != "image":
-        return source.name.with_suffix(".mp4")
-    return source.name if source.name.suffix.lower() in DRAWABLE else source.name.with_suffix(".png")
+    return [
+        InputSource(source.kind, source.path, names.claim(drawn_name(source.kind, source.name))) for source in sources
+    ]
 
 
 def read_ahead(

@@ -12,7 +12,7 @@ from tldet.data.images import read_image
 from tldet.data.index import AnnotationIndex
 from tldet.engine.logging import LOG_NAME
 from tldet.evaluation.report import CocoResult
-from tldet.inference.predictor import load
+from tldet.inference.loading import load
 from tldet.inference.writer import VideoWriter
 from tldet.text import counted
 from tldet.visualize.drawing import draw, grid, plot_curves

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from tldet.errors import DataError
-from tldet.inference.sources import InputSource, Names
+from tldet.inference.output_names import Names
+from tldet.inference.sources import InputSource
 from tldet.structures.detections import Detections
 from tldet.structures.image import ImageArray
 from tldet.system.inputs import is_file, is_folder, real_path

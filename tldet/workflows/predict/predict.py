@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from tldet.data.images import MAX_PIXELS, Reduced, read_image
 from tldet.errors import DataError
-from tldet.inference.predictor import Predictor, load
+from tldet.inference.loading import load
+from tldet.inference.predictor import Predictor
 from tldet.inference.sources import InputSource, find_sources, read_ahead
 from tldet.inference.threads import grouped
 from tldet.inference.video import STANDARD, Frame, Video, camera

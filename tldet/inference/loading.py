@@ -1,0 +1,84 @@
+"""Loading of a checkpoint or an exported detector for prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tldet.data.images import MAX_PIXELS, fitted_size
+from tldet.data.loader import Sample, collate
+from tldet.engine.precision import Precision, choose
+from tldet.inference.predictor import Predictor, no_target
+from tldet.inference.runtimes.exported import SUFFIXES, load_exported
+from tldet.models.detector import Detector
+from tldet.system.device import pick_device
+from tldet.transfer.restore import restore
+
+_TRIAL = 480  # pixels; largest long side of the images with which the precision is chosen
+
+
+def load(
+    path: str | Path,
+    device: str = "auto",
+    precision: str = "auto",
+    *,
+    nms_per_class: bool | None = None,
+    max_pixels: int = MAX_PIXELS,
+    threads: int | None = None,
+) -> Predictor:
+    """Load the detector of a tldet checkpoint, or an exported detector, for prediction.
+
+    Args:
+        path: the checkpoint, or an ``.onnx``, ``.xml`` (OpenVINO) or ``.pt2`` (``torch.export``) file.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        nms_per_class: see :class:`Predictor`; fixed in an exported detector.
+        max_pixels: see :class:`Predictor`.
+        threads: threads of ONNX Runtime or OpenVINO; None leaves the choice to them.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+        ConfigError: there is no such device, a package is missing, or the model does not apply NMS.
+    """
+    if Path(path).suffix in SUFFIXES:
+        exported = load_exported(path, device, precision, threads)
+        stated = exported.metadata
+        chosen = Precision(stated["precision"], reason=exported.runtime.name)
+        options: dict[str, Any] = {"nms_per_class": nms_per_class, "max_pixels": max_pixels}
+        return Predictor(exported, stated["category_ids"], **stated["input"], precision=chosen, **options)
+    model, state = restore(path)
+    where = pick_device(device)
+    model.to(where)
+    meta = state["meta"]
+    chosen = choose_precision(model, where, precision, **meta["input"])
+    return Predictor(
+        model,
+        meta["category_ids"],
+        **meta["input"],
+        precision=chosen,
+        nms_per_class=nms_per_class,
+        max_pixels=max_pixels,
+    )
+
+
+def choose_precision(model: Detector, device: torch.device, requested: str, short: int, long: int) -> Precision:
+    """Choose the precision of prediction, by a speed test if the device supports several.
+
+    Args:
+        model: the detector, in eval mode.
+        device: device of the model.
+        requested: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        short: short side of the images; the test uses images of at most 480 pixels.
+        long: limit of the long side.
+    """
+    height, width = fitted_size((short, long), min(short, _TRIAL), min(long, _TRIAL))
+    samples = [Sample(torch.full((3, height, width), 128, dtype=torch.uint8), no_target(), (height, width))]
+    batch = collate(samples).to(device)
+
+    def trial() -> None:
+        with torch.no_grad():
+            model.predict(batch)
+
+    return choose(model, device, requested, trial, f"predicting {height} x {width}")

@@ -137,3 +137,5 @@ def test_an_unknown_type_names_the_way_out() -> None:
 
 def test_the_key_imports_is_known() -> None:
     check(Config({"imports": ["a"]}), {})
+    with pytest.raises(ConfigError, match="import: unknown key"):
+        check(Config({"import": ["a"]}), {})

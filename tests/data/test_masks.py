@@ -69,7 +69,7 @@ def center(weights: NDArray[Any]) -> NDArray[np.float64]:
     return np.array([(weights.sum(1 - i) * axis).sum() / total for i, axis in enumerate(axes)])
 
 
-def check(found: LabeledSample, gap: float = SLACK, shift: float = 0.4) -> None:
+def assert_aligned(found: LabeledSample, gap: float = SLACK, shift: float = 0.4) -> None:
     """No box further than ``gap`` pixels from the extent of its mask; the first mask over the white of the image.
 
     The tip of a curved outline covers less than half of a pixel, or a corner does after a rotation: there the box is
@@ -100,7 +100,7 @@ def test_every_transform_is_tested() -> None:
 @given(seed=st.integers(0, 10**6))
 def test_masks_stay_aligned_in_every_transform(name: str, seed: int) -> None:
     found = Pipeline([{"type": name, **EVERY[name]}])(objects(seed), (seed,), (seed,))
-    check(found, gap=0 if name in WHOLE_PIXELS else SLACK)
+    assert_aligned(found, gap=0 if name in WHOLE_PIXELS else SLACK)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -108,7 +108,7 @@ def test_masks_stay_aligned_in_every_transform(name: str, seed: int) -> None:
 def test_masks_stay_aligned_in_transforms_of_albumentations(name: str) -> None:
     step = Albumentation(getattr(albumentations(), name)(**GEOMETRIC[name], p=1.0))
     for seed in range(12):
-        check(step(objects(seed), seeded(seed)), shift=0.6)
+        assert_aligned(step(objects(seed), seeded(seed)), shift=0.6)
 
 
 def rectangle(seed: int) -> LabeledSample:

@@ -94,7 +94,7 @@ def test_python(block: Block) -> None:
 
 @pytest.mark.parametrize("block", blocks("json"), ids=str)
 def test_json(block: Block) -> None:
-    json.loads(block.text)
+    assert json.loads(block.text), "an empty object shows nothing"
 
 
 @pytest.mark.parametrize(

@@ -69,15 +69,15 @@ def _system_error(error: BaseException) -> BaseException:
     return cause or error
 
 
-def _reject_objects(value: Any, place: str) -> None:
+def _reject_objects(value: Any, location: str) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            _reject_objects(item, f"{place}.{key}")
+            _reject_objects(item, f"{location}.{key}")
     elif isinstance(value, (list, tuple)):
         for number, item in enumerate(value):
-            _reject_objects(item, f"{place}.{number}")
+            _reject_objects(item, f"{location}.{number}")
     elif not isinstance(value, _PLAIN):
-        raise TypeError(f"{place} is a {type(value).__name__}; checkpoints contain tensors and plain containers only")
+        raise TypeError(f"{location} is a {type(value).__name__}; checkpoints contain tensors and plain containers only")
 
 
 def read_tensors(path: str | Path) -> Any:

@@ -1,7 +1,7 @@
 """Errors that a user can correct.
 
 The command line prints a :class:`TldetError` as one line and exits with code 2. Everything else is a programming
-error and keeps its traceback. A message names the file, the annotation id or the config key, and says what to do.
+error and keeps its traceback. A message names the file, the annotation id or the config key, and states what to do.
 """
 
 from __future__ import annotations

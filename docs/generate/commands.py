@@ -16,7 +16,7 @@ the description or the linked how-to page states the effect.
 
 Exit codes: 0 for success, 2 for an error that you can correct (one line, no traceback), 130 after Ctrl-C.
 """
-# "(default: 0.3)" moves into its own column; "stop (error, default), or go on" stays.
+# "(default: 0.3)" moves into its own column; "stop (error, default), or skip" stays.
 _STATED = re.compile(r"\s*(?P<mark>[(;]) ?default: (?P<default>(?:[^()]|\([^()]*\))*)\)|\((?P<aside>\w+), default\)")
 
 

@@ -134,7 +134,7 @@ def summary(target: Callable[..., Any]) -> str:
 
 
 def documented(target: Callable[..., Any]) -> dict[str, str]:
-    """Return what docstrings say of each parameter; those of base classes count for inherited ones."""
+    """Return the description of each parameter in docstrings; those of base classes count for inherited ones."""
     found: dict[str, str] = {}
     for one in reversed(target.__mro__[:-1]) if inspect.isclass(target) else [target]:
         for text in (one.__doc__, getattr(vars(one).get("__init__"), "__doc__", None)):
@@ -159,7 +159,7 @@ _SEE = re.compile(r"[Ss]ee :(?:class|func):`~?(?:([\w.]+)\.)?(\w+)`")
 
 
 def _referred(name: str, text: str, module: str) -> str:
-    """Return a description with "see X" replaced by what X says of the parameter, if X has it."""
+    """Return a description with "see X" replaced by the description of the parameter in X, if X has it."""
     found = _SEE.match(text)
     if found is None:
         return text

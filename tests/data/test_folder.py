@@ -53,10 +53,10 @@ def test_a_part_of_each_class_is_held_out_and_the_same_for_a_seed(folder: Path) 
     def names(part: Any, seed: int) -> list[str]:
         return ImageFolderDataset(str(folder), part=part, holdout=0.2, seed=seed).names
 
-    train, held = names("train", 1), names("measure", 1)
+    train, held = names("train", 1), names("val", 1)
     assert sorted(train + held) == sorted(ImageFolderDataset(str(folder)).names)
     assert [sum(n.startswith(c) for n in held) for c in ("ant", "bee", "cat")] == [1, 2, 4]
-    assert held == names("measure", 1) != names("measure", 2)
+    assert held == names("val", 1) != names("val", 2)
 
 
 def test_a_single_image_is_trained_on() -> None:
@@ -144,7 +144,7 @@ def test_one_image_a_class_leaves_none_to_hold_out(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         cv2.imwrite(str(tmp_path / name / "0.png"), np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(DataError, match="no class has two images"):
-        ImageFolderDataset(str(tmp_path), part="measure")
+        ImageFolderDataset(str(tmp_path), part="val")
 
 
 def test_parts_of_a_folder_are_found(folder: Path, tmp_path: Path) -> None:

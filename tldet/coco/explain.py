@@ -26,10 +26,10 @@ def explain(error: str, values: Any) -> str:
         values: the decoded values: a dict in COCO's layout, or a list of detections.
     """
     what, _, path = error.partition(" - at `$")
-    place = re.match(RECORD, path)
-    if place is None:
+    location = re.match(RECORD, path)
+    if location is None:
         return _explain_layout(what, path, values)
-    section, row, key = place.groups()
+    section, row, key = location.groups()
     record = (values[section] if section else values)[int(row)]
     who = record_name(section or "detections", int(row), record)
     if missing := re.search(r"missing required field `(\w+)`", what):
@@ -76,10 +76,10 @@ def is_large(value: Any) -> bool:
 
 def describe_path(path: str, values: Any) -> str:
     """Describe a path such as ``annotations[3].bbox[0]`` by the id of its record and its key."""
-    place = re.match(RECORD, f".{path}" if path[:1] != "[" else path)
-    if place is None:
+    location = re.match(RECORD, f".{path}" if path[:1] != "[" else path)
+    if location is None:
         return f"'{path}'"
-    section, row, key = place.groups()
+    section, row, key = location.groups()
     record = (values[section] if section else values)[int(row)]
     return record_name(section or "detections", int(row), record) + (f": '{key}'" if key else "")
 

@@ -28,7 +28,7 @@ def _loosened(parts: Parts) -> Parts:
 class FileNames:
     """Lookup of the images of a dataset by path.
 
-    Where no image has the name of a path, percent escapes, letter case and Unicode form are ignored.
+    If no image has the name of a path, percent escapes, letter case and Unicode form are ignored.
 
     Args:
         names: file name of each image, None for an unknown one.

@@ -27,8 +27,8 @@ def read_repaired(path: Path) -> Record:
     found, records = coco.objects, whole.get("annotations") or []
     columns = (found.rows, found.ids, found.positions, found.category_ids, found.boxes, found.derived)
     annotations = []
-    for row, key, place, category, box, derived in zip(*(column.tolist() for column in columns), strict=True):
-        ids = {"id": key, "image_id": coco.images[place].id, "category_id": category}
+    for row, key, position, category, box, derived in zip(*(column.tolist() for column in columns), strict=True):
+        ids = {"id": key, "image_id": coco.images[position].id, "category_id": category}
         annotations.append({**records[row], **ids, **({"bbox": box} if derived else {})})
     kept = {category.id for category in coco.categories}
     return {

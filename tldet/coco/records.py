@@ -219,7 +219,7 @@ def _require_once(content: bytes, values: Sequence[Any], keys: Sequence[str], na
         DataError: a key occurs twice.
     """
     start, end = (_address(values[0]), _address(values[-1]) + len(bytes(values[-1]))) if values else (0, 0)
-    start, end = (max(0, place - _address(content)) for place in (start, end))
+    start, end = (max(0, address - _address(content)) for address in (start, end))
     for key in (f'"{key}"'.encode() for key in keys):
         if content.count(key, 0, start) + content.count(key, end) < 2:
             continue

@@ -31,10 +31,10 @@ def parse(content: bytes, name: str) -> Any:
         what = f"byte 0x{content[error.start]:02x} in line {line}"
         raise DataError(f"{name}: is not UTF-8 ({what}; Latin-1 or another encoding?); save it as UTF-8") from None
     except json.JSONDecodeError as error:
-        where, end = f"line {error.lineno}, column {error.colno}", error.doc.rstrip()
+        location, end = f"line {error.lineno}, column {error.colno}", error.doc.rstrip()
         if error.pos >= len(end) - (not end.endswith(("}", "]"))) or "Unterminated" in error.msg:
-            raise DataError(f"{name}: is cut off at {where}; write or copy it again") from None
-        raise DataError(f"{name}: is not valid JSON ({where}: {error.msg})") from None
+            raise DataError(f"{name}: is cut off at {location}; write or copy it again") from None
+        raise DataError(f"{name}: is not valid JSON ({location}: {error.msg})") from None
     except RecursionError:
         raise DataError(f"{name}: is nested too deeply") from None
     if "\\u" in text and lone_surrogate(values) is not None:
@@ -64,8 +64,8 @@ def lone_surrogate(values: Any) -> str | None:
 
 def half_pair(values: Any, name: str) -> DataError:
     """Create the error for the first text in ``values`` with a lone surrogate."""
-    where = lone_surrogate(values) or "a text"
-    return DataError(f"{name}: {where} holds half of a UTF-16 pair (a lone surrogate); correct this text")
+    location = lone_surrogate(values) or "a text"
+    return DataError(f"{name}: {location} holds half of a UTF-16 pair (a lone surrogate); correct this text")
 
 
 def large_integer(values: Any, name: str) -> DataError:

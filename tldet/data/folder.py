@@ -48,7 +48,7 @@ class ImageFolderDataset(Dataset[LabeledImage]):
         folder: folder that contains the class folders.
         transforms: see :class:`~tldet.data.transforms.Pipeline`; the output of all images must have one size.
         classes: class names of the model; None takes the sorted names of the class folders.
-        part: "all" images, or without ("train") or only with ("measure") the held-out images.
+        part: "all" images, or without ("train") or only with ("val") the held-out images.
         holdout: fraction of each class that is held out; the same images for the same seed.
         seed: random seed of the held-out images and of augmentation.
 
@@ -63,7 +63,7 @@ class ImageFolderDataset(Dataset[LabeledImage]):
         transforms: Sequence[Mapping[str, Any]] = (),
         *,
         classes: Sequence[str] | None = None,
-        part: Literal["all", "train", "measure"] = "all",
+        part: Literal["all", "train", "val"] = "all",
         holdout: float = 0.1,
         seed: int = 0,
     ) -> None:
@@ -81,7 +81,7 @@ class ImageFolderDataset(Dataset[LabeledImage]):
         self.labels = np.repeat(np.arange(len(counts)), counts)
         if part != "all":
             held = held_out(self.labels, holdout, seed)
-            self._keep(held if part == "measure" else ~held)
+            self._keep(held if part == "val" else ~held)
         _log_counts(self.folder, self.labels, len(self.class_names), part)
 
     def _keep(self, rows: NDArray[np.bool_]) -> None:
@@ -187,7 +187,7 @@ def _named(names: Sequence[str], count: int) -> str:
 
 def _log_counts(folder: Path, labels: NDArray[np.int64], classes: int, part: str) -> None:
     counts = np.bincount(labels, minlength=classes)
-    use = {"all": "", "train": " for training", "measure": " held out for validation"}[part]
+    use = {"all": "", "train": " for training", "val": " held out for validation"}[part]
     found = counted(int(np.count_nonzero(counts)), "class", "classes")
     least, most = counts[counts > 0].min(), counts.max()
     log.info("%s: %s%s in %s, %d to %d each", folder, counted(len(labels), "image"), use, found, least, most)

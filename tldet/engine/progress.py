@@ -25,7 +25,7 @@ class Reporter:
     def record(self, record: Mapping[str, Any]) -> None:
         """Report a line of the log."""
 
-    def say(self, text: str) -> None:
+    def show(self, text: str) -> None:
         """Report a message."""
 
     def close(self) -> None:
@@ -57,10 +57,10 @@ class Reporters(Reporter):
         for one in self.several:
             one.record(record)
 
-    def say(self, text: str) -> None:
+    def show(self, text: str) -> None:
         """Report a message to all."""
         for one in self.several:
-            one.say(text)
+            one.show(text)
 
     def close(self) -> None:
         """End all reports."""
@@ -123,7 +123,7 @@ class ConsoleReporter(Reporter):
         if record["type"] == "val":
             self._print(validation_line(record, self._shown))
 
-    def say(self, text: str) -> None:
+    def show(self, text: str) -> None:
         """Print a line above the bar."""
         self._print(text)
 
@@ -178,9 +178,9 @@ class NotebookReporter(Reporter):
     def record(self, record: Mapping[str, Any]) -> None:
         """Show the metrics of a validation."""
         if record["type"] == "val":
-            self.say(validation_line(record, self._shown))
+            self.show(validation_line(record, self._shown))
 
-    def say(self, text: str) -> None:
+    def show(self, text: str) -> None:
         """Add a line above the progress."""
         self._lines.append(text)
         self._update()

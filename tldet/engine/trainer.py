@@ -192,7 +192,7 @@ class Trainer:
         return self.state.step == self.state.total or falls_due(self.state.step, every, self.steps_per_epoch)
 
     def _on_interrupt(self) -> None:
-        self.reporter.say("saving and stopping; press Ctrl-C again to stop at once")
+        self.reporter.show("saving and stopping; press Ctrl-C again to stop at once")
 
     def call_hooks(self, point: str, **details: Any) -> None:
         """Call a hook point of all callbacks that have it."""

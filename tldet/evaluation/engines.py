@@ -91,8 +91,8 @@ class StreamingScorer:
             return result
         evaluation = hotcoco.StreamingEval.merge([self._stream]).finalize()  # a copy, so that images can be added later
         evaluation.accumulate()
-        measured: Any = evaluation.eval
-        return _filled(result, measured["precision"], measured["recall"], self._truth.class_names)
+        evaluated: Any = evaluation.eval
+        return _filled(result, evaluated["precision"], evaluated["recall"], self._truth.class_names)
 
 
 def _objects(truth: GroundTruth) -> list[dict[str, Any]]:
@@ -148,8 +148,8 @@ def _run_hotcoco(truth: GroundTruth, results: Results, agnostic: bool) -> tuple[
     evaluation.params.use_cats = not agnostic
     evaluation.evaluate()
     evaluation.accumulate()
-    measured: Any = evaluation.eval
-    return measured["precision"], measured["recall"]
+    evaluated: Any = evaluation.eval
+    return evaluated["precision"], evaluated["recall"]
 
 
 def _run_pycocotools(truth: GroundTruth, results: Results, agnostic: bool) -> tuple[Floats, Floats]:

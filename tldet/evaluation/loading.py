@@ -48,7 +48,7 @@ def load_ground_truth(source: CocoSource, type: Type, *, quiet: bool = False) ->
     if count := int((~coco.objects.flagged).sum()):
         _logger.warning("%s: %s without iscrowd, which is taken as 0", name, counted(count, "annotation"))
     images, categories = np.argsort([one.id for one in coco.images]), sorted(coco.categories, key=lambda one: one.id)
-    ordered, objects = [coco.images[place] for place in images], coco.objects
+    ordered, objects = [coco.images[position] for position in images], coco.objects
     rank = np.empty_like(images)
     rank[images] = np.arange(len(images))
     category_ids = [category.id for category in categories]

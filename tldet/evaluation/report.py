@@ -169,5 +169,5 @@ def mean_over(per_class: Mapping[str, float], names: Sequence[str]) -> float:
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    measured = values[values > -1]
-    return float(np.mean(measured)) if len(measured) else -1.0
+    evaluated = values[values > -1]
+    return float(np.mean(evaluated)) if len(evaluated) else -1.0

@@ -52,9 +52,9 @@ def resampled_ap(truth: GroundTruth, results: Results, weights: Ints | None = No
     """
     weights = draws(len(truth.image_ids)) if weights is None else weights
     of_class = np.array([_class_ap(one, weights) for one in class_matches(truth, results)])
-    measured = of_class >= 0
-    total = np.where(measured, of_class, 0.0).sum(0)
-    return np.where(measured.any(0), total / np.maximum(measured.sum(0), 1), -1.0)
+    defined = of_class >= 0
+    total = np.where(defined, of_class, 0.0).sum(0)
+    return np.where(defined.any(0), total / np.maximum(defined.sum(0), 1), -1.0)
 
 
 def class_matches(truth: GroundTruth, results: Results) -> list[Matches]:

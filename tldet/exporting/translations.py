@@ -29,8 +29,8 @@ def nms_rows(boxes: Any, scores: Any, groups: Any, good: Any, iou: float, keep: 
     counts = op.ReduceSum(member, [0], keepdims=0)
     starts = op.CumSum(counts, op.Constant(value_int=0), exclusive=1)
     number = op.Range(op.Constant(value_int=0), op.Squeeze(op.Shape(row)), op.Constant(value_int=1))
-    place = op.Sub(number, op.Gather(starts, image))
-    index = op.Concat(op.Unsqueeze(image, [1]), op.Unsqueeze(place, [1]), axis=1)
+    position = op.Sub(number, op.Gather(starts, image))
+    index = op.Concat(op.Unsqueeze(image, [1]), op.Unsqueeze(position, [1]), axis=1)
     empty = op.Expand(op.Constant(value_int=0), op.Concat(batch, op.Constant(value_ints=[keep]), axis=0))
     return op.ScatterND(empty, index, row), counts
 

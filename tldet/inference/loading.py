@@ -49,10 +49,10 @@ def load(
         options: dict[str, Any] = {"nms_per_class": nms_per_class, "max_pixels": max_pixels}
         return Predictor(exported, stated["category_ids"], **stated["input"], precision=chosen, **options)
     model, state = restore(path)
-    where = pick_device(device)
-    model.to(where)
+    target = pick_device(device)
+    model.to(target)
     meta = state["meta"]
-    chosen = choose_precision(model, where, precision, **meta["input"])
+    chosen = choose_precision(model, target, precision, **meta["input"])
     return Predictor(
         model,
         meta["category_ids"],

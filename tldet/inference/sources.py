@@ -91,11 +91,11 @@ def _matching(pattern: str, skipped: Counter[str]) -> list[InputSource]:
 
 def _glob(pattern: Path, skipped: Counter[str]) -> Iterator[Path]:
     """Yield the paths that match a glob; ``**`` follows links to folders, and searches each folder once."""
-    place = next((i for i, part in enumerate(pattern.parts) if part == "**"), None)
-    if place is None:
+    position = next((i for i, part in enumerate(pattern.parts) if part == "**"), None)
+    if position is None:
         yield from map(Path, glob.glob(str(pattern)))  # noqa: PTH207
         return
-    above, below = Path(*pattern.parts[:place]), Path(*pattern.parts[place + 1 :])
+    above, below = Path(*pattern.parts[:position]), Path(*pattern.parts[position + 1 :])
     for folder in _glob(above, skipped) if above.parts else [above]:
         if is_folder(folder):
             paths = [path.relative_to(folder) for path in _files(folder, skipped) if not path.name.startswith(".")]
@@ -107,11 +107,11 @@ def _fits(parts: Sequence[str], patterns: Sequence[str]) -> bool:
     if "**" not in patterns:
         ends = parts[len(parts) - len(patterns) :] if len(parts) >= len(patterns) else ()
         return len(ends) == len(patterns) and all(map(fnmatch.fnmatch, ends, patterns))
-    place = patterns.index("**")
-    starts = range(len(parts) - place + 1)
-    rest = patterns[place + 1 :]
+    position = patterns.index("**")
+    starts = range(len(parts) - position + 1)
+    rest = patterns[position + 1 :]
     return any(
-        _fits(parts[start : start + place], patterns[:place]) and _fits(parts[start + place :], rest)
+        _fits(parts[start : start + position], patterns[:position]) and _fits(parts[start + position :], rest)
         for start in starts
     )
 

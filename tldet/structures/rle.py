@@ -88,7 +88,7 @@ def _rle_problem(rle: Rle, size: Size) -> str | None:
 def run_lengths(counts: bytes) -> NDArray[np.int64]:
     """Decode the run lengths of a compressed RLE (``rleFrString`` of COCO's maskApi.c).
 
-    Each number is written in groups of 5 bits, lowest first, as characters from 48; bit 6 says that more follow. From
+    Each number is written in groups of 5 bits, lowest first, as characters from 48; bit 6 marks that more follow. From
     the fourth on it is the difference to the number before the last one.
 
     Raises:

@@ -214,7 +214,7 @@ class Unfreezing:
         started = [one for one, was, now in zip(self.stages, before, self._trainable, strict=True) if now and not was]
         if started:
             size = sum(self.model.get_parameter(name).numel() for one in started for name in one.names)
-            runner.reporter.say(f"after step {runner.state.step}: {size:,} more parameters are trainable")
+            runner.reporter.show(f"after step {runner.state.step}: {size:,} more parameters are trainable")
 
     def _set(self, runner: Any) -> None:
         step, total, epoch = runner.state.step, runner.state.total, runner.steps_per_epoch

@@ -50,7 +50,7 @@ class ConvertReport:
         masks: number of objects that were written with a mask.
         left_out: counts of what was left out or changed on reading.
         dropped: counts of what the new format cannot hold.
-        notes: the counts with the first places, one line each.
+        notes: the counts with the first locations, one line each.
     """
 
     source: str

@@ -51,7 +51,7 @@ def test_two_label_sets_on_shared_images(tmp_path: Path) -> None:
     assert merged.image_of.tolist() == [0, 1, 1, 2]
     assert merged.image_ids.tolist() == [1, 2, 3]
     assert merged.labeled == [{1}, {1, 2}, {1, 2}]
-    assert merged.places.tolist() == [0, 1, 1, 2, 1]
+    assert merged.image_positions.tolist() == [0, 1, 1, 2, 1]
     assert merged.category_ids.tolist() == [1, 1, 2, 1, 1]
     assert merged.twins == [(4, 1)]
     assert merged.annotation_ids[merged.kept].tolist() == [1, 100, 3, 2]

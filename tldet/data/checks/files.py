@@ -112,14 +112,14 @@ class _Kept:
 
 def _checked(work: Sequence[tuple[int, Path, Limits]], annotations: Path) -> Iterator[Fault | None]:
     """Check files in parallel; log progress if it takes long."""
-    started = said = time.monotonic()
+    started = reported = time.monotonic()
     with ThreadPoolExecutor(_THREADS) as pool:
         chunks = [work[start : start + _CHUNK] for start in range(0, len(work), _CHUNK)]
         for number, found in enumerate(pool.map(lambda chunk: [check_file(*one) for one in chunk], chunks)):
             yield from found
             now = time.monotonic()
-            if now - said > EVERY:
-                said, done = now, min((number + 1) * _CHUNK, len(work))
+            if now - reported > EVERY:
+                reported, done = now, min((number + 1) * _CHUNK, len(work))
                 rate = done / (now - started)
                 text = "%s: checked %d of %d image files (%.0f/s, %.0f s left)"
                 log.info(text, annotations, done, len(work), rate, (len(work) - done) / rate)

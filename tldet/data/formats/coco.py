@@ -86,11 +86,11 @@ def _add_objects(found: Dataset, coco: Coco, records: Sequence[ImageRecord]) -> 
     objects = coco.objects
     columns = (objects.ids, objects.positions, objects.category_ids, objects.boxes, objects.crowd, objects.areas)
     start = 0
-    for row, (key, place, category, box, crowd, area) in enumerate(
+    for row, (key, position, category, box, crowd, area) in enumerate(
         zip(*(column.tolist() for column in columns), strict=True)
     ):
         end = start + int(objects.lengths[row])
-        image = records[place]
+        image = records[position]
         shape = Shape(names[category], f"annotation id {key}", (box[0], box[1], box[0] + box[2], box[1] + box[3]))
         shape.id, shape.crowd, shape.area = key, bool(crowd), None if area != area else area
         _add_outline(found, image, shape, parse_outline(bytes(objects.text[start:end])))

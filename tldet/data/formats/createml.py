@@ -47,18 +47,18 @@ def _image(tree: Tree, path: Path, row: int, value: dict[str, Any]) -> ImageReco
     image = ImageRecord(tree.find(name, path), path, f"[{row}]", tree.split(path), None, [])
     key = "annotation" if "annotation" in value else "annotations"
     for number_, one in enumerate(as_list(value.get(key), who, key)):
-        place = f"[{row}].{key}[{number_}]"
-        image.shapes.append(_shape(as_dict(one, f"{path}: {place}"), place, f"{path}: {place}"))
+        location = f"[{row}].{key}[{number_}]"
+        image.shapes.append(_shape(as_dict(one, f"{path}: {location}"), location, f"{path}: {location}"))
     return image
 
 
-def _shape(value: dict[str, Any], place: str, who: str) -> Shape:
+def _shape(value: dict[str, Any], location: str, who: str) -> Shape:
     label = label_text(value.get("label"), who, "label")
     found = as_dict(value.get("coordinates"), f"{who}.coordinates")
     x, y, width, height = (finite_number(found.get(key), who, key) for key in _KEYS)
     if width < 0 or height < 0:
         raise DataError(f"{who}: {'width' if width < 0 else 'height'} is negative")
-    return Shape(label, place, (x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+    return Shape(label, location, (x - width / 2, y - height / 2, x + width / 2, y + height / 2))
 
 
 register(Format("createml", "CreateML", _find, _read))

@@ -58,11 +58,11 @@ def read_data_yaml(path: Path) -> YamlData:
         if key is None:
             continue
         who = f"{path}: line {_line(text, key)}: {key}"
-        places = _places(path, values, values[key], who, optional=split == "test", details=details)
-        for place in places:
-            if seen.setdefault(real_path(place), key) != key:
-                raise DataError(f"{who}: is the same as {seen[real_path(place)]} ({place})")
-        images[split] = [image for place in places for image in _images(place, path)]
+        locations = _locations(path, values, values[key], who, optional=split == "test", details=details)
+        for location in locations:
+            if seen.setdefault(real_path(location), key) != key:
+                raise DataError(f"{who}: is the same as {seen[real_path(location)]} ({location})")
+        images[split] = [image for location in locations for image in _images(location, path)]
     if not images:
         raise DataError(f"{path}: has neither train nor val")
     return YamlData(_names(path, text, values), images, _keypoints(path, values), details)
@@ -78,8 +78,8 @@ def _load(path: Path) -> tuple[str, dict[str, Any]]:
         raise DataError(f"{path}: is not UTF-8; save it as UTF-8") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise DataError(f"{path}: {where}is not valid YAML ({getattr(error, 'problem', None) or error})") from None
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise DataError(f"{path}: {line}is not valid YAML ({getattr(error, 'problem', None) or error})") from None
     if not isinstance(values, dict):
         raise DataError(f"{path}: must hold the keys names, train and val")
     return text, values
@@ -120,7 +120,7 @@ def _keypoints(path: Path, values: dict[str, Any]) -> int:
     return int(shape[0]) * int(shape[1])
 
 
-def _places(
+def _locations(
     path: Path, values: dict[str, Any], entry: Any, who: str, *, optional: bool, details: list[str]
 ) -> list[Path]:
     """Return the folders and list files of a split; none for an ``optional`` one that does not exist."""
@@ -133,22 +133,22 @@ def _places(
     bases = [path.parent / stated] if stated else []
     found = []
     for one in entries:
-        place = next((place for place in candidates(one, [*bases, path.parent]) if exists(place)), None)
-        if place is None and not optional:
+        location = next((location for location in candidates(one, [*bases, path.parent]) if exists(location)), None)
+        if location is None and not optional:
             raise DataError(
                 f"{who}: {one!r}: no such file or folder below {' or '.join(map(str, [*bases, path.parent]))}"
             )
-        if place is None:
+        if location is None:
             details.append(f"test: {one!r} does not exist")
             continue
-        if real_path(place) != real_path([*bases, path.parent][0] / one):
-            details.append(f"{one!r} found as {place}")
-        found.append(place)
+        if real_path(location) != real_path([*bases, path.parent][0] / one):
+            details.append(f"{one!r} found as {location}")
+        found.append(location)
     return found
 
 
 def candidates(entry: str, bases: Sequence[Path]) -> Iterator[Path]:
-    """Yield where a path of ``data.yaml`` may lead, the literal meaning first.
+    """Yield the paths that a path of ``data.yaml`` may stand for, the literal one first.
 
     Roboflow writes ``../train/images`` for ``train/images`` beside the file; others leave the absolute path of the
     machine on which the file was written.
@@ -160,20 +160,20 @@ def candidates(entry: str, bases: Sequence[Path]) -> Iterator[Path]:
         yield from (base.joinpath(*parts[start:]) for base in reversed(bases))
 
 
-def _images(place: Path, yaml_path: Path) -> Iterator[Path]:
+def _images(location: Path, yaml_path: Path) -> Iterator[Path]:
     """Yield the images of a folder and its subfolders, those that a text file lists, or a single image."""
-    if is_folder(place):
-        yield from sorted(one for one in place.rglob("*") if one.suffix.lower() in EXTENSIONS and is_file(one))
+    if is_folder(location):
+        yield from sorted(one for one in location.rglob("*") if one.suffix.lower() in EXTENSIONS and is_file(one))
         return
-    if place.suffix.lower() in EXTENSIONS:
-        yield place
+    if location.suffix.lower() in EXTENSIONS:
+        yield location
         return
-    lines = read_file(place, DataError).decode(errors="replace").splitlines()
+    lines = read_file(location, DataError).decode(errors="replace").splitlines()
     for number, line in enumerate(lines, start=1):
         if name := line.strip():
-            image = next((one for one in candidates(name, [place.parent, yaml_path.parent]) if is_file(one)), None)
+            image = next((one for one in candidates(name, [location.parent, yaml_path.parent]) if is_file(one)), None)
             if image is None:
-                raise DataError(f"{place}: line {number}: no image {name!r}")
+                raise DataError(f"{location}: line {number}: no image {name!r}")
             yield image
 
 

@@ -65,14 +65,14 @@ def _read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
 
 
 def _task(tree: Tree, path: Path, row: int, task: dict[str, Any], tally: Tally) -> ImageRecord:
-    who, place = f"{path}: [{row}]", f"[{row}]"
+    who, location = f"{path}: [{row}]", f"[{row}]"
     data = as_dict(task.get("data", task), f"{who}.data")
     upload = task.get("file_upload")
     names = [value for value in (data.get("image"), data.get("img"), upload) if isinstance(value, str) and value]
     if not names:
         raise DataError(f"{who}: has no 'image'")
-    image = ImageRecord(_image(tree, names, path), path, place, tree.split(path), None, [])
-    regions = list(_regions(task, place, path, tally))
+    image = ImageRecord(_image(tree, names, path), path, location, tree.split(path), None, [])
+    regions = list(_regions(task, location, path, tally))
     labels = {region.get("id"): found for region, _ in regions if (found := _labels(region))}
     for region, at in regions:
         _add_region(region, at, labels.get(region.get("id"), []), image, tally)
@@ -94,23 +94,23 @@ def _image(tree: Tree, names: Sequence[str], path: Path) -> Path:
     return next((one for one in found if one.is_file()), found[0])
 
 
-def _regions(task: dict[str, Any], place: str, path: Path, tally: Tally) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield the regions of a task with their places."""
+def _regions(task: dict[str, Any], location: str, path: Path, tally: Tally) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield the regions of a task with their locations."""
     if "data" not in task:  # JSON-MIN
         for key, value in task.items():
             if isinstance(value, list):
                 for number_, one in enumerate(value):
-                    at = f"{place}.{key}[{number_}]"
+                    at = f"{location}.{key}[{number_}]"
                     region = as_dict(one, f"{path}: {at}")
                     yield {**region, "value": region, "type": _kind(region)}, at
         return
     key = "annotations" if "annotations" in task else "completions"
-    given = [as_dict(one, f"{path}: {place}.{key}") for one in as_list(task.get(key), f"{path}: {place}", key)]
+    given = [as_dict(one, f"{path}: {location}.{key}") for one in as_list(task.get(key), f"{path}: {location}", key)]
     valid = [(number_, one) for number_, one in enumerate(given) if not one.get("was_cancelled")]
     for number_, _ in valid[1:]:
-        tally.add(f"{path}: {place}.{key}[{number_}]", "further annotation", "of a task left out")
+        tally.add(f"{path}: {location}.{key}[{number_}]", "further annotation", "of a task left out")
     for number_, one in valid[:1]:
-        at = f"{place}.{key}[{number_}].result"
+        at = f"{location}.{key}[{number_}].result"
         for row, region in enumerate(as_list(one.get("result"), f"{path}: {at}", "result")):
             yield as_dict(region, f"{path}: {at}[{row}]"), f"{at}[{row}]"
 

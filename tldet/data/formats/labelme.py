@@ -95,7 +95,7 @@ def _shape(value: dict[str, Any], number: int, who: str, image: ImageRecord, tal
     label = label_text(value.get("label"), who, "label")
     kind = value.get("shape_type") or "polygon"
     points = points_of(value.get("points"), who)
-    place = f"shapes[{number}]"
+    location = f"shapes[{number}]"
     if kind in _NOT_OBJECTS:
         tally.add(who, "shape", f"of type {kind} left out")
         return None
@@ -107,11 +107,11 @@ def _shape(value: dict[str, Any], number: int, who: str, image: ImageRecord, tal
     if kind == "circle":
         tally.add(who, "circle", "read as the box around it")
         (x, y), radius = points[0], math.dist(points[0], points[1])
-        return Shape(label, place, (x - radius, y - radius, x + radius, y + radius))
+        return Shape(label, location, (x - radius, y - radius, x + radius, y + radius))
     if kind == "mask":
-        return Shape(label, place, None, rle=_mask(value, points, image, who))
+        return Shape(label, location, None, rle=_mask(value, points, image, who))
     around = bounds([polygon_of(points)])
-    return Shape(label, place, around, [polygon_of(points)] if kind in ("polygon", "rotation") else [])
+    return Shape(label, location, around, [polygon_of(points)] if kind in ("polygon", "rotation") else [])
 
 
 def _mask(value: dict[str, Any], points: Sequence[tuple[float, float]], image: ImageRecord, who: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tldet.structures.image import Size
 from tldet.text import counted
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
-_NAMED = 5  # places named in a note; the others are counted
+_NAMED = 5  # locations named in a note; the others are counted
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class Shape:
 
     Attributes:
         label: class name.
-        place: element of the annotation file, such as ``line 12``.
+        location: element of the annotation file, such as ``line 12``.
         box: x0, y0, x1, y1 in pixels; None takes the bounds of ``polygons`` or ``rle``.
         polygons: x, y, x, y, ... in pixels, one list per part.
         rle: COCO's run-length mask.
@@ -34,7 +34,7 @@ class Shape:
     """
 
     label: str
-    place: str
+    location: str
     box: Box | None
     polygons: list[list[float]] = field(default_factory=list)
     rle: dict[str, Any] | None = None
@@ -51,7 +51,7 @@ class ImageRecord:
     Attributes:
         path: the image file, which may be missing.
         source: annotation file that holds the objects; the image file itself if there is none.
-        place: element of ``source`` that describes the image; empty if that is the whole file.
+        location: element of ``source`` that describes the image; empty if that is the whole file.
         split: ``train``, ``val`` or ``test``; None if the source does not state it.
         size: (height, width) as stated; None takes that of the file.
         shapes: the objects.
@@ -60,7 +60,7 @@ class ImageRecord:
 
     path: Path
     source: Path
-    place: str
+    location: str
     split: str | None
     size: Size | None
     shapes: list[Shape]
@@ -68,23 +68,23 @@ class ImageRecord:
 
     def who(self, shape: Shape | None = None) -> str:
         """Name the image, or one of its objects, in a message: annotation file and element."""
-        place = self.place if shape is None else shape.place
-        return f"{self.source}: {place}" if place else str(self.source)
+        location = self.location if shape is None else shape.location
+        return f"{self.source}: {location}" if location else str(self.source)
 
 
 class Tally:
-    """Counts what a reader or writer leaves out or changes, with the first places."""
+    """Counts what a reader or writer leaves out or changes, with the first locations."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str, str], list[str]] = {}
         self._counts: dict[tuple[str, str, str], int] = {}
 
-    def add(self, place: str, noun: str, text: str, plural: str = "") -> None:
+    def add(self, location: str, noun: str, text: str, plural: str = "") -> None:
         """Count one thing: ``3 boxes of zero extent left out (a.xml: line 12, ...)``."""
         key = (noun, text, plural)
         self._counts[key] = self._counts.get(key, 0) + 1
-        if len(places := self._found.setdefault(key, [])) < _NAMED:
-            places.append(place)
+        if len(locations := self._found.setdefault(key, [])) < _NAMED:
+            locations.append(location)
 
     def counts(self) -> dict[str, int]:
         """Return the counts by noun and text."""
@@ -94,9 +94,9 @@ class Tally:
         """Return one line for each kind of thing."""
         lines = []
         for (noun, text, plural), count in self._counts.items():
-            places = self._found[noun, text, plural]
-            more = ", ..." if count > len(places) else ""
-            lines.append(f"{counted(count, noun, plural or None)} {text} ({', '.join(places)}{more})")
+            locations = self._found[noun, text, plural]
+            more = ", ..." if count > len(locations) else ""
+            lines.append(f"{counted(count, noun, plural or None)} {text} ({', '.join(locations)}{more})")
         return lines
 
 

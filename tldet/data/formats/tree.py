@@ -96,7 +96,7 @@ class Tree:
         return self._inside.paths
 
     def find(self, name: str, near: Path) -> Path:
-        """Return the image file that an annotation file names; where it would be if there is none.
+        """Return the image file that an annotation file names; its expected path if there is none.
 
         Args:
             name: path or file name, also of another machine or system, with or without extension.

@@ -136,7 +136,7 @@ def _convention(images: Sequence[ImageRecord], roots: Sequence[Node], chosen: Vo
     for image, box, shape in _boxes(images):
         if min(box) == 0 or any(value != int(value) for value in box):
             what = "0" if min(box) == 0 else "not a whole number"
-            return "continuous", f"{image.source.name}, {shape.place}: a corner is {what}"
+            return "continuous", f"{image.source.name}, {shape.location}: a corner is {what}"
     return "inclusive", "Pascal VOC's definition; choose with --voc-boxes"
 
 

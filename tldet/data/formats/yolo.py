@@ -141,7 +141,7 @@ def _shape(words: list[str], who: str, row: int, data: YamlData, size: Size, fou
             "more points"
         )
     _within(values, who)
-    polygon = [value * (height if place % 2 else width) for place, value in enumerate(values)]
+    polygon = [value * (height if position % 2 else width) for position, value in enumerate(values)]
     return Shape(label, f"line {row}", bounds([polygon]), [polygon])
 
 

@@ -32,7 +32,7 @@ class Joined:
         firsts: (M,) int64, first record of each merged image.
         image_ids: (M,) int64.
         labeled: (M) merged ids of the classes annotated on each image.
-        places: (A,) int64, merged image of each object.
+        image_positions: (A,) int64, merged image of each object.
         category_ids: (A,) int64, merged.
         twins: (left out, kept) pairs of equal objects.
         kept: (A,) bool, True for objects that are kept.
@@ -45,7 +45,7 @@ class Joined:
     firsts: NDArray[np.int64]
     image_ids: NDArray[np.int64]
     labeled: Sequence[frozenset[int]]
-    places: NDArray[np.int64]
+    image_positions: NDArray[np.int64]
     category_ids: NDArray[np.int64]
     twins: Sequence[tuple[int, int]]
     kept: NDArray[np.bool_]
@@ -62,13 +62,13 @@ class Joined:
     def paths(self) -> list[Path]:
         """Return the paths of the M merged images."""
         records = [self.record(position) for position in self.firsts.tolist()]
-        return [self.sources[n].split.images / self.sources[n].file_names[place] for n, place in records]
+        return [self.sources[n].split.images / self.sources[n].file_names[row] for n, row in records]
 
     @property
     def unlabeled(self) -> NDArray[np.bool_]:
         """(A,) bool, True for kept objects of a class that is not annotated on their image."""
-        of = zip(self.places.tolist(), self.category_ids.tolist(), strict=True)
-        return self.kept & ~np.fromiter((c in self.labeled[p] for p, c in of), np.bool_, len(self.places))
+        of = zip(self.image_positions.tolist(), self.category_ids.tolist(), strict=True)
+        return self.kept & ~np.fromiter((c in self.labeled[p] for p, c in of), np.bool_, len(self.image_positions))
 
 
 def join(sources: Sequence[MergeSource], tables: Sequence[Mapping[int, int]], same: NDArray[np.int64]) -> Joined:
@@ -85,19 +85,19 @@ def join(sources: Sequence[MergeSource], tables: Sequence[Mapping[int, int]], sa
     firsts, image_of = _unite(same)
     _check_sizes(sources, firsts, image_of)
     starts = np.cumsum([0, *(len(source.images) for source in sources)])
-    records = np.concatenate([source.places + start for source, start in zip(sources, starts, strict=False)])
-    places = image_of[records]
+    records = np.concatenate([source.image_positions + start for source, start in zip(sources, starts, strict=False)])
+    image_positions = image_of[records]
     category_ids = _mapped(sources, tables)
     groups = 2 * np.unique(category_ids, return_inverse=True)[1] + _all(sources, "crowd")
-    twins = find_twins(places, records, groups, _all(sources, "boxes"), _all(sources, "outlined"))
-    kept = np.ones(len(places), np.bool_)
+    twins = find_twins(image_positions, records, groups, _all(sources, "boxes"), _all(sources, "outlined"))
+    kept = np.ones(len(image_positions), np.bool_)
     kept[[left for left, _ in twins]] = False
     annotation_ids = _all(sources, "stated_ids").copy()
     annotation_ids[kept] = renumber_repeated(annotation_ids[kept], REFUSED)
     image_ids = renumber_repeated(_all(sources, "image_ids")[firsts])
     labeled = _labeled(sources, tables, image_of)
     return Joined(
-        sources, tables, image_of, firsts, image_ids, labeled, places, category_ids, twins, kept, annotation_ids
+        sources, tables, image_of, firsts, image_ids, labeled, image_positions, category_ids, twins, kept, annotation_ids
     )
 
 
@@ -137,9 +137,9 @@ def _check_sizes(sources: Sequence[MergeSource], firsts: NDArray[np.int64], imag
         return
     statements = []
     for record in (int(wrong[0]), int(firsts[image_of[wrong[0]]])):
-        number, place = _within(record, [len(source.images) for source in sources])
+        number, row = _within(record, [len(source.images) for source in sources])
         height, width = sizes[record]
-        statements.append(f"{sources[number].path} states {width} x {height} for {sources[number].image(place)}")
+        statements.append(f"{sources[number].path} states {width} x {height} for {sources[number].image(row)}")
     raise DataError(f"{statements[0]}, but {statements[1]}, which is the same image; correct one of them")
 
 

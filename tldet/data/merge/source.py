@@ -40,7 +40,7 @@ class MergeSource:
         objects: (A) annotation records as JSON text.
         annotation_ids: (A,) int64, unique.
         stated_ids: (A,) int64, the ids in the JSON.
-        places: (A,) int64, position of an object's image.
+        image_positions: (A,) int64, position of an object's image.
         category_ids: (A,) int64.
         boxes: (A, 4) float64, [x, y, width, height] in pixels.
         derived: (A,) bool, True for a box derived from the segmentation.
@@ -61,7 +61,7 @@ class MergeSource:
     objects: list[msgspec.Raw]
     annotation_ids: NDArray[np.int64]
     stated_ids: NDArray[np.int64]
-    places: NDArray[np.int64]
+    image_positions: NDArray[np.int64]
     category_ids: NDArray[np.int64]
     boxes: NDArray[np.float64]
     derived: NDArray[np.bool_]
@@ -119,7 +119,7 @@ def read_merge_source(split: Split) -> MergeSource:
         objects=objects if len(found.rows) == len(objects) else [objects[row] for row in found.rows.tolist()],
         annotation_ids=found.ids,
         stated_ids=found.stated_ids,
-        places=found.positions,
+        image_positions=found.positions,
         category_ids=found.category_ids,
         boxes=found.boxes,
         derived=found.derived,

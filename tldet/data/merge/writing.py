@@ -106,8 +106,8 @@ class _Images:
 
     def _own(self, record: int) -> Fields:
         """Return the fields of an image record that are copied from its source."""
-        number, place = self.joined.record(record)
-        fields: Fields = dict(_fields.decode(self.joined.sources[number].images[place]))
+        number, row = self.joined.record(record)
+        fields: Fields = dict(_fields.decode(self.joined.sources[number].images[row]))
         if "license" in fields:
             with suppress(msgspec.DecodeError, KeyError):  # not an id of a license: the text is copied
                 fields["license"] = self.licenses[number][msgspec.json.decode(fields["license"], type=int)]
@@ -116,11 +116,11 @@ class _Images:
 
 def _object_texts(joined: Joined) -> Iterator[bytes]:
     """Yield the kept objects as JSON texts; an unchanged object is copied byte for byte."""
-    images = joined.image_ids[joined.places].tolist()
+    images = joined.image_ids[joined.image_positions].tolist()
     ids, categories, kept = joined.annotation_ids.tolist(), joined.category_ids.tolist(), joined.kept.tolist()
     position = -1
     for source in joined.sources:
-        old_images = source.image_ids[source.places].tolist()
+        old_images = source.image_ids[source.image_positions].tolist()
         old = zip(source.stated_ids.tolist(), old_images, source.category_ids.tolist(), strict=True)
         for row, (text, before) in enumerate(zip(source.objects, old, strict=True)):
             position += 1

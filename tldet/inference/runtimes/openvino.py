@@ -33,8 +33,8 @@ class OpenVinoRuntime:
     def __init__(self, path: Path, device: str = "auto", threads: int | None = None, precision: str = "auto") -> None:
         openvino: Any = need("openvino", "openvino")
         core = openvino.Core()
-        where = {"auto": "CPU", "cpu": "CPU", "gpu": "GPU"}.get(device)
-        if where is None or where not in {name.partition(".")[0] for name in core.available_devices}:
+        target = {"auto": "CPU", "cpu": "CPU", "gpu": "GPU"}.get(device)
+        if target is None or target not in {name.partition(".")[0] for name in core.available_devices}:
             raise ConfigError(f"device {device}: OpenVINO has {', '.join(core.available_devices).lower()}")
         if precision not in HINTS:
             raise ConfigError(f"precision {precision!r}: must be {', '.join(HINTS)}")
@@ -44,12 +44,12 @@ class OpenVinoRuntime:
         try:
             model = core.read_model(path)
             text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
-            self._model = core.compile_model(model, where, config)
+            self._model = core.compile_model(model, target, config)
         except RuntimeError as error:
             raise broken(path, error, "OpenVINO") from None
         self.metadata = parsed(text, path)
         version = openvino.__version__.partition("-")[0]
-        self.name = f"OpenVINO {version} on {where.lower()}, {HINTS[precision]}"
+        self.name = f"OpenVINO {version} on {target.lower()}, {HINTS[precision]}"
 
     def run(self, images: NDArray[np.uint8], sizes: NDArray[np.int64]) -> list[Tensor]:
         """Run the graph."""

@@ -154,7 +154,7 @@ class _Files:
         if not self.copy:
             return reference(paths, self.folder)
         records = [one.joined.record(record) for record in one.joined.firsts.tolist()]
-        file_names = [one.joined.sources[number].file_names[place] for number, place in records]
+        file_names = [one.joined.sources[number].file_names[row] for number, row in records]
         folders = [f"{one.split}/{one.given[number].label}" for number, _ in records]
         copies = copy_names(folders, file_names, self.taken)
         pairs = list(zip(paths, copies, strict=True))

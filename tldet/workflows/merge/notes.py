@@ -71,9 +71,9 @@ def shared_note(one: str, two: str, count: int) -> str:
 
 
 def _object(joined: Joined, position: int) -> str:
-    number, place = joined.object(position)
+    number, row = joined.object(position)
     source = joined.sources[number]
-    stated, own = source.stated_ids[place], source.annotation_ids[place]
+    stated, own = source.stated_ids[row], source.annotation_ids[row]
     return f"annotation {own if stated in (NO_ID, ODD_ID) else stated} of {source.path}"
 
 

@@ -1,1 +1,1 @@
-"""Comparisons at an equal budget: a matrix of runs, what it found, and what that says."""
+"""Studies at an equal budget: job queue, results and report."""

@@ -104,7 +104,7 @@ def _data(recipe: dict[str, Any], folder: Path, size: int, *, mirror: bool) -> d
         data[split]["transforms"][0]["size"] = size
     if val is None:
         log.info("%s: no val folder; 10 %% of each class is held out for validation", folder)
-        data["train"]["part"], data["val"]["part"] = "train", "measure"
+        data["train"]["part"], data["val"]["part"] = "train", "val"
     if not mirror:
         data["train"]["transforms"][1]["p"] = 0.0  # a mirrored 3 is no digit
     return data

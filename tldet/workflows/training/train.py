@@ -221,9 +221,9 @@ def _check_masks(config: Config, detector: Detector, train: AnyDataset) -> None:
     head = config.get("model.head.type")
     if not detector.predicts_masks:
         if config.get("evaluation.type") == "segm":
-            where = config.origin("evaluation.type")
+            origin = config.origin("evaluation.type")
             raise ConfigError(
-                f"evaluation.type: is 'segm' (in {where}), but {head} predicts no masks; set it to 'bbox'"
+                f"evaluation.type: is 'segm' (in {origin}), but {head} predicts no masks; set it to 'bbox'"
             )
         return
     for part in ("train", "val"):

@@ -87,7 +87,7 @@ def judge(records: Sequence[Mapping[str, Any]], metric: str = "AP", comparable_f
 
 
 def _point(record: Mapping[str, Any], metric: str) -> Point:
-    """Read a validation of the log, where null stands for a number that is not finite."""
+    """Read a validation of the log; null stands for a number that is not finite."""
     value, loss = record[metric], record.get("val_loss")
     if "val_loss" in record and loss is None:
         loss = math.nan

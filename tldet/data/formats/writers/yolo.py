@@ -78,7 +78,7 @@ def _relative_box(image: ImageRecord, shape: Shape, written: Written) -> str:
     height, width = image.size
     if min(shape.box) < 0 or shape.box[2] > width or shape.box[3] > height:
         written.tally.add(image.who(shape), "box", MOVED, "boxes")
-        shape = Shape(shape.label, shape.place, shape.box)
+        shape = Shape(shape.label, shape.location, shape.box)
         clip_box(image, shape)
     assert shape.box is not None
     x0, y0, x1, y1 = shape.box

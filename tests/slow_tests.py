@@ -16,7 +16,7 @@ cuda/test_recipes.py::*[gfl_lite0]
 cuda/test_recipes.py::*[retinanet_lite0]
 cuda/test_recipes.py::*[fcos_lite0]
 data/formats/test_twins.py::test_twins_train_identical_weights
-data/test_folder.py::test_batches_do_not_depend_on_workers_or_start
+data/test_folder.py::test_batches_do_not_depend_on_workers_or_first_step
 data/test_loader.py::test_a_broken_image_arrives_as_one_line_from_any_worker[2]
 engine/test_loggers.py::*[mlflow]
 engine/test_split.py::test_processes_are_one_batch*
@@ -44,11 +44,12 @@ models/test_torchvision_two_stage_parity.py::*[faster_v2]
 models/test_torchvision_two_stage_parity.py::*[mask_v2]
 test_own_parts.py::test_resume[imports1]
 test_own_parts.py::test_study
+test_own_parts.py::test_extend_again_and_with_annotation_files
 test_own_parts.py::test_another_backbone_by_its_registered_name
 test_zoo.py::test_a_config_is_built_and_takes_a_step[*r50*]
-workflows/fewshot/test_fewshot.py::test_what_is_done_is_not_done_again_and_an_interrupted_run_goes_on
+workflows/fewshot/test_fewshot.py::test_finished_runs_are_kept_and_an_interrupted_run_continues
 workflows/test_distributed.py::test_an_image_that_one_process_cannot_read_is_named_once
-workflows/test_distributed.py::test_what_is_wrong_is_one_line_of_the_main_process
+workflows/test_distributed.py::test_errors_are_one_line_of_the_main_process
 workflows/test_import.py::test_finetuning_from*
 workflows/test_outcome.py::test_result_table_and_checkpoint[more[1-5]]
 workflows/test_outcome.py::test_a_validation_set_without_objects[crowd]

@@ -105,7 +105,7 @@ def test_the_public_names_are_these() -> None:
         tldet.finetun  # type: ignore[attr-defined]  # noqa: B018
 
 
-def test_imports_for_type_checkers_name_what_is_imported_when_used() -> None:
+def test_imports_for_type_checkers_match_lazy_imports() -> None:
     source = Path(tldet.__file__).read_text(encoding="utf-8")
     for name in tldet.__all__:
         assert f"    from {tldet._MODULES[name]} import {name} as {name}\n" in source

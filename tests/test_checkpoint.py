@@ -64,7 +64,7 @@ def test_a_hostile_pickle_does_not_run(tmp_path: Path, monkeypatch: pytest.Monke
     ("content", "expected"),
     [(b"", "damaged or cut off"), (b"words", "not a checkpoint"), (None, "no such file")],
 )
-def test_what_is_no_checkpoint(tmp_path: Path, content: bytes | None, expected: str) -> None:
+def test_files_that_are_no_checkpoint(tmp_path: Path, content: bytes | None, expected: str) -> None:
     path = tmp_path / "x.pt"
     if content is not None:
         path.write_bytes(content)

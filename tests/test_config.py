@@ -205,7 +205,7 @@ def test_options_that_lead_nowhere_are_one_line(option: str) -> None:
         ),
     ],
 )
-def test_a_step_that_refuses_its_values_is_named_with_its_place(step: dict[str, Any], expected: str) -> None:
+def test_a_transform_that_rejects_its_values_is_named_with_its_key(step: dict[str, Any], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         Pipeline([{"type": "Resize", "short": [640, 800], "mode": "range"}, step])
 

@@ -87,7 +87,7 @@ def test_heads_do_not_import_heads() -> None:
     assert len(heads) >= 7
 
 
-def test_a_head_is_whole_in_one_file_of_at_most_350_lines() -> None:
+def test_a_head_is_one_file_of_at_most_350_lines() -> None:
     for path in (ROOT / "models" / "heads").glob("*.py"):
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path.name
 
@@ -144,7 +144,7 @@ def test_exceptions_are_imported_on_call_only() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_package_needs_nothing_beside_it(path: Path) -> None:
+def test_the_package_imports_no_sibling_folder(path: Path) -> None:
     outside = {"benchmarks", "tests", "examples", "tools"}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -54,7 +54,7 @@ def test_a_file_by_path_and_a_package(folder: Path, tmp_path_factory: pytest.Tem
     assert needed_imports(config) == ["plug_b", "plug_c"], "the package, not its inner module"
 
 
-def test_in_another_folder_nothing_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_in_another_folder_is_not_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "other").mkdir()
     monkeypatch.chdir(folder / "other")
     (folder / "plug_d.py").write_text("")
@@ -70,7 +70,7 @@ def test_in_another_folder_nothing_is_found(folder: Path, monkeypatch: pytest.Mo
         ("def f(:", "cannot be imported: SyntaxError"),
     ],
 )
-def test_what_is_wrong_with_a_module(folder: Path, content: str, said: str) -> None:
+def test_errors_of_a_module(folder: Path, content: str, said: str) -> None:
     name = f"plug_bad_{abs(hash(content))}"
     (folder / f"{name}.py").write_text(content)
     with pytest.raises(ConfigError) as raised:

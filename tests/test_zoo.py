@@ -63,7 +63,7 @@ def batch() -> Batch:
 
 
 @pytest.mark.parametrize("name", shipped())
-def test_a_config_is_valid_and_says_what_it_should_reach(name: str) -> None:
+def test_a_config_is_valid_and_states_its_published_ap(name: str) -> None:
     config = complete(name)
     settings = checked_settings(config)
     assert config["model"]["head"]["num_classes"] == 80

@@ -119,7 +119,7 @@ def test_startup() -> None:
     assert [row["name"] for row in run("startup")][:2] == ["tldet --help", "import tldet"]
 
 
-def test_a_missing_recipe_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_recipe_is_left_out_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "PAIRS", (*pairs.PAIRS, pairs.Pair("later_r50", "x", "y", False)))
     chosen, skipped = pairs.chosen_pairs(("later_r50", "retinanet_r50"))
     assert [pair.recipe for pair in chosen] == ["retinanet_r50"]

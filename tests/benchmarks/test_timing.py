@@ -69,7 +69,7 @@ def test_quartiles(samples: tuple[float, ...], expected: tuple[float, float, flo
     assert found["samples"] == list(samples)
 
 
-def test_a_part_of_what_was_timed() -> None:
+def test_part_of_a_timed_section() -> None:
     part = Comparison(Times((4.0,)), Times((8.0,))).divided(4)
     assert (part.ours.samples, part.theirs.samples, part.ratios.samples) == ((1.0,), (2.0,), (2.0,))
 
@@ -84,7 +84,7 @@ def grab(megabytes: int) -> dict[str, int]:
     return {"length": len(bytearray(megabytes * 2**20))}
 
 
-def test_a_process_of_its_own_says_its_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_separate_process_reports_its_peak_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A parent that holds much must not show in it, as it would in ru_maxrss."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     held = bytearray(300 * 2**20)
@@ -111,7 +111,7 @@ def counting(fail_at: int = 0) -> Callable[[], object]:
     return call
 
 
-def test_a_served_call_is_made_again_and_again_and_says_its_seconds_and_memory(
+def test_a_served_call_is_repeated_and_reports_seconds_and_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))

@@ -60,7 +60,7 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
         (["train", "c", "--workers", "-1"], "argument --workers: must be an integer of at least 0, not '-1'"),
     ],
 )
-def test_one_line_says_what_may_have_been_meant(
+def test_the_error_suggests_the_nearest_option(
     arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert expected in refused(arguments, capsys)

@@ -125,7 +125,7 @@ def test_right_boxes_pass(boxes: Any) -> None:
     assert require_coco_boxes("x", "boxes", boxes, np.zeros_like(sizes)) == []
 
 
-def test_areas_tell_corners_near_the_origin() -> None:
+def test_areas_identify_corners_near_the_origin() -> None:
     boxes = corners(right(40) * [0.1, 0.1, 0.5, 0.5])
     sizes = np.tile([[H, W]], (len(boxes), 1))
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)

@@ -192,7 +192,7 @@ def test_degenerate_polygons_are_dropped_before_the_first_step(
 @pytest.mark.parametrize(
     "segmentation", [TRIANGLE, [[1, 1, 5, 1, 5, 4, 1]], [[TRIANGLE]], [["1"] * 6], "mask.png", [[1, 1, 5, 1, 5, None]]]
 )
-def test_what_is_no_outline_is_named_before_the_first_step(tmp_path: Path, segmentation: Any) -> None:
+def test_invalid_outlines_are_named_before_the_first_step(tmp_path: Path, segmentation: Any) -> None:
     path = write(tmp_path, box(segmentation=[TRIANGLE]), box(id=5, segmentation=segmentation))
     for read in (lambda: CocoDataset(str(path), str(tmp_path), masks=True), lambda: load_ground_truth(path, "segm")):
         with pytest.raises(DataError, match=r"some\.json: annotation id 5 has a "):

@@ -94,7 +94,7 @@ IDS = [f"{n}: {expected[:30]}" for n, (_, expected) in enumerate(NO_TEXT)]
 
 @pytest.mark.parametrize(("content", "expected"), NO_TEXT, ids=IDS)
 @pytest.mark.parametrize("which", ["gt", "dt", "index"])
-def test_what_is_not_json_is_named_in_one_line(
+def test_invalid_json_is_a_one_line_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, expected: str, which: str
 ) -> None:
     paths = {"gt": tmp_path / "gt.json", "dt": tmp_path / "dt.json"}
@@ -114,7 +114,7 @@ def test_what_is_not_json_is_named_in_one_line(
     assert "\n" not in said
 
 
-def test_half_a_pair_beside_a_whole_one() -> None:
+def test_lone_surrogate_next_to_a_valid_pair() -> None:
     assert parse(rb'["\ud83d\ude00", "\u00e9"]', "x") == ["😀", "é"]
     with pytest.raises(DataError, match=r"x: \[1\]\.name 'b\\udfff'"):
         parse(rb'[{"name": "\ud83d\ude00"}, {"name": "b\udfff", "other": "\ud800"}]', "x")

@@ -189,7 +189,7 @@ class Sum(nn.Module):
         return {"loss": total / self.normalizers.divisor("positives", len(one), len(one))}
 
 
-def test_a_training_step_needs_no_float64_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_step_needs_no_float64_on_devices_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [sum_dtype(torch.device(name)) for name in ("mps", "cuda", "cpu")] == [torch.float32] + [torch.float64] * 2
     for module in ("engine.step", "engine.state", "models.normalizers"):
         monkeypatch.setattr(f"tldet.{module}.sum_dtype", lambda _: torch.float32)

@@ -130,7 +130,7 @@ def crowds(digits: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", LIMITS)
-def test_a_run_from_start_to_end(recipe: str, crowds: Path, tmp_path: Path) -> None:
+def test_a_complete_run(recipe: str, crowds: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     images = sorted((crowds / "test").glob("*.jpg"))
     with Gpu() as gpu, counted(gpu) as steps:

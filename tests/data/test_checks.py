@@ -200,7 +200,7 @@ def test_skip(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         CocoDataset(str(path), str(tmp_path / "d"), on_bad_image="skip").check_images()
 
 
-def test_a_second_check_opens_only_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_check_opens_changed_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, opened = make_bad(tmp_path / "d"), list[str]()
     whole: Callable[[Path], Any] = files.read_header
 

@@ -43,7 +43,7 @@ def dataset(folder: Path, segmentation: Any) -> CocoDataset:
         ("mask.png", "neither a list of polygons nor an RLE"),
     ],
 )
-def test_what_is_no_mask_is_named(tmp_path: Path, segmentation: Any, expected: str) -> None:
+def test_invalid_masks_are_named(tmp_path: Path, segmentation: Any, expected: str) -> None:
     with pytest.raises(DataError) as raised:
         dataset(tmp_path, segmentation)[0]
     text = str(raised.value)
@@ -90,7 +90,7 @@ def test_masks(tmp_path: Path, segmentation: Any, pixels: int) -> None:
         ({"classes": ["x", "y", "z"]}, [False, True, False], "2 of 2 images"),
     ],
 )
-def test_a_target_says_what_its_image_was_labeled_for(
+def test_a_target_states_the_classes_annotated_on_its_image(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, options: dict[str, Any], first: list[bool] | None, said: str
 ) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((*SIZE, 3), np.uint8))

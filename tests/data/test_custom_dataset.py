@@ -174,7 +174,7 @@ def test_a_function_is_a_transform_too() -> None:
         (lambda image, target: (image, replace(target, labels=target.labels[:0])), "labels has 0 entries"),
     ],
 )
-def test_what_a_transform_returns_is_checked(returned: Any, said: str) -> None:
+def test_outputs_of_transforms_are_checked(returned: Any, said: str) -> None:
     step = CustomTransform(lambda image, target, rng: returned(image, target), "transforms.0: transform Own")
     pipeline = Pipeline([])
     pipeline.steps = [step]

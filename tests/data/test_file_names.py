@@ -94,7 +94,7 @@ def test_unicode_forms(tmp_path: Path) -> None:
     assert list(resolve_names(tmp_path, [composed], Path("x.json"))) == [decomposed]
 
 
-def test_the_rule_that_fits_most_is_used_where_images_are_missing(tmp_path: Path) -> None:
+def test_the_rule_that_fits_most_images_is_used_if_some_are_missing(tmp_path: Path) -> None:
     fill(tmp_path, ["images/a.jpg", "images/b.jpg"])
     names = resolve_names(tmp_path, ["images\\a.jpg", "images\\b.jpg", "images\\gone.jpg"], Path("x.json"))
     assert list(names) == ["images/a.jpg", "images/b.jpg", "images/gone.jpg"]

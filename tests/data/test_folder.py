@@ -87,7 +87,7 @@ def test_center_crop_is_the_middle(tmp_path: Path) -> None:
     assert (image[:, :, 13:] == 255).all()
 
 
-def test_batches_do_not_depend_on_workers_or_start(folder: Path) -> None:
+def test_batches_do_not_depend_on_workers_or_first_step(folder: Path) -> None:
     data = ImageFolderDataset(str(folder), STEPS, seed=3)
     order = BatchOrder(data.sizes, 5, seed=3, group_aspect=False)
     alone = list(islice(train_batches(data, order, collate=collate_images), 8))
@@ -133,7 +133,7 @@ def test_folders_that_do_not_serve_are_named(folder: Path, tmp_path: Path) -> No
     assert "none of its 2 class folders has an image" in error(folder=str(tmp_path / "blank"))
 
 
-def test_a_class_that_is_not_measured_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_class_that_is_not_evaluated_is_reported(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = ImageFolderDataset(str(folder), classes=["ant", "bee", "cat", "dog"])
     assert "1 of 4 class folders (dog) without images, not evaluated" in caplog.text
     assert data.labels.max() == 2

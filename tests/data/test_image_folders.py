@@ -73,7 +73,7 @@ def test_masks_of_another_ending_and_hidden_copies_are_none(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("places", [("train/images", "val/images"), ("images/train", "images/val"), ("train", "val")])
-def test_the_folder_of_another_split_counts_only_where_there_is_no_other(
+def test_the_folder_of_another_split_is_the_last_choice(
     tmp_path: Path, places: tuple[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Images numbered from 0 in every split: each JSON fits the folder of the larger split."""

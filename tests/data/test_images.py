@@ -92,7 +92,7 @@ def test_a_photograph_with_a_film_behind_it(tmp_path: Path) -> None:
         read_image(path)
 
 
-def test_what_opencv_will_not_decode_goes_to_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pillow_reads_images_that_opencv_rejects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = jpeg(tmp_path / "a.jpg")
     alone = read_image(path)
 
@@ -143,7 +143,7 @@ def test_pillow_s_images_go_the_same_road(shared: Path) -> None:
         ((2000, 1000), 500, 300, 4),  # the long side decides
     ],
 )
-def test_how_much_smaller_a_jpeg_is_decoded(
+def test_reduction_factor_of_a_jpeg(
     size: tuple[int, int], short: int, long: int, expected: int, tmp_path: Path
 ) -> None:
     assert reduction(size, short, long) == expected
@@ -157,7 +157,7 @@ def test_how_much_smaller_a_jpeg_is_decoded(
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_nothing_moves_in_a_reduced_image(tmp_path: Path, factor: int) -> None:
+def test_a_reduced_image_is_not_shifted(tmp_path: Path, factor: int) -> None:
     """Squares on whole blocks keep their edges: the reduced image is the mean over ``factor`` x ``factor`` pixels."""
     whole = np.zeros((512, 768, 3), np.uint8)
     for top, left, side in ((64, 64, 64), (256, 512, 128), (448, 0, 64)):

@@ -130,7 +130,7 @@ def test_bad_files_are_named_in_one_line(tmp_path: Path, content: Any, expected:
     assert "\n" not in text
 
 
-def test_what_evaluation_reads_is_read_too(tmp_path: Path) -> None:
+def test_the_index_reads_every_file_that_evaluation_reads(tmp_path: Path) -> None:
     flags = [False, True, None, 1.0, 0, 1]
     boxes = [annotation(id=float(i), image_id=9.0, category_id=7.0, iscrowd=flag) for i, flag in enumerate(flags)]
     image = {"id": 9.0, "file_name": "a.jpg", "width": 100.0, "height": 50.0, "labeled_category_ids": [7.0]}
@@ -185,12 +185,12 @@ def test_more_than_a_block_of_annotations(tmp_path: Path, odd: dict[str, Any]) -
         ({"area": "big"}, "'area' must be a number"),
     ],
 )
-def test_what_is_wrong_far_back_is_found(tmp_path: Path, odd: dict[str, Any], expected: str) -> None:
+def test_errors_at_the_end_of_a_large_file_are_found(tmp_path: Path, odd: dict[str, Any], expected: str) -> None:
     with pytest.raises(DataError, match=f"annotation (id )?{READ_BLOCK + 7}.*{expected}"):
         AnnotationIndex.load(write(tmp_path, many(**odd)))
 
 
-def test_both_readers_say_the_same(tmp_path: Path) -> None:
+def test_both_readers_give_the_same_message(tmp_path: Path) -> None:
     for wrong in ({"image_id": "9"}, {"bbox": "1 2 3 4"}, {"area": "big"}):
         path = write(tmp_path, coco(annotations=[annotation(id=8, **wrong)]))
         said = []
@@ -207,7 +207,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
         AnnotationIndex.load(tmp_path / "nothing.json")
 
 
-def test_what_is_left_out_is_counted_and_named(tmp_path: Path) -> None:
+def test_dropped_annotations_are_counted_and_named(tmp_path: Path) -> None:
     boxes = [[10, 5, 20, 10], [1, 1, 0, 5], [1, 1, 5, 0], [90, 40, 30, 30], [200, 200, 5, 5]]
     annotations = [annotation(id=i, bbox=box, iscrowd=0) for i, box in enumerate(boxes)]
     index = AnnotationIndex.load(write(tmp_path, coco(annotations=annotations)))
@@ -236,7 +236,7 @@ def test_labels_can_follow_a_model_s_classes(tmp_path: Path) -> None:
         AnnotationIndex.load(path, ["bird"])
 
 
-def test_another_order_of_classes_copies_nothing_but_labels(tmp_path: Path) -> None:
+def test_another_class_order_copies_labels_only(tmp_path: Path) -> None:
     path = write(tmp_path, coco(annotations=[annotation(id=i, category_id=3 + 4 * (i % 2)) for i in range(4)]))
     index = AnnotationIndex.load(path)
     other = index.for_classes(["cat", "bird", "dog"])
@@ -253,7 +253,7 @@ def partly(*stated: list[int] | None) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("cache", [True, False])
-def test_what_images_were_labeled_for(tmp_path: Path, cache: bool) -> None:
+def test_labeled_classes_of_images(tmp_path: Path, cache: bool) -> None:
     path = write(tmp_path, partly([7], None, [], [3, 7, 3]))
     for _ in range(2):  # the second time from the cache
         index = AnnotationIndex.load(path, cache=cache)
@@ -390,7 +390,7 @@ def test_changed_files_of_the_cache_are_found(tmp_path: Path, caplog: pytest.Log
         assert caplog.messages == []
 
 
-def test_a_file_in_place_of_the_cached_folder(tmp_path: Path) -> None:
+def test_a_file_instead_of_the_cache_folder(tmp_path: Path) -> None:
     path = write(tmp_path, partly([7], None))
     AnnotationIndex.load(path)
     (folder,) = (tmp_path / "cache" / "index").iterdir()

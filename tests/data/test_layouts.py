@@ -68,7 +68,7 @@ def test_a_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert find_layout(tmp_path).train == Split(tmp_path / "labels.json", tmp_path / "images")
 
 
-def test_what_cannot_be_told(tmp_path: Path) -> None:
+def test_ambiguous_layouts_are_errors(tmp_path: Path) -> None:
     for name in ("first", "second"):
         write(tmp_path / f"{name}.json", name, tmp_path)
     with pytest.raises(DataError, match=r"cannot tell .*first.json, second.json.* give --train"):
@@ -92,9 +92,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("name", ["train.json", "train/_annotations.coco.json", "annotations/captions_train.json"])
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_another_split_never_takes_the_place_of_a_file_that_cannot_be_used(
-    tmp_path: Path, name: str, kind: str
-) -> None:
+def test_another_split_never_replaces_an_unusable_file(tmp_path: Path, name: str, kind: str) -> None:
     """The validation annotations were trained on."""
     content, problem = DAMAGED[kind]
     write(tmp_path / "val.json", "val", tmp_path / "images")

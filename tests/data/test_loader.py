@@ -58,7 +58,7 @@ def equal(a: Batch, b: Batch) -> bool:
     return same and a.image_ids == b.image_ids and torch.equal(a.images, b.images)
 
 
-def test_batches_do_not_depend_on_workers_or_on_where_one_starts(folder: Path) -> None:
+def test_batches_do_not_depend_on_workers_or_on_the_first_step(folder: Path) -> None:
     data = dataset(folder, seed=3)
     order = BatchOrder(data.sizes, 2, seed=3)
     alone = list(islice(train_batches(data, order), 10))
@@ -82,7 +82,7 @@ def test_an_epoch_visits_each_sample_at_most_once_and_groups_by_shape(folder: Pa
 
 
 @pytest.mark.parametrize(("wide", "tall"), [(200, 3), (3, 200), (7, 5), (5, 0)])
-def test_what_fills_no_batch_is_of_any_shape(wide: int, tall: int) -> None:
+def test_leftover_images_of_all_shapes_form_the_last_batches(wide: int, tall: int) -> None:
     sizes = np.array([[60, 90]] * wide + [[90, 60]] * tall, np.int32)
     order = BatchOrder(sizes, 4, seed=0)
     seen = {i for epoch in range(300) for batch in order.epoch(epoch) for i in batch}

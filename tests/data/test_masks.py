@@ -237,7 +237,7 @@ def test_mirrored_borders_give_each_copy_its_own_mask() -> None:
     np.testing.assert_allclose(found.boxes, mask_boxes(found.masks), atol=1.01)
 
 
-def test_sides_follow_the_mask_only_where_it_differs() -> None:
+def test_box_sides_follow_the_mask_only_if_it_differs() -> None:
     boxes, expected = np.array([[1.2, 1.1, 9.3, 9.4]], np.float32), np.array([[1, 1, 9, 9]], np.float32)
     found = np.array([[1, 1, 6, 9]], np.float32)
     np.testing.assert_allclose(fit_to_masks(boxes, expected, found), [[1.2, 1.1, 6, 9.4]])

@@ -118,7 +118,7 @@ def test_wrong_names_and_keys(step: dict[str, Any], said: str) -> None:
         ({"type": "A.OneOf", "transforms": [{"type": "A.Rotate", "angle": 3}]}, "A.Rotate has no parameter 'angle'"),
     ],
 )
-def test_what_cannot_be_built(step: dict[str, Any], said: str) -> None:
+def test_transforms_that_cannot_be_built(step: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as raised:
         Pipeline([step])
     assert said in str(raised.value)
@@ -126,7 +126,7 @@ def test_what_cannot_be_built(step: dict[str, Any], said: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_what_gives_no_image() -> None:
+def test_transforms_that_return_no_image() -> None:
     with pytest.raises(DataError, match=r"transform A.Normalize: must return an image .* of uint8, not float32"):
         run({"type": "A.Normalize", "p": 1.0}, 0)
     with pytest.raises(DataError, match=r"transform A.RandomCrop: .*\(image 9\)"):

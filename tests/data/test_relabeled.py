@@ -113,7 +113,7 @@ def test_image_files_and_images_of_the_dataset(tmp_path: Path) -> None:
         skipping.check_images()
 
 
-def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+def test_mismatches_are_named(tmp_path: Path) -> None:
     _, section = written(tmp_path)
     (name,) = section["sources"]
     with pytest.raises(DataError, match=rf"a\.json: names {name}/2, but {name} has 2 images now"):

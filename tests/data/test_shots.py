@@ -95,7 +95,7 @@ def test_neither_the_order_of_the_file_nor_other_classes_change_the_draw(source:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_an_image_says_which_classes_are_complete_on_it(source: Path, tmp_path: Path, seed: int) -> None:
+def test_an_image_states_which_classes_are_complete_on_it(source: Path, tmp_path: Path, seed: int) -> None:
     whole = read(write_shots(source, 2, seed, tmp_path / "k.json").path)
     kept = Counter((a["image_id"], a["category_id"]) for a in whole["annotations"])
     for image in whole["images"]:
@@ -114,7 +114,7 @@ def test_as_in_the_papers_the_rest_is_background(source: Path, tmp_path: Path) -
     assert AnnotationIndex.load(tmp_path / "k.json").labeled is None
 
 
-def test_what_an_image_said_before_stays_true(source: Path, tmp_path: Path) -> None:
+def test_labeled_classes_of_the_source_are_kept(source: Path, tmp_path: Path) -> None:
     whole = read(source)
     for image in whole["images"]:
         image[LABELED] = [DOG, CAT]
@@ -125,7 +125,7 @@ def test_what_an_image_said_before_stays_true(source: Path, tmp_path: Path) -> N
     assert all(image[LABELED] == [DOG] for image in base["images"])
 
 
-def test_the_base_data_know_nothing_of_novel_classes(source: Path, tmp_path: Path) -> None:
+def test_base_data_contain_no_novel_classes(source: Path, tmp_path: Path) -> None:
     subset = write_base(source, ["cat"], tmp_path / "base.json")
     whole = read(subset.path)
     assert [c["name"] for c in whole["categories"]] == ["cell", "dog"]
@@ -170,7 +170,7 @@ def test_annotations_without_ids_of_their_own(source: Path, tmp_path: Path) -> N
     assert (drawn.objects, len(set(ids(drawn.path)))) == (3, 3)
 
 
-def test_a_set_is_drawn_again_only_where_something_changed(source: Path, tmp_path: Path) -> None:
+def test_a_set_is_drawn_again_only_after_a_change(source: Path, tmp_path: Path) -> None:
     first = write_shots(source, 2, 0, tmp_path / "k.json")
     stamp = first.path.stat().st_mtime_ns
     assert write_shots(source, 2, 0, first.path) == first
@@ -185,7 +185,7 @@ def test_a_set_is_drawn_again_only_where_something_changed(source: Path, tmp_pat
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"few_shot": 3}', '{"few_shot": {"counts": {"a": 1}}}', "[" * 5000]
 )
-def test_another_file_in_the_place_of_a_set_is_replaced(source: Path, tmp_path: Path, content: str) -> None:
+def test_another_file_at_the_path_of_a_set_is_replaced(source: Path, tmp_path: Path, content: str) -> None:
     expected = write_shots(source, 2, 0, tmp_path / "whole.json")
     (tmp_path / "set.json").write_text(content)
     assert write_shots(source, 2, 0, tmp_path / "set.json").objects == expected.objects

@@ -46,7 +46,7 @@ def test_a_training_split_is_not_evaluated_unasked(tmp_path: Path) -> None:
     assert evaluation_split(tmp_path / "train.json", None).images == tmp_path
 
 
-def test_what_cannot_be_told_apart_is_named(tmp_path: Path) -> None:
+def test_ambiguous_files_are_named(tmp_path: Path) -> None:
     for name in ("one.json", "two.json"):
         annotated(tmp_path / name)
     with pytest.raises(DataError, match=r"several JSON files of unknown splits \(one.json, two.json\)"):

@@ -109,7 +109,7 @@ def test_equal_images_stay_together(tmp_path: Path) -> None:
         ([[0], [1], [2]], [], "every image is the only image of some class; give --val"),
     ],
 )
-def test_what_cannot_be_split(
+def test_datasets_that_cannot_be_split(
     tmp_path: Path, classes_of: list[list[int]], same: Sequence[Sequence[int]], problem: str
 ) -> None:
     with pytest.raises(DataError, match=problem):

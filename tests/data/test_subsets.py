@@ -50,7 +50,7 @@ def usual(images: int = 200) -> list[list[int]]:
     return [[k for k, there in enumerate((i % 10 != 9, i % 3 == 0, i % 40 == 5)) if there] for i in range(images)]
 
 
-def test_a_smaller_subset_lies_within_a_larger_one_and_the_files_hold_what_was_there(tmp_path: Path) -> None:
+def test_subsets_are_nested_and_records_are_unchanged(tmp_path: Path) -> None:
     content = coco(usual(), 3)
     whole, before = split(tmp_path, content), set[int]()
     for fraction in (0.05, 0.1, 0.25, 0.5):
@@ -81,7 +81,7 @@ def test_classes_keep_their_shares(tmp_path: Path) -> None:
             assert off.max() <= 2, (seed, fraction, off)
 
 
-def test_the_seed_draws_other_images_and_nothing_else_does(tmp_path: Path) -> None:
+def test_only_the_seed_changes_the_subset(tmp_path: Path) -> None:
     index = AnnotationIndex.load(split(tmp_path, coco(usual(), 3)).annotations)
     assert (deal(index, 4) == deal(index, 4)).all()
     firsts = [frozenset(deal(index, seed)[:20].tolist()) for seed in range(8)]

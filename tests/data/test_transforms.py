@@ -41,7 +41,7 @@ def run(step: dict[str, Any], given: LabeledSample) -> LabeledSample:
         {"type": "RandomCrop", "p": 1.0, "scale": (1.0, 1.0), "ratio": (1.2, 1.2)},
     ],
 )
-def test_small_boxes_stay_where_nothing_is_cut(step: dict[str, Any]) -> None:
+def test_small_boxes_are_kept_without_a_crop(step: dict[str, Any]) -> None:
     given = sample([10, 10, 10.8, 10.8], [3, 4, 30, 4.1], [20, 20, 40, 40], ignore=[False, True, False])
     found = run(step, given)
     assert found.rows.tolist() == [70, 71, 72]
@@ -126,7 +126,7 @@ def cropped(
     return found, (x0, y0, x1 + 1, y1 + 1)
 
 
-def test_a_crop_turns_what_it_hardly_shows_into_ignored_rows_and_keeps_crowds() -> None:
+def test_a_crop_ignores_objects_that_it_hardly_shows_and_keeps_crowds() -> None:
     _, (x0, y0, x1, y1) = cropped([0, 0, 60, 50])
     assert min(x0, y0) >= 3
     assert x1 - x0 >= 12

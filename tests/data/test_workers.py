@@ -111,7 +111,7 @@ def test_number_of_workers(
     assert LoaderSettings(workers=3).worker_count(torch.device(device)) == 3
 
 
-def test_a_batch_size_to_be_measured_is_no_number() -> None:
+def test_automatic_batch_size_is_not_a_number() -> None:
     assert LoaderSettings(batch_size=3).fixed_batch_size() == 3
     with pytest.raises(ConfigError, match=r"data.loader.batch_size='auto'"):
         LoaderSettings(batch_size="auto").fixed_batch_size()

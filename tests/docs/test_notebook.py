@@ -27,7 +27,7 @@ def test_the_notebook_is_valid_and_has_no_outputs(notebook: Any) -> None:
     assert [cell.source for cell in cells if cell.outputs or cell.execution_count is not None] == []
 
 
-def test_its_code_uses_what_exists(notebook: Any) -> None:
+def test_the_code_uses_existing_names(notebook: Any) -> None:
     check("\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code"))
 
 

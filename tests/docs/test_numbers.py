@@ -30,7 +30,7 @@ def numbers(text: str) -> list[float]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ranges_in_the_readme_contain_all_measured_ratios(kind: str) -> None:
+def test_ranges_in_the_readme_contain_all_timed_ratios(kind: str) -> None:
     claimed = next(cells for name, cells in rows(section(README, "Results")).items() if name.startswith(kind))
     measured = rows(section(BENCHMARKS, "Ratios of all runs"))[kind]
     assert len(claimed) == len(measured) == len(MODELS)
@@ -86,7 +86,7 @@ def test_other_pages_quote_the_results_page() -> None:
     ]
 
 
-def test_the_table_of_packages_lists_what_exists() -> None:
+def test_the_table_of_packages_lists_existing_packages() -> None:
     listed = {name.strip("`") for name in rows(section(README, "Code structure")) if name.startswith("`")}
     packages = {f"tldet/{path.parent.name}" for path in (ROOT / "tldet").glob("*/__init__.py")}
     assert listed == {*packages, "benchmarks"}

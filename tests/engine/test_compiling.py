@@ -54,7 +54,7 @@ def chosen(model: nn.Module, trial: Callable[[], Any] = lambda: None) -> str:
         ((1.0, RuntimeError("no C++ compiler\nmore")), False, "torch.compile: off (failed: no C++ compiler)"),
     ],
 )
-def test_kept_where_it_pays(
+def test_compilation_is_kept_if_it_is_faster(
     model: nn.Sequential, monkeypatch: pytest.MonkeyPatch, found: tuple[float, float], kept: bool, said: str
 ) -> None:
     passes = timed(monkeypatch, *found)
@@ -69,7 +69,7 @@ def test_kept_where_it_pays(
     assert len(passes) == 2
 
 
-def test_a_python_that_cannot_compile_is_said(model: nn.Sequential, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_that_cannot_compile_is_reported(model: nn.Sequential, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: nn.Module) -> None:
         raise RuntimeError("Dynamo is not supported here")
 

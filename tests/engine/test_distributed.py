@@ -62,7 +62,7 @@ def test_one_vector_per_step(toy: ModuleType, tmp_path: Path, vectors: list[int]
         torch.testing.assert_close(a, b)
 
 
-def test_what_stops_one_stops_all(toy: ModuleType, tmp_path: Path, vectors: list[int]) -> None:
+def test_a_stop_of_one_process_stops_all(toy: ModuleType, tmp_path: Path, vectors: list[int]) -> None:
     class Stops(DieAt):
         def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any, outputs: Any) -> None:
             if batch_idx == 2:
@@ -95,7 +95,7 @@ def test_variables_of_torchrun_must_be_numbers(monkeypatch: pytest.MonkeyPatch, 
         pass
 
 
-def test_who_waits_has_another_group_than_who_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_and_computing_use_separate_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[str, float]] = []
     for name, value in {
         "WORLD_SIZE": "2",

@@ -47,7 +47,7 @@ def test_a_step_is_one_down_loss_and_penalty_without_weight_decay(kind: str) -> 
     torch.testing.assert_close(list(model.parameters()), list(other.parameters()))
 
 
-def test_what_is_frozen_is_not_pulled() -> None:
+def test_frozen_weights_are_not_regularized() -> None:
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     pull = L2SP(model, ["weight", "bias"], 1.0, {"weight": torch.zeros(2, 2), "bias": torch.zeros(2)})
@@ -69,7 +69,7 @@ def build(toy: ModuleType, folder: Path, *, resume: bool = False, stop: int | No
     return toy.build(folder, model=model, hooks=hooks, steps=24, ema=None)  # type: ignore[no-any-return]
 
 
-def test_a_resumed_run_is_pulled_to_the_same_start(toy: ModuleType, tmp_path: Path) -> None:
+def test_a_resumed_run_is_regularized_towards_the_same_weights(toy: ModuleType, tmp_path: Path) -> None:
     whole = build(toy, tmp_path / "whole")
     first = {name: whole.model.get_parameter(name).detach().clone() for name in PULLED}
     whole.run()
@@ -81,7 +81,7 @@ def test_a_resumed_run_is_pulled_to_the_same_start(toy: ModuleType, tmp_path: Pa
     assert checkpoint.load_checkpoint(tmp_path / "two" / "best.pt")["training"] is None, "who uses it needs no start"
 
 
-def test_a_run_that_had_no_pull_has_no_start(toy: ModuleType, tmp_path: Path) -> None:
+def test_a_run_without_l2_sp_stores_no_reference_weights(toy: ModuleType, tmp_path: Path) -> None:
     assert saved_initial_weights(tmp_path) == {}
     toy.build(tmp_path, steps=2).run()
     with pytest.raises(
@@ -97,7 +97,7 @@ class Model(nn.Module):
         self.backbone.bias.requires_grad_(False)
 
 
-def test_what_is_pulled_learns_and_came_from_the_start() -> None:
+def test_regularized_weights_are_trainable_and_pretrained() -> None:
     model = Model()
     carried = ["backbone.weight", "backbone.bias", "head.weight", "head.running_mean"]
     assert regularized_names(model, carried, L2SPSettings(0.1)) == ["backbone.weight"]

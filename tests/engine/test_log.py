@@ -74,7 +74,7 @@ def test_a_log_that_is_a_folder(toy: ModuleType, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_a_pipe_in_place_of_the_log(tmp_path: Path) -> None:
+def test_a_pipe_instead_of_the_log(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "log.jsonl")
     with no_longer_than(20), pytest.raises(OutputError, match=r"log\.jsonl: is a pipe, not a regular file"):
         JsonLog(tmp_path / "log.jsonl").cut(4)

@@ -88,7 +88,7 @@ FILES = pytest.mark.parametrize(
 
 
 @FILES
-def test_files_hold_what_the_log_holds(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logger_files_contain_the_values_of_the_log(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     trainer = train(tmp_path, make_loggers([name, name], tmp_path))
     values, images = READERS[name](tmp_path)
@@ -146,7 +146,7 @@ class Broken(RunLogger):
 
 
 @pytest.mark.parametrize("failing", ["start", "scalars", "image", "close", ""])
-def test_a_failing_logger_is_reported_once_and_training_goes_on(
+def test_a_failing_logger_is_reported_once_and_training_continues(
     failing: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch.manual_seed(1)

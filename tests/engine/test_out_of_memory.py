@@ -73,7 +73,7 @@ class Limited(nn.Module):
         return self.model.logits(*given)
 
 
-def test_one_line_says_what_did_not_fit_and_the_steps_before_are_saved(toy: ModuleType, tmp_path: Path) -> None:
+def test_out_of_memory_is_a_one_line_error_and_earlier_steps_are_saved(toy: ModuleType, tmp_path: Path) -> None:
     model = Limited(toy.ToyModel(), 6)
     trainer = toy.build(tmp_path, model=model, hooks=[Shrinking(model, 7, 3)])
     with pytest.raises(TrainingError) as caught:
@@ -104,7 +104,7 @@ class Shrinking(DieAt):
 
 
 @pytest.mark.parametrize("fails_in", ["forward", "backward"])
-def test_reduced_steps_go_on_and_resume_to_the_bit(
+def test_reduced_steps_continue_and_resume_bit_identically(
     toy: ModuleType, tmp_path: Path, fails_in: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def run(name: str, *hooks: Any, most: int = 6, resume: bool = False) -> list[int]:
@@ -181,7 +181,7 @@ def test_statistics_of_norms_are_put_back_before_a_step_is_taken_again(toy: Modu
     assert seen == [1, 2, 4]
 
 
-def test_what_cannot_be_reduced_is_an_error(toy: ModuleType, tmp_path: Path) -> None:
+def test_a_micro_batch_of_one_cannot_be_reduced(toy: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"step 1: .* batch size 1, .*; use smaller images .*; no step was taken"):
         toy.build(tmp_path / "one", model=Limited(toy.ToyModel(), 0), on_oom="reduce").run()
     model = toy.ToyModel()
@@ -225,7 +225,7 @@ def test_batches_are_divided_with_all_that_belongs_to_their_images() -> None:
     assert [part.image_ids for part in split(batch, 8)] == [[0], [1], [2], [3], [4]]
 
 
-def test_an_evaluation_goes_on_with_smaller_batches(toy: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_evaluation_continues_with_smaller_batches(toy: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
     smaller, sizes = Smaller(), list[int]()
 
     def predict(batch: Any) -> list[int]:
@@ -284,7 +284,7 @@ def test_the_error_reaches_other_processes() -> None:
     assert (type(sent), str(sent), sent.whole) == (OutOfMemoryError, str(error), False)
 
 
-def test_a_process_that_does_not_save_does_not_say_so(
+def test_a_process_that_does_not_save_does_not_report_saving(
     toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def hungry(*_: Any) -> None:

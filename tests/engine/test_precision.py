@@ -21,7 +21,7 @@ from tldet.models.timing import timing_key
 from tldet.system import device
 
 
-def test_cpu_without_bf16_is_never_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_without_bf16_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
     chosen = choose(nn.Linear(1, 1), "cpu", trial=lambda: pytest.fail("was run"))
     assert (chosen.name, chosen.channels_last) == ("fp32", True)
@@ -31,9 +31,7 @@ def test_cpu_without_bf16_is_never_asked(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(("fast", "expected"), [("fp32", "fp32"), ("bf16", "bf16")])
-def test_cpu_with_bf16_is_measured_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fast: str, expected: str
-) -> None:
+def test_cpu_with_bf16_is_timed_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fast: str, expected: str) -> None:
     monkeypatch.setenv("TLDET_CACHE", str(tmp_path))
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
     monkeypatch.setattr(precision, "step_seconds", lambda one, model, trial: 1.0 if one.name == fast else 2.0)
@@ -171,7 +169,7 @@ def test_snapshots_and_order_of_hooks(toy: ModuleType, tmp_path: Path) -> None:
         ([0.3, 0.4, 1.5, 1.5, 1.6, 0.7, 1.4, 0.2, 1.1], 9, "fp32"),
     ],
 )
-def test_formats_are_measured_in_turns_until_the_difference_is_clear(
+def test_precisions_are_timed_in_turns_until_the_difference_is_clear(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bf16: list[float], turns: int, expected: str
 ) -> None:
     """A pass that something else slowed down must not decide."""

@@ -67,7 +67,7 @@ def test_without_a_console_only_notebooks_show_progress(
     assert type(make_reporter(Console(file=io.StringIO()))) is ConsoleReporter
 
 
-def test_without_ipython_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ipython_there_is_no_output(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
     assert type(make_reporter(None)) is Reporter
 

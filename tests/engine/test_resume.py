@@ -38,7 +38,7 @@ def test_resumed_run_is_the_same(toy: ModuleType, whole: Path, tmp_path: Path, h
     assert_same_run(whole, tmp_path)
 
 
-def test_workers_change_nothing(toy: ModuleType, whole: Path, tmp_path: Path) -> None:
+def test_workers_do_not_change_the_run(toy: ModuleType, whole: Path, tmp_path: Path) -> None:
     toy.build(tmp_path, workers=2).run()
     assert_same_run(whole, tmp_path)
 
@@ -58,7 +58,9 @@ def test_sigkill_at_random_moments(toy: ModuleType, whole: Path, tmp_path: Path,
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(toy: ModuleType, whole: Path, tmp_path: Path) -> None:
+def test_ctrl_c_finishes_the_step_saves_and_explains_how_to_resume(
+    toy: ModuleType, whole: Path, tmp_path: Path
+) -> None:
     class CtrlC(DieAt):
         def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any, outputs: Any) -> None:
             if batch_idx + 1 == 18:
@@ -108,7 +110,7 @@ def test_broken_newest_checkpoint_is_passed_over(toy: ModuleType, whole: Path, t
     assert_same_run(whole, tmp_path)
 
 
-def test_resuming_a_finished_run_changes_nothing(toy: ModuleType, tmp_path: Path) -> None:
+def test_resuming_a_finished_run_is_a_no_op(toy: ModuleType, tmp_path: Path) -> None:
     first = toy.build(tmp_path).run()
     log = (tmp_path / "log.jsonl").read_bytes()
     again = toy.build(tmp_path).run(resume=True)
@@ -116,7 +118,7 @@ def test_resuming_a_finished_run_changes_nothing(toy: ModuleType, tmp_path: Path
     assert (tmp_path / "log.jsonl").read_bytes() == log
 
 
-def test_what_cannot_be_resumed_is_said(toy: ModuleType, tmp_path: Path) -> None:
+def test_runs_that_cannot_be_resumed_are_reported(toy: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="nothing to resume"):
         toy.build(tmp_path / "none").run(resume=True)
     toy.build(tmp_path / "run", steps=2).run()

@@ -89,7 +89,7 @@ def test_the_named_normalizers_depend_on_the_split_or_on_empty_images(kind: str)
     assert with_empty > 0.1 if kind == "batch" else with_empty < CLOSE
 
 
-def test_a_taught_detector() -> None:
+def test_a_distilled_detector() -> None:
     def taught() -> Any:
         settings = DistillSettings(score=0.012, unsure=0.011)
         return split_steps.frozen(DistilledDetector(detector("fcos_lite0"), detector("fcos_lite0", seed=1), settings))

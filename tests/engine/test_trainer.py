@@ -107,7 +107,7 @@ def test_scaled_gradients_give_the_same_step(toy: ModuleType) -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_ema_follows_its_formula_and_trades_places() -> None:
+def test_ema_follows_its_formula_and_is_swapped_in_for_validation() -> None:
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
     nn.init.constant_(model[0].weight, 1.0)
     model[1].requires_grad_(False)
@@ -163,7 +163,7 @@ def test_early_stopping(
     assert result.best_checkpoint == tmp_path / "best.pt"
 
 
-def test_checkpoints_hold_what_people_need(toy: ModuleType, tmp_path: Path) -> None:
+def test_checkpoints_contain_the_documented_entries(toy: ModuleType, tmp_path: Path) -> None:
     result = toy.build(
         tmp_path, steps=10, keep=3, meta={"class_names": ["a"]}, config={"schedule": {"steps": 10}}
     ).run()

@@ -62,7 +62,7 @@ def test_a_run_resumed_before_at_and_after_the_moment_is_the_same(
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_what_is_frozen_neither_moves_nor_costs(toy: ModuleType, tmp_path: Path, optimizer: str) -> None:
+def test_frozen_weights_do_not_change_and_cost_nothing(toy: ModuleType, tmp_path: Path, optimizer: str) -> None:
     seen: dict[int, tuple[set[str], int, bool]] = {}
 
     class Look:
@@ -84,7 +84,7 @@ def test_what_is_frozen_neither_moves_nor_costs(toy: ModuleType, tmp_path: Path,
     assert not torch.equal(trainer.ema.shadow["conv.weight"], start["conv.weight"]), "the average knows it too"
 
 
-def test_the_average_of_what_is_frozen_is_itself(toy: ModuleType, tmp_path: Path) -> None:
+def test_the_ema_of_frozen_weights_is_unchanged(toy: ModuleType, tmp_path: Path) -> None:
     trainer = build(toy, tmp_path, steps=9)
     start = trainer.model.table.detach().clone()  # type: ignore[union-attr, operator]
     trainer.run()
@@ -92,7 +92,7 @@ def test_the_average_of_what_is_frozen_is_itself(toy: ModuleType, tmp_path: Path
     assert torch.equal(trainer.ema.shadow["table"], start)
 
 
-def test_it_is_said_when_something_begins_to_learn(toy: ModuleType, tmp_path: Path) -> None:
+def test_unfreezing_is_reported(toy: ModuleType, tmp_path: Path) -> None:
     lines: list[str] = []
     trainer = build(toy, tmp_path)
     trainer.reporter.say = lines.append  # type: ignore[method-assign]

@@ -227,7 +227,7 @@ def test_several_are_counted(tmp_path: Path) -> None:
     assert "(3 more like it)" in message
 
 
-def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
+def test_folder_instead_of_a_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a folder, not a regular file"):
         evaluate_files(tmp_path, DT)
 
@@ -244,7 +244,7 @@ def test_common_classes() -> None:
 
 
 @pytest.mark.parametrize(("keyword", "value"), [("engine", "slow"), ("type", "keypoints")])
-def test_programming_errors_stay_what_they_are(keyword: Any, value: Any) -> None:
+def test_programming_errors_keep_their_type(keyword: Any, value: Any) -> None:
     with pytest.raises(ValueError, match=value):
         evaluate_files(GT, DT, **{keyword: value})
 

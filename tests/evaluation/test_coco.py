@@ -92,7 +92,7 @@ def test_size_of_a_mask_with_a_box_is_the_boxs_as_in_pycocotools(engine: Any) ->
     assert evaluate_files(GT, [*bare, extra], type="segm", engine=engine).APm == ONE  # 50 pixels: not medium
 
 
-def test_equal_names_are_told_apart() -> None:
+def test_equal_class_names_are_distinguished() -> None:
     categories = [{"id": 30, "name": "thing"}, {"id": 5, "name": "thing"}]
     assert evaluate_files({**GT, "categories": categories}, DT).per_class == {"thing (id 5)": 0.0, "thing (id 30)": ONE}
 
@@ -253,7 +253,7 @@ RIGHT = [{**record, "score": 0.9} for record in GT["annotations"]]
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("agnostic", [False, True])
-def test_what_an_image_was_not_labeled_for_is_not_judged(
+def test_classes_that_are_not_annotated_on_an_image_are_not_evaluated(
     engine: Any, agnostic: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     given: Any = {"engine": engine, "agnostic": agnostic}
@@ -271,7 +271,7 @@ def test_what_an_image_was_not_labeled_for_is_not_judged(
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("type", ["bbox", "segm"])
-def test_a_class_labeled_nowhere_has_nothing_to_measure(engine: Any, type: Any) -> None:
+def test_a_class_without_labeled_images_is_not_evaluated(engine: Any, type: Any) -> None:
     """Nor do the annotations of it that there are count as missed."""
     result = evaluate_files(partly([5], [5]), RIGHT, engine=engine, type=type)
     assert result.per_class == {"cat": ONE, "dog": -1.0}

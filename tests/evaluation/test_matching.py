@@ -74,7 +74,7 @@ STOPPED = [
 
 
 @pytest.mark.parametrize(("gt", "dt", "parts"), STOPPED, ids=range(len(STOPPED)))
-def test_images_that_cannot_be_told(gt: Any, dt: Any, parts: list[str]) -> None:
+def test_ambiguous_images_are_errors(gt: Any, dt: Any, parts: list[str]) -> None:
     with pytest.raises(DataError) as raised:
         evaluate_files(gt, dt)
     said = str(raised.value)
@@ -117,7 +117,7 @@ NO_CLASSES = [
 
 
 @pytest.mark.parametrize(("dt", "expected"), NO_CLASSES, ids=range(len(NO_CLASSES)))
-def test_classes_that_cannot_be_told(dt: Any, expected: str) -> None:
+def test_ambiguous_classes_are_errors(dt: Any, expected: str) -> None:
     with pytest.raises(DataError) as raised:
         evaluate_files(truth(), dt)
     assert expected in str(raised.value)

@@ -26,7 +26,7 @@ def test_numbers_without_noise_give_the_law_back() -> None:
 
 
 @pytest.mark.parametrize("ahead", [200, 400, 800])
-def test_the_interval_holds_the_truth_nearly_as_often_as_it_says(ahead: int) -> None:
+def test_coverage_of_the_interval_is_nearly_nominal(ahead: int) -> None:
     held = []
     for seed in range(60):
         random = np.random.default_rng(seed)

@@ -71,7 +71,7 @@ def test_an_image_drawn_twice_counts_as_two(scene: Any) -> None:
     assert ap_of(scene, [weights]) == pytest.approx([evaluate_files(*twice).AP], abs=0.01)
 
 
-def test_nothing_to_find_is_not_measured_and_nothing_found_is_zero(scene: Any) -> None:
+def test_no_ground_truth_is_undefined_and_no_detection_is_zero(scene: Any) -> None:
     bare = {**scene[0], "annotations": []}
     assert ap_of((bare, scene[1]), [[1] * PICTURES]) == [-1.0]
     assert ap_of((scene[0], []), [[1] * PICTURES]) == [0.0]
@@ -110,7 +110,7 @@ def test_each_image_once_with_partial_labels(scene: Any) -> None:
     assert ap_of(partial, weights) == pytest.approx([evaluate_files(*partial, image_ids=chosen).AP], abs=1e-12)
 
 
-def test_intervals_hold_the_ap_where_most_images_are_labeled_for_one_class() -> None:
+def test_intervals_cover_the_ap_if_most_images_are_labeled_for_one_class() -> None:
     """40 images, 30 of them labeled for one class only, two detectors: the second misses every third object."""
     random = np.random.default_rng(0)
     truth, found = [], []

@@ -59,7 +59,7 @@ def test_interval_by_hand() -> None:
     assert (found.ends(), mean_interval([0.4]).ends()) == ("0.440 to 0.620", "one seed")
 
 
-def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:
+def test_coverage_of_the_interval_is_nominal() -> None:
     random = np.random.default_rng(1)
     held = [_holds(mean_interval(random.normal(0.5, 0.02, 3).tolist()), 0.5) for _ in range(2000)]
     assert np.mean(held) == pytest.approx(0.95, abs=0.015)
@@ -113,7 +113,7 @@ def test_verdicts(gap: float, seed_noise: float, image_noise: float, seeds: int,
     assert found.seeds.mean == pytest.approx(np.mean(values) - 0.5)
 
 
-def test_what_both_variants_share_is_no_noise() -> None:
+def test_noise_that_variants_share_cancels() -> None:
     """Pairing: seeds and images that are hard for both variants do not blur the difference."""
     random = np.random.default_rng(0)
     seeds, images = random.normal(0, 0.1, (3, 1)), random.normal(0, 0.1, (1, 200))
@@ -124,7 +124,7 @@ def test_what_both_variants_share_is_no_noise() -> None:
     assert found.seeds.mean == pytest.approx(0.02)
 
 
-def test_seeds_without_scatter_decide_nothing() -> None:
+def test_seeds_without_variance_are_not_significant() -> None:
     samples = np.full((3, 50), 0.5)
     for gap in (0.1, 1e-17, 0.0):
         found = difference([0.4 + gap] * 3, [0.4] * 3, samples, samples - 0.1)

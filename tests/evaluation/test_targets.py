@@ -75,7 +75,7 @@ def test_the_same_numbers_as_from_a_file(engine: Any, kind: Any) -> None:
     assert results[0].AP > 0.2
 
 
-def test_what_is_not_annotated_does_not_count() -> None:
+def test_classes_that_are_not_annotated_do_not_count() -> None:
     target = Target(torch.tensor([[0.0, 0, 9, 9]]), torch.tensor([0]), image_id=1)
     target.labeled = torch.tensor([True, False])
     evaluator = CocoEvaluator(ground_truth_of([target], NAMES), category_ids=[1, 2])
@@ -85,7 +85,7 @@ def test_what_is_not_annotated_does_not_count() -> None:
     assert evaluator.compute().unjudged == 1
 
 
-def test_what_is_wrong() -> None:
+def test_invalid_targets() -> None:
     twice = [Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))] * 2
     with pytest.raises(DataError, match="different image ids"):
         ground_truth_of(twice, NAMES)

@@ -129,7 +129,7 @@ def test_tensors_with_gradients_and_of_bfloat16() -> None:
         (b"", "image: is an empty file"),
     ],
 )
-def test_what_is_no_image_is_one_line(given: Any, message: str) -> None:
+def test_an_invalid_image_is_a_one_line_error(given: Any, message: str) -> None:
     with pytest.raises(DataError, match=message) as raised:
         open_image(given, None)
     assert "\n" not in str(raised.value)
@@ -216,7 +216,7 @@ def test_urls(server: str, tmp_path: Path) -> None:
         open_image(f"{server}/page.html", None)
 
 
-def test_what_is_a_list(tmp_path: Path) -> None:
+def test_lists_of_images_are_recognized(tmp_path: Path) -> None:
     batch = np.zeros((2, 6, 9, 3), np.uint8)
     several = [
         [RGB],

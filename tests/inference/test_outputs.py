@@ -155,7 +155,7 @@ def test_class_names_as_folders(name: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_an_earlier_output_is_replaced_only_if_asked_to(stand: Stand, tmp_path: Path, name: str) -> None:
+def test_an_earlier_output_is_replaced_only_with_the_option(stand: Stand, tmp_path: Path, name: str) -> None:
     path, given = image(tmp_path / "a.png"), outputs(tmp_path / "o", (name,))
     predict("c.pt", [path], **given)
     before = {one: (tmp_path / "o" / one).read_bytes() for one in files(tmp_path / "o")}

@@ -202,7 +202,7 @@ def test_images_are_read_ahead_in_order_and_broken_ones_as_their_error(
         np.testing.assert_array_equal(opened.image, read_image(inputs[number]))
 
 
-def test_a_run_of_nothing_but_broken_files_fails(run: Path, tmp_path: Path) -> None:
+def test_a_run_with_broken_files_only_fails(run: Path, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"")
     with pytest.raises(DataError, match="nothing predicted: 1 input could not be read"):
         predict(run / "best.pt", [tmp_path / "a.jpg"])
@@ -287,7 +287,7 @@ def test_a_drawing_that_cannot_be_written_ends_the_run(stand: Stand, tmp_path: P
         predict("c.pt", [tmp_path / "v.mp4"], out=tmp_path / "out")
 
 
-def test_what_cannot_be_read_is_counted_once(stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_files_are_counted_once(stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.png", "b.png"):
         cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
     (tmp_path / "c.mp4").write_bytes(b"words")
@@ -304,7 +304,7 @@ def test_what_cannot_be_read_is_counted_once(stand: Stand, tmp_path: Path, monke
             predict("c.pt", [tmp_path / "a.png"], out=tmp_path / "out", overwrite=True)
 
 
-def test_what_is_no_video(tmp_path: Path) -> None:
+def test_invalid_videos_are_errors(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"words")
     with pytest.raises(DataError, match="not a readable video"):
         Video(tmp_path / "a.mp4")
@@ -347,7 +347,7 @@ def test_an_unknown_device(run: Path) -> None:
         tldet.load(run / "best.pt", device="tpu9")
 
 
-def test_the_number_format_can_be_asked_for(run: Path, digits: Path, tmp_path: Path) -> None:
+def test_the_precision_can_be_chosen(run: Path, digits: Path, tmp_path: Path) -> None:
     image = sorted((digits / "test").glob("*.jpg"))[0]
     with pytest.raises(ConfigError, match=r"'fp16'.*--precision.*needs a CUDA GPU"):
         predict(run / "best.pt", [image], device="cpu", precision="fp16")

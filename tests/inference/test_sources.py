@@ -56,7 +56,7 @@ def test_a_folder_whose_files_may_not_be_looked_at(tmp_path: Path, monkeypatch: 
     assert find_sources([str(tmp_path)]).skipped == {"file that cannot be read": 1}
 
 
-def test_what_is_skipped_in_a_folder_is_counted_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_skipped_files_of_a_folder_are_counted_and_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "tldet")
     image(tmp_path / "a.png")
     for name in ("a.txt", "b.txt", "c.JSON", "LICENSE", "._a.png", "app.ts"):
@@ -111,7 +111,7 @@ def test_heic_needs_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         read_image(tmp_path / "b.heic")
 
 
-def test_heic_is_read_where_it_can_be(tmp_path: Path) -> None:
+def test_heic_is_read_if_pillow_heif_is_installed(tmp_path: Path) -> None:
     heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
     heif.from_pillow(Image.new("RGB", (64, 48), "red")).save(tmp_path / "a.heic")
     assert inside(tmp_path) == ["a.heic"]

@@ -73,7 +73,7 @@ def test_a_stopped_video_is_not_reported_as_incomplete(
     assert stand.seen == 4, "the image behind it is not predicted"
 
 
-def test_a_signal_during_the_last_image_loses_nothing(stand: Stand, tmp_path: Path) -> None:
+def test_a_signal_during_the_last_image_loses_no_result(stand: Stand, tmp_path: Path) -> None:
     signal_at(stand, 0, signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt, match="stopped after 1 image"):
         predict("c.pt", [image(tmp_path / "a.png")], json=tmp_path / "r.json")

@@ -325,7 +325,7 @@ def test_a_title_in_another_encoding(tmp_path: Path) -> None:
     assert sum(1 for _ in Video(path)) == len(EVEN)
 
 
-def test_a_video_without_a_readable_frame_replaces_nothing(
+def test_a_video_without_a_readable_frame_replaces_no_file(
     run: Callable[[Path], tuple[Summary, Path]], tmp_path: Path
 ) -> None:
     path = film(tmp_path / "v.mp4", EVEN)

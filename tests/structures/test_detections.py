@@ -179,7 +179,7 @@ def test_merge(several: list[list[int]], expected: list[int], error: None, masks
         ([three(patches()), three(patches((9, 9)))], "different sizes: (40, 50), (9, 9)"),
     ],
 )
-def test_what_cannot_be_merged(several: list[Detections], message: str) -> None:
+def test_detections_that_cannot_be_merged(several: list[Detections], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         Detections.merge(several)
 
@@ -232,7 +232,7 @@ def test_drawn_and_plotted_images_agree_for_every_kind_of_image(tmp_path: Path) 
         (None, "must be (H, W, 3) uint8 RGB, not NoneType"),
     ],
 )
-def test_what_cannot_be_drawn_on(image: Any, message: str) -> None:
+def test_images_that_cannot_be_drawn_on(image: Any, message: str) -> None:
     with pytest.raises(DataError, match=re.escape(message)):
         three().draw(image)
 

@@ -65,7 +65,7 @@ def reference(whole: torch.Tensor) -> list[Any]:
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools.mask.decode
 @pytest.mark.parametrize("paste", PASTES)
-def test_all_forms_say_the_same(paste: Any) -> None:
+def test_all_forms_give_the_same_masks(paste: Any) -> None:
     masks = some(paste)
     whole = masks.dense()
     assert whole.shape == (len(BOXES), *SIZE)
@@ -123,7 +123,7 @@ def test_rescaling_carries_them_to_the_original_image() -> None:
     assert (coarse == some().dense()[row].bool()).float().mean() > 0.97
 
 
-def test_drawing_tints_what_the_mask_covers() -> None:
+def test_drawing_tints_the_pixels_of_the_mask() -> None:
     masks = some()[:1]
     one = Detections(torch.tensor([[70.0, 50.0, 79.0, 59.0]]), torch.tensor([0.9]), torch.tensor([0]), masks, ("a",))
     drawn = draw(np.full((*SIZE, 3), 100, np.uint8), one)

@@ -45,7 +45,7 @@ def test_run_lengths_of_a_large_mask() -> None:
 
 
 @pytest.mark.parametrize("counts", [b"", b"P", b"0\x10", b"0z", "0é".encode()])
-def test_what_is_no_rle(counts: bytes) -> None:
+def test_invalid_rles(counts: bytes) -> None:
     with pytest.raises(ValueError, match="not a compressed RLE"):
         rle.run_lengths(counts)
 

@@ -53,7 +53,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("a\0b", r"'a\x00b': is not a valid path: it contains a null character"),
     ],
 )
-def test_what_is_no_regular_file_is_one_line(places: Path, name: str, expected: str) -> None:
+def test_special_files_are_one_line_errors(places: Path, name: str, expected: str) -> None:
     with socket.socket(socket.AF_UNIX) as one:
         one.bind("socket")
         for check in (require_file, read_file):

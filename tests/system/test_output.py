@@ -90,7 +90,7 @@ def test_a_replaced_file_keeps_its_permissions(tmp_path: Path, umask: Callable[[
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_failed_write_leaves_the_file_and_nothing_else(
+def test_a_failed_write_leaves_the_earlier_file_only(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "folder" / name
@@ -213,7 +213,7 @@ def test_the_longest_name_is_written(tmp_path: Path) -> None:
     assert [one.read_text() for one in tmp_path.iterdir()] == ["1\n"]
 
 
-def test_check_output_changes_nothing(tmp_path: Path) -> None:
+def test_check_output_does_not_change_files(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
     check_output(tmp_path / "a")
     check_output(tmp_path / "new" / "b")

@@ -55,7 +55,7 @@ def test_origins(old: list[str | None], new: list[str], settings: dict[str, Any]
         (["a"], ["b"], {"aliases": {"qqq": "a"}}, r"no class 'qqq' in the data; classes: b"),
     ],
 )
-def test_what_does_not_fit_is_said(old: list[str], new: list[str], settings: dict[str, Any], error: str) -> None:
+def test_mismatches_are_reported(old: list[str], new: list[str], settings: dict[str, Any], error: str) -> None:
     with pytest.raises(ConfigError, match=error) as raised:
         match_classes(old, new, MatchSettings(**settings))
     assert "\n" not in str(raised.value)

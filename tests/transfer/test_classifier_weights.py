@@ -47,7 +47,7 @@ def test_each_layout_of_a_layer() -> None:
 
 
 @pytest.mark.parametrize("new", [1, 3, 200])
-def test_new_classes_of_a_softmax_share_what_was_background(new: int) -> None:
+def test_new_classes_of_a_softmax_share_the_background_probability(new: int) -> None:
     """The old classes' probabilities stay, whatever the features are; background and new ones sum to background."""
     generator = torch.Generator().manual_seed(0)
     weight, bias, x = (torch.randn(s, generator=generator).double() for s in ((4, 5), (4,), (50, 5)))
@@ -96,7 +96,7 @@ def features() -> tuple[Tensor, ...]:
 
 @pytest.mark.parametrize("names", LISTS.values(), ids=LISTS)
 @pytest.mark.parametrize("recipe", ONE_STAGE)
-def test_one_stage_heads_say_the_same_of_the_classes_they_knew(recipe: str, names: list[str]) -> None:
+def test_one_stage_heads_keep_their_outputs_for_old_classes(recipe: str, names: list[str]) -> None:
     old, new, report = moved(recipe, names)
     levels = features()
     with torch.no_grad():
@@ -131,7 +131,7 @@ def said(model: Detector) -> list[Tensor]:
 
 @pytest.mark.parametrize("names", LISTS.values(), ids=LISTS)
 @pytest.mark.parametrize("recipe", TWO_STAGE)
-def test_two_stage_heads_say_the_same_of_the_classes_they_knew(recipe: str, names: list[str]) -> None:
+def test_two_stage_heads_keep_their_outputs_for_old_classes(recipe: str, names: list[str]) -> None:
     old, new, report = moved(recipe, names)
     outputs = list(zip(said(old), said(new), strict=True))
     assert len(outputs) == {"faster_rcnn_lite0": 2, "mask_rcnn_lite0": 3, "cascade_mask_rcnn_lite0": 9}[recipe]
@@ -145,7 +145,7 @@ def test_two_stage_heads_say_the_same_of_the_classes_they_knew(recipe: str, name
     assert report.classes == {name: name if name in OLD else None for name in names}
 
 
-def test_one_box_for_all_classes_goes_whole_between_single_classes() -> None:
+def test_class_agnostic_boxes_are_copied_between_single_classes() -> None:
     section = read_config("faster_rcnn_lite0").data["model"]["head"]
     section.update(num_classes=1, roi={**section["roi"], "class_agnostic": True})
     heads = [build(HEADS, section, in_channels=WIDTH, strides=(8, 16, 32, 64)) for _ in range(2)]

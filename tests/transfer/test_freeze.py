@@ -86,7 +86,7 @@ def test_a_frozen_part_has_no_backward_pass_no_state_and_keeps_its_statistics(
     assert {within(name, still) for name in before if not torch.equal(before[name], after[name])} <= {False}
 
 
-def test_statistics_move_again_with_what_learns_again() -> None:
+def test_statistics_are_updated_again_after_unfreezing() -> None:
     model = detector()
     freeze(model, FreezeSettings(["backbone.layer1", "backbone.layer2", "backbone.conv1", "backbone.bn1"]))
     assert not model.backbone.layer2.training  # type: ignore[union-attr]
@@ -109,7 +109,7 @@ def test_gradual_gives_back_the_groups_from_the_top_down() -> None:
     assert named.isdisjoint(frozen(model)), "an optimizer has to know them"
 
 
-def test_epochs_at_which_globs_learn() -> None:
+def test_epochs_from_which_globs_are_trained() -> None:
     model = detector()
     settings = FreezeSettings(["backbone"], {"backbone.layer4": 1.5, "backbone.layer[34]": 3, "neck.*": 3})
     releases = freeze(model, settings)
@@ -154,12 +154,12 @@ def test_moments(moment: Moment, total: int | None, expected: int, text: str) ->
         ({"gradual": 0.5, "unfreeze_at": {"neck": 1}}, r"set one of them"),
     ],
 )
-def test_what_cannot_be_frozen_is_said(settings: dict[str, Any], error: str) -> None:
+def test_modules_that_cannot_be_frozen_are_reported(settings: dict[str, Any], error: str) -> None:
     with pytest.raises(ConfigError, match=error) as raised:
         freeze(detector(frozen_stages=0), FreezeSettings(**settings))
     assert "\n" not in str(raised.value)
 
 
-def test_a_backbone_that_is_frozen_for_good_cannot_learn_gradually() -> None:
+def test_a_permanently_frozen_backbone_cannot_be_unfrozen_gradually() -> None:
     with pytest.raises(ConfigError, match=r"freeze.gradual: model.backbone.frozen_stages freezes the whole backbone"):
         freeze(detector(frozen_stages=4), FreezeSettings(gradual=0.5))

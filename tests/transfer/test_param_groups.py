@@ -27,7 +27,7 @@ def model() -> Small:
     return Small()
 
 
-def test_every_parameter_that_learns_is_in_one_group(model: Small) -> None:
+def test_every_trainable_parameter_is_in_one_group(model: Small) -> None:
     optimizer = build_optimizer(model, {"type": "AdamW", "lr": 1e-3}, 4)
     grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert len(grouped) == len(set(grouped))
@@ -42,14 +42,14 @@ def test_decay_of_norms_and_biases(model: Small) -> None:
     assert [decay[id(p)] for p in (linear.weight, linear.bias, norm.weight, norm.bias)] == [0.01, 0.002, 0.0, 0.0]
 
 
-def test_biases_may_learn_faster_but_norms_do_not(model: Small) -> None:
+def test_biases_may_have_a_higher_rate_but_norms_do_not(model: Small) -> None:
     optimizer = build_optimizer(model, {"type": "SGD", "lr": 0.1, "bias_lr": 2.0, "backbone_lr": 0.5}, 4)
     rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     linear, norm = model.head[0], model.head[1]
     assert [rate[id(p)] for p in (linear.weight, linear.bias, norm.weight, norm.bias)] == [0.1, 0.2, 0.1, 0.1]
 
 
-def test_layers_learn_slower_the_lower_they_are(model: Small) -> None:
+def test_lower_layers_have_lower_learning_rates(model: Small) -> None:
     settings = {"type": "AdamW", "lr": 1.0, "backbone_lr": 0.5, "layer_decay": 0.1}
     rates = {group["name"]: group["lr"] for group in build_optimizer(model, settings, 4).param_groups}
     assert rates["backbone.layer4"] == pytest.approx(0.05)
@@ -59,7 +59,7 @@ def test_layers_learn_slower_the_lower_they_are(model: Small) -> None:
     assert not any(name.startswith("backbone.layer1") for name in rates), "frozen"
 
 
-def test_the_rate_follows_the_batch_and_says_so(model: Small, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_learning_rate_scales_with_the_batch_and_is_logged(model: Small, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     optimizer = build_optimizer(model, {"type": "SGD", "lr": 0.02, "base_batch": 16}, 4)
     assert {group["lr"] for group in optimizer.param_groups} == {0.005}

@@ -37,7 +37,7 @@ def test_each_group_of_a_resnet50(rows: dict[str, ParameterRow]) -> None:
     }
 
 
-def test_what_a_row_says(rows: dict[str, ParameterRow]) -> None:
+def test_content_of_a_row(rows: dict[str, ParameterRow]) -> None:
     assert rows["stem"].cells() == ("stem", "9,536", "0", "frozen", "-", "-")
     assert rows["stem"].line() == "stem: 9,536 parameters, frozen"
     assert rows["layer2"].cells()[3:] == ("epoch 2", "0.0125", "0.01")

@@ -177,7 +177,7 @@ def test_odd_urls(source: str, said: str, tmp_path: Path, monkeypatch: pytest.Mo
         download(source)
 
 
-def test_an_error_that_says_nothing() -> None:
+def test_an_error_without_a_message() -> None:
     assert first_line(OSError()) == "OSError"
     assert first_line(ValueError("one\ntwo")) == "one"
 

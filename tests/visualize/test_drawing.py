@@ -45,7 +45,7 @@ def test_the_best_lies_on_top() -> None:
     assert np.abs(pixel - (0.55 * under + over)).max() < 4
 
 
-def test_masks_tint_what_they_cover() -> None:
+def test_masks_tint_their_pixels() -> None:
     mask = torch.zeros(1, 50, 50, dtype=torch.uint8)
     mask[0, 10:20, 10:20] = 1
     drawn = draw(np.full((50, 50, 3), 100, np.uint8), found([30.0, 30.0, 45.0, 45.0], masks=mask))

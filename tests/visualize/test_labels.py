@@ -45,13 +45,13 @@ def test_labels_hardly_cover_each_other(seed: int, count: int, most: float) -> N
         assert y <= box[3] + 1
 
 
-def test_two_boxes_at_one_place_get_labels_apart() -> None:
+def test_two_boxes_at_one_position_get_separate_labels() -> None:
     boxes = np.array([[100, 100, 200, 200], [101, 101, 201, 201], [99, 99, 199, 199]], np.float32)
     sizes = [(16, 80)] * 3
     assert covered(place_labels(sizes, boxes, (300, 300)), sizes) == 0
 
 
-def test_a_label_stands_above_its_box_where_there_is_room_and_below_where_there_is_none() -> None:
+def test_a_label_is_above_its_box_if_there_is_room_else_below() -> None:
     sizes = [(16, 60)]
     assert place_labels(sizes, np.array([[50, 60, 250, 180]], np.float32), (400, 300)) == [(50, 44)]
     assert place_labels(sizes, np.array([[49.6, 59.6, 250.3, 180.4]], np.float32), (400, 300)) == [(50, 44)]
@@ -86,7 +86,7 @@ def no_system_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_system_fonts")
-def test_what_no_font_has_is_written_in_ascii() -> None:
+def test_characters_without_a_glyph_are_written_in_ascii() -> None:
     assert without_font(["cat", "猫", "猫 é", "a\u200bb"]) == ["猫", "猫 é"]
     assert np.array_equal(render("猫 é", 20), render("\\u732b é", 20))
     assert np.array_equal(render("ｋ\ue123", 20), render("k\\ue123", 20)), "a wide letter, a private one"

@@ -289,7 +289,7 @@ def test_a_programming_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
         main(finetune(digits, tmp_path / "o"))
 
 
-def test_a_wrong_best_metric_is_said_before_training(
+def test_a_wrong_best_metric_is_an_error_before_training(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = said(capsys, finetune(digits, tmp_path / "o", "--cfg-options", "training.best_metric=APP"))
@@ -330,7 +330,9 @@ def test_resume_keeps_the_options_it_trained_with(run: Path, tmp_path: Path) -> 
     assert (second["optimizer"]["lr"], second["schedule"]["steps"]) == (lr, 8)
 
 
-def test_starts_exclude_each_other(digits: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_of_initial_weights_exclude_each_other(
+    digits: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     given = finetune(digits, tmp_path / "o", "--init-from", str(run / "best.pt"), "--scratch")
     assert "--scratch and --init-from exclude each other" in said(capsys, given)
     assert "--seed must be at least 0, not -1" in said(capsys, finetune(digits, tmp_path / "o", "--seed", "-1"))

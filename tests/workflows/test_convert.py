@@ -22,7 +22,7 @@ def outlines_of(found: Dataset) -> dict[str, list[str]]:
     }
 
 
-def test_coco_stays_what_it_is(shared: Path, tmp_path: Path) -> None:
+def test_coco_is_unchanged(shared: Path, tmp_path: Path) -> None:
     """Ids, polygons, run lengths and crowd regions are kept."""
     folder = shared / "data" / "coco_mini"
     report = convert(folder, to="coco", out=tmp_path / "out", link=True)

@@ -91,7 +91,7 @@ def test_resumed_in_two_processes_is_bit_identical(digits: Path, tmp_path: Path)
     assert all(torch.equal(tensor, again["model"][name]) for name, tensor in whole["model"].items())
 
 
-def test_what_is_wrong_is_one_line_of_the_main_process(digits: Path, tmp_path: Path) -> None:
+def test_errors_are_one_line_of_the_main_process(digits: Path, tmp_path: Path) -> None:
     done = together("finetune", "--data", digits / "none", "--out", tmp_path / "out")
     assert done.returncode != 0
     assert done.stderr.count("Traceback") <= 1, "torchrun's own"

@@ -229,7 +229,7 @@ def test_a_file_of_mmdet_2(tmp_path: Path, caplog: pytest.LogCaptureFixture, nam
     assert "(ema_" in caplog.text
 
 
-def test_coco_s_names_and_data_where_the_file_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_coco_names_and_data_without_metadata_in_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     ours = imported(tmp_path / "a.pth", mmdet_state("retinanet", 80), tmp_path / "ours.pt")
     assert ours["meta"]["class_names"][:2] == ["person", "bicycle"]
@@ -255,7 +255,7 @@ def refused(capsys: pytest.CaptureFixture[str], path: Path, out: Path, *more: st
     return lines[0]
 
 
-def test_what_does_not_fit_is_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mismatching_tensors_are_counted_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = tmp_path / "a.pth", tmp_path / "out.pt"
     state = mmdet_state("retinanet", 3)
     del state["neck.fpn_convs.1.conv.bias"]
@@ -308,7 +308,7 @@ def test_a_hostile_file_is_imported_without_its_code(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize("case", [k.case for k in KNOWN if k.dialect == "mmdet"])
-def test_mmdet_s_models_are_told_by_their_keys(shared: Path, case: str) -> None:
+def test_mmdet_models_are_recognized_by_their_keys(shared: Path, case: str) -> None:
     states = json.loads((shared / "parity" / "mmdet" / f"{case}.json").read_text())["state"]
     layout = recognize({name: torch.empty(shape) for name, shape in states.items()})
     one_stage = "rcnn" not in case
@@ -316,7 +316,7 @@ def test_mmdet_s_models_are_told_by_their_keys(shared: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("known", [k for k in KNOWN if k.weights], ids=lambda k: k.case)
-def test_torchvision_s_models_are_told_by_their_keys_and_have_weights(known: Any) -> None:
+def test_torchvision_models_are_recognized_by_their_keys_and_have_weights(known: Any) -> None:
     member = torchvision.models.get_weight(f"{known.weights}.COCO_V1")
     assert member.meta["_metrics"]["COCO-val2017"]["box_map"] == known.box_ap
     name = known.weights.removesuffix("_Weights").lower()
@@ -330,7 +330,7 @@ def test_torchvision_s_models_are_told_by_their_keys_and_have_weights(known: Any
 @pytest.mark.parametrize(
     "name", ["resnet18", "resnet34", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2", "mobilenet_v2"]
 )
-def test_backbones_are_told_by_their_blocks(name: str) -> None:
+def test_backbones_are_recognized_by_their_blocks(name: str) -> None:
     with torch.device("meta"):
         body = torchvision.models.get_model(name).state_dict()
     layout = recognize({f"backbone.{key}": value for key, value in body.items()})
@@ -371,7 +371,7 @@ def test_older_names_of_torchvision_and_the_norms_of_its_published_weights(case:
     torch.testing.assert_close(variance, new["backbone.body.layer4.0.bn1.running_var"] - 1e-5, atol=1e-7, rtol=0)
 
 
-def test_what_a_config_text_says_is_taken_over() -> None:
+def test_settings_of_a_config_text_are_used() -> None:
     layout = KeyLayout("mmdet", "atss", "resnet50", 5, 4)
     section = {
         "backbone": {"name": "resnet50"},
@@ -395,12 +395,12 @@ def test_what_a_config_text_says_is_taken_over() -> None:
 @pytest.mark.parametrize(
     "text", ["", "((((", "x = 1", "model = 3\ntest_pipeline = [None, 4, [[[[[[[]]]]]]]]", "-" * 9999]
 )
-def test_an_odd_config_text_says_nothing(text: str) -> None:
+def test_an_invalid_config_text_is_ignored(text: str) -> None:
     found = policy_of(find_config({"meta": {"cfg": text}}))
     assert (found.preprocess, found.input, found.anchors) == (None, None, None)
 
 
-def test_numbered_classes_are_nobody_s(tmp_path: Path) -> None:
+def test_numbered_classes_match_no_name(tmp_path: Path) -> None:
     torch.save(mmdet_state("retinanet", 2), tmp_path / "a.pth")
     start = open_initial(tmp_path / "a.pth")
     assert start is not None
@@ -416,7 +416,7 @@ BLUE_FIRST = {"mean": [103.53, 116.28, 123.675], "std": [1.0, 1.0, 1.0], "bgr": 
 
 
 @pytest.mark.parametrize("depth", [50, 18])
-def test_a_start_brings_how_its_weights_see_images(
+def test_initial_weights_bring_their_preprocessing(
     depth: int, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -446,7 +446,7 @@ def test_a_start_brings_how_its_weights_see_images(
             load_initial(model, str(path))
 
 
-def test_tldet_s_own_start_brings_them_too(tmp_path: Path) -> None:
+def test_tldet_checkpoints_bring_their_preprocessing(tmp_path: Path) -> None:
     section = read_config("retinanet_lite0").data["model"]
     theirs = {**section, "preprocess": BLUE_FIRST}
     meta = {"class_names": ["a"], "category_ids": [1], "input": {"short": 64, "long": 64}}
@@ -603,7 +603,7 @@ def test_finetuning_from_files(digits: Path, tmp_path: Path, caplog: pytest.LogC
     assert "backbone weights; neck and head are newly initialized" in caplog.text
 
 
-def test_starts_that_cannot_be(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_initial_weights(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: Any, **__: Any) -> None:
         raise urllib.error.URLError("no network")
 

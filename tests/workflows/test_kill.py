@@ -100,7 +100,7 @@ def test_ten_kills(digits: Path, tmp_path: Path, workers: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_full_disk_loses_nothing(digits: Path, tmp_path: Path) -> None:
+def test_a_full_disk_loses_no_checkpoint(digits: Path, tmp_path: Path) -> None:
     """A tmpfs that holds one checkpoint and a half."""
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -54,7 +54,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_second_command_is_refused_and_writes_nothing(digits: Path, held: Path, name: str) -> None:
+def test_a_second_command_is_refused_and_writes_no_file(digits: Path, held: Path, name: str) -> None:
     with pytest.raises(OutputError, match=r"out: is in use by another process; wait until it ends or choose another"):
         COMMANDS[name](digits, held)
     assert [path.name for path in held.iterdir()] == [".lock"]

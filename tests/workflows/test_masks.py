@@ -35,7 +35,7 @@ def masked(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_mask_recipe_is_set_up_and_measured(masked: Path) -> None:
+def test_a_mask_recipe_is_configured_and_evaluated(masked: Path) -> None:
     config = read_config(masked / "config.py")
     assert config.get("evaluation.type") == "segm"
     assert [config.get(f"data.{part}.masks") for part in ("train", "val", "test")] == [True] * 3
@@ -61,7 +61,7 @@ def test_test_gives_masks_and_boxes(masked: Path, digits: Path, tmp_path: Path) 
     assert scored == {key: value for key, value in told.items() if key != "bbox"}
 
 
-def test_help_says_where_the_boxes_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_states_the_key_of_box_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         build_parser().parse_args(["test", "--help"])
     assert "'bbox'" in capsys.readouterr().out
@@ -123,7 +123,7 @@ def test_a_mask_head_without_masks(masked: Path, tmp_path: Path, options: list[s
         train(masked / "config.py", work_dir=tmp_path, cfg_options=options)
 
 
-def test_measuring_masks_of_a_model_of_boxes(run: Path, tmp_path: Path) -> None:
+def test_evaluating_masks_of_a_box_detector(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"evaluation\.type: is 'segm' .* RetinaNetHead predicts no masks"):
         train(run / "config.py", work_dir=tmp_path, cfg_options=["evaluation.type=segm"])
 

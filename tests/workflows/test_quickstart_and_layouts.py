@@ -81,7 +81,7 @@ def test_test_chooses_among_which_boxes_nms_works(run: Path, tmp_path: Path, fla
     assert (most < 0.72) == alone, "boxes of two classes at one place"
 
 
-def test_finetune_from_scratch_learns_everything(digits: Path, tmp_path: Path) -> None:
+def test_finetune_from_scratch_trains_all_layers(digits: Path, tmp_path: Path) -> None:
     outcome = finetune(digits, out=tmp_path / "out", model="retinanet_lite0", steps=1, scratch=True)
     config = checkpoint.load_checkpoint(tmp_path / "out" / "best.pt")["config"]
     assert config["model"]["backbone"]["weights"] is None
@@ -94,7 +94,7 @@ def test_finetune_from_scratch_learns_everything(digits: Path, tmp_path: Path) -
     "name",
     ["resnet18", *(pytest.param(n, marks=pytest.mark.slow) for n in ("mobilenetv3_small_050", "vit_tiny_patch16_224"))],
 )
-def test_another_backbone_in_its_place(digits: Path, tmp_path: Path, name: str) -> None:
+def test_another_backbone_than_the_recipe(digits: Path, tmp_path: Path, name: str) -> None:
     finetune(digits, out=tmp_path / "out", model="faster_rcnn_lite0", backbone=name, steps=1, scratch=True)
     state = checkpoint.load_checkpoint(tmp_path / "out" / "best.pt")
     assert state["config"]["model"]["backbone"]["name"] == name

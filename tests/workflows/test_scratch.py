@@ -96,7 +96,7 @@ def test_transfer_options(digits: Path, tmp_path: Path, options: TransferOptions
         finetune(digits, out=tmp_path / "out", model="retinanet_lite0", steps=0, scratch=True, **vars(options))
 
 
-def test_sections_that_ask_for_nothing_are_no_clash() -> None:
+def test_empty_sections_do_not_conflict() -> None:
     config: dict[str, Any] = read_config("retinanet_lite0").data
     config["freeze"] = {"layers": []}
     config, dropped = from_scratch(config)

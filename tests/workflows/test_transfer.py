@@ -61,7 +61,7 @@ def test_a_resumed_run_is_the_same(whole: Path, tmp_path: Path, step: int) -> No
     assert all(torch.equal(state[i][key], other[i][key]) for i in other for key in other[i])
 
 
-def test_what_moved_is_what_learns(whole: Path) -> None:
+def test_changed_weights_are_the_trainable_ones(whole: Path) -> None:
     states = [checkpoint.load_checkpoint(whole / f"step_{step:08d}.pt") for step in (1, 2, 8)]
     parts: list[set[str]] = []
     for before, after in pairwise(states):
@@ -73,7 +73,7 @@ def test_what_moved_is_what_learns(whole: Path) -> None:
     assert all(torch.equal(start[name], states[0]["model"][name]) for name in start), "nothing of it learned in step 1"
 
 
-def test_the_table_is_logged_where_nobody_looks(
+def test_the_table_is_logged_without_a_terminal(
     digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -130,7 +130,7 @@ def test_classes_of_other_names(run: Path, digits: Path, tmp_path: Path, capsys:
     assert checkpoint.load_checkpoint(tmp_path / "out" / "step_00000001.pt")["meta"]["classes_from"] == origin
 
 
-def test_nothing_in_common_is_said(run: Path, digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_common_class_is_reported(run: Path, digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     truth = two_classes(digits, tmp_path, {"3": "three", "7": "seven"})
     (tmp_path / "none").write_text("# nobody\n")
@@ -160,7 +160,7 @@ def test_nothing_in_common_is_said(run: Path, digits: Path, tmp_path: Path, capl
         (["--cfg-options", "freeze.layers=neck"], "freeze.layers: must be"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_line(
+def test_invalid_requests_are_one_line_errors(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], error: str
 ) -> None:
     arguments = ["finetune", "--data", str(digits), "--out", str(tmp_path / "o"), "--model", "retinanet_lite0"]
@@ -168,7 +168,9 @@ def test_what_cannot_be_is_said_in_a_line(
     assert error in said(capsys, *arguments, *length, *more)
 
 
-def test_aliases_that_nobody_has(run: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_aliases_of_unknown_classes(
+    run: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "a.txt").write_text("thre: 3\n")
     arguments = [
         "train",

@@ -23,7 +23,7 @@ def categories(**ids: int) -> list[dict[str, Any]]:
     return [{"id": number, "name": name} for name, number in ids.items()]
 
 
-def test_ids_stay_where_the_inputs_agree_and_move_where_they_clash() -> None:
+def test_ids_change_only_if_the_inputs_disagree() -> None:
     classes = merge_classes([categories(RBC=1, WBC=2), categories(WBC=1, Platelets=2)], {})
     assert classes.names == {1: "RBC", 2: "WBC", 3: "Platelets"}
     assert classes.tables == ({1: 1, 2: 2}, {1: 2, 2: 3})
@@ -53,7 +53,7 @@ def test_two_categories_of_one_input_can_become_one() -> None:
     ("stated", "expected"),
     [(None, {1, 3}), ([1, 2], {1}), ([1], set()), ([3], {3}), ([], set()), ([1, 2, 3], {1, 3})],
 )
-def test_a_class_is_labeled_where_all_that_became_it_are(stated: list[int] | None, expected: set[int]) -> None:
+def test_a_merged_class_is_labeled_if_all_its_sources_are(stated: list[int] | None, expected: set[int]) -> None:
     assert labeled_classes({1: 1, 2: 1, 3: 3}, stated) == expected
 
 

@@ -43,7 +43,7 @@ def test_copies_stay_inside_and_apart() -> None:
     assert copy_names(["1_a"], ["x.jpg"], taken) == ["images/1_a/x_4.jpg"]
 
 
-def test_what_cannot_be_copied_is_named(tmp_path: Path) -> None:
+def test_files_that_cannot_be_copied_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     copy_image(tmp_path / "file", tmp_path / "new" / "copy.jpg")
     assert (tmp_path / "new" / "copy.jpg").read_bytes() == b"x"

@@ -50,7 +50,7 @@ def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     assert read(tmp_path, "\ufeff" + json.dumps(whole())).file_names == ["a.jpg"]
 
 
-def test_what_an_image_is_labeled_for(tmp_path: Path) -> None:
+def test_classes_annotated_on_an_image(tmp_path: Path) -> None:
     given = whole()
     given["images"][0]["labeled_category_ids"] = [2]
     assert read(tmp_path, given).labeled == [frozenset({2})]
@@ -80,7 +80,7 @@ def labeled(value: Any) -> dict[str, Any]:
         (whole(licenses=[1]), "licenses are not in COCO's layout"),
     ],
 )
-def test_what_is_wrong_is_one_line(tmp_path: Path, content: Any, expected: str) -> None:
+def test_errors_are_one_line(tmp_path: Path, content: Any, expected: str) -> None:
     with pytest.raises(DataError, match=expected) as raised:
         read(tmp_path, content)
     assert str(tmp_path / "a.json") in str(raised.value)

@@ -57,7 +57,7 @@ def test_fields_go_over_and_ids_are_anew(tmp_path: Path) -> None:
     assert len(COCO(tmp_path / "out.json").anns) == 2
 
 
-def test_labels_are_stated_only_where_some_are_missing(tmp_path: Path) -> None:
+def test_labeled_classes_are_written_only_if_some_are_missing(tmp_path: Path) -> None:
     one = {"images": [record_of(1, labeled_category_ids=[1])], "categories": [{"id": 1, "name": "x"}]}
     two = {"images": [record_of(1)], "categories": [{"id": 1, "name": "x"}, {"id": 2, "name": "y"}]}
     _, text = write(tmp_path, one, two, same=[0, 1])
@@ -86,7 +86,7 @@ def test_licences_keep_belonging_to_their_images(tmp_path: Path) -> None:
     assert len(merged["licenses"]) == 3
 
 
-def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_unwritable_outputs_are_named(tmp_path: Path) -> None:
     content = {"images": [record_of(1)], "categories": [{"id": 1, "name": "x"}]}
     (tmp_path / "out.json").mkdir()
     with pytest.raises(DataError, match=r"out.json: cannot be written .*choose another path"):

@@ -83,7 +83,7 @@ WRAPPED: dict[str, Callable[[State], Any]] = {
 
 
 @pytest.mark.parametrize("how", WRAPPED)
-def test_a_detector_is_found_in_what_is_around_it(how: str, theirs: nn.Module, tmp_path: Path) -> None:
+def test_a_detector_is_found_inside_other_modules(how: str, theirs: nn.Module, tmp_path: Path) -> None:
     state = theirs.state_dict()
     torch.save(WRAPPED[how](state), tmp_path / "theirs.pth")
     foreign = read_foreign(tmp_path / "theirs.pth")

@@ -82,7 +82,7 @@ LAYOUTS = ["zip", "older", "pickle"]
         lambda touch: {Calls(os.system, touch): 1},
     ],
 )
-def test_nothing_in_a_file_runs(tmp_path: Path, layout: str, hostile: Callable[[str], Any]) -> None:
+def test_code_in_a_file_is_never_executed(tmp_path: Path, layout: str, hostile: Callable[[str], Any]) -> None:
     marker = tmp_path / "ran"
     content = {"state_dict": {"w": torch.arange(3.0)}, "evil": hostile(f"touch {marker}")}
     if layout == "pickle":
@@ -103,7 +103,7 @@ def test_the_hostile_files_are_hostile(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[:2])
-def test_what_is_harmless_comes_through(tmp_path: Path, layout: str) -> None:
+def test_harmless_content_is_loaded(tmp_path: Path, layout: str) -> None:
     from mmengine.logging import HistoryBuffer
 
     base = torch.arange(12.0).view(3, 4)
@@ -359,7 +359,7 @@ def test_a_damaged_storage_is_named(tmp_path: Path) -> None:
     assert "CRC" in refused(tmp_path / "f.pth")
 
 
-def test_a_machine_knows_nothing_of_its_callers() -> None:
+def test_unpicklers_share_no_state() -> None:
     machine = Machine({}, lambda key: key)
     value = machine.run(io.BytesIO(pickle.dumps([Calls(os.getcwd), torch.Size([2]), len], protocol=4)))
     assert [item.name for item in value] == [f"{os.getcwd.__module__}.getcwd", "torch.Size", "builtins.len"]

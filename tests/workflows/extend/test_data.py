@@ -91,7 +91,7 @@ def test_an_image_in_old_and_new_data_is_one(tmp_path: Path, caplog: pytest.LogC
     assert "1 image is both in train.json and in val.json" in caplog.text
 
 
-def test_old_classes_are_measured_on_what_there_is(tmp_path: Path) -> None:
+def test_validation_data_of_old_classes(tmp_path: Path) -> None:
     new = write(tmp_path, "new", {"owl": 9}, [["owl"]])
     val = write(tmp_path, "val", {"owl": 9}, [["owl"]])
     old_val = write(tmp_path, "old", {"cat": 3}, [["cat"]])
@@ -195,7 +195,7 @@ def test_images_that_are_skipped_may_be_missing(tmp_path: Path) -> None:
         (missing_image, "1 of 1 images of"),
     ],
 )
-def test_what_cannot_be(tmp_path: Path, make: Any, error: str) -> None:
+def test_invalid_inputs_are_named(tmp_path: Path, make: Any, error: str) -> None:
     val = write(tmp_path, "val", {"owl": 9}, [["owl"]])
     given: dict[str, Split] = {"new": val, "val": val, **make(tmp_path)}
     with pytest.raises(TldetError) as caught:

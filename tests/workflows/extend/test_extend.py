@@ -143,7 +143,7 @@ def test_a_changed_or_missing_teacher(
     assert main(["extend", *resume]) == 0, "the same file elsewhere is the same teacher"
 
 
-def test_what_cannot_be_is_said_in_a_line(
+def test_invalid_requests_are_one_line_errors(
     whole: Path, base: Path, parts: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = ["--train", str(parts / "new.json"), "--images", str(digits / "train"), "--val", str(parts / "new.json")]
@@ -173,7 +173,7 @@ def tmp_weights(folder: Path) -> Path:
     return folder / "w.pt"
 
 
-def test_what_was_not_measured_is_no_number() -> None:
+def test_missing_metrics_are_shown_as_a_dash() -> None:
     report = ExtendReport(
         ("a",), ("b",), ClassMetrics({"a": -1.0}, {"a": -1.0}), ClassMetrics({"a": 0.5, "b": 0.25}, {"b": 0.5})
     )
@@ -189,7 +189,7 @@ def test_what_was_not_measured_is_no_number() -> None:
 
 
 @pytest.mark.parametrize(("head", "score"), [("MaskRCNNHead", 0.7), ("CascadeRCNNHead", 0.7), ("GFLHead", 0.3)])
-def test_the_config_says_how_the_teacher_is_listened_to(tmp_path: Path, head: str, score: float) -> None:
+def test_the_config_states_the_distillation_settings(tmp_path: Path, head: str, score: float) -> None:
     (tmp_path / "old.pt").write_bytes(b"old")
     config: dict[str, Any] = {"model": {"head": {"type": head}}, "optimizer": {"lr": 1}, "hooks": [1], "l2_sp": {}}
     config["schedule"] = {"policy": "multistep", "epochs": 12, "milestones": [8, 11]}

@@ -43,7 +43,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return state["model"]  # type: ignore[no-any-return]
 
 
-def test_the_base_training_knows_nothing_of_novel_classes(out: Path) -> None:
+def test_base_training_has_no_novel_classes(out: Path) -> None:
     state = checkpoint.load_checkpoint(out / RUNS / "base" / "best.pt")
     assert state["meta"]["class_names"] == [c for c in "0123456789" if c not in "49"]
     told = json.loads((out / RUNS / "base" / "result.json").read_text())
@@ -52,7 +52,7 @@ def test_the_base_training_knows_nothing_of_novel_classes(out: Path) -> None:
     assert before["novel_AP"] == before["novel_AP50"] == -1.0
 
 
-def test_tfa_moves_the_last_layers_only_and_full_all_that_the_recipe_lets_learn(out: Path) -> None:
+def test_tfa_trains_the_last_layers_only_and_full_all_trainable_layers(out: Path) -> None:
     base = checkpoint.load_checkpoint(out / RUNS / "base" / "best.pt")
     start = base.get("ema") or base["model"]
     tfa, full = (weights(out / RUNS / f"{variant}_shots1_seed0") for variant in ("tfa", "full"))
@@ -83,7 +83,7 @@ def test_the_numbers_are_those_of_the_last_checkpoint_on_the_test_split(out: Pat
     assert len(json.loads((out / "data" / "1shot_seed0.json").read_text())["annotations"]) == 10
 
 
-def test_what_is_done_is_not_done_again_and_an_interrupted_run_goes_on(
+def test_finished_runs_are_kept_and_an_interrupted_run_continues(
     out: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, step = json.loads((out / "fewshot.json").read_text()), Trainer._step

@@ -56,7 +56,7 @@ def test_a_run_for_each_variant_number_and_seed(given: FewShotRequest, tmp_path:
         changed[0].result()
 
 
-def test_what_the_data_cannot_give(given: FewShotRequest, tmp_path: Path) -> None:
+def test_data_with_too_few_objects(given: FewShotRequest, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.json: class 'b' has only 3 objects, fewer than 4 shots"):
         prepare_experiment(replace(given, shots=(1, 4)))
     with pytest.raises(DataError, match="has no class 'd'"):
@@ -119,7 +119,7 @@ def test_the_advice_beside_a_test_split_works(tmp_path: Path) -> None:
     assert prepare_experiment(alone).test.annotations == val
 
 
-def test_a_base_class_that_cannot_be_measured_is_named(
+def test_a_base_class_that_cannot_be_evaluated_is_named(
     given: FewShotRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     few = truth(tmp_path / "few.json", {"a": 1, "b": 0, "c": 1})

@@ -32,7 +32,7 @@ LEARNING = {
 
 
 @pytest.mark.parametrize("name", LEARNING)
-def test_only_the_last_layers_learn(name: str) -> None:
+def test_only_the_last_layers_are_trained(name: str) -> None:
     detector = without_storage(lambda: build_detector(recipe(name)["model"]))
     frozen = all_but(detector, last_layers(detector))
     assert {"backbone", "neck"} <= set(frozen)
@@ -68,7 +68,7 @@ def test_a_cosine_classifier_is_not_fine_tuned_as_a_plain_one() -> None:
     set_variant(config, "fc")
 
 
-def test_the_config_is_the_base_run_s_but_for_what_few_shots_need(tmp_path: Path) -> None:
+def test_the_config_is_derived_from_the_base_run(tmp_path: Path) -> None:
     config = recipe("faster_rcnn_r50")
     steps = [{"type": "Resize", "short": 480, "long": 800}, {"type": "HorizontalFlip"}]
     section = {

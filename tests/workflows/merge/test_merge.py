@@ -141,14 +141,14 @@ def test_parts_of_folders_stay_apart_and_copies_are_one(digits: Path, twin: Path
     assert all((layout.train.images / name).is_file() for name in index.file_names)
 
 
-def test_images_trained_and_measured_on_are_said(digits: Path, twin: Path, tmp_path: Path) -> None:
+def test_images_in_training_and_validation_are_reported(digits: Path, twin: Path, tmp_path: Path) -> None:
     """Its valid part goes to train as a JSON of its own: six images of val are trained on."""
     inputs = [digits, twin / "valid" / "_annotations.coco.json"]
     report = merge(inputs, out=tmp_path / "out")
     assert report.notes[-1] == "6 images are both in train.json and in val.json"
 
 
-def test_everything_odd_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_irregularities_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name, content in (("a.jpg", b"a"), ("b.jpg", b"b")):
         (tmp_path / name).write_bytes(content)
     images = [{"id": n, "file_name": name, "width": 60, "height": 40} for n, name in enumerate(("a.jpg", "b.jpg"))]
@@ -180,7 +180,7 @@ def test_everything_odd_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert [(row.name, row.objects) for row in report.classes] == [("cell", 2), ("ring", 0)]
 
 
-def test_a_class_of_several_is_said_to_lack_some(tmp_path: Path) -> None:
+def test_a_class_merged_from_several_reports_missing_ones(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(name.encode())
     for name, classes in (("a", ["car", "van"]), ("b", ["van"])):
@@ -203,9 +203,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return lines[0]
 
 
-def test_what_is_wrong_is_one_line(
-    digits: Path, twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_errors_are_one_line(digits: Path, twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ("--out", tmp_path / "out")
     valid = twin / "valid" / "_annotations.coco.json"
     assert "give two or more datasets" in said(capsys, digits, *out)
@@ -240,7 +238,7 @@ def test_an_earlier_merge_is_spared(
     assert "twin: is not empty; choose another --out" in said(capsys, digits, twin, "--out", twin)
 
 
-def test_stopping_says_what_to_do(
+def test_stopping_explains_how_to_continue(
     digits: Path, twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
@@ -273,7 +271,7 @@ def test_as_large_as_coco(tmp_path: Path) -> None:
     assert peak < 3500
 
 
-def test_what_is_repaired_on_reading_is_written(tmp_path: Path) -> None:
+def test_repairs_on_reading_are_written(tmp_path: Path) -> None:
     """A derived box, a new id and classes without Roboflow's supercategory; then the merged file needs no repair."""
     images = [{"id": 1, "file_name": "a.jpg", "width": 60, "height": 40}]
     box = {"image_id": 1, "category_id": 1, "id": 1, "area": 50, "iscrowd": 0}

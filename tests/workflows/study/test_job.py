@@ -27,7 +27,7 @@ def test_names(make_job: Any) -> None:
     assert job_folder({"variant": "a", "shots": 5}) == "a_shots5"
 
 
-def test_a_result_is_found_again_and_says_what_it_is(make_job: Any) -> None:
+def test_a_result_is_read_again_with_its_settings(make_job: Any) -> None:
     job = make_job(seed=4)
     assert job.result() is None
     pretend(replace(job, steps=70))

@@ -51,7 +51,7 @@ def test_steps_and_epochs_are_the_same_for_all(make_job: Any) -> None:
     assert {job.steps for job in runner.asked} == {None}
 
 
-def test_what_is_finished_is_not_made_again(make_job: Any) -> None:
+def test_finished_runs_are_not_repeated(make_job: Any) -> None:
     runner, lines = Runner(), []
     first = run_sequential(JobQueue(grid(make_job, 2)), runner)
     again = run_sequential(JobQueue(grid(make_job, 3), lines.append), runner)
@@ -62,7 +62,7 @@ def test_what_is_finished_is_not_made_again(make_job: Any) -> None:
     assert lines[1].startswith("run 5/6: a, fraction 1, seed 2")
 
 
-def test_progress_says_how_long(make_job: Any) -> None:
+def test_progress_shows_the_remaining_time(make_job: Any) -> None:
     now, lines = [0.0], []
 
     def slow(job: Job) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def test_a_run_out_of_memory_is_named_in_one_process_and_in_several(make_job: An
     assert [_kind_of(one) for one in (OutOfMemoryError("x"), DataError("x"))] == ["TrainingError", "DataError"]
 
 
-def test_a_stop_says_how_to_go_on(make_job: Any) -> None:
+def test_stopping_explains_how_to_resume(make_job: Any) -> None:
     runner = Runner()
 
     def stop(job: Job) -> dict[str, Any]:

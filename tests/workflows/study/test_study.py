@@ -39,7 +39,7 @@ def request_of(digits: Path | None, out: Path, **more: Any) -> TransferStudyRequ
     return TransferStudyRequest(digits, out=out, **{**USUAL, **more})
 
 
-def test_a_batch_size_is_measured_once_for_all_runs(digits: Path, tmp_path: Path) -> None:
+def test_the_automatic_batch_size_is_the_same_for_all_runs(digits: Path, tmp_path: Path) -> None:
     auto = request_of(digits, tmp_path / "s", cfg_options=["data.loader.batch_size='auto'"])
     plan = make_plan("transfer", auto, transfer_variants(["scratch", "frozen"]))
     sizes = [option_value(parse_options(job.call["cfg_options"]), "data.loader.batch_size") for job in plan.jobs]
@@ -50,7 +50,7 @@ def command(digits: Path, out: Path, *more: str) -> list[str]:
     return ["study", "transfer", "--data", str(digits), "--out", str(out), "--model", "retinanet_lite0", *more]
 
 
-def test_a_plan_names_every_run_and_changes_only_what_differs(digits: Path, tmp_path: Path) -> None:
+def test_a_plan_lists_every_run_with_its_differences(digits: Path, tmp_path: Path) -> None:
     variants = transfer_variants(["scratch", "frozen"])
     given = request_of(digits, tmp_path / "s", seeds=[0, 5], fractions=[0.6, 1.0])
     plan = make_plan("transfer", given, variants)
@@ -88,7 +88,7 @@ def test_a_plan_names_every_run_and_changes_only_what_differs(digits: Path, tmp_
         (["--cfg-options", "optimizer.layer_decay=0.8"], "variant 'layer-decay' sets this key"),
     ],
 )
-def test_what_is_wrong_is_one_line(
+def test_errors_are_one_line(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
 ) -> None:
     assert main(command(digits, tmp_path / "s", *more)) == 2
@@ -99,7 +99,7 @@ def test_what_is_wrong_is_one_line(
     assert not (tmp_path / "s" / "runs").exists()
 
 
-def test_other_kinds_say_what_is_wrong(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_other_kinds(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shared = ["--data", str(digits), "--out", str(tmp_path / "s"), "--model", "retinanet_lite0"]
     assert main(["study", "backbones", "resnet18", *shared]) == 2
     assert "give two or more backbones to compare" in capsys.readouterr().err
@@ -134,7 +134,7 @@ def test_the_listed_variants_are_those_there_are() -> None:
     assert tuple(VARIANTS) == VARIANT_NAMES
 
 
-def test_nothing_to_measure_on(digits: Path, tmp_path: Path) -> None:
+def test_validation_data_without_objects(digits: Path, tmp_path: Path) -> None:
     truth = json.loads((digits / "valid" / "_annotations.coco.json").read_text())
     (tmp_path / "val.json").write_text(json.dumps({**truth, "annotations": []}))
     empty = request_of(digits, tmp_path / "s", val=tmp_path / "val.json", images=digits / "valid")
@@ -173,7 +173,7 @@ def test_one_json_is_split_once_for_all_runs(digits: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_run_killed_before_its_result_goes_on(digits: Path, tmp_path: Path) -> None:
+def test_a_run_killed_before_its_result_continues(digits: Path, tmp_path: Path) -> None:
     job = make_plan("transfer", request_of(digits, tmp_path / "s"), transfer_variants(["frozen"])).jobs[0]
     job.save()
     finetune(out=job.folder, steps=3, **job.call)
@@ -183,7 +183,7 @@ def test_a_run_killed_before_its_result_goes_on(digits: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_study_that_is_stopped_goes_on_to_the_same_numbers(digits: Path, tmp_path: Path) -> None:
+def test_a_stopped_study_resumes_to_the_same_metrics(digits: Path, tmp_path: Path) -> None:
     given = ["--variants", "finetuned", "scratch", "--steps", "8", "--seeds", "0", "--cfg-options", *OPTIONS]
     options = [*given, "training.checkpoint_every=0.125"]
     assert main(command(digits, tmp_path / "whole", *options)) == 0
@@ -214,7 +214,7 @@ def test_runs_in_processes_of_their_own(digits: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_a_process_could_not_do_is_one_line(digits: Path, tmp_path: Path) -> None:
+def test_a_failure_of_a_process_is_one_line(digits: Path, tmp_path: Path) -> None:
     broken = request_of(digits, tmp_path / "s", cfg_options=[*OPTIONS, "optimizer.lrr=1"])
     plan = make_plan("transfer", broken, transfer_variants(["scratch"]))
     with pytest.raises(ConfigError, match=r"run scratch, fraction 1, seed 0: optimizer.lrr: unknown key"):

@@ -74,7 +74,7 @@ def test_without_a_fine_tuned_variant_the_first_is_compared_with(results: Result
     assert {one.reference for one in compare(groups_of(others, 70))} == {"scratch"}
 
 
-def test_what_the_images_can_tell(results: Results) -> None:
+def test_significance_over_images(results: Results) -> None:
     lines = resolution(groups_of(results, 70), compare(groups_of(results, 70)), 72, 945)
     assert lines[0].startswith("validation: 72 images, 945 objects; 95 % interval over images of the AP of a run: +/- ")
     assert float(lines[0].split("+/- ")[1]) == pytest.approx(1.96 * 0.01, rel=0.2)
@@ -91,7 +91,7 @@ def test_a_busy_machine_is_named(make_job: Any) -> None:
     assert uneven(groups_of(steps, 70)) == [], "a number of steps does not depend on it"
 
 
-def test_what_is_written(results: Results, truth: Path, tmp_path: Path) -> None:
+def test_written_files(results: Results, truth: Path, tmp_path: Path) -> None:
     report = make_report(results, truth)
     write(report, tmp_path / "out", {"kind": "transfer"})
     found = json.loads((tmp_path / "out" / RESULTS_NAME).read_text())
@@ -135,7 +135,7 @@ def test_too_few_fractions_carry_no_curve(results: Results, truth: Path) -> None
     assert report.lines[0].startswith("no learning curve: 2 numbers of images are too few for a curve")
 
 
-def test_too_few_images_to_measure_on_decide_nothing(results: Results) -> None:
+def test_too_few_images_are_never_significant(results: Results) -> None:
     """One image drawn with replacement is always the same image: that says nothing of other ones."""
     groups = groups_of(results, 9)
     assert all(group.over_both.low is None for group in groups)

@@ -52,7 +52,7 @@ def test_an_option_for_all_does_not_undo_a_variant() -> None:
         "schedule={'steps': 5}",
     ],
 )
-def test_what_every_run_has_of_its_own_is_refused(option: str) -> None:
+def test_keys_that_differ_between_runs_are_refused(option: str) -> None:
     with pytest.raises(ConfigError, match="sets this key for each run"):
         refuse_conflict(transfer_variants(["finetuned"]), parse_options([option]))
 
@@ -70,7 +70,7 @@ def test_what_every_run_has_of_its_own_is_refused(option: str) -> None:
         ("layer-decay", "optimizer.backbone_lr=0.1"),
     ],
 )
-def test_what_a_variant_is_about_is_refused(variant: str, option: str) -> None:
+def test_keys_that_a_variant_sets_are_refused(variant: str, option: str) -> None:
     with pytest.raises(ConfigError, match=f"variant '{variant}' sets this key"):
         refuse_conflict(transfer_variants([variant, "finetuned"]), parse_options([option]))
 

@@ -56,7 +56,7 @@ def test_steps_are_tried_on_the_model(recipe: str) -> None:
     assert all(p.grad is None for p in detector.parameters())
 
 
-def test_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_batch_size_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_size._Trial, "fits", lambda self, count: False)
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)
     model = read_config("recipes/retinanet_lite0")["model"]
@@ -70,7 +70,7 @@ def test_the_input_is_the_largest_of_a_batch_of_all_shapes() -> None:
     assert largest_input(np.array([[320, 427], [427, 320], [100, 100]], np.int32)) == (448, 448)
 
 
-def test_finetune_measures_for_the_device_in_use(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finetune_finds_the_batch_size_for_the_selected_device(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[Any] = []
 
     def measure(model: Any, size: Any, objects: int, **more: Any) -> int:
@@ -105,7 +105,9 @@ def test_finetune_measures_for_the_device_in_use(digits: Path, monkeypatch: pyte
 
 
 @pytest.mark.slow
-def test_a_resumed_run_keeps_the_measured_number(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_keeps_its_automatic_batch_size(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = ["data.loader.batch_size=auto", "training.precision=fp32", "training.checkpoint_every=0.25"]
     monkeypatch.setattr("tldet.workflows.training.batch_size.measure_batch_size", lambda *_, **__: 3)
     finetune(digits, out=tmp_path / "run", model="retinanet_lite0", steps=2, cfg_options=options)

@@ -37,7 +37,7 @@ def test_images_objects_and_classes(tmp_path: Path) -> None:
     assert split_line("val", found) == "val: 1 image (1 crowd region), 1 object of 1 of 3 classes (c2: 1)"
 
 
-def test_one_is_singular_and_none_is_said(tmp_path: Path) -> None:
+def test_one_is_singular_and_none_is_reported(tmp_path: Path) -> None:
     assert split_line("test", dataset(tmp_path, [(1, 1, 0)], 1, 1)) == "test: 1 image, 1 object of 1 class (c1: 1)"
     text = "val: 1 image (1 without objects), 0 objects of 0 of 1 class"
     assert split_line("val", dataset(tmp_path, [], 1, 1)) == text

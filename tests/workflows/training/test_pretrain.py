@@ -66,7 +66,7 @@ def whole(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_short_run_learns(crops: Path, tmp_path: Path) -> None:
+def test_a_short_run_reduces_the_loss(crops: Path, tmp_path: Path) -> None:
     """Chance is 0.5; the digits and photographs measured on are others than those trained on."""
     options = ["data.loader.batch_size=16", "data.train.transforms.1.p=0.0", "data.train.transforms.0.scale=[0.6, 1.0]"]
     options += ["model.backbone.out_strides=[4]", "model.classifier.mixup=0.0", "model.classifier.cutmix=0.0"]
@@ -134,7 +134,7 @@ def test_a_detector_takes_the_whole_backbone(whole: Path) -> None:
     assert "few0/train" in report.summary()
 
 
-def test_the_file_says_where_it_comes_from(whole: Path, few: Path) -> None:
+def test_the_file_states_its_origin(whole: Path, few: Path) -> None:
     told = about(whole)
     assert told["pretrained_on"] == str(few / "train")
     assert (told["classes"], told["backbone"], told["weights_source"]) == ("2", NAME, "random")
@@ -153,7 +153,7 @@ def test_finetuning_starts_from_it(whole: Path, digits: Path, tmp_path: Path, ca
     assert checkpoint.load_checkpoint(tmp_path / "out" / "best.pt")["meta"]["weights_source"] == str(path)
 
 
-def test_pretraining_goes_on_from_weights(whole: Path, few: Path, tmp_path: Path) -> None:
+def test_pretraining_continues_from_weights(whole: Path, few: Path, tmp_path: Path) -> None:
     path = whole / "backbone.safetensors"
     options = [*FAST, f"model.backbone.weights={path}", "optimizer.lr=1e-12"]
     outcome = pretrain(few, out=tmp_path / "out", backbone=NAME, steps=1, cfg_options=options)
@@ -206,7 +206,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return lines[0]
 
 
-def test_bad_input_is_said_in_one_line(
+def test_bad_input_is_a_one_line_error(
     few: Path, whole: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def error(data: Path, *more: str) -> str:

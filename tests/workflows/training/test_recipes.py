@@ -69,7 +69,7 @@ def test_augment_with_a_resize_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("text", ["a b", "Flip(0.5)", "Flip(p=f())", "3", "", "Flip(**x)"])
-def test_what_is_no_transform(text: str) -> None:
+def test_invalid_transforms(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--augment"):
         parse_transforms([text])
 
@@ -93,7 +93,7 @@ def own_recipe() -> Config:
     return config
 
 
-def test_a_recipe_keeps_what_it_says_about_data(digits: Path, tmp_path: Path) -> None:
+def test_a_recipe_keeps_its_data_settings(digits: Path, tmp_path: Path) -> None:
     data = made(digits, tmp_path / "out", own_recipe(), tmp_path)["data"]
     train = data["train"]
     assert (train["keep_empty"], train["max_pixels"], train["transforms"][1]) == (False, 10**8, FLIP)

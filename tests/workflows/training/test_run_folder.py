@@ -61,7 +61,7 @@ def test_one_command_starts_a_run_and_continues_it(
     assert checkpoint.step_path(out, 2).exists()
 
 
-def test_train_starts_or_continues_too(
+def test_train_starts_or_continues_a_run(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
@@ -114,7 +114,7 @@ def test_unreadable_checkpoints_are_not_started_over(
     assert "holds no readable checkpoint" in said(capsys, ["finetune", "--out", str(out), "--resume"], 2)
 
 
-def test_names_for_what_is_set_aside_are_not_used_twice(tmp_path: Path) -> None:
+def test_names_of_renamed_files_are_unique(tmp_path: Path) -> None:
     for number in (1, 2):
         (tmp_path / "best.pt").write_text(str(number))
         start_over(tmp_path)
@@ -198,7 +198,7 @@ def one_json(data: Path) -> list[str]:
         (lambda _: ["--weights", "nowhere.pt"], "nowhere.pt"),
     ],
 )
-def test_a_failed_start_leaves_nothing(
+def test_a_failed_start_leaves_no_files(
     digits: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -273,7 +273,7 @@ def test_only_new_files_are_removed(tmp_path: Path) -> None:
     assert left == ["data", "data/old.json", "mine.txt"]
 
 
-def test_a_new_run_records_what_it_was_started_with(run: Path, digits: Path) -> None:
+def test_a_new_run_records_its_arguments(run: Path, digits: Path) -> None:
     record = json.loads((run / "arguments.json").read_text())
     assert record == {"data": str(digits), "model": "retinanet_lite0", "steps": 6, "seed": 0}
     assert [one["step"] for one in read_log(run / "log.jsonl")]

@@ -1,4 +1,4 @@
-"""Whether a detector of two kinds of blood cells learns the third without forgetting: the data, and the table.
+"""Data and table for extending a detector of two kinds of blood cells by a third one.
 
     python tests/extend_proof.py data BCCD OUT              # BCCD holds coco/train.json and coco/test.json
     python tests/extend_proof.py table JOINT.json RUN ...   # JOINT.json of `tldet test --json`, RUN of `tldet extend`

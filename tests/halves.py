@@ -3,8 +3,8 @@
     python tests/halves.py TRAIN.json OUT.json RBC [MORE NAMES ...]
 
 The images are dealt out at random, the same for the same file. Those of the first half keep the objects of the named
-classes and say so (``labeled_category_ids``), those of the second half keep the objects of the others. How near a
-training on OUT.json comes to one on TRAIN.json tells what is learned from images that are labeled in part.
+classes and list them (``labeled_category_ids``), those of the second half keep the objects of the others. The AP after
+training on OUT.json and on TRAIN.json shows the effect of partly labeled images.
 """
 
 from __future__ import annotations

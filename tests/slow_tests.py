@@ -68,5 +68,5 @@ SLOW = re.compile("|".join(f"tests/{_expression(line)}" for line in PATTERNS.spl
 
 
 def is_slow(node: str) -> bool:
-    """Whether a node id belongs to the list."""
+    """Return True if a node id belongs to the list."""
     return SLOW.fullmatch(node) is not None

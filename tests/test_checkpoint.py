@@ -116,7 +116,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(small_disk: Path) -> None:
 
 
 def test_no_text_file_gets_past_the_reader(tmp_path: Path) -> None:
-    """torch's unpickler follows whatever the bytes say: junk gives IndexError, struct.error, TypeError, ..."""
+    """torch's unpickler executes the opcodes it reads: random bytes give IndexError, struct.error, TypeError, ..."""
     path = tmp_path / "x.pt"
     random = np.random.default_rng(0)
     texts = [bytes(random.integers(32, 127, 40, dtype=np.uint8)) for _ in range(300)]

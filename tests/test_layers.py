@@ -115,7 +115,7 @@ def modules_in(source: str, known: set[str]) -> set[str]:
 
 
 def cycle_in(graph: dict[str, set[str]]) -> list[str]:
-    """What is left after modules without imports are removed, again and again: modules in cycles and above them."""
+    """Return the modules in import cycles and above them, by removing modules without imports repeatedly."""
     left = dict(graph)
     while leaves := [name for name, imported in left.items() if not imported & left.keys()]:
         for name in leaves:

@@ -1,4 +1,4 @@
-"""How many files one reads to follow a sample from the JSON to the loss, and a run from its arguments to step 1."""
+"""Number of files on the path of a sample from the JSON to the loss, and of a run from its arguments to step 1."""
 
 from __future__ import annotations
 

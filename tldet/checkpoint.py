@@ -69,15 +69,15 @@ def _system_error(error: BaseException) -> BaseException:
     return cause or error
 
 
-def _reject_objects(value: Any, location: str) -> None:
+def _reject_objects(value: Any, name: str) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            _reject_objects(item, f"{location}.{key}")
+            _reject_objects(item, f"{name}.{key}")
     elif isinstance(value, (list, tuple)):
         for number, item in enumerate(value):
-            _reject_objects(item, f"{location}.{number}")
+            _reject_objects(item, f"{name}.{number}")
     elif not isinstance(value, _PLAIN):
-        raise TypeError(f"{location} is a {type(value).__name__}; checkpoints contain tensors and plain containers only")
+        raise TypeError(f"{name} is a {type(value).__name__}; checkpoints contain tensors and plain containers only")
 
 
 def read_tensors(path: str | Path) -> Any:

@@ -97,7 +97,7 @@ def test_a_separate_process_reports_its_peak_memory(monkeypatch: pytest.MonkeyPa
 
 
 def counting(fail_at: int = 0) -> Callable[[], object]:
-    """What a process serves: calls that take memory, and one that fails."""
+    """Calls that a process serves: some that take memory, and one that fails."""
     held: list[bytearray] = []
 
     def call() -> None:

@@ -142,7 +142,7 @@ def test_orientation_agrees_with_reading(tmp_path: Path, orientation: int, endin
 
 
 def test_odd_images(shared: Path) -> None:
-    """What is accepted by its header is read at this size; the PNG damaged in its middle is found by decoding only."""
+    """Images accepted by their header have this size; a PNG damaged in the middle is found by decoding only."""
     folder = shared / "data" / "odd_images"
     refused = set()
     for path in sorted(folder.iterdir()):

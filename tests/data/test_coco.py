@@ -1,4 +1,4 @@
-"""CocoDataset: the masks it reads, what is said of those that are none, and what an image was labeled for."""
+"""CocoDataset: masks, messages about invalid masks, and labeled classes of an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Class folders: what is found, held out, augmented, and what is said when something is wrong."""
+"""Class folders: images found, held out and augmented, and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets of K objects a class: exact, nested, the same for the same seed; and what they say of what they leave out."""
+"""Sets of K objects per class: exact, nested, reproducible; and the record of omitted objects."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_a_class_left_without_an_image_is_named_with_the_least_fraction(tmp_path
 
 @pytest.mark.parametrize(("classes_of", "crowd"), [([[0]] * 4, 0), ([[0, 1]] * 4, 1)])
 def test_an_empty_class_is_named(tmp_path: Path, classes_of: list[list[int]], crowd: int) -> None:
-    """Crowd regions are nothing to learn a class from."""
+    """Crowd regions do not count as objects of a class."""
     whole = split(tmp_path, coco(classes_of, 2, crowd))
     name = "'class0', 'class1'" if crowd else "'class1'"
     with pytest.raises(DataError, match=f"class {name} has no object in any image; remove it"):

@@ -1,4 +1,4 @@
-"""What becomes of boxes, flags and masks in the steps: nothing that is on an image turns into background."""
+"""Boxes, flags and masks after each transform: no visible object turns into background."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_color_jitter_out_of_range_is_refused() -> None:
 def cropped(
     *boxes: list[float], ignore: list[bool] | None = None, least_visible: float = 0.3
 ) -> tuple[LabeledSample, Any]:
-    """A crop, and the window it took, told from an image whose pixels say where they lie."""
+    """A crop and its window, derived from an image whose pixels encode their position."""
     given = sample(*boxes, ignore=ignore)
     given.image[..., 0] = np.arange(SIZE[1])
     given.image[..., 1] = np.arange(SIZE[0])[:, None]

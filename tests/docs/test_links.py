@@ -21,7 +21,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def fault(page: Path, target: str) -> str | None:
-    """Say what is wrong with a link of a page; None if it is right or leads to the network."""
+    """Return the problem of a link of a page; None if it is right or leads to the network."""
     if target.startswith(("http://", "https://")):
         return None
     path, _, anchor = target.partition("#")

@@ -1,4 +1,4 @@
-"""A budget of minutes becomes a number of steps once, by the speed a fake clock tells."""
+"""A budget of minutes is converted once to a number of steps, by the speed of a fake clock."""
 
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +11,7 @@ from tldet.engine.schedule import Budget
 
 
 class FakeClock:
-    """Moves only when told."""
+    """Clock that advances only on a call."""
 
     def __init__(self) -> None:
         self.now = 100.0

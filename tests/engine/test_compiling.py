@@ -1,4 +1,4 @@
-"""Compiled only where it pays, whole again where it fails, and as written while it is measured."""
+"""Compilation: used only if faster, reverted if it fails, and off during the speed test."""
 
 from __future__ import annotations
 

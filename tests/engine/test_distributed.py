@@ -1,4 +1,4 @@
-"""What processes tell each other, without any other process: two that are equal."""
+"""Communication between processes, tested in one process with two equal ranks."""
 
 from __future__ import annotations
 

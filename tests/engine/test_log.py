@@ -1,4 +1,4 @@
-"""``log.jsonl`` with damaged lines: a resumed run removes them and goes on, with a warning."""
+"""``log.jsonl`` with damaged lines: a resumed run removes them with a warning and continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loggers: what they write is read back; a logger that fails is dropped, and training goes on to the same weights."""
+"""Loggers: written files are read back; a failing logger is dropped, and the weights stay the same."""
 
 from __future__ import annotations
 

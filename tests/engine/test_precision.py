@@ -235,7 +235,7 @@ def test_bf16_support_is_that_of_the_device_in_use(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_choice_is_that_of_the_type_of_processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Machines of one type share what was measured: clock, microcode and numbers of cores do not belong to the type."""
+    """Machines of one type share timings: clock, microcode and core count are not part of the type."""
     first = "processor\t: 0\nmodel name\t: X\nmicrocode: 0x1\ncpu MHz: 2000.1\ncore id: 0\nflags: avx512_bf16\n"
     other = first.replace("0x1", "0x2").replace("2000.1", "3100").replace("core id: 0", "core id: 5")
     keys = []

@@ -58,9 +58,7 @@ def test_sigkill_at_random_moments(toy: ModuleType, whole: Path, tmp_path: Path,
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_ctrl_c_finishes_the_step_saves_and_explains_how_to_resume(
-    toy: ModuleType, whole: Path, tmp_path: Path
-) -> None:
+def test_ctrl_c_finishes_the_step_saves_and_explains_resuming(toy: ModuleType, whole: Path, tmp_path: Path) -> None:
     class CtrlC(DieAt):
         def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any, outputs: Any) -> None:
             if batch_idx + 1 == 18:
@@ -207,7 +205,7 @@ def depthwise_model(toy: ModuleType) -> torch.nn.Module:
 
 
 def test_a_resumed_run_keeps_its_backward_kernels(toy: ModuleType, tmp_path: Path) -> None:
-    """Another measurement, or none, must not change the weights of a resumed run."""
+    """Another timing, or none, must not change the weights of a resumed run."""
     rewritten = Precision(rewrites={"norm.0": ["input", "weight"]})
 
     def run(folder: Path, precision: Precision, resume: bool = False, **more: Any) -> Any:

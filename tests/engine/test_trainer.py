@@ -1,4 +1,4 @@
-"""What the loop does besides resuming."""
+"""The training loop, apart from resuming."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Parts that begin to learn in the middle of a run: the same run, whenever it is interrupted."""
+"""Layers that are unfrozen during a run: the same weights, whenever the run is interrupted."""
 
 from __future__ import annotations
 

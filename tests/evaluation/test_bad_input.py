@@ -1,4 +1,4 @@
-"""What cannot be scored is refused with one line that names the record."""
+"""Invalid detections are refused with one line that names the record."""
 
 import copy
 import json

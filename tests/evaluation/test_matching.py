@@ -1,4 +1,4 @@
-"""Detections belong to the image and the class that their names say, or evaluation stops."""
+"""Detections are assigned to images and classes by name; otherwise evaluation stops."""
 
 from __future__ import annotations
 

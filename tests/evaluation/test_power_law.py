@@ -1,4 +1,4 @@
-"""The curve finds what made the numbers, holds it as often as it says, and keeps silent where it knows nothing."""
+"""The fitted curve recovers its parameters, its intervals have nominal coverage; none without evidence."""
 
 from __future__ import annotations
 

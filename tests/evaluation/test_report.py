@@ -1,4 +1,4 @@
-"""How results show themselves."""
+"""Display of results."""
 
 from __future__ import annotations
 

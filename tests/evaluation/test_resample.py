@@ -97,7 +97,7 @@ def test_real_detections(shared: Path, folder: str) -> None:
 
 
 def test_each_image_once_with_partial_labels(scene: Any) -> None:
-    """What an image was not labeled for is neither right nor wrong, as in the evaluation itself."""
+    """Classes that are not annotated on an image are ignored, as in the evaluation itself."""
     partial = copy.deepcopy(scene)
     for number, image in enumerate(partial[0]["images"]):
         if number % 3:

@@ -68,7 +68,7 @@ def shade(number: int) -> NDArray[np.uint8]:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path], tuple[Summary, Path]]:
-    """What :func:`predict` makes of a video."""
+    """Detections of a video by :func:`predict`."""
     monkeypatch.setattr("tldet.workflows.predict.predict.load", lambda *_, **__: Stand())
 
     def one(path: Path) -> tuple[Summary, Path]:

@@ -1,4 +1,4 @@
-"""Masks as patches: pasted as the two conventions say, encoded, drawn, carried along, never all at once."""
+"""Masks as patches: pasting by both conventions, encoding, drawing, conversion, and memory."""
 
 from __future__ import annotations
 

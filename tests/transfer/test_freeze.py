@@ -1,4 +1,4 @@
-"""What does not learn costs nothing and stays as it is; and what learns from when on."""
+"""Frozen layers cost nothing and keep their weights; and the epochs from which layers are trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which parameters learn how fast."""
+"""Learning rates of parameter groups."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_learning_rate_scales_with_the_batch_and_is_logged(model: Small, cap
 
 
 class Scales(nn.Module):
-    """What has no weight decay beside a layer that has."""
+    """Parameters without weight decay next to a layer with it."""
 
     def __init__(self) -> None:
         super().__init__()

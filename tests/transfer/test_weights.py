@@ -1,4 +1,4 @@
-"""Where weights come from, and that a report says what became of them."""
+"""Sources of weights, and the report of loading."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_network_of_the_same_family_is_another_architecture(tmp_path: Path, th
 
 
 def test_all_of_a_small_network_is_in_a_large_one(tmp_path: Path) -> None:
-    """Only a file that says it holds a backbone and nothing else can be told from a classifier with more layers."""
+    """Only a file marked as a pure backbone can be distinguished from a classifier with more layers."""
     state, path = TorchvisionBackbone("resnet34").state_dict(), tmp_path / "w.safetensors"
     save_file(state, path, {"pretrained_on": "data", "classes": "3", "steps": "9"})
     with pytest.raises(CheckpointError, match=r"120 of 120 tensors of the backbone fit, \S+ is not in the backbone"):

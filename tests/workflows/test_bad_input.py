@@ -1,4 +1,4 @@
-"""What is wrong with what was given is said in one line, with exit code 2 and no traceback."""
+"""Invalid input is a one-line error with exit code 2 and no traceback."""
 
 from __future__ import annotations
 
@@ -330,7 +330,7 @@ def test_resume_keeps_the_options_it_trained_with(run: Path, tmp_path: Path) -> 
     assert (second["optimizer"]["lr"], second["schedule"]["steps"]) == (lr, 8)
 
 
-def test_options_of_initial_weights_exclude_each_other(
+def test_initial_weights_exclude_each_other(
     digits: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = finetune(digits, tmp_path / "o", "--init-from", str(run / "best.pt"), "--scratch")

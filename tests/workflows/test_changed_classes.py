@@ -1,4 +1,4 @@
-"""A run is not resumed on other classes than it was trained on, and the advised way to go on works."""
+"""A run is not resumed with other classes than it was trained on, and the advice in the error works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks all the way: fine-tuned, measured, drawn; and what is said where they are missing."""
+"""Masks: fine-tuned, evaluated, drawn; and the messages if they are missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``tldet models`` says: costs against those others publish, figures from the configs, weights on this machine."""
+"""``tldet models``: costs compared with published ones, metrics of the configs, and cached weights."""
 
 from __future__ import annotations
 

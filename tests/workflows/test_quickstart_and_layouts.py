@@ -1,4 +1,4 @@
-"""From a folder to a measured detector, through the functions the commands call."""
+"""From a folder to an evaluated detector, through the functions of the commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On real images: R50 detectors on COCO's ids, and fine-tuning that learns."""
+"""On real images: R50 detectors with COCO's ids, and the AP of fine-tuning."""
 
 from __future__ import annotations
 

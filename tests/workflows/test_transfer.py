@@ -1,4 +1,4 @@
-"""What of a start stays, through the command: frozen parts, the pull to the start, classes by name."""
+"""Initial weights through the command: frozen layers, L2-SP, classes by name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def whole(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose backbone learns gradually and is pulled to its start; a checkpoint of each step."""
+    """A run with gradual unfreezing and L2-SP; a checkpoint of each step."""
     out = tmp_path_factory.mktemp("gradual") / "out"
     wanted = TransferOptions(freeze=("neck",), gradual=0.5, layer_decay=0.8, l2_sp=0.1)
     options = [*SMALL, "training.checkpoint_every=0.125", "training.keep=20", "training.validate_every=None"]
@@ -168,9 +168,7 @@ def test_invalid_requests_are_one_line_errors(
     assert error in said(capsys, *arguments, *length, *more)
 
 
-def test_aliases_of_unknown_classes(
-    run: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_aliases_without_a_class(run: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.txt").write_text("thre: 3\n")
     arguments = [
         "train",

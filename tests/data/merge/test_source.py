@@ -1,4 +1,4 @@
-"""What of a COCO JSON is read to merge it, and what is refused."""
+"""Reading of a COCO JSON for merging, and its errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an extended detector learns from: labels of old and new images, ids, names; and what cannot be."""
+"""Data of an extended detector: labels of old and new images, ids, names; and errors."""
 
 from __future__ import annotations
 

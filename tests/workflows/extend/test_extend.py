@@ -1,4 +1,4 @@
-"""``tldet extend`` from the command to the table: classes, teacher, numbers, resuming, and what cannot be."""
+"""``tldet extend`` from the command to the table: classes, teacher, metrics, resuming, and errors."""
 
 from __future__ import annotations
 

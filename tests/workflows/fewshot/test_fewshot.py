@@ -1,4 +1,4 @@
-"""A small experiment, start to end: what learns, what is measured, and going on after an interruption."""
+"""A small experiment: trained layers, evaluation, and resuming after an interruption."""
 
 from __future__ import annotations
 

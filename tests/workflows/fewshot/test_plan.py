@@ -1,4 +1,4 @@
-"""What is asked for is checked before anything is trained, and remembered."""
+"""Requests are checked before training, and recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The config of the second phase, and which layers learn in it."""
+"""The config of the second phase, and its trainable layers."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from .conftest import pretend
 
 
 class Runner:
-    """Counts what it is asked to run; the first run of a variant measures the variant's steps."""
+    """Counts its runs; the first run of a variant determines the number of steps."""
 
     def __init__(self) -> None:
         self.asked: list[Job] = []

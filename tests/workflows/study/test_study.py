@@ -1,4 +1,4 @@
-"""A real study, small; what is wrong with one is said in a line before anything is trained."""
+"""A small study; errors are one line, before training."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def test_too_few_fractions_carry_no_curve(results: Results, truth: Path) -> None
 
 
 def test_too_few_images_are_never_significant(results: Results) -> None:
-    """One image drawn with replacement is always the same image: that says nothing of other ones."""
+    """One image drawn with replacement is always the same image, which is no evidence about others."""
     groups = groups_of(results, 9)
     assert all(group.over_both.low is None for group in groups)
     assert not any(one.found.decided for one in compare(groups))

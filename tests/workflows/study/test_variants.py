@@ -1,4 +1,4 @@
-"""What is compared, and the nearest name of what is not."""
+"""Variants of a study, and suggestions for unknown names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The batch size that is measured for a device."""
+"""Automatic batch size of a device."""
 
 from __future__ import annotations
 
@@ -105,9 +105,7 @@ def test_finetune_finds_the_batch_size_for_the_selected_device(digits: Path, mon
 
 
 @pytest.mark.slow
-def test_a_resumed_run_keeps_its_automatic_batch_size(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_keeps_its_batch_size(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["data.loader.batch_size=auto", "training.precision=fp32", "training.checkpoint_every=0.25"]
     monkeypatch.setattr("tldet.workflows.training.batch_size.measure_batch_size", lambda *_, **__: 3)
     finetune(digits, out=tmp_path / "run", model="retinanet_lite0", steps=2, cfg_options=options)

@@ -1,4 +1,4 @@
-"""Pre-training: it learns, a killed run resumes bit for bit, and a detector takes the backbone whole."""
+"""Pre-training: accuracy, bit-identical resuming, and a detector with all of its backbone weights."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FULL = [*FAST, "training.accumulate=2", "training.checkpoint_every=0.2", "model.
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Zeros and ones of 32 x 32 pixels; no val folder but for the learning test's."""
+    """Zeros and ones of 32 x 32 pixels; only the accuracy test has a val folder."""
     made = generate_crops(tmp_path_factory.mktemp("crops"), train=600, val=200, side=32)
     for folder in [f for part in ("train", "val") for f in (made / part).iterdir() if f.name not in "01"]:
         shutil.rmtree(folder)
@@ -49,7 +49,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def few(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twenty of each, none of them to measure on."""
+    """Twenty of each, none for validation."""
     out = tmp_path_factory.mktemp("few")
     for name in "01":
         (out / "train" / name).mkdir(parents=True)
@@ -67,7 +67,7 @@ def whole(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_short_run_reduces_the_loss(crops: Path, tmp_path: Path) -> None:
-    """Chance is 0.5; the digits and photographs measured on are others than those trained on."""
+    """Chance is 0.5; validation uses other digits and photographs than training."""
     options = ["data.loader.batch_size=16", "data.train.transforms.1.p=0.0", "data.train.transforms.0.scale=[0.6, 1.0]"]
     options += ["model.backbone.out_strides=[4]", "model.classifier.mixup=0.0", "model.classifier.cutmix=0.0"]
     options += ["optimizer.lr=0.002", "training.ema=0.95", "training.precision=fp32"]
@@ -79,7 +79,7 @@ def test_a_short_run_reduces_the_loss(crops: Path, tmp_path: Path) -> None:
 
 
 def about(folder: Path) -> dict[str, str]:
-    """What the backbone's file says of itself."""
+    """Return the metadata of the backbone's file."""
     with safe_open(folder / "backbone.safetensors", framework="pt") as file:
         return dict(file.metadata())
 

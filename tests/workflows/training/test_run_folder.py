@@ -1,4 +1,4 @@
-"""What a run's folder holds: nothing after a failed start, and with --resume one command that starts or continues."""
+"""The folder of a run: no files after a failed start, and --resume, which starts or continues a run."""
 
 from __future__ import annotations
 

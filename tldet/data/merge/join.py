@@ -97,7 +97,17 @@ def join(sources: Sequence[MergeSource], tables: Sequence[Mapping[int, int]], sa
     image_ids = renumber_repeated(_all(sources, "image_ids")[firsts])
     labeled = _labeled(sources, tables, image_of)
     return Joined(
-        sources, tables, image_of, firsts, image_ids, labeled, image_positions, category_ids, twins, kept, annotation_ids
+        sources,
+        tables,
+        image_of,
+        firsts,
+        image_ids,
+        labeled,
+        image_positions,
+        category_ids,
+        twins,
+        kept,
+        annotation_ids,
     )
 
 

@@ -200,6 +200,10 @@ def test_options_that_lead_nowhere_are_one_line(option: str) -> None:
             r"^transforms\.1: transform Resize: short=0 and long=1333 must be at least 1$",
         ),
         (
+            {"type": "Resize", "long": 8193},
+            r"^transforms\.1: transform Resize: short=800 and long=8193 must be at most 8192$",
+        ),
+        (
             {"type": "Resize", "short": [800, 640], "mode": "range"},
             r"^transforms\.1: transform Resize: short=\[800, 640\] must be in ascending order for mode='range'$",
         ),
@@ -367,3 +371,23 @@ def test_configs_that_are_no_files(tmp_path: Path) -> None:
             match=r"top\.py: _base_ .*(no such file|not a regular file|symbolic links|too long|null character)",
         ):
             read_config(tmp_path / "top.py")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("# größe\nx = 1\n".encode("latin-1"), r"c\.py:1: is not UTF-8 \(byte 0xf6; Latin-1 .*\); save it as UTF-8"),
+        (b"x = 1\ny = '\xe9'\n", r"c\.py:2: is not UTF-8 \(byte 0xe9;"),
+        ("x = 1\n".encode("utf-16"), r"c\.py:1: is not UTF-8 \(byte 0xff;"),
+        (b"x = 1\0\n", r"c\.py: is not a text file|c\.py:.*null bytes"),
+    ],
+)
+def test_a_config_in_another_encoding_is_named(content: bytes, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "c.py").write_bytes(content)
+    with pytest.raises(ConfigError, match=expected):
+        read_config(tmp_path / "c.py")
+
+
+def test_a_config_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "c.py").write_text("x = 'é'\n", encoding="utf-8-sig")
+    assert read_config(tmp_path / "c.py").data == {"x": "é"}

@@ -170,3 +170,11 @@ def test_lists_that_occur_once_beside_their_names_elsewhere(tmp_path: Path) -> N
     path = tmp_path / "a.json"
     path.write_text('{"info": {"images": 1, "annotations": "annotations"}, %s}' % (WHOLE % (ONE % (1, 5))))
     assert len(read_coco(path).objects.ids) == 1
+
+
+def test_a_list_name_that_occurs_twice_inside_another_field(tmp_path: Path) -> None:
+    """With NaN in the file too, only the outermost object counts."""
+    path = tmp_path / "a.json"
+    for number in ("5", "NaN"):
+        path.write_text(f'{{"info": {{"images": 1, "images": 2}}, "x": {number}, {WHOLE % (ONE % (1, 5))}}}')
+        assert len(read_coco(path).objects.ids) == 1

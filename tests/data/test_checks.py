@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.test_images import header
+from tests.data.test_images import SEVERAL, frames, header
 from tldet.data.checks import files
 from tldet.data.checks.files import check_file, find_faults
 from tldet.data.checks.headers import read_header
@@ -72,7 +72,7 @@ def test_complete_files_are_accepted_without_decoding(tmp_path: Path, ending: st
     assert header is not None
     assert header.upright == (HEIGHT, WIDTH) == read_image(path).shape[:2]
     path.write_bytes(path.read_bytes() + b"\0" * 100)
-    assert check_file(0, path, Limits(stated=(HEIGHT, WIDTH))) is None
+    assert check_file(0, path, Limits(stated=(HEIGHT, WIDTH))).fault is None
 
 
 @pytest.mark.parametrize("ending", [one for one in ENDINGS if one != "gif"])
@@ -81,7 +81,7 @@ def test_files_that_are_cut_off(tmp_path: Path, ending: str) -> None:
     half(path)
     with pytest.raises(DataError):
         read_image(path)
-    fault = check_file(3, path, Limits(stated=(HEIGHT, WIDTH)))
+    fault = check_file(3, path, Limits(stated=(HEIGHT, WIDTH))).fault
     assert fault is not None
     assert fault.position == 3
     assert ("breaks off" if ending == "jpg" else "not a readable image") in fault.problem
@@ -107,7 +107,7 @@ def with_thumbnail(path: Path) -> bytes:
 def test_jpegs_with_a_thumbnail_or_further_data_are_accepted(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(change(with_thumbnail(path)))
-    assert check_file(0, path, Limits(stated=(HEIGHT, WIDTH))) is None
+    assert check_file(0, path, Limits(stated=(HEIGHT, WIDTH))).fault is None
     assert read_image(path).shape[:2] == (HEIGHT, WIDTH)
 
 
@@ -125,7 +125,7 @@ def test_a_jpeg_cut_off_behind_its_thumbnail_or_filled_with_zeros(
 ) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(change(with_thumbnail(path)))
-    fault = check_file(0, path, Limits(stated=(HEIGHT, WIDTH)))
+    fault = check_file(0, path, Limits(stated=(HEIGHT, WIDTH))).fault
     assert fault is not None
     with pytest.raises(DataError):
         read_image(path)
@@ -137,8 +137,8 @@ def test_orientation_agrees_with_reading(tmp_path: Path, orientation: int, endin
     path = photo(tmp_path / f"a.{ending}", orientation)
     height, width = read_image(path).shape[:2]
     assert (height, width) == ((WIDTH, HEIGHT) if orientation >= 5 else (HEIGHT, WIDTH))
-    assert check_file(0, path, Limits(stated=(height, width))) is None
-    assert (check_file(0, path, Limits(stated=(width, height))) is None) == (width == height)
+    assert check_file(0, path, Limits(stated=(height, width))).fault is None
+    assert (check_file(0, path, Limits(stated=(width, height))).fault is None) == (width == height)
 
 
 def test_odd_images(shared: Path) -> None:
@@ -152,7 +152,7 @@ def test_odd_images(shared: Path) -> None:
             size = read_image(path).shape[:2]
         except DataError:
             size = (1, 2)
-        fault = check_file(0, path, Limits(stated=size))
+        fault = check_file(0, path, Limits(stated=size)).fault
         if fault is not None and fault.header is None:
             refused.add(path.name)
         elif path.name != "corrupt_middle.png":
@@ -162,8 +162,8 @@ def test_odd_images(shared: Path) -> None:
 
 def test_metadata_longer_than_the_first_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = photo(tmp_path / "a.jpg", 6, comment=b"x" * 60_000, icc_profile=b"x" * 30_000)
-    monkeypatch.setattr(files, "read_image", None)
-    assert check_file(0, path, Limits(stated=(WIDTH, HEIGHT))) is None
+    monkeypatch.setattr(files, "read_reduced", None)
+    assert check_file(0, path, Limits(stated=(WIDTH, HEIGHT))).fault is None
 
 
 def make_bad(folder: Path, count: int = 10) -> Path:
@@ -275,26 +275,26 @@ def test_names_that_no_file_has(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     sizes = np.array([[HEIGHT, WIDTH]] * len(names), np.int32)
     for one in (names, resolve_names(tmp_path, names, tmp_path / "some.json")):
-        faults = find_faults(tmp_path, one, sizes, tmp_path / "some.json", range(len(names)))
+        faults = find_faults(tmp_path, one, sizes, tmp_path / "some.json", range(len(names))).faults
         assert [(fault.position, fault.problem) for fault in faults] == [(n, "no such file") for n in range(5)]
     with pytest.raises(DataError, match=r"5 of 6 images of .* missing: xxx"):
         require_images(tmp_path, names, tmp_path / "some.json")
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"junk" * 100, np.full((2, 2), -5, np.int32), np.zeros(3)]
+    "content", [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"junk" * 100, np.full((2, 3), -5, np.int32), np.zeros(3)]
 )
 def test_a_damaged_list_of_checked_files_is_made_anew(tmp_path: Path, content: bytes | np.ndarray) -> None:
     names = [photo(tmp_path / name).name for name in ("a.jpg", "b.jpg")]
     arguments = (tmp_path, names, np.array([[HEIGHT, WIDTH]] * 2, np.int32), tmp_path / "some.json", [0, 1])
-    assert find_faults(*arguments) == []
+    assert find_faults(*arguments) == ([], [])
     (kept,) = (tmp_path / "cache" / "images").iterdir()
     good = kept.read_bytes()
     if isinstance(content, bytes):
         kept.write_bytes(content)
     else:
         np.save(kept, content)
-    assert find_faults(*arguments) == []
+    assert find_faults(*arguments) == ([], [])
     assert kept.read_bytes() == good
 
 
@@ -305,13 +305,13 @@ def test_a_huge_image_is_a_fault_that_is_found_without_decoding(
     path.write_bytes(header(65500, 65500))
     for name in ("cv2.imdecode", "PIL.Image.open"):
         monkeypatch.setattr(name, lambda *_: pytest.fail("was decoded"))
-    fault = check_file(0, path, Limits(stated=(480, 640)))
+    fault = check_file(0, path, Limits(stated=(480, 640))).fault
     assert fault is not None
     assert fault.header is not None or "is 65500 x 65500, but the annotations state 640 x 480" in fault.problem
-    fault = check_file(0, path, Limits(stated=(65500, 65500)))
+    fault = check_file(0, path, Limits(stated=(65500, 65500))).fault
     assert fault is not None
     assert "has 65500 x 65500 pixels, more than the limit of 179 million pixels" in fault.problem
-    assert check_file(0, path, Limits(2**33, (65500, 65500))) is None
+    assert check_file(0, path, Limits(2**33, (65500, 65500))).fault is None
 
 
 def test_the_limit_of_pixels_is_a_setting_of_the_data_set(tmp_path: Path) -> None:
@@ -325,3 +325,17 @@ def test_the_limit_of_pixels_is_a_setting_of_the_data_set(tmp_path: Path) -> Non
     for call in (small.check_images, lambda: small[0]):
         with pytest.raises(DataError, match="more than the limit"):
             call()
+
+
+def test_images_with_several_frames_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in (*SEVERAL, "b.tif"):
+        frames(folder, name)
+    Image.new("RGB", (40, 30)).save(folder / "one.png")
+    path = data(folder, [BOX], (40, 30))
+    for _ in range(2):  # the second check knows the files
+        caplog.clear()
+        CocoDataset(str(path), str(folder)).check_images()
+        expected = "5 images have several frames, of which the first is used (a.gif, a.png, a.tif, ...)"
+        assert expected in caplog.text

@@ -253,3 +253,34 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     for name, message in cases.items():
         with pytest.raises(DataError, match=message):
             read_image(tmp_path / name)
+
+
+SEVERAL = ("a.gif", "a.tif", "a.webp", "a.png")
+
+
+def frames(folder: Path, name: str) -> Path:
+    """Write an image of two frames, red and blue."""
+    first, second = (Image.new("RGB", (40, 30), color) for color in ("red", "blue"))
+    first.save(folder / name, save_all=True, append_images=[second])
+    return folder / name
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_frames_of_an_image_are_counted(tmp_path: Path, name: str) -> None:
+    image = read_reduced(frames(tmp_path, name), None)
+    assert image.frames == 2
+    red, _, blue = image.image.reshape(-1, 3).mean(0)
+    assert (red > 200, blue < 50) == (True, True), "the first frame"
+    Image.new("RGB", (40, 30), "red").save(tmp_path / name)
+    assert read_reduced(tmp_path / name, None).frames == 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_an_error(tmp_path: Path, value: float) -> None:
+    pixels = np.ones((30, 40), np.float32)
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    assert read_image(tmp_path / "a.tif").min() == 255
+    pixels[3, 4] = value
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"a\.tif: is not a readable image \(it contains NaN or infinite values\)"):
+        read_image(tmp_path / "a.tif")

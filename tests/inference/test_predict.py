@@ -19,6 +19,7 @@ from PIL import Image
 from torchvision.ops import box_iou
 
 import tldet
+from tests.data.test_images import frames as two_frames
 from tests.inference.stand import Stand
 from tldet.cli.main import build_parser, main
 from tldet.data.images import Reduced, read_image
@@ -200,6 +201,21 @@ def test_images_are_read_ahead_in_order_and_broken_ones_as_their_error(
         opened = read[number][1]
         assert isinstance(opened, Reduced)
         np.testing.assert_array_equal(opened.image, read_image(inputs[number]))
+
+
+def test_images_with_several_frames_are_reported(
+    run: Path, predictor: Predictor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.gif", "b.tif"):
+        two_frames(tmp_path, name)
+    Image.new("RGB", (40, 30)).save(tmp_path / "c.png")
+    summary = predict(run / "best.pt", [tmp_path])
+    assert [Path(name).name for name in summary.several_frames] == ["a.gif", "b.tif"]
+    assert "2 images with several frames (the first is used)" in summary.describe()
+    assert "2 images have several frames, of which the first is used" in caplog.text
+    caplog.clear()
+    predictor.predict([tmp_path / "c.png", tmp_path / "a.gif"])
+    assert "image 1: has 2 frames, of which the first is used" in caplog.text
 
 
 def test_a_run_with_broken_files_only_fails(run: Path, tmp_path: Path) -> None:

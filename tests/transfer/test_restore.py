@@ -42,7 +42,7 @@ def whole() -> dict[str, Any]:
     [
         *((meta, "meta must be a dict") for meta in (None, [], "text", 3)),
         *(
-            ({**META, "input": value}, "meta.input must have 'short' and 'long', integers from 1 to 32768")
+            ({**META, "input": value}, "meta.input must have 'short' and 'long', integers from 1 to 8192")
             for value in (
                 None, 64, "64", [64, 96], {}, {"short": 64}, {"short": 64, "long": 96, "more": 1}, {"long": 96, 3: 1},
                 *({"short": side, "long": 96} for side in (0, -1, 64.0, "64", None, True, [64], LONG, float("nan"))),

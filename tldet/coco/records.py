@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 
 from tldet.coco.ids import NO_ID
-from tldet.coco.text import parse, top_level
+from tldet.coco.text import parse
 from tldet.coco.variants import NO_FLAG, convert_document, convert_record
 from tldet.errors import DataError
 from tldet.system.inputs import read_file
@@ -223,9 +223,23 @@ def _require_once(content: bytes, values: Sequence[Any], keys: Sequence[str], na
     for key in (f'"{key}"'.encode() for key in keys):
         if content.count(key, 0, start) + content.count(key, end) < 2:
             continue
-        inside = sum(bytes(value).count(key) for value in top_level(content, name).values())
-        if content.count(key) - inside > 1:
+        if _on_top(content, key) > 1:
             raise DataError(f"{name}: {key.decode()} occurs twice; keep one of them, or merge two files")
+
+
+def _on_top(content: bytes, key: bytes) -> int:
+    """Return how often a quoted key occurs in the outermost object, not counting objects inside it."""
+    try:
+        fields = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # NaN: Python's parser takes it
+        keys: list[str] = []
+
+        def remember(pairs: list[tuple[str, Any]]) -> None:  # the outermost object is the last one
+            keys[:] = [name for name, _ in pairs]
+
+        json.loads(content, object_pairs_hook=remember)
+        return keys.count(key.decode().strip('"'))
+    return content.count(key) - sum(bytes(value).count(key) for value in fields.values())
 
 
 def _address(content: bytes | msgspec.Raw) -> int:

@@ -20,13 +20,25 @@ def read_literals(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read, or contains anything but assignments of literals.
     """
     try:
-        return _assignments(path, ast.parse(read_file(path, ConfigError).decode(), filename=str(path)))
+        return _assignments(path, ast.parse(_text(path), filename=str(path)))
     except SyntaxError as error:
         raise ConfigError(f"{path}:{error.lineno}: is not valid Python: {error.msg}") from None
-    except (UnicodeDecodeError, ValueError) as error:
+    except ValueError as error:  # a zero byte
         raise ConfigError(f"{path}: is not a text file: {error}") from None
     except TOO_DEEP:
         raise ConfigError(f"{path}: is nested too deeply") from None
+
+
+def _text(path: Path) -> str:
+    content = read_file(path, ConfigError)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{path}:{line}: is not UTF-8 (byte 0x{content[error.start]:02x}; Latin-1 or another encoding?); save it "
+            "as UTF-8"
+        ) from None
 
 
 def _assignments(path: Path, tree: ast.Module) -> dict[str, Any]:

@@ -29,7 +29,13 @@ MARK = "generated.json"  # in a generated folder: its settings
 
 
 def generate(
-    out: Path, *, train: int = 400, valid: int = 60, test: int = 100, seed: int = 0, size: tuple[int, int] = (240, 320)
+    out: str | Path,
+    *,
+    train: int = 400,
+    valid: int = 60,
+    test: int = 100,
+    seed: int = 0,
+    size: tuple[int, int] = (240, 320),
 ) -> Path:
     """Write the dataset: ``train``, ``valid`` and ``test`` folders with a ``_annotations.coco.json`` in each.
 
@@ -44,6 +50,7 @@ def generate(
     Returns:
         ``out``.
     """
+    out = Path(out)
     settings = {"train": train, "valid": valid, "test": test, "seed": seed, "size": list(size), "version": 1}
     splits = (("train", train), ("valid", valid), ("test", test))
     if _prepare(out, settings, [split for split, _ in splits]):
@@ -54,7 +61,7 @@ def generate(
     return out
 
 
-def generate_crops(out: Path, *, train: int = 6000, val: int = 500, seed: int = 0, side: int = 64) -> Path:
+def generate_crops(out: str | Path, *, train: int = 6000, val: int = 500, seed: int = 0, side: int = 64) -> Path:
     """Write a classification dataset of single digits, ``train/DIGIT/*.jpg`` and ``val/DIGIT/*.jpg``.
 
     It contains only digits and photographs of the training split of :func:`generate`.
@@ -69,6 +76,7 @@ def generate_crops(out: Path, *, train: int = 6000, val: int = 500, seed: int = 
     Returns:
         ``out``.
     """
+    out = Path(out)
     settings = {"train": train, "val": val, "seed": seed, "side": side, "version": 1}
     if _prepare(out, settings, ["train", "val"]):
         return out

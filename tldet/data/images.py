@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -15,6 +15,7 @@ from tldet.data.pillow import PILLOW_MAX_PIXELS, decode_with_pillow
 from tldet.errors import DataError
 from tldet.structures.image import ImageArray, Size
 from tldet.system.inputs import read_file, require_file
+from tldet.text import counted
 
 MAX_PIXELS = PILLOW_MAX_PIXELS  # 0.5 GB as RGB
 END_WITHIN = 4096  # bytes; cameras append data after the end marker
@@ -67,15 +68,23 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Reduced:
-    """An image decoded at 1/``factor`` of its size: (H, W, 3) uint8 RGB."""
+    """An image decoded at 1/``factor`` of its size: (H, W, 3) uint8 RGB, the first of ``frames``."""
 
     image: ImageArray
     factor: int = 1
+    frames: int = 1
 
     @property
     def whole(self) -> Size:
         """(height, width) of the image at full size."""
         return self.image.shape[0] * self.factor, self.image.shape[1] * self.factor
+
+
+def several_frames(names: Sequence[str]) -> str:
+    """Return a message about images of which only the first frame is used; it counts them and names the first."""
+    named = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    have = "has" if len(names) == 1 else "have"
+    return f"{counted(len(names), 'image')} {have} several frames, of which the first is used ({named})"
 
 
 def read_image(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> ImageArray:
@@ -155,7 +164,8 @@ def decode_image(content: bytes, name: object, bounds: Size | None = None, limit
             decoded = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED[factor])
             if decoded is not None:
                 return Reduced(cast(ImageArray, cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)), factor)
-    return Reduced(decode_with_pillow(content, name, limits))
+    image, frames = decode_with_pillow(content, name, limits)
+    return Reduced(image, frames=frames)
 
 
 def reduction(size: Size, short: int, long: int) -> int:

@@ -23,8 +23,8 @@ PILLOW_MAX_PIXELS = 178_956_970  # Pillow rejects larger images by default
 _LOCK = threading.Lock()
 
 
-def decode_with_pillow(content: bytes, name: object, limits: Limits) -> ImageArray:
-    """Decode an image file; see :func:`~tldet.data.images.read_image`.
+def decode_with_pillow(content: bytes, name: object, limits: Limits) -> tuple[ImageArray, int]:
+    """Decode the first frame of an image file, and count its frames; see :func:`~tldet.data.images.read_image`.
 
     Raises:
         DataError: the file is damaged or not an image, or its size violates the limits.
@@ -33,7 +33,12 @@ def decode_with_pillow(content: bytes, name: object, limits: Limits) -> ImageArr
         raise DataError(f"{name}: is a HEIF image; install the package pillow-heif to read it, or convert it to JPEG")
     with _naming(name), _opened(content, name, limits) as opened:
         limits.check(name, opened.height, opened.width)
-        return _upright(opened)
+        return _upright(opened), frames_of(opened)
+
+
+def frames_of(image: Any) -> int:
+    """Return the number of frames of an opened image; further images in a JPEG (previews, depth) do not count."""
+    return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
 
 
 def _opened(content: bytes, name: object, limits: Limits) -> Any:
@@ -93,6 +98,8 @@ def _to_rgb(image: Any) -> ImageArray:
 
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image, np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("it contains NaN or infinite values")
         scale = 255 / 65535 if image.mode.startswith("I") else 255 / max(float(values.max()), 1e-9)
         gray = (values * scale).round().clip(0, 255).astype(np.uint8)
         return np.repeat(gray[..., None], 3, axis=2)

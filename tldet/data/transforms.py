@@ -21,7 +21,7 @@ from tldet.data.custom_transforms import CustomTransform
 from tldet.data.images import fitted_size, resize_to
 from tldet.data.masks import resize_masks
 from tldet.registry import TRANSFORMS
-from tldet.structures.image import ImageArray, Size
+from tldet.structures.image import LARGEST_SIDE, ImageArray, Size
 from tldet.structures.target import Target
 
 OTHERS_STREAM, CHOICE_STREAM = 2, 3  # of random numbers: of further samples, and of their choice
@@ -120,6 +120,8 @@ class Resize(Step):
         self.short = [short] if isinstance(short, int) else list(short)
         if not self.short or min(self.short) < 1 or long < 1:
             raise ValueError(f"short={short} and long={long} must be at least 1")
+        if max(*self.short, long) > LARGEST_SIDE:
+            raise ValueError(f"short={short} and long={long} must be at most {LARGEST_SIDE}")
         if mode == "range" and self.short[0] > self.short[-1]:
             raise ValueError(f"short={short} must be in ascending order for mode='range'")
         self.long, self.mode, self.draw = long, mode, draw

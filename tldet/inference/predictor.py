@@ -176,12 +176,15 @@ class _Reader:
             self.results.append(None)
             name = f"image {number}" if self._numbered else "image"
             try:
-                sample = self._predictor.sample(self._predictor.open(image, channels=self._channels, name=name))
+                opened = self._predictor.open(image, channels=self._channels, name=name)
+                sample = self._predictor.sample(opened)
             except DataError as error:
                 if not self._skip:
                     raise
                 log.warning("%s skipped: %s", name, error)
                 continue
+            if opened is not image and opened.frames > 1:
+                log.warning("%s: has %d frames, of which the first is used", name, opened.frames)
             self.positions.append(number)
             yield sample
 

@@ -7,3 +7,4 @@ from numpy.typing import NDArray
 
 ImageArray = NDArray[np.uint8]
 Size = tuple[int, int]  # (height, width)
+LARGEST_SIDE = 8192  # pixels of the input of a network; larger ones exhaust the memory

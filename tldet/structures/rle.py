@@ -15,6 +15,7 @@ Rle = dict[str, Any]
 MOST_PIXELS = 2**32 - 1  # of a mask: pycocotools counts pixels in 32 bits
 LONG_OUTLINE = 1_000_000  # pixels; pycocotools takes 80 bytes for each pixel of an outline
 LONGEST_OUTLINE = 20_000_000  # pixels, also in the largest image; pycocotools scales coordinates by 5 in 32 bits
+_FAR = 4  # times the longer side of the image; a coordinate beyond it is wrong
 CHARACTERS = 6  # of a run length in a compressed RLE, 5 bits each: pycocotools shifts 32-bit integers
 _MALFORMED = "has a segmentation that is neither a list of polygons nor an RLE with size and counts"
 
@@ -51,9 +52,14 @@ def _polygon_problem(polygons: list[Any], size: Size) -> str | None:
         if not isfinite(reach):
             return "has a polygon with a number that is not finite"
         limit = min(max(LONG_OUTLINE, size[0] * size[1]), LONGEST_OUTLINE)
-        if reach * len(points) > LONG_OUTLINE and outline_length(points) > limit:
-            far = points[np.abs(points).argmax()]
-            return f"has a polygon far larger than its image (coordinate {far:g}); correct its coordinates"
+        if reach * len(points) > LONG_OUTLINE and (length := outline_length(points)) > limit:
+            if reach > _FAR * max(size):
+                far = points[np.abs(points).argmax()]
+                return f"has a polygon far larger than its image (coordinate {far:g}); correct its coordinates"
+            return (
+                f"has a polygon with an outline of {length:,.0f} pixels ({len(points) // 2:,} points), more than the "
+                f"limit of {limit:,}; simplify it or give an RLE"
+            )
     return "has a polygon, but its image has no width and height" if 0 in size else None
 
 

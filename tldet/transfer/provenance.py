@@ -11,13 +11,13 @@ from typing import Any
 
 from tldet import checkpoint
 from tldet.errors import CheckpointError
+from tldet.structures.image import LARGEST_SIDE
 from tldet.system.inputs import is_file
 from tldet.transfer.safe_unpickle.archives import read_archive
 
 _ABOUT = "pretrained_on"  # metadata key of exported backbones
 OUT_NORMS = "out_norms."  # prefix of output norms, which differ in a detector
 TASK = "classification"  # ``meta.task`` of pre-training checkpoints
-_LARGEST = 1 << 15  # pixels of an input side
 
 
 def of_classifier(state: Mapping[str, Any]) -> bool:
@@ -57,8 +57,8 @@ def check_meta(path: str | Path, state: Mapping[Any, Any]) -> None:
     if not _distinct(ids, int) or len(ids) != len(names):
         raise _malformed(path, "meta.category_ids", f"must be a list of {len(names)} distinct integers", ids)
     sides = list(size.values()) if isinstance(size, Mapping) and size.keys() == {"short", "long"} else []
-    if not sides or not all(type(side) is int and 0 < side <= _LARGEST for side in sides):
-        raise _malformed(path, "meta.input", f"must have 'short' and 'long', integers from 1 to {_LARGEST}", size)
+    if not sides or not all(type(side) is int and 0 < side <= LARGEST_SIDE for side in sides):
+        raise _malformed(path, "meta.input", f"must have 'short' and 'long', integers from 1 to {LARGEST_SIDE}", size)
 
 
 def _distinct(values: Any, kind: type) -> bool:

@@ -88,6 +88,10 @@ def test_the_folder_of_a_study(make_job: Any, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "study.json").read_text())["model"] == "n"
     with pytest.raises(TrainingError, match="contains other files but no study"):
         save_settings(tmp_path / "runs", {"kind": "data"})
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / ".DS_Store").touch()
+    save_settings(tmp_path / "new", {"kind": "data"})
+    assert (tmp_path / "new" / "study.json").is_file(), "hidden files are no other files"
 
 
 def test_folder_names_are_exact() -> None:

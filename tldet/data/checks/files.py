@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tldet.coco.reader import read_coco
 from tldet.data.checks.headers import Header, disagreement, read_header
-from tldet.data.images import MAX_PIXELS, Limits, read_image
+from tldet.data.images import MAX_PIXELS, Limits, read_reduced
 from tldet.errors import DataError, OutputError
 from tldet.system.cache import cache_root
 from tldet.system.inputs import is_file, real_path
@@ -31,7 +31,7 @@ _THREADS = 8
 _CHUNK = 512
 MISSING = "no such file"  # problem of an image
 EVERY = 10.0  # seconds between two lines about progress
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 
 class Fault(NamedTuple):
@@ -42,6 +42,20 @@ class Fault(NamedTuple):
     header: Header | None = None
 
 
+class Checked(NamedTuple):
+    """Problem of an image file, None for a usable one, and the number of its frames."""
+
+    fault: Fault | None
+    frames: int = 1
+
+
+class Findings(NamedTuple):
+    """Unusable images, and the positions of images with several frames, of which the first is used."""
+
+    faults: list[Fault]
+    several_frames: list[int]
+
+
 def find_faults(
     folder: Path,
     names: Sequence[str],
@@ -49,8 +63,8 @@ def find_faults(
     annotations: Path,
     positions: Sequence[int],
     max_pixels: int = MAX_PIXELS,
-) -> list[Fault]:
-    """Find the images that are missing, unreadable, truncated, or of another size than in the JSON.
+) -> Findings:
+    """Find the images that are missing, damaged, of another size than in the JSON, or have several frames.
 
     Files that passed an earlier check and have not changed since are not opened again.
 
@@ -66,15 +80,19 @@ def find_faults(
     stamps = np.array([_stamp(path) for path in paths], np.int64).reshape(-1, 2)
     kept = _Kept(folder, [names[i] for i in positions], sizes[list(positions)])
     large = sizes[list(positions)].astype(np.int64).prod(1) > max_pixels  # the limit may have been another one
-    unknown = np.flatnonzero((kept.stamps != stamps).any(1) | (stamps[:, 0] < 0) | large).tolist()
+    unknown = np.flatnonzero((kept.stamps[:, :2] != stamps).any(1) | (stamps[:, 0] < 0) | large).tolist()
+    frames = np.where(stamps[:, 0] < 0, 1, kept.stamps[:, 2])
     stated = [tuple(sizes[positions[row]].tolist()) for row in unknown]
     files = [(int(positions[row]), Path(paths[row])) for row in unknown]
     work = [(*file, Limits(max_pixels, size)) for file, size in zip(files, stated, strict=True)]
-    faults = [fault for fault in _checked(work, annotations) if fault is not None]
+    checked = list(_checked(work, annotations))
+    frames[unknown] = [one.frames for one in checked]
+    faults = [one.fault for one in checked if one.fault is not None]
     if unknown:
         wrong = np.isin(np.asarray(positions), [fault.position for fault in faults])
-        kept.save(np.where(wrong[:, None], -1, stamps))
-    return _explained(faults, sizes, annotations)
+        kept.save(np.where(wrong[:, None], -1, np.concatenate([stamps, frames[:, None]], 1)))
+    several = np.asarray(positions, np.int64)[frames > 1].tolist()
+    return Findings(_explained(faults, sizes, annotations), several)
 
 
 def _stamp(path: str) -> tuple[int, int]:
@@ -87,13 +105,13 @@ def _stamp(path: str) -> tuple[int, int]:
 
 
 class _Kept:
-    """Cached size and modification time of the files that passed an earlier check; negative for the others."""
+    """Cached size, modification time and frames of the files that passed an earlier check; negative for the others."""
 
     def __init__(self, folder: Path, names: Sequence[str], sizes: NDArray[np.int32]) -> None:
         text = "\n".join([str(_CACHE_VERSION), str(real_path(folder)), *names]).encode(errors="surrogatepass")
         key = hashlib.sha256(text + sizes.tobytes()).hexdigest()[:32]
         self.path = cache_root() / "images" / f"{key}.npy"
-        nothing = np.full((len(names), 2), -2, np.int64)
+        nothing = np.full((len(names), 3), -2, np.int64)
         try:
             found = np.array(np.lib.format.open_memmap(self.path, mode="r"))
         except (OSError, ValueError, EOFError):
@@ -110,7 +128,7 @@ class _Kept:
             log.debug("not cached: %s", error)
 
 
-def _checked(work: Sequence[tuple[int, Path, Limits]], annotations: Path) -> Iterator[Fault | None]:
+def _checked(work: Sequence[tuple[int, Path, Limits]], annotations: Path) -> Iterator[Checked]:
     """Check files in parallel; log progress if it takes long."""
     started = reported = time.monotonic()
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -125,20 +143,20 @@ def _checked(work: Sequence[tuple[int, Path, Limits]], annotations: Path) -> Ite
                 log.info(text, annotations, done, len(work), rate, (len(work) - done) / rate)
 
 
-def check_file(position: int, path: Path, limits: Limits) -> Fault | None:
-    """Check one image file against its stated size and the limit of pixels; None if the file is valid."""
+def check_file(position: int, path: Path, limits: Limits) -> Checked:
+    """Check one image file against its stated size and the limit of pixels."""
     if not is_file(path):
-        return Fault(position, MISSING)
+        return Checked(Fault(position, MISSING))
     try:
         header = read_header(path)
         if header is None:  # unusual file: decode it
-            height, width = read_image(path, limits).shape[:2]
-            header = Header((height, width))
+            image = read_reduced(path, None, limits)
+            header = Header(image.whole, frames=image.frames)
         if header.upright == limits.stated:
             limits.check(path, *header.stored)
     except DataError as error:
-        return Fault(position, str(error).removeprefix(f"{path}: "))
-    return None if header.upright == limits.stated else Fault(position, "", header)
+        return Checked(Fault(position, str(error).removeprefix(f"{path}: ")))
+    return Checked(None if header.upright == limits.stated else Fault(position, "", header), header.frames)
 
 
 def _explained(faults: Sequence[Fault], sizes: NDArray[np.int32], annotations: Path) -> list[Fault]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.data.images import END_WITHIN, JPEG_END, JPEG_START, frame_of, scan_start
+from tldet.data.pillow import frames_of
 from tldet.errors import DataError
 from tldet.structures.image import Size
 
@@ -20,10 +21,11 @@ OFFSETS, COUNTS = (273, 324), (279, 325)  # TIFF tags: offsets and byte counts o
 
 
 class Header(NamedTuple):
-    """Size of an image as stored, and its EXIF orientation."""
+    """Size of an image as stored, its EXIF orientation, and the number of its frames."""
 
     stored: Size
     orientation: int = 1
+    frames: int = 1
 
     @property
     def upright(self) -> Size:
@@ -53,8 +55,16 @@ def read_header(path: Path) -> Header | None:
         start, end = scan_start(head), tail.rfind(JPEG_END)
         return _jpeg(head) if start is not None and end >= 0 and before + end > start else None
     if head.startswith(b"\x89PNG\r\n\x1a\n") and b"IEND" in tail and b"eXIf" not in head + tail:
-        return Header((int.from_bytes(head[20:24], "big"), int.from_bytes(head[16:20], "big")))
+        return Header(
+            (int.from_bytes(head[20:24], "big"), int.from_bytes(head[16:20], "big")), frames=_png_frames(head)
+        )
     return _other(path, head, tail, size)
+
+
+def _png_frames(head: bytes) -> int:
+    """Return the number of frames of an animated PNG, 1 for others; its chunk ``acTL`` precedes the pixels."""
+    chunk = head.partition(b"IDAT")[0].partition(b"acTL")[2]
+    return max(1, int.from_bytes(chunk[:4], "big"))
 
 
 def _jpeg(head: bytes) -> Header | None:
@@ -96,11 +106,11 @@ def _other(path: Path, head: bytes, tail: bytes, size: int) -> Header | None:
                 "TIFF": _tiff_end(image) <= size,
             }.get(str(image.format), False)
             orientation = image.getexif().get(ORIENTATION, 1)
-            width, height = image.size
+            (width, height), frames = image.size, frames_of(image)
     except Exception:  # decoding the file reports the problem
         return None
     turned = orientation != 1  # Pillow versions differ in whether a TIFF's size includes its rotation
-    return Header((height, width)) if complete and not turned else None
+    return Header((height, width), frames=frames) if complete and not turned else None
 
 
 def _tiff_end(image: object) -> float:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tldet.data.checks.files import MISSING, Fault, find_faults
+from tldet.data.checks.files import MISSING, Fault, Findings, find_faults
 from tldet.data.file_names import missing_images
+from tldet.data.images import several_frames
 from tldet.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,10 +27,12 @@ def check_image_files(dataset: CocoDataset) -> None:
         DataError: unusable images with ``on_bad_image="error"``, or no usable image is left. The message names the
             first image and counts the others.
     """
-    faults = _faults(dataset)
+    faults, several = _findings(dataset)
+    path, total = dataset.index.path, len(dataset)
+    if several:
+        log.warning("%s: %s", path, several_frames([dataset.file_names[position] for position in several]))
     if not faults:
         return
-    path, total = dataset.index.path, len(dataset)
     missing = [dataset.file_names[fault.position] for fault in faults if fault.problem == MISSING]
     if dataset.on_bad_image == "error" and missing:
         error = missing_images(dataset.folder, missing, total, path)
@@ -51,17 +54,17 @@ def check_image_files(dataset: CocoDataset) -> None:
 
 def usable_ids(dataset: CocoDataset) -> list[int]:
     """Return the ids of the images of a dataset that can be used."""
-    bad = {fault.position for fault in _faults(dataset)}
+    bad = {fault.position for fault in _findings(dataset).faults}
     ids = dataset.index.image_ids
     return [int(ids[position]) for position in dataset.positions.tolist() if position not in bad]
 
 
-def _faults(dataset: CocoDataset) -> list[Fault]:
+def _findings(dataset: CocoDataset) -> Findings:
     index, positions = dataset.index, dataset.positions.tolist()
     further = index.sizes, index.path, positions, dataset.max_pixels
-    faults = find_faults(dataset.folder, dataset.file_names, *further)
-    if dataset.matched or all(fault.problem != MISSING for fault in faults):
-        return faults
+    findings = find_faults(dataset.folder, dataset.file_names, *further)
+    if dataset.matched or all(fault.problem != MISSING for fault in findings.faults):
+        return findings
     dataset.match_file_names()
     return find_faults(dataset.folder, dataset.file_names, *further)
 

@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tldet.data.images import MAX_PIXELS, Reduced, read_image
+from tldet.data.images import MAX_PIXELS, Reduced, read_image, several_frames
 from tldet.errors import DataError
 from tldet.inference.loading import load
 from tldet.inference.predictor import Predictor
@@ -151,6 +151,8 @@ class _Run:
         try:
             self.results.write()
         finally:
+            if self.summary.several_frames:
+                log.warning("%s", several_frames(self.summary.several_frames))
             if self.console:
                 text = f"{self.summary.describe()}; {self.results.describe()}"
                 self.console.print(text, markup=False, highlight=False)
@@ -199,6 +201,8 @@ class _Run:
         detections = self.predictor.predict(image, self.score)
         self.results.add(detections, source.path.as_posix(), image.whole)
         self.summary.images += 1
+        if image.frames > 1:
+            self.summary.several_frames.append(source.path.as_posix())
         self.results.export(detections, source.name.with_suffix(""), pixels, image.whole, source.name.suffix)
         if self.paths.out:
             write_image(self.paths.out / source.name, draw(pixels, detections))

@@ -19,6 +19,7 @@ class Summary:
         failed: reason of each failed input, by path.
         skipped: number of skipped files and folders inside the inputs, by reason.
         damaged: number of packets that could not be decoded, by video path.
+        several_frames: paths of images with several frames, of which the first was used.
         incomplete: problem of each video that could be read only in part, by path.
         seconds: total time.
         records: COCO results with ``file_name`` and ``category_name``. Without ``annotations``, ``image_id`` counts
@@ -32,6 +33,7 @@ class Summary:
     failed: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     damaged: dict[str, int] = field(default_factory=dict)
+    several_frames: list[str] = field(default_factory=list)
     incomplete: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -48,6 +50,8 @@ class Summary:
         unit = "frames" if self.frames > self.images else "images"
         parts = [self.counts(), f"{(self.images + self.frames) / max(self.seconds, 1e-9):.1f} {unit}/s"]
         parts += [f"{counted(len(self.failed), 'input')} could not be read"] if self.failed else []
+        several = counted(len(self.several_frames), "image")
+        parts += [f"{several} with several frames (the first is used)"] if self.several_frames else []
         parts += [f"{counted(len(self.incomplete), 'video')} incomplete"] if self.incomplete else []
         parts += [f"{counted(sum(self.skipped.values()), 'file')} skipped"] if self.skipped else []
         parts += [f"{counted(sum(self.damaged.values()), 'damaged packet')} skipped"] if self.damaged else []

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tldet import checkpoint
+from tldet.data.file_names import is_hidden
 from tldet.errors import ConfigError, DataError, TrainingError
-from tldet.system.locks import is_unused
 from tldet.system.output import write_json
 
 RESULT_NAME = "result.json"  # in the folder of a finished run
@@ -184,7 +184,7 @@ def save_settings(folder: Path, settings: Mapping[str, Any]) -> None:
             command = _COMMANDS.get(str(kind), f"tldet study {kind}")
             raise TrainingError(f"{folder}: contains results of `{command}`; choose another --out")
         refuse_changed(path, before, known)
-    elif not path.is_file() and folder.is_dir() and not is_unused(folder):
+    elif not path.is_file() and folder.is_dir() and any(not is_hidden(one.name) for one in folder.iterdir()):
         raise TrainingError(f"{folder}: contains other files but no study ({STUDY_NAME}); choose another --out")
     else:
         write_json(path, known, indent=1)

@@ -146,17 +146,17 @@ def test_safetensors_have_a_checksum(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize(
-    ("place", "name"),
+    ("location", "name"),
     [
         (("model", "conv.weight"), "model.conv.weight"),
         (("ema", "conv.weight"), "ema.conv.weight"),
         (("training", "optimizer", "state", 0, "exp_avg"), "optimizer.state.0.exp_avg"),
     ],
 )
-def test_values_are_finite(tmp_path: Path, place: tuple[Any, ...], name: str, value: float) -> None:
+def test_values_are_finite(tmp_path: Path, location: tuple[Any, ...], name: str, value: float) -> None:
     whole = state()
     tensor: Any = whole
-    for key in place:
+    for key in location:
         tensor = tensor[key]
     tensor[-1, -1] = value
     checkpoint.save(checkpoint.step_path(tmp_path, 2), whole)

@@ -42,13 +42,13 @@ def imports_of(source: str) -> set[str]:
     return parts
 
 
-def complaint(place: str, part: str) -> str | None:
-    if part == place or part not in LEVEL or (place, part) in ON_CALL:
+def complaint(location: str, part: str) -> str | None:
+    if part == location or part not in LEVEL or (location, part) in ON_CALL:
         return None
-    if LEVEL[part] > LEVEL[place]:
-        return f"{place} imports {part} from a higher layer"
-    if LEVEL[part] == LEVEL[place] and part not in FLAT:
-        return f"{place} imports {part} sideways"
+    if LEVEL[part] > LEVEL[location]:
+        return f"{location} imports {part} from a higher layer"
+    if LEVEL[part] == LEVEL[location] and part not in FLAT:
+        return f"{location} imports {part} sideways"
     return None
 
 
@@ -57,14 +57,14 @@ FILES = [path for path in sorted(ROOT.rglob("*.py")) if place_of(path) != "__ini
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_go_down(path: Path) -> None:
-    place = place_of(path)
-    assert place in LEVEL or place == "__main__", f"{place} has no layer"
-    wrong = [complaint(place, part) for part in sorted(imports_of(path.read_text(encoding="utf-8")))]
+    location = place_of(path)
+    assert location in LEVEL or location == "__main__", f"{location} has no layer"
+    wrong = [complaint(location, part) for part in sorted(imports_of(path.read_text(encoding="utf-8")))]
     assert [line for line in wrong if line] == []
 
 
 @pytest.mark.parametrize(
-    ("place", "source", "expected"),
+    ("location", "source", "expected"),
     [
         ("models", "from tldet.data.dataset import CocoDataset", "models imports data sideways"),
         ("data", "import tldet.engine.trainer", "data imports engine from a higher layer"),
@@ -72,8 +72,8 @@ def test_imports_go_down(path: Path) -> None:
         ("config", "def f():\n    from tldet.models import heads", "config imports models from a higher layer"),
     ],
 )
-def test_the_check_can_fail(place: str, source: str, expected: str | None) -> None:
-    wrong = [complaint(place, part) for part in imports_of(source)]
+def test_the_check_can_fail(location: str, source: str, expected: str | None) -> None:
+    wrong = [complaint(location, part) for part in imports_of(source)]
     assert next((line for line in wrong if line), None) == expected
 
 
@@ -135,8 +135,8 @@ def test_a_cycle_is_found() -> None:
 
 
 def test_exceptions_are_imported_on_call_only() -> None:
-    for place, part in ON_CALL:
-        for path in (ROOT / place).rglob("*.py"):
+    for location, part in ON_CALL:
+        for path in (ROOT / location).rglob("*.py"):
             top = [
                 node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)
             ]

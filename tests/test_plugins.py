@@ -42,12 +42,12 @@ def test_a_module_in_the_searched_folder(folder: Path) -> None:
 
 
 def test_a_file_by_path_and_a_package(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    place = tmp_path_factory.mktemp("place")
-    (place / "plug_b.py").write_text(PART.format(name="plug_b_step"))
-    (place / "plug_c").mkdir()
-    (place / "plug_c" / "__init__.py").write_text("from plug_c import inner")
-    (place / "plug_c" / "inner.py").write_text(PART.format(name="plug_c_step"))
-    import_plugins([str(place / "plug_b.py"), str(place / "plug_c")])
+    location = tmp_path_factory.mktemp("location")
+    (location / "plug_b.py").write_text(PART.format(name="plug_b_step"))
+    (location / "plug_c").mkdir()
+    (location / "plug_c" / "__init__.py").write_text("from plug_c import inner")
+    (location / "plug_c" / "inner.py").write_text(PART.format(name="plug_c_step"))
+    import_plugins([str(location / "plug_b.py"), str(location / "plug_c")])
     config = {
         "data": {"val": {"type": "CocoDataset", "transforms": [{"type": "plug_c_step"}, {"type": "plug_b_step"}]}}
     }
@@ -63,19 +63,19 @@ def test_a_plugin_in_another_folder_is_not_found(folder: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("import no_such_library", "needs no_such_library, which is not installed"),
         ("x = 1\nraise ValueError('oh no')", "cannot be imported: ValueError: oh no"),
         ("def f(:", "cannot be imported: SyntaxError"),
     ],
 )
-def test_errors_of_a_module(folder: Path, content: str, said: str) -> None:
+def test_errors_of_a_module(folder: Path, content: str, message: str) -> None:
     name = f"plug_bad_{abs(hash(content))}"
     (folder / f"{name}.py").write_text(content)
     with pytest.raises(ConfigError) as raised:
         import_plugins([name])
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 

@@ -127,7 +127,7 @@ def test_a_missing_recipe_is_left_out_and_reported(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["eval", "--size", "8", "8"], "--size 8 8"),
         (
@@ -138,8 +138,8 @@ def test_a_missing_recipe_is_left_out_and_reported(monkeypatch: pytest.MonkeyPat
         (["data", "--quick", "--data", "no_such_folder"], "no_such_folder: no such folder"),
     ],
 )
-def test_bad_input_is_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     error = capsys.readouterr().err.strip()
-    assert said in error
+    assert message in error
     assert len(error.splitlines()) == 1

@@ -34,14 +34,18 @@ class Clock:
 
 def test_sides_take_turns_and_the_warm_up_does_not_count() -> None:
     clock = Clock()
-    told: list[int] = []
+    reported: list[int] = []
     compared = alternate(
-        clock.side("a", 9.0, 1.0, 2.0, 4.0), clock.side("b", 50.0, 2.0, 6.0, 4.0), 3, clock=clock, on_round=told.append
+        clock.side("a", 9.0, 1.0, 2.0, 4.0),
+        clock.side("b", 50.0, 2.0, 6.0, 4.0),
+        3,
+        clock=clock,
+        on_round=reported.append,
     )
     assert compared.ours.samples == (1.0, 2.0, 4.0)
     assert compared.theirs.samples == (2.0, 6.0, 4.0)
     assert compared.ratios.samples == (2.0, 3.0, 1.0)
-    assert told == [-1, 0, 1, 2]
+    assert reported == [-1, 0, 1, 2]
     assert clock.called == ["b", "a", "a", "b", "b", "a", "a", "b"], "who goes first changes"
 
 

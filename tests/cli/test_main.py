@@ -172,8 +172,8 @@ def test_the_width_of_the_terminal_hides_nothing(
     (tmp_path / "dt.json").write_text(json.dumps([{**box, "score": 0.5}]))
     monkeypatch.setenv("COLUMNS", columns)
     assert main(["evaluate", "--gt", str(tmp_path / "gt.json"), "--dt", str(tmp_path / "dt.json")]) == 0
-    told = capsys.readouterr().out
-    assert "AP50" in told
-    assert "1.000" in told
+    reported = capsys.readouterr().out
+    assert "AP50" in reported
+    assert "1.000" in reported
     assert main(["predict", str(tmp_path / "none.pt"), str(tmp_path / "none.jpg")]) == 2
     assert f"{tmp_path / 'none.jpg'}: no such image" in capsys.readouterr().err

@@ -93,10 +93,10 @@ def test_another_format_is_refused_in_every_command(
         assert expected in str(raised.value)
     for gt, dt, named in ((wrong, found, wrong), (good, found, found)):
         assert main(["evaluate", "--gt", str(gt), "--dt", str(dt)]) == 2
-        said = capsys.readouterr().err.strip()
-        assert said.startswith(f"tldet evaluate: error: {named}: ")
-        assert expected in said
-        assert "\n" not in said
+        message = capsys.readouterr().err.strip()
+        assert message.startswith(f"tldet evaluate: error: {named}: ")
+        assert expected in message
+        assert "\n" not in message
 
 
 def test_normalized_boxes_on_images_of_unknown_size() -> None:

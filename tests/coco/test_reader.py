@@ -98,10 +98,10 @@ def test_every_command_reads_the_same(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, annotations: Any, boxes: Any, expected: str, command: str
 ) -> None:
     path = write(tmp_path, *annotations)
-    found, said = notes_of(path, command, caplog)
+    found, message = notes_of(path, command, caplog)
     assert found == boxes
-    assert expected in said
-    assert expected or "number" not in said
+    assert expected in message
+    assert expected or "number" not in message
     whole = read_repaired(path)
     assert [one["bbox"] for one in whole["annotations"]] == boxes
     assert len({one["id"] for one in whole["annotations"]}) == len(boxes)
@@ -158,10 +158,10 @@ def test_every_command_refuses_the_same(
     path = write(tmp_path, *annotations, **changes)
     with pytest.raises(DataError) as raised:
         notes_of(path, command, caplog)
-    said = str(raised.value)
-    assert said.startswith(f"{path}: ")
-    assert expected in said
-    assert "\n" not in said
+    message = str(raised.value)
+    assert message.startswith(f"{path}: ")
+    assert expected in message
+    assert "\n" not in message
 
 
 MASKS = [
@@ -229,9 +229,9 @@ def test_a_missing_list_is_no_object(tmp_path: Path, caplog: pytest.LogCaptureFi
     del whole["annotations"]
     path.write_text(json.dumps(whole))
     for command in ("train", "evaluate", "merge"):
-        boxes, said = notes_of(path, command, caplog)
+        boxes, message = notes_of(path, command, caplog)
         assert boxes == []
-        assert "has no 'annotations' list" in said
+        assert "has no 'annotations' list" in message
 
 
 def roboflow(**other: Any) -> list[dict[str, Any]]:

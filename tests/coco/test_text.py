@@ -105,13 +105,13 @@ def test_invalid_json_is_a_one_line_error(
     if which == "index":
         with pytest.raises(DataError) as raised:
             AnnotationIndex.load(wrong, cache=False)
-        said = str(raised.value)
+        message = str(raised.value)
     else:
         assert main(["evaluate", "--gt", str(paths["gt"]), "--dt", str(paths["dt"])]) == 2
-        said = capsys.readouterr().err.strip().removeprefix("tldet evaluate: error: ")
-    assert said.startswith(f"{wrong}: ")
-    assert expected in said
-    assert "\n" not in said
+        message = capsys.readouterr().err.strip().removeprefix("tldet evaluate: error: ")
+    assert message.startswith(f"{wrong}: ")
+    assert expected in message
+    assert "\n" not in message
 
 
 def test_lone_surrogate_next_to_a_valid_pair() -> None:

@@ -82,7 +82,7 @@ def test_masks(tmp_path: Path, segmentation: Any, pixels: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "first", "said"),
+    ("options", "first", "message"),
     [
         ({}, [False, True], "1 of 2 images are annotated for some classes only; the other classes are ignored there"),
         ({"partial": False}, None, "treated as fully annotated (partial=False)"),
@@ -91,7 +91,7 @@ def test_masks(tmp_path: Path, segmentation: Any, pixels: int) -> None:
     ],
 )
 def test_a_target_states_the_classes_annotated_on_its_image(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, options: dict[str, Any], first: list[bool] | None, said: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, options: dict[str, Any], first: list[bool] | None, message: str
 ) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((*SIZE, 3), np.uint8))
     one = {"file_name": "a.png", "width": SIZE[1], "height": SIZE[0]}
@@ -105,7 +105,7 @@ def test_a_target_states_the_classes_annotated_on_its_image(
     assert len(partly) == 2, "also the object of a class that was not labeled is learned"
     assert (None if partly.labeled is None else partly.labeled.tolist()) == first
     assert (other.labeled is None) == ("z" not in options.get("classes", []))
-    assert said in caplog.text
+    assert message in caplog.text
 
 
 def test_boxes_fit_an_image_that_was_decoded_smaller(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_classes_of_a_model_are_matched_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"boxes": torch.tensor([[5.0, 5, 5, 9]])}, r"image 0: box 0 \[5.0, 5.0, 5.0, 9.0\] must have x1 > x0"),
         ({"boxes": torch.tensor([[0.0, 0, 61, 9]])}, "within the image of 60 x 40"),
@@ -104,8 +104,8 @@ def test_classes_of_a_model_are_matched_by_name() -> None:
         ({"masks": torch.zeros(1, 4, 4, dtype=torch.uint8)}, "masks must be"),
     ],
 )
-def test_wrong_targets_are_named(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(DataError, match=said) as raised:
+def test_wrong_targets_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message) as raised:
         wrapped(Images(**changes))
     assert "\n" not in str(raised.value)
 
@@ -165,7 +165,7 @@ def test_a_function_is_a_transform_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("returned", "said"),
+    ("returned", "message"),
     [
         (lambda image, target: image, "must return image, target, not ndarray"),
         (lambda image, target: (image / 255, target), "of uint8, not float64"),
@@ -174,13 +174,13 @@ def test_a_function_is_a_transform_too() -> None:
         (lambda image, target: (image, replace(target, labels=target.labels[:0])), "labels has 0 entries"),
     ],
 )
-def test_outputs_of_transforms_are_checked(returned: Any, said: str) -> None:
+def test_outputs_of_transforms_are_checked(returned: Any, message: str) -> None:
     step = CustomTransform(lambda image, target, rng: returned(image, target), "transforms.0: transform Own")
     pipeline = Pipeline([])
     pipeline.steps = [step]
     data = wrapped(Images())
     data.pipeline = pipeline
-    with pytest.raises(DataError, match=said) as raised:
+    with pytest.raises(DataError, match=message) as raised:
         data[0]
     assert str(raised.value).startswith("transforms.0: transform Own: ")
 

@@ -33,8 +33,8 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / "train" / name / "deep").mkdir(parents=True)
         for i in range(count):
             size = (40, 60, 3) if i % 2 else (60, 40, 3)
-            place = tmp_path / "train" / name / ("deep" if i == 0 else "") / f"{i}.png"
-            cv2.imwrite(str(place), random.integers(0, 256, size, np.uint8))
+            location = tmp_path / "train" / name / ("deep" if i == 0 else "") / f"{i}.png"
+            cv2.imwrite(str(location), random.integers(0, 256, size, np.uint8))
     (tmp_path / "train" / "bee" / "notes.txt").write_text("no image")
     (tmp_path / "train" / ".cache").mkdir()
     return tmp_path / "train"

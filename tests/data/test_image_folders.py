@@ -74,11 +74,11 @@ def test_masks_of_another_ending_and_hidden_copies_are_none(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("places", [("train/images", "val/images"), ("images/train", "images/val"), ("train", "val")])
 def test_the_folder_of_another_split_is_the_last_choice(
-    tmp_path: Path, places: tuple[str, str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, locations: tuple[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Images numbered from 0 in every split: each JSON fits the folder of the larger split."""
     paths = [annotations(tmp_path / "labels" / f"{name}.json", numbered(n)) for name, n in (("train", 8), ("val", 5))]
-    folders = [fill(tmp_path / place, numbered(n)) for place, n in zip(places, (8, 8), strict=True)]
+    folders = [fill(tmp_path / location, numbered(n)) for location, n in zip(locations, (8, 8), strict=True)]
     assert [find_images(path, tmp_path) for path in paths] == folders
     for name in numbered(8):
         (folders[1] / name).unlink()
@@ -135,7 +135,7 @@ def test_names_of_other_tools(tmp_path: Path, names: list[str]) -> None:
     assert find_images(path, tmp_path) in (tmp_path, tmp_path / "images")
     fill(tmp_path / "masks", numbered(2))
     if names[0].startswith("images"):
-        assert find_images(path, tmp_path) == tmp_path, "the name says which"
+        assert find_images(path, tmp_path) == tmp_path, "the name decides"
 
 
 def test_absolute_names_of_this_machine(tmp_path: Path) -> None:

@@ -193,13 +193,13 @@ def test_errors_at_the_end_of_a_large_file_are_found(tmp_path: Path, odd: dict[s
 def test_both_readers_give_the_same_message(tmp_path: Path) -> None:
     for wrong in ({"image_id": "9"}, {"bbox": "1 2 3 4"}, {"area": "big"}):
         path = write(tmp_path, coco(annotations=[annotation(id=8, **wrong)]))
-        said = []
+        message = []
         for reader in (AnnotationIndex.load, lambda path: load_ground_truth(path, "bbox")):
             with pytest.raises(DataError) as raised:
                 reader(path)
-            said.append(str(raised.value).replace("a whole number", "a number"))
-        assert said[0] == said[1]
-        assert said[0].startswith(f"{path}: annotation id 8: ")
+            message.append(str(raised.value).replace("a whole number", "a number"))
+        assert message[0] == message[1]
+        assert message[0].startswith(f"{path}: annotation id 8: ")
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_it_is_a_function_of_the_seed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "said"),
+    ("step", "message"),
     [
         ({"type": "A.GausNoise"}, "nearest: A.GaussNoise"),
         ({"type": "A.Compose", "transforms": []}, "no transform 'Compose' that can be used here"),
@@ -101,14 +101,14 @@ def test_it_is_a_function_of_the_seed() -> None:
         ({"type": "A.RandomCrop", "height": 5}, "width: is missing"),
     ],
 )
-def test_wrong_names_and_keys(step: dict[str, Any], said: str) -> None:
+def test_wrong_names_and_keys(step: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         check(Config({"transforms": [step]}), {"transforms.*": ComponentType(TRANSFORMS)})
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("step", "said"),
+    ("step", "message"),
     [
         ({"type": "A.GaussNoise", "std_range": [0.5, 7]}, "std_range"),
         ({"type": "A.Mosaic"}, "which a config cannot specify"),
@@ -118,10 +118,10 @@ def test_wrong_names_and_keys(step: dict[str, Any], said: str) -> None:
         ({"type": "A.OneOf", "transforms": [{"type": "A.Rotate", "angle": 3}]}, "A.Rotate has no parameter 'angle'"),
     ],
 )
-def test_transforms_that_cannot_be_built(step: dict[str, Any], said: str) -> None:
+def test_transforms_that_cannot_be_built(step: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         Pipeline([step])
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert str(raised.value).startswith("transforms.0")
     assert "\n" not in str(raised.value)
 

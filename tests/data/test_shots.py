@@ -64,9 +64,9 @@ def test_exactly_k_of_each_class_and_the_images_that_carry_them(
     assert {a["image_id"] for a in whole["annotations"]} == {i["id"] for i in whole["images"]}
     assert whole["info"] == "x"
     assert all(i["license"] == 3 for i in whole["images"])
-    told = whole["few_shot"]
-    assert (told["source"], told["shots"], told["seed"]) == (str(source), shots, seed)
-    assert told["counts"]["dropped_objects"] == subset.dropped_objects
+    reported = whole["few_shot"]
+    assert (reported["source"], reported["shots"], reported["seed"]) == (str(source), shots, seed)
+    assert reported["counts"]["dropped_objects"] == subset.dropped_objects
     assert (subset.objects, subset.images) == (3 * shots, len(whole["images"]))
     on_them = sum(len(OBJECTS[i["id"]]) for i in whole["images"])
     assert subset.dropped_objects == on_them - 3 * shots
@@ -133,20 +133,20 @@ def test_base_data_contain_no_novel_classes(source: Path, tmp_path: Path) -> Non
     assert [i["id"] for i in whole["images"]] == [1, 2, 4, 5, 6, 7], "3 shows cats only; 5 nothing, and stays"
     assert (subset.objects, subset.dropped_images, subset.dropped_objects) == (10, 1, 3)
     assert all(LABELED not in image for image in whole["images"])
-    measured = write_base(source, ["cat"], tmp_path / "val.json", keep_images=True)
-    assert (measured.images, measured.objects) == (7, 10)
+    timed = write_base(source, ["cat"], tmp_path / "val.json", keep_images=True)
+    assert (timed.images, timed.objects) == (7, 10)
 
 
 @pytest.mark.parametrize(
-    ("novel", "said"),
+    ("novel", "message"),
     [
         (["bird"], r"all\.json: has no class 'bird'; it has cell, dog, cat"),
         (["cat", "dog", "cell"], "not all of them"),
         ([], "must be some of cell, dog, cat"),
     ],
 )
-def test_novel_classes_are_some_of_the_data_s(source: Path, tmp_path: Path, novel: list[str], said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_novel_classes_are_some_of_the_data_s(source: Path, tmp_path: Path, novel: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
         write_base(source, novel, tmp_path / "base.json")
 
 

@@ -32,9 +32,9 @@ def numbers(text: str) -> list[float]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_ranges_in_the_readme_contain_all_timed_ratios(kind: str) -> None:
     claimed = next(cells for name, cells in rows(section(README, "Results")).items() if name.startswith(kind))
-    measured = rows(section(BENCHMARKS, "Ratios of all runs"))[kind]
-    assert len(claimed) == len(measured) == len(MODELS)
-    for model, claim, values in zip(MODELS, claimed, measured, strict=True):
+    timed = rows(section(BENCHMARKS, "Ratios of all runs"))[kind]
+    assert len(claimed) == len(timed) == len(MODELS)
+    for model, claim, values in zip(MODELS, claimed, timed, strict=True):
         assert bool(claim) == bool(values), model
         if claim:
             low, high = numbers(claim)

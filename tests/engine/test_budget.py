@@ -23,7 +23,7 @@ class FakeClock:
 @pytest.mark.parametrize(
     ("seconds", "step_seconds", "expected_total", "fixed_at"),
     [
-        (180, [5.0] + [0.7] * 200, 251, 42),  # a slow first step counts, but says nothing of the speed
+        (180, [5.0] + [0.7] * 200, 251, 42),  # a slow first step counts, but is no evidence of the speed
         (60, [0.01] * 1000, 6000, 903),  # fast steps are measured over a share of the budget
         (180, [4.0] * 20, 45, 11),  # slow ones until there are eight
         (10, [60.0], 1, 1),  # spent at once: one step

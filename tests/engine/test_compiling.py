@@ -47,7 +47,7 @@ def chosen(model: nn.Module, trial: Callable[[], Any] = lambda: None) -> str:
 
 
 @pytest.mark.parametrize(
-    ("found", "kept", "said"),
+    ("found", "kept", "message"),
     [
         ((1.0, 0.5), True, "torch.compile: on (step time: eager 1.00 s, compiled 0.50 s)"),
         ((1.0, 0.99), False, "torch.compile: off (step time: eager 1.00 s, compiled 0.99 s)"),
@@ -55,10 +55,10 @@ def chosen(model: nn.Module, trial: Callable[[], Any] = lambda: None) -> str:
     ],
 )
 def test_compilation_is_kept_if_it_is_faster(
-    model: nn.Sequential, monkeypatch: pytest.MonkeyPatch, found: tuple[float, float], kept: bool, said: str
+    model: nn.Sequential, monkeypatch: pytest.MonkeyPatch, found: tuple[float, float], kept: bool, message: str
 ) -> None:
     passes = timed(monkeypatch, *found)
-    assert chosen(model) == said
+    assert chosen(model) == message
     assert passes == [False, True]
     assert is_compiled(model) == [kept] * 3
     with uncompiled(model):
@@ -85,11 +85,11 @@ def test_a_compiled_model_computes_the_same_and_saves_the_same(
     x = torch.randn(8, 3)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     monkeypatch.setattr(compiling, "COMPILE_WORTH_IT", 1e9)
-    said = chosen(model, lambda: model(x).sum())
+    message = chosen(model, lambda: model(x).sum())
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key]), "the measurement leaves the model as it was"
-    if not said.startswith("torch.compile: on"):
-        pytest.skip(said)  # no C++ compiler
+    if not message.startswith("torch.compile: on"):
+        pytest.skip(message)  # no C++ compiler
     assert all(is_compiled(model))
     with uncompiled(model):
         expected = model.eval()(x)

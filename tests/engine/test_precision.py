@@ -1,4 +1,4 @@
-"""The choice of number format; bf16 is never run here, only chosen."""
+"""The choice of precision; bf16 is never run here, only chosen."""
 
 import io
 from pathlib import Path
@@ -101,9 +101,9 @@ def test_depthwise_kernels_are_timed_once_and_picked_for_each_precision(
     assert type(Precision().prepare(model)[1]) is nn.Conv2d
 
 
-@pytest.mark.parametrize(("requested", "says"), [("fp16", "needs a CUDA GPU"), ("tf32", "must be auto, fp32, bf16")])
-def test_impossible_request(requested: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+@pytest.mark.parametrize(("requested", "states"), [("fp16", "needs a CUDA GPU"), ("tf32", "must be auto, fp32, bf16")])
+def test_impossible_request(requested: str, states: str) -> None:
+    with pytest.raises(ConfigError, match=states):
         choose(nn.Linear(1, 1), "cpu", requested)
 
 

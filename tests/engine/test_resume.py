@@ -194,7 +194,7 @@ def test_a_resumed_run_takes_the_optimizer_options_it_is_given(toy: ModuleType, 
     (group,) = saved["param_groups"]
     expected = {"lr": 0.003, "initial_lr": 0.003, "weight_decay": 0.5, "betas": (0.8, 0.9)}
     assert {key: group[key] for key in expected} == expected
-    assert saved["state"][0]["step"] == 4, "its state goes on"
+    assert saved["state"][0]["step"] == 4, "its state continues"
 
 
 def depthwise_model(toy: ModuleType) -> torch.nn.Module:

@@ -95,7 +95,7 @@ def test_the_ema_of_frozen_weights_is_unchanged(toy: ModuleType, tmp_path: Path)
 def test_unfreezing_is_reported(toy: ModuleType, tmp_path: Path) -> None:
     lines: list[str] = []
     trainer = build(toy, tmp_path)
-    trainer.reporter.say = lines.append  # type: ignore[method-assign]
+    trainer.reporter.show = lines.append  # type: ignore[method-assign]
     trainer.run()
     assert lines == [
         "after step 10: 40 more parameters are trainable",

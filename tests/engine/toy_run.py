@@ -143,7 +143,7 @@ class Stop:
 
     def after_train_iter(self, runner: Trainer, batch_idx: int, **_: Any) -> None:
         if batch_idx + 1 == self.step:
-            runner.stop("the test says so")
+            runner.stop("requested by the test")
 
 
 def last(folder: Path, step: int) -> list[Any]:

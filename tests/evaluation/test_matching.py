@@ -77,9 +77,9 @@ STOPPED = [
 def test_ambiguous_images_are_errors(gt: Any, dt: Any, parts: list[str]) -> None:
     with pytest.raises(DataError) as raised:
         evaluate_files(gt, dt)
-    said = str(raised.value)
-    assert [part for part in parts if part not in said] == [], said
-    assert "\n" not in said
+    message = str(raised.value)
+    assert [part for part in parts if part not in message] == [], message
+    assert "\n" not in message
 
 
 def named(*pairs: tuple[int, str | None]) -> list[dict[str, Any]]:

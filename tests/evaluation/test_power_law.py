@@ -64,11 +64,11 @@ def test_no_detector_is_better_than_perfect() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "said"),
+    ("sizes", "message"),
     [([10, 20] * 3, "2 numbers of images"), ([10, 20, 40], "3 runs are too few for a curve of 3 parameters")],
 )
-def test_too_few_runs(sizes: list[int], said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_too_few_runs(sizes: list[int], message: str) -> None:
+    with pytest.raises(DataError, match=message):
         fit(sizes, [0.1] * len(sizes))
 
 

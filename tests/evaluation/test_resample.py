@@ -15,7 +15,7 @@ from tldet.evaluation.loading import load_ground_truth, load_results
 from tldet.evaluation.resample import draws, resampled_ap
 from tldet.evaluation.statistics import percentile_interval
 
-PICTURES, CLASSES = 12, 3
+IMAGES, CLASSES = 12, 3
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def scene() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Objects of three classes on twelve images, crowds among them, and detections near and far."""
     random = np.random.default_rng(3)
     truth, found = [], []
-    for image in range(PICTURES):
+    for image in range(IMAGES):
         for _ in range(int(random.integers(0, 6))):
             x, y, w, h = (float(v) for v in random.uniform([0, 0, 20, 20], [200, 200, 80, 80]))
             what = {"image_id": image, "category_id": int(random.integers(CLASSES))}
@@ -32,7 +32,7 @@ def scene() -> tuple[dict[str, Any], list[dict[str, Any]]]:
             for shift in random.uniform(0, 25, int(random.integers(0, 3))):
                 box = [x + float(shift), y, w, h]
                 found.append({**what, "bbox": box, "score": round(float(random.random()), 1)})
-    images = [{"id": number, "width": 300, "height": 300} for number in range(PICTURES)]
+    images = [{"id": number, "width": 300, "height": 300} for number in range(IMAGES)]
     return {
         "images": images,
         "categories": [{"id": k, "name": str(k)} for k in range(CLASSES)],
@@ -48,12 +48,12 @@ def ap_of(scene: Any, weights: Any) -> list[float]:
 def test_each_image_once_is_the_evaluation_itself(scene: Any) -> None:
     whole = evaluate_files(*scene).AP
     assert 0.2 < whole < 0.9
-    assert ap_of(scene, [[1] * PICTURES]) == pytest.approx([whole], abs=1e-12)
+    assert ap_of(scene, [[1] * IMAGES]) == pytest.approx([whole], abs=1e-12)
 
 
 def test_some_images_are_the_evaluation_of_them(scene: Any) -> None:
-    chosen = [[0, 3, 4, 7], [1], [2, 5, 8, 9, 10, 11], list(range(1, PICTURES))]
-    weights = [[int(i in one) for i in range(PICTURES)] for one in chosen]
+    chosen = [[0, 3, 4, 7], [1], [2, 5, 8, 9, 10, 11], list(range(1, IMAGES))]
+    weights = [[int(i in one) for i in range(IMAGES)] for one in chosen]
     assert ap_of(scene, weights) == pytest.approx(
         [evaluate_files(*scene, image_ids=one).AP for one in chosen], abs=1e-12
     )
@@ -67,14 +67,14 @@ def test_an_image_drawn_twice_counts_as_two(scene: Any) -> None:
     assert extra
     twice[0]["annotations"] += [{**a, "id": 1000 + a["id"], "image_id": 100 + a["image_id"]} for a in extra]
     twice[1].extend({**d, "image_id": 100 + d["image_id"]} for d in scene[1] if d["image_id"] in (2, 6))
-    weights = [1 + (i in (2, 6)) for i in range(PICTURES)]
+    weights = [1 + (i in (2, 6)) for i in range(IMAGES)]
     assert ap_of(scene, [weights]) == pytest.approx([evaluate_files(*twice).AP], abs=0.01)
 
 
 def test_no_ground_truth_is_undefined_and_no_detection_is_zero(scene: Any) -> None:
     bare = {**scene[0], "annotations": []}
-    assert ap_of((bare, scene[1]), [[1] * PICTURES]) == [-1.0]
-    assert ap_of((scene[0], []), [[1] * PICTURES]) == [0.0]
+    assert ap_of((bare, scene[1]), [[1] * IMAGES]) == [-1.0]
+    assert ap_of((scene[0], []), [[1] * IMAGES]) == [0.0]
 
 
 def test_draws_are_the_same_each_time_and_as_many_as_there_are_images() -> None:
@@ -104,9 +104,9 @@ def test_each_image_once_with_partial_labels(scene: Any) -> None:
             image["labeled_category_ids"] = [number % CLASSES]
     whole, ignored = evaluate_files(*partial).AP, evaluate_files(*scene).AP
     assert abs(whole - ignored) > 0.02
-    assert ap_of(partial, [[1] * PICTURES]) == pytest.approx([whole], abs=1e-12)
+    assert ap_of(partial, [[1] * IMAGES]) == pytest.approx([whole], abs=1e-12)
     chosen = [1, 2, 6]
-    weights = [[int(i in chosen) for i in range(PICTURES)]]
+    weights = [[int(i in chosen) for i in range(IMAGES)]]
     assert ap_of(partial, weights) == pytest.approx([evaluate_files(*partial, image_ids=chosen).AP], abs=1e-12)
 
 

@@ -93,7 +93,7 @@ def variants(gap: float, seed_noise: float, image_noise: float, seeds: int = 3) 
 
 
 @pytest.mark.parametrize(
-    ("gap", "seed_noise", "image_noise", "seeds", "said"),
+    ("gap", "seed_noise", "image_noise", "seeds", "message"),
     [
         (0.10, 0.005, 0.005, 3, "b is better"),
         (-0.10, 0.005, 0.005, 3, "a is better"),
@@ -104,12 +104,12 @@ def variants(gap: float, seed_noise: float, image_noise: float, seeds: int = 3) 
         (0.10, 0.050, 0.001, 2, "two are rarely enough"),
     ],
 )
-def test_verdicts(gap: float, seed_noise: float, image_noise: float, seeds: int, said: str) -> None:
+def test_verdicts(gap: float, seed_noise: float, image_noise: float, seeds: int, message: str) -> None:
     values, samples = variants(gap, seed_noise, image_noise, seeds)
     flat = [0.5] * seeds
     found = difference(values, flat, samples, np.full_like(samples, 0.5))
-    assert said in found.verdict("b", "a")
-    assert ("better" in said) == found.decided
+    assert message in found.verdict("b", "a")
+    assert ("better" in message) == found.decided
     assert found.seeds.mean == pytest.approx(np.mean(values) - 0.5)
 
 

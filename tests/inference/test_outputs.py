@@ -216,10 +216,10 @@ def test_the_command_writes_and_names_its_outputs(
     given = ["--json", "r.json", "--csv", "r.csv", "--coco", "c.json", "--yolo", "labels", "--crops", "crops"]
     given = [one if one.startswith("--") else str(tmp_path / one) for one in given]
     assert main(["predict", "c.pt", str(path), *given]) == 0
-    told = capsys.readouterr()
-    assert "device cpu, precision fp32 (default); score threshold 0.3" in told.err
-    assert told.out.startswith("1 image, 3 detections, ")
-    assert all(one in told.out for one in given if not one.startswith("--"))
+    reported = capsys.readouterr()
+    assert "device cpu, precision fp32 (default); score threshold 0.3" in reported.err
+    assert reported.out.startswith("1 image, 3 detections, ")
+    assert all(one in reported.out for one in given if not one.startswith("--"))
     assert main(["predict", "c.pt", str(path), *given]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert main(["predict", "c.pt", str(path), "--overwrite", *given]) == 0

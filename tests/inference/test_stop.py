@@ -84,9 +84,9 @@ def test_the_command_exits_with_130(stand: Stand, tmp_path: Path, capsys: pytest
     signal_at(stand, 0, signal.SIGTERM)
     arguments = ["predict", "c.pt", str(film(tmp_path / "v.mp4", 40)), "--json", str(tmp_path / "r.json")]
     assert main(arguments) == 130
-    told = capsys.readouterr()
-    assert told.out.startswith("4 frames, 4 detections, ")
-    assert f"saved to {tmp_path / 'r.json'}" in told.err
+    reported = capsys.readouterr()
+    assert reported.out.startswith("4 frames, 4 detections, ")
+    assert f"saved to {tmp_path / 'r.json'}" in reported.err
 
 
 @pytest.mark.slow
@@ -106,11 +106,11 @@ def test_sigterm_to_a_process_at_any_time(run: Path, tmp_path: Path) -> None:
             assert process.poll() is None
         time.sleep(1 + 0.25 * number)
         process.terminate()
-        told = process.stderr.read()
-        assert process.wait(60) == 130, told
+        reported = process.stderr.read()
+        assert process.wait(60) == 130, reported
         count = frames(out / "v.mp4")
         named = {record["file_name"] for record in json.loads(results.read_text())}
         assert 0 < count < 3000
         assert {f"{clip.as_posix()}#{count - 1}"} <= named
         assert f"{clip.as_posix()}#{count}" not in named
-        assert f"saved to {out}" in told
+        assert f"saved to {out}" in reported

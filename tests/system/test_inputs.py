@@ -25,7 +25,7 @@ def _no_hang() -> Iterator[None]:
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def locations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_bytes(b"content")
     (tmp_path / "folder").mkdir()
@@ -53,7 +53,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("a\0b", r"'a\x00b': is not a valid path: it contains a null character"),
     ],
 )
-def test_special_files_are_one_line_errors(places: Path, name: str, expected: str) -> None:
+def test_special_files_are_one_line_errors(locations: Path, name: str, expected: str) -> None:
     with socket.socket(socket.AF_UNIX) as one:
         one.bind("socket")
         for check in (require_file, read_file):
@@ -66,7 +66,7 @@ def test_special_files_are_one_line_errors(places: Path, name: str, expected: st
         assert exists(name) == (name in ("folder", "pipe", "to_pipe", "socket", "/dev/zero"))
 
 
-def test_regular_files_are_read(places: Path) -> None:
+def test_regular_files_are_read(locations: Path) -> None:
     for name in ("file", "link", Path("file")):
         assert read_file(name, DataError) == b"content"
         assert require_file(name, DataError).st_size == 7
@@ -75,7 +75,7 @@ def test_regular_files_are_read(places: Path) -> None:
         read_file("nothing", DataError, "the data")
 
 
-def test_a_file_larger_than_memory(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_larger_than_memory(locations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: Path) -> bytes:
         raise MemoryError
 
@@ -84,15 +84,15 @@ def test_a_file_larger_than_memory(places: Path, monkeypatch: pytest.MonkeyPatch
         read_file("file", DataError)
 
 
-def test_entries_of_a_folder(places: Path) -> None:
-    with os.scandir(places) as entries:
+def test_entries_of_a_folder(locations: Path) -> None:
+    with os.scandir(locations) as entries:
         kinds = {entry.name: entry_kind(entry) for entry in entries}
     others = dict.fromkeys(("pipe", "broken", "loop", "to_pipe"), "other")
     assert kinds == {"file": "file", "link": "file", "folder": "folder", **others}
 
 
-def test_real_paths(places: Path) -> None:
-    real = places.resolve()
+def test_real_paths(locations: Path) -> None:
+    real = locations.resolve()
     assert real_path("link") == real / "file"
     assert real_path("loop") == real / "loop"
     assert real_path("loop/below") == real / "loop" / "below"

@@ -51,8 +51,8 @@ def held(tmp_path: Path) -> Iterator[Path]:
 
 def test_another_process_is_refused_at_once(held: Path) -> None:
     begun = time.monotonic()
-    said = "run: is in use by another process; wait until it ends or choose another folder"
-    with pytest.raises(OutputError, match=said), locked(held):
+    message = "run: is in use by another process; wait until it ends or choose another folder"
+    with pytest.raises(OutputError, match=message), locked(held):
         pytest.fail("locked twice")
     assert time.monotonic() - begun < 5
     with pytest.raises(OutputError, match="is in use"), locked(held.parent / "x" / ".." / "run"):

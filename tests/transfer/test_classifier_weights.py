@@ -114,7 +114,7 @@ def test_one_stage_heads_keep_their_outputs_for_old_classes(recipe: str, names: 
     assert {name.split(".")[1] for name in report.adapted} == {"cls_score"}
 
 
-def said(model: Detector) -> list[Tensor]:
+def message(model: Detector) -> list[Tensor]:
     """Class logits, deltas and masks of every stage, (R, K...)."""
     head: Any = model.head
     rois = [torch.tensor([[4.0, 4, 40, 40], [0, 0, 90, 60]]), torch.tensor([[10.0, 2, 30, 50]])]
@@ -133,7 +133,7 @@ def said(model: Detector) -> list[Tensor]:
 @pytest.mark.parametrize("recipe", TWO_STAGE)
 def test_two_stage_heads_keep_their_outputs_for_old_classes(recipe: str, names: list[str]) -> None:
     old, new, report = moved(recipe, names)
-    outputs = list(zip(said(old), said(new), strict=True))
+    outputs = list(zip(message(old), message(new), strict=True))
     assert len(outputs) == {"faster_rcnn_lite0": 2, "mask_rcnn_lite0": 3, "cascade_mask_rcnn_lite0": 9}[recipe]
     for was, now in outputs:
         for number, name in enumerate(names):

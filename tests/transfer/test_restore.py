@@ -38,7 +38,7 @@ def whole() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("meta", "said"),
+    ("meta", "message"),
     [
         *((meta, "meta must be a dict") for meta in (None, [], "text", 3)),
         *(
@@ -59,13 +59,13 @@ def whole() -> dict[str, Any]:
         ),
     ],
 )  # fmt: skip
-def test_malformed_metadata(tmp_path: Path, meta: Any, said: str) -> None:
+def test_malformed_metadata(tmp_path: Path, meta: Any, message: str) -> None:
     path = tmp_path / "a.pt"
     torch.save({"format": "tldet", "version": 1, "config": {"model": {}}, "meta": meta, "model": {}}, path)
     for read in (restore, load_predictor, checkpoint_outline, open_initial):
         with pytest.raises(CheckpointError) as raised:
             read(path)  # type: ignore[operator]
-        assert str(raised.value).startswith(f"{path}: {said}, not "), read
+        assert str(raised.value).startswith(f"{path}: {message}, not "), read
         assert "\n" not in str(raised.value)
 
 
@@ -82,7 +82,7 @@ CHANGES: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("name", ["head.cls_score.bias", "backbone.net.conv_stem.weight"])
 def test_tensors_of_a_checkpoint(tmp_path: Path, whole: dict[str, Any], change: str, name: str) -> None:
-    path, (make, said) = tmp_path / "a.pt", CHANGES[change]
+    path, (make, message) = tmp_path / "a.pt", CHANGES[change]
     name = next(key for key in whole["model"] if key.endswith(name.rpartition(".")[2]) and key[0] == name[0])
     changed = {**whole["model"], name: make(whole["model"][name])}
     checkpoint.save(path, {**whole, "model": changed})
@@ -93,7 +93,7 @@ def test_tensors_of_a_checkpoint(tmp_path: Path, whole: dict[str, Any], change: 
     for read in (restore, lambda path: init_from(detector, path), lambda path: init_from(others, path)):
         with pytest.raises(CheckpointError, match=r"a\.pt: ") as raised:
             read(path)
-        assert f"{name} {said}" in str(raised.value)
+        assert f"{name} {message}" in str(raised.value)
         assert "\n" not in str(raised.value)
 
 
@@ -101,7 +101,7 @@ def test_tensors_of_a_checkpoint(tmp_path: Path, whole: dict[str, Any], change: 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 def test_tensors_of_a_backbone_file(tmp_path: Path, change: str, suffix: str) -> None:
     backbone = TorchvisionBackbone("resnet18")
-    make, said = CHANGES[change]
+    make, message = CHANGES[change]
     state = {name: tensor.contiguous() for name, tensor in backbone.state_dict().items()}
     name = next(key for key in state if key.endswith("conv1.weight"))
     state[name] = make(state[name])
@@ -109,7 +109,7 @@ def test_tensors_of_a_backbone_file(tmp_path: Path, change: str, suffix: str) ->
     save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
     with pytest.raises(CheckpointError, match=rf"a\.{suffix}: tensor ") as raised:
         load_backbone_weights(backbone, str(path))
-    assert f"{name} {said}" in str(raised.value)
+    assert f"{name} {message}" in str(raised.value)
 
 
 def test_half_precision_is_no_other_kind(tmp_path: Path, whole: dict[str, Any]) -> None:
@@ -121,12 +121,12 @@ def test_half_precision_is_no_other_kind(tmp_path: Path, whole: dict[str, Any]) 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_tensors_of_a_foreign_detector(change: str) -> None:
-    make, said = CHANGES[change]
+    make, message = CHANGES[change]
     model = torch.nn.Linear(2, 2)
     before = model.weight.clone()
     state = {"weight": make(torch.randn(2, 2)), "bias": torch.zeros(2)}
     foreign = Foreign(Path("a.pth"), {}, state, layout=None, averaged=[], others=[], set_aside=Counter())  # type: ignore[arg-type]
     with pytest.raises(CheckpointError, match=r"^a\.pth: tensor weight ") as raised:
         fill(model, state, foreign, "a model")
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert torch.equal(model.weight, before)

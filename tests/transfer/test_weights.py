@@ -55,21 +55,21 @@ def test_a_file_of_timm_s_weights_placed_by_hand(
     create = timm.create_model
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(timm, "create_model", offline)
-    place = tmp_path / "checkpoints" / "resnet18.a1_in1k.safetensors"
-    with pytest.raises(CheckpointError) as said:
+    location = tmp_path / "checkpoints" / "resnet18.a1_in1k.safetensors"
+    with pytest.raises(CheckpointError) as message:
         read_weights("timm:resnet18")
-    assert "download https://huggingface.co/timm/resnet18.a1_in1k/resolve/main/model.safetensors" in str(said.value)
-    assert f"place the file at {place} and run again" in str(said.value)
-    place.parent.mkdir()
-    save_file(state, place)
+    assert "download https://huggingface.co/timm/resnet18.a1_in1k/resolve/main/model.safetensors" in str(message.value)
+    assert f"place the file at {location} and run again" in str(message.value)
+    location.parent.mkdir()
+    save_file(state, location)
     for name in ("timm:resnet18", "timm:resnet18.a1_in1k"):
         read, by_order = read_weights(name)
         assert not by_order
         assert all(torch.equal(read[key], tensor) for key, tensor in state.items())
-    save_file({"conv1.weight": torch.zeros(3)}, place)
+    save_file({"conv1.weight": torch.zeros(3)}, location)
     with pytest.raises(CheckpointError, match=r"resnet18.a1_in1k.safetensors: is not of timm:resnet18 .*https://"):
         read_weights("timm:resnet18")
-    place.write_bytes(b"<html>")
+    location.write_bytes(b"<html>")
     with pytest.raises(CheckpointError, match=r"resnet18.a1_in1k.safetensors: is not a safetensors file"):
         read_weights("timm:resnet18")
     for wrong in ("timm:resnet18.nothing", "timm:resnet9999"):
@@ -160,7 +160,7 @@ def test_a_url_with_its_hash(
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("http://127.0.0.1:9/w.pth", "8 to 64 hexadecimal digits"),
         ("http://127.0.0.1:9/w.pth#sha256=a", "8 to 64 hexadecimal digits"),
@@ -171,9 +171,9 @@ def test_a_url_with_its_hash(
         ("http://[::1/w.pth#sha256=01234567", "cannot download .*IPv6"),
     ],
 )
-def test_odd_urls(source: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_odd_urls(source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         download(source)
 
 

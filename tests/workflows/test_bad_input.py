@@ -21,7 +21,7 @@ from tldet.workflows.training.request import TransferOptions
 Change = Callable[[dict[str, Any]], None]
 
 
-def said(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+def message(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     """The one line of a command that ends with exit code 2."""
     code = main(arguments)
     err = capsys.readouterr().err
@@ -54,10 +54,10 @@ def spoil(folder: Path, change: Change) -> Path:
 
 def test_no_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
-    line = said(capsys, finetune(tmp_path / "empty", tmp_path / "o"))
+    line = message(capsys, finetune(tmp_path / "empty", tmp_path / "o"))
     assert "holds no COCO JSON" in line
     assert "annotations/*.json" in line
-    assert "no such folder" in said(capsys, finetune(tmp_path / "nowhere", tmp_path / "o"))
+    assert "no such folder" in message(capsys, finetune(tmp_path / "nowhere", tmp_path / "o"))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_json_empty_or_cut_off(
     path = folder / "train" / "_annotations.coco.json"
     path.write_text(content)
     arguments = finetune(folder, tmp_path / "o", "--train", str(path), "--val", str(folder / "valid" / path.name))
-    line = said(capsys, arguments)
+    line = message(capsys, arguments)
     assert expected in line
     assert str(path) in line
 
@@ -104,7 +104,7 @@ def test_wrong_annotations(
 ) -> None:
     path = spoil(folder, change)
     number = json.loads(path.read_text())["annotations"][3]["id"]
-    line = said(capsys, finetune(folder, tmp_path / "o", "--cfg-options", "data.loader.batch_size=8"))
+    line = message(capsys, finetune(folder, tmp_path / "o", "--cfg-options", "data.loader.batch_size=8"))
     assert expected.format(id=number) in line
     assert str(folder) in line
 
@@ -121,23 +121,23 @@ def test_boxes_without_extent_are_left_out_counted_and_named(
 def test_a_broken_image_is_named(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     victim = sorted((folder / "train").glob("*.jpg"))[2]
     victim.write_bytes(victim.read_bytes()[:900])
-    line = said(capsys, finetune(folder, tmp_path / "o", "--cfg-options", "data.loader.batch_size=16"))
+    line = message(capsys, finetune(folder, tmp_path / "o", "--cfg-options", "data.loader.batch_size=16"))
     assert str(victim) in line
     assert "breaks off" in line
 
 
 def test_configs(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["train", str(run / "config.py"), "--work-dir", str(tmp_path / "w"), "--cfg-options"]
-    line = said(capsys, [*given, "optimizer.learning_rate=1"])
+    line = message(capsys, [*given, "optimizer.learning_rate=1"])
     assert "optimizer.learning_rate" in line
     assert "lr" in line
-    assert "model.head.num_clases" in said(capsys, [*given, "model.head.num_clases=1"])
-    assert "must have the form a.b=value" in said(capsys, [*given, "nonsense"])
+    assert "model.head.num_clases" in message(capsys, [*given, "model.head.num_clases=1"])
+    assert "must have the form a.b=value" in message(capsys, [*given, "nonsense"])
     evil = tmp_path / "evil.py"
     evil.write_text(f"import os\nos.system('touch {tmp_path / 'ran'}')\n")
-    assert "not code" in said(capsys, ["train", str(evil)])
+    assert "not code" in message(capsys, ["train", str(evil)])
     assert not (tmp_path / "ran").exists()
-    line = said(capsys, ["train", "retinanet/retinanet_r50_1x"])
+    line = message(capsys, ["train", "retinanet/retinanet_r50_1x"])
     assert "no config or recipe 'retinanet/retinanet_r50_1x'; nearest: retinanet" in line
 
 
@@ -156,14 +156,14 @@ def test_recipes_that_cannot_be_filled(
     path = tmp_path / "mine.py"
     path.write_text(text.format(recipe=str(find("retinanet_lite0"))))
     given = ["finetune", "--data", str(digits), "--out", str(tmp_path / "o"), "--model", str(path)]
-    assert expected.format(path=path) in said(capsys, [*given, "--fold-names", "case"])
+    assert expected.format(path=path) in message(capsys, [*given, "--fold-names", "case"])
 
 
 def test_half_a_recipe(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "_base_/models/faster_rcnn_r50_fpn"
-    line = said(capsys, ["finetune", "--data", str(digits), "--out", str(tmp_path / "o"), "--model", name])
+    line = message(capsys, ["finetune", "--data", str(digits), "--out", str(tmp_path / "o"), "--model", name])
     assert f"--model {name}: is no recipe of a detector (no schedule)" in line
-    line = said(capsys, ["study", "data", "--data", str(digits), "--out", str(tmp_path / "s"), "--model", name])
+    line = message(capsys, ["study", "data", "--data", str(digits), "--out", str(tmp_path / "s"), "--model", name])
     assert "is no recipe of a detector (no schedule)" in line
 
 
@@ -172,7 +172,7 @@ def test_a_section_of_another_kind_is_found_before_it_is_written_into(
 ) -> None:
     path = tmp_path / "mine.py"
     path.write_text(read_config("faster_rcnn/faster_rcnn_r50_fpn_1x_coco").dump() + "class_match = 3\n")
-    line = said(capsys, ["train", str(path), "--work-dir", str(tmp_path / "w"), "--fold-names", "case"])
+    line = message(capsys, ["train", str(path), "--work-dir", str(tmp_path / "w"), "--fold-names", "case"])
     assert f"class_match: must be a dict, not 3 (in {path})" in line
 
 
@@ -201,25 +201,25 @@ def test_a_pickle_that_would_run_code(
     else:
         torch.save(content, bad)
     for arguments in (["test", str(bad)], ["predict", str(bad), str(digits)]):
-        assert str(bad) in said(capsys, arguments)
+        assert str(bad) in message(capsys, arguments)
     assert not (tmp_path / "ran").exists()
 
 
 def test_wrong_checkpoints(run: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "other.pth"
     torch.save({"conv1.weight": torch.zeros(3)}, other)
-    assert "is not a tldet checkpoint" in said(capsys, ["test", str(other)])
+    assert "is not a tldet checkpoint" in message(capsys, ["test", str(other)])
     cut = tmp_path / "cut.pt"
     cut.write_bytes((run / "best.pt").read_bytes()[:100_000])
-    assert "or cut off" in said(capsys, ["predict", str(cut), str(digits)])
-    assert "no such file" in said(capsys, ["test", str(tmp_path / "none.pt")])
+    assert "or cut off" in message(capsys, ["predict", str(cut), str(digits)])
+    assert "no such file" in message(capsys, ["test", str(tmp_path / "none.pt")])
     torn = torch.load(run / "best.pt", weights_only=True)
     name = next(iter(torn["model"]))
     for part in ("model", "ema"):
         if torn.get(part):
             torn[part][name] = torch.zeros(1)
     torch.save(torn, cut)
-    assert "do not fit" in said(capsys, ["test", str(cut)])
+    assert "do not fit" in message(capsys, ["test", str(cut)])
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_checkpoint_with_a_malformed_config(
         node = node[name]
     node[key] = value
     checkpoint.save(tmp_path / "a.pt", {**state, "training": None})
-    assert expected in said(capsys, ["test", str(tmp_path / "a.pt")])
+    assert expected in message(capsys, ["test", str(tmp_path / "a.pt")])
 
 
 def test_folders_that_cannot_be_written(
@@ -253,19 +253,19 @@ def test_folders_that_cannot_be_written(
 ) -> None:
     (tmp_path / "file").write_text("")
     inside = tmp_path / "file" / "out"
-    assert str(inside) in said(capsys, finetune(digits, inside))
-    assert str(inside) in said(capsys, ["train", str(run / "config.py"), "--work-dir", str(inside)])
+    assert str(inside) in message(capsys, finetune(digits, inside))
+    assert str(inside) in message(capsys, ["train", str(run / "config.py"), "--work-dir", str(inside)])
     image = str(next((digits / "test").glob("*.jpg")))
-    assert str(inside) in said(capsys, ["predict", str(run / "best.pt"), image, "--json", str(inside / "r.json")])
-    assert str(inside) in said(capsys, ["test", str(run / "best.pt"), "--json", str(inside / "r.json")])
+    assert str(inside) in message(capsys, ["predict", str(run / "best.pt"), image, "--json", str(inside / "r.json")])
+    assert str(inside) in message(capsys, ["test", str(run / "best.pt"), "--json", str(inside / "r.json")])
 
 
 def test_evaluate(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     truth = str(digits / "test" / "_annotations.coco.json")
     bad = tmp_path / "dt.json"
     bad.write_text('[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5], "score": NaN}]')
-    assert str(bad) in said(capsys, ["evaluate", "--gt", truth, "--dt", str(bad)])
-    assert "nowhere.json" in said(capsys, ["evaluate", "--gt", "nowhere.json", "--dt", str(bad)])
+    assert str(bad) in message(capsys, ["evaluate", "--gt", truth, "--dt", str(bad)])
+    assert "nowhere.json" in message(capsys, ["evaluate", "--gt", "nowhere.json", "--dt", str(bad)])
 
 
 def test_names(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,10 +274,10 @@ def test_names(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ("nosuch", ""),
         ("Faster-RCNN_R50", "faster_rcnn_r50"),
     ):
-        line = said(capsys, ["finetune", "--data", str(digits), "--out", str(tmp_path / "o"), "--model", name])
+        line = message(capsys, ["finetune", "--data", str(digits), "--out", str(tmp_path / "o"), "--model", name])
         assert f"no config or recipe {name!r}; nearest: {near}" in line
         assert line.partition("nearest: ")[2].count(",") == 2, "three names"
-    assert "resnet9999" in said(capsys, finetune(digits, tmp_path / "o", "--backbone", "resnet9999"))
+    assert "resnet9999" in message(capsys, finetune(digits, tmp_path / "o", "--backbone", "resnet9999"))
 
 
 def test_a_programming_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, digits: Path, tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_a_programming_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
 def test_a_wrong_best_metric_is_an_error_before_training(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = said(capsys, finetune(digits, tmp_path / "o", "--cfg-options", "training.best_metric=APP"))
+    line = message(capsys, finetune(digits, tmp_path / "o", "--cfg-options", "training.best_metric=APP"))
     assert "training.best_metric 'APP' is none of AP, AP50" in line
     assert not (tmp_path / "o" / "log.jsonl").exists()
 
@@ -300,20 +300,22 @@ def test_a_wrong_best_metric_is_an_error_before_training(
 def test_a_value_of_a_step_out_of_range_is_one_line(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = said(capsys, finetune(digits, tmp_path / "o", "--cfg-options", "data.train.transforms.1.p=7"))
+    line = message(capsys, finetune(digits, tmp_path / "o", "--cfg-options", "data.train.transforms.1.p=7"))
     assert "data.train.transforms.1.p must be at least 0 and at most 1, not 7" in line
 
 
 def test_resume_takes_no_other_arguments(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / "config.py").read_text()
     resume = ["finetune", "--out", str(run), "--resume"]
-    line = said(capsys, [*resume, "--epochs", "3", "--seed", "0", "--scratch", "--data", "somewhere"])
+    line = message(capsys, [*resume, "--epochs", "3", "--seed", "0", "--scratch", "--data", "somewhere"])
     assert "other arguments: --data somewhere (was " in line
     assert "), --epochs 3 (was not given), --scratch (was not given). " in line
     assert "--cfg-options" in line
-    assert "--model faster_rcnn_lite0 (was retinanet_lite0)" in said(capsys, [*resume, "--model", "faster_rcnn_lite0"])
-    assert "unknown key" in said(capsys, [*resume, "--cfg-options", "optimizer.rate=1"])
-    assert "another model" in said(capsys, [*resume, "--cfg-options", "model.neck.out_channels=64"])
+    assert "--model faster_rcnn_lite0 (was retinanet_lite0)" in message(
+        capsys, [*resume, "--model", "faster_rcnn_lite0"]
+    )
+    assert "unknown key" in message(capsys, [*resume, "--cfg-options", "optimizer.rate=1"])
+    assert "another model" in message(capsys, [*resume, "--cfg-options", "model.neck.out_channels=64"])
     assert (run / "config.py").read_text() == before, "options that do not work are not kept"
 
 
@@ -334,22 +336,22 @@ def test_initial_weights_exclude_each_other(
     digits: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = finetune(digits, tmp_path / "o", "--init-from", str(run / "best.pt"), "--scratch")
-    assert "--scratch and --init-from exclude each other" in said(capsys, given)
-    assert "--seed must be at least 0, not -1" in said(capsys, finetune(digits, tmp_path / "o", "--seed", "-1"))
+    assert "--scratch and --init-from exclude each other" in message(capsys, given)
+    assert "--seed must be at least 0, not -1" in message(capsys, finetune(digits, tmp_path / "o", "--seed", "-1"))
 
 
 def test_folders_of_data(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train = folder / "train" / "_annotations.coco.json"
     missing = tmp_path / "missing"
-    assert f"{missing}: no such folder" in said(capsys, finetune(missing, tmp_path / "o", "--train", str(train)))
+    assert f"{missing}: no such folder" in message(capsys, finetune(missing, tmp_path / "o", "--train", str(train)))
     (tmp_path / "file").write_text("")
     single = folder / "train"
     (single / "folder.json").mkdir()  # a folder is no JSON
-    line = said(capsys, finetune(single, tmp_path / "file" / "o"))
+    line = message(capsys, finetune(single, tmp_path / "file" / "o"))
     assert f"{tmp_path / 'file' / 'o'}: cannot be created" in line
     assert "choose another" in line
     (single / "instances_train.json").symlink_to(tmp_path / "gone.json")
-    line = said(capsys, finetune(single, tmp_path / "o"))
+    line = message(capsys, finetune(single, tmp_path / "o"))
     assert "instances_train.json: is a link to a missing file" in line
 
 
@@ -381,7 +383,7 @@ def test_the_validation_json_is_not_trained_on(
     path = folder / "train" / "_annotations.coco.json"
     content = path.read_text()
     path.write_text("version https://git-lfs.github.com/spec/v1\n")
-    line = said(capsys, finetune(folder, tmp_path / "o"))
+    line = message(capsys, finetune(folder, tmp_path / "o"))
     assert f"{path}: is a Git LFS pointer" in line
     path.write_bytes(content.encode("utf-16"))
     assert main(finetune(folder, tmp_path / "o")) == 0

@@ -16,7 +16,7 @@ from tldet.cli.main import main
 from tldet.data.digits import generate_crops
 from tldet.errors import TrainingError
 from tldet.transfer.restore import restore
-from tldet.workflows.test import test as measure
+from tldet.workflows.test import test as evaluate
 from tldet.workflows.training.finetune import finetune
 from tldet.workflows.training.pretrain import pretrain
 from tldet.workflows.training.train import train
@@ -87,8 +87,8 @@ def change(folder: Path, how: Callable[[dict[str, Any]], None]) -> None:
         path.write_text(json.dumps(truth))
 
 
-@pytest.mark.parametrize(("how", "said"), CHANGES)
-def test_finetune_refuses(begun: Path, digits: Path, how: Callable[[dict[str, Any]], None], said: str) -> None:
+@pytest.mark.parametrize(("how", "message"), CHANGES)
+def test_finetune_refuses(begun: Path, digits: Path, how: Callable[[dict[str, Any]], None], message: str) -> None:
     shutil.rmtree(begun / "data")
     shutil.copytree(digits, begun / "data")
     change(begun, how)
@@ -99,7 +99,7 @@ def test_finetune_refuses(begun: Path, digits: Path, how: Callable[[dict[str, An
     ):
         with pytest.raises(TrainingError) as refused:
             resume()
-        assert f"({said}" in str(refused.value)
+        assert f"({message}" in str(refused.value)
         assert "_annotations.coco.json: the classes have changed" in str(refused.value)
         assert f"--init-from {begun / 'run' / 'best.pt'}" in str(refused.value)
     assert (begun / "run" / "config.py").read_bytes() == kept
@@ -132,7 +132,7 @@ def test_tldet_test_matches_classes_by_name(run: Path, digits: Path, tmp_path: P
     shutil.copytree(digits, tmp_path / "data")
     change(tmp_path, how)
     split = tmp_path / "data" / "test"
-    before, after = measure(run / "best.pt"), measure(run / "best.pt", data=split / "_annotations.coco.json")
+    before, after = evaluate(run / "best.pt"), evaluate(run / "best.pt", data=split / "_annotations.coco.json")
     assert after.numbers() == pytest.approx(before.numbers(), abs=1e-12)  # a mean in another order of the classes
     assert dict(after.per_class) == before.per_class
 

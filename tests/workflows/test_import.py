@@ -202,12 +202,12 @@ def test_a_file_of_mmdet_3_with_three_classes_and_all_that_mmengine_adds(
     assert torch.equal(ours["model"]["head.cls_score.weight"], state["bbox_head.retina_cls.weight"])
     assert torch.equal(ours["model"]["neck.p6.weight"], state["neck.fpn_convs.3.conv.weight"])
     assert torch.equal(ours["model"]["backbone.layer4.1.conv2.weight"], state["backbone.layer4.1.conv2.weight"])
-    said = caplog.text
-    assert "mmdet retinanet, resnet18, 3 classes, 2 convolutions per tower" in said
-    assert "1 mmengine.logging.history_buffer.HistoryBuffer" in said
-    assert "the averaged weights (EMA) are used" in said
-    assert "3 (cat, dog, robot): the file's own names, category ids 1 to 3" in said
-    assert "none newly initialized, none unused" in said
+    message = caplog.text
+    assert "mmdet retinanet, resnet18, 3 classes, 2 convolutions per tower" in message
+    assert "1 mmengine.logging.history_buffer.HistoryBuffer" in message
+    assert "the averaged weights (EMA) are used" in message
+    assert "3 (cat, dog, robot): the file's own names, category ids 1 to 3" in message
+    assert "none newly initialized, none unused" in message
     assert tldet.load(tmp_path / "ours.pt").predict(np.zeros((60, 80, 3), np.uint8)).class_names == names
 
 
@@ -427,7 +427,7 @@ def test_initial_weights_bring_their_preprocessing(
     with monkeypatch.context() as patch:
         patch.setattr(
             "tldet.transfer.safe_unpickle.archives.Archive.tensors", None
-        )  # to be told apart no tensor is read
+        )  # no tensor is read to recognize it
         config = with_weights(config, str(path), "retinanet_r50")
     assert config["model"]["preprocess"] == BLUE_FIRST
     assert "model.preprocess {" in caplog.text

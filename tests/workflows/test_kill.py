@@ -17,7 +17,7 @@ from tests.tools import same
 from tldet import checkpoint
 from tldet.engine.logging import read_log
 
-STEPS, PICTURES = 16, 16
+STEPS, IMAGES = 16, 16
 CONFIG = """
 _base_ = {recipe!r}
 model = dict(head=dict(num_classes=10, roi=dict(dropout=0.2)))

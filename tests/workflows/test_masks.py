@@ -21,7 +21,7 @@ from tldet.evaluation.coco import CocoEvaluator, evaluate_files
 from tldet.structures.detections import Detections
 from tldet.structures.masks import InstanceMasks
 from tldet.workflows.evaluate import evaluate
-from tldet.workflows.test import test as measure
+from tldet.workflows.test import test as evaluate_checkpoint
 from tldet.workflows.training.finetune import finetune
 from tldet.workflows.training.train import train
 
@@ -46,19 +46,19 @@ def test_a_mask_recipe_is_configured_and_evaluated(masked: Path) -> None:
 def test_test_gives_masks_and_boxes(masked: Path, digits: Path, tmp_path: Path) -> None:
     console = Console(record=True, width=100)
     files = {"json": tmp_path / "t.json", "results": tmp_path / "dt.json"}
-    result = measure(masked / "best.pt", **files, console=console)
-    said = console.export_text()
-    assert "COCO segm" in said
-    assert "COCO bbox" in said
-    told = json.loads((tmp_path / "t.json").read_text())
-    assert list(told) == [*NUMBERS, "per_class", "bbox"]
-    assert list(told["bbox"]) == [*NUMBERS, "per_class"]
+    result = evaluate_checkpoint(masked / "best.pt", **files, console=console)
+    message = console.export_text()
+    assert "COCO segm" in message
+    assert "COCO bbox" in message
+    reported = json.loads((tmp_path / "t.json").read_text())
+    assert list(reported) == [*NUMBERS, "per_class", "bbox"]
+    assert list(reported["bbox"]) == [*NUMBERS, "per_class"]
     assert result.bbox is not None
-    assert told["bbox"] == result.bbox.to_dict()
+    assert reported["bbox"] == result.bbox.to_dict()
     truth = digits / "test" / "_annotations.coco.json"
     evaluate(truth, tmp_path / "dt.json", type="segm", json=tmp_path / "e.json")
     scored = json.loads((tmp_path / "e.json").read_text())
-    assert scored == {key: value for key, value in told.items() if key != "bbox"}
+    assert scored == {key: value for key, value in reported.items() if key != "bbox"}
 
 
 def test_help_states_the_key_of_box_metrics(capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,10 +97,10 @@ def test_data_without_any_segmentation(digits: Path, tmp_path: Path, capsys: pyt
     bare = without_segmentations(digits / "train", tmp_path / "d", 10**6)
     given = ["--train", str(bare), "--val", str(bare), "--images", str(digits / "train"), "--out", str(tmp_path / "o")]
     assert main(["finetune", *given, "--model", "mask_rcnn_lite0", "--steps", "1"]) == 2
-    said = capsys.readouterr().err
-    assert str(bare) in said
-    assert "has a segmentation" in said
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert str(bare) in message
+    assert "has a segmentation" in message
+    assert "Traceback" not in message
 
 
 def test_data_with_some_segmentations(digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -112,14 +112,14 @@ def test_data_with_some_segmentations(digits: Path, tmp_path: Path, caplog: pyte
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "states"),
     [
         (["data.train.masks=False"], r"data\.train\.masks: must be True for MaskRCNNHead"),
         (["data.val.masks=False"], r"data\.val\.masks: must be True"),
     ],
 )
-def test_a_mask_head_without_masks(masked: Path, tmp_path: Path, options: list[str], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_a_mask_head_without_masks(masked: Path, tmp_path: Path, options: list[str], states: str) -> None:
+    with pytest.raises(ConfigError, match=states):
         train(masked / "config.py", work_dir=tmp_path, cfg_options=options)
 
 
@@ -131,7 +131,7 @@ def test_evaluating_masks_of_a_box_detector(run: Path, tmp_path: Path) -> None:
 def test_testing_masks_on_data_without(masked: Path, digits: Path, tmp_path: Path) -> None:
     bare = without_segmentations(digits / "test", tmp_path / "d", 10**6)
     with pytest.raises(DataError, match="has no segmentation"):
-        measure(masked / "best.pt", data=bare, images=digits / "test")
+        evaluate_checkpoint(masked / "best.pt", data=bare, images=digits / "test")
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools.mask.decode

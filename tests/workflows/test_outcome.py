@@ -18,7 +18,7 @@ from tldet import checkpoint
 from tldet.engine.logging import read_log
 from tldet.errors import DataError
 from tldet.registry import HOOKS
-from tldet.workflows.test import test as measure
+from tldet.workflows.test import test as evaluate
 from tldet.workflows.training.finetune import finetune
 from tldet.workflows.training.outcome import Outcome
 from tldet.workflows.training.train import train
@@ -79,7 +79,7 @@ def belong_together(outcome: Outcome, text: str) -> None:
     """``tldet test`` of the named checkpoint gives the result, and the table shows it."""
     assert outcome.checkpoint is not None
     assert outcome.result is not None
-    again = measure(outcome.checkpoint)
+    again = evaluate(outcome.checkpoint)
     assert again.numbers() == outcome.result.numbers()
     assert again.per_class == outcome.result.per_class
     saved = checkpoint.load_checkpoint(outcome.checkpoint)["meta"]["trained"]

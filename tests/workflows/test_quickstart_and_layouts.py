@@ -22,7 +22,7 @@ from tldet.structures.batch import Batch
 from tldet.structures.detections import Detections
 from tldet.workflows.evaluate import evaluate
 from tldet.workflows.models import test_size as model_size
-from tldet.workflows.test import test as measure
+from tldet.workflows.test import test as evaluate_checkpoint
 from tldet.workflows.training.datasets import build_dataset
 from tldet.workflows.training.finetune import finetune
 from tldet.workflows.training.schema import EvalSettings
@@ -57,13 +57,15 @@ def test_the_written_config_trains_the_same_run(run: Path, tmp_path: Path) -> No
 
 def test_test_and_evaluate_give_the_same_json(run: Path, digits: Path, tmp_path: Path) -> None:
     truth = digits / "test" / "_annotations.coco.json"
-    result = measure(run / "best.pt", json=tmp_path / "t.json", results=tmp_path / "dt.json", engine="pycocotools")
+    result = evaluate_checkpoint(
+        run / "best.pt", json=tmp_path / "t.json", results=tmp_path / "dt.json", engine="pycocotools"
+    )
     scored = evaluate(truth, tmp_path / "dt.json", json=tmp_path / "e.json")
-    told, said = (json.loads((tmp_path / name).read_text()) for name in ("t.json", "e.json"))
-    assert list(told) == [*NUMBERS, "per_class"]
-    assert told == said
+    reported, message = (json.loads((tmp_path / name).read_text()) for name in ("t.json", "e.json"))
+    assert list(reported) == [*NUMBERS, "per_class"]
+    assert reported == message
     assert result.numbers() == scored.numbers()
-    given = measure(run / "best.pt", data=truth, images=digits / "test", device="cpu", precision="fp32")
+    given = evaluate_checkpoint(run / "best.pt", data=truth, images=digits / "test", device="cpu", precision="fp32")
     assert given.numbers() == result.numbers(), "the same images by --data"
 
 
@@ -98,7 +100,7 @@ def test_another_backbone_than_the_recipe(digits: Path, tmp_path: Path, name: st
     finetune(digits, out=tmp_path / "out", model="faster_rcnn_lite0", backbone=name, steps=1, scratch=True)
     state = checkpoint.load_checkpoint(tmp_path / "out" / "best.pt")
     assert state["config"]["model"]["backbone"]["name"] == name
-    assert measure(tmp_path / "out" / "best.pt").images == 6
+    assert evaluate_checkpoint(tmp_path / "out" / "best.pt").images == 6
 
 
 def test_one_json_is_split(digits: Path, tmp_path: Path) -> None:
@@ -225,7 +227,7 @@ def test_validation_blames_the_model_for_its_own_detections(digits: Path) -> Non
     section |= {"images": str(digits / "valid"), "transforms": []}
     validation = Validation(build_dataset(section, 0), LoaderSettings(), EvalSettings(), losses=False)
 
-    def measured(y1: float, score: float) -> dict[str, float]:
+    def timed(y1: float, score: float) -> dict[str, float]:
         class Model(torch.nn.Linear):
             def predict(self, batch: Batch) -> list[Detections]:
                 box, label = torch.tensor([[1.0, 1.0, 5.0, y1]]), torch.zeros(1, dtype=torch.int64)
@@ -233,10 +235,10 @@ def test_validation_blames_the_model_for_its_own_detections(digits: Path) -> Non
 
         return validation(Model(1, 1))
 
-    assert measured(5.0, 0.5).keys() >= set(NUMBERS)
+    assert timed(5.0, 0.5).keys() >= set(NUMBERS)
     for y1, score in ((float("nan"), 0.5), (float("inf"), 0.5), (5.0, float("nan"))):
         with pytest.raises(TrainingError, match=r"detections on image \d+ are not finite: .*optimizer.lr"):
-            measured(y1, score)
+            timed(y1, score)
 
 
 def test_starting_from_a_checkpoint_of_other_classes(run: Path, digits: Path, tmp_path: Path) -> None:
@@ -285,7 +287,7 @@ def test_class_count_and_common_classes_are_checked_before_training(run: Path, d
     with pytest.raises(DataError, match="no class"):
         train(run / "config.py", work_dir=tmp_path / "b", cfg_options=other)
     with pytest.raises(DataError, match="no class"):
-        measure(run / "best.pt", data=tmp_path / "other.json", images=digits / "valid")
+        evaluate_checkpoint(run / "best.pt", data=tmp_path / "other.json", images=digits / "valid")
 
 
 def test_a_budget_of_minutes_is_fixed_once(digits: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tldet import checkpoint
 from tldet.data.digits import generate
 from tldet.engine.logging import read_log
 from tldet.workflows.predict.predict import predict
-from tldet.workflows.test import test as measure
+from tldet.workflows.test import test as evaluate
 from tldet.workflows.training.finetune import finetune
 from tldet.workflows.training.train import train
 
@@ -52,7 +52,7 @@ def test_r50_trains_on_coco_and_gives_its_ids_back(shared: Path, tmp_path: Path,
     assert all(0 < loss < 20 for loss in losses)
     best = tmp_path / "best.pt"
     assert len(checkpoint.load_checkpoint(best)["meta"]["class_names"]) == 80
-    measure(best, results=tmp_path / "dt.json")
+    evaluate(best, results=tmp_path / "dt.json")
     known = {c["id"] for c in json.loads(truth.read_text())["categories"]}
     images = sorted((folder / "val2017").glob("*.jpg"))[:6]
     summary = predict(best, images, score=0.0)
@@ -70,5 +70,5 @@ def test_fine_tuning_on_digits_reaches_its_ap(tmp_path: Path) -> None:
     options = ["data.train.transforms.1.p=0.0", "training.validate_every=100"]
     outcome = finetune(data, out=tmp_path / "out", steps=150, cfg_options=options)
     assert outcome.result is not None
-    result = measure(tmp_path / "out" / "best.pt")
+    result = evaluate(tmp_path / "out" / "best.pt")
     assert result.numbers()["AP50"] > 0.5

@@ -39,8 +39,8 @@ def test_every_source_of_weights_is_dropped_and_reported(
     given: dict[str, Any] = {"model": str(recipe(tmp_path, run)), "steps": 0, "scratch": True}
     with caplog.at_level(logging.INFO):
         finetune(digits, out=tmp_path / "scratch", **given)
-    told = {r.getMessage().split(" ")[2] for r in caplog.records if r.getMessage().startswith("--scratch: dropped")}
-    assert told == {"model.weights", "freeze", "l2_sp", "class_match", "distill"} | {
+    reported = {r.getMessage().split(" ")[2] for r in caplog.records if r.getMessage().startswith("--scratch: dropped")}
+    assert reported == {"model.weights", "freeze", "l2_sp", "class_match", "distill"} | {
         "optimizer.layer_decay",
         "optimizer.backbone_lr",
     }

@@ -62,8 +62,8 @@ def bad(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_one_line(
     command: str, bad: str, digits: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    places = {"bad": bad, "digits": digits, "run": run, "out": tmp_path / "out", "json": JSON.format(digits=digits)}
-    code = main([word.format(**places) for word in command.split()])
+    locations = {"bad": bad, "digits": digits, "run": run, "out": tmp_path / "out", "json": JSON.format(digits=digits)}
+    code = main([word.format(**locations) for word in command.split()])
     err = capsys.readouterr().err
     lines = [line for line in err.splitlines() if "error:" in line]
     assert code == 2, err

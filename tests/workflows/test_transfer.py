@@ -15,14 +15,14 @@ import torch
 from tldet import checkpoint
 from tldet.cli.main import main
 from tldet.engine.logging import read_log
-from tldet.workflows.test import test as measure
+from tldet.workflows.test import test as evaluate
 from tldet.workflows.training.finetune import finetune
 from tldet.workflows.training.request import TransferOptions
 
 SMALL = ["data.loader.batch_size=2", "training.precision=fp32"]
 
 
-def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The one line of a command that ends with exit code 2."""
     assert main(list(arguments)) == 2
     return capsys.readouterr().err.rstrip().splitlines()[-1]
@@ -124,7 +124,7 @@ def test_classes_of_other_names(run: Path, digits: Path, tmp_path: Path, capsys:
     assert torch.equal(rows[:, :2], theirs[:, [3, 7]])
     (record,) = read_log(tmp_path / "out" / "log.jsonl")
     assert (record["type"], record["step"]) == ("val", 0)
-    best = measure(tmp_path / "out" / "best.pt", data=truth, images=digits / "train")
+    best = evaluate(tmp_path / "out" / "best.pt", data=truth, images=digits / "train")
     assert abs(best.AP - record["AP"]) < 1e-4, "the start can be measured like any run"
     finetune(out=tmp_path / "out", resume=True, cfg_options=["schedule.steps=1"])
     assert checkpoint.load_checkpoint(tmp_path / "out" / "step_00000001.pt")["meta"]["classes_from"] == origin
@@ -165,7 +165,7 @@ def test_invalid_requests_are_one_line_errors(
 ) -> None:
     arguments = ["finetune", "--data", str(digits), "--out", str(tmp_path / "o"), "--model", "retinanet_lite0"]
     length = [] if "--minutes" in more else ["--steps", "1"]
-    assert error in said(capsys, *arguments, *length, *more)
+    assert error in message(capsys, *arguments, *length, *more)
 
 
 def test_aliases_without_a_class(run: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,7 +178,7 @@ def test_aliases_without_a_class(run: Path, digits: Path, tmp_path: Path, capsys
         "--init-from",
         str(run / "best.pt"),
     ]
-    line = said(capsys, *arguments, "--class-aliases", str(tmp_path / "a.txt"))
+    line = message(capsys, *arguments, "--class-aliases", str(tmp_path / "a.txt"))
     assert "class alias 'thre' -> '3': no class 'thre' in the data; classes: 0, 1, 2" in line
-    line = said(capsys, "finetune", "--out", str(run), "--resume", "--freeze", "backbone", "--gradual")
+    line = message(capsys, "finetune", "--out", str(run), "--resume", "--freeze", "backbone", "--gradual")
     assert "--freeze backbone (was not given), --gradual 0.5 (was not given)" in line

@@ -36,11 +36,11 @@ def test_bytes_count_between_sources_only(tmp_path: Path) -> None:
     assert same(files) == [0, 1, 0, 1, 4, 0], "in turn: no two of one source become one"
 
 
-@pytest.mark.parametrize("place", [0, TAIL, 3 * TAIL - 1])
-def test_one_byte_makes_the_difference(tmp_path: Path, place: int) -> None:
+@pytest.mark.parametrize("location", [0, TAIL, 3 * TAIL - 1])
+def test_one_byte_makes_the_difference(tmp_path: Path, location: int) -> None:
     content = bytearray(3 * TAIL)
     one = write(tmp_path / "one.jpg", bytes(content))
-    content[place] = 1
+    content[location] = 1
     other, twin = write(tmp_path / "other.jpg", bytes(content)), write(tmp_path / "twin.jpg", bytes(content))
     assert same([(one, 0), (other, 1), (twin, 2)]) == [0, 1, 1]
 

@@ -66,11 +66,11 @@ def test_labeled_classes_are_written_only_if_some_are_missing(tmp_path: Path) ->
 
 def test_united_images_keep_the_first_s_fields_and_gain_the_other_s(tmp_path: Path) -> None:
     shared = {"categories": [{"id": 1, "name": "x"}]}
-    one = {**shared, "images": [record_of(1, camera="left", place={"x": 1})]}
+    one = {**shared, "images": [record_of(1, camera="left", location={"x": 1})]}
     two = {**shared, "images": [record_of(9, camera="right", taken="noon")]}
     differing, text = write(tmp_path, one, two, same=[0, 0])
     assert differing == 1
-    expected = {**record_of(1, camera="left", place={"x": 1}, taken="noon"), "file_name": "../0.jpg"}
+    expected = {**record_of(1, camera="left", location={"x": 1}, taken="noon"), "file_name": "../0.jpg"}
     assert json.loads(text)["images"] == [expected]
 
 

@@ -353,8 +353,8 @@ def test_a_file_cut_off_anywhere_is_refused_in_one_line(tmp_path: Path, layout: 
 def test_a_damaged_storage_is_named(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(1000)}, tmp_path / "f.pth")
     data = bytearray((tmp_path / "f.pth").read_bytes())
-    place = data.find(struct.pack("4f", 1, 1, 1, 1)) + 8
-    data[place] ^= 0xFF
+    location = data.find(struct.pack("4f", 1, 1, 1, 1)) + 8
+    data[location] ^= 0xFF
     (tmp_path / "f.pth").write_bytes(data)
     assert "CRC" in refused(tmp_path / "f.pth")
 

@@ -34,8 +34,8 @@ def write(
         cv2.imwrite(str(folder / keys.get("file", file)), pixels)
         image = {"id": number, "file_name": keys.get("file", file), "width": 32, "height": 24}
         images.append(image if labeled is None else {**image, "labeled_category_ids": labeled})
-        for place, one in enumerate(names):
-            box = {"bbox": [4 * place, 2, 8, 9], "area": 72, "iscrowd": 0}
+        for location, one in enumerate(names):
+            box = {"bbox": [4 * location, 2, 8, 9], "area": 72, "iscrowd": 0}
             objects.append({"id": len(objects) + 1, "image_id": number, "category_id": categories[one], **box})
     records = [{"id": key, "name": one} for one, key in categories.items()]
     (folder / f"{name}.json").write_text(json.dumps({"images": images, "annotations": objects, "categories": records}))

@@ -22,7 +22,7 @@ from tldet.workflows.extend.data import Prepared
 from tldet.workflows.extend.extend import extend
 from tldet.workflows.extend.report import ClassMetrics, ExtendReport
 from tldet.workflows.extend.settings import extended_config
-from tldet.workflows.test import test as measure
+from tldet.workflows.test import test as evaluate
 from tldet.workflows.training.finetune import finetune
 from tldet.workflows.training.run_options import Length
 
@@ -50,7 +50,7 @@ def base(digits: Path, parts: Path) -> Path:
     return parts / "base" / "best.pt"
 
 
-def asked(digits: Path, parts: Path) -> dict[str, Any]:
+def requested(digits: Path, parts: Path) -> dict[str, Any]:
     truth = digits / "train" / "_annotations.coco.json"
     return {"train": parts / "new.json", "val": truth, "images": digits / "train"}
 
@@ -59,7 +59,7 @@ def asked(digits: Path, parts: Path) -> dict[str, Any]:
 def whole(digits: Path, parts: Path, base: Path) -> Path:
     """A run of four steps, a checkpoint of each; the teacher's every guess counts."""
     options = [*EACH_STEP, "distill.score=0.012", "distill.unsure=0.01", "training.log_every=1"]
-    extend(base, **asked(digits, parts), out=parts / "whole", steps=4, seed=3, cfg_options=options)
+    extend(base, **requested(digits, parts), out=parts / "whole", steps=4, seed=3, cfg_options=options)
     return parts / "whole"
 
 
@@ -78,7 +78,7 @@ def test_the_new_detector_is_an_ordinary_one(whole: Path, base: Path) -> None:
 
 def test_the_table_s_numbers_are_those_of_tldet_test(whole: Path, base: Path) -> None:
     report = json.loads((whole / "extend.json").read_text())
-    old, new = (measure(path, data=whole / "data" / "val.json") for path in (base, whole / "best.pt"))
+    old, new = (evaluate(path, data=whole / "data" / "val.json") for path in (base, whole / "best.pt"))
     assert report["before"]["AP"] == {name: old.per_class[name] for name in OLD}
     assert report["after"]["AP"] == new.per_class
     assert report["after"]["AP50"] == new.per_class_ap50
@@ -124,7 +124,7 @@ def test_plain_fine_tuning_and_the_command(
     assert "loss_distill" not in read_log(tmp_path / "o" / "log.jsonl")[0]
 
 
-def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The one line of a command that ends with exit code 2."""
     assert main(["extend", *arguments]) == 2
     return capsys.readouterr().err.rstrip().splitlines()[-1]
@@ -136,9 +136,9 @@ def test_a_changed_or_missing_teacher(
     shutil.copytree(whole, tmp_path / "o")
     moved = tmp_path / "teacher.pt"
     resume = ["--out", str(tmp_path / "o"), "--resume", "--cfg-options", f"distill.teacher={moved}"]
-    assert f"distill.teacher: {moved} is missing: restore the detector that was extended" in said(capsys, *resume)
+    assert f"distill.teacher: {moved} is missing: restore the detector that was extended" in message(capsys, *resume)
     shutil.copyfile(whole / "best.pt", moved)
-    assert f"distill.teacher: {moved} has changed since the run was started (SHA-256" in said(capsys, *resume)
+    assert f"distill.teacher: {moved} has changed since the run was started (SHA-256" in message(capsys, *resume)
     shutil.copyfile(base, moved)
     assert main(["extend", *resume]) == 0, "the same file elsewhere is the same teacher"
 
@@ -148,24 +148,24 @@ def test_invalid_requests_are_one_line_errors(
 ) -> None:
     data = ["--train", str(parts / "new.json"), "--images", str(digits / "train"), "--val", str(parts / "new.json")]
     out = ["--out", str(tmp_path / "o")]
-    assert "give the checkpoint of a detector to extend, or --resume" in said(capsys, *data, *out)
-    assert "is not a tldet checkpoint" in said(capsys, str(tmp_weights(tmp_path)), *data, *out)
+    assert "give the checkpoint of a detector to extend, or --resume" in message(capsys, *data, *out)
+    assert "is not a tldet checkpoint" in message(capsys, str(tmp_weights(tmp_path)), *data, *out)
     classifier = {**checkpoint.load_checkpoint(base), "meta": {"task": "classification"}}
     checkpoint.save(tmp_path / "c.pt", classifier)
-    assert "is a classifier of `tldet pretrain`, not a detector" in said(capsys, str(tmp_path / "c.pt"), *data, *out)
+    assert "is a classifier of `tldet pretrain`, not a detector" in message(capsys, str(tmp_path / "c.pt"), *data, *out)
     untrained = checkpoint.load_checkpoint(base)
     untrained["config"].pop("optimizer")
     checkpoint.save(tmp_path / "u.pt", untrained)
-    assert "u.pt: its config has no optimizer and schedule" in said(capsys, str(tmp_path / "u.pt"), *data, *out)
-    assert "distill.scor: unknown key; did you mean 'score'?" in said(
+    assert "u.pt: its config has no optimizer and schedule" in message(capsys, str(tmp_path / "u.pt"), *data, *out)
+    assert "distill.scor: unknown key; did you mean 'score'?" in message(
         capsys, str(base), *data, *out, "--cfg-options", "distill.scor=0.4"
     )
-    assert "--seed must be at least 0, not -1" in said(capsys, str(base), *data, *out, "--seed", "-1")
-    assert "contains an earlier run" in said(capsys, str(base), *data, "--out", str(whole))
-    assert "other arguments: --val " in said(capsys, *data, "--out", str(whole), "--resume")
+    assert "--seed must be at least 0, not -1" in message(capsys, str(base), *data, *out, "--seed", "-1")
+    assert "contains an earlier run" in message(capsys, str(base), *data, "--out", str(whole))
+    assert "other arguments: --val " in message(capsys, *data, "--out", str(whole), "--resume")
     other = str(whole / "best.pt")
-    assert f"other arguments: CKPT {other} (was {base})" in said(capsys, other, "--out", str(whole), "--resume")
-    assert "extend.json: is no report of tldet extend" in said(capsys, "--out", str(base.parent), "--resume")
+    assert f"other arguments: CKPT {other} (was {base})" in message(capsys, other, "--out", str(whole), "--resume")
+    assert "extend.json: is no report of tldet extend" in message(capsys, "--out", str(base.parent), "--resume")
 
 
 def tmp_weights(folder: Path) -> Path:

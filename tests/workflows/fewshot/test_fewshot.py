@@ -17,7 +17,7 @@ from tldet.errors import CheckpointError, TrainingError
 from tldet.workflows.fewshot.fewshot import fewshot
 from tldet.workflows.fewshot.summary import FewShotReport
 from tldet.workflows.study.job import RUNS
-from tldet.workflows.test import test as measure
+from tldet.workflows.test import test as evaluate
 
 LAST = ("head.box.cls_score.", "head.box.bbox_pred.")
 SMALL = ("training.precision=fp32", "data.loader.batch_size=2", "model.head.roi.score=0.001", "model.head.roi.keep=20",
@@ -46,8 +46,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_base_training_has_no_novel_classes(out: Path) -> None:
     state = checkpoint.load_checkpoint(out / RUNS / "base" / "best.pt")
     assert state["meta"]["class_names"] == [c for c in "0123456789" if c not in "49"]
-    told = json.loads((out / RUNS / "base" / "result.json").read_text())
-    assert list(told["per_class"]) == list(state["meta"]["class_names"])
+    reported = json.loads((out / RUNS / "base" / "result.json").read_text())
+    assert list(reported["per_class"]) == list(state["meta"]["class_names"])
     before = json.loads((out / "fewshot.json").read_text())["before"]
     assert before["novel_AP"] == before["novel_AP50"] == -1.0
 
@@ -69,17 +69,17 @@ def test_tfa_trains_the_last_layers_only_and_full_all_trainable_layers(out: Path
 
 
 def test_the_numbers_are_those_of_the_last_checkpoint_on_the_test_split(out: Path, digits: Path) -> None:
-    told = json.loads((out / "fewshot.json").read_text())
-    assert [(r["variant"], r["shots"], r["seed"]) for r in told["runs"]] == [("tfa", 1, 0), ("full", 1, 0)]
+    reported = json.loads((out / "fewshot.json").read_text())
+    assert [(r["variant"], r["shots"], r["seed"]) for r in reported["runs"]] == [("tfa", 1, 0), ("full", 1, 0)]
     folder = out / RUNS / "tfa_shots1_seed0"
     assert [p.name for p in folder.glob("*.pt")] == ["step_00000003.pt"]
-    result = measure(folder / "step_00000003.pt", data=digits / "test/_annotations.coco.json", images=digits / "test")
+    result = evaluate(folder / "step_00000003.pt", data=digits / "test/_annotations.coco.json", images=digits / "test")
     by_class = {n: v for n, v in result.per_class.items() if v >= 0}
     novel = [by_class[n] for n in "49"]
-    assert told["runs"][0]["novel_AP"] == pytest.approx(sum(novel) / 2)
+    assert reported["runs"][0]["novel_AP"] == pytest.approx(sum(novel) / 2)
     base = [v for n, v in by_class.items() if n not in "49"]
-    assert told["runs"][0]["base_AP"] == pytest.approx(sum(base) / len(base))
-    assert measure(folder / "step_00000003.pt").numbers() == result.numbers(), "its own config says what to measure on"
+    assert reported["runs"][0]["base_AP"] == pytest.approx(sum(base) / len(base))
+    assert evaluate(folder / "step_00000003.pt").numbers() == result.numbers(), "its own config names the data"
     assert len(json.loads((out / "data" / "1shot_seed0.json").read_text())["annotations"]) == 10
 
 

@@ -194,7 +194,7 @@ def test_a_class_merged_from_several_reports_missing_ones(tmp_path: Path) -> Non
     assert any(note.startswith(expected) for note in report.notes)
 
 
-def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+def message(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     code = main(["merge", *(str(one) for one in arguments)])
     lines = capsys.readouterr().err.splitlines()
     assert code == 2
@@ -206,24 +206,24 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 def test_errors_are_one_line(digits: Path, twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ("--out", tmp_path / "out")
     valid = twin / "valid" / "_annotations.coco.json"
-    assert "give two or more datasets" in said(capsys, digits, *out)
-    assert "nowhere: no such file" in said(capsys, digits, tmp_path / "nowhere", *out)
-    assert "occurs twice in the inputs" in said(capsys, digits, digits, *out)
-    assert "occurs twice in the inputs" in said(capsys, digits, digits / "valid" / valid.name, *out)
+    assert "give two or more datasets" in message(capsys, digits, *out)
+    assert "nowhere: no such file" in message(capsys, digits, tmp_path / "nowhere", *out)
+    assert "occurs twice in the inputs" in message(capsys, digits, digits, *out)
+    assert "occurs twice in the inputs" in message(capsys, digits, digits / "valid" / valid.name, *out)
     (tmp_path / "empty").mkdir()
-    assert "empty: holds no COCO JSON" in said(capsys, digits, tmp_path / "empty", *out)
-    twice = said(capsys, digits, valid, "--images", "a", "--images", "b", *out)
+    assert "empty: holds no COCO JSON" in message(capsys, digits, tmp_path / "empty", *out)
+    twice = message(capsys, digits, valid, "--images", "a", "--images", "b", *out)
     assert "--images is given 2 times for 1 annotation file" in twice
-    assert "gone: no such folder" in said(capsys, digits, valid, "--images", tmp_path / "gone", *out)
+    assert "gone: no such folder" in message(capsys, digits, valid, "--images", tmp_path / "gone", *out)
     (twin / "valid" / "00003.jpg").unlink()
-    assert f"1 of 6 images of {valid} missing: 00003.jpg" in said(capsys, digits, valid, *out)
+    assert f"1 of 6 images of {valid} missing: 00003.jpg" in message(capsys, digits, valid, *out)
     assert not (tmp_path / "out").exists(), "nothing is written before all is read"
     whole = json.loads(valid.read_text())
     whole["images"] = [image for image in whole["images"] if image["file_name"] != "00003.jpg"]
     whole["annotations"] = []
     whole["images"][3] |= {"file_name": whole["images"][0]["file_name"], "width": 127}
     save(valid, whole)
-    line = said(capsys, digits, valid, *out)
+    line = message(capsys, digits, valid, *out)
     assert f"{valid} states 127 x 96 for image" in line
     assert "which is the same image; correct one of them" in line
 
@@ -234,8 +234,8 @@ def test_an_earlier_merge_is_spared(
     out = tmp_path / "out"
     assert main(["merge", str(digits), str(twin), "--out", str(out)]) == 0
     assert "merged" in capsys.readouterr().out
-    assert "out: holds an earlier merge; choose another --out" in said(capsys, digits, twin, "--out", out)
-    assert "twin: is not empty; choose another --out" in said(capsys, digits, twin, "--out", twin)
+    assert "out: holds an earlier merge; choose another --out" in message(capsys, digits, twin, "--out", out)
+    assert "twin: is not empty; choose another --out" in message(capsys, digits, twin, "--out", twin)
 
 
 def test_stopping_explains_how_to_continue(

@@ -37,7 +37,7 @@ def test_a_result_is_read_again_with_its_settings(make_job: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"length": {"minutes": 4.0}}, "length.minutes was 3.0, now 4.0"),
         ({"length": {"steps": 9}}, "length.steps was None, now 9"),
@@ -45,10 +45,10 @@ def test_a_result_is_read_again_with_its_settings(make_job: Any) -> None:
         ({"data": {"train": "other"}}, "data.train was 'hash', now 'other'"),
     ],
 )
-def test_other_settings_are_refused(make_job: Any, change: dict[str, Any], said: str) -> None:
+def test_other_settings_are_refused(make_job: Any, change: dict[str, Any], message: str) -> None:
     job = make_job()
     pretend(job)
-    with pytest.raises(TrainingError, match=f"{RESULT_NAME}: has a result of other settings: {said}.*another --out"):
+    with pytest.raises(TrainingError, match=f"{RESULT_NAME}: has a result of other settings: {message}.*another --out"):
         replace(job, **change).result()
 
 

@@ -20,11 +20,11 @@ class Runner:
     """Counts its runs; the first run of a variant determines the number of steps."""
 
     def __init__(self) -> None:
-        self.asked: list[Job] = []
+        self.executed: list[Job] = []
 
     def __call__(self, job: Job) -> dict[str, Any]:
-        self.asked.append(job)
-        return pretend(job, {"a": 100, "b": 40}[job.variant] + 7 * len(self.asked))
+        self.executed.append(job)
+        return pretend(job, {"a": 100, "b": 40}[job.variant] + 7 * len(self.executed))
 
 
 def grid(make_job: Any, seeds: int = 3, **more: Any) -> list[Job]:
@@ -34,7 +34,7 @@ def grid(make_job: Any, seeds: int = 3, **more: Any) -> list[Job]:
 def test_minutes_become_steps_once_a_variant(make_job: Any) -> None:
     runner = Runner()
     results = run_sequential(JobQueue(grid(make_job)), runner)
-    assert [job.steps for job in runner.asked] == [None, None, 107, 54, 107, 54]
+    assert [job.steps for job in runner.executed] == [None, None, 107, 54, 107, 54]
     assert [result["steps"] for result in results] == [107, 54] * 3
 
 
@@ -42,21 +42,21 @@ def test_a_variant_whose_first_steps_are_cheap_takes_anothers_number(make_job: A
     runner = Runner()
     jobs = [replace(job, timed_by="b") if job.variant == "a" else job for job in grid(make_job, 2)]
     run_sequential(JobQueue(jobs), runner)
-    assert [(job.variant, job.steps) for job in runner.asked] == [("b", None), ("a", 47), ("a", 47), ("b", 47)]
+    assert [(job.variant, job.steps) for job in runner.executed] == [("b", None), ("a", 47), ("a", 47), ("b", 47)]
 
 
 def test_steps_and_epochs_are_the_same_for_all(make_job: Any) -> None:
     runner = Runner()
     run_sequential(JobQueue(grid(make_job, length={"epochs": 4})), runner)
-    assert {job.steps for job in runner.asked} == {None}
+    assert {job.steps for job in runner.executed} == {None}
 
 
 def test_finished_runs_are_not_repeated(make_job: Any) -> None:
     runner, lines = Runner(), []
     first = run_sequential(JobQueue(grid(make_job, 2)), runner)
     again = run_sequential(JobQueue(grid(make_job, 3), lines.append), runner)
-    assert len(runner.asked) == 6, "only the third seed was new"
-    assert [job.steps for job in runner.asked[4:]] == [107, 54], "the steps were measured before"
+    assert len(runner.executed) == 6, "only the third seed was new"
+    assert [job.steps for job in runner.executed[4:]] == [107, 54], "the steps were timed before"
     assert again[:4] == first
     assert lines[0] == "4 of 6 runs are finished already"
     assert lines[1].startswith("run 5/6: a, fraction 1, seed 2")
@@ -92,7 +92,7 @@ def test_a_run_that_fails_is_named_and_the_others_stay(make_job: Any) -> None:
     with pytest.raises(DataError, match=r"^run b, fraction 1, seed 0: x.jpg: is broken \(after a fix, the same"):
         run_sequential(JobQueue(grid(make_job)), fail)
     run_sequential(JobQueue(grid(make_job)), runner)
-    assert [job.name[0] for job in runner.asked] == ["a", "b", "a", "b", "a", "b"]
+    assert [job.name[0] for job in runner.executed] == ["a", "b", "a", "b", "a", "b"]
 
 
 def test_a_run_out_of_memory_is_named_in_one_process_and_in_several(make_job: Any) -> None:
@@ -110,14 +110,14 @@ def test_stopping_explains_how_to_resume(make_job: Any) -> None:
     runner = Runner()
 
     def stop(job: Job) -> dict[str, Any]:
-        if len(runner.asked) == 3:
+        if len(runner.executed) == 3:
             raise KeyboardInterrupt("stopped after step 12")
         return runner(job)
 
     with pytest.raises(KeyboardInterrupt, match="3 of 6 runs are finished, the same command continues with the rest"):
         run_sequential(JobQueue(grid(make_job)), stop)
     assert len(run_sequential(JobQueue(grid(make_job)), runner)) == 6
-    assert len(runner.asked) == 6
+    assert len(runner.executed) == 6
 
 
 class Beside:

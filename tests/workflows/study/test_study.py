@@ -74,7 +74,7 @@ def test_a_plan_lists_every_run_with_its_differences(digits: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (["--variants", "scratch", "frosen"], "--variants frosen: no such variant; did you mean 'frozen'?"),
         (["--fractions", "0.1"], "no object of class '"),
@@ -89,12 +89,12 @@ def test_a_plan_lists_every_run_with_its_differences(digits: Path, tmp_path: Pat
     ],
 )
 def test_errors_are_one_line(
-    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
 ) -> None:
     assert main(command(digits, tmp_path / "s", *more)) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines[-1].startswith("tldet study: error: ")
-    assert said in lines[-1]
+    assert message in lines[-1]
     assert not any("Traceback" in line for line in lines)
     assert not (tmp_path / "s" / "runs").exists()
 
@@ -194,9 +194,9 @@ def test_a_stopped_study_resumes_to_the_same_metrics(digits: Path, tmp_path: Pat
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=120)[1].decode()
+    message = process.communicate(timeout=120)[1].decode()
     assert process.returncode == 130
-    assert "runs are finished, the same command continues with the rest" in said
+    assert "runs are finished, the same command continues with the rest" in message
     assert not (tmp_path / "cut" / "results.json").exists()
     assert main(command(digits, tmp_path / "cut", *options)) == 0
     whole, cut = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "cut"))

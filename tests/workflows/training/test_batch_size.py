@@ -71,13 +71,13 @@ def test_the_input_is_the_largest_of_a_batch_of_all_shapes() -> None:
 
 
 def test_finetune_finds_the_batch_size_for_the_selected_device(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured: list[Any] = []
+    timed: list[Any] = []
 
-    def measure(model: Any, size: Any, objects: int, **more: Any) -> int:
-        measured.append((size, model["head"]["num_classes"], objects, more))
+    def evaluate(model: Any, size: Any, objects: int, **more: Any) -> int:
+        timed.append((size, model["head"]["num_classes"], objects, more))
         return 5
 
-    monkeypatch.setattr(choose, "measure_batch_size", measure)
+    monkeypatch.setattr(choose, "measure_batch_size", evaluate)
     monkeypatch.setattr(choose, "describe_device", str)
     monkeypatch.setattr(choose, "pick_device", torch.device)
     index = AnnotationIndex.load(digits / "train" / "_annotations.coco.json")
@@ -87,21 +87,21 @@ def test_finetune_finds_the_batch_size_for_the_selected_device(digits: Path, mon
     choices = choose_for(recipe, index, keys, length)
     assert choices.batch == 5
     assert "batch size 5 (largest that fits on cuda:1)" in choices.reasons
-    (size, classes, objects, more) = measured.pop()
+    (size, classes, objects, more) = timed.pop()
     assert (classes, more["precision"], more["device"], more["most"]) == (10, "fp32", torch.device("cuda:1"), 16)
     assert min(size) >= 96
     assert objects >= 1
     assert choose_for(recipe, index, {**keys, "data.loader.batch_size": 3}, length).batch == 3
-    assert not measured
+    assert not timed
     choose_for(recipe, index, {**keys, "data.loader.batch_size": "auto"}, length)
-    assert measured.pop()[-1]["most"] == len(index)
+    assert timed.pop()[-1]["most"] == len(index)
     cpu = {"training.device": "cpu"}
     assert choose_for(recipe, index, cpu, length).batch == 4
     large = read_config("recipes/faster_rcnn_r50")
     assert choose_for(large, index, cpu, length).batch == 2
     automatic = {**cpu, "data.loader.batch_size": "auto"}
     assert choose_for(large, index, automatic, length).batch == batch_size.WITHOUT_GPU, "as train() chooses"
-    assert not measured
+    assert not timed
 
 
 @pytest.mark.slow

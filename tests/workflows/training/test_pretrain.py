@@ -135,11 +135,11 @@ def test_a_detector_takes_the_whole_backbone(whole: Path) -> None:
 
 
 def test_the_file_states_its_origin(whole: Path, few: Path) -> None:
-    told = about(whole)
-    assert told["pretrained_on"] == str(few / "train")
-    assert (told["classes"], told["backbone"], told["weights_source"]) == ("2", NAME, "random")
-    assert {"top1", "top5", "steps", "preprocess", "versions"} <= set(told)
-    assert len(told["config_sha256"]) == 64
+    reported = about(whole)
+    assert reported["pretrained_on"] == str(few / "train")
+    assert (reported["classes"], reported["backbone"], reported["weights_source"]) == ("2", NAME, "random")
+    assert {"top1", "top5", "steps", "preprocess", "versions"} <= set(reported)
+    assert len(reported["config_sha256"]) == 64
 
 
 def test_finetuning_starts_from_it(whole: Path, digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -196,7 +196,7 @@ def test_no_length_trains_the_recipes_epochs(whole: Path) -> None:
     assert config["data"]["train"]["transforms"][0]["size"] == 32, "as large as the images are"
 
 
-def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The one line of a command that ends with exit code 2."""
     code = main(["pretrain", "--steps", "1", *arguments])
     err = capsys.readouterr().err
@@ -211,9 +211,9 @@ def test_bad_input_is_a_one_line_error(
 ) -> None:
     def error(data: Path, *more: str) -> str:
         given = ["--data", str(data), "--out", str(tmp_path / "o"), "--backbone", NAME]
-        return said(capsys, *given, *([*more, "training.precision=fp32"] if "--cfg-options" in more else more))
+        return message(capsys, *given, *([*more, "training.precision=fp32"] if "--cfg-options" in more else more))
 
-    assert "give --data DIR" in said(capsys, "--out", str(tmp_path / "o"))
+    assert "give --data DIR" in message(capsys, "--out", str(tmp_path / "o"))
     assert "nowhere: no such folder" in error(tmp_path / "nowhere")
     assert "train: has no class folders" in error(digits), "a detection set's images lie in no class folders"
     assert "neither torchvision nor timm has it; nearest:" in error(few, "--backbone", "resnet-fifty")
@@ -226,8 +226,8 @@ def test_bad_input_is_a_one_line_error(
     )
     assert "size=0 must be at least 1" in error(few, "--cfg-options", "data.train.transforms.0.size=0")
     assert "is none of top1, top5" in error(few, "--cfg-options", "training.best_metric=AP")
-    assert "contains an earlier run" in said(capsys, "--data", str(few), "--out", str(whole))
-    assert "other arguments: --steps " in said(capsys, "--out", str(whole), "--resume")
+    assert "contains an earlier run" in message(capsys, "--data", str(few), "--out", str(whole))
+    assert "other arguments: --steps " in message(capsys, "--out", str(whole), "--resume")
     with pytest.raises(TrainingError, match="nothing to resume"):
         pretrain(out=tmp_path / "new", resume=True)
 
@@ -236,7 +236,7 @@ def test_a_broken_image_ends_in_one_line(few: Path, tmp_path: Path, capsys: pyte
     shutil.copytree(few, tmp_path / "data")
     for path in (tmp_path / "data" / "train" / "1").iterdir():
         path.write_bytes(path.read_bytes()[:200])
-    line = said(capsys, "--data", str(tmp_path / "data"), "--out", str(tmp_path / "o"), "--backbone", NAME)
+    line = message(capsys, "--data", str(tmp_path / "data"), "--out", str(tmp_path / "o"), "--backbone", NAME)
     assert "is a JPEG that breaks off before its end" in line
 
 

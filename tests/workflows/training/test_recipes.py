@@ -101,7 +101,7 @@ def test_a_recipe_keeps_its_data_settings(digits: Path, tmp_path: Path) -> None:
     assert train["images"] == str((digits / "train").resolve())
     assert train["transforms"][0]["short"][1] == data["val"]["transforms"][0]["short"] <= 320
     assert data["val"]["keep_empty"] is True
-    assert "keep_empty" not in data["test"], "the recipe says nothing about a test split"
+    assert "keep_empty" not in data["test"], "the recipe has no test split"
     replaced = made(digits, tmp_path / "out", own_recipe(), tmp_path, augment=["ColorJitter(p=0.3)"])
     assert replaced["data"]["train"]["transforms"] == [train["transforms"][0], JITTER]
     assert replaced["data"]["train"]["keep_empty"] is False

@@ -80,7 +80,7 @@ def test_flags_that_are_on_by_default_and_positions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"steps": -1}, "--steps must be an integer of at least 0, not -1"),
         ({"epochs": 1.5}, "--epochs must be an integer of at least 1, not 1.5"),
@@ -92,10 +92,10 @@ def test_flags_that_are_on_by_default_and_positions() -> None:
         ({"seed": -1}, "--seed must be at least 0, not -1"),
     ],
 )
-def test_values_are_checked_in_python_too(given: dict[str, Any], said: str) -> None:
+def test_values_are_checked_in_python_too(given: dict[str, Any], message: str) -> None:
     with pytest.raises(TldetError) as caught:
         finetune(out="o", **given)
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
 def test_an_unknown_argument_is_an_error() -> None:

@@ -28,7 +28,7 @@ def finetune(data: Path, out: Path, *more: str) -> list[str]:
     return [*given, "--batch-size", "2", "--precision", "fp32", *more]
 
 
-def said(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int = 0) -> str:
+def message(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int = 0) -> str:
     assert main(arguments) == code
     return capsys.readouterr().err
 
@@ -38,13 +38,13 @@ def test_one_command_starts_a_run_and_continues_it(
 ) -> None:
     out = tmp_path / "out"
     job = finetune(digits, out, "--resume", "--lr", "1e-4")
-    err = said(capsys, job)
+    err = message(capsys, job)
     assert f"--resume: no checkpoint in {out} yet; starting the run" in err
     assert "learning rate 0.0001, batch size 2" in err, "as given, not scaled from the recipe's batch size"
     config = read_config(out / "config.py")
     assert (config.get("optimizer.lr"), config.get("data.loader.batch_size")) == (1e-4, 2)
     step = checkpoint.step_path(out, 1).read_bytes()
-    err = said(capsys, job)
+    err = message(capsys, job)
     assert f"resuming from {out / 'step_00000001.pt'} after step 1" in err
     assert checkpoint.step_path(out, 1).read_bytes() == step, "nothing is left to do"
     for other, shown in (
@@ -55,9 +55,9 @@ def test_one_command_starts_a_run_and_continues_it(
         arguments = (
             [*job, other, "2"] if other != "--epochs" else ["finetune", "--out", str(out), "--resume", other, "2"]
         )
-        assert shown in said(capsys, arguments, 2)
+        assert shown in message(capsys, arguments, 2)
     longer = ["finetune", "--out", str(out), "--resume", "--cfg-options", "schedule.steps=2"]
-    assert "after step 1" in said(capsys, longer)
+    assert "after step 1" in message(capsys, longer)
     assert checkpoint.step_path(out, 2).exists()
 
 
@@ -69,13 +69,13 @@ def test_train_starts_or_continues_a_run(
     monkeypatch.chdir(run)
     job = ["train", str(run / "config.py"), "--work-dir", str(out), "--resume", "--init-from", "best.pt"]
     job += ["--device", "cpu", "--precision", "fp32", "--cfg-options", "schedule.steps=1"]
-    assert f"--resume: no checkpoint in {out} yet; starting the run" in said(capsys, job)
+    assert f"--resume: no checkpoint in {out} yet; starting the run" in message(capsys, job)
     assert checkpoint.load_checkpoint(out / "best.pt")["meta"]["weights_source"] == best
     monkeypatch.chdir(tmp_path)
     job[job.index("best.pt")] = best
-    assert "after step 1" in said(capsys, job), "its initial weights are those of the run, in any folder"
+    assert "after step 1" in message(capsys, job), "its initial weights are those of the run, in any folder"
     job[job.index(best)] = str(run / "step_00000006.pt")
-    err = said(capsys, job, 2)
+    err = message(capsys, job, 2)
     assert f"the run in {out} was started with {best}; leave --init-from out" in err
 
 
@@ -87,7 +87,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(
     config = (run / "config.py").read_text().replace("'steps': 6", "'steps': 1")
     (out / "config.py").write_text(config)
     (out / "best.pt").write_bytes(b"of the killed run")
-    err = said(capsys, ["finetune", "--out", str(out), "--resume"])
+    err = message(capsys, ["finetune", "--out", str(out), "--resume"])
     assert "no checkpoint in" in err
     assert "renamed to best_before_1.pt" in err
     assert (out / "best_before_1.pt").read_bytes() == b"of the killed run"
@@ -100,7 +100,7 @@ def test_resume_needs_a_run_or_the_data_of_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     out = tmp_path / "no"
-    err = said(capsys, [command, "--out", str(out), "--resume"], 2)
+    err = message(capsys, [command, "--out", str(out), "--resume"], 2)
     assert f"nothing to resume: {out} contains no run" in err
     assert not out.exists()
 
@@ -111,7 +111,7 @@ def test_unreadable_checkpoints_are_not_started_over(
     out = shutil.copytree(run, tmp_path / "out")
     for path in checkpoint.steps_in(out):
         path.write_bytes(b"cut off")
-    assert "holds no readable checkpoint" in said(capsys, ["finetune", "--out", str(out), "--resume"], 2)
+    assert "holds no readable checkpoint" in message(capsys, ["finetune", "--out", str(out), "--resume"], 2)
 
 
 def test_names_of_renamed_files_are_unique(tmp_path: Path) -> None:
@@ -208,11 +208,11 @@ def test_a_failed_start_leaves_no_files(
     data, out = tmp_path / "data", tmp_path / "out"
     shutil.copytree(digits, data)
     more = spoil(data)
-    assert expected in said(capsys, finetune(data, out, *more), 2)
+    assert expected in message(capsys, finetune(data, out, *more), 2)
     assert not out.exists()
     out.mkdir()
     (out / "config.py").write_text("of a killed run")
-    assert expected in said(capsys, finetune(data, out, *more), 2)
+    assert expected in message(capsys, finetune(data, out, *more), 2)
     assert {path.name for path in out.iterdir()} - {LOCK_NAME} == {"config.py"}
     assert (out / "config.py").read_text() == "of a killed run"
 

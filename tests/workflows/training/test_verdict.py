@@ -24,7 +24,7 @@ def log(ap: Values, val: Values, train: Sequence[float], metric: str = "AP") -> 
 
 
 @pytest.mark.parametrize(
-    ("ap", "val", "train", "kind", "since", "says"),
+    ("ap", "val", "train", "kind", "since", "states"),
     [
         ([0.1, 0.2, 0.3, 0.35, 0.4, 0.45], [2, 1.6, 1.4, 1.3, 1.2, 1.1], FALLING, "improving", 400, "0.350 -> 0.450"),
         ([0.1, 0.3, 0.4, 0.41, 0.412, 0.411], [2, 1.5, 1.2, 1.2, 1.2, 1.21], FALLING, "converged", 400, "value, 0.412"),
@@ -69,7 +69,7 @@ def log(ap: Values, val: Values, train: Sequence[float], metric: str = "AP") -> 
 )  # fmt: skip
 @pytest.mark.parametrize("metric", ["AP", "top1"])
 def test_verdicts(
-    tmp_path: object, ap: Values, val: Values, train: Sequence[float], kind: str, since: int, says: str, metric: str
+    tmp_path: object, ap: Values, val: Values, train: Sequence[float], kind: str, since: int, states: str, metric: str
 ) -> None:
     lines = JsonLog(tmp_path / "log.jsonl")  # type: ignore[operator]
     lines.cut(0)
@@ -77,14 +77,14 @@ def test_verdicts(
         lines.write(record)
     verdict = judge(read_log(lines.path), metric)
     assert (verdict.kind, verdict.since) == (kind, since), verdict.text
-    assert says.replace("AP", metric) in verdict.text
+    assert states.replace("AP", metric) in verdict.text
 
 
 def test_converged_begins_a_stretch_that_lasts_to_the_end() -> None:
     """Over all curves of six validations at four levels."""
     levels = (0.1, 0.3, 0.395, 0.4)
     for number in range(len(levels) ** 6):
-        ap = [levels[number // len(levels) ** place % len(levels)] for place in range(6)]
+        ap = [levels[number // len(levels) ** location % len(levels)] for location in range(6)]
         verdict = judge(log(ap, [1] * 6, FALLING))
         late = [value for step, value in zip(range(100, 700, 100), ap, strict=True) if step >= verdict.since]
         if verdict.kind == "converged":

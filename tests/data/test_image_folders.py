@@ -72,7 +72,9 @@ def test_masks_of_another_ending_and_hidden_copies_are_none(tmp_path: Path) -> N
     assert find_images(path, tmp_path).resolve() == tmp_path / "images" / "of" / "cells"
 
 
-@pytest.mark.parametrize("locations", [("train/images", "val/images"), ("images/train", "images/val"), ("train", "val")])
+@pytest.mark.parametrize(
+    "locations", [("train/images", "val/images"), ("images/train", "images/val"), ("train", "val")]
+)
 def test_the_folder_of_another_split_is_the_last_choice(
     tmp_path: Path, locations: tuple[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -67,13 +67,13 @@ class ExtendReport:
         }
         return {**asdict(self), "AP": means}
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write the report to the folder of a run.
 
         Raises:
             DataError: the file cannot be written.
         """
-        write_json(folder / REPORT, self.to_dict(), indent=2)
+        write_json(Path(folder) / REPORT, self.to_dict(), indent=2)
 
     def table(self) -> Table:
         """Return the table of all classes, with means of old and of new classes."""

@@ -126,7 +126,7 @@ class WrittenSplits:
             TldetError: a key or an annotation is wrong.
         """
         own = {name: value for name, value in section.items() if name not in LOADER_KEYS}
-        dataset = build_dataset({**section, "transforms": (), "masks": self.masks}, self.seed, path=f"data.{key}")
+        dataset = build_dataset({**section, "transforms": (), "masks": self.masks}, self.seed, path=key)
         assert isinstance(dataset, CustomDataset)
         name = source_name(own)
         self.sources[name] = own

@@ -142,11 +142,17 @@ def write_annotations(dataset: CustomDataset, name: str, path: Path) -> Split:
     Raises:
         OutputError: the file cannot be written.
     """
-    ids, images, annotations = dataset.original.category_ids, [], []
-    sizes = dataset.original.sizes
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    ids, sizes = dataset.original.category_ids, dataset.original.sizes
     for position, target in zip(dataset.positions.tolist(), dataset.targets(), strict=True):
         height, width = sizes[position].tolist()
-        image = {"id": target.image_id, "file_name": f"{name}/{position}", "width": width, "height": height}
+        image: dict[str, Any] = {
+            "id": target.image_id,
+            "file_name": f"{name}/{position}",
+            "width": width,
+            "height": height,
+        }
         if target.labeled is not None:
             image[LABELED] = [key for key, there in zip(ids, target.labeled.tolist(), strict=True) if there]
         images.append(image)
@@ -163,7 +169,8 @@ def _records(target: Target, ids: tuple[int, ...]) -> Iterator[dict[str, Any]]:
     rows = zip(boxes.tolist(), target.labels.tolist(), ignore_flags(target).tolist(), strict=True)
     for row, ((x0, y0, x1, y1), label, ignore) in enumerate(rows):
         box = [x0, y0, x1 - x0, y1 - y0]
-        record = {"category_id": ids[label], "bbox": box, "area": box[2] * box[3], "iscrowd": int(ignore)}
+        area: float = box[2] * box[3]
+        record: dict[str, Any] = {"category_id": ids[label], "bbox": box, "area": area, "iscrowd": int(ignore)}
         if target.masks is not None:
             mask = target.masks[row].cpu().numpy()
             record |= {"segmentation": rle.encode(mask), "area": int(mask.astype(np.bool_).sum())}

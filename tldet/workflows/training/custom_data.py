@@ -96,7 +96,8 @@ def user_recipe(config: Mapping[str, Any], source: str) -> Config | None:
 
 
 def _first_source(section: Mapping[str, Any]) -> Mapping[str, Any]:
-    return next(iter((section.get("sources") or {}).values()), section)
+    sources: Mapping[str, Mapping[str, Any]] = section.get("sources") or {}
+    return next(iter(sources.values()), section)
 
 
 @dataclass(frozen=True)

@@ -169,8 +169,12 @@ def _records(target: Target, ids: tuple[int, ...]) -> Iterator[dict[str, Any]]:
     rows = zip(boxes.tolist(), target.labels.tolist(), ignore_flags(target).tolist(), strict=True)
     for row, ((x0, y0, x1, y1), label, ignore) in enumerate(rows):
         box = [x0, y0, x1 - x0, y1 - y0]
-        area: float = box[2] * box[3]
-        record: dict[str, Any] = {"category_id": ids[label], "bbox": box, "area": area, "iscrowd": int(ignore)}
+        record: dict[str, Any] = {
+            "category_id": ids[label],
+            "bbox": box,
+            "iscrowd": int(ignore),
+            "area": box[2] * box[3],
+        }
         if target.masks is not None:
             mask = target.masks[row].cpu().numpy()
             record |= {"segmentation": rle.encode(mask), "area": int(mask.astype(np.bool_).sum())}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,8 +18,9 @@ from tldet.models.detector import Detector, build_detector
 from tldet.models.modes import evaluating
 from tldet.models.pooling import PaddedBoxes
 from tldet.models.postprocess import DetectionTensors, to_detections
-from tldet.models.two_stage.box import RoISettings, find_in
-from tldet.models.two_stage.loss import with_spared
+from tldet.models.two_stage import loss
+from tldet.models.two_stage.box import RoISettings, detect_in_regions
+from tldet.models.two_stage.loss import add_spared
 from tldet.structures.batch import Batch
 from tldet.structures.target import Target
 
@@ -136,8 +136,8 @@ def test_what_is_confidently_found_is_no_background_in_either_stage(
     sure = torch.tensor([[16.0, 8, 48, 40], [48.0, 8, 80, 40], [8.0, 30, 30, 60]])
     scores, labels = torch.tensor([[0.9, 0.49, 0.8]]), torch.tensor([[2, 2, 1]])  # one unsure, one labeled
     found = DetectionTensors(sure[None], scores, labels, torch.tensor([3]))
-    where, name = (head, "_find") if "cascade" in recipe else (sys.modules[type(head).__module__], "find_in")
-    monkeypatch.setattr(where, name, lambda *_, **__: found)
+    owner, name = (head, "_detect") if "cascade" in recipe else (loss, "detect_in_regions")
+    monkeypatch.setattr(owner, name, lambda *_, **__: found)
     one = batch(replace(target(), labeled=NOT_2))
     raw = head(model.features(model.normalize(one)))
     logits = [level.detach().requires_grad_() for level in raw.rpn.logits]
@@ -163,7 +163,7 @@ def test_a_head_spares_what_it_finds_itself() -> None:
     with torch.no_grad():
         raw = head(model.features(model.normalize(one)))
         proposals = head.rpn.propose(raw.rpn, one.sizes, training=True).split()
-        found = find_in(head.box, raw.features, PaddedBoxes.of([proposals[0][:300]]), one.sizes)
+        found = detect_in_regions(head.box, raw.features, PaddedBoxes.of([proposals[0][:300]]), one.sizes)
         (found,) = to_detections(found, one.sizes)
     near = box_iou(proposals[0], found.boxes).amax(1) >= 0.5
     assert near.sum() > 50
@@ -182,7 +182,7 @@ def test_who_is_spared() -> None:
         return DetectionTensors(*parts, torch.tensor([4, 4, 4]))
 
     branch, proposals = nn.Linear(1, 1), [torch.zeros(305, 4), torch.zeros(7, 4), torch.zeros(3, 4)]
-    spare = partial(with_spared, find, branch)
+    spare = partial(add_spared, find, branch)
     plain = [target(), replace(target(), labeled=EVERY), target()]
     assert all(one.spared is None for one in spare(proposals, plain, RoISettings()))
     assert calls == [], "nothing is computed where all is labeled"

@@ -194,7 +194,7 @@ class AnchorGenerator:
         for base, stride, (rows, columns) in zip(self.base, self.strides, cells, strict=True):
             exact = self.step == "torchvision"
             down, right = (padded[0] // rows, padded[1] // columns) if exact else (stride, stride)
-            y, x = ((torch.arange(n) + self.offset) * pace for n, pace in ((rows, down), (columns, right)))
+            y, x = ((torch.arange(n) + self.offset) * distance for n, distance in ((rows, down), (columns, right)))
             y, x = torch.meshgrid(y, x, indexing="ij")
             shifts = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)
             grids.append((shifts + base).reshape(-1, 4).float())

@@ -69,7 +69,7 @@ class NMSSettings(Protocol):
 
 
 class Candidates(NamedTuple):
-    """(reference, class) pairs of each image, n of one level or of all."""
+    """Candidates for detections: n (reference, class) pairs of each image, of one level or of all."""
 
     boxes: Tensor  # (B, n, 4) xyxy pixels
     scores: Tensor  # (B, n) in 0..1

@@ -57,10 +57,8 @@ def replace_modules(model: nn.Module, replacements: Mapping[nn.Module, nn.Module
     Returns:
         For :func:`put_back`.
     """
-    children = [(parent, name, child) for parent in model.modules() for name, child in parent._modules.items()]
-    replaced = [
-        (parent, name, child) for parent, name, child in children if child is not None and child in replacements
-    ]
+    pairs = [(parent, name, child) for parent in model.modules() for name, child in parent._modules.items()]
+    replaced = [(parent, name, child) for parent, name, child in pairs if child is not None and child in replacements]
     for parent, name, child in replaced:
         parent._modules[name] = replacements[child]
     return replaced

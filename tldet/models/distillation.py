@@ -150,10 +150,9 @@ def add_detections(target: Target, found: Detections, known: Tensor, settings: D
         settings: score thresholds.
 
     Returns:
-        The objects, then the detections with at least ``score_thr``, then those with at least
-        ``ignore_score_thr``, with ``ignore``
-        set. Detections of annotated objects are left out. If all classes of the teacher are annotated on the image, the
-        target itself.
+        The objects, then the detections with a score of at least ``score_thr``, then those of at least
+        ``ignore_score_thr``, with ``ignore`` set. Detections of annotated objects are left out. If all classes of the
+        teacher are annotated on the image, the target itself.
     """
     if target.labeled is None or not bool((known & ~target.labeled).any()):
         return target

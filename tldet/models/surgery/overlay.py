@@ -1,8 +1,7 @@
 """Modules that compute differently while their parameters, buffers and state-dict keys stay the same.
 
-An overlay replaces a module in its parents. It is an instance of the module's class as well, so that code
-which looks for convolutions or norms finds it, and it shares parameters, buffers, submodules and hooks with the module
-it replaces.
+An overlay replaces a module in its parents. It is an instance of the module's class as well, so that code which looks
+for convolutions or norms finds it, and it shares parameters, buffers, submodules and hooks with the original module.
 """
 
 from __future__ import annotations

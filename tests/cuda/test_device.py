@@ -15,9 +15,9 @@ from tldet.engine.step import Stepper
 from tldet.models.assigners.atss import assign_adaptively
 from tldet.models.assigners.matching import BACKGROUND, IGNORED, assign, draw_samples
 from tldet.models.normalizers import LossNormalizers
+from tldet.models.ops.nms import batched_nms
 from tldet.models.ops.roi_align import Pool
 from tldet.models.pooling import pool_regions, regions_of
-from tldet.models.postprocess import batched_nms
 from tldet.structures.batch import LabeledBatch
 from tldet.structures.detections import Detections
 from tldet.structures.masks import InstanceMasks
@@ -130,9 +130,9 @@ def test_assignment_and_sampling_are_the_same_on_the_device() -> None:
     def found(one: Target, levels: list[Tensor]) -> list[list[int]]:
         anchors = torch.cat(levels)
         matched = [
-            assign(anchors, one, positive=0.5, negative=0.3, low_quality="own", crowd=0.4),
-            assign(anchors, one, positive=0.5, negative=0.3, low_quality="object"),
-            assign_adaptively(levels, one, topk=9, crowd=0.4),
+            assign(anchors, one, pos_iou_thr=0.5, neg_iou_thr=0.3, low_quality="own", ignore_iof_thr=0.4),
+            assign(anchors, one, pos_iou_thr=0.5, neg_iou_thr=0.3, low_quality="object"),
+            assign_adaptively(levels, one, topk=9, ignore_iof_thr=0.4),
         ]
         generators = [torch.Generator().manual_seed(number) for number in range(3)]
         drawn = [rows for pair in draw_samples(matched, 40, 0.25, generators) for rows in pair]

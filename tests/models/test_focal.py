@@ -10,60 +10,60 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
-from tldet.models.assigners.matching import Learners
+from tldet.models.assigners.matching import Positives
+from tldet.models.losses import focal_loss, quality_focal_loss
 from tldet.models.ops import focal
-from tldet.models.ops.focal import focal_loss_sums, quality_focal_loss_sums
 from tldet.models.ops.group_norm import GroupNorm
 
 
 def learn(
     at: list[tuple[int, int, int]], shape: tuple[int, int], ignored: tuple[tuple[int, int], ...] = (), **more: Tensor
-) -> Learners:
+) -> Positives:
     """Objects at (image, place, label) among ``shape`` = (B, M) references."""
     counted = torch.ones(shape, dtype=torch.bool)
     for place in ignored:
         counted[place] = False
     image, place, labels = torch.tensor(at, dtype=torch.int64).reshape(-1, 3).unbind(1)
     classes = more.get("classes")
-    return Learners(counted, image, place, labels, torch.zeros(len(at), 4), image.bincount(), classes)
+    return Positives(counted, image, place, labels, torch.zeros(len(at), 4), image.bincount(), classes)
 
 
-def truth_of(places: Learners, shape: tuple[int, ...], values: Tensor | float = 1.0) -> Tensor:
+def truth_of(positives: Positives, shape: tuple[int, ...], values: Tensor | float = 1.0) -> Tensor:
     truth = torch.zeros(shape)
-    truth[places.image, places.place, places.labels] = torch.as_tensor(values)
+    truth[positives.image, positives.reference, positives.labels] = torch.as_tensor(values)
     return truth
 
 
-def counts(places: Learners, shape: tuple[int, ...]) -> Tensor:
+def counts(positives: Positives, shape: tuple[int, ...]) -> Tensor:
     """(B, M, K) whether an entry is in the loss."""
-    entries = places.counted[..., None].expand(shape)
-    entries = entries if places.classes is None else entries & places.classes[:, None]
-    return entries | (truth_of(places, shape) > 0)
+    entries = positives.valid[..., None].expand(shape)
+    entries = entries if positives.annotated is None else entries & positives.annotated[:, None]
+    return entries | (truth_of(positives, shape) > 0)
 
 
 SHAPE = (2, 40, 7)
-PLACES = learn([(0, 0, 6), (0, 3, 0), (1, 17, 2)], (2, 40), ignored=((0, 5), (1, 39)))
+POSITIVES = learn([(0, 0, 6), (0, 3, 0), (1, 17, 2)], (2, 40), ignored=((0, 5), (1, 39)))
 SOME = torch.tensor([[True] * 6 + [False], [True] * 7])
-CASES = [PLACES, PLACES._replace(classes=SOME), learn([], (2, 40))]
+CASES = [POSITIVES, POSITIVES._replace(annotated=SOME), learn([], (2, 40))]
 
 
 @pytest.mark.parametrize("block", [1, 30, 2**18])
-@pytest.mark.parametrize("places", CASES, ids=["all classes", "some classes", "no object"])
+@pytest.mark.parametrize("positives", CASES, ids=["all classes", "some classes", "no object"])
 @pytest.mark.parametrize("kind", ["focal", "quality"])
-def test_values_and_gradients(places: Learners, block: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_and_gradients(positives: Positives, block: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(focal, "FOCAL_BLOCK", block)
     ours = (torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)) * 4).requires_grad_()
     theirs = ours.detach().clone().requires_grad_()
     if kind == "focal":
-        found = focal_loss_sums(ours, places, alpha=0.25, gamma=2.0)
-        entries = sigmoid_focal_loss(theirs, truth_of(places, SHAPE), alpha=0.25, gamma=2.0)
+        found = focal_loss(ours, positives, alpha=0.25, gamma=2.0)
+        entries = sigmoid_focal_loss(theirs, truth_of(positives, SHAPE), alpha=0.25, gamma=2.0)
     else:
-        quality = torch.linspace(0.1, 0.9, len(places.labels))
-        found = quality_focal_loss_sums(ours, places, quality, beta=1.5)
-        truth = truth_of(places, SHAPE, quality)
+        quality = torch.linspace(0.1, 0.9, len(positives.labels))
+        found = quality_focal_loss(ours, positives, quality, beta=1.5)
+        truth = truth_of(positives, SHAPE, quality)
         raw = F.binary_cross_entropy_with_logits(theirs, truth, reduction="none")
         entries = (truth - theirs.sigmoid()).abs() ** 1.5 * raw
-    expected = (entries * counts(places, SHAPE)).sum((1, 2))
+    expected = (entries * counts(positives, SHAPE)).sum((1, 2))
     torch.testing.assert_close(found, expected)
     shares = torch.tensor([0.3, 2.0])
     (found * shares).sum().backward()
@@ -73,7 +73,7 @@ def test_values_and_gradients(places: Learners, block: int, kind: str, monkeypat
 
 def test_without_a_gradient_none_is_made() -> None:
     logits = torch.zeros(1, 2, 3)
-    assert not focal_loss_sums(logits, learn([], (1, 2)), alpha=0.25, gamma=2.0).requires_grad
+    assert not focal_loss(logits, learn([], (1, 2)), alpha=0.25, gamma=2.0).requires_grad
 
 
 def test_values_by_hand() -> None:
@@ -81,12 +81,12 @@ def test_values_by_hand() -> None:
     some = torch.tensor([[True, False], [True, True]])
     half, each = torch.zeros(2, 2, 2), 0.25 * math.log(2)
     for (row, place, label), background in (((0, 0, 1), (2, 4)), ((0, 0, 0), (1, 4)), ((1, 0, 1), (2, 3))):
-        places = learn([(row, place, label)], (2, 2), classes=some)
-        found = focal_loss_sums(half, places, alpha=0.25, gamma=2.0)
+        positives = learn([(row, place, label)], (2, 2), classes=some)
+        found = focal_loss(half, positives, alpha=0.25, gamma=2.0)
         expected = torch.tensor([0.75 * count * each for count in background])
         expected[row] += 0.25 * each
         torch.testing.assert_close(found, expected)
-    one = quality_focal_loss_sums(half[:1, :1, :1], learn([(0, 0, 0)], (1, 1)), torch.tensor([1.0]), beta=2.0)
+    one = quality_focal_loss(half[:1, :1, :1], learn([(0, 0, 0)], (1, 1)), torch.tensor([1.0]), beta=2.0)
     assert one.item() == pytest.approx(each)  # |1 - 0.5|^2 * -log 0.5
 
 
@@ -97,7 +97,7 @@ def test_half_precision_logits_get_half_precision_gradients(dtype: torch.dtype) 
     logits = raw.to(dtype).requires_grad_()
     whole = logits.detach().float().requires_grad_()
     for leaf in (logits, whole):
-        (2**14 * focal_loss_sums(leaf, PLACES, alpha=0.25, gamma=2.0) / torch.tensor([3.0, 5.0])).sum().backward()
+        (2**14 * focal_loss(leaf, POSITIVES, alpha=0.25, gamma=2.0) / torch.tensor([3.0, 5.0])).sum().backward()
     assert logits.grad.dtype == dtype
     torch.testing.assert_close(logits.grad.float(), whole.grad, rtol=0.02, atol=1e-6)
     assert (logits.grad[whole.grad.abs() > 1e-6] != 0).all()
@@ -122,13 +122,13 @@ def test_group_norm_is_torch_s_in_bf16(layout: torch.memory_format) -> None:
         torch.testing.assert_close(a, b, rtol=0.02, atol=0.02)
 
 
-@pytest.mark.parametrize("places", CASES, ids=["all classes", "some classes", "no object"])
+@pytest.mark.parametrize("positives", CASES, ids=["all classes", "some classes", "no object"])
 @pytest.mark.parametrize("power", [1.5, 2.0])
-def test_the_kernel_equals_its_reference_version(places: Learners, power: float) -> None:
+def test_the_kernel_equals_its_reference_version(positives: Positives, power: float) -> None:
     logits = [(torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)) * 4).requires_grad_() for _ in range(2)]
     forms = (focal.background_sums, focal.background_sums_reference)
-    found, expected = (form(x, power, places) for form, x in zip(forms, logits, strict=True))
-    factors = torch.randn(2), torch.randn(len(places.labels))
+    found, expected = (form(x, power, positives) for form, x in zip(forms, logits, strict=True))
+    factors = torch.randn(2), torch.randn(len(positives.labels))
     for (sums, at), x in zip((found, expected), logits, strict=True):
         torch.autograd.backward((sums * factors[0]).sum() + (at * factors[1]).sum())
         assert x.grad is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,8 +18,9 @@ from tldet.models.detector import Detector, build_detector
 from tldet.models.modes import evaluating
 from tldet.models.pooling import PaddedBoxes
 from tldet.models.postprocess import DetectionTensors, to_detections
-from tldet.models.two_stage.box import RoISettings, find_in
-from tldet.models.two_stage.loss import with_spared
+from tldet.models.two_stage import loss
+from tldet.models.two_stage.box import RoISettings, detect_in_regions
+from tldet.models.two_stage.loss import add_spared
 from tldet.structures.batch import Batch
 from tldet.structures.target import Target
 
@@ -115,7 +115,7 @@ def test_background_of_a_two_stage_head_does_not_push_down_a_class_not_labeled(r
     for labeled, background in ((None, [False, False, False, True]), (NOT_2, [False, False, True, True])):
         said.clear()
         losses = model(batch(replace(target(), labeled=labeled)))
-        weights = model.head.cascade.loss_weights if "cascade" in recipe else [1.0]  # type: ignore[union-attr]
+        weights = model.head.cascade.stage_loss_weights if "cascade" in recipe else [1.0]  # type: ignore[union-attr]
         sum(losses.values()).backward()
         assert len(said) == len(weights)
         for logits, weight in zip(said, weights, strict=True):
@@ -136,8 +136,8 @@ def test_what_is_confidently_found_is_no_background_in_either_stage(
     sure = torch.tensor([[16.0, 8, 48, 40], [48.0, 8, 80, 40], [8.0, 30, 30, 60]])
     scores, labels = torch.tensor([[0.9, 0.49, 0.8]]), torch.tensor([[2, 2, 1]])  # one unsure, one labeled
     found = DetectionTensors(sure[None], scores, labels, torch.tensor([3]))
-    where, name = (head, "_find") if "cascade" in recipe else (sys.modules[type(head).__module__], "find_in")
-    monkeypatch.setattr(where, name, lambda *_, **__: found)
+    owner, name = (head, "_detect") if "cascade" in recipe else (loss, "detect_in_regions")
+    monkeypatch.setattr(owner, name, lambda *_, **__: found)
     one = batch(replace(target(), labeled=NOT_2))
     raw = head(model.features(model.normalize(one)))
     logits = [level.detach().requires_grad_() for level in raw.rpn.logits]
@@ -163,7 +163,7 @@ def test_a_head_spares_what_it_finds_itself() -> None:
     with torch.no_grad():
         raw = head(model.features(model.normalize(one)))
         proposals = head.rpn.propose(raw.rpn, one.sizes, training=True).split()
-        found = find_in(head.box, raw.features, PaddedBoxes.of([proposals[0][:300]]), one.sizes)
+        found = detect_in_regions(head.box, raw.features, PaddedBoxes.of([proposals[0][:300]]), one.sizes)
         (found,) = to_detections(found, one.sizes)
     near = box_iou(proposals[0], found.boxes).amax(1) >= 0.5
     assert near.sum() > 50
@@ -182,7 +182,7 @@ def test_who_is_spared() -> None:
         return DetectionTensors(*parts, torch.tensor([4, 4, 4]))
 
     branch, proposals = nn.Linear(1, 1), [torch.zeros(305, 4), torch.zeros(7, 4), torch.zeros(3, 4)]
-    spare = partial(with_spared, find, branch)
+    spare = partial(add_spared, find, branch)
     plain = [target(), replace(target(), labeled=EVERY), target()]
     assert all(one.spared is None for one in spare(proposals, plain, RoISettings()))
     assert calls == [], "nothing is computed where all is labeled"
@@ -204,9 +204,9 @@ def test_only_background_is_spared() -> None:
     references = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6], [0, 0, 10, 4], [40, 40, 50, 50]])
     truth = replace(target(([40, 40, 50, 50], 0)), spared=torch.tensor([[0.0, 0, 10, 10], [40, 40, 50, 50]]))
     for spare, expected in ((0.5, [IGNORED, IGNORED, BACKGROUND, 0]), (0.3, [IGNORED, IGNORED, IGNORED, 0])):
-        assert assign(references, truth, positive=0.7, negative=0.3, spare=spare).tolist() == expected
+        assert assign(references, truth, pos_iou_thr=0.7, neg_iou_thr=0.3, spare=spare).tolist() == expected
     none = replace(truth, spared=torch.zeros(0, 4))
-    assert assign(references, none, positive=0.7, negative=0.3).tolist() == [BACKGROUND] * 3 + [0]
+    assert assign(references, none, pos_iou_thr=0.7, neg_iou_thr=0.3).tolist() == [BACKGROUND] * 3 + [0]
 
 
 @pytest.mark.parametrize("recipe", TWO_STAGE)

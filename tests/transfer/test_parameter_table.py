@@ -41,7 +41,7 @@ def test_content_of_a_row(rows: dict[str, ParameterRow]) -> None:
     assert rows["stem"].cells() == ("stem", "9,536", "0", "frozen", "-", "-")
     assert rows["stem"].line() == "stem: 9,536 parameters, frozen"
     assert rows["layer2"].cells()[3:] == ("epoch 2", "0.0125", "0.01")
-    assert rows["layer4"].cells()[3:] == ("step 0", "0.05", "L2-SP 0.3")
+    assert rows["layer4"].cells()[3:] == ("0", "0.05", "L2-SP 0.3")
     assert (
         rows["head"].line()
         == "head: 20 of 20 parameters trainable from step 0, learning rate 0.1, weight decay 0, 0.01"
@@ -50,4 +50,5 @@ def test_content_of_a_row(rows: dict[str, ParameterRow]) -> None:
 
 def test_the_sum(rows: dict[str, ParameterRow]) -> None:
     table = parameter_table(list(rows.values()))
+    assert [column.header for column in table.columns][2:4] == ["trainable", "from step"]
     assert [list(column.cells)[-1] for column in table.columns][:3] == ["all", "23,508,052", "23,232,532"]

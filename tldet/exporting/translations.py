@@ -7,14 +7,14 @@ from typing import Any
 
 from onnxscript import opset18 as op
 
+from tldet.models.ops.nms import NMS_ROWS
 from tldet.models.pooling import ROI_ALIGN_PYRAMID
-from tldet.models.postprocess import NMS_ROWS
 
 _LEFT_OUT = -1.0  # score of boxes that take no part in NMS
 
 
 def nms_rows(boxes: Any, scores: Any, groups: Any, good: Any, iou: float, keep: int) -> Any:
-    """Translate :func:`tldet.models.postprocess.nms_rows`: groups are moved apart, as in torchvision's batched NMS."""
+    """Translate :func:`tldet.models.ops.nms.nms_rows`: groups are moved apart, as in torchvision's batched NMS."""
     inside = op.Where(op.Unsqueeze(good, [2]), boxes, 0.0)
     reach = op.Add(op.ReduceMax(inside, [1, 2], keepdims=1), 1.0)  # (B, 1, 1)
     apart = op.Add(boxes, op.Mul(op.Unsqueeze(op.Cast(groups, to=1), [2]), reach))

@@ -100,14 +100,14 @@ def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def clip_batch(boxes: Tensor, sizes: Sizes) -> Tensor:
-    """Boxes (B, ..., 4) cut to the sizes of their images."""
+    """Clip boxes (B, ..., 4) to their images."""
     limits = limits_of(sizes, boxes)
     limits = limits.view(limits.shape[0], *[1] * (boxes.ndim - 2), 4)
     return boxes.clamp(min=0).minimum(limits)
 
 
 def limits_of(sizes: Sizes, like: Tensor) -> Tensor:
-    """(B, 4) float32: width, height, width, height of each image, the limits of its boxes."""
+    """Return the largest box coordinates of each image, (B, 4) float32: width, height, width, height."""
     if isinstance(sizes, Tensor):
         return sizes.flip(1).repeat(1, 2).to(like)
     limits = [[width, height, width, height] for height, width in sizes]
@@ -194,11 +194,16 @@ class AnchorGenerator:
         for base, stride, (rows, columns) in zip(self.base, self.strides, cells, strict=True):
             exact = self.step == "torchvision"
             down, right = (padded[0] // rows, padded[1] // columns) if exact else (stride, stride)
-            y, x = ((torch.arange(n) + self.offset) * pace for n, pace in ((rows, down), (columns, right)))
+            y, x = ((torch.arange(n) + self.offset) * distance for n, distance in ((rows, down), (columns, right)))
             y, x = torch.meshgrid(y, x, indexing="ij")
             shifts = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)
             grids.append((shifts + base).reshape(-1, 4).float())
         return [send(grid, device) for grid in grids]
+
+
+def square_anchors(scale: float, strides: Sequence[int]) -> AnchorGenerator:
+    """Create a generator of one square anchor per cell, with sides of ``scale`` strides."""
+    return AnchorGenerator([[scale * stride] for stride in strides], [1.0], strides, rounding=False)
 
 
 def base_anchors(sizes: Sequence[float], ratios: Sequence[float], *, rounding: bool) -> Tensor:

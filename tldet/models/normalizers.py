@@ -23,12 +23,13 @@ _MOMENTUM = 0.9  # of the running means, which cover about ten steps
 SLOW = 0.99  # in validation, whose losses are compared over a run: means over ten steps vary by several percent
 STATE = ("sums", "weights", "slow_sums", "slow_weights")
 Normalizer = Literal["running", "batch"]
+POSITIVES = 100.0  # positives per image of a one-stage head assumed before the first step
 
 
 class LossNormalizers(nn.Module):
     """Divisors of the losses of a head, one for each count.
 
-    Outside of a training run, the count of the batch is the divisor, as with "batch". Validation during a run (eval
+    Outside of a training run, the count of the batch is the divisor, as for "batch". Validation during a run (eval
     mode) uses means over about a hundred steps and does not change them. The means are not part of the model's state
     dict: a checkpoint stores them in its training state.
 

@@ -1,7 +1,7 @@
-"""Regions cut out of a feature pyramid at a fixed size: RoIAlign from the level that fits.
+"""RoIAlign on a feature pyramid: each region is pooled from the level that fits its size.
 
-Letters for shapes: B images, L levels, R regions of all images, P places for the regions of one, C channels, S side of
-the pooled grid.
+Shapes: B images, L levels, r regions of an image, R regions of all images, P regions of an image with padding,
+C channels, S side of the pooled grid.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Regions(NamedTuple):
     """Regions of all images, one after the other."""
 
     boxes: Tensor  # (R, 4) xyxy pixels
-    image: Tensor  # (R,) int64 number of the image of each
+    image: Tensor  # (R,) int64 index of the image
 
 
 class PaddedBoxes(NamedTuple):
-    """Boxes of each image, with zeros up to a common number.
+    """Boxes of each image, padded with zeros to a common number.
 
-    An exported graph computes with all P places of an image, since its shapes are fixed. Otherwise only the boxes
-    themselves are computed with: :meth:`packed` and :meth:`padded` are the only functions that know the difference.
+    An exported graph computes all P boxes of an image, padding included, because its shapes are fixed. In all other
+    cases, padding is skipped; only :meth:`packed` and :meth:`padded` make this distinction.
     """
 
     boxes: Tensor  # (B, P, 4) xyxy pixels
@@ -53,7 +53,7 @@ class PaddedBoxes(NamedTuple):
 
     @property
     def valid(self) -> Tensor:
-        """(B, P) bool, True for the boxes and False for the padding."""
+        """Mask (B, P) bool, False for padding."""
         return (
             torch.arange(self.boxes.shape[1], device=self.boxes.device) < send(self.counts, self.boxes.device)[:, None]
         )
@@ -64,12 +64,12 @@ class PaddedBoxes(NamedTuple):
         return Regions(self.packed(self.boxes), self.packed(image))
 
     def packed(self, values: Tensor) -> Tensor:
-        """Return the values (R, ...) of the regions from those of all places (B, P, ...)."""
+        """Return the values (R, ...) of the regions from those with padding (B, P, ...)."""
         flat = values.flatten(0, 1)
         return flat if exporting() else flat[self._rows()]
 
     def padded(self, values: Tensor) -> Tensor:
-        """Return the inverse of :meth:`packed`, with zeros in the padding."""
+        """Return the values (B, P, ...) of the regions (R, ...), padded with zeros; inverse of :meth:`packed`."""
         shape = (*self.boxes.shape[:2], *values.shape[1:])
         if exporting() or len(values) == shape[0] * shape[1]:
             return values.view(shape)
@@ -77,8 +77,8 @@ class PaddedBoxes(NamedTuple):
         return flat.index_copy(0, self._rows(), values).view(shape)
 
     def _rows(self) -> Tensor:
-        places = self.boxes.shape[1]
-        spans = [torch.arange(row * places, row * places + n) for row, n in enumerate(self.counts.tolist())]
+        width = self.boxes.shape[1]
+        spans = [torch.arange(row * width, row * width + n) for row, n in enumerate(self.counts.tolist())]
         return send(torch.cat(spans), self.boxes.device)
 
 
@@ -94,13 +94,13 @@ def as_floats(features: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def pool_regions(features: Sequence[Tensor], rois: Regions, strides: Sequence[int], pool: Pool) -> Tensor:
-    """RoIAlign (He et al. 2017) from the level that fits each region (Lin et al. 2017, equation 1).
+    """Apply RoIAlign (He et al. 2017) on the level that fits each region (Lin et al. 2017, equation 1).
 
     Args:
         features: L x (B, C, H, W); those of :func:`as_floats` are not converted again.
-        rois: the regions.
-        strides: stride of every level.
-        pool: the grid.
+        rois: regions.
+        strides: stride of each level.
+        pool: sampling grid.
 
     Returns:
         (R, C, S, S) float32, differentiable in ``features``.
@@ -122,7 +122,7 @@ def pool_regions(features: Sequence[Tensor], rois: Regions, strides: Sequence[in
 def pooled_by_level(
     features: Sequence[Tensor], level: Tensor, image: Tensor, boxes: Tensor, strides: Sequence[int], pool: Pool
 ) -> Tensor:
-    """RoIAlign from given levels: torchvision's kernel on a GPU, a faster one on a CPU.
+    """Apply RoIAlign on given levels, with torchvision's kernel on a GPU and a faster one on a CPU.
 
     Arguments and result are those of :func:`~tldet.models.ops.roi_align.roi_align_by_gather`.
     """

@@ -1,64 +1,62 @@
 """Selection of detections from scored boxes.
 
-Letters for shapes: B images, L levels, N references (anchors or cells) of a level, A of them per cell, K classes, n
-candidates, D rows kept.
+Shapes: B images, L levels, A references (anchors or cells) per cell, N references of a level, K classes, C box channels
+of a reference, n candidates, D detections.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from tldet.config import require_ranges
 from tldet.errors import ConfigError
 from tldet.models.boxes import Sizes, clip_batch, flatten_level, wide_enough
-from tldet.models.ops.graph import GraphOperator
+from tldet.models.ops.nms import nms_rows
 from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.structures.masks import InstanceMasks, Paste
-from tldet.system.device import exporting, send, true_rows
+from tldet.system.device import send
 
 Scoring = Literal["product", "root"]
-_AT_ONCE = 25_000  # boxes compared in one NMS on an accelerator (torchvision's limit): 80 MB
 
 
 @dataclass(frozen=True)
 class SelectSettings:
-    """Selection of the detections among the boxes of a one-stage head.
+    """Selection of the detections of a one-stage head.
 
     Attributes:
-        score: a (reference, class) pair must score more than this.
-        pre_nms: best pairs of each level that are decoded.
-        nms_iou: overlap above which the lesser of two detections of a class is dropped.
+        score_thr: a (reference, class) pair is a candidate if its score is above this threshold.
+        nms_pre: largest number of candidates per level.
+        nms_iou_thr: IoU above which NMS drops the detection with the lower score.
         nms_per_class: compare only boxes of the same class in NMS (True) or boxes of all classes (False).
-        keep: at most so many detections an image.
-        drop_empty: drop boxes of which nothing is left inside the image (mmdet) or keep them (torchvision).
+        max_per_img: largest number of detections of an image.
+        drop_empty: drop boxes that lie outside the image (mmdet) or keep them (torchvision).
 
     Raises:
         ConfigError: a value is out of range.
     """
 
-    score: float = 0.05
-    pre_nms: int = 1000
-    nms_iou: float = 0.5
+    score_thr: float = 0.05
+    nms_pre: int = 1000
+    nms_iou_thr: float = 0.5
     nms_per_class: bool = True
-    keep: int = 100
+    max_per_img: int = 100
     drop_empty: bool = False
 
     def __post_init__(self) -> None:
-        require_ranges(self, score="[0, 1]", pre_nms="[1, inf]", nms_iou="[0, 1]", keep="[1, inf]")
+        require_ranges(self, score_thr="[0, 1]", nms_pre="[1, inf]", nms_iou_thr="[0, 1]", max_per_img="[1, inf]")
 
 
 class NMSSettings(Protocol):
     """Settings of :func:`select`."""
 
     @property
-    def nms_iou(self) -> float:
+    def nms_iou_thr(self) -> float:
         """IoU above which the box with the lower score is dropped."""
 
     @property
@@ -66,21 +64,21 @@ class NMSSettings(Protocol):
         """Compare only boxes of the same class (True) or of all classes (False)."""
 
     @property
-    def keep(self) -> int:
+    def max_per_img(self) -> int:
         """Largest number of detections."""
 
 
 class Candidates(NamedTuple):
-    """(reference, class) pairs of each image, n of one level or of all."""
+    """Candidates for detections: n (reference, class) pairs of each image, of one level or of all."""
 
     boxes: Tensor  # (B, n, 4) xyxy pixels
     scores: Tensor  # (B, n) in 0..1
     labels: Tensor  # (B, n) int64
-    good: Tensor  # (B, n) bool, those that may become detections
+    good: Tensor  # (B, n) bool, False for pairs that cannot become detections
 
 
 class DetectionTensors(NamedTuple):
-    """Detections of each image, best first, with zeros up to a common number N."""
+    """Detections of each image, best first, padded with zeros to a common number N."""
 
     boxes: Tensor  # (B, N, 4) float32 xyxy in pixels of the padded batch
     scores: Tensor  # (B, N) float32
@@ -90,7 +88,7 @@ class DetectionTensors(NamedTuple):
 
 
 class DenseOutputs(NamedTuple):
-    """Raw outputs of a one-stage head at the A references of each cell of one level, N in all."""
+    """Raw outputs of a one-stage head on one level."""
 
     logits: Tensor  # (B, A * K, H, W)
     boxes: Tensor  # (B, A * C, H, W)
@@ -99,7 +97,7 @@ class DenseOutputs(NamedTuple):
 
 def dense_detections(
     references: Sequence[Tensor],
-    outputs: Sequence[DenseOutputs],
+    raw: Sequence[Sequence[Tensor]],
     decode: Callable[[Tensor, Tensor, int], Tensor],
     sizes: Sizes,
     settings: SelectSettings,
@@ -110,19 +108,21 @@ def dense_detections(
 
     Args:
         references: L x (N, 4) anchors or cells.
-        outputs: L raw outputs.
-        decode: box outputs (B, n, C), references (B, n, 4) and number of a level to boxes (B, n, 4).
+        raw: raw outputs of all levels: logits, boxes and, if the head has it, centerness, each L tensors shaped as in
+            :class:`DenseOutputs`.
+        decode: computes boxes (B, n, 4) from box outputs (B, n, C), references (B, n, 4) and the index of a level.
         sizes: (height, width) of each image.
         settings: selection of the detections.
         num_classes: K.
         scoring: see :func:`best_scores`.
     """
     levels = []
-    for number, (boxes, level) in enumerate(zip(references, outputs, strict=True)):
+    for index, (boxes, *outputs) in enumerate(zip(references, *raw, strict=True)):
+        level = DenseOutputs(*outputs)
         scores, rows, labels, good = best_scores(level, settings, num_classes, scoring)
         channels = level.boxes.shape[1] * num_classes // level.logits.shape[1]  # C
         chosen = take_rows(flatten_level(level.boxes, channels), rows)
-        levels.append(Candidates(decode(chosen, boxes[rows], number), scores, labels, good))
+        levels.append(Candidates(decode(chosen, boxes[rows], index), scores, labels, good))
     whole = Candidates(*(torch.cat(part, 1) for part in zip(*levels, strict=True)))
     return select(whole, sizes, settings, torch.finfo(torch.float32).tiny if settings.drop_empty else None)
 
@@ -130,33 +130,36 @@ def dense_detections(
 def best_scores(
     level: DenseOutputs, settings: SelectSettings, num_classes: int, scoring: Scoring
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Scores, references, classes and :attr:`Candidates.good` of the best n (reference, class) pairs, (B, n) each.
+    """Select the best n (reference, class) pairs of a level.
 
     Args:
         level: raw outputs.
         settings: selection of the detections.
         num_classes: K.
         scoring: use of centerness. "product": pairs are selected by class score, which is then multiplied by the
-            centerness (mmdet); "root": the square root of the product is the score throughout (torchvision).
+            centerness (mmdet); "root": pairs are selected by the square root of the product (torchvision).
+
+    Returns:
+        Scores, references, classes and :attr:`Candidates.good` of the pairs, (B, n) each.
     """
     logits = flatten_level(level.logits, num_classes)  # (B, N, K)
     if level.centerness is not None and scoring == "root":
-        middle = flatten_level(level.centerness, 1).float().sigmoid()  # (B, N, 1)
-        scores, rows, labels = best_pairs((logits.float().sigmoid() * middle).sqrt(), settings.pre_nms)
-        return scores, rows, labels, scores > settings.score
-    best, rows, labels = best_pairs(logits, settings.pre_nms)
+        centerness = flatten_level(level.centerness, 1).float().sigmoid()  # (B, N, 1)
+        scores, rows, labels = best_pairs((logits.float().sigmoid() * centerness).sqrt(), settings.nms_pre)
+        return scores, rows, labels, scores > settings.score_thr
+    best, rows, labels = best_pairs(logits, settings.nms_pre)
     scores = best.sigmoid()
-    good = scores > settings.score
+    good = scores > settings.score_thr
     if level.centerness is not None:
-        middle = take_rows(flatten_level(level.centerness, 1).float(), rows)
-        scores = scores * middle.squeeze(-1).sigmoid()
+        centerness = take_rows(flatten_level(level.centerness, 1).float(), rows)  # (B, n, 1)
+        scores = scores * centerness.squeeze(-1).sigmoid()
     return scores, rows, labels, good
 
 
 def best_pairs(ranks: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best (reference, class) pairs by ranks (B, N, K): their ranks, references and classes, (B, n) each.
+    """Return the ranks, references and classes, (B, n) each, of the best (reference, class) pairs by ranks (B, N, K).
 
-    The best n pairs are among the pairs of the n references whose best class ranks highest: only those are sorted.
+    The best n pairs belong to the n references whose best class ranks highest, so only their pairs are sorted.
     """
     _, rows = top_rows(ranks.amax(-1), count)
     best, pairs = top_rows(take_rows(ranks, rows).flatten(1).float(), count)
@@ -164,26 +167,32 @@ def best_pairs(ranks: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     return best, rows.gather(1, pairs // classes), pairs % classes
 
 
+def top_rows(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return values and indices of the best ``count`` scores along the last axis of (..., N), best first."""
+    best = torch.topk(scores, min(count, scores.shape[-1]), dim=-1)
+    return best.values, best.indices
+
+
 def take_rows(values: Tensor, rows: Tensor) -> Tensor:
-    """The (B, n, C) of (B, N, C) values at (B, n) rows."""
+    """Select the rows (B, n) of values (B, N, C): (B, n, C)."""
     return values.gather(1, rows[..., None].expand(-1, -1, values.shape[-1]))
 
 
-def select(found: Candidates, sizes: Sizes, settings: NMSSettings, min_size: float | None) -> DetectionTensors:
-    """Cut candidates to their images, apply non-maximum suppression, and keep the best ``keep`` of each image.
+def select(found: Candidates, sizes: Sizes, settings: NMSSettings, min_bbox_size: float | None) -> DetectionTensors:
+    """Clip candidates to their images, apply non-maximum suppression, and keep the best ``max_per_img`` of each image.
 
     Args:
         found: the candidates.
         sizes: (height, width) of each image.
         settings: see :class:`SelectSettings`.
-        min_size: least side of a box in pixels, inside the image; None keeps boxes of any size.
+        min_bbox_size: smallest side of a clipped box in pixels; None keeps boxes of any size.
     """
     boxes, good = clip_batch(found.boxes, sizes), found.good
-    if min_size is not None:
-        good = good & wide_enough(boxes, min_size)
+    if min_bbox_size is not None:
+        good = good & wide_enough(boxes, min_bbox_size)
     groups = found.labels if settings.nms_per_class else torch.zeros_like(found.labels)
-    rows, counts = nms_rows(boxes, found.scores, groups, good, settings.nms_iou, settings.keep)
-    kept = torch.arange(settings.keep, device=boxes.device) < send(counts, boxes.device)[:, None]
+    rows, counts = nms_rows(boxes, found.scores, groups, good, settings.nms_iou_thr, settings.max_per_img)
+    kept = torch.arange(settings.max_per_img, device=boxes.device) < send(counts, boxes.device)[:, None]
     values = (take_rows(boxes, rows), found.scores.gather(1, rows), found.labels.gather(1, rows))
     box, score, label = (value.masked_fill(~kept[..., None] if value.ndim > 2 else ~kept, 0) for value in values)
     return DetectionTensors(box, score, label, counts)
@@ -195,7 +204,7 @@ def to_detections(
     """Convert padded detections.
 
     Args:
-        found: the detections; without padding, they are valid for all N rows.
+        found: the detections.
         sizes: (height, width) of each image, for masks.
         threshold: see :class:`~tldet.structures.masks.InstanceMasks`.
         paste: see :class:`~tldet.structures.masks.InstanceMasks`.
@@ -207,70 +216,6 @@ def to_detections(
         masks = None if patches is None else InstanceMasks(patches, boxes.float(), size, threshold, paste)
         results.append(Detections(boxes.float(), scores.float(), labels, masks))
     return results
-
-
-def nms_rows(
-    boxes: Tensor, scores: Tensor, groups: Tensor, good: Tensor, iou: float, keep: int
-) -> tuple[Tensor, Tensor]:
-    """Apply NMS to each image within each group.
-
-    Args:
-        boxes: (B, N, 4) xyxy pixels, none negative.
-        scores: (B, N), none negative.
-        groups: (B, N) int64; only boxes of the same group are compared.
-        good: (B, N) bool; the others are left out.
-        iou: IoU above which the box with the lower score is dropped.
-        keep: D, largest number of rows of an image.
-
-    Returns:
-        Rows (B, D) that are kept, best first and with zeros up to D, and the number of rows (B,) of each image.
-    """
-    if exporting():
-        rows, counts = NMS_ROWS(boxes, scores, groups, good, iou, keep)
-        return rows, counts
-    return _kept_rows(boxes, scores, groups, good, iou, keep)
-
-
-def _kept_rows(
-    boxes: Tensor, scores: Tensor, groups: Tensor, good: Tensor, iou: float, keep: int
-) -> tuple[Tensor, Tensor]:
-    rows = torch.zeros(len(boxes), keep, dtype=torch.int64, device=boxes.device)
-    counts = []
-    for place, own in enumerate(true_rows(list(good))):
-        best = own[batched_nms(boxes[place, own], scores[place, own], groups[place, own], iou)[:keep]]
-        rows[place, : len(best)] = best
-        counts.append(len(best))
-    return rows, torch.tensor(counts)
-
-
-def _outline(boxes: Tensor, *given: Any) -> tuple[Tensor, Tensor]:
-    shapes = (boxes.shape[0], given[-1]), (boxes.shape[0],)
-    return boxes.new_empty(shapes[0], dtype=torch.int64), boxes.new_empty(shapes[1], dtype=torch.int64)
-
-
-NMS_ROWS = GraphOperator(
-    "nms_rows",
-    "(Tensor boxes, Tensor scores, Tensor groups, Tensor good, float iou, SymInt keep) -> (Tensor, Tensor)",
-    _kept_rows,
-    _outline,
-)
-
-
-def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float) -> Tensor:
-    """Apply NMS within each group and return the rows that are kept, best first.
-
-    On an accelerator, groups are moved apart as in torchvision, but without its copy of a constant to the device.
-
-    Args:
-        boxes: (N, 4) xyxy pixels, none negative.
-        scores: (N,).
-        groups: (N,) int64; only boxes of the same group are compared.
-        iou: IoU above which the box with the lower score is dropped.
-    """
-    if boxes.device.type == "cpu" or not 0 < len(boxes) <= _AT_ONCE:
-        return cast(Tensor, torchvision.ops.batched_nms(boxes, scores, groups, iou))
-    apart = groups.to(boxes) * (boxes.max() + 1)
-    return cast(Tensor, torchvision.ops.nms(boxes + apart[:, None], scores, iou))
 
 
 def set_nms(model: nn.Module, *, per_class: bool) -> None:
@@ -285,9 +230,3 @@ def set_nms(model: nn.Module, *, per_class: bool) -> None:
     for part in parts:
         settings: Any = part.settings
         part.settings = replace(settings, nms_per_class=per_class)
-
-
-def top_rows(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Values and indices of the best ``count`` of ``scores`` (..., N) along the last axis, best first."""
-    best = torch.topk(scores, min(count, scores.shape[-1]), dim=-1)
-    return best.values, best.indices

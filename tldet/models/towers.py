@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -41,47 +42,51 @@ def tower(in_channels: int, width: int, depth: int, *, norm: TowerNorm = "none",
 
 
 class Towers(NamedTuple):
-    """Layers that predict class and box of every location, shared by all levels."""
+    """Layers that predict classes and boxes at every location, shared by all levels."""
 
     classes: nn.Sequential
     boxes: nn.Sequential
-    cls_score: nn.Conv2d
-    bbox_pred: nn.Conv2d
+    outputs: list[nn.Conv2d]
 
 
-def two_towers(
-    in_channels: int, width: int | None, depth: int, outputs: tuple[int, int], *, norm: TowerNorm, bias: bool
+def build_towers(
+    in_channels: int,
+    outputs: Sequence[int],
+    width: int | None,
+    depth: int,
+    *,
+    norm: TowerNorm,
+    bias: bool,
+    prior: float,
 ) -> Towers:
-    """Build a tower for classes and one for boxes, and the layer behind each.
+    """Build a tower for classes, one for boxes, and the output layers.
+
+    Weights are small; all classes have the initial probability ``prior`` (Lin et al. 2017, section 3.3).
 
     Args:
         in_channels: channels of the pyramid.
+        outputs: channels of each output layer: that of the classes, that of the boxes, and any others.
         width: channels of the towers; None for those of the pyramid.
-        depth: convolutions in each tower.
-        outputs: channels of the class layer and of the box layer.
+        depth: number of convolutions in each tower.
         norm: see :func:`tower`.
         bias: the convolutions of the towers have a bias.
-    """
-    width = width or in_channels
-    classes, boxes = (tower(in_channels, width, depth, norm=norm, bias=bias) for _ in outputs)
-    cls_score, bbox_pred = (nn.Conv2d(width, count, 3, padding=1) for count in outputs)
-    return Towers(classes, boxes, cls_score, bbox_pred)
-
-
-def initialize_towers(head: nn.Module, classifier: nn.Conv2d, prior: float) -> None:
-    """Initialize a head with small weights and all classes with probability ``prior`` (Lin et al. 2017, section 3.3).
+        prior: initial probability of each class.
 
     Raises:
         ConfigError: ``prior`` is not between 0 and 1.
     """
     require_range("prior", prior, "(0, 1)")
-    for module in head.modules():
+    width = width or in_channels
+    classes, boxes = (tower(in_channels, width, depth, norm=norm, bias=bias) for _ in range(2))
+    layers = [nn.Conv2d(width, channels, 3, padding=1) for channels in outputs]
+    for module in nn.ModuleList([classes, boxes, *layers]).modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=0.01)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    assert classifier.bias is not None
-    nn.init.constant_(classifier.bias, -math.log((1 - prior) / prior))
+    assert layers[0].bias is not None
+    nn.init.constant_(layers[0].bias, -math.log((1 - prior) / prior))
+    return Towers(classes, boxes, layers)
 
 
 def level_scales(levels: int) -> nn.ParameterList:

@@ -15,7 +15,7 @@ from tldet.transfer.freeze import UnfreezeStage, backbone_groups
 if TYPE_CHECKING:
     from rich.table import Table
 
-_COLUMNS = ("part", "parameters", "trainable", "from", "learning rate", "weight decay")
+_COLUMNS = ("part", "parameters", "trainable", "from step", "learning rate", "weight decay")
 
 
 @dataclass
@@ -26,7 +26,7 @@ class ParameterRow:
         name: name of the part.
         parameters: number of parameters.
         trainable: number of parameters that are trained in the whole run or a part of it.
-        start: times from which on parameters are trained.
+        since: times at which the training of parameters begins.
         rates: learning rates, before the factor of the schedule.
         decays: weight decays, or the strength of L2-SP.
     """
@@ -34,7 +34,7 @@ class ParameterRow:
     name: str
     parameters: int = 0
     trainable: int = 0
-    start: list[str] = field(default_factory=list)
+    since: list[str] = field(default_factory=list)
     rates: set[float] = field(default_factory=set)
     decays: set[str] = field(default_factory=set)
 
@@ -42,15 +42,16 @@ class ParameterRow:
         """Return the text of each column."""
         ends = dict.fromkeys((min(self.rates), max(self.rates))) if self.rates else ()
         rates = " to ".join(f"{rate:.3g}" for rate in ends) or "-"
-        start, decays = ", ".join(self.start) or "frozen", ", ".join(sorted(self.decays)) or "-"
-        return self.name, f"{self.parameters:,}", f"{self.trainable:,}", start, rates, decays
+        since = ", ".join(time.removeprefix("step ") for time in self.since) or "frozen"
+        decays = ", ".join(sorted(self.decays)) or "-"
+        return self.name, f"{self.parameters:,}", f"{self.trainable:,}", since, rates, decays
 
     def line(self) -> str:
         """Return the row as a line of the log."""
-        name, parameters, trainable, start, rates, decays = self.cells()
+        name, parameters, trainable, _, rates, decays = self.cells()
         if not self.trainable:
             return f"{name}: {parameters} parameters, frozen"
-        text = f"{name}: {trainable} of {parameters} parameters trainable from {start}"
+        text = f"{name}: {trainable} of {parameters} parameters trainable from {', '.join(self.since)}"
         return f"{text}, learning rate {rates}, weight decay {decays}"
 
 
@@ -82,8 +83,8 @@ def parameter_rows(
         row.rates.add(float(group["initial_lr"]))
         alpha = (l2_sp or {}).get(name)
         row.decays.add(f"{group['weight_decay']:g}" if alpha is None else f"L2-SP {alpha:g}")
-        if (start := later.get(name, "step 0")) not in row.start:
-            row.start.append(start)
+        if (since := later.get(name, "step 0")) not in row.since:
+            row.since.append(since)
     return list(table.values())
 
 
@@ -94,7 +95,7 @@ def parameter_table(rows: Sequence[ParameterRow]) -> Table:
 
     table = Table(title="trainable parameters", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in _COLUMNS:
-        table.add_column(column, justify="left" if column in ("part", "from") else "right")
+        table.add_column(column, justify="left" if column in ("part", "from step") else "right")
     for row in rows:
         table.add_row(*row.cells())
     table.add_section()

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tldet.errors import CheckpointError, ConfigError
 from tldet.inference.runtimes.base import KEY, broken, parsed
+from tldet.models.ops.nms import NMS_ROWS
 from tldet.models.pooling import ROI_ALIGN_PYRAMID
-from tldet.models.postprocess import NMS_ROWS
 from tldet.system.inputs import require_file
 from tldet.transfer.safe_unpickle.archives import read_archive
 

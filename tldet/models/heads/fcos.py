@@ -1,12 +1,12 @@
 """FCOS (Tian et al. 2019, Fully Convolutional One-Stage Object Detection).
 
-The method in order: two small convolutional towers, shared by all levels, say at every location the class, the
-distances to the four sides of the box around it, and how central it lies (centerness). A location learns the smallest
-object that it lies in the middle of and whose size is its level's; centerness, multiplied into the score, puts down
-the boxes that locations at the edge of an object see.
+Two convolutional towers, shared by all levels, predict at every location the class, the distances to the four sides of
+the box, and the centerness. A location is positive for the smallest object whose size fits its level and in whose
+center region it lies. Scores are multiplied by the centerness, which lowers those of boxes predicted near the edge of
+an object.
 
-Letters for shapes: B images, L levels, N locations of a level, M of all levels, K classes, G objects, P locations of
-the batch that hold an object.
+Shapes: B images, L levels, N locations of a level, M locations of all levels, K classes, G objects, P positive
+locations of the batch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.config import require_range, require_ranges
-from tldet.models.assigners.matching import BACKGROUND, learners, spare_crowds
+from tldet.models.assigners.matching import BACKGROUND, gather_positives, ignore_crowds
 from tldet.models.boxes import (
     AnchorGenerator,
     Sizes,
@@ -32,51 +32,49 @@ from tldet.models.boxes import (
     to_distances,
 )
 from tldet.models.heads.base import Head
-from tldet.models.losses import giou_loss
-from tldet.models.normalizers import LossNormalizers, Normalizer
-from tldet.models.ops.focal import focal_loss_sums
-from tldet.models.postprocess import DenseOutputs, DetectionTensors, Scoring, SelectSettings, dense_detections
-from tldet.models.towers import TowerNorm, initialize_towers, level_scales, two_towers
+from tldet.models.losses import focal_loss, giou_loss
+from tldet.models.normalizers import POSITIVES, LossNormalizers, Normalizer
+from tldet.models.postprocess import DetectionTensors, Scoring, SelectSettings, dense_detections
+from tldet.models.towers import TowerNorm, build_towers, level_scales
 from tldet.registry import HEADS
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 from tldet.system.device import constant
 
-_CHUNK = 2_000_000  # (location, object) pairs looked at at once: 32 MB of distances
+_CHUNK = 2_000_000  # (location, object) pairs per block: 32 MB of distances
 MAX_LOG_DISTANCE = 10.0  # keeps exp() finite: 22,000 pixels
-_POSITIVES = 100.0  # assumed per image before the first step
 
 
 @dataclass(frozen=True)
 class FCOSSettings(SelectSettings):
-    """How locations learn; those of :class:`~tldet.models.postprocess.SelectSettings` say how boxes come out.
+    """Settings of FCOS besides its layers.
 
     Attributes:
-        borders: between every two levels, the longest distance to a side in pixels at which the next level takes over.
-        closed: whether a distance on a border belongs to both levels (mmdet) or to neither (torchvision).
-        radius: only locations within so many strides of an object's center, along both axes, learn it (center
-            sampling); None for all that lie inside.
-        offset: where in its cell a location lies, as a share of the stride: 0.5 the middle (the paper, mmdet), 0 the
-            top left corner (torchvision).
+        borders: limits between every two levels: the largest distance to a side, in pixels, for which a location of the
+            finer level is positive.
+        closed: a distance equal to a limit belongs to both levels (mmdet) or to neither (torchvision).
+        center_sample_radius: center sampling: only locations within this many strides of an object's center, along both
+            axes, are positive; None takes all locations inside its box.
+        offset: position of a location in its cell, relative to the stride: 0.5 for the center (the paper, mmdet), 0 for
+            the top left corner (torchvision).
         step: see :class:`~tldet.models.boxes.AnchorGenerator`.
-        distances: what the box branch says: "relu" cuts it at 0 and takes it in strides; "exp" is the paper's
-            exponential, in pixels.
-        alpha: weight of objects in the focal loss.
-        gamma: its damping of easy locations.
-        box_weight: each box's share in the loss: its "centerness" (the paper, mmdet), or "equal" (torchvision).
-        scoring: "product": the class score alone picks the candidates, then centerness is multiplied in (mmdet);
-            "root": the square root of the product is the score all along (torchvision).
+        distances: activation of the box outputs: "relu", then in strides, or "exp", in pixels (the paper).
+        alpha: weight of positives in the focal loss.
+        gamma: exponent of the focal loss that reduces the loss of easy locations.
+        box_weight: weight of each box in the box loss: its "centerness" (the paper, mmdet), or "equal" (torchvision).
+        scoring: see :func:`~tldet.models.postprocess.best_scores`.
         loss_normalizer: "running": running mean of the positives per image, independent of the split into
             micro-batches; "batch": the positives of the micro-batch (mmdet, torchvision).
-        crowd: share of a location's cell inside a crowd region from which it is no background.
-        eval_loss: "mmdet" takes the distances times the stride once more where the loss is computed in eval mode and
-            without a seed: mmdet's forward scales them in eval mode only, its targets never; for comparing numbers.
+        ignore_iof_thr: fraction of a location's cell inside a crowd region at or above which the location is ignored,
+            not background.
+        eval_loss: for comparison with mmdet, whose forward pass multiplies distances by the stride in eval mode, but
+            not their targets: "mmdet" does the same for losses in eval mode without a seed, "same" does not.
     """
 
-    nms_iou: float = 0.6
+    nms_iou_thr: float = 0.6
     borders: Sequence[float] = (64.0, 128.0, 256.0, 512.0)
     closed: bool = True
-    radius: float | None = 1.5
+    center_sample_radius: float | None = 1.5
     offset: float = 0.5
     step: Literal["nominal", "torchvision"] = "nominal"
     distances: Literal["relu", "exp"] = "relu"
@@ -85,18 +83,19 @@ class FCOSSettings(SelectSettings):
     box_weight: Literal["centerness", "equal"] = "centerness"
     scoring: Scoring = "product"
     loss_normalizer: Normalizer = "running"
-    crowd: float = 0.5
+    ignore_iof_thr: float = 0.5
     eval_loss: Literal["same", "mmdet"] = "same"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_ranges(self, radius="(0, inf]", offset="[0, 1]", alpha="[0, 1]", gamma="[0, inf)", crowd="[0, inf]")
-        if self.borders:  # one level has none
+        require_ranges(self, center_sample_radius="(0, inf]", offset="[0, 1]", ignore_iof_thr="[0, inf]")
+        require_ranges(self, alpha="[0, 1]", gamma="[0, inf)")
+        if self.borders:  # empty for a single level
             require_range("borders", self.borders, "(0, inf]")
 
 
 class FCOSRaw(NamedTuple):
-    """What the towers say: a tensor a level."""
+    """Raw outputs, a tensor per level."""
 
     logits: tuple[Tensor, ...]  # L x (B, K, H, W)
     distances: tuple[Tensor, ...]  # L x (B, 4, H, W) float32 pixels: left, top, right, bottom
@@ -105,26 +104,26 @@ class FCOSRaw(NamedTuple):
 
 @HEADS.register_module()
 class FCOSHead(Head):
-    """Class, box and centerness of every location in one stage.
+    """One-stage head that predicts class, box and centerness of every location.
 
     Args:
         in_channels: channels of the pyramid.
-        strides: its strides, finest first.
+        strides: strides of the pyramid, finest first.
         num_classes: K.
-        channels: width of the towers; None for that of the pyramid.
-        stacked_convs: convolutions in each tower.
-        norm: "group" puts a GroupNorm behind each of them.
-        conv_bias: whether they have a bias.
-        scales: a learned factor a level on what the box branch says (torchvision has none).
-        centerness_on: the tower that centerness branches off from; the paper has "class", its authors later "box".
-        prior: probability of an object that the classifier starts from.
-        settings: everything that is no layer.
+        channels: channels of the towers; None for those of the pyramid.
+        stacked_convs: number of convolutions in each tower.
+        norm: "group" adds a GroupNorm after each of them.
+        conv_bias: the convolutions have a bias.
+        scales: multiply the box outputs by a trainable factor per level (not in torchvision).
+        centerness_on: tower that predicts centerness: "class" in the paper, "box" in the authors' later versions.
+        prior: initial probability of each class.
+        settings: all settings that are not layers.
 
     Raises:
-        ValueError: the borders do not fit the levels.
+        ValueError: the number of borders does not fit the number of levels.
     """
 
-    class_layers = ("cls_score",)  # whose rows are classes
+    class_layers = ("cls_score",)
 
     def __init__(
         self,
@@ -147,94 +146,100 @@ class FCOSHead(Head):
         if len(s.borders) != len(strides) - 1:
             raise ValueError(f"{len(s.borders)} borders for {len(strides)} levels; there is one between every two")
         self.cells = AnchorGenerator([[stride] for stride in strides], [1.0], strides, step=s.step, offset=s.offset)
-        towers = two_towers(in_channels, channels, stacked_convs, (num_classes, 4), norm=norm, bias=conv_bias)
-        self.cls_tower, self.box_tower, self.cls_score, self.bbox_pred = towers
-        self.centerness = nn.Conv2d(channels or in_channels, 1, 3, padding=1)
+        outputs = (num_classes, 4, 1)
+        towers = build_towers(in_channels, outputs, channels, stacked_convs, norm=norm, bias=conv_bias, prior=prior)
+        self.cls_tower, self.box_tower, (self.cls_score, self.bbox_pred, self.centerness) = towers
         self.scales = level_scales(len(strides)) if scales else None
-        self.normalizers = LossNormalizers(s.loss_normalizer, positives=_POSITIVES, weights=_POSITIVES / 2)
-        initialize_towers(self, self.cls_score, prior)
-        if s.distances == "relu":  # a side that started below zero would get no gradient
+        self.normalizers = LossNormalizers(s.loss_normalizer, positives=POSITIVES, weights=POSITIVES / 2)
+        if s.distances == "relu":  # a distance below zero would get no gradient
             assert self.bbox_pred.bias is not None
             nn.init.ones_(self.bbox_pred.bias)
 
     def forward(self, features: Sequence[Tensor]) -> FCOSRaw:
-        """L x (B, C, H, W) to classes, distances and centerness of every level."""
+        """Compute the raw outputs of L x (B, C, H, W) features."""
         logits, distances, central = [], [], []
         for number, level in enumerate(features):
-            seen, around = self.cls_tower(level), self.box_tower(level)
-            logits.append(self.cls_score(seen))
-            distances.append(self._distances(self.bbox_pred(around).float(), number))
-            central.append(self.centerness(around if self.centerness_on == "box" else seen))
+            classes, boxes = self.cls_tower(level), self.box_tower(level)
+            logits.append(self.cls_score(classes))
+            distances.append(self._distances(self.bbox_pred(boxes).float(), number))
+            central.append(self.centerness(boxes if self.centerness_on == "box" else classes))
         return FCOSRaw(tuple(logits), tuple(distances), tuple(central))
 
-    def _distances(self, said: Tensor, level: int) -> Tensor:
-        said = said if self.scales is None else said * self.scales[level]
+    def _distances(self, outputs: Tensor, level: int) -> Tensor:
+        outputs = outputs if self.scales is None else outputs * self.scales[level]
         if self.settings.distances == "exp":
-            return said.clamp(max=MAX_LOG_DISTANCE).exp()
-        return F.relu(said) * self.strides[level]
+            return outputs.clamp(max=MAX_LOG_DISTANCE).exp()
+        return F.relu(outputs) * self.strides[level]
 
     def loss(
         self, raw: FCOSRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None = None
     ) -> dict[str, Tensor]:
-        """Focal and centerness loss over the number of positive locations, GIoU loss over the sum of their weights."""
+        """Compute focal, centerness and GIoU loss; see :meth:`Head.loss`.
+
+        The first two are divided by the number of positive locations, the last one by the sum of their weights.
+        """
         s = self.settings
         cells = self.cells(raw.logits)
-        trainable = learners([self._assign(cells, target) for target in targets], targets)
-        points = center_form(torch.cat(cells))[0][trainable.place]  # (P, 2)
-        wanted = centerness(to_distances(points, trainable.boxes))
-        said = raw.distances
+        positives = gather_positives([self._assign(cells, target) for target in targets], targets)
+        points = center_form(torch.cat(cells))[0][positives.reference]  # (P, 2)
+        expected = centerness(to_distances(points, positives.boxes))  # (P,)
+        distances = raw.distances
         if s.eval_loss == "mmdet" and seed is None and not self.training:
-            said = tuple(level * stride for level, stride in zip(said, self.strides, strict=True))
-        boxes = from_distances(points, trainable.of(flatten_levels(said, 4)))
-        central = trainable.of(flatten_levels(raw.centerness, 1)).squeeze(-1)
-        logits = flatten_levels(raw.logits, self.num_classes)
-        weight = wanted if s.box_weight == "centerness" else torch.ones_like(wanted)
+            distances = tuple(level * stride for level, stride in zip(distances, self.strides, strict=True))
+        boxes = from_distances(points, positives.select(flatten_levels(distances, 4)))  # (P, 4)
+        central = positives.select(flatten_levels(raw.centerness, 1)).squeeze(-1)  # (P,)
+        logits = flatten_levels(raw.logits, self.num_classes)  # (B, M, K)
+        weight = expected if s.box_weight == "centerness" else torch.ones_like(expected)
         total, images = weight.sum(), len(targets)
-        count = self.normalizers.divisor("positives", len(trainable.labels), images)
+        count = self.normalizers.divisor("positives", len(positives.labels), images)
         weighted = self.normalizers.divisor("weights", total, images, batch=total.clamp(min=1e-6))
         return {
-            "loss_cls": focal_loss_sums(logits, trainable, alpha=s.alpha, gamma=s.gamma).sum() / count,
-            "loss_bbox": (giou_loss(boxes, trainable.boxes) * weight).sum() / weighted,
-            "loss_centerness": F.binary_cross_entropy_with_logits(central, wanted, reduction="sum") / count,
+            "loss_cls": focal_loss(logits, positives, alpha=s.alpha, gamma=s.gamma).sum() / count,
+            "loss_bbox": (giou_loss(boxes, positives.boxes) * weight).sum() / weighted,
+            "loss_centerness": F.binary_cross_entropy_with_logits(central, expected, reduction="sum") / count,
         }
 
     @torch.no_grad()
     def _assign(self, cells: Sequence[Tensor], target: Target) -> Tensor:
-        """(M,) row of ``target``, BACKGROUND or IGNORED for every location, from the cells (N, 4) of every level."""
+        """Return the row of ``target``, BACKGROUND or IGNORED of each location, (M,), from L x (N, 4) cells."""
         rows = target.known.objects
-        places = torch.cat(list(cells))
+        locations = torch.cat(list(cells))  # (M, 4)
         if not len(rows):
-            matched = torch.full_like(places[:, 0], BACKGROUND, dtype=torch.int64)
+            matched = torch.full_like(locations[:, 0], BACKGROUND, dtype=torch.int64)
         else:
-            edges = constant([-torch.inf, *self.settings.borders, torch.inf], places)
+            edges = constant([-torch.inf, *self.settings.borders, torch.inf], locations)
             limits = [edges[i : i + 2].expand(len(level), 2) for i, level in enumerate(cells)]
-            chunks = max(1, _CHUNK // len(rows))
-            parts = zip(torch.split(places, chunks), torch.split(torch.cat(limits), chunks), strict=True)
+            size = max(1, _CHUNK // len(rows))
+            parts = zip(torch.split(locations, size), torch.split(torch.cat(limits), size), strict=True)
             matched = torch.cat([self._smallest(*part, target.boxes[rows]) for part in parts])
-        return spare_crowds(matched, rows, places, target, self.settings.crowd)
+        return ignore_crowds(matched, rows, locations, target, ignore_iof_thr=self.settings.ignore_iof_thr)
 
     def _smallest(self, cells: Tensor, limits: Tensor, boxes: Tensor) -> Tensor:
-        """The smallest of the boxes (G, 4) that each of some cells (m, 4) may learn, or BACKGROUND: (m,)."""
+        """Return the smallest box (m,) that each location may be assigned to, or BACKGROUND.
+
+        Args:
+            cells: (m, 4) some of the cells.
+            limits: (m, 2) smallest and largest distance of the level of each cell.
+            boxes: (G, 4) xyxy pixels.
+        """
         s = self.settings
         points, strides = center_form(cells)
         distances = to_distances(points[:, None], boxes)  # (m, G, 4)
         longest = distances.amax(-1)
         low, high = limits[:, :1], limits[:, 1:]
-        fits = (longest >= low) & (longest <= high) if s.closed else (longest > low) & (longest < high)
+        fits = (longest >= low) & (longest <= high) if s.closed else (longest > low) & (longest < high)  # (m, G)
         fits &= distances.amin(-1) > 0
         centers, extents = center_form(boxes)
-        if s.radius is not None:
-            fits &= (points[:, None] - centers).abs().amax(-1) < s.radius * strides[:, :1]
-        area = torch.where(fits, product(extents), torch.inf)
-        least = area.min(1)
-        return least.indices.masked_fill(least.values == torch.inf, BACKGROUND)
+        if s.center_sample_radius is not None:
+            fits &= (points[:, None] - centers).abs().amax(-1) < s.center_sample_radius * strides[:, :1]
+        smallest = torch.where(fits, product(extents), torch.inf).min(1)
+        return smallest.indices.masked_fill(smallest.values == torch.inf, BACKGROUND)
 
     @torch.no_grad()
     def decode_tensors(self, raw: FCOSRaw, sizes: Sizes) -> DetectionTensors:
         """Compute the detections of each image in pixels of the padded batch, best first."""
-        s, outputs = self.settings, [DenseOutputs(*level) for level in zip(*raw, strict=True)]
-        cells = self.cells(raw.logits)
-        return dense_detections(cells, outputs, _boxes, sizes, s, self.num_classes, s.scoring)
+        s = self.settings
+        return dense_detections(self.cells(raw.logits), raw, _boxes, sizes, s, self.num_classes, s.scoring)
 
 
 def _boxes(distances: Tensor, cells: Tensor, _: int) -> Tensor:

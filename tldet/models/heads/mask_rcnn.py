@@ -1,17 +1,15 @@
-"""Mask R-CNN (He et al. 2017): Faster R-CNN with a third branch that says which pixels of a box are the object.
+"""Mask R-CNN (He et al. 2017): Faster R-CNN with a third branch that predicts the mask of each object.
 
-The method in order: proposals and boxes as in Faster R-CNN; in training each positive region is pooled on a finer grid
-and a small convolutional network draws one mask a class, of which only that of the true class learns, pixel by pixel;
-in testing the final boxes are pooled and the mask of the class found is kept as a patch on the box.
+Proposals and boxes are those of Faster R-CNN. In training, the positive regions are pooled on a finer grid, and a small
+convolutional network predicts one mask per class; only the mask of the true class has a loss. In prediction, the final
+boxes are pooled, and the mask of the predicted class is returned as a patch on the box.
 
-Letters for shapes: B images, R regions of all images, P of them positive, K classes, C channels, S pooled side,
-M = 2 S side of a mask.
+Shapes: B images, L levels, K classes, C channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,8 +18,8 @@ from tldet.models.boxes import Sizes
 from tldet.models.heads.base import Head
 from tldet.models.pooling import as_floats
 from tldet.models.postprocess import DetectionTensors
-from tldet.models.two_stage.box import BoxBranch, RoISettings, find_in
-from tldet.models.two_stage.loss import STAGE, TwoStageRaw, propose_and_loss, stage_loss
+from tldet.models.two_stage.box import BoxBranch, RoISettings, detect_in_regions
+from tldet.models.two_stage.loss import TwoStageRaw, two_stage_loss
 from tldet.models.two_stage.mask import MaskBranch, MaskSettings, mask_loss, with_masks
 from tldet.models.two_stage.rpn import RPN, RPNSettings
 from tldet.registry import HEADS
@@ -31,19 +29,19 @@ from tldet.structures.target import Target
 
 @HEADS.register_module()
 class MaskRCNNHead(Head):
-    """Proposals, pooled, classified and drawn.
+    """Two-stage head with an RPN, a box branch and a mask branch.
 
     Args:
         in_channels: channels of the pyramid.
-        strides: its strides, finest first.
-        num_classes: K, background not counted.
-        mask: the mask branch.
-        rpn: the first stage.
-        roi: the box branch.
+        strides: strides of the pyramid, finest first.
+        num_classes: K, without background.
+        mask: settings of the mask branch.
+        rpn: settings of the first stage.
+        roi: settings of the box branch.
     """
 
     predicts_masks = True
-    background_layers = ("box.cls_score",)  # of the class layers, whose last row is background
+    background_layers = ("box.cls_score",)
 
     def __init__(
         self,
@@ -64,26 +62,21 @@ class MaskRCNNHead(Head):
         self.mask_threshold, self.mask_paste = mask.threshold, mask.paste
         boxes = () if self.roi.class_agnostic else ("box.bbox_pred",)
         masks = () if mask.class_agnostic else ("mask.mask_logits",)
-        self.class_layers = ("box.cls_score", *boxes, *masks)  # whose rows are classes
+        self.class_layers = ("box.cls_score", *boxes, *masks)
 
     def forward(self, features: Sequence[Tensor]) -> TwoStageRaw:
-        """L x (B, C, H, W) to the proposals' raw outputs, and the features themselves."""
+        """Compute the raw outputs of the RPN of L x (B, C, H, W) features; the features are kept for pooling."""
         return TwoStageRaw(self.rpn(features), as_floats(features[: self.roi.levels]))
 
     def loss(
         self, raw: TwoStageRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None = None
     ) -> dict[str, Tensor]:
-        """Faster R-CNN's four losses and ``loss_mask``, the mean over the cells of all positive regions."""
-        find = partial(find_in, self.box, raw.features, sizes=sizes)
-        proposals, targets, losses = propose_and_loss(
-            self.rpn, raw, targets, sizes, seed, find=find, branches=self.box, settings=self.roi
-        )
-        boxes = stage_loss(self.box, raw.features, proposals, targets, seed, STAGE)
-        masks = mask_loss(self.mask, raw.features, boxes.drawn, targets)
-        return {**losses, **boxes.losses, "loss_mask": masks}
+        """Compute the losses of Faster R-CNN and ``loss_mask``, the mean over the mask cells of all positives."""
+        boxes = two_stage_loss(self.rpn, self.box, raw, targets, sizes, seed)
+        return {**boxes.losses, "loss_mask": mask_loss(self.mask, raw.features, boxes.regions, targets)}
 
     @torch.no_grad()
     def decode_tensors(self, raw: TwoStageRaw, sizes: Sizes) -> DetectionTensors:
-        """Compute the detections of each image in pixels of the padded batch, best first, each with its mask."""
-        found = find_in(self.box, raw.features, self.rpn.propose(raw.rpn, sizes, training=False), sizes)
+        """Compute the detections of each image in pixels of the padded batch, best first, with masks."""
+        found = detect_in_regions(self.box, raw.features, self.rpn.propose(raw.rpn, sizes, training=False), sizes)
         return with_masks([self.mask], raw.features, found)

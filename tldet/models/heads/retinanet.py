@@ -1,10 +1,10 @@
 """RetinaNet (Lin et al. 2017, Focal Loss for Dense Object Detection).
 
-The method in order: two small convolutional towers, shared by all levels, say the class and the box of every anchor.
-Anchors that overlap an object by ``positive`` learn it, those below ``negative`` are background, the rest do not
-count; the focal loss keeps the many easy ones from drowning the few that matter.
+Two convolutional towers, shared by all levels, predict the classes and the box deltas of every anchor. An anchor with
+an IoU of at least ``pos_iou_thr`` with an object is positive, one below ``neg_iou_thr`` is background, the others are
+ignored. The focal loss keeps the many easy anchors from dominating the few hard ones.
 
-Letters for shapes: B images, L levels, A anchors a cell, N anchors of a level, M of all levels, K classes.
+Shapes: B images, L levels, A anchors per cell, M anchors of all levels, K classes, P positive anchors of the batch.
 """
 
 from __future__ import annotations
@@ -18,71 +18,67 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tldet.config import require_ranges
-from tldet.models.assigners.matching import Rescue, assign, learners
+from tldet.models.assigners.matching import LowQuality, assign, gather_positives
 from tldet.models.boxes import AnchorGenerator, Sizes, decode_boxes, encode_boxes, flatten_levels
 from tldet.models.heads.base import Head
-from tldet.models.losses import giou_loss
-from tldet.models.normalizers import LossNormalizers, Normalizer
-from tldet.models.ops.focal import focal_loss_sums
-from tldet.models.postprocess import DenseOutputs, DetectionTensors, SelectSettings, dense_detections
-from tldet.models.towers import TowerNorm, initialize_towers, two_towers
+from tldet.models.losses import focal_loss, giou_loss
+from tldet.models.normalizers import POSITIVES, LossNormalizers
+from tldet.models.postprocess import DetectionTensors, SelectSettings, dense_detections
+from tldet.models.towers import TowerNorm, build_towers
 from tldet.registry import HEADS
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 
-_POSITIVES = 100.0  # assumed per image before the first step
-
 
 @dataclass(frozen=True)
 class RetinaSettings(SelectSettings):
-    """How anchors learn; those of :class:`~tldet.models.postprocess.SelectSettings` say how boxes come out.
-
-    The defaults are torchvision's.
+    """Settings of RetinaNet besides its layers; the defaults are torchvision's.
 
     Attributes:
-        sizes: anchor sizes of every level, in pixels.
-        ratios: anchor height / width.
+        sizes: anchor sizes of each level, in pixels.
+        ratios: height / width of the anchors.
         rounding: see :class:`~tldet.models.boxes.AnchorGenerator`; mmdet does not round.
         step: see :class:`~tldet.models.boxes.AnchorGenerator`.
-        positive: overlap from which an anchor learns an object.
-        negative: overlap below which it is background.
+        pos_iou_thr: see :func:`~tldet.models.assigners.matching.match`.
+        neg_iou_thr: see :func:`~tldet.models.assigners.matching.match`.
         low_quality: see :func:`~tldet.models.assigners.matching.match`.
-        least: see :func:`~tldet.models.assigners.matching.match`.
-        alpha: weight of objects in the focal loss.
-        gamma: its damping of easy anchors.
-        box_loss: "smooth_l1" on the deltas, or "giou" on the boxes they make (torchvision's second version).
-        beta: corner of the smooth L1 loss; 0 for L1.
-        weights: factors of the box deltas, as in :func:`~tldet.models.boxes.encode_boxes`.
+        min_pos_iou: see :func:`~tldet.models.assigners.matching.match`.
+        alpha: weight of positives in the focal loss.
+        gamma: exponent of the focal loss that reduces the loss of easy anchors.
+        box_loss: "smooth_l1" on the deltas, or "giou" on the decoded boxes (torchvision's second version).
+        beta: threshold of the smooth L1 loss between its quadratic and its linear part; 0 for L1.
+        weights: factors of the box deltas, see :func:`~tldet.models.boxes.encode_boxes`.
         loss_normalizer: "running": running mean of the positives per image, independent of the split into
             micro-batches; "batch": the positives of the micro-batch (mmdet), "image": the positives of each image,
             averaged over images (torchvision). In the last two, images without positives count as one.
-        crowd: share of an anchor inside a crowd region from which it is no background.
+        ignore_iof_thr: fraction of an anchor inside a crowd region at or above which it is ignored, not background.
     """
 
     sizes: Sequence[Sequence[float]] = ((32, 40, 50), (64, 80, 101), (128, 161, 203), (256, 322, 406), (512, 645, 812))
     ratios: Sequence[float] = (0.5, 1.0, 2.0)
     rounding: bool = True
     step: Literal["nominal", "torchvision"] = "nominal"
-    positive: float = 0.5
-    negative: float = 0.4
-    low_quality: Rescue = "own"
-    least: float = 0.0
+    pos_iou_thr: float = 0.5
+    neg_iou_thr: float = 0.4
+    low_quality: LowQuality = "own"
+    min_pos_iou: float = 0.0
     alpha: float = 0.25
     gamma: float = 2.0
     box_loss: Literal["smooth_l1", "giou"] = "smooth_l1"
     beta: float = 0.0
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     loss_normalizer: Literal["running", "batch", "image"] = "running"
-    crowd: float = 0.5
+    ignore_iof_thr: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_ranges(self, sizes="(0, inf)", ratios="(0, inf)", positive="[0, 1]", negative="[0, 1]", least="[0, 1]")
-        require_ranges(self, alpha="[0, 1]", gamma="[0, inf)", beta="[0, inf)", weights="(0, inf)", crowd="[0, inf]")
+        require_ranges(self, sizes="(0, inf)", ratios="(0, inf)", weights="(0, inf)", ignore_iof_thr="[0, inf]")
+        require_ranges(self, pos_iou_thr="[0, 1]", neg_iou_thr="[0, 1]", min_pos_iou="[0, 1]")
+        require_ranges(self, alpha="[0, 1]", gamma="[0, inf)", beta="[0, inf)")
 
 
 class RetinaRaw(NamedTuple):
-    """What the towers say: a tensor a level."""
+    """Raw outputs, a tensor per level."""
 
     logits: tuple[Tensor, ...]  # L x (B, A * K, H, W)
     deltas: tuple[Tensor, ...]  # L x (B, A * 4, H, W)
@@ -90,21 +86,21 @@ class RetinaRaw(NamedTuple):
 
 @HEADS.register_module()
 class RetinaNetHead(Head):
-    """Class and box of every anchor in one stage.
+    """One-stage head that predicts class and box of every anchor.
 
     Args:
         in_channels: channels of the pyramid.
-        strides: its strides, finest first.
+        strides: strides of the pyramid, finest first.
         num_classes: K.
-        channels: width of the towers; None for that of the pyramid.
-        stacked_convs: convolutions in each tower.
-        norm: "group" puts a GroupNorm behind each of them (torchvision's second version).
-        conv_bias: whether they have a bias.
-        prior: probability of an object that the classifier starts from (section 3.3 of the paper).
-        settings: everything that is no layer.
+        channels: channels of the towers; None for those of the pyramid.
+        stacked_convs: number of convolutions in each tower.
+        norm: "group" adds a GroupNorm after each of them (torchvision's second version).
+        conv_bias: the convolutions have a bias.
+        prior: initial probability of each class (section 3.3 of the paper).
+        settings: all settings that are not layers.
     """
 
-    class_layers = ("cls_score",)  # whose rows are classes
+    class_layers = ("cls_score",)
 
     def __init__(
         self,
@@ -121,54 +117,55 @@ class RetinaNetHead(Head):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.settings = settings or RetinaSettings()
-        s = self.settings
+        self.settings = s = settings or RetinaSettings()
         self.anchors = AnchorGenerator(s.sizes, s.ratios, strides, rounding=s.rounding, step=s.step)
         outputs = (self.anchors.per_cell * num_classes, self.anchors.per_cell * 4)
-        towers = two_towers(in_channels, channels, stacked_convs, outputs, norm=norm, bias=conv_bias)
-        self.cls_tower, self.box_tower, self.cls_score, self.bbox_pred = towers
-        kind: Normalizer = "running" if s.loss_normalizer == "running" else "batch"
-        self.normalizers = LossNormalizers(kind, positives=_POSITIVES)
-        initialize_towers(self, self.cls_score, prior)
+        towers = build_towers(in_channels, outputs, channels, stacked_convs, norm=norm, bias=conv_bias, prior=prior)
+        self.cls_tower, self.box_tower, (self.cls_score, self.bbox_pred) = towers
+        self.normalizers = LossNormalizers(
+            "running" if s.loss_normalizer == "running" else "batch", positives=POSITIVES
+        )
 
     def forward(self, features: Sequence[Tensor]) -> RetinaRaw:
-        """L x (B, C, H, W) to the raw classes and deltas of every level."""
+        """Compute the raw outputs of L x (B, C, H, W) features."""
         logits = tuple(self.cls_score(self.cls_tower(level)) for level in features)
         return RetinaRaw(logits, tuple(self.bbox_pred(self.box_tower(level)) for level in features))
 
     def loss(
         self, raw: RetinaRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None = None
     ) -> dict[str, Tensor]:
-        """Focal loss and box loss, divided by the number of positive anchors."""
+        """Compute focal loss and box loss, divided by the number of positive anchors; see :meth:`Head.loss`."""
         s = self.settings
         anchors = torch.cat(self.anchors(raw.logits))  # (M, 4)
-        limits = {"positive": s.positive, "negative": s.negative, "least": s.least, "crowd": s.crowd}
-        matched = [assign(anchors, target, low_quality=s.low_quality, **limits) for target in targets]
-        trainable = learners(matched, targets)
-        logits = flatten_levels(raw.logits, self.num_classes)
-        classes = focal_loss_sums(logits, trainable, alpha=s.alpha, gamma=s.gamma)  # (B,)
-        boxes = self._box_loss(
-            trainable.of(flatten_levels(raw.deltas, 4)), anchors[trainable.place], trainable.boxes
-        )  # (P,)
-        counts = trainable.per_image.clamp(min=1)
+        positives = gather_positives([self._assign(anchors, target) for target in targets], targets)
+        logits = flatten_levels(raw.logits, self.num_classes)  # (B, M, K)
+        classes = focal_loss(logits, positives, alpha=s.alpha, gamma=s.gamma)  # (B,)
+        deltas = positives.select(flatten_levels(raw.deltas, 4))  # (P, 4)
+        boxes = self._box_loss(deltas, anchors[positives.reference], positives.boxes)  # (P,)
         if s.loss_normalizer == "image":
-            shares = 1 / counts / len(targets)
-            return {"loss_cls": (classes * shares).sum(), "loss_bbox": (boxes * shares[trainable.image]).sum()}
-        count = self.normalizers.divisor("positives", len(trainable.labels), len(targets), batch=counts.sum())
+            shares = 1 / positives.per_image.clamp(min=1) / len(targets)
+            return {"loss_cls": (classes * shares).sum(), "loss_bbox": (boxes * shares[positives.image]).sum()}
+        count = self.normalizers.divisor(
+            "positives", len(positives.labels), len(targets), batch=positives.batch_divisor()
+        )
         return {"loss_cls": classes.sum() / count, "loss_bbox": boxes.sum() / count}
 
+    def _assign(self, anchors: Tensor, target: Target) -> Tensor:
+        s = self.settings
+        thresholds = {"pos_iou_thr": s.pos_iou_thr, "neg_iou_thr": s.neg_iou_thr, "min_pos_iou": s.min_pos_iou}
+        return assign(anchors, target, low_quality=s.low_quality, ignore_iof_thr=s.ignore_iof_thr, **thresholds)
+
     def _box_loss(self, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
-        """(P,) loss of each object."""
+        """Compute the box loss (P,) of each positive."""
         if self.settings.box_loss == "giou":
             return giou_loss(decode_boxes(deltas, anchors, self.settings.weights), boxes)
-        wanted = encode_boxes(boxes, anchors, self.settings.weights)
-        return F.smooth_l1_loss(deltas, wanted, beta=self.settings.beta, reduction="none").sum(-1)
+        expected = encode_boxes(boxes, anchors, self.settings.weights)
+        return F.smooth_l1_loss(deltas, expected, beta=self.settings.beta, reduction="none").sum(-1)
 
     @torch.no_grad()
     def decode_tensors(self, raw: RetinaRaw, sizes: Sizes) -> DetectionTensors:
         """Compute the detections of each image in pixels of the padded batch, best first."""
-        outputs = [DenseOutputs(*level) for level in zip(*raw, strict=True)]
-        return dense_detections(self.anchors(raw.logits), outputs, self._boxes, sizes, self.settings, self.num_classes)
+        return dense_detections(self.anchors(raw.logits), raw, self._boxes, sizes, self.settings, self.num_classes)
 
     def _boxes(self, deltas: Tensor, anchors: Tensor, _: int) -> Tensor:
         return decode_boxes(deltas, anchors, self.settings.weights)

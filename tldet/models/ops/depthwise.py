@@ -171,7 +171,7 @@ def _grids(x: Tensor, cells: Sequence[int], dilation: Pair) -> Tensor:
 
 
 class _DepthwiseConv2d(torch.autograd.Function):
-    """``torch.conv2d`` whose ``parts`` of the backward pass are rewritten; twice differentiable."""
+    """Function like ``torch.conv2d`` with ``parts`` of its backward pass rewritten; twice differentiable."""
 
     @staticmethod
     def forward(
@@ -203,7 +203,7 @@ class _DepthwiseConv2d(torch.autograd.Function):
 
 
 def depthwise_conv2d(parts: Collection[Gradient], x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """``torch.conv2d`` with the ``parts`` of its backward pass rewritten where possible.
+    """Compute ``torch.conv2d`` with the ``parts`` of its backward pass rewritten if possible.
 
     Other calls (not depthwise, not on CPU, no gradient needed) go to torch unchanged.
     """

@@ -16,7 +16,7 @@ NAMESPACE = "tldet"
 
 
 class GraphOperator:
-    """A function as an operator of exported graphs.
+    """Operator of exported graphs that calls a Python function.
 
     Args:
         name: name of the operator in the namespace ``tldet``.
@@ -34,10 +34,10 @@ class GraphOperator:
 
     def define(self) -> Any:
         """Return the operator, which is defined on the first call: a graph that uses it cannot be read before."""
-        place = getattr(torch.ops, NAMESPACE)
-        if not hasattr(place, self.name):
+        operators = getattr(torch.ops, NAMESPACE)
+        if not hasattr(operators, self.name):
             name = f"{NAMESPACE}::{self.name}"
             torch.library.define(name, self.schema)
             torch.library.impl(name, "default", self.run)
             torch.library.register_fake(name, self.outline)
-        return getattr(place, self.name).default
+        return getattr(operators, self.name).default

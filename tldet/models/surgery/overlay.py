@@ -1,8 +1,7 @@
 """Modules that compute differently while their parameters, buffers and state-dict keys stay the same.
 
-An overlay takes the place of a module in its parents. It is an instance of the module's class as well, so that code
-which looks for convolutions or norms finds it, and it shares parameters, buffers, submodules and hooks with the module
-it replaces.
+An overlay replaces a module in its parents. It is an instance of the module's class as well, so that code which looks
+for convolutions or norms finds it, and it shares parameters, buffers, submodules and hooks with the original module.
 """
 
 from __future__ import annotations
@@ -57,8 +56,8 @@ def replace_modules(model: nn.Module, replacements: Mapping[nn.Module, nn.Module
     Returns:
         For :func:`put_back`.
     """
-    places = [(parent, name, child) for parent in model.modules() for name, child in parent._modules.items()]
-    replaced = [(parent, name, child) for parent, name, child in places if child is not None and child in replacements]
+    pairs = [(parent, name, child) for parent in model.modules() for name, child in parent._modules.items()]
+    replaced = [(parent, name, child) for parent, name, child in pairs if child is not None and child in replacements]
     for parent, name, child in replaced:
         parent._modules[name] = replacements[child]
     return replaced

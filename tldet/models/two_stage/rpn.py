@@ -1,7 +1,7 @@
-"""Region proposal network (Ren et al. 2015): which places are worth a second look.
+"""Region proposal network (Ren et al. 2015; on a feature pyramid: Lin et al. 2017, section 4.1).
 
-Letters for shapes: B images, L levels, A anchors a cell, N anchors of a level (H * W * A), M anchors of all levels,
-P proposals of an image.
+Shapes: B images, L levels, A anchors per cell, M anchors of all levels, n best anchors of a level, P proposals of an
+image.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.config import require_ranges
-from tldet.models.assigners.matching import IGNORED, Rescue, assign, draw_samples, generator_for
+from tldet.models.assigners.matching import IGNORED, LowQuality, assign, draw_samples, generator_for
 from tldet.models.boxes import (
     AnchorGenerator,
     Sizes,
@@ -26,45 +26,46 @@ from tldet.models.boxes import (
     wide_enough,
 )
 from tldet.models.normalizers import LossNormalizers, Normalizer
+from tldet.models.ops.nms import nms_rows
 from tldet.models.pooling import PaddedBoxes
-from tldet.models.postprocess import nms_rows, take_rows, top_rows
+from tldet.models.postprocess import take_rows, top_rows
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 from tldet.system.device import constant, exporting
 
-_STAGE = 1  # tells the random draws of this stage from those of the second one
+_STAGE = 1  # distinguishes the random numbers of this stage from those of the second one
 
 
 @dataclass(frozen=True)
 class RPNSettings:
-    """How proposals are made and learned; the defaults are torchvision's.
+    """Settings of the region proposal network; the defaults are torchvision's.
 
     Attributes:
-        sizes: anchor sizes of every level, in pixels.
-        ratios: anchor height / width.
+        sizes: anchor sizes of each level, in pixels.
+        ratios: height / width of the anchors.
         rounding: see :class:`~tldet.models.boxes.AnchorGenerator`.
         step: see :class:`~tldet.models.boxes.AnchorGenerator`.
         offset: see :class:`~tldet.models.boxes.AnchorGenerator`; use the same in ``roi``.
-        channels: width of the 3x3 convolutions; None for that of the pyramid.
-        convs: how many of them.
-        positive: overlap from which an anchor is an object.
-        negative: overlap below which it is background.
+        channels: channels of the 3x3 convolutions; None for those of the pyramid.
+        convs: number of 3x3 convolutions.
+        pos_iou_thr: see :func:`~tldet.models.assigners.matching.match`.
+        neg_iou_thr: see :func:`~tldet.models.assigners.matching.match`.
         low_quality: see :func:`~tldet.models.assigners.matching.match`.
-        least: see :func:`~tldet.models.assigners.matching.match`.
-        border: anchors that reach this many pixels or more out of the image do not learn (mmdet's
-            ``allowed_border``; Ren et al. 2015, section 3.3, leave out all that cross it); None takes all.
-        batch: anchors drawn an image for the loss.
-        positive_fraction: at most this share of them are objects.
-        beta: corner of the smooth L1 loss; 0 for L1.
+        min_pos_iou: see :func:`~tldet.models.assigners.matching.match`.
+        allowed_border: anchors that extend this many pixels or more beyond the image are ignored in training (as in
+            mmdet; Ren et al. 2015, section 3.3, ignore all that cross the border); None ignores no anchor.
+        num_samples: number of anchors sampled per image for the loss.
+        pos_fraction: largest fraction of positives among them.
+        beta: threshold of the smooth L1 loss between its quadratic and its linear part; 0 for L1.
         loss_normalizer: "running": running mean of the anchors sampled per image, independent of the split into
             micro-batches; "batch": the anchors sampled in the micro-batch (torchvision, mmdet).
-        crowd: share of an anchor inside a crowd region from which it is no background.
-        spare: overlap with a confident detection of a class that the image was not labeled for, from which an
-            anchor is no background.
-        pre_nms: best anchors of each level that go on, in training and in testing.
-        post_nms: proposals of an image that remain, in training and in testing.
-        nms_iou: overlap above which the lesser of two proposals of a level is dropped.
-        min_size: least side of a proposal in pixels.
+        ignore_iof_thr: fraction of an anchor inside a crowd region at or above which it is ignored, not background.
+        spare: IoU with a confident detection of a class that is not annotated on the image at or above which an anchor
+            is ignored, not background.
+        nms_pre: largest number of proposals per level before NMS, in training and in testing.
+        nms_post: largest number of proposals per image after NMS, in training and in testing.
+        nms_iou_thr: IoU above which NMS drops the proposal with the lower score; levels are separate.
+        min_bbox_size: smallest side of a proposal in pixels.
 
     Raises:
         ConfigError: a value is out of range.
@@ -77,39 +78,39 @@ class RPNSettings:
     offset: float = 0.0
     channels: int | None = None
     convs: int = 1
-    positive: float = 0.7
-    negative: float = 0.3
-    low_quality: Rescue = "own"
-    least: float = 0.0
-    border: float | None = None
-    batch: int = 256
-    positive_fraction: float = 0.5
+    pos_iou_thr: float = 0.7
+    neg_iou_thr: float = 0.3
+    low_quality: LowQuality = "own"
+    min_pos_iou: float = 0.0
+    allowed_border: float | None = None
+    num_samples: int = 256
+    pos_fraction: float = 0.5
     beta: float = 1 / 9
     loss_normalizer: Normalizer = "running"
-    crowd: float = 0.5
+    ignore_iof_thr: float = 0.5
     spare: float = 0.3
-    pre_nms: tuple[int, int] = (2000, 1000)
-    post_nms: tuple[int, int] = (2000, 1000)
-    nms_iou: float = 0.7
-    min_size: float = 1e-3
+    nms_pre: tuple[int, int] = (2000, 1000)
+    nms_post: tuple[int, int] = (2000, 1000)
+    nms_iou_thr: float = 0.7
+    min_bbox_size: float = 1e-3
 
     def __post_init__(self) -> None:
         require_ranges(self, sizes="(0, inf)", ratios="(0, inf)", channels="[1, inf]", convs="[0, inf]")
-        require_ranges(self, offset="[0, 1]", positive="[0, 1]", negative="[0, 1]", least="[0, 1]", border="[0, inf]")
-        require_ranges(self, batch="[1, inf]", positive_fraction="[0, 1]", beta="[0, inf)", crowd="[0, inf]")
-        require_ranges(self, spare="[0, inf]", pre_nms="[1, inf]", post_nms="[1, inf]", nms_iou="[0, 1]")
-        require_ranges(self, min_size="[0, inf)")
+        require_ranges(self, offset="[0, 1]", pos_iou_thr="[0, 1]", neg_iou_thr="[0, 1]", min_pos_iou="[0, 1]")
+        require_ranges(self, allowed_border="[0, inf]", num_samples="[1, inf]", pos_fraction="[0, 1]")
+        require_ranges(self, beta="[0, inf)", ignore_iof_thr="[0, inf]", spare="[0, inf]", nms_pre="[1, inf]")
+        require_ranges(self, nms_post="[1, inf]", nms_iou_thr="[0, 1]", min_bbox_size="[0, inf)")
 
 
 class RPNRaw(NamedTuple):
-    """What the network says: a tensor a level."""
+    """Raw outputs, a tensor per level."""
 
     logits: tuple[Tensor, ...]  # L x (B, A, H, W)
     deltas: tuple[Tensor, ...]  # L x (B, 4 * A, H, W)
 
 
 class RPN(nn.Module):
-    """Objectness and box of every anchor, from one small convolutional head shared by all levels."""
+    """Convolutional network, shared by all levels, that predicts objectness and box of every anchor."""
 
     def __init__(self, in_channels: int, strides: Sequence[int], settings: RPNSettings) -> None:
         super().__init__()
@@ -119,7 +120,7 @@ class RPN(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(width if i else in_channels, width, 3, padding=1) for i in range(s.convs))
         self.objectness = nn.Conv2d(width, self.anchors.per_cell, 1)
         self.deltas = nn.Conv2d(width, 4 * self.anchors.per_cell, 1)
-        self.normalizers = LossNormalizers(s.loss_normalizer, anchors=s.batch)
+        self.normalizers = LossNormalizers(s.loss_normalizer, anchors=s.num_samples)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.normal_(layer.weight, std=0.01)
@@ -127,7 +128,7 @@ class RPN(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, features: Sequence[Tensor]) -> RPNRaw:
-        """L x (B, C, H, W) to objectness and deltas of every level."""
+        """Compute objectness and deltas of L x (B, C, H, W) features."""
         logits, deltas = [], []
         for level in features:
             hidden = level
@@ -140,38 +141,43 @@ class RPN(nn.Module):
     def loss(
         self, raw: RPNRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None
     ) -> dict[str, Tensor]:
-        """Binary cross entropy and smooth L1 over the anchors drawn, both divided by their number."""
+        """Compute binary cross entropy and smooth L1 loss of the sampled anchors, divided by their number.
+
+        Arguments are those of :meth:`Head.loss`.
+        """
         s = self.settings
         anchors = torch.cat(self.anchors(raw.logits))  # (M, 4)
         logits = torch.cat([flatten_level(level, 1) for level in raw.logits], 1).squeeze(-1).float()  # (B, M)
         deltas = torch.cat([flatten_level(level, 4) for level in raw.deltas], 1)  # (B, M, 4)
         matched = [self._assign(anchors, target, size) for target, size in zip(targets, sizes, strict=True)]
         generators = [generator_for(seed, target.image_id, _STAGE) for target in targets]
-        scores, truths, predicted, wanted = [], [], [], []
-        for row, (positive, background) in enumerate(draw_samples(matched, s.batch, s.positive_fraction, generators)):
-            drawn = torch.cat([positive, background])
-            scores.append(logits[row, drawn])
-            truths.append((matched[row][drawn] >= 0).float())
-            predicted.append(deltas[row, positive])
-            wanted.append(encode_boxes(targets[row].boxes[matched[row][positive]], anchors[positive]))
+        samples = draw_samples(matched, s.num_samples, s.pos_fraction, generators)
+        scores, truths, predicted, expected = [], [], [], []
+        for image, (positive, background) in enumerate(samples):
+            sampled = torch.cat([positive, background])
+            scores.append(logits[image, sampled])
+            truths.append((matched[image][sampled] >= 0).float())
+            predicted.append(deltas[image, positive])
+            expected.append(encode_boxes(targets[image].boxes[matched[image][positive]], anchors[positive]))
         score, truth = torch.cat(scores), torch.cat(truths)
         count = self.normalizers.divisor("anchors", len(score), len(targets))
-        box = F.smooth_l1_loss(torch.cat(predicted).float(), torch.cat(wanted), beta=s.beta, reduction="sum")
+        box = F.smooth_l1_loss(torch.cat(predicted).float(), torch.cat(expected), beta=s.beta, reduction="sum")
         return {
             "loss_rpn_cls": F.binary_cross_entropy_with_logits(score, truth, reduction="sum") / count,
             "loss_rpn_bbox": box / count,
         }
 
     def _assign(self, anchors: Tensor, target: Target, size: Size) -> Tensor:
-        """(M,) as :func:`~tldet.models.assigners.matching.assign` gives it; anchors beyond the border are IGNORED."""
+        """Assign the anchors of an image, (M,); those beyond ``allowed_border`` are IGNORED."""
         s = self.settings
-        limits = {"positive": s.positive, "negative": s.negative, "least": s.least, "crowd": s.crowd, "spare": s.spare}
-        if s.border is None:
-            return assign(anchors, target, low_quality=s.low_quality, **limits)
-        far = constant([size[1], size[0]], anchors) + s.border
-        inside = ((anchors[:, :2] >= -s.border) & (anchors[:, 2:] < far)).all(1).nonzero().flatten()
+        thresholds = {"pos_iou_thr": s.pos_iou_thr, "neg_iou_thr": s.neg_iou_thr, "min_pos_iou": s.min_pos_iou}
+        thresholds |= {"ignore_iof_thr": s.ignore_iof_thr, "spare": s.spare}
+        if s.allowed_border is None:
+            return assign(anchors, target, low_quality=s.low_quality, **thresholds)
+        far = constant([size[1], size[0]], anchors) + s.allowed_border
+        inside = ((anchors[:, :2] >= -s.allowed_border) & (anchors[:, 2:] < far)).all(1).nonzero().flatten()
         matched = torch.full((len(anchors),), IGNORED, dtype=torch.int64, device=anchors.device)
-        matched[inside] = assign(anchors[inside], target, low_quality=s.low_quality, **limits)
+        matched[inside] = assign(anchors[inside], target, low_quality=s.low_quality, **thresholds)
         return matched
 
     @torch.no_grad()
@@ -182,13 +188,15 @@ class RPN(nn.Module):
         for number, (anchors, level_logits, level_deltas) in enumerate(
             zip(self.anchors(raw.logits), raw.logits, raw.deltas, strict=True)
         ):
-            best, rows = top_rows(flatten_level(level_logits, 1).squeeze(-1).float(), s.pre_nms[phase])  # (B, n)
+            best, rows = top_rows(flatten_level(level_logits, 1).squeeze(-1).float(), s.nms_pre[phase])  # (B, n)
             boxes.append(decode_boxes(take_rows(flatten_level(level_deltas, 4), rows), anchors[rows]))  # (B, n, 4)
             scores.append(best.sigmoid())
             levels.append(torch.full_like(rows, number))
         clipped = clip_batch(torch.cat(boxes, 1), sizes)
-        good = wide_enough(clipped, s.min_size)
-        kept, counts = nms_rows(clipped, torch.cat(scores, 1), torch.cat(levels, 1), good, s.nms_iou, s.post_nms[phase])
-        if not exporting():  # no place that every image leaves empty
+        good = wide_enough(clipped, s.min_bbox_size)
+        kept, counts = nms_rows(
+            clipped, torch.cat(scores, 1), torch.cat(levels, 1), good, s.nms_iou_thr, s.nms_post[phase]
+        )
+        if not exporting():  # drop padding that all images share
             kept = kept[:, : max(1, *counts.tolist())]
         return PaddedBoxes(take_rows(clipped, kept), counts)

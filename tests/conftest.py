@@ -26,6 +26,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         os.environ["TLDET_CACHE"] = before
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _equal_times() -> Iterator[None]:
+    """Which precision is faster on a busy machine decides no test: without a measurement, the choice is fp32."""
+    from tldet.engine import precision
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "measure_precisions", lambda *_: {"fp32": 1.0, "bf16": 1.0})
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Real data and reference outputs, where the checkout has them beside it."""

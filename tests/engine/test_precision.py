@@ -21,6 +21,14 @@ from tldet.models.timing import timing_key
 from tldet.system import device
 
 
+_MEASURE = precision.measure_precisions  # imported before the fixtures of all tests replace it
+
+
+@pytest.fixture(autouse=True)
+def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "measure_precisions", _MEASURE)
+
+
 def test_cpu_without_bf16_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
     chosen = choose(nn.Linear(1, 1), "cpu", trial=lambda: pytest.fail("was run"))

@@ -102,7 +102,7 @@ def test_torch_export_finds_the_same(recipe: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "recipe", with_slow(["gfl_lite0", "faster_rcnn_lite0", "mask_rcnn_lite0"], ["mask_rcnn_lite0"])
+    "recipe", with_slow(["gfl_lite0", "faster_rcnn_lite0", "mask_rcnn_lite0"], ["gfl_lite0", "mask_rcnn_lite0"])
 )
 def test_any_batch_and_size(recipe: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")

@@ -142,7 +142,7 @@ def _choose_on_cpu(model: nn.Module, trial: Callable[[], Any] | None, work: str)
         reason = "bf16 not measured" if has_bf16 else "no bf16 instructions"
         return Precision("fp32", reason=reason, rewrites=rewritten.get("fp32", {}))
     key = timing_key(model, f"{work} {rewritten}" if rewritten else work)
-    seconds, cached = remembered("precision", key, lambda: _measure(model, trial, rewritten))
+    seconds, cached = remembered("precision", key, lambda: measure_precisions(model, trial, rewritten))
     name: Name = "bf16" if seconds["bf16"] < _WORTH_IT * seconds["fp32"] else "fp32"
     when = "; cached" if cached else ""
     when += ", difference too small for bf16" if name == "fp32" and seconds["bf16"] < seconds["fp32"] else ""
@@ -183,7 +183,9 @@ def _check(requested: str, device: torch.device) -> Name:
     return requested  # type: ignore[return-value]
 
 
-def _measure(model: nn.Module, trial: Callable[[], Any], rewritten: Mapping[str, Rewrites]) -> dict[str, float]:
+def measure_precisions(
+    model: nn.Module, trial: Callable[[], Any], rewritten: Mapping[str, Rewrites]
+) -> dict[str, float]:
     """Measure the seconds of a pass in fp32 and in bf16.
 
     Other processes may slow down any pass, so both are measured in turns and compared within each turn. The median of

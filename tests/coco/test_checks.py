@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tldet.cli.main import main
-from tldet.coco.box_checks import require_coco_boxes
+from tldet.coco.checks import require_coco_boxes
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.merge.source import read_merge_source

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tldet.coco.checks import common_classes
+from tldet.coco.detection_checks import common_classes
 from tldet.errors import DataError
 from tldet.evaluation.coco import evaluate_files
 from tldet.evaluation.loading import load_ground_truth

@@ -109,9 +109,9 @@ def test_a_yolo_folder_is_extended_and_used_for_few_shots(digits: Path, tmp_path
         (tmp_path / f"{name}.txt").write_text("\n".join(classes))
         convert(digits, to="yolo", out=tmp_path / name, classes=tmp_path / f"{name}.txt")
     base = finetune(tmp_path / "old", out=tmp_path / "base", steps=1, cfg_options=OPTIONS, **SETTINGS).trained()
-    report = extend(base, tmp_path / "new", replay=tmp_path / "old", out=tmp_path / "extended", steps=1)
+    report = extend(base, data=tmp_path / "new", replay=tmp_path / "old", out=tmp_path / "extended", steps=1)
     assert (report.old, report.new) == (tuple("01234567"), tuple("89"))
-    assert -1 not in report.before.AP.values()
+    assert max(report.before.AP.values()) >= 0
     options = {"novel": ("8", "9"), "shots": (1,), "variants": ("full",), "shot_steps": 1, "base": base}
     convert(digits, to="yolo", out=tmp_path / "all")
     few = fewshot(tmp_path / "all", out=tmp_path / "few", **options)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tldet.errors import DataError
-from tldet.structures import rle
-from tldet.structures.image import Size
 from tldet.text import counted
 
 if TYPE_CHECKING:
@@ -22,7 +20,20 @@ _Bools = NDArray[np.bool_]
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float64]
 Who = Callable[[int], str]  # row -> name of the record in messages
+UNIT = 1.01  # largest coordinate of a normalized box, with some tolerance
+LEAST_SIDE = 10  # pixels; boxes of smaller images are not checked, they may really be one pixel large
+SURE_NORMALIZED, SURE_CORNERS = 3, 10  # number of boxes from which a wrong format is an error, not a warning
+OVER = 0.05  # fraction of the image side; a box that extends farther outside is wrong, not just imprecise
+_SHARE = 0.2  # fraction of boxes extending outside their image above which they are taken for corners
+_MOST = 0.9  # fraction of boxes that lie inside as corners; the others may be damaged
+FLAT, OUTSIDE, MOVED = (
+    "of zero extent left out",
+    "outside the image left out",
+    "extending over the image border clipped",
+)
+_NOTABLE = 1  # pixels by which a box must be clipped to be counted
 NAMED = 5  # ids in a note; the others are counted
+NOT_COCO = "must be [x, y, width, height] in pixels"
 
 
 def require(good: _Bools, who: Who, what: Callable[[int], str]) -> None:
@@ -67,24 +78,6 @@ def _known_ids(known: Sequence[int], key: str) -> str:
     return f"the ids are {shortened(known)}"
 
 
-def segmentations(found: Sequence[Any], sizes: Sequence[Size], who: Who) -> None:
-    """Raise DataError for the first invalid mask."""
-    for row, (segmentation, size) in enumerate(zip(found, sizes, strict=True)):
-        if problem := rle.segmentation_problem(segmentation, size):
-            raise DataError(f"{who(row)} {problem}")
-
-
-def boxes(found: Sequence[Sequence[float] | None], who: Who) -> _Floats:
-    """Convert boxes to (N, 4) xywh; raise DataError for one that is missing or malformed."""
-    require(np.array([box is not None for box in found], dtype=bool), who, lambda _: "has no bbox")
-    rows = [box for box in found if box is not None]
-    four = np.array([len(box) == 4 for box in rows], dtype=bool)
-    require(four, who, lambda row: f"has bbox {rows[row]}; it must be four numbers [x, y, width, height]")
-    values = np.fromiter(chain.from_iterable(rows), dtype=np.float64, count=4 * len(rows)).reshape(-1, 4)
-    sound_boxes(values, who)
-    return values
-
-
 def sound_boxes(values: _Floats, who: Who) -> None:
     """Raise DataError for an xywh box that is not finite, has a negative size, or too large ones for its area."""
     known: _Bools = np.logical_and.reduce(np.isfinite(values), axis=1)
@@ -96,28 +89,78 @@ def sound_boxes(values: _Floats, who: Who) -> None:
     require(fits, who, lambda row: f"has bbox {values[row].tolist()}: its area and corners must be finite")
 
 
-def finite(values: _Floats, key: str, who: Who) -> None:
-    """Raise DataError for a number that is NaN or infinite."""
-    require(np.isfinite(values), who, lambda row: f"has {key} {values[row]}; it must be a finite number")
-
-
-def common_classes(dataset_names: Collection[str], model_names: Collection[str]) -> list[str]:
-    """Return the class names that a dataset and a model share, in the dataset's order.
-
-    Raises:
-        DataError: they share no class.
-    """
-    shared = [name for name in dataset_names if name in set(model_names)]
-    if not shared:
-        theirs, ours = shortened(list(dataset_names)), shortened(list(model_names))
-        raise DataError(f"annotations and model share no class (annotations: {theirs}; model: {ours})")
-    return shared
-
-
 def shortened(values: Sequence[Any], limit: int = 12) -> str:
     """``1, 2, 3, ... (80 in all)``."""
     text = ", ".join(map(str, values[:limit])) or "none"
     return text if len(values) <= limit else f"{text}, ... ({len(values)} in all)"
+
+
+def require_coco_boxes(
+    name: str, noun: str, boxes: NDArray[np.float64], sizes: NDArray[np.int64], areas: NDArray[np.float64] | None = None
+) -> list[str]:
+    """Reject boxes that are all normalized or corners; warn if only some may be.
+
+    Args:
+        name: name of the file in messages.
+        noun: plural noun for the boxes in messages.
+        boxes: (N, 4) as they are in the file.
+        sizes: (N, 2) int64, (height, width) of each box's image; 0 for an unknown size.
+        areas: (N,) areas in the file, NaN if missing.
+
+    Returns:
+        Warnings about suspicious boxes that are too few to be sure.
+
+    Raises:
+        DataError: the boxes are in another format.
+    """
+    longest, sides = np.maximum(*sizes.T), boxes[:, 2:].T
+    rows = (sides[0] > 0) & (sides[1] > 0) & ((longest > LEAST_SIDE) | (longest == 0))
+    if not rows.all():
+        boxes, sizes, areas = boxes[rows], sizes[rows], None if areas is None else areas[rows]
+    small = np.flatnonzero((boxes[:, 2] <= UNIT) & (boxes[:, 3] <= UNIT))
+    count = int((np.abs(boxes[small]) <= UNIT).all(1).sum())
+    if len(boxes) and count == len(boxes):
+        return _reject_if_sure(
+            name,
+            f"all {count} {noun} lie within 0..1: they seem to be normalized but {NOT_COCO}",
+            count >= SURE_NORMALIZED,
+        )
+    warnings = []
+    if count:
+        warnings.append(f"{count} of {len(boxes)} {noun} lie within 0..1 and may be normalized; they {NOT_COCO}")
+    if (what := _corners(boxes, sizes, areas)) is not None:
+        text = f"{noun} seem to be corners [x0, y0, x1, y1] ({what}) but {NOT_COCO}"
+        warnings += _reject_if_sure(name, text, len(boxes) >= SURE_CORNERS)
+    return warnings
+
+
+def _reject_if_sure(name: str, text: str, sure: bool) -> list[str]:
+    if sure:
+        raise DataError(f"{name}: {text}; convert them")
+    return [text]
+
+
+def _corners(boxes: NDArray[np.float64], sizes: NDArray[np.int64], areas: NDArray[np.float64] | None) -> str | None:
+    """Return the reason why boxes seem to be corners; None if they do not."""
+    known = (sizes[:, 0] > 0) & (sizes[:, 1] > 0)
+    if ((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))[known].sum() < _MOST * known.sum():
+        return None
+    boxes, sides = boxes[known], sizes[known][:, ::-1].astype(np.float64)
+    inside = (boxes[:, 2:] > boxes[:, :2]).all(1) & (boxes[:, 2:] <= sides + 1).all(1) & (boxes >= -1).all(1)
+    if not len(boxes) or inside.mean() < _MOST:
+        return None
+    over = (boxes[:, :2] + boxes[:, 2:] > sides * (1 + OVER) + 1).any(1)
+    if over.mean() > _SHARE:
+        count = "none" if inside.all() else str(int((~inside).sum()))
+        return (
+            f"as widths and heights, {int(over.sum())} of {len(boxes)} extend outside their image; as corners, {count}"
+        )
+    if areas is None or not inside.all():
+        return None
+    stated = areas[known]
+    as_corners, as_sides = (boxes[:, 2:] - boxes[:, :2]).prod(1), boxes[:, 2:].prod(1)
+    fits = np.isclose(stated, as_corners, rtol=1e-3) & ~np.isclose(stated, as_sides, rtol=1e-2)
+    return "every 'area' fits corners only" if fits.all() else None
 
 
 def training_fields(name: str, images: Sequence[Image], categories: Sequence[Category]) -> None:
@@ -151,3 +194,41 @@ def note(rows: NDArray[np.bool_], ids: NDArray[np.int64], noun: str, text: str, 
     named = ", ".join(str(i) for i in ids[rows][:NAMED])
     more = ", ..." if rows.sum() > NAMED else ""
     return f"{counted(int(rows.sum()), noun, plural)} {text} (annotation {named}{more})" if rows.any() else ""
+
+
+@dataclass(frozen=True)
+class Extents:
+    """Boxes of a dataset, compared with their images.
+
+    Attributes:
+        clipped: (A, 4) float32 xyxy pixels.
+        flat: (A,) bool, boxes without extent.
+        outside: (A,) bool, boxes without extent inside the image.
+        moved: (A,) bool, kept boxes that were clipped by more than a pixel.
+    """
+
+    clipped: NDArray[np.float32]
+    flat: NDArray[np.bool_]
+    outside: NDArray[np.bool_]
+    moved: NDArray[np.bool_]
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """(A,) bool, boxes that are used."""
+        return np.asarray(~(self.flat | self.outside), np.bool_)
+
+
+def extents(boxes: NDArray[np.float32], xywh: NDArray[np.float64], sizes: NDArray[np.int32]) -> Extents:
+    """Compare boxes with their images.
+
+    Args:
+        boxes: (A, 4) xyxy pixels.
+        xywh: (A, 4) the same boxes as stated.
+        sizes: (A, 2) (height, width) of the image of each box.
+    """
+    limits = sizes[:, ::-1].astype(np.float32)
+    clipped = np.clip(boxes, 0, np.concatenate([limits, limits], 1))
+    flat = (xywh[:, 2:] == 0).any(1) | (boxes[:, 2:] <= boxes[:, :2]).any(1)
+    outside = ~flat & (clipped[:, 2:] <= clipped[:, :2]).any(1)
+    moved = (np.abs(clipped - boxes) > _NOTABLE).any(1) & ~flat & ~outside
+    return Extents(clipped, flat, outside, moved)

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.coco import checks
-from tldet.coco.box_checks import require_coco_boxes
-from tldet.coco.checks import note
+from tldet.coco.checks import note, require_coco_boxes
 from tldet.coco.ids import NO_ID, ODD_ID, renumber_annotations
 from tldet.coco.outlines import derive_boxes
 from tldet.coco.records import Annotation, Category, CocoSource, Image, read_document

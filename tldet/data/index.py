@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.coco import checks
-from tldet.coco.box_checks import FLAT, MOVED, OUTSIDE, extents
-from tldet.coco.checks import NAMED, note
+from tldet.coco.checks import FLAT, MOVED, NAMED, OUTSIDE, extents, note
 from tldet.coco.outlines import parse_outline
 from tldet.coco.partial_labels import labeled_table
 from tldet.coco.reader import Coco, read_coco

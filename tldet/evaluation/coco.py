@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.coco import checks
+from tldet.coco import checks, detection_checks
 from tldet.coco.records import CocoSource
 from tldet.errors import DataError
 from tldet.evaluation.columns import Floats, GroundTruth, Results, Type, join_results
@@ -171,5 +171,5 @@ def _check(prefix: str, boxes: Floats, scores: Floats) -> None:
     def who(row: int) -> str:
         return f"{prefix} {row}"
 
-    checks.finite(scores, "score", who)
+    detection_checks.finite(scores, "score", who)
     checks.sound_boxes(boxes, who)

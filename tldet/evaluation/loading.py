@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from msgspec import UNSET
 
-from tldet.coco import checks
-from tldet.coco.box_checks import require_coco_boxes
-from tldet.coco.checks import note
+from tldet.coco import checks, detection_checks
+from tldet.coco.checks import note, require_coco_boxes
 from tldet.coco.outlines import drop_degenerate, parse_outline
 from tldet.coco.partial_labels import labeled_table
 from tldet.coco.reader import Objects, read_coco
@@ -101,7 +100,7 @@ def _with_masks(truth: GroundTruth, objects: Objects) -> GroundTruth:
     if len(bare) and bare.all():
         raise DataError(f"{truth.name}: annotation id {objects.ids[0]} has no segmentation, nor has any other")
     sizes = [truth.sizes[rank] for rank in truth.images]
-    checks.segmentations(found, sizes, lambda row: f"{truth.name}: annotation id {objects.ids[row]}")
+    detection_checks.segmentations(found, sizes, lambda row: f"{truth.name}: annotation id {objects.ids[row]}")
     for line in (
         note(dropped, objects.ids, "segmentation", "with polygons of fewer than 3 points, which were dropped"),
         note(bare & ~truth.crowd, objects.ids, "object", f"of {len(bare):,} without a segmentation: ignored regions"),
@@ -155,13 +154,13 @@ def load_results(source: CocoSource, truth: GroundTruth) -> Results:
 
     raw_boxes = [None if record.bbox is UNSET else record.bbox for record in records]
     scores = np.array([record.score for record in records], dtype=np.float64)
-    checks.finite(scores, "score", who)
+    detection_checks.finite(scores, "score", who)
     if boxless and not masked and any(not record.segmentation for record in records):
-        checks.boxes(raw_boxes, who)
+        detection_checks.boxes(raw_boxes, who)
     rles = None
     if boxless or masked:
         sizes = [truth.sizes[rank] for rank in images]
-        checks.segmentations([record.segmentation for record in records], sizes, who)
+        detection_checks.segmentations([record.segmentation for record in records], sizes, who)
         rles = [rle.to_rle(record.segmentation, size) for record, size in zip(records, sizes, strict=True)]
     found = _with_boxes(Results(images, categories, np.zeros((0, 4)), scores, scores, rles), raw_boxes, who, masked)
     if not boxless:
@@ -175,9 +174,9 @@ def _with_boxes(results: Results, raw_boxes: Sequence[Any], who: checks.Who, mas
     if results.segmentations is not None and None in raw_boxes:
         areas, bounds = rle.areas_and_boxes(results.segmentations)
         pairs = zip(raw_boxes, bounds.tolist(), strict=True)
-        boxes = checks.boxes([bound if box is None else box for box, bound in pairs], who)
+        boxes = detection_checks.boxes([bound if box is None else box for box, bound in pairs], who)
     else:
-        boxes = checks.boxes(raw_boxes, who)
+        boxes = detection_checks.boxes(raw_boxes, who)
         areas = boxes[:, 2] * boxes[:, 3]
     return replace(results, boxes=boxes, areas=areas, segmentations=results.segmentations if masked else None)
 

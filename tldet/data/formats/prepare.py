@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tldet.coco.box_checks import FLAT, MOVED, OUTSIDE, Extents, extents
+from tldet.coco.checks import FLAT, MOVED, OUTSIDE, Extents, extents
 from tldet.data.checks.headers import read_header
 from tldet.data.formats.records import Box, Dataset, ImageRecord, Shape, bounds
 from tldet.data.formats.sizes import fill_sizes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tldet.coco import checks
+from tldet.coco.detection_checks import common_classes
 from tldet.coco.names import FileNames
 from tldet.coco.reader import read_coco
 from tldet.errors import DataError
@@ -51,7 +51,7 @@ class Numbering:
         """
         ids = {category.name: category.id for category in self.coco.categories}
         try:
-            checks.common_classes([str(name) for name in ids], names)
+            common_classes([str(name) for name in ids], names)
         except DataError as error:
             raise DataError(f"{self.path}: {error}") from None
         self._category_ids = [ids.get(name) for name in names]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tldet.coco.box_checks import MOVED
+from tldet.coco.checks import MOVED
 from tldet.data.formats.data_yaml import dump_data_yaml
 from tldet.data.formats.prepare import clip_box
 from tldet.data.formats.records import Dataset, ImageRecord, Shape, bounds, pairs

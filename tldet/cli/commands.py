@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 from types import ModuleType
 
 from tldet.cli import (
+    check,
     convert,
     evaluate,
     export,
@@ -34,6 +35,7 @@ COMMANDS: dict[str, ModuleType] = {
     "evaluate": evaluate,
     "predict": predict,
     "export": export,
+    "check": check,
     "merge": merge,
     "convert": convert,
     "models": models,

@@ -127,8 +127,13 @@ def _checked(work: Sequence[tuple[int, Path, Limits]], annotations: Path) -> Ite
 
 def check_file(position: int, path: Path, limits: Limits) -> Fault | None:
     """Check one image file against its stated size and the limit of pixels; None if the file is valid."""
+    return examine_file(position, path, limits)[0]
+
+
+def examine_file(position: int, path: Path, limits: Limits) -> tuple[Fault | None, Header | None]:
+    """Check one image file as :func:`check_file` does, and return its header too; None if it cannot be read."""
     if not is_file(path):
-        return Fault(position, MISSING)
+        return Fault(position, MISSING), None
     try:
         header = read_header(path)
         if header is None:  # unusual file: decode it
@@ -137,8 +142,8 @@ def check_file(position: int, path: Path, limits: Limits) -> Fault | None:
         if header.upright == limits.stated:
             limits.check(path, *header.stored)
     except DataError as error:
-        return Fault(position, str(error).removeprefix(f"{path}: "))
-    return None if header.upright == limits.stated else Fault(position, "", header)
+        return Fault(position, str(error).removeprefix(f"{path}: ")), None
+    return (None if header.upright == limits.stated else Fault(position, "", header)), header
 
 
 def _explained(faults: Sequence[Fault], sizes: NDArray[np.int32], annotations: Path) -> list[Fault]:

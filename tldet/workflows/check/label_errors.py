@@ -1,0 +1,180 @@
+"""Probable label errors: labels and the predictions of a detector that do not agree, the most certain ones first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchvision.ops import box_iou
+
+from tldet.coco.checks import common_classes
+from tldet.data.checks.findings import Corners, Finding
+from tldet.data.checks.records import Records
+from tldet.inference.predictor import Predictor, load
+from tldet.structures.detections import Detections
+from tldet.system.inputs import is_file
+from tldet.workflows.check.request import CheckRequest
+
+_Floats = NDArray[np.float64]
+_LEAST = 0.05  # score of a prediction that supports a label
+_MATCH, _LOOSE, _NEAR = 0.5, 0.7, 0.1  # IoU of a match, of a box that fits well, and of an object at the same place
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Predictions on one image, with the labels of the dataset.
+
+    Attributes:
+        boxes: (P, 4) x0, y0, x1, y1.
+        scores: (P,).
+        labels: (P,).
+    """
+
+    boxes: _Floats
+    scores: _Floats
+    labels: NDArray[np.int64]
+
+
+def check_labels(
+    request: CheckRequest, splits: Sequence[Records], track: Callable[[Sequence[int]], Iterable[int]] = iter
+) -> Iterator[Finding]:
+    """Yield the probable label errors of all splits, found with the detector of ``--model``.
+
+    Raises:
+        TldetError: the checkpoint cannot be used, or shares no class with the dataset.
+    """
+    predictor = load(str(request.model), request.device)
+    for records in splits:
+        if records.folder is not None:
+            common_classes(records.class_names, predictor.class_names)
+            yield from label_errors(records, predictor, request.score, track)
+
+
+def label_errors(
+    records: Records,
+    predictor: Predictor,
+    least: float,
+    track: Callable[[Sequence[int]], Iterable[int]] = iter,
+    chosen: Sequence[int] | None = None,
+) -> Iterator[Finding]:
+    """Yield the probable label errors of some images of a split.
+
+    Args:
+        records: the labels.
+        predictor: the detector.
+        least: least score of a prediction without a label.
+        track: wraps the images, to show progress.
+        chosen: positions of the images; None for all.
+    """
+    label_of = {name: label for label, name in enumerate(records.class_names)}
+    labels = np.array([label_of.get(name, -1) for name in predictor.class_names], np.int64)
+    paths = records.paths
+    positions = [position for position in (range(len(paths)) if chosen is None else chosen) if is_file(paths[position])]
+    known = np.isin(np.arange(len(records.class_names)), labels)
+    for start in track(range(0, len(positions), _BATCH)):
+        group = positions[start : start + _BATCH]
+        found = predictor.predict([paths[position] for position in group], _LEAST, _BATCH, on_error="skip")
+        for position, detections in zip(group, found, strict=True):
+            if detections is not None:
+                yield from compare_labels(records, position, _predicted(detections, labels), known, least)
+
+
+def _predicted(detections: Detections, labels: NDArray[np.int64]) -> Predicted:
+    mapped = labels[detections.labels.numpy()] if len(labels) else np.zeros(0, np.int64)
+    kept = mapped >= 0
+    boxes, scores = detections.boxes.double().numpy(), detections.scores.double().numpy()
+    return Predicted(boxes[kept], scores[kept], mapped[kept])
+
+
+def compare_labels(
+    records: Records, position: int, found: Predicted, known: NDArray[np.bool_], least: float
+) -> Iterator[Finding]:
+    """Yield the probable label errors of one image.
+
+    Args:
+        records: the labels.
+        position: the image.
+        found: the predictions.
+        known: (K,) bool, classes that the detector knows.
+        least: least score of a prediction without a label.
+    """
+    rows = np.flatnonzero((records.positions == position) & (records.boxes[:, 2:] > 0).all(1))
+    crowd = rows[records.crowd[rows]]
+    rows = rows[~records.crowd[rows]]
+    iou = _iou(_corners(records, rows), found.boxes)
+    judged = known[records.labels[rows]]
+    yield from _of_labels(records, rows[judged], iou[judged], found)
+    free = np.ones(len(found.boxes), np.bool_) if not len(rows) else iou.max(0) < _MATCH
+    inside = _iou(_corners(records, crowd), found.boxes, of_second=True)
+    free &= inside.max(0, initial=0) < _MATCH
+    yield from _missing(records, position, found, free & (found.scores >= least))
+
+
+def _of_labels(records: Records, rows: NDArray[np.int64], iou: _Floats, found: Predicted) -> Iterator[Finding]:
+    for row, overlap in zip(rows.tolist(), iou, strict=True):
+        own = found.labels == records.labels[row]
+        support = float((found.scores * own * (overlap >= _MATCH)).max(initial=0))
+        other = np.where(~own & (overlap >= _MATCH), found.scores, 0)
+        if other.max(initial=0) > support:
+            yield _of_class(records, row, found, int(other.argmax()), support)
+            continue
+        if support:
+            yield from _loose(records, row, found, own, overlap)
+        else:
+            yield _spurious(records, row, found, own, overlap)
+
+
+def _of_class(records: Records, row: int, found: Predicted, best: int, support: float) -> Finding:
+    name, score = records.class_names[int(found.labels[best])], float(found.scores[best])
+    text = f"labeled {_name(records, row)!r}, predicted {name!r} with score {score:.2f}"
+    return records.of_object("label-class", row, text, fix="check the class", score=score - support)
+
+
+def _loose(records: Records, row: int, found: Predicted, own: NDArray[np.bool_], overlap: _Floats) -> Iterator[Finding]:
+    """Yield a label whose best prediction fits its box badly."""
+    best = int(np.where(own & (overlap >= _MATCH), found.scores, -1).argmax())
+    if overlap[best] < _LOOSE:
+        box = [round(value) for value in found.boxes[best].tolist()]
+        text = f"IoU {overlap[best]:.2f} with the predicted {_name(records, row)!r} at {box}"
+        score = float(found.scores[best] * (1 - overlap[best]))
+        yield records.of_object("label-loose", row, text, fix="check the box", score=score)
+
+
+def _spurious(records: Records, row: int, found: Predicted, own: NDArray[np.bool_], overlap: _Floats) -> Finding:
+    near = own & (overlap >= _NEAR)
+    score = float((found.scores * near).max(initial=0))
+    text = f"no prediction fits this {_name(records, row)!r}"
+    if score:
+        text += f"; the nearest has IoU {float(overlap[near].max()):.2f} and score {score:.2f}"
+    return records.of_object("label-spurious", row, text, fix="check box and class", score=max(score, _LEAST))
+
+
+def _missing(records: Records, position: int, found: Predicted, rows: NDArray[np.bool_]) -> Iterator[Finding]:
+    for row in np.flatnonzero(rows).tolist():
+        name, score = records.class_names[int(found.labels[row])], float(found.scores[row])
+        x0, y0, x1, y1 = found.boxes[row].tolist()
+        box: Corners = (x0, y0, x1, y1)
+        text = f"predicted {name!r} with score {score:.2f} has no label"
+        yield records.of_image("label-missing", position, text, fix="label it", box=box, score=score)
+
+
+def _name(records: Records, row: int) -> str:
+    return records.class_names[int(records.labels[row])]
+
+
+def _corners(records: Records, rows: NDArray[np.int64]) -> _Floats:
+    boxes = records.boxes[rows]
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+
+
+def _iou(one: _Floats, two: _Floats, *, of_second: bool = False) -> _Floats:
+    """Return (N, M) IoU, or the part of each second box that lies inside a first one."""
+    if not of_second:
+        return np.asarray(box_iou(torch.from_numpy(one), torch.from_numpy(two)).numpy())
+    low, high = np.maximum(one[:, None, :2], two[None, :, :2]), np.minimum(one[:, None, 2:], two[None, :, 2:])
+    inside = np.maximum(high - low, 0).prod(2)
+    return np.asarray(inside / np.maximum((two[:, 2:] - two[:, :2]).prod(1), 1e-9)[None])

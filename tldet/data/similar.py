@@ -155,6 +155,8 @@ def hashes(gray: NDArray[np.uint8]) -> _Floats:
 
 def _candidates(gray: NDArray[np.uint8], track: Track) -> Iterator[tuple[int, int, int]]:
     """Yield pairs of images whose hashes correlate, and the number of the mirror image of the second."""
+    if len(gray) < 2:
+        return
     found = hashes(gray)
     grid = found.reshape(-1, HASH, HASH)
     mirrored = [grid[:, ::down, ::right].reshape(len(found), -1) for _, down, right in _MIRRORS]

@@ -23,7 +23,10 @@ def check_extents(records: Records) -> Iterator[Finding]:
     boxes, sizes = records.boxes, np.where(known[:, None], records.object_sizes, np.iinfo(np.int32).max)
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
     with np.errstate(over="ignore"):
-        found = extents(corners.astype(np.float32), boxes, sizes.astype(np.int32))
+        single = corners.astype(np.float32)
+    found = extents(single, boxes, sizes.astype(np.int32))
+    huge = ~np.isfinite(single).all(1)
+    yield from _each(records, "box-not-finite", huge, "is too large for single precision", "correct it")
     fraction = ~found.flat & known & (np.abs(boxes) <= UNIT).all(1) & (boxes != np.round(boxes)).any(1)
     fraction &= sizes.max(1) > 10
     yield from _each(records, "box-zero", found.flat, "has no extent", "left out of training; correct it")
@@ -31,7 +34,7 @@ def check_extents(records: Records) -> Iterator[Finding]:
     yield from _each(
         records, "box-outside", found.outside, "lies outside its image", "left out of training; correct it"
     )
-    moved = found.moved & ~fraction
+    moved = found.moved & ~fraction & ~huge
     yield from _each(records, "box-over-border", moved, "extends over the image border", "clipped in training")
     yield from _each(records, "box-covers-image", known & covering(corners, sizes), "covers its image", "")
 

@@ -70,6 +70,7 @@ CODES: Mapping[str, tuple[Severity, str]] = {
     "no-categories": ("error", "no categories"),
     "no-annotations": ("warning", "no annotations"),
     "record-invalid": ("error", "record or field of a wrong type"),
+    "record-changed": ("info", "left out or changed by the reader of the format"),
     "image-id-repeated": ("error", "image id occurs more than once"),
     "category-id-repeated": ("error", "category id occurs more than once"),
     "annotation-id-repeated": ("warning", "annotation id occurs more than once"),

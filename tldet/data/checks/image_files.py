@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -173,17 +172,17 @@ def check_unlisted(splits: Sequence[Records]) -> Iterator[Finding]:
     listed = {str(real_path(path)) for records in splits for path in records.paths}
     folders = {str(real_path(path.parent)): records for records in splits for path in records.paths}
     for folder, records in folders.items():
-        names = sorted(name for name in _names(folder) if Path(name).suffix.lower() in EXTENSIONS)
-        missing = [name for name in names if str(real_path(Path(folder) / name)) not in listed]
+        found = sorted(path for path in _entries(Path(folder)) if path.suffix.lower() in EXTENSIONS)
+        missing = [path.name for path in found if str(real_path(path)) not in listed]
         if missing:
             named = ", ".join(missing[:_LISTED]) + (", ..." if len(missing) > _LISTED else "")
-            text = f"{len(missing)} of {len(names)} images in {folder} have no entry ({named})"
+            text = f"{len(missing)} of {len(found)} images in {folder} have no entry ({named})"
             yield records.finding("image-unlisted", text, others=len(missing) - 1)
 
 
-def _names(folder: str) -> list[str]:
+def _entries(folder: Path) -> list[Path]:
     try:
-        return os.listdir(folder)
+        return list(folder.iterdir())
     except OSError:
         return []
 

@@ -29,9 +29,9 @@ class Report(Protocol):
 
 def stated_size(image: Record) -> Size:
     """Return the (height, width) of an entry of ``images``; (0, 0) if it is unknown."""
-    height, width = image.get("height"), image.get("width")
-    known = isinstance(height, int | float) and isinstance(width, int | float) and min(height, width) > 0
-    return (int(height), int(width)) if known else (0, 0)
+    sides = [image.get(key) for key in ("height", "width")]
+    known = [int(side) for side in sides if isinstance(side, int | float) and side > 0]
+    return (known[0], known[1]) if len(known) == 2 else (0, 0)
 
 
 def check_box(record: Record, size: Size, report: Report) -> Record | None:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from tldet.coco.ids import NO_ID, ODD_ID
 from tldet.coco.outlines import drop_degenerate
+from tldet.coco.partial_labels import LABELED
 from tldet.coco.reader import Coco, read_coco
-from tldet.coco.records import read_json_text
+from tldet.coco.records import TWICE, read_json_text
 from tldet.coco.text import parse
 from tldet.data.checks.findings import CODES, Finding, Repair
 from tldet.data.checks.headers import read_header
@@ -43,7 +44,7 @@ def read_json(path: Path, split: str, values: Any = None) -> tuple[Records | Non
     except DataError as error:
         problem = str(error).removeprefix(f"{path}: ")
     else:
-        return _records(coco, path, split), _notes(coco, path)
+        return _records(coco, path, split), [*_notes(coco, path), *_unknown_labeled(coco, path)]
     try:
         values = parse(read_json_text(path), str(path)) if values is None else values
     except DataError as error:
@@ -53,7 +54,7 @@ def read_json(path: Path, split: str, values: Any = None) -> tuple[Records | Non
 
 def _salvaged(values: Any, path: Path, split: str, problem: str) -> tuple[Records | None, list[Finding]]:
     found = salvage(values, str(path))
-    if not found.findings:  # such as a list that occurs twice
+    if not found.findings or TWICE in problem:  # parsing keeps the last of two lists
         found.findings.append(_error("record-invalid", path, problem))
     if not found.records["images"] or not found.records["categories"]:
         return None, [*found.findings, *_nothing(found.records, path)]
@@ -127,7 +128,7 @@ def _notes(coco: Coco, path: Path) -> list[Finding]:
             return
         key = int(objects.ids[places[0]])
         changes = [(int(objects.rows[place]), int(objects.ids[place])) for place in places.tolist()]
-        repairs = tuple(Repair("annotations", row, {"id": new}) for row, new in changes)
+        repairs = tuple(Repair("annotations", row, {"id": new}) for row, new in changes if new)
         if code == "box-derived":
             boxes = objects.boxes[places].tolist()
             repairs = tuple(
@@ -138,6 +139,8 @@ def _notes(coco: Coco, path: Path) -> list[Finding]:
 
     add("annotation-id-repeated", repeated, "id of an earlier annotation", "numbered anew")
     add("annotation-id-missing", missing, "no usable id (missing, or not an integer)", "numbered")
+    zero = objects.stated_ids == 0
+    add("annotation-id-zero", zero, "id 0, which pycocotools counts as unmatched", "tldet renumbers it for evaluation")
     add("box-derived", objects.derived, "no bbox", "bounds of the mask")
     if coco.unused is not None:
         text = f"category {coco.unused.id} {coco.unused.name!r} is the unused supercategory entry of an export"
@@ -145,12 +148,18 @@ def _notes(coco: Coco, path: Path) -> list[Finding]:
     return found
 
 
+def _unknown_labeled(coco: Coco, path: Path) -> list[Finding]:
+    known = {one.id for one in (*coco.categories, *([coco.unused] if coco.unused else []))}
+    return [
+        replace(_error("labeled-unknown", path, f"{LABELED} names unknown category {unknown[0]}"), image=image.file_name)
+        for image in coco.images
+        if (unknown := [key for key in image.labeled_category_ids or () if key not in known])
+    ]
+
+
 def read_foreign(dataset: Dataset) -> tuple[list[Records], list[Finding]]:
     """Return the records of a dataset in another format by split, and findings about what its reader changed."""
-    notes = [
-        Finding("record-invalid", "warning", str(dataset.root), line, fix="left out on reading")
-        for line in dataset.notes()
-    ]
+    notes = [Finding("record-changed", CODES["record-changed"][0], str(dataset.root), line) for line in dataset.notes()]
     parts = dataset.splits()
     return [_foreign(dataset, split or "", images) for split, images in parts.items()], notes
 
@@ -173,11 +182,12 @@ def _foreign(dataset: Dataset, split: str, images: Sequence[ImageRecord]) -> Rec
         np.array(labels, np.int64),
         boxes,
         np.array([shape.crowd for *_, shape in rows], np.bool_),
-        [image.who(shape) for _, image, shape in rows],
+        [shape.place for *_, shape in rows],
         np.array([np.nan if shape.area is None else shape.area for *_, shape in rows], np.float64),
         [_text(shape) for *_, shape in rows],
         folder=Path(dataset.root),
         disk_names=[str(image.path) for image in images],
+        sources=[image.source for image in images],
     )
 
 

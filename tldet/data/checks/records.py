@@ -38,6 +38,7 @@ class Records:
         image_rows: (I,) int64, position of each image in the file; empty as ``rows``.
         folder: folder that the names in ``disk_names`` refer to; None if the images were not found.
         disk_names: (I,) file names on disk.
+        sources: (I,) annotation file of each image; empty if it is ``file`` for all.
     """
 
     split: str
@@ -58,6 +59,7 @@ class Records:
     image_rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     folder: Path | None = None
     disk_names: Sequence[str] = ()
+    sources: Sequence[Path] = ()
 
     @classmethod
     def of_index(cls, split: str, index: AnnotationIndex) -> Records:
@@ -100,11 +102,13 @@ class Records:
 
     def finding(self, code: str, message: str, **values: Any) -> Finding:
         """Return a finding about the whole split."""
-        return Finding(code, values.pop("severity", CODES[code][0]), str(self.file), message, **values)
+        file, severity = values.pop("file", self.file), values.pop("severity", CODES[code][0])
+        return Finding(code, severity, str(file), message, **values)
 
     def of_image(self, code: str, position: int, message: str, **values: Any) -> Finding:
         """Return a finding about an image."""
-        return self.finding(code, message, image=self.file_names[position], **values)
+        file = self.sources[position] if self.sources else self.file
+        return self.finding(code, message, image=self.file_names[position], file=file, **values)
 
     def of_object(self, code: str, row: int, message: str, **values: Any) -> Finding:
         """Return a finding about an object."""

@@ -199,7 +199,7 @@ def _check_labeled(found: Salvage) -> None:
 
 
 def _resolve(found: Salvage) -> None:
-    """Keep the annotations whose image and category exist."""
+    """Keep the annotations whose image and category exist; without any image or category, that is the problem."""
     pairs = list(zip(found.rows["annotations"], found.records["annotations"], strict=True))
     found.records["annotations"], found.rows["annotations"] = [], []
     known = {section: {one["id"] for one in found.records[section]} for section in ("images", "categories")}
@@ -215,7 +215,7 @@ def _resolve(found: Salvage) -> None:
 
 
 def _unknown(known: Mapping[str, set[Any]], record: Record) -> Iterator[tuple[str, str]]:
-    if record["image_id"] not in known["images"]:
+    if known["images"] and record["image_id"] not in known["images"]:
         yield "image_id", "image-unknown"
-    if record["category_id"] not in known["categories"]:
+    if known["categories"] and record["category_id"] not in known["categories"]:
         yield "category_id", "category-unknown"

@@ -18,6 +18,8 @@ _IMBALANCE = 100  # most objects of a class for each object of another one
 _EMPTY = 0.5  # fraction of images without objects
 _SMALL = 8.0  # pixels at the input size
 _MANY_SMALL, _MANY_UNCOVERED = 0.25, 0.25  # fraction of objects above which the finding is a warning
+_UNCOVERED = 0.01  # fraction of objects from which anchors are proposed
+_PROPOSED = 9  # anchor shapes at most
 _COVERED = 0.4  # IoU of an object and the best anchor shape from which the anchor fits
 _ROUNDS = 30  # of the clustering of anchor shapes
 _NAMED = 5
@@ -90,15 +92,16 @@ def input_sides(records: Records, settings: InputSettings) -> _Floats:
     for position, size in enumerate(records.sizes.tolist()):
         if min(size) > 0:
             scales[position] = min(fitted_size(tuple(size), settings.short, settings.long)) / min(size)
-    return np.asarray(records.boxes[known, 2:] * scales[records.positions[known], None])
+    sides = np.minimum(records.boxes[known, 2:], records.object_sizes[known][:, ::-1])
+    return np.asarray(sides * scales[records.positions[known], None])
 
 
 def _check_anchors(records: Records, sides: _Floats, anchors: _Floats) -> Iterator[Finding]:
     best = shape_iou(sides, anchors).max(1)
     bad = best < _COVERED
-    if not bad.any():
+    if bad.mean() < _UNCOVERED:
         return
-    proposed = np.round(cluster_shapes(sides, len(anchors))).astype(int)
+    proposed = np.round(cluster_shapes(sides, min(_PROPOSED, len(anchors)))).astype(int)
     after = float((shape_iou(sides, proposed.astype(np.float64)).max(1) < _COVERED).mean())
     shapes = ", ".join(f"{width}x{height}" for width, height in proposed.tolist())
     text = f"{int(bad.sum())} of {len(sides)} objects have an IoU below {_COVERED:g} with every anchor"

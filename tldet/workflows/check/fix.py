@@ -116,7 +116,8 @@ def repair(request: CheckRequest, source: Source, findings: Sequence[Finding]) -
         for _ in range(_PASSES):
             if values is None or not any(finding.repairs for finding in own):
                 break
-            values, made = _apply(values, own, path)
+            sizes = [finding for finding in own if any(one.section == "images" for one in finding.repairs)]
+            values, made = _apply(values, sizes or own, path)  # boxes in fractions depend on the sizes
             changes += made
             own = [*_check_again(request, source, path, values), *(one for one in own if _is_whole(one))]
         left += own

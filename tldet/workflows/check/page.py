@@ -127,9 +127,11 @@ class _Images:
     def __init__(self, splits: Sequence[Records]) -> None:
         self.left = _PAGE_IMAGES
         self.paths = {
-            (str(records.file), name): path
+            (str(file), name): path
             for records in splits
-            for name, path in zip(records.file_names, records.paths, strict=records.folder is not None)
+            for name, path, file in zip(
+                records.file_names, records.paths, records.sources or [records.file] * len(records.paths), strict=False
+            )
         }
 
     def tags(self, finding: Finding) -> Iterator[str]:

@@ -40,7 +40,7 @@ def line_of(finding: Finding) -> str:
     place = [finding.file]
     if finding.annotation is not None:
         known = finding.annotation
-        place.append(f"annotation id {known}" if isinstance(known, int) else str(known).removeprefix(f"{place[0]}: "))
+        place.append(f"annotation id {known}" if isinstance(known, int) else known)
     if finding.image is not None:
         place.append(finding.image)
     more = f" ({finding.others:,} more)" if finding.others else ""

@@ -42,4 +42,4 @@ def _with_box(image: ImageArray, box: Corners, right: float, down: float) -> Ima
     x0, y0, x1, y1 = (round(value * scale) for value, scale in zip(box, (right, down, right, down), strict=True))
     cv2.rectangle(drawn, (x0, y0), (x1, y1), (255, 255, 255), 3)
     cv2.rectangle(drawn, (x0, y0), (x1, y1), _COLOR, 1)
-    return drawn
+    return np.asarray(drawn, np.uint8)

@@ -55,12 +55,10 @@ def check_files(records: Records, track: Track[int] = iter) -> Iterator[Finding]
     """
     paths = records.paths
     named = [position for position in range(len(paths)) if records.file_names[position]]
-    order = np.argsort(records.positions, kind="stable")
-    starts = np.searchsorted(records.positions[order], np.arange(len(paths) + 1))
+    objects = records.rows_by_image()
     for position, fault, header in _examined(records, paths, named, track):
-        rows = order[starts[position] : starts[position + 1]]
         if header is not None and fault is not None:
-            yield from _other_size(records, position, header, rows)
+            yield from _other_size(records, position, header, objects[position])
         elif fault is not None:
             yield _unusable(records, position, fault)
         elif header is not None and header.orientation > 1:

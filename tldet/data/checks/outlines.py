@@ -30,7 +30,7 @@ def check_masks(records: Records) -> Iterator[Finding]:
 
 
 def _check_mask(records: Records, row: int, outline: Any) -> Iterator[Finding]:
-    size: Size = tuple(records.object_sizes[row].tolist())
+    size: Size = tuple(records.sizes[int(records.positions[row])].tolist())
     if outline is None:
         yield from _check_area(records, row, None)
         return

@@ -151,7 +151,9 @@ def _notes(coco: Coco, path: Path) -> list[Finding]:
 def _unknown_labeled(coco: Coco, path: Path) -> list[Finding]:
     known = {one.id for one in (*coco.categories, *([coco.unused] if coco.unused else []))}
     return [
-        replace(_error("labeled-unknown", path, f"{LABELED} names unknown category {unknown[0]}"), image=image.file_name)
+        replace(
+            _error("labeled-unknown", path, f"{LABELED} names unknown category {unknown[0]}"), image=image.file_name
+        )
         for image in coco.images
         if (unknown := [key for key in image.labeled_category_ids or () if key not in known])
     ]

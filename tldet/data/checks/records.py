@@ -86,6 +86,11 @@ class Records:
         """(A, 2) (height, width) of the image of each object."""
         return self.sizes[self.positions]
 
+    def rows_by_image(self) -> list[NDArray[np.int64]]:
+        """Return the rows of the objects of each image, in file order."""
+        order = np.argsort(self.positions, kind="stable")
+        return np.split(order, np.searchsorted(self.positions[order], np.arange(1, len(self.image_ids))))
+
     @property
     def paths(self) -> list[Path]:
         """Image files; empty if the images were not found."""

@@ -75,12 +75,15 @@ def label_errors(
     paths = records.paths
     positions = [position for position in (range(len(paths)) if chosen is None else chosen) if is_file(paths[position])]
     known = np.isin(np.arange(len(records.class_names)), labels)
+    objects = records.rows_by_image()
     for start in track(range(0, len(positions), _BATCH)):
         group = positions[start : start + _BATCH]
         found = predictor.predict([paths[position] for position in group], _LEAST, _BATCH, on_error="skip")
         for position, detections in zip(group, found, strict=True):
             if detections is not None:
-                yield from compare_labels(records, position, _predicted(detections, labels), known, least)
+                yield from compare_labels(
+                    records, position, objects[position], _predicted(detections, labels), known, least
+                )
 
 
 def _predicted(detections: Detections, labels: NDArray[np.int64]) -> Predicted:
@@ -91,18 +94,24 @@ def _predicted(detections: Detections, labels: NDArray[np.int64]) -> Predicted:
 
 
 def compare_labels(
-    records: Records, position: int, found: Predicted, known: NDArray[np.bool_], least: float
+    records: Records,
+    position: int,
+    rows: NDArray[np.int64],
+    found: Predicted,
+    known: NDArray[np.bool_],
+    least: float,
 ) -> Iterator[Finding]:
     """Yield the probable label errors of one image.
 
     Args:
         records: the labels.
         position: the image.
+        rows: its objects.
         found: the predictions.
         known: (K,) bool, classes that the detector knows.
         least: least score of a prediction without a label.
     """
-    rows = np.flatnonzero((records.positions == position) & (records.boxes[:, 2:] > 0).all(1))
+    rows = rows[(records.boxes[rows, 2:] > 0).all(1)]
     crowd = rows[records.crowd[rows]]
     rows = rows[~records.crowd[rows]]
     iou = _iou(_corners(records, rows), found.boxes)

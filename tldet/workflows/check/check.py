@@ -96,8 +96,9 @@ def check(request: CheckRequest) -> CheckReport:
 
 
 def _order(finding: Finding) -> tuple[int, str, float]:
-    """Sort by severity and code, and probable label errors by score; otherwise the order of the checks is kept."""
-    return -SEVERITIES.index(finding.severity), finding.code, -(finding.score or 0.0)
+    """Sort by severity and code, and all probable label errors by score; otherwise keep the order of the checks."""
+    code = finding.code if finding.score is None else "label"
+    return -SEVERITIES.index(finding.severity), code, -(finding.score or 0.0)
 
 
 def _progress(console: Console | None) -> Progress:

@@ -21,6 +21,7 @@ from tldet.workflows.check.request import CheckRequest
 _Floats = NDArray[np.float64]
 _LEAST = 0.05  # score of a prediction that supports a label
 _MATCH, _LOOSE, _NEAR = 0.5, 0.7, 0.1  # IoU of a match, of a box that fits well, and of an object at the same place
+_ALONE = 0.6  # score of a label without any prediction near it
 _BATCH = 8
 
 
@@ -112,29 +113,37 @@ def compare_labels(
         least: least score of a prediction without a label.
     """
     rows = rows[(records.boxes[rows, 2:] > 0).all(1)]
-    crowd = rows[records.crowd[rows]]
-    rows = rows[~records.crowd[rows]]
+    crowd, rows = rows[records.crowd[rows]], rows[~records.crowd[rows]]
     iou = _iou(_corners(records, rows), found.boxes)
-    judged = known[records.labels[rows]]
-    yield from _of_labels(records, rows[judged], iou[judged], found)
-    free = np.ones(len(found.boxes), np.bool_) if not len(rows) else iou.max(0) < _MATCH
+    free = iou.max(0, initial=0) < _MATCH
     inside = _iou(_corners(records, crowd), found.boxes, of_second=True)
     free &= inside.max(0, initial=0) < _MATCH
+    for row, overlap in zip(rows.tolist(), iou, strict=True):
+        if known[records.labels[row]]:
+            finding = _of_label(records, row, found, overlap, free)
+            yield from [] if finding is None else [finding]
     yield from _missing(records, position, found, free & (found.scores >= least))
 
 
-def _of_labels(records: Records, rows: NDArray[np.int64], iou: _Floats, found: Predicted) -> Iterator[Finding]:
-    for row, overlap in zip(rows.tolist(), iou, strict=True):
-        own = found.labels == records.labels[row]
-        support = float((found.scores * own * (overlap >= _MATCH)).max(initial=0))
-        other = np.where(~own & (overlap >= _MATCH), found.scores, 0)
-        if other.max(initial=0) > support:
-            yield _of_class(records, row, found, int(other.argmax()), support)
-            continue
-        if support:
-            yield from _loose(records, row, found, own, overlap)
-        else:
-            yield _spurious(records, row, found, own, overlap)
+def _of_label(
+    records: Records, row: int, found: Predicted, overlap: _Floats, free: NDArray[np.bool_]
+) -> Finding | None:
+    """Return the probable error of a label; a free prediction that it belongs to is then no longer free."""
+    own, near = found.labels == records.labels[row], overlap >= _MATCH
+    support = float((found.scores * (own & near)).max(initial=0))
+    other = found.scores * (~own & near)
+    if other.max(initial=0) > support:
+        return _of_class(records, row, found, int(other.argmax()), support)
+    if support:
+        best = int((found.scores * (own & near)).argmax())
+        return _loose(records, row, found, best, overlap) if overlap[best] < _LOOSE else None
+    moved = found.scores * (own & free & (overlap >= _NEAR))
+    if moved.max(initial=0) > 0:
+        best = int(moved.argmax())
+        free[best] = False
+        return _loose(records, row, found, best, overlap)
+    text = f"no prediction fits this {_name(records, row)!r}"
+    return records.of_object("label-spurious", row, text, fix="check box and class", score=_ALONE)
 
 
 def _of_class(records: Records, row: int, found: Predicted, best: int, support: float) -> Finding:
@@ -143,23 +152,12 @@ def _of_class(records: Records, row: int, found: Predicted, best: int, support: 
     return records.of_object("label-class", row, text, fix="check the class", score=score - support)
 
 
-def _loose(records: Records, row: int, found: Predicted, own: NDArray[np.bool_], overlap: _Floats) -> Iterator[Finding]:
-    """Yield a label whose best prediction fits its box badly."""
-    best = int(np.where(own & (overlap >= _MATCH), found.scores, -1).argmax())
-    if overlap[best] < _LOOSE:
-        box = [round(value) for value in found.boxes[best].tolist()]
-        text = f"IoU {overlap[best]:.2f} with the predicted {_name(records, row)!r} at {box}"
-        score = float(found.scores[best] * (1 - overlap[best]))
-        yield records.of_object("label-loose", row, text, fix="check the box", score=score)
-
-
-def _spurious(records: Records, row: int, found: Predicted, own: NDArray[np.bool_], overlap: _Floats) -> Finding:
-    near = own & (overlap >= _NEAR)
-    score = float((found.scores * near).max(initial=0))
-    text = f"no prediction fits this {_name(records, row)!r}"
-    if score:
-        text += f"; the nearest has IoU {float(overlap[near].max()):.2f} and score {score:.2f}"
-    return records.of_object("label-spurious", row, text, fix="check box and class", score=max(score, _LEAST))
+def _loose(records: Records, row: int, found: Predicted, best: int, overlap: _Floats) -> Finding:
+    """Return the finding about a label whose prediction has another box; its score falls from an IoU of 0.5 up."""
+    box, score = [round(value) for value in found.boxes[best].tolist()], float(found.scores[best])
+    text = f"IoU {overlap[best]:.2f} with the predicted {_name(records, row)!r} at {box}, score {score:.2f}"
+    rank = score * min(1.0, float(1 - overlap[best]) / (1 - _MATCH))
+    return records.of_object("label-loose", row, text, fix="check the box", score=rank)
 
 
 def _missing(records: Records, position: int, found: Predicted, rows: NDArray[np.bool_]) -> Iterator[Finding]:

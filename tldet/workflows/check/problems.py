@@ -29,10 +29,18 @@ def find_problems(request: CheckRequest, source: Source, progress: Progress) -> 
     yield from check_unlisted(splits)
     if not request.fast:
         yield from check_copies(splits, _tracked(progress, "reading images"), _tracked(progress, "comparing images"))
+    yield from _label_errors(request, splits, progress)
+
+
+def _label_errors(request: CheckRequest, splits: Sequence[Records], progress: Progress) -> Iterator[Finding]:
     if request.model is not None:
         from tldet.workflows.check.label_errors import check_labels
 
         yield from check_labels(request, splits, _tracked(progress, "predicting"))
+    elif request.cross_validate is not None:
+        from tldet.workflows.check.cross_validation import cross_validate
+
+        yield from cross_validate(request, splits, _tracked(progress, "predicting"))
 
 
 def quick_problems(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from tldet.data.checks.findings import SEVERITIES, Severity
+from tldet.errors import ConfigError
 from tldet.workflows.options import (
     COUNT,
     PROBABILITY,
@@ -16,11 +17,11 @@ from tldet.workflows.options import (
     option,
     voc_boxes_option,
 )
-from tldet.workflows.requests import Request
+from tldet.workflows.training.run_options import LengthOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckRequest(Request):
+class CheckRequest(LengthOptions):
     """Arguments of ``tldet check``."""
 
     data: str | Path = field(
@@ -51,6 +52,19 @@ class CheckRequest(Request):
     model: str | Path | None = option(
         "detector checkpoint to find probable label errors with; it should not be trained on these images",
         metavar="CKPT",
+        exclusive="detector",
+    )
+    cross_validate: int | None = option(
+        "find probable label errors of the training split with K detectors, each trained on the other folds",
+        int,
+        metavar="K",
+        interval="[2, inf)",
+        exclusive="detector",
+    )
+    runs: str | Path = option(
+        "directory of the runs of --cross-validate, which are resumed (default: runs/check)",
+        default="runs/check",
+        metavar="DIR",
     )
     score: float = option(
         "least score of a prediction that a label is missing for (default: 0.5)",
@@ -60,3 +74,8 @@ class CheckRequest(Request):
         interval=PROBABILITY,
     )
     device: str = device_option()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.model is not None and self.cross_validate is not None:
+            raise ConfigError("--model and --cross-validate exclude each other")

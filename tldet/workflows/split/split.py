@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 log = logging.getLogger(__name__)
-_REPORT = "split_report.json"
+REPORT = "split_report.json"  # in the output directory
 _HOW = "--group-by must be folder, field:NAME or name:REGEX"
 
 
@@ -59,7 +59,8 @@ class SplitReport:
     """Result of a split.
 
     Attributes:
-        source: the annotations that were split.
+        data: the dataset.
+        source: its annotations as COCO JSON.
         seed: random seed.
         parts: the written files.
         groups: number of groups of images that stay together, single images included.
@@ -67,6 +68,7 @@ class SplitReport:
         leaks: number of these pairs that lie in two parts; always 0.
     """
 
+    data: str
     source: str
     seed: int
     parts: tuple[Part, ...]
@@ -92,7 +94,7 @@ def split(request: SplitRequest) -> SplitReport:
     with locked(folder), _progress(request.console) as progress:
         _refuse_earlier(folder)
         report = _divided(request, source, shares, folder, progress)
-        write_json(folder / _REPORT, asdict(report), indent=2)
+        write_json(folder / REPORT, asdict(report), indent=2)
     _show(report, request.console)
     log.info("saved to %s", folder)
     return report
@@ -134,7 +136,7 @@ def _source(request: SplitRequest) -> Split:
 
 def _refuse_earlier(folder: Path) -> None:
     if is_file(folder) or (is_folder(folder) and not is_unused(folder)):
-        what = "holds an earlier split" if is_file(folder / _REPORT) else "is not empty"
+        what = "holds an earlier split" if is_file(folder / REPORT) else "is not empty"
         raise OutputError(f"{folder}: {what}; choose another --out or remove it")
 
 
@@ -157,9 +159,8 @@ def _divided(
     part = divide(index, groups, list(shares.values()), request.seed)
     leaks = sum(int(part[one.first]) != int(part[one.second]) for one in pairs)
     parts = [_write(whole, rows, paths, folder / name) for name, rows in _files(list(shares), part, request.folds)]
-    return SplitReport(
-        str(source.annotations), request.seed, tuple(parts), int(groups.max(initial=-1)) + 1, len(pairs), leaks
-    )
+    count = int(groups.max(initial=-1)) + 1
+    return SplitReport(str(request.data), str(source.annotations), request.seed, tuple(parts), count, len(pairs), leaks)
 
 
 def _copies(paths: Sequence[Path], progress: Progress) -> list[Pair]:

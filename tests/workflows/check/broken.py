@@ -397,6 +397,7 @@ CASES: tuple[Case, ...] = (
     Case("bbox with NaN", "box-not-finite", 1, box(4, NAN, 9, 24, 22)),
     Case("bbox with infinity", "box-not-finite", 1, box(4, 9, 9, float("inf"), 22)),
     Case("bbox with a huge number", "box-not-finite", 1, box(4, 9, 9, 1e200, 22)),
+    Case("bbox with an endless number", "box-not-finite", 1, box(4, 9, 9, 10**400, 22)),
     Case("negative width", "box-negative", 1, box(4, 9, 9, -24, 22)),
     Case("negative height, corner right", "box-negative", 1, box(4, 9, 60, 24, -22)),
     Case("no width", "box-zero", 0, box(4, 9, 9, 0, 22)),

@@ -56,3 +56,11 @@ def test_every_code_has_a_case() -> None:
 
 def test_a_path_that_does_not_exist_is_bad_input(tmp_path: Path) -> None:
     assert main(["check", str(tmp_path / "none")]) == 2
+
+
+def test_relative_paths_of_other_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.data.formats.made import make
+
+    make(tmp_path / "source", "voc")
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "source", "--fail-on", "warning", "--html", "page.html"]) == 0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.coco.checks import UNIT, extents
+from tldet.coco.checks import LEAST_SIDE, UNIT, extents
 from tldet.data.checks.findings import Finding
 from tldet.data.checks.records import Records
 
@@ -28,7 +28,7 @@ def check_extents(records: Records) -> Iterator[Finding]:
     huge = ~np.isfinite(single).all(1)
     yield from _each(records, "box-not-finite", huge, "is too large for single precision", "correct it")
     fraction = ~found.flat & known & (np.abs(boxes) <= UNIT).all(1) & (boxes != np.round(boxes)).any(1)
-    fraction &= sizes.max(1) > 10
+    fraction &= sizes.max(1) > LEAST_SIDE
     yield from _each(records, "box-zero", found.flat, "has no extent", "left out of training; correct it")
     yield from _each(records, "box-normalized", fraction, "lies within 0..1", "convert it to pixels")
     yield from _each(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,7 +59,7 @@ def check_box(record: Record, size: Size, report: Report) -> Record | None:
 
 
 def _checked(record: Record, box: list[float], size: Size, name: str, report: Report) -> Record | None:
-    finite = all(map(math.isfinite, box)) and max(map(abs, box)) <= _LARGEST
+    finite = is_finite(box)
     if finite and min(box[2:]) >= 0:
         return record
     if finite:
@@ -71,6 +71,11 @@ def _checked(record: Record, box: list[float], size: Size, name: str, report: Re
     change = None if known is None else {"bbox": known}
     report(code, f"{name} has bbox {box}: {what}", fix="correct it" if known is None else how, change=change)
     return None if known is None else {**record, "bbox": known}
+
+
+def is_finite(numbers: Sequence[float]) -> bool:
+    """Return True if all numbers can be coordinates; an integer may have more digits than a float can hold."""
+    return all(abs(one) <= _LARGEST for one in numbers)  # false for NaN
 
 
 def _turned(box: list[float], size: Size) -> list[float] | None:
@@ -103,7 +108,7 @@ def _derived(record: Mapping[str, Any]) -> list[float] | None:
         except DataError:
             return None
     box, area = list(record["bbox"]), record.get("area")
-    unknown = [number for number, value in enumerate(box) if not math.isfinite(value)]
+    unknown = [number for number, value in enumerate(box) if not is_finite([value])]
     if unknown not in ([2], [3]) or not isinstance(area, int | float) or not 0 < area < math.inf:
         return None
     other = box[5 - unknown[0]]

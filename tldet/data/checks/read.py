@@ -187,7 +187,7 @@ def _foreign(dataset: Dataset, split: str, images: Sequence[ImageRecord]) -> Rec
         [shape.place for *_, shape in rows],
         np.array([np.nan if shape.area is None else shape.area for *_, shape in rows], np.float64),
         [_text(shape) for *_, shape in rows],
-        folder=Path(dataset.root),
+        folder=Path(),
         disk_names=[str(image.path) for image in images],
         sources=[image.source for image in images],
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from math import isfinite
 from typing import Any
 
 from tldet.coco.explain import record_name
@@ -18,7 +17,7 @@ from tldet.coco.records import Annotation, Category, Image
 from tldet.coco.variants import INTEGERS, convert_one
 from tldet.data.checks.coordinates import correct_coordinates
 from tldet.data.checks.findings import CODES, Finding, Repair
-from tldet.data.checks.raw_boxes import box_numbers, check_box, stated_size
+from tldet.data.checks.raw_boxes import box_numbers, check_box, is_finite, stated_size
 from tldet.errors import DataError
 
 Record = dict[str, Any]
@@ -92,11 +91,11 @@ def _who(found: Salvage, section: str, row: int, record: Record) -> dict[str, An
         return {"image": str(record["file_name"])} if record.get("file_name") else {}
     known, image = record.get("id"), found.image_of(record)
     numbers = box_numbers(record.get("bbox"))
-    box = None if numbers is None else (*numbers[:2], numbers[0] + numbers[2], numbers[1] + numbers[3])
+    sound = numbers is not None and is_finite(numbers)
     return {
         "annotation": known if isinstance(known, int) else record_name(section, row, record),
         "image": image.get("file_name"),
-        "box": box if box is not None and all(map(isfinite, box)) else None,
+        "box": (*numbers[:2], numbers[0] + numbers[2], numbers[1] + numbers[3]) if numbers and sound else None,
     }
 
 

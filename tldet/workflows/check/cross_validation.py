@@ -63,16 +63,17 @@ def _write_folds(request: CheckRequest, records: Records, out: Path, count: int)
     Raises:
         ConfigError: the folder holds folds of other data.
     """
+    data = request.data if records.sources else records.file
     if is_file(out / REPORT):
         report = json.loads(read_file(out / REPORT, DataError))
-        same = report["data"] == str(records.file) and len(report["parts"]) == 2 * count
+        same = report["data"] == str(data) and len(report["parts"]) == 2 * count
         if not same:
             raise ConfigError(f"{out}: holds folds of another check; choose another --runs or remove it")
         return
     split(
-        records.file,
+        data,
         out=out,
-        images=records.folder if not records.sources else request.images,
+        images=request.images if records.sources else records.folder,
         format=request.format,
         voc_boxes=request.voc_boxes,
         folds=count,

@@ -39,7 +39,7 @@ def cross_validate(
         data = folder / _FOLDS / f"fold{number}"
         log.info("fold %d of %d", number, count)
         length: dict[str, Any] = {} if request.length is None else request.length.section()
-        options = {"out": folder / f"fold{number}", "resume": True, "device": request.device, **length}
+        options: dict[str, Any] = {"out": folder / f"fold{number}", "resume": True, "device": request.device, **length}
         checkpoint = finetune(data, console=request.console, **options).trained()
         chosen = _positions(records, data / "val.json")
         yield from label_errors(records, load(checkpoint, request.device), request.score, track, chosen)

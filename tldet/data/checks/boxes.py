@@ -19,13 +19,13 @@ _COVERS = 1.0  # pixels by which a box may miss the image border to cover the im
 
 def check_extents(records: Records) -> Iterator[Finding]:
     """Yield boxes of zero extent, outside their image, over its border, of less than a pixel, or covering it."""
-    known = (records.object_sizes > 0).all(1)
+    known: _Bools = np.asarray((records.object_sizes > 0).all(1), np.bool_)
     boxes, sizes = records.boxes, np.where(known[:, None], records.object_sizes, np.iinfo(np.int32).max)
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
     with np.errstate(over="ignore"):
         single = corners.astype(np.float32)
     found = extents(single, boxes, sizes.astype(np.int32))
-    huge = ~np.isfinite(single).all(1)
+    huge: _Bools = np.asarray(~np.isfinite(single).all(1), np.bool_)
     yield from _each(records, "box-not-finite", huge, "is too large for single precision", "correct it")
     fraction = ~found.flat & known & (np.abs(boxes) <= UNIT).all(1) & (boxes != np.round(boxes)).any(1)
     fraction &= sizes.max(1) > LEAST_SIDE
@@ -42,8 +42,7 @@ def check_extents(records: Records) -> Iterator[Finding]:
 def covering(corners: NDArray[np.float64], sizes: _Ints) -> _Bools:
     """Return (A,) bool: True for a box (x0, y0, x1, y1) that covers its image up to a pixel at each border."""
     ends = sizes[:, ::-1] - _COVERS
-    reached: _Bools = (corners[:, :2] <= _COVERS).all(1) & (corners[:, 2:] >= ends).all(1)
-    return reached
+    return np.asarray((corners[:, :2] <= _COVERS).all(1) & (corners[:, 2:] >= ends).all(1), np.bool_)
 
 
 def _each(records: Records, code: str, rows: _Bools, text: str, fix: str) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tldet.coco.checks import LEAST_SIDE, SURE_CORNERS, SURE_NORMALIZED, UNIT, corners_reason
 from tldet.data.checks.findings import Repair
+from tldet.data.checks.raw_boxes import stated_size
 
 if TYPE_CHECKING:
     from tldet.data.checks.schema import Salvage
@@ -36,9 +37,9 @@ def correct_coordinates(found: Salvage) -> None:
 
 
 def _sizes(found: Salvage, numbers: list[int]) -> NDArray[np.int64]:
-    known = {one["id"]: (one.get("height") or 0, one.get("width") or 0) for one in found.records["images"]}
     records = found.records["annotations"]
-    return np.array([known[records[number]["image_id"]] for number in numbers], np.int64).reshape(-1, 2)
+    sizes = [stated_size(found.image_of(records[number])) for number in numbers]
+    return np.array(sizes, np.int64).reshape(-1, 2)
 
 
 def normalized_rows(boxes: _Floats, sizes: NDArray[np.int64]) -> _Bools:

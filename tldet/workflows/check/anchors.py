@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ def input_settings(request: CheckRequest) -> InputSettings:
     if request.model is None:
         head = load_recipe(DEFAULT_MODEL)["model"]["head"]
         return InputSettings(request.input_size, 2 * request.input_size, anchor_shapes(head))
-    outline = checkpoint_outline(request.model)
+    outline = checkpoint_outline(Path(request.model))
     size = outline["meta"]["input"]
     return InputSettings(size["short"], size["long"], anchor_shapes(outline["config"]["model"]["head"]))
 

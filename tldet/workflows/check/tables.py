@@ -40,7 +40,8 @@ def line_of(finding: Finding) -> str:
     place = [finding.file]
     if finding.annotation is not None:
         known = finding.annotation
-        place.append(f"annotation id {known}" if isinstance(known, int) else known)
+        name = f"annotation id {known}" if isinstance(known, int) else known
+        place += [] if finding.message.startswith(name) else [name]
     if finding.image is not None:
         place.append(finding.image)
     more = f" ({finding.others:,} more)" if finding.others else ""

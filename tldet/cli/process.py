@@ -14,8 +14,17 @@ _LARGEST = 2**31 - 1
 COMPILER = "torch._dynamo.utils"
 # Commands that run a network
 RUNNING = (
-    *("train", "finetune", "extend", "fewshot", "pretrain", "study"),
-    *("test", "predict", "export", "check", "quickstart"),
+    "train",
+    "finetune",
+    "extend",
+    "fewshot",
+    "pretrain",
+    "study",
+    "test",
+    "predict",
+    "export",
+    "check",
+    "quickstart",
 )
 
 

@@ -15,6 +15,7 @@ import tldet
 from tldet.cli.commands import COMMANDS
 from tldet.cli.main import build_parser
 from tldet.errors import ConfigError
+from tldet.workflows.check.check import check
 from tldet.workflows.convert import convert
 from tldet.workflows.extend.extend import extend
 from tldet.workflows.fewshot.fewshot import fewshot
@@ -23,6 +24,7 @@ from tldet.workflows.merge.merge import merge
 from tldet.workflows.models import models
 from tldet.workflows.quickstart import quickstart
 from tldet.workflows.requests import Request, signature_of
+from tldet.workflows.split.split import split
 from tldet.workflows.study.request import BackboneStudyRequest, DataStudyRequest, TransferStudyRequest
 from tldet.workflows.training.pretrain import pretrain
 
@@ -40,6 +42,8 @@ NEEDED = {  # commands with their required arguments
     "export": ["c.pt", "--format", "onnx"],
     "evaluate": ["--gt", "a.json", "--dt", "b.json"],
     "predict": ["c.pt", "a.jpg"],
+    "check": ["a"],
+    "split": ["a", "--out", "o"],
     "merge": ["a", "b", "--out", "o"],
     "convert": ["a", "--to", "yolo", "--out", "o"],
     "models": [],
@@ -51,6 +55,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "extend": extend,
     "pretrain": pretrain,
     "fewshot": fewshot,
+    "check": check,
+    "split": split,
     "merge": merge,
     "convert": convert,
     "models": models,

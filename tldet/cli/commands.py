@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 from types import ModuleType
 
 from tldet.cli import (
+    check,
     convert,
     evaluate,
     export,
@@ -18,6 +19,7 @@ from tldet.cli import (
     predict,
     pretrain,
     quickstart,
+    split,
     study,
     test,
     train,
@@ -34,6 +36,8 @@ COMMANDS: dict[str, ModuleType] = {
     "evaluate": evaluate,
     "predict": predict,
     "export": export,
+    "check": check,
+    "split": split,
     "merge": merge,
     "convert": convert,
     "models": models,

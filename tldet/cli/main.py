@@ -97,7 +97,7 @@ def _ended(argv: Sequence[str]) -> Any:
 
 @stop_signals()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Run one command; return the exit code: 0, 1 if a check fails, 2 for bad input, 130 after Ctrl-C."""
     given = sys.argv[1:] if argv is None else list(argv)
     args = build_parser(given).parse_args(given)
     distributed = os.environ.get("WORLD_SIZE", "1") not in ("", "1")  # as set by torchrun
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _refuse_empty(args)
         _require_current_folder()
         _import_plugins(args.imports)
-        args.run(args, console)
+        code: int = args.run(args, console) or 0
     except (TldetError, MemoryError, RuntimeError) as error:
         message = _message(error)
         if not silent or not isinstance(error, TldetError):
@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         logger.removeHandler(handler)
-    return 0
+    return code
 
 
 def _consoles(*, silent: bool) -> tuple[Console, Console]:

@@ -128,7 +128,7 @@ def require_coco_boxes(
     warnings = []
     if count:
         warnings.append(f"{count} of {len(boxes)} {noun} lie within 0..1 and may be normalized; they {NOT_COCO}")
-    if (what := _corners(boxes, sizes, areas)) is not None:
+    if (what := corners_reason(boxes, sizes, areas)) is not None:
         text = f"{noun} seem to be corners [x0, y0, x1, y1] ({what}) but {NOT_COCO}"
         warnings += _reject_if_sure(name, text, len(boxes) >= SURE_CORNERS)
     return warnings
@@ -140,8 +140,16 @@ def _reject_if_sure(name: str, text: str, sure: bool) -> list[str]:
     return [text]
 
 
-def _corners(boxes: NDArray[np.float64], sizes: NDArray[np.int64], areas: NDArray[np.float64] | None) -> str | None:
-    """Return the reason why boxes seem to be corners; None if they do not."""
+def corners_reason(
+    boxes: NDArray[np.float64], sizes: NDArray[np.int64], areas: NDArray[np.float64] | None
+) -> str | None:
+    """Return the reason why boxes seem to be corners; None if they do not.
+
+    Args:
+        boxes: (N, 4) as they are in the file, of positive width and height.
+        sizes: (N, 2) (height, width) of each box's image; 0 for an unknown size.
+        areas: (N,) areas in the file, NaN if missing.
+    """
     known = (sizes[:, 0] > 0) & (sizes[:, 1] > 0)
     if ((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))[known].sum() < _MOST * known.sum():
         return None

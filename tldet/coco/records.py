@@ -24,6 +24,7 @@ Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # kept as int64
 Pixels = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]  # kept as int32
 Flag = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 _LISTS = ("images", "annotations", "categories")
+TWICE = "occurs twice"  # in the message about a repeated key
 READ_BLOCK = 4096  # annotations decoded at a time, few enough for the CPU cache
 _T = TypeVar("_T")
 _MAGIC = {  # first bytes -> problem in a message
@@ -224,7 +225,7 @@ def _require_once(content: bytes, values: Sequence[Any], keys: Sequence[str], na
         if content.count(key, 0, start) + content.count(key, end) < 2:
             continue
         if _on_top(content, key) > 1:
-            raise DataError(f"{name}: {key.decode()} occurs twice; keep one of them, or merge two files")
+            raise DataError(f"{name}: {key.decode()} {TWICE}; keep one of them, or merge two files")
 
 
 def _on_top(content: bytes, key: bytes) -> int:

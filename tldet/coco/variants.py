@@ -51,6 +51,23 @@ def convert_document(values: Any, schema: type[_T], name: str) -> _T:
         raise _invalid(error, values, name) from None
 
 
+def convert_one(section: str, row: int, record: Mapping[str, Any], schema: type[_T]) -> _T:
+    """Convert the record at position ``row`` of a list of a COCO JSON; see :func:`convert_document`.
+
+    Raises:
+        DataError: the record is invalid; the message names its key.
+    """
+    try:
+        return msgspec.convert(_normalized_list(section, [record])[0], schema)
+    except INVALID as error:
+        values = {section: {row: record}}  # as in the whole file
+        if not isinstance(error, msgspec.ValidationError):
+            raise _invalid(error, values, section) from None
+        what, _, path = str(error).partition(" - at `$")
+        located = f"{what} - at `$.{section}[{row}]{path or '`'}"
+        raise DataError(f"{section}: {explain(located, values)}") from None
+
+
 def _invalid(error: Exception, values: Any, name: str) -> DataError:
     if isinstance(error, RecursionError):
         return DataError(f"{name}: is nested too deeply")

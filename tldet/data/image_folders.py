@@ -20,7 +20,12 @@ PARTIAL = 0.5  # least fraction of the images in a folder that is chosen because
 
 
 def find_images(
-    annotations: Path, root: Path, *, ending: Path | None = None, advice: str = "choose one with --images"
+    annotations: Path,
+    root: Path,
+    *,
+    ending: Path | None = None,
+    advice: str = "choose one with --images",
+    names: Sequence[str] | None = None,
 ) -> Path:
     """Find the folder that holds all images of a JSON.
 
@@ -33,13 +38,14 @@ def find_images(
         root: the data folder.
         ending: end of the folder's path (``images`` for ``train/images``); None takes any folder.
         advice: what to do if several folders fit, for the message.
+        names: file names of the images, if they are already read.
 
     Raises:
         DataError: no folder holds the images, or several do and none is preferred.
     """
     if not is_folder(root):
         raise DataError(f"{root}: no such folder")
-    names = AnnotationIndex.load(annotations).file_names
+    names = AnnotationIndex.load(annotations).file_names if names is None else names
     return _Search(annotations, root, names, advice).run(ending)
 
 

@@ -43,10 +43,10 @@ class Fault(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """Problem of an image file, None for a usable one, and the number of its frames."""
+    """Problem of an image file, None for a usable one, and its header, None if it cannot be read."""
 
     fault: Fault | None
-    frames: int = 1
+    header: Header | None = None
 
 
 class Findings(NamedTuple):
@@ -86,7 +86,7 @@ def find_faults(
     files = [(int(positions[row]), Path(paths[row])) for row in unknown]
     work = [(*file, Limits(max_pixels, size)) for file, size in zip(files, stated, strict=True)]
     checked = list(_checked(work, annotations))
-    frames[unknown] = [one.frames for one in checked]
+    frames[unknown] = [one.header.frames if one.header else 1 for one in checked]
     faults = [one.fault for one in checked if one.fault is not None]
     if unknown:
         wrong = np.isin(np.asarray(positions), [fault.position for fault in faults])
@@ -156,7 +156,7 @@ def check_file(position: int, path: Path, limits: Limits) -> Checked:
             limits.check(path, *header.stored)
     except DataError as error:
         return Checked(Fault(position, str(error).removeprefix(f"{path}: ")))
-    return Checked(None if header.upright == limits.stated else Fault(position, "", header), header.frames)
+    return Checked(None if header.upright == limits.stated else Fault(position, "", header), header)
 
 
 def _explained(faults: Sequence[Fault], sizes: NDArray[np.int32], annotations: Path) -> list[Fault]:

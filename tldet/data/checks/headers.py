@@ -128,7 +128,7 @@ def disagreement(header: Header, stated: Size, boxes: NDArray[np.float64]) -> st
     rotated = f" (EXIF orientation {header.orientation})" if header.orientation > 1 else ""
     same = " (the size before the EXIF rotation)" if stated == header.stored else ""
     what = f"sizes differ: file {_text(upright)}{rotated}, JSON {_text(stated)}{same}; "
-    fits_file, fits_json = _fit(boxes, upright), _fit(boxes, stated)
+    fits_file, fits_json = boxes_fit(boxes, upright), boxes_fit(boxes, stated)
     if not len(boxes):
         return what + "the image has no boxes: correct width and height in the JSON"
     if fits_file and not fits_json:
@@ -141,7 +141,8 @@ def disagreement(header: Header, stated: Size, boxes: NDArray[np.float64]) -> st
     return what + "the boxes fit neither: correct the annotations"
 
 
-def _fit(boxes: NDArray[np.float64], size: Size) -> bool:
+def boxes_fit(boxes: NDArray[np.float64], size: Size) -> bool:
+    """Return True if boxes (N, 4) xywh lie in an image of ``size`` (height, width), up to a pixel."""
     ends = boxes[:, :2] + boxes[:, 2:]
     return bool((boxes[:, :2] >= -1).all() and (ends <= np.array([size[1], size[0]]) + 1).all())
 

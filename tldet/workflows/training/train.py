@@ -21,6 +21,7 @@ from tldet.transfer.teacher import distilled
 from tldet.workflows.requests import RunRequest, takes
 from tldet.workflows.training.assemble import Run, assemble
 from tldet.workflows.training.batch_size import resolve_batch_size
+from tldet.workflows.training.data_problems import log_problems
 from tldet.workflows.training.data_summary import log_splits
 from tldet.workflows.training.datasets import AnyDataset, build_dataset, check_images, check_objects
 from tldet.workflows.training.initial_weights import LoadedWeights, WeightsSource, initial_weights
@@ -176,6 +177,7 @@ def _datasets(cfg: Config, seed: int, resumed: Path | None) -> tuple[AnyDataset,
     check_images(data, val)
     if val is not None:
         check_objects(val, "metrics are -1, and best.pt contains the last weights")
+    log_problems(data, val)
     return data, val
 
 

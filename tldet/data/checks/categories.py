@@ -1,0 +1,90 @@
+"""Checks of categories: names, ids, and categories without objects."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from tldet.coco.names import fold
+from tldet.data.checks.findings import Finding
+from tldet.data.checks.records import Records
+
+_PLACEHOLDERS = {"background", "__background__", "none", "_", "unknown", "undefined", "placeholder", "n/a"}
+
+
+def check_categories(records: Records) -> Iterator[Finding]:
+    """Yield categories without a name, with the name of another one, with a negative id, or without objects."""
+    used = set(np.unique(records.labels).tolist())
+    names = list(zip(records.category_ids, records.class_names, strict=True))
+    for label, (key, name) in enumerate(names):
+        if not name.strip():
+            yield records.finding("category-name-missing", f"category id {key} has no name", fix="name it")
+        elif name != name.strip():
+            text = f"category id {key} {name!r} has surrounding blanks"
+            yield records.finding("category-name-blank", text, fix=f"rename it to {name.strip()!r}")
+        if key < 0:
+            yield records.finding("category-id-negative", f"category id {key} ({name}) is negative", fix="renumber it")
+        if label not in used and len(records.labels):
+            placeholder = name.strip().lower() in _PLACEHOLDERS
+            text = f"category {key} {name!r} has no object" + (": a placeholder" if placeholder else "")
+            yield records.finding("category-placeholder" if placeholder else "category-unused", text)
+    yield from _same_names(records, names)
+
+
+def _same_names(records: Records, names: Sequence[tuple[int, str]]) -> Iterator[Finding]:
+    groups: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
+    for key, name in names:
+        if name.strip():
+            groups[fold("".join(name.split()).replace("_", "").replace("-", ""))].append((key, name))
+    for found in groups.values():
+        repeated = len({name for _, name in found}) < len(found)
+        if len(found) < 2:
+            continue
+        text = " and ".join(f"{name!r} (id {key})" for key, name in found)
+        if repeated:
+            yield records.finding("category-name-repeated", f"categories {text} have one name", fix="rename one")
+        else:  # single letters may differ on purpose, as in handwriting
+            severity = "info" if all(len(name.strip()) == 1 for _, name in found) else "warning"
+            message = f"categories {text} differ only by letter case, blanks or hyphens"
+            fix = "give one class one name"
+            yield records.finding("category-name-case", message, severity=severity, fix=fix)
+
+
+def check_between_splits(splits: Sequence[Records]) -> Iterator[Finding]:
+    """Yield category ids with different names in two splits, and classes that a split lacks."""
+    names: dict[int, tuple[str, Records]] = {}
+    for records in splits:
+        for key, name in zip(records.category_ids, records.class_names, strict=True):
+            first, other = names.setdefault(key, (name, records))
+            if first != name and name not in other.class_names:
+                text = f"category id {key} is {name!r} here and {first!r} in {other.file}"
+                yield records.finding("category-differs", text, fix="use the same categories in all splits")
+    yield from _absent(splits)
+
+
+def _absent(splits: Sequence[Records]) -> Iterator[Finding]:
+    train = [one for one in splits if one.split == "train"]
+    others = [one for one in splits if one.split in ("val", "test")]
+    if not train or not others:
+        return
+    trained = _counts(train)
+    for records in others:
+        evaluated = _counts([records])
+        for name in sorted(evaluated.keys() - trained.keys()):
+            text = f"class {name!r} has {evaluated[name]} objects in {records.split}, but none in train"
+            yield train[0].finding("class-not-in-train", text, fix="move images with this class to train")
+        for name in sorted(trained.keys() - evaluated.keys()):
+            text = f"class {name!r} has {trained[name]} objects in train, but none in {records.split}"
+            yield records.finding("class-not-in-val", text, fix="split by class with tldet split")
+
+
+def _counts(splits: Sequence[Records]) -> dict[str, int]:
+    """Return the number of objects of each class that has any, without crowd regions."""
+    counts: defaultdict[str, int] = defaultdict(int)
+    for records in splits:
+        found = np.bincount(records.labels[~records.crowd], minlength=len(records.class_names))
+        for label in np.flatnonzero(found).tolist():
+            counts[records.class_names[label]] += int(found[label])
+    return dict(counts)

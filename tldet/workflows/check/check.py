@@ -1,0 +1,125 @@
+"""``tldet check``: find what is wrong with a dataset, and repair what is determined."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tldet.data.checks.findings import SEVERITIES, Finding, Severity, reaches
+from tldet.system.output import check_output, refuse_same, write_json
+from tldet.workflows.check.fix import Repaired, refuse_sources, repair, write_repaired
+from tldet.workflows.check.page import write_page
+from tldet.workflows.check.problems import find_problems
+from tldet.workflows.check.request import CheckRequest
+from tldet.workflows.check.sources import Source, open_source, summary
+from tldet.workflows.check.tables import show_findings
+from tldet.workflows.requests import takes
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """Result of a check.
+
+    Attributes:
+        data: the dataset.
+        format: its format.
+        splits: numbers of images, objects and classes by split.
+        findings: the problems, the most severe ones first.
+        fail_on: least severity at which the check fails.
+        repaired: changes of the files; None without ``--fix``.
+    """
+
+    data: str
+    format: str
+    splits: dict[str, dict[str, int]]
+    findings: tuple[Finding, ...]
+    fail_on: Severity
+    repaired: Repaired | None = None
+
+    @property
+    def failed(self) -> bool:
+        """True if a finding is at least as severe as ``fail_on``."""
+        return reaches(self.findings, self.fail_on)
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of findings of each severity."""
+        return {name: sum(one.severity == name for one in self.findings) for name in reversed(SEVERITIES)}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the values of the JSON file."""
+        return {
+            "data": self.data,
+            "format": self.format,
+            "splits": self.splits,
+            "counts": self.counts(),
+            "findings": [finding.as_dict() for finding in self.findings],
+            **({} if self.repaired is None else {"fix": self.repaired.as_dict()}),
+        }
+
+
+@takes(CheckRequest)
+def check(request: CheckRequest) -> CheckReport:
+    """Check a dataset: annotations, image files, equal images within and across splits, and label errors.
+
+    The source is never changed: ``fix`` writes new annotation files and a list of their changes.
+
+    Raises:
+        TldetError: there is no dataset, or an output cannot be written.
+    """
+    outputs = [path for path in (request.json, request.html) if path is not None]
+    refuse_same(outputs)
+    for path in outputs:
+        check_output(path, [request.data])
+    with _progress(request.console) as progress:
+        source = open_source(request)
+        for path in outputs:
+            check_output(path, source.files)
+        refuse_sources(request, source)
+        findings = sorted(find_problems(request, source, progress), key=_order)
+        repaired = repair(request, source, findings) if request.fix is not None else None
+        report = CheckReport(
+            str(request.data), source.format, summary(source.splits), tuple(findings), request.fail_on, repaired
+        )
+        _write(request, source, report)
+    if request.console:
+        show_findings(report.findings, report.splits, request.console)
+        _show_outputs(request, report)
+    return report
+
+
+def _order(finding: Finding) -> tuple[int, str, float]:
+    """Sort by severity and code, and all probable label errors by score; otherwise keep the order of the checks."""
+    code = finding.code if finding.score is None else "label"
+    return -SEVERITIES.index(finding.severity), code, -(finding.score or 0.0)
+
+
+def _progress(console: Console | None) -> Progress:
+    from rich.progress import Progress
+
+    return Progress(console=console, disable=console is None, transient=True)
+
+
+def _write(request: CheckRequest, source: Source, report: CheckReport) -> None:
+    if request.json is not None:
+        write_json(request.json, report.as_dict(), indent=2)
+    if request.html is not None:
+        write_page(Path(request.html), report.as_dict(), report.findings, source.splits)
+    if report.repaired is not None:
+        write_repaired(report.repaired)
+
+
+def _show_outputs(request: CheckRequest, report: CheckReport) -> None:
+    for path in (request.json, request.html):
+        if path is not None:
+            log.info("saved %s", path)
+    if report.repaired is not None:
+        for line in report.repaired.lines():
+            log.info("%s", line)

@@ -1,0 +1,1 @@
+"""``tldet split``: split a dataset by class and group, or into folds."""

@@ -1,0 +1,36 @@
+"""Problems of the annotations of a run: the fast checks of ``tldet check``, on the parsed annotations."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+
+from tldet.data.checks.categories import check_between_splits
+from tldet.data.checks.findings import CODES, Finding
+from tldet.data.checks.records import Records
+from tldet.data.checks.statistics import InputSettings
+from tldet.data.checks.table import check_annotations
+from tldet.workflows.training.datasets import AnyDataset
+
+log = logging.getLogger(__name__)
+
+
+def log_problems(train: AnyDataset, val: AnyDataset | None) -> None:
+    """Log a warning for each kind of problem, with the first place."""
+    groups: defaultdict[tuple[str, str], list[Finding]] = defaultdict(list)
+    for finding in _problems(train, val):
+        groups[finding.file, finding.code].append(finding)
+    for (file, code), found in groups.items():
+        more = f" (and {len(found) - 1:,} more)" if len(found) > 1 else ""
+        place = "" if found[0].annotation is None else f"annotation id {found[0].annotation} "
+        log.warning("%s: %s: %s%s%s; see tldet check", file, CODES[code][1], place, found[0].message, more)
+
+
+def _problems(train: AnyDataset, val: AnyDataset | None) -> Iterator[Finding]:
+    splits = [Records.of_index("train", train.index)]
+    splits += [] if val is None else [Records.of_index("val", val.index)]
+    bounds = train.pipeline.bounds
+    settings = InputSettings() if bounds is None else InputSettings(*bounds)
+    found = [*check_annotations(splits, settings, fast=True), *check_between_splits(splits)]
+    yield from (finding for finding in found if finding.severity != "info")

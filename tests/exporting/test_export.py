@@ -21,6 +21,7 @@ from tldet.exporting.verify import TOLERANCES, Comparison, compare
 from tldet.inference.runtimes.base import FORMAT
 from tldet.inference.runtimes.exported import ExportedDetector, load_exported
 from tldet.models.detector import Detector, build_detector
+from tldet.models.replace import replace_backbone
 from tldet.structures.batch import Batch
 from tldet.structures.detections import Detections
 from tldet.structures.target import Target
@@ -32,11 +33,13 @@ RECIPES = sorted(path.stem for path in Path("configs/recipes").glob("*.py"))
 SIZE = (96, 128)
 
 
-def detector(recipe: str, backbone: dict[str, Any] | None = None) -> Detector:
+def detector(recipe: str, backbone: str | None = None) -> Detector:
     """Random weights whose scores are spread over 0..1."""
     torch.manual_seed(0)
     section = read_config(recipe).data["model"]
-    section["backbone"] = {**(backbone or section["backbone"]), "weights": None}
+    if backbone:
+        section, _ = replace_backbone(section, backbone, scratch=True)
+    section["backbone"]["weights"] = None
     section["head"]["num_classes"] = 3
     model = build_detector(section, ["a", "b", "c"]).eval()
     with torch.no_grad():
@@ -55,14 +58,15 @@ def images(count: int, size: tuple[int, int] = SIZE) -> Batch:
     return Batch(pixels.byte(), sizes, [nothing] * count, list(sizes))
 
 
-def exported(model: Detector, path: Path, format: str, **given: Any) -> ExportedDetector:
+def exported(model: Detector, path: Path, format: str, precision: str = "fp32", **given: Any) -> ExportedDetector:
     """Export a detector, which is changed, and load the file."""
-    options = GraphOptions(SIZE, **given)
-    prepare_for_tracing(model, options.precision)
+    half = precision == "fp16" and format == "torch"
+    options = GraphOptions(SIZE, half=half, **given)
+    prepare_for_tracing(model, half=half)
     head: Any = model.head
     metadata = {
         "format": FORMAT, "kind": "detector", "class_names": ["a", "b", "c"], "category_ids": [1, 2, 3],
-        "input": {"short": 96, "long": 128}, "precision": options.precision,
+        "input": {"short": 96, "long": 128}, "precision": precision,
         "size": None if options.dynamic_size else list(SIZE), "batch": None if options.dynamic_batch else 1,
         "masks": {"threshold": head.mask_threshold, "paste": head.mask_paste} if model.predicts_masks else None,
     }  # fmt: skip
@@ -116,19 +120,22 @@ def test_any_batch_and_size(recipe: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["convnext_tiny", "vit_tiny_patch16_224"])
 def test_backbones_of_timm(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    from tldet.models.zoo import find_backbone
-
-    section = find_backbone(f"timm:{name}").config((8, 16, 32), scratch=True)
-    model = detector("retinanet_lite0", section)
+    model = detector("retinanet_lite0", f"timm:{name}")
     assert_same(model, exported(model, tmp_path / "m.onnx", "onnx"), images(1))
 
 
-@pytest.mark.slow
-def test_half_precision(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", with_slow(FAMILIES, set(FAMILIES) - {"retinanet_lite0"}))
+@pytest.mark.parametrize("format", with_slow(["onnx", "openvino", "torch"], ["openvino", "torch"]))
+def test_half_precision(recipe: str, format: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    whole = detector("retinanet_lite0")
-    found = exported(detector("retinanet_lite0"), tmp_path / "m.onnx", "onnx", precision="fp16")
+    pytest.importorskip("openvino")
+    suffix = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}[format]
+    whole = detector(recipe)
+    found = exported(detector(recipe), tmp_path / f"m{suffix}", format, "fp16")
     assert_same(whole, found, images(1), "fp16")
+    sizes = [file.stat().st_size for file in tmp_path.iterdir() if file.suffix != ".xml"]
+    weights = sum(p.numel() for p in whole.parameters())
+    assert sum(sizes) < 3 * weights, "two bytes per weight"
 
 
 def test_detections_are_compared_as_sets() -> None:

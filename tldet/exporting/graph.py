@@ -35,14 +35,15 @@ class GraphOptions:
         dynamic_batch: any number of images instead of 1.
         dynamic_size: any height and width that are multiples of 32.
         raw: output of the network without decoding.
-        precision: ``fp32``, or ``fp16`` for convolutions and matrix products in half precision.
+        half: convolutions and matrix products in fp16. Only the torch format has it in the graph: an ONNX file is
+            converted (:mod:`tldet.exporting.half`), and OpenVINO compresses weights.
     """
 
     size: tuple[int, int]
     dynamic_batch: bool = False
     dynamic_size: bool = False
     raw: bool = False
-    precision: str = "fp32"
+    half: bool = False
 
 
 class DetectorGraph(nn.Module):
@@ -114,12 +115,12 @@ class _PaddedConv(nn.Module):
         return F.conv2d(F.pad(x, self.pad), c.weight, c.bias, c.stride, 0, c.dilation, c.groups)
 
 
-def prepare_for_tracing(detector: Detector, precision: str) -> Detector:
+def prepare_for_tracing(detector: Detector, *, half: bool = False) -> Detector:
     """Fold norms and make paddings constant, in place; the detector computes the same as before."""
     fuse(detector.eval())
     convs: dict[nn.Module, nn.Module] = {m: _PaddedConv(m) for m in detector.modules() if isinstance(m, Conv2dSame)}
     replace_modules(detector, convs)
-    if precision == "fp16":
+    if half:
         Precision("fp16", "cpu").store_weights(detector)
     return detector.requires_grad_(False)
 
@@ -137,7 +138,7 @@ def trace(detector: Detector, options: GraphOptions) -> torch.export.ExportedPro
         )
     batch = 2 if options.dynamic_batch else 1
     example = (torch.zeros(batch, *options.size, 3, dtype=torch.uint8), torch.tensor([options.size] * batch))
-    autocast = Precision("fp16", "cpu").autocast() if options.precision == "fp16" else torch.no_grad()
+    autocast = Precision("fp16", "cpu").autocast() if options.half else torch.no_grad()
     try:
         with torch.no_grad(), autocast:
             graph = DetectorGraph(detector, raw=options.raw).eval()

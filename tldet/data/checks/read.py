@@ -184,7 +184,7 @@ def _foreign(dataset: Dataset, split: str, images: Sequence[ImageRecord]) -> Rec
         np.array(labels, np.int64),
         boxes,
         np.array([shape.crowd for *_, shape in rows], np.bool_),
-        [shape.place for *_, shape in rows],
+        [shape.location for *_, shape in rows],
         np.array([np.nan if shape.area is None else shape.area for *_, shape in rows], np.float64),
         [_text(shape) for *_, shape in rows],
         folder=Path(),

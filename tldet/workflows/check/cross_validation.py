@@ -13,7 +13,7 @@ import numpy as np
 from tldet.data.checks.findings import Finding
 from tldet.data.checks.records import Records
 from tldet.errors import ConfigError, DataError
-from tldet.inference.predictor import load
+from tldet.inference.loading import load
 from tldet.system.inputs import is_file, read_file
 from tldet.workflows.check.label_errors import label_errors
 from tldet.workflows.check.request import CheckRequest

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
-from tldet.coco.checks import common_classes
+from tldet.coco.detection_checks import common_classes
 from tldet.data.checks.findings import Corners, Finding
 from tldet.data.checks.records import Records
-from tldet.inference.predictor import Predictor, load
+from tldet.inference.loading import load
+from tldet.inference.predictor import Predictor
 from tldet.structures.detections import Detections
 from tldet.system.inputs import is_file
 from tldet.workflows.check.request import CheckRequest

@@ -68,14 +68,15 @@ def export(request: ExportRequest) -> ExportResult:
     detector, state = _restored(request)
     work = ExportData(detector, state, request)
     size, dynamic = work.input_size(), (request.dynamic or "").split(",")
-    options = GraphOptions(size, "batch" in dynamic, "size" in dynamic, request.raw, request.precision)
+    half = request.precision == "fp16" and request.format == "torch"
+    options = GraphOptions(size, "batch" in dynamic, "size" in dynamic, request.raw, half)
     result = ExportResult(path)
     if work.dataset is not None:
         result.before = work.average_precision(detector)
     log.info("input %dx%d, format %s, precision %s", *size, request.format, request.precision)
-    exported = prepare_for_tracing(copy.deepcopy(detector), request.precision)
+    exported = prepare_for_tracing(copy.deepcopy(detector), half=half)
     names = INPUTS, output_names(exported, options)
-    metadata = _metadata(work, options, result.before)
+    metadata = _metadata(work, options, request.precision, result.before)
     write(request.format, trace(exported, options), path, names, metadata)
     log.info("saved to %s (%.1f MB)", path, path.stat().st_size / 1e6)
     if work.verify:
@@ -96,7 +97,7 @@ def _restored(request: ExportRequest) -> tuple[Detector, dict[str, Any]]:
     return detector, state
 
 
-def _metadata(work: ExportData, options: GraphOptions, before: float | None) -> dict[str, Any]:
+def _metadata(work: ExportData, options: GraphOptions, precision: str, before: float | None) -> dict[str, Any]:
     head: Any = work.detector.head
     meta = work.state["meta"]
     masks = {"threshold": head.mask_threshold, "paste": head.mask_paste} if work.detector.predicts_masks else None
@@ -108,7 +109,7 @@ def _metadata(work: ExportData, options: GraphOptions, before: float | None) -> 
         "input": dict(work.bounds),
         "size": None if options.dynamic_size else list(options.size),
         "batch": None if options.dynamic_batch else 1,
-        "precision": options.precision,
+        "precision": precision,
         "head": type(head).__name__,
         "thresholds": _thresholds(head),
         "masks": masks,

@@ -21,6 +21,7 @@ from tldet.workflows.fewshot.fewshot import fewshot
 from tldet.workflows.import_checkpoint import import_checkpoint
 from tldet.workflows.merge.merge import merge
 from tldet.workflows.models import models
+from tldet.workflows.predict.merge_results import merge_results
 from tldet.workflows.quickstart import quickstart
 from tldet.workflows.requests import Request, signature_of
 from tldet.workflows.study.request import BackboneStudyRequest, DataStudyRequest, TransferStudyRequest
@@ -40,6 +41,7 @@ NEEDED = {  # commands with their required arguments
     "export": ["c.pt", "--format", "onnx"],
     "evaluate": ["--gt", "a.json", "--dt", "b.json"],
     "predict": ["c.pt", "a.jpg"],
+    "merge-results": ["a.jsonl"],
     "merge": ["a", "b", "--out", "o"],
     "convert": ["a", "--to", "yolo", "--out", "o"],
     "models": [],
@@ -54,6 +56,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "merge": merge,
     "convert": convert,
     "models": models,
+    "merge-results": merge_results,
     "import": import_checkpoint,
     "quickstart": quickstart,
 }

@@ -58,7 +58,7 @@ def test_no_further_image_is_predicted(stand: Stand, tmp_path: Path) -> None:
         image(tmp_path / f"{number}.png")
     signal_at(stand, 2, signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt, match="stopped after 3 images, 3 detections; saved to "):
-        predict("c.pt", [tmp_path / "*.png"], out=tmp_path / "out", json=tmp_path / "r.json")
+        predict("c.pt", [tmp_path / "*.png"], out=tmp_path / "out", json=tmp_path / "r.json", batch_size=1)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "2.png"]
     assert len(json.loads((tmp_path / "r.json").read_text())) == 3
 

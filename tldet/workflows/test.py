@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tldet.components import require_components
 from tldet.config import Config, build_settings, check
 from tldet.data.formats.source import SourceOptions
+from tldet.data.images import Reduced
 from tldet.data.settings import LoaderSettings
 from tldet.data.split_paths import evaluation_split
-from tldet.engine.precision import choose
+from tldet.engine.precision import Precision, choose
 from tldet.errors import CheckpointError, DataError
 from tldet.evaluation.report import CocoResult
+from tldet.inference.predictor import Predictor
 from tldet.inference.runtimes.exported import SUFFIXES, ExportedDetector, load_exported, refuse_nms
+from tldet.inference.stream import Prepared
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
 from tldet.models.surgery.fuse import fuse
+from tldet.structures.detections import Detections
 from tldet.system.device import pick_device
 from tldet.system.output import check_output, refuse_same, write_json
 from tldet.transfer.restore import restore
@@ -51,8 +57,10 @@ def test(request: TestRequest) -> CocoResult:
     section = _section(request, state)
     for path in outputs:
         check_output(path, [section.get("annotations")])
+    if request.tiles:
+        section["transforms"] = []  # the tiles are resized, not the images
     dataset = _dataset(section, state)
-    validation = _evaluated(model, dataset, state["config"], request)
+    validation = _evaluated(model, dataset, state, request)
     result = validation.result
     assert result is not None
     try:
@@ -140,18 +148,57 @@ def _check_config(checkpoint: str | Path, config: Mapping[str, Any], split: str 
 
 
 def _evaluated(
-    model: Detector | ExportedDetector, dataset: AnyDataset, config: Mapping[str, Any], request: TestRequest
+    model: Detector | ExportedDetector, dataset: AnyDataset, state: Mapping[str, Any], request: TestRequest
 ) -> Validation:
     """Evaluate a detector on a dataset."""
+    config = state["config"]
     loader = build_settings(LoaderSettings, (config.get("data") or {}).get("loader") or {})
     kind = (config.get("evaluation") or {}).get("type", "bbox")
     validation = Validation(dataset, loader, EvalSettings(kind, request.engine), losses=False)
     log.info("%s", split_line("evaluation", dataset))
     if isinstance(model, ExportedDetector):
+        precision = Precision(model.metadata["precision"])
+    else:
+        device = pick_device(request.device)
+        precision = choose(fuse(model.to(device)), device, request.precision)
+    if request.tiles:
+        _evaluate_tiles(validation, model, precision, state["meta"], request)
+        return validation
+    if isinstance(model, ExportedDetector):
         validation(model)
         return validation
-    device = pick_device(request.device)
-    precision = choose(fuse(model.to(device)), device, request.precision)
     with precision.autocast():
         validation(precision.prepare(model))
     return validation
+
+
+def _evaluate_tiles(
+    validation: Validation,
+    model: Detector | ExportedDetector,
+    precision: Precision,
+    meta: Mapping[str, Any],
+    request: TestRequest,
+) -> None:
+    """Evaluate a detector on images of full size that are cut into tiles."""
+    predictor = Predictor(
+        model,
+        meta["category_ids"],
+        **meta["input"],
+        precision=precision,
+        nms_per_class=request.nms_per_class,
+        tiles=request.tiles,
+        overlap=request.overlap,
+    )
+    ids: list[int] = []
+
+    def images() -> Iterator[Prepared]:
+        for number in range(len(validation.dataset)):
+            sample = validation.dataset[number]
+            ids.append(sample.target.image_id)
+            yield predictor.prepare(Reduced(np.asarray(sample.image.permute(1, 2, 0), np.uint8)))
+
+    for group in predictor.stream(images(), 0.0, validation.loader.eval_batch_size):
+        for number, found in group:
+            assert isinstance(found, Detections)
+            validation.take(ids[number], found)
+    validation.finish()

@@ -21,9 +21,10 @@ class Summary:
         damaged: number of packets that could not be decoded, by video path.
         incomplete: problem of each video that could be read only in part, by path.
         seconds: total time.
+        resumed: number of inputs that an earlier run had predicted.
         records: COCO results with ``file_name`` and ``category_name``. Without ``annotations``, ``image_id`` counts
-            images and frames from 1, and ``file_name`` is the path (with ``#frame`` for videos).
-        image_records: ``id``, ``file_name``, ``width`` and ``height`` of each image and frame.
+            images and frames from 1, and ``file_name`` is the path (with ``#frame`` for videos). Empty with ``jsonl``,
+            whose file contains them.
     """
 
     images: int = 0
@@ -34,8 +35,8 @@ class Summary:
     damaged: dict[str, int] = field(default_factory=dict)
     incomplete: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    resumed: int = 0
     records: list[dict[str, Any]] = field(default_factory=list)
-    image_records: list[dict[str, Any]] = field(default_factory=list)
 
     def counts(self) -> str:
         """Describe what was predicted."""
@@ -47,6 +48,7 @@ class Summary:
         """Describe the run in one line."""
         unit = "frames" if self.frames > self.images else "images"
         parts = [self.counts(), f"{(self.images + self.frames) / max(self.seconds, 1e-9):.1f} {unit}/s"]
+        parts += [f"{counted(self.resumed, 'input')} already done"] if self.resumed else []
         parts += [f"{counted(len(self.failed), 'input')} could not be read"] if self.failed else []
         parts += [f"{counted(len(self.incomplete), 'video')} incomplete"] if self.incomplete else []
         parts += [f"{counted(sum(self.skipped.values()), 'file')} skipped"] if self.skipped else []

@@ -24,6 +24,7 @@ from tldet.workflows.models import models
 from tldet.workflows.predict.merge_results import merge_results
 from tldet.workflows.quickstart import quickstart
 from tldet.workflows.requests import Request, signature_of
+from tldet.workflows.serve.serve import serve
 from tldet.workflows.study.request import BackboneStudyRequest, DataStudyRequest, TransferStudyRequest
 from tldet.workflows.training.pretrain import pretrain
 
@@ -42,6 +43,7 @@ NEEDED = {  # commands with their required arguments
     "evaluate": ["--gt", "a.json", "--dt", "b.json"],
     "predict": ["c.pt", "a.jpg"],
     "merge-results": ["a.jsonl"],
+    "serve": ["c.pt"],
     "merge": ["a", "b", "--out", "o"],
     "convert": ["a", "--to", "yolo", "--out", "o"],
     "models": [],
@@ -57,6 +59,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "convert": convert,
     "models": models,
     "merge-results": merge_results,
+    "serve": serve,
     "import": import_checkpoint,
     "quickstart": quickstart,
 }

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tldet.data.images import Limits, Reduced, read_reduced
-from tldet.data.loader import Sample
+from tldet.data.loader import Sample, as_pixels
 from tldet.engine.precision import Precision
 from tldet.inference.stream import Prepared, Result, stream
 from tldet.structures.detections import Detections
@@ -48,9 +48,8 @@ class Stand:
         return [found] * len(images) if several else found
 
     def prepare(self, image: Reduced) -> Prepared:
-        return Prepared(
-            [Sample(torch.zeros(3, 1, 1, dtype=torch.uint8), Target(torch.zeros(0, 4), torch.zeros(0)), image.whole)]
-        )
+        nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+        return Prepared([Sample(as_pixels(image.image), nothing, image.whole)])
 
     def stream(self, items: Iterable[Any], score: float, batch: int) -> Iterator[list[tuple[int, Result]]]:
         return stream(items, lambda samples: self.predict(list(samples)), score=0.0, batch=batch)

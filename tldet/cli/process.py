@@ -13,7 +13,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
 _LARGEST = 2**31 - 1
 COMPILER = "torch._dynamo.utils"
 # Commands that run a network
-RUNNING = ("train", "finetune", "extend", "fewshot", "pretrain", "study", "test", "predict", "serve", "export", "quickstart")
+RUNNING = (
+    "train", "finetune", "extend", "fewshot", "pretrain", "study", "test", "predict", "serve", "export", "quickstart",
+)  # fmt: skip
 
 
 def prepare_process(command: str) -> None:

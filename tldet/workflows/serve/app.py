@@ -39,7 +39,7 @@ BODY = {
     }
 }
 ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "Size of the image and detections: COCO results with category_name", "content": {"image/png": {}}},
+    200: {"description": "Size of the image, and COCO results with category_name", "content": {"image/png": {}}},
     400: {"description": "The image cannot be read"},
     408: {"description": "The request did not arrive in time"},
     413: {"description": "The request is too large"},
@@ -73,7 +73,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         request: Request,
         score: Annotated[float, Query(ge=0, le=1, description="score threshold")] = settings.score,
         classes: Annotated[list[str], Query(description="names of the classes to return (default: all)")] = [],  # noqa: B006
-        output: Annotated[Literal["json", "png"], Query(description="detections, or the image with them drawn")] = "json",
+        output: Annotated[Literal["json", "png"], Query(description="detections, or the drawn image")] = "json",
     ) -> Response:
         content = await _content(request, service)
         try:

@@ -34,7 +34,7 @@ class GuardSettings:
     queue: int
 
 
-class _Refused(Exception):  # noqa: N818
+class _Refused(Exception):
     """A request that is answered with an error."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -80,9 +80,7 @@ class Guard:
             path = scope["path"] if scope["path"] in COUNTED else "other"
             self.metrics.request(path, status, time.perf_counter() - start)
 
-    async def _admitted(
-        self, scope: MutableMapping[str, Any], receive: Receive, send: Send, *, predicts: bool
-    ) -> None:
+    async def _admitted(self, scope: MutableMapping[str, Any], receive: Receive, send: Send, *, predicts: bool) -> None:
         if predicts and self.pending >= self.settings.queue:
             await _answer(send, 429, "the queue is full; try again later")
             return

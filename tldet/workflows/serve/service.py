@@ -43,9 +43,7 @@ class Service:
 
     def __init__(self, predictor: Predictor, settings: ServeRequest) -> None:
         self.predictor, self.settings, self.metrics = predictor, settings, Metrics()
-        self.batcher = Batcher(
-            predictor, batch=settings.batch_size, delay=settings.max_delay, metrics=self.metrics
-        )
+        self.batcher = Batcher(predictor, batch=settings.batch_size, delay=settings.max_delay, metrics=self.metrics)
         self._pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), "decode")
 
     def warm_up(self) -> None:

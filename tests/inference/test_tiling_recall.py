@@ -1,4 +1,4 @@
-"""Tiles find small objects that plain prediction misses: digits of a few pixels on a synthetic image of 12 megapixels."""
+"""Tiles find small objects that plain prediction misses: digits of a few pixels on an image of 12 megapixels."""
 
 from __future__ import annotations
 

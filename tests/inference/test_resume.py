@@ -239,6 +239,22 @@ def test_damaged_results_files(
         merge_results(results, json=tmp_path / "r.json")
 
 
+def test_a_run_that_does_not_begin_leaves_the_results(stand: Stand, tmp_path: Path, checkpoint: Path) -> None:
+    path, results = image(tmp_path / "a.png"), tmp_path / "r.jsonl"
+    given: dict[str, Any] = {"annotations": tmp_path / "a.json", "jsonl": results}
+    annotations = {"images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}], "annotations": []}
+    (tmp_path / "a.json").write_text(json.dumps({**annotations, "categories": [{"id": 1, "name": "fish"}]}))
+    for overwrite in (False, True):
+        with pytest.raises(DataError, match="share no class"):
+            predict(checkpoint, path, overwrite=overwrite, **given)
+        assert not results.exists()
+    predict(checkpoint, path, jsonl=results)
+    before = results.read_bytes()
+    with pytest.raises(DataError, match="share no class"):
+        predict(checkpoint, path, overwrite=True, **given)
+    assert results.read_bytes() == before
+
+
 def test_two_processes_do_not_write_one_file(stand: Stand, tmp_path: Path, checkpoint: Path) -> None:
     writer = JsonlWriter(tmp_path / "r.jsonl", resume=True)
     try:

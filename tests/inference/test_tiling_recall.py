@@ -57,9 +57,8 @@ def repeated(found: Detections, boxes: torch.Tensor) -> int:
     """Number of detections beyond the first of one class on one object."""
     overlap = box_iou(found.boxes, boxes)
     best, rows = overlap.max(1)
-    pairs = [
-        (row, label) for row, label, good in zip(rows.tolist(), found.labels.tolist(), best >= 0.5, strict=True) if good
-    ]
+    good = best >= 0.5
+    pairs = list(zip(rows[good].tolist(), found.labels[good].tolist(), strict=True))
     return len(pairs) - len(set(pairs))
 
 

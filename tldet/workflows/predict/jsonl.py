@@ -151,8 +151,8 @@ class JsonlWriter:
     """A results file that is appended to; only one process at a time may write it.
 
     Args:
-        path: the file.
-        resume: continue an existing file; its incomplete last line is removed. Otherwise the file is replaced.
+        path: the file. Nothing is changed in it before :meth:`begin`.
+        resume: continue an existing file; otherwise it is replaced.
 
     Attributes:
         found: content of the resumed file; empty for a new one.
@@ -175,10 +175,16 @@ class JsonlWriter:
             try:
                 self.found = scan(path) if resume and is_file(path) else Scan(path)
                 self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
-                os.ftruncate(self._file, self.found.end)
             except BaseException:
                 self._lock.release()
                 raise
+
+    def begin(self, run: Mapping[str, Any]) -> None:
+        """Remove what is not resumed, such as an incomplete last line, and append changed settings of the run."""
+        with naming(self.path):
+            os.ftruncate(self._file, self.found.end)
+        if run != self.found.run:
+            self.append({"run": run})
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Append a line.
@@ -186,7 +192,7 @@ class JsonlWriter:
         Raises:
             OutputError: it cannot be written.
         """
-        content = (json.dumps(line, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
+        content = encoded(line)
         with naming(self.path):
             written = os.write(self._file, content)
             while written < len(content):  # a full disk, or a signal
@@ -197,10 +203,18 @@ class JsonlWriter:
         return read_lines([scan(self.path)])
 
     def close(self) -> None:
-        """Flush the file to the disk and let other processes write it."""
+        """Flush the file to the disk and let other processes write it; a file without a line is removed."""
         with naming(self.path):
             try:
-                os.fsync(self._file)
+                if os.fstat(self._file).st_size:
+                    os.fsync(self._file)
+                elif is_file(self.path):
+                    self.path.unlink()
             finally:
                 os.close(self._file)
                 self._lock.release()
+
+
+def encoded(line: Mapping[str, Any]) -> bytes:
+    """Return a line of a results file."""
+    return (json.dumps(line, ensure_ascii=False) + "\n").encode(errors="backslashreplace")

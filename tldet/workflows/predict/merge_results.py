@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from tldet.errors import DataError
 from tldet.system.output import replacing
 from tldet.text import are, counted
 from tldet.workflows.predict.formats import require_parquet, write_all
-from tldet.workflows.predict.jsonl import WHOLE, Scan, read_lines, scan
+from tldet.workflows.predict.jsonl import WHOLE, Scan, encoded, read_lines, scan
 from tldet.workflows.predict.outputs import OutputPaths
 from tldet.workflows.predict.request import MergeResultsRequest
 from tldet.workflows.requests import takes
@@ -142,12 +141,8 @@ def _write_jsonl(path: Path, scans: Sequence[Scan]) -> None:
     errors = [{"path": p, "error": reason} for p, reason in _counts(scans).failed.items()]
     with replacing(path) as file:
         for line in ({"run": run}, *errors):
-            file.write(_encoded(line))
+            file.write(encoded(line))
         for result in read_lines(scans):
-            file.write(_encoded(result))
+            file.write(encoded(result))
         for line in ends:
-            file.write(_encoded(line))
-
-
-def _encoded(line: dict[str, Any]) -> bytes:
-    return (json.dumps(line, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
+            file.write(encoded(line))

@@ -13,6 +13,7 @@ import torch
 from tldet import __version__
 from tldet.errors import ConfigError, DataError
 from tldet.inference.predictor import Predictor
+from tldet.inference.runtimes.exported import SUFFIXES
 from tldet.inference.sources import InputSource
 from tldet.system.inputs import is_file
 from tldet.text import counted
@@ -65,10 +66,11 @@ class Plan:
     def precision(self) -> str:
         """Precision of the run; ``auto`` is that of the run which is resumed."""
         earlier = self.writer.found.run.get("precision") if self.writer else None
-        return str(earlier) if earlier and self.request.precision == "auto" else self.request.precision
+        fixed = Path(self.request.checkpoint).suffix in SUFFIXES  # in an exported detector
+        return str(earlier) if earlier and self.request.precision == "auto" and not fixed else self.request.precision
 
     def begin(self, predictor: Predictor, categories: Mapping[int, str]) -> None:
-        """Append the settings of the run to its results file.
+        """Begin to write the results file with the settings of the run.
 
         Raises:
             DataError: the file's run had other settings, so that its results would not be those of one run.
@@ -82,8 +84,7 @@ class Plan:
                     f"{self.writer.path}: cannot be resumed: its run had {_stated(name, earlier.get(name))}, this one "
                     f"has {_stated(name, run[name])}; use the same settings, or another --jsonl"
                 )
-        if run != earlier:
-            self.writer.append({"run": run})
+        self.writer.begin(run)
 
     def _settings(self, predictor: Predictor, categories: Mapping[int, str]) -> dict[str, Any]:
         """Return the settings as they are after a round trip through JSON."""

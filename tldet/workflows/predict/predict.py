@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from fractions import Fraction
 from itertools import count
 from typing import TYPE_CHECKING
@@ -48,20 +49,25 @@ def predict(request: PredictRequest) -> Summary:
     """
     sources, skipped = find_sources(request.given_inputs)
     plan = planned(request, sources)
+    with closing(plan.writer) if plan.writer else nullcontext():
+        summary = _predicted(request, plan, skipped)
+    if summary.failed and not summary.images + summary.frames + summary.resumed:
+        raise DataError(f"nothing predicted: {counted(len(summary.failed), 'input')} could not be read")
+    return summary
+
+
+def _predicted(request: PredictRequest, plan: Plan, skipped: Mapping[str, int]) -> Summary:
     predictor = _loaded(request, plan)
     if plan.numbering:
         plan.numbering.take_classes(predictor.class_names)
     if plan.paths.out:
         _report_fonts(predictor.class_names)
     run = _Run(predictor, request, plan)
-    run.summary.skipped = skipped
+    run.summary.skipped = dict(skipped)
     if request.on_load:
         request.on_load(predictor)
     run.all(plan.todo)
-    summary = run.summary
-    if summary.failed and not summary.images + summary.frames + summary.resumed:
-        raise DataError(f"nothing predicted: {counted(len(summary.failed), 'input')} could not be read")
-    return summary
+    return run.summary
 
 
 def _loaded(request: PredictRequest, plan: Plan) -> Predictor:

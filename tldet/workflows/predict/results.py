@@ -29,10 +29,6 @@ class Store(Protocol):
         """Yield the results in the order of the inputs."""
         ...
 
-    def close(self) -> None:
-        """End the run."""
-        ...
-
 
 class MemoryStore:
     """Results that are kept in memory."""
@@ -48,9 +44,6 @@ class MemoryStore:
     def lines(self) -> Iterable[Mapping[str, Any]]:
         """Return the results in the order of the inputs."""
         return sorted(self._lines, key=lambda line: (line["index"], line.get("frame", 0)))
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 class ResultsWriter:
@@ -158,7 +151,6 @@ class ResultsWriter:
         finally:
             if isinstance(self.store, MemoryStore):
                 self.summary.records = list(records(self.store.lines()))
-            self.store.close()
 
     def categories(self) -> dict[int, str]:
         """Return the name of each category id."""

@@ -135,7 +135,7 @@ def test_boxes_that_are_a_little_off(seed: int) -> None:
     boxes, labels = objects(seed, (24, 56))
 
     def jitter(given: torch.Tensor) -> torch.Tensor:
-        moved = given + 2 * torch.randn(given.shape, generator=random).clamp(-1.5, 1.5)
+        moved = given + torch.randn(given.shape, generator=random).clamp(-1.5, 1.5)
         return torch.cat([moved[:, :2], torch.maximum(moved[:, 2:], moved[:, :2] + 1)], 1)
 
     check_once(merged(boxes, labels, tiling, IMAGE, jitter=jitter), boxes, labels, 0.5)

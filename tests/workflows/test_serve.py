@@ -197,10 +197,10 @@ RAW: dict[str, bytes] = {
     "length text": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1e3\r\n\r\n",
     "stated length": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\nabc",
     "two lengths": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
-    "chunked": b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    "chunked": b"POST /predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     + b"10000\r\n" + bytes(65536) + b"\r\n" + (b"10000\r\n" + bytes(65536) + b"\r\n") * 20 + b"0\r\n\r\n",
     "chunks": b"POST /predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-    "smuggled": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n"
+    "smuggled": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nConnection: close\r\n"
     + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "http 2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "version": b"GET / HTTP/9.9\r\n\r\n",

@@ -135,13 +135,18 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 async def _answer(send: Send, status: int, message: str) -> None:
-    """Send an error as JSON and close the connection."""
+    """Send an error as JSON.
+
+    The rest of the request is then read and dropped, so that the client gets the answer; after a time-out the
+    connection is closed.
+    """
     content = json.dumps({"detail": message}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(content)).encode()),
-        (b"connection", b"close"),
     ]
+    if status == 408:
+        headers.append((b"connection", b"close"))
     if status == 429:
         headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

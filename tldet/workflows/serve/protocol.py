@@ -26,8 +26,8 @@ def limited_protocol(seconds: float) -> type[asyncio.Protocol]:
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            states = self.conn.their_state, self.conn.our_state
-            self._watch(arriving=states[0] is h11.SEND_BODY or states == (h11.IDLE, h11.IDLE))
+            headers = self.conn.our_state is h11.IDLE and bool(self.conn.trailing_data[0])
+            self._watch(arriving=headers or self.conn.their_state is h11.SEND_BODY)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._watch(arriving=False)

@@ -230,7 +230,7 @@ def test_damaged_results_files(
     results.write_bytes(whole[:-7])
     assert predict(checkpoint, folder, jsonl=results, resume=True).images == 1
     assert "removed an incomplete last line" in caplog.text
-    assert sorted(results.read_bytes().splitlines()) == sorted(whole.splitlines())
+    assert set(results.read_bytes().splitlines()) == set(whole.splitlines())
     results.write_bytes(whole.replace(b'"detections"', b"detections", 1))
     with pytest.raises(DataError, match=r"r\.jsonl: line 2 is damaged"):
         predict(checkpoint, folder, jsonl=results, resume=True)

@@ -68,9 +68,9 @@ def test_a_stopped_video_is_not_reported_as_incomplete(
 ) -> None:
     signal_at(stand, 0, signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        predict("c.pt", [film(tmp_path / "v.mp4", 40), image(tmp_path / "a.png")])
+        predict("c.pt", [film(tmp_path / "v.mp4", 40), film(tmp_path / "w.mp4", 40)])
     assert "shorter than" not in caplog.text
-    assert stand.seen == 4, "the image behind it is not predicted"
+    assert stand.seen == 4, "the video behind it is not predicted"
 
 
 def test_a_signal_during_the_last_image_loses_nothing(stand: Stand, tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ IMAGE = (700, 1000)
 Jitter = Callable[[torch.Tensor], torch.Tensor]
 
 
-@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(8, 900), st.floats(0, 0.5))
+@settings(deadline=None)
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(60, 900), st.floats(0, 0.5))
 def test_tiles_cover_the_image_and_overlap(height: int, width: int, size: int, overlap: float) -> None:
     tiling = Tiling(size, overlap)
     windows = tiling.windows((height, width))
@@ -101,7 +102,7 @@ def check_once(found: Detections, boxes: torch.Tensor, labels: torch.Tensor, lea
     assert torch.equal(found.labels, labels[rows])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(st.integers(0, 10_000), st.sampled_from([200, 256, 333]), st.sampled_from([0.2, 0.3, 0.5]))
 def test_small_objects_are_reported_once_and_exactly(seed: int, size: int, overlap: float) -> None:
     tiling = Tiling(size, overlap)
@@ -110,7 +111,7 @@ def test_small_objects_are_reported_once_and_exactly(seed: int, size: int, overl
     check_once(merged(boxes, labels, tiling, IMAGE, whole=1e9), boxes, labels, 0.9999)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(st.integers(0, 10_000), st.sampled_from([0.2, 0.3]))
 def test_objects_larger_than_the_overlap_are_joined(seed: int, overlap: float) -> None:
     """The whole image does not show them: their pieces are one object."""
@@ -120,14 +121,14 @@ def test_objects_larger_than_the_overlap_are_joined(seed: int, overlap: float) -
     check_once(found, boxes, labels, 0.8)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(st.integers(0, 10_000))
 def test_objects_larger_than_a_tile_come_from_the_whole_image(seed: int) -> None:
     boxes, labels = objects(seed, (260, 330))
     check_once(merged(boxes, labels, Tiling(250, 0.2), IMAGE, whole=51), boxes, labels, 0.9999)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(st.integers(0, 10_000))
 def test_boxes_that_are_a_little_off(seed: int) -> None:
     random = torch.Generator().manual_seed(seed)

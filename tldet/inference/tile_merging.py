@@ -72,7 +72,7 @@ class TileMerger:
     def _touched(self) -> NDArray[np.bool_]:
         """Return (N, 4): the detection touches the left, upper, right, lower border of its tile inside the image."""
         inner = self._views != np.array([0, 0, self._size[1], self._size[0]])
-        return (np.abs(self._boxes - self._views) <= self._margin) & inner
+        return np.asarray((np.abs(self._boxes - self._views) <= self._margin) & inner)
 
     def _shown_across(self, touched: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return (N,): the tile across a touched border shows all of the object that this tile shows."""

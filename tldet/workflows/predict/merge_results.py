@@ -139,8 +139,9 @@ def _write_jsonl(path: Path, scans: Sequence[Scan]) -> None:
     run: dict[str, Any] = {**scans[0].run, "shard": "1/1", "inputs": sum(int(one.run["inputs"]) for one in scans)}
     ends = [{"path": p, "frames": n} for one in scans for p, n in one.done.items() if (p, WHOLE) not in one.places]
     errors = [{"path": p, "error": reason} for p, reason in _counts(scans).failed.items()]
+    head: list[dict[str, Any]] = [{"run": run}, *errors]
     with replacing(path) as file:
-        for line in ({"run": run}, *errors):
+        for line in head:
             file.write(encoded(line))
         for result in read_lines(scans):
             file.write(encoded(result))

@@ -15,6 +15,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+HEADER_BYTES = 16 << 10  # of a request, with its path
 BODIES = 16  # largest bodies that are held in memory at the same time
 COUNTED = ("/", "/predict", "/health", "/ready", "/metrics", "/model", "/openapi.json")  # others as one path
 
@@ -101,6 +102,9 @@ class Guard:
 
     async def _read(self, scope: MutableMapping[str, Any], receive: Receive, body: bytearray) -> bool:
         """Read the body; return False if the client has gone."""
+        lengths = [len(name) + len(value) for name, value in scope["headers"]]
+        if sum(lengths) + len(scope.get("raw_path", b"")) + len(scope.get("query_string", b"")) > HEADER_BYTES:
+            raise _Refused(431, f"the headers are larger than {HEADER_BYTES >> 10} KiB")
         stated = dict(scope["headers"]).get(b"content-length", b"0")
         limit = self.settings.body
         if not stated.isdigit() or len(stated) > 18 or int(stated) > limit:

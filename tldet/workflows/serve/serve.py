@@ -14,7 +14,6 @@ from tldet.workflows.serve.request import ServeRequest
 
 log = logging.getLogger(__name__)
 MODULES = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
-HEADER_BYTES = 16 << 10  # of a request
 IDLE_SECONDS = 15  # after which a connection without a request is closed
 GRACE = 2  # seconds that a connection outlasts the time limit of its request, so that the error is sent
 
@@ -59,6 +58,7 @@ def _run(request: ServeRequest, listening: socket.socket) -> None:
     import uvicorn
 
     from tldet.workflows.serve.app import build_app
+    from tldet.workflows.serve.guard import HEADER_BYTES
     from tldet.workflows.serve.protocol import limited_protocol
     from tldet.workflows.serve.service import Service
 
@@ -75,7 +75,7 @@ def _run(request: ServeRequest, listening: socket.socket) -> None:
     service.warm_up()
     options: dict[str, Any] = {"log_config": None, "log_level": "error", "access_log": False, "ws": "none"}
     config = uvicorn.Config(
-        build_app(service),  # type: ignore[arg-type]
+        build_app(service),
         http=limited_protocol(request.timeout + GRACE),
         h11_max_incomplete_event_size=HEADER_BYTES,
         timeout_keep_alive=IDLE_SECONDS,

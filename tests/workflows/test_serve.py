@@ -28,14 +28,20 @@ from tldet.workflows.serve.serve import serve
 
 for needed in ("fastapi", "uvicorn", "python_multipart"):
     pytest.importorskip(needed)
-SECONDS = 2.0  # time limit of the server
+SECONDS = 2.0  # time limit of the impatient server
 LOW = "?score=0.001"
 
 
 @pytest.fixture(scope="module")
 def server(run: Path) -> Iterator[Server]:
-    limits = ["--timeout", SECONDS, "--max-body", 1, "--max-pixels", 2_000_000, "--queue", 100]
+    limits = ["--max-body", 1, "--max-pixels", 2_000_000, "--queue", 100]
     with serving(run / "best.pt", limits) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def impatient(run: Path) -> Iterator[Server]:
+    with serving(run / "best.pt", ["--timeout", SECONDS]) as found:
         yield found
 
 
@@ -195,7 +201,7 @@ RAW: dict[str, bytes] = {
     "huge path": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
     "length": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
     "length text": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1e3\r\n\r\n",
-    "stated length": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\n\r\nabc",
+    "stated length": b"POST /predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 99999999999\r\n\r\nabc",
     "two lengths": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
     "chunked": b"POST /predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     + b"10000\r\n" + bytes(65536) + b"\r\n" + (b"10000\r\n" + bytes(65536) + b"\r\n") * 20 + b"0\r\n\r\n",
@@ -226,13 +232,13 @@ def test_hostile_bytes_are_answered_with_4xx_or_closed(server: Server, name: str
 
 
 @pytest.mark.parametrize("part", ["nothing", "header", "body"])
-def test_slow_senders_are_cut_off(server: Server, part: str) -> None:
+def test_slow_senders_are_cut_off(impatient: Server, part: str) -> None:
     start = {
         "nothing": b"",
         "header": b"POST /predict HTTP/1.1\r\nHost: a\r\nX: ",
         "body": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n",
     }
-    with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+    with socket.create_connection(("127.0.0.1", impatient.port), 10) as connection:
         connection.sendall(start[part])
         before, found = time.monotonic(), bytearray()
         connection.settimeout(0.2)
@@ -273,10 +279,11 @@ def test_three_hundred_hostile_requests_leave_the_service_as_it_was(server: Serv
 
 
 def test_sigterm_answers_what_was_begun(run: Path, jpeg: bytes) -> None:
-    with serving(run / "best.pt", ["--max-delay", 1.5, "--batch-size", 64]) as server:
+    with serving(run / "best.pt", ["--max-delay", 4, "--batch-size", 64]) as server:
         with ThreadPoolExecutor(4) as pool:
             waiting = [pool.submit(server.predict, jpeg) for _ in range(4)]
-            time.sleep(0.7)
+            while b"tldet_requests_pending 4" not in server.ask("GET", "/metrics").body:
+                time.sleep(0.05)
             server.process.send_signal(signal.SIGTERM)
             assert [one.result().status for one in waiting] == [200] * 4
         assert server.process.wait(30) == 0

@@ -84,6 +84,7 @@ def _run(request: ServeRequest, listening: socket.socket) -> None:
         server_header=False,
         **options,
     )
+    listening.listen(config.backlog)  # from now on, connections wait for the first event of the server
     host, port = listening.getsockname()[:2]
     log.info("device %s, precision %s (%s)", predictor.device, predictor.precision.name, predictor.precision.reason)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -83,7 +83,7 @@ def serving(checkpoint: Path, options: Sequence[object] = ()) -> Iterator[Server
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=180)
 
 
 def form(content: bytes, field: str = "image") -> tuple[bytes, str]:

@@ -201,7 +201,8 @@ RAW: dict[str, bytes] = {
     "huge path": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
     "length": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
     "length text": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1e3\r\n\r\n",
-    "stated length": b"POST /predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 99999999999\r\n\r\nabc",
+    "stated length": b"POST /predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+    + b"Content-Length: 99999999999\r\n\r\nabc",
     "two lengths": b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
     "chunked": b"POST /predict HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     + b"10000\r\n" + bytes(65536) + b"\r\n" + (b"10000\r\n" + bytes(65536) + b"\r\n") * 20 + b"0\r\n\r\n",

@@ -22,8 +22,10 @@ from tldet.workflows.fewshot.fewshot import fewshot
 from tldet.workflows.import_checkpoint import import_checkpoint
 from tldet.workflows.merge.merge import merge
 from tldet.workflows.models import models
+from tldet.workflows.predict.merge_results import merge_results
 from tldet.workflows.quickstart import quickstart
 from tldet.workflows.requests import Request, signature_of
+from tldet.workflows.serve.serve import serve
 from tldet.workflows.split.split import split
 from tldet.workflows.study.request import BackboneStudyRequest, DataStudyRequest, TransferStudyRequest
 from tldet.workflows.training.pretrain import pretrain
@@ -44,6 +46,8 @@ NEEDED = {  # commands with their required arguments
     "predict": ["c.pt", "a.jpg"],
     "check": ["a"],
     "split": ["a", "--out", "o"],
+    "merge-results": ["a.jsonl"],
+    "serve": ["c.pt"],
     "merge": ["a", "b", "--out", "o"],
     "convert": ["a", "--to", "yolo", "--out", "o"],
     "models": [],
@@ -60,6 +64,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "merge": merge,
     "convert": convert,
     "models": models,
+    "merge-results": merge_results,
+    "serve": serve,
     "import": import_checkpoint,
     "quickstart": quickstart,
 }

@@ -23,10 +23,11 @@ EVERY: dict[str, dict[str, Any]] = {
     "VerticalFlip": {"p": 1.0},
     "ColorJitter": {"p": 1.0},
     "RandomCrop": {"p": 1.0},
+    "RandomTile": {"size": 100, "p": 1.0},
     "RandomResizedCrop": {"size": 97},
     "CenterCrop": {"size": 101},
 }
-WHOLE_PIXELS = {"HorizontalFlip", "VerticalFlip", "ColorJitter", "RandomCrop"}  # nothing is resampled
+WHOLE_PIXELS = {"HorizontalFlip", "VerticalFlip", "ColorJitter", "RandomCrop", "RandomTile"}  # nothing is resampled
 GEOMETRIC: dict[str, dict[str, Any]] = {
     "Affine": {"scale": (0.6, 1.5), "translate_percent": (-0.3, 0.3), "rotate": (-40, 40), "shear": (-10, 10)},
     "BBoxSafeRandomCrop": {},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,11 @@ import numpy as np
 import torch
 
 from tldet.data.images import Limits, Reduced, read_reduced
+from tldet.data.loader import Sample, as_pixels
 from tldet.engine.precision import Precision
+from tldet.inference.stream import Prepared, Result, stream
 from tldet.structures.detections import Detections
+from tldet.structures.target import Target
 
 
 class Stand:
@@ -43,3 +46,10 @@ class Stand:
         scores = torch.from_numpy(np.linspace(0.9, 0.5, len(self.boxes), dtype=np.float32))
         found = Detections(self.boxes, scores, self.labels, class_names=self.class_names)
         return [found] * len(images) if several else found
+
+    def prepare(self, image: Reduced) -> Prepared:
+        nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+        return Prepared([Sample(as_pixels(image.image), nothing, image.whole)])
+
+    def stream(self, items: Iterable[Any], score: float, batch: int) -> Iterator[list[tuple[int, Result]]]:
+        return stream(items, lambda samples: self.predict(list(samples)), score=0.0, batch=batch)

@@ -22,12 +22,12 @@ import tldet
 from tests.data.test_images import frames as two_frames
 from tests.inference.stand import Stand
 from tldet.cli.main import build_parser, main
-from tldet.data.images import Reduced, read_image
+from tldet.data.images import read_image
 from tldet.errors import ConfigError, DataError
 from tldet.inference import SCORE
 from tldet.inference.predictor import Predictor
-from tldet.inference.sources import find_sources, read_ahead
-from tldet.inference.threads import Behind, ahead
+from tldet.inference.sources import find_sources
+from tldet.inference.threads import Behind, ahead, mapped
 from tldet.inference.video import Video
 from tldet.inference.writer import VideoWriter
 from tldet.system.device import cpu_has_bf16
@@ -186,21 +186,22 @@ def test_odd_images(run: Path, shared: Path, tmp_path: Path) -> None:
         assert read_image(drawn).shape[1::-1] == size, f"{name} is drawn upright"
 
 
-def test_images_are_read_ahead_in_order_and_broken_ones_as_their_error(
-    predictor: Predictor, digits: Path, tmp_path: Path
-) -> None:
-    good = sorted((digits / "test").glob("*.jpg"))[:3]
-    (tmp_path / "b.jpg").write_bytes(b"")
-    (tmp_path / "c.mp4").write_bytes(b"x")
-    inputs = [good[0], tmp_path / "b.jpg", good[1], tmp_path / "c.mp4", good[2]]
-    read = list(read_ahead(find_sources([str(path) for path in inputs]).sources, predictor.open))
-    assert [source.path for source, _ in read] == inputs
-    assert isinstance(read[1][1], DataError)
-    assert read[3][1] is None
-    for number in (0, 2, 4):
-        opened = read[number][1]
-        assert isinstance(opened, Reduced)
-        np.testing.assert_array_equal(opened.image, read_image(inputs[number]))
+def test_results_are_computed_ahead_in_order() -> None:
+    seen: list[int] = []
+
+    def work(number: int) -> int:
+        time.sleep(0.01 * (number % 3))
+        seen.append(number)
+        if number == 7:
+            raise DataError("seven")
+        return 2 * number
+
+    stream = mapped(work, range(20), 3, 5)
+    assert [next(stream) for _ in range(7)] == [0, 2, 4, 6, 8, 10, 12]
+    with pytest.raises(DataError, match="seven"):
+        next(stream)
+    time.sleep(0.1)
+    assert max(seen) <= 12, "no more than five are computed ahead"
 
 
 def test_images_with_several_frames_are_reported(

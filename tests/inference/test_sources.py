@@ -10,7 +10,8 @@ from PIL import Image, features
 
 from tldet.data.images import read_image
 from tldet.errors import DataError
-from tldet.inference.sources import Names, find_sources, input_kind
+from tldet.inference.output_names import Names
+from tldet.inference.sources import find_sources, input_kind
 from tldet.inference.video import Video
 
 

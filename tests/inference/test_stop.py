@@ -58,7 +58,7 @@ def test_no_further_image_is_predicted(stand: Stand, tmp_path: Path) -> None:
         image(tmp_path / f"{number}.png")
     signal_at(stand, 2, signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt, match="stopped after 3 images, 3 detections; saved to "):
-        predict("c.pt", [tmp_path / "*.png"], out=tmp_path / "out", json=tmp_path / "r.json")
+        predict("c.pt", [tmp_path / "*.png"], out=tmp_path / "out", json=tmp_path / "r.json", batch_size=1)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "2.png"]
     assert len(json.loads((tmp_path / "r.json").read_text())) == 3
 
@@ -68,9 +68,9 @@ def test_a_stopped_video_is_not_reported_as_incomplete(
 ) -> None:
     signal_at(stand, 0, signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        predict("c.pt", [film(tmp_path / "v.mp4", 40), image(tmp_path / "a.png")])
+        predict("c.pt", [film(tmp_path / "v.mp4", 40), film(tmp_path / "w.mp4", 40)])
     assert "shorter than" not in caplog.text
-    assert stand.seen == 4, "the image behind it is not predicted"
+    assert stand.seen == 4, "the video behind it is not predicted"
 
 
 def test_a_signal_during_the_last_image_loses_no_result(stand: Stand, tmp_path: Path) -> None:

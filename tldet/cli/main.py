@@ -27,7 +27,7 @@ from tldet.system.signals import stop_signals
 if TYPE_CHECKING:
     from rich.console import Console
 
-_DISTRIBUTED = ("train", "finetune", "pretrain")  # commands that torchrun may start
+_DISTRIBUTED = ("train", "finetune", "pretrain", "predict")  # commands that torchrun may start
 NARROWEST = 40  # columns; rich prints no table on less, and nothing with COLUMNS=0
 
 

@@ -22,6 +22,7 @@ RUNNING = (
     "study",
     "test",
     "predict",
+    "serve",
     "export",
     "check",
     "quickstart",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from tldet.errors import DataError
-from tldet.system.output import write_json, write_text
+from tldet.system.output import replacing, write_json
 
 _COLUMNS = ("file_name", "image_id", "category_id", "category_name", "score", "x", "y", "width", "height")
 Number = int | float  # an id written as 7.0 is the id 7
@@ -36,18 +36,20 @@ class MaskDetection(Detection):
     segmentation: Any = None
 
 
-def write_csv(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write COCO results as a table; boxes are x, y, width and height in pixels.
 
     Raises:
         DataError: the file cannot be written.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(_COLUMNS)
-    for record in records:
-        writer.writerow([*(record[name] for name in _COLUMNS[:5]), *record["bbox"]])
-    write_text(path, text.getvalue())
+    with replacing(path, sync=False) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
+        writer = csv.writer(text)
+        writer.writerow(_COLUMNS)
+        for record in records:
+            writer.writerow([*(record[name] for name in _COLUMNS[:5]), *record["bbox"]])
+        text.flush()
+        text.detach()
 
 
 def write_results(path: str | PathLike[str], records: Sequence[Mapping[str, Any]]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tldet.config import require_ranges
 from tldet.data.albumentation import Albumentation, albumentations
 from tldet.data.masks import cut_boxes
 from tldet.data.transforms import Draws, LabeledSample, Step
@@ -44,6 +45,43 @@ class RandomCrop(Step):
         w, h = min(width, max(1, round((area * ratio) ** 0.5))), min(height, max(1, round((area / ratio) ** 0.5)))
         x, y = int(random.integers(width - w + 1)), int(random.integers(height - h + 1))
         return _crop(sample, (x, y, x + w, y + h), self.least_visible)
+
+
+@TRANSFORMS.register_module()
+class RandomTile(Step):
+    """Cut a tile out of an image that is larger, as prediction with ``tiles`` does; the scale is unchanged.
+
+    Place it before ``Resize``, which resizes the tile.
+
+    Args:
+        size: side of the tile in pixels; an image that is smaller in one direction is not cut in this direction.
+        p: probability; otherwise the whole image is used, as prediction does too.
+        on_object: probability that the tile is placed over a random object. Most tiles of a large image are empty.
+        least_visible: objects with a smaller visible fraction than this are ignored in training.
+    """
+
+    def __init__(self, size: int, p: float = 0.8, on_object: float = 0.8, least_visible: float = 0.3) -> None:
+        self.size, self.p, self.on_object, self.least_visible = size, p, on_object, least_visible
+        require_ranges(self, size="[1, inf)", p="[0, 1]", on_object="[0, 1]", least_visible="[0, 1]")
+
+    def __call__(self, sample: LabeledSample, draws: Draws) -> LabeledSample:
+        """Cut a tile, or return the sample unchanged."""
+        random = draws.image
+        height, width = sample.image.shape[:2]
+        if random.random() >= self.p or max(height, width) <= self.size:
+            return sample
+        objects = sample.boxes[~sample.ignore]
+        box = objects[random.integers(len(objects))] if len(objects) and random.random() < self.on_object else None
+        x = self._start(random, width, None if box is None else (box[0] + box[2]) / 2)
+        y = self._start(random, height, None if box is None else (box[1] + box[3]) / 2)
+        return _crop(sample, (x, y, min(x + self.size, width), min(y + self.size, height)), self.least_visible)
+
+    def _start(self, random: np.random.Generator, length: int, center: float | None) -> int:
+        """Draw the start of a tile along an axis, so that it contains ``center``."""
+        last = max(0, length - self.size)
+        low = 0 if center is None else min(max(0, int(center) + 1 - self.size), last)
+        high = last if center is None else min(max(0, int(center)), last)
+        return int(random.integers(low, high + 1))
 
 
 def _crop(sample: LabeledSample, window: tuple[int, int, int, int], least_visible: float) -> LabeledSample:

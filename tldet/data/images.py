@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -64,6 +64,7 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+Bounds = Size | Callable[[Size], Size | None] | None  # short and long side, also as a function of (height, width)
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def read_image(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> ImageArray:
     return read_reduced(path, None, limits).image
 
 
-def read_reduced(path: str | Path, bounds: Size | None, limits: Limits = DEFAULT_LIMITS) -> Reduced:
+def read_reduced(path: str | Path, bounds: Bounds, limits: Limits = DEFAULT_LIMITS) -> Reduced:
     """Read an image; a JPEG that will be downscaled by 2 or more is decoded at 1/2, 1/4 or 1/8 of its size.
 
     Decoding blocks of 8 x 8 pixels as smaller ones takes a fraction of the time. The factor must divide both sides, so
@@ -136,7 +137,7 @@ def read_bytes(path: str | Path) -> bytes:
     return read_file(path, DataError)
 
 
-def decode_image(content: bytes, name: object, bounds: Size | None = None, limits: Limits = DEFAULT_LIMITS) -> Reduced:
+def decode_image(content: bytes, name: object, bounds: Bounds = None, limits: Limits = DEFAULT_LIMITS) -> Reduced:
     """Decode the content of an image file; see :func:`read_reduced`.
 
     Args:
@@ -159,7 +160,8 @@ def decode_image(content: bytes, name: object, bounds: Size | None = None, limit
         raise DataError(f"{name}: is a JPEG that breaks off before its end")
     # OpenCV decodes CMYK to other colors
     if frame and min(frame[:2]) and frame.components != 4 and len(content) - end <= END_WITHIN:
-        factor = reduction(frame[:2], *bounds) if bounds else 1
+        fitting = bounds(frame[:2]) if callable(bounds) else bounds
+        factor = reduction(frame[:2], *fitting) if fitting else 1
         with contextlib.suppress(cv2.error):  # Pillow reports the reason
             decoded = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED[factor])
             if decoded is not None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tldet.data.images import DEFAULT_LIMITS, MAX_BYTES, Limits, Reduced, decode_image, read_reduced
+from tldet.data.images import DEFAULT_LIMITS, MAX_BYTES, Bounds, Limits, Reduced, decode_image, read_reduced
 from tldet.data.pillow import from_pillow
 from tldet.errors import DataError
 from tldet.structures.image import ImageArray
@@ -44,7 +44,7 @@ def is_list(images: Any) -> bool:
 
 def open_image(
     image: Any,
-    bounds: tuple[int, int] | None,
+    bounds: Bounds,
     *,
     channels: Channels = "rgb",
     limits: Limits = DEFAULT_LIMITS,

@@ -10,6 +10,7 @@ import torch
 from tldet.data.images import MAX_PIXELS, fitted_size
 from tldet.data.loader import Sample, collate
 from tldet.engine.precision import Precision, choose
+from tldet.inference import OVERLAP
 from tldet.inference.predictor import Predictor, no_target
 from tldet.inference.runtimes.exported import SUFFIXES, load_exported
 from tldet.models.detector import Detector
@@ -27,6 +28,8 @@ def load(
     nms_per_class: bool | None = None,
     max_pixels: int = MAX_PIXELS,
     threads: int | None = None,
+    tiles: int | None = None,
+    overlap: float = OVERLAP,
 ) -> Predictor:
     """Load the detector of a tldet checkpoint, or an exported detector, for prediction.
 
@@ -37,30 +40,26 @@ def load(
         nms_per_class: see :class:`Predictor`; fixed in an exported detector.
         max_pixels: see :class:`Predictor`.
         threads: threads of ONNX Runtime or OpenVINO; None leaves the choice to them.
+        tiles: see :class:`Predictor`.
+        overlap: see :class:`Predictor`.
 
     Raises:
         CheckpointError: the file cannot be read.
         ConfigError: there is no such device, a package is missing, or the model does not apply NMS.
     """
+    options: dict[str, Any] = {"nms_per_class": nms_per_class, "max_pixels": max_pixels, "tiles": tiles}
+    options["overlap"] = overlap
     if Path(path).suffix in SUFFIXES:
         exported = load_exported(path, device, precision, threads)
         stated = exported.metadata
         chosen = Precision(stated["precision"], reason=exported.runtime.name)
-        options: dict[str, Any] = {"nms_per_class": nms_per_class, "max_pixels": max_pixels}
         return Predictor(exported, stated["category_ids"], **stated["input"], precision=chosen, **options)
     model, state = restore(path)
     target = pick_device(device)
     model.to(target)
     meta = state["meta"]
     chosen = choose_precision(model, target, precision, **meta["input"])
-    return Predictor(
-        model,
-        meta["category_ids"],
-        **meta["input"],
-        precision=chosen,
-        nms_per_class=nms_per_class,
-        max_pixels=max_pixels,
-    )
+    return Predictor(model, meta["category_ids"], **meta["input"], precision=chosen, **options)
 
 
 def choose_precision(model: Detector, device: torch.device, requested: str, short: int, long: int) -> Precision:

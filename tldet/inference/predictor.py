@@ -10,14 +10,15 @@ from typing import Any, Literal, get_args, overload
 
 import torch
 
-from tldet.data.eval_batches import by_padded_size
 from tldet.data.images import MAX_PIXELS, Limits, Reduced, fitted_size, resize_to
 from tldet.data.loader import Sample, as_pixels, collate
 from tldet.engine.precision import Precision
 from tldet.errors import DataError
-from tldet.inference import SCORE
+from tldet.inference import OVERLAP, SCORE
 from tldet.inference.convert import Channels, is_list, open_image
 from tldet.inference.runtimes.exported import ExportedDetector, refuse_nms
+from tldet.inference.stream import Prepared, Result, stream
+from tldet.inference.tiling import Tiling
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
 from tldet.models.surgery.fuse import fuse
@@ -25,7 +26,6 @@ from tldet.structures.detections import Detections
 from tldet.structures.target import Target
 
 log = logging.getLogger(__name__)
-WAITING = 4  # number of batches of images held back until images of the same size fill a batch
 OnError = Literal["raise", "skip"]
 
 
@@ -42,6 +42,9 @@ class Predictor:
         precision: precision and memory layout.
         nms_per_class: apply NMS per class (True) or across classes (False); None keeps the setting of the model.
         max_pixels: largest number of pixels of an image file; larger ones are rejected before they are decoded.
+        tiles: side of the tiles in pixels into which larger images are cut (see :mod:`tldet.inference.tile_merging`);
+            None predicts on whole images.
+        overlap: least overlap of neighboring tiles, as a fraction of ``tiles``.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class Predictor:
         precision: Precision,
         nms_per_class: bool | None = None,
         max_pixels: int = MAX_PIXELS,
+        tiles: int | None = None,
+        overlap: float = OVERLAP,
     ) -> None:
         if isinstance(model, ExportedDetector):
             refuse_nms(nms_per_class)
@@ -66,6 +71,7 @@ class Predictor:
         self.category_ids = tuple(category_ids)
         self.short, self.long = short, long
         self.limits = Limits(max_pixels)
+        self.tiling = None if tiles is None else Tiling(tiles, overlap, nms_per_class is not False)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -132,18 +138,28 @@ class Predictor:
             if value not in get_args(known):
                 raise ValueError(f"{name} must be {' or '.join(map(repr, get_args(known)))}, not {value!r}")
         several = is_list(images)
-        reader = _Reader(self, images if several else [images], channels, on_error, numbered=several)
-        for group in by_padded_size(reader, batch, WAITING * batch):
-            numbers, samples = zip(*group, strict=True)
-            for number, detections in zip(numbers, self._predict(samples), strict=True):
-                reader.results[reader.positions[number]] = detections.above(score)
-        return reader.results if several else reader.results[0]
+        items = self._opened(images if several else [images], channels, on_error, numbered=several)
+        results = {number: one for group in self.stream(items, score, batch) for number, one in group}
+        found = [None if isinstance(results[i], DataError) else results[i] for i in range(len(results))]
+        return found if several else found[0]
 
     __call__ = predict
 
     def open(self, image: Any, *, channels: Channels = "rgb", name: str = "image") -> Reduced:
         """Read an image as :meth:`predict` accepts it; a JPEG is decoded no larger than needed."""
-        return open_image(image, (self.short, self.long), channels=channels, limits=self.limits, name=name)
+        bounds = self.tiling.bounds(self.short, self.long) if self.tiling else (self.short, self.long)
+        return open_image(image, bounds, channels=channels, limits=self.limits, name=name)
+
+    def prepare(self, image: Reduced) -> Prepared:
+        """Resize an image, or cut it into tiles and resize these, for :meth:`stream`."""
+        views, tiles = self.tiling.cut(image) if self.tiling else ([image], None)
+        return Prepared([self.sample(view) for view in views], tiles)
+
+    def stream(
+        self, items: Iterable[Prepared | DataError], score: float = SCORE, batch: int = 4
+    ) -> Iterator[list[tuple[int, Result]]]:
+        """Detect objects in images as they arrive; see :func:`~tldet.inference.stream.stream`."""
+        return stream(items, self._predict, score=score, batch=batch)
 
     def sample(self, image: Reduced) -> Sample:
         """Resize an image to the input size of the model."""
@@ -155,39 +171,24 @@ class Predictor:
         with torch.inference_mode(), autocast:
             return [found.to("cpu") for found in self.model.predict(collate(samples).to(self.device))]
 
-
-class _Reader:
-    """Samples of the images that can be read.
-
-    Attributes:
-        results: one entry per image read so far, None until its detections are entered.
-        positions: index in ``results`` of each sample.
-    """
-
-    def __init__(
-        self, predictor: Predictor, images: Iterable[Any], channels: Channels, on_error: OnError, *, numbered: bool
-    ) -> None:
-        self._predictor, self._images, self._channels = predictor, images, channels
-        self._skip, self._numbered = on_error == "skip", numbered
-        self.results: list[Detections | None] = []
-        self.positions: list[int] = []
-
-    def __iter__(self) -> Iterator[Sample]:
-        for number, image in enumerate(self._images):
-            self.results.append(None)
-            name = f"image {number}" if self._numbered else "image"
+    def _opened(
+        self, images: Iterable[Any], channels: Channels, on_error: OnError, *, numbered: bool
+    ) -> Iterator[Prepared | DataError]:
+        """Yield the images that can be read, ready for the model, and with "skip" the errors of the others."""
+        for number, image in enumerate(images):
+            name = f"image {number}" if numbered else "image"
             try:
-                opened = self._predictor.open(image, channels=self._channels, name=name)
-                sample = self._predictor.sample(opened)
+                opened = self.open(image, channels=channels, name=name)
+                prepared = self.prepare(opened)
             except DataError as error:
-                if not self._skip:
+                if on_error == "raise":
                     raise
                 log.warning("%s skipped: %s", name, error)
+                yield error
                 continue
             if opened is not image and opened.frames > 1:
                 log.warning("%s: has %d frames, of which the first is used", name, opened.frames)
-            self.positions.append(number)
-            yield sample
+            yield prepared
 
 
 def no_target() -> Target:

@@ -7,24 +7,21 @@ import glob
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from tldet.data.image_formats import EXTENSIONS, START, heif_readable, is_heif, is_image, is_tiff
-from tldet.data.images import Reduced
 from tldet.errors import DataError
 from tldet.inference.convert import URL
 from tldet.inference.output_names import Names, drawn_name
-from tldet.inference.threads import ahead
 from tldet.inference.video import open_video
 from tldet.system.inputs import exists, is_file, is_folder, require_file
 
 log = logging.getLogger(__name__)
 VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
 _DIGITS = 4  # largest length of a camera number
-IMAGES_AHEAD = 2  # each may take 100 MB
 
 
 @dataclass(frozen=True)
@@ -225,22 +222,3 @@ def _distinct(sources: list[InputSource]) -> list[InputSource]:
     return [
         InputSource(source.kind, source.path, names.claim(drawn_name(source.kind, source.name))) for source in sources
     ]
-
-
-def read_ahead(
-    sources: Sequence[InputSource], read: Callable[[Path], Reduced]
-) -> Iterator[tuple[InputSource, Reduced | DataError | None]]:
-    """Yield each source with its image, read by a thread while the detector works on the previous one.
-
-    An image that cannot be read is yielded as its error, a video or camera as None.
-    """
-
-    def one(source: InputSource) -> tuple[InputSource, Reduced | DataError | None]:
-        if source.kind != "image":
-            return source, None
-        try:
-            return source, read(source.path)
-        except DataError as error:
-            return source, error
-
-    return ahead(map(one, sources), IMAGES_AHEAD)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 AHEAD = 8  # video frames decoded ahead of the detector; also frames waiting to be drawn
+_A = TypeVar("_A")
 _T = TypeVar("_T")
 
 
@@ -47,6 +50,28 @@ def ahead(items: Iterable[_T], depth: int) -> Iterator[_T]:
             yield item
     finally:
         stopped.set()
+
+
+def mapped(work: Callable[[_A], _T], items: Iterable[_A], workers: int, depth: int) -> Iterator[_T]:
+    """Yield ``work(item)`` of each item in order, computed ahead by a pool of threads.
+
+    Args:
+        work: the function; its errors are raised here.
+        items: the items.
+        workers: number of threads.
+        depth: largest number of results that are computed or wait to be taken.
+    """
+    waiting: deque[Future[_T]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def grouped(items: Iterable[_T], size: int) -> Iterator[list[_T]]:

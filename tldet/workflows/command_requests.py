@@ -15,8 +15,10 @@ from tldet.workflows.options import (
     format_option,
     nms_option,
     option,
+    overlap_option,
     precision_option,
     split_option,
+    tiles_option,
     voc_boxes_option,
 )
 from tldet.workflows.requests import Request
@@ -62,6 +64,8 @@ class TestRequest(Request):
     results: str | Path | None = option(
         "output file of the detections, COCO results JSON; for a mask model with masks", metavar="FILE", file=True
     )
+    tiles: int | None = tiles_option()
+    overlap: float = overlap_option()
     nms_per_class: bool | None = nms_option()
     engine: Engine = option(_ENGINE, default="fast", choices=["fast", "pycocotools"])
     device: str = device_option()

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from tldet.inference import OVERLAP
+
 CFG_OPTIONS = "--cfg-options"
 COUNT, FROM_0, ABOVE_0, SHARE, PROBABILITY = "[1, inf)", "[0, inf)", "(0, inf)", "(0, 1]", "[0, 1]"  # intervals
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -176,3 +178,20 @@ def nms_option() -> Any:
             "apply NMS across classes: of two near-duplicate boxes, keep the one with the higher score",
         ),
     )
+
+
+def tiles_option() -> Any:
+    """Return the field of ``tiles``."""
+    return option(
+        "cut images that are larger into tiles of N x N pixels, predict on these and on the whole image, and merge the "
+        "detections (default: whole images only)",
+        int,
+        metavar="N",
+        interval=COUNT,
+    )
+
+
+def overlap_option() -> Any:
+    """Return the field of ``overlap``."""
+    text = f"least overlap of neighboring tiles, as a fraction of --tiles (default: {OVERLAP})"
+    return option(text, float, default=OVERLAP, metavar="F", interval="[0, 0.5]")

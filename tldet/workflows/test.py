@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tldet.data.formats.source import SourceOptions
-from tldet.engine.precision import choose
+from tldet.data.images import Reduced
+from tldet.engine.precision import Precision, choose
 from tldet.evaluation.report import CocoResult
+from tldet.inference.predictor import Predictor
 from tldet.inference.runtimes.exported import SUFFIXES, ExportedDetector, load_exported, refuse_nms
+from tldet.inference.stream import Prepared
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
 from tldet.models.surgery.fuse import fuse
+from tldet.structures.detections import Detections
 from tldet.system.device import pick_device
 from tldet.system.output import check_output, refuse_same, write_json
 from tldet.transfer.restore import restore
@@ -54,8 +60,10 @@ def evaluate_on(request: TestRequest, given: EvaluationData) -> CocoResult:
     section = given.section(request.checkpoint, state)
     for path in outputs:
         check_output(path, [section.get("annotations")])
+    if request.tiles:
+        section["transforms"] = []  # the tiles are resized, not the images
     dataset = evaluation_dataset(section, state)
-    validation = _evaluated(model, dataset, state["config"], request)
+    validation = _evaluated(model, dataset, state, request)
     result = validation.result
     assert result is not None
     try:
@@ -93,16 +101,54 @@ def exported_state(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _evaluated(
-    model: Detector | ExportedDetector, dataset: AnyDataset, config: Mapping[str, Any], request: TestRequest
+    model: Detector | ExportedDetector, dataset: AnyDataset, state: Mapping[str, Any], request: TestRequest
 ) -> Validation:
     """Evaluate a detector on a dataset."""
-    validation = evaluation_on(dataset, config, request.engine)
+    validation = evaluation_on(dataset, state["config"], request.engine)
     log.info("%s", split_line("evaluation", dataset))
+    if isinstance(model, ExportedDetector):
+        precision = Precision(model.metadata["precision"])
+    else:
+        device = pick_device(request.device)
+        precision = choose(fuse(model.to(device)), device, request.precision)
+    if request.tiles:
+        _evaluate_tiles(validation, model, precision, state["meta"], request)
+        return validation
     if isinstance(model, ExportedDetector):
         validation(model)
         return validation
-    device = pick_device(request.device)
-    precision = choose(fuse(model.to(device)), device, request.precision)
     with precision.autocast():
         validation(precision.prepare(model))
     return validation
+
+
+def _evaluate_tiles(
+    validation: Validation,
+    model: Detector | ExportedDetector,
+    precision: Precision,
+    meta: Mapping[str, Any],
+    request: TestRequest,
+) -> None:
+    """Evaluate a detector on images of full size that are cut into tiles."""
+    predictor = Predictor(
+        model,
+        meta["category_ids"],
+        **meta["input"],
+        precision=precision,
+        nms_per_class=request.nms_per_class,
+        tiles=request.tiles,
+        overlap=request.overlap,
+    )
+    ids: list[int] = []
+
+    def images() -> Iterator[Prepared]:
+        for number in range(len(validation.dataset)):
+            sample = validation.dataset[number]
+            ids.append(sample.target.image_id)
+            yield predictor.prepare(Reduced(np.asarray(sample.image.permute(1, 2, 0), np.uint8)))
+
+    for group in predictor.stream(images(), 0.0, validation.loader.eval_batch_size):
+        for number, found in group:
+            assert isinstance(found, Detections)
+            validation.take(ids[number], found)
+    validation.finish()

@@ -28,6 +28,7 @@ class OnnxRuntime:
     """
 
     def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
+        self._arguments = (path, device, threads)
         ort: Any = need("onnxruntime", "onnx")
         available = ort.get_available_providers()
         gpu = device.startswith("cuda") or (device == "auto" and "CUDAExecutionProvider" in available)
@@ -45,6 +46,10 @@ class OnnxRuntime:
             raise broken(path, error, "ONNX Runtime") from None
         self.metadata = parsed(self._session.get_modelmeta().custom_metadata_map.get(KEY), path)
         self.name = f"ONNX Runtime {ort.__version__} on {'cuda' if gpu else 'cpu'}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by path: the file is loaded again."""
+        return type(self), self._arguments
 
     def run(self, images: NDArray[np.uint8], sizes: NDArray[np.int64]) -> list[Tensor]:
         """Run the graph."""

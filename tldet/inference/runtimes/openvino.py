@@ -31,6 +31,7 @@ class OpenVinoRuntime:
     """
 
     def __init__(self, path: Path, device: str = "auto", threads: int | None = None, precision: str = "auto") -> None:
+        self._arguments = (path, device, threads, precision)
         openvino: Any = need("openvino", "openvino")
         core = openvino.Core()
         target = {"auto": "CPU", "cpu": "CPU", "gpu": "GPU"}.get(device)
@@ -50,6 +51,10 @@ class OpenVinoRuntime:
         self.metadata = parsed(text, path)
         version = openvino.__version__.partition("-")[0]
         self.name = f"OpenVINO {version} on {target.lower()}, {HINTS[precision]}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by path: the file is loaded again."""
+        return type(self), self._arguments
 
     def run(self, images: NDArray[np.uint8], sizes: NDArray[np.int64]) -> list[Tensor]:
         """Run the graph."""

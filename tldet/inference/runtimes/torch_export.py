@@ -37,6 +37,7 @@ class TorchExportRuntime:
     """
 
     def __init__(self, path: Path, device: str = "auto") -> None:
+        self._arguments = (path, device)
         if device not in ("auto", "cpu"):
             raise ConfigError(f"device {device}: a torch.export file runs on the device of its export, cpu")
         check_archive(path)
@@ -50,6 +51,10 @@ class TorchExportRuntime:
         text = extra[f"{KEY}.json"]
         self.metadata = parsed(text.decode() if isinstance(text, bytes) else text, path)
         self.name = f"torch {torch.__version__} (torch.export) on cpu"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by path: the file is loaded again."""
+        return type(self), self._arguments
 
     def run(self, images: NDArray[np.uint8], sizes: NDArray[np.int64]) -> list[Tensor]:
         """Run the graph."""

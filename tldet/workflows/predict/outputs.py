@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -20,12 +19,12 @@ from tldet.structures.detections import Detections
 from tldet.structures.image import ImageArray
 from tldet.system.inputs import is_file, is_folder, real_path
 from tldet.system.output import check_output, make_folder, refuse_kept, refuse_same, write_bytes, write_text
-from tldet.workflows.predict.request import PredictRequest
 
 FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')  # in file names of some system
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # file names with a meaning on Windows
 _LONGEST = 50  # characters of a folder name; up to 4 bytes each, of 255
 YOLO_CLASSES = "classes.txt"  # in the folder of YOLO labels
+_LONGEST_ENDING = ".endings"  # as long as that of a crop, "_000.jpeg"; names are shortened to leave room for it
 NAME_BYTES = 240  # of a file name, of which file systems allow 255; a number may be appended
 
 
@@ -38,6 +37,8 @@ class OutputPaths:
         json: COCO results: one record per detection.
         coco: COCO dataset: images, annotations (with scores) and categories.
         csv: table with one row per detection.
+        parquet: the same as a Parquet file.
+        jsonl: one line per image or frame, written while the run continues.
         yolo: folder of YOLO labels: ``classes.txt`` and one text file per image or frame in ``labels``.
         crops: folder of the detected objects, cut out, with one subfolder per class.
     """
@@ -46,13 +47,15 @@ class OutputPaths:
     json: Path | None = None
     coco: Path | None = None
     csv: Path | None = None
+    parquet: Path | None = None
+    jsonl: Path | None = None
     yolo: Path | None = None
     crops: Path | None = None
 
     @classmethod
-    def of(cls, request: PredictRequest) -> OutputPaths:
-        """Return the user-specified outputs."""
-        values = {field.name: getattr(request, field.name) for field in fields(cls)}
+    def of(cls, request: object) -> OutputPaths:
+        """Return the user-specified outputs of a request."""
+        values = {field.name: getattr(request, field.name, None) for field in fields(cls)}
         return cls(**{name: None if value is None else Path(value) for name, value in values.items()})
 
     def given(self) -> dict[str, Path]:
@@ -60,19 +63,22 @@ class OutputPaths:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: path for name, path in values.items() if path is not None}
 
-    def check(self, sources: Sequence[InputSource], read: Sequence[Path], *, overwrite: bool) -> None:
+    def check(
+        self, sources: Sequence[InputSource], read: Sequence[Path], *, overwrite: bool, shared: bool = False
+    ) -> None:
         """Check before the run that no output replaces an input or, without ``overwrite``, an earlier output.
 
         Args:
             sources: the inputs.
             read: further files that the run reads.
             overwrite: replace existing outputs.
+            shared: other shards write into the same folders.
 
         Raises:
             DataError: an output would replace a file, or two outputs are the same.
         """
         files = [self.out / source.name for source in sources] if self.out else []
-        files += [path for path in (self.json, self.coco, self.csv) if path]
+        files += self.files()
         kept = {real_path(path) for path in (*(source.path for source in sources), *read)}
         for path in files:
             refuse_kept(path, kept)
@@ -83,12 +89,16 @@ class OutputPaths:
         within = [self.yolo / YOLO_CLASSES] if self.yolo else []
         refuse_same([*files, *folders, *([self.out] if self.out else []), *within])
         if not overwrite:
-            _check_new(files, folders)
+            _check_new(files, [] if shared else folders)
+
+    def files(self) -> list[Path]:
+        """Return the outputs that are files."""
+        return [path for path in (self.json, self.coco, self.csv, self.parquet, self.jsonl) if path]
 
     def make_folders(self) -> None:
         """Create the folders, so that an output that cannot be written ends the run before it starts."""
-        for name, path in self.given().items():
-            if name in ("json", "coco", "csv"):
+        for path in self.given().values():
+            if path in self.files():
                 check_output(path)
             else:
                 make_folder(path)
@@ -103,30 +113,6 @@ def _check_new(files: Sequence[Path], folders: Sequence[Path]) -> None:
             raise DataError(f"{folder}: is not empty; choose another folder, or write into it with --overwrite")
 
 
-def coco_dataset(
-    images: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]], categories: Mapping[int, str]
-) -> dict[str, Any]:
-    """Return a COCO dataset with the detections as annotations; each keeps its ``score``.
-
-    Args:
-        images: ``id``, ``file_name``, ``width`` and ``height`` of each image.
-        records: COCO results.
-        categories: name of each category id.
-    """
-    copied = ("image_id", "category_id", "bbox", "score", "segmentation")
-    annotations = [
-        {
-            "id": number,
-            **{name: record[name] for name in copied if name in record},
-            "area": record["bbox"][2] * record["bbox"][3],
-            "iscrowd": 0,
-        }
-        for number, record in enumerate(records, 1)
-    ]
-    named = [{"id": key, "name": name} for key, name in categories.items()]
-    return {"images": list(images), "annotations": annotations, "categories": named}
-
-
 class YoloWriter:
     """Writer of YOLO labels: class number, box center, width and height as fractions of the image size.
 
@@ -136,14 +122,14 @@ class YoloWriter:
     """
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
-        self._labels, self._names = folder / "labels", Names()
+        self._labels = folder / "labels"
         write_text(folder / YOLO_CLASSES, "".join(f"{' '.join(name.split())}\n" for name in class_names))
 
     def write(self, name: Path, detections: Detections, size: tuple[int, int]) -> None:
         """Write the label file of one image; the file is empty without detections.
 
         Args:
-            name: file name of the image, without extension.
+            name: distinct name of the image, without extension.
             detections: the detections.
             size: (height, width) of the image.
         """
@@ -154,7 +140,7 @@ class YoloWriter:
         for label, (x0, y0, x1, y1) in zip(detections.labels.tolist(), boxes, strict=True):
             values = ((x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height)
             lines.append(" ".join([str(label), *(f"{value:.6f}" for value in values)]) + "\n")
-        write_text(self._labels / self._names.claim(_with_ending(name, ".txt")), "".join(lines))
+        write_text(self._labels / _with_ending(name, ".txt"), "".join(lines))
 
 
 class CropWriter:
@@ -166,14 +152,14 @@ class CropWriter:
     """
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
-        claimed, self._names = Names(), Names()
+        claimed = Names()
         self._folders = [folder / claimed.claim(Path(folder_name(name))) for name in class_names]
 
     def write(self, name: Path, detections: Detections, image: ImageArray, extension: str) -> None:
         """Write the crops of one image, numbered by score; boxes are extended to whole pixels.
 
         Args:
-            name: file name of the image, without extension.
+            name: distinct name of the image, without extension.
             detections: the detections.
             image: (H, W, 3) uint8 RGB.
             extension: format of the crops.
@@ -183,7 +169,33 @@ class CropWriter:
         ):
             x0, y0, x1, y1 = corners
             file = self._folders[label] / _with_ending(name, f"_{number:03d}{extension}")
-            write_image(self._names.claim(file), image[y0:y1, x0:x1])
+            write_image(file, image[y0:y1, x0:x1])
+
+
+class Stems:
+    """Distinct names, without extension, of the labels and crops of images and frames.
+
+    Those of images depend on all inputs, not on the order or the process in which they are predicted.
+
+    Args:
+        images: the names of all images, see :class:`~tldet.inference.sources.InputSource`.
+    """
+
+    def __init__(self, images: Sequence[Path]) -> None:
+        self._names = Names()
+        self._stems = {name: self._claim(name.with_suffix("")) for name in images}
+
+    def of(self, name: Path) -> Path:
+        """Return the name of an image."""
+        return self._stems[name]
+
+    def of_frame(self, name: Path, number: int) -> Path:
+        """Return the name of a frame of a video."""
+        return self._claim(name.with_name(f"{name.stem}_{number:06d}"))
+
+    def _claim(self, name: Path) -> Path:
+        claimed = self._names.claim(_with_ending(name, _LONGEST_ENDING))
+        return claimed.with_name(claimed.name.removesuffix(_LONGEST_ENDING))
 
 
 def _corners(detections: Detections, image: ImageArray) -> Iterator[tuple[int, int, int, int]]:

@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from fractions import Fraction
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tldet.data.images import MAX_PIXELS, Reduced, read_image, several_frames
+from tldet.data.images import MAX_PIXELS, several_frames
 from tldet.errors import DataError
 from tldet.inference.loading import load
 from tldet.inference.predictor import Predictor
-from tldet.inference.sources import InputSource, find_sources, read_ahead
+from tldet.inference.sources import InputSource, find_sources
 from tldet.inference.threads import grouped
 from tldet.inference.video import STANDARD, Frame, Video, camera
 from tldet.inference.writer import drawn_video
 from tldet.system.signals import Interrupts
 from tldet.text import counted
-from tldet.visualize.drawing import draw
 from tldet.visualize.labels import without_font
-from tldet.workflows.predict.numbering import Numbering
-from tldet.workflows.predict.outputs import OutputPaths, write_image
+from tldet.workflows.predict.images import ImageRun
+from tldet.workflows.predict.plan import Plan, planned
 from tldet.workflows.predict.request import PredictRequest
-from tldet.workflows.predict.results import ResultsWriter
+from tldet.workflows.predict.results import MemoryStore, ResultsWriter, Store
 from tldet.workflows.predict.summary import Summary
 from tldet.workflows.requests import takes
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -51,41 +49,38 @@ def predict(request: PredictRequest) -> Summary:
         KeyboardInterrupt: after a signal, when the results so far are written; the message names them.
     """
     sources, skipped = find_sources(request.given_inputs)
-    paths = OutputPaths.of(request)
-    numbering = _checked(request, paths, sources)
-    predictor = _loaded(request)
-    if numbering:
-        numbering.take_classes(predictor.class_names)
-    if paths.out:
+    plan = planned(request, sources)
+    with closing(plan.writer) if plan.writer else nullcontext():
+        summary = _predicted(request, plan, skipped)
+    if summary.failed and not summary.images + summary.frames + summary.resumed:
+        raise DataError(f"nothing predicted: {counted(len(summary.failed), 'input')} could not be read")
+    return summary
+
+
+def _predicted(request: PredictRequest, plan: Plan, skipped: Mapping[str, int]) -> Summary:
+    predictor = _loaded(request, plan)
+    if plan.numbering:
+        plan.numbering.take_classes(predictor.class_names)
+    if plan.paths.out:
         _report_fonts(predictor.class_names)
-    run = _Run(predictor, paths, request.score, request.console, numbering)
-    run.summary.skipped = skipped
+    run = _Run(predictor, request, plan)
+    run.summary.skipped = dict(skipped)
     if request.on_load:
         request.on_load(predictor)
-    run.all(sources)
-    if run.summary.failed and not run.summary.images + run.summary.frames:
-        raise DataError(f"nothing predicted: {counted(len(run.summary.failed), 'input')} could not be read")
+    run.all(plan.todo)
     return run.summary
 
 
-def _checked(request: PredictRequest, paths: OutputPaths, sources: Sequence[InputSource]) -> Numbering | None:
-    """Check the outputs, create their folders and read the annotations."""
-    annotations = None if request.annotations is None else Path(request.annotations)
-    read = [Path(request.checkpoint), *([annotations] if annotations else [])]
-    paths.check(sources, read, overwrite=request.overwrite)
-    numbering = Numbering(annotations, sources) if annotations else None
-    paths.make_folders()
-    return numbering
-
-
-def _loaded(request: PredictRequest) -> Predictor:
+def _loaded(request: PredictRequest, plan: Plan) -> Predictor:
     """Load the detector; log its device and precision."""
     predictor = load(
         request.checkpoint,
-        request.device,
-        request.precision,
+        plan.device,
+        plan.precision,
         nms_per_class=request.nms_per_class,
         max_pixels=request.max_pixels or MAX_PIXELS,
+        tiles=request.tiles,
+        overlap=request.overlap,
     )
     precision = predictor.precision
     log.info(
@@ -112,18 +107,15 @@ def _report_fonts(class_names: Sequence[str]) -> None:
 class _Run:
     """State of one call of :func:`predict`."""
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        paths: OutputPaths,
-        score: float,
-        console: Console | None,
-        numbering: Numbering | None = None,
-    ) -> None:
-        self.predictor, self.paths, self.score, self.console = predictor, paths, score, console
-        self.summary, self.stopped = Summary(), True
+    def __init__(self, predictor: Predictor, request: PredictRequest, plan: Plan) -> None:
+        self.predictor, self.paths, self.score, self.console = predictor, plan.paths, request.score, request.console
+        self.summary, self.stopped = Summary(resumed=plan.resumed), True
+        self.batch = request.batch_size
+        store: Store = plan.writer or MemoryStore()
         names = predictor.category_ids, predictor.class_names
-        self.results = ResultsWriter(paths, *names, numbering, self.summary)
+        self.results = ResultsWriter(plan.paths, plan.sources, *names, plan.numbering, self.summary, store)
+        if plan.writer:
+            plan.begin(predictor, self.results.categories())
         self.interrupts = Interrupts(lambda: log.warning(STOPPING))
 
     def all(self, sources: Sequence[InputSource]) -> None:
@@ -132,13 +124,7 @@ class _Run:
         with self.interrupts:
             try:
                 with self.progress() as progress:
-                    read = read_ahead(sources, self.predictor.open)
-                    for source, image in progress.track(read, len(sources), description="predicting"):
-                        self.take(source, image, progress)
-                        if self.interrupts.requested:
-                            break
-                    else:
-                        self.stopped = False
+                    self._all(sources, progress)
             except KeyboardInterrupt:  # a second Ctrl-C
                 log.warning("stopped at once")
             finally:
@@ -146,6 +132,21 @@ class _Run:
                 self._finish()
         if self.stopped:
             raise KeyboardInterrupt(f"stopped after {self.summary.counts()}; {self.results.describe()}")
+
+    def _all(self, sources: Sequence[InputSource], progress: Progress) -> None:
+        """Predict on the images, then on videos and cameras."""
+        task = progress.add_task("predicting", total=len(sources))
+        images = [source for source in sources if source.kind == "image"]
+        ImageRun(self.predictor, self.results, self.score, self.batch)(
+            images, lambda: progress.advance(task), lambda: self.interrupts.requested
+        )
+        for source in sources:
+            if self.interrupts.requested:
+                return
+            if source.kind != "image":
+                self._moving(source, progress)
+                progress.advance(task)
+        self.stopped = self.interrupts.requested
 
     def _finish(self) -> None:
         try:
@@ -164,21 +165,17 @@ class _Run:
         shown = console is not None and (console.is_terminal or console.is_jupyter)
         return Progress(console=console, disable=not shown, transient=True)
 
-    def take(self, source: InputSource, image: Reduced | DataError | None, progress: Progress) -> None:
-        """Predict on one input, an image already read.
+    def _moving(self, source: InputSource, progress: Progress) -> None:
+        """Predict on a video or a camera.
 
         Raises:
             DataError: an output cannot be written.
         """
-        if isinstance(image, DataError):
-            self._unreadable(source, image)
-        elif image is not None:
-            self._image(source, image)
-        elif source.kind == "video":
+        if source.kind == "video":
             try:
                 video = Video(source.path)
             except DataError as error:
-                self._unreadable(source, error)
+                self.results.fail(source, error)
                 return
             shown = progress.track(video, total=video.frames or None, description=source.path.name)
             self._video(source, shown, video.rate, VIDEO_BATCH)
@@ -186,26 +183,6 @@ class _Run:
         else:
             frames = camera(int(str(source.path)))
             self._video(source, frames, STANDARD, 1)  # batches of 1: a live image must not wait for the next one
-
-    def _unreadable(self, source: InputSource, error: DataError) -> None:
-        self.summary.failed[str(source.path)] = str(error)
-        log.warning("%s", error)
-
-    def _image(self, source: InputSource, image: Reduced) -> None:
-        reduced = image.factor > 1 and (self.paths.out or self.paths.crops)
-        try:
-            pixels = read_image(source.path, self.predictor.limits) if reduced else image.image
-        except DataError as error:
-            self._unreadable(source, error)
-            return
-        detections = self.predictor.predict(image, self.score)
-        self.results.add(detections, source.path.as_posix(), image.whole)
-        self.summary.images += 1
-        if image.frames > 1:
-            self.summary.several_frames.append(source.path.as_posix())
-        self.results.export(detections, source.name.with_suffix(""), pixels, image.whole, source.name.suffix)
-        if self.paths.out:
-            write_image(self.paths.out / source.name, draw(pixels, detections))
 
     def _check(self, source: InputSource, video: Video) -> None:
         """Report damage of a video that could still be read, unless the run was stopped."""
@@ -217,22 +194,24 @@ class _Run:
 
     def _video(self, source: InputSource, frames: Iterable[Frame], rate: Fraction, batch: int) -> None:
         numbers = count()
+        readable = self._readable(source, frames)
         with drawn_video(self.paths.out and self.paths.out / source.name, rate) as draw_on:
-            for group in grouped(self._readable(source, frames), batch):
+            for group in grouped(readable, batch):
                 images = [frame.image for frame in group]
                 for frame, detections in zip(group, self.predictor.predict(images, self.score, batch), strict=True):
                     number, size = next(numbers), (frame.image.shape[0], frame.image.shape[1])
-                    self.results.add(detections, f"{source.path.as_posix()}#{number}", size)
+                    self.results.export(source, detections, frame.image, size, number)
+                    self.results.add(source, detections, size, number)
                     self.summary.frames += 1
-                    name = source.name.with_name(f"{source.name.stem}_{number:06d}")
-                    self.results.export(detections, name, frame.image, size, ".jpg")
                     draw_on(frame, detections)
                 if self.interrupts.requested:
                     break
+        if not self.interrupts.requested:
+            self.results.end_video(source, next(numbers))
 
     def _readable(self, source: InputSource, frames: Iterable[Frame]) -> Iterator[Frame]:
         """Yield the frames up to the first one that cannot be read."""
         try:
             yield from frames
         except DataError as error:
-            self._unreadable(source, error)
+            self.results.fail(source, error)

@@ -15,7 +15,9 @@ from tldet.workflows.options import (
     device_option,
     nms_option,
     option,
+    overlap_option,
     precision_option,
+    tiles_option,
 )
 from tldet.workflows.requests import Request
 
@@ -24,7 +26,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictRequest(Request):
+class _ResultFiles(Request):
+    """Base class of requests that write detections to files."""
+
+    json: str | Path | None = option("output file, COCO results JSON", metavar="FILE", file=True)
+    coco: str | Path | None = option(
+        "output file, COCO dataset JSON with the detections as annotations", metavar="FILE", file=True
+    )
+    csv: str | Path | None = option("output file, one row per detection", metavar="FILE", file=True)
+    parquet: str | Path | None = option(
+        "output file, one row per detection, Parquet (pip install 'tldet[parquet]')", metavar="FILE", file=True
+    )
+    jsonl: str | Path | None = option(
+        "output file, one line per image or frame; tldet predict writes it while it runs", metavar="FILE", file=True
+    )
+    overwrite: bool = option("replace existing output files (default: an error)", bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictRequest(_ResultFiles):
     """Arguments of ``tldet predict``."""
 
     checkpoint: str | Path = field(
@@ -37,19 +57,24 @@ class PredictRequest(Request):
         ),
     )
     out: str | Path | None = option("output directory of images and videos with drawn detections", metavar="DIR")
-    json: str | Path | None = option("output file, COCO results JSON", metavar="FILE", file=True)
-    coco: str | Path | None = option(
-        "output file, COCO dataset JSON with the detections as annotations", metavar="FILE", file=True
-    )
-    csv: str | Path | None = option("output file, one row per detection", metavar="FILE", file=True)
     yolo: str | Path | None = option("output directory of YOLO labels (labels/*.txt and classes.txt)", metavar="DIR")
     crops: str | Path | None = option("output directory of cropped objects, one subfolder per class", metavar="DIR")
-    overwrite: bool = option("replace existing output files (default: an error)", bool)
+    resume: bool = option("continue --jsonl: skip the inputs that it contains", bool)
+    shard: str | None = option(
+        "predict on part K of N of the inputs, to be joined by tldet merge-results (default: RANK/WORLD_SIZE or "
+        "SLURM_PROCID/SLURM_NTASKS, else all inputs)",
+        metavar="K/N",
+    )
     annotations: str | Path | None = option(
         "COCO JSON of the input images; results use its image ids, file names and category ids", metavar="JSON"
     )
     score: float = option(
         f"score threshold (default: {SCORE})", float, default=SCORE, metavar="T", interval=PROBABILITY
+    )
+    tiles: int | None = tiles_option()
+    overlap: float = overlap_option()
+    batch_size: int = option(
+        "largest number of images per batch (default: 4)", int, default=4, metavar="N", interval=COUNT
     )
     max_pixels: int | None = option(
         "largest number of pixels of an image file (default: about 179 million)", int, metavar="N", interval=COUNT
@@ -66,3 +91,22 @@ class PredictRequest(Request):
         """The inputs as a list of strings."""
         inputs = [self.inputs] if isinstance(self.inputs, (str, Path)) else self.inputs
         return [str(one) for one in inputs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeResultsRequest(_ResultFiles):
+    """Arguments of ``tldet merge-results``."""
+
+    results: str | Path | Sequence[str | Path] = field(
+        kw_only=False,
+        metadata=described(
+            "results files (--jsonl) of tldet predict: those of all shards", metavar="JSONL", many=True, positional=True
+        ),
+    )
+    partial: bool = option("also merge if shards or inputs are missing (default: an error)", bool)
+
+    @property
+    def given_results(self) -> list[Path]:
+        """The results files as a list of paths."""
+        given = [self.results] if isinstance(self.results, (str, Path)) else self.results
+        return [Path(one) for one in given]

@@ -22,9 +22,10 @@ class Summary:
         several_frames: paths of images with several frames, of which the first was used.
         incomplete: problem of each video that could be read only in part, by path.
         seconds: total time.
+        resumed: number of inputs that an earlier run had predicted.
         records: COCO results with ``file_name`` and ``category_name``. Without ``annotations``, ``image_id`` counts
-            images and frames from 1, and ``file_name`` is the path (with ``#frame`` for videos).
-        image_records: ``id``, ``file_name``, ``width`` and ``height`` of each image and frame.
+            images and frames from 1, and ``file_name`` is the path (with ``#frame`` for videos). Empty with ``jsonl``,
+            whose file contains them.
     """
 
     images: int = 0
@@ -36,8 +37,8 @@ class Summary:
     several_frames: list[str] = field(default_factory=list)
     incomplete: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    resumed: int = 0
     records: list[dict[str, Any]] = field(default_factory=list)
-    image_records: list[dict[str, Any]] = field(default_factory=list)
 
     def counts(self) -> str:
         """Describe what was predicted."""
@@ -49,6 +50,7 @@ class Summary:
         """Describe the run in one line."""
         unit = "frames" if self.frames > self.images else "images"
         parts = [self.counts(), f"{(self.images + self.frames) / max(self.seconds, 1e-9):.1f} {unit}/s"]
+        parts += [f"{counted(self.resumed, 'input')} already done"] if self.resumed else []
         parts += [f"{counted(len(self.failed), 'input')} could not be read"] if self.failed else []
         several = counted(len(self.several_frames), "image")
         parts += [f"{several} with several frames (the first is used)"] if self.several_frames else []

@@ -87,21 +87,35 @@ class Validation:
                 images += len(batch)
                 for name, value in losses.items():
                     sums[f"val_{name}"] = sums.get(f"val_{name}", 0.0) + value * len(batch)
-        self.result, *boxes = [evaluator.compute() for evaluator in self.evaluators]
-        self.result.bbox = boxes[0] if boxes else None
+        self.finish()
+        assert self.result is not None
+        boxes = [self.result.bbox] if self.result.bbox else []
         numbers = {f"bbox_{name}": value for result in boxes for name, value in result.numbers().items()}
         means = {name: value / max(images, 1) for name, value in sums.items()}
         return {**self.result.numbers(), **numbers, **({"val_loss": sum(means.values()), **means} if means else {})}
 
+    def finish(self) -> None:
+        """Compute the metrics of the detections taken: :attr:`result`."""
+        self.result, *boxes = [evaluator.compute() for evaluator in self.evaluators]
+        self.result.bbox = boxes[0] if boxes else None
+
+    def take(self, image_id: int, found: Detections) -> None:
+        """Take the detections on an image.
+
+        Raises:
+            TrainingError: a score or box is not finite.
+        """
+        if not bool(torch.isfinite(found.scores).all() & torch.isfinite(found.boxes).all()):
+            raise TrainingError(
+                f"detections on image {image_id} are not finite: training has diverged, or the precision is too "
+                "low; lower optimizer.lr, increase schedule.warmup_steps, set training.clip_norm or use fp32"
+            )
+        for evaluator in self.evaluators:
+            evaluator.update(image_id, found)
+
     def _take(self, batch: Any, found: Sequence[Detections]) -> None:
         for image_id, one in zip(batch.image_ids, found, strict=True):
-            if not bool(torch.isfinite(one.scores).all() & torch.isfinite(one.boxes).all()):
-                raise TrainingError(
-                    f"detections on image {image_id} are not finite: training has diverged, or the precision is too "
-                    "low; lower optimizer.lr, increase schedule.warmup_steps, set training.clip_norm or use fp32"
-                )
-            for evaluator in self.evaluators:
-                evaluator.update(image_id, one)
+            self.take(image_id, one)
         for row in range(min(self.drawn - len(self.drawings), len(found))):
             self.drawings.append(_drawing(batch, row, found[row]))
 

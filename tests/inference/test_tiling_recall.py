@@ -1,0 +1,78 @@
+"""Tiles find small objects that plain prediction misses: digits of a few pixels on an image of 12 megapixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torchvision.ops import box_iou
+
+import tldet
+from tldet.data.digit_scenes import Stamp, load_photos, load_stamps, paste, random_background
+from tldet.data.digits import generate
+from tldet.data.images import fitted_size
+from tldet.structures.detections import Detections
+from tldet.structures.image import ImageArray
+from tldet.workflows.training.finetune import finetune
+
+SIZE = (3000, 4000)
+SIDES = (44, 110)  # pixels of the digits
+SMALL = 16  # pixels at the resolution of the network
+TILES = 320
+
+
+def scene(count: int) -> tuple[ImageArray, torch.Tensor, torch.Tensor]:
+    """Test digits on a test photograph, with their boxes and labels; none touches another."""
+    random = np.random.default_rng(4)
+    stamps = load_stamps("test")
+    image = random_background(load_photos("test"), random, SIZE)
+    boxes: list[list[int]] = []
+    labels: list[int] = []
+    while len(boxes) < count:
+        stamp = stamps[int(random.integers(len(stamps)))]
+        side = int(random.integers(*SIDES))
+        large = np.clip(cv2.resize(stamp.cover, (side, side), interpolation=cv2.INTER_CUBIC) * 1.5 - 0.15, 0, 1)
+        rows, columns = np.where(large.max(1) > 0.05)[0], np.where(large.max(0) > 0.05)[0]
+        cut = Stamp(stamp.label, large[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+        height, width = cut.cover.shape
+        y, x = int(random.integers(SIZE[0] - height + 1)), int(random.integers(SIZE[1] - width + 1))
+        box = [x, y, x + width, y + height]
+        if all(box[0] > b[2] + 8 or b[0] > box[2] + 8 or box[1] > b[3] + 8 or b[1] > box[3] + 8 for b in boxes):
+            paste(image, cut.cover.astype(np.float32), x, y, random.integers(0, 256, 3))
+            boxes.append(box)
+            labels.append(cut.label)
+    return image, torch.tensor(boxes, dtype=torch.float32), torch.tensor(labels)
+
+
+def recall(found: Detections, boxes: torch.Tensor, labels: torch.Tensor) -> float:
+    """Fraction of the objects with a detection of their class and an IoU of at least 0.5."""
+    same = (box_iou(boxes, found.boxes) >= 0.5) & (labels[:, None] == found.labels)
+    return float(same.any(1).float().mean())
+
+
+def repeated(found: Detections, boxes: torch.Tensor) -> int:
+    """Number of detections beyond the first of one class on one object."""
+    overlap = box_iou(found.boxes, boxes)
+    best, rows = overlap.max(1)
+    good = best >= 0.5
+    pairs = list(zip(rows[good].tolist(), found.labels[good].tolist(), strict=True))
+    return len(pairs) - len(set(pairs))
+
+
+@pytest.mark.slow
+def test_small_digits(tmp_path: Path) -> None:
+    trained = finetune(generate(tmp_path / "digits"), out=tmp_path / "run", minutes=4)
+    image, boxes, labels = scene(200)
+    plain = tldet.load(trained.checkpoint)
+    tiled = tldet.load(trained.checkpoint, tiles=TILES)
+    scale = fitted_size(SIZE, plain.short, plain.long)[0] / SIZE[0]
+    assert float((boxes[:, 2:] - boxes[:, :2]).max() * scale) < SMALL
+    found, before = tiled.predict(image), plain.predict(image)
+    with_tiles, without = recall(found, boxes, labels), recall(before, boxes, labels)
+    print(f"recall {with_tiles:.3f} with tiles, {without:.3f} without; {len(found)} detections")  # noqa: T201
+    assert with_tiles >= 0.6
+    assert with_tiles >= 2 * without
+    assert repeated(found, boxes) == 0

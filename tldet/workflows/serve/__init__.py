@@ -1,0 +1,1 @@
+"""``tldet serve``: a detector as an HTTP service."""

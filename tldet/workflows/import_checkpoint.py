@@ -22,10 +22,10 @@ from tldet.transfer.safe_unpickle.archives import WRONG
 from tldet.transfer.weights import LoadReport
 from tldet.workflows.command_requests import ImportRequest
 from tldet.workflows.requests import takes
+from tldet.workflows.training.choose import usual_size
 from tldet.workflows.training.meta import versions
 
 log = logging.getLogger(__name__)
-_PUBLISHED = {"short": 800, "long": 1333}  # input size of both toolkits on COCO
 _NAMED = 5
 
 
@@ -96,7 +96,9 @@ def _known(foreign: Foreign, model: str | None) -> Known:
 
 
 def _published_size(config: Config) -> dict[str, int]:
-    resize = next((s for s in config.get("data.val.transforms") or [] if s["type"] == "Resize"), _PUBLISHED)
+    short, long = usual_size(config)
+    published: dict[str, Any] = {"short": short, "long": long}
+    resize = next((s for s in config.get("data.val.transforms") or [] if s["type"] == "Resize"), published)
     return {"short": resize["short"], "long": resize["long"]}
 
 

@@ -25,7 +25,7 @@ from tldet.system.output import check_output, write_json
 from tldet.transfer.cached_weights import is_here
 from tldet.workflows.command_requests import ModelsRequest
 from tldet.workflows.requests import takes
-from tldet.workflows.training.choose import is_small, usual_size
+from tldet.workflows.training.choose import usual_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -134,7 +134,7 @@ def test_size(config: Config) -> Size:
     """Return the padded (height, width) of a 640x480 image resized for testing."""
     steps = config.get("data.val.transforms") or []
     resize = next((step for step in steps if step["type"] == "Resize"), None)
-    short, long = (resize["short"], resize["long"]) if resize else usual_size(is_small(config))
+    short, long = (resize["short"], resize["long"]) if resize else usual_size(config)
     height, width = fitted_size(COCO_IMAGE, short, long)
     return -(-height // 32) * 32, -(-width // 32) * 32
 

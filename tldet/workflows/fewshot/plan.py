@@ -16,7 +16,7 @@ from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.data.shots import check_novel, draw_shots, write_shots
 from tldet.errors import ConfigError, DataError
-from tldet.transfer.sources import file_hash
+from tldet.transfer.downloads import file_hash
 from tldet.workflows.fewshot.request import FewShotRequest
 from tldet.workflows.study.data import layout_of
 from tldet.workflows.study.job import RUNS, Factor, Job, job_folder, save_settings

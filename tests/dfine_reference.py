@@ -131,6 +131,7 @@ def ours(name: str, state: dict[str, Tensor], **settings: Any) -> Detector:
     section = read_config(f"recipes/{name}")["model"]
     section["head"]["settings"] = {"loss_normalizer": "batch", "convention": "transformers", **settings}
     section["backbone"]["norm"] = "batch"
+    section["head"]["decoder"].pop("eval_layers", None)  # transformers predicts with the last layer
     model, translated = build_detector(section), from_dfine(state)
     wanted = {key for key in model.state_dict() if not key.endswith("num_batches_tracked")}
     assert {key for key in translated if not key.endswith("num_batches_tracked")} == wanted
@@ -138,9 +139,10 @@ def ours(name: str, state: dict[str, Tensor], **settings: Any) -> Detector:
     return model.eval()
 
 
-def train_still(model: nn.Module) -> None:
-    """Training mode with the running statistics of all BatchNorms."""
+def train_still(model: Any) -> Any:
+    """Put a model in training mode with the running statistics of all BatchNorms, and return it."""
     model.train()
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.eval()
+    return model

@@ -66,11 +66,12 @@ def denoising_queries(
         objects: the ground truth.
         num_classes: K.
         generators: random numbers of each image; None for torch's global ones.
-        count: positives per image, at least one for each object.
+        count: positives per image. An image with more objects than that gets copies of a random choice of them, so that
+            the cost of attention is bounded.
         label_noise: half of this share of the queries gets a random class.
         box_noise: largest shift of a side, in halves of the box; negatives shift by one to two times that.
-        same_groups: give all images as many groups as the image with most objects has room for, so that the queries
-            of an image depend on its batch (the authors).
+        same_groups: give all images as many groups as the image with most objects has room for, at least one, so that
+            the queries of an image depend on its batch (the authors).
 
     Returns:
         the queries; None without any object.
@@ -78,8 +79,9 @@ def denoising_queries(
     most = max(objects.counts)
     if not most:
         return None
-    slots = _slots(objects, count, same_groups)
-    number, real, negative = slots.number, slots.real, slots.negative
+    slots = _slots(objects.counts, count, same_groups, objects.boxes.device)
+    real, negative = slots.real, slots.negative
+    number = slots.number if same_groups else _chosen(objects, count, generators).gather(1, slots.number)
     labels = torch.where(real, objects.labels.gather(1, number), num_classes)
     boxes = objects.boxes.gather(1, number[..., None].expand(-1, -1, 4)) * real[..., None]
     noise = _draw(slots.counted, num_classes, generators)
@@ -94,7 +96,7 @@ def denoising_queries(
 class _Slots(NamedTuple):
     """Place of each denoising query; all but ``groups`` are (B, D)."""
 
-    number: Tensor  # object, 0..G-1
+    number: Tensor  # object, or its place among those chosen, 0..G-1
     real: Tensor  # bool, there is such an object
     negative: Tensor  # bool
     counted: Tensor  # bool, false for padding
@@ -102,13 +104,22 @@ class _Slots(NamedTuple):
     groups: Tensor  # (B,)
 
 
-def _slots(objects: Objects, count: int, same_groups: bool) -> _Slots:
+def _chosen(objects: Objects, count: int, generators: Sequence[torch.Generator | None]) -> Tensor:
+    """(B, G) the objects of each image; a random choice of ``count`` comes first if there are more."""
+    most = objects.boxes.shape[1]
+    rows = [
+        torch.cat([torch.randperm(n, generator=generator), torch.arange(n, most)]) if n > count else torch.arange(most)
+        for n, generator in zip(objects.counts, generators, strict=True)
+    ]
+    return send(torch.stack(rows), objects.boxes.device)
+
+
+def _slots(counts: Sequence[int], count: int, same_groups: bool, device: torch.device) -> _Slots:
     """Lay out the queries: group by group, first the positives of a group, then its negatives."""
-    most, device = max(objects.counts), objects.boxes.device
-    widths = [most] * len(objects.counts) if same_groups else objects.counts
+    widths = [max(counts)] * len(counts) if same_groups else [min(n, count) for n in counts]
     copies = [max(1, count // n) if n else 0 for n in widths]
     total = max(2 * n * g for n, g in zip(widths, copies, strict=True))
-    width, groups, there = (send(torch.tensor(one), device)[:, None] for one in (widths, copies, objects.counts))
+    width, groups, there = (send(torch.tensor(one), device)[:, None] for one in (widths, copies, counts))
     slot, width = torch.arange(total, device=device), width.clamp(min=1)
     within = slot % (2 * width)
     number, counted = within % width, slot < 2 * width * groups

@@ -33,6 +33,7 @@ class DecoderOptions:
     Attributes:
         channels: width of queries and feature maps.
         layers: number of layers.
+        eval_layers: number of layers outside of training; None for all.
         heads: attention heads.
         feedforward: hidden width of the feed-forward networks.
         points: sampled points of each head on each level, finest first; one number for all levels.
@@ -48,6 +49,7 @@ class DecoderOptions:
 
     channels: int = 256
     layers: int = 6
+    eval_layers: int | None = None
     heads: int = 8
     feedforward: int = 1024
     points: int | Sequence[int] = 4
@@ -60,6 +62,7 @@ class DecoderOptions:
         require_ranges(self, "model.head.decoder.", channels="[8, inf]", layers="[1, inf]", heads="[1, inf]")
         require_ranges(self, "model.head.decoder.", feedforward="[1, inf]", points="[1, inf]", bins="[4, inf]")
         require_ranges(self, "model.head.decoder.", reg_scale="(0, inf)", up="(0, inf)")
+        require_ranges(self, "model.head.decoder.", eval_layers=f"[1, {self.layers}]")
 
     def points_of(self, levels: int) -> list[int]:
         """Return the points on each of ``levels`` levels.
@@ -107,11 +110,8 @@ class DecoderLayer(nn.Module):
             for layer in (self.value_proj, self.output_proj):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
-        self.linear1, self.linear2, self.norm3 = (
-            nn.Linear(c, o.feedforward),
-            nn.Linear(o.feedforward, c),
-            nn.LayerNorm(c),
-        )
+        self.linear1, self.linear2 = nn.Linear(c, o.feedforward), nn.Linear(o.feedforward, c)
+        self.norm3 = nn.LayerNorm(c)
         for layer in (self.linear1, self.linear2):
             nn.init.xavier_uniform_(layer.weight)
         self.cls_score = nn.Linear(c, num_classes)
@@ -158,8 +158,7 @@ class QueryDecoder(nn.Module):
 
     def __init__(self, options: DecoderOptions, levels: int, num_classes: int) -> None:
         super().__init__()
-        c = options.channels
-        self.options = options
+        c, self.options = options.channels, options
         self.layers = nn.ModuleList(DecoderLayer(options, levels, num_classes) for _ in range(options.layers))
         self.query_pos = MLP(4, 2 * c, c, 2)
         for layer in self.query_pos.layers:
@@ -190,8 +189,7 @@ class QueryDecoder(nn.Module):
 
     def _boxes(self, x: Tensor, boxes: Tensor, maps: Sequence[Tensor], mask: Tensor | None) -> tuple[Prediction, ...]:
         found = []
-        for layer in self.layers:
-            assert isinstance(layer, DecoderLayer)
+        for layer in self._used():
             x = layer(x, self.query_pos(boxes.to(x.dtype)), boxes, maps, mask)
             refined = (layer.bbox_head(x).float() + logit(boxes)).sigmoid()
             found.append(Prediction(layer.cls_score(x), refined))
@@ -206,8 +204,7 @@ class QueryDecoder(nn.Module):
         corners: Tensor | None = None
         before: Tensor | None = None  # queries of the layer before
         origins = boxes
-        for layer in self.layers:
-            assert isinstance(layer, DecoderLayer)
+        for layer in self._used():
             position = self.query_pos(boxes.to(x.dtype)).clamp(-_POSITION, _POSITION)
             x = layer(x, position, boxes, maps, mask)
             if before is None or corners is None:
@@ -221,6 +218,10 @@ class QueryDecoder(nn.Module):
             found.append(Prediction(layer.scores(x, corners), refined, corners, origins))
             boxes, before = refined.detach(), x.detach()
         return tuple(found)
+
+    def _used(self) -> list[DecoderLayer]:
+        count = None if self.training else self.options.eval_layers
+        return [layer for layer in list(self.layers)[:count] if isinstance(layer, DecoderLayer)]
 
     def bin_values(self) -> Tensor:
         """(n + 1,) value of each bin: geometric steps around 0, and twice the bound at both ends (D-FINE, eq. 3)."""

@@ -85,8 +85,7 @@ def match_queries(predictions: Sequence[Prediction], objects: Objects, costs: Ma
     """Match each object to one query of each prediction at the least total cost (Carion et al. 2020, section 3.1).
 
     The costs of all predictions and images are computed in one go and copied to the host once. SciPy solves one
-    assignment for each prediction and image: there is no batched solver, and one problem over the whole batch would
-    take cubic time in the number of all objects.
+    assignment for each prediction and image: it has no batched solver.
 
     Args:
         predictions: N predictions.
@@ -142,7 +141,8 @@ def merged(assigned: Tensor, objects: int) -> Tensor:
     """
     if not objects:
         return assigned[0]
-    votes = torch.stack([(assigned == number).sum(0) for number in range(objects)], -1)  # (B, Q, G)
+    given = (assigned + 1).permute(1, 2, 0)  # (B, Q, N)
+    votes = given.new_zeros(*given.shape[:2], objects + 1).scatter_add_(2, given, torch.ones_like(given))[..., 1:]
     most, best = votes.max(-1)
     return torch.where(most > 0, best, NONE)
 

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 
 from tldet.config import require_ranges
 from tldet.models.assigners.matching import generator_for
-from tldet.models.boxes import corners_of, inside_fraction
+from tldet.models.boxes import Sizes, clip_batch, corners_of, inside_fraction
 from tldet.models.denoising import Denoising, denoising_queries
 from tldet.models.heads.base import Head
 from tldet.models.necks.fpn import BatchNorm
 from tldet.models.normalizers import LossNormalizers, Normalizer
+from tldet.models.postprocess import DetectionTensors, best_pairs, take_rows
 from tldet.models.query_decoder import DecoderOptions, Prediction, QueryDecoder
 from tldet.models.query_losses import (
     NONE,
@@ -69,7 +70,7 @@ class DFineSettings:
         class_cost: weight of the focal cost in matching.
         l1_cost: weight of the L1 cost.
         giou_cost: weight of the GIoU cost.
-        denoising: denoising queries per image, for positives and for negatives each; 0 for none.
+        denoising: denoising queries per image, for positives and for negatives each, at most; 0 for none.
         label_noise: half of this share of the denoising queries gets a random class.
         box_noise: largest shift of a side, in halves of the box; negatives shift by one to two times that.
         loss_normalizer: "running": running mean of the objects per image, independent of the split into micro-batches;
@@ -190,6 +191,8 @@ class DFineHead(Head):
             mask = noisy.mask(queries.shape[1])
             queries = torch.cat([self.denoising_embed(noisy.labels).to(queries.dtype), queries], 1)
             boxes = torch.cat([noisy.boxes, boxes], 1)
+        elif self.training:  # a gradient, 0, for every parameter: data-parallel training waits for each of them
+            queries = queries + 0 * self.denoising_embed.weight.sum()
         return DFineRaw(self.decoder(queries, boxes, maps, mask), proposals, noisy, size)
 
     def loss(
@@ -283,17 +286,16 @@ class DFineHead(Head):
             losses["loss_ddf"] = s.ddf_weight * scope.distilled(terms, matched)
         return losses
 
-    def decode_tensors(self, raw: DFineRaw, sizes: Sequence[Size]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def decode_tensors(self, raw: DFineRaw, sizes: Sizes) -> DetectionTensors:
         """Compute the best (query, class) pairs of each image; see :meth:`Head.decode_tensors`."""
         last, (height, width) = raw.layers[-1], raw.size
-        chance = last.logits.float().sigmoid().flatten(1)  # (B, Q * K)
-        scores, pairs = chance.topk(min(self.settings.max_per_img, chance.shape[1]), -1)
-        rows = (pairs // self.num_classes)[..., None].expand(-1, -1, 4)
-        corners = corners_of(last.boxes.float()).gather(1, rows)
-        corners = corners * constant([width, height, width, height], corners)
-        limits = torch.stack([constant([w, h, w, h], corners) for h, w in sizes])[:, None]
-        boxes = torch.minimum(corners.clamp(min=0), limits)
-        return boxes, scores, pairs % self.num_classes, (scores > self.settings.score_thr).sum(1)
+        scores, rows, labels = best_pairs(last.logits.float().sigmoid(), self.settings.max_per_img)
+        shares = take_rows(corners_of(last.boxes.float()), rows).unflatten(-1, (2, 2))  # (B, N, 2, 2)
+        boxes = torch.stack([shares[..., 0] * width, shares[..., 1] * height], -1).flatten(-2)
+        good = scores > self.settings.score_thr
+        boxes = clip_batch(boxes, sizes).masked_fill(~good[..., None], 0)
+        scores, labels = scores.masked_fill(~good, 0), labels.masked_fill(~good, 0)
+        return DetectionTensors(boxes, scores, labels, good.sum(1))
 
 
 class _Scope(NamedTuple):

@@ -222,16 +222,21 @@ def known_layout(layout: KeyLayout) -> Known | None:
     return next((known for known in KNOWN if (known.dialect, known.case) == (layout.dialect, layout.case)), None)
 
 
+def published_weights(config: str) -> str | None:
+    """Return the source of the published COCO weights of a shipped config; None if there are none."""
+    return next((known.source for known in KNOWN if known.config == config and known.source), None)
+
+
 def coco_weights(recipe: str, shipped: Iterable[str]) -> str:
     """Return the source of the published COCO weights for a recipe, such as ``torchvision:NAME``.
 
     Raises:
         CheckpointError: there are none; the message lists the recipes with weights.
     """
-    name = recipe.removeprefix("recipes/")
-    published = [known for known in KNOWN if known.source and known.config in set(shipped)]
-    for known in published:
-        if known.config == f"recipes/{name}" and known.source:
-            return known.source
+    name, configs = recipe.removeprefix("recipes/"), set(shipped)
+    source = published_weights(f"recipes/{name}")
+    if source and f"recipes/{name}" in configs:
+        return source
+    published = [known for known in KNOWN if known.source and known.config in configs]
     others = ", ".join(f"{known.config.removeprefix('recipes/')} (box AP {known.box_ap})" for known in published)
     raise CheckpointError(f"--weights coco: there are no published COCO weights for {name}; available for {others}")

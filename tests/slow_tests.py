@@ -23,6 +23,9 @@ engine/test_split.py::test_processes_are_one_batch*
 engine/test_split.py::test_accumulated_micro_batches_are_one_batch[*cascade*]
 engine/test_split.py::test_accumulated_micro_batches_are_one_batch[mask_rcnn_lite0]
 engine/test_split.py::test_accumulated_micro_batches_are_one_batch[atss_lite0]
+inference/test_batches.py::test_an_image_alone_and_in_any_list[dfine_lite0]
+models/test_detectors.py::test_one_image_can_be_learned_by_heart[dfine_lite0]
+models/test_detectors.py::test_five_thousand_objects[dfine_lite0]
 evaluation/test_golden.py::test_pairs[coco_mini_detector-bbox-pycocotools]
 inference/test_batches.py::test_an_image_alone_and_in_any_list[mask_rcnn_lite0]
 inference/test_batches.py::test_an_image_alone_and_in_any_list[cascade_rcnn_lite0]
@@ -53,7 +56,7 @@ workflows/test_import.py::test_finetuning_from*
 workflows/test_outcome.py::test_result_table_and_checkpoint[more[1-5]]
 workflows/test_outcome.py::test_a_validation_set_without_objects[crowd]
 workflows/test_outcome.py::test_a_validation_set_without_objects[unlabeled]
-workflows/test_partly_labeled.py::test_a_run_on_partly_labeled_images_resumes_to_the_same_weights
+workflows/test_partly_labeled.py::test_a_run_on_partly_labeled_images_resumes_to_the_same_weights*
 workflows/test_transfer.py::test_a_resumed_run_is_the_same[4]
 """
 

@@ -135,11 +135,10 @@ class DecoderLayer(nn.Module):
         return level.reshape(len(level) * self.heads, -1, *level.shape[-2:])
 
     def _projected(self, level: Tensor) -> Tensor:
-        weight, bias = self.value_proj.weight[:, :, None, None], self.value_proj.bias
-        return self._split(F.conv2d(level, weight, bias))
+        return self._split(F.conv2d(level, self.value_proj.weight[:, :, None, None], self.value_proj.bias))
 
     def scores(self, x: Tensor, corners: Tensor) -> Tensor:
-        """(B, Q, K) class logits plus the quality that the shape of the distributions tells (GFLv2, Li et al. 2021)."""
+        """(B, Q, K) class logits plus the quality estimated from the distributions (GFLv2, Li et al. 2021)."""
         chance = corners.view(*corners.shape[:2], 4, self.bins + 1).softmax(-1)
         top = chance.topk(_TOP, -1).values
         shape = torch.cat([top, top.mean(-1, keepdim=True)], -1).flatten(2)

@@ -62,22 +62,22 @@ class Pair:
 
 
 PAIRS = (
-    Pair("faster_rcnn_r50", "fasterrcnn_resnet50_fpn", "head.roi.score", True, {"head.rpn.step": "torchvision"}),
+    Pair("faster_rcnn_r50", "fasterrcnn_resnet50_fpn", "head.roi.score_thr", True, {"head.rpn.step": "torchvision"}),
     Pair(
         "retinanet_r50",
         "retinanet_resnet50_fpn",
-        "head.settings.score",
+        "head.settings.score_thr",
         False,
         {
             "neck.extra": "p6p7_p5",
             "head.settings.step": "torchvision",
             "head.settings.sizes": [[s, int(s * 2 ** (1 / 3)), int(s * 2 ** (2 / 3))] for s in (32, 64, 128, 256, 512)],
-            "head.settings.keep": 300,
+            "head.settings.max_per_img": 300,
             "head.settings.loss_normalizer": "image",
         },
     ),
-    Pair("fcos_r50", "fcos_resnet50_fpn", "head.settings.score", False),
-    Pair("mask_rcnn_r50", "maskrcnn_resnet50_fpn", "head.roi.score", True, {"head.rpn.step": "torchvision"}, True),
+    Pair("fcos_r50", "fcos_resnet50_fpn", "head.settings.score_thr", False),
+    Pair("mask_rcnn_r50", "maskrcnn_resnet50_fpn", "head.roi.score_thr", True, {"head.rpn.step": "torchvision"}, True),
 )
 
 

@@ -141,20 +141,3 @@ def test_one_without_a_version_is_none_of_ours(tmp_path: Path) -> None:
     torch.save({"format": "tldet"}, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match="is not a tldet checkpoint"):
         checkpoint.load_checkpoint(tmp_path / "x.pt")
-
-
-@pytest.mark.parametrize(
-    ("head", "now"),
-    [
-        ({"settings": {"normalize": "batch", "score": 0.1}}, {"settings": {"loss_normalizer": "batch", "score": 0.1}}),
-        ({"settings": {"normalize": "image"}}, {"settings": {"loss_normalizer": "image"}}),
-        ({"mask": {"binary_targets": True}}, {"mask": {"targets": "mmdet"}}),
-        ({"mask": {"binary_targets": False, "pool": 14}}, {"mask": {"targets": "torchvision", "pool": 14}}),
-        ({"settings": {"score": 0.1}, "mask": None}, {"settings": {"score": 0.1}, "mask": None}),
-    ],
-)
-def test_older_settings_get_their_present_names(
-    tmp_path: Path, head: dict[str, object], now: dict[str, object]
-) -> None:
-    checkpoint.save(tmp_path / "a.pt", {**STATE, "config": {"model": {"head": head}}})
-    assert checkpoint.load_checkpoint(tmp_path / "a.pt")["config"] == {"model": {"head": now}}

@@ -218,8 +218,8 @@ OUT_OF_RANGE = [
     ("model.head.prior=0", "model.head.prior must be above 0 and below 1, not 0"),
     ("model.head.stacked_convs=-1", "model.head.stacked_convs must be at least 0, not -1"),
     ("model.head.channels=-4", "model.head.channels must be at least 1, not -4"),
-    ("model.head.settings.score=5", "model.head.settings.score must be at least 0 and at most 1, not 5"),
-    ("model.head.settings.keep=0", "model.head.settings.keep must be at least 1, not 0"),
+    ("model.head.settings.score_thr=5", "model.head.settings.score_thr must be at least 0 and at most 1, not 5"),
+    ("model.head.settings.max_per_img=0", "model.head.settings.max_per_img must be at least 1, not 0"),
 ]
 OF_HEADS = [
     (
@@ -230,10 +230,14 @@ OF_HEADS = [
     ("retinanet_lite0", "model.head.settings.ratios=[]", "model.head.settings.ratios must contain at least one number"),
     ("retinanet_lite0", "model.head.settings.sizes=[[8], [-1], [9], [9]]", "model.head.settings.sizes must be above 0"),
     ("atss_lite0", "model.head.settings.topk=0", "model.head.settings.topk must be at least 1, not 0"),
-    ("gfl_lite0", "model.head.longest=0", "model.head.longest must be at least 1, not 0"),
+    ("gfl_lite0", "model.head.reg_max=0", "model.head.reg_max must be at least 1, not 0"),
     ("fcos_lite0", "model.head.settings.borders=[48, 96, -1]", "model.head.settings.borders must be above 0"),
     ("faster_rcnn_lite0", "model.head.rpn.ratios=[0]", "model.head.rpn.ratios must be above 0 and finite, not [0]"),
-    ("faster_rcnn_lite0", "model.head.roi.score=-1", "model.head.roi.score must be at least 0 and at most 1, not -1"),
+    (
+        "faster_rcnn_lite0",
+        "model.head.roi.score_thr=-1",
+        "model.head.roi.score_thr must be at least 0 and at most 1, not -1",
+    ),
     ("retinanet_lite0", "model.head.stacked_convs=0", None),
     (
         "retinanet_lite0",

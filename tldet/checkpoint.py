@@ -24,13 +24,6 @@ log = logging.getLogger(__name__)
 FORMAT, VERSION = "tldet", 1
 _PLAIN = (str, int, float, bool, type(None), Tensor, bytes)
 ZIP_START, PICKLE_START = b"PK", b"\x80\x02"  # of torch's files, new and old
-# Settings of a head in older checkpoints (section, name, value), and name and value of the same meaning now.
-OLDER: Mapping[tuple[str, str, Any], tuple[str, Any]] = {
-    ("settings", "normalize", "batch"): ("loss_normalizer", "batch"),
-    ("settings", "normalize", "image"): ("loss_normalizer", "image"),
-    ("mask", "binary_targets", True): ("targets", "mmdet"),
-    ("mask", "binary_targets", False): ("targets", "torchvision"),
-}
 STEP_NAME = re.compile(r"^step_(\d+)\.pt$")
 
 
@@ -112,7 +105,7 @@ def read_tensors(path: str | Path) -> Any:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a tldet checkpoint; settings of older ones get their present names.
+    """Read a tldet checkpoint.
 
     Raises:
         CheckpointError: it cannot be read, is not a tldet checkpoint, is newer than this program, or contains tensors
@@ -126,7 +119,6 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path}: has format version {state['version']}; this tldet reads {VERSION}: update tldet"
         )
     _check_tensors(path, state)
-    _rename_older(state)
     return state
 
 
@@ -142,17 +134,6 @@ def _check_tensors(path: str | Path, state: Mapping[str, Any]) -> None:
         for name, tensor in integrity.named_tensors(value, section):
             if not integrity.is_finite(tensor):
                 raise CheckpointError(f"{path}: tensor {path_text(name)} contains NaN or infinite values")
-
-
-def _rename_older(state: Mapping[str, Any]) -> None:
-    value: Any = state
-    for key in ("config", "model", "head"):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    for (part, name, given), (now, meaning) in OLDER.items():
-        section = value.get(part) if isinstance(value, Mapping) else None
-        if isinstance(section, dict) and type(section.get(name)) is type(given) and section[name] == given:
-            del section[name]
-            section.setdefault(now, meaning)
 
 
 def steps_in(folder: Path) -> list[Path]:

@@ -48,11 +48,18 @@ def test_settings_become_options_of_the_config(command: str) -> None:
 
 
 def test_options_are_added_up() -> None:
-    given = ["--cfg-options", "training.ema=0.9", "--compile", "--cfg-options", "training.keep=3", "optimizer.lr=1"]
+    given = [
+        "--cfg-options",
+        "training.ema=0.9",
+        "--compile",
+        "--cfg-options",
+        "training.max_keep_ckpts=3",
+        "optimizer.lr=1",
+    ]
     assert options("finetune", *given) == [
         "training.compile=True",
         "training.ema=0.9",
-        "training.keep=3",
+        "training.max_keep_ckpts=3",
         "optimizer.lr=1",
     ]
     freeze = build_parser().parse_args(["finetune", "--out", "o", "--freeze", "neck", "--freeze", "head.a", "head.b"])

@@ -130,9 +130,9 @@ def test_assignment_and_sampling_are_the_same_on_the_device() -> None:
     def found(one: Target, levels: list[Tensor]) -> list[list[int]]:
         anchors = torch.cat(levels)
         matched = [
-            assign(anchors, one, positive=0.5, negative=0.3, low_quality="own", crowd=0.4),
-            assign(anchors, one, positive=0.5, negative=0.3, low_quality="object"),
-            assign_adaptively(levels, one, topk=9, crowd=0.4),
+            assign(anchors, one, pos_iou_thr=0.5, neg_iou_thr=0.3, low_quality="own", ignore_iof_thr=0.4),
+            assign(anchors, one, pos_iou_thr=0.5, neg_iou_thr=0.3, low_quality="object"),
+            assign_adaptively(levels, one, topk=9, ignore_iof_thr=0.4),
         ]
         generators = [torch.Generator().manual_seed(number) for number in range(3)]
         drawn = [rows for pair in draw_samples(matched, 40, 0.25, generators) for rows in pair]

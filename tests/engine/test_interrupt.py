@@ -185,7 +185,7 @@ def test_a_signal_ends_the_validation_of_initial_weights(toy: ModuleType, tmp_pa
 def test_checkpoints_by_minutes(toy: ModuleType, tmp_path: Path) -> None:
     for minutes, expected in ((None, [8]), (1e-9, list(range(1, 9))), (60.0, [8])):
         folder = tmp_path / str(minutes)
-        toy.build(folder, steps=8, checkpoint_every=None, checkpoint_minutes=minutes, keep=20).run()
+        toy.build(folder, steps=8, checkpoint_every=None, checkpoint_minutes=minutes, max_keep_ckpts=20).run()
         assert [int(path.stem[5:]) for path in sorted(folder.glob("step_*.pt"))] == expected
 
 

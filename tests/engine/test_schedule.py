@@ -94,8 +94,15 @@ def test_wrong_schedule_names_its_key(settings: dict[str, Any], key: str) -> Non
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *[("accumulate", 0), ("seed", -1), ("keep", 1), ("patience", 0), ("log_every", 0), ("clip_norm", 0.0)],
-        *[("ema", 1.0), ("validate_every", 0), ("checkpoint_every", -1.0), ("min_gain", -0.1), ("precision", "tf32")],
+        *[("accumulate", 0), ("seed", -1), ("max_keep_ckpts", 1), ("patience", 0), ("log_every", 0)],
+        *[
+            ("clip_norm", 0.0),
+            ("ema", 1.0),
+            ("validate_every", 0),
+            ("checkpoint_every", -1.0),
+            ("min_gain", -0.1),
+            ("precision", "tf32"),
+        ],
     ],
 )
 def test_wrong_training_setting_names_its_key(key: str, value: Any) -> None:

@@ -92,7 +92,7 @@ def test_the_named_normalizers_depend_on_the_split_or_on_empty_images(kind: str)
 
 def test_a_taught_detector() -> None:
     def taught() -> Any:
-        settings = DistillSettings(score=0.012, unsure=0.011)
+        settings = DistillSettings(score_thr=0.012, ignore_score_thr=0.011)
         return split_steps.frozen(DistilledDetector(detector("fcos_lite0"), detector("fcos_lite0", seed=1), settings))
 
     for one, parts in zip(steps(taught(), [8]), steps(taught(), [4, 4]), strict=True):

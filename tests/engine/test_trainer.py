@@ -165,7 +165,7 @@ def test_early_stopping(
 
 def test_checkpoints_hold_what_people_need(toy: ModuleType, tmp_path: Path) -> None:
     result = toy.build(
-        tmp_path, steps=10, keep=3, meta={"class_names": ["a"]}, config={"schedule": {"steps": 10}}
+        tmp_path, steps=10, max_keep_ckpts=3, meta={"class_names": ["a"]}, config={"schedule": {"steps": 10}}
     ).run()
     assert [path.name for path in sorted(tmp_path.glob("*.pt"))] == ["best.pt"] + [
         f"step_{n:08d}.pt" for n in (6, 9, 10)

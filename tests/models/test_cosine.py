@@ -81,7 +81,7 @@ def batch() -> Batch:
 
 @pytest.mark.parametrize("recipe", ["faster_rcnn_lite0", "cascade_rcnn_lite0"])
 def test_a_detector_learns_and_finds_with_it(recipe: str) -> None:
-    model = detector(recipe, cosine="learned", score=0.0).train()
+    model = detector(recipe, cosine="learned", score_thr=0.0).train()
     layers = [layer for layer in model.modules() if isinstance(layer, CosineClassifier)]
     assert len(layers) == (3 if "cascade" in recipe else 1)
     assert layers[0].weight.shape == (4, layers[0].in_features)

@@ -210,10 +210,10 @@ def test_a_head_in_a_detector() -> None:
 
 def test_keyword_arguments_can_be_configured() -> None:
     part = {"head": ComponentType(HEADS, supplied=("in_channels", "strides"))}
-    section = {"type": "Wider", "extra": 2.0, "num_classes": 3, "settings": {"score": 0.3}}
+    section = {"type": "Wider", "extra": 2.0, "num_classes": 3, "settings": {"score_thr": 0.3}}
     check(Config({"head": section}), part)
     head = build(HEADS, section, in_channels=8, strides=(8, 16, 32, 64, 128))
-    assert (head.extra, head.num_classes, head.settings.score) == (2.0, 3, 0.3)
+    assert (head.extra, head.num_classes, head.settings.score_thr) == (2.0, 3, 0.3)
     with pytest.raises(ConfigError, match=r"head.settings.scor: unknown key"):
         check(Config({"head": {**section, "settings": {"scor": 0.3}}}), part)
     with pytest.raises(ConfigError, match=r"head Wider: .*unexpected keyword argument 'exta'"):

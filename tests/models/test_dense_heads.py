@@ -138,7 +138,7 @@ def test_the_scores_of_fcos() -> None:
         ("root", 0.4, [0.18**0.5]),
         ("root", 0.5, []),
     ):
-        settings = FCOSSettings(borders=(), scoring=scoring, score=limit)  # type: ignore[arg-type]
+        settings = FCOSSettings(borders=(), scoring=scoring, score_thr=limit)  # type: ignore[arg-type]
         head = FCOSHead(64, (8,), 1, settings=settings)
         logits, middle = (torch.tensor(p).logit().view(1, 1, 1, 1) for p in (0.6, 0.3))
         raw = head([torch.zeros(1, 64, 1, 1)])._replace(logits=(logits,), centerness=(middle,))
@@ -149,7 +149,7 @@ def test_the_scores_of_fcos() -> None:
 
 
 def test_the_mean_of_a_distribution() -> None:
-    head = GFLHead(64, STRIDES, 1, stacked_convs=0, longest=4)
+    head = GFLHead(64, STRIDES, 1, stacked_convs=0, reg_max=4)
     said = torch.full((1, 4, 5), -100.0)
     said[0, 0, 2] = said[0, 1, 1] = said[0, 1, 4] = said[0, 2, 4] = said[0, 3, 0] = 100.0
     assert head._mean(said.flatten(1)).tolist() == [[2.0, 2.5, 4.0, 0.0]]
@@ -163,8 +163,8 @@ def test_selection() -> None:
     for settings, expected in (
         (SelectSettings(drop_empty=True), [0.9, 0.7]),  # 0.8 gives way to 0.9; 0.6 lies outside of the image
         (SelectSettings(), [0.9, 0.7, 0.6]),
-        (SelectSettings(nms_iou=0.9, drop_empty=True), [0.9, 0.8, 0.7]),
-        (SelectSettings(keep=1), [0.9]),
+        (SelectSettings(nms_iou_thr=0.9, drop_empty=True), [0.9, 0.8, 0.7]),
+        (SelectSettings(max_per_img=1), [0.9]),
     ):
         least = 1e-9 if settings.drop_empty else None
         (found,) = to_detections(select(candidates, [(20, 20)], settings, least), [(20, 20)])

@@ -110,7 +110,7 @@ def test_five_thousand_objects(recipe: str) -> None:
 def test_who_is_rescued(rescue: str, least: float, expected: list[int]) -> None:
     references = torch.tensor([[0.0, 0, 10, 10], [0, 30, 10, 40], [60, 60, 70, 70]])
     boxes = torch.tensor([[0.0, 0, 10, 9], [6, 0, 16, 10], [0, 30, 10, 32.8]])
-    matched = match(references, boxes, positive=0.7, negative=0.3, low_quality=rescue, least=least)
+    matched = match(references, boxes, pos_iou_thr=0.7, neg_iou_thr=0.3, low_quality=rescue, min_pos_iou=least)
     assert matched.tolist() == expected
 
 
@@ -120,7 +120,7 @@ def test_matching_in_chunks_is_matching_at_once(monkeypatch: pytest.MonkeyPatch,
     corner = torch.rand(700, 2, generator=generator) * 50
     references = torch.cat([corner, corner + 4 + 20 * torch.rand(700, 2, generator=generator)], 1)
     boxes = references[:40] + torch.rand(40, 4, generator=generator) * 3
-    given = {"positive": 0.7, "negative": 0.3, "low_quality": rescue, "least": 0.1}
+    given = {"pos_iou_thr": 0.7, "neg_iou_thr": 0.3, "low_quality": rescue, "min_pos_iou": 0.1}
     whole = match(references, boxes, **given)
     monkeypatch.setattr("tldet.models.assigners.matching._CHUNK", 1300)
     assert torch.equal(match(references, boxes, **given), whole)
@@ -134,7 +134,7 @@ def test_references_inside_a_crowd_are_ignored_unless_they_match_an_object() -> 
         torch.zeros(2, dtype=torch.int64),
         torch.tensor([True, False]),
     )
-    matched = assign(references, truth, positive=0.7, negative=0.3)
+    matched = assign(references, truth, pos_iou_thr=0.7, neg_iou_thr=0.3)
     assert matched.tolist() == [BACKGROUND, 1, IGNORED, BACKGROUND]
 
 
@@ -305,8 +305,8 @@ def compiled_equals(model: Detector, backend: str) -> None:
 
 def test_cascade_settings_must_agree() -> None:
     model: dict[str, Any] = read_config("cascade_rcnn_lite0").data["model"]
-    model["head"]["cascade"]["positive"] = [0.5, 0.6]
-    with pytest.raises(ConfigError, match="one value a stage"):
+    model["head"]["cascade"]["pos_iou_thr"] = [0.5, 0.6]
+    with pytest.raises(ConfigError, match="one value per stage"):
         build_detector(model)
 
 

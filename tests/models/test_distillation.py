@@ -30,7 +30,7 @@ from tldet.structures.target import Target
 SIZE = (64, 96)
 KNOWN = torch.tensor([True, True, False])  # of three classes the teacher knows two
 ONLY_NEW = torch.tensor([False, False, True])
-SETTINGS = DistillSettings(score=0.5, unsure=0.2)
+SETTINGS = DistillSettings(score_thr=0.5, ignore_score_thr=0.2)
 OBJECT = [10.0, 10, 30, 30]
 
 
@@ -111,8 +111,8 @@ def test_feature_distance() -> None:
 
 @pytest.mark.parametrize(("score", "unsure"), [(0.2, 0.5), (1.1, 0.2), (0.5, 0.0)])
 def test_thresholds_out_of_range(score: float, unsure: float) -> None:
-    with pytest.raises(ConfigError, match="distill: must have 0 < unsure <= score <= 1"):
-        DistillSettings(score=score, unsure=unsure)
+    with pytest.raises(ConfigError, match="distill: must have 0 < ignore_score_thr <= score_thr <= 1"):
+        DistillSettings(score_thr=score, ignore_score_thr=unsure)
 
 
 def detector(recipe: str, *names: str, norm: str | None = None) -> Detector:
@@ -139,7 +139,7 @@ def taught(recipe: str, **given: float) -> DistilledDetector:
 
 @pytest.mark.parametrize("recipe", ["fcos_lite0", "mask_rcnn_lite0"])
 def test_the_teacher_is_no_part_and_rests(recipe: str) -> None:
-    model = taught(recipe, score=0.011, unsure=0.01)
+    model = taught(recipe, score_thr=0.011, ignore_score_thr=0.01)
     before = copy.deepcopy(model.teacher.state_dict())
     plain = detector(recipe, "b", "a", "new")
     assert list(model.state_dict()) == list(plain.state_dict())

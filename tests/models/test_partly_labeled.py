@@ -115,7 +115,7 @@ def test_background_of_a_two_stage_head_does_not_push_down_a_class_not_labeled(r
     for labeled, background in ((None, [False, False, False, True]), (NOT_2, [False, False, True, True])):
         said.clear()
         losses = model(batch(replace(target(), labeled=labeled)))
-        weights = model.head.cascade.loss_weights if "cascade" in recipe else [1.0]  # type: ignore[union-attr]
+        weights = model.head.cascade.stage_loss_weights if "cascade" in recipe else [1.0]  # type: ignore[union-attr]
         sum(losses.values()).backward()
         assert len(said) == len(weights)
         for logits, weight in zip(said, weights, strict=True):
@@ -204,9 +204,9 @@ def test_only_background_is_spared() -> None:
     references = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6], [0, 0, 10, 4], [40, 40, 50, 50]])
     truth = replace(target(([40, 40, 50, 50], 0)), spared=torch.tensor([[0.0, 0, 10, 10], [40, 40, 50, 50]]))
     for spare, expected in ((0.5, [IGNORED, IGNORED, BACKGROUND, 0]), (0.3, [IGNORED, IGNORED, IGNORED, 0])):
-        assert assign(references, truth, positive=0.7, negative=0.3, spare=spare).tolist() == expected
+        assert assign(references, truth, pos_iou_thr=0.7, neg_iou_thr=0.3, spare=spare).tolist() == expected
     none = replace(truth, spared=torch.zeros(0, 4))
-    assert assign(references, none, positive=0.7, negative=0.3).tolist() == [BACKGROUND] * 3 + [0]
+    assert assign(references, none, pos_iou_thr=0.7, neg_iou_thr=0.3).tolist() == [BACKGROUND] * 3 + [0]
 
 
 @pytest.mark.parametrize("recipe", TWO_STAGE)

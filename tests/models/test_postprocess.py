@@ -23,7 +23,7 @@ SCORES, LABELS = torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([0, 1, 0, 1])
 def kept(settings: SelectSettings, count: int = 4) -> Detections:
     good = (torch.arange(4) < count)[None]
     found = select(Candidates(BOXES[None], SCORES[None], LABELS[None], good), [(60, 60)], settings, None)
-    assert found.boxes.shape == (1, settings.keep, 4)
+    assert found.boxes.shape == (1, settings.max_per_img, 4)
     assert not found.boxes[0, int(found.counts) :].any(), "zeros behind the detections"
     return to_detections(found, [(60, 60)])[0]
 
@@ -34,7 +34,7 @@ def test_near_duplicates_of_two_classes() -> None:
     one = kept(SelectSettings(nms_per_class=False))
     assert one.scores.tolist() == pytest.approx([0.9, 0.6])
     assert one.labels.tolist() == [0, 1]
-    assert len(kept(SelectSettings(nms_per_class=False, keep=1))) == 1
+    assert len(kept(SelectSettings(nms_per_class=False, max_per_img=1))) == 1
     assert len(kept(SelectSettings(nms_per_class=False), 0)) == 0
 
 
@@ -46,7 +46,7 @@ def test_every_head_s_detections_obey_the_setting(name: str) -> None:
     model = build_detector(section, ["a", "b", "c"]).eval()
     for part in model.modules():
         if hasattr(getattr(part, "settings", None), "nms_per_class"):
-            object.__setattr__(part.settings, "score", 0.0)
+            object.__setattr__(part.settings, "score_thr", 0.0)
     from tldet.data.loader import Sample, collate
     from tldet.inference.predictor import _nothing
 

@@ -58,8 +58,8 @@ def ours(recipe: str) -> Detector:
     model["head"]["num_classes"] = CLASSES - 1
     if "mask" in model["head"]:
         model["head"]["mask"].update(targets="torchvision", paste="resized")
-    model["head"]["rpn"].update(batch=10**6, post_nms=[PROPOSALS, 1000])
-    model["head"]["roi"].update(batch=10**6, positive_fraction=1.0, score=0.012)
+    model["head"]["rpn"].update(num_samples=10**6, nms_post=[PROPOSALS, 1000])
+    model["head"]["roi"].update(num_samples=10**6, pos_fraction=1.0, score_thr=0.012)
     return build_detector(model).eval()
 
 

@@ -21,7 +21,7 @@ from tldet.workflows.training.finetune import finetune
 from tldet.workflows.training.pretrain import pretrain
 from tldet.workflows.training.train import train
 
-OPTIONS = ["data.loader.batch_size=2", "training.precision=fp32", "model.head.settings.score=0.001"]
+OPTIONS = ["data.loader.batch_size=2", "training.precision=fp32", "model.head.settings.score_thr=0.001"]
 NAME = "mobilenetv3_small_050"
 
 

@@ -38,7 +38,7 @@ OPTIONS = [
     "training.ema=None",
     "training.log_every=1",
     "training.checkpoint_every=0.5",
-    "training.keep=10",
+    "training.max_keep_ckpts=10",
 ]
 
 

@@ -376,13 +376,13 @@ def test_what_a_config_text_says_is_taken_over() -> None:
     section = {
         "backbone": {"name": "resnet50"},
         "neck": {"extra": "p6p7_c5"},
-        "head": {"type": "ATSSHead", "num_classes": 80, "stacked_convs": 4, "settings": {"scale": 8.0}},
+        "head": {"type": "ATSSHead", "num_classes": 80, "stacked_convs": 4, "settings": {"octave_base_scale": 8.0}},
     }
     anchors = {"octave_base_scale": 4, "scales_per_octave": 1, "ratios": [1.0], "strides": [8, 16]}
     policy = Policy(strided_conv="1x1", anchors=anchors)
     p6 = {"neck.p6.weight": torch.empty(256, 256, 3, 3)}
     model = adapted(section, layout, p6, policy)
-    assert model["head"]["settings"]["scale"] == 4.0
+    assert model["head"]["settings"]["octave_base_scale"] == 4.0
     assert model["backbone"]["strided_conv"] == "1x1"
     assert model["neck"]["extra"] == "p6p7_p5"
     assert section["head"]["num_classes"] == 80, "the shipped section stays as it is"

@@ -31,7 +31,7 @@ data = dict(
     loader=dict(batch_size=2, eval_batch_size=3, workers={workers}),
 )
 schedule = dict(steps={steps}, epochs=None, warmup_steps=4)
-training = dict(seed=3, accumulate=2, ema=0.9, validate_every=1, checkpoint_every=0.25, keep=2, log_every=1)
+training = dict(seed=3, accumulate=2, ema=0.9, validate_every=1, checkpoint_every=0.25, max_keep_ckpts=2, log_every=1)
 """
 
 

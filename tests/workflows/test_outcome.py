@@ -29,7 +29,7 @@ OPTIONS = [
     "training.precision=fp32",
     "training.validate_every=0.25",
     "training.checkpoint_every=0.25",
-    "model.head.settings.score=0.001",
+    "model.head.settings.score_thr=0.001",
     "optimizer.lr=0.004",
 ]
 

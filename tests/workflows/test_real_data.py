@@ -22,8 +22,8 @@ SMALL = [{"type": "Resize", "short": 160, "long": 224}]
 @pytest.mark.parametrize(
     ("config", "score"),
     [
-        ("faster_rcnn/faster_rcnn_r50_fpn_1x_coco", "model.head.roi.score"),
-        ("retinanet/retinanet_r50_fpn_1x_coco", "model.head.settings.score"),
+        ("faster_rcnn/faster_rcnn_r50_fpn_1x_coco", "model.head.roi.score_thr"),
+        ("retinanet/retinanet_r50_fpn_1x_coco", "model.head.settings.score_thr"),
     ],
 )
 def test_r50_trains_on_coco_and_gives_its_ids_back(shared: Path, tmp_path: Path, config: str, score: str) -> None:

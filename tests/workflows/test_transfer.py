@@ -33,7 +33,7 @@ def whole(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose backbone learns gradually and is pulled to its start; a checkpoint of each step."""
     out = tmp_path_factory.mktemp("gradual") / "out"
     wanted = TransferOptions(freeze=("neck",), gradual=0.5, layer_decay=0.8, l2_sp=0.1)
-    options = [*SMALL, "training.checkpoint_every=0.125", "training.keep=20", "training.validate_every=None"]
+    options = [*SMALL, "training.checkpoint_every=0.125", "training.max_keep_ckpts=20", "training.validate_every=None"]
     finetune(digits, out=out, model="retinanet_lite0", steps=8, **vars(wanted), cfg_options=options)
     return out
 

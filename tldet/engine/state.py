@@ -168,7 +168,7 @@ class TrainSettings:
         validate_every: epochs between validations; None validates only at the end. The last step is always validated.
         checkpoint_every: epochs between checkpoints; None saves only at the end.
         checkpoint_minutes: also save a checkpoint when the last one is older than this; None for no limit.
-        keep: number of checkpoints to keep besides ``best.pt``, at least 2.
+        max_keep_ckpts: number of checkpoints to keep besides ``best.pt``, at least 2.
         best_metric: metric that selects ``best.pt``; larger is better.
         patience: stop after this many validations in a row without a gain; None never stops early.
         min_gain: smallest gain of the best metric that counts for ``patience``.
@@ -190,7 +190,7 @@ class TrainSettings:
     validate_every: float | None = 1.0
     checkpoint_every: float | None = 1.0
     checkpoint_minutes: float | None = 30.0
-    keep: int = 2
+    max_keep_ckpts: int = 2
     best_metric: str = "AP"
     patience: int | None = None
     min_gain: float = 0.0
@@ -198,7 +198,7 @@ class TrainSettings:
     loggers: Sequence[Literal["tensorboard", "mlflow", "wandb"]] = ()
 
     def __post_init__(self) -> None:
-        for name, least in (("seed", 0), ("accumulate", 1), ("keep", 2), ("patience", 1), ("log_every", 1)):
+        for name, least in (("seed", 0), ("accumulate", 1), ("max_keep_ckpts", 2), ("patience", 1), ("log_every", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"training.{name} must be at least {least}, not {value}")

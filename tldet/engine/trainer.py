@@ -93,7 +93,7 @@ class Trainer:
         self.ema = None if settings.ema is None else Ema(self.model, settings.ema)
         self.state = TrainState(total=schedule.total_steps(steps_per_epoch))
         self.config, self.meta = dict(config or {}), dict(meta or {})
-        self.checkpoints = CheckpointManager(self.work_dir, settings.keep)
+        self.checkpoints = CheckpointManager(self.work_dir, settings.max_keep_ckpts)
         lines = JsonLog(self.work_dir / LOG_NAME, quiet=not self.world.main)
         self.log_writer = LogWriter(lines, self.reporter, steps_per_epoch)
         self.stepper = Stepper(self.model, optimizer, self.precision, settings.clip_norm, self.world)

@@ -114,7 +114,8 @@ class Predictor:
                 tensor of shape (H, W), (H, W, C) or (C, H, W): gray, gray and alpha, RGB or RGBA, as uint8, uint16,
                 bool, or float in 0..1. An iterator is read as far ahead as needed to fill batches. A large JPEG is best
                 given as a path: only as much of it is decoded as needed.
-            score: score threshold; scores below the head's own threshold (``score`` in its settings) are never reached.
+            score: score threshold. Detections below the threshold of the head itself (``score_thr`` in its settings)
+                are never returned.
             batch: largest number of images per batch. A batch contains images of one padded size only, so that the
                 detections of an image do not depend on the others.
             channels: channel order of arrays and tensors, ``rgb`` or ``bgr`` (as OpenCV reads them).

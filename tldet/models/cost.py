@@ -67,7 +67,7 @@ def second_stage(section: Mapping[str, Any], neck: Any) -> int:
         raw = head(features)
         regions = head.rpn.propose(raw.rpn, [(_SMALL, _SMALL)], training=False).split()[0]
     one = multiply_adds(lambda: head.decode(raw, [(_SMALL, _SMALL)])) // len(regions)
-    return one * int(head.rpn.settings.post_nms[1])
+    return one * int(head.rpn.settings.nms_post[1])
 
 
 def _image(size: Size) -> torch.Tensor:

@@ -38,22 +38,23 @@ class DistillSettings:
     """Settings of distillation.
 
     Attributes:
-        score: detections of the teacher with at least this score are objects.
-        unsure: detections with at least this score, but below ``score``, are ignored regions.
+        score_thr: detections of the teacher with at least this score are objects.
+        ignore_score_thr: detections with at least this score, but below ``score_thr``, are ignored regions.
         features: weight of the feature loss; 0 for none.
 
     Raises:
         ConfigError: a value is out of range.
     """
 
-    score: float = 0.7
-    unsure: float = 0.1
+    score_thr: float = 0.7
+    ignore_score_thr: float = 0.1
     features: float = 2.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.unsure <= self.score <= 1:
+        if not 0 < self.ignore_score_thr <= self.score_thr <= 1:
             raise ConfigError(
-                f"distill: must have 0 < unsure <= score <= 1, not unsure={self.unsure}, score={self.score}"
+                f"distill: must have 0 < ignore_score_thr <= score_thr <= 1, not "
+                f"ignore_score_thr={self.ignore_score_thr}, score_thr={self.score_thr}"
             )
         if not self.features >= 0:
             raise ConfigError(f"distill.features must be 0 or more, not {self.features}")
@@ -149,18 +150,19 @@ def add_detections(target: Target, found: Detections, known: Tensor, settings: D
         settings: score thresholds.
 
     Returns:
-        The objects, then the detections with at least ``score``, then those with at least ``unsure``, with ``ignore``
+        The objects, then the detections with at least ``score_thr``, then those with at least
+        ``ignore_score_thr``, with ``ignore``
         set. Detections of annotated objects are left out. If all classes of the teacher are annotated on the image, the
         target itself.
     """
     if target.labeled is None or not bool((known & ~target.labeled).any()):
         return target
-    count = (found.scores >= settings.unsure) & ~target.labeled[found.labels] & ~annotated(target, found)
+    count = (found.scores >= settings.ignore_score_thr) & ~target.labeled[found.labels] & ~annotated(target, found)
     added = found[count]
     added = added[(added.boxes[:, 2:] > added.boxes[:, :2]).all(1)]  # drop degenerate boxes
-    sure = added.scores >= settings.score
+    sure = added.scores >= settings.score_thr
     added = added[torch.argsort((~sure).byte(), stable=True)]
-    ignore = torch.cat([target.ignore, added.scores < settings.score])
+    ignore = torch.cat([target.ignore, added.scores < settings.score_thr])
     masks = None if target.masks is None else torch.cat([target.masks, _masks(added, target.masks)])
     return replace(
         target,

@@ -32,33 +32,33 @@ class SelectSettings:
     """Selection of the detections among the boxes of a one-stage head.
 
     Attributes:
-        score: a (reference, class) pair must score more than this.
-        pre_nms: best pairs of each level that are decoded.
-        nms_iou: overlap above which the lesser of two detections of a class is dropped.
+        score_thr: a (reference, class) pair must score more than this.
+        nms_pre: best pairs of each level that are decoded.
+        nms_iou_thr: overlap above which the lesser of two detections of a class is dropped.
         nms_per_class: compare only boxes of the same class in NMS (True) or boxes of all classes (False).
-        keep: at most so many detections an image.
+        max_per_img: at most so many detections an image.
         drop_empty: drop boxes of which nothing is left inside the image (mmdet) or keep them (torchvision).
 
     Raises:
         ConfigError: a value is out of range.
     """
 
-    score: float = 0.05
-    pre_nms: int = 1000
-    nms_iou: float = 0.5
+    score_thr: float = 0.05
+    nms_pre: int = 1000
+    nms_iou_thr: float = 0.5
     nms_per_class: bool = True
-    keep: int = 100
+    max_per_img: int = 100
     drop_empty: bool = False
 
     def __post_init__(self) -> None:
-        require_ranges(self, score="[0, 1]", pre_nms="[1, inf]", nms_iou="[0, 1]", keep="[1, inf]")
+        require_ranges(self, score_thr="[0, 1]", nms_pre="[1, inf]", nms_iou_thr="[0, 1]", max_per_img="[1, inf]")
 
 
 class NMSSettings(Protocol):
     """Settings of :func:`select`."""
 
     @property
-    def nms_iou(self) -> float:
+    def nms_iou_thr(self) -> float:
         """IoU above which the box with the lower score is dropped."""
 
     @property
@@ -66,7 +66,7 @@ class NMSSettings(Protocol):
         """Compare only boxes of the same class (True) or of all classes (False)."""
 
     @property
-    def keep(self) -> int:
+    def max_per_img(self) -> int:
         """Largest number of detections."""
 
 
@@ -142,11 +142,11 @@ def best_scores(
     logits = flatten_level(level.logits, num_classes)  # (B, N, K)
     if level.centerness is not None and scoring == "root":
         middle = flatten_level(level.centerness, 1).float().sigmoid()  # (B, N, 1)
-        scores, rows, labels = best_pairs((logits.float().sigmoid() * middle).sqrt(), settings.pre_nms)
-        return scores, rows, labels, scores > settings.score
-    best, rows, labels = best_pairs(logits, settings.pre_nms)
+        scores, rows, labels = best_pairs((logits.float().sigmoid() * middle).sqrt(), settings.nms_pre)
+        return scores, rows, labels, scores > settings.score_thr
+    best, rows, labels = best_pairs(logits, settings.nms_pre)
     scores = best.sigmoid()
-    good = scores > settings.score
+    good = scores > settings.score_thr
     if level.centerness is not None:
         middle = take_rows(flatten_level(level.centerness, 1).float(), rows)
         scores = scores * middle.squeeze(-1).sigmoid()
@@ -170,7 +170,7 @@ def take_rows(values: Tensor, rows: Tensor) -> Tensor:
 
 
 def select(found: Candidates, sizes: Sizes, settings: NMSSettings, min_size: float | None) -> DetectionTensors:
-    """Cut candidates to their images, apply non-maximum suppression, and keep the best ``keep`` of each image.
+    """Cut candidates to their images, apply non-maximum suppression, and keep the best ``max_per_img`` of each image.
 
     Args:
         found: the candidates.
@@ -182,8 +182,8 @@ def select(found: Candidates, sizes: Sizes, settings: NMSSettings, min_size: flo
     if min_size is not None:
         good = good & wide_enough(boxes, min_size)
     groups = found.labels if settings.nms_per_class else torch.zeros_like(found.labels)
-    rows, counts = nms_rows(boxes, found.scores, groups, good, settings.nms_iou, settings.keep)
-    kept = torch.arange(settings.keep, device=boxes.device) < send(counts, boxes.device)[:, None]
+    rows, counts = nms_rows(boxes, found.scores, groups, good, settings.nms_iou_thr, settings.max_per_img)
+    kept = torch.arange(settings.max_per_img, device=boxes.device) < send(counts, boxes.device)[:, None]
     values = (take_rows(boxes, rows), found.scores.gather(1, rows), found.labels.gather(1, rows))
     box, score, label = (value.masked_fill(~kept[..., None] if value.ndim > 2 else ~kept, 0) for value in values)
     return DetectionTensors(box, score, label, counts)

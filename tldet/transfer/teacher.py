@@ -50,7 +50,7 @@ def distilled(student: Detector, settings: TeacherSettings) -> DistilledDetector
     log.info(
         "teacher %s: detections of classes that are not annotated on an image are objects there (score %g or more) or "
         "ignored (score %g or more)",
-        *(path, settings.score, settings.unsure),
+        *(path, settings.score_thr, settings.ignore_score_thr),
     )
     try:
         return DistilledDetector(student, teacher, settings)

@@ -5,9 +5,9 @@ model = dict(
         type='CascadeRCNNHead',
         roi=dict(channels=256),
         cascade=dict(
-            positive=[0.5, 0.6, 0.7],
-            stds=[[0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067]],
-            loss_weights=[1.0, 0.5, 0.25],
+            pos_iou_thr=[0.5, 0.6, 0.7],
+            target_stds=[[0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067]],
+            stage_loss_weights=[1.0, 0.5, 0.25],
             average='probabilities',
         ),
     )

@@ -7,9 +7,9 @@ model = dict(
         rpn=dict(
             sizes=[[16, 32], [48, 64], [96, 128], [192, 256]],
             ratios=[0.5, 1.0, 2.0],
-            pre_nms=[500, 300],
-            post_nms=[500, 300],
+            nms_pre=[500, 300],
+            nms_post=[500, 300],
         ),
-        roi=dict(levels=3, batch=128, positive_fraction=0.5, channels=512),
+        roi=dict(levels=3, num_samples=128, pos_fraction=0.5, channels=512),
     ),
 )

@@ -10,9 +10,9 @@ model = dict(
             rounding=True,
             step='torchvision',
             low_quality='own',
-            pre_nms=[2000, 1000],
-            post_nms=[2000, 1000],
+            nms_pre=[2000, 1000],
+            nms_post=[2000, 1000],
         ),
-        roi=dict(levels=4, sampling_ratio=2, aligned=False, batch=512, channels=1024),
+        roi=dict(levels=4, sampling_ratio=2, aligned=False, num_samples=512, channels=1024),
     ),
 )

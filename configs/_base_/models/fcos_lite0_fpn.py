@@ -7,7 +7,7 @@ model = dict(
         norm='group',
         settings=dict(
             borders=[48, 96, 192],
-            radius=1.5,
+            center_sample_radius=1.5,
             drop_empty=True,
         ),
     ),

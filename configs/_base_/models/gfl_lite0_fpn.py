@@ -6,7 +6,7 @@ model = dict(
         stacked_convs=2,
         norm='group',
         settings=dict(
-            scale=4.0,
+            octave_base_scale=4.0,
             topk=9,
             drop_empty=True,
         ),

@@ -15,7 +15,7 @@ model = dict(
             rounding=True,
             step='torchvision',
             low_quality='own',
-            keep=300,
+            max_per_img=300,
             drop_empty=False,
         ),
     ),

@@ -8,7 +8,7 @@ training = dict(
     ema=0.999,
     validate_every=1,
     checkpoint_every=1,
-    keep=2,
+    max_keep_ckpts=2,
     best_metric='top1',
     log_every=50,
 )

@@ -64,39 +64,39 @@ def by_the_paper(levels: list[Tensor], boxes: Tensor, topk: int) -> list[int]:
 
 def test_adaptive_assignment_is_the_paper_s() -> None:
     levels, boxes = anchors(), many(25)
-    matched = assign_adaptively(levels, truth(boxes), topk=9, crowd=0.5)
+    matched = assign_adaptively(levels, truth(boxes), topk=9, ignore_iof_thr=0.5)
     assert matched.tolist() == by_the_paper(levels, boxes, 9)
     assert len(set(matched.tolist())) > 15
 
 
 def test_adaptive_assignment_in_chunks_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = assign_adaptively(anchors(), truth(many(40)), topk=9, crowd=0.5)
+    whole = assign_adaptively(anchors(), truth(many(40)), topk=9, ignore_iof_thr=0.5)
     monkeypatch.setattr("tldet.models.assigners.atss._CHUNK", 3 * 256)
-    assert torch.equal(assign_adaptively(anchors(), truth(many(40)), topk=9, crowd=0.5), whole)
+    assert torch.equal(assign_adaptively(anchors(), truth(many(40)), topk=9, ignore_iof_thr=0.5), whole)
 
 
 def test_an_anchor_that_two_objects_want_equally_takes_the_first() -> None:
     box = [20.0, 20.0, 60.0, 60.0]
-    matched = assign_adaptively(anchors(), truth([box, box]), topk=9, crowd=0.5)
+    matched = assign_adaptively(anchors(), truth([box, box]), topk=9, ignore_iof_thr=0.5)
     assert set(matched.tolist()) == {BACKGROUND, 0}
 
 
 def test_one_candidate_is_enough() -> None:
-    matched = assign_adaptively([torch.tensor([[0.0, 0, 8, 8]])], truth([[1.0, 1, 9, 9]]), topk=9, crowd=0.5)
+    matched = assign_adaptively([torch.tensor([[0.0, 0, 8, 8]])], truth([[1.0, 1, 9, 9]]), topk=9, ignore_iof_thr=0.5)
     assert matched.tolist() == [0]
 
 
 @pytest.mark.parametrize("boxes", [[], [[0.0, 0, 128, 128]]])
 def test_no_objects(boxes: list[list[float]]) -> None:
     """Without objects all is background; where a crowd is all there is, nothing is."""
-    matched = assign_adaptively(anchors(), truth(boxes, crowd=list(range(len(boxes)))), topk=9, crowd=0.25)
+    matched = assign_adaptively(anchors(), truth(boxes, crowd=list(range(len(boxes)))), topk=9, ignore_iof_thr=0.25)
     assert set(matched.tolist()) == ({IGNORED} if boxes else {BACKGROUND})
 
 
 def test_a_crowd_is_never_matched_and_its_objects_keep_their_rows() -> None:
     target = truth([[0.0, 0, 64, 64], [20.0, 20, 60, 60]], crowd=[0])
-    matched = assign_adaptively(anchors(), target, topk=9, crowd=0.5)
-    alone = assign_adaptively(anchors(), truth([[20.0, 20, 60, 60]]), topk=9, crowd=0.5)
+    matched = assign_adaptively(anchors(), target, topk=9, ignore_iof_thr=0.5)
+    alone = assign_adaptively(anchors(), truth([[20.0, 20, 60, 60]]), topk=9, ignore_iof_thr=0.5)
     assert torch.equal(matched == 1, alone == 0)
     assert (alone == 0).any()
     within = inside_fraction(torch.cat(anchors()), target.boxes[:1]) >= 0.5
@@ -125,7 +125,7 @@ def test_locations_near_the_middle_learn_the_smallest_object_of_their_level() ->
 
 
 def test_without_center_sampling_all_that_lie_inside_learn() -> None:
-    fine, _, _ = assigned(fcos(radius=None), truth([[8.0, 8, 40, 40]]))
+    fine, _, _ = assigned(fcos(center_sample_radius=None), truth([[8.0, 8, 40, 40]]))
     assert (fine == 0).nonzero().tolist() == [[y, x] for y in range(1, 5) for x in range(1, 5)]
 
 

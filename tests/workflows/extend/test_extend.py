@@ -27,8 +27,8 @@ from tldet.workflows.training.finetune import finetune
 from tldet.workflows.training.run_options import Length
 
 OLD, NEW = tuple("01345679"), ("2", "8")
-SMALL = ["data.loader.batch_size=2", "training.precision=fp32", "model.head.settings.score=0.001"]
-EACH_STEP = ["training.checkpoint_every=0.125", "training.keep=9", "training.validate_every=None"]
+SMALL = ["data.loader.batch_size=2", "training.precision=fp32", "model.head.settings.score_thr=0.001"]
+EACH_STEP = ["training.checkpoint_every=0.125", "training.max_keep_ckpts=9", "training.validate_every=None"]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def asked(digits: Path, parts: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def whole(digits: Path, parts: Path, base: Path) -> Path:
     """A run of four steps, a checkpoint of each; the teacher's every guess counts."""
-    options = [*EACH_STEP, "distill.score=0.012", "distill.unsure=0.01", "training.log_every=1"]
+    options = [*EACH_STEP, "distill.score_thr=0.012", "distill.ignore_score_thr=0.01", "training.log_every=1"]
     extend(base, **asked(digits, parts), out=parts / "whole", steps=4, seed=3, cfg_options=options)
     return parts / "whole"
 
@@ -199,8 +199,8 @@ def test_the_config_says_how_the_teacher_is_listened_to(tmp_path: Path, head: st
     assert made["distill"] == {
         "teacher": str((tmp_path / "old.pt").resolve()),
         "sha256": hashlib.sha256(b"old").hexdigest(),
-        "score": score,
-        "unsure": 0.1,
+        "score_thr": score,
+        "ignore_score_thr": 0.1,
         "features": 2.0,
     }
     assert made["model"]["head"]["num_classes"] == 3

@@ -20,7 +20,8 @@ from tldet.workflows.study.job import RUNS
 from tldet.workflows.test import test as measure
 
 LAST = ("head.box.cls_score.", "head.box.bbox_pred.")
-SMALL = ("training.precision=fp32", "data.loader.batch_size=2", "model.head.roi.score=0.001", "model.head.roi.keep=20",
+SMALL = ("training.precision=fp32", "data.loader.batch_size=2", "model.head.roi.score_thr=0.001",
+         "model.head.roi.max_per_img=20",
          "data.train.transforms.0.short=96", "data.train.transforms.0.long=128",
          "data.val.transforms.0.short=96", "data.val.transforms.0.long=128")  # fmt: skip
 

@@ -29,7 +29,7 @@ from tldet.workflows.study.variants import VARIANTS, transfer_variants
 from tldet.workflows.study.workers import Worker
 from tldet.workflows.training.finetune import finetune
 
-OPTIONS = ["training.precision=fp32", "data.loader.batch_size=2", "model.head.settings.score=0.001"]
+OPTIONS = ["training.precision=fp32", "data.loader.batch_size=2", "model.head.settings.score_thr=0.001"]
 
 
 USUAL: dict[str, Any] = {"model": "retinanet_lite0", "steps": 3, "seeds": [0], "cfg_options": OPTIONS}

@@ -16,7 +16,7 @@ _CHUNK = 8_000_000  # cells of a distance matrix held at once: 64 MB of offsets
 _MARGIN = 0.01  # pixels by which an anchor's center must lie inside the object
 
 
-def assign_adaptively(levels: Sequence[Tensor], target: Target, *, topk: int, crowd: float) -> Tensor:
+def assign_adaptively(levels: Sequence[Tensor], target: Target, *, topk: int, ignore_iof_thr: float) -> Tensor:
     """The anchors of an image that learn its objects.
 
     On every level the ``topk`` anchors whose centers are nearest to an object's are its candidates. Those that overlap
@@ -27,7 +27,7 @@ def assign_adaptively(levels: Sequence[Tensor], target: Target, *, topk: int, cr
         levels: anchors (N, 4) xyxy pixels of every level.
         target: the image's target; rows with ``ignore`` set are never matched.
         topk: candidates a level.
-        crowd: a background anchor with at least this share of its area in a crowd region is IGNORED.
+        ignore_iof_thr: a background anchor with at least this share of its area in a crowd region is IGNORED.
 
     Returns:
         (M,) int64: row of ``target``, BACKGROUND, or IGNORED.
@@ -40,7 +40,7 @@ def assign_adaptively(levels: Sequence[Tensor], target: Target, *, topk: int, cr
         matched = _resolve(torch.cat([w[0] for w in wanted]), torch.cat([w[1] for w in wanted]), len(anchors))
     else:
         matched = rows.new_full((len(anchors),), BACKGROUND)
-    return spare_crowds(matched, rows, anchors, target, crowd)
+    return spare_crowds(matched, rows, anchors, target, ignore_iof_thr)
 
 
 def _candidates(levels: Sequence[Tensor], anchors: Tensor, boxes: Tensor, topk: int) -> tuple[Tensor, Tensor]:

@@ -24,22 +24,22 @@ def match(
     references: Tensor,
     boxes: Tensor,
     *,
-    positive: float,
-    negative: float,
+    pos_iou_thr: float,
+    neg_iou_thr: float,
     low_quality: Rescue = "none",
-    least: float = 0.0,
+    min_pos_iou: float = 0.0,
 ) -> Tensor:
     """Match every reference to a ground-truth box (Ren et al. 2015, section 3.1.2).
 
     Args:
         references: (A, 4) xyxy pixels: anchors or proposals.
         boxes: (G, 4) xyxy pixels; G may be 0, then everything is background.
-        positive: overlap at or above which a reference takes its best box.
-        negative: overlap below which it is background; between the two it is ignored.
+        pos_iou_thr: overlap at or above which a reference takes its best box.
+        neg_iou_thr: overlap below which it is background; between the two it is ignored.
         low_quality: what becomes of the references that overlap a box most (ties included) whatever the overlap, so
             that no object goes without: with "own" they take their own best box (torchvision), with "object" that
             very box, of several the last (mmdet); "none" leaves them.
-        least: overlap below which a box is not helped so.
+        min_pos_iou: overlap below which a box is not helped so.
 
     Returns:
         (A,) int64: index into ``boxes``, BACKGROUND, or IGNORED.
@@ -56,11 +56,11 @@ def match(
     found = [overlaps(chunk).max(dim=0) for chunk in chunks]
     overlap, best = torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
     matched = best.clone()
-    matched[overlap < positive] = IGNORED
-    matched[overlap < negative] = BACKGROUND
+    matched[overlap < pos_iou_thr] = IGNORED
+    matched[overlap < neg_iou_thr] = BACKGROUND
     if low_quality != "none":
         most = torch.stack([overlaps(chunk).amax(dim=1) for chunk in chunks]).amax(0)
-        most[most < least] = torch.inf  # equals no overlap
+        most[most < min_pos_iou] = torch.inf  # equals no overlap
         rows = len(chunks[0])
         for chunk, part, own in zip(chunks, torch.split(matched, rows), torch.split(best, rows), strict=True):
             top = overlaps(chunk) == most[:, None]  # (G, a)
@@ -75,11 +75,11 @@ def assign(
     references: Tensor,
     target: Target,
     *,
-    positive: float,
-    negative: float,
+    pos_iou_thr: float,
+    neg_iou_thr: float,
     low_quality: Rescue = "none",
-    least: float = 0.0,
-    crowd: float = 0.5,
+    min_pos_iou: float = 0.0,
+    ignore_iof_thr: float = 0.5,
     spare: float = 0.5,
 ) -> Tensor:
     """:func:`match` for one image's target, its crowd regions and spared boxes taken care of.
@@ -87,27 +87,27 @@ def assign(
     Args:
         references: (A, 4) xyxy pixels.
         target: (N,) rows; those with ``ignore`` set are never matched.
-        positive: see :func:`match`.
-        negative: see :func:`match`.
+        pos_iou_thr: see :func:`match`.
+        neg_iou_thr: see :func:`match`.
         low_quality: see :func:`match`.
-        least: see :func:`match`.
-        crowd: a background reference with at least this share of its area in a crowd region is IGNORED.
+        min_pos_iou: see :func:`match`.
+        ignore_iof_thr: a background reference with at least this share of its area in a crowd region is IGNORED.
         spare: a background reference that overlaps a spared box by at least this is IGNORED.
 
     Returns:
         (A,) int64: row of ``target``, BACKGROUND, or IGNORED.
     """
     rows = target.known.objects
-    thresholds = {"positive": positive, "negative": negative, "least": least}
+    thresholds = {"pos_iou_thr": pos_iou_thr, "neg_iou_thr": neg_iou_thr, "min_pos_iou": min_pos_iou}
     matched = match(references, target.boxes[rows], low_quality=low_quality, **thresholds)
-    matched = spare_crowds(matched, rows, references, target, crowd)
+    matched = spare_crowds(matched, rows, references, target, ignore_iof_thr)
     if target.spared is not None:
-        near = match(references, target.spared, positive=spare, negative=spare) >= 0
+        near = match(references, target.spared, pos_iou_thr=spare, neg_iou_thr=spare) >= 0
         matched[(matched == BACKGROUND) & near] = IGNORED
     return matched
 
 
-def spare_crowds(matched: Tensor, rows: Tensor, references: Tensor, target: Target, crowd: float) -> Tensor:
+def spare_crowds(matched: Tensor, rows: Tensor, references: Tensor, target: Target, ignore_iof_thr: float) -> Tensor:
     """Matches against the rows of a target that are no crowd, made matches against all; may change ``matched``.
 
     Args:
@@ -115,14 +115,14 @@ def spare_crowds(matched: Tensor, rows: Tensor, references: Tensor, target: Targ
         rows: (G,) rows of ``target`` that are no crowd.
         references: (A, 4) xyxy pixels.
         target: the image's target.
-        crowd: a background reference with at least this share of its area in a crowd region is IGNORED.
+        ignore_iof_thr: a background reference with at least this share of its area in a crowd region is IGNORED.
 
     Returns:
         (A,) int64: row of ``target``, BACKGROUND, or IGNORED.
     """
     if len(rows) == len(target.boxes):
         return matched
-    inside = inside_fraction(references, target.boxes[target.known.crowds]) >= crowd
+    inside = inside_fraction(references, target.boxes[target.known.crowds]) >= ignore_iof_thr
     matched[(matched == BACKGROUND) & inside] = IGNORED
     others = [rows.new_full((1,), number) for number in (IGNORED, BACKGROUND)]  # -2 and -1: they index from the end
     return torch.cat([rows, *others])[matched]
@@ -137,14 +137,14 @@ def generator_for(seed: int | None, image_id: int, stage: int) -> torch.Generato
 
 
 def draw_samples(
-    matched: Sequence[Tensor], count: int, positive_fraction: float, generators: Sequence[torch.Generator | None]
+    matched: Sequence[Tensor], count: int, pos_fraction: float, generators: Sequence[torch.Generator | None]
 ) -> list[tuple[Tensor, Tensor]]:
     """Sample positives and background of each image at random (Ren et al. 2015, section 3.1.3).
 
     Args:
         matched: B x (A,), outputs of :func:`match`.
         count: number of samples per image; fewer if there are not enough.
-        positive_fraction: largest fraction of positives.
+        pos_fraction: largest fraction of positives.
         generators: one CPU generator per image; with None, all positives and all background are taken.
 
     Returns:
@@ -154,7 +154,7 @@ def draw_samples(
     rows = true_rows([mask for one in matched for mask in (one >= 0, one == BACKGROUND)])
     drawn = []
     for positives, background, generator in zip(rows[::2], rows[1::2], generators, strict=True):
-        chosen = _pick(positives, int(count * positive_fraction), generator)
+        chosen = _pick(positives, int(count * pos_fraction), generator)
         drawn.append((chosen, _pick(background, count - len(chosen), generator)))
     return drawn
 

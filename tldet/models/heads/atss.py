@@ -51,7 +51,7 @@ class ATSSSettings(SelectSettings):
     The defaults are the paper's.
 
     Attributes:
-        scale: side of the anchor in strides.
+        octave_base_scale: side of the anchor in strides.
         topk: candidates of each object on every level.
         weights: factors of the box deltas.
         alpha: weight of objects in the focal loss.
@@ -59,23 +59,25 @@ class ATSSSettings(SelectSettings):
         box_weight: factor of the box loss.
         loss_normalizer: "running": running mean of the positives per image, independent of the split into
             micro-batches; "batch": the positives of the micro-batch (mmdet).
-        crowd: share of an anchor inside a crowd region from which it is no background.
+        ignore_iof_thr: share of an anchor inside a crowd region from which it is no background.
     """
 
-    nms_iou: float = 0.6
-    scale: float = 8.0
+    nms_iou_thr: float = 0.6
+    octave_base_scale: float = 8.0
     topk: int = 9
     weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     alpha: float = 0.25
     gamma: float = 2.0
     box_weight: float = 2.0
     loss_normalizer: Normalizer = "running"
-    crowd: float = 0.5
+    ignore_iof_thr: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_ranges(self, scale="(0, inf)", topk="[1, inf]", weights="(0, inf)", alpha="[0, 1]", gamma="[0, inf)")
-        require_ranges(self, box_weight="[0, inf)", crowd="[0, inf]")
+        require_ranges(
+            self, octave_base_scale="(0, inf)", topk="[1, inf]", weights="(0, inf)", alpha="[0, 1]", gamma="[0, inf)"
+        )
+        require_ranges(self, box_weight="[0, inf)", ignore_iof_thr="[0, inf]")
 
 
 class ATSSRaw(NamedTuple):
@@ -120,7 +122,9 @@ class ATSSHead(Head):
         super().__init__()
         self.num_classes = num_classes
         self.settings = s = settings or ATSSSettings()
-        self.anchors = AnchorGenerator([[s.scale * stride] for stride in strides], [1.0], strides, rounding=False)
+        self.anchors = AnchorGenerator(
+            [[s.octave_base_scale * stride] for stride in strides], [1.0], strides, rounding=False
+        )
         towers = two_towers(in_channels, channels, stacked_convs, (num_classes, 4), norm=norm, bias=conv_bias)
         self.cls_tower, self.box_tower, self.cls_score, self.bbox_pred = towers
         self.centerness = nn.Conv2d(channels or in_channels, 1, 3, padding=1)
@@ -144,7 +148,9 @@ class ATSSHead(Head):
         """Focal and centerness loss over the anchors that learn, and GIoU loss weighted by their centerness."""
         s = self.settings
         levels = self.anchors(raw.logits)
-        matched = [assign_adaptively(levels, target, topk=s.topk, crowd=s.crowd) for target in targets]
+        matched = [
+            assign_adaptively(levels, target, topk=s.topk, ignore_iof_thr=s.ignore_iof_thr) for target in targets
+        ]
         trainable = learners(matched, targets)
         anchors = torch.cat(levels)[trainable.place]  # (P, 4)
         wanted = centerness(to_distances(center_form(anchors)[0], trainable.boxes))

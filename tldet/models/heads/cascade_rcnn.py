@@ -38,29 +38,29 @@ class CascadeSettings:
     """What differs from stage to stage; the defaults are the paper's (section 4.3) as mmdet has them.
 
     Attributes:
-        positive: overlap from which a region learns an object.
-        stds: standard deviations of the box deltas dx, dy, dw, dh: the errors a stage expects.
-        loss_weights: factor of a stage's losses.
+        pos_iou_thr: overlap from which a region learns an object.
+        target_stds: standard deviations of the box deltas dx, dy, dw, dh: the errors a stage expects.
+        stage_loss_weights: factor of a stage's losses.
         average: of the stages' "logits" (mmdet) or "probabilities" (the paper, Detectron2) come the scores.
 
     Raises:
         ValueError: the stages are not equally many in all of them.
     """
 
-    positive: Sequence[float] = (0.5, 0.6, 0.7)
-    stds: Sequence[Four] = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
-    loss_weights: Sequence[float] = (1.0, 0.5, 0.25)
+    pos_iou_thr: Sequence[float] = (0.5, 0.6, 0.7)
+    target_stds: Sequence[Four] = ((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1), (0.033, 0.033, 0.067, 0.067))
+    stage_loss_weights: Sequence[float] = (1.0, 0.5, 0.25)
     average: Literal["logits", "probabilities"] = "probabilities"
 
     def __post_init__(self) -> None:
-        if not 0 < len(self.positive) == len(self.stds) == len(self.loss_weights):
-            raise ValueError("cascade: positive, stds and loss_weights need one value a stage each")
+        if not 0 < len(self.pos_iou_thr) == len(self.target_stds) == len(self.stage_loss_weights):
+            raise ValueError("cascade: pos_iou_thr, target_stds and stage_loss_weights need one value per stage each")
 
     def stages(self, roi: RoISettings) -> list[RoISettings]:
         """The settings of each stage's box branch; boxes are class-agnostic, so that they can be handed on."""
-        inverse = [(1 / a, 1 / b, 1 / c, 1 / d) for a, b, c, d in self.stds]
-        pairs = zip(self.positive, inverse, strict=True)
-        return [replace(roi, positive=p, weights=w, class_agnostic=True) for p, w in pairs]
+        inverse = [(1 / a, 1 / b, 1 / c, 1 / d) for a, b, c, d in self.target_stds]
+        pairs = zip(self.pos_iou_thr, inverse, strict=True)
+        return [replace(roi, pos_iou_thr=p, weights=w, class_agnostic=True) for p, w in pairs]
 
 
 @HEADS.register_module()
@@ -124,7 +124,7 @@ class CascadeRCNNHead(Head):
         rois, targets, losses = propose_and_loss(
             self.rpn, raw, targets, sizes, seed, find=find, branches=self.box, settings=self.stages[-1]
         )
-        for number, (s, weight) in enumerate(zip(self.stages, self.cascade.loss_weights, strict=True)):
+        for number, (s, weight) in enumerate(zip(self.stages, self.cascade.stage_loss_weights, strict=True)):
             box = self.box[number]
             assert isinstance(box, BoxBranch)
             own, drawn, deltas = stage_loss(box, raw.features, rois, targets, seed, STAGE + number)

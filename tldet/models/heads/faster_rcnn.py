@@ -1,7 +1,7 @@
 """Faster R-CNN on a feature pyramid (Ren et al. 2015; Lin et al. 2017, section 4.2).
 
 The method in order: the RPN proposes places; each proposal is pooled from the level that fits its size; a small
-branch says its class and corrects its box. Proposals that overlap an object by ``positive`` learn its class and box,
+branch says its class and corrects its box. Proposals that overlap an object by ``pos_iou_thr`` learn its class and box,
 the others learn background; a fixed number is drawn from each image. On an image that was not labeled for every
 class, background may be one of the others, and what is confidently found to be one is no background in either stage.
 

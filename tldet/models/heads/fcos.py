@@ -54,8 +54,8 @@ class FCOSSettings(SelectSettings):
     Attributes:
         borders: between every two levels, the longest distance to a side in pixels at which the next level takes over.
         closed: whether a distance on a border belongs to both levels (mmdet) or to neither (torchvision).
-        radius: only locations within so many strides of an object's center, along both axes, learn it (center
-            sampling); None for all that lie inside.
+        center_sample_radius: center sampling: only locations within this many strides of an object's center, along both
+            axes, are positive; None takes all locations inside its box.
         offset: where in its cell a location lies, as a share of the stride: 0.5 the middle (the paper, mmdet), 0 the
             top left corner (torchvision).
         step: see :class:`~tldet.models.boxes.AnchorGenerator`.
@@ -68,15 +68,15 @@ class FCOSSettings(SelectSettings):
             "root": the square root of the product is the score all along (torchvision).
         loss_normalizer: "running": running mean of the positives per image, independent of the split into
             micro-batches; "batch": the positives of the micro-batch (mmdet, torchvision).
-        crowd: share of a location's cell inside a crowd region from which it is no background.
+        ignore_iof_thr: share of a location's cell inside a crowd region from which it is no background.
         eval_loss: "mmdet" takes the distances times the stride once more where the loss is computed in eval mode and
             without a seed: mmdet's forward scales them in eval mode only, its targets never; for comparing numbers.
     """
 
-    nms_iou: float = 0.6
+    nms_iou_thr: float = 0.6
     borders: Sequence[float] = (64.0, 128.0, 256.0, 512.0)
     closed: bool = True
-    radius: float | None = 1.5
+    center_sample_radius: float | None = 1.5
     offset: float = 0.5
     step: Literal["nominal", "torchvision"] = "nominal"
     distances: Literal["relu", "exp"] = "relu"
@@ -85,12 +85,19 @@ class FCOSSettings(SelectSettings):
     box_weight: Literal["centerness", "equal"] = "centerness"
     scoring: Scoring = "product"
     loss_normalizer: Normalizer = "running"
-    crowd: float = 0.5
+    ignore_iof_thr: float = 0.5
     eval_loss: Literal["same", "mmdet"] = "same"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_ranges(self, radius="(0, inf]", offset="[0, 1]", alpha="[0, 1]", gamma="[0, inf)", crowd="[0, inf]")
+        require_ranges(
+            self,
+            center_sample_radius="(0, inf]",
+            offset="[0, 1]",
+            alpha="[0, 1]",
+            gamma="[0, inf)",
+            ignore_iof_thr="[0, inf]",
+        )
         if self.borders:  # one level has none
             require_range("borders", self.borders, "(0, inf]")
 
@@ -211,7 +218,7 @@ class FCOSHead(Head):
             chunks = max(1, _CHUNK // len(rows))
             parts = zip(torch.split(places, chunks), torch.split(torch.cat(limits), chunks), strict=True)
             matched = torch.cat([self._smallest(*part, target.boxes[rows]) for part in parts])
-        return spare_crowds(matched, rows, places, target, self.settings.crowd)
+        return spare_crowds(matched, rows, places, target, self.settings.ignore_iof_thr)
 
     def _smallest(self, cells: Tensor, limits: Tensor, boxes: Tensor) -> Tensor:
         """The smallest of the boxes (G, 4) that each of some cells (m, 4) may learn, or BACKGROUND: (m,)."""
@@ -223,8 +230,8 @@ class FCOSHead(Head):
         fits = (longest >= low) & (longest <= high) if s.closed else (longest > low) & (longest < high)
         fits &= distances.amin(-1) > 0
         centers, extents = center_form(boxes)
-        if s.radius is not None:
-            fits &= (points[:, None] - centers).abs().amax(-1) < s.radius * strides[:, :1]
+        if s.center_sample_radius is not None:
+            fits &= (points[:, None] - centers).abs().amax(-1) < s.center_sample_radius * strides[:, :1]
         area = torch.where(fits, product(extents), torch.inf)
         least = area.min(1)
         return least.indices.masked_fill(least.values == torch.inf, BACKGROUND)

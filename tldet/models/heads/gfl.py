@@ -51,28 +51,28 @@ class GFLSettings(SelectSettings):
     The defaults are the paper's.
 
     Attributes:
-        scale: side of the anchor in strides.
+        octave_base_scale: side of the anchor in strides.
         topk: candidates of each object on every level.
         beta: how much the quality focal loss damps what is nearly right.
         box_weight: factor of the GIoU loss.
         dfl_weight: factor of the distribution focal loss.
         loss_normalizer: "running": running mean of the positives per image, independent of the split into
             micro-batches; "batch": the positives of the micro-batch (mmdet).
-        crowd: share of an anchor inside a crowd region from which it is no background.
+        ignore_iof_thr: share of an anchor inside a crowd region from which it is no background.
     """
 
-    nms_iou: float = 0.6
-    scale: float = 8.0
+    nms_iou_thr: float = 0.6
+    octave_base_scale: float = 8.0
     topk: int = 9
     beta: float = 2.0
     box_weight: float = 2.0
     dfl_weight: float = 0.25
     loss_normalizer: Normalizer = "running"
-    crowd: float = 0.5
+    ignore_iof_thr: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_ranges(self, scale="(0, inf)", topk="[1, inf]", beta="[0, inf)", crowd="[0, inf]")
+        require_ranges(self, octave_base_scale="(0, inf)", topk="[1, inf]", beta="[0, inf)", ignore_iof_thr="[0, inf]")
         require_ranges(self, box_weight="[0, inf)", dfl_weight="[0, inf)")
 
 
@@ -95,7 +95,7 @@ class GFLHead(Head):
         stacked_convs: convolutions in each tower.
         norm: "group" puts a GroupNorm behind each of them.
         conv_bias: whether they have a bias.
-        longest: n, the longest distance in strides.
+        reg_max: n, the longest distance in strides.
         prior: probability of an object that the classifier starts from.
         settings: everything that is no layer.
     """
@@ -112,16 +112,18 @@ class GFLHead(Head):
         stacked_convs: int = 4,
         norm: TowerNorm = "group",
         conv_bias: bool = False,
-        longest: int = 16,
+        reg_max: int = 16,
         prior: float = 0.01,
         settings: GFLSettings | None = None,
     ) -> None:
         super().__init__()
-        require_range("longest", longest, "[1, inf]")
-        self.num_classes, self.strides, self.longest = num_classes, tuple(strides), longest
+        require_range("reg_max", reg_max, "[1, inf]")
+        self.num_classes, self.strides, self.reg_max = num_classes, tuple(strides), reg_max
         self.settings = s = settings or GFLSettings()
-        self.anchors = AnchorGenerator([[s.scale * stride] for stride in strides], [1.0], strides, rounding=False)
-        outputs = (num_classes, 4 * (longest + 1))
+        self.anchors = AnchorGenerator(
+            [[s.octave_base_scale * stride] for stride in strides], [1.0], strides, rounding=False
+        )
+        outputs = (num_classes, 4 * (reg_max + 1))
         towers = two_towers(in_channels, channels, stacked_convs, outputs, norm=norm, bias=conv_bias)
         self.cls_tower, self.box_tower, self.cls_score, self.bbox_pred = towers
         self.scales = level_scales(len(strides))
@@ -140,14 +142,16 @@ class GFLHead(Head):
         """Quality focal, GIoU and distribution focal loss; the last two weighted by the best class score so far."""
         s = self.settings
         levels = self.anchors(raw.logits)
-        matched = [assign_adaptively(levels, target, topk=s.topk, crowd=s.crowd) for target in targets]
+        matched = [
+            assign_adaptively(levels, target, topk=s.topk, ignore_iof_thr=s.ignore_iof_thr) for target in targets
+        ]
         trainable = learners(matched, targets)
         stride = self._stride_of(levels)[trainable.place]  # (P, 1)
         points, truth = (
             center_form(torch.cat(levels)[trainable.place])[0] / stride,
             trainable.boxes / stride,
         )  # in strides
-        said = trainable.of(flatten_levels(raw.distributions, 4 * (self.longest + 1)))
+        said = trainable.of(flatten_levels(raw.distributions, 4 * (self.reg_max + 1)))
         boxes = from_distances(points, self._mean(said))  # (P, 4)
         logits = flatten_levels(raw.logits, self.num_classes)
         trust = trainable.of(logits).detach().sigmoid().amax(-1)  # (P,)
@@ -163,12 +167,12 @@ class GFLHead(Head):
 
     def _side_loss(self, said: Tensor, distances: Tensor) -> Tensor:
         """(P,) distribution focal loss, the mean of the four sides, from (P, 4 * (n + 1)) logits and (P, 4) truth."""
-        sides = distances.clamp(0, self.longest - _MARGIN).flatten()
-        return distribution_focal_loss(said.view(len(sides), self.longest + 1), sides).view(-1, 4).mean(-1)
+        sides = distances.clamp(0, self.reg_max - _MARGIN).flatten()
+        return distribution_focal_loss(said.view(len(sides), self.reg_max + 1), sides).view(-1, 4).mean(-1)
 
     def _mean(self, said: Tensor) -> Tensor:
         """(..., 4) mean distances in strides of (..., 4 * (n + 1)) logits."""
-        bins = torch.arange(self.longest + 1, device=said.device)
+        bins = torch.arange(self.reg_max + 1, device=said.device)
         return (said.float().reshape(*said.shape[:-1], 4, len(bins)).softmax(-1) * bins).sum(-1)
 
     def _stride_of(self, levels: Sequence[Tensor]) -> Tensor:

@@ -1,7 +1,7 @@
 """RetinaNet (Lin et al. 2017, Focal Loss for Dense Object Detection).
 
 The method in order: two small convolutional towers, shared by all levels, say the class and the box of every anchor.
-Anchors that overlap an object by ``positive`` learn it, those below ``negative`` are background, the rest do not
+Anchors that overlap an object by ``pos_iou_thr`` learn it, those below ``neg_iou_thr`` are background, the rest do not
 count; the focal loss keeps the many easy ones from drowning the few that matter.
 
 Letters for shapes: B images, L levels, A anchors a cell, N anchors of a level, M of all levels, K classes.
@@ -44,10 +44,10 @@ class RetinaSettings(SelectSettings):
         ratios: anchor height / width.
         rounding: see :class:`~tldet.models.boxes.AnchorGenerator`; mmdet does not round.
         step: see :class:`~tldet.models.boxes.AnchorGenerator`.
-        positive: overlap from which an anchor learns an object.
-        negative: overlap below which it is background.
+        pos_iou_thr: overlap from which an anchor learns an object.
+        neg_iou_thr: overlap below which it is background.
         low_quality: see :func:`~tldet.models.assigners.matching.match`.
-        least: see :func:`~tldet.models.assigners.matching.match`.
+        min_pos_iou: see :func:`~tldet.models.assigners.matching.match`.
         alpha: weight of objects in the focal loss.
         gamma: its damping of easy anchors.
         box_loss: "smooth_l1" on the deltas, or "giou" on the boxes they make (torchvision's second version).
@@ -56,29 +56,33 @@ class RetinaSettings(SelectSettings):
         loss_normalizer: "running": running mean of the positives per image, independent of the split into
             micro-batches; "batch": the positives of the micro-batch (mmdet), "image": the positives of each image,
             averaged over images (torchvision). In the last two, images without positives count as one.
-        crowd: share of an anchor inside a crowd region from which it is no background.
+        ignore_iof_thr: share of an anchor inside a crowd region from which it is no background.
     """
 
     sizes: Sequence[Sequence[float]] = ((32, 40, 50), (64, 80, 101), (128, 161, 203), (256, 322, 406), (512, 645, 812))
     ratios: Sequence[float] = (0.5, 1.0, 2.0)
     rounding: bool = True
     step: Literal["nominal", "torchvision"] = "nominal"
-    positive: float = 0.5
-    negative: float = 0.4
+    pos_iou_thr: float = 0.5
+    neg_iou_thr: float = 0.4
     low_quality: Rescue = "own"
-    least: float = 0.0
+    min_pos_iou: float = 0.0
     alpha: float = 0.25
     gamma: float = 2.0
     box_loss: Literal["smooth_l1", "giou"] = "smooth_l1"
     beta: float = 0.0
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     loss_normalizer: Literal["running", "batch", "image"] = "running"
-    crowd: float = 0.5
+    ignore_iof_thr: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_ranges(self, sizes="(0, inf)", ratios="(0, inf)", positive="[0, 1]", negative="[0, 1]", least="[0, 1]")
-        require_ranges(self, alpha="[0, 1]", gamma="[0, inf)", beta="[0, inf)", weights="(0, inf)", crowd="[0, inf]")
+        require_ranges(
+            self, sizes="(0, inf)", ratios="(0, inf)", pos_iou_thr="[0, 1]", neg_iou_thr="[0, 1]", min_pos_iou="[0, 1]"
+        )
+        require_ranges(
+            self, alpha="[0, 1]", gamma="[0, inf)", beta="[0, inf)", weights="(0, inf)", ignore_iof_thr="[0, inf]"
+        )
 
 
 class RetinaRaw(NamedTuple):
@@ -142,7 +146,12 @@ class RetinaNetHead(Head):
         """Focal loss and box loss, divided by the number of positive anchors."""
         s = self.settings
         anchors = torch.cat(self.anchors(raw.logits))  # (M, 4)
-        limits = {"positive": s.positive, "negative": s.negative, "least": s.least, "crowd": s.crowd}
+        limits = {
+            "pos_iou_thr": s.pos_iou_thr,
+            "neg_iou_thr": s.neg_iou_thr,
+            "min_pos_iou": s.min_pos_iou,
+            "ignore_iof_thr": s.ignore_iof_thr,
+        }
         matched = [assign(anchors, target, low_quality=s.low_quality, **limits) for target in targets]
         trainable = learners(matched, targets)
         logits = flatten_levels(raw.logits, self.num_classes)

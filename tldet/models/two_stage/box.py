@@ -47,21 +47,21 @@ class RoISettings:
         cosine: classify by the angle of feature and class (Wang et al. 2020), with a "fixed" or a "learned" scale.
         cosine_scale: that scale, or where it starts.
         weights: factors of the box deltas.
-        positive: overlap from which a proposal learns an object.
+        pos_iou_thr: overlap from which a proposal learns an object.
         low_quality: see :func:`~tldet.models.assigners.matching.match`.
-        batch: proposals drawn an image for the loss.
-        positive_fraction: at most this share of them are objects.
+        num_samples: proposals drawn an image for the loss.
+        pos_fraction: at most this share of them are objects.
         beta: corner of the smooth L1 loss; 0 for L1.
         loss_normalizer: see :class:`~tldet.models.two_stage.rpn.RPNSettings`; counts the sampled regions.
-        crowd: share of a proposal inside a crowd region from which it is no background.
+        ignore_iof_thr: share of a proposal inside a crowd region from which it is no background.
         spare: overlap with a confident detection of a class that the image was not labeled for, from which a
             proposal is no background.
         spare_score: score from which such a detection is confident.
         spare_among: such detections are looked for among so many best proposals (as many as Ren et al. 2015 test).
-        score: least score of a detection.
-        nms_iou, nms_per_class: see :class:`~tldet.models.postprocess.SelectSettings`.
-        keep: at most so many detections an image.
-        min_size: least side of a detection in pixels.
+        score_thr: least score of a detection.
+        nms_iou_thr, nms_per_class: see :class:`~tldet.models.postprocess.SelectSettings`.
+        max_per_img: at most so many detections an image.
+        min_bbox_size: least side of a detection in pixels.
 
     Raises:
         ConfigError: a value is out of range.
@@ -81,29 +81,29 @@ class RoISettings:
     cosine: Cosine = "none"
     cosine_scale: float = 20.0
     weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
-    positive: float = 0.5
+    pos_iou_thr: float = 0.5
     low_quality: Rescue = "none"
-    batch: int = 512
-    positive_fraction: float = 0.25
+    num_samples: int = 512
+    pos_fraction: float = 0.25
     beta: float = 1 / 9
     loss_normalizer: Normalizer = "running"
-    crowd: float = 0.5
+    ignore_iof_thr: float = 0.5
     spare: float = 0.5
     spare_score: float = 0.5
     spare_among: int = 300
-    score: float = 0.05
-    nms_iou: float = 0.5
+    score_thr: float = 0.05
+    nms_iou_thr: float = 0.5
     nms_per_class: bool = True
-    keep: int = 100
-    min_size: float = 1e-2
+    max_per_img: int = 100
+    min_bbox_size: float = 1e-2
 
     def __post_init__(self) -> None:
         require_ranges(self, levels="[1, inf]", pool="[1, inf]", sampling_ratio="[0, inf]", convs="[0, inf]")
         require_ranges(self, fcs="[0, inf]", channels="[1, inf]", dropout="[0, 1]", cosine_scale="(0, inf)")
-        require_ranges(self, weights="(0, inf)", positive="[0, 1]", batch="[1, inf]", positive_fraction="[0, 1]")
-        require_ranges(self, beta="[0, inf)", crowd="[0, inf]", spare="[0, inf]", spare_score="[0, inf]")
-        require_ranges(self, spare_among="[0, inf]", score="[0, 1]", nms_iou="[0, 1]", keep="[1, inf]")
-        require_ranges(self, min_size="[0, inf)", offset="[0, 1]")
+        require_ranges(self, weights="(0, inf)", pos_iou_thr="[0, 1]", num_samples="[1, inf]", pos_fraction="[0, 1]")
+        require_ranges(self, beta="[0, inf)", ignore_iof_thr="[0, inf]", spare="[0, inf]", spare_score="[0, inf]")
+        require_ranges(self, spare_among="[0, inf]", score_thr="[0, 1]", nms_iou_thr="[0, 1]", max_per_img="[1, inf]")
+        require_ranges(self, min_bbox_size="[0, inf)", offset="[0, 1]")
 
 
 class BoxBranch(nn.Module):
@@ -121,7 +121,7 @@ class BoxBranch(nn.Module):
         width = s.channels if s.fcs else flat
         self.cls_score = classifier(width, num_classes + 1, s)  # background is the last row
         self.bbox_pred = nn.Linear(width, 4 if s.class_agnostic else num_classes * 4)
-        self.normalizers = LossNormalizers(s.loss_normalizer, regions=s.batch)
+        self.normalizers = LossNormalizers(s.loss_normalizer, regions=s.num_samples)
 
     def forward(self, features: Sequence[Tensor], rois: Regions) -> tuple[Tensor, Tensor]:
         """Regions to class logits (R, K + 1) and deltas (R, K, 4), or (R, 1, 4) for all classes."""
@@ -177,5 +177,5 @@ def detect(rois: PaddedBoxes, scores: Tensor, deltas: Tensor, sizes: Sizes, s: R
     score = rois.padded(scores)[..., :-1]  # (B, P, K)
     boxes = decode_boxes(rois.padded(deltas), rois.boxes[:, :, None], s.weights).expand(*score.shape, 4)
     labels = torch.arange(score.shape[2], device=score.device).expand(score.shape)
-    good = (score > s.score) & rois.valid[..., None]
-    return select(Candidates(*(part.flatten(1, 2) for part in (boxes, score, labels, good))), sizes, s, s.min_size)
+    good = (score > s.score_thr) & rois.valid[..., None]
+    return select(Candidates(*(part.flatten(1, 2) for part in (boxes, score, labels, good))), sizes, s, s.min_bbox_size)

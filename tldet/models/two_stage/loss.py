@@ -156,13 +156,19 @@ def draw_regions(
 ) -> list[Drawn]:
     """Sample the regions of each image for the loss. Ground-truth boxes join the proposals, each for its own object."""
     s, drawn = settings, list[Drawn]()
-    limits = {"positive": s.positive, "negative": s.positive, "least": s.positive, "crowd": s.crowd, "spare": s.spare}
+    limits = {
+        "pos_iou_thr": s.pos_iou_thr,
+        "neg_iou_thr": s.pos_iou_thr,
+        "min_pos_iou": s.pos_iou_thr,
+        "ignore_iof_thr": s.ignore_iof_thr,
+        "spare": s.spare,
+    }
     matched = [
         torch.cat([assign(boxes, target, low_quality=s.low_quality, **limits), target.known.objects])
         for boxes, target in zip(proposals, targets, strict=True)
     ]
     generators = [generator_for(seed, target.image_id, stage) for target in targets]
-    sampled = draw_samples(matched, s.batch, s.positive_fraction, generators)
+    sampled = draw_samples(matched, s.num_samples, s.pos_fraction, generators)
     for boxes, target, own, (positive, background) in zip(proposals, targets, matched, sampled, strict=True):
         rois = torch.cat([boxes, target.boxes[target.known.objects]])
         rows, objects = torch.cat([positive, background]), own[positive]

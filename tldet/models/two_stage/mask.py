@@ -68,7 +68,7 @@ class MaskBranch(nn.Module):
         width = s.channels if s.convs else in_channels
         self.upsample = nn.ConvTranspose2d(width, s.channels, 2, stride=2)
         self.mask_logits = nn.Conv2d(s.channels, 1 if s.class_agnostic else num_classes, 1)
-        self.normalizers = LossNormalizers(roi.loss_normalizer, positives=max(1.0, roi.batch * roi.positive_fraction))
+        self.normalizers = LossNormalizers(roi.loss_normalizer, positives=max(1.0, roi.num_samples * roi.pos_fraction))
         for layer in (self.upsample, self.mask_logits):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             assert layer.bias is not None

@@ -47,24 +47,24 @@ class RPNSettings:
         offset: see :class:`~tldet.models.boxes.AnchorGenerator`; use the same in ``roi``.
         channels: width of the 3x3 convolutions; None for that of the pyramid.
         convs: how many of them.
-        positive: overlap from which an anchor is an object.
-        negative: overlap below which it is background.
+        pos_iou_thr: overlap from which an anchor is an object.
+        neg_iou_thr: overlap below which it is background.
         low_quality: see :func:`~tldet.models.assigners.matching.match`.
-        least: see :func:`~tldet.models.assigners.matching.match`.
-        border: anchors that reach this many pixels or more out of the image do not learn (mmdet's
+        min_pos_iou: see :func:`~tldet.models.assigners.matching.match`.
+        allowed_border: anchors that reach this many pixels or more out of the image do not learn (mmdet's
             ``allowed_border``; Ren et al. 2015, section 3.3, leave out all that cross it); None takes all.
-        batch: anchors drawn an image for the loss.
-        positive_fraction: at most this share of them are objects.
+        num_samples: anchors drawn an image for the loss.
+        pos_fraction: at most this share of them are objects.
         beta: corner of the smooth L1 loss; 0 for L1.
         loss_normalizer: "running": running mean of the anchors sampled per image, independent of the split into
             micro-batches; "batch": the anchors sampled in the micro-batch (torchvision, mmdet).
-        crowd: share of an anchor inside a crowd region from which it is no background.
+        ignore_iof_thr: share of an anchor inside a crowd region from which it is no background.
         spare: overlap with a confident detection of a class that the image was not labeled for, from which an
             anchor is no background.
-        pre_nms: best anchors of each level that go on, in training and in testing.
-        post_nms: proposals of an image that remain, in training and in testing.
-        nms_iou: overlap above which the lesser of two proposals of a level is dropped.
-        min_size: least side of a proposal in pixels.
+        nms_pre: best anchors of each level that go on, in training and in testing.
+        nms_post: proposals of an image that remain, in training and in testing.
+        nms_iou_thr: overlap above which the lesser of two proposals of a level is dropped.
+        min_bbox_size: least side of a proposal in pixels.
 
     Raises:
         ConfigError: a value is out of range.
@@ -77,28 +77,35 @@ class RPNSettings:
     offset: float = 0.0
     channels: int | None = None
     convs: int = 1
-    positive: float = 0.7
-    negative: float = 0.3
+    pos_iou_thr: float = 0.7
+    neg_iou_thr: float = 0.3
     low_quality: Rescue = "own"
-    least: float = 0.0
-    border: float | None = None
-    batch: int = 256
-    positive_fraction: float = 0.5
+    min_pos_iou: float = 0.0
+    allowed_border: float | None = None
+    num_samples: int = 256
+    pos_fraction: float = 0.5
     beta: float = 1 / 9
     loss_normalizer: Normalizer = "running"
-    crowd: float = 0.5
+    ignore_iof_thr: float = 0.5
     spare: float = 0.3
-    pre_nms: tuple[int, int] = (2000, 1000)
-    post_nms: tuple[int, int] = (2000, 1000)
-    nms_iou: float = 0.7
-    min_size: float = 1e-3
+    nms_pre: tuple[int, int] = (2000, 1000)
+    nms_post: tuple[int, int] = (2000, 1000)
+    nms_iou_thr: float = 0.7
+    min_bbox_size: float = 1e-3
 
     def __post_init__(self) -> None:
         require_ranges(self, sizes="(0, inf)", ratios="(0, inf)", channels="[1, inf]", convs="[0, inf]")
-        require_ranges(self, offset="[0, 1]", positive="[0, 1]", negative="[0, 1]", least="[0, 1]", border="[0, inf]")
-        require_ranges(self, batch="[1, inf]", positive_fraction="[0, 1]", beta="[0, inf)", crowd="[0, inf]")
-        require_ranges(self, spare="[0, inf]", pre_nms="[1, inf]", post_nms="[1, inf]", nms_iou="[0, 1]")
-        require_ranges(self, min_size="[0, inf)")
+        require_ranges(
+            self,
+            offset="[0, 1]",
+            pos_iou_thr="[0, 1]",
+            neg_iou_thr="[0, 1]",
+            min_pos_iou="[0, 1]",
+            allowed_border="[0, inf]",
+        )
+        require_ranges(self, num_samples="[1, inf]", pos_fraction="[0, 1]", beta="[0, inf)", ignore_iof_thr="[0, inf]")
+        require_ranges(self, spare="[0, inf]", nms_pre="[1, inf]", nms_post="[1, inf]", nms_iou_thr="[0, 1]")
+        require_ranges(self, min_bbox_size="[0, inf)")
 
 
 class RPNRaw(NamedTuple):
@@ -119,7 +126,7 @@ class RPN(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(width if i else in_channels, width, 3, padding=1) for i in range(s.convs))
         self.objectness = nn.Conv2d(width, self.anchors.per_cell, 1)
         self.deltas = nn.Conv2d(width, 4 * self.anchors.per_cell, 1)
-        self.normalizers = LossNormalizers(s.loss_normalizer, anchors=s.batch)
+        self.normalizers = LossNormalizers(s.loss_normalizer, anchors=s.num_samples)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.normal_(layer.weight, std=0.01)
@@ -148,7 +155,7 @@ class RPN(nn.Module):
         matched = [self._assign(anchors, target, size) for target, size in zip(targets, sizes, strict=True)]
         generators = [generator_for(seed, target.image_id, _STAGE) for target in targets]
         scores, truths, predicted, wanted = [], [], [], []
-        for row, (positive, background) in enumerate(draw_samples(matched, s.batch, s.positive_fraction, generators)):
+        for row, (positive, background) in enumerate(draw_samples(matched, s.num_samples, s.pos_fraction, generators)):
             drawn = torch.cat([positive, background])
             scores.append(logits[row, drawn])
             truths.append((matched[row][drawn] >= 0).float())
@@ -165,11 +172,17 @@ class RPN(nn.Module):
     def _assign(self, anchors: Tensor, target: Target, size: Size) -> Tensor:
         """(M,) as :func:`~tldet.models.assigners.matching.assign` gives it; anchors beyond the border are IGNORED."""
         s = self.settings
-        limits = {"positive": s.positive, "negative": s.negative, "least": s.least, "crowd": s.crowd, "spare": s.spare}
-        if s.border is None:
+        limits = {
+            "pos_iou_thr": s.pos_iou_thr,
+            "neg_iou_thr": s.neg_iou_thr,
+            "min_pos_iou": s.min_pos_iou,
+            "ignore_iof_thr": s.ignore_iof_thr,
+            "spare": s.spare,
+        }
+        if s.allowed_border is None:
             return assign(anchors, target, low_quality=s.low_quality, **limits)
-        far = constant([size[1], size[0]], anchors) + s.border
-        inside = ((anchors[:, :2] >= -s.border) & (anchors[:, 2:] < far)).all(1).nonzero().flatten()
+        far = constant([size[1], size[0]], anchors) + s.allowed_border
+        inside = ((anchors[:, :2] >= -s.allowed_border) & (anchors[:, 2:] < far)).all(1).nonzero().flatten()
         matched = torch.full((len(anchors),), IGNORED, dtype=torch.int64, device=anchors.device)
         matched[inside] = assign(anchors[inside], target, low_quality=s.low_quality, **limits)
         return matched
@@ -182,13 +195,15 @@ class RPN(nn.Module):
         for number, (anchors, level_logits, level_deltas) in enumerate(
             zip(self.anchors(raw.logits), raw.logits, raw.deltas, strict=True)
         ):
-            best, rows = top_rows(flatten_level(level_logits, 1).squeeze(-1).float(), s.pre_nms[phase])  # (B, n)
+            best, rows = top_rows(flatten_level(level_logits, 1).squeeze(-1).float(), s.nms_pre[phase])  # (B, n)
             boxes.append(decode_boxes(take_rows(flatten_level(level_deltas, 4), rows), anchors[rows]))  # (B, n, 4)
             scores.append(best.sigmoid())
             levels.append(torch.full_like(rows, number))
         clipped = clip_batch(torch.cat(boxes, 1), sizes)
-        good = wide_enough(clipped, s.min_size)
-        kept, counts = nms_rows(clipped, torch.cat(scores, 1), torch.cat(levels, 1), good, s.nms_iou, s.post_nms[phase])
+        good = wide_enough(clipped, s.min_bbox_size)
+        kept, counts = nms_rows(
+            clipped, torch.cat(scores, 1), torch.cat(levels, 1), good, s.nms_iou_thr, s.nms_post[phase]
+        )
         if not exporting():  # no place that every image leaves empty
             kept = kept[:, : max(1, *counts.tolist())]
         return PaddedBoxes(take_rows(clipped, kept), counts)

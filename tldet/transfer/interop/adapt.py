@@ -83,21 +83,23 @@ def _set_anchors(head: dict[str, Any], anchors: Mapping[str, Any]) -> None:
     """
     settings = head.get("rpn") or head.get("settings") or {}
     found, strides = anchor_sizes(anchors), anchors.get("strides")
-    if "scale" in settings and not (isinstance(strides, (list, tuple)) and strides and _positive(strides[0])):
+    if "octave_base_scale" in settings and not (
+        isinstance(strides, (list, tuple)) and strides and _positive(strides[0])
+    ):
         found = None  # the scale is relative to the stride
-    if found is None and ("sizes" in settings or "scale" in settings):
+    if found is None and ("sizes" in settings or "octave_base_scale" in settings):
         raise CheckpointError(f"anchors of the checkpoint ({dict(anchors)}) are not supported by {head['type']}")
     if found is not None and "sizes" in settings:
         same = all(abs(a - b) < 0.01 for level, other in zip(settings["sizes"], found[0], strict=False)
                    for a, b in zip(level, other, strict=False))  # fmt: skip
         settings["sizes"] = settings["sizes"] if same and _shape(settings["sizes"]) == _shape(found[0]) else found[0]
         settings["ratios"] = found[1]
-    elif found is not None and "scale" in settings:
+    elif found is not None and "octave_base_scale" in settings:
         if found[1] != [1.0] or len(found[0][0]) != 1:
             raise CheckpointError(
                 f"{head['type']} has one anchor per location, the checkpoint several ({dict(anchors)})"
             )
-        settings["scale"] = found[0][0][0] / cast(Any, strides)[0]
+        settings["octave_base_scale"] = found[0][0][0] / cast(Any, strides)[0]
 
 
 def _positive(number: Any) -> bool:

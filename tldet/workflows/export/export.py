@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 MAX_DROP = {"fp32": 0.001, "fp16": 0.003}
-THRESHOLDS = ("score", "nms_iou", "nms_per_class", "keep", "pre_nms", "post_nms")
+THRESHOLDS = ("score_thr", "nms_iou_thr", "nms_per_class", "max_per_img", "nms_pre", "nms_post")
 
 
 @dataclass

@@ -90,7 +90,7 @@ def small(classes: int = 3, **settings: Any) -> Detector:
             "num_classes": classes,
             "num_queries": 20,
             "decoder": {"channels": 32, "layers": 2, "feedforward": 32, "points": [2, 4, 2]},
-            "settings": {"denoising": 6, **settings},
+            "settings": {"num_dn_queries": 6, **settings},
         },
     }
     return build_detector(section, [f"class {n}" for n in range(classes)])
@@ -182,7 +182,7 @@ def test_more_objects_than_queries() -> None:
 
 def test_crowds_and_unlabeled_classes_are_no_background() -> None:
     """Class logits in a crowd region, and of classes that were not annotated, get no gradient."""
-    model = norms_still(small(denoising=0))
+    model = norms_still(small(num_dn_queries=0))
     x = torch.rand(1, 3, 64, 64)
     partly = target([[5, 5, 40, 40]], [0], labeled=torch.tensor([True, False, True]))
     covered = target([[5, 5, 40, 40], [-500, -500, 600, 600]], [0, 1], ignore=torch.tensor([False, True]))
@@ -303,7 +303,7 @@ def test_classes_are_transferred_by_name() -> None:
 @pytest.mark.slow
 def test_one_image_can_be_learned_by_heart() -> None:
     torch.manual_seed(0)
-    model = small(denoising=20)
+    model = small(num_dn_queries=20)
     x = torch.rand(1, 3, 128, 160)
     x[:, :, 10:90, 10:60] += 1
     x[:, 0, 30:100, 20:120] += 2

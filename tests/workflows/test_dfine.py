@@ -23,7 +23,7 @@ OPTIONS = [
     "training.log_every=1",
     "training.precision=fp32",
     "model.head.num_queries=30",
-    "model.head.settings.denoising=8",
+    "model.head.settings.num_dn_queries=8",
 ]
 
 

@@ -117,7 +117,7 @@ def test_broken_files(what: str, state: State, tmp_path: Path, capsys: pytest.Ca
         ("model.head.decoder.eval_layers=9", "model.head.decoder.eval_layers"),
         ("model.head.decoder.refinement=x", "refinement"),
         ("model.head.settings.class_loss=focal", "class_loss"),
-        ("model.head.settings.denoising=-1", "denoising"),
+        ("model.head.settings.num_dn_queries=-1", "num_dn_queries"),
         ("model.head.settings.score_thr=2", "score_thr"),
         ("model.neck.out_channels=30", "out_channels"),
         ("model.neck.blocks=x", "blocks"),

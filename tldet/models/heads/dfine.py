@@ -70,9 +70,9 @@ class DFineSettings:
         class_cost: weight of the focal cost in matching.
         l1_cost: weight of the L1 cost.
         giou_cost: weight of the GIoU cost.
-        denoising: denoising queries per image, for positives and for negatives each, at most; 0 for none.
-        label_noise: half of this share of the denoising queries gets a random class.
-        box_noise: largest shift of a side, in halves of the box; negatives shift by one to two times that.
+        num_dn_queries: denoising queries per image, for positives and for negatives each, at most; 0 for none.
+        label_noise_scale: half of this share of the denoising queries gets a random class.
+        box_noise_scale: largest shift of a side, in halves of the box; negatives shift by one to two times that.
         loss_normalizer: "running": running mean of the objects per image, independent of the split into micro-batches;
             "batch": the objects of the micro-batch (papers).
         convention: "paper": boxes are trained on the united assignment of all layers, and the number of denoising
@@ -81,7 +81,7 @@ class DFineSettings:
             has most objects, as in transformers 5.24, for comparing numbers.
         score_thr: score above which a query is a detection.
         max_per_img: largest number of detections per image.
-        crowd: share of a box inside a crowd region from which it is no background.
+        ignore_iof_thr: share of a box inside a crowd region from which it is no background.
     """
 
     class_loss: ClassLoss = "vfl"
@@ -95,21 +95,21 @@ class DFineSettings:
     class_cost: float = 2.0
     l1_cost: float = 5.0
     giou_cost: float = 2.0
-    denoising: int = 100
-    label_noise: float = 0.5
-    box_noise: float = 1.0
+    num_dn_queries: int = 100
+    label_noise_scale: float = 0.5
+    box_noise_scale: float = 1.0
     loss_normalizer: Normalizer = "running"
     convention: Literal["paper", "transformers"] = "paper"
     score_thr: float = 0.0
     max_per_img: int = 300
-    crowd: float = 0.5
+    ignore_iof_thr: float = 0.5
 
     def __post_init__(self) -> None:
-        require_ranges(self, alpha="[0, inf)", gamma="[0, inf)", denoising="[0, inf]", label_noise="[0, 2]")
+        require_ranges(self, alpha="[0, inf)", gamma="[0, inf)", num_dn_queries="[0, inf]", label_noise_scale="[0, 2]")
         require_ranges(self, class_weight="[0, inf)", l1_weight="[0, inf)", giou_weight="[0, inf)")
         require_ranges(self, class_cost="[0, inf)", l1_cost="[0, inf)", giou_cost="[0, inf)")
-        require_ranges(self, fgl_weight="[0, inf)", ddf_weight="[0, inf)", box_noise="[0, inf)")
-        require_ranges(self, score_thr="[0, 1]", max_per_img="[1, inf]", crowd="[0, inf]")
+        require_ranges(self, fgl_weight="[0, inf)", ddf_weight="[0, inf)", box_noise_scale="[0, inf)")
+        require_ranges(self, score_thr="[0, 1]", max_per_img="[1, inf]", ignore_iof_thr="[0, inf]")
 
 
 class DFineRaw(NamedTuple):
@@ -185,7 +185,7 @@ class DFineHead(Head):
         maps = [project(level) for project, level in zip(self.input_proj, features, strict=True)]
         proposals, queries = self.proposal(maps, self.num_queries)
         boxes, mask, noisy = proposals.boxes.detach(), None, None
-        if self.training and targets and self.settings.denoising:
+        if self.training and targets and self.settings.num_dn_queries:
             noisy = self._denoising(targets, size, seed)
         if noisy is not None:
             mask = noisy.mask(queries.shape[1])
@@ -211,9 +211,9 @@ class DFineHead(Head):
             objects_of(targets, size),
             self.num_classes,
             [generator_for(seed, target.image_id, _STAGE) for target in targets],
-            count=s.denoising,
-            label_noise=s.label_noise,
-            box_noise=s.box_noise,
+            count=s.num_dn_queries,
+            label_noise=s.label_noise_scale,
+            box_noise=s.box_noise_scale,
             same_groups=s.convention == "transformers",
         )
 
@@ -266,7 +266,7 @@ class DFineHead(Head):
         """Compute the weighted losses of one prediction."""
         s, boxes = self.settings, one.boxes.clamp(0, 1)
         scored, pairs = pairs_of(scope.scored, scope.truth), pairs_of(scope.boxes, scope.truth)
-        counted = background_of(boxes.detach(), size, targets, s.crowd)
+        counted = background_of(boxes.detach(), size, targets, s.ignore_iof_thr)
         iou = pair_iou(boxes.detach(), scored)
         classes = class_loss(one.logits, scored, iou, counted, kind=s.class_loss, alpha=s.alpha, gamma=s.gamma)
         l1, giou = box_losses(boxes, pairs)
@@ -329,20 +329,20 @@ class _Scope(NamedTuple):
         return ((terms * matched).sum() / a + (terms * ~matched).sum() / b) / (a + b)
 
 
-def background_of(boxes: Tensor, size: Size, targets: Sequence[Target], crowd: float) -> Tensor | None:
+def background_of(boxes: Tensor, size: Size, targets: Sequence[Target], ignore_iof_thr: float) -> Tensor | None:
     """(B, Q, K or 1) bool, false where a query may be an object that is not annotated; None if there is none.
 
     Args:
         boxes: (B, Q, 4) shares.
         size: of the padded image, pixels.
         targets: ground truth of each image.
-        crowd: share of a box inside a crowd region from which it is no background.
+        ignore_iof_thr: share of a box inside a crowd region from which it is no background.
     """
     if not any(target.partial or len(target.known.crowds) for target in targets):
         return None
     rows, scale = [], constant([size[1], size[0]] * 2, boxes)
     for box, target in zip(boxes, targets, strict=True):
-        outside = inside_fraction(corners_of(box) * scale, target.boxes[target.known.crowds]) < crowd
+        outside = inside_fraction(corners_of(box) * scale, target.boxes[target.known.crowds]) < ignore_iof_thr
         known = outside.new_ones(1) if target.labeled is None else target.labeled
         rows.append(outside[:, None] & known)
     wide = max(row.shape[1] for row in rows)

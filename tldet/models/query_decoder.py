@@ -199,10 +199,10 @@ class QueryDecoder(nn.Module):
         self, x: Tensor, boxes: Tensor, maps: Sequence[Tensor], mask: Tensor | None
     ) -> tuple[Prediction, ...]:
         """Refine distributions (D-FINE, equations 1 and 2): each layer adds to the logits of the one before."""
-        values, found = self.bin_values(), list[Prediction]()
+        values, origins = self.bin_values(), boxes
+        found: list[Prediction] = []
         corners: Tensor | None = None
         before: Tensor | None = None  # queries of the layer before
-        origins = boxes
         for layer in self._used():
             position = self.query_pos(boxes.to(x.dtype)).clamp(-_POSITION, _POSITION)
             x = layer(x, position, boxes, maps, mask)

@@ -84,7 +84,7 @@ def denoising_queries(
     number = slots.number if same_groups else _chosen(objects, count, generators).gather(1, slots.number)
     labels = torch.where(real, objects.labels.gather(1, number), num_classes)
     boxes = objects.boxes.gather(1, number[..., None].expand(-1, -1, 4)) * real[..., None]
-    noise = _draw(slots.counted, num_classes, generators)
+    noise = _draw(slots.counted, num_classes, generators, boxes.dtype)
     labels = torch.where((noise.flip < label_noise * 0.5) & real, noise.labels, labels)
     shift = (noise.size + negative[..., None]) * noise.sign * boxes[..., 2:].repeat(1, 1, 2) / 2 * box_noise
     moved = (corners_of(boxes) + shift).clamp(0, 1)
@@ -127,12 +127,12 @@ def _slots(counts: Sequence[int], count: int, same_groups: bool, device: torch.d
     return _Slots(number, real, within >= width, counted, slot // (2 * width), groups[:, 0])
 
 
-def _draw(counted: Tensor, num_classes: int, generators: Sequence[torch.Generator | None]) -> Noise:
+def _draw(counted: Tensor, num_classes: int, generators: Sequence[torch.Generator | None], dtype: torch.dtype) -> Noise:
     """Draw the noise of (B, D) queries; that of an image with a generator does not depend on its batch."""
     if any(one is None for one in generators):
-        flip = torch.rand(counted.shape, device=counted.device)
+        flip = torch.rand(counted.shape, dtype=torch.float32, device=counted.device)
         labels = torch.randint_like(flip, 0, num_classes, dtype=torch.int32).long()
-        sign = torch.randint_like(flip[..., None].expand(-1, -1, 4), 0, 2) * 2.0 - 1.0
+        sign = torch.randint_like(flip[..., None].expand(-1, -1, 4), 0, 2, dtype=dtype) * 2.0 - 1.0
         return Noise(flip, labels, sign, torch.rand_like(sign))
     total, drawn = counted.shape[1], []
     for used, generator in zip(counted.sum(1).tolist(), generators, strict=True):

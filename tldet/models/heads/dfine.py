@@ -290,7 +290,7 @@ class DFineHead(Head):
         """Compute the best (query, class) pairs of each image; see :meth:`Head.decode_tensors`."""
         last, (height, width) = raw.layers[-1], raw.size
         scores, rows, labels = best_pairs(last.logits.float().sigmoid(), self.settings.max_per_img)
-        shares = take_rows(corners_of(last.boxes.float()), rows).unflatten(-1, (2, 2))  # (B, N, 2, 2)
+        shares = take_rows(corners_of(last.boxes.float()), rows).view(len(rows), -1, 2, 2)
         boxes = torch.stack([shares[..., 0] * width, shares[..., 1] * height], -1).flatten(-2)
         good = scores > self.settings.score_thr
         boxes = clip_batch(boxes, sizes).masked_fill(~good[..., None], 0)

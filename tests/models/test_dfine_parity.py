@@ -128,6 +128,7 @@ def test_losses(pair: tuple[Any, Detector]) -> None:
 def test_gradients(pair: tuple[Any, Detector], double: None) -> None:
     """The gradient of the sum for every parameter; in float32, rounding grows on the way to the first layers."""
     reference, model = (train_still(copy.deepcopy(one).double()) for one in pair)
+    reference.set_attn_implementation("eager")  # torch's fused attention misreads its float32 mask in double precision
     sum(their_losses(reference, torch.float64).values()).backward()
     sum(our_losses(model, torch.float64).values()).backward()
     gradients = from_dfine(

@@ -23,6 +23,12 @@ engine/test_split.py::test_processes_are_one_batch*
 engine/test_split.py::test_accumulated_micro_batches_are_one_batch[*cascade*]
 engine/test_split.py::test_accumulated_micro_batches_are_one_batch[mask_rcnn_lite0]
 engine/test_split.py::test_accumulated_micro_batches_are_one_batch[atss_lite0]
+engine/test_split.py::test_accumulated_micro_batches_are_one_batch[dfine_lite0]
+exporting/test_export.py::test_onnx_runtime_finds_the_same[dfine_lite0]
+inference/test_batches.py::test_an_image_alone_and_in_any_list[dfine_lite0]
+models/test_detectors.py::test_one_image_can_be_learned_by_heart[dfine_lite0]
+models/test_detectors.py::test_five_thousand_objects[dfine_lite0]
+models/test_detectors.py::test_the_head_s_forward_is_one_graph[dfine_lite0]
 evaluation/test_golden.py::test_pairs[coco_mini_detector-bbox-pycocotools]
 inference/test_batches.py::test_an_image_alone_and_in_any_list[mask_rcnn_lite0]
 inference/test_batches.py::test_an_image_alone_and_in_any_list[cascade_rcnn_lite0]
@@ -37,6 +43,7 @@ models/test_detectors.py::test_five_thousand_objects[cascade_rcnn_lite0]
 models/test_detectors.py::test_five_thousand_objects[faster_rcnn_lite0]
 models/test_distillation.py::test_the_pyramids_of_equal_weights_are_at_distance_0[faster_rcnn_r50_v2-batch]
 models/test_distillation.py::test_the_pyramids_of_equal_weights_are_at_distance_0[faster_rcnn_r50_v2-eval]
+models/test_dfine_parity.py::*[rtdetrv2_r18]
 models/test_mmdet_parity.py::*[cascade_mask_rcnn]
 models/test_partly_labeled.py::*[cascade_mask_rcnn_lite0]
 models/test_partly_labeled.py::*[cascade_rcnn_lite0]
@@ -48,13 +55,15 @@ test_own_parts.py::test_extend_again_and_with_annotation_files
 test_own_parts.py::test_another_backbone_by_its_registered_name
 test_zoo.py::test_a_config_is_built_and_takes_a_step[*r50*]
 workflows/fewshot/test_fewshot.py::test_finished_runs_are_kept_and_an_interrupted_run_continues
+workflows/test_dfine.py::test_a_frozen_backbone_keeps_no_activations
+workflows/test_dfine.py::test_initial_weights_by_class_name
 workflows/test_distributed.py::test_an_image_that_one_process_cannot_read_is_named_once
 workflows/test_distributed.py::test_errors_are_one_line_of_the_main_process
 workflows/test_import.py::test_finetuning_from*
 workflows/test_outcome.py::test_result_table_and_checkpoint[more[1-5]]
 workflows/test_outcome.py::test_a_validation_set_without_objects[crowd]
 workflows/test_outcome.py::test_a_validation_set_without_objects[unlabeled]
-workflows/test_partly_labeled.py::test_a_run_on_partly_labeled_images_resumes_to_the_same_weights
+workflows/test_partly_labeled.py::test_a_run_on_partly_labeled_images_resumes_to_the_same_weights*
 workflows/test_transfer.py::test_a_resumed_run_is_the_same[4]
 """
 

@@ -7,7 +7,8 @@ outside tldet is imported first, see :mod:`tldet.plugins`.
 from mmengine.registry import Registry
 
 BACKBONES = Registry("backbone", scope="tldet", locations=["tldet.models.backbones"])
-NECKS = Registry("neck", scope="tldet", locations=["tldet.models.necks.fpn", "tldet.models.necks.simple_pyramid"])
+_NECKS = ["tldet.models.necks.fpn", "tldet.models.necks.hybrid_encoder", "tldet.models.necks.simple_pyramid"]
+NECKS = Registry("neck", scope="tldet", locations=_NECKS)
 HEADS = Registry("head", scope="tldet", locations=["tldet.models.heads"])
 _DATASETS = [f"tldet.data.{name}" for name in ("dataset", "folder", "relabeled")]
 DATASETS = Registry("dataset", scope="tldet", locations=_DATASETS)

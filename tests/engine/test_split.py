@@ -22,7 +22,8 @@ from tldet.models.distillation import DistilledDetector, DistillSettings
 SCRIPT = Path(__file__).with_name("split_steps.py")
 ROOT = SCRIPT.parents[2]
 DENSE = ["fcos_lite0", "atss_lite0", "gfl_lite0", "retinanet_lite0"]
-RECIPES = [*DENSE, "faster_rcnn_lite0", "mask_rcnn_lite0", "cascade_rcnn_lite0", "cascade_mask_rcnn_lite0"]
+TWO_STAGE = ["faster_rcnn_lite0", "mask_rcnn_lite0", "cascade_rcnn_lite0", "cascade_mask_rcnn_lite0"]
+RECIPES = [*DENSE, *TWO_STAGE, "dfine_lite0"]
 QUICK = ("fcos_lite0", "faster_rcnn_lite0")  # of the tests with two processes
 OTHERS = tuple(one for one in RECIPES if one not in QUICK)
 CLOSE = 1e-4

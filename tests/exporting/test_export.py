@@ -28,7 +28,7 @@ from tldet.structures.target import Target
 from tldet.workflows.convert import convert
 from tldet.workflows.export.export import export
 
-FAMILIES = ["retinanet_lite0", "fcos_lite0", "gfl_lite0", "faster_rcnn_lite0", "mask_rcnn_lite0"]
+FAMILIES = ["retinanet_lite0", "fcos_lite0", "gfl_lite0", "faster_rcnn_lite0", "mask_rcnn_lite0", "dfine_lite0"]
 RECIPES = sorted(path.stem for path in Path("configs/recipes").glob("*.py"))
 SIZE = (96, 128)
 
@@ -106,7 +106,11 @@ def test_torch_export_finds_the_same(recipe: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "recipe", with_slow(["gfl_lite0", "faster_rcnn_lite0", "mask_rcnn_lite0"], ["gfl_lite0", "mask_rcnn_lite0"])
+    "recipe",
+    with_slow(
+        ["gfl_lite0", "faster_rcnn_lite0", "mask_rcnn_lite0", "dfine_lite0"],
+        ["gfl_lite0", "mask_rcnn_lite0", "dfine_lite0"],
+    ),
 )
 def test_any_batch_and_size(recipe: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")

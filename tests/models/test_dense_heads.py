@@ -44,7 +44,7 @@ def batch(*boxes: list[list[float]]) -> Batch:
     return Batch(images, [(64, 96)] * len(boxes), targets, [(64, 96)] * len(boxes))
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [*RECIPES, "dfine_lite0"])
 def test_every_parameter_gets_a_gradient_also_without_objects(recipe: str) -> None:
     """Data-parallel training waits for each of them."""
     for one in (batch([], []), batch([[8, 8, 40, 40]], [])):
@@ -54,7 +54,7 @@ def test_every_parameter_gets_a_gradient_also_without_objects(recipe: str) -> No
         assert {name for name, p in model.named_parameters() if p.grad is not None} == learning
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [*RECIPES, "dfine_lite0"])
 def test_bfloat16_changes_the_losses_little_and_decodes_in_float32(recipe: str) -> None:
     model, one = detector(recipe).eval(), batch([[8, 8, 40, 40], [50, 20, 90, 60]])
     with torch.no_grad():

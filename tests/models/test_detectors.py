@@ -22,7 +22,7 @@ from tldet.structures.target import Target
 
 MASKED = ["mask_rcnn_lite0", "cascade_mask_rcnn_lite0"]
 TWO_STAGE = ["faster_rcnn_lite0", "cascade_rcnn_lite0", *MASKED]
-RECIPES = [*TWO_STAGE, "retinanet_lite0", "fcos_lite0", "atss_lite0", "gfl_lite0"]
+RECIPES = [*TWO_STAGE, "retinanet_lite0", "fcos_lite0", "atss_lite0", "gfl_lite0", "dfine_lite0"]
 SLOW = ["cascade_rcnn_lite0", "atss_lite0", *MASKED]  # in the test that trains
 SOFT = {"loss_centerness", "loss_dfl"}  # against soft targets: they end at the targets' entropy, not at 0
 

@@ -79,7 +79,7 @@ def class_scores(model: Detector) -> list[Tensor]:
     return said
 
 
-@pytest.mark.parametrize("recipe", [*DENSE, *TWO_STAGE])
+@pytest.mark.parametrize("recipe", [*DENSE, *TWO_STAGE, "dfine_lite0"])
 def test_labeled_for_all_is_as_nothing_said(recipe: str) -> None:
     model = detector(recipe).train()
     plain = batch(target(([8, 8, 40, 40], 1), ([50, 20, 90, 60], 2)), target(image_id=2))

@@ -17,7 +17,8 @@ from torchvision.models import resnet18
 
 from tldet.errors import CheckpointError
 from tldet.models.backbones import TimmBackbone, TorchvisionBackbone, trainable
-from tldet.transfer.sources import download, first_line, read_weights
+from tldet.transfer.downloads import first_line
+from tldet.transfer.sources import download, read_weights
 from tldet.transfer.weights import load_backbone_weights
 
 

@@ -35,19 +35,27 @@ def test_the_halves(partly: Path, digits: Path) -> None:
     assert 0 < len(expected) < len(whole["annotations"])
 
 
-def test_a_run_on_partly_labeled_images_resumes_to_the_same_weights(partly: Path, digits: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "more"),
+    [
+        ("faster_rcnn_lite0", ["model.head.roi.spare_score=0.1", "model.head.roi.dropout=0.2"]),
+        ("dfine_lite0", []),
+    ],
+)
+def test_a_run_on_partly_labeled_images_resumes_to_the_same_weights(
+    partly: Path, digits: Path, tmp_path: Path, model: str, more: list[str]
+) -> None:
     """With scores so low that much is spared, and dropout, which looking for it must not draw from."""
     options = [
         "data.loader.batch_size=2",
         "training.checkpoint_every=0.25",
         "training.log_every=1",
         "training.precision=fp32",
-        "model.head.roi.spare_score=0.1",
-        "model.head.roi.dropout=0.2",
+        *more,
     ]
     out = tmp_path / "out"
     given = {"train": partly, "val": partly, "images": digits / "train"}
-    outcome = finetune(out=out, model="faster_rcnn_lite0", steps=4, cfg_options=options, **given)
+    outcome = finetune(out=out, model=model, steps=4, cfg_options=options, **given)
     assert outcome.result is not None
     assert outcome.result.unjudged > 0, "no detection of a class its image was not labeled for is scored"
     last = out / "step_00000004.pt"
@@ -59,7 +67,7 @@ def test_a_run_on_partly_labeled_images_resumes_to_the_same_weights(partly: Path
     assert all(torch.equal(whole[key], again[key]) for key in whole)
     every = finetune(
         out=tmp_path / "every",
-        model="faster_rcnn_lite0",
+        model=model,
         steps=4,
         cfg_options=[*options, "data.train.partial=False"],
         **given,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # Config keys that determine the value of the best metric.
 _COMPARED = (("data", "val"), ("evaluation", "type"), ("training", "best_metric"))
-_INITIAL = frozenset({"weights_source", "classes_from"})  # keys of ``meta`` that describe the initial weights
+_INITIAL = frozenset({"weights_source", "weights_license", "classes_from"})  # keys of ``meta`` on the initial weights
 _MALFORMED = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError)  # contents of a checkpoint
 
 

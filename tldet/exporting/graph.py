@@ -82,13 +82,13 @@ class DetectorGraph(nn.Module):
 
 
 def _named(raw: Any, name: str = "raw") -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of nested raw outputs with names such as ``logits_0``."""
+    """Yield the tensors of nested raw outputs with names such as ``logits_0``; other values are left out."""
     if isinstance(raw, Tensor):
         yield name, raw
     elif hasattr(raw, "_fields"):
         for field in raw._fields:
             yield from _named(getattr(raw, field), field if name == "raw" else f"{name}_{field}")
-    else:
+    elif isinstance(raw, (tuple, list)):
         for number, part in enumerate(raw):
             yield from _named(part, f"{name}_{number}")
 

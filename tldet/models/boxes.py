@@ -25,6 +25,12 @@ def center_form(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return boxes[..., :2] + 0.5 * extent, extent
 
 
+def corners_of(boxes: Tensor) -> Tensor:
+    """(..., 4) xyxy corners of (..., 4) boxes given by center and extent."""
+    center, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat([center - half, center + half], -1)
+
+
 def area(boxes: Tensor) -> Tensor:
     """Return the areas (...,) of xyxy boxes (..., 4)."""
     return product(boxes[..., 2:] - boxes[..., :2])

@@ -79,7 +79,7 @@ class Detector(nn.Module):
         self.preprocess = preprocess or Preprocess()
         self.class_names = tuple(class_names)
         self._loss_arguments = _accepted(getattr(head, "loss", lambda *_: {}), ("sizes", "seed"), 2)
-        self._takes_targets = bool(_accepted(head.forward, ("targets",), 1))
+        self._forward_arguments = _accepted(head.forward, ("targets", "seed"), 1)
 
     def train(self, mode: bool = True) -> Detector:
         """Set training mode; submodules without trainable parameters stay in eval mode."""
@@ -115,14 +115,12 @@ class Detector(nn.Module):
         those of other toolkits (see also ``eval_loss`` in the settings of FCOS).
         """
         given = [one if isinstance(one, Target) else Target(**one) for one in targets]
-        return self._loss(self._raw(x, given), given, whole_sizes(x), seed)
+        return self._loss(self.head_outputs(self.features(x), given, seed), given, whole_sizes(x), seed)
 
-    def _raw(self, x: Tensor, targets: Sequence[Target] | None = None) -> Any:
-        """Compute the head's raw outputs; a head that takes targets gets them during training."""
-        return self._head_outputs(self.features(x), targets)
-
-    def _head_outputs(self, features: Sequence[Tensor], targets: Sequence[Target] | None) -> Any:
-        return self.head(features, targets=targets) if targets and self._takes_targets else self.head(features)
+    def head_outputs(self, features: Sequence[Tensor], targets: Sequence[Target], seed: int | None) -> Any:
+        """Compute the head's raw outputs for a loss; a head whose ``forward`` takes targets or seed gets them."""
+        given = {"targets": _complete(targets), "seed": seed}
+        return self.head(features, **{name: given[name] for name in self._forward_arguments})
 
     @torch.no_grad()
     def predict_tensor(self, x: Tensor) -> list[Detections]:
@@ -131,7 +129,8 @@ class Detector(nn.Module):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses by name, scalars whose sum is minimized."""
-        return self._loss(self._raw(self.normalize(batch), batch.targets), batch.targets, batch.sizes, batch.seed)
+        raw = self.head_outputs(self.features(self.normalize(batch)), batch.targets, batch.seed)
+        return self._loss(raw, batch.targets, batch.sizes, batch.seed)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> list[Detections]:
@@ -149,15 +148,19 @@ class Detector(nn.Module):
         return self.loss(batch) if self.training else self.predict(batch)
 
     def _loss(self, raw: Any, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None) -> dict[str, Tensor]:
-        whole = [t if len(t.ignore) == len(t.boxes) else replace(t, ignore=t.labels < 0) for t in targets]
         given = {"sizes": sizes, "seed": seed}
         arguments = {name: given[name] for name in self._loss_arguments}
-        return cast("dict[str, Tensor]", cast(Any, self.head).loss(raw, whole, **arguments))
+        return cast("dict[str, Tensor]", cast(Any, self.head).loss(raw, _complete(targets), **arguments))
 
     def _decode(self, raw: Any, batch: Batch) -> list[Detections]:
         found = cast("list[Detections]", cast(Any, self.head).decode(raw, batch.sizes))
         sizes = zip(found, batch.sizes, batch.original_sizes, strict=True)
         return [rescale(one, size, original, self.class_names) for one, size, original in sizes]
+
+
+def _complete(targets: Sequence[Target]) -> list[Target]:
+    """Fill in ``ignore`` of targets without it: labels below 0 are ignored."""
+    return [t if len(t.ignore) == len(t.boxes) else replace(t, ignore=t.labels < 0) for t in targets]
 
 
 def _accepted(method: Callable[..., Any], names: Sequence[str], before: int) -> tuple[str, ...]:

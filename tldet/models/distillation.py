@@ -116,7 +116,7 @@ class DistilledDetector(Detector):
         x = self.normalize(batch)
         teacher_features, targets = self.run_teacher(x, batch)
         features = self.features(x)
-        losses = self._loss(self._head_outputs(features, targets), targets, batch.sizes, batch.seed)
+        losses = self._loss(self.head_outputs(features, targets, batch.seed), targets, batch.sizes, batch.seed)
         if not self.settings.features:
             return losses
         return {**losses, "loss_distill": self.settings.features * feature_distance(features, teacher_features)}

@@ -12,7 +12,7 @@ from tldet.models.detector import Detector, build_detector
 from tldet.models.meta_tensors import without_storage
 from tldet.models.zoo import Found, find_backbone
 
-_PER_LEVEL = ("sizes",)  # keys of a head with one entry per level
+_PER_LEVEL = ("sizes", "points")  # keys of a head with one entry per level
 _BETWEEN_LEVELS = ("borders",)  # keys with one entry for each pair of consecutive levels
 COUNTS = ("levels",)  # keys with a number of levels, from the finest
 _TRIAL = (64, 96)  # height and width of the image for checking shapes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tldet.errors import CheckpointError
 from tldet.system.inputs import is_file
-from tldet.transfer.sources import cache_path, find_package, timm_path, torchvision_url
+from tldet.transfer.downloads import cache_path
+from tldet.transfer.sources import find_package, published_file, timm_path, torchvision_url
 
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -22,6 +23,8 @@ def is_here(source: str) -> bool:
         return is_file(cache_path(torchvision_url(name)))
     if kind == "timm":
         return _timm_is_here(name)
+    if kind in {"hf", "dfine"}:
+        return is_file(published_file(source)[1])
     if kind in {"http", "https"}:
         return is_file(cache_path(source.partition("#")[0]))
     return is_file(source)

@@ -16,6 +16,7 @@ from tldet.transfer.interop.adapt import same_input
 from tldet.transfer.interop.classes import classes_of
 from tldet.transfer.interop.foreign import foreign_in, layout_in, policy_in, translate
 from tldet.transfer.interop.known import KeyLayout, Known, known_layout
+from tldet.transfer.licenses import license_of
 from tldet.transfer.provenance import check_meta, of_classifier, refuse_classifier
 from tldet.transfer.safe_unpickle.archives import Archive, SafeArchive, read_archive
 from tldet.transfer.sources import State, download
@@ -32,6 +33,7 @@ class DetectorFile:
         strided_conv: ``model.backbone.strided_conv`` of its training; None if unknown or without effect.
         backbone: name of its backbone.
         published: ``model`` section of the shipped config that fits the file, for settings that the file lacks.
+        license: license of the weights; empty if none is stated.
         weights: reads the tensors, with tldet's names.
     """
 
@@ -41,6 +43,7 @@ class DetectorFile:
     backbone: str | None
     weights: Callable[[], State]
     published: Mapping[str, Any] = field(default_factory=dict)
+    license: str = ""
 
 
 def open_initial(path: Path) -> DetectorFile | None:
@@ -83,7 +86,8 @@ def _ours(path: Path, outline: Mapping[str, Any], read: Callable[[], Mapping[str
         found: State = state.get("ema") or state["model"]
         return found
 
-    return DetectorFile(names, preprocess, stride, backbone.get("name"), weights)
+    terms = str(outline["meta"].get("weights_license") or "")
+    return DetectorFile(names, preprocess, stride, backbone.get("name"), weights, license=terms)
 
 
 def _foreign(archive: Archive, layout: KeyLayout, known: Known) -> DetectorFile:
@@ -93,8 +97,10 @@ def _foreign(archive: Archive, layout: KeyLayout, known: Known) -> DetectorFile:
     def weights() -> State:
         return translate(known, foreign_in(archive).state, archive.path)
 
-    published = read_config(known.config)["model"]
-    return DetectorFile(classes.given, policy.preprocess, policy.strided_conv, layout.backbone, weights, published)
+    published, terms = read_config(known.config)["model"], license_of(str(archive.path), layout.classes)
+    return DetectorFile(
+        classes.given, policy.preprocess, policy.strided_conv, layout.backbone, weights, published, terms
+    )
 
 
 def init_from(model: Detector, path: str | Path, match: MatchSettings | None = None) -> LoadReport:
@@ -130,4 +136,6 @@ def _load(model: Detector, file: DetectorFile, source: str, match: MatchSettings
     if file.strided_conv and stride and file.strided_conv != stride:
         trained_stride = f"that of its training, {file.strided_conv} (now {stride})"
         raise CheckpointError(f"{source}: set model.backbone.strided_conv to {trained_stride}")
-    return load_detector(model, file.weights(), file.class_names, source, match)
+    report = load_detector(model, file.weights(), file.class_names, source, match)
+    report.license = license_of(source) or file.license
+    return report

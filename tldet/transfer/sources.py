@@ -1,32 +1,29 @@
 """Sources of pretrained weights.
 
-A source is ``torchvision:ResNet50_Weights.IMAGENET1K_V2``, ``timm:NAME``, ``package:efficientnet_lite0``, a URL with
-``#sha256=...``, or a file (.safetensors, .pth, .pt). Files are read with a restricted unpickler only.
+A source is ``torchvision:ResNet50_Weights.IMAGENET1K_V2``, ``timm:NAME``, ``package:efficientnet_lite0``,
+``hf:OWNER/NAME`` or ``hf:OWNER/NAME/FILE`` on the Hugging Face hub, ``dfine:NAME`` in the release of D-FINE's authors,
+a URL with ``#sha256=...``, or a file (.safetensors, .pth, .pt). Files are read with a restricted unpickler only.
 """
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import importlib.util
-import logging
 import re
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from tldet import checkpoint
 from tldet.errors import CheckpointError
-from tldet.system.inputs import is_file
-from tldet.system.output import Replacement
+from tldet.transfer.downloads import cache_path, fetch_to, fetch_url, first_line
 from tldet.transfer.interop.wrapped import state_in
 from tldet.transfer.safe_unpickle.archives import read_archive
 
-log = logging.getLogger(__name__)
 State = Mapping[str, Tensor]
+HUB = "https://huggingface.co"
+DFINE = "https://github.com/Peterande/storage/releases/download/dfinev1.0"
+HUB_FILE = "model.safetensors"
 
 
 def read_weights(source: str) -> tuple[State, bool]:
@@ -44,6 +41,9 @@ def download(source: str) -> Path:
         return fetch_torchvision(name)
     if kind == "package":
         return find_package(name)
+    if kind in {"hf", "dfine"}:
+        url, path = published_file(source)
+        return fetch_to(path, url)
     return fetch_url(*_url_and_hash(source)) if kind in {"http", "https"} else Path(source)
 
 
@@ -82,11 +82,6 @@ def find_package(name: str) -> Path:
     return found[0]
 
 
-def cache_path(url: str) -> Path:
-    """Return the path of a downloaded URL in the cache of ``torch.hub``."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-
-
 def torchvision_url(name: str) -> str:
     """Return the URL of torchvision weights such as ``ResNet50_Weights.IMAGENET1K_V2``.
 
@@ -118,55 +113,23 @@ def _url_and_hash(source: str) -> tuple[str, str]:
     return url, digest.lower()
 
 
-def fetch_url(url: str, digest: str) -> Path:
-    """Return a file from the cache of ``torch.hub``; download it if necessary.
-
-    Args:
-        url: URL of the file.
-        digest: SHA-256 or its first digits; empty for no check.
+def published_file(source: str) -> tuple[str, Path]:
+    """Return the URL of a source of kind ``hf:`` or ``dfine:``, and its path in the cache.
 
     Raises:
-        CheckpointError: the download fails, or the hash differs.
+        CheckpointError: the source names no repository.
     """
-    path = cache_path(url)
-    if not is_file(path):
-        log.info("downloading %s to %s", url, path)
-        try:
-            with Replacement(path) as new:
-                _download(url, new.name)
-                _check_hash(new.name, digest, url)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or first_line(error)
-            raise CheckpointError(f"cannot download {url} ({reason}); place the file at {path} and run again") from None
-    _check_hash(path, digest, url)
-    return path
-
-
-def _download(url: str, path: Path) -> None:
-    with urllib.request.urlopen(url, timeout=30) as response, path.open("wb") as file:
-        while block := response.read(1 << 20):
-            file.write(block)
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error message; the name of the error if the message is empty."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
-
-
-def _check_hash(path: Path, digest: str, url: str) -> None:
-    found = file_hash(path)
-    if not found.startswith(digest):
-        message = f"{path}: its SHA-256 is {found[:16]}..., {url} should have {digest}; remove it and retry"
-        raise CheckpointError(message)
+    kind, _, name = source.partition(":")
+    if kind == "dfine":
+        url = f"{DFINE}/{name}.pth"
+        return url, cache_path(url)
+    owner, _, rest = name.partition("/")
+    repository, _, file = rest.partition("/")
+    if not owner or not repository:
+        raise CheckpointError(f"{source}: expected hf:OWNER/NAME or hf:OWNER/NAME/FILE")
+    file = file or HUB_FILE
+    cached = "--".join([owner, repository, Path(file).name])
+    return f"{HUB}/{owner}/{repository}/resolve/main/{file}", cache_path(f"/{cached}")
 
 
 def timm_path(name: str) -> tuple[str, Path]:

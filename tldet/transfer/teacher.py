@@ -10,8 +10,8 @@ from tldet.errors import CheckpointError
 from tldet.models.detector import Detector
 from tldet.models.distillation import DistilledDetector, DistillSettings
 from tldet.system.inputs import is_file
+from tldet.transfer.downloads import file_hash
 from tldet.transfer.restore import restore
-from tldet.transfer.sources import file_hash
 
 log = logging.getLogger(__name__)
 

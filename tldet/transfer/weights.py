@@ -14,6 +14,7 @@ from tldet.integrity import problem_of
 from tldet.models.detector import Detector
 from tldet.transfer.class_match import ClassMap, MatchSettings, differing_in_case, few, match_classes
 from tldet.transfer.classifier_weights import copy_classes
+from tldet.transfer.licenses import license_of
 from tldet.transfer.provenance import OUT_NORMS, reported_by
 from tldet.transfer.sources import State, read_weights
 
@@ -35,6 +36,7 @@ class LoadReport:
         misshapen: tensors of different shape in source and model, with a description.
         classes: class of the source for each class, None for a new class; empty for a backbone.
         provenance: summary of the training of the source; empty if unknown.
+        license: license of the source; empty if none is stated.
     """
 
     source: str
@@ -45,6 +47,7 @@ class LoadReport:
     misshapen: dict[str, str] = field(default_factory=dict)
     classes: ClassMap = field(default_factory=dict)
     provenance: str = ""
+    license: str = ""
 
     def summary(self) -> str:
         """Return the report in one line."""
@@ -71,7 +74,7 @@ def load_backbone_weights(backbone: nn.Module, source: str) -> LoadReport:
     if adapted:
         state = in_order_of(backbone.state_dict(), state, source)
     report = load_state(backbone, state, source)
-    report.provenance = reported_by(source)
+    report.provenance, report.license = reported_by(source), license_of(source)
     if adapted:
         report.copied, report.adapted = [], [f"{name} (by order)" for name in report.copied]
     if not report.copied and not report.adapted:

@@ -18,14 +18,15 @@ from tldet.transfer.interop.classes import FileClasses, classes_of, coco_ids, re
 from tldet.transfer.interop.foreign import Foreign, fill, policy_in, read_foreign, translate
 from tldet.transfer.interop.known import KNOWN, Known, known_layout, layout_named
 from tldet.transfer.interop.mmdet_config import Policy
+from tldet.transfer.licenses import license_of
 from tldet.transfer.safe_unpickle.archives import WRONG
 from tldet.transfer.weights import LoadReport
 from tldet.workflows.command_requests import ImportRequest
 from tldet.workflows.requests import takes
+from tldet.workflows.training.choose import usual_size
 from tldet.workflows.training.meta import versions
 
 log = logging.getLogger(__name__)
-_PUBLISHED = {"short": 800, "long": 1333}  # input size of both toolkits on COCO
 _NAMED = 5
 
 
@@ -54,6 +55,7 @@ def import_checkpoint(request: ImportRequest) -> Path:
         "category_ids": list(classes.ids),
         "input": size,
         "weights_source": f"{path} ({known.dialect})",
+        "weights_license": license_of(str(path), len(classes.names)),
         "versions": versions(),
     }
     written = {**_sections(config, classes), "model": section}
@@ -96,7 +98,9 @@ def _known(foreign: Foreign, model: str | None) -> Known:
 
 
 def _published_size(config: Config) -> dict[str, int]:
-    resize = next((s for s in config.get("data.val.transforms") or [] if s["type"] == "Resize"), _PUBLISHED)
+    short, long = usual_size(config)
+    published: dict[str, Any] = {"short": short, "long": long}
+    resize = next((s for s in config.get("data.val.transforms") or [] if s["type"] == "Resize"), published)
     return {"short": resize["short"], "long": resize["long"]}
 
 
@@ -113,6 +117,8 @@ def _notes(foreign: Foreign, classes: FileClasses, policy: Policy, size: Mapping
     names = ", ".join(classes.names[:_NAMED]) + (", ..." if len(classes.names) > _NAMED else "")
     lines = [f"classes: {len(classes.names)} ({names}): {classes.source}", f"input: {size['short']} x {size['long']}"]
     lines += policy.notes
+    if terms := license_of(str(foreign.path), len(classes.names)):
+        lines.append(f"weights: {terms}")
     if "ema_state_dict" in foreign.content:
         lines.append("the averaged weights (EMA) are used: MMDetection stores them in state_dict")
     if foreign.averaged:

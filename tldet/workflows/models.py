@@ -23,9 +23,11 @@ from tldet.models.zoo import CURATED, Found, backbone_names, find_backbone
 from tldet.structures.image import Size
 from tldet.system.output import check_output, write_json
 from tldet.transfer.cached_weights import is_here
+from tldet.transfer.interop.known import published_weights
+from tldet.transfer.licenses import license_of
 from tldet.workflows.command_requests import ModelsRequest
 from tldet.workflows.requests import takes
-from tldet.workflows.training.choose import is_small, usual_size
+from tldet.workflows.training.choose import usual_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,6 +57,8 @@ class Row:
         published: published metric with its source, or empty.
         weights: source of the backbone's pretrained weights, or None.
         here: the weights are on this machine.
+        license: license of the published weights of a detector, otherwise of those of its backbone; empty if none is
+            stated.
     """
 
     name: str
@@ -66,6 +70,7 @@ class Row:
     published: str
     weights: str | None
     here: bool
+    license: str
 
 
 @takes(ModelsRequest)
@@ -106,6 +111,7 @@ def detector_row(name: str) -> Row:
         published_ap(find(name)),
         source,
         source is not None and is_here(source),
+        license_of(published_weights(name) or source or ""),
     )
 
 
@@ -127,14 +133,15 @@ def backbone_rows(names: Sequence[str]) -> Iterator[Row]:
         library = "torchvision" if found.section["type"] == "TorchvisionBackbone" else timm
         here = found.weights is not None and is_here(found.weights)
         top1 = published_top1(found)
-        yield Row(name, "backbone", library, parameters, cost, BACKBONE_SIZE, top1, found.weights, here)
+        terms = license_of(found.weights or "")
+        yield Row(name, "backbone", library, parameters, cost, BACKBONE_SIZE, top1, found.weights, here, terms)
 
 
 def test_size(config: Config) -> Size:
     """Return the padded (height, width) of a 640x480 image resized for testing."""
     steps = config.get("data.val.transforms") or []
     resize = next((step for step in steps if step["type"] == "Resize"), None)
-    short, long = (resize["short"], resize["long"]) if resize else usual_size(is_small(config))
+    short, long = (resize["short"], resize["long"]) if resize else usual_size(config)
     height, width = fitted_size(COCO_IMAGE, short, long)
     return -(-height // 32) * 32, -(-width // 32) * 32
 
@@ -190,11 +197,12 @@ def _table(title: str, rows: Sequence[Row], width: int | None, part: str | None 
         table.add_column(part, overflow="fold")
     for column in ("M params", "GFLOPs", "at"):
         table.add_column(column, justify="right", no_wrap=True)
-    for column in ("published", "weights"):
+    for column in ("published", "weights", "license"):
         table.add_column(column, overflow="fold")
     for row in rows:
         numbers = (f"{row.parameters / 1e6:.1f}", f"{row.multiply_adds / 1e9:.2f}", f"{row.size[0]}x{row.size[1]}")
-        table.add_row(row.name, *([row.part] if part else []), *numbers, _short(row.published), _weights(row))
+        about = (_short(row.published), _weights(row), row.license or "-")
+        table.add_row(row.name, *([row.part] if part else []), *numbers, *about)
     return table
 
 

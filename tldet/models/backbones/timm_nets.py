@@ -106,6 +106,16 @@ def _create(name: str, **options: Any) -> Any:
     return timm.create_model(name, pretrained=False, **options)
 
 
+def _add_shortcut(body: nn.Module, name: str) -> None:
+    """Put a convolution and a BatchNorm in the shortcut of a ResNet's first block."""
+    block: Any = next(iter(getattr(body, "layer1", nn.Sequential())), None)
+    if getattr(block, "downsample", block) is not None:
+        raise ValueError(f"shortcut_conv: {name} is no ResNet of basic blocks")
+    channels = block.conv1.in_channels
+    conv = nn.Conv2d(channels, channels, 1, bias=False)
+    block.downsample = nn.Sequential(nn.Identity(), conv, nn.BatchNorm2d(channels))
+
+
 @BACKBONES.register_module()
 class TimmBackbone(Backbone):
     """Network of timm with several output levels (``features_only``).
@@ -117,9 +127,11 @@ class TimmBackbone(Backbone):
         frozen_stages: see :class:`Backbone`.
         norm: see :class:`Backbone`.
         out_norm: see :func:`~tldet.models.backbones.base.output_norms`.
+        shortcut_conv: put a convolution in the shortcut of the first block of a ResNet-18 or 34, as the networks of
+            PaddlePaddle have it, on which RT-DETR is trained.
 
     Raises:
-        ValueError: there is no such network, or a level is missing.
+        ValueError: there is no such network, a level is missing, or there is no block for ``shortcut_conv``.
     """
 
     def __init__(
@@ -131,6 +143,7 @@ class TimmBackbone(Backbone):
         frozen_stages: int = -1,
         norm: Norm = "frozen",
         out_norm: OutNorm = "none",
+        shortcut_conv: bool = False,
     ) -> None:
         super().__init__(weights=weights, frozen_stages=frozen_stages, norm=norm)
         known = network_outline(name)
@@ -145,6 +158,8 @@ class TimmBackbone(Backbone):
         features = {"features_only": True, "feature_cls": "getter", "out_indices": levels}
         net = _create(name, **features, **known.options)
         self.body, self.indices = net.model, tuple(net.out_indices)
+        if shortcut_conv:
+            _add_shortcut(self.body, name)
         self.channels = tuple(known.channels[index] for index in levels)
         self.multiple = max(known.strides)
         self.out_norms = output_norms(self.channels, out_norm)

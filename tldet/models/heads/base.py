@@ -42,7 +42,7 @@ class Head(nn.Module):
         """Compute the raw outputs, which only ``loss`` and ``decode`` read; pure tensor code.
 
         A head that needs the ground truth as an input during training (contrastive denoising) takes a second argument
-        ``targets: Sequence[Target] | None = None``.
+        ``targets: Sequence[Target] | None = None``; one that draws random numbers takes ``seed: int | None = None``.
 
         Args:
             features: L x (B, in_channels, H, W), finest level first.

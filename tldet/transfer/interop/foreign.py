@@ -1,4 +1,4 @@
-"""Detector checkpoints of mmdet and torchvision: contents, and translation to tldet's tensor names."""
+"""Detector checkpoints of other toolkits: contents, and translation to tldet's tensor names."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tldet.errors import CheckpointError
 from tldet.integrity import problem_of
+from tldet.transfer.interop.dialects.dfine import OUTPUTS, from_dfine
 from tldet.transfer.interop.dialects.mmdet import from_mmdet
 from tldet.transfer.interop.dialects.torchvision import EPS, from_torchvision
 from tldet.transfer.interop.known import KeyLayout, Known, recognize
@@ -68,7 +69,7 @@ def foreign_in(archive: Archive) -> Foreign:
     averaged = [name for name in tensors if name.startswith("ema_")]
     state = {name: tensor for name, tensor in tensors.items() if not name.startswith("ema_")}
     prefix = detector_prefix(whole)
-    others = [name for name in archive.outlines(whole) if not name.startswith(prefix)]
+    others = [name for name in archive.outlines(whole) if not name.startswith((prefix, *OUTPUTS))]
     content = {} if isinstance(archive, SafeArchive) else archive.value
     return Foreign(archive.path, content, state, recognize(state), averaged, others, archive.set_aside)
 
@@ -85,7 +86,7 @@ def layout_in(archive: Archive) -> KeyLayout:
 def _bare(state: Mapping[str, Any]) -> dict[str, Any]:
     """Select the detector's entries and remove the prefix of their names."""
     prefix = detector_prefix(state)
-    return {name.removeprefix(prefix): item for name, item in state.items() if name.startswith(prefix)}
+    return {name.removeprefix(prefix): item for name, item in state.items() if name.startswith((prefix, *OUTPUTS))}
 
 
 def policy_in(content: Mapping[Any, Any], known: Known, layout: KeyLayout, path: Path) -> Policy:
@@ -114,7 +115,7 @@ def translate(known: Known, state: Mapping[str, Tensor], path: Path) -> dict[str
         if known.dialect == "torchvision":
             old = OLD_NAME in state and known.case != "fcos"
             return from_torchvision(state, norm_eps=0.0 if old else EPS)
-        return from_mmdet(state)
+        return from_dfine(state) if known.dialect == "dfine" else from_mmdet(state)
     except (IndexError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: cannot be converted as {known.case}: {' '.join(str(error).split())}") from None
 

@@ -1,4 +1,4 @@
-"""Models of mmdet and torchvision that correspond to shipped configs.
+"""Models of mmdet, torchvision and the D-FINE family that correspond to shipped configs.
 
 They are found by name (``--model``), by the keys of a state dict (:func:`recognize`), and by recipe for its published
 COCO weights (:func:`coco_weights`).
@@ -13,8 +13,9 @@ from typing import Literal
 from torch import Tensor
 
 from tldet.errors import CheckpointError, ConfigError
+from tldet.transfer.interop.dialects.dfine import dfine_backbone, dfine_case, dfine_classes
 
-Dialect = Literal["mmdet", "torchvision"]
+Dialect = Literal["mmdet", "torchvision", "dfine"]
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,11 @@ class Known:
 
     Attributes:
         dialect: toolkit of the tensor names.
-        case: name of the model, the same for both toolkits.
+        case: name of the model, the same for all toolkits.
         config: shipped config with the same model.
         weights: name of torchvision's weights, of which ``COCO_V1`` is used.
-        box_ap: box AP of these weights on COCO val2017 in percent, as stated by torchvision.
+        box_ap: box AP of the published weights on COCO val2017 in percent, as stated by their publisher.
+        published: source of published weights other than torchvision's.
     """
 
     dialect: Dialect
@@ -34,11 +36,21 @@ class Known:
     config: str
     weights: str | None = None
     box_ap: float | None = None
+    published: str | None = None
+
+    @property
+    def source(self) -> str | None:
+        """Source of the published COCO weights, see :mod:`tldet.transfer.sources`."""
+        return f"torchvision:{self.weights}.COCO_V1" if self.weights else self.published
 
     @property
     def names(self) -> tuple[str, ...]:
         """Accepted values of ``--model``."""
         return (self.case, self.config, self.config.rpartition("/")[2])
+
+
+def _dfine(case: str, box_ap: float, source: str) -> Known:
+    return Known("dfine", case, f"recipes/{case}", box_ap=box_ap, published=source)
 
 
 KNOWN = (
@@ -57,6 +69,16 @@ KNOWN = (
     Known("torchvision", "fcos", "recipes/fcos_r50", "FCOS_ResNet50_FPN_Weights", 39.2),
     Known("torchvision", "mask_rcnn", "recipes/mask_rcnn_r50", "MaskRCNN_ResNet50_FPN_Weights", 37.9),
     Known("torchvision", "mask_rcnn_v2", "recipes/mask_rcnn_r50_v2", "MaskRCNN_ResNet50_FPN_V2_Weights", 47.4),
+    _dfine("dfine_n", 42.8, "dfine:dfine_n_coco"),
+    _dfine("dfine_s", 48.5, "dfine:dfine_s_coco"),
+    _dfine("dfine_m", 52.3, "dfine:dfine_m_coco"),
+    _dfine("dfine_l", 54.0, "dfine:dfine_l_coco"),
+    _dfine("dfine_x", 55.8, "dfine:dfine_x_coco"),
+    _dfine("rtdetrv2_r18", 47.9, "hf:PekingU/rtdetr_v2_r18vd"),
+    _dfine("rtdetrv2_r34", 49.9, "hf:PekingU/rtdetr_v2_r34vd"),
+    _dfine("rtdetrv2_r50_m", 51.9, "hf:PekingU/rtdetr_v2_r50vd_m"),
+    _dfine("rtdetrv2_r50", 53.4, "hf:PekingU/rtdetr_v2_r50vd"),
+    _dfine("rtdetrv2_r101", 54.3, "hf:PekingU/rtdetr_v2_r101vd"),
 )
 # Names of classifier and box layer in mmdet's one-stage heads.
 MMDET_HEADS = {
@@ -110,7 +132,10 @@ class KeyLayout:
 
 
 def recognize(state: Mapping[str, Tensor]) -> KeyLayout:
-    """Recognize the layout of a state dict of mmdet or torchvision."""
+    """Recognize the layout of a state dict of mmdet, torchvision or the D-FINE family."""
+    if _has(state, "encoder.fpn_blocks."):
+        case = dfine_case(state)
+        return KeyLayout("dfine", case, dfine_backbone(case), dfine_classes(state), 0)
     torchvision = _has(state, "backbone.body.") or _has(state, "roi_heads.")
     dialect: Dialect = "torchvision" if torchvision else "mmdet"
     case = _torchvision_case(state) if torchvision else _mmdet_case(state)
@@ -197,16 +222,21 @@ def known_layout(layout: KeyLayout) -> Known | None:
     return next((known for known in KNOWN if (known.dialect, known.case) == (layout.dialect, layout.case)), None)
 
 
+def published_weights(config: str) -> str | None:
+    """Return the source of the published COCO weights of a shipped config; None if there are none."""
+    return next((known.source for known in KNOWN if known.config == config and known.source), None)
+
+
 def coco_weights(recipe: str, shipped: Iterable[str]) -> str:
-    """Return the source of the published COCO weights for a recipe: ``torchvision:NAME``.
+    """Return the source of the published COCO weights for a recipe, such as ``torchvision:NAME``.
 
     Raises:
         CheckpointError: there are none; the message lists the recipes with weights.
     """
-    name = recipe.removeprefix("recipes/")
-    published = [known for known in KNOWN if known.weights and known.config in set(shipped)]
-    for known in published:
-        if known.config == f"recipes/{name}" and known.weights:
-            return f"torchvision:{known.weights}.COCO_V1"
+    name, configs = recipe.removeprefix("recipes/"), set(shipped)
+    source = published_weights(f"recipes/{name}")
+    if source and f"recipes/{name}" in configs:
+        return source
+    published = [known for known in KNOWN if known.source and known.config in configs]
     others = ", ".join(f"{known.config.removeprefix('recipes/')} (box AP {known.box_ap})" for known in published)
     raise CheckpointError(f"--weights coco: there are no published COCO weights for {name}; available for {others}")

@@ -17,7 +17,7 @@ from tldet.inference.runtimes.exported import SUFFIXES
 from tldet.inference.sources import InputSource
 from tldet.system.inputs import is_file
 from tldet.text import counted
-from tldet.transfer.sources import file_hash
+from tldet.transfer.downloads import file_hash
 from tldet.workflows.options import flag
 from tldet.workflows.predict.formats import require_parquet
 from tldet.workflows.predict.jsonl import VERSION, JsonlWriter, Scan

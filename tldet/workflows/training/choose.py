@@ -68,7 +68,7 @@ def choose_for(
         TldetError: a value is wrong, or not even one image fits into the memory of the GPU.
     """
     device = pick_device(str(option_value(options, "training.device") or "auto"))
-    short, long, why_size = _size(is_small(recipe), index, device)
+    short, long, why_size = _size(recipe, index, device)
     steps = split_transforms(recipe, short, long, augment)["train"]
     if (other := foreign_resize(steps)) is not None:
         why_size = f"input size as set by transform {other} of the recipe"
@@ -88,14 +88,17 @@ def is_small(recipe: Config) -> bool:
     return "efficientnet_lite0" in str(recipe.get("model.backbone.name"))
 
 
-def usual_size(small: bool) -> tuple[int, int]:
-    """Return the input size (short side, limit of the long side) of small and large recipes."""
-    return (320, LONGEST_LITE) if small else (800, LONGEST_R50)
+def usual_size(recipe: Config) -> tuple[int, int]:
+    """Return the input size (short side, limit of the long side) of a recipe, pixels."""
+    if is_small(recipe):
+        return 320, LONGEST_LITE
+    return (640, 640) if recipe.get("model.head.type") == "DFineHead" else (800, LONGEST_R50)
 
 
-def _size(small: bool, index: AnnotationIndex, device: torch.device) -> tuple[int, int, str]:
+def _size(recipe: Config, index: AnnotationIndex, device: torch.device) -> tuple[int, int, str]:
     """Choose a size at which few objects are smaller than SMALL_OBJECT, but not larger than the images."""
-    base, longest = usual_size(small)
+    small, (usual, longest) = is_small(recipe), usual_size(recipe)
+    base = usual
     if device.type == "cpu" and not small:
         base = 480
     height, width = np.median(index.sizes, axis=0)
@@ -107,7 +110,7 @@ def _size(small: bool, index: AnnotationIndex, device: torch.device) -> tuple[in
     ratio = max(height, width) / native
     short = min(max(min(base, native), needed), max(base, native), max(base, int(longest / ratio)))
     short = max(32, round(short / 32) * 32)
-    long = round(short * max(4 / 3, min(2.0, ratio)) / 32) * 32 if small else max(LONGEST_R50 * short // 800, short)
+    long = round(short * max(4 / 3, min(2.0, ratio)) / 32) * 32 if small else max(longest * short // usual, short)
     seen = f"images {int(width)}x{int(height)}; 10th percentile of object size {tenth:.0f} px"
     return short, long, f"input size {short}x{long} ({seen})"
 

@@ -40,12 +40,14 @@ class LoadedWeights:
         loaded: names of the tensors that were loaded completely.
         classes: class of the initial detector for each class, None for a new class; empty without a detector.
         resumed: the weights are loaded later, from a checkpoint of the same run.
+        license: license of the source; empty if none is stated.
     """
 
     source: str = "random"
     loaded: tuple[str, ...] = ()
     classes: Mapping[str, str | None] = field(default_factory=dict)
     resumed: bool = False
+    license: str = ""
 
     @property
     def renewed(self) -> bool:
@@ -102,17 +104,23 @@ def _loaded(model: Any, source: WeightsSource, match: MatchSettings) -> LoadedWe
     backbone = model.backbone
     if backbone.weights_source:
         report = load_backbone_weights(backbone, backbone.weights_source)
-        log.info("initial weights %s", report.summary())
+        _log(report)
         names = [f"backbone.{name.removesuffix(' (by order)')}" for name in report.copied + report.adapted]
-        return LoadedWeights(backbone.weights_source, tuple(names))
+        return LoadedWeights(backbone.weights_source, tuple(names), license=report.license)
     if backbone.frozen_stages >= 0 or (backbone.norm == "frozen" and has_batch_norm(backbone)):
         log.warning(RANDOM, backbone.frozen_stages, backbone.norm)
     return LoadedWeights()
 
 
 def _detector(source: str, report: LoadReport) -> LoadedWeights:
+    _log(report)
+    return LoadedWeights(source, tuple(report.copied), report.classes, license=report.license)
+
+
+def _log(report: LoadReport) -> None:
     log.info("initial weights %s", report.summary())
-    return LoadedWeights(source, tuple(report.copied), report.classes)
+    if report.license:
+        log.info("license of the initial weights: %s", report.license)
 
 
 def check_initial(

@@ -192,6 +192,7 @@ def _meta(cfg: Config, ready: Ready) -> dict[str, Any]:
         "category_ids": list(ready.data.category_ids),
         "input": {"short": short if isinstance(short, int) else max(short), "long": resize.get("long", 1333)},
         "weights_source": ready.initial.source,
+        "weights_license": ready.initial.license,
         "classes_from": ready.initial.classes,
         "versions": versions(),
         "imports": needed_imports(cfg.data),

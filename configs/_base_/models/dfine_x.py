@@ -1,0 +1,14 @@
+# D-FINE-X (Peng et al. 2024): HGNetV2-B5, 384 channels in the encoder, six decoder layers. Images in 0..1, as the authors train.
+model = dict(
+    backbone=dict(
+        type='TimmBackbone',
+        name='hgnetv2_b5',
+        weights='timm:hgnetv2_b5.ssld_stage2_ft_in1k',
+        out_strides=[8, 16, 32],
+        frozen_stages=0,
+        norm='frozen',
+    ),
+    neck=dict(type='HybridEncoder', out_channels=384, feedforward=2048),
+    head=dict(type='DFineHead', num_classes=80, decoder=dict(layers=6, points=[3, 6, 3], reg_scale=8.0)),
+    preprocess=dict(mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0]),
+)

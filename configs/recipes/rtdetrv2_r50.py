@@ -1,0 +1,3 @@
+# Recipe of `tldet finetune --model rtdetrv2_r50`. Data, input size and training length are set for each run.
+# Published weights: box AP 53.4 on COCO val2017 (lyuwenyu/RT-DETR, rtdetrv2_r50vd).
+_base_ = ['../_base_/models/rtdetrv2_r50.py', '../_base_/schedules/finetune_detr.py']

@@ -60,9 +60,8 @@ def images(count: int, size: tuple[int, int] = SIZE) -> Batch:
 
 def exported(model: Detector, path: Path, format: str, precision: str = "fp32", **given: Any) -> ExportedDetector:
     """Export a detector, which is changed, and load the file."""
-    half = precision == "fp16" and format == "torch"
-    options = GraphOptions(SIZE, half=half, **given)
-    prepare_for_tracing(model, half=half)
+    options = GraphOptions(SIZE, **given)
+    prepare_for_tracing(model, half=precision == "fp16")
     head: Any = model.head
     metadata = {
         "format": FORMAT, "kind": "detector", "class_names": ["a", "b", "c"], "category_ids": [1, 2, 3],

@@ -50,8 +50,7 @@ def write(
             torch.export.save(program, buffer, extra_files={f"{KEY}.json": json.dumps(metadata)})
         write_bytes(path, buffer.getvalue())
         return
-    half = format == "onnx" and metadata["precision"] == "fp16"
-    content = onnx_bytes(program, names, metadata, half=half)
+    content = onnx_bytes(program, names, metadata)
     if format == "onnx":
         write_bytes(path, content)
     else:
@@ -59,26 +58,15 @@ def write(
 
 
 def onnx_bytes(
-    program: torch.export.ExportedProgram,
-    names: tuple[Sequence[str], Sequence[str]],
-    metadata: Mapping[str, Any],
-    *,
-    half: bool = False,
+    program: torch.export.ExportedProgram, names: tuple[Sequence[str], Sequence[str]], metadata: Mapping[str, Any]
 ) -> bytes:
     """Return a graph as an ONNX file of opset ``OPSET``, with its weights inside.
-
-    Args:
-        program: the graph, in fp32.
-        names: names of inputs and outputs.
-        metadata: plain values that go into the file.
-        half: convert to half precision; see :func:`tldet.exporting.half.to_half`.
 
     Raises:
         ConfigError: a package is missing, an operator has no ONNX form, or the file would exceed 2 GiB.
     """
     for package in ("onnx", "onnxscript"):
         need(package, "onnx")
-    from tldet.exporting.half import to_half
     from tldet.exporting.translations import table
 
     onnx = import_module("onnx")
@@ -93,7 +81,7 @@ def onnx_bytes(
             custom_translation_table=table(),
             verbose=False,
         )
-    model = to_half(exported.model_proto) if half else exported.model_proto
+    model = exported.model_proto
     for entry in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         del entry.metadata_props[:]  # paths and line numbers of this machine
         entry.doc_string = ""
@@ -128,6 +116,6 @@ def _write_openvino(content: bytes, path: Path, metadata: Mapping[str, Any]) -> 
         model = openvino.convert_model(source)
         model.set_rt_info(json.dumps(metadata), [KEY])
         target = Path(folder) / "model.xml"
-        openvino.save_model(model, target, compress_to_fp16=metadata["precision"] == "fp16")
+        openvino.save_model(model, target, compress_to_fp16=False)
         write_bytes(path.with_suffix(".bin"), target.with_suffix(".bin").read_bytes())
         write_bytes(path, target.read_bytes())

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tldet.data.loader import DIVISOR
-from tldet.engine.precision import Precision
 from tldet.errors import ConfigError
 from tldet.models.detector import Detector, normalized
 from tldet.models.surgery.fuse import fuse
@@ -35,15 +34,12 @@ class GraphOptions:
         dynamic_batch: any number of images instead of 1.
         dynamic_size: any height and width that are multiples of 32.
         raw: output of the network without decoding.
-        half: convolutions and matrix products in fp16. Only the torch format has it in the graph: an ONNX file is
-            converted (:mod:`tldet.exporting.half`), and OpenVINO compresses weights.
     """
 
     size: tuple[int, int]
     dynamic_batch: bool = False
     dynamic_size: bool = False
     raw: bool = False
-    half: bool = False
 
 
 class DetectorGraph(nn.Module):
@@ -116,13 +112,44 @@ class _PaddedConv(nn.Module):
 
 
 def prepare_for_tracing(detector: Detector, *, half: bool = False) -> Detector:
-    """Fold norms and make paddings constant, in place; the detector computes the same as before."""
+    """Fold norms and make paddings constant, in place.
+
+    Args:
+        detector: the detector.
+        half: compute convolutions and matrix products in fp16.
+
+    Returns:
+        The same detector; it computes the same as before except for ``half``.
+    """
     fuse(detector.eval())
     convs: dict[nn.Module, nn.Module] = {m: _PaddedConv(m) for m in detector.modules() if isinstance(m, Conv2dSame)}
     replace_modules(detector, convs)
     if half:
-        Precision("fp16", "cpu").store_weights(detector)
+        _halve(detector)
     return detector.requires_grad_(False)
+
+
+class _Half(nn.Module):
+    """A module that computes in fp16 between fp32 inputs and outputs."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner.half()
+
+    def forward(self, x: Tensor | Sequence[Tensor]) -> Any:
+        """Return the outputs of the module in fp32."""
+        given = x.half() if isinstance(x, Tensor) else tuple(level.half() for level in x)
+        out = self.inner(given)
+        return out.float() if isinstance(out, Tensor) else tuple(level.float() for level in out)
+
+
+def _halve(detector: Detector) -> None:
+    """Compute backbone, neck, and the convolutions and linear layers of the head in fp16; the rest stays in fp32."""
+    head: Any = detector.head
+    layers = [m for m in head.modules() if type(m) in (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, _PaddedConv)]
+    inside = {m.conv for m in layers if isinstance(m, _PaddedConv)}
+    units = [detector.backbone, detector.neck, *(m for m in layers if m not in inside)]
+    replace_modules(detector, {unit: _Half(unit) for unit in units})
 
 
 def trace(detector: Detector, options: GraphOptions) -> torch.export.ExportedProgram:
@@ -138,9 +165,8 @@ def trace(detector: Detector, options: GraphOptions) -> torch.export.ExportedPro
         )
     batch = 2 if options.dynamic_batch else 1
     example = (torch.zeros(batch, *options.size, 3, dtype=torch.uint8), torch.tensor([options.size] * batch))
-    autocast = Precision("fp16", "cpu").autocast() if options.half else torch.no_grad()
     try:
-        with torch.no_grad(), autocast:
+        with torch.no_grad():
             graph = DetectorGraph(detector, raw=options.raw).eval()
             return torch.export.export(graph, example, dynamic_shapes=_shapes(options), strict=False)
     except Exception as error:  # tracing raises errors of many types

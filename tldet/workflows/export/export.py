@@ -68,13 +68,12 @@ def export(request: ExportRequest) -> ExportResult:
     detector, state = _restored(request)
     work = ExportData(detector, state, request)
     size, dynamic = work.input_size(), (request.dynamic or "").split(",")
-    half = request.precision == "fp16" and request.format == "torch"
-    options = GraphOptions(size, "batch" in dynamic, "size" in dynamic, request.raw, half)
+    options = GraphOptions(size, "batch" in dynamic, "size" in dynamic, request.raw)
     result = ExportResult(path)
     if work.dataset is not None:
         result.before = work.average_precision(detector)
     log.info("input %dx%d, format %s, precision %s", *size, request.format, request.precision)
-    exported = prepare_for_tracing(copy.deepcopy(detector), half=half)
+    exported = prepare_for_tracing(copy.deepcopy(detector), half=request.precision == "fp16")
     names = INPUTS, output_names(exported, options)
     metadata = _metadata(work, options, request.precision, result.before)
     write(request.format, trace(exported, options), path, names, metadata)

@@ -46,7 +46,7 @@ def test_from_json_to_the_loss_in_few_files(digits: Path) -> None:
     files = [name for name in json.loads(done.stdout.splitlines()[-1]) if not name.startswith("config/")]
     assert {"data/index.py", "coco/reader.py", "data/transforms.py", "models/boxes.py"} <= set(files)
     assert {"data/dataset.py", "data/loader.py", "models/heads/retinanet.py"} <= set(files)
-    assert len(files) <= 19, files
+    assert len(files) <= 19, " ".join(files)
 
 
 def test_from_arguments_to_the_first_step_in_few_files(digits: Path, tmp_path: Path) -> None:

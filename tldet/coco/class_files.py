@@ -36,14 +36,14 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
 
 def checked_names(names: Sequence[str], source: str) -> tuple[str, ...]:
-    """Return class names after a check.
+    """Check class names and return them as a tuple.
 
     Args:
         names: the names.
-        source: their file, or other origin, for messages.
+        source: origin of the names, such as a file, for messages.
 
     Raises:
-        ConfigError: there is none, or one is empty or repeated.
+        ConfigError: there are no names, or a name is empty or repeated.
     """
     if not names:
         raise ConfigError(f"--classes: {source} contains no class names")

@@ -114,7 +114,7 @@ def derive_boxes(
 
 
 def odd_rows(raw: NDArray[np.uint8], spans: NDArray[np.int64]) -> Iterator[int]:
-    """Find segmentations that need a closer look: neither null, empty, nor only polygons of at least three points.
+    """Find segmentations that need parsing: neither null, empty, nor only polygons of at least three points.
 
     Polygons that may lie far outside their image are included. Only the texts are searched; nothing is parsed.
 

@@ -1,4 +1,4 @@
-"""Crops: of random windows for detection, and of a fixed size for classification."""
+"""Random crops for detection, and crops of a fixed size for classification."""
 
 from __future__ import annotations
 

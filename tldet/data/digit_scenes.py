@@ -63,7 +63,7 @@ def load_photos(split: str) -> list[ImageArray]:
 
 
 def random_background(photos: list[ImageArray], random: np.random.Generator, size: tuple[int, int]) -> ImageArray:
-    """Return a random window of a random photograph, resized to ``size`` and flipped in half of the cases."""
+    """Return a random window of a random photograph, resized to ``size`` and flipped with probability 0.5."""
     photo = photos[int(random.integers(len(photos)))]
     height, width = photo.shape[:2]
     scale = random.uniform(0.6, 1.0) * min(height / size[0], width / size[1])

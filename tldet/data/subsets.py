@@ -1,8 +1,8 @@
 """Nested, class-stratified subsets of a COCO JSON: of two subsets, the larger contains the smaller.
 
 All images are put into one order, a pure function of the seed; the subset of a fraction is the start of the order. The
-images of each rarest class are spread evenly over the order, so that a class keeps its fraction (iterative
-stratification too begins with the rarest label, Sechidis et al. 2011). Within such a group, images with equal other
+images of each rarest class are spread evenly over the order, so that every class keeps its fraction (as in
+iterative stratification, Sechidis et al. 2011, the rarest label comes first). Within such a group, images with equal other
 classes are spread as well.
 """
 
@@ -99,7 +99,7 @@ def _reject_empty(index: AnnotationIndex, shown: NDArray[np.bool_]) -> None:
 
 
 def _absent(index: AnnotationIndex, shown: NDArray[np.bool_]) -> str:
-    """Name the classes that none of some images shows; empty if there are none."""
+    """Name the classes that no image shows; empty if there are none."""
     names = [repr(index.class_names[k]) for k in np.flatnonzero(shown.sum(0) == 0)]
     return ", ".join(names[:_NAMED]) + (f", ... ({len(names)} classes)" if len(names) > _NAMED else "")
 

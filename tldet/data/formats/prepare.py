@@ -21,10 +21,10 @@ _THREADS = 8
 
 
 def complete(found: Dataset, classes: Sequence[str] | None = None, *, clip: bool = True) -> None:
-    """Complete a dataset: all sizes and boxes are known, and unusable objects are left out and counted.
+    """Fill in missing sizes and boxes; leave out and count unusable objects.
 
     Args:
-        found: the dataset; it is changed.
+        found: the dataset, changed in place.
         classes: class names to use, in this order; None takes those of the dataset.
         clip: clip boxes that extend over the image border by more than a pixel.
 
@@ -109,7 +109,7 @@ def _bounds(image: ImageRecord, shape: Shape) -> Box:
 
 
 def find_extents(found: Dataset) -> tuple[Extents, list[tuple[ImageRecord, Shape]]]:
-    """Compare the boxes of a prepared dataset with their images."""
+    """Clip the boxes of a prepared dataset to their images; return them with the image and shape of each."""
     rows = [(image, shape) for image in found.images for shape in image.shapes]
     boxes = np.array([shape.box for _, shape in rows], np.float64).reshape(-1, 4)
     xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)

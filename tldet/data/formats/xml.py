@@ -41,7 +41,7 @@ class Node:
 
 
 class _Builder:
-    """Collects the elements of one file."""
+    """Builder of the elements of one file."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.root = path, Node("", {}, 0)

@@ -94,7 +94,7 @@ def near_clashes(names: Collection[str]) -> list[tuple[str, ...]]:
 
 
 def uneven_folds(lists: Sequence[Sequence[Record]], aliases: Mapping[str, str]) -> list[tuple[str, int, int]]:
-    """Find classes that several categories of one source are merged into, while another source has only some of these.
+    """Find classes that combine several categories of one source while another source has only some of these.
 
     The other source then counts as annotated for the class although it is annotated for a part of it only.
 

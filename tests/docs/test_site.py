@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from docs.generate import api, commands, config
 from docs.generate.texts import markdown, table
 from tests.docs.pages import ROOT

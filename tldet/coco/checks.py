@@ -197,7 +197,7 @@ def note(rows: NDArray[np.bool_], ids: NDArray[np.int64], noun: str, text: str, 
 
 
 @dataclass(frozen=True)
-class Extents:
+class ClippedBoxes:
     """Result of clipping boxes to their images.
 
     Attributes:
@@ -218,7 +218,7 @@ class Extents:
         return np.asarray(~(self.flat | self.outside), np.bool_)
 
 
-def extents(boxes: NDArray[np.float32], xywh: NDArray[np.float64], sizes: NDArray[np.int32]) -> Extents:
+def clip_to_images(boxes: NDArray[np.float32], xywh: NDArray[np.float64], sizes: NDArray[np.int32]) -> ClippedBoxes:
     """Clip boxes to their images.
 
     Args:
@@ -231,4 +231,4 @@ def extents(boxes: NDArray[np.float32], xywh: NDArray[np.float64], sizes: NDArra
     flat = (xywh[:, 2:] == 0).any(1) | (boxes[:, 2:] <= boxes[:, :2]).any(1)
     outside = ~flat & (clipped[:, 2:] <= clipped[:, :2]).any(1)
     moved = (np.abs(clipped - boxes) > _NOTABLE).any(1) & ~flat & ~outside
-    return Extents(clipped, flat, outside, moved)
+    return ClippedBoxes(clipped, flat, outside, moved)

@@ -15,7 +15,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     """Read class names: one per line, a JSON list of names, or COCO JSON, whose categories are sorted by id.
 
     Raises:
-        ConfigError: the file cannot be read, or a name is empty, repeated or no string.
+        ConfigError: the file cannot be read, or a name is empty, repeated or not a string.
     """
     content = read_file(path, ConfigError)
     try:

@@ -224,7 +224,9 @@ def _require_once(content: bytes, values: Sequence[Any], keys: Sequence[str], na
         if content.count(key, 0, start) + content.count(key, end) < 2:
             continue
         if _on_top(content, key) > 1:
-            raise DataError(f"{name}: {key.decode()} occurs twice; keep one of them, or split the file in two and use `tldet merge`")
+            raise DataError(
+                f"{name}: {key.decode()} occurs twice; keep one of them, or split the file in two and use `tldet merge`"
+            )
 
 
 def _on_top(content: bytes, key: bytes) -> int:

@@ -213,7 +213,7 @@ def dataclass_in(hint: Any) -> type[Any] | None:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Return True if a literal has the hinted type; an int is accepted as a float, a list as a tuple, no bool as an int."""
+    """Return True if a literal has the hinted type; accepts an int as float and a list as tuple."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any or isinstance(hint, typing.TypeVar):
         return True

@@ -24,7 +24,7 @@ from tldet.data.masks import (
     pixel_counts,
     to_gray,
 )
-from tldet.data.transforms import Draws, LabeledSample, Step
+from tldet.data.transforms import Draws, LabeledSample, SampleTransform
 from tldet.errors import DataError
 from tldet.structures.image import ImageArray
 
@@ -72,7 +72,7 @@ class _Moved(NamedTuple):
     masks: MaskPixels | None  # (N, H, W)
 
 
-class Albumentation(Step):
+class Albumentation(SampleTransform):
     """An albumentations transform. Objects that end up outside the image are dropped.
 
     Masks are interpolated like the image, so they do not shift against it. The box of a cropped, rotated or distorted

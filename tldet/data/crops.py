@@ -8,12 +8,12 @@ import numpy as np
 
 from tldet.data.albumentation import Albumentation, albumentations
 from tldet.data.masks import cut_boxes
-from tldet.data.transforms import Draws, LabeledSample, Step
+from tldet.data.transforms import Draws, LabeledSample, SampleTransform
 from tldet.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
-class RandomCrop(Step):
+class RandomCrop(SampleTransform):
     """Crop a random window with probability ``p``; the scale is unchanged.
 
     Args:

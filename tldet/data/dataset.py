@@ -234,7 +234,7 @@ class CocoDataset(SampleDataset):
         text = "%s: %d of %d images are annotated for some classes only; %s"
         log.info(text, self.index.path, some, len(self), effect)
 
-    def outlined(self) -> NDArray[np.bool_]:
+    def has_mask(self) -> NDArray[np.bool_]:
         """Return (A,) bool: True for objects of :attr:`index` that have a mask."""
         return self.index.has_segmentation() if self.segmentations is None else self.segmentations.present()
 

@@ -102,7 +102,9 @@ def _named(splits: Mapping[str | None, Split], root: Path | None) -> dict[str, S
     """
     found = {split: one for split, one in splits.items() if split is not None}
     if None in splits and "train" in found:
-        raise DataError(f"{root}: {splits[None].images} holds images outside of the splits; assign each image to a split")
+        raise DataError(
+            f"{root}: {splits[None].images} holds images outside of the splits; assign each image to a split"
+        )
     if None in splits:
         found["train"] = splits[None]
     if "train" not in found:

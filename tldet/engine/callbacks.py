@@ -154,7 +154,7 @@ def _own_names(kind: type[Any]) -> Iterator[str]:
 
 
 def _problem_with(method: str) -> str | None:
-    """Return an error message for a method that looks like a hook point but is none; None for other methods."""
+    """Return an error message for a method that looks like a hook point but is not one; None for other methods."""
     if method in Hook.stages or (method.startswith("_") and method in vars(Hook)):
         return f"tldet's trainer has no such hook point; it has {', '.join(POINTS)}"
     word = re.split(r"_|(?=[A-Z])", method.strip("_"))[0].lower()
@@ -165,7 +165,7 @@ def _problem_with(method: str) -> str | None:
     if not near and word not in _WORDS:
         return None
     hint = f"did you mean {plain[near[0]]}?" if near else f"hook points are {', '.join(POINTS)}"
-    return f"is no hook point; {hint}"
+    return f"is not a hook point; {hint}"
 
 
 def _check_arguments(method: Any, point: str, name: str) -> None:

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 DROPPED = 3  # first steps of a process, which are slow (allocation, caches, autotuning)
 LEAST_STEPS = 8  # least number of measured steps
 _LONG_ENOUGH = 30.0  # seconds after which slow steps are measured no further
-_LEAST_SHARE = 0.15  # least fraction of the budget to measure fast steps: eight steps of 10 ms would be noise
+_LEAST_SHARE = 0.15  # least measured fraction of the budget; eight steps of 10 ms alone would be too noisy
 
 
 @dataclass(frozen=True)

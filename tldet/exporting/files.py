@@ -24,7 +24,7 @@ SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 _LARGEST = 2 << 30  # bytes of an ONNX file (protobuf)
 
 
-def write(
+def write_export(
     format: str,
     program: torch.export.ExportedProgram,
     path: Path,

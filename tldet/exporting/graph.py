@@ -124,7 +124,7 @@ def prepare_for_tracing(detector: Detector, precision: str) -> Detector:
     return detector.requires_grad_(False)
 
 
-def trace(detector: Detector, options: GraphOptions) -> torch.export.ExportedProgram:
+def trace_graph(detector: Detector, options: GraphOptions) -> torch.export.ExportedProgram:
     """Trace the graph of a prepared detector.
 
     Raises:

@@ -17,7 +17,7 @@ from tldet.data.images import Reduced
 from tldet.errors import DataError
 from tldet.inference.convert import URL
 from tldet.inference.output_names import Names, drawn_name
-from tldet.inference.threads import ahead
+from tldet.inference.threads import prefetch
 from tldet.inference.video import open_video
 from tldet.system.inputs import exists, is_file, is_folder, require_file
 
@@ -56,7 +56,7 @@ def find_sources(inputs: Sequence[str]) -> _Found:
     recognized by content; hidden files are skipped.
 
     Raises:
-        DataError: an argument names nothing.
+        DataError: an argument matches no file and no camera.
     """
     found: list[InputSource] = []
     skipped: Counter[str] = Counter()
@@ -243,4 +243,4 @@ def read_ahead(
         except DataError as error:
             return source, error
 
-    return ahead(map(one, sources), IMAGES_AHEAD)
+    return prefetch(map(one, sources), IMAGES_AHEAD)

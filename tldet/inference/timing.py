@@ -21,7 +21,7 @@ def spans(
 
     The first frame starts at 0. A frame without a time follows the previous one after ``period``. A repeated time, or
     one that is inconsistent with its neighbors, is replaced by a time between them, or by one a period later if there
-    is no room. After a break in the file's clock, times continue one ``period`` after the last frame before the break.
+    is none. After a break in the file's clock, times continue one ``period`` after the last frame before the break.
 
     Args:
         frames: frames with start and duration according to the file.

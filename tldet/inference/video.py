@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from tldet.errors import DataError
-from tldet.inference.threads import AHEAD, ahead
+from tldet.inference.threads import AHEAD, prefetch
 from tldet.inference.timing import Span, spans
 from tldet.structures.image import ImageArray
 from tldet.system.inputs import require_file
@@ -109,7 +109,7 @@ class Video:
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames, which a thread decodes ahead."""
-        return ahead(self._timed(), AHEAD)
+        return prefetch(self._timed(), AHEAD)
 
     def problems(self) -> str:
         """Describe damage found while reading, and a file that is shorter than stated; empty if there is none."""

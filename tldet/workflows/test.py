@@ -75,7 +75,7 @@ def _given(request: TestRequest) -> EvaluationData:
 
 
 def _loaded(request: TestRequest) -> tuple[Detector | ExportedDetector, Mapping[str, Any]]:
-    """Load a checkpoint, or an exported detector and what its checkpoint would state."""
+    """Load a checkpoint, or an exported detector with the state of its checkpoint."""
     if Path(request.checkpoint).suffix in SUFFIXES:
         refuse_nms(request.nms_per_class)
         exported = load_exported(request.checkpoint, request.device, request.precision)
@@ -87,7 +87,7 @@ def _loaded(request: TestRequest) -> tuple[Detector | ExportedDetector, Mapping[
 
 
 def exported_state(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a checkpoint would state, from the metadata of an exported detector."""
+    """Build the parts of a checkpoint's state that evaluation needs from the metadata of an exported detector."""
     kind = "segm" if metadata.get("masks") else "bbox"
     return {"meta": dict(metadata), "config": {"data": {}, "evaluation": {"type": kind}}}
 

@@ -48,7 +48,7 @@ class Tree:
         return [path for path in found if path.name.lower().endswith(suffixes)]
 
     def with_damaged(self, kinds: Mapping[Path, str | None], kind: str) -> list[Path]:
-        """Return the files of a kind, and unrecognizable files (None) in the same folders, whose errors reading reports.
+        """Return the files of a kind, and unrecognizable files (None) beside them, whose errors reading reports.
 
         Args:
             kinds: kind of each candidate.

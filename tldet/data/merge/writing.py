@@ -109,7 +109,7 @@ class _Images:
         number, row = self.joined.record(record)
         fields: Fields = dict(_fields.decode(self.joined.sources[number].images[row]))
         if "license" in fields:
-            with suppress(msgspec.DecodeError, KeyError):  # not an id of a license: the text is copied
+            with suppress(msgspec.DecodeError, KeyError):  # without a valid license id, the text is copied
                 fields["license"] = self.licenses[number][msgspec.json.decode(fields["license"], type=int)]
         return {key: value for key, value in fields.items() if key not in ("id", "file_name", LABELED)}
 

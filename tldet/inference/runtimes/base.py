@@ -23,7 +23,7 @@ class Runtime(Protocol):
     """A loaded file.
 
     Attributes:
-        name: name of the runtime with its device, for people.
+        name: name of the runtime with its device, for messages.
         metadata: metadata of the file.
     """
 
@@ -36,7 +36,7 @@ class Runtime(Protocol):
 
 
 def need(package: str, extra: str) -> Any:
-    """Import a package of an extra.
+    """Import an optional package.
 
     Raises:
         ConfigError: it is not installed; the message names the pip command.

@@ -22,7 +22,7 @@ from tldet.workflows.fewshot.request import FewShotRequest
 from tldet.workflows.fewshot.splits import DATA, find_splits
 from tldet.workflows.study.job import RUNS, Factor, Job, job_folder, save_settings
 from tldet.workflows.study.plan import check_seeds
-from tldet.workflows.study.variants import CONTROLLED, overlap, refuse_controlled
+from tldet.workflows.study.variants import CONTROLLED, conflicting_key, refuse_controlled
 
 log = logging.getLogger(__name__)
 DEVICE = "training.device"
@@ -47,7 +47,7 @@ class _Variant:
         """Return the first config option that would undo the variant; None if there is none."""
         cosine = option_value(options, COSINE) or "none"  # "fixed" and "learned" are both cosine classifiers
         controlled = [COSINE] if (cosine != "none") != self.cosine else []
-        return overlap(options, [*controlled, "freeze"] if self.frozen else controlled)
+        return conflicting_key(options, [*controlled, "freeze"] if self.frozen else controlled)
 
 
 FEWSHOT_VARIANTS = {  # Wang et al. 2020: TFA with cosine similarity, TFA with a linear classifier, and FRCN+ft-full

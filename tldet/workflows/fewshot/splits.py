@@ -20,7 +20,7 @@ from tldet.workflows.study.data import SPLIT_SEED, layout_of
 from tldet.workflows.training.custom_data import WrittenSplits, user_recipe, with_own_data
 from tldet.workflows.training.recipes import load_recipe
 
-DATA = "data"  # in the output directory, generated annotations
+DATA = "data"  # folder of generated annotations in the output directory
 _NOTE = "# Written by `tldet fewshot`: the recipe with the annotations of its user dataset as COCO JSON.\n"
 
 

@@ -39,7 +39,7 @@ class OutputPaths:
         coco: COCO dataset: images, annotations (with scores) and categories.
         csv: table with one row per detection.
         yolo: folder of YOLO labels: ``classes.txt`` and one text file per image or frame in ``labels``.
-        crops: folder of the detected objects, cut out, with one subfolder per class.
+        crops: folder of crops of the detected objects, with one subfolder per class.
     """
 
     out: Path | None = None
@@ -158,7 +158,7 @@ class YoloWriter:
 
 
 class CropWriter:
-    """Writer of the detected objects, cut out of their images, in one folder per class.
+    """Writer of crops of the detected objects, in one folder per class.
 
     Args:
         folder: the folder.

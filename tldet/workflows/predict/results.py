@@ -1,4 +1,4 @@
-"""Detections of a prediction run and their output files, except the drawings."""
+"""Output files with the detections of a prediction run, except drawings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class ResultsWriter:
-    """Detections of a run.
+    """Writer of the detections of a run.
 
     Args:
         paths: the outputs.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tldet.config import Config, parse_options, read_config
-from tldet.data.folder import find_splits, scan
+from tldet.data.folder import find_train_val, scan
 from tldet.data.images import read_image
 from tldet.errors import DataError
 from tldet.models.zoo import find_backbone
@@ -85,7 +85,7 @@ def _generate() -> Path:
 def _filled(folder: Path, request: PretrainRequest) -> dict[str, Any]:
     """Return the recipe with data, input size and length filled in."""
     config = read_config(RECIPE).data
-    train, _ = find_splits(folder)
+    train, _ = find_train_val(folder)
     names = [name for one in scan(train).values() for name in one]
     config["data"] = _data(config["data"], folder, _size(train, names), mirror=not request.demo)
     length = request.length or Length("epochs", _EPOCHS)
@@ -98,7 +98,7 @@ def _filled(folder: Path, request: PretrainRequest) -> dict[str, Any]:
 def _data(recipe: dict[str, Any], folder: Path, size: int, *, mirror: bool) -> dict[str, Any]:
     """Return the ``data`` section of the recipe with folders and input size filled in."""
     data = copy.deepcopy(recipe)
-    train, val = find_splits(folder)
+    train, val = find_train_val(folder)
     for split, path in (("train", train), ("val", val or train)):
         data[split]["folder"] = str(real_path(path))
         data[split]["transforms"][0]["size"] = size
@@ -106,7 +106,7 @@ def _data(recipe: dict[str, Any], folder: Path, size: int, *, mirror: bool) -> d
         log.info("%s: no val folder; 10 %% of each class is held out for validation", folder)
         data["train"]["part"], data["val"]["part"] = "train", "val"
     if not mirror:
-        data["train"]["transforms"][1]["p"] = 0.0  # a mirrored 3 is no digit
+        data["train"]["transforms"][1]["p"] = 0.0  # a mirrored 3 is not a digit
     return data
 
 

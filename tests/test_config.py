@@ -98,7 +98,7 @@ def test_the_file_that_set_a_key_is_named(tmp_path: Path) -> None:
         ("a = __import__('os').system('true')", "not code"),
         ("a = (", "is not valid Python"),
         ("_base_ = ['nothing.py']", "_base_ 'nothing.py' ("),
-        ("_base_ = 5", "_base_ must be the path of a file, or a list of such, not 5"),
+        ("_base_ = 5", "_base_ must be a path or a list of paths, not 5"),
         ("_base_ = ['c.py', 5]", "_base_ must be the path of a file"),
         ("_base_ = 'c.py'", "is its own _base_"),
         ("a = {[1]}", "not code"),

@@ -112,5 +112,5 @@ def read_report(folder: Path) -> ExtendReport:
         return ExtendReport(tuple(stored["old"]), tuple(stored["new"]), before, after, stored["checkpoint"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(
-            f"{path}: is not a report of tldet extend ({type(error).__name__}); nothing to resume"
+            f"{path}: is not a report of tldet extend ({type(error).__name__}): nothing to resume"
         ) from None

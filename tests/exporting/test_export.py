@@ -18,7 +18,7 @@ from tldet.errors import CheckpointError, ConfigError, DataError
 from tldet.exporting.files import write_export
 from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace_graph
 from tldet.exporting.verify import TOLERANCES, Comparison, compare_detections
-from tldet.inference.runtimes.base import FORMAT
+from tldet.inference.runtimes.base import METADATA_VERSION
 from tldet.inference.runtimes.exported import ExportedDetector, load_exported
 from tldet.models.detector import Detector, build_detector
 from tldet.structures.batch import Batch
@@ -61,7 +61,7 @@ def exported(model: Detector, path: Path, format: str, **given: Any) -> Exported
     prepare_for_tracing(model, options.precision)
     head: Any = model.head
     metadata = {
-        "format": FORMAT, "kind": "detector", "class_names": ["a", "b", "c"], "category_ids": [1, 2, 3],
+        "format": METADATA_VERSION, "kind": "detector", "class_names": ["a", "b", "c"], "category_ids": [1, 2, 3],
         "input": {"short": 96, "long": 128}, "precision": options.precision,
         "size": None if options.dynamic_size else list(SIZE), "batch": None if options.dynamic_batch else 1,
         "masks": {"threshold": head.mask_threshold, "paste": head.mask_paste} if model.predicts_masks else None,

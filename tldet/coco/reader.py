@@ -25,7 +25,7 @@ from tldet.errors import DataError
 from tldet.structures.image import Size
 
 MOST_CATEGORIES = 20_000  # evaluation takes 97 kB for each, a classifier thousands of weights
-MISSING = 4  # position of the column of missing boxes in _columns
+MISSING_COLUMN = 4  # position of the column of missing boxes in _columns
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _read_objects(
     parts, text, texts, count = [], bytearray(), dict[int, bytes](), 0
     for block in blocks:
         parts.append(_columns(name, block, count))
-        for row in np.flatnonzero(parts[-1][MISSING]).tolist():
+        for row in np.flatnonzero(parts[-1][MISSING_COLUMN]).tolist():
             texts[count + row] = bytes(block[row].segmentation)
         count += len(block)
         if segmentations:

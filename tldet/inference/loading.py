@@ -11,7 +11,7 @@ from tldet.data.images import MAX_PIXELS, fitted_size
 from tldet.data.loader import Sample, collate
 from tldet.engine.precision import Precision, choose
 from tldet.inference.predictor import Predictor, no_target
-from tldet.inference.runtimes.exported import SUFFIXES, load_exported
+from tldet.inference.runtimes.exported import EXPORTED_SUFFIXES, load_exported
 from tldet.models.detector import Detector
 from tldet.system.device import pick_device
 from tldet.transfer.restore import restore
@@ -42,7 +42,7 @@ def load(
         CheckpointError: the file cannot be read.
         ConfigError: there is no such device, a package is missing, or the model does not apply NMS.
     """
-    if Path(path).suffix in SUFFIXES:
+    if Path(path).suffix in EXPORTED_SUFFIXES:
         exported = load_exported(path, device, precision, threads)
         stated = exported.metadata
         chosen = Precision(stated["precision"], reason=exported.runtime.name)

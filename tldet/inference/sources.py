@@ -22,7 +22,7 @@ from tldet.inference.video import open_video
 from tldet.system.inputs import exists, is_file, is_folder, require_file
 
 log = logging.getLogger(__name__)
-VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
+VIDEO_EXTENSIONS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
 _DIGITS = 4  # largest length of a camera number
 IMAGES_AHEAD = 2  # each may take 100 MB
 
@@ -182,7 +182,7 @@ def _kind_or_reason(path: Path) -> tuple[str, str]:
 def input_kind(path: Path) -> str | None:
     """Return "image" or "video" by content, or by extension if the content is inconclusive; else None."""
     extension = path.suffix.lower()
-    by_name = "image" if extension in EXTENSIONS else "video" if extension in VIDEOS else None
+    by_name = "image" if extension in EXTENSIONS else "video" if extension in VIDEO_EXTENSIONS else None
     start = _start(path)
     if is_image(start) or (not extension and is_tiff(start)):  # raw formats of cameras look like TIFF
         return "image"

@@ -23,7 +23,7 @@ from tldet.text import counted
 
 # Video containers and raw streams. FFmpeg must not read other formats: images, subtitles, and playlists, which may
 # refer to other files and addresses.
-FORMATS = (
+CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "asf", "flv", "mpegts", "mpeg", "ogg", "nut", "mxf", "gxf", "dv",
     "rm", "ivf", "nsv", "wtv", "h264", "hevc", "vvc", "obu", "av1", "mpegvideo", "m4v", "mjpeg", "yuv4mpegpipe",
 )  # fmt: skip
@@ -50,7 +50,7 @@ def open_video(path: Path) -> tuple[Any, Any]:
         DataError: the file is not a readable video.
     """
     require_file(path, DataError)
-    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+    options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
     try:  # titles and other texts of old files are in any encoding
         container = av.open(f"file:{path}", container_options=options, metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:

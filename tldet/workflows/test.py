@@ -10,7 +10,7 @@ from typing import Any
 from tldet.data.formats.source import SourceOptions
 from tldet.engine.precision import choose
 from tldet.evaluation.report import CocoResult
-from tldet.inference.runtimes.exported import SUFFIXES, ExportedDetector, load_exported, refuse_nms
+from tldet.inference.runtimes.exported import EXPORTED_SUFFIXES, ExportedDetector, load_exported, refuse_nms
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
 from tldet.models.surgery.fuse import fuse
@@ -76,7 +76,7 @@ def _given(request: TestRequest) -> EvaluationData:
 
 def _loaded(request: TestRequest) -> tuple[Detector | ExportedDetector, Mapping[str, Any]]:
     """Load a checkpoint, or an exported detector with the state of its checkpoint."""
-    if Path(request.checkpoint).suffix in SUFFIXES:
+    if Path(request.checkpoint).suffix in EXPORTED_SUFFIXES:
         refuse_nms(request.nms_per_class)
         exported = load_exported(request.checkpoint, request.device, request.precision)
         return exported, exported_state(exported.metadata)

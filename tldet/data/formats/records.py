@@ -15,6 +15,7 @@ from tldet.text import counted
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 _NAMED = 5  # locations named in a note; the others are counted
+RELATIVE_TOLERANCE = 1e-2  # by which relative coordinates may lie outside 0..1
 
 
 @dataclass(slots=True)

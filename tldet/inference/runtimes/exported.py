@@ -23,7 +23,7 @@ from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.system.inputs import require_file
 
-SUFFIXES = (".onnx", ".xml", ".pt2")
+EXPORTED_SUFFIXES = (".onnx", ".xml", ".pt2")
 
 
 class ExportedDetector:

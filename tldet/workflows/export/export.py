@@ -13,7 +13,7 @@ import torch
 from tldet.exporting.files import OPSET, SUFFIXES, write_export
 from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace_graph
 from tldet.exporting.verify import TOLERANCES, Comparison, compare_detections
-from tldet.inference.runtimes.base import FORMAT
+from tldet.inference.runtimes.base import METADATA_VERSION
 from tldet.inference.runtimes.exported import ExportedDetector, load_exported
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
@@ -101,7 +101,7 @@ def _metadata(work: ExportData, options: GraphOptions, before: float | None) -> 
     meta = work.state["meta"]
     masks = {"threshold": head.mask_threshold, "paste": head.mask_paste} if work.detector.predicts_masks else None
     return {
-        "format": FORMAT,
+        "format": METADATA_VERSION,
         "kind": "raw" if options.raw else "detector",
         "class_names": list(meta["class_names"]),
         "category_ids": list(meta["category_ids"]),

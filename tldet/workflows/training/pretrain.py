@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 RECIPE = "pretrain/lite0_imagenet"
 _EPOCHS = 100  # default length
 _NOTE = "# Written by `tldet pretrain`; resume with `tldet pretrain --out {folder} --resume`.\n"
-LARGEST, SAMPLED = 224, 32  # input size in pixels; images whose size is read
+LARGEST_INPUT, SAMPLED = 224, 32  # input size in pixels; images whose size is read
 DEMO, DETECTION_DEMO = "data/digit_crops", "data/digits"
 
 
@@ -120,9 +120,9 @@ def _with_backbone(model: dict[str, Any], name: str) -> dict[str, Any]:
 def _size(folder: Path, names: Sequence[str]) -> int:
     """Return the input size: 224 pixels, or the median short side of smaller images."""
     if not names:
-        return LARGEST
+        return LARGEST_INPUT
     sampled = [names[i] for i in np.linspace(0, len(names) - 1, min(SAMPLED, len(names))).astype(int)]
     short = float(np.median([min(read_image(folder / name).shape[:2]) for name in sampled]))
-    size = min(LARGEST, max(32, round(short / 32) * 32))
+    size = min(LARGEST_INPUT, max(32, round(short / 32) * 32))
     log.info("input size %dx%d (median short side of the images %d px)", size, size, short)
     return size

@@ -99,7 +99,7 @@ def test_the_file_that_set_a_key_is_named(tmp_path: Path) -> None:
         ("a = (", "is not valid Python"),
         ("_base_ = ['nothing.py']", "_base_ 'nothing.py' ("),
         ("_base_ = 5", "_base_ must be a path or a list of paths, not 5"),
-        ("_base_ = ['c.py', 5]", "_base_ must be the path of a file"),
+        ("_base_ = ['c.py', 5]", "_base_ must be a path or a list of paths"),
         ("_base_ = 'c.py'", "is its own _base_"),
         ("a = {[1]}", "not code"),
     ],

@@ -11,8 +11,8 @@ import pytest
 from tldet.coco import segmentations
 
 
-def odd(segmentations: list[Any]) -> list[int]:
-    texts = [one.encode() if isinstance(one, str) else json.dumps(one).encode() for one in segmentations]
+def odd(given: list[Any]) -> list[int]:
+    texts = [one.encode() if isinstance(one, str) else json.dumps(one).encode() for one in given]
     spans = np.cumsum([0, *map(len, texts)])
     return list(segmentations.odd_rows(np.frombuffer(b"".join(texts), np.uint8), spans))
 

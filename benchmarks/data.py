@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.annotations import reading_rows
 from benchmarks.infer import random_image
-from benchmarks.report import Limit, Row, Suite
+from benchmarks.report import PeakShare, Row, Suite
 from benchmarks.suites import Bench
 from benchmarks.timing import best_of
 from tldet.data.dataset import CocoDataset
@@ -63,12 +63,12 @@ def run(bench: Bench) -> Suite:
         rows = []
         if not hasattr(torchvision.io, "decode_jpeg"):  # later versions leave decoding to torchcodec
             del sides["torchvision v2 on decode_jpeg"]
-        for beside, side in sides.items():
-            compared = bench.compare(f"data, {beside}", ours, side, 10).divided(images)
-            share = Limit(decoding / images / compared.ours.median, "of JPEG decoding alone")
+        for baseline, side in sides.items():
+            compared = bench.compare(f"data, {baseline}", ours, side, 10).divided(images)
+            share = PeakShare(decoding / images / compared.ours.median, "of JPEG decoding alone")
             rate = {"images/s per core": 1 / compared.ours.median}
             name = f"JPEG to batches of {batch}x{size[0]}x{size[1]}"
-            rows.append(Row(name, beside, compared, "image", limit=share, checks=rate))
+            rows.append(Row(name, baseline, compared, "image", peak=share, checks=rate))
         rows.append(_reduced_row(bench))
     return Suite("data", rows + reading_rows(bench))
 

@@ -18,7 +18,7 @@ from benchmarks.child import HOW, Served
 from benchmarks.machine import PEAK, machine_peak
 from benchmarks.pairs import CLASSES, Pair, chosen_pairs, share_weights, write_checkpoint
 from benchmarks.peer import detect, set_score
-from benchmarks.report import Limit, Memory, Row, Suite
+from benchmarks.report import Memory, PeakShare, Row, Suite
 from benchmarks.suites import Bench
 from tldet.data.loader import as_pixels
 from tldet.engine.precision import Precision
@@ -47,7 +47,7 @@ def run(bench: Bench) -> Suite:
 def _rows(bench: Bench, pair: Pair, size: tuple[int, int]) -> list[Row]:
     bench.show(f"{pair.recipe}: building both sides")
     images = [random_image(size, seed) for seed in range(bench.batch or 1)]
-    theirs, score = lively(pair, size)
+    theirs, score = detector_and_threshold(pair, size)
     ours = pair.ours(score).eval()
     work = Work(pair, score, flops(ours, size) * len(images), share_weights(theirs, ours), images, bench.folder)
     work.save(ours, theirs)
@@ -125,12 +125,12 @@ def _row(bench: Bench, work: Work, precision: Precision, checks: dict[str, Any])
     ):
         comparison = bench.compare(name, ours, theirs, 12, warmup=2, self_timed=True)
     memory = Memory(ours.peak_mb, theirs.peak_mb, HOW)
-    limit = Limit(work.flops / comparison.ours.median / machine_peak(precision.dtype), PEAK)
+    peak = PeakShare(work.flops / comparison.ours.median / machine_peak(precision.dtype), PEAK)
     each = f"image of {height}x{width}" if len(work.images) == 1 else f"batch of {len(work.images)} images"
-    return Row(name, "torchvision in fp32", comparison, each, memory, limit, checks)
+    return Row(name, "torchvision in fp32", comparison, each, memory, peak, checks)
 
 
-def lively(pair: Pair, size: tuple[int, int]) -> tuple[nn.Module, float]:
+def detector_and_threshold(pair: Pair, size: tuple[int, int]) -> tuple[nn.Module, float]:
     """Return torchvision's detector, and the score threshold that gives 100 detections on a random image."""
     theirs = pair.theirs(size).eval()
     set_score(theirs, 0.0)

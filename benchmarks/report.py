@@ -22,7 +22,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Limit:
+class PeakShare:
     """Share of peak performance that our side reached, and the definition of the peak."""
 
     share: float
@@ -35,33 +35,33 @@ class Row:
 
     Attributes:
         name: name of the comparison.
-        beside: the other side.
+        baseline: the other side.
         comparison: seconds of both sides.
         each: unit of the seconds.
         memory: peak memory, if it was measured.
-        limit: share of peak performance, if it was measured.
+        peak: share of peak performance, if it was measured.
         checks: further values, such as the agreement of results.
     """
 
     name: str
-    beside: str
+    baseline: str
     comparison: Comparison
     each: str = "run"
     memory: Memory | None = None
-    limit: Limit | None = None
+    peak: PeakShare | None = None
     checks: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain containers for JSON; times are in seconds."""
         return {
             "name": self.name,
-            "beside": self.beside,
+            "baseline": self.baseline,
             "each": self.each,
             "ours": self.comparison.ours.to_dict(),
             "theirs": self.comparison.theirs.to_dict(),
             "ratio": self.comparison.ratios.to_dict(),
             "memory": None if self.memory is None else vars(self.memory),
-            "limit": None if self.limit is None else vars(self.limit),
+            "peak": None if self.peak is None else vars(self.peak),
             "checks": self.checks,
         }
 
@@ -93,20 +93,20 @@ class Suite:
             shown.add_column(heading, justify="left" if heading == "comparison" else "right", overflow="fold")
         names = [row.name for row in self.rows]
         for row in self.rows:
-            what = row.name if names.count(row.name) == 1 else f"{row.name}, {row.beside}"
+            what = row.name if names.count(row.name) == 1 else f"{row.name}, {row.baseline}"
             memory = f"{row.memory.ours:.0f} / {row.memory.theirs:.0f}" if row.memory else ""
-            limit = f"{row.limit.share:.0%}" if row.limit else ""
+            peak = f"{row.peak.share:.0%}" if row.peak else ""
             sides = (_seconds(row.comparison.ours), _seconds(row.comparison.theirs), _ratio(row.comparison.ratios))
-            shown.add_row(*(Text(text) for text in (what, *sides, memory, limit)))
+            shown.add_row(*(Text(text) for text in (what, *sides, memory, peak)))
         return shown
 
     def notes(self) -> list[str]:
         """Return the lines below the table: compared sides, checks, memory measurement, skipped rows."""
         lines = []
         for row in self.rows:
-            limit = {"peak": row.limit.of} if row.limit else {}
-            about = ", ".join(f"{name}: {_short(value)}" for name, value in {**limit, **row.checks}.items())
-            lines.append(f"{row.name}: compared with {row.beside}, per {row.each}" + (f"; {about}" if about else ""))
+            peak = {"peak": row.peak.of} if row.peak else {}
+            about = ", ".join(f"{name}: {_short(value)}" for name, value in {**peak, **row.checks}.items())
+            lines.append(f"{row.name}: compared with {row.baseline}, per {row.each}" + (f"; {about}" if about else ""))
         how = dict.fromkeys(f"MB: {row.memory.how}" for row in self.rows if row.memory)
         return [*lines, *how, *(f"skipped: {line}" for line in self.skipped)]
 

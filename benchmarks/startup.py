@@ -37,9 +37,9 @@ def run(bench: Bench) -> Suite:
     return Suite("startup", rows)
 
 
-def _row(bench: Bench, name: str, ours: Sequence[str], theirs: Sequence[str], beside: str) -> Row:
+def _row(bench: Bench, name: str, ours: Sequence[str], theirs: Sequence[str], baseline: str) -> Row:
     comparison = bench.compare(name, lambda: _call(ours), lambda: _call(theirs), 9, warmup=0 if bench.quick else 1)
-    return Row(name, beside, comparison, "process")
+    return Row(name, baseline, comparison, "process")
 
 
 def _call(arguments: Sequence[str]) -> None:

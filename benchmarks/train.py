@@ -19,7 +19,7 @@ from benchmarks.machine import PEAK, machine_peak
 from benchmarks.overhead import trainer_row
 from benchmarks.pairs import CLASSES, PAIRS, Pair, chosen_pairs, share_weights
 from benchmarks.peer import RATE
-from benchmarks.report import Limit, Memory, Row, Suite
+from benchmarks.report import Memory, PeakShare, Row, Suite
 from benchmarks.suites import Bench
 from tldet.cli.process import keep_freed_memory
 from tldet.engine.precision import Precision, choose
@@ -79,9 +79,9 @@ def _row(bench: Bench, name: str, sides: Any, about: Any) -> Row:
     ):
         comparison = bench.compare(name, ours, theirs, 10, warmup=2, self_timed=True)
     memory = Memory(ours.peak_mb, theirs.peak_mb, HOW)
-    limit = Limit(work / comparison.ours.median / machine_peak(precision.dtype), PEAK)
+    peak = PeakShare(work / comparison.ours.median / machine_peak(precision.dtype), PEAK)
     each = f"step of {own['count']}x{own['size'][0]}x{own['size'][1]}"
-    return Row(name, "torchvision in fp32", comparison, each, memory, limit, checks)
+    return Row(name, "torchvision in fp32", comparison, each, memory, peak, checks)
 
 
 def _as_theirs(batch: Batch, first: int) -> dict[str, Any]:

@@ -52,8 +52,8 @@ def run(bench: Bench) -> Suite:
 
     rows = []
     for batch in (1, VIDEO_BATCH):
-        beside = "detection alone, batch size 1" if batch == 1 else f"detection alone, batch size {batch}"
-        compared = bench.compare(beside, whole, lambda: alone(batch), 6, self_timed=True).divided(count)  # noqa: B023
+        baseline = "detection alone, batch size 1" if batch == 1 else f"detection alone, batch size {batch}"
+        compared = bench.compare(baseline, whole, lambda: alone(batch), 6, self_timed=True).divided(count)  # noqa: B023
         checks = {
             "frames/s": 1 / compared.ours.median,
             "detection alone": 1 / compared.theirs.median,
@@ -61,7 +61,7 @@ def run(bench: Bench) -> Suite:
             "precision": predictor.precision.describe(),
         }
         each = f"frame of {size[0]}x{size[1]}"
-        rows.append(Row(f"video with {recipe}", beside, compared, each, checks=checks))
+        rows.append(Row(f"video with {recipe}", baseline, compared, each, checks=checks))
     return Suite("video", rows)
 
 

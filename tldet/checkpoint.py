@@ -55,7 +55,7 @@ def save(path: str | Path, state: Mapping[str, Any]) -> None:
 
 
 def _system_error(error: BaseException) -> BaseException:
-    """Return the error of the system behind torch's RuntimeError about a failed write; the error itself if none."""
+    """Return the OSError that caused torch's RuntimeError about a failed write, or else the error itself."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__context__

@@ -81,7 +81,7 @@ def external_modules() -> list[str]:
 
 
 def require_components(path: str | Path, state: Mapping[str, Any], *within: str) -> None:
-    """Check that the components which a checkpoint's config names are registered.
+    """Check that all components in the config of a checkpoint are registered.
 
     Args:
         path: the checkpoint, for the message.
@@ -89,7 +89,7 @@ def require_components(path: str | Path, state: Mapping[str, Any], *within: str)
         within: see :func:`components`.
 
     Raises:
-        CheckpointError: one is not; the message names the imports that would register it.
+        CheckpointError: a component is not registered; the message names the imports that would register it.
     """
     config, meta = state.get("config"), state.get("meta")
     used = components(config, *within) if isinstance(config, Mapping) else ()
@@ -100,7 +100,7 @@ def require_components(path: str | Path, state: Mapping[str, Any], *within: str)
     named = stated if isinstance(stated, (list, tuple)) else []
     modules = [name for name in named if isinstance(name, str) and MODULE.fullmatch(name)]
     raise CheckpointError(
-        f"{path}: needs external code ({', '.join(dict.fromkeys(missing))}) and does not import it by itself; "
+        f"{path}: needs external code ({', '.join(dict.fromkeys(missing))}) which is never imported automatically; "
         f"{_advice(modules)}"
     )
 

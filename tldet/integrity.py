@@ -63,7 +63,7 @@ def check_zip(path: Path) -> None:
     """Compare the bytes of every entry of an uncompressed archive with its CRC-32, and all with the digest.
 
     Raises:
-        ValueError, OSError, zipfile.BadZipFile: they differ, or this is no such archive.
+        ValueError, OSError, zipfile.BadZipFile: they differ, or the file is not an uncompressed archive.
     """
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         check_digest(archive)

@@ -161,7 +161,7 @@ def _import_own(registry: Registry) -> None:
     try:
         registry.import_from_location()
     except KeyError as error:
-        raise ConfigError(f"{error.args[0]}: external code uses a name of tldet's own; rename it") from error
+        raise ConfigError(f"{error.args[0]}: tldet has a component of this name; rename the external one") from error
 
 
 def names_in(registry: Registry) -> list[str]:

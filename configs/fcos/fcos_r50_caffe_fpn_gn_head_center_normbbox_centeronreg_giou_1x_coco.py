@@ -1,7 +1,7 @@
 # Published: box AP 38.7 on COCO val2017 (mmdet model zoo, configs/fcos/metafile.yml,
 # fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco): center sampling, distances in strides,
-# centerness on the box tower, GIoU. The backbone has caffe's strides, its BatchNorms folded to scales, blue first;
-# weights: open-mmlab://detectron2/resnet50_caffe.
+# centerness on the box tower, GIoU. The backbone is a caffe-style ResNet-50: stride in the first 1x1 convolution,
+# BatchNorm folded to scales, BGR input. Weights: open-mmlab://detectron2/resnet50_caffe.
 _base_ = [
     '../_base_/datasets/coco_detection.py',
     '../_base_/schedules/schedule_1x.py',

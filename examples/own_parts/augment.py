@@ -10,7 +10,7 @@ from tldet.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class Rotate180:
-    """Turn the image upside down with probability ``p``; boxes and masks turn with it."""
+    """Rotate the image, its boxes and its masks by 180 degrees with probability ``p``."""
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = p

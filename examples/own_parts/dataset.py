@@ -12,6 +12,8 @@ from tldet.structures.target import Target
 
 @DATASETS.register_module()
 class CsvDataset:
+    """Images of a folder with the boxes of a CSV file; see :class:`~tldet.data.dataset.DetectionDataset`."""
+
     def __init__(self, annotations: str, images: str) -> None:
         self.folder, self.rows = Path(images), {}
         with open(annotations, newline="") as file:

@@ -35,12 +35,12 @@ class PointHead(Head):  # shapes: B images, M locations of all levels, G objects
         return logits, torch.cat([points - sides[..., :2], points + sides[..., 2:]], 2), points, steps
 
     def assign(self, points, steps, target):
-        """Return the object of each location (M,), -1 for background: the smallest near whose center it lies."""
+        """Return the index (M,) of the smallest object whose center is near each location; -1 for background."""
         centers, extents = (target.boxes[:, :2] + target.boxes[:, 2:]) / 2, target.boxes[:, 2:] - target.boxes[:, :2]
-        wanted = (extents.amax(1) / 4).clamp(min(self.strides), max(self.strides))  # stride that suits each object
+        suited = (extents.amax(1) / 4).clamp(min(self.strides), max(self.strides))  # (G,) best stride of each object
         offset = (points[:, None] - centers).abs()  # (M, G, 2)
         near = (offset < torch.minimum(1.5 * steps[:, None, None], extents / 2)).all(2)
-        near &= (steps[:, None] / wanted).log2().abs() <= 0.5
+        near &= (steps[:, None] / suited).log2().abs() <= 0.5
         area = extents.prod(1).where(near, torch.inf)
         return area.argmin(1).where(near.any(1), -1) if len(centers) else torch.full_like(steps, -1).long()
 

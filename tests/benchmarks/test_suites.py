@@ -16,7 +16,7 @@ from benchmarks.__main__ import main
 from benchmarks.run import benchmark
 from benchmarks.timing import Times
 
-FIELDS = {"name", "beside", "each", "ours", "theirs", "ratio", "memory", "limit", "checks"}
+FIELDS = {"name", "baseline", "each", "ours", "theirs", "ratio", "memory", "peak", "checks"}
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def run(name: str, **options: Any) -> list[dict[str, Any]]:
             assert 0 < values["q1"] <= values["median"] <= values["q3"]
             assert len(values["samples"]) >= 1
         assert row["memory"] is None or min(row["memory"]["ours"], row["memory"]["theirs"]) > 5
-        assert row["limit"] is None or 0 < row["limit"]["share"] < 10  # others may use the machine
+        assert row["peak"] is None or 0 < row["peak"]["share"] < 10  # others may use the machine
     return suite["rows"]
 
 
@@ -55,7 +55,7 @@ def test_eval() -> None:
 
 def test_data() -> None:
     rows = run("data", size=(96, 128), batch=2)
-    assert [row["beside"] for row in rows[:3]] == [
+    assert [row["baseline"] for row in rows[:3]] == [
         "torchvision v2 on Pillow",
         "torchvision v2 on decode_jpeg",
         "decoding and resizing alone",
@@ -66,7 +66,7 @@ def test_data() -> None:
 
 def test_video() -> None:
     rows = run("video", size=(64, 96))
-    assert [row["beside"] for row in rows] == [
+    assert [row["baseline"] for row in rows] == [
         "detection alone, batch size 1",
         "detection alone, batch size 4",
     ]

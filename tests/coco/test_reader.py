@@ -183,7 +183,7 @@ def test_degenerate_polygons_are_dropped_before_the_first_step(
     assert expected in caplog.text
     assert bool(expected) == ("dropped" in caplog.text)
     assert dataset.segmentations is not None
-    assert dataset.outlined().sum() == masks
+    assert dataset.has_mask().sum() == masks
     assert [dataset.segmentations.masks(slice(row, row + 1), SIZE).any() for row in range(len(annotations))].count(
         True
     ) == masks

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tldet.data.eval_batches import eval_batches
-from tldet.data.folder import ImageFolderDataset, collate_images, collate_whole, find_splits, held_out, scan
+from tldet.data.folder import ImageFolderDataset, collate_images, collate_whole, find_train_val, held_out, scan
 from tldet.data.loader import BatchOrder, SampleKey, train_batches
 from tldet.errors import DataError
 
@@ -148,13 +148,13 @@ def test_one_image_a_class_leaves_none_to_hold_out(tmp_path: Path) -> None:
 
 
 def test_parts_of_a_folder_are_found(folder: Path, tmp_path: Path) -> None:
-    assert find_splits(tmp_path) == (folder, None)
-    assert find_splits(folder) == (folder, None), "class folders without train around them"
+    assert find_train_val(tmp_path) == (folder, None)
+    assert find_train_val(folder) == (folder, None), "class folders without train around them"
     (tmp_path / "val").mkdir()
-    assert find_splits(tmp_path) == (folder, tmp_path / "val")
+    assert find_train_val(tmp_path) == (folder, tmp_path / "val")
     (tmp_path / "other" / "val").mkdir(parents=True)
     with pytest.raises(DataError, match="has a folder val but no folder train"):
-        find_splits(tmp_path / "other")
+        find_train_val(tmp_path / "other")
 
 
 def test_links_that_form_loops(folder: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
-from tldet.data.subsets import deal, subset_size, write_subset
+from tldet.data.subsets import stratified_order, subset_size, write_subset
 from tldet.errors import DataError
 
 
@@ -74,7 +74,7 @@ def test_classes_keep_their_shares(tmp_path: Path) -> None:
         shown[i, index.labels[index.rows(i)]] = 1
     totals = shown.sum(0)
     for seed in range(5):
-        order = deal(index, seed)
+        order = stratified_order(index, seed)
         assert sorted(order) == list(range(200))
         for fraction in (0.1, 0.25, 0.5, 0.75):
             off = np.abs(shown[order[: subset_size(200, fraction)]].sum(0) - fraction * totals)
@@ -83,10 +83,10 @@ def test_classes_keep_their_shares(tmp_path: Path) -> None:
 
 def test_only_the_seed_changes_the_subset(tmp_path: Path) -> None:
     index = AnnotationIndex.load(split(tmp_path, coco(usual(), 3)).annotations)
-    assert (deal(index, 4) == deal(index, 4)).all()
-    firsts = [frozenset(deal(index, seed)[:20].tolist()) for seed in range(8)]
+    assert (stratified_order(index, 4) == stratified_order(index, 4)).all()
+    firsts = [frozenset(stratified_order(index, seed)[:20].tolist()) for seed in range(8)]
     assert len(set(firsts)) == 8
-    drawn = np.bincount(np.concatenate([deal(index, seed)[:50] for seed in range(200)]), minlength=200)
+    drawn = np.bincount(np.concatenate([stratified_order(index, seed)[:50] for seed in range(200)]), minlength=200)
     assert drawn.min() > 20, "a quarter of the draws, for every image"
     assert drawn[5] > 40
     assert np.median(drawn) == pytest.approx(50, abs=5)
@@ -102,7 +102,7 @@ def test_every_beginning_that_can_shows_every_class(
         return
     known = [[names.index(k) for k in found] for found in classes_of]
     index = AnnotationIndex.load(split(tmp_path_factory.mktemp("s"), coco(known, len(names))).annotations, cache=False)
-    order = deal(index, seed)
+    order = stratified_order(index, seed)
     assert sorted(order) == list(range(len(known)))
     assert {k for i in order[: len(names)] for k in known[i]} == set(range(len(names)))
 

@@ -100,7 +100,9 @@ def test_a_misspelled_point_is_found_before_training(digits: Path, tmp_path: Pat
 
     try:
         options = [*OPTIONS, "hooks=[{'type': 'Misspelled'}]"]
-        with pytest.raises(ConfigError, match=r"hooks.0: Misspelled.after_train_step: is no hook point; did you mean"):
+        with pytest.raises(
+            ConfigError, match=r"hooks.0: Misspelled.after_train_step: is not a hook point; did you mean"
+        ):
             finetune(digits, out=tmp_path / "run", model="retinanet_lite0", steps=1, scratch=True, cfg_options=options)
     finally:
         HOOKS.module_dict.pop("Misspelled")

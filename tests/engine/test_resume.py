@@ -123,7 +123,7 @@ def test_runs_that_cannot_be_resumed_are_reported(toy: ModuleType, tmp_path: Pat
     with pytest.raises(TrainingError, match="holds an earlier run"):
         toy.build(tmp_path / "run", steps=2).run()
     other = torch.nn.Sequential(torch.nn.Linear(3, 3))
-    with pytest.raises(TrainingError, match=r"step_00000002.pt is of another model"):
+    with pytest.raises(TrainingError, match=r"step_00000002.pt belongs to another model"):
         toy.build(tmp_path / "run", model=other).run(resume=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be created"):
@@ -339,7 +339,7 @@ def test_a_malformed_training_state_is_one_line(toy: ModuleType, tmp_path: Path,
     saved = checkpoint.load_checkpoint(path)
     saved["training"][key] = value
     checkpoint.save(path, saved)
-    with pytest.raises(TrainingError, match=rf"{path.name} is of another model or optimizer") as raised:
+    with pytest.raises(TrainingError, match=rf"{path.name} belongs to another model or optimizer") as raised:
         toy.build(tmp_path, steps=4).run(resume=True)
     assert "\n" not in str(raised.value)
 

@@ -9,10 +9,10 @@ import pytest
 
 from tldet.evaluation.statistics import (
     Interval,
-    both_ways,
     difference,
     mean_interval,
     percentile_interval,
+    pigeonhole_bootstrap,
     t_quantile,
     t_within,
 )
@@ -81,9 +81,9 @@ def test_seeds_and_images_together_vary_as_both() -> None:
     """Seeds and images that add up: with many of both, the variances do."""
     random = np.random.default_rng(2)
     seeds, images = random.normal(0, 0.03, (40, 1)), random.normal(0, 0.02, (1, 4000))
-    drawn = both_ways(seeds + images, random)
+    drawn = pigeonhole_bootstrap(seeds + images, random)
     assert drawn.std() == pytest.approx(math.sqrt(0.02**2 + seeds.std() ** 2 / 40), rel=0.05)
-    assert both_ways(images, random).tolist() == images[0].tolist(), "one seed varies by its images alone"
+    assert pigeonhole_bootstrap(images, random).tolist() == images[0].tolist(), "one seed varies by its images alone"
 
 
 def variants(gap: float, seed_noise: float, image_noise: float, seeds: int = 3) -> tuple[list[float], np.ndarray]:
@@ -109,7 +109,7 @@ def test_verdicts(gap: float, seed_noise: float, image_noise: float, seeds: int,
     flat = [0.5] * seeds
     found = difference(values, flat, samples, np.full_like(samples, 0.5))
     assert message in found.verdict("b", "a")
-    assert ("better" in message) == found.decided
+    assert ("better" in message) == found.significant
     assert found.seeds.mean == pytest.approx(np.mean(values) - 0.5)
 
 
@@ -120,7 +120,7 @@ def test_noise_that_variants_share_cancels() -> None:
     base = 0.5 + seeds + images
     better = base + 0.02 + random.normal(0, 0.001, (3, 200))
     found = difference((0.52 + seeds[:, 0]).tolist(), (0.5 + seeds[:, 0]).tolist(), better, base)
-    assert found.decided
+    assert found.significant
     assert found.seeds.mean == pytest.approx(0.02)
 
 
@@ -128,7 +128,7 @@ def test_seeds_without_variance_are_not_significant() -> None:
     samples = np.full((3, 50), 0.5)
     for gap in (0.1, 1e-17, 0.0):
         found = difference([0.4 + gap] * 3, [0.4] * 3, samples, samples - 0.1)
-        assert not found.decided
+        assert not found.significant
         assert "every seed gave the same AP" in found.verdict("a", "b")
     same = [0.41, 0.43, 0.45]
-    assert not difference(same, same, samples, samples).decided
+    assert not difference(same, same, samples, samples).significant

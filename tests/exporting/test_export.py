@@ -15,10 +15,10 @@ from tests.tools import with_slow
 from tldet import checkpoint
 from tldet.config import read_config
 from tldet.errors import CheckpointError, ConfigError, DataError
-from tldet.exporting.files import write
-from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace
-from tldet.exporting.verify import TOLERANCES, Comparison, compare
-from tldet.inference.runtimes.base import FORMAT
+from tldet.exporting.files import write_export
+from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace_graph
+from tldet.exporting.verify import TOLERANCES, Comparison, compare_detections
+from tldet.inference.runtimes.base import METADATA_VERSION
 from tldet.inference.runtimes.exported import ExportedDetector, load_exported
 from tldet.models.detector import Detector, build_detector
 from tldet.models.replace import replace_backbone
@@ -64,18 +64,18 @@ def exported(model: Detector, path: Path, format: str, precision: str = "fp32", 
     prepare_for_tracing(model, half=precision == "fp16")
     head: Any = model.head
     metadata = {
-        "format": FORMAT, "kind": "detector", "class_names": ["a", "b", "c"], "category_ids": [1, 2, 3],
+        "format": METADATA_VERSION, "kind": "detector", "class_names": ["a", "b", "c"], "category_ids": [1, 2, 3],
         "input": {"short": 96, "long": 128}, "precision": precision,
         "size": None if options.dynamic_size else list(SIZE), "batch": None if options.dynamic_batch else 1,
         "masks": {"threshold": head.mask_threshold, "paste": head.mask_paste} if model.predicts_masks else None,
     }  # fmt: skip
-    write(format, trace(model, options), path, (INPUTS, output_names(model, options)), metadata)
+    write_export(format, trace_graph(model, options), path, (INPUTS, output_names(model, options)), metadata)
     return load_exported(path)
 
 
 def assert_same(model: Detector, found: ExportedDetector, batch: Batch, precision: str = "fp32") -> None:
     expected, got = model.predict(batch), found.predict(batch)
-    comparison = compare(expected, got, TOLERANCES[precision], Comparison())
+    comparison = compare_detections(expected, got, TOLERANCES[precision], Comparison())
     assert comparison.reference > 0
     assert comparison.fraction >= TOLERANCES[precision].matched, comparison.describe()
     if model.predicts_masks and len(got[0]):
@@ -146,10 +146,10 @@ def test_detections_are_compared_as_sets() -> None:
     one = Detections(boxes, torch.tensor([0.9, 0.9, 0.5]), torch.tensor([0, 0, 1]))
     other = Detections(boxes[[1, 0, 2]], torch.tensor([0.9, 0.9, 0.4]), torch.tensor([0, 0, 1]))
     tolerance = TOLERANCES["fp32"]
-    result = compare([one], [other], tolerance, Comparison())
+    result = compare_detections([one], [other], tolerance, Comparison())
     assert (result.matched, result.reference, result.exported) == (2, 3, 3), "the third one has another score"
-    assert compare([one], [one[:0]], tolerance, Comparison()).fraction == 0
-    assert compare([one[:0]], [one[:0]], tolerance, Comparison()).fraction == 1
+    assert compare_detections([one], [one[:0]], tolerance, Comparison()).fraction == 0
+    assert compare_detections([one[:0]], [one[:0]], tolerance, Comparison()).fraction == 1
 
 
 def test_a_comparison_is_described_in_one_line() -> None:
@@ -174,7 +174,7 @@ def test_from_a_checkpoint_to_the_command_line(run: Path, tmp_path: Path) -> Non
     assert predictor.category_ids == original.category_ids
     image = np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)
     expected, found = original.predict(image, 0.0), predictor.predict(image, 0.0)
-    assert compare([expected], [found], TOLERANCES["fp32"], Comparison()).fraction >= 0.99
+    assert compare_detections([expected], [found], TOLERANCES["fp32"], Comparison()).fraction >= 0.99
     with pytest.raises(ConfigError, match="fixed in an exported detector"):
         tldet.load(result.path, nms_per_class=False)
     with pytest.raises(DataError, match="give --data"):
@@ -265,4 +265,4 @@ def test_a_head_without_tensors_is_named() -> None:
     model = detector("retinanet_lite0")
     model.head = torch.nn.Identity()
     with pytest.raises(ConfigError, match="Identity has no decode_tensors"):
-        trace(model, GraphOptions(SIZE))
+        trace_graph(model, GraphOptions(SIZE))

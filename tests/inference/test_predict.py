@@ -27,7 +27,7 @@ from tldet.errors import ConfigError, DataError
 from tldet.inference import SCORE
 from tldet.inference.predictor import Predictor
 from tldet.inference.sources import find_sources
-from tldet.inference.threads import Behind, ahead, mapped
+from tldet.inference.threads import BackgroundWorker, mapped, prefetch
 from tldet.inference.video import Video
 from tldet.inference.writer import VideoWriter
 from tldet.system.device import cpu_has_bf16
@@ -332,11 +332,11 @@ def test_ahead_hands_over_errors_and_stops() -> None:
         yield 1
         raise ValueError("broken")
 
-    taken = ahead(items(), 2)  # type: ignore[arg-type]
+    taken = prefetch(items(), 2)  # type: ignore[arg-type]
     assert next(taken) == 1
     with pytest.raises(ValueError, match="broken"):
         next(taken)
-    endless = ahead(iter(int, 1), 2)
+    endless = prefetch(iter(int, 1), 2)
     assert next(endless) == 0
     endless.close()  # type: ignore[attr-defined]
 
@@ -391,7 +391,7 @@ def test_images_are_drawn_in_their_own_format(run: Path, digits: Path, tmp_path:
 
 def test_work_behind_the_caller_is_done_in_order_and_its_error_comes_up() -> None:
     done: list[int] = []
-    with Behind(done.append, 2) as behind:
+    with BackgroundWorker(done.append, 2) as behind:
         for number in range(20):
             behind.put(number)
     assert done == list(range(20))
@@ -402,7 +402,7 @@ def test_work_behind_the_caller_is_done_in_order_and_its_error_comes_up() -> Non
     tried: list[int] = []
 
     def feed(count: int, error: Exception | None = None) -> None:
-        with Behind(fail, 1) as failing:
+        with BackgroundWorker(fail, 1) as failing:
             for number in range(count):
                 tried.append(number)
                 failing.put(number)

@@ -106,7 +106,7 @@ def test_a_network_of_the_same_family_is_another_architecture(tmp_path: Path, th
     """They share names, and many shapes."""
     torch.save(TorchvisionBackbone(theirs).state_dict(), tmp_path / "w.pth")
     with pytest.raises(
-        CheckpointError, match=r"w.pth: is of another architecture \(\d+ of \d+ tensors of the backbone fit"
+        CheckpointError, match=r"w.pth: belongs to another architecture \(\d+ of \d+ tensors of the backbone fit"
     ):
         load_backbone_weights(TorchvisionBackbone(ours), str(tmp_path / "w.pth"))
 

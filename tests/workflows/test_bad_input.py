@@ -147,7 +147,7 @@ def test_configs(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         ("_base_ = {recipe!r}\nclass_match = 3", "class_match: must be a section (a dict), not 3 (in {path})"),
         ("_base_ = {recipe!r}\ntraining = 3", "training: must be a section (a dict), not 3 (in {path})"),
         ("_base_ = {recipe!r}\nschedule = 3", "schedule: must be a section (a dict), not 3 (in {path})"),
-        ("model = 3", "--model {path}: is no recipe of a detector (no model.head)"),
+        ("model = 3", "--model {path}: is not a recipe of a detector (no model.head)"),
     ],
 )
 def test_recipes_that_cannot_be_filled(
@@ -162,9 +162,9 @@ def test_recipes_that_cannot_be_filled(
 def test_half_a_recipe(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "_base_/models/faster_rcnn_r50_fpn"
     line = message(capsys, ["finetune", "--data", str(digits), "--out", str(tmp_path / "o"), "--model", name])
-    assert f"--model {name}: is no recipe of a detector (no schedule)" in line
+    assert f"--model {name}: is not a recipe of a detector (no schedule)" in line
     line = message(capsys, ["study", "data", "--data", str(digits), "--out", str(tmp_path / "s"), "--model", name])
-    assert "is no recipe of a detector (no schedule)" in line
+    assert "is not a recipe of a detector (no schedule)" in line
 
 
 def test_a_section_of_another_kind_is_found_before_it_is_written_into(

@@ -23,7 +23,7 @@ Who = Callable[[int], str]  # row -> name of the record in messages
 UNIT = 1.01  # largest coordinate of a normalized box, with some tolerance
 LEAST_SIDE = 10  # pixels; boxes of smaller images are not checked, they may really be one pixel large
 SURE_NORMALIZED, SURE_CORNERS = 3, 10  # number of boxes from which a wrong format is an error, not a warning
-OVER = 0.05  # fraction of the image side; a box that extends farther outside is wrong, not just imprecise
+OVER = 0.05  # fraction of the image side; a box that extends farther outside is wrong, not imprecise
 _SHARE = 0.2  # fraction of boxes extending outside their image above which they are taken for corners
 _MOST = 0.9  # fraction of boxes that lie inside as corners; the others may be damaged
 FLAT, OUTSIDE, MOVED = (
@@ -79,7 +79,7 @@ def _known_ids(known: Sequence[int], key: str) -> str:
 
 
 def sound_boxes(values: _Floats, who: Who) -> None:
-    """Raise DataError for an xywh box that is not finite, has a negative size, or too large ones for its area."""
+    """Raise DataError for an xywh box that is not finite, has a negative side, or whose area or corners overflow."""
     known: _Bools = np.logical_and.reduce(np.isfinite(values), axis=1)
     require(known, who, lambda row: f"has bbox {values[row].tolist()}; it must be finite")
     upright: _Bools = (values[:, 2] >= 0) & (values[:, 3] >= 0)
@@ -205,8 +205,8 @@ def note(rows: NDArray[np.bool_], ids: NDArray[np.int64], noun: str, text: str, 
 
 
 @dataclass(frozen=True)
-class Extents:
-    """Boxes of a dataset, compared with their images.
+class ClippedBoxes:
+    """Result of clipping boxes to their images.
 
     Attributes:
         clipped: (A, 4) float32 xyxy pixels.
@@ -226,12 +226,12 @@ class Extents:
         return np.asarray(~(self.flat | self.outside), np.bool_)
 
 
-def extents(boxes: NDArray[np.float32], xywh: NDArray[np.float64], sizes: NDArray[np.int32]) -> Extents:
-    """Compare boxes with their images.
+def clip_to_images(boxes: NDArray[np.float32], xywh: NDArray[np.float64], sizes: NDArray[np.int32]) -> ClippedBoxes:
+    """Clip boxes to their images.
 
     Args:
         boxes: (A, 4) xyxy pixels.
-        xywh: (A, 4) the same boxes as stated.
+        xywh: (A, 4) the same boxes as stated in the file.
         sizes: (A, 2) (height, width) of the image of each box.
     """
     limits = sizes[:, ::-1].astype(np.float32)
@@ -239,4 +239,4 @@ def extents(boxes: NDArray[np.float32], xywh: NDArray[np.float64], sizes: NDArra
     flat = (xywh[:, 2:] == 0).any(1) | (boxes[:, 2:] <= boxes[:, :2]).any(1)
     outside = ~flat & (clipped[:, 2:] <= clipped[:, :2]).any(1)
     moved = (np.abs(clipped - boxes) > _NOTABLE).any(1) & ~flat & ~outside
-    return Extents(clipped, flat, outside, moved)
+    return ClippedBoxes(clipped, flat, outside, moved)

@@ -15,7 +15,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     """Read class names: one per line, a JSON list of names, or COCO JSON, whose categories are sorted by id.
 
     Raises:
-        ConfigError: the file cannot be read, or a name is empty, repeated or no string.
+        ConfigError: the file cannot be read, or a name is empty, repeated or not a string.
     """
     content = read_file(path, ConfigError)
     try:
@@ -36,14 +36,14 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 
 
 def checked_names(names: Sequence[str], source: str) -> tuple[str, ...]:
-    """Return class names after a check.
+    """Check class names and return them as a tuple.
 
     Args:
         names: the names.
-        source: their file, or other origin, for messages.
+        source: origin of the names, such as a file, for messages.
 
     Raises:
-        ConfigError: there is none, or one is empty or repeated.
+        ConfigError: there are no names, or a name is empty or repeated.
     """
     if not names:
         raise ConfigError(f"--classes: {source} contains no class names")

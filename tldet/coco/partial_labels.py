@@ -19,7 +19,7 @@ def labeled_table(
 ) -> NDArray[np.bool_] | None:
     """Return a table of the classes that are annotated on each image.
 
-    A class that is not annotated on an image may have objects there; its absence is no information.
+    Objects of a class that is not annotated on an image may still be visible there.
 
     Args:
         stated: category ids annotated on each of I images; None for all.

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from tldet.coco import checks
 from tldet.coco.checks import note, require_coco_boxes
 from tldet.coco.ids import NO_ID, ODD_ID, renumber_annotations
-from tldet.coco.outlines import derive_boxes
 from tldet.coco.records import Annotation, Category, CocoSource, Image, read_document
+from tldet.coco.segmentations import derive_boxes
 from tldet.coco.variants import NO_FLAG
 from tldet.errors import DataError
 from tldet.structures.image import Size
 
 MOST_CATEGORIES = 20_000  # evaluation takes 97 kB for each, a classifier thousands of weights
-MISSING = 4  # position of the column of missing boxes in _columns
+MISSING_COLUMN = 4  # position of the column of missing boxes in _columns
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Coco:
         categories: the categories, without ``unused``.
         unused: the dropped supercategory entry, if any.
         objects: the annotations.
-        notes: messages that count what was changed or left out.
+        notes: messages that count left out or changed records.
     """
 
     images: list[Image]
@@ -99,13 +99,13 @@ class Coco:
         return [None if ids is None else [key for key in ids if key != dropped] for ids in stated]
 
 
-def read_coco(source: CocoSource, name: str | None = None, *, outlines: bool = False) -> Coco:
+def read_coco(source: CocoSource, name: str | None = None, *, segmentations: bool = False) -> Coco:
     """Read and check a COCO JSON.
 
     Args:
         source: the file, or Python values of the same layout.
         name: name of the source in messages; None takes the path.
-        outlines: keep the text of the segmentations.
+        segmentations: keep the text of the segmentations.
 
     Raises:
         DataError: the file is invalid; the message names the file and the id of the annotation, image or category.
@@ -121,7 +121,7 @@ def read_coco(source: CocoSource, name: str | None = None, *, outlines: bool = F
     checks.unique_ids(name, "image", [image.id for image in found.images])
     checks.unique_ids(name, "category", [category.id for category in found.categories])
     category_ids = [category.id for category in found.categories]
-    objects, notes = _read_objects(name, blocks, found.images, category_ids, outlines=outlines)
+    objects, notes = _read_objects(name, blocks, found.images, category_ids, segmentations=segmentations)
     categories, unused = drop_unused(found.categories, objects.category_ids)
     if unused is not None:
         notes.append(f"category {unused.id} {unused.name!r} dropped: unused supercategory entry of a Roboflow export")
@@ -153,11 +153,11 @@ def _read_objects(
     images: Sequence[Image],
     categories: Sequence[int],
     *,
-    outlines: bool,
+    segmentations: bool,
 ) -> tuple[Objects, list[str]]:
     """Collect annotations into columns, with notes on those that were changed or left out.
 
-    Segmentations are kept if ``outlines``.
+    Segmentations are kept if ``segmentations``.
 
     Raises:
         DataError: an annotation has an unknown image or category id, or no usable box.
@@ -165,10 +165,10 @@ def _read_objects(
     parts, text, texts, count = [], bytearray(), dict[int, bytes](), 0
     for block in blocks:
         parts.append(_columns(name, block, count))
-        for row in np.flatnonzero(parts[-1][MISSING]).tolist():
+        for row in np.flatnonzero(parts[-1][MISSING_COLUMN]).tolist():
             texts[count + row] = bytes(block[row].segmentation)
         count += len(block)
-        if outlines:
+        if segmentations:
             text += b"".join([a.segmentation for a in block])
     stated, image_ids, category_ids, boxes, missing, flags, areas, lengths = map(
         np.concatenate, zip(*parts, strict=True)

@@ -104,7 +104,7 @@ def read_document(source: CocoSource, name: str) -> tuple[AnyDocument, int | Non
         name: name of the source in messages.
 
     Returns:
-        the document without its annotations, their number (None if it has no such list), and the blocks.
+        The document without its annotations, the number of annotations (None without such a list), and the blocks.
 
     Raises:
         DataError: the file cannot be read, or a record is invalid; the message names it.
@@ -125,7 +125,7 @@ def read_document(source: CocoSource, name: str) -> tuple[AnyDocument, int | Non
 
 
 def _taken_from(document: AnyDocument) -> list[Any] | None:
-    """Take the annotations out of a document, to free their memory; None if it has no such list."""
+    """Move the annotations out of a document, so that their memory can be freed; None without annotations."""
     taken, document.annotations = document.annotations, UNSET
     return None if isinstance(taken, UnsetType) else taken
 
@@ -203,7 +203,7 @@ def read_list(source: CocoSource, schema: type[_T], name: str) -> _T:
     content = read_json_text(Path(source), name)
     try:
         return msgspec.json.decode(content, type=schema)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # NaN too: Python's parser decides
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # NaN too, which Python's parser accepts
         return convert_record(parse(content, name), schema, name)
 
 
@@ -225,14 +225,16 @@ def _require_once(content: bytes, values: Sequence[Any], keys: Sequence[str], na
         if content.count(key, 0, start) + content.count(key, end) < 2:
             continue
         if _on_top(content, key) > 1:
-            raise DataError(f"{name}: {key.decode()} {TWICE}; keep one of them, or merge two files")
+            raise DataError(
+                f"{name}: {key.decode()} {TWICE}; keep one of them, or split the file in two and use `tldet merge`"
+            )
 
 
 def _on_top(content: bytes, key: bytes) -> int:
     """Return how often a quoted key occurs in the outermost object, not counting objects inside it."""
     try:
         fields = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # NaN: Python's parser takes it
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # NaN, which Python's parser accepts
         keys: list[str] = []
 
         def remember(pairs: list[tuple[str, Any]]) -> None:  # the outermost object is the last one

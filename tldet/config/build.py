@@ -55,7 +55,7 @@ def build(registry: Registry, section: Mapping[str, Any], path: str = "", /, **s
 
 
 def _call_problem(text: str, target: Callable[..., Any], supplied: Mapping[str, Any]) -> str | None:
-    """Return why a component does not take its arguments, by the text of a TypeError; None if that is another error."""
+    """Describe arguments that a component does not take, from the text of a TypeError; None for other TypeErrors."""
     known = parameters(target)
     missing = [] if takes_any(target) else [name for name in supplied if name not in known]
     if missing:
@@ -67,7 +67,7 @@ CALL_ERRORS = ("unexpected keyword argument", "missing a required argument", "re
 
 
 def check_interface(component: Any, kind: str, label: str) -> None:
-    """Check that a component has what its kind must have.
+    """Check that a component has the attributes and methods of its interface.
 
     Args:
         component: the component.
@@ -83,13 +83,13 @@ def check_interface(component: Any, kind: str, label: str) -> None:
 
 
 def _has(component: Any, name: str) -> bool:
-    """Return True if a component has an attribute, which is no abstract method."""
+    """Return True if a component has an attribute that is not an abstract method."""
     method = getattr(type(component), name, None)
     abstract = getattr(method, "__isabstractmethod__", False) or getattr(method, "__name__", "") == UNIMPLEMENTED
     return not abstract and getattr(component, name, None) is not None
 
 
-UNIMPLEMENTED = "_forward_unimplemented"  # the forward of a torch module that defines none
+UNIMPLEMENTED = "_forward_unimplemented"  # name of ``forward`` in a torch module that does not define it
 
 
 def _reason(error: ValueError) -> tuple[str, str]:

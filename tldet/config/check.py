@@ -20,13 +20,13 @@ IMPORTS = "imports"  # top-level key: external packages, see tldet.plugins
 
 @dataclass(frozen=True)
 class ComponentType:
-    """Component that a section of the config is built into.
+    """Component that is built from a config section.
 
     Attributes:
-        target: registry (``type`` in the section names the component), or a callable.
-        supplied: parameters that code supplies, not the config.
+        target: registry (``type`` in the section names the component) or callable.
+        supplied: parameters that tldet supplies and the config must not set.
         required: the section must exist.
-        shared: callable with further keys that are allowed for every component of the registry.
+        shared: callable whose parameters are allowed for every component of the registry.
     """
 
     target: Any
@@ -102,7 +102,7 @@ def _constructors(target: Callable[..., Any]) -> Iterator[tuple[Callable[..., An
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return type hints; none of external code whose hints cannot be resolved (names imported for type checkers)."""
+    """Return type hints; empty if they cannot be resolved (external code that imports names for type checkers only)."""
     try:
         return typing.get_type_hints(function)
     except (NameError, TypeError, AttributeError):
@@ -122,7 +122,7 @@ def nearest(name: object, names: Collection[str]) -> str:
 
 
 def _unknown_keys(data: Mapping[str, Any], prefix: str, patterns: Sequence[str]) -> Iterator[Problem]:
-    """Yield the keys above the components that are in no pattern."""
+    """Yield the keys outside component sections that no pattern allows."""
     depth = prefix.count(".")
     known = {p.split(".")[depth] for p in patterns if p.startswith(prefix) and len(p.split(".")) > depth}
     for key, value in data.items():
@@ -147,7 +147,7 @@ def _sections(node: Any, steps: Sequence[str], path: str = "") -> Iterator[tuple
 
 
 def _no_lists(data: Mapping[str, Any], pattern: str, known: Collection[str]) -> Iterator[Problem]:
-    """Yield values that must be lists because of ``*`` in a pattern; paths in ``known`` are already reported."""
+    """Yield values that ``*`` in a pattern requires to be lists; paths in ``known`` are already reported."""
     above, star, _ = pattern.partition(".*")
     for path, node in _sections(data, above.split(".")) if star else ():
         if not isinstance(node, (list, tuple)) and path not in known:
@@ -213,7 +213,7 @@ def dataclass_in(hint: Any) -> type[Any] | None:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Return True if a literal has the hinted type; an int is a float, a bool is not an int, a list is a tuple."""
+    """Return True if a literal has the hinted type; accepts an int as float and a list as tuple."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any or isinstance(hint, typing.TypeVar):
         return True

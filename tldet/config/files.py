@@ -164,7 +164,7 @@ def _over_bases(path: Path, origins: _Origins, known: dict[Path, dict[str, Any]]
 def _bases(path: Path, named: Any) -> list[Path]:
     names = [named] if isinstance(named, str) else named
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{path}: _base_ must be the path of a file, or a list of such, not {named!r}")
+        raise ConfigError(f"{path}: _base_ must be a path or a list of paths, not {named!r}")
     parents = [path.parent / name for name in names]
     for name, parent in zip(names, parents, strict=True):
         require_file(parent, ConfigError, f"{path}: _base_ {name!r} ({real_path(parent)})")

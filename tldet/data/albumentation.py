@@ -24,17 +24,17 @@ from tldet.data.masks import (
     pixel_counts,
     to_gray,
 )
-from tldet.data.transforms import Draws, LabeledSample, Step
+from tldet.data.transforms import Draws, LabeledSample, SampleTransform
 from tldet.errors import DataError
 from tldet.structures.image import ImageArray
 
-UPDATE_CHECK = "NO_ALBUMENTATIONS_UPDATE"  # "1" turns the check off
+UPDATE_CHECK = "NO_ALBUMENTATIONS_UPDATE"  # environment variable; "1" disables the check
 SLACK = 1.0  # pixels by which a resampled mask may differ from its resampled box through rounding
 TINY = 1e-6  # square pixels
 
 
 def albumentations() -> Any:
-    """Return the library. It is imported when a transform is built, because the import takes time and memory."""
+    """Import albumentations when the first transform is built, because the import takes time and memory."""
     with _without_update_check():
         import albumentations as library
     return library
@@ -51,11 +51,11 @@ def leaves(transform: Any) -> Iterator[Any]:
 
 @contextmanager
 def _without_update_check() -> Iterator[None]:
-    """Keep the library from asking the network for updates when it is imported; the environment is restored."""
+    """Disable the update check of albumentations during its import; the environment is restored afterwards."""
     if "albumentations" in sys.modules or UPDATE_CHECK in os.environ:
         yield
         return
-    os.environ[UPDATE_CHECK] = "1"  # the import reads it, and there is no other way
+    os.environ[UPDATE_CHECK] = "1"  # the import reads this variable; there is no other switch
     try:
         yield
     finally:
@@ -72,7 +72,7 @@ class _Moved(NamedTuple):
     masks: MaskPixels | None  # (N, H, W)
 
 
-class Albumentation(Step):
+class Albumentation(SampleTransform):
     """An albumentations transform. Objects that end up outside the image are dropped.
 
     Masks are interpolated like the image, so they do not shift against it. The box of a cropped, rotated or distorted
@@ -189,8 +189,8 @@ def _follow(
 ) -> tuple[Boxes, NDArray[np.bool_]]:
     """Return boxes (M, 4) fitted to the masks, and (M,) bool: True for objects whose mask has a pixel.
 
-    An object without a mask keeps its box. If a mask vanishes, the object keeps its box if that lies in the image (the
-    mask has become too small), and gets an empty box if it was cropped.
+    An object without a mask keeps its box. If the mask vanishes because it has become too small, the object keeps its
+    box too. If the box lies outside the window, the object gets an empty box.
     """
     after, inside = mask_boxes(masks), clip_boxes(expected, window)
     shown = areas(after) > 0

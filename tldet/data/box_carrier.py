@@ -8,7 +8,7 @@ from albumentations.core import bbox_utils
 
 
 class BoxCarrier(bbox_utils.BboxProcessor):  # type: ignore[misc]
-    """Box processor that returns boxes exactly as the transform moves them, inside the image or not."""
+    """Box processor that returns the transformed boxes unchanged, inside the image or not."""
 
     def filter(self, boxes: Any, _shape: Any) -> Any:
         """Keep all boxes."""

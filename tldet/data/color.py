@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from tldet.config import require_ranges
-from tldet.data.transforms import Draws, LabeledSample, Step
+from tldet.data.transforms import Draws, LabeledSample, SampleTransform
 from tldet.registry import TRANSFORMS
 from tldet.structures.image import ImageArray
 
@@ -18,7 +18,7 @@ FROM_YIQ = np.linalg.inv(TO_YIQ)
 
 
 @TRANSFORMS.register_module()
-class ColorJitter(Step):
+class ColorJitter(SampleTransform):
     """Change brightness, contrast, saturation and hue with probability ``p``.
 
     All four are combined into one matrix that is applied to the color of each pixel. Brightness scales the color,

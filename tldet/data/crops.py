@@ -1,4 +1,4 @@
-"""Crops: of random windows for detection, and of a fixed size for classification."""
+"""Random crops for detection, and crops of a fixed size for classification."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from tldet.config import require_ranges
 from tldet.data.albumentation import Albumentation, albumentations
 from tldet.data.masks import cut_boxes
-from tldet.data.transforms import Draws, LabeledSample, Step
+from tldet.data.transforms import Draws, LabeledSample, SampleTransform
 from tldet.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
-class RandomCrop(Step):
+class RandomCrop(SampleTransform):
     """Crop a random window with probability ``p``; the scale is unchanged.
 
     Args:
@@ -48,7 +48,7 @@ class RandomCrop(Step):
 
 
 @TRANSFORMS.register_module()
-class RandomTile(Step):
+class RandomTile(SampleTransform):
     """Cut a tile out of an image that is larger, as prediction with ``tiles`` does; the scale is unchanged.
 
     Place it before ``Resize``, which resizes the tile.

@@ -16,7 +16,7 @@ from tldet.data.dataset import DetectionDataset, SampleDataset
 from tldet.data.index import AnnotationIndex
 from tldet.data.sample_checks import ignore_flags, sample_problem, target_problem
 from tldet.data.settings import DatasetOptions, SubsetSettings
-from tldet.data.subsets import deal, subset_size
+from tldet.data.subsets import stratified_order, subset_size
 from tldet.data.transforms import LabeledSample
 from tldet.errors import DataError
 from tldet.structures.image import ImageArray, Size
@@ -83,7 +83,7 @@ class CustomDataset(SampleDataset):
             target.labeled = None if labeled is None else torch.from_numpy(np.array(labeled[position]))
             yield target
 
-    def outlined(self) -> NDArray[np.bool_]:
+    def has_mask(self) -> NDArray[np.bool_]:
         """Return (A,) bool: True for objects of :attr:`index` that have a mask."""
         return np.full(len(self.index.boxes), self.masks)
 
@@ -119,7 +119,7 @@ class CustomDataset(SampleDataset):
 
 def restrict(dataset: Any, subset: SubsetSettings) -> None:
     """Restrict a dataset to a subset of its images."""
-    chosen = deal(dataset.index, subset.seed)[: subset_size(len(dataset.index), subset.fraction)]
+    chosen = stratified_order(dataset.index, subset.seed)[: subset_size(len(dataset.index), subset.fraction)]
     dataset.positions = np.intersect1d(dataset.positions, chosen)
 
 

@@ -120,7 +120,7 @@ class SampleDataset(Dataset[Sample]):
         raise NotImplementedError
 
     def _labeled(self, positions: Sequence[int]) -> Tensor | None:
-        """Return (K,) bool, the classes annotated on all of some images; None if these are all classes."""
+        """Return (K,) bool, the classes that are annotated on each of the images; None if all classes are."""
         if self.index.labeled is None or not self.partial:
             return None
         labeled = np.asarray(self.index.labeled[list(positions)].all(0))
@@ -221,7 +221,7 @@ class CocoDataset(SampleDataset):
             raise DataError(f"{error} (image {self.index.image_ids[position]} of {self.index.path})") from None
 
     def match_file_names(self) -> None:
-        """Match the file names of the JSON to those on disk, once; it is done when the first image is missing."""
+        """Match the file names of the JSON to those on disk, once, when the first image is missing."""
         if not self.matched:
             self.matched = True
             self.file_names = resolve_names(self.folder, self.file_names, self.index.path)
@@ -234,7 +234,7 @@ class CocoDataset(SampleDataset):
         text = "%s: %d of %d images are annotated for some classes only; %s"
         log.info(text, self.index.path, some, len(self), effect)
 
-    def outlined(self) -> NDArray[np.bool_]:
+    def has_mask(self) -> NDArray[np.bool_]:
         """Return (A,) bool: True for objects of :attr:`index` that have a mask."""
         return self.index.has_segmentation() if self.segmentations is None else self.segmentations.present()
 

@@ -28,7 +28,7 @@ SPLIT_SHARES = {  # fractions of the digit samples
     "crops/train": (0.0, 0.6),
     "crops/val": (0.6, 0.7),
 }
-DIGITS = (2, 7)  # of a scene
+SCENE_DIGITS = (2, 7)  # of a scene
 SIDES = (28, 84)  # pixels
 TURN = 20.0  # degrees
 CONTRAST = 110.0  # difference of gray value between a digit and its background
@@ -63,7 +63,7 @@ def load_photos(split: str) -> list[ImageArray]:
 
 
 def random_background(photos: list[ImageArray], random: np.random.Generator, size: tuple[int, int]) -> ImageArray:
-    """Return a random window of a random photograph, resized to ``size`` and flipped in half of the cases."""
+    """Return a random window of a random photograph, resized to ``size`` and flipped with probability 0.5."""
     photo = photos[int(random.integers(len(photos)))]
     height, width = photo.shape[:2]
     scale = random.uniform(0.6, 1.0) * min(height / size[0], width / size[1])
@@ -106,7 +106,7 @@ def draw_scene(
     image = random_background(photos, random, size)
     occupied = np.zeros(size, np.uint8)
     objects: list[tuple[int, NDArray[np.uint8]]] = []
-    count = int(random.integers(DIGITS[0], DIGITS[1] + 1))
+    count = int(random.integers(SCENE_DIGITS[0], SCENE_DIGITS[1] + 1))
     for _ in range(8 * count):
         if len(objects) == count:
             break

@@ -25,7 +25,7 @@ from tldet.structures import rle
 from tldet.structures.image import ImageArray
 from tldet.system.output import write_bytes, write_json
 
-MARK = "generated.json"  # in a generated folder: its settings
+SETTINGS_NAME = "generated.json"  # in a generated folder: its settings
 
 
 def generate(
@@ -57,7 +57,7 @@ def generate(
         return out
     for number, (split, count) in enumerate(splits):
         _write_split(out / split, split, count, np.random.default_rng([seed, number]), size)
-    write_json(out / MARK, settings)
+    write_json(out / SETTINGS_NAME, settings)
     return out
 
 
@@ -88,7 +88,7 @@ def generate_crops(out: str | Path, *, train: int = 6000, val: int = 500, seed: 
             folder = out / split / str(stamp.label)
             folder.mkdir(parents=True, exist_ok=True)
             _write_image(folder / f"{one:05d}.jpg", draw_crop(stamp, photos, random, side))
-    write_json(out / MARK, settings)
+    write_json(out / SETTINGS_NAME, settings)
     return out
 
 
@@ -101,7 +101,7 @@ def _prepare(out: Path, settings: dict[str, Any], splits: Sequence[str]) -> bool
     missing = [name for name in ("sklearn", "skimage") if importlib.util.find_spec(name) is None]
     if missing:
         raise DataError(f"{out}: generating it needs {' and '.join(missing)}: pip install 'tldet[demo]'")
-    done = out / MARK
+    done = out / SETTINGS_NAME
     with suppress(OSError, ValueError):  # missing or damaged
         if json.loads(done.read_text(encoding="utf-8")) == settings:
             return True

@@ -113,7 +113,7 @@ class ImageFolderDataset(Dataset[LabeledImage]):
         return LabeledImage(pixels, int(self.labels[number]), self.names[number])
 
 
-def find_splits(folder: Path) -> tuple[Path, Path | None]:
+def find_train_val(folder: Path) -> tuple[Path, Path | None]:
     """Return the training and validation folders: ``train`` and ``val`` (or ``valid``, ...) in ``folder``.
 
     Without ``train``, ``folder`` itself contains the class folders. If there is no validation folder, it is None, and

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.coco import checks
-from tldet.coco.checks import FLAT, MOVED, NAMED, OUTSIDE, extents, note
-from tldet.coco.outlines import parse_outline
+from tldet.coco.checks import FLAT, MOVED, NAMED, OUTSIDE, clip_to_images, note
 from tldet.coco.partial_labels import labeled_table
 from tldet.coco.reader import Coco, read_coco
+from tldet.coco.segmentations import parse_segmentation
 from tldet.data.index_cache import cached_fields
 from tldet.errors import DataError
 from tldet.text import counted
@@ -42,7 +42,7 @@ class AnnotationIndex:
         raw: (bytes,) uint8, JSON text of the segmentations, parsed when a mask is needed.
         labeled: (I, K) bool, True for classes annotated on an image (see
             :func:`~tldet.coco.partial_labels.labeled_table`); None if all are annotated on all images.
-        notes: messages that count what was left out or changed, with the first ids.
+        notes: messages that count left out or changed objects, with the first ids.
         unused: name and id of the dropped supercategory entry, a class without objects.
     """
 
@@ -84,7 +84,7 @@ class AnnotationIndex:
 
     def segmentation(self, row: int) -> Any:
         """Return the polygons or RLE of an object as they are in the JSON, or None."""
-        return parse_outline(self.segmentation_text(row))
+        return parse_segmentation(self.segmentation_text(row))
 
     def segmentation_text(self, row: int) -> bytes:
         """Return the JSON text of the segmentation of an object."""
@@ -184,7 +184,7 @@ def _from_fields(path: Path, fields: Mapping[str, Any]) -> AnnotationIndex:
 
 def _parse(path: Path) -> dict[str, Any]:
     """Read and check a COCO JSON; return the fields of its index."""
-    coco = read_coco(path, outlines=True)
+    coco = read_coco(path, segmentations=True)
     checks.training_fields(str(path), coco.images, coco.categories)
     categories = sorted(coco.categories, key=lambda category: category.id)
     objects = coco.objects.take(np.argsort(coco.objects.positions, kind="stable"))
@@ -235,7 +235,7 @@ def _labeled(path: Path, coco: Coco) -> NDArray[np.bool_] | None:
 
 def _clip_to_images(index: AnnotationIndex, xywh: NDArray[np.float64]) -> AnnotationIndex:
     """Clip boxes to their images and leave out those of zero extent or outside; count all three in notes."""
-    found = extents(index.boxes, xywh, np.repeat(index.sizes, np.diff(index.offsets), axis=0))
+    found = clip_to_images(index.boxes, xywh, np.repeat(index.sizes, np.diff(index.offsets), axis=0))
     rows = ((found.flat, FLAT), (found.outside, OUTSIDE), (found.moved, MOVED))
     notes = [note(which, index.annotation_ids, "box", text, "boxes") for which, text in rows]
     kept = replace(index, boxes=found.clipped)

@@ -20,7 +20,7 @@ SHOWN = 8  # files in a message
 _DEPTH = 2  # levels of folders searched below the data folder
 RUN = "config.py"  # file of the output directory of a run, which is not searched
 PACKED = (".json.gz", ".json.zip", ".json.bz2", ".json.xz", ".json.zst")
-VARIANTS = ("person_keypoints_", "stuff_")  # COCO's other annotations of the images of an instances_*.json
+COMPANIONS = ("person_keypoints_", "stuff_")  # COCO's other annotations of the images of an instances_*.json
 LOOKED_FOR = (
     "looked for annotations/*.json, {train,valid,test}/_annotations.coco.json and one *.json; a COCO JSON has images, "
     "annotations and categories"
@@ -173,7 +173,7 @@ class AnnotationFiles:
         """Drop COCO's other annotations of the same images beside ``instances_*.json``."""
         paths, kept = {one.path for one in found}, []
         for one in found:
-            start = next((start for start in VARIANTS if one.path.name.startswith(start)), None)
+            start = next((start for start in COMPANIONS if one.path.name.startswith(start)), None)
             twin = start and one.path.with_name(f"instances_{one.path.name.removeprefix(start)}")
             if twin in paths:
                 log.info("%s: not used, because %s holds the objects of the same images", one.path, twin)

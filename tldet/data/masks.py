@@ -16,7 +16,7 @@ from tldet.structures.image import Size
 
 Boxes = NDArray[np.float32]
 MaskPixels = NDArray[np.uint8]
-Shares = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 FULL = 254  # gray value of an object while its mask is resampled; a pixel that is half covered has 127
 
 
@@ -64,12 +64,12 @@ def mask_boxes(masks: MaskPixels) -> Boxes:
     return rectangles
 
 
-def pixel_counts(masks: MaskPixels) -> Shares:
+def pixel_counts(masks: MaskPixels) -> _Floats:
     """Count the pixels of masks (N, H, W): (N,)."""
     return np.array([cv2.countNonZero(mask) for mask in masks], np.float64)
 
 
-def areas(boxes: NDArray[np.floating]) -> Shares:
+def areas(boxes: NDArray[np.floating]) -> _Floats:
     """Compute the areas (N,) of xyxy boxes (N, 4)."""
     return np.asarray((boxes[:, 2:] - boxes[:, :2]).prod(1, dtype=np.float64))
 
@@ -97,7 +97,7 @@ def fit_to_masks(boxes: Boxes, expected: Boxes, found: Boxes, tolerance: float =
     return np.where(upright, fitted, found).astype(np.float32)
 
 
-def cut_boxes(boxes: Boxes, masks: MaskPixels | None, window: tuple[int, int, int, int]) -> tuple[Boxes, Shares]:
+def cut_boxes(boxes: Boxes, masks: MaskPixels | None, window: tuple[int, int, int, int]) -> tuple[Boxes, _Floats]:
     """Return the box (N, 4) of each object's visible part in an xyxy window, and its visible fraction (N,).
 
     Both are computed from the mask, or from the box if the object has no mask. A box without area means that the object

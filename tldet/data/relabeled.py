@@ -118,7 +118,7 @@ def build_user_dataset(section: Mapping[str, Any], seed: int, path: str) -> Any:
 
 
 def coco_type(sources: Sources) -> dict[str, Any]:
-    """Return the keys of a config section that name the type: COCO JSON, with images of user datasets if there are."""
+    """Return the ``type`` of a config section of COCO JSON, and its ``sources`` if there are user datasets."""
     if not sources:
         return {"type": "CocoDataset"}
     return {"type": "RelabeledDataset", "sources": {name: dict(one) for name, one in sources.items()}}

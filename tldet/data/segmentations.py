@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.coco import outlines
+from tldet.coco import segmentations
 from tldet.coco.checks import NAMED
 from tldet.data.index import AnnotationIndex
 from tldet.data.masks import MaskPixels, decode_mask
@@ -66,11 +66,11 @@ def without_degenerate(index: AnnotationIndex) -> dict[int, Any]:
     """
     images = np.repeat(np.arange(len(index)), np.diff(index.offsets))
     changed: dict[int, Any] = {}
-    for row in outlines.odd_rows(index.raw, index.spans):
+    for row in segmentations.odd_rows(index.raw, index.spans):
         height, width = index.sizes[images[row]].tolist()
-        if outlines.is_rle_of(index.segmentation_text(row), (height, width)):
+        if segmentations.is_rle_of(index.segmentation_text(row), (height, width)):
             continue
-        kept, dropped = outlines.drop_degenerate(index.segmentation(row))
+        kept, dropped = segmentations.drop_degenerate(index.segmentation(row))
         if kept is not None and (problem := rle.segmentation_problem(kept, (height, width))):
             raise DataError(f"{index.path}: annotation id {index.annotation_ids[row]} {problem}")
         if dropped:

@@ -125,7 +125,7 @@ def write_shots(source: Path, shots: int, seed: int, out: Path, *, as_background
 
 
 def _earlier(out: Path, origin: _Record) -> Subset | None:
-    """Return the set in ``out`` if it was drawn before from the same file with the same settings, to save time."""
+    """Return the subset in ``out`` if it was drawn from the same file with the same settings; else None."""
     try:
         stated = json.loads(read_file(out, DataError))[ORIGIN]
         counts = stated.pop("counts")

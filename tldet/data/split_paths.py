@@ -38,8 +38,8 @@ def resolve_layout(
             without a test split, the training split is divided.
         images: image folder of all splits, or its path within each split (``images`` for ``train/images`` and
             ``val/images``); searched by default.
-        out: output directory; a divided training split is written to its subfolder ``split``, annotations in other
-            formats than COCO JSON as COCO JSON to ``dataset``.
+        out: output directory; a divided training split is written to its subfolder ``split``. Annotations in other
+            formats are converted to COCO JSON in its subfolder ``dataset``.
         seed: random seed of the division.
         source: format and classes of the annotations.
 
@@ -95,14 +95,16 @@ def _image_source(root: Path | None, images: str | Path | None) -> Path | None:
 
 
 def _named(splits: Mapping[str | None, Split], root: Path | None) -> dict[str, Split]:
-    """Return the splits, with images of no stated split as training split.
+    """Return the splits; images without a stated split form the training split.
 
     Raises:
-        DataError: there are images of no stated split beside a training split, or no training images.
+        DataError: there are images without a stated split in addition to a training split, or no training images.
     """
     found = {split: one for split, one in splits.items() if split is not None}
     if None in splits and "train" in found:
-        raise DataError(f"{root}: {splits[None].images} holds images of no split beside a training split; sort them")
+        raise DataError(
+            f"{root}: {splits[None].images} holds images outside of the splits; assign each image to a split"
+        )
     if None in splits:
         found["train"] = splits[None]
     if "train" not in found:

@@ -1,9 +1,9 @@
 """Nested, class-stratified subsets of a COCO JSON: of two subsets, the larger contains the smaller.
 
-All images are put into one order, a pure function of the seed; the subset of a fraction is the start of the order. The
-images of each rarest class are spread evenly over the order, so that a class keeps its fraction (iterative
-stratification too begins with the rarest label, Sechidis et al. 2011). Within such a group, images with equal other
-classes are spread as well.
+All images are sorted into one order, a pure function of the seed; the subset of a fraction is the start of this order.
+Images are grouped by their rarest class, and each group is spread evenly over the order, so that every class keeps its
+fraction (iterative stratification, Sechidis et al. 2011, also begins with the rarest label). Within a group, images
+with equal other classes are spread as well.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STREAM = 11  # of random numbers: other draws with the same seed differ
 _NAMED = 5  # classes in a message
 
 
-def deal(index: AnnotationIndex, seed: int) -> NDArray[np.int64]:
+def stratified_order(index: AnnotationIndex, seed: int) -> NDArray[np.int64]:
     """Return an order of all images in which the first n images are a stratified subset, for every n.
 
     It starts with a few images that together show every class. Of a group of m images with the same rarest class, the
@@ -78,7 +78,7 @@ def write_subset(split: Split, fraction: float, seed: int, path: Path) -> Split:
     if fraction == 1:
         return split
     index = AnnotationIndex.load(split.annotations)
-    order = deal(index, seed)
+    order = stratified_order(index, seed)
     chosen = order[: subset_size(len(index), fraction)]
     shown = shown_classes(index)
     if left := _absent(index, shown[chosen]):
@@ -99,7 +99,7 @@ def _reject_empty(index: AnnotationIndex, shown: NDArray[np.bool_]) -> None:
 
 
 def _absent(index: AnnotationIndex, shown: NDArray[np.bool_]) -> str:
-    """Name the classes that none of some images shows; empty if there are none."""
+    """Name the classes that no image shows; empty if there are none."""
     names = [repr(index.class_names[k]) for k in np.flatnonzero(shown.sum(0) == 0)]
     return ", ".join(names[:_NAMED]) + (f", ... ({len(names)} classes)" if len(names) > _NAMED else "")
 

@@ -89,7 +89,7 @@ class Draws(NamedTuple):
     batch: np.random.Generator
 
 
-class Step:
+class SampleTransform:
     """Base class of tldet's own transforms."""
 
     extra = 0  # further samples that the transform needs
@@ -100,7 +100,7 @@ class Step:
 
 
 @TRANSFORMS.register_module()
-class Resize(Step):
+class Resize(SampleTransform):
     """Resize so that the short side is ``short`` and the long side at most ``long``; the aspect ratio is kept.
 
     Args:
@@ -140,7 +140,7 @@ class Resize(Step):
         return replace(sample, image=resize_to(sample.image, new), boxes=sample.boxes * factor, masks=masks, reduced=1)
 
 
-class _Flip(Step):
+class _Flip(SampleTransform):
     """Flip along an axis of the image (0: rows, 1: columns) with probability ``p``."""
 
     axis: int
@@ -174,14 +174,16 @@ class VerticalFlip(_Flip):
     axis = 0
 
 
-def _step(section: Any, path: str) -> Step | CustomTransform:
+def _step(section: Any, path: str) -> SampleTransform | CustomTransform:
     """Return the transform of a config section, or wrap a transform object."""
-    if isinstance(section, Step):
+    if isinstance(section, SampleTransform):
         return section
     if not isinstance(section, Mapping):
         return CustomTransform(section, f"{path}: transform {getattr(section, '__name__', type(section).__name__)}")
     built = build(TRANSFORMS, section, path)
-    return built if isinstance(built, Step) else CustomTransform(built, f"{path}: transform {section['type']}")
+    return (
+        built if isinstance(built, SampleTransform) else CustomTransform(built, f"{path}: transform {section['type']}")
+    )
 
 
 class Pipeline:

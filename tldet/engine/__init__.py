@@ -1,1 +1,1 @@
-"""Training: a plain loop, its schedule, its state and what it writes. It knows losses and metrics, never boxes."""
+"""Training loop, schedule, checkpoints and logs; independent of the task, which supplies losses and metrics."""

@@ -41,7 +41,7 @@ POINTS: Mapping[str, tuple[str, ...]] = {  # each hook point with its arguments 
     "after_run": (),
 }
 _WORDS = ("before", "after", "on")  # first words of hook points, here or in other toolkits
-NEAR_WORD, NEAR = 0.6, 0.8  # least similarity of a misspelled first word and name, 0 to 1
+NEAR_WORD, NEAR_NAME = 0.6, 0.8  # least similarity of a misspelled first word and name, 0 to 1
 log = logging.getLogger(__name__)
 
 
@@ -154,18 +154,18 @@ def _own_names(kind: type[Any]) -> Iterator[str]:
 
 
 def _problem_with(method: str) -> str | None:
-    """Return an error message for a method that looks like a hook point but is none; None for other methods."""
+    """Return an error message for a method that looks like a hook point but is not one; None for other methods."""
     if method in Hook.stages or (method.startswith("_") and method in vars(Hook)):
         return f"tldet's trainer has no such hook point; it has {', '.join(POINTS)}"
     word = re.split(r"_|(?=[A-Z])", method.strip("_"))[0].lower()
     if method.startswith("__") or not difflib.get_close_matches(word, _WORDS, n=1, cutoff=NEAR_WORD):
         return None
     plain = {point.replace("_", ""): point for point in POINTS}
-    near = difflib.get_close_matches(method.replace("_", "").lower(), list(plain), n=1, cutoff=NEAR)
+    near = difflib.get_close_matches(method.replace("_", "").lower(), list(plain), n=1, cutoff=NEAR_NAME)
     if not near and word not in _WORDS:
         return None
     hint = f"did you mean {plain[near[0]]}?" if near else f"hook points are {', '.join(POINTS)}"
-    return f"is no hook point; {hint}"
+    return f"is not a hook point; {hint}"
 
 
 def _check_arguments(method: Any, point: str, name: str) -> None:

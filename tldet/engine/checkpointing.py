@@ -93,7 +93,7 @@ class CheckpointManager:
         return minutes is not None and time.monotonic() - self._saved >= 60 * minutes
 
     def save_before_error(self, run: Trainer, todo: str) -> str:
-        """Save the finished steps before an error ends the run; return how to continue after ``todo``."""
+        """Save the finished steps before an error ends the run; return a message that advises ``todo`` and --resume."""
         if not run.state.step:
             return "no step was taken yet"
         if not checkpoint.step_path(self.folder, run.state.step).exists():
@@ -152,12 +152,14 @@ def unpack(run: Trainer, saved: Mapping[str, Any], path: Path) -> dict[str, Any]
         restore_rng(rng)  # again before the first step; here it reports malformed states
     except KeyError as error:
         raise TrainingError(
-            f"{path}: its training state has no {error}, it is of another version of tldet or of another optimizer; "
+            f"{path}: its training state has no {error}: it was written by another version of tldet or optimizer; "
             "start a new run from its weights (--init-from with another folder)"
         ) from None
     except _MALFORMED as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise TrainingError(f"{path} is of another model or optimizer, use its own config: {reason}") from None
+        raise TrainingError(
+            f"{path} belongs to another model or optimizer; use the config of its run ({reason})"
+        ) from None
     return rng
 
 

@@ -26,7 +26,7 @@ LOG_NAME = "log.jsonl"  # in the output directory
 
 
 class JsonLog:
-    """Appends records to a file; all fields that depend on the clock or the machine are in ``time`` of a record.
+    """Log file of records; the fields of a record that depend on the clock or the machine are in its ``time``.
 
     Args:
         path: the file.
@@ -107,7 +107,7 @@ def _plain(value: Any) -> Any:
 
 
 class LogWriter:
-    """Averages values over steps, writes lines of the log and calls the reporter.
+    """Writer that averages values over steps, writes lines of the log and calls the reporter.
 
     Args:
         log: the log.

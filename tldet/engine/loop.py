@@ -35,7 +35,7 @@ INTERRUPTED = "interrupted"
 _T = TypeVar("_T")
 
 
-def train(run: Trainer, feed: Feed, interrupts: Interrupts) -> str:
+def train_loop(run: Trainer, feed: Feed, interrupts: Interrupts) -> str:
     """Take steps until the run ends; return the reason.
 
     Raises:
@@ -96,8 +96,8 @@ def _step(run: Trainer, feed: Feed, budget: Budget | None, interrupts: Interrupt
     if run.is_due(1.0):
         run.call_hooks("after_train_epoch")
     run.iter = state.step
-    *totals, stopped, interrupted = result.notes
-    feed.agree(totals)
+    *totals, stopped, interrupted = result.totals
+    feed.set_totals(totals)
     run.all_stop = stopped > 0
     return interrupted > 0 or (run.world.size == 1 and interrupts.requested)
 
@@ -119,17 +119,17 @@ def _look_ahead(run: Trainer, feed: Feed, interrupts: Interrupts) -> list[int]:
     return [*feed.counts(), *flags]
 
 
-def _optimize(run: Trainer, batches: list[Any], images: int, notes: Callable[[], list[int]]) -> StepResult:
+def _optimize(run: Trainer, batches: list[Any], images: int, numbers: Callable[[], list[int]]) -> StepResult:
     """Take a step on the micro-batches, which are split further if memory runs out.
 
     Raises:
-        TrainingError: they do not fit into memory; the steps before are saved.
+        TrainingError: they do not fit into memory; the steps before it are saved.
     """
     rank = [run.world.rank] if run.world.rank else []
 
     def step(parts: list[Any]) -> StepResult:
         seed_all(mix_seed(run.settings.seed, run.state.step, *rank))  # dropout must not depend on data loading
-        return run.stepper(parts, images, notes)
+        return run.stepper(parts, images, numbers)
 
     try:
         result, run.state.split = take_in_parts(run.retry, step, batches, run.state.split)
@@ -138,7 +138,7 @@ def _optimize(run: Trainer, batches: list[Any], images: int, notes: Callable[[],
         if not run.world.main:  # the main process, which saves, may be waiting for this one
             saved = f"in process {run.world.rank}; continue with --resume from the last checkpoint"
         elif error.whole:
-            saved = run.checkpoints.save_before_error(run, "do that")
+            saved = run.checkpoints.save_before_error(run, "apply one of these changes")
         raise TrainingError(f"step {run.state.step + 1}: {error}; {saved}") from None
     return result
 
@@ -194,7 +194,9 @@ def _validate(run: Trainer, interrupts: Interrupts) -> bool:
     except DataError as error:
         raise DataError(f"{error}; {run.checkpoints.save_before_error(run, 'fix the data')}") from None
     except OutOfMemoryError as error:
-        raise TrainingError(f"{error}; {run.checkpoints.save_before_error(run, 'do that')}") from None
+        raise TrainingError(
+            f"{error}; {run.checkpoints.save_before_error(run, 'apply one of these changes')}"
+        ) from None
     state.validation_pending, state.validated_step = False, state.step
     is_best = state.record_metric(run.settings.best_of(state.metrics), run.settings.min_gain)
     run.log_writer.validation(state, time.perf_counter() - start)

@@ -69,12 +69,12 @@ class Reporters(Reporter):
 
 
 class ConsoleReporter(Reporter):
-    """Shows a progress bar in a terminal, and lines at intervals if the output is no terminal.
+    """Shows a progress bar in a terminal, or lines at intervals if the output is not a terminal.
 
     Args:
         console: the console.
         shown: metrics to print after a validation; None for all.
-        interval: seconds between lines if the output is no terminal.
+        interval: seconds between lines if the output is not a terminal.
         clock: a monotonic clock in seconds.
     """
 
@@ -206,7 +206,7 @@ def notebook_display() -> Callable[..., Any] | None:
 
 
 def make_reporter(console: Console | None, shown: Sequence[str] | None = None) -> Reporter:
-    """Create the reporter of a run, for a console, a notebook cell, or none of them."""
+    """Create the reporter of a run: for a console, for a notebook cell, or a silent one."""
     if console is not None:
         return ConsoleReporter(console, shown)
     display = notebook_display()

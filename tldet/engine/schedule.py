@@ -26,9 +26,9 @@ from tldet.errors import ConfigError
 _POLICIES = ("multistep", "cosine", "constant")
 log = logging.getLogger(__name__)
 DROPPED = 3  # first steps of a process, which are slow (allocation, caches, autotuning)
-LEAST_STEPS = 8  # least number of measured steps
+MEASURED_STEPS = 8  # least number of measured steps
 _LONG_ENOUGH = 30.0  # seconds after which slow steps are measured no further
-_LEAST_SHARE = 0.15  # least fraction of the budget to measure fast steps: eight steps of 10 ms would be noise
+_LEAST_SHARE = 0.15  # least measured fraction of the budget; eight steps of 10 ms alone would be too noisy
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class Budget:
             self._origin = (step, spent)
             return None
         steps, elapsed = step - self._origin[0], spent - self._origin[1]
-        enough = steps >= LEAST_STEPS and elapsed >= min(_LONG_ENOUGH, _LEAST_SHARE * self.seconds)
+        enough = steps >= MEASURED_STEPS and elapsed >= min(_LONG_ENOUGH, _LEAST_SHARE * self.seconds)
         if not enough and elapsed < _LONG_ENOUGH:
             return None
         total = step + int((self.seconds - spent) * steps / elapsed)

@@ -34,14 +34,14 @@ class StepResult:
         norm: L2 norm of all gradients before clipping.
         parts: each loss by name, averaged over the images of this process; tensors on the device.
         image_ids: image ids of each micro-batch.
-        notes: the numbers that ``notes`` returned, summed over processes; see :class:`Stepper`.
+        totals: the numbers that ``numbers`` returned, summed over processes; see :class:`Stepper`.
     """
 
     loss: float = 0.0
     norm: float = 0.0
     parts: dict[str, Tensor] = field(default_factory=dict)
     image_ids: list[list[Any]] = field(default_factory=list)
-    notes: list[int] = field(default_factory=list)
+    totals: list[int] = field(default_factory=list)
 
 
 def count_images(batches: Sequence[Any]) -> int:
@@ -84,14 +84,14 @@ class Stepper:
         self._trainable: list[bool] = []
 
     def __call__(
-        self, batches: Sequence[Any], images: int | None = None, notes: Callable[[], Sequence[int]] = tuple
+        self, batches: Sequence[Any], images: int | None = None, numbers: Callable[[], Sequence[int]] = tuple
     ) -> StepResult:
         """Take one step with the mean gradient of the images in ``batches``.
 
         Args:
             batches: this process's micro-batches, of any sizes.
             images: number of images in the micro-batches of all processes; None counts them.
-            notes: called while the device computes gradients; returns numbers to be summed over all processes.
+            numbers: called while the device computes gradients; returns numbers to be summed over all processes.
 
         Raises:
             NotFiniteError: the loss or the gradient norm is not finite; the weights are as before the step.
@@ -102,7 +102,7 @@ class Stepper:
         loss = self._accumulate(batches, self.world.size / images, result)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
-        counts = self._reduce(result, loss, norm, notes())
+        counts = self._reduce(result, loss, norm, numbers())
         self._check(result)
         self.normalizers.update(counts, images)
         if self.clip_norm is not None:
@@ -120,17 +120,17 @@ class Stepper:
                     losses.append(self._backward(module, batch, len(batch.image_ids) * share, result))
         return sum(losses[1:], losses[0])
 
-    def _reduce(self, result: StepResult, loss: Tensor, norm: Tensor, notes: Sequence[int]) -> list[float]:
+    def _reduce(self, result: StepResult, loss: Tensor, norm: Tensor, numbers: Sequence[int]) -> list[float]:
         """Set loss and norm to the means over processes; return the summed counts of the loss normalizers."""
         dtype = sum_dtype(loss.device)
         values = [loss.to(dtype), norm.to(loss.device, dtype), *self.normalizers.counted(loss.device)]
         vector = torch.stack(values)
         if self.world.size > 1:
-            vector = self.world.sum(torch.cat([vector, vector.new_tensor(notes)]))
+            vector = self.world.sum(torch.cat([vector, vector.new_tensor(numbers)]))
         loss_sum, norm_sum, *rest = vector.tolist()
         result.loss, result.norm = loss_sum / self.world.size, norm_sum / self.world.size
         counts = rest[: len(values) - 2]
-        result.notes = [round(total) for total in rest[len(counts) :]] if self.world.size > 1 else list(notes)
+        result.totals = [round(total) for total in rest[len(counts) :]] if self.world.size > 1 else list(numbers)
         return counts
 
     def _module(self) -> Any:
@@ -172,7 +172,7 @@ class Feed:
     """Loads the micro-batches of this process, step by step.
 
     Processes exchange errors and numbers of images together with the loss of the step before: the caller sums
-    :meth:`counts` over processes and returns the sums with :meth:`agree`.
+    :meth:`counts` over processes and passes the sums to :meth:`set_totals`.
 
     Args:
         stream: micro-batches.
@@ -209,7 +209,7 @@ class Feed:
         """Return the number of errors and of images of this process, to be summed over processes."""
         return [int(self._error is not None), count_images(self._batches)]
 
-    def agree(self, totals: Sequence[int]) -> None:
+    def set_totals(self, totals: Sequence[int]) -> None:
         """Set the sums of :meth:`counts` over processes."""
         self._totals = totals
 
@@ -221,7 +221,7 @@ class Feed:
         """
         if self._step != step or self._totals is None:
             self.load(step)
-            self.agree(self._world.totals(*self.counts()))
+            self.set_totals(self._world.totals(*self.counts()))
         assert self._totals is not None
         failed, images = self._totals
         if failed and (error := self._world.first_error(self._error)) is not None:

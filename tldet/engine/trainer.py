@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from tldet.engine.checkpointing import CheckpointManager, unpack
 from tldet.engine.distributed import World
 from tldet.engine.logging import LOG_NAME, JsonLog, LogWriter
-from tldet.engine.loop import INTERRUPTED, Evaluate, train
+from tldet.engine.loop import INTERRUPTED, Evaluate, train_loop
 from tldet.engine.precision import Precision
 from tldet.engine.progress import Reporter
 from tldet.engine.schedule import ScheduleSettings, Stopwatch, falls_due
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Trains a model that returns a dict of losses, whatever its task.
+    """Trainer of any model that returns a dict of losses.
 
     Args:
         model: on its device; in training mode ``model(batch)`` returns a dict of scalar losses, which are summed.
@@ -128,7 +128,7 @@ class Trainer:
         with deterministic(self.device), Interrupts(self._on_interrupt) as interrupts:
             stream = self.batches(self.state.step * self.settings.accumulate)
             try:
-                reason = train(self, self._start(stream, rng), interrupts)
+                reason = train_loop(self, self._start(stream, rng), interrupts)
             except NotFiniteError as error:
                 raise TrainingError(self.checkpoints.explain_not_finite(self.state.step, error)) from None
             finally:

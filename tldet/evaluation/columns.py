@@ -72,7 +72,7 @@ class GroundTruth:
         """Return the ground truth of some images.
 
         Raises:
-            DataError: there is no image with an id.
+            DataError: an image id is unknown.
         """
         known = self.image_rank()
         chosen = sorted(set(image_ids))

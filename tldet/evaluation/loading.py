@@ -13,11 +13,11 @@ from msgspec import UNSET
 
 from tldet.coco import checks, detection_checks
 from tldet.coco.checks import note, require_coco_boxes
-from tldet.coco.outlines import drop_degenerate, parse_outline
 from tldet.coco.partial_labels import labeled_table
 from tldet.coco.reader import Objects, read_coco
 from tldet.coco.records import Category, CocoSource, name_of, read_list
 from tldet.coco.results import Detection, MaskDetection
+from tldet.coco.segmentations import drop_degenerate, parse_segmentation
 from tldet.errors import DataError
 from tldet.evaluation.columns import Bools, GroundTruth, Results, Type
 from tldet.evaluation.matching import match_categories, match_images
@@ -41,7 +41,7 @@ def load_ground_truth(source: CocoSource, type: Type, *, quiet: bool = False) ->
     if type not in ("bbox", "segm"):
         raise ValueError(f"type must be bbox or segm, not {type!r}")
     name = name_of(source, "the ground truth")
-    coco = read_coco(source, name, outlines=type == "segm")
+    coco = read_coco(source, name, segmentations=type == "segm")
     for line in () if quiet else coco.notes:
         _logger.warning("%s: %s", name, line)
     if count := int((~coco.objects.flagged).sum()):
@@ -82,7 +82,7 @@ def _labeled(truth: GroundTruth, stated: Sequence[Sequence[int] | None]) -> Bool
 
 
 def _with_masks(truth: GroundTruth, objects: Objects) -> GroundTruth:
-    """Add the masks; an object without a mask becomes an ignored region of the size of its box.
+    """Add the masks; an object without a mask becomes an ignored region, its box.
 
     Raises:
         DataError: a segmentation is malformed, or no object has one.
@@ -92,7 +92,7 @@ def _with_masks(truth: GroundTruth, objects: Objects) -> GroundTruth:
     found: list[Any] = []
     dropped, bare = np.zeros(len(ends), np.bool_), np.zeros(len(ends), np.bool_)
     for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        outline, count = drop_degenerate(parse_outline(bytes(objects.text[start:end])))
+        outline, count = drop_degenerate(parse_segmentation(bytes(objects.text[start:end])))
         dropped[row], bare[row] = count > 0, outline is None
         x, y, width, height = objects.boxes[row].tolist()
         corners = [x, y, x + width, y, x + width, y + height, x, y + height]

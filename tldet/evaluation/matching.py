@@ -42,7 +42,7 @@ def match_images(name: str, records: Sequence[Detection], truth: GroundTruth, wh
     found = {one: names.find(str(one[1])) for one in pairs}
     nameless = next((row for row, key in enumerate(keys) if key[1] is None), None)
     if nameless is not None:
-        raise DataError(f"{who(nameless)} has no file_name, but image ids of other records disagree with theirs")
+        raise DataError(f"{who(nameless)} has no file_name; add it, as ids and file names of other records disagree")
     for row, key in enumerate(keys):
         fitting = found[key]
         if len(fitting) != 1:

@@ -14,7 +14,7 @@ import numpy as np
 from tldet.evaluation.columns import Bools, Floats, GroundTruth, Ints, Results
 from tldet.evaluation.engines import match_detections
 
-VERSION = 2  # of cached results; version 1 counted detections of classes not annotated on an image as false
+RESAMPLING_VERSION = 2  # 1 counted detections of classes not annotated on an image as false positives
 _DRAWS = 200
 _AT_ONCE = 2_000_000  # values held in memory at a time
 RECALLS = np.linspace(0, 1, 101)  # COCO's

@@ -113,8 +113,8 @@ def percentile_interval(samples: _Floats, mean: float, count: int, level: float 
     return Interval(mean, float(low), float(high), count)
 
 
-def both_ways(samples: _Floats, random: np.random.Generator) -> _Floats:
-    """Return means over seeds drawn with replacement too, (B,) (Owen 2007, the pigeonhole bootstrap).
+def pigeonhole_bootstrap(samples: _Floats, random: np.random.Generator) -> _Floats:
+    """Resample seeds in addition to images and return the means over seeds, (B,) (Owen 2007, pigeonhole bootstrap).
 
     Args:
         samples: (S, B) AP of each seed on each draw of images.
@@ -140,7 +140,7 @@ class Difference:
     scatter: float
 
     @property
-    def decided(self) -> bool:
+    def significant(self) -> bool:
         """True if the difference is significant over seeds and over evaluation images."""
         apart = self.scatter > EQUAL and abs(self.seeds.mean) > EQUAL
         return apart and self.seeds.excludes_zero and self.images.excludes_zero
@@ -152,7 +152,7 @@ class Difference:
             return f"{mean}; one seed: significance unknown (run at least 3 seeds)"
         images = self.images.ends(sign="+", missing="unknown")
         over = f"{self.seeds.ends(sign='+')} over {self.seeds.count} seeds, {images} over images"
-        if self.decided:
+        if self.significant:
             better = name if self.seeds.mean > 0 else other
             return f"{mean} ({over}): {better} is better"
         if self.scatter <= EQUAL:

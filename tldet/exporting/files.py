@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from tldet.errors import ConfigError
-from tldet.inference.runtimes.base import KEY, need
+from tldet.inference.runtimes.base import METADATA_KEY, need
 from tldet.system.output import write_bytes
 
 OPSET = 18
@@ -24,7 +24,7 @@ SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 _LARGEST = 2 << 30  # bytes of an ONNX file (protobuf)
 
 
-def write(
+def write_export(
     format: str,
     program: torch.export.ExportedProgram,
     path: Path,
@@ -47,7 +47,7 @@ def write(
     if format == "torch":
         buffer = io.BytesIO()
         with _quiet():
-            torch.export.save(program, buffer, extra_files={f"{KEY}.json": json.dumps(metadata)})
+            torch.export.save(program, buffer, extra_files={f"{METADATA_KEY}.json": json.dumps(metadata)})
         write_bytes(path, buffer.getvalue())
         return
     content = onnx_bytes(program, names, metadata)
@@ -85,7 +85,7 @@ def onnx_bytes(
     for entry in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         del entry.metadata_props[:]  # paths and line numbers of this machine
         entry.doc_string = ""
-    onnx.helper.set_model_props(model, {KEY: json.dumps(metadata)})
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
     if model.ByteSize() >= _LARGEST:
         raise ConfigError("the ONNX file would exceed 2 GiB; export with --precision fp16 or --format torch")
     onnx.checker.check_model(model)
@@ -114,7 +114,7 @@ def _write_openvino(content: bytes, path: Path, metadata: Mapping[str, Any]) -> 
         source = Path(folder) / "model.onnx"
         source.write_bytes(content)
         model = openvino.convert_model(source)
-        model.set_rt_info(json.dumps(metadata), [KEY])
+        model.set_rt_info(json.dumps(metadata), [METADATA_KEY])
         target = Path(folder) / "model.xml"
         openvino.save_model(model, target, compress_to_fp16=False)
         write_bytes(path.with_suffix(".bin"), target.with_suffix(".bin").read_bytes())

@@ -152,7 +152,7 @@ def _halve(detector: Detector) -> None:
     replace_modules(detector, {unit: _Half(unit) for unit in units})
 
 
-def trace(detector: Detector, options: GraphOptions) -> torch.export.ExportedProgram:
+def trace_graph(detector: Detector, options: GraphOptions) -> torch.export.ExportedProgram:
     """Trace the graph of a prepared detector.
 
     Raises:

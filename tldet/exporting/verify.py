@@ -82,7 +82,7 @@ class Comparison:
         )
 
 
-def compare(
+def compare_detections(
     reference: Sequence[Detections], found: Sequence[Detections], tolerance: Tolerance, into: Comparison
 ) -> Comparison:
     """Add the detections of some images to a comparison."""

@@ -1,4 +1,4 @@
-"""Images in every form that :class:`~tldet.inference.predictor.Predictor` accepts, as (H, W, 3) uint8 RGB."""
+"""Conversion of all image types that :class:`~tldet.inference.predictor.Predictor` accepts to (H, W, 3) uint8 RGB."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ONE = (str, bytes, bytearray, memoryview, os.PathLike, Reduced, Mapping)  # iter
 
 
 class NotAnImage(DataError, TypeError):
-    """An object that no image can be made of."""
+    """An object that cannot be converted to an image."""
 
 
 def is_list(images: Any) -> bool:

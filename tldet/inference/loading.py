@@ -12,7 +12,7 @@ from tldet.data.loader import Sample, collate
 from tldet.engine.precision import Precision, choose
 from tldet.inference import OVERLAP
 from tldet.inference.predictor import Predictor, no_target
-from tldet.inference.runtimes.exported import SUFFIXES, load_exported
+from tldet.inference.runtimes.exported import EXPORTED_SUFFIXES, load_exported
 from tldet.models.detector import Detector
 from tldet.system.device import pick_device
 from tldet.transfer.restore import restore
@@ -49,7 +49,7 @@ def load(
     """
     options: dict[str, Any] = {"nms_per_class": nms_per_class, "max_pixels": max_pixels, "tiles": tiles}
     options["overlap"] = overlap
-    if Path(path).suffix in SUFFIXES:
+    if Path(path).suffix in EXPORTED_SUFFIXES:
         exported = load_exported(path, device, precision, threads)
         stated = exported.metadata
         chosen = Precision(stated["precision"], reason=exported.runtime.name)

@@ -1,4 +1,4 @@
-"""A trained detector that predicts on images of every common form."""
+"""Prediction with a trained detector on paths, URLs, bytes, PIL images, arrays and tensors."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Predictor:
 
         Args:
             images: an image, or a list, iterator or (N, ...) array of images. An image is a path, an http(s) URL,
-                encoded content (bytes or a binary file object), a PIL image, what :meth:`open` returns, or an array or
+                encoded content (bytes or a binary file object), a PIL image, the output of :meth:`open`, or an array or
                 tensor of shape (H, W), (H, W, C) or (C, H, W): gray, gray and alpha, RGB or RGBA, as uint8, uint16,
                 bool, or float in 0..1. An iterator is read as far ahead as needed to fill batches. A large JPEG is best
                 given as a path: only as much of it is decoded as needed.

@@ -20,7 +20,7 @@ from tldet.inference.video import open_video
 from tldet.system.inputs import exists, is_file, is_folder, require_file
 
 log = logging.getLogger(__name__)
-VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
+VIDEO_EXTENSIONS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
 _DIGITS = 4  # largest length of a camera number
 
 
@@ -53,7 +53,7 @@ def find_sources(inputs: Sequence[str]) -> _Found:
     recognized by content; hidden files are skipped.
 
     Raises:
-        DataError: an argument names nothing.
+        DataError: an argument matches no file and no camera.
     """
     found: list[InputSource] = []
     skipped: Counter[str] = Counter()
@@ -179,7 +179,7 @@ def _kind_or_reason(path: Path) -> tuple[str, str]:
 def input_kind(path: Path) -> str | None:
     """Return "image" or "video" by content, or by extension if the content is inconclusive; else None."""
     extension = path.suffix.lower()
-    by_name = "image" if extension in EXTENSIONS else "video" if extension in VIDEOS else None
+    by_name = "image" if extension in EXTENSIONS else "video" if extension in VIDEO_EXTENSIONS else None
     start = _start(path)
     if is_image(start) or (not extension and is_tiff(start)):  # raw formats of cameras look like TIFF
         return "image"

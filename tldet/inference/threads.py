@@ -1,4 +1,4 @@
-"""Background threads: prefetching of items, and processing of items behind the caller."""
+"""Background threads that prefetch items or process them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _A = TypeVar("_A")
 _T = TypeVar("_T")
 
 
-def ahead(items: Iterable[_T], depth: int) -> Iterator[_T]:
+def prefetch(items: Iterable[_T], depth: int) -> Iterator[_T]:
     """Yield the items while a thread fetches the next ones; its errors are raised here."""
     ready: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
     stopped = threading.Event()
@@ -81,8 +81,8 @@ def grouped(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
         yield group
 
 
-class Behind(Generic[_T]):
-    """A thread that calls a function with one item after the other; its errors are raised in the caller.
+class BackgroundWorker(Generic[_T]):
+    """Thread that calls a function with one item after the other; its errors are raised in the caller.
 
     Args:
         work: the function.
@@ -102,7 +102,7 @@ class Behind(Generic[_T]):
         self._raise()
         self._waiting.put(item)
 
-    def __enter__(self) -> Behind[_T]:
+    def __enter__(self) -> BackgroundWorker[_T]:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

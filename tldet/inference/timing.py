@@ -11,7 +11,10 @@ _T = TypeVar("_T")
 Span = tuple[Fraction | None, Fraction | None]  # start and duration in seconds, None if not stated
 
 CLOCK = Fraction(90000)  # time base of written videos, ticks per second
-NEAR, FORWARD = Fraction(1), Fraction(3600)  # seconds; larger steps backward or forward are breaks in a file's clock
+BACKWARD, FORWARD = (
+    Fraction(1),
+    Fraction(3600),
+)  # seconds; larger steps backward or forward are breaks in a file's clock
 
 
 def spans(
@@ -21,7 +24,7 @@ def spans(
 
     The first frame starts at 0. A frame without a time follows the previous one after ``period``. A repeated time, or
     one that is inconsistent with its neighbors, is replaced by a time between them, or by one a period later if there
-    is no room. After a break in the file's clock, times continue one ``period`` after the last frame before the break.
+    is none. After a break in the file's clock, times continue one ``period`` after the last frame before the break.
 
     Args:
         frames: frames with start and duration according to the file.
@@ -68,7 +71,7 @@ class _Clock:
         elif last is not None and coming is not None and last < coming < stated:  # out of line with both neighbors
             self._time = self._between(previous, coming)
         else:
-            if last is None or not -NEAR <= stated - last <= FORWARD:
+            if last is None or not -BACKWARD <= stated - last <= FORWARD:
                 self._offset = previous + self._period - stated
             self._stated = stated
             time = stated + self._offset

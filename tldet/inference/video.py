@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from tldet.errors import DataError
-from tldet.inference.threads import AHEAD, ahead
+from tldet.inference.threads import AHEAD, prefetch
 from tldet.inference.timing import Span, spans
 from tldet.structures.image import ImageArray
 from tldet.system.inputs import require_file
@@ -23,7 +23,7 @@ from tldet.text import counted
 
 # Video containers and raw streams. FFmpeg must not read other formats: images, subtitles, and playlists, which may
 # refer to other files and addresses.
-FORMATS = (
+CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "asf", "flv", "mpegts", "mpeg", "ogg", "nut", "mxf", "gxf", "dv",
     "rm", "ivf", "nsv", "wtv", "h264", "hevc", "vvc", "obu", "av1", "mpegvideo", "m4v", "mjpeg", "yuv4mpegpipe",
 )  # fmt: skip
@@ -50,7 +50,7 @@ def open_video(path: Path) -> tuple[Any, Any]:
         DataError: the file is not a readable video.
     """
     require_file(path, DataError)
-    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+    options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
     try:  # titles and other texts of old files are in any encoding
         container = av.open(f"file:{path}", container_options=options, metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -109,7 +109,7 @@ class Video:
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames, which a thread decodes ahead."""
-        return ahead(self._timed(), AHEAD)
+        return prefetch(self._timed(), AHEAD)
 
     def problems(self) -> str:
         """Describe damage found while reading, and a file that is shorter than stated; empty if there is none."""

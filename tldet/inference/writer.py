@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from tldet.errors import DataError
-from tldet.inference.threads import AHEAD, Behind
+from tldet.inference.threads import AHEAD, BackgroundWorker
 from tldet.inference.timing import CLOCK
 from tldet.inference.video import Frame, reason_of
 from tldet.structures.detections import Detections
@@ -88,7 +88,7 @@ class VideoWriter:
     def close(self) -> None:
         """Finish the file, which then contains the frames written so far.
 
-        Without a frame, or after a failed write, there is no new file, and an earlier one stays.
+        Without a frame, or after a failed write, no new file is written, and an earlier one is kept.
         """
         try:
             if self._stream is not None:
@@ -146,5 +146,5 @@ def drawn_video(path: Path | None, rate: Fraction) -> Iterator[Callable[[Frame, 
             frame, detections = given
             writer.write(draw(frame.image, detections), frame.start, frame.duration)
 
-        with Behind(write, AHEAD) as drawing:
+        with BackgroundWorker(write, AHEAD) as drawing:
             yield lambda frame, detections: drawing.put((frame, detections))

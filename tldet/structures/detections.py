@@ -14,7 +14,7 @@ from torch import Tensor
 from tldet.structures import masks as instance_masks
 from tldet.structures.conversion import coco_records, detections_table, supervision_detections
 from tldet.structures.masks import Masks
-from tldet.structures.selection import Rows, join_masks, labels_of, select
+from tldet.structures.selection import Rows, as_index, join_masks, labels_of
 from tldet.structures.validation import validate
 from tldet.system.device import to_device
 from tldet.text import counted
@@ -112,7 +112,7 @@ class Detections:
         Raises:
             IndexError: an index is out of range, or a mask has another length.
         """
-        chosen = select(rows, len(self))
+        chosen = as_index(rows, len(self))
         masks = None if self.masks is None else self.masks[chosen]
         boxes, scores, labels = self.boxes[chosen], self.scores[chosen], self.labels[chosen]
         return replace(self, boxes=boxes, scores=scores, labels=labels, masks=masks)

@@ -28,7 +28,7 @@ def is_none(segmentation: Any) -> bool:
 def segmentation_problem(segmentation: Any, size: Size) -> str | None:
     """Explain why a segmentation is not a mask of an image of ``size``; None if it is.
 
-    A valid segmentation is safe for pycocotools, which checks nothing and allocates what coordinates and sizes ask for.
+    A valid segmentation is safe for pycocotools, which does not check coordinates and sizes before it allocates memory.
     """
     if is_none(segmentation):
         return "has no segmentation"

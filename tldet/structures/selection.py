@@ -16,7 +16,7 @@ from tldet.structures.masks import InstanceMasks, Masks
 Rows: TypeAlias = Tensor | slice | int | Sequence[int] | Sequence[bool] | NDArray[Any]
 
 
-def select(rows: Rows, count: int) -> Tensor | slice:
+def as_index(rows: Rows, count: int) -> Tensor | slice:
     """Return rows as an index tensor or a slice.
 
     Args:
@@ -25,7 +25,7 @@ def select(rows: Rows, count: int) -> Tensor | slice:
 
     Raises:
         IndexError: an index is out of range, or a mask has another length.
-        TypeError: the rows are of another type.
+        TypeError: the rows have another type.
     """
     if isinstance(rows, slice):
         return rows

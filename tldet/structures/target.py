@@ -13,7 +13,7 @@ from tldet.text import counted
 
 
 class _Known(NamedTuple):
-    """Facts about the ground truth of an image, so that the host does not read them from a device again.
+    """Cached properties of the ground truth of an image, so that the host does not read them from a device again.
 
     Attributes:
         ignore: the tensor that ``objects`` and ``crowds`` describe.
@@ -31,12 +31,12 @@ class _Known(NamedTuple):
 
     @classmethod
     def of(cls, ignore: Tensor, labeled: Tensor | None) -> _Known:
-        """Read the facts."""
+        """Read the properties from the tensors."""
         partial = labeled is not None and not bool(labeled.all())
         return cls(ignore, labeled, (~ignore).nonzero().flatten(), ignore.nonzero().flatten(), partial)
 
     def describes(self, ignore: Tensor, labeled: Tensor | None) -> bool:
-        """Return True if the facts describe these tensors."""
+        """Return True if the properties are those of these tensors."""
         return self.ignore is ignore and self.labeled is labeled
 
 
@@ -47,7 +47,8 @@ class Target:
     Attributes:
         boxes: (N, 4) float32 xyxy with x1 > x0 and y1 > y0; N may be 0.
         labels: (N,) int64 in 0..K-1.
-        ignore: (N,) bool, True for crowd regions and objects that a crop hardly shows: neither object nor background.
+        ignore: (N,) bool, True for crowd regions and objects that a crop cuts off almost completely; they are
+            neither positive nor background.
             An empty tensor ignores nothing.
         image_id: id of the image in its dataset.
         masks: (N, H, W) uint8 of 0 and 1, or None.
@@ -75,7 +76,7 @@ class Target:
 
     @property
     def known(self) -> _Known:
-        """Facts about ``ignore`` and ``labeled``, read before :meth:`to` copied the tensors, or now."""
+        """Cached properties of ``ignore`` and ``labeled``, read on first use and kept by :meth:`to`."""
         if self._known is None or not self._known.describes(self.ignore, self.labeled):
             return _Known.of(self.ignore, self.labeled)
         return self._known

@@ -1,4 +1,4 @@
-"""Results of long computations cached between runs, in ``$TLDET_CACHE`` or ``~/.cache/tldet``.
+"""Cache of the results of long computations, in ``$TLDET_CACHE`` or ``~/.cache/tldet``.
 
 Each entry has a checksum; a damaged entry is computed again.
 """
@@ -40,7 +40,7 @@ def remembered(kind: str, key: str, compute: Callable[[], Any]) -> tuple[Any, bo
         compute: computes the result, a JSON value.
 
     Returns:
-        The result, and whether it was cached. If the folder cannot be written, the result is computed each time.
+        The result, and True if it was cached. If the folder cannot be written, the result is computed each time.
     """
     path = cache_root() / kind / f"{hashlib.sha256(f'{_VERSION} {key}'.encode()).hexdigest()[:32]}.json"
     if os.path.lexists(path):

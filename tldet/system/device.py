@@ -1,4 +1,4 @@
-"""Devices: choice, bf16 support, and copies and indices for which the host waits as rarely as possible.
+"""Choice of a device, bf16 support, and copies and indexing with few synchronizations of the host.
 
 A GPU runs behind the host. When the host reads a value from it, such as the number of true entries of a mask, it waits
 until the GPU has finished its earlier work, and afterwards the GPU waits for new work.

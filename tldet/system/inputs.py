@@ -16,7 +16,7 @@ from tldet.errors import TldetError
 
 Kind = Literal["file", "folder", "other"]
 PathName = str | PathLike[str]
-OTHERS: tuple[tuple[Callable[[int], bool], str], ...] = (
+NOT_FILES: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISDIR, "is a folder"),
     (stat.S_ISFIFO, "is a pipe"),
     (stat.S_ISSOCK, "is a socket"),
@@ -45,7 +45,7 @@ def require_file(path: PathName, error: type[TldetError], name: str | None = Non
     except ValueError:
         raise error(f"{name!r}: is not a valid path: it contains a null character") from None
     if not stat.S_ISREG(status.st_mode):
-        what = next((text for test, text in OTHERS if test(status.st_mode)), "is a device")
+        what = next((text for test, text in NOT_FILES if test(status.st_mode)), "is a device")
         raise error(f"{name}: {what}, not a regular file")
     return status
 

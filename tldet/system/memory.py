@@ -25,7 +25,7 @@ def peak_mb() -> float:
 
 def device_peak_mb() -> float:
     """Return the peak memory of tensors on the GPU in MB; without a GPU, :func:`peak_mb`."""
-    import torch  # not needed by processes that are measured without it
+    import torch  # imported here: processes without torch are measured too
 
     if torch.cuda.is_available() and torch.cuda.memory_allocated():
         return torch.cuda.max_memory_allocated() / 2**20

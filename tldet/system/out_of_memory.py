@@ -1,4 +1,4 @@
-"""Out-of-memory errors: recognized, reported in one line, and avoided by smaller batches."""
+"""Recognition of out-of-memory errors, their messages, and retries with smaller batches."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def free(device: torch.device) -> None:
 
 
 class Smaller:
-    """Calls a function on batches of an evaluation, split into smaller batches after memory has run out.
+    """Caller of a function on batches of an evaluation, which are split after memory has run out.
 
     Detections of an image do not depend on the rest of its batch.
 
@@ -122,7 +122,7 @@ class Smaller:
 
 
 class StepRetry:
-    """Prepares optimizer steps, so that a step that runs out of memory is repeated with smaller micro-batches.
+    """Preparation of optimizer steps, so that a step that runs out of memory is repeated with smaller micro-batches.
 
     Args:
         model: the statistics of its norms are restored before a step is repeated.

@@ -165,7 +165,7 @@ def check_output(path: str | Path, kept: Iterable[object] = ()) -> None:
 
     Args:
         path: the file.
-        kept: files that the output must not replace, such as the inputs; values that are no paths are ignored.
+        kept: files that the output must not replace, such as the inputs; values that are not paths are ignored.
 
     Raises:
         OutputError: the file cannot be written, or is one of ``kept``.

@@ -1,4 +1,4 @@
-"""Signals that ask a process to stop: handled without losing work, or left to a parent process."""
+"""Handling of signals that ask a process to stop, without losing work."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def init_from(model: Detector, path: str | Path, match: MatchSettings | None = N
     """Load the weights of a tldet checkpoint into a detector, see :func:`~tldet.transfer.weights.load_detector`.
 
     Raises:
-        CheckpointError: the file is no such checkpoint, no tensor fits, or its preprocessing differs.
+        CheckpointError: the file is not a tldet checkpoint, no tensor fits, or its preprocessing differs.
     """
     state = checkpoint.load_checkpoint(path)
     refuse_classifier(path, state)

@@ -30,7 +30,7 @@ def refuse_classifier(path: str | Path, state: Mapping[str, Any]) -> None:
     """Reject a checkpoint of pre-training.
 
     Raises:
-        CheckpointError: it is one.
+        CheckpointError: the checkpoint is a classifier.
     """
     if of_classifier(state):
         raise CheckpointError(
@@ -39,7 +39,7 @@ def refuse_classifier(path: str | Path, state: Mapping[str, Any]) -> None:
 
 
 def check_meta(path: str | Path, state: Mapping[Any, Any]) -> None:
-    """Check what a checkpoint states about its classes and, for a detector, about category ids and input size.
+    """Check the class names of a checkpoint and, for a detector, its category ids and input size.
 
     Raises:
         CheckpointError: a value is missing or malformed; the message names its key.

@@ -94,7 +94,7 @@ def _refuse_other_architecture(report: LoadReport) -> None:
         reason = f"{fitting} of {whole} tensors of the backbone fit"
         reason += f", {other} is {report.misshapen[other]}" if other else ""
         reason += f", {extra[0]} is not in the backbone" if extra else ""
-        raise CheckpointError(f"{report.source}: is of another architecture ({reason}); choose its --backbone")
+        raise CheckpointError(f"{report.source}: belongs to another architecture ({reason}); choose its --backbone")
 
 
 def load_state(model: nn.Module, state: State, source: str) -> LoadReport:
@@ -190,7 +190,7 @@ def load_detector(
 def _warn_other_backbone(report: LoadReport) -> None:
     copied, new = (sum(name.startswith("backbone.") for name in names) for names in (report.copied, report.new))
     if copied < new:
-        text = "%s: is of another backbone: %d of %d tensors of the backbone are newly initialized"
+        text = "%s: belongs to another backbone: %d of %d tensors of the backbone are newly initialized"
         log.warning(text, report.source, new, copied + new)
 
 

@@ -42,7 +42,7 @@ def color_of(label: int) -> Color:
 
 
 def pixels_of(image: Drawable) -> ImageArray:
-    """Return a new (H, W, 3) uint8 RGB array of an image: a path (turned upright), a PIL image or such an array.
+    """Return a new (H, W, 3) uint8 RGB array of an image: a path (rotated according to EXIF), a PIL image or an array.
 
     Raises:
         DataError: the file cannot be read, or the array has another shape or type.

@@ -36,7 +36,7 @@ _REPORT = "convert_report.json"
 
 @dataclass(frozen=True)
 class ConvertReport:
-    """What became of a dataset.
+    """Report of a conversion.
 
     Attributes:
         source: folder or file that was read.
@@ -44,12 +44,12 @@ class ConvertReport:
         to: the new format.
         details: decisions of the reader.
         classes: class names.
-        images: number of images by split; "" for images of no stated split.
+        images: number of images by split; "" for images without a stated split.
         read: number of objects that were read, without those left out on reading.
         written: number of objects that were written.
         masks: number of objects that were written with a mask.
-        left_out: counts of what was left out or changed on reading.
-        dropped: counts of what the new format cannot hold.
+        left_out: counts of objects and fields that were left out or changed on reading.
+        dropped: counts of objects and fields that the new format cannot store.
         notes: the counts with the first locations, one line each.
     """
 

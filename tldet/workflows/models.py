@@ -122,7 +122,7 @@ def _cost(model: str, size: Size) -> tuple[int, int]:
 
 
 def backbone_rows(names: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows of backbones; names that are no backbone (a classifier of fixed input size, ...) are left out."""
+    """Yield the rows of backbones; names that cannot be a backbone (fixed input size, ...) are left out."""
     for name in names:
         try:
             found = find_backbone(name)

@@ -91,7 +91,7 @@ class Option:
 
     @property
     def numbers(self) -> _Interval | None:
-        """The allowed numbers; None for values that are no numbers."""
+        """The allowed numbers; None for values that are not numbers."""
         return _Interval(self.kind, self.interval) if self.interval else None
 
     @property

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _SHOWN = 6  # images
-NO_FLIP = ("data.train.transforms.1.p=0.0",)  # a mirrored 3 is no digit
+NO_FLIP = ("data.train.transforms.1.p=0.0",)  # a mirrored 3 is not a digit
 
 
 @takes(QuickstartRequest)

@@ -14,7 +14,7 @@ from tldet.data.images import Reduced
 from tldet.engine.precision import Precision, choose
 from tldet.evaluation.report import CocoResult
 from tldet.inference.predictor import Predictor
-from tldet.inference.runtimes.exported import SUFFIXES, ExportedDetector, load_exported, refuse_nms
+from tldet.inference.runtimes.exported import EXPORTED_SUFFIXES, ExportedDetector, load_exported, refuse_nms
 from tldet.inference.stream import Prepared
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
@@ -83,8 +83,8 @@ def _given(request: TestRequest) -> EvaluationData:
 
 
 def _loaded(request: TestRequest) -> tuple[Detector | ExportedDetector, Mapping[str, Any]]:
-    """Load a checkpoint, or an exported detector and what its checkpoint would state."""
-    if Path(request.checkpoint).suffix in SUFFIXES:
+    """Load a checkpoint, or an exported detector with the state of its checkpoint."""
+    if Path(request.checkpoint).suffix in EXPORTED_SUFFIXES:
         refuse_nms(request.nms_per_class)
         exported = load_exported(request.checkpoint, request.device, request.precision)
         return exported, exported_state(exported.metadata)
@@ -95,7 +95,7 @@ def _loaded(request: TestRequest) -> tuple[Detector | ExportedDetector, Mapping[
 
 
 def exported_state(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a checkpoint would state, from the metadata of an exported detector."""
+    """Build the parts of a checkpoint's state that evaluation needs from the metadata of an exported detector."""
     kind = "segm" if metadata.get("masks") else "bbox"
     return {"meta": dict(metadata), "config": {"data": {}, "evaluation": {"type": kind}}}
 

@@ -1,5 +1,5 @@
 # Cascade R-CNN on ResNet-50 (Cai and Vasconcelos 2018) with the settings of mmdet's cascade-rcnn_r50_fpn_1x_coco:
-# anchors that cross the image border are not trained, smooth L1 losses.
+# anchors that cross the image border are ignored, smooth L1 losses.
 _base_ = ['./faster_rcnn_r50_fpn.py']
 model = dict(
     head=dict(

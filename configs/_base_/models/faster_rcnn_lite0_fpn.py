@@ -1,5 +1,5 @@
-# Faster R-CNN on EfficientNet-Lite0. The second stage samples 128 regions per image, up to half of them positive: even
-# in a short run the box branch sees enough objects.
+# Faster R-CNN on EfficientNet-Lite0. The second stage samples 128 regions per image, up to half of them positive, so
+# that the box branch sees enough objects even in a short run.
 _base_ = ['./lite0_fpn.py']
 model = dict(
     head=dict(

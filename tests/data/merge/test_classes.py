@@ -13,8 +13,8 @@ from tldet.data.merge.classes import (
     labeled_classes,
     merge_classes,
     near_clashes,
+    partially_merged,
     read_merge_aliases,
-    uneven_folds,
 )
 from tldet.errors import DataError
 
@@ -71,8 +71,8 @@ def test_near_names() -> None:
 def test_a_class_made_of_several_that_another_input_has_in_part() -> None:
     lists = [categories(car=1, van=2), categories(van=1), categories(dog=1)]
     aliases = {"car": "vehicle", "van": "vehicle"}
-    assert uneven_folds(lists, aliases) == [("vehicle", 0, 1)]
-    assert uneven_folds([categories(RBC=1), categories(rbc=1)], {"rbc": "RBC"}) == []
+    assert partially_merged(lists, aliases) == [("vehicle", 0, 1)]
+    assert partially_merged([categories(RBC=1), categories(rbc=1)], {"rbc": "RBC"}) == []
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_two_label_sets_on_shared_images(tmp_path: Path) -> None:
     assert merged.labeled == [{1}, {1, 2}, {1, 2}]
     assert merged.image_positions.tolist() == [0, 1, 1, 2, 1]
     assert merged.category_ids.tolist() == [1, 1, 2, 1, 1]
-    assert merged.twins == [(4, 1)]
+    assert merged.duplicates == [(4, 1)]
     assert merged.annotation_ids[merged.kept].tolist() == [1, 100, 3, 2]
     assert merged.object(4) == (1, 2)
     assert merged.record(3) == (1, 1)

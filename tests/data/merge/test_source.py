@@ -42,7 +42,7 @@ def test_records_keep_every_field(tmp_path: Path) -> None:
     assert source.left_out == ("videos",)
     assert (source.annotation_ids.tolist(), source.stated_ids.tolist()) == ([3, 1], [3, NO_ID])
     assert source.sizes.tolist() == [[40, 60]]
-    assert (source.crowd.tolist(), source.outlined.tolist()) == ([False, True], [False, True])
+    assert (source.crowd.tolist(), source.has_segmentation.tolist()) == ([False, True], [False, True])
     assert source.labeled == [None]
 
 

@@ -165,7 +165,7 @@ def test_invalid_requests_are_one_line_errors(
     assert "other arguments: --val " in message(capsys, *data, "--out", str(whole), "--resume")
     other = str(whole / "best.pt")
     assert f"other arguments: CKPT {other} (was {base})" in message(capsys, other, "--out", str(whole), "--resume")
-    assert "extend.json: is no report of tldet extend" in message(capsys, "--out", str(base.parent), "--resume")
+    assert "extend.json: is not a report of tldet extend" in message(capsys, "--out", str(base.parent), "--resume")
 
 
 def tmp_weights(folder: Path) -> Path:

@@ -69,8 +69,8 @@ def test_blood_cells_of_two_teams(bccd: tuple[Path, Path, Path], tmp_path: Path)
     assert sum(len(one["annotations"]) for one in before) == len(merged["annotations"]) + report.splits[0].duplicates
     expected = by_image(before[0], images) | by_image(before[1], images)
     assert by_image(merged, tmp_path / "out") == expected
-    twins = by_image(before[0], images) & by_image(before[1], images)
-    assert report.splits[0].duplicates == twins.total() > 0
+    duplicates = by_image(before[0], images) & by_image(before[1], images)
+    assert report.splits[0].duplicates == duplicates.total() > 0
     assert [c["name"] for c in merged["categories"]] == ["RBC", "WBC", "Platelets"]
     assert Counter(tuple(i.get("labeled_category_ids", ["all"])) for i in merged["images"]) == {
         (1, 3): 100,
@@ -80,7 +80,10 @@ def test_blood_cells_of_two_teams(bccd: tuple[Path, Path, Path], tmp_path: Path)
     assert [(r.name, r.labeled_images) for r in report.classes] == [("RBC", 120), ("WBC", 105), ("Platelets", 205)]
     assert sum(r.objects for r in report.classes) == len(merged["annotations"])
     assert {(c.old_id, c.old_name, c.new_id) for c in report.changed_categories} == {(1, "WBC", 2), (2, "Platelets", 3)}
-    assert json.loads((tmp_path / "out" / "merge_report.json").read_text())["splits"][0]["duplicates"] == twins.total()
+    assert (
+        json.loads((tmp_path / "out" / "merge_report.json").read_text())["splits"][0]["duplicates"]
+        == duplicates.total()
+    )
 
 
 def test_tools_of_the_field_read_it(bccd: tuple[Path, Path, Path], tmp_path: Path) -> None:

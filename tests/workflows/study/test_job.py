@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tldet.errors import ConfigError, DataError, TrainingError
-from tldet.evaluation.resample import VERSION
+from tldet.evaluation.resample import RESAMPLING_VERSION
 from tldet.workflows.study.execute import DETECTIONS_NAME, up_to_date
 from tldet.workflows.study.job import JOB_NAME, RESULT_NAME, Job, job_folder, save_settings, write_result
 from tldet.workflows.study.job_queue import JobQueue
@@ -151,7 +151,7 @@ def test_intervals_of_an_older_version_are_computed_again(tmp_path: Path, partia
     (job.folder / DETECTIONS_NAME).write_text(json.dumps(found), encoding="utf-8")
     stored = write_result(job, {"steps": 1, "type": "bbox", "resampled_ap": [0.0] * 200})
     renewed = up_to_date(job, stored)
-    assert renewed["resampling"] == VERSION
+    assert renewed["resampling"] == RESAMPLING_VERSION
     assert {key: renewed[key] for key in stored if key != "resampled_ap"} == {
         key: value for key, value in stored.items() if key != "resampled_ap"
     }

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tldet.data.images import read_image
-from tldet.workflows.study.report import PLOT_NAME, RESULTS_NAME, add_curve, make_report, write
-from tldet.workflows.study.summary import compare, groups_of, resolution, uneven
+from tldet.workflows.study.report import PLOT_NAME, RESULTS_NAME, add_curve, make_report, write_study
+from tldet.workflows.study.summary import compare_variants, groups_of, resolution, uneven
 
 from .conftest import pretend
 
@@ -52,30 +52,30 @@ def test_cells(results: Results) -> None:
 
 
 def test_every_variant_is_compared_with_the_fine_tuned_one(results: Results) -> None:
-    compared = compare(groups_of(results, 70))
+    compared = compare_variants(groups_of(results, 70))
     assert [(one.variant, one.reference, one.fraction) for one in compared] == [
         (variant, "finetuned", f) for variant in ("scratch", "frozen") for f in (0.5, 1.0)
     ]
     assert "100 % of the images: scratch - finetuned: -0.260 AP" in compared[1].text
     assert compared[1].text.endswith("finetuned is better")
     assert "not significant" in compared[3].text
-    assert [one.found.decided for one in compared] == [True, True, False, False]
+    assert [one.found.significant for one in compared] == [True, True, False, False]
 
 
 def test_only_seeds_that_both_have_are_compared(results: Results) -> None:
     less = [r for r in results if r["variant"] == "finetuned" or r["seed"] != 1]
-    assert compare(groups_of(less, 70))[0].found.seeds.count == 2
+    assert compare_variants(groups_of(less, 70))[0].found.seeds.count == 2
     apart = [r for r in results if (r["variant"] == "finetuned") == (r["seed"] == 1)]
-    assert compare(groups_of(apart, 70)) == []
+    assert compare_variants(groups_of(apart, 70)) == []
 
 
 def test_without_a_fine_tuned_variant_the_first_is_compared_with(results: Results) -> None:
     others = [r for r in results if r["variant"] != "finetuned"]
-    assert {one.reference for one in compare(groups_of(others, 70))} == {"scratch"}
+    assert {one.reference for one in compare_variants(groups_of(others, 70))} == {"scratch"}
 
 
 def test_significance_over_images(results: Results) -> None:
-    lines = resolution(groups_of(results, 70), compare(groups_of(results, 70)), 72, 945)
+    lines = resolution(groups_of(results, 70), compare_variants(groups_of(results, 70)), 72, 945)
     assert lines[0].startswith("validation: 72 images, 945 objects; 95 % interval over images of the AP of a run: +/- ")
     assert float(lines[0].split("+/- ")[1]) == pytest.approx(1.96 * 0.01, rel=0.2)
     assert lines[2].startswith("4 comparisons")
@@ -93,7 +93,7 @@ def test_a_busy_machine_is_named(make_job: Any) -> None:
 
 def test_written_files(results: Results, truth: Path, tmp_path: Path) -> None:
     report = make_report(results, truth)
-    write(report, tmp_path / "out", {"kind": "transfer"})
+    write_study(report, tmp_path / "out", {"kind": "transfer"})
     found = json.loads((tmp_path / "out" / RESULTS_NAME).read_text())
     assert len(found["runs"]) == 18
     assert set(found["runs"][0]) >= {
@@ -108,7 +108,7 @@ def test_written_files(results: Results, truth: Path, tmp_path: Path) -> None:
     }
     assert found["verdict"] == report.lines
     assert any("13 images, 11 objects" in line for line in report.lines)
-    assert found["comparisons"][0]["decided"] is True
+    assert found["comparisons"][0]["significant"] is True
     assert read_image(tmp_path / "out" / PLOT_NAME).std() > 5
     assert report.table().row_count == 6
 
@@ -119,7 +119,7 @@ def test_a_learning_curve(make_job: Any, truth: Path, tmp_path: Path) -> None:
     results = [pretend(make_job("finetuned", s, f), ap=ap(f, s)) for f in fractions for s in range(3)]
     report = make_report(results, truth)
     add_curve(report, [100, 800])
-    write(report, tmp_path / "out", {})
+    write_study(report, tmp_path / "out", {})
     curve = json.loads((tmp_path / "out" / RESULTS_NAME).read_text())["curve"]
     assert curve["a"] == pytest.approx(0.62, abs=0.01)
     expected = curve["expected"]["800"]
@@ -139,9 +139,9 @@ def test_too_few_images_are_never_significant(results: Results) -> None:
     """One image drawn with replacement is always the same image, which is no evidence about others."""
     groups = groups_of(results, 9)
     assert all(group.over_both.low is None for group in groups)
-    assert not any(one.found.decided for one in compare(groups))
-    assert "unknown over images): not significant; needs more" in compare(groups)[0].text
-    (line,) = resolution(groups, compare(groups), 12, 945)
+    assert not any(one.found.significant for one in compare_variants(groups))
+    assert "unknown over images): not significant; needs more" in compare_variants(groups)[0].text
+    (line,) = resolution(groups, compare_variants(groups), 12, 945)
     assert line.startswith("validation: 12 images, 9 with objects: too few for an interval")
 
 

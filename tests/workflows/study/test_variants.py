@@ -11,7 +11,7 @@ from tldet.workflows.study.variants import (
     VARIANTS,
     backbone_variants,
     refuse_conflict,
-    refuse_same,
+    refuse_redundant,
     transfer_variants,
 )
 
@@ -90,10 +90,10 @@ def test_options_beside_the_variants_are_taken() -> None:
 
 def test_a_recipe_that_decays_itself_is_refused() -> None:
     recipe = read_config("fcos_lite0")
-    refuse_same(VARIANTS, recipe)
+    refuse_redundant(VARIANTS, recipe)
     for value in (0.7, 0.9):
         recipe["optimizer"]["layer_decay"] = value
         with pytest.raises(
             ConfigError, match=r"--variants layer-decay: the recipe already sets optimizer\.layer_decay"
         ):
-            refuse_same(VARIANTS, recipe)
+            refuse_redundant(VARIANTS, recipe)

@@ -184,7 +184,7 @@ def test_norms_behind_the_given_maps_stay_behind(few: Path, tmp_path: Path) -> N
 
 
 def test_a_recipe_of_pretraining_is_no_model_to_finetune(digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--model pretrain/lite0_imagenet: is no recipe of a detector"):
+    with pytest.raises(ConfigError, match=r"--model pretrain/lite0_imagenet: is not a recipe of a detector"):
         finetune(digits, out=tmp_path / "o", model="pretrain/lite0_imagenet", steps=1)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.coco.checks import LEAST_SIDE, UNIT, extents
+from tldet.coco.checks import LEAST_SIDE, UNIT, clip_to_images
 from tldet.data.checks.findings import Finding
 from tldet.data.checks.records import Records
 
@@ -24,7 +24,7 @@ def check_extents(records: Records) -> Iterator[Finding]:
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
     with np.errstate(over="ignore"):
         single = corners.astype(np.float32)
-    found = extents(single, boxes, sizes.astype(np.int32))
+    found = clip_to_images(single, boxes, sizes.astype(np.int32))
     huge: _Bools = np.asarray(~np.isfinite(single).all(1), np.bool_)
     yield from _each(records, "box-not-finite", huge, "is too large for single precision", "correct it")
     fraction = ~found.flat & known & (np.abs(boxes) <= UNIT).all(1) & (boxes != np.round(boxes)).any(1)

@@ -17,7 +17,7 @@ from tldet.structures.image import Size
 HEAD, MOST = 8192, 1 << 18  # bytes read at the start of a file; further bytes for a JPEG with long metadata
 ORIENTATION = 0x0112  # EXIF tag
 UPRIGHT_FIRST = 5  # EXIF orientations from here on swap width and height
-OFFSETS, COUNTS = (273, 324), (279, 325)  # TIFF tags: offsets and byte counts of strips and tiles
+TIFF_OFFSETS, TIFF_COUNTS = (273, 324), (279, 325)  # TIFF tags: offsets and byte counts of strips and tiles
 
 
 class Header(NamedTuple):
@@ -116,7 +116,7 @@ def _other(path: Path, head: bytes, tail: bytes, size: int) -> Header | None:
 def _tiff_end(image: object) -> float:
     """Return the end of the last strip or tile of a TIFF; infinity if unknown."""
     tags = getattr(image, "tag_v2", {})
-    for offsets, counts in zip(OFFSETS, COUNTS, strict=True):
+    for offsets, counts in zip(TIFF_OFFSETS, TIFF_COUNTS, strict=True):
         if offsets in tags and counts in tags:
             return float(max(a + b for a, b in zip(tags[offsets], tags[counts], strict=True)))
     return float("inf")

@@ -21,7 +21,7 @@ _LISTED = 500  # images logged at most
 
 
 def check_image_files(dataset: CocoDataset) -> None:
-    """Check all image files of a dataset; reject or skip the unusable ones, as its ``on_bad_image`` states.
+    """Check all image files of a dataset; reject or skip the unusable ones, as its ``on_bad_image`` specifies.
 
     Raises:
         DataError: unusable images with ``on_bad_image="error"``, or no usable image is left. The message names the

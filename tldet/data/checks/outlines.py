@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tldet.coco.outlines import bounds_of, drop_degenerate
+from tldet.coco.segmentations import bounds_of, drop_degenerate
 from tldet.data.checks.findings import Corners, Finding
 from tldet.data.checks.records import Records
 from tldet.structures import rle

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tldet.coco.outlines import bounds_of, drop_degenerate
+from tldet.coco.segmentations import bounds_of, drop_degenerate
 from tldet.data.checks.headers import boxes_fit
 from tldet.errors import DataError
 from tldet.structures import rle

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.coco.ids import NO_ID, ODD_ID
-from tldet.coco.outlines import drop_degenerate
 from tldet.coco.partial_labels import LABELED
 from tldet.coco.reader import Coco, read_coco
 from tldet.coco.records import TWICE, read_json_text
+from tldet.coco.segmentations import drop_degenerate
 from tldet.coco.text import parse
 from tldet.data.checks.findings import CODES, Finding, Repair
 from tldet.data.checks.headers import read_header
@@ -40,7 +40,7 @@ def read_json(path: Path, split: str, values: Any = None) -> tuple[Records | Non
         The records that can be used, None if there are none; and findings about the others.
     """
     try:
-        coco = read_coco(path if values is None else values, str(path), outlines=True)
+        coco = read_coco(path if values is None else values, str(path), segmentations=True)
     except DataError as error:
         problem = str(error).removeprefix(f"{path}: ")
     else:
@@ -59,7 +59,7 @@ def _salvaged(values: Any, path: Path, split: str, problem: str) -> tuple[Record
     if not found.records["images"] or not found.records["categories"]:
         return None, [*found.findings, *_nothing(found.records, path)]
     try:
-        coco = read_coco(found.records, str(path), outlines=True)
+        coco = read_coco(found.records, str(path), segmentations=True)
     except DataError as error:
         text = str(error).removeprefix(f"{path}: ")
         return None, [*found.findings, _error("record-invalid", path, text)]

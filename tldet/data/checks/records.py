@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.coco.outlines import parse_outline
+from tldet.coco.segmentations import parse_segmentation
 from tldet.data.checks.findings import CODES, Corners, Finding, Repair
 from tldet.data.index import AnnotationIndex
 
@@ -98,7 +98,7 @@ class Records:
 
     def outline(self, row: int) -> Any:
         """Return polygons or RLE of an object, or None."""
-        return parse_outline(self.texts[row]) if len(self.texts) else None
+        return parse_segmentation(self.texts[row]) if len(self.texts) else None
 
     def corners(self, row: int) -> Corners:
         """Return x0, y0, x1, y1 of an object."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tldet.coco.checks import training_fields
-from tldet.coco.outlines import drop_degenerate, parse_outline
 from tldet.coco.reader import Coco, read_coco
 from tldet.coco.recognize import examine
+from tldet.coco.segmentations import drop_degenerate, parse_segmentation
 from tldet.data.file_names import resolve_names
 from tldet.data.formats.records import Dataset, ImageRecord, Shape
 from tldet.data.formats.registry import Format, ReadOptions, register
@@ -64,7 +64,7 @@ def _split(tree: Tree, path: Path) -> Split:
 
 def _read_split(found: Dataset, name: str | None, split: Split) -> None:
     path = split.annotations
-    coco = read_coco(path, outlines=True)
+    coco = read_coco(path, segmentations=True)
     training_fields(str(path), coco.images, coco.categories)
     found.details += coco.notes
     ordered = [str(one.name) for one in sorted(coco.categories, key=lambda one: one.id)]
@@ -93,7 +93,7 @@ def _add_objects(found: Dataset, coco: Coco, records: Sequence[ImageRecord]) -> 
         image = records[position]
         shape = Shape(names[category], f"annotation id {key}", (box[0], box[1], box[0] + box[2], box[1] + box[3]))
         shape.id, shape.crowd, shape.area = key, bool(crowd), None if area != area else area
-        _add_outline(found, image, shape, parse_outline(bytes(objects.text[start:end])))
+        _add_outline(found, image, shape, parse_segmentation(bytes(objects.text[start:end])))
         image.shapes.append(shape)
         start = end
 

@@ -22,8 +22,8 @@ _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 class Frames:
     """Images for the frames that annotations name; frames are counted from 0.
 
-    ``clip_000012.jpg``, ``clip/frame_000012.png`` and ``clip/12`` are frame 12 of ``clip.mp4``; with a single video,
-    ``frame_000012`` and ``000012.jpg`` are too.
+    ``clip_000012.jpg``, ``clip/frame_000012.png`` and ``clip/12`` are frame 12 of ``clip.mp4``. If there is only one
+    video, ``frame_000012`` and ``000012.jpg`` are its frame 12 too.
 
     Args:
         videos: the videos.
@@ -61,7 +61,7 @@ def _number(name: PurePosixPath, video: Path, *, alone: bool) -> int | None:
 
 
 class _Video:
-    """A video that is decoded forward; an earlier frame than the last one starts again."""
+    """A video that is decoded forward; a request for an earlier frame restarts decoding."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -26,10 +26,10 @@ def read_values(path: Path) -> Any:
 
 
 def as_dict(value: Any, who: str) -> dict[str, Any]:
-    """Return an object.
+    """Return ``value`` if it is a JSON object.
 
     Raises:
-        DataError: the value is something else.
+        DataError: it is not.
     """
     if not isinstance(value, dict):
         raise DataError(f"{who}: must be an object, not {type(value).__name__}")
@@ -37,10 +37,10 @@ def as_dict(value: Any, who: str) -> dict[str, Any]:
 
 
 def as_list(value: Any, who: str, key: str) -> list[Any]:
-    """Return a list; an empty one for None.
+    """Return ``value`` if it is a list; an empty list for None.
 
     Raises:
-        DataError: the value is something else.
+        DataError: it is neither.
     """
     if value is None:
         return []
@@ -50,7 +50,7 @@ def as_list(value: Any, who: str, key: str) -> list[Any]:
 
 
 def points_of(value: Any, who: str, key: str = "points") -> list[tuple[float, float]]:
-    """Return a list of points.
+    """Convert a list of [x, y] pairs to points.
 
     Raises:
         DataError: it is not a list of pairs of numbers.

@@ -50,7 +50,7 @@ def _is_label_studio(start: bytes) -> bool:
 
 
 def _read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
-    """Read the tasks of all files; the first annotation of a task that was not canceled counts.
+    """Read the tasks of all files, with the first annotation of each task that was not canceled.
 
     Raises:
         DataError: a file is damaged, or a region is wrong; the message names the task.
@@ -207,13 +207,13 @@ def _brush(value: Mapping[str, Any], size: Size, who: str) -> NDArray[np.uint8]:
 
 
 class _Bits:
-    """Reads numbers of some bits."""
+    """Reader of unsigned integers from a sequence of bits."""
 
     def __init__(self, bits: NDArray[np.uint8]) -> None:
         self.bits, self.at = bits, 0
 
     def read(self, count: int) -> int:
-        """Return the next number."""
+        """Return the next integer of ``count`` bits."""
         taken = self.bits[self.at : self.at + count]
         if len(taken) < count:
             raise IndexError

@@ -10,7 +10,16 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tldet.data.formats.records import Dataset, ImageRecord, Shape, class_names, finite_number, label_text, ordered_box
+from tldet.data.formats.records import (
+    RELATIVE_TOLERANCE,
+    Dataset,
+    ImageRecord,
+    Shape,
+    class_names,
+    finite_number,
+    label_text,
+    ordered_box,
+)
 from tldet.data.formats.registry import Format, ReadOptions, register
 from tldet.data.formats.sizes import fill_sizes
 from tldet.data.formats.tree import Tree
@@ -19,7 +28,6 @@ from tldet.system.inputs import read_file
 
 _NEEDED = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 _CORNERS = ("XMin", "YMin", "XMax", "YMax")
-TOLERANCE = 1e-2  # by which relative corners may lie outside the image
 
 
 def _find(tree: Tree) -> list[Path]:
@@ -70,7 +78,7 @@ def _shape(row: Mapping[str, str | None], who: str, line: int, names: Mapping[st
     label = label_text(row["LabelName"], who, "LabelName")
     values = [finite_number(row[key], who, key) for key in _CORNERS]
     for key, value in zip(_CORNERS, values, strict=True):
-        if not -TOLERANCE <= value <= 1 + TOLERANCE:
+        if not -RELATIVE_TOLERANCE <= value <= 1 + RELATIVE_TOLERANCE:
             raise DataError(f"{who}: {key} is {value:g}; it must lie within 0..1, relative to the image size")
     box = ordered_box(values, who, _CORNERS)
     return Shape(names.get(label, label), f"line {line}", box, crowd=(row.get("IsGroupOf") or "0").strip() == "1")

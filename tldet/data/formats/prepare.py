@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tldet.coco.checks import FLAT, MOVED, OUTSIDE, Extents, extents
+from tldet.coco.checks import FLAT, MOVED, OUTSIDE, ClippedBoxes, clip_to_images
 from tldet.data.checks.headers import read_header
 from tldet.data.formats.records import Box, Dataset, ImageRecord, Shape, bounds
 from tldet.data.formats.sizes import fill_sizes
@@ -21,10 +21,10 @@ _THREADS = 8
 
 
 def complete(found: Dataset, classes: Sequence[str] | None = None, *, clip: bool = True) -> None:
-    """Complete a dataset: all sizes and boxes are known, and unusable objects are left out and counted.
+    """Fill in missing sizes and boxes; leave out and count unusable objects.
 
     Args:
-        found: the dataset; it is changed.
+        found: the dataset, changed in place.
         classes: class names to use, in this order; None takes those of the dataset.
         clip: clip boxes that extend over the image border by more than a pixel.
 
@@ -42,7 +42,7 @@ def complete(found: Dataset, classes: Sequence[str] | None = None, *, clip: bool
     for image in found.images:
         for shape in image.shapes:
             shape.box = shape.box or _bounds(image, shape)
-    _apply_extents(found, clip=clip)
+    _apply_clipping(found, clip=clip)
 
 
 def check_files(found: Dataset) -> None:
@@ -108,18 +108,18 @@ def _bounds(image: ImageRecord, shape: Shape) -> Box:
     return x, y, x + width, y + height
 
 
-def find_extents(found: Dataset) -> tuple[Extents, list[tuple[ImageRecord, Shape]]]:
-    """Compare the boxes of a prepared dataset with their images."""
+def clipped_boxes(found: Dataset) -> tuple[ClippedBoxes, list[tuple[ImageRecord, Shape]]]:
+    """Clip the boxes of a prepared dataset to their images; return them with the image and shape of each."""
     rows = [(image, shape) for image in found.images for shape in image.shapes]
     boxes = np.array([shape.box for _, shape in rows], np.float64).reshape(-1, 4)
     xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
     sizes = np.array([image.size for image, _ in rows], np.int32).reshape(-1, 2)
     with np.errstate(over="ignore"):
-        return extents(boxes.astype(np.float32), xywh, sizes), rows
+        return clip_to_images(boxes.astype(np.float32), xywh, sizes), rows
 
 
-def _apply_extents(found: Dataset, *, clip: bool) -> None:
-    compared, rows = find_extents(found)
+def _apply_clipping(found: Dataset, *, clip: bool) -> None:
+    compared, rows = clipped_boxes(found)
     out: set[int] = set()
     for number in np.flatnonzero(~compared.kept | compared.moved).tolist():
         image, shape = rows[number]

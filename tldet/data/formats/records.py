@@ -1,4 +1,4 @@
-"""Records that every format is read to: images with their objects."""
+"""Common records of all formats: images with their objects."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tldet.text import counted
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 _NAMED = 5  # locations named in a note; the others are counted
+RELATIVE_TOLERANCE = 1e-2  # by which relative coordinates may lie outside 0..1
 
 
 @dataclass(slots=True)
@@ -73,14 +74,14 @@ class ImageRecord:
 
 
 class Tally:
-    """Counts what a reader or writer leaves out or changes, with the first locations."""
+    """Counts of the objects and fields that a reader or writer leaves out or changes, with the first locations."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str, str], list[str]] = {}
         self._counts: dict[tuple[str, str, str], int] = {}
 
     def add(self, location: str, noun: str, text: str, plural: str = "") -> None:
-        """Count one thing: ``3 boxes of zero extent left out (a.xml: line 12, ...)``."""
+        """Count one object or field, reported as ``3 boxes of zero extent left out (a.xml: line 12, ...)``."""
         key = (noun, text, plural)
         self._counts[key] = self._counts.get(key, 0) + 1
         if len(locations := self._found.setdefault(key, [])) < _NAMED:
@@ -91,7 +92,7 @@ class Tally:
         return {f"{plural or noun + 's'} {text}": count for (noun, text, plural), count in self._counts.items()}
 
     def notes(self) -> list[str]:
-        """Return one line for each kind of thing."""
+        """Return one line for each noun and text."""
         lines = []
         for (noun, text, plural), count in self._counts.items():
             locations = self._found[noun, text, plural]
@@ -109,8 +110,8 @@ class Dataset:
         root: folder or file that was read.
         images: the images of all splits.
         classes: class names in the order of the source; a format without an order gives them sorted.
-        details: what the reader decided, for the log.
-        tally: what the reader left out or changed.
+        details: decisions of the reader, for the log.
+        tally: counts of objects and fields that the reader left out or changed.
         category_ids: ids of the classes in a COCO JSON.
     """
 
@@ -187,10 +188,10 @@ def label_text(value: Any, who: str, key: str) -> str:
 
 
 def ordered_box(values: Sequence[float], who: str, keys: Sequence[str]) -> Box:
-    """Return corners x0, y0, x1, y1 that are in order; equal ones are allowed, the reader of boxes counts them.
+    """Check that x0 <= x1 and y0 <= y1; boxes without extent are counted later.
 
     Raises:
-        DataError: a lower corner lies behind an upper one; the message names its ``keys``.
+        DataError: x1 < x0 or y1 < y0; the message names the ``keys``.
     """
     x0, y0, x1, y1 = values
     for low, high, first, second in ((x0, x1, keys[0], keys[2]), (y0, y1, keys[1], keys[3])):
@@ -200,7 +201,7 @@ def ordered_box(values: Sequence[float], who: str, keys: Sequence[str]) -> Box:
 
 
 def bounds(polygons: Iterable[Sequence[float]]) -> Box:
-    """Return the box around polygons, of which there must be one."""
+    """Return the box around one or more polygons."""
     points = list(polygons)
     xs, ys = [x for one in points for x in one[::2]], [y for one in points for y in one[1::2]]
     return min(xs), min(ys), max(xs), max(ys)

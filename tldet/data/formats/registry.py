@@ -1,4 +1,4 @@
-"""The formats by name. A further format is a file in this folder that registers a :class:`Format`."""
+"""Registry of the formats by name. To add a format, add a file to this folder that registers a :class:`Format`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources in any format as COCO JSON files: read once, checked, and written to a folder of the run or of the cache."""
+"""Conversion of annotations in any format to COCO JSON files in the folder of a run or in the cache."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FOLDER = "dataset"  # subfolder of a run with the JSON files of a source in anot
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """Options of how the annotations of a user are read.
+    """Options for reading annotations.
 
     Attributes:
         format: name of the format; None detects it.

@@ -48,7 +48,7 @@ class Tree:
         return [path for path in found if path.name.lower().endswith(suffixes)]
 
     def with_damaged(self, kinds: Mapping[Path, str | None], kind: str) -> list[Path]:
-        """Return the files of a kind, and the unrecognizable ones (None) beside them, which reading reports.
+        """Return the files of a kind, and unrecognizable files (None) beside them, whose errors reading reports.
 
         Args:
             kinds: kind of each candidate.
@@ -135,7 +135,7 @@ class _Images:
         return FileNames([path.with_suffix("").as_posix() for path in self.paths])
 
     def find(self, name: str, near: Path) -> Path | None:
-        """Return the image with a name, or with a name that lacks its extension."""
+        """Return the image with a name, with or without its extension; None if there is none."""
         rows = self._names.find(name)
         if not rows and PurePosixPath(name).suffix.lower() not in EXTENSIONS:
             rows = self._stems.find(name)

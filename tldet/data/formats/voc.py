@@ -31,7 +31,7 @@ from tldet.structures.image import Size
 from tldet.system.inputs import is_file, read_file
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-MARK = "boxes"  # element in files written by tldet that states the meaning of the corners
+BOXES_TAG = "boxes"  # element in files written by tldet that states the meaning of the corners
 _MAX_BYTES = 1 << 26
 _THREADS = 4
 
@@ -130,7 +130,7 @@ def _convention(images: Sequence[ImageRecord], roots: Sequence[Node], chosen: Vo
     """Return the meaning of the corners, and why."""
     if chosen != "auto":
         return chosen, "user-specified"
-    stated = {root.find(MARK) for root in roots} - {None}
+    stated = {root.find(BOXES_TAG) for root in roots} - {None}
     if stated & {"continuous", "inclusive"} and len(stated) == 1:
         return str(stated.pop()), "stated in the files"
     for image, box, shape in _boxes(images):

@@ -12,7 +12,7 @@ from xml.parsers import expat
 from tldet.errors import DataError
 from tldet.system.inputs import read_file, require_file
 
-MAX_BYTES = 1 << 30  # of a file; CVAT writes one for a whole task
+MAX_XML_BYTES = 1 << 30  # of a file; CVAT writes one for a whole task
 MAX_DEPTH = 64
 
 
@@ -41,7 +41,7 @@ class Node:
 
 
 class _Builder:
-    """Collects the elements of one file."""
+    """Builder of the elements of one file."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.root = path, Node("", {}, 0)
@@ -75,7 +75,7 @@ class _Builder:
         self.open[-1].text += text
 
 
-def read_xml(path: Path, limit: int = MAX_BYTES) -> Node:
+def read_xml(path: Path, limit: int = MAX_XML_BYTES) -> Node:
     """Read an XML file and return its root element.
 
     Args:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tldet.data.formats.data_yaml import YamlData, is_data_yaml, read_data_yaml
-from tldet.data.formats.records import Dataset, ImageRecord, Shape, bounds, finite_number
+from tldet.data.formats.records import RELATIVE_TOLERANCE, Dataset, ImageRecord, Shape, bounds, finite_number
 from tldet.data.formats.registry import Format, ReadOptions, register
 from tldet.data.formats.sizes import fill_sizes
 from tldet.data.formats.tree import Tree
@@ -20,7 +20,6 @@ from tldet.structures.image import Size
 from tldet.system.inputs import exists, is_file, read_file
 from tldet.text import counted
 
-TOLERANCE = 1e-2  # by which relative coordinates may lie outside the image
 _LINE = re.compile(rb"\s*\d+(\.0*)?([ \t]+-?[0-9.]+(e-?\d+)?){4,}\s*", re.IGNORECASE)
 _NAME_FILES = ("classes.txt", "obj.names", "*.names", "predefined_classes.txt", "_darknet.labels")
 
@@ -156,7 +155,7 @@ def _class(word: str, who: str, count: int) -> int:
 
 def _within(values: Sequence[float], who: str) -> None:
     for value in values:
-        if not -TOLERANCE <= value <= 1 + TOLERANCE:
+        if not -RELATIVE_TOLERANCE <= value <= 1 + RELATIVE_TOLERANCE:
             raise DataError(f"{who}: {value:g} lies outside 0..1; coordinates must be relative to the image size")
 
 

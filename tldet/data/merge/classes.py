@@ -93,8 +93,8 @@ def near_clashes(names: Collection[str]) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
-def uneven_folds(lists: Sequence[Sequence[Record]], aliases: Mapping[str, str]) -> list[tuple[str, int, int]]:
-    """Find classes that several categories of one source are merged into, while another source has only some of these.
+def partially_merged(lists: Sequence[Sequence[Record]], aliases: Mapping[str, str]) -> list[tuple[str, int, int]]:
+    """Find classes that combine several categories of one source while another source has only some of these.
 
     The other source then counts as annotated for the class although it is annotated for a part of it only.
 

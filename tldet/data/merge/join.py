@@ -1,4 +1,4 @@
-"""Joining of images and objects of several datasets: equal images, twin objects, ids and annotated classes."""
+"""Joining of images and objects of several datasets: equal images, duplicate objects, ids and annotated classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tldet.coco.ids import NO_ID, ODD_ID, renumber_repeated
 from tldet.data.merge.classes import labeled_classes
 from tldet.data.merge.images import Track, same_images
-from tldet.data.merge.objects import find_twins
+from tldet.data.merge.objects import find_duplicates
 from tldet.data.merge.source import MergeSource
 from tldet.errors import DataError
 
@@ -34,7 +34,7 @@ class Joined:
         labeled: (M) merged ids of the classes annotated on each image.
         image_positions: (A,) int64, merged image of each object.
         category_ids: (A,) int64, merged.
-        twins: (left out, kept) pairs of equal objects.
+        duplicates: (left out, kept) pairs of equal objects.
         kept: (A,) bool, True for objects that are kept.
         annotation_ids: (A,) int64, unique among the kept objects.
     """
@@ -47,7 +47,7 @@ class Joined:
     labeled: Sequence[frozenset[int]]
     image_positions: NDArray[np.int64]
     category_ids: NDArray[np.int64]
-    twins: Sequence[tuple[int, int]]
+    duplicates: Sequence[tuple[int, int]]
     kept: NDArray[np.bool_]
     annotation_ids: NDArray[np.int64]
 
@@ -72,7 +72,7 @@ class Joined:
 
 
 def join(sources: Sequence[MergeSource], tables: Sequence[Mapping[int, int]], same: NDArray[np.int64]) -> Joined:
-    """Join equal images, keep one of each pair of twin objects, and assign ids.
+    """Join equal images, keep one of each pair of duplicate objects, and assign ids.
 
     Args:
         sources: one or more datasets; earlier ones take precedence in ids and fields.
@@ -89,9 +89,11 @@ def join(sources: Sequence[MergeSource], tables: Sequence[Mapping[int, int]], sa
     image_positions = image_of[records]
     category_ids = _mapped(sources, tables)
     groups = 2 * np.unique(category_ids, return_inverse=True)[1] + _all(sources, "crowd")
-    twins = find_twins(image_positions, records, groups, _all(sources, "boxes"), _all(sources, "outlined"))
+    duplicates = find_duplicates(
+        image_positions, records, groups, _all(sources, "boxes"), _all(sources, "has_segmentation")
+    )
     kept = np.ones(len(image_positions), np.bool_)
-    kept[[left for left, _ in twins]] = False
+    kept[[left for left, _ in duplicates]] = False
     annotation_ids = _all(sources, "stated_ids").copy()
     annotation_ids[kept] = renumber_repeated(annotation_ids[kept], REFUSED)
     image_ids = renumber_repeated(_all(sources, "image_ids")[firsts])
@@ -105,7 +107,7 @@ def join(sources: Sequence[MergeSource], tables: Sequence[Mapping[int, int]], sa
         labeled,
         image_positions,
         category_ids,
-        twins,
+        duplicates,
         kept,
         annotation_ids,
     )

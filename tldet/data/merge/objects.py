@@ -12,23 +12,24 @@ from pycocotools import mask as coco_mask
 _SAME = 0.9  # IoU above which two boxes of one class are one object
 
 
-def find_twins(
+def find_duplicates(
     images: NDArray[np.int64],
     entries: NDArray[np.int64],
     groups: NDArray[np.int64],
     boxes: NDArray[np.float64],
-    outlined: NDArray[np.bool_],
+    has_segmentation: NDArray[np.bool_],
 ) -> list[tuple[int, int]]:
     """Find pairs of equal objects: same image and group, from two entries, with an IoU above 0.9.
 
-    An object has at most one twin per entry. The earlier object is kept, unless only the later one has a segmentation.
+    An object has at most one duplicate per entry. The earlier object is kept, unless only the later one has a
+    segmentation.
 
     Args:
         images: (A,) int64, image of each object.
         entries: (A,) int64, image record that the object belongs to.
         groups: (A,) int64; only objects of one group (class, crowd or not) are compared.
         boxes: (A, 4) float64, [x, y, width, height] in pixels.
-        outlined: (A,) bool, True for objects with a segmentation.
+        has_segmentation: (A,) bool, True for objects with a segmentation.
 
     Returns:
         (left out, kept) positions, in ascending order of the first.
@@ -39,12 +40,12 @@ def find_twins(
     pairs: list[tuple[int, int]] = []
     for start, end in zip(starts, ends, strict=True):
         if end - start > 1 and entries[order[start]] != entries[order[end - 1]]:
-            pairs += _twins_of(order[start:end], entries, boxes, outlined)
+            pairs += _duplicates_of(order[start:end], entries, boxes, has_segmentation)
     return sorted(pairs)
 
 
-def _twins_of(
-    rows: NDArray[np.int64], entries: NDArray[np.int64], boxes: NDArray[np.float64], outlined: NDArray[np.bool_]
+def _duplicates_of(
+    rows: NDArray[np.int64], entries: NDArray[np.int64], boxes: NDArray[np.float64], has_segmentation: NDArray[np.bool_]
 ) -> list[tuple[int, int]]:
     """Return the pairs among the objects of one image and group, in ascending order of entry."""
     by_entry: defaultdict[int, list[int]] = defaultdict(list)
@@ -56,7 +57,7 @@ def _twins_of(
         matched = _matches(boxes[standing], boxes[later])
         for i, j in matched:
             one, two = standing[i], later[j]
-            stays, goes = (two, one) if outlined[two] and not outlined[one] else (one, two)
+            stays, goes = (two, one) if has_segmentation[two] and not has_segmentation[one] else (one, two)
             pairs.append((goes, stays))
             standing[i] = stays
         seen = {j for _, j in matched}

@@ -45,9 +45,9 @@ class MergeSource:
         boxes: (A, 4) float64, [x, y, width, height] in pixels.
         derived: (A,) bool, True for a box derived from the segmentation.
         crowd: (A,) bool.
-        outlined: (A,) bool, True for objects with a segmentation.
+        has_segmentation: (A,) bool, True for objects with a segmentation.
         left_out: top-level fields that are not merged.
-        notes: messages that count what was changed on reading.
+        notes: messages that count records that were changed on reading.
     """
 
     split: Split
@@ -66,7 +66,7 @@ class MergeSource:
     boxes: NDArray[np.float64]
     derived: NDArray[np.bool_]
     crowd: NDArray[np.bool_]
-    outlined: NDArray[np.bool_]
+    has_segmentation: NDArray[np.bool_]
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -124,7 +124,7 @@ def read_merge_source(split: Split) -> MergeSource:
         boxes=found.boxes,
         derived=found.derived,
         crowd=found.crowd,
-        outlined=found.lengths > len("null"),
+        has_segmentation=found.lengths > len("null"),
         left_out=tuple(key for key in texts if key not in _KNOWN),
         notes=coco.notes,
     )

@@ -20,7 +20,7 @@ from tldet.data.merge.join import Joined
 from tldet.data.merge.source import MergeSource
 from tldet.system.output import replacing
 
-Fields = dict[str, Any]  # a value is JSON text, or a new value
+RecordFields = dict[str, Any]  # a value is JSON text, or a new value
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -94,7 +94,7 @@ class _Images:
                 fields[LABELED] = sorted(labeled)
             yield msgspec.json.encode(fields)
 
-    def _united(self, image: int) -> Fields:
+    def _united(self, image: int) -> RecordFields:
         """Join the fields of all records of an image; the first record takes precedence."""
         first, *others = (self._own(record) for record in self.records[image])
         if any(first.get(key, value) != value for fields in others for key, value in fields.items()):
@@ -104,12 +104,12 @@ class _Images:
             united = {**fields, **united}
         return united
 
-    def _own(self, record: int) -> Fields:
+    def _own(self, record: int) -> RecordFields:
         """Return the fields of an image record that are copied from its source."""
         number, row = self.joined.record(record)
-        fields: Fields = dict(_fields.decode(self.joined.sources[number].images[row]))
+        fields: RecordFields = dict(_fields.decode(self.joined.sources[number].images[row]))
         if "license" in fields:
-            with suppress(msgspec.DecodeError, KeyError):  # not an id of a license: the text is copied
+            with suppress(msgspec.DecodeError, KeyError):  # without a valid license id, the text is copied
                 fields["license"] = self.licenses[number][msgspec.json.decode(fields["license"], type=int)]
         return {key: value for key, value in fields.items() if key not in ("id", "file_name", LABELED)}
 

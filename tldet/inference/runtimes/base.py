@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tldet.errors import CheckpointError, ConfigError
 
-KEY = "tldet"  # of the metadata in a file
-FORMAT = 1
+METADATA_KEY = "tldet"  # of the metadata in a file
+METADATA_VERSION = 1
 _FIELDS = {"format": int, "kind": str, "class_names": list, "category_ids": list, "input": dict, "precision": str}
 
 
@@ -23,7 +23,7 @@ class Runtime(Protocol):
     """A loaded file.
 
     Attributes:
-        name: name of the runtime with its device, for people.
+        name: name of the runtime with its device, for messages.
         metadata: metadata of the file.
     """
 
@@ -36,7 +36,7 @@ class Runtime(Protocol):
 
 
 def need(package: str, extra: str) -> Any:
-    """Import a package of an extra.
+    """Import an optional package.
 
     Raises:
         ConfigError: it is not installed; the message names the pip command.
@@ -57,10 +57,10 @@ def parsed(text: str | None, path: Path) -> dict[str, Any]:
     except json.JSONDecodeError:
         metadata = None
     if not isinstance(metadata, dict) or any(not isinstance(metadata.get(k), t) for k, t in _FIELDS.items()):
-        raise CheckpointError(f"{path}: is not a detector exported by tldet (no metadata {KEY!r})")
-    if metadata["format"] > FORMAT:
+        raise CheckpointError(f"{path}: is not a detector exported by tldet (no metadata {METADATA_KEY!r})")
+    if metadata["format"] > METADATA_VERSION:
         raise CheckpointError(
-            f"{path}: has metadata version {metadata['format']}; this tldet reads {FORMAT}: update it"
+            f"{path}: has metadata version {metadata['format']}; this tldet reads {METADATA_VERSION}: update it"
         )
     if metadata["kind"] != "detector":
         raise CheckpointError(f"{path}: was exported with --raw, so its outputs are not detections; export without it")

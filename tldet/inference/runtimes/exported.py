@@ -23,7 +23,7 @@ from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.system.inputs import require_file
 
-SUFFIXES = (".onnx", ".xml", ".pt2")
+EXPORTED_SUFFIXES = (".onnx", ".xml", ".pt2")
 
 
 class ExportedDetector:
@@ -70,7 +70,7 @@ class ExportedDetector:
         return to_detections(DetectionTensors(*outputs), sizes, **(self.metadata.get("masks") or {}))
 
     def fitted(self, batch: Batch) -> Batch:
-        """Return the batch in the size of the graph: images are padded, and made smaller if they are too large."""
+        """Return the batch in the size of the graph: images are padded, or downscaled if they are too large."""
         if self.size is None or tuple(batch.images.shape[2:]) == self.size:
             return batch
         images = torch.zeros(len(batch), *self.size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)

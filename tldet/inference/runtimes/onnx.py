@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tldet.errors import ConfigError
-from tldet.inference.runtimes.base import KEY, broken, need, parsed
+from tldet.inference.runtimes.base import METADATA_KEY, broken, need, parsed
 
 
 class OnnxRuntime:
@@ -44,7 +44,7 @@ class OnnxRuntime:
             self._session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # of many types, for files of other formats and opsets
             raise broken(path, error, "ONNX Runtime") from None
-        self.metadata = parsed(self._session.get_modelmeta().custom_metadata_map.get(KEY), path)
+        self.metadata = parsed(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
         self.name = f"ONNX Runtime {ort.__version__} on {'cuda' if gpu else 'cpu'}"
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tldet.errors import ConfigError
-from tldet.inference.runtimes.base import KEY, broken, need, parsed
+from tldet.inference.runtimes.base import METADATA_KEY, broken, need, parsed
 
 HINTS = {"auto": "f32", "fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
@@ -44,7 +44,7 @@ class OpenVinoRuntime:
             config["INFERENCE_NUM_THREADS"] = threads
         try:
             model = core.read_model(path)
-            text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
+            text = model.get_rt_info([METADATA_KEY]).astype(str) if model.has_rt_info([METADATA_KEY]) else None
             self._model = core.compile_model(model, target, config)
         except RuntimeError as error:
             raise broken(path, error, "OpenVINO") from None

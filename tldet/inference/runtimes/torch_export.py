@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tldet.errors import CheckpointError, ConfigError
-from tldet.inference.runtimes.base import KEY, broken, parsed
+from tldet.inference.runtimes.base import METADATA_KEY, broken, parsed
 from tldet.models.ops.nms import NMS_ROWS
 from tldet.models.pooling import ROI_ALIGN_PYRAMID
 from tldet.system.inputs import require_file
@@ -43,12 +43,12 @@ class TorchExportRuntime:
         check_archive(path)
         for operator in (NMS_ROWS, ROI_ALIGN_PYRAMID):
             operator.define()
-        extra: dict[str, Any] = {f"{KEY}.json": ""}
+        extra: dict[str, Any] = {f"{METADATA_KEY}.json": ""}
         try:
             self._module: Any = torch.export.load(path, extra_files=extra).module()
         except Exception as error:  # of many types
             raise broken(path, error, "torch.export") from None
-        text = extra[f"{KEY}.json"]
+        text = extra[f"{METADATA_KEY}.json"]
         self.metadata = parsed(text.decode() if isinstance(text, bytes) else text, path)
         self.name = f"torch {torch.__version__} (torch.export) on cpu"
 

@@ -83,7 +83,7 @@ def _given_classes(names: Sequence[str], count: int, *, background: bool) -> Fil
     """
     if background and len(names) == count - 1:
         named = _with_ids(tuple(names))
-        return FileClasses((BACKGROUND_NAME, *named.names), (0, *named.ids), "--classes, after a row for background")
+        return FileClasses((BACKGROUND_NAME, *named.names), (0, *named.ids), "--classes, after background")
     if len(names) != count:
         besides = f" (or {count - 1} without background)" if background else ""
         raise ConfigError(
@@ -109,9 +109,7 @@ def _torchvision_classes(count: int, first: int) -> FileClasses:
     """Return torchvision's classes, whose labels are category ids: those of COCO if there are 91 with background."""
     ids, rows = range(first, first + count), coco_rows()
     if first + count == len(rows):
-        return FileClasses(
-            rows[first:], tuple(ids), "COCO's, each row under its category id (ten of them name nothing)"
-        )
+        return FileClasses(rows[first:], tuple(ids), "COCO's, labels are COCO's category ids (ten of them are unused)")
     names, numbers = _numbered(ids)
     if first == 0:
         names = (BACKGROUND_NAME, *names[1:])

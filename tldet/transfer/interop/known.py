@@ -206,7 +206,7 @@ def layout_named(name: str, layout: KeyLayout) -> Known:
     """Return the model of ``--model NAME`` for a file of this layout.
 
     Raises:
-        ConfigError: there is no such model, or none of the toolkit of the file.
+        ConfigError: there is no such model, or it does not exist in the toolkit of the file.
     """
     cases = {known.case for known in KNOWN if name in known.names}
     if not cases:

@@ -36,7 +36,7 @@ FRESH: dict[str, Callable[[], Any]] = {
 }
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 LONGEST_NAME = 500  # characters of the name of a class or function
-COPIES, SLACK = 4, 10_000  # largest size of constructor arguments: COPIES * bytes read + SLACK
+COPIES, ALLOWANCE = 4, 10_000  # largest size of constructor arguments: COPIES * bytes read + ALLOWANCE
 
 
 class Machine:
@@ -166,7 +166,7 @@ class Machine:
             ValueError: it exceeds the limit.
         """
         self._given += sum(len(value) for value in values if isinstance(value, (str, bytes, list, tuple, dict)))
-        if self._given > COPIES * self._read + SLACK:
+        if self._given > COPIES * self._read + ALLOWANCE:
             raise ValueError("a pickle that copies its objects too often")
 
     def _call(self, function: Any, arguments: Any, named: Any = None) -> Any:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tldet.exporting.files import OPSET, SUFFIXES, write
-from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace
-from tldet.exporting.verify import TOLERANCES, Comparison, compare
-from tldet.inference.runtimes.base import FORMAT
+from tldet.exporting.files import OPSET, SUFFIXES, write_export
+from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace_graph
+from tldet.exporting.verify import TOLERANCES, Comparison, compare_detections
+from tldet.inference.runtimes.base import METADATA_VERSION
 from tldet.inference.runtimes.exported import ExportedDetector, load_exported
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
@@ -76,7 +76,7 @@ def export(request: ExportRequest) -> ExportResult:
     exported = prepare_for_tracing(copy.deepcopy(detector), half=request.precision == "fp16")
     names = INPUTS, output_names(exported, options)
     metadata = _metadata(work, options, request.precision, result.before)
-    write(request.format, trace(exported, options), path, names, metadata)
+    write_export(request.format, trace_graph(exported, options), path, names, metadata)
     log.info("saved to %s (%.1f MB)", path, path.stat().st_size / 1e6)
     if work.verify:
         _verify(result, work, request)
@@ -101,7 +101,7 @@ def _metadata(work: ExportData, options: GraphOptions, precision: str, before: f
     meta = work.state["meta"]
     masks = {"threshold": head.mask_threshold, "paste": head.mask_paste} if work.detector.predicts_masks else None
     return {
-        "format": FORMAT,
+        "format": METADATA_VERSION,
         "kind": "raw" if options.raw else "detector",
         "class_names": list(meta["class_names"]),
         "category_ids": list(meta["category_ids"]),
@@ -141,7 +141,7 @@ def _verify(result: ExportResult, work: ExportData, request: ExportRequest) -> N
         for batch in work.batches():
             fitted = exported.fitted(batch)
             fitted.original_sizes = fitted.sizes  # boxes stay in pixels of the input
-            compare(work.detector.predict(fitted), exported.predict(fitted), tolerance, comparison)
+            compare_detections(work.detector.predict(fitted), exported.predict(fitted), tolerance, comparison)
     result.comparison = comparison
     log.info("%s: %s", exported.runtime.name, comparison.describe())
     if comparison.fraction < tolerance.matched:

@@ -18,7 +18,7 @@ from tldet.workflows.options import (
 from tldet.workflows.requests import Request
 
 FORMATS = ("onnx", "openvino", "torch")
-PRECISIONS = ("fp32", "fp16")
+EXPORT_PRECISIONS = ("fp32", "fp16")
 AXES = ("batch", "size", "batch,size")
 
 
@@ -30,7 +30,7 @@ class ExportRequest(Request):
         kw_only=False, metadata=described("a tldet checkpoint", metavar="CKPT", positional=True)
     )
     format: str = field(kw_only=False, metadata=described("file format; torch: a torch.export file", choices=FORMATS))
-    precision: str = option("precision of the weights (default: fp32)", default="fp32", choices=PRECISIONS)
+    precision: str = option("precision of the weights (default: fp32)", default="fp32", choices=EXPORT_PRECISIONS)
     dynamic: str | None = option(
         "axes of any length: batch, size (height and width that are multiples of 32), or both (default: one image of "
         "the most frequent input size)",

@@ -94,7 +94,8 @@ def prepare_data(
         DataError: there is no new class, no object of a new class, or an unknown class in the replay images.
         ConfigError: the classes cannot be matched.
     """
-    missing = missing or bool(given.sources)  # images of user datasets are no files; others are checked before training
+    # Images of user datasets are not files; image files are checked before training.
+    missing = missing or bool(given.sources)
     opened = partial(open_source, missing=missing)
     train = [opened(one) for one in (given.new, given.replay) if one is not None]
     val = [opened(one) for one in (given.val, given.old_val) if one is not None]

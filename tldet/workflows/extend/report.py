@@ -111,4 +111,6 @@ def read_report(folder: Path) -> ExtendReport:
         before, after = (ClassMetrics(**stored[key]) for key in ("before", "after"))
         return ExtendReport(tuple(stored["old"]), tuple(stored["new"]), before, after, stored["checkpoint"])
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path}: is no report of tldet extend ({type(error).__name__}); nothing to resume") from None
+        raise DataError(
+            f"{path}: is not a report of tldet extend ({type(error).__name__}): nothing to resume"
+        ) from None

@@ -16,7 +16,7 @@ from tldet.text import counted
 from tldet.transfer.downloads import file_hash
 from tldet.workflows.fewshot.plan import DEVICE, Setup
 from tldet.workflows.fewshot.second import open_base, set_variant
-from tldet.workflows.fewshot.splits import DATA
+from tldet.workflows.fewshot.splits import ANNOTATIONS_FOLDER
 from tldet.workflows.study.job import RUNS, Job
 from tldet.workflows.training.outcome import Outcome
 from tldet.workflows.training.recipes import load_recipe
@@ -50,7 +50,7 @@ def check_variants(setup: Setup) -> None:
 
 def base_job(setup: Setup) -> Job:
     """Plan base training, or the evaluation of the given checkpoint, and write its annotations."""
-    request, novel, folder = setup.request, setup.novel, setup.request.folder / DATA
+    request, novel, folder = setup.request, setup.novel, setup.request.folder / ANNOTATIONS_FOLDER
     test = write_base(setup.test.annotations, novel, folder / "base_test.json", keep_images=True)
     train = write_base(setup.train.annotations, novel, folder / "base_train.json")
     call, data = _call(setup, train.path, folder / "base_val.json"), setup.hashes()

@@ -15,7 +15,7 @@ from tldet.workflows.requests import takes
 from tldet.workflows.study.execute import execute, finetuned
 from tldet.workflows.study.job_queue import JobQueue, Result, run_sequential
 
-RESULTS_NAME = "fewshot.json"  # in the output directory
+FEWSHOT_NAME = "fewshot.json"  # in the output directory
 
 
 @takes(FewShotRequest)
@@ -35,9 +35,9 @@ def fewshot(request: FewShotRequest) -> FewShotReport:
         report = _executed(request)
         if console is not None:
             console.print(report.table())
-        write_json(folder / RESULTS_NAME, report.to_dict(), indent=1)
+        write_json(folder / FEWSHOT_NAME, report.to_dict(), indent=1)
     if console is not None:
-        console.print(f"results: {folder / RESULTS_NAME}", markup=False, highlight=False)
+        console.print(f"results: {folder / FEWSHOT_NAME}", markup=False, highlight=False)
     return report
 
 

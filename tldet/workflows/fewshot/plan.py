@@ -19,10 +19,10 @@ from tldet.data.shots import check_novel, draw_shots, write_shots
 from tldet.errors import ConfigError, DataError
 from tldet.transfer.downloads import file_hash
 from tldet.workflows.fewshot.request import FewShotRequest
-from tldet.workflows.fewshot.splits import DATA, find_splits
+from tldet.workflows.fewshot.splits import ANNOTATIONS_FOLDER, find_splits
 from tldet.workflows.study.job import RUNS, Factor, Job, job_folder, save_settings
 from tldet.workflows.study.plan import check_seeds
-from tldet.workflows.study.variants import CONTROLLED, overlap, refuse_controlled
+from tldet.workflows.study.variants import CONTROLLED, conflicting_key, refuse_controlled
 
 log = logging.getLogger(__name__)
 DEVICE = "training.device"
@@ -47,7 +47,7 @@ class _Variant:
         """Return the first config option that would undo the variant; None if there is none."""
         cosine = option_value(options, COSINE) or "none"  # "fixed" and "learned" are both cosine classifiers
         controlled = [COSINE] if (cosine != "none") != self.cosine else []
-        return overlap(options, [*controlled, "freeze"] if self.frozen else controlled)
+        return conflicting_key(options, [*controlled, "freeze"] if self.frozen else controlled)
 
 
 FEWSHOT_VARIANTS = {  # Wang et al. 2020: TFA with cosine similarity, TFA with a linear classifier, and FRCN+ft-full
@@ -176,7 +176,7 @@ def _shot_job(setup: Setup, start: Path, variant: str, shots: int, seed: int, da
     request, test = setup.request, setup.test
     factors: dict[str, Factor] = {"variant": variant, "shots": shots, "seed": seed}
     name = f"{shots}shot_seed{seed}{'_background' if request.as_background else ''}.json"
-    annotations, path = setup.train.annotations, request.folder / DATA / name
+    annotations, path = setup.train.annotations, request.folder / ANNOTATIONS_FOLDER / name
     subset = write_shots(annotations, shots, seed, path, as_background=request.as_background)
     call: dict[str, Any] = {"base": str(start.resolve()), "train": str(subset.path.resolve())}
     call |= {"images": str(setup.train.images.resolve()), "lr_factor": request.lr_factor}

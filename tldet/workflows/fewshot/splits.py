@@ -20,7 +20,7 @@ from tldet.workflows.study.data import SPLIT_SEED, layout_of
 from tldet.workflows.training.custom_data import WrittenSplits, user_recipe, with_own_data
 from tldet.workflows.training.recipes import load_recipe
 
-DATA = "data"  # in the output directory, generated annotations
+ANNOTATIONS_FOLDER = "data"  # folder of generated annotations in the output directory
 _NOTE = "# Written by `tldet fewshot`: the recipe with the annotations of its user dataset as COCO JSON.\n"
 
 
@@ -45,7 +45,7 @@ def find_splits(request: FewShotRequest) -> tuple[Layout, str | None, Sources]:
         raise ConfigError(f"{source}: has no data.val; a few-shot experiment needs a dataset for validation")
     if request.on_bad_image is not None:
         raise ConfigError("--on-bad-image: is for image files; a user dataset checks its own images, leave it out")
-    folder = make_folder(request.folder / DATA)
+    folder = make_folder(request.folder / ANNOTATIONS_FOLDER)
     written = WrittenSplits(folder, SPLIT_SEED, config["model"]["head"].get("mask") is not None)
     splits = with_own_data(recipe, request.paths(), {})["data"]
     layout = Layout(**{name: written.write(splits[name], name) for name in SPLITS if name in splits})

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from tldet.coco.ids import NO_ID, ODD_ID
-from tldet.data.merge.classes import MergedClasses, differing_fields, near_clashes, uneven_folds
+from tldet.data.merge.classes import MergedClasses, differing_fields, near_clashes, partially_merged
 from tldet.data.merge.join import Joined
 from tldet.data.merge.source import MergeSource
 from tldet.text import are, counted
@@ -22,7 +22,7 @@ def class_notes(sources: Sequence[MergeSource], classes: MergedClasses, aliases:
         quoted = " and ".join(repr(name) for name in group)
         yield f"classes {quoted} are not merged; to merge them, use --aliases"
     lists = [source.categories for source in sources]
-    for name, most, fewer in uneven_folds(lists, aliases):
+    for name, most, fewer in partially_merged(lists, aliases):
         yield (
             f"class {name!r} combines several classes of {sources[most].path}; {sources[fewer].path} lacks some of "
             "these, but counts as annotated for the class"
@@ -48,7 +48,7 @@ def split_notes(row: SplitRow, joined: Joined, differing: int, names: Mapping[in
         count = f"{differing} of these {are(differing)}"
         yield f"{row.file}: {count} described differently; the fields of the first input are kept"
     if row.duplicates:
-        left_out = some_names([_object(joined, left) for left, _ in joined.twins])
+        left_out = some_names([_object(joined, left) for left, _ in joined.duplicates])
         count = f"{counted(row.duplicates, 'object')} {are(row.duplicates)}"
         yield f"{row.file}: {count} annotated twice (same class, IoU > 0.9) and kept once; left out: {left_out}"
     if row.changed_image_ids:

@@ -88,7 +88,7 @@ def split_row(split: str, path: Path, joined: Joined) -> SplitRow:
         images=len(joined.firsts),
         merged_images=len(joined.image_of) - len(joined.firsts),
         objects=int(joined.kept.sum()),
-        duplicates=len(joined.twins),
+        duplicates=len(joined.duplicates),
         changed_image_ids=int((joined.image_ids != old_images).sum()),
         changed_annotation_ids=int((joined.annotation_ids != old_objects)[joined.kept].sum()),
     )

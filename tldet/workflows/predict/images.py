@@ -11,7 +11,7 @@ from tldet.errors import DataError
 from tldet.inference.predictor import Predictor
 from tldet.inference.sources import InputSource
 from tldet.inference.stream import Prepared, Result
-from tldet.inference.threads import Behind, mapped
+from tldet.inference.threads import BackgroundWorker, mapped
 from tldet.structures.detections import Detections
 from tldet.structures.image import ImageArray, Size
 from tldet.visualize.drawing import draw
@@ -70,7 +70,7 @@ class ImageRun:
         Raises:
             DataError: an output cannot be written.
         """
-        with Behind(self._write, WRITTEN_BEHIND) as writing:
+        with BackgroundWorker(self._write, WRITTEN_BEHIND) as writing:
             for group in self.predictor.stream(self._items(sources), self.score, self.batch):
                 for number, found in group:
                     writing.put((self._open.pop(number), found))

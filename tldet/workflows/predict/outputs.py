@@ -40,7 +40,7 @@ class OutputPaths:
         parquet: the same as a Parquet file.
         jsonl: one line per image or frame, written while the run continues.
         yolo: folder of YOLO labels: ``classes.txt`` and one text file per image or frame in ``labels``.
-        crops: folder of the detected objects, cut out, with one subfolder per class.
+        crops: folder of crops of the detected objects, with one subfolder per class.
     """
 
     out: Path | None = None
@@ -144,7 +144,7 @@ class YoloWriter:
 
 
 class CropWriter:
-    """Writer of the detected objects, cut out of their images, in one folder per class.
+    """Writer of crops of the detected objects, in one folder per class.
 
     Args:
         folder: the folder.

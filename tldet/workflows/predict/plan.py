@@ -13,7 +13,7 @@ import torch
 from tldet import __version__
 from tldet.errors import ConfigError, DataError
 from tldet.inference.predictor import Predictor
-from tldet.inference.runtimes.exported import SUFFIXES
+from tldet.inference.runtimes.exported import EXPORTED_SUFFIXES
 from tldet.inference.sources import InputSource
 from tldet.system.inputs import is_file
 from tldet.text import counted
@@ -66,7 +66,7 @@ class Plan:
     def precision(self) -> str:
         """Precision of the run; ``auto`` is that of the run which is resumed."""
         earlier = self.writer.found.run.get("precision") if self.writer else None
-        fixed = Path(self.request.checkpoint).suffix in SUFFIXES  # in an exported detector
+        fixed = Path(self.request.checkpoint).suffix in EXPORTED_SUFFIXES  # in an exported detector
         return str(earlier) if earlier and self.request.precision == "auto" and not fixed else self.request.precision
 
     def begin(self, predictor: Predictor, categories: Mapping[int, str]) -> None:

@@ -41,7 +41,7 @@ def predict(request: PredictRequest) -> Summary:
     """Run a detector on images, videos and cameras.
 
     Inputs that cannot be read are logged, counted and skipped; an output that cannot be written ends the run. A signal
-    (Ctrl-C, SIGTERM) ends the run after the current images; videos and results then contain what was predicted so far.
+    (Ctrl-C, SIGTERM) ends the run after the current images; videos and results then contain the predictions so far.
 
     Raises:
         TldetError: the checkpoint is invalid, an input does not exist, no input can be read, or an output exists

@@ -1,4 +1,4 @@
-"""Detections of a prediction run and their output files, except the drawings."""
+"""Output files with the detections of a prediction run, except drawings."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class MemoryStore:
 
 
 class ResultsWriter:
-    """Detections of a run.
+    """Writer of the detections of a run.
 
     Args:
         paths: the outputs.

@@ -41,7 +41,7 @@ class Summary:
     records: list[dict[str, Any]] = field(default_factory=list)
 
     def counts(self) -> str:
-        """Describe what was predicted."""
+        """Describe the numbers of images, frames and detections."""
         parts = [counted(self.images, "image")] if self.images or not self.frames else []
         parts += [counted(self.frames, "frame")] if self.frames else []
         return ", ".join([*parts, counted(self.detections, "detection")])

@@ -12,7 +12,7 @@ from tldet import checkpoint
 from tldet.config import option_value, parse_options
 from tldet.evaluation.loading import load_results
 from tldet.evaluation.report import CocoResult
-from tldet.evaluation.resample import VERSION, resampled_ap
+from tldet.evaluation.resample import RESAMPLING_VERSION, resampled_ap
 from tldet.workflows.command_requests import TestRequest
 from tldet.workflows.evaluation_data import EvaluationData
 from tldet.workflows.study.data import evaluated, truth_of
@@ -99,7 +99,7 @@ def _resampled(job: Job, kind: str, checkpoint: str | Path) -> dict[str, Any]:
     if not job.sources:  # images of user datasets are never skipped
         truth = evaluated(truth, job.val, job.call.get("on_bad_image"))
     drawn = resampled_ap(truth, load_results(job.folder / DETECTIONS_NAME, truth))
-    return {"resampled_ap": drawn.tolist(), "resampling": VERSION}
+    return {"resampled_ap": drawn.tolist(), "resampling": RESAMPLING_VERSION}
 
 
 def up_to_date(job: Job, result: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def up_to_date(job: Job, result: dict[str, Any]) -> dict[str, Any]:
     Raises:
         DataError: the stored detections cannot be read.
     """
-    if "resampled_ap" not in result or result.get("resampling", 1) == VERSION:
+    if "resampled_ap" not in result or result.get("resampling", 1) == RESAMPLING_VERSION:
         return result
     log.info("%s: recomputed intervals over images (stored by an older version)", job.folder)
     settings = {name: value for name, value in result.items() if name not in (*job.factors, "images", "settings")}

@@ -144,7 +144,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({error}); remove the file to repeat the run") from None
     if not isinstance(found, dict):
-        raise DataError(f"{path}: is no result of a study; remove the file to repeat the run")
+        raise DataError(f"{path}: is not a result of a study; remove the file to repeat the run")
     return found
 
 

@@ -14,7 +14,7 @@ from tldet.system.determinism import SEEDS
 from tldet.workflows.study.data import JsonData, StudyData, own_study_data
 from tldet.workflows.study.job import RUNS, Job, job_folder, save_settings
 from tldet.workflows.study.request import StudyRequest
-from tldet.workflows.study.variants import Variant, refuse_conflict, refuse_same, refuse_without_timing
+from tldet.workflows.study.variants import Variant, refuse_conflict, refuse_redundant, refuse_without_timing
 from tldet.workflows.training.choose import Choices, choose_for
 from tldet.workflows.training.recipes import has_own_data, load_recipe
 from tldet.workflows.training.run_config import intervals_for, steps_in_epoch
@@ -50,7 +50,7 @@ def make_plan(kind: str, request: StudyRequest, variants: Mapping[str, Variant])
     refuse_conflict(variants, options)
     refuse_without_timing(variants, request.minutes)
     recipe = load_recipe(request.model)
-    refuse_same(variants, recipe)
+    refuse_redundant(variants, recipe)
     settings: dict[str, Any] = {"kind": kind, "model": request.model, "options": request.overrides()}
     save_settings(request.folder, settings)
     data: StudyData = own_study_data(recipe, request) if has_own_data(recipe) else JsonData.of(request)

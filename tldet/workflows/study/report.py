@@ -16,7 +16,7 @@ from tldet.evaluation.power_law import FARTHEST, PowerLaw, fit
 from tldet.system.output import write_json
 from tldet.text import counted
 from tldet.visualize.drawing import Series, plot_intervals
-from tldet.workflows.study.summary import Compared, Group, compare, groups_of, resolution, uneven
+from tldet.workflows.study.summary import Compared, Group, compare_variants, groups_of, resolution, uneven
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,7 +100,7 @@ def make_report(results: Sequence[Mapping[str, Any]], truth: GroundTruth | Path)
     """
     objects = labeled_objects(truth if isinstance(truth, GroundTruth) else load_ground_truth(truth, "bbox"))
     groups = groups_of(results, len(np.unique(objects.images)))
-    compared = compare(groups)
+    compared = compare_variants(groups)
     lines = [one.text for one in compared]
     lines += resolution(groups, compared, len(objects.image_ids), len(objects.images))
     lines += uneven(groups)
@@ -111,7 +111,7 @@ def add_curve(report: StudyReport, images: Sequence[int]) -> None:
     """Fit AP by number of training images and predict AP for more images.
 
     Args:
-        report: report of a study of one variant, which is changed.
+        report: report of a study of one variant, changed in place.
         images: numbers of images to predict the AP of.
 
     Raises:
@@ -141,7 +141,7 @@ def _predicted(report: StudyReport, curve: PowerLaw, images: int) -> str:
     return f"{what}: predicted AP {found.low:.3f} to {found.high:.3f} (mean over seeds, same training length){beyond}"
 
 
-def write(report: StudyReport, out: Path, settings: Mapping[str, Any]) -> None:
+def write_study(report: StudyReport, out: Path, settings: Mapping[str, Any]) -> None:
     """Write ``results.json`` and ``study.png``.
 
     Raises:

@@ -12,7 +12,15 @@ from tldet.system.locks import locked
 from tldet.workflows.study.execute import execute, up_to_date
 from tldet.workflows.study.job_queue import JobQueue, Result, run_parallel, run_sequential
 from tldet.workflows.study.plan import Plan, make_plan
-from tldet.workflows.study.report import PLOT_NAME, RESULTS_NAME, StudyReport, add_curve, make_report, show_study, write
+from tldet.workflows.study.report import (
+    PLOT_NAME,
+    RESULTS_NAME,
+    StudyReport,
+    add_curve,
+    make_report,
+    show_study,
+    write_study,
+)
 from tldet.workflows.study.request import BackboneStudyRequest, DataStudyRequest, StudyRequest, TransferStudyRequest
 from tldet.workflows.study.variants import REFERENCE, VARIANTS, Variant, backbone_variants, transfer_variants
 from tldet.workflows.study.workers import Worker, gpus
@@ -64,7 +72,7 @@ def _study(
             add_curve(report, numbers)
         if console is not None:
             show_study(report, console)
-        write(report, request.folder, plan.settings)
+        write_study(report, request.folder, plan.settings)
     if console is not None:
         out = request.folder
         console.print(f"results: {out / RESULTS_NAME}, plot: {out / PLOT_NAME}", markup=False, highlight=False)

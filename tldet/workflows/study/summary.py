@@ -13,10 +13,10 @@ from tldet.evaluation.statistics import (
     FEW,
     Difference,
     Interval,
-    both_ways,
     difference,
     mean_interval,
     percentile_interval,
+    pigeonhole_bootstrap,
 )
 from tldet.text import counted
 from tldet.workflows.study.variants import REFERENCE
@@ -63,7 +63,7 @@ class Group:
     @property
     def over_both(self) -> Interval:
         """Mean AP with its interval over seeds and validation images."""
-        drawn = both_ways(self.samples(), np.random.default_rng(0))
+        drawn = pigeonhole_bootstrap(self.samples(), np.random.default_rng(0))
         return percentile_interval(drawn, self.over_seeds.mean, len(self.runs))
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class Compared:
         """Return plain containers for JSON."""
         intervals = {"over_seeds": vars(self.found.seeds), "over_images": vars(self.found.images)}
         names = {"variant": self.variant, "reference": self.reference, "fraction": self.fraction}
-        return {**names, **intervals, "decided": self.found.decided, "text": self.text}
+        return {**names, **intervals, "significant": self.found.significant, "text": self.text}
 
 
 def groups_of(results: Sequence[Mapping[str, Any]], evaluated: int) -> list[Group]:
@@ -120,7 +120,7 @@ def groups_of(results: Sequence[Mapping[str, Any]], evaluated: int) -> list[Grou
     return groups
 
 
-def compare(groups: Sequence[Group]) -> list[Compared]:
+def compare_variants(groups: Sequence[Group]) -> list[Compared]:
     """Compare every variant with the fine-tuned one, or with the first variant if there is no fine-tuned one."""
     variants = list(dict.fromkeys(group.variant for group in groups))
     reference = REFERENCE if REFERENCE in variants else variants[0]

@@ -108,7 +108,7 @@ def refuse_conflict(variants: Mapping[str, Variant], given: Mapping[str, Any]) -
     if given.get("training.patience") is not None:
         raise ConfigError("--cfg-options training.patience: all runs of a study have the same length; leave it out")
     for name, variant in variants.items():
-        if conflict := overlap(given, [*parse_options(variant.options), *variant.controls]):
+        if conflict := conflicting_key(given, [*parse_options(variant.options), *variant.controls]):
             raise ConfigError(f"--cfg-options {conflict}: variant {name!r} sets this key; leave out one of them")
     for name in (name for name, variant in variants.items() if variant.call.get("scratch")):
         refuse_scratch_options(given, f"variant {name!r}")
@@ -127,12 +127,12 @@ def refuse_controlled(
     Raises:
         ConfigError: an option sets the seed, the data or the length, also through a parent or child key.
     """
-    if conflict := overlap(given, controlled):
+    if conflict := conflicting_key(given, controlled):
         advice = next(text for key, text in controlled.items() if _related(conflict, key))
         raise ConfigError(f"{option} {conflict}: the experiment sets this key for each run; {advice}")
 
 
-def overlap(given: Iterable[str], controlled: Iterable[str]) -> str | None:
+def conflicting_key(given: Iterable[str], controlled: Iterable[str]) -> str | None:
     """Return the first given key that equals, contains or lies inside a controlled key."""
     keys = list(controlled)
     return next((key for key in sorted(given) if any(_related(key, other) for other in keys)), None)
@@ -142,7 +142,7 @@ def _related(key: str, other: str) -> bool:
     return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
 
 
-def refuse_same(variants: Mapping[str, Variant], recipe: Config) -> None:
+def refuse_redundant(variants: Mapping[str, Variant], recipe: Config) -> None:
     """Reject a variant that equals the recipe and would be compared with itself.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Recipes with user datasets instead of COCO JSON files, and the annotations of these datasets as such files."""
+"""Recipes with user datasets instead of COCO JSON files, and conversion of these datasets to COCO JSON."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def build_dataset(
         path: dotted key of the section, for messages.
 
     Raises:
-        ConfigError: the section is no detection dataset.
+        ConfigError: the section is not a detection dataset.
         DataError: the annotations cannot be used.
     """
     given = dict(section)

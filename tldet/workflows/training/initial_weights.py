@@ -51,7 +51,7 @@ class LoadedWeights:
 
     @property
     def renewed(self) -> bool:
-        """True if a class is new or has another name in the initial detector."""
+        """True if a class is new or has another name in the initial weights."""
         return any(name != old for name, old in self.classes.items())
 
 

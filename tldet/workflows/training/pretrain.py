@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tldet.config import Config, parse_options, read_config
-from tldet.data.folder import find_splits, scan
+from tldet.data.folder import find_train_val, scan
 from tldet.data.images import read_image
 from tldet.errors import DataError
 from tldet.models.zoo import find_backbone
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 RECIPE = "pretrain/lite0_imagenet"
 _EPOCHS = 100  # default length
 _NOTE = "# Written by `tldet pretrain`; resume with `tldet pretrain --out {folder} --resume`.\n"
-LARGEST, SAMPLED = 224, 32  # input size in pixels; images whose size is read
+LARGEST_INPUT, SAMPLED = 224, 32  # input size in pixels; images whose size is read
 DEMO, DETECTION_DEMO = "data/digit_crops", "data/digits"
 
 
@@ -85,7 +85,7 @@ def _generate() -> Path:
 def _filled(folder: Path, request: PretrainRequest) -> dict[str, Any]:
     """Return the recipe with data, input size and length filled in."""
     config = read_config(RECIPE).data
-    train, _ = find_splits(folder)
+    train, _ = find_train_val(folder)
     names = [name for one in scan(train).values() for name in one]
     config["data"] = _data(config["data"], folder, _size(train, names), mirror=not request.demo)
     length = request.length or Length("epochs", _EPOCHS)
@@ -98,7 +98,7 @@ def _filled(folder: Path, request: PretrainRequest) -> dict[str, Any]:
 def _data(recipe: dict[str, Any], folder: Path, size: int, *, mirror: bool) -> dict[str, Any]:
     """Return the ``data`` section of the recipe with folders and input size filled in."""
     data = copy.deepcopy(recipe)
-    train, val = find_splits(folder)
+    train, val = find_train_val(folder)
     for split, path in (("train", train), ("val", val or train)):
         data[split]["folder"] = str(real_path(path))
         data[split]["transforms"][0]["size"] = size
@@ -106,7 +106,7 @@ def _data(recipe: dict[str, Any], folder: Path, size: int, *, mirror: bool) -> d
         log.info("%s: no val folder; 10 %% of each class is held out for validation", folder)
         data["train"]["part"], data["val"]["part"] = "train", "val"
     if not mirror:
-        data["train"]["transforms"][1]["p"] = 0.0  # a mirrored 3 is no digit
+        data["train"]["transforms"][1]["p"] = 0.0  # a mirrored 3 is not a digit
     return data
 
 
@@ -120,9 +120,9 @@ def _with_backbone(model: dict[str, Any], name: str) -> dict[str, Any]:
 def _size(folder: Path, names: Sequence[str]) -> int:
     """Return the input size: 224 pixels, or the median short side of smaller images."""
     if not names:
-        return LARGEST
+        return LARGEST_INPUT
     sampled = [names[i] for i in np.linspace(0, len(names) - 1, min(SAMPLED, len(names))).astype(int)]
     short = float(np.median([min(read_image(folder / name).shape[:2]) for name in sampled]))
-    size = min(LARGEST, max(32, round(short / 32) * 32))
+    size = min(LARGEST_INPUT, max(32, round(short / 32) * 32))
     log.info("input size %dx%d (median short side of the images %d px)", size, size, short)
     return size

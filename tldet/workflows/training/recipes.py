@@ -56,7 +56,9 @@ def load_recipe(model: str) -> Config:
     for key in _NEEDED + OPTIONAL:
         section = recipe.get(key)
         if not section and key in _NEEDED:
-            raise ConfigError(f"--model {model}: is no recipe of a detector (no {key}); see `tldet models --detectors`")
+            raise ConfigError(
+                f"--model {model}: is not a recipe of a detector (no {key}); see `tldet models --detectors`"
+            )
         if section is not None and not isinstance(section, dict):
             raise ConfigError(f"{key}: must be a section (a dict), not {section!r} (in {recipe.origin(key)})")
     return recipe

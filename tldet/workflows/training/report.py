@@ -22,7 +22,7 @@ def report(outcome: Outcome, training: TrainSettings, validation: object | None,
     if outcome.result is not None and outcome.checkpoint is not None:
         console.print(f"{outcome.checkpoint}: {_evaluated(outcome)}", markup=False, highlight=False)
         console.print(*outcome.result.tables(), sep="\n")
-    if validation and training.validate_every is not None:  # a single validation is no curve
+    if validation and training.validate_every is not None:  # a verdict needs several validations
         verdict = judge(records, training.best_metric, outcome.train.comparable_from)
         console.print(verdict.text, markup=False, highlight=False)
     if stopped := early(outcome.train, training):

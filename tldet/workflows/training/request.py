@@ -1,6 +1,6 @@
 """Requests of ``tldet finetune``, ``train`` and ``pretrain``, and the options of transfer learning.
 
-A further option is a field here, or in one of the base classes, with its help text, and the code that uses it.
+To add an option, add a field with its help text here or in a base class, and the code that uses it.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def _absolute(name: str, value: object) -> object:
     """Make the path of an existing file or folder absolute, so that the run can be resumed in another folder."""
     if name not in _PATHS or not isinstance(value, (str, Path)):
         return value
-    found = is_file(value) or (name != "weights" and is_folder(value))  # a folder "coco" is no weights file
+    found = is_file(value) or (name != "weights" and is_folder(value))  # a folder "coco" is not a weights file
     return str(real_path(value)) if found else value
 
 

@@ -131,7 +131,7 @@ class DataOptions(Request):
     )
 
     def source(self, on_bad_image: str | None) -> SourceOptions:
-        """Return how the annotations are read.
+        """Return the options for reading the annotations.
 
         Args:
             on_bad_image: see :class:`BadImageOption`.

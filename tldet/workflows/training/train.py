@@ -1,4 +1,4 @@
-"""``tldet train``: data, detector and initial weights by a config, training, evaluation of the best checkpoint."""
+"""``tldet train``: train by a config and evaluate the best checkpoint."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def _check_masks(config: Config, detector: Detector, train: AnyDataset) -> None:
         if config.get(f"data.{part}") and not config.get(key):
             raise ConfigError(f"{key}: must be True for {head}, which predicts masks (in {config.origin(key)})")
     objects = int((~train.index.crowd).sum())
-    without = objects - int((train.outlined() & ~train.index.crowd).sum())
+    without = objects - int((train.has_mask() & ~train.index.crowd).sum())
     if objects and without == objects:
         raise DataError(
             f"{train.index.path}: none of the {objects:,} objects has a segmentation, which {head} needs; add polygons "

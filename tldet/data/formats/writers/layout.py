@@ -19,7 +19,7 @@ class Written:
 
     Attributes:
         images: source and target of each image file, which remain to be copied.
-        tally: what the format cannot hold, and what was changed for it.
+        tally: counts of objects and fields that the format cannot store or that were changed for it.
         boxes: number of objects written.
         masks: number of objects written with a mask.
     """

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 from tldet.data.formats.records import ImageRecord, Shape
 from tldet.data.formats.registry import VocBoxes
-from tldet.data.formats.voc import CORNERS, MARK
+from tldet.data.formats.voc import BOXES_TAG, CORNERS
 from tldet.data.formats.writers.layout import Splits, Written, image_names
 from tldet.system.output import write_text
 
@@ -42,7 +42,7 @@ def _xml(image: ImageRecord, name: str, written: Written, *, inclusive: bool) ->
     root = ElementTree.Element("annotation")
     assert image.size is not None
     height, width = image.size
-    for tag, text in (("folder", "JPEGImages"), ("filename", name), (MARK, _meaning(inclusive))):
+    for tag, text in (("folder", "JPEGImages"), ("filename", name), (BOXES_TAG, _meaning(inclusive))):
         ElementTree.SubElement(root, tag).text = text
     size = ElementTree.SubElement(root, "size")
     for tag, value in (("width", width), ("height", height), ("depth", 3)):

@@ -17,7 +17,7 @@ _EXACT = 1e-3  # pixels by which a box may differ from the bounds of its polygon
 
 
 def write_yolo(found: Dataset, splits: Splits, classes: Sequence[str], out: Path) -> Written:
-    """Write a dataset; images of no stated split become the training split.
+    """Write a dataset; images without a stated split become the training split.
 
     Raises:
         OutputError: a file cannot be written.

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tldet.coco import outlines
+from tldet.coco import segmentations
 
 
-def odd(segmentations: list[Any]) -> list[int]:
-    texts = [one.encode() if isinstance(one, str) else json.dumps(one).encode() for one in segmentations]
+def odd(given: list[Any]) -> list[int]:
+    texts = [one.encode() if isinstance(one, str) else json.dumps(one).encode() for one in given]
     spans = np.cumsum([0, *map(len, texts)])
-    return list(outlines.odd_rows(np.frombuffer(b"".join(texts), np.uint8), spans))
+    return list(segmentations.odd_rows(np.frombuffer(b"".join(texts), np.uint8), spans))
 
 
 USUAL: list[Any] = [
@@ -55,8 +55,8 @@ def test_short_texts() -> None:
 
 @pytest.mark.parametrize("text", ["[" * 2000 + "]" * 2000, f"[[1, 2, 3, 4, 5, {'9' * 5000}]]", "[[1, 2"])
 def test_text_that_cannot_be_parsed_is_no_mask(text: str) -> None:
-    assert outlines.parse_outline(text.encode()) == text
-    assert outlines.drop_degenerate(text) == (text, 0)
+    assert segmentations.parse_segmentation(text.encode()) == text
+    assert segmentations.drop_degenerate(text) == (text, 0)
 
 
 QUADRILATERAL = [[[1, 2], [3, 2], [3, 4], [1, 4]]]  # points as pairs: malformed, but no polygon of two points
@@ -64,6 +64,6 @@ QUADRILATERAL = [[[1, 2], [3, 2], [3, 4], [1, 4]]]  # points as pairs: malformed
 
 @pytest.mark.parametrize("nested", [QUADRILATERAL, [["a", "b"]], [[1, 2, 3, 4, 5, 6], [[1, 2], [3, 4]]]])
 def test_only_polygons_of_numbers_are_dropped(nested: Any) -> None:
-    assert outlines.drop_degenerate(nested) == (nested, 0), "rejected by problem_with, not left out as degenerate"
-    assert outlines.drop_degenerate([[1, 2, 3, 4]]) == (None, 1)
-    assert outlines.drop_degenerate([[1, 2, 3, 4.5], [1, 2, 3, 4, 5, 6]]) == ([[1, 2, 3, 4, 5, 6]], 1)
+    assert segmentations.drop_degenerate(nested) == (nested, 0), "rejected by problem_with, not left out as degenerate"
+    assert segmentations.drop_degenerate([[1, 2, 3, 4]]) == (None, 1)
+    assert segmentations.drop_degenerate([[1, 2, 3, 4.5], [1, 2, 3, 4, 5, 6]]) == ([[1, 2, 3, 4, 5, 6]], 1)

@@ -21,7 +21,7 @@ _DIGITS = 5  # before the point of a number that may lie far outside its image
 LONG = 10_000  # bytes of a segmentation that may be far larger than its image
 
 
-def parse_outline(text: bytes) -> Any:
+def parse_segmentation(text: bytes) -> Any:
     """Parse the JSON text of a segmentation; None if there is none.
 
     Text that cannot be parsed is returned as it is; :func:`tldet.structures.rle.segmentation_problem` rejects it.
@@ -103,7 +103,7 @@ def derive_boxes(
     """
     boxes: dict[int, list[float] | None] = {}
     for row, text in texts.items():
-        outline, dropped = drop_degenerate(parse_outline(text))
+        outline, dropped = drop_degenerate(parse_segmentation(text))
         if outline is None and not dropped:
             raise DataError(f"{who(row)} has no bbox, and no segmentation to derive one from; add a bbox")
         try:
@@ -114,7 +114,7 @@ def derive_boxes(
 
 
 def odd_rows(raw: NDArray[np.uint8], spans: NDArray[np.int64]) -> Iterator[int]:
-    """Find segmentations that need a closer look: neither null, empty, nor only polygons of at least three points.
+    """Find segmentations that need parsing: neither null, empty, nor only polygons of at least three points.
 
     Polygons that may lie far outside their image are included. Only the texts are searched; nothing is parsed.
 

@@ -31,18 +31,25 @@ class ExtendRequest(DataOptions, NewRunOptions, LengthOptions, BadImageOption, M
     )
     train: str | Path | None = option("training annotations of the new classes", metavar="FILE")
     val: str | Path | None = option("validation annotations of the new classes or of all classes", metavar="FILE")
-    images: str | Path | None = option("image directory of --train and --val", metavar="DIR")
+    images: str | Path | None = option(
+        "image directory of the new images (default: found by file names)", metavar="DIR"
+    )
     replay: str | Path | None = option(
         "annotations of old classes; their images are added to the training images", metavar="FILE"
     )
-    replay_images: str | Path | None = option("image directory of --replay (default: searched)", metavar="DIR")
+    replay_images: str | Path | None = option(
+        "image directory of --replay (default: found by file names)", metavar="DIR"
+    )
     old_val: str | Path | None = option(
-        "validation annotations of old classes (default: --val, then the validation data of CKPT)",
+        "validation annotations of old classes (default: --val; for old classes that it lacks, the test or validation "
+        "split of CKPT)",
         metavar="FILE",
     )
-    old_val_images: str | Path | None = option("image directory of --old-val (default: searched)", metavar="DIR")
+    old_val_images: str | Path | None = option(
+        "image directory of --old-val (default: found by file names)", metavar="DIR"
+    )
     distill: bool = option(
-        "plain fine-tuning without a teacher; classes that are not annotated on an image count as background",
+        "fine-tune without distillation; classes that are not annotated on an image count as background",
         bool,
         default=True,
     )

@@ -33,30 +33,30 @@ class PredictRequest(Request):
     inputs: str | Path | Sequence[str | Path] = field(
         kw_only=False,
         metadata=described(
-            "images, folders, globs, videos or a camera number", metavar="INPUT", many=True, positional=True
+            "images, folders, globs, videos, or the number of a camera", metavar="INPUT", many=True, positional=True
         ),
     )
-    out: str | Path | None = option("output directory of images and videos with drawn detections", metavar="DIR")
-    json: str | Path | None = option("output file, COCO results JSON", metavar="FILE", file=True)
+    out: str | Path | None = option("output directory for images and videos with drawn detections", metavar="DIR")
+    json: str | Path | None = option("output file of the detections, COCO results JSON", metavar="FILE", file=True)
     coco: str | Path | None = option(
-        "output file, COCO dataset JSON with the detections as annotations", metavar="FILE", file=True
+        "output file, COCO dataset JSON with detections as annotations", metavar="FILE", file=True
     )
-    csv: str | Path | None = option("output file, one row per detection", metavar="FILE", file=True)
-    yolo: str | Path | None = option("output directory of YOLO labels (labels/*.txt and classes.txt)", metavar="DIR")
-    crops: str | Path | None = option("output directory of cropped objects, one subfolder per class", metavar="DIR")
-    overwrite: bool = option("replace existing output files (default: an error)", bool)
+    csv: str | Path | None = option("output file, CSV with one row per detection", metavar="FILE", file=True)
+    yolo: str | Path | None = option("output directory for YOLO labels (labels/*.txt and classes.txt)", metavar="DIR")
+    crops: str | Path | None = option("output directory for cropped objects, one subfolder per class", metavar="DIR")
+    overwrite: bool = option("replace existing output files instead of reporting an error", bool)
     annotations: str | Path | None = option(
-        "COCO JSON of the input images; results use its image ids, file names and category ids", metavar="JSON"
+        "COCO JSON that lists the input images; outputs use its image ids, file names and category ids", metavar="JSON"
     )
     score: float = option(
         f"score threshold (default: {SCORE})", float, default=SCORE, metavar="T", interval=PROBABILITY
     )
     max_pixels: int | None = option(
-        "largest number of pixels of an image file (default: about 179 million)", int, metavar="N", interval=COUNT
+        "reject images with more pixels (default: about 179 million)", int, metavar="N", interval=COUNT
     )
     nms_per_class: bool | None = nms_option()
     device: str = device_option()
-    precision: str = precision_option("the faster one")
+    precision: str = precision_option("auto, bf16 or fp16 on a GPU, the faster of fp32 and bf16 on a CPU")
     on_load: Callable[[Predictor], object] | None = field(
         default=None, compare=False, repr=False, metadata={"help": "called with the predictor before the first image"}
     )

@@ -41,8 +41,8 @@ class TestRequest(Request):
         kw_only=False, metadata=described("a tldet checkpoint or an exported detector", metavar="CKPT", positional=True)
     )
     data: str | Path | None = option(
-        "annotation file, or dataset folder, of which the test split is evaluated, or the validation split if there is no "
-        "test split (default: test or validation split of the checkpoint's config)",
+        "annotation file, or dataset folder, of which the test split is evaluated, or the validation split if there is "
+        "no test split (default: test or validation split of the checkpoint's config)",
         metavar="DATA",
     )
     images: str | Path | None = option("image directory of --data (default: found by file names)", metavar="DIR")
@@ -93,12 +93,12 @@ class ConvertRequest(Request):
     out: str | Path = option("output directory, new or empty", default=REQUIRED, metavar="DIR")
     format: str | None = format_option()
     voc_boxes: Literal["continuous", "inclusive"] | None = option(
-        "corners in Pascal VOC files that are read (default: detected) or written (default: continuous); continuous: edges "
-        "of the box, inclusive: its first and last pixel, counted from 1",
+        "corners in Pascal VOC files that are read (default: detected) or written (default: continuous); continuous: "
+        "edges of the box, inclusive: its first and last pixel, counted from 1",
         choices=["continuous", "inclusive"],
     )
     images: str | Path | None = option(
-        "image directory, or the video that frames belong to (default: found by file names)", metavar="DIR"
+        "image directory, or the video of the annotated frames (default: found by file names)", metavar="DIR"
     )
     classes: str | Path | None = option(
         "file with the names of the classes to keep, in label order: one per line, a JSON list or COCO JSON (default: "

@@ -161,8 +161,8 @@ def split_option() -> Any:
 def voc_boxes_option() -> Any:
     """Return the field of ``voc_boxes``: "continuous", "inclusive", or None to detect it."""
     return option(
-        "corners in Pascal VOC files; continuous: edges of the box, inclusive: its first and last pixel, counted from 1 "
-        "(default: detected)",
+        "corners in Pascal VOC files; continuous: edges of the box, inclusive: its first and last pixel, counted from "
+        "1 (default: detected)",
         choices=["continuous", "inclusive"],
     )
 

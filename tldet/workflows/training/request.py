@@ -200,14 +200,14 @@ class PretrainRequest(NewRunOptions, LengthOptions, SettingsOptions):
         default=None,
         kw_only=False,
         metadata=described(
-            "image folder with train/CLASS/*.jpg and optionally val/CLASS/*.jpg; without val, 10 % of each class are held "
-            "out for validation",
+            "image folder with train/CLASS/*.jpg and optionally val/CLASS/*.jpg; without val, 10 % of each class are "
+            "held out for validation",
             metavar="DIR",
             exclusive="data",
         ),
     )
     demo: bool = option(
-        "generate the datasets data/digits and data/digit_crops and train on the latter", bool, exclusive="data"
+        "generate data/digits and data/digit_crops, and train on data/digit_crops", bool, exclusive="data"
     )
     backbone: str | None = option(
         f"backbone (default: {DEFAULT_BACKBONE}); see tldet models --backbones",

@@ -1,4 +1,4 @@
-"""A head: each location predicts class scores and its distances to the sides of a box (as FCOS, Tian et al. 2019)."""
+"""Head that predicts class scores and distances to the sides of a box at each location (FCOS, Tian et al. 2019)."""
 
 import torch
 import torch.nn.functional as F
@@ -35,9 +35,9 @@ class PointHead(Head):  # shapes: B images, M locations of all levels, G objects
         return logits, torch.cat([points - sides[..., :2], points + sides[..., 2:]], 2), points, steps
 
     def assign(self, points, steps, target):
-        """Return the object of each location (M,), -1 for background: the smallest near whose center it lies."""
+        """Assign to each location the smallest object with a near center: (M,) object index, -1 for background."""
         centers, extents = (target.boxes[:, :2] + target.boxes[:, 2:]) / 2, target.boxes[:, 2:] - target.boxes[:, :2]
-        wanted = (extents.amax(1) / 4).clamp(min(self.strides), max(self.strides))  # stride that suits each object
+        wanted = (extents.amax(1) / 4).clamp(min(self.strides), max(self.strides))  # stride for the size of each object
         offset = (points[:, None] - centers).abs()  # (M, G, 2)
         near = (offset < torch.minimum(1.5 * steps[:, None, None], extents / 2)).all(2)
         near &= (steps[:, None] / wanted).log2().abs() <= 0.5

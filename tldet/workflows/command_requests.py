@@ -50,8 +50,8 @@ class TestRequest(Request):
     voc_boxes: Literal["continuous", "inclusive"] | None = voc_boxes_option()
     split: str | None = split_option()
     on_bad_image: str | None = option(
-        "images that are missing, unreadable, truncated or of another size than in the JSON: stop (error), or report "
-        "and skip them (default: setting of the checkpoint's config)",
+        "if images are missing, unreadable, truncated or of another size than in the JSON: stop (error), or report and "
+        "skip them (skip) (default: setting of the checkpoint's config)",
         choices=["error", "skip"],
     )
     json: str | Path | None = option(

@@ -142,7 +142,7 @@ def device_option() -> Any:
 
 def precision_option(auto: str) -> Any:
     """Return the field of ``precision``; ``auto`` describes the default."""
-    return option(f"precision (default: {auto})", default="auto", choices=PRECISIONS)
+    return option(f"inference precision (default: {auto})", default="auto", choices=PRECISIONS)
 
 
 def format_option() -> Any:

@@ -29,8 +29,14 @@ class ExtendRequest(DataOptions, NewRunOptions, LengthOptions, BadImageOption, M
     data: str | Path | None = option(
         "folder with images and annotations of the new classes, or an annotation file", metavar="DATA"
     )
-    train: str | Path | None = option("training annotations of the new classes", metavar="FILE")
-    val: str | Path | None = option("validation annotations of the new classes or of all classes", metavar="FILE")
+    train: str | Path | None = option(
+        "training annotations of the new classes (default: those of --data)", metavar="FILE"
+    )
+    val: str | Path | None = option(
+        "validation annotations of the new classes or of all classes (default: those of --data, or a fifth of the new "
+        "images)",
+        metavar="FILE",
+    )
     images: str | Path | None = option(
         "image directory of the new images (default: found by file names)", metavar="DIR"
     )

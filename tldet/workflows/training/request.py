@@ -19,6 +19,7 @@ from tldet.workflows.training.run_options import (
     LengthOptions,
     NewRunOptions,
     SettingsOptions,
+    epochs_option,
 )
 
 if TYPE_CHECKING:
@@ -206,6 +207,7 @@ class PretrainRequest(NewRunOptions, LengthOptions, SettingsOptions):
             exclusive="data",
         ),
     )
+    epochs: int | None = epochs_option("100")
     demo: bool = option(
         "generate data/digits and data/digit_crops, and train on data/digit_crops", bool, exclusive="data"
     )

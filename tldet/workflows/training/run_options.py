@@ -59,18 +59,23 @@ class Length:
         return f"training length {counted(int(self.value), self.unit.removesuffix('s'))}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class LengthOptions(Request):
-    """Options of the training length, of which one may be given."""
-
-    epochs: int | None = option(
-        "number of epochs (default: about 30, with 600 to 20,000 steps; pretrain: 100)",
+def epochs_option(length: str) -> Any:
+    """Return the field of ``epochs``; ``length`` describes the default length."""
+    return option(
+        f"number of epochs (default: {length})",
         int,
         metavar="N",
         interval=COUNT,
         sets=["schedule.epochs"],
         exclusive="length",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthOptions(Request):
+    """Options of the training length, of which one may be given."""
+
+    epochs: int | None = epochs_option("about 30, with at least 600 and at most 20,000 steps")
     minutes: float | None = option(
         "training time in minutes, not counting startup and evaluation",
         float,
@@ -106,8 +111,8 @@ class BadImageOption(Request):
     """Option for images that cannot be used."""
 
     on_bad_image: str | None = option(
-        "images that are missing, unreadable, truncated or of another size than in the JSON: stop before training "
-        "(error, default), or report and skip them",
+        "if images are missing, unreadable, truncated or of another size than in the JSON: stop before training "
+        "(error, default), or report and skip them (skip)",
         choices=["error", "skip"],
         sets=[f"data.{split}.on_bad_image" for split in SPLITS],
     )
@@ -176,7 +181,8 @@ class SettingsOptions(Request):
     """Options that set a config key; ``cfg_options`` sets any other key."""
 
     batch_size: int | Literal["auto"] | None = _setting(
-        "images per training batch; 'auto': as many as fit into GPU memory, at most 64 (4 on a CPU)",
+        "images per training batch, or 'auto': as many as fit into GPU memory, at most 64, and 4 on a CPU (default: "
+        "chosen for the device, or that of the config)",
         int,
         metavar="N",
         interval=COUNT,

@@ -116,7 +116,7 @@ class TimmBackbone(Backbone):
         out_strides: strides of the output levels.
         frozen_stages: see :class:`Backbone`.
         norm: see :class:`Backbone`.
-        out_norm: see :func:`~tldet.models.backbones.base.output_norms`.
+        out_norm: "layer" adds a LayerNorm to each output level, for networks without BatchNorm (Swin, ConvNeXt).
 
     Raises:
         ValueError: there is no such network, or a level is missing.

@@ -93,8 +93,8 @@ class ConvertRequest(Request):
     out: str | Path = option("output directory, new or empty", default=REQUIRED, metavar="DIR")
     format: str | None = format_option()
     voc_boxes: Literal["continuous", "inclusive"] | None = option(
-        "corners in Pascal VOC files that are read (default: detected) or written (default: continuous); continuous: "
-        "edges of the box, inclusive: its first and last pixel, counted from 1",
+        "corners in Pascal VOC files; continuous: edges of the box, inclusive: its first and last pixel, counted from "
+        "1 (default: detected when reading, continuous when writing)",
         choices=["continuous", "inclusive"],
     )
     images: str | Path | None = option(

@@ -12,11 +12,11 @@ export PYTHONDONTWRITEBYTECODE :=
 .PHONY: help setup quickstart test test-all lint docs format clean
 
 help:
-	@echo "make quickstart            fine-tune on the generated demo data, or: make quickstart DATA=folder"
-	@echo "make test                  lint, types and the tests (under 10 minutes on 2 cores)"
-	@echo "make test-all              the full matrices too (under an hour)"
-	@echo "make docs                  the documentation site in site/; a dead link is an error"
-	@echo "make format                ruff format and the fixes ruff can make"
+	@echo "make quickstart            fine-tune on a generated dataset; on your data: make quickstart DATA=folder"
+	@echo "make test                  linter, type checker and tests (under 10 minutes on 2 cores)"
+	@echo "make test-all              linter, type checker and all tests (under an hour)"
+	@echo "make docs                  build the documentation site in site/; a dead link is an error"
+	@echo "make format                ruff format and automatic fixes"
 
 setup: $(STAMP)
 

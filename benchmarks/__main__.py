@@ -29,7 +29,7 @@ def arguments(parser: ArgumentParser) -> None:
     lines = "\n".join(f"  {name:8} {text}" for name, text in SUITES.items())
     parser.epilog = f"suites:\n{lines}"
     parser.add_argument("suites", nargs="+", choices=list(SUITES), metavar="SUITE", help=", ".join(SUITES))
-    parser.add_argument("--json", type=file_name, metavar="F", help="output file of all numbers")
+    parser.add_argument("--json", type=file_name, metavar="FILE", help="output file of all numbers, JSON")
     parser.add_argument("--repeats", type=_positive, metavar="N", help="rounds per comparison")
     parser.add_argument("--quick", action="store_true", help=QUICK)
     parser.add_argument(
@@ -37,11 +37,11 @@ def arguments(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="recipe (default: all of the suite)",
+        help="recipe (default: all recipes of the suite)",
     )
     parser.add_argument("--size", type=_positive, nargs=2, metavar=("H", "W"), help="image size in pixels")
     parser.add_argument("--batch", type=_positive, metavar="B", help="batch size")
-    parser.add_argument("--data", metavar="DIR", help="dataset folder of suite data")
+    parser.add_argument("--data", metavar="DIR", help="dataset folder for the suite 'data'")
 
 
 def run(args: Namespace, console: Console) -> None:

@@ -43,7 +43,7 @@ def benchmark(
         models: recipes; by default all with a counterpart.
         size: (height, width) of images.
         batch: batch size.
-        data: dataset folder of suite data.
+        data: dataset folder for the suite "data".
         console: shows progress and tables.
 
     Returns:

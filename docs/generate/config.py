@@ -165,4 +165,4 @@ def _referred(name: str, text: str, module: str) -> str:
         return text
     other = documented(getattr(import_module(found[1] or module), found[2])).get(name, found[0])
     rest = text[found.end() :].strip(".")
-    return f"{other.removesuffix('.')}{rest}." if rest else other
+    return f"{other if other.endswith('...') else other.removesuffix('.')}{rest}." if rest else other

@@ -1,4 +1,4 @@
-"""Three augmentations: a class with settings, a plain function, and a class that needs another image."""
+"""Three transforms: a class with settings, a plain function, and a class that needs another image."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from tldet.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class Rotate180:
-    """Rotate the image, its boxes and its masks by 180 degrees with probability ``p``."""
+    """Rotate image, boxes and masks by 180 degrees with probability ``p``."""
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = p

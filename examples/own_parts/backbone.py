@@ -1,4 +1,4 @@
-"""A backbone: a plain torch module that states the channels and strides of its feature maps."""
+"""A backbone: a plain torch module with the channels and strides of its feature maps as attributes."""
 
 from torch import Tensor, nn
 

@@ -1,4 +1,4 @@
-"""A callback: a CSV table of each loss, the gradient norm and the learning rate."""
+"""A callback that writes a CSV table of losses, gradient norm and learning rate."""
 
 from tldet.engine.callbacks import Callback
 from tldet.registry import HOOKS
@@ -6,7 +6,7 @@ from tldet.registry import HOOKS
 
 @HOOKS.register_module()
 class LossTable(Callback):
-    """Append a line to ``losses.csv`` in the folder of the run.
+    """Append a line to ``losses.csv`` in the output directory of the run.
 
     Args:
         every: steps between two lines.

@@ -1,4 +1,4 @@
-"""A head: each location predicts class scores and its distances to the sides of a box (as FCOS, Tian et al. 2019)."""
+"""Head that predicts class scores and distances to the sides of a box at each location (FCOS, Tian et al. 2019)."""
 
 import torch
 import torch.nn.functional as F

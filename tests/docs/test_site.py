@@ -71,6 +71,11 @@ def test_roles_become_code() -> None:
     assert table(["a"], [["x|y\nz"]]) == "| a |\n| --- |\n| x\\|y z |\n"
 
 
+def _visible(page: Path) -> str:
+    """The text of a page without its tags."""
+    return re.sub(r"<[^>]+>", "", page.read_text(encoding="utf-8"))
+
+
 def test_the_site_builds_strictly_and_needs_no_network(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
@@ -78,5 +83,6 @@ def test_the_site_builds_strictly_and_needs_no_network(tmp_path: Path) -> None:
     pages = list(tmp_path.rglob("*.html"))
     assert {"index.html", "config.html", "commands.html", "api.html"} <= {page.name for page in pages}
     assert [page for page in pages if EXTERNAL.search(page.read_text(encoding="utf-8"))] == []
+    assert "class CsvDataset" in _visible(tmp_path / "extending.html"), "the files of the example package are missing"
     text = (tmp_path / "reference" / "api.html").read_text(encoding="utf-8")
     assert "batch_size" in text[text.index('id="tldet.finetune"') :].split('id="tldet.load"')[0]

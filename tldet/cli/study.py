@@ -11,12 +11,15 @@ from tldet.workflows.study.request import BackboneStudyRequest, DataStudyRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "compare initial weights, backbones or dataset sizes at an equal training length"
+SUMMARY = "compare initial weights, backbones or dataset sizes over several seeds"
 HINTS = {"resume": "not needed, the same command continues the study in --out"}
 _KINDS = {
-    "transfer": (TransferStudyRequest, "compare training from scratch, a frozen backbone, fine-tuning, ..."),
+    "transfer": (
+        TransferStudyRequest,
+        "compare training from scratch, a frozen backbone, full fine-tuning, ...",
+    ),
     "backbones": (BackboneStudyRequest, "compare backbones in one recipe"),
-    "data": (DataStudyRequest, "learning curve: AP by number of training images, with a prediction for more images"),
+    "data": (DataStudyRequest, "measure AP over the number of training images and predict it for more images"),
 }
 
 

@@ -11,7 +11,7 @@ from tldet.workflows.training.request import TrainRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "train by a config file"
+SUMMARY = "train a detector from a config file"
 
 
 def arguments(parser: ArgumentParser) -> None:

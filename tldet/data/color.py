@@ -27,8 +27,8 @@ class ColorJitter(SampleTransform):
 
     Args:
         brightness: the factor is drawn from 1 - brightness to 1 + brightness.
-        contrast: likewise.
-        saturation: likewise.
+        contrast: the factor is drawn from 1 - contrast to 1 + contrast.
+        saturation: the factor is drawn from 1 - saturation to 1 + saturation.
         hue: largest rotation in both directions, as a fraction of the full circle.
         p: probability.
     """

@@ -158,8 +158,8 @@ class TrainSettings:
         seed: seed of all random numbers of the run.
         accumulate: number of micro-batches per optimizer step.
         clip_norm: largest L2 norm of the gradients of all parameters; None does not clip.
-        ema: decay of the exponential moving average of the weights, which is then validated and deployed; None for
-            none.
+        ema: decay of the exponential moving average (EMA) of the weights; the EMA weights are validated and saved as
+            ``best.pt``. None for no EMA.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ... (see :func:`tldet.system.device.pick_device`).
         precision: ``fp32``, ``bf16``, ``fp16`` or ``auto`` (see :mod:`tldet.engine.precision`).
         on_oom: when a training step runs out of memory, end the run ("error"), or halve the micro-batch and double the

@@ -31,7 +31,7 @@ class Preprocess:
 
     Attributes:
         mean: mean of each channel on the scale 0..255, in the channel order of the backbone.
-        std: standard deviation of each channel, likewise.
+        std: standard deviation of each channel, on the same scale and in the same order.
         bgr: the channel order is BGR (Caffe).
 
     Raises:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 DEMO_DATA = "data/digits"
 CONVERT_TARGETS = ("coco", "yolo", "voc")
-_ENGINE = "evaluator: hotcoco (fast, default) or pycocotools; the results are bit-identical"
+_ENGINE = "evaluator: hotcoco (fast, default) or pycocotools; both give bit-identical results"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,33 +43,35 @@ class TestRequest(Request):
         kw_only=False, metadata=described("a tldet checkpoint or an exported detector", metavar="CKPT", positional=True)
     )
     data: str | Path | None = option(
-        "annotation file, or a folder as for finetune, of which the test split is used, else the validation split "
-        "(default: test or validation split of the checkpoint's config)",
+        "annotation file, or dataset folder, of which the test split is evaluated, or the validation split if there is "
+        "no test split (default: test or validation split of the checkpoint's config)",
         metavar="DATA",
     )
-    images: str | Path | None = option("image directory of --data (default: searched)", metavar="DIR")
+    images: str | Path | None = option("image directory of --data (default: found by file names)", metavar="DIR")
     format: str | None = format_option()
     voc_boxes: Literal["continuous", "inclusive"] | None = voc_boxes_option()
     split: str | None = split_option()
     on_bad_image: str | None = option(
-        "images that are missing, unreadable, truncated or of another size than in the JSON: stop (error), or report "
-        "and skip them (default: setting of the checkpoint's config)",
+        "if images are missing, unreadable, truncated or of another size than in the JSON: stop (error), or report and "
+        "skip them (skip) (default: setting of the checkpoint's config)",
         choices=["error", "skip"],
     )
     json: str | Path | None = option(
-        "output file of the metrics; for a mask model the mask metrics, with the box metrics under 'bbox'",
+        "output file of the metrics, JSON; for mask detectors the mask metrics, with the box metrics under 'bbox'",
         metavar="FILE",
         file=True,
     )
     results: str | Path | None = option(
-        "output file of the detections, COCO results JSON; for a mask model with masks", metavar="FILE", file=True
+        "output file of the detections, COCO results JSON; for mask detectors with masks instead of boxes",
+        metavar="FILE",
+        file=True,
     )
     tiles: int | None = tiles_option()
     overlap: float = overlap_option()
     nms_per_class: bool | None = nms_option()
     engine: Engine = option(_ENGINE, default="fast", choices=["fast", "pycocotools"])
     device: str = device_option()
-    precision: str = precision_option("bf16 on a GPU, fp32 on CPU")
+    precision: str = precision_option("auto, bf16 or fp16 on a GPU, fp32 on a CPU")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,7 @@ class EvaluateRequest(Request):
     dt: CocoSource = field(kw_only=False, metadata=described("detections, COCO results JSON", metavar="JSON"))
     type: Type = option("type of detections to evaluate (default: bbox)", default="bbox", choices=["bbox", "segm"])
     engine: Engine = option(_ENGINE, default="fast", choices=["fast", "pycocotools"])
-    json: str | Path | None = option("output file of the twelve metrics", metavar="FILE", file=True)
+    json: str | Path | None = option("output file of the metrics, JSON", metavar="FILE", file=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,20 +91,22 @@ class ConvertRequest(Request):
 
     source: str | Path = field(
         kw_only=False,
-        metadata=described("dataset folder or annotation file, in any format", metavar="SRC", positional=True),
+        metadata=described("dataset folder or annotation file in any supported format", metavar="SRC", positional=True),
     )
-    to: Literal["coco", "yolo", "voc"] = option("new format", default=REQUIRED, choices=CONVERT_TARGETS)
+    to: Literal["coco", "yolo", "voc"] = option("format to write", default=REQUIRED, choices=CONVERT_TARGETS)
     out: str | Path = option("output directory, new or empty", default=REQUIRED, metavar="DIR")
     format: str | None = format_option()
     voc_boxes: Literal["continuous", "inclusive"] | None = option(
-        "corners in Pascal VOC files that are read (default: detected) or written (default: continuous): those of the "
-        "box, or its first and last pixel, from 1",
+        "corners in Pascal VOC files; continuous: edges of the box, inclusive: its first and last pixel, counted from "
+        "1 (default: detected when reading, continuous when writing)",
         choices=["continuous", "inclusive"],
     )
-    images: str | Path | None = option("image directory, or a video (default: searched)", metavar="DIR")
+    images: str | Path | None = option(
+        "image directory, or the video of the annotated frames (default: found by file names)", metavar="DIR"
+    )
     classes: str | Path | None = option(
-        "file with the class names to keep in label order: one per line, a JSON list or COCO JSON (default: all "
-        "classes)",
+        "file with the names of the classes to keep, in label order: one per line, a JSON list or COCO JSON (default: "
+        "all classes)",
         metavar="FILE",
     )
     link: bool = option("link to the images instead of copying them", bool)
@@ -118,7 +122,7 @@ class ModelsRequest(Request):
         metavar="PATTERN",
         const="",
     )
-    json: str | Path | None = option("output file of the list, JSON", metavar="FILE", file=True)
+    json: str | Path | None = option("output file of the table, JSON", metavar="FILE", file=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,9 +138,12 @@ class ImportRequest(Request):
         ),
     )
     out: str | Path = option("output file, a tldet checkpoint", default=REQUIRED, metavar="FILE")
-    model: str | None = option("model, for example retinanet (default: recognized by parameter names)", metavar="NAME")
+    model: str | None = option(
+        "architecture, for example retinanet (default: recognized by parameter names)", metavar="NAME"
+    )
     classes: Sequence[str] = option(
-        "class names in label order, or a file: one per line, a JSON list or COCO JSON (default: from the checkpoint)",
+        "class names in label order, or a file with them: one per line, a JSON list or COCO JSON (default: those of "
+        "the checkpoint)",
         metavar="NAME",
         many=True,
     )
@@ -150,12 +157,13 @@ class QuickstartRequest(Request):
         default=None, kw_only=False, metadata=described("your dataset (default: generated digits)", metavar="DIR")
     )
     out: str | Path = option(
-        "output directory (default: runs/quickstart); an earlier quickstart there is replaced",
+        "output directory (default: runs/quickstart); earlier quickstart runs in it are replaced",
         default="runs/quickstart",
         metavar="DIR",
     )
     minutes: float = option(
-        "training time of the fine-tuned model (default: 2.75); the model from scratch takes as many steps",
+        "training time of the fine-tuned detector in minutes (default: 2.75); the detector from scratch is trained for "
+        "as many steps",
         float,
         default=2.75,
         metavar="M",

@@ -139,17 +139,17 @@ def flag(name: str, default: object = None) -> str:
 
 def device_option() -> Any:
     """Return the field of ``device``."""
-    return option("auto, cpu, cuda, cuda:1, ... (default: auto)", default="auto", metavar="D")
+    return option("device: cpu, cuda, cuda:1, ... (default: auto, a GPU if there is one)", default="auto", metavar="D")
 
 
 def precision_option(auto: str) -> Any:
     """Return the field of ``precision``; ``auto`` describes the default."""
-    return option(f"precision (default: {auto})", default="auto", choices=PRECISIONS)
+    return option(f"inference precision (default: {auto})", default="auto", choices=PRECISIONS)
 
 
 def format_option() -> Any:
     """Return the field of ``format``, the name of an annotation format; None detects it."""
-    return option("format of the annotations (default: detected); see docs/formats.md", metavar="NAME")
+    return option("annotation format: coco, yolo, voc, ... (default: detected); see docs/formats.md", metavar="NAME")
 
 
 def split_option() -> Any:
@@ -163,7 +163,8 @@ def split_option() -> Any:
 def voc_boxes_option() -> Any:
     """Return the field of ``voc_boxes``: "continuous", "inclusive", or None to detect it."""
     return option(
-        "corners in Pascal VOC files: those of the box, or its first and last pixel, from 1 (default: detected)",
+        "corners in Pascal VOC files; continuous: edges of the box, inclusive: its first and last pixel, counted from "
+        "1 (default: detected)",
         choices=["continuous", "inclusive"],
     )
 
@@ -171,7 +172,7 @@ def voc_boxes_option() -> Any:
 def nms_option() -> Any:
     """Return the field of ``nms_per_class``: True, False, or None for the setting of the checkpoint."""
     return option(
-        "apply NMS within each class (default: setting of the checkpoint, normally this)",
+        "apply NMS within each class (default: setting of the checkpoint, per class in all recipes)",
         bool,
         off=(
             "--nms-agnostic",

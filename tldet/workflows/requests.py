@@ -147,12 +147,17 @@ def signature_of(request: type[Any]) -> inspect.Signature:
     return given.replace(parameters=order)
 
 
+def _python_help(request: type[Any], name: str, one: Option) -> str:
+    """Return the help text of an argument; that of a flag such as ``--no-verify`` describes the value False."""
+    return f"if False, {one.help}" if default_of(request, name) is True else one.help
+
+
 def _describe(function: Callable[..., Any], request: type[Any]) -> None:
     """Give a function the signature of a request, and the help texts of its options as documentation."""
     signature = signature_of(request).replace(return_annotation=inspect.signature(function).return_annotation)
     summary, _, errors = inspect.cleandoc(function.__doc__ or "").partition("\nRaises:")
     texts = {one.name: one.metadata["help"] for one in fields(request) if "help" in one.metadata}
-    texts |= {name: one.help for name, one in options(request).items()}
+    texts |= {name: _python_help(request, name, one) for name, one in options(request).items()}
     arguments = [f"    {name}: {texts[name]}." for name in signature.parameters]
     function.__signature__ = signature  # type: ignore[attr-defined]
     function.__doc__ = "\n".join([summary, "Args:", *arguments, f"\nRaises:{errors}"])

@@ -42,8 +42,8 @@ def match(
         neg_iou_thr: IoU below which a reference is background; between the two thresholds it is ignored.
         low_quality: assignment of the references with the highest IoU to a box (ties included) if that IoU is below
             ``pos_iou_thr``, so that every box has a positive. "own": to their own best box (torchvision), "object": to
-            that box, or the last of several (mmdet), "none": no such assignment.
-        min_pos_iou: lowest IoU for such an assignment.
+            that box, or the last of several (mmdet), "none": such references are not assigned.
+        min_pos_iou: lowest IoU for an assignment by ``low_quality``.
 
     Returns:
         (A,) int64: index into ``boxes``, BACKGROUND, or IGNORED.

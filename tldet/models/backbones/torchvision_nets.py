@@ -153,7 +153,7 @@ class TorchvisionBackbone(Backbone):
         out_strides: strides of the output levels.
         frozen_stages: see :class:`Backbone`.
         norm: see :class:`Backbone`.
-        out_norm: see :func:`~tldet.models.backbones.base.output_norms`.
+        out_norm: "layer" adds a LayerNorm to each output level, for networks without BatchNorm (Swin, ConvNeXt).
         strided_conv: convolution with stride 2 in the first bottleneck of a ResNet stage: "3x3" (torchvision) or "1x1"
             (the paper, Caffe weights).
 

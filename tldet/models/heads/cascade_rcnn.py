@@ -71,7 +71,7 @@ class CascadeRCNNHead(Head):
     Args:
         in_channels: channels of the pyramid.
         strides: strides of the pyramid, finest first.
-        num_classes: K, without background.
+        num_classes: number of classes K, without background.
         rpn: settings of the RPN.
         roi: settings that the box branches share.
         cascade: settings that differ between the box branches.

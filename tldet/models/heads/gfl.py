@@ -78,10 +78,10 @@ class GFLHead(Head):
     Args:
         in_channels: channels of the pyramid.
         strides: strides of the pyramid, finest first.
-        num_classes: K.
+        num_classes: number of classes K.
         channels: channels of the towers; None for those of the pyramid.
         stacked_convs: number of convolutions in each tower.
-        norm: "group" adds a GroupNorm after each of them.
+        norm: "group" adds a GroupNorm after each convolution of the towers.
         conv_bias: the convolutions have a bias.
         reg_max: n, the largest distance in strides.
         prior: initial probability of each class.

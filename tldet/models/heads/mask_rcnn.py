@@ -34,7 +34,7 @@ class MaskRCNNHead(Head):
     Args:
         in_channels: channels of the pyramid.
         strides: strides of the pyramid, finest first.
-        num_classes: K, without background.
+        num_classes: number of classes K, without background.
         mask: settings of the mask branch.
         rpn: settings of the first stage.
         roi: settings of the box branch.

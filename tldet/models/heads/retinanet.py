@@ -91,10 +91,10 @@ class RetinaNetHead(Head):
     Args:
         in_channels: channels of the pyramid.
         strides: strides of the pyramid, finest first.
-        num_classes: K.
+        num_classes: number of classes K.
         channels: channels of the towers; None for those of the pyramid.
         stacked_convs: number of convolutions in each tower.
-        norm: "group" adds a GroupNorm after each of them (torchvision's second version).
+        norm: "group" adds a GroupNorm after each convolution of the towers (torchvision's second version).
         conv_bias: the convolutions have a bias.
         prior: initial probability of each class (section 3.3 of the paper).
         settings: all settings that are not layers.

@@ -37,28 +37,28 @@ class RoISettings:
         pool: side S of the pooled grid.
         sampling_ratio: samples per pooled cell and axis; 0 adapts them to the size of the region (mmdet).
         aligned: cell i of a level is centered at (i + 0.5) strides (Detectron2, mmdet) or at i strides (torchvision).
-        offset: shift of these centers in strides, for backbones with SAME padding, which moves them right and down.
+        offset: shift of the cell centers in strides, for backbones with SAME padding, which moves them right and down.
         convs: number of 3x3 convolutions before the fully connected layers, with the channels of the pyramid.
-        norm: "batch" adds a BatchNorm after each of them.
+        norm: "batch" adds a BatchNorm after each 3x3 convolution.
         fcs: number of fully connected layers.
         channels: width of the fully connected layers.
-        dropout: dropout probability of their outputs.
+        dropout: dropout probability of the outputs of the fully connected layers.
         class_agnostic: predict one box for all classes instead of one per class.
         cosine: classify by the cosine of feature and class weight (Wang et al. 2020) with a "fixed" or a trainable
             ("learned") scale.
-        cosine_scale: (initial) value of that scale.
+        cosine_scale: scale of the cosine classifier; the initial value if ``cosine`` is "learned".
         weights: factors of the box deltas, see :func:`~tldet.models.boxes.encode_boxes`.
         pos_iou_thr: IoU at or above which a proposal is assigned to its best box; all others are background.
         low_quality: see :func:`~tldet.models.assigners.matching.match`.
         num_samples: number of proposals sampled per image for the loss.
-        pos_fraction: largest fraction of positives among them.
+        pos_fraction: largest fraction of positives among the sampled proposals.
         beta: threshold of the smooth L1 loss between its quadratic and its linear part; 0 for L1.
         loss_normalizer: see :class:`~tldet.models.two_stage.rpn.RPNSettings`; counts the sampled regions.
         ignore_iof_thr: fraction of a proposal inside a crowd region at or above which it is ignored, not background.
         spare: IoU with a confident detection of a class that is not annotated on the image at or above which a proposal
             is ignored, not background.
-        spare_score: lowest score of a confident detection.
-        spare_among: number of best proposals in which confident detections are searched (300 as in testing of Ren et
+        spare_score: lowest score of a confident detection in the rule of ``spare``.
+        spare_among: number of best proposals that are searched for confident detections (300, as in testing of Ren et
             al. 2015).
         score_thr: a (region, class) pair is a candidate if its score is above this threshold.
         nms_iou_thr, nms_per_class: see :class:`~tldet.models.postprocess.SelectSettings`.

@@ -33,10 +33,10 @@ class MaskSettings:
     """Settings of the mask branch; levels, sampling and alignment of the pooled features are those of the box branch.
 
     Attributes:
-        pool: side S of the pooled grid; that of a mask is twice as long.
+        pool: side S of the pooled grid; the side of a mask is 2 * S.
         convs: number of 3x3 convolutions before the upsampling.
-        channels: their channels.
-        norm: "batch" adds a BatchNorm after each of them.
+        channels: channels of the 3x3 convolutions.
+        norm: "batch" adds a BatchNorm after each convolution.
         class_agnostic: predict one mask for all classes instead of one per class.
         targets: target value of a mask cell. "coverage": fraction of the cell that the object covers; "mmdet": 1 if the
             fraction is at least 0.5, else 0; "torchvision": the fraction, sampled half a pixel further right and down.

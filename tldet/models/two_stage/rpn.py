@@ -55,7 +55,7 @@ class RPNSettings:
         allowed_border: anchors that extend this many pixels or more beyond the image are ignored in training (as in
             mmdet; Ren et al. 2015, section 3.3, ignore all that cross the border); None ignores no anchor.
         num_samples: number of anchors sampled per image for the loss.
-        pos_fraction: largest fraction of positives among them.
+        pos_fraction: largest fraction of positives among the sampled anchors.
         beta: threshold of the smooth L1 loss between its quadratic and its linear part; 0 for L1.
         loss_normalizer: "running": running mean of the anchors sampled per image, independent of the split into
             micro-batches; "batch": the anchors sampled in the micro-batch (torchvision, mmdet).

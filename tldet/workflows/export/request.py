@@ -29,14 +29,17 @@ class ExportRequest(Request):
     checkpoint: str | Path = field(
         kw_only=False, metadata=described("a tldet checkpoint", metavar="CKPT", positional=True)
     )
-    format: str = field(kw_only=False, metadata=described("file format; torch: a torch.export file", choices=FORMATS))
+    format: str = field(
+        kw_only=False, metadata=described("output format: ONNX, OpenVINO or torch.export (torch)", choices=FORMATS)
+    )
     precision: str = option("precision of the weights (default: fp32)", default="fp32", choices=EXPORT_PRECISIONS)
     dynamic: str | None = option(
-        "axes of any length: batch, size (height and width that are multiples of 32), or both (default: one image of "
-        "the most frequent input size)",
+        "dynamic axes: batch (any number of images), size (any height and width that are multiples of 32), or "
+        "batch,size (default: one image of a fixed size, the most frequent input size)",
+        metavar="AXES",
         choices=AXES,
     )
-    raw: bool = option("export the network without decoding; the file is not verified", bool)
+    raw: bool = option("export the network without decoding and without verification", bool)
     out: str | Path | None = option("output directory (default: that of the checkpoint)", metavar="DIR")
     data: str | Path | None = option(
         "annotation file or dataset folder for verification, as for test (default: test or validation split of the "
@@ -44,14 +47,15 @@ class ExportRequest(Request):
         metavar="DATA",
     )
     images: str | Path | None = option(
-        "image directory of --data; without --data, an image or a folder of images for verification", metavar="DIR"
+        "image directory of --data; without --data, an image or a folder of images to compare detections on",
+        metavar="DIR",
     )
     data_format: str | None = format_option()
     voc_boxes: Literal["continuous", "inclusive"] | None = voc_boxes_option()
     split: str | None = split_option()
-    verify: bool = option("do not run the exported file", bool, default=True)
+    verify: bool = option("do not verify the exported file", bool, default=True)
     max_drop: float | None = option(
-        "largest allowed drop of AP (default: 0.001, fp16: 0.003); a larger one ends with exit code 1",
+        "largest allowed drop of AP (default: 0.001, fp16: 0.003); a larger drop is an error with exit code 1",
         float,
         interval=PROBABILITY,
         metavar="AP",

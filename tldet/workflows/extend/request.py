@@ -29,20 +29,33 @@ class ExtendRequest(DataOptions, NewRunOptions, LengthOptions, BadImageOption, M
     data: str | Path | None = option(
         "folder with images and annotations of the new classes, or an annotation file", metavar="DATA"
     )
-    train: str | Path | None = option("training annotations of the new classes", metavar="FILE")
-    val: str | Path | None = option("validation annotations of the new classes or of all classes", metavar="FILE")
-    images: str | Path | None = option("image directory of --train and --val", metavar="DIR")
+    train: str | Path | None = option(
+        "training annotations of the new classes (default: those of --data)", metavar="FILE"
+    )
+    val: str | Path | None = option(
+        "validation annotations of the new classes or of all classes (default: those of --data, or a fifth of the new "
+        "images)",
+        metavar="FILE",
+    )
+    images: str | Path | None = option(
+        "image directory of the new images (default: found by file names)", metavar="DIR"
+    )
     replay: str | Path | None = option(
         "annotations of old classes; their images are added to the training images", metavar="FILE"
     )
-    replay_images: str | Path | None = option("image directory of --replay (default: searched)", metavar="DIR")
+    replay_images: str | Path | None = option(
+        "image directory of --replay (default: found by file names)", metavar="DIR"
+    )
     old_val: str | Path | None = option(
-        "validation annotations of old classes (default: --val, then the validation data of CKPT)",
+        "validation annotations of old classes (default: --val; for old classes that it lacks, the test or validation "
+        "split of CKPT)",
         metavar="FILE",
     )
-    old_val_images: str | Path | None = option("image directory of --old-val (default: searched)", metavar="DIR")
+    old_val_images: str | Path | None = option(
+        "image directory of --old-val (default: found by file names)", metavar="DIR"
+    )
     distill: bool = option(
-        "plain fine-tuning without a teacher; classes that are not annotated on an image count as background",
+        "fine-tune without distillation; classes that are not annotated on an image count as background",
         bool,
         default=True,
     )

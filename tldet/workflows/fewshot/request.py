@@ -20,7 +20,7 @@ class FewShotRequest(ExperimentRequest):
         "names of the novel classes", default=REQUIRED, metavar="CLASS", many=True, group=_TITLE
     )
     shots: Sequence[int] = option(
-        "numbers of objects per class, one run each (default: 1 5 10)",
+        "numbers K of objects per class, one run each (default: 1 5 10)",
         int,
         default=(1, 5, 10),
         metavar="K",
@@ -29,15 +29,15 @@ class FewShotRequest(ExperimentRequest):
         group=_TITLE,
     )
     variants: Sequence[str] = option(
-        "tfa: train the last layers only, cosine classifier; fc: the same with a linear classifier; full: train all "
-        "layers (default: tfa)",
+        "tfa: train only the last layers, with a cosine classifier; fc: the same with a linear classifier; full: train "
+        "all layers (default: tfa)",
         default=("tfa",),
         choices=["tfa", "fc", "full"],
         many=True,
         group=_TITLE,
     )
     base: str | Path | None = option(
-        "checkpoint of a detector of the base classes (default: train one)", metavar="CKPT", group=_TITLE
+        "checkpoint of a detector trained on the base classes (default: train one)", metavar="CKPT", group=_TITLE
     )
     shot_steps: int = option(
         "training steps of a K-shot run (default: 300)", int, default=300, metavar="N", interval=COUNT, group=_TITLE
@@ -51,6 +51,8 @@ class FewShotRequest(ExperimentRequest):
         group=_TITLE,
     )
     as_background: bool = option(
-        "treat objects outside the K shots as background, as in the papers (default: ignore them)", bool, group=_TITLE
+        "treat objects that were not selected as background, as in the papers (default: ignore them)",
+        bool,
+        group=_TITLE,
     )
-    shot_options: Sequence[str] = option("set config keys of K-shot runs", metavar="a.b=c", many=True, group=_TITLE)
+    shot_options: Sequence[str] = option("set config keys of the K-shot runs", metavar="a.b=c", many=True, group=_TITLE)

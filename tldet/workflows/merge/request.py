@@ -23,7 +23,8 @@ class MergeRequest(Request):
     )
     out: str | Path = option("output directory, new or empty", default=REQUIRED, metavar="DIR")
     images: Sequence[str | Path] = option(
-        "image directory of the annotation files, once for all of them or once for each (default: searched)",
+        "image directory: one for all annotation files, or repeated, one per annotation file in the same order "
+        "(default: found by file names)",
         metavar="DIR",
         repeated=True,
     )
@@ -32,4 +33,4 @@ class MergeRequest(Request):
     aliases: str | Path | None = option(
         'JSON file of class names to merge: {"new name": ["old name", ...], ...}', metavar="FILE"
     )
-    copy: bool = option("copy the images to --out (default: file names refer to the existing images)", bool)
+    copy: bool = option("copy the images to --out (default: refer to the existing files)", bool)

@@ -53,20 +53,20 @@ class PredictRequest(_ResultFiles):
     inputs: str | Path | Sequence[str | Path] = field(
         kw_only=False,
         metadata=described(
-            "images, folders, globs, videos or a camera number", metavar="INPUT", many=True, positional=True
+            "images, folders, globs, videos, or the number of a camera", metavar="INPUT", many=True, positional=True
         ),
     )
-    out: str | Path | None = option("output directory of images and videos with drawn detections", metavar="DIR")
-    yolo: str | Path | None = option("output directory of YOLO labels (labels/*.txt and classes.txt)", metavar="DIR")
-    crops: str | Path | None = option("output directory of cropped objects, one subfolder per class", metavar="DIR")
-    resume: bool = option("continue --jsonl: skip the inputs that it contains", bool)
+    out: str | Path | None = option("output directory for images and videos with drawn detections", metavar="DIR")
+    yolo: str | Path | None = option("output directory for YOLO labels (labels/*.txt and classes.txt)", metavar="DIR")
+    crops: str | Path | None = option("output directory for cropped objects, one subfolder per class", metavar="DIR")
+    resume: bool = option("continue the results file of --jsonl: skip the inputs it contains", bool)
     shard: str | None = option(
         "predict on part K of N of the inputs, to be joined by tldet merge-results (default: RANK/WORLD_SIZE or "
         "SLURM_PROCID/SLURM_NTASKS, else all inputs)",
         metavar="K/N",
     )
     annotations: str | Path | None = option(
-        "COCO JSON of the input images; results use its image ids, file names and category ids", metavar="JSON"
+        "COCO JSON that lists the input images; outputs use its image ids, file names and category ids", metavar="JSON"
     )
     score: float = option(
         f"score threshold (default: {SCORE})", float, default=SCORE, metavar="T", interval=PROBABILITY
@@ -77,11 +77,11 @@ class PredictRequest(_ResultFiles):
         "largest number of images per batch (default: 4)", int, default=4, metavar="N", interval=COUNT
     )
     max_pixels: int | None = option(
-        "largest number of pixels of an image file (default: about 179 million)", int, metavar="N", interval=COUNT
+        "reject images with more pixels (default: about 179 million)", int, metavar="N", interval=COUNT
     )
     nms_per_class: bool | None = nms_option()
     device: str = device_option()
-    precision: str = precision_option("the faster one")
+    precision: str = precision_option("auto, bf16 or fp16 on a GPU, the faster of fp32 and bf16 on a CPU")
     on_load: Callable[[Predictor], object] | None = field(
         default=None, compare=False, repr=False, metadata={"help": "called with the predictor before the first image"}
     )

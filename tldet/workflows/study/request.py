@@ -27,7 +27,7 @@ class ExperimentRequest(DataOptions, LengthOptions, BadImageOption, SettingsOpti
         f"recipe (default: {DEFAULT_MODEL}); see tldet models --detectors", default=DEFAULT_MODEL, metavar="NAME"
     )
     seeds: Sequence[int] = option(
-        "random seeds of the subsets and of training, one run each (default: 0 1 2)",
+        "random seeds of training and of the data subsets, one run each (default: 0 1 2)",
         int,
         default=(0, 1, 2),
         metavar="S",
@@ -70,7 +70,7 @@ class BackboneStudyRequest(StudyRequest):
     """Arguments of ``tldet study backbones``."""
 
     variants: Sequence[str] = option(
-        "two or more backbones; see tldet models --backbones",
+        "two or more backbones to compare; see tldet models --backbones",
         default=REQUIRED,
         metavar="BACKBONE",
         many=True,
@@ -91,7 +91,7 @@ class DataStudyRequest(StudyRequest):
         many=True,
     )
     predict: Sequence[int] = option(
-        "number of training images to predict the AP of; repeatable (default: 2x and 4x the available images)",
+        "predict the AP for N training images; repeatable (default: 2 and 4 times the available images)",
         int,
         metavar="N",
         interval=COUNT,

@@ -19,6 +19,7 @@ from tldet.workflows.training.run_options import (
     LengthOptions,
     NewRunOptions,
     SettingsOptions,
+    epochs_option,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "faster_rcnn_lite0"
 DEFAULT_BACKBONE = "efficientnet_lite0"  # of pretraining
 _WORDS = {"all-but-head": ["backbone", "neck"]}  # of --freeze; every other word is a glob
-_TITLE = "freezing and learning rates"
+_TITLE = "freezing and learning rates (default: those of the recipe)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +37,13 @@ class MatchOptions(Request):
     """Options of class matching between the data and the initial weights; see :mod:`tldet.transfer.class_match`."""
 
     class_aliases: str | Path | None = option(
-        "file that maps class names of the data to class names of the initial weights: JSON {name: initial name}, or "
-        "lines 'name: initial name'",
+        "file that maps class names of the data to class names of the initial weights: JSON {name: pretrained name}, "
+        "or lines 'name: pretrained name'",
         metavar="FILE",
         sets=["class_match.aliases"],
     )
     fold_names: Sequence[Fold] = option(
-        "match class names ignoring case or plural",
+        "match class names ignoring letter case or plural (default: exact names only)",
         choices=["case", "plural"],
         many=True,
         sets=["class_match.fold"],
@@ -69,14 +70,15 @@ class TransferOptions(MatchOptions):
     """Options of frozen layers and learning rates; None or empty keeps the setting of the recipe."""
 
     freeze: Sequence[str] = option(
-        "freeze 'backbone', 'all-but-head', or modules and parameters matching a glob",
+        "freeze 'backbone', 'all-but-head', or modules and parameters that match a glob",
         metavar="WHAT",
         many=True,
         sets=["freeze.layers"],
         group=_TITLE,
     )
     gradual: float | None = option(
-        "unfreeze the backbone stage by stage, starting from the last stage, over this share of the run (default: 0.5)",
+        "unfreeze the backbone stage by stage, starting from the last stage, over this share of the run (0.5 without a "
+        "value)",
         float,
         metavar="SHARE",
         interval=SHARE,
@@ -136,16 +138,18 @@ class RecipeOptions(Request):
 
     model: str | None = option(f"recipe (default: {DEFAULT_MODEL}); see tldet models --detectors", metavar="NAME")
     backbone: str | None = option(
-        "backbone in place of the recipe's; see tldet models --backbones", metavar="B", sets=["model.backbone.name"]
+        "backbone (default: that of the recipe); see tldet models --backbones",
+        metavar="B",
+        sets=["model.backbone.name"],
     )
     augment: Sequence[str | Mapping[str, Any]] = option(
-        "training transforms in place of the recipe's: names such as HorizontalFlip, calls such as "
+        "training transforms (default: those of the recipe): names such as HorizontalFlip, calls such as "
         "'ColorJitter(p=0.3)', or none; images are resized first",
         metavar="LIST",
         many=True,
         sets=["data.train.transforms"],
     )
-    scratch: bool = option("random initial weights", bool)
+    scratch: bool = option("train from random initial weights", bool)
     weights: str | Path | None = option(
         "initial weights: 'coco' (the recipe's published COCO weights), a detector checkpoint (tldet, MMDetection or "
         "torchvision; classifier weights are copied by class name) or a backbone file (default: ImageNet backbone)",
@@ -154,7 +158,7 @@ class RecipeOptions(Request):
         exclusive="initial weights",
     )
     init_from: str | Path | None = option(
-        "initial weights, a tldet checkpoint", metavar="F", exclusive="initial weights"
+        "initial weights from a tldet checkpoint", metavar="F", exclusive="initial weights"
     )
 
 
@@ -184,7 +188,9 @@ class TrainRequest(MatchOptions, BadImageOption, SettingsOptions, RunRequest):
     )
     work_dir: str | Path | None = option("output directory (default: runs/CONFIG)", metavar="D")
     resume: bool = option("resume the run in --work-dir, or start it if there is no checkpoint yet", bool)
-    init_from: str | Path | None = option("initial weights, a tldet checkpoint", metavar="F")
+    init_from: str | Path | None = option(
+        "initial weights from a tldet checkpoint (default: those of the config)", metavar="F"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,12 +201,16 @@ class PretrainRequest(NewRunOptions, LengthOptions, SettingsOptions):
         default=None,
         kw_only=False,
         metadata=described(
-            "image folder with train/CLASS/*.jpg and optionally val/CLASS/*.jpg (default: hold out 10 % of each class)",
+            "image folder with train/CLASS/*.jpg and optionally val/CLASS/*.jpg; without val, 10 % of each class are "
+            "held out for validation",
             metavar="DIR",
             exclusive="data",
         ),
     )
-    demo: bool = option("generate the dataset data/digit_crops and train on it", bool, exclusive="data")
+    epochs: int | None = epochs_option("100")
+    demo: bool = option(
+        "generate data/digits and data/digit_crops, and train on data/digit_crops", bool, exclusive="data"
+    )
     backbone: str | None = option(
         f"backbone (default: {DEFAULT_BACKBONE}); see tldet models --backbones",
         metavar="B",

@@ -59,15 +59,25 @@ class Length:
         return f"training length {counted(int(self.value), self.unit.removesuffix('s'))}"
 
 
+def epochs_option(length: str) -> Any:
+    """Return the field of ``epochs``; ``length`` describes the default length."""
+    return option(
+        f"number of epochs (default: {length})",
+        int,
+        metavar="N",
+        interval=COUNT,
+        sets=["schedule.epochs"],
+        exclusive="length",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class LengthOptions(Request):
     """Options of the training length, of which one may be given."""
 
-    epochs: int | None = option(
-        "number of epochs", int, metavar="N", interval=COUNT, sets=["schedule.epochs"], exclusive="length"
-    )
+    epochs: int | None = epochs_option("about 30, with at least 600 and at most 20,000 steps")
     minutes: float | None = option(
-        "training time in minutes, without start-up and evaluation",
+        "training time in minutes, not counting startup and evaluation",
         float,
         metavar="M",
         interval=ABOVE_0,
@@ -101,8 +111,8 @@ class BadImageOption(Request):
     """Option for images that cannot be used."""
 
     on_bad_image: str | None = option(
-        "images that are missing, unreadable, truncated or of another size than in the JSON: stop before training "
-        "(error, default), or report and skip them",
+        "if images are missing, unreadable, truncated or of another size than in the JSON: stop before training "
+        "(error, default), or report and skip them (skip)",
         choices=["error", "skip"],
         sets=[f"data.{split}.on_bad_image" for split in SPLITS],
     )
@@ -115,18 +125,24 @@ class DataOptions(Request):
     data: str | Path | None = field(
         default=None,
         kw_only=False,
-        metadata=described("folder with images and annotations, or an annotation file", metavar="DATA"),
+        metadata=described("dataset folder with images and annotations, or an annotation file", metavar="DATA"),
     )
-    train: str | Path | None = option("training annotations", metavar="FILE", sets=["data.train.annotations"])
-    val: str | Path | None = option("validation annotations", metavar="FILE", sets=["data.val.annotations"])
+    train: str | Path | None = option(
+        "training annotations (default: those of --data)", metavar="FILE", sets=["data.train.annotations"]
+    )
+    val: str | Path | None = option(
+        "validation annotations (default: those of --data, or a fifth of the training images)",
+        metavar="FILE",
+        sets=["data.val.annotations"],
+    )
     images: str | Path | None = option(
-        "image directory of all splits, or its name within each split (default: searched)", metavar="DIR"
+        "image directory of all splits, or its name within each split (default: found by file names)", metavar="DIR"
     )
     format: str | None = format_option()
     voc_boxes: Literal["continuous", "inclusive"] | None = voc_boxes_option()
     classes: str | Path | None = option(
-        "file with the class names to use in label order: one per line, a JSON list or COCO JSON (default: those of "
-        "the annotations)",
+        "file with the names of the classes to use, in label order: one per line, a JSON list or COCO JSON (default: "
+        "those of the annotations)",
         metavar="FILE",
     )
 
@@ -165,7 +181,8 @@ class SettingsOptions(Request):
     """Options that set a config key; ``cfg_options`` sets any other key."""
 
     batch_size: int | Literal["auto"] | None = _setting(
-        "images per training batch; 'auto': as many as fit into GPU memory",
+        "images per training batch, or 'auto': as many as fit into GPU memory, at most 64, and 4 on a CPU (default: "
+        "chosen for the device, or that of the config)",
         int,
         metavar="N",
         interval=COUNT,
@@ -173,22 +190,24 @@ class SettingsOptions(Request):
         sets=["data.loader.batch_size"],
     )
     lr: float | None = _setting(
-        "learning rate, not scaled (default: learning rate of the recipe, scaled linearly with the batch size)",
+        "learning rate, used as given (default: learning rate of the recipe, scaled linearly to the batch size)",
         float,
         metavar="LR",
         interval=ABOVE_0,
         sets=["optimizer.lr", "optimizer.base_batch"],
     )
-    device: str | None = _setting("auto, cpu, cuda, cuda:1, ... (default: auto)", metavar="D", sets=["training.device"])
+    device: str | None = _setting(
+        "device: cpu, cuda, cuda:1, ... (default: auto, a GPU if there is one)", metavar="D", sets=["training.device"]
+    )
     workers: int | None = _setting(
-        "number of data loading processes (default: depends on device and CPU count)",
+        "number of loader processes (default: 0 on a CPU; on a GPU the number of CPU cores minus 1, at most 8)",
         int,
         metavar="N",
         interval=FROM_0,
         sets=["data.loader.workers"],
     )
     precision: str | None = _setting(
-        "training precision (default: auto, by device and a short speed test)",
+        "training precision (default: auto, bf16 or fp16 on a GPU, the faster of fp32 and bf16 on a CPU)",
         choices=PRECISIONS,
         sets=["training.precision"],
     )
@@ -205,9 +224,15 @@ class SettingsOptions(Request):
         interval=COUNT,
         sets=["training.patience"],
     )
-    compile: bool = _setting("use torch.compile if it is faster in a short test", bool, sets=["training.compile"])
+    compile: bool = _setting(
+        "use torch.compile if a short test shows that it is faster", bool, sets=["training.compile"]
+    )
     cfg_options: Sequence[str] = option(
-        "set any config key", metavar="a.b=c", many=True, recorded=False, group=SETTINGS_TITLE
+        "set config keys, for example optimizer.lr=0.01",
+        metavar="a.b=c",
+        many=True,
+        recorded=False,
+        group=SETTINGS_TITLE,
     )
 
 

@@ -14,7 +14,7 @@ from tldet.engine.state import Window
 from tldet.engine.step import Stepper
 from tldet.models.assigners.atss import assign_adaptively
 from tldet.models.assigners.matching import BACKGROUND, IGNORED, assign, draw_samples
-from tldet.models.normalizers import LossNormalizers
+from tldet.models.losses import LossNormalizers
 from tldet.models.ops.nms import batched_nms
 from tldet.models.ops.roi_align import Pool
 from tldet.models.pooling import pool_regions, regions_of

@@ -29,7 +29,7 @@ from tldet import checkpoint
 from tldet.engine.schedule import ScheduleSettings
 from tldet.engine.state import TrainSettings
 from tldet.engine.trainer import Trainer
-from tldet.models.normalizers import LossNormalizers
+from tldet.models.losses import LossNormalizers
 
 PER_EPOCH = 10  # micro-batches
 LEAST = 3  # kills that a run must survive

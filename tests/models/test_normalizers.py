@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from tldet.models.normalizers import LossNormalizers, RunningNormalizers
+from tldet.models.losses import LossNormalizers
+from tldet.models.normalizers import RunningNormalizers
 
 
 def model(kind: str = "running") -> nn.Module:

@@ -6,15 +6,95 @@ boxes, n + 1 bins of a distribution, R regions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tldet.models.assigners.matching import Positives
 from tldet.models.boxes import area, product
 from tldet.models.ops.focal import background_sums
+
+_MOMENTUM = 0.9  # of the running means, which cover about ten steps
+SLOW = 0.99  # in validation, whose losses are compared over a run: means over ten steps vary by several percent
+STATE = ("sums", "weights", "slow_sums", "slow_weights")
+Normalizer = Literal["running", "batch"]
+POSITIVES = 100.0  # positives per image of a one-stage head assumed before the first step
+
+
+class LossNormalizers(nn.Module):
+    """Divisors of the losses of a head, one for each count.
+
+    If a loss is divided by the number of positives in its batch, the weight of an image depends on the batch size, and an
+    image without objects can outweigh others by a factor of hundreds. Here the divisor is a running mean of the
+    positives per image over previous optimizer steps (as in Detectron2's dense detectors), times the number of images,
+    so that the loss of a batch is a mean over images.
+
+    Outside of a training run, the count of the batch is the divisor, as for "batch". Validation during a run (eval
+    mode) uses means over about a hundred steps and does not change them. The means are not part of the model's state
+    dict: a checkpoint stores them in its training state.
+
+    Args:
+        kind: "running", or "batch" for the count of the batch (mmdet, torchvision).
+        initial: count per image assumed before the first step, by name. It has the weight of one step, so that a first
+            step with few positives does not inflate the loss of the second one. Choose it rather too high: a high
+            value weakens one step, a low one disturbs Adam's second moments for many steps.
+    """
+
+    def __init__(self, kind: Normalizer, **initial: float) -> None:
+        super().__init__()
+        self.kind = kind
+        self.started = self.counting = False
+        self.sums, self.weights = dict(initial), dict.fromkeys(initial, 1.0)
+        self.slow_sums, self.slow_weights = dict.fromkeys(initial, 0.0), dict.fromkeys(initial, 0.0)
+        self.counted: dict[str, float | Tensor] = dict.fromkeys(initial, 0.0)
+
+    def divisor(
+        self, name: str, count: float | Tensor, images: int, *, batch: float | Tensor | None = None
+    ) -> float | Tensor:
+        """Return the divisor of a loss that is summed over a batch.
+
+        Args:
+            name: name of the count.
+            count: count in this batch.
+            images: number of images in this batch.
+            batch: divisor for kind "batch"; None takes the count, at least 1.
+        """
+        if self.kind == "running" and self.counting:
+            self.counted[name] = self.counted[name] + (count.detach() if isinstance(count, Tensor) else count)
+        if self.kind == "running" and self.started:
+            return self.mean(name) * images
+        if batch is not None:
+            return batch
+        return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
+
+    def mean(self, name: str) -> float:
+        """Return the running mean of a count per image; in eval mode the slow one, once a step has been counted."""
+        if self.slow_weights[name] and not self.training:
+            return self.slow_sums[name] / self.slow_weights[name]
+        return self.sums[name] / self.weights[name]
+
+    def update(self, name: str, count: float) -> None:
+        """Update a running mean with the count per image of one step, unless that is 0.
+
+        Steps without any object would lower the mean and so inflate later losses.
+        """
+        if not 0 < count < math.inf:
+            return
+        for keep, sums, weights in (
+            (_MOMENTUM, self.sums, self.weights),
+            (SLOW, self.slow_sums, self.slow_weights),
+        ):
+            sums[name] = keep * sums[name] + count
+            weights[name] = keep * weights[name] + 1
+
+    def means_state(self) -> dict[str, dict[str, float]]:
+        """Return the running means as plain containers."""
+        return {part: dict(getattr(self, part)) for part in STATE}
+
 
 _EPS = 1e-7  # keeps the division finite for boxes without area; torchvision's constant
 

@@ -29,8 +29,7 @@ from tldet.models.boxes import (
     to_distances,
 )
 from tldet.models.heads.base import Head
-from tldet.models.losses import focal_loss, giou_loss
-from tldet.models.normalizers import POSITIVES, LossNormalizers, Normalizer
+from tldet.models.losses import POSITIVES, LossNormalizers, Normalizer, focal_loss, giou_loss
 from tldet.models.postprocess import DetectionTensors, SelectSettings, dense_detections
 from tldet.models.towers import TowerNorm, build_towers, level_scales
 from tldet.registry import HEADS

@@ -25,8 +25,8 @@ from tldet.models.assigners.matching import generator_for
 from tldet.models.boxes import Sizes, clip_batch, corners_of, inside_fraction
 from tldet.models.denoising import Denoising, denoising_queries
 from tldet.models.heads.base import Head
+from tldet.models.losses import LossNormalizers, Normalizer
 from tldet.models.necks.fpn import BatchNorm
-from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.postprocess import DetectionTensors, best_pairs, take_rows
 from tldet.models.query_decoder import DecoderOptions, Prediction, QueryDecoder
 from tldet.models.query_losses import (

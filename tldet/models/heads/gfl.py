@@ -22,8 +22,15 @@ from tldet.config import require_range, require_ranges
 from tldet.models.assigners.atss import adaptive_positives
 from tldet.models.boxes import Sizes, center_form, flatten_levels, from_distances, square_anchors, to_distances
 from tldet.models.heads.base import Head
-from tldet.models.losses import distribution_focal_loss, giou_loss, paired_iou, quality_focal_loss
-from tldet.models.normalizers import POSITIVES, LossNormalizers, Normalizer
+from tldet.models.losses import (
+    POSITIVES,
+    LossNormalizers,
+    Normalizer,
+    distribution_focal_loss,
+    giou_loss,
+    paired_iou,
+    quality_focal_loss,
+)
 from tldet.models.postprocess import DetectionTensors, SelectSettings, dense_detections
 from tldet.models.towers import TowerNorm, build_towers, level_scales
 from tldet.registry import HEADS

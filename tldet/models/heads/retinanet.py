@@ -21,8 +21,7 @@ from tldet.config import require_ranges
 from tldet.models.assigners.matching import LowQuality, assign, gather_positives
 from tldet.models.boxes import AnchorGenerator, Sizes, decode_boxes, encode_boxes, flatten_levels
 from tldet.models.heads.base import Head
-from tldet.models.losses import focal_loss, giou_loss
-from tldet.models.normalizers import POSITIVES, LossNormalizers
+from tldet.models.losses import POSITIVES, LossNormalizers, focal_loss, giou_loss
 from tldet.models.postprocess import DetectionTensors, SelectSettings, dense_detections
 from tldet.models.towers import TowerNorm, build_towers
 from tldet.registry import HEADS

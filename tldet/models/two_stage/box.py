@@ -18,8 +18,8 @@ from tldet.config import require_ranges
 from tldet.models.assigners.matching import LowQuality
 from tldet.models.boxes import Sizes, decode_boxes
 from tldet.models.cosine import CosineClassifier
+from tldet.models.losses import LossNormalizers, Normalizer
 from tldet.models.necks.fpn import BatchNorm
-from tldet.models.normalizers import LossNormalizers, Normalizer
 from tldet.models.ops.roi_align import Pool
 from tldet.models.pooling import PaddedBoxes, Regions, pool_regions
 from tldet.models.postprocess import Candidates, DetectionTensors, select

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from tldet.models.normalizers import LossNormalizers
+from tldet.models.losses import LossNormalizers
 from tldet.models.ops.roi_align import Pool
 from tldet.models.pooling import PaddedBoxes, Regions, pool_regions, regions_of
 from tldet.models.postprocess import DetectionTensors

@@ -25,7 +25,7 @@ from tldet.models.boxes import (
     flatten_level,
     wide_enough,
 )
-from tldet.models.normalizers import LossNormalizers, Normalizer
+from tldet.models.losses import LossNormalizers, Normalizer
 from tldet.models.ops.nms import nms_rows
 from tldet.models.pooling import PaddedBoxes
 from tldet.models.postprocess import take_rows, top_rows

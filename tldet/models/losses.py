@@ -28,8 +28,8 @@ POSITIVES = 100.0  # positives per image of a one-stage head assumed before the 
 class LossNormalizers(nn.Module):
     """Divisors of the losses of a head, one for each count.
 
-    If a loss is divided by the number of positives in its batch, the weight of an image depends on the batch size, and an
-    image without objects can outweigh others by a factor of hundreds. Here the divisor is a running mean of the
+    If a loss is divided by the number of positives in its batch, the weight of an image depends on the batch size, and
+    an image without objects can outweigh others by a factor of hundreds. Here the divisor is a running mean of the
     positives per image over previous optimizer steps (as in Detectron2's dense detectors), times the number of images,
     so that the loss of a batch is a mean over images.
 

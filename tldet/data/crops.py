@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tldet.data.albumentation import Albumentation, albumentations
 from tldet.data.masks import cut_boxes
@@ -43,22 +44,33 @@ class RandomCrop(Step):
         ratio = float(np.exp(random.uniform(*np.log(self.ratio))))
         w, h = min(width, max(1, round((area * ratio) ** 0.5))), min(height, max(1, round((area / ratio) ** 0.5)))
         x, y = int(random.integers(width - w + 1)), int(random.integers(height - h + 1))
-        return _crop(sample, (x, y, x + w, y + h), self.least_visible)
+        return crop(sample, (x, y, x + w, y + h), self.least_visible)
 
 
-def _crop(sample: LabeledSample, window: tuple[int, int, int, int], least_visible: float) -> LabeledSample:
+def crop(sample: LabeledSample, window: tuple[int, int, int, int], least_visible: float) -> LabeledSample:
     """Crop a sample to an xyxy window; objects with a visible fraction below ``least_visible`` are ignored."""
     x0, y0, x1, y1 = window
     boxes, share = cut_boxes(sample.boxes, sample.masks, window)
     kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    shown = selected(sample, kept)
     return replace(
-        sample,
+        shown,
         image=np.ascontiguousarray(sample.image[y0:y1, x0:x1]),
         boxes=boxes[kept] - np.array((x0, y0, x0, y0), np.float32),
-        rows=sample.rows[kept],
         ignore=(sample.ignore | (share < least_visible))[kept],
-        masks=None if sample.masks is None else sample.masks[kept, y0:y1, x0:x1],
-        labels=sample.labels_of(kept),
+        masks=None if shown.masks is None else shown.masks[:, y0:y1, x0:x1],
+    )
+
+
+def selected(sample: LabeledSample, rows: NDArray[np.bool_]) -> LabeledSample:
+    """Select objects of a sample; the image stays as it is."""
+    return replace(
+        sample,
+        boxes=sample.boxes[rows],
+        rows=sample.rows[rows],
+        ignore=sample.ignore[rows],
+        masks=None if sample.masks is None else sample.masks[rows],
+        labels=sample.labels_of(rows),
     )
 
 

@@ -6,17 +6,25 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from tldet.cli.arguments import add_options, arguments_of
-from tldet.workflows.study.request import BackboneStudyRequest, DataStudyRequest, TransferStudyRequest
+from tldet.workflows.study.request import (
+    AugmentStudyRequest,
+    BackboneStudyRequest,
+    DataStudyRequest,
+    TransferStudyRequest,
+    VariantStudyRequest,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "compare initial weights, backbones or dataset sizes at an equal training length"
+SUMMARY = "compare initial weights, backbones, settings or dataset sizes at an equal training length"
 HINTS = {"resume": "not needed, the same command continues the study in --out"}
 _KINDS = {
     "transfer": (TransferStudyRequest, "compare training from scratch, a frozen backbone, fine-tuning, ..."),
     "backbones": (BackboneStudyRequest, "compare backbones in one recipe"),
     "data": (DataStudyRequest, "learning curve: AP by number of training images, with a prediction for more images"),
+    "variants": (VariantStudyRequest, "compare variants with any settings: NAME=KEY=VALUE[,KEY=VALUE...]"),
+    "augment": (AugmentStudyRequest, "compare augmentation presets"),
 }
 
 

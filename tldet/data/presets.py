@@ -6,7 +6,6 @@ from typing import Any
 
 PRESETS = ("none", "light", "standard", "strong")  # by strength
 _FLIP = {"type": "HorizontalFlip", "p": 0.5}
-_WITH_MASKS = {"type": "CopyPaste", "fraction": 0.5, "p": 0.3}
 
 
 def preset(name: str, *, masks: bool) -> list[dict[str, Any]]:
@@ -22,8 +21,9 @@ def preset(name: str, *, masks: bool) -> list[dict[str, Any]]:
         name: one of :data:`PRESETS`.
         masks: the samples have masks.
     """
-    steps = {"none": [], "light": _light(), "standard": _standard(), "strong": _strong()}[name]
-    return [*steps, dict(_WITH_MASKS)] if masks and name == "strong" else steps
+    if name == "strong":
+        return _strong([{"type": "CopyPaste", "p": 0.3}] if masks else [])
+    return {"none": [], "light": _light(), "standard": _standard()}[name]
 
 
 def _light() -> list[dict[str, Any]]:
@@ -47,10 +47,11 @@ def _standard() -> list[dict[str, Any]]:
     ]
 
 
-def _strong() -> list[dict[str, Any]]:
+def _strong(pasting: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {"type": "LargeScaleJitter", "scale": [0.5, 1.75], "p": 0.8},
         dict(_FLIP),
+        *pasting,
         {"type": "Mosaic", "p": 0.4},
         {"type": "MixUp", "p": 0.1},
         {"type": "A.Affine", "rotate": [-10, 10], "shear": [-5, 5], "p": 0.3},

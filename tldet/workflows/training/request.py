@@ -139,11 +139,17 @@ class RecipeOptions(Request):
         "backbone in place of the recipe's; see tldet models --backbones", metavar="B", sets=["model.backbone.name"]
     )
     augment: Sequence[str | Mapping[str, Any]] = option(
-        "training transforms in place of the recipe's: names such as HorizontalFlip, calls such as "
-        "'ColorJitter(p=0.3)', or none; images are resized first",
+        "training transforms in place of the recipe's: a preset (none, light, standard, strong), 'auto' (a preset by "
+        "number of images and training length), names such as HorizontalFlip, or calls such as 'ColorJitter(p=0.3)'; "
+        "images are resized first",
         metavar="LIST",
         many=True,
         sets=["data.train.transforms"],
+    )
+    input_size: str | None = option(
+        "short side and limit of the long side of the images in pixels, such as 320x512 (default: by the sizes of "
+        "images and objects)",
+        metavar="SIZE",
     )
     scratch: bool = option("random initial weights", bool)
     weights: str | Path | None = option(

@@ -23,7 +23,13 @@ from tldet.workflows.merge.merge import merge
 from tldet.workflows.models import models
 from tldet.workflows.quickstart import quickstart
 from tldet.workflows.requests import Request, signature_of
-from tldet.workflows.study.request import BackboneStudyRequest, DataStudyRequest, TransferStudyRequest
+from tldet.workflows.study.request import (
+    AugmentStudyRequest,
+    BackboneStudyRequest,
+    DataStudyRequest,
+    TransferStudyRequest,
+    VariantStudyRequest,
+)
 from tldet.workflows.training.pretrain import pretrain
 
 PUBLIC = ["train", "finetune", "test", "evaluate", "predict", "load", "export", "study", "draw"]
@@ -79,10 +85,16 @@ def test_names_and_defaults_are_those_of_the_command_line(command: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "request_type"),
-    [("transfer", TransferStudyRequest), ("backbones", BackboneStudyRequest), ("data", DataStudyRequest)],
+    [
+        ("transfer", TransferStudyRequest),
+        ("backbones", BackboneStudyRequest),
+        ("data", DataStudyRequest),
+        ("variants", VariantStudyRequest),
+        ("augment", AugmentStudyRequest),
+    ],
 )
 def test_names_and_defaults_of_studies_are_those_of_the_command_line(kind: str, request_type: type[Request]) -> None:
-    names = ["resnet18", "resnet34"] if kind == "backbones" else []
+    names = ["resnet18", "resnet34"] if kind in ("backbones", "variants") else []
     compare(["study", kind, *names, "--out", "o"], signature_of(request_type))
 
 
@@ -120,11 +132,13 @@ def test_import_alone_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "error", "message"),
     [
-        ("freeze", {}, ConfigError, "study: kind must be transfer, backbones or data, not 'freeze'"),
+        ("freeze", {}, ConfigError, "study: kind must be transfer, backbones, data, variants or augment, not 'freeze'"),
         ("transfer", {"step": 3}, TypeError, "'step'"),
         ("data", {"variants": ["a"]}, TypeError, "'variants'"),
         ("transfer", {"predict": [5]}, TypeError, "'predict'"),
         ("backbones", {"variants": ["resnet18"]}, ConfigError, "two or more backbones"),
+        ("variants", {"variants": ["a=lr=0.1"]}, ConfigError, "two or more variants"),
+        ("augment", {"variants": ["light", "light"]}, ConfigError, "light is given twice"),
         ("data", {"fractions": [0.5, 2.0]}, ConfigError, "--fractions must be above 0 and at most 1, not 2.0"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tldet.config import parse_options
@@ -20,6 +21,7 @@ from tldet.workflows.training.run_options import SettingsOptions
 from tldet.workflows.training.schema import checked_settings
 
 _EQUAL = ("patience", "cfg_options")  # options that a variant cannot have; config keys are given without cfg_options
+_QUOTES = ("'", '"')
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 FORM = "NAME=KEY=VALUE[,KEY=VALUE...]"
 
@@ -65,30 +67,20 @@ def _variant(name: str, text: str) -> Variant:
             config.append(f"{key}={value}")
         elif one is None:
             raise ConfigError(f"variant {name}: {key}: no such option of finetune; {nearest(key, known)}")
-        elif one.setting:
-            config += [f"{one.sets[0]}={value}", *(f"{other}=None" for other in one.sets[1:])]
         else:
-            call[key.replace("-", "_")] = _value(name, key, one, value)
+            checked = _value(name, key, one, value)
             controls += one.sets
+            if one.setting:
+                config += [f"{one.sets[0]}={checked!r}", *(f"{other}=None" for other in one.sets[1:])]
+            else:
+                call[key.replace("-", "_")] = checked
     refuse_controlled(parse_options(config), f"variant {name}:")
     return Variant(call, config, [*controls, *(VARIANTS["scratch"].controls if call.get("scratch") else ())])
 
 
 def _pairs(name: str, text: str) -> list[tuple[str, str]]:
-    """Split ``a=1,b=[2, 3]`` at the commas outside brackets and quotes."""
-    parts, closing = [""], ""
-    for char in text:
-        if not closing and char == ",":
-            parts.append("")
-            continue
-        parts[-1] += char
-        if closing and char == closing[-1]:
-            closing = closing[:-1]
-        elif char in "'\"" and not closing.endswith(("'", '"')):
-            closing += char
-        elif char in _CLOSING and not closing.endswith(("'", '"')):
-            closing += _CLOSING[char]
-    pairs = [(key.strip(), value.strip()) for key, _, value in (part.partition("=") for part in parts if part.strip())]
+    """Split ``a=1,b=[2, 3]`` into keys and values."""
+    pairs = [(key.strip(), value.strip()) for key, _, value in (part.partition("=") for part in _split(text))]
     if wrong := next((key for key, value in pairs if not key or not value), None):
         raise ConfigError(f"variant {name}: {wrong} has no value; the form is {FORM}")
     keys = [key.replace("-", "_") for key, _ in pairs]
@@ -97,18 +89,39 @@ def _pairs(name: str, text: str) -> list[tuple[str, str]]:
     return pairs
 
 
+def _split(text: str) -> list[str]:
+    """Split a text at the commas outside brackets and quotes."""
+    parts, closing = [""], ""
+    for char in text:
+        if not closing and char == ",":
+            parts.append("")
+            continue
+        parts[-1] += char
+        if closing and char == closing[-1]:
+            closing = closing[:-1]
+        elif not closing.endswith(_QUOTES):
+            closing += char if char in _QUOTES else _CLOSING.get(char, "")
+    return [part for part in parts if part.strip()]
+
+
 def _value(name: str, key: str, one: Option, text: str) -> Any:
-    """Return the value of an option of finetune."""
-    value = parse_options([f"{key}={text}"])[key]
+    """Return the value of an option of finetune.
+
+    Raises:
+        ConfigError: the option does not take this value.
+    """
     if one.many:
-        return value if isinstance(value, list) else [value]
-    if one.kind is bool and not isinstance(value, bool):
-        raise ConfigError(f"variant {name}: {key} must be true or false, not {text}")
-    if one.choices and value not in one.choices:
-        raise ConfigError(f"variant {name}: {key} must be one of {', '.join(one.choices)}, not {text}")
+        parts = _split(text[1:-1]) if text[0] == "[" and text[-1] == "]" else [text]
+        return [_value(name, key, replace(one, many=False), part.strip()) for part in parts]
+    value = parse_options([f"{key}={text}"])[key]
+    if one.kind is str:
+        value = value if isinstance(value, str) else text
+    allowed = ", ".join(one.choices) if one.choices else "true, false" if one.kind is bool else ""
+    if (one.choices and value not in one.choices) or (one.kind is bool and not isinstance(value, bool)):
+        raise ConfigError(f"variant {name}: {key} must be one of {allowed}, not {text}")
     if one.numbers is not None and one.wrong(value) is not None:
         raise ConfigError(f"variant {name}: {key} must be {one.allowed}, not {text}")
-    return text.strip("'\"") if one.kind is str else value
+    return value
 
 
 def _refuse_other_tasks(models: Mapping[str, str]) -> None:

@@ -106,7 +106,7 @@ class VariantStudyRequest(StudyRequest):
 
     variants: Sequence[str] = option(
         "two or more variants NAME=KEY=VALUE[,KEY=VALUE...], the first one is the reference; a key is an option of "
-        "tldet finetune (model, input-size, lr, augment, batch-size, ...) or a config key, and NAME alone is the recipe",
+        "tldet finetune (model, input-size, lr, augment, batch-size, ...) or a config key; NAME alone is the recipe",
         default=REQUIRED,
         metavar="VARIANT",
         many=True,

@@ -161,7 +161,7 @@ def section_of(
 
 
 def _from_request(config: dict[str, Any], request: FinetuneRequest) -> tuple[dict[str, Any], list[str]]:
-    """Return a config with user-specified initial weights, backbone and transfer options, and a line for each change."""
+    """Return a config with user-specified weights, backbone and transfer options, and a line for each change."""
     lines: list[str] = []
     if request.scratch:
         config, lines = from_scratch(config)

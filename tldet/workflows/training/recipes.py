@@ -90,7 +90,7 @@ def split_transforms(recipe: Config, short: int, long: int, augment: Augment = (
     if own is not None:
         train = [_sized(step, _reference(recipe), (short, long)) for step in own]
     if augment:
-        listed = parse_transforms(augment, masks=recipe["model"]["head"].get("mask") is not None)
+        listed = parse_transforms(augment, masks=recipe.get("model.head.mask") is not None)
         resize = next((step for step in train if is_resize(step)), default_transforms(short, long)[0][0])
         train = listed if any(is_resize(step) for step in listed) else [resize, *listed]
     found = {"train": train}

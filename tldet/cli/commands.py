@@ -7,6 +7,7 @@ from types import ModuleType
 
 from tldet.cli import (
     convert,
+    data,
     evaluate,
     export,
     extend,
@@ -36,6 +37,7 @@ COMMANDS: dict[str, ModuleType] = {
     "export": export,
     "merge": merge,
     "convert": convert,
+    "data": data,
     "models": models,
     "import": import_checkpoint,
     "quickstart": quickstart,

@@ -6,12 +6,9 @@ A source is ``torchvision:ResNet50_Weights.IMAGENET1K_V2``, ``timm:NAME``, ``pac
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import importlib.util
 import logging
 import re
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,9 +16,10 @@ import torch
 from torch import Tensor
 
 from tldet import checkpoint
-from tldet.errors import CheckpointError
+from tldet.errors import CheckpointError, DownloadError, OutputError
+from tldet.system.downloads import download as receive
+from tldet.system.downloads import file_hash
 from tldet.system.inputs import is_file
-from tldet.system.output import Replacement
 from tldet.transfer.interop.wrapped import state_in
 from tldet.transfer.safe_unpickle.archives import read_archive
 
@@ -132,34 +130,16 @@ def fetch_url(url: str, digest: str) -> Path:
     if not is_file(path):
         log.info("downloading %s to %s", url, path)
         try:
-            with Replacement(path) as new:
-                _download(url, new.name)
-                _check_hash(new.name, digest, url)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or first_line(error)
-            raise CheckpointError(f"cannot download {url} ({reason}); place the file at {path} and run again") from None
+            receive(url, path, digest)
+        except (DownloadError, OutputError) as error:
+            raise CheckpointError(f"cannot download {url} ({error}); place the file at {path} and run again") from None
     _check_hash(path, digest, url)
     return path
-
-
-def _download(url: str, path: Path) -> None:
-    with urllib.request.urlopen(url, timeout=30) as response, path.open("wb") as file:
-        while block := response.read(1 << 20):
-            file.write(block)
 
 
 def first_line(error: Exception) -> str:
     """Return the first line of an error message; the name of the error if the message is empty."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
 
 
 def _check_hash(path: Path, digest: str, url: str) -> None:

@@ -17,9 +17,9 @@ from tldet.inference.runtimes.base import FORMAT
 from tldet.inference.runtimes.exported import ExportedDetector, load_exported
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
+from tldet.system.downloads import file_hash
 from tldet.system.output import check_output, make_folder
 from tldet.transfer.restore import restore
-from tldet.transfer.sources import file_hash
 from tldet.workflows.export.data import ExportData
 from tldet.workflows.export.request import ExportRequest
 from tldet.workflows.requests import takes

@@ -18,9 +18,9 @@ from tldet.data.subsets import write_subset
 from tldet.errors import ConfigError, DataError
 from tldet.evaluation.columns import GroundTruth, Type
 from tldet.evaluation.loading import load_ground_truth
+from tldet.system.downloads import file_hash
 from tldet.system.inputs import real_path
 from tldet.transfer.provenance import checkpoint_outline
-from tldet.transfer.sources import file_hash
 from tldet.workflows.study.job import Job, exact
 from tldet.workflows.study.request import ExperimentRequest
 from tldet.workflows.training.custom_data import own_index, with_own_data

@@ -213,9 +213,9 @@ def _random_crop(sample: LabeledSample, size: Size, random: np.random.Generator,
 def _moved(sample: LabeledSample, corner: tuple[int, int], size: Size) -> LabeledSample:
     """Move boxes and masks to (y, x) in an image of ``size``; the image stays as it is."""
     y, x = corner
-    masks = sample.masks
-    if masks is not None:
-        (h, w), masks = sample.size, np.zeros((len(masks), *size), np.uint8)
+    (h, w), masks = sample.size, None
+    if sample.masks is not None:
+        masks = np.zeros((len(sample.masks), *size), np.uint8)
         masks[:, y : y + h, x : x + w] = sample.masks
     return replace(sample, boxes=sample.boxes + np.array([x, y, x, y], np.float32), masks=masks)
 

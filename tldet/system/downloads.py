@@ -6,7 +6,6 @@ states (``ETag`` or ``Last-Modified``). A later download asks for the rest of th
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import logging
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tldet.errors import DownloadError
-from tldet.system.inputs import is_file
+from tldet.system.inputs import file_hash, is_file
 from tldet.system.locks import waiting_lock
 from tldet.system.output import make_folder, naming
 
@@ -137,7 +136,8 @@ class _Job:
                 raise _InterruptedError("the file has changed") from None
             if error.code in _AGAIN:
                 raise _InterruptedError(f"HTTP error {error.code}") from None
-            raise DownloadError(f"HTTP error {error.code} {error.reason}") from None
+            reason = " ".join(str(error.reason).split())
+            raise DownloadError(f"HTTP error {error.code} {reason}") from None
         except (OSError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", None) or error) or type(error).__name__
             if first:
@@ -242,12 +242,3 @@ def _check(job: _Job, digest: str, stated: str) -> None:
             job.discard()
             name = (kind or "sha256").upper().replace("SHA", "SHA-")
             raise DownloadError(f"its {name} is {found}, but {source} {value}; the download was removed")
-
-
-def file_hash(path: Path, kind: str = "sha256") -> str:
-    """Return the digest of a file in hexadecimal digits."""
-    found = hashlib.new(kind)
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            found.update(block)
-    return found.hexdigest()

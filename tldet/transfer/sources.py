@@ -18,8 +18,7 @@ from torch import Tensor
 from tldet import checkpoint
 from tldet.errors import CheckpointError, DownloadError, OutputError
 from tldet.system.downloads import download as receive
-from tldet.system.downloads import file_hash
-from tldet.system.inputs import is_file
+from tldet.system.inputs import file_hash, is_file
 from tldet.transfer.interop.wrapped import state_in
 from tldet.transfer.safe_unpickle.archives import read_archive
 

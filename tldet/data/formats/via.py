@@ -22,6 +22,11 @@ from tldet.data.formats.tree import Tree
 from tldet.errors import DataError
 
 UNNAMED = "object"  # class of regions without an attribute
+_NUMBERS = {
+    "rect": ("x", "y", "width", "height"),
+    "circle": ("cx", "cy", "r", "r"),
+    "ellipse": ("cx", "cy", "rx", "ry"),
+}
 _NOT_OBJECTS = ("point", "polyline", "line")
 
 

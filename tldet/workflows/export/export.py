@@ -17,7 +17,7 @@ from tldet.inference.runtimes.base import FORMAT
 from tldet.inference.runtimes.exported import ExportedDetector, load_exported
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
-from tldet.system.downloads import file_hash
+from tldet.system.inputs import file_hash
 from tldet.system.output import check_output, make_folder
 from tldet.transfer.restore import restore
 from tldet.workflows.export.data import ExportData

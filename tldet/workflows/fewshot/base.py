@@ -12,7 +12,7 @@ from tldet.data.index import AnnotationIndex
 from tldet.data.shots import write_base
 from tldet.engine.state import TrainResult, TrainState
 from tldet.errors import TrainingError
-from tldet.system.downloads import file_hash
+from tldet.system.inputs import file_hash
 from tldet.text import counted
 from tldet.workflows.fewshot.plan import DEVICE, Setup
 from tldet.workflows.fewshot.second import open_base, set_variant

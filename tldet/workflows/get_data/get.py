@@ -75,7 +75,7 @@ def get_data(request: DataGetRequest) -> GetReport:
         work = make_folder(out / WORK)
         files = tuple(_fetch(one, number, work, request.console) for number, one in enumerate(source.files))
         found = arrange(source, _unpacked(source, work), out)
-        report = _report(source, files, out, found)
+        report = _report(source, files, found)
         write_json(out / RECEIPT_NAME, asdict(report), indent=2)
         shutil.rmtree(work / "files", ignore_errors=True)
         if not request.keep_archives:
@@ -184,10 +184,10 @@ def _merge(part: Path, target: Path, name: str) -> None:
         else:
             with naming(there):
                 path.rename(there)
-    part.rmdir() if not any(part.iterdir()) else None
+    part.rmdir()
 
 
-def _report(source: Source, files: tuple[dict[str, str], ...], out: Path, found: Arranged) -> GetReport:
+def _report(source: Source, files: tuple[dict[str, str], ...], found: Arranged) -> GetReport:
     """Read the written annotations with the rules of training, and describe the dataset."""
     indices = {split or "": AnnotationIndex.load(path) for split, path in found.annotations.items()}
     return GetReport(

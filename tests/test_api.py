@@ -18,6 +18,7 @@ from tldet.errors import ConfigError
 from tldet.workflows.convert import convert
 from tldet.workflows.extend.extend import extend
 from tldet.workflows.fewshot.fewshot import fewshot
+from tldet.workflows.get_data.get import get_data
 from tldet.workflows.import_checkpoint import import_checkpoint
 from tldet.workflows.merge.merge import merge
 from tldet.workflows.models import models
@@ -48,12 +49,14 @@ NEEDED = {  # commands with their required arguments
     "predict": ["c.pt", "a.jpg"],
     "merge": ["a", "b", "--out", "o"],
     "convert": ["a", "--to", "yolo", "--out", "o"],
+    "data": ["get", "bccd"],
     "models": [],
     "import": ["c.pth", "--out", "o"],
     "quickstart": [],
 }
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: getattr(tldet, name) for name in ("train", "finetune", "test", "evaluate", "predict", "export")},
+    "data": get_data,
     "extend": extend,
     "pretrain": pretrain,
     "fewshot": fewshot,
@@ -64,7 +67,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "quickstart": quickstart,
 }
 ONLY_IN_PYTHON = {"console", "callbacks", "on_load", "demo"}
-ONLY_IN_PARSER = {"command", "run", "imports", "kind"}
+ONLY_IN_PARSER = {"command", "run", "imports", "kind", "action"}
 
 
 def compare(arguments: list[str], signature: inspect.Signature) -> None:

@@ -51,7 +51,7 @@ def crop(sample: LabeledSample, window: tuple[int, int, int, int], least_visible
     """Crop a sample to an xyxy window; objects with a visible fraction below ``least_visible`` are ignored."""
     x0, y0, x1, y1 = window
     boxes, share = cut_boxes(sample.boxes, sample.masks, window)
-    kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    kept = np.asarray((boxes[:, 2:] > boxes[:, :2]).all(1))
     shown = selected(sample, kept)
     return replace(
         shown,

@@ -163,7 +163,7 @@ class CopyPaste(_Mixing):
         if not len(moved.boxes):
             return sample
         assert moved.masks is not None
-        covered, image = moved.masks.any(0), sample.image.copy()
+        covered, image = np.asarray(moved.masks.any(0)), sample.image.copy()
         h, w = part.size
         inside = covered[y : y + h, x : x + w]
         image[y : y + h, x : x + w][inside] = part.image[inside]

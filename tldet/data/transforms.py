@@ -221,7 +221,8 @@ class Pipeline:
         """Draw the numbers of the further samples of an image out of ``count``; at most :attr:`extra`."""
         if not (needed := sum(self._needed(seed))):
             return []
-        return np.random.default_rng([*seed, CHOICE_STREAM]).integers(count, size=needed).tolist()
+        random = np.random.default_rng([*seed, CHOICE_STREAM])
+        return [int(number) for number in random.integers(count, size=needed)]
 
     def __call__(
         self, sample: LabeledSample, seed: Seed, batch_seed: Seed, others: Sequence[LabeledSample] = ()

@@ -16,7 +16,7 @@ from tldet.errors import DataError, DownloadError, OutputError
 from tldet.system.cache import cache_root, read_entry, write_entry
 from tldet.system.downloads import Policy, Progress, download
 from tldet.system.inputs import is_file, is_folder
-from tldet.system.locks import locked
+from tldet.system.locks import is_unused, locked
 from tldet.system.output import make_folder, naming, write_json
 from tldet.system.unpacking import is_archive, unpack
 from tldet.text import counted
@@ -74,6 +74,8 @@ def get_data(request: DataGetRequest) -> GetReport:
         _show_source(source, request.console)
         work = make_folder(out / WORK)
         files = tuple(_fetch(one, number, work, request.console) for number, one in enumerate(source.files))
+        for name in ("annotations", "images"):
+            shutil.rmtree(out / name, ignore_errors=True)  # of an interrupted call
         found = arrange(source, _unpacked(source, work), out)
         report = _report(source, files, found)
         write_json(out / RECEIPT_NAME, asdict(report), indent=2)
@@ -93,7 +95,7 @@ def _refuse_other(out: Path) -> None:
     """
     if is_file(out / RECEIPT_NAME):
         raise OutputError(f"{out}: holds a downloaded dataset; choose another --out or remove it")
-    if is_file(out) or (is_folder(out) and not is_folder(out / WORK) and any(out.iterdir())):
+    if is_file(out) or (is_folder(out) and not is_folder(out / WORK) and not is_unused(out)):
         raise OutputError(f"{out}: is not empty; choose another --out")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ class _Object(msgspec.Struct):
 
 def arrange(source: Source, files: Path, out: Path) -> Arranged:
     """Convert unpacked files to COCO JSON and move the images to the output directory.
+
+    COCO JSON with image folders stays as it is, in ``annotations`` and the folders of the images.
 
     Args:
         source: the source.
@@ -101,8 +104,9 @@ def _move(before: Path, after: Path) -> None:
 def _coco(source: Source, files: Path, out: Path) -> Arranged:
     """Move COCO JSON and image folders as they are, after a check that the images are there."""
     notes: list[str] = []
+    written: dict[str | None, Path] = {}
     for split, name in source.annotations.items():
-        folder, target = files / source.images[split], out / "images" / (split or "")
+        folder = files / source.images[split]
         if not is_folder(folder):
             raise DataError(f"{source.name}: the downloaded files contain no folder {source.images[split]}")
         present = {path.name for path in folder.iterdir()}
@@ -112,12 +116,13 @@ def _coco(source: Source, files: Path, out: Path) -> Arranged:
             if left_out:
                 notes.append(f"{split}: {counted(left_out, 'image')} of {name} left out: not among the files")
         _check_present(content, present, name)
-        make_folder(target.parent)
-        _move(folder, target)
-        write_bytes(_json(out, split), content)
+        shutil.rmtree(out / folder.name, ignore_errors=True)  # of an interrupted call
+        _move(folder, out / folder.name)
+        written[split] = out / "annotations" / Path(name).name
+        write_bytes(written[split], content)
     for line in notes:
         log.info("%s", line)
-    return Arranged({split: _json(out, split) for split in source.annotations}, tuple(notes))
+    return Arranged(written, tuple(notes))
 
 
 def _check_present(content: bytes, present: Collection[str], name: str) -> None:

@@ -74,8 +74,7 @@ def get_data(request: DataGetRequest) -> GetReport:
         _show_source(source, request.console)
         work = make_folder(out / WORK)
         files = tuple(_fetch(one, number, work, request.console) for number, one in enumerate(source.files))
-        for name in ("annotations", "images"):
-            shutil.rmtree(out / name, ignore_errors=True)  # of an interrupted call
+        shutil.rmtree(out / "images", ignore_errors=True)  # of an interrupted call
         found = arrange(source, _unpacked(source, work), out)
         report = _report(source, files, found)
         write_json(out / RECEIPT_NAME, asdict(report), indent=2)

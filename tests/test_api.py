@@ -15,6 +15,7 @@ import tldet
 from tldet.cli.commands import COMMANDS
 from tldet.cli.main import build_parser
 from tldet.errors import ConfigError
+from tldet.workflows.browse.browse import browse
 from tldet.workflows.convert import convert
 from tldet.workflows.extend.extend import extend
 from tldet.workflows.fewshot.fewshot import fewshot
@@ -50,12 +51,14 @@ NEEDED = {  # commands with their required arguments
     "merge": ["a", "b", "--out", "o"],
     "convert": ["a", "--to", "yolo", "--out", "o"],
     "data": ["get", "bccd"],
+    "browse": ["d"],
     "models": [],
     "import": ["c.pth", "--out", "o"],
     "quickstart": [],
 }
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: getattr(tldet, name) for name in ("train", "finetune", "test", "evaluate", "predict", "export")},
+    "browse": browse,
     "data": get_data,
     "extend": extend,
     "pretrain": pretrain,

@@ -154,9 +154,9 @@ def test_resized_masks_are_not_shifted(factor: float) -> None:
 
 
 def crop(given: LabeledSample, window: tuple[int, int, int, int]) -> LabeledSample:
-    from tldet.data.crops import _crop
+    from tldet.data.crops import crop
 
-    return _crop(given, window, 0.3)
+    return crop(given, window, 0.3)
 
 
 def one(mask: NDArray[np.uint8], box: list[float]) -> LabeledSample:

@@ -115,7 +115,8 @@ def penn_fudan() -> dict[str, bytes]:
     numbers[5:20, 3:9], numbers[8:25, 20:31] = 1, 2
     files = {"readme.txt": b"text"}
     for name in ("F1", "F2"):
-        files |= {f"PNGImages/{name}.png": encoded("PNG"), f"PedMasks/{name}_mask.png": encoded("PNG", numbers)}
+        image = encoded("PNG", np.full((*SIZE[::-1], 3), int(name[1]), np.uint8))
+        files |= {f"PNGImages/{name}.png": image, f"PedMasks/{name}_mask.png": encoded("PNG", numbers)}
     return {f"PennFudanPed/{name}": content for name, content in files.items()}
 
 

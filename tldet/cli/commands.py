@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 from types import ModuleType
 
 from tldet.cli import (
+    browse,
     convert,
     data,
     evaluate,
@@ -38,6 +39,7 @@ COMMANDS: dict[str, ModuleType] = {
     "merge": merge,
     "convert": convert,
     "data": data,
+    "browse": browse,
     "models": models,
     "import": import_checkpoint,
     "quickstart": quickstart,

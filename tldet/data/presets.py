@@ -42,7 +42,7 @@ def _standard() -> list[dict[str, Any]]:
             "balanced_scale": True,
             "p": 0.3,
         },
-        {"type": "ColorJitter", "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.02, "p": 0.5},
+        {"type": "ColorJitter", "brightness": 0.2, "contrast": 0.2, "saturation": 0.3, "hue": 0.02, "p": 0.5},
         _degraded(0.1),
     ]
 
@@ -55,7 +55,7 @@ def _strong(pasting: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {"type": "Mosaic", "p": 0.4},
         {"type": "MixUp", "p": 0.1},
         {"type": "A.Affine", "rotate": [-10, 10], "shear": [-5, 5], "p": 0.3},
-        {"type": "ColorJitter", "brightness": 0.4, "contrast": 0.4, "saturation": 0.5, "hue": 0.04, "p": 0.8},
+        {"type": "ColorJitter", "brightness": 0.3, "contrast": 0.3, "saturation": 0.4, "hue": 0.03, "p": 0.8},
         _degraded(0.2),
         {
             "type": "A.CoarseDropout",

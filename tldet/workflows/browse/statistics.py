@@ -24,7 +24,7 @@ def class_table(index: AnnotationIndex) -> Table:
     rows: list[list[str | int | float | None]] = []
     for label, name in enumerate(index.class_names):
         mine = (index.labels == label) & ~index.crowd
-        low, middle = np.quantile(sides[mine], [0.1, 0.5]).tolist() if mine.any() else (None, None)
+        low, middle = np.quantile(sides[mine], [0.1, 0.5]).round().astype(int).tolist() if mine.any() else (None, None)
         rows.append([name, int(mine.sum()), len(np.unique(images[mine])), low, middle])
     columns = ["class", "objects", "images", "10th percentile of size (px)", "median size (px)"]
     return Table("classes", "Classes", columns, rows, "Size: square root of the area of the box.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,7 @@ def plots(index: AnnotationIndex) -> list[Plot]:
     return [*found, _shares("counts", "Objects per image", "share of images", counts, _COUNTS, "")]
 
 
-def _shares(name: str, title: str, label: str, values: NDArray[np.generic], edges: Sequence[float], unit: str) -> Plot:
+def _shares(name: str, title: str, label: str, values: NDArray[Any], edges: Sequence[float], unit: str) -> Plot:
     """Return a bar for each interval of values: the share of values in it."""
     numbers = np.bincount(np.digitize(values, edges), minlength=len(edges) + 1) / max(len(values), 1)
     inner = [_interval(low, high, name == "counts") for low, high in pairwise(edges)]

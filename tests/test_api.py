@@ -15,10 +15,12 @@ import tldet
 from tldet.cli.commands import COMMANDS
 from tldet.cli.main import build_parser
 from tldet.errors import ConfigError
+from tldet.workflows.browse.browse import browse
 from tldet.workflows.check.check import check
 from tldet.workflows.convert import convert
 from tldet.workflows.extend.extend import extend
 from tldet.workflows.fewshot.fewshot import fewshot
+from tldet.workflows.get_data.get import get_data
 from tldet.workflows.import_checkpoint import import_checkpoint
 from tldet.workflows.merge.merge import merge
 from tldet.workflows.models import models
@@ -27,7 +29,13 @@ from tldet.workflows.quickstart import quickstart
 from tldet.workflows.requests import Request, signature_of
 from tldet.workflows.serve.serve import serve
 from tldet.workflows.split.split import split
-from tldet.workflows.study.request import BackboneStudyRequest, DataStudyRequest, TransferStudyRequest
+from tldet.workflows.study.request import (
+    AugmentStudyRequest,
+    BackboneStudyRequest,
+    DataStudyRequest,
+    TransferStudyRequest,
+    VariantStudyRequest,
+)
 from tldet.workflows.training.pretrain import pretrain
 
 PUBLIC = ["train", "finetune", "test", "evaluate", "predict", "load", "export", "study", "draw"]
@@ -50,12 +58,16 @@ NEEDED = {  # commands with their required arguments
     "serve": ["c.pt"],
     "merge": ["a", "b", "--out", "o"],
     "convert": ["a", "--to", "yolo", "--out", "o"],
+    "data": ["get", "bccd"],
+    "browse": ["d"],
     "models": [],
     "import": ["c.pth", "--out", "o"],
     "quickstart": [],
 }
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: getattr(tldet, name) for name in ("train", "finetune", "test", "evaluate", "predict", "export")},
+    "browse": browse,
+    "data": get_data,
     "extend": extend,
     "pretrain": pretrain,
     "fewshot": fewshot,
@@ -70,7 +82,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "quickstart": quickstart,
 }
 ONLY_IN_PYTHON = {"console", "callbacks", "on_load", "demo"}
-ONLY_IN_PARSER = {"command", "run", "imports", "kind"}
+ONLY_IN_PARSER = {"command", "run", "imports", "kind", "action"}
 
 
 def compare(arguments: list[str], signature: inspect.Signature) -> None:
@@ -91,10 +103,16 @@ def test_names_and_defaults_are_those_of_the_command_line(command: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "request_type"),
-    [("transfer", TransferStudyRequest), ("backbones", BackboneStudyRequest), ("data", DataStudyRequest)],
+    [
+        ("transfer", TransferStudyRequest),
+        ("backbones", BackboneStudyRequest),
+        ("data", DataStudyRequest),
+        ("variants", VariantStudyRequest),
+        ("augment", AugmentStudyRequest),
+    ],
 )
 def test_names_and_defaults_of_studies_are_those_of_the_command_line(kind: str, request_type: type[Request]) -> None:
-    names = ["resnet18", "resnet34"] if kind == "backbones" else []
+    names = ["resnet18", "resnet34"] if kind in ("backbones", "variants") else []
     compare(["study", kind, *names, "--out", "o"], signature_of(request_type))
 
 
@@ -132,11 +150,13 @@ def test_import_alone_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "error", "message"),
     [
-        ("freeze", {}, ConfigError, "study: kind must be transfer, backbones or data, not 'freeze'"),
+        ("freeze", {}, ConfigError, "study: kind must be transfer, backbones, data, variants or augment, not 'freeze'"),
         ("transfer", {"step": 3}, TypeError, "'step'"),
         ("data", {"variants": ["a"]}, TypeError, "'variants'"),
         ("transfer", {"predict": [5]}, TypeError, "'predict'"),
         ("backbones", {"variants": ["resnet18"]}, ConfigError, "two or more backbones"),
+        ("variants", {"variants": ["a=lr=0.1"]}, ConfigError, "two or more variants"),
+        ("augment", {"variants": ["light", "light"]}, ConfigError, "light is given twice"),
         ("data", {"fractions": [0.5, 2.0]}, ConfigError, "--fractions must be above 0 and at most 1, not 2.0"),
     ],
 )

@@ -68,7 +68,7 @@ def test_the_recipe_keeps_its_dataset_and_transforms(trained: Path) -> None:
 
     section = read_config(trained / "config.py")["data"]["train"]
     assert section["type"] == "CsvDataset"
-    expected = ["Resize", "Rotate180", "swap_channels", "MixUp", "A.GaussNoise"]
+    expected = ["Resize", "Rotate180", "swap_channels", "BlendImages", "A.GaussNoise"]
     assert [step["type"] for step in section["transforms"]] == expected
 
 

@@ -32,6 +32,10 @@ class OutputError(DataError):
     """A file or folder cannot be written."""
 
 
+class DownloadError(TldetError):
+    """A file cannot be downloaded."""
+
+
 class CheckpointError(TldetError):
     """A checkpoint or weights file cannot be read, written or used here."""
 

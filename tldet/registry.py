@@ -12,7 +12,7 @@ NECKS = Registry("neck", scope="tldet", locations=_NECKS)
 HEADS = Registry("head", scope="tldet", locations=["tldet.models.heads"])
 _DATASETS = [f"tldet.data.{name}" for name in ("dataset", "folder", "relabeled")]
 DATASETS = Registry("dataset", scope="tldet", locations=_DATASETS)
-_TRANSFORMS = [f"tldet.data.{name}" for name in ("transforms", "color", "crops", "named_transforms")]
+_TRANSFORMS = [f"tldet.data.{name}" for name in ("transforms", "color", "crops", "mixing", "named_transforms")]
 TRANSFORMS = Registry("transform", scope="tldet", locations=_TRANSFORMS)
 OPTIMIZERS = Registry("optimizer", scope="tldet", locations=["tldet.transfer.param_groups"])
 HOOKS = Registry("hook", scope="tldet", locations=["tldet.engine.callbacks"])

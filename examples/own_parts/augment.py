@@ -32,7 +32,7 @@ def swap_channels(image, target, rng, p: float = 0.5):
 
 
 @TRANSFORMS.register_module()
-class MixUp:
+class BlendImages:
     """Blend the image with another one and keep the boxes of both, with probability ``p``; masks are not supported."""
 
     extra = 1  # number of further samples, passed as ``others``

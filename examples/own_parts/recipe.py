@@ -11,7 +11,7 @@ data = dict(
             dict(type="Resize", short=[96, 128], long=192),
             dict(type="Rotate180", p=0.2),
             dict(type="swap_channels", p=0.2),
-            dict(type="MixUp", p=0.2),
+            dict(type="BlendImages", p=0.2),
             dict(type="A.GaussNoise", std_range=[0.02, 0.05], p=0.2),
         ],
     ),

@@ -608,7 +608,7 @@ def test_invalid_initial_weights(digits: Path, tmp_path: Path, monkeypatch: pyte
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "empty"))
-    monkeypatch.setattr("urllib.request.urlopen", offline)
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", offline)
     with pytest.raises(
         CheckpointError, match=r"there are no published COCO weights for retinanet_lite0; .*faster_rcnn_r50 \("
     ):

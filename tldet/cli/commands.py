@@ -6,8 +6,10 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 from types import ModuleType
 
 from tldet.cli import (
+    browse,
     check,
     convert,
+    data,
     evaluate,
     export,
     extend,
@@ -44,6 +46,8 @@ COMMANDS: dict[str, ModuleType] = {
     "split": split,
     "merge": merge,
     "convert": convert,
+    "data": data,
+    "browse": browse,
     "models": models,
     "import": import_checkpoint,
     "quickstart": quickstart,

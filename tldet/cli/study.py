@@ -6,12 +6,18 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from tldet.cli.arguments import add_options, arguments_of
-from tldet.workflows.study.request import BackboneStudyRequest, DataStudyRequest, TransferStudyRequest
+from tldet.workflows.study.request import (
+    AugmentStudyRequest,
+    BackboneStudyRequest,
+    DataStudyRequest,
+    TransferStudyRequest,
+    VariantStudyRequest,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "compare initial weights, backbones or dataset sizes over several seeds"
+SUMMARY = "compare initial weights, backbones, settings or dataset sizes over several seeds"
 HINTS = {"resume": "not needed, the same command continues the study in --out"}
 _KINDS = {
     "transfer": (
@@ -20,6 +26,8 @@ _KINDS = {
     ),
     "backbones": (BackboneStudyRequest, "compare backbones in one recipe"),
     "data": (DataStudyRequest, "measure AP over the number of training images and predict it for more images"),
+    "variants": (VariantStudyRequest, "compare variants with any settings: NAME=KEY=VALUE[,KEY=VALUE...]"),
+    "augment": (AugmentStudyRequest, "compare augmentation presets"),
 }
 
 

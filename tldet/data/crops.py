@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tldet.config import require_ranges
 from tldet.data.albumentation import Albumentation, albumentations
@@ -44,7 +45,7 @@ class RandomCrop(SampleTransform):
         ratio = float(np.exp(random.uniform(*np.log(self.ratio))))
         w, h = min(width, max(1, round((area * ratio) ** 0.5))), min(height, max(1, round((area / ratio) ** 0.5)))
         x, y = int(random.integers(width - w + 1)), int(random.integers(height - h + 1))
-        return _crop(sample, (x, y, x + w, y + h), self.least_visible)
+        return crop(sample, (x, y, x + w, y + h), self.least_visible)
 
 
 @TRANSFORMS.register_module()
@@ -74,7 +75,7 @@ class RandomTile(SampleTransform):
         box = objects[random.integers(len(objects))] if len(objects) and random.random() < self.on_object else None
         x = self._start(random, width, None if box is None else (box[0] + box[2]) / 2)
         y = self._start(random, height, None if box is None else (box[1] + box[3]) / 2)
-        return _crop(sample, (x, y, min(x + self.size, width), min(y + self.size, height)), self.least_visible)
+        return crop(sample, (x, y, min(x + self.size, width), min(y + self.size, height)), self.least_visible)
 
     def _start(self, random: np.random.Generator, length: int, center: float | None) -> int:
         """Draw the start of a tile along an axis, so that it contains ``center``."""
@@ -84,19 +85,30 @@ class RandomTile(SampleTransform):
         return int(random.integers(low, high + 1))
 
 
-def _crop(sample: LabeledSample, window: tuple[int, int, int, int], least_visible: float) -> LabeledSample:
+def crop(sample: LabeledSample, window: tuple[int, int, int, int], least_visible: float) -> LabeledSample:
     """Crop a sample to an xyxy window; objects with a visible fraction below ``least_visible`` are ignored."""
     x0, y0, x1, y1 = window
     boxes, share = cut_boxes(sample.boxes, sample.masks, window)
-    kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    kept = np.asarray((boxes[:, 2:] > boxes[:, :2]).all(1))
+    shown = selected(sample, kept)
     return replace(
-        sample,
+        shown,
         image=np.ascontiguousarray(sample.image[y0:y1, x0:x1]),
         boxes=boxes[kept] - np.array((x0, y0, x0, y0), np.float32),
-        rows=sample.rows[kept],
         ignore=(sample.ignore | (share < least_visible))[kept],
-        masks=None if sample.masks is None else sample.masks[kept, y0:y1, x0:x1],
-        labels=sample.labels_of(kept),
+        masks=None if shown.masks is None else shown.masks[:, y0:y1, x0:x1],
+    )
+
+
+def selected(sample: LabeledSample, rows: NDArray[np.bool_]) -> LabeledSample:
+    """Select objects of a sample; the image stays as it is."""
+    return replace(
+        sample,
+        boxes=sample.boxes[rows],
+        rows=sample.rows[rows],
+        ignore=sample.ignore[rows],
+        masks=None if sample.masks is None else sample.masks[rows],
+        labels=sample.labels_of(rows),
     )
 
 

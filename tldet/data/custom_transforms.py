@@ -31,6 +31,7 @@ class CustomTransform:
     Attributes:
         extra: number of further samples that the transform needs. They are passed as the keyword argument ``others``, a
             list of (image, target) pairs.
+        share: probability with which they are passed.
 
     Args:
         transform: the transform.
@@ -39,6 +40,8 @@ class CustomTransform:
     Raises:
         ConfigError: the transform has another signature, or its ``extra`` is not a number of samples.
     """
+
+    share = 1.0
 
     def __init__(self, transform: Any, name: str) -> None:
         self.transform, self.name = transform, name

@@ -46,20 +46,7 @@ def resolve_layout(
     Raises:
         DataError: training annotations or image folders are not found.
     """
-    if train_json is None and data is None:
-        raise DataError("give --data DIR, or --train JSON with --images DIR")
-    root = None if data is None else Path(data)
-    if root is not None and not exists(root):
-        raise DataError(f"{root}: no such folder")
-    train, val = (None if p is None else _inside(root, p) for p in (train_json, val_json))
-    found = _foreign_splits(root, train, val, images, out / FOLDER, source)
-    if found is None:
-        log.info("format COCO JSON")
-        if root is not None and is_file(root):
-            train, root = train or root, None
-        paths = dict(zip(("train", "val", "test"), _annotations(root, train, val), strict=True))
-        find = partial(_split, root=root, images=images)
-        found = {name: find(path) for name, path in paths.items() if path is not None}
+    found = find_splits(data, train_json, val_json, images, out / FOLDER, source)
     if "val" not in found and "test" in found:
         test = found.pop("test")
         log.warning("no validation annotations: the test split (%s) is used for validation", test.annotations)
@@ -71,8 +58,51 @@ def resolve_layout(
     return Layout(found["train"], found["val"], found.get("test"))
 
 
+def find_splits(
+    data: str | Path | None,
+    train_json: str | Path | None,
+    val_json: str | Path | None,
+    images: str | Path | None,
+    out: Path | None,
+    source: SourceOptions = _AUTO,
+) -> dict[str, Split]:
+    """Return the splits that a dataset has, by name; images of no stated split are the training split.
+
+    Args:
+        data: see :func:`resolve_layout`, as the other arguments.
+        train_json: training annotations.
+        val_json: validation annotations.
+        images: image folder.
+        out: folder for annotations in other formats than COCO JSON; None takes one in the cache.
+        source: format and classes of the annotations.
+
+    Raises:
+        DataError: annotations or image folders are not found.
+    """
+    if train_json is None and data is None:
+        raise DataError("give --data DIR, or --train JSON with --images DIR")
+    root = None if data is None else Path(data)
+    if root is not None and not exists(root):
+        raise DataError(f"{root}: no such folder")
+    train, val = (None if p is None else _inside(root, p) for p in (train_json, val_json))
+    found = _foreign_splits(root, train, val, images, out, source)
+    if found is not None:
+        return found
+    log.info("format COCO JSON")
+    if root is not None and is_file(root):
+        train, root = train or root, None
+    paths = dict(zip(("train", "val", "test"), _annotations(root, train, val), strict=True))
+    find = partial(_split, root=root, images=images)
+    return {name: find(path) for name, path in paths.items() if path is not None}
+
+
 def _foreign_splits(
-    root: Path | None, train: Path | None, val: Path | None, images: str | Path | None, out: Path, source: SourceOptions
+    root: Path | None,
+    train: Path | None,
+    val: Path | None,
+    images: str | Path | None,
+    out: Path | None,
+    source: SourceOptions,
 ) -> dict[str, Split] | None:
     """Return the splits of annotations in other formats than COCO JSON; None if all are COCO JSON."""
     given = {"train": train, "val": val} if train is not None or val is not None else {None: root}

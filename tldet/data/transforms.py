@@ -24,7 +24,7 @@ from tldet.registry import TRANSFORMS
 from tldet.structures.image import LARGEST_SIDE, ImageArray, Size
 from tldet.structures.target import Target
 
-OTHERS_STREAM, CHOICE_STREAM = 2, 3  # of random numbers: of further samples, and of their choice
+OTHERS_STREAM, CHOICE_STREAM, USE_STREAM = 2, 3, 4  # of random numbers: of further samples, their choice and their use
 Seed = Sequence[int]
 Transforms = Sequence[Mapping[str, Any] | Callable[..., Any]]
 
@@ -92,11 +92,20 @@ class Draws(NamedTuple):
 class SampleTransform:
     """Base class of tldet's own transforms."""
 
-    extra = 0  # further samples that the transform needs
+    extra = 0  # further samples that the transform needs, as third argument
+    share = 1.0  # probability with which it needs them
 
     def __call__(self, sample: LabeledSample, draws: Draws) -> LabeledSample:
         """Transform a sample."""
         raise NotImplementedError
+
+
+def resized(sample: LabeledSample, size: Size) -> LabeledSample:
+    """Resize a sample to (height, width)."""
+    old = sample.size
+    factor = np.array([size[1] / old[1], size[0] / old[0]] * 2, np.float32)
+    masks = None if sample.masks is None else resize_masks(sample.masks, size)
+    return replace(sample, image=resize_to(sample.image, size), boxes=sample.boxes * factor, masks=masks, reduced=1)
 
 
 @TRANSFORMS.register_module()
@@ -133,11 +142,7 @@ class Resize(SampleTransform):
             short = int(generator.integers(self.short[0], self.short[-1] + 1))
         else:
             short = self.short[int(generator.integers(len(self.short)))]
-        old = sample.size
-        new = fitted_size(old, short, self.long)
-        factor = np.array([new[1] / old[1], new[0] / old[0]] * 2, np.float32)
-        masks = None if sample.masks is None else resize_masks(sample.masks, new)
-        return replace(sample, image=resize_to(sample.image, new), boxes=sample.boxes * factor, masks=masks, reduced=1)
+        return resized(sample, fitted_size(sample.size, short, self.long))
 
 
 class _Flip(SampleTransform):
@@ -204,16 +209,22 @@ class Pipeline:
 
     @property
     def extra(self) -> int:
-        """Number of further samples that the transforms need for each image."""
+        """Largest number of further samples that the transforms need for an image."""
         return sum(step.extra for step in self.steps)
 
-    def draw_extra(self, seed: Seed, count: int) -> list[int]:
-        """Draw the numbers of :attr:`extra` further samples out of ``count``."""
+    def _needed(self, seed: Seed) -> list[int]:
+        """Return the number of further samples that each transform takes for an image."""
         if not self.extra:
+            return [0] * len(self.steps)
+        drawn = np.random.default_rng([*seed, USE_STREAM]).random(len(self.steps))
+        return [step.extra if chance < step.share else 0 for step, chance in zip(self.steps, drawn, strict=True)]
+
+    def draw_extra(self, seed: Seed, count: int) -> list[int]:
+        """Draw the numbers of the further samples of an image out of ``count``; at most :attr:`extra`."""
+        if not (needed := sum(self._needed(seed))):
             return []
-        return [
-            int(number) for number in np.random.default_rng([*seed, CHOICE_STREAM]).integers(count, size=self.extra)
-        ]
+        random = np.random.default_rng([*seed, CHOICE_STREAM])
+        return [int(number) for number in random.integers(count, size=needed)]
 
     def __call__(
         self, sample: LabeledSample, seed: Seed, batch_seed: Seed, others: Sequence[LabeledSample] = ()
@@ -224,16 +235,17 @@ class Pipeline:
             sample: the sample.
             seed: seed of the image.
             batch_seed: seed of its batch.
-            others: :attr:`extra` further samples. Each goes through the transforms before the one that needs it.
+            others: the further samples of :meth:`draw_extra`. Each goes through the transforms before the one that
+                needs it.
         """
         seeds = [list(seed), *([*seed, OTHERS_STREAM, number] for number in range(len(others)))]
         draws = [Draws(np.random.default_rng(one), np.random.default_rng(list(batch_seed))) for one in seeds]
         samples = [sample, *others]
-        for step in self.steps:
-            if isinstance(step, CustomTransform) and step.extra:
-                end = 1 + step.extra
-                samples = [step(samples[0], draws[0], samples[1:end]), *samples[end:]]
-                draws = [draws[0], *draws[end:]]
-            else:
+        for step, needed in zip(self.steps, self._needed(seed), strict=True):
+            if needed:
+                combine = cast(Callable[..., LabeledSample], step)
+                samples[: 1 + needed] = [combine(samples[0], draws[0], samples[1 : 1 + needed])]
+                del draws[1 : 1 + needed]
+            elif not step.extra:
                 samples = [step(one, draw) for one, draw in zip(samples, draws, strict=True)]
         return samples[0]

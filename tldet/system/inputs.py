@@ -5,6 +5,7 @@ A named pipe would block, and a device such as /dev/zero has no end.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Literal
 
 from tldet.errors import TldetError
 
+_CHUNK = 1 << 20  # bytes read at a time
 Kind = Literal["file", "folder", "other"]
 PathName = str | PathLike[str]
 NOT_FILES: tuple[tuple[Callable[[int], bool], str], ...] = (
@@ -69,6 +71,15 @@ def read_file(path: PathName, error: type[TldetError], name: str | None = None) 
         raise error(f"{name}: cannot be read: {problem.strerror}") from None
     except MemoryError:
         raise error(f"{name}: does not fit into memory ({status.st_size / 2**30:.1f} GiB)") from None
+
+
+def file_hash(path: Path, kind: str = "sha256") -> str:
+    """Return the digest of a file in hexadecimal digits."""
+    found = hashlib.new(kind)
+    with path.open("rb") as file:
+        while block := file.read(_CHUNK):
+            found.update(block)
+    return found.hexdigest()
 
 
 def exists(path: PathName) -> bool:

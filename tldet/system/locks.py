@@ -44,6 +44,30 @@ def locked(folder: str | Path) -> Iterator[None]:
                 one.rmdir()
 
 
+@contextlib.contextmanager
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Hold a lock file, which is removed afterwards; wait while another process holds it.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    from filelock import FileLock
+
+    while True:
+        lock = FileLock(path)
+        with naming(path):
+            lock.acquire()
+        if _is_current(lock, path):
+            break
+        lock.release()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)  # before the release, as in locked
+        lock.release()
+
+
 def _acquire(folder: str | Path) -> tuple[Path, BaseFileLock]:
     """Lock the file that has the name of the lock at the time when it is locked; return its path and the lock.
 

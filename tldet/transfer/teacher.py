@@ -9,8 +9,7 @@ from pathlib import Path
 from tldet.errors import CheckpointError
 from tldet.models.detector import Detector
 from tldet.models.distillation import DistilledDetector, DistillSettings
-from tldet.system.inputs import is_file
-from tldet.transfer.downloads import file_hash
+from tldet.system.inputs import file_hash, is_file
 from tldet.transfer.restore import restore
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,9 @@ import pytest
 
 from tldet.config import Config, override, read_config
 from tldet.errors import ConfigError
+from tldet.workflows.training.augmentation import parse_transforms
 from tldet.workflows.training.finetune import new_config
-from tldet.workflows.training.recipes import default_transforms, is_resize, parse_transforms, split_transforms
+from tldet.workflows.training.recipes import default_transforms, is_resize, split_transforms
 from tldet.workflows.training.request import FinetuneRequest
 
 FLIP, JITTER = {"type": "VerticalFlip", "p": 0.25}, {"type": "ColorJitter", "p": 0.3}

@@ -17,8 +17,8 @@ from tldet.inference.runtimes.base import METADATA_VERSION
 from tldet.inference.runtimes.exported import ExportedDetector, load_exported
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
+from tldet.system.inputs import file_hash
 from tldet.system.output import check_output, make_folder
-from tldet.transfer.downloads import file_hash
 from tldet.transfer.restore import restore
 from tldet.workflows.export.data import ExportData
 from tldet.workflows.export.request import ExportRequest

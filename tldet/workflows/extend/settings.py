@@ -12,8 +12,7 @@ from tldet.data.relabeled import coco_type
 from tldet.errors import CheckpointError
 from tldet.models.distillation import DistillSettings
 from tldet.registry import HEADS
-from tldet.system.inputs import real_path
-from tldet.transfer.downloads import file_hash
+from tldet.system.inputs import file_hash, real_path
 from tldet.workflows.extend.data import Prepared
 from tldet.workflows.training.finetune import section_of
 from tldet.workflows.training.recipes import default_transforms

@@ -12,8 +12,8 @@ from tldet.data.index import AnnotationIndex
 from tldet.data.shots import write_base
 from tldet.engine.state import TrainResult, TrainState
 from tldet.errors import TrainingError
+from tldet.system.inputs import file_hash
 from tldet.text import counted
-from tldet.transfer.downloads import file_hash
 from tldet.workflows.fewshot.plan import DEVICE, Setup
 from tldet.workflows.fewshot.second import open_base, set_variant
 from tldet.workflows.fewshot.splits import ANNOTATIONS_FOLDER

@@ -17,7 +17,7 @@ from tldet.data.layouts import Split
 from tldet.data.relabeled import Sources
 from tldet.data.shots import check_novel, draw_shots, write_shots
 from tldet.errors import ConfigError, DataError
-from tldet.transfer.downloads import file_hash
+from tldet.system.inputs import file_hash
 from tldet.workflows.fewshot.request import FewShotRequest
 from tldet.workflows.fewshot.splits import ANNOTATIONS_FOLDER, find_splits
 from tldet.workflows.study.job import RUNS, Factor, Job, job_folder, save_settings

@@ -15,9 +15,8 @@ from tldet.errors import ConfigError, DataError
 from tldet.inference.predictor import Predictor
 from tldet.inference.runtimes.exported import EXPORTED_SUFFIXES
 from tldet.inference.sources import InputSource
-from tldet.system.inputs import is_file
+from tldet.system.inputs import file_hash, is_file
 from tldet.text import counted
-from tldet.transfer.downloads import file_hash
 from tldet.workflows.options import flag
 from tldet.workflows.predict.formats import require_parquet
 from tldet.workflows.predict.jsonl import VERSION, JsonlWriter, Scan

@@ -18,8 +18,7 @@ from tldet.data.subsets import write_subset
 from tldet.errors import ConfigError, DataError
 from tldet.evaluation.columns import GroundTruth, Type
 from tldet.evaluation.loading import load_ground_truth
-from tldet.system.inputs import real_path
-from tldet.transfer.downloads import file_hash
+from tldet.system.inputs import file_hash, real_path
 from tldet.transfer.provenance import checkpoint_outline
 from tldet.workflows.study.job import Job, exact
 from tldet.workflows.study.request import ExperimentRequest

@@ -50,7 +50,8 @@ def make_plan(kind: str, request: StudyRequest, variants: Mapping[str, Variant])
     refuse_conflict(variants, options)
     refuse_without_timing(variants, request.minutes)
     recipe = load_recipe(request.model)
-    refuse_redundant(variants, recipe)
+    if kind == "transfer":
+        refuse_redundant(variants, recipe)
     settings: dict[str, Any] = {"kind": kind, "model": request.model, "options": request.overrides()}
     save_settings(request.folder, settings)
     data: StudyData = own_study_data(recipe, request) if has_own_data(recipe) else JsonData.of(request)
@@ -111,9 +112,11 @@ class _Shared:
             every /= fraction  # an equal number of steps between checkpoints for all fractions
         options = ["training.validate_every=None", f"training.checkpoint_every={every:g}"]
         batch_size = f"{_BATCH_SIZE}={self.choices.batch}"  # chosen or measured once for all runs
-        options.append(batch_size)
+        if _BATCH_SIZE not in parse_options(variant.options):
+            options.append(batch_size)
         if fraction < 1:
             options.append(self.data.subset(fraction, seed))
         given = self.request.overrides()
         options += [*given, *variant.options]
-        return [*options, batch_size] if option_value(parse_options(given), _BATCH_SIZE) == "auto" else options
+        auto = option_value(parse_options(options), _BATCH_SIZE) == "auto"
+        return [*options, batch_size] if auto else options

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tldet.data.presets import PRESETS
 from tldet.workflows.options import COUNT, REQUIRED, SHARE, option
 from tldet.workflows.training.request import DEFAULT_MODEL
 from tldet.workflows.training.run_options import BadImageOption, DataOptions, LengthOptions, SettingsOptions
@@ -96,4 +97,30 @@ class DataStudyRequest(StudyRequest):
         metavar="N",
         interval=COUNT,
         repeated=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantStudyRequest(StudyRequest):
+    """Arguments of ``tldet study variants``."""
+
+    variants: Sequence[str] = option(
+        "two or more variants NAME=KEY=VALUE[,KEY=VALUE...], the first one is the reference; a key is an option of "
+        "tldet finetune (model, input-size, lr, augment, batch-size, ...) or a config key; NAME alone is the recipe",
+        default=REQUIRED,
+        metavar="VARIANT",
+        many=True,
+        positional=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentStudyRequest(StudyRequest):
+    """Arguments of ``tldet study augment``."""
+
+    variants: Sequence[str] = option(
+        f"presets to compare, or 'recipe' for the transforms of the recipe (default: {' '.join(PRESETS)})",
+        default=PRESETS,
+        choices=("recipe", *PRESETS),
+        many=True,
     )

@@ -1,4 +1,4 @@
-"""``tldet study``: compare initial weights, backbones or dataset sizes at an equal training length."""
+"""``tldet study``: compare initial weights, backbones, settings or dataset sizes at an equal training length."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tldet.evaluation.power_law import FARTHEST
 from tldet.system.locks import locked
 from tldet.workflows.study.execute import execute, up_to_date
 from tldet.workflows.study.job_queue import JobQueue, Result, run_parallel, run_sequential
+from tldet.workflows.study.named import check_jobs, named_variants
 from tldet.workflows.study.plan import Plan, make_plan
 from tldet.workflows.study.report import (
     PLOT_NAME,
@@ -21,7 +22,14 @@ from tldet.workflows.study.report import (
     show_study,
     write_study,
 )
-from tldet.workflows.study.request import BackboneStudyRequest, DataStudyRequest, StudyRequest, TransferStudyRequest
+from tldet.workflows.study.request import (
+    AugmentStudyRequest,
+    BackboneStudyRequest,
+    DataStudyRequest,
+    StudyRequest,
+    TransferStudyRequest,
+    VariantStudyRequest,
+)
 from tldet.workflows.study.variants import REFERENCE, VARIANTS, Variant, backbone_variants, transfer_variants
 from tldet.workflows.study.workers import Worker, gpus
 
@@ -57,12 +65,25 @@ def study_data(request: DataStudyRequest) -> StudyReport:
     return _study("data", request, {REFERENCE: VARIANTS[REFERENCE]}, request.predict)
 
 
+def study_variants(request: VariantStudyRequest) -> StudyReport:
+    """Compare variants with any settings; see :func:`study_transfer` for errors."""
+    return _study("variants", request, named_variants(request.variants, request.model))
+
+
+def study_augment(request: AugmentStudyRequest) -> StudyReport:
+    """Compare augmentation presets; see :func:`study_transfer` for errors."""
+    texts = [name if name == "recipe" else f"{name}=augment={name}" for name in request.variants]
+    return _study("augment", request, named_variants(texts, request.model))
+
+
 def _study(
     kind: str, request: StudyRequest, variants: Mapping[str, Variant], predict: Sequence[int] | None = None
 ) -> StudyReport:
     console = request.console
     with locked(request.folder):
         plan = make_plan(kind, request, variants)
+        if kind in ("variants", "augment"):
+            check_jobs(plan.jobs)
         numbers = None if predict is None else _numbers(plan, predict)
         chosen = option_value(parse_options(request.overrides()), "training.device") is not None
         runs = _run(plan, console, here=chosen)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +14,13 @@ import torch
 from tldet.config import Config, option_value
 from tldet.data.images import fitted_size
 from tldet.data.index import AnnotationIndex
+from tldet.errors import ConfigError
 from tldet.models.replace import replace_backbone
+from tldet.structures.image import LARGEST_SIDE
 from tldet.system.device import pick_device
 from tldet.system.out_of_memory import describe_device
 from tldet.text import counted
+from tldet.workflows.training.augmentation import AUTO, Augment, choose_preset
 from tldet.workflows.training.batch_size import (
     LARGEST,
     USUAL,
@@ -43,6 +47,7 @@ class Choices:
     long: int
     batch: int
     length: Length
+    augment: Augment = ()
     reasons: list[str] = field(default_factory=list)
 
 
@@ -52,7 +57,8 @@ def choose_for(
     options: Mapping[str, Any],
     length: Length | None,
     backbone: str | None = None,
-    augment: Sequence[str | Mapping[str, Any]] = (),
+    augment: Augment = (),
+    input_size: str | None = None,
 ) -> Choices:
     """Choose input size, batch size and length for a recipe on a dataset.
 
@@ -63,18 +69,24 @@ def choose_for(
         length: user-specified length.
         backbone: user-specified backbone.
         augment: user-specified training transforms.
+        input_size: user-specified input size, ``SHORT`` or ``SHORTxLONG``.
 
     Raises:
         TldetError: a value is wrong, or not even one image fits into the memory of the GPU.
     """
     device = pick_device(str(option_value(options, "training.device") or "auto"))
-    short, long, why_size = _size(recipe, index, device)
-    steps = split_transforms(recipe, short, long, augment)["train"]
+    short, long, why_size = _given_size(input_size) if input_size else _size(recipe, index, device)
+    auto = list(augment) == AUTO
+    steps = split_transforms(recipe, short, long, () if auto else augment)["train"]
     if (other := foreign_resize(steps)) is not None:
         why_size = f"input size as set by transform {other} of the recipe"
     batch, why_batch = _batch(recipe, index, largest_size(steps, (short, long)), device, options, backbone)
     chosen, why_length = choose_length(len(index), batch, length)
-    return Choices(short, long, batch, chosen, reasons=[why_size, why_batch, why_length])
+    reasons = [why_size, why_batch, why_length]
+    if auto:
+        preset, why = choose_preset(len(index), batch, chosen, fast=device.type != "cpu", small=is_small(recipe))
+        augment, reasons = [preset], [*reasons, why]
+    return Choices(short, long, batch, chosen, augment, reasons)
 
 
 def given_batch(options: Mapping[str, Any]) -> int | None:
@@ -93,6 +105,23 @@ def usual_size(recipe: Config) -> tuple[int, int]:
     if is_small(recipe):
         return 320, LONGEST_LITE
     return (640, 640) if recipe.get("model.head.type") == "DFineHead" else (800, LONGEST_R50)
+
+
+def _given_size(text: str) -> tuple[int, int, str]:
+    """Read a user-specified input size.
+
+    Raises:
+        ConfigError: it is no size.
+    """
+    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
+    short = int(found[1]) if found else 0
+    long = int(found[2]) if found and found[2] else round(short * LONGEST_R50 / 800)
+    if not 32 <= short <= long <= LARGEST_SIDE:
+        raise ConfigError(
+            f"--input-size {text}: give SHORT or SHORTxLONG in pixels, such as 320 or 320x512, between 32 and "
+            f"{LARGEST_SIDE}"
+        )
+    return short, long, f"input size {short}x{long} (user-specified)"
 
 
 def _size(recipe: Config, index: AnnotationIndex, device: torch.device) -> tuple[int, int, str]:

@@ -69,12 +69,20 @@ def _resumed(request: FinetuneRequest) -> StoredRun | None:
 
 
 def new_config(request: FinetuneRequest) -> Config:
-    """Return the config of a new run: the recipe with data, classes, input size and length filled in.
+    """Return the config of a new run and log its choices; see :func:`planned_config`."""
+    refuse_earlier_run(request.folder)
+    config, lines = planned_config(request)
+    for line in lines:
+        log.info("%s", line)
+    return config
+
+
+def planned_config(request: FinetuneRequest) -> tuple[Config, list[str]]:
+    """Return the recipe with data, classes, input size and length filled in, and a line for each choice.
 
     Raises:
         TldetError: the data, a name or a value is wrong.
     """
-    refuse_earlier_run(request.folder)
     check_initial(request.weights, request.scratch, request.backbone, request.init_from)
     if request.scratch:
         request.refuse_scratch()
@@ -95,15 +103,13 @@ def new_config(request: FinetuneRequest) -> Config:
             request.source(request.on_bad_image),
         )
         index = AnnotationIndex.load(layout.train.annotations)
-    choices = choose_for(recipe, index, options, request.length, request.backbone, request.augment)
-    config = _filled(recipe, layout, index, choices, request)
-    used = final_config(
-        _from_request(config, request, choices.reasons), request.overrides(), f"recipe {request.recipe}"
-    )
+    choices = choose_for(recipe, index, options, request.length, request.backbone, request.augment, request.input_size)
+    config, lines = _from_request(_filled(recipe, layout, index, choices, request), request)
+    used = final_config(config, request.overrides(), f"recipe {request.recipe}")
     if request.scratch:
         check_scratch(used)
     require_resize(used, SPLITS)
-    return used
+    return used, [*choices.reasons, *lines]
 
 
 def _filled(
@@ -111,7 +117,7 @@ def _filled(
 ) -> dict[str, Any]:
     """Return the recipe with data, classes, input size and length filled in."""
     config: dict[str, Any] = copy.deepcopy(recipe.data)
-    config["data"] = _data(recipe, layout, choices, request)
+    config["data"] = _data(recipe, layout, choices)
     config["model"]["head"]["num_classes"] = len(index.class_names)
     config["schedule"] = schedule_for(config["schedule"], choices.length)
     intervals = intervals_for(choices.length, steps_in_epoch(len(index), choices.batch))
@@ -119,11 +125,11 @@ def _filled(
     return config
 
 
-def _data(recipe: Config, layout: Layout | None, choices: Choices, request: FinetuneRequest) -> dict[str, Any]:
+def _data(recipe: Config, layout: Layout | None, choices: Choices) -> dict[str, Any]:
     """Return the ``data`` section of a recipe with the input size and the paths of each COCO split filled in."""
     own: dict[str, Any] = recipe.get("data") or {}
     masks = recipe["model"]["head"].get("mask") is not None
-    steps = split_transforms(recipe, choices.short, choices.long, request.augment)
+    steps = split_transforms(recipe, choices.short, choices.long, choices.augment)
     data = dict(own)
     for name in SPLITS:
         data.pop(name, None)
@@ -154,21 +160,17 @@ def section_of(
     return {"type": "CocoDataset", **stored, **paths, "transforms": transforms, **read}
 
 
-def _from_request(config: dict[str, Any], request: FinetuneRequest, reasons: list[str]) -> dict[str, Any]:
-    """Return a config with user-specified initial weights, backbone and transfer options; log all choices."""
-    lines = list(reasons)
+def _from_request(config: dict[str, Any], request: FinetuneRequest) -> tuple[dict[str, Any], list[str]]:
+    """Return a config with user-specified weights, backbone and transfer options, and a line for each change."""
+    lines: list[str] = []
     if request.scratch:
-        config, dropped = from_scratch(config)
-        lines += dropped
+        config, lines = from_scratch(config)
     if request.backbone is not None:
         config, changes = with_backbone(config, request.backbone, request.scratch)
-        lines += changes
+        lines = [*lines, *changes]
     if request.weights is not None:
         config = with_weights(config, str(request.weights), request.recipe)
-    config = with_bad_image(request.written(config), request.on_bad_image)
-    for line in lines:
-        log.info("%s", line)
-    return config
+    return with_bad_image(request.written(config), request.on_bad_image), lines
 
 
 def with_backbone(recipe: Mapping[str, Any], name: str, scratch: bool) -> tuple[dict[str, Any], list[str]]:

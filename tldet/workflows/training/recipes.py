@@ -5,23 +5,21 @@ Configs of MMDetection are recognized.
 
 from __future__ import annotations
 
-import ast
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tldet.config import Config, find, read_config
-from tldet.config.literals import literal
 from tldet.data.dataset import CocoDataset
 from tldet.errors import ConfigError
 from tldet.plugins import import_named, lookup
 from tldet.registry import DATASETS, TRANSFORMS
 from tldet.transfer.interop.mmdet_files import advice, is_mmdet
+from tldet.workflows.training.augmentation import Augment, Steps, parse_transforms
 
 _NEEDED = ("model.head", "model.backbone", "schedule", "optimizer")  # sections of a recipe
 OPTIONAL = ("data", "data.loader", "training", "freeze", "class_match")  # optional sections
-Steps = list[dict[str, Any]]
 GRID = 32  # pixels; input sizes are multiples of this
 RESIZING = ("resize", "maxsize")  # in names of transforms that resize images
 
@@ -75,9 +73,7 @@ def default_transforms(short: int, long: int) -> tuple[Steps, Steps]:
     return train, [{"type": "Resize", "short": short, "long": long}]
 
 
-def split_transforms(
-    recipe: Config, short: int, long: int, augment: Sequence[str | Mapping[str, Any]] = ()
-) -> dict[str, Steps]:
+def split_transforms(recipe: Config, short: int, long: int, augment: Augment = ()) -> dict[str, Steps]:
     """Return the transforms of each split of a recipe, with the input size filled in.
 
     Multi-scale sizes keep their ratios to the size of evaluation.
@@ -86,7 +82,7 @@ def split_transforms(
         recipe: the recipe; splits without transforms get :func:`default_transforms`.
         short: short side of the images, pixels.
         long: limit of the long side, pixels.
-        augment: training transforms in place of the recipe's; images are resized first.
+        augment: training transforms in place of the recipe's, or a preset; images are resized first.
 
     Raises:
         ConfigError: ``augment`` cannot be read.
@@ -96,7 +92,7 @@ def split_transforms(
     if own is not None:
         train = [_sized(step, _reference(recipe), (short, long)) for step in own]
     if augment:
-        listed = parse_transforms(augment)
+        listed = parse_transforms(augment, masks=recipe.get("model.head.mask") is not None)
         resize = next((step for step in train if is_resize(step)), default_transforms(short, long)[0][0])
         train = listed if any(is_resize(step) for step in listed) else [resize, *listed]
     found = {"train": train}
@@ -177,31 +173,6 @@ def require_resize(config: Config, splits: Sequence[str]) -> None:
                 f"{key}: no transform resizes the images (in {config.origin(key)}); put dict(type='Resize', short=..., "
                 "long=...) first, or use --augment, which keeps the chosen input size"
             )
-
-
-def parse_transforms(listed: Sequence[str | Mapping[str, Any]]) -> Steps:
-    """Read transforms: dicts, names, calls such as ``ColorJitter(p=0.3)``, or ``none`` alone.
-
-    Raises:
-        ConfigError: a text has another form.
-    """
-    if list(listed) == ["none"]:
-        return []
-    return [dict(one) if isinstance(one, Mapping) else _parse(one) for one in listed]
-
-
-def _parse(text: str) -> dict[str, Any]:
-    try:
-        node = ast.parse(text.strip(), mode="eval").body
-        if isinstance(node, ast.Call) and not node.args and all(word.arg for word in node.keywords):
-            values = {str(word.arg): literal("--augment", word.value) for word in node.keywords}
-            name = ast.unparse(node.func)
-            return values if name == "dict" else {"type": name, **values}
-        if isinstance(node, (ast.Name, ast.Attribute)):
-            return {"type": ast.unparse(node)}
-    except (SyntaxError, ValueError):
-        pass
-    raise ConfigError(f"--augment {text}: give a name such as HorizontalFlip, or a call such as 'ColorJitter(p=0.3)'")
 
 
 def has_own_data(recipe: Config) -> bool:

@@ -143,11 +143,17 @@ class RecipeOptions(Request):
         sets=["model.backbone.name"],
     )
     augment: Sequence[str | Mapping[str, Any]] = option(
-        "training transforms (default: those of the recipe): names such as HorizontalFlip, calls such as "
-        "'ColorJitter(p=0.3)', or none; images are resized first",
+        "training transforms (default: those of the recipe): a preset (none, light, standard, strong), auto (a "
+        "preset chosen by the number of images and the training length), names such as HorizontalFlip, or calls such "
+        "as 'ColorJitter(p=0.3)'; images are resized first",
         metavar="LIST",
         many=True,
         sets=["data.train.transforms"],
+    )
+    input_size: str | None = option(
+        "short side and limit of the long side of the images in pixels, such as 320x512 (default: chosen by the "
+        "sizes of images and objects)",
+        metavar="SIZE",
     )
     scratch: bool = option("train from random initial weights", bool)
     weights: str | Path | None = option(

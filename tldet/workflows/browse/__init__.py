@@ -1,0 +1,1 @@
+"""``tldet browse``: a dataset as a page."""

@@ -1,0 +1,190 @@
+"""``tldet browse``: images of a split with labels before and after augmentation, predictions, and statistics."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tldet.data.dataset import CocoDataset
+from tldet.data.formats.source import SourceOptions
+from tldet.data.images import fitted_size, resize_to
+from tldet.data.loader import SampleKey
+from tldet.data.split_paths import find_splits
+from tldet.errors import DataError
+from tldet.inference.loading import load
+from tldet.structures.image import ImageArray
+from tldet.structures.target import Target
+from tldet.system.output import check_output, write_text
+from tldet.text import counted
+from tldet.visualize.page.document import Section, asset, document
+from tldet.visualize.page.tables import Table
+from tldet.visualize.page.views import Row, View, ViewedImage, views_gallery
+from tldet.workflows.browse.request import BrowseRequest
+from tldet.workflows.browse.statistics import class_table, plots
+from tldet.workflows.requests import takes
+from tldet.workflows.training.choose import choose_for
+from tldet.workflows.training.recipes import load_recipe, split_transforms
+from tldet.workflows.training.request import DEFAULT_MODEL
+from tldet.workflows.training.run_options import Length
+
+log = logging.getLogger(__name__)
+_SHORT, _LONG = 320, 480  # pixels of an image on the page
+_QUALITY = 80
+_LEAST_SCORE = 0.05  # of predictions on the page
+
+
+@dataclass(frozen=True)
+class BrowseReport:
+    """What a page shows.
+
+    Attributes:
+        path: the page.
+        shown: number of images on the page.
+        images: number of images of the split.
+        objects: number of objects of the split.
+    """
+
+    path: Path
+    shown: int
+    images: int
+    objects: int
+
+
+@takes(BrowseRequest)
+def browse(request: BrowseRequest) -> BrowseReport:
+    """Write a page of a dataset.
+
+    Raises:
+        TldetError: the data, a transform or the checkpoint is wrong, or the page cannot be written.
+    """
+    path = Path(request.html)
+    check_output(path, kept=(request.data, request.model))
+    plain = _dataset(request, ())
+    plain.check_images()  # bad ones are left out
+    index = plain.index
+    augmented = None
+    if request.augmented:
+        augmented = _dataset(request, _transforms(request, plain))
+        augmented.positions = plain.positions
+    detector = None if request.model is None else load(request.model, device=request.device)
+    classes = [*index.class_names, *(n for n in getattr(detector, "class_names", ()) if n not in index.class_names)]
+    images = [_viewed(plain, augmented, detector, position, classes) for position in _positions(len(plain), request)]
+    objects = int((~index.crowd).sum())
+    threshold = None if detector is None else request.score_thr
+    sections = [
+        Section("Statistics", tables=[_overview(plain), class_table(index)], plots=plots(index)),
+        Section("Images", html=views_gallery(images, classes, threshold)),
+    ]
+    subtitle = f"{request.split} of {request.data}: {counted(len(plain), 'image')}, {counted(objects, 'object')}"
+    write_text(path, document(f"Dataset {Path(request.data).name}", subtitle, sections, script=asset("views.js")))
+    report = BrowseReport(path, len(images), len(plain), objects)
+    if request.console is not None:
+        shown = f"{path}: {counted(report.shown, 'image')} of {report.images:,}"
+        request.console.print(shown, markup=False, highlight=False)
+    return report
+
+
+def _dataset(request: BrowseRequest, transforms: Sequence[dict[str, Any]]) -> CocoDataset:
+    """Build the dataset of a split; annotations of other formats are converted in the cache."""
+    options = SourceOptions(request.format, request.voc_boxes or "auto")
+    splits = find_splits(request.data, None, None, request.images, None, options)
+    split = splits.get(request.split)
+    if split is None:
+        raise DataError(
+            f"{request.data}: has no {request.split} split (it has {', '.join(splits)}); choose with --split"
+        )
+    masks = bool(CocoDataset(str(split.annotations), str(split.images)).index.has_segmentation().any())
+    given = (str(split.annotations), str(split.images), transforms)
+    return CocoDataset(*given, masks=masks, seed=request.seed, on_bad_image="skip")
+
+
+def _transforms(request: BrowseRequest, plain: CocoDataset) -> list[dict[str, Any]]:
+    """Return the training transforms of the default recipe, or the user-specified ones, at the size of finetune."""
+    recipe = load_recipe(DEFAULT_MODEL)
+    options = {"training.device": "cpu"}  # the size does not depend on the batch, which is not measured
+    choices = choose_for(recipe, plain.index, options, Length("epochs", 1), None, request.augment)
+    return split_transforms(recipe, choices.short, choices.long, choices.augment)["train"]
+
+
+def _positions(count: int, request: BrowseRequest) -> list[int]:
+    """Draw the images to show, in the order of the dataset."""
+    drawn = np.random.default_rng(request.seed).permutation(count)[: request.count]
+    return sorted(drawn.tolist())
+
+
+def _overview(plain: CocoDataset) -> Table:
+    index = plain.index
+    heights, widths = (np.median(plain.sizes[:, axis]) for axis in (0, 1))
+    empty = int((np.diff(index.offsets)[plain.positions] == 0).sum())
+    rows: list[list[Any]] = [
+        ["images", len(plain)],
+        ["images without objects", empty],
+        ["objects", int((~index.crowd).sum())],
+        ["crowd regions", int(index.crowd.sum())],
+        ["classes", len(index.class_names)],
+        ["median width x height (px)", f"{widths:.0f} x {heights:.0f}"],
+    ]
+    return Table("overview", "Overview", ["", "value"], rows)
+
+
+def _viewed(
+    plain: CocoDataset, augmented: CocoDataset | None, detector: Any, position: int, classes: Sequence[str]
+) -> ViewedImage:
+    """Return the views of an image: its labels, its labels after augmentation, and predictions."""
+    image, target = plain.load(position)
+    views = [_view("labels", image, _rows(target))]
+    if augmented is not None:
+        sample = augmented[SampleKey(0, position, 0)]
+        pixels = sample.image.permute(1, 2, 0).numpy()
+        views.append(_view("augmented", pixels, _rows(sample.target)))
+    if detector is not None:
+        views.append(_view("predictions", image, _predicted(detector, image, classes)))
+    return ViewedImage(plain.file_names[int(plain.positions[position])], views)
+
+
+def _view(title: str, image: ImageArray, rows: Sequence[Row]) -> View:
+    """Return an image with its boxes, reduced to the size of the page; coordinates stay those of the image."""
+    height, width = image.shape[:2]
+    size = fitted_size((height, width), _SHORT, _LONG)
+    small = image if size[0] >= height else resize_to(image, size)
+    encoded = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
+    source = "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
+    return View(title, width, height, source, rows)
+
+
+def _rows(target: Target) -> list[Row]:
+    boxes, labels, ignore = (np.asarray(one) for one in (target.boxes, target.labels, target.ignore))
+    masks = [None] * len(boxes) if target.masks is None else list(np.asarray(target.masks))
+    return [_row(boxes[row], int(labels[row]), -1.0, bool(ignore[row]), masks[row]) for row in range(len(boxes))]
+
+
+def _predicted(detector: Any, image: ImageArray, classes: Sequence[str]) -> list[Row]:
+    found = detector.predict([image], score=_LEAST_SCORE)[0]
+    labels = [classes.index(detector.class_names[label]) for label in found.labels.tolist()]
+    boxes = np.asarray(found.boxes.cpu())
+    return [
+        _row(box, label, float(score), ignored=False, mask=None)
+        for box, label, score in zip(boxes, labels, found.scores.tolist(), strict=True)
+    ]
+
+
+def _row(box: NDArray[Any], label: int, score: float, ignored: bool, mask: NDArray[np.uint8] | None) -> Row:
+    x0, y0, x1, y1 = (round(float(value), 1) for value in box)
+    return x0, y0, round(x1 - x0, 1), round(y1 - y0, 1), label, round(score, 3), ignored, outline(mask)
+
+
+def outline(mask: NDArray[np.uint8] | None) -> str:
+    """Return the outline of a mask (H, W) as an SVG path; empty without a mask or pixels."""
+    if mask is None or not mask.any():
+        return ""
+    parts, _ = cv2.findContours(np.ascontiguousarray(mask), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    points = (part.reshape(-1, 2).tolist() for part in parts)
+    return "".join("M" + "L".join(f"{x} {y}" for x, y in one) + "Z" for one in points)

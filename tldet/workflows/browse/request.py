@@ -1,0 +1,57 @@
+"""Request of ``tldet browse``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tldet.workflows.options import (
+    COUNT,
+    PROBABILITY,
+    SPLITS,
+    described,
+    device_option,
+    format_option,
+    option,
+    voc_boxes_option,
+)
+from tldet.workflows.requests import Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrowseRequest(Request):
+    """Arguments of ``tldet browse``."""
+
+    data: str | Path = field(
+        kw_only=False,
+        metadata=described(
+            "folder with images and annotations, or an annotation file", metavar="DATA", positional=True
+        ),
+    )
+    images: str | Path | None = option("image directory (default: searched)", metavar="DIR")
+    format: str | None = format_option()
+    voc_boxes: Literal["continuous", "inclusive"] | None = voc_boxes_option()
+    split: str = option("split to show (default: train)", default="train", choices=SPLITS)
+    augmented: bool = option("show each image after augmentation too", bool)
+    augment: Sequence[str | Mapping[str, Any]] = option(
+        "transforms of --augmented: a preset (none, light, standard, strong), names or calls as for finetune "
+        "(default: those of finetune)",
+        metavar="LIST",
+        many=True,
+    )
+    model: str | Path | None = option(
+        "a detector checkpoint, whose predictions are shown next to the labels", metavar="CKPT"
+    )
+    device: str = device_option()
+    score_thr: float = option(
+        "score threshold of predictions to begin with (default: 0.3)",
+        float,
+        default=0.3,
+        metavar="T",
+        interval=PROBABILITY,
+    )
+    count: int = option("number of images to show (default: 60)", int, default=60, metavar="N", interval=COUNT)
+    seed: int = option("random seed of the shown images and of augmentation (default: 0)", int, default=0, metavar="S")
+    html: str | Path = option("output file (default: browse.html)", default="browse.html", metavar="FILE", file=True)

@@ -1,0 +1,1 @@
+"""``tldet data get``: download, unpack, convert and check a dataset."""

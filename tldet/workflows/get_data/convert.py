@@ -1,0 +1,168 @@
+"""Conversion of a downloaded dataset: ``annotations/instances_SPLIT.json`` and ``images/SPLIT``."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from tldet.data.formats.prepare import check_files, complete
+from tldet.data.formats.records import Dataset, ImageRecord
+from tldet.data.formats.source import SourceOptions, read_source
+from tldet.data.formats.writers.coco import write_coco
+from tldet.errors import DataError
+from tldet.system.inputs import exists, is_folder, read_file
+from tldet.system.output import make_folder, naming, write_bytes
+from tldet.text import counted
+from tldet.workflows.get_data.sources import Source
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """Annotation files of a dataset.
+
+    Attributes:
+        annotations: COCO JSON by split; None for images of no stated split.
+        notes: what was left out or changed.
+    """
+
+    annotations: dict[str | None, Path]
+    notes: tuple[str, ...] = ()
+
+
+class _Image(msgspec.Struct):
+    id: int
+    file_name: str
+
+
+class _Object(msgspec.Struct):
+    image_id: int
+
+
+def arrange(source: Source, files: Path, out: Path) -> Arranged:
+    """Convert unpacked files to COCO JSON and move the images to the output directory.
+
+    COCO JSON with image folders stays as it is, in ``annotations`` and the folders of the images.
+
+    Args:
+        source: the source.
+        files: folder of the unpacked files.
+        out: output directory.
+
+    Raises:
+        DataError: annotations are wrong, or an image is missing or of another size.
+    """
+    for path in (*source.annotations.values(), *source.images.values()):
+        if not exists(files / path):
+            raise DataError(f"{source.name}: the downloaded files contain no {path}")
+    if source.format == "coco" and source.images:
+        return _coco(source, files, out)
+    found = [(split, _read(source, files, split)) for split in source.annotations]
+    classes = list(dict.fromkeys(name for _, one in found for name in one.classes))
+    splits: dict[str | None, Sequence[ImageRecord]] = {}
+    for split, one in found:
+        splits |= one.splits() if split is None else {split: one.sorted()}
+    written = write_coco(found[0][1], splits, classes, out)
+    for before, after in written.images:
+        _move(before, after)
+    notes = tuple(line for _, one in found for line in one.notes()) + tuple(written.tally.notes())
+    for line in notes:
+        log.warning("%s", line)
+    return Arranged({split: _json(out, split) for split in splits}, notes)
+
+
+def _json(out: Path, split: str | None) -> Path:
+    return out / "annotations" / f"instances{f'_{split}' if split else ''}.json"
+
+
+def _read(source: Source, files: Path, split: str | None) -> Dataset:
+    """Read the annotations of a split, with the classes renamed, and check them."""
+    images = source.images.get(split)
+    options = SourceOptions(source.format, source.voc_boxes)
+    found = read_source(files / source.annotations[split], options, None if images is None else files / images)
+    for image in found.images:
+        for shape in image.shapes:
+            shape.label = source.rename.get(shape.label, shape.label)
+    found.classes = list(dict.fromkeys(source.rename.get(name, name) for name in found.classes))
+    complete(found)
+    check_files(found)
+    return found
+
+
+def _move(before: Path, after: Path) -> None:
+    make_folder(after.parent)
+    with naming(after):
+        before.replace(after)
+
+
+def _coco(source: Source, files: Path, out: Path) -> Arranged:
+    """Move COCO JSON and image folders as they are, after a check that the images are there."""
+    notes: list[str] = []
+    written: dict[str | None, Path] = {}
+    for split, name in source.annotations.items():
+        folder = files / source.images[split]
+        if not is_folder(folder):
+            raise DataError(f"{source.name}: the downloaded files contain no folder {source.images[split]}")
+        present = {path.name for path in folder.iterdir()}
+        content = read_file(files / name, DataError)
+        if source.only_present:
+            content, left_out = restricted(content, present, name)
+            if left_out:
+                notes.append(f"{split}: {counted(left_out, 'image')} of {name} left out: not among the files")
+        _check_present(content, present, name)
+        shutil.rmtree(out / folder.name, ignore_errors=True)  # of an interrupted call
+        _move(folder, out / folder.name)
+        written[split] = out / "annotations" / Path(name).name
+        write_bytes(written[split], content)
+    for line in notes:
+        log.info("%s", line)
+    return Arranged(written, tuple(notes))
+
+
+def _check_present(content: bytes, present: Collection[str], name: str) -> None:
+    missing = [image.file_name for _, image in _images(content, name) if image.file_name not in present]
+    if missing:
+        raise DataError(f"{name}: {counted(len(missing), 'image')} missing, the first is {missing[0]}")
+
+
+def _images(content: bytes, name: str) -> list[tuple[msgspec.Raw, _Image]]:
+    try:
+        whole = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+        raws = msgspec.json.decode(whole["images"], type=list[msgspec.Raw])
+        return [(raw, msgspec.json.decode(raw, type=_Image)) for raw in raws]
+    except (msgspec.DecodeError, KeyError) as error:
+        raise DataError(f"{name}: is no COCO JSON ({error})") from None
+
+
+def restricted(content: bytes, present: Collection[str], name: str) -> tuple[bytes, int]:
+    """Leave out the images of a COCO JSON that are not present, and their objects; count these images.
+
+    All other values stay as they are, byte by byte.
+
+    Args:
+        content: the JSON.
+        present: file names of the images that are there.
+        name: name in messages.
+
+    Raises:
+        DataError: it is no COCO JSON, or no image is present.
+    """
+    images = _images(content, name)
+    kept = [(raw, image) for raw, image in images if image.file_name in present]
+    if not kept:
+        raise DataError(f"{name}: none of its images is among the files")
+    ids = {image.id for _, image in kept}
+    try:
+        whole = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+        objects = msgspec.json.decode(whole["annotations"], type=list[msgspec.Raw])
+        chosen = [raw for raw in objects if msgspec.json.decode(raw, type=_Object).image_id in ids]
+    except (msgspec.DecodeError, KeyError) as error:
+        raise DataError(f"{name}: is no COCO JSON ({error})") from None
+    parts = {"images": [raw for raw, _ in kept], "annotations": chosen}
+    return msgspec.json.encode({**whole, **parts}), len(images) - len(kept)

@@ -161,22 +161,6 @@ def _run_pycocotools(truth: GroundTruth, results: Results, agnostic: bool) -> tu
     return evaluation.eval["precision"], evaluation.eval["recall"]
 
 
-def match_detections(truth: GroundTruth, results: Results) -> list[dict[str, Any] | None]:
-    """Return the matches of pycocotools for objects of all sizes: for each class, one entry per image.
-
-    An entry has ``dtScores``, ``dtMatches`` and ``dtIgnore`` (IoU, detection) and ``gtIgnore``; it is None if the image
-    has neither an object nor a detection of the class. As in :func:`score_results`, classes that are not annotated on
-    an image are left out there.
-    """
-    truth, results = drop_unlabeled(truth, results)
-    with redirect_stdout(io.StringIO()):
-        evaluation = _pycocotools_evaluation(truth, results)
-        evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
-        evaluation.params.maxDets = evaluation.params.maxDets[-1:]
-        evaluation.evaluate()
-    return list(evaluation.evalImgs)
-
-
 def _pycocotools_evaluation(truth: GroundTruth, results: Results) -> Any:
     from pycocotools.cocoeval import COCOeval
 

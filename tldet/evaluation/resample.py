@@ -6,6 +6,7 @@ that models are compared on equal images. Detections are matched once; a draw on
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 import numpy as np
 
@@ -88,20 +89,28 @@ def class_ap(matches: Matches, weights: Ints) -> Floats:
     objects = weights @ matches.objects
     ap = np.full(len(weights), -1.0)
     there = np.flatnonzero(objects)
-    for some in np.array_split(there, 1 + len(there) * matches.hits.size // _AT_ONCE):
-        weight = weights[some][:, None, matches.images]  # (b, 1, D)
-        true = np.cumsum(weight * (matches.hits & matches.counted), 2)
-        false = np.cumsum(weight * (~matches.hits & matches.counted), 2)
-        ap[some] = average_precision(true, false, objects[some])
+    for some in np.array_split(there, 1 + len(there) * len(matches.images) // _AT_ONCE):
+        ap[some] = np.mean([*_level_ap(matches, weights[some], objects[some])], 0) if len(some) else ap[some]
     return ap
+
+
+def _level_ap(matches: Matches, weights: Ints, objects: Ints) -> Iterator[Floats]:
+    """Yield the AP on each draw, (b,), at each IoU threshold; the curve is computed at the true positives only."""
+    weight = weights[:, matches.images]  # (b, D)
+    every = np.cumsum(weight, 1)
+    for hits, counted in zip(matches.hits, matches.counted, strict=True):
+        total = every if counted.all() else np.cumsum(weight * counted, 1)
+        rows = np.flatnonzero(hits & counted)
+        true = np.cumsum(weight[:, rows], 1)
+        yield average_precision(true[:, None], total[:, None, rows] - true[:, None], objects)
 
 
 def average_precision(true: Ints, false: Ints, objects: Ints) -> Floats:
     """Return the mean interpolated precision over COCO's 101 recalls and T IoU thresholds, (b,).
 
     Args:
-        true: (b, T, D) true positives up to each detection.
-        false: (b, T, D) false positives up to each detection.
+        true: (b, T, D) true positives up to each detection, or to each true positive only.
+        false: (b, T, D) false positives up to these.
         objects: (b,) number of objects.
     """
     draws, levels, count = true.shape

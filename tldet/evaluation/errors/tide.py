@@ -52,19 +52,26 @@ class Tide:
 
 
 class _Points(NamedTuple):
-    """Detections as points of precision-recall curves, with the number of objects of each class (K,)."""
+    """Detections as points of precision-recall curves, by class and best score first; and objects of each class (K,)."""
 
     categories: Ints
     scores: Floats
     hits: Bools
     objects: Ints
 
+    def ordered(self) -> _Points:
+        """Return the points by class, best score first."""
+        order = np.lexsort((-self.scores, self.categories))
+        return self._replace(categories=self.categories[order], scores=self.scores[order], hits=self.hits[order])
+
 
 def tide(assigned: Assigned) -> Tide:
     """Compute the AP lost to each type of error and its number of errors, of each class."""
-    base = _base(assigned)
+    rows, truth, results = _rows(assigned), assigned.truth, assigned.results
+    objects = np.bincount(truth.categories[~truth.crowd], minlength=len(truth.category_ids))
+    base = _Points(results.categories[rows], results.scores[rows], assigned.hits[rows], objects)
     ap = _class_ap(base)
-    corrected = {name: _class_ap(points) for name, points in _corrected(assigned, base)}
+    corrected = {name: _class_ap(points) for name, points in _corrected(assigned, base, rows)}
     # A class without any object left keeps an AP of 0, as none of its objects was found.
     lost = {name: np.where(np.isnan(found), 0.0, found) - ap for name, found in corrected.items()}
     return Tide(ap, lost, error_counts(assigned))
@@ -78,33 +85,29 @@ def error_counts(assigned: Assigned) -> dict[str, Ints]:
     return {name: np.bincount(categories, minlength=classes) for name, categories in counts.items()}
 
 
-def _base(assigned: Assigned) -> _Points:
-    truth, results, rows = assigned.truth, assigned.results, np.flatnonzero(assigned.counted)
-    objects = np.bincount(truth.categories[~truth.crowd], minlength=len(truth.category_ids))
-    return _Points(results.categories[rows], results.scores[rows], assigned.hits[rows], objects)
+def _rows(assigned: Assigned) -> Ints:
+    """Return the detections that are not ignored, by class and best score first."""
+    results, rows = assigned.results, np.flatnonzero(assigned.counted)
+    return np.asarray(rows[np.lexsort((-results.scores[rows], results.categories[rows]))])
 
 
-def _corrected(assigned: Assigned, base: _Points) -> Iterator[tuple[str, _Points]]:
+def _corrected(assigned: Assigned, base: _Points, rows: Ints) -> Iterator[tuple[str, _Points]]:
     """Yield the points with the errors of each type corrected."""
-    kinds = assigned.kinds[assigned.counted]
-    for kind, corrects in ((CLS, True), (LOC, True), (BOTH, False), (DUPE, False), (BKG, False)):
-        yield KINDS[kind], _without(assigned, base, kinds == kind, corrects=corrects)
+    kinds = assigned.kinds[rows]
+    claims = np.isin(rows, _claims(assigned))
+    for kind in (CLS, LOC, BOTH, DUPE, BKG):
+        fixed = claims & (kinds == kind)
+        kept = (kinds != kind) | fixed
+        points = _Points(base.categories[kept], base.scores[kept], (base.hits | fixed)[kept], base.objects)
+        if kind == CLS:
+            points.categories[fixed[kept]] = assigned.truth.categories[assigned.objects[rows[fixed]]]
+        yield KINDS[kind], points.ordered() if kind == CLS else points
     truth, classes = assigned.truth, len(base.objects)
     missed = np.bincount(truth.categories[assigned.missed], minlength=classes)
     yield "Miss", base._replace(objects=base.objects - missed)
-    yield "FP", base._replace(scores=base.hits.astype(np.float64))
+    yield "FP", base._replace(scores=base.hits.astype(np.float64)).ordered()
     unfound = np.bincount(truth.categories[(assigned.found < 0) & ~truth.crowd], minlength=classes)
     yield "FN", base._replace(objects=base.objects - unfound)
-
-
-def _without(assigned: Assigned, base: _Points, wrong: Bools, *, corrects: bool) -> _Points:
-    """Remove wrong detections; ``corrects`` keeps the best one of each object that is not found, as a hit."""
-    rows = np.flatnonzero(assigned.counted)
-    fixed = np.isin(rows, _claims(assigned)) & wrong & corrects
-    categories = base.categories.copy()
-    categories[fixed] = assigned.truth.categories[assigned.objects[rows[fixed]]]
-    kept = ~wrong | fixed
-    return _Points(categories[kept], base.scores[kept], (base.hits | fixed)[kept], base.objects)
 
 
 def _claims(assigned: Assigned) -> Ints:
@@ -115,9 +118,8 @@ def _claims(assigned: Assigned) -> Ints:
 
 
 def _class_ap(points: _Points) -> Floats:
-    order = np.lexsort((-points.scores, points.categories))
-    hits = points.hits[order]
-    ends = np.searchsorted(points.categories[order], np.arange(len(points.objects) + 1))
+    hits = points.hits
+    ends = np.searchsorted(points.categories, np.arange(len(points.objects) + 1))
     ap = np.full(len(points.objects), np.nan)
     for category in np.flatnonzero(points.objects):
         true = hits[ends[category] : ends[category + 1]][None, None]

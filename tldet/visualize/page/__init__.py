@@ -1,0 +1,1 @@
+"""Self-contained HTML pages: tables, plots and an image gallery, without network access."""

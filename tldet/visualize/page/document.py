@@ -1,0 +1,85 @@
+"""HTML document of a page: style, sections with tables and plots, and scripts; nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from importlib.resources import files
+
+from tldet.visualize.page.plots import Plot, svg
+from tldet.visualize.page.tables import Table
+
+_LONG = 12  # rows of a table that is shown at once
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of a page.
+
+    Attributes:
+        title: heading.
+        text: paragraphs.
+        tables: its tables.
+        plots: its plots.
+        html: further content, escaped.
+    """
+
+    title: str
+    text: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    plots: Sequence[Plot] = ()
+    html: str = ""
+
+
+def document(title: str, subtitle: str, sections: Sequence[Section], *, script: str = "") -> str:
+    """Return a page for light and dark displays of any width.
+
+    Args:
+        title: title of the page.
+        subtitle: line below the title.
+        sections: the content.
+        script: JavaScript besides the sorting of tables.
+    """
+    links = "".join(f'<a href="#{anchor(one.title)}">{escape(one.title)}</a>' for one in sections)
+    body = "".join(_section(one) for one in sections)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{asset('page.css')}</style></head><body><main>"
+        f'<h1>{escape(title)}</h1><p class="dim">{escape(subtitle)}</p><nav>{links}</nav>{body}</main>'
+        f"<script>{asset('page.js')}{script}</script></body></html>\n"
+    )
+
+
+def anchor(title: str) -> str:
+    """Return the id of a section."""
+    return re.sub(r"\W+", "-", title.lower()).strip("-")
+
+
+@cache
+def asset(name: str) -> str:
+    """Return the text of a file of this package."""
+    return (files("tldet.visualize.page") / name).read_text(encoding="utf-8")
+
+
+def _section(section: Section) -> str:
+    text = "".join(f"<p>{escape(line)}</p>" for line in section.text)
+    plots = "".join(_figure(plot) for plot in section.plots)
+    plots = f'<div class="plots">{plots}</div>' if plots else ""
+    tables = "".join(_table(table) for table in section.tables)
+    name = anchor(section.title)
+    return f'<section id="{name}"><h2>{escape(section.title)}</h2>{text}{plots}{tables}{section.html}</section>'
+
+
+def _figure(plot: Plot) -> str:
+    note = f'<p class="dim">{escape(plot.note)}</p>' if plot.note else ""
+    return f"<figure><figcaption>{escape(plot.title)}</figcaption>{svg(plot, page=True)}{note}</figure>"
+
+
+def _table(table: Table) -> str:
+    if len(table.rows) <= _LONG:
+        return table.html()
+    return f"<details><summary>{escape(table.title)} ({len(table.rows):,} rows)</summary>{table.html()}</details>"
